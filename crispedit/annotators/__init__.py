@@ -1,0 +1,1 @@
+"""Annotators, one per file: photographs in, edit jobs out."""

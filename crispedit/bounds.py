@@ -1,0 +1,36 @@
+"""Bounds: the policy half of "measure, then decide". A bound is a closed interval a score must lie in."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from crispedit.record import Score
+
+
+class Bound(BaseModel):
+    """`min <= score <= max`; a side that is null does not bind. An unknown (null) score passes: it is counted apart."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Bound:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}: nothing could pass")
+        return self
+
+    def verdict(self, score: Score) -> str | None:
+        """None if the score passes, else the side it fell off: "low" or "high". ValueError for NaN: it is no score."""
+        if score is None:
+            return None
+        if math.isnan(score):
+            raise ValueError("a score is NaN; a filter must return None for what it cannot know")
+        if self.min is not None and score < self.min:
+            return "low"
+        if self.max is not None and score > self.max:
+            return "high"
+        return None

@@ -1,0 +1,1 @@
+"""Editors, one per file: jobs in, edited images out."""

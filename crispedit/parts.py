@@ -1,0 +1,117 @@
+"""Parts: filters, editors and annotators. A part is one class in one file; its file name is its name in a recipe,
+its fields are its options, and nothing registers it anywhere.
+
+A part must pickle, answer once per input and in order, and give an input the same answer alone, in any batch, in any
+order and on any machine; randomness comes from the keys (`crispedit.record.seed_of`). `tests/test_contracts.py`
+holds every part in these folders to that. An exception about one input is that row's error, never its neighbours'.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from crispedit.bounds import Bound
+from crispedit.record import Edit, Image, Job, Refusal, Sample, Score
+
+
+class Part(BaseModel):
+    """A step's replaceable piece. Fields are options; `version` rises when the same options compute something else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: ClassVar[int] = 1
+    gpus: ClassVar[float] = 0.0
+    """GPUs an actor of this part asks for unless the recipe says otherwise."""
+
+    def load(self) -> None:
+        """Load what is heavy (weights). Called once in the process that will work, never at recipe time."""
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this part's output what it is, JSON-ready: name, version, options. It enters the fingerprint."""
+        return {"name": name_of(type(self)), "version": self.version, "options": self.model_dump(mode="json")}
+
+
+class Filter(Part):
+    """Measures photographs or pairs into named score columns; never decides (see `crispedit.bounds`)."""
+
+    scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"pair"})
+    """Where it can stand: on photographs in `curate`, on pairs in `score`, or both."""
+    scores: ClassVar[Mapping[str, type[float] | type[int]]]
+    """The columns it writes, without the filter's own name, and their type."""
+    bounds: ClassVar[Mapping[str, Bound]] = {}
+    """Default bounds, by score; recipes and category files may override each."""
+    cost: ClassVar[float]
+    """Milliseconds per pair of 1024x1024 on one core (or one GPU); the cascade runs cheapest first."""
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        """One dict per sample, in order, with a value for every name in `scores`; None is "cannot be known"."""
+        raise NotImplementedError
+
+
+class Annotator(Part):
+    """Turns photographs into edit jobs."""
+
+    def annotate(
+        self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]
+    ) -> list[list[Job | Refusal]]:
+        """For each photograph and each category requested of it, a job, or a refusal with its reason, in order.
+
+        A category may be requested several times of one photograph; the jobs must then differ.
+        """
+        raise NotImplementedError
+
+
+class Editor(Part):
+    """Carries out jobs."""
+
+    def edit(
+        self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
+    ) -> list[Edit | Refusal]:
+        """One edit per job, in order. Seeds are 63-bit, derived from the candidate keys."""
+        raise NotImplementedError
+
+
+P = TypeVar("P", bound=Part)
+
+
+def name_of(part: type[Part]) -> str:
+    """The recipe name of a part: its file's."""
+    return part.__module__.rpartition(".")[2]
+
+
+def names(package: ModuleType) -> list[str]:
+    """The parts that lie in a package's folder, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
+    """The one `kind` class that the file `name` of the package defines. ValueError lists the choices."""
+    if name not in names(package):
+        raise ValueError(f"there is no {kind.__name__.lower()} {name!r}; choose from {', '.join(names(package))}")
+    module = importlib.import_module(f"{package.__name__}.{name}")
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, kind) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise ValueError(f"{module.__name__} must define exactly one {kind.__name__}; it defines {len(found)}")
+    return found[0]
+
+
+def make(package: ModuleType, name: str, kind: type[P], options: Mapping[str, Any]) -> P:
+    """The part with these options. ValueError names a wrong option and lists the right ones."""
+    cls = find(package, name, kind)
+    try:
+        return cls(**options)
+    except ValidationError as error:
+        fields = ", ".join(sorted(cls.model_fields)) or "none"
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"{kind.__name__.lower()} {name!r}: {problems} (its options: {fields})") from None

@@ -1,0 +1,150 @@
+"""The records of a run: photograph, job, edit, sample; and the keys and seeds that their content gives them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispedit import images
+
+Image = NDArray[np.uint8]
+"""RGB, [H, W, 3], 0-255, sRGB."""
+Mask = NDArray[np.bool_]
+"""[H, W], true where the edit is."""
+Score = float | int | None
+"""One measured number; None means that it could not be known, never zero."""
+
+
+def content_key(*parts: str | bytes) -> str:
+    """32 hex digits (BLAKE2b-128) that name this content; parts are length-prefixed, so ("ab", "c") != ("a", "bc")."""
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """The one JSON text of a value: sorted keys, no spaces. Equal values give equal text, so it can be hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def source_key(image: bytes) -> str:
+    """The key of a photograph: of its file's bytes, wherever the file lies."""
+    return content_key("source", image)
+
+
+def job_key(source: str, instruction: str, category: str) -> str:
+    """The key of an edit job."""
+    return content_key("job", source, instruction, category)
+
+
+def candidate_key(job: str, editor: str, options: Mapping[str, Any], seed: int) -> str:
+    """The key of one edited image: job, editor, that editor's options and the seed index."""
+    return content_key("candidate", job, editor, canonical_json(options), str(seed))
+
+
+def seed_of(key: str, purpose: str = "") -> int:
+    """A 63-bit seed derived from a key, so that no result depends on order or machine."""
+    return int(content_key("seed", key, purpose)[:16], 16) >> 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One wanted edit of one photograph, in words, with the plan an editor may need to carry it out.
+
+    `plan` is JSON-serialisable and belongs to the annotator and editor that share it; others ignore it.
+    """
+
+    source_key: str
+    category: str
+    instruction: str
+    source_caption: str
+    target_caption: str
+    plan: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return job_key(self.source_key, self.instruction, self.category)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a part declines an item it understood: a short stable word such as "no_room". Counted as rejected, not error."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An editor's answer: the edited image, the true mask where it is known, and a new source where it made one.
+
+    `source` is set by editors that compose both sides (removing an object that they first added); it then takes
+    the photograph's place in the pair. All arrays share height and width.
+    """
+
+    edited: Image
+    mask: Mask | None = None
+    source: Image | None = None
+
+
+@dataclass
+class Sample:
+    """What a filter measures: a photograph (no `edited_jpeg`) or a pair. Pixels are decoded once, on demand, and shared.
+
+    Derived arrays that several filters need live here as cached properties, so that each is computed once a sample.
+    """
+
+    key: str
+    source_jpeg: bytes
+    edited_jpeg: bytes | None = None
+    mask_png: bytes | None = None
+    category: str | None = None
+    instruction: str | None = None
+    source_caption: str | None = None
+    target_caption: str | None = None
+    original_width: int | None = None
+    """Width in pixels of the photograph's file before normalisation; None for a pair."""
+    original_height: int | None = None
+
+    @property
+    def is_pair(self) -> bool:
+        return self.edited_jpeg is not None
+
+    @cached_property
+    def source(self) -> Image:
+        return images.decode_jpeg(self.source_jpeg)
+
+    @cached_property
+    def edited(self) -> Image:
+        assert self.edited_jpeg is not None, "a photograph has no edited image"
+        return images.decode_jpeg(self.edited_jpeg)
+
+    @cached_property
+    def mask(self) -> Mask | None:
+        """The true edit mask, where the editor knows it."""
+        return None if self.mask_png is None else images.decode_mask(self.mask_png)
+
+    @cached_property
+    def source_gray(self) -> NDArray[np.uint8]:
+        """[H, W] luma of the source."""
+        return images.gray(self.source)
+
+    @cached_property
+    def edited_gray(self) -> NDArray[np.uint8]:
+        return images.gray(self.edited)
+
+    @cached_property
+    def difference(self) -> NDArray[np.uint8]:
+        """[H, W] largest absolute channel difference, 0-255, of source and edited. ValueError if their sizes differ."""
+        if self.source.shape != self.edited.shape:
+            raise ValueError(f"sizes differ: source {self.source.shape[:2]}, edited {self.edited.shape[:2]}")
+        return images.difference(self.source, self.edited)

@@ -1,0 +1,1 @@
+"""One measurement per file. A filter measures, bounds decide: see `crispedit.parts.Filter`."""

@@ -1,0 +1,1 @@
+"""The on-disk formats: committed table parts, and packed WebDataset shards."""

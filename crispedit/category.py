@@ -1,8 +1,8 @@
-"""Categories: the kinds of edit a run makes. Each is a file in `configs/categories/`: a new one needs no code.
+"""Categories: the kinds of edit a run makes. Each is a file of `configs/categories`; a new one needs no code.
 
 A category says what it is, how a vision-language model should be asked for such an instruction, what other
-people's datasets call it, and which bounds differ for it (the region of a style edit is the whole image; that of
-an added object is not).
+people's datasets call it, and which bounds differ for it (the region of a style edit is the whole image; that
+of an added object is not).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ done to the colours is noted, so that a dataset can tell which of its photograph
 
 - EXIF (and TIFF) orientation is applied; a damaged EXIF block counts as none.
 - An ICC profile is converted to sRGB (relative colorimetric, black point compensation); a profile that is
-  broken or belongs to another colour space is ignored. Without a profile, values are taken to be sRGB, and CMYK
-  is multiplied out, `(255 - C)(255 - K)/255`; CMYK and YCCK JPEGs follow Adobe's convention of inverted ink.
+  broken or belongs to another colour space is ignored. Without a profile, values are taken to be sRGB, and
+  CMYK is multiplied out, `(255 - C)(255 - K)/255`; CMYK and YCCK JPEGs hold inverted ink, as Adobe writes it.
 - 16-bit values are scaled so that 65535 becomes 255. Floating-point values are taken as 0-1 when they all lie
   there, else as 0-255; any other range, and 32-bit integers, have no known white and are refused.
 - Transparent pixels are composited on white: that is what a viewer would show, and JPEG cannot hold alpha.
@@ -234,12 +234,7 @@ def _decode_tiff(data: bytes, admit: Admit) -> Decoded:
 def _decode_tiff_cv2(data: bytes) -> Pillow.Image:
     """A colour TIFF of floating-point samples; OpenCV turns it upright."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if (
-        pixels is None
-        or pixels.ndim != 3
-        or pixels.shape[2] != 3
-        or not np.issubdtype(pixels.dtype, np.floating)
-    ):
+    if pixels is None or pixels.shape[2:] != (3,) or pixels.dtype.kind != "f":
         raise Unreadable("this kind of TIFF is not supported: save it as 8- or 16-bit RGB")
     return Pillow.fromarray(_float_to_uint8(pixels[..., ::-1]))
 
@@ -363,8 +358,8 @@ def _shrink(picture: Pillow.Image, max_short_side_px: int | None) -> Pillow.Imag
     """Scaled down so that the short side is `max_short_side_px`, if it is longer.
 
     Lanczos with a support that grows with the factor: it keeps detail up to the new Nyquist frequency. The
-    INTER_AREA of OpenCV is faster, but a box filter leaves ratios just above 1 both soft and aliased, and a soft
-    photograph looks to `filters.upscaled` like an enlarged one.
+    INTER_AREA of OpenCV is faster, but a box filter leaves ratios just above 1 both soft and aliased, and a
+    soft photograph looks to `filters.upscaled` like an enlarged one.
     """
     short = min(picture.size)
     if max_short_side_px is None or short <= max_short_side_px:

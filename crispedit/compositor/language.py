@@ -99,15 +99,12 @@ _CLOSINGS = (
     " Nothing else should change.", " It should look natural.", " Match the light of the scene.", " Don't touch anything else.",
     " Keep the framing.",
 )  # fmt: skip
-_GLOBAL_CLOSINGS = (
-    "",
-    "",
-    "",
-    "",
-    " Keep the composition.",
-    " Keep the layout recognisable.",
-    " The content should stay the same.",
-)
+_STYLE_CLOSINGS = (
+    "", "", "", "", " Keep the composition.", " Keep the layout recognisable.", " The content should stay the same.",
+)  # fmt: skip
+_BACKGROUND_CLOSINGS = (
+    "", "", "", "", " Keep {the} exactly as it is.", " {The} itself must not change.", " Leave {the} where it is.",
+)  # fmt: skip
 
 _ORDERS: dict[str, tuple[str, ...]] = {
     "add": (

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -156,4 +157,34 @@ def test_ray_data(folder: Path, tmp_path: Path):
         row["__key__"]: {name: data for name, data in members(row).items() if data is not None}
         for row in rows
     }
+    assert found == EXPECTED
+
+
+def test_megatron_energon(folder: Path, tmp_path: Path):
+    energon = pytest.importorskip("megatron.energon", reason="megatron-energon brings its own torch")
+    root = shutil.copytree(folder, tmp_path / "set")
+    prepare = [
+        Path(sys.executable).with_name("energon"),
+        "prepare",
+        root,
+        "--non-interactive",
+        "--no-progress",
+    ]
+    prepare += ["--split-parts", r"train:.*\.tar", "--sample-type", "CrudeWebdataset"]
+    subprocess.run(prepare, check=True, timeout=300)
+
+    class AsStored(energon.DefaultTaskEncoder):
+        decoder = None
+        cookers = (energon.Cooker(energon.stateless(lambda sample: sample)),)
+
+    data = energon.get_train_dataset(
+        root,
+        worker_config=energon.WorkerConfig(rank=0, world_size=1, num_workers=0),
+        batch_size=None,
+        shuffle_buffer_size=None,
+        max_samples_per_sequence=None,
+        repeat=False,
+        task_encoder=AsStored(),
+    )
+    found = {sample["__key__"].rpartition("/")[2]: members(sample) for sample in energon.get_loader(data)}
     assert found == EXPECTED

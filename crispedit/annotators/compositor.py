@@ -14,7 +14,7 @@ from crispedit.compositor.language import SETTINGS, Words, a, instruct, pick, sh
 from crispedit.compositor.scene import Place, Scene
 from crispedit.compositor.styles import STYLES
 from crispedit.parts import Annotator
-from crispedit.record import Job, Refusal, Sample, seed_of
+from crispedit.record import Image, Job, Refusal, Sample, seed_of
 
 Planned = tuple[dict[str, Any], Words]
 _SOLID = ("meadow", "desert", "beach", "mountains", "snow", "forest", "garden", "table", "bricks", "night")
@@ -49,7 +49,7 @@ class _Photograph:
         return scene.study(self.image)
 
     @cached_property
-    def small(self) -> scene.Image:
+    def small(self) -> Image:
         return scene.reduced(self.image)
 
     @cached_property
@@ -188,7 +188,7 @@ class _Photograph:
             # What hangs keeps its middle, what stands keeps its foot.
             low = place.y + (there.size - place.size) * self.scene.short / self.scene.height / 2
             there = replace(there, y=round(low, 4))
-        if there.y - there.size * self.scene.short / self.scene.height < 0.01 or floats and there.y > 0.97:
+        if there.y - there.size * self.scene.short / self.scene.height < 0.01 or (floats and there.y > 0.97):
             return None
         other = {"kind": kind, "colour": pick(rng, out) if about.colours else "", "yaw": _yaw(rng, kind)}
         before, after, at = _name(thing), _name(other), self._where(rng, place)

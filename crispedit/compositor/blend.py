@@ -1,4 +1,4 @@
-"""Blending: sets a drawn object into a photograph, in linear light, with its shadow, the photograph's softness and grain."""
+"""Blending: sets a drawn object into a photograph, in linear light, with its shadow and the photograph's grain."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crispedit.compositor.render import Sprite, encoded
+from crispedit.compositor.render import encoded
 from crispedit.compositor.scene import Place, Scene
+from crispedit.compositor.sprites import Sprite
 from crispedit.record import Image, Mask
 
 _TO_LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
@@ -20,7 +21,7 @@ def set_in(
 ) -> tuple[Image, Mask]:
     """The photograph with the sprite standing at the place, and exactly which pixels may differ.
 
-    `noise` [256, 256] is standard normal; it is tiled by image position, so that one object in two colours has one grain.
+    `noise` [256, 256] is standard normal; it is tiled by image position: one object in two colours has one grain.
     """
     out = image.copy()
     mask = np.zeros(image.shape[:2], bool)

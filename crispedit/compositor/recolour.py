@@ -53,7 +53,7 @@ def tone_of(small: Image) -> Tone | None:
 
 
 def turn_tone(image: Image, angle: float, by: float) -> tuple[Image, Mask]:
-    """The photograph with its hue about `angle` rotated `by` degrees, lightness kept, and the pixels that may differ."""
+    """The photograph with its hue about `angle` rotated `by` degrees, lightness kept; and what may differ."""
     lab, weight = _membership(image, angle)
     turn = np.radians(weight * np.float32(by))
     c, s = np.cos(turn), np.sin(turn)

@@ -36,7 +36,7 @@ def ellipsoid(radii: tuple[float, float, float], center: tuple[float, float, flo
     def distance(p: Points) -> Values:
         q = [(p[i] - center[i]) / radii[i] for i in range(3)]
         k0 = np.sqrt(q[0] ** 2 + q[1] ** 2 + q[2] ** 2)
-        k1 = np.sqrt(sum((q[i] / radii[i]) ** 2 for i in range(3)))  # type: ignore[arg-type]
+        k1 = np.sqrt(sum((q[i] / radii[i]) ** 2 for i in range(3)))
         return k0 * (k0 - 1.0) / np.maximum(k1, 1e-6)
 
     return distance
@@ -47,7 +47,7 @@ def box(half: tuple[float, float, float], center: tuple[float, float, float], ro
 
     def distance(p: Points) -> Values:
         q = [np.abs(p[i] - center[i]) - (half[i] - round_) for i in range(3)]
-        outside = np.sqrt(sum(np.maximum(v, 0.0) ** 2 for v in q))  # type: ignore[arg-type]
+        outside = np.sqrt(sum(np.maximum(v, 0.0) ** 2 for v in q))
         inside = np.minimum(np.maximum(np.maximum(q[0], q[1]), q[2]), 0.0)
         return outside + inside - round_
 

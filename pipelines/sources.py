@@ -248,8 +248,8 @@ def _local_files(path: str) -> Iterator[File]:
     if os.path.isdir(path):
         base, matches = path, [path]
     else:
-        patterns = [path] if os.path.exists(path) else expand_braces(path)
-        matches = [match for pattern in patterns for match in _glob(pattern)]
+        patterns = [] if os.path.exists(path) else expand_braces(path)  # a name may hold brackets
+        matches = [match for pattern in patterns for match in _glob(pattern)] or [path]
         if not any(map(os.path.exists, matches)):
             raise ValueError(f"source.path: there is no {path!r}")
         base = os.path.dirname(path if os.path.exists(path) else re.split(r"[*?\[{]", path)[0])
@@ -601,7 +601,7 @@ def _read_rows(path: str, row_group: int, column: str, rows: Sequence[int]) -> d
     answers: dict[int, bytes | Exception] = {}
     try:
         with _open(path) as opened:
-            table = pq.ParquetFile(opened)
+            table = pq.ParquetFile(opened, page_checksum_verification=True)
             start = 0
             for batch in table.iter_batches(batch_size=32, row_groups=[row_group], columns=[column]):
                 for row in rows:

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crispedit.category import load_categories
@@ -119,6 +119,7 @@ def test_the_measured_change_moves_the_score_but_not_a_clear_reading():
 WORDS = sorted({word for row in ROWS for word in row["instruction"].split()})
 
 
+@settings(max_examples=400)
 @given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)))
 def test_any_text_gets_an_answer_and_a_probability(text):
     answer = classify(text)

@@ -230,11 +230,15 @@ def _passive(subject: Words, predicate: Words) -> Reading | None:
     verb, rest = predicate[0], predicate[1:]
     if rest and verb in lexicon.ACTIONS:
         return None
-    operators = [verbs for name, verbs in OPERATORS.items() if name != "cause"]
-    if not _parts(predicate) and not any(inflects(verb, verbs) for verbs in operators):
+    operators = {name: verbs for name, verbs in OPERATORS.items() if name != "cause"}
+    operator = next((name for name, verbs in operators.items() if inflects(verb, verbs)), None)
+    parts = _parts(predicate)
+    if operator is None and not parts:
         return None
-    active = verb in VERBS | lexicon.PARTING and rest
-    return read_clause(predicate if active else [verb, *subject, *rest])
+    if rest and verb in VERBS | lexicon.PARTING:
+        return read_clause(predicate)
+    active = [verb, *subject, *rest]
+    return _remove(active) if parts or operator is None else _READERS[operator](active)
 
 
 def _fragment(words: Words) -> Reading | None:

@@ -64,7 +64,7 @@ def test_a_section_is_parsed_by_its_kind():
     assert parse({"kind": "parquet", "path": "x", "image": "photo"}).image == "photo"
     with pytest.raises(ValidationError, match="colour"):
         parse({"kind": "folder", "path": "x", "colour": 1})
-    with pytest.raises(ValidationError, match=r"expected tags: 'folder'"):
+    with pytest.raises(ValidationError, match="expected tags"):
         parse({"kind": "bucket", "path": "x"})
 
 

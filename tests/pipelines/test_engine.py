@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from conftest import make_run
 from hypothesis import given
 from hypothesis import strategies as st
 from ray import cloudpickle
 
 from crispedit.recipe import Pool
-from pipelines import engine
+from pipelines import build, engine
 from pipelines.engine import Row, Work, placement
 from pipelines.recipe import Engine
 from shards import journal
@@ -134,6 +135,15 @@ def test_preflight_shows_its_arithmetic():
     assert "2 x decode: 2 CPU, 0 GPU, 0 GB" in str(e.value)
     assert "1 x clip: 0.5 CPU, 1 GPU, 0 GB" in str(e.value)
     assert "reading and committing: 0.2 CPU" in str(e.value)
+
+
+def test_a_build_that_cannot_be_scheduled_is_refused_before_it_starts(
+    tmp_path: Path, photos: Path, ray_nodes: None
+):
+    run = make_run(tmp_path / "run", photos, "engine.kind=ray", "score.pool={actors: 9}")
+    with pytest.raises(ValueError, match=r"score cannot be scheduled: it needs at least 8\.3 CPU.*has 4 CPU"):
+        build.build(run)
+    assert not (run.root / "curate").exists() or not journal.parts(run.folder("curate"))
 
 
 def test_open_pools_share_what_is_left():

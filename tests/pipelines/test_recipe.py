@@ -54,6 +54,7 @@ def test_a_part_is_taken_out_with_null():
         ("annotate.annotator=me", r"there is no annotator 'me'; choose from .*compositor"),
         ("categories.dance=1", r"categories\.dance: there is no such category; choose from add, background"),
         ("engine.kind=slurm", r"engine\.kind: .*'ray' or 'inprocess'"),
+        ("source.path=s3://me:secret@bucket/x", r"source\.path holds a password"),
         ("pack", r"written key=value"),
         ("pack.seed.x=1", r"'seed' is"),
         ("pack.seed=[", r"not YAML"),

@@ -20,6 +20,7 @@ Planned = tuple[dict[str, Any], Words]
 _SOLID = ("meadow", "desert", "beach", "mountains", "snow", "forest", "garden", "table", "bricks", "night")
 _OPEN = ("meadow", "desert", "beach", "mountains", "snow", "forest", "lake", "sunset", "city", "night")
 _DARK = frozenset({"sunset", "night", "city"})
+"""Settings at nightfall; the rest are by day."""
 
 
 class Compositor(Annotator):
@@ -127,8 +128,7 @@ class _Photograph:
         )
         if place is None:
             return None
-        around = scene.around(self.small, self.scene, place)
-        standing_out = [c for c in about.colours or (about.tint,) if colours.apart(c, around) > 42]
+        standing_out = self._standing_out(kind, place)
         if not standing_out:
             return None
         return {
@@ -136,6 +136,13 @@ class _Photograph:
             "colour": pick(rng, standing_out) if about.colours else "",
             "yaw": _yaw(rng, kind),
         }, place
+
+    def _standing_out(self, kind: str, place: Place) -> list[str]:
+        """The colours of a kind of object that can be told from what lies behind the place."""
+        about, behind = objects.KINDS[kind], scene.around(self.small, self.scene, place)
+        if about.tint and colours.apart(about.tint, behind) < 36:
+            return []
+        return [c for c in about.colours or (about.tint,) if colours.apart(c, behind) > 42]
 
     def _kinds(self, rng: np.random.Generator) -> list[str]:
         """What suits the photograph: mostly what stands where there is ground, and what hangs in the air elsewhere."""
@@ -180,8 +187,7 @@ class _Photograph:
         scale = sum(about.sizes) / sum(objects.KINDS[thing["kind"]].sizes)
         there = replace(place, size=round(place.size * scale, 4))
         half = there.size * self.scene.short / self.scene.width * shape.radius / shape.top
-        around = scene.around(self.small, self.scene, there)
-        out = [c for c in about.colours or (about.tint,) if colours.apart(c, around) > 42]
+        out = self._standing_out(kind, there)
         if not out or not half + 0.01 < there.x < 0.99 - half or there.size > 0.5:
             return None
         if floats:
@@ -272,9 +278,10 @@ class _Photograph:
             else:
                 foot = place.y - 0.25 * place.size * self.scene.short / self.scene.height
                 plan["horizon"] = round(float(np.clip(foot - rng.uniform(0.05, 0.2), 0.25, 0.6)), 3)
-        # An object lit by day looks pasted into the night, so dark settings are for dark photographs, mostly.
-        dark = float(self.small.mean()) < 80
-        kind = pick(rng, [k for k in kinds if k not in _DARK or dark or rng.random() < 0.2])
+        # An object lit by day looks pasted into the night, and the other way round.
+        dark = float(self.small.mean()) < 70
+        fitting = [k for k in kinds if (k in _DARK) == dark]
+        kind = pick(rng, fitting if fitting and rng.random() < 0.9 else kinds)
         plan["landscape"] = kind
         setting = pick(rng, SETTINGS[kind])
         order = instruct(rng, "background", the=f"the {name}", bare=name, new=setting)

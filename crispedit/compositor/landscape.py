@@ -50,6 +50,11 @@ def landscape(
         chosen = kind
     view = View(width, height, level * height, 0.95 * max(width, height), 1.7)
     picture = _PAINT[chosen](rng, view)
+    if chosen not in _DIM:
+        # Exposed as a camera would: the brightest parts just below white.
+        picture *= np.float32(
+            np.clip(0.93 / max(float(np.percentile(picture[::8, ::8], 98)), 0.05), 0.8, 1.7)
+        )
     return _developed(rng, picture)
 
 
@@ -662,3 +667,4 @@ _PAINT: dict[str, Callable[[np.random.Generator, View], Picture]] = {
     "bricks": _bricks,
 }
 KINDS = tuple(_PAINT)
+_DIM = frozenset({"sunset", "night", "city"})

@@ -261,7 +261,7 @@ _ORDERS: dict[str, tuple[str, ...]] = {
         "increase the size of {the} {where}",
         "blow up {the} {where}",
         "make {the} {where} larger",
-        "grow {the} {where}",
+        "scale {the} {where} up",
     ),
     "smaller": (
         "make {the} {where} smaller",

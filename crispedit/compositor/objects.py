@@ -18,8 +18,8 @@ class Kind:
 
     `noun` may say where the colour is ("donut with {colour} icing"); otherwise the colour goes before it.
     `colours` are the names that it is painted in; empty where its colours are its own (a soccer ball) and unsaid.
-    `tint` is then what they are mostly. `turns` says that turning it about the vertical shows; `front` names the part
-    that points to the right when it is not turned.
+    `tint` is what the rest of them is, or all. `turns` says that turning it about the vertical shows; `front` names
+    the part that points to the right when it is not turned.
     """
 
     noun: str
@@ -48,7 +48,11 @@ KINDS: dict[str, Kind] = {
     "mushroom": Kind("mushroom", "ground", (0.18, 0.32), ("red", "brown", "orange", "purple", "blue")),
     "cactus": Kind("potted cactus", "ground", (0.24, 0.4), (), tint="green"),
     "donut": Kind(
-        "donut with {colour} icing", "ground", (0.09, 0.14), ("pink", "brown", "white", "yellow", "turquoise")
+        "donut with {colour} icing",
+        "ground",
+        (0.09, 0.14),
+        ("pink", "white", "turquoise"),
+        tint="orange",
     ),
     "cupcake": Kind("cupcake", "ground", (0.18, 0.3), ("pink", "white", "turquoise", "yellow", "purple")),
     "mug": Kind("mug", "ground", (0.17, 0.28), _ANY, True, front="handle"),
@@ -60,7 +64,11 @@ KINDS: dict[str, Kind] = {
     "bucket": Kind("bucket", "ground", (0.18, 0.3), _ANY),
     "watering_can": Kind("watering can", "ground", (0.18, 0.3), _BRIGHT, True, front="spout"),
     "flower_pot": Kind(
-        "daisy in a {colour} pot", "ground", (0.26, 0.42), ("orange", "white", "blue", "red", "yellow")
+        "daisy in a {colour} pot",
+        "ground",
+        (0.26, 0.42),
+        ("orange", "white", "blue", "red", "yellow"),
+        tint="white",
     ),
     "gift_box": Kind("gift box", "ground", (0.19, 0.32), _BRIGHT, True),
     "crate": Kind("wooden crate", "ground", (0.18, 0.3), (), True, tint="brown"),
@@ -76,7 +84,11 @@ KINDS: dict[str, Kind] = {
     ),
     "top_hat": Kind("top hat", "ground", (0.14, 0.24), ("black", "purple", "red", "green", "blue", "white")),
     "straw_hat": Kind(
-        "straw hat with a {colour} band", "ground", (0.09, 0.14), ("red", "blue", "green", "black", "purple")
+        "straw hat with a {colour} band",
+        "ground",
+        (0.09, 0.14),
+        ("red", "blue", "green", "black", "purple"),
+        tint="yellow",
     ),
     "cube": Kind("toy block", "ground", (0.15, 0.26), _BRIGHT, True),
     "pawn": Kind("chess pawn", "ground", (0.22, 0.38), ("white", "black", "brown", "red", "blue")),

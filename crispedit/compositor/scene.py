@@ -150,15 +150,23 @@ def find_place(
     h, w = scene.clutter.shape
     best, best_cost = None, np.inf
     for _ in range(60):
-        size = float(rng.uniform(*sizes)) * (1.0 if floats or scene.ground else 1.2)
-        high, wide = size * scene.short / scene.height, aspect * size * scene.short / scene.width
+        size = float(rng.uniform(*sizes))
+        high = size * scene.short / scene.height
         if floats:
             low = max(high + 0.06, scene.horizon + 0.1 if scene.ground else 0.8)
             y = float(rng.uniform(high + 0.03, low))
         elif scene.ground:
-            y = float(rng.uniform(max(scene.horizon + 0.4 * high + 0.03, high * 0.8, 0.52), 0.95))
+            # Near the horizon a thing is far away: it is smaller there, and never towers over what lies behind it.
+            y = float(rng.uniform(max(scene.horizon + 0.12, 0.52), 0.95))
+            size *= 0.6 + 0.4 * (y - scene.horizon) / (0.95 - scene.horizon)
+            high = size * scene.short / scene.height
         else:
             y = float(rng.uniform(0.995, 1.035))
+            size *= 1.2
+            high *= 1.2
+        wide = aspect * size * scene.short / scene.width
+        if scene.ground and not floats and y < scene.horizon + 0.65 * high:
+            continue
         if wide > 0.8 or y - high < 0.01 or y > 1.04 or ((floats or scene.ground) and y > 0.955):
             continue
         x = float(rng.uniform(wide / 2 + 0.02, 1 - wide / 2 - 0.02))

@@ -169,12 +169,12 @@ def _cactus() -> Shape:
 def _donut() -> Shape:
     dough = ring(0.62, 0.36, (0, 0.36, 0), squash=0.95)
     icing = ring(0.62, 0.385, (0, 0.385, 0), squash=0.95)
-    iced = carved(icing, lambda p: 0.42 + 0.06 * np.sin(np.arctan2(p[2], p[0]) * 9) - p[1])
+    iced = carved(icing, lambda p: p[1] - 0.42 - 0.06 * np.sin(np.arctan2(p[2], p[0]) * 9))
     crumbs = []
     colours = (paints.fixed(0.95, 0.9, 0.3), paints.fixed(0.3, 0.75, 0.9), paints.fixed(0.95, 0.95, 0.95))
     for c in range(3):
         grains = []
-        for k in range(6):
+        for k in range(4):
             a, b, t = (k * 3 + c) * 0.349 + c, 0.9 + 0.75 * np.sin((k * 3 + c) * 2.4), (k + c) * 1.9
             x, z, y = (
                 np.cos(a) * (0.62 + 0.385 * np.cos(b + 0.6)),

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from crispedit.compositor import objects
 from crispedit.compositor.render import Geometry, Light, Rgb, ground_shade, shade, trace
 
-_MAX_HEIGHT_PX = 420
-"""Sprites are traced at most this high and enlarged from there: photographs are softer than that anyway."""
+_MAX_TRACED_PX = 400
+"""Sprites are traced at most this high and wide, and enlarged from there: photographs are softer than that anyway."""
 PITCH = 16.0
 """Degrees that the camera looks down on objects."""
 
@@ -41,7 +41,8 @@ def sprite(
 ) -> Sprite:
     """An object of the library drawn `height_px` high (its own height, before the camera's pitch foreshortens it)."""
     shape = objects.shape(kind)
-    traced_px = int(np.clip(height_px, 24, _MAX_HEIGHT_PX))
+    widest_px = _MAX_TRACED_PX * shape.top / max(shape.top, 2 * shape.radius)
+    traced_px = int(np.clip(height_px, 24, widest_px))
     g = _traced(kind, yaw, pitch, traced_px)
     rgb = shade(shape, g, colour, light, yaw, pitch)
     alpha = g.alpha

@@ -209,7 +209,7 @@ def _cartoon(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     base = np.floor(steps)
     hsv[..., 2] = np.clip((base + 1 / (1 + np.exp(-(steps - base - 0.5) * 14))) / 6 * 1.04 + 0.03, 0, 1)
     hsv[..., 1] = np.clip(hsv[..., 1] * 1.35, 0, 1)
-    ink = _lines(_gray(flat), max(0.8, 2.0 * unit), push=22)
+    ink = _lines(_gray(flat), max(0.8, 2.0 * unit), level=0.2, push=22)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * ink[..., None]
 
 
@@ -217,12 +217,13 @@ def _comic(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     flat = _kuwahara(p, max(2, round(6 * unit)))
     gray = _gray(flat)
     level = _levelled(gray)
-    vivid = np.clip(flat + 0.7 * (flat - gray[..., None]) + 0.12, 0, 1)
+    bright = flat * (0.5 + 0.5 * level / np.maximum(gray, 0.08))[..., None]
+    vivid = np.clip(bright + 0.6 * (bright - _gray(bright.astype(np.float32))[..., None]) + 0.12, 0, 1)
     vivid = np.round(vivid * 4) / 4
     dots = _screen(gray.shape, max(4.0, 9 * unit), 45)
-    shade = (np.clip(0.62 - level, 0, 1) * 1.5)[..., None]
-    printed = np.where(dots[..., None] < shade, vivid * 0.62, vivid)
-    ink = _lines(level, max(0.8, 2.2 * unit), push=20)
+    shade = (np.clip(0.5 - level, 0, 1) * 1.4)[..., None]
+    printed = np.where(dots[..., None] < shade, vivid * 0.68, vivid)
+    ink = _lines(level, max(0.8, 2.2 * unit), level=0.26, push=20)
     return printed * ink[..., None] * np.array([1, 0.98, 0.92], np.float32)
 
 
@@ -364,14 +365,15 @@ def _cross_stitch(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     h, w = p.shape[:2]
     cell = max(4, round(min(h, w) / 90))
     small = cv2.resize(p, (max(2, w // cell), max(2, h // cell)), interpolation=cv2.INTER_AREA)
-    small = np.round(np.clip(small * 1.1, 0, 1) * 7) / 7
+    small = np.clip(small + 0.3 * (small - _gray(small)[..., None]), 0, 1)
+    small = np.round(small * 9) / 9
     big = cv2.resize(small.astype(np.float32), (w, h), interpolation=cv2.INTER_NEAREST)
     y = (np.arange(h, dtype=np.float32) * (small.shape[0] / h) % 1)[:, None]
     x = (np.arange(w, dtype=np.float32) * (small.shape[1] / w) % 1)[None]
     off = np.minimum(np.abs(x - y), np.abs(x + y - 1))
-    thread = np.clip((0.3 - off) * 7, 0, 1)
-    round_ = 0.72 + 0.4 * np.sqrt(np.clip(1 - (off / 0.3) ** 2, 0, 1)) + 0.12 * (x - y > 0)
-    cloth = np.float32(0.82) + 0.06 * np.sin(x * 12.6) * np.sin(y * 12.6)
+    thread = np.clip((0.36 - off) * 7, 0, 1)
+    round_ = 0.72 + 0.4 * np.sqrt(np.clip(1 - (off / 0.36) ** 2, 0, 1)) + 0.12 * (x - y > 0)
+    cloth = np.float32(0.74) + 0.06 * np.sin(x * 12.6) * np.sin(y * 12.6)
     return (big * round_[..., None]) * thread[..., None] + (cloth * (1 - thread))[..., None] * 0.9
 
 

@@ -54,7 +54,9 @@ MAX_FILE_BYTES = 1 << 30
 """A larger "photograph" is not read: it would exhaust the node before the decoder could refuse it."""
 
 
-class _Source(BaseModel):
+class Place(BaseModel):
+    """Where the files of a source are, and whose."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str
@@ -65,7 +67,7 @@ class _Source(BaseModel):
     """The licence of the photographs, likewise."""
 
 
-class FolderSource(_Source):
+class FolderSource(Place):
     """Image files in a folder, recursively; hidden ones are skipped, links followed, each folder read
     once."""
 
@@ -74,7 +76,7 @@ class FolderSource(_Source):
     """Which files are photographs, by the end of their name in lower case; the others are only counted."""
 
 
-class WebDatasetSource(_Source):
+class WebDatasetSource(Place):
     """Image members of uncompressed tars: `path` is a tar, a folder of them, a glob or a brace pattern."""
 
     kind: Literal["webdataset"] = "webdataset"
@@ -84,7 +86,7 @@ class WebDatasetSource(_Source):
     """The extension of the member that holds the caption: "txt", or "json" for its field "caption"."""
 
 
-class ParquetSource(_Source):
+class ParquetSource(Place):
     """Rows of parquet files: `path` is a file, a folder of them, a glob or a brace pattern."""
 
     kind: Literal["parquet"] = "parquet"
@@ -193,6 +195,10 @@ def read(wanted: Sequence[Entry]) -> list[bytes | Exception]:
 
 
 # Names
+
+
+class Null(ValueError):  # noqa: N818  what the cell is
+    """A cell that should hold an image holds nothing."""
 
 
 def escape(name: str) -> str:
@@ -624,13 +630,20 @@ def image_bytes(parquet: str, value: bytes | Mapping[str, Any] | None) -> bytes 
         return bytes(data)
     name = value.get("path") if isinstance(value, Mapping) else None
     if not name:
-        return ValueError(f"{parquet}: the row's image is null")
-    folder = os.path.dirname(parquet if is_url(parquet) else unescape(parquet))
-    path = beside(folder, name)
+        return Null(f"{parquet}: the row's image is null")
+    path = beside(folder_of(parquet), name)
     if path is None:
         return ValueError(f"{parquet}: the image path {name!r} leaves the folder of the file that names it")
     entry = Entry(name, path)
     return _read_remote([entry])[0] if is_url(path) else _read_local(entry)
+
+
+def folder_of(path: str, below: str = ".") -> str:
+    """The folder of an entry's file, or one relative to it, as a URL or an unescaped local path."""
+    if is_url(path):
+        scheme, _, rest = os.path.dirname(path).partition("://")
+        return f"{scheme}://{os.path.normpath(f'{rest}/{below}')}"
+    return os.path.normpath(os.path.join(os.path.dirname(unescape(path)), below))
 
 
 def beside(folder: str, name: str) -> str | None:

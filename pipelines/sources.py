@@ -168,8 +168,8 @@ def listing(source: FolderSource | WebDatasetSource | ParquetSource) -> Listing:
 def read(wanted: Sequence[Entry]) -> list[bytes | Exception]:
     """The bytes of each entry, in order, or the exception that says why there are none.
 
-    A parquet row group is decoded once per call, remote files are fetched concurrently; all the answers are
-    held in memory, so the caller chooses how many entries that may be.
+    A parquet row group is decoded once, as long as calls go forward; remote files are fetched concurrently.
+    All the answers are held in memory, so the caller chooses how many entries that may be.
     """
     answers: dict[int, bytes | Exception] = {}
     rows: defaultdict[tuple[str, int, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -602,25 +602,54 @@ def _holds_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
+class _Cursor:
+    """A place in one column of one row group. It only moves forward, so neighbours read in several calls cost
+    one decoding in all."""
+
+    def __init__(self, path: str, row_group: int, column: str) -> None:
+        self.file = _open(path)
+        # Without a buffer size the whole column chunk, often a gigabyte, would be loaded at once.
+        table = pq.ParquetFile(self.file, page_checksum_verification=True, buffer_size=1 << 22)
+        self.batches = table.iter_batches(batch_size=16, row_groups=[row_group], columns=[column])
+        self.start = 0
+        self.cells: list[Any] = []
+
+    def cell(self, row: int) -> Any:
+        while row >= self.start + len(self.cells):
+            self.start += len(self.cells)
+            batch = next(self.batches, None)
+            if batch is None:
+                raise IndexError("it ends before the row")
+            self.cells = batch.column(0).to_pylist()
+        return self.cells[row - self.start]
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            self.file.close()
+
+
+_cursors: dict[tuple[str, int, str], _Cursor] = {}
+CURSORS = 8
+"""Places kept open between calls, in each process: the columns of a pair or two."""
+
+
 def _read_rows(path: str, row_group: int, column: str, rows: Sequence[int]) -> dict[int, bytes | Exception]:
-    """The image bytes of these rows of one row group, which is decoded a few rows at a time."""
+    """The image bytes of these rows, ascending, of one row group."""
     answers: dict[int, bytes | Exception] = {}
+    key = (path, row_group, column)
+    cursor = _cursors.pop(key, None)  # taken while in use, so that threads do not share one
     try:
-        with _open(path) as opened:
-            table = pq.ParquetFile(opened, page_checksum_verification=True)
-            start = 0
-            for batch in table.iter_batches(batch_size=32, row_groups=[row_group], columns=[column]):
-                for row in rows:
-                    if start <= row < start + len(batch):
-                        answers[row] = image_bytes(path, batch.column(0)[row - start].as_py())
-                start += len(batch)
-                if rows[-1] < start:
-                    break
+        if cursor is None or rows[0] < cursor.start:
+            cursor = _Cursor(*key)
+        for row in rows:
+            answers[row] = image_bytes(path, cursor.cell(row))
     except (OSError, IndexError, pa.ArrowException) as error:
         failed = OSError(f"{path}: row group {row_group} does not read: {error}")
         return {row: answers.get(row, failed) for row in rows}
-    missing = OSError(f"{path}: row group {row_group} ends before the row")
-    return {row: answers.get(row, missing) for row in rows}
+    _cursors[key] = cursor
+    if len(_cursors) > CURSORS:
+        _cursors.pop(next(iter(_cursors)), None)
+    return answers
 
 
 def image_bytes(parquet: str, value: bytes | Mapping[str, Any] | None) -> bytes | Exception:

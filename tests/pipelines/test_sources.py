@@ -70,7 +70,7 @@ def test_a_section_is_parsed_by_its_kind():
 
 @pytest.mark.parametrize("source", [FolderSource, WebDatasetSource, ParquetSource])
 def test_no_such_place(source, tmp_path: Path):
-    with pytest.raises(ValueError, match="there is no .*nowhere"):
+    with pytest.raises(ValueError, match=r"there is no .*nowhere"):
         entries(source(path=str(tmp_path / "nowhere")))
 
 
@@ -366,6 +366,28 @@ def test_a_row_group_that_rots_after_listing_is_its_rows_error(tmp_path: Path):
     answers = read(found)
     assert isinstance(answers[0], OSError)
     assert answers[2:] == cells[2:]
+
+
+def test_a_row_group_is_decoded_once_by_calls_that_go_forward(tmp_path: Path):
+    cells = [str(n).encode() for n in range(200)]
+    path = parquet(tmp_path / "a.parquet", pa.array(cells))
+    found = entries(ParquetSource(path=str(path)))
+    assert read(found[:3]) == cells[:3]
+    path.unlink()  # whoever opens the file again will find it gone
+    for start in range(3, 200, 4):
+        assert read(found[start : start + 4]) == cells[start : start + 4]
+    (answer,) = read(found[:1])
+    assert isinstance(answer, OSError)
+
+
+def test_many_row_groups_at_once(tmp_path: Path):
+    cells = [str(n).encode() for n in range(60)]
+    found = entries(
+        ParquetSource(path=str(parquet(tmp_path / "a.parquet", pa.array(cells), row_group_size=2)))
+    )
+    for order in (range(60), range(59, -1, -1), [n * 7 % 60 for n in range(60)]):
+        assert [read([found[n]])[0] for n in order] == [cells[n] for n in order]
+        assert read([found[n] for n in order]) == [cells[n] for n in order]
 
 
 # Remote

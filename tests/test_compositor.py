@@ -24,7 +24,7 @@ from crispedit.record import Edit, Image, Job, Refusal, Sample, seed_of, source_
 
 CATEGORIES = ("add", "remove", "replace", "color", "background", "style", "motion")
 LOCAL = ("add", "remove", "replace", "color", "motion")
-PHOTOGRAPHS = ("meadow", "table", "forest")
+PHOTOGRAPHS = ("meadow", "room", "forest")
 
 
 def sample(picture: Image) -> Sample:
@@ -85,7 +85,7 @@ def test_same_edit_alone_and_in_any_batch(category):
 
 def test_parts_pickle_and_plans_are_json():
     annotator, editor = pickle.loads(pickle.dumps((Annotator(), Editor())))
-    photo = photograph("table")
+    photo = photograph("room")
     for job in annotator.annotate([photo], [CATEGORIES])[0]:
         again = Job(**{**vars(job), "plan": json.loads(json.dumps(job.plan))})
         one, other = (editor.edit([photo.source], [j], [7])[0] for j in (job, again))
@@ -101,7 +101,7 @@ def test_editing_leaves_the_photograph_alone():
 
 
 def test_foreign_jobs_and_categories_are_refused():
-    photo = photograph("table")
+    photo = photograph("room")
     with pytest.raises(ValueError, match="no plan for the compositor"):
         Editor().edit([photo.source], [Job(photo.key, "add", "Add a hat.", "A photo.", "A hat.")], [0])
     with pytest.raises(ValueError, match="cannot do 'relight'"):

@@ -17,10 +17,19 @@ from crispedit.parts import Annotator
 from crispedit.record import Image, Job, Refusal, Sample, seed_of
 
 Planned = tuple[dict[str, Any], Words]
-_SOLID = ("meadow", "desert", "beach", "mountains", "snow", "forest", "garden", "table", "bricks", "night")
+_SOLID = ("meadow", "desert", "beach", "mountains", "snow", "forest", "garden", "room", "bricks", "night")
 _OPEN = ("meadow", "desert", "beach", "mountains", "snow", "forest", "lake", "sunset", "city", "night")
 _DARK = frozenset({"sunset", "night", "city"})
 """Settings at nightfall; the rest are by day."""
+
+_AFTER = {
+    "bigger": "a large {name}",
+    "smaller": "a small {name}",
+    "closer": "{a} close to the camera",
+    "farther": "{a} further away",
+    "turn": "{a} seen from another side",
+}
+"""How a thing is captioned once it has been moved in place."""
 
 
 class Compositor(Annotator):
@@ -364,16 +373,14 @@ class _Photograph:
             return None
         moves = {"left": "move", "right": "move", "up": "move", "down": "move"}
         order = instruct(rng, moves.get(act, act), the=f"the {name}", bare=name, where=at, **slots)
-        now = {"bigger": f"large {name}", "smaller": f"small {name}"}.get(act, name)
         if act == "face":
-            captions = showing_both(
-                rng,
-                self.photo,
-                (f"{a(name)} with its {about.front} pointing {facing}", at),
-                (f"{a(name)} with its {about.front} pointing {slots['to']}", at),
+            before, after = (
+                f"{a(name)} with its {about.front} pointing {way}" for way in (facing, slots["to"])
             )
         else:
-            captions = showing_both(rng, self.photo, (a(name), at), (a(now), self._where(rng, to)))
+            before, after = a(name), _AFTER.get(act, "{a}").format(a=a(name), name=name)
+        there = self._where(rng, to) if act in ("left", "right", "up", "down", "closer", "farther") else at
+        captions = showing_both(rng, self.photo, (before, at), (after, there))
         plan = {"thing": thing, "place": asdict(place), "other": other, "to": asdict(to), "act": act}
         return plan, Words(order, *captions)
 

@@ -553,8 +553,8 @@ def _garden(rng: np.random.Generator, view: View) -> Picture:
     return p
 
 
-def _table(rng: np.random.Generator, view: View) -> Picture:
-    """A table of planks before a wall out of focus."""
+def _room(rng: np.random.Generator, view: View) -> Picture:
+    """A bare room: floorboards before a wall."""
     wall = jitter(
         rng,
         [(0.72, 0.7, 0.66), (0.4, 0.5, 0.55), (0.75, 0.62, 0.5), (0.5, 0.56, 0.46)][int(rng.integers(4))],
@@ -663,7 +663,7 @@ _PAINT: dict[str, Callable[[np.random.Generator, View], Picture]] = {
     "city": _city,
     "forest": _forest,
     "garden": _garden,
-    "table": _table,
+    "room": _room,
     "bricks": _bricks,
 }
 KINDS = tuple(_PAINT)

@@ -115,19 +115,24 @@ _MANNERS = (
     "Use this photo and {order}.",
 )
 _CLOSINGS = (
-    "",
-    "",
-    "",
-    "",
-    "",
-    "",
+    *("",) * 6,
     " Leave everything else as it is.",
     " Keep the rest of the photo unchanged.",
     " Nothing else should change.",
-    " It should look natural.",
-    " Match the light of the scene.",
     " Don't touch anything else.",
     " Keep the framing.",
+)
+_ADDING_CLOSINGS = (
+    *_CLOSINGS,
+    " It should look natural.",
+    " Match the light of the scene.",
+    " Give it a natural shadow.",
+)
+_REMOVING_CLOSINGS = (
+    *_CLOSINGS,
+    " Show what was behind it.",
+    " Leave no trace of it.",
+    " Fill the gap naturally.",
 )
 _STYLE_CLOSINGS = (
     "",
@@ -147,6 +152,14 @@ _BACKGROUND_CLOSINGS = (
     " {The} itself must not change.",
     " Leave {the} where it is.",
 )
+
+_CLOSINGS_OF = {
+    "add": _ADDING_CLOSINGS,
+    "replace": _ADDING_CLOSINGS,
+    "remove": _REMOVING_CLOSINGS,
+    "style": _STYLE_CLOSINGS,
+    "background": _BACKGROUND_CLOSINGS,
+}
 
 _ORDERS: dict[str, tuple[str, ...]] = {
     "add": (
@@ -374,7 +387,7 @@ def instruct(rng: np.random.Generator, act: str, **slots: str) -> str:
     order = pick(rng, _ORDERS[act]).format(**filled)
     said = pick(rng, _MANNERS).format(order=order, Order=sentence(order))
     if said[-1] in ".?":
-        closings = {"style": _STYLE_CLOSINGS, "background": _BACKGROUND_CLOSINGS}.get(act, _CLOSINGS)
+        closings = _CLOSINGS_OF.get(act, _CLOSINGS)
         said += pick(rng, closings).format(**filled)
     return said
 
@@ -428,10 +441,10 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "an out-of-focus garden full of colour",
         "a bokeh garden background",
     ),
-    "table": (
-        "a wooden table in front of a plain wall",
-        "a table of wooden planks",
-        "a plain wall and a wooden tabletop",
+    "room": (
+        "a plain wall and a wooden floor",
+        "a bare room with a wooden floor",
+        "an empty room with floorboards",
     ),
     "bricks": ("a brick wall and a paved floor", "an old brick wall", "a paved yard with a brick wall"),
 }

@@ -62,13 +62,14 @@ def _lines(gray: Plane, sigma: float, sharp: float = 18.0, level: float = 0.5, p
 
 def _kuwahara(p: Colours, radius: int) -> Colours:
     """Kuwahara filter: each pixel takes the mean of whichever of four windows about it varies least."""
-    side = radius + 1
+    # An odd window has a centre; an even one would move the picture by half a pixel.
+    side = radius | 1
     mean = cv2.blur(p, (side, side))
     gray = _gray(p)
     g = cv2.blur(gray, (side, side))
     vary = cv2.blur(gray * gray, (side, side)) - g * g
     h, w = gray.shape
-    r = radius // 2 + 1
+    r = side // 2 + 1
     pad_m = cv2.copyMakeBorder(mean, r, r, r, r, cv2.BORDER_REFLECT)
     pad_v = cv2.copyMakeBorder(vary, r, r, r, r, cv2.BORDER_REFLECT)
     best, out = None, None

@@ -44,7 +44,7 @@ from shards.read import read_shards
 
 SIZE_PX = 1024
 PAIRS_PER_SHARD = 40
-RAW_EPOCHS = 10
+RAW_EPOCHS = 40
 """Reading bytes is so fast that one epoch of a benchmark set would measure the opening of files."""
 
 

@@ -80,8 +80,8 @@ def main() -> int:
     if args.read:
         read(args.read[0], args.read[1] == "pixels")
         return 0
-    ring_mb = 2 * AHEAD * WORKERS * 7 * SIZE_PX**2 / 2**20
-    print(f"the ring of {2 * AHEAD * WORKERS} slots has {ring_mb:.0f} MB")
+    ring_mb = (2 * AHEAD * WORKERS + 2) * 7 * SIZE_PX**2 / 2**20
+    print(f"the ring of {2 * AHEAD * WORKERS + 2} slots has {ring_mb:.0f} MB")
     print(f"{'':8}{'shard MB':>10}{'main MB':>10}{'workers MB':>14}{'sum MB':>10}")
     grown = 0.0
     for what in ("bytes", "pixels"):

@@ -8,20 +8,23 @@ resident memory of all three processes is added up; pages of the ring are counte
 
 from __future__ import annotations
 
+# ruff: noqa: E402, I001
+# Modules of this folder may be called like packages that are imported here; it must not come first.
+import os
+import sys
+
+sys.path = [path for path in sys.path if os.path.abspath(path) != os.path.dirname(os.path.abspath(__file__))]
+
 import argparse
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-# ruff: noqa: E402
-# benchmarks/shards.py is called like the package; its folder must not come first.
-sys.path = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
 
 from crispedit import images
 from crispedit.record import content_key

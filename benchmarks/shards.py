@@ -372,7 +372,15 @@ def measure(folder: Path, root: Path, pairs: list[Pair], repeats: int) -> None:
             print(f"ring against webdataset with {name} in a DataLoader: {ratio:.2f} x")
         del loaders
     many = [replace(pair, key=content_key(pair.key, str(copy))) for copy in range(WRITTEN) for pair in pairs]
-    turns = {name: lambda w=work: rate_of(w, len(many)) for name, work in writers(root, many).items()}
+    fresh_folder = root / "written"
+
+    def written(work: Callable[[], None]) -> float:
+        shutil.rmtree(fresh_folder, ignore_errors=True)
+        fresh_folder.mkdir()
+        os.sync()
+        return rate_of(work, len(many))
+
+    turns = {name: lambda w=work: written(w) for name, work in writers(fresh_folder, many).items()}
     table("writing", take_turns(turns, repeats), "webdataset.TarWriter, no fsync")
     access = random_access(folder, pairs)
     turns = {

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -159,9 +159,8 @@ def write_shard(folder: Path, plan: ShardPlan, pairs: Iterable[Pair], digest: st
     tar, part = folder / plan.name, folder / layout.part_name(plan.name)
     temporary = layout.temporary(tar)
     try:
-        with open(temporary, "wb") as file:
-            rows, size, sha256 = _write_tar(file, plan, pairs)
-            file.flush()
+        with open(temporary, "wb", buffering=0) as file:
+            rows, size, sha256 = _write_tar(file.fileno(), plan, pairs)
             os.fsync(file.fileno())
         # From here on the old set, if there was one, is no more: first its manifest, then the shard's old
         # commit.
@@ -248,9 +247,7 @@ def image_size(name: str, data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _write_tar(
-    file: BinaryIO, plan: ShardPlan, pairs: Iterable[Pair]
-) -> tuple[list[dict[str, Any]], int, str]:
+def _write_tar(handle: int, plan: ShardPlan, pairs: Iterable[Pair]) -> tuple[list[dict[str, Any]], int, str]:
     """(index rows, size in bytes, sha256) of the tar of these pairs. The sha256 runs beside the writing."""
     rows: list[dict[str, Any]] = []
     whole = hashlib.sha256()
@@ -281,14 +278,23 @@ def _write_tar(
             if len(hashing) >= HASHED_BEHIND:
                 hashing.popleft().result()
             hashing.append(beside.submit(hash_all, chunks))
-            file.writelines(chunks)
+            _write_all(handle, chunks)
         if (key := next(expected, None)) is not None:
             raise ValueError(f"{plan.name}: no pair was given for key {key!r}")
         for pending in hashing:
             pending.result()
     whole.update(_END)
-    file.write(_END)
+    _write_all(handle, [_END])
     return rows, offset + len(_END), whole.hexdigest()
+
+
+def _write_all(handle: int, chunks: list[bytes]) -> None:
+    """Write the chunks in one call, as long as the system takes them whole."""
+    written = os.writev(handle, chunks)
+    if written < sum(map(len, chunks)):
+        rest = b"".join(chunks)[written:]
+        while rest:
+            rest = rest[os.write(handle, rest) :]
 
 
 def _members(pair: Pair) -> list[tuple[str, bytes]]:

@@ -1,6 +1,6 @@
 """Seconds and memory of `select` over millions of synthetic score rows, beside the bare scan of the same columns.
 
-python -m benchmarks.select [--rows 5000000]
+python -m benchmarks.selection [--rows 5000000]
 """
 
 from __future__ import annotations

@@ -1,0 +1,146 @@
+"""What the CPU filters cost: milliseconds of one core per pair, each and together, against decoding the pair's JPEGs.
+
+    python benchmarks/filters.py [--photos FOLDER] [--pairs 12] [--side 1024]
+
+Pairs are made by the compositor, on photographs or on rendered landscapes, and stored as a run stores them. Shared
+arrays (grey, half and quarter resolution, change, outside) are computed once a pair and listed as "shared". Times are
+CPU time, the least of several runs each, so that other work on the machine does not enter.
+"""
+
+import sys
+from pathlib import Path
+
+# ruff: noqa: E402
+# This file is called like the package that it measures; its folder must not come first.
+sys.path = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
+
+import argparse
+import time
+
+import cv2
+import numpy as np
+
+import filters
+from crispedit import images, parts
+from crispedit.annotators.compositor import Compositor as Annotator
+from crispedit.compositor.landscape import landscape
+from crispedit.editors.compositor import Compositor as Editor
+from crispedit.normalise import normalise
+from crispedit.parts import Filter
+from crispedit.record import Job, Refusal, Sample, seed_of, source_key
+
+NAMES = (
+    "resolution",
+    "region",
+    "preservation",
+    "exposure",
+    "duplicate",
+    "sharpness",
+    "unchanged",
+    "watermark_text",
+    "artefacts",
+    "alignment",
+    "upscaled",
+)
+SHARED = (
+    "source_gray",
+    "edited_gray",
+    "source_half",
+    "edited_half",
+    "source_quarter",
+    "edited_quarter",
+    "mask",
+    "change",
+    "changed",
+    "outside",
+)
+CATEGORIES = ("add", "remove", "replace", "color", "background", "style", "motion")
+
+
+def photographs(folder, side):
+    """[side, side, 3] crops of a folder's photographs, or rendered landscapes for ever."""
+    if folder is None:
+        yield from (landscape(seed, side, side) for seed in range(10_000))
+    for file in sorted(Path(folder).iterdir()):
+        image = normalise(file.read_bytes(), max_pixels=200_000_000, max_short_side_px=side).image
+        if min(image.shape[:2]) >= side:
+            yield np.ascontiguousarray(image[:side, :side])
+
+
+def pairs(folder, side, count):
+    """The fields of a sample, for each of so many pairs, over the categories in turn."""
+    made = []
+    for image in photographs(folder, side):
+        if len(made) == count:
+            break
+        jpeg = images.encode_jpeg(image)
+        key = source_key(jpeg)
+        for category in CATEGORIES[len(made) % len(CATEGORIES) :]:
+            job = Annotator().annotate([Sample(key, jpeg)], [[category]])[0][0]
+            if not isinstance(job, Job):
+                continue
+            edit = Editor().edit([images.decode_jpeg(jpeg)], [job], [seed_of(job.key)])[0]
+            if isinstance(edit, Refusal):
+                continue
+            made.append(
+                {
+                    "key": job.key,
+                    "source_jpeg": jpeg if edit.source is None else images.encode_jpeg(edit.source),
+                    "edited_jpeg": images.encode_jpeg(edit.edited),
+                    "mask_png": None if edit.mask is None else images.encode_mask(edit.mask),
+                    "category": category,
+                }
+            )
+            break
+    return made
+
+
+def milliseconds(prepare, work, repeat=5):
+    """The least CPU time of `work` on a freshly prepared argument."""
+    best = float("inf")
+    for _ in range(repeat):
+        argument = prepare()
+        start = time.thread_time()
+        work(argument)
+        best = min(best, time.thread_time() - start)
+    return 1000 * best
+
+
+def warmed(fields, *names):
+    sample = Sample(**fields)
+    for name in names:
+        getattr(sample, name)
+    return sample
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--photos", help="a folder of photographs; without it, rendered landscapes")
+    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--side", type=int, default=1024, help="pixels")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    made = pairs(args.photos, args.side, args.pairs)
+    decoded = ("source", "edited")
+
+    def mean(work, *ready):
+        return float(np.mean([milliseconds(lambda f=f: warmed(f, *ready), work) for f in made]))
+
+    decode = mean(lambda sample: [getattr(sample, name) for name in decoded])
+    shared = mean(lambda sample: [getattr(sample, name) for name in SHARED], *decoded)
+    print(f"{len(made)} pairs of {args.side}x{args.side} px, one core, milliseconds a pair")
+    print(f"{'decode':<18}{decode:>8.2f}")
+    print(f"{'shared':<18}{shared:>8.2f}{shared / decode:>8.0%} of decoding")
+    total = shared
+    for name in NAMES:
+        part = parts.find(filters, name, Filter)()
+        cost = mean(lambda sample, part=part: part.measure([sample]), *decoded, *SHARED)
+        total += cost
+        print(f"{name:<18}{cost:>8.2f}{cost / decode:>8.0%}")
+    print(f"{'together':<18}{total:>8.2f}{total / decode:>8.2f} times decoding")
+
+
+if __name__ == "__main__":
+    main()

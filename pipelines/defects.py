@@ -1,0 +1,312 @@
+"""Defects: the known ways in which a pair goes wrong, made on purpose from a good pair, to measure filters against.
+
+A defect takes a good pair and a generator that derives from its key, and returns what the defect would have delivered:
+the images differ, the instruction and the stored mask stay as they were. Strengths are drawn from the ranges given,
+from the weakest that a careful person would reject. Semantic defects leave every pixel good: a model must see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from crispedit.change import grow
+from crispedit.record import Image, Mask
+
+Generator = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Good:
+    """A good pair: [H, W, 3] RGB source and edited image, and [H, W] where the edit is (true or estimated)."""
+
+    source: Image
+    edited: Image
+    edit: Mask
+
+
+Make = Callable[[Good, Generator], tuple[Image, Image] | None]
+"""(source, edited) of the defective pair, or None where the defect cannot be shown (no room outside the edit)."""
+
+
+def no_op(good: Good, rng: Generator) -> tuple[Image, Image]:
+    """The editor returned its input."""
+    return good.source, good.source
+
+
+def re_encoded(good: Good, rng: Generator) -> tuple[Image, Image]:
+    """The editor returned its input as a JPEG of quality 70-90, with chroma subsampling."""
+    return good.source, _jpeg(good.source, int(rng.integers(70, 91)))
+
+
+def noise(good: Good, rng: Generator) -> tuple[Image, Image]:
+    """The editor returned its input with 1 or 2 levels of noise."""
+    levels = int(rng.integers(1, 3))
+    moved = good.source.astype(np.int16) + rng.integers(-levels, levels + 1, good.source.shape, np.int16)
+    return good.source, _bytes(moved)
+
+
+def speck(good: Good, rng: Generator) -> tuple[Image, Image]:
+    """The only change is a spot of 0.02-0.04 % of the image."""
+    height, width = good.source.shape[:2]
+    radius = (rng.uniform(0.0002, 0.0004) * height * width / np.pi) ** 0.5
+    edited = good.source.copy()
+    x, y = int(rng.integers(20, width - 20)), int(rng.integers(20, height - 20))
+    colour = 255 - good.source[y, x].astype(np.int16)
+    cv2.circle(edited, (x, y), round(radius), tuple(map(int, colour)), -1, cv2.LINE_AA)
+    return good.source, edited
+
+
+def leakage(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """Something else changed too: the colours of 4-10 % of the image, away from the edit."""
+    height, width = good.source.shape[:2]
+    area = rng.uniform(0.04, 0.10) * height * width
+    aspect = rng.uniform(0.6, 1.6)
+    half = round((area / np.pi * aspect) ** 0.5), round((area / np.pi / aspect) ** 0.5)
+    room = ~grow(good.edit, 24)
+    for _ in range(200):
+        centre = int(rng.integers(half[0], width - half[0])), int(rng.integers(half[1], height - half[1]))
+        spot = np.zeros((height, width), np.uint8)
+        cv2.ellipse(spot, centre, half, 0, 0, 360, 255, -1)
+        if room[spot > 0].all():
+            break
+    else:
+        return None
+    hsv = cv2.cvtColor(good.edited, cv2.COLOR_RGB2HSV).astype(np.int16)
+    hsv[..., 0] = (hsv[..., 0] + rng.integers(40, 140)) % 180
+    hsv[..., 1] = np.clip(hsv[..., 1] + 70, 0, 255)
+    hsv[..., 2] = np.clip(hsv[..., 2] + rng.choice([-35, 35]), 0, 255)
+    other = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
+    return good.source, _blend(good.edited, other, cv2.GaussianBlur(spot, (0, 0), 3) / 255)
+
+
+def regenerated(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The whole image was drawn anew: everything outside the edit is nearly right, but shapes wobble by 3-6 px."""
+    if not _leaves_something(good):
+        return None
+    height, width = good.source.shape[:2]
+    cells = rng.normal(0, 1, (height // 32, width // 32, 2)).astype(np.float32)
+    wobble = cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC)
+    wobble *= rng.uniform(3, 6) / np.linalg.norm(wobble, axis=2).mean()
+    there = wobble + np.dstack(np.meshgrid(np.arange(width), np.arange(height))).astype(np.float32)
+    redrawn = cv2.remap(good.edited, there, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    redrawn = cv2.bilateralFilter(redrawn, 5, 20, 2)
+    return good.source, _blend(
+        redrawn, good.edited, cv2.GaussianBlur(good.edit.astype(np.float32), (0, 0), 3)
+    )
+
+
+def colour_cast(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """One or two channels of the whole edited image are 10-24 levels off, all the same way."""
+    if not _leaves_something(good):
+        return None
+    offset = np.zeros(3)
+    offset[rng.permutation(3)[: rng.integers(1, 3)]] = rng.uniform(10, 24) * rng.choice([-1, 1])
+    return good.source, _bytes(good.edited + offset)
+
+
+def exposure_drift(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The whole edited image is 15-30 % darker, or its mid-tones are lifted as much."""
+    if not _leaves_something(good):
+        return None
+    if rng.random() < 0.5:
+        return good.source, _bytes(good.edited * (1 - rng.uniform(0.15, 0.30)))
+    gamma = 1 - rng.uniform(0.15, 0.30)
+    return good.source, _bytes(255 * (good.edited / 255.0) ** gamma)
+
+
+def shift(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The edited image lies 3-24 px off (of a 1024 px short side)."""
+    if not _leaves_something(good):
+        return None
+    distance = rng.uniform(3, 24) * min(good.source.shape[:2]) / 1024
+    angle = rng.uniform(0, 2 * np.pi)
+    return good.source, _affine(good.edited, 1, 1, distance * np.cos(angle), distance * np.sin(angle))
+
+
+def scale_change(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The edited image is magnified by 1.5-6 %, or shrunk by as much with its border repeated."""
+    if not _leaves_something(good):
+        return None
+    scale = 1 + rng.uniform(0.015, 0.06) * rng.choice([-1, 1])
+    return good.source, _affine(good.edited, scale, scale, 0, 0)
+
+
+def crop_and_stretch(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The editor cropped 2-6 % of one side to another aspect ratio and was stretched back."""
+    if not _leaves_something(good):
+        return None
+    stretch = 1 + rng.uniform(0.02, 0.06)
+    x, y = (stretch, 1.0) if rng.random() < 0.5 else (1.0, stretch)
+    return good.source, _affine(good.edited, x, y, 0, 0)
+
+
+def squeezed(good: Good, rng: Generator) -> tuple[Image, Image]:
+    """The edited image has 2-8 % fewer columns, or rows, than the source."""
+    height, width = good.source.shape[:2]
+    share = 1 - rng.uniform(0.02, 0.08)
+    size = (round(width * share), height) if rng.random() < 0.5 else (width, round(height * share))
+    return good.source, cv2.resize(good.edited, size, interpolation=cv2.INTER_AREA)
+
+
+def blurred(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The edited image is blurred (Gaussian, 1.5-4 px)."""
+    if not _leaves_something(good):
+        return None
+    return good.source, cv2.GaussianBlur(good.edited, (0, 0), rng.uniform(1.5, 4))
+
+
+def upscaled(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The editor worked at half to a third of the size, and its answer was enlarged."""
+    if not _leaves_something(good):
+        return None
+    height, width = good.source.shape[:2]
+    factor = rng.uniform(2, 3)
+    small = cv2.resize(good.edited, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+    kind = int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4]))
+    return good.source, cv2.resize(small, (width, height), interpolation=kind)
+
+
+def blocky(good: Good, rng: Generator) -> tuple[Image, Image]:
+    """The edited image went through a JPEG of quality 8-18."""
+    return good.source, _jpeg(good.edited, int(rng.integers(8, 19)))
+
+
+def banded(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The edited image has 12-24 levels a channel."""
+    if not _leaves_something(good):
+        return None
+    step = 255 / rng.integers(11, 24)
+    return good.source, _bytes(np.round(good.edited / step) * step)
+
+
+def bordered(good: Good, rng: Generator) -> tuple[Image, Image]:
+    """The edited image has a plain frame, 6-40 px, on one side, two or all."""
+    edited = good.edited.copy()
+    width = round(rng.uniform(6, 40) * min(edited.shape[:2]) / 1024)
+    colour = rng.choice([0, 255, 128])
+    if abs(float(edited.mean()) - colour) < 60:
+        colour = 255 if edited.mean() < 128 else 0
+    sides = int(rng.integers(3))
+    edited[:width] = colour
+    if sides:
+        edited[-width:] = colour
+    if sides == 2:
+        edited[:, :width] = edited[:, -width:] = colour
+    return good.source, edited
+
+
+def checkerboard(good: Good, rng: Generator) -> tuple[Image, Image]:
+    """The edited image bears the pattern of period two that a transposed convolution leaves, of 3-8 levels."""
+    height, width = good.edited.shape[:2]
+    pattern = 1 - 2 * ((np.arange(height)[:, None] + np.arange(width)) % 2)
+    return good.source, _bytes(good.edited + rng.uniform(3, 8) * pattern[..., None])
+
+
+def watermark(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """Lettering, 40-70 % opaque, over the edited image: tiled small, or once and large."""
+    if not _leaves_something(good):
+        return None
+    height, width = good.edited.shape[:2]
+    text = str(rng.choice(["SAMPLE", "Stock Photo", "preview 2024", "(c) studio", "DO NOT COPY"]))
+    font = int(rng.choice([cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX]))
+    unit = min(height, width) / 1024
+    layer = np.zeros((height, width), np.uint8)
+    if rng.random() < 0.5:
+        size, step = rng.uniform(0.9, 1.5) * unit, int(rng.uniform(140, 220) * unit)
+        for row, y in enumerate(range(step // 2, height, step)):
+            for x in range(-(row % 2) * step, width, 2 * step):
+                cv2.putText(layer, text, (x, y), font, size, 255, max(1, round(2 * unit)), cv2.LINE_AA)
+    else:
+        size, thick = rng.uniform(3, 5) * unit, max(2, round(rng.uniform(5, 9) * unit))
+        (wide, _), _ = cv2.getTextSize(text, font, size, thick)
+        size *= min(1, 0.9 * width / wide)
+        y = int(rng.uniform(0.3, 0.9) * height)
+        cv2.putText(layer, text, (int(0.05 * width), y), font, size, 255, thick, cv2.LINE_AA)
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-30, 30), 1)
+    layer = cv2.warpAffine(layer, turn, (width, height))
+    ink = np.full_like(good.edited, 255 if good.edited.mean() < 140 else 0)
+    return good.source, _blend(good.edited, ink, rng.uniform(0.4, 0.7) * layer / 255)
+
+
+def swapped(good: Good, rng: Generator) -> tuple[Image, Image]:
+    """Source and edited image changed places."""
+    return good.edited, good.source
+
+
+STRUCTURAL: Mapping[str, Make] = {
+    make.__name__: make
+    for make in (
+        no_op,
+        re_encoded,
+        noise,
+        speck,
+        leakage,
+        regenerated,
+        colour_cast,
+        exposure_drift,
+        shift,
+        scale_change,
+        crop_and_stretch,
+        squeezed,
+        blurred,
+        upscaled,
+        blocky,
+        banded,
+        bordered,
+        checkerboard,
+        watermark,
+    )
+}
+"""Defects that pixels alone show, by name."""
+
+
+LEAST_LEFT_ALONE = 0.2
+
+
+def _leaves_something(good: Good) -> bool:
+    """Whether the edit leaves a fifth of the image alone, without which these defects cannot be told from the edit. A
+    style is a new tone, sharpness and number of colours by definition, and may redraw every edge that would show a
+    shift; so is a whole new background."""
+    return bool((~good.edit).mean() >= LEAST_LEFT_ALONE)
+
+
+SEMANTIC: Mapping[str, Make] = {"swapped": swapped}
+"""Defects whose every pixel is good, by name: what is wrong is what the instruction says of them."""
+
+
+def near_copy(image: Image) -> Image:
+    """The image 2 % smaller and re-encoded at quality 80: what another crawl of the same pair would hold."""
+    return _jpeg(cv2.resize(image, None, fx=0.98, fy=0.98, interpolation=cv2.INTER_AREA), 80)
+
+
+def _jpeg(image: Image, quality: int) -> Image:
+    data = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420"
+    )
+    return simplejpeg.decode_jpeg(data, colorspace="RGB")
+
+
+def _bytes(levels: NDArray[np.number]) -> Image:
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+
+
+def _blend(below: Image, above: Image, alpha: NDArray[np.floating]) -> Image:
+    weight = alpha[..., None].astype(np.float32)
+    return _bytes(below * (1 - weight) + above * weight)
+
+
+def _affine(image: Image, scale_x: float, scale_y: float, x: float, y: float) -> Image:
+    """Scaled about the centre, then moved by x, y pixels; the border is repeated."""
+    height, width = image.shape[:2]
+    matrix = np.array(
+        [[scale_x, 0, (1 - scale_x) * width / 2 + x], [0, scale_y, (1 - scale_y) * height / 2 + y]]
+    )
+    return cv2.warpAffine(
+        image, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )

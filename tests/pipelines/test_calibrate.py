@@ -1,0 +1,112 @@
+"""calibrate, end to end on rendered photographs: report, labels, flips, and their errors."""
+
+import argparse
+import json
+
+import pytest
+
+from crispedit.compositor.landscape import landscape
+from crispedit.images import encode_jpeg
+from pipelines import calibrate
+
+RECIPE = """
+run: run
+source: {kind: folder, path: photos}
+categories: {add: 1, color: 1}
+curate: {filters: {}}
+filters:
+  unchanged: {}
+  alignment: {}
+  sharpness: {}
+  artefacts: {}
+engine: {kind: inprocess}
+"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("calibrate")
+    (folder / "photos").mkdir()
+    for seed, kind in enumerate(("meadow", "mountains", "city", "garden")):
+        (folder / "photos" / f"{kind}.jpg").write_bytes(encode_jpeg(landscape(seed, 512, 384, kind)))
+    (folder / "recipe.yaml").write_text(RECIPE)
+    run(
+        folder / "recipe.yaml",
+        f"run={folder / 'run'}",
+        f"source.path={folder / 'photos'}",
+        "--json",
+        folder / "a.json",
+    )
+    return folder
+
+
+def run(*arguments):
+    parser = argparse.ArgumentParser()
+    calibrate.add_arguments(parser)
+    return calibrate.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def test_the_report_tells_defects_from_good_pairs(report):
+    found = json.loads((report / "a.json").read_text())
+    assert found["pairs"] == 8
+    assert found["photographs"] == 4
+    rejected = {entry["defect"]: entry["rejected"] for entry in found["defects"]}
+    assert rejected["no_op"] == rejected["squeezed"] == rejected["bordered"] == 1
+    assert rejected["shift"] > 0.8
+    assert rejected["good"] < 0.5
+    assert set(found["defects"][0]["categories"]) == {"add", "color"}
+    assert len(found["verdicts"]) == sum(entry["rows"] for entry in found["defects"])
+    unchanged = next(s for s in found["scores"] if s["score"] == "unchanged.largest_region_fraction")
+    assert unchanged["defects"]["no_op"]["auc"] == 1
+    assert unchanged["defects"]["no_op"]["detected"] == 1
+
+
+def test_labels_that_agree_have_a_kappa_of_one(report, capsys):
+    verdicts = json.loads((report / "a.json").read_text())["verdicts"]
+    keys = sorted(verdicts)
+    lines = [f"{key},{'keep' if verdicts[key] == 'kept' else 'reject'}" for key in keys]
+    (report / "labels.csv").write_text("key,label\n" + "\n".join(lines) + "\nunheard,keep\n")
+    run(report / "a.json", "--labels", report / "labels.csv")
+    told = capsys.readouterr().out
+    assert "agreement 100.0%, Cohen's kappa 1.000" in told
+    assert f"{len(keys)} of {len(keys) + 1} labelled" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,label\nx,keep\n", "must name the columns key,label"),
+        ("key,label\nx,perhaps\n", "line 2: label 'perhaps'"),
+        ("key,label\nx,keep\n", "none of its 1 keys has a verdict"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused(report, text, message):
+    (report / "wrong.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        run(report / "a.json", "--labels", report / "wrong.csv")
+
+
+def test_flips_between_a_report_and_a_moved_verdict(report, capsys):
+    found = json.loads((report / "a.json").read_text())
+    key = next(key for key, verdict in found["verdicts"].items() if verdict == "kept")
+    found["verdicts"][key] = "unchanged.mean_abs:low"
+    (report / "b.json").write_text(json.dumps(found))
+    run(report / "a.json", report / "b.json", "--flips")
+    told = capsys.readouterr().out
+    assert "1 differ, 1 between kept and not" in told
+    assert "kept -> unchanged.mean_abs:low" in told
+
+
+def test_verdicts_of_something_else_are_refused(report):
+    (report / "no.json").write_text("[]")
+    with pytest.raises(ValueError, match="neither a run nor a report"):
+        run(report / "no.json", report / "a.json", "--flips")
+    with pytest.raises(ValueError, match="has no selection"):
+        run(report / "run", report / "a.json", "--flips")
+
+
+def test_halves_are_equal_and_do_not_depend_on_order():
+    names = [f"photograph {i}" for i in range(9)]
+    split = calibrate.halves(names)
+    assert split == calibrate.halves(names[::-1])
+    assert abs(sum(split.values()) - 4.5) == 0.5

@@ -1,0 +1,69 @@
+"""Defects: every one is made the same again, changes what it says, and says nothing where it cannot be shown."""
+
+import cv2
+import numpy as np
+import pytest
+
+from crispedit.compositor.landscape import landscape
+from pipelines import defects
+from pipelines.defects import SEMANTIC, STRUCTURAL, Good
+
+SIDE = 320
+SOURCE = landscape(5, SIDE, SIDE, "meadow")
+MASK = np.zeros((SIDE, SIDE), bool)
+MASK[60:130, 80:150] = True
+EDITED = SOURCE.copy()
+EDITED[MASK] = (200, 30, 40)
+GOOD = Good(SOURCE, EDITED, MASK)
+WHOLE = Good(SOURCE, 255 - SOURCE, np.ones_like(MASK))
+
+
+def made(name, good=GOOD, seed=1):
+    return {**STRUCTURAL, **SEMANTIC}[name](good, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("name", [*STRUCTURAL, *SEMANTIC])
+def test_a_defect_follows_from_its_seed_and_differs_from_the_good_pair(name):
+    first, again = made(name), made(name)
+    assert first is not None
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == np.uint8
+        assert a.ndim == 3
+    assert first[1].shape != EDITED.shape or (first[1] != EDITED).any()
+
+
+@pytest.mark.parametrize("name", ["no_op", "re_encoded", "noise", "speck"])
+def test_what_should_be_unchanged_hardly_differs_from_the_source(name):
+    source, edited = made(name)
+    assert cv2.absdiff(source, edited).mean() < 10
+    assert (cv2.absdiff(source, edited).max(axis=2) > 60).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    "name", ["colour_cast", "exposure_drift", "shift", "blurred", "leakage", "regenerated", "watermark"]
+)
+def test_what_is_judged_by_what_was_left_alone_needs_something_left_alone(name):
+    assert made(name, WHOLE) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_leakage_stays_away_from_the_edit(seed):
+    _, leaking = made("leakage", seed=seed)
+    changed = cv2.absdiff(leaking, EDITED).max(axis=2) > 12
+    assert 0.01 < changed.mean() < 0.15
+    assert not (changed & MASK).any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_squeezed_image_is_smaller_along_one_axis(seed):
+    height, width = made("squeezed", seed=seed)[1].shape[:2]
+    assert (height == SIDE) != (width == SIDE)
+    assert 0.91 < height * width / SIDE**2 < 0.99
+
+
+def test_a_near_copy_is_nearly_the_same():
+    copy = defects.near_copy(SOURCE)
+    assert copy.shape[0] == round(0.98 * SIDE)
+    again = cv2.resize(copy, (SIDE, SIDE))
+    assert cv2.absdiff(again, SOURCE).mean() < 12

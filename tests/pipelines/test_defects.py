@@ -36,8 +36,8 @@ def test_a_defect_follows_from_its_seed_and_differs_from_the_good_pair(name):
 @pytest.mark.parametrize("name", ["no_op", "re_encoded", "noise", "speck"])
 def test_what_should_be_unchanged_hardly_differs_from_the_source(name):
     source, edited = made(name)
-    assert cv2.absdiff(source, edited).mean() < 10
-    assert (cv2.absdiff(source, edited).max(axis=2) > 60).mean() < 0.01
+    assert cv2.absdiff(source, edited).mean() < 12
+    assert (cv2.absdiff(source, edited).max(axis=2) > 60).mean() < 0.02
 
 
 @pytest.mark.parametrize(

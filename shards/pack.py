@@ -43,7 +43,7 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 
-HASHED_BEHIND = 4
+HASHED_BEHIND = 16
 """Pairs whose sha256 may wait while the next are written; they are held in memory."""
 
 _BLOCK = 512

@@ -1,11 +1,12 @@
 """CLIP models load through open_clip from folders, files and names, never with random weights."""
 
+import numpy as np
 import pytest
 import tiny_clip
 import torch
 from PIL import Image as PillowImage
 
-from crispedit import clip
+from crispedit import clip, weights
 from crispedit.compositor.landscape import landscape
 
 import open_clip  # isort: skip  (after crispedit.clip, which mends torchvision)
@@ -104,3 +105,14 @@ def test_weights_of_another_architecture_are_refused(folder, tmp_path):
     (wrong / "open_clip_model.safetensors").write_bytes((folder / "open_clip_model.safetensors").read_bytes())
     with pytest.raises(ValueError, match="do not load"):
         clip.load(f"local-dir:{wrong}")
+
+
+def test_the_embedded_model_loads_and_tells_colors_apart():
+    model = clip.load()
+    assert weights.fingerprint("clip")
+    assert model is not None
+    flat = [np.full((64, 64, 3), color, np.uint8) for color in ((60, 120, 220), (230, 140, 40))]
+    cosines = (
+        model.images(flat) @ model.texts(["A photo in shades of blue.", "A photo in shades of orange."]).T
+    )
+    assert cosines.argmax(1).tolist() == [0, 1]

@@ -89,3 +89,12 @@ def test_nothing_heavy_is_imported_before_it_loads():
 
     code = "import sys, filters.clip, filters.aesthetic; assert not {'torch', 'open_clip'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_embedded_model_measures_an_edit():
+    sample = pair(
+        1, "A photo in shades of blue.", "A photo in shades of blue; on the left there is a red kite."
+    )
+    scores = Clip().measure([sample])[0]
+    assert scores["no_model"] == 0
+    assert all(-1 <= scores[name] <= 1 for name in ("source", "target", "image", "direction"))

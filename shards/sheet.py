@@ -27,24 +27,37 @@ def contact_sheet(pairs: Sequence[DecodedPair], columns: int, thumbnail_px: int)
     if not pairs:
         raise ValueError("there are no pairs to show")
     cell_width = 3 * (thumbnail_px + MARGIN_PX) + MARGIN_PX
-    cell_height = thumbnail_px + TEXT_LINES * (TEXT_PX + 4) + 2 * MARGIN_PX
-    rows = -(-len(pairs) // columns)
-    sheet = Image.new("RGB", (min(columns, len(pairs)) * cell_width, rows * cell_height), "white")
+    cells = [_thumbnails(pair, thumbnail_px) for pair in pairs]
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    heights = [max(image.height for cell in row for image in cell) for row in rows]
+    below = TEXT_LINES * (TEXT_PX + 4) + 2 * MARGIN_PX
+    sheet = Image.new(
+        "RGB", (min(columns, len(pairs)) * cell_width, sum(heights) + len(rows) * below), "white"
+    )
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(TEXT_PX)
-    for number, pair in enumerate(pairs):
-        left, top = number % columns * cell_width + MARGIN_PX, number // columns * cell_height + MARGIN_PX
-        views = [pair.source, pair.edited]
-        if pair.mask is not None:
-            views.append(overlaid(pair.edited, pair.mask))
-        for place, view in enumerate(views):
-            image = Image.fromarray(view)
-            image.thumbnail((thumbnail_px, thumbnail_px), Image.Resampling.LANCZOS)
+    top = MARGIN_PX
+    for number, (pair, cell) in enumerate(zip(pairs, cells, strict=True)):
+        left = number % columns * cell_width + MARGIN_PX
+        for place, image in enumerate(cell):
             sheet.paste(image, (left + place * (thumbnail_px + MARGIN_PX), top))
         text = f"{pair.category}: {pair.meta.get('instruction', '')}  [{pair.key[:12]}]"
         lines = textwrap.wrap(text, cell_width // (TEXT_PX // 2), max_lines=TEXT_LINES, placeholder=" ...")
-        draw.text((left, top + thumbnail_px + 4), "\n".join(lines), "black", font)
+        height = heights[number // columns]
+        draw.text((left, top + height + 4), "\n".join(lines), "black", font)
+        if number % columns == columns - 1:
+            top += height + below
     return sheet
+
+
+def _thumbnails(pair: DecodedPair, size_px: int) -> list[Image.Image]:
+    views = [pair.source, pair.edited]
+    if pair.mask is not None:
+        views.append(overlaid(pair.edited, pair.mask))
+    thumbnails = [Image.fromarray(view) for view in views]
+    for image in thumbnails:
+        image.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
+    return thumbnails
 
 
 def overlaid(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

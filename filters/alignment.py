@@ -90,9 +90,8 @@ class Alignment(Filter):
         }
 
 
-LEAST_POINTS = 10
-LEAST_SUPPORT = 0.25
-"""Fewer agreeing points, or a smaller share of the followed ones, can be chance."""
+LEAST_POINTS, LEAST_SUPPORT, ENOUGH_POINTS = 10, 0.4, 40
+"""Fewer agreeing points can be chance, and so can a smaller share of the followed ones, unless there are enough."""
 CLOSE_PX = 0.75
 """How near (half-resolution pixels) a followed point must be to a motion to agree with it."""
 
@@ -121,7 +120,7 @@ def motion(
             still &= _better_unmoved(before, after, affine, points)
         if 2 * still.sum() >= agree.sum():
             agree = still
-    if agree.sum() < max(LEAST_POINTS, LEAST_SUPPORT * len(points)):
+    if agree.sum() < max(LEAST_POINTS, min(LEAST_SUPPORT * len(points), ENOUGH_POINTS)):
         return None
     homogeneous = np.column_stack([points[agree], np.ones(agree.sum())])
     solution, *_ = np.linalg.lstsq(homogeneous, followed[agree].astype(np.float64), rcond=None)

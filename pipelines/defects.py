@@ -172,8 +172,10 @@ def upscaled(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     return good.source, cv2.resize(small, (width, height), interpolation=kind)
 
 
-def blocky(good: Good, rng: Generator) -> tuple[Image, Image]:
+def blocky(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     """The edited image went through a JPEG of quality 8-18."""
+    if not _leaves_something(good):
+        return None
     return good.source, _jpeg(good.edited, int(rng.integers(8, 19)))
 
 
@@ -270,9 +272,11 @@ LEAST_LEFT_ALONE = 0.2
 
 
 def _leaves_something(good: Good) -> bool:
-    """Whether the edit leaves a fifth of the image alone, without which these defects cannot be told from the edit. A
-    style is a new tone, sharpness and number of colours by definition, and may redraw every edge that would show a
-    shift; so is a whole new background."""
+    """Whether the edit leaves a fifth of the image alone, without which these defects cannot be told from the edit.
+
+    A style is a new tone, sharpness and number of colours by definition (pixel art is blocks), and may redraw every
+    edge that would show a shift; so is a whole new background.
+    """
     return bool((~good.edit).mean() >= LEAST_LEFT_ALONE)
 
 

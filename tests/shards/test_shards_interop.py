@@ -92,7 +92,7 @@ def test_webdataset_decodes_our_pixels(folder: Path):
 
 
 def test_wids(folder: Path, tmp_path: Path):
-    import wids
+    wids = pytest.importorskip("wids")
 
     data = wids.ShardListDataset(
         str(folder / layout.WIDS_INDEX), cache_dir=str(tmp_path), keep=True, transformations=[]

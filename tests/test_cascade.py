@@ -43,7 +43,9 @@ class Broken(Filter):
         return [{"d": float("nan") if s.key == "nan" else 1.0} for s in samples]
 
 
-CASCADE = Cascade.of({"dear": Dear(), "cheap": Cheap()}, {}, {"style": {"cheap.a": Bound(max=0.1)}, "add": {}})
+CASCADE = Cascade.of(
+    {"dear": Dear(), "cheap": Cheap()}, {}, {"style": {"cheap.a": Bound(max=0.1)}, "add": {}}
+)
 
 
 def sample(key: str, a: float) -> Sample:
@@ -148,4 +150,7 @@ def test_each_answers_once_per_item_whatever_raises(items):
 
 
 def test_not_reached_names_the_filter_that_is_missing():
-    assert CASCADE.verdict({"category": "add", "cheap.measured": True, "cheap.a": 0.5}) == (NOT_REACHED, "dear")
+    assert CASCADE.verdict({"category": "add", "cheap.measured": True, "cheap.a": 0.5}) == (
+        NOT_REACHED,
+        "dear",
+    )

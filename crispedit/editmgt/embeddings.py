@@ -22,7 +22,9 @@ def sinusoid(x: Tensor, width: int = 256) -> Tensor:
 _LN_10000 = 9.210340371976184
 
 
-def grid_rope(height: int, width: int, axes: Sequence[int], device: torch.device | str | None = None) -> Tensor:
+def grid_rope(
+    height: int, width: int, axes: Sequence[int], device: torch.device | str | None = None
+) -> Tensor:
     """Rotary angles of a height x width grid, [height * width, sum(axes) / 2, 2]: cosine and sine, fp32.
 
     A token's place is (0, row, column), the first axis being the text's, whose tokens all lie at (0, 0, 0); so text

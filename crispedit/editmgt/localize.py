@@ -31,7 +31,7 @@ def text_to_image(q_CHLd: Tensor, k_CHTd: Tensor, rows_CL: Tensor) -> Tensor:
 
 def default_blocks(blocks: int) -> tuple[int, ...]:
     """The blocks whose attention is read: 28-36 of the paper's 42, and the same share of any other depth."""
-    first = round(blocks * 28 / 42)
+    first = min(round(blocks * 28 / 42), blocks - 1)
     return tuple(range(first, max(first + 1, round(blocks * 37 / 42))))
 
 

@@ -11,7 +11,6 @@ indices on a [height, width] grid, one per 16 pixels; with down-sampling the tra
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -401,6 +400,13 @@ def _apply_mlp(layers: Any, x: Tensor) -> Tensor:
     return out
 
 
+def _for_all(x: Tensor, entries: int) -> Tensor:
+    """[B, n, D], or the same for both halves of a batch of [unconditional, conditional]."""
+    if entries % len(x):
+        raise ValueError(f"{len(x)} images cannot be shared out to {entries} conditions")
+    return x if len(x) == entries else x.repeat(entries // len(x), 1, 1)
+
+
 class Transformer(nn.Module):
     """EditMGT (connector) or Meissonic (no connector). `forward` for training; `condition`, `encode`, `head` to sample."""
 
@@ -471,7 +477,7 @@ class Transformer(nn.Module):
 
         text: [B, L, text_dim] features. pooled: [B, pooled]. micro: [B, 5], width and height before
         the crop, top and left of the crop, in pixels, and 6 (an aesthetic score, constant as released). grid: rows and columns of tokens of the image to make.
-        reference: [B, height, width] tokens of the source image, of any size. strength > 0: how much it is heeded.
+        reference: [B, height, width] tokens of the source image, of any size (or half as many, as in `encode`). strength > 0: how much it is heeded.
         """
         if strength <= 0:
             raise ValueError(f"strength is {strength}; it multiplies attention weights and must be above 0")
@@ -495,7 +501,7 @@ class Transformer(nn.Module):
         if reference is not None:
             height, width = reference.shape[1] // config.stride, reference.shape[2] // config.stride
             rope = torch.cat([rope, grid_rope(height, width, axes, text.device)])
-            embedded = self.stem(reference)
+            embedded = _for_all(self.stem(reference), len(pooled))
             fixed = self._time(torch.zeros(len(pooled), device=pooled.device), pooled_out)
             modulations = tuple(norm(fixed) for norm in self._modulations())
         return Conditions(
@@ -533,9 +539,11 @@ class Transformer(nn.Module):
         """Features [B, height, width, D] for `head`, and the captured scores [C, N] (None without `capture`).
 
         timestep: [B], the steps still to come (K - 1 - k) when sampling, 1000 x the masked fraction when training;
-        the model multiplies it by 1000, and the two scales differ. Both are as released.
+        the model multiplies it by 1000, and the two scales differ. Both are as released. tokens: one grid per entry
+        of `conditions`, or half as many, which both halves under guidance then share.
         """
-        x, lengths = self.stem(tokens), conditions.grid[0] * conditions.grid[1]
+        x, image = self.stem(tokens), conditions.grid[0] * conditions.grid[1]
+        x = _for_all(x, len(conditions.pooled))
         text = conditions.text
         if isinstance(self.connector, Resampler):
             text = self._context(text, timestep)
@@ -547,9 +555,9 @@ class Transformer(nn.Module):
             x = torch.cat([x, conditions.reference], 1)
         frame = Frame(
             text=text.shape[1],
-            image=lengths,
+            image=image,
             reference=conditions.reference_tokens,
-            rope=conditions.rope[: lengths + live],
+            rope=conditions.rope[: image + live],
             strength=conditions.strength,
             capture=capture,
             cache=cache,

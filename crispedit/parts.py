@@ -94,7 +94,9 @@ def names(package: ModuleType) -> list[str]:
 def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
     """The one `kind` class that the file `name` of the package defines. ValueError lists the choices."""
     if name not in names(package):
-        raise ValueError(f"there is no {kind.__name__.lower()} {name!r}; choose from {', '.join(names(package))}")
+        raise ValueError(
+            f"there is no {kind.__name__.lower()} {name!r}; choose from {', '.join(names(package))}"
+        )
     module = importlib.import_module(f"{package.__name__}.{name}")
     found = [
         value
@@ -102,7 +104,9 @@ def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
         if inspect.isclass(value) and issubclass(value, kind) and value.__module__ == module.__name__
     ]
     if len(found) != 1:
-        raise ValueError(f"{module.__name__} must define exactly one {kind.__name__}; it defines {len(found)}")
+        raise ValueError(
+            f"{module.__name__} must define exactly one {kind.__name__}; it defines {len(found)}"
+        )
     return found[0]
 
 

@@ -9,10 +9,11 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crispedit import images
+from crispedit import change, images
 
 Image = NDArray[np.uint8]
 """RGB, [H, W, 3], 0-255, sRGB."""
@@ -23,7 +24,7 @@ Score = float | int | None
 
 
 def content_key(*parts: str | bytes) -> str:
-    """32 hex digits (BLAKE2b-128) that name this content; parts are length-prefixed, so ("ab", "c") != ("a", "bc")."""
+    """32 hex digits (BLAKE2b-128) that name this content. Parts are length-prefixed: ("ab", "c") != ("a", "bc")."""
     digest = blake2b(digest_size=16)
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -78,7 +79,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a part declines an item it understood: a short stable word such as "no_room". Counted as rejected, not error."""
+    """Why a part declines what it understood: a short stable word such as "no_room". Counted as rejected, not error."""
 
     reason: str
 
@@ -98,7 +99,7 @@ class Edit:
 
 @dataclass
 class Sample:
-    """What a filter measures: a photograph (no `edited_jpeg`) or a pair. Pixels are decoded once, on demand, and shared.
+    """What a filter measures: a photograph (no `edited_jpeg`) or a pair. Pixels are decoded once, on demand.
 
     Derived arrays that several filters need live here as cached properties, so that each is computed once a sample.
     """
@@ -148,3 +149,43 @@ class Sample:
         if self.source.shape != self.edited.shape:
             raise ValueError(f"sizes differ: source {self.source.shape[:2]}, edited {self.edited.shape[:2]}")
         return images.difference(self.source, self.edited)
+
+    @cached_property
+    def source_half(self) -> NDArray[np.uint8]:
+        """[H // 2, W // 2] luma of the source."""
+        return change.shrink(self.source_gray, 2)
+
+    @cached_property
+    def edited_half(self) -> NDArray[np.uint8]:
+        """[H // 2, W // 2] luma of the edited image on the source's grid: resized if it is of another size."""
+        return change.shrink(self.edited_gray, 2, like=self.source_half)
+
+    @cached_property
+    def source_quarter(self) -> Image:
+        """[H // 4, W // 4, 3] the source, each pixel the mean of 4x4."""
+        return change.shrink(self.source, 4)
+
+    @cached_property
+    def edited_quarter(self) -> Image:
+        """[H // 4, W // 4, 3] the edited image on the source's grid: resized if it is of another size."""
+        return change.shrink(self.edited, 4, like=self.source_quarter)
+
+    @cached_property
+    def change(self) -> NDArray[np.uint8]:
+        """[H // 4, W // 4] how much the pair differs there, in levels, without noise and JPEG error."""
+        return change.levels(self.source_quarter, self.edited_quarter)
+
+    @cached_property
+    def changed(self) -> Mask:
+        """[H // 4, W // 4] where a person would see the difference."""
+        return self.change >= change.VISIBLE_LEVELS
+
+    @cached_property
+    def outside(self) -> Mask:
+        """[H // 4, W // 4] where the edit is not: outside the true mask, or else outside the estimated one, with a
+        margin. Empty where the whole image is edited (style)."""
+        if self.mask is None:
+            return ~change.estimate(self.changed)
+        height, width = self.changed.shape
+        mask = cv2.resize(self.mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
+        return ~change.grow(mask > 0, change.MARGIN)

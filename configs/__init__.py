@@ -1,0 +1,1 @@
+"""Data that ships with CrispEdit: categories, recipes, prompts, dataset mappings and clusters."""

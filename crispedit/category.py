@@ -1,0 +1,106 @@
+"""Categories: the kinds of edit a run makes. Each is a file of `configs/categories`; a new one needs no code.
+
+A category says what it is, how a vision-language model should be asked for such an instruction, what other
+people's datasets call it, and which bounds differ for it (the region of a style edit is the whole image; that
+of an added object is not).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from crispedit.bounds import Bound
+
+
+class Category(BaseModel):
+    """One kind of edit. Its file's name is its `name`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    definition: str
+    """What belongs here and what does not, in words a person or a judge can apply."""
+    prompt: str
+    """Asks a vision-language model, given a photograph, for an instruction of this category."""
+    aliases: tuple[str, ...] = ()
+    """What public datasets and benchmarks call it; compared without case, spaces, hyphens and underscores."""
+    bounds: dict[str, Bound] = {}
+    """Bounds that differ from the filters' own for this category, by "filter.score"."""
+
+    @field_validator("bounds")
+    @classmethod
+    def _dotted(cls, bounds: dict[str, Bound]) -> dict[str, Bound]:
+        for name in bounds:
+            if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
+                raise ValueError(f"bound {name!r} must be named filter.score")
+        return bounds
+
+
+def load_categories(folder: Path | None = None) -> dict[str, Category]:
+    """The categories of a folder of YAML files, by name, in name order; by default those that ship.
+
+    ValueError names the file that is wrong, or two categories that claim one alias.
+    """
+    root = resources.files("configs") / "categories" if folder is None else folder
+    if not root.is_dir():
+        raise ValueError(f"there is no folder of categories at {root}")
+    files = sorted(
+        (file for file in root.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name
+    )
+    if not files:
+        raise ValueError(f"there is no category (*.yaml) in {root}")
+    categories = {}
+    for file in files:
+        category = _parse(file.name, file.read_text(encoding="utf-8"))
+        categories[category.name] = category
+    _index(categories)
+    return categories
+
+
+def resolve(name: str, categories: Mapping[str, Category]) -> str:
+    """The category that a dataset's word for it means: "Motion Change" -> "motion".
+
+    A word that names no single category ("attribute_modification", "hybrid") is unknown on purpose: classify
+    the instruction instead (`crispedit.classifier`). ValueError lists the choices.
+    """
+    found = _index(categories).get(_fold(name))
+    if found is None:
+        raise ValueError(
+            f"no category is called {name!r}; choose from {', '.join(categories)}, or add the name to the "
+            f"aliases of its file in configs/categories"
+        )
+    return found
+
+
+def _parse(file: str, text: str) -> Category:
+    try:
+        category = Category.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ValueError(f"category file {file} is not valid YAML: {error}") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"category file {file}: {problems}") from None
+    if file != f"{category.name}.yaml":
+        raise ValueError(f"category file {file} names its category {category.name!r}; rename one of them")
+    return category
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _index(categories: Mapping[str, Category]) -> dict[str, str]:
+    """Category name by folded name and alias."""
+    index: dict[str, str] = {}
+    for category in categories.values():
+        for alias in (category.name, *category.aliases):
+            taken = index.setdefault(_fold(alias), category.name)
+            if taken != category.name:
+                raise ValueError(f"categories {taken!r} and {category.name!r} both claim the alias {alias!r}")
+    return index

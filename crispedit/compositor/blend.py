@@ -1,0 +1,62 @@
+"""Blending: sets a drawn object into a photograph, in linear light, with its shadow, the photograph's softness and grain."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crispedit.compositor.render import Sprite, encoded
+from crispedit.compositor.scene import Place, Scene
+from crispedit.record import Image, Mask
+
+_TO_LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
+_FAINT = 0.05
+"""Shadow weaker than this cannot be seen; it is cut off so that the mask has an end."""
+
+
+def set_in(
+    image: Image, sprite: Sprite, place: Place, scene: Scene, noise: NDArray[np.float32]
+) -> tuple[Image, Mask]:
+    """The photograph with the sprite standing at the place, and exactly which pixels may differ.
+
+    `noise` [256, 256] is standard normal; it is tiled by image position, so that one object in two colours has one grain.
+    """
+    out = image.copy()
+    mask = np.zeros(image.shape[:2], bool)
+    x0 = round(place.x * scene.width - sprite.foot[0])
+    y0 = round(place.y * scene.height - sprite.foot[1])
+    h, w = sprite.alpha.shape
+    top, left = max(0, -y0), max(0, -x0)
+    bottom, right = min(h, scene.height - y0), min(w, scene.width - x0)
+    if bottom <= top or right <= left:
+        return out, mask
+    inside = np.s_[top:bottom, left:right]
+    at = np.s_[y0 + top : y0 + bottom, x0 + left : x0 + right]
+    alpha, rgb = soften(sprite.alpha, sprite.rgb, scene.softness)
+    alpha, rgb = alpha[inside], rgb[inside]
+    alpha = np.where(alpha < 0.02, 0, alpha)[..., None]
+    shade = np.clip((sprite.shade[inside] - _FAINT) / (1 - _FAINT), 0, 1)[..., None]
+    under = _TO_LINEAR[image[at]]
+    sun, sky = np.asarray(scene.light.sun), np.asarray(scene.light.sky)
+    kept = (0.16 + 0.5 * sky / (sun + sky)).astype(np.float32)
+    shadowed = under * (1 - shade * (1 - kept))
+    mixed = shadowed + (rgb - shadowed) * alpha
+    ys, xs = np.arange(at[0].start, at[0].stop) % 256, np.arange(at[1].start, at[1].stop) % 256
+    grain = noise[np.ix_(ys, xs)][..., None] * (alpha * scene.grain)
+    pixels = np.clip(encoded(mixed) * 255 + grain + 0.5, 0, 255).astype(np.uint8)
+    touched = (alpha > 0)[..., 0] | (shade > 0)[..., 0]
+    out[at] = np.where(touched[..., None], pixels, image[at])
+    mask[at] = touched
+    return out, mask
+
+
+def soften(
+    alpha: NDArray[np.float32], rgb: NDArray[np.float32], sigma: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Blurs a sprite with premultiplied colours, so that no dark rim creeps in."""
+    if sigma < 0.3:
+        return alpha, rgb
+    blurred = cv2.GaussianBlur(alpha, (0, 0), sigma)
+    colour = cv2.GaussianBlur(rgb * alpha[..., None], (0, 0), sigma) / np.maximum(blurred, 1e-3)[..., None]
+    return blurred, colour

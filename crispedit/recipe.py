@@ -1,0 +1,141 @@
+"""Recipes: YAML to a strict typed object, with `key=value` overrides, and errors that name the key and the choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from crispedit.bounds import Bound
+
+
+class Strict(BaseModel):
+    """A recipe section: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Pool(Strict):
+    """The actors that run a stage, and what each of them holds."""
+
+    actors: int | None = Field(None, ge=1)
+    """How many; null: as many as the cluster has room for."""
+    cpus: float = Field(0.9, gt=0)
+    """CPUs an actor. Below 1 by default so that two actors leave two cores room for reading and committing."""
+    gpus: float | None = Field(None, ge=0)
+    """GPUs an actor; null: what the part declares."""
+    memory_gb: float | None = Field(None, gt=0)
+    """Heap an actor, for Ray's placement; null: not counted."""
+    batch: int = Field(8, ge=1)
+    """Rows an actor is given at a time."""
+
+
+class PartSpec(BaseModel):
+    """A part in a recipe: `pool`, and the part's own options beside it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    pool: Pool = Pool()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class FilterSpec(PartSpec):
+    """A filter in a recipe: its options, and the bounds that decide on what it measures."""
+
+    bounds: dict[str, Bound] = {}
+
+
+class EditorSpec(PartSpec):
+    """An editor in a recipe: its options, and how many seeds each job gets."""
+
+    seeds: int = Field(1, ge=1)
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def load(model: type[R], path: Path, overrides: Sequence[str] = ()) -> R:
+    """The recipe in a YAML file, after `a.b.c=value` overrides (values are YAML). ValueError for anything unknown."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read the recipe {path}: {error.strerror}") from None
+    return parse(model, text, overrides, name=str(path))
+
+
+def parse(model: type[R], text: str, overrides: Sequence[str] = (), *, name: str = "recipe") -> R:
+    """Like `load`, from the text of a recipe."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is not YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{name} must be a mapping of keys, not {type(data).__name__}")
+    for override in overrides:
+        _apply(data, override)
+    try:
+        return model(**data)
+    except ValidationError as error:
+        lines = [f"  {_explain(model, data, dict(problem))}" for problem in error.errors()]
+        raise ValueError("\n".join([f"{name} is not a valid recipe:", *lines])) from None
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ValueError(f"an override is written key=value, such as source.path=photos; got {override!r}")
+    *parents, last = key.split(".")
+    node = data
+    for parent in parents:
+        child = node.get(parent)
+        if child is None:
+            child = node[parent] = {}
+        if not isinstance(child, dict):
+            raise ValueError(f"{override!r}: {parent!r} is {child!r}, not a section")
+        node = child
+    try:
+        node[last] = yaml.safe_load(value) if value else None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{override!r}: the value is not YAML: {error}") from None
+
+
+def _explain(model: type[BaseModel], data: object, problem: Mapping[str, Any]) -> str:
+    location = problem["loc"]
+    key = ".".join(map(str, location))
+    if problem["type"] != "extra_forbidden":
+        return f"{key}: {problem['msg']} (got {problem['input']!r})"
+    section = _section(model, location[:-1])
+    choices = f"; choose from {', '.join(sorted(section.model_fields))}" if section is not None else ""
+    return f"{key}: there is no such key{choices}"
+
+
+def _section(model: type[BaseModel], location: Sequence[object]) -> type[BaseModel] | None:
+    """The model that stands at a location of a recipe, for listing its keys."""
+    for step in location:
+        field = model.model_fields.get(str(step))
+        found = _models(field.annotation) if field is not None else []
+        # A mapping's own keys (filters.unchanged) name entries, not fields: stay on the entry's model.
+        found = found or ([model] if field is None else [])
+        named = [m for m in found if _discriminator(m) == step]
+        if not found:
+            return None
+        model = (named or found)[0]
+    return model
+
+
+def _models(annotation: object) -> list[type[BaseModel]]:
+    """Every model inside an annotation such as `dict[str, FilterSpec]` or `A | B`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for inner in getattr(annotation, "__args__", ()) for m in _models(inner)]
+
+
+def _discriminator(model: type[BaseModel]) -> object:
+    kind = model.model_fields.get("kind")
+    return None if kind is None else kind.default

@@ -1,0 +1,46 @@
+"""Unchanged: tells an edit from a no-op, a re-encoding, faint noise or a speck (block means of absolute
+difference)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import cv2
+
+from crispedit import change
+from crispedit.bounds import Bound
+from crispedit.parts import Filter
+from crispedit.record import Sample, Score
+
+
+class Unchanged(Filter):
+    """How much of the image changed visibly (`crispedit.change`): all of it together, and in its largest
+    region.
+
+    Fractions are of the image's area, `mean_abs` is 0-1. Images of different sizes are compared after a plain
+    resize.
+    """
+
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
+        "changed_fraction": float,
+        "largest_region_fraction": float,
+        "mean_abs": float,
+    }
+    # An object of 0.3 % of the image (56x56 px of 1024x1024) passes even where half of it has its
+    # background's colour; a speck of 0.05 % (23x23 px) does not. Noise, re-encoding and no-ops measure 0.
+    # `crispedit calibrate` shows all.
+    bounds: ClassVar[Mapping[str, Bound]] = {"largest_region_fraction": Bound(min=0.0012)}
+    cost: ClassVar[float] = 1.6
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        return [self._measure(sample) for sample in samples]
+
+    def _measure(self, sample: Sample) -> dict[str, Score]:
+        _, stats = change.regions(sample.changed)
+        area = stats[:, cv2.CC_STAT_AREA]
+        return {
+            "changed_fraction": float(area.sum() / sample.changed.size),
+            "largest_region_fraction": float(area.max(initial=0) / sample.changed.size),
+            "mean_abs": float(sample.change.mean() / 255),
+        }

@@ -1,0 +1,337 @@
+"""audit: what went in, what came out and why, per step, filter and category; all of it queries over committed tables.
+
+Conservation is asserted: at every step and filter, in = kept + rejected + error + not reached. A violation raises,
+because a dataset whose rows do not add up has lost some.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import jinja2
+import numpy as np
+import pyarrow.parquet as pq
+from markupsafe import Markup
+
+from crispedit.bounds import Bound
+from crispedit.cascade import ERROR, KEPT, NOT_REACHED, REJECTED
+from pipelines import recipe, tables
+from pipelines.run import Run
+from pipelines.steps.select import SELECTION, SOURCES
+from shards import journal
+
+BINS = 40
+
+
+@dataclass
+class Count:
+    """One line of the audit: a step (or one filter of it) and a category. `rejected` and `error` are by reason."""
+
+    step: str
+    category: str
+    rows: int = 0
+    kept: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    error: dict[str, int] = field(default_factory=dict)
+    not_reached: int = 0
+
+    def add(self, outcome: str, reason: str | None, rows: int) -> None:
+        if outcome == KEPT:
+            self.kept += rows
+        elif outcome == NOT_REACHED:
+            self.not_reached += rows
+        else:
+            by_reason = {REJECTED: self.rejected, ERROR: self.error}[outcome]
+            by_reason[reason or outcome] = by_reason.get(reason or outcome, 0) + rows
+
+    def check(self) -> None:
+        """RuntimeError unless in = sum of outcomes."""
+        out = self.kept + sum(self.rejected.values()) + sum(self.error.values()) + self.not_reached
+        if out != self.rows:
+            raise RuntimeError(
+                f"conservation violated at {self.step}, category {self.category or 'all'}: {self.rows} rows in, "
+                f"{out} accounted for. Rows were lost or counted twice; this run's tables cannot be trusted."
+            )
+
+
+@dataclass
+class Histogram:
+    """The distribution of one score over candidates: `edges` has one more than `counts`; `nulls` were not knowable."""
+
+    score: str
+    edges: list[float]
+    counts: list[int]
+    nulls: int
+    bounds: dict[str, Bound]
+
+
+@dataclass
+class Report:
+    """Everything the audit shows."""
+
+    run: str
+    counts: list[Count]
+    histograms: list[Histogram]
+    pairs: dict[str, int]
+    """Packed pairs by category, from the manifest; empty before pack."""
+
+
+def audit(run: Run) -> Report:
+    """The report of a run as far as it has come. RuntimeError if rows do not add up."""
+    db = tables.connect(run)
+    counts: list[Count] = []
+    if (run.folder("select") / SOURCES).exists():
+        db.register("sources", pq.read_table(run.folder("select") / SOURCES))
+        db.register("selection", pq.read_table(run.folder("select") / SELECTION))
+        counts += _curate(db) + _annotate(db) + _edit(db) + _filters(run, db) + _selection(db)
+    manifest = run.folder("shards") / "manifest.json"
+    pairs = json.loads(manifest.read_text())["categories"] if manifest.exists() else {}
+    counts += _pack(db, pairs) if pairs else []
+    for count in counts:
+        count.check()
+    return Report(run.root.name, counts, _histograms(run, db), pairs)
+
+
+def _grouped(step: str, totals: list[tuple[Any, ...]], outcomes: list[tuple[Any, ...]]) -> list[Count]:
+    """Lines from (category, rows) counted on the step's input and (category, outcome, reason, rows) on its output."""
+    lines = {category: Count(step, category, rows) for category, rows in totals}
+    for category, outcome, reason, rows in outcomes:
+        lines.setdefault(category, Count(step, category)).add(outcome, reason, rows)
+    return [lines[category] for category in sorted(lines)]
+
+
+def _curate(db: duckdb.DuckDBPyConnection) -> list[Count]:
+    totals = db.execute("SELECT '', count(*) FROM curate").fetchall()
+    return _grouped(
+        "curate",
+        totals,
+        db.execute("SELECT '', outcome, reason, count(*) FROM sources GROUP BY ALL").fetchall(),
+    )
+
+
+def _annotate(db: duckdb.DuckDBPyConnection) -> list[Count]:
+    totals = db.execute("SELECT category, count(DISTINCT key) FROM annotate GROUP BY category").fetchall()
+    return _grouped(
+        "annotate",
+        totals,
+        db.execute(f"""
+            SELECT category, CASE WHEN error IS NOT NULL THEN '{ERROR}' WHEN refusal IS NOT NULL THEN '{REJECTED}'
+                WHEN repeated THEN '{REJECTED}' ELSE '{KEPT}' END AS outcome,
+                CASE WHEN error IS NOT NULL THEN 'annotate' 
+                    ELSE coalesce(refusal, if(repeated, 'repeated_job', NULL)) END,
+                count(*)
+            FROM (SELECT *, job_key IS NOT NULL
+                    AND row_number() OVER (PARTITION BY job_key ORDER BY key) > 1 AS repeated
+                FROM annotate) GROUP BY ALL
+        """).fetchall(),
+    )
+
+
+def _edit(db: duckdb.DuckDBPyConnection) -> list[Count]:
+    totals = db.execute("SELECT category, count(DISTINCT key) FROM edit GROUP BY category").fetchall()
+    return _grouped(
+        "edit",
+        totals,
+        db.execute(f"""
+            SELECT category, CASE WHEN error IS NOT NULL THEN '{ERROR}' WHEN refusal IS NOT NULL THEN '{REJECTED}'
+                ELSE '{KEPT}' END, if(error IS NOT NULL, 'edit', refusal), count(*) FROM edit GROUP BY ALL
+        """).fetchall(),
+    )
+
+
+def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
+    """Every filter on its own: of the edited candidates, how many it passed, rejected, failed on, or never saw."""
+    cascade = run.recipe.pair_cascade
+    db.register("pair_bounds", cascade.bounds_table(list(run.recipe.categories)))
+    edited = "FROM edit WHERE error IS NULL AND refusal IS NULL"
+    totals = db.execute(f"SELECT category, count(*) {edited} GROUP BY category").fetchall()
+    lines = []
+    for name, filter_ in cascade.filters.items():
+        sides = "".join(
+            f'WHEN s."{name}.{score}" {sign} b."{name}.{score}.{side}" THEN \'{score}:{word}\' '
+            for score in filter_.scores
+            for sign, side, word in (("<", "min", "low"), (">", "max", "high"))
+        )
+        lines += _grouped(
+            f"score: {name}",
+            totals,
+            db.execute(f"""
+                SELECT category, CASE WHEN failed THEN '{ERROR}' WHEN NOT measured THEN '{NOT_REACHED}'
+                    WHEN reason IS NOT NULL THEN '{REJECTED}' ELSE '{KEPT}' END AS outcome,
+                    CASE WHEN failed THEN '{name}' WHEN measured THEN reason END AS why, count(*)
+                FROM (SELECT e.category, s."{name}.error" IS NOT NULL AS failed,
+                        coalesce(s."{name}.measured", false) AS measured, CASE {sides} END AS reason
+                    FROM (SELECT key, category {edited}) e LEFT JOIN score s USING (key)
+                        LEFT JOIN pair_bounds b ON b.category = e.category)
+                GROUP BY ALL
+            """).fetchall(),
+        )
+    db.unregister("pair_bounds")
+    return lines
+
+
+def _selection(db: duckdb.DuckDBPyConnection) -> list[Count]:
+    totals = db.execute("SELECT category, count(DISTINCT key) FROM edit GROUP BY category").fetchall()
+    return _grouped(
+        "select",
+        totals,
+        db.execute("SELECT category, outcome, reason, count(*) FROM selection GROUP BY ALL").fetchall(),
+    )
+
+
+def _pack(db: duckdb.DuckDBPyConnection, pairs: Mapping[str, int]) -> list[Count]:
+    totals = db.execute(
+        f"SELECT category, count(*) FROM selection WHERE outcome = '{KEPT}' GROUP BY category"
+    ).fetchall()
+    return _grouped("pack", totals, [(category, KEPT, None, rows) for category, rows in pairs.items()])
+
+
+def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:
+    """One per pair score, over everything measured; bins follow the data, so bounds can be judged against them."""
+    cascade = run.recipe.pair_cascade
+    found = []
+    for name, filter_ in cascade.filters.items():
+        for score, kind in filter_.scores.items():
+            if kind is int:  # hashes are no quantity
+                continue
+            key = f"{name}.{score}"
+            values = db.execute(f'SELECT "{key}" AS v FROM score WHERE "{name}.measured"').fetchnumpy()["v"]
+            masked: Any = np.ma.masked_invalid(np.ma.asarray(values, dtype=float))
+            known = masked.compressed()
+            counts, edges = np.histogram(known, bins=BINS) if len(known) else (np.array([]), np.array([]))
+            bounds = {c: b for c in run.recipe.categories if (b := cascade.bounds_of(c).get(key)) is not None}
+            found.append(Histogram(key, edges.tolist(), counts.tolist(), len(masked) - len(known), bounds))
+    return found
+
+
+def summary(report: Report) -> str:
+    """The table that ends a build: per category, candidates and what became of them."""
+    lines = [count for count in report.counts if count.step == "select"]
+    rows = [["category", "candidates", "kept", "rejected", "error", "not reached", "kept %", "packed"]]
+    total = Count("select", "total")
+    for count in lines:
+        total.rows += count.rows
+        total.kept += count.kept
+        total.not_reached += count.not_reached
+        for into, of in ((total.rejected, count.rejected), (total.error, count.error)):
+            for reason, number in of.items():
+                into[reason] = into.get(reason, 0) + number
+    for count in [*lines, total]:
+        rejected, error = sum(count.rejected.values()), sum(count.error.values())
+        share = f"{100 * count.kept / count.rows:.1f}" if count.rows else "-"
+        packed = sum(report.pairs.values()) if count is total else report.pairs.get(count.category, 0)
+        rows.append(
+            [
+                count.category,
+                *map(str, (count.rows, count.kept, rejected, error, count.not_reached)),
+                share,
+                str(packed),
+            ]
+        )
+    text = [_table(rows)]
+    sources = next((count for count in report.counts if count.step == "curate"), None)
+    if sources is not None:
+        out = {**sources.rejected, **sources.error}
+        why = ", ".join(
+            f"{reason} {number}" for reason, number in sorted(out.items(), key=lambda item: -item[1])
+        )
+        text.insert(0, f"photographs: {sources.rows} in, {sources.kept} kept" + (f" ({why})" if why else ""))
+    reasons = sorted(total.rejected.items(), key=lambda item: (-item[1], item[0]))
+    if reasons:
+        text.append("rejected by: " + ", ".join(f"{reason} {number}" for reason, number in reasons))
+    return "\n".join(text)
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def detail(report: Report) -> str:
+    """Every line of the audit, as text."""
+    rows = [["step", "category", "in", "kept", "rejected", "error", "not reached", "why"]]
+    for count in report.counts:
+        why = ", ".join(
+            f"{reason} {number}" for reason, number in sorted({**count.rejected, **count.error}.items())
+        )
+        rejected, error = sum(count.rejected.values()), sum(count.error.values())
+        numbers = (count.rows, count.kept, rejected, error, count.not_reached)
+        rows.append([f"{count.step:24}", count.category or "-", *map(str, numbers), why])
+    return _table(rows)
+
+
+def write_report(run: Run, report: Report) -> Path:
+    """`audit/report.html`: one file, no scripts, everything escaped."""
+    template = (resources.files("configs") / "report.html.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["svg"] = lambda histogram: Markup(_svg(histogram))
+    path = run.folder("audit") / "report.html"
+    with journal.replaced(path) as out:
+        out.write(environment.from_string(template).render(report=report).encode())
+    return path
+
+
+def _svg(histogram: Histogram) -> str:
+    """Bars of the histogram, and a line at each bound (dashed where it is one category's own)."""
+    if not histogram.counts:
+        return "<p>nothing measured</p>"
+    width, height, low, high = 400, 90, histogram.edges[0], histogram.edges[-1]
+    span = (high - low) or 1.0
+    bar = width / len(histogram.counts)
+    top = max(histogram.counts)
+    parts = [f'<svg viewBox="0 0 {width} {height + 14}" width="{width}" role="img">']
+    for index, count in enumerate(histogram.counts):
+        tall = height * count / top
+        parts.append(
+            f'<rect x="{index * bar:.1f}" y="{height - tall:.1f}" width="{bar - 1:.1f}" height="{tall:.1f}">'
+            f"<title>{histogram.edges[index]:.4g} to {histogram.edges[index + 1]:.4g}: {count}</title></rect>"
+        )
+    sides = {
+        (value, side) for b in histogram.bounds.values() for side, value in (("min", b.min), ("max", b.max))
+    }
+    for value, side in sorted((v, s) for v, s in sides if v is not None and low <= v <= high):
+        own = sorted(c for c, b in histogram.bounds.items() if getattr(b, side) == value)
+        x = (value - low) / span * width
+        dashed = ' stroke-dasharray="4 3"' if len(own) < len(histogram.bounds) else ""
+        title = escape(f"{side} {value:.4g}: {', '.join(own)}")
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"{dashed}><title>{title}</title></line>'
+        )
+    parts.append(f'<text x="0" y="{height + 12}">{low:.4g}</text>')
+    parts.append(f'<text x="{width}" y="{height + 12}" text-anchor="end">{high:.4g}</text></svg>')
+    return "".join(parts)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="the run's directory")
+    parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command: print the audit and write its HTML."""
+    if not (Path(args.run) / "recipe.yaml").exists():
+        raise ValueError(f"{args.run} is no run: it has no recipe.yaml (build one with `crispedit build`)")
+    made = Run(recipe.load(args.run, [f"run={args.run}"]))
+    report = audit(made)
+    if not report.counts:
+        raise ValueError(f"{args.run} has nothing selected yet: run `crispedit select {args.run}` first")
+    path = write_report(made, report)
+    if args.json:
+        print(json.dumps(asdict(report), default=lambda bound: bound.model_dump(), indent=1))
+    else:
+        print(f"{detail(report)}\n\n{summary(report)}\n\nreport: {path}")
+    return 0

@@ -1,0 +1,89 @@
+"""build: every step of a run, in order and wave by wave; also the script that a Ray cluster is given.
+
+    python pipelines/build.py configs/embedded.yaml source.path=photos run=runs/photos
+    ray job submit --working-dir . -- python pipelines/build.py configs/embedded.yaml source.path=/data/photos ...
+
+does what `crispedit build` does.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Run as a file, Python puts `pipelines/` on the path; what must be there is the checkout around it.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import argparse
+
+from pipelines import audit, engine, recipe
+from pipelines.run import Run
+from pipelines.steps import annotate, curate, edit, pack, score, select
+
+ENGINE_STEPS = {"curate": curate.work, "annotate": annotate.work, "edit": edit.work, "score": score.work}
+
+
+def build(run: Run) -> None:
+    """Curate, annotate, edit and score in waves of sources, then select, pack and audit."""
+    settings = run.recipe.engine
+    with run.locked(), engine.cluster(settings):
+        for step in ENGINE_STEPS:
+            run.begin(step)
+        while True:
+            wave = curate.work(run, settings.wave_sources)
+            engine.run(wave, settings)
+            for step in ("annotate", "edit", "score"):
+                engine.run(ENGINE_STEPS[step](run), settings)
+            if settings.wave_sources is None or len(wave.plan) < settings.wave_sources:
+                break
+        select.select(run)
+        pack.pack(run)
+
+
+def step(run: Run, name: str) -> None:
+    """One step of a run, on what the steps before it have committed."""
+    with run.locked():
+        if name == "select":
+            select.select(run)
+            return
+        with engine.cluster(run.recipe.engine):
+            if name == "pack":
+                pack.pack(run)
+                return
+            run.begin(name)
+            engine.run(ENGINE_STEPS[name](run), run.recipe.engine)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "recipe", help="a recipe file, the name of one that ships (embedded), or a run's directory"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="such as source.path=photos run=runs/mine"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command: build, then show what was kept and where the shards are."""
+    made = Run(recipe.load(args.recipe, args.overrides))
+    build(made)
+    report = audit.audit(made)
+    print(audit.summary(report))
+    audit.write_report(made, report)
+    print(f"\nshards: {made.folder('shards')}\nreport: {made.folder('audit') / 'report.html'}")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="pipelines/build.py", description="Build a dataset of image edits.")
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args(argv))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

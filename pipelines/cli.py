@@ -1,0 +1,44 @@
+"""crispedit: the commands. Each is a module with `add_arguments(parser)` and `run(args)`, imported when called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "build": ("pipelines.build", "every step of a run, in order"),
+    "curate": ("pipelines.step", "normalise and measure photographs"),
+    "annotate": ("pipelines.step", "write edit jobs for kept photographs"),
+    "edit": ("pipelines.step", "make the candidates of every job"),
+    "score": ("pipelines.step", "measure candidates"),
+    "select": ("pipelines.step", "apply bounds, duplicates and quotas"),
+    "pack": ("pipelines.step", "write WebDataset shards"),
+    "audit": ("pipelines.audit", "what was kept and why the rest was not"),
+}
+"""Name, module, and the line that `crispedit --help` shows."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; a user's mistake is one clear line and exit status 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="crispedit", description=__doc__, add_help=True)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if arguments[:1] == [name]:  # only the chosen command's module is loaded
+            importlib.import_module(module).add_arguments(command)
+    args = parser.parse_args(arguments)
+    try:
+        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,194 @@
+"""The recipe of a build: every choice of a run in one strict object, and the parts those choices make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+import filters as filter_folder
+from crispedit import annotators as annotator_folder
+from crispedit import editors as editor_folder
+from crispedit import parts, recipe
+from crispedit.bounds import Bound
+from crispedit.cascade import Cascade
+from crispedit.category import Category, load_categories
+from crispedit.parts import Annotator, Editor, Filter
+from crispedit.recipe import EditorSpec, FilterSpec, PartSpec, Pool, Strict
+from pipelines.sources import Source
+
+
+class CategorySpec(Strict):
+    """What a run wants of one category. A bare number in a recipe means `jobs`."""
+
+    jobs: float = Field(1.0, ge=0)
+    """Jobs a photograph, on average: 2 gives each two, 0.25 gives a quarter of them (chosen by key) one."""
+    quota: int | None = Field(None, ge=0)
+    """Pairs at most in the packed set; null: all that pass."""
+    bounds: dict[str, Bound] = {}
+    """Bounds of this category alone, by "filter.score"; they win over the category file's."""
+
+
+def _category_spec(value: object) -> object:
+    return {"jobs": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _without_nulls(value: object) -> object:
+    """`filters.unchanged=null` takes a part out of a recipe."""
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+class Curate(Strict):
+    """Photographs: how they are normalised and what of them is measured."""
+
+    max_pixels: int = Field(200_000_000, ge=1)
+    """Larger files are refused before they are decoded: decompression bombs."""
+    max_short_side_px: int | None = Field(1024, ge=16)
+    """Larger photographs are scaled down to this short side; null keeps their size."""
+    jpeg_quality: int = Field(95, ge=1, le=100)
+    duplicate_bits: int = Field(4, ge=0, le=16)
+    """Photographs whose perceptual hashes differ in at most this many of 64 bits count as one."""
+    filters: Annotated[dict[str, FilterSpec], BeforeValidator(_without_nulls)] = {}
+    pool: Pool = Pool(batch=4)
+
+
+class Annotate(PartSpec):
+    """The annotator by name; its options stand beside it."""
+
+    annotator: str = "compositor"
+
+
+class Edit(Strict):
+    """The editors by name, in order of preference when several candidates of a job pass."""
+
+    editors: dict[str, EditorSpec] = Field({"compositor": EditorSpec()}, min_length=1)
+    jpeg_quality: int = Field(95, ge=1, le=100)
+
+
+class Score(Strict):
+    """How pairs are measured."""
+
+    measure_everything: bool = False
+    """Measure pairs that have already failed a bound too: for calibration and what-if, at a price."""
+    pool: Pool = Pool()
+    """The actors that run every filter that needs no GPU; a filter with a GPU has a pool of its own."""
+
+
+class Select(Strict):
+    """How pairs are chosen among those that pass."""
+
+    duplicate_bits: int = Field(2, ge=0, le=16)
+    """Pairs with one instruction whose images' hashes differ by at most this count as one (needs `duplicate`)."""
+
+
+class Pack(Strict):
+    """How shards are cut."""
+
+    pairs_per_shard: int = Field(1000, ge=1)
+    seed: int = 0
+
+
+class Engine(Strict):
+    """Where the work runs."""
+
+    kind: Literal["ray", "inprocess"] = "ray"
+    address: str | None = None
+    """A Ray cluster to join, such as "auto"; null: RAY_ADDRESS, else a cluster of our own on this machine."""
+    cpus: int | None = Field(None, ge=1)
+    """CPUs of a cluster of our own; null: the machine's."""
+    rows_per_part: int = Field(256, ge=1)
+    """Rows committed together at most: what a crash can cost, and the number of files."""
+    wave_sources: int | None = Field(None, ge=1)
+    """`build` carries this many photographs through every step before the next; null: all at once."""
+
+
+class Recipe(Strict):
+    """One run, whole: see `configs/embedded.yaml` for every key with its meaning."""
+
+    run: Path
+    source: Source
+    categories: dict[str, Annotated[CategorySpec, BeforeValidator(_category_spec)]] = Field(min_length=1)
+    curate: Curate = Curate()
+    annotate: Annotate = Annotate()
+    edit: Edit = Edit()
+    filters: Annotated[dict[str, FilterSpec], BeforeValidator(_without_nulls)] = {}
+    score: Score = Score()
+    select: Select = Select()
+    pack: Pack = Pack()
+    engine: Engine = Engine()
+
+    @cached_property
+    def category_files(self) -> Mapping[str, Category]:
+        """The wanted categories. ValueError for one that has no file."""
+        known = load_categories()
+        for name in self.categories:
+            if name not in known:
+                raise ValueError(
+                    f"categories.{name}: there is no such category; choose from {', '.join(known)}"
+                )
+        return {name: known[name] for name in self.categories}
+
+    @cached_property
+    def source_cascade(self) -> Cascade:
+        """The filters on photographs, with their bounds."""
+        return _cascade(self.curate.filters, "source", {})
+
+    @cached_property
+    def pair_cascade(self) -> Cascade:
+        """The filters on pairs, with their bounds by category."""
+        bounds = {
+            name: {**self.category_files[name].bounds, **spec.bounds}
+            for name, spec in self.categories.items()
+        }
+        return _cascade(self.filters, "pair", bounds)
+
+    @cached_property
+    def annotator(self) -> Annotator:
+        return parts.make(annotator_folder, self.annotate.annotator, Annotator, self.annotate.options)
+
+    @cached_property
+    def editors(self) -> Mapping[str, Editor]:
+        return {
+            name: parts.make(editor_folder, name, Editor, spec.options)
+            for name, spec in self.edit.editors.items()
+        }
+
+    def check(self) -> Recipe:
+        """Make every part, so that a wrong name or option fails now and not on a GPU node. Returns itself."""
+        _ = (self.category_files, self.source_cascade, self.pair_cascade, self.annotator, self.editors)
+        return self
+
+
+def _cascade(
+    specs: Mapping[str, FilterSpec],
+    scope: Literal["source", "pair"],
+    category_bounds: Mapping[str, Mapping[str, Bound]],
+) -> Cascade:
+    made: dict[str, Filter] = {}
+    for name, spec in specs.items():
+        made[name] = parts.make(filter_folder, name, Filter, spec.options)
+        if scope not in made[name].scope:
+            raise ValueError(
+                f"filter {name!r} does not measure a {scope}, only {', '.join(sorted(made[name].scope))}"
+            )
+    return Cascade.of(made, {name: spec.bounds for name, spec in specs.items()}, category_bounds)
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file, of a run's directory (its `recipe.yaml`), or one that ships (by its name in `configs/`)."""
+    file = Path(path)
+    if file.is_dir():
+        file = file / "recipe.yaml"
+    shipped = resources.files("configs") / f"{file.stem}.yaml"
+    if not file.exists() and shipped.is_file():
+        return recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()
+    return recipe.load(Recipe, file, overrides).check()
+
+
+def resolved(of: Recipe) -> dict[str, Any]:
+    """The recipe with every default written out, JSON-ready."""
+    return of.model_dump(mode="json")

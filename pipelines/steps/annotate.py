@@ -1,0 +1,123 @@
+"""annotate: kept photographs become edit jobs, so many of each wanted category a photograph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from crispedit.cascade import describe, each
+from crispedit.parts import Annotator
+from crispedit.recipe import Pool
+from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
+from pipelines.engine import Row, Work
+from pipelines.recipe import CategorySpec
+from pipelines.run import ANNOTATE, Run
+from pipelines.steps.select import kept_sources
+from shards import journal
+
+REQUEST = pa.struct([("key", pa.string()), ("category", pa.string()), ("ordinal", pa.int32())])
+ANSWER = pa.struct([field for field in ANNOTATE.schema if field.name not in ("source_key",)])
+WIRE = pa.schema(
+    [
+        ("key", pa.string()),
+        ("image", journal.BLOB),
+        ("caption", pa.string()),
+        ("requests", pa.list_(REQUEST)),
+        ("answers", pa.list_(ANSWER)),
+        ("error", pa.string()),
+    ]
+)
+"""A row between stages is a photograph with all its requests: its jobs are committed together."""
+
+
+def work(run: Run) -> Work:
+    """The requests of kept photographs that have no row yet."""
+    folder = run.folder("annotate")
+    known = set(journal.read(folder, ANNOTATE, ["key"]).column("key").to_pylist())
+    plan = []
+    for source in kept_sources(run, ["key", "image", "caption"]).to_pylist():
+        wanted = requests(source["key"], run.recipe.categories)
+        if any(request["key"] not in known for request in wanted):
+            plan.append({**source, "requests": wanted})
+
+    def explode(row: Row) -> Sequence[Row]:
+        # An annotator sees every request of its photograph, so that its jobs differ; only new ones are committed.
+        return [answer for answer in _answers(row) if answer["key"] not in known]
+
+    rows = sum(request["key"] not in known for row in plan for request in row["requests"])
+    recipe = run.recipe
+    stage = Annotation(
+        recipe.annotator, folder.parent / "curate", recipe.annotate.pool, recipe.annotator.gpus
+    )
+    return Work("annotate", folder, ANNOTATE, plan, [stage], WIRE, explode, rows)
+
+
+def requests(source_key: str, categories: Mapping[str, CategorySpec]) -> list[Row]:
+    """What is asked of one photograph: whole jobs always, the fraction left for that fraction of the keys.
+
+    Raising `jobs` only adds requests, so a run can be extended.
+    """
+    found = []
+    for category, spec in categories.items():
+        chance = seed_of(source_key, f"jobs of {category}") / 2**63
+        for ordinal in range(math.floor(spec.jobs) + (chance < spec.jobs % 1)):
+            key = content_key("request", source_key, category, str(ordinal))
+            found.append({"key": key, "category": category, "ordinal": ordinal})
+    return sorted(found, key=lambda request: (request["ordinal"], request["category"]))
+
+
+def _answers(row: Row) -> Sequence[Row]:
+    if row.get("error") is not None:  # the photograph failed as a whole: so did each of its requests
+        return [{**request, "source_key": row["key"], "error": row["error"]} for request in row["requests"]]
+    return [{**answer, "source_key": row["key"]} for answer in row["answers"] or ()]
+
+
+@dataclass
+class Annotation:
+    """Runs the annotator over photographs and turns its answers into rows."""
+
+    annotator: Annotator
+    photographs: Path
+    pool: Pool
+    gpus: float = 0.0
+    name: str = "annotate"
+
+    def load(self) -> None:
+        self.annotator.load()
+
+    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
+        answers = each(self._annotate, rows)
+        return [
+            {**row, "error": describe(found)}
+            if isinstance(found, Exception)
+            else {**row, "answers": [_answer(r, a) for r, a in zip(row["requests"], found, strict=True)]}
+            for row, found in zip(rows, answers, strict=True)
+        ]
+
+    def _annotate(self, rows: Sequence[Row]) -> list[list[Job | Refusal]]:
+        samples = [
+            Sample(
+                key=row["key"],
+                source_jpeg=journal.read_blob(self.photographs, row["image"]),
+                source_caption=row["caption"],
+            )
+            for row in rows
+        ]
+        return self.annotator.annotate(samples, [[r["category"] for r in row["requests"]] for row in rows])
+
+
+def _answer(request: Row, answer: Job | Refusal) -> Row:
+    if isinstance(answer, Refusal):
+        return {**request, "refusal": answer.reason}
+    return {
+        **request,
+        "job_key": answer.key,
+        "instruction": answer.instruction,
+        "source_caption": answer.source_caption,
+        "target_caption": answer.target_caption,
+        "plan": canonical_json(answer.plan),
+    }

@@ -1,0 +1,163 @@
+"""select: which photographs and which candidates are kept, and why the others are not. Policy only: tables in,
+verdicts out, no GPU and no Ray, so that a moved bound costs seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filters.duplicate import near_duplicates
+
+from crispedit.cascade import ERROR, KEPT, REJECTED
+from pipelines import tables
+from pipelines.run import Run
+from shards import journal
+
+SELECTION = "selection.parquet"
+SOURCES = "sources.parquet"
+
+
+def select(run: Run) -> pa.Table:
+    """Decide on every photograph and candidate and write `select/`; returns the candidates' verdicts."""
+    db = tables.connect(run)
+    sources, pairs = source_verdicts(run, db), pair_verdicts(run, db)
+    folder = run.folder("select")
+    _write(folder / SOURCES, sources)
+    _write(folder / SELECTION, pairs)
+    return pairs
+
+
+def kept_sources(run: Run, columns: Sequence[str]) -> pa.Table:
+    """Columns of the photographs that pass, in key order: what annotate and edit work on."""
+    db = tables.connect(run)
+    db.register("verdicts", source_verdicts(run, db))
+    listed = ", ".join(f'c."{column}"' for column in columns)
+    return db.sql(
+        f"SELECT {listed} FROM curate c JOIN verdicts v USING (uri) WHERE v.outcome = '{KEPT}' ORDER BY c.key"
+    ).to_arrow_table()
+
+
+def source_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
+    """(uri, key, outcome, reason) of every input file, in uri order.
+
+    Of several files with the same bytes, or with nearly the same picture, the first by uri is kept.
+    """
+    cascade = run.recipe.source_cascade
+    db.register("source_bounds", cascade.bounds_table([""]))
+    hashed = 'r."duplicate.phash"' if "duplicate" in cascade.filters else "NULL::BIGINT"
+    verdicts = db.sql(f"""
+        SELECT r.uri, r.key, {hashed} AS phash, CASE
+            WHEN r.error IS NOT NULL THEN '{ERROR} ' || 'unreadable'
+            WHEN r.refusal IS NOT NULL THEN '{REJECTED} ' || r.refusal
+            ELSE {cascade.verdict_sql("r", "b")} END AS verdict
+        FROM curate r CROSS JOIN source_bounds b ORDER BY r.uri
+    """).to_arrow_table()
+    db.unregister("source_bounds")
+    outcome, reason = _split(verdicts.column("verdict"))
+    alive = np.flatnonzero(outcome == KEPT)
+    keys = verdicts.column("key").to_numpy(zero_copy_only=False)[alive]
+    _, first = np.unique(keys, return_index=True)
+    repeated = np.setdiff1d(np.arange(len(keys)), first)
+    outcome[alive[repeated]], reason[alive[repeated]] = REJECTED, "duplicate"
+    if "duplicate" in cascade.filters:
+        alive = np.flatnonzero(outcome == KEPT)
+        hashes = verdicts.column("phash").combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)[alive]
+        near = near_duplicates(hashes.astype(np.int64), run.recipe.curate.duplicate_bits) >= 0
+        outcome[alive[near]], reason[alive[near]] = REJECTED, "near_duplicate"
+    return pa.table(
+        {
+            "uri": verdicts.column("uri"),
+            "key": verdicts.column("key"),
+            "outcome": pa.array(outcome, pa.string()),
+            "reason": pa.array(reason, pa.string()),
+        }
+    )
+
+
+def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
+    """(key, job_key, source_key, category, outcome, reason) of every candidate, in key order.
+
+    After the cascade: of a job's passing candidates the one of the first editor and seed is kept (`not_best`), of
+    pairs that repeat each other the first by key (`duplicate`), and of a category at most its quota, by key (`quota`).
+    """
+    first_pass(run, db)
+    recipe = run.recipe
+    editors = pa.table({"editor": list(recipe.editors), "rank": list(range(len(recipe.editors)))})
+    db.register("editor_ranks", editors)
+    quotas = {name: spec.quota for name, spec in recipe.categories.items()}
+    db.register(
+        "quotas", pa.table({"category": list(quotas), "quota": pa.array(list(quotas.values()), pa.int64())})
+    )
+    hashes = ""
+    if "duplicate" in recipe.pair_cascade.filters:
+        hashes = ', s."duplicate.phash", s."duplicate.edited_phash"'
+    return db.sql(f"""
+        WITH best AS (
+            SELECT v.*, v.verdict = '{KEPT}' AND row_number() OVER (
+                PARTITION BY v.job_key, v.verdict = '{KEPT}' ORDER BY e.rank NULLS LAST, v.seed, v.key) > 1 AS beaten
+            FROM verdicts v LEFT JOIN editor_ranks e USING (editor)
+        ), repeats AS (
+            SELECT b.*, verdict = '{KEPT}' AND NOT beaten AND row_number() OVER (
+                PARTITION BY b.verdict, b.beaten, b.source_key, lower(b.instruction) {hashes} ORDER BY b.key
+            ) > 1 AS repeated
+            FROM best b LEFT JOIN score s USING (key)
+        ), ranked AS (
+            SELECT *, verdict = '{KEPT}' AND NOT beaten AND NOT repeated AS passes,
+                row_number() OVER (PARTITION BY category, passes ORDER BY key) AS rank
+            FROM repeats
+        ), decided AS (
+            SELECT r.*, CASE WHEN beaten THEN '{REJECTED} not_best' WHEN repeated THEN '{REJECTED} duplicate'
+                WHEN passes AND rank > quota THEN '{REJECTED} quota' ELSE verdict END AS final
+            FROM ranked r LEFT JOIN quotas USING (category)
+        )
+        SELECT key, job_key, source_key, category, split_part(final, ' ', 1) AS outcome,
+            nullif(split_part(final, ' ', 2), '') AS reason
+        FROM decided ORDER BY key
+    """).to_arrow_table()
+
+
+def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
+    """Create the table `verdicts`: every candidate with what its own row and its scores say, before any competition."""
+    cascade = run.recipe.pair_cascade
+    sources = source_verdicts(run, db)
+    db.register("sources", sources)
+    db.register("pair_bounds", cascade.bounds_table(list(run.recipe.categories)))
+    scores = ", ".join(f's."{field.name}"' for field in cascade.columns)
+    db.execute(f"""
+        CREATE OR REPLACE TEMP TABLE verdicts AS
+        WITH jobs AS (SELECT DISTINCT ON (job_key) job_key, instruction FROM annotate WHERE job_key IS NOT NULL),
+        alive AS (SELECT DISTINCT key FROM sources WHERE outcome = '{KEPT}'),
+        r AS (
+            SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, e.refusal, e.error,
+                j.instruction, j.job_key IS NOT NULL AS has_job, a.key IS NOT NULL AS has_source
+                {"," if scores else ""} {scores}
+            FROM edit e LEFT JOIN score s ON s.key = e.key LEFT JOIN jobs j ON j.job_key = e.job_key
+                LEFT JOIN alive a ON a.key = e.source_key
+        )
+        SELECT r.key, r.job_key, r.source_key, r.category, r.editor, r.seed, r.instruction, CASE
+            WHEN r.error IS NOT NULL THEN '{ERROR} edit'
+            WHEN r.refusal IS NOT NULL THEN '{REJECTED} ' || r.refusal
+            WHEN NOT r.has_source THEN '{REJECTED} source'
+            WHEN NOT r.has_job THEN '{REJECTED} no_job'
+            WHEN b.category IS NULL THEN '{REJECTED} category'
+            ELSE {cascade.verdict_sql("r", "b")} END AS verdict
+        FROM r LEFT JOIN pair_bounds b ON b.category = r.category
+    """)
+    db.unregister("pair_bounds")
+
+
+def _split(verdicts: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """("outcome reason", ...) as two object arrays; the reason is None where there is none."""
+    pairs = [verdict.partition(" ") for verdict in verdicts.to_pylist()]
+    outcome = np.array([first for first, _, _ in pairs], dtype=object)
+    reason = np.array([rest or None for _, _, rest in pairs], dtype=object)
+    return outcome, reason
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    with journal.replaced(path) as out:
+        pq.write_table(table, out, compression="zstd")

@@ -1,0 +1,78 @@
+"""The run's committed tables as DuckDB views: every number that is shown, and every plan, is a query over these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from pipelines.run import ANNOTATE, EDIT, Run, curate_table, score_table
+from shards import journal
+from shards.journal import Table
+
+
+def connect(run: Run) -> duckdb.DuckDBPyConnection:
+    """A connection with the views `curate`, `annotate`, `edit` and `score`, each row once."""
+    found = duckdb.connect()
+    found.execute("SET preserve_insertion_order = false")
+    found.execute(
+        "SET memory_limit = '3GB'"
+    )  # select over millions of rows must fit beside other work; the rest spills
+    found.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
+    _view(found, "curate", run.folder("curate"), curate_table(run.recipe.source_cascade))
+    _view(found, "annotate", run.folder("annotate"), ANNOTATE)
+    _view(found, "edit", run.folder("edit"), EDIT)
+    _view(found, "score", run.folder("score"), score_table(run.recipe.pair_cascade), merged=True)
+    return found
+
+
+def quoted(text: str) -> str:
+    """A SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _view(db: duckdb.DuckDBPyConnection, name: str, folder: Path, table: Table, merged: bool = False) -> None:
+    """A view of a table's parts under the schema of today's recipe: a column no part has yet is null.
+
+    Rows of one key are at-least-once copies, of which the first part's counts; or, when `merged`, complete each other.
+    """
+    schema = table.committed_schema
+    files = journal.parts(folder)
+    if not files:
+        db.register(f"{name}_empty", schema.empty_table())
+        db.execute(f"CREATE VIEW {name} AS SELECT * FROM {name}_empty")
+        return
+    listed = ", ".join(quoted(str(file)) for file in files)
+    raw = f"read_parquet([{listed}], union_by_name = true, filename = '__part')"
+    there = {row[0] for row in db.execute(f"DESCRIBE SELECT * FROM {raw}").fetchall()}
+    columns = [f.name if f.name in there else None for f in schema]
+    kinds = [_sql_type(db, f.type) for f in schema]
+
+    def select(of: str) -> str:
+        return ", ".join(
+            f'{of.format(f"{chr(34)}{column}{chr(34)}") if column else f"NULL::{kind}"} AS "{field.name}"'
+            for field, column, kind in zip(schema, columns, kinds, strict=True)
+        )
+
+    key = f'"{table.key}"'
+    rows, keys = db.execute(f"SELECT count(*), count(DISTINCT {key}) FROM {raw}").fetchall()[0]
+    if rows == keys:
+        body = f"SELECT {select('{}')} FROM {raw}"
+    elif merged:
+        body = f"SELECT {select('any_value({})')} FROM {raw} GROUP BY {key}"
+    else:
+        body = (
+            f"SELECT {select('{}')} FROM {raw} "
+            f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY __part) = 1"
+        )
+    db.execute(f"CREATE VIEW {name} AS {body}")
+
+
+def _sql_type(db: duckdb.DuckDBPyConnection, kind: pa.DataType) -> str:
+    probe = pa.table({"c": pa.array([], kind)})
+    db.register("__probe", probe)
+    try:
+        return str(db.execute("SELECT column_type FROM (DESCRIBE __probe)").fetchall()[0][0])
+    finally:
+        db.unregister("__probe")

@@ -1,0 +1,86 @@
+"""A shard reader inside torch's DataLoader: the only module of shards/ that imports torch.
+
+For speed, a `ShardReader` with workers of its own is the better loader: a DataLoader copies every pixel once
+more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from shards.pack import Pair
+from shards.read import Batch, DecodedPair, ShardReader
+
+
+class ShardDataset(IterableDataset[dict[str, Any]]):
+    """The rest of a reader's epoch as dicts, for DataLoader(dataset, batch_size=None, num_workers=...).
+
+    Batches are made by the reader (its `batch_size`), so their order is the same for any number of workers. A
+    dict has the fields of `DecodedPair`, `Batch` or `Pair`; the DataLoader turns the arrays into tensors. To
+    resume, use `ShardLoader`, which knows what was delivered and not only what was read ahead.
+    """
+
+    def __init__(self, reader: ShardReader) -> None:
+        if reader.workers:
+            raise ValueError("workers: give them to the DataLoader (num_workers) and none to the reader")
+        self.reader = reader
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (item for _, item in _share(self.reader) if item is not None)
+
+
+class ShardLoader:
+    """A DataLoader over a reader that resumes exactly; `options` are DataLoader's own.
+
+    Each iteration delivers the rest of the reader's epoch, in its order, and moves the reader along.
+    """
+
+    def __init__(self, reader: ShardReader, num_workers: int = 0, **options: Any) -> None:
+        for name in ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "persistent_workers"):
+            if options.get(name):
+                raise ValueError(f"{name}: the reader decides this, not the DataLoader")
+        self.reader = reader
+        self._loader = DataLoader(_Numbered(reader), batch_size=None, num_workers=num_workers, **options)
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for position, item in self._loader:
+            self.reader.position = position + 1
+            if item is not None:
+                yield item
+        self.reader.epoch, self.reader.position = self.reader.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.reader.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.reader.load_state_dict(state)
+
+
+class _Numbered(IterableDataset[tuple[int, dict[str, Any] | None]]):
+    """What `ShardLoader` needs to know what was delivered: every item, readable or not, with its position."""
+
+    def __init__(self, reader: ShardReader) -> None:
+        ShardDataset(reader)
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        return _share(self._reader)
+
+
+def _share(reader: ShardReader) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """This worker's (position, item) of the rest of the epoch: the DataLoader takes from its workers in
+    turn."""
+    info = get_worker_info()
+    number, workers = (info.id, info.num_workers) if info is not None else (0, 1)
+    for position, item in reader.items(range(reader.position + number, len(reader), workers)):
+        yield position, None if item is None else _as_dict(item)
+
+
+def _as_dict(item: Pair | DecodedPair | Batch) -> dict[str, Any]:
+    return dict(vars(item))

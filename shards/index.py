@@ -1,0 +1,348 @@
+"""The index of a shard set in memory: where every member of every sample lies, as arrays, about 150 bytes a
+sample.
+
+It comes from index.parquet beside a manifest or, for plain tars without one, from a scan of their headers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+from numpy.typing import NDArray
+
+from shards import damage, layout, remote
+from shards.damage import Damage
+from shards.fetch import ABSENT, SampleAt, ShardFile
+from shards.pack import INDEX_SCHEMA, image_size
+
+
+@dataclass(frozen=True)
+class Index:
+    """N samples over S shards. The arrays run over the samples, the last three over `layout.MEMBERS` too."""
+
+    shards: tuple[ShardFile, ...]
+    keys: pa.Array
+    categories: tuple[str, ...]
+    shard_of: NDArray[np.int32]
+    category_of: NDArray[np.int16]
+    size_of: NDArray[np.int32]
+    """[N, 2]: (width, height) in pixels of the source; 0 where it is not known."""
+    offsets: NDArray[np.int64]
+    """[N, 4], ABSENT where there is no such member."""
+    sizes: NDArray[np.int64]
+    """[N, 4] in bytes."""
+    hashes: NDArray[np.uint64] | None
+    """[N, 4], xxh3_64; None if they are not known."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def at(self, sample: int) -> SampleAt:
+        width, height = self.size_of[sample].tolist()
+        return SampleAt(
+            int(self.shard_of[sample]),
+            self.keys[sample].as_py(),
+            self.categories[self.category_of[sample]],
+            width,
+            height,
+            self.offsets[sample].tolist(),
+            self.sizes[sample].tolist(),
+            None if self.hashes is None else self.hashes[sample].tolist(),
+        )
+
+    def find(self, key: str) -> int:
+        """The sample of a key. KeyError if there is none."""
+        return self._places[key]
+
+    def select(self, samples: NDArray[np.bool_]) -> Index:
+        """The index of some of the samples, [N] true where kept; shards and categories keep their numbers."""
+        return Index(
+            self.shards,
+            self.keys.filter(pa.array(samples)),
+            self.categories,
+            self.shard_of[samples],
+            self.category_of[samples],
+            self.size_of[samples],
+            self.offsets[samples],
+            self.sizes[samples],
+            None if self.hashes is None else self.hashes[samples],
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the samples and their places, by which a resumed reader knows its set again."""
+        digest = xxhash.xxh3_128()
+        for shard in self.shards:
+            digest.update(remote.split(shard.path)[1].encode() + b"\0")
+        digest.update("\0".join(self.categories).encode())
+        digest.update("\0".join(self.keys.to_pylist()).encode())
+        for array in (self.shard_of, self.category_of, self.size_of, self.offsets, self.sizes):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {key: place for place, key in enumerate(self.keys.to_pylist())}
+
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+"""Shard sets (a folder or its manifest.json) and tars, each a path, glob, brace pattern or URL."""
+
+
+def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], None] | None = None) -> Index:
+    """The index of shard sets and tars.
+
+    Several sets are read one after another. Damage to an index, or to a tar that has to be scanned, is
+    raised; with `on_damage` it is given to that, and what can still be found is used. ValueError for a set
+    without a manifest, for one of another format, and for a key that comes twice.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    found = [path for pattern in given for path in remote.expand(os.fspath(pattern))]
+    if not found:
+        raise ValueError("no shards were given")
+    parts = []
+    tars: dict[str, list[str]] = {}
+    for path in found:
+        folder, name = remote.split(path)
+        if name.endswith(".tar"):
+            tars.setdefault(folder, []).append(name)
+        elif name == layout.MANIFEST:
+            parts.append(_open_set(folder, None, cache, on_damage))
+        else:
+            parts.append(_open_set(path, None, cache, on_damage))
+    for folder, names in tars.items():
+        if remote.exists(remote.join(folder, layout.MANIFEST)):
+            parts.append(_open_set(folder, names, cache, on_damage))
+        else:
+            parts.append(
+                _scan([ShardFile(remote.join(folder, name), None) for name in names], cache, on_damage)
+            )
+    shards = [shard for part, _ in parts for shard in part]
+    start = 0
+    tables = []
+    for part, table in parts:
+        numbers = pa.array(np.arange(start, start + len(part)), pa.int32())
+        names = pa.array([remote.split(shard.path)[1] for shard in part], pa.string())
+        tables.append(
+            table.set_column(
+                0, "shard", numbers.take(pc.index_in(table.column("shard").combine_chunks(), names))
+            )
+        )
+        start += len(part)
+    return _build(tuple(shards), pa.concat_tables(tables))
+
+
+def read_manifest(folder: str) -> dict[str, Any]:
+    """The manifest of a finished set. ValueError if the folder has none, or one of a newer format."""
+    path = remote.join(folder, layout.MANIFEST)
+    try:
+        manifest = json.loads(remote.read_bytes(path))
+        version = manifest["format"]
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{folder}: no {layout.MANIFEST}, so the set is unfinished: run pack again, or give single tars"
+        ) from error
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a manifest of shards: {error}") from error
+    if version != layout.FORMAT_VERSION:
+        raise ValueError(f"{path}: format {version}; this version reads format {layout.FORMAT_VERSION}")
+    return dict(manifest)
+
+
+def read_index(folder: str, manifest: dict[str, Any]) -> pa.Table:
+    """The index table of a set. Damage if it is not the one that the manifest names."""
+    path = remote.join(folder, layout.INDEX)
+    try:
+        data = remote.read_bytes(path)
+    except FileNotFoundError as error:
+        raise Damage(damage.MISSING_SHARD, path, detail="the index of the set") from error
+    if hashlib.sha256(data).hexdigest() != manifest["index"]["sha256"]:
+        raise Damage(damage.HASH, path, detail="the index is not the one that the manifest names")
+    return pq.read_table(io.BytesIO(data))
+
+
+def _open_set(
+    folder: str, names: Sequence[str] | None, cache: remote.Cache, on_damage: Callable[[Damage], None] | None
+) -> tuple[list[ShardFile], pa.Table]:
+    """(shards, index rows) of a set, or of those of its shards that are named."""
+    manifest = read_manifest(folder)
+    sizes = {shard["name"]: shard["bytes"] for shard in manifest["shards"]}
+    if names is None:
+        names = list(sizes)
+    elif foreign := set(names) - set(sizes):
+        raise ValueError(f"{folder}: {sorted(foreign)[0]} is not a shard of this set's manifest")
+    shards = [ShardFile(remote.join(folder, name), sizes[name]) for name in names]
+    try:
+        table = read_index(folder, manifest)
+    except Damage as found:
+        if on_damage is None:
+            raise
+        on_damage(found)
+        return _scan(shards, cache, on_damage)
+    if len(names) < len(sizes):
+        table = table.filter(pc.is_in(table.column("shard"), pa.array(names, pa.string())))
+    return shards, table
+
+
+def _scan(
+    shards: list[ShardFile], cache: remote.Cache, on_damage: Callable[[Damage], None] | None
+) -> tuple[list[ShardFile], pa.Table]:
+    """(shards, index rows without hashes) from the headers of tars that have no index."""
+    rows = [row for shard in shards for row in scan_tar(shard.path, cache, on_damage)]
+    return shards, pa.Table.from_pylist(rows, INDEX_SCHEMA)
+
+
+def scan_tar(
+    path: str, cache: remote.Cache, on_damage: Callable[[Damage], None] | None = None
+) -> list[dict[str, Any]]:
+    """Index rows, with hashes left out, from a walk over a tar's headers. Foreign members are left out.
+
+    The first damage is raised, or all of it is given to `on_damage` and what is whole is returned.
+    """
+
+    def report(found: Damage) -> None:
+        if on_damage is None:
+            raise found
+        on_damage(found)
+
+    shard = remote.split(path)[1]
+    rows: list[dict[str, Any]] = []
+    try:
+        local = cache.local(path, None)
+        with open(local, "rb") as file, tarfile.open(fileobj=file) as tar:
+            for member in _members(tar, file.fileno(), path, report):
+                key, _, name = member.name.partition(".")
+                known = member.isreg() and name in layout.MEMBERS and "/" not in member.name
+                if not known:
+                    if on_damage is not None:
+                        on_damage(Damage(damage.FOREIGN_MEMBER, path, member.name, member.offset))
+                    continue
+                data = os.pread(file.fileno(), member.size, member.offset_data)
+                try:
+                    rows.append(_scanned(shard, key, name, member, data))
+                except Damage as found:
+                    report(Damage(found.kind, path, found.key, found.offset, found.detail))
+    except FileNotFoundError:
+        report(Damage(damage.MISSING_SHARD, path))
+    except tarfile.TarError as error:
+        report(Damage(damage.TRUNCATED, path, detail=f"not a tar: {error}"))
+    categories = {row["key"]: row["category"] for row in rows if row["member"] == layout.META}
+    for row in rows:
+        row["category"] = categories.get(row["key"], "")
+    return rows
+
+
+def _members(
+    tar: tarfile.TarFile, handle: int, path: str, report: Callable[[Damage], None]
+) -> Iterable[tarfile.TarInfo]:
+    """The members of a tar up to the first broken header. A tar must end in a block of zeros: one cut between
+    two members would else pass as whole."""
+    size = os.fstat(handle).st_size
+    while True:
+        try:
+            member = tar.next()
+        except tarfile.TarError as error:
+            return report(Damage(damage.TRUNCATED, path, offset=tar.offset, detail=str(error)))
+        if member is None:
+            break
+        if member.offset_data + member.size > size:
+            return report(
+                Damage(damage.TRUNCATED, path, member.name, member.offset, f"ends at byte {size} of the file")
+            )
+        yield member
+    end = os.pread(handle, tarfile.BLOCKSIZE, tar.offset)
+    if end != bytes(tarfile.BLOCKSIZE):
+        report(Damage(damage.TRUNCATED, path, offset=tar.offset, detail="no end-of-archive block"))
+
+
+def _scanned(shard: str, key: str, name: str, member: tarfile.TarInfo, data: bytes) -> dict[str, Any]:
+    """The index row of a scanned member; its category is known only from the JSON member."""
+    width, height, category = None, None, ""
+    try:
+        if name == layout.META:
+            category = str(json.loads(data).get("category", ""))
+        else:
+            width, height = image_size(name, data)
+    except (ValueError, AttributeError) as error:
+        kind = damage.JSON if name == layout.META else damage.UNDECODABLE
+        raise Damage(kind, shard, key, member.offset_data, f"{name}: {error}") from error
+    return {
+        "shard": shard,
+        "key": key,
+        "member": name,
+        "offset": member.offset_data,
+        "size": member.size,
+        "xxh3_64": None,
+        "category": category,
+        "width": width,
+        "height": height,
+    }
+
+
+def _build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
+    """Samples from member rows: neighbouring rows of one shard and key are one sample."""
+    table = table.combine_chunks()
+    rows = len(table)
+    key = table.column("key").combine_chunks() if rows else pa.array([], pa.string())
+    shard = _numpy(table, "shard", np.int32)
+    starts = np.ones(rows, bool)
+    if rows:
+        starts[1:] = (shard[1:] != shard[:-1]) | pc.not_equal(key[1:], key[:-1]).to_numpy(
+            zero_copy_only=False
+        )
+    sample = np.cumsum(starts) - 1
+    keys = key.filter(pa.array(starts))
+    if len(keys.unique()) < len(keys):
+        counts = keys.value_counts()
+        twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
+        raise ValueError(
+            f"key {twice!r} comes more than once; a key names one sample: merge the sets to drop duplicates"
+        )
+    member = pc.index_in(table.column("member"), pa.array(layout.MEMBERS)).to_numpy()
+    known = ~np.isnan(member) if member.dtype.kind == "f" else np.ones(rows, bool)
+    column = member[known].astype(np.int64)
+    place = (sample[known], column)
+    count = len(keys)
+
+    offsets = np.full((count, len(layout.MEMBERS)), ABSENT, np.int64)
+    offsets[place] = _numpy(table, "offset", np.int64)[known]
+    sizes = np.zeros((count, len(layout.MEMBERS)), np.int64)
+    sizes[place] = _numpy(table, "size", np.int64)[known]
+    hashes = None
+    if table.column("xxh3_64").null_count == 0:
+        hashes = np.zeros((count, len(layout.MEMBERS)), np.uint64)
+        hashes[place] = _numpy(table, "xxh3_64", np.uint64)[known]
+    size_of = np.zeros((count, 2), np.int32)
+    of_source = known & (member == layout.MEMBERS.index(layout.SOURCE))
+    size_of[sample[of_source], 0] = _numpy(table, "width", np.int32)[of_source]
+    size_of[sample[of_source], 1] = _numpy(table, "height", np.int32)[of_source]
+    category = table.column("category").filter(pa.array(starts)).combine_chunks()
+    categories = sorted(category.unique().to_pylist()) if count else []
+    return Index(
+        shards,
+        keys,
+        tuple(categories),
+        shard[starts],
+        pc.index_in(category, pa.array(categories, pa.string())).to_numpy().astype(np.int16),
+        size_of,
+        offsets,
+        sizes,
+        hashes,
+    )
+
+
+def _numpy(table: pa.Table, column: str, dtype: Any) -> NDArray[Any]:
+    return pc.fill_null(table.column(column), 0).to_numpy().astype(dtype, copy=False)

@@ -1,0 +1,82 @@
+"""The names of a shard set: its files, the members of a sample, and what a key or category may look like.
+
+The format itself is told in docs/format.md; this is the only place that spells its names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+from uuid import uuid4
+
+FORMAT_VERSION = 1
+
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+WIDS_INDEX = "wids.json"
+PARTS = "index"
+"""Folder of the index parts, one parquet a shard; the appearance of a part is the commit of its shard."""
+
+SOURCE = "source.jpg"
+EDITED = "edited.jpg"
+MASK = "mask.png"
+META = "json"
+MEMBERS = (SOURCE, EDITED, MASK, META)
+"""The members of a sample in the order in which they are written; the mask only where it is known."""
+REQUIRED = (SOURCE, EDITED, META)
+
+_CATEGORY = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
+
+
+def shard_name(category: str, number: int) -> str:
+    return f"crispedit-{category}-{number:06d}.tar"
+
+
+def part_name(shard: str) -> str:
+    """Where the index part of a shard lies, relative to the set's folder."""
+    return f"{PARTS}/{shard.removesuffix('.tar')}.parquet"
+
+
+def check_key(key: str) -> str:
+    """The key, if it can name files. ValueError otherwise.
+
+    WebDataset cuts a member's name at the first dot of its base name, so a key with a dot would be read back
+    as another key; a slash would make folders, and two Unicode spellings of one text would be one file on
+    some file systems.
+    """
+    if not key or any(c in "./\\" or ord(c) < 32 for c in key):
+        raise ValueError(f"key {key!r}: must not be empty nor contain a dot, slash or control character")
+    if unicodedata.normalize("NFC", key) != key:
+        raise ValueError(f"key {key!r}: not in Unicode normal form C")
+    if len(key.encode()) > 200:
+        raise ValueError(f"key {key[:40]!r}...: longer than 200 bytes of UTF-8")
+    return key
+
+
+def check_category(category: str) -> str:
+    """The category, if it can be part of a shard's name. ValueError otherwise."""
+    if not _CATEGORY.fullmatch(category):
+        raise ValueError(f"category {category!r}: use lower-case letters, digits, '-' and '_' only")
+    return category
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a rename survives a power cut only after this."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def temporary(final: Path) -> Path:
+    """A name beside the final one, of its own for every writer: two attempts at one file never share it."""
+    return final.with_name(f".{final.name}.{uuid4().hex}.tmp")
+
+
+def replace_durably(temporary: Path, final: Path) -> None:
+    """Rename a finished, synced file to its final name, durably."""
+    os.replace(temporary, final)
+    sync_folder(final.parent)

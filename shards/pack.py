@@ -1,0 +1,367 @@
+"""Pack: the plan that assigns pairs to shards, and the writing of one shard, its index part and the set's
+manifest.
+
+Every shard is an independent, idempotent task: a tar under a temporary name, synced and renamed, then its
+index part the same way. The part's appearance is the commit. `finish` writes manifest.json last: a folder
+without it is an unfinished set. The same plan and pairs give the same bytes whoever writes them and however
+often.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tarfile
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import simplejpeg
+import xxhash
+
+from crispedit.record import canonical_json, content_key
+from shards import layout
+
+INDEX_SCHEMA = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("member", pa.string()),  # what follows the key and its dot: "source.jpg", ...
+        ("offset", pa.int64()),  # of the member's first byte in the tar
+        ("size", pa.int64()),
+        ("xxh3_64", pa.uint64()),
+        ("category", pa.string()),
+        ("width", pa.int32()),  # in pixels; null for the JSON member
+        ("height", pa.int32()),
+    ]
+)
+
+_BLOCK = 512
+_END = bytes(2 * _BLOCK)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One sample to write. `meta` becomes <key>.json: see `document`."""
+
+    key: str
+    category: str
+    source_jpeg: bytes
+    edited_jpeg: bytes
+    mask_png: bytes | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """The name of a shard and the keys it will hold, in order; `masked`: all of them have a mask, or none
+    has."""
+
+    name: str
+    category: str
+    keys: tuple[str, ...]
+    masked: bool
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A committed shard, as the manifest lists it."""
+
+    name: str
+    category: str
+    pairs: int
+    bytes: int
+    sha256: str
+
+
+def plan(
+    keys: Mapping[str, Sequence[str]],
+    pairs_per_shard: int,
+    seed: int,
+    masked: Collection[str],
+) -> list[ShardPlan]:
+    """The shards of a set, sorted by name, from category -> keys in any order.
+
+    Within a category the keys are shuffled by the hash of (seed, key), so their order depends on no generator
+    and no other key. The keys in `masked`, those whose mask is known, come first and in shards of their own,
+    so that all samples of a shard have the same members: Hugging Face `datasets` refuses a shard whose first
+    samples differ. ValueError for a key that comes twice or cannot name a file.
+    """
+    if pairs_per_shard < 1:
+        raise ValueError(f"pairs_per_shard: must be at least 1, not {pairs_per_shard}")
+    counts = Counter(key for of_category in keys.values() for key in of_category)
+    for key, count in counts.items():
+        layout.check_key(key)
+        if count > 1:
+            raise ValueError(f"key {key!r}: planned {count} times; a key names one pair")
+    of_mask = frozenset(masked)
+    shards = []
+    for category in sorted(keys):
+        layout.check_category(category)
+        shuffled = sorted(keys[category], key=lambda key: content_key("pack", str(seed), key))
+        number = 0
+        for masks in (True, False):
+            group = [key for key in shuffled if (key in of_mask) is masks]
+            for start in range(0, len(group), pairs_per_shard):
+                chunk = tuple(group[start : start + pairs_per_shard])
+                shards.append(ShardPlan(layout.shard_name(category, number), category, chunk, masks))
+                number += 1
+    return shards
+
+
+def document(pair: Pair) -> str:
+    """The canonical JSON text of a pair: its meta with format version, key and category.
+
+    Readers that infer types from a few rows (Hugging Face `datasets` looks at five) must find the same type
+    in every row. So `scores`, a mapping name -> number or None, becomes a list of {"name", "value"} with
+    float values, sorted by name; any other mapping or list becomes JSON text; and None, a text that is not
+    known, becomes "".
+    """
+    row: dict[str, Any] = {"format": layout.FORMAT_VERSION, "key": pair.key, "category": pair.category}
+    for name, value in pair.meta.items():
+        if name in row:
+            if value != row[name]:
+                raise ValueError(f"key {pair.key!r}: meta says {name} = {value!r}, the pair {row[name]!r}")
+        elif name == "scores" and isinstance(value, Mapping):
+            row[name] = [
+                {"name": score, "value": None if number is None else float(number)}
+                for score, number in sorted(value.items())
+            ]
+        elif value is None:
+            row[name] = ""
+        elif isinstance(value, Mapping | list | tuple) and name != "scores":
+            row[name] = canonical_json(value)
+        else:
+            row[name] = value
+    try:
+        return canonical_json(row)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"key {pair.key!r}: meta is not JSON: {error}") from error
+
+
+def write_shard(folder: Path, plan: ShardPlan, pairs: Iterable[Pair], digest: str) -> ShardEntry:
+    """Write and commit one shard: exactly the plan's pairs, in its order. `digest` names what they were made
+    from.
+
+    ValueError if a pair is not the one planned or an image has no readable header; nothing is committed then.
+    """
+    (folder / layout.PARTS).mkdir(parents=True, exist_ok=True)
+    tar, part = folder / plan.name, folder / layout.part_name(plan.name)
+    temporary = layout.temporary(tar)
+    try:
+        with open(temporary, "wb") as file:
+            rows, size, sha256 = _write_tar(file, plan, pairs)
+            file.flush()
+            os.fsync(file.fileno())
+        # From here on the old set, if there was one, is no more: first its manifest, then the shard's old
+        # commit.
+        _remove(folder / layout.MANIFEST)
+        _remove(part)
+        layout.replace_durably(temporary, tar)
+    finally:
+        temporary.unlink(missing_ok=True)
+    entry = ShardEntry(plan.name, plan.category, len(plan.keys), size, sha256)
+    note = {"digest": digest, "pairs": str(entry.pairs), "bytes": str(size), "sha256": sha256}
+    _write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA).replace_schema_metadata(note), part)
+    return entry
+
+
+def committed(folder: Path, plan: ShardPlan, digest: str) -> ShardEntry | None:
+    """The shard of this plan and digest, if it is already on disk and complete; then it need not be written
+    again."""
+    part = folder / layout.part_name(plan.name)
+    try:
+        table = pq.read_table(part)
+        size = (folder / plan.name).stat().st_size
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    note = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+    keys = tuple(dict.fromkeys(table.column("key").to_pylist()))
+    if note.get("digest") != digest or note.get("bytes") != str(size) or keys != plan.keys:
+        return None
+    if set(table.column("category").to_pylist()) - {plan.category}:
+        return None
+    return ShardEntry(plan.name, plan.category, len(keys), size, note["sha256"])
+
+
+def finish(folder: Path, entries: Iterable[ShardEntry], meta: Mapping[str, Any]) -> None:
+    """Turn committed shards into a set: sweep what is not of it, write the indexes, and manifest.json last.
+
+    `meta` is stored in the manifest as it is. ValueError if an entry has no committed shard of that hash.
+    """
+    shards = sorted(entries, key=lambda entry: entry.name)
+    names = [entry.name for entry in shards]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{folder}: two entries for one shard")
+    (folder / layout.PARTS).mkdir(parents=True, exist_ok=True)
+    _remove(folder / layout.MANIFEST)
+    _sweep(folder, set(names))
+    tables = [_part_of(folder, entry) for entry in shards]
+    index = pa.concat_tables([INDEX_SCHEMA.empty_table(), *tables])
+    _write_table(index, folder / layout.INDEX)
+    wids = {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "name": "crispedit",
+        "shardlist": [{"url": e.name, "nsamples": e.pairs, "filesize": e.bytes} for e in shards],
+    }
+    _write_json(wids, folder / layout.WIDS_INDEX)
+    categories: Counter[str] = Counter()
+    for entry in shards:
+        categories[entry.category] += entry.pairs
+    manifest = {
+        "format": layout.FORMAT_VERSION,
+        "pairs": sum(entry.pairs for entry in shards),
+        "bytes": sum(entry.bytes for entry in shards),
+        "categories": dict(sorted(categories.items())),
+        "index": {"name": layout.INDEX, "sha256": file_sha256(folder / layout.INDEX)},
+        "shards": [vars(entry) for entry in shards],
+        "meta": dict(meta),
+    }
+    _write_json(manifest, folder / layout.MANIFEST)
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def image_size(name: str, data: bytes) -> tuple[int, int]:
+    """(width, height) in pixels from the header of a JPEG or PNG; nothing is decoded. ValueError if it has
+    none."""
+    if name.endswith(".png"):
+        if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 24:
+            raise ValueError("not a PNG")
+        width, height = struct.unpack(">II", data[16:24])
+        return width, height
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    return width, height
+
+
+def _write_tar(
+    file: BinaryIO, plan: ShardPlan, pairs: Iterable[Pair]
+) -> tuple[list[dict[str, Any]], int, str]:
+    """(index rows, size in bytes, sha256) of the tar of these pairs. The sha256 runs beside the writing."""
+    rows: list[dict[str, Any]] = []
+    whole = hashlib.sha256()
+    hashing: Future[None] | None = None
+    offset = 0
+    expected = iter(plan.keys)
+    with ThreadPoolExecutor(1) as beside:
+        for pair in pairs:
+            if (key := next(expected, None)) != pair.key or pair.category != plan.category:
+                raise ValueError(f"{plan.name}: expected key {key!r}, got {pair.key!r} ({pair.category})")
+            if (pair.mask_png is not None) != plan.masked:
+                raise ValueError(
+                    f"{plan.name}: {key}: planned with masked={plan.masked}, but the pair differs"
+                )
+            chunks = []
+            for name, data in _members(pair):
+                header = _header(f"{pair.key}.{name}", len(data))
+                padding = bytes(-len(data) % _BLOCK)
+                offset += len(header)
+                rows.append(_row(plan, pair, name, offset, data))
+                offset += len(data) + len(padding)
+                chunks += [header, data, padding]
+            blob = b"".join(chunks)
+            if hashing is not None:
+                hashing.result()  # at most one pair waits to be hashed, so memory stays at two pairs
+            hashing = beside.submit(whole.update, blob)
+            file.write(blob)
+        if (key := next(expected, None)) is not None:
+            raise ValueError(f"{plan.name}: no pair was given for key {key!r}")
+        if hashing is not None:
+            hashing.result()
+    whole.update(_END)
+    file.write(_END)
+    return rows, offset + len(_END), whole.hexdigest()
+
+
+def _members(pair: Pair) -> list[tuple[str, bytes]]:
+    members = [(layout.SOURCE, pair.source_jpeg), (layout.EDITED, pair.edited_jpeg)]
+    if pair.mask_png is not None:
+        members.append((layout.MASK, pair.mask_png))
+    return [*members, (layout.META, document(pair).encode())]
+
+
+def _row(plan: ShardPlan, pair: Pair, name: str, offset: int, data: bytes) -> dict[str, Any]:
+    width, height = None, None
+    if name != layout.META:
+        try:
+            width, height = image_size(name, data)
+        except ValueError as error:
+            raise ValueError(f"{plan.name}: {pair.key}.{name}: {error}") from error
+    return {
+        "shard": plan.name,
+        "key": pair.key,
+        "member": name,
+        "offset": offset,
+        "size": len(data),
+        "xxh3_64": xxhash.xxh3_64_intdigest(data),
+        "category": pair.category,
+        "width": width,
+        "height": height,
+    }
+
+
+def _header(name: str, size: int) -> bytes:
+    """A ustar header without clock, user or host; a pax record only where the name or the size needs one."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = 0o644
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+
+
+def _part_of(folder: Path, entry: ShardEntry) -> pa.Table:
+    """The index part of a committed shard, without its own metadata."""
+    try:
+        table = pq.read_table(folder / layout.part_name(entry.name))
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder}: shard {entry.name} was never committed (no index part)") from error
+    if (table.schema.metadata or {}).get(b"sha256", b"").decode() != entry.sha256:
+        raise ValueError(f"{folder}: the index part of {entry.name} is of another shard of that name")
+    return table.replace_schema_metadata(None)
+
+
+def _sweep(folder: Path, keep: set[str]) -> None:
+    """Remove shards and index parts of an earlier plan, and what a crash left behind."""
+    parts = {layout.part_name(name) for name in keep}
+    for path in folder.glob("crispedit-*.tar"):
+        if path.name not in keep:
+            path.unlink()
+    for path in (folder / layout.PARTS).glob("*.parquet"):
+        if f"{layout.PARTS}/{path.name}" not in parts:
+            path.unlink()
+    for path in [*folder.glob(".*.tmp"), *(folder / layout.PARTS).glob(".*.tmp")]:
+        path.unlink()
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, durably, if it is there."""
+    path.unlink(missing_ok=True)
+    layout.sync_folder(path.parent)
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    temporary = layout.temporary(path)
+    with open(temporary, "wb") as file:
+        pq.write_table(table, file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+    layout.replace_durably(temporary, path)
+
+
+def _write_json(value: object, path: Path) -> None:
+    temporary = layout.temporary(path)
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    layout.replace_durably(temporary, path)

@@ -1,0 +1,367 @@
+"""Reading a shard set: deterministic, resumable to the batch, split over ranks, and as fast as decoding
+allows.
+
+    reader = read_shards("runs/a/shards", batch_size=8, shapes=aspect_shapes(512), workers=4, seed=1)
+    for batch in reader:                                # one epoch; the next loop is the next epoch
+        step(batch.source, batch.edited, batch.mask)
+        save(reader.state_dict())                       # a resumed reader goes on with exactly the next batch
+
+Memory, whatever the size of the shards: about 150 bytes a sample for the index and the order, and 4 * workers
+batches of pixels in the ring (one batch without workers); compressed bytes are held for one sample at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards import order
+from shards.damage import Damage
+from shards.decode import Pixels, Shape, carve, nearest_shape, pair_bytes
+from shards.fetch import Fetched, Fetcher, SampleAt
+from shards.index import Index, Paths, open_index
+from shards.pack import Pair
+from shards.remote import Cache
+from shards.ring import Request, Ring
+
+AHEAD = 2
+"""Batches that each worker reads ahead."""
+LISTED_DAMAGE = 1000
+"""Damages that a reader keeps to show; it counts all of them."""
+
+STATE_VERSION = 1
+
+
+@dataclass
+class DecodedPair:
+    """One sample. Images are uint8 [H, W, 3] RGB, the mask bool [H, W] or None where it is not known."""
+
+    key: str
+    category: str
+    meta: dict[str, Any]
+    source: NDArray[np.uint8]
+    edited: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None
+
+
+@dataclass
+class Batch:
+    """B samples of one shape. Images are uint8 [B, H, W, 3] RGB, masks bool [B, H, W]; `masked` [B] is false
+    where the mask is not known, and is false everywhere there."""
+
+    keys: list[str]
+    categories: list[str]
+    metas: list[dict[str, Any]]
+    source: NDArray[np.uint8]
+    edited: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    masked: NDArray[np.bool_]
+
+
+class ShardReader:
+    """The batches of one rank, epoch after epoch; `read_shards` is its other name.
+
+    paths: shard sets (a folder or its manifest.json) and tars; each a path, glob, brace pattern or fsspec
+    URL. rank, world_size: this reader takes one range of the epoch's batches; see `coverage`. workers:
+    processes that decode; 0 decodes in this one. Neither samples nor order depend on it. seed, epoch: what
+    the shuffle is a function of; `epoch` is where to begin. shuffle: False reads in the order of the index.
+    window_shards: shards whose samples are mixed with each other, and that a remote reader needs at a time.
+    categories: only these; weights: how often a sample of a category comes in an epoch (1 where absent).
+    decode: True gives pixels, False the stored bytes as `shards.pack.Pair`. batch_size: None gives single
+    `DecodedPair`s, a number `Batch`es of one shape; only with `decode`. shapes: (height, width) of the
+    pixels. A pair takes the shape of the nearest aspect, is scaled to cover it and
+        cropped about the centre. None keeps the stored size. See `shards.decode.aspect_shapes`.
+    masks: False leaves the masks unread.
+    coverage: "exact" has every sample in exactly one rank's epoch (ranks differ by at most one batch; for
+    evaluation).
+        "equal" has the same number of full batches in every rank (for training with synchronised steps): what
+        does not fill a batch in every rank is left out of this epoch, another part in every epoch.
+    on_damage: "raise" stops at the first damaged sample with the `Damage`. "skip" leaves it out, counts it in
+    `damage`
+        and lists it in `damaged`; with "equal" coverage a batch of which nothing is left is replaced by the
+        next one.
+    cache: where remote shards are kept, and how many bytes of them.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = False,
+        window_shards: int = 16,
+        categories: Sequence[str] | None = None,
+        weights: Mapping[str, float] | None = None,
+        decode: bool = True,
+        batch_size: int | None = None,
+        shapes: Sequence[Shape] | None = None,
+        masks: bool = True,
+        coverage: order.Coverage = "exact",
+        on_damage: Literal["raise", "skip"] = "raise",
+        cache: Cache | None = None,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank: must be in 0..{world_size - 1}, not {rank}")
+        if batch_size is not None and not decode:
+            raise ValueError(
+                "batch_size: stored bytes have no shape to batch; leave it out, or set decode=True"
+            )
+        if coverage not in ("exact", "equal") or on_damage not in ("raise", "skip"):
+            raise ValueError(f"coverage, on_damage: unknown value {coverage!r} or {on_damage!r}")
+        self.damage: Counter[str] = Counter()
+        self.damaged: list[Damage] = []
+        self.epoch = epoch
+        self.position = 0
+        self._rank, self._world_size, self.workers = rank, world_size, workers
+        self._seed, self._shuffle, self._window_shards = seed, shuffle, window_shards
+        self._weights = dict(weights or {})
+        self._decode, self._batch_size, self._masks = decode, batch_size, masks
+        self._shapes = [(height, width) for height, width in shapes] if shapes is not None else None
+        self._coverage: order.Coverage = coverage
+        self._skip = on_damage == "skip"
+        self._cache = cache or Cache()
+        self._index = _chosen(open_index(paths, self._cache, self._count if self._skip else None), categories)
+        self._shape_of, self._shape_list = _shapes_of(self._index, self._shapes)
+        self._fetcher = Fetcher(self._index.shards, self._cache)
+        self._ring: Ring | None = None
+        self._planned: tuple[int, order.Batches, range] | None = None
+        self._plan()  # refuses wrong options here, not in the middle of a run
+
+    def __len__(self) -> int:
+        """Batches (samples, where there are no batches) of this rank in the current epoch."""
+        return len(self._plan()[1])
+
+    def __iter__(self) -> Iterator[Any]:
+        """The rest of the current epoch; after it the reader stands at the start of the next."""
+        for position, item in self.items(range(self.position, len(self))):
+            self.position = position + 1
+            if item is not None:
+                yield item
+        self.epoch, self.position = self.epoch + 1, 0
+
+    def items(self, positions: Iterable[int]) -> Iterator[tuple[int, Any]]:
+        """(position, item) for these positions of the current epoch, whatever `position` is; the item is None
+        if nothing of it was readable. For those who split the positions themselves."""
+        wanted = list(positions)
+        read = self._stored if not self._decode else self._from_ring if self.workers else self._decoded
+        for position, item in zip(wanted, read(wanted), strict=True):
+            if item is None and self._coverage == "equal":
+                item = self._substitute(position)
+            yield position, item
+
+    def get(self, key: str) -> Any:
+        """The sample of a key, by random access. KeyError if there is none; Damage if it cannot be read."""
+        sample = self._index.find(key)
+        at = self._index.at(sample)
+        if not self._decode:
+            source, edited, mask, meta = self._fetcher.members(at)
+            return Pair(key, at.category, source, edited, mask, self._fetcher.parsed(at, meta))
+        shape = self._shape_list[self._shape_of[sample]]
+        memory = np.empty(pair_bytes(shape), np.uint8)
+        (result,) = self._fetcher.batch([at], shape, self._masks, memory)
+        if result.damage is not None:
+            raise result.damage
+        return _single(at, result, carve(memory, 1, shape))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this reader stands, as JSON-ready values. Equal on all ranks that have taken as many
+        batches."""
+        finished = self.position >= len(self)
+        return {
+            "version": STATE_VERSION,
+            "set": self._index.fingerprint,
+            "order": self._order(),
+            "world_size": self._world_size,
+            "epoch": self.epoch + finished,
+            "position": 0 if finished else self.position,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the reader of that state stood. The number of workers may differ; the world size only
+        between epochs. ValueError if the set or anything else that the order is a function of differs."""
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(f"reader state: version {state.get('version')}, expected {STATE_VERSION}")
+        if state["set"] != self._index.fingerprint:
+            raise ValueError("reader state: of another shard set, or of other categories of it")
+        for name, value in self._order().items():
+            if state["order"].get(name) != value:
+                raise ValueError(
+                    f"reader state: {name} was {state['order'].get(name)!r}, now it is {value!r}"
+                )
+        if state["world_size"] != self._world_size and state["position"] != 0:
+            raise ValueError(
+                f"reader state: taken in mid-epoch with world_size {state['world_size']}, now it is "
+                f"{self._world_size}: resume with that world size, or from the end of an epoch"
+            )
+        self.epoch, self.position = state["epoch"], state["position"]
+
+    def close(self) -> None:
+        """End the workers and close the shards. Delivered arrays stay valid, and reading again starts
+        anew."""
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+        self._fetcher.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # To another process goes the plan; processes and descriptors stay here.
+        return {**self.__dict__, "_ring": None, "_fetcher": Fetcher(self._index.shards, self._cache)}
+
+    def _order(self) -> dict[str, Any]:
+        """Everything beside the set, the epoch and the world size that the order of batches is a function
+        of."""
+        return {
+            "seed": self._seed,
+            "shuffle": self._shuffle,
+            "window_shards": self._window_shards,
+            "weights": self._weights,
+            "batch_size": self._batch_size,
+            "shapes": self._shapes and [list(shape) for shape in self._shapes],
+            "coverage": self._coverage,
+        }
+
+    def _plan(self) -> tuple[order.Batches, range]:
+        """(batches of the current epoch, this rank's range of them)."""
+        if self._planned is None or self._planned[0] != self.epoch:
+            index = self._index
+            samples, copy = order.weighted(index.category_of, index.categories, self._weights, self.epoch)
+            if self._shuffle:
+                window = self._window_shards
+                samples = order.shuffled(samples, copy, index.shard_of, window, self._seed, self.epoch)
+            if self._batch_size is None:
+                batches = order.Batches(samples, np.arange(len(samples) + 1))
+            else:
+                partial = self._coverage == "exact"
+                batches = order.batched(samples, self._shape_of[samples], self._batch_size, partial)
+            share = order.rank_range(len(batches), self._rank, self._world_size, self._coverage)
+            self._planned = self.epoch, batches, share
+        return self._planned[1], self._planned[2]
+
+    def _samples(self, position: int) -> NDArray[np.int64]:
+        batches, share = self._plan()
+        return batches[share[position]]
+
+    def _request(self, position: int) -> Request:
+        samples = self._samples(position)
+        shape = self._shape_list[self._shape_of[samples[0]]]
+        return Request([self._index.at(int(sample)) for sample in samples], shape, self._masks)
+
+    def _stored(self, positions: Sequence[int]) -> Iterator[Pair | None]:
+        for position in positions:
+            at = self._index.at(int(self._samples(position)[0]))
+            try:
+                source, edited, mask, meta = self._fetcher.members(at, self._masks)
+                yield Pair(at.key, at.category, source, edited, mask, self._fetcher.parsed(at, meta))
+            except Damage as found:
+                self._met(found)
+                yield None
+
+    def _decoded(self, positions: Iterable[int]) -> Iterator[DecodedPair | Batch | None]:
+        for position in positions:
+            request = self._request(position)
+            memory = np.empty(request.bytes, np.uint8)
+            results = self._fetcher.batch(request.samples, request.shape, request.masks, memory)
+            yield self._assembled(request, results, memory)
+
+    def _from_ring(self, positions: Sequence[int]) -> Iterator[DecodedPair | Batch | None]:
+        if self._ring is None:
+            largest = max((pair_bytes(shape) for shape in self._shape_list), default=1)
+            slot = largest * (self._batch_size or 1)
+            self._ring = Ring(self._index.shards, self._cache, self.workers, AHEAD, slot)
+        for request, results, memory in self._ring.run(self._request(position) for position in positions):
+            yield self._assembled(request, results, memory)
+
+    def _assembled(
+        self, request: Request, results: list[Fetched], memory: NDArray[np.uint8]
+    ) -> DecodedPair | Batch | None:
+        for result in results:
+            if result.damage is not None:
+                self._met(result.damage)
+        room = carve(memory, len(results), request.shape)
+        if self._batch_size is None:
+            return _single(request.samples[0], results[0], room)
+        return _batch(request.samples, results, room)
+
+    def _substitute(self, position: int) -> Any:
+        """The next readable item, so that no rank has fewer steps than another. Damage if there is none at
+        all."""
+        count = len(self)
+        for ahead in range(1, count):
+            at = [(position + ahead) % count]
+            (item,) = self._decoded(at) if self._decode else self._stored(at)
+            if item is not None:
+                return item
+        raise self.damaged[-1]
+
+    def _met(self, found: Damage) -> None:
+        if not self._skip:
+            raise found
+        self._count(found)
+
+    def _count(self, found: Damage) -> None:
+        self.damage[found.kind] += 1
+        if len(self.damaged) < LISTED_DAMAGE:
+            self.damaged.append(found)
+
+
+read_shards = ShardReader
+
+
+def _single(at: SampleAt, result: Fetched, room: Pixels) -> DecodedPair | None:
+    if result.meta is None:
+        return None
+    mask = room.mask[0] if result.masked else None
+    return DecodedPair(at.key, at.category, result.meta, room.source[0], room.edited[0], mask)
+
+
+def _batch(samples: Sequence[SampleAt], results: Sequence[Fetched], room: Pixels) -> Batch | None:
+    whole = [(at, result) for at, result in zip(samples, results, strict=True) if result.meta is not None]
+    if not whole:
+        return None
+    return Batch(
+        [at.key for at, _ in whole],
+        [at.category for at, _ in whole],
+        [result.meta for _, result in whole if result.meta is not None],
+        room.source[: len(whole)],
+        room.edited[: len(whole)],
+        room.mask[: len(whole)],
+        np.array([result.masked for _, result in whole]),
+    )
+
+
+def _chosen(index: Index, categories: Sequence[str] | None) -> Index:
+    """The index of these categories only. ValueError if one is not there."""
+    if categories is None:
+        return index
+    if unknown := set(categories) - set(index.categories):
+        raise ValueError(f"categories: no {sorted(unknown)[0]!r}; choose from {', '.join(index.categories)}")
+    numbers = [number for number, name in enumerate(index.categories) if name in categories]
+    return index.select(np.isin(index.category_of, numbers))
+
+
+def _shapes_of(index: Index, shapes: Sequence[Shape] | None) -> tuple[NDArray[np.int64], list[Shape]]:
+    """([N] number of each sample's shape, the shapes): the nearest of those given, or each stored size."""
+    if shapes is not None:
+        if not shapes or min(min(shape) for shape in shapes) < 1:
+            raise ValueError(f"shapes: must be (height, width) in pixels, at least one, not {list(shapes)}")
+        return nearest_shape(index.size_of, shapes), list(shapes)
+    sizes, number = np.unique(index.size_of, axis=0, return_inverse=True)
+    return number.reshape(-1), [(height, width) for width, height in sizes.tolist()]

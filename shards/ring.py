@@ -1,0 +1,236 @@
+"""The ring: worker processes that decode batches into shared memory, from which the training process takes
+them.
+
+Handing 6 MB of pixels a pair through a pipe costs more than half as much as decoding them. Here a worker
+decodes into a slot of memory that both processes map, and only a few hundred bytes pass through a socket.
+What is delivered are numpy views of the slot; the slot is used again when the last of them is garbage, so no
+view ever changes under its holder. A consumer that holds more slots than it is given gets private copies
+instead, so it cannot block the ring.
+
+A worker is a fresh interpreter (no fork of a process with threads or a GPU, and the caller's main module is
+not run again), and ends when the training process closes its socket or dies. The memory has no name: nothing
+is left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection, Pipe, wait
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.decode import Shape, pair_bytes
+from shards.fetch import Fetched, Fetcher, SampleAt, ShardFile
+from shards.remote import Cache
+
+
+class Request(NamedTuple):
+    """A batch to decode: samples of one shape."""
+
+    samples: list[SampleAt]
+    shape: Shape
+    masks: bool
+
+    @property
+    def bytes(self) -> int:
+        return len(self.samples) * pair_bytes(self.shape)
+
+
+_Waiting = dict[int, tuple[int, Request]]
+_Worker = tuple[subprocess.Popen[bytes], "Connection[Any, Any]"]
+
+
+class Ring:
+    """`workers` processes over slots of `slot_bytes`: `ahead` batches read ahead for each worker, as many
+    again held by the consumer. Memory: 2 * ahead * workers * slot_bytes, touched as it is used."""
+
+    def __init__(
+        self, shards: Sequence[ShardFile], cache: Cache, workers: int, ahead: int, slot_bytes: int
+    ) -> None:
+        self.slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._in_flight = ahead * workers
+        slots = 2 * self._in_flight
+        handle = _anonymous_file(slots * self.slot_bytes)
+        self._memory = mmap.mmap(handle, slots * self.slot_bytes)
+        self._free = deque(range(slots))
+        self._running = False
+        self._workers = [_start_worker(handle) for _ in range(workers)]
+        os.close(handle)
+        for _, connection in self._workers:
+            connection.send((tuple(shards), cache, slots * self.slot_bytes))
+        self._close = weakref.finalize(self, _stop_workers, self._workers)
+
+    def close(self) -> None:
+        """End the workers. Delivered arrays stay valid."""
+        self._close()
+
+    def run(self, requests: Iterable[Request]) -> Iterator[tuple[Request, list[Fetched], NDArray[np.uint8]]]:
+        """Each request, in order, what came of its samples, and flat memory as `Fetcher.batch` fills it.
+
+        RuntimeError, which names the keys in question, if a worker dies.
+        """
+        if self._running:
+            raise RuntimeError(
+                "this reader is already being iterated; one iteration at a time uses its workers"
+            )
+        self._running = True
+        numbered = enumerate(requests)
+        waiting: _Waiting = {}  # number -> (slot, request), in order of request
+        done: dict[int, list[Fetched]] = {}
+        load = [0] * len(self._workers)
+        exhausted = False
+        try:
+            while True:
+                while not exhausted and len(waiting) < self._in_flight and self._free:
+                    item = next(numbered, None)
+                    if item is None:
+                        exhausted = True
+                        break
+                    slot = self._free.popleft()
+                    waiting[item[0]] = slot, item[1]
+                    worker = load.index(min(load))
+                    load[worker] += 1
+                    self._send(worker, (item[0], slot * self.slot_bytes, item[1]), waiting)
+                if not waiting:
+                    return
+                first = next(iter(waiting))
+                while first not in done:
+                    for worker, number, results in self._receive(waiting):
+                        load[worker] -= 1
+                        done[number] = results
+                slot, request = waiting.pop(first)
+                yield request, done.pop(first), self._deliver(slot, request.bytes, len(waiting))
+        finally:
+            # The consumer left early: let the workers finish, so that their slots can be used again.
+            while len(waiting) > len(done) and self._close.alive:
+                for _, number, results in self._receive(waiting):
+                    done[number] = results
+            self._free.extend(slot for slot, _ in waiting.values())
+            self._running = False
+
+    def _deliver(self, slot: int, size: int, waiting: int) -> NDArray[np.uint8]:
+        """A view of a slot that frees it when it dies, or a copy if the consumer holds its half of the
+        slots."""
+        memory = np.frombuffer(self._memory, np.uint8, size, slot * self.slot_bytes)
+        if len(self._free) + waiting < self._in_flight:
+            memory = memory.copy()
+            self._free.append(slot)
+        else:
+            weakref.finalize(memory, self._free.append, slot).atexit = False
+        return memory
+
+    def _send(self, worker: int, message: tuple[int, int, Request], waiting: _Waiting) -> None:
+        try:
+            self._workers[worker][1].send(message)
+        except OSError as error:
+            raise self._death(worker, waiting) from error
+
+    def _receive(self, waiting: _Waiting) -> list[tuple[int, int, list[Fetched]]]:
+        """(worker, number, results) of every worker that has an answer; waits for the first."""
+        connections = [connection for _, connection in self._workers]
+        answers = []
+        for ready in wait(connections):
+            worker = connections.index(ready)  # type: ignore[arg-type]
+            try:
+                number, results = connections[worker].recv()
+            except (EOFError, OSError) as error:
+                raise self._death(worker, waiting) from error
+            if isinstance(results, BaseException):
+                raise results
+            answers.append((worker, number, results))
+        return answers
+
+    def _death(self, worker: int, waiting: _Waiting) -> RuntimeError:
+        """Ends the ring; the error that says so."""
+        status = self._workers[worker][0].wait()
+        self.close()
+        keys = [at.key for _, request in waiting.values() for at in request.samples]
+        shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
+        return RuntimeError(
+            f"a reading worker died (exit status {status}) while these were being read: {shown}"
+        )
+
+
+def serve(connection_handle: int, memory_handle: int) -> None:
+    """The life of a worker: decode what is asked for into the shared memory until the socket closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the training process's to handle
+    cv2.setNumThreads(1)
+    connection: Connection[Any, Any] = Connection(connection_handle)
+    shards, cache, size = connection.recv()
+    memory = np.frombuffer(mmap.mmap(memory_handle, size), np.uint8)
+    fetcher = Fetcher(shards, cache)
+    requests: SimpleQueue[tuple[int, int, Request] | None] = SimpleQueue()
+
+    def listen() -> None:
+        # In a thread, so that asking never waits for decoding and neither side can block the other.
+        try:
+            while True:
+                requests.put(connection.recv())
+        except (EOFError, OSError):
+            requests.put(None)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while (message := requests.get()) is not None:
+        number, start, request = message
+        answer: list[Fetched] | BaseException
+        try:
+            room = memory[start : start + request.bytes]
+            answer = fetcher.batch(request.samples, request.shape, request.masks, room)
+        except Exception as error:  # a defect of ours: raised where the batch was asked for
+            answer = error
+        try:
+            connection.send((number, answer))
+        except OSError:
+            return
+
+
+def _start_worker(memory_handle: int) -> _Worker:
+    ours, theirs = Pipe()
+    # The worker must find the same packages as we do, wherever our path was changed.
+    program = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from shards.ring import serve; " + (
+        f"serve({theirs.fileno()}, {memory_handle})"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, json.dumps(sys.path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(theirs.fileno(), memory_handle),
+    )
+    theirs.close()
+    return process, ours
+
+
+def _stop_workers(workers: list[_Worker]) -> None:
+    for _, connection in workers:
+        connection.close()
+    for process, _ in workers:
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _anonymous_file(size: int) -> int:
+    """A descriptor of shared memory without a name: memfd on Linux, a deleted temporary file elsewhere."""
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("crispedit-ring")
+    else:
+        with tempfile.TemporaryFile() as file:
+            handle = os.dup(file.fileno())
+    os.ftruncate(handle, size)
+    return handle

@@ -1,0 +1,66 @@
+"""What tests share: photo-like images, a folder of them, and a small recipe that builds on them in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crispedit.compositor.landscape import landscape
+from crispedit.images import encode_jpeg
+from pipelines import engine, recipe
+from pipelines.recipe import Engine
+from pipelines.run import Run
+
+WIDTH, HEIGHT = 384, 288
+
+RECIPE = """
+source: {kind: folder, path: photos}
+categories: {add: 1, remove: 1, replace: 1, color: 1, background: 1, style: 1, motion: 1}
+curate:
+  filters:
+    resolution: {bounds: {short_side_px: {min: 256}}}
+    content: {}
+    duplicate: {}
+filters:
+  resolution: {bounds: {short_side_px: {min: 256}}}
+  unchanged: {}
+  alignment: {}
+  preservation: {}
+pack: {pairs_per_shard: 4}
+engine: {kind: inprocess, rows_per_part: 4}
+"""
+"""Small photographs, in-process, several parts and shards; `run` and `source.path` come from the test."""
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four different rendered landscapes."""
+    folder = tmp_path_factory.mktemp("photos")
+    for seed, kind in enumerate(("meadow", "sea", "desert", "mountains")):
+        (folder / f"{kind}.jpg").write_bytes(encode_jpeg(landscape(seed, WIDTH, HEIGHT, kind)))
+    return folder
+
+
+def make_run(root: Path, photos: Path, *overrides: str) -> Run:
+    """A run of the small recipe."""
+    made = recipe.recipe.parse(recipe.Recipe, RECIPE, [f"run={root}", f"source.path={photos}", *overrides])
+    return Run(made.check())
+
+
+@pytest.fixture(scope="session")
+def ray_nodes() -> Iterator[None]:
+    """A Ray cluster of two nodes on loopback, joined by this process for the session."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 200 << 20},
+    )
+    nodes.add_node(num_cpus=2, object_store_memory=200 << 20)
+    with engine.cluster(Engine(address=nodes.address)):
+        assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+        yield
+    nodes.shutdown()

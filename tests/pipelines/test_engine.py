@@ -1,0 +1,161 @@
+"""The engine, in-process and on a Ray cluster of two nodes: every row comes out once, whatever happens to it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray import cloudpickle
+
+from crispedit.recipe import Pool
+from pipelines import engine
+from pipelines.engine import Row, Work, placement
+from pipelines.recipe import Engine
+from shards import journal
+from shards.journal import Table
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
+
+SCHEMA = pa.schema([("key", pa.string()), ("trail", pa.string()), ("pid", pa.int64()), ("error", pa.string())])
+
+
+@dataclass
+class Append:
+    """Adds its name to a row's trail; raises for the row "bad", kills its process at "poison"."""
+
+    name: str
+    pool: Pool = Pool(actors=1, cpus=0.5, batch=3)
+    gpus: float = 0.0
+
+    def load(self) -> None:
+        self.loaded = True
+
+    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
+        for row in rows:
+            if row["key"].startswith("bad"):
+                raise ValueError(f"cannot do {row['key']}")
+            if row["key"].startswith("poison"):
+                os.kill(os.getpid(), 9)
+            if row["key"].startswith("slow"):
+                time.sleep(0.2)
+        assert self.loaded
+        return [{**row, "trail": (row["trail"] or "") + self.name, "pid": os.getpid()} for row in rows]
+
+
+def work(folder: Path, keys: Sequence[str], stages: Sequence[str] = ("a", "b")) -> Work:
+    return Work(
+        "test",
+        folder,
+        Table(SCHEMA),
+        [{"key": key, "trail": None} for key in keys],
+        [Append(name) for name in stages],
+        SCHEMA,
+        lambda row: [row],
+        len(keys),
+    )
+
+
+def rows(folder: Path) -> dict[str, Row]:
+    found = [r for part in journal.parts(folder) for r in pa.parquet.read_table(part).to_pylist()]
+    assert len({r["key"] for r in found}) == len(found)
+    return {r["key"]: r for r in found}
+
+
+def check_bad_rows(folder: Path) -> None:
+    done = rows(folder)
+    assert len(done) == 22
+    for key, row in done.items():
+        if key.startswith("bad"):
+            assert row["error"] == f"ValueError: cannot do {key}"
+            assert row["trail"] is None
+        else:
+            assert row["error"] is None
+            assert row["trail"] == "ab"
+
+
+KEYS = [f"row{n}" for n in range(20)]
+
+
+def test_in_process_a_row_that_raises_costs_itself_alone(tmp_path: Path):
+    engine.run(work(tmp_path, [*KEYS, "bad1", "bad2"]), Engine(kind="inprocess", rows_per_part=5))
+    check_bad_rows(tmp_path)
+    assert len(journal.parts(tmp_path)) > 1
+
+
+def test_on_ray_a_row_that_raises_costs_itself_alone(tmp_path: Path, ray_nodes: None):
+    engine.run(work(tmp_path, [*KEYS, "bad1", "bad2"]), Engine(rows_per_part=5))
+    check_bad_rows(tmp_path)
+
+
+def test_on_ray_a_row_that_kills_its_process_is_quarantined(tmp_path: Path, ray_nodes: None):
+    engine.run(work(tmp_path, [*KEYS[:5], "poison", *KEYS[5:]], ["a"]), Engine(rows_per_part=7))
+    done = rows(tmp_path)
+    assert sorted(done) == sorted([*KEYS, "poison"])
+    assert done["poison"]["error"] == "quarantined: its a process died 2 times on it"
+    assert all(row["trail"] == "a" for key, row in done.items() if key != "poison")
+    assert list((tmp_path / ".attempts").iterdir()) in ([], [*(tmp_path / ".attempts").glob("row-*")])
+
+
+def test_on_ray_both_nodes_work(tmp_path: Path, ray_nodes: None):
+    made = work(tmp_path, [f"slow{n}" for n in range(64)], ["a"])
+    pool = Pool(actors=4, cpus=0.9, batch=2)
+    made = Work(
+        made.step, made.folder, made.table, made.plan, [Append("a", pool)], SCHEMA, made.explode, made.rows
+    )
+    engine.run(made, Engine(rows_per_part=4))
+    assert len({row["pid"] for row in rows(tmp_path).values()}) >= 3  # 4 x 0.9 CPU do not fit one node of 2
+
+
+def test_an_empty_plan_starts_nothing(tmp_path: Path):
+    engine.run(work(tmp_path / "table", []), Engine())
+    assert not (tmp_path / "table").exists()
+
+
+def stage(name: str, **pool: object) -> Append:
+    return Append(name, Pool(**pool))
+
+
+def test_preflight_shows_its_arithmetic():
+    stages = [stage("decode", actors=2, cpus=1.0), stage("clip", gpus=1.0, cpus=0.5)]
+    with pytest.raises(ValueError, match=r"score cannot be scheduled.*2\.7 CPU, 1 GPU and 0 GB.*has 2 CPU, 0 GPU") as e:
+        placement("score", stages, {"CPU": 2.0})
+    assert "2 x decode: 2 CPU, 0 GPU, 0 GB" in str(e.value)
+    assert "1 x clip: 0.5 CPU, 1 GPU, 0 GB" in str(e.value)
+    assert "reading and committing: 0.2 CPU" in str(e.value)
+
+
+def test_open_pools_share_what_is_left():
+    assert placement("s", [stage("a", cpus=0.9)], {"CPU": 2.0}) == [2]
+    assert placement("s", [stage("a", cpus=0.9)], {"CPU": 16.0}) == [17]
+    assert placement("s", [stage("a", cpus=1.0), stage("g", cpus=0.5, gpus=0.5)], {"CPU": 8.0, "GPU": 2.0}) == [4, 4]
+    assert placement("s", [stage("a", cpus=1.0, memory_gb=8)], {"CPU": 16.0, "memory": 20 * 2**30}) == [2]
+
+
+pools = st.builds(
+    Pool,
+    actors=st.none() | st.integers(1, 4),
+    cpus=st.sampled_from([0.1, 0.25, 0.5, 0.9, 1.0, 3.0]),
+    gpus=st.sampled_from([0.0, 0.25, 1.0]),
+    memory_gb=st.none() | st.sampled_from([1.0, 4.0]),
+)
+
+
+@given(st.lists(pools, min_size=1, max_size=4), st.integers(1, 32), st.integers(0, 8))
+def test_a_placement_always_fits(pools: list[Pool], cpus: int, gpus: int):
+    stages = [Append(str(n), pool) for n, pool in enumerate(pools)]
+    try:
+        actors = placement("s", stages, {"CPU": cpus, "GPU": gpus, "memory": 64 * 2**30})
+    except ValueError:
+        return
+    assert all(n >= 1 and pool.actors in (None, n) for n, pool in zip(actors, pools, strict=True))
+    for limit, of in ((cpus - 0.2, "cpus"), (gpus, "gpus"), (64, "memory_gb")):
+        used = sum(n * (getattr(pool, of) or 0) for n, pool in zip(actors, pools, strict=True))
+        assert used <= limit + 1e-3

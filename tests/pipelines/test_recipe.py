@@ -1,0 +1,79 @@
+"""Recipes: a wrong key, part, option or bound fails at load, named, with the choices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import RECIPE
+
+from crispedit.recipe import parse
+from pipelines import recipe
+from pipelines.recipe import Recipe
+
+
+def load(*overrides: str) -> Recipe:
+    return parse(Recipe, RECIPE, ["run=r", *overrides]).check()
+
+
+def test_overrides_are_yaml_and_make_sections():
+    made = load("pack.pairs_per_shard=7", "curate.max_short_side_px=null", "source.path=a=b", "categories.add=2")
+    assert made.pack.pairs_per_shard == 7
+    assert made.curate.max_short_side_px is None
+    assert made.source.path == "a=b"
+    assert made.categories["add"].jobs == 2
+    assert load("filters.unchanged.bounds.changed_fraction.min=0.5").pair_cascade.bounds_of("add")[
+        "unchanged.changed_fraction"
+    ].min == pytest.approx(0.5)
+
+
+def test_a_part_is_taken_out_with_null():
+    assert "alignment" not in load("filters.alignment=null").pair_cascade.filters
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("packk.seed=1", r"packk: there is no such key; choose from annotate, categories, curate"),
+        ("pack.sed=1", r"pack\.sed: there is no such key; choose from pairs_per_shard, seed"),
+        ("source.pathh=1", r"source\.folder\.pathh: there is no such key; choose from .*path"),
+        ("source.kind=ftp", r"source: .*'folder'.*'parquet'"),
+        ("pack.seed=abc", r"pack\.seed: .*integer.*got 'abc'"),
+        ("filters.unchanged.bounds.changed_fraction.mn=1", r"choose from max, min"),
+        ("filters.unchanged.bounds.changed=1", r"got 1"),
+        ("filters.unchanged.bounds.zzz.min=1", r"unchanged measures no such score; choose from .*changed_fraction"),
+        ("filters.unchange={}", r"there is no filter 'unchange'; choose from .*unchanged"),
+        ("filters.unchanged.colour=1", r"filter 'unchanged': colour: .*\(its options: "),
+        ("curate.filters.unchanged={}", r"'unchanged' does not measure a source"),
+        ("edit.editors.photoshop={}", r"there is no editor 'photoshop'; choose from .*compositor"),
+        ("annotate.annotator=me", r"there is no annotator 'me'; choose from .*compositor"),
+        ("categories.dance=1", r"categories\.dance: there is no such category; choose from add, background"),
+        ("engine.kind=slurm", r"engine\.kind: .*'ray' or 'inprocess'"),
+        ("pack", r"written key=value"),
+        ("pack.seed.x=1", r"'seed' is"),
+        ("pack.seed=[", r"not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_choices(override: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        load("pack.seed=0", override)
+
+
+def test_a_recipe_file_that_is_missing_or_no_mapping_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml: No such file"):
+        recipe.load(str(tmp_path / "nowhere.yaml"))
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ValueError, match=r"list\.yaml must be a mapping"):
+        recipe.load(str(tmp_path / "list.yaml"))
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match=r"broken\.yaml is not YAML"):
+        recipe.load(str(tmp_path / "broken.yaml"))
+
+
+def test_the_shipped_recipe_loads_by_path_and_by_name():
+    assert recipe.load("configs/embedded.yaml", ["source.path=x"]) == recipe.load("embedded", ["source.path=x"])
+
+
+def test_a_resolved_recipe_is_a_recipe():
+    made = load("categories.add={jobs: 2, quota: 5}")
+    assert Recipe(**recipe.resolved(made)) == made

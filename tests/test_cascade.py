@@ -1,0 +1,151 @@
+"""The cascade: decides the same of a row and of a table, measures only what is needed, and isolates failures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crispedit.bounds import Bound
+from crispedit.cascade import ERROR, KEPT, NOT_REACHED, REJECTED, Cascade, each
+from crispedit.parts import Filter
+from crispedit.record import Sample, Score
+
+
+class Cheap(Filter):
+    scores: ClassVar = {"a": float, "b": float}
+    bounds: ClassVar = {"a": Bound(min=0.2)}
+    cost: ClassVar = 1.0
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        return [{"a": float(s.source_jpeg.decode()), "b": None} for s in samples]
+
+
+class Dear(Filter):
+    scores: ClassVar = {"c": int}
+    bounds: ClassVar = {"c": Bound(max=5)}
+    cost: ClassVar = 9.0
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        return [{"c": len(s.key)} for s in samples]
+
+
+class Broken(Filter):
+    scores: ClassVar = {"d": float}
+    cost: ClassVar = 5.0
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        return [{"d": float("nan") if s.key == "nan" else 1.0} for s in samples]
+
+
+CASCADE = Cascade.of({"dear": Dear(), "cheap": Cheap()}, {}, {"style": {"cheap.a": Bound(max=0.1)}, "add": {}})
+
+
+def sample(key: str, a: float) -> Sample:
+    return Sample(key=key, source_jpeg=str(a).encode(), edited_jpeg=b"")
+
+
+def test_runs_cheapest_first_and_stops_at_a_failed_bound():
+    rows = [{"category": "add"}, {"category": "add"}]
+    CASCADE.measure([sample("k", 0.1), sample("k", 0.3)], rows)
+    assert list(CASCADE.filters) == ["cheap", "dear"]
+    assert "dear.measured" not in rows[0]
+    assert CASCADE.verdict(rows[0]) == (REJECTED, "cheap.a:low")
+    assert rows[1]["dear.c"] == 1
+    assert CASCADE.verdict(rows[1]) == (KEPT, None)
+
+
+def test_measures_everything_when_asked():
+    rows = [{"category": "add"}]
+    CASCADE.measure([sample("k", 0.1)], rows, everything=True)
+    assert rows[0]["dear.measured"]
+    assert CASCADE.verdict(rows[0]) == (REJECTED, "cheap.a:low")
+
+
+def test_a_category_has_bounds_of_its_own():
+    rows = [{"category": "style"}, {"category": "style"}]
+    CASCADE.measure([sample("k", 0.05), sample("k", 0.3)], rows)
+    assert CASCADE.verdict(rows[0]) == (KEPT, None)
+    assert CASCADE.verdict(rows[1]) == (REJECTED, "cheap.a:high")
+
+
+def test_an_unknown_score_passes_and_a_nan_is_an_error():
+    cascade = Cascade.of({"broken": Broken()}, {"broken": {"d": Bound(min=0)}}, {})
+    rows = [{}, {}]
+    cascade.measure([sample("nan", 0), sample("fine", 0)], rows)
+    assert cascade.verdict(rows[0]) == (ERROR, "broken")
+    assert cascade.verdict(rows[1]) == (KEPT, None)
+    with pytest.raises(ValueError, match="NaN"):
+        Bound(min=0).verdict(float("nan"))
+    assert Bound(min=0).verdict(None) is None
+
+
+def test_a_bound_on_a_score_that_is_not_measured_is_refused():
+    with pytest.raises(ValueError, match=r"filters\.cheap\.bounds\.zzz.*choose from a, b"):
+        Cascade.of({"cheap": Cheap()}, {"cheap": {"zzz": Bound()}}, {})
+    with pytest.raises(ValueError, match=r"categories\.add\.bounds\.cheap\.zzz.*choose from a, b"):
+        Cascade.of({"cheap": Cheap()}, {}, {"add": {"cheap.zzz": Bound()}})
+
+
+def test_a_bound_that_nothing_passes_is_refused():
+    with pytest.raises(ValueError, match="nothing could pass"):
+        Bound(min=2, max=1)
+
+
+numbers = st.none() | st.floats(-1, 1, allow_nan=False) | st.integers(-3, 3).map(float)
+limits = st.none() | st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0])
+bounds = st.tuples(limits, limits).map(
+    lambda two: Bound(min=two[0], max=two[1]) if None in two else Bound(min=min(two), max=max(two))
+)
+rows_of_scores = st.fixed_dictionaries(
+    {
+        "category": st.sampled_from(["add", "style"]),
+        "cheap.a": numbers,
+        "cheap.b": numbers,
+        "cheap.measured": st.sampled_from([True, None]),
+        "cheap.error": st.sampled_from([None, None, "it broke"]),
+        "dear.c": st.none() | st.integers(0, 9),
+        "dear.measured": st.sampled_from([True, None]),
+        "dear.error": st.sampled_from([None, None, "it broke"]),
+    }
+)
+
+
+@given(st.lists(rows_of_scores, min_size=1, max_size=20), bounds, bounds, bounds, bounds)
+def test_the_verdict_of_a_row_is_the_verdict_of_the_table(rows, a, b, c, own):
+    cascade = Cascade.of(
+        {"cheap": Cheap(), "dear": Dear()},
+        {"cheap": {"a": a, "b": b}, "dear": {"c": c}},
+        {"add": {}, "style": {"cheap.b": own}},
+    )
+    schema = pa.schema([pa.field("n", pa.int64()), pa.field("category", pa.string()), *cascade.columns])
+    db = duckdb.connect()
+    db.register("rows", pa.Table.from_pylist([{"n": n, **row} for n, row in enumerate(rows)], schema=schema))
+    db.register("bounds", cascade.bounds_table(["add", "style"]))
+    found = db.execute(
+        f"SELECT {cascade.verdict_sql('r', 'b')} FROM rows r JOIN bounds b USING (category) ORDER BY n"
+    ).fetchall()
+    expected = [" ".join(filter(None, cascade.verdict(row))) for row in rows]
+    assert [row[0] for row in found] == expected
+
+
+@given(st.lists(st.integers(0, 9), max_size=30))
+def test_each_answers_once_per_item_whatever_raises(items):
+    def call(batch: Sequence[int]) -> list[int]:
+        if any(item == 7 for item in batch):
+            raise RuntimeError("seven")
+        return [item * 2 for item in batch]
+
+    answers = each(call, items)
+    assert len(answers) == len(items)
+    for item, answer in zip(items, answers, strict=True):
+        assert isinstance(answer, RuntimeError) if item == 7 else answer == item * 2
+
+
+def test_not_reached_names_the_filter_that_is_missing():
+    assert CASCADE.verdict({"category": "add", "cheap.measured": True, "cheap.a": 0.5}) == (NOT_REACHED, "dear")

@@ -14,7 +14,7 @@ ConnectorType = Literal["none", "linear", "mlp", "fmlp", "qformer"]
 
 
 class Projector(nn.Module):
-    """[B, L, text_dim] -> [B, L, dim]: one layer (`linear`), two (`mlp`) or three with a 4x wider one (`fmlp`); GELU."""
+    """[B, L, text_dim] -> [B, L, dim]: one layer (`linear`), two (`mlp`), or three with a 4x wider first (`fmlp`)."""
 
     def __init__(self, kind: Literal["linear", "mlp", "fmlp"], text_dim: int, dim: int) -> None:
         super().__init__()

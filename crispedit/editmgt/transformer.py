@@ -101,7 +101,8 @@ class Conditions:
     """All that does not change from step to step, computed once by `Transformer.condition`."""
 
     text: Tensor
-    """[B, L, text_dim] for a time-aware connector, which has to run every step; else the finished context, [B, L, D]."""
+    """[B, L, text_dim] for a time-aware connector, which has to run every step; else the finished context, [B, L, D].
+    """
     pooled: Tensor
     """[B, D] projection of the pooled text and the micro-conditions."""
     rope: Tensor
@@ -408,7 +409,7 @@ def _for_all(x: Tensor, entries: int) -> Tensor:
 
 
 class Transformer(nn.Module):
-    """EditMGT (connector) or Meissonic (no connector). `forward` for training; `condition`, `encode`, `head` to sample."""
+    """EditMGT (connector) or Meissonic (none). `forward` trains; `condition`, `encode` and `mlm_layer` sample."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -475,9 +476,10 @@ class Transformer(nn.Module):
     ) -> Conditions:
         """Everything that is the same at every step.
 
-        text: [B, L, text_dim] features. pooled: [B, pooled]. micro: [B, 5], width and height before
-        the crop, top and left of the crop, in pixels, and 6 (an aesthetic score, constant as released). grid: rows and columns of tokens of the image to make.
-        reference: [B, height, width] tokens of the source image, of any size (or half as many, as in `encode`). strength > 0: how much it is heeded.
+        text: [B, L, text_dim] features. pooled: [B, pooled]. micro: [B, 5], width and height before the crop, top and
+        left of the crop, in pixels, and 6 (an aesthetic score, constant as released). grid: rows and columns of tokens
+        of the image to make. reference: [B, height, width] tokens of the source image, of any size (or half as many, as
+        in `encode`). strength > 0: how much it is heeded.
         """
         if strength <= 0:
             raise ValueError(f"strength is {strength}; it multiplies attention weights and must be above 0")
@@ -515,8 +517,8 @@ class Transformer(nn.Module):
         )
 
     def _modulations(self) -> list[Any]:
-        doubles: list[Any] = [block.norm1 for block in self.transformer_blocks]  # type: ignore[union-attr]
-        return doubles + [block.norm for block in self.single_transformer_blocks]  # type: ignore[union-attr]
+        doubles: list[Any] = [block.norm1 for block in self.transformer_blocks]
+        return doubles + [block.norm for block in self.single_transformer_blocks]
 
     def _time(self, timestep: Tensor, pooled: Tensor) -> Tensor:
         wave = sinusoid(1000.0 * timestep.float()).type_as(pooled)

@@ -1,27 +1,33 @@
-"""The compositor's annotator: looks at a photograph's light and room, and plans edits that its editor can carry out."""
+"""The compositor's annotator: looks at a photograph's light and room, and plans edits that its editor carries out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from crispedit.compositor import colours, objects, scene
-from crispedit.compositor.cutout import Cutout, cut_out
-from crispedit.compositor.landscape import KINDS as LANDSCAPES
-from crispedit.compositor.language import Words, a, pick, said, where
+from crispedit.compositor import colours, cutout, language, objects, recolour, scene
+from crispedit.compositor.language import SETTINGS, Words, a, instruct, pick, showing, showing_both, where
 from crispedit.compositor.scene import Place, Scene
 from crispedit.compositor.styles import STYLES
 from crispedit.parts import Annotator
-from crispedit.record import Image, Job, Refusal, Sample, seed_of
+from crispedit.record import Job, Refusal, Sample, seed_of
 
-_PITCH = 16.0
+Planned = tuple[dict[str, Any], Words]
+_SOLID = ("meadow", "desert", "beach", "mountains", "snow", "forest", "garden", "table", "bricks", "night")
+_OPEN = ("meadow", "desert", "beach", "mountains", "snow", "forest", "lake", "sunset", "city", "night")
+_DARK = frozenset({"sunset", "night", "city"})
 
 
 class Compositor(Annotator):
-    """Plans edits in all seven categories; `plan["compositor"]` is the plan's format."""
+    """Plans edits in all seven categories; `plan["compositor"]` is the plan's format, 1.
+
+    Refuses with "no_room" where nothing fits, "no_subject" where there is nothing to edit, and "no_words" where all
+    that could be asked of the photograph has been.
+    """
 
     def annotate(
         self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]
@@ -30,235 +36,352 @@ class Compositor(Annotator):
 
 
 class _Photograph:
-    """One photograph and the jobs planned for it so far."""
+    """One photograph, what has been seen in it, and what has been said and put into it so far."""
 
     def __init__(self, sample: Sample) -> None:
         self.key = sample.key
-        self.image: Image = sample.source
-        self.scene: Scene | None = None
-        self.cutout: Cutout | bool | None = False
+        self.image = sample.source
         self.said: set[str] = set()
+        self.used: list[str] = []
+
+    @cached_property
+    def scene(self) -> Scene:
+        return scene.study(self.image)
+
+    @cached_property
+    def small(self) -> scene.Image:
+        return scene.reduced(self.image)
+
+    @cached_property
+    def subject(self) -> str | None:
+        """What the photograph's own subject is called, if it has one that can be cut out."""
+        found = cutout.find(self.image)
+        return None if found is None else f"{colours.name_of(found.pixels)} subject"
+
+    @cached_property
+    def tone(self) -> recolour.Tone | None:
+        return recolour.tone_of(self.small)
+
+    @cached_property
+    def photo(self) -> str:
+        """The photograph in words that hold for its pixels."""
+        light = float(self.small.mean())
+        mood = "a dark" if light < 70 else "a bright" if light > 150 else "a"
+        half = self.small.shape[0] // 2
+        upper, lower = colours.name_of(self.small[:half]), colours.name_of(self.small[half:])
+        kind = "photo" if self.scene.ground else "close-up photo"
+        shades = f"{upper} and {lower}" if upper != lower else upper
+        return f"{mood} {kind} in shades of {shades}"
 
     def jobs(self, wanted: Sequence[str]) -> list[Job | Refusal]:
-        out: list[Job | Refusal] = []
         counts: dict[str, int] = {}
+        out: list[Job | Refusal] = []
         for category in wanted:
             counts[category] = counts.get(category, 0) + 1
             out.append(self._job(category, counts[category]))
         return out
 
     def _job(self, category: str, nth: int) -> Job | Refusal:
-        plans = {
-            "add": self._add, "remove": self._remove, "replace": self._replace, "color": self._color,
-            "background": self._background, "style": self._style, "motion": self._motion,
-        }  # fmt: skip
-        if category not in plans:
-            raise ValueError(f"the compositor cannot do {category!r}; choose from {', '.join(plans)}")
+        planners = {
+            "add": self._add,
+            "remove": self._remove,
+            "replace": self._replace,
+            "color": self._color,
+            "background": self._background,
+            "style": self._style,
+            "motion": self._motion,
+        }
+        if category not in planners:
+            raise ValueError(f"the compositor cannot do {category!r}; choose from {', '.join(planners)}")
         if min(self.image.shape[:2]) < scene.SMALLEST_PX:
             return Refusal("no_room")
-        if self.scene is None:
-            self.scene = scene.study(self.image)
-        for attempt in range(20):
+        planned = None
+        for attempt in range(24):
             rng = np.random.Generator(np.random.PCG64(seed_of(self.key, f"{category} {nth} {attempt}")))
-            planned = plans[category](rng, self.scene)
-            if planned is None:
-                return Refusal("no_room")
+            planned = planners[category](rng)
+            if planned is None or planned[1].instruction.lower() in self.said:
+                continue
             plan, words = planned
-            if words.instruction not in self.said:
-                self.said.add(words.instruction)
-                return Job(
-                    self.key, category, words.instruction, words.source_caption, words.target_caption,
-                    {"compositor": 1, "category": category, **plan},
-                )  # fmt: skip
-        return Refusal("no_words")
+            self.said.add(words.instruction.lower())
+            self.used += [plan[name]["kind"] for name in ("thing", "other") if name in plan]
+            return Job(
+                source_key=self.key,
+                category=category,
+                instruction=words.instruction,
+                source_caption=words.source_caption,
+                target_caption=words.target_caption,
+                plan={"compositor": 1, "category": category, **plan},
+            )
+        return Refusal("no_room" if planned is None else "no_words")
 
-    def _thing(self, rng: np.random.Generator, but: str = "") -> dict[str, Any]:
-        kind = pick(rng, [k for k in objects.KINDS if k != but])
-        named = objects.KINDS[kind].colours
+    # --- things and places
+
+    def _thing(self, rng: np.random.Generator, kinds: Sequence[str]) -> tuple[dict[str, Any], Place] | None:
+        """An object of one of the kinds that stands out where there is room for it, and that place."""
+        fewest = min(self.used.count(kind) for kind in kinds)
+        kind = pick(rng, [kind for kind in kinds if self.used.count(kind) == fewest])
+        about = objects.KINDS[kind]
+        shape = objects.shape(kind)
+        place = scene.find_place(
+            self.scene, rng, objects.floats(kind), 2 * shape.radius / shape.top, about.sizes
+        )
+        if place is None:
+            return None
+        around = scene.around(self.small, self.scene, place)
+        standing_out = [c for c in about.colours or (about.tint,) if colours.apart(c, around) > 42]
+        if not standing_out:
+            return None
         return {
             "kind": kind,
-            "colour": pick(rng, named) if named else "",
-            "yaw": round(float(rng.uniform(-40, 40)), 1),
-        }
+            "colour": pick(rng, standing_out) if about.colours else "",
+            "yaw": _yaw(rng, kind),
+        }, place
 
-    def _placed(self, rng: np.random.Generator, thing: dict[str, Any], in_scene: Scene) -> Place | None:
-        kind = objects.KINDS[thing["kind"]]
-        shape = objects.shape(thing["kind"])
-        return scene.find_place(in_scene, rng, kind.stance == "air", 2 * shape.radius / shape.top, kind.sizes)
+    def _kinds(self, rng: np.random.Generator) -> list[str]:
+        """What suits the photograph: mostly what stands where there is ground, and what hangs in the air elsewhere."""
+        air = rng.random() < (0.2 if self.scene.ground else 0.5)
+        return [kind for kind in objects.KINDS if objects.floats(kind) == air]
 
-    def _add(self, rng: np.random.Generator, s: Scene) -> tuple[dict[str, Any], Words] | None:
-        thing = self._thing(rng)
-        place = self._placed(rng, thing, s)
-        if place is None:
+    def _where(self, rng: np.random.Generator, place: Place) -> str:
+        return where(rng, place.x, _middle(place, self.scene))
+
+    # --- the categories
+
+    def _add(self, rng: np.random.Generator) -> Planned | None:
+        found = self._thing(rng, self._kinds(rng))
+        if found is None:
             return None
-        name, at = _name(thing), _where(place, s)
-        order = pick(
+        thing, place = found
+        name, at = _name(thing), self._where(rng, place)
+        order = instruct(rng, "add", new=a(name), where=at)
+        full, bare = showing(rng, self.photo, a(name), at)
+        return {"thing": thing, "place": asdict(place)}, Words(order, bare, full)
+
+    def _remove(self, rng: np.random.Generator) -> Planned | None:
+        found = self._thing(rng, self._kinds(rng))
+        if found is None:
+            return None
+        thing, place = found
+        name, at = _name(thing), self._where(rng, place)
+        order = instruct(rng, "remove", the=f"the {name}", bare=name, where=at)
+        full, bare = showing(rng, self.photo, a(name), at)
+        return {"thing": thing, "place": asdict(place)}, Words(order, full, bare)
+
+    def _replace(self, rng: np.random.Generator) -> Planned | None:
+        found = self._thing(rng, self._kinds(rng))
+        if found is None:
+            return None
+        thing, place = found
+        floats = objects.floats(thing["kind"])
+        kinds = [k for k in objects.KINDS if objects.floats(k) == floats and k != thing["kind"]]
+        fewest = min(self.used.count(kind) for kind in kinds)
+        kind = pick(rng, [kind for kind in kinds if self.used.count(kind) == fewest])
+        about, shape = objects.KINDS[kind], objects.shape(kind)
+        scale = sum(about.sizes) / sum(objects.KINDS[thing["kind"]].sizes)
+        there = replace(place, size=round(place.size * scale, 4))
+        half = there.size * self.scene.short / self.scene.width * shape.radius / shape.top
+        around = scene.around(self.small, self.scene, there)
+        out = [c for c in about.colours or (about.tint,) if colours.apart(c, around) > 42]
+        if not out or not half + 0.01 < there.x < 0.99 - half or there.size > 0.5:
+            return None
+        if floats:
+            # What hangs keeps its middle, what stands keeps its foot.
+            low = place.y + (there.size - place.size) * self.scene.short / self.scene.height / 2
+            there = replace(there, y=round(low, 4))
+        if there.y - there.size * self.scene.short / self.scene.height < 0.01 or floats and there.y > 0.97:
+            return None
+        other = {"kind": kind, "colour": pick(rng, out) if about.colours else "", "yaw": _yaw(rng, kind)}
+        before, after, at = _name(thing), _name(other), self._where(rng, place)
+        order = instruct(rng, "replace", the=f"the {before}", bare=before, new=a(after), where=at)
+        captions = showing_both(rng, self.photo, (a(before), at), (a(after), at))
+        plan = {"thing": thing, "place": asdict(place), "other": other, "to": asdict(there)}
+        return plan, Words(order, *captions)
+
+    def _color(self, rng: np.random.Generator) -> Planned | None:
+        if self.tone is not None and rng.random() < 0.4:
+            return self._turned_tone(rng, self.tone)
+        kinds = [
+            k
+            for k in self._kinds(rng)
+            if len(objects.KINDS[k].colours) > 1 and "{" not in objects.KINDS[k].noun
+        ]
+        found = self._thing(rng, kinds)
+        if found is None:
+            return None
+        thing, place = found
+        own = np.array(colours.NAMED[thing["colour"]]) * 255
+        around = scene.around(self.small, self.scene, place)
+        others = [
+            c
+            for c in objects.KINDS[thing["kind"]].colours
+            if colours.apart(c, own) > 45 and colours.apart(c, around) > 30
+        ]
+        if not others:
+            return None
+        other = {**thing, "colour": pick(rng, others)}
+        at, noun = self._where(rng, place), objects.KINDS[thing["kind"]].noun
+        named = pick(rng, [noun, f"{thing['colour']} {noun}"])
+        order = instruct(
+            rng,
+            "color",
+            the=f"the {named}",
+            where=at,
+            colour=other["colour"],
+            old=thing["colour"],
+            bare=named,
+        )
+        if thing["colour"] not in order and noun == named and rng.random() < 0.5:
+            order = order.replace(f"the {noun}", f"the {thing['colour']} {noun}", 1)
+        captions = showing_both(rng, self.photo, (a(_name(thing)), at), (a(_name(other)), at))
+        return {"thing": thing, "place": asdict(place), "other": other}, Words(order, *captions)
+
+    def _turned_tone(self, rng: np.random.Generator, tone: recolour.Tone) -> Planned | None:
+        name = pick(rng, recolour.TARGETS)
+        by = recolour.turn_to(tone, name)
+        if abs(by) < 55 or recolour.turned_name(self.small, tone, by) != name:
+            return None
+        order = instruct(rng, "tone", old=tone.name, colour=name)
+        before, after = pick(
             rng,
             [
-                "add {o} {w}",
-                "put {o} {w}",
-                "place {o} {w}",
-                "insert {o} {w}",
-                "include {o} {w} of the picture",
+                ("with {} parts", "with {} parts"),
+                ("in which some areas are {}", "in which those areas are {}"),
+                ("with a lot of {} in it", "with a lot of {} in it"),
             ],
         )
-        return (
-            {"thing": thing, "place": asdict(place), "pitch": _PITCH},
-            Words(
-                said(rng, order.format(o=a(name), w=at)),
-                "A photograph.",
-                f"A photograph with {a(name)} {at}.",
-            ),
-        )
+        # The photo's own shades are not named here: they are what changes.
+        kind = "A photo" if self.scene.ground else "A close-up photo"
+        captions = f"{kind} {before.format(tone.name)}.", f"{kind} {after.format(name)}."
+        return {"tone": round(tone.angle, 1), "by": by}, Words(order, *captions)
 
-    def _remove(self, rng: np.random.Generator, s: Scene) -> tuple[dict[str, Any], Words] | None:
-        thing = self._thing(rng)
-        place = self._placed(rng, thing, s)
-        if place is None:
-            return None
-        name, at = _name(thing), _where(place, s)
-        order = pick(
-            rng,
-            [
-                "remove the {o} {w}",
-                "take away the {o} {w}",
-                "erase the {o} {w}",
-                "delete the {o} {w}",
-                "get rid of the {o} {w}",
-            ],
-        )
-        return (
-            {"thing": thing, "place": asdict(place), "pitch": _PITCH},
-            Words(
-                said(rng, order.format(o=name, w=at)), f"A photograph with {a(name)} {at}.", "A photograph."
-            ),
-        )
-
-    def _replace(self, rng: np.random.Generator, s: Scene) -> tuple[dict[str, Any], Words] | None:
-        before, after = self._thing(rng), self._thing(rng)
-        while (
-            objects.floats(after["kind"]) != objects.floats(before["kind"]) or after["kind"] == before["kind"]
-        ):
-            after = self._thing(rng, before["kind"])
-        place = self._placed(rng, before, s)
-        if place is None:
-            return None
-        at = _where(place, s)
-        order = pick(
-            rng,
-            [
-                "replace the {o} {w} with {n}",
-                "swap the {o} {w} for {n}",
-                "turn the {o} {w} into {n}",
-                "change the {o} {w} to {n}",
-            ],
-        )
-        return (
-            {"thing": before, "other": after, "place": asdict(place), "pitch": _PITCH},
-            Words(
-                said(rng, order.format(o=_name(before), n=a(_name(after)), w=at)),
-                f"A photograph with {a(_name(before))} {at}.",
-                f"A photograph with {a(_name(after))} {at}.",
-            ),
-        )
-
-    def _color(self, rng: np.random.Generator, s: Scene) -> tuple[dict[str, Any], Words] | None:
-        thing = self._thing(rng)
-        while len(objects.KINDS[thing["kind"]].colours) < 2:
-            thing = self._thing(rng)
-        place = self._placed(rng, thing, s)
-        if place is None:
-            return None
-        kind = objects.KINDS[thing["kind"]]
-        other = {**thing, "colour": pick(rng, [c for c in kind.colours if c != thing["colour"]])}
-        at = _where(place, s)
-        order = pick(
-            rng,
-            [
-                "make the {o} {w} {c}",
-                "change the colour of the {o} {w} to {c}",
-                "recolor the {o} {w} {c}",
-                "paint the {o} {w} {c}",
-            ],
-        )
-        return (
-            {"thing": thing, "other": other, "place": asdict(place), "pitch": _PITCH},
-            Words(
-                said(rng, order.format(o=_name(thing), c=other["colour"], w=at)),
-                f"A photograph with {a(_name(thing))} {at}.",
-                f"A photograph with {a(_name(other))} {at}.",
-            ),
-        )
-
-    def _background(self, rng: np.random.Generator, s: Scene) -> tuple[dict[str, Any], Words] | None:
-        if self.cutout is False:
-            self.cutout = cut_out(self.image)
-        kind = pick(rng, LANDSCAPES)
-        plan: dict[str, Any] = {"landscape": kind, "seed": int(rng.integers(2**31))}
-        if isinstance(self.cutout, Cutout) and rng.random() < 0.5:
-            name = f"{colours.name_of(self.cutout.pixels)} subject"
+    def _background(self, rng: np.random.Generator) -> Planned | None:
+        plan: dict[str, Any] = {"seed": int(rng.integers(2**31))}
+        if rng.random() < 0.6 and self.subject is not None:
+            name, kinds = self.subject, tuple(SETTINGS)
+            plan["horizon"] = round(float(rng.uniform(0.45, 0.6)), 3)
         else:
-            thing = self._thing(rng)
-            place = self._placed(rng, thing, s)
-            if place is None:
+            found = self._thing(rng, self._kinds(rng))
+            if found is None:
                 return None
-            plan |= {"thing": thing, "place": asdict(place), "pitch": _PITCH}
+            thing, place = found
+            plan |= {"thing": thing, "place": asdict(place)}
             name = _name(thing)
-        order = pick(
-            rng,
-            [
-                "replace the background behind the {o} with a {k} scene",
-                "change the background of the {o} to a {k} scene",
-                "put the {o} in front of a {k} scene",
-            ],
+            kinds = _OPEN if objects.floats(thing["kind"]) else _SOLID
+            if objects.floats(thing["kind"]):
+                plan["horizon"] = round(float(rng.uniform(0.55, 0.72)), 3)
+            else:
+                foot = place.y - 0.25 * place.size * self.scene.short / self.scene.height
+                plan["horizon"] = round(float(np.clip(foot - rng.uniform(0.05, 0.2), 0.25, 0.6)), 3)
+        # An object lit by day looks pasted into the night, so dark settings are for dark photographs, mostly.
+        dark = float(self.small.mean()) < 80
+        kind = pick(rng, [k for k in kinds if k not in _DARK or dark or rng.random() < 0.2])
+        plan["landscape"] = kind
+        setting = pick(rng, SETTINGS[kind])
+        order = instruct(rng, "background", the=f"the {name}", bare=name, new=setting)
+        before = pick(rng, ["{Photo} with {what}.", "{What} in {photo}."]).format(
+            photo=self.photo,
+            Photo=language.sentence(self.photo),
+            what=a(name),
+            What=language.sentence(a(name)),
         )
-        return plan, Words(
-            said(rng, order.format(o=name, k=kind)),
-            f"A photograph of {a(name)}.",
-            f"{a(name).capitalize()} in front of a {kind} scene.",
-        )
+        after = pick(rng, ["{} in front of {}.", "{} with {} in the background.", "{}; behind it, {}."])
+        return plan, Words(order, before, after.format(language.sentence(a(name)), setting))
 
-    def _style(self, rng: np.random.Generator, s: Scene) -> tuple[dict[str, Any], Words] | None:
-        style = pick(rng, list(STYLES))
-        order = pick(
-            rng,
-            [
-                "turn this photo into {s}",
-                "make it look like {s}",
-                "render the image as {s}",
-                "restyle the whole picture as {s}",
-                "convert it to {s}",
-            ],
+    def _style(self, rng: np.random.Generator) -> Planned | None:
+        style = pick(
+            rng, [s for s in STYLES if self.used.count(s) == min(self.used.count(t) for t in STYLES)]
+        )
+        self.used.append(style)
+        said = pick(rng, STYLES[style].names)
+        order = instruct(rng, "style", new=said)
+        after = pick(
+            rng, ["{New} of the same scene.", "The same scene as {new}.", "The picture redone as {new}."]
         )
         return (
             {"style": style, "seed": int(rng.integers(2**31))},
-            Words(said(rng, order.format(s=a(style))), "A photograph.", f"The same scene as {a(style)}."),
-        )
-
-    def _motion(self, rng: np.random.Generator, s: Scene) -> tuple[dict[str, Any], Words] | None:
-        thing = self._thing(rng)
-        place = self._placed(rng, thing, s)
-        if place is None:
-            return None
-        far = float(rng.uniform(0.22, 0.4))
-        direction = "right" if place.x < 0.5 else "left"
-        to = Place(round(place.x + (far if direction == "right" else -far), 4), place.y, place.size)
-        order = pick(
-            rng, ["move the {o} to the {d}", "shift the {o} to the {d}", "slide the {o} over to the {d}"]
-        )
-        return (
-            {"thing": thing, "place": asdict(place), "to": asdict(to), "pitch": _PITCH},
             Words(
-                said(rng, order.format(o=_name(thing), d=direction)),
-                f"A photograph with {a(_name(thing))} {_where(place, s)}.",
-                f"A photograph with {a(_name(thing))} {_where(to, s)}.",
+                order,
+                language.sentence(self.photo) + ".",
+                after.format(new=said, New=language.sentence(said)),
             ),
         )
 
+    def _motion(self, rng: np.random.Generator) -> Planned | None:
+        found = self._thing(rng, self._kinds(rng))
+        if found is None:
+            return None
+        thing, place = found
+        about, shape = objects.KINDS[thing["kind"]], objects.shape(thing["kind"])
+        name, s = _name(thing), self.scene
+        tall = place.size * s.short / s.height
+        half = place.size * s.short / s.width * shape.radius / shape.top
+        acts = ["left", "right", "bigger", "smaller"]
+        acts += ["up", "down"] if objects.floats(thing["kind"]) else ["closer", "farther"] if s.ground else []
+        acts += ["face"] * 3 if about.front else ["turn"] * 2 if about.turns else []
+        act = pick(rng, acts)
+        to, other, at, slots = place, thing, self._where(rng, place), {}
+        if act in ("left", "right", "up", "down"):
+            far = float(rng.uniform(0.2, 0.45))
+            shift = {"left": (-far, 0), "right": (far, 0), "up": (0, -far * 0.8), "down": (0, far * 0.8)}[act]
+            to = replace(place, x=round(place.x + shift[0], 4), y=round(place.y + shift[1], 4))
+            slots = {
+                "to": pick(rng, [act] if act in ("up", "down") else [f"to the {act}", f"towards the {act}"])
+            }
+            if act in ("left", "right"):
+                slots = {"to": pick(rng, [f"to the {act}", f"towards the {act}", f"over to the {act}"])}
+        elif act in ("bigger", "smaller"):
+            scale = float(rng.uniform(1.4, 1.75) if act == "bigger" else rng.uniform(0.5, 0.68))
+            to = replace(place, size=round(place.size * scale, 4))
+            if objects.floats(thing["kind"]):
+                to = replace(to, y=round(place.y + tall * (scale - 1) / 2, 4))
+        elif act in ("closer", "farther"):
+            # On flat ground the size goes with the distance below the horizon.
+            below = place.y - s.horizon
+            scale = float(rng.uniform(1.25, 1.6) if act == "closer" else rng.uniform(0.5, 0.75))
+            to = Place(place.x, round(s.horizon + below * scale, 4), round(place.size * scale, 4))
+        elif act == "face":
+            facing = "right" if np.cos(np.radians(thing["yaw"])) > 0 else "left"
+            slots = {"front": about.front, "to": "left" if facing == "right" else "right"}
+            other = {**thing, "yaw": round(180.0 - thing["yaw"], 1)}
+        else:
+            # Away from the front: the other way, what is symmetrical would look the same again.
+            other = {
+                **thing,
+                "yaw": round(thing["yaw"] + float(np.sign(thing["yaw"]) * rng.uniform(36, 50)), 1),
+            }
+        high, wide = to.size * s.short / s.height, half * to.size / place.size
+        grounded = objects.floats(thing["kind"]) or s.ground
+        if not wide + 0.01 < to.x < 0.99 - wide or to.y - high < 0.01 or to.y > (0.98 if grounded else 1.04):
+            return None
+        if act in ("farther", "closer") and to.y < s.horizon + 0.06:
+            return None
+        moves = {"left": "move", "right": "move", "up": "move", "down": "move"}
+        order = instruct(rng, moves.get(act, act), the=f"the {name}", bare=name, where=at, **slots)
+        now = {"bigger": f"large {name}", "smaller": f"small {name}"}.get(act, name)
+        if act == "face":
+            captions = showing_both(
+                rng,
+                self.photo,
+                (f"{a(name)} with its {about.front} pointing {facing}", at),
+                (f"{a(name)} with its {about.front} pointing {slots['to']}", at),
+            )
+        else:
+            captions = showing_both(rng, self.photo, (a(name), at), (a(now), self._where(rng, to)))
+        plan = {"thing": thing, "place": asdict(place), "other": other, "to": asdict(to), "act": act}
+        return plan, Words(order, *captions)
+
+
+def _yaw(rng: np.random.Generator, kind: str) -> float:
+    """An angle that shows an object well: boxes cornerwise, what has a front turned about halfway to us."""
+    side = float(rng.choice([-1.0, 1.0]))
+    if objects.KINDS[kind].front:
+        return round(side * float(rng.uniform(5, 38)) + (180.0 if rng.random() < 0.5 else 0.0), 1)
+    return round(side * float(rng.uniform(16, 40)), 1)
+
 
 def _name(thing: dict[str, Any]) -> str:
-    return f"{thing['colour']} {objects.KINDS[thing['kind']].noun}".strip()
+    return objects.name(thing["kind"], thing["colour"])
 
 
-def _where(place: Place, s: Scene) -> str:
-    return where(place.x, place.y - place.size * s.short / s.height / 2)
+def _middle(place: Place, s: Scene) -> float:
+    return place.y - place.size * s.short / s.height / 2

@@ -35,6 +35,7 @@ def set_in(
     at = np.s_[y0 + top : y0 + bottom, x0 + left : x0 + right]
     alpha, rgb = soften(sprite.alpha, sprite.rgb, scene.softness)
     alpha, rgb = alpha[inside], rgb[inside]
+    alpha = alpha * _not_overgrown(image[at], alpha, sprite, top)
     alpha = np.where(alpha < 0.02, 0, alpha)[..., None]
     shade = np.clip((sprite.shade[inside] - _FAINT) / (1 - _FAINT), 0, 1)[..., None]
     under = _TO_LINEAR[image[at]]
@@ -51,6 +52,26 @@ def set_in(
     return out, mask
 
 
+def _not_overgrown(under: Image, alpha: NDArray[np.float32], sprite: Sprite, top: int) -> NDArray[np.float32]:
+    """0-1: less where bright blades of a rough ground (grass, straw) stand in front of an object's foot."""
+    rows = np.nonzero(alpha.max(axis=1) > 0.5)[0]
+    if not sprite.shade.any() or rows.size < 24:
+        return np.ones_like(alpha)
+    high = rows[-1] - rows[0]
+    gray = cv2.cvtColor(under, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    sigma = high / 28
+    blade = cv2.GaussianBlur(gray, (0, 0), max(0.6, sigma / 6)) - cv2.GaussianBlur(gray, (0, 0), sigma)
+    strip = np.s_[max(0, rows[-1] - high // 6) : rows[-1]]
+    rough = float(np.abs(blade[strip][alpha[strip] > 0.5]).mean())
+    if rough < 7:
+        return np.ones_like(alpha)
+    # A blade hides what is behind it near the ground; higher up only the brightest reach.
+    up = (rows[-1] - np.arange(alpha.shape[0], dtype=np.float32)) / (0.2 * high)
+    reach = np.clip(1 - up, -1, 1)[:, None]
+    hidden = np.clip((blade / rough - 1.6 + 2.6 * reach) * 0.9, 0, 1) * np.clip(reach * 4, 0, 1)
+    return (1 - hidden).astype(np.float32)
+
+
 def soften(
     alpha: NDArray[np.float32], rgb: NDArray[np.float32], sigma: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -60,3 +81,24 @@ def soften(
     blurred = cv2.GaussianBlur(alpha, (0, 0), sigma)
     colour = cv2.GaussianBlur(rgb * alpha[..., None], (0, 0), sigma) / np.maximum(blurred, 1e-3)[..., None]
     return blurred, colour
+
+
+def over(front: Image, alpha: NDArray[np.float32], behind: Image) -> Image:
+    """The subject of a photograph before another picture. In its soft edge, where the old background shines through,
+    the subject's own colour is spread outwards first."""
+    solid = (alpha > 0.97).astype(np.float32)
+    sigma = max(1.0, min(alpha.shape) / 160)
+    near = cv2.GaussianBlur(solid, (0, 0), sigma)
+    spread = cv2.GaussianBlur(front.astype(np.float32) * solid[..., None], (0, 0), sigma)
+    own = np.where((near > 0.02)[..., None], spread / np.maximum(near, 0.02)[..., None], front)
+    a = alpha[..., None]
+    rim = np.clip((1 - a) * 1.5, 0, 1)
+    mixed = (front * (1 - rim) + own * rim) * a + behind * (1 - a)
+    return np.where(a >= 1, front, np.clip(mixed + 0.5, 0, 255).astype(np.uint8))
+
+
+def grained(picture: Image, scene: Scene, noise: NDArray[np.float32]) -> Image:
+    """A picture with the photograph's grain."""
+    h, w = picture.shape[:2]
+    tiled = np.tile(noise * np.float32(scene.grain), (-(-h // 256), -(-w // 256)))[:h, :w]
+    return np.clip(picture + tiled[..., None] + 0.5, 0, 255).astype(np.uint8)

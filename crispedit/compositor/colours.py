@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,7 @@ NAMED: dict[str, tuple[float, float, float]] = {
 """sRGB 0-1 of each colour that an object can be painted."""
 
 _HUES = (
-    (8, "red"), (22, "orange"), (34, "yellow"), (80, "green"), (97, "turquoise"),
+    (8, "red"), (19, "orange"), (34, "yellow"), (80, "green"), (97, "turquoise"),
     (128, "blue"), (152, "purple"), (169, "pink"), (181, "red"),
 )  # fmt: skip
 """Upper hue (OpenCV: 0-180) of each name."""
@@ -43,3 +45,10 @@ def name_of(rgb: NDArray[np.uint8]) -> str:
     if name == "red" and saturation < 120 and value > 170:
         return "pink"
     return name
+
+
+def apart(name: str, rgb: NDArray[np.floating[Any]]) -> float:
+    """How far (CIE76) a named colour is from the mean of sRGB pixels 0-255 [N, 3]; above 40 it stands out."""
+    pair = np.array([[NAMED[name], rgb.reshape(-1, 3).mean(axis=0) / 255]], np.float32)
+    lab = cv2.cvtColor(pair, cv2.COLOR_RGB2LAB)[0]
+    return float(np.linalg.norm(lab[0] - lab[1]))

@@ -23,6 +23,8 @@ Paint = Callable[[Points, NDArray[np.float32]], NDArray[np.float32]]
 _MAX_HEIGHT_PX = 420
 """Sprites are traced at most this high and enlarged from there: photographs are softer than that anyway."""
 _SHADOW_PX = 110
+PITCH = 16.0
+"""Degrees that the camera looks down on objects."""
 
 
 @dataclass(frozen=True)
@@ -325,7 +327,7 @@ def ground_shade(
     for height, weight in ((0.03, 0.35), (0.1, 0.35), (0.25, 0.3)):
         above = [origin[0], origin[1] + np.float32(height), origin[2]]
         contact -= weight * np.clip(1 - shape.distance((above[0], above[1], above[2])) / height, 0, 1)
-    dark = 1 - (1 - (1 - lit) * (0.75 - 0.35 * soft)) * (0.25 + 0.75 * contact)
+    dark = 1 - (1 - (1 - lit) * (0.95 - 0.35 * soft)) * (0.1 + 0.9 * contact)
     dark = dark.reshape(x.shape).astype(np.float32)
     edge = np.ones(_SHADOW_PX, np.float32)
     edge[:6] = np.linspace(0, 1, 6)
@@ -341,7 +343,7 @@ def _traced(kind: str, yaw: float, pitch: float, height_px: int) -> _Geometry:
 
 
 def sprite(
-    kind: str, colour: Rgb, yaw: float, pitch: float, height_px: int, light: Light, soft: float = 0.4
+    kind: str, colour: Rgb, yaw: float, height_px: int, light: Light, soft: float = 0.4, pitch: float = PITCH
 ) -> Sprite:
     """An object of the library drawn `height_px` high (its own height, before the camera's pitch foreshortens it)."""
     from crispedit.compositor import objects

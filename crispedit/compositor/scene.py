@@ -1,4 +1,4 @@
-"""The scene: what a photograph tells about its light, its grain, its horizon and where there is room for an object."""
+"""The scene: what a photograph tells about its light, its grain, its ground and where there is room for an object."""
 
 from __future__ import annotations
 
@@ -27,11 +27,17 @@ class Place:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a photograph tells. `clutter` [h, w] is its detail at study size; `grain` is a standard deviation, 0-255."""
+    """What a photograph tells.
+
+    `ground` says whether an object can stand in its lower part: a field, a road, a table, but not a close-up before
+    a blur. `horizon` is a fraction from the top. `clutter` [h, w] is detail at study size, in grey levels; `grain` is
+    the standard deviation of the noise, in grey levels.
+    """
 
     width: int
     height: int
     light: Light
+    ground: bool
     horizon: float
     clutter: NDArray[np.float32]
     grain: float
@@ -42,15 +48,36 @@ class Scene:
         return min(self.width, self.height)
 
 
+def reduced(image: Image) -> Image:
+    """The photograph at study size, its longer side at most 320 pixels."""
+    scale = _STUDY_PX / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+
+
+def around(small: Image, scene: Scene, place: Place) -> Image:
+    """[N, M, 3] what an object at the place would stand before, of the photograph at study size."""
+    h, w = small.shape[:2]
+    half, high = place.size * scene.short / scene.width / 2, place.size * scene.short / scene.height
+    x0, x1 = int(max(0, place.x - half) * w), int(min(1, place.x + half) * w)
+    y0, y1 = int(max(0, place.y - high) * h), int(min(1, place.y) * h)
+    return small[min(y0, h - 1) : max(y1, y0 + 1), min(x0, w - 1) : max(x1, x0 + 1)]
+
+
 def study(image: Image) -> Scene:
     """Reads a photograph; deterministic, some 20 ms whatever its size."""
     height, width = image.shape[:2]
-    scale = min(1.0, _STUDY_PX / max(height, width))
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    small = reduced(image)
     gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
     detail = np.abs(gray - cv2.GaussianBlur(gray, (0, 0), 2.0))
     clutter = cv2.GaussianBlur(detail, (0, 0), 3.0)
-    return Scene(width, height, _light(small), _horizon(small), clutter, _grain(image), 0.5)
+    low = cv2.resize(small[int(small.shape[0] * 0.62) :], (8, 4), interpolation=cv2.INTER_AREA)
+    # One colour from edge to edge is a surface; flower, sky and shadow side by side are a close-up.
+    ground = float(low.reshape(-1, 3).astype(np.float32).std(axis=0).mean()) < 24.5
+    softness = 0.35 + 0.35 * min(height, width) / 1024
+    return Scene(width, height, _light(small), ground, _horizon(small), clutter, _grain(image), softness)
 
 
 def _light(small: Image) -> Light:
@@ -64,13 +91,13 @@ def _light(small: Image) -> Light:
         lean = 0.3 if right >= left else -0.3
     direction = np.array([lean, 0.8, 0.45])
     direction /= np.linalg.norm(direction)
-    bright = float(np.clip(np.percentile(luma, 95), 0.06, 0.95))
-    mean = float(np.clip(luma.mean(), 0.02, 0.8))
-    exposure = float(np.clip(0.65 * bright + 0.6 * mean, 0.16, 1.0))
+    # What would be white here: the brightest channel of the brightest pixels, whatever their hue.
+    white = float(np.percentile(lin.max(axis=2), 96))
+    exposure = float(np.clip(0.55 * white + 0.9 * float(luma.mean()), 0.09, 1.0))
     cast = _tint(lin.reshape(-1, 3).mean(axis=0), 0.12)
     half = max(1, lin.shape[0] // 2)
-    sky = _tint(lin[:half].reshape(-1, 3).mean(axis=0), 0.3)
-    ground = _tint(lin[half:].reshape(-1, 3).mean(axis=0), 0.5)
+    sky = _tint(lin[:half].reshape(-1, 3).mean(axis=0), 0.2)
+    ground = _tint(lin[half:].reshape(-1, 3).mean(axis=0), 0.4)
 
     def rgb(values: NDArray[np.float64], strength: float) -> Rgb:
         r, g, b = (round(float(v) * strength * exposure, 4) for v in values)
@@ -87,17 +114,19 @@ def _tint(mean: NDArray[np.float32], strength: float) -> NDArray[np.float64]:
 
 
 def _horizon(small: Image) -> float:
-    """The height (0 top - 1 bottom) of the strongest change between rows; 0.45 where there is none."""
-    rows = small.astype(np.float32).mean(axis=1)
-    n = rows.shape[0]
-    reach = max(2, n // 12)
-    sums = np.vstack([np.zeros((1, 3), np.float32), np.cumsum(rows, axis=0)])
-    at = np.arange(max(reach, n // 5), min(n - reach, n * 7 // 10))
-    if not at.size:
-        return 0.45
-    jump = np.abs((sums[at + reach] - sums[at]) - (sums[at] - sums[at - reach])).sum(axis=1) / reach
-    best = int(jump.argmax())
-    return float(at[best] / n) if jump[best] > 40 else 0.45
+    """Where the strongest change between rows lies, 0 top - 1 bottom, if it does at about the same height across the
+    whole width; 0.3 otherwise."""
+    n, w = small.shape[:2]
+    reach = max(2, n // 14)
+    at = np.arange(max(reach, n // 5), min(n - reach, n * 78 // 100))
+    if not at.size or w < 8:
+        return 0.3
+    found = []
+    for strip in np.array_split(small.astype(np.float32), 4, axis=1):
+        sums = np.vstack([np.zeros((1, 3), np.float32), np.cumsum(strip.mean(axis=1), axis=0)])
+        jump = np.abs((sums[at + reach] - sums[at]) - (sums[at] - sums[at - reach])).sum(axis=1)
+        found.append(float(at[int(jump.argmax())] / n))
+    return max(found) if max(found) - min(found) < 0.12 else 0.3
 
 
 def _grain(image: Image) -> float:
@@ -110,34 +139,33 @@ def _grain(image: Image) -> float:
 
 
 def find_place(
-    scene: Scene,
-    rng: np.random.Generator,
-    floats: bool,
-    aspect: float,
-    sizes: tuple[float, float],
-    tries: int = 60,
+    scene: Scene, rng: np.random.Generator, floats: bool, aspect: float, sizes: tuple[float, float]
 ) -> Place | None:
-    """A free, uncluttered place for an object `aspect` times as wide as high; None where there is no room."""
+    """A free, uncluttered place for an object `aspect` times as wide as high; None where there is no room.
+
+    Objects stand on the ground below the horizon. Where there is no ground they stand in front, their foot at the
+    lower edge of the frame; what floats hangs in the air, above the horizon if it can.
+    """
     integral = cv2.integral(scene.clutter)
     h, w = scene.clutter.shape
     best, best_cost = None, np.inf
-    for _ in range(tries):
-        size = float(rng.uniform(*sizes))
-        high = size * scene.short / scene.height
-        wide = aspect * size * scene.short / scene.width
+    for _ in range(60):
+        size = float(rng.uniform(*sizes)) * (1.0 if floats or scene.ground else 1.2)
+        high, wide = size * scene.short / scene.height, aspect * size * scene.short / scene.width
         if floats:
-            y = float(rng.uniform(high + 0.03, max(high + 0.04, 0.72)))
+            low = max(high + 0.06, scene.horizon + 0.1 if scene.ground else 0.8)
+            y = float(rng.uniform(high + 0.03, low))
+        elif scene.ground:
+            y = float(rng.uniform(max(scene.horizon + 0.4 * high + 0.03, high * 0.8, 0.52), 0.95))
         else:
-            y = float(rng.uniform(max(scene.horizon + 0.08, high + 0.02, 0.5), 0.95))
-        x = float(rng.uniform(wide / 2 + 0.02, 1 - wide / 2 - 0.02)) if wide < 0.9 else 0.5
-        if y - high < 0.01 or y > 0.97 or wide > 0.9:
+            y = float(rng.uniform(0.995, 1.035))
+        if wide > 0.8 or y - high < 0.01 or y > 1.04 or (floats or scene.ground) and y > 0.955:
             continue
-        x0, x1 = int((x - wide / 2) * w), max(int((x + wide / 2) * w), int((x - wide / 2) * w) + 1)
-        y0, y1 = int((y - high) * h), max(int(y * h), int((y - high) * h) + 1)
-        cost = (integral[y1, x1] - integral[y0, x1] - integral[y1, x0] + integral[y0, x0]) / (
-            (x1 - x0) * (y1 - y0)
-        )
-        cost *= float(rng.uniform(0.7, 1.3))
+        x = float(rng.uniform(wide / 2 + 0.02, 1 - wide / 2 - 0.02))
+        x0, y0 = int((x - wide / 2) * w), int((y - high) * h)
+        x1, y1 = max(int((x + wide / 2) * w), x0 + 1), min(max(int(y * h), y0 + 1), h)
+        sums = integral[y1, x1] - integral[y0, x1] - integral[y1, x0] + integral[y0, x0]
+        cost = sums / ((x1 - x0) * (y1 - y0)) * float(rng.uniform(0.75, 1.3))
         if cost < best_cost:
             best, best_cost = Place(round(x, 4), round(y, 4), round(size, 4)), cost
     return best

@@ -1,0 +1,61 @@
+"""Content: photographs that show next to nothing, such as blank, monotone or two-tone images.
+
+Two numbers, because each is blind to the other's case. `entropy` is that of the luma histogram: line art,
+scans of text and masks have few grey levels, and little of it. `dominant_share` is the part of the image that
+one colour fills, noise and slow gradients within it included: a wall, a lens cap, a frosted pane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crispedit.bounds import Bound
+from crispedit.parts import Filter
+from crispedit.record import Image, Sample, Score
+
+BIN_BITS = 5
+TOLERANCE = 16
+"""Grey levels, in each channel, by which a pixel may differ from the dominant colour and still count as
+it."""
+GRID = 256
+"""The dominant colour is sought among about GRID x GRID pixels, taken at even steps."""
+
+
+class Content(Filter):
+    """`entropy`: of the luma histogram, in bits, 0-8; photographs have 5 to 8. `dominant_share`: the share of
+    pixels, 0-1, within 16 levels of the commonest colour in all three channels."""
+
+    scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source"})
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"entropy": float, "dominant_share": float}
+    bounds: ClassVar[Mapping[str, Bound]] = {"entropy": Bound(min=2.5), "dominant_share": Bound(max=0.9)}
+    cost: ClassVar[float] = 3.0
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        return [
+            {"entropy": entropy(sample.source_gray), "dominant_share": dominant_share(sample.source)}
+            for sample in samples
+        ]
+
+
+def entropy(gray: NDArray[np.uint8]) -> float:
+    """Bits per pixel of the histogram of a grey image [H, W]."""
+    counts = cv2.calcHist([gray], [0], None, [256], [0, 256]).ravel()
+    shares = counts[counts > 0].astype(np.float64) / gray.size
+    return max(0.0, float(-(shares * np.log2(shares)).sum()))
+
+
+def dominant_share(image: Image) -> float:
+    """The share of an RGB image [H, W, 3] that lies around its commonest colour."""
+    step = max(1, min(image.shape[:2]) // GRID)
+    pixels = image[::step, ::step].reshape(-1, 3)
+    levels = (pixels >> (8 - BIN_BITS)).astype(np.int32)
+    bins = (levels[:, 0] << 2 * BIN_BITS) | (levels[:, 1] << BIN_BITS) | levels[:, 2]
+    # The mean of the fullest bin, not its corner: a colour that straddles two bins is still one colour.
+    colour = pixels[bins == np.bincount(bins).argmax()].mean(axis=0)
+    near = np.abs(pixels - colour.astype(np.float32)) <= TOLERANCE
+    return float(near.all(axis=1).mean())

@@ -195,8 +195,8 @@ def test_mistakes_are_named(pipeline):
         options = {"image": image, "instruction": "make it red"} | options
         with pytest.raises(ValueError, match=match):
             pipeline(**options, **FAST)
+    small = TransformerConfig(**{**pipeline.transformer.config.model_dump(), "codebook_size": 512})
     with pytest.raises(ValueError, match="do not belong together"):
-        small = TransformerConfig(**{**pipeline.transformer.config.model_dump(), "codebook_size": 512})
         EditMGTPipeline(Transformer(small), pipeline.vq, pipeline.text)
     with pytest.raises(ValueError, match="has no folder"):
         EditMGTPipeline.from_pretrained("/tmp")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -75,7 +76,7 @@ def test_spans(length, tile, overlap):
     found = list(spans(length, tile, overlap))
     assert found[0][0] == 0
     assert found[-1][1] == length
-    for (start, stop), (next_start, next_stop) in zip(found, found[1:], strict=False):
+    for (start, stop), (next_start, next_stop) in itertools.pairwise(found):
         assert stop - start == next_stop - next_start <= tile
         assert stop - next_start >= overlap
 

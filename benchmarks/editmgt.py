@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -49,6 +50,10 @@ SMALL = {
     "axes_dims_rope": (8, 28, 28),
     "text_dim": 288,
 }
+LOOP = "straightforward loop, capture and hold"
+SAME_DRAWS = "ours, capture and hold, released noise"
+FULL = "ours, capture and hold"
+PLAIN = "ours, plain"
 CASES = {
     "32x32 tokens": (TransformerConfig(**SMALL, downsample=False), 32),
     "64x64 tokens, halved": (TransformerConfig(**SMALL, downsample=True), 64),
@@ -194,7 +199,7 @@ class Straightforward:
             -1, 2
         )
         grid = F.pad(grid, (1, 0))
-        n_text, n = text.shape[1], x.shape[1]
+        n_text = text.shape[1]
         rope = self.rope(torch.cat([torch.zeros(n_text, 3, dtype=torch.long), grid, grid]))
         for i in range(self.m.config.num_layers):
             text, x, r = self.double(f"transformer_blocks.{i}", text, x, r, time_, zero, rope, i)
@@ -336,14 +341,23 @@ def last_third(config: TransformerConfig) -> tuple[int, ...]:
 
 
 def rounds_of(runs: dict[str, Callable[[], torch.Tensor]], rounds: int):
-    """Each run once per round, in turn; ([seconds] and the last result, by name)."""
-    seconds, results = {name: [] for name in runs}, {}
+    """Each run once per round, in turn: seconds on the clock and of the CPU, and the last result, by name.
+
+    CPU seconds are what is left to compare on a machine that others use too.
+    """
+    wall, cpu, results = {name: [] for name in runs}, {name: [] for name in runs}, {}
     for _ in range(rounds):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             results[name] = run()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds, results
+            wall[name].append(time.perf_counter() - start)
+            cpu[name].append(time.process_time() - start_cpu)
+    return wall, cpu, results
+
+
+def faster(seconds, base: str, name: str) -> float:
+    """The median over the rounds of how many times faster `name` was than `base` in the same round."""
+    return statistics.median(b / s for b, s in zip(seconds[base], seconds[name], strict=True))
 
 
 def cpu_report(args) -> None:
@@ -356,45 +370,38 @@ def cpu_report(args) -> None:
             continue
         model, given = make_model(config), make_inputs(config, side)
         loop = Straightforward(model, last_third(config))
+        run = partial(ours, model, given, args.steps, 5)
         runs = {
-            "straightforward loop, capture and hold": lambda: loop(given, args.steps, 5),  # noqa: B023
-            "ours, capture and hold, released noise": lambda: ours(  # noqa: B023
-                model, given, args.steps, 5, hold=HOLD, released=True
-            ),
-            "ours, capture and hold": lambda: ours(model, given, args.steps, 5, hold=HOLD),  # noqa: B023
-            "ours, plain": lambda: ours(model, given, args.steps, 5),  # noqa: B023
+            LOOP: partial(loop, given, args.steps, 5),
+            SAME_DRAWS: partial(run, hold=HOLD, released=True),
+            FULL: partial(run, hold=HOLD),
+            PLAIN: run,
         }
         if args.released:
             other = load_file(args.released).make(model.state_dict(), config.model_dump())
-            runs["released loop, second implementation"] = lambda: other(given, args.steps, 5)  # noqa: B023
-        refreshes = [r for r in args.refresh if r > 1]
-        for r in refreshes:
-            runs[f"ours, capture and hold, reference every {r} steps"] = lambda r=r: ours(  # noqa: B023
-                model, given, args.steps, 5, hold=HOLD, refresh=r
-            )
-        seconds, results = rounds_of(runs, args.rounds)
-        base = seconds["straightforward loop, capture and hold"]
+            runs["released loop, second implementation"] = partial(other, given, args.steps, 5)
+        refreshes = {r: f"{FULL}, reference every {r} steps" for r in args.refresh}
+        runs |= {text: partial(run, hold=HOLD, refresh=r) for r, text in refreshes.items()}
+        wall, cpu, results = rounds_of(runs, args.rounds)
         print(f"{name} ({sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters)")
-        print(f"  {'':50} {'min s':>7} {'median s':>9} {'faster':>7} (median of the rounds' ratios)")
-        for run, times in seconds.items():
-            ratio = statistics.median(b / t for b, t in zip(base, times, strict=True))
-            print(f"  {run:50} {min(times):7.2f} {statistics.median(times):9.2f} {ratio:6.2f}x")
-        equal = torch.equal(
-            results["straightforward loop, capture and hold"],
-            results["ours, capture and hold, released noise"],
-        )
-        kept = (results["ours, capture and hold"] == given["reference"]).float().mean().item()
-        plain, full = seconds["ours, plain"], seconds["ours, capture and hold"]
-        extra = statistics.median(f / p for f, p in zip(full, plain, strict=True))
-        print(f"  tokens equal to the straightforward loop's with the same draws: {equal}")
-        print(
-            f"  capture and hold against plain: {extra - 1:+.1%}; {kept:.0%} of the tokens are the source's"
-        )
-        exact = results["ours, capture and hold"]
-        for r in refreshes:
-            agree = (results[f"ours, capture and hold, reference every {r} steps"] == exact).float().mean()
-            print(f"  reference every {r} steps: {agree:.1%} of the tokens agree with the exact mode")
-        print()
+        print(f"  {'':51}{'wall s':>15}{'CPU s':>15}{'faster (medians)':>18}")
+        print(f"  {'':51}{'min':>7}{'median':>8}{'min':>7}{'median':>8}{'wall':>9}{'CPU':>9}")
+        for text in runs:
+            columns = "".join(f"{min(s[text]):7.2f}{statistics.median(s[text]):8.2f}" for s in (wall, cpu))
+            print(f"  {text:51}{columns}{faster(wall, LOOP, text):8.2f}x{faster(cpu, LOOP, text):8.2f}x")
+        equal = torch.equal(results[LOOP], results[SAME_DRAWS])
+        kept = (results[FULL] == given["reference"]).float().mean().item()
+        print(f"  tokens of the first two equal: {equal}; {kept:.0%} of the tokens are the source's")
+        extra = [1 / faster(s, PLAIN, FULL) - 1 for s in (wall, cpu)]
+        print(f"  capture and hold against plain: {extra[0]:+.1%} wall, {extra[1]:+.1%} CPU")
+        for r, text in refreshes.items():
+            agree = (results[text] == results[FULL]).float().mean().item()
+            gain = faster(wall, FULL, text), faster(cpu, FULL, text)
+            print(
+                f"  reference every {r} steps: {gain[0]:.2f}x wall, {gain[1]:.2f}x CPU of the exact mode, "
+                f"{agree:.1%} of the tokens agree with it"
+            )
+        print(flush=True)
     if not args.no_memory:
         memory_report(args)
 

@@ -25,10 +25,10 @@ _LN_10000 = 9.210340371976184
 def grid_rope(
     height: int, width: int, axes: Sequence[int], device: torch.device | str | None = None
 ) -> Tensor:
-    """Rotary angles of a height x width grid, [height * width, sum(axes) / 2, 2]: cosine and sine, fp32.
+    """Rotary angles of a height x width grid, [height * width, sum(axes) / 2], as complex numbers of length 1.
 
-    A token's place is (0, row, column), the first axis being the text's, whose tokens all lie at (0, 0, 0); so text
-    is not rotated at all. Angles are computed in fp64 (theta 10000), as the released model was trained with.
+    A token's place is (0, row, column), the first axis being the text's, whose tokens all lie at (0, 0, 0); so text is
+    not rotated at all. Angles are computed in fp64 (theta 10000), as the released model was trained with.
     """
     row, column = torch.meshgrid(
         torch.arange(height, dtype=torch.float64, device=device),
@@ -40,13 +40,16 @@ def grid_rope(
         exponent = torch.arange(0, channels, 2, dtype=torch.float64, device=device) / channels
         angles.append(place.reshape(-1, 1) / 10000.0**exponent)
     angle = torch.cat(angles, 1)
-    return torch.stack([angle.cos(), angle.sin()], -1).float()
+    return torch.complex(angle.cos().float(), angle.sin().float())
 
 
-def rotate(x_BSHd: Tensor, rope_Sp2: Tensor) -> Tensor:
+def rotate(x_BSHd: Tensor, rope_Sp: Tensor) -> Tensor:
     """Rotate the pairs (x0, x1), (x2, x3), ... of each head by the token's angles; p = d / 2. fp32 inside."""
     pairs = x_BSHd.float().unflatten(-1, (-1, 2))
-    cos, sin = rope_Sp2[:, None, :, 0], rope_Sp2[:, None, :, 1]
-    even, odd = pairs[..., 0], pairs[..., 1]
-    out = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1)
+    if torch.compiler.is_compiling():  # the compiler fuses real arithmetic, and does not know complex numbers
+        cos, sin = torch.view_as_real(rope_Sp)[:, None].unbind(-1)
+        even, odd = pairs.unbind(-1)
+        out = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1)
+    else:
+        out = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * rope_Sp[:, None])
     return out.flatten(-2).type_as(x_BSHd)

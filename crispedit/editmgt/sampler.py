@@ -152,7 +152,7 @@ def sample(
 
 @dataclass(frozen=True)
 class _Logits:
-    """Guided logits of chosen places. Guidance mixes the last, linear layer's input, so that it runs once, not twice."""
+    """Guided logits of chosen places. Guidance mixes what the last, linear layer reads, and so runs that layer once."""
 
     model: Transformer
     features: Tensor

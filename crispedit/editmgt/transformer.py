@@ -106,7 +106,7 @@ class Conditions:
     pooled: Tensor
     """[B, D] projection of the pooled text and the micro-conditions."""
     rope: Tensor
-    """[N + R, d / 2, 2] angles of image and reference."""
+    """[S, d / 2] complex rotations of all tokens."""
     grid: tuple[int, int]
     """Rows and columns of image tokens inside the transformer."""
     reference: Tensor | None
@@ -226,6 +226,11 @@ class Frame:
     capture: Capture | None
     cache: ReferenceCache | None
     scores: list[Tensor]
+    last: int
+    """The block behind which only the image is read; -1 if there is no single block to spare anything."""
+
+    def captures(self, block: int) -> bool:
+        return self.capture is not None and block in self.capture.blocks
 
     @property
     def live_reference(self) -> int:
@@ -233,10 +238,10 @@ class Frame:
         return 0 if self.cache is not None and self.cache.frozen else self.reference
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
-        """[B, S, H, d] queries (maybe fewer), keys and values of the live streams -> [B, S, D]."""
+        """Queries (the last block asks fewer), keys and values of the live streams, [B, S, H, d] -> [B, S, D]."""
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         rest = self.text + self.image
-        if self.capture is not None and block in self.capture.blocks:
+        if self.capture is not None and self.captures(block):
             last = self.capture.rows.shape[0]
             self.scores.append(
                 text_to_image(q[-last:, :, : self.text], k[-last:, :, :rest], self.capture.rows)
@@ -275,12 +280,12 @@ class DoubleBlock(nn.Module):
 
         c_normed = modulate(text, c_shift, c_scale, c_length)
         normed = modulate(x, shift, scale, lengths)
-        q = rotate(attn.norm_q(attn.split(attn.to_q(normed))), frame.rope)
-        k = rotate(attn.norm_k(attn.split(attn.to_k(normed))), frame.rope)
-        q = torch.cat([attn.norm_added_q(attn.split(attn.add_q_proj(c_normed))), q], 1)
-        k = torch.cat([attn.norm_added_k(attn.split(attn.add_k_proj(c_normed))), k], 1)
+        c_q = attn.norm_added_q(attn.split(attn.add_q_proj(c_normed)))
+        c_k = attn.norm_added_k(attn.split(attn.add_k_proj(c_normed)))
+        q = torch.cat([c_q, attn.norm_q(attn.split(attn.to_q(normed)))], 1)
+        k = torch.cat([c_k, attn.norm_k(attn.split(attn.to_k(normed)))], 1)
         v = torch.cat([attn.add_v_proj(c_normed), attn.to_v(normed)], 1)
-        out = frame.attention(q, k, attn.split(v), index)
+        out = frame.attention(rotate(q, frame.rope), rotate(k, frame.rope), attn.split(v), index)
 
         text = gated(text, c_gate, attn.to_add_out(out[:, : frame.text]), c_length)
         text = gated(text, c_gate2, self.ff_context(modulate(text, c_shift2, c_scale2, c_length)), c_length)
@@ -302,22 +307,28 @@ class SingleBlock(nn.Module):
     def forward(
         self, x: Tensor, condition: Tensor, fixed: Sequence[Tensor], frame: Frame, index: int
     ) -> Tensor:
-        """`x` is [text, image, reference]."""
+        """`x` is [text, image, reference]. The last block answers for the image only: nothing reads the rest."""
         attn, lengths = self.attn, [frame.text + frame.image, frame.live_reference][: 1 + len(fixed)]
         mods = [m.chunk(3, -1) for m in (self.norm(condition), *fixed)]
         shift, scale, gate = zip(*mods, strict=True)
 
         normed = modulate(x, shift, scale, lengths)
-        q = _rotate_after(frame.text, attn.norm_q(attn.split(attn.to_q(normed))), frame.rope)
-        k = _rotate_after(frame.text, attn.norm_k(attn.split(attn.to_k(normed))), frame.rope)
-        out = frame.attention(q, k, attn.split(attn.to_v(normed)), index)
+        k = rotate(attn.norm_k(attn.split(attn.to_k(normed))), frame.rope)
+        v = attn.split(attn.to_v(normed))
+        rope, skip = frame.rope, 0
+        if index == frame.last:
+            # The captured text rows are the only other queries that anyone looks at.
+            skip = 0 if frame.captures(index) else frame.text
+            asked = slice(skip, frame.text + frame.image)
+            normed, rope = normed[:, asked], rope[asked]
+        q = rotate(attn.norm_q(attn.split(attn.to_q(normed))), rope)
+        out = frame.attention(q, k, v, index)
+        if index == frame.last:
+            image = slice(frame.text, frame.text + frame.image)
+            x, lengths, gate = x[:, image], [frame.image], gate[:1]
+            out, normed = out[:, -frame.image :], normed[:, -frame.image :]
         hidden = F.gelu(self.proj_mlp(normed), approximate="tanh")
         return gated(x, gate, self.proj_out(torch.cat([out, hidden], -1)), lengths)
-
-
-def _rotate_after(text: int, x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate all but the first `text` tokens, whose angles are 0."""
-    return torch.cat([x[:, :text], rotate(x[:, text:], rope)], 1)
 
 
 class TokenEmbedding(nn.Module):
@@ -498,7 +509,10 @@ class Transformer(nn.Module):
         )
         inner = (grid[0] // config.stride, grid[1] // config.stride)
         axes = config.axes_dims_rope
-        rope = grid_rope(*inner, axes, text.device)
+        context = text if isinstance(self.connector, Resampler) else self._context(text, None)
+        length = len(self.connector.latents) if isinstance(self.connector, Resampler) else text.shape[1]
+        still = torch.ones(length, sum(axes) // 2, dtype=torch.complex64, device=text.device)
+        rope = torch.cat([still, grid_rope(*inner, axes, text.device)])
         embedded, modulations = None, ()
         if reference is not None:
             height, width = reference.shape[1] // config.stride, reference.shape[2] // config.stride
@@ -507,7 +521,7 @@ class Transformer(nn.Module):
             fixed = self._time(torch.zeros(len(pooled), device=pooled.device), pooled_out)
             modulations = tuple(norm(fixed) for norm in self._modulations())
         return Conditions(
-            text=text if isinstance(self.connector, Resampler) else self._context(text, None),
+            text=context,
             pooled=pooled_out,
             rope=rope,
             grid=inner,
@@ -559,11 +573,12 @@ class Transformer(nn.Module):
             text=text.shape[1],
             image=image,
             reference=conditions.reference_tokens,
-            rope=conditions.rope[: image + live],
+            rope=conditions.rope[: text.shape[1] + image + live],
             strength=conditions.strength,
             capture=capture,
             cache=cache,
             scores=[],
+            last=self.config.blocks - 1 if self.config.num_single_layers else -1,
         )
         condition = self._time(timestep, conditions.pooled)
         fixed = [(m,) for m in conditions.reference_modulations] if live else [()] * self.config.blocks
@@ -572,7 +587,8 @@ class Transformer(nn.Module):
         x = torch.cat([text, x], 1)
         for index, block in enumerate(self.single_transformer_blocks, self.config.num_layers):
             x = self._run(block, x, condition, fixed[index], frame, index)
-        x = x[:, frame.text : frame.text + frame.image]
+        if not self.config.num_single_layers:
+            x = x[:, frame.text : frame.text + frame.image]
         x = self.project_from_hidden(self.project_from_hidden_norm(x)).unflatten(1, conditions.grid)
         if self.config.downsample:
             x = self.up_block["upsample"](x)

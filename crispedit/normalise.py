@@ -78,9 +78,11 @@ def normalise(data: bytes, *, max_pixels: int, max_short_side_px: int | None) ->
             raise
         except Pillow.DecompressionBombError:
             raise Refused("too_many_pixels") from None
+        except UnidentifiedImageError:
+            raise Unreadable("the header is damaged") from None
         except Exception as error:
             # Decoders meet hostile bytes with nearly any exception: struct.error, SyntaxError, KeyError, ...
-            raise Unreadable(f"does not decode: {error}") from error
+            raise Unreadable(f"does not decode: {type(error).__name__}: {error}") from error
 
 
 def _normalise(data: bytes, max_pixels: int, max_short_side_px: int | None) -> Normalised:

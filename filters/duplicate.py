@@ -1,9 +1,9 @@
 """Duplicates: perceptual hashes of photographs and edits, and the near-duplicates among a run's hashes.
 
 The hash is pHash (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010): the
-signs, about their median, of the 64 lowest frequencies of a 32x32 grey thumbnail. It survives scaling and
-recompression; unrelated photographs differ in about 32 bits. This filter only measures: what repeats what is
-a question to the whole run, and `near_duplicates` answers it.
+signs, about their median, of the 8x8 lowest frequencies (neither constant along a row nor a column) of a
+32x32 grey thumbnail. It survives scaling and recompression; unrelated photographs differ in about 32 bits.
+This filter only measures: what repeats what is a question to the whole run, and `near_duplicates` answers it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def phash(gray: NDArray[np.uint8]) -> int | None:
     thumbnail = cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32)
     if thumbnail.std() < LEAST_CONTRAST:
         return None
-    low = cv2.dct(thumbnail)[:8, :8].ravel()
+    low = cv2.dct(thumbnail)[1:9, 1:9].ravel()
     return int(np.packbits(low > np.median(low)).view(">i8")[0])
 
 

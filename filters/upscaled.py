@@ -16,8 +16,10 @@ recompression) by 1.09 at least.
 
 A photograph blurred all over (motion, fog) has no detail to be lost, and its own spectrum may look like a
 cliff. Sensor grain tells it from an enlargement: where strips of middling contrast hold noise above the floor
-of JPEG encoding and without a cliff, the pixels are the camera's own. Detail that a generative model invented
-is detail here.
+of JPEG encoding and without a cliff, the pixels are the camera's own.
+
+Two things it cannot see: the enlargement of an image that is all grain, whose cliff JPEG fills up again, and
+a generative model at work, whose inventions are detail like any other.
 """
 
 from __future__ import annotations
@@ -36,10 +38,10 @@ from crispedit.record import Sample, Score
 LENGTH, WIDTH = 64, 8
 SHARE = 0.02
 LEAST_STRIPS = 16
-FREQUENCIES = np.arange(10, 28)
+FREQUENCIES = np.arange(8, 28)
 """In 1/64 cycles per pixel. At lower ones scenes have cliffs of their own; near the Nyquist frequency
 interpolators leak mirror images of what lies below."""
-CLIFF = 1.0 + 0.4 * np.log2(FREQUENCIES / 10)
+CLIFF = np.where(FREQUENCIES < 10, 1.25, 1.0 + 0.4 * np.log2(FREQUENCIES / 10))
 ONSET = 0.85
 """Where the cliff begins, as a fraction of the cut-off frequency that makes it (measured on known
 enlargements)."""
@@ -47,11 +49,14 @@ DETAIL_FLOOR = 0.0
 """log10 of grey levels²: strips with less power at an eighth of the sampling rate have nothing to measure."""
 GRAIN_FLOOR = -0.5
 """log10 of grey levels²: about twice what JPEG at quality 95 leaves of nothing."""
+GRAIN_CLIFF = np.full(len(FREQUENCIES), 0.75)
+"""Grain is white but for the camera's own smoothing, so what vouches for an image must be flatter than a
+scene."""
 
 
 class Upscaled(Filter):
     """`detail_fraction`: estimated true resolution over pixel resolution, along one side, in (0, 1]; for a
-    pair, that of the edited image. The least it tells apart is 0.37. Null if the image has no detail at all,
+    pair, that of the edited image. The least it tells apart is 0.3. Null if the image has no detail at all,
     or is smaller than a few strips. The bound rejects a side enlarged 1.4 times or more."""
 
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
@@ -79,9 +84,9 @@ def detail_fraction(gray: NDArray[np.uint8]) -> float | None:
     grain = _spectrum(strips[order[middle : middle + count]])
     if sharp[8] < DETAIL_FLOOR:
         return None
-    fraction = _cliff(sharp)
+    fraction = _cliff(sharp, CLIFF)
     if fraction < 1 and grain[20] > GRAIN_FLOOR and grain[8] < DETAIL_FLOOR + 1:
-        fraction = max(fraction, _cliff(grain))
+        fraction = max(fraction, _cliff(grain, GRAIN_CLIFF))
     return fraction
 
 
@@ -115,10 +120,10 @@ def _spectrum(strips: NDArray[np.uint8]) -> NDArray[np.float64]:
     return smooth.astype(np.float64)
 
 
-def _cliff(spectrum: NDArray[np.float64]) -> float:
+def _cliff(spectrum: NDArray[np.float64], limits: NDArray[np.float64]) -> float:
     """The frequency of the first cliff over that of full resolution, in (0, 1]; 1 where there is none."""
     octave = np.interp(FREQUENCIES / 2, np.arange(len(spectrum)), spectrum) - spectrum[FREQUENCIES]
-    beyond = np.flatnonzero(octave > CLIFF)
+    beyond = np.flatnonzero(octave > limits)
     if len(beyond) == 0:
         return 1.0
     return min(1.0, float(FREQUENCIES[beyond[0]]) / (ONSET * LENGTH / 2))

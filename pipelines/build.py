@@ -21,20 +21,21 @@ from pipelines import audit, engine, recipe
 from pipelines.run import Run
 from pipelines.steps import annotate, curate, edit, pack, score, select
 
-ENGINE_STEPS = {"curate": curate.work, "annotate": annotate.work, "edit": edit.work, "score": score.work}
+ENGINE_STEPS = {"curate": curate, "annotate": annotate, "edit": edit, "score": score}
 
 
 def build(run: Run) -> None:
     """Curate, annotate, edit and score in waves of sources, then select, pack and audit."""
     settings = run.recipe.engine
     with run.locked(), engine.cluster(settings):
-        for step in ENGINE_STEPS:
-            run.begin(step)
+        for name, module in ENGINE_STEPS.items():
+            engine.preflight(name, module.stages(run), settings)  # all of them, before any costs anything
+            run.begin(name)
         while True:
             wave = curate.work(run, settings.wave_sources)
             engine.run(wave, settings)
-            for step in ("annotate", "edit", "score"):
-                engine.run(ENGINE_STEPS[step](run), settings)
+            for module in (annotate, edit, score):
+                engine.run(module.work(run), settings)
             if settings.wave_sources is None or len(wave.plan) < settings.wave_sources:
                 break
         select.select(run)
@@ -51,8 +52,9 @@ def step(run: Run, name: str) -> None:
             if name == "pack":
                 pack.pack(run)
                 return
+            engine.preflight(name, ENGINE_STEPS[name].stages(run), run.recipe.engine)
             run.begin(name)
-            engine.run(ENGINE_STEPS[name](run), run.recipe.engine)
+            engine.run(ENGINE_STEPS[name].work(run), run.recipe.engine)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

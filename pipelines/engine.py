@@ -162,6 +162,14 @@ def _run_ray(work: Work, engine: Engine) -> None:
     data.write_datasink(Commit(), ray_remote_args={"num_cpus": COMMIT_CPUS}, concurrency=committers)
 
 
+def preflight(step: str, stages: Sequence[Stage], engine: Engine) -> None:
+    """ValueError, with the arithmetic, if these stages cannot run together on the cluster that is joined."""
+    if engine.kind == "ray":
+        import ray
+
+        placement(step, stages, ray.cluster_resources())
+
+
 def placement(step: str, stages: Sequence[Stage], resources: Mapping[str, float]) -> list[int]:
     """Actors of each stage on a cluster with these resources. ValueError, with the arithmetic, if they do not fit.
 

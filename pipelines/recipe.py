@@ -7,6 +7,7 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
@@ -159,6 +160,10 @@ class Recipe(Strict):
 
     def check(self) -> Recipe:
         """Make every part, so that a wrong name or option fails now and not on a GPU node. Returns itself."""
+        if urlsplit(self.source.path).password is not None:
+            raise ValueError(
+                "source.path holds a password, which runs would store; put credentials in the environment"
+            )
         _ = (self.category_files, self.source_cascade, self.pair_cascade, self.annotator, self.editors)
         return self
 

@@ -54,7 +54,9 @@ MAX_FILE_BYTES = 1 << 30
 """A larger "photograph" is not read: it would exhaust the node before the decoder could refuse it."""
 
 
-class _Source(BaseModel):
+class Place(BaseModel):
+    """Where the files of a source are, and whose."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str
@@ -65,7 +67,7 @@ class _Source(BaseModel):
     """The licence of the photographs, likewise."""
 
 
-class FolderSource(_Source):
+class FolderSource(Place):
     """Image files in a folder, recursively; hidden ones are skipped, links followed, each folder read
     once."""
 
@@ -74,7 +76,7 @@ class FolderSource(_Source):
     """Which files are photographs, by the end of their name in lower case; the others are only counted."""
 
 
-class WebDatasetSource(_Source):
+class WebDatasetSource(Place):
     """Image members of uncompressed tars: `path` is a tar, a folder of them, a glob or a brace pattern."""
 
     kind: Literal["webdataset"] = "webdataset"
@@ -84,7 +86,7 @@ class WebDatasetSource(_Source):
     """The extension of the member that holds the caption: "txt", or "json" for its field "caption"."""
 
 
-class ParquetSource(_Source):
+class ParquetSource(Place):
     """Rows of parquet files: `path` is a file, a folder of them, a glob or a brace pattern."""
 
     kind: Literal["parquet"] = "parquet"
@@ -166,8 +168,8 @@ def listing(source: FolderSource | WebDatasetSource | ParquetSource) -> Listing:
 def read(wanted: Sequence[Entry]) -> list[bytes | Exception]:
     """The bytes of each entry, in order, or the exception that says why there are none.
 
-    A parquet row group is decoded once per call, remote files are fetched concurrently; all the answers are
-    held in memory, so the caller chooses how many entries that may be.
+    A parquet row group is decoded once, as long as calls go forward; remote files are fetched concurrently.
+    All the answers are held in memory, so the caller chooses how many entries that may be.
     """
     answers: dict[int, bytes | Exception] = {}
     rows: defaultdict[tuple[str, int, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -193,6 +195,10 @@ def read(wanted: Sequence[Entry]) -> list[bytes | Exception]:
 
 
 # Names
+
+
+class Null(ValueError):  # noqa: N818  what the cell is
+    """A cell that should hold an image holds nothing."""
 
 
 def escape(name: str) -> str:
@@ -248,8 +254,8 @@ def _local_files(path: str) -> Iterator[File]:
     if os.path.isdir(path):
         base, matches = path, [path]
     else:
-        patterns = [path] if os.path.exists(path) else expand_braces(path)
-        matches = [match for pattern in patterns for match in _glob(pattern)]
+        patterns = [] if os.path.exists(path) else expand_braces(path)  # a name may hold brackets
+        matches = [match for pattern in patterns for match in _glob(pattern)] or [path]
         if not any(map(os.path.exists, matches)):
             raise ValueError(f"source.path: there is no {path!r}")
         base = os.path.dirname(path if os.path.exists(path) else re.split(r"[*?\[{]", path)[0])
@@ -596,25 +602,54 @@ def _holds_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
+class _Cursor:
+    """A place in one column of one row group. It only moves forward, so neighbours read in several calls cost
+    one decoding in all."""
+
+    def __init__(self, path: str, row_group: int, column: str) -> None:
+        self.file = _open(path)
+        # Without a buffer size the whole column chunk, often a gigabyte, would be loaded at once.
+        table = pq.ParquetFile(self.file, page_checksum_verification=True, buffer_size=1 << 22)
+        self.batches = table.iter_batches(batch_size=16, row_groups=[row_group], columns=[column])
+        self.start = 0
+        self.cells: list[Any] = []
+
+    def cell(self, row: int) -> Any:
+        while row >= self.start + len(self.cells):
+            self.start += len(self.cells)
+            batch = next(self.batches, None)
+            if batch is None:
+                raise IndexError("it ends before the row")
+            self.cells = batch.column(0).to_pylist()
+        return self.cells[row - self.start]
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            self.file.close()
+
+
+_cursors: dict[tuple[str, int, str], _Cursor] = {}
+CURSORS = 8
+"""Places kept open between calls, in each process: the columns of a pair or two."""
+
+
 def _read_rows(path: str, row_group: int, column: str, rows: Sequence[int]) -> dict[int, bytes | Exception]:
-    """The image bytes of these rows of one row group, which is decoded a few rows at a time."""
+    """The image bytes of these rows, ascending, of one row group."""
     answers: dict[int, bytes | Exception] = {}
+    key = (path, row_group, column)
+    cursor = _cursors.pop(key, None)  # taken while in use, so that threads do not share one
     try:
-        with _open(path) as opened:
-            table = pq.ParquetFile(opened)
-            start = 0
-            for batch in table.iter_batches(batch_size=32, row_groups=[row_group], columns=[column]):
-                for row in rows:
-                    if start <= row < start + len(batch):
-                        answers[row] = image_bytes(path, batch.column(0)[row - start].as_py())
-                start += len(batch)
-                if rows[-1] < start:
-                    break
+        if cursor is None or rows[0] < cursor.start:
+            cursor = _Cursor(*key)
+        for row in rows:
+            answers[row] = image_bytes(path, cursor.cell(row))
     except (OSError, IndexError, pa.ArrowException) as error:
         failed = OSError(f"{path}: row group {row_group} does not read: {error}")
         return {row: answers.get(row, failed) for row in rows}
-    missing = OSError(f"{path}: row group {row_group} ends before the row")
-    return {row: answers.get(row, missing) for row in rows}
+    _cursors[key] = cursor
+    if len(_cursors) > CURSORS:
+        _cursors.pop(next(iter(_cursors)), None)
+    return answers
 
 
 def image_bytes(parquet: str, value: bytes | Mapping[str, Any] | None) -> bytes | Exception:
@@ -624,13 +659,20 @@ def image_bytes(parquet: str, value: bytes | Mapping[str, Any] | None) -> bytes 
         return bytes(data)
     name = value.get("path") if isinstance(value, Mapping) else None
     if not name:
-        return ValueError(f"{parquet}: the row's image is null")
-    folder = os.path.dirname(parquet if is_url(parquet) else unescape(parquet))
-    path = beside(folder, name)
+        return Null(f"{parquet}: the row's image is null")
+    path = beside(folder_of(parquet), name)
     if path is None:
         return ValueError(f"{parquet}: the image path {name!r} leaves the folder of the file that names it")
     entry = Entry(name, path)
     return _read_remote([entry])[0] if is_url(path) else _read_local(entry)
+
+
+def folder_of(path: str, below: str = ".") -> str:
+    """The folder of an entry's file, or one relative to it, as a URL or an unescaped local path."""
+    if is_url(path):
+        scheme, _, rest = os.path.dirname(path).partition("://")
+        return f"{scheme}://{os.path.normpath(f'{rest}/{below}')}"
+    return os.path.normpath(os.path.join(os.path.dirname(unescape(path)), below))
 
 
 def beside(folder: str, name: str) -> str | None:

@@ -10,6 +10,12 @@ FOREIGN_MEMBER = "foreign_member"
 UNDECODABLE = "undecodable"
 SIZES_DIFFER = "sizes_differ"
 JSON = "json"
+# What only `verify` looks for:
+FOREIGN_SHARD = "foreign_shard"
+WRONG_INDEX = "wrong_index"
+WRONG_COUNT = "wrong_count"
+DUPLICATE = "duplicate"
+CAPTION = "caption"
 
 
 class Damage(ValueError):  # noqa: N818 - it is also what `verify` lists, not only what is raised

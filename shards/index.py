@@ -142,7 +142,7 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
             )
         )
         start += len(part)
-    return _build(tuple(shards), pa.concat_tables(tables))
+    return build(tuple(shards), pa.concat_tables(tables))
 
 
 def read_manifest(folder: str) -> dict[str, Any]:
@@ -292,8 +292,9 @@ def _scanned(shard: str, key: str, name: str, member: tarfile.TarInfo, data: byt
     }
 
 
-def _build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
-    """Samples from member rows: neighbouring rows of one shard and key are one sample."""
+def build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
+    """The index of member rows whose `shard` is a number: neighbouring rows of one shard and key are one
+    sample. ValueError for a key that comes twice."""
     table = table.combine_chunks()
     rows = len(table)
     key = table.column("key").combine_chunks() if rows else pa.array([], pa.string())

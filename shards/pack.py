@@ -14,7 +14,7 @@ import json
 import os
 import struct
 import tarfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -42,6 +42,9 @@ INDEX_SCHEMA = pa.schema(
         ("height", pa.int32()),
     ]
 )
+
+HASHED_BEHIND = 4
+"""Pairs whose sha256 may wait while the next are written; they are held in memory."""
 
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
@@ -251,9 +254,14 @@ def _write_tar(
     """(index rows, size in bytes, sha256) of the tar of these pairs. The sha256 runs beside the writing."""
     rows: list[dict[str, Any]] = []
     whole = hashlib.sha256()
-    hashing: Future[None] | None = None
+    hashing: deque[Future[None]] = deque()
     offset = 0
     expected = iter(plan.keys)
+
+    def hash_all(chunks: list[bytes]) -> None:
+        for chunk in chunks:
+            whole.update(chunk)
+
     with ThreadPoolExecutor(1) as beside:
         for pair in pairs:
             if (key := next(expected, None)) != pair.key or pair.category != plan.category:
@@ -264,21 +272,20 @@ def _write_tar(
                 )
             chunks = []
             for name, data in _members(pair):
-                header = _header(f"{pair.key}.{name}", len(data))
+                header = tar_header(f"{pair.key}.{name}", len(data))
                 padding = bytes(-len(data) % _BLOCK)
                 offset += len(header)
                 rows.append(_row(plan, pair, name, offset, data))
                 offset += len(data) + len(padding)
                 chunks += [header, data, padding]
-            blob = b"".join(chunks)
-            if hashing is not None:
-                hashing.result()  # at most one pair waits to be hashed, so memory stays at two pairs
-            hashing = beside.submit(whole.update, blob)
-            file.write(blob)
+            if len(hashing) >= HASHED_BEHIND:
+                hashing.popleft().result()
+            hashing.append(beside.submit(hash_all, chunks))
+            file.writelines(chunks)
         if (key := next(expected, None)) is not None:
             raise ValueError(f"{plan.name}: no pair was given for key {key!r}")
-        if hashing is not None:
-            hashing.result()
+        for pending in hashing:
+            pending.result()
     whole.update(_END)
     file.write(_END)
     return rows, offset + len(_END), whole.hexdigest()
@@ -311,12 +318,24 @@ def _row(plan: ShardPlan, pair: Pair, name: str, offset: int, data: bytes) -> di
     }
 
 
-def _header(name: str, size: int) -> bytes:
-    """A ustar header without clock, user or host; a pax record only where the name or the size needs one."""
-    info = tarfile.TarInfo(name)
-    info.size = size
-    info.mode = 0o644
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+def tar_header(name: str, size: int) -> bytes:
+    """A ustar header without clock, user or host; a pax record before it only where name or size needs one."""
+    if len(name) > 100 or not name.isascii() or size >= 8**11:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        info.mode = 0o644
+        return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+    # The same bytes, without the ten-fold time that tarfile takes for the general case.
+    header = bytearray(_HEADER)
+    header[: len(name)] = name.encode()
+    header[124:135] = b"%011o" % size
+    header[148:154] = b"%06o" % sum(header)  # with the checksum's own field as spaces
+    header[154:155] = b"\0"
+    return bytes(header)
+
+
+_HEADER = bytearray(tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT))
+_HEADER[148:156] = b" " * 8
 
 
 def _part_of(folder: Path, entry: ShardEntry) -> pa.Table:

@@ -130,9 +130,9 @@ class ShardReader:
         self._coverage: order.Coverage = coverage
         self._skip = on_damage == "skip"
         self._cache = cache or Cache()
-        self._index = _chosen(open_index(paths, self._cache, self._count if self._skip else None), categories)
-        self._shape_of, self._shape_list = _shapes_of(self._index, self._shapes)
-        self._fetcher = Fetcher(self._index.shards, self._cache)
+        self.index = _chosen(open_index(paths, self._cache, self._count if self._skip else None), categories)
+        self._shape_of, self._shape_list = _shapes_of(self.index, self._shapes)
+        self._fetcher = Fetcher(self.index.shards, self._cache)
         self._ring: Ring | None = None
         self._planned: tuple[int, order.Batches, range] | None = None
         self._plan()  # refuses wrong options here, not in the middle of a run
@@ -161,8 +161,8 @@ class ShardReader:
 
     def get(self, key: str) -> Any:
         """The sample of a key, by random access. KeyError if there is none; Damage if it cannot be read."""
-        sample = self._index.find(key)
-        at = self._index.at(sample)
+        sample = self.index.find(key)
+        at = self.index.at(sample)
         if not self._decode:
             source, edited, mask, meta = self._fetcher.members(at)
             return Pair(key, at.category, source, edited, mask, self._fetcher.parsed(at, meta))
@@ -179,7 +179,7 @@ class ShardReader:
         finished = self.position >= len(self)
         return {
             "version": STATE_VERSION,
-            "set": self._index.fingerprint,
+            "set": self.index.fingerprint,
             "order": self._order(),
             "world_size": self._world_size,
             "epoch": self.epoch + finished,
@@ -191,7 +191,7 @@ class ShardReader:
         between epochs. ValueError if the set or anything else that the order is a function of differs."""
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"reader state: version {state.get('version')}, expected {STATE_VERSION}")
-        if state["set"] != self._index.fingerprint:
+        if state["set"] != self.index.fingerprint:
             raise ValueError("reader state: of another shard set, or of other categories of it")
         for name, value in self._order().items():
             if state["order"].get(name) != value:
@@ -223,7 +223,7 @@ class ShardReader:
 
     def __getstate__(self) -> dict[str, Any]:
         # To another process goes the plan; processes and descriptors stay here.
-        return {**self.__dict__, "_ring": None, "_fetcher": Fetcher(self._index.shards, self._cache)}
+        return {**self.__dict__, "_ring": None, "_fetcher": Fetcher(self.index.shards, self._cache)}
 
     def _order(self) -> dict[str, Any]:
         """Everything beside the set, the epoch and the world size that the order of batches is a function
@@ -241,7 +241,7 @@ class ShardReader:
     def _plan(self) -> tuple[order.Batches, range]:
         """(batches of the current epoch, this rank's range of them)."""
         if self._planned is None or self._planned[0] != self.epoch:
-            index = self._index
+            index = self.index
             samples, copy = order.weighted(index.category_of, index.categories, self._weights, self.epoch)
             if self._shuffle:
                 window = self._window_shards
@@ -262,11 +262,11 @@ class ShardReader:
     def _request(self, position: int) -> Request:
         samples = self._samples(position)
         shape = self._shape_list[self._shape_of[samples[0]]]
-        return Request([self._index.at(int(sample)) for sample in samples], shape, self._masks)
+        return Request([self.index.at(int(sample)) for sample in samples], shape, self._masks)
 
     def _stored(self, positions: Sequence[int]) -> Iterator[Pair | None]:
         for position in positions:
-            at = self._index.at(int(self._samples(position)[0]))
+            at = self.index.at(int(self._samples(position)[0]))
             try:
                 source, edited, mask, meta = self._fetcher.members(at, self._masks)
                 yield Pair(at.key, at.category, source, edited, mask, self._fetcher.parsed(at, meta))
@@ -285,7 +285,7 @@ class ShardReader:
         if self._ring is None:
             largest = max((pair_bytes(shape) for shape in self._shape_list), default=1)
             slot = largest * (self._batch_size or 1)
-            self._ring = Ring(self._index.shards, self._cache, self.workers, AHEAD, slot)
+            self._ring = Ring(self.index.shards, self._cache, self.workers, AHEAD, slot)
         for request, results, memory in self._ring.run(self._request(position) for position in positions):
             yield self._assembled(request, results, memory)
 

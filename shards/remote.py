@@ -85,6 +85,19 @@ def exists(path: str) -> bool:
     return os.path.exists(path)
 
 
+def names(folder: str, ending: str) -> set[str]:
+    """The names in a folder that end so; empty where a server does not list its folders."""
+    if is_remote(folder):
+        system, inner = fsspec.core.url_to_fs(folder)
+        try:
+            found = [split(str(path))[1] for path in system.ls(inner, detail=False)]
+        except (OSError, NotImplementedError):
+            return set()
+    else:
+        found = os.listdir(folder)
+    return {name for name in found if name.endswith(ending) and not name.startswith(".")}
+
+
 def read_bytes(path: str) -> bytes:
     """The bytes of a small file, such as a manifest. FileNotFoundError if there is none."""
     if is_remote(path):

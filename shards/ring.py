@@ -25,6 +25,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -36,6 +37,9 @@ from numpy.typing import NDArray
 from shards.decode import Shape, pair_bytes
 from shards.fetch import Fetched, Fetcher, SampleAt, ShardFile
 from shards.remote import Cache
+
+SLOT_MULTIPLE = 2 * 2**20
+"""Slots are whole huge pages of the usual size."""
 
 
 class Request(NamedTuple):
@@ -61,11 +65,11 @@ class Ring:
     def __init__(
         self, shards: Sequence[ShardFile], cache: Cache, workers: int, ahead: int, slot_bytes: int
     ) -> None:
-        self.slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        self.slot_bytes = -(-slot_bytes // SLOT_MULTIPLE) * SLOT_MULTIPLE
         self._in_flight = ahead * workers
         slots = 2 * self._in_flight
         handle = _anonymous_file(slots * self.slot_bytes)
-        self._memory = mmap.mmap(handle, slots * self.slot_bytes)
+        self._memory = _mapped(handle, slots * self.slot_bytes)
         self._free = deque(range(slots))
         self._running = False
         self._workers = [_start_worker(handle) for _ in range(workers)]
@@ -100,7 +104,7 @@ class Ring:
                     if item is None:
                         exhausted = True
                         break
-                    slot = self._free.popleft()
+                    slot = self._free.pop()  # the one freed last, which the caches still know
                     waiting[item[0]] = slot, item[1]
                     worker = load.index(min(load))
                     load[worker] += 1
@@ -171,7 +175,7 @@ def serve(connection_handle: int, memory_handle: int) -> None:
     cv2.setNumThreads(1)
     connection: Connection[Any, Any] = Connection(connection_handle)
     shards, cache, size = connection.recv()
-    memory = np.frombuffer(mmap.mmap(memory_handle, size), np.uint8)
+    memory = np.frombuffer(_mapped(memory_handle, size), np.uint8)
     fetcher = Fetcher(shards, cache)
     requests: SimpleQueue[tuple[int, int, Request] | None] = SimpleQueue()
 
@@ -223,6 +227,15 @@ def _stop_workers(workers: list[_Worker]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _mapped(handle: int, size: int) -> mmap.mmap:
+    """The shared memory, on huge pages where the system grants them: decoding into it is some percent faster."""
+    memory = mmap.mmap(handle, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _anonymous_file(size: int) -> int:

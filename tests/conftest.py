@@ -28,6 +28,7 @@ filters:
   unchanged: {}
   alignment: {}
   preservation: {}
+  duplicate: {}
 pack: {pairs_per_shard: 4}
 engine: {kind: inprocess, rows_per_part: 4}
 """
@@ -38,7 +39,7 @@ engine: {kind: inprocess, rows_per_part: 4}
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of four different rendered landscapes."""
     folder = tmp_path_factory.mktemp("photos")
-    for seed, kind in enumerate(("meadow", "sea", "desert", "mountains")):
+    for seed, kind in enumerate(("meadow", "lake", "desert", "mountains")):
         (folder / f"{kind}.jpg").write_bytes(encode_jpeg(landscape(seed, WIDTH, HEIGHT, kind)))
     return folder
 

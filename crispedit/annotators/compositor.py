@@ -14,12 +14,22 @@ from crispedit.compositor.language import SETTINGS, Words, a, instruct, pick, sh
 from crispedit.compositor.scene import Place, Scene
 from crispedit.compositor.styles import STYLES
 from crispedit.parts import Annotator
-from crispedit.record import Job, Refusal, Sample, seed_of
+from crispedit.record import Image, Job, Refusal, Sample, seed_of
 
 Planned = tuple[dict[str, Any], Words]
-_SOLID = ("meadow", "desert", "beach", "mountains", "snow", "forest", "garden", "table", "bricks", "night")
+_SOLID = ("meadow", "desert", "beach", "mountains", "snow", "forest", "garden", "room", "bricks", "night")
 _OPEN = ("meadow", "desert", "beach", "mountains", "snow", "forest", "lake", "sunset", "city", "night")
 _DARK = frozenset({"sunset", "night", "city"})
+"""Settings at nightfall; the rest are by day."""
+
+_AFTER = {
+    "bigger": "a large {name}",
+    "smaller": "a small {name}",
+    "closer": "{a} close to the camera",
+    "farther": "{a} further away",
+    "turn": "{a} seen from another side",
+}
+"""How a thing is captioned once it has been moved in place."""
 
 
 class Compositor(Annotator):
@@ -49,7 +59,7 @@ class _Photograph:
         return scene.study(self.image)
 
     @cached_property
-    def small(self) -> scene.Image:
+    def small(self) -> Image:
         return scene.reduced(self.image)
 
     @cached_property
@@ -127,8 +137,7 @@ class _Photograph:
         )
         if place is None:
             return None
-        around = scene.around(self.small, self.scene, place)
-        standing_out = [c for c in about.colours or (about.tint,) if colours.apart(c, around) > 42]
+        standing_out = self._standing_out(kind, place)
         if not standing_out:
             return None
         return {
@@ -136,6 +145,13 @@ class _Photograph:
             "colour": pick(rng, standing_out) if about.colours else "",
             "yaw": _yaw(rng, kind),
         }, place
+
+    def _standing_out(self, kind: str, place: Place) -> list[str]:
+        """The colours of a kind of object that can be told from what lies behind the place."""
+        about, behind = objects.KINDS[kind], scene.around(self.small, self.scene, place)
+        if about.tint and colours.apart(about.tint, behind) < 36:
+            return []
+        return [c for c in about.colours or (about.tint,) if colours.apart(c, behind) > 42]
 
     def _kinds(self, rng: np.random.Generator) -> list[str]:
         """What suits the photograph: mostly what stands where there is ground, and what hangs in the air elsewhere."""
@@ -180,15 +196,14 @@ class _Photograph:
         scale = sum(about.sizes) / sum(objects.KINDS[thing["kind"]].sizes)
         there = replace(place, size=round(place.size * scale, 4))
         half = there.size * self.scene.short / self.scene.width * shape.radius / shape.top
-        around = scene.around(self.small, self.scene, there)
-        out = [c for c in about.colours or (about.tint,) if colours.apart(c, around) > 42]
+        out = self._standing_out(kind, there)
         if not out or not half + 0.01 < there.x < 0.99 - half or there.size > 0.5:
             return None
         if floats:
             # What hangs keeps its middle, what stands keeps its foot.
             low = place.y + (there.size - place.size) * self.scene.short / self.scene.height / 2
             there = replace(there, y=round(low, 4))
-        if there.y - there.size * self.scene.short / self.scene.height < 0.01 or floats and there.y > 0.97:
+        if there.y - there.size * self.scene.short / self.scene.height < 0.01 or (floats and there.y > 0.97):
             return None
         other = {"kind": kind, "colour": pick(rng, out) if about.colours else "", "yaw": _yaw(rng, kind)}
         before, after, at = _name(thing), _name(other), self._where(rng, place)
@@ -272,9 +287,10 @@ class _Photograph:
             else:
                 foot = place.y - 0.25 * place.size * self.scene.short / self.scene.height
                 plan["horizon"] = round(float(np.clip(foot - rng.uniform(0.05, 0.2), 0.25, 0.6)), 3)
-        # An object lit by day looks pasted into the night, so dark settings are for dark photographs, mostly.
-        dark = float(self.small.mean()) < 80
-        kind = pick(rng, [k for k in kinds if k not in _DARK or dark or rng.random() < 0.2])
+        # An object lit by day looks pasted into the night, and the other way round.
+        dark = float(self.small.mean()) < 70
+        fitting = [k for k in kinds if (k in _DARK) == dark]
+        kind = pick(rng, fitting if fitting and rng.random() < 0.9 else kinds)
         plan["landscape"] = kind
         setting = pick(rng, SETTINGS[kind])
         order = instruct(rng, "background", the=f"the {name}", bare=name, new=setting)
@@ -357,16 +373,14 @@ class _Photograph:
             return None
         moves = {"left": "move", "right": "move", "up": "move", "down": "move"}
         order = instruct(rng, moves.get(act, act), the=f"the {name}", bare=name, where=at, **slots)
-        now = {"bigger": f"large {name}", "smaller": f"small {name}"}.get(act, name)
         if act == "face":
-            captions = showing_both(
-                rng,
-                self.photo,
-                (f"{a(name)} with its {about.front} pointing {facing}", at),
-                (f"{a(name)} with its {about.front} pointing {slots['to']}", at),
+            before, after = (
+                f"{a(name)} with its {about.front} pointing {way}" for way in (facing, slots["to"])
             )
         else:
-            captions = showing_both(rng, self.photo, (a(name), at), (a(now), self._where(rng, to)))
+            before, after = a(name), _AFTER.get(act, "{a}").format(a=a(name), name=name)
+        there = self._where(rng, to) if act in ("left", "right", "up", "down", "closer", "farther") else at
+        captions = showing_both(rng, self.photo, (before, at), (after, there))
         plan = {"thing": thing, "place": asdict(place), "other": other, "to": asdict(to), "act": act}
         return plan, Words(order, *captions)
 

@@ -1,6 +1,7 @@
-"""The compositor: photograph in, truthful edit out, on a CPU and without a model. Shared by the annotator and the editor.
+"""The compositor: photograph in, truthful edit out, on a CPU and without a model. The annotator and editor share it.
 
-`scene` reads a photograph (light, horizon, free places), `objects` names what can be put into it, `render` draws that,
-`blend` sets it in; `cutout` finds the photograph's own subject; `landscape` paints new surroundings; `styles` repaints
-the whole; `language` says what was done.
+`scene` reads a photograph (light, ground, free places). `objects` names what can be put into it; `shapes` builds those
+from `solids` and `paints`, `render` draws them, `sprites` keeps them with their shadow, `blend` sets them in. `cutout`
+finds the photograph's own subject, `recolour` its hue. `landscape` paints new surroundings from `scenery` and
+`terrain`, `styles` repaints the whole, and `language` says what was done, with `colours` by name.
 """

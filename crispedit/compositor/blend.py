@@ -1,4 +1,4 @@
-"""Blending: sets a drawn object into a photograph, in linear light, with its shadow, the photograph's softness and grain."""
+"""Blending: sets a drawn object into a photograph, in linear light, with its shadow and the photograph's grain."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crispedit.compositor.render import Sprite, encoded
+from crispedit.compositor.render import encoded
 from crispedit.compositor.scene import Place, Scene
+from crispedit.compositor.sprites import Sprite
 from crispedit.record import Image, Mask
 
 _TO_LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
@@ -20,7 +21,7 @@ def set_in(
 ) -> tuple[Image, Mask]:
     """The photograph with the sprite standing at the place, and exactly which pixels may differ.
 
-    `noise` [256, 256] is standard normal; it is tiled by image position, so that one object in two colours has one grain.
+    `noise` [256, 256] is standard normal; it is tiled by image position: one object in two colours has one grain.
     """
     out = image.copy()
     mask = np.zeros(image.shape[:2], bool)
@@ -59,11 +60,15 @@ def _not_overgrown(under: Image, alpha: NDArray[np.float32], sprite: Sprite, top
         return np.ones_like(alpha)
     high = rows[-1] - rows[0]
     gray = cv2.cvtColor(under, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    sigma = high / 28
-    blade = cv2.GaussianBlur(gray, (0, 0), max(0.6, sigma / 6)) - cv2.GaussianBlur(gray, (0, 0), sigma)
-    strip = np.s_[max(0, rows[-1] - high // 6) : rows[-1]]
-    rough = float(np.abs(blade[strip][alpha[strip] > 0.5]).mean())
-    if rough < 7:
+    strip = np.s_[max(0, rows[-1] - high // 5) : rows[-1]]
+    inside = alpha[strip] > 0.5
+    upright = cv2.GaussianBlur(gray, (0, 0), max(0.6, high / 90))
+    across, along = (np.abs(np.gradient(upright[strip], axis=axis))[inside].mean() for axis in (1, 0))
+    sigma = high / 14
+    blade = cv2.GaussianBlur(gray, (0, 0), max(0.6, sigma / 8)) - cv2.GaussianBlur(gray, (0, 0), sigma)
+    rough = float(np.abs(blade[strip][inside]).mean())
+    # Blades stand upright; the lines of a road or of boards do not grow over anything.
+    if rough < 6.5 or across < 1.1 * along:
         return np.ones_like(alpha)
     # A blade hides what is behind it near the ground; higher up only the brightest reach.
     up = (rows[-1] - np.arange(alpha.shape[0], dtype=np.float32)) / (0.2 * high)

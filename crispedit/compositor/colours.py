@@ -25,9 +25,16 @@ NAMED: dict[str, tuple[float, float, float]] = {
 """sRGB 0-1 of each colour that an object can be painted."""
 
 _HUES = (
-    (8, "red"), (19, "orange"), (34, "yellow"), (80, "green"), (97, "turquoise"),
-    (128, "blue"), (152, "purple"), (169, "pink"), (181, "red"),
-)  # fmt: skip
+    (8, "red"),
+    (19, "orange"),
+    (34, "yellow"),
+    (80, "green"),
+    (97, "turquoise"),
+    (128, "blue"),
+    (152, "purple"),
+    (169, "pink"),
+    (181, "red"),
+)
 """Upper hue (OpenCV: 0-180) of each name."""
 
 
@@ -47,7 +54,7 @@ def name_of(rgb: NDArray[np.uint8]) -> str:
     return name
 
 
-def apart(name: str, rgb: NDArray[np.floating[Any]]) -> float:
+def apart(name: str, rgb: NDArray[Any]) -> float:
     """How far (CIE76) a named colour is from the mean of sRGB pixels 0-255 [N, 3]; above 40 it stands out."""
     pair = np.array([[NAMED[name], rgb.reshape(-1, 3).mean(axis=0) / 255]], np.float32)
     lab = cv2.cvtColor(pair, cv2.COLOR_RGB2LAB)[0]

@@ -1,4 +1,4 @@
-"""The cutout: a photograph's own main subject, by GrabCut from a contrast and centre prior, if it stands out clearly."""
+"""The cutout: a photograph's own main subject, by GrabCut from a contrast and focus prior, if it stands out."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _guided(guide: NDArray[np.float32], mask: NDArray[np.float32], side: int) ->
     a = np.stack([c0 * x + c1 * y + c2 * z, c1 * x + c3 * y + c4 * z, c2 * x + c4 * y + c5 * z], axis=2)
     a /= np.maximum(det, 1e-12)[..., None]
     offset = mean_m - (a * mean_g).sum(axis=2)
-    return (cv2.blur(a, k) * guide).sum(axis=2) + cv2.blur(offset, k)  # type: ignore[no-any-return]
+    return (cv2.blur(a, k) * guide).sum(axis=2) + cv2.blur(offset, k)
 
 
 def _prior(small: Image) -> NDArray[np.uint8] | None:

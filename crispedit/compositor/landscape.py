@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from crispedit.compositor import terrain
+from crispedit.compositor.scenery import (
+    Colour,
+    Picture,
+    Sky,
+    between,
+    blades,
+    day,
+    flat,
+    flowers,
+    hazed,
+    hills,
+    jitter,
+    lay,
+    paint_sky,
+    rgb,
+    stars,
+    tree,
+    water,
+)
 from crispedit.compositor.terrain import Plane, View
 from crispedit.record import Image
-
-Picture = NDArray[np.float32]
-Colour = tuple[float, float, float]
 
 
 def landscape(
@@ -36,6 +50,11 @@ def landscape(
         chosen = kind
     view = View(width, height, level * height, 0.95 * max(width, height), 1.7)
     picture = _PAINT[chosen](rng, view)
+    if chosen not in _DIM:
+        # Exposed as a camera would: the brightest parts just below white.
+        picture *= np.float32(
+            np.clip(0.93 / max(float(np.percentile(picture[::8, ::8], 98)), 0.05), 0.8, 1.7)
+        )
     return _developed(rng, picture)
 
 
@@ -50,286 +69,40 @@ def _developed(rng: np.random.Generator, picture: Picture) -> Image:
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-# --- what scenes are made of
-
-
-def _rgb(colour: Colour) -> NDArray[np.float32]:
-    return np.asarray(colour, np.float32)
-
-
-def _between(weight: Plane, low: Colour, high: Colour) -> Picture:
-    w = np.clip(weight, 0, 1)[..., None]
-    return _rgb(low) + w * (_rgb(high) - _rgb(low))
-
-
-@dataclass(frozen=True)
-class _Sky:
-    """Colours overhead and at the horizon, the sun's place as fractions of the picture, how much cloud 0-1."""
-
-    top: Colour
-    low: Colour
-    sun: tuple[float, float]
-    glow: Colour = (0.0, 0.0, 0.0)
-    cloud: float = 0.5
-    cloud_light: Colour = (0.98, 0.98, 0.97)
-    cloud_dark: Colour = (0.62, 0.66, 0.72)
-
-
-def _paint_sky(rng: np.random.Generator, view: View, sky: _Sky) -> Picture:
-    w, h, horizon = view.width, view.height, max(view.horizon, 8.0)
-    rows = np.arange(h, dtype=np.float32)
-    t = np.clip(rows / horizon, 0, 1) ** 1.3
-    out = np.empty((h, w, 3), np.float32)
-    out[:] = (_rgb(sky.top) * (1 - t[:, None]) + _rgb(sky.low) * t[:, None])[:, None]
-    x = (np.arange(w, dtype=np.float32) - sky.sun[0] * w) / view.focal
-    y = (rows - sky.sun[1] * h) / view.focal
-    off = np.sqrt(x[None] ** 2 + y[:, None] ** 2)
-    if any(sky.glow):
-        out += np.exp(-off * 4.5)[..., None] * _rgb(sky.glow) * 0.55
-        out += np.clip((0.028 - off) * 160, 0, 1)[..., None]
-    if sky.cloud > 0:
-        stop = min(h, int(horizon) + 2)
-        noise = terrain.tile(rng, 1.55)
-        # A cloud deck in perspective: what is near the horizon is far, flat and small.
-        far = 1 / (np.clip((horizon - rows[:stop]) / horizon, 0, 1) + 0.16)
-        u = (np.arange(w, dtype=np.float32)[None] - w / 2) / w * far[:, None] * 130 + 256
-        v = np.broadcast_to(far[:, None] * np.float32(95), u.shape)
-        thick = terrain.sample(noise, u, v) + np.float32(sky.cloud * 2.6 - 1.6)
-        fine = terrain.sample(terrain._fine(1.0), u * 6, v * 6)
-        thick += 0.13 * fine
-        lean = np.float32(7 if sky.sun[0] > 0.5 else -7)
-        side = thick - terrain.sample(noise, u + lean, v - 5) - np.float32(sky.cloud * 2.6 - 1.6)
-        cover = np.clip(thick * 1.1, 0, 1)
-        cover = (
-            cover * cover * (3 - 2 * cover) * np.clip((horizon - rows[:stop]) / horizon * 9, 0.15, 1)[:, None]
-        )
-        colour = _between(
-            0.72 + 0.45 * side - 0.22 * np.clip(thick - 0.7, 0, 2), sky.cloud_dark, sky.cloud_light
-        )
-        out[:stop] += cover[..., None] * 0.94 * (colour - out[:stop])
-    return out
-
-
-def _lay(picture: Picture, ground: terrain.Ground, colour: Picture) -> None:
-    """Sets ground colours [rows, W, 3] into the picture where ground is seen."""
-    part = picture[ground.top :]
-    np.copyto(part, colour, where=ground.seen[..., None])
-
-
-def _hazed(colour: Picture, z: Plane, haze: Colour, reach: float) -> Picture:
-    clear = np.exp(-z / np.float32(reach))[..., None]
-    return _rgb(haze) + clear * (colour - _rgb(haze))
-
-
-def _hills(
-    rng: np.random.Generator,
-    picture: Picture,
-    view: View,
-    sun: tuple[float, float, float],
-    *,
-    relief: float,
-    near: float,
-    far: float,
-    cell: float,
-    haze: Colour,
-    rock: Callable[[Plane, Plane, Plane], Picture],
-    ridged: bool = False,
-    slope: float = 1.9,
-    reach: float = 0.6,
-) -> None:
-    """A range of hills from `near` to `far` metres; `rock` colours by (altitude 0-1, shading 0-1, detail)."""
-    heights = terrain.tile(rng, slope)
-    if ridged:
-        heights = 1.2 - 1.6 * np.abs(heights) ** 0.8
-        heights += 0.12 * terrain.tile(rng, 1.3)
-    depths = np.geomspace(near, far, 300).astype(np.float32)
-    rise = np.clip((depths - near) / (0.25 * (far - near)), 0, 1)
-    ground = terrain.look(view, heights + 0.6, cell, (relief * rise).astype(np.float32), depths)
-    lit = terrain.sample(terrain.slopes(heights, cell, relief, sun), ground.x / cell, ground.z / cell)
-    fine = terrain.detail(view, ground.x, ground.z, 1.6)
-    colour = rock(ground.altitude / relief, lit, fine) * (0.35 + 0.8 * lit + 0.055 * fine)[..., None]
-    _lay(picture, ground, _hazed(colour, ground.z, haze, far * reach))
-
-
-def _flat(
-    picture: Picture, view: View, low: Colour, high: Colour, haze: Colour, reach: float, *, rough: float = 0.2, size: float = 2.0,
-    patches: Plane | None = None, patch: float = 6.0,
-) -> terrain.Ground:  # fmt: skip
-    """Flat textured ground up to the horizon; `patches` are larger light and dark areas `patch` metres a cell."""
-    ground = terrain.plane(view)
-    fine = terrain.detail(view, ground.x, ground.z, size)
-    weight = 0.5 + rough * fine
-    if patches is not None:
-        weight += 0.16 * terrain.sample(patches, ground.x / patch, ground.z / patch)
-    _lay(picture, ground, _hazed(_between(weight, low, high), ground.z, haze, reach))
-    return ground
-
-
-def _water(
-    picture: Picture,
-    view: View,
-    deep: Colour,
-    *,
-    wave: float = 1.0,
-    glitter: Colour | None = None,
-    at: float = 0.5,
-) -> None:
-    """Water up to the horizon that mirrors what is painted above it."""
-    ground = terrain.plane(view)
-    ripple = terrain.detail(view, ground.x, ground.z, 2.4, 1.0, 2.2)
-    swell = terrain.sample(terrain._fine(2.2), ground.x * 1.3, ground.z * 2.3) * np.exp(-ground.z / 60)
-    rough = (ripple + 0.8 * swell) * wave
-    rows, w = ground.x.shape
-    steep = np.clip(view.eye / ground.z, 0, 1)
-    line = np.clip(
-        view.horizon - np.arange(1, rows + 1)[:, None] * 0.8 - rough * (3 + 26 * steep), 0, view.height - 1
-    )
-    column = np.clip(np.arange(w, dtype=np.float32)[None] + rough * (2 + 8 * steep), 0, w - 1)
-    mirror = cv2.remap(picture, column.astype(np.float32), line.astype(np.float32), cv2.INTER_LINEAR)
-    strength = np.clip(0.78 - 1.7 * steep - 0.1 * rough, 0.08, 0.9)[..., None]
-    colour = _rgb(deep) * (1 + 0.16 * rough[..., None]) + strength * (mirror - _rgb(deep))
-    if glitter is not None:
-        aim = np.exp(-(((np.arange(w) / w - at) / (0.05 + 0.35 * steep)) ** 2)).astype(np.float32)
-        colour += (np.clip(rough - 0.9, 0, 2) * aim)[..., None] * _rgb(glitter)
-    _lay(picture, ground, colour)
-
-
-def _blades(
-    rng: np.random.Generator,
-    picture: Picture,
-    view: View,
-    count: int,
-    dark: Colour,
-    light: Colour,
-    tall: float = 0.16,
-) -> None:
-    """Blades of grass, drawn from far to near, a few pixels wide."""
-    rows = view.height - view.horizon
-    at = np.sort(rng.random(count) ** 0.75)
-    y = view.horizon + 2 + at * rows * 1.12
-    size = view.focal * tall * at * rows / (view.focal * view.eye) * rng.uniform(0.5, 1.3, count)
-    x = rng.uniform(-10, view.width + 10, count)
-    bend = rng.normal(0.1, 0.35, count) * size
-    shade = np.clip(rng.normal(0.5, 0.28, count) + 0.1 * np.sin(x / 90), 0, 1)
-    colour = _rgb(dark) + shade[:, None] * (_rgb(light) - _rgb(dark))
-    colour *= rng.uniform(0.85, 1.1, (count, 1))
-    tip_x, tip_y = x + bend, y - size
-    points = np.stack([x, y, x + bend * 0.3, y - size * 0.6, tip_x, tip_y], 1).reshape(count, 3, 2)
-    points = np.round(points * 8).astype(np.int32)
-    thick = np.clip(size / 26, 1, 5).astype(int)
-    for i in range(count):
-        cv2.polylines(picture, [points[i]], False, colour[i].tolist(), int(thick[i]), cv2.LINE_AA, 3)
-
-
-def _flowers(
-    rng: np.random.Generator, picture: Picture, view: View, count: int, colours: list[Colour]
-) -> None:
-    rows = view.height - view.horizon
-    for d in np.sort(rng.random(count) ** 0.6):
-        x, y = rng.uniform(0, view.width), view.horizon + d * rows * 0.98
-        r = max(1.0, d * rows * rng.uniform(0.008, 0.018))
-        colour = _rgb(colours[int(rng.integers(len(colours)))]) * np.float32(rng.uniform(0.75, 1.05))
-        for a in np.arange(5) * 1.2566 + rng.uniform(0, 1.2):
-            at = (round((x + r * np.cos(a)) * 8), round((y + 0.7 * r * np.sin(a)) * 8))
-            cv2.circle(
-                picture,
-                at,
-                round(r * 5.5),
-                (colour * np.float32(rng.uniform(0.85, 1.1))).tolist(),
-                -1,
-                cv2.LINE_AA,
-                3,
-            )
-        cv2.circle(
-            picture, (round(x * 8), round(y * 8)), round(r * 3.6), (0.85, 0.65, 0.1), -1, cv2.LINE_AA, 3
-        )
-
-
-def _tree(
-    rng: np.random.Generator,
-    picture: Picture,
-    x: float,
-    y: float,
-    size: float,
-    dark: Colour,
-    light: Colour,
-    sun: float,
-) -> None:
-    """A leafy tree of `size` pixels standing at (x, y): a trunk, and leaves as dabs lit from the sun's side."""
-    w = max(1, int(size * 0.035))
-    cv2.line(picture, (int(x), int(y)), (int(x), int(y - size * 0.5)), (0.16, 0.11, 0.08), w, cv2.LINE_AA)
-    cv2.ellipse(
-        picture,
-        (int(x), int(y)),
-        (int(size * 0.36), max(1, int(size * 0.035))),
-        0,
-        0,
-        360,
-        (0.1, 0.14, 0.07),
-        -1,
-        cv2.LINE_AA,
-    )
-    blobs = rng.normal(0, 1, (7, 2)) * (0.16, 0.13) * size + (x, y - size * 0.66)
-    count = int(np.clip(size * 7, 120, 2400))
-    which = rng.integers(0, 7, count)
-    off = rng.normal(0, 0.085, (count, 2)) * size
-    spots = blobs[which] + off
-    lit = np.clip(0.45 + (off[:, 0] * sun - off[:, 1]) / size * 3.2 + rng.normal(0, 0.16, count), 0, 1)
-    order = np.argsort(lit)
-    colour = _rgb(dark) + lit[:, None] * (_rgb(light) - _rgb(dark))
-    r = max(5, int(size * 0.017 * 8))
-    for i in order:
-        cv2.circle(
-            picture, (int(spots[i, 0] * 8), int(spots[i, 1] * 8)), r, colour[i].tolist(), -1, cv2.LINE_AA, 3
-        )
-
-
-def _stars(rng: np.random.Generator, picture: Picture, below: float) -> None:
-    h, w = picture.shape[:2]
-    count = int(w * below / 900)
-    x, y = rng.integers(0, w, count), (rng.random(count) * below).astype(int)
-    bright = (rng.pareto(2.2, count) * 0.22).clip(0.1, 1)
-    for i in range(count):
-        colour = np.array([0.9, 0.93, 1.0]) * bright[i]
-        cv2.circle(
-            picture, (int(x[i]), int(y[i])), 1 if bright[i] > 0.6 else 0, colour.tolist(), -1, cv2.LINE_AA
-        )
-
-
-def _jitter(rng: np.random.Generator, colour: Colour, much: float = 0.05) -> Colour:
-    r, g, b = (float(np.clip(c + v, 0, 1)) for c, v in zip(colour, rng.normal(0, much, 3), strict=True))
-    return r, g, b
-
-
-def _day(
-    rng: np.random.Generator, view: View, cloud: tuple[float, float] = (0.25, 0.75)
-) -> tuple[_Sky, tuple[float, float, float]]:
-    side = float(rng.uniform(-0.8, 0.8))
-    sky = _Sky(
-        _jitter(rng, (0.2, 0.42, 0.78)), _jitter(rng, (0.78, 0.87, 0.94), 0.03), (0.5 + side / 2, -0.2),
-        cloud=float(rng.uniform(*cloud)),
-    )  # fmt: skip
-    return sky, (side, 0.8, -0.35)
-
-
-# --- the scenes
-
-
 def _meadow(rng: np.random.Generator, view: View) -> Picture:
-    sky, sun = _day(rng, view)
-    p = _paint_sky(rng, view, sky)
-    tint = _jitter(rng, (0.22, 0.36, 0.14), 0.04)
-    _hills(rng, p, view, sun, relief=60, near=500, far=3000, cell=9, haze=sky.low, slope=2.1,
-           rock=lambda a, s, f: _between(0.5 + 0.25 * f, tint, (0.32, 0.44, 0.2)))  # fmt: skip
-    low, high = _jitter(rng, (0.16, 0.3, 0.07), 0.03), _jitter(rng, (0.52, 0.64, 0.24), 0.05)
-    _flat(p, view, low, high, sky.low, 700, patches=terrain.tile(rng, 1.6), patch=0.25)
+    sky, sun = day(rng, view)
+    p = paint_sky(rng, view, sky)
+    tint = jitter(rng, (0.22, 0.36, 0.14), 0.04)
+    hills(
+        rng,
+        p,
+        view,
+        sun,
+        relief=60,
+        near=500,
+        far=3000,
+        cell=9,
+        haze=sky.low,
+        slope=2.1,
+        rock=lambda a, s, f: between(0.5 + 0.25 * f, tint, (0.32, 0.44, 0.2)),
+    )
+    low, high = jitter(rng, (0.16, 0.3, 0.07), 0.03), jitter(rng, (0.52, 0.64, 0.24), 0.05)
+    flat(p, view, low, high, sky.low, 700, patches=terrain.tile(rng, 1.6), patch=0.25)
     rows = view.height - view.horizon
     for d in np.sort(rng.uniform(0.015, 0.16, int(rng.integers(3, 12)))):
-        _tree(rng, p, rng.uniform(0, view.width), view.horizon + d * rows, view.focal * rng.uniform(4, 7) * d * rows / (view.focal * view.eye),
-              (0.06, 0.12, 0.04), _jitter(rng, (0.38, 0.52, 0.18)), float(np.sign(sun[0])))  # fmt: skip
-    _blades(rng, p, view, 9000, low, high)
+        tree(
+            rng,
+            p,
+            rng.uniform(0, view.width),
+            view.horizon + d * rows,
+            view.focal * rng.uniform(4, 7) * d * rows / (view.focal * view.eye),
+            (0.06, 0.12, 0.04),
+            jitter(rng, (0.38, 0.52, 0.18)),
+            float(np.sign(sun[0])),
+        )
+    blades(rng, p, view, 9000, low, high)
     if rng.random() < 0.6:
-        _flowers(
+        flowers(
             rng,
             p,
             view,
@@ -344,9 +117,9 @@ def _meadow(rng: np.random.Generator, view: View) -> Picture:
 
 
 def _desert(rng: np.random.Generator, view: View) -> Picture:
-    sky, sun = _day(rng, view, (0.0, 0.3))
-    p = _paint_sky(rng, view, sky)
-    sand = _jitter(rng, (0.93, 0.72, 0.46), 0.04)
+    sky, sun = day(rng, view, (0.0, 0.3))
+    p = paint_sky(rng, view, sky)
+    sand = jitter(rng, (0.93, 0.72, 0.46), 0.04)
     dark = (sand[0] * 0.62, sand[1] * 0.55, sand[2] * 0.5)
     dunes = View(view.width, view.height, view.horizon, view.focal, 7.0)
     sun = (float(np.sign(sun[0] + 1e-9)) * 0.9, 0.5, -0.15)
@@ -360,22 +133,33 @@ def _desert(rng: np.random.Generator, view: View) -> Picture:
         phase = ground.z * 9 + 4 * terrain.sample(heights, ground.x * 3, ground.z * 3)
         ripple = np.sin(phase) * np.exp(-ground.z / 30)
         weight = 0.12 + 1.15 * (lit - 0.12) + 0.05 * fine + 0.06 * ripple
-        _lay(p, ground, _hazed(_between(weight, dark, sand), ground.z, sky.low, 2200))
+        lay(p, ground, hazed(between(weight, dark, sand), ground.z, sky.low, 2200))
     return p
 
 
 def _beach(rng: np.random.Generator, view: View) -> Picture:
-    sky, sun = _day(rng, view, (0.1, 0.6))
-    p = _paint_sky(rng, view, sky)
+    sky, sun = day(rng, view, (0.1, 0.6))
+    p = paint_sky(rng, view, sky)
     if rng.random() < 0.6:
-        _hills(rng, p, view, sun, relief=50, near=1500, far=4000, cell=12, haze=sky.low, reach=0.5,
-               rock=lambda a, s, f: _between(0.5 + 0.25 * f, (0.2, 0.3, 0.18), (0.42, 0.44, 0.33)))  # fmt: skip
-    _water(p, view, _jitter(rng, (0.05, 0.34, 0.42)), wave=1.0)
-    sand = _jitter(rng, (0.88, 0.79, 0.64), 0.03)
+        hills(
+            rng,
+            p,
+            view,
+            sun,
+            relief=50,
+            near=1500,
+            far=4000,
+            cell=12,
+            haze=sky.low,
+            reach=0.5,
+            rock=lambda a, s, f: between(0.5 + 0.25 * f, (0.2, 0.3, 0.18), (0.42, 0.44, 0.33)),
+        )
+    water(p, view, jitter(rng, (0.05, 0.34, 0.42)), wave=1.0)
+    sand = jitter(rng, (0.88, 0.79, 0.64), 0.03)
     ground = terrain.plane(view)
     shore = 9 + 2.5 * terrain.sample(terrain.tile(rng, 1.9), ground.x * 4 + 90, np.zeros_like(ground.x))
     fine = terrain.detail(view, ground.x, ground.z, 1.5)
-    dry = _between(
+    dry = between(
         0.55 + 0.13 * fine + 0.1 * terrain.sample(terrain.tile(rng, 1.7), ground.x * 40, ground.z * 40),
         (sand[0] * 0.72, sand[1] * 0.68, sand[2] * 0.62),
         sand,
@@ -391,41 +175,52 @@ def _beach(rng: np.random.Generator, view: View) -> Picture:
 
 
 def _lake(rng: np.random.Generator, view: View) -> Picture:
-    sky, sun = _day(rng, view, (0.2, 0.75))
-    p = _paint_sky(rng, view, sky)
+    sky, sun = day(rng, view, (0.2, 0.75))
+    p = paint_sky(rng, view, sky)
     snow = float(rng.uniform(0.45, 1.3))
 
     def rock(a: Plane, s: Plane, f: Plane) -> Picture:
         cold = np.clip((a - snow) * 5 + 0.5 * f, 0, 1)[..., None]
         green = np.clip((0.35 - a) * 4 + 0.2 * f, 0, 1)[..., None]
-        stone = _between(0.5 + 0.2 * f, (0.36, 0.33, 0.31), (0.55, 0.5, 0.45))
+        stone = between(0.5 + 0.2 * f, (0.36, 0.33, 0.31), (0.55, 0.5, 0.45))
         return (
             stone * (1 - cold) * (1 - green)
-            + cold * _rgb((0.93, 0.95, 0.98))
-            + green * (1 - cold) * _rgb((0.2, 0.28, 0.14))
+            + cold * rgb((0.93, 0.95, 0.98))
+            + green * (1 - cold) * rgb((0.2, 0.28, 0.14))
         )
 
-    _hills(rng, p, view, sun, relief=420, near=1500, far=6000, cell=22, haze=sky.low, ridged=True, rock=rock)
-    _water(p, view, _jitter(rng, (0.05, 0.18, 0.2), 0.03), wave=float(rng.uniform(0.25, 0.8)))
+    hills(rng, p, view, sun, relief=420, near=1500, far=6000, cell=22, haze=sky.low, ridged=True, rock=rock)
+    water(p, view, jitter(rng, (0.05, 0.18, 0.2), 0.03), wave=float(rng.uniform(0.25, 0.8)))
     return p
 
 
 def _mountains(rng: np.random.Generator, view: View) -> Picture:
-    sky, sun = _day(rng, view, (0.2, 0.8))
-    p = _paint_sky(rng, view, sky)
+    sky, sun = day(rng, view, (0.2, 0.8))
+    p = paint_sky(rng, view, sky)
     snow = float(rng.uniform(0.3, 1.2))
-    wood = _jitter(rng, (0.18, 0.27, 0.12), 0.03)
+    wood = jitter(rng, (0.18, 0.27, 0.12), 0.03)
 
     def rock(a: Plane, s: Plane, f: Plane) -> Picture:
         cold = np.clip((a - snow) * 5 + 0.4 * f, 0, 1)[..., None]
-        stone = _between(0.5 + 0.2 * f, (0.34, 0.32, 0.31), (0.56, 0.52, 0.48))
-        return stone * (1 - cold) + cold * _rgb((0.94, 0.96, 0.99))
+        stone = between(0.5 + 0.2 * f, (0.34, 0.32, 0.31), (0.56, 0.52, 0.48))
+        return stone * (1 - cold) + cold * rgb((0.94, 0.96, 0.99))
 
-    _hills(rng, p, view, sun, relief=560, near=2500, far=9000, cell=26, haze=sky.low, ridged=True, rock=rock)
-    _hills(rng, p, view, sun, relief=42, near=260, far=1600, cell=6, haze=sky.low, slope=2.0,
-           rock=lambda a, s, f: _between(0.4 + 0.35 * f, (wood[0] * 0.5, wood[1] * 0.55, wood[2] * 0.5), wood))  # fmt: skip
-    low, high = _jitter(rng, (0.2, 0.27, 0.1), 0.03), _jitter(rng, (0.5, 0.55, 0.28), 0.04)
-    _flat(p, view, low, high, sky.low, 900, patches=terrain.tile(rng, 1.7), patch=0.2)
+    hills(rng, p, view, sun, relief=560, near=2500, far=9000, cell=26, haze=sky.low, ridged=True, rock=rock)
+    hills(
+        rng,
+        p,
+        view,
+        sun,
+        relief=42,
+        near=260,
+        far=1600,
+        cell=6,
+        haze=sky.low,
+        slope=2.0,
+        rock=lambda a, s, f: between(0.4 + 0.35 * f, (wood[0] * 0.5, wood[1] * 0.55, wood[2] * 0.5), wood),
+    )
+    low, high = jitter(rng, (0.2, 0.27, 0.1), 0.03), jitter(rng, (0.5, 0.55, 0.28), 0.04)
+    flat(p, view, low, high, sky.low, 900, patches=terrain.tile(rng, 1.7), patch=0.2)
     rows = view.height - view.horizon
     for d in np.sort(rng.uniform(0.02, 0.2, int(rng.integers(4, 16)))):
         _fir(
@@ -437,7 +232,7 @@ def _mountains(rng: np.random.Generator, view: View) -> Picture:
             (0.08, 0.14, 0.08),
             (0.25, 0.36, 0.18),
         )
-    _blades(rng, p, view, 5000, low, high, 0.1)
+    blades(rng, p, view, 5000, low, high, 0.1)
     return p
 
 
@@ -462,7 +257,7 @@ def _fir(
         ends = np.linspace(-half, half, count) + rng.normal(0, half * 0.06, count)
         for e in ends:
             shade = float(np.clip(rng.normal(0.4, 0.25) + 0.25 * e / max(half, 1), 0, 1))
-            colour = _rgb(dark) + shade * (_rgb(light) - _rgb(dark))
+            colour = rgb(dark) + shade * (rgb(light) - rgb(dark))
             tip = low + abs(e) * 0.35 + rng.normal(0, size * 0.008)
             cv2.line(
                 picture,
@@ -475,10 +270,21 @@ def _fir(
 
 
 def _snow(rng: np.random.Generator, view: View) -> Picture:
-    sky, sun = _day(rng, view, (0.1, 0.9))
-    p = _paint_sky(rng, view, sky)
-    _hills(rng, p, view, sun, relief=260, near=1500, far=6000, cell=22, haze=sky.low, ridged=True,
-           rock=lambda a, s, f: _between(0.75 + 0.3 * f, (0.5, 0.54, 0.6), (0.93, 0.95, 0.98)))  # fmt: skip
+    sky, sun = day(rng, view, (0.1, 0.9))
+    p = paint_sky(rng, view, sky)
+    hills(
+        rng,
+        p,
+        view,
+        sun,
+        relief=260,
+        near=1500,
+        far=6000,
+        cell=22,
+        haze=sky.low,
+        ridged=True,
+        rock=lambda a, s, f: between(0.75 + 0.3 * f, (0.5, 0.54, 0.6), (0.93, 0.95, 0.98)),
+    )
     heights = terrain.tile(rng, 2.3)
     depths = np.geomspace(2.2, 1500, 340).astype(np.float32)
     ground = terrain.look(view, heights, 0.6, np.clip(depths * 0.05, 0.1, 0.9).astype(np.float32), depths)
@@ -486,11 +292,11 @@ def _snow(rng: np.random.Generator, view: View) -> Picture:
         terrain.slopes(heights, 0.6, 1.1, (sun[0] * 1.3, 0.4, -0.2)), ground.x / 0.6, ground.z / 0.6
     )
     fine = terrain.detail(view, ground.x, ground.z, 1.4)
-    _lay(
+    lay(
         p,
         ground,
-        _hazed(
-            _between(0.95 * (lit - 0.28) / 0.6 + 0.07 * fine, (0.5, 0.62, 0.8), (0.97, 0.97, 0.98)),
+        hazed(
+            between(0.95 * (lit - 0.28) / 0.6 + 0.07 * fine, (0.5, 0.62, 0.8), (0.97, 0.97, 0.98)),
             ground.z,
             sky.low,
             1200,
@@ -512,44 +318,73 @@ def _snow(rng: np.random.Generator, view: View) -> Picture:
 
 def _sunset(rng: np.random.Generator, view: View) -> Picture:
     at = float(rng.uniform(0.2, 0.8))
-    low = _jitter(rng, (0.98, 0.62, 0.3), 0.05)
-    sky = _Sky(_jitter(rng, (0.22, 0.2, 0.42), 0.06), low, (at, view.horizon / view.height - 0.07), (1.0, 0.6, 0.25),
-               float(rng.uniform(0.35, 0.7)), (0.98, 0.6, 0.42), (0.36, 0.22, 0.36))  # fmt: skip
-    p = _paint_sky(rng, view, sky)
+    low = jitter(rng, (0.98, 0.62, 0.3), 0.05)
+    sky = Sky(
+        jitter(rng, (0.22, 0.2, 0.42), 0.06),
+        low,
+        (at, view.horizon / view.height - 0.07),
+        (1.0, 0.6, 0.25),
+        float(rng.uniform(0.35, 0.7)),
+        (0.98, 0.6, 0.42),
+        (0.36, 0.22, 0.36),
+    )
+    p = paint_sky(rng, view, sky)
     sun = (at - 0.5, 0.25, 0.8)
-    _hills(rng, p, view, sun, relief=130, near=2500, far=7000, cell=22, haze=(0.7, 0.42, 0.36), reach=0.5,
-           rock=lambda a, s, f: _between(0.5 + 0.2 * f, (0.12, 0.08, 0.12), (0.25, 0.16, 0.18)))  # fmt: skip
-    _water(p, view, (0.1, 0.09, 0.16), wave=float(rng.uniform(0.6, 1.1)), glitter=(0.5, 0.28, 0.1), at=at)
+    hills(
+        rng,
+        p,
+        view,
+        sun,
+        relief=130,
+        near=2500,
+        far=7000,
+        cell=22,
+        haze=(0.7, 0.42, 0.36),
+        reach=0.5,
+        rock=lambda a, s, f: between(0.5 + 0.2 * f, (0.12, 0.08, 0.12), (0.25, 0.16, 0.18)),
+    )
+    water(p, view, (0.1, 0.09, 0.16), wave=float(rng.uniform(0.6, 1.1)), glitter=(0.5, 0.28, 0.1), at=at)
     return p
 
 
 def _night(rng: np.random.Generator, view: View) -> Picture:
-    sky = _Sky(
-        _jitter(rng, (0.015, 0.025, 0.08), 0.01),
-        _jitter(rng, (0.1, 0.14, 0.26), 0.02),
+    sky = Sky(
+        jitter(rng, (0.015, 0.025, 0.08), 0.01),
+        jitter(rng, (0.1, 0.14, 0.26), 0.02),
         (0.5, -1.0),
         cloud=0.0,
     )
-    p = _paint_sky(rng, view, sky)
+    p = paint_sky(rng, view, sky)
     band = terrain.tile(rng, 1.7)
     y, x = np.mgrid[0 : view.height, 0 : view.width].astype(np.float32) / view.focal
     lean = float(rng.uniform(-0.8, 0.8))
     away = (y - 0.2 - lean * (x - 0.5)) / 0.12
     dust = np.clip(0.5 + 0.35 * terrain.sample(band, x * 300, y * 300), 0, 1) * np.exp(-away * away)
-    p += dust[..., None] * _rgb((0.14, 0.13, 0.2))
-    _stars(rng, p, view.horizon)
+    p += dust[..., None] * rgb((0.14, 0.13, 0.2))
+    stars(rng, p, view.horizon)
     moon = (int(rng.uniform(0.15, 0.85) * view.width), int(rng.uniform(0.1, 0.3) * view.height))
     r = view.focal * float(rng.uniform(0.018, 0.035))
     off = np.sqrt((x * view.focal - moon[0]) ** 2 + (y * view.focal - moon[1]) ** 2)
-    p += np.exp(-off / (r * 3))[..., None] * _rgb((0.16, 0.17, 0.2))
+    p += np.exp(-off / (r * 3))[..., None] * rgb((0.16, 0.17, 0.2))
     disc = np.clip(r - off, 0, 1)[..., None]
     p += disc * (
-        _rgb((0.95, 0.94, 0.88)) * (0.9 + 0.06 * terrain.sample(band, x * 3000, y * 3000))[..., None] - p
+        rgb((0.95, 0.94, 0.88)) * (0.9 + 0.06 * terrain.sample(band, x * 3000, y * 3000))[..., None] - p
     )
     sun = (moon[0] / view.width - 0.5, 0.7, 0.4)
-    _hills(rng, p, view, sun, relief=170, near=700, far=3500, cell=14, haze=(0.07, 0.1, 0.19), ridged=True,
-           rock=lambda a, s, f: _between(0.5 + 0.25 * f, (0.04, 0.06, 0.1), (0.15, 0.19, 0.26)))  # fmt: skip
-    _flat(
+    hills(
+        rng,
+        p,
+        view,
+        sun,
+        relief=170,
+        near=700,
+        far=3500,
+        cell=14,
+        haze=(0.07, 0.1, 0.19),
+        ridged=True,
+        rock=lambda a, s, f: between(0.5 + 0.25 * f, (0.04, 0.06, 0.1), (0.15, 0.19, 0.26)),
+    )
+    flat(
         p,
         view,
         (0.02, 0.04, 0.05),
@@ -559,15 +394,22 @@ def _night(rng: np.random.Generator, view: View) -> Picture:
         patches=terrain.tile(rng, 1.7),
         patch=0.2,
     )
-    _blades(rng, p, view, 5000, (0.02, 0.04, 0.05), (0.17, 0.23, 0.26), 0.12)
+    blades(rng, p, view, 5000, (0.02, 0.04, 0.05), (0.17, 0.23, 0.26), 0.12)
     return p
 
 
 def _city(rng: np.random.Generator, view: View) -> Picture:
     """A skyline at dusk over a river."""
-    sky = _Sky(_jitter(rng, (0.1, 0.12, 0.3), 0.03), _jitter(rng, (0.62, 0.42, 0.46), 0.05), (0.5, 0.4), (0.25, 0.14, 0.1),
-               float(rng.uniform(0.2, 0.55)), (0.66, 0.46, 0.5), (0.22, 0.2, 0.32))  # fmt: skip
-    p = _paint_sky(rng, view, sky)
+    sky = Sky(
+        jitter(rng, (0.1, 0.12, 0.3), 0.03),
+        jitter(rng, (0.62, 0.42, 0.46), 0.05),
+        (0.5, 0.4),
+        (0.25, 0.14, 0.1),
+        float(rng.uniform(0.2, 0.55)),
+        (0.66, 0.46, 0.5),
+        (0.22, 0.2, 0.32),
+    )
+    p = paint_sky(rng, view, sky)
     base = int(view.horizon)
     for row, (tone, tall) in enumerate(
         (((0.3, 0.26, 0.36), 0.19), ((0.17, 0.16, 0.24), 0.13), ((0.08, 0.08, 0.13), 0.07))
@@ -578,7 +420,7 @@ def _city(rng: np.random.Generator, view: View) -> Picture:
             high = min(view.focal * tall * float(rng.gamma(3.0, 0.33)), base * float(rng.uniform(0.6, 0.85)))
             x0, x1, y0 = int(x), int(x + wide), int(base - high)
             cv2.rectangle(
-                p, (x0, y0), (x1, base), (_rgb(tone) * np.float32(rng.uniform(0.85, 1.15))).tolist(), -1
+                p, (x0, y0), (x1, base), (rgb(tone) * np.float32(rng.uniform(0.85, 1.15))).tolist(), -1
             )
             if rng.random() < 0.3:
                 cv2.line(
@@ -598,25 +440,35 @@ def _city(rng: np.random.Generator, view: View) -> Picture:
                             p, (wx, wy), (wx + step // 2, wy + max(1, step // 2)), glow.tolist(), -1
                         )
             x += wide * float(rng.uniform(0.8, 1.25))
-    _water(p, view, (0.05, 0.06, 0.12), wave=float(rng.uniform(0.5, 0.9)))
+    water(p, view, (0.05, 0.06, 0.12), wave=float(rng.uniform(0.5, 0.9)))
     return p
 
 
 def _forest(rng: np.random.Generator, view: View) -> Picture:
     """Trunks in mist above fallen leaves."""
-    mist = _jitter(
+    mist = jitter(
         rng, [(0.78, 0.84, 0.72), (0.86, 0.78, 0.62), (0.74, 0.8, 0.84)][int(rng.integers(3))], 0.02
     )
     autumn = bool(rng.random() < 0.5)
     leaf = (0.72, 0.4, 0.12) if autumn else (0.3, 0.45, 0.14)
     p = np.empty((view.height, view.width, 3), np.float32)
-    p[:] = _rgb(mist)
+    p[:] = rgb(mist)
     noise = terrain.tile(rng, 1.2)
     y, x = np.mgrid[0 : view.height, 0 : view.width].astype(np.float32) / view.focal
     crown = np.clip(0.5 + 0.5 * terrain.sample(noise, x * 260, y * 260) + (0.25 - y) * 1.6, 0, 1)[..., None]
-    p += crown * 0.75 * (_rgb(leaf) * 0.75 - p)
-    _flat(p, view, (leaf[0] * 0.35, leaf[1] * 0.38, leaf[2] * 0.4), (min(1, leaf[0] * 1.15), leaf[1] * 1.1, leaf[2] * 1.2), mist, 28, rough=0.3, size=3.5,
-          patches=terrain.tile(rng, 1.5), patch=0.05)  # fmt: skip
+    p += crown * 0.75 * (rgb(leaf) * 0.75 - p)
+    flat(
+        p,
+        view,
+        (leaf[0] * 0.35, leaf[1] * 0.38, leaf[2] * 0.4),
+        (min(1, leaf[0] * 1.15), leaf[1] * 1.1, leaf[2] * 1.2),
+        mist,
+        28,
+        rough=0.3,
+        size=3.5,
+        patches=terrain.tile(rng, 1.5),
+        patch=0.05,
+    )
     bark = terrain.tile(rng, 1.0)
     for z in np.sort(rng.uniform(4, 45, 34))[::-1]:
         x0 = rng.uniform(-0.05, 1.05) * view.width
@@ -631,9 +483,9 @@ def _forest(rng: np.random.Generator, view: View) -> Picture:
         u = np.broadcast_to(across * 30 + np.float32(z * 31), (stop, b - a))
         v = np.broadcast_to(rows[:, None] * np.float32(0.25 + 5 / half), u.shape)
         rind = terrain.sample(bark, u.astype(np.float32), v.astype(np.float32))
-        tone = (0.42 - 0.28 * across[None] + 0.16 * rind)[..., None] * _rgb((0.6, 0.48, 0.38))
+        tone = (0.42 - 0.28 * across[None] + 0.16 * rind)[..., None] * rgb((0.6, 0.48, 0.38))
         clear = np.float32(np.exp(-z / 24))
-        p[:stop, a:b] = _rgb(mist) * (0.85 if z > 25 else 0.9) * (1 - clear) + tone * clear
+        p[:stop, a:b] = rgb(mist) * (0.85 if z > 25 else 0.9) * (1 - clear) + tone * clear
     count = 4200
     xs, ys, near = (
         rng.uniform(0, view.width, count),
@@ -641,25 +493,37 @@ def _forest(rng: np.random.Generator, view: View) -> Picture:
         rng.random(count),
     )
     for i in range(count):
-        colour = _rgb(leaf) * np.float32(rng.uniform(0.5, 1.25)) * np.float32(0.7 + 0.3 * near[i]) + _rgb(
+        colour = rgb(leaf) * np.float32(rng.uniform(0.5, 1.25)) * np.float32(0.7 + 0.3 * near[i]) + rgb(
             mist
         ) * np.float32(0.3 * (1 - near[i]))
-        cv2.ellipse(p, (int(xs[i]), int(ys[i])), (max(1, int(view.focal * 0.004 * (0.5 + near[i]))), max(1, int(view.focal * 0.002 * (0.5 + near[i])))),
-                    float(rng.uniform(0, 180)), 0, 360, colour.tolist(), -1, cv2.LINE_AA)  # fmt: skip
+        cv2.ellipse(
+            p,
+            (int(xs[i]), int(ys[i])),
+            (
+                max(1, int(view.focal * 0.004 * (0.5 + near[i]))),
+                max(1, int(view.focal * 0.002 * (0.5 + near[i]))),
+            ),
+            float(rng.uniform(0, 180)),
+            0,
+            360,
+            colour.tolist(),
+            -1,
+            cv2.LINE_AA,
+        )
     return p
 
 
 def _garden(rng: np.random.Generator, view: View) -> Picture:
     """A garden far out of focus, behind sharp dew-grey ground: discs of light."""
-    base = _jitter(rng, (0.16, 0.3, 0.12), 0.05)
+    base = jitter(rng, (0.16, 0.3, 0.12), 0.05)
     p = np.empty((view.height, view.width, 3), np.float32)
-    p[:] = _rgb(base)
+    p[:] = rgb(base)
     blooms = [(0.9, 0.35, 0.5), (0.95, 0.75, 0.2), (0.6, 0.45, 0.85), (0.9, 0.9, 0.85), (0.85, 0.25, 0.15)]
     chosen = [blooms[int(i)] for i in rng.permutation(5)[:2]] + [(0.5, 0.7, 0.3), (0.3, 0.5, 0.2)]
     for _ in range(110):
         r = view.focal * float(rng.uniform(0.015, 0.06))
         at = (int(rng.uniform(0, view.width)), int(rng.uniform(0, view.horizon * 1.25)))
-        layer = _rgb(chosen[int(rng.integers(4))]) * np.float32(rng.uniform(0.6, 1.1))
+        layer = rgb(chosen[int(rng.integers(4))]) * np.float32(rng.uniform(0.6, 1.1))
         x0, y0, q = at[0] - int(r) - 2, at[1] - int(r) - 2, int(r) * 2 + 5
         yy, xx = np.mgrid[y0 : y0 + q, x0 : x0 + q]
         ok = (yy >= 0) & (yy < view.height) & (xx >= 0) & (xx < view.width)
@@ -675,28 +539,28 @@ def _garden(rng: np.random.Generator, view: View) -> Picture:
         cv2.resize(p, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA), (0, 0), view.focal * 0.0012
     )
     p = cv2.resize(soft, (view.width, view.height), interpolation=cv2.INTER_CUBIC)
-    stone = _jitter(rng, (0.62, 0.6, 0.56), 0.03)
+    stone = jitter(rng, (0.62, 0.6, 0.56), 0.03)
     ledge = View(view.width, view.height, view.horizon, view.focal, 0.35)
     top = int(view.horizon + (view.height - view.horizon) * 0.3)
     ground = terrain.plane(ledge)
     fine = terrain.detail(ledge, ground.x, ground.z, 1.5) * 0.09 + 0.12 * terrain.sample(
         terrain.tile(rng, 1.4), ground.x * 300, ground.z * 300
     )
-    colour = _between(0.6 + fine, (stone[0] * 0.45, stone[1] * 0.45, stone[2] * 0.45), stone)
+    colour = between(0.6 + fine, (stone[0] * 0.45, stone[1] * 0.45, stone[2] * 0.45), stone)
     skip = top - ground.top
     p[top:] = colour[skip:]
     p[top : top + 3] *= 0.8
     return p
 
 
-def _table(rng: np.random.Generator, view: View) -> Picture:
-    """A table of planks before a wall out of focus."""
-    wall = _jitter(
+def _room(rng: np.random.Generator, view: View) -> Picture:
+    """A bare room: floorboards before a wall."""
+    wall = jitter(
         rng,
         [(0.72, 0.7, 0.66), (0.4, 0.5, 0.55), (0.75, 0.62, 0.5), (0.5, 0.56, 0.46)][int(rng.integers(4))],
         0.04,
     )
-    wood = _jitter(
+    wood = jitter(
         rng,
         [(0.72, 0.52, 0.34), (0.5, 0.33, 0.2), (0.8, 0.68, 0.52), (0.42, 0.36, 0.32)][int(rng.integers(4))],
         0.03,
@@ -705,7 +569,7 @@ def _table(rng: np.random.Generator, view: View) -> Picture:
     light = float(rng.uniform(0, 1))
     glow = np.exp(-((x - light) ** 2 + (y - 0.15) ** 2) / 0.3)
     p = (
-        _rgb(wall)
+        rgb(wall)
         * (0.6 + 0.5 * glow + 0.02 * terrain.sample(terrain.tile(rng, 1.6), x * 90, y * 90))[..., None]
     )
     near = View(view.width, view.height, view.horizon - 0.2 * view.height, view.focal, 0.5)
@@ -720,7 +584,7 @@ def _table(rng: np.random.Generator, view: View) -> Picture:
     rings = terrain.sample(grain, u, v)
     fine = terrain.detail(near, ground.x, ground.z, 1.2, 0.15)
     weight = 0.5 + 0.15 * rings + 0.06 * fine + 0.3 * (tone - 0.5)
-    colour = _between(
+    colour = between(
         weight,
         (wood[0] * 0.5, wood[1] * 0.46, wood[2] * 0.42),
         (min(1, wood[0] * 1.2), min(1, wood[1] * 1.2), min(1, wood[2] * 1.2)),
@@ -739,9 +603,7 @@ def _table(rng: np.random.Generator, view: View) -> Picture:
 
 def _bricks(rng: np.random.Generator, view: View) -> Picture:
     """A brick wall above a paved floor."""
-    base = _jitter(
-        rng, [(0.6, 0.3, 0.22), (0.72, 0.68, 0.62), (0.45, 0.28, 0.24)][int(rng.integers(3))], 0.03
-    )
+    base = jitter(rng, [(0.6, 0.3, 0.22), (0.72, 0.68, 0.62), (0.45, 0.28, 0.24)][int(rng.integers(3))], 0.03)
     y, x = np.mgrid[0 : view.height, 0 : view.width].astype(np.float32) / view.focal
     course = np.float32(rng.uniform(0.026, 0.04))
     line = y / course
@@ -750,7 +612,7 @@ def _bricks(rng: np.random.Generator, view: View) -> Picture:
     brick = np.floor(along)
     hash_ = np.sin(brick * 12.9898 + row * 78.233) * 43758.5453
     hash_ -= np.floor(hash_)
-    warp = terrain.sample(terrain._fine(1.0), x * view.focal * 0.12, y * view.focal * 0.12) * 0.0012
+    warp = terrain.sample(terrain.fine_noise(1.0), x * view.focal * 0.12, y * view.focal * 0.12) * 0.0012
     edge = (
         np.minimum(
             np.minimum(line - row, 1 - (line - row)) * course,
@@ -758,14 +620,14 @@ def _bricks(rng: np.random.Generator, view: View) -> Picture:
         )
         + warp
     )
-    rough = terrain.sample(terrain._fine(1.0), x * view.focal * 0.7, y * view.focal * 0.7)
+    rough = terrain.sample(terrain.fine_noise(1.0), x * view.focal * 0.7, y * view.focal * 0.7)
     tone = 0.5 + 0.55 * (hash_ - 0.5) + 0.13 * rough
-    face = _between(
+    face = between(
         tone,
         (base[0] * 0.62, base[1] * 0.6, base[2] * 0.6),
         (min(1, base[0] * 1.3), min(1, base[1] * 1.3), min(1, base[2] * 1.3)),
     )
-    mortar = _rgb((0.66, 0.63, 0.58)) * (0.85 + 0.08 * rough)[..., None]
+    mortar = rgb((0.66, 0.63, 0.58)) * (0.85 + 0.08 * rough)[..., None]
     inside = np.clip((edge - 0.0025) / 0.0012, 0, 1)[..., None]
     side = np.float32(rng.choice([-1, 1]))
     p = (mortar + inside * (face - mortar)) * (0.92 + 0.2 * side * (x - 0.5 * view.width / view.focal))[
@@ -779,7 +641,7 @@ def _bricks(rng: np.random.Generator, view: View) -> Picture:
     tone -= np.floor(tone)
     fine = terrain.detail(floor, ground.x, ground.z, 1.5)
     colour = (
-        _between(0.5 + 0.14 * fine + 0.3 * (tone - 0.5), (0.36, 0.35, 0.34), (0.68, 0.66, 0.63))
+        between(0.5 + 0.14 * fine + 0.3 * (tone - 0.5), (0.36, 0.35, 0.34), (0.68, 0.66, 0.63))
         * np.clip(joint / 0.012, 0.45, 1)[..., None]
     )
     start = int(view.horizon)
@@ -801,7 +663,8 @@ _PAINT: dict[str, Callable[[np.random.Generator, View], Picture]] = {
     "city": _city,
     "forest": _forest,
     "garden": _garden,
-    "table": _table,
+    "room": _room,
     "bricks": _bricks,
 }
 KINDS = tuple(_PAINT)
+_DIM = frozenset({"sunset", "night", "city"})

@@ -89,144 +89,315 @@ def where(rng: np.random.Generator, x: float, y: float) -> str:
 
 
 _MANNERS = (
-    "{Order}.", "{Order}.", "{Order}.", "{Order}", "{order}", "{order}", "Please {order}.", "please {order}", "Could you {order}?",
-    "Can you {order}?", "Can you {order} please?", "Would you {order}?", "I'd like you to {order}.", "I want you to {order}.",
-    "{Order}, please.", "Edit the photo: {order}.", "In this picture, {order}.", "Your task: {order}.", "Let's {order}.",
-    "Just {order}.", "Next, {order}.", "Retouch this image: {order}.", "Go ahead and {order}.", "Use this photo and {order}.",
-)  # fmt: skip
+    "{Order}.",
+    "{Order}.",
+    "{Order}.",
+    "{Order}",
+    "{order}",
+    "{order}",
+    "Please {order}.",
+    "please {order}",
+    "Could you {order}?",
+    "Can you {order}?",
+    "Can you {order} please?",
+    "Would you {order}?",
+    "I'd like you to {order}.",
+    "I want you to {order}.",
+    "{Order}, please.",
+    "Edit the photo: {order}.",
+    "In this picture, {order}.",
+    "Your task: {order}.",
+    "Let's {order}.",
+    "Just {order}.",
+    "Next, {order}.",
+    "Retouch this image: {order}.",
+    "Go ahead and {order}.",
+    "Use this photo and {order}.",
+)
 _CLOSINGS = (
-    "", "", "", "", "", "", " Leave everything else as it is.", " Keep the rest of the photo unchanged.",
-    " Nothing else should change.", " It should look natural.", " Match the light of the scene.", " Don't touch anything else.",
+    *("",) * 6,
+    " Leave everything else as it is.",
+    " Keep the rest of the photo unchanged.",
+    " Nothing else should change.",
+    " Don't touch anything else.",
     " Keep the framing.",
-)  # fmt: skip
+)
+_ADDING_CLOSINGS = (
+    *_CLOSINGS,
+    " It should look natural.",
+    " Match the light of the scene.",
+    " Give it a natural shadow.",
+)
+_REMOVING_CLOSINGS = (
+    *_CLOSINGS,
+    " Show what was behind it.",
+    " Leave no trace of it.",
+    " Fill the gap naturally.",
+)
 _STYLE_CLOSINGS = (
-    "", "", "", "", " Keep the composition.", " Keep the layout recognisable.", " The content should stay the same.",
-)  # fmt: skip
+    "",
+    "",
+    "",
+    "",
+    " Keep the composition.",
+    " Keep the layout recognisable.",
+    " The content should stay the same.",
+)
 _BACKGROUND_CLOSINGS = (
-    "", "", "", "", " Keep {the} exactly as it is.", " {The} itself must not change.", " Leave {the} where it is.",
-)  # fmt: skip
+    "",
+    "",
+    "",
+    "",
+    " Keep {the} exactly as it is.",
+    " {The} itself must not change.",
+    " Leave {the} where it is.",
+)
+
+_CLOSINGS_OF = {
+    "add": _ADDING_CLOSINGS,
+    "replace": _ADDING_CLOSINGS,
+    "remove": _REMOVING_CLOSINGS,
+    "style": _STYLE_CLOSINGS,
+    "background": _BACKGROUND_CLOSINGS,
+}
 
 _ORDERS: dict[str, tuple[str, ...]] = {
     "add": (
-        "add {new} {where}", "put {new} {where}", "place {new} {where}", "insert {new} {where}", "set {new} {where}",
-        "draw in {new} {where}", "bring in {new} {where}", "include {new} {where}", "make {new} appear {where}",
-        "introduce {new} {where}", "composite {new} into the photo {where}", "add {new} to the scene {where}",
+        "add {new} {where}",
+        "put {new} {where}",
+        "place {new} {where}",
+        "insert {new} {where}",
+        "set {new} {where}",
+        "draw in {new} {where}",
+        "bring in {new} {where}",
+        "include {new} {where}",
+        "make {new} appear {where}",
+        "introduce {new} {where}",
+        "composite {new} into the photo {where}",
+        "add {new} to the scene {where}",
     ),
     "remove": (
-        "remove {the} {where}", "take away {the} {where}", "erase {the} {where}", "delete {the} {where}",
-        "get rid of {the} {where}", "take {the} {where} out of the picture", "make {the} {where} disappear",
-        "clean {the} {where} out of the shot", "edit out {the} {where}", "remove {the} that is {where}",
-        "wipe {the} {where} from the scene", "paint out {the} {where}",
+        "remove {the} {where}",
+        "take away {the} {where}",
+        "erase {the} {where}",
+        "delete {the} {where}",
+        "get rid of {the} {where}",
+        "take {the} {where} out of the picture",
+        "make {the} {where} disappear",
+        "clean {the} {where} out of the shot",
+        "edit out {the} {where}",
+        "remove {the} that is {where}",
+        "wipe {the} {where} from the scene",
+        "paint out {the} {where}",
     ),
     "replace": (
-        "replace {the} {where} with {new}", "swap {the} {where} for {new}", "turn {the} {where} into {new}",
-        "exchange {the} {where} for {new}", "substitute {new} for {the} {where}", "put {new} in place of {the} {where}",
-        "change {the} {where} into {new}", "take out {the} {where} and put {new} there",
-        "remove {the} {where} and place {new} in the same spot", "trade {the} {where} for {new}",
+        "replace {the} {where} with {new}",
+        "swap {the} {where} for {new}",
+        "turn {the} {where} into {new}",
+        "exchange {the} {where} for {new}",
+        "substitute {new} for {the} {where}",
+        "put {new} in place of {the} {where}",
+        "change {the} {where} into {new}",
+        "take out {the} {where} and put {new} there",
+        "remove {the} {where} and place {new} in the same spot",
+        "trade {the} {where} for {new}",
     ),
     "color": (
-        "make {the} {where} {colour}", "change the colour of {the} {where} to {colour}", "recolor {the} {where} to {colour}",
-        "paint {the} {where} {colour}", "turn {the} {where} {colour}", "dye {the} {where} {colour}",
-        "give {the} {where} a {colour} colour", "change {the} {where} from {old} to {colour}", "tint {the} {where} {colour}",
-        "switch the colour of {the} {where} from {old} to {colour}", "repaint {the} {where} in {colour}",
+        "make {the} {where} {colour}",
+        "change the colour of {the} {where} to {colour}",
+        "recolor {the} {where} to {colour}",
+        "paint {the} {where} {colour}",
+        "turn {the} {where} {colour}",
+        "dye {the} {where} {colour}",
+        "give {the} {where} a {colour} colour",
+        "change {the} {where} from {old} to {colour}",
+        "tint {the} {where} {colour}",
+        "switch the colour of {the} {where} from {old} to {colour}",
+        "repaint {the} {where} in {colour}",
     ),
     "tone": (
-        "turn everything {old} in the photo {colour}", "recolor the {old} areas to {colour}", "make the {old} parts {colour}",
-        "shift the {old} tones to {colour}", "change all the {old} to {colour}", "replace the {old} colour with {colour}",
-        "recolor whatever is {old} so that it becomes {colour}", "dye the {old} parts of the picture {colour}",
-        "swap the {old} in this photo for {colour}", "paint the {old} regions {colour}",
+        "turn everything {old} in the photo {colour}",
+        "recolor the {old} areas to {colour}",
+        "make the {old} parts {colour}",
+        "shift the {old} tones to {colour}",
+        "change all the {old} to {colour}",
+        "replace the {old} colour with {colour}",
+        "recolor whatever is {old} so that it becomes {colour}",
+        "dye the {old} parts of the picture {colour}",
+        "swap the {old} in this photo for {colour}",
+        "paint the {old} regions {colour}",
     ),
     "background": (
-        "replace the background behind {the} with {new}", "change the background to {new}", "put {the} in front of {new}",
-        "move {the} to {new}", "swap the backdrop for {new}", "set {the} against {new}", "place {the} in a new setting: {new}",
-        "exchange everything behind {the} for {new}", "keep {the} but change the background to {new}",
-        "cut out {the} and show it with {new} behind it", "make the background {new}", "transport {the} to {new}",
+        "replace the background behind {the} with {new}",
+        "change the background to {new}",
+        "put {the} in front of {new}",
+        "move {the} to {new}",
+        "swap the backdrop for {new}",
+        "set {the} against {new}",
+        "place {the} in a new setting: {new}",
+        "exchange everything behind {the} for {new}",
+        "keep {the} but change the background to {new}",
+        "cut out {the} and show it with {new} behind it",
+        "make the background {new}",
+        "transport {the} to {new}",
     ),
     "style": (
-        "turn this photo into {new}", "make the picture look like {new}", "render the image as {new}", "restyle the whole picture as {new}",
-        "convert the photo to {new}", "redraw the scene as {new}", "give the image the look of {new}", "transform it into {new}",
-        "repaint everything as {new}", "reimagine the photo as {new}", "apply the style of {new}", "show the same scene as {new}",
+        "turn this photo into {new}",
+        "make the picture look like {new}",
+        "render the image as {new}",
+        "restyle the whole picture as {new}",
+        "convert the photo to {new}",
+        "redraw the scene as {new}",
+        "give the image the look of {new}",
+        "transform it into {new}",
+        "repaint everything as {new}",
+        "reimagine the photo as {new}",
+        "apply the style of {new}",
+        "show the same scene as {new}",
     ),
     "move": (
-        "move {the} {to}", "shift {the} {to}", "slide {the} {to}", "push {the} {to}", "drag {the} {to}", "reposition {the} {to}",
-        "relocate {the} {to}", "bring {the} {to}", "place {the} further {to}", "nudge {the} {to}",
+        "move {the} {to}",
+        "shift {the} {to}",
+        "slide {the} {to}",
+        "push {the} {to}",
+        "drag {the} {to}",
+        "reposition {the} {to}",
+        "relocate {the} {to}",
+        "bring {the} {to}",
+        "place {the} further {to}",
+        "nudge {the} {to}",
     ),
     "bigger": (
-        "make {the} {where} bigger", "enlarge {the} {where}", "scale up {the} {where}", "increase the size of {the} {where}",
-        "blow up {the} {where}", "make {the} {where} larger", "grow {the} {where}",
+        "make {the} {where} bigger",
+        "enlarge {the} {where}",
+        "scale up {the} {where}",
+        "increase the size of {the} {where}",
+        "blow up {the} {where}",
+        "make {the} {where} larger",
+        "scale {the} {where} up",
     ),
     "smaller": (
-        "make {the} {where} smaller", "shrink {the} {where}", "scale down {the} {where}", "reduce the size of {the} {where}",
-        "make {the} {where} quite a bit smaller", "downsize {the} {where}",
+        "make {the} {where} smaller",
+        "shrink {the} {where}",
+        "scale down {the} {where}",
+        "reduce the size of {the} {where}",
+        "make {the} {where} quite a bit smaller",
+        "downsize {the} {where}",
     ),
     "closer": (
-        "bring {the} closer to the camera", "move {the} towards the viewer", "pull {the} forward", "move {the} nearer",
+        "bring {the} closer to the camera",
+        "move {the} towards the viewer",
+        "pull {the} forward",
+        "move {the} nearer",
         "bring {the} further into the foreground",
     ),
     "farther": (
-        "move {the} further away from the camera", "push {the} back into the scene", "move {the} away from the viewer",
-        "set {the} further back", "shift {the} further into the distance",
+        "move {the} further away from the camera",
+        "push {the} back into the scene",
+        "move {the} away from the viewer",
+        "set {the} further back",
+        "shift {the} further into the distance",
     ),
     "face": (
-        "turn {the} around so that its {front} points {to}", "rotate {the} until the {front} is on the {to}",
-        "turn {the} so the {front} points to the {to}", "spin {the} around: the {front} should be on the {to}",
+        "turn {the} around so that its {front} points {to}",
+        "rotate {the} until the {front} is on the {to}",
+        "turn {the} so the {front} points to the {to}",
+        "spin {the} around: the {front} should be on the {to}",
         "swivel {the} until its {front} points {to}",
     ),
     "turn": (
-        "rotate {the} {where} a bit around its vertical axis", "turn {the} {where} to show another side",
-        "spin {the} {where} so that we see it from another angle", "turn {the} {where} on the spot",
+        "rotate {the} {where} a bit around its vertical axis",
+        "turn {the} {where} to show another side",
+        "spin {the} {where} so that we see it from another angle",
+        "turn {the} {where} on the spot",
         "rotate {the} {where} in place",
     ),
-}  # fmt: skip
+}
 _SENTENCES: dict[str, tuple[str, ...]] = {
     "add": (
-        "There should be {new} {where}.", "I want to see {new} {where}.", "This photo needs {new} {where}.",
-        "{New} {where}, please.", "I'd love to have {new} {where}.", "How about {new} {where}?", "What would it look like with {new} {where}?",
+        "There should be {new} {where}.",
+        "I want to see {new} {where}.",
+        "This photo needs {new} {where}.",
+        "{New} {where}, please.",
+        "I'd love to have {new} {where}.",
+        "How about {new} {where}?",
+        "What would it look like with {new} {where}?",
     ),
     "remove": (
-        "{The} {where} should go.", "I don't want {the} {where}.", "The photo would be better without {the} {where}.",
-        "No {bare} {where}, please.", "{The} {where} has to disappear.",
+        "{The} {where} should go.",
+        "I don't want {the} {where}.",
+        "The photo would be better without {the} {where}.",
+        "No {bare} {where}, please.",
+        "{The} {where} has to disappear.",
     ),
     "replace": (
-        "Instead of {the} {where}, I want {new}.", "{The} {where} should be {new} instead.", "{New} instead of {the}, please.",
+        "Instead of {the} {where}, I want {new}.",
+        "{The} {where} should be {new} instead.",
+        "{New} instead of {the}, please.",
         "Where {the} is now, there should be {new}.",
     ),
     "color": (
-        "{The} {where} should be {colour}.", "I want {the} {where} in {colour}.", "{The}: from {old} to {colour}.",
+        "{The} {where} should be {colour}.",
+        "I want {the} {where} in {colour}.",
+        "{The}: from {old} to {colour}.",
         "What if {the} {where} were {colour}?",
     ),
-    "tone": ("Everything {old} should be {colour}.", "{Old} parts in {colour}, please.", "I want the {old} areas to be {colour}."),
+    "tone": (
+        "Everything {old} should be {colour}.",
+        "{Old} parts in {colour}, please.",
+        "I want the {old} areas to be {colour}.",
+    ),
     "background": (
-        "{The} should be in front of {new}.", "I want {new} as the background.", "Background: {new}.", "Same {bare}, but with {new} behind it.",
+        "{The} should be in front of {new}.",
+        "I want {new} as the background.",
+        "Background: {new}.",
+        "Same {bare}, but with {new} behind it.",
         "Imagine {the} in front of {new}.",
     ),
-    "style": ("I want this as {new}.", "As {new}, please.", "What would this look like as {new}?", "Style: {new}.", "The photo should look like {new}."),
+    "style": (
+        "I want this as {new}.",
+        "As {new}, please.",
+        "What would this look like as {new}?",
+        "Style: {new}.",
+        "The photo should look like {new}.",
+    ),
     "move": ("{The} should be further {to}.", "I want {the} further {to}.", "{The} belongs further {to}."),
-    "bigger": ("{The} {where} should be bigger.", "I want a bigger {bare} {where}.", "{The} is too small; make it bigger."),
-    "smaller": ("{The} {where} should be smaller.", "I want a smaller {bare} {where}.", "{The} is too big; make it smaller."),
+    "bigger": (
+        "{The} {where} should be bigger.",
+        "I want a bigger {bare} {where}.",
+        "{The} is too small; make it bigger.",
+    ),
+    "smaller": (
+        "{The} {where} should be smaller.",
+        "I want a smaller {bare} {where}.",
+        "{The} is too big; make it smaller.",
+    ),
     "closer": ("{The} should be nearer to us.", "I want {the} closer."),
     "farther": ("{The} should be further away.", "I want {the} further back."),
     "face": ("The {front} of {the} should point {to}.", "{The} should be turned: {front} to the {to}."),
     "turn": ("{The} {where} should be rotated a little.", "I want to see {the} {where} from another side."),
-}  # fmt: skip
+}
 
 
 def instruct(rng: np.random.Generator, act: str, **slots: str) -> str:
-    """One instruction for an act (a key of the tables above). Slots are words in mid-sentence form: the="the red mug"."""
+    """One instruction for an act (a key of the tables above). Slots read as in mid-sentence: the="the red mug"."""
     filled = {**slots, **{sentence(name): sentence(text) for name, text in slots.items()}}
     if rng.random() < 0.22:
         return pick(rng, _SENTENCES[act]).format(**filled)
     order = pick(rng, _ORDERS[act]).format(**filled)
     said = pick(rng, _MANNERS).format(order=order, Order=sentence(order))
     if said[-1] in ".?":
-        closings = {"style": _STYLE_CLOSINGS, "background": _BACKGROUND_CLOSINGS}.get(act, _CLOSINGS)
+        closings = _CLOSINGS_OF.get(act, _CLOSINGS)
         said += pick(rng, closings).format(**filled)
     return said
 
 
 _SHOWING = (
-    "{Photo} with {what} {where}.", "{What} {where} in {photo}.", "{Photo}; {where} there is {what}.", "{Photo} that shows {what} {where}.",
-)  # fmt: skip
+    "{Photo} with {what} {where}.",
+    "{What} {where} in {photo}.",
+    "{Photo}; {where} there is {what}.",
+    "{Photo} that shows {what} {where}.",
+)
 
 
 def showing(rng: np.random.Generator, photo: str, what: str, where: str) -> tuple[str, str]:
@@ -270,10 +441,10 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "an out-of-focus garden full of colour",
         "a bokeh garden background",
     ),
-    "table": (
-        "a wooden table in front of a plain wall",
-        "a table of wooden planks",
-        "a plain wall and a wooden tabletop",
+    "room": (
+        "a plain wall and a wooden floor",
+        "a bare room with a wooden floor",
+        "an empty room with floorboards",
     ),
     "bricks": ("a brick wall and a paved floor", "an old brick wall", "a paved yard with a brick wall"),
 }

@@ -35,7 +35,7 @@ def _membership(image: Image, angle: float) -> tuple[NDArray[np.float32], NDArra
 
 
 def tone_of(small: Image) -> Tone | None:
-    """The photograph's recolourable hue: vivid, and on 4 to 60 % of it. None where there is no such hue."""
+    """The photograph's recolourable hue: vivid, not dark, and on 4 to 60 % of it. None where there is no such hue."""
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     chroma, hue = cv2.cartToPolar(lab[..., 1], lab[..., 2], angleInDegrees=True)
     vivid = chroma > 30
@@ -46,14 +46,14 @@ def tone_of(small: Image) -> Tone | None:
     angle = float(np.argmax(window) * 5 + 2.5)
     _, weight = _membership(small, angle)
     inside = weight > 0.5
-    if not 0.04 < inside.mean() < 0.6:
+    if not 0.04 < inside.mean() < 0.6 or np.median(lab[..., 0][inside]) < 35:
         return None
     name = colours.name_of(small[inside])
     return None if name in ("black", "white", "gray") else Tone(name, angle)
 
 
 def turn_tone(image: Image, angle: float, by: float) -> tuple[Image, Mask]:
-    """The photograph with its hue about `angle` rotated `by` degrees, lightness kept, and the pixels that may differ."""
+    """The photograph with its hue about `angle` rotated `by` degrees, lightness kept; and what may differ."""
     lab, weight = _membership(image, angle)
     turn = np.radians(weight * np.float32(by))
     c, s = np.cos(turn), np.sin(turn)

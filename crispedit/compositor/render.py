@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,11 +18,7 @@ Rgb = tuple[float, float, float]
 Paint = Callable[[Points, NDArray[np.float32]], NDArray[np.float32]]
 """Albedo [N, 3] (linear, 0-1) at points, for the object's own colour [3] (linear)."""
 
-_MAX_HEIGHT_PX = 420
-"""Sprites are traced at most this high and enlarged from there: photographs are softer than that anyway."""
 _SHADOW_PX = 110
-PITCH = 16.0
-"""Degrees that the camera looks down on objects."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +63,7 @@ class Light:
 
 
 @dataclass(frozen=True)
-class Sprite:
-    """A drawn object: `rgb` [h, w, 3] linear, `alpha` [h, w] and `shade` [h, w] (0 no shadow - 1 dark), all float32.
-
-    `foot` is the (x, y) pixel of the ground point that it stands on (for what floats: of its lowest point).
-    """
-
-    rgb: NDArray[np.float32]
-    alpha: NDArray[np.float32]
-    shade: NDArray[np.float32]
-    foot: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class _Geometry:
+class Geometry:
     alpha: NDArray[np.float32]
     rows: NDArray[np.intp]
     columns: NDArray[np.intp]
@@ -144,7 +125,7 @@ def _march(
     return best_t, best
 
 
-def trace(shape: Shape, yaw: float, pitch: float, height_px: int) -> _Geometry:
+def trace(shape: Shape, yaw: float, pitch: float, height_px: int) -> Geometry:
     """Where each pixel's ray meets the object; points and normals are in object space."""
     pixel = shape.top / height_px
     camera = _camera(yaw, pitch)
@@ -177,7 +158,7 @@ def trace(shape: Shape, yaw: float, pitch: float, height_px: int) -> _Geometry:
     alpha[rows_hit, columns_hit] = cover[hit]
     distances = np.stack([part.solid(points) for part in shape.parts])
     normals = _normals(shape, points, max(pixel * 0.8, 0.006))
-    return _Geometry(
+    return Geometry(
         alpha,
         rows_hit,
         columns_hit,
@@ -211,7 +192,7 @@ def _openness(shape: Shape, p: Points, n: NDArray[np.float32]) -> Values:
 
 
 def shade(
-    shape: Shape, g: _Geometry, colour: Rgb, light: Light, yaw: float, pitch: float
+    shape: Shape, g: Geometry, colour: Rgb, light: Light, yaw: float, pitch: float
 ) -> NDArray[np.float32]:
     """[rows, columns, 3] linear colours of a traced object."""
     camera = _camera(yaw, pitch)
@@ -268,7 +249,7 @@ def _dimples(p: list[Values]) -> NDArray[np.float32]:
     ).astype(np.float32)
 
 
-def _sunlit(shape: Shape, g: _Geometry, towards: NDArray[np.float32]) -> Values:
+def _sunlit(shape: Shape, g: Geometry, towards: NDArray[np.float32]) -> Values:
     """0 in the object's own shadow - 1 in the sun."""
     n = g.normals
     lit = np.ones(n.shape[0], np.float32)
@@ -290,7 +271,7 @@ def _unblocked(
     t = np.full(index.size, 0.03, np.float32)
     live = np.arange(index.size)
     for _ in range(steps):
-        d = shape.distance(tuple(origin[i][live] + towards[i] * t[live] for i in range(3)))  # type: ignore[arg-type]
+        d = shape.distance(tuple(origin[i][live] + towards[i] * t[live] for i in range(3)))
         lit[index[live]] = np.minimum(lit[index[live]], np.clip(0.5 + sharpness * d / (2 * t[live]), 0, 1))
         t[live] += np.clip(d, 0.03, 0.25)
         live = live[(t[live] < 1.9) & (lit[index[live]] > 0.01)]
@@ -318,7 +299,7 @@ def ground_shade(
     )
     flat = _camera(yaw, 0.0)
     world = [x.ravel(), np.full(x.size, 0.004, np.float32), z.ravel()]
-    origin = [sum(world[k] * flat[k, i] for k in range(3)).astype(np.float32) for i in range(3)]  # type: ignore[union-attr]
+    origin = [sum(world[k] * flat[k, i] for k in range(3)).astype(np.float32) for i in range(3)]
     towards = (np.asarray(light.direction, np.float32) @ flat).astype(np.float32)
     lit = _unblocked(
         shape, origin, towards, np.arange(x.size), np.ones(x.size, np.float32), 26, 10.0 * (1 - soft) + 1.6
@@ -333,52 +314,3 @@ def ground_shade(
     edge[:6] = np.linspace(0, 1, 6)
     edge[-6:] = edge[:6][::-1]
     return dark * edge * edge[:, None], (left, far * slope, right, near * slope)
-
-
-@lru_cache(maxsize=8)
-def _traced(kind: str, yaw: float, pitch: float, height_px: int) -> _Geometry:
-    from crispedit.compositor import objects
-
-    return trace(objects.shape(kind), yaw, pitch, height_px)
-
-
-def sprite(
-    kind: str, colour: Rgb, yaw: float, height_px: int, light: Light, soft: float = 0.4, pitch: float = PITCH
-) -> Sprite:
-    """An object of the library drawn `height_px` high (its own height, before the camera's pitch foreshortens it)."""
-    from crispedit.compositor import objects
-
-    shape = objects.shape(kind)
-    traced_px = int(np.clip(height_px, 24, _MAX_HEIGHT_PX))
-    g = _traced(kind, yaw, pitch, traced_px)
-    rgb = shade(shape, g, colour, light, yaw, pitch)
-    alpha = g.alpha
-    scale = height_px / traced_px
-    size = max(1, round(alpha.shape[1] * scale)), max(1, round(alpha.shape[0] * scale))
-    if scale != 1:
-        # Colours are spread past the edge by premultiplying, so that the enlarged rim stays clean.
-        premultiplied = cv2.resize(
-            rgb * alpha[..., None], size, interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA
-        )
-        alpha = cv2.resize(alpha, size, interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA)
-        rgb = premultiplied / np.maximum(alpha, 1e-3)[..., None]
-    sx, sy = size[0] / g.alpha.shape[1], size[1] / g.alpha.shape[0]
-    foot = g.foot[0] * sx, g.foot[1] * sy
-    if objects.floats(kind):
-        return Sprite(rgb, alpha, np.zeros_like(alpha), foot)
-    dark, (left, top, right, bottom) = ground_shade(shape, yaw, pitch, light, soft)
-    unit = height_px / shape.top
-    pad_left = max(0, int(np.ceil(-left * unit - foot[0])))
-    pad_right = max(0, int(np.ceil(right * unit - (size[0] - foot[0]))))
-    pad_top = max(0, int(np.ceil(-top * unit - foot[1])))
-    pad_bottom = max(0, int(np.ceil(bottom * unit - (size[1] - foot[1]))))
-    rgb = np.pad(rgb, ((pad_top, pad_bottom), (pad_left, pad_right), (0, 0)))
-    alpha = np.pad(alpha, ((pad_top, pad_bottom), (pad_left, pad_right)))
-    foot = foot[0] + pad_left, foot[1] + pad_top
-    wide, high = max(1, round((right - left) * unit)), max(1, round((bottom - top) * unit))
-    small = cv2.resize(dark, (wide, high), interpolation=cv2.INTER_LINEAR)
-    layer = np.zeros_like(alpha)
-    x0, y0 = max(0, round(foot[0] + left * unit)), max(0, round(foot[1] + top * unit))
-    piece = small[: layer.shape[0] - y0, : layer.shape[1] - x0]
-    layer[y0 : y0 + piece.shape[0], x0 : x0 + piece.shape[1]] = piece
-    return Sprite(rgb, alpha, layer, foot)

@@ -54,7 +54,7 @@ def reduced(image: Image) -> Image:
     if scale >= 1:
         return image
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def around(small: Image, scene: Scene, place: Place) -> Image:
@@ -130,7 +130,7 @@ def _horizon(small: Image) -> float:
 
 
 def _grain(image: Image) -> float:
-    """Noise of the sensor: the median absolute deviation of a second difference in the flattest tenth of the picture."""
+    """Noise of the sensor, grey levels: from second differences in the flattest tenth of the picture."""
     step = max(1, min(image.shape[:2]) // 400)
     green = image[: image.shape[0] // 4 * 4, : image.shape[1] // 4 * 4, 1].astype(np.float32)
     second = np.abs(green[::step, 2:] - 2 * green[::step, 1:-1] + green[::step, :-2])
@@ -150,16 +150,24 @@ def find_place(
     h, w = scene.clutter.shape
     best, best_cost = None, np.inf
     for _ in range(60):
-        size = float(rng.uniform(*sizes)) * (1.0 if floats or scene.ground else 1.2)
-        high, wide = size * scene.short / scene.height, aspect * size * scene.short / scene.width
+        size = float(rng.uniform(*sizes))
+        high = size * scene.short / scene.height
         if floats:
             low = max(high + 0.06, scene.horizon + 0.1 if scene.ground else 0.8)
             y = float(rng.uniform(high + 0.03, low))
         elif scene.ground:
-            y = float(rng.uniform(max(scene.horizon + 0.4 * high + 0.03, high * 0.8, 0.52), 0.95))
+            # Near the horizon a thing is far away: it is smaller there, and never towers over what lies behind it.
+            y = float(rng.uniform(max(scene.horizon + 0.12, 0.52), 0.95))
+            size *= 0.6 + 0.4 * (y - scene.horizon) / (0.95 - scene.horizon)
+            high = size * scene.short / scene.height
         else:
             y = float(rng.uniform(0.995, 1.035))
-        if wide > 0.8 or y - high < 0.01 or y > 1.04 or (floats or scene.ground) and y > 0.955:
+            size *= 1.2
+            high *= 1.2
+        wide = aspect * size * scene.short / scene.width
+        if scene.ground and not floats and y < scene.horizon + 0.65 * high:
+            continue
+        if wide > 0.8 or y - high < 0.01 or y > 1.04 or ((floats or scene.ground) and y > 0.955):
             continue
         x = float(rng.uniform(wide / 2 + 0.02, 1 - wide / 2 - 0.02))
         x0, y0 = int((x - wide / 2) * w), int((y - high) * h)

@@ -36,7 +36,7 @@ def ellipsoid(radii: tuple[float, float, float], center: tuple[float, float, flo
     def distance(p: Points) -> Values:
         q = [(p[i] - center[i]) / radii[i] for i in range(3)]
         k0 = np.sqrt(q[0] ** 2 + q[1] ** 2 + q[2] ** 2)
-        k1 = np.sqrt(sum((q[i] / radii[i]) ** 2 for i in range(3)))  # type: ignore[arg-type]
+        k1 = np.sqrt(sum((q[i] / radii[i]) ** 2 for i in range(3)))
         return k0 * (k0 - 1.0) / np.maximum(k1, 1e-6)
 
     return distance
@@ -45,11 +45,21 @@ def ellipsoid(radii: tuple[float, float, float], center: tuple[float, float, flo
 def box(half: tuple[float, float, float], center: tuple[float, float, float], round_: float = 0.02) -> Solid:
     """A box with rounded edges."""
 
+    inner = [np.float32(h - round_) for h in half]
+
     def distance(p: Points) -> Values:
-        q = [np.abs(p[i] - center[i]) - (half[i] - round_) for i in range(3)]
-        outside = np.sqrt(sum(np.maximum(v, 0.0) ** 2 for v in q))  # type: ignore[arg-type]
-        inside = np.minimum(np.maximum(np.maximum(q[0], q[1]), q[2]), 0.0)
-        return outside + inside - round_
+        # Boxes are most of what is traced: temporaries are reused.
+        x, y, z = (np.abs(p[i] - np.float32(center[i])) - inner[i] for i in range(3))
+        out = np.maximum(np.maximum(x, y), z)
+        np.minimum(out, 0, out=out)
+        for q in (x, y, z):
+            np.maximum(q, 0, out=q)
+            np.multiply(q, q, out=q)
+        x += y
+        x += z
+        out += np.sqrt(x, out=x)
+        out -= np.float32(round_)
+        return out
 
     return distance
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from crispedit.record import Image
 
-Plane = NDArray[np.float32]
-Colours = NDArray[np.float32]
+Plane = NDArray[np.floating[Any]]
+Colours = NDArray[np.floating[Any]]
 """[H, W, 3], 0-1."""
 
 
@@ -39,11 +40,11 @@ def restyle(image: Image, style: str, seed: int) -> Image:
 
 
 def _gray(p: Colours) -> Plane:
-    return cv2.cvtColor(p, cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
+    return cv2.cvtColor(p, cv2.COLOR_RGB2GRAY)
 
 
-def _blur(p: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    return cv2.GaussianBlur(p, (0, 0), max(sigma, 0.3))  # type: ignore[return-value]
+def _blur(p: Colours, sigma: float) -> Colours:
+    return cv2.GaussianBlur(p, (0, 0), max(sigma, 0.3))
 
 
 def _levelled(gray: Plane) -> Plane:
@@ -61,13 +62,14 @@ def _lines(gray: Plane, sigma: float, sharp: float = 18.0, level: float = 0.5, p
 
 def _kuwahara(p: Colours, radius: int) -> Colours:
     """Kuwahara filter: each pixel takes the mean of whichever of four windows about it varies least."""
-    side = radius + 1
+    # An odd window has a centre; an even one would move the picture by half a pixel.
+    side = radius | 1
     mean = cv2.blur(p, (side, side))
     gray = _gray(p)
     g = cv2.blur(gray, (side, side))
     vary = cv2.blur(gray * gray, (side, side)) - g * g
     h, w = gray.shape
-    r = radius // 2 + 1
+    r = side // 2 + 1
     pad_m = cv2.copyMakeBorder(mean, r, r, r, r, cv2.BORDER_REFLECT)
     pad_v = cv2.copyMakeBorder(vary, r, r, r, r, cv2.BORDER_REFLECT)
     best, out = None, None
@@ -182,7 +184,7 @@ def _coloured_pencil(p: Colours, rng: np.random.Generator, unit: float) -> Colou
     gray = _gray(p)
     strokes = _brushed(gray, rng, max(3.0, 16 * unit))
     dodge = np.clip(gray / np.maximum(_blur(gray, 8 * unit), 0.03), 0, 1)
-    tooth = _paper(rng, *gray.shape, unit)
+    tooth = _paper(rng, gray.shape[0], gray.shape[1], unit)
     cover = np.clip(0.62 + 0.2 * strokes + 0.13 * tooth + 0.25 * (0.6 - gray), 0.08, 1)[..., None]
     soft = _blur(p, 1.6 * unit)
     vivid = np.clip(soft + 0.25 * (soft - gray[..., None]), 0, 1)
@@ -193,7 +195,7 @@ def _charcoal(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     gray = _levelled(_gray(p))
     strokes = _brushed(gray, rng, max(3.0, 18 * unit))
     ink = _lines(gray, max(0.7, 2.2 * unit), push=12)
-    tooth = _paper(rng, *gray.shape, unit * 1.4)
+    tooth = _paper(rng, gray.shape[0], gray.shape[1], unit * 1.4)
     smudge = np.clip(0.16 + 0.86 * _blur(gray, 3 * unit) ** 0.9, 0, 1)
     tone = smudge + (0.07 * strokes + 0.09 * tooth) * (1.15 - smudge)
     return (
@@ -208,20 +210,21 @@ def _cartoon(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     base = np.floor(steps)
     hsv[..., 2] = np.clip((base + 1 / (1 + np.exp(-(steps - base - 0.5) * 14))) / 6 * 1.04 + 0.03, 0, 1)
     hsv[..., 1] = np.clip(hsv[..., 1] * 1.35, 0, 1)
-    ink = _lines(_gray(flat), max(0.8, 2.0 * unit), push=22)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * ink[..., None]  # type: ignore[no-any-return]
+    ink = _lines(_gray(flat), max(0.8, 2.0 * unit), level=0.2, push=22)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * ink[..., None]
 
 
 def _comic(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     flat = _kuwahara(p, max(2, round(6 * unit)))
     gray = _gray(flat)
     level = _levelled(gray)
-    vivid = np.clip(flat + 0.7 * (flat - gray[..., None]) + 0.12, 0, 1)
+    bright = flat * (0.5 + 0.5 * level / np.maximum(gray, 0.08))[..., None]
+    vivid = np.clip(bright + 0.6 * (bright - _gray(bright.astype(np.float32))[..., None]) + 0.12, 0, 1)
     vivid = np.round(vivid * 4) / 4
     dots = _screen(gray.shape, max(4.0, 9 * unit), 45)
-    shade = (np.clip(0.62 - level, 0, 1) * 1.5)[..., None]
-    printed = np.where(dots[..., None] < shade, vivid * 0.62, vivid)
-    ink = _lines(level, max(0.8, 2.2 * unit), push=20)
+    shade = (np.clip(0.5 - level, 0, 1) * 1.4)[..., None]
+    printed = np.where(dots[..., None] < shade, vivid * 0.68, vivid)
+    ink = _lines(level, max(0.8, 2.2 * unit), level=0.26, push=20)
     return printed * ink[..., None] * np.array([1, 0.98, 0.92], np.float32)
 
 
@@ -321,7 +324,7 @@ def _sepia(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
             cv2.LINE_AA,
         )
         out = out + line[..., None]
-    return out.astype(np.float32)  # type: ignore[no-any-return]
+    return out.astype(np.float32)
 
 
 def _film(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
@@ -356,21 +359,22 @@ def _pixels(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     count = min(22, len(flat))
     _, label, centre = cv2.kmeans(flat, count, None, criteria, 1, cv2.KMEANS_PP_CENTERS)
     drawn = centre[label.ravel()].reshape(small.shape)
-    return cv2.resize(drawn, (w, h), interpolation=cv2.INTER_NEAREST)  # type: ignore[return-value]
+    return cv2.resize(drawn, (w, h), interpolation=cv2.INTER_NEAREST)
 
 
 def _cross_stitch(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     h, w = p.shape[:2]
     cell = max(4, round(min(h, w) / 90))
     small = cv2.resize(p, (max(2, w // cell), max(2, h // cell)), interpolation=cv2.INTER_AREA)
-    small = np.round(np.clip(small * 1.1, 0, 1) * 7) / 7
+    small = np.clip(small + 0.3 * (small - _gray(small)[..., None]), 0, 1)
+    small = np.round(small * 9) / 9
     big = cv2.resize(small.astype(np.float32), (w, h), interpolation=cv2.INTER_NEAREST)
     y = (np.arange(h, dtype=np.float32) * (small.shape[0] / h) % 1)[:, None]
     x = (np.arange(w, dtype=np.float32) * (small.shape[1] / w) % 1)[None]
     off = np.minimum(np.abs(x - y), np.abs(x + y - 1))
-    thread = np.clip((0.3 - off) * 7, 0, 1)
-    round_ = 0.72 + 0.4 * np.sqrt(np.clip(1 - (off / 0.3) ** 2, 0, 1)) + 0.12 * (x - y > 0)
-    cloth = np.float32(0.82) + 0.06 * np.sin(x * 12.6) * np.sin(y * 12.6)
+    thread = np.clip((0.36 - off) * 7, 0, 1)
+    round_ = 0.72 + 0.4 * np.sqrt(np.clip(1 - (off / 0.36) ** 2, 0, 1)) + 0.12 * (x - y > 0)
+    cloth = np.float32(0.74) + 0.06 * np.sin(x * 12.6) * np.sin(y * 12.6)
     return (big * round_[..., None]) * thread[..., None] + (cloth * (1 - thread))[..., None] * 0.9
 
 
@@ -433,23 +437,66 @@ def _low_poly(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
 
 
 STYLES: dict[str, Style] = {
-    "oil": Style(("an oil painting", "a painting in oil on canvas", "a classic oil painting with visible brushstrokes"), _oil),
-    "watercolour": Style(("a watercolour painting", "a soft watercolour", "a watercolour on textured paper"), _watercolour),
-    "pencil": Style(("a pencil sketch", "a graphite pencil drawing", "a black-and-white pencil sketch"), _pencil),
-    "coloured pencil": Style(("a coloured-pencil drawing", "a drawing in coloured pencils", "a crayon drawing"), _coloured_pencil),
-    "charcoal": Style(("a charcoal drawing", "a smudged charcoal sketch", "a drawing in charcoal"), _charcoal),
+    "oil": Style(
+        (
+            "an oil painting",
+            "a painting in oil on canvas",
+            "a classic oil painting with visible brushstrokes",
+        ),
+        _oil,
+    ),
+    "watercolour": Style(
+        ("a watercolour painting", "a soft watercolour", "a watercolour on textured paper"), _watercolour
+    ),
+    "pencil": Style(
+        ("a pencil sketch", "a graphite pencil drawing", "a black-and-white pencil sketch"), _pencil
+    ),
+    "coloured pencil": Style(
+        ("a coloured-pencil drawing", "a drawing in coloured pencils", "a crayon drawing"), _coloured_pencil
+    ),
+    "charcoal": Style(
+        ("a charcoal drawing", "a smudged charcoal sketch", "a drawing in charcoal"), _charcoal
+    ),
     "cartoon": Style(("a cartoon", "a cartoon with bold outlines", "a cel-shaded cartoon"), _cartoon),
-    "comic": Style(("a comic-book panel", "a comic-book drawing with inked outlines", "a vintage comic print"), _comic),
-    "halftone": Style(("a halftone print", "a CMYK halftone print", "a newspaper print with visible dots"), _halftone),
-    "pop art": Style(("a pop-art poster", "a screen print in pop-art colours", "a flat-coloured pop-art print"), _pop),
+    "comic": Style(
+        ("a comic-book panel", "a comic-book drawing with inked outlines", "a vintage comic print"), _comic
+    ),
+    "halftone": Style(
+        ("a halftone print", "a CMYK halftone print", "a newspaper print with visible dots"), _halftone
+    ),
+    "pop art": Style(
+        ("a pop-art poster", "a screen print in pop-art colours", "a flat-coloured pop-art print"), _pop
+    ),
     "woodcut": Style(("a woodcut print", "a linocut", "a black-and-cream woodcut"), _woodcut),
-    "neon": Style(("glowing neon lines on black", "a neon sign in the dark", "neon outlines on a dark background"), _neon),
+    "neon": Style(
+        ("glowing neon lines on black", "a neon sign in the dark", "neon outlines on a dark background"),
+        _neon,
+    ),
     "sepia": Style(("an old sepia photograph", "a faded sepia photograph", "a vintage sepia print"), _sepia),
-    "film": Style(("a black-and-white film photograph", "a grainy black-and-white photograph", "a monochrome photograph with film grain"), _film),
-    "blueprint": Style(("a blueprint", "a technical blueprint drawing", "white lines on blueprint paper"), _blueprint),
+    "film": Style(
+        (
+            "a black-and-white film photograph",
+            "a grainy black-and-white photograph",
+            "a monochrome photograph with film grain",
+        ),
+        _film,
+    ),
+    "blueprint": Style(
+        ("a blueprint", "a technical blueprint drawing", "white lines on blueprint paper"), _blueprint
+    ),
     "pixel art": Style(("pixel art", "8-bit pixel art", "a retro game in pixel art"), _pixels),
-    "cross-stitch": Style(("a cross-stitch embroidery", "embroidered cross-stitch", "a piece of cross-stitch"), _cross_stitch),
-    "pointillism": Style(("a pointillist painting", "a painting made of small dots of colour", "a pointillist picture"), _points),
-    "stained glass": Style(("a stained-glass window", "stained glass with lead lines", "a window of coloured glass pieces"), _stained_glass),
-    "low poly": Style(("low-poly art", "a low-poly illustration", "a picture made of flat triangles"), _low_poly),
-}  # fmt: skip
+    "cross-stitch": Style(
+        ("a cross-stitch embroidery", "embroidered cross-stitch", "a piece of cross-stitch"), _cross_stitch
+    ),
+    "pointillism": Style(
+        ("a pointillist painting", "a painting made of small dots of colour", "a pointillist picture"),
+        _points,
+    ),
+    "stained glass": Style(
+        ("a stained-glass window", "stained glass with lead lines", "a window of coloured glass pieces"),
+        _stained_glass,
+    ),
+    "low poly": Style(
+        ("low-poly art", "a low-poly illustration", "a picture made of flat triangles"), _low_poly
+    ),
+}

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating[Any]]
 TILE = 512
 
 
@@ -52,14 +53,14 @@ def tile(rng: np.random.Generator, slope: float, stretch: float = 1.0) -> Plane:
 
 
 @lru_cache(maxsize=4)
-def _fine(stretch: float) -> Plane:
+def fine_noise(stretch: float) -> Plane:
     """The fixed noise that gives surfaces their detail."""
     return tile(np.random.Generator(np.random.PCG64(7)), 0.75, stretch)
 
 
 def sample(noise: Plane, u: Plane, v: Plane) -> Plane:
     """Bilinear look-up of a periodic tile at any coordinates, in tile cells."""
-    return cv2.remap(noise, u % (TILE - 1), v % (TILE - 1), cv2.INTER_LINEAR)  # type: ignore[return-value]
+    return cv2.remap(noise, u % (TILE - 1), v % (TILE - 1), cv2.INTER_LINEAR)
 
 
 def detail(
@@ -72,7 +73,7 @@ def detail(
     out = np.zeros_like(x)
     for step, weight in ((low, 1 - part), (low + 1, part)):
         cell = np.exp2(step).astype(np.float32)
-        out += weight * sample(_fine(stretch), x / cell, z / cell * np.float32(squash))
+        out += weight * sample(fine_noise(stretch), x / cell, z / cell * np.float32(squash))
     return out
 
 

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crispedit.compositor import blend, colours, cutout, recolour, render, scene, styles
+from crispedit.compositor import blend, colours, cutout, recolour, scene, styles
 from crispedit.compositor.landscape import landscape
 from crispedit.compositor.scene import Place, Scene
+from crispedit.compositor.sprites import sprite
 from crispedit.parts import Editor
 from crispedit.record import Edit, Image, Job, Mask, Refusal, seed_of
 
@@ -49,7 +50,7 @@ def _carry_out(image: Image, job: Job, seed: int) -> Edit | Refusal:
     if category == "remove":
         return Edit(image, mask, source=first)
     second, other = stage.put(plan["other"], plan.get("to", plan["place"]))
-    if category == "color":
+    if category in ("color", "motion"):
         return Edit(second, _changed(first, second), source=first)
     return Edit(second, mask | other, source=first)
 
@@ -73,14 +74,14 @@ class _Stage:
     ) -> tuple[Image, Mask]:
         """The photograph, or another picture of its size, with the thing in it, and which pixels may differ."""
         at = Place(**place)
-        sprite = render.sprite(
+        drawn = sprite(
             thing["kind"],
             colours.NAMED.get(thing["colour"], colours.NAMED["gray"]),
             thing["yaw"],
             max(4, round(at.size * self.scene.short)),
             self.scene.light,
         )
-        return blend.set_in(self.image if on is None else on, sprite, at, self.scene, self.noise)
+        return blend.set_in(self.image if on is None else on, drawn, at, self.scene, self.noise)
 
 
 def _background(stage: _Stage, plan: Mapping[str, Any]) -> Edit | Refusal:

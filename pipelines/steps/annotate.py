@@ -13,7 +13,7 @@ from crispedit.cascade import describe, each
 from crispedit.parts import Annotator
 from crispedit.recipe import Pool
 from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
-from pipelines.engine import Row, Work
+from pipelines.engine import Row, Stage, Work
 from pipelines.recipe import CategorySpec
 from pipelines.run import ANNOTATE, Run
 from pipelines.steps.select import kept_sources
@@ -49,11 +49,13 @@ def work(run: Run) -> Work:
         return [answer for answer in _answers(row) if answer["key"] not in known]
 
     rows = sum(request["key"] not in known for row in plan for request in row["requests"])
-    recipe = run.recipe
-    stage = Annotation(
-        recipe.annotator, folder.parent / "curate", recipe.annotate.pool, recipe.annotator.gpus
-    )
-    return Work("annotate", folder, ANNOTATE, plan, [stage], WIRE, explode, rows)
+    return Work("annotate", folder, ANNOTATE, plan, stages(run), WIRE, explode, rows)
+
+
+def stages(run: Run) -> list[Stage]:
+    """One pool of annotators."""
+    annotator = run.recipe.annotator
+    return [Annotation(annotator, run.folder("curate"), run.recipe.annotate.pool, annotator.gpus)]
 
 
 def requests(source_key: str, categories: Mapping[str, CategorySpec]) -> list[Row]:

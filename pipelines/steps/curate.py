@@ -24,8 +24,7 @@ from shards import journal
 def work(run: Run, limit: int | None = None) -> Work:
     """The files that have no row yet, the first `limit` of them in listing order."""
     recipe = run.recipe
-    folder, cascade = run.folder("curate"), recipe.source_cascade
-    table = curate_table(cascade)
+    folder, table = run.folder("curate"), curate_table(recipe.source_cascade)
     known = set(journal.read(folder, table, ["uri"]).column("uri").to_pylist())
     listed = [entry for entry in sources.entries(recipe.source) if entry.uri not in known][:limit]
     plan = [
@@ -38,14 +37,19 @@ def work(run: Run, limit: int | None = None) -> Work:
         }
         for e in listed
     ]
+    wire = pa.schema([pa.field("entry", pa.string()), *table.schema])
+    return Work("curate", folder, table, plan, stages(run), wire, lambda row: [row], len(plan), key="uri")
+
+
+def stages(run: Run) -> list[Stage]:
+    """Normalising with every CPU filter in one pool, as the pixels are there; then a pool for each GPU filter."""
+    recipe, cascade = run.recipe, run.recipe.source_cascade
     gpu = [name for name, f in cascade.filters.items() if f.gpus]
     cpu = [name for name in cascade.filters if name not in gpu]
-    stages: list[Stage] = [Normalise(recipe.curate, cascade, cpu, recipe.curate.pool)]
-    stages += [
-        Measure(name, cascade, recipe.curate.filters[name].pool, cascade.filters[name].gpus) for name in gpu
+    return [
+        Normalise(recipe.curate, cascade, cpu, recipe.curate.pool),
+        *(Measure(n, cascade, recipe.curate.filters[n].pool, cascade.filters[n].gpus) for n in gpu),
     ]
-    wire = pa.schema([pa.field("entry", pa.string()), *table.schema])
-    return Work("curate", folder, table, plan, stages, wire, lambda row: [row], len(plan), key="uri")
 
 
 @dataclass

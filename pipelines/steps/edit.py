@@ -51,13 +51,23 @@ def work(run: Run) -> Work:
                 if key not in known:
                     plan[key] = row
     rows = sorted(plan.values(), key=lambda row: (row["source_key"], row["key"]))
-    stages: list[Stage] = [
-        Editing(name, editor, run.folder("curate"), run.recipe.edit.jpeg_quality, spec.pool, editor.gpus)
-        for (name, editor), spec in zip(
-            run.recipe.editors.items(), run.recipe.edit.editors.values(), strict=True
+    return Work("edit", folder, EDIT, rows, stages(run), WIRE, lambda row: [row], len(rows))
+
+
+def stages(run: Run) -> list[Stage]:
+    """A pool for each editor."""
+    recipe = run.recipe
+    return [
+        Editing(
+            name,
+            editor,
+            run.folder("curate"),
+            recipe.edit.jpeg_quality,
+            recipe.edit.editors[name].pool,
+            editor.gpus,
         )
+        for name, editor in recipe.editors.items()
     ]
-    return Work("edit", folder, EDIT, rows, stages, WIRE, lambda row: [row], len(rows))
 
 
 def jobs(run: Run) -> list[Row]:

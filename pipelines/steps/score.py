@@ -35,7 +35,7 @@ def work(run: Run) -> Work:
         db.sql(f"""
             SELECT e.key, e.edited, e.mask, coalesce(e.source, c.image) AS source, e.source IS NOT NULL AS composed,
                 v.category, v.instruction, j.source_caption, j.target_caption {scores}
-            FROM verdicts v JOIN edit e USING (key)
+            FROM verdicts v JOIN edit e USING (key) LEFT JOIN score s ON s.key = e.key
                 JOIN (SELECT DISTINCT ON (key) key, image FROM curate WHERE image IS NOT NULL) c ON c.key = e.source_key
                 JOIN (SELECT DISTINCT ON (job_key) * FROM annotate WHERE job_key IS NOT NULL) j ON j.job_key = e.job_key
             WHERE {wanted} ORDER BY e.source_key, e.key
@@ -43,16 +43,6 @@ def work(run: Run) -> Work:
         .to_arrow_table()
         .to_pylist()
     )
-    gpu = [name for name, f in cascade.filters.items() if f.gpus]
-    cpu = [name for name in cascade.filters if name not in gpu]
-    everything = recipe.score.measure_everything
-    stages: list[Stage] = [
-        Scoring("filters", cascade, cpu, run.root, recipe.score.pool, everything),
-        *(
-            Scoring(n, cascade, [n], run.root, recipe.filters[n].pool, everything, cascade.filters[n].gpus)
-            for n in gpu
-        ),
-    ]
     wire = pa.schema(
         [
             *table.schema,
@@ -71,7 +61,22 @@ def work(run: Run) -> Work:
             return [{**row, f"{first}.error": row["error"], f"{first}.measured": True}]
         return [row]
 
-    return Work("score", run.folder("score"), table, plan, stages, wire, explode, len(plan))
+    return Work("score", run.folder("score"), table, plan, stages(run), wire, explode, len(plan))
+
+
+def stages(run: Run) -> list[Stage]:
+    """A pool for all CPU filters, which share decoded images; then one for each GPU filter."""
+    recipe, cascade = run.recipe, run.recipe.pair_cascade
+    gpu = [name for name, f in cascade.filters.items() if f.gpus]
+    cpu = [name for name in cascade.filters if name not in gpu]
+    everything = recipe.score.measure_everything
+    return [
+        Scoring("filters", cascade, cpu, run.root, recipe.score.pool, everything),
+        *(
+            Scoring(n, cascade, [n], run.root, recipe.filters[n].pool, everything, cascade.filters[n].gpus)
+            for n in gpu
+        ),
+    ]
 
 
 @dataclass

@@ -10,9 +10,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filters.duplicate import near_duplicates
 
 from crispedit.cascade import ERROR, KEPT, REJECTED
+from filters.duplicate import near_duplicates
 from pipelines import tables
 from pipelines.run import Run
 from shards import journal
@@ -64,9 +64,12 @@ def source_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
     repeated = np.setdiff1d(np.arange(len(keys)), first)
     outcome[alive[repeated]], reason[alive[repeated]] = REJECTED, "duplicate"
     if "duplicate" in cascade.filters:
-        alive = np.flatnonzero(outcome == KEPT)
-        hashes = verdicts.column("phash").combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)[alive]
-        near = near_duplicates(hashes.astype(np.int64), run.recipe.curate.duplicate_bits) >= 0
+        hashes = verdicts.column("phash")
+        hashed = hashes.is_valid().to_numpy(
+            zero_copy_only=False
+        )  # a blank image resembles anything: it has no hash
+        alive = np.flatnonzero((outcome == KEPT) & hashed)
+        near = near_duplicates(hashes.take(alive).to_numpy(), run.recipe.curate.duplicate_bits) >= 0
         outcome[alive[near]], reason[alive[near]] = REJECTED, "near_duplicate"
     return pa.table(
         {
@@ -92,19 +95,25 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
     db.register(
         "quotas", pa.table({"category": list(quotas), "quota": pa.array(list(quotas.values()), pa.int64())})
     )
-    hashes = ""
+    repeats = "SELECT NULL AS key WHERE false"
     if "duplicate" in recipe.pair_cascade.filters:
-        hashes = ', s."duplicate.phash", s."duplicate.edited_phash"'
+        bits = recipe.select.duplicate_bits
+        near = " AND ".join(
+            f'bit_count(xor(a."duplicate.{name}", b."duplicate.{name}")) <= {bits}'
+            for name in ("phash", "edited_phash")
+        )
+        repeats = f"""
+            SELECT DISTINCT b.key FROM hashed a JOIN hashed b
+            ON lower(a.instruction) = lower(b.instruction) AND a.key < b.key AND {near}"""
     return db.sql(f"""
         WITH best AS (
             SELECT v.*, v.verdict = '{KEPT}' AND row_number() OVER (
                 PARTITION BY v.job_key, v.verdict = '{KEPT}' ORDER BY e.rank NULLS LAST, v.seed, v.key) > 1 AS beaten
             FROM verdicts v LEFT JOIN editor_ranks e USING (editor)
+        ), hashed AS (
+            SELECT b.*, s.* EXCLUDE (key) FROM best b JOIN score s USING (key) WHERE verdict = '{KEPT}' AND NOT beaten
         ), repeats AS (
-            SELECT b.*, verdict = '{KEPT}' AND NOT beaten AND row_number() OVER (
-                PARTITION BY b.verdict, b.beaten, b.source_key, lower(b.instruction) {hashes} ORDER BY b.key
-            ) > 1 AS repeated
-            FROM best b LEFT JOIN score s USING (key)
+            SELECT b.*, r.key IS NOT NULL AS repeated FROM best b LEFT JOIN ({repeats}) r USING (key)
         ), ranked AS (
             SELECT *, verdict = '{KEPT}' AND NOT beaten AND NOT repeated AS passes,
                 row_number() OVER (PARTITION BY category, passes ORDER BY key) AS rank

@@ -6,17 +6,18 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from conftest import make_run
 from hypothesis import given
 from hypothesis import strategies as st
 from ray import cloudpickle
 
 from crispedit.recipe import Pool
-from pipelines import engine
+from pipelines import build, engine
 from pipelines.engine import Row, Work, placement
 from pipelines.recipe import Engine
 from shards import journal
@@ -24,7 +25,9 @@ from shards.journal import Table
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
 
-SCHEMA = pa.schema([("key", pa.string()), ("trail", pa.string()), ("pid", pa.int64()), ("error", pa.string())])
+SCHEMA = pa.schema(
+    [("key", pa.string()), ("trail", pa.string()), ("pid", pa.int64()), ("error", pa.string())]
+)
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Append:
     """Adds its name to a row's trail; raises for the row "bad", kills its process at "poison"."""
 
     name: str
-    pool: Pool = Pool(actors=1, cpus=0.5, batch=3)
+    pool: Pool = field(default_factory=lambda: Pool(actors=1, cpus=0.5, batch=3))
     gpus: float = 0.0
 
     def load(self) -> None:
@@ -125,17 +128,30 @@ def stage(name: str, **pool: object) -> Append:
 
 def test_preflight_shows_its_arithmetic():
     stages = [stage("decode", actors=2, cpus=1.0), stage("clip", gpus=1.0, cpus=0.5)]
-    with pytest.raises(ValueError, match=r"score cannot be scheduled.*2\.7 CPU, 1 GPU and 0 GB.*has 2 CPU, 0 GPU") as e:
+    with pytest.raises(
+        ValueError, match=r"score cannot be scheduled.*2\.7 CPU, 1 GPU and 0 GB.*has 2 CPU, 0 GPU"
+    ) as e:
         placement("score", stages, {"CPU": 2.0})
     assert "2 x decode: 2 CPU, 0 GPU, 0 GB" in str(e.value)
     assert "1 x clip: 0.5 CPU, 1 GPU, 0 GB" in str(e.value)
     assert "reading and committing: 0.2 CPU" in str(e.value)
 
 
+def test_a_build_that_cannot_be_scheduled_is_refused_before_it_starts(
+    tmp_path: Path, photos: Path, ray_nodes: None
+):
+    run = make_run(tmp_path / "run", photos, "engine.kind=ray", "score.pool={actors: 9}")
+    with pytest.raises(ValueError, match=r"score cannot be scheduled: it needs at least 8\.3 CPU.*has 4 CPU"):
+        build.build(run)
+    assert not (run.root / "curate").exists() or not journal.parts(run.folder("curate"))
+
+
 def test_open_pools_share_what_is_left():
     assert placement("s", [stage("a", cpus=0.9)], {"CPU": 2.0}) == [2]
     assert placement("s", [stage("a", cpus=0.9)], {"CPU": 16.0}) == [17]
-    assert placement("s", [stage("a", cpus=1.0), stage("g", cpus=0.5, gpus=0.5)], {"CPU": 8.0, "GPU": 2.0}) == [4, 4]
+    assert placement(
+        "s", [stage("a", cpus=1.0), stage("g", cpus=0.5, gpus=0.5)], {"CPU": 8.0, "GPU": 2.0}
+    ) == [4, 4]
     assert placement("s", [stage("a", cpus=1.0, memory_gb=8)], {"CPU": 16.0, "memory": 20 * 2**30}) == [2]
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shard_pairs import make_pair, write_pairs
 
 from shards import layout
-from shards.pack import Pair, committed, document, file_sha256, finish, plan, write_shard
+from shards.pack import Pair, committed, document, file_sha256, finish, plan, tar_header, write_shard
 
 KEYS = st.lists(st.text("0123456789abcdef", min_size=32, max_size=32), unique=True, max_size=40)
 
@@ -212,3 +212,11 @@ def test_finish_refuses_a_shard_that_was_not_committed(tmp_path: Path):
     with pytest.raises(ValueError, match="never committed"):
         finish(tmp_path, [entry], {})
     assert not (tmp_path / layout.MANIFEST).exists()
+
+
+@given(st.text(max_size=120).filter(lambda name: "\0" not in name), st.integers(0, 8**11 + 5))
+def test_headers_are_those_of_tarfile(name, size):
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = 0o644
+    assert tar_header(name, size) == info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")

@@ -1,0 +1,48 @@
+"""crispedit merge, crispedit reshard: write one shard set from one or several, with quotas, without
+duplicates."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from shards.remote import Cache
+from shards.reshard import repack
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="folder of the new set")
+    parser.add_argument("shards", nargs="+", help="sets, or plain tars; paths, globs, braces or URLs")
+    parser.add_argument("--pairs-per-shard", type=int, default=1000)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the order within the set and of the choice by quota"
+    )
+    parser.add_argument(
+        "--quota",
+        action="append",
+        default=[],
+        metavar="CATEGORY=N",
+        help="at most N pairs of a category; repeatable",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    quotas = dict(_quota(text) for text in args.quota)
+    with tqdm(unit="shard", disable=not sys.stderr.isatty()) as bar:
+        result = repack(
+            args.shards, args.out, args.pairs_per_shard, args.seed, quotas, Cache(), lambda _: bar.update()
+        )
+    print(f"{result.written} of {result.given} pairs in {len(result.shards)} shards: {args.out}")
+    print(f"left out: {result.same_key} of the same key, {result.same_images} with the same images, ", end="")
+    print(f"{result.over_quota} over quota")
+    return 0
+
+
+def _quota(text: str) -> tuple[str, int]:
+    category, _, count = text.partition("=")
+    if not count.isdigit():
+        raise ValueError(f"--quota {text}: write CATEGORY=N, such as add=1000")
+    return category, int(count)

@@ -1,0 +1,43 @@
+"""crispedit verify: check a shard set against its manifest and index; exit status 1 if anything is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from tqdm import tqdm
+
+from shards.index import read_manifest
+from shards.remote import Cache
+from shards.verify import verify
+
+SHOWN = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", help="folder or URL of a finished set")
+    parser.add_argument("--deep", action="store_true", help="also decode every image and read every caption")
+    parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+
+
+def run(args: argparse.Namespace) -> int:
+    total = len(read_manifest(args.shards)["shards"])
+    with tqdm(total=total, unit="shard", disable=not sys.stderr.isatty()) as bar:
+        report = verify(args.shards, args.deep, args.threads, Cache(), lambda _: bar.update())
+    if args.json:
+        print(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+        return 0 if report.ok else 1
+    print(f"{report.pairs} pairs in {report.shards} shards, {report.bytes / 1e6:.1f} MB")
+    for category, count in sorted(report.categories.items()):
+        print(f"  {category:<12} {count}")
+    for name, count in sorted(report.unknown.items()):
+        print(f"{name} is not known for {count} pairs")
+    for problem in report.problems[:SHOWN]:
+        print(problem)
+    if len(report.problems) > SHOWN:
+        print(f"... and {len(report.problems) - SHOWN} more; --json lists all")
+    print("whole" if report.ok else f"{len(report.problems)} problems")
+    return 0 if report.ok else 1

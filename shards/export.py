@@ -1,0 +1,249 @@
+"""Exports of a shard set: parquet, Hugging Face parquet with Image features, a folder of files, or the
+released layout.
+
+An export is written beside its place under a temporary name and renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards import layout
+from shards.index import Paths
+from shards.pack import Pair, document, image_size
+from shards.read import read_shards
+from shards.remote import Cache
+
+Target = Literal["parquet", "hf", "folder", "released"]
+TARGETS: tuple[Target, ...] = ("parquet", "hf", "folder", "released")
+
+ROWS_PER_FILE = 1000
+RELEASED_ROWS_PER_FILE = 256
+"""Of the released CrispEdit-2M parquet files."""
+ROWS_IN_MEMORY = 64
+
+RELEASED_TYPES = {"background": "background change", "motion": "motion change"}
+"""Our categories whose name in the released data differs."""
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_SCORES = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))
+_COLUMNS = [
+    ("key", pa.string()),
+    ("category", pa.string()),
+    ("instruction", pa.string()),
+    ("source_caption", pa.string()),
+    ("target_caption", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("source", _IMAGE),
+    ("edited", _IMAGE),
+    ("mask", _IMAGE),
+    ("scores", _SCORES),
+    ("meta", pa.string()),  # the whole JSON member
+]
+_RELEASED_COLUMNS = [
+    ("input_img", _IMAGE),
+    ("instruction", pa.string()),
+    ("output_img", _IMAGE),
+    ("type", pa.string()),
+]
+
+_CARD = """\
+---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/*.parquet
+---
+"""
+
+
+def export(
+    paths: Paths,
+    to: Target,
+    out: Path,
+    cache: Cache,
+    categories: Sequence[str] | None = None,
+    done: Callable[[], object] = lambda: None,
+) -> int:
+    """Write the pairs of these sets or tars into a new folder; the number of pairs written. `done` is told
+    each pair.
+
+    ValueError if the folder exists and is not empty. Damage stops the export: verify the set first.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out}: exists and is not an empty folder; give a new one")
+    reader = read_shards(paths, decode=False, categories=categories, cache=cache)
+    count = len(reader)
+
+    def pairs() -> Iterator[Pair]:
+        for pair in reader:
+            yield pair
+            done()
+
+    temporary = layout.temporary(out)
+    temporary.mkdir(parents=True)
+    try:
+        if to == "folder":
+            _write_folder(pairs(), temporary)
+        elif to == "released":
+            _write_released(pairs(), temporary)
+        else:
+            _write_parquet(pairs(), count, temporary, features=to == "hf")
+        if out.exists():
+            out.rmdir()
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reader.close()
+    return count
+
+
+def _write_parquet(pairs: Iterator[Pair], count: int, out: Path, features: bool) -> None:
+    schema = pa.schema(_COLUMNS)
+    if features:
+        schema = _with_features(schema)
+        (out / "README.md").write_text(_CARD)
+    (out / "data").mkdir()
+    files = max(1, -(-count // ROWS_PER_FILE))
+    for number in range(files):
+        path = out / "data" / f"train-{number:05d}-of-{files:05d}.parquet"
+        _write_rows(path, schema, (_row(pair) for pair in _take(pairs, ROWS_PER_FILE)))
+
+
+def _write_released(pairs: Iterator[Pair], out: Path) -> None:
+    """data/<type>_%05d.parquet of at most 256 rows. The pairs come category by category, as the shards
+    lie."""
+    schema = _with_features(pa.schema(_RELEASED_COLUMNS))
+    (out / "data").mkdir()
+    writers: dict[str, _ReleasedFiles] = {}
+    try:
+        for pair in pairs:
+            kind = RELEASED_TYPES.get(pair.category, pair.category)
+            if kind not in writers:
+                writers[kind] = _ReleasedFiles(out / "data", kind, schema)
+            writers[kind].add(
+                {
+                    "input_img": {"bytes": pair.source_jpeg, "path": None},
+                    "instruction": pair.meta.get("instruction") or "",
+                    "output_img": {"bytes": pair.edited_jpeg, "path": None},
+                    "type": kind,
+                }
+            )
+    finally:
+        for files in writers.values():
+            files.close()
+
+
+class _ReleasedFiles:
+    """The numbered files of one type."""
+
+    def __init__(self, folder: Path, kind: str, schema: pa.Schema) -> None:
+        self._folder, self._kind, self._schema = folder, kind, schema
+        self._rows: list[dict[str, Any]] = []
+        self._written = 0
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == ROWS_IN_MEMORY:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        if self._writer is None:
+            number = self._written // RELEASED_ROWS_PER_FILE
+            self._writer = pq.ParquetWriter(self._folder / f"{self._kind}_{number:05d}.parquet", self._schema)
+        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
+        self._written += len(self._rows)
+        self._rows.clear()
+        if self._written % RELEASED_ROWS_PER_FILE == 0:
+            self._writer.close()
+            self._writer = None
+
+
+def _write_folder(pairs: Iterator[Pair], out: Path) -> None:
+    """<category>/<key>.source.jpg and so on, and a metadata.jsonl that Hugging Face's imagefolder
+    understands."""
+    with open(out / "metadata.jsonl", "w", encoding="utf-8") as lines:
+        for pair in pairs:
+            layout.check_key(pair.key)
+            folder = out / layout.check_category(pair.category)
+            folder.mkdir(exist_ok=True)
+            stem = f"{pair.category}/{pair.key}"
+            line = {
+                "source_file_name": f"{stem}.{layout.SOURCE}",
+                "edited_file_name": f"{stem}.{layout.EDITED}",
+                "mask_file_name": f"{stem}.{layout.MASK}" if pair.mask_png is not None else None,
+                "category": pair.category,
+                "instruction": pair.meta.get("instruction") or "",
+            }
+            (out / f"{stem}.{layout.SOURCE}").write_bytes(pair.source_jpeg)
+            (out / f"{stem}.{layout.EDITED}").write_bytes(pair.edited_jpeg)
+            if pair.mask_png is not None:
+                (out / f"{stem}.{layout.MASK}").write_bytes(pair.mask_png)
+            (out / f"{stem}.{layout.META}").write_text(document(pair), encoding="utf-8")
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _row(pair: Pair) -> dict[str, Any]:
+    width, height = image_size(layout.SOURCE, pair.source_jpeg)
+    text = document(pair)
+    meta = json.loads(text)
+    return {
+        "key": pair.key,
+        "category": pair.category,
+        **{name: meta.get(name) or None for name in ("instruction", "source_caption", "target_caption")},
+        "width": width,
+        "height": height,
+        "source": {"bytes": pair.source_jpeg, "path": f"{pair.key}.{layout.SOURCE}"},
+        "edited": {"bytes": pair.edited_jpeg, "path": f"{pair.key}.{layout.EDITED}"},
+        "mask": None
+        if pair.mask_png is None
+        else {"bytes": pair.mask_png, "path": f"{pair.key}.{layout.MASK}"},
+        "scores": meta.get("scores", []),
+        "meta": text,
+    }
+
+
+def _write_rows(path: Path, schema: pa.Schema, rows: Iterator[dict[str, Any]]) -> None:
+    with pq.ParquetWriter(path, schema) as writer:
+        while chunk := list(_take(rows, ROWS_IN_MEMORY)):
+            writer.write_table(pa.Table.from_pylist(chunk, schema))
+
+
+def _take(items: Iterator[Any], count: int) -> Iterator[Any]:
+    for _, item in zip(range(count), items, strict=False):
+        yield item
+
+
+def _with_features(schema: pa.Schema) -> pa.Schema:
+    """The schema with the metadata by which Hugging Face `datasets` knows which structs are images."""
+    features: dict[str, Any] = {}
+    for field in schema:
+        if field.type == _IMAGE:
+            features[field.name] = {"_type": "Image"}
+        elif field.type == _SCORES:
+            value = {
+                "name": {"dtype": "string", "_type": "Value"},
+                "value": {"dtype": "float64", "_type": "Value"},
+            }
+            features[field.name] = {"feature": value, "_type": "List"}
+        else:
+            features[field.name] = {"dtype": str(field.type), "_type": "Value"}
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})

@@ -1,0 +1,134 @@
+"""Repacking: one set made of several, without duplicates and within quotas, through the plan that pack
+uses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from crispedit.record import canonical_json, content_key
+from shards import layout
+from shards.fetch import ABSENT, Fetcher, SampleAt
+from shards.index import open_index
+from shards.pack import Pair, ShardEntry, committed, finish, plan, write_shard
+from shards.remote import Cache
+
+_IMAGES = len((layout.SOURCE, layout.EDITED))
+_MASK = layout.MEMBERS.index(layout.MASK)
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """What became of the pairs of all sources: pairs given = written + the rest."""
+
+    shards: list[ShardEntry]
+    given: int
+    written: int
+    same_key: int
+    same_images: int
+    over_quota: int
+
+
+@dataclass(frozen=True)
+class _Found:
+    at: SampleAt
+    fetcher: Fetcher
+    content: tuple[int, ...]
+    """Hashes and sizes of source and edited."""
+
+
+def repack(
+    sources: Sequence[str],
+    out: Path,
+    pairs_per_shard: int,
+    seed: int,
+    quotas: Mapping[str, int],
+    cache: Cache,
+    done: Callable[[ShardEntry], object] = lambda entry: None,
+) -> Repacked:
+    """Write the pairs of the source sets (or plain tars) as one finished set; run again after a crash, it
+    goes on.
+
+    Of pairs with one key, or with the same source and edited bytes, the first stays: sources in the order
+    given, keys in theirs. Where a quota is below what a category has, the pairs are chosen by the hash of
+    (seed, key). ValueError if one key names different images, and for a quota of a category that no source
+    has.
+    """
+    kept: dict[str, _Found] = {}
+    keys_of: dict[tuple[int, ...], str] = {}
+    dropped: Counter[str] = Counter()
+    fingerprints = []
+    for source in sources:
+        if _inside(source, out):
+            raise ValueError(f"{out}: a set cannot be written over one of its sources")
+        index = open_index(source, cache)
+        fetcher = Fetcher(index.shards, cache)
+        fingerprints.append(index.fingerprint)
+        for at in sorted((index.at(i) for i in range(len(index))), key=lambda at: at.key):
+            content = _content(at, fetcher)
+            if (same := kept.get(at.key)) is not None:
+                if same.content != content:
+                    raise ValueError(f"key {at.key}: {source} has other images under it than a set before it")
+                dropped["same_key"] += 1
+            elif content in keys_of:
+                dropped["same_images"] += 1
+            else:
+                kept[at.key] = _Found(at, fetcher, content)
+                keys_of[content] = at.key
+    given = len(kept) + dropped.total()
+
+    by_category: dict[str, list[str]] = {}
+    for key, found in kept.items():
+        by_category.setdefault(found.at.category, []).append(key)
+    if unknown := set(quotas) - set(by_category):
+        raise ValueError(
+            f"quota: no category {sorted(unknown)[0]!r}; there are {', '.join(sorted(by_category))}"
+        )
+    for category, quota in quotas.items():
+        by_category[category].sort(key=lambda key: content_key("quota", str(seed), key))
+        dropped["over_quota"] += max(0, len(by_category[category]) - quota)
+        del by_category[category][quota:]
+    masked = {key for key, found in kept.items() if found.at.offsets[_MASK] != ABSENT}
+
+    settings = {"pairs_per_shard": pairs_per_shard, "seed": seed, "quotas": dict(quotas)}
+    digest = content_key("repack", *fingerprints, canonical_json(settings))
+    entries = []
+    for shard in plan(by_category, pairs_per_shard, seed, masked):
+        entry = committed(out, shard, digest)
+        if entry is None:
+            entry = write_shard(out, shard, _pairs(kept, shard.keys), digest)
+        entries.append(entry)
+        done(entry)
+    written = sum(entry.pairs for entry in entries)
+    counts = {"given": given, "written": written, **{name: dropped[name] for name in _DROPS}}
+    finish(out, entries, {"repacked": {"sources": fingerprints, **settings, **counts}})
+    return Repacked(entries, given, written, *(dropped[name] for name in _DROPS))
+
+
+_DROPS = ("same_key", "same_images", "over_quota")
+
+
+def _pairs(kept: Mapping[str, _Found], keys: Sequence[str]) -> Iterator[Pair]:
+    for key in keys:
+        at, fetcher = kept[key].at, kept[key].fetcher
+        source, edited, mask, text = fetcher.members(at)
+        meta: dict[str, Any] = fetcher.parsed(at, text)
+        yield Pair(key, at.category, source, edited, mask, meta)
+
+
+def _content(at: SampleAt, fetcher: Fetcher) -> tuple[int, ...]:
+    hashes = at.hashes
+    if hashes is None:
+        members = fetcher.members(at)
+        hashes = [xxhash.xxh3_64_intdigest(data) for data in (members.source, members.edited)]
+    return (*hashes[:_IMAGES], *at.sizes[:_IMAGES])
+
+
+def _inside(source: str, out: Path) -> bool:
+    folder = Path(source)
+    return out.exists() and any(path.exists() and path.samefile(out) for path in (folder, folder.parent))

@@ -1,0 +1,344 @@
+"""A whole build: photographs in, audited shards out; the same bytes on Ray and without it, and whatever was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import RECIPE, make_run
+
+from crispedit.images import decode_jpeg, decode_mask
+from pipelines import audit, build, cli
+from pipelines.run import Run
+from shards import journal
+
+ROOT = Path(__file__).parents[2]
+
+
+def shard_bytes(run: Run) -> dict[str, str]:
+    """sha256 of everything the packed set consists of."""
+    folder = run.folder("shards")
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def statistics(run: Run) -> str:
+    report = audit.audit(run)
+    return json.dumps([asdict(count) for count in report.counts])
+
+
+def parts(run: Run) -> int:
+    return sum(len(journal.parts(run.folder(step))) for step in ("curate", "annotate", "edit", "score"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Run:
+    """An uninterrupted in-process build: what every other build must equal."""
+    run = make_run(tmp_path_factory.mktemp("built") / "run", photos)
+    build.build(run)
+    return run
+
+
+def test_every_category_is_there_and_most_candidates_are_kept(built: Run):
+    lines = {c.category: c for c in audit.audit(built).counts if c.step == "select"}
+    assert set(lines) == {"add", "remove", "replace", "color", "background", "style", "motion"}
+    assert sum(c.kept for c in lines.values()) >= 0.6 * sum(c.rows for c in lines.values())
+
+
+def test_plain_webdataset_reads_every_pair(built: Run):
+    import webdataset
+
+    manifest = json.loads((built.folder("shards") / "manifest.json").read_text())
+    tars = [str(built.folder("shards") / shard["name"]) for shard in manifest["shards"]]
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False))
+    assert len(samples) == manifest["pairs"] > 0
+    for sample in samples:
+        meta = json.loads(sample["json"])
+        source, edited = decode_jpeg(sample["source.jpg"]), decode_jpeg(sample["edited.jpg"])
+        assert source.shape == edited.shape == (meta["height"], meta["width"], 3)
+        assert decode_mask(sample["mask.png"]).shape == source.shape[:2]
+        assert meta["key"] == sample["__key__"]
+        for text in (
+            "instruction",
+            "source_caption",
+            "target_caption",
+            "uri",
+            "sha256",
+            "recipe_fingerprint",
+        ):
+            assert meta[text]
+        assert {score["name"] for score in meta["scores"]} >= {"unchanged.changed_fraction"}
+
+
+def test_hugging_face_datasets_reads_every_pair(built: Run, tmp_path: Path):
+    from datasets import load_dataset
+
+    manifest = json.loads((built.folder("shards") / "manifest.json").read_text())
+    pairs = load_dataset(
+        "webdataset", data_files=str(built.folder("shards") / "*.tar"), split="train", cache_dir=str(tmp_path)
+    )
+    assert len(pairs) == manifest["pairs"]
+    assert all(pair["source.jpg"].size == pair["edited.jpg"].size for pair in pairs)
+
+
+def test_the_card_has_front_matter_and_the_numbers(built: Run):
+    text = (built.folder("shards") / "README.md").read_text()
+    front = yaml.safe_load(text.split("---")[1])
+    pairs = json.loads((built.folder("shards") / "manifest.json").read_text())["pairs"]
+    assert front["task_categories"] == ["image-to-image"]
+    assert f"{pairs} image-editing pairs" in text
+    assert "license" not in front  # unknown is not invented
+
+
+def test_the_resolved_recipe_is_kept_with_what_made_it(built: Run):
+    text = (built.root / "recipe.yaml").read_text()
+    assert "#   packages:" in text
+    assert "#     ray: " in text
+    assert yaml.safe_load(text)["curate"]["jpeg_quality"] == 95
+
+
+def test_a_second_build_does_nothing_and_changes_nothing(built: Run):
+    before, count = shard_bytes(built), parts(built)
+    times = {path: path.stat().st_mtime_ns for path in built.folder("shards").glob("*.tar")}
+    build.build(built)
+    assert shard_bytes(built) == before
+    assert parts(built) == count
+    assert {path: path.stat().st_mtime_ns for path in built.folder("shards").glob("*.tar")} == times
+
+
+def test_waves_give_the_same_shards(built: Run, photos: Path, tmp_path: Path):
+    run = make_run(tmp_path / "run", photos, "engine.wave_sources=1")
+    build.build(run)
+    assert shard_bytes(run) == shard_bytes(built)
+    assert statistics(run) == statistics(built)
+
+
+def test_ray_on_two_nodes_gives_the_same_shards(built: Run, photos: Path, tmp_path: Path, ray_nodes: None):
+    run = make_run(tmp_path / "run", photos, "engine.kind=ray")
+    build.build(run)
+    assert shard_bytes(run) == shard_bytes(built)
+    assert statistics(run) == statistics(built)
+
+
+def start(run: Run, *overrides: str) -> subprocess.Popen[bytes]:
+    recipe = run.root.parent / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    source = f"source.path={run.recipe.source.path}"
+    return subprocess.Popen(
+        [sys.executable, "pipelines/build.py", str(recipe), f"run={run.root}", source, *overrides],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def kill_at(process: subprocess.Popen[bytes], run: Run, reached: int, pause_s: float) -> None:
+    """kill -9 a little after so many parts (and shards) are there."""
+    while process.poll() is None:
+        if parts(run) + len(list(run.folder("shards").glob("*.tar"))) >= reached:
+            time.sleep(pause_s)
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_at_any_point_a_run_continues_to_the_same_bytes(built: Run, photos: Path, tmp_path: Path):
+    run = make_run(tmp_path / "run", photos)
+    total = parts(built) + len(list(built.folder("shards").glob("*.tar")))
+    for reached in range(0, total + 1, max(1, total // 6)):
+        kill_at(start(run), run, reached, pause_s=0.03 * (reached % 4))
+    assert start(run).wait() == 0
+    assert shard_bytes(run) == shard_bytes(built)
+    assert statistics(run) == statistics(built)
+
+
+def test_a_killed_driver_takes_its_workers_along_and_the_run_continues(
+    built: Run, photos: Path, tmp_path: Path
+):
+    run = make_run(tmp_path / "run", photos, "engine.kind=ray")
+    process = start(run, "engine.kind=ray")
+    kill_at(process, run, 6, pause_s=0.2)
+    deadline = time.monotonic() + 60
+    while (left := _workers(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left, "what could still write for the killed driver is still there"
+    os.killpg(process.pid, signal.SIGKILL)  # Ray's idle agents, which outlive a killed raylet
+    finished = start(run, "engine.kind=ray")
+    assert finished.wait() == 0, finished.stderr.read().decode()
+    assert shard_bytes(run) == shard_bytes(built)
+    assert statistics(run) == statistics(built)
+
+
+def _workers(session: int) -> list[str]:
+    """Processes of a session that still run, but for Ray's agents and zombies."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            command = (stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z" and "Agent" not in command:
+            found.append(command)
+    return found
+
+
+def test_a_moved_bound_reruns_policy_only(photos: Path, tmp_path: Path, built: Run):
+    run = make_run(tmp_path / "run", photos)
+    build.build(run)
+    count = parts(run)
+    before = {c.category: c.kept for c in audit.audit(run).counts if c.step == "select"}
+    strict = make_run(tmp_path / "run", photos, "filters.unchanged.bounds.changed_fraction.min=0.9")
+    build.build(strict)
+    after = {c.category: c.kept for c in audit.audit(strict).counts if c.step == "select"}
+    assert parts(strict) == count
+    assert sum(after.values()) < sum(before.values())
+    manifest = json.loads((strict.folder("shards") / "manifest.json").read_text())
+    assert manifest["pairs"] == sum(after.values())
+    build.build(run)  # and back again
+    assert shard_bytes(run) == shard_bytes(built)
+
+
+def test_a_quota_is_met_exactly(photos: Path, tmp_path: Path):
+    run = make_run(tmp_path / "run", photos, "categories={add: {jobs: 1, quota: 2}, style: 1}")
+    build.build(run)
+    counts = {c.category: c for c in audit.audit(run).counts if c.step == "select"}
+    assert counts["add"].kept == 2
+    assert counts["add"].rejected["quota"] == counts["add"].rows - 2
+
+
+def test_a_run_is_extended_by_more_jobs_and_photographs(photos: Path, tmp_path: Path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    first, second = sorted(photos.iterdir())[:2]
+    (folder / first.name).write_bytes(first.read_bytes())
+    build.build(make_run(tmp_path / "run", folder, "categories={add: 1}"))
+    (folder / second.name).write_bytes(second.read_bytes())
+    run = make_run(tmp_path / "run", folder, "categories={add: 2, style: 1}")
+    build.build(run)
+    whole = make_run(tmp_path / "whole", folder, "categories={add: 2, style: 1}")
+    build.build(whole)
+    assert shard_bytes(run) == shard_bytes(whole)
+
+
+def test_a_change_of_measurements_is_refused_with_the_ways_out(photos: Path, tmp_path: Path):
+    build.build(make_run(tmp_path / "run", photos, "categories={style: 1}"))
+    changed = make_run(tmp_path / "run", photos, "categories={style: 1}", "curate.jpeg_quality=80")
+    with pytest.raises(ValueError, match=r"photographs\.jpeg_quality: was 95, is now 80") as error:
+        build.build(changed)
+    assert "run=DIR" in str(error.value)
+    assert str(tmp_path / "run" / "curate") in str(error.value)
+
+
+def test_two_drivers_do_not_share_a_run(built: Run):
+    with built.locked(), pytest.raises(ValueError, match="another process is working in"):
+        build.build(built)
+
+
+def test_the_steps_one_by_one_are_a_build(
+    built: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    for step in ("curate", "annotate", "edit", "score", "select", "pack"):
+        assert cli.main([step, str(recipe), f"run={tmp_path / 'run'}", f"source.path={photos}"]) == 0
+    assert shard_bytes(make_run(tmp_path / "run", photos)) == shard_bytes(built)
+    capsys.readouterr()
+    assert cli.main(["audit", str(tmp_path / "run"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {"step", "category", "rows", "kept", "rejected", "error", "not_reached"} <= set(
+        report["counts"][0]
+    )
+    assert (tmp_path / "run" / "audit" / "report.html").exists()
+
+
+def test_a_lost_row_fails_the_audit_loudly(photos: Path, tmp_path: Path):
+    run = make_run(tmp_path / "run", photos, "categories={add: 1, style: 1}")
+    build.build(run)
+    journal.parts(run.folder("edit"))[0].unlink()
+    with pytest.raises(RuntimeError, match="conservation violated at select"):
+        audit.audit(run)
+
+
+def test_a_mistake_is_one_line_and_status_two(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    assert (
+        cli.main(["build", "configs/embedded.yaml", "source.path=/nowhere/at/all", f"run={tmp_path / 'r'}"])
+        == 2
+    )
+    assert "error: " in capsys.readouterr().err
+    assert cli.main(["audit", str(tmp_path)]) == 2
+    assert "is no run" in capsys.readouterr().err
+
+
+def test_a_submitted_job_builds_on_a_running_cluster(built: Run, photos: Path, tmp_path: Path):
+    """`ray job submit --working-dir . -- python pipelines/build.py ...`, against a head node started for it."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    run = make_run(tmp_path / "run", photos)
+    ports = {"--port": "26379", "--dashboard-port": "28265", "--ray-client-server-port": "20001"}
+    # Ray's sockets lie in its folder, and a socket's path may have 107 bytes at most.
+    env = {**os.environ, "RAY_TMPDIR": tempfile.mkdtemp(prefix="ray-"), "RAY_AUTH_MODE": "disabled"}
+    ray = str(Path(sys.executable).with_name("ray"))
+    head = subprocess.Popen(
+        [ray, "start", "--head", "--block", "--num-cpus=2", *(f"{k}={v}" for k, v in ports.items())],
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        submit = [
+            ray,
+            "job",
+            "submit",
+            "--address",
+            "http://127.0.0.1:28265",
+            "--working-dir",
+            str(_package(tmp_path)),
+        ]
+        command = [
+            "--",
+            sys.executable,
+            "pipelines/build.py",
+            str(recipe),
+            f"run={run.root}",
+            f"source.path={photos}",
+        ]
+        for _ in range(60):
+            done = subprocess.run(
+                [*submit, *command, "engine.kind=ray"], capture_output=True, text=True, env=env
+            )
+            if "Connection" not in done.stderr + done.stdout:
+                break
+            time.sleep(1)
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        os.killpg(head.pid, signal.SIGKILL)  # the whole session: a head told to stop takes its time
+        head.wait()
+    assert "kept" in done.stdout
+    assert shard_bytes(run) == shard_bytes(built)
+
+
+def _package(tmp_path: Path) -> Path:
+    """The checkout as a user would submit it: the tracked sources, without environments and runs."""
+    import shutil
+
+    folder = tmp_path / "checkout"
+    for name in ("crispedit", "filters", "shards", "pipelines", "configs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder

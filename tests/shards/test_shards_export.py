@@ -1,0 +1,104 @@
+"""Exports, read back by the tools they are for."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import Image, load_dataset
+from shard_pairs import make_pair, write_pairs
+
+from shards import layout
+from shards.export import RELEASED_ROWS_PER_FILE, export
+from shards.pack import Pair, document
+from shards.remote import Cache
+
+PAIRS = [make_pair(str(i), ("add", "background", "motion")[i % 3], i % 2 == 0) for i in range(9)]
+BY_KEY = {pair.key: pair for pair in PAIRS}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    write_pairs(folder, PAIRS, 4)
+    return folder
+
+
+def test_parquet_holds_every_byte(folder: Path, tmp_path: Path):
+    assert export(folder, "parquet", tmp_path / "out", Cache()) == len(PAIRS)
+    rows = pq.read_table(tmp_path / "out" / "data").to_pylist()
+    assert {row["key"] for row in rows} == BY_KEY.keys()
+    for row in rows:
+        pair = BY_KEY[row["key"]]
+        assert (row["source"]["bytes"], row["edited"]["bytes"]) == (pair.source_jpeg, pair.edited_jpeg)
+        assert (row["mask"] and row["mask"]["bytes"]) == pair.mask_png
+        assert row["meta"] == document(pair)
+        assert (row["width"], row["height"], row["source_caption"]) == (96, 64, None)
+        assert row["scores"][0] == {"name": "alignment_px", "value": 0.0}
+
+
+@pytest.mark.filterwarnings("ignore")  # of datasets' own dependencies
+def test_hugging_face_knows_the_images(folder: Path, tmp_path: Path):
+    export(folder, "hf", tmp_path / "out", Cache())
+    data = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert {name for name, feature in data.features.items() if isinstance(feature, Image)} == {
+        "source",
+        "edited",
+        "mask",
+    }
+    assert set(data["key"]) == BY_KEY.keys()
+    for row in data:
+        assert row["source"].size == (96, 64)
+        assert (row["mask"] is None) == (BY_KEY[row["key"]].mask_png is None)
+
+
+def test_folder_holds_files_and_their_metadata(folder: Path, tmp_path: Path):
+    export(folder, "folder", tmp_path / "out", Cache(), categories=["add", "motion"])
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
+    assert len(lines) == 6
+    for line in lines:
+        pair = BY_KEY[Path(line["source_file_name"]).name.split(".")[0]]
+        assert (tmp_path / "out" / line["source_file_name"]).read_bytes() == pair.source_jpeg
+        assert (tmp_path / "out" / line["edited_file_name"]).read_bytes() == pair.edited_jpeg
+        if pair.mask_png is None:
+            assert line["mask_file_name"] is None
+        else:
+            assert (tmp_path / "out" / line["mask_file_name"]).read_bytes() == pair.mask_png
+        assert line["instruction"] == pair.meta["instruction"]
+
+
+def test_released_layout(folder: Path, tmp_path: Path):
+    export(folder, "released", tmp_path / "out", Cache())
+    files = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
+    assert files == ["add_00000.parquet", "background change_00000.parquet", "motion change_00000.parquet"]
+    rows = [row for name in files for row in pq.read_table(tmp_path / "out" / "data" / name).to_pylist()]
+    assert list(rows[0]) == ["input_img", "instruction", "output_img", "type"]
+    assert {(row["input_img"]["bytes"], row["output_img"]["bytes"], row["instruction"]) for row in rows} == {
+        (pair.source_jpeg, pair.edited_jpeg, pair.meta["instruction"]) for pair in PAIRS
+    }
+    assert {row["type"] for row in rows} == {"add", "background change", "motion change"}
+    assert rows[0]["input_img"]["path"] is None
+
+
+def test_released_files_hold_at_most_256_rows(tmp_path: Path):
+    small = make_pair("small", width=8, height=8)
+    pairs = [
+        Pair(f"{i:032x}", "add", small.source_jpeg, small.edited_jpeg, None, small.meta) for i in range(600)
+    ]
+    write_pairs(tmp_path / "set", pairs, 100)
+    export(tmp_path / "set", "released", tmp_path / "out", Cache())
+    counts = [pq.read_metadata(path).num_rows for path in sorted((tmp_path / "out" / "data").iterdir())]
+    assert counts == [RELEASED_ROWS_PER_FILE, RELEASED_ROWS_PER_FILE, 88]
+
+
+def test_an_export_overwrites_nothing_and_leaves_no_half(folder: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    with pytest.raises(ValueError, match="not an empty folder"):
+        export(folder, "folder", tmp_path / "out", Cache())
+    write_pairs(tmp_path / "set", PAIRS[:3], 4)
+    (tmp_path / "set" / "crispedit-add-000000.tar").unlink()
+    with pytest.raises(ValueError, match="missing_shard"):
+        export(tmp_path / "set", "parquet", tmp_path / "half", Cache())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "set"]
+    assert layout.MANIFEST in {path.name for path in (tmp_path / "set").iterdir()}

@@ -1,0 +1,81 @@
+"""The walls: imports go one way, and what is light stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+MAY_IMPORT = {
+    "crispedit": {"crispedit", "configs"},
+    "filters": {"crispedit", "filters"},
+    "shards": {"crispedit", "shards"},
+    "pipelines": {"crispedit", "filters", "shards", "pipelines", "configs"},
+}
+"""The arrows of the architecture: pipelines -> filters -> crispedit, and pipelines -> shards -> crispedit."""
+
+
+def imports(file: Path) -> set[str]:
+    """The top-level packages that a file imports anywhere, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_go_one_way(package: str):
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    for file in files:
+        wrong = (imports(file) & MAY_IMPORT.keys()) - MAY_IMPORT[package]
+        assert not wrong, f"{file.relative_to(ROOT)} imports {', '.join(wrong)}"
+
+
+LIGHT = [
+    "crispedit",
+    "crispedit.record",
+    "crispedit.bounds",
+    "crispedit.parts",
+    "crispedit.recipe",
+    "crispedit.cascade",
+    "crispedit.category",
+    "crispedit.images",
+    "crispedit.normalise",
+    "crispedit.annotators.compositor",
+    "crispedit.editors.compositor",
+    "shards.journal",
+    "shards.pack",
+    "pipelines.cli",
+    "pipelines.recipe",
+    "pipelines.run",
+    "pipelines.engine",
+    "pipelines.audit",
+    "pipelines.build",
+]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_load_neither_torch_nor_ray(module: str):
+    code = f"import sys, {module}; print(*sorted({{'torch', 'ray', 'transformers'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == ""
+
+
+def test_the_recipe_loads_without_torch():
+    """A recipe names its parts, and making them loads no weights and no framework."""
+    code = (
+        "import sys; from pipelines import recipe; recipe.load('embedded');"
+        "print(*sorted({'torch', 'ray', 'transformers'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == ""

@@ -10,7 +10,7 @@ hold; and the approximate mode that refreshes the reference's stream every r ste
 FILE.py, if given, is a second implementation of the released loop, timed in the same rounds: it defines
 `make(state_dict, config)`, which returns a function of (conditions as a dict, steps, seed) that returns the tokens.
 
-GPU: the released dimensions with random weights in bf16, 1024x1024, 36 steps, guidance, strength 1.1, nine blocks.
+GPU: the released dimensions, random weights in bf16, 1024x1024, 36 steps, guidance, strength 1.1, nine blocks.
 
     python benchmarks/editmgt.py --device cuda --preset editmgt-1b [--compile] [--batch 1 8]
 """
@@ -438,58 +438,68 @@ def memory_of(args) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def gpu_report(args) -> None:
+def preset_report(args) -> None:
+    """Seconds per edit and peak memory of a preset with random weights: transformer, sampler and image decoder."""
     device, preset = torch.device(args.device), read_preset(args.preset)
+    cuda = device.type == "cuda"
+    dtype = torch.bfloat16 if cuda else torch.float32
     config = TransformerConfig(**preset["transformer"])
     side = preset["resolution"] // 16
     with device:
-        model = make_model(config).to(torch.bfloat16)
+        model = make_model(config).to(dtype)
         vq = build_vq(preset)
     if args.compile:
         model.encode = torch.compile(model.encode, dynamic=False)
     blocks = default_blocks(config.blocks)
     print(
-        f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, bf16, {preset['resolution']} px, "
-        f"{args.steps} steps, guidance {GUIDANCE}, strength {STRENGTH}, blocks {blocks}, compile {args.compile}"
+        f"{torch.cuda.get_device_name(device) if cuda else 'CPU'}, torch {torch.__version__}, {dtype}, {args.preset}, "
+        f"{preset['resolution']} px, {args.steps} steps, guidance {GUIDANCE}, strength {STRENGTH}, "
+        f"capture of {len(blocks)} blocks, compile {args.compile}"
     )
     for batch in args.batch:
-        given = make_inputs(config, side, batch, device, torch.bfloat16)
-
-        def edit(given=given, batch=batch):
-            conditions = model.condition(
-                given["text"], given["pooled"], given["micro"], (side, side), given["reference"], STRENGTH
-            )
-            out = sample(
-                model,
-                conditions,
-                torch.full_like(given["reference"], config.mask_id),
-                SeededNoise(range(batch), side * side, device),
-                steps=args.steps,
-                guidance=GUIDANCE,
-                reference=given["reference"],
-                hold=HOLD,
-                capture=Capture(blocks, torch.full((batch, TEXT), 1 / TEXT, device=device)),
-                early_exit=False,
-            )
-            image = vq.decode(out.tokens)
-            torch.cuda.synchronize(device)
-            return image
-
-        with torch.inference_mode():
-            edit()
+        given = make_inputs(config, side, batch, device, dtype)
+        edit = partial(edit_once, model, vq, given, args.steps, blocks)
+        edit()
+        if cuda:
             torch.cuda.reset_peak_memory_stats(device)
-            seconds = []
-            for _ in range(args.rounds):
-                start = time.perf_counter()
-                edit()
-                seconds.append(time.perf_counter() - start)
-        peak = torch.cuda.max_memory_allocated(device) / 2**30
-        floor = flops(config, side) * args.steps / args.peak_tflops / 1e12
-        per_image = statistics.median(seconds) / batch
-        print(
-            f"  batch {batch}: {per_image:.3f} s per edit (median of {args.rounds}, min {min(seconds) / batch:.3f}), "
-            f"peak {peak:.2f} GiB; arithmetic alone at {args.peak_tflops:.0f} TFLOP/s: {floor:.3f} s"
-        )
+        seconds = []
+        for _ in range(args.rounds):
+            start = time.perf_counter()
+            edit()
+            seconds.append((time.perf_counter() - start) / batch)
+        line = f"  batch {batch}: {statistics.median(seconds):.3f} s per edit (median of {args.rounds}), "
+        line += f"min {min(seconds):.3f}"
+        if cuda:
+            floor = flops(config, side) * args.steps / (args.peak_tflops * 1e12)
+            line += f", peak {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
+            line += f"; arithmetic alone at {args.peak_tflops:.0f} TFLOP/s: {floor:.3f} s"
+        print(line, flush=True)
+
+
+@torch.inference_mode()
+def edit_once(model, vq, given, steps, blocks):
+    """What one edit is but for reading text and the source: sampling with capture and hold, and decoding."""
+    reference = given["reference"]
+    batch, side, device = len(reference), reference.shape[1], reference.device
+    conditions = model.condition(
+        given["text"], given["pooled"], given["micro"], (side, side), reference, STRENGTH
+    )
+    out = sample(
+        model,
+        conditions,
+        torch.full_like(reference, model.config.mask_id),
+        SeededNoise(range(batch), side * side, device),
+        steps=steps,
+        guidance=GUIDANCE,
+        reference=reference,
+        hold=HOLD,
+        capture=Capture(blocks, torch.full((batch, TEXT), 1 / TEXT, device=device)),
+        early_exit=False,
+    )
+    image = vq.decode(out.tokens)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return image
 
 
 def flops(config: TransformerConfig, side: int) -> float:
@@ -515,24 +525,24 @@ def main() -> None:
     add("--device", default="cpu")
     add("--threads", type=int, default=2)
     add("--rounds", type=int, default=3)
-    add("--steps", type=int, help="default: 16 on the CPU, 36 on a GPU")
+    add("--steps", type=int, help="default: 16, or 36 for a preset")
     add("--case", help="only the cases whose name contains this")
     add("--refresh", type=int, nargs="*", default=[2, 4, 8])
     add("--released", metavar="FILE.py", help="a second implementation of the released loop")
     add("--no-memory", action="store_true")
     add("--memory-of", choices=("nothing", "plain", "capture", "straightforward"), help=argparse.SUPPRESS)
-    add("--preset", default="editmgt-1b")
+    add("--preset", help="time one preset of configs/model on --device, and nothing else")
     add("--batch", type=int, nargs="+", default=[1, 8])
     add("--compile", action="store_true")
     add("--peak-tflops", type=float, default=989.0, help="of the GPU in bf16, dense (H200: 989)")
     args = parser.parse_args()
-    args.steps = args.steps or (16 if args.device == "cpu" else 36)
+    args.steps = args.steps or (36 if args.preset else 16)
     if args.memory_of:
         memory_of(args)
-    elif args.device == "cpu":
-        cpu_report(args)
+    elif args.preset:
+        preset_report(args)
     else:
-        gpu_report(args)
+        cpu_report(args)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ _LN_10000 = 9.210340371976184
 def grid_rope(
     height: int, width: int, axes: Sequence[int], device: torch.device | str | None = None
 ) -> Tensor:
-    """Rotary angles of a height x width grid, [height * width, sum(axes) / 2], as complex numbers of length 1.
+    """Rotary angles of a height x width grid, [height * width, sum(axes) / 2, 2]: cosine and sine, fp32.
 
     A token's place is (0, row, column), the first axis being the text's, whose tokens all lie at (0, 0, 0); so text is
     not rotated at all. Angles are computed in fp64 (theta 10000), as the released model was trained with.
@@ -40,16 +40,22 @@ def grid_rope(
         exponent = torch.arange(0, channels, 2, dtype=torch.float64, device=device) / channels
         angles.append(place.reshape(-1, 1) / 10000.0**exponent)
     angle = torch.cat(angles, 1)
-    return torch.complex(angle.cos().float(), angle.sin().float())
+    return torch.stack([angle.cos(), angle.sin()], -1).float()
 
 
-def rotate(x_BSHd: Tensor, rope_Sp: Tensor) -> Tensor:
+def still(tokens: int, channels: int, device: torch.device | str | None = None) -> Tensor:
+    """[tokens, channels / 2, 2]: the angles of tokens that are not rotated, such as the text's."""
+    return torch.tensor([1.0, 0.0], device=device).expand(tokens, channels // 2, 2)
+
+
+def rotate(x_BSHd: Tensor, rope_Sp2: Tensor) -> Tensor:
     """Rotate the pairs (x0, x1), (x2, x3), ... of each head by the token's angles; p = d / 2. fp32 inside."""
     pairs = x_BSHd.float().unflatten(-1, (-1, 2))
-    if torch.compiler.is_compiling():  # the compiler fuses real arithmetic, and does not know complex numbers
-        cos, sin = torch.view_as_real(rope_Sp)[:, None].unbind(-1)
+    if torch.compiler.is_compiling():  # it fuses real arithmetic, and does not know complex numbers
+        cos, sin = rope_Sp2[:, None].unbind(-1)
         even, odd = pairs.unbind(-1)
         out = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1)
     else:
-        out = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * rope_Sp[:, None])
+        turn = torch.view_as_complex(rope_Sp2)[:, None]
+        out = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * turn)
     return out.flatten(-2).type_as(x_BSHd)

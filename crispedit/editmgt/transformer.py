@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crispedit.editmgt.attention import attend
 from crispedit.editmgt.connector import ConnectorType, Resampler, make_connector
-from crispedit.editmgt.embeddings import grid_rope, rotate, sinusoid
+from crispedit.editmgt.embeddings import grid_rope, rotate, sinusoid, still
 from crispedit.editmgt.localize import text_to_image
 
 EPS = 1e-6
@@ -106,7 +106,7 @@ class Conditions:
     pooled: Tensor
     """[B, D] projection of the pooled text and the micro-conditions."""
     rope: Tensor
-    """[S, d / 2] complex rotations of all tokens."""
+    """[S, d / 2, 2] rotary angles of all tokens."""
     grid: tuple[int, int]
     """Rows and columns of image tokens inside the transformer."""
     reference: Tensor | None
@@ -511,8 +511,7 @@ class Transformer(nn.Module):
         axes = config.axes_dims_rope
         context = text if isinstance(self.connector, Resampler) else self._context(text, None)
         length = len(self.connector.latents) if isinstance(self.connector, Resampler) else text.shape[1]
-        still = torch.ones(length, sum(axes) // 2, dtype=torch.complex64, device=text.device)
-        rope = torch.cat([still, grid_rope(*inner, axes, text.device)])
+        rope = torch.cat([still(length, sum(axes), text.device), grid_rope(*inner, axes, text.device)])
         embedded, modulations = None, ()
         if reference is not None:
             height, width = reference.shape[1] // config.stride, reference.shape[2] // config.stride

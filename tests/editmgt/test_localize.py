@@ -131,6 +131,13 @@ def test_the_map_lies_between_0_and_1():
     assert out.max() <= 1
 
 
+def test_a_64x64_stream_needs_no_upsampling():
+    """Released: it takes any 4096 tokens for a 32x32 map, and crashes without down-sampling."""
+    scores = torch.rand(2, 4096, generator=torch.Generator().manual_seed(0))
+    maps = localisation(scores, (64, 64), (64, 64))
+    assert torch.equal(maps, smooth(rescale(scores).view(2, 64, 64)).clamp(0, 1))
+
+
 def test_default_blocks_are_the_papers():
     assert default_blocks(42) == tuple(range(28, 37))
     for blocks in range(1, 60):

@@ -198,6 +198,22 @@ def test_a_cached_reference_is_exact_where_nothing_has_moved(golden, model):
         assert not torch.equal(drifted, exact)
 
 
+def test_gradients_reach_everything_at_any_strength(golden, config):
+    """Training may use a strength too: no gradient is missing, and none is wrong (against a finite difference)."""
+    t = golden("forward_down")
+    net = Transformer(config("down"))
+    net.load_state_dict(golden("weights_down"))
+    tokens, text, pooled, micro = inputs(t)
+    text = text.clone().requires_grad_()
+    arguments = (pooled, micro, t["in.timestep"], t["in.reference_image_hidden_states"], 1.3)
+    net(tokens, text, *arguments).square().mean().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    steepest = text.grad / text.grad.norm()
+    with torch.no_grad():
+        far, near = (net(tokens, text + h * steepest, *arguments).square().mean() for h in (2.0, -2.0))
+    assert ((far - near) / 4.0).item() == pytest.approx(text.grad.norm().item(), rel=0.02)
+
+
 def test_compiles_without_a_break(golden, model):
     t, net = golden("forward_down"), model("down")
     tokens, text, pooled, micro = inputs(t)

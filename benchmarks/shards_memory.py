@@ -30,8 +30,8 @@ from shards.read import AHEAD, read_shards
 
 SIZE_PX = 1024
 WORKERS = 2
-BYTES_PER_SAMPLE = 150
-"""Of the index and the order, as docs/format.md states."""
+BYTES_PER_SAMPLE = 1200
+"""Of the index and the order while a set is opened, as docs/format.md states."""
 SLACK_MB = 48
 """What an allocator may hold on to, beyond what is stated."""
 

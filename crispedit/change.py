@@ -7,6 +7,8 @@ the blocks hides the rest. On ten photographs, re-encoding at quality 75 (4:2:0)
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +19,20 @@ MARGIN = 3
 """Quarter-resolution pixels (of four) around an edit that belong to neither side: soft edges, JPEG blocks."""
 
 
-def shrink(image: NDArray[np.uint8], factor: int, like: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """[H // factor, W // factor, ...] block means; or resized to the grid of `like`, where that is another."""
+def shrink(image: NDArray[np.uint8], factor: int, like: NDArray[Any] | None = None) -> NDArray[np.uint8]:
+    """[H // factor, W // factor, ...] block means, for a factor that is a power of two; or the image resized to
+    the grid of `like`, where that is another."""
     height, width = image.shape[0] // factor, image.shape[1] // factor
     if like is not None and like.shape[:2] != (height, width):
         return cv2.resize(image, (like.shape[1], like.shape[0]), interpolation=cv2.INTER_AREA)
     if not height or not width:
         raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} px is too small to compare")
-    # An integer ratio takes OpenCV's fast path, so the last few rows and columns are left out.
-    whole = image[: height * factor, : width * factor]
-    return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+    # Halving again and again takes OpenCV's fast path, at a whole factor: the last few rows and columns are left out.
+    image = image[: height * factor, : width * factor]
+    while factor > 1:
+        image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
+        factor //= 2
+    return image
 
 
 def levels(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -9,7 +9,6 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -186,6 +185,5 @@ class Sample:
         margin. Empty where the whole image is edited (style)."""
         if self.mask is None:
             return ~change.estimate(self.changed)
-        height, width = self.changed.shape
-        mask = cv2.resize(self.mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
+        mask = change.shrink(self.mask.view(np.uint8) * 255, 4, like=self.changed)
         return ~change.grow(mask > 0, change.MARGIN)

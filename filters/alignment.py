@@ -67,7 +67,7 @@ class Alignment(Filter):
         "aspect_error": Bound(max=0.01),
         "displacement_px": Bound(max=1.5),
     }
-    cost: ClassVar[float] = 9.0
+    cost: ClassVar[float] = 5.5
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         return [self._measure(sample) for sample in samples]
@@ -90,7 +90,7 @@ class Alignment(Filter):
         }
 
 
-LEAST_POINTS = 16
+LEAST_POINTS = 10
 LEAST_SUPPORT = 0.25
 """Fewer agreeing points, or a smaller share of the followed ones, can be chance."""
 CLOSE_PX = 0.75
@@ -106,7 +106,8 @@ def motion(
     many votes as the best other motion: a still background may be smooth, and a moved subject full of
     corners.
     """
-    points, followed = _follow(_detail(source), _detail(edited), _corners(source, background))
+    before, after = _detail(source), _detail(edited)
+    points, followed = _follow(before, after, _corners(source, background))
     if len(points) < LEAST_POINTS:
         return None
     affine, inliers = cv2.estimateAffine2D(
@@ -114,8 +115,12 @@ def motion(
     )
     agree = np.zeros(len(points), bool) if affine is None else inliers[:, 0] > 0
     still = np.linalg.norm(followed - points, axis=1) <= 2 * CLOSE_PX
-    if 2 * still.sum() >= agree.sum():
-        agree = still
+    # A stretch explains the points near its fixed axis too; a moved subject does not explain its background.
+    if (still & ~agree).sum() > 0.2 * still.sum():
+        if affine is not None:
+            still &= _better_unmoved(before, after, affine, points)
+        if 2 * still.sum() >= agree.sum():
+            agree = still
     if agree.sum() < max(LEAST_POINTS, LEAST_SUPPORT * len(points)):
         return None
     homogeneous = np.column_stack([points[agree], np.ones(agree.sum())])
@@ -123,10 +128,14 @@ def motion(
     return Motion(solution.T, points[agree], float(agree.mean()))
 
 
-BLOCK = 32
-"""Half-resolution pixels: at 1024x1024, 16x16 blocks vote."""
+LEAST_CORNER = 2e-5
+"""Of the eigenvalue, in OpenCV's units: the noise of a smooth photograph stays mostly below."""
+BLOCK = 40
+"""Half-resolution pixels: at 1024x1024, 12x12 blocks vote."""
 WINDOW, LEVELS = (17, 17), 4
 """Of the Lucas-Kanade tracker: four halvings reach shifts of about 100 half-resolution pixels."""
+ENOUGH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 0.02)
+"""Its steps a level, and the step in pixels at which it stops."""
 
 
 def _corners(image: NDArray[np.uint8], background: NDArray[np.bool_] | None) -> Points:
@@ -145,9 +154,7 @@ def _corners(image: NDArray[np.uint8], background: NDArray[np.bool_] | None) -> 
     best = blocks.argmax(axis=2)
     y = best // BLOCK + BLOCK * np.arange(rows)[:, None]
     x = best % BLOCK + BLOCK * np.arange(columns)
-    # OpenCV scales the tensor so that a one-level step edge corner is about 1e-6; JPEG noise stays below
-    # 1e-5.
-    strong = blocks.max(axis=2, initial=0) > 2e-5
+    strong = blocks.max(axis=2, initial=0) > LEAST_CORNER
     return np.column_stack([x[strong], y[strong]]).astype(np.float32)
 
 
@@ -156,15 +163,28 @@ def _detail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return cv2.addWeighted(image, 1, cv2.blur(image, (31, 31)), -1, 128)
 
 
+def _better_unmoved(
+    source: NDArray[np.uint8], edited: NDArray[np.uint8], affine: NDArray[np.float64], points: Points
+) -> NDArray[np.bool_]:
+    """[n] whether a point's surroundings match clearly better in place than under the motion. On a smooth or striped
+    ground the tracker stays put for want of anything to follow, and both match alike: no vote for either."""
+    height, width = source.shape
+    moved = cv2.warpAffine(edited, affine, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    unmoved_error, moved_error = (cv2.blur(cv2.absdiff(source, image), WINDOW) for image in (edited, moved))
+    x, y = points.astype(int).T
+    return unmoved_error[y, x] < 0.7 * moved_error[y, x]
+
+
 def _follow(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points) -> tuple[Points, Points]:
-    """The points that can be followed to the edited image and back to where they began, and where they
-    went."""
+    """The points that can be followed to the edited image and back to where they began, and where they went."""
     if not len(points):
         return points, points
     guess = np.empty_like(points)  # an output: the tracker starts from the points themselves
-    there, found, _ = cv2.calcOpticalFlowPyrLK(source, edited, points, guess, winSize=WINDOW, maxLevel=LEVELS)
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        source, edited, points, guess, winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
+    )
     back, found_back, _ = cv2.calcOpticalFlowPyrLK(
-        edited, source, there, guess.copy(), winSize=WINDOW, maxLevel=LEVELS
+        edited, source, there, guess.copy(), winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
     )
     returned = np.linalg.norm(back - points, axis=1) < 0.5
     good = returned & (found[:, 0] > 0) & (found_back[:, 0] > 0)

@@ -27,19 +27,24 @@ ENGINE_STEPS = {"curate": curate, "annotate": annotate, "edit": edit, "score": s
 def build(run: Run) -> None:
     """Curate, annotate, edit and score in waves of sources, then select, pack and audit."""
     settings = run.recipe.engine
-    with run.locked(), engine.cluster(settings):
-        for name, module in ENGINE_STEPS.items():
-            engine.preflight(name, module.stages(run), settings)  # all of them, before any costs anything
+    with run.locked():
+        for name in ENGINE_STEPS:
             run.begin(name)
-        while True:
-            wave = curate.work(run, settings.wave_sources)
-            engine.run(wave, settings)
-            for module in (annotate, edit, score):
-                engine.run(module.work(run), settings)
-            if settings.wave_sources is None or len(wave.plan) < settings.wave_sources:
-                break
-        select.select(run)
-        pack.pack(run)
+        wave = curate.work(
+            run, settings.wave_sources
+        )  # what is wrong with the source shows before Ray starts
+        with engine.cluster(settings):
+            for name, module in ENGINE_STEPS.items():
+                engine.preflight(name, module.stages(run), settings)  # all of them, before any costs anything
+            while True:
+                engine.run(wave, settings)
+                for module in (annotate, edit, score):
+                    engine.run(module.work(run), settings)
+                if settings.wave_sources is None or len(wave.plan) < settings.wave_sources:
+                    break
+                wave = curate.work(run, settings.wave_sources)
+            select.select(run)
+            pack.pack(run)
 
 
 def step(run: Run, name: str) -> None:

@@ -37,6 +37,9 @@ def text(run: Run, shards: Sequence[ShardEntry]) -> str:
         f"- `{name}` version {editor.version}, options `{editor.identity()['options']}`"
         for name, editor in run.recipe.editors.items()
     )
+    annotator = f"`{run.recipe.annotate.annotator}`"
+    if run.recipe.imports_pairs:
+        editors, annotator = "- imported with the pairs", "imported with the pairs"
     return f"""---
 {yaml.safe_dump(front, sort_keys=False)}---
 # Image-editing pairs
@@ -53,7 +56,7 @@ known) and `<key>.json` (instruction, category, captions, editor, scores, proven
 
 - photographs from: {_listed(datasets)}
 - licence of the photographs: {_listed(licences)}
-- annotator: `{run.recipe.annotate.annotator}`
+- annotator: {annotator}
 - recipe fingerprint: `{run.recipe_fingerprint}`
 
 Editors:

@@ -33,6 +33,8 @@ from shards.journal import Table
 
 Row = dict[str, Any]
 
+ATTEMPTS = ".attempts"
+
 READ_CPUS = COMMIT_CPUS = 0.1
 """What Ray counts for handing out the plan and for committing parts; both mostly wait for the disk."""
 
@@ -121,7 +123,7 @@ def _runtime_env() -> dict[str, Any] | None:
 
 
 def _run_inprocess(work: Work, engine: Engine) -> None:
-    workers = [_Worker(stage, work, processes=False) for stage in work.stages]
+    workers = [_Worker(stage, work.wire, work.key) for stage in work.stages]
     for chunk in _slices(work.plan, _block_rows(work, engine, actors=1)):
         rows: Sequence[Row] = chunk
         for worker in workers:
@@ -133,10 +135,13 @@ def _run_ray(work: Work, engine: Engine) -> None:
     import ray
     from ray.data import ActorPoolStrategy, DataContext, Datasink
 
+    # What travels to the nodes is named one by one: the work itself holds the whole plan.
+    folder, table, explode = work.folder.absolute(), work.table, work.explode
+
     class Commit(Datasink):
         def write(self, blocks: Any, ctx: Any) -> None:
             rows = [row for block in blocks for row in block.to_pylist()]
-            journal.commit(work.folder, work.table, [row for done in rows for row in work.explode(done)])
+            journal.commit(folder, table, [row for done in rows for row in explode(done)])
 
     context = DataContext.get_current()
     context.enable_progress_bars = False  # `_progress` shows what is committed, which is what counts
@@ -149,7 +154,7 @@ def _run_ray(work: Work, engine: Engine) -> None:
     for stage, actors in zip(work.stages, pools, strict=True):
         data = data.map_batches(
             _Worker,
-            fn_constructor_args=(stage, work),
+            fn_constructor_args=(stage, work.wire, work.key, folder / ATTEMPTS),
             batch_format="pyarrow",
             batch_size=stage.pool.batch,
             num_cpus=stage.pool.cpus,
@@ -232,11 +237,11 @@ def _slices(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
 class _Worker:
     """A stage in its process: skips rows that have failed, isolates those that raise, quarantines those that kill."""
 
-    def __init__(self, stage: Stage, work: Work, processes: bool = True) -> None:
+    def __init__(self, stage: Stage, wire: pa.Schema, key: str, attempts: Path | None = None) -> None:
         # One thread a worker: Ray counts its CPU as one, and OpenCV's results must not depend on the machine's cores.
         cv2.setNumThreads(1)
-        self.stage, self.wire, self.key = stage, work.wire, work.key
-        self.attempts = _Attempts(work.folder / ".attempts", stage.name) if processes else None
+        self.stage, self.wire, self.key = stage, wire, key
+        self.attempts = None if attempts is None else _Attempts(attempts, stage.name)
         stage.load()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -299,7 +304,7 @@ class _Attempts:
 @contextmanager
 def _progress(work: Work) -> Iterator[None]:
     """A bar over the rows committed by this work; silent when not on a terminal. Forgets attempts of a dead driver."""
-    for attempt in (work.folder / ".attempts").glob("*"):
+    for attempt in (work.folder / ATTEMPTS).glob("*"):
         attempt.unlink()  # a driver's death is not its rows' fault
     before, seen = {path.name for path in journal.parts(work.folder)}, set[str]()
     done = threading.Event()

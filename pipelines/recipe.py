@@ -20,7 +20,7 @@ from crispedit.cascade import Cascade
 from crispedit.category import Category, load_categories
 from crispedit.parts import Annotator, Editor, Filter
 from crispedit.recipe import EditorSpec, FilterSpec, PartSpec, Pool, Strict
-from pipelines.sources import Source
+from pipelines.pairs import AnySource, PairsSource
 
 
 class CategorySpec(Strict):
@@ -111,7 +111,7 @@ class Recipe(Strict):
     """One run, whole: see `configs/embedded.yaml` for every key with its meaning."""
 
     run: Path
-    source: Source
+    source: AnySource
     categories: dict[str, Annotated[CategorySpec, BeforeValidator(_category_spec)]] = Field(min_length=1)
     curate: Curate = Curate()
     annotate: Annotate = Annotate()
@@ -132,6 +132,11 @@ class Recipe(Strict):
                     f"categories.{name}: there is no such category; choose from {', '.join(known)}"
                 )
         return {name: known[name] for name in self.categories}
+
+    @property
+    def imports_pairs(self) -> bool:
+        """The source brings its own edits: annotate and edit import them."""
+        return isinstance(self.source, PairsSource)
 
     @cached_property
     def source_cascade(self) -> Cascade:

@@ -110,7 +110,7 @@ class Run:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.root = recipe.run
+        self.root = recipe.run.absolute()  # workers on other nodes have other working directories
 
     def folder(self, step: str) -> Path:
         return self.root / step
@@ -150,7 +150,11 @@ class Run:
             filters = recipe.source_cascade.filters
             return {"photographs": source, **{f"filter {n}": f.identity() for n, f in filters.items()}}
         if step == "annotate":
+            if recipe.imports_pairs:
+                return {"photographs": source, "annotator": "imported"}
             return {"photographs": source, "annotator": recipe.annotator.identity()}
+        if step == "edit" and recipe.imports_pairs:
+            return {"photographs": source, "edited": {"jpeg_quality": recipe.edit.jpeg_quality}}
         if step == "edit":
             editors = {f"editor {name}": editor.identity() for name, editor in recipe.editors.items()}
             return {"photographs": source, "edited": {"jpeg_quality": recipe.edit.jpeg_quality}, **editors}

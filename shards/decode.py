@@ -58,7 +58,7 @@ def aspect_shapes(size: int, multiple: int = 64, max_aspect: float = 2.0) -> lis
     return sorted(shapes)
 
 
-def nearest_shape(sizes: NDArray[np.int32], shapes: Sequence[Shape]) -> NDArray[np.int64]:
+def nearest_shape(sizes: NDArray[np.int64], shapes: Sequence[Shape]) -> NDArray[np.int64]:
     """[N] for each (width, height) in sizes [N, 2], the number of the shape whose aspect is nearest (as a
     ratio)."""
     aspects = np.log([width / height for height, width in shapes])

@@ -44,10 +44,11 @@ class SampleAt(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A tar of the set: its path or URL, and its size in bytes where a manifest tells it."""
+    """A tar of the set: its path or URL, and its size in bytes and sha256 where a manifest tells them."""
 
     path: str
-    size: int | None
+    size: int | None = None
+    sha256: str = ""
 
 
 class Members(NamedTuple):
@@ -151,7 +152,7 @@ class Fetcher:
             return found
         shard = self._shards[at.shard]
         try:
-            handle = os.open(self._cache.local(shard.path, shard.size), os.O_RDONLY)
+            handle = os.open(self._cache.local(shard.path, shard.size, shard.sha256), os.O_RDONLY)
         except OSError as error:
             raise Damage(damage.MISSING_SHARD, shard.path, at.key, detail=str(error)) from error
         if len(self._open) >= OPEN_SHARDS:

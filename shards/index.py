@@ -127,22 +127,11 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
         if remote.exists(remote.join(folder, layout.MANIFEST)):
             parts.append(_open_set(folder, names, cache, on_damage))
         else:
-            parts.append(
-                _scan([ShardFile(remote.join(folder, name), None) for name in names], cache, on_damage)
-            )
-    shards = [shard for part, _ in parts for shard in part]
-    start = 0
-    tables = []
-    for part, table in parts:
-        numbers = pa.array(np.arange(start, start + len(part)), pa.int32())
-        names = pa.array([remote.split(shard.path)[1] for shard in part], pa.string())
-        tables.append(
-            table.set_column(
-                0, "shard", numbers.take(pc.index_in(table.column("shard").combine_chunks(), names))
-            )
-        )
-        start += len(part)
-    return build(tuple(shards), pa.concat_tables(tables))
+            parts.append(_scan([ShardFile(remote.join(folder, name)) for name in names], cache, on_damage))
+    index = _joined([build(tuple(shards), table) for shards, table in parts])
+    del parts
+    pa.default_memory_pool().release_unused()
+    return index
 
 
 def read_manifest(folder: str) -> dict[str, Any]:
@@ -171,7 +160,7 @@ def read_index(folder: str, manifest: dict[str, Any]) -> pa.Table:
         raise Damage(damage.MISSING_SHARD, path, detail="the index of the set") from error
     if hashlib.sha256(data).hexdigest() != manifest["index"]["sha256"]:
         raise Damage(damage.HASH, path, detail="the index is not the one that the manifest names")
-    return pq.read_table(io.BytesIO(data))
+    return pq.read_table(io.BytesIO(data), read_dictionary=["shard", "key", "member", "category"])
 
 
 def _open_set(
@@ -179,12 +168,14 @@ def _open_set(
 ) -> tuple[list[ShardFile], pa.Table]:
     """(shards, index rows) of a set, or of those of its shards that are named."""
     manifest = read_manifest(folder)
-    sizes = {shard["name"]: shard["bytes"] for shard in manifest["shards"]}
+    listed = {shard["name"]: shard for shard in manifest["shards"]}
     if names is None:
-        names = list(sizes)
-    elif foreign := set(names) - set(sizes):
+        names = list(listed)
+    elif foreign := set(names) - set(listed):
         raise ValueError(f"{folder}: {sorted(foreign)[0]} is not a shard of this set's manifest")
-    shards = [ShardFile(remote.join(folder, name), sizes[name]) for name in names]
+    shards = [
+        ShardFile(remote.join(folder, name), listed[name]["bytes"], listed[name]["sha256"]) for name in names
+    ]
     try:
         table = read_index(folder, manifest)
     except Damage as found:
@@ -192,8 +183,8 @@ def _open_set(
             raise
         on_damage(found)
         return _scan(shards, cache, on_damage)
-    if len(names) < len(sizes):
-        table = table.filter(pc.is_in(table.column("shard"), pa.array(names, pa.string())))
+    if len(names) < len(listed):
+        table = table.filter(pc.is_in(table.column("shard").cast(pa.string()), pa.array(names, pa.string())))
     return shards, table
 
 
@@ -221,7 +212,7 @@ def scan_tar(
     shard = remote.split(path)[1]
     rows: list[dict[str, Any]] = []
     try:
-        local = cache.local(path, None)
+        local = cache.local(path)
         with open(local, "rb") as file, tarfile.open(fileobj=file) as tar:
             for member in _members(tar, file.fileno(), path, report):
                 key, _, name = member.name.partition(".")
@@ -293,57 +284,88 @@ def _scanned(shard: str, key: str, name: str, member: tarfile.TarInfo, data: byt
 
 
 def build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
-    """The index of member rows whose `shard` is a number: neighbouring rows of one shard and key are one
-    sample. ValueError for a key that comes twice."""
-    table = table.combine_chunks()
-    rows = len(table)
-    key = table.column("key").combine_chunks() if rows else pa.array([], pa.string())
-    shard = _numpy(table, "shard", np.int32)
-    starts = np.ones(rows, bool)
-    if rows:
-        starts[1:] = (shard[1:] != shard[:-1]) | pc.not_equal(key[1:], key[:-1]).to_numpy(
-            zero_copy_only=False
-        )
+    """The index of member rows: neighbouring rows of one shard and key are one sample. ValueError for a key
+    that comes twice, or a row of a shard that is not among these."""
+    shard_row, shard_names = _codes(table, "shard")
+    numbers = {remote.split(shard.path)[1]: number for number, shard in enumerate(shards)}
+    if unknown := set(shard_names.to_pylist()) - set(numbers):
+        raise ValueError(f"the index has rows of {sorted(unknown)[0]}, which is not a shard of its set")
+    shard = np.array([numbers[name] for name in shard_names.to_pylist()], np.int32)[shard_row]
+    key_row, key_names = _codes(table, "key")
+    starts = np.ones(len(table), bool)
+    starts[1:] = (shard[1:] != shard[:-1]) | (key_row[1:] != key_row[:-1])
+    keys = _unique(key_names.take(pa.array(key_row[starts])))
     sample = np.cumsum(starts) - 1
-    keys = key.filter(pa.array(starts))
-    if len(keys.unique()) < len(keys):
+    member_row, member_names = _codes(table, "member")
+    member = np.array(
+        [layout.MEMBERS.index(n) if n in layout.MEMBERS else ABSENT for n in member_names.to_pylist()],
+        np.int64,
+    )[member_row]
+    category_row, category_names = _codes(table, "category")
+    categories = sorted(category_names.to_pylist())
+    ranks = np.array([categories.index(name) for name in category_names.to_pylist()], np.int16)
+
+    known = member != ABSENT
+    place = sample[known], member[known]
+    shape = len(keys), len(layout.MEMBERS)
+    offsets, sizes = np.full(shape, ABSENT, np.int64), np.zeros(shape, np.int64)
+    offsets[place] = _numbers(table, "offset", np.int64)[known]
+    sizes[place] = _numbers(table, "size", np.int64)[known]
+    hashes = None
+    if table.column("xxh3_64").null_count == 0:
+        hashes = np.zeros(shape, np.uint64)
+        hashes[place] = _numbers(table, "xxh3_64", np.uint64)[known]
+    size_of = np.zeros((len(keys), 2), np.int32)
+    of_source = member == layout.MEMBERS.index(layout.SOURCE)
+    for side, column in enumerate(("width", "height")):
+        size_of[sample[of_source], side] = _numbers(table, column, np.int32)[of_source]
+    category_of = ranks[category_row[starts]]
+    return Index(shards, keys, tuple(categories), shard[starts], category_of, size_of, offsets, sizes, hashes)
+
+
+def _joined(parts: Sequence[Index]) -> Index:
+    """One index of several, in their order. Hashes are dropped if one part has none."""
+    if len(parts) == 1:
+        return parts[0]
+    categories = sorted({name for part in parts for name in part.categories})
+    first_shard = np.cumsum([0, *(len(part.shards) for part in parts)])
+    ranks = [np.array([categories.index(name) for name in part.categories], np.int16) for part in parts]
+    hashes = [part.hashes for part in parts if part.hashes is not None]
+    return Index(
+        tuple(shard for part in parts for shard in part.shards),
+        _unique(pa.concat_arrays([part.keys for part in parts])),
+        tuple(categories),
+        np.concatenate([part.shard_of + np.int32(n) for part, n in zip(parts, first_shard, strict=False)]),
+        np.concatenate([rank[part.category_of] for part, rank in zip(parts, ranks, strict=True)]),
+        np.concatenate([part.size_of for part in parts]),
+        np.concatenate([part.offsets for part in parts]),
+        np.concatenate([part.sizes for part in parts]),
+        np.concatenate(hashes) if len(hashes) == len(parts) else None,
+    )
+
+
+def _unique(keys: pa.Array) -> pa.Array:
+    if pc.count_distinct(keys).as_py() < len(keys):
         counts = keys.value_counts()
         twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
         raise ValueError(
             f"key {twice!r} comes more than once; a key names one sample: merge the sets to drop duplicates"
         )
-    member = pc.index_in(table.column("member"), pa.array(layout.MEMBERS)).to_numpy()
-    known = ~np.isnan(member) if member.dtype.kind == "f" else np.ones(rows, bool)
-    column = member[known].astype(np.int64)
-    place = (sample[known], column)
-    count = len(keys)
-
-    offsets = np.full((count, len(layout.MEMBERS)), ABSENT, np.int64)
-    offsets[place] = _numpy(table, "offset", np.int64)[known]
-    sizes = np.zeros((count, len(layout.MEMBERS)), np.int64)
-    sizes[place] = _numpy(table, "size", np.int64)[known]
-    hashes = None
-    if table.column("xxh3_64").null_count == 0:
-        hashes = np.zeros((count, len(layout.MEMBERS)), np.uint64)
-        hashes[place] = _numpy(table, "xxh3_64", np.uint64)[known]
-    size_of = np.zeros((count, 2), np.int32)
-    of_source = known & (member == layout.MEMBERS.index(layout.SOURCE))
-    size_of[sample[of_source], 0] = _numpy(table, "width", np.int32)[of_source]
-    size_of[sample[of_source], 1] = _numpy(table, "height", np.int32)[of_source]
-    category = table.column("category").filter(pa.array(starts)).combine_chunks()
-    categories = sorted(category.unique().to_pylist()) if count else []
-    return Index(
-        shards,
-        keys,
-        tuple(categories),
-        shard[starts],
-        pc.index_in(category, pa.array(categories, pa.string())).to_numpy().astype(np.int16),
-        size_of,
-        offsets,
-        sizes,
-        hashes,
-    )
+    return keys
 
 
-def _numpy(table: pa.Table, column: str, dtype: Any) -> NDArray[Any]:
+def _codes(table: pa.Table, column: str) -> tuple[NDArray[np.int32], pa.Array]:
+    """([rows] number in the dictionary, dictionary) of a text column."""
+    texts = table.column(column)
+    if not pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_encode()
+    if texts.num_chunks == 0:
+        return np.zeros(0, np.int32), pa.array([], pa.string())
+    texts = texts.unify_dictionaries()
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in texts.chunks])
+    used, dense = np.unique(codes, return_inverse=True)  # a filtered table keeps the names of what it lost
+    return dense.astype(np.int32), texts.chunk(0).dictionary.take(pa.array(used))
+
+
+def _numbers(table: pa.Table, column: str, dtype: Any) -> NDArray[Any]:
     return pc.fill_null(table.column(column), 0).to_numpy().astype(dtype, copy=False)

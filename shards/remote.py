@@ -121,12 +121,16 @@ class Cache:
     )
     max_bytes: int = 20 * 2**30
 
-    def local(self, path: str, size: int | None) -> Path:
-        """A local file with the bytes of this path; fetched if need be. OSError if it cannot be had whole."""
+    def local(self, path: str, size: int | None = None, version: str = "") -> Path:
+        """A local file with the bytes of this path; fetched if need be. OSError if it cannot be had whole.
+
+        `version` tells apart what has lain under one path at different times: a hash of the content, if it is
+        known.
+        """
         if not is_remote(path):
             return Path(path)
         self.folder.mkdir(parents=True, exist_ok=True)
-        cached = self.folder / f"{content_key(path)}-{split(path)[1]}"
+        cached = self.folder / f"{content_key(path, version)}-{split(path)[1]}"
         with self._lock(cached.name):
             if not cached.exists():
                 self._fetch(path, size, cached)

@@ -111,7 +111,7 @@ def _check_shard(
     path = remote.join(folder, entry["name"])
     shard = _Shard(entry["name"])
     try:
-        local = cache.local(path, None)
+        local = cache.local(path)
         shard.bytes = local.stat().st_size
         sha256 = file_sha256(local)
     except OSError as error:
@@ -128,9 +128,7 @@ def _check_shard(
     rows = table.filter(pc.equal(table.column("shard"), entry["name"]))
     shard.problems += _disagreements(path, rows, scanned)
     try:
-        shard.index = build(
-            (ShardFile(path, None),), rows.set_column(0, "shard", pa.array(np.zeros(len(rows), np.int32)))
-        )
+        shard.index = build((ShardFile(path),), rows)
     except ValueError as error:
         shard.problems.append(Damage(damage.DUPLICATE, path, detail=str(error)))
         return shard

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from crispedit import images
 from crispedit.annotators.compositor import Compositor as Annotator
-from crispedit.compositor import colours, cutout, objects, recolour
+from crispedit.compositor import blend, colours, cutout, objects, recolour, scene
 from crispedit.compositor.landscape import KINDS, landscape
 from crispedit.compositor.render import Light
 from crispedit.compositor.sprites import sprite
@@ -392,3 +392,30 @@ def test_landscapes_have_detail_up_to_the_pixel(kind):
     )
     assert lost > 1.3
     assert lost > 2 * float(np.abs(soft - again).mean())
+
+
+def test_grass_grows_over_a_foot_and_boards_do_not():
+    light = Light((0.4, 0.8, 0.45), (0.8, 0.8, 0.75), (0.4, 0.42, 0.5), (0.2, 0.2, 0.18))
+    vase = sprite("vase", colours.NAMED["blue"], 25.0, 160, light)
+    noise = np.zeros((256, 256), np.float32)
+    rng = np.random.Generator(np.random.PCG64(3))
+    blades = np.repeat(cv2.GaussianBlur(rng.standard_normal((1, 300)), (0, 0), 2.0), 300, axis=0)
+    shown = {}
+    for name, low, high in (
+        ("grass", (30, 90, 10), (120, 220, 60)),
+        ("boards", (70, 40, 30), (190, 130, 100)),
+    ):
+        weight = np.clip(0.5 + 0.8 * blades / blades.std(), 0, 1)[..., None]
+        ground = (np.array(low) * (1 - weight) + np.array(high) * weight).astype(np.uint8)
+        studied = scene.study(ground)
+        out, _ = blend.set_in(ground, vase, scene.Place(0.5, 0.9, 0.53), studied, noise)
+        # The foot, in the lowest tenth of the vase: how much of the ground still shows within its outline.
+        top, left = round(0.9 * 300 - vase.foot[1]), round(0.5 * 300 - vase.foot[0])
+        rows = np.nonzero(vase.alpha.max(axis=1) > 0.5)[0]
+        foot = np.zeros_like(vase.alpha, bool)
+        foot[rows[-1] - 16 : rows[-1] - 4] = vase.alpha[rows[-1] - 16 : rows[-1] - 4] > 0.99
+        y, x = np.nonzero(foot)
+        pixels = out[y + top, x + left].astype(int)
+        shown[name] = float((pixels[:, 2] < pixels[:, :2].max(axis=1)).mean())
+    assert shown["grass"] > 0.1
+    assert shown["boards"] == 0

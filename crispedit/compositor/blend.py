@@ -67,8 +67,9 @@ def _not_overgrown(under: Image, alpha: NDArray[np.float32], sprite: Sprite, top
     sigma = high / 14
     blade = cv2.GaussianBlur(gray, (0, 0), max(0.6, sigma / 8)) - cv2.GaussianBlur(gray, (0, 0), sigma)
     rough = float(np.abs(blade[strip][inside]).mean())
-    # Blades stand upright; the lines of a road or of boards do not grow over anything.
-    if rough < 6.5 or across < 1.1 * along:
+    hue, vivid, _ = np.median(cv2.cvtColor(under, cv2.COLOR_RGB2HSV)[strip][inside], axis=0)
+    # Grass and straw are green to yellow and stand upright; boards, tiles and roads grow over nothing.
+    if rough < 6.5 or across < 0.95 * along or not 17 <= hue <= 75 or vivid < 90:
         return np.ones_like(alpha)
     # A blade hides what is behind it near the ground; higher up only the brightest reach.
     up = (rows[-1] - np.arange(alpha.shape[0], dtype=np.float32)) / (0.2 * high)

@@ -119,7 +119,8 @@ def _prior(small: Image) -> NDArray[np.uint8] | None:
 def _stands_out(small: Image, subject: NDArray[np.bool_]) -> bool:
     """Whether a subject keeps off most of the frame, differs in colour from what lies around it, and has an edge."""
     frame = np.concatenate([subject[0], subject[-1], subject[:, 0], subject[:, -1]])
-    if frame.mean() > 0.55:
+    # What reaches both sides is a floor or a strip of land, not a subject.
+    if frame.mean() > 0.55 or min(subject[:, 0].mean(), subject[:, -1].mean()) > 0.15:
         return False
     shape = subject.astype(np.uint8)
     around = cv2.dilate(shape, np.ones((15, 15), np.uint8)).astype(bool) & ~subject
@@ -132,6 +133,9 @@ def _stands_out(small: Image, subject: NDArray[np.bool_]) -> bool:
         ~cv2.dilate(shape, np.ones((7, 7), np.uint8)).astype(bool),
     )
     if not inside.any() or not outside.any() or detail[inside].mean() < 1.4 * detail[outside].mean():
+        return False
+    # Among other sharp things nothing is *the* subject: the rest must be a blur, or plain.
+    if np.percentile(detail[outside], 90) > 4:
         return False
     gx, gy = cv2.Sobel(lab, cv2.CV_32F, 1, 0), cv2.Sobel(lab, cv2.CV_32F, 0, 1)
     steep = np.sqrt((gx * gx + gy * gy).sum(axis=2))

@@ -209,7 +209,7 @@ _ORDERS: dict[str, tuple[str, ...]] = {
         "paint {the} {where} {colour}",
         "turn {the} {where} {colour}",
         "dye {the} {where} {colour}",
-        "give {the} {where} a {colour} colour",
+        "give {the} {where} the colour {colour}",
         "change {the} {where} from {old} to {colour}",
         "tint {the} {where} {colour}",
         "switch the colour of {the} {where} from {old} to {colour}",

@@ -16,11 +16,14 @@ from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, 
 from pipelines.engine import Row, Stage, Work
 from pipelines.recipe import CategorySpec
 from pipelines.run import ANNOTATE, Run
+from pipelines.steps import imported
 from pipelines.steps.select import kept_sources
 from shards import journal
 
-REQUEST = pa.struct([("key", pa.string()), ("category", pa.string()), ("ordinal", pa.int32())])
-ANSWER = pa.struct([field for field in ANNOTATE.schema if field.name not in ("source_key",)])
+REQUEST = pa.struct(
+    [("key", pa.string()), ("category", pa.string()), ("ordinal", pa.int32()), ("new", pa.bool_())]
+)
+ANSWER = pa.struct([field for field in ANNOTATE.schema if field.name != "source_key"])
 WIRE = pa.schema(
     [
         ("key", pa.string()),
@@ -36,24 +39,24 @@ WIRE = pa.schema(
 
 def work(run: Run) -> Work:
     """The requests of kept photographs that have no row yet."""
+    if run.recipe.imports_pairs:
+        return imported.jobs(run)
     folder = run.folder("annotate")
     known = set(journal.read(folder, ANNOTATE, ["key"]).column("key").to_pylist())
     plan = []
     for source in kept_sources(run, ["key", "image", "caption"]).to_pylist():
         wanted = requests(source["key"], run.recipe.categories)
-        if any(request["key"] not in known for request in wanted):
-            plan.append({**source, "requests": wanted})
-
-    def explode(row: Row) -> Sequence[Row]:
-        # An annotator sees every request of its photograph, so that its jobs differ; only new ones are committed.
-        return [answer for answer in _answers(row) if answer["key"] not in known]
-
-    rows = sum(request["key"] not in known for row in plan for request in row["requests"])
-    return Work("annotate", folder, ANNOTATE, plan, stages(run), WIRE, explode, rows)
+        asked = [{**request, "new": request["key"] not in known} for request in wanted]
+        if any(request["new"] for request in asked):
+            plan.append({**source, "requests": asked})
+    rows = sum(request["new"] for row in plan for request in row["requests"])
+    return Work("annotate", folder, ANNOTATE, plan, stages(run), WIRE, new_answers, rows)
 
 
 def stages(run: Run) -> list[Stage]:
     """One pool of annotators."""
+    if run.recipe.imports_pairs:
+        return imported.job_stages(run)
     annotator = run.recipe.annotator
     return [Annotation(annotator, run.folder("curate"), run.recipe.annotate.pool, annotator.gpus)]
 
@@ -72,10 +75,19 @@ def requests(source_key: str, categories: Mapping[str, CategorySpec]) -> list[Ro
     return sorted(found, key=lambda request: (request["ordinal"], request["category"]))
 
 
-def _answers(row: Row) -> Sequence[Row]:
-    if row.get("error") is not None:  # the photograph failed as a whole: so did each of its requests
-        return [{**request, "source_key": row["key"], "error": row["error"]} for request in row["requests"]]
-    return [{**answer, "source_key": row["key"]} for answer in row["answers"] or ()]
+def new_answers(row: Row) -> Sequence[Row]:
+    """The rows to commit for a photograph. Its annotator saw every request, so that its jobs differ; the answers to
+    those that have a row already are dropped. A photograph that failed as a whole failed each of its requests."""
+    answers = row["requests"] if row.get("error") is not None else row["answers"]
+    return [
+        {
+            **answer,
+            "source_key": row["key"],
+            **({"error": row["error"]} if row.get("error") is not None else {}),
+        }
+        for request, answer in zip(row["requests"], answers, strict=True)
+        if request["new"]
+    ]
 
 
 @dataclass

@@ -16,8 +16,10 @@ from crispedit.recipe import Pool
 from crispedit.record import Sample, source_key
 from pipelines import sources
 from pipelines.engine import Row, Stage, Work
+from pipelines.pairs import PairsSource
 from pipelines.recipe import Curate
 from pipelines.run import Run, curate_table
+from pipelines.steps import imported
 from shards import journal
 
 
@@ -26,7 +28,12 @@ def work(run: Run, limit: int | None = None) -> Work:
     recipe = run.recipe
     folder, table = run.folder("curate"), curate_table(recipe.source_cascade)
     known = set(journal.read(folder, table, ["uri"]).column("uri").to_pylist())
-    listed = [entry for entry in sources.entries(recipe.source) if entry.uri not in known][:limit]
+    found = (
+        imported.entries(recipe.source)
+        if isinstance(recipe.source, PairsSource)
+        else sources.entries(recipe.source)
+    )
+    listed = [entry for entry in found if entry.uri not in known][:limit]
     plan = [
         {
             "uri": e.uri,

@@ -17,6 +17,7 @@ from crispedit.recipe import Pool
 from crispedit.record import Edit, Image, Job, Refusal, candidate_key, canonical_json, seed_of
 from pipelines.engine import Row, Stage, Work
 from pipelines.run import ANNOTATE, EDIT, Run
+from pipelines.steps import imported
 from pipelines.steps.select import kept_sources
 from shards import journal
 
@@ -34,6 +35,8 @@ WIRE = pa.schema(
 
 def work(run: Run) -> Work:
     """The candidates that have no row yet, of jobs on kept photographs, photograph by photograph."""
+    if run.recipe.imports_pairs:
+        return imported.candidates(run)
     folder = run.folder("edit")
     known = set(journal.read(folder, EDIT, ["key"]).column("key").to_pylist())
     photographs = {row["key"]: row["image"] for row in kept_sources(run, ["key", "image"]).to_pylist()}
@@ -56,6 +59,8 @@ def work(run: Run) -> Work:
 
 def stages(run: Run) -> list[Stage]:
     """A pool for each editor."""
+    if run.recipe.imports_pairs:
+        return imported.candidate_stages(run)
     recipe = run.recipe
     return [
         Editing(

@@ -58,6 +58,8 @@ def source_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
     """).to_arrow_table()
     db.unregister("source_bounds")
     outcome, reason = _split(verdicts.column("verdict"))
+    if run.recipe.imports_pairs:  # several edits of one photograph are pairs in their own right
+        return _verdict_table(verdicts, outcome, reason)
     alive = np.flatnonzero(outcome == KEPT)
     keys = verdicts.column("key").to_numpy(zero_copy_only=False)[alive]
     _, first = np.unique(keys, return_index=True)
@@ -71,6 +73,10 @@ def source_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
         alive = np.flatnonzero((outcome == KEPT) & hashed)
         near = near_duplicates(hashes.take(alive).to_numpy(), run.recipe.curate.duplicate_bits) >= 0
         outcome[alive[near]], reason[alive[near]] = REJECTED, "near_duplicate"
+    return _verdict_table(verdicts, outcome, reason)
+
+
+def _verdict_table(verdicts: pa.Table, outcome: np.ndarray, reason: np.ndarray) -> pa.Table:
     return pa.table(
         {
             "uri": verdicts.column("uri"),

@@ -78,9 +78,10 @@ def test_a_style_keeps_its_place_or_is_not_known():
     ]
     for style in styles:
         displacement = measured(style)["displacement_px"]
-        assert displacement is None or displacement < 3  # some styles fatten edges on one side
+        # Some styles fatten edges on one side: by less than a half-resolution pixel, four of a 1024 px side.
+        assert displacement is None or displacement < 4
         moved = measured(shifted(style, 12, 5))["displacement_px"]
-        assert moved is None or moved == pytest.approx(13 * AT_1024, abs=3)
+        assert moved is None or moved == pytest.approx(13 * AT_1024, abs=4)
 
 
 def test_what_cannot_be_known_is_null():

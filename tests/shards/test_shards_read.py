@@ -1,6 +1,8 @@
 """The reader: every sample once, in one order, whatever the ranks and workers, and resumed exactly."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
@@ -125,26 +127,32 @@ def test_ranks_cover_the_epoch_and_any_stop_resumes(
     assert second.state_dict() == {**first.state_dict(), "epoch": epoch + 1, "position": 0}
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 3), (3, 1), (4, 0), (1, 2), (2, 4)])
-def test_resume_with_another_number_of_workers(folder: Path, before: int, after: int):
-    options = {"seed": 5, "shuffle": True, "batch_size": 2, "shapes": [(16, 24), (24, 16)]}
-    whole = []
-    reader = read_shards(folder, **options)
-    for _ in range(2):
-        whole += list(reader)
-    with read_shards(folder, workers=before, **options) as first:
-        got = []
-        for batch in first:
-            got.append(batch)
-            if len(got) == 7:
-                state = first.state_dict()
-                break
-    with read_shards(folder, workers=after, **options) as second:
-        second.load_state_dict(state)
-        for _ in range(2):
-            got += list(second)
-    assert [batch.keys for batch in got] == [batch.keys for batch in whole]
-    for ours, theirs in zip(got, whole, strict=True):
+RESUMED = {"seed": 5, "shuffle": True, "batch_size": 2, "shapes": [(16, 24), (24, 16)]}
+
+
+@pytest.fixture(scope="module")
+def by_workers(folder: Path):
+    """Readers of one order with 0 to 4 workers."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(read_shards(folder, workers=n, **RESUMED)) for n in range(5)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(before=st.integers(0, 4), after=st.integers(0, 4), start=st.integers(0, 15), stop=st.integers(0, 16))
+def test_any_stop_resumes_with_any_workers(by_workers, folder, before, after, start, stop):
+    reader = read_shards(folder, **RESUMED)
+    whole = [batch for _ in range(2) for batch in list(reader)]
+    state = {**read_shards(folder, **RESUMED).state_dict(), "position": start}
+    first, second = by_workers[before], by_workers[after]
+    first.load_state_dict(state)
+    got = list(islice(first, stop))
+    second.load_state_dict(first.state_dict())
+    got += list(second)
+    if start + len(got) <= len(reader):
+        got += list(second)
+    assert [batch.keys for batch in got] == [batch.keys for batch in whole[start : start + len(got)]]
+    assert start + len(got) == len(whole)
+    for ours, theirs in zip(got, whole[start:], strict=True):
         assert np.array_equal(ours.source, theirs.source)
         assert np.array_equal(ours.mask, theirs.mask)
 
@@ -354,3 +362,28 @@ def test_plain_tars_without_index_are_scanned(sets, tmp_path: Path):
     for ours, theirs in zip(scanned, indexed, strict=True):
         assert (ours.key, ours.category, ours.meta) == (theirs.key, theirs.category, theirs.meta)
         assert np.array_equal(ours.source, theirs.source)
+
+
+def test_unicode_keys_read_by_index_and_by_scan(tmp_path: Path):
+    first = PAIRS[0]
+    keys = {"ключ", "k" * 150, "é" * 100}
+    pairs = [
+        Pair(k, "add", first.source_jpeg, first.edited_jpeg, first.mask_png, {"instruction": k}) for k in keys
+    ]
+    write_pairs(tmp_path, pairs, 4)
+    indexed = {pair.key: pair for pair in read_shards(tmp_path, decode=False)}
+    (tmp_path / "manifest.json").unlink()
+    scanned = {pair.key: pair for pair in read_shards(str(tmp_path / "*.tar"), decode=False)}
+    assert indexed == scanned
+    assert {key: pair.meta["instruction"] for key, pair in indexed.items()} == {key: key for key in keys}
+
+
+def test_threads_decode_alike(folder: Path):
+    """Readers of different threads do not disturb each other (each has its own descriptors)."""
+
+    def read(_: int) -> list:
+        return [(pair.key, pair.source.tobytes()) for pair in read_shards(folder)]
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(read, range(4)))
+    assert all(result == results[0] for result in results)

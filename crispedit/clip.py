@@ -1,0 +1,126 @@
+"""CLIP: embeddings of images and texts by any open_clip model: a published one, a local file, or the small one here.
+
+The small one (`model="embedded"`, in `crispedit/weights/clip`, with its card) needs no download and knows only what
+the compositor makes: it tells an edit from its caption on such pictures, and little about real photographs. For these
+use published weights, `model="ViT-L-14", pretrained="openai"`, or a file of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image as PillowImage
+
+from crispedit import torchvision_ops, weights
+from crispedit.record import Image
+
+torchvision_ops.declare()
+
+import open_clip  # noqa: E402  (imports torchvision, which must be mended first)
+
+EMBEDDED = "embedded"
+Precision = Literal["fp32", "fp16", "bf16"]
+Resize = Literal["squash", "crop"]
+"""How an image gets to the model's size: "squash" keeps all of it and changes its shape, as InstructPix2Pix's filter
+does; "crop" scales the short side and keeps the middle, which is CLIP's own preprocessing (CLIP-I, CLIP-T)."""
+
+BATCH_GPU = 32
+"""Batches have one fixed shape (one image on a CPU), so that no embedding depends on its neighbours in a batch."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A loaded model. Embeddings are [N, D] fp32 on the CPU, of length 1, in order."""
+
+    network: Any
+    preprocess: Callable[[PillowImage.Image], torch.Tensor]
+    tokenize: Callable[[list[str]], torch.Tensor]
+    device: torch.device
+    dtype: torch.dtype
+
+    def images(self, images: Sequence[Image]) -> torch.Tensor:
+        pixels = [self.preprocess(PillowImage.fromarray(image)).to(self.dtype) for image in images]
+        return self._embed(self.network.encode_image, pixels)
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        return self._embed(self.network.encode_text, list(self.tokenize(list(texts))) if texts else [])
+
+    @torch.inference_mode()
+    def _embed(self, encode: Callable[..., torch.Tensor], items: list[torch.Tensor]) -> torch.Tensor:
+        size = BATCH_GPU if self.device.type == "cuda" else 1
+        found = []
+        for start in range(0, len(items), size):
+            batch = items[start : start + size]
+            padded = torch.stack(batch + [torch.zeros_like(batch[0])] * (size - len(batch)))
+            embedded = encode(padded.to(self.device), normalize=True)
+            found.append(embedded[: len(batch)].float().cpu())
+        return torch.cat(found) if found else torch.empty(0, 0)
+
+
+def load(
+    model: str = EMBEDDED, pretrained: str = "", precision: Precision = "fp32", resize: Resize = "squash"
+) -> Clip | None:
+    """The model with its weights, or None if there is nothing to load: no embedded weights, or no way to download.
+
+    `model` is "embedded", an open_clip architecture, or "local-dir:FOLDER" in open_clip's layout; `pretrained` a tag
+    of that architecture or a file (safetensors, or a checkpoint that loads weights-only). A model never runs with
+    random weights. ValueError, with the choices, for an unknown model, tag, folder or file.
+    """
+    if model == EMBEDDED:
+        if pretrained:
+            raise ValueError(f"clip: the embedded model has its own weights; drop pretrained={pretrained!r}")
+        if weights.fingerprint("clip") is None:
+            return None
+        model = f"local-dir:{weights.folder('clip')}"
+    check(model, pretrained)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        network, preprocess = open_clip.create_model_from_pretrained(
+            model,
+            pretrained=pretrained or None,
+            precision=precision,
+            device=device,
+            force_quick_gelu=quick_gelu(model, pretrained),
+            image_resize_mode="squash" if resize == "squash" else "shortest",
+        )
+    except RuntimeError as error:
+        if "Failed to download" in str(error):
+            return None
+        raise ValueError(
+            f"clip: the weights {pretrained or model} do not load as {model}: {error}"
+        ) from error
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    return Clip(network.eval(), preprocess, open_clip.get_tokenizer(model), device, dtype)
+
+
+def check(model: str, pretrained: str) -> None:
+    """ValueError, with the choices, unless open_clip knows the model and the weights can be meant."""
+    if model.startswith("hf-hub:"):
+        return
+    if model.startswith("local-dir:"):
+        folder = Path(model.removeprefix("local-dir:"))
+        if not (folder / "open_clip_config.json").is_file():
+            raise ValueError(f"clip: there is no open_clip model (open_clip_config.json) in {folder}")
+        return
+    if model not in open_clip.list_models():
+        raise ValueError(
+            f"clip: open_clip has no model {model!r}; choose from {', '.join(open_clip.list_models())}"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if pretrained not in tags and not os.path.isfile(pretrained):
+        raise ValueError(
+            f"clip: pretrained={pretrained!r} is neither a file nor a tag of {model}: {', '.join(tags) or 'none'}"
+        )
+
+
+def quick_gelu(model: str, pretrained: str) -> bool:
+    """Whether the weights were trained with QuickGELU, as OpenAI's were; open_clip only warns if they are run without.
+
+    For a file, name the architecture that fits it: "ViT-L-14-quickgelu" for OpenAI's.
+    """
+    return bool(open_clip.get_pretrained_cfg(model, pretrained).get("quick_gelu", False))

@@ -1,0 +1,103 @@
+"""Aesthetic: LAION's aesthetic score, a linear head over CLIP embeddings, from a local file.
+
+The heads are LAION-Aesthetics predictor V1 (`sa_0_4_vit_l_14_linear.pth`: `weight`, `bias`) and V2
+(`sac+logos+ava1-l14-linearMSE.pth`: `layers.N.weight`, `layers.N.bias`; its layers have no activation between them, so
+it is linear too), both for OpenAI's ViT-L-14 and embeddings of length 1. Scores are about 1 to 10.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import PrivateAttr
+
+from crispedit.bounds import Bound
+from crispedit.parts import Filter
+from crispedit.record import Sample, Score, content_key
+
+if TYPE_CHECKING:
+    import torch
+
+    from crispedit import clip
+
+
+class Aesthetic(Filter):
+    """`source` and, of a pair, `edited`: the aesthetic scores; null with `no_model` 1 where no CLIP could be loaded."""
+
+    head: str
+    """The file of the head: safetensors, or a checkpoint that loads weights-only."""
+    model: str = "ViT-L-14"
+    pretrained: str = "openai"
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+
+    scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
+        "source": float,
+        "edited": float,
+        "no_model": int,
+    }
+    # CrispEdit-2M's curation keeps photographs above 4.5 (arXiv 2605.10859).
+    bounds: ClassVar[Mapping[str, Bound]] = {"source": Bound(min=4.5)}
+    cost: ClassVar[float] = 80.0
+
+    _clip: clip.Clip | None = PrivateAttr(None)
+    _head: tuple[torch.Tensor, torch.Tensor] | None = PrivateAttr(None)
+
+    def load(self) -> None:
+        from crispedit import clip
+
+        self._head = read_head(Path(self.head))
+        self._clip = clip.load(self.model, self.pretrained, self.precision, resize="crop")
+
+    def identity(self) -> dict[str, Any]:
+        """The options, with the head's content for its place."""
+        found = super().identity()
+        path = Path(found["options"].pop("head"))
+        return found | {"head": content_key(path.read_bytes()) if path.is_file() else None}
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        if self._head is None:
+            self.load()
+        assert self._head is not None
+        if self._clip is None:
+            return [dict.fromkeys(self.scores) | {"no_model": 1} for _ in samples]
+        weight, bias = self._head
+        pictures = [image for s in samples for image in ((s.source, s.edited) if s.is_pair else (s.source,))]
+        embedded = self._clip.images(pictures)
+        if embedded.shape[1] != len(weight):
+            raise ValueError(
+                f"aesthetic: the head {self.head} is for embeddings of {len(weight)}, "
+                f"but {self.model} gives {embedded.shape[1]}: name the model that the head was trained on"
+            )
+        found = iter([round(float(score), 4) for score in embedded @ weight + bias])
+        return [
+            {"source": next(found), "edited": next(found) if sample.is_pair else None, "no_model": 0}
+            for sample in samples
+        ]
+
+
+def read_head(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weight [D] and the bias [] of a head of one or several linear layers. ValueError if the file holds none."""
+    import torch
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ValueError(f"aesthetic: there is no head file {path}")
+    if path.suffix == ".safetensors":
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    prefixes = [name.removesuffix("weight") for name in state if name.endswith("weight")]
+    prefixes.sort(key=lambda name: [int(digits) for digits in re.findall(r"\d+", name)])
+    layers = [(state[f"{prefix}weight"].float(), state[f"{prefix}bias"].float()) for prefix in prefixes]
+    if not layers or layers[-1][0].shape[0] != 1:
+        raise ValueError(
+            f"aesthetic: {path} holds no linear head of one output; its tensors are {sorted(state)}"
+        )
+    weight, bias = layers[0]
+    for w, b in layers[1:]:
+        weight, bias = w @ weight, w @ bias + b
+    return weight[0], bias[0]

@@ -1,0 +1,109 @@
+"""CLIP: whether the edited image shows its caption, and whether the picture changed the way the words did.
+
+The four measures of InstructPix2Pix's filter (Brooks et al., 2023, section 3.1.2; the direction is StyleGAN-NADA's,
+Gal et al., 2022), on images squashed to the model's size. The published bounds are ViT-L-14's alone: source and target
+at least 0.2, image 0.7, direction 0.2. Another model's cosines lie elsewhere, so there are no default bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import PrivateAttr
+
+from crispedit import weights
+from crispedit.parts import Filter
+from crispedit.record import Sample, Score
+
+if TYPE_CHECKING:
+    import torch
+
+    from crispedit import clip
+
+SHORT = 1e-4
+"""Differences of unit vectors shorter than this have no direction: they are rounding."""
+
+
+class Clip(Filter):
+    """Cosines, -1 to 1, of embeddings of length 1, to five decimals.
+
+    - `source`, `target`: an image and its caption (CLIP-T); null without the caption.
+    - `image`: the two images (CLIP-I).
+    - `direction`: the difference of the images and that of the captions (CLIP-dir); null where either is nothing.
+    - `no_model`: 1 where no weights could be loaded, and every other score is null; else 0.
+    """
+
+    model: str = "embedded"
+    """"embedded", an open_clip architecture, or "local-dir:FOLDER"; see `crispedit.clip.load`."""
+    pretrained: str = ""
+    """A tag of that architecture, or a file of its weights."""
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    resize: Literal["squash", "crop"] = "squash"
+    """"squash" sees the whole image, as InstructPix2Pix's filter does; "crop" its middle, as CLIP-I and CLIP-T do."""
+
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
+        "source": float,
+        "target": float,
+        "image": float,
+        "direction": float,
+        "no_model": int,
+    }
+    cost: ClassVar[float] = 60.0
+
+    _clip: clip.Clip | None = PrivateAttr(None)
+    _loaded: bool = PrivateAttr(False)
+
+    def load(self) -> None:
+        from crispedit import clip
+
+        self._clip = clip.load(self.model, self.pretrained, self.precision, self.resize)
+        self._loaded = True
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {
+            "weights": weights.fingerprint("clip") if self.model == "embedded" else None
+        }
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        if not self._loaded:
+            self.load()
+        if self._clip is None:
+            return [dict.fromkeys(self.scores) | {"no_model": 1} for _ in samples]
+        images = self._clip.images([image for sample in samples for image in (sample.source, sample.edited)])
+        captions = [caption for s in samples for caption in (s.source_caption, s.target_caption) if caption]
+        texts = dict(zip(captions, self._clip.texts(captions), strict=True))
+        return [
+            self._measure(
+                images[2 * row], images[2 * row + 1], *(texts.get(c or "") for c in _captions(sample))
+            )
+            for row, sample in enumerate(samples)
+        ]
+
+    def _measure(
+        self,
+        source: torch.Tensor,
+        edited: torch.Tensor,
+        source_caption: torch.Tensor | None,
+        target_caption: torch.Tensor | None,
+    ) -> dict[str, Score]:
+        direction = None
+        if source_caption is not None and target_caption is not None:
+            direction = _cosine(edited - source, target_caption - source_caption)
+        return {
+            "source": None if source_caption is None else _cosine(source, source_caption),
+            "target": None if target_caption is None else _cosine(edited, target_caption),
+            "image": _cosine(source, edited),
+            "direction": direction,
+            "no_model": 0,
+        }
+
+
+def _captions(sample: Sample) -> tuple[str | None, str | None]:
+    return sample.source_caption, sample.target_caption
+
+
+def _cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
+    """The cosine of two [D] vectors, or None if one is too short to have a direction."""
+    lengths = float(a.norm()), float(b.norm())
+    return None if min(lengths) < SHORT else round(float(a @ b) / (lengths[0] * lengths[1]), 5)

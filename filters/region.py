@@ -1,0 +1,60 @@
+"""Region: where the edit is. How much of the image changed, in how many pieces, and how far they are spread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import cv2
+import numpy as np
+
+from crispedit import change
+from crispedit.bounds import Bound
+from crispedit.parts import Filter
+from crispedit.record import Sample, Score
+
+
+class Region(Filter):
+    """Regions of visible change (`crispedit.change`). `area_fraction` and `box_fraction` are of the image; the box is
+    the one that holds the middle 95 % of the changed pixels along each axis. `largest_share` is the largest region's
+    share of all change. `count` leaves out regions under `least_region` of the image. All but the first two are null
+    where nothing changed.
+
+    There are no default bounds: an object edit is local, a style is everywhere, and a background is everywhere but the
+    subject, so bounds belong to the categories.
+    """
+
+    least_region: float = 0.0005
+
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
+        "count": int,
+        "area_fraction": float,
+        "largest_share": float,
+        "box_fraction": float,
+    }
+    bounds: ClassVar[Mapping[str, Bound]] = {}
+    cost: ClassVar[float] = 0.5
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        return [self._measure(sample) for sample in samples]
+
+    def _measure(self, sample: Sample) -> dict[str, Score]:
+        changed = sample.changed
+        area = change.regions(changed)[1][:, cv2.CC_STAT_AREA]
+        total = int(area.sum())
+        if not total:
+            return {"count": 0, "area_fraction": 0.0, "largest_share": None, "box_fraction": None}
+        sides = [_middle(changed.sum(axis=axis)) / changed.shape[1 - axis] for axis in (0, 1)]
+        return {
+            "count": int((area >= self.least_region * changed.size).sum()),
+            "area_fraction": total / changed.size,
+            "largest_share": float(area.max() / total),
+            "box_fraction": sides[0] * sides[1],
+        }
+
+
+def _middle(profile: np.ndarray) -> int:
+    """How many bins hold the middle 95 % of a histogram."""
+    cumulative = profile.cumsum() / profile.sum()
+    low, high = np.searchsorted(cumulative, [0.025, 0.975])
+    return int(high - low + 1)

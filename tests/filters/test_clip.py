@@ -1,0 +1,91 @@
+"""The CLIP filter's cosines, against open_clip and the definitions, and its nulls."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tiny_clip
+
+from crispedit import clip, weights
+from crispedit.compositor.landscape import landscape
+from crispedit.images import encode_jpeg
+from crispedit.record import Sample
+from filters.clip import Clip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return f"local-dir:{tiny_clip.save(tmp_path_factory.mktemp('clip') / 'tiny')}"
+
+
+def pair(seed, before="a lake", after="a lake with a boat"):
+    source, edited = (encode_jpeg(landscape(seed + offset, 96, 64)) for offset in (0, 100))
+    return Sample(
+        key=str(seed), source_jpeg=source, edited_jpeg=edited, source_caption=before, target_caption=after
+    )
+
+
+def test_the_scores_are_the_published_definitions(model):
+    sample = pair(1)
+    loaded = clip.load(model)
+    source, edited = loaded.images([sample.source, sample.edited])
+    before, after = loaded.texts(["a lake", "a lake with a boat"])
+    cosine = {
+        "source": source @ before,
+        "target": edited @ after,
+        "image": source @ edited,
+        "direction": F.cosine_similarity(edited - source, after - before, dim=0),
+    }
+    scores = Clip(model=model).measure([sample])[0]
+    assert scores == {name: pytest.approx(float(value), abs=2e-5) for name, value in cosine.items()} | {
+        "no_model": 0
+    }
+
+
+def test_a_pair_is_measured_alike_in_any_company(model):
+    samples = [pair(seed, f"a view of {seed} hills") for seed in range(3)]
+    filter_ = Clip(model=model)
+    together = filter_.measure(samples)
+    assert together == [filter_.measure([sample])[0] for sample in samples]
+    assert together[::-1] == filter_.measure(samples[::-1])
+    assert len({row["image"] for row in together}) == 3
+
+
+def test_what_cannot_be_known_is_null(model):
+    without, same, still = pair(1, None, "a lake"), pair(2, "a lake", "a lake"), pair(3)
+    still.edited_jpeg = still.source_jpeg
+    rows = Clip(model=model).measure([without, same, still])
+    assert rows[0]["source"] is None
+    assert rows[0]["direction"] is None
+    assert rows[0]["target"] is not None
+    assert rows[1]["direction"] is None
+    assert rows[1]["source"] is not None
+    assert rows[2]["direction"] is None
+    assert rows[2]["image"] == 1.0
+
+
+def test_without_weights_every_score_is_null_and_says_why(monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "folder", lambda name: tmp_path / name)
+    scores = Clip().measure([pair(1), pair(2)])
+    assert scores == [{"source": None, "target": None, "image": None, "direction": None, "no_model": 1}] * 2
+
+
+def test_a_wrong_model_stops_the_run_when_it_loads():
+    with pytest.raises(ValueError, match="no model 'ViT-Z-99'"):
+        Clip(model="ViT-Z-99", pretrained="openai").load()
+
+
+def test_the_identity_names_the_weights(model):
+    assert Clip().identity()["weights"] == weights.fingerprint("clip")
+    assert Clip(model=model).identity()["options"]["model"] == model
+    assert Clip(model=model).identity() != Clip(model=model, resize="crop").identity()
+
+
+def test_nothing_heavy_is_imported_before_it_loads():
+    import subprocess
+
+    code = "import sys, filters.clip, filters.aesthetic; assert not {'torch', 'open_clip'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,51 @@
+"""Sharpness compares the edited image's detail with its source's, outside and inside the edit."""
+
+import cv2
+import numpy as np
+import pytest
+from pair_scenes import pair, scene, verdicts, with_object
+
+from filters.sharpness import Sharpness
+
+SOURCE = scene(12)
+EDITED, MASK = with_object(SOURCE, 200, 150, 160)
+
+
+@pytest.mark.parametrize("mask", [MASK, None])
+def test_an_edit_as_sharp_as_its_source_passes(mask):
+    sample = pair(SOURCE, EDITED, mask)
+    assert verdicts(Sharpness(), sample) == []
+    assert Sharpness().measure([sample])[0]["outside"] == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("mask", [MASK, None])
+@pytest.mark.parametrize("sigma", [1.5, 3.0])
+def test_a_blurred_image_fails(mask, sigma):
+    blurred = cv2.GaussianBlur(EDITED, (0, 0), sigma)
+    assert verdicts(Sharpness(), pair(SOURCE, blurred, mask)) == ["outside:low"]
+
+
+def test_a_blurred_object_shows_inside_only():
+    soft = np.where(MASK[..., None], cv2.GaussianBlur(SOURCE, (0, 0), 6), SOURCE)
+    scores = Sharpness().measure([pair(SOURCE, soft, MASK)])[0]
+    assert scores["inside"] < 0.5
+    assert scores["outside"] > 0.95
+    crisp = Sharpness().measure([pair(SOURCE, SOURCE, MASK)])[0]
+    assert crisp["inside"] > 0.7
+
+
+def test_an_enlargement_fails():
+    half = cv2.resize(EDITED, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    enlarged = cv2.resize(half, (640, 512), interpolation=cv2.INTER_LANCZOS4)
+    assert verdicts(Sharpness(), pair(SOURCE, enlarged, MASK)) == ["outside:low"]
+
+
+def test_an_edit_of_everything_has_no_outside():
+    scores = Sharpness().measure([pair(SOURCE, 255 - SOURCE, np.ones(MASK.shape, bool))])[0]
+    assert scores["outside"] is None
+    assert scores["overall"] == pytest.approx(1, abs=0.1)
+
+
+def test_a_smooth_image_has_no_sharpness():
+    smooth = np.full((256, 256, 3), 90, np.uint8)
+    assert Sharpness().measure([pair(smooth, smooth)]) == [{"overall": None, "outside": None, "inside": None}]

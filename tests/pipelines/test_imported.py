@@ -1,0 +1,115 @@
+"""Existing pairs: measured, selected, packed and audited as our own are, and refused for the same reasons."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import webdataset
+from conftest import HEIGHT, WIDTH, make_run
+from PIL import Image
+
+from crispedit.compositor.landscape import landscape
+from pipelines import audit, build, recipe
+from pipelines.run import EDIT, Run
+from shards import journal
+
+
+def jpeg(image: np.ndarray) -> dict[str, bytes | None]:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=95)
+    return {"bytes": out.getvalue(), "path": None}
+
+
+def edited(image: np.ndarray) -> np.ndarray:
+    """A red disc where there was none."""
+    return cv2.circle(image.copy(), (WIDTH // 2, HEIGHT // 2), 40, (220, 30, 30), -1, cv2.LINE_AA)
+
+
+def released(folder: Path) -> None:
+    """Eight rows in the layout of the released CrispEdit-2M, of which two are good."""
+    rows = []
+    for number, kind in enumerate(
+        ("meadow", "desert", "beach", "mountains", "snow", "garden", "forest", "bricks")
+    ):
+        source = landscape(number, WIDTH, HEIGHT, kind)
+        rows.append(
+            {
+                "input_img": jpeg(source),
+                "output_img": jpeg(edited(source)),
+                "instruction": "Add a red ball.",
+                "type": "add",
+            }
+        )
+    rows[1] |= {
+        "type": "background change",
+        "instruction": "Add a red ball in the middle.",
+    }  # mislabelled
+    rows[2]["output_img"] = rows[2]["input_img"]  # a no-op
+    stretched = cv2.resize(edited(landscape(3, WIDTH, HEIGHT, "mountains")), (WIDTH - 40, HEIGHT))
+    rows[3]["output_img"] = jpeg(stretched)
+    rows[4]["output_img"] = {"bytes": b"not an image", "path": None}
+    rows[5]["instruction"] = None
+    rows[6]["input_img"] = {"bytes": rows[6]["input_img"]["bytes"][:900], "path": None}
+    folder.mkdir()
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema(
+        [("input_img", image), ("instruction", pa.string()), ("output_img", image), ("type", pa.string())]
+    )
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "add_00000.parquet")
+
+
+def refiltered(tmp_path: Path, source: Path, *overrides: str) -> Run:
+    small = [
+        "curate.filters.resolution.bounds.short_side_px.min=200",
+        "filters.resolution.bounds.short_side_px.min=200",
+        "engine.kind=inprocess",
+    ]
+    given = [f"source.path={source}", f"run={tmp_path / 'run'}", *small, *overrides]
+    run = Run(recipe.load("configs/refilter-crispedit2m.yaml", given))
+    build.build(run)
+    return run
+
+
+def test_the_released_layout_is_filtered_and_every_pair_has_an_outcome(tmp_path: Path):
+    released(tmp_path / "data")
+    run = refiltered(tmp_path, tmp_path / "data")
+    rows = {row["key"]: row for row in pq.read_table(run.folder("select") / "selection.parquet").to_pylist()}
+    candidates = journal.read(run.folder("edit"), EDIT).to_pylist()
+    outcome = {
+        json.loads(row["options"])["uri"].rpartition("#")[2]: (
+            rows[row["key"]]["outcome"],
+            rows[row["key"]]["reason"],
+        )
+        for row in candidates
+    }
+    assert outcome["0"] == ("kept", None)
+    assert outcome["7"] == ("kept", None)
+    assert outcome["2"][1].startswith("unchanged.")
+    assert outcome["3"][1].startswith("alignment.")
+    assert outcome["4"] == ("error", "edit")
+    counts = {(c.step, c.category): c for c in audit.audit(run).counts}
+    assert counts["curate", ""].error == {"unreadable": 1}
+    assert counts["annotate", "add"].rejected == {"no_instruction": 1}
+    samples = list(
+        webdataset.WebDataset(
+            [str(p) for p in sorted(run.folder("shards").glob("*.tar"))], shardshuffle=False
+        )
+    )
+    metas = [json.loads(sample["json"]) for sample in samples]
+    assert {meta["dataset"] for meta in metas} == {"CrispEdit-2M"}
+    assert {meta["editor"] for meta in metas} == {"imported"}
+
+
+def test_our_own_shards_are_filtered_again(tmp_path: Path, photos: Path):
+    first = make_run(tmp_path / "first", photos, "categories={add: 1, style: 1}")
+    build.build(first)
+    manifest = json.loads((first.folder("shards") / "manifest.json").read_text())
+    run = refiltered(tmp_path, first.folder("shards"), "source.mapping=crispedit-shards")
+    again = json.loads((run.folder("shards") / "manifest.json").read_text())
+    assert again["categories"] == manifest["categories"]

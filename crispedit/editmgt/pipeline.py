@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from crispedit import torchvision_ops as torchvision_ops  # before diffusers and transformers
 from crispedit.editmgt.checkpoint import load_transformer, save_transformer
+from crispedit.editmgt.connector import Resampler
 from crispedit.editmgt.frame import mask_to_tokens, paste, resize, working_size
 from crispedit.editmgt.localize import default_blocks
 from crispedit.editmgt.masking import Schedule, partly_masked
@@ -337,7 +338,13 @@ class EditMGTPipeline:
         chosen = tuple(default_blocks(count) if blocks is None else blocks)
         if not chosen or not all(0 <= block < count for block in chosen):
             raise ValueError(f"blocks {list(chosen)} must name some of this model's 0 to {count - 1}")
-        rows = [self.text.rows(task.instruction, words, padding_rows) for task in batch]
+        connector = self.transformer.connector
+        if isinstance(connector, Resampler):
+            if words or not padding_rows:
+                raise ValueError("this model's connector mixes all words, so none of them can be singled out")
+            rows = [torch.full((len(connector.latents),), 1.0 / len(connector.latents))] * len(batch)
+        else:
+            rows = [self.text.rows(task.instruction, words, padding_rows) for task in batch]
         return Capture(chosen, torch.stack(rows).to(self._device))
 
 

@@ -12,7 +12,7 @@ indices on a [height, width] grid, one per 16 pixels; with down-sampling the tra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -101,8 +101,7 @@ class Conditions:
     """All that does not change from step to step, computed once by `Transformer.condition`."""
 
     text: Tensor
-    """[B, L, text_dim] for a time-aware connector, which has to run every step; else the finished context, [B, L, D].
-    """
+    """[B, L, D], the finished context; or [B, L, text_dim] for a time-aware connector, which runs at every step."""
     pooled: Tensor
     """[B, D] projection of the pooled text and the micro-conditions."""
     rope: Tensor
@@ -118,20 +117,6 @@ class Conditions:
     @property
     def reference_tokens(self) -> int:
         return 0 if self.reference is None else self.reference.shape[1]
-
-    def repeat(self, times: int) -> Conditions:
-        """Each entry `times` times in a row, for several images per prompt."""
-
-        def many(x: Tensor) -> Tensor:
-            return x.repeat_interleave(times, 0)
-
-        return replace(
-            self,
-            text=many(self.text),
-            pooled=many(self.pooled),
-            reference=None if self.reference is None else many(self.reference),
-            reference_modulations=tuple(map(many, self.reference_modulations)),
-        )
 
 
 class RMSNorm(nn.Module):
@@ -315,11 +300,10 @@ class SingleBlock(nn.Module):
         normed = modulate(x, shift, scale, lengths)
         k = rotate(attn.norm_k(attn.split(attn.to_k(normed))), frame.rope)
         v = attn.split(attn.to_v(normed))
-        rope, skip = frame.rope, 0
+        rope = frame.rope
         if index == frame.last:
-            # The captured text rows are the only other queries that anyone looks at.
-            skip = 0 if frame.captures(index) else frame.text
-            asked = slice(skip, frame.text + frame.image)
+            # Of all other queries, only the text's are of use, to a capture.
+            asked = slice(0 if frame.captures(index) else frame.text, frame.text + frame.image)
             normed, rope = normed[:, asked], rope[asked]
         q = rotate(attn.norm_q(attn.split(attn.to_q(normed))), rope)
         out = frame.attention(q, k, v, index)

@@ -168,6 +168,18 @@ def test_a_model_that_halves_its_grid(pipeline):
         halving(photo(48, 48), "make it red", size=(48, 48), **FAST)
 
 
+def test_a_resampling_connector(pipeline):
+    """Its context follows the time, so it runs at every step; released, it only runs at a width of 1024."""
+    config = TransformerConfig(**{**pipeline.transformer.config.model_dump(), "connector_type": "qformer"})
+    model = Transformer(config)
+    model.initialize(torch.Generator().manual_seed(0))
+    resampling = EditMGTPipeline(model.eval(), pipeline.vq, pipeline.text, resolution=64)
+    (out,) = resampling(photo(64, 64), "make it red", hold=0.3, **FAST)
+    assert out.image.shape == (64, 64, 3)
+    with pytest.raises(ValueError, match="mixes all words"):
+        resampling(photo(64, 64), "make it red", words=["red"], **FAST)
+
+
 def test_bfloat16(pipeline):
     half = EditMGTPipeline(
         build("editmgt-tiny").transformer.to(torch.bfloat16), pipeline.vq, pipeline.text, resolution=96

@@ -1,6 +1,6 @@
 """Reading and writing speed of shards, against webdataset and against the physical limit, in one run.
 
-    python benchmarks/shards.py [--pairs 240] [--repeats 5] [--folder DIR]
+    python benchmarks/shards.py [--pairs 240] [--repeats 5] [--masks] [--folder DIR]
 
 Pairs per second, medians over repeats; the contenders take turns within each repeat, so that whatever else
 the machine does meets all of them. Workers are started before the clock. The page cache is warm. Everybody
@@ -10,22 +10,25 @@ of pread and that function.
 
 from __future__ import annotations
 
+# ruff: noqa: E402
+# Modules of this folder may be called like packages that are imported here; it must not come first.
+import os
+import sys
+
+sys.path = [path for path in sys.path if os.path.abspath(path) != os.path.dirname(os.path.abspath(__file__))]
+
 import argparse
 import io
 import multiprocessing
-import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-# ruff: noqa: E402
-# This file is called like the package that it measures; its folder must not come first.
-sys.path = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
@@ -39,13 +42,16 @@ from crispedit import images
 from crispedit.record import content_key
 from shards.dataset import ShardLoader
 from shards.decode import Pixels, decode_pair
+from shards.fetch import ABSENT
 from shards.pack import Pair, document, finish, plan, write_shard
 from shards.read import read_shards
 
 SIZE_PX = 1024
 PAIRS_PER_SHARD = 40
-RAW_EPOCHS = 10
+RAW_EPOCHS = 40
 """Reading bytes is so fast that one epoch of a benchmark set would measure the opening of files."""
+WRITTEN = 4
+"""Times that the pairs are written into one shard, which then has about as many as a real one."""
 
 
 def photograph(number: int) -> np.ndarray:
@@ -64,13 +70,13 @@ def photograph(number: int) -> np.ndarray:
     return np.clip(image + generator.normal(0, 1.5, image.shape), 0, 255).astype(np.uint8)
 
 
-def make_pairs(count: int) -> list[Pair]:
-    """Pairs with a true mask; a few photographs, rolled so that no two pairs are equal."""
+def make_pairs(count: int, masks: bool) -> list[Pair]:
+    """Pairs of a few photographs, rolled so that no two are equal."""
     photographs = [photograph(number) for number in range(12)]
     mask = np.zeros((SIZE_PX, SIZE_PX), bool)
     cv2.ellipse(view := mask.view(np.uint8), (500, 400), (200, 120), 20, 0, 360, 1, -1)
     mask = view.astype(bool)
-    png = images.encode_mask(mask)
+    png = images.encode_mask(mask) if masks else None
     pairs = []
     for number in range(count):
         source = np.roll(photographs[number % 12], 64 * (number // 12) + number, axis=(0, 1))
@@ -87,7 +93,8 @@ def make_pairs(count: int) -> list[Pair]:
 
 def write_set(folder: Path, pairs: list[Pair], pairs_per_shard: int) -> None:
     by_key = {pair.key: pair for pair in pairs}
-    shards = plan({"color": list(by_key)}, pairs_per_shard, 0, by_key)
+    masked = {pair.key for pair in pairs if pair.mask_png is not None}
+    shards = plan({"color": list(by_key)}, pairs_per_shard, 0, masked)
     finish(folder, [write_shard(folder, s, (by_key[k] for k in s.keys), "benchmark") for s in shards], {})
 
 
@@ -99,7 +106,7 @@ def fresh() -> Pixels:
 def decoded(sample: dict[str, bytes]) -> dict[str, np.ndarray]:
     """The decoder of this benchmark, for webdataset."""
     into = fresh()
-    decode_pair(sample["source.jpg"], sample["edited.jpg"], sample["mask.png"], (SIZE_PX, SIZE_PX), into)
+    decode_pair(sample["source.jpg"], sample["edited.jpg"], sample.get("mask.png"), (SIZE_PX, SIZE_PX), into)
     return {"source": into.source, "edited": into.edited, "mask": into.mask}
 
 
@@ -112,8 +119,8 @@ def pread_raw(folder: Path, rank: int, world: int) -> int:
 
 def pread_decoded(folder: Path, rank: int, world: int) -> int:
     into, count = fresh(), 0
-    for source, edited, mask, _ in preads(folder, rank, world):
-        decode_pair(source, edited, mask, (SIZE_PX, SIZE_PX), into)
+    for source, edited, *mask, _ in preads(folder, rank, world):
+        decode_pair(source, edited, mask[0] if mask else None, (SIZE_PX, SIZE_PX), into)
         count += 1
     return count
 
@@ -158,7 +165,8 @@ def find_places(folder: Path) -> None:
     index = read_shards(folder).index
     for sample in range(len(index)):
         at = index.at(sample)
-        PLACES.append((index.shards[at.shard].path, list(zip(at.offsets, at.sizes, strict=True))))
+        members = [place for place in zip(at.offsets, at.sizes, strict=True) if place[0] != ABSENT]
+        PLACES.append((index.shards[at.shard].path, members))
 
 
 def in_processes(work: Callable[[Path, int, int], int], folder: Path, world: int) -> float:
@@ -199,11 +207,16 @@ class Delivered:
 
 def delivered(folder: Path, workers: int, count: int) -> dict[str, Delivered]:
     reader = read_shards(folder, workers=workers)
-    data = webdataset.WebDataset(tars(folder), shardshuffle=False, nodesplitter=None).map(decoded)
-    theirs = DataLoader(data, batch_size=None, num_workers=workers, persistent_workers=True)
+    data = webdataset.WebDataset(tars(folder), shardshuffle=False)
+    torch = {"batch_size": None, "num_workers": workers, "persistent_workers": True}
+    theirs = DataLoader(data.map(decoded), **torch)
+    as_documented = DataLoader(
+        webdataset.WebDataset(tars(folder), shardshuffle=False).decode("rgb8"), **torch
+    )
     return {
         "ours, ring": Delivered(lambda: reader, count),
         "webdataset in DataLoader": Delivered(lambda: theirs, count),
+        "webdataset with its own decoder in DataLoader": Delivered(lambda: as_documented, count),
     }
 
 
@@ -224,7 +237,9 @@ def writers(folder: Path, pairs: list[Pair]) -> dict[str, Callable[[], None]]:
             with webdataset.TarWriter(file, encoder=False) as tar:
                 for pair in pairs:
                     members = {"source.jpg": pair.source_jpeg, "edited.jpg": pair.edited_jpeg}
-                    members |= {"mask.png": pair.mask_png, "json": document(pair).encode()}
+                    if pair.mask_png is not None:
+                        members["mask.png"] = pair.mask_png
+                    members["json"] = document(pair).encode()
                     tar.write({"__key__": pair.key, **members})
             if sync:
                 file.flush()
@@ -233,7 +248,12 @@ def writers(folder: Path, pairs: list[Pair]) -> dict[str, Callable[[], None]]:
     def bare() -> None:
         with open(folder / "bare", "wb") as file:
             for pair in pairs:
-                for data in (pair.source_jpeg, pair.edited_jpeg, pair.mask_png, document(pair).encode()):
+                for data in (
+                    pair.source_jpeg,
+                    pair.edited_jpeg,
+                    pair.mask_png or b"",
+                    document(pair).encode(),
+                ):
                     file.write(data)
 
     return {
@@ -295,15 +315,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=240)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--masks", action="store_true", help="with a mask in every pair")
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder if not given")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     cv2.setNumThreads(1)
     root = Path(tempfile.mkdtemp(prefix="shards-", dir=args.folder))
     try:
-        pairs = make_pairs(args.pairs)
+        pairs = make_pairs(args.pairs, args.masks)
         size = sum(len(p.source_jpeg) + len(p.edited_jpeg) for p in pairs) / len(pairs)
-        print(f"{len(pairs)} pairs of {SIZE_PX}x{SIZE_PX}, {size / 1e3:.0f} kB of JPEG a pair")
+        masks = "with masks" if args.masks else "without masks"
+        print(f"{len(pairs)} pairs of {SIZE_PX}x{SIZE_PX} {masks}, {size / 1e3:.0f} kB of JPEG a pair")
         folder = root / "set"
         write_set(folder, pairs, PAIRS_PER_SHARD)
         find_places(folder)
@@ -344,10 +366,13 @@ def measure(folder: Path, root: Path, pairs: list[Pair], repeats: int) -> None:
         rates = take_turns(turns, repeats)
         table(f"decoded pairs delivered, {workers} workers", rates, "limit: pread + decode in the worker")
         ring, theirs = rates["ours, ring"], rates["webdataset in DataLoader"]
-        ratio = statistics.median(a / b for a, b in zip(ring, theirs, strict=True))
-        print(f"ring against webdataset in a DataLoader: {ratio:.2f} x")
+        own = rates["webdataset with its own decoder in DataLoader"]
+        for name, other in (("our decoder", theirs), ("its own decoder", own)):
+            ratio = statistics.median(a / b for a, b in zip(ring, other, strict=True))
+            print(f"ring against webdataset with {name} in a DataLoader: {ratio:.2f} x")
         del loaders
-    turns = {name: lambda w=work: rate_of(w, count) for name, work in writers(root, pairs).items()}
+    many = [replace(pair, key=content_key(pair.key, str(copy))) for copy in range(WRITTEN) for pair in pairs]
+    turns = {name: lambda w=work: rate_of(w, len(many)) for name, work in writers(root, many).items()}
     table("writing", take_turns(turns, repeats), "webdataset.TarWriter, no fsync")
     access = random_access(folder, pairs)
     turns = {

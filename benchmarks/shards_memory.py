@@ -8,20 +8,23 @@ resident memory of all three processes is added up; pages of the ring are counte
 
 from __future__ import annotations
 
+# ruff: noqa: E402, I001
+# Modules of this folder may be called like packages that are imported here; it must not come first.
+import os
+import sys
+
+sys.path = [path for path in sys.path if os.path.abspath(path) != os.path.dirname(os.path.abspath(__file__))]
+
 import argparse
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-# ruff: noqa: E402
-# benchmarks/shards.py is called like the package; its folder must not come first.
-sys.path = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
 
 from crispedit import images
 from crispedit.record import content_key
@@ -80,8 +83,8 @@ def main() -> int:
     if args.read:
         read(args.read[0], args.read[1] == "pixels")
         return 0
-    ring_mb = 2 * AHEAD * WORKERS * 7 * SIZE_PX**2 / 2**20
-    print(f"the ring of {2 * AHEAD * WORKERS} slots has {ring_mb:.0f} MB")
+    ring_mb = (2 * AHEAD * WORKERS + 2) * 7 * SIZE_PX**2 / 2**20
+    print(f"the ring of {2 * AHEAD * WORKERS + 2} slots has {ring_mb:.0f} MB")
     print(f"{'':8}{'shard MB':>10}{'main MB':>10}{'workers MB':>14}{'sum MB':>10}")
     grown = 0.0
     for what in ("bytes", "pixels"):

@@ -162,8 +162,9 @@ def _bands(n_a: int, n_b: int, width: int, distance: int) -> int:
     """How many bands cost the least, at one bit looked up around at most; 0 if comparing all pairs costs
     less."""
     costs = {0: n_a * n_b / 4}  # without gathering
-    for count in range(distance // 2 + 1, distance + 2):
-        size = width // count
+    # More bands than distance + 1 find nothing more, but bands of over 20 bits would need too large a table.
+    for count in range(distance // 2 + 1, max(distance + 1, -(-width // 20)) + 1):
+        size = -(-width // count)
         if 4 <= size <= 20:
             lookups = count * (size + 1 if distance >= count else 1)
             costs[count] = lookups * (n_b + 2**size + 4 * n_a * n_b / 2**size)

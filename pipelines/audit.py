@@ -25,7 +25,7 @@ from crispedit.bounds import Bound
 from crispedit.cascade import ERROR, KEPT, NOT_REACHED, REJECTED
 from pipelines import recipe, tables
 from pipelines.run import Run
-from pipelines.steps.select import SELECTION, SOURCES
+from pipelines.steps.select import SELECTION, SOURCES, digest_of
 from shards import journal
 
 BINS = 40
@@ -81,7 +81,7 @@ class Report:
     counts: list[Count]
     histograms: list[Histogram]
     pairs: dict[str, int]
-    """Packed pairs by category, from the manifest; empty before pack."""
+    """Packed pairs by category, from the manifest; empty before the present selection is packed."""
 
 
 def audit(run: Run) -> Report:
@@ -92,12 +92,21 @@ def audit(run: Run) -> Report:
         db.register("sources", pq.read_table(run.folder("select") / SOURCES))
         db.register("selection", pq.read_table(run.folder("select") / SELECTION))
         counts += _curate(db) + _annotate(db) + _edit(db) + _filters(run, db) + _selection(db)
-    manifest = run.folder("shards") / "manifest.json"
-    pairs = json.loads(manifest.read_text())["categories"] if manifest.exists() else {}
+    pairs = _packed(run)
     counts += _pack(db, pairs) if pairs else []
     for count in counts:
         count.check()
     return Report(run.root.name, counts, _histograms(run, db), pairs)
+
+
+def _packed(run: Run) -> dict[str, int]:
+    """Packed pairs by category; none if the shards are of an earlier selection."""
+    manifest, selection = run.folder("shards") / "manifest.json", run.folder("select") / SELECTION
+    if not manifest.exists() or not selection.exists():
+        return {}
+    made = json.loads(manifest.read_text())
+    current = made["meta"].get("selection") == digest_of(pq.read_table(selection))
+    return dict(made["categories"]) if current else {}
 
 
 def _grouped(step: str, totals: list[tuple[Any, ...]], outcomes: list[tuple[Any, ...]]) -> list[Count]:
@@ -236,7 +245,7 @@ def summary(report: Report) -> str:
                 str(packed),
             ]
         )
-    text = [_table(rows)]
+    text = [table(rows)]
     sources = next((count for count in report.counts if count.step == "curate"), None)
     if sources is not None:
         out = {**sources.rejected, **sources.error}
@@ -250,7 +259,8 @@ def summary(report: Report) -> str:
     return "\n".join(text)
 
 
-def _table(rows: list[list[str]]) -> str:
+def table(rows: list[list[str]]) -> str:
+    """Columns of text, the first to the left, under a header line."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -271,7 +281,7 @@ def detail(report: Report) -> str:
         rejected, error = sum(count.rejected.values()), sum(count.error.values())
         numbers = (count.rows, count.kept, rejected, error, count.not_reached)
         rows.append([f"{count.step:24}", count.category or "-", *map(str, numbers), why])
-    return _table(rows)
+    return table(rows)
 
 
 def write_report(run: Run, report: Report) -> Path:

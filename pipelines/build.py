@@ -30,6 +30,7 @@ def build(run: Run) -> None:
     with run.locked():
         for name in ENGINE_STEPS:
             run.begin(name)
+        run.store_recipe()
         wave = curate.work(
             run, settings.wave_sources
         )  # what is wrong with the source shows before Ray starts
@@ -49,17 +50,21 @@ def build(run: Run) -> None:
 
 def step(run: Run, name: str) -> None:
     """One step of a run, on what the steps before it have committed."""
+    settings = run.recipe.engine
     with run.locked():
+        if name in ENGINE_STEPS:
+            run.begin(name)
+        run.store_recipe()
         if name == "select":
             select.select(run)
-            return
-        with engine.cluster(run.recipe.engine):
-            if name == "pack":
+        elif name == "pack":
+            with engine.cluster(settings):
                 pack.pack(run)
-                return
-            engine.preflight(name, ENGINE_STEPS[name].stages(run), run.recipe.engine)
-            run.begin(name)
-            engine.run(ENGINE_STEPS[name].work(run), run.recipe.engine)
+        else:
+            work = ENGINE_STEPS[name].work(run)
+            with engine.cluster(settings):
+                engine.preflight(name, work.stages, settings)
+                engine.run(work, settings)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,12 @@ COMMANDS = {
     "select": ("pipelines.step", "apply bounds, duplicates and quotas"),
     "pack": ("pipelines.step", "write WebDataset shards"),
     "audit": ("pipelines.audit", "what was kept and why the rest was not"),
+    "calibrate": ("pipelines.calibrate", "prove filters on known defects, and learn bounds"),
+    "verify": ("pipelines.verify", "check a shard set"),
+    "inspect": ("pipelines.inspect_shards", "show pairs of a shard set"),
+    "export": ("pipelines.export", "write a shard set in another layout"),
+    "merge": ("pipelines.merge", "one shard set from several"),
+    "reshard": ("pipelines.merge", "pack a shard set again"),
 }
 """Name, module, and the line that `crispedit --help` shows."""
 

@@ -129,11 +129,14 @@ class Run:
             yield
 
     def begin(self, step: str) -> None:
-        """Claim a step: sweep what a crash left, refuse to mix outputs, and store the recipe as it stands."""
+        """Claim a step: sweep what a crash left, and refuse to mix outputs."""
         folder = self.folder(step)
         folder.mkdir(parents=True, exist_ok=True)
         journal.sweep(folder)
         self._check_fingerprint(step)
+
+    def store_recipe(self) -> None:
+        """Write the resolved recipe, with what runs it, into the run: what `audit` and a continued run go by."""
         with journal.replaced(self.root / "recipe.yaml") as out:
             out.write(self._recipe_text().encode())
 

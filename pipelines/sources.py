@@ -288,11 +288,18 @@ def _walk(root: str) -> Iterator[tuple[str, str | None]]:
         for item in items:
             if item.name.startswith("."):
                 continue
-            if os.path.isdir(item.path):
+            if _is_folder(item):
                 (links if item.is_symlink() else folders).append(item.path)
             else:
                 yield item.path, None
         links.sort(key=os.fsencode, reverse=True)
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()  # unlike os.path.isdir, asks the disk about links only
+    except OSError:  # a link to itself
+        return False
 
 
 def _remote_files(path: str) -> Iterator[File]:

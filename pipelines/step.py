@@ -1,21 +1,56 @@
-"""One step of a run as a command: `crispedit curate|annotate|edit|score|select|pack`."""
+"""One step of a run as a command: `crispedit curate|annotate|edit|score|select|pack`, and what-if for `select`."""
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 
-from pipelines import audit, build, recipe
-from pipelines.build import add_arguments
+from crispedit.cascade import KEPT, NOT_REACHED
+from pipelines import audit, build, recipe, tables
 from pipelines.run import Run
+from pipelines.steps.select import pair_verdicts
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    build.add_arguments(parser)
+    if parser.prog.endswith("select"):
+        parser.add_argument("--dry-run", action="store_true", help="only say what the overrides would change")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do the step on what the steps before it committed; after select and pack, show what was kept."""
     made = Run(recipe.load(args.recipe, args.overrides))
+    if getattr(args, "dry_run", False):
+        print(what_if(Run(recipe.load(str(made.root), [f"run={made.root}"])), made))
+        return 0
     build.step(made, args.command)
     if args.command in ("select", "pack"):
         print(audit.summary(audit.audit(made)))
     return 0
 
 
-__all__ = ["add_arguments", "run"]
+def what_if(now: Run, then: Run) -> str:
+    """What another recipe's bounds and quotas would keep of the same run, from stored scores alone."""
+    before, after = _outcomes(now), _outcomes(then)
+    rows = [["category", "kept", "would be kept", "change"]]
+    categories = sorted({category for category, _ in before | after})
+    for category in [*categories, None]:
+        old, new = (
+            sum(n for (c, outcome), n in found.items() if outcome == KEPT and category in (c, None))
+            for found in (before, after)
+        )
+        rows.append([category or "total", str(old), str(new), f"{new - old:+d}"])
+    text = audit.table(rows)
+    missing = sum(n for (_, outcome), n in after.items() if outcome == NOT_REACHED)
+    if missing:
+        text += (
+            f"\n{missing} candidates lack a score that these bounds ask for: they failed an earlier bound and were not "
+            f"measured further.\n`crispedit score` with the same overrides measures those {missing} only."
+        )
+    return text
+
+
+def _outcomes(run: Run) -> Counter[tuple[str, str]]:
+    verdicts = pair_verdicts(run, tables.connect(run))
+    counted = verdicts.group_by(["category", "outcome"]).aggregate([("key", "count")])
+    return Counter({(row["category"], row["outcome"]): row["key_count"] for row in counted.to_pylist()})

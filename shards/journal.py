@@ -12,7 +12,8 @@ import io
 import os
 import tarfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +24,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import xxhash
+
+from shards import layout
 
 BLOB = pa.struct(
     [("tar", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("xxh3_64", pa.uint64())]
@@ -89,32 +92,19 @@ def _write_blobs(out: BinaryIO, tar_name: str, table: Table, rows: Sequence[dict
                 row[column] = {"tar": tar_name, "offset": offset, "size": len(data), "xxh3_64": hashed}
 
 
-class replaced:  # noqa: N801 - reads as a verb phrase at the call: `with replaced(path) as out`
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name only when it is whole and on the disk: temporary name, fsync, rename."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-
-    def __enter__(self) -> BinaryIO:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.temporary.open("wb")
-        return self.file
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self.file.close()
-            self.temporary.unlink(missing_ok=True)
-            return
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        os.replace(self.temporary, self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = layout.temporary(path)
+    try:
+        with temporary.open("wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        layout.replace_durably(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def parts(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ allows.
         save(reader.state_dict())                       # a resumed reader goes on with exactly the next batch
 
 Memory, whatever the size of the shards: about 0.6 kB a sample of the set for index and order (twice that
-while it is opened), and 4 * workers batches of pixels in the ring (one batch without workers); compressed
+while it is opened), and 4 * workers + 2 batches of pixels in the ring (one batch without workers); compressed
 bytes are held for one sample at a time.
 """
 

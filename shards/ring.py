@@ -4,7 +4,7 @@ them.
 Handing 6 MB of pixels a pair through a pipe costs more than half as much as decoding them. Here a worker
 decodes into a slot of memory that both processes map, and only a few hundred bytes pass through a socket.
 What is delivered are numpy views of the slot; the slot is used again when the last of them is garbage, so no
-view ever changes under its holder. A consumer that holds more slots than it is given gets private copies
+view ever changes under its holder. A consumer that holds more slots than its share gets private copies
 instead, so it cannot block the ring.
 
 A worker is a fresh interpreter (no fork of a process with threads or a GPU, and the caller's main module is
@@ -42,6 +42,11 @@ SLOT_MULTIPLE = 2 * 2**20
 """Slots are whole huge pages of the usual size."""
 
 
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20)}
+"""glibc would give the memory of every member back to the kernel and fault it in again: a tenth of a worker's
+time."""
+
+
 class Request(NamedTuple):
     """A batch to decode: samples of one shape."""
 
@@ -59,15 +64,16 @@ _Worker = tuple[subprocess.Popen[bytes], "Connection[Any, Any]"]
 
 
 class Ring:
-    """`workers` processes over slots of `slot_bytes`: `ahead` batches read ahead for each worker, as many
-    again held by the consumer. Memory: 2 * ahead * workers * slot_bytes, touched as it is used."""
+    """`workers` processes over slots of `slot_bytes`: `ahead` slots a worker for what is read ahead, as many
+    and two more for what the consumer holds. Memory: (2 * ahead * workers + 2) * slot_bytes, touched as it is
+    used."""
 
     def __init__(
         self, shards: Sequence[ShardFile], cache: Cache, workers: int, ahead: int, slot_bytes: int
     ) -> None:
         self.slot_bytes = -(-slot_bytes // SLOT_MULTIPLE) * SLOT_MULTIPLE
         self._in_flight = ahead * workers
-        slots = 2 * self._in_flight
+        slots = 2 * self._in_flight + 2
         handle = _anonymous_file(slots * self.slot_bytes)
         self._memory = _mapped(handle, slots * self.slot_bytes)
         self._free = deque(range(slots))
@@ -127,7 +133,7 @@ class Ring:
             self._running = False
 
     def _deliver(self, slot: int, size: int, waiting: int) -> NDArray[np.uint8]:
-        """A view of a slot that frees it when it dies, or a copy if the consumer holds its half of the
+        """A view of a slot that frees it when it dies, or a copy if the consumer holds its share of the
         slots."""
         memory = np.frombuffer(self._memory, np.uint8, size, slot * self.slot_bytes)
         if len(self._free) + waiting < self._in_flight:
@@ -213,6 +219,7 @@ def _start_worker(memory_handle: int) -> _Worker:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=(theirs.fileno(), memory_handle),
+        env={**MALLOC, **os.environ},
     )
     theirs.close()
     return process, ours
@@ -230,7 +237,8 @@ def _stop_workers(workers: list[_Worker]) -> None:
 
 
 def _mapped(handle: int, size: int) -> mmap.mmap:
-    """The shared memory, on huge pages where the system grants them: decoding into it is some percent faster."""
+    """The shared memory, on huge pages where the system grants them: decoding into it is some percent
+    faster."""
     memory = mmap.mmap(handle, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):

@@ -148,6 +148,15 @@ def bomb_tiff(name: str) -> bytes:
     return bytes(data)
 
 
+def bomb_webp(name: str) -> bytes:
+    """A lossless WebP whose header claims 16383 x 16383 pixels."""
+    data = bytearray(encode(photo(name), "WEBP", lossless=True))
+    size = data.index(b"VP8L") + 9
+    flags = struct.unpack("<I", data[size : size + 4])[0] >> 28
+    data[size : size + 4] = struct.pack("<I", flags << 28 | 16_382 << 14 | 16_382)
+    return bytes(data)
+
+
 def pages(name: str, subfile: int) -> bytes:
     """A TIFF of two pages, the second marked with this NewSubfileType."""
     second = picture(name + "2").resize((40, 30))
@@ -256,6 +265,7 @@ def refused_files() -> dict[str, tuple[str, bytes]]:
         "still.gif": ("unsupported_format", encode(frames[0], "GIF")),
         "bomb.png": ("too_many_pixels", bomb_png()),
         "bomb.jpg": ("too_many_pixels", bomb_jpeg("bomb.jpg")),
+        "bomb.webp": ("too_many_pixels", bomb_webp("bomb.webp")),
         "bomb.tiff": ("too_many_pixels", bomb_tiff("bomb.tiff")),
         "photo.bmp": ("unsupported_format", encode(photo("photo.bmp"), "BMP")),
         "photo.jp2": ("unsupported_format", encode(photo("photo.jp2"), "JPEG2000")),

@@ -4,9 +4,10 @@
 go, before the grammar, and split by a hash of their text; 470 of them were the test split (one was later moved to
 train, because the same words had turned up among the development rows). The other 1,802 train rows were written in
 five batches while the grammar grew, and their errors were looked at. No single error on the test split was: its
-accuracy was read after each round (fourteen times, from 92 % to 95.5 %) and its confusion matrix twice, so the
-figure is slightly flattered by knowing when to stop. One author wrote everything; other people's language is more
-varied: each new batch, harder on purpose, was read right 82 % to 91 % of the time before it was looked at.
+accuracy was read after each round (some twenty times, from 92 % to 95.7 %) and its confusion matrix twice, so the
+figure is slightly flattered by knowing when to stop. One author wrote everything, and other people's language is more
+varied: before they were looked at, the batches were read right 82 % to 91 % of the time, and the compositor's
+instructions, which somebody else wrote, 84 % (99 % since).
 """
 
 import csv
@@ -17,8 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crispedit.annotators.compositor import Compositor
 from crispedit.category import load_categories
 from crispedit.classifier import CATEGORIES, classify, compare, extent
+from crispedit.compositor.landscape import landscape
+from crispedit.images import encode_jpeg
+from crispedit.record import Job, Sample, source_key
 
 with (Path(__file__).parent / "data/instructions.csv").open(newline="", encoding="utf-8") as file:
     ROWS = list(csv.DictReader(file))
@@ -77,6 +82,8 @@ def test_accuracy_on_development_instructions():
         ("a red door instead of blue", "color"),
         ("a tiger instead of the dog", "replace"),
         ("night time", "background"),
+        ("make the balloon bigger", "motion"),
+        ("Retouch this image: replace the pear with a mug. Keep the framing.", "replace"),
         ("Could you please remvoe the trash can?", "remove"),
         ("chnage the backgroud to a beach", "background"),
         ("Add a lamp to the desk and turn the chair blue", "add"),
@@ -114,6 +121,17 @@ def test_the_measured_change_moves_the_score_but_not_a_clear_reading():
     local, everywhere = (classify("make it blue", changed_fraction=fraction) for fraction in (0.05, 0.95))
     assert local.category == everywhere.category == "color"
     assert local.score > everywhere.score
+
+
+def test_the_compositors_instructions_are_read_as_they_are_meant():
+    jobs = []
+    for seed in (41, 42, 43):
+        jpeg = encode_jpeg(landscape(seed, 320, 240))
+        sample = Sample(key=source_key(jpeg), source_jpeg=jpeg)
+        jobs += [job for job in Compositor().annotate([sample], [CATEGORIES * 3])[0] if isinstance(job, Job)]
+    right = [job for job in jobs if classify(job.instruction).category == job.category]
+    assert len(jobs) > 50
+    assert len(right) >= 0.95 * len(jobs)
 
 
 WORDS = sorted({word for row in ROWS for word in row["instruction"].split()})

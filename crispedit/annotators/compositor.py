@@ -291,6 +291,12 @@ class _Photograph:
         dark = float(self.small.mean()) < 70
         fitting = [k for k in kinds if (k in _DARK) == dark]
         kind = pick(rng, fitting if fitting and rng.random() < 0.9 else kinds)
+        if kind == "beach" and "thing" in plan and not objects.floats(plan["thing"]["kind"]):
+            # The sand begins some way below the horizon, by the focal length; nothing shall stand in the sea.
+            sand = 0.27 * max(self.scene.width, self.scene.height) / self.scene.height
+            plan["horizon"] = round(min(plan["horizon"], plan["place"]["y"] - sand), 3)
+            if plan["horizon"] < 0.15:
+                return None
         plan["landscape"] = kind
         setting = pick(rng, SETTINGS[kind])
         order = instruct(rng, "background", the=f"the {name}", bare=name, new=setting)

@@ -83,11 +83,14 @@ _RELATIONS = (
     (r"^how would (.+) look\b", r"make \1 look"),
     (r"\b(?:get rid of|do away with)\b|^rid\b", "remove"),
     (r"\b(?:throw|bring) in\b", "add"),
+    (r"\bpaint out\b", "remove"),
+    (r"^cut out (.+?) and (?:show|put|place|set) (?:it|him|her|them)\b", r"put \1"),
     (r"\b(?:swap|switch|trade) (?:out|places:)", "swap"),
     (r"^instead (.*?), (.*)|^instead ((?:an?|the|her|his) \w+) (.*)", r"\2\4 instead \1\3"),
     (
         r"^(?:remove|delete|erase|take(?: out| away| off)?) (.+?),? and "
-        r"(?:replace (?:it|them|him|her) (?:with|by) (.+)|(?:put|place|add|insert|use|draw) (.+?)(?: there)? instead)$",
+        r"(?:replace (?:it|them|him|her) (?:with|by) (.+)|(?:put|place|add|insert|use|draw) (.+?)"
+        r"(?: there(?: instead)?| instead| in (?:the|that) same (?:spot|place)))(?=$|[.,;])",
         r"replace \1 with \2\3",
     ),
     (r"^(?:not|no longer) (.+?),? but (.+)", r"\2 instead \1"),
@@ -103,8 +106,12 @@ _RELATIONS = (
 """One word for one relation ("instead", "in-style", "be"), and elliptic forms written out."""
 _ASKING = re.compile(
     r"""^(?:
-      (?:hey|hi|ok|okay|maybe|perhaps|only|just|now|also|then|and|but|so|simply)\b
-    | (?:see|view|show\ me|give\ me|get\ me|use|try|do(?=\ an?\b)|go\ (?:with|for|full)|go\ ahead\ and)\b
+      (?:[\w ]*\b(?:image|photo|picture|task|edit|request|instruction)|next|first):
+    | in\ this\ (?:image|photo|picture),
+    | (?:use|take|edit)\ this\ (?:image|photo|picture)\ and\b
+    | (?:hey|hi|ok|okay|maybe|perhaps|only|just|now|also|then|next|and|but|so|simply)\b
+    | (?:see|view|imagine|picture|show\ me|give\ me|get\ me|use|try|do(?=\ an?\b))\b
+    | go\ (?:with|for|full|ahead\ and)\b
     | (?:(?:make\ sure|ensure)(?:\ that)?|let\ us)\b
     | (?:can|could|would|will|might|may)\ (?:you|we|i)\b(?:\ mind|\ see|\ get(?=\ an?\b))?
     | (?:be|would\ it\ be|it\ be|it\ would\ be)\ (?:it\ )?(?:possible|nice|great|good|lovely)\ (?:to|if)
@@ -119,6 +126,12 @@ _WANTING = re.compile(
     r"^(?:(?:i|we)\ (?:would\ |really\ )*(?:like|love|want|need|prefer|wish|see)|can|could|will|would|may)\ "
 )
 """Wanting a thing to be so is making it so: "could the deer be a moose", "I want her to dance"."""
+
+
+_KEEPING = re.compile(
+    r"(?:keep|leave|preserve|maintain|match|do not|nothing|no other|the rest|everything else)\b"
+)
+"""A later clause that says what is not to change."""
 
 
 def plain(text: str) -> str:
@@ -146,7 +159,10 @@ def clauses(text: str) -> list[Words]:
         r"|\bso (?=th|it|we|s?he|her|his|both)",
         text,
     )
-    return [words for part in parts if (words := _correct(re.findall(r"[\w'-]+", _ask(part.strip()))))]
+    asked = [
+        part.strip() for index, part in enumerate(parts) if index == 0 or not _KEEPING.match(part.strip())
+    ]
+    return [words for part in asked if (words := _correct(re.findall(r"[\w'-]+", _ask(part))))]
 
 
 def _ask(text: str) -> str:

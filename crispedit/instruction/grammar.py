@@ -117,7 +117,7 @@ def _result(subject: Words, result: Words, nominal: bool = False) -> Reading:
         return after, SURE
     if after == "gone":
         return "remove", SURE
-    if result and listed(result[-1], {"us", "me"}):
+    if result and listed(result[-1], {"us", "me", "side", "spot"}):
         return "motion", LIKELY
     told_apart = bool(subject) and not listed(subject[-1], lexicon.PRONOUNS - {"this"})
     seems = result[:2] == ["look", "like"] and after in ("thing", "whole")
@@ -149,7 +149,8 @@ def _predicate(words: Words) -> tuple[Words, Words]:
     )
     start = 1 if pronoun else 2 if listed(words[0], lexicon.DETERMINERS | lexicon.INDEFINITE) else 1
     for index in range(start, len(words)):
-        if not words[index - 1].endswith("'s") and _says(words[index:]):
+        inside = words[index - 1].endswith("'s") or (index > start and listed(words[index - 1], _INSIDE))
+        if not inside and _says(words[index:]):
             return words[:index], words[index:]
     for index in range(start, len(words)):
         if words[index] in lexicon.PREPOSITIONS and kind_of_place(words[index:]):
@@ -250,6 +251,8 @@ def _fragment(words: Words) -> Reading | None:
         return "style", LIKELY
     if "behind" in words[-2:] and listed(words[-1], lexicon.PRONOUNS | {"behind"}):
         return "background", LIKELY
+    if words[0] in ("with", "plus") and words[1:] and (words[1] in lexicon.INDEFINITE or not kind(words)):
+        return _gift([], words[1:])
     for_other = cut(words, {"for"})
     if for_other[1] and not any(listed(part[0], _AFTER_VERB) for part in for_other):
         return "replace", GUESS
@@ -267,8 +270,6 @@ def _fragment(words: Words) -> Reading | None:
         return "remove", LIKELY
     if words[0] == "if":
         return "style", GUESS
-    if words[0] in ("with", "plus") and words[1:]:
-        return _gift([], words[1:])
     subject, predicate = _predicate(words)
     if predicate and words[0] not in lexicon.INDEFINITE:  # nothing new, so something said of what is there
         return _passive(subject, predicate) or (_result(subject, predicate)[0], LIKELY)
@@ -321,8 +322,10 @@ def _put(words: Words) -> Reading:
         return "add", SURE
     if inflects(core[-1], lexicon.BODY):
         return "motion", SURE
-    if place and place[0] in ("from", "with"):
-        return ("remove" if place[0] == "from" else "add"), LIKELY
+    if place and place[0] == "from":
+        return "remove", LIKELY
+    if place and place[0] == "with" and kind_of_place(place) != "background":
+        return ("background" if "behind" in place else "add"), LIKELY
     if not place and words[0] in OPERATORS["remove"]:
         return "remove", LIKELY
     elsewhere = bool(place) and kind_of_place(place) in ("background", "color")
@@ -332,7 +335,8 @@ def _put(words: Words) -> Reading:
 def _give(words: Words) -> Reading:
     rest = words[1:]
     start = 0 if rest[0] in lexicon.INDEFINITE else 1 if listed(rest[0], lexicon.PRONOUNS) else 2
-    article = next((i for i in range(start, len(rest)) if rest[i] in lexicon.INDEFINITE | {"the"}), None)
+    articles = (i for i in range(start, len(rest)) if rest[i] in lexicon.INDEFINITE | {"the"})
+    article = next((i for i in articles if i == 0 or rest[i - 1] not in lexicon.PREPOSITIONS), None)
     start = start if article is None else article
     return _gift(rest[:start], rest[start:])
 
@@ -413,6 +417,12 @@ def _recolor(words: Words) -> Reading:
 
 def _cause(words: Words) -> Reading:
     rest = words[1:]
+    if len(rest) > 2 and inflects(rest[1], lexicon.BACKGROUND) and rest[0] in THE:
+        return "background", SURE
+    if rest[-1] in ("disappear", "vanish", "gone"):
+        return "remove", SURE
+    if rest[0] in ("a", "an") and listed(rest[1], lexicon.SIZES):
+        return "motion", LIKELY
     stated = _statement(rest)
     if stated is not None:
         return stated
@@ -479,6 +489,8 @@ _BARE: dict[str, Reading] = {
     "style": ("style", LIKELY),
 }
 """What a verb alone asks for."""
+_INSIDE = lexicon.DETERMINERS | lexicon.INDEFINITE | lexicon.PREPOSITIONS
+"""After one of these a phrase goes on: no predicate begins."""
 _NOTHING = frozenset("no without nobody nothing none minus sans".split())
 _STATIVE = frozenset("stand standing pose posing appear appearing be live".split())
 _DEPICTING = frozenset("draw create recreate generate show depict render redo reimagine reinterpret".split())

@@ -13,7 +13,7 @@ OPERATORS: dict[str, frozenset[str]] = {
     name: frozenset(words.split())
     for name, words in {
         "add": """add insert include introduce incorporate superimpose overlay append equip adorn decorate install
-            attach plant create generate build write draw sprinkle scatter embed garnish provide load
+            attach plant create generate build write draw sprinkle scatter embed garnish composite provide load
             embellish stock furnish supply cap crown apply surround accessorize dress cover fill wrap tie
             light populate erect paste""",
         "put": """put place set lay position stick drop pop mount hang park stack toss throw slap pin rest arrange
@@ -53,8 +53,8 @@ COLOR_MODIFIERS = frozenset(
     metallic warm warmer cool cooler soft dusty royal baby sky forest navy hot electric neon pastel
     bold rich muted shiny glowing plain very slightly more less much completely entirely fully all
     solid pure shade tone hue tint color colored color-scheme version finish one ones a an the of
-    and or with stripe dot half its own that is something like in to chocolate coffee cherry pumpkin
-    butter honey cinnamon pine moss seafoam sunburst slate steel ash sand stone brick blood midnight
+    and or with stripe dot half its own that is something like in to chocolate      
+              seafoam sunburst slate steel ash       blood midnight
     flesh skin smoky creamy""".split()
 )
 """Words that may stand beside a color without being another thing: "a deeper shade of red", "a yellow one"."""
@@ -120,7 +120,7 @@ BACKGROUND = frozenset(
     weather landscape horizon skyline background-people atmosphere time-of-day scenario""".split()
 )
 PLACES = frozenset(
-    """beach forest jungle desert mountain mountains hill field meadow garden park city town village street
+    """beach seashore forest jungle desert mountain mountains hill field meadow garden park city town village street
     road alley market museum library office kitchen bedroom bathroom room studio cafe restaurant
     church cathedral castle palace courtyard temple stadium arena racetrack school classroom
     hospital airport station harbor island lake river ocean sea seaside shore coast canyon valley
@@ -156,32 +156,38 @@ TIMES_AND_WEATHER = frozenset(
 )
 
 ACTIONS = frozenset(
-    """accelerate aim applaud argue arch ascend bake bark bask bathe beg bend bite bless blink blow blush bounce bow
-    box brake breathe browse brush buck bury buzz call carry cartwheel cast catch celebrate charge chase chat
-    cheer chew circle clap climb clench close collapse comb cook crack crash crawl cringe cross crouch crow cry
-    cuddle curl curtsy cycle dance dangle dart dash descend dig dine dip dive dodge doze drift drink drive drown
-    duck eat embrace exercise exhale explode express extend face fall feed fight fish fix flap flee flex flick
-    flinch flip float flutter fly fold follow frown gallop gasp gaze gesture giggle glance glare gleam glide
-    graze greet grimace grin groom growl guard gulp hammer hang hide hike hit hitchhike hop hover howl hug hum
-    hunt hurdle inhale jog juggle jump kick kiss kneel knit knock laugh lay lead lean leap lick lie lift limp
-    listen look lounge lower lunge march meditate meow mingle moonwalk munch nap neigh nibble nod nuzzle open
-    pace paddle pant parachute parade pat peck peek peel peer perch perform pet photograph pick pirouette play
-    plunge point pose pounce pour practice prance pray preen press prowl pull punch purr push race raise reach
-    read rear recline relax rest ride roar roll rotate row run rush sail salute scowl scratch scream serve shake
-    shout shrug shut sigh sing sip sit skate skateboard ski skip slam sleep slide slip slouch slump smile smirk
-    smoke snap snarl sneeze sniff snore soar somersault speak spill spin spit splash spread sprint sprawl squat
-    squeeze squint stagger stand stare steer step stir stomp stoop stop straddle hold straighten stretch stride
-    stroke stroll strut stumble surf sway sweep swim swing swoop talk tap taunt taxi throw thrust tilt tip
-    tiptoe toast topple toss touch tow trip trot tumble twirl twist type unfold unfurl vacuum wade wag wait walk
-    wander wash watch wave weep whisper whistle wiggle wink work wrestle wriggle write balance beckon bound
-    brandish burp chant coil cough cradle dab deal deliver dribble drum enter exit faint fidget fiddle flail
-    flirt gnaw grab grasp grip hatch hurl inspect jab jostle kayak knead lasso levitate lurch milk mop nudge
-    patrol pedal pitch plow prod pump putt rap rappel rattle repair retreat roam rock saunter scamper scurry sew
-    shiver shovel shuffle skid slap sled slither smack smell snatch sneak snowboard snuggle sob speed squirm
-    stalk strike strum suck swallow swat swerve tackle tango trudge tug twitch unwind vault waddle waltz whirl
-    wince wobble yank hoist dunk tuck unbutton button unlock lock zip unzip untie yawn yell zoom rise sink
-    blossom unroll uncross form take break come go grow bloom lying dying tying crane crumple clasp""".split()
+    """resize enlarge shrink downsize scale accelerate aim applaud argue arch ascend bake bark bask bathe
+    beg bend bite bless blink blow blush bounce bow brake breathe browse brush buck bury call carry
+    cartwheel cast catch celebrate charge chase chat cheer chew circle clap climb clench close
+    collapse comb cook crack crash crawl cringe cross crouch crow cry cuddle curl curtsy cycle dance
+    dangle dart dash descend dig dine dip dive dodge doze drift drink drive drown eat embrace
+    exercise exhale explode express extend face fall feed fight fish fix flap flee flex flick flinch
+    flip float flutter fly fold follow frown gallop gasp gaze gesture giggle glance glare gleam
+    glide graze greet grimace grin groom growl guard gulp hammer hang hide hike hit hitchhike hop
+    hover howl hug hum hunt hurdle inhale jog juggle jump kick kiss kneel knit knock laugh lay lead
+    lean leap lick lie lift limp listen look lounge lower lunge march meditate meow mingle moonwalk
+    munch nap neigh nibble nod nuzzle open pace paddle pant parachute parade pat peck peek peel peer
+    perch perform pet photograph pick pirouette play plunge point pose pounce pour practice prance
+    pray preen press prowl pull punch purr push race raise reach read rear recline relax rest ride
+    roar roll rotate row run rush sail salute scowl scratch scream serve shake shout shrug shut sigh
+    sing sip sit skate skateboard ski skip slam sleep slide slip slouch slump smile smirk smoke snap
+    snarl sneeze sniff snore soar somersault speak spill spin spit splash spread sprint sprawl squat
+    squeeze squint stagger stand stare steer step stir stomp stoop stop straddle hold straighten
+    stretch stride stroke stroll strut stumble surf sway sweep swim swing swoop talk tap taunt taxi
+    throw thrust tilt tip tiptoe toast topple toss touch tow trip trot tumble twirl twist type
+    unfold unfurl vacuum wade wag wait walk wander wash watch wave weep whisper whistle wiggle wink
+    work wrestle wriggle write balance beckon bound brandish burp chant coil cough cradle dab deal
+    deliver dribble enter exit faint fidget fiddle flail flirt gnaw grab grasp grip hatch hurl
+    inspect jab jostle kayak knead lasso levitate lurch milk mop nudge patrol pedal pitch plow prod
+    putt rap rappel rattle repair retreat roam rock saunter scamper scurry sew shiver shovel shuffle
+    skid slap sled slither smack smell snatch sneak snowboard snuggle sob speed squirm stalk strike
+    strum suck swallow swat swerve tackle tango trudge tug twitch unwind vault waddle waltz whirl
+    wince wobble yank hoist dunk tuck unbutton button unlock lock zip unzip untie yawn yell zoom
+    rise sink blossom unroll uncross form take break come go grow bloom lying dying tying crumple
+    clasp""".split()
 )
+SIZES = frozenset("bigger smaller larger taller shorter wider thinner huge tiny size".split())
+"""How big a thing is; another size is a kind of movement."""
 POSE_NOUNS = frozenset(
     """pose posture stance gesture expression gaze smile grin frown wink scowl smirk pout action movement motion
     direction orientation position positions handstand cartwheel backflip somersault thumbs-up peace-sign salute

@@ -58,6 +58,8 @@ def kind(words: Words, nominal: bool = False) -> str:
         colored(core) and not ((nominal or not bare) and core == [last] and last in lexicon.COLOR_THINGS)
     ):
         return "color"
+    if bare and listed(core[0], lexicon.SIZES):
+        return "motion"
     if any(listed(word, lexicon.GONE) for word in (core[0], last)) or core[-1].endswith("less"):
         return "gone"
     if inflects(last, lexicon.BODY) and head != words and kind_of_place(words[len(head) :]) == "motion":
@@ -96,6 +98,7 @@ def kind_of_place(words: Words) -> str:
         return ""
     inner = words[1:]
     found, head = kind(inner, nominal=words[0] != "in"), head_of(inner)
+    head = head[: head.index("and")] if "and" in head else head
     if found in ("color", "style"):
         return found
     named = any(word[0].isupper() for word in head)
@@ -115,7 +118,9 @@ def kind_of_place(words: Words) -> str:
 def colored(core: Words) -> bool:
     """Nothing but a color: "deep red", "yellow one", "tie-dye rainbow colored"."""
     return any(listed(word, lexicon.COLORS) for word in core) and all(
-        listed(word, lexicon.COLORS | lexicon.COLOR_MODIFIERS | lexicon.COLOR_NOUNS) for word in core
+        listed(word.removesuffix("s"), lexicon.COLOR_NOUNS | lexicon.COLOR_MODIFIERS)
+        or listed(word, lexicon.COLORS | lexicon.COLOR_MODIFIERS | lexicon.COLOR_NOUNS)
+        for word in core
     )
 
 
@@ -147,11 +152,22 @@ def surrounds(words: Words) -> bool:
 def same_thing(subject: Words, result: Words) -> bool:
     """Whether a color or a pose is all that tells the two apart: "the red car", "a green car"."""
     before, after = core_of(head_of(subject)), core_of(head_of(result))
-    told = any(
-        listed(word, lexicon.COLORS) or (word.endswith("ing") and inflects(word, lexicon.ACTIONS))
+    told = [
+        word
         for word in after[:-1]
+        if listed(word, _TINTS) or (word.endswith("ing") and inflects(word, lexicon.ACTIONS))
+    ]
+    plain = [
+        [word for word in core if not listed(word, _TINTS) and word not in told] for core in (before, after)
+    ]
+    named = [word for word in told if not listed(word, lexicon.COLOR_MODIFIERS - lexicon.COLORS)]
+    return (
+        bool(named and plain[0] and plain[1])
+        and bool(forms(plain[0][-1]) & forms(plain[1][-1]))
+        and (
+            len(plain[1]) == 1 == len(plain[0]) or plain[0][:-1] == plain[1][:-1] or named[0].endswith("ing")
+        )
     )
-    return bool(told and before and forms(before[-1]) & forms(after[-1]))
 
 
 def treats(core: Words) -> bool:

@@ -15,7 +15,7 @@ from crispedit.record import canonical_json, content_key
 from pipelines import card, tables
 from pipelines.engine import Row
 from pipelines.run import Run
-from pipelines.steps.select import SELECTION
+from pipelines.steps.select import SELECTION, digest_of
 from shards import journal
 from shards.pack import Pair, ShardEntry, ShardPlan, committed, finish, plan, write_shard
 
@@ -55,7 +55,11 @@ def pack(run: Run) -> list[ShardEntry]:
     folder.mkdir(parents=True, exist_ok=True)
     with journal.replaced(folder / "README.md") as out:
         out.write(card.text(run, entries).encode())
-    finish(folder, entries, {"recipe_fingerprint": run.recipe_fingerprint})
+    finish(
+        folder,
+        entries,
+        {"recipe_fingerprint": run.recipe_fingerprint, "selection": digest_of(pq.read_table(selection))},
+    )
     return entries
 
 

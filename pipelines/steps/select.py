@@ -9,9 +9,11 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crispedit.cascade import ERROR, KEPT, REJECTED
+from crispedit.record import content_key
 from filters.duplicate import near_duplicates
 from pipelines import tables
 from pipelines.run import Run
@@ -29,6 +31,12 @@ def select(run: Run) -> pa.Table:
     _write(folder / SOURCES, sources)
     _write(folder / SELECTION, pairs)
     return pairs
+
+
+def digest_of(selection: pa.Table) -> str:
+    """A word for which candidates are kept: a packed set says of which selection it is."""
+    kept = selection.filter(pc.equal(selection.column("outcome"), KEPT)).column("key").sort()
+    return content_key(*kept.to_pylist())
 
 
 def kept_sources(run: Run, columns: Sequence[str]) -> pa.Table:

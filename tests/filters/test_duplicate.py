@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 
 from crispedit.images import encode_jpeg
 from crispedit.record import Image, Sample
-from filters.duplicate import Duplicate, near_duplicates
+from filters.duplicate import Duplicate, _bands, near_duplicates
 
 
 def phash(image: Image, quality: int = 95) -> int | None:
@@ -128,7 +128,7 @@ def blockwise(hashes: np.ndarray, distance: int) -> np.ndarray:
     return answer
 
 
-@pytest.mark.parametrize("distance", [0, 3, 5, 10])
+@pytest.mark.parametrize("distance", [0, 2, 3, 5, 10])
 def test_it_is_exact_where_the_index_works(distance: int):
     rng = np.random.default_rng(distance)
     corpora = {
@@ -141,6 +141,11 @@ def test_it_is_exact_where_the_index_works(distance: int):
     }
     for name, hashes in corpora.items():
         assert np.array_equal(near_duplicates(hashes, distance), blockwise(hashes, distance)), name
+
+
+@pytest.mark.parametrize("distance", range(9))
+def test_a_million_are_never_compared_all_with_all(distance: int):
+    assert _bands(500_000, 500_000, 64, distance) > 0
 
 
 def test_a_crowded_bucket_is_divided_again():

@@ -17,7 +17,8 @@ def outcomes(run: Run) -> dict[str, str]:
     rows = pq.read_table(run.folder("select") / "sources.parquet").to_pylist()
     assert len({row["uri"] for row in rows}) == len(rows)
     return {
-        row["uri"]: f"rejected:{row['reason']}" if row["outcome"] == "rejected" else row["outcome"] for row in rows
+        row["uri"]: f"rejected:{row['reason']}" if row["outcome"] == "rejected" else row["outcome"]
+        for row in rows
     }
 
 

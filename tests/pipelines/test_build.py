@@ -18,7 +18,7 @@ import yaml
 from conftest import RECIPE, make_run
 
 from crispedit.images import decode_jpeg, decode_mask
-from pipelines import audit, build, cli
+from pipelines import audit, build, cli, tables
 from pipelines.run import Run
 from shards import journal
 
@@ -342,3 +342,32 @@ def _package(tmp_path: Path) -> Path:
     for name in ("crispedit", "filters", "shards", "pipelines", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
+
+
+def test_what_if_tells_what_moved_bounds_would_keep(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    strict = "filters.unchanged.bounds.changed_fraction.min=0.9"
+    run = make_run(tmp_path / "run", photos, strict)
+    build.build(run)
+    count, root = parts(run), str(run.root)
+    kept = sum(c.kept for c in audit.audit(run).counts if c.step == "select")
+    loose = "filters.unchanged.bounds.changed_fraction.min=0.0005"
+    capsys.readouterr()
+    assert cli.main(["select", root, loose, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "lack a score that these bounds ask for" in said
+    missing = int(said.split("measures those ")[1].split()[0])
+    assert parts(run) == count  # it only said so
+    assert sum(c.kept for c in audit.audit(run).counts if c.step == "select") == kept
+    assert cli.main(["score", root, loose]) == 0
+    assert missing > 0
+    db = tables.connect(make_run(tmp_path / "run", photos, loose))
+    (rows,) = db.execute('SELECT count(*) FROM score WHERE "preservation.measured"').fetchall()[0]
+    assert rows == missing + kept
+    assert cli.main(["select", root, loose, "--dry-run"]) == 0
+    assert "lack a score" not in capsys.readouterr().out
+    assert cli.main(["select", root, loose]) == 0
+    loosened = audit.audit(make_run(tmp_path / "run", photos, loose))
+    assert sum(c.kept for c in loosened.counts if c.step == "select") > kept
+    assert loosened.pairs == {}  # the shards are still of the selection before

@@ -41,10 +41,10 @@ def test_verify_says_whole_and_then_what_is_wrong(folder: Path, capsys):
 
 def test_inspect_makes_a_sheet_and_tells_about_a_key(folder: Path, tmp_path: Path, capsys):
     sheet = tmp_path / "sheet.png"
-    assert call("contact_sheet", folder, "--output", sheet, "--pairs", 3) == 0
+    assert call("inspect_shards", folder, "--output", sheet, "--pairs", 3) == 0
     assert Image.open(sheet).size[0] > 1000
     capsys.readouterr()
-    assert call("contact_sheet", folder, PAIRS[0].key, "--output", sheet) == 0
+    assert call("inspect_shards", folder, PAIRS[0].key, "--output", sheet) == 0
     text = capsys.readouterr().out
     told = json.loads(text[: text.rindex("}") + 1])
     assert told["instruction"] == PAIRS[0].meta["instruction"]
@@ -52,7 +52,7 @@ def test_inspect_makes_a_sheet_and_tells_about_a_key(folder: Path, tmp_path: Pat
     data = (folder / told["place"]["shard"]).read_bytes()
     assert data[place["offset"] : place["offset"] + place["bytes"]] == PAIRS[0].source_jpeg
     with pytest.raises(ValueError, match="no pair has the key"):
-        call("contact_sheet", folder, "0" * 32)
+        call("inspect_shards", folder, "0" * 32)
 
 
 def test_export_and_merge(folder: Path, tmp_path: Path, capsys):

@@ -1,0 +1,56 @@
+"""crispedit inspect: look at a shard set: a contact sheet of pairs, or one pair with everything known about
+it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from shards import layout
+from shards.fetch import ABSENT
+from shards.read import ShardReader, read_shards
+from shards.remote import split
+from shards.sheet import contact_sheet
+
+THUMBNAIL_PX = 256
+SINGLE_PX = 768
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", help="a set, or plain tars; path, glob, braces or URL")
+    parser.add_argument("key", nargs="?", help="of one pair; else pairs from all over the set are shown")
+    parser.add_argument("--output", type=Path, default=Path("contact_sheet.png"))
+    parser.add_argument("--pairs", type=int, default=24, help="how many to show")
+    parser.add_argument("--columns", type=int, default=2)
+    parser.add_argument("--categories", nargs="+", help="only these")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.pairs < 1 or args.columns < 1:
+        raise ValueError("--pairs, --columns: must be at least 1")
+    reader = read_shards(args.shards, categories=args.categories)
+    if args.key is not None:
+        try:
+            pairs = [reader.get(args.key)]
+        except KeyError:
+            raise ValueError(f"{args.shards}: no pair has the key {args.key!r}") from None
+        print(json.dumps({"place": _place(reader, args.key), **pairs[0].meta}, indent=1, ensure_ascii=False))
+        sheet = contact_sheet(pairs, 1, SINGLE_PX)
+    else:
+        count = min(args.pairs, len(reader))
+        spread = [number * len(reader) // count for number in range(count)]
+        sheet = contact_sheet([pair for _, pair in reader.items(spread)], args.columns, THUMBNAIL_PX)
+    sheet.save(args.output)
+    print(args.output)
+    return 0
+
+
+def _place(reader: ShardReader, key: str) -> dict[str, object]:
+    at = reader.index.at(reader.index.find(key))
+    members = {
+        name: {"offset": offset, "bytes": size}
+        for name, offset, size in zip(layout.MEMBERS, at.offsets, at.sizes, strict=True)
+        if offset != ABSENT
+    }
+    return {"shard": split(reader.index.shards[at.shard].path)[1], "members": members}

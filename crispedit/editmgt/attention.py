@@ -1,0 +1,59 @@
+"""Attention over [text, image, reference] in which one number says how strongly the reference and the rest attend."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: int, strength: float) -> Tensor:
+    """softmax(q k^T / sqrt(d) + E) v, [B, H, S, d], where the last `reference` keys belong to the reference image.
+
+    E is ln(strength) between the reference and everything else, in both directions, and 0 elsewhere (paper,
+    "attention bias"). The queries are either all tokens (S = T, in the order of the keys) or all but the
+    reference's. E is never built as an [S, T] matrix, so the fast kernels stay eligible.
+    """
+    if strength == 1.0 or reference == 0:
+        return F.scaled_dot_product_attention(q_BHSd, k_BHTd, v_BHTd)
+    if q_BHSd.is_cuda:
+        return attend_by_channel(q_BHSd, k_BHTd, v_BHTd, reference, strength)
+    return attend_by_rows(q_BHSd, k_BHTd, v_BHTd, reference, strength)
+
+
+def attend_by_rows(q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: int, strength: float) -> Tensor:
+    """`attend` in two calls, each with one bias per key that all its queries share (a stride of 0, no memory).
+
+    A softmax ignores what is added to a whole row, so for the reference's own queries "+ln s on the rest" is the
+    same as "-ln s on the reference". On the CPU this costs nothing over attention without a bias.
+    """
+    rest = k_BHTd.shape[2] - reference
+    bias_T = q_BHSd.new_zeros(k_BHTd.shape[2])
+    bias_T[rest:] = math.log(strength)
+    outputs = []
+    for q, row in ((q_BHSd[:, :, :rest], bias_T), (q_BHSd[:, :, rest:], -bias_T)):
+        if q.shape[2]:
+            mask = row.expand(q.shape[2], -1)
+            outputs.append(F.scaled_dot_product_attention(q, k_BHTd, v_BHTd, attn_mask=mask))
+    return torch.cat(outputs, 2)
+
+
+def attend_by_channel(
+    q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: int, strength: float
+) -> Tensor:
+    """`attend` in one call without a mask, which flash kernels demand: E rides in one more channel of q and k.
+
+    With sigma = -1 on the reference and +1 elsewhere, -(ln s / 2) sigma_i sigma_j is +ln s / 2 across and -ln s / 2
+    within: E less a constant, which the softmax ignores. Eight channels are added, since kernels want multiples of 8.
+    """
+    d, rest = q_BHSd.shape[-1], k_BHTd.shape[2] - reference
+    sigma_T = q_BHSd.new_ones(k_BHTd.shape[2])
+    sigma_T[rest:] = -1.0
+    q = F.pad(q_BHSd, (0, 8))
+    k = F.pad(k_BHTd, (0, 8))
+    q[..., d] = sigma_T[: q.shape[2]]
+    k[..., d] = -0.5 * math.log(strength) * math.sqrt(d) * sigma_T
+    out = F.scaled_dot_product_attention(q, k, F.pad(v_BHTd, (0, 8)), scale=1.0 / math.sqrt(d))
+    return out[..., :d]

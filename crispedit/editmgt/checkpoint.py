@@ -1,0 +1,122 @@
+"""Checkpoints of the transformer in diffusers' layout: a folder with `config.json` and safetensors, whole or in shards.
+
+Reads the released `editmgt/` and Meissonic's `transformer/` folders. Only safetensors: nothing in a checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+
+from crispedit.editmgt.connector import ConnectorType
+from crispedit.editmgt.transformer import Transformer, TransformerConfig
+
+CONFIG = "config.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+
+
+def save_transformer(model: Transformer, folder: Path, max_shard_size: str = "5GB") -> None:
+    """Write the folder; beyond `max_shard_size` the weights go into several files with an index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("diffusion_pytorch_model*"):
+        old.unlink()
+    save_torch_state_dict(
+        {name: value.contiguous() for name, value in model.state_dict().items()},
+        folder,
+        filename_pattern="diffusion_pytorch_model{suffix}.safetensors",
+        max_shard_size=max_shard_size,
+    )
+    config = model.config.model_dump(mode="json")
+    config |= {"_class_name": "Transformer2DModel", "upsample": config["downsample"]}
+    config |= {"patch_size": 1, "in_channels": 64, "guidance_embeds": False}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_transformer(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Transformer:
+    """The model in a folder, in eval mode. ValueError says which file, key or shape is wrong."""
+    state = read_weights(folder)
+    config = read_config(folder, state)
+    with torch.device("meta"):
+        model = Transformer(config)
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    wrong = [f"{name} is missing" for name in expected if name not in state]
+    wrong += [f"{name} is not part of the model" for name in state if name not in expected]
+    wrong += [
+        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in state and state[name].shape != shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"{folder} does not fit its {CONFIG}: {'; '.join(wrong[:3])}{more}")
+    model.load_state_dict(
+        {name: value.to(device=device, dtype=dtype) for name, value in state.items()}, assign=True
+    )
+    return model.eval().requires_grad_(False)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder, by name."""
+    if (folder / INDEX).is_file():
+        listed = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+        for name in listed:
+            if Path(name).name != name:
+                raise ValueError(f"{folder / INDEX} names {name!r}, which is not a file beside it")
+        names = listed
+    else:
+        names = [WEIGHTS]
+    state: dict[str, Tensor] = {}
+    for name in names:
+        if not (folder / name).is_file():
+            there = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no folder"
+            raise ValueError(f"{folder / name} does not exist (there: {there}); weights must be safetensors")
+        state |= load_file(folder / name)
+    return state
+
+
+def read_config(folder: Path, state: Mapping[str, Tensor]) -> TransformerConfig:
+    """The shape that `config.json` gives, its connector taken from the weights themselves.
+
+    Released configurations do not agree with their weights about the connector, and none says how wide its input is.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    given: dict[str, Any] = json.loads(path.read_text())
+    if given.get("guidance_embeds"):
+        raise ValueError(f"{path}: guidance_embeds is not part of EditMGT or Meissonic")
+    if given.get("upsample", given.get("downsample")) != given.get("downsample"):
+        raise ValueError(f"{path}: downsample and upsample must be equal")
+    known = {name: given[name] for name in TransformerConfig.model_fields if name in given}
+    connector = connector_of(state)
+    known["connector_type"] = connector
+    if connector != "none":
+        entry = "proj_in" if connector == "qformer" else "projector"
+        first = next(
+            f"connector.{entry}{middle}weight"
+            for middle in (".", ".0.")
+            if f"connector.{entry}{middle}weight" in state
+        )
+        known["text_dim"] = state[first].shape[1]
+    return TransformerConfig(**known)
+
+
+def connector_of(state: Mapping[str, Tensor]) -> ConnectorType:
+    """Which connector these weights hold."""
+    if "connector.latents" in state:
+        return "qformer"
+    if "connector.projector.4.weight" in state:
+        return "fmlp"
+    if "connector.projector.2.weight" in state:
+        return "mlp"
+    return "linear" if "connector.projector.weight" in state else "none"

@@ -1,0 +1,97 @@
+"""Connectors: bring a language model's features to the width of the transformer's text stream."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispedit.editmgt.embeddings import sinusoid
+
+ConnectorType = Literal["none", "linear", "mlp", "fmlp", "qformer"]
+
+
+class Projector(nn.Module):
+    """[B, L, text_dim] -> [B, L, dim]: one layer (`linear`), two (`mlp`), or three with a 4x wider first (`fmlp`)."""
+
+    def __init__(self, kind: Literal["linear", "mlp", "fmlp"], text_dim: int, dim: int) -> None:
+        super().__init__()
+        self.projector: nn.Module
+        if kind == "linear":
+            self.projector = nn.Linear(text_dim, dim)
+        elif kind == "mlp":
+            self.projector = nn.Sequential(nn.Linear(text_dim, dim), nn.GELU(), nn.Linear(dim, dim))
+        else:
+            wide = 4 * text_dim
+            self.projector = nn.Sequential(
+                nn.Linear(text_dim, wide), nn.GELU(), nn.Linear(wide, dim), nn.GELU(), nn.Linear(dim, dim)
+            )
+
+    def forward(self, text: Tensor, timestep: Tensor) -> Tensor:
+        del timestep  # only the resampler looks at the time
+        out: Tensor = self.projector(text)
+        return out
+
+
+class AdaptiveNorm(nn.Module):
+    """LayerNorm whose scale and shift come from the time, [B, dim]."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, 2 * dim)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        shift, scale = self.linear(F.silu(time))[:, None].chunk(2, -1)
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+class PerceiverBlock(nn.Module):
+    """Latents attend to themselves and the text, then pass a 4x wider MLP with squared ReLU."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(dim, 4 * dim), "c_proj": nn.Linear(4 * dim, dim)})
+        self.ln_1 = AdaptiveNorm(dim)
+        self.ln_2 = AdaptiveNorm(dim)
+        self.ln_ff = AdaptiveNorm(dim)
+
+    def forward(self, latents: Tensor, text: Tensor, time: Tensor) -> Tensor:
+        query = self.ln_1(latents, time)
+        key = torch.cat([query, self.ln_2(text, time)], 1)
+        latents = latents + self.attn(query, key, key, need_weights=False)[0]
+        hidden = F.relu(self.mlp["c_fc"](self.ln_ff(latents, time))).square()
+        out: Tensor = latents + self.mlp["c_proj"](hidden)
+        return out
+
+
+class Resampler(nn.Module):
+    """`qformer`: [B, L, text_dim] -> [B, 256, dim], a timestep-aware perceiver (ELLA, arXiv 2403.05135, section 3.2).
+
+    Names and shapes are the released connector's. No released weights or outputs of it are known to exist, so what is
+    ours to choose (8 heads, the time as a sinusoid as wide as the latents) follows ELLA and is not confirmed.
+    """
+
+    def __init__(self, text_dim: int, dim: int, latents: int = 256, blocks: int = 3, heads: int = 8) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.randn(latents, dim) * dim**-0.5)
+        self.time_aware_linear = nn.Linear(dim, dim)
+        self.proj_in = nn.Linear(text_dim, dim)
+        self.perceiver_blocks = nn.ModuleList(PerceiverBlock(dim, heads) for _ in range(blocks))
+
+    def forward(self, text: Tensor, timestep: Tensor) -> Tensor:
+        time = sinusoid(1000.0 * timestep.float(), self.latents.shape[1]).type_as(text)
+        x = self.latents + self.time_aware_linear(F.silu(time))[:, None]
+        text = self.proj_in(text)
+        for block in self.perceiver_blocks:
+            x = block(x, text, time)
+        return x
+
+
+def make_connector(kind: ConnectorType, text_dim: int, dim: int) -> nn.Module | None:
+    """The connector of that name; None for "none" (Meissonic, whose text encoder has the right width)."""
+    if kind == "none":
+        return None
+    return Resampler(text_dim, dim) if kind == "qformer" else Projector(kind, text_dim, dim)

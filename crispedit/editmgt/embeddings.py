@@ -1,0 +1,61 @@
+"""Positions and numbers as vectors: sinusoids for timesteps and sizes, rotary embeddings for places in the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def sinusoid(x: Tensor, width: int = 256) -> Tensor:
+    """[..., width] in fp32: cosines, then sines, of x * 10000^(-i / (width / 2)).
+
+    Always computed in fp32: in bf16 a timestep of 35 * 1000 would round to 35072.
+    """
+    half = width // 2
+    frequency = torch.exp(-torch.arange(half, dtype=torch.float32, device=x.device) / half * _LN_10000)
+    angle = x.float()[..., None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], -1)
+
+
+_LN_10000 = 9.210340371976184
+
+
+def grid_rope(
+    height: int, width: int, axes: Sequence[int], device: torch.device | str | None = None
+) -> Tensor:
+    """Rotary angles of a height x width grid, [height * width, sum(axes) / 2, 2]: cosine and sine, fp32.
+
+    A token's place is (0, row, column), the first axis being the text's, whose tokens all lie at (0, 0, 0); so text is
+    not rotated at all. Angles are computed in fp64 (theta 10000), as the released model was trained with.
+    """
+    row, column = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64, device=device),
+        torch.arange(width, dtype=torch.float64, device=device),
+        indexing="ij",
+    )
+    angles = []
+    for place, channels in zip((torch.zeros_like(row), row, column), axes, strict=True):
+        exponent = torch.arange(0, channels, 2, dtype=torch.float64, device=device) / channels
+        angles.append(place.reshape(-1, 1) / 10000.0**exponent)
+    angle = torch.cat(angles, 1)
+    return torch.stack([angle.cos(), angle.sin()], -1).float()
+
+
+def still(tokens: int, channels: int, device: torch.device | str | None = None) -> Tensor:
+    """[tokens, channels / 2, 2]: the angles of tokens that are not rotated, such as the text's."""
+    return torch.tensor([1.0, 0.0], device=device).expand(tokens, channels // 2, 2)
+
+
+def rotate(x_BSHd: Tensor, rope_Sp2: Tensor) -> Tensor:
+    """Rotate the pairs (x0, x1), (x2, x3), ... of each head by the token's angles; p = d / 2. fp32 inside."""
+    pairs = x_BSHd.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # it fuses real arithmetic, and does not know complex numbers
+        cos, sin = rope_Sp2[:, None].unbind(-1)
+        even, odd = pairs.unbind(-1)
+        out = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1)
+    else:
+        turn = torch.view_as_complex(rope_Sp2)[:, None]
+        out = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * turn)
+    return out.flatten(-2).type_as(x_BSHd)

@@ -1,0 +1,70 @@
+"""Photographs of any size in and out of the model's: how they are resized, and how untouched pixels are put back.
+
+The model works on about resolution x resolution pixels. An image is resized, aspect kept as far as the token grid
+allows (a side moves by at most half a grid step); nothing is cropped and nothing is random. The answer is resized back.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crispedit.record import Image, Mask
+
+FEATHER_TOKENS = 0.5
+"""How far into the edited tokens a pasted edge fades, in tokens."""
+
+
+def working_size(width: int, height: int, resolution: int, multiple: int) -> tuple[int, int]:
+    """Width and height in pixels the model works at: area about resolution^2, sides multiples of `multiple`."""
+    scale = resolution / math.sqrt(width * height)
+    across, down = (max(1, round(side * scale / multiple)) * multiple for side in (width, height))
+    return across, down
+
+
+def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """[height, width, 3]; area averages when shrinking, cubic when enlarging; the same array if nothing changes."""
+    if image.shape[:2] == (height, width):
+        return image
+    smaller = width * height < image.shape[0] * image.shape[1]
+    out = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+    return np.asarray(out, dtype=np.uint8)
+
+
+def mask_to_tokens(mask: Mask, rows: int, columns: int) -> NDArray[np.bool_]:
+    """[rows, columns]: tokens that a mask of any size touches with any of its pixels. ValueError if it is empty."""
+    if not mask.any():
+        raise ValueError("the mask is empty, so nothing may change")
+    height, width = mask.shape
+    return (_overlap(rows, height) @ mask.astype(np.float32) @ _overlap(columns, width).T) > 0
+
+
+def tokens_to_pixels(edited: NDArray[np.bool_], width: int, height: int) -> Mask:
+    """[height, width]: pixels, of a picture of that size, that an edited token covers any part of."""
+    rows, columns = edited.shape
+    return (_overlap(height, rows) @ edited.astype(np.float32) @ _overlap(width, columns).T) > 0
+
+
+def _overlap(cells: int, others: int) -> NDArray[np.float32]:
+    """[cells, others]: 1 where two divisions of the same length, into so many equal parts, share more than a point."""
+    cell, other = np.arange(cells)[:, None], np.arange(others)
+    return ((cell * others < (other + 1) * cells) & (other * cells < (cell + 1) * others)).astype(np.float32)
+
+
+def paste(source: Image, answer: Image, edited: NDArray[np.bool_]) -> Image:
+    """The answer where its tokens [rows, columns] were edited, the source's very pixels elsewhere.
+
+    The seam fades over half a token inside the edited tokens, so that outside them every pixel is bit-exact.
+    """
+    height, width = source.shape[:2]
+    inside = tokens_to_pixels(edited, width, height)
+    if inside.all():
+        return answer
+    feather = FEATHER_TOKENS * max(height / edited.shape[0], width / edited.shape[1])
+    distance = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+    alpha = np.clip(distance / max(feather, 1.0), 0.0, 1.0)[..., None]
+    blend = source + alpha * (answer.astype(np.float32) - source)
+    return np.where(inside[..., None], np.rint(blend), source).astype(np.uint8)

@@ -1,0 +1,93 @@
+"""Masking: how many tokens are unknown at each step, which ones, and the training objective that teaches it.
+
+MaskGIT (arXiv 2202.04200) as Meissonic and EditMGT run it. The masked share falls along a cosine from `start` to 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Schedule = Literal["cosine", "linear"]
+
+IGNORED = -100
+"""The label of a token that the loss does not count (cross entropy's `ignore_index`)."""
+
+
+def masked_share(step: int, steps: int, schedule: Schedule = "cosine") -> Tensor:
+    """The share of the tokens that stays masked after step 0 <= `step` < `steps`; fp32, so that floors agree."""
+    progress = torch.tensor((step + 1) / steps)
+    return torch.cos(progress * math.pi * 0.5) if schedule == "cosine" else 1 - progress
+
+
+def mask_count(unknown_B: Tensor, tokens: int, start_B: Tensor, share: Tensor) -> Tensor:
+    """[B] how many of the unknown tokens to mask again: the schedule's count, but at least 1 and one fewer than now.
+
+    start: the share of all `tokens` that was masked at first, per sample.
+    """
+    count = (tokens * start_B.float() * share.to(start_B.device)).floor().long()
+    return torch.minimum(unknown_B - 1, count).clamp(min=1)
+
+
+def temperatures(steps: int, temperature: tuple[float, float] | float) -> Tensor:
+    """[steps] of the noise on the confidence, falling linearly from the first to the second (a single one: to 0.01)."""
+    first, last = temperature if isinstance(temperature, tuple) else (temperature, 0.01)
+    return torch.linspace(first, last, steps)
+
+
+def remask(
+    tokens_BN: Tensor,
+    confidence_BN: Tensor,
+    unknown_BN: Tensor,
+    count_B: Tensor,
+    mask_id: int,
+) -> Tensor:
+    """The tokens with the `count` least confident of the unknown ones masked again. A count of 0 masks none.
+
+    Exactly `count` are masked unless confidences tie. Known tokens never are.
+    """
+    confidence = confidence_BN.masked_fill(~unknown_BN, float("inf"))
+    threshold = confidence.sort(dim=1).values.gather(1, count_B[:, None])
+    return torch.where(confidence < threshold, mask_id, tokens_BN)
+
+
+def partly_masked(tokens: Tensor, share: float | Tensor, uniform: Tensor, mask_id: int) -> Tensor:
+    """The tokens, each masked where its uniform draw (same shape) lies below `share`: a start from the source."""
+    return torch.where(uniform < share, mask_id, tokens)
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """A training batch: what the model sees, what it must say, and the time it is told."""
+
+    inputs: Tensor
+    """[B, N] tokens, some of them the mask's."""
+    labels: Tensor
+    """[B, N] the true token where masked, `IGNORED` elsewhere."""
+    timestep: Tensor
+    """[B], 1000 x the masked share. (The model multiplies by 1000 once more; released weights expect that.)"""
+
+
+def masked_batch(tokens_BN: Tensor, time_B: Tensor, order_BN: Tensor, mask_id: int) -> MaskedBatch:
+    """Mask max(1, round(N cos(pi t / 2))) tokens of each row. `time` and `order` are uniform draws in [0, 1).
+
+    A token is masked if its place in `argsort(order)` falls below the count, which is any subset with equal chance.
+    """
+    share = torch.cos(time_B * math.pi * 0.5)
+    count = (tokens_BN.shape[1] * share).round().clamp(min=1)
+    mask = order_BN.argsort(dim=1) < count[:, None]
+    return MaskedBatch(
+        inputs=torch.where(mask, mask_id, tokens_BN),
+        labels=torch.where(mask, tokens_BN, IGNORED),
+        timestep=1000.0 * share,
+    )
+
+
+def masked_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy over the masked tokens of the whole batch. logits [..., codebook], labels [...]."""
+    return F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED)

@@ -1,0 +1,93 @@
+"""The sampler's randomness: one stream per sample, or the released code's single stream, draw for draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Noise(Protocol):
+    """What a sampler draws. Per step: `begin`, then `pick` for any rows, then `gumbel` unless it is the last step."""
+
+    def uniform(self) -> Tensor:
+        """[B, N] in [0, 1), drawn before the first step if sampling starts from a partly masked image."""
+
+    def begin(self, codebook: int) -> None:
+        """Draw what this step's picks need."""
+
+    def pick(self, probabilities_MV: Tensor, rows_M: Tensor) -> Tensor:
+        """[M] indices drawn from M distributions, those of the tokens at these places of the flattened [B, N]."""
+
+    def gumbel(self) -> Tensor:
+        """[B, N] standard Gumbel noise, fp32: in bf16 ties would flip tokens."""
+
+
+def _gumbel(uniform: Tensor) -> Tensor:
+    return -(-uniform.clamp(min=1e-20).log()).clamp(min=1e-20).log()
+
+
+class SeededNoise:
+    """A generator per sample, always drawn on the CPU: a sample is the same in any batch and on any device.
+
+    A token costs one number (inverse of the cumulative distribution), not one per codebook entry.
+    """
+
+    def __init__(self, seeds: Sequence[int], tokens: int, device: torch.device | str) -> None:
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._tokens = tokens
+        self._device = device
+        self._draws: Tensor | None = None
+
+    def uniform(self) -> Tensor:
+        rows = [torch.rand(self._tokens, generator=generator) for generator in self._generators]
+        return torch.stack(rows).to(self._device)
+
+    def begin(self, codebook: int) -> None:
+        del codebook
+        self._draws = self.uniform().flatten()
+
+    def pick(self, probabilities_MV: Tensor, rows_M: Tensor) -> Tensor:
+        assert self._draws is not None, "begin() comes first"
+        cumulative = probabilities_MV.cumsum(-1)
+        total = cumulative[:, -1:]
+        # Strictly below the total: then the index exists, and the token found has a probability above 0.
+        below = torch.nextafter(total, torch.zeros_like(total))
+        target = torch.minimum(self._draws[rows_M, None] * total, below)
+        return torch.searchsorted(cumulative, target, right=True)[:, 0]
+
+    def gumbel(self) -> Tensor:
+        return _gumbel(self.uniform())
+
+
+class ReleasedNoise:
+    """The released code's draws in its order, from one CPU generator: the same seed gives the same tokens.
+
+    torch.multinomial on the CPU is argmax p / e with e ~ Exp(1), drawn for every token and codebook entry, known
+    tokens included. That is [B N, codebook] numbers a step, which is why `SeededNoise` is the default.
+    """
+
+    def __init__(
+        self, generator: torch.Generator, batch: int, tokens: int, device: torch.device | str
+    ) -> None:
+        self._generator = generator
+        self._shape = (batch, tokens)
+        self._device = device
+        self._exponential: Tensor | None = None
+
+    def uniform(self) -> Tensor:
+        return torch.rand(self._shape, generator=self._generator).to(self._device)
+
+    def begin(self, codebook: int) -> None:
+        batch, tokens = self._shape
+        self._exponential = torch.empty(batch * tokens, codebook).exponential_(generator=self._generator)
+
+    def pick(self, probabilities_MV: Tensor, rows_M: Tensor) -> Tensor:
+        assert self._exponential is not None, "begin() comes first"
+        noise = self._exponential[rows_M.to(self._exponential.device)].to(probabilities_MV.device)
+        return (probabilities_MV / noise).argmax(-1)
+
+    def gumbel(self) -> Tensor:
+        return _gumbel(self.uniform())

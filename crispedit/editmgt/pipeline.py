@@ -1,0 +1,391 @@
+"""EditMGT as one call: a photograph and an instruction in, the edited photograph out, at the photograph's size."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from crispedit import torchvision_ops as torchvision_ops  # before diffusers and transformers
+from crispedit.editmgt.checkpoint import load_transformer, save_transformer
+from crispedit.editmgt.connector import Resampler
+from crispedit.editmgt.frame import mask_to_tokens, paste, resize, working_size
+from crispedit.editmgt.localize import default_blocks
+from crispedit.editmgt.masking import Schedule, partly_masked
+from crispedit.editmgt.noise import Noise, ReleasedNoise, SeededNoise
+from crispedit.editmgt.sampler import Progress, sample
+from crispedit.editmgt.text import LLM_TOKENS, TextEncoder
+from crispedit.editmgt.transformer import Capture, Conditions, Transformer
+from crispedit.editmgt.vq import PIXELS, VQ
+from crispedit.record import Image, Mask
+
+SCORE = 6.0
+"""The last micro-condition: an aesthetic score, always this in the released code."""
+
+FOLDERS = {
+    "transformer": ("transformer", "editmgt"),
+    "vqvae": ("vqvae", "vae"),
+    "text_encoder": ("text_encoder",),
+    "tokenizer": ("tokenizer",),
+    "llm_encoder": ("llm_encoder", "text_encoder_2"),
+}
+"""Where a checkpoint's parts lie; the first name is the one that is written."""
+
+
+@dataclass(frozen=True)
+class Edited:
+    """One answer."""
+
+    image: Image
+    """[H, W, 3], at the source's size."""
+    localisation: NDArray[np.float32]
+    """[rows, columns] of tokens, 0-1: where the instruction looks, at the last step."""
+    held: NDArray[np.bool_]
+    """[rows, columns] of tokens that a hold or the mask kept the source's."""
+    steps: int
+    """Steps that were run for it and those sampled with it; fewer than asked for after an early exit."""
+
+    @property
+    def held_fraction(self) -> float:
+        """The share of the tokens that was held, 0-1."""
+        return float(self.held.mean())
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One answer to make: a source at the model's size, what to do, and with which seed."""
+
+    source: Image
+    pixels: Image
+    instruction: str
+    mask: NDArray[np.bool_] | None
+    seed: int
+
+
+class EditMGTPipeline:
+    """The transformer, the image tokenizer and the text encoders together.
+
+    `resolution`: the model works on images of about its square in pixels. `compile` makes the transformer's step a
+    compiled graph (once per size and batch).
+    """
+
+    def __init__(self, transformer: Transformer, vq: VQ, text: TextEncoder, resolution: int = 1024) -> None:
+        if vq.codebook_size != transformer.config.codebook_size:
+            raise ValueError(
+                f"the image tokenizer has {vq.codebook_size} codes and the transformer "
+                f"{transformer.config.codebook_size}: they do not belong together"
+            )
+        self.transformer, self.vq, self.text, self.resolution = transformer, vq, text, resolution
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        llm: str | Path | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> EditMGTPipeline:
+        """Load a folder in diffusers' layout, or a repository of the Hugging Face hub.
+
+        llm: where the language model lies if the checkpoint does not bring it (Gemma-2 2B is under its own licence).
+        The image tokenizer stays in fp32. ValueError names what is missing.
+        """
+        from diffusers import VQModel
+        from transformers import AutoModel, AutoTokenizer, CLIPTextModelWithProjection
+
+        root = Path(path) if Path(path).is_dir() else _download(str(path))
+        index = _read_json(root / "model_index.json") if (root / "model_index.json").is_file() else {}
+        transformer = load_transformer(_folder(root, "transformer"), device, dtype)
+        vq = VQModel.from_pretrained(_folder(root, "vqvae"), use_safetensors=True).to(device)
+        clip = CLIPTextModelWithProjection.from_pretrained(
+            _folder(root, "text_encoder"), use_safetensors=True, dtype=dtype
+        ).to(device)
+        text = {"clip_tokenizer": AutoTokenizer.from_pretrained(_folder(root, "tokenizer")), "clip": clip}
+        if transformer.connector is not None:
+            where = llm if llm is not None else _folder(root, "llm_encoder")
+            model = AutoModel.from_pretrained(where, use_safetensors=True, dtype=dtype).to(device)
+            text |= {"llm_tokenizer": AutoTokenizer.from_pretrained(where), "llm": model}
+        encoder = TextEncoder(**text, llm_tokens=int(index.get("llm_tokens", LLM_TOKENS)))
+        return cls(transformer, VQ(vq), encoder, int(index.get("resolution", 1024)))
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write every part and `model_index.json`; `from_pretrained` reads it back."""
+        root = Path(path)
+        folders = {part: root / names[0] for part, names in FOLDERS.items()}
+        save_transformer(self.transformer, folders["transformer"])
+        self.vq.model.save_pretrained(folders["vqvae"])
+        self.text.clip.save_pretrained(folders["text_encoder"])
+        self.text.clip_tokenizer.save_pretrained(folders["tokenizer"])
+        index: dict[str, Any] = {
+            "_class_name": "EditMGTPipeline",
+            "transformer": ["crispedit.editmgt.transformer", "Transformer"],
+            "vqvae": ["diffusers", "VQModel"],
+            "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
+            "tokenizer": ["transformers", type(self.text.clip_tokenizer).__name__],
+        }
+        if self.text.llm is not None:
+            self.text.llm.save_pretrained(folders["llm_encoder"])
+            self.text.llm_tokenizer.save_pretrained(folders["llm_encoder"])
+            index["llm_encoder"] = ["transformers", type(self.text.llm).__name__]
+        index |= {"resolution": self.resolution, "llm_tokens": self.text.llm_tokens}
+        (root / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+    def compile(self, **options: Any) -> None:
+        """Compile the transformer's step with torch.compile; `options` are its own."""
+        self.transformer.encode = torch.compile(  # type: ignore[method-assign]
+            self.transformer.encode, dynamic=False, **options
+        )
+
+    def __call__(
+        self,
+        image: Image | Sequence[Image],
+        instruction: str | Sequence[str],
+        *,
+        steps: int = 36,
+        guidance: float = 6.0,
+        strength: float = 1.1,
+        hold: float = 0.0,
+        mask: Mask | Sequence[Mask | None] | None = None,
+        seed: int | Sequence[int] = 0,
+        images_per_prompt: int = 1,
+        negative: str = "",
+        temperature: tuple[float, float] | float = (2.0, 0.0),
+        schedule: Schedule = "cosine",
+        start: float = 1.0,
+        blocks: Sequence[int] | None = None,
+        words: Sequence[str] | None = None,
+        padding_rows: bool = True,
+        size: tuple[int, int] | None = None,
+        paste_untouched: bool = False,
+        batch_size: int = 8,
+        reference_refresh: int = 1,
+        released_noise: bool = False,
+        on_step: Callable[[Progress], None] | None = None,
+        progress: bool = False,
+    ) -> list[Edited]:
+        """Edit images; one answer per image and `images_per_prompt`, in order, an image's answers together.
+
+        image: [H, W, 3] uint8 RGB, or several of any sizes. instruction: one for all, or one each.
+        guidance: 1 is off. strength: how much the source is heeded. hold: 0-1, tokens that the instruction looks at
+        less than this keep the source's; 0 is off. mask: [H, W] bool at the source's size, true where the edit may
+        be; with a hold, both must agree. seed: one for all, or one per image; its n-th answer uses seed + n. An
+        answer depends on nothing but its own image, instruction, mask, options and seed.
+        temperature: of the sampling order, from first to last step. start: the share of the editable tokens that
+        begins unknown; the rest is the source's and stays. blocks: whose attention localises (default: the paper's
+        28-36 of 42, in proportion). words: localise by these words of the instruction only. padding_rows: count
+        padding as text in the localisation, as released. size: the model's width and height in pixels instead of
+        `resolution`'s. paste_untouched: put the source's pixels back wherever tokens were held, so that they are
+        bit-exact there. batch_size: answers sampled at once; those of different sizes never are.
+        reference_refresh: approximate above 1, see `sample`. released_noise: draw and proceed as the released code
+        does, from one generator per batch; then answers depend on their batch. on_step, progress: to watch.
+        """
+        tasks = self._tasks(image, instruction, mask, seed, images_per_prompt, size)
+        if not 0.0 <= hold <= 1.0 or not 0.0 < start <= 1.0:
+            raise ValueError(f"hold ({hold}) must lie in [0, 1] and start ({start}) in (0, 1]")
+        batches = _batches(tasks, batch_size)
+        found: list[Edited | None] = [None] * len(tasks)
+        bar = tqdm(total=steps * len(batches), disable=not progress, desc="edit", unit="step")
+
+        def watch(now: Progress) -> None:
+            bar.update()
+            if on_step is not None:
+                on_step(now)
+
+        for indices in batches:
+            batch = [tasks[i] for i in indices]
+            reference = self._tokens(batch)
+            tokens, fixed = self._start(batch, reference)
+            seeds = [task.seed for task in batch]
+            noise: Noise = SeededNoise(seeds, reference[0].numel(), reference.device)
+            if released_noise:
+                generator = torch.Generator().manual_seed(seeds[0])
+                noise = ReleasedNoise(generator, len(batch), reference[0].numel(), reference.device)
+            if start < 1.0:
+                masked = partly_masked(reference, start, noise.uniform().view_as(reference), self._mask_id)
+                tokens = torch.where(tokens == self._mask_id, masked, tokens)
+            out = sample(
+                self.transformer,
+                self._conditions(batch, reference, negative, guidance, strength),
+                tokens,
+                noise,
+                steps=steps,
+                guidance=guidance,
+                temperature=temperature,
+                schedule=schedule,
+                reference=reference,
+                hold=hold,
+                capture=self._capture(batch, blocks, words, padding_rows),
+                fixed=fixed,
+                early_exit=not released_noise,
+                reference_refresh=reference_refresh,
+                on_step=watch,
+            )
+            maps = torch.zeros_like(out.held, dtype=torch.float32) if out.scores is None else out.scores
+            for row, index in enumerate(indices):
+                held = out.held[row].cpu().numpy()
+                pixels = self.vq.decode(out.tokens[row : row + 1])[0]
+                found[index] = Edited(
+                    image=_finish(tasks[index].source, pixels, held if paste_untouched else None),
+                    localisation=maps[row].float().cpu().numpy(),
+                    held=held,
+                    steps=out.steps,
+                )
+        bar.close()
+        return [edited for edited in found if edited is not None]
+
+    @property
+    def _mask_id(self) -> int:
+        return self.transformer.config.mask_id
+
+    @property
+    def _device(self) -> torch.device:
+        return self.transformer.context_embedder.weight.device
+
+    def _tasks(
+        self,
+        image: Image | Sequence[Image],
+        instruction: str | Sequence[str],
+        mask: Mask | Sequence[Mask | None] | None,
+        seed: int | Sequence[int],
+        images_per_prompt: int,
+        size: tuple[int, int] | None,
+    ) -> list[_Task]:
+        images = [image] if isinstance(image, np.ndarray) else list(image)
+        instructions = [instruction] * len(images) if isinstance(instruction, str) else list(instruction)
+        masks = [mask] * len(images) if mask is None or isinstance(mask, np.ndarray) else list(mask)
+        seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
+        for name, given in (("instructions", instructions), ("masks", masks), ("seeds", seeds)):
+            if len(given) != len(images):
+                raise ValueError(f"{len(images)} images but {len(given)} {name}")
+        if images_per_prompt < 1:
+            raise ValueError(f"images_per_prompt is {images_per_prompt}; it must be at least 1")
+        multiple = PIXELS * self.transformer.config.stride
+        tasks = []
+        for number, (source, words, where, first) in enumerate(
+            zip(images, instructions, masks, seeds, strict=True)
+        ):
+            if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+                raise ValueError(
+                    f"image {number} is {source.dtype} {source.shape}; give [height, width, 3] uint8 RGB"
+                )
+            if where is not None and where.shape != source.shape[:2]:
+                raise ValueError(
+                    f"mask {number} is {where.shape} and its image {source.shape[:2]}: sizes differ"
+                )
+            height, width = source.shape[:2]
+            across, down = size or working_size(width, height, self.resolution, multiple)
+            if across % multiple or down % multiple:
+                raise ValueError(f"size is {across}x{down}; this model needs multiples of {multiple} pixels")
+            editable = None
+            if where is not None:
+                editable = mask_to_tokens(where.astype(np.bool_), down // PIXELS, across // PIXELS)
+            pixels = resize(source, across, down)
+            tasks += [_Task(source, pixels, words, editable, first + n) for n in range(images_per_prompt)]
+        return tasks
+
+    def _tokens(self, batch: Sequence[_Task]) -> Tensor:
+        pixels = np.stack([task.pixels for task in batch])
+        rgb = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() / 255.0
+        return self.vq.encode(rgb)
+
+    def _start(self, batch: Sequence[_Task], reference: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The first tokens, and which of them a mask fixes: outside the masks the source's tokens are known."""
+        tokens = torch.full_like(reference, self._mask_id)
+        if all(task.mask is None for task in batch):
+            return tokens, None
+        everywhere = np.ones(reference.shape[1:], np.bool_)
+        editable = np.stack([everywhere if task.mask is None else task.mask for task in batch])
+        fixed = ~torch.from_numpy(editable).to(reference.device)
+        return torch.where(fixed, reference, tokens), fixed
+
+    def _conditions(
+        self, batch: Sequence[_Task], reference: Tensor, negative: str, guidance: float, strength: float
+    ) -> Conditions:
+        guided = guidance != 1.0
+        prompts = [task.instruction for task in batch]
+        features = self.text.encode([negative] * len(batch) * guided + prompts)
+        dtype = self.transformer.context_embedder.weight.dtype
+        height, width = batch[0].pixels.shape[:2]
+        micro = torch.tensor([width, height, 0.0, 0.0, SCORE], device=self._device)
+        with torch.inference_mode():
+            return self.transformer.condition(
+                features.sequence.to(dtype),
+                features.pooled.to(dtype),
+                micro.expand(len(features.pooled), -1),
+                (reference.shape[1], reference.shape[2]),
+                reference,
+                strength,
+            )
+
+    def _capture(
+        self,
+        batch: Sequence[_Task],
+        blocks: Sequence[int] | None,
+        words: Sequence[str] | None,
+        padding_rows: bool,
+    ) -> Capture:
+        count = self.transformer.config.blocks
+        chosen = tuple(default_blocks(count) if blocks is None else blocks)
+        if not chosen or not all(0 <= block < count for block in chosen):
+            raise ValueError(f"blocks {list(chosen)} must name some of this model's 0 to {count - 1}")
+        connector = self.transformer.connector
+        if isinstance(connector, Resampler):
+            if words or not padding_rows:
+                raise ValueError("this model's connector mixes all words, so none of them can be singled out")
+            rows = [torch.full((len(connector.latents),), 1.0 / len(connector.latents))] * len(batch)
+        else:
+            rows = [self.text.rows(task.instruction, words, padding_rows) for task in batch]
+        return Capture(chosen, torch.stack(rows).to(self._device))
+
+
+def _batches(tasks: Sequence[_Task], batch_size: int) -> list[list[int]]:
+    """Indices of tasks that can be sampled together: same size, at most `batch_size`."""
+    by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, task in enumerate(tasks):
+        by_size[task.pixels.shape].append(index)
+    return [group[i : i + batch_size] for group in by_size.values() for i in range(0, len(group), batch_size)]
+
+
+def _finish(source: Image, pixels: Tensor, held: NDArray[np.bool_] | None) -> Image:
+    """The answer as uint8 at the source's size, with the held tokens' pixels put back if `held` is given."""
+    array = (pixels.permute(1, 2, 0).float().cpu().numpy() * 255.0).round().astype(np.uint8)
+    answer = resize(array, source.shape[1], source.shape[0])
+    return answer if held is None else paste(source, answer, ~held)
+
+
+def _folder(root: Path, part: str) -> Path:
+    for name in FOLDERS[part]:
+        if (root / name).is_dir():
+            return root / name
+    names = " or ".join(FOLDERS[part])
+    hint = "; name a language model (llm=) instead" if part == "llm_encoder" else ""
+    raise ValueError(f"{root} has no folder {names}{hint}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _download(repository: str) -> Path:
+    """The local copy of a hub repository: configurations, tokenizers and safetensors, never code or pickles."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except (HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError) as error:
+        raise ValueError(
+            f"{repository!r} is neither a folder nor a repository that can be reached"
+        ) from error

@@ -1,0 +1,101 @@
+"""Presets: a whole EditMGT of given dimensions with fresh weights, text encoders and tokenizers included.
+
+Presets are the files of `configs/model/`. Nothing is downloaded: the tokenizers of a fresh model read bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from crispedit import torchvision_ops as torchvision_ops  # before diffusers and transformers
+from crispedit.editmgt.pipeline import EditMGTPipeline
+from crispedit.editmgt.text import TextEncoder
+from crispedit.editmgt.transformer import Transformer, TransformerConfig
+from crispedit.editmgt.vq import VQ
+
+PRESETS = Path(__file__).parent.parent.parent / "configs" / "model"
+
+CLIP_TOKENS = 77
+BOS, EOS, PAD = 256, 257, 258
+
+
+def read_preset(name: str | Path) -> dict[str, Any]:
+    """A preset by name ("editmgt-tiny") or path. ValueError lists the names."""
+    path = Path(name) if str(name).endswith(".yaml") else PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+        raise ValueError(f"there is no model preset {str(name)!r}; choose from {names}, or give a .yaml file")
+    preset: dict[str, Any] = yaml.safe_load(path.read_text())
+    missing = {"resolution", "llm_tokens", "transformer", "vqvae", "text_encoder", "llm_encoder"} - set(
+        preset
+    )
+    if missing:
+        raise ValueError(f"{path}: {', '.join(sorted(missing))} missing")
+    return preset
+
+
+def build(name: str | Path, seed: int = 0) -> EditMGTPipeline:
+    """A fresh pipeline of that preset. The same seed gives the same weights; the global generator is left alone."""
+    preset = read_preset(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer = build_transformer(preset)
+        return EditMGTPipeline(
+            transformer, build_vq(preset), build_text(preset), resolution=int(preset["resolution"])
+        )
+
+
+def build_transformer(preset: dict[str, Any], generator: torch.Generator | None = None) -> Transformer:
+    """Its transformer, initialised for training."""
+    model = Transformer(TransformerConfig(**preset["transformer"]))
+    model.initialize(generator)
+    return model.eval().requires_grad_(False)
+
+
+def build_vq(preset: dict[str, Any]) -> VQ:
+    """Its image tokenizer."""
+    from diffusers import VQModel
+
+    return VQ(VQModel(**preset["vqvae"]))
+
+
+def build_text(preset: dict[str, Any]) -> TextEncoder:
+    """Its text encoders: CLIP's and Gemma-2's architectures over bytes."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, Gemma2Config, Gemma2Model
+
+    ids = {"vocab_size": PAD + 1, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
+    clip_config = CLIPTextConfig(**preset["text_encoder"], **ids, max_position_embeddings=CLIP_TOKENS)
+    llm_config = Gemma2Config(**preset["llm_encoder"], **ids)
+    return TextEncoder(
+        byte_tokenizer(CLIP_TOKENS),
+        CLIPTextModelWithProjection(clip_config),
+        byte_tokenizer(int(preset["llm_tokens"])),
+        Gemma2Model(llm_config),
+        llm_tokens=int(preset["llm_tokens"]),
+    )
+
+
+def byte_tokenizer(length: int) -> Any:
+    """A tokenizer of one token per UTF-8 byte between a begin and an end token: any text, no vocabulary to download."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {symbol: i for i, symbol in enumerate(symbols)} | {"<bos>": BOS, "<eos>": EOS, "<pad>": PAD}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", BOS), ("<eos>", EOS)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        model_max_length=length,
+    )

@@ -1,0 +1,195 @@
+"""The sampler: masked tokens become an image in K steps, while the source is kept where the edit has no business.
+
+MaskGIT decoding (arXiv 2202.04200) with classifier-free guidance and EditMGT's region hold (arXiv 2605.10859): at each
+step, tokens just predicted whose localisation score lies below a threshold are put back to the source's. Letters as in
+`crispedit.editmgt.transformer`; here N is the number of codebook tokens, M of unknown ones, V the codebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crispedit.editmgt.localize import localisation
+from crispedit.editmgt.masking import Schedule, mask_count, masked_share, remask, temperatures
+from crispedit.editmgt.noise import Noise
+from crispedit.editmgt.transformer import Capture, Conditions, ReferenceCache, Transformer
+
+CHUNK = 2**23
+"""Logits that are looked at at once: 32 MiB in fp32, whatever the batch and codebook."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback is shown after a step."""
+
+    step: int
+    """0 for the first."""
+    steps: int
+    tokens: Tensor
+    """[B, height, width]; the model's mask id where still unknown."""
+    scores: Tensor | None
+    """[B, height, width] this step's localisation map."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    tokens: Tensor
+    """[B, height, width], none masked."""
+    held: Tensor
+    """[B, height, width] bool: the token is the source's because a hold says so, not because it was predicted."""
+    scores: Tensor | None
+    """[B, height, width] in [0, 1], the last localisation map; None if nothing was captured."""
+    steps: int
+    """Steps that were run; fewer than asked for when everything was decided before."""
+
+
+def choose(
+    logits_of: Callable[[Tensor], Tensor],
+    unknown_BN: Tensor,
+    noise: Noise,
+    codebook: int,
+    held_BN: Tensor | None = None,
+    reference_BN: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Draw a token for every unknown place, or take the reference's where held: ([M] tokens, [M] probabilities).
+
+    `logits_of` gives [m, V] for m places of the flattened [B, N]; it is called on the unknown ones only, a chunk at
+    a time. The probability is the model's for the token that was taken, held or drawn.
+    """
+    noise.begin(codebook)
+    places = unknown_BN.flatten().nonzero()[:, 0]
+    tokens, probabilities = [], []
+    for rows in places.split(max(1, CHUNK // codebook)):
+        p_mV = logits_of(rows).float().softmax(-1)
+        token = noise.pick(p_mV, rows)
+        if held_BN is not None and reference_BN is not None:
+            token = torch.where(held_BN.flatten()[rows], reference_BN.flatten()[rows], token)
+        tokens.append(token)
+        probabilities.append(p_mV.gather(1, token[:, None])[:, 0])
+    if not tokens:
+        return places, unknown_BN.new_zeros(0, dtype=torch.float32)
+    return torch.cat(tokens), torch.cat(probabilities)
+
+
+@torch.inference_mode()
+def sample(
+    model: Transformer,
+    conditions: Conditions,
+    tokens_BHW: Tensor,
+    noise: Noise,
+    *,
+    steps: int = 36,
+    guidance: float = 6.0,
+    temperature: tuple[float, float] | float = (2.0, 0.0),
+    schedule: Schedule = "cosine",
+    reference: Tensor | None = None,
+    hold: float = 0.0,
+    capture: Capture | None = None,
+    fixed: Tensor | None = None,
+    early_exit: bool = True,
+    reference_refresh: int = 1,
+    on_step: Callable[[Progress], None] | None = None,
+) -> Sampled:
+    """Fill in the tokens that are `model.config.mask_id`; all others are known and never change.
+
+    conditions: of B entries if guidance is 1, else of 2 B, the unconditional ones first. reference: [B, height, width]
+    source tokens, needed to hold. hold: tokens whose localisation score lies below it keep the source's; it needs
+    `capture`. fixed: [B, height, width] bool, tokens that are known because a mask says so; they count as held.
+    early_exit: stop a sample as soon as all that it still lacks would be held (the released code goes on, since a
+    later map could release them again). reference_refresh: compute the reference's stream only every so many steps
+    and reuse its keys and values between; above 1 this is an approximation.
+    """
+    batch, height, width = tokens_BHW.shape
+    count, config = height * width, model.config
+    guided = guidance != 1.0
+    _check(conditions, batch, steps, guided, hold, capture, reference, reference_refresh)
+
+    tokens = tokens_BHW.flatten(1)
+    reference_BN = None if reference is None else reference.flatten(1)
+    held = torch.zeros_like(tokens, dtype=torch.bool) if fixed is None else fixed.flatten(1)
+    start = (tokens == config.mask_id).sum(1) / count
+    heat = temperatures(steps, temperature).to(tokens.device)
+    cache = ReferenceCache() if reference_refresh > 1 else None
+    scores: Tensor | None = None
+    done = 0
+    for step in range(steps):
+        unknown = tokens == config.mask_id
+        left = unknown.sum(1)
+        if not left.any():
+            break
+        if cache is not None:
+            cache.frozen = step % reference_refresh > 0
+        timestep = torch.full((len(conditions.pooled),), steps - 1 - step, device=tokens.device)
+        features, captured = model.encode(tokens.view_as(tokens_BHW), timestep, conditions, capture, cache)
+        if captured is not None:
+            maps = localisation(captured, conditions.grid, (height, width))
+            # A sample that is done keeps the map it was done with, whatever the rest of its batch still needs.
+            scores = maps if scores is None else torch.where((left > 0)[:, None, None], maps, scores)
+        now_held = scores.flatten(1) < hold if hold and scores is not None else None
+
+        logits_of = _Logits(model, features.flatten(0, 2), batch * count if guided else 0, guidance)
+        drawn, probability = choose(logits_of, unknown, noise, config.codebook_size, now_held, reference_BN)
+        tokens = tokens.masked_scatter(unknown, drawn)
+        if now_held is not None:
+            held = torch.where(unknown, now_held, held)
+        if step < steps - 1:
+            again = mask_count(left, count, start, masked_share(step, steps, schedule))
+            if early_exit and now_held is not None:
+                again = again * (unknown & ~now_held).any(1)
+            confidence = torch.zeros_like(tokens, dtype=torch.float32).masked_scatter(
+                unknown, probability.clamp(min=1e-20).log()
+            )
+            tokens = remask(tokens, confidence + heat[step] * noise.gumbel(), unknown, again, config.mask_id)
+        done = step + 1
+        if on_step is not None:
+            on_step(Progress(step, steps, tokens.view_as(tokens_BHW), scores))
+    return Sampled(tokens.view_as(tokens_BHW), held.view_as(tokens_BHW), scores, done)
+
+
+@dataclass(frozen=True)
+class _Logits:
+    """Guided logits of chosen places. Guidance mixes what the last, linear layer reads, and so runs that layer once."""
+
+    model: Transformer
+    features: Tensor
+    conditional: int
+    """Where the conditional half begins; 0 without guidance."""
+    guidance: float
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        head = self.model.mlm_layer
+        hidden = head.hidden(self.features[rows])
+        if self.conditional:
+            # fp32: the difference is multiplied by the guidance, and so would be a bf16 rounding of it.
+            base = hidden.float()
+            told = head.hidden(self.features[rows + self.conditional]).float()
+            hidden = torch.lerp(base, told, self.guidance).type_as(hidden)
+        return head.logits(hidden)
+
+
+def _check(
+    conditions: Conditions,
+    batch: int,
+    steps: int,
+    guided: bool,
+    hold: float,
+    capture: Capture | None,
+    reference: Tensor | None,
+    reference_refresh: int,
+) -> None:
+    if steps < 1 or reference_refresh < 1:
+        raise ValueError(f"steps ({steps}) and reference_refresh ({reference_refresh}) must be at least 1")
+    entries = batch * (2 if guided else 1)
+    if len(conditions.pooled) != entries:
+        raise ValueError(
+            f"{batch} images {'with' if guided else 'without'} guidance need conditions of {entries} entries, "
+            f"not {len(conditions.pooled)}"
+        )
+    if hold and (capture is None or not capture.blocks):
+        raise ValueError("a hold needs the attention of at least one block: name some to capture")
+    if hold and reference is None:
+        raise ValueError("a hold keeps tokens of a source image, and there is none")

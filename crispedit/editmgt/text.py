@@ -1,0 +1,167 @@
+"""Instructions as features: CLIP's pooled vector, and a language model's next-to-last hidden states.
+
+As released: CLIP reads 77 tokens and gives `text_embeds`; Gemma-2 reads 256, padded to that length without an attention
+mask, and gives `hidden_states[-2]`, the input of its last layer. That layer, the final norm and the LM head are not
+run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LLM_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    sequence: Tensor
+    """[B, L, text_dim]"""
+    pooled: Tensor
+    """[B, pooled]"""
+    real: Tensor
+    """[B, L] bool, false where the token is padding."""
+
+
+class TextEncoder:
+    """Both encoders and their tokenizers. Without a language model (Meissonic) CLIP's hidden states are the sequence.
+
+    Features of the last `remember` prompts are kept. `clip` is a `CLIPTextModelWithProjection`, `llm` any decoder of
+    transformers with a list of layers, with or without its head.
+    """
+
+    def __init__(
+        self,
+        clip_tokenizer: Any,
+        clip: Any,
+        llm_tokenizer: Any = None,
+        llm: Any = None,
+        *,
+        llm_tokens: int = LLM_TOKENS,
+        remember: int = 64,
+    ) -> None:
+        self.clip_tokenizer, self.clip = clip_tokenizer, clip.eval().requires_grad_(False)
+        self.llm_tokenizer, self.llm = llm_tokenizer, llm
+        if llm is not None:
+            llm.eval().requires_grad_(False)
+        self.llm_tokens = llm_tokens
+        self._remember = remember
+        self._known: OrderedDict[str, tuple[Tensor, Tensor, Tensor]] = OrderedDict()
+
+    @torch.inference_mode()
+    def encode(self, prompts: Sequence[str]) -> TextFeatures:
+        """Features of the prompts, in order; each distinct prompt is computed once, and by itself.
+
+        By itself, so that a prompt's features do not depend on its neighbours' rounding.
+        """
+        found = []
+        for prompt in prompts:
+            if prompt not in self._known:
+                self._known[prompt] = self._encode_one(prompt)
+                while len(self._known) > max(self._remember, 1):
+                    self._known.popitem(last=False)
+            self._known.move_to_end(prompt)
+            found.append(self._known[prompt])
+        sequence, pooled, real = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return TextFeatures(sequence, pooled, real)
+
+    def forget(self) -> None:
+        """Drop the kept features: call it after moving or changing the encoders."""
+        self._known.clear()
+
+    def _encode_one(self, prompt: str) -> tuple[Tensor, Tensor, Tensor]:
+        ids = self._ids(self.clip_tokenizer, prompt, self.clip_tokens, self.clip.device)
+        if self.llm is None:
+            out = self.clip(ids["input_ids"], output_hidden_states=True)
+            return out.hidden_states[-2], out.text_embeds, ids["attention_mask"].bool()
+        pooled = self.clip(ids["input_ids"]).text_embeds
+        ids = self._ids(self.llm_tokenizer, prompt, self.llm_tokens, self.llm.device)
+        return hidden_states(self.llm, ids["input_ids"]), pooled, ids["attention_mask"].bool()
+
+    @property
+    def clip_tokens(self) -> int:
+        return int(self.clip.config.max_position_embeddings)
+
+    @staticmethod
+    def _ids(tokenizer: Any, prompt: str, length: int, device: torch.device) -> Any:
+        options = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
+        return tokenizer(prompt, **options).to(device)
+
+    def rows(self, prompt: str, words: Sequence[str] | None = None, padding: bool = True) -> Tensor:
+        """[L] how much each text token counts in the localisation; adds up to 1.
+
+        All alike as released, `padding` included; without it the real tokens only; with `words` the tokens of these
+        words only, of the tokenizer whose features are used. ValueError if a word is not in the prompt.
+        """
+        tokenizer, length = (
+            (self.clip_tokenizer, self.clip_tokens)
+            if self.llm is None
+            else (self.llm_tokenizer, self.llm_tokens)
+        )
+        encoded = tokenizer(
+            prompt, padding="max_length", truncation=True, max_length=length, return_offsets_mapping=True
+        )
+        weights = torch.ones(length)
+        if words:
+            weights.zero_()
+            weights[_positions(prompt, words, encoded["offset_mapping"])] = 1.0
+        elif not padding:
+            weights = torch.tensor(encoded["attention_mask"], dtype=torch.float32)
+            if not weights.any():
+                raise ValueError(f"the prompt {prompt!r} has no tokens but padding")
+        return weights / weights.sum()
+
+
+def _positions(prompt: str, words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """The tokens that any of these words' occurrences touch. Case does not matter; "cat" is not in "category"."""
+    positions: set[int] = set()
+    for word in words:
+        found = list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE))
+        if not word.strip() or not found:
+            raise ValueError(f"the word {word!r} is not in the prompt {prompt!r}")
+        touched = {
+            i
+            for i, (start, stop) in enumerate(offsets)
+            for match in found
+            if start < match.end() and stop > match.start()
+        }
+        if not touched:
+            raise ValueError(
+                f"the word {word!r} lies beyond the {len(offsets)} tokens that are read of the prompt"
+            )
+        positions |= touched
+    return sorted(positions)
+
+
+class _ReachedError(Exception):
+    """Carries the last layer's input out of a forward pass that need not go on."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+
+def hidden_states(llm: Any, input_ids: Tensor) -> Tensor:
+    """`hidden_states[-2]` of any decoder: the input of its last layer, [B, L, width]. Nothing behind it is computed."""
+    decoder = llm.get_decoder() if hasattr(llm, "get_decoder") else llm
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or not len(layers):
+        raise ValueError(f"{type(llm).__name__} has no list of layers; give a decoder such as Gemma-2")
+
+    def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        raise _ReachedError(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+
+    handle = layers[-1].register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        decoder(input_ids=input_ids, use_cache=False)
+    except _ReachedError as reached:
+        return reached.hidden
+    finally:
+        handle.remove()
+    raise AssertionError("the decoder did not run its last layer")

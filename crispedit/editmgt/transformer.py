@@ -1,0 +1,600 @@
+"""The EditMGT transformer: masked image tokens, instruction and reference image in; codebook logits out.
+
+It is Meissonic's (arXiv 2410.08261) multimodal transformer with a third stream, the reference image's tokens, which
+share every weight with the image's but stand at timestep 0 (EditMGT, arXiv 2605.10859). Parameter names and shapes are
+those of the released checkpoints, so both load as they are.
+
+Letters: B batch, L text tokens, N image tokens inside the transformer, R reference tokens inside it, S = L + N + R,
+D width, H heads, d width of a head. Streams are joined in the order text, image, reference. "Tokens" are codebook
+indices on a [height, width] grid, one per 16 pixels; with down-sampling the transformer sees 2x2 of them as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, model_validator
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from crispedit.editmgt.attention import attend
+from crispedit.editmgt.connector import ConnectorType, Resampler, make_connector
+from crispedit.editmgt.embeddings import grid_rope, rotate, sinusoid, still
+from crispedit.editmgt.localize import text_to_image
+
+EPS = 1e-6
+
+
+class TransformerConfig(BaseModel):
+    """The shape of the model. Names are those of the released `config.json`; `text_dim` is the connector's input."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_layers: int = 14
+    num_single_layers: int = 28
+    attention_head_dim: int = 128
+    num_attention_heads: int = 8
+    joint_attention_dim: int = 1024
+    pooled_projection_dim: int = 1024
+    axes_dims_rope: tuple[int, int, int] = (16, 56, 56)
+    vocab_size: int = 8256
+    codebook_size: int = 8192
+    downsample: bool = True
+    connector_type: ConnectorType = "linear"
+    text_dim: int = 2304
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TransformerConfig:
+        if sum(self.axes_dims_rope) != self.attention_head_dim:
+            raise ValueError(
+                f"axes_dims_rope {self.axes_dims_rope} must add up to attention_head_dim {self.attention_head_dim}"
+            )
+        if self.vocab_size <= self.codebook_size:
+            raise ValueError(f"vocab_size {self.vocab_size} leaves no id for the mask beyond the codebook")
+        return self
+
+    @property
+    def dim(self) -> int:
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def mask_id(self) -> int:
+        """The token that stands for "not known yet": the vocabulary's last."""
+        return self.vocab_size - 1
+
+    @property
+    def stride(self) -> int:
+        """Codebook tokens per transformer token along one side."""
+        return 2 if self.downsample else 1
+
+    @property
+    def blocks(self) -> int:
+        return self.num_layers + self.num_single_layers
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Which attention to reduce to a map of where the instruction looks (see `crispedit.editmgt.localize`).
+
+    `blocks` count the double blocks first, then the single ones. `rows` [C, L] weighs the text tokens of the last C
+    entries of the batch (the conditional half under guidance); each row adds up to 1.
+    """
+
+    blocks: tuple[int, ...]
+    rows: Tensor
+
+
+@dataclass
+class ReferenceCache:
+    """The reference's keys and values of every block, so that a step can leave that stream out (approximate)."""
+
+    frozen: bool = False
+    entries: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All that does not change from step to step, computed once by `Transformer.condition`."""
+
+    text: Tensor
+    """[B, L, D], the finished context; or [B, L, text_dim] for a time-aware connector, which runs at every step."""
+    pooled: Tensor
+    """[B, D] projection of the pooled text and the micro-conditions."""
+    rope: Tensor
+    """[S, d / 2, 2] rotary angles of all tokens."""
+    grid: tuple[int, int]
+    """Rows and columns of image tokens inside the transformer."""
+    reference: Tensor | None
+    """[B, R, D] embedded reference image."""
+    reference_modulations: tuple[Tensor, ...]
+    """Per block, [B, 6 D] or [B, 3 D]; the reference's timestep is always 0."""
+    strength: float
+
+    @property
+    def reference_tokens(self) -> int:
+        return 0 if self.reference is None else self.reference.shape[1]
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, the mean square in fp32."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, self.weight.shape, self.weight, EPS)
+        return F.rms_norm(x.float(), self.weight.shape, None, EPS).type_as(x) * self.weight
+
+
+def modulate(x: Tensor, shifts: Sequence[Tensor], scales: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
+    """LayerNorm(x) (1 + scale) + shift, each segment of x [B, sum(lengths), D] with its own [B, D] pair."""
+    normed = F.layer_norm(x, x.shape[-1:], eps=EPS)
+    return _join(
+        torch.addcmul(shift[:, None], part, 1 + scale[:, None])
+        for part, shift, scale in zip(normed.split(list(lengths), 1), shifts, scales, strict=True)
+    )
+
+
+def gated(x: Tensor, gates: Sequence[Tensor], update: Tensor, lengths: Sequence[int]) -> Tensor:
+    """x + gate update, each segment with its own [B, D] gate."""
+    parts = zip(x.split(list(lengths), 1), gates, update.split(list(lengths), 1), strict=True)
+    return _join(torch.addcmul(old, gate[:, None], new) for old, gate, new in parts)
+
+
+def _join(parts: Any) -> Tensor:
+    tensors = list(parts)
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, 1)
+
+
+class Modulation(nn.Module):
+    """Shift, scale and gate (once or twice) from the conditioning vector. Starts at zero: every block the identity."""
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, count * dim)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        out: Tensor = self.linear(F.silu(condition))
+        return out
+
+
+class FeedForward(nn.Module):
+    """Linear to 4 D, tanh-GELU, linear back."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleList(
+            [nn.ModuleDict({"proj": nn.Linear(dim, 4 * dim)}), nn.Identity(), nn.Linear(4 * dim, dim)]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        first: Any = self.net[0]
+        out: Tensor = self.net[2](F.gelu(first["proj"](x), approximate="tanh"))
+        return out
+
+
+class JointAttention(nn.Module):
+    """The projections of one attention; the double blocks' also has the text's (`add_*`) and output layers."""
+
+    def __init__(self, dim: int, heads: int, double: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q, self.to_k, self.to_v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.norm_q, self.norm_k = RMSNorm(dim // heads), RMSNorm(dim // heads)
+        if double:
+            self.add_q_proj, self.add_k_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
+            self.add_v_proj = nn.Linear(dim, dim)
+            self.norm_added_q, self.norm_added_k = RMSNorm(dim // heads), RMSNorm(dim // heads)
+            self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
+            self.to_add_out = nn.Linear(dim, dim)
+
+    def split(self, x: Tensor) -> Tensor:
+        """[B, S, D] -> [B, S, H, d]."""
+        return x.unflatten(-1, (self.heads, -1))
+
+
+@dataclass
+class Frame:
+    """What every block of one forward pass is told about its surroundings."""
+
+    text: int
+    image: int
+    reference: int
+    rope: Tensor
+    strength: float
+    capture: Capture | None
+    cache: ReferenceCache | None
+    scores: list[Tensor]
+    last: int
+    """The block behind which only the image is read; -1 if there is no single block to spare anything."""
+
+    def captures(self, block: int) -> bool:
+        return self.capture is not None and block in self.capture.blocks
+
+    @property
+    def live_reference(self) -> int:
+        """Reference tokens that this pass computes: none when their keys and values come from a cache."""
+        return 0 if self.cache is not None and self.cache.frozen else self.reference
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+        """Queries (the last block asks fewer), keys and values of the live streams, [B, S, H, d] -> [B, S, D]."""
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        rest = self.text + self.image
+        if self.capture is not None and self.captures(block):
+            last = self.capture.rows.shape[0]
+            self.scores.append(
+                text_to_image(q[-last:, :, : self.text], k[-last:, :, :rest], self.capture.rows)
+            )
+        if self.cache is not None:
+            if self.cache.frozen:
+                k_old, v_old = self.cache.entries[block]
+                k, v = torch.cat([k, k_old], 2), torch.cat([v, v_old], 2)
+            else:
+                self.cache.entries.append((k[:, :, rest:].clone(), v[:, :, rest:].clone()))
+        return attend(q, k, v, self.reference, self.strength).transpose(1, 2).flatten(2)
+
+
+class DoubleBlock(nn.Module):
+    """Text and image keep weights of their own and meet in the attention; the reference uses the image's."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = Modulation(dim, 6)
+        self.norm1_context = Modulation(dim, 6)
+        self.attn = JointAttention(dim, heads, double=True)
+        self.ff = FeedForward(dim)
+        self.ff_context = FeedForward(dim)
+
+    def forward(
+        self, text: Tensor, x: Tensor, condition: Tensor, fixed: Sequence[Tensor], frame: Frame, index: int
+    ) -> tuple[Tensor, Tensor]:
+        """`x` is [image, reference]; `fixed` the reference's modulation, if that stream is there."""
+        attn, lengths = self.attn, [frame.image, frame.live_reference][: 1 + len(fixed)]
+        mods = [m.chunk(6, -1) for m in (self.norm1(condition), *fixed)]
+        shift, scale, gate, shift2, scale2, gate2 = zip(*mods, strict=True)
+        c_shift, c_scale, c_gate, c_shift2, c_scale2, c_gate2 = (
+            (m,) for m in self.norm1_context(condition).chunk(6, -1)
+        )
+        c_length = [frame.text]
+
+        c_normed = modulate(text, c_shift, c_scale, c_length)
+        normed = modulate(x, shift, scale, lengths)
+        c_q = attn.norm_added_q(attn.split(attn.add_q_proj(c_normed)))
+        c_k = attn.norm_added_k(attn.split(attn.add_k_proj(c_normed)))
+        q = torch.cat([c_q, attn.norm_q(attn.split(attn.to_q(normed)))], 1)
+        k = torch.cat([c_k, attn.norm_k(attn.split(attn.to_k(normed)))], 1)
+        v = torch.cat([attn.add_v_proj(c_normed), attn.to_v(normed)], 1)
+        out = frame.attention(rotate(q, frame.rope), rotate(k, frame.rope), attn.split(v), index)
+
+        text = gated(text, c_gate, attn.to_add_out(out[:, : frame.text]), c_length)
+        text = gated(text, c_gate2, self.ff_context(modulate(text, c_shift2, c_scale2, c_length)), c_length)
+        x = gated(x, gate, attn.to_out[0](out[:, frame.text :]), lengths)
+        x = gated(x, gate2, self.ff(modulate(x, shift2, scale2, lengths)), lengths)
+        return text, x
+
+
+class SingleBlock(nn.Module):
+    """One set of weights for all streams; attention and MLP side by side."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm = Modulation(dim, 3)
+        self.attn = JointAttention(dim, heads, double=False)
+        self.proj_mlp = nn.Linear(dim, 4 * dim)
+        self.proj_out = nn.Linear(5 * dim, dim)
+
+    def forward(
+        self, x: Tensor, condition: Tensor, fixed: Sequence[Tensor], frame: Frame, index: int
+    ) -> Tensor:
+        """`x` is [text, image, reference]. The last block answers for the image only: nothing reads the rest."""
+        attn, lengths = self.attn, [frame.text + frame.image, frame.live_reference][: 1 + len(fixed)]
+        mods = [m.chunk(3, -1) for m in (self.norm(condition), *fixed)]
+        shift, scale, gate = zip(*mods, strict=True)
+
+        normed = modulate(x, shift, scale, lengths)
+        k = rotate(attn.norm_k(attn.split(attn.to_k(normed))), frame.rope)
+        v = attn.split(attn.to_v(normed))
+        rope = frame.rope
+        if index == frame.last:
+            # Of all other queries, only the text's are of use, to a capture.
+            asked = slice(0 if frame.captures(index) else frame.text, frame.text + frame.image)
+            normed, rope = normed[:, asked], rope[asked]
+        q = rotate(attn.norm_q(attn.split(attn.to_q(normed))), rope)
+        out = frame.attention(q, k, v, index)
+        if index == frame.last:
+            image = slice(frame.text, frame.text + frame.image)
+            x, lengths, gate = x[:, image], [frame.image], gate[:1]
+            out, normed = out[:, -frame.image :], normed[:, -frame.image :]
+        hidden = F.gelu(self.proj_mlp(normed), approximate="tanh")
+        return gated(x, gate, self.proj_out(torch.cat([out, hidden], -1)), lengths)
+
+
+class TokenEmbedding(nn.Module):
+    """[B, h, w] tokens -> [B, h, w, D]: embedding, norm, 1x1 convolution."""
+
+    def __init__(self, vocab: int, dim: int) -> None:
+        super().__init__()
+        self.embeddings = nn.Embedding(vocab, dim)
+        self.layer_norm = RMSNorm(dim)
+        self.conv = PointwiseConv(dim, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        out: Tensor = self.conv(self.layer_norm(self.embeddings(tokens)))
+        return out
+
+
+class PointwiseConv(nn.Module):
+    """A bias-free 1x1 convolution over channels-last input: the matrix product that it is."""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim_out, dim_in, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.flatten(1))
+
+
+class Resample(nn.Module):
+    """Norm, then a 2x2 convolution of stride 2 (`up`: its transpose), channels last, without bias."""
+
+    def __init__(self, dim: int, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        self.norm = RMSNorm(dim)
+        self.conv = nn.ParameterDict({"weight": nn.Parameter(torch.empty(dim, dim, 2, 2))})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, h, w, D] -> [B, h / 2, w / 2, D], or `up`: [B, 2 h, 2 w, D]. Windows do not overlap: matrix products."""
+        batch, height, width, dim = x.shape
+        x, weight = self.norm(x), self.conv["weight"]
+        if self.up:
+            # weight [in, out, row, column]
+            out = x @ weight.permute(0, 2, 3, 1).reshape(dim, 4 * dim)
+            out = out.view(batch, height, width, 2, 2, dim).permute(0, 1, 3, 2, 4, 5)
+            return out.reshape(batch, 2 * height, 2 * width, dim)
+        windows = x.view(batch, height // 2, 2, width // 2, 2, dim).permute(0, 1, 3, 2, 4, 5)
+        return F.linear(
+            windows.reshape(batch, height // 2, width // 2, 4 * dim), weight.permute(0, 2, 3, 1).flatten(1)
+        )
+
+
+class TokenHead(nn.Module):
+    """[..., D] features of a token -> [..., codebook] logits, each token by itself.
+
+    Two methods, since the second is linear: guidance can mix the hidden features and project once.
+    """
+
+    def __init__(self, dim: int, codebook: int) -> None:
+        super().__init__()
+        self.conv1 = PointwiseConv(dim, dim)
+        self.layer_norm = RMSNorm(dim)
+        self.conv2 = PointwiseConv(dim, codebook)
+
+    def hidden(self, features: Tensor) -> Tensor:
+        out: Tensor = self.layer_norm(self.conv1(features))
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        out: Tensor = self.conv2(hidden)
+        return out
+
+
+def _mlp(dim_in: int, dim: int, bias: bool = True) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {"linear_1": nn.Linear(dim_in, dim, bias=bias), "linear_2": nn.Linear(dim, dim, bias=bias)}
+    )
+
+
+def _apply_mlp(layers: Any, x: Tensor) -> Tensor:
+    out: Tensor = layers["linear_2"](F.silu(layers["linear_1"](x)))
+    return out
+
+
+def _for_all(x: Tensor, entries: int) -> Tensor:
+    """[B, n, D], or the same for both halves of a batch of [unconditional, conditional]."""
+    if entries % len(x):
+        raise ValueError(f"{len(x)} images cannot be shared out to {entries} conditions")
+    return x if len(x) == entries else x.repeat(entries // len(x), 1, 1)
+
+
+class Transformer(nn.Module):
+    """EditMGT (connector) or Meissonic (none). `forward` trains; `condition`, `encode` and `mlm_layer` sample."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = False
+        dim, heads = config.dim, config.num_attention_heads
+        self.connector = make_connector(config.connector_type, config.text_dim, dim)
+        self.time_text_embed = nn.ModuleDict(
+            {
+                "timestep_embedder": _mlp(256, dim),
+                "text_embedder": _mlp(dim, dim),
+            }
+        )
+        context_dim = config.joint_attention_dim if self.connector is None else dim
+        self.context_embedder = nn.Linear(context_dim, dim)
+        self.cond_embed = _mlp(config.pooled_projection_dim + 5 * 256, dim, bias=False)
+        self.transformer_blocks = nn.ModuleList(DoubleBlock(dim, heads) for _ in range(config.num_layers))
+        self.single_transformer_blocks = nn.ModuleList(
+            SingleBlock(dim, heads) for _ in range(config.num_single_layers)
+        )
+        self.embed = TokenEmbedding(config.vocab_size, dim)
+        self.project_to_hidden_norm = RMSNorm(dim)
+        self.project_to_hidden = nn.Linear(dim, dim, bias=False)
+        self.project_from_hidden_norm = RMSNorm(dim)
+        self.project_from_hidden = nn.Linear(dim, dim, bias=False)
+        if config.downsample:
+            self.down_block = nn.ModuleDict({"downsample": Resample(dim, up=False)})
+            self.up_block = nn.ModuleDict({"upsample": Resample(dim, up=True)})
+        self.encoder_proj_layer_norm = RMSNorm(dim)
+        self.mlm_layer = TokenHead(dim, config.codebook_size)
+
+    def initialize(self, generator: torch.Generator | None = None) -> None:
+        """Fresh weights to train from: normal(0, 0.02), norms 1, biases and modulations 0 (DiT, arXiv 2212.09748)."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias") or ".norm.linear." in name or ".norm1" in name:
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 1:
+                nn.init.ones_(parameter)
+            else:
+                nn.init.normal_(parameter, std=0.02, generator=generator)
+
+    def stem(self, tokens: Tensor) -> Tensor:
+        """[B, height, width] tokens -> [B, N, D]; image and reference share it. ValueError for an odd grid."""
+        stride = self.config.stride
+        if tokens.shape[1] % stride or tokens.shape[2] % stride:
+            raise ValueError(
+                f"a grid of {tokens.shape[1]}x{tokens.shape[2]} tokens is odd, and this model halves it: "
+                f"give images whose sides are multiples of {16 * stride} pixels"
+            )
+        x = self.embed(tokens)
+        if stride == 2:
+            x = self.down_block["downsample"](x)
+        out: Tensor = self.project_to_hidden(self.project_to_hidden_norm(x.flatten(1, 2)))
+        return out
+
+    def condition(
+        self,
+        text: Tensor,
+        pooled: Tensor,
+        micro: Tensor,
+        grid: tuple[int, int],
+        reference: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Conditions:
+        """Everything that is the same at every step.
+
+        text: [B, L, text_dim] features. pooled: [B, pooled]. micro: [B, 5], width and height before the crop, top and
+        left of the crop, in pixels, and 6 (an aesthetic score, constant as released). grid: rows and columns of tokens
+        of the image to make. reference: [B, height, width] tokens of the source image, of any size (or half as many, as
+        in `encode`). strength > 0: how much it is heeded.
+        """
+        if strength <= 0:
+            raise ValueError(f"strength is {strength}; it multiplies attention weights and must be above 0")
+        config = self.config
+        if text.shape[-1] != (config.text_dim if self.connector else config.joint_attention_dim):
+            raise ValueError(
+                f"text features are {text.shape[-1]} wide; this model's connector "
+                f"({config.connector_type}) reads {config.text_dim if self.connector else config.joint_attention_dim}"
+            )
+        pooled_out = _apply_mlp(
+            self.time_text_embed["text_embedder"],
+            _apply_mlp(
+                self.cond_embed,
+                torch.cat([pooled, sinusoid(micro.float()).flatten(1).to(pooled.dtype)], -1),
+            ),
+        )
+        inner = (grid[0] // config.stride, grid[1] // config.stride)
+        axes = config.axes_dims_rope
+        context = text if isinstance(self.connector, Resampler) else self._context(text, None)
+        length = len(self.connector.latents) if isinstance(self.connector, Resampler) else text.shape[1]
+        rope = torch.cat([still(length, sum(axes), text.device), grid_rope(*inner, axes, text.device)])
+        embedded, modulations = None, ()
+        if reference is not None:
+            height, width = reference.shape[1] // config.stride, reference.shape[2] // config.stride
+            rope = torch.cat([rope, grid_rope(height, width, axes, text.device)])
+            embedded = _for_all(self.stem(reference), len(pooled))
+            fixed = self._time(torch.zeros(len(pooled), device=pooled.device), pooled_out)
+            modulations = tuple(norm(fixed) for norm in self._modulations())
+        return Conditions(
+            text=context,
+            pooled=pooled_out,
+            rope=rope,
+            grid=inner,
+            reference=embedded,
+            reference_modulations=modulations,
+            strength=float(strength),
+        )
+
+    def _modulations(self) -> list[Any]:
+        doubles: list[Any] = [block.norm1 for block in self.transformer_blocks]
+        return doubles + [block.norm for block in self.single_transformer_blocks]
+
+    def _time(self, timestep: Tensor, pooled: Tensor) -> Tensor:
+        wave = sinusoid(1000.0 * timestep.float()).type_as(pooled)
+        return _apply_mlp(self.time_text_embed["timestep_embedder"], wave) + pooled
+
+    def _context(self, text: Tensor, timestep: Tensor | None) -> Tensor:
+        if self.connector is not None:
+            text = self.connector(text, timestep)
+        out: Tensor = self.encoder_proj_layer_norm(self.context_embedder(text))
+        return out
+
+    def encode(
+        self,
+        tokens: Tensor,
+        timestep: Tensor,
+        conditions: Conditions,
+        capture: Capture | None = None,
+        cache: ReferenceCache | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Features [B, height, width, D] for `head`, and the captured scores [C, N] (None without `capture`).
+
+        timestep: [B], the steps still to come (K - 1 - k) when sampling, 1000 x the masked fraction when training;
+        the model multiplies it by 1000, and the two scales differ. Both are as released. tokens: one grid per entry
+        of `conditions`, or half as many, which both halves under guidance then share.
+        """
+        x, image = self.stem(tokens), conditions.grid[0] * conditions.grid[1]
+        x = _for_all(x, len(conditions.pooled))
+        text = conditions.text
+        if isinstance(self.connector, Resampler):
+            text = self._context(text, timestep)
+        frozen = cache is not None and cache.frozen
+        if cache is not None and not frozen:
+            cache.entries.clear()
+        live = 0 if conditions.reference is None or frozen else conditions.reference_tokens
+        if live and conditions.reference is not None:
+            x = torch.cat([x, conditions.reference], 1)
+        frame = Frame(
+            text=text.shape[1],
+            image=image,
+            reference=conditions.reference_tokens,
+            rope=conditions.rope[: text.shape[1] + image + live],
+            strength=conditions.strength,
+            capture=capture,
+            cache=cache,
+            scores=[],
+            last=self.config.blocks - 1 if self.config.num_single_layers else -1,
+        )
+        condition = self._time(timestep, conditions.pooled)
+        fixed = [(m,) for m in conditions.reference_modulations] if live else [()] * self.config.blocks
+        for index, block in enumerate(self.transformer_blocks):
+            text, x = self._run(block, text, x, condition, fixed[index], frame, index)
+        x = torch.cat([text, x], 1)
+        for index, block in enumerate(self.single_transformer_blocks, self.config.num_layers):
+            x = self._run(block, x, condition, fixed[index], frame, index)
+        if not self.config.num_single_layers:
+            x = x[:, frame.text : frame.text + frame.image]
+        x = self.project_from_hidden(self.project_from_hidden_norm(x)).unflatten(1, conditions.grid)
+        if self.config.downsample:
+            x = self.up_block["upsample"](x)
+        score = torch.stack(frame.scores).mean(0) if frame.scores else None
+        return x, score
+
+    def _run(self, block: nn.Module, *args: Any) -> Any:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        text: Tensor,
+        pooled: Tensor,
+        micro: Tensor,
+        timestep: Tensor,
+        reference: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Tensor:
+        """Logits [B, height, width, codebook] of every token. Arguments as in `condition` and `encode`."""
+        grid = (tokens.shape[1], tokens.shape[2])
+        conditions = self.condition(text, pooled, micro, grid, reference, strength)
+        features, _ = self.encode(tokens, timestep, conditions)
+        return self.mlm_layer.logits(self.mlm_layer.hidden(features))

@@ -1,0 +1,110 @@
+"""The image tokenizer: RGB to a grid of codebook indices, one per 16 pixels, and back (diffusers' `VQModel`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crispedit import torchvision_ops as torchvision_ops  # before diffusers
+
+PIXELS = 16
+"""Pixels per token along one side: the encoder halves its input four times."""
+
+_CHUNK = 2**23
+
+
+class VQ:
+    """A `VQModel` as tokens in, tokens out. Runs in its own dtype (fp32: the released one asks to be upcast)."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.eval().requires_grad_(False)
+
+    @property
+    def codebook_size(self) -> int:
+        return int(self.model.config.num_vq_embeddings)
+
+    @property
+    def _codebook(self) -> Tensor:
+        weight: Tensor = self.model.quantize.embedding.weight
+        return weight
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1] (no other normalisation) -> [B, H / 16, W / 16]: the nearest codes, fp32 distances.
+
+        One image at a time, so that memory does not grow with the batch. ValueError for sides that 16 does not divide.
+        """
+        height, width = images.shape[-2:]
+        if height % PIXELS or width % PIXELS:
+            raise ValueError(f"image sides must be multiples of {PIXELS} pixels, not {width}x{height}")
+        return torch.stack([self._nearest(self._latents(image)) for image in images])
+
+    def _latents(self, image: Tensor) -> Tensor:
+        """[c, h, w] of a [3, H, W] image."""
+        latents: Tensor = self.model.encode(image[None].to(self._codebook)).latents
+        return latents[0]
+
+    def _nearest(self, latents_chw: Tensor) -> Tensor:
+        codes, flat = self._codebook, latents_chw.flatten(1).T
+        rows = max(64, _CHUNK // len(codes))
+        nearest = [torch.cdist(part, codes).argmin(1) for part in flat.split(rows)]
+        return torch.cat(nearest).view(latents_chw.shape[1:])
+
+    @torch.inference_mode()
+    def decode(self, tokens: Tensor, tile: int | None = 96, overlap: int = 16) -> Tensor:
+        """[B, h, w] -> [B, 3, 16 h, 16 w] in [0, 1].
+
+        A grid longer than `tile` tokens (96: 1536 pixels) is decoded in overlapping tiles that are blended linearly, to
+        bound the memory. The decoder normalises over all it sees, so a tiled image differs a little from a whole one.
+        """
+        return torch.stack([self._decode_one(grid, tile, overlap) for grid in tokens]).clamp(0.0, 1.0)
+
+    def _decode_one(self, tokens_hw: Tensor, tile: int | None, overlap: int) -> Tensor:
+        height, width = tokens_hw.shape
+        if tile is None or max(height, width) <= tile:
+            return self._pixels(tokens_hw)
+        out = weight = self._codebook.new_zeros(1)
+        out = out.new_zeros(3, height * PIXELS, width * PIXELS)
+        weight = weight.new_zeros(1, height * PIXELS, width * PIXELS)
+        for top, bottom in spans(height, tile, overlap):
+            for left, right in spans(width, tile, overlap):
+                ramp = _ramp(bottom - top, overlap, out)[:, None] * _ramp(right - left, overlap, out)
+                area = (slice(None), _pixel_slice(top, bottom), _pixel_slice(left, right))
+                out[area] += ramp * self._pixels(tokens_hw[top:bottom, left:right])
+                weight[area] += ramp
+        return out / weight
+
+    def _pixels(self, tokens_hw: Tensor) -> Tensor:
+        latents = F.embedding(tokens_hw, self._codebook).permute(2, 0, 1)[None]
+        pixels: Tensor = self.model.decoder(self.model.post_quant_conv(latents))
+        return pixels[0]
+
+
+def spans(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """Equal spans of at most `tile` that cover `length`; neighbours share at least `overlap`. ValueError if they
+    cannot.
+    """
+    if tile <= overlap:
+        raise ValueError(f"a tile of {tile} tokens cannot overlap its neighbour by {overlap}")
+    if length <= tile:
+        yield 0, length
+        return
+    count = -(-(length - overlap) // (tile - overlap))
+    for i in range(count):
+        start = round(i * (length - tile) / (count - 1))
+        yield start, start + tile
+
+
+def _pixel_slice(start: int, stop: int) -> slice:
+    return slice(start * PIXELS, stop * PIXELS)
+
+
+def _ramp(tokens: int, overlap: int, like: Tensor) -> Tensor:
+    """[16 tokens] weights: rise over the overlap at both ends, never 0."""
+    place = torch.arange(tokens * PIXELS, device=like.device, dtype=like.dtype) + 0.5
+    edge = torch.minimum(place, tokens * PIXELS - place)
+    return (edge / (overlap * PIXELS)).clamp(max=1.0) if overlap else torch.ones_like(place)

@@ -1,0 +1,232 @@
+"""Edit photographs with EditMGT from the command line: one image, a folder of them, or a JSONL list of jobs.
+
+A JSONL line is `{"image": PATH, "instruction": TEXT}` with, optionally, "mask" (an image, white where the edit may
+be), "seed" and "output" (a file name). Paths are relative to the list. Answers of a folder or list keep their image's
+name, as PNG; what fails is named on stderr, the rest goes on, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image as Pillow
+
+from crispedit.images import decode_mask, encode_jpeg
+from crispedit.normalise import Refused, Unreadable, normalise
+from crispedit.record import Image, Mask
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+WRITTEN = (".png", ".jpg", ".jpeg", ".webp")
+MAX_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image to edit. `where` names it in messages."""
+
+    image: Path
+    instruction: str
+    output: Path
+    mask: Path | None
+    seed: int
+    where: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("input", type=Path, metavar="IMAGE", help="an image, a folder of images, or a .jsonl list of jobs")
+    add("instruction", nargs="?", help="what to change; a .jsonl list brings its own")
+    add("-o", "--output", type=Path, required=True, help="the file to write; a folder for a folder or list")
+    add("--model", required=True, help="a checkpoint folder in diffusers' layout, or a hub repository")
+    add("--llm", help="where the language model lies, if the checkpoint does not bring it")
+    add("--steps", type=int, default=36)
+    add("--guidance", type=float, default=6.0, help="classifier-free guidance; 1 is off (default 6)")
+    add("--strength", type=float, default=1.1, help="how much the source is heeded (default 1.1)")
+    add("--hold", type=float, default=0.0, help="0-1: keep what the instruction looks at less; 0 is off")
+    add("--mask", type=Path, help="an image of the same size, white where the edit may be")
+    add("--seed", type=int, default=0)
+    add("--count", type=int, default=1, help="answers per image, with seeds that follow each other")
+    add("--negative", default="", help="what the image should not be")
+    add("--words", nargs="+", help="localise by these words of the instruction only")
+    add("--paste", action="store_true", help="put the source's pixels back where nothing was edited")
+    add("--map", action="store_true", help="also write where the instruction looked, as OUTPUT.map.png")
+    add("--batch-size", type=int, default=1, help="answers sampled at once (default 1)")
+    add("--reference-refresh", type=int, default=1, metavar="R", help="approximate: see docs/editmgt.md")
+    add("--device", default="auto", help='"cpu", "cuda", ...; default: the GPU if there is one')
+    add("--dtype", choices=("float32", "bfloat16"), default="float32")
+    add("--compile", action="store_true", help="compile the transformer: slow to start, faster after")
+    add("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Edit all that was asked for. ValueError for a mistake in the request itself."""
+    requests = list(_requests(args))
+    if not requests:
+        raise ValueError(f"{args.input} holds no images ({', '.join(SUFFIXES)})")
+    _check(requests, args)
+    pipeline = _load(args)
+    failed = 0
+    for request in requests:
+        try:
+            source = _read(request.image)
+            mask = None if request.mask is None else _read_mask(request.mask, source)
+            answers = pipeline(
+                source,
+                request.instruction,
+                steps=args.steps,
+                guidance=args.guidance,
+                strength=args.strength,
+                hold=args.hold,
+                mask=mask,
+                seed=request.seed,
+                images_per_prompt=args.count,
+                negative=args.negative,
+                words=args.words,
+                paste_untouched=args.paste,
+                batch_size=args.batch_size,
+                reference_refresh=args.reference_refresh,
+                progress=not args.quiet,
+            )
+            for number, answer in enumerate(answers):
+                output = request.output
+                if args.count > 1:
+                    output = output.with_stem(f"{output.stem}-{number}")
+                _write(output, answer.image)
+                if args.map:
+                    _write(output.with_suffix(".map.png"), _heat(answer.localisation, source))
+                print(f"{output}  {answer.steps} steps, {answer.held_fraction:.0%} of the tokens held")
+        except (ValueError, OSError, Refused, Unreadable) as error:
+            failed += 1
+            print(f"error: {request.where}: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _requests(args: argparse.Namespace) -> Iterator[Request]:
+    source: Path = args.input
+    if source.suffix.lower() == ".jsonl":
+        yield from _listed(source, args)
+        return
+    if not args.instruction:
+        raise ValueError('say what to change: crispedit edit IMAGE "INSTRUCTION" -o OUTPUT --model PATH')
+    if not source.exists():
+        raise ValueError(f"{source} does not exist")
+    images = [source]
+    if source.is_dir():
+        images = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    for image in images:
+        output: Path = args.output
+        if source.is_dir():
+            output = args.output / image.relative_to(source).with_suffix(".png")
+        elif output.is_dir():
+            output = output / f"{image.stem}.png"
+        yield Request(image, args.instruction, output, args.mask, args.seed, str(image))
+
+
+def _listed(path: Path, args: argparse.Namespace) -> Iterator[Request]:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        row = _row(line, where)
+        image = path.parent / row["image"]
+        name = row.get("output", f"{image.stem}.png")
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise ValueError(
+                f"{where}: output {name!r} must be a file name: it is written below {args.output}"
+            )
+        mask = path.parent / row["mask"] if "mask" in row else args.mask
+        instruction = row.get("instruction", args.instruction)
+        if not instruction:
+            raise ValueError(f"{where}: no instruction, and none was given for all")
+        yield Request(image, instruction, args.output / name, mask, row.get("seed", args.seed), where)
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: {error}") from None
+    kinds = {"image": str, "instruction": str, "mask": str, "seed": int, "output": str}
+    if not isinstance(row, dict) or "image" not in row:
+        raise ValueError(f'{where}: a line must be an object with an "image"')
+    for name, value in row.items():
+        if name not in kinds:
+            raise ValueError(f"{where}: unknown key {name!r}; choose from {', '.join(kinds)}")
+        if not isinstance(value, kinds[name]) or isinstance(value, bool):
+            raise ValueError(f"{where}: {name} must be {kinds[name].__name__}, not {value!r}")
+    return row
+
+
+def _check(requests: Sequence[Request], args: argparse.Namespace) -> None:
+    """Mistakes that would show only after minutes of work."""
+    seen: dict[Path, str] = {}
+    for request in requests:
+        if request.output.suffix.lower() not in WRITTEN:
+            raise ValueError(f"{request.output}: choose one of {', '.join(WRITTEN)}")
+        if request.output in seen:
+            raise ValueError(f"{seen[request.output]} and {request.where} would both be {request.output}")
+        seen[request.output] = request.where
+        if request.output.resolve() == request.image.resolve():
+            raise ValueError(f"{request.output} is the source itself; choose another output")
+    if args.steps < 1 or args.count < 1 or args.batch_size < 1 or args.reference_refresh < 1:
+        raise ValueError("steps, count, batch-size and reference-refresh must be at least 1")
+
+
+def _load(args: argparse.Namespace) -> Any:
+    import torch
+
+    from crispedit.editmgt.pipeline import EditMGTPipeline
+
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    pipeline = EditMGTPipeline.from_pretrained(
+        args.model, llm=args.llm, device=device, dtype=getattr(torch, args.dtype)
+    )
+    if args.compile:
+        pipeline.compile()
+    return pipeline
+
+
+def _read(path: Path) -> Image:
+    return normalise(path.read_bytes(), max_pixels=MAX_PIXELS, max_short_side_px=None).image
+
+
+def _read_mask(path: Path, source: Image) -> Mask:
+    mask = decode_mask(path.read_bytes())
+    if mask.shape != source.shape[:2]:
+        raise ValueError(f"the mask {path} is {mask.shape} and its image {source.shape[:2]}: sizes differ")
+    return mask
+
+
+def _heat(localisation: np.ndarray[Any, np.dtype[np.float32]], source: Image) -> Image:
+    """The map at the source's size, grey."""
+    grey = np.rint(localisation * 255).astype(np.uint8)
+    large = cv2.resize(grey, source.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return np.repeat(np.asarray(large, np.uint8)[..., None], 3, 2)
+
+
+def _write(path: Path, image: Image) -> None:
+    """To a temporary name first, so that nobody ever sees half a file."""
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        data = encode_jpeg(image)
+    else:
+        buffer = io.BytesIO()
+        Pillow.fromarray(image).save(buffer, path.suffix[1:].upper())
+        data = buffer.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

@@ -11,7 +11,7 @@ COMMANDS = {
     "build": ("pipelines.build", "every step of a run, in order"),
     "curate": ("pipelines.step", "normalise and measure photographs"),
     "annotate": ("pipelines.step", "write edit jobs for kept photographs"),
-    "edit": ("pipelines.step", "make the candidates of every job"),
+    "edit": ("pipelines.step", "make the candidates of every job; with --model, edit images with EditMGT"),
     "score": ("pipelines.step", "measure candidates"),
     "select": ("pipelines.step", "apply bounds, duplicates and quotas"),
     "pack": ("pipelines.step", "write WebDataset shards"),
@@ -26,18 +26,25 @@ COMMANDS = {
 """Name, module, and the line that `crispedit --help` shows."""
 
 
+def module_of(command: str, arguments: Sequence[str]) -> str:
+    """The module that carries out a command. `edit` is a step of a run, or, of a `--model`, a tool by itself."""
+    if command == "edit" and any(argument.partition("=")[0] == "--model" for argument in arguments):
+        return "pipelines.edit"
+    return COMMANDS[command][0]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; a user's mistake is one clear line and exit status 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="crispedit", description=__doc__, add_help=True)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (module, text) in COMMANDS.items():
+    for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         if arguments[:1] == [name]:  # only the chosen command's module is loaded
-            importlib.import_module(module).add_arguments(command)
+            importlib.import_module(module_of(name, arguments)).add_arguments(command)
     args = parser.parse_args(arguments)
     try:
-        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+        return int(importlib.import_module(module_of(args.command, arguments)).run(args))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -61,9 +61,14 @@ def test_a_crash_leaves_only_garbage_that_is_not_read_and_is_swept(tmp_path: Pat
 def test_a_file_that_fails_to_be_written_leaves_the_old_one(tmp_path: Path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="no space"), journal.replaced(path) as out:
-        out.write(b"new")
-        raise RuntimeError("no space")
+
+    def fail() -> None:
+        with journal.replaced(path) as out:
+            out.write(b"new")
+            raise RuntimeError("no space")
+
+    with pytest.raises(RuntimeError, match="no space"):
+        fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=500)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--in-process", action="store_true", help="time the build without Ray too")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -117,7 +118,7 @@ def main() -> None:
         count = len(sources.entries(made.source))
         each = args.candidates / (count * len(made.categories))
         base[1] += [f"categories.{name}={max(1, round(each))}" for name in made.categories]
-        ways = {"bare loop": [], "in-process": [], "ray": []}
+        ways = {"bare loop": [], **({"in-process": []} if args.in_process else {}), "ray": []}
         for repeat in range(args.repeats):
             for way, results in ways.items():
                 folder = root / f"{way}-{repeat}"

@@ -323,7 +323,7 @@ def test_a_submitted_job_builds_on_a_running_cluster(built: Run, photos: Path, t
             done = subprocess.run(
                 [*submit, *command, "engine.kind=ray"], capture_output=True, text=True, env=env
             )
-            if "Connection" not in done.stderr + done.stdout:
+            if "submitted successfully" in done.stderr + done.stdout:  # else the head is still starting
                 break
             time.sleep(1)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -27,8 +27,12 @@ def jpeg(image: np.ndarray) -> dict[str, bytes | None]:
 
 
 def edited(image: np.ndarray) -> np.ndarray:
-    """A red disc where there was none."""
-    return cv2.circle(image.copy(), (WIDTH // 2, HEIGHT // 2), 40, (220, 30, 30), -1, cv2.LINE_AA)
+    """A shaded red ball where there was none."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+    far = np.hypot(x - WIDTH / 2, y - HEIGHT / 2) / 40
+    light = np.clip(1.1 - 0.5 * np.hypot(x - WIDTH / 2 + 14, y - HEIGHT / 2 + 14) / 40, 0.2, 1)[..., None]
+    ball = np.array([225, 40, 35], np.float32) * light
+    return np.where(far[..., None] < 1, ball, image).astype(np.uint8)
 
 
 def released(folder: Path) -> None:

@@ -50,7 +50,7 @@ def photograph(made: Recipe, entry: sources.Entry) -> list[Pair]:
     for job in answers:
         if not isinstance(job, Job):
             continue
-        candidate = candidate_key(job.key, "compositor", {}, 0)
+        candidate = candidate_key(job.key, "compositor", editor.identity(), 0)
         (edit,) = editor.edit([sample.source], [job], [seed_of(candidate, "edit")])
         if not isinstance(edit, Edit):
             continue

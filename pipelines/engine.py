@@ -226,8 +226,8 @@ def _gpus(stage: Stage) -> float:
 
 
 def _block_rows(work: Work, engine: Engine, actors: int) -> int:
-    """Rows a block: at most `rows_per_part`, fewer in a small plan so that every actor has several and none idles."""
-    return max(1, min(engine.rows_per_part, math.ceil(len(work.plan) / (8 * actors))))
+    """Rows a block: at most `rows_per_part`, fewer in a small plan: each actor has many, so none idles long at the end."""
+    return max(1, min(engine.rows_per_part, math.ceil(len(work.plan) / (24 * actors))))
 
 
 def _slices(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:

@@ -117,7 +117,10 @@ def main() -> None:
         made = recipe.load(base[0], base[1])
         count = len(sources.entries(made.source))
         each = args.candidates / (count * len(made.categories))
-        base[1] += [f"categories.{name}={max(1, round(each))}" for name in made.categories]
+        jobs = {name: max(1, int(each)) for name in made.categories}
+        for name in list(jobs)[: round(args.candidates / count) - sum(jobs.values())]:
+            jobs[name] += 1
+        base[1] += [f"categories.{name}={number}" for name, number in jobs.items()]
         ways = {"bare loop": [], **({"in-process": []} if args.in_process else {}), "ray": []}
         for repeat in range(args.repeats):
             for way, results in ways.items():
@@ -132,7 +135,7 @@ def main() -> None:
                     pairs = packed(Run(made))
                 results.append((pairs, time.perf_counter() - start))
     limit = statistics.median(seconds for _, seconds in ways["bare loop"])
-    rows = round(each) * count * len(made.categories)
+    rows = count * sum(jobs.values())
     print(f"{count} photographs, {rows} candidates asked for, {args.processes} processes\n")
     print(f"{'':24} {'processes':>9} {'pairs':>6} {'seconds':>8} {'pairs/s':>8} {'time / bare loop':>17}")
     for way, results in ways.items():

@@ -23,8 +23,8 @@ class Pool(Strict):
 
     actors: int | None = Field(None, ge=1)
     """How many; null: as many as the cluster has room for."""
-    cpus: float = Field(0.9, gt=0)
-    """CPUs an actor. Below 1 by default so that two actors leave two cores room for reading and committing."""
+    cpus: float = Field(1.0, gt=0)
+    """CPUs an actor."""
     gpus: float | None = Field(None, ge=0)
     """GPUs an actor; null: what the part declares."""
     memory_gb: float | None = Field(None, gt=0)

@@ -9,13 +9,14 @@ refused with its arithmetic before anything starts.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,9 +35,6 @@ from shards.journal import Table
 Row = dict[str, Any]
 
 ATTEMPTS = ".attempts"
-
-READ_CPUS = COMMIT_CPUS = 0.1
-"""What Ray counts for handing out the plan and for committing parts; both mostly wait for the disk."""
 
 
 class Stage(Protocol):
@@ -71,6 +69,12 @@ class Work:
     """How many rows the whole plan will commit."""
     key: str = "key"
 
+    def commit(self, done: Sequence[Row]) -> int:
+        """Commit what came of these rows, as one part; returns how many rows that is."""
+        rows = [row for one in done for row in self.explode(one)]
+        journal.commit(self.folder, self.table, rows)
+        return len(rows)
+
 
 def run(work: Work, engine: Engine) -> None:
     """Do the work, or nothing when the plan is empty. Call inside `cluster(engine)`."""
@@ -104,7 +108,14 @@ def cluster(engine: Engine) -> Iterator[None]:
         ray.init(address=joined, runtime_env=_runtime_env(), **quiet)
     else:
         cpus = engine.cpus or os.cpu_count()
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, runtime_env=_runtime_env(), **quiet)
+        # Inherited, not a runtime_env: that would bar actors from the workers Ray has ready.
+        os.environ["PYTHONPATH"] = _python_path()
+        # Every step starts its own actors: workers started ahead of them would take the CPUs from those at work.
+        ahead = {"enable_worker_prestart": False, "prestart_worker_first_driver": False}
+        loading = threading.Thread(target=importlib.import_module, args=("ray.data",))
+        loading.start()  # while Ray starts
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, _system_config=ahead, **quiet)
+        loading.join()
     try:
         yield
     finally:
@@ -116,10 +127,12 @@ def _runtime_env() -> dict[str, Any] | None:
     environment (`--working-dir`) already says so."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return None
+    return {"env_vars": {"PYTHONPATH": _python_path()}}
+
+
+def _python_path() -> str:
     here = str(Path(__file__).parent.parent)
-    return {
-        "env_vars": {"PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}
-    }
+    return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _run_inprocess(work: Work, engine: Engine) -> None:
@@ -127,21 +140,13 @@ def _run_inprocess(work: Work, engine: Engine) -> None:
     for chunk in _slices(work.plan, _block_rows(work, engine, actors=1)):
         rows: Sequence[Row] = chunk
         for worker in workers:
-            rows = [row for batch in _slices(rows, worker.stage.pool.batch) for row in worker.work(batch)]
-        journal.commit(work.folder, work.table, [row for done in rows for row in work.explode(done)])
+            rows = worker.work(rows)
+        work.commit(rows)
 
 
 def _run_ray(work: Work, engine: Engine) -> None:
     import ray
-    from ray.data import ActorPoolStrategy, DataContext, Datasink
-
-    # What travels to the nodes is named one by one: the work itself holds the whole plan.
-    folder, table, explode = work.folder.absolute(), work.table, work.explode
-
-    class Commit(Datasink):
-        def write(self, blocks: Any, ctx: Any) -> None:
-            rows = [row for block in blocks for row in block.to_pylist()]
-            journal.commit(folder, table, [row for done in rows for row in explode(done)])
+    from ray.data import ActorPoolStrategy, DataContext
 
     context = DataContext.get_current()
     context.enable_progress_bars = False  # `_progress` shows what is committed, which is what counts
@@ -151,20 +156,29 @@ def _run_ray(work: Work, engine: Engine) -> None:
     block_rows = _block_rows(work, engine, actors=max(pools))
     blocks = [pa.Table.from_pylist(list(rows), schema=work.wire) for rows in _slices(work.plan, block_rows)]
     data = ray.data.from_arrow(blocks)
+    # The work itself holds the whole plan: what travels to the nodes is told one by one. The last stage commits what
+    # it has done, so that images do not travel once more, to a process started to write them.
+    folder = work.folder.absolute()
+    commit = replace(work, folder=folder, plan=[], stages=[]).commit
     for stage, actors in zip(work.stages, pools, strict=True):
+        last = stage is work.stages[-1]
         data = data.map_batches(
             _Worker,
-            fn_constructor_args=(stage, work.wire, work.key, folder / ATTEMPTS),
+            fn_constructor_args=(
+                stage,
+                work.wire,
+                work.key,
+                folder / ATTEMPTS,
+                commit if last else None,
+            ),
             batch_format="pyarrow",
-            batch_size=stage.pool.batch,
+            batch_size=None,  # a block is a part; the stage's own batches are cut inside it
             num_cpus=stage.pool.cpus,
             num_gpus=_gpus(stage) or None,
             memory=None if stage.pool.memory_gb is None else stage.pool.memory_gb * 2**30,
             compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
         )
-    # Commits are short: a few processes keep up, and left to itself Ray would start one for every block at once.
-    committers = max(1, pools[-1] // 4)
-    data.write_datasink(Commit(), ray_remote_args={"num_cpus": COMMIT_CPUS}, concurrency=committers)
+    data.materialize()
 
 
 def preflight(step: str, stages: Sequence[Stage], engine: Engine) -> None:
@@ -193,12 +207,10 @@ def placement(step: str, stages: Sequence[Stage], resources: Mapping[str, float]
     def total(of: Callable[[Stage], float]) -> float:
         return sum((stage.pool.actors or 1) * of(stage) for stage in stages)
 
-    need_cpus = total(lambda s: s.pool.cpus) + READ_CPUS + COMMIT_CPUS
+    need_cpus = total(lambda s: s.pool.cpus)
     need_gpus, need_gb = total(_gpus), total(lambda s: s.pool.memory_gb or 0)
     if need_cpus > cpus + 1e-6 or need_gpus > gpus + 1e-6 or need_gb > memory_gb + 1e-6:
-        arithmetic = "\n".join(
-            f"  {line}" for line in [*lines, f"reading and committing: {READ_CPUS + COMMIT_CPUS:g} CPU"]
-        )
+        arithmetic = "\n".join(f"  {line}" for line in lines)
         raise ValueError(
             f"{step} cannot be scheduled: it needs at least {need_cpus:g} CPU, {need_gpus:g} GPU and {need_gb:g} GB, "
             f"the cluster has {cpus:g} CPU, {gpus:g} GPU and {memory_gb:.1f} GB.\n{arithmetic}\n"
@@ -226,7 +238,7 @@ def _gpus(stage: Stage) -> float:
 
 
 def _block_rows(work: Work, engine: Engine, actors: int) -> int:
-    """Rows a block: at most `rows_per_part`, fewer in a small plan: each actor has many, so none idles long at the end."""
+    """Rows a block: at most `rows_per_part`, fewer in a small plan: no actor idles long at its end."""
     return max(1, min(engine.rows_per_part, math.ceil(len(work.plan) / (24 * actors))))
 
 
@@ -237,19 +249,31 @@ def _slices(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
 class _Worker:
     """A stage in its process: skips rows that have failed, isolates those that raise, quarantines those that kill."""
 
-    def __init__(self, stage: Stage, wire: pa.Schema, key: str, attempts: Path | None = None) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        wire: pa.Schema,
+        key: str,
+        attempts: Path | None = None,
+        commit: Callable[[Sequence[Row]], int] | None = None,
+    ) -> None:
         # One thread a worker: Ray counts its CPU as one, and OpenCV's results must not depend on the machine's cores.
         cv2.setNumThreads(1)
-        self.stage, self.wire, self.key = stage, wire, key
+        self.stage, self.wire, self.key, self.commit = stage, wire, key, commit
         self.attempts = None if attempts is None else _Attempts(attempts, stage.name)
         stage.load()
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist(list(self.work(batch.to_pylist())), schema=self.wire)
+    def __call__(self, block: pa.Table) -> pa.Table:
+        rows = self.work(block.to_pylist())
+        if self.commit is not None:
+            return pa.table({"committed": [self.commit(rows)]})
+        return pa.Table.from_pylist(list(rows), schema=self.wire)
 
     def work(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows of a block after this stage, in its own batches; rows that have failed pass through."""
         live = [row for row in rows if row.get("error") is None]
-        done = {row[self.key]: row for row in self._guarded(live)}
+        batches = _slices(live, self.stage.pool.batch)
+        done = {row[self.key]: row for batch in batches for row in self._guarded(batch)}
         return [done.get(row[self.key], row) for row in rows]
 
     def _guarded(self, rows: Sequence[Row]) -> Sequence[Row]:

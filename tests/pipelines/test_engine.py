@@ -129,19 +129,18 @@ def stage(name: str, **pool: object) -> Append:
 def test_preflight_shows_its_arithmetic():
     stages = [stage("decode", actors=2, cpus=1.0), stage("clip", gpus=1.0, cpus=0.5)]
     with pytest.raises(
-        ValueError, match=r"score cannot be scheduled.*2\.7 CPU, 1 GPU and 0 GB.*has 2 CPU, 0 GPU"
+        ValueError, match=r"score cannot be scheduled.*2\.5 CPU, 1 GPU and 0 GB.*has 2 CPU, 0 GPU"
     ) as e:
         placement("score", stages, {"CPU": 2.0})
     assert "2 x decode: 2 CPU, 0 GPU, 0 GB" in str(e.value)
     assert "1 x clip: 0.5 CPU, 1 GPU, 0 GB" in str(e.value)
-    assert "reading and committing: 0.2 CPU" in str(e.value)
 
 
 def test_a_build_that_cannot_be_scheduled_is_refused_before_it_starts(
     tmp_path: Path, photos: Path, ray_nodes: None
 ):
     run = make_run(tmp_path / "run", photos, "engine.kind=ray", "score.pool={actors: 9}")
-    with pytest.raises(ValueError, match=r"score cannot be scheduled: it needs at least 8\.3 CPU.*has 4 CPU"):
+    with pytest.raises(ValueError, match=r"score cannot be scheduled: it needs at least 9 CPU.*has 4 CPU"):
         build.build(run)
     assert not (run.root / "curate").exists() or not journal.parts(run.folder("curate"))
 
@@ -172,6 +171,6 @@ def test_a_placement_always_fits(pools: list[Pool], cpus: int, gpus: int):
     except ValueError:
         return
     assert all(n >= 1 and pool.actors in (None, n) for n, pool in zip(actors, pools, strict=True))
-    for limit, of in ((cpus - 0.2, "cpus"), (gpus, "gpus"), (64, "memory_gb")):
+    for limit, of in ((cpus, "cpus"), (gpus, "gpus"), (64, "memory_gb")):
         used = sum(n * (getattr(pool, of) or 0) for n, pool in zip(actors, pools, strict=True))
         assert used <= limit + 1e-3

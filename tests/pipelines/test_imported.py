@@ -82,7 +82,9 @@ def refiltered(tmp_path: Path, source: Path, *overrides: str) -> Run:
 
 def test_the_released_layout_is_filtered_and_every_pair_has_an_outcome(tmp_path: Path):
     released(tmp_path / "data")
-    run = refiltered(tmp_path, tmp_path / "data", "filters.sharpness=null")  # it is cheaper, and sees a stretch too
+    run = refiltered(
+        tmp_path, tmp_path / "data", "filters.sharpness=null"
+    )  # it is cheaper, and sees a stretch too
     rows = {row["key"]: row for row in pq.read_table(run.folder("select") / "selection.parquet").to_pylist()}
     candidates = journal.read(run.folder("edit"), EDIT).to_pylist()
     outcome = {

@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         status = cli.main(command)
         if status:
             return status
+    print(f"shards: {run / 'shards'}")
     return 0
 
 

@@ -291,6 +291,7 @@ def test_a_submitted_job_builds_on_a_running_cluster(built: Run, photos: Path, t
     recipe.write_text(RECIPE)
     run = make_run(tmp_path / "run", photos)
     ports = {"--port": "26379", "--dashboard-port": "28265", "--ray-client-server-port": "20001"}
+    ports |= {"--dashboard-agent-listen-port": "28266", "--dashboard-agent-grpc-port": "28267"}
     # Ray's sockets lie in its folder, and a socket's path may have 107 bytes at most.
     env = {**os.environ, "RAY_TMPDIR": tempfile.mkdtemp(prefix="ray-"), "RAY_AUTH_MODE": "disabled"}
     ray = str(Path(sys.executable).with_name("ray"))
@@ -319,7 +320,7 @@ def test_a_submitted_job_builds_on_a_running_cluster(built: Run, photos: Path, t
             f"run={run.root}",
             f"source.path={photos}",
         ]
-        for _ in range(60):
+        for _ in range(20):
             done = subprocess.run(
                 [*submit, *command, "engine.kind=ray"], capture_output=True, text=True, env=env
             )

@@ -25,7 +25,7 @@ ENGINE_STEPS = {"curate": curate, "annotate": annotate, "edit": edit, "score": s
 
 
 def build(run: Run) -> None:
-    """Curate, annotate, edit and score in waves of sources, then select, pack and audit."""
+    """Curate, annotate, edit and score in waves of sources, then select and pack."""
     settings = run.recipe.engine
     with run.locked():
         for name in ENGINE_STEPS:

@@ -152,8 +152,3 @@ def sweep(folder: Path) -> list[Path]:
     for path in garbage:
         path.unlink(missing_ok=True)
     return garbage
-
-
-def count(folder: Path) -> int:
-    """Rows committed so far, duplicates included; from the parquets' footers alone, so it is cheap to poll."""
-    return sum(pq.read_metadata(part).num_rows for part in parts(folder))

@@ -27,7 +27,7 @@ import simplejpeg
 import xxhash
 
 from crispedit.record import canonical_json, content_key
-from shards import layout
+from shards import journal, layout
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -375,18 +375,11 @@ def _remove(path: Path) -> None:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    temporary = layout.temporary(path)
-    with open(temporary, "wb") as file:
+    with journal.replaced(path) as file:
         pq.write_table(table, file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    layout.replace_durably(temporary, path)
 
 
 def _write_json(value: object, path: Path) -> None:
-    temporary = layout.temporary(path)
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    layout.replace_durably(temporary, path)
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    with journal.replaced(path) as file:
+        file.write(text.encode())

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from crispedit import images
+from crispedit.cascade import describe
 from crispedit.category import Category, load_categories, resolve
 from crispedit.classifier import classify
 from crispedit.normalise import Refused, normalise
@@ -172,13 +173,13 @@ class Candidates:
 
     def _candidate(self, row: Row, found: pairs.PairImages | Exception) -> Row:
         if isinstance(found, Exception):
-            return {**row, "error": f"{type(found).__name__}: {found}"}
+            return {**row, "error": describe(found)}
         try:
             edited: Any = normalise(found.edited, max_pixels=self.max_pixels, max_short_side_px=None).image
         except Refused as refused:
             return {**row, "refusal": refused.reason}
         except Exception as error:  # a decoder's complaint about one image is that pair's row
-            return {**row, "error": f"{type(error).__name__}: {error}"}
+            return {**row, "error": describe(error)}
         if row["scale"] < 1:  # by the source's own factor: a pair whose sizes differ keeps its difference
             size = [max(1, round(side * row["scale"])) for side in edited.shape[1::-1]]
             edited = cv2.resize(edited, size, interpolation=cv2.INTER_AREA)

@@ -190,32 +190,60 @@ def _follow(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points
     return points[good], there[good]
 
 
+MOST_STRETCH, MOST_SHEAR, LEAST_REACHED = 0.05, 0.02, 0.7
+"""What a repair may undo: axes whose scales differ by so much, so much shear, and a crop that left so much."""
+
+
 def repair(source: Image, edited: Image) -> tuple[Image, list[list[float]]] | None:
     """The edited image laid onto the source, and the [2][3] affine (source to edited pixels) that did it.
 
-    None when nothing needs repair (under half a pixel), when no motion is known, or when it is no
-    near-similarity (the axes' scales differ by over 5 %, or shear by over 0.02): such pairs are drawn anew
-    rather than moved. What the edited image does not reach is filled from the source, which it lies on there.
+    None when nothing needs repair (equal sizes and under half a pixel), when no motion is known, or when neither the
+    edited image nor its plain resize to the source's size is a near-similarity of the source: such pairs were drawn
+    anew rather than moved. What the edited image does not reach is filled from the source, which it lies on there.
     """
     height, width = source.shape[:2]
+    stretch = np.array([edited.shape[1] / width, edited.shape[0] / height])
     if edited.shape != source.shape:
         edited = cv2.resize(edited, (width, height), interpolation=cv2.INTER_AREA)
     gray = [change.shrink(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 2) for image in (source, edited)]
     found = motion(gray[0], gray[1])
-    if found is None or found.displacement < 0.25:
+    if found is None or found.support < 0.5:
         return None
-    x, y = found.scale
-    shear = abs(found.affine[:, 0] @ found.affine[:, 1]) / (x * y)
-    if found.support < 0.5 or abs(x / y - 1) > 0.05 or shear > 0.02:
+    if found.displacement < 0.25 and (stretch == 1).all():
+        return None
+    if not any(_near_similarity(found.affine[:, :2] * size[:, None]) for size in (np.ones(2), stretch)):
         return None
     # Half-resolution pixel i covers full pixels 2i and 2i + 1: its centre is at 2i + 0.5.
     affine = found.affine.copy()
     affine[:, 2] = 2 * affine[:, 2] + 0.5 - affine[:, :2] @ [0.5, 0.5]
     inverse = cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(
-        edited, affine, (width, height), flags=cv2.INTER_LANCZOS4 | inverse, borderMode=cv2.BORDER_REPLICATE
-    )
     reached = cv2.warpAffine(
         np.full((height, width), 255, np.uint8), affine, (width, height), flags=cv2.INTER_LINEAR | inverse
     )
-    return np.where((reached == 255)[..., None], warped, source), affine.tolist()
+    if (reached == 255).mean() < LEAST_REACHED:
+        return None
+    if found.displacement < 0.25:
+        laid, affine = (
+            edited,
+            np.eye(2, 3),
+        )  # the resize was the repair: a second interpolation would only blur
+    else:
+        warped = cv2.warpAffine(
+            edited,
+            affine,
+            (width, height),
+            flags=cv2.INTER_LANCZOS4 | inverse,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        laid = np.where((reached == 255)[..., None], warped, source)
+    # Back to the pixels of the edited image as it came; centres of pixels lie at halves.
+    affine[:, 2] = (affine[:, 2] + 0.5) * stretch - 0.5
+    affine[:, :2] *= stretch[:, None]
+    return laid, affine.tolist()
+
+
+def _near_similarity(linear: NDArray[np.float64]) -> bool:
+    """Whether a [2, 2] map scales both axes nearly alike and keeps them nearly at right angles."""
+    x, y = np.linalg.norm(linear, axis=0)
+    shear = abs(linear[:, 0] @ linear[:, 1]) / (x * y)
+    return bool(abs(x / y - 1) <= MOST_STRETCH and shear <= MOST_SHEAR)

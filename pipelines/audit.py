@@ -82,6 +82,8 @@ class Report:
     histograms: list[Histogram]
     pairs: dict[str, int]
     """Packed pairs by category, from the manifest; empty before the present selection is packed."""
+    repaired: dict[str, int] | None = None
+    """Imported edits that were `laid_back` onto their source, or left `in_place`; null where that was not asked."""
 
 
 def audit(run: Run) -> Report:
@@ -96,7 +98,8 @@ def audit(run: Run) -> Report:
     counts += _pack(db, pairs) if pairs else []
     for count in counts:
         count.check()
-    return Report(run.root.name, counts, _histograms(run, db), pairs)
+    repaired = tables.repaired(db) if run.recipe.edit.repair else None
+    return Report(run.root.name, counts, _histograms(run, db), pairs, repaired)
 
 
 def _packed(run: Run) -> dict[str, int]:
@@ -253,6 +256,9 @@ def summary(report: Report) -> str:
             f"{reason} {number}" for reason, number in sorted(out.items(), key=lambda item: -item[1])
         )
         text.insert(0, f"photographs: {sources.rows} in, {sources.kept} kept" + (f" ({why})" if why else ""))
+    if report.repaired is not None:
+        laid, all_ = report.repaired["laid_back"], sum(report.repaired.values())
+        text.append(f"laid back onto their source: {laid} of {all_} imported edits")
     reasons = sorted(total.rejected.items(), key=lambda item: (-item[1], item[0]))
     if reasons:
         text.append("rejected by: " + ", ".join(f"{reason} {number}" for reason, number in reasons))

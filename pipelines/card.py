@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from crispedit.cascade import KEPT
 from pipelines import tables
 from pipelines.run import Run
+from pipelines.steps.select import SELECTION
 from shards.pack import ShardEntry
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -40,6 +42,14 @@ def text(run: Run, shards: Sequence[ShardEntry]) -> str:
     annotator = f"`{run.recipe.annotate.annotator}`"
     if run.recipe.imports_pairs:
         editors, annotator = "- imported with the pairs", "imported with the pairs"
+    if run.recipe.edit.repair:
+        selection = tables.quoted(str(run.folder("select") / SELECTION))
+        kept = f"SELECT key FROM read_parquet({selection}) WHERE outcome = '{KEPT}'"
+        laid = tables.repaired(db, kept)["laid_back"]
+        editors += (
+            f"\n- {laid} of the {pairs} edited images were moved back onto their source; `transform` in their"
+            "\n  `<key>.json` is the affine map from source to original edited pixels (the identity: left as it came)"
+        )
     return f"""---
 {yaml.safe_dump(front, sort_keys=False)}---
 # Image-editing pairs

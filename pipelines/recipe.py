@@ -68,6 +68,9 @@ class Edit(Strict):
 
     editors: dict[str, EditorSpec] = Field({"compositor": EditorSpec()}, min_length=1)
     jpeg_quality: int = Field(95, ge=1, le=100)
+    repair: bool = False
+    """For imported pairs: lay an edited image that was shifted, scaled, or cropped and stretched back onto its source,
+    where a near-similarity explains how it lies. It stores other pixels than the dataset has, so it is asked for."""
 
 
 class Score(Strict):
@@ -168,6 +171,10 @@ class Recipe(Strict):
         if urlsplit(self.source.path).password is not None:
             raise ValueError(
                 "source.path holds a password, which runs would store; put credentials in the environment"
+            )
+        if self.edit.repair and not self.imports_pairs:
+            raise ValueError(
+                "edit.repair is for imported pairs (source.kind=pairs): this recipe makes its own edits"
             )
         _ = (self.category_files, self.source_cascade, self.pair_cascade, self.annotator, self.editors)
         return self

@@ -82,6 +82,7 @@ EDIT = Table(
             ("seed", pa.int32()),
             ("width", pa.int32()),
             ("height", pa.int32()),
+            ("transform", pa.string()),
             ("refusal", pa.string()),
             ("error", pa.string()),
             ("source", pa.binary()),
@@ -91,7 +92,12 @@ EDIT = Table(
     ),
     blobs={"source": "source.jpg", "edited": "edited.jpg", "mask": "mask.png"},
 )
-"""One row per candidate. `source` is null unless the editor composed a source of its own."""
+"""One row per candidate. `source` is null unless the editor composed a source of its own; `transform` is the JSON of
+the [2][3] affine map (source to edited pixels) that an imported edit was laid onto its source by, where that was
+asked."""
+
+IN_PLACE = "[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]"
+"""The `transform` of an imported edit that lay on its source, or that no repair could lay there: stored as it came."""
 
 
 def score_table(cascade: Cascade) -> Table:
@@ -157,7 +163,8 @@ class Run:
                 return {"photographs": source, "annotator": "imported"}
             return {"photographs": source, "annotator": recipe.annotator.identity()}
         if step == "edit" and recipe.imports_pairs:
-            return {"photographs": source, "edited": {"jpeg_quality": recipe.edit.jpeg_quality}}
+            stored = recipe.edit.model_dump(mode="json", include={"jpeg_quality", "repair"})
+            return {"photographs": source, "edited": stored}
         if step == "edit":
             editors = {f"editor {name}": editor.identity() for name, editor in recipe.editors.items()}
             return {"photographs": source, "edited": {"jpeg_quality": recipe.edit.jpeg_quality}, **editors}

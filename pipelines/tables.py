@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from pipelines.run import ANNOTATE, EDIT, Run, curate_table, score_table
+from pipelines.run import ANNOTATE, EDIT, IN_PLACE, Run, curate_table, score_table
 from shards import journal
 from shards.journal import Table
 
@@ -25,6 +25,16 @@ def connect(run: Run) -> duckdb.DuckDBPyConnection:
     _view(found, "edit", run.folder("edit"), EDIT)
     _view(found, "score", run.folder("score"), score_table(run.recipe.pair_cascade), merged=True)
     return found
+
+
+def repaired(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> dict[str, int]:
+    """Of the keys that a query names: how many imported edits were `laid_back` onto their source, or lay `in_place`."""
+    found = db.execute(
+        "SELECT count(*) FILTER (transform <> $in_place), count(*) FILTER (transform = $in_place) "
+        f"FROM edit WHERE key IN ({kept})",
+        {"in_place": IN_PLACE},
+    ).fetchall()
+    return {"laid_back": found[0][0], "in_place": found[0][1]}
 
 
 def quoted(text: str) -> str:

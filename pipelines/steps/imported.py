@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,17 +20,20 @@ from crispedit.classifier import classify
 from crispedit.normalise import Refused, normalise
 from crispedit.recipe import Pool
 from crispedit.record import candidate_key, canonical_json, content_key, job_key
+from filters import alignment
 from pipelines import pairs, sources
 from pipelines.engine import Row, Stage, Work
 from pipelines.pairs import Pair, PairsSource
-from pipelines.run import ANNOTATE, EDIT, Run
+from pipelines.run import ANNOTATE, EDIT, IN_PLACE, Run
 from pipelines.steps.select import kept_sources
 from shards import journal
 
 EDITOR = "imported"
 """What an imported candidate says its editor is."""
 
-EDIT_WIRE = pa.schema([*EDIT.schema, ("pair", pa.string()), ("scale", pa.float64())])
+EDIT_WIRE = pa.schema(
+    [*EDIT.schema, ("pair", pa.string()), ("scale", pa.float64()), pa.field("image", journal.BLOB)]
+)
 
 
 def entries(source: PairsSource) -> list[sources.Entry]:
@@ -83,11 +87,12 @@ def candidates(run: Run) -> Work:
         row["key"]: row for row in journal.read(run.folder("annotate"), ANNOTATE, columns).to_pylist()
     }
     plan = []
+    repair = run.recipe.edit.repair
     for pair, source in _on_kept_sources(run):
         job = jobs_by_request.get(request_key(pair))
         if job is None or job["job_key"] is None:
             continue
-        options = {"uri": pair.uri}
+        options = {"uri": pair.uri} | ({"repair": True} if repair else {})
         key = candidate_key(job["job_key"], EDITOR, options, 0)
         if key not in known:
             plan.append(
@@ -102,15 +107,19 @@ def candidates(run: Run) -> Work:
                     "seed": 0,
                     "pair": json.dumps(pair.to_row()),
                     "scale": source["width"] / source["original_width"],
+                    "image": source["image"],
                 }
             )
     return Work("edit", folder, EDIT, plan, candidate_stages(run), EDIT_WIRE, lambda row: [row], len(plan))
 
 
 def candidate_stages(run: Run) -> list[Stage]:
-    """One pool that reads and normalises the edited images."""
+    """One pool that reads and normalises the edited images, and lays them on their sources where that is asked."""
     recipe = run.recipe
-    return [Candidates(recipe.curate.max_pixels, recipe.edit.jpeg_quality, recipe.curate.pool)]
+    sources_folder = run.folder("curate") if recipe.edit.repair else None
+    return [
+        Candidates(recipe.curate.max_pixels, recipe.edit.jpeg_quality, recipe.curate.pool, sources_folder)
+    ]
 
 
 def request_key(pair: Pair) -> str:
@@ -119,7 +128,7 @@ def request_key(pair: Pair) -> str:
 
 
 def _on_kept_sources(run: Run) -> Iterator[tuple[Pair, Row]]:
-    columns = ["uri", "key", "width", "original_width"]
+    columns = ["uri", "key", "width", "original_width", "image"]
     kept = {row["uri"]: row for row in kept_sources(run, columns).to_pylist()}
     source = run.recipe.source
     assert isinstance(source, PairsSource)
@@ -156,11 +165,17 @@ class Words:
 
 @dataclass
 class Candidates:
-    """Reads edited images and masks and stores them as curate stored the sources: upright sRGB JPEG, scaled alike."""
+    """Reads edited images and masks and stores them as curate stored the sources: upright sRGB JPEG, scaled alike.
+
+    With `repair_onto`, the folder of the stored sources, an edited image that a near-similarity moves off its source
+    is laid back onto it (`filters.alignment.repair`), and `transform` says by which affine map of source to edited
+    pixels. This is the place for it: what is stored here is what is measured, packed and fingerprinted.
+    """
 
     max_pixels: int
     jpeg_quality: int
     pool: Pool
+    repair_onto: Path | None = None
     name: str = EDITOR
     gpus: float = 0.0
 
@@ -169,9 +184,12 @@ class Candidates:
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         found = pairs.read([Pair.from_row(json.loads(row["pair"])) for row in rows])
-        return [self._candidate({**row, "pair": None}, pair) for row, pair in zip(rows, found, strict=True)]
+        return [
+            self._candidate({**row, "pair": None, "image": None}, row["image"], pair)
+            for row, pair in zip(rows, found, strict=True)
+        ]
 
-    def _candidate(self, row: Row, found: pairs.PairImages | Exception) -> Row:
+    def _candidate(self, row: Row, source: Any, found: pairs.PairImages | Exception) -> Row:
         if isinstance(found, Exception):
             return {**row, "error": describe(found)}
         try:
@@ -183,6 +201,13 @@ class Candidates:
         if row["scale"] < 1:  # by the source's own factor: a pair whose sizes differ keeps its difference
             size = [max(1, round(side * row["scale"])) for side in edited.shape[1::-1]]
             edited = cv2.resize(edited, size, interpolation=cv2.INTER_AREA)
+        if self.repair_onto is not None:
+            onto = images.decode_jpeg(journal.read_blob(self.repair_onto, source))
+            laid = alignment.repair(onto, edited)
+            row["transform"] = IN_PLACE
+            if laid is not None:
+                edited, transform = laid
+                row["transform"] = json.dumps([[round(value, 6) for value in line] for line in transform])
         height, width = edited.shape[:2]
         row |= {"width": width, "height": height, "edited": images.encode_jpeg(edited, self.jpeg_quality)}
         if found.mask is not None:

@@ -88,7 +88,7 @@ def _planned(run: Run, selection: Path) -> Iterator[tuple[ShardPlan, list[Row]]]
     ]
     found = db.sql(f"""
         SELECT p.shard, e.key, e.job_key, e.category, e.editor, e.editor_version, e.options, e.seed, e.width, e.height,
-            e.edited, e.mask, coalesce(e.source, c.image) AS source, e.source IS NOT NULL AS composed,
+            e.transform, e.edited, e.mask, coalesce(e.source, c.image) AS source, e.source IS NOT NULL AS composed,
             j.instruction, j.source_caption, j.target_caption,
             c.key AS source_key, c.uri, c.sha256, c.licence, c.dataset
             {"".join(f', s."{score}"' for score in scores)}
@@ -163,5 +163,6 @@ def _pair(root: Path, fingerprint: str, row: Row) -> Pair:
             "dataset": row["dataset"],
             "scores": row["scores"],
             "recipe_fingerprint": fingerprint,
+            **({} if row["transform"] is None else {"transform": row["transform"]}),
         },
     )

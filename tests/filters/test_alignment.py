@@ -111,3 +111,24 @@ def test_repair_leaves_alone_what_needs_none_or_cannot_be_explained():
     assert repair(SOURCE, EDITED) is None
     assert repair(SOURCE, scene(98)) is None
     assert repair(SOURCE, zoomed(EDITED, 1.15, 1.0)) is None
+
+
+def test_repair_undoes_another_size_and_shape():
+    # A middle crop of another aspect at the editor's own size: stretched by a plain resize, a similarity without it.
+    crop = cv2.resize(EDITED[:, 60:580], (520 * 3 // 2, 512 * 3 // 2), interpolation=cv2.INTER_CUBIC)
+    image, transform = repair(SOURCE, crop)
+    assert image.shape == SOURCE.shape
+    np.testing.assert_allclose(transform, [[1.5, 0, -89.75], [0, 1.5, 0.25]], atol=1.0)
+    assert verdicts(Alignment(), pair(SOURCE, image)) == []
+    np.testing.assert_array_equal(image[:, :50], SOURCE[:, :50])  # where the crop does not reach
+    squeezed = cv2.resize(EDITED, (612, 512), interpolation=cv2.INTER_AREA)
+    image, transform = repair(SOURCE, squeezed)
+    assert image.shape == SOURCE.shape
+    assert transform[0][0] == pytest.approx(612 / 640, abs=0.002)
+    assert verdicts(Alignment(), pair(SOURCE, squeezed)) == ["aspect_error:high"]
+    assert verdicts(Alignment(), pair(SOURCE, image)) == []
+
+
+def test_repair_does_not_pass_most_of_the_source_off_as_the_edit():
+    half = cv2.resize(EDITED[128:384, 160:480], (640, 512), interpolation=cv2.INTER_CUBIC)
+    assert repair(SOURCE, half) is None

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import webdataset
 from conftest import HEIGHT, WIDTH, make_run
 from PIL import Image
@@ -60,7 +61,11 @@ def released(folder: Path) -> None:
     rows[4]["output_img"] = {"bytes": b"not an image", "path": None}
     rows[5]["instruction"] = None
     rows[6]["input_img"] = {"bytes": rows[6]["input_img"]["bytes"][:900], "path": None}
-    folder.mkdir()
+    write_pairs(folder, rows)
+
+
+def write_pairs(folder: Path, rows: list[dict]) -> None:
+    folder.mkdir(parents=True)
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     schema = pa.schema(
         [("input_img", image), ("instruction", pa.string()), ("output_img", image), ("type", pa.string())]
@@ -80,20 +85,25 @@ def refiltered(tmp_path: Path, source: Path, *overrides: str) -> Run:
     return run
 
 
-def test_the_released_layout_is_filtered_and_every_pair_has_an_outcome(tmp_path: Path):
-    released(tmp_path / "data")
-    run = refiltered(
-        tmp_path, tmp_path / "data", "filters.sharpness=null"
-    )  # it is cheaper, and sees a stretch too
+def outcomes(run: Run) -> dict[str, tuple[str, str | None]]:
+    """(outcome, reason) of every candidate, by its row in the file."""
     rows = {row["key"]: row for row in pq.read_table(run.folder("select") / "selection.parquet").to_pylist()}
     candidates = journal.read(run.folder("edit"), EDIT).to_pylist()
-    outcome = {
+    return {
         json.loads(row["options"])["uri"].rpartition("#")[2]: (
             rows[row["key"]]["outcome"],
             rows[row["key"]]["reason"],
         )
         for row in candidates
     }
+
+
+def test_the_released_layout_is_filtered_and_every_pair_has_an_outcome(tmp_path: Path):
+    released(tmp_path / "data")
+    run = refiltered(
+        tmp_path, tmp_path / "data", "filters.sharpness=null"
+    )  # it is cheaper, and sees a stretch too
+    outcome = outcomes(run)
     assert outcome["0"] == ("kept", None)
     assert outcome["7"] == ("kept", None)
     assert outcome["2"][1].startswith("unchanged.")
@@ -110,6 +120,60 @@ def test_the_released_layout_is_filtered_and_every_pair_has_an_outcome(tmp_path:
     metas = [json.loads(sample["json"]) for sample in samples]
     assert {meta["dataset"] for meta in metas} == {"CrispEdit-2M"}
     assert {meta["editor"] for meta in metas} == {"imported"}
+
+
+def test_what_was_moved_is_laid_back_and_recorded_where_that_is_asked(tmp_path: Path):
+    kinds = ("meadow", "mountains", "city")
+    sources = [landscape(number + 20, WIDTH, HEIGHT, kind) for number, kind in enumerate(kinds)]
+    moved = np.array([[1.01, 0, 5.0], [0, 1.01, -4.0]])
+    shifted = cv2.warpAffine(
+        edited(sources[1]), moved, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    # No crop explains a stretch of 15 % along one axis only: this picture was drawn anew.
+    stretched = cv2.resize(edited(sources[2]), (WIDTH * 115 // 100, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    images = [edited(sources[0]), shifted, np.ascontiguousarray(stretched[:, 20 : 20 + WIDTH])]
+    write_pairs(
+        tmp_path / "data",
+        [
+            {"input_img": jpeg(a), "output_img": jpeg(b), "instruction": "Add a red ball.", "type": "add"}
+            for a, b in zip(sources, images, strict=True)
+        ],
+    )
+    only = [
+        f"filters.{name}=null" for name in ("resolution", "region", "sharpness", "exposure", "preservation")
+    ]
+    as_they_came = refiltered(tmp_path / "a", tmp_path / "data", *only)
+    repaired = refiltered(tmp_path / "b", tmp_path / "data", "edit.repair=true", *only)
+    before, after = (outcomes(run) for run in (as_they_came, repaired))
+    assert before["0"] == after["0"] == ("kept", None)
+    assert before["1"] == ("rejected", "alignment.displacement_px:high")
+    assert after["1"] == ("kept", None)
+    assert before["2"] == after["2"] == ("rejected", "alignment.displacement_px:high")
+    assert audit.audit(as_they_came).repaired is None
+    assert audit.audit(repaired).repaired == {"laid_back": 1, "in_place": 2}
+    assert "1 of the 2 edited images were moved back" in (repaired.folder("shards") / "README.md").read_text()
+
+    def packed(run: Run) -> dict[str, dict[str, bytes]]:
+        urls = [str(path) for path in sorted(run.folder("shards").glob("*.tar"))]
+        samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+        return {json.loads(sample["json"])["uri"].rpartition("#")[2]: sample for sample in samples}
+
+    def transform(sample: dict[str, bytes]) -> list[list[float]]:
+        return json.loads(json.loads(sample["json"])["transform"])
+
+    plain, laid = packed(as_they_came), packed(repaired)
+    assert plain["0"]["edited.jpg"] == laid["0"]["edited.jpg"]
+    assert "transform" not in json.loads(plain["0"]["json"])
+    assert transform(laid["0"]) == [[1, 0, 0], [0, 1, 0]]
+    np.testing.assert_allclose(transform(laid["1"]), moved, atol=0.5)
+    back = np.asarray(Image.open(io.BytesIO(laid["1"]["edited.jpg"])))
+    off = [cv2.absdiff(image, edited(sources[1]))[20:-20, 20:-20].mean() for image in (back, shifted)]
+    assert off[0] < off[1] / 2, off
+
+
+def test_repair_is_for_imported_pairs(photos: Path):
+    with pytest.raises(ValueError, match=r"edit\.repair is for imported pairs"):
+        recipe.load("configs/embedded.yaml", [f"source.path={photos}", "edit.repair=true"])
 
 
 def test_our_own_shards_are_filtered_again(tmp_path: Path, photos: Path):

@@ -1,0 +1,200 @@
+"""Any OpenAI-compatible server as the chat model: vLLM, SGLang, `transformers serve`, or OpenAI's own.
+
+Requests go out together, so many at a time; the `openai` client repeats those that fail for a passing reason (a lost
+connection, a timeout, 408, 409, 429, 5xx), with growing pauses or those that the server asks for. The key is read from
+the environment when it is needed, and stands in no recipe, log, error or table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
+
+from crispedit import images
+from crispedit.chat import Chat, ChatError, Conversation, Reply, Turn
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+class OpenAI(Chat):
+    """Asks a server for chat completions.
+
+    `load` asks a first question, so that a server that is not there, or does not know the key, the model or an option,
+    stops the run before it begins. Later on, what the server will not answer is that request's error.
+    """
+
+    unused: ClassVar[tuple[str, ...]] = (
+        "base_url",
+        "api_key_env",
+        "concurrency",
+        "requests_per_minute",
+        "timeout_s",
+        "retries",
+    )
+
+    base_url: str = OPENAI_URL
+    api_key_env: str | None = None
+    """The environment variable that holds the key; null: OPENAI_API_KEY for OpenAI's server, no key for another."""
+    concurrency: int = Field(16, ge=1)
+    """Requests under way at once, for each process that asks."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    """Requests started at most, for each process that asks; null: as fast as `concurrency` allows."""
+    timeout_s: float = Field(300.0, gt=0)
+    retries: int = Field(6, ge=0)
+    """How often a request that fails for a passing reason is sent again."""
+    structured_output: Literal["json_schema", "none"] = "json_schema"
+    """Have the server decode only what fits the schema; "none" for one that cannot, such as `transformers serve`."""
+    temperature: float | None = 0.0
+    """Null leaves it out, for models that refuse it."""
+    seed: int | None = 0
+    token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
+    """What the server calls the limit; older ones know only "max_tokens"."""
+    extra: dict[str, Any] = {}
+    """More of the request's body, such as vLLM's `chat_template_kwargs: {enable_thinking: false}`."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_credentials(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is no address of a server, such as http://localhost:8000/v1")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("base_url holds credentials or a query, which runs would store; use api_key_env")
+        return url
+
+    _next_s: float = PrivateAttr(0.0)
+    """When the next request may start, on the monotonic clock, where their rate is limited."""
+
+    def load(self) -> None:
+        """Ask a first question. ValueError, with what the server said, if it gives no answer of any kind."""
+        self._next_s = 0.0
+        hello = Turn("user", 'Answer with this JSON object: {"ready": true}')
+        [answer] = self.complete([Conversation([hello], "Hello", Hello.model_json_schema())])
+        if isinstance(answer, ChatError) and answer.raw is None:
+            raise ValueError(f"the chat server {self.base_url} does not answer: {answer}")
+
+    def complete(self, conversations: Sequence[Conversation]) -> list[str | ChatError]:
+        return asyncio.run(self._complete(conversations))
+
+    async def _complete(self, conversations: Sequence[Conversation]) -> list[str | ChatError]:
+        places = asyncio.Semaphore(self.concurrency)
+
+        async def one(conversation: Conversation) -> str | ChatError:
+            async with places:
+                await self._wait()
+                return await self._ask(client, conversation)
+
+        async with self._client() as client:
+            return list(await asyncio.gather(*(one(conversation) for conversation in conversations)))
+
+    async def _wait(self) -> None:
+        """Until this request may start: they are spread evenly over the minute."""
+        if self.requests_per_minute is not None:
+            start = max(time.monotonic(), self._next_s)
+            self._next_s = start + 60 / self.requests_per_minute
+            await asyncio.sleep(start - time.monotonic())
+
+    async def _ask(self, client: AsyncOpenAI, conversation: Conversation) -> str | ChatError:
+        import openai
+
+        try:
+            reply = await client.chat.completions.with_raw_response.create(**self._body(conversation))
+            completion = Completion.model_validate_json(reply.text)
+        except openai.OpenAIError as error:
+            return ChatError(self._without_key(f"{type(error).__name__}: {error}"[:800]))
+        except ValidationError:
+            return ChatError(
+                f"the server's answer is no chat completion: {self._without_key(reply.text[:300])!r}"
+            )
+        choice = completion.choices[0]
+        if not choice.message.content:
+            return ChatError(
+                f"the model said nothing (finish reason {choice.finish_reason}, refusal {choice.message.refusal!r})"
+            )
+        return choice.message.content
+
+    def _body(self, conversation: Conversation) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [_message(turn) for turn in conversation.turns],
+            self.token_limit: self.max_tokens,
+            "extra_body": self.extra,
+        }
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
+        if self.seed is not None:
+            body["seed"] = self.seed
+        if self.structured_output == "json_schema":
+            shape = {"name": conversation.name, "strict": True, "schema": conversation.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": shape}
+        return body
+
+    def _client(self) -> AsyncOpenAI:
+        from openai import AsyncOpenAI
+
+        return AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=self._key or "none",  # the client insists on one
+            max_retries=self.retries,
+            timeout=self.timeout_s,
+        )
+
+    @property
+    def _key(self) -> str | None:
+        """The key, from the environment. A server that the recipe names no variable for is sent none, whatever the
+        environment holds."""
+        name = self.api_key_env
+        if name is None and urlsplit(self.base_url).hostname == urlsplit(OPENAI_URL).hostname:
+            name = "OPENAI_API_KEY"
+        if name is None:
+            return None
+        if not os.environ.get(name):
+            raise ValueError(
+                f"the chat server {self.base_url} needs a key: set the environment variable {name}"
+            )
+        return os.environ[name]
+
+    def _without_key(self, text: str) -> str:
+        """Some servers repeat the key in their complaints."""
+        return text.replace(self._key, "[key]") if self._key else text
+
+
+class Hello(Reply):
+    """The shape of the first answer."""
+
+    ready: bool
+
+
+class Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class Choice(BaseModel):
+    message: Message
+    finish_reason: str | None = None
+
+
+class Completion(BaseModel):
+    """What is read of a server's answer."""
+
+    choices: list[Choice] = Field(min_length=1)
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    """A turn as the API writes it; images travel as JPEG data."""
+    if not turn.images:
+        return {"role": turn.role, "content": turn.text}
+    urls = [f"data:image/jpeg;base64,{b64encode(images.encode_jpeg(i)).decode()}" for i in turn.images]
+    shown = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return {"role": turn.role, "content": [*shown, {"type": "text", "text": turn.text}]}

@@ -25,7 +25,7 @@ from crispedit.editmgt.noise import Noise, ReleasedNoise, SeededNoise
 from crispedit.editmgt.sampler import Progress, sample
 from crispedit.editmgt.text import LLM_TOKENS, TextEncoder
 from crispedit.editmgt.transformer import Capture, Conditions, Transformer
-from crispedit.editmgt.vq import PIXELS, VQ
+from crispedit.editmgt.vq import VQ
 from crispedit.record import Image, Mask
 
 SCORE = 6.0
@@ -269,7 +269,7 @@ class EditMGTPipeline:
                 raise ValueError(f"{len(images)} images but {len(given)} {name}")
         if images_per_prompt < 1:
             raise ValueError(f"images_per_prompt is {images_per_prompt}; it must be at least 1")
-        multiple = PIXELS * self.transformer.config.stride
+        multiple = self.vq.pixels * self.transformer.config.stride
         tasks = []
         for number, (source, words, where, first) in enumerate(
             zip(images, instructions, masks, seeds, strict=True)
@@ -288,7 +288,9 @@ class EditMGTPipeline:
                 raise ValueError(f"size is {across}x{down}; this model needs multiples of {multiple} pixels")
             editable = None
             if where is not None:
-                editable = mask_to_tokens(where.astype(np.bool_), down // PIXELS, across // PIXELS)
+                editable = mask_to_tokens(
+                    where.astype(np.bool_), down // self.vq.pixels, across // self.vq.pixels
+                )
             pixels = resize(source, across, down)
             tasks += [_Task(source, pixels, words, editable, first + n) for n in range(images_per_prompt)]
         return tasks

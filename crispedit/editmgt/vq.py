@@ -1,4 +1,4 @@
-"""The image tokenizer: RGB to a grid of codebook indices, one per 16 pixels, and back (diffusers' `VQModel`)."""
+"""The image tokenizer: RGB to a grid of codebook indices and back (diffusers' `VQModel`)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crispedit import torchvision_ops as torchvision_ops  # before diffusers
-
-PIXELS = 16
-"""Pixels per token along one side: the encoder halves its input four times."""
 
 _CHUNK = 2**23
 
@@ -28,19 +25,25 @@ class VQ:
         return int(self.model.config.num_vq_embeddings)
 
     @property
+    def pixels(self) -> int:
+        """Pixels per token along one side: the encoder halves its input at every block but the last (released: 16)."""
+        return int(2 ** (len(self.model.config.block_out_channels) - 1))
+
+    @property
     def _codebook(self) -> Tensor:
         weight: Tensor = self.model.quantize.embedding.weight
         return weight
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] in [0, 1] (no other normalisation) -> [B, H / 16, W / 16]: the nearest codes, fp32 distances.
+        """[B, 3, H, W] in [0, 1] (no other normalisation) -> [B, H / pixels, W / pixels]: the nearest codes.
 
-        One image at a time, so that memory does not grow with the batch. ValueError for sides that 16 does not divide.
+        Distances are fp32. One image at a time, so that memory does not grow with the batch. ValueError for sides
+        that are no multiples of `pixels`.
         """
         height, width = images.shape[-2:]
-        if height % PIXELS or width % PIXELS:
-            raise ValueError(f"image sides must be multiples of {PIXELS} pixels, not {width}x{height}")
+        if height % self.pixels or width % self.pixels:
+            raise ValueError(f"image sides must be multiples of {self.pixels} pixels, not {width}x{height}")
         return torch.stack([self._nearest(self._latents(image)) for image in images])
 
     def _latents(self, image: Tensor) -> Tensor:
@@ -56,10 +59,11 @@ class VQ:
 
     @torch.inference_mode()
     def decode(self, tokens: Tensor, tile: int | None = 96, overlap: int = 16) -> Tensor:
-        """[B, h, w] -> [B, 3, 16 h, 16 w] in [0, 1].
+        """[B, h, w] -> [B, 3, pixels h, pixels w] in [0, 1].
 
-        A grid longer than `tile` tokens (96: 1536 pixels) is decoded in overlapping tiles that are blended linearly, to
-        bound the memory. The decoder normalises over all it sees, so a tiled image differs a little from a whole one.
+        A grid longer than `tile` tokens (96: 1536 pixels at 16 each) is decoded in overlapping tiles that are blended
+        linearly, to bound the memory. The decoder normalises over all it sees, so a tiled image differs a little from
+        a whole one.
         """
         return torch.stack([self._decode_one(grid, tile, overlap) for grid in tokens]).clamp(0.0, 1.0)
 
@@ -67,13 +71,15 @@ class VQ:
         height, width = tokens_hw.shape
         if tile is None or max(height, width) <= tile:
             return self._pixels(tokens_hw)
-        out = weight = self._codebook.new_zeros(1)
-        out = out.new_zeros(3, height * PIXELS, width * PIXELS)
-        weight = weight.new_zeros(1, height * PIXELS, width * PIXELS)
+        p = self.pixels
+        out = self._codebook.new_zeros(3, height * p, width * p)
+        weight = self._codebook.new_zeros(1, height * p, width * p)
         for top, bottom in spans(height, tile, overlap):
             for left, right in spans(width, tile, overlap):
-                ramp = _ramp(bottom - top, overlap, out)[:, None] * _ramp(right - left, overlap, out)
-                area = (slice(None), _pixel_slice(top, bottom), _pixel_slice(left, right))
+                ramp = _ramp((bottom - top) * p, overlap * p, out)[:, None] * _ramp(
+                    (right - left) * p, overlap * p, out
+                )
+                area = (slice(None), slice(top * p, bottom * p), slice(left * p, right * p))
                 out[area] += ramp * self._pixels(tokens_hw[top:bottom, left:right])
                 weight[area] += ramp
         return out / weight
@@ -99,12 +105,8 @@ def spans(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
         yield start, start + tile
 
 
-def _pixel_slice(start: int, stop: int) -> slice:
-    return slice(start * PIXELS, stop * PIXELS)
-
-
-def _ramp(tokens: int, overlap: int, like: Tensor) -> Tensor:
-    """[16 tokens] weights: rise over the overlap at both ends, never 0."""
-    place = torch.arange(tokens * PIXELS, device=like.device, dtype=like.dtype) + 0.5
-    edge = torch.minimum(place, tokens * PIXELS - place)
-    return (edge / (overlap * PIXELS)).clamp(max=1.0) if overlap else torch.ones_like(place)
+def _ramp(length: int, overlap: int, like: Tensor) -> Tensor:
+    """[length] weights: rise over the overlap at both ends, never 0."""
+    place = torch.arange(length, device=like.device, dtype=like.dtype) + 0.5
+    edge = torch.minimum(place, length - place)
+    return (edge / overlap).clamp(max=1.0) if overlap else torch.ones_like(place)

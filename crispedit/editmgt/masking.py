@@ -73,14 +73,21 @@ class MaskedBatch:
     """[B], 1000 x the masked share. (The model multiplies by 1000 once more; released weights expect that.)"""
 
 
-def masked_batch(tokens_BN: Tensor, time_B: Tensor, order_BN: Tensor, mask_id: int) -> MaskedBatch:
-    """Mask max(1, round(N cos(pi t / 2))) tokens of each row. `time` and `order` are uniform draws in [0, 1).
+def masked_batch(
+    tokens_BN: Tensor, time_B: Tensor, order_BN: Tensor, mask_id: int, candidates_BN: Tensor | None = None
+) -> MaskedBatch:
+    """Mask max(1, round(n cos(pi t / 2))) of each row's n candidates: all its tokens, or those that are named.
 
-    A token is masked if its place in `argsort(order)` falls below the count, which is any subset with equal chance.
+    `time` and `order` are uniform draws in [0, 1). A token is masked if its place in `argsort(order)` falls below the
+    count, which is any subset with equal chance; among candidates, if its rank does, theirs being the lowest. Every row
+    has a candidate.
     """
     share = torch.cos(time_B * math.pi * 0.5)
-    count = (tokens_BN.shape[1] * share).round().clamp(min=1)
-    mask = order_BN.argsort(dim=1) < count[:, None]
+    place, count = order_BN.argsort(dim=1), torch.full_like(time_B, tokens_BN.shape[1])
+    if candidates_BN is not None:
+        place = order_BN.masked_fill(~candidates_BN, 1.0).argsort(dim=1).argsort(dim=1)
+        count = candidates_BN.sum(1).to(time_B)
+    mask = place < (count * share).round().clamp(min=1)[:, None]
     return MaskedBatch(
         inputs=torch.where(mask, mask_id, tokens_BN),
         labels=torch.where(mask, tokens_BN, IGNORED),

@@ -592,9 +592,15 @@ class Transformer(nn.Module):
         timestep: Tensor,
         reference: Tensor | None = None,
         strength: float = 1.0,
+        chosen: Tensor | None = None,
     ) -> Tensor:
-        """Logits [B, height, width, codebook] of every token. Arguments as in `condition` and `encode`."""
+        """Logits [B, height, width, codebook] of every token. Arguments as in `condition` and `encode`.
+
+        chosen: [B, height, width] bool; then only their logits [M, codebook] are made, in row-major order.
+        """
         grid = (tokens.shape[1], tokens.shape[2])
         conditions = self.condition(text, pooled, micro, grid, reference, strength)
         features, _ = self.encode(tokens, timestep, conditions)
+        if chosen is not None:
+            features = features[chosen]
         return self.mlm_layer.logits(self.mlm_layer.hidden(features))

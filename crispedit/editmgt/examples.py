@@ -1,0 +1,131 @@
+"""Training examples: both images of a pair as tokens, its instruction as features; made on the fly or stored.
+
+B batch, h x w tokens, L text tokens, C their width, P the pooled width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crispedit.editmgt.frame import mask_to_tokens
+from crispedit.editmgt.pipeline import SCORE
+from crispedit.editmgt.text import TextEncoder
+from crispedit.editmgt.vq import VQ
+from crispedit.record import content_key, seed_of
+
+
+class PixelBatch(Protocol):
+    """Decoded pairs of one size; `shards.read.Batch` is one."""
+
+    keys: list[str]
+    categories: list[str]
+    metas: list[dict[str, Any]]
+    source: NDArray[np.uint8]
+    edited: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    masked: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """B examples of one size."""
+
+    keys: Sequence[str]
+    categories: Sequence[str]
+    source: Tensor
+    """[B, h, w] tokens of the image before the edit."""
+    edited: Tensor
+    """[B, h, w] tokens of the image after it: what is learnt."""
+    region: Tensor
+    """[B, h, w] bool, tokens that the edit's mask touches; all false where it is not known."""
+    sequence: Tensor
+    """[B, L, C]"""
+    pooled: Tensor
+    """[B, P]"""
+    micro: Tensor
+    """[B, 5] width and height before the crop, its top and left, in pixels, and 6."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def to(self, device: torch.device) -> Examples:
+        names = ("source", "edited", "region", "sequence", "pooled", "micro")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+class Encoder:
+    """Pixels and instructions to examples, cropped if so wished: source, edited and mask through one window.
+
+    `crop` >= 1: images arrive larger than the window by that factor (rounded to pixels); the window's place is drawn
+    from (seed, step, key).
+    """
+
+    def __init__(self, vq: VQ, text: TextEncoder, crop: float = 1.0, seed: int = 0) -> None:
+        self.vq, self.text, self.crop, self.seed = vq, text, crop, seed
+
+    @property
+    def device(self) -> torch.device:
+        return self.text.clip.device
+
+    def __call__(self, batch: PixelBatch, step: int = 0) -> Examples:
+        """Examples of a batch, on the encoders' device. ValueError if the window's sides are not whole tokens."""
+        height, width = batch.mask.shape[1:]
+        down, across = round(height / self.crop), round(width / self.crop)
+        windows = [self._window(key, step, height - down, width - across) for key in batch.keys]
+        cut = [(slice(top, top + down), slice(left, left + across)) for top, left in windows]
+        source, edited, mask = (
+            np.stack([image[window] for image, window in zip(images, cut, strict=True)])
+            for images in (batch.source, batch.edited, batch.mask)
+        )
+        features = self.text.encode([str(meta.get("instruction") or "") for meta in batch.metas])
+        micro = [[width, height, top, left, SCORE] for top, left in windows]
+        # Cloned: what the encoders made under inference mode could not take part in a backward pass.
+        return Examples(
+            keys=list(batch.keys),
+            categories=list(batch.categories),
+            source=self._tokens(source),
+            edited=self._tokens(edited),
+            region=self._region(mask, down // self.vq.pixels, across // self.vq.pixels),
+            sequence=features.sequence.clone(),
+            pooled=features.pooled.clone(),
+            micro=torch.tensor(micro, device=self.device),
+        )
+
+    def _window(self, key: str, step: int, down: int, across: int) -> tuple[int, int]:
+        """Top and left of the window of a pair at a step, within the room that there is."""
+        draw = np.random.default_rng(seed_of(content_key(str(self.seed), str(step), key), "crop"))
+        return int(draw.integers(down + 1)), int(draw.integers(across + 1))
+
+    def _tokens(self, images: NDArray[np.uint8]) -> Tensor:
+        rgb = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255.0
+        return self.vq.encode(rgb).clone()
+
+    def _region(self, masks: NDArray[np.bool_], rows: int, columns: int) -> Tensor:
+        nothing = np.zeros((rows, columns), np.bool_)
+        touched = [mask_to_tokens(mask, rows, columns) if mask.any() else nothing for mask in masks]
+        return torch.from_numpy(np.stack(touched)).to(self.device)
+
+
+@dataclass(frozen=True)
+class Unconditional:
+    """The features of the empty instruction, which stand where an instruction is dropped."""
+
+    sequence: Tensor
+    """[1, L, C]"""
+    pooled: Tensor
+    """[1, P]"""
+
+    @classmethod
+    def of(cls, text: TextEncoder) -> Unconditional:
+        features = text.encode([""])
+        return cls(features.sequence.clone(), features.pooled.clone())
+
+    def to(self, device: torch.device) -> Unconditional:
+        return Unconditional(self.sequence.to(device), self.pooled.to(device))

@@ -1,0 +1,38 @@
+"""The arithmetic of a training step, counted on shapes alone, and what devices are sold to do of it a second."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from crispedit.editmgt.transformer import Transformer, TransformerConfig
+
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
+"""Dense bf16 operations a second of the data sheets (SXM versions), by a word of the device's name."""
+
+
+def peak(device: torch.device) -> float | None:
+    """Operations a second that the device is sold to do in bf16; None where we do not know."""
+    if device.type != "cuda":
+        return None
+    words = torch.cuda.get_device_name(device).replace("-", " ").split()
+    return next((value for name, value in PEAKS.items() if name in words), None)
+
+
+@lru_cache(maxsize=256)
+def training_flops(config: TransformerConfig, rows: int, columns: int, text: int) -> float:
+    """Multiplications and additions of one example forward and backward, its head's included for every token.
+
+    rows, columns: of both token grids. text: length of the features. The backward pass counts twice the forward
+    one; what gradient checkpointing computes again does not count (it is no use to the model).
+    """
+    with torch.device("meta"):
+        model = Transformer(config)
+        grid = torch.zeros(1, rows, columns, dtype=torch.long)
+        features = torch.zeros(1, text, config.text_dim if model.connector else config.joint_attention_dim)
+        pooled, micro = torch.zeros(1, config.pooled_projection_dim), torch.zeros(1, 5)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(grid, features, pooled, micro, torch.zeros(1), grid)
+    return 3.0 * counter.get_total_flops()

@@ -1,0 +1,98 @@
+"""Low-rank adapters on the transformer, by peft: put in, saved in peft's own layout, loaded, merged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from crispedit import torchvision_ops as torchvision_ops  # before peft, which loads transformers
+from crispedit.editmgt.settings import Lora
+from crispedit.editmgt.transformer import Transformer
+
+# isort: split
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def add_lora(model: Transformer, lora: Lora, seed: int = 0) -> Transformer:
+    """The same model with fresh adapters, which alone are trainable. They begin as the identity.
+
+    ValueError if a target names no layer.
+    """
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        init_lora_weights=True,
+    )
+    names = [name for name, _ in model.named_modules()]
+    for target in lora.targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise ValueError(f"lora.targets: no layer's name ends in {target!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return inject(model, config)
+
+
+def inject(model: Transformer, config: LoraConfig) -> Transformer:
+    """The same model with adapters put in place; all else in it stops being trainable."""
+    found: Any = inject_adapter_in_model(config, model)
+    assert isinstance(found, Transformer)
+    return found
+
+
+def save_lora(model: Transformer, folder: Path) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json`, as peft does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.contiguous().cpu() for name, value in get_peft_model_state_dict(model).items()}
+    save_file(state, folder / WEIGHTS)
+    configs: Any = model.peft_config
+    configs["default"].save_pretrained(str(folder))
+
+
+def load_lora(model: Transformer, folder: Path) -> Transformer:
+    """The model with the adapters of a folder put in, frozen. ValueError if they do not fit it."""
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} does not exist; a LoRA folder has {WEIGHTS} and {CONFIG}")
+    config = LoraConfig(**_known(json.loads((folder / CONFIG).read_text())))
+    model = inject(model, config)
+    wrong: Any = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+    missing = [name for name in wrong.missing_keys if "lora_" in name]
+    if wrong.unexpected_keys or missing:
+        name = (wrong.unexpected_keys or missing)[0]
+        raise ValueError(f"{folder} does not fit this model: {name}")
+    return model.eval().requires_grad_(False)
+
+
+def merge_lora(model: Transformer) -> Transformer:
+    """The same model with its adapters added into the weights and gone."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge(safe_merge=True)
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.get_base_layer())
+    del model.peft_config
+    return model
+
+
+def _known(given: dict[str, Any]) -> dict[str, Any]:
+    """What of a saved configuration makes the adapters; the rest says how they were trained."""
+    names = (
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "use_rslora",
+        "rank_pattern",
+        "alpha_pattern",
+    )
+    return {name: given[name] for name in names if name in given}

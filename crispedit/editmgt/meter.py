@@ -1,0 +1,115 @@
+"""What a training step is measured by: losses by mask ratio and category, and where its time went."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crispedit.editmgt.flops import peak, training_flops
+from crispedit.editmgt.objective import Question
+from crispedit.editmgt.transformer import TransformerConfig
+
+RATIOS = 5
+"""Bins of the masked share."""
+
+
+NUMBERS = ("loss", "pairs", "tokens", "flops", "wait_s", "encode_s", "stop")
+
+
+class Tally:
+    """Sums of one step over a process's batches, as a flat tensor, so that one reduction adds up all processes'.
+
+    For each group (a bin of the masked share; a category): the loss of its tokens, and their number. Then the weighted
+    loss, pairs, tokens inside the transformer, operations, seconds of waiting and encoding, and a sign to stop.
+    """
+
+    def __init__(self, config: TransformerConfig, categories: Sequence[str], device: torch.device) -> None:
+        self.config, self.categories = config, list(categories)
+        self.groups = torch.zeros(RATIOS + len(self.categories), 2, device=device)
+        self.numbers = dict.fromkeys(NUMBERS, 0.0)
+
+    def add(self, part: Question, losses_M: Tensor) -> None:
+        """Take in a batch."""
+        asked, examples = part.asked.flatten(1), part.examples
+        count = asked.sum(1)
+        total = torch.zeros_like(asked, dtype=torch.float32).masked_scatter(asked, losses_M).sum(1)
+        bins = (part.timestep / 1000.0 * RATIOS).long().clamp(0, RATIOS - 1)
+        places = [self.categories.index(name) for name in examples.categories]
+        category = torch.tensor(places, device=count.device)
+        both = torch.stack([total, count], 1)
+        for group in (bins, RATIOS + category):
+            self.groups.index_add_(0, group, both)
+        rows, columns = examples.edited.shape[1:]
+        text = examples.sequence.shape[1]
+        self.numbers["pairs"] += len(examples)
+        self.numbers["tokens"] += len(examples) * (2 * rows * columns // self.config.stride**2 + text)
+        self.numbers["flops"] += len(examples) * training_flops(self.config, rows, columns, text)
+
+    def flat(self) -> Tensor:
+        numbers = torch.tensor(list(self.numbers.values()), device=self.groups.device)
+        return torch.cat([self.groups.flatten(), numbers])
+
+
+class Meter:
+    """Reduced tallies of the steps since it was last read."""
+
+    def __init__(
+        self, config: TransformerConfig, categories: Sequence[str], device: torch.device, processes: int
+    ) -> None:
+        self.categories, self.device, self.processes = list(categories), device, processes
+        self.peak = peak(device)
+        self.reset()
+
+    def reset(self) -> None:
+        self.groups = torch.zeros(RATIOS + len(self.categories), 2)
+        self.numbers = dict.fromkeys(NUMBERS, 0.0)
+        self.seconds = 0.0
+
+    def take(self, flat: Tensor) -> dict[str, float]:
+        """Add a step's reduced tally (on the CPU); its numbers by name."""
+        split = self.groups.numel()
+        self.groups += flat[:split].view_as(self.groups)
+        step = dict(zip(NUMBERS, flat[split:].tolist(), strict=True))
+        for name, value in step.items():
+            self.numbers[name] += value
+        return step
+
+    def read(self) -> dict[str, Any]:
+        """What was measured; null where it is not known. Losses are means over tokens, not weighted."""
+        means = [total / count if count else None for total, count in self.groups.tolist()]
+        numbers, seconds = self.numbers, max(self.seconds, 1e-9)
+        edges = [f"{i / RATIOS:g}-{(i + 1) / RATIOS:g}" for i in range(RATIOS)]
+        return {
+            "loss_by_masked_share": dict(zip(edges, means[:RATIOS], strict=True)),
+            "loss_by_category": dict(zip(self.categories, means[RATIOS:], strict=True)),
+            "pairs_per_s": numbers["pairs"] / seconds,
+            "tokens_per_s": numbers["tokens"] / seconds,
+            "mfu": None if self.peak is None else numbers["flops"] / seconds / self.processes / self.peak,
+            "data_wait_share": numbers["wait_s"] / self.processes / seconds,
+            "encode_share": numbers["encode_s"] / self.processes / seconds,
+            "memory_gb": memory_gb(self.device),
+        }
+
+
+def memory_gb(device: torch.device) -> float:
+    """The most that this process has held: of the GPU's memory, or on a CPU of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def flat_items(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Nested numbers as "a/b": 1.0, without the unknown ones, as trackers want them."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat_items(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            found[prefix + name] = float(value)
+    return found

@@ -1,0 +1,85 @@
+"""The training objective: instructions dropped, tokens masked, cross entropy of what was masked.
+
+Every draw belongs to (seed, step, key of the pair), so it depends neither on the batch nor on the process. B batch,
+N tokens of an image, V codebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispedit.editmgt.examples import Examples, Unconditional
+from crispedit.editmgt.masking import IGNORED, masked_batch
+from crispedit.editmgt.settings import Objective
+from crispedit.record import content_key, seed_of
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the model is asked about a batch."""
+
+    examples: Examples
+    """With some of the instructions dropped."""
+    inputs: Tensor
+    """[B, h, w] tokens, some of them the mask's."""
+    timestep: Tensor
+    """[B]"""
+    asked: Tensor
+    """[B, h, w] bool: the masked tokens, of which there are M in all."""
+    weight: Tensor
+    """[M] what each of them counts in the loss."""
+
+
+def draws(seed: int, step: int, keys: Sequence[str], count: int) -> Tensor:
+    """[B, count] uniform draws in [0, 1), a row for each pair, on the CPU."""
+    rows = []
+    for key in keys:
+        generator = torch.Generator().manual_seed(seed_of(content_key(str(seed), str(step), key), "train"))
+        rows.append(torch.rand(count, generator=generator))
+    return torch.stack(rows)
+
+
+def question(
+    examples: Examples, empty: Unconditional, settings: Objective, mask_id: int, seed: int, step: int
+) -> Question:
+    """Drop instructions and mask tokens of these examples, as they are seen at this step."""
+    tokens, region = examples.edited.flatten(1), examples.region.flatten(1)
+    drawn = draws(seed, step, examples.keys, 3 + tokens.shape[1]).to(tokens.device)
+    drop, confine, time, order = drawn[:, 0], drawn[:, 1], drawn[:, 2], drawn[:, 3:]
+
+    dropped = drop < settings.drop_text
+    examples = replace(
+        examples,
+        sequence=torch.where(dropped[:, None, None], empty.sequence.to(examples.sequence), examples.sequence),
+        pooled=torch.where(dropped[:, None], empty.pooled.to(examples.pooled), examples.pooled),
+    )
+    confined = (confine < settings.region_only) & region.any(1)
+    batch = masked_batch(tokens, time, order, mask_id, region | ~confined[:, None])
+    asked = batch.labels != IGNORED
+    return Question(
+        examples=examples,
+        inputs=batch.inputs.view_as(examples.edited),
+        timestep=batch.timestep,
+        asked=asked.view_as(examples.edited),
+        weight=(1.0 + (settings.edit_weight - 1.0) * region)[asked],
+    )
+
+
+def token_losses(model: nn.Module, part: Question) -> Tensor:
+    """[M] cross entropy of the masked tokens. Logits of the others are not made. `model` is called once."""
+    examples = part.examples
+    logits_MV = model(
+        part.inputs,
+        examples.sequence,
+        examples.pooled,
+        examples.micro,
+        part.timestep,
+        examples.source,
+        chosen=part.asked,
+    )
+    return F.cross_entropy(logits_MV.float(), examples.edited[part.asked], reduction="none")

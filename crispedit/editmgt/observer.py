@@ -1,0 +1,105 @@
+"""The observer: looks at a model in training, at its loss on pairs set aside and at sample edits of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from torch import Tensor
+
+from crispedit.editmgt.examples import Examples, Unconditional
+from crispedit.editmgt.noise import SeededNoise
+from crispedit.editmgt.objective import question, token_losses
+from crispedit.editmgt.sampler import sample
+from crispedit.editmgt.settings import Objective, Watch
+from crispedit.editmgt.transformer import Transformer
+from crispedit.editmgt.vq import VQ
+from crispedit.record import seed_of
+
+GUIDANCE = 3.0
+MARGIN_PX = 4
+DRAWS = 8
+"""Masks that each held-out pair's loss is a mean over; always the same ones."""
+
+
+class Observer:
+    """Measures a model and writes `samples/step-*.png` into the run's folder.
+
+    batches: examples of one size each. held_out: they are not trained on, so that their loss is worth a number. A sheet
+    has a row for each of the first `watch.samples` pairs: source, target, the model's edit, all as the image tokenizer
+    decodes them.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        vq: VQ,
+        batches: Sequence[Examples],
+        empty: Unconditional,
+        watch: Watch,
+        held_out: bool,
+    ) -> None:
+        self.run, self.vq, self.batches, self.empty = run, vq, batches, empty
+        self.watch, self.held_out = watch, held_out
+
+    @torch.no_grad()
+    def __call__(self, model: Transformer, step: int) -> Mapping[str, float]:
+        """The mean loss on pairs held out, by masks that are the same at every step; a sheet beside it."""
+        device = next(model.parameters()).device
+        batches = [batch.to(device) for batch in self.batches]
+        empty = self.empty.to(device)
+        rows: list[Tensor] = []
+        for batch in batches:
+            if len(rows) < self.watch.samples:
+                rows += self._rows(model, batch, empty)
+        if rows := rows[: self.watch.samples]:
+            path = self.run / "samples" / f"step-{step:08d}.png"
+            path.parent.mkdir(exist_ok=True)
+            Pillow.fromarray(_sheet(rows)).save(path)
+        if not self.held_out:
+            return {}
+        told = Objective(drop_text=0)
+        losses = [
+            token_losses(model, question(batch, empty, told, model.config.mask_id, -1, draw))
+            for batch in batches
+            for draw in range(DRAWS)
+        ]
+        return {"held_out_loss": float(torch.cat(losses).mean())}
+
+    def _rows(self, model: Transformer, batch: Examples, empty: Unconditional) -> list[Tensor]:
+        """[3, 3, H, W] in [0, 1] for each pair: source, target, edit."""
+        count = len(batch)
+        conditions = model.condition(
+            torch.cat([empty.sequence.expand(count, -1, -1).to(batch.sequence), batch.sequence]),
+            torch.cat([empty.pooled.expand(count, -1).to(batch.pooled), batch.pooled]),
+            batch.micro.repeat(2, 1),
+            (batch.source.shape[1], batch.source.shape[2]),
+            batch.source,
+        )
+        seeds = [seed_of(key, "sample") for key in batch.keys]
+        out = sample(
+            model,
+            conditions,
+            torch.full_like(batch.source, model.config.mask_id),
+            SeededNoise(seeds, batch.source[0].numel(), batch.source.device),
+            steps=self.watch.sampling_steps,
+            guidance=GUIDANCE,
+        )
+        decoded = [self.vq.decode(tokens).cpu() for tokens in (batch.source, batch.edited, out.tokens)]
+        return list(torch.stack(decoded, 1))
+
+
+def _sheet(rows: Sequence[Tensor]) -> NDArray[np.uint8]:
+    """Rows of images below each other, each padded to the widest."""
+    lines = []
+    for row in rows:
+        images = (row.permute(0, 2, 3, 1).numpy() * 255.0).round().astype(np.uint8)
+        lines.append(
+            np.concatenate([np.pad(i, ((0, MARGIN_PX), (0, MARGIN_PX), (0, 0))) for i in images], axis=1)
+        )
+    width = max(line.shape[1] for line in lines)
+    return np.concatenate([np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0))) for line in lines])

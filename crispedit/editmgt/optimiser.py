@@ -1,0 +1,45 @@
+"""AdamW over a model's trainable weights: which of them decay, and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crispedit.editmgt.settings import Optimiser
+
+FLOOR = 0.1
+"""What the cosine schedule falls to, of the rate."""
+
+
+def adamw(weights: Mapping[str, Tensor], settings: Optimiser) -> torch.optim.AdamW:
+    """Two groups: what decays, and norms, biases and embeddings, which do not."""
+    kept = [weight for name, weight in weights.items() if not decays(name, weight)]
+    decayed = [weight for name, weight in weights.items() if decays(name, weight)]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        groups,
+        lr=settings.rate,
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=all(weight.is_cuda for weight in weights.values()),
+    )
+
+
+def decays(name: str, weight: Tensor) -> bool:
+    """Matrices and convolutions decay; vectors (norms, biases) and tables of learnt vectors do not."""
+    return weight.ndim > 1 and not name.endswith(("embed.embeddings.weight", "connector.latents"))
+
+
+def rate_at(step: int, steps: int, settings: Optimiser) -> float:
+    """The rate of a step, 0 <= step < steps: a linear rise over the warm-up, then the schedule."""
+    if step < settings.warmup_steps:
+        return settings.rate * (step + 1) / settings.warmup_steps
+    if settings.schedule == "constant":
+        return settings.rate
+    progress = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    return settings.rate * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))

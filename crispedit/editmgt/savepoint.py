@@ -1,0 +1,149 @@
+"""Savepoints: all that a training run needs to go on, as folders that appear whole or not at all.
+
+    step-00001000/
+      weights.safetensors     what is trained, by name
+      optimizer.safetensors   AdamW's state of each of them
+      ema.safetensors         the averages, if there are any
+      state.json              step, reader state, counters
+
+A folder is written under a temporary name, every file and the folder synced, and renamed. Tensors are whole, whatever
+the sharding, so a savepoint of one process can be gone on with by eight, and one of DDP by FSDP2. There is no random
+state to keep: every draw of training is a function of (seed, step, sample).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from crispedit.editmgt.ema import EMA
+
+WEIGHTS, OPTIMIZER, AVERAGES = "weights.safetensors", "optimizer.safetensors", "ema.safetensors"
+STATE = "state.json"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU, gathered from its shards. Every process must take part."""
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().contiguous()
+
+
+@torch.no_grad()
+def assign(to: Tensor, value: Tensor) -> None:
+    """Copy a whole tensor into one that may be sharded."""
+    if isinstance(to, DTensor):
+        value = distribute_tensor(value.to(to.device), to.device_mesh, to.placements, src_data_rank=None)
+    to.copy_(value)
+
+
+def gather(
+    weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, ema: EMA | None
+) -> dict[str, dict[str, Tensor]]:
+    """The files of a savepoint. Every process must take part."""
+    moments = {
+        f"{kind}/{name}": whole(optimizer.state[weight][kind])
+        for name, weight in weights.items()
+        for kind in MOMENTS
+        if weight in optimizer.state
+    }
+    steps = {
+        f"step/{name}": whole(optimizer.state[weight]["step"])
+        for name, weight in weights.items()
+        if weight in optimizer.state
+    }
+    files = {WEIGHTS: {n: whole(w) for n, w in weights.items()}, OPTIMIZER: moments | steps}
+    if ema is not None:
+        files[AVERAGES] = {name: whole(average) for name, average in ema.weights.items()}
+    return files
+
+
+def write(
+    folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> Path:
+    """Write the savepoint of a step into the folder of all; one process does."""
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".{final.name}.{uuid4().hex}.tmp"
+    temporary.mkdir(parents=True)
+    for name, tensors in files.items():
+        save_file(dict(tensors), temporary / name)
+    (temporary / STATE).write_text(json.dumps({"step": step, **state}, indent=1) + "\n")
+    for path in [*temporary.iterdir(), temporary]:
+        _sync(path)
+    if final.exists():
+        _remove(final)
+    os.replace(temporary, final)
+    _sync(folder)
+    return final
+
+
+def found(folder: Path) -> list[Path]:
+    """All savepoints, the last one last."""
+    return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
+
+
+def sweep(folder: Path, keep: int) -> None:
+    """Remove all but the last `keep`, and what a crash left half written."""
+    for path in [*found(folder)[:-keep], *folder.glob(".step-*.tmp")]:
+        _remove(path)
+
+
+def read_state(savepoint: Path) -> dict[str, Any]:
+    """What `write` was given, and the step."""
+    state: dict[str, Any] = json.loads((savepoint / STATE).read_text())
+    return state
+
+
+def restore(
+    savepoint: Path, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, ema: EMA | None
+) -> None:
+    """Put the tensors of a savepoint back. ValueError if it is of another model, or has no averages to go on with."""
+    saved, moments = load_file(savepoint / WEIGHTS), load_file(savepoint / OPTIMIZER)
+    if saved.keys() != weights.keys():
+        name = sorted(saved.keys() ^ weights.keys())[0]
+        raise ValueError(
+            f"{savepoint} is of a run that trained something else: {name}; use another run folder"
+        )
+    for name, weight in weights.items():
+        if saved[name].shape != weight.shape:
+            raise ValueError(f"{savepoint}: {name} is {tuple(saved[name].shape)}, not {tuple(weight.shape)}")
+        assign(weight, saved[name])
+        if f"step/{name}" in moments:
+            state = {kind: torch.zeros_like(weight, requires_grad=False) for kind in MOMENTS}
+            for kind in MOMENTS:
+                assign(state[kind], moments[f"{kind}/{name}"])
+            fused = optimizer.defaults.get("fused")
+            state["step"] = moments[f"step/{name}"].to(weight.device if fused else "cpu")
+            optimizer.state[weight] = state
+    if ema is not None:
+        if not (savepoint / AVERAGES).is_file():
+            raise ValueError(f"{savepoint} has no averaged weights: it was trained without ema")
+        averages = load_file(savepoint / AVERAGES)
+        for name, average in ema.weights.items():
+            assign(average, averages[name])
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(folder: Path) -> None:
+    """Rename first, so that nobody takes a half removed savepoint for a whole one."""
+    gone = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
+    if gone != folder:
+        os.replace(folder, gone)
+    shutil.rmtree(gone)

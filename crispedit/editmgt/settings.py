@@ -1,0 +1,106 @@
+"""The training recipe's sections that the trainer itself reads: objective, optimiser, LoRA, saving, watching."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from crispedit.recipe import Strict
+
+
+class Objective(Strict):
+    """What is asked of the model: masked-token cross entropy (paper, section on training), and what we add to it."""
+
+    drop_text: float = Field(0.1, ge=0, le=1)
+    """The chance that a pair's instruction is replaced by the empty one, which guidance needs."""
+    edit_weight: float = Field(1.0, gt=0)
+    """How much an edited token (where the mask is known) counts, against 1 for the others."""
+    region_only: float = Field(0.0, ge=0, le=1)
+    """The chance that only edited tokens are masked and all others known, as when sampling with a mask."""
+
+
+class Optimiser(Strict):
+    """AdamW. Norms, biases and embeddings are not decayed."""
+
+    rate: float = Field(1e-4, gt=0)
+    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up; "cosine" falls to a tenth of the rate at the last step."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(10.0, gt=0)
+    """Gradients of a greater norm are scaled down to it."""
+
+
+class Lora(Strict):
+    """Low-rank adapters (arXiv 2106.09685) in place of the full weights."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(16, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0", "proj_mlp", "proj_out")
+    """Layers, by the end of their names."""
+
+
+class Save(Strict):
+    """Savepoints, from which a run goes on."""
+
+    every: int = Field(1000, ge=1)
+    """Steps."""
+    keep: int = Field(3, ge=1)
+    """The last so many stay."""
+
+
+class Watch(Strict):
+    """What is written for people to look at."""
+
+    tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    log_every: int = Field(10, ge=1)
+    """Steps between lines on the terminal and the tracker; `metrics.jsonl` has every step."""
+    sample_every: int = Field(500, ge=1)
+    """Steps between sheets of sample edits (and held-out losses)."""
+    samples: int = Field(4, ge=0)
+    """Pairs on a sheet."""
+    held_out_pairs: int = Field(32, ge=1)
+    """Pairs whose loss is measured, of those held out."""
+    sampling_steps: int = Field(12, ge=1)
+
+
+class Training(Strict):
+    """How a model is trained, whatever it is and wherever its pairs come from."""
+
+    run: Path
+    """The folder for metrics, savepoints, samples and the finished model. A run that is there is gone on with."""
+    seed: int = 0
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    """Pairs that one process carries through the model at once."""
+    global_batch: int = Field(ge=1)
+    """Pairs of one step, over all processes: each accumulates global_batch / batch / processes batches. So a recipe
+    gives the same curve on any number of processes."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast; weights, optimiser and EMA stay fp32."""
+    sharding: Literal["none", "full"] = "none"
+    """Over several processes: a whole model in each (DDP), or each holding a share of it (FSDP2)."""
+    gradient_checkpointing: bool = False
+    """Recompute a block's activations when they are needed again: a third more work, a fraction of the memory."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """The decay of the averaged weights, which then are what is sampled from and exported."""
+    lora: Lora | None = None
+    trainable: tuple[str, ...] = ("",)
+    """Parameters whose names begin so are trained, all others stay. (With `lora`, the adapters alone are trained.)"""
+    objective: Objective = Objective()
+    optimiser: Optimiser = Optimiser()
+    save: Save = Save()
+    watch: Watch = Watch()
+    max_skipped: int = Field(10, ge=0)
+    """Steps whose loss or gradient is not finite are skipped; more than so many in a row end the run."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Training:
+        if self.global_batch % self.batch:
+            raise ValueError(f"global_batch {self.global_batch} must be a multiple of batch {self.batch}")
+        return self

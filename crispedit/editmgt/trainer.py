@@ -1,0 +1,329 @@
+"""The trainer: examples in, a trained EditMGT out, on one process or many, by accelerate.
+
+    for a step's batches:  encode -> drop some instructions, mask tokens -> cross entropy -> backward
+    then:                  one clipped AdamW step, EMA, metrics, now and then a savepoint and a look at the model
+
+What a step computes is a function of (seed, step, the pairs' keys) and never of the process that computes it: batches
+are dealt out by number, every draw comes from a generator of its pair's own, and the loss is a mean over the masked
+tokens of the *global* batch, whichever process and accumulation step they are in. So one process and eight give the
+same curve, and a run that was killed gives the one it would have given.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, is_wandb_available
+from torch import Tensor
+from tqdm import tqdm
+
+from crispedit.editmgt import savepoint
+from crispedit.editmgt.ema import EMA
+from crispedit.editmgt.examples import Examples, Unconditional
+from crispedit.editmgt.meter import Meter, Tally, flat_items
+from crispedit.editmgt.objective import question, token_losses
+from crispedit.editmgt.optimiser import adamw, rate_at
+from crispedit.editmgt.parallel import distribute, synchronised
+from crispedit.editmgt.settings import Training
+from crispedit.editmgt.transformer import Transformer
+from crispedit.record import content_key, seed_of
+
+METRICS = "metrics.jsonl"
+SAVEPOINTS = "savepoints"
+
+State = Mapping[str, Any]
+Encode = Callable[[Any, int], Examples]
+"""A source's batch, at a step, as examples on this process's device."""
+Observe = Callable[[Transformer, int], Mapping[str, float]]
+"""Looks at the model as it is after so many steps, in one process; what it measured goes to the metrics."""
+
+
+class Source(Protocol):
+    """Where a run's pairs come from."""
+
+    categories: Sequence[str]
+
+    def steps(self, state: State | None, rank: int, processes: int) -> Iterator[tuple[Sequence[Any], State]]:
+        """For ever: this process's batches of the next step, and the state that goes on with the step after it."""
+        ...
+
+
+def make_accelerator(settings: Training) -> Accelerator:
+    """accelerate for these settings; on the CPU where there is nothing better. ValueError for a missing tracker."""
+    tracker = settings.watch.tracker
+    if tracker == "wandb" and not is_wandb_available():
+        raise ValueError("watch.tracker is wandb, which is not installed: install it, or choose tensorboard")
+    return Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision="bf16" if settings.precision == "bf16" else "no",
+        log_with=None if tracker == "none" else tracker,
+        project_config=ProjectConfiguration(str(settings.run), logging_dir=str(settings.run)),
+    )
+
+
+class Trainer:
+    """One process's share of a run.
+
+    model: fresh or pretrained; it becomes this trainer's. unconditional: the empty instruction's features. ValueError
+    if the global batch cannot be shared out to the processes, or nothing is left to train.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        source: Source,
+        encode: Encode,
+        unconditional: Unconditional,
+        settings: Training,
+        accelerator: Accelerator,
+        observe: Observe | None = None,
+    ) -> None:
+        at_once = settings.batch * accelerator.num_processes
+        if settings.global_batch % at_once:
+            raise ValueError(
+                f"global_batch {settings.global_batch} is not a multiple of {at_once}, which is batch "
+                f"{settings.batch} times {accelerator.num_processes} processes"
+            )
+        self.settings, self.accelerator, self.source = settings, accelerator, source
+        self.encode, self.observe = encode, observe
+        self.unconditional = unconditional.to(accelerator.device)
+        self.model = trainable(model, settings).train()
+        self.model.gradient_checkpointing = settings.gradient_checkpointing
+        self.wrapped = distribute(self.model, settings, accelerator)
+        self.weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.optimizer = adamw(self.weights, settings.optimiser)
+        self.ema = None if settings.ema is None else EMA(self.weights, settings.ema)
+        self.meter = Meter(model.config, source.categories, accelerator.device, accelerator.num_processes)
+        self.step = self.skipped = self.skipped_in_a_row = 0
+        self.reader: State | None = None
+
+    def train(self) -> Literal["finished", "stopped"]:
+        """Train to the last step, from the last savepoint or the start. "stopped": told to by SIGTERM, and saved."""
+        settings, accelerator = self.settings, self.accelerator
+        self._resume()
+        if settings.watch.tracker != "none":
+            accelerator.init_trackers("tracker")
+        steps = self.source.steps(self.reader, accelerator.process_index, accelerator.num_processes)
+        shown = None if accelerator.is_main_process else True
+        with (
+            _told_to_stop() as told,
+            tqdm(total=settings.steps, initial=self.step, desc="train", unit="step", disable=shown) as bar,
+        ):
+            while self.step < settings.steps:
+                stopping = self._step(steps, told)
+                bar.update()
+                last = self.step == settings.steps
+                if last or stopping or self.step % settings.save.every == 0:
+                    self._save()
+                if last or self.step % settings.watch.sample_every == 0:
+                    self._observe()
+                if stopping:
+                    break
+        accelerator.end_training()
+        return "finished" if self.step == settings.steps else "stopped"
+
+    def _step(self, steps: Iterator[tuple[Sequence[Any], State]], told: threading.Event) -> bool:
+        """One step; whether some process was told to stop. What is not finite is skipped, and counted."""
+        settings = self.settings
+        began = time.perf_counter()
+        batches, self.reader = next(steps)
+        read = time.perf_counter()
+        parts = [
+            question(
+                self.encode(batch, self.step),
+                self.unconditional,
+                settings.objective,
+                self.model.config.mask_id,
+                settings.seed,
+                self.step,
+            )
+            for batch in batches
+        ]
+        total = self._sum(torch.stack([part.weight.sum() for part in parts]).sum())
+        tally = Tally(self.model.config, self.source.categories, self.accelerator.device)
+        tally.numbers |= {"wait_s": read - began, "encode_s": time.perf_counter() - read}
+        # What draws inside the model (LoRA's dropout) draws anew from this: no generator's state is to be kept.
+        rank = str(self.accelerator.process_index)
+        torch.manual_seed(seed_of(content_key(str(settings.seed), str(self.step), rank), "model"))
+        weighted = torch.zeros_like(total)
+        for number, part in enumerate(parts):
+            with synchronised(self.wrapped, last=number == len(parts) - 1):
+                losses_M = token_losses(self.wrapped, part)
+                loss = (losses_M * part.weight).sum() / total
+                (loss * self.accelerator.num_processes).backward()  # gradients are averaged over processes
+            weighted += loss.detach()
+            tally.add(part, losses_M.detach())
+        tally.numbers |= {"loss": weighted.item(), "stop": float(told.is_set())}
+        summed = self.meter.take(self._sum(tally.flat()).cpu())
+        norm = float(savepoint.whole(self._clip()))
+        rate = rate_at(self.step, settings.steps, settings.optimiser)
+        self._update(rate, skip=not math.isfinite(norm) or not math.isfinite(summed["loss"]))
+        self.step += 1
+        self.meter.seconds += time.perf_counter() - began
+        self._log({"loss": summed["loss"], "grad_norm": norm, "rate": rate})
+        return summed["stop"] > 0
+
+    def _clip(self) -> Tensor:
+        return torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.optimiser.clip)
+
+    def _update(self, rate: float, skip: bool) -> None:
+        """Move the weights, or, after what was not finite, leave them. RuntimeError after too many such steps."""
+        if not skip:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            if self.ema is not None:
+                self.ema.update(self.weights)
+            self.skipped_in_a_row = 0
+        self.optimizer.zero_grad(set_to_none=True)
+        if skip:
+            self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+            if self.skipped_in_a_row > self.settings.max_skipped:
+                raise RuntimeError(
+                    f"step {self.step}: loss or gradient was not finite for {self.skipped_in_a_row} steps in a row; "
+                    f"lower the rate, and go on from a savepoint in {self.settings.run / SAVEPOINTS}"
+                )
+
+    def _sum(self, value: Tensor) -> Tensor:
+        summed: Tensor = self.accelerator.reduce(value, "sum")
+        return summed
+
+    def _log(self, row: dict[str, float]) -> None:
+        """A line for every step; every so often with all that the meter has, which the tracker is shown too."""
+        watch, values = self.settings.watch, {"step": self.step, **row, "skipped": self.skipped}
+        if self.step % watch.log_every == 0 or self.step == self.settings.steps:
+            values |= self.meter.read()
+            self.accelerator.log(flat_items(values), step=self.step)
+            self.meter.reset()
+        self._write(values)
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            finite = {
+                name: value if not isinstance(value, float) or math.isfinite(value) else None
+                for name, value in values.items()
+            }
+            with (self.settings.run / METRICS).open("a") as file:
+                file.write(json.dumps(finite) + "\n")
+
+    def _observe(self) -> None:
+        """Show the model to the observer, in the main process; the others wait."""
+        if self.observe is None:
+            return
+        model = self.snapshot()
+        if model is not None:
+            if measured := self.observe(model, self.step):
+                self.accelerator.log(flat_items(measured), step=self.step)
+                self._write({"step": self.step, **measured})
+        self.accelerator.wait_for_everyone()
+
+    def snapshot(self) -> Transformer | None:
+        """The model as it now is, with the averaged weights if there are any, whole, on this process's device.
+
+        LoRA's adapters are in it, not merged. Every process must call it; None in all but the main one.
+        """
+        averages = {} if self.ema is None else self.ema.weights
+        state = {
+            name: savepoint.whole(averages.get(name, weight))
+            for name, weight in self.model.named_parameters()
+        }
+        if not self.accelerator.is_main_process:
+            return None
+        return rebuilt(self.model, state).to(self.accelerator.device)
+
+    def _save(self) -> None:
+        files = savepoint.gather(self.weights, self.optimizer, self.ema)
+        if self.accelerator.is_main_process:
+            folder = self.settings.run / SAVEPOINTS
+            state = {
+                "reader": self.reader,
+                "skipped": self.skipped,
+                "skipped_in_a_row": self.skipped_in_a_row,
+                "ema_updates": 0 if self.ema is None else self.ema.updates,
+            }
+            savepoint.write(folder, self.step, files, state)
+            savepoint.sweep(folder, self.settings.save.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        """Go on from the last savepoint, if there is one; metrics of steps after it go."""
+        run = self.settings.run
+        run.mkdir(parents=True, exist_ok=True)
+        found = savepoint.found(run / SAVEPOINTS)
+        self.accelerator.wait_for_everyone()
+        if found:
+            savepoint.restore(found[-1], self.weights, self.optimizer, self.ema)
+            state = savepoint.read_state(found[-1])
+            self.step, self.reader, self.skipped = state["step"], state["reader"], state["skipped"]
+            self.skipped_in_a_row = state["skipped_in_a_row"]
+            if self.ema is not None:
+                self.ema.updates = state["ema_updates"]
+        if self.accelerator.is_main_process:
+            _truncate(run / METRICS, self.step)
+
+
+def trainable(model: Transformer, settings: Training) -> Transformer:
+    """The model with gradients where it is to be trained: in fresh adapters, or in what the recipe names."""
+    if settings.lora is not None:
+        from crispedit.editmgt.lora import add_lora
+
+        return add_lora(model, settings.lora, settings.seed)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name.startswith(settings.trainable))
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ValueError(f"trainable: no parameter's name begins with one of {list(settings.trainable)}")
+    return model
+
+
+def rebuilt(model: Transformer, state: Mapping[str, Tensor]) -> Transformer:
+    """A model of the same structure (adapters included) that holds these very tensors, frozen, for looking at."""
+    adapters: Any = getattr(model, "peft_config", None)
+    with torch.device("meta"):
+        copy = Transformer(model.config)
+        if adapters is not None:
+            from crispedit.editmgt.lora import inject
+
+            copy = inject(copy, adapters["default"])
+    copy.load_state_dict(dict(state), assign=True)
+    return copy.eval().requires_grad_(False)
+
+
+def _truncate(path: Path, step: int) -> None:
+    """Leave the lines up to a step: a run that was killed had gone on behind its last savepoint."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except json.JSONDecodeError:  # the line it was killed at
+            break
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(f"{line}\n" for line in kept))
+    os.replace(temporary, path)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[threading.Event]:
+    """Set when the process is sent SIGTERM, as schedulers do before they kill. (Only a main thread can listen.)"""
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,97 @@
+"""The recipe of a training run: the trainer's own settings, and which model learns from which pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from crispedit import recipe
+from crispedit.editmgt.settings import Training
+from crispedit.recipe import Strict
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class Model(Strict):
+    """Where training begins."""
+
+    start: str
+    """A preset with fresh weights (`editmgt-tiny`), or a checkpoint: a folder in diffusers' layout, or a hub name."""
+    llm: str | None = None
+    """The language model, if the checkpoint does not bring it."""
+    connector: Literal["linear", "mlp", "fmlp"] | None = None
+    """Give a checkpoint that has none (Meissonic) a fresh connector to `llm`."""
+    text_precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the text encoders while they run here; stored features have their own."""
+
+
+class Data(Strict):
+    """Which pairs are seen, and how large."""
+
+    shards: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(min_length=1)
+    """Shard sets or tars, of images or (`crispedit tokenize`) of tokens."""
+    held_out: str | None = None
+    """A shard set that is looked at but not trained on; null: the look is at the first pairs of `shards`."""
+    resolution: int = Field(1024, ge=16)
+    """Images are scaled to about its square in pixels, in the bucket of the nearest aspect."""
+    multiple_px: int = Field(64, ge=8)
+    """Sides of the buckets are multiples of it."""
+    max_aspect: float = Field(2.0, ge=1)
+    crop: float = Field(1.0, ge=1)
+    """Above 1, images are scaled that much larger and a window is cut out at random: the same one of source, edit and
+    mask, and the model is told which."""
+    categories: tuple[str, ...] | None = None
+    weights: dict[str, float] = {}
+    """How often a pair of a category comes in an epoch; 1 where nothing is said."""
+    window_shards: int = Field(16, ge=1)
+    """Shards whose pairs are mixed with each other."""
+    workers: int = Field(2, ge=0)
+    """Processes that decode, for each process that trains; 0: none."""
+
+
+class Cluster(Strict):
+    """Training on Ray instead of under torchrun: Ray Train starts the processes."""
+
+    workers: int = Field(1, ge=1)
+    gpus: float = Field(1, ge=0)
+    """A worker."""
+    cpus: float = Field(8, gt=0)
+    """A worker; it needs one for itself and one for each of `data.workers`."""
+    address: str | None = None
+    """The cluster; null: RAY_ADDRESS, else one of our own."""
+
+
+class TrainRecipe(Training):
+    """One training run, whole: see `configs/train/tiny.yaml` for every key with its meaning."""
+
+    model: Model
+    data: Data
+    ray: Cluster | None = None
+    """null: this process, or those that torchrun or accelerate launch has started."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainRecipe:
+        if self.data.crop > 1 and self.data.resolution * self.data.crop > 16384:
+            raise ValueError(f"data.crop {self.data.crop} makes images of more than 16384 pixels a side")
+        return self
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> TrainRecipe:
+    """The recipe of a file, of a run's folder (its `recipe.yaml`), or one that ships (by its name in configs/train/).
+
+    `run=` and `shards=` may stand for themselves and for `data.shards=`.
+    """
+    overrides = [f"data.{text}" if text.startswith("shards=") else text for text in overrides]
+    file = Path(path)
+    if file.is_dir():
+        file = file / "recipe.yaml"
+    shipped = resources.files("configs") / "train" / f"{file.stem}.yaml"
+    if not file.exists() and shipped.is_file():
+        return recipe.parse(TrainRecipe, shipped.read_text(encoding="utf-8"), overrides, name=path)
+    return recipe.load(TrainRecipe, file, overrides)

@@ -1,4 +1,4 @@
-"""The engine: carries a step's plan through its stages and commits parts, on Ray Data actor pools or in this process.
+"""The engine: carries a step's plan through its stages and commits parts, on Ray Data or in this process.
 
 Both run the same stages on the same rows and commit through the same journal, so they give the same tables. Between
 stages rows carry references and encoded bytes, never decoded arrays. What is special here answers known failures of
@@ -13,10 +13,12 @@ import importlib
 import logging
 import math
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -146,11 +148,11 @@ def _run_inprocess(work: Work, engine: Engine) -> None:
 
 def _run_ray(work: Work, engine: Engine) -> None:
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray import cloudpickle
+    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
     context = DataContext.get_current()
     context.enable_progress_bars = False  # `_progress` shows what is committed, which is what counts
-    context.max_consecutive_actor_init_deaths = 3
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # what matters is raised, or is a row
     pools = placement(work.step, work.stages, ray.cluster_resources())
     block_rows = _block_rows(work, engine, actors=max(pools))
@@ -159,24 +161,25 @@ def _run_ray(work: Work, engine: Engine) -> None:
     # The work itself holds the whole plan: what travels to the nodes is told one by one. The last stage commits what
     # it has done, so that images do not travel once more, to a process started to write them.
     folder = work.folder.absolute()
-    commit = replace(work, folder=folder, plan=[], stages=[]).commit
+    commit = replace(work, folder=folder, plan=[], stages=[], rows=0).commit
     for stage, actors in zip(work.stages, pools, strict=True):
-        last = stage is work.stages[-1]
+        own = (stage, work.wire, work.key, folder / ATTEMPTS, commit if stage is work.stages[-1] else None)
+        how: dict[str, Any]
+        if _gpus(stage):
+            compute = ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2)
+            how = {"fn": _Worker, "fn_constructor_args": own, "compute": compute}
+        else:
+            # Tasks, because a process that has done some is there for those of the next step and wave. Actors would
+            # be new processes in every step, and importing Ray costs each of them seconds of a CPU.
+            pickled = cloudpickle.dumps(_Worker(*own))
+            how = {"fn": _task, "fn_args": (pickled,), "compute": TaskPoolStrategy(size=actors)}
         data = data.map_batches(
-            _Worker,
-            fn_constructor_args=(
-                stage,
-                work.wire,
-                work.key,
-                folder / ATTEMPTS,
-                commit if last else None,
-            ),
+            **how,
             batch_format="pyarrow",
             batch_size=None,  # a block is a part; the stage's own batches are cut inside it
             num_cpus=stage.pool.cpus,
             num_gpus=_gpus(stage) or None,
             memory=None if stage.pool.memory_gb is None else stage.pool.memory_gb * 2**30,
-            compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2),
         )
     data.materialize()
 
@@ -257,11 +260,9 @@ class _Worker:
         attempts: Path | None = None,
         commit: Callable[[Sequence[Row]], int] | None = None,
     ) -> None:
-        # One thread a worker: Ray counts its CPU as one, and OpenCV's results must not depend on the machine's cores.
-        cv2.setNumThreads(1)
         self.stage, self.wire, self.key, self.commit = stage, wire, key, commit
         self.attempts = None if attempts is None else _Attempts(attempts, stage.name)
-        stage.load()
+        self.loaded = False
 
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = self.work(block.to_pylist())
@@ -271,10 +272,22 @@ class _Worker:
 
     def work(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows of a block after this stage, in its own batches; rows that have failed pass through."""
+        if not self.loaded:
+            self._load([row[self.key] for row in rows])
         live = [row for row in rows if row.get("error") is None]
         batches = _slices(live, self.stage.pool.batch)
         done = {row[self.key]: row for batch in batches for row in self._guarded(batch)}
         return [done.get(row[self.key], row) for row in rows]
+
+    def _load(self, keys: Sequence[str]) -> None:
+        # One thread a worker: Ray counts its CPU as one, and OpenCV's results must not depend on the machine's cores.
+        cv2.setNumThreads(1)
+        if self.attempts is not None and self.attempts.begin("load", keys) >= 3:
+            raise RuntimeError(f"{self.stage.name} cannot be loaded: its process has died of it 3 times")
+        self.stage.load()
+        self.loaded = True
+        if self.attempts is not None:
+            self.attempts.end("load", keys)
 
     def _guarded(self, rows: Sequence[Row]) -> Sequence[Row]:
         if self.attempts is None or not rows:
@@ -302,6 +315,17 @@ class _Worker:
             {**row, "error": describe(answer)} if isinstance(answer, Exception) else answer
             for row, answer in zip(rows, answers, strict=True)
         ]
+
+
+@lru_cache(maxsize=16)
+def _worker(pickled: bytes) -> _Worker:
+    worker: _Worker = pickle.loads(pickled)
+    return worker
+
+
+def _task(block: pa.Table, pickled: bytes) -> pa.Table:
+    """A block through a stage whose `_Worker` stays in this process, loaded, for the tasks to come."""
+    return _worker(pickled)(block)
 
 
 class _Attempts:

@@ -44,6 +44,24 @@ def classify(
     `changed_fraction` is the share of pixels, 0 to 1, that the edit visibly changed. An instruction that says
     nothing the grammar knows gets a score near 1/7: compare `score` with a bound rather than trust a guess.
     """
+    found = probabilities(
+        instruction,
+        source_caption=source_caption,
+        target_caption=target_caption,
+        changed_fraction=changed_fraction,
+    )
+    best, second = sorted(CATEGORIES, key=lambda category: (-found[category], category))[:2]
+    return Classification(best, found[best], second, found[second])
+
+
+def probabilities(
+    instruction: str,
+    *,
+    source_caption: str | None = None,
+    target_caption: str | None = None,
+    changed_fraction: float | None = None,
+) -> dict[str, float]:
+    """The probability of every category, on the evidence that `classify` takes."""
     evidence = dict.fromkeys(CATEGORIES, 0.0)
     readings = read(instruction)
     if source_caption is not None and target_caption is not None:
@@ -53,8 +71,7 @@ def classify(
     for category, weight in readings:
         evidence[category] += weight
     total = sum(math.exp(weight) for weight in evidence.values())
-    best, second = sorted(CATEGORIES, key=lambda category: (-evidence[category], category))[:2]
-    return Classification(best, math.exp(evidence[best]) / total, second, math.exp(evidence[second]) / total)
+    return {category: math.exp(weight) / total for category, weight in evidence.items()}
 
 
 def read(instruction: str) -> list[Reading]:

@@ -7,14 +7,15 @@ at least 0.2, image 0.7, direction 0.2. Another model's cosines lie elsewhere, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PrivateAttr
 
 from crispedit import weights
 from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.record import Sample, Score, content_key
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 SHORT = 1e-4
 """Differences of unit vectors shorter than this have no direction: they are rounding."""
+REMEMBERED = 512
+"""Embeddings kept from earlier batches: pairs of one photograph come one after another, and share it and its words."""
 
 
 class Clip(Filter):
@@ -54,6 +57,7 @@ class Clip(Filter):
 
     _clip: clip.Clip | None = PrivateAttr(None)
     _loaded: bool = PrivateAttr(False)
+    _known: dict[str, torch.Tensor] = PrivateAttr(default_factory=dict)
 
     def load(self) -> None:
         from crispedit import clip
@@ -71,15 +75,38 @@ class Clip(Filter):
             self.load()
         if self._clip is None:
             return [dict.fromkeys(self.scores) | {"no_model": 1} for _ in samples]
-        images = self._clip.images([image for sample in samples for image in (sample.source, sample.edited)])
-        captions = [caption for s in samples for caption in (s.source_caption, s.target_caption) if caption]
-        texts = dict(zip(captions, self._clip.texts(captions), strict=True))
+        pictures, captions = {}, {}
+        keys = []
+        for sample in samples:
+            assert sample.edited_jpeg is not None, "a photograph has no edited image"
+            source, edited = (content_key("image", jpeg) for jpeg in (sample.source_jpeg, sample.edited_jpeg))
+            pictures[source] = partial(getattr, sample, "source")
+            pictures[edited] = partial(getattr, sample, "edited")
+            texts = {text: content_key("text", text) for text in _captions(sample) if text}
+            captions.update({key: partial(str, text) for text, key in texts.items()})
+            before, after = (texts.get(text or "") for text in _captions(sample))
+            keys.append((source, edited, before, after))
+        images, words = (
+            self._embedded(self._clip.images, pictures),
+            self._embedded(self._clip.texts, captions),
+        )
         return [
-            self._measure(
-                images[2 * row], images[2 * row + 1], *(texts.get(c or "") for c in _captions(sample))
-            )
-            for row, sample in enumerate(samples)
+            self._measure(images[source], images[edited], words.get(before or ""), words.get(after or ""))
+            for source, edited, before, after in keys
         ]
+
+    def _embedded(
+        self, embed: Callable[[list[Any]], torch.Tensor], wanted: Mapping[str, Callable[[], Any]]
+    ) -> dict[str, torch.Tensor]:
+        """The embedding of each wanted thing by its content's key. A thing is decoded and embedded once, not once a
+        pair: several edits of one photograph share it, and a batch's embeddings do not depend on its make-up."""
+        new = [key for key in wanted if key not in self._known]
+        self._known.update(zip(new, embed([wanted[key]() for key in new]), strict=True))
+        found = {key: self._known.pop(key) for key in wanted}
+        self._known.update(found)  # the last used come last
+        for key in list(self._known)[: max(0, len(self._known) - REMEMBERED)]:
+            del self._known[key]
+        return found
 
     def _measure(
         self,

@@ -98,3 +98,37 @@ def test_the_embedded_model_measures_an_edit():
     scores = Clip().measure([sample])[0]
     assert scores["no_model"] == 0
     assert all(-1 <= scores[name] <= 1 for name in ("source", "target", "image", "direction"))
+
+
+def test_a_shared_photograph_and_caption_are_embedded_once(model):
+    edits = [pair(seed, "a lake", f"a lake with {seed} boats") for seed in range(3)]
+    for edit in edits[1:]:
+        edit.source_jpeg = edits[0].source_jpeg
+    apart = [Clip(model=model).measure([edit])[0] for edit in edits]
+    filter_ = Clip(model=model)
+    filter_.load()
+    embedded = {"images": 0, "texts": 0}
+    loaded = filter_._clip
+
+    class Counting:
+        def images(self, items):
+            embedded["images"] += len(items)
+            return loaded.images(items)
+
+        def texts(self, items):
+            embedded["texts"] += len(items)
+            return loaded.texts(items)
+
+    filter_._clip = Counting()
+    assert filter_.measure(edits[:2]) + filter_.measure(edits[2:]) == apart
+    assert embedded == {"images": 4, "texts": 4}
+    assert filter_.measure(edits[::-1]) == apart[::-1]
+    assert embedded == {"images": 4, "texts": 4}
+
+
+def test_only_so_many_embeddings_are_remembered(model, monkeypatch):
+    monkeypatch.setattr("filters.clip.REMEMBERED", 3)
+    filter_ = Clip(model=model)
+    samples = [pair(seed) for seed in range(3)]
+    assert filter_.measure(samples) == [Clip(model=model).measure([sample])[0] for sample in samples]
+    assert len(filter_._known) == 3

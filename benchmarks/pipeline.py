@@ -27,6 +27,7 @@ from crispedit.record import Edit, Job, Sample, candidate_key, seed_of, source_k
 from pipelines import build, demo, recipe, sources
 from pipelines.recipe import Recipe
 from pipelines.run import Run
+from pipelines.steps import annotate
 from shards.pack import Pair, finish, plan, write_shard
 
 
@@ -43,7 +44,7 @@ def photograph(made: Recipe, entry: sources.Entry) -> list[Pair]:
     made.source_cascade.measure([sample], [row], everything=True)
     if made.source_cascade.verdict(row)[0] != KEPT:
         return []
-    wanted = [c for c, spec in made.categories.items() for _ in range(int(spec.jobs))]
+    wanted = [request["category"] for request in annotate.requests(key, made.categories)]
     ((*answers,),) = [made.annotator.annotate([sample], [wanted])[0]]
     editor = made.editors["compositor"]
     pairs = []

@@ -109,12 +109,8 @@ def run_pairs(of: Run) -> list[Pair]:
     rows = (
         tables.connect(of)
         .sql("""
-        SELECT e.key, e.category, e.source_key, e.edited, e.mask, coalesce(e.source, c.image) AS source,
-            e.source IS NOT NULL AS composed, j.instruction, j.source_caption, j.target_caption
-        FROM edit e
-            JOIN (SELECT DISTINCT ON (key) key, image FROM curate WHERE image IS NOT NULL) c ON c.key = e.source_key
-            JOIN (SELECT DISTINCT ON (job_key) * FROM annotate WHERE job_key IS NOT NULL) j ON j.job_key = e.job_key
-        WHERE e.edited IS NOT NULL ORDER BY e.key""")
+        SELECT key, category, source_key, edited, mask, source, composed, instruction, source_caption, target_caption
+        FROM candidate WHERE edited IS NOT NULL ORDER BY key""")
         .to_arrow_table()
     )
     return [

@@ -13,7 +13,9 @@ from shards.journal import Table
 
 
 def connect(run: Run) -> duckdb.DuckDBPyConnection:
-    """A connection with the views `curate`, `annotate`, `edit` and `score`, each row once."""
+    """A connection with the views `curate`, `annotate`, `edit` and `score`, each row once; `job`, each job once; and
+    `candidate`: `edit` with its job's words, its photograph's origin, and `source` the one it was made from, composed
+    by its editor or not."""
     found = duckdb.connect()
     found.execute("SET preserve_insertion_order = false")
     found.execute(
@@ -24,6 +26,17 @@ def connect(run: Run) -> duckdb.DuckDBPyConnection:
     _view(found, "annotate", run.folder("annotate"), ANNOTATE)
     _view(found, "edit", run.folder("edit"), EDIT)
     _view(found, "score", run.folder("score"), score_table(run.recipe.pair_cascade), merged=True)
+    found.execute("""
+        CREATE VIEW job AS SELECT * FROM annotate WHERE job_key IS NOT NULL
+            QUALIFY row_number() OVER (PARTITION BY job_key ORDER BY key) = 1;
+        CREATE VIEW candidate AS
+            SELECT e.* EXCLUDE (source), coalesce(e.source, p.image) AS source, e.source IS NOT NULL AS composed,
+                j.instruction, j.source_caption, j.target_caption, p.uri, p.sha256, p.licence, p.dataset
+            FROM edit e JOIN job j USING (job_key) JOIN (
+                SELECT * FROM curate WHERE image IS NOT NULL
+                QUALIFY row_number() OVER (PARTITION BY key ORDER BY uri) = 1
+            ) p ON p.key = e.source_key
+    """)
     return found
 
 

@@ -15,8 +15,9 @@ from crispedit import images
 from crispedit.parts import Editor
 from crispedit.recipe import Pool
 from crispedit.record import Edit, Image, Job, Refusal, candidate_key, canonical_json, seed_of
+from pipelines import tables
 from pipelines.engine import Row, Stage, Work
-from pipelines.run import ANNOTATE, EDIT, Run
+from pipelines.run import EDIT, Run
 from pipelines.steps import imported
 from pipelines.steps.select import kept_sources
 from shards import journal
@@ -77,10 +78,11 @@ def stages(run: Run) -> list[Stage]:
 
 def jobs(run: Run) -> list[Row]:
     """The jobs that annotate made, each once, in key order."""
-    columns = ["job_key", "source_key", "category", "instruction", "source_caption", "target_caption", "plan"]
-    rows = journal.read(run.folder("annotate"), ANNOTATE, columns).to_pylist()
-    made = {row["job_key"]: row for row in rows if row["job_key"] is not None}
-    return [made[key] for key in sorted(made)]
+    made = tables.connect(run).sql("""
+        SELECT job_key, source_key, category, instruction, source_caption, target_caption, plan
+        FROM job ORDER BY job_key
+    """)
+    return made.to_arrow_table().to_pylist()
 
 
 @dataclass

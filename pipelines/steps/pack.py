@@ -88,15 +88,10 @@ def _planned(run: Run, selection: Path) -> Iterator[tuple[ShardPlan, list[Row]]]
     ]
     found = db.sql(f"""
         SELECT p.shard, e.key, e.job_key, e.category, e.editor, e.editor_version, e.options, e.seed, e.width, e.height,
-            e.transform, e.edited, e.mask, coalesce(e.source, c.image) AS source, e.source IS NOT NULL AS composed,
-            j.instruction, j.source_caption, j.target_caption,
-            c.key AS source_key, c.uri, c.sha256, c.licence, c.dataset
+            e.transform, e.edited, e.mask, e.source, e.composed,
+            e.instruction, e.source_caption, e.target_caption, e.source_key, e.uri, e.sha256, e.licence, e.dataset
             {"".join(f', s."{score}"' for score in scores)}
-        FROM places p JOIN edit e USING (key)
-            JOIN (SELECT DISTINCT ON (job_key) * FROM annotate WHERE job_key IS NOT NULL) j ON j.job_key = e.job_key
-            JOIN (SELECT * FROM curate WHERE image IS NOT NULL
-                QUALIFY row_number() OVER (PARTITION BY key ORDER BY uri) = 1) c ON c.key = e.source_key
-            LEFT JOIN score s ON s.key = e.key
+        FROM places p JOIN candidate e USING (key) LEFT JOIN score s ON s.key = e.key
         ORDER BY p.shard, p.place
     """).to_arrow_reader(1000)
     rows: list[Row] = []

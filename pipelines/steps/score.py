@@ -33,11 +33,9 @@ def work(run: Run) -> Work:
     scores = "".join(f', s."{field.name}"' for field in cascade.columns)
     plan = (
         db.sql(f"""
-            SELECT e.key, e.edited, e.mask, coalesce(e.source, c.image) AS source, e.source IS NOT NULL AS composed,
-                v.category, v.instruction, j.source_caption, j.target_caption {scores}
-            FROM verdicts v JOIN edit e USING (key) LEFT JOIN score s ON s.key = e.key
-                JOIN (SELECT DISTINCT ON (key) key, image FROM curate WHERE image IS NOT NULL) c ON c.key = e.source_key
-                JOIN (SELECT DISTINCT ON (job_key) * FROM annotate WHERE job_key IS NOT NULL) j ON j.job_key = e.job_key
+            SELECT e.key, e.edited, e.mask, e.source, e.composed,
+                e.category, e.instruction, e.source_caption, e.target_caption {scores}
+            FROM verdicts v JOIN candidate e USING (key) LEFT JOIN score s ON s.key = e.key
             WHERE {wanted} ORDER BY e.source_key, e.key
         """)
         .to_arrow_table()

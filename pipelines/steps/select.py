@@ -4,6 +4,7 @@ verdicts out, no GPU and no Ray, so that a moved bound costs seconds."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import duckdb
@@ -25,8 +26,7 @@ SOURCES = "sources.parquet"
 
 def select(run: Run) -> pa.Table:
     """Decide on every photograph and candidate and write `select/`; returns the candidates' verdicts."""
-    db = tables.connect(run)
-    sources, pairs = source_verdicts(run, db), pair_verdicts(run, db)
+    sources, pairs = source_verdicts(run), pair_verdicts(run, tables.connect(run))
     folder = run.folder("select")
     _write(folder / SOURCES, sources)
     _write(folder / SELECTION, pairs)
@@ -42,19 +42,25 @@ def digest_of(selection: pa.Table) -> str:
 def kept_sources(run: Run, columns: Sequence[str]) -> pa.Table:
     """Columns of the photographs that pass, in key order: what annotate and edit work on."""
     db = tables.connect(run)
-    db.register("verdicts", source_verdicts(run, db))
+    db.register("verdicts", source_verdicts(run))
     listed = ", ".join(f'c."{column}"' for column in columns)
     return db.sql(
         f"SELECT {listed} FROM curate c JOIN verdicts v USING (uri) WHERE v.outcome = '{KEPT}' ORDER BY c.key"
     ).to_arrow_table()
 
 
-def source_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
+def source_verdicts(run: Run) -> pa.Table:
     """(uri, key, outcome, reason) of every input file, in uri order.
 
     Of several files with the same bytes, or with nearly the same picture, the first by uri is kept.
     """
-    cascade = run.recipe.source_cascade
+    return _source_verdicts(run, tuple(journal.parts(run.folder("curate"))))
+
+
+@lru_cache(maxsize=1)
+def _source_verdicts(run: Run, parts: tuple[Path, ...]) -> pa.Table:
+    """The verdicts that these parts lead to: every step of a wave asks for them, and a part never changes."""
+    db, cascade = tables.connect(run), run.recipe.source_cascade
     db.register("source_bounds", cascade.bounds_table([""]))
     hashed = 'r."duplicate.phash"' if "duplicate" in cascade.filters else "NULL::BIGINT"
     verdicts = db.sql(f"""
@@ -64,7 +70,6 @@ def source_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
             ELSE {cascade.verdict_sql("r", "b")} END AS verdict
         FROM curate r CROSS JOIN source_bounds b ORDER BY r.uri
     """).to_arrow_table()
-    db.unregister("source_bounds")
     outcome, reason = _split(verdicts.column("verdict"))
     if run.recipe.imports_pairs:  # several edits of one photograph are pairs in their own right
         return _verdict_table(verdicts, outcome, reason)
@@ -146,19 +151,17 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
 def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
     """Create the table `verdicts`: every candidate with what its own row and its scores say, before any competition."""
     cascade = run.recipe.pair_cascade
-    sources = source_verdicts(run, db)
-    db.register("sources", sources)
+    db.register("sources", source_verdicts(run))
     db.register("pair_bounds", cascade.bounds_table(list(run.recipe.categories)))
     scores = ", ".join(f's."{field.name}"' for field in cascade.columns)
     db.execute(f"""
         CREATE OR REPLACE TEMP TABLE verdicts AS
-        WITH jobs AS (SELECT DISTINCT ON (job_key) job_key, instruction FROM annotate WHERE job_key IS NOT NULL),
-        alive AS (SELECT DISTINCT key FROM sources WHERE outcome = '{KEPT}'),
+        WITH alive AS (SELECT DISTINCT key FROM sources WHERE outcome = '{KEPT}'),
         r AS (
             SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, e.refusal, e.error,
                 j.instruction, j.job_key IS NOT NULL AS has_job, a.key IS NOT NULL AS has_source
                 {"," if scores else ""} {scores}
-            FROM edit e LEFT JOIN score s ON s.key = e.key LEFT JOIN jobs j ON j.job_key = e.job_key
+            FROM edit e LEFT JOIN score s ON s.key = e.key LEFT JOIN job j ON j.job_key = e.job_key
                 LEFT JOIN alive a ON a.key = e.source_key
         )
         SELECT r.key, r.job_key, r.source_key, r.category, r.editor, r.seed, r.instruction, CASE

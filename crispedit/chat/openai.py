@@ -53,7 +53,7 @@ class OpenAI(Chat):
     retries: int = Field(6, ge=0)
     """How often a request that fails for a passing reason is sent again."""
     structured_output: Literal["json_schema", "none"] = "json_schema"
-    """Have the server decode only what fits the schema; "none" for one that cannot, such as `transformers serve`."""
+    """Have the server decode only what fits the schema; "none" for one that refuses to."""
     temperature: float | None = 0.0
     """Null leaves it out, for models that refuse it."""
     seed: int | None = 0

@@ -169,7 +169,7 @@ def test_a_part_takes_a_chat_model_as_an_option_and_pickles_with_it():
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
-        ({"model": "tiny"}, "choose from openai"),
+        ({"model": "tiny"}, "choose from openai, transformers"),
         ({"backend": "openai"}, "model: Field required"),
         ({"backend": "openai", "model": "tiny", "temprature": 1}, "temprature"),
     ],

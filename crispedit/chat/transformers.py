@@ -1,0 +1,145 @@
+"""A vision-language model in this process as the chat model: any that transformers loads for images and text.
+
+Qwen2.5-VL, Qwen3-VL, InternVL, SmolVLM, LLaVA ... from a local folder or the Hugging Face hub. Decoding is greedy: the
+same words come back each time. Weights are read from safetensors, and code that a repository brings is run only when
+the recipe says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import xxhash
+from PIL import Image as PillowImage
+from pydantic import Field, PrivateAttr
+
+from crispedit.cascade import describe, each
+from crispedit.chat import Chat, ChatError, Conversation, Turn
+
+
+class Transformers(Chat):
+    """Generates in batches, padded on the left; a batch that does not fit in memory is halved.
+
+    Padding is masked, so an answer does not depend on its neighbours in a batch, but for rounding, which at bfloat16
+    may turn a word now and then: set `batch_size: 1` where that must not be.
+    """
+
+    gpus: ClassVar[float] = 1.0
+    unused: ClassVar[tuple[str, ...]] = ("device", "batch_size")
+
+    model: str
+    """A folder, or a repository of the Hugging Face hub."""
+    revision: str | None = None
+    """A commit, tag or branch of that repository."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    device: str = "auto"
+    """"auto" is the GPU if there is one, else the CPU."""
+    batch_size: int = Field(8, ge=1)
+    trust_remote_code: bool = False
+    template: dict[str, Any] = {}
+    """Variables for the model's own chat template, such as `enable_thinking: false`."""
+
+    _processor: Any = PrivateAttr(None)
+    _network: Any = PrivateAttr(None)
+
+    def load(self) -> None:
+        import torch
+
+        from crispedit import torchvision_ops
+
+        torchvision_ops.declare()  # before transformers looks for torchvision
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        where = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._processor = AutoProcessor.from_pretrained(self.model, **where)
+        tokenizer = self._processor.tokenizer
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        network = AutoModelForImageTextToText.from_pretrained(
+            self.model, dtype=getattr(torch, self.dtype), use_safetensors=True, **where
+        )
+        self._network = network.to(device).eval()
+
+    def identity(self) -> dict[str, Any]:
+        """With the weights, where they lie in a folder: a model that is trained further is another model."""
+        folder = Path(self.model)
+        return super().identity() | {"weights": _digest(self.model) if folder.is_dir() else None}
+
+    def complete(self, conversations: Sequence[Conversation]) -> list[str | ChatError]:
+        if self._network is None:
+            self.load()
+        # Conversations with equally many images go together: not every processor takes a mixed batch.
+        alike: dict[int, list[int]] = {}
+        for index, conversation in enumerate(conversations):
+            alike.setdefault(sum(len(turn.images) for turn in conversation.turns), []).append(index)
+        said: dict[int, str | Exception] = {}
+        for group in alike.values():
+            for start in range(0, len(group), self.batch_size):
+                batch = group[start : start + self.batch_size]
+                said.update(zip(batch, each(self._generate, [conversations[i] for i in batch]), strict=True))
+        answers = [said[index] for index in range(len(conversations))]
+        return [ChatError(describe(found)) if isinstance(found, Exception) else found for found in answers]
+
+    def _generate(self, conversations: Sequence[Conversation]) -> list[str]:
+        import torch
+
+        inputs = self._processor.apply_chat_template(
+            [[_message(turn) for turn in conversation.turns] for conversation in conversations],
+            tokenize=True,
+            return_dict=True,
+            add_generation_prompt=True,
+            sanitize_control_tokens=True,  # an instruction that spells out a control token is only words
+            processor_kwargs={"return_tensors": "pt", "padding": True},
+            **self.template,
+        ).to(self._network.device, dtype=self._network.dtype)
+        with torch.inference_mode():
+            tokens_BT = self._network.generate(
+                **inputs,
+                max_new_tokens=self.max_tokens,
+                do_sample=False,
+                num_beams=1,
+                temperature=None,  # the model's own, for sampling, would only be warned about
+                top_p=None,
+                top_k=None,
+                pad_token_id=self._processor.tokenizer.pad_token_id,
+            )
+        answers_BT = tokens_BT[:, inputs["input_ids"].shape[1] :]
+        return self._processor.batch_decode(answers_BT, skip_special_tokens=True)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Without the weights: whoever unpickles this part loads its own."""
+        state = dict(super().__getstate__())
+        state["__pydantic_private__"] = {"_processor": None, "_network": None}
+        return state
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    """A turn as transformers' chat templates take it."""
+    shown = [{"type": "image", "image": PillowImage.fromarray(image)} for image in turn.images]
+    return {"role": turn.role, "content": [*shown, {"type": "text", "text": turn.text}]}
+
+
+@cache
+def _digest(folder: str) -> str:
+    """32 hex digits of a model's folder: its configurations whole, of each weights file its size and 64 samples of
+    64 KiB spread over it. Training moves every weight, so samples tell as much as a hundred gigabytes would."""
+    digest = xxhash.xxh3_128()
+    root = Path(folder)
+    for path in sorted(
+        p for suffix in ("json", "jinja", "txt", "safetensors") for p in root.rglob(f"*.{suffix}")
+    ):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(root)} {size}".encode())
+        with path.open("rb") as file:
+            step = max(1 << 16, size // 64) if path.suffix == ".safetensors" else 1 << 16
+            for start in range(0, size, step):
+                file.seek(start)
+                digest.update(file.read(1 << 16))
+    return digest.hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -17,3 +19,30 @@ def fingerprint(name: str) -> str | None:
     """A hash of the model's weights, which change with the package; None if there are none."""
     files = sorted(folder(name).glob("*.safetensors"))
     return content_key(*(file.read_bytes() for file in files)) if files else None
+
+
+SAMPLE_BYTES = 1 << 16
+
+
+@cache
+def digest(root: Path) -> str:
+    """32 hex digits of a model's folder: its JSON files, and of every safetensors file the header and the first 64 KiB
+    of each tensor. Training moves every tensor, so another checkpoint has another digest, and 60 GB take seconds."""
+    found: list[str | bytes] = []
+    for path in sorted(p for suffix in ("json", "safetensors") for p in root.rglob(f"*.{suffix}")):
+        found.append(str(path.relative_to(root)))
+        found += [path.read_bytes()] if path.suffix == ".json" else _tensors(path)
+    return content_key(*found)
+
+
+def _tensors(path: Path) -> list[bytes]:
+    """The header of a safetensors file, and the beginning of each tensor in it."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length)
+        found = [header]
+        spans = (t["data_offsets"] for name, t in json.loads(header).items() if name != "__metadata__")
+        for start, end in sorted(map(tuple, spans)):
+            file.seek(8 + length + start)
+            found.append(file.read(min(end - start, SAMPLE_BYTES)))
+    return found

@@ -1,0 +1,323 @@
+"""Any editing pipeline of the diffusers library as an editor, by its class and a folder or hub repository.
+
+The edit comes back at the source's own size and lies on it pixel by pixel, whatever sizes the model likes:
+
+1. the canvas is the size that the model sees. Without `area_px` it is the source's size, each side rounded up to
+   `multiple_px`. With it, it is a size of that area whose sides are multiples, of the source's aspect as nearly as
+   such sizes have it, and one that a pipeline which fits its input to that area (Qwen's do) leaves as it is;
+2. the source is scaled by one factor to fit into the canvas (not at all without `area_px`), and the rest of the
+   canvas, below and to the right, repeats it mirrored;
+3. of the answer, the mirrored rest is cut off and what is left is scaled back by the same factor.
+
+So a photograph of 1024 pixels or more on its short side gives an edit of as many; `area_px` below the photograph's
+area trades their sharpness for a size that the model was trained on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import cv2
+import numpy as np
+from PIL import Image as PillowImage
+from pydantic import Field, PrivateAttr
+
+from crispedit import weights
+from crispedit.parts import Editor
+from crispedit.record import Edit, Image, Job, Refusal
+
+ITEMWISE = ("FluxKontextPipeline", "StableDiffusionInstructPix2PixPipeline", "QwenImageEditPipeline")
+"""Pipelines that pair a list of images with a list of prompts. To others (Flux2, QwenImageEditPlus) several images are
+references of one edit: they are given one at a time."""
+
+OURS = {
+    "image",
+    "prompt",
+    "negative_prompt",
+    "num_inference_steps",
+    "guidance_scale",
+    "generator",
+    "output_type",
+}
+"""Arguments of a pipeline's call that are not `call`'s to set."""
+
+
+class Diffusers(Editor):
+    """Edits with `pipeline(image, instruction)`. Noise is drawn on the CPU from each edit's own seed, so it depends
+    neither on the batch nor on the machine; rounding on a GPU may. A picture that the pipeline's own safety checker
+    blackens is refused as `unsafe`."""
+
+    gpus: ClassVar[float] = 1.0
+
+    pipeline: str
+    """A class of diffusers, such as FluxKontextPipeline; or `package.Class`, of another installed package."""
+    model: str
+    """A folder in diffusers' layout, or a repository of the Hugging Face hub."""
+    revision: str | None = None
+    """Of the repository: a commit keeps what a run uses from changing."""
+    steps: int = Field(28, ge=1)
+    guidance: float | None = None
+    """`guidance_scale`; null: the pipeline's own."""
+    negative: str | None = None
+    """The negative prompt, which Qwen's `true_cfg_scale` needs: " " will do."""
+    call: dict[str, Any] = {}
+    """Other arguments of the pipeline's call, such as `true_cfg_scale` or `image_guidance_scale`."""
+    area_px: int | None = Field(None, ge=256)
+    """Pixels of the canvas, about; null: the source's own size. Qwen-Image-Edit knows 1048576."""
+    multiple_px: int | None = Field(None, ge=1)
+    """What the sides of the canvas are multiples of; null: what the pipeline asks for. Qwen-Image-Edit rounds to 32."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
+    storage: Literal["float8"] | None = None
+    """Keep the transformer's weights in 8 bits and widen each layer as it runs: half the memory, other rounding."""
+    variant: str | None = None
+    """Of the weights' files: "fp16" reads *.fp16.safetensors."""
+    offload: Literal["none", "model", "sequential"] = "none"
+    """Keep on the GPU only the component ("model") or layer ("sequential") that runs: less memory, more time."""
+    compile: bool = False
+    """Compile the transformer's repeated blocks: pays off when canvases are of few sizes."""
+    device: str = "auto"
+    """"auto" is the GPU if there is one, else the CPU."""
+    batch_size: int = Field(1, ge=1)
+    """Edits of one canvas made at once; halved for the rest of the call when they do not fit into memory."""
+
+    _pipeline: Any = PrivateAttr(None)
+
+    def load(self) -> None:
+        import torch
+
+        cls = pipeline_class(self.pipeline)
+        self._check_call(cls)
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.offload != "none" and device == "cpu":
+            raise ValueError(
+                f"diffusers: offload={self.offload!r} moves weights to a GPU, and there is none here"
+            )
+        # Safetensors only: other formats can run code as they load.
+        named = {"revision": self.revision, "variant": self.variant}
+        made = cls.from_pretrained(
+            self.model,
+            dtype=getattr(torch, self.dtype),
+            use_safetensors=True,
+            **{name: value for name, value in named.items() if value is not None},
+        )
+        made.set_progress_bar_config(disable=True)
+        core = getattr(made, "transformer", None) or made.unet
+        if self.storage is not None:
+            core.enable_layerwise_casting(
+                storage_dtype=torch.float8_e4m3fn, compute_dtype=getattr(torch, self.dtype)
+            )
+        if self.offload == "model":
+            made.enable_model_cpu_offload(device=device)
+        elif self.offload == "sequential":
+            made.enable_sequential_cpu_offload(device=device)
+        else:
+            made.to(device)
+        if self.compile:
+            core.compile_repeated_blocks()
+        self._pipeline = made
+
+    def identity(self) -> dict[str, Any]:
+        """Options that matter; of a folder its name and weights, of a hub repository its name and revision."""
+        found = super().identity()
+        for name in ("device", "batch_size", "offload", "compile"):
+            del found["options"][name]
+        folder = Path(self.model)
+        if not folder.is_dir():
+            return found
+        found["options"]["model"] = folder.resolve().name
+        return found | {"weights": weights.digest(folder)}
+
+    def edit(
+        self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
+    ) -> list[Edit | Refusal]:
+        if self._pipeline is None:
+            self.load()
+        multiple = self.multiple_px or self._pipeline.image_processor.config.vae_scale_factor
+        canvases = [Canvas.of(source.shape[1], source.shape[0], multiple, self.area_px) for source in sources]
+        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, canvas in enumerate(canvases):
+            alike[canvas.width, canvas.height].append(index)
+        answers: dict[int, Edit | Refusal] = {}
+        at_once = self.batch_size
+        for indices in alike.values():
+            while indices:
+                batch, rest = indices[:at_once], indices[at_once:]
+                drawn = self._draw(
+                    [canvases[i].put(sources[i]) for i in batch],
+                    [jobs[i].instruction for i in batch],
+                    [seeds[i] for i in batch],
+                )
+                if drawn is None:
+                    at_once = len(batch) // 2
+                    continue
+                for index, picture in zip(batch, drawn, strict=True):
+                    made = picture if isinstance(picture, Refusal) else Edit(canvases[index].take(picture))
+                    answers[index] = made
+                indices = rest
+        return [answers[index] for index in range(len(sources))]
+
+    def _draw(
+        self, images: Sequence[Image], prompts: Sequence[str], seeds: Sequence[int]
+    ) -> list[Image | Refusal] | None:
+        """The pipeline's answers for canvases of one size, or None if several are too much for the memory at once."""
+        import torch
+
+        height, width = images[0].shape[:2]
+        pictures = [PillowImage.fromarray(image) for image in images]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        one = len(images) == 1
+        given = {
+            "image": pictures[0] if one else pictures,
+            "prompt": prompts[0] if one else list(prompts),
+            "generator": generators[0] if one else generators,
+            "num_inference_steps": self.steps,
+            "output_type": "pil",
+            **self.call,
+        }
+        if self.guidance is not None:
+            given["guidance_scale"] = self.guidance
+        if self.negative is not None:
+            given["negative_prompt"] = self.negative if one else [self.negative] * len(images)
+        accepted = inspect.signature(type(self._pipeline).__call__).parameters
+        # FLUX.1 Kontext would bring the source to one of its favourite aspects and the edit to another area.
+        sizes = {"height": height, "width": width, "max_area": height * width, "_auto_resize": False}
+        given |= {name: value for name, value in sizes.items() if name in accepted}
+        try:
+            answer = self._pipeline(**given)
+        except torch.OutOfMemoryError:
+            if one:
+                raise
+            answer = None
+        if answer is None:  # out of the handler, whose traceback holds the tensors that did not fit
+            torch.cuda.empty_cache()
+            return None
+        unsafe = getattr(answer, "nsfw_content_detected", None) or [False] * len(images)
+        return [
+            Refusal("unsafe") if flag else _pixels(picture, width, height)
+            for picture, flag in zip(answer.images, unsafe, strict=True)
+        ]
+
+    def _check_call(self, cls: type[Any]) -> None:
+        """ValueError for arguments that the pipeline's call does not have, or that are not `call`'s to set."""
+        accepted = set(inspect.signature(cls.__call__).parameters) - {"self"}
+        if missing := [name for name in ("image", "prompt") if name not in accepted]:
+            raise ValueError(
+                f"diffusers: {self.pipeline} edits nothing: its call has no {' and no '.join(missing)}"
+            )
+        for name in self.call:
+            if name in OURS or name not in accepted:
+                raise ValueError(
+                    f"diffusers: call.{name} is not an argument of {self.pipeline} that can be set here; "
+                    f"choose from {', '.join(sorted(accepted - OURS))}"
+                )
+        if self.batch_size > 1 and not any(base.__name__ in ITEMWISE for base in cls.__mro__):
+            raise ValueError(
+                f"diffusers: {self.pipeline} takes several images as references of one edit, so batch_size is 1; "
+                f"batches work with {', '.join(ITEMWISE)}"
+            )
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Without the weights: whoever unpickles this part loads its own."""
+        state = dict(super().__getstate__())
+        state["__pydantic_private__"] = {"_pipeline": None}
+        return state
+
+
+def pipeline_class(name: str) -> type[Any]:
+    """The pipeline class of that name, of diffusers unless it is dotted. ValueError for any other thing."""
+    from crispedit import torchvision_ops
+
+    torchvision_ops.declare()  # before diffusers
+    from diffusers import DiffusionPipeline
+
+    package, _, last = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(package or "diffusers"), last, None)
+    except ImportError as error:
+        raise ValueError(f"diffusers: the package of {name} cannot be imported: {error}") from None
+    if not (inspect.isclass(found) and issubclass(found, DiffusionPipeline)):
+        raise ValueError(
+            f"diffusers: {name} is no pipeline class; such are FluxKontextPipeline, QwenImageEditPlusPipeline, "
+            "StableDiffusionInstructPix2PixPipeline, or package.Class of another package"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What a model is shown: `width` x `height`, with the source in its top left corner at `inner`'s size."""
+
+    source: tuple[int, int]
+    inner: tuple[int, int]
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, width: int, height: int, multiple: int, area: int | None) -> Canvas:
+        """The canvas of a source of this size: see the module."""
+        if area is None:
+            across, down = (math.ceil(side / multiple) * multiple for side in (width, height))
+            return cls((width, height), (width, height), across, down)
+        across, down = min(
+            stable_sizes(area, multiple), key=lambda size: abs(math.log(size[0] / size[1] * height / width))
+        )
+        scale = min(across / width, down / height)
+        inner = (max(1, min(across, round(width * scale))), max(1, min(down, round(height * scale))))
+        return cls((width, height), inner, across, down)
+
+    def put(self, source: Image) -> Image:
+        """[height, width, 3] the source with its mirrored edges."""
+        picture = _scaled(source, self.inner)
+        below, right = self.height - self.inner[1], self.width - self.inner[0]
+        return cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REFLECT).astype(np.uint8)
+
+    def take(self, picture: Image) -> Image:
+        """The source's part of the canvas, at the source's size."""
+        return _scaled(np.ascontiguousarray(picture[: self.inner[1], : self.inner[0]]), self.source)
+
+
+@lru_cache(maxsize=16)
+def stable_sizes(area: int, multiple: int) -> tuple[tuple[int, int], ...]:
+    """Widths and heights in multiples that rounding `sqrt(area * aspect)` and `sqrt(area / aspect)` gives back, of
+    aspects up to 4. ValueError if there are none."""
+
+    def stable() -> Iterator[tuple[int, int]]:
+        longest = math.ceil(2 * math.sqrt(area) / multiple)
+        for across in range(1, longest + 1):
+            for down in range(max(1, math.ceil(across / 4)), min(4 * across, longest) + 1):
+                sides = math.sqrt(area * across / down), math.sqrt(area * down / across)
+                if tuple(round(side / multiple) for side in sides) == (across, down):
+                    yield across * multiple, down * multiple
+
+    found = tuple(stable())
+    if not found:
+        raise ValueError(f"diffusers: no size of area_px={area} has sides in multiples of {multiple}")
+    return found
+
+
+def _scaled(image: Image, size: tuple[int, int]) -> Image:
+    """The image at (width, height): itself, or resampled with a support that grows as it shrinks."""
+    if image.shape[1::-1] == size:
+        return image
+    return np.asarray(PillowImage.fromarray(image).resize(size, PillowImage.Resampling.LANCZOS))
+
+
+def _pixels(picture: PillowImage.Image, width: int, height: int) -> Image:
+    """[height, width, 3] of a pipeline's answer. ValueError if it chose another size: where would the source lie?"""
+    if picture.size != (width, height):
+        across, down = picture.size
+        raise ValueError(
+            f"the pipeline answered a canvas of {width}x{height} with {across}x{down}: set area_px and multiple_px to "
+            "sizes that it keeps"
+        )
+    return np.asarray(picture.convert("RGB"))

@@ -1,0 +1,267 @@
+"""The diffusers editor: real pipelines, tiny and untrained, loaded from folders; edits that lie on their source."""
+
+import json
+import pickle
+import sys
+from functools import wraps
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as PillowImage
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tiny_pipelines
+from diffusers import DiffusionPipeline, FluxKontextPipeline
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+
+from crispedit import weights
+from crispedit.compositor.landscape import landscape
+from crispedit.editors.diffusers import Canvas, Diffusers, stable_sizes
+from crispedit.images import encode_jpeg
+from crispedit.record import Edit, Job, Refusal, Sample
+from filters.alignment import Alignment
+
+QWEN = dict(negative=" ", call={"true_cfg_scale": 4.0}, area_px=1024 * 1024, multiple_px=32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pipelines")
+
+
+@pytest.fixture(scope="module")
+def kontext(folder):
+    return tiny_pipelines.kontext(folder / "kontext")
+
+
+def editor(model, pipeline="FluxKontextPipeline", **options):
+    return Diffusers(pipeline=pipeline, model=str(model), dtype="float32", **({"steps": 2} | options))
+
+
+def job(instruction="make the sky red"):
+    return Job("photograph", "color", instruction, "", "")
+
+
+def photographs(*sizes):
+    return [landscape(seed, *size) for seed, size in enumerate(sizes)]
+
+
+def edits(of, sources, instructions=None, seeds=None):
+    instructions = instructions or ["make the sky red"] * len(sources)
+    answers = of.edit(sources, [job(text) for text in instructions], seeds or list(range(len(sources))))
+    assert all(isinstance(answer, Edit) for answer in answers)
+    return [answer.edited for answer in answers]
+
+
+@pytest.mark.parametrize(
+    ("make", "pipeline", "options"),
+    [
+        (tiny_pipelines.kontext, "FluxKontextPipeline", {"guidance": 2.5}),
+        (tiny_pipelines.kontext, "FluxKontextPipeline", {"area_px": 9000}),
+        (tiny_pipelines.kontext, "FluxKontextPipeline", {"storage": "float8"}),
+        (
+            tiny_pipelines.pix2pix,
+            "StableDiffusionInstructPix2PixPipeline",
+            {"call": {"image_guidance_scale": 1.5}},
+        ),
+        (tiny_pipelines.qwen_edit, "QwenImageEditPlusPipeline", QWEN | {"steps": 1}),
+    ],
+    ids=["kontext", "area", "float8", "pix2pix", "qwen"],
+)
+def test_a_pipeline_edits_at_the_sources_own_size(folder, make, pipeline, options):
+    model = make(folder / make.__name__)
+    (source,) = photographs((99, 66))
+    made = editor(model, pipeline, **options)
+    (first,) = edits(made, [source], seeds=[1])
+    assert first.shape == source.shape
+    assert first.dtype == np.uint8
+    if (
+        make is not tiny_pipelines.qwen_edit
+    ):  # which sees a megapixel whatever it is given, so it is not quick
+        again, other = edits(pickle.loads(pickle.dumps(made)), [source] * 2, seeds=[1, 2])
+        assert np.array_equal(again, first)
+        assert not np.array_equal(other, first)
+        assert not np.array_equal(edits(made, [source], ["add a boat"], [1])[0], first)
+
+
+def test_a_batch_answers_each_job_like_one_alone(kontext):
+    sources = photographs((64, 48), (96, 64), (64, 48), (64, 48))
+    texts = ["add a boat", "add a tree", "make it winter, with snow on every roof", "remove the tree"]
+    alone = [
+        edits(editor(kontext), [s], [t], [n])[0] for n, (s, t) in enumerate(zip(sources, texts, strict=True))
+    ]
+    together = edits(editor(kontext, batch_size=3), sources, texts)
+    for one, other in zip(alone, together, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1  # matrix products of another shape round otherwise
+
+
+class Confined(FluxKontextPipeline):
+    """A pipeline on a device whose memory holds two edits."""
+
+    asked = []
+
+    @wraps(FluxKontextPipeline.__call__)
+    def __call__(self, image=None, prompt=None, **kwargs):
+        self.asked.append(1 if isinstance(prompt, str) else len(prompt))
+        if self.asked[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().__call__(image, prompt, **kwargs)
+
+
+class Full(FluxKontextPipeline):
+    """A pipeline on a device whose memory holds none."""
+
+    def __call__(self, image=None, prompt=None, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_a_batch_too_big_for_the_memory_is_halved_and_stays_so(kontext):
+    sources = photographs(*[(64, 48)] * 7)
+    Confined.asked.clear()
+    halved = edits(editor(kontext, f"{__name__}.Confined", batch_size=5), sources)
+    assert Confined.asked == [5, 2, 2, 2, 1]
+    for one, other in zip(halved, edits(editor(kontext), sources), strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+    with pytest.raises(torch.OutOfMemoryError):
+        editor(kontext, f"{__name__}.Full").edit(sources[:1], [job()], [0])
+
+
+class Unchanged(DiffusionPipeline):
+    """A pipeline that answers with its input: the identity edit."""
+
+    def __init__(self, unet):
+        super().__init__()
+        self.register_modules(unet=unet)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=16)
+
+    def __call__(self, image, prompt, generator, num_inference_steps, output_type):
+        pixels = self.image_processor.preprocess(image)
+        images = self.image_processor.postprocess(pixels, output_type=output_type)
+        return StableDiffusionPipelineOutput(images, ["unsafe" in prompt])
+
+
+class Stretched(Unchanged):
+    """The identity edit of a pipeline that brings its input to a size of its own."""
+
+    def __call__(self, image, prompt, **kwargs):
+        return super().__call__(image.resize((image.width + 16, image.height)), prompt, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def unchanged(folder):
+    unet = tiny_pipelines.UNet2DConditionModel(
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+    )
+    Unchanged(unet).save_pretrained(folder / "unchanged")
+    return folder / "unchanged"
+
+
+def aligned(source, edited):
+    sample = Sample("k", encode_jpeg(source), encode_jpeg(edited), category="color")
+    (scores,) = Alignment().measure([sample])
+    return scores
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (1283, 1024), (1100, 1651), (1819, 1024)])
+@pytest.mark.parametrize("area", [None, 1024 * 1024])
+def test_an_identity_edit_lies_on_its_source(unchanged, size, area):
+    (source,) = photographs(size)
+    multiple = None if area is None else 32
+    made = editor(unchanged, f"{__name__}.Unchanged", area_px=area, multiple_px=multiple)
+    (edited,) = edits(made, [source])
+    scores = aligned(source, edited)
+    assert scores["aspect_error"] == 0
+    assert scores["displacement_px"] <= 0.1
+    if area is None:
+        assert np.array_equal(edited, source)
+    # What the usual rounding of both sides gives, a stretch, is seen by the same filter.
+    stretched = np.ascontiguousarray(edited[:, : edited.shape[1] * 63 // 64])
+    stretched = np.asarray(PillowImage.fromarray(stretched).resize(size))
+    assert aligned(source, stretched)["displacement_px"] > Alignment.bounds["displacement_px"].max
+
+
+def test_an_answer_of_another_size_is_an_error_and_an_unsafe_one_a_refusal(unchanged):
+    (source,) = photographs((64, 48))
+    with pytest.raises(ValueError, match="canvas of 64x48 with 80x48"):
+        editor(unchanged, f"{__name__}.Stretched").edit([source], [job()], [0])
+    made = editor(unchanged, f"{__name__}.Unchanged")
+    answers = made.edit([source] * 2, [job("unsafe"), job()], [0, 1])
+    assert answers[0] == Refusal("unsafe")
+    assert isinstance(answers[1], Edit)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([(None, 16), (1 << 20, 32), (9000, 8)]))
+def test_a_canvas_holds_its_source(width, height, rule):
+    area, multiple = rule
+    canvas = Canvas.of(width, height, multiple, area)
+    assert canvas.width % multiple == canvas.height % multiple == 0
+    assert canvas.inner[0] <= canvas.width
+    assert canvas.inner[1] <= canvas.height
+    if area is None:
+        assert canvas.inner == (width, height)
+        assert canvas.width - width < multiple
+    else:
+        assert (canvas.width, canvas.height) in stable_sizes(area, multiple)
+        if 0.5 < width / height < 2:
+            used = canvas.inner[0] * canvas.inner[1] / (canvas.width * canvas.height)
+            assert used > (0.96 if area > 9000 else 0.85)
+            assert abs(canvas.width * canvas.height / area - 1) < (0.06 if area > 9000 else 0.2)
+
+
+def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
+    from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import (
+        VAE_IMAGE_SIZE,
+        calculate_dimensions,
+    )
+
+    sizes = stable_sizes(VAE_IMAGE_SIZE, 32)
+    assert len(sizes) > 40
+    assert all(calculate_dimensions(VAE_IMAGE_SIZE, w / h) == (w, h) for w, h in sizes)
+    with pytest.raises(ValueError, match="no size of area_px=300"):
+        stable_sizes(300, 512)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"pipeline": "NoSuchPipeline"}, "NoSuchPipeline is no pipeline class"),
+        ({"pipeline": "torch.nn.Linear"}, "torch.nn.Linear is no pipeline class"),
+        ({"pipeline": "not_installed.Pipeline"}, "not_installed.Pipeline cannot be imported"),
+        ({"pipeline": "DDPMPipeline"}, "its call has no image and no prompt"),
+        ({"call": {"true_scale": 2}}, r"call.true_scale .* choose from .*true_cfg_scale"),
+        ({"call": {"prompt": "other"}}, "call.prompt"),
+        ({"pipeline": "QwenImageEditPlusPipeline", "batch_size": 2}, "references of one edit"),
+        ({"offload": "model", "device": "cpu"}, "there is none here"),
+    ],
+)
+def test_wrong_options_are_refused_before_weights_are_read(tmp_path, options, said):
+    with pytest.raises(ValueError, match=said):
+        editor(tmp_path / "absent", **({"pipeline": "FluxKontextPipeline"} | options)).load()
+
+
+def test_the_identity_is_the_weights_and_not_their_place(kontext, folder):
+    made = editor(kontext)
+    copy = folder / "elsewhere" / "kontext"
+    for path in sorted(kontext.rglob("*")):
+        if path.is_file():
+            (copy / path.relative_to(kontext)).parent.mkdir(parents=True, exist_ok=True)
+            (copy / path.relative_to(kontext)).write_bytes(path.read_bytes())
+    assert editor(copy, device="cpu", batch_size=4).identity() == made.identity()
+    assert editor(copy, steps=3).identity() != made.identity()
+    file = copy / "transformer" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(file.read_bytes())
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    last = max(value["data_offsets"][0] for name, value in header.items() if name != "__metadata__")
+    data[8 + int.from_bytes(data[:8], "little") + last] ^= 1
+    file.write_bytes(data)
+    weights.digest.cache_clear()
+    assert editor(copy).identity() != made.identity()

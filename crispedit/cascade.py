@@ -102,6 +102,7 @@ class Cascade:
                 pa.field(f"{name}.{score}", pa.int64() if kind is int else pa.float64())
                 for score, kind in filter_.scores.items()
             ]
+            fields += [pa.field(f"{name}.{note}", pa.string()) for note in filter_.notes]
             fields += [pa.field(f"{name}.measured", pa.bool_()), pa.field(f"{name}.error", pa.string())]
         return fields
 
@@ -185,9 +186,16 @@ class Cascade:
         return [f"{name}.{score}" for name, filter_ in self.filters.items() for score in filter_.scores]
 
 
-def _checked(name: str, filter_: Filter, answer: Mapping[str, Score]) -> Mapping[str, Score] | ValueError:
-    """The answer if it has exactly the declared scores, each a finite number or None; else the error to record."""
-    if set(answer) != set(filter_.scores):
+def _checked(
+    name: str, filter_: Filter, answer: Mapping[str, Score | str]
+) -> Mapping[str, Score | str] | ValueError:
+    """The answer if it has the declared scores, each a finite number or None, and no others than declared notes; else
+    the error to record."""
+    if set(answer) - set(filter_.notes) != set(filter_.scores):
         return ValueError(f"{name} answered {sorted(answer)}, but declares {sorted(filter_.scores)}")
-    wrong = [score for score, value in answer.items() if value is not None and not math.isfinite(value)]
+    wrong = [
+        score
+        for score in filter_.scores
+        if (value := answer[score]) is not None and (isinstance(value, str) or not math.isfinite(value))
+    ]
     return ValueError(f"{name}.{wrong[0]} is not a finite number") if wrong else answer

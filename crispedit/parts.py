@@ -47,11 +47,16 @@ class Filter(Part):
     """The columns it writes, without the filter's own name, and their type."""
     bounds: ClassVar[Mapping[str, Bound]] = {}
     """Default bounds, by score; recipes and category files may override each."""
+    notes: ClassVar[tuple[str, ...]] = ()
+    """Columns of text that it may write beside its scores, such as a judge's own words; nothing is decided by them."""
     cost: ClassVar[float]
     """Milliseconds per pair of 1024x1024 on one core (or one GPU); the cascade runs cheapest first."""
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        """One dict per sample, in order, with a value for every name in `scores`; None is "cannot be known"."""
+    def measure(self, samples: Sequence[Sample]) -> Sequence[Mapping[str, Score | str] | Exception]:
+        """One dict per sample, in order, with a value for every name in `scores`; None is "cannot be known".
+
+        An exception in a sample's place is its error, for a filter that asks many at once and some in vain.
+        """
         raise NotImplementedError
 
 
@@ -60,8 +65,9 @@ class Annotator(Part):
 
     def annotate(
         self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]
-    ) -> list[list[Job | Refusal]]:
-        """For each photograph and each category requested of it, a job, or a refusal with its reason, in order.
+    ) -> Sequence[Sequence[Job | Refusal | Exception]]:
+        """For each photograph and each category requested of it, a job, or a refusal with its reason, in order; an
+        exception in a job's place is that request's error.
 
         A category may be requested several times of one photograph; the jobs must then differ.
         """

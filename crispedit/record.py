@@ -81,6 +81,8 @@ class Refusal:
     """Why a part declines what it understood: a short stable word such as "no_room". Counted as rejected, not error."""
 
     reason: str
+    job: Job | None = None
+    """What is declined, where an annotator has written a job and then thought better of it: kept for a reader."""
 
 
 @dataclass(frozen=True)

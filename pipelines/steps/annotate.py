@@ -112,7 +112,7 @@ class Annotation:
             for row, found in zip(rows, answers, strict=True)
         ]
 
-    def _annotate(self, rows: Sequence[Row]) -> list[list[Job | Refusal]]:
+    def _annotate(self, rows: Sequence[Row]) -> Sequence[Sequence[Job | Refusal | Exception]]:
         samples = [
             Sample(
                 key=row["key"],
@@ -124,14 +124,18 @@ class Annotation:
         return self.annotator.annotate(samples, [[r["category"] for r in row["requests"]] for row in rows])
 
 
-def _answer(request: Row, answer: Job | Refusal) -> Row:
+def _answer(request: Row, answer: Job | Refusal | Exception) -> Row:
+    if isinstance(answer, Exception):
+        return {**request, "error": describe(answer)}
     if isinstance(answer, Refusal):
-        return {**request, "refusal": answer.reason}
+        return {**request, "refusal": answer.reason, **(_words(answer.job) if answer.job else {})}
+    return {**request, "job_key": answer.key, **_words(answer)}
+
+
+def _words(job: Job) -> Row:
     return {
-        **request,
-        "job_key": answer.key,
-        "instruction": answer.instruction,
-        "source_caption": answer.source_caption,
-        "target_caption": answer.target_caption,
-        "plan": canonical_json(answer.plan),
+        "instruction": job.instruction,
+        "source_caption": job.source_caption,
+        "target_caption": job.target_caption,
+        "plan": canonical_json(job.plan),
     }

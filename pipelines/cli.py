@@ -17,6 +17,7 @@ COMMANDS = {
     "pack": ("pipelines.step", "write WebDataset shards"),
     "audit": ("pipelines.audit", "what was kept and why the rest was not"),
     "calibrate": ("pipelines.calibrate", "prove filters on known defects, and learn bounds"),
+    "evaluate": ("pipelines.evaluate", "score editors on benchmarks, beside two controls"),
     "verify": ("pipelines.verify", "check a shard set"),
     "inspect": ("pipelines.inspect_shards", "show pairs of a shard set"),
     "export": ("pipelines.export", "write a shard set in another layout"),

@@ -1,0 +1,264 @@
+"""Benchmarks: cases to edit, and the published ways (protocols) of scoring the answers.
+
+A benchmark is a part: one class in one file of `crispedit/benchmarks`, its file's name is its name in a recipe, its
+fields say where its published files lie. It lists `cases` without reading an image and scores answers; running the
+editors, committing and reporting are `pipelines.evaluate`'s.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
+from pydantic import field_validator
+
+from crispedit import metrics
+from crispedit.measures import Measures
+from crispedit.parts import Part
+from crispedit.record import Image, Mask, Score
+
+CHUNKS = 8
+"""Chunks of parquet cells that are kept in memory: cases that follow each other lie in one."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Where an image's bytes lie: a file, a range of one (`offset`, `size`), or a cell of a table (`row`, `column`)."""
+
+    path: str
+    offset: int | None = None
+    size: int | None = None
+    row: int | None = None
+    column: str | None = None
+
+    def read(self) -> bytes:
+        """The bytes. ValueError, naming the place, if there are none."""
+        try:
+            if self.row is not None and self.column is not None:
+                return _cell(self.path, self.row, self.column)
+            with fsspec.open(self.path, "rb") as file:
+                if self.offset is None:
+                    return bytes(file.read())
+                file.seek(self.offset)
+                return bytes(file.read(self.size))
+        except OSError as error:
+            raise ValueError(f"{self.path}: {error.strerror or error}") from None
+
+    def image(self) -> Image:
+        """The pixels as the published scripts see them: Pillow's `convert("RGB")`, whatever profile or alpha says."""
+        try:
+            with Pillow.open(io.BytesIO(self.read())) as opened:
+                return np.asarray(opened.convert("RGB"))
+        except (UnidentifiedImageError, OSError, Pillow.DecompressionBombError) as error:
+            raise ValueError(f"{self.path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One edit that a benchmark asks for."""
+
+    id: str
+    """Unique in the benchmark; a folder of results names its images by it ("a/b" is `b.png` in the folder `a`)."""
+    instruction: str
+    source: Picture | None
+    """None: the source is the answer to the case `after`, which comes earlier in the list (multi-turn editing)."""
+    group: str = ""
+    """The kind of edit; some protocols weigh every group alike."""
+    family: str = ""
+    """Cases of one family stand or fall together (a session): what a bootstrap draws. Empty: the id."""
+    target: Picture | None = None
+    """What a perfect editor would answer, where there is one."""
+    mask: Picture | None = None
+    source_caption: str | None = None
+    target_caption: str | None = None
+    after: str | None = None
+    protocols: tuple[str, ...] = ()
+    """Those that score this case; empty for a step on the way to one that is scored."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str) -> Case:
+        found = json.loads(text)
+        for name in ("source", "target", "mask"):
+            found[name] = None if found[name] is None else Picture(**found[name])
+        return Case(**found | {"protocols": tuple(found["protocols"])})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answered case with its pixels. `edited` may have another size than the rest, which share one."""
+
+    case: Case
+    source: Image
+    edited: Image
+    target: Image | None = None
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was measured of an answer: by protocol, the metrics; None where one cannot be known."""
+
+    values: Mapping[str, Mapping[str, Score]]
+    unparsed: bool = False
+    """A judge answered, but not what was asked; its metrics are None, never a guess."""
+    words: tuple[str, ...] = ()
+    """What a judge said."""
+
+
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way of scoring, which numbers must share to be compared."""
+
+    about: str
+    """What is compared with what, for the table."""
+    metrics: Mapping[str, Better]
+    headline: str
+    """The metric that is shown group by group."""
+    by_group: bool = False
+    """The unweighted mean of the groups' means, instead of the mean of all cases."""
+    drops_black: bool = False
+    """Leaves all-black answers out of the means, as the published script does (they are counted anyway)."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """The model of each role that the published numbers were measured with."""
+
+
+class Benchmark(Part):
+    """Published cases and how to score them. Fields are options; `cases` and `score` are the contract."""
+
+    @field_validator("*")
+    @classmethod
+    def _absolute(cls, value: Any) -> Any:
+        """Workers have other working directories."""
+        return value.absolute() if isinstance(value, Path) else value
+
+    @property
+    def protocols(self) -> Mapping[str, Protocol]:
+        """By id."""
+        raise NotImplementedError
+
+    def cases(self) -> Sequence[Case]:
+        """Every case, in a stable order. ValueError names a published file that is missing and how it should look."""
+        raise NotImplementedError
+
+    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
+        """One result per answer, in order, for the protocols of its case; an exception is that answer's error."""
+        raise NotImplementedError
+
+    def image(self, picture: Picture) -> Image:
+        """A case's picture as the editor is shown it, and as it is scored."""
+        return picture.image()
+
+    def mask(self, picture: Picture) -> Mask:
+        """[H, W], true where the edit may be."""
+        return np.asarray(picture.image()[..., 0] >= 128)
+
+
+def against(reference: Image, edited: Image, caption: str | None, measures: Measures) -> dict[str, Score]:
+    """MagicBrush's five: l1, l2, clip_i and dino of the answer and a reference, clip_t of the answer and a caption."""
+    fitted = metrics.resized(edited, reference)
+    return {
+        "l1": metrics.l1(fitted, reference),
+        "l2": metrics.l2(fitted, reference),
+        "clip_i": measures.clip_image("clip", edited, reference),
+        "dino": measures.dino_image(edited, reference),
+        "clip_t": measures.clip_text("clip", edited, caption),
+    }
+
+
+AGAINST: Mapping[str, Better] = {
+    "l1": "lower",
+    "l2": "lower",
+    "clip_i": "higher",
+    "dino": "higher",
+    "clip_t": "higher",
+}
+OPENAI_B32 = "ViT-B-32-quickgelu openai"
+OPENAI_L14 = "ViT-L-14-quickgelu openai"
+DINO_S16 = "vit_small_patch16_224.dino"
+
+
+def read_json(path: Path, what: str) -> Any:
+    """A published JSON file. ValueError says what it should be."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ValueError(f"{path} is missing: {what}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def rows(files: Sequence[Path], columns: Sequence[str]) -> list[tuple[Path, int, dict[str, Any]]]:
+    """(file, row number, the light columns) of parquet or arrow files. ValueError names a column that is missing."""
+    found = []
+    for path in files:
+        schema = _schema(str(path))
+        if missing := [column for column in columns if column not in schema.names]:
+            raise ValueError(f"{path}: no column {missing[0]!r}; it has {', '.join(schema.names)}")
+        table = pq.read_table(path, columns=list(columns)) if path.suffix == ".parquet" else _arrow(str(path))
+        found += [(path, i, row) for i, row in enumerate(table.select(list(columns)).to_pylist())]
+    return found
+
+
+def _schema(path: str) -> pa.Schema:
+    return pq.read_schema(path) if path.endswith(".parquet") else _arrow(path).schema
+
+
+def _cell(path: str, row: int, column: str) -> bytes:
+    """The bytes of an image cell: Hugging Face's {bytes, path}, or plain binary."""
+    if path.endswith(".parquet"):
+        start, table = _group(path, row, column)
+        value = table.column(column)[row - start].as_py()
+    else:
+        value = _arrow(path).column(column)[row].as_py()
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(data, bytes):
+        raise ValueError(f"{path}: row {row} has no bytes in {column!r}")
+    return data
+
+
+def _group(path: str, row: int, column: str) -> tuple[int, pa.Table]:
+    """(first row, this column) of the row group that holds the row."""
+    start = 0
+    for group, size in enumerate(_group_sizes(path)):
+        if row < start + size:
+            return start, _read_group(path, group, column)
+        start += size
+    raise ValueError(f"{path}: no row {row}, it has {start}")
+
+
+@lru_cache(maxsize=256)
+def _group_sizes(path: str) -> tuple[int, ...]:
+    metadata = pq.read_metadata(path)
+    return tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+
+
+@lru_cache(maxsize=CHUNKS)
+def _read_group(path: str, group: int, column: str) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        return file.read_row_group(group, columns=[column])
+
+
+@lru_cache(maxsize=CHUNKS)
+def _arrow(path: str) -> pa.Table:
+    """An Arrow stream, as `datasets` stores it: mapped, not read."""
+    try:
+        return pa.ipc.open_stream(pa.memory_map(path)).read_all()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is no Arrow stream: {error}") from None

@@ -1,0 +1,1 @@
+"""Benchmarks, one per file: published cases, and the protocols that score answers to them."""

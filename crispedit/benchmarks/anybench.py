@@ -1,0 +1,101 @@
+"""AnyBench (AnyEdit-Test): edits of many types against a ground truth, type by type.
+
+Paper: "AnyEdit: Mastering Unified High-Quality Image Editing for Any Idea" (Yu et al., CVPR 2025).
+Data: the AnyEdit-Test set, a folder per type with its `edit_result.json`. Types that need a second picture as
+instruction (`visual_*`) are not among them: an editor here is told in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from crispedit import metrics
+from crispedit.benchmark import (
+    DINO_S16,
+    OPENAI_B32,
+    Answer,
+    Benchmark,
+    Better,
+    Case,
+    Picture,
+    Protocol,
+    Scored,
+    read_json,
+)
+from crispedit.measures import Measures
+
+TYPES = (
+    *("replace", "add", "remove", "color_alter", "appearance_alter", "material_change", "action_change"),
+    *("counting", "textual_change", "tone_transfer", "background_change", "style_change", "movement"),
+    *("outpaint", "resize", "rotation_change", "relation", "implicit_change"),
+)
+METRICS: Mapping[str, Better] = {"l1": "lower", "clip_i": "higher", "dino": "higher", "clip_t": "higher"}
+ID = "anybench-anysd"
+
+
+class AnyBench(Benchmark):
+    """AnySD's protocol: the answer against the ground truth, which is resized to the answer (not the other way round);
+    all-black answers are left out. Published type by type; the mean over types is ours."""
+
+    path: Path
+    """The folder with a folder per type; the files that these name lie in it or beside it."""
+    types: tuple[str, ...] = TYPES
+
+    @property
+    def protocols(self) -> Mapping[str, Protocol]:
+        models = {"clip": OPENAI_B32, "dino": DINO_S16}
+        about = "against the ground truth, at the answer's size; the mean of the types' means"
+        return {ID: Protocol(about, METRICS, "clip_i", by_group=True, drops_black=True, models=models)}
+
+    def cases(self) -> Sequence[Case]:
+        there = [kind for kind in self.types if (self.path / kind).is_dir()]
+        if not there:
+            raise ValueError(
+                f"{self.path}: no folder of an edit type of AnyEdit-Test, such as {self.types[0]}"
+            )
+        return [case for kind in there for case in self._cases(kind)]
+
+    def _cases(self, kind: str) -> list[Case]:
+        listed = read_json(self.path / kind / "edit_result.json", "the cases of this edit type")
+        found = []
+        for number, row in enumerate(listed):
+            try:
+                source, target, instruction = row["image_file"], row["edited_file"], row["edit"]
+            except KeyError as error:
+                raise ValueError(
+                    f"{self.path / kind}/edit_result.json: item {number} has no {error}"
+                ) from None
+            found.append(
+                Case(
+                    id=f"{kind}/{PurePosixPath(source).stem}",
+                    instruction=instruction,
+                    source=self._picture(source),
+                    group=kind,
+                    target=self._picture(target),
+                    source_caption=row.get("input"),
+                    target_caption=row.get("output"),
+                    protocols=(ID,),
+                )
+            )
+        return found
+
+    def _picture(self, name: str) -> Picture:
+        """The files name themselves from the data set's root, which may be this folder or the one around it."""
+        for root in (self.path, self.path.parent):
+            path = (root / name).resolve()
+            if path.is_relative_to(root.resolve()) and path.is_file():
+                return Picture(str(path))
+        return Picture(str(self.path / PurePosixPath(name).name))
+
+    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
+        return [Scored({ID: self._score(answer, measures)}) for answer in answers]
+
+    def _score(self, answer: Answer, measures: Measures) -> dict[str, float | None]:
+        assert answer.target is not None
+        return {
+            "l1": metrics.l1(answer.edited, metrics.resized(answer.target, answer.edited)),
+            "clip_i": measures.clip_image("clip", answer.edited, answer.target),
+            "dino": measures.dino_image(answer.edited, answer.target),
+            "clip_t": measures.clip_text("clip", answer.edited, answer.case.target_caption),
+        }

@@ -1,0 +1,116 @@
+"""MagicBrush's test set: 535 sessions of up to three turns of real edits, 1,053 in all.
+
+Paper: "MagicBrush: A Manually Annotated Dataset for Instruction-Guided Image Editing" (Zhang et al., NeurIPS 2023).
+Data: `test.zip` of osunlp/MagicBrush, unpacked. Licence: CC-BY-4.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from crispedit.benchmark import (
+    AGAINST,
+    DINO_S16,
+    OPENAI_B32,
+    Answer,
+    Benchmark,
+    Case,
+    Picture,
+    Protocol,
+    Scored,
+    against,
+    read_json,
+)
+from crispedit.measures import Measures
+
+SINGLE, MULTI = "magicbrush-official", "magicbrush-official-multi"
+MODELS = {"clip": OPENAI_B32, "dino": DINO_S16}
+
+
+class MagicBrush(Benchmark):
+    """The official protocol: an answer against the session's ground truth of that turn, captions per target.
+
+    Single-turn edits every turn from the ground truth of the turn before. Multi-turn edits from one's own previous
+    answer, and scores the last. Ids are the official file names (`30_1`, `139_inde_2`, `139_iter_2`, each in a folder
+    of its session), so that a folder of results in the official layout can be scored.
+    """
+
+    path: Path
+    """The folder with `edit_sessions.json`, the descriptions and `images/`."""
+    captions: Literal["local_descriptions.json", "global_descriptions.json"] = "local_descriptions.json"
+    multi_turn: bool = True
+
+    @property
+    def protocols(self) -> Mapping[str, Protocol]:
+        single = Protocol(
+            "single-turn: each turn from the ground truth before it, against its ground truth",
+            AGAINST,
+            "l1",
+            models=MODELS,
+        )
+        multi = Protocol(
+            "multi-turn: all turns from one's own answers, the last against the last ground truth",
+            AGAINST,
+            "l1",
+            models=MODELS,
+        )
+        return {SINGLE: single, MULTI: multi} if self.multi_turn else {SINGLE: single}
+
+    def cases(self) -> Sequence[Case]:
+        sessions = read_json(self.path / "edit_sessions.json", "the sessions of MagicBrush's test.zip")
+        captions = read_json(self.path / self.captions, "the captions of MagicBrush's test.zip")
+        turns = [
+            (name, number, turn, number == len(session))
+            for name, session in sorted(sessions.items())
+            for number, turn in enumerate(session, 1)
+        ]
+        # Turn by turn, not session by session: what waits for an earlier answer then comes long after it.
+        turns.sort(key=lambda item: item[1])
+        return [case for item in turns for case in self._turn(*item, captions)]
+
+    def _turn(
+        self, session: str, number: int, turn: Mapping[str, str], last: bool, captions: Mapping[str, Any]
+    ) -> list[Case]:
+        try:
+            caption = captions[session][turn["output"]]
+            instruction, source, target = turn["instruction"], turn["input"], turn["output"]
+        except KeyError as error:
+            raise ValueError(f"{self.path}: session {session}, turn {number}: no {error}") from None
+        shared: dict[str, Any] = {
+            "instruction": instruction,
+            "group": f"turn {number}",
+            "family": session,
+            "target": self._picture(session, target),
+            "source_caption": captions[session].get(source),
+            "target_caption": caption,
+        }
+        single = Case(
+            f"{session}/{session}_1" if number == 1 else f"{session}/{session}_inde_{number}",
+            source=self._picture(session, source),
+            protocols=(SINGLE, MULTI) if number == 1 and last and self.multi_turn else (SINGLE,),
+            **shared,
+        )
+        if number == 1 or not self.multi_turn:
+            return [single]
+        before = f"{session}/{session}_1" if number == 2 else f"{session}/{session}_iter_{number - 1}"
+        chained = Case(
+            f"{session}/{session}_iter_{number}",
+            source=None,
+            after=before,
+            protocols=(MULTI,) if last else (),
+            **shared,
+        )
+        return [single, chained]
+
+    def _picture(self, session: str, name: str) -> Picture:
+        return Picture(str(self.path / "images" / Path(session).name / Path(name).name))
+
+    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
+        return [self._score(answer, measures) for answer in answers]
+
+    def _score(self, answer: Answer, measures: Measures) -> Scored:
+        assert answer.target is not None
+        found = against(answer.target, answer.edited, answer.case.target_caption, measures)
+        return Scored(dict.fromkeys(answer.case.protocols, found))

@@ -1,0 +1,115 @@
+"""Shards: pairs of our own, with their masks: what was edited, and what was left alone.
+
+Any shard set that was not trained on. The pairs are listed by `pipelines.evaluate`, which knows the shards' format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from pydantic import Field, PrivateAttr
+
+from crispedit import metrics
+from crispedit.benchmark import Answer, Benchmark, Better, Case, Picture, Protocol, Scored
+from crispedit.measures import Measures
+from crispedit.record import Image, Mask
+
+ID = "shards"
+METRICS: Mapping[str, Better] = {
+    "inside_l1": "lower",
+    "inside_psnr": "higher",
+    "inside_ssim": "higher",
+    "outside_l1": "lower",
+    "outside_psnr": "higher",
+    "outside_ssim": "higher",
+    "leakage": "lower",
+    "l1": "lower",
+    "clip_i": "higher",
+    "clip_t": "higher",
+    "clip_dir": "higher",
+    "dino": "higher",
+}
+
+
+class Shards(Benchmark):
+    """Inside the mask the answer is compared with the target, outside it with the source; the rest with the target.
+
+    Inside and outside are None for a pair without a mask, outside also where the mask is everything (style).
+    """
+
+    path: str | tuple[str, ...]
+    """A shard set (its folder), or tars of one; several are read together."""
+    categories: tuple[str, ...] = ()
+    """Only these; empty: all."""
+    short_side_px: int | None = Field(None, ge=16)
+    """Pairs are scaled down to this short side before they are edited and scored; null: as stored."""
+
+    _cases: Sequence[Case] = PrivateAttr(())
+
+    @property
+    def protocols(self) -> Mapping[str, Protocol]:
+        about = "inside the mask against the target, outside it against the source"
+        return {ID: Protocol(about, METRICS, "inside_l1")}
+
+    def listed(self, cases: Sequence[Case]) -> Shards:
+        """This benchmark over these pairs, in this order."""
+        found = self.model_copy()
+        found._cases = tuple(cases)
+        return found
+
+    def cases(self) -> Sequence[Case]:
+        return self._cases
+
+    def image(self, picture: Picture) -> Image:
+        image = picture.image()
+        height, width = self._size(*image.shape[:2])
+        if (height, width) == image.shape[:2]:
+            return image
+        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+    def mask(self, picture: Picture) -> Mask:
+        """Any pixel that holds some of the mask is of the edit: outside is what surely is."""
+        mask = super().mask(picture)
+        height, width = self._size(*mask.shape)
+        if (height, width) == mask.shape:
+            return mask
+        return np.asarray(
+            cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0
+        )
+
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        short = min(height, width)
+        if self.short_side_px is None or short <= self.short_side_px:
+            return height, width
+        scale = self.short_side_px / short
+        return round(height * scale), round(width * scale)
+
+    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
+        return [Scored({ID: self._score(answer, measures)}) for answer in answers]
+
+    def _score(self, answer: Answer, measures: Measures) -> dict[str, float | None]:
+        source, target, mask = answer.source, answer.target, answer.mask
+        assert target is not None
+        edited = metrics.resized(answer.edited, target)
+        captions = answer.case.source_caption, answer.case.target_caption
+        found: dict[str, float | None] = dict.fromkeys(METRICS)
+        if mask is not None:
+            outside = ~mask
+            found |= {
+                "inside_l1": metrics.l1(edited, target, mask),
+                "inside_psnr": metrics.psnr(edited, target, mask),
+                "inside_ssim": metrics.ssim(edited, target, mask),
+                "outside_l1": metrics.l1(edited, source, outside),
+                "outside_psnr": metrics.psnr(edited, source, outside),
+                "outside_ssim": metrics.ssim(edited, source, outside),
+                "leakage": metrics.leakage(source, edited, mask),
+            }
+        return found | {
+            "l1": metrics.l1(edited, target),
+            "clip_i": measures.clip_image("clip", edited, target),
+            "clip_t": measures.clip_text("clip", edited, captions[1]),
+            "clip_dir": measures.clip_direction("clip_large", (source, edited), captions),
+            "dino": measures.dino_image(edited, target),
+        }

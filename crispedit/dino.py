@@ -1,0 +1,103 @@
+"""DINO: embeddings of images by a self-supervised ViT, through timm (by name and file) or transformers (a folder).
+
+The published evaluations use ViT-S/16 of DINO (Caron et al. 2021): `model="vit_small_patch16_224.dino"` with the file
+`dino_deitsmall16_pretrain.pth` or its safetensors, or a folder of `facebook/dino-vits16`. A folder of DINOv2 loads
+likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image as Pillow
+from torch import Tensor
+
+from crispedit import torchvision_ops
+from crispedit.record import Image
+
+torchvision_ops.declare()
+
+from torchvision import transforms  # type: ignore[import-untyped]  # noqa: E402  (mended first)
+
+SIZE_PX = 224
+
+PREPROCESS = transforms.Compose(
+    [
+        transforms.Resize(256, interpolation=transforms.InterpolationMode.BICUBIC),
+        transforms.CenterCrop(SIZE_PX),
+        transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ]
+)
+"""As in MagicBrush's and AnySD's evaluations: bicubic to a short side of 256, the middle 224, ImageNet's mean."""
+
+
+@dataclass(frozen=True)
+class Dino:
+    """A loaded model. Embeddings are [N, D] fp32 on the CPU: the normalised class token, of length 1, in order."""
+
+    network: Any
+    device: torch.device
+
+    @torch.inference_mode()
+    def images(self, images: Sequence[Image]) -> Tensor:
+        found = []
+        for image in images:  # one by one: no embedding depends on its neighbours in a batch
+            pixels = PREPROCESS(Pillow.fromarray(image))[None].to(self.device)
+            found.append(torch.nn.functional.normalize(self._class_token(pixels), dim=-1).float().cpu())
+        return torch.cat(found) if found else torch.empty(0, 0)
+
+    def _class_token(self, pixels: Tensor) -> Tensor:
+        if hasattr(self.network, "forward_features"):  # timm
+            return self.network.forward_features(pixels)[:, 0]
+        return self.network(pixel_values=pixels).last_hidden_state[:, 0]
+
+
+def load(model: str, weights: str = "") -> Dino:
+    """A folder in transformers' layout (safetensors), or a timm architecture with a file of weights.
+
+    A model never runs with random weights, and nothing is downloaded. ValueError for what is not there or does not fit.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if Path(model).is_dir():
+        if weights:
+            raise ValueError(f"dino: the folder {model} brings its weights; drop weights={weights!r}")
+        return Dino(_from_folder(model).eval().to(device), device)
+    return Dino(_from_file(model, weights).eval().to(device), device)
+
+
+def _from_folder(folder: str) -> Any:
+    from transformers import AutoModel
+
+    try:
+        return AutoModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"dino: {folder} is no model folder of transformers: {error}") from error
+
+
+def _from_file(model: str, weights: str) -> Any:
+    import timm
+    from safetensors.torch import load_file
+
+    if not timm.is_model(model):
+        close = ", ".join(timm.list_models("*dino*", pretrained=True))
+        raise ValueError(f"dino: {model!r} is neither a folder nor a model of timm; its DINO models: {close}")
+    if not Path(weights).is_file():
+        raise ValueError(f"dino: weights={weights!r} must be a file of {model}'s weights")
+    network = timm.create_model(model, pretrained=False, num_classes=0)
+    try:
+        state = (
+            load_file(weights)
+            if weights.endswith(".safetensors")
+            else torch.load(weights, map_location="cpu", weights_only=True)
+        )
+        network.load_state_dict(state)
+    except Exception as error:  # torch raises nearly anything at a file that is no checkpoint
+        raise ValueError(f"dino: the weights {weights} do not load as {model}: {error}") from error
+    return network

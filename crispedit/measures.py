@@ -1,0 +1,178 @@
+"""Measures: the models that metrics need (CLIP, DINO, a judge), each only where the recipe names one.
+
+A measure whose model the recipe does not name is None, and the report says so; a model that is named and not there is
+an error. Embeddings are kept, so that a source or target is embedded once, however many editors are compared on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import xxhash
+from pydantic import Field
+
+from crispedit import metrics, weights
+from crispedit.chat import Chat, ChatOption
+from crispedit.recipe import Strict
+from crispedit.record import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from crispedit.clip import Clip
+    from crispedit.dino import Dino
+
+ClipRole = Literal["clip", "clip_large"]
+KEPT = 20_000
+"""Embeddings in memory at most: some 40 MB of ViT-B/32."""
+
+
+class ClipSpec(Strict):
+    """A CLIP model: "embedded", or an open_clip architecture with a tag or a local file of its weights.
+
+    OpenAI's weights need their "-quickgelu" architecture when they come from a file.
+    """
+
+    model: str = "ViT-B-32-quickgelu"
+    pretrained: str = ""
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+
+
+class DinoSpec(Strict):
+    """A DINO model: a folder in transformers' layout, or a timm architecture with a file of its weights."""
+
+    model: str = "vit_small_patch16_224.dino"
+    weights: str = ""
+
+
+class Models(Strict):
+    """The models of a recipe; null: what needs one is not measured. Nothing is downloaded unless a tag is named."""
+
+    clip: ClipSpec | None = None
+    """CLIP-I and CLIP-T: published with OpenAI's ViT-B/32."""
+    clip_large: ClipSpec | None = None
+    """CLIP-dir: published with OpenAI's ViT-L/14, on the whole image squashed to its size."""
+    dino: DinoSpec | None = None
+    judge: ChatOption | None = Field(None)
+    """A chat model (`crispedit.chat`) that scores what GEdit-Bench and ImgEdit-Bench ask."""
+
+    def identity(self) -> dict[str, Any]:
+        """What makes their answers what they are: names, options, hashes of local weights."""
+        found: dict[str, Any] = {}
+        for role in ("clip", "clip_large"):
+            spec: ClipSpec | None = getattr(self, role)
+            if spec is not None:
+                files = weights.fingerprint("clip") if spec.model == "embedded" else _digest(spec.pretrained)
+                found[role] = spec.model_dump() | {"pretrained": files}
+        if self.dino is not None:
+            files = _digest(self.dino.weights or self.dino.model)
+            found["dino"] = {"model": Path(self.dino.model).name, "weights": files}
+        if self.judge is not None:
+            found["judge"] = self.judge.identity()
+        return found
+
+
+class Measures:
+    """The loaded models. Load in the process that measures."""
+
+    def __init__(self, models: Models) -> None:
+        self.models = models
+        self.judge: Chat | None = models.judge
+        self._clips: dict[str, Clip | None] = {}
+        self._dino: Dino | None = None
+        self._kept: dict[tuple[str, bytes], Tensor] = {}
+
+    def load(self) -> None:
+        """Load what the recipe names. ValueError for what it names and is not there."""
+        for role in ("clip", "clip_large"):
+            self._clips[role] = self._load_clip(role)
+        if self.models.dino is not None:
+            from crispedit import dino
+
+            self._dino = dino.load(self.models.dino.model, self.models.dino.weights)
+        if self.judge is not None:
+            self.judge.load()
+
+    def _load_clip(self, role: str) -> Clip | None:
+        spec: ClipSpec | None = getattr(self.models, role)
+        if spec is None:
+            return None
+        from crispedit import clip
+
+        resize: clip.Resize = "squash" if role == "clip_large" else "crop"
+        found = clip.load(spec.model, spec.pretrained, spec.precision, resize)
+        if found is None:
+            raise ValueError(
+                f"models.{role}: no weights of {spec.model} {spec.pretrained} here, nor a way to download them; name a "
+                "local file (pretrained=FILE), or null to go without what it measures"
+            )
+        return found
+
+    def clip_image(self, role: ClipRole, a: Image, b: Image) -> float | None:
+        """CLIP-I: the cosine of two images."""
+        return _cosine(self._picture(role, a), self._picture(role, b))
+
+    def clip_text(self, role: ClipRole, image: Image, caption: str | None) -> float | None:
+        """CLIP-T (CLIPout): the cosine of an image and a caption; None without one."""
+        return _cosine(self._picture(role, image), self._text(role, caption))
+
+    def clip_direction(
+        self, role: ClipRole, images: tuple[Image, Image], captions: tuple[str | None, str | None]
+    ) -> float | None:
+        """CLIP-dir: the cosine of what changed in the images and in the captions; None where either did not change."""
+        before, after = (self._picture(role, image) for image in images)
+        said_before, said_after = (self._text(role, caption) for caption in captions)
+        if before is None or after is None or said_before is None or said_after is None:
+            return None
+        return metrics.cosine(after - before, said_after - said_before)
+
+    def dino_image(self, a: Image, b: Image) -> float | None:
+        """The cosine of two images' class tokens."""
+        return _cosine(self._class_token(a), self._class_token(b))
+
+    def _class_token(self, image: Image) -> Tensor | None:
+        model = self._dino
+        return None if model is None else self._embedded("dino", _key(image), lambda: model.images([image]))
+
+    def _picture(self, role: str, image: Image) -> Tensor | None:
+        model = self._clips.get(role)
+        return None if model is None else self._embedded(role, _key(image), lambda: model.images([image]))
+
+    def _text(self, role: str, caption: str | None) -> Tensor | None:
+        model = self._clips.get(role)
+        if model is None or not caption:
+            return None
+        return self._embedded(role, b"text " + caption.encode(), lambda: model.texts([caption]))
+
+    def _embedded(self, role: str, key: bytes, embed: Callable[[], Tensor]) -> Tensor:
+        if (role, key) not in self._kept:
+            if len(self._kept) >= KEPT:
+                del self._kept[next(iter(self._kept))]  # the oldest
+            self._kept[role, key] = embed()[0]
+        return self._kept[role, key]
+
+
+def _cosine(a: Tensor | None, b: Tensor | None) -> float | None:
+    return None if a is None or b is None else metrics.cosine(a, b)
+
+
+def _key(image: Image) -> bytes:
+    return str(image.shape).encode() + xxhash.xxh3_128_digest(image.tobytes())
+
+
+@cache
+def _digest(place: str) -> str:
+    """A hash of a file or of a folder's weights and configurations; a name that is neither stands for itself."""
+    path = Path(place)
+    files = (
+        [path] if path.is_file() else sorted(p for s in ("json", "safetensors") for p in path.glob(f"*.{s}"))
+    )
+    if not place or not files:
+        return place
+    digest = xxhash.xxh3_128()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -17,7 +17,7 @@ if __name__ == "__main__":
 
 import argparse
 
-from pipelines import audit, engine, recipe
+from pipelines import audit, dry_run, engine, recipe
 from pipelines.run import Run
 from pipelines.steps import annotate, curate, edit, pack, score, select
 
@@ -74,11 +74,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="such as source.path=photos run=runs/mine"
     )
+    parser.add_argument(
+        "--dry-run", type=int, metavar="N", help="build N photographs beside the run and project the whole"
+    )
+    parser.add_argument(
+        "--gpu-hour-price", type=float, metavar="PRICE", help="what a GPU-hour costs, for the projection"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """The command: build, then show what was kept and where the shards are."""
     made = Run(recipe.load(args.recipe, args.overrides))
+    if args.dry_run is not None:
+        print(dry_run.text(dry_run.dry_run(made, args.dry_run, args.gpu_hour_price)))
+        return 0
     build(made)
     report = audit.audit(made)
     print(audit.summary(report))

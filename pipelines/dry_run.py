@@ -1,0 +1,345 @@
+"""Dry run: N photographs through every step in a directory of their own, and from them what the full run would take.
+
+Rates are read off the committed parts: the rows after a step's first part, over the time from that part to the last.
+So the time that models take to load is told apart, and is projected once, not once a photograph. The photographs are
+a random sample of the listing, drawn by the hash of their names: the same ones each time.
+
+What is projected is the cluster at hand. Near-duplicates, which grow faster than the set, are projected as seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from crispedit.cascade import KEPT
+from crispedit.record import content_key
+from pipelines import engine, tables
+from pipelines.audit import table
+from pipelines.engine import Stage, Work
+from pipelines.recipe import Engine
+from pipelines.run import Run
+from pipelines.steps import annotate, curate, edit, pack, score, select
+from shards import journal
+
+Z = 1.96
+"""Of a 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """An estimate and its 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def times(self, factor: float) -> Range:
+        return Range(self.estimate * factor, self.low * factor, self.high * factor)
+
+    def at_most(self, limit: float) -> Range:
+        return Range(*(min(value, limit) for value in (self.estimate, self.low, self.high)))
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one step would take. Hours of CPUs and GPUs are those its actors hold, busy or not."""
+
+    step: str
+    rows: int
+    """Of the full run."""
+    rows_per_s: float | None
+    """Of the dry run, once loaded; null if it had no rows."""
+    wall_h: float | None
+    gpu_h: float | None
+    cpu_h: float | None
+    gigabytes: float
+    """What the full run would write."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A full run, told from a sample of its photographs."""
+
+    sampled: int
+    photographs: int
+    steps: list[StepCost]
+    keep_rate: Range
+    """Kept pairs, of candidates."""
+    pairs: dict[str, Range]
+    """Kept pairs by category, at most its quota."""
+    total_pairs: Range
+    photographs_for_quota: dict[str, int | None]
+    """After how many photographs a category reaches its quota; null: not with these, or it has none."""
+    gpu_hour_price: float | None
+    cost_per_pair: float | None
+    """GPU-hours at that price, for each kept pair; null without a price."""
+
+
+@dataclass(frozen=True)
+class _Timed:
+    rows: int
+    loading_s: float
+    rows_per_s: float | None
+    cpus: float
+    gpus: float
+
+    def seconds(self, rows: float) -> float | None:
+        if self.rows == 0:
+            return 0.0 if rows == 0 else None
+        assert self.rows_per_s is not None
+        return self.loading_s + rows / self.rows_per_s
+
+
+def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> Projection:
+    """Build a sample beside the run and project the whole; also written to `projection.json` there.
+
+    ValueError if the directory of such a dry run is there already: timings of a resumed one would tell nothing.
+    """
+    if photographs < 1:
+        raise ValueError(f"--dry-run takes a number of photographs, 1 or more; got {photographs}")
+    sample = _beside(run, photographs)
+    if sample.root.exists():
+        raise ValueError(f"{sample.root} holds an earlier dry run: remove it, or choose another number")
+    settings = sample.recipe.engine
+    timed: dict[str, _Timed] = {}
+    with sample.locked():
+        try:
+            listing = _begin(sample)
+        except ValueError:
+            shutil.rmtree(
+                sample.root, ignore_errors=True
+            )  # nothing was built: the way is free for another try
+            raise
+        with engine.cluster(settings):
+            for name, module in STEPS.items():
+                engine.preflight(name, module.stages(sample), settings)
+            timed["curate"] = _time(_drawn(listing, photographs), settings)
+            for name in ("annotate", "edit", "score"):
+                timed[name] = _time(STEPS[name].work(sample), settings)
+            began = time.monotonic()
+            select.select(sample)
+            pack.pack(sample)
+            last_s = time.monotonic() - began
+    found = _project(sample, run, timed, last_s, listing.rows, gpu_hour_price)
+    with journal.replaced(sample.root / "projection.json") as out:
+        out.write(json.dumps(asdict(found), indent=1).encode())
+    return found
+
+
+STEPS = {"curate": curate, "annotate": annotate, "edit": edit, "score": score}
+
+
+def _beside(run: Run, photographs: int) -> Run:
+    """The same recipe without quotas, which a sample would reach or not by its size, in a directory of its own."""
+    recipe = run.recipe
+    unlimited = {name: spec.model_copy(update={"quota": None}) for name, spec in recipe.categories.items()}
+    root = recipe.run.with_name(f"{recipe.run.name}-dry-run-{photographs}")
+    fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
+    return Run(type(recipe)(**fields | {"run": root, "categories": unlimited}).check())
+
+
+def _begin(sample: Run) -> Work:
+    """Claim the steps and list the source. ValueError for what is wrong with either."""
+    for name in STEPS:
+        sample.begin(name)
+    sample.store_recipe()
+    listing = curate.work(sample)
+    if not listing.plan:
+        raise ValueError(f"{sample.recipe.source.path} holds no photographs to try")
+    return listing
+
+
+def _drawn(listing: Work, photographs: int) -> Work:
+    """The listing's photographs of the lowest hashes."""
+    chosen = sorted(listing.plan, key=lambda row: content_key("dry run", row["uri"]))[:photographs]
+    return replace(listing, plan=chosen, rows=len(chosen))
+
+
+def _time(work: Work, settings: Engine) -> _Timed:
+    """Do the work and take its times from when its parts appeared."""
+    cpus, gpus = _held(work.step, work.stages, settings)
+    began = time.time()
+    engine.run(work, settings)
+    parts = sorted(
+        (path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in journal.parts(work.folder)
+    )
+    rows = sum(count for _, count in parts)
+    if rows == 0:
+        return _Timed(0, 0.0, None, cpus, gpus)
+    wall_s = max(parts[-1][0] - began, 1e-3)
+    steady_s, steady_rows = parts[-1][0] - parts[0][0], rows - parts[0][1]
+    if steady_rows == 0 or steady_s <= 0:
+        return _Timed(rows, 0.0, rows / wall_s, cpus, gpus)
+    rate = steady_rows / steady_s
+    return _Timed(rows, max(0.0, wall_s - rows / rate), rate, cpus, gpus)
+
+
+def _held(step: str, stages: Sequence[Stage], settings: Engine) -> tuple[float, float]:
+    """CPUs and GPUs that a step's actors hold while it runs."""
+    each = [(s.pool.cpus, s.gpus if s.pool.gpus is None else s.pool.gpus) for s in stages]
+    actors = [1] * len(stages)
+    if settings.kind == "ray":
+        import ray
+
+        actors = engine.placement(step, stages, ray.cluster_resources())
+    cpus = sum(n * c for n, (c, _) in zip(actors, each, strict=True))
+    return cpus if settings.kind == "ray" else 1.0, sum(n * g for n, (_, g) in zip(actors, each, strict=True))
+
+
+def _project(
+    sample: Run, run: Run, timed: Mapping[str, _Timed], last_s: float, listed: int, price: float | None
+) -> Projection:
+    db = tables.connect(sample)
+    db.register("selection", pq.read_table(sample.folder("select") / select.SELECTION))
+    sampled = timed["curate"].rows
+    factor = listed / sampled
+    per_source = {
+        category: _by_source(db.execute(
+            "SELECT source_key, count(*), count(*) FILTER (outcome = ?) FROM selection WHERE category = ? GROUP BY 1",
+            [KEPT, category],
+        ).fetchall())
+        for category in sample.recipe.categories
+    }  # fmt: skip
+    whole: dict[str, tuple[int, int]] = {}
+    for found in per_source.values():
+        for key, (candidates, kept) in found.items():
+            before = whole.get(key, (0, 0))
+            whole[key] = before[0] + candidates, before[1] + kept
+    candidates, kept = (np.array([pair[i] for pair in whole.values()], float) for i in (0, 1))
+    pairs, wanted = {}, {}
+    for category, found in per_source.items():
+        each = [kept_here for _, kept_here in found.values()]
+        per_photograph = mean_range(each, sampled, listed)
+        quota = run.recipe.categories[category].quota
+        expected = per_photograph.times(listed)
+        pairs[category] = expected if quota is None else expected.at_most(quota)
+        reached = quota is not None and expected.estimate >= quota > 0
+        wanted[category] = math.ceil(quota / per_photograph.estimate) if reached and quota else None
+    total = mean_range(list(kept), sampled, listed).times(listed)
+    if any(spec.quota is not None for spec in run.recipe.categories.values()):
+        total = Range(
+            *(sum(getattr(r, side) for r in pairs.values()) for side in ("estimate", "low", "high"))
+        )
+    steps = [_cost(sample, name, one, factor) for name, one in timed.items()]
+    steps.append(_last(sample, last_s, factor, int(candidates.sum())))
+    gpu_h = sum(step.gpu_h or 0.0 for step in steps)
+    cost = None if price is None or not total.estimate else price * gpu_h / total.estimate
+    return Projection(
+        sampled,
+        listed,
+        steps,
+        ratio_range(kept, candidates, listed / sampled),
+        pairs,
+        total,
+        wanted,
+        price,
+        cost,
+    )
+
+
+def _by_source(rows: Sequence[tuple[str, int, int]]) -> dict[str, tuple[int, int]]:
+    return {key: (candidates, kept) for key, candidates, kept in rows}
+
+
+def _cost(sample: Run, name: str, one: _Timed, factor: float) -> StepCost:
+    rows = round(one.rows * factor)
+    seconds = one.seconds(one.rows * factor)
+    hours = None if seconds is None else seconds / 3600
+    return StepCost(
+        name,
+        rows,
+        one.rows_per_s,
+        hours,
+        None if hours is None else hours * one.gpus,
+        None if hours is None else hours * one.cpus,
+        _bytes(sample.folder(name)) * factor / 1e9,
+    )
+
+
+def _last(sample: Run, seconds: float, factor: float, candidates: int) -> StepCost:
+    """select and pack, which need no GPU, as one line."""
+    hours = seconds * factor / 3600
+    size = sum(_bytes(sample.folder(name)) for name in ("select", "shards")) * factor / 1e9
+    rate = candidates / seconds if candidates and seconds > 0 else None
+    return StepCost("select, pack", round(candidates * factor), rate, hours, 0.0, hours, size)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def ratio_range(numerators: Sequence[float], denominators: Sequence[float], of: float) -> Range:
+    """Wilson's interval of sum / sum (each numerator at most its denominator), for as many units times `of`.
+
+    Units (photographs) are drawn, not candidates: the binomial's n is cut to the one whose variance is that between
+    units. As the sample is drawn without replacement, it is grown by 1 / (1 - 1 / of): a whole is known exactly.
+    """
+    above, below = np.asarray(numerators, float), np.asarray(denominators, float)
+    units, total = len(below), float(below.sum())
+    if total == 0:
+        return Range(0.0, 0.0, 1.0)
+    rate = float(above.sum()) / total
+    effective = float(units)  # with no variance to see, each unit counts once
+    if units > 1 and 0 < rate < 1:
+        variance = units / (units - 1) * float(((above - rate * below) ** 2).sum()) / total**2
+        effective = min(total, rate * (1 - rate) / variance) if variance > 0 else total
+    if of <= 1:
+        return Range(rate, rate, rate)
+    effective /= 1 - 1 / of
+    centre = (rate + Z**2 / (2 * effective)) / (1 + Z**2 / effective)
+    half = Z / (1 + Z**2 / effective) * math.sqrt(rate * (1 - rate) / effective + Z**2 / (4 * effective**2))
+    return Range(rate, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def mean_range(values: Sequence[float], units: int, population: int) -> Range:
+    """Kept pairs a photograph, of `units` sampled ones (those without a value have 0), for a population of them."""
+    most = max([1.0, *values])
+    padded = [*values, *[0.0] * (units - len(values))]
+    return ratio_range(padded, [most] * units, population / units).times(most)
+
+
+def text(found: Projection) -> str:
+    """The projection as tables."""
+    rows = [["step", "rows", "rows/s", "wall h", "GPU h", "CPU h", "GB"]]
+    for step in found.steps:
+        numbers = (step.rows_per_s, step.wall_h, step.gpu_h, step.cpu_h, step.gigabytes)
+        rows.append([step.step, str(step.rows), *("-" if n is None else f"{n:.4g}" for n in numbers)])
+    sums = [
+        sum(getattr(step, name) or 0.0 for step in found.steps)
+        for name in ("wall_h", "gpu_h", "cpu_h", "gigabytes")
+    ]
+    rows.append(["all", "", "", *(f"{total:.4g}" for total in sums)])
+    pairs = [["category", "pairs", "95 % interval", "quota after photographs"]]
+    for category, range_ in found.pairs.items():
+        after = found.photographs_for_quota[category]
+        pairs.append(
+            [category, f"{range_.estimate:.0f}", _interval(range_), "-" if after is None else str(after)]
+        )
+    pairs.append(["total", f"{found.total_pairs.estimate:.0f}", _interval(found.total_pairs), ""])
+    keep = found.keep_rate
+    lines = [
+        f"projected from {found.sampled} of {found.photographs} photographs, on this cluster",
+        table(rows),
+        "",
+        table(pairs),
+        "",
+        f"kept of candidates: {100 * keep.estimate:.1f} % (95 %: {100 * keep.low:.1f} to {100 * keep.high:.1f})",
+    ]
+    if found.cost_per_pair is not None:
+        lines.append(
+            f"GPU cost a kept pair, at {found.gpu_hour_price:g} a GPU-hour: {found.cost_per_pair:.4g}"
+        )
+    return "\n".join(lines)
+
+
+def _interval(range_: Range) -> str:
+    return f"{range_.low:.0f} to {range_.high:.0f}"

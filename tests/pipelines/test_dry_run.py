@@ -1,0 +1,114 @@
+"""The dry run: a sample's projection holds for the full run, within the interval that it states."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_run
+
+from crispedit.compositor.landscape import landscape
+from crispedit.images import encode_jpeg
+from pipelines import audit, build, cli
+from pipelines.dry_run import Range, dry_run, mean_range, ratio_range
+from pipelines.run import Run
+
+PHOTOGRAPHS, SAMPLED = 20, 10
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    for seed in range(PHOTOGRAPHS):
+        (folder / f"{seed}.jpg").write_bytes(encode_jpeg(landscape(seed, 272, 256)))
+    return folder
+
+
+CATEGORIES = "categories={color: {jobs: 1, quota: 12}, style: 0.5, add: 1}"
+
+
+def test_the_full_run_lies_in_the_samples_intervals(many: Path, tmp_path: Path):
+    run = make_run(tmp_path / "run", many, CATEGORIES)
+    found = dry_run(run, SAMPLED, gpu_hour_price=2.0)
+    assert not run.root.exists()
+    build.build(run)
+    lines = [c for c in audit.audit(run).counts if c.step == "select"]
+    kept, candidates = sum(c.kept for c in lines), sum(c.rows for c in lines)
+    unlimited = kept + sum(c.rejected.get("quota", 0) for c in lines)
+    assert (found.sampled, found.photographs) == (SAMPLED, PHOTOGRAPHS)
+    assert found.keep_rate.low <= unlimited / candidates <= found.keep_rate.high
+    assert found.keep_rate.high - found.keep_rate.low < 0.6
+    for line in lines:
+        assert found.pairs[line.category].low <= line.kept <= found.pairs[line.category].high
+    assert found.pairs["color"].high <= 12
+    assert found.total_pairs.low <= kept <= found.total_pairs.high
+    written = {s.step: s.gigabytes * 1e9 for s in found.steps}
+    for name in ("curate", "edit"):
+        size = sum(path.stat().st_size for path in run.folder(name).rglob("*") if path.is_file())
+        assert written[name] == pytest.approx(size, rel=0.3)
+    rows = {s.step: s.rows for s in found.steps}
+    assert rows["curate"] == PHOTOGRAPHS
+    assert rows["edit"] == pytest.approx(candidates, rel=0.3)
+    assert all(s.wall_h is not None and s.wall_h > 0 and s.cpu_h and s.gpu_h == 0 for s in found.steps)
+    assert found.cost_per_pair == 0  # no step holds a GPU
+
+
+def test_a_sample_of_everything_is_the_run_itself(photos: Path, tmp_path: Path):
+    run = make_run(tmp_path / "run", photos, "categories={color: 1, add: 1}")
+    found = dry_run(run, 100)
+    build.build(run)
+    lines = {c.category: c.kept for c in audit.audit(run).counts if c.step == "select"}
+    assert {name: range_ for name, range_ in found.pairs.items()} == {
+        name: Range(kept, kept, kept) for name, kept in lines.items()
+    }
+    assert found.cost_per_pair is None
+
+
+def test_the_command_prints_and_keeps_the_projection_and_refuses_a_second(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = make_run(tmp_path / "run", photos, "categories={style: 1}")
+    run.root.mkdir()
+    run.store_recipe()
+    assert cli.main(["build", str(run.root), "--dry-run", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "projected from 2 of 4 photographs" in said
+    folder = tmp_path / "run-dry-run-2"
+    stored = json.loads((folder / "projection.json").read_text())
+    assert stored["photographs"] == 4
+    assert stored["cost_per_pair"] is None
+    assert Run(run.recipe).folder("curate").exists() is False
+    assert cli.main(["build", str(run.root), "--dry-run", "2"]) == 2
+    assert "holds an earlier dry run" in capsys.readouterr().err
+    assert cli.main(["build", str(run.root), "--dry-run", "0"]) == 2
+    assert cli.main(["build", str(run.root), f"source.path={tmp_path / 'absent'}", "--dry-run", "3"]) == 2
+    assert not (tmp_path / "run-dry-run-3").exists()
+
+
+def test_intervals_cover_what_they_say():
+    """Photographs whose candidates share a fate: an interval that took them for independent is too short."""
+    rng = np.random.default_rng(0)
+    covered, naive = 0, 0
+    for _ in range(300):
+        good = rng.random(2000) < 0.6
+        kept = np.where(good, 4.0, 0.0)
+        drawn = kept[rng.permutation(2000)[:60]]
+        found = ratio_range(drawn, [4.0] * 60, 2000 / 60)
+        covered += found.low <= good.mean() <= found.high
+        half = 1.96 * np.sqrt(0.24 / 240)
+        naive += abs(drawn.mean() / 4 - good.mean()) <= half
+    assert covered / 300 > 0.92
+    assert naive / 300 < 0.8
+
+
+def test_an_interval_knows_its_limits():
+    none = ratio_range([0, 0, 0], [2, 2, 2], 100)
+    assert none.estimate == none.low == 0
+    assert 0.3 < none.high < 1
+    assert ratio_range([], [], 10) == Range(0.0, 0.0, 1.0)
+    assert ratio_range([1, 0], [1, 1], 1) == Range(0.5, 0.5, 0.5)
+    assert mean_range([2, 1], 4, 4) == Range(0.75, 0.75, 0.75)
+    wide = mean_range([2, 1], 4, 400)
+    assert wide.low < 0.75 < wide.high <= 2

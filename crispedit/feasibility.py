@@ -1,0 +1,54 @@
+"""Feasibility: whether an instruction can be carried out on a photograph. A chat model gives facts, code decides.
+
+Asked before an editing GPU is spent (the `chat` annotator), and of finished pairs (the `judge` filter). The checks are
+the paper's instruction validation (arXiv 2605.10859, stage 4), and what users found missing in it: the top defect of
+the released data is an instruction that the photograph already satisfies.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from crispedit import prompts
+from crispedit.chat import Reply, Request
+from crispedit.record import Image
+
+PROMPTS = ("feasibility",)
+
+Fact = Literal["yes", "no", "unsure"]
+"""A model that cannot see says so: an unsure fact is never taken for a yes or a no."""
+UNSURE = "unsure"
+
+
+class Feasibility(Reply):
+    """Facts about an instruction and the photograph that it is for."""
+
+    object_present: Literal["yes", "no", "unsure", "not_needed"] = Field(
+        description="Is everything that the instruction speaks of as being in the photograph there? "
+        "not_needed if it speaks of nothing that must be there."
+    )
+    already_true: Fact = Field(description="Does the photograph already look as the instruction wants it?")
+    contradictory: Fact = Field(description="Does it contradict itself, or ask for what cannot be shown?")
+    ambiguous: Fact = Field(description="Could two careful people edit different things?")
+    unsafe: Fact = Field(description="Does it ask for something sexual, hateful, cruel or degrading?")
+
+
+def question(image: Image, instruction: str, category: str | None) -> Request[Feasibility]:
+    """The facts to ask for. `category` is a word such as "add", where it is known."""
+    prompt = prompts.render("feasibility", instruction=instruction, category=category)
+    return Request(prompt, Feasibility, [image])
+
+
+def problem(facts: Feasibility) -> str | None:
+    """What stands against the instruction, in a stable word; "unsure" if nothing does but a fact is missing."""
+    wrong = {
+        "object_absent": facts.object_present == "no",
+        "already_true": facts.already_true == "yes",
+        "contradictory": facts.contradictory == "yes",
+        "ambiguous": facts.ambiguous == "yes",
+        "unsafe": facts.unsafe == "yes",
+    }
+    found = next((word for word, holds in wrong.items() if holds), None)
+    return found or (UNSURE if UNSURE in facts.model_dump().values() else None)

@@ -6,7 +6,9 @@
 
 The good pairs are a run's candidates before any bound is applied to them (the run is carried through edit first, where
 it is not yet), or those of a shard set (`--pairs`). Each defect of `pipelines.defects` is applied to each of them.
-Bounds are learned on one half of the photographs and tested on the other, and the other way round.
+Bounds are learned on one half of the photographs and tested on the other, and the other way round. Semantic defects,
+which no pixel shows, are reported by the scores that have no bound yet (`clip`, `instruction`): how well each tells
+them from good pairs, and what a bound on it would find and cost.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from crispedit.record import Sample, content_key, seed_of
 from filters.duplicate import phash
 from pipelines import build, defects, recipe, tables
 from pipelines.defects import Good
-from pipelines.judgement import Agreement, Side, auc, bound_at, flips, learn
+from pipelines.judgement import Agreement, Side, Values, auc, bound_at, flips, learn
 from pipelines.run import Run
 from pipelines.steps.select import SELECTION
 from shards import journal
@@ -55,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-masks", action="store_true", help="measure as if no edit mask were known")
     parser.add_argument("--false-rejects", type=float, default=0.02, metavar="SHARE", help="wanted (0.02)")
     parser.add_argument("--json", metavar="FILE", help="write the whole report")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the defects alone, as a Markdown table"
+    )
     parser.add_argument("--labels", metavar="CSV", help="columns key,label (keep or reject), by a person")
     parser.add_argument("--flips", action="store_true", help="compare two runs or reports")
 
@@ -82,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         rows = measure(made.pair_cascade, pairs, masks=not args.no_masks)
         report = judge(rows, made.pair_cascade, args.false_rejects)
         report["near_duplicates"] = near_duplicates(pairs, made.select.duplicate_bits)
-        text = table(report)
+        text = markdown(report) if args.markdown else table(report)
     if args.json:
         with journal.replaced(Path(args.json)) as out:
             out.write(json.dumps(report, indent=1, sort_keys=True).encode())
@@ -172,7 +177,7 @@ def measure(cascade: Cascade, pairs: Sequence[Pair], *, masks: bool = True) -> l
         filter_.load()
     rows = []
     for pair in tqdm(pairs, desc="calibrate", unit="pair", disable=None):
-        for defect, sample in _with_defects(pair):
+        for defect, sample in _with_defects(pair, pairs):
             if not masks:
                 sample = Sample(**{**_stored(sample), "mask_png": None})
             row: dict[str, Any] = {"category": pair.category}
@@ -182,13 +187,13 @@ def measure(cascade: Cascade, pairs: Sequence[Pair], *, masks: bool = True) -> l
     return rows
 
 
-def _with_defects(pair: Pair) -> Iterator[tuple[str, Sample]]:
+def _with_defects(pair: Pair, pairs: Sequence[Pair]) -> Iterator[tuple[str, Sample]]:
     sample = Sample(**pair.stored)
     yield GOOD, sample
     if sample.source.shape != sample.edited.shape:
         return  # a pair that is not aligned already is no good one to make defects of
     good = Good(sample.source, sample.edited, edit_of(sample))
-    for name, make in {**defects.STRUCTURAL, **defects.SEMANTIC}.items():
+    for name, make in defects.STRUCTURAL.items():
         made = make(good, np.random.default_rng(seed_of(sample.key, name)))
         if made is None:
             continue
@@ -205,6 +210,24 @@ def _with_defects(pair: Pair) -> Iterator[tuple[str, Sample]]:
                 }
             ),
         )
+    for name, mix in defects.SEMANTIC.items():
+        other = other_for(name, pair, pairs)
+        mixed = mix(pair.stored, None if other is None else other.stored)
+        if mixed is not None:
+            yield name, Sample(**mixed)
+
+
+def other_for(defect: str, pair: Pair, pairs: Sequence[Pair]) -> Pair | None:
+    """The pair that a semantic defect mixes this one up with: of the same category, or for `wrong_instruction` of
+    another; with another target caption, and on the same photograph if one is there, which is the harder case."""
+    fit = [
+        other
+        for other in pairs
+        if (other.category != pair.category) == (defect == "wrong_instruction")
+        and other.stored["target_caption"] != pair.stored["target_caption"]
+    ]
+    near = [other for other in fit if other.photograph == pair.photograph] or fit
+    return near[seed_of(str(pair.stored["key"]), defect) % len(near)] if near else None
 
 
 def edit_of(sample: Sample) -> NDArray[np.bool_]:
@@ -259,6 +282,7 @@ def judge(rows: Sequence[Mapping[str, Any]], cascade: Cascade, false_rejects: fl
         "false_rejects_wanted": false_rejects,
         "defects": by_defect,
         "scores": _score_report(rows, cascade, false_rejects),
+        "semantic": _semantic_report(rows, cascade, half, false_rejects),
         "verdicts": {
             f"{row['key']}/{row['defect']}": (reasons[0] if reasons else KEPT)
             for row, reasons in zip(rows, verdict, strict=True)
@@ -377,6 +401,71 @@ def _score_report(
     return report
 
 
+def _semantic_report(
+    rows: Sequence[Mapping[str, Any]], cascade: Cascade, half: Mapping[str, int], false_rejects: float
+) -> list[dict[str, Any]]:
+    """For each semantic defect and each score of a filter that decides nothing yet: the AUC, by category too, and the
+    shares of defects and good pairs beyond the bound that meets the wanted share on the other half of the photographs.
+    A score's bad side is the one on which most defects lie."""
+    bounded = {
+        score.partition(".")[0] for category in cascade.bounds for score in cascade.bounds_of(category)
+    }
+    report = []
+    for name, filter_ in cascade.filters.items():
+        for score in [] if name in bounded else filter_.scores:
+            known = [row for row in rows if row.get(f"{name}.{score}") is not None]
+            for defect in defects.SEMANTIC:
+                found = _tell_apart(known, f"{name}.{score}", defect, half, false_rejects)
+                if found is not None:
+                    report.append({"score": f"{name}.{score}", "defect": defect, **found})
+    return report
+
+
+def _tell_apart(
+    known: Sequence[Mapping[str, Any]], score: str, defect: str, half: Mapping[str, int], false_rejects: float
+) -> dict[str, Any] | None:
+    """One entry of the semantic report; None where the score never varies or is not known on both sides and halves."""
+
+    def values(kind: str, of: int | None = None, category: str | None = None) -> Values:
+        return np.array(
+            [
+                row[score]
+                for row in known
+                if row["defect"] == kind
+                and of in (None, half[row["photograph"]])
+                and category in (None, row["category"])
+            ],
+            np.float64,
+        )
+
+    good, bad = values(GOOD), values(defect)
+    area = auc(good, bad, "min")
+    if area is None or np.ptp(np.concatenate([good, bad])) == 0:
+        return None
+    side: Side = "min" if area >= 0.5 else "max"
+    sign = 1 if side == "max" else -1
+    caught, wronged = 0, 0
+    bounds: list[float] = []
+    for test in (0, 1):
+        learning = values(GOOD, of=1 - test)
+        if not len(learning):
+            return None
+        bounds.append(bound_at(learning, side, false_rejects))
+        caught += int((sign * values(defect, of=test) > sign * bounds[-1]).sum())
+        wronged += int((sign * values(GOOD, of=test) > sign * bounds[-1]).sum())
+    return {
+        "side": side,
+        "auc": max(area, 1 - area),
+        "bounds": bounds,
+        "detected_held_out": caught / len(bad),
+        "false_rejects_held_out": wronged / len(good),
+        "categories": {
+            category: auc(values(GOOD, category=category), values(defect, category=category), side)
+            for category in sorted({str(row["category"]) for row in known})
+        },
+    }
+
+
 def near_duplicates(pairs: Sequence[Pair], bits: int) -> dict[str, Any]:
     """Copies that differ by a re-encoding and 2 % of size, against pairs of other photographs: which shares `select`
     would call repeats, at this many bits, if their instructions were equal."""
@@ -475,8 +564,6 @@ def table(report: Mapping[str, Any]) -> str:
         lines.append(
             f"{entry['defect']:<18}{entry['rows']:>6}{entry['rejected']:>9.1%}{entry['rejected_held_out']:>9.1%}  {by}"
         )
-        if entry["kind"] == "semantic":
-            lines[-1] += "  (needs a model)"
     duplicates = report["near_duplicates"]
     false = "unknown" if duplicates["false"] is None else f"{duplicates['false']:.2%}"
     lines += [
@@ -507,6 +594,47 @@ def table(report: Mapping[str, Any]) -> str:
         lines.append(
             f"{score['score']:<34}{score['side']:>4} {score['bound']:>7.4g}{score['false_rejects']:>8.1%}"
             f"{score['bound_for_wanted']:>12.4g}  {told}{many}"
+        )
+    return "\n".join([*lines, *_semantic_table(report)])
+
+
+def _semantic_table(report: Mapping[str, Any]) -> list[str]:
+    wanted = report["false_rejects_wanted"]
+    lines = [
+        "",
+        f"semantic defects by scores without a bound: AUC, then found and (falsely) rejected on the other half at"
+        f" {wanted:.0%} wanted; AUC by category:",
+        f"{'':<18}{'score':<24}{'AUC':>7}{'found':>8}{'false':>8}  by category",
+    ]
+    for entry in sorted(report["semantic"], key=lambda entry: (entry["defect"], -entry["auc"])):
+        by = ", ".join(f"{name} {area:.2f}" for name, area in entry["categories"].items() if area is not None)
+        lines.append(
+            f"{entry['defect']:<18}{entry['score'] + ':' + entry['side']:<24}{entry['auc']:>7.3f}"
+            f"{entry['detected_held_out']:>8.1%}{entry['false_rejects_held_out']:>8.1%}  {by}"
+        )
+    return lines if report["semantic"] else []
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The defects as a Markdown table, for a README."""
+    lines = [
+        f"{report['pairs']} good pairs of {report['photographs']} photographs.",
+        "",
+        "| defect | pairs | rejected | with bounds learned on the other half | mostly by |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for entry in report["defects"]:
+        by = ", ".join(f"`{name}`" for name in list(entry["by_filter"])[:2])
+        kind = (
+            " (false rejects)"
+            if entry["kind"] == GOOD
+            else " (semantic)"
+            if entry["kind"] == "semantic"
+            else ""
+        )
+        lines.append(
+            f"| {entry['defect']}{kind} | {entry['rows']} | {entry['rejected']:.1%} "
+            f"| {entry['rejected_held_out']:.1%} | {by} |"
         )
     return "\n".join(lines)
 

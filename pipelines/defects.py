@@ -2,13 +2,15 @@
 
 A defect takes a good pair and a generator that derives from its key, and returns what the defect would have delivered:
 the images differ, the instruction and the stored mask stay as they were. Strengths are drawn from the ranges given,
-from the weakest that a careful person would reject. Semantic defects leave every pixel good: a model must see them.
+from the weakest that a careful person would reject. Semantic defects leave every pixel good and mix a pair up with
+another one: what must be understood to see them is what the words say, or what the pictures show.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -236,11 +238,6 @@ def watermark(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     return good.source, _blend(good.edited, ink, rng.uniform(0.4, 0.7) * layer / 255)
 
 
-def swapped(good: Good, rng: Generator) -> tuple[Image, Image]:
-    """Source and edited image changed places."""
-    return good.edited, good.source
-
-
 STRUCTURAL: Mapping[str, Make] = {
     make.__name__: make
     for make in (
@@ -280,8 +277,35 @@ def _leaves_something(good: Good) -> bool:
     return bool((~good.edit).mean() >= LEAST_LEFT_ALONE)
 
 
-SEMANTIC: Mapping[str, Make] = {"swapped": swapped}
-"""Defects whose every pixel is good, by name: what is wrong is what the instruction says of them."""
+Fields = Mapping[str, Any]
+"""The fields of a good pair's `crispedit.record.Sample`."""
+IMAGES = ("source_jpeg", "edited_jpeg", "mask_png")
+
+
+def swapped(pair: Fields, other: Fields | None) -> Fields:
+    """Source and edited image changed places."""
+    return {**pair, "source_jpeg": pair["edited_jpeg"], "edited_jpeg": pair["source_jpeg"]}
+
+
+def wrong_edit(pair: Fields, other: Fields | None) -> Fields | None:
+    """Something else was edited than what the words say: the images of another pair of the category."""
+    return other and {**pair, **{name: other[name] for name in IMAGES}}
+
+
+def wrong_caption(pair: Fields, other: Fields | None) -> Fields | None:
+    """The target caption is that of another pair of the category."""
+    return other and {**pair, "target_caption": other["target_caption"]}
+
+
+def wrong_instruction(pair: Fields, other: Fields | None) -> Fields | None:
+    """The instruction is that of a pair of another category."""
+    return other and {**pair, "instruction": other["instruction"]}
+
+
+SEMANTIC: Mapping[str, Callable[[Fields, Fields | None], Fields | None]] = {
+    make.__name__: make for make in (swapped, wrong_edit, wrong_caption, wrong_instruction)
+}
+"""Defects whose every pixel is good, by name: what they make of a pair and another (None: there is no fit one)."""
 
 
 def near_copy(image: Image) -> Image:

@@ -19,6 +19,7 @@ filters:
   alignment: {}
   sharpness: {}
   artefacts: {}
+  instruction: {}
 engine: {kind: inprocess}
 """
 
@@ -59,6 +60,48 @@ def test_the_report_tells_defects_from_good_pairs(report):
     unchanged = next(s for s in found["scores"] if s["score"] == "unchanged.largest_region_fraction")
     assert unchanged["defects"]["no_op"]["auc"] == 1
     assert unchanged["defects"]["no_op"]["detected"] == 1
+
+
+def test_semantic_defects_are_told_by_the_scores_that_see_them(report):
+    found = json.loads((report / "a.json").read_text())
+    told = {entry["defect"]: entry for entry in found["semantic"] if entry["score"] == "instruction.category"}
+    assert told["wrong_instruction"]["auc"] == 1
+    assert told["wrong_instruction"]["side"] == "min"
+    assert told["wrong_instruction"]["detected_held_out"] == 1
+    assert told["wrong_instruction"]["false_rejects_held_out"] < 0.5
+    assert set(told["wrong_instruction"]["categories"]) == {"add", "color"}
+    assert told["swapped"]["auc"] == 0.5  # the words are still the pair's own
+    rejected = {entry["defect"]: entry["rejected"] for entry in found["defects"]}
+    assert rejected["wrong_instruction"] == rejected["good"]  # no bound stands on that score
+    table = calibrate.table(found)
+    assert "wrong_instruction instruction.category:min" in " ".join(table.split())
+
+
+def test_the_defects_as_markdown(report):
+    lines = calibrate.markdown(json.loads((report / "a.json").read_text())).splitlines()
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    assert lines[0] == "8 good pairs of 4 photographs."
+    assert rows["no_op"].startswith("| no_op | 8 | 100.0% |")
+    assert "`unchanged`" in rows["no_op"]
+    assert "wrong_instruction (semantic)" in rows
+
+
+def test_a_semantic_defect_mixes_a_pair_up_with_one_of_its_photograph_if_it_can():
+    def pair(photograph, category, caption):
+        stored = {
+            "key": f"{photograph} {category} {caption}",
+            "category": category,
+            "target_caption": caption,
+        }
+        return calibrate.Pair(photograph, category, stored)
+
+    own, twin = pair("a", "add", "a kite"), pair("b", "add", "a kite")
+    near, far = pair("a", "add", "a ball"), pair("b", "add", "a boat")
+    style = pair("a", "style", "a sketch")
+    assert calibrate.other_for("wrong_edit", own, [own, twin, near, far, style]) is near
+    assert calibrate.other_for("wrong_edit", own, [own, twin, far, style]) is far
+    assert calibrate.other_for("wrong_edit", own, [own, twin, style]) is None
+    assert calibrate.other_for("wrong_instruction", own, [own, twin, near, far, style]) is style
 
 
 def test_labels_that_agree_have_a_kappa_of_one(report, capsys):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image as Pillow
@@ -36,19 +36,29 @@ PREPROCESS = transforms.Compose(
 """As in MagicBrush's and AnySD's evaluations: bicubic to a short side of 256, the middle 224, ImageNet's mean."""
 
 
+Precision = Literal["fp32", "bf16"]
+
+BATCH_GPU = 32
+"""Batches have one fixed shape (one image on a CPU), so that no embedding depends on its neighbours in a batch."""
+
+
 @dataclass(frozen=True)
 class Dino:
     """A loaded model. Embeddings are [N, D] fp32 on the CPU: the normalised class token, of length 1, in order."""
 
     network: Any
     device: torch.device
+    dtype: torch.dtype = torch.float32
 
     @torch.inference_mode()
     def images(self, images: Sequence[Image]) -> Tensor:
+        size = BATCH_GPU if self.device.type == "cuda" else 1
         found = []
-        for image in images:  # one by one: no embedding depends on its neighbours in a batch
-            pixels = PREPROCESS(Pillow.fromarray(image))[None].to(self.device)
-            found.append(torch.nn.functional.normalize(self._class_token(pixels), dim=-1).float().cpu())
+        for start in range(0, len(images), size):
+            batch = [PREPROCESS(Pillow.fromarray(image)) for image in images[start : start + size]]
+            padded = torch.stack(batch + [torch.zeros_like(batch[0])] * (size - len(batch)))
+            tokens = self._class_token(padded.to(self.device, self.dtype))[: len(batch)]
+            found.append(torch.nn.functional.normalize(tokens.float(), dim=-1).cpu())
         return torch.cat(found) if found else torch.empty(0, 0)
 
     def _class_token(self, pixels: Tensor) -> Tensor:
@@ -57,7 +67,7 @@ class Dino:
         return self.network(pixel_values=pixels).last_hidden_state[:, 0]
 
 
-def load(model: str, weights: str = "") -> Dino:
+def load(model: str, weights: str = "", precision: Precision = "fp32") -> Dino:
     """A folder in transformers' layout (safetensors), or a timm architecture with a file of weights.
 
     A model never runs with random weights, and nothing is downloaded. ValueError for what is not there or does not fit.
@@ -66,8 +76,11 @@ def load(model: str, weights: str = "") -> Dino:
     if Path(model).is_dir():
         if weights:
             raise ValueError(f"dino: the folder {model} brings its weights; drop weights={weights!r}")
-        return Dino(_from_folder(model).eval().to(device), device)
-    return Dino(_from_file(model, weights).eval().to(device), device)
+        network = _from_folder(model)
+    else:
+        network = _from_file(model, weights)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    return Dino(network.eval().to(device, dtype), device, dtype)
 
 
 def _from_folder(folder: str) -> Any:

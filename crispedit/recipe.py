@@ -50,6 +50,11 @@ class FilterSpec(PartSpec):
 
     bounds: dict[str, Bound] = {}
 
+    def apart(self, gpus: float) -> bool:
+        """Whether a filter that declares so many GPUs has actors of its own: it needs a GPU, or a recipe says how they
+        are. The others share theirs, and the decoded images."""
+        return gpus > 0 or self.pool != Pool()
+
 
 class EditorSpec(PartSpec):
     """An editor in a recipe: its options, and how many seeds each job gets."""

@@ -203,28 +203,27 @@ def _project(
     sampled = timed["curate"].rows
     factor = listed / sampled
     per_source = {
-        category: _by_source(db.execute(
-            "SELECT source_key, count(*), count(*) FILTER (outcome = ?) FROM selection WHERE category = ? GROUP BY 1",
-            [KEPT, category],
-        ).fetchall())
+        category: _by_source(
+            db.execute(
+                "SELECT source_key, count(*), count(*) FILTER (outcome = ?) FROM selection "
+                "WHERE category = ? GROUP BY source_key",
+                [KEPT, category],
+            ).fetchall()
+        )
         for category in sample.recipe.categories
-    }  # fmt: skip
-    whole: dict[str, tuple[int, int]] = {}
-    for found in per_source.values():
-        for key, (candidates, kept) in found.items():
-            before = whole.get(key, (0, 0))
-            whole[key] = before[0] + candidates, before[1] + kept
-    candidates, kept = (np.array([pair[i] for pair in whole.values()], float) for i in (0, 1))
+    }
     pairs, wanted = {}, {}
-    for category, found in per_source.items():
-        each = [kept_here for _, kept_here in found.values()]
-        per_photograph = mean_range(each, sampled, listed)
-        quota = run.recipe.categories[category].quota
-        expected = per_photograph.times(listed)
+    for category, by_source in per_source.items():
+        each = mean_range([kept for _, kept in by_source.values()], sampled, listed)
+        quota, expected = run.recipe.categories[category].quota, each.times(listed)
         pairs[category] = expected if quota is None else expected.at_most(quota)
-        reached = quota is not None and expected.estimate >= quota > 0
-        wanted[category] = math.ceil(quota / per_photograph.estimate) if reached and quota else None
-    total = mean_range(list(kept), sampled, listed).times(listed)
+        wanted[category] = math.ceil(quota / each.estimate) if quota and expected.estimate >= quota else None
+    keys = sorted({key for by_source in per_source.values() for key in by_source})
+    sums = np.array(
+        [[sum(b.get(key, (0, 0))[i] for b in per_source.values()) for key in keys] for i in (0, 1)], float
+    )
+    candidates, kept = sums
+    total = mean_range(kept.tolist(), sampled, listed).times(listed)
     if any(spec.quota is not None for spec in run.recipe.categories.values()):
         total = Range(
             *(sum(getattr(r, side) for r in pairs.values()) for side in ("estimate", "low", "high"))
@@ -237,7 +236,7 @@ def _project(
         sampled,
         listed,
         steps,
-        ratio_range(kept, candidates, listed / sampled),
+        ratio_range(kept.tolist(), candidates.tolist(), listed / sampled),
         pairs,
         total,
         wanted,

@@ -49,13 +49,13 @@ def work(run: Run, limit: int | None = None) -> Work:
 
 
 def stages(run: Run) -> list[Stage]:
-    """Normalising with every CPU filter in one pool, as the pixels are there; then a pool for each GPU filter."""
+    """Normalising with the filters that share its pixels; then a pool for each that needs a GPU or is given its own."""
     recipe, cascade = run.recipe, run.recipe.source_cascade
-    gpu = [name for name, f in cascade.filters.items() if f.gpus]
-    cpu = [name for name in cascade.filters if name not in gpu]
+    apart = [name for name, f in cascade.filters.items() if recipe.curate.filters[name].apart(f.gpus)]
+    shared = [name for name in cascade.filters if name not in apart]
     return [
-        Normalise(recipe.curate, cascade, cpu, recipe.curate.pool),
-        *(Measure(n, cascade, recipe.curate.filters[n].pool, cascade.filters[n].gpus) for n in gpu),
+        Normalise(recipe.curate, cascade, shared, recipe.curate.pool),
+        *(Measure(n, cascade, recipe.curate.filters[n].pool, cascade.filters[n].gpus) for n in apart),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
@@ -63,18 +64,18 @@ def work(run: Run) -> Work:
 
 
 def stages(run: Run) -> list[Stage]:
-    """A pool for all CPU filters, which share decoded images; then one for each GPU filter."""
+    """Pools in the cascade's order: one for neighbours that share decoded images, one for each filter that needs a GPU
+    or is given actors of its own."""
     recipe, cascade = run.recipe, run.recipe.pair_cascade
-    gpu = [name for name, f in cascade.filters.items() if f.gpus]
-    cpu = [name for name in cascade.filters if name not in gpu]
-    everything = recipe.score.measure_everything
-    return [
-        Scoring("filters", cascade, cpu, run.root, recipe.score.pool, everything),
-        *(
-            Scoring(n, cascade, [n], run.root, recipe.filters[n].pool, everything, cascade.filters[n].gpus)
-            for n in gpu
-        ),
-    ]
+    found: list[Stage] = []
+    apart = {name for name, f in cascade.filters.items() if recipe.filters[name].apart(f.gpus)}
+    for alone, names in groupby(cascade.filters, key=lambda name: name in apart and name):
+        own = list(names)
+        gpus, pool = (cascade.filters[own[0]].gpus, recipe.filters[own[0]].pool) if alone else (0.0, None)
+        called = own[0] if alone else "filters" if not found else f"filters from {own[0]}"
+        everything = recipe.score.measure_everything
+        found.append(Scoring(called, cascade, own, run.root, pool or recipe.score.pool, everything, gpus))
+    return found or [Scoring("filters", cascade, [], run.root, recipe.score.pool, False)]
 
 
 @dataclass

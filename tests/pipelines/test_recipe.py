@@ -85,3 +85,27 @@ def test_the_shipped_recipe_loads_by_path_and_by_name():
 def test_a_resolved_recipe_is_a_recipe():
     made = load("categories.add={jobs: 2, quota: 5}")
     assert Recipe(**recipe.resolved(made)) == made
+
+
+def test_filters_with_actors_of_their_own_stand_in_the_cascades_order():
+    from pipelines.run import Run
+    from pipelines.steps import curate, score
+
+    def pools(*overrides: str) -> list[tuple[str, list[str]]]:
+        stages = score.stages(
+            Run(load("filters={unchanged: {}, alignment: {}, duplicate: {}, clip: {}}", *overrides))
+        )
+        return [(stage.name, list(stage.own)) for stage in stages]  # type: ignore[attr-defined]
+
+    shared = ["duplicate", "unchanged", "alignment", "clip"]
+    assert pools() == [("filters", shared)]
+    assert pools("filters.clip.pool.gpus=0.1") == [("filters", shared[:3]), ("clip", ["clip"])]
+    assert pools("filters.unchanged.pool.batch=1") == [
+        ("filters", ["duplicate"]),
+        ("unchanged", ["unchanged"]),
+        ("filters from alignment", ["alignment", "clip"]),
+    ]
+    assert [s.name for s in curate.stages(Run(load("curate.filters.content.pool.batch=1")))] == [
+        "normalise",
+        "content",
+    ]

@@ -1,0 +1,64 @@
+"""DINO: how alike the two pictures of a pair are to a self-supervised ViT, which sees structure where CLIP sees topics.
+
+The middle squares are embedded as in `crispedit.dino`, like for MagicBrush's and AnySD's DINO score: an edit
+that leaves the rest alone stays near 1, one that redraws the scene falls. Cosines of different models do not compare,
+so there are no default bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import PrivateAttr
+
+from crispedit.parts import Filter
+from crispedit.record import Sample, Score, content_key
+from crispedit.weights import digest
+
+if TYPE_CHECKING:
+    from crispedit import dino
+
+
+class Dino(Filter):
+    """`image`: the cosine, -1 to 1, to five decimals. `no_model`: 1 where no model was named, and `image` is null."""
+
+    model: str = ""
+    """A folder in transformers' layout (such as dinov2-base's), or an architecture of timm."""
+    weights: str = ""
+    """The file of that architecture's weights."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"image": float, "no_model": int}
+    # Of ViT-S/16 on a core; a GPU is done with it before the pictures are resized.
+    cost: ClassVar[float] = 90.0
+
+    _dino: dino.Dino | None = PrivateAttr(None)
+
+    def load(self) -> None:
+        from crispedit import dino
+
+        if self.model:
+            self._dino = dino.load(self.model, self.weights, self.precision)
+
+    def identity(self) -> dict[str, Any]:
+        """The options, with a folder's or file's content for its place."""
+        found = super().identity()
+        if Path(self.model).is_dir():
+            found["options"] |= {
+                "model": Path(self.model).resolve().name,
+                "weights": digest(Path(self.model)),
+            }
+        elif Path(self.weights).is_file():
+            found["options"]["weights"] = content_key(Path(self.weights).read_bytes())
+        return found
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        if self.model and self._dino is None:
+            self.load()
+        if self._dino is None:
+            return [{"image": None, "no_model": 1} for _ in samples]
+        embedded = self._dino.images([image for s in samples for image in (s.source, s.edited)])
+        cosines = (embedded[0::2] * embedded[1::2]).sum(dim=1).tolist() if len(samples) else []
+        return [{"image": round(cosine, 5), "no_model": 0} for cosine in cosines]

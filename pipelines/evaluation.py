@@ -286,7 +286,8 @@ class Scoring:
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         assert self._measures is not None
-        answers = [self._answer(row) for row in rows]
+        shown: dict[Picture, Image] = {}  # the answers to one case follow each other: decode its images once
+        answers = [self._answer(row, shown) for row in rows]
         scored = self.benchmark.score(answers, self._measures)
         done = []
         for row, answer, found in zip(rows, answers, scored, strict=True):
@@ -298,18 +299,19 @@ class Scoring:
             done.append({**row, **flags, "values": values, "words": words})
         return done
 
-    def _answer(self, row: Row) -> Answer:
+    def _answer(self, row: Row, shown: dict[Picture, Image]) -> Answer:
+        def image(picture: Picture) -> Image:
+            if picture not in shown:
+                shown[picture] = self.benchmark.image(picture)
+            return shown[picture]
+
         case = Case.from_json(row["asked"])
-        source = self.benchmark.image(_picture(row["source"]))
-        same = row["answer"] == row["source"]
-        target = None if case.target is None else self.benchmark.image(case.target)
-        if same:
-            edited = source
-        elif case.target is not None and row["answer"] == _where(case.target) and target is not None:
-            edited = target
-        else:
-            edited = _picture(row["answer"]).image()
+        answer = _picture(row["answer"])
+        source = image(_picture(row["source"]))
+        target = None if case.target is None else image(case.target)
         mask = None if case.mask is None else self.benchmark.mask(case.mask)
+        # A control's answer is a picture of the case, so it is seen as the editor sees it; others are as they came.
+        edited = shown[answer] if answer in shown else answer.image()
         return Answer(case, source, edited, target, mask)
 
 

@@ -1,0 +1,191 @@
+"""The chat annotator: a vision-language model describes a photograph, writes instructions for it, and checks them.
+
+The second stage of the paper's pipeline (arXiv 2605.10859): a dense caption that keeps background, objects and their
+attributes apart; an instruction for each wanted category, in a voice and of a complexity drawn from the photograph's
+key; rounds of self-refinement; and a check of every instruction against the photograph before anything is edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field
+
+from crispedit import feasibility, prompts
+from crispedit.category import Category, load_categories
+from crispedit.chat import Answer, ChatError, ChatOption, Reply, Request
+from crispedit.parts import Annotator
+from crispedit.record import Job, Refusal, Sample, canonical_json, seed_of
+
+PROMPTS = ("annotate/describe", "annotate/write", "annotate/refine", *feasibility.PROMPTS)
+
+
+class Thing(Reply):
+    name: str
+    attributes: list[str]
+    place: str
+
+
+class Description(Reply):
+    """A photograph in words."""
+
+    background: str
+    objects: list[Thing]
+    caption: str
+
+
+class Draft(Reply):
+    """An instruction, and the caption of the picture that it leads to."""
+
+    instruction: str
+    target_caption: str
+
+
+class Refinement(Reply):
+    """A draft looked at again."""
+
+    critique: str
+    instruction: str
+    target_caption: str
+
+
+class ChatAnnotator(Annotator):
+    """Writes jobs in any category that has a file; `plan["chat"]` holds the description, the drafts and the facts.
+
+    Refuses an instruction that fails its check, with `crispedit.feasibility`'s word for it ("object_absent",
+    "already_true", "contradictory", "ambiguous", "unsafe", "unsure"), "repeated" if it is one of the photograph's
+    already, and "no_words" if there is none. The refused job is kept. A question without an answer is the request's
+    error.
+    """
+
+    chat: ChatOption
+    """`{backend: transformers, model: ...}` or `{backend: openai, model: ..., base_url: ...}`: see `crispedit.chat`."""
+    refinements: int = Field(1, ge=0, le=8)
+    """How often the model looks at its own draft again."""
+
+    @property
+    def gpus(self) -> float:  # type: ignore[override]  # the class's is for all its instances, this is the backend's
+        return self.chat.gpus
+
+    def load(self) -> None:
+        self.chat.load()
+
+    def identity(self) -> dict[str, Any]:
+        found = super().identity()
+        found["options"]["chat"] = self.chat.identity()
+        return found | {"prompts": prompts.versions(PROMPTS)}
+
+    def annotate(
+        self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]
+    ) -> list[list[Job | Refusal | Exception]]:
+        known = load_categories()
+        strange = sorted({category for categories in requests for category in categories} - set(known))
+        if strange:
+            raise ValueError(
+                f"there is no category file for {', '.join(strange)}; choose from {', '.join(known)}"
+            )
+        wishes = [
+            [
+                _Wish(sample, known[category], nth=list(categories[:at]).count(category))
+                for at, category in enumerate(categories)
+            ]
+            for sample, categories in zip(samples, requests, strict=True)
+        ]
+        self._describe([group for group in wishes if group])
+        # A category's second job is written when its first is known, so that it can differ.
+        for nth in range(1 + max((wish.nth for group in wishes for wish in group), default=-1)):
+            for group in wishes:
+                for wish in group:
+                    before = [w for w in group if w.category is wish.category and w.nth < wish.nth]
+                    wish.earlier = [w.instruction for w in before if w.instruction]
+            self._write([wish for group in wishes for wish in group if wish.nth == nth])
+        return [[wish.outcome() for wish in group] for group in wishes]
+
+    def _describe(self, photographs: Sequence[Sequence[_Wish]]) -> None:
+        """Look at each photograph once, whatever is wished of it."""
+        prompt = prompts.render("annotate/describe")
+        asked = [Request(prompt, Description, [group[0].sample.source]) for group in photographs]
+        for group, found in zip(photographs, self.chat.ask(asked), strict=True):
+            for wish in group:
+                wish.take("description", found)
+
+    def _write(self, wishes: Sequence[_Wish]) -> None:
+        rounds: list[tuple[str, Callable[[_Wish], Request[Any]]]] = [
+            ("draft", _Wish.write),
+            *[("draft", _Wish.refine)] * self.refinements,
+            ("facts", _Wish.check),
+        ]
+        for name, question in rounds:
+            alive = [wish for wish in wishes if wish.error is None]
+            for wish, found in zip(alive, self.chat.ask([question(w) for w in alive]), strict=True):
+                wish.take(name, found)
+
+
+@dataclass
+class _Wish:
+    """One requested job on its way: what has been said about it so far."""
+
+    sample: Sample
+    category: Category
+    nth: int
+    """Which of the photograph's jobs in this category it is, from 0."""
+    earlier: Sequence[str] = ()
+    """The instructions of those before it."""
+    said: dict[str, list[Any]] = field(default_factory=dict)
+    """The answers: one "description", every "draft", the "facts"."""
+    error: ChatError | None = None
+
+    def take(self, name: str, found: Answer[Any] | ChatError) -> None:
+        if isinstance(found, ChatError):
+            self.error = found
+        else:
+            self.said.setdefault(name, []).append(found.value)
+
+    def write(self) -> Request[Draft]:
+        seed = seed_of(self.sample.key, f"voice of {self.category.name} {self.nth}")
+        more = {"task": self.category.prompt, "earlier": self.earlier, "seed": seed}
+        return Request(self._prompt("annotate/write", **more), Draft, [self.sample.source])
+
+    def refine(self) -> Request[Refinement]:
+        caption = _one_line(self.said["draft"][-1].target_caption)
+        more = {"instruction": self.instruction, "target_caption": caption}
+        return Request(self._prompt("annotate/refine", **more), Refinement, [self.sample.source])
+
+    def check(self) -> Request[feasibility.Feasibility]:
+        return feasibility.question(self.sample.source, self.instruction, self.category.name)
+
+    def outcome(self) -> Job | Refusal | Exception:
+        if self.error is not None:
+            return self.error
+        description, draft, facts = (self.said[name][-1] for name in ("description", "draft", "facts"))
+        plan = {name: [answer.model_dump() for answer in answers] for name, answers in self.said.items()}
+        job = Job(
+            source_key=self.sample.key,
+            category=self.category.name,
+            instruction=self.instruction,
+            source_caption=_one_line(description.caption),
+            target_caption=_one_line(draft.target_caption),
+            plan={"chat": plan},
+        )
+        if not self.instruction:
+            return Refusal("no_words", job)
+        if self.instruction.casefold() in map(str.casefold, self.earlier):
+            return Refusal("repeated", job)
+        problem = feasibility.problem(facts)
+        return job if problem is None else Refusal(problem, job)
+
+    @property
+    def instruction(self) -> str:
+        """As it stands; empty before there is one."""
+        return _one_line(self.said["draft"][-1].instruction) if "draft" in self.said else ""
+
+    def _prompt(self, name: str, **more: object) -> str:
+        description = canonical_json(self.said["description"][-1].model_dump())
+        about = {"category": self.category.name, "definition": self.category.definition}
+        return prompts.render(name, description=description, **about, **more)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -61,6 +61,9 @@ class Annotate(PartSpec):
     """The annotator by name; its options stand beside it."""
 
     annotator: str = "compositor"
+    least_category_probability: float = Field(0.0, ge=0, le=1)
+    """A job whose words ask for its category with less than this (`crispedit.classifier`) is refused as
+    "category_mismatch", before anything is edited. 0: none is, for the grammar misreads some good ones too."""
 
 
 class Edit(Strict):
@@ -162,7 +165,7 @@ class Recipe(Strict):
     @cached_property
     def editors(self) -> Mapping[str, Editor]:
         return {
-            name: parts.make(editor_folder, name, Editor, spec.options)
+            name: parts.make(editor_folder, spec.editor or name, Editor, spec.options)
             for name, spec in self.edit.editors.items()
         }
 

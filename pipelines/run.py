@@ -161,7 +161,9 @@ class Run:
         if step == "annotate":
             if recipe.imports_pairs:
                 return {"photographs": source, "annotator": "imported"}
-            return {"photographs": source, "annotator": recipe.annotator.identity()}
+            least = recipe.annotate.least_category_probability
+            agreed = {"least_category_probability": least} if least else {}
+            return {"photographs": source, "annotator": recipe.annotator.identity(), **agreed}
         if step == "edit" and recipe.imports_pairs:
             stored = recipe.edit.model_dump(mode="json", include={"jpeg_quality", "repair"})
             return {"photographs": source, "edited": stored}

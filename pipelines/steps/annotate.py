@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from crispedit.cascade import describe, each
+from crispedit.classifier import CATEGORIES, probabilities
 from crispedit.parts import Annotator
 from crispedit.recipe import Pool
 from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
@@ -58,7 +59,12 @@ def stages(run: Run) -> list[Stage]:
     if run.recipe.imports_pairs:
         return imported.job_stages(run)
     annotator = run.recipe.annotator
-    return [Annotation(annotator, run.folder("curate"), run.recipe.annotate.pool, annotator.gpus)]
+    spec = run.recipe.annotate
+    return [
+        Annotation(
+            annotator, run.folder("curate"), spec.pool, annotator.gpus, spec.least_category_probability
+        )
+    ]
 
 
 def requests(source_key: str, categories: Mapping[str, CategorySpec]) -> list[Row]:
@@ -98,6 +104,7 @@ class Annotation:
     photographs: Path
     pool: Pool
     gpus: float = 0.0
+    least_category_probability: float = 0.0
     name: str = "annotate"
 
     def load(self) -> None:
@@ -108,9 +115,20 @@ class Annotation:
         return [
             {**row, "error": describe(found)}
             if isinstance(found, Exception)
-            else {**row, "answers": [_answer(r, a) for r, a in zip(row["requests"], found, strict=True)]}
+            else {
+                **row,
+                "answers": [_answer(r, self._agreed(a)) for r, a in zip(row["requests"], found, strict=True)],
+            }
             for row, found in zip(rows, answers, strict=True)
         ]
+
+    def _agreed(self, answer: Job | Refusal | Exception) -> Job | Refusal | Exception:
+        """The answer, unless it is a job whose words ask for another category than its own."""
+        if not isinstance(answer, Job) or answer.category not in CATEGORIES:
+            return answer
+        if probabilities(answer.instruction)[answer.category] >= self.least_category_probability:
+            return answer
+        return Refusal("category_mismatch", answer)
 
     def _annotate(self, rows: Sequence[Row]) -> Sequence[Sequence[Job | Refusal | Exception]]:
         samples = [

@@ -244,3 +244,36 @@ def test_a_runs_table_keeps_jobs_refusals_with_their_words_and_errors(photos, tm
     assert [counts[c].kept for c in ("color", "remove", "style")] == [4, 0, 0]
     assert counts["remove"].rejected == {"object_absent": 4}
     assert counts["style"].error == {"annotate": 4}
+
+
+def test_a_job_whose_words_ask_for_another_category_is_refused_when_the_recipe_says_so(photos, tmp_path):
+    words = {"color": "remove the tree", "remove": "take the tree away"}
+
+    def instead(text):
+        if "Phrase the instruction" in text:
+            return json.dumps({"instruction": words[kind(text)], "target_caption": "a meadow"})
+        return None
+
+    def outcomes(name, least):
+        annotate = {
+            "annotator": "chat",
+            "chat": server.spec,
+            "refinements": 0,
+            "least_category_probability": least,
+        }
+        run = make_run(
+            tmp_path / name, photos, f"annotate={json.dumps(annotate)}", "categories={color: 1, remove: 1}"
+        )
+        build.step(run, "curate")
+        build.step(run, "annotate")
+        rows = journal.read(run.folder("annotate"), ANNOTATE).to_pylist()
+        return {(row["category"], row["refusal"], row["instruction"]) for row in rows}, run.fingerprint(
+            "annotate"
+        )
+
+    with replying(instead=instead) as server:
+        checked, strict = outcomes("strict", 0.05)
+        unchecked, lenient = outcomes("lenient", 0.0)
+    assert checked == {("color", "category_mismatch", words["color"]), ("remove", None, words["remove"])}
+    assert unchecked == {("color", None, words["color"]), ("remove", None, words["remove"])}
+    assert strict != lenient

@@ -59,6 +59,8 @@ class FilterSpec(PartSpec):
 class EditorSpec(PartSpec):
     """An editor in a recipe: its options, and how many seeds each job gets."""
 
+    editor: str | None = None
+    """The part, where it is not what the entry is called: two models of one part need two names."""
     seeds: int = Field(1, ge=1)
 
 

@@ -87,6 +87,13 @@ def test_a_resolved_recipe_is_a_recipe():
     assert Recipe(**recipe.resolved(made)) == made
 
 
+def test_one_part_stands_in_a_recipe_under_two_names():
+    spec = "{{editor: diffusers, pipeline: {}, model: m}}"
+    editors = load(f"edit.editors={{mild: {spec.format('P')}, wild: {spec.format('Q')}}}").editors
+    made = {name: editor.identity()["options"]["pipeline"] for name, editor in editors.items()}
+    assert made == {"mild": "P", "wild": "Q"}
+
+
 def test_filters_with_actors_of_their_own_stand_in_the_cascades_order():
     from pipelines.run import Run
     from pipelines.steps import curate, score

@@ -8,7 +8,7 @@ use published weights, `model="ViT-L-14", pretrained="openai"`, or a file of the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +60,31 @@ class Clip:
             embedded = encode(padded.to(self.device), normalize=True)
             found.append(embedded[: len(batch)].float().cpu())
         return torch.cat(found) if found else torch.empty(0, 0)
+
+
+REMEMBERED = 512
+"""Embeddings kept from earlier batches: pairs of one photograph come one after another, and share it and its words."""
+
+
+class Remembered:
+    """An embedding of each thing once, not once a pair: the last ones are remembered by their content's keys.
+
+    That changes no answer, because no embedding depends on its neighbours in a batch.
+    """
+
+    def __init__(self, embed: Callable[[list[Any]], torch.Tensor]) -> None:
+        self._embed = embed
+        self._known: dict[str, torch.Tensor] = {}
+
+    def __call__(self, wanted: Mapping[str, Callable[[], Any]]) -> dict[str, torch.Tensor]:
+        """The [D] embedding of each wanted thing, by its key. Only what is not remembered is called for."""
+        new = [key for key in wanted if key not in self._known]
+        self._known.update(zip(new, self._embed([wanted[key]() for key in new]), strict=True))
+        found = {key: self._known.pop(key) for key in wanted}
+        self._known.update(found)  # the last used come last
+        for key in list(self._known)[: max(0, len(self._known) - REMEMBERED)]:
+            del self._known[key]
+        return found
 
 
 def load(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -43,14 +44,15 @@ class Aesthetic(Filter):
     bounds: ClassVar[Mapping[str, Bound]] = {"source": Bound(min=4.5)}
     cost: ClassVar[float] = 80.0
 
-    _clip: clip.Clip | None = PrivateAttr(None)
+    _images: clip.Remembered | None = PrivateAttr(None)
     _head: tuple[torch.Tensor, torch.Tensor] | None = PrivateAttr(None)
 
     def load(self) -> None:
         from crispedit import clip
 
         self._head = read_head(Path(self.head))
-        self._clip = clip.load(self.model, self.pretrained, self.precision, resize="crop")
+        model = clip.load(self.model, self.pretrained, self.precision, resize="crop")
+        self._images = None if model is None else clip.Remembered(model.images)
 
     def identity(self) -> dict[str, Any]:
         """The options, with the head's content for its place."""
@@ -62,20 +64,28 @@ class Aesthetic(Filter):
         if self._head is None:
             self.load()
         assert self._head is not None
-        if self._clip is None:
+        if self._images is None:
             return [dict.fromkeys(self.scores) | {"no_model": 1} for _ in samples]
         weight, bias = self._head
-        pictures = [image for s in samples for image in ((s.source, s.edited) if s.is_pair else (s.source,))]
-        embedded = self._clip.images(pictures)
-        if embedded.shape[1] != len(weight):
-            raise ValueError(
-                f"aesthetic: the head {self.head} is for embeddings of {len(weight)}, "
-                f"but {self.model} gives {embedded.shape[1]}: name the model that the head was trained on"
-            )
-        found = iter([round(float(score), 4) for score in embedded @ weight + bias])
+        pictures, keys = {}, []
+        for sample in samples:
+            source = content_key("image", sample.source_jpeg)
+            edited = None if sample.edited_jpeg is None else content_key("image", sample.edited_jpeg)
+            pictures[source] = partial(getattr, sample, "source")
+            if edited is not None:
+                pictures[edited] = partial(getattr, sample, "edited")
+            keys.append((source, edited))
+        embedded = self._images(pictures)
+        for vector in embedded.values():
+            if len(vector) != len(weight):
+                raise ValueError(
+                    f"aesthetic: the head {self.head} is for embeddings of {len(weight)}, "
+                    f"but {self.model} gives {len(vector)}: name the model that the head was trained on"
+                )
+        score = {key: round(float(vector @ weight + bias), 4) for key, vector in embedded.items()}
         return [
-            {"source": next(found), "edited": next(found) if sample.is_pair else None, "no_model": 0}
-            for sample in samples
+            {"source": score[source], "edited": None if edited is None else score[edited], "no_model": 0}
+            for source, edited in keys
         ]
 
 

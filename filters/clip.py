@@ -7,7 +7,7 @@ at least 0.2, image 0.7, direction 0.2. Another model's cosines lie elsewhere, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 SHORT = 1e-4
 """Differences of unit vectors shorter than this have no direction: they are rounding."""
-REMEMBERED = 512
-"""Embeddings kept from earlier batches: pairs of one photograph come one after another, and share it and its words."""
 
 
 class Clip(Filter):
@@ -55,14 +53,16 @@ class Clip(Filter):
     # Of the embedded model on a core, half of it resizing; ViT-L-14 takes as long on a GPU, seconds on a core.
     cost: ClassVar[float] = 35.0
 
-    _clip: clip.Clip | None = PrivateAttr(None)
     _loaded: bool = PrivateAttr(False)
-    _known: dict[str, torch.Tensor] = PrivateAttr(default_factory=dict)
+    _images: clip.Remembered | None = PrivateAttr(None)
+    _texts: clip.Remembered | None = PrivateAttr(None)
 
     def load(self) -> None:
         from crispedit import clip
 
-        self._clip = clip.load(self.model, self.pretrained, self.precision, self.resize)
+        model = clip.load(self.model, self.pretrained, self.precision, self.resize)
+        if model is not None:
+            self._images, self._texts = clip.Remembered(model.images), clip.Remembered(model.texts)
         self._loaded = True
 
     def identity(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Clip(Filter):
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         if not self._loaded:
             self.load()
-        if self._clip is None:
+        if self._images is None or self._texts is None:
             return [dict.fromkeys(self.scores) | {"no_model": 1} for _ in samples]
         pictures, captions = {}, {}
         keys = []
@@ -86,27 +86,11 @@ class Clip(Filter):
             captions.update({key: partial(str, text) for text, key in texts.items()})
             before, after = (texts.get(text or "") for text in _captions(sample))
             keys.append((source, edited, before, after))
-        images, words = (
-            self._embedded(self._clip.images, pictures),
-            self._embedded(self._clip.texts, captions),
-        )
+        images, words = self._images(pictures), self._texts(captions)
         return [
             self._measure(images[source], images[edited], words.get(before or ""), words.get(after or ""))
             for source, edited, before, after in keys
         ]
-
-    def _embedded(
-        self, embed: Callable[[list[Any]], torch.Tensor], wanted: Mapping[str, Callable[[], Any]]
-    ) -> dict[str, torch.Tensor]:
-        """The embedding of each wanted thing by its content's key. A thing is decoded and embedded once, not once a
-        pair: several edits of one photograph share it, and a batch's embeddings do not depend on its make-up."""
-        new = [key for key in wanted if key not in self._known]
-        self._known.update(zip(new, embed([wanted[key]() for key in new]), strict=True))
-        found = {key: self._known.pop(key) for key in wanted}
-        self._known.update(found)  # the last used come last
-        for key in list(self._known)[: max(0, len(self._known) - REMEMBERED)]:
-            del self._known[key]
-        return found
 
     def _measure(
         self,

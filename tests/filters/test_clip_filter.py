@@ -107,28 +107,19 @@ def test_a_shared_photograph_and_caption_are_embedded_once(model):
     apart = [Clip(model=model).measure([edit])[0] for edit in edits]
     filter_ = Clip(model=model)
     filter_.load()
-    embedded = {"images": 0, "texts": 0}
-    loaded = filter_._clip
-
-    class Counting:
-        def images(self, items):
-            embedded["images"] += len(items)
-            return loaded.images(items)
-
-        def texts(self, items):
-            embedded["texts"] += len(items)
-            return loaded.texts(items)
-
-    filter_._clip = Counting()
+    through = {"image": 0, "text": 0}
+    network = filter_._images._embed.__self__.network
+    for tower, module in (("image", network.visual), ("text", network.transformer)):
+        module.register_forward_hook(lambda *_, tower=tower: through.update({tower: through[tower] + 1}))
     assert filter_.measure(edits[:2]) + filter_.measure(edits[2:]) == apart
-    assert embedded == {"images": 4, "texts": 4}
+    assert through == {"image": 4, "text": 4}
     assert filter_.measure(edits[::-1]) == apart[::-1]
-    assert embedded == {"images": 4, "texts": 4}
+    assert through == {"image": 4, "text": 4}
 
 
 def test_only_so_many_embeddings_are_remembered(model, monkeypatch):
-    monkeypatch.setattr("filters.clip.REMEMBERED", 3)
+    monkeypatch.setattr(clip, "REMEMBERED", 3)
     filter_ = Clip(model=model)
     samples = [pair(seed) for seed in range(3)]
     assert filter_.measure(samples) == [Clip(model=model).measure([sample])[0] for sample in samples]
-    assert len(filter_._known) == 3
+    assert len(filter_._images._known) == 3

@@ -25,15 +25,19 @@ ENGINE_STEPS = {"curate": curate, "annotate": annotate, "edit": edit, "score": s
 
 
 def build(run: Run) -> None:
-    """Curate, annotate, edit and score in waves of sources, then select and pack."""
+    """Curate, annotate, edit and score in waves of sources, then select and pack.
+
+    Waves are cut from the listing by what is committed, and one is finished before the next: a resumed run asks each
+    photograph for what an uninterrupted one would, though `annotate` asks no more of a category that is full by then.
+    """
     settings = run.recipe.engine
     with run.locked():
         for name in ENGINE_STEPS:
             run.begin(name)
         run.store_recipe()
-        wave = curate.work(
-            run, settings.wave_sources
-        )  # what is wrong with the source shows before Ray starts
+        size = settings.wave_sources
+        # The rest of the wave under way. What is wrong with the source shows before Ray starts.
+        wave = curate.work(run, None if size is None else -curate.committed(run) % size)
         with engine.cluster(settings):
             for name, module in ENGINE_STEPS.items():
                 engine.preflight(name, module.stages(run), settings)  # all of them, before any costs anything
@@ -41,9 +45,8 @@ def build(run: Run) -> None:
                 engine.run(wave, settings)
                 for module in (annotate, edit, score):
                     engine.run(module.work(run), settings)
-                if settings.wave_sources is None or len(wave.plan) < settings.wave_sources:
+                if size is None or not (wave := curate.work(run, size)).plan:
                     break
-                wave = curate.work(run, settings.wave_sources)
             select.select(run)
             pack.pack(run)
 

@@ -18,7 +18,7 @@ from pipelines.engine import Row, Stage, Work
 from pipelines.recipe import CategorySpec
 from pipelines.run import ANNOTATE, Run
 from pipelines.steps import imported
-from pipelines.steps.select import kept_sources
+from pipelines.steps.select import full_categories, kept_sources
 from shards import journal
 
 REQUEST = pa.struct(
@@ -39,15 +39,20 @@ WIRE = pa.schema(
 
 
 def work(run: Run) -> Work:
-    """The requests of kept photographs that have no row yet."""
+    """The requests of kept photographs that have no row yet, but for categories whose quota is reached."""
     if run.recipe.imports_pairs:
         return imported.jobs(run)
     folder = run.folder("annotate")
     known = set(journal.read(folder, ANNOTATE, ["key"]).column("key").to_pylist())
+    full = full_categories(run)
     plan = []
     for source in kept_sources(run, ["key", "image", "caption"]).to_pylist():
         wanted = requests(source["key"], run.recipe.categories)
-        asked = [{**request, "new": request["key"] not in known} for request in wanted]
+        asked = [
+            {**request, "new": request["key"] not in known}
+            for request in wanted
+            if request["key"] in known or request["category"] not in full
+        ]
         if any(request["new"] for request in asked):
             plan.append({**source, "requests": asked})
     rows = sum(request["new"] for row in plan for request in row["requests"])

@@ -48,6 +48,12 @@ def work(run: Run, limit: int | None = None) -> Work:
     return Work("curate", folder, table, plan, stages(run), wire, lambda row: [row], len(plan), key="uri")
 
 
+def committed(run: Run) -> int:
+    """How many files have a row."""
+    table = curate_table(run.recipe.source_cascade)
+    return int(journal.read(run.folder("curate"), table, ["uri"]).num_rows)
+
+
 def stages(run: Run) -> list[Stage]:
     """Normalising with the filters that share its pixels; then a pool for each that needs a GPU or is given its own."""
     recipe, cascade = run.recipe, run.recipe.source_cascade

@@ -3,6 +3,7 @@ verdicts out, no GPU and no Ray, so that a moved bound costs seconds."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -47,6 +48,16 @@ def kept_sources(run: Run, columns: Sequence[str]) -> pa.Table:
     return db.sql(
         f"SELECT {listed} FROM curate c JOIN verdicts v USING (uri) WHERE v.outcome = '{KEPT}' ORDER BY c.key"
     ).to_arrow_table()
+
+
+def full_categories(run: Run) -> set[str]:
+    """The categories with as many passing pairs as their quota."""
+    quotas = {name: spec.quota for name, spec in run.recipe.categories.items() if spec.quota is not None}
+    if not quotas:
+        return set()
+    verdicts = pair_verdicts(run, tables.connect(run))
+    kept = Counter(verdicts.filter(pc.equal(verdicts.column("outcome"), KEPT)).column("category").to_pylist())
+    return {name for name, quota in quotas.items() if kept[name] >= quota}
 
 
 def source_verdicts(run: Run) -> pa.Table:

@@ -157,14 +157,16 @@ def kill_at(process: subprocess.Popen[bytes], run: Run, reached: int, pause_s: f
     process.wait()
 
 
-def test_killed_at_any_point_a_run_continues_to_the_same_bytes(built: Run, photos: Path, tmp_path: Path):
-    run = make_run(tmp_path / "run", photos)
-    total = parts(built) + len(list(built.folder("shards").glob("*.tar")))
+def test_killed_at_any_point_a_run_continues_to_the_same_bytes(photos: Path, tmp_path: Path):
+    steered = ["engine.wave_sources=2", "categories.add={jobs: 1, quota: 2}"]
+    whole, run = make_run(tmp_path / "whole", photos, *steered), make_run(tmp_path / "run", photos, *steered)
+    build.build(whole)
+    total = parts(whole) + len(list(whole.folder("shards").glob("*.tar")))
     for reached in range(0, total + 1, max(1, total // 6)):
-        kill_at(start(run), run, reached, pause_s=0.03 * (reached % 4))
-    assert start(run).wait() == 0
-    assert shard_bytes(run) == shard_bytes(built)
-    assert statistics(run) == statistics(built)
+        kill_at(start(run, *steered), run, reached, pause_s=0.03 * (reached % 4))
+    assert start(run, *steered).wait() == 0
+    assert shard_bytes(run) == shard_bytes(whole)
+    assert statistics(run) == statistics(whole)
 
 
 def test_a_killed_driver_takes_its_workers_along_and_the_run_continues(
@@ -220,6 +222,21 @@ def test_a_quota_is_met_exactly(photos: Path, tmp_path: Path):
     counts = {c.category: c for c in audit.audit(run).counts if c.step == "select"}
     assert counts["add"].kept == 2
     assert counts["add"].rejected["quota"] == counts["add"].rows - 2
+
+
+def test_a_later_wave_asks_no_more_of_a_category_that_is_full(photos: Path, tmp_path: Path):
+    run = make_run(
+        tmp_path / "run", photos, "categories={add: {jobs: 1, quota: 2}, style: 1}", "engine.wave_sources=2"
+    )
+    build.build(run)
+    counts = {c.category: c for c in audit.audit(run).counts if c.step == "annotate"}
+    assert (counts["add"].rows, counts["style"].rows) == (2, 4)
+    more = make_run(tmp_path / "run", photos, "categories={add: {jobs: 1, quota: 3}, style: 1}")
+    build.build(more)  # a quota is policy: raised, what it held back is asked for
+    assert {c.category: c.rows for c in audit.audit(more).counts if c.step == "annotate"} == {
+        "add": 4,
+        "style": 4,
+    }
 
 
 def test_a_run_is_extended_by_more_jobs_and_photographs(photos: Path, tmp_path: Path):

@@ -23,6 +23,7 @@ COMMANDS = {
     "export": ("pipelines.export", "write a shard set in another layout"),
     "merge": ("pipelines.merge", "one shard set from several"),
     "reshard": ("pipelines.merge", "pack a shard set again"),
+    "tokenize": ("pipelines.tokenize", "a shard set again, with what a model's tokenizers make of it"),
     "train": ("pipelines.train", "train EditMGT on a shard set"),
 }
 """Name, module, and the line that `crispedit --help` shows."""

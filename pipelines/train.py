@@ -19,68 +19,126 @@ if __name__ == "__main__":
 import argparse
 import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from pipelines import train_recipe
 from pipelines.train_recipe import TrainRecipe
 from shards.decode import Shape, aspect_shapes
-from shards.read import Batch, ShardReader
+from shards.index import read_manifest
+from shards.read import Batch, ShardReader, TokenBatch
 
 if TYPE_CHECKING:
+    import torch
+
+    from crispedit.editmgt.examples import Encoder, Unconditional
     from crispedit.editmgt.pipeline import EditMGTPipeline
+    from crispedit.editmgt.trainer import Encode
     from crispedit.editmgt.transformer import Transformer
 
 MODEL = "model"
 """The finished model, in the run's folder."""
+TOKENISED = "tokenised"
+"""Where the manifest of a tokenised set says what made it."""
 STOPPED = 143
 """Exit status after SIGTERM, by which schedulers know that there is more to do."""
 
 
-def train(recipe: TrainRecipe) -> bool:
+def train(recipe: TrainRecipe, write_model: bool = True) -> bool:
     """One process's share of a run; whether it is finished (and not told to stop). ValueError for what cannot be."""
-    from crispedit.editmgt.examples import Encoder, Unconditional
+    import torch
+
+    from crispedit.editmgt.examples import Encoder
     from crispedit.editmgt.observer import Observer
     from crispedit.editmgt.trainer import Trainer, make_accelerator
     from pipelines.train_source import ShardSource
 
+    tokenised = are_tokenised(recipe)
     accelerator = make_accelerator(recipe)
-    source = ShardSource(training_reader(recipe), recipe.global_batch // recipe.batch)
+    source = ShardSource(training_reader(recipe, tokenised), recipe.global_batch // recipe.batch)
     pipeline = starting_model(recipe)
-    for module in (pipeline.vq.model, pipeline.text.clip, pipeline.text.llm):
-        if module is not None:
-            module.to(accelerator.device)
-    encode = Encoder(pipeline.vq, pipeline.text, recipe.data.crop, recipe.seed)
-    empty = Unconditional.of(pipeline.text)
-    looked_at = [encode(batch) for batch in pairs_to_watch(recipe)] if accelerator.is_main_process else []
+    # Stored examples need no encoders: they stay on the CPU, for the finished model and a few pairs to look at.
+    move(pipeline, torch.device("cpu") if tokenised else accelerator.device)
+    encoder = Encoder(pipeline.vq, pipeline.text, recipe.data.crop, recipe.seed)
+    encode, empty = (
+        stored_examples(recipe, pipeline, accelerator.device) if tokenised else on_the_fly(encoder)
+    )
+    main = accelerator.is_main_process
+    looked_at = [encoder(batch) for batch in pairs_to_watch(recipe)] if main else []
     observer = Observer(
         recipe.run, pipeline.vq, looked_at, empty, recipe.watch, recipe.data.held_out is not None
     )
-    if accelerator.is_main_process:
+    if main:
         recipe.run.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         (recipe.run / "recipe.yaml").write_text(text)
     trainer = Trainer(pipeline.transformer, source, encode, empty, recipe, accelerator, observer)
     finished = trainer.train() == "finished"
     source.close()
-    if source.damage and accelerator.is_main_process:
+    if source.damage and main:
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(source.damage.items()))
         print(f"left out as unreadable: {counts}", file=sys.stderr)
-    if finished:
+    if finished and write_model:
         model = trainer.snapshot()
         if model is not None:
             export(model, pipeline, recipe.run)
         accelerator.wait_for_everyone()
+    accelerator.end_training()
     return finished
 
 
-def training_reader(recipe: TrainRecipe) -> ShardReader:
+def on_the_fly(encoder: Encoder) -> tuple[Encode, Unconditional]:
+    """How the images and instructions of a batch become examples, and the empty instruction."""
+    from crispedit.editmgt.examples import Unconditional
+
+    return encoder, Unconditional.of(encoder.text)
+
+
+def stored_examples(
+    recipe: TrainRecipe, pipeline: EditMGTPipeline, device: torch.device
+) -> tuple[Encode, Unconditional]:
+    """The same of sets that `crispedit tokenize` wrote. ValueError if other tokenizers or buckets made one of them."""
+    from crispedit.editmgt import stored
+    from crispedit.editmgt.examples import Examples
+
+    wanted = identity(recipe, pipeline)
+    for path in recipe.data.shards:
+        there = read_manifest(path)["meta"][TOKENISED]
+        for name, value in wanted.items():
+            if there[name] != value:
+                raise ValueError(
+                    f"{path} was tokenised with other {name} than this recipe's: tokenise it again"
+                )
+    empty = stored.load_empty(Path(recipe.data.shards[0]))
+
+    def encode(batch: TokenBatch, step: int) -> Examples:
+        found = stored.from_bytes(batch.keys, batch.categories, batch.tokens, empty, pipeline.vq.pixels)
+        return found.to(device)
+
+    return encode, empty
+
+
+def are_tokenised(recipe: TrainRecipe) -> bool:
+    """Whether the pairs are stored as tokens. ValueError if some are and some are not, or if they would be cropped."""
+    found = {
+        path: not path.endswith(".tar") and TOKENISED in read_manifest(path)["meta"]
+        for path in recipe.data.shards
+    }
+    if any(found.values()) and not all(found.values()):
+        raise ValueError("data.shards: all sets must be tokenised, or none; tokenise the others too")
+    if any(found.values()) and recipe.data.crop != 1:
+        raise ValueError("data.crop: stored tokens cannot be cropped; train on the images, or leave it at 1")
+    return all(found.values())
+
+
+def training_reader(recipe: TrainRecipe, tokenised: bool) -> ShardReader:
     """Full batches for ever, in an order that the seed decides. What is damaged is left out."""
     data = recipe.data
     return ShardReader(
         data.shards,
-        workers=data.workers,
+        workers=0 if tokenised else data.workers,
+        tokens=tokenised,
         seed=recipe.seed,
         shuffle=True,
         window_shards=data.window_shards,
@@ -123,8 +181,54 @@ def starting_model(recipe: TrainRecipe) -> EditMGTPipeline:
 
     start = recipe.model.start
     if start.endswith(".yaml") or (preset.PRESETS / f"{start}.yaml").is_file():
-        return preset.build(start, recipe.seed)
-    return EditMGTPipeline.from_pretrained(start, llm=recipe.model.llm)
+        pipeline = preset.build(start, recipe.seed)
+    else:
+        pipeline = EditMGTPipeline.from_pretrained(start, llm=recipe.model.llm)
+    if recipe.model.connector is not None and pipeline.transformer.connector is None:
+        connect(recipe, pipeline)
+    if recipe.model.text_precision == "bf16":
+        for encoder in (pipeline.text.clip, pipeline.text.llm):
+            if encoder is not None:
+                encoder.bfloat16()
+    return pipeline
+
+
+def connect(recipe: TrainRecipe, pipeline: EditMGTPipeline) -> None:
+    """Give a Meissonic model the recipe's language model, through a fresh connector."""
+    from transformers import AutoModel, AutoTokenizer
+
+    from crispedit.editmgt.checkpoint import with_connector
+    from crispedit.editmgt.text import LLM_TOKENS, TextEncoder
+
+    llm, kind = recipe.model.llm, recipe.model.connector
+    if llm is None or kind is None:
+        raise ValueError("model.connector needs model.llm, the language model that it connects")
+    language = AutoModel.from_pretrained(llm, use_safetensors=True)
+    width = int(language.config.hidden_size)
+    pipeline.transformer = with_connector(pipeline.transformer, kind, width, recipe.seed)
+    text = pipeline.text
+    pipeline.text = TextEncoder(
+        text.clip_tokenizer, text.clip, AutoTokenizer.from_pretrained(llm), language, llm_tokens=LLM_TOKENS
+    )
+
+
+def move(pipeline: EditMGTPipeline, device: torch.device) -> None:
+    """The tokenizers to a device. (The transformer goes there with the trainer.)"""
+    for module in (pipeline.vq.model, pipeline.text.clip, pipeline.text.llm):
+        if module is not None:
+            module.to(device)
+    pipeline.text.forget()
+
+
+def identity(recipe: TrainRecipe, pipeline: EditMGTPipeline) -> dict[str, Any]:
+    """What stored tokens depend on beside the pair: the tokenizers, and the buckets that images are scaled to."""
+    from crispedit.editmgt import stored
+
+    return {
+        "tokenizers": stored.fingerprint(pipeline),
+        "buckets": [list(shape) for shape in shapes(recipe)],
+        "text_precision": recipe.model.text_precision,
+    }
 
 
 def export(model: Transformer, pipeline: EditMGTPipeline, run: Path) -> None:
@@ -157,7 +261,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command: train, or go on."""
     recipe = train_recipe.load(args.recipe, args.overrides)
-    if not train(recipe):
+    if recipe.ray is None:
+        finished = train(recipe)
+    else:
+        from pipelines.train_on_ray import train_on_ray
+
+        finished = train_on_ray(recipe)
+    if not finished:
         print(f"stopped and saved; the same command goes on: {recipe.run}", file=sys.stderr)
         return STOPPED
     print(f"model: {recipe.run / MODEL}")

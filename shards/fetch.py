@@ -21,8 +21,6 @@ from shards.remote import Cache
 OPEN_SHARDS = 64
 """Shards that one process keeps open; the one read longest ago is closed first."""
 
-_MASK = layout.MEMBERS.index(layout.MASK)
-
 
 ABSENT = -1
 """The offset of a member that a sample does not have."""
@@ -58,6 +56,7 @@ class Members(NamedTuple):
     edited: bytes
     mask: bytes | None
     meta: bytes
+    tokens: bytes | None
 
 
 class Fetched(NamedTuple):
@@ -76,18 +75,38 @@ class Fetcher:
         self._cache = cache
         self._open: OrderedDict[int, tuple[int, int]] = OrderedDict()
 
-    def members(self, at: SampleAt, masks: bool = True) -> Members:
-        """The members of a sample, without its mask if masks are not wanted. Damage if one is missing, cut
-        off, or not what the index says."""
+    def members(self, at: SampleAt, masks: bool = True, tokens: bool = True) -> Members:
+        """The members of a sample, without its mask or tokens if those are not wanted. Damage if one is
+        missing, cut off, or not what the index says."""
+        unwanted = {layout.MASK: not masks, layout.TOKENS: not tokens}
+        found = self._read(at, [name for name in layout.MEMBERS if not unwanted.get(name)])
+        source, edited, meta = (found[name] for name in layout.REQUIRED)
+        assert source is not None
+        assert edited is not None
+        assert meta is not None
+        return Members(source, edited, found.get(layout.MASK), meta, found.get(layout.TOKENS))
+
+    def tokens(self, at: SampleAt) -> tuple[bytes, dict[str, Any]]:
+        """The tokens of a sample and its JSON member; nothing else is read. Damage as for `members`."""
+        found = self._read(at, [layout.META, layout.TOKENS])
+        meta, tokens = found[layout.META], found[layout.TOKENS]
+        assert meta is not None
+        if tokens is None:
+            path = self._shards[at.shard].path
+            raise Damage(damage.MISSING_MEMBER, path, at.key, detail=layout.TOKENS)
+        return tokens, self.parsed(at, meta)
+
+    def _read(self, at: SampleAt, names: Sequence[str]) -> dict[str, bytes | None]:
         path = self._shards[at.shard].path
         handle, shard_bytes = self._handle(at)
-        found: list[bytes | None] = []
-        for place, name in enumerate(layout.MEMBERS):
+        found: dict[str, bytes | None] = {}
+        for name in names:
+            place = layout.MEMBERS.index(name)
             offset, size = at.offsets[place], at.sizes[place]
             if offset == ABSENT and name in layout.REQUIRED:
                 raise Damage(damage.MISSING_MEMBER, path, at.key, detail=name)
-            if offset == ABSENT or (place == _MASK and not masks):
-                found.append(None)
+            if offset == ABSENT:
+                found[name] = None
                 continue
             if offset < 0 or size < 0 or offset + size > shard_bytes:
                 reason = f"{name}: {size} bytes there are not in the file's {shard_bytes}"
@@ -95,18 +114,14 @@ class Fetcher:
             data = os.pread(handle, size, offset)
             if at.hashes is not None and xxhash.xxh3_64_intdigest(data) != at.hashes[place]:
                 raise Damage(damage.HASH, path, at.key, offset, f"{name}: not the bytes that were written")
-            found.append(data)
-        source, edited, mask, meta = found
-        assert source is not None
-        assert edited is not None
-        assert meta is not None
-        return Members(source, edited, mask, meta)
+            found[name] = data
+        return found
 
     def pixels(self, at: SampleAt, masks: bool, into: Pixels) -> Fetched:
         """Decode a sample into memory. Damage as for `members`, or if an image does not decode or fit its
         pair."""
         try:
-            source, edited, mask, text = self.members(at, masks)
+            source, edited, mask, text, _ = self.members(at, masks, tokens=False)
             meta = self.parsed(at, text)
             decode_pair(source, edited, mask, (at.height, at.width), into)
         except Damage as found:

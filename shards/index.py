@@ -41,11 +41,11 @@ class Index:
     size_of: NDArray[np.int32]
     """[N, 2]: (width, height) in pixels of the source; 0 where it is not known."""
     offsets: NDArray[np.int64]
-    """[N, 4], ABSENT where there is no such member."""
+    """[N, 5], ABSENT where there is no such member."""
     sizes: NDArray[np.int64]
-    """[N, 4] in bytes."""
+    """[N, 5] in bytes."""
     hashes: NDArray[np.uint64] | None
-    """[N, 4], xxh3_64; None if they are not known."""
+    """[N, 5], xxh3_64; None if they are not known."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -265,7 +265,7 @@ def _scanned(shard: str, key: str, name: str, member: tarfile.TarInfo, data: byt
     try:
         if name == layout.META:
             category = str(json.loads(data).get("category", ""))
-        else:
+        elif name != layout.TOKENS:
             width, height = image_size(name, data)
     except (ValueError, AttributeError) as error:
         kind = damage.JSON if name == layout.META else damage.UNDECODABLE

@@ -23,8 +23,10 @@ SOURCE = "source.jpg"
 EDITED = "edited.jpg"
 MASK = "mask.png"
 META = "json"
-MEMBERS = (SOURCE, EDITED, MASK, META)
-"""The members of a sample in the order in which they are written; the mask only where it is known."""
+TOKENS = "tokens.safetensors"
+MEMBERS = (SOURCE, EDITED, MASK, META, TOKENS)
+"""The members of a sample in the order in which they are written; the mask only where it is known, the tokens only in
+a set that `crispedit tokenize` has written."""
 REQUIRED = (SOURCE, EDITED, META)
 
 _CATEGORY = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")

@@ -38,7 +38,7 @@ INDEX_SCHEMA = pa.schema(
         ("size", pa.int64()),
         ("xxh3_64", pa.uint64()),
         ("category", pa.string()),
-        ("width", pa.int32()),  # in pixels; null for the JSON member
+        ("width", pa.int32()),  # in pixels; null for JSON and tokens
         ("height", pa.int32()),
     ]
 )
@@ -60,6 +60,8 @@ class Pair:
     edited_jpeg: bytes
     mask_png: bytes | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    tokens: bytes | None = None
+    """What a model's tokenizers made of the pair, as safetensors; see `crispedit.editmgt.stored`."""
 
 
 @dataclass(frozen=True)
@@ -301,12 +303,13 @@ def _members(pair: Pair) -> list[tuple[str, bytes]]:
     members = [(layout.SOURCE, pair.source_jpeg), (layout.EDITED, pair.edited_jpeg)]
     if pair.mask_png is not None:
         members.append((layout.MASK, pair.mask_png))
-    return [*members, (layout.META, document(pair).encode())]
+    members.append((layout.META, document(pair).encode()))
+    return members if pair.tokens is None else [*members, (layout.TOKENS, pair.tokens)]
 
 
 def _row(plan: ShardPlan, pair: Pair, name: str, offset: int, data: bytes) -> dict[str, Any]:
     width, height = None, None
-    if name != layout.META:
+    if name not in (layout.META, layout.TOKENS):
         try:
             width, height = image_size(name, data)
         except ValueError as error:

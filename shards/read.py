@@ -65,6 +65,16 @@ class Batch:
     masked: NDArray[np.bool_]
 
 
+@dataclass
+class TokenBatch:
+    """B samples of one shape as `crispedit tokenize` has stored them: safetensors, and the JSON members."""
+
+    keys: list[str]
+    categories: list[str]
+    metas: list[dict[str, Any]]
+    tokens: list[bytes]
+
+
 class ShardReader:
     """The batches of one rank, epoch after epoch; `read_shards` is its other name.
 
@@ -78,7 +88,7 @@ class ShardReader:
     `DecodedPair`s, a number `Batch`es of one shape; only with `decode`. shapes: (height, width) of the
     pixels. A pair takes the shape of the nearest aspect, is scaled to cover it and
         cropped about the centre. None keeps the stored size. See `shards.decode.aspect_shapes`.
-    masks: False leaves the masks unread.
+    masks: False leaves the masks unread. tokens: `TokenBatch`es of the stored tokens; no image is read.
     coverage: "exact" has every sample in exactly one rank's epoch (ranks differ by at most one batch; for
     evaluation).
         "equal" has the same number of full batches in every rank (for training with synchronised steps): what
@@ -107,6 +117,7 @@ class ShardReader:
         batch_size: int | None = None,
         shapes: Sequence[Shape] | None = None,
         masks: bool = True,
+        tokens: bool = False,
         coverage: order.Coverage = "exact",
         on_damage: Literal["raise", "skip"] = "raise",
         cache: Cache | None = None,
@@ -117,6 +128,8 @@ class ShardReader:
             raise ValueError(
                 "batch_size: stored bytes have no shape to batch; leave it out, or set decode=True"
             )
+        if tokens and batch_size is None:
+            raise ValueError("tokens: they come in batches; give a batch_size")
         if coverage not in ("exact", "equal") or on_damage not in ("raise", "skip"):
             raise ValueError(f"coverage, on_damage: unknown value {coverage!r} or {on_damage!r}")
         self.damage: Counter[str] = Counter()
@@ -127,6 +140,7 @@ class ShardReader:
         self._seed, self._shuffle, self._window_shards = seed, shuffle, window_shards
         self._weights = dict(weights or {})
         self._decode, self._batch_size, self._masks = decode, batch_size, masks
+        self._tokens = tokens
         self._shapes = [(height, width) for height, width in shapes] if shapes is not None else None
         self._coverage: order.Coverage = coverage
         self._skip = on_damage == "skip"
@@ -154,7 +168,8 @@ class ShardReader:
         """(position, item) for these positions of the current epoch, whatever `position` is; the item is None
         if nothing of it was readable. For those who split the positions themselves."""
         wanted = list(positions)
-        read = self._stored if not self._decode else self._from_ring if self.workers else self._decoded
+        pixels = self._decode and not self._tokens
+        read = self._from_ring if pixels and self.workers else self._here
         for position, item in zip(wanted, read(wanted), strict=True):
             if item is None and self._coverage == "equal":
                 item = self._substitute(position)
@@ -165,8 +180,8 @@ class ShardReader:
         sample = self.index.find(key)
         at = self.index.at(sample)
         if not self._decode:
-            source, edited, mask, meta = self._fetcher.members(at)
-            return Pair(key, at.category, source, edited, mask, self._fetcher.parsed(at, meta))
+            source, edited, mask, meta, tokens = self._fetcher.members(at)
+            return Pair(key, at.category, source, edited, mask, self._fetcher.parsed(at, meta), tokens)
         shape = self._shape_list[self._shape_of[sample]]
         memory = np.empty(pair_bytes(shape), np.uint8)
         (result,) = self._fetcher.batch([at], shape, self._masks, memory)
@@ -265,12 +280,35 @@ class ShardReader:
         shape = self._shape_list[self._shape_of[samples[0]]]
         return Request([self.index.at(int(sample)) for sample in samples], shape, self._masks)
 
+    def _here(self, positions: Sequence[int]) -> Iterator[Any]:
+        """What stands at these positions, read in this process."""
+        if self._tokens:
+            return self._token_batches(positions)
+        return self._decoded(positions) if self._decode else self._stored(positions)
+
+    def _token_batches(self, positions: Sequence[int]) -> Iterator[TokenBatch | None]:
+        for position in positions:
+            batch = TokenBatch([], [], [], [])
+            for sample in self._samples(position):
+                at = self.index.at(int(sample))
+                try:
+                    tokens, meta = self._fetcher.tokens(at)
+                except Damage as found:
+                    self._met(found)
+                    continue
+                batch.keys.append(at.key)
+                batch.categories.append(at.category)
+                batch.metas.append(meta)
+                batch.tokens.append(tokens)
+            yield batch if batch.keys else None
+
     def _stored(self, positions: Sequence[int]) -> Iterator[Pair | None]:
         for position in positions:
             at = self.index.at(int(self._samples(position)[0]))
             try:
-                source, edited, mask, meta = self._fetcher.members(at, self._masks)
-                yield Pair(at.key, at.category, source, edited, mask, self._fetcher.parsed(at, meta))
+                source, edited, mask, meta, tokens = self._fetcher.members(at, self._masks)
+                parsed = self._fetcher.parsed(at, meta)
+                yield Pair(at.key, at.category, source, edited, mask, parsed, tokens)
             except Damage as found:
                 self._met(found)
                 yield None
@@ -307,7 +345,7 @@ class ShardReader:
         count = len(self)
         for ahead in range(1, count):
             at = [(position + ahead) % count]
-            (item,) = self._decoded(at) if self._decode else self._stored(at)
+            (item,) = self._here(at)
             if item is not None:
                 return item
         raise self.damaged[-1]

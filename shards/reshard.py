@@ -116,9 +116,9 @@ _DROPS = ("same_key", "same_images", "over_quota")
 def _pairs(kept: Mapping[str, _Found], keys: Sequence[str]) -> Iterator[Pair]:
     for key in keys:
         at, fetcher = kept[key].at, kept[key].fetcher
-        source, edited, mask, text = fetcher.members(at)
+        source, edited, mask, text, tokens = fetcher.members(at)
         meta: dict[str, Any] = fetcher.parsed(at, text)
-        yield Pair(key, at.category, source, edited, mask, meta)
+        yield Pair(key, at.category, source, edited, mask, meta, tokens)
 
 
 def _content(at: SampleAt, fetcher: Fetcher) -> tuple[int, ...]:

@@ -65,6 +65,24 @@ def load_transformer(
     return model.eval().requires_grad_(False)
 
 
+def with_connector(model: Transformer, kind: ConnectorType, text_dim: int, seed: int = 0) -> Transformer:
+    """The same weights behind a fresh connector from a language model `text_dim` wide: Meissonic, about to be EditMGT.
+
+    ValueError if it has one already, or one would not fit.
+    """
+    config = model.config
+    if model.connector is not None:
+        raise ValueError(f"the model has a connector already ({config.connector_type})")
+    if config.joint_attention_dim != config.dim:
+        raise ValueError(
+            f"the model reads text {config.joint_attention_dim} wide, and a connector gives {config.dim}"
+        )
+    grown = Transformer(config.model_copy(update={"connector_type": kind, "text_dim": text_dim}))
+    grown.initialize(torch.Generator().manual_seed(seed))
+    grown.load_state_dict(model.state_dict(), strict=False)
+    return grown.eval().requires_grad_(False)
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder, by name."""
     if (folder / INDEX).is_file():

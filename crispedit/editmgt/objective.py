@@ -75,8 +75,8 @@ def token_losses(model: nn.Module, part: Question) -> Tensor:
     examples = part.examples
     logits_MV = model(
         part.inputs,
-        examples.sequence,
-        examples.pooled,
+        examples.sequence.float(),  # encoders may have run in bf16
+        examples.pooled.float(),
         examples.micro,
         part.timestep,
         examples.source,

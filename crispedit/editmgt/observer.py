@@ -47,8 +47,8 @@ class Observer:
         self.watch, self.held_out = watch, held_out
 
     @torch.no_grad()
-    def __call__(self, model: Transformer, step: int) -> Mapping[str, float]:
-        """The mean loss on pairs held out, by masks that are the same at every step; a sheet beside it."""
+    def __call__(self, model: Transformer, step: int) -> tuple[Mapping[str, float], NDArray[np.uint8] | None]:
+        """The mean loss on pairs held out, by masks that are the same at every step, and a sheet of sample edits."""
         device = next(model.parameters()).device
         batches = [batch.to(device) for batch in self.batches]
         empty = self.empty.to(device)
@@ -56,19 +56,20 @@ class Observer:
         for batch in batches:
             if len(rows) < self.watch.samples:
                 rows += self._rows(model, batch, empty)
-        if rows := rows[: self.watch.samples]:
+        sheet = _sheet(rows[: self.watch.samples]) if self.watch.samples and rows else None
+        if sheet is not None:
             path = self.run / "samples" / f"step-{step:08d}.png"
             path.parent.mkdir(exist_ok=True)
-            Pillow.fromarray(_sheet(rows)).save(path)
+            Pillow.fromarray(sheet).save(path)
         if not self.held_out:
-            return {}
+            return {}, sheet
         told = Objective(drop_text=0)
         losses = [
             token_losses(model, question(batch, empty, told, model.config.mask_id, -1, draw))
             for batch in batches
             for draw in range(DRAWS)
         ]
-        return {"held_out_loss": float(torch.cat(losses).mean())}
+        return {"held_out_loss": float(torch.cat(losses).mean())}, sheet
 
     def _rows(self, model: Transformer, batch: Examples, empty: Unconditional) -> list[Tensor]:
         """[3, 3, H, W] in [0, 1] for each pair: source, target, edit."""

@@ -7,6 +7,7 @@ tested.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
@@ -27,15 +28,16 @@ def distribute(model: Transformer, settings: Training, accelerator: Accelerator)
     bf16 = torch.bfloat16 if settings.precision == "bf16" else None
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     model.to(accelerator.device)
+    policy = MixedPrecisionPolicy(param_dtype=bf16, reduce_dtype=torch.float32)
+    # Called twice, once for the reference before the blocks begin: shares of their own, whole until the backward pass.
+    for modulation in model.modulations():
+        fully_shard(modulation, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for block in [*model.transformer_blocks, *model.single_transformer_blocks]:
-        fully_shard(
-            block, mesh=mesh, mp_policy=MixedPrecisionPolicy(param_dtype=bf16, reduce_dtype=torch.float32)
-        )
+        fully_shard(block, mesh=mesh, mp_policy=policy)
     # The root's inputs are not cast: timesteps and sizes in bf16 would be other timesteps and sizes.
-    policy = MixedPrecisionPolicy(
-        param_dtype=bf16, reduce_dtype=torch.float32, cast_forward_inputs=False, output_dtype=torch.float32
+    fully_shard(
+        model, mesh=mesh, mp_policy=replace(policy, cast_forward_inputs=False, output_dtype=torch.float32)
     )
-    fully_shard(model, mesh=mesh, mp_policy=policy)
     return model
 
 

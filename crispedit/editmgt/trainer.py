@@ -22,9 +22,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, is_wandb_available
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -45,8 +47,8 @@ SAVEPOINTS = "savepoints"
 State = Mapping[str, Any]
 Encode = Callable[[Any, int], Examples]
 """A source's batch, at a step, as examples on this process's device."""
-Observe = Callable[[Transformer, int], Mapping[str, float]]
-"""Looks at the model as it is after so many steps, in one process; what it measured goes to the metrics."""
+Observe = Callable[[Transformer, int], tuple[Mapping[str, float], NDArray[np.uint8] | None]]
+"""Looks at the model as it is after so many steps, in one process: what it measured, and a picture [H, W, 3]."""
 
 
 class Source(Protocol):
@@ -130,7 +132,6 @@ class Trainer:
                     self._observe()
                 if stopping:
                     break
-        accelerator.end_training()
         return "finished" if self.step == settings.steps else "stopped"
 
     def _step(self, steps: Iterator[tuple[Sequence[Any], State]], told: threading.Event) -> bool:
@@ -159,7 +160,8 @@ class Trainer:
         weighted = torch.zeros_like(total)
         for number, part in enumerate(parts):
             with synchronised(self.wrapped, last=number == len(parts) - 1):
-                losses_M = token_losses(self.wrapped, part)
+                with self.accelerator.autocast():
+                    losses_M = token_losses(self.wrapped, part)
                 loss = (losses_M * part.weight).sum() / total
                 (loss * self.accelerator.num_processes).backward()  # gradients are averaged over processes
             weighted += loss.detach()
@@ -223,9 +225,13 @@ class Trainer:
             return
         model = self.snapshot()
         if model is not None:
-            if measured := self.observe(model, self.step):
+            measured, picture = self.observe(model, self.step)
+            if measured:
                 self.accelerator.log(flat_items(measured), step=self.step)
                 self._write({"step": self.step, **measured})
+            for tracker in self.accelerator.trackers if picture is not None else ():
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images({"samples": picture[None]}, step=self.step, **layout)
         self.accelerator.wait_for_everyone()
 
     def snapshot(self) -> Transformer | None:

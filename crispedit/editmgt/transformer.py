@@ -502,7 +502,7 @@ class Transformer(nn.Module):
             rope = torch.cat([rope, grid_rope(height, width, axes, text.device)])
             embedded = _for_all(self.stem(reference), len(pooled))
             fixed = self._time(torch.zeros(len(pooled), device=pooled.device), pooled_out)
-            modulations = tuple(norm(fixed) for norm in self._modulations())
+            modulations = tuple(norm(fixed) for norm in self.modulations())
         return Conditions(
             text=context,
             pooled=pooled_out,
@@ -513,7 +513,8 @@ class Transformer(nn.Module):
             strength=float(strength),
         )
 
-    def _modulations(self) -> list[Any]:
+    def modulations(self) -> list[Any]:
+        """What turns the reference's timestep into shifts, scales and gates: of every block, in order."""
         doubles: list[Any] = [block.norm1 for block in self.transformer_blocks]
         return doubles + [block.norm for block in self.single_transformer_blocks]
 

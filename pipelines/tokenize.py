@@ -1,0 +1,154 @@
+"""crispedit tokenize: a shard set again, each pair with its VQ tokens and text features, so that training encodes
+nothing.
+
+    crispedit tokenize SHARDS OUT --recipe configs/train/stage2-full.yaml [model.start=PATH ...]
+
+The recipe says which model's tokenizers and which buckets; training must name the same. The set holds everything that
+the given one holds, and one member more, so every other tool reads it. Each shard is an independent task: what is
+there from an earlier call is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from crispedit.record import canonical_json, content_key
+from pipelines import engine, train_recipe
+from pipelines.recipe import Engine
+from pipelines.train import TOKENISED, identity, move, shapes, starting_model
+from pipelines.train_recipe import TrainRecipe
+from shards import layout, remote
+from shards.fetch import ABSENT
+from shards.index import read_manifest
+from shards.pack import ShardEntry, ShardPlan, committed, finish, write_shard
+from shards.read import ShardReader
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", help="a finished shard set")
+    parser.add_argument("out", type=Path, help="folder of the new set")
+    parser.add_argument(
+        "--recipe", required=True, help="of the training to come: its model and data.resolution"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
+    parser.add_argument(
+        "--actors", type=int, default=0, help="Ray actors that share the work; 0: this process alone"
+    )
+    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each actor")
+    parser.add_argument("--address", help="the Ray cluster; default: RAY_ADDRESS, else one of our own")
+
+
+def run(args: argparse.Namespace) -> int:
+    recipe = train_recipe.load(args.recipe, [f"shards={args.shards}", *args.overrides])
+    entries = tokenize(recipe, args.out, args.actors, args.gpus, args.address)
+    print(f"{sum(entry.pairs for entry in entries)} pairs in {len(entries)} shards: {args.out}")
+    return 0
+
+
+def tokenize(
+    recipe: TrainRecipe, out: Path, actors: int = 0, gpus: float = 0.0, address: str | None = None
+) -> list[ShardEntry]:
+    """Write the set of the recipe's `data.shards`, tokenised. Pairs that cannot be read are left out, and named.
+
+    ValueError for a crop (stored tokens cannot be cropped), more than one set, or the given set itself as `out`.
+    """
+    (given,) = recipe.data.shards if len(recipe.data.shards) == 1 else ("",)
+    if not given or recipe.data.crop != 1:
+        raise ValueError(
+            "tokenize: give one shard set (crispedit merge makes one of several) and data.crop=1"
+        )
+    if out.exists() and Path(given).exists() and out.samefile(given):
+        raise ValueError(f"{out}: cannot be the set itself; give a new folder")
+    names = [shard["name"] for shard in read_manifest(given)["shards"]]
+    settings = Engine(kind="ray" if actors else "inprocess", address=address)
+    entries: list[ShardEntry] = []
+    made_by: dict[str, Any] = {}
+    with tqdm(total=len(names), desc="tokenize", unit="shard", disable=None) as bar, engine.cluster(settings):
+        for answer in _work(recipe, out, names, actors, gpus):
+            made_by = answer.made_by
+            entries += answer.entries
+            for text in answer.unreadable:
+                print(f"left out: {text}", file=sys.stderr)
+            bar.update()
+    finish(out, entries, {TOKENISED: made_by})
+    return entries
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a shard."""
+
+    entries: list[ShardEntry]
+    """Its own; none if no pair of it can be read."""
+    made_by: dict[str, Any]
+    unreadable: list[str]
+
+
+def _work(recipe: TrainRecipe, out: Path, names: Sequence[str], actors: int, gpus: float) -> Iterator[Answer]:
+    if not actors:
+        tokenizer = Tokenizer(recipe, out)
+        yield from (tokenizer.shard(name) for name in names)
+        return
+    import ray
+    from ray.util import ActorPool
+
+    made = ray.remote(num_gpus=gpus, num_cpus=1, max_restarts=2, max_task_retries=2)(Tokenizer)
+    pool = ActorPool([made.remote(recipe, out.absolute()) for _ in range(actors)])
+    yield from pool.map_unordered(lambda actor, name: actor.shard.remote(name), names)
+
+
+class Tokenizer:
+    """A model's tokenizers in one process, shard by shard."""
+
+    def __init__(self, recipe: TrainRecipe, out: Path) -> None:
+        import torch
+
+        from crispedit.editmgt import stored
+        from crispedit.editmgt.examples import Encoder, Unconditional
+
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        pipeline = starting_model(recipe)
+        move(pipeline, device)
+        self.recipe, self.out = recipe, out
+        self.encode = Encoder(pipeline.vq, pipeline.text)
+        self.empty = Unconditional.of(pipeline.text)
+        self.made_by = identity(recipe, pipeline)
+        self.digest = content_key("tokenize", canonical_json(self.made_by))
+        stored.save_empty(self.empty, out)
+
+    def shard(self, name: str) -> Answer:
+        """Write that shard, if it is not there."""
+        (given,) = self.recipe.data.shards
+        tar = remote.join(given, name)
+        with ShardReader(tar, decode=False, on_damage="skip") as pairs:
+            index = pairs.index
+            masked = bool((index.offsets[:, layout.MEMBERS.index(layout.MASK)] != ABSENT).all())
+            whole = ShardPlan(name, index.categories[0], tuple(index.keys.to_pylist()), masked)
+            digest = content_key(self.digest, index.fingerprint)
+            if (entry := committed(self.out, whole, digest)) is not None:
+                return Answer([entry], self.made_by, [])
+            tokens, unreadable = self._tokens(tar)
+            if not tokens:
+                return Answer([], self.made_by, unreadable)
+            written = replace(whole, keys=tuple(key for key in whole.keys if key in tokens))
+            made = (replace(pairs.get(key), tokens=tokens[key]) for key in written.keys)
+            entry = write_shard(self.out, written, made, digest)
+            return Answer([entry], self.made_by, unreadable)
+
+    def _tokens(self, tar: str) -> tuple[dict[str, bytes], list[str]]:
+        """What is stored of every readable pair of a shard, by key, and what is wrong with the others."""
+        from crispedit.editmgt import stored
+
+        tokens: dict[str, bytes] = {}
+        options = {"batch_size": 1, "shapes": shapes(self.recipe), "workers": self.recipe.data.workers}
+        with ShardReader(tar, on_damage="skip", **options) as reader:
+            for batch in reader:
+                tokens[batch.keys[0]] = stored.to_bytes(self.encode(batch), self.empty)[0]
+            return tokens, [str(found) for found in reader.damaged]

@@ -1,0 +1,57 @@
+"""Training on a Ray cluster: Ray Train starts the processes, each of which runs the same loop as under torchrun.
+
+A worker that dies takes its attempt with it; the next attempt goes on from the last savepoint. The run's folder and the
+shards must be where every node sees them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipelines import engine, train
+from pipelines.recipe import Engine
+from pipelines.train_recipe import TrainRecipe
+
+ATTEMPTS = 3
+"""After the first."""
+
+
+def train_on_ray(recipe: TrainRecipe) -> bool:
+    """All processes' share of a run; whether it is finished. ValueError if the recipe asks for no Ray."""
+    if recipe.ray is None:
+        raise ValueError("ray: the recipe has no such section")
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    cluster, data = recipe.ray, recipe.data
+    settled = recipe.model_copy(
+        update={
+            "run": recipe.run.absolute(),
+            "ray": None,
+            "data": data.model_copy(update={"shards": tuple(_absolute(path) for path in data.shards)}),
+        }
+    )
+    settled.run.mkdir(parents=True, exist_ok=True)
+    resources = {"CPU": cluster.cpus} | ({"GPU": cluster.gpus} if cluster.gpus else {})
+    with engine.cluster(Engine(address=cluster.address)):
+        TorchTrainer(
+            _loop,
+            train_loop_config=settled.model_dump(mode="json"),
+            scaling_config=ScalingConfig(
+                num_workers=cluster.workers, use_gpu=cluster.gpus > 0, resources_per_worker=resources
+            ),
+            run_config=RunConfig(
+                name="ray", storage_path=str(settled.run), failure_config=FailureConfig(max_failures=ATTEMPTS)
+            ),
+        ).fit()
+    return (settled.run / train.MODEL).is_dir()
+
+
+def _loop(recipe: dict[str, Any]) -> None:
+    """What each worker runs."""
+    train.train(TrainRecipe(**recipe))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if Path(path).exists() else path

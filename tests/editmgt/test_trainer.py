@@ -1,0 +1,188 @@
+"""The trainer: one curve whatever the processes and whatever stopped them, on a small model and generated examples."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from crispedit.editmgt import savepoint
+from crispedit.editmgt.trainer import rebuilt
+from editmgt.small_training import CONFIG, curve, examples, settings, trainer
+
+SCRIPT = Path(__file__).with_name("small_training.py")
+ROOT = Path(__file__).parents[2]
+
+
+def launch(*command: str) -> subprocess.CompletedProcess[str]:
+    """Python with our packages, on one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def weights(run: Path, name: str = savepoint.WEIGHTS) -> dict[str, torch.Tensor]:
+    return load_file(savepoint.found(run / "savepoints")[-1] / name)
+
+
+def test_one_process_and_two_whole_or_in_shares_give_one_curve(tmp_path: Path):
+    one, ddp, fsdp = (tmp_path / name for name in ("one", "ddp", "fsdp"))
+    trainer(settings(one, "steps=8", "ema=0.9")).train()
+    launched = launch(
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(SCRIPT)),
+        *(f"{ddp},ema=0.9", f"{fsdp},ema=0.9,sharding=full"),
+    )
+    assert launched.returncode == 0, launched.stderr
+    assert curve(ddp) == pytest.approx(curve(one)[:6], rel=1e-5)
+    assert curve(fsdp) == pytest.approx(curve(ddp), rel=1e-5)
+    assert curve(fsdp, "grad_norm") == pytest.approx(curve(one, "grad_norm")[:6], rel=1e-5)
+    # What two processes have saved, in shares, one goes on with.
+    trainer(settings(fsdp, "steps=8", "ema=0.9")).train()
+    assert curve(fsdp) == pytest.approx(curve(one), rel=1e-5)
+    ours, theirs = (weights(run, savepoint.AVERAGES) for run in (one, fsdp))
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = ["steps=9", "ema=0.9", "lora={rank: 2, dropout: 0.2}", "optimiser={warmup_steps: 5}"]
+    trainer(settings(whole, *options)).train()
+    joined = f"{broken},{','.join(options[:2])},lora.rank=2,lora.dropout=0.2,optimiser.warmup_steps=5"
+    killed = launch(str(SCRIPT), joined, "--kill", "5")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(curve(broken)) == 5
+    assert savepoint.found(broken / "savepoints")[-1].name == "step-00000004"
+    with (broken / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')  # killed while it wrote
+    assert trainer(settings(broken, *options)).train() == "finished"
+    assert curve(broken) == curve(whole)
+    assert curve(broken, "rate") == curve(whole, "rate")
+    for name in (savepoint.WEIGHTS, savepoint.AVERAGES, savepoint.OPTIMIZER):
+        ours, theirs = weights(broken, name), weights(whole, name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_sigterm_saves_and_the_same_call_goes_on(tmp_path: Path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    trainer(settings(whole)).train()
+
+    def terminate(step: int) -> None:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    assert trainer(settings(stopped), terminate).train() == "stopped"
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert savepoint.found(stopped / "savepoints")[-1].name == "step-00000003"
+    assert trainer(settings(stopped)).train() == "finished"
+    assert curve(stopped) == curve(whole)
+
+
+def test_what_is_not_finite_is_skipped_and_counted(tmp_path: Path):
+    def poisoned(number: int, step: int):
+        found = examples(number)
+        return replace(found, pooled=found.pooled * float("nan")) if step in bad else found
+
+    bad = {2, 4}
+    one = trainer(settings(tmp_path / "one", "save.every=1", "save.keep=9"), encode=poisoned)
+    assert one.train() == "finished"
+    assert curve(tmp_path / "one", "skipped") == [0, 0, 1, 1, 2, 2]
+    assert [loss is None for loss in curve(tmp_path / "one")] == [step in bad for step in range(6)]
+    saved = [load_file(path / savepoint.WEIGHTS) for path in savepoint.found(tmp_path / "one" / "savepoints")]
+    name = "embed.embeddings.weight"
+    moved = [not torch.equal(before[name], after[name]) for before, after in pairwise(saved)]
+    assert moved == [True, False, True, False, True]
+
+    bad = {2, 3}
+    assert trainer(settings(tmp_path / "two", "max_skipped=2"), encode=poisoned).train() == "finished"
+    with pytest.raises(RuntimeError, match=r"step 3: .* not finite for 2 steps in a row"):
+        trainer(settings(tmp_path / "three", "max_skipped=1"), encode=poisoned).train()
+
+
+def test_it_learns_and_is_looked_at_as_averaged(tmp_path: Path):
+    """What is to be said is always one of four tokens, which takes a model a few steps to learn."""
+
+    def four(number: int, step: int):
+        found = examples(number)
+        return replace(found, edited=found.edited % 4)
+
+    def look(model, step):
+        looks.append(model.mlm_layer.conv2.weight.clone())
+        return {"held_out_loss": 1.0}, None
+
+    looks: list[torch.Tensor] = []
+    options = ("steps=40", "optimiser={rate: 0.01, clip: 1}", "ema=0.9", "watch.sample_every=20")
+    made = trainer(settings(tmp_path, *options), encode=four, observe=look)
+    made.train()
+    losses = [row["loss"] for row in rows(tmp_path) if "loss" in row]
+    assert losses[0] > 3.3  # of 32 tokens: ln 32 = 3.47
+    assert sum(losses[-10:]) / 10 < 1.6  # of 4: ln 4 = 1.39
+    assert sum("held_out_loss" in row for row in rows(tmp_path)) == len(looks) == 2
+    assert made.ema is not None
+    assert torch.equal(looks[-1], made.ema.weights["mlm_layer.conv2.weight"])
+    assert not torch.equal(looks[-1], made.model.mlm_layer.conv2.weight)
+
+
+def test_only_what_is_named_is_trained(tmp_path: Path):
+    made = trainer(settings(tmp_path, "trainable=[mlm_layer., project_from_hidden.]", "steps=2"))
+    before = {name: value.clone() for name, value in made.model.state_dict().items()}
+    made.train()
+    moved = {name for name, value in made.model.state_dict().items() if not torch.equal(value, before[name])}
+    head = {"mlm_layer.conv1.weight", "mlm_layer.layer_norm.weight", "mlm_layer.conv2.weight"}
+    assert moved == {*head, "project_from_hidden.weight"}
+    with pytest.raises(ValueError, match=r"trainable: no parameter's name begins"):
+        trainer(settings(tmp_path / "none", "trainable=[nothing]"))
+
+
+def test_gradient_checkpointing_computes_the_same(tmp_path: Path):
+    trainer(settings(tmp_path / "a")).train()
+    trainer(settings(tmp_path / "b", "gradient_checkpointing=true")).train()
+    assert curve(tmp_path / "a") == curve(tmp_path / "b")
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="global_batch 3 must be a multiple of batch 2"):
+        settings(tmp_path, "global_batch=3")
+
+
+def test_the_trainer_measures(tmp_path: Path):
+    trainer(settings(tmp_path, "watch.log_every=3")).train()
+    (row,) = [row for row in rows(tmp_path) if row["step"] == 3]
+    assert row["mfu"] is None or row["mfu"] > 0
+    assert set(row["loss_by_category"]) == {"add", "style"}
+    assert all(0 < loss < 2 * 3.5 for loss in row["loss_by_category"].values())
+    assert 0 <= row["data_wait_share"] < 1
+    assert row["tokens_per_s"] / row["pairs_per_s"] == pytest.approx((2 * 16 + 5 + 2 * 12 + 5) / 2)
+    assert row["memory_gb"] > 0
+
+
+def rows(run: Path):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_rebuilt_model_is_the_same(tmp_path: Path):
+    made = trainer(settings(tmp_path, "lora={rank: 2}"))
+    copy = rebuilt(made.model, {name: value.detach() for name, value in made.model.named_parameters()})
+    batch = examples(1)
+    inputs = (
+        batch.edited,
+        batch.sequence,
+        batch.pooled,
+        batch.micro,
+        torch.tensor([300.0, 700.0]),
+        batch.source,
+    )
+    with torch.no_grad():
+        assert torch.equal(copy(*inputs), made.model(*inputs))
+    assert copy.config == CONFIG

@@ -1,0 +1,176 @@
+"""crispedit train and tokenize: from shards to a model that edits, on the smallest model there is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from training_pairs import losses, pair, recipe_file, rows, write_set
+
+from crispedit import images
+from crispedit.editmgt.checkpoint import load_transformer
+from crispedit.editmgt.pipeline import EditMGTPipeline
+from pipelines import cli, train, train_recipe
+from pipelines.train_source import ShardSource
+from shards.read import ShardReader, read_shards
+from shards.remote import Cache
+from shards.verify import verify
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("shards"))
+
+
+def test_a_trained_model_edits(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]):
+    recipe = recipe_file(tmp_path, shards)
+    command = ["train", str(recipe), f"data.held_out={shards}", "ema=0.9", "watch.tracker=tensorboard"]
+    assert cli.main(command) == 0
+    run = tmp_path / "run"
+    assert f"model: {run / 'model'}" in capsys.readouterr().out
+    assert len(losses(run)) == 4
+    assert set(rows(run)[-1]) == {"step", "held_out_loss"}
+    assert (run / "samples" / "step-00000004.png").is_file()
+    assert list((run / "tracker").rglob("events.*"))
+
+    edit = EditMGTPipeline.from_pretrained(run / "model")
+    image = images.decode_jpeg(pair(0, "add").source_jpeg)
+    (answer,) = edit(image, "brighten", steps=2)
+    assert answer.image.shape == image.shape
+    trained = load_transformer(run / "model" / "transformer").mlm_layer.conv2.weight
+    fresh = train.starting_model(train_recipe.load(str(recipe))).transformer.mlm_layer.conv2.weight
+    assert trained.shape == fresh.shape
+    assert not torch.equal(trained, fresh)
+
+    # The run's folder is a recipe itself; more steps go on from where it ended.
+    assert cli.main(["train", str(run), "steps=5"]) == 0
+    assert len(losses(run)) == 5
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["steps"] == 5
+
+
+def test_stored_tokens_train_as_images_do(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]):
+    recipe, out = recipe_file(tmp_path, shards), tmp_path / "tokens"
+    tokenize = ["tokenize", str(shards), str(out), "--recipe", str(recipe)]
+    assert cli.main(tokenize) == 0
+    assert "24 pairs in 4 shards" in capsys.readouterr().out
+    report = verify(str(out), deep=True, threads=1, cache=Cache())
+    assert report.ok, report.problems
+    assert report.pairs == 24
+    with read_shards(shards, decode=False) as given, read_shards(out, decode=False) as written:
+        for before, after in zip(given, written, strict=True):
+            assert after.tokens
+            assert (before.key, before.source_jpeg, before.meta) == (after.key, after.source_jpeg, after.meta)
+    made = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert cli.main(tokenize) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")} == made
+
+    assert cli.main(["train", str(recipe)]) == 0
+    tokens = recipe_file(tmp_path, out, "from_tokens")
+    assert cli.main(["train", str(tokens)]) == 0
+    assert losses(tmp_path / "from_tokens") == losses(tmp_path / "run")
+
+    capsys.readouterr()
+    assert cli.main(["train", str(tokens), "data.resolution=128", "run=" + str(tmp_path / "other")]) == 2
+    assert "tokenised with other buckets" in capsys.readouterr().err
+    assert cli.main(["train", str(tokens), "seed=1", "run=" + str(tmp_path / "other")]) == 2
+    assert "tokenised with other tokenizers" in capsys.readouterr().err  # a fresh model's, made from the seed
+    assert cli.main(["train", str(tokens), "data.crop=1.2", "run=" + str(tmp_path / "other")]) == 2
+    assert "cannot be cropped" in capsys.readouterr().err
+
+
+def test_a_damaged_shard_does_not_stop_training(
+    tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]
+):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in shards.rglob("*"):
+        if path.is_file():
+            (broken / path.relative_to(shards)).parent.mkdir(exist_ok=True)
+            (broken / path.relative_to(shards)).write_bytes(path.read_bytes())
+    (tar,) = broken.glob("*add-000000.tar")
+    tar.write_bytes(tar.read_bytes()[:2000])
+    recipe = recipe_file(tmp_path, broken)
+    assert cli.main(["train", str(recipe), "steps=7"]) == 0
+    assert len(losses(tmp_path / "run")) == 7
+    assert "left out as unreadable: " in capsys.readouterr().err
+
+
+def test_sigterm_is_told_to_the_scheduler(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]):
+    recipe, run = str(recipe_file(tmp_path, shards)), tmp_path / "run"
+
+    def terminate() -> None:
+        while not (run / "metrics.jsonl").is_file() or len(losses(run)) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    terminator = threading.Thread(target=terminate)
+    terminator.start()
+    assert cli.main(["train", recipe, "steps=1000000"]) == train.STOPPED
+    terminator.join()
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not (run / "model").exists()
+    done = len(losses(run))
+    assert done >= 2
+    assert cli.main(["train", recipe, f"steps={done + 2}"]) == 0
+    assert (run / "model").is_dir()
+    whole = recipe_file(tmp_path, shards, "whole")
+    assert cli.main(["train", str(whole), f"steps={done + 2}"]) == 0
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+def source(shards: Path, batches_per_step: int) -> ShardSource:
+    reader = ShardReader(
+        shards, batch_size=2, shapes=[(64, 80), (80, 64)], shuffle=True, seed=3, coverage="equal"
+    )
+    return ShardSource(reader, batches_per_step)
+
+
+@pytest.mark.parametrize("processes", [2, 5])
+def test_steps_are_the_same_for_any_number_of_processes(shards: Path, processes: int):
+    """12 full batches an epoch and 5 a step: steps reach over the end of epochs."""
+    count = 5 if processes == 5 else 4
+    alone = source(shards, count).steps(None, 0, 1)
+    shared = [source(shards, count).steps(None, rank, processes) for rank in range(processes)]
+    for step in range(7):
+        batches, state = next(alone)
+        parts = [next(one) for one in shared]
+        assert [batch.keys for part, _ in parts for batch in part] == [batch.keys for batch in batches]
+        assert all(other == state for _, other in parts)
+        if step == 3:
+            resumed = source(shards, count).steps(json.loads(json.dumps(state)), 0, 1)
+        if step > 3:
+            assert [b.keys for b in next(resumed)[0]] == [b.keys for b in batches]
+
+
+def test_a_set_without_a_full_batch_is_refused(shards: Path):
+    with pytest.raises(ValueError, match="do not make one full batch"):
+        ShardSource(ShardReader(shards, batch_size=50, shapes=[(64, 64)], coverage="equal"), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"), [("stage1-adapt", 5000), ("stage2-full", 50000), ("stage3-refine", 1000)]
+)
+def test_the_papers_stages(name: str, steps: int):
+    recipe = train_recipe.load(name, ["shards=anywhere"])
+    assert (recipe.steps, recipe.optimiser.rate, recipe.optimiser.clip) == (steps, 1e-4, 10)
+    assert (recipe.batch, recipe.global_batch, recipe.precision) == (4, 4 * 8 * 8, "fp32")
+    assert (recipe.optimiser.schedule, recipe.optimiser.warmup_steps) == ("constant", 0)
+    assert recipe.data.shards == ("anywhere",)
+
+
+def test_a_misspelt_key_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match=r"objective.drop_txt: there is no such key; choose from drop_text"):
+        train_recipe.load("tiny", ["objective.drop_txt=1"])
+    assert train_recipe.load("tiny").model.start == "editmgt-tiny"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,28 @@ def test_the_gpu_recipes_can_be_scheduled_and_leave_no_gpu_idle(name: str, clust
             engine.placement(step, stages, cluster | {"CPU": 0.5})
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "cluster").glob("*.yaml")), ids=lambda path: path.stem)
-def test_cluster_files_are_yaml_that_say_how_they_are_used(path: Path):
-    text = path.read_text()
-    assert list(yaml.safe_load_all(text))
-    assert text.startswith("# ")
+@pytest.mark.parametrize("name", ["aws", "machines"])
+def test_rays_own_check_takes_the_launcher_files(name: str):
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((CONFIGS / "cluster" / f"{name}.yaml").read_text())
+    validate_config(prepare_config(copy.deepcopy(config)))
+    with pytest.raises(Exception, match="no_such_key"):
+        validate_config(prepare_config(config | {"no_such_key": 1}))
+
+
+def test_the_rayjob_starts_the_recipe_on_nodes_of_the_launchers_shape():
+    job = yaml.safe_load((CONFIGS / "cluster" / "rayjob.yaml").read_text())["spec"]
+    script, name = job["entrypoint"].split()[1:3]
+    assert (CONFIGS.parent / Path(script).relative_to("/app")).is_file()
+    assert load(name).recipe.run == Path("runs/crispedit-2m")
+    (workers,) = job["rayClusterSpec"]["workerGroupSpecs"]
+    (container,) = workers["template"]["spec"]["containers"]
+    launcher = yaml.safe_load((CONFIGS / "cluster" / "aws.yaml").read_text())
+    assert workers["groupName"] == "h100x8"
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
+    assert workers["replicas"] == launcher["available_node_types"]["h100x8"]["min_workers"] == 2
+    (head,) = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    assert {mount["name"] for mount in head["volumeMounts"]} <= {
+        volume["name"] for volume in job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["volumes"]
+    }

@@ -100,23 +100,10 @@ class EditMGTPipeline:
         llm: where the language model lies if the checkpoint does not bring it (Gemma-2 2B is under its own licence).
         The image tokenizer stays in fp32. ValueError names what is missing.
         """
-        from diffusers import VQModel
-        from transformers import AutoModel, AutoTokenizer, CLIPTextModelWithProjection
-
         root = Path(path) if Path(path).is_dir() else _download(str(path))
-        index = _read_json(root / "model_index.json") if (root / "model_index.json").is_file() else {}
         transformer = load_transformer(_folder(root, "transformer"), device, dtype)
-        vq = VQModel.from_pretrained(_folder(root, "vqvae"), use_safetensors=True).to(device)
-        clip = CLIPTextModelWithProjection.from_pretrained(
-            _folder(root, "text_encoder"), use_safetensors=True, dtype=dtype
-        ).to(device)
-        text = {"clip_tokenizer": AutoTokenizer.from_pretrained(_folder(root, "tokenizer")), "clip": clip}
-        if transformer.connector is not None:
-            where = llm if llm is not None else _folder(root, "llm_encoder")
-            model = AutoModel.from_pretrained(where, use_safetensors=True, dtype=dtype).to(device)
-            text |= {"llm_tokenizer": AutoTokenizer.from_pretrained(where), "llm": model}
-        encoder = TextEncoder(**text, llm_tokens=int(index.get("llm_tokens", LLM_TOKENS)))
-        return cls(transformer, VQ(vq), encoder, int(index.get("resolution", 1024)))
+        text = load_text(root, transformer.connector is not None, llm=llm, device=device, dtype=dtype)
+        return cls(transformer, load_vq(root, device), text, int(_index(root).get("resolution", 1024)))
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write every part and `model_index.json`; `from_pretrained` reads it back."""
@@ -348,6 +335,42 @@ class EditMGTPipeline:
         else:
             rows = [self.text.rows(task.instruction, words, padding_rows) for task in batch]
         return Capture(chosen, torch.stack(rows).to(self._device))
+
+
+def load_vq(root: Path, device: torch.device | str = "cpu") -> VQ:
+    """The image tokenizer of a checkpoint's folder. ValueError if it is not there."""
+    from diffusers import VQModel
+
+    return VQ(VQModel.from_pretrained(_folder(root, "vqvae"), use_safetensors=True).to(device))
+
+
+def load_text(
+    root: Path,
+    connected: bool = True,
+    *,
+    llm: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> TextEncoder:
+    """The text encoders of a checkpoint's folder. connected: with the language model, which may lie elsewhere (`llm`).
+
+    ValueError names what is missing.
+    """
+    from transformers import AutoModel, AutoTokenizer, CLIPTextModelWithProjection
+
+    clip = CLIPTextModelWithProjection.from_pretrained(
+        _folder(root, "text_encoder"), use_safetensors=True, dtype=dtype
+    ).to(device)
+    text = {"clip_tokenizer": AutoTokenizer.from_pretrained(_folder(root, "tokenizer")), "clip": clip}
+    if connected:
+        where = llm if llm is not None else _folder(root, "llm_encoder")
+        model = AutoModel.from_pretrained(where, use_safetensors=True, dtype=dtype).to(device)
+        text |= {"llm_tokenizer": AutoTokenizer.from_pretrained(where), "llm": model}
+    return TextEncoder(**text, llm_tokens=int(_index(root).get("llm_tokens", LLM_TOKENS)))
+
+
+def _index(root: Path) -> dict[str, Any]:
+    return _read_json(root / "model_index.json") if (root / "model_index.json").is_file() else {}
 
 
 def _batches(tasks: Sequence[_Task], batch_size: int) -> list[list[int]]:

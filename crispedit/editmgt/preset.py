@@ -5,6 +5,7 @@ Presets are the files of `configs/model/`. Nothing is downloaded: the tokenizers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 import yaml
 
 from crispedit import torchvision_ops as torchvision_ops  # before diffusers and transformers
-from crispedit.editmgt.pipeline import EditMGTPipeline
+from crispedit import weights
+from crispedit.editmgt.pipeline import EditMGTPipeline, load_text, load_vq
 from crispedit.editmgt.text import TextEncoder
 from crispedit.editmgt.transformer import Transformer, TransformerConfig
 from crispedit.editmgt.vq import VQ
@@ -39,14 +41,23 @@ def read_preset(name: str | Path) -> dict[str, Any]:
 
 
 def build(name: str | Path, seed: int = 0) -> EditMGTPipeline:
-    """A fresh pipeline of that preset. The same seed gives the same weights; the global generator is left alone."""
+    """A pipeline of that preset, its transformer fresh, and so is what reads images and instructions unless the preset
+    names trained `encoders`. The same seed gives the same weights; the global generator is left alone.
+    """
     preset = read_preset(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer = build_transformer(preset)
-        return EditMGTPipeline(
-            transformer, build_vq(preset), build_text(preset), resolution=int(preset["resolution"])
-        )
+        vq, text = build_encoders(preset)
+    return EditMGTPipeline(transformer, vq, text, resolution=int(preset["resolution"]))
+
+
+def build_encoders(preset: dict[str, Any]) -> tuple[VQ, TextEncoder]:
+    """Its image tokenizer and text encoders: those that ship with the package under its `encoders`, or fresh ones."""
+    if "encoders" not in preset:
+        return fresh_vq(preset), fresh_text(preset)
+    root = weights.folder(preset["encoders"])
+    return load_vq(root), load_text(root)
 
 
 def build_transformer(preset: dict[str, Any], generator: torch.Generator | None = None) -> Transformer:
@@ -56,18 +67,19 @@ def build_transformer(preset: dict[str, Any], generator: torch.Generator | None 
     return model.eval().requires_grad_(False)
 
 
-def build_vq(preset: dict[str, Any]) -> VQ:
-    """Its image tokenizer."""
+def fresh_vq(preset: dict[str, Any]) -> VQ:
+    """Its image tokenizer, untrained."""
     from diffusers import VQModel
 
     return VQ(VQModel(**preset["vqvae"]))
 
 
-def build_text(preset: dict[str, Any]) -> TextEncoder:
-    """Its text encoders: CLIP's and Gemma-2's architectures over bytes."""
+def fresh_text(preset: dict[str, Any]) -> TextEncoder:
+    """Its text encoders, fresh: CLIP's and Gemma-2's architectures over bytes, with room for `text_merges` merges."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, Gemma2Config, Gemma2Model
 
-    ids = {"vocab_size": PAD + 1, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
+    size = PAD + 1 + int(preset.get("text_merges", 0))
+    ids = {"vocab_size": size, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
     clip_config = CLIPTextConfig(**preset["text_encoder"], **ids, max_position_embeddings=CLIP_TOKENS)
     llm_config = Gemma2Config(**preset["llm_encoder"], **ids)
     return TextEncoder(
@@ -79,14 +91,18 @@ def build_text(preset: dict[str, Any]) -> TextEncoder:
     )
 
 
-def byte_tokenizer(length: int) -> Any:
-    """A tokenizer of one token per UTF-8 byte between a begin and an end token: any text, no vocabulary to download."""
+def byte_tokenizer(length: int, merges: Sequence[tuple[str, str]] = ()) -> Any:
+    """A tokenizer of UTF-8 bytes between a begin and an end token: any text, no vocabulary to download.
+
+    merges: pairs of tokens that become one, most frequent first (byte-level BPE); without them, a token is a byte.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {symbol: i for i, symbol in enumerate(symbols)} | {"<bos>": BOS, "<eos>": EOS, "<pad>": PAD}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    vocabulary |= {left + right: PAD + 1 + i for i, (left, right) in enumerate(merges)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -35,7 +35,7 @@ from crispedit.record import Sample, content_key, seed_of
 from filters.duplicate import phash
 from pipelines import build, defects, recipe, tables
 from pipelines.defects import Good
-from pipelines.judgement import Agreement, Side, Values, auc, bound_at, flips, learn
+from pipelines.judgement import Agreement, Side, Values, auc, bound_at, clearness, flips, learn
 from pipelines.run import Run
 from pipelines.steps.select import SELECTION
 from shards import journal
@@ -308,8 +308,10 @@ def learn_bounds(
 ) -> dict[str, dict[str, Bound]]:
     """For each category, the recipe's bounds with every side that can be learned from these rows replaced.
 
-    Categories that share a bound share what is learned; a side without a bound stays so. The wanted share of false
-    rejects is divided among the sides.
+    Categories that share a bound share what is learned; a side without a bound stays so. Each defect teaches the one
+    score that tells it best: banding is there for quantised colours, though it sees JPEG blocks as well, and a bound
+    drawn to catch these too would cost good pairs for nothing. The wanted share of false rejects is divided among the
+    sides.
     """
     categories = sorted({str(row["category"]) for row in rows} | set(cascade.bounds))
     bounds = {category: dict(cascade.bounds_of(category)) for category in categories}
@@ -317,6 +319,7 @@ def learn_bounds(
     for category, own in bounds.items():
         for score, bound in own.items():
             groups[score, bound].append(category)
+    lessons = _lessons(rows, groups)
     share = false_rejects / max(1, len({score for score, _ in groups}))
     for (score, bound), members in groups.items():
         good, bad = _values([row for row in rows if row["category"] in members], score)
@@ -324,11 +327,36 @@ def learn_bounds(
         for side in SIDES:
             limit = sides[side]
             if limit is not None and len(good):
-                found = learn(good, bad, limit, side, share)
+                own = {defect: values for defect, values in bad.items() if lessons[defect] == (score, side)}
+                found = learn(good, own, limit, side, share)
                 sides[side] = limit if found is None else found
         for category in members:
             bounds[category][score] = Bound(**sides)
     return bounds
+
+
+def _lessons(
+    rows: Sequence[Mapping[str, Any]], groups: Mapping[tuple[str, Bound], list[str]]
+) -> dict[str, tuple[str, Side] | None]:
+    """For each structural defect, the bounded score and side that tell it best from good pairs."""
+    best: dict[str, tuple[tuple[float, int, float], tuple[str, Side] | None]] = {
+        name: ((0.0, 0, 0.0), None) for name in defects.STRUCTURAL
+    }
+    for score, side in dict.fromkeys(
+        (score, side) for score, bound in groups for side in SIDES if getattr(bound, side) is not None
+    ):
+        bounded = {
+            category
+            for (name, bound), members in groups.items()
+            if name == score and getattr(bound, side) is not None
+            for category in members
+        }
+        good, bad = _values([row for row in rows if row["category"] in bounded], score)
+        for defect, values in bad.items():
+            clear = clearness(good, values, side)
+            if clear > best[defect][0]:
+                best[defect] = clear, (score, side)
+    return {defect: taught for defect, (_, taught) in best.items()}
 
 
 def _values(

@@ -5,9 +5,11 @@ import json
 
 import pytest
 
+from crispedit import recipe
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
 from pipelines import calibrate
+from pipelines.recipe import Recipe
 
 RECIPE = """
 run: run
@@ -146,6 +148,27 @@ def test_verdicts_of_something_else_are_refused(report):
         run(report / "no.json", report / "a.json", "--flips")
     with pytest.raises(ValueError, match="has no selection"):
         run(report / "run", report / "a.json", "--flips")
+
+
+def test_a_defect_teaches_the_score_that_tells_it_best_alone():
+    cascade = recipe.parse(Recipe, RECIPE, [], name="recipe").pair_cascade
+    rows = [
+        {
+            "category": category,
+            "defect": defect,
+            "artefacts.blocking": blocking + 0.01 * i,
+            "artefacts.banding": banding + 0.001 * i,
+        }
+        for category in ("add", "color")
+        for defect, blocking, banding in (("good", 0, 0), ("blocky", 3, 0.08), ("banded", 0, 0.3))
+        for i in range(10)
+    ]
+    bounds = calibrate.learn_bounds(rows, cascade, 0.02)["add"]
+    assert bounds["artefacts.blocking"].max == pytest.approx((0.09 + 3) / 2, abs=0.01)
+    assert bounds["artefacts.banding"].max == pytest.approx(
+        (0.009 + 0.3) / 2, abs=0.01
+    )  # not (0.009 + 0.08) / 2
+    assert bounds["sharpness.outside"] == cascade.default_bounds["sharpness.outside"]  # nothing taught it
 
 
 def test_halves_are_equal_and_do_not_depend_on_order():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.judgement import Agreement, auc, bound_at, flips, learn
+from pipelines.judgement import Agreement, auc, bound_at, clearness, flips, learn
 
 VALUES = st.lists(st.integers(-50, 50).map(float), min_size=1, max_size=40)
 
@@ -60,6 +60,17 @@ def test_a_defect_that_the_bound_is_not_there_for_does_not_pull_it():
     assert learn(good, {"blurred": blurred, "darker": darker}, 5.0, "max", 0.0) == pytest.approx(
         4.51, abs=0.05
     )
+
+
+def test_the_clearest_score_is_the_surest_then_the_widest_known_then_the_farthest():
+    good, near, far = np.linspace(0, 1, 50), np.linspace(2, 3, 50), np.linspace(20, 21, 50)
+    mixed, few = np.linspace(0.9, 3, 50), np.linspace(200, 201, 5)
+    by_clearness = sorted([few, far, mixed, near], key=lambda bad: clearness(good, bad, "max"))
+    assert [values is like for values, like in zip(by_clearness, [mixed, few, near, far], strict=True)] == [
+        True
+    ] * 4
+    assert clearness(-good, -near, "min") == clearness(good, near, "max")
+    assert clearness(good, np.array([]), "max") == (0, 0, 0)
 
 
 def test_kappa_by_hand():

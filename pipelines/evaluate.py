@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a file, or one that ships, by its name in `configs/evaluate`."""
     shipped = resources.files("configs") / "evaluate" / f"{Path(path).stem}.yaml"
-    if not Path(path).exists() and shipped.is_file():
+    if not Path(path).is_file() and shipped.is_file():
         return recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path)
     return recipe.load(Recipe, Path(path), overrides)
 

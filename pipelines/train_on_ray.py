@@ -25,13 +25,11 @@ def train_on_ray(recipe: TrainRecipe) -> bool:
     from ray.train.torch import TorchTrainer
 
     cluster, data = recipe.ray, recipe.data
-    settled = recipe.model_copy(
-        update={
-            "run": recipe.run.absolute(),
-            "ray": None,
-            "data": data.model_copy(update={"shards": tuple(_absolute(path) for path in data.shards)}),
-        }
-    )
+    places = {
+        "shards": tuple(_absolute(path) for path in data.shards),
+        "held_out": None if data.held_out is None else _absolute(data.held_out),
+    }
+    settled = recipe.model_copy(update={"run": recipe.run.absolute(), "data": data.model_copy(update=places)})
     settled.run.mkdir(parents=True, exist_ok=True)
     resources = {"CPU": cluster.cpus} | ({"GPU": cluster.gpus} if cluster.gpus else {})
     with engine.cluster(Engine(address=cluster.address)):
@@ -45,7 +43,9 @@ def train_on_ray(recipe: TrainRecipe) -> bool:
                 name="ray", storage_path=str(settled.run), failure_config=FailureConfig(max_failures=ATTEMPTS)
             ),
         ).fit()
-    return (settled.run / train.MODEL).is_dir()
+    from crispedit.editmgt import savepoint
+
+    return savepoint.read_state(savepoint.found(settled.run / savepoint.FOLDER)[-1])["step"] >= recipe.steps
 
 
 def _loop(recipe: dict[str, Any]) -> None:

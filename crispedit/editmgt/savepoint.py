@@ -28,6 +28,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from crispedit.editmgt.ema import EMA
 
+FOLDER = "savepoints"
+"""In a run's folder."""
 WEIGHTS, OPTIMIZER, AVERAGES = "weights.safetensors", "optimizer.safetensors", "ema.safetensors"
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")

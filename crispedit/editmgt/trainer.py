@@ -42,7 +42,6 @@ from crispedit.editmgt.transformer import Transformer
 from crispedit.record import content_key, seed_of
 
 METRICS = "metrics.jsonl"
-SAVEPOINTS = "savepoints"
 
 State = Mapping[str, Any]
 Encode = Callable[[Any, int], Examples]
@@ -194,7 +193,7 @@ class Trainer:
             if self.skipped_in_a_row > self.settings.max_skipped:
                 raise RuntimeError(
                     f"step {self.step}: loss or gradient was not finite for {self.skipped_in_a_row} steps in a row; "
-                    f"lower the rate, and go on from a savepoint in {self.settings.run / SAVEPOINTS}"
+                    f"lower the rate, and go on from a savepoint in {self.settings.run / savepoint.FOLDER}"
                 )
 
     def _sum(self, value: Tensor) -> Tensor:
@@ -251,7 +250,7 @@ class Trainer:
     def _save(self) -> None:
         files = savepoint.gather(self.weights, self.optimizer, self.ema)
         if self.accelerator.is_main_process:
-            folder = self.settings.run / SAVEPOINTS
+            folder = self.settings.run / savepoint.FOLDER
             state = {
                 "reader": self.reader,
                 "skipped": self.skipped,
@@ -266,7 +265,7 @@ class Trainer:
         """Go on from the last savepoint, if there is one; metrics of steps after it go."""
         run = self.settings.run
         run.mkdir(parents=True, exist_ok=True)
-        found = savepoint.found(run / SAVEPOINTS)
+        found = savepoint.found(run / savepoint.FOLDER)
         self.accelerator.wait_for_everyone()
         if found:
             savepoint.restore(found[-1], self.weights, self.optimizer, self.ema)

@@ -81,14 +81,22 @@ def settings(run: Path, *overrides: str) -> Training:
     return recipe.parse(Training, SETTINGS.replace("RUN", str(run)), overrides)
 
 
-def trainer(of: Training, before: Callable[[int], None] = lambda step: None, encode=None, **more) -> Trainer:
-    """A trainer of a fresh model; the same one every time."""
+def fresh() -> Transformer:
+    """A model whose blocks are not the identity, as freshly initialised ones are: every weight has a gradient."""
     model = Transformer(CONFIG)
-    model.initialize(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    model.initialize(generator)
+    for modulation in [*model.modulations(), *(block.norm1_context for block in model.transformer_blocks)]:
+        torch.nn.init.normal_(modulation.linear.weight, std=0.1, generator=generator)
+    return model
+
+
+def trainer(of: Training, before: Callable[[int], None] = lambda step: None, encode=None, **more) -> Trainer:
+    """A trainer of that model."""
     empty = Unconditional(torch.full((1, 5, 24), 0.5), torch.full((1, 16), 0.5))
     encode = encode or (lambda number, step: examples(number))
     source = Numbers(of.global_batch // of.batch, before)
-    return Trainer(model, source, encode, empty, of, make_accelerator(of), **more)
+    return Trainer(fresh(), source, encode, empty, of, make_accelerator(of), **more)
 
 
 def curve(run: Path, name: str = "loss") -> list[float]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from crispedit.editmgt.checkpoint import INDEX, WEIGHTS, load_transformer, save_transformer
+from crispedit.editmgt.checkpoint import INDEX, WEIGHTS, load_transformer, save_transformer, with_connector
 from crispedit.editmgt.transformer import Transformer, TransformerConfig
 
 SMALL = TransformerConfig(
@@ -96,3 +96,18 @@ def test_an_index_cannot_point_elsewhere(tmp_path):
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"x": f"../{WEIGHTS}"}}))
     with pytest.raises(ValueError, match="not a file beside it"):
         load_transformer(tmp_path)
+
+
+def test_a_model_without_a_connector_is_given_one():
+    old = fresh(connector_type="none", joint_attention_dim=32)
+    new = with_connector(old, "linear", text_dim=20)
+    assert new.config.text_dim == 20
+    assert new.connector.projector.weight.shape == (32, 20)
+    assert new.connector.projector.weight.std() > 0
+    added = {"connector.projector.weight", "connector.projector.bias"}
+    assert set(new.state_dict()) - set(old.state_dict()) == added
+    assert all(torch.equal(value, new.state_dict()[name]) for name, value in old.state_dict().items())
+    with pytest.raises(ValueError, match="has a connector already"):
+        with_connector(new, "linear", text_dim=20)
+    with pytest.raises(ValueError, match="reads text 20 wide, and a connector gives 32"):
+        with_connector(fresh(connector_type="none"), "linear", text_dim=20)

@@ -16,6 +16,7 @@ from training_pairs import losses, pair, recipe_file, rows, write_set
 
 from crispedit import images
 from crispedit.editmgt.checkpoint import load_transformer
+from crispedit.editmgt.lora import load_lora, merge_lora
 from crispedit.editmgt.pipeline import EditMGTPipeline
 from pipelines import cli, train, train_recipe
 from pipelines.train_source import ShardSource
@@ -90,7 +91,7 @@ def test_stored_tokens_train_as_images_do(tmp_path: Path, shards: Path, capsys: 
     assert "cannot be cropped" in capsys.readouterr().err
 
 
-def test_a_damaged_shard_does_not_stop_training(
+def test_a_damaged_shard_does_not_stop_training_and_adapters_are_merged(
     tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]
 ):
     broken = tmp_path / "broken"
@@ -101,10 +102,19 @@ def test_a_damaged_shard_does_not_stop_training(
             (broken / path.relative_to(shards)).write_bytes(path.read_bytes())
     (tar,) = broken.glob("*add-000000.tar")
     tar.write_bytes(tar.read_bytes()[:2000])
-    recipe = recipe_file(tmp_path, broken)
-    assert cli.main(["train", str(recipe), "steps=7"]) == 0
-    assert len(losses(tmp_path / "run")) == 7
+    recipe, run = recipe_file(tmp_path, broken), tmp_path / "run"
+    lora = ["lora={rank: 2, alpha: 64}", "optimiser.rate=0.05", "watch.samples=0"]
+    assert cli.main(["train", str(recipe), "steps=7", *lora]) == 0
+    assert len(losses(run)) == 7
     assert "left out as unreadable: " in capsys.readouterr().err
+
+    start = train.starting_model(train_recipe.load(str(recipe))).transformer
+    before = {name: value.clone() for name, value in start.state_dict().items()}
+    merged = merge_lora(load_lora(start, run / "lora")).state_dict()
+    written = load_transformer(run / "model" / "transformer").state_dict()
+    assert written.keys() == merged.keys() == before.keys()
+    assert all(torch.allclose(written[name], merged[name], atol=1e-6) for name in merged)
+    assert any(not torch.equal(written[name], before[name]) for name in before)
 
 
 def test_sigterm_is_told_to_the_scheduler(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,0 +1,87 @@
+"""The objective: how often instructions are dropped, which tokens are masked, and what each of them counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from crispedit.editmgt.examples import Unconditional
+from crispedit.editmgt.masking import masked_loss
+from crispedit.editmgt.objective import draws, question, token_losses
+from crispedit.editmgt.settings import Objective
+from editmgt.small_training import CONFIG, examples, fresh
+
+EMPTY = Unconditional(torch.full((1, 5, 24), 0.5), torch.full((1, 16), 0.5))
+MASK = CONFIG.mask_id
+
+
+def test_draws_belong_to_the_pair_and_step():
+    both, other = draws(0, 3, ["a", "b"], 5), draws(0, 3, ["b"], 5)
+    assert torch.equal(both[1:], other)
+    assert not torch.equal(both[0], both[1])
+    assert not torch.equal(other, draws(0, 4, ["b"], 5))
+    assert not torch.equal(other, draws(1, 3, ["b"], 5))
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.1, 0.5, 1.0])
+def test_instructions_are_dropped_that_often_and_whole(chance: float):
+    """2000 pairs: five standard deviations of a binomial are 0.034 at 0.1 and 0.056 at 0.5."""
+    batch, count = examples(0, 2000), 2000
+    part = question(batch, EMPTY, Objective(drop_text=chance), MASK, seed=1, step=0)
+    dropped = (part.examples.sequence == 0.5).all((1, 2))
+    assert torch.equal(dropped, (part.examples.pooled == 0.5).all(1))
+    assert torch.equal(part.examples.sequence[~dropped], batch.sequence[~dropped])
+    assert torch.equal(part.examples.pooled[~dropped], batch.pooled[~dropped])
+    assert abs(dropped.float().mean().item() - chance) <= 5 * (chance * (1 - chance) / count) ** 0.5
+
+
+def test_masks_follow_the_cosine_and_leave_the_reference_alone():
+    batch = examples(0, 3000)
+    part = question(batch, EMPTY, Objective(), MASK, seed=1, step=0)
+    share = part.asked.float().mean((1, 2))
+    assert torch.equal(part.asked, part.inputs == MASK)
+    assert torch.equal(part.inputs[~part.asked], batch.edited[~part.asked])
+    assert torch.equal(part.examples.source, batch.source)
+    assert (share * 16 - (part.timestep / 1000 * 16).round().clamp(min=1)).abs().max() < 1e-3
+    assert share.mean().item() == pytest.approx(2 / torch.pi, abs=0.03)  # the mean of a cosine's quarter
+    places = part.asked.float().mean(0)
+    assert places.max() - places.min() < 0.06
+
+
+@pytest.mark.parametrize("confined", [0.0, 0.5, 1.0])
+def test_masks_can_be_confined_to_the_region(confined: float):
+    batch = examples(0, 2000)
+    batch = replace(batch, region=batch.region & (torch.arange(2000) > 9)[:, None, None])
+    part = question(batch, EMPTY, Objective(region_only=confined), MASK, seed=1, step=0)
+    assert part.asked.flatten(1).any(1).all()
+    known = batch.region.flatten(1).any(1)
+    outside = (part.asked & ~batch.region).flatten(1).any(1)
+    if confined == 1:
+        assert not outside[known].any()
+        assert outside[~known].all()
+    else:
+        # A mask of a few tokens may lie inside the region by chance.
+        assert (~outside[known]).float().mean().item() == pytest.approx(confined, abs=0.15)
+
+
+def test_edited_tokens_can_count_more():
+    batch = examples(0, 8)
+    plain = question(batch, EMPTY, Objective(), MASK, seed=1, step=0)
+    part = question(batch, EMPTY, Objective(edit_weight=4), MASK, seed=1, step=0)
+    assert (plain.weight == 1).all()
+    assert torch.equal(part.weight, 1 + 3 * batch.region[part.asked].float())
+    assert {1.0, 4.0} == set(part.weight.tolist())
+
+
+def test_losses_are_those_of_the_whole_logits():
+    model = fresh()
+    part = question(examples(3), EMPTY, Objective(), MASK, seed=1, step=0)
+    batch = part.examples
+    with torch.no_grad():
+        logits = model(part.inputs, batch.sequence, batch.pooled, batch.micro, part.timestep, batch.source)
+        expected = masked_loss(logits, torch.where(part.asked, batch.edited, -100))
+        losses = token_losses(model, part)
+    assert losses.shape == (int(part.asked.sum()),)
+    assert losses.mean().item() == pytest.approx(expected.item(), rel=1e-6)

@@ -1,0 +1,65 @@
+"""Savepoints: whole or not there, the last few kept, and only gone on with by what they are of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from crispedit.editmgt import savepoint
+from crispedit.editmgt.ema import EMA
+
+
+def trained(steps: int = 2, shape: tuple[int, int] = (3, 2)) -> tuple[dict, torch.optim.Optimizer, EMA]:
+    torch.manual_seed(0)
+    weights = {"a": torch.nn.Parameter(torch.randn(shape)), "b": torch.nn.Parameter(torch.randn(3))}
+    optimizer = torch.optim.AdamW(weights.values(), lr=0.1)
+    ema = EMA(weights, 0.5)
+    for _ in range(steps):
+        sum(weight.square().sum() for weight in weights.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.update(weights)
+    return weights, optimizer, ema
+
+
+def test_restored_training_goes_on_as_it_would_have(tmp_path: Path):
+    weights, optimizer, ema = trained(2)
+    path = savepoint.write(tmp_path, 2, savepoint.gather(weights, optimizer, ema), {"reader": {"epoch": 1}})
+    assert savepoint.read_state(path) == {"step": 2, "reader": {"epoch": 1}}
+    others, other_optimizer, other_ema = trained(0)
+    savepoint.restore(path, others, other_optimizer, other_ema)
+    for each, by in ((weights, optimizer), (others, other_optimizer)):
+        sum(weight.square().sum() for weight in each.values()).backward()
+        by.step()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert all(torch.equal(ema.weights[name], other_ema.weights[name]) for name in weights)
+
+
+def test_the_last_ones_stay_and_half_written_ones_go(tmp_path: Path):
+    files = savepoint.gather(*trained())
+    for step in (1, 2, 10):
+        savepoint.write(tmp_path, step, files, {})
+    half = tmp_path / ".step-00000011.x.tmp"
+    half.mkdir()
+    (half / savepoint.WEIGHTS).write_bytes(b"half")
+    (tmp_path / "step-00000012").mkdir()  # not one of ours: it has no state
+    assert [path.name for path in savepoint.found(tmp_path)][-1] == "step-00000010"
+    savepoint.sweep(tmp_path, keep=2)
+    assert [path.name for path in savepoint.found(tmp_path)] == ["step-00000002", "step-00000010"]
+    assert not half.exists()
+    savepoint.write(tmp_path, 10, files, {"again": True})
+    assert savepoint.read_state(savepoint.found(tmp_path)[-1])["again"]
+
+
+def test_another_models_is_refused(tmp_path: Path):
+    weights, optimizer, ema = trained()
+    path = savepoint.write(tmp_path, 1, savepoint.gather(weights, optimizer, None), {})
+    with pytest.raises(ValueError, match="trained something else: b"):
+        savepoint.restore(path, {"a": weights["a"]}, optimizer, None)
+    with pytest.raises(ValueError, match=r"a is \(3, 2\), not \(2, 3\)"):
+        savepoint.restore(path, trained(0, (2, 3))[0], optimizer, None)
+    with pytest.raises(ValueError, match="trained without ema"):
+        savepoint.restore(path, weights, optimizer, ema)
+    savepoint.restore(path, weights, optimizer, None)

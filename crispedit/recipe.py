@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -62,6 +62,8 @@ class EditorSpec(PartSpec):
     editor: str | None = None
     """The part, where it is not what the entry is called: two models of one part need two names."""
     seeds: int = Field(1, ge=1)
+    when: Literal["always", "failed"] = "always"
+    """"failed": only for jobs whose candidates by the editors before it were made, measured, and all fell through."""
 
 
 R = TypeVar("R", bound=BaseModel)

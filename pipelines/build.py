@@ -41,9 +41,11 @@ def build(run: Run) -> None:
         with engine.cluster(settings):
             for name, module in ENGINE_STEPS.items():
                 engine.preflight(name, module.stages(run), settings)  # all of them, before any costs anything
+            for stage in edit.later_stages(run):
+                engine.preflight("edit", [stage], settings)
             while True:
                 engine.run(wave, settings)
-                for module in (annotate, edit, score):
+                for module in (annotate, edit, score, *(edit, score) * len(edit.later_stages(run))):
                     engine.run(module.work(run), settings)
                 if size is None or not (wave := curate.work(run, size)).plan:
                     break

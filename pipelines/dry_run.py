@@ -62,7 +62,7 @@ class StepCost:
     gpu_h: float | None
     cpu_h: float | None
     gigabytes: float
-    """What the full run would write."""
+    """What the full run would write; a later pass of a step counts with its first."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,14 @@ def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> 
         with engine.cluster(settings):
             for name, module in STEPS.items():
                 engine.preflight(name, module.stages(sample), settings)
+            for stage in edit.later_stages(sample):
+                engine.preflight("edit", [stage], settings)
             timed["curate"] = _time(_drawn(listing, photographs), settings)
             for name in ("annotate", "edit", "score"):
                 timed[name] = _time(STEPS[name].work(sample), settings)
+            for stage in edit.later_stages(sample):
+                for name in ("edit", "score"):
+                    timed[f"{name} {stage.name}"] = _time(STEPS[name].work(sample), settings)
             began = time.monotonic()
             select.select(sample)
             pack.pack(sample)
@@ -166,11 +171,14 @@ def _drawn(listing: Work, photographs: int) -> Work:
 
 def _time(work: Work, settings: Engine) -> _Timed:
     """Do the work and take its times from when its parts appeared."""
-    cpus, gpus = _held(work.step, work.stages, settings)
+    cpus, gpus = _held(work.step, work.stages, settings) if work.plan else (0.0, 0.0)
+    before = set(journal.parts(work.folder))
     began = time.time()
     engine.run(work, settings)
     parts = sorted(
-        (path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in journal.parts(work.folder)
+        (path.stat().st_mtime, pq.read_metadata(path).num_rows)
+        for path in journal.parts(work.folder)
+        if path not in before
     )
     rows = sum(count for _, count in parts)
     if rows == 0:
@@ -260,7 +268,7 @@ def _cost(sample: Run, name: str, one: _Timed, factor: float) -> StepCost:
         hours,
         None if hours is None else hours * one.gpus,
         None if hours is None else hours * one.cpus,
-        _bytes(sample.folder(name)) * factor / 1e9,
+        _bytes(sample.folder(name)) * factor / 1e9 if name in STEPS else 0.0,
     )
 
 

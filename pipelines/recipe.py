@@ -175,6 +175,10 @@ class Recipe(Strict):
             raise ValueError(
                 "source.path holds a password, which runs would store; put credentials in the environment"
             )
+        if (first := next(iter(self.edit.editors.items())))[1].when == "failed":
+            raise ValueError(
+                f"edit.editors.{first[0]}.when is failed, but no editor stands before it to fail"
+            )
         if self.edit.repair and not self.imports_pairs:
             raise ValueError(
                 "edit.repair is for imported pairs (source.kind=pairs): this recipe makes its own edits"

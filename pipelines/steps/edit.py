@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from crispedit import images
+from crispedit.cascade import KEPT, NOT_REACHED
 from crispedit.parts import Editor
 from crispedit.recipe import Pool
 from crispedit.record import Edit, Image, Job, Refusal, candidate_key, canonical_json, seed_of
@@ -19,7 +20,7 @@ from pipelines import tables
 from pipelines.engine import Row, Stage, Work
 from pipelines.run import EDIT, Run
 from pipelines.steps import imported
-from pipelines.steps.select import kept_sources
+from pipelines.steps.select import first_pass, kept_sources
 from shards import journal
 
 WIRE = pa.schema(
@@ -35,45 +36,73 @@ WIRE = pa.schema(
 
 
 def work(run: Run) -> Work:
-    """The candidates that have no row yet, of jobs on kept photographs, photograph by photograph."""
+    """The candidates that have no row yet, of jobs on kept photographs, photograph by photograph; those of an editor
+    for failed jobs as far as these are known by now."""
     if run.recipe.imports_pairs:
         return imported.candidates(run)
     folder = run.folder("edit")
     known = set(journal.read(folder, EDIT, ["key"]).column("key").to_pylist())
     photographs = {row["key"]: row["image"] for row in kept_sources(run, ["key", "image"]).to_pylist()}
+    wanted = [job for job in jobs(run) if job["source_key"] in photographs]
     plan = {}
-    for job in jobs(run):
-        image = photographs.get(job["source_key"])
-        if image is None:
-            continue
-        for name, editor in run.recipe.editors.items():
-            options = editor.identity()
-            for seed in range(run.recipe.edit.editors[name].seeds):
+    for name, editor in run.recipe.editors.items():
+        options, spec = editor.identity(), run.recipe.edit.editors[name]
+        its = {
+            "editor": name,
+            "editor_version": editor.version,
+            "options": canonical_json(options["options"]),
+        }
+        failed = _failed(run, name) if spec.when == "failed" else None
+        for job in wanted:
+            if failed is not None and job["job_key"] not in failed:
+                continue
+            for seed in range(spec.seeds):
                 key = candidate_key(job["job_key"], name, options, seed)
-                row = {**job, "key": key, "image": image, "editor": name, "seed": seed}
-                row |= {"editor_version": editor.version, "options": canonical_json(options["options"])}
                 if key not in known:
-                    plan[key] = row
+                    image = photographs[job["source_key"]]
+                    plan[key] = {**job, **its, "key": key, "image": image, "seed": seed}
     rows = sorted(plan.values(), key=lambda row: (row["source_key"], row["key"]))
-    return Work("edit", folder, EDIT, rows, stages(run), WIRE, lambda row: [row], len(rows))
+    busy = {row["editor"] for row in rows}
+    pools: list[Stage] = [_pool(run, name) for name in run.recipe.editors if name in busy]
+    return Work("edit", folder, EDIT, rows, pools, WIRE, lambda row: [row], len(rows))
 
 
 def stages(run: Run) -> list[Stage]:
-    """A pool for each editor."""
+    """A pool for each editor that works at once: those for failed jobs come after."""
     if run.recipe.imports_pairs:
         return imported.candidate_stages(run)
-    recipe = run.recipe
-    return [
-        Editing(
-            name,
-            editor,
-            run.folder("curate"),
-            recipe.edit.jpeg_quality,
-            recipe.edit.editors[name].pool,
-            editor.gpus,
-        )
-        for name, editor in recipe.editors.items()
-    ]
+    return [_pool(run, name) for name, spec in run.recipe.edit.editors.items() if spec.when == "always"]
+
+
+def later_stages(run: Run) -> list[Stage]:
+    """A pool for each editor for failed jobs, in order: each has a pass of edit and score to itself."""
+    if run.recipe.imports_pairs:
+        return []
+    return [_pool(run, name) for name, spec in run.recipe.edit.editors.items() if spec.when == "failed"]
+
+
+def _pool(run: Run, name: str) -> Editing:
+    edit, editor = run.recipe.edit, run.recipe.editors[name]
+    return Editing(
+        name, editor, run.folder("curate"), edit.jpeg_quality, edit.editors[name].pool, editor.gpus
+    )
+
+
+def _failed(run: Run, name: str) -> set[str]:
+    """The jobs of which every candidate by the editors before this one has a verdict, and none is kept."""
+    specs = run.recipe.edit.editors
+    before = list(specs)[: list(specs).index(name)]
+    whole = sum(specs[editor].seeds for editor in before)
+    db = tables.connect(run)
+    first_pass(run, db)
+    return {
+        key
+        for (key,) in db.execute(
+            "SELECT job_key FROM verdicts WHERE list_contains(?, editor) GROUP BY job_key HAVING count(*) = ? "
+            "AND count(*) FILTER (verdict = ? OR verdict LIKE ?) = 0",
+            [before, whole, KEPT, f"{NOT_REACHED}%"],
+        ).fetchall()
+    }
 
 
 def jobs(run: Run) -> list[Row]:

@@ -1,0 +1,87 @@
+"""Best of n: several editors and seeds a job; one that only works where those before it have failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import make_run
+
+from pipelines import build, tables
+from pipelines.dry_run import dry_run
+from pipelines.run import Run
+from pipelines.steps import edit
+
+FIRST, SECOND, THIRD = ("first: {editor: compositor, seeds: 2}", "second: {editor: compositor, when: failed}",
+                        "third: {editor: compositor, when: failed}")  # fmt: skip
+STRICT = "filters.unchanged.bounds.changed_fraction.min=0.08"
+"""A bound that some edits of the compositor meet and others do not."""
+
+
+def made(root: Path, photos: Path, *editors: str, bound: str = STRICT) -> Run:
+    return make_run(
+        root, photos, bound, f"edit.editors={{{', '.join(editors)}}}", "categories={color: 1, add: 1}"
+    )
+
+
+def candidates(run: Run) -> dict[str, dict[str, list[str]]]:
+    """Verdicts by job and editor."""
+    db = tables.connect(run)
+    db.execute(f"CREATE VIEW s AS FROM read_parquet('{run.folder('select') / 'selection.parquet'}')")
+    found: dict[str, dict[str, list[str]]] = {}
+    rows = db.execute(
+        "SELECT s.job_key, e.editor, s.outcome, s.reason FROM s JOIN edit e USING (key) ORDER BY s.key"
+    ).fetchall()
+    for job, editor, outcome, reason in rows:
+        found.setdefault(job, {}).setdefault(editor, []).append(outcome if reason != "not_best" else reason)
+    return found
+
+
+def test_a_later_editor_works_only_where_all_before_it_failed(photos: Path, tmp_path: Path):
+    run = made(tmp_path / "run", photos, FIRST, SECOND)
+    build.build(run)
+    found = candidates(run)
+    by_first = {job: set(verdicts["first"]) for job, verdicts in found.items()}
+    assert {len(verdicts["first"]) for verdicts in found.values()} == {2}
+    passed = {job for job, outcomes in by_first.items() if outcomes != {"rejected"}}
+    assert 0 < len(passed) < len(found)
+    assert {job for job, verdicts in found.items() if "second" in verdicts} == set(found) - passed
+    assert all(sum(v.count("kept") for v in verdicts.values()) <= 1 for verdicts in found.values())
+    build.build(run)
+    assert candidates(run) == found
+
+
+def test_a_build_cut_short_between_passes_goes_on_to_the_same_candidates(photos: Path, tmp_path: Path):
+    whole, pieces = (made(tmp_path / name, photos, FIRST, SECOND, THIRD) for name in ("whole", "pieces"))
+    build.build(whole)
+    for name in ("curate", "annotate", "edit"):
+        build.step(pieces, name)
+    assert edit.work(pieces).plan == []  # nothing is measured, so nothing has failed yet
+    build.step(pieces, "score")
+    plan = edit.work(pieces)
+    assert {row["editor"] for row in plan.plan} == {"second"}
+    assert [stage.name for stage in plan.stages] == ["second"]
+    build.build(pieces)
+    assert candidates(pieces) == candidates(whole)
+    assert any("third" in verdicts for verdicts in candidates(whole).values())
+    assert all("second" in verdicts for verdicts in candidates(whole).values() if "third" in verdicts)
+
+
+def test_where_the_first_editor_satisfies_the_second_is_never_asked(photos: Path, tmp_path: Path):
+    bound = "filters={unchanged: {bounds: {changed_fraction: {min: 0}}}}"
+    run = made(tmp_path / "run", photos, "first: {editor: compositor}", SECOND, bound=bound)
+    build.build(run)
+    assert {editor for verdicts in candidates(run).values() for editor in verdicts} == {"first"}
+
+
+def test_the_dry_run_counts_the_passes_apart(photos: Path, tmp_path: Path):
+    found = dry_run(made(tmp_path / "run", photos, FIRST, SECOND), 4)
+    rows = {step.step: step.rows for step in found.steps}
+    assert rows["edit"] > rows["edit second"] == rows["score second"] > 0
+
+
+def test_the_first_editor_has_none_to_wait_for(photos: Path, tmp_path: Path):
+    with pytest.raises(
+        ValueError, match=r"edit.editors.second.when is failed, but no editor stands before it"
+    ):
+        made(tmp_path / "run", photos, SECOND, FIRST)

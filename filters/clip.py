@@ -7,6 +7,7 @@ at least 0.2, image 0.7, direction 0.2. Another model's cosines lie elsewhere, s
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -32,7 +33,8 @@ class Clip(Filter):
     - `source`, `target`: an image and its caption (CLIP-T); null without the caption.
     - `image`: the two images (CLIP-I).
     - `direction`: the difference of the images and that of the captions (CLIP-dir); null where either is nothing.
-    - `no_model`: 1 where no weights could be loaded, and every other score is null; else 0.
+    - `no_model`: 1 where no weights could be loaded, or open_clip is not installed (the `models` extra), and every
+      other score is null; else 0.
     """
 
     model: str = "embedded"
@@ -58,16 +60,18 @@ class Clip(Filter):
     _texts: clip.Remembered | None = PrivateAttr(None)
 
     def load(self) -> None:
+        self._loaded = True
+        if not _installed():
+            return
         from crispedit import clip
 
         model = clip.load(self.model, self.pretrained, self.precision, self.resize)
         if model is not None:
             self._images, self._texts = clip.Remembered(model.images), clip.Remembered(model.texts)
-        self._loaded = True
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {
-            "weights": weights.fingerprint("clip") if self.model == "embedded" else None
+            "weights": weights.fingerprint("clip") if self.model == "embedded" and _installed() else None
         }
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
@@ -109,6 +113,10 @@ class Clip(Filter):
             "direction": direction,
             "no_model": 0,
         }
+
+
+def _installed() -> bool:
+    return importlib.util.find_spec("open_clip") is not None
 
 
 def _captions(sample: Sample) -> tuple[str | None, str | None]:

@@ -1,5 +1,6 @@
 """The CLIP filter's cosines, against open_clip and the definitions, and its nulls."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -98,6 +99,18 @@ def test_the_embedded_model_measures_an_edit():
     scores = Clip().measure([sample])[0]
     assert scores["no_model"] == 0
     assert all(-1 <= scores[name] <= 1 for name in ("source", "target", "image", "direction"))
+
+
+def test_without_open_clip_there_is_no_model_and_no_error():
+    measure = (
+        "import sys; sys.modules['open_clip'] = None\n"
+        "from crispedit.record import Sample; from filters.clip import Clip\n"
+        "print(Clip().measure([Sample('pair', b'', b'')])[0], Clip().identity()['weights'])"
+    )
+    told = subprocess.run([sys.executable, "-c", measure], capture_output=True, text=True, check=True).stdout
+    nothing = {"source": None, "target": None, "image": None, "direction": None, "no_model": 1}
+    assert told == f"{nothing} None\n"
+    assert Clip().identity()["weights"] is not None
 
 
 def test_a_shared_photograph_and_caption_are_embedded_once(model):

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispedit.editmgt.examples import Examples, Unconditional
+from crispedit.editmgt.localize import default_blocks
 from crispedit.editmgt.masking import IGNORED, masked_batch
 from crispedit.editmgt.settings import Objective
+from crispedit.editmgt.transformer import Capture, TransformerConfig
 from crispedit.record import content_key, seed_of
 
 
@@ -33,6 +35,8 @@ class Question:
     """[B, h, w] bool: the masked tokens, of which there are M in all."""
     weight: Tensor
     """[M] what each of them counts in the loss."""
+    told: Tensor
+    """[B] bool: the pair's instruction was not dropped."""
 
 
 def draws(seed: int, step: int, keys: Sequence[str], count: int) -> Tensor:
@@ -67,13 +71,22 @@ def question(
         timestep=batch.timestep,
         asked=asked.view_as(examples.edited),
         weight=(1.0 + (settings.edit_weight - 1.0) * region)[asked],
+        told=~dropped,
     )
 
 
 def token_losses(model: nn.Module, part: Question) -> Tensor:
     """[M] cross entropy of the masked tokens. Logits of the others are not made. `model` is called once."""
+    return losses(model, part)[0]
+
+
+def losses(model: nn.Module, part: Question, capture: Capture | None = None) -> tuple[Tensor, Tensor]:
+    """([M] cross entropy of the masked tokens, [B] of the masks and what is captured), by one call of `model`.
+
+    The second is 0 for a pair whose mask is not known or whose instruction was dropped, and without `capture`.
+    """
     examples = part.examples
-    logits_MV = model(
+    answer = model(
         part.inputs,
         examples.sequence.float(),  # encoders may have run in bf16
         examples.pooled.float(),
@@ -81,5 +94,30 @@ def token_losses(model: nn.Module, part: Question) -> Tensor:
         part.timestep,
         examples.source,
         chosen=part.asked,
+        capture=capture,
     )
-    return F.cross_entropy(logits_MV.float(), examples.edited[part.asked], reduction="none")
+    logits_MV, scores_BN = answer if capture is not None else (answer, None)
+    tokens_M = F.cross_entropy(logits_MV.float(), examples.edited[part.asked], reduction="none")
+    if scores_BN is None:
+        return tokens_M, tokens_M.new_zeros(len(examples))
+    return tokens_M, torch.where(part.told, misplaced(scores_BN, examples.region), 0.0)
+
+
+def misplaced(scores_BN: Tensor, region_Bhw: Tensor) -> Tensor:
+    """[B] cross entropy between the region as a distribution and the scores as one; 0 where there is no region.
+
+    The scores' grid may be the region's own, or half as fine.
+    """
+    stride = round((region_Bhw[0].numel() / scores_BN.shape[1]) ** 0.5)
+    wanted_BN = F.avg_pool2d(region_Bhw[:, None].float(), stride).flatten(1)
+    wanted_BN = wanted_BN / wanted_BN.sum(1, keepdim=True).clamp(min=1e-6)
+    looked_BN = scores_BN.float() / scores_BN.float().sum(1, keepdim=True)
+    return -(wanted_BN * looked_BN.clamp(min=1e-8).log()).sum(1)
+
+
+def everywhere(config: TransformerConfig, part: Question) -> Capture:
+    """The capture that a hold goes by when nothing else is asked for: the default blocks, all text tokens alike."""
+    rows_BL = (
+        torch.ones_like(part.examples.sequence[..., 0], dtype=torch.float32) / part.examples.sequence.shape[1]
+    )
+    return Capture(default_blocks(config.blocks), rows_BL)

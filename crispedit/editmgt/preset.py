@@ -49,6 +49,8 @@ def build(name: str | Path, seed: int = 0) -> EditMGTPipeline:
         torch.manual_seed(seed)
         transformer = build_transformer(preset)
         vq, text = build_encoders(preset)
+        if "encoders" in preset:
+            transformer.follow_codebook(vq.codebook)
     return EditMGTPipeline(transformer, vq, text, resolution=int(preset["resolution"]))
 
 

@@ -17,6 +17,9 @@ class Objective(Strict):
     """The chance that a pair's instruction is replaced by the empty one, which guidance needs."""
     edit_weight: float = Field(1.0, gt=0)
     """How much an edited token (where the mask is known) counts, against 1 for the others."""
+    localise: float = Field(0.0, ge=0)
+    """Weight of a second loss, per pair: the cross entropy between the mask and where the instruction looks (the map
+    that a hold goes by). Not in the paper: a large model may learn to look by itself, a small one needs telling."""
     region_only: float = Field(0.0, ge=0, le=1)
     """The chance that only edited tokens are masked and all others known, as when sampling with a mask."""
 

@@ -34,7 +34,7 @@ from crispedit.editmgt import savepoint
 from crispedit.editmgt.ema import EMA
 from crispedit.editmgt.examples import Examples, Unconditional
 from crispedit.editmgt.meter import Meter, Tally, flat_items
-from crispedit.editmgt.objective import question, token_losses
+from crispedit.editmgt.objective import everywhere, losses, question
 from crispedit.editmgt.optimiser import adamw, rate_at
 from crispedit.editmgt.parallel import distribute, synchronised
 from crispedit.editmgt.settings import Training
@@ -160,9 +160,11 @@ class Trainer:
         for number, part in enumerate(parts):
             with synchronised(self.wrapped, last=number == len(parts) - 1):
                 with self.accelerator.autocast():
-                    losses_M = token_losses(self.wrapped, part)
+                    capture = everywhere(self.model.config, part) if settings.objective.localise else None
+                    losses_M, misplaced_B = losses(self.wrapped, part, capture)
                 loss = (losses_M * part.weight).sum() / total
-                (loss * self.accelerator.num_processes).backward()  # gradients are averaged over processes
+                aim = loss + settings.objective.localise * misplaced_B.sum() / settings.global_batch
+                (aim * self.accelerator.num_processes).backward()  # gradients are averaged over processes
             weighted += loss.detach()
             tally.add(part, losses_M.detach())
         tally.numbers |= {"loss": weighted.item(), "stop": float(told.is_set())}

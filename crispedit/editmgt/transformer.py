@@ -436,6 +436,18 @@ class Transformer(nn.Module):
         self.encoder_proj_layer_norm = RMSNorm(dim)
         self.mlm_layer = TokenHead(dim, config.codebook_size)
 
+    @torch.no_grad()
+    def follow_codebook(self, codes_VC: Tensor, generator: torch.Generator | None = None) -> None:
+        """Let the fresh weights know which tokens look alike: embeddings and output rows are random Fourier features of
+        the tokenizer's codes (arXiv 2006.10739), so that near codes begin near. It saves a small model the lesson."""
+        scaled = (codes_VC - codes_VC.mean(0)) / codes_VC.std(0).clamp(min=1e-6)
+        near = torch.cdist(scaled, scaled).topk(8, largest=False).values[:, 1:].mean()
+        waves = torch.randn(scaled.shape[1], self.config.dim, generator=generator) / near
+        phases = 2 * torch.pi * torch.rand(self.config.dim, generator=generator)
+        features = 0.02 * 2**0.5 * torch.cos(scaled @ waves + phases)
+        self.embed.embeddings.weight[: len(features)] = features
+        self.mlm_layer.conv2.weight.copy_(features[:, :, None, None])
+
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Fresh weights to train from: normal(0, 0.02), norms 1, biases and modulations 0 (DiT, arXiv 2212.09748)."""
         for name, parameter in self.named_parameters():
@@ -594,14 +606,17 @@ class Transformer(nn.Module):
         reference: Tensor | None = None,
         strength: float = 1.0,
         chosen: Tensor | None = None,
-    ) -> Tensor:
+        capture: Capture | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Logits [B, height, width, codebook] of every token. Arguments as in `condition` and `encode`.
 
-        chosen: [B, height, width] bool; then only their logits [M, codebook] are made, in row-major order.
+        chosen: [B, height, width] bool; then only their logits [M, codebook] are made, in row-major order. capture:
+        then its scores [C, N] come with the logits.
         """
         grid = (tokens.shape[1], tokens.shape[2])
         conditions = self.condition(text, pooled, micro, grid, reference, strength)
-        features, _ = self.encode(tokens, timestep, conditions)
+        features, scores = self.encode(tokens, timestep, conditions, capture)
         if chosen is not None:
             features = features[chosen]
-        return self.mlm_layer.logits(self.mlm_layer.hidden(features))
+        logits = self.mlm_layer.logits(self.mlm_layer.hidden(features))
+        return logits if scores is None else (logits, scores)

@@ -30,7 +30,8 @@ class VQ:
         return int(2 ** (len(self.model.config.block_out_channels) - 1))
 
     @property
-    def _codebook(self) -> Tensor:
+    def codebook(self) -> Tensor:
+        """[V, C]"""
         weight: Tensor = self.model.quantize.embedding.weight
         return weight
 
@@ -48,11 +49,11 @@ class VQ:
 
     def _latents(self, image: Tensor) -> Tensor:
         """[c, h, w] of a [3, H, W] image."""
-        latents: Tensor = self.model.encode(image[None].to(self._codebook)).latents
+        latents: Tensor = self.model.encode(image[None].to(self.codebook)).latents
         return latents[0]
 
     def _nearest(self, latents_chw: Tensor) -> Tensor:
-        codes, flat = self._codebook, latents_chw.flatten(1).T
+        codes, flat = self.codebook, latents_chw.flatten(1).T
         rows = max(64, _CHUNK // len(codes))
         nearest = [torch.cdist(part, codes).argmin(1) for part in flat.split(rows)]
         return torch.cat(nearest).view(latents_chw.shape[1:])
@@ -72,8 +73,8 @@ class VQ:
         if tile is None or max(height, width) <= tile:
             return self._pixels(tokens_hw)
         p = self.pixels
-        out = self._codebook.new_zeros(3, height * p, width * p)
-        weight = self._codebook.new_zeros(1, height * p, width * p)
+        out = self.codebook.new_zeros(3, height * p, width * p)
+        weight = self.codebook.new_zeros(1, height * p, width * p)
         for top, bottom in spans(height, tile, overlap):
             for left, right in spans(width, tile, overlap):
                 ramp = _ramp((bottom - top) * p, overlap * p, out)[:, None] * _ramp(
@@ -85,7 +86,7 @@ class VQ:
         return out / weight
 
     def _pixels(self, tokens_hw: Tensor) -> Tensor:
-        latents = F.embedding(tokens_hw, self._codebook).permute(2, 0, 1)[None]
+        latents = F.embedding(tokens_hw, self.codebook).permute(2, 0, 1)[None]
         pixels: Tensor = self.model.decoder(self.model.post_quant_conv(latents))
         return pixels[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from crispedit.editmgt.examples import Unconditional
 from crispedit.editmgt.masking import masked_loss
-from crispedit.editmgt.objective import draws, question, token_losses
+from crispedit.editmgt.objective import draws, everywhere, losses, misplaced, question, token_losses
 from crispedit.editmgt.settings import Objective
 from editmgt.small_training import CONFIG, examples, fresh
 
@@ -85,3 +86,33 @@ def test_losses_are_those_of_the_whole_logits():
         losses = token_losses(model, part)
     assert losses.shape == (int(part.asked.sum()),)
     assert losses.mean().item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_looking_at_the_region_costs_less_than_looking_elsewhere():
+    region = torch.zeros(3, 4, 6, dtype=torch.bool)
+    region[0, :2, :2] = region[1, :2, :2] = True
+    there = torch.full((6,), 0.01)
+    there[0] = 0.5  # the first of 2 x 3, each of which is 2 x 2 of the region's
+    elsewhere = there.roll(1)
+    right, wrong, unknown = misplaced(torch.stack([there, elsewhere, there]), region)
+    assert right.item() == pytest.approx(-math.log(0.5 / 0.55))
+    assert wrong > right + 3
+    assert unknown == 0
+
+
+def test_what_the_instruction_looks_at_can_be_taught():
+    model = fresh().requires_grad_(True).train()
+    part = question(examples(0, 4), EMPTY, Objective(drop_text=0.5), MASK, seed=1, step=0)
+    assert {True, False} == set(part.told.tolist())
+    told = part.told & part.examples.region.flatten(1).any(1)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    seen = []
+    for _ in range(15):
+        tokens, where = losses(model, part, everywhere(model.config, part))
+        assert (where > 0).tolist() == told.tolist()
+        assert tokens.shape == (int(part.asked.sum()),)
+        seen.append(where.sum().item())
+        optimizer.zero_grad()
+        where.sum().backward()
+        optimizer.step()
+    assert seen[-1] < seen[0] - 0.1

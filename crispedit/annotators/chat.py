@@ -17,7 +17,7 @@ from crispedit import feasibility, prompts
 from crispedit.category import Category, load_categories
 from crispedit.chat import Answer, ChatError, ChatOption, Reply, Request
 from crispedit.parts import Annotator
-from crispedit.record import Job, Refusal, Sample, canonical_json, seed_of
+from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
 
 PROMPTS = ("annotate/describe", "annotate/write", "annotate/refine", *feasibility.PROMPTS)
 
@@ -73,9 +73,11 @@ class ChatAnnotator(Annotator):
         self.chat.load()
 
     def identity(self) -> dict[str, Any]:
+        """With the model, and all the words that it is asked in: the prompts and the categories' own."""
         found = super().identity()
         found["options"]["chat"] = self.chat.identity()
-        return found | {"prompts": prompts.versions(PROMPTS)}
+        texts = {name: content_key(c.definition, c.prompt) for name, c in load_categories().items()}
+        return found | {"prompts": prompts.versions(PROMPTS), "categories": texts}
 
     def annotate(
         self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]

@@ -108,6 +108,8 @@ class Chat(Part):
 
         Raises only for what makes every request hopeless, such as a server that does not know the key.
         """
+        if not requests:
+            return []
         found: list[Answer[A] | ChatError] = []
         first = [_opening(request, self.max_side_px) for request in requests]
         for request, said in zip(requests, self.complete(first), strict=True):

@@ -214,6 +214,7 @@ def test_it_needs_a_model_and_is_another_annotator_with_another_model_or_other_p
     assert ChatAnnotator(chat=server | {"concurrency": 2}).identity() == annotator.identity()
     assert ChatAnnotator(chat=server | {"model": "b"}).identity() != annotator.identity()
     assert {"annotate/write", "feasibility"} <= set(annotator.identity()["prompts"])
+    assert "motion" in annotator.identity()["categories"]
     assert set(annotator.identity()["options"]["chat"]["prompts"]) == set(chat.PROMPTS)
 
 

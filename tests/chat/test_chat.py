@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from crispedit import chat, prompts
 from crispedit.chat import Answer, ChatError, ChatOption, Reply, Request, make, parse
 from crispedit.parts import Part
+from pipelines import recipe
 
 
 class Animal(Reply):
@@ -191,3 +194,13 @@ def test_the_identity_holds_what_decides_the_answer_and_the_prompts_text():
 def test_a_prompt_without_a_value_it_needs_is_an_error():
     with pytest.raises(Exception, match="schema"):
         prompts.render("chat/answer", prompt="Which?")
+
+
+def test_the_recipes_in_the_documentation_are_recipes():
+    text = (Path(__file__).parents[2] / "docs" / "chat.md").read_text(encoding="utf-8")
+    fragments = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(fragments) == 2
+    for fragment in fragments:
+        whole = "run: runs/x\nsource: {kind: folder, path: photos}\ncategories: {add: 1}\n" + fragment
+        made = recipe.recipe.parse(recipe.Recipe, whole).check()
+        assert made.annotator.chat.model.rpartition("/")[2].startswith("Qwen")

@@ -23,7 +23,7 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 from pydantic import field_validator
 
-from crispedit import metrics
+from crispedit import images, metrics
 from crispedit.measures import Measures
 from crispedit.parts import Part
 from crispedit.record import Image, Mask, Score
@@ -167,7 +167,7 @@ class Benchmark(Part):
 
     def mask(self, picture: Picture) -> Mask:
         """[H, W], true where the edit may be."""
-        return np.asarray(picture.image()[..., 0] >= 128)
+        return images.decode_mask(picture.read())
 
 
 def against(reference: Image, edited: Image, caption: str | None, measures: Measures) -> dict[str, Score]:

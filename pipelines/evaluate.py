@@ -2,8 +2,8 @@
 
     crispedit evaluate configs/evaluate/shards.yaml benchmarks.shards.path=SHARDS out=runs/evaluation
 
-Writes OUT/results.json and OUT/results.md beside the tables that they are read from. The same command continues a run
-that was killed, and scores nothing twice. Protocols and their traps: docs/evaluation.md.
+Writes OUT/results.json and OUT/results.md beside the resolved recipe and the tables that they are read from. The same
+command continues a run that was killed, and scores nothing twice. Protocols and their traps: docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import Field
 
 from crispedit import benchmarks as benchmark_folder
@@ -85,6 +86,8 @@ def evaluate(of: Recipe) -> str:
     made = {name: _benchmark(name, options) for name, options in of.benchmarks.items()}
     editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
     with _locked(of.out), engine.cluster(of.engine):
+        with journal.replaced(of.out / "recipe.yaml") as out:
+            out.write(yaml.safe_dump(of.model_dump(mode="json"), sort_keys=False).encode())
         boards = {name: _board(of, name, benchmark, editors) for name, benchmark in made.items()}
     page = scoreboard.markdown(boards, of.level)
     with journal.replaced(of.out / "results.json") as out:
@@ -138,8 +141,9 @@ def _answers(
             raise ValueError(f"editors.{label}: a folder of results takes no editor and no options")
         return made.found_in(spec.results)
     assert editor is not None
+    working = editor.model_copy()  # goes with its weights before the next editor loads its own
     for wave in made.waves():
-        work = made.editing(label, editor, spec.pool, wave)
+        work = made.editing(label, working, spec.pool, wave)
         if work is not None:
             engine.run(work, of.engine)
     return made.edited(editor)

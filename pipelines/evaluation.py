@@ -162,7 +162,7 @@ class Evaluation:
         if not plan:
             return None
         stage = Editing(f"edit {label}", pool, editor, self.benchmark, editor.gpus)
-        return Work(f"edit {label}", self.answers, ANSWERS, plan, [stage], ASKED, _kept(ANSWERS), len(plan))
+        return Work(f"edit {label}", self.answers, ANSWERS, plan, [stage], ASKED, Kept(ANSWERS), len(plan))
 
     def edited(self, editor: Editor) -> dict[str, Given]:
         """What an editor has answered, case by case."""
@@ -218,7 +218,7 @@ class Evaluation:
         gpus = 0.0 if pool.gpus is None else pool.gpus
         plan = list({row["key"]: row for row in plan}.values())  # two labels of one editor are one answer
         stage = Scoring("score", pool, self.benchmark, self.models, gpus)
-        return Work("score", self.scores, SCORES, plan, [stage], SHOWN, _kept(SCORES), len(plan))
+        return Work("score", self.scores, SCORES, plan, [stage], SHOWN, Kept(SCORES), len(plan))
 
     def outcomes(self, given: Mapping[str, Given]) -> list[Outcome]:
         """What became of every scored case that this editor could have answered, from the committed rows."""
@@ -348,8 +348,8 @@ def _error_key(key: str) -> str:
 
 
 @dataclass(frozen=True)
-class _kept:  # noqa: N801  a function that pickles with its table
-    """The row to commit: the table's columns; a failure under its own key, so that the next run tries again."""
+class Kept:
+    """What a done row commits: the table's columns; a failure under its own key, so that the next run tries again."""
 
     table: Table
 

@@ -55,8 +55,8 @@ def protocol_board(
         "headline": protocol.headline,
         "null": null,
         "models": {
-            role: {"published": published, "used": _used(models, role)}
-            for role, published in protocol.models.items()
+            role: {"used": _used(models, role), "published": protocol.models.get(role)}
+            for role in dict.fromkeys(NEEDS[metric] for metric in protocol.metrics if metric in NEEDS)
         },
         "rows": rows,
         "differences": _differences(name, protocol, mine, sampler),
@@ -275,7 +275,8 @@ def _notes(board: Json) -> list[str]:
     notes = [f"{metric} is null: {reason}" for metric, reason in board["null"].items()]
     for role, models in board["models"].items():
         if models["used"] is not None:
-            notes.append(f"{role}: {models['used']}; published with {models['published']}")
+            with_ = f"; published with {models['published']}" if models["published"] else ""
+            notes.append(f"{role}: {models['used']}{with_}")
     for editor, row in board["rows"].items():
         notes += [f"{editor}, missing {count}: {reason}" for reason, count in row["reasons"].items()]
     return ["", *(f"- {_cell(note)}" for note in notes)] if notes else []

@@ -1,6 +1,7 @@
 """`crispedit evaluate`: controls, counts, resume, several editors, multi-turn, and folders of results."""
 
 import argparse
+import io
 import json
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -170,9 +172,6 @@ def test_an_editor_that_fails_is_missing_with_its_reason_and_tried_again(tmp_pat
 
 def emu(folder, count=4):
     """A folder of Emu Edit's generations."""
-    import io
-
-    import pyarrow as pa
 
     def cell(number):
         data = io.BytesIO()
@@ -219,6 +218,39 @@ def test_a_folder_of_results_is_counted(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"holds no results for emu_edit: its images are named 0\.png"):
         evaluated(recipe | {"editors": {"mine": {"results": tmp_path / "empty"}}})
+
+
+def test_what_a_judge_garbles_is_counted_and_what_it_refuses_is_asked_again(tmp_path):
+    from chat_server import Said, serving
+
+    folder = emu(tmp_path / "set")
+    file = folder / "validation-00000-of-00001.parquet"
+    rows = [
+        {"task_type": "color", "key": str(n), "instruction": f"edit {n}", "instruction_language": "en"}
+        | {"Intersection_exist": True, "input_image": row["image"], "input_image_raw": row["image"]}
+        for n, row in enumerate(pq.read_table(file).to_pylist())
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    down = True
+
+    def reply(asked):
+        words = str(asked.body["messages"])
+        if asked.is_hello:
+            return '{"ready": true}'
+        if down and "edit 3" in words:
+            return Said(status=400)
+        return "no idea" if "edit 1" in words else '{"reasoning": "", "score": [4, 9]}'
+
+    recipe = {"out": tmp_path / "out", "benchmarks": {"gedit": {"path": folder}}}
+    with serving(reply) as server:
+        recipe |= {"models": {"judge": server.spec}}
+        row = evaluated(recipe)["gedit"]["gedit-upstream-own-prompts"]["rows"]["copy-source"]
+        assert (row["cases"], row["scored"], row["missing"], row["unparsed"]) == (4, 3, 1, 1)
+        assert (row["metrics"]["O"]["mean"], row["metrics"]["O"]["n"]) == (4, 2)
+        down, asked = False, len(server.asked)
+        row = evaluated(recipe)["gedit"]["gedit-upstream-own-prompts"]["rows"]["copy-source"]
+        assert (row["scored"], row["missing"], row["unparsed"]) == (4, 0, 1)
+        assert len(server.asked) - asked == 3  # hello, and the two questions about the one that was missing
 
 
 def magicbrush(folder):

@@ -78,6 +78,23 @@ def test_a_metric_without_its_model_is_null_with_the_reason():
     assert "dino is null: the recipe names no models.dino" in scoreboard.markdown({"b": {"p": found}}, 0.95)
 
 
+def test_the_page_says_which_models_measured():
+    from crispedit.measures import ClipSpec
+
+    protocol = Protocol(
+        "how near", {"l1": "lower", "clip_i": "higher"}, "l1", models={"clip": "ViT-B-32 openai"}
+    )
+    case = Case("1", "edit", None, protocols=("p",))
+    outcomes = {"mine": [Outcome(case, values={"p": {"l1": 0.5, "clip_i": 0.5}})]}
+    models = Models(clip=ClipSpec(model="embedded"))
+    found = scoreboard.protocol_board("p", protocol, outcomes, models, 200, 0.95)
+    assert found["models"] == {"clip": {"used": "embedded", "published": "ViT-B-32 openai"}}
+    assert "- clip: embedded; published with ViT-B-32 openai" in scoreboard.markdown(
+        {"b": {"p": found}}, 0.95
+    )
+    assert found["null"] == {}
+
+
 def test_differences_are_paired():
     base = [outcome(n, 1.0 + n) for n in range(20)]
     better = [outcome(n, 0.5 + n) for n in range(20)]

@@ -327,8 +327,8 @@ def learn_bounds(
         for side in SIDES:
             limit = sides[side]
             if limit is not None and len(good):
-                own = {defect: values for defect, values in bad.items() if lessons[defect] == (score, side)}
-                found = learn(good, own, limit, side, share)
+                taught = {name: seen for name, seen in bad.items() if lessons[name] == (score, side)}
+                found = learn(good, taught, limit, side, share)
                 sides[side] = limit if found is None else found
         for category in members:
             bounds[category][score] = Bound(**sides)
@@ -644,26 +644,35 @@ def _semantic_table(report: Mapping[str, Any]) -> list[str]:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The defects as a Markdown table, for a README."""
+    """The defects as Markdown tables for a README: structural ones by bounds, semantic ones by their best score."""
     lines = [
         f"{report['pairs']} good pairs of {report['photographs']} photographs.",
         "",
-        "| defect | pairs | rejected | with bounds learned on the other half | mostly by |",
+        "| defect | pairs | rejected | by bounds learned on the other half | mostly by |",
         "|---|---:|---:|---:|---|",
     ]
     for entry in report["defects"]:
-        by = ", ".join(f"`{name}`" for name in list(entry["by_filter"])[:2])
-        kind = (
-            " (false rejects)"
-            if entry["kind"] == GOOD
-            else " (semantic)"
-            if entry["kind"] == "semantic"
-            else ""
-        )
-        lines.append(
-            f"| {entry['defect']}{kind} | {entry['rows']} | {entry['rejected']:.1%} "
-            f"| {entry['rejected_held_out']:.1%} | {by} |"
-        )
+        if entry["kind"] == "semantic":
+            continue
+        name = "none: false rejects" if entry["defect"] == GOOD else entry["defect"]
+        by = ", ".join(f"`{filter_}`" for filter_ in list(entry["by_filter"])[:2])
+        rejected, held_out = entry["rejected"], entry["rejected_held_out"]
+        lines.append(f"| {name} | {entry['rows']} | {rejected:.1%} | {held_out:.1%} | {by} |")
+    found = report["near_duplicates"]["detected"]
+    lines.append(f"| near duplicate | {report['pairs']} | {found:.1%} | | `duplicate`, in `select` |")
+    best: dict[str, Mapping[str, Any]] = {}
+    for entry in sorted(report["semantic"], key=lambda entry: entry["auc"]):
+        best[entry["defect"]] = entry
+    if best:
+        lines += [
+            "",
+            "| semantic defect | best score | AUC | found | at false rejects |",
+            "|---|---|---:|---:|---:|",
+        ]
+    for name in sorted(best):
+        entry = best[name]
+        found, false = entry["detected_held_out"], entry["false_rejects_held_out"]
+        lines.append(f"| {name} | `{entry['score']}` | {entry['auc']:.3f} | {found:.1%} | {false:.1%} |")
     return "\n".join(lines)
 
 

@@ -85,7 +85,10 @@ def test_the_defects_as_markdown(report):
     assert lines[0] == "8 good pairs of 4 photographs."
     assert rows["no_op"].startswith("| no_op | 8 | 100.0% |")
     assert "`unchanged`" in rows["no_op"]
-    assert "wrong_instruction (semantic)" in rows
+    assert rows["near duplicate"].startswith("| near duplicate | 8 |")
+    assert rows["wrong_instruction"].startswith(
+        "| wrong_instruction | `instruction.category` | 1.000 | 100.0% |"
+    )
 
 
 def test_a_semantic_defect_mixes_a_pair_up_with_one_of_its_photograph_if_it_can():

@@ -11,9 +11,10 @@ kept under a key of its own and tried again by the next run.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -95,6 +96,9 @@ class Evaluation:
     ) -> None:
         self.name, self.benchmark, self.models = name, benchmark, models
         self.cases = {case.id: case for case in cases}
+        if len(self.cases) < len(cases):
+            twice = next(case for case, count in Counter(case.id for case in cases).items() if count > 1)
+            raise ValueError(f"benchmarks.{name}: two cases are called {twice!r}")
         self.answers, self.scores = out.absolute() / name / "answers", out.absolute() / name / "scores"
         self._identity = canonical_json(benchmark.identity())
         self._measuring = canonical_json({"models": models.identity(), "metrics": metrics.VERSION})
@@ -121,16 +125,23 @@ class Evaluation:
         """Results from a folder of images named by the cases' ids. ValueError if it holds none of them."""
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder of results")
-        files: dict[str, Path] = {}
+        files: dict[str, list[Path]] = {}
         for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            for key in (name, path.stem):
-                files.setdefault(key, path)
+            files.setdefault(path.stem, []).append(path)
+        names = Counter(PurePosixPath(case).name for case in self.cases)
         found = {}
         for case in self.cases.values():
-            file = files.get(case.id) or files.get(case.id.rpartition("/")[2])
-            if file is not None:
-                found[case.id] = Given(xxhash.xxh3_128_hexdigest(file.read_bytes()), Picture(str(file)))
+            wanted = PurePosixPath(case.id)
+            same = files.get(wanted.name, [])
+            named = [
+                path for path in same if path.with_suffix("").parts[-len(wanted.parts) :] == wanted.parts
+            ]
+            # Folders may be left out where the file's name alone says which case is meant.
+            if not named and len(same) == names[wanted.name] == 1:
+                named = same
+            if named:
+                digest = xxhash.xxh3_128_hexdigest(named[0].read_bytes())
+                found[case.id] = Given(digest, Picture(str(named[0].absolute())))
         if not found:
             example = next(iter(self.cases), "ID")
             raise ValueError(f"{folder} holds no results for {self.name}: its images are named {example}.png")

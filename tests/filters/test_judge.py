@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from chat_server import Said, serving
+from conftest import make_run
 
 from crispedit import chat
 from crispedit.bounds import Bound
@@ -16,6 +17,9 @@ from crispedit.feasibility import Feasibility
 from crispedit.images import encode_jpeg
 from crispedit.record import Sample
 from filters.judge import RUBRIC, VERDICTS, Differences, Judge, Match, best, verdicts
+from pipelines import audit, build
+from pipelines.run import score_table
+from shards import journal
 
 SOURCE, EDITED = landscape(0, 160, 120), landscape(1, 160, 120)
 RED = "make the balloon red"
@@ -66,6 +70,8 @@ def server_saying(answers=GOOD, **instead):
         for words, said in instead.items():
             if words in text:
                 return said
+        if asked.is_hello:
+            return "here"
         return next(json.dumps(said) for words, said in answers.items() if words in text)
 
     return serving(reply)
@@ -285,3 +291,34 @@ def test_the_best_candidate_is_the_one_that_is_chosen_in_both_orders():
     assert chosen(1, 1) is None  # the first place, not a candidate
     assert chosen(0, 0) is None
     assert isinstance(chosen(4, 1), ChatError)
+
+
+def test_a_run_stores_the_words_and_counts_unsure_and_errors_apart(photos, tmp_path):
+    unsure = json.dumps(FEASIBLE | {"object_present": "unsure"})
+    with server_saying(**{'kind "add"': "no idea", 'kind "remove"': unsure}) as server:
+        filters = json.dumps({"unchanged": {}, "judge": {"chat": server.spec}})
+        categories = "categories={add: 1, remove: 1, color: 1}"
+        run = make_run(tmp_path / "run", photos, f"filters={filters}", categories)
+        build.build(run)
+        rows = journal.read(run.folder("score"), score_table(run.recipe.pair_cascade)).to_pylist()
+        strict = {c.category: c for c in audit.audit(run).counts if c.step == "select"}
+        asked = len(server.asked)
+        lenient = make_run(
+            run.root, photos, f"filters={filters}", categories, "filters.judge.bounds.unsure.max=1"
+        )
+        build.build(lenient)
+        moved = {c.category: c for c in audit.audit(lenient).counts if c.step == "select"}
+        assert len(server.asked) == asked  # a moved bound asks nothing
+    judged = [row for row in rows if row["judge.measured"]]
+    assert judged
+    for row in judged:
+        said = row["judge.answers"]
+        assert (
+            ("no idea" in row["judge.error"])
+            if said is None
+            else (json.loads(said)["source"] == json.dumps(LOOK))
+        )
+    assert strict["color"].rejected.keys() <= {"unchanged.largest_region_fraction:low"}
+    assert strict["add"].error == {"judge": strict["add"].rows - sum(strict["add"].rejected.values())}
+    assert strict["remove"].rejected["judge.unsure:high"] == moved["remove"].kept > 0
+    assert strict["remove"].kept == 0

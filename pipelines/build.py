@@ -73,17 +73,22 @@ def step(run: Run, name: str) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "recipe", help="a recipe file, the name of one that ships (embedded), or a run's directory"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="such as source.path=photos run=runs/mine"
-    )
+    add_recipe(parser)
     parser.add_argument(
         "--dry-run", type=int, metavar="N", help="build N photographs beside the run and project the whole"
     )
     parser.add_argument(
         "--gpu-hour-price", type=float, metavar="PRICE", help="what a GPU-hour costs, for the projection"
+    )
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that works by a recipe."""
+    parser.add_argument(
+        "recipe", help="a recipe file, the name of one that ships (embedded), or a run's directory"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="such as source.path=photos run=runs/mine"
     )
 
 

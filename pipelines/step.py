@@ -12,7 +12,7 @@ from pipelines.steps.select import pair_verdicts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    build.add_arguments(parser)
+    build.add_recipe(parser)
     if parser.prog.endswith("select"):
         parser.add_argument("--dry-run", action="store_true", help="only say what the overrides would change")
 

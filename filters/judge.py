@@ -2,8 +2,8 @@
 
 (a) Facts, then code. The model says what is in the source, what in the edited image, and what differs, without
 knowing the instruction; then whether the instruction can be carried out on the source, and which of the differences it
-asks for. Code derives the verdicts. A model that is asked "is this a good edit?" says yes: on the same 250,421 rows
-of CrispEdit-2M one such question kept 86 %, and facts kept 27 %.
+asks for. Code derives the verdicts. A model that is asked "is this a good edit?" says yes: sam3-crispedit reports that
+of 250,421 rows of CrispEdit-2M one such question kept 86 %, and facts kept 27 %.
 (b) A rubric, 0 to 10 as in VIEScore (Ku et al., 2024): how well the edit follows, and how clean the picture is.
 
 A fact that the model is not sure of makes a verdict unknown (null), and `unsure` counts those: by default no unsure
@@ -132,7 +132,7 @@ class Judge(Filter):
         **dict.fromkeys(VERDICTS, Bound(min=1)),
         "unsure": Bound(max=0),
     }
-    # Published: 0.15 rows a second on an H100, by an 8B model that was asked for facts.
+    # sam3-crispedit reports 0.15 rows a second on an H100, of an 8B model that was asked for facts.
     cost: ClassVar[float] = 6700.0
 
     @property

@@ -106,7 +106,7 @@ class Chat(Part):
     def ask(self, requests: Sequence[Request[A]]) -> list[Answer[A] | ChatError]:
         """One answer per request, in order, or why there is none.
 
-        Raises only for what makes every request hopeless, such as a server that does not know the key.
+        Raises only for what makes every request hopeless, such as a key that is not set.
         """
         if not requests:
             return []

@@ -33,7 +33,7 @@ from tqdm import tqdm
 from crispedit.editmgt import savepoint
 from crispedit.editmgt.ema import EMA
 from crispedit.editmgt.examples import Examples, Unconditional
-from crispedit.editmgt.meter import Meter, Tally, flat_items
+from crispedit.editmgt.meter import Meter, Tally, finite, flat_items
 from crispedit.editmgt.objective import everywhere, losses, question
 from crispedit.editmgt.optimiser import adamw, rate_at
 from crispedit.editmgt.parallel import distribute, synchronised
@@ -131,7 +131,7 @@ class Trainer:
                     self._observe()
                 if stopping:
                     break
-        return "finished" if self.step == settings.steps else "stopped"
+        return "finished" if self.step >= settings.steps else "stopped"
 
     def _step(self, steps: Iterator[tuple[Sequence[Any], State]], told: threading.Event) -> bool:
         """One step; whether some process was told to stop. What is not finite is skipped, and counted."""
@@ -153,11 +153,9 @@ class Trainer:
         total = self._sum(torch.stack([part.weight.sum() for part in parts]).sum())
         tally = Tally(self.model.config, self.source.categories, self.accelerator.device)
         tally.numbers |= {"wait_s": read - began, "encode_s": time.perf_counter() - read}
-        # What draws inside the model (LoRA's dropout) draws anew from this: no generator's state is to be kept.
-        rank = str(self.accelerator.process_index)
-        torch.manual_seed(seed_of(content_key(str(settings.seed), str(self.step), rank), "model"))
         weighted = torch.zeros_like(total)
         for number, part in enumerate(parts):
+            self._seed(self.accelerator.process_index * len(parts) + number)
             with synchronised(self.wrapped, last=number == len(parts) - 1):
                 with self.accelerator.autocast():
                     capture = everywhere(self.model.config, part) if settings.objective.localise else None
@@ -176,6 +174,10 @@ class Trainer:
         self.meter.seconds += time.perf_counter() - began
         self._log({"loss": summed["loss"], "grad_norm": norm, "rate": rate})
         return summed["stop"] > 0
+
+    def _seed(self, batch: int) -> None:
+        """What draws inside the model (LoRA's dropout) draws from this: no generator's state is to be kept."""
+        torch.manual_seed(seed_of(content_key(str(self.settings.seed), str(self.step), str(batch)), "model"))
 
     def _clip(self) -> Tensor:
         return torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.optimiser.clip)
@@ -213,12 +215,8 @@ class Trainer:
 
     def _write(self, values: Mapping[str, Any]) -> None:
         if self.accelerator.is_main_process:
-            finite = {
-                name: value if not isinstance(value, float) or math.isfinite(value) else None
-                for name, value in values.items()
-            }
             with (self.settings.run / METRICS).open("a") as file:
-                file.write(json.dumps(finite) + "\n")
+                file.write(json.dumps(finite(values), allow_nan=False) + "\n")
 
     def _observe(self) -> None:
         """Show the model to the observer, in the main process; the others wait."""

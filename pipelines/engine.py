@@ -1,4 +1,4 @@
-"""The engine: carries a step's plan through its stages and commits parts, on Ray Data or in this process.
+"""The engine: carries a step's plan through its stages and commits parts, on Ray or in this process.
 
 Both run the same stages on the same rows and commit through the same journal, so they give the same tables. Between
 stages rows carry references and encoded bytes, never decoded arrays. What is special here answers known failures of
@@ -9,7 +9,6 @@ refused with its arithmetic before anything starts.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import os
@@ -40,7 +39,7 @@ ATTEMPTS = ".attempts"
 
 
 class Stage(Protocol):
-    """One actor pool's work. Pickles; `load` is called once in the process that will work."""
+    """What one pool of processes does. Pickles; `load` is called once in the process that will work."""
 
     name: str
     pool: Pool
@@ -112,12 +111,9 @@ def cluster(engine: Engine) -> Iterator[None]:
         cpus = engine.cpus or os.cpu_count()
         # Inherited, not a runtime_env: that would bar actors from the workers Ray has ready.
         os.environ["PYTHONPATH"] = _python_path()
-        # Every step starts its own actors: workers started ahead of them would take the CPUs from those at work.
+        # A task's process stays for the next: one started ahead would take the CPUs from those at work.
         ahead = {"enable_worker_prestart": False, "prestart_worker_first_driver": False}
-        loading = threading.Thread(target=importlib.import_module, args=("ray.data",))
-        loading.start()  # while Ray starts
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, _system_config=ahead, **quiet)
-        loading.join()
     try:
         yield
     finally:
@@ -148,40 +144,59 @@ def _run_inprocess(work: Work, engine: Engine) -> None:
 
 def _run_ray(work: Work, engine: Engine) -> None:
     import ray
-    from ray import cloudpickle
-    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+    from ray.exceptions import RayTaskError
 
-    context = DataContext.get_current()
-    context.enable_progress_bars = False  # `_progress` shows what is committed, which is what counts
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # what matters is raised, or is a row
     pools = placement(work.step, work.stages, ray.cluster_resources())
-    block_rows = _block_rows(work, engine, actors=max(pools))
-    blocks = [pa.Table.from_pylist(list(rows), schema=work.wire) for rows in _slices(work.plan, block_rows)]
-    data = ray.data.from_arrow(blocks)
     # The work itself holds the whole plan: what travels to the nodes is told one by one. The last stage commits what
-    # it has done, so that images do not travel once more, to a process started to write them.
+    # it has done, so that images do not travel once more.
     folder = work.folder.absolute()
     commit = replace(work, folder=folder, plan=[], stages=[], rows=0).commit
-    for stage, actors in zip(work.stages, pools, strict=True):
-        own = (stage, work.wire, work.key, folder / ATTEMPTS, commit if stage is work.stages[-1] else None)
-        how: dict[str, Any]
-        if _gpus(stage):
-            compute = ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=2)
-            how = {"fn": _Worker, "fn_constructor_args": own, "compute": compute}
-        else:
-            # Tasks, because a process that has done some is there for those of the next step and wave. Actors would
-            # be new processes in every step, and importing Ray costs each of them seconds of a CPU.
-            pickled = cloudpickle.dumps(_Worker(*own))
-            how = {"fn": _task, "fn_args": (pickled,), "compute": TaskPoolStrategy(size=actors)}
-        data = data.map_batches(
-            **how,
-            batch_format="pyarrow",
-            batch_size=None,  # a block is a part; the stage's own batches are cut inside it
-            num_cpus=stage.pool.cpus,
-            num_gpus=_gpus(stage) or None,
-            memory=None if stage.pool.memory_gb is None else stage.pool.memory_gb * 2**30,
-        )
-    data.materialize()
+    ends = [None] * (len(pools) - 1) + [commit]
+    hosts = [
+        _host(actors, stage, work.wire, work.key, folder / ATTEMPTS, end)
+        for stage, actors, end in zip(work.stages, pools, ends, strict=True)
+    ]
+    in_flight = 2 * sum(pools)  # one at work and one at hand each: what lies between stages is bounded
+    waiting: list[Any] = []
+    try:
+        for rows in _slices(work.plan, _block_rows(work, engine, actors=max(pools))):
+            block: Any = pa.Table.from_pylist(list(rows), schema=work.wire)
+            for send in hosts:
+                block = send(block)
+            waiting.append(block)
+            if len(waiting) >= in_flight:
+                done, waiting = ray.wait(waiting)
+                ray.get(done)
+        ray.get(waiting)
+    except RayTaskError as error:
+        raise error.cause from error  # what was raised there is raised here, as in this process
+
+
+def _host(actors: int, stage: Stage, *told: Any) -> Callable[[Any], Any]:
+    """The processes of a stage, as a function from a block, or a reference to one, to a reference to what follows."""
+    import ray
+    from ray import cloudpickle
+
+    memory = None if stage.pool.memory_gb is None else stage.pool.memory_gb * 2**30
+    own = {"num_cpus": stage.pool.cpus, "num_gpus": _gpus(stage), "memory": memory}
+    if stage.pool.actors is None and not _gpus(stage):
+        # Tasks, because a process that has done some is there for those of the next step and wave. Actors would be new
+        # processes in every step, and importing Ray and the stage costs each of them seconds of a CPU.
+        task = ray.remote(max_retries=-1, **own)(_task)
+        worker = ray.put(cloudpickle.dumps(_Worker(stage, *told)))
+        return lambda block: task.remote(block, worker)
+    actor = ray.remote(max_restarts=-1, max_task_retries=-1, **own)(_Worker)
+    todo: dict[Any, list[Any]] = {actor.remote(stage, *told): [] for _ in range(actors)}
+
+    def send(block: Any) -> Any:
+        for one, blocks in todo.items():
+            if blocks:
+                todo[one] = ray.wait(blocks, num_returns=len(blocks), timeout=0, fetch_local=False)[1]
+        idlest = min(todo, key=lambda one: len(todo[one]))
+        todo[idlest].append(idlest.process.remote(block))
+        return todo[idlest][-1]
+
+    return send
 
 
 def preflight(step: str, stages: Sequence[Stage], engine: Engine) -> None:
@@ -264,11 +279,12 @@ class _Worker:
         self.attempts = None if attempts is None else _Attempts(attempts, stage.name)
         self.loaded = False
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    def process(self, block: pa.Table) -> pa.Table | int:
+        """The block after this stage; of the last stage, how many rows were committed."""
         rows = self.work(block.to_pylist())
-        if self.commit is not None:
-            return pa.table({"committed": [self.commit(rows)]})
-        return pa.Table.from_pylist(list(rows), schema=self.wire)
+        return (
+            pa.Table.from_pylist(list(rows), schema=self.wire) if self.commit is None else self.commit(rows)
+        )
 
     def work(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows of a block after this stage, in its own batches; rows that have failed pass through."""
@@ -317,15 +333,15 @@ class _Worker:
         ]
 
 
+def _task(block: pa.Table, pickled: bytes) -> pa.Table | int:
+    """A block through a stage that stays in this process, loaded, for the tasks to come."""
+    return _worker(pickled).process(block)
+
+
 @lru_cache(maxsize=16)
 def _worker(pickled: bytes) -> _Worker:
     worker: _Worker = pickle.loads(pickled)
     return worker
-
-
-def _task(block: pa.Table, pickled: bytes) -> pa.Table:
-    """A block through a stage whose `_Worker` stays in this process, loaded, for the tasks to come."""
-    return _worker(pickled)(block)
 
 
 class _Attempts:

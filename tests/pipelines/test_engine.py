@@ -53,13 +53,26 @@ class Append:
         return [{**row, "trail": (row["trail"] or "") + self.name, "pid": os.getpid()} for row in rows]
 
 
-def work(folder: Path, keys: Sequence[str], stages: Sequence[str] = ("a", "b")) -> Work:
+class Unloadable(Append):
+    """Kills its process before it has done anything."""
+
+    def load(self) -> None:
+        os.kill(os.getpid(), 9)
+
+
+TASKS = Pool(batch=3)
+"""A stage that needs no GPU and is given no actors runs as tasks."""
+
+
+def work(
+    folder: Path, keys: Sequence[str], stages: Sequence[str] = ("a", "b"), pool: Pool | None = None
+) -> Work:
     return Work(
         "test",
         folder,
         Table(SCHEMA),
         [{"key": key, "trail": None} for key in keys],
-        [Append(name) for name in stages],
+        [Append(name, pool) if pool else Append(name) for name in stages],
         SCHEMA,
         lambda row: [row],
         len(keys),
@@ -93,18 +106,38 @@ def test_in_process_a_row_that_raises_costs_itself_alone(tmp_path: Path):
     assert len(journal.parts(tmp_path)) > 1
 
 
-def test_on_ray_a_row_that_raises_costs_itself_alone(tmp_path: Path, ray_nodes: None):
-    engine.run(work(tmp_path, [*KEYS, "bad1", "bad2"]), Engine(rows_per_part=5))
+@pytest.mark.parametrize("pool", [None, TASKS], ids=["actors", "tasks"])
+def test_on_ray_a_row_that_raises_costs_itself_alone(tmp_path: Path, pool: Pool | None, ray_nodes: None):
+    engine.run(work(tmp_path, [*KEYS, "bad1", "bad2"], pool=pool), Engine(rows_per_part=5))
     check_bad_rows(tmp_path)
 
 
-def test_on_ray_a_row_that_kills_its_process_is_quarantined(tmp_path: Path, ray_nodes: None):
-    engine.run(work(tmp_path, [*KEYS[:5], "poison", *KEYS[5:]], ["a"]), Engine(rows_per_part=7))
+@pytest.mark.parametrize("pool", [None, TASKS], ids=["actors", "tasks"])
+def test_on_ray_a_row_that_kills_its_process_is_quarantined(
+    tmp_path: Path, pool: Pool | None, ray_nodes: None
+):
+    engine.run(work(tmp_path, [*KEYS[:5], "poison", *KEYS[5:]], ["a"], pool), Engine(rows_per_part=7))
     done = rows(tmp_path)
     assert sorted(done) == sorted([*KEYS, "poison"])
     assert done["poison"]["error"] == "quarantined: its a process died 2 times on it"
     assert all(row["trail"] == "a" for key, row in done.items() if key != "poison")
     assert list((tmp_path / ".attempts").iterdir()) in ([], [*(tmp_path / ".attempts").glob("row-*")])
+
+
+def test_on_ray_processes_stay_for_the_next_step(tmp_path: Path, ray_nodes: None):
+    for step in ("first", "second"):
+        engine.run(work(tmp_path / step, KEYS, ["a"], TASKS), Engine(rows_per_part=5))
+    first, second = ({row["pid"] for row in rows(tmp_path / step).values()} for step in ("first", "second"))
+    assert first & second
+
+
+def test_on_ray_a_stage_whose_loading_kills_its_process_stops_the_run(tmp_path: Path, ray_nodes: None):
+    made = work(tmp_path, ["row0"])
+    stages = [Unloadable("a", TASKS), Append("b")]
+    made = Work("test", tmp_path, made.table, made.plan, stages, SCHEMA, made.explode, made.rows)
+    with pytest.raises(RuntimeError, match="a cannot be loaded: its process has died of it 3 times"):
+        engine.run(made, Engine())
+    assert rows(tmp_path) == {}
 
 
 def test_on_ray_both_nodes_work(tmp_path: Path, ray_nodes: None):

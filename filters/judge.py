@@ -186,23 +186,18 @@ def verdicts(feasible: Feasibility, seen: Differences, match: Match) -> dict[str
     """The six verdicts that follow from the facts."""
     asked = {entry.difference: entry.asked_for for entry in match.differences}
     visible = [(d, asked.get(n, "unsure")) for n, d in enumerate(seen.differences, 1) if d.kind != "quality"]
+    done = [difference for difference, wanted in visible if wanted == "yes"]
     problem = feasibility.problem(feasible)
-
-    moved = any(d.kind in ("viewpoint", "moved") and wanted == "yes" for d, wanted in visible)
-    subject = any(
-        d.main_subject == "yes" and d.kind in ("disappeared", "replaced") and wanted == "yes"
-        for d, wanted in visible
-    )
+    actionable: Fact = "yes" if problem is None else "unsure" if problem == feasibility.UNSURE else "no"
+    fulfilled: Fact = "unsure" if match.fulfilled == "yes" and not done else match.fulfilled
+    # What the instruction changes on purpose is not lost.
+    taken = any(d.main_subject == "yes" and d.kind in ("disappeared", "replaced") for d in done)
+    moved = any(d.kind in ("moved", "viewpoint") for d in done)
     return {
-        "instruction_actionable": "yes"
-        if problem is None
-        else "unsure"
-        if problem == feasibility.UNSURE
-        else "no",
+        "instruction_actionable": actionable,
         "change_happened": "yes" if visible else "unsure" if seen.differences else "no",
-        "matches_instruction": match.fulfilled if visible else "no",
-        # What the instruction changes on purpose is not lost.
-        "subject_kept": "yes" if subject else seen.same_subject,
+        "matches_instruction": fulfilled if visible else "no",
+        "subject_kept": "yes" if taken else seen.same_subject,
         "composition_kept": "yes" if moved else seen.same_composition,
         "rest_preserved": _all([wanted for _, wanted in visible]),
     }
@@ -214,20 +209,17 @@ def best(model: Chat, source: Image, instruction: str, candidates: Sequence[Imag
     None if it names none, or another each time: models favour places. An error if it does not answer.
     """
     prompt = prompts.render("judge/compare", instruction=instruction, candidates=len(candidates))
-    orders = [list(range(len(candidates))), list(range(len(candidates)))[::-1]]
+    there = list(range(len(candidates)))
+    orders = (there, there[::-1])
+    asked = [Request(prompt, Best, [source, *(candidates[i] for i in order)]) for order in orders]
     chosen = []
-    for order, found in zip(
-        orders,
-        model.ask([Request(prompt, Best, [source, *(candidates[i] for i in order)]) for order in orders]),
-        strict=True,
-    ):
+    for order, found in zip(orders, model.ask(asked), strict=True):
         if isinstance(found, ChatError):
             return found
-        if found.value.candidate > len(candidates):
-            return ChatError(
-                f"there are {len(candidates)} candidates, it chose {found.value.candidate}", found.raw
-            )
-        chosen.append(order[found.value.candidate - 1] if found.value.candidate else None)
+        number = found.value.candidate
+        if number > len(candidates):
+            return ChatError(f"it chose candidate {number} of {len(candidates)}", found.raw)
+        chosen.append(order[number - 1] if number else None)
     return chosen[0] if chosen[0] == chosen[1] else None
 
 

@@ -172,7 +172,16 @@ LOST = difference("another person stands there", "replaced")
         ),
         (seen(difference(), difference("jpeg", "quality")), match("yes", "no"), {}),
         (seen(difference(), subject="no"), match("yes"), {"subject_kept": "no"}),
-        (seen(LOST, subject="no"), match("no"), {"subject_kept": "no", "rest_preserved": "no"}),
+        (
+            seen(LOST, subject="no"),
+            match("no"),
+            {"matches_instruction": "unsure", "subject_kept": "no", "rest_preserved": "no"},
+        ),
+        (
+            seen(LOST, subject="no"),
+            match("no", fulfilled="no"),
+            {"matches_instruction": "no", "subject_kept": "no", "rest_preserved": "no"},
+        ),
         (seen(LOST, subject="no"), match("yes"), {}),
         (seen(difference(), composition="no"), match("yes"), {"composition_kept": "no"}),
         (seen(difference("it flew off", "moved"), composition="no"), match("yes"), {}),

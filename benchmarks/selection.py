@@ -1,11 +1,16 @@
 """Seconds and memory of `select` over millions of synthetic score rows, beside the bare scan of the same columns.
 
-python -m benchmarks.selection [--rows 5000000]
+python -m benchmarks.selection [--rows 5000000] [--folder DIR]
+
+The rows are like a real run's: one or two candidates a job, ten a photograph, cascades that stop at the first failed
+bound, filters that erred, scores that are unknown, photographs that repeat, instructions that come thousands of times,
+and near-duplicate pairs among them; about two thirds are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
 import tempfile
 import time
@@ -14,18 +19,90 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from crispedit.bounds import Bound
 from pipelines import recipe, tables
 from pipelines.run import ANNOTATE, EDIT, Run, curate_table, score_table
 from pipelines.steps import select
 
-PER_SOURCE = 10
+ROWS_PER_PART = 100_000
+CANDIDATES_PER_SOURCE = 10
+STYLES = 100
+"""Instructions of the category `style`; they know no object, so few texts serve very many jobs."""
+INSTRUCTIONS = 100_000
+"""Of all the other categories."""
+FAILS, ERRS, UNREACHED, UNKNOWN = 0.025, 0.001, 0.002, 0.05
+"""Of the rows that reach a filter: shares that it rejects, that it errs on, that it has not measured yet; and of its
+scores, the share that is null."""
+REPEATED = 0.05
+"""Of the photographs, and of the candidates, those that nearly repeat the last but one."""
 
 
-def hexadecimal(rng: np.random.Generator, count: int) -> pa.Array:
+def keys_of(rng: np.random.Generator, count: int) -> pa.Array:
     """`count` keys of 32 hex digits."""
-    digits = np.frombuffer(rng.bytes(count * 16).hex().encode(), dtype="S32")
-    return pa.array(digits.astype("U32"))
+    offsets = pa.py_buffer(np.arange(0, 32 * count + 1, 32, dtype=np.int32))
+    return pa.StringArray.from_buffers(count, offsets, pa.py_buffer(rng.bytes(16 * count).hex().encode()))
+
+
+def near(rng: np.random.Generator, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The hashes, some of which differ in one bit from the last but one, or in none."""
+    at = np.flatnonzero(rng.random(len(hashes)) < REPEATED)
+    at = at[at > 1]
+    flipped = np.where(rng.random(len(at)) < 0.5, 0, np.int64(1) << rng.integers(0, 63, len(at)))
+    hashes[at] = hashes[at - 2] ^ flipped
+    return hashes
+
+
+def drawn(
+    rng: np.random.Generator,
+    kind: type,
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    fails: NDArray[np.bool_],
+) -> NDArray[np.float64] | NDArray[np.int64]:
+    """A score within each row's bounds (NaN: none), or beyond them where the row fails."""
+    spread = rng.random(len(fails))
+    floor = np.where(np.isnan(low), np.where(np.isnan(high), 0.0, np.minimum(high, 0.0)), low)
+    width = np.where(np.isnan(high), 1.0, high - floor)
+    beyond = np.where(np.isnan(high), low - 0.001 - spread, high + 0.001 + spread)
+    values = np.where(fails, beyond, floor + width * spread)
+    return np.where(fails, values, np.ceil(values)).astype(np.int64) if kind is int else values
+
+
+def score_columns(
+    run: Run, rng: np.random.Generator, category: NDArray[np.str_], photograph: NDArray[np.int64]
+) -> dict[str, pa.Array]:
+    """What the cascade leaves of candidates of these categories and photographs."""
+    cascade, rows = run.recipe.pair_cascade, len(category)
+    hashes = {
+        "phash": rng.integers(-(2**63), 2**63 - 1, rows)[photograph],  # the candidates of one have one
+        "edited_phash": near(rng, rng.integers(-(2**63), 2**63 - 1, rows)),
+    }
+    names, of_row = np.unique(category, return_inverse=True)
+    alive = np.ones(rows, np.bool_)
+    columns: dict[str, pa.Array] = {}
+    for name, filter_ in cascade.filters.items():
+        measured = alive & (rng.random(rows) >= UNREACHED)
+        errs = measured & (rng.random(rows) < ERRS)
+        fails = measured & ~errs & (rng.random(rows) < FAILS)
+        failed = np.zeros(rows, np.bool_)
+        for score, kind in filter_.scores.items():
+            bounds = [cascade.bounds_of(str(of)).get(f"{name}.{score}", Bound()) for of in names]
+            low = np.array([np.nan if bound.min is None else bound.min for bound in bounds])[of_row]
+            high = np.array([np.nan if bound.max is None else bound.max for bound in bounds])[of_row]
+            now = fails & ~failed & ~(np.isnan(low) & np.isnan(high))
+            failed |= now
+            known = measured & ~errs & ((rng.random(rows) >= UNKNOWN) | now)
+            if name == "duplicate":
+                values = hashes[score]
+            else:
+                values = drawn(rng, kind, low, high, now)
+            columns[f"{name}.{score}"] = pa.array(values, mask=~known)
+        columns[f"{name}.measured"] = pa.array(np.ones(rows, np.bool_), mask=~measured)
+        columns[f"{name}.error"] = pa.array(np.full(rows, "ValueError: no"), pa.string(), mask=~errs)
+        alive = measured & ~errs & ~failed
+    return columns
 
 
 def write(folder: Path, schema: pa.Schema, columns: dict[str, pa.Array], rows: int, part: int) -> None:
@@ -37,42 +114,103 @@ def write(folder: Path, schema: pa.Schema, columns: dict[str, pa.Array], rows: i
     )
 
 
-def fill(run: Run, rows: int, parts: int) -> None:
-    """Tables of `rows` candidates; a tenth of the scores fail, a twentieth of the rows were not reached."""
-    rng = np.random.default_rng(0)
+def fill(run: Run, rows: int, part: int) -> None:
+    """A part of every table, with `rows` candidates."""
+    rng = np.random.default_rng(part)
+    jobs = np.sort(
+        rng.permutation(np.repeat(np.arange(rows * 2 // 3), 2))[:rows]
+    )  # one or two candidates a job
+    _, owner, candidate_job = np.unique(jobs, return_index=True, return_inverse=True)
+    seed = np.arange(rows) - owner[candidate_job]
+    count = len(owner)
+    source_count = rows // CANDIDATES_PER_SOURCE
+    sources, uris = keys_of(rng, source_count), [f"{part:05d}/{n:06d}.jpg" for n in range(source_count)]
+    again = np.arange(source_count) - (
+        rng.random(source_count) < REPEATED / 4
+    )  # the same bytes as the file before
+    sources = sources.take(pa.array(np.maximum(again, 0)))
+    measured = {
+        f"{n}.measured": pa.array(np.ones(source_count, bool)) for n in run.recipe.source_cascade.filters
+    }
+    hashes = pa.array(near(rng, rng.integers(-(2**63), 2**63 - 1, source_count)))
+    refusal = pa.array(np.full(source_count, "animated"), pa.string(), mask=rng.random(source_count) > 0.01)
+    curate = {
+        "uri": pa.array(uris),
+        "key": sources,
+        "duplicate.phash": hashes,
+        "refusal": refusal,
+        **measured,
+    }
+    write(
+        run.folder("curate"),
+        curate_table(run.recipe.source_cascade).committed_schema,
+        curate,
+        source_count,
+        part,
+    )
     categories = np.array(list(run.recipe.categories))
-    size = rows // parts
-    for part in range(parts):
-        sources = hexadecimal(rng, size // PER_SOURCE)
-        jobs, keys = hexadecimal(rng, size), hexadecimal(rng, size)
-        owner = sources.take(pa.array(np.arange(size) // PER_SOURCE))
-        category = pa.array(categories[rng.integers(len(categories), size=size)])
-        measured = {f"{n}.measured": pa.array(np.ones(size, bool)) for n in run.recipe.pair_cascade.filters}
-        uri = pa.array([f"{part}/{n}.jpg" for n in range(len(sources))])
-        source_measured = {
-            f"{n}.measured": pa.array(np.ones(len(sources), bool)) for n in run.recipe.source_cascade.filters
-        }
-        hashes = pa.array(rng.integers(-(2**63), 2**63 - 1, len(sources)))
-        curate = {"uri": uri, "key": sources, "duplicate.phash": hashes, **source_measured}
-        write(
-            run.folder("curate"),
-            curate_table(run.recipe.source_cascade).committed_schema,
-            curate,
-            len(sources),
-            part,
-        )
-        words = pa.array([f"instruction {n}" for n in rng.integers(rows, size=size)])
-        job = {"key": jobs, "job_key": jobs, "source_key": owner, "category": category, "instruction": words}
-        write(run.folder("annotate"), ANNOTATE.committed_schema, job, size, part)
-        edit = {"key": keys, "job_key": jobs, "source_key": owner, "category": category}
-        edit |= {"editor": pa.array(["compositor"] * size), "seed": pa.array(np.zeros(size, np.int32))}
-        write(run.folder("edit"), EDIT.committed_schema, edit, size, part)
-        schema = score_table(run.recipe.pair_cascade).committed_schema
-        scores = {f.name: pa.array(rng.random(size)) for f in schema if f.type == pa.float64()}
-        scores |= {
-            f.name: pa.array(rng.integers(-(2**63), 2**63 - 1, size)) for f in schema if f.type == pa.int64()
-        }
-        write(run.folder("score"), schema, {"key": keys, **scores, **measured}, size, part)
+    category = categories[rng.integers(len(categories), size=count)]
+    number = np.where(
+        category == "style", rng.integers(STYLES, size=count), rng.integers(INSTRUCTIONS, size=count)
+    )
+    number[1:] = np.where(
+        rng.random(count - 1) < 0.3, number[:-1], number[1:]
+    )  # near-duplicates need one text
+    words = pa.array(
+        np.strings.add(np.strings.add(category, ": an Instruction with number "), number.astype(str))
+    )
+    photograph = np.arange(count) * source_count // count
+    job = {
+        "key": keys_of(rng, count),
+        "job_key": keys_of(rng, count),
+        "source_key": sources.take(pa.array(photograph)),
+        "category": pa.array(category),
+        "instruction": words,
+    }
+    write(run.folder("annotate"), ANNOTATE.committed_schema, job, count, part)
+    of_job = pa.array(candidate_job)
+    edit = {
+        "key": keys_of(rng, rows),
+        "editor": pa.array(np.full(rows, "compositor")),
+        "seed": pa.array(seed),
+    }
+    edit |= {name: job[name].take(of_job) for name in ("job_key", "source_key", "category")}
+    failed = rng.random(rows)
+    edit["refusal"] = pa.array(np.full(rows, "no_room"), pa.string(), mask=failed > 0.03)
+    edit["error"] = pa.array(np.full(rows, "ValueError: no"), pa.string(), mask=failed < 0.999)
+    write(run.folder("edit"), EDIT.committed_schema, edit, rows, part)
+    there = np.flatnonzero((failed > 0.03) & (failed < 0.999))
+    of = candidate_job[there]
+    scores = {
+        "key": edit["key"].take(pa.array(there)),
+        **score_columns(run, rng, category[of], photograph[of]),
+    }
+    write(
+        run.folder("score"), score_table(run.recipe.pair_cascade).committed_schema, scores, len(there), part
+    )
+
+
+def measure(run: Run) -> None:
+    """In a process of its own, whose peak memory is that of `select`."""
+    start = time.perf_counter()
+    db = tables.connect(run)
+    names = [f'count("{f.name}")' for f in run.recipe.pair_cascade.columns]
+    db.execute(f"SELECT {', '.join(names)} FROM score").fetchall()
+    db.close()
+    scan = time.perf_counter() - start
+    start = time.perf_counter()
+    verdicts = select.select(run)
+    seconds = time.perf_counter() - start
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    outcomes = {
+        row["outcome"]: row["key_count"]
+        for row in verdicts.group_by("outcome").aggregate([("key", "count")]).to_pylist()
+    }
+    print(f"{len(verdicts)} candidates: {outcomes}")
+    print(f"{'views, and scan of the score columns':40} {scan:7.1f} s")
+    print(f"{'select':40} {seconds:7.1f} s   {seconds / scan:.1f} x the scan")
+    print(f"{'CPU time of both':40} {usage.ru_utime + usage.ru_stime:7.1f} s")
+    print(f"{'peak memory of the process':40} {usage.ru_maxrss / 2**20:7.2f} GB")
 
 
 def main() -> None:
@@ -80,28 +218,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=5_000_000)
-    parser.add_argument("--parts", type=int, default=50)
+    parser.add_argument("--folder", type=Path, help="where to write; a temporary folder if not given")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         run = Run(recipe.load("embedded", [f"run={scratch}/run", "source.path=photos"]))
-        fill(run, args.rows, args.parts)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        start = time.perf_counter()
-        db = tables.connect(run)
-        names = [f'sum("{f.name}")' for f in run.recipe.pair_cascade.columns if f.type == pa.float64()]
-        db.execute(f"SELECT {', '.join(names)} FROM score").fetchall()
-        scan = time.perf_counter() - start
-        start = time.perf_counter()
-        verdicts = select.select(run)
-        seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    kept = verdicts.group_by("outcome").aggregate([("key", "count")]).to_pylist()
-    print(f"{args.rows} candidates of {args.rows // PER_SOURCE} photographs: {kept}")
-    print(f"{'scan of the score columns':28} {scan:7.1f} s")
-    print(f"{'select':28} {seconds:7.1f} s   {seconds / scan:.1f} x the scan")
-    print(
-        f"{'peak memory of the process':28} {peak:7.1f} GB  (before select, with the tables' making: {before:.1f} GB)"
-    )
+        for part, start in enumerate(range(0, args.rows, ROWS_PER_PART)):
+            fill(run, min(ROWS_PER_PART, args.rows - start), part)
+        process = multiprocessing.get_context("spawn").Process(target=measure, args=(run,))
+        process.start()
+        process.join()
+    raise SystemExit(process.exitcode)
 
 
 if __name__ == "__main__":

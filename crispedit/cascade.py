@@ -158,7 +158,7 @@ class Cascade:
         return KEPT, None
 
     def bounds_table(self, categories: Sequence[str]) -> pa.Table:
-        """A row per category with columns "f.s.min" and "f.s.max", for `verdict_sql` to join on."""
+        """A row per category with columns "f.s.min" and "f.s.max", for SQL to join on."""
         rows = []
         for category in categories:
             bounds = self.bounds_of(category)
@@ -170,17 +170,35 @@ class Cascade:
         sides = [pa.field(f"{key}.{side}", pa.float64()) for key in self._scores() for side in ("min", "max")]
         return pa.Table.from_pylist(rows, schema=pa.schema([pa.field("category", pa.string()), *sides]))
 
-    def verdict_sql(self, row: str = "r", bounds: str = "b") -> str:
-        """A DuckDB expression that gives "outcome" or "outcome reason", over the aliases of rows and bounds."""
+    def verdict_sql(self, row: str = "r", category: str = "r.category") -> str:
+        """A DuckDB expression that gives "outcome" or "outcome reason" over the alias of the rows.
+
+        Bounds are literals, and only scores that have one are read; `category` where the bounds depend on it.
+        """
         cases = []
         for name, filter_ in self.filters.items():
             cases.append(f"WHEN {row}.\"{name}.error\" IS NOT NULL THEN '{ERROR} {name}'")
             cases.append(f"WHEN {row}.\"{name}.measured\" IS NOT TRUE THEN '{NOT_REACHED} {name}'")
-            for score in filter_.scores:
-                key = f"{name}.{score}"
-                cases.append(f'WHEN {row}."{key}" < {bounds}."{key}.min" THEN \'{REJECTED} {key}:low\'')
-                cases.append(f'WHEN {row}."{key}" > {bounds}."{key}.max" THEN \'{REJECTED} {key}:high\'')
+            for key in (f"{name}.{score}" for score in filter_.scores):
+                for where, bound in self._bounds_sql(key, category):
+                    for side, sign, word in ((bound.min, "<", "low"), (bound.max, ">", "high")):
+                        if side is not None:
+                            fails = f"{where}{row}.\"{key}\" {sign} '{side!r}'::DOUBLE"
+                            cases.append(f"WHEN {fails} THEN '{REJECTED} {key}:{word}'")
         return f"CASE {' '.join(cases)} ELSE '{KEPT}' END" if cases else f"'{KEPT}'"
+
+    def _bounds_sql(self, key: str, category: str) -> list[tuple[str, Bound]]:
+        """The bounds of a score, each with the condition on the category (empty: none) under which it holds."""
+        default = self.default_bounds.get(key, Bound())
+        own = {category: bounds.get(key, Bound()) for category, bounds in self.bounds.items()}
+        if all(bound == default for bound in own.values()):
+            return [("", default)]
+        literal = {name: "'" + name.replace("'", "''") + "'" for name in own}
+        cases = []
+        for bound in dict.fromkeys(own.values()):
+            names = ", ".join(literal[name] for name in own if own[name] == bound)
+            cases.append((f"{category} IN ({names}) AND ", bound))
+        return [*cases, (f"({category} IN ({', '.join(literal.values())})) IS NOT TRUE AND ", default)]
 
     def _scores(self) -> list[str]:
         return [f"{name}.{score}" for name, filter_ in self.filters.items() for score in filter_.scores]

@@ -3,6 +3,7 @@ verdicts out, no GPU and no Ray, so that a moved bound costs seconds."""
 
 from __future__ import annotations
 
+import binascii
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from crispedit.cascade import ERROR, KEPT, REJECTED
 from crispedit.record import content_key
@@ -23,6 +25,9 @@ from shards import journal
 
 SELECTION = "selection.parquet"
 SOURCES = "sources.parquet"
+
+MOVED = 1 << 20
+"""Texts that are put in order at a time."""
 
 
 def select(run: Run) -> pa.Table:
@@ -72,43 +77,61 @@ def source_verdicts(run: Run) -> pa.Table:
 def _source_verdicts(run: Run, parts: tuple[Path, ...]) -> pa.Table:
     """The verdicts that these parts lead to: every step of a wave asks for them, and a part never changes."""
     db, cascade = tables.connect(run), run.recipe.source_cascade
-    db.register("source_bounds", cascade.bounds_table([""]))
     hashed = 'r."duplicate.phash"' if "duplicate" in cascade.filters else "NULL::BIGINT"
     verdicts = db.sql(f"""
         SELECT r.uri, r.key, {hashed} AS phash, CASE
             WHEN r.error IS NOT NULL THEN '{ERROR} ' || 'unreadable'
             WHEN r.refusal IS NOT NULL THEN '{REJECTED} ' || r.refusal
-            ELSE {cascade.verdict_sql("r", "b")} END AS verdict
-        FROM curate r CROSS JOIN source_bounds b ORDER BY r.uri
+            ELSE {cascade.verdict_sql("r")} END AS verdict
+        FROM curate r ORDER BY r.uri
     """).to_arrow_table()
-    outcome, reason = _split(verdicts.column("verdict"))
-    if run.recipe.imports_pairs:  # several edits of one photograph are pairs in their own right
-        return _verdict_table(verdicts, outcome, reason)
-    alive = np.flatnonzero(outcome == KEPT)
-    keys = verdicts.column("key").to_numpy(zero_copy_only=False)[alive]
-    _, first = np.unique(keys, return_index=True)
-    repeated = np.setdiff1d(np.arange(len(keys)), first)
-    outcome[alive[repeated]], reason[alive[repeated]] = REJECTED, "duplicate"
-    if "duplicate" in cascade.filters:
-        hashes = verdicts.column("phash")
-        hashed = hashes.is_valid().to_numpy(
-            zero_copy_only=False
-        )  # a blank image resembles anything: it has no hash
-        alive = np.flatnonzero((outcome == KEPT) & hashed)
-        near = near_duplicates(hashes.take(alive).to_numpy(), run.recipe.curate.duplicate_bits) >= 0
-        outcome[alive[near]], reason[alive[near]] = REJECTED, "near_duplicate"
-    return _verdict_table(verdicts, outcome, reason)
+    verdict = _Verdicts(verdicts.column("verdict"), "duplicate", "near_duplicate")
+    if not run.recipe.imports_pairs:  # there, several edits of one photograph are pairs in their own right
+        alive = verdict.passing()
+        coded = verdicts.column("key").dictionary_encode().unify_dictionaries().combine_chunks()
+        keys = coded.indices.fill_null(-1).to_numpy()  # an unreadable file has no key
+        again = np.ones(len(alive), np.bool_)
+        again[np.unique(keys[alive], return_index=True)[1]] = False
+        verdict.reject(alive[again], "duplicate")
+        if "duplicate" in cascade.filters:
+            hashes = verdicts.column("phash")
+            alive = verdict.passing()
+            # A blank image resembles anything: it has no hash.
+            alive = alive[hashes.is_valid().to_numpy()[alive]]
+            kept = near_duplicates(hashes.take(pa.array(alive)).to_numpy(), run.recipe.curate.duplicate_bits)
+            verdict.reject(alive[kept >= 0], "near_duplicate")
+    return pa.table({name: verdicts.column(name) for name in ("uri", "key")} | verdict.columns())
 
 
-def _verdict_table(verdicts: pa.Table, outcome: np.ndarray, reason: np.ndarray) -> pa.Table:
-    return pa.table(
-        {
-            "uri": verdicts.column("uri"),
-            "key": verdicts.column("key"),
-            "outcome": pa.array(outcome, pa.string()),
-            "reason": pa.array(reason, pa.string()),
+class _Verdicts:
+    """The verdict of every row of a table as a number: words are few, rows are many."""
+
+    def __init__(
+        self, verdicts: pa.ChunkedArray, *reasons: str, order: NDArray[np.int64] | None = None
+    ) -> None:
+        """From "outcome" or "outcome reason" of each row; `reasons` are those of later rejects."""
+        coded = verdicts.dictionary_encode().unify_dictionaries().combine_chunks()
+        rejects = [f"{REJECTED} {reason}" for reason in reasons]
+        self._words = list(dict.fromkeys([KEPT, *coded.dictionary.to_pylist(), *rejects]))
+        renumbered = np.array([self._words.index(word) for word in coded.dictionary.to_pylist()], np.int32)
+        codes = coded.indices.to_numpy()
+        self._codes = renumbered[codes if order is None else codes[order]]
+
+    def passing(self) -> NDArray[np.int64]:
+        """The rows that no one has rejected so far."""
+        return np.flatnonzero(self._codes == 0)
+
+    def reject(self, rows: NDArray[np.int64], reason: str) -> None:
+        self._codes[rows] = self._words.index(f"{REJECTED} {reason}")
+
+    def columns(self) -> dict[str, pa.Array]:
+        """`outcome` and `reason` of every row; a row that is kept has no reason."""
+        codes = pa.array(self._codes)
+        words = [word.partition(" ") for word in self._words]
+        return {
+            "outcome": pa.array([outcome for outcome, _, _ in words], pa.string()).take(codes),
+            "reason": pa.array([reason or None for _, _, reason in words], pa.string()).take(codes),
         }
-    )
 
 
 def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
@@ -119,82 +142,112 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
     """
     first_pass(run, db)
     recipe = run.recipe
-    editors = pa.table({"editor": list(recipe.editors), "rank": list(range(len(recipe.editors)))})
-    db.register("editor_ranks", editors)
-    quotas = {name: spec.quota for name, spec in recipe.categories.items()}
-    db.register(
-        "quotas", pa.table({"category": list(quotas), "quota": pa.array(list(quotas.values()), pa.int64())})
-    )
-    repeats = "SELECT NULL AS key WHERE false"
-    if "duplicate" in recipe.pair_cascade.filters:
-        bits = recipe.select.duplicate_bits
-        near = " AND ".join(
-            f'bit_count(xor(a."duplicate.{name}", b."duplicate.{name}")) <= {bits}'
-            for name in ("phash", "edited_phash")
-        )
-        repeats = f"""
-            SELECT DISTINCT b.key FROM hashed a JOIN hashed b
-            ON lower(a.instruction) = lower(b.instruction) AND a.key < b.key AND {near}"""
-    return db.sql(f"""
-        WITH best AS (
-            SELECT v.*, v.verdict = '{KEPT}' AND row_number() OVER (
-                PARTITION BY v.job_key, v.verdict = '{KEPT}' ORDER BY e.rank NULLS LAST, v.seed, v.key) > 1 AS beaten
-            FROM verdicts v LEFT JOIN editor_ranks e USING (editor)
-        ), hashed AS (
-            SELECT b.*, s.* EXCLUDE (key) FROM best b JOIN score s USING (key) WHERE verdict = '{KEPT}' AND NOT beaten
-        ), repeats AS (
-            SELECT b.*, r.key IS NOT NULL AS repeated FROM best b LEFT JOIN ({repeats}) r USING (key)
-        ), ranked AS (
-            SELECT *, verdict = '{KEPT}' AND NOT beaten AND NOT repeated AS passes,
-                row_number() OVER (PARTITION BY category, passes ORDER BY key) AS rank
-            FROM repeats
-        ), decided AS (
-            SELECT r.*, CASE WHEN beaten THEN '{REJECTED} not_best' WHEN repeated THEN '{REJECTED} duplicate'
-                WHEN passes AND rank > quota THEN '{REJECTED} quota' ELSE verdict END AS final
-            FROM ranked r LEFT JOIN quotas USING (category)
-        )
-        SELECT key, job_key, source_key, category, split_part(final, ' ', 1) AS outcome,
-            nullif(split_part(final, ' ', 2), '') AS reason
-        FROM decided ORDER BY key
+    ranks = " ".join(f"WHEN {tables.quoted(name)} THEN {rank}" for rank, name in enumerate(recipe.editors))
+    found = db.sql(f"""
+        SELECT key, job_key, source_key, category, verdict, coalesce(job, -1) AS job,
+            (CASE editor {ranks} ELSE {len(recipe.editors)} END::BIGINT << 33) + coalesce(seed, 1::BIGINT << 31)
+                AS preference, text, phash, edited_phash
+        FROM verdicts
     """).to_arrow_table()
+    # The competition is over numbers, in the order of the keys; texts are moved once, at the end.
+    order = _order_of(found.column("key"))
+    verdict = _Verdicts(found.column("verdict"), "not_best", "duplicate", "quota", order=order)
+    job, preference = (found.column(name).to_numpy()[order] for name in ("job", "preference"))
+    rows = verdict.passing()
+    by_job = rows[np.lexsort((preference[rows], job[rows]))]
+    verdict.reject(by_job[1:][np.diff(job[by_job]) == 0], "not_best")
+    if "duplicate" in recipe.pair_cascade.filters:
+        rows = verdict.passing()
+        hashed = found.select(["text", "phash", "edited_phash"]).take(pa.array(order[rows]))
+        verdict.reject(rows[_repeats(db, hashed, recipe.select.duplicate_bits)], "duplicate")
+    moved = {name: _moved(found.column(name), order) for name in ("key", "job_key", "source_key", "category")}
+    for name, spec in recipe.categories.items():
+        if spec.quota is not None:
+            rows = verdict.passing()
+            here = pc.equal(moved["category"].take(pa.array(rows)), name).to_numpy()
+            verdict.reject(rows[here][spec.quota :], "quota")
+    return pa.table(moved | verdict.columns())
 
 
 def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
-    """Create the table `verdicts`: every candidate with what its own row and its scores say, before any competition."""
+    """Create the view `verdicts`: every candidate with what its own row and its scores say, before any competition.
+
+    `job` numbers the jobs, and `text` stands for the instruction whatever its case.
+    """
     cascade = run.recipe.pair_cascade
     db.register("sources", source_verdicts(run))
-    db.register("pair_bounds", cascade.bounds_table(list(run.recipe.categories)))
-    scores = ", ".join(f's."{field.name}"' for field in cascade.columns)
+    hashes = ", ".join(
+        f's."duplicate.{name}" AS {name}' if "duplicate" in cascade.filters else f"NULL::BIGINT AS {name}"
+        for name in ("phash", "edited_phash")
+    )
+    categories = ", ".join(tables.quoted(name) for name in run.recipe.categories)
     db.execute(f"""
-        CREATE OR REPLACE TEMP TABLE verdicts AS
-        WITH alive AS (SELECT DISTINCT key FROM sources WHERE outcome = '{KEPT}'),
-        r AS (
-            SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, e.refusal, e.error,
-                j.instruction, j.job_key IS NOT NULL AS has_job, a.key IS NOT NULL AS has_source
-                {"," if scores else ""} {scores}
-            FROM edit e LEFT JOIN score s ON s.key = e.key LEFT JOIN job j ON j.job_key = e.job_key
-                LEFT JOIN alive a ON a.key = e.source_key
-        )
-        SELECT r.key, r.job_key, r.source_key, r.category, r.editor, r.seed, r.instruction, CASE
-            WHEN r.error IS NOT NULL THEN '{ERROR} edit'
-            WHEN r.refusal IS NOT NULL THEN '{REJECTED} ' || r.refusal
-            WHEN NOT r.has_source THEN '{REJECTED} source'
-            WHEN NOT r.has_job THEN '{REJECTED} no_job'
-            WHEN b.category IS NULL THEN '{REJECTED} category'
-            ELSE {cascade.verdict_sql("r", "b")} END AS verdict
-        FROM r LEFT JOIN pair_bounds b ON b.category = r.category
+        CREATE OR REPLACE TEMP VIEW verdicts AS
+        WITH jobs AS (
+            SELECT job_key, hash(lower(any_value(instruction))) AS text, row_number() OVER () AS job
+            FROM annotate WHERE job_key IS NOT NULL GROUP BY job_key
+        ), alive AS (SELECT DISTINCT key FROM sources WHERE outcome = '{KEPT}')
+        SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, j.job, j.text, {hashes}, CASE
+            WHEN e.error IS NOT NULL THEN '{ERROR} edit'
+            WHEN e.refusal IS NOT NULL THEN '{REJECTED} ' || e.refusal
+            WHEN a.key IS NULL THEN '{REJECTED} source'
+            WHEN j.job_key IS NULL THEN '{REJECTED} no_job'
+            WHEN (e.category IN ({categories})) IS NOT TRUE THEN '{REJECTED} category'
+            ELSE {cascade.verdict_sql("s", "e.category")} END AS verdict
+        FROM edit e LEFT JOIN score s ON s.key = e.key LEFT JOIN jobs j ON j.job_key = e.job_key
+            LEFT JOIN alive a ON a.key = e.source_key
     """)
-    db.unregister("pair_bounds")
 
 
-def _split(verdicts: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """("outcome reason", ...) as two object arrays; the reason is None where there is none."""
-    pairs = [verdict.partition(" ") for verdict in verdicts.to_pylist()]
-    outcome = np.array([first for first, _, _ in pairs], dtype=object)
-    reason = np.array([rest or None for _, _, rest in pairs], dtype=object)
-    return outcome, reason
+def _order_of(keys: pa.ChunkedArray) -> NDArray[np.int64]:
+    """The rows in the order of their keys: 32 hex digits are two numbers, which are sorted many times as fast."""
+    digits = b"".join(binascii.unhexlify(_characters(chunk)) for chunk in keys.chunks)
+    high, low = np.frombuffer(digits, ">u8").reshape(-1, 2).astype(np.uint64).T
+    order = np.argsort(high)
+    return order if (np.diff(high[order]) > 0).all() else np.lexsort((low, high))
+
+
+def _characters(texts: pa.StringArray) -> memoryview:
+    """The characters of all texts of an array."""
+    _, offsets, characters = texts.buffers()
+    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    return memoryview(characters)[ends[0] : ends[-1]]
+
+
+def _moved(texts: pa.ChunkedArray, order: NDArray[np.int64]) -> pa.ChunkedArray:
+    """The texts in that order; chunk by chunk, since more than 2 GB do not fit one array of strings."""
+    whole = pa.concat_arrays(
+        [pa.array([], pa.large_string()), *(c.cast(pa.large_string()) for c in texts.chunks)]
+    )
+    parts = (order[start : start + MOVED] for start in range(0, len(order), MOVED))
+    return pa.chunked_array([whole.take(pa.array(part)).cast(pa.string()) for part in parts], pa.string())
+
+
+def _repeats(db: duckdb.DuckDBPyConnection, rows: pa.Table, bits: int) -> NDArray[np.int64]:
+    """The numbers of the rows that nearly repeat an earlier one: the same instruction, and of both hashes at most
+    `bits` differ.
+
+    Hashes that differ in few bits agree in one of a few bands of them, so rows are compared only where they agree in a
+    band, not with all that share the instruction. Bands narrower than a byte would not be worth their copies.
+    """
+    width = 64 // (bits + 1) if bits < 8 else 0
+    mask = (1 << width) - 1 if width < 64 else -1
+    db.register("passing", rows.append_column("row", pa.array(np.arange(len(rows)))))
+    found = db.sql(f"""
+        WITH banded AS (
+            SELECT row, text, phash, edited_phash, band, (phash >> (band * {width})) & {mask} AS value
+            FROM passing CROSS JOIN range({bits + 1 if width else 1}) AS bands(band)
+            WHERE phash IS NOT NULL AND edited_phash IS NOT NULL
+        )
+        SELECT DISTINCT b.row FROM banded a JOIN banded b ON a.text = b.text AND a.band = b.band AND a.value = b.value
+            AND a.row < b.row AND bit_count(xor(a.phash, b.phash)) <= {bits}
+            AND bit_count(xor(a.edited_phash, b.edited_phash)) <= {bits}
+    """).fetchnumpy()["row"]
+    db.unregister("passing")
+    return np.asarray(found, np.int64)
 
 
 def _write(path: Path, table: pa.Table) -> None:
     with journal.replaced(path) as out:
-        pq.write_table(table, out, compression="zstd")
+        # Keys do not repeat enough for a dictionary, which would only be tried in vain.
+        pq.write_table(table, out, compression="zstd", use_dictionary=["category", "outcome", "reason"])

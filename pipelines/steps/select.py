@@ -6,6 +6,7 @@ from __future__ import annotations
 import binascii
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,9 +33,12 @@ MOVED = 1 << 20
 
 def select(run: Run) -> pa.Table:
     """Decide on every photograph and candidate and write `select/`; returns the candidates' verdicts."""
-    sources, pairs = source_verdicts(run), pair_verdicts(run, tables.connect(run))
+    with ThreadPoolExecutor(1) as beside:  # one core looks for near-duplicates, the others count keys
+        sources = beside.submit(source_verdicts, run)
+        db = tables.connect(run)
+    pairs = pair_verdicts(run, db)
     folder = run.folder("select")
-    _write(folder / SOURCES, sources)
+    _write(folder / SOURCES, sources.result())
     _write(folder / SELECTION, pairs)
     return pairs
 
@@ -137,8 +141,8 @@ class _Verdicts:
 def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
     """(key, job_key, source_key, category, outcome, reason) of every candidate, in key order.
 
-    After the cascade: of a job's passing candidates the one of the first editor and seed is kept (`not_best`), of
-    pairs that repeat each other the first by key (`duplicate`), and of a category at most its quota, by key (`quota`).
+    After the cascade: of a job's passing candidates the best is kept (`not_best`; `Select.best` says which), of pairs
+    that repeat each other the first by key (`duplicate`), and of a category at most its quota, by key (`quota`).
     """
     first_pass(run, db)
     recipe = run.recipe
@@ -146,21 +150,23 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
     found = db.sql(f"""
         SELECT key, job_key, source_key, category, verdict, coalesce(job, -1) AS job,
             (CASE editor {ranks} ELSE {len(recipe.editors)} END::BIGINT << 33) + coalesce(seed, 1::BIGINT << 31)
-                AS preference, text, phash, edited_phash
+                AS preference, worth, text, phash, edited_phash
         FROM verdicts
     """).to_arrow_table()
     # The competition is over numbers, in the order of the keys; texts are moved once, at the end.
     order = _order_of(found.column("key"))
     verdict = _Verdicts(found.column("verdict"), "not_best", "duplicate", "quota", order=order)
-    job, preference = (found.column(name).to_numpy()[order] for name in ("job", "preference"))
+    job, worth, preference = (found.column(n).to_numpy()[order] for n in ("job", "worth", "preference"))
     rows = verdict.passing()
-    by_job = rows[np.lexsort((preference[rows], job[rows]))]
+    by_job = rows[np.lexsort((preference[rows], -worth[rows], job[rows]))]
     verdict.reject(by_job[1:][np.diff(job[by_job]) == 0], "not_best")
     if "duplicate" in recipe.pair_cascade.filters:
         rows = verdict.passing()
         hashed = found.select(["text", "phash", "edited_phash"]).take(pa.array(order[rows]))
         verdict.reject(rows[_repeats(db, hashed, recipe.select.duplicate_bits)], "duplicate")
-    moved = {name: _moved(found.column(name), order) for name in ("key", "job_key", "source_key", "category")}
+    names = ("key", "job_key", "source_key", "category")
+    with ThreadPoolExecutor() as pool:
+        moved = dict(zip(names, pool.map(lambda name: _moved(found.column(name), order), names), strict=True))
     for name, spec in recipe.categories.items():
         if spec.quota is not None:
             rows = verdict.passing()
@@ -172,9 +178,13 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
 def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
     """Create the view `verdicts`: every candidate with what its own row and its scores say, before any competition.
 
-    `job` numbers the jobs, and `text` stands for the instruction whatever its case.
+    `job` numbers the jobs, `text` stands for the instruction whatever its case, and `worth` is by what the best of a
+    job's candidates is chosen.
     """
     cascade = run.recipe.pair_cascade
+    worth = " + ".join(
+        f'{weight!r}::DOUBLE * s."{score}"' for score, weight in run.recipe.select.best.items()
+    )
     db.register("sources", source_verdicts(run))
     hashes = ", ".join(
         f's."duplicate.{name}" AS {name}' if "duplicate" in cascade.filters else f"NULL::BIGINT AS {name}"
@@ -187,7 +197,8 @@ def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
             SELECT job_key, hash(lower(any_value(instruction))) AS text, row_number() OVER () AS job
             FROM annotate WHERE job_key IS NOT NULL GROUP BY job_key
         ), alive AS (SELECT DISTINCT key FROM sources WHERE outcome = '{KEPT}')
-        SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, j.job, j.text, {hashes}, CASE
+        SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, j.job, j.text, {hashes},
+            coalesce({worth or "0::DOUBLE"}, '-Infinity'::DOUBLE) AS worth, CASE
             WHEN e.error IS NOT NULL THEN '{ERROR} edit'
             WHEN e.refusal IS NOT NULL THEN '{REJECTED} ' || e.refusal
             WHEN a.key IS NULL THEN '{REJECTED} source'

@@ -53,7 +53,7 @@ class GEdit(Benchmark):
     `gedit-upstream` shows the judge the source and the answer at the source's size; `gedit-editmgt` the raw source and
     the answer, each at about 512 x 512 pixels' area. Without `prompts` we ask in words of our own, under an id of its
     own: those numbers are not comparable. `balance` is GPT-Bal of VAREdit's authors: the harmonic mean of success and
-    over-editing, which does not reward inaction. Where the judge's answer cannot be read, all four are None.
+    over-editing, 0 if either is. Where the judge's answer cannot be read, all four are None.
     """
 
     path: Path

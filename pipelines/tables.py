@@ -70,14 +70,10 @@ def _view(db: duckdb.DuckDBPyConnection, name: str, folder: Path, table: Table, 
     listed = ", ".join(quoted(str(file)) for file in files)
     raw = f"read_parquet([{listed}], union_by_name = true, filename = '__part')"
     there = {row[0] for row in db.execute(f"DESCRIBE SELECT * FROM {raw}").fetchall()}
-    columns = [f.name if f.name in there else None for f in schema]
-    kinds = [_sql_type(db, f.type) for f in schema]
+    columns = {f.name: f'"{f.name}"' if f.name in there else f"NULL::{_sql_type(db, f.type)}" for f in schema}
 
     def select(of: str) -> str:
-        return ", ".join(
-            f'{of.format(f"{chr(34)}{column}{chr(34)}") if column else f"NULL::{kind}"} AS "{field.name}"'
-            for field, column, kind in zip(schema, columns, kinds, strict=True)
-        )
+        return ", ".join(f'{of.format(column)} AS "{name}"' for name, column in columns.items())
 
     key = f'"{table.key}"'
     if _has_no_copies(tuple(files), table.key):

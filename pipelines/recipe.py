@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, FiniteFloat
 
 import filters as filter_folder
 from crispedit import annotators as annotator_folder
@@ -88,6 +88,10 @@ class Score(Strict):
 class Select(Strict):
     """How pairs are chosen among those that pass."""
 
+    best: dict[str, FiniteFloat] = {}
+    """Of a job's candidates that pass, the one with the highest sum of these scores times these weights is kept, such
+    as `{judge.instruction_following: 1, clip.target: 10}`; one that lacks a score comes last. Empty, and among equals:
+    the first editor's first seed."""
     duplicate_bits: int = Field(2, ge=0, le=16)
     """Pairs with one instruction whose images' hashes differ by at most this count as one (needs `duplicate`)."""
 
@@ -178,6 +182,11 @@ class Recipe(Strict):
         if (first := next(iter(self.edit.editors.items())))[1].when == "failed":
             raise ValueError(
                 f"edit.editors.{first[0]}.when is failed, but no editor stands before it to fail"
+            )
+        scores = [f"{name}.{score}" for name, f in self.pair_cascade.filters.items() for score in f.scores]
+        if strange := sorted(set(self.select.best) - set(scores)):
+            raise ValueError(
+                f"select.best.{strange[0]}: no filter measures it; choose from {', '.join(scores) or 'none'}"
             )
         if self.edit.repair and not self.imports_pairs:
             raise ValueError(

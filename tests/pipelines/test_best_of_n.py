@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import make_run
 
+from crispedit.compositor.landscape import landscape
+from crispedit.images import encode_jpeg
 from pipelines import build, tables
 from pipelines.dry_run import dry_run
 from pipelines.run import Run
 from pipelines.steps import edit
+from pipelines.steps.select import pair_verdicts
 
 FIRST, SECOND, THIRD = ("first: {editor: compositor, seeds: 2}", "second: {editor: compositor, when: failed}",
                         "third: {editor: compositor, when: failed}")  # fmt: skip
@@ -72,6 +76,40 @@ def test_where_the_first_editor_satisfies_the_second_is_never_asked(photos: Path
     run = made(tmp_path / "run", photos, "first: {editor: compositor}", SECOND, bound=bound)
     build.build(run)
     assert {editor for verdicts in candidates(run).values() for editor in verdicts} == {"first"}
+
+
+def test_the_best_of_a_jobs_candidates_is_chosen_by_scores(tmp_path: Path):
+    """By measured scores alone: a moved weight makes and measures nothing."""
+    rng = np.random.default_rng(0)
+    grainy = tmp_path / "grainy"
+    grainy.mkdir()
+    for seed in range(2):  # the compositor's seed is its grain, which it has where the photograph has some
+        noisy = landscape(seed, 288, 256) + rng.normal(0, 9, (256, 288, 3))
+        (grainy / f"{seed}.jpg").write_bytes(encode_jpeg(noisy.clip(0, 255).astype(np.uint8)))
+    three = ("edit.editors={first: {editor: compositor, seeds: 3}}", "categories={add: 2}")
+    run = make_run(tmp_path / "run", grainy, *three)
+    build.build(run)
+
+    def chosen(*best: str) -> list[tuple[float, float, float, int]]:
+        """Least, kept and greatest score of each job's passing candidates, and the seed of the kept one."""
+        again = make_run(run.root, grainy, *three, *best)
+        db = tables.connect(again)
+        db.register("s", pair_verdicts(again, db))
+        return db.execute(
+            "SELECT min(score), any_value(score) FILTER (kept), max(score), any_value(seed) FILTER (kept) FROM ("
+            "SELECT s.job_key, \"unchanged.mean_abs\" AS score, s.outcome = 'kept' AS kept, e.seed FROM s "
+            "JOIN score USING (key) JOIN edit e USING (key) WHERE kept OR s.reason = 'not_best') "
+            "GROUP BY job_key ORDER BY job_key"
+        ).fetchall()
+
+    assert any(least < greatest for least, _, greatest, _ in chosen())
+    assert {seed for *_, seed in chosen()} == {0}
+    assert all(kept == greatest for _, kept, greatest, _ in chosen("select.best={unchanged.mean_abs: 1}"))
+    assert all(kept == least for least, kept, _, _ in chosen("select.best={unchanged.mean_abs: -0.5}"))
+    with pytest.raises(
+        ValueError, match=r"select.best.clip.target: no filter measures it; .* unchanged.mean_abs"
+    ):
+        make_run(run.root, grainy, "select.best={clip.target: 1}")
 
 
 def test_the_dry_run_counts_the_passes_apart(photos: Path, tmp_path: Path):

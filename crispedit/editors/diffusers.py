@@ -220,6 +220,10 @@ class Diffusers(Editor):
                     f"diffusers: call.{name} is not an argument of {self.pipeline} that can be set here; "
                     f"choose from {', '.join(sorted(accepted - OURS))}"
                 )
+        if self.negative is not None and "negative_prompt" not in accepted:
+            raise ValueError(
+                f"diffusers: {self.pipeline} takes no negative prompt; drop negative={self.negative!r}"
+            )
         if self.batch_size > 1 and not any(base.__name__ in ITEMWISE for base in cls.__mro__):
             raise ValueError(
                 f"diffusers: {self.pipeline} takes several images as references of one edit, so batch_size is 1; "

@@ -240,6 +240,7 @@ def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
         ({"call": {"true_scale": 2}}, r"call.true_scale .* choose from .*true_cfg_scale"),
         ({"call": {"prompt": "other"}}, "call.prompt"),
         ({"pipeline": "QwenImageEditPlusPipeline", "batch_size": 2}, "references of one edit"),
+        ({"pipeline": "Flux2KleinPipeline", "negative": " "}, "takes no negative prompt"),
         ({"offload": "model", "device": "cpu"}, "there is none here"),
     ],
 )

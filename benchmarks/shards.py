@@ -1,11 +1,13 @@
 """Reading and writing speed of shards, against webdataset and against the physical limit, in one run.
 
-    python benchmarks/shards.py [--pairs 240] [--repeats 5] [--masks] [--folder DIR]
+    python benchmarks/shards.py [--pairs 96] [--repeats 5] [--masks] [--folder DIR]
 
 Pairs per second, medians over repeats; the contenders take turns within each repeat, so that whatever else
-the machine does meets all of them. Workers are started before the clock. The page cache is warm. Everybody
-decodes with the same function (simplejpeg for JPEG, OpenCV for the mask); "limit" is a bare loop of pread, or
-of pread and that function.
+the machine does meets all of them. Workers are started before the clock. The page cache is warm. "Limit" is a bare
+loop of pread, or of pread and decoding into one buffer. Everybody decodes with the same function (simplejpeg for
+JPEG, OpenCV for the mask) and delivers the same, whole samples; webdataset is used as its documentation has it:
+`.decode(...)`, or `.decode(...).to_tuple(...).batched(...)`, in a DataLoader with batch_size=None. Writers both
+end with an fsync; only ours hashes.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,11 +49,14 @@ from shards.pack import Pair, document, finish, plan, write_shard
 from shards.read import read_shards
 
 SIZE_PX = 1024
-PAIRS_PER_SHARD = 40
+SHARDS = 4
+"""Of equal size: webdataset gives whole shards to its workers, and each must have as much to do."""
+MEMORY = Path("/dev/shm")
 RAW_EPOCHS = 40
 """Reading bytes is so fast that one epoch of a benchmark set would measure the opening of files."""
-WRITTEN = 4
-"""Times that the pairs are written into one shard, which then has about as many as a real one."""
+BATCH = 8
+WRITTEN_PAIRS = 1000
+"""In the shard that is written, as many as in a real one; the pairs come several times under other keys."""
 
 
 def photograph(number: int) -> np.ndarray:
@@ -194,30 +199,53 @@ def in_processes(work: Callable[[Path, int, int], int], folder: Path, world: int
 class Delivered:
     """A loader whose workers decode and whose consumer is this process; they start before the clock."""
 
-    def __init__(self, open_epoch: Callable[[], object], count: int) -> None:
-        self._open_epoch, self._count = open_epoch, count
+    def __init__(self, epoch: Callable[[], object], count: int, pairs_in: Callable[[object], int]) -> None:
+        self._epoch, self._count, self._pairs_in = epoch, count, pairs_in
         self.rate()
 
     def rate(self) -> float:
         start = time.perf_counter()
-        count = sum(1 for _ in self._open_epoch())
+        count = sum(self._pairs_in(item) for item in self._epoch())
         assert count == self._count, (count, self._count)
         return count / (time.perf_counter() - start)
 
 
+def webdataset_loader(
+    folder: Path, workers: int, batched: bool, decoders: Sequence[object], masks: bool
+) -> DataLoader:
+    """As webdataset's documentation has it: decoded in the workers, whole samples (key, both images, parsed JSON), or
+    collated batches of (source, edited, json); handed over by the DataLoader."""
+    data = webdataset.WebDataset(tars(folder), shardshuffle=False).decode(*decoders)
+    if batched:
+        members = ["source.jpg", "edited.jpg", *(["mask.png"] if masks else []), "json"]
+        data = data.to_tuple(*members).batched(BATCH)
+    return DataLoader(data, batch_size=None, num_workers=workers, persistent_workers=True)
+
+
 def delivered(folder: Path, workers: int, count: int) -> dict[str, Delivered]:
-    reader = read_shards(folder, workers=workers)
-    data = webdataset.WebDataset(tars(folder), shardshuffle=False)
-    torch = {"batch_size": None, "num_workers": workers, "persistent_workers": True}
-    theirs = DataLoader(data.map(decoded), **torch)
-    as_documented = DataLoader(
-        webdataset.WebDataset(tars(folder), shardshuffle=False).decode("rgb8"), **torch
-    )
-    return {
-        "ours, ring": Delivered(lambda: reader, count),
-        "webdataset in DataLoader": Delivered(lambda: theirs, count),
-        "webdataset with its own decoder in DataLoader": Delivered(lambda: as_documented, count),
+    """Loaders that deliver the same to this process: key, both images as uint8 RGB, the parsed JSON (and masks, with
+    --masks); one pair at a time, or in batches."""
+    ours = {"ours, ring": None, f"ours, ring, batches of {BATCH}": BATCH}
+    masks = any(len(members) == 4 for _, members in PLACES)
+    simple = [
+        webdataset.handle_extension("jpg", lambda data: simplejpeg.decode_jpeg(data, colorspace="RGB")),
+        webdataset.handle_extension("png", images.decode_mask),
+    ]
+    theirs = {
+        "webdataset in DataLoader": (False, simple),
+        f"webdataset in DataLoader, batches of {BATCH}": (True, simple),
+        "webdataset with its own decoder in DataLoader": (False, ["rgb8"]),
     }
+    loaders: dict[str, Delivered] = {}
+    for name, batch_size in ours.items():
+        reader = read_shards(folder, workers=workers, batch_size=batch_size)
+        loaders[name] = Delivered(lambda r=reader: r, count, lambda item: len(getattr(item, "keys", [0])))
+    for name, (batched, decoders) in theirs.items():
+        loader = webdataset_loader(folder, workers, batched, decoders, masks)
+        loaders[name] = Delivered(
+            lambda d=loader: d, count, lambda item: 1 if isinstance(item, dict) else len(item[0])
+        )
+    return loaders
 
 
 def torch_loader(folder: Path, workers: int, count: int) -> float:
@@ -229,10 +257,13 @@ def torch_loader(folder: Path, workers: int, count: int) -> float:
 
 
 def writers(folder: Path, pairs: list[Pair]) -> dict[str, Callable[[], None]]:
+    """One shard of all pairs. webdataset's writer streams to the final name, without hashes or index; here it is
+    followed by an fsync, which ours has before each rename."""
+
     def ours() -> None:
         write_set(folder / "ours", pairs, len(pairs))
 
-    def theirs(sync: bool) -> None:
+    def theirs() -> None:
         with open(folder / "theirs.tar", "wb") as file:
             with webdataset.TarWriter(file, encoder=False) as tar:
                 for pair in pairs:
@@ -241,9 +272,8 @@ def writers(folder: Path, pairs: list[Pair]) -> dict[str, Callable[[], None]]:
                         members["mask.png"] = pair.mask_png
                     members["json"] = document(pair).encode()
                     tar.write({"__key__": pair.key, **members})
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
 
     def bare() -> None:
         with open(folder / "bare", "wb") as file:
@@ -255,11 +285,12 @@ def writers(folder: Path, pairs: list[Pair]) -> dict[str, Callable[[], None]]:
                     document(pair).encode(),
                 ):
                     file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
 
     return {
-        "bare file writes, no fsync": bare,
-        "webdataset.TarWriter, no fsync": lambda: theirs(False),
-        "webdataset.TarWriter + fsync": lambda: theirs(True),
+        "bare file writes, fsync": bare,
+        "webdataset.TarWriter, fsync": theirs,
         "ours: xxh3, sha256, index, manifest, fsync": ours,
     }
 
@@ -313,11 +344,13 @@ def take_turns(contenders: dict[str, Callable[[], float]], repeats: int) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=240)
+    parser.add_argument("--pairs", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--masks", action="store_true", help="with a mask in every pair")
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder if not given")
     args = parser.parse_args()
+    if args.pairs % (SHARDS * BATCH):
+        parser.error(f"--pairs: must be a multiple of {SHARDS * BATCH}, for shards and batches of equal size")
     warnings.filterwarnings("ignore")
     cv2.setNumThreads(1)
     root = Path(tempfile.mkdtemp(prefix="shards-", dir=args.folder))
@@ -327,7 +360,7 @@ def main() -> None:
         masks = "with masks" if args.masks else "without masks"
         print(f"{len(pairs)} pairs of {SIZE_PX}x{SIZE_PX} {masks}, {size / 1e3:.0f} kB of JPEG a pair")
         folder = root / "set"
-        write_set(folder, pairs, PAIRS_PER_SHARD)
+        write_set(folder, pairs, len(pairs) // SHARDS)
         find_places(folder)
         measure(folder, root, pairs, args.repeats)
     finally:
@@ -365,23 +398,28 @@ def measure(folder: Path, root: Path, pairs: list[Pair], repeats: int) -> None:
         )
         rates = take_turns(turns, repeats)
         table(f"decoded pairs delivered, {workers} workers", rates, "limit: pread + decode in the worker")
-        ring, theirs = rates["ours, ring"], rates["webdataset in DataLoader"]
-        own = rates["webdataset with its own decoder in DataLoader"]
-        for name, other in (("our decoder", theirs), ("its own decoder", own)):
-            ratio = statistics.median(a / b for a, b in zip(ring, other, strict=True))
-            print(f"ring against webdataset with {name} in a DataLoader: {ratio:.2f} x")
+        for name in [name for name in rates if name.startswith("webdataset") and "DataLoader" in name]:
+            ring = rates[f"ours, ring, batches of {BATCH}" if "batches" in name else "ours, ring"]
+            ratio = statistics.median(a / b for a, b in zip(ring, rates[name], strict=True))
+            print(f"ring, against {name}: {ratio:.2f} x")
         del loaders
-    many = [replace(pair, key=content_key(pair.key, str(copy))) for copy in range(WRITTEN) for pair in pairs]
-    fresh_folder = root / "written"
+    copies = -(-WRITTEN_PAIRS // count)
+    many = [replace(pair, key=content_key(pair.key, str(copy))) for copy in range(copies) for pair in pairs]
+    many = many[:WRITTEN_PAIRS]
+    places = {"to disk": root / "written"}
+    if MEMORY.is_dir():  # where an fsync costs nothing: what the writers themselves take
+        places["to memory"] = Path(tempfile.mkdtemp(prefix="shards-", dir=MEMORY))
+    for where, place in places.items():
 
-    def written(work: Callable[[], None]) -> float:
-        shutil.rmtree(fresh_folder, ignore_errors=True)
-        fresh_folder.mkdir()
-        os.sync()
-        return rate_of(work, len(many))
+        def written(work: Callable[[], None], place: Path = place) -> float:
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            os.sync()
+            return rate_of(work, len(many))
 
-    turns = {name: lambda w=work: written(w) for name, work in writers(fresh_folder, many).items()}
-    table("writing", take_turns(turns, repeats), "webdataset.TarWriter, no fsync")
+        turns = {name: lambda w=work, to=written: to(w) for name, work in writers(place, many).items()}
+        table(f"writing {where}", take_turns(turns, repeats), "webdataset.TarWriter, fsync")
+        shutil.rmtree(place)
     access = random_access(folder, pairs)
     turns = {
         "by key, through the index": lambda: rate_of(access, count),

@@ -193,12 +193,13 @@ class Cascade:
         own = {category: bounds.get(key, Bound()) for category, bounds in self.bounds.items()}
         if all(bound == default for bound in own.values()):
             return [("", default)]
-        literal = {name: "'" + name.replace("'", "''") + "'" for name in own}
+        # Not IN: DuckDB makes a join of every such list, and carries all columns through each.
+        equal = {name: f"{category} = '" + name.replace("'", "''") + "'" for name in own}
         cases = []
         for bound in dict.fromkeys(own.values()):
-            names = ", ".join(literal[name] for name in own if own[name] == bound)
-            cases.append((f"{category} IN ({names}) AND ", bound))
-        return [*cases, (f"({category} IN ({', '.join(literal.values())})) IS NOT TRUE AND ", default)]
+            names = " OR ".join(equal[name] for name in own if own[name] == bound)
+            cases.append((f"({names}) AND ", bound))
+        return [*cases, (f"({' OR '.join(equal.values())}) IS NOT TRUE AND ", default)]
 
     def _scores(self) -> list[str]:
         return [f"{name}.{score}" for name, filter_ in self.filters.items() for score in filter_.scores]

@@ -190,7 +190,7 @@ def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
         f's."duplicate.{name}" AS {name}' if "duplicate" in cascade.filters else f"NULL::BIGINT AS {name}"
         for name in ("phash", "edited_phash")
     )
-    categories = ", ".join(tables.quoted(name) for name in run.recipe.categories)
+    known = " OR ".join(f"e.category = {tables.quoted(name)}" for name in run.recipe.categories)
     db.execute(f"""
         CREATE OR REPLACE TEMP VIEW verdicts AS
         WITH jobs AS (
@@ -203,7 +203,7 @@ def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
             WHEN e.refusal IS NOT NULL THEN '{REJECTED} ' || e.refusal
             WHEN a.key IS NULL THEN '{REJECTED} source'
             WHEN j.job_key IS NULL THEN '{REJECTED} no_job'
-            WHEN (e.category IN ({categories})) IS NOT TRUE THEN '{REJECTED} category'
+            WHEN ({known}) IS NOT TRUE THEN '{REJECTED} category'
             ELSE {cascade.verdict_sql("s", "e.category")} END AS verdict
         FROM edit e LEFT JOIN score s ON s.key = e.key LEFT JOIN jobs j ON j.job_key = e.job_key
             LEFT JOIN alive a ON a.key = e.source_key

@@ -22,7 +22,7 @@ class Pool(Strict):
     """The actors that run a stage, and what each of them holds."""
 
     actors: int | None = Field(None, ge=1)
-    """How many; null: as many as the cluster has room for."""
+    """How many; null: as many as there is room for, without a GPU in processes that the other steps share."""
     cpus: float = Field(1.0, gt=0)
     """CPUs an actor."""
     gpus: float | None = Field(None, ge=0)

@@ -109,11 +109,9 @@ def cluster(engine: Engine) -> Iterator[None]:
         ray.init(address=joined, runtime_env=_runtime_env(), **quiet)
     else:
         cpus = engine.cpus or os.cpu_count()
-        # Inherited, not a runtime_env: that would bar actors from the workers Ray has ready.
+        # Inherited, not a runtime_env: that would bar tasks from the processes Ray has ready.
         os.environ["PYTHONPATH"] = _python_path()
-        # A task's process stays for the next: one started ahead would take the CPUs from those at work.
-        ahead = {"enable_worker_prestart": False, "prestart_worker_first_driver": False}
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, _system_config=ahead, **quiet)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     try:
         yield
     finally:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import make_run
 
@@ -112,3 +114,36 @@ def test_an_interval_knows_its_limits():
     assert mean_range([2, 1], 4, 4) == Range(0.75, 0.75, 0.75)
     wide = mean_range([2, 1], 4, 400)
     assert wide.low < 0.75 < wide.high <= 2
+
+
+def test_imported_pairs_are_projected_too(tmp_path: Path):
+    """Two pairs of each photograph, in a folder's parquet: one that edits it and one that does not."""
+    rows = []
+    for seed in range(6):
+        source = landscape(seed, 288, 256)
+        ball = source.copy()
+        ball[90:170, 100:190] = (225, 40, 35)
+        rows += [
+            {
+                "input_img": encode_jpeg(source),
+                "output_img": encode_jpeg(edited),
+                "instruction": text,
+                "type": "add",
+            }
+            for edited, text in ((ball, "Add a red box."), (source, "Add a red ball."))
+        ]
+    (tmp_path / "pairs").mkdir()
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([(n, image if n.endswith("img") else pa.string()) for n in rows[0]])
+    stored = [
+        {n: {"bytes": v, "path": None} if n.endswith("img") else v for n, v in row.items()} for row in rows
+    ]
+    pq.write_table(pa.Table.from_pylist(stored, schema), tmp_path / "pairs" / "data.parquet")
+    pairs = f"source={{kind: pairs, mapping: crispedit-2m, path: {tmp_path / 'pairs'}}}"
+    run = make_run(tmp_path / "run", tmp_path, pairs, "categories={add: 1}", "curate.filters.duplicate=null")
+    found = dry_run(run, 6)
+    build.build(run)
+    (line,) = (c for c in audit.audit(run).counts if c.step == "select")
+    assert (found.sampled, found.photographs, line.rows) == (6, 12, 12)
+    assert 0 < line.kept < line.rows
+    assert found.pairs["add"].low <= line.kept <= found.pairs["add"].high

@@ -147,8 +147,8 @@ class Tokenizer:
         from crispedit.editmgt import stored
 
         tokens: dict[str, bytes] = {}
-        options = {"batch_size": 1, "shapes": shapes(self.recipe), "workers": self.recipe.data.workers}
-        with ShardReader(tar, on_damage="skip", **options) as reader:
+        workers, buckets = self.recipe.data.workers, shapes(self.recipe)
+        with ShardReader(tar, on_damage="skip", batch_size=1, shapes=buckets, workers=workers) as reader:
             for batch in reader:
                 tokens[batch.keys[0]] = stored.to_bytes(self.encode(batch), self.empty)[0]
             return tokens, [str(found) for found in reader.damaged]

@@ -228,9 +228,10 @@ class Trainer:
             if measured:
                 self.accelerator.log(flat_items(measured), step=self.step)
                 self._write({"step": self.step, **measured})
-            for tracker in self.accelerator.trackers if picture is not None else ():
-                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-                tracker.log_images({"samples": picture[None]}, step=self.step, **layout)
+            if picture is not None:
+                for tracker in self.accelerator.trackers:
+                    layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                    tracker.log_images({"samples": picture[None]}, step=self.step, **layout)
         self.accelerator.wait_for_everyone()
 
     def snapshot(self) -> Transformer | None:

@@ -103,7 +103,11 @@ def test_a_damaged_shard_does_not_stop_training_and_adapters_are_merged(
     (tar,) = broken.glob("*add-000000.tar")
     tar.write_bytes(tar.read_bytes()[:2000])
     recipe, run = recipe_file(tmp_path, broken), tmp_path / "run"
-    lora = ["lora={rank: 2, alpha: 64}", "optimiser.rate=0.05", "watch.samples=0"]
+    lora = [
+        "lora={rank: 2, alpha: 64, targets: [project_from_hidden, to_q]}",
+        "optimiser.rate=0.05",
+        "watch.samples=0",
+    ]
     assert cli.main(["train", str(recipe), "steps=7", *lora]) == 0
     assert len(losses(run)) == 7
     assert "left out as unreadable: " in capsys.readouterr().err

@@ -111,9 +111,10 @@ class Diffusers(Editor):
             **{name: value for name, value in named.items() if value is not None},
         )
         made.set_progress_bar_config(disable=True)
-        core = getattr(made, "transformer", None) or made.unet
+        if self.multiple_px is None and not hasattr(made, "image_processor"):
+            raise ValueError(f"diffusers: {self.pipeline} does not say what sizes it takes: set multiple_px")
         if self.storage is not None:
-            core.enable_layerwise_casting(
+            _core(made).enable_layerwise_casting(
                 storage_dtype=torch.float8_e4m3fn, compute_dtype=getattr(torch, self.dtype)
             )
         if self.offload == "model":
@@ -123,7 +124,7 @@ class Diffusers(Editor):
         else:
             made.to(device)
         if self.compile:
-            core.compile_repeated_blocks()
+            _core(made).compile_repeated_blocks()
         self._pipeline = made
 
     def identity(self) -> dict[str, Any]:
@@ -255,6 +256,11 @@ def pipeline_class(name: str) -> type[Any]:
             "StableDiffusionInstructPix2PixPipeline, or package.Class of another package"
         )
     return found
+
+
+def _core(pipeline: Any) -> Any:
+    """The network that runs at every step."""
+    return getattr(pipeline, "transformer", None) or pipeline.unet
 
 
 @dataclass(frozen=True)

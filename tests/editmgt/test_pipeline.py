@@ -144,7 +144,7 @@ def test_save_and_load(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path)
     again = EditMGTPipeline.from_pretrained(tmp_path)
     assert again.resolution == 96
-    assert again.text.llm_tokens == 128
+    assert again.text.llm_tokens == 32
     image = photo(64, 80)
     ours, theirs = (p(image, "make it red", hold=0.2, **FAST)[0] for p in (pipeline, again))
     assert np.array_equal(ours.image, theirs.image)
@@ -158,14 +158,21 @@ def test_save_and_load(pipeline, tmp_path):
 
 def test_a_model_that_halves_its_grid(pipeline):
     """Released: position ids follow the height, not the configuration, so that other sizes crash; so do non-squares."""
-    config = TransformerConfig(**{**pipeline.transformer.config.model_dump(), "downsample": True})
+    halving = EditMGTPipeline(pipeline.transformer, pipeline.vq, pipeline.text, resolution=128)
+    assert halving.transformer.config.downsample
+    (out,) = halving(photo(90, 200), "make it red", hold=0.3, **FAST)
+    assert out.held.shape == (10, 24)  # 8 pixels a token
+    with pytest.raises(ValueError, match="multiples of 16"):
+        halving(photo(40, 40), "make it red", size=(40, 40), **FAST)
+
+
+def test_a_model_that_keeps_its_grid(pipeline):
+    config = TransformerConfig(**{**pipeline.transformer.config.model_dump(), "downsample": False})
     model = Transformer(config)
     model.initialize(torch.Generator().manual_seed(0))
-    halving = EditMGTPipeline(model.eval(), pipeline.vq, pipeline.text, resolution=128)
-    (out,) = halving(photo(90, 200), "make it red", hold=0.3, **FAST)
-    assert out.held.shape == (6, 12)
-    with pytest.raises(ValueError, match="multiples of 32"):
-        halving(photo(48, 48), "make it red", size=(48, 48), **FAST)
+    keeping = EditMGTPipeline(model.eval(), pipeline.vq, pipeline.text, resolution=128)
+    (out,) = keeping(photo(40, 40), "make it red", size=(40, 24), hold=0.3, **FAST)
+    assert out.held.shape == (3, 5)
 
 
 def test_a_resampling_connector(pipeline):
@@ -199,7 +206,7 @@ def test_mistakes_are_named(pipeline):
         ("hold", {"hold": 1.5}),
         ("start", {"start": 0.0}),
         ("images_per_prompt", {"images_per_prompt": 0}),
-        (r"blocks \[12\] must name some of this model's 0 to 11", {"blocks": [12]}),
+        (r"blocks \[6\] must name some of this model's 0 to 5", {"blocks": [6]}),
         (r"blocks \[\]", {"blocks": []}),
         ("'cat' is not in the prompt", {"words": ["cat"]}),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import yaml
 from diffusers import VQModel
 
 from crispedit.editmgt.preset import build, byte_tokenizer, read_preset
@@ -21,19 +22,41 @@ def test_the_large_preset_has_the_released_dimensions():
     assert len(vq.config.block_out_channels) == 5
 
 
+def weights(pipeline, part):
+    for name in part.split("."):
+        pipeline = getattr(pipeline, name)
+    return torch.cat([p.flatten() for p in pipeline.parameters()])
+
+
 def test_the_tiny_preset_is_tiny_and_reproducible():
+    """The seed makes the transformer; what reads images and instructions ships trained."""
     before = torch.random.get_rng_state()
     one, two, other = build("editmgt-tiny", 1), build("editmgt-tiny", 1), build("editmgt-tiny", 2)
     assert torch.equal(torch.random.get_rng_state(), before)
     for part in ("transformer", "vq.model", "text.clip", "text.llm"):
-        weights = []
-        for pipeline in (one, two, other):
-            for name in part.split("."):
-                pipeline = getattr(pipeline, name)
-            weights.append(torch.cat([p.flatten() for p in pipeline.parameters()]))
-        assert torch.equal(weights[0], weights[1])
-        assert not torch.equal(weights[0], weights[2])
+        assert torch.equal(weights(one, part), weights(two, part))
+        assert torch.equal(weights(one, part), weights(other, part)) == (part != "transformer")
     assert 4e6 < sum(p.numel() for p in one.transformer.parameters()) < 8e6
+
+
+def test_without_shipped_encoders_they_start_fresh(tmp_path):
+    preset = {key: value for key, value in read_preset("editmgt-tiny").items() if key != "encoders"}
+    path = tmp_path / "fresh.yaml"
+    path.write_text(yaml.safe_dump(preset))
+    one, other = build(path, 1), build(path, 2)
+    for part in ("transformer", "vq.model", "text.clip", "text.llm"):
+        assert not torch.equal(weights(one, part), weights(other, part))
+
+
+def test_tokens_that_look_alike_begin_alike():
+    pipeline = build("editmgt-tiny")
+    codes, rows = pipeline.vq.codebook, pipeline.transformer.mlm_layer.conv2.weight.flatten(1)
+    assert torch.equal(rows, pipeline.transformer.embed.embeddings.weight[: len(rows)])
+    order = torch.cdist(codes, codes).argsort(1)
+    likeness = torch.nn.functional.cosine_similarity
+    near, far = likeness(rows, rows[order[:, 1]]), likeness(rows, rows[order[:, 512]])
+    assert near.mean() > 0.4
+    assert far.mean().abs() < 0.15
 
 
 def test_a_fresh_model_predicts_before_it_is_trained():

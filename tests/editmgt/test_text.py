@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaModel
 
-from crispedit.editmgt.preset import BOS, EOS, PAD, fresh_text, byte_tokenizer, read_preset
+from crispedit.editmgt.preset import BOS, EOS, PAD, byte_tokenizer, fresh_text, read_preset
 from crispedit.editmgt.text import TextEncoder, hidden_states
 
 SMALL = {
@@ -18,11 +18,13 @@ SMALL = {
     "num_key_value_heads": 2,
 }
 
+TINY = read_preset("editmgt-tiny") | {"llm_tokens": 128}
+
 
 @pytest.fixture(scope="module")
 def text() -> TextEncoder:
     torch.manual_seed(0)
-    return fresh_text(read_preset("editmgt-tiny"))
+    return fresh_text(TINY)
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "llama"])
@@ -74,7 +76,7 @@ def test_features_are_remembered_but_not_forever():
 
 
 def _clip_only():
-    return (fresh_text(read_preset("editmgt-tiny")).clip,)
+    return (fresh_text(TINY).clip,)
 
 
 def test_meissonic_reads_clip_alone():
@@ -100,7 +102,7 @@ def test_rows(text):
 
 def test_rows_of_a_tokenizer_that_pads_left():
     """Released: positions are found in CLIP's tokens and used on Gemma's rows, which pads left: they are pads."""
-    encoder = fresh_text(read_preset("editmgt-tiny"))
+    encoder = fresh_text(TINY)
     encoder.llm_tokenizer.padding_side = "left"
     rows = encoder.rows("add a hat", ["hat"])
     assert rows.nonzero().flatten().tolist() == [124, 125, 126]

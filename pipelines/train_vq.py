@@ -131,8 +131,9 @@ def write_transform(model: Any) -> None:
 
 def _only(conv: nn.Conv2d, matrix_OI: Tensor) -> None:
     """Make a convolution this matrix at every place."""
+    assert conv.bias is not None
     nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    nn.init.zeros_(_bias(conv))
     middle = conv.kernel_size[0] // 2
     conv.weight[:, :, middle, middle] = matrix_OI
 
@@ -140,6 +141,7 @@ def _only(conv: nn.Conv2d, matrix_OI: Tensor) -> None:
 def _through(half: Any, before: nn.Conv2d, matrix_OI: Tensor) -> None:
     """Make an encoder or decoder this matrix, from the first channels that the convolution `before` its end reads."""
     norm, out = half.conv_norm_out, half.conv_out
+    assert before.bias is not None
     size = norm.num_channels // norm.num_groups
     signals, width = matrix_OI.shape
     _only(before, torch.zeros(before.out_channels, before.in_channels))
@@ -153,8 +155,13 @@ def _through(half: Any, before: nn.Conv2d, matrix_OI: Tensor) -> None:
             before.weight[channel, :width, entry, entry] = sign * matrix_OI[signal]
             out.weight[signal, channel, middle, middle] = sign * STILL * math.sqrt(2 / size)
     for group in range(norm.num_groups):
-        before.bias[group * size + size - 2] = STILL
-        before.bias[group * size + size - 1] = -STILL
+        _bias(before)[group * size + size - 2] = STILL
+        _bias(before)[group * size + size - 1] = -STILL
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None, "the convolutions of a VQModel have biases"
+    return conv.bias
 
 
 def kmeans(points_MC: Tensor, count: int, rounds: int = 25) -> Tensor:

@@ -24,7 +24,7 @@ from crispedit import images
 from crispedit.cascade import KEPT
 from crispedit.normalise import normalise
 from crispedit.record import Edit, Job, Sample, candidate_key, seed_of, source_key
-from pipelines import build, demo, recipe, sources
+from pipelines import build, landscapes, recipe, sources
 from pipelines.recipe import Recipe
 from pipelines.run import Run
 from pipelines.steps import annotate
@@ -113,7 +113,7 @@ def main() -> None:
         root = Path(scratch)
         photos = args.photos or root / "photos"
         if args.photos is None:
-            demo.render(photos, count=10)
+            landscapes.render(photos, 0, 10, 1536, 1024)
         base = ["configs/embedded.yaml", [f"source.path={photos}"]]
         made = recipe.load(base[0], base[1])
         count = len(sources.entries(made.source))

@@ -21,7 +21,7 @@ from crispedit.record import Image
 
 torchvision_ops.declare()
 
-from torchvision import transforms  # type: ignore[import-untyped]  # noqa: E402  (mended first)
+from torchvision import transforms  # noqa: E402  (mended first)
 
 SIZE_PX = 224
 

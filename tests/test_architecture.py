@@ -60,6 +60,7 @@ LIGHT = [
     "shards.journal",
     "shards.pack",
     "pipelines.cli",
+    "pipelines.evaluate",
     "pipelines.recipe",
     "pipelines.run",
     "pipelines.engine",

@@ -12,7 +12,9 @@ from pipelines.evaluation import Evaluation
 
 def case(name, after=None, **more):
     source = None if after else Picture(f"{name}.png")
-    return Case(name, "edit", source, after=after, target=Picture("target.png"), protocols=("shards",), **more)
+    return Case(
+        name, "edit", source, after=after, target=Picture("target.png"), protocols=("shards",), **more
+    )
 
 
 def evaluation(tmp_path, *cases, **options):
@@ -25,7 +27,10 @@ def write(path, level):
 
 
 def names(given):
-    return {name: None if one.picture is None else one.picture.path.rpartition("results/")[2] for name, one in given.items()}
+    return {
+        name: None if one.picture is None else one.picture.path.rpartition("results/")[2]
+        for name, one in given.items()
+    }
 
 
 def test_results_are_found_by_the_whole_id(tmp_path):
@@ -77,7 +82,9 @@ def test_a_key_is_of_what_decides_the_row(tmp_path):
     plain, scaled = evaluation(tmp_path, one), evaluation(tmp_path, one, short_side_px=64)
     assert plain._answer_key(one, "{}") != plain._answer_key(one, '{"steps": 2}')
     assert plain._answer_key(one, "{}") != scaled._answer_key(one, "{}")
-    assert plain._answer_key(one, "{}") == plain._answer_key(other, "{}")  # captions are scored by, not edited by
+    assert plain._answer_key(one, "{}") == plain._answer_key(
+        other, "{}"
+    )  # captions are scored by, not edited by
     given = plain.copied()["1"]
     assert plain._score_key(one, given) != plain._score_key(other, given)
     assert plain._score_key(one, given) != plain._score_key(one, plain.truth()["1"])

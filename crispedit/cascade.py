@@ -183,23 +183,22 @@ class Cascade:
                 for where, bound in self._bounds_sql(key, category):
                     for side, sign, word in ((bound.min, "<", "low"), (bound.max, ">", "high")):
                         if side is not None:
-                            fails = f"{where}{row}.\"{key}\" {sign} '{side!r}'::DOUBLE"
+                            fails = f"{row}.\"{key}\" {sign} '{side!r}'::DOUBLE{where}"
                             cases.append(f"WHEN {fails} THEN '{REJECTED} {key}:{word}'")
         return f"CASE {' '.join(cases)} ELSE '{KEPT}' END" if cases else f"'{KEPT}'"
 
     def _bounds_sql(self, key: str, category: str) -> list[tuple[str, Bound]]:
         """The bounds of a score, each with the condition on the category (empty: none) under which it holds."""
         default = self.default_bounds.get(key, Bound())
-        own = {category: bounds.get(key, Bound()) for category, bounds in self.bounds.items()}
-        if all(bound == default for bound in own.values()):
-            return [("", default)]
+        own = {name: bounds.get(key, Bound()) for name, bounds in self.bounds.items()}
+        other = {name: bound for name, bound in own.items() if bound != default}
         # Not IN: DuckDB makes a join of every such list, and carries all columns through each.
-        equal = {name: f"{category} = '" + name.replace("'", "''") + "'" for name in own}
+        equal = {name: f"{category} = '" + name.replace("'", "''") + "'" for name in other}
         cases = []
-        for bound in dict.fromkeys(own.values()):
-            names = " OR ".join(equal[name] for name in own if own[name] == bound)
-            cases.append((f"({names}) AND ", bound))
-        return [*cases, (f"({' OR '.join(equal.values())}) IS NOT TRUE AND ", default)]
+        for bound in dict.fromkeys(other.values()):
+            names = " OR ".join(equal[name] for name in other if other[name] == bound)
+            cases.append((f" AND ({names})", bound))
+        return [*cases, (f" AND ({' OR '.join(equal.values())}) IS NOT TRUE" if other else "", default)]
 
     def _scores(self) -> list[str]:
         return [f"{name}.{score}" for name, filter_ in self.filters.items() for score in filter_.scores]

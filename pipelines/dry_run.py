@@ -213,8 +213,8 @@ def _project(
     per_source = {
         category: _by_source(
             db.execute(
-                "SELECT source_key, count(*), count(*) FILTER (outcome = ?) FROM selection "
-                "WHERE category = ? GROUP BY source_key",
+                "SELECT e.source_key, count(*), count(*) FILTER (s.outcome = ?) FROM selection s "
+                "JOIN edit e USING (key) WHERE s.category = ? GROUP BY e.source_key",
                 [KEPT, category],
             ).fetchall()
         )

@@ -17,13 +17,7 @@ def connect(run: Run) -> duckdb.DuckDBPyConnection:
     """A connection with the views `curate`, `annotate`, `edit` and `score`, each row once; `job`, each job once; and
     `candidate`: `edit` with its job's words, its photograph's origin, and `source` the one it was made from, composed
     by its editor or not."""
-    found = duckdb.connect()
-    found.execute("SET preserve_insertion_order = false")
-    found.execute(
-        "SET memory_limit = '3GB'"
-    )  # select over millions of rows must fit beside other work; the rest spills
-    found.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
-    _view(found, "curate", run.folder("curate"), curate_table(run.recipe.source_cascade))
+    found = photographs(run)
     _view(found, "annotate", run.folder("annotate"), ANNOTATE)
     _view(found, "edit", run.folder("edit"), EDIT)
     _view(found, "score", run.folder("score"), score_table(run.recipe.pair_cascade), merged=True)
@@ -38,6 +32,18 @@ def connect(run: Run) -> duckdb.DuckDBPyConnection:
                 QUALIFY row_number() OVER (PARTITION BY key ORDER BY uri) = 1
             ) p ON p.key = e.source_key
     """)
+    return found
+
+
+def photographs(run: Run) -> duckdb.DuckDBPyConnection:
+    """A connection with the view `curate` alone, which asks nothing of the candidates' many rows."""
+    found = duckdb.connect()
+    found.execute("SET preserve_insertion_order = false")
+    found.execute(
+        "SET memory_limit = '3GB'"
+    )  # select over millions of rows must fit beside other work; the rest spills
+    found.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
+    _view(found, "curate", run.folder("curate"), curate_table(run.recipe.source_cascade))
     return found
 
 

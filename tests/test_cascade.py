@@ -8,7 +8,7 @@ from typing import ClassVar
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crispedit.bounds import Bound
@@ -118,6 +118,7 @@ rows_of_scores = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(rows_of_scores, min_size=1, max_size=20), bounds, bounds, bounds, bounds)
 def test_the_verdict_of_a_row_is_the_verdict_of_the_table(rows, a, b, c, own):
     cascade = Cascade.of(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import duckdb
 import numpy as np
@@ -27,18 +28,17 @@ from shards import journal
 SELECTION = "selection.parquet"
 SOURCES = "sources.parquet"
 
-MOVED = 1 << 20
-"""Texts that are put in order at a time."""
+CHUNK = 1 << 20
+"""Keys in one array; no array holds more than 2 GB of text."""
 
 
 def select(run: Run) -> pa.Table:
     """Decide on every photograph and candidate and write `select/`; returns the candidates' verdicts."""
-    with ThreadPoolExecutor(1) as beside:  # one core looks for near-duplicates, the others count keys
-        sources = beside.submit(source_verdicts, run)
-        db = tables.connect(run)
-    pairs = pair_verdicts(run, db)
     folder = run.folder("select")
-    _write(folder / SOURCES, sources.result())
+    with ThreadPoolExecutor(1) as beside:  # one core looks for near-duplicates, the others count keys
+        written = beside.submit(lambda: _write(folder / SOURCES, source_verdicts(run)))
+        pairs = pair_verdicts(run, tables.connect(run))
+        written.result()
     _write(folder / SELECTION, pairs)
     return pairs
 
@@ -74,13 +74,18 @@ def source_verdicts(run: Run) -> pa.Table:
 
     Of several files with the same bytes, or with nearly the same picture, the first by uri is kept.
     """
-    return _source_verdicts(run, tuple(journal.parts(run.folder("curate"))))
+    with _JUDGING:
+        return _source_verdicts(run, tuple(journal.parts(run.folder("curate"))))
+
+
+_JUDGING = Lock()
+"""Who asks while the photographs are being judged waits for the answer, and does not judge them too."""
 
 
 @lru_cache(maxsize=1)
 def _source_verdicts(run: Run, parts: tuple[Path, ...]) -> pa.Table:
     """The verdicts that these parts lead to: every step of a wave asks for them, and a part never changes."""
-    db, cascade = tables.connect(run), run.recipe.source_cascade
+    db, cascade = tables.photographs(run), run.recipe.source_cascade
     hashed = 'r."duplicate.phash"' if "duplicate" in cascade.filters else "NULL::BIGINT"
     verdicts = db.sql(f"""
         SELECT r.uri, r.key, {hashed} AS phash, CASE
@@ -89,11 +94,11 @@ def _source_verdicts(run: Run, parts: tuple[Path, ...]) -> pa.Table:
             ELSE {cascade.verdict_sql("r")} END AS verdict
         FROM curate r ORDER BY r.uri
     """).to_arrow_table()
-    verdict = _Verdicts(verdicts.column("verdict"), "duplicate", "near_duplicate")
+    verdict = _Verdicts(_coded(verdicts.column("verdict")), "duplicate", "near_duplicate")
     if not run.recipe.imports_pairs:  # there, several edits of one photograph are pairs in their own right
         alive = verdict.passing()
-        coded = verdicts.column("key").dictionary_encode().unify_dictionaries().combine_chunks()
-        keys = coded.indices.fill_null(-1).to_numpy()  # an unreadable file has no key
+        # An unreadable file has no key.
+        keys = _coded(verdicts.column("key")).indices.fill_null(-1).to_numpy()
         again = np.ones(len(alive), np.bool_)
         again[np.unique(keys[alive], return_index=True)[1]] = False
         verdict.reject(alive[again], "duplicate")
@@ -107,19 +112,20 @@ def _source_verdicts(run: Run, parts: tuple[Path, ...]) -> pa.Table:
     return pa.table({name: verdicts.column(name) for name in ("uri", "key")} | verdict.columns())
 
 
+def _coded(texts: pa.ChunkedArray) -> pa.DictionaryArray:
+    """The texts as numbers of a dictionary."""
+    return texts.dictionary_encode().unify_dictionaries().combine_chunks()
+
+
 class _Verdicts:
     """The verdict of every row of a table as a number: words are few, rows are many."""
 
-    def __init__(
-        self, verdicts: pa.ChunkedArray, *reasons: str, order: NDArray[np.int64] | None = None
-    ) -> None:
+    def __init__(self, verdicts: pa.DictionaryArray, *reasons: str) -> None:
         """From "outcome" or "outcome reason" of each row; `reasons` are those of later rejects."""
-        coded = verdicts.dictionary_encode().unify_dictionaries().combine_chunks()
-        rejects = [f"{REJECTED} {reason}" for reason in reasons]
-        self._words = list(dict.fromkeys([KEPT, *coded.dictionary.to_pylist(), *rejects]))
-        renumbered = np.array([self._words.index(word) for word in coded.dictionary.to_pylist()], np.int32)
-        codes = coded.indices.to_numpy()
-        self._codes = renumbered[codes if order is None else codes[order]]
+        words = verdicts.dictionary.to_pylist()
+        self._words = list(dict.fromkeys([KEPT, *words, *(f"{REJECTED} {reason}" for reason in reasons)]))
+        renumbered = np.array([self._words.index(word) for word in words], np.int32)
+        self._codes = renumbered[verdicts.indices.to_numpy()]
 
     def passing(self) -> NDArray[np.int64]:
         """The rows that no one has rejected so far."""
@@ -139,7 +145,7 @@ class _Verdicts:
 
 
 def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
-    """(key, job_key, source_key, category, outcome, reason) of every candidate, in key order.
+    """(key, category, outcome, reason) of every candidate, in key order.
 
     After the cascade: of a job's passing candidates the best is kept (`not_best`; `Select.best` says which), of pairs
     that repeat each other the first by key (`duplicate`), and of a category at most its quota, by key (`quota`).
@@ -148,14 +154,16 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
     recipe = run.recipe
     ranks = " ".join(f"WHEN {tables.quoted(name)} THEN {rank}" for rank, name in enumerate(recipe.editors))
     found = db.sql(f"""
-        SELECT key, job_key, source_key, category, verdict, coalesce(job, -1) AS job,
+        SELECT key, category, verdict, coalesce(job, -1) AS job,
             (CASE editor {ranks} ELSE {len(recipe.editors)} END::BIGINT << 33) + coalesce(seed, 1::BIGINT << 31)
                 AS preference, worth, text, phash, edited_phash
         FROM verdicts
     """).to_arrow_table()
-    # The competition is over numbers, in the order of the keys; texts are moved once, at the end.
-    order = _order_of(found.column("key"))
-    verdict = _Verdicts(found.column("verdict"), "not_best", "duplicate", "quota", order=order)
+    # The competition is over numbers, in the order of the keys.
+    order, keys = _in_order(found.column("key"))
+    placed = pa.array(order)
+    category = _coded(found.column("category")).take(placed).dictionary_decode()
+    verdict = _Verdicts(_coded(found.column("verdict")).take(placed), "not_best", "duplicate", "quota")
     job, worth, preference = (found.column(n).to_numpy()[order] for n in ("job", "worth", "preference"))
     rows = verdict.passing()
     by_job = rows[np.lexsort((preference[rows], -worth[rows], job[rows]))]
@@ -164,15 +172,12 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
         rows = verdict.passing()
         hashed = found.select(["text", "phash", "edited_phash"]).take(pa.array(order[rows]))
         verdict.reject(rows[_repeats(db, hashed, recipe.select.duplicate_bits)], "duplicate")
-    names = ("key", "job_key", "source_key", "category")
-    with ThreadPoolExecutor() as pool:
-        moved = dict(zip(names, pool.map(lambda name: _moved(found.column(name), order), names), strict=True))
     for name, spec in recipe.categories.items():
         if spec.quota is not None:
             rows = verdict.passing()
-            here = pc.equal(moved["category"].take(pa.array(rows)), name).to_numpy()
+            here = pc.equal(category.take(pa.array(rows)), name).to_numpy(zero_copy_only=False)
             verdict.reject(rows[here][spec.quota :], "quota")
-    return pa.table(moved | verdict.columns())
+    return pa.table({"key": keys, "category": category} | verdict.columns())
 
 
 def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
@@ -185,7 +190,11 @@ def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
     worth = " + ".join(
         f'{weight!r}::DOUBLE * s."{score}"' for score, weight in run.recipe.select.best.items()
     )
-    db.register("sources", source_verdicts(run))
+    db.execute("""
+        CREATE OR REPLACE TEMP TABLE jobs AS SELECT job_key, hash(lower(any_value(instruction))) AS text
+        FROM annotate WHERE job_key IS NOT NULL GROUP BY job_key
+    """)
+    db.register("sources", source_verdicts(run))  # last, since another thread may still be at them
     hashes = ", ".join(
         f's."duplicate.{name}" AS {name}' if "duplicate" in cascade.filters else f"NULL::BIGINT AS {name}"
         for name in ("phash", "edited_phash")
@@ -193,11 +202,8 @@ def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
     known = " OR ".join(f"e.category = {tables.quoted(name)}" for name in run.recipe.categories)
     db.execute(f"""
         CREATE OR REPLACE TEMP VIEW verdicts AS
-        WITH jobs AS (
-            SELECT job_key, hash(lower(any_value(instruction))) AS text, row_number() OVER () AS job
-            FROM annotate WHERE job_key IS NOT NULL GROUP BY job_key
-        ), alive AS (SELECT DISTINCT key FROM sources WHERE outcome = '{KEPT}')
-        SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, j.job, j.text, {hashes},
+        WITH alive AS (SELECT DISTINCT key FROM sources WHERE outcome = '{KEPT}')
+        SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, j.rowid AS job, j.text, {hashes},
             coalesce({worth or "0::DOUBLE"}, '-Infinity'::DOUBLE) AS worth, CASE
             WHEN e.error IS NOT NULL THEN '{ERROR} edit'
             WHEN e.refusal IS NOT NULL THEN '{REJECTED} ' || e.refusal
@@ -210,12 +216,21 @@ def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
-def _order_of(keys: pa.ChunkedArray) -> NDArray[np.int64]:
-    """The rows in the order of their keys: 32 hex digits are two numbers, which are sorted many times as fast."""
+def _in_order(keys: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
+    """The rows in the order of their keys, and the keys in that order: 32 hex digits are two numbers, which are sorted
+    and moved many times as fast."""
     digits = b"".join(binascii.unhexlify(_characters(chunk)) for chunk in keys.chunks)
-    high, low = np.frombuffer(digits, ">u8").reshape(-1, 2).astype(np.uint64).T
+    numbers = np.frombuffer(digits, ">u8").reshape(-1, 2)
+    high = numbers[:, 0].astype(np.uint64)
     order = np.argsort(high)
-    return order if (np.diff(high[order]) > 0).all() else np.lexsort((low, high))
+    if not (np.diff(high[order]) > 0).all():
+        order = np.lexsort((numbers[:, 1], high))
+    texts = []
+    for start in range(0, len(order), CHUNK):
+        characters = pa.py_buffer(binascii.hexlify(numbers.take(order[start : start + CHUNK], axis=0).data))
+        offsets = pa.py_buffer(np.arange(0, len(characters) + 1, 32, dtype=np.int32))
+        texts.append(pa.StringArray.from_buffers(len(characters) // 32, offsets, characters))
+    return order, pa.chunked_array(texts, pa.string())
 
 
 def _characters(texts: pa.StringArray) -> memoryview:
@@ -223,15 +238,6 @@ def _characters(texts: pa.StringArray) -> memoryview:
     _, offsets, characters = texts.buffers()
     ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
     return memoryview(characters)[ends[0] : ends[-1]]
-
-
-def _moved(texts: pa.ChunkedArray, order: NDArray[np.int64]) -> pa.ChunkedArray:
-    """The texts in that order; chunk by chunk, since more than 2 GB do not fit one array of strings."""
-    whole = pa.concat_arrays(
-        [pa.array([], pa.large_string()), *(c.cast(pa.large_string()) for c in texts.chunks)]
-    )
-    parts = (order[start : start + MOVED] for start in range(0, len(order), MOVED))
-    return pa.chunked_array([whole.take(pa.array(part)).cast(pa.string()) for part in parts], pa.string())
 
 
 def _repeats(db: duckdb.DuckDBPyConnection, rows: pa.Table, bits: int) -> NDArray[np.int64]:

@@ -34,7 +34,7 @@ def candidates(run: Run) -> dict[str, dict[str, list[str]]]:
     db.execute(f"CREATE VIEW s AS FROM read_parquet('{run.folder('select') / 'selection.parquet'}')")
     found: dict[str, dict[str, list[str]]] = {}
     rows = db.execute(
-        "SELECT s.job_key, e.editor, s.outcome, s.reason FROM s JOIN edit e USING (key) ORDER BY s.key"
+        "SELECT e.job_key, e.editor, s.outcome, s.reason FROM s JOIN edit e USING (key) ORDER BY s.key"
     ).fetchall()
     for job, editor, outcome, reason in rows:
         found.setdefault(job, {}).setdefault(editor, []).append(outcome if reason != "not_best" else reason)
@@ -97,7 +97,7 @@ def test_the_best_of_a_jobs_candidates_is_chosen_by_scores(tmp_path: Path):
         db.register("s", pair_verdicts(again, db))
         return db.execute(
             "SELECT min(score), any_value(score) FILTER (kept), max(score), any_value(seed) FILTER (kept) FROM ("
-            "SELECT s.job_key, \"unchanged.mean_abs\" AS score, s.outcome = 'kept' AS kept, e.seed FROM s "
+            "SELECT e.job_key, \"unchanged.mean_abs\" AS score, s.outcome = 'kept' AS kept, e.seed FROM s "
             "JOIN score USING (key) JOIN edit e USING (key) WHERE kept OR s.reason = 'not_best') "
             "GROUP BY job_key ORDER BY job_key"
         ).fetchall()

@@ -15,10 +15,10 @@ alike = st.integers(0, 3).map(lambda half: "0" * 16 + f"{half:016x}")
 
 
 @given(st.lists(keys | alike, unique=True, max_size=40), st.integers(1, 7))
-def test_rows_in_the_order_of_their_keys(keys, chunk):
+def test_rows_and_keys_in_the_order_of_the_keys(keys, chunk):
     chunks = [pa.array(keys[start : start + chunk], pa.string()) for start in range(0, len(keys), chunk)]
-    order = select._order_of(pa.chunked_array(chunks, pa.string()))
-    assert [keys[row] for row in order] == sorted(keys)
+    order, moved = select._in_order(pa.chunked_array(chunks, pa.string()))
+    assert [keys[row] for row in order] == sorted(keys) == moved.to_pylist()
 
 
 @pytest.mark.parametrize("bits", [0, 1, 2, 7, 8, 20, 64])

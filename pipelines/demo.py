@@ -15,7 +15,7 @@ from pipelines import cli
 from pipelines.landscapes import render
 
 PHOTOGRAPHS = 12
-HELD_OUT = 12
+HELD_OUT = 8
 """Landscapes whose pairs the model is judged by and never trained on; small, since a tiny model sees no more."""
 STEPS = 60
 
@@ -37,13 +37,16 @@ def main(argv: list[str] | None = None) -> int:
     small = (
         "engine.kind=inprocess filters={} curate.filters={}"  # no dataset's size, and right by construction
     )
-    models = f"editors.hold-off.model={training}/model editors.hold-on.model={training}/model"
+    start = "model.start=crispedit/weights/editmgt-tiny optimiser.rate=1.0e-4"  # goes on from the model that ships
+    models = " ".join(
+        f"editors.{name}.model={training}/model" for name in ("hold-off", "hold-on", "hold-on-pasted")
+    )
     for line in (
         f"build configs/embedded.yaml source.path={shlex.quote(str(folder))} run={run} source.dataset=demo",
         f"audit {run}",
         f"build configs/embedded.yaml source.path={shlex.quote(str(held_out))} run={held_run} {small}",
-        f"train configs/train/tiny.yaml shards={run}/shards run={training} steps={STEPS}",
-        f"evaluate configs/evaluate/shards.yaml benchmarks.shards.path={held_run}/shards {models} out={evaluation}",
+        f"train configs/train/tiny.yaml shards={run}/shards run={training} {start} steps={STEPS}",
+        f"evaluate configs/evaluate/tiny.yaml benchmarks.shards.path={held_run}/shards {models} out={evaluation}",
     ):
         print(f"\n$ crispedit {line}", flush=True)
         status = cli.main(shlex.split(line))

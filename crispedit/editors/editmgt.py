@@ -32,6 +32,8 @@ class EditMGT(Editor):
     steps: int = Field(36, ge=1)
     guidance: float = 6.0
     strength: float = Field(1.1, gt=0)
+    temperature: float = Field(2.0, ge=0)
+    """How freely tokens are chosen for keeping at the first step; 0 at the last."""
     hold: float = Field(0.0, ge=0, le=1)
     negative: str = ""
     paste_untouched: bool = False
@@ -76,6 +78,7 @@ class EditMGT(Editor):
             steps=self.steps,
             guidance=self.guidance,
             strength=self.strength,
+            temperature=(self.temperature, 0.0),
             hold=self.hold,
             seed=list(seeds),
             negative=self.negative,

@@ -79,9 +79,10 @@ def work(
     )
 
 
-def rows(folder: Path) -> dict[str, Row]:
+def rows(folder: Path, once: bool = True) -> dict[str, Row]:
+    """The rows by key. A process that dies takes the word of its last commit along: those rows may stand twice."""
     found = [r for part in journal.parts(folder) for r in pa.parquet.read_table(part).to_pylist()]
-    assert len({r["key"] for r in found}) == len(found)
+    assert not once or len({r["key"] for r in found}) == len(found)
     return {r["key"]: r for r in found}
 
 
@@ -117,7 +118,7 @@ def test_on_ray_a_row_that_kills_its_process_is_quarantined(
     tmp_path: Path, pool: Pool | None, ray_nodes: None
 ):
     engine.run(work(tmp_path, [*KEYS[:5], "poison", *KEYS[5:]], ["a"], pool), Engine(rows_per_part=7))
-    done = rows(tmp_path)
+    done = rows(tmp_path, once=False)
     assert sorted(done) == sorted([*KEYS, "poison"])
     assert done["poison"]["error"] == "quarantined: its a process died 2 times on it"
     assert all(row["trail"] == "a" for key, row in done.items() if key != "poison")

@@ -15,9 +15,9 @@ from pipelines import cli
 from pipelines.landscapes import render
 
 PHOTOGRAPHS = 12
-HELD_OUT = 8
+HELD_OUT = 6
 """Landscapes whose pairs the model is judged by and never trained on; small, since a tiny model sees no more."""
-STEPS = 60
+STEPS = 40
 
 
 def main(argv: list[str] | None = None) -> int:

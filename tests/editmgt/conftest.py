@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from crispedit import torchvision_ops as torchvision_ops  # before the tests import diffusers or transformers
 from crispedit.editmgt.transformer import Transformer, TransformerConfig
 
 GOLDENS = Path(__file__).parent.parent / "goldens"

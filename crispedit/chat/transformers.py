@@ -8,14 +8,13 @@ the recipe says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import xxhash
 from PIL import Image as PillowImage
 from pydantic import Field, PrivateAttr
 
+from crispedit import weights
 from crispedit.cascade import describe, each
 from crispedit.chat import Chat, ChatError, Conversation, Turn
 
@@ -70,7 +69,7 @@ class Transformers(Chat):
     def identity(self) -> dict[str, Any]:
         """With the weights, where they lie in a folder: a model that is trained further is another model."""
         folder = Path(self.model)
-        return super().identity() | {"weights": _digest(self.model) if folder.is_dir() else None}
+        return super().identity() | {"weights": weights.digest(folder) if folder.is_dir() else None}
 
     def complete(self, conversations: Sequence[Conversation]) -> list[str | ChatError]:
         if self._network is None:
@@ -124,22 +123,3 @@ def _message(turn: Turn) -> dict[str, Any]:
     """A turn as transformers' chat templates take it."""
     shown = [{"type": "image", "image": PillowImage.fromarray(image)} for image in turn.images]
     return {"role": turn.role, "content": [*shown, {"type": "text", "text": turn.text}]}
-
-
-@cache
-def _digest(folder: str) -> str:
-    """32 hex digits of a model's folder: its configurations whole, of each weights file its size and 64 samples of
-    64 KiB spread over it. Training moves every weight, so samples tell as much as a hundred gigabytes would."""
-    digest = xxhash.xxh3_128()
-    root = Path(folder)
-    for path in sorted(
-        p for suffix in ("json", "jinja", "txt", "safetensors") for p in root.rglob(f"*.{suffix}")
-    ):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(root)} {size}".encode())
-        with path.open("rb") as file:
-            step = max(1 << 16, size // 64) if path.suffix == ".safetensors" else 1 << 16
-            for start in range(0, size, step):
-                file.seek(start)
-                digest.update(file.read(1 << 16))
-    return digest.hexdigest()

@@ -22,16 +22,18 @@ def fingerprint(name: str) -> str | None:
 
 
 SAMPLE_BYTES = 1 << 16
+SUFFIXES = ("json", "jinja", "txt", "safetensors")
 
 
 @cache
 def digest(root: Path) -> str:
-    """32 hex digits of a model's folder: its JSON files, and of every safetensors file the header and the first 64 KiB
-    of each tensor. Training moves every tensor, so another checkpoint has another digest, and 60 GB take seconds."""
+    """32 hex digits of a model's folder: its configurations (JSON, text, chat templates), and of every safetensors file
+    the header and the first 64 KiB of each tensor. Training moves every tensor, so another checkpoint has another
+    digest, and 60 GB take seconds."""
     found: list[str | bytes] = []
-    for path in sorted(p for suffix in ("json", "safetensors") for p in root.rglob(f"*.{suffix}")):
+    for path in sorted(p for suffix in SUFFIXES for p in root.rglob(f"*.{suffix}")):
         found.append(str(path.relative_to(root)))
-        found += [path.read_bytes()] if path.suffix == ".json" else _tensors(path)
+        found += _tensors(path) if path.suffix == ".safetensors" else [path.read_bytes()]
     return content_key(*found)
 
 

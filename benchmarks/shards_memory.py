@@ -29,10 +29,11 @@ import numpy as np
 from crispedit import images
 from crispedit.record import content_key
 from shards.pack import Pair, finish, plan, write_shard
-from shards.read import AHEAD, read_shards
+from shards.read import read_shards
 
 SIZE_PX = 1024
 WORKERS = 2
+SLOTS = 6 * WORKERS + 2
 BYTES_PER_SAMPLE = 1200
 """Of the index and the order while a set is opened, as docs/format.md states."""
 SLACK_MB = 48
@@ -83,8 +84,8 @@ def main() -> int:
     if args.read:
         read(args.read[0], args.read[1] == "pixels")
         return 0
-    ring_mb = (2 * AHEAD * WORKERS + 2) * 7 * SIZE_PX**2 / 2**20
-    print(f"the ring of {2 * AHEAD * WORKERS + 2} slots has {ring_mb:.0f} MB")
+    ring_mb = SLOTS * 7 * SIZE_PX**2 / 2**20
+    print(f"the ring of at most {SLOTS} slots has {ring_mb:.0f} MB")
     print(f"{'':8}{'shard MB':>10}{'main MB':>10}{'workers MB':>14}{'sum MB':>10}")
     grown = 0.0
     for what in ("bytes", "pixels"):

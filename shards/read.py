@@ -7,7 +7,7 @@ allows.
         save(reader.state_dict())                       # a resumed reader goes on with exactly the next batch
 
 Memory, whatever the size of the shards: about 0.6 kB a sample of the set for index and order (twice that
-while it is opened), and 4 * workers + 2 batches of pixels in the ring (one batch without workers); compressed
+while it is opened), and at most 6 * workers + 2 batches of pixels in the ring (one batch without workers); compressed
 bytes are held for one sample at a time.
 """
 
@@ -31,8 +31,6 @@ from shards.pack import Pair
 from shards.remote import Cache
 from shards.ring import Request, Ring
 
-AHEAD = 2
-"""Batches that each worker reads ahead."""
 LISTED_DAMAGE = 1000
 """Damages that a reader keeps to show; it counts all of them."""
 
@@ -80,7 +78,7 @@ class ShardReader:
 
     paths: shard sets (a folder or its manifest.json) and tars; each a path, glob, brace pattern or fsspec
     URL. rank, world_size: this reader takes one range of the epoch's batches; see `coverage`. workers:
-    processes that decode; 0 decodes in this one. Neither samples nor order depend on it. seed, epoch: what
+    processes that decode, on two threads each where there are cores for it; 0 decodes in this one. Neither samples nor order depend on it. seed, epoch: what
     the shuffle is a function of; `epoch` is where to begin. shuffle: False reads in the order of the index.
     window_shards: shards whose samples are mixed with each other, and that a remote reader needs at a time.
     categories: only these; weights: how often a sample of a category comes in an epoch (1 where absent).
@@ -324,7 +322,7 @@ class ShardReader:
         if self._ring is None:
             largest = max((pair_bytes(shape) for shape in self._shape_list), default=1)
             slot = largest * (self._batch_size or 1)
-            self._ring = Ring(self.index.shards, self._cache, self.workers, AHEAD, slot)
+            self._ring = Ring(self.index.shards, self._cache, self.workers, slot)
         for request, results, memory in self._ring.run(self._request(position) for position in positions):
             yield self._assembled(request, results, memory)
 

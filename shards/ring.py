@@ -7,6 +7,9 @@ What is delivered are numpy views of the slot; the slot is used again when the l
 view ever changes under its holder. A consumer that holds more slots than its share gets private copies
 instead, so it cannot block the ring.
 
+Where there are more cores than workers, a worker decodes two requests at once, on two threads: the decoder
+releases the interpreter.
+
 A worker is a fresh interpreter (no fork of a process with threads or a GPU, and the caller's main module is
 not run again), and ends when the training process closes its socket or dies. The memory has no name: nothing
 is left behind.
@@ -64,15 +67,14 @@ _Worker = tuple[subprocess.Popen[bytes], "Connection[Any, Any]"]
 
 
 class Ring:
-    """`workers` processes over slots of `slot_bytes`: `ahead` slots a worker for what is read ahead, as many
-    and two more for what the consumer holds. Memory: (2 * ahead * workers + 2) * slot_bytes, touched as it is
-    used."""
+    """`workers` processes of one or two threads over slots of `slot_bytes`: a slot for each thread and one more for
+    each worker for what is read ahead, as many and two more for what the consumer holds. Memory: at most
+    (6 * workers + 2) * slot_bytes, touched as it is used."""
 
-    def __init__(
-        self, shards: Sequence[ShardFile], cache: Cache, workers: int, ahead: int, slot_bytes: int
-    ) -> None:
+    def __init__(self, shards: Sequence[ShardFile], cache: Cache, workers: int, slot_bytes: int) -> None:
         self.slot_bytes = -(-slot_bytes // SLOT_MULTIPLE) * SLOT_MULTIPLE
-        self._in_flight = ahead * workers
+        threads = 2 if 2 * workers <= _cores() else 1
+        self._in_flight = (threads + 1) * workers
         slots = 2 * self._in_flight + 2
         handle = _anonymous_file(slots * self.slot_bytes)
         self._memory = _mapped(handle, slots * self.slot_bytes)
@@ -81,7 +83,7 @@ class Ring:
         self._workers = [_start_worker(handle) for _ in range(workers)]
         os.close(handle)
         for _, connection in self._workers:
-            connection.send((tuple(shards), cache, slots * self.slot_bytes))
+            connection.send((tuple(shards), cache, slots * self.slot_bytes, threads))
         self._close = weakref.finalize(self, _stop_workers, self._workers)
 
     def close(self) -> None:
@@ -180,10 +182,10 @@ def serve(connection_handle: int, memory_handle: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the training process's to handle
     cv2.setNumThreads(1)
     connection: Connection[Any, Any] = Connection(connection_handle)
-    shards, cache, size = connection.recv()
+    shards, cache, size, threads = connection.recv()
     memory = np.frombuffer(_mapped(memory_handle, size), np.uint8)
-    fetcher = Fetcher(shards, cache)
     requests: SimpleQueue[tuple[int, int, Request] | None] = SimpleQueue()
+    answering = threading.Lock()
 
     def listen() -> None:
         # In a thread, so that asking never waits for decoding and neither side can block the other.
@@ -193,19 +195,32 @@ def serve(connection_handle: int, memory_handle: int) -> None:
         except (EOFError, OSError):
             requests.put(None)
 
+    def decode() -> None:
+        fetcher = Fetcher(shards, cache)
+        while (message := requests.get()) is not None:
+            number, start, request = message
+            answer: list[Fetched] | BaseException
+            try:
+                room = memory[start : start + request.bytes]
+                answer = fetcher.batch(request.samples, request.shape, request.masks, room)
+            except Exception as error:  # a defect of ours: raised where the batch was asked for
+                answer = error
+            try:
+                with answering:
+                    connection.send((number, answer))
+            except OSError:
+                return
+        requests.put(None)  # for the other thread
+
     threading.Thread(target=listen, daemon=True).start()
-    while (message := requests.get()) is not None:
-        number, start, request = message
-        answer: list[Fetched] | BaseException
-        try:
-            room = memory[start : start + request.bytes]
-            answer = fetcher.batch(request.samples, request.shape, request.masks, room)
-        except Exception as error:  # a defect of ours: raised where the batch was asked for
-            answer = error
-        try:
-            connection.send((number, answer))
-        except OSError:
-            return
+    for _ in range(threads - 1):
+        threading.Thread(target=decode, daemon=True).start()
+    decode()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start_worker(memory_handle: int) -> _Worker:

@@ -6,6 +6,8 @@ asks for. Code derives the verdicts. A model that is asked "is this a good edit?
 of 250,421 rows of CrispEdit-2M one such question kept 86 %, and facts kept 27 %.
 (b) A rubric, 0 to 10 as in VIEScore (Ku et al., 2024): how well the edit follows, and how clean the picture is.
 
+Its model can also choose: `compare` shows it the candidates of one job side by side.
+
 A fact that the model is not sure of makes a verdict unknown (null), and `unsure` counts those: by default no unsure
 pair passes, with a reason of its own; a bound on `unsure` says otherwise. What the numbers are worth on your data is
 for `crispedit calibrate` with labels to say.
@@ -14,6 +16,7 @@ for `crispedit calibrate` with labels to say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -25,6 +28,7 @@ from crispedit.feasibility import Fact, Feasibility
 from crispedit.parts import Filter
 from crispedit.record import Image, Sample, Score, canonical_json
 
+COMPARE = "judge/compare"
 QUESTIONS = ("judge/look", "judge/differences", "judge/match", "judge/follows", "judge/quality")
 VERDICTS = (
     "instruction_actionable",
@@ -97,7 +101,26 @@ class Quality(Reply):
 
 
 class Best(Reply):
-    candidate: int = Field(ge=0, description="The number of the best candidate, or 0 if two are equally good")
+    candidate: int = Field(ge=0, description="The number of the best candidate, or 0 if you are not sure")
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Candidates of one job, all made from this source."""
+
+    source: Image
+    instruction: str
+    candidates: Sequence[Image]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which candidate a model prefers."""
+
+    candidate: int | None
+    """Its index; None if the model named none, or another one in each order: models favour places."""
+    answers: str
+    """The model's own words on both orders, as JSON."""
 
 
 class Judge(Filter):
@@ -164,6 +187,21 @@ class Judge(Filter):
             ]
         return [found if isinstance(found, Exception) else _scores(found) for found in answers]
 
+    def compare(self, contests: Sequence[Contest]) -> list[Choice | Exception]:
+        """For each contest the best candidate, by a model that sees the source and all candidates, in this order and in
+        the reverse one; or why it did not say."""
+        assert self.chat is not None
+        asked = _ask(self.chat, [_both_orders(contest) for contest in contests])
+        return [
+            found if isinstance(found, Exception) else _choice(len(contest.candidates), found)
+            for contest, found in zip(contests, asked, strict=True)
+        ]
+
+    def comparison(self) -> dict[str, Any]:
+        """What makes `compare`'s answers what they are: the model and the prompt, JSON-ready."""
+        assert self.chat is not None
+        return {"chat": self.chat.identity(), "prompts": prompts.versions([COMPARE])}
+
     def _questions(self, sample: Sample) -> Questions:
         """What is asked of a pair at once. None of these sees more than it needs."""
         if not sample.instruction:
@@ -203,26 +241,6 @@ def verdicts(feasible: Feasibility, seen: Differences, match: Match) -> dict[str
     }
 
 
-def best(model: Chat, source: Image, instruction: str, candidates: Sequence[Image]) -> int | ChatError | None:
-    """The index of the best candidate, by a model that sees all of them, in this order and in the reverse one.
-
-    None if it names none, or another each time: models favour places. An error if it does not answer.
-    """
-    prompt = prompts.render("judge/compare", instruction=instruction, candidates=len(candidates))
-    there = list(range(len(candidates)))
-    orders = (there, there[::-1])
-    asked = [Request(prompt, Best, [source, *(candidates[i] for i in order)]) for order in orders]
-    chosen = []
-    for order, found in zip(orders, model.ask(asked), strict=True):
-        if isinstance(found, ChatError):
-            return found
-        number = found.value.candidate
-        if number > len(candidates):
-            return ChatError(f"it chose candidate {number} of {len(candidates)}", found.raw)
-        chosen.append(order[number - 1] if number else None)
-    return chosen[0] if chosen[0] == chosen[1] else None
-
-
 def _ask(model: Chat, asked: Sequence[Questions]) -> list[Answers | Exception]:
     """The answers to every sample's questions, all asked together; the first error of a sample is the sample's."""
     flat = iter(model.ask([request for questions in asked for request in questions.values()]))
@@ -235,6 +253,23 @@ def _ask(model: Chat, asked: Sequence[Questions]) -> list[Answers | Exception]:
         else:
             found.append({name: a for name, a in answers.items() if isinstance(a, Answer)})
     return found
+
+
+def _both_orders(contest: Contest) -> Questions:
+    prompt = prompts.render(COMPARE, instruction=contest.instruction, candidates=len(contest.candidates))
+    orders = {"in_order": contest.candidates, "in_reverse": contest.candidates[::-1]}
+    return {name: Request(prompt, Best, [contest.source, *order]) for name, order in orders.items()}
+
+
+def _choice(candidates: int, found: Answers) -> Choice | ChatError:
+    for answer in found.values():
+        if answer.value.candidate > candidates:
+            return ChatError(
+                f"it chose candidate {answer.value.candidate} of {candidates}: {answer.raw!r}", answer.raw
+            )
+    first, last = (found[order].value.candidate for order in ("in_order", "in_reverse"))
+    agreed = first + last == candidates + 1  # the same one, counted from either end; never so if one is 0
+    return Choice(first - 1 if agreed else None, _words(found))
 
 
 def _match(sample: Sample, found: Answers) -> Questions:
@@ -259,7 +294,12 @@ def _scores(found: Answers) -> dict[str, Score | str]:
     for name in ("follows", "quality"):
         if name in found:
             scores |= found[name].value.model_dump()
-    return scores | {"no_model": 0, "answers": canonical_json({name: a.raw for name, a in found.items()})}
+    return scores | {"no_model": 0, "answers": _words(found)}
+
+
+def _words(found: Answers) -> str:
+    """The model's own words, by question, as JSON."""
+    return canonical_json({name: answer.raw for name, answer in found.items()})
 
 
 def _all(facts: Sequence[Fact]) -> Fact:

@@ -25,7 +25,7 @@ from crispedit.bounds import Bound
 from crispedit.cascade import ERROR, KEPT, NOT_REACHED, REJECTED
 from pipelines import recipe, tables
 from pipelines.run import Run
-from pipelines.steps.select import SELECTION, SOURCES, digest_of
+from pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
 from shards import journal
 
 BINS = 40
@@ -93,7 +93,7 @@ def audit(run: Run) -> Report:
     if (run.folder("select") / SOURCES).exists():
         db.register("sources", pq.read_table(run.folder("select") / SOURCES))
         db.register("selection", pq.read_table(run.folder("select") / SELECTION))
-        counts += _curate(db) + _annotate(db) + _edit(db) + _filters(run, db) + _selection(db)
+        counts += _curate(db) + _annotate(db) + _edit(db) + _filters(run, db) + _compare(run) + _selection(db)
     pairs = _packed(run)
     counts += _pack(db, pairs) if pairs else []
     for count in counts:
@@ -190,6 +190,26 @@ def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
     return lines
 
 
+def _compare(run: Run) -> list[Count]:
+    """Jobs of which several candidates pass, in the place of rows: for how many the judge's model chose one."""
+    if run.recipe.judge is None:
+        return []
+    db = tables.connect(run)
+    first_pass(run, db)
+    contests(db)
+    totals = db.execute("SELECT category, count(*) FROM contests GROUP BY category").fetchall()
+    return _grouped(
+        "compare",
+        totals,
+        db.execute(f"""
+            SELECT category, CASE WHEN compared IS NULL THEN '{NOT_REACHED}' WHEN error IS NOT NULL THEN '{ERROR}'
+                WHEN chosen IS NULL THEN '{REJECTED}' ELSE '{KEPT}' END AS outcome,
+                CASE outcome WHEN '{ERROR}' THEN 'compare' WHEN '{REJECTED}' THEN 'undecided' END, count(*)
+            FROM contests GROUP BY ALL
+        """).fetchall(),
+    )
+
+
 def _selection(db: duckdb.DuckDBPyConnection) -> list[Count]:
     totals = db.execute("SELECT category, count(DISTINCT key) FROM edit GROUP BY category").fetchall()
     return _grouped(
@@ -259,6 +279,14 @@ def summary(report: Report) -> str:
     if report.repaired is not None:
         laid, all_ = report.repaired["laid_back"], sum(report.repaired.values())
         text.append(f"laid back onto their source: {laid} of {all_} imported edits")
+    if compared := [count for count in report.counts if count.step == "compare"]:
+        chosen, all_ = sum(count.kept for count in compared), sum(count.rows for count in compared)
+        undecided = sum(count.rejected.get("undecided", 0) for count in compared)
+        errors = sum(sum(count.error.values()) for count in compared)
+        text.append(
+            f"chosen by the judge: for {chosen} of {all_} jobs with several candidates that pass "
+            f"(undecided {undecided}, error {errors}); for the others by scores"
+        )
     reasons = sorted(total.rejected.items(), key=lambda item: (-item[1], item[0]))
     if reasons:
         text.append("rejected by: " + ", ".join(f"{reason} {number}" for reason, number in reasons))

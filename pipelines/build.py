@@ -19,33 +19,33 @@ import argparse
 
 from pipelines import audit, dry_run, engine, recipe
 from pipelines.run import Run
-from pipelines.steps import annotate, curate, edit, pack, score, select
+from pipelines.steps import annotate, compare, curate, edit, pack, score, select
 
-ENGINE_STEPS = {"curate": curate, "annotate": annotate, "edit": edit, "score": score}
+ENGINE_STEPS = {"curate": curate, "annotate": annotate, "edit": edit, "score": score, "compare": compare}
 
 
 def build(run: Run) -> None:
-    """Curate, annotate, edit and score in waves of sources, then select and pack.
+    """Curate, annotate, edit, score and compare in waves of sources, then select and pack.
 
     Waves are cut from the listing by what is committed, and one is finished before the next: a resumed run asks each
     photograph for what an uninterrupted one would, though `annotate` asks no more of a category that is full by then.
     """
     settings = run.recipe.engine
     with run.locked():
-        for name in ENGINE_STEPS:
+        for name in run.engine_steps:
             run.begin(name)
         run.store_recipe()
         size = settings.wave_sources
         # The rest of the wave under way. What is wrong with the source shows before Ray starts.
         wave = curate.work(run, None if size is None else -curate.committed(run) % size)
         with engine.cluster(settings):
-            for name, module in ENGINE_STEPS.items():
-                engine.preflight(name, module.stages(run), settings)  # all of them, before any costs anything
+            for name in run.engine_steps:  # all of them, before any costs anything
+                engine.preflight(name, ENGINE_STEPS[name].stages(run), settings)
             for stage in edit.later_stages(run):
                 engine.preflight("edit", [stage], settings)
             while True:
                 engine.run(wave, settings)
-                for module in (annotate, edit, score, *(edit, score) * len(edit.later_stages(run))):
+                for module in (annotate, edit, score, *(edit, score) * len(edit.later_stages(run)), compare):
                     engine.run(module.work(run), settings)
                 if size is None or not (wave := curate.work(run, size)).plan:
                     break

@@ -13,6 +13,7 @@ COMMANDS = {
     "annotate": ("pipelines.step", "write edit jobs for kept photographs"),
     "edit": ("pipelines.step", "make the candidates of every job; with --model, edit images with EditMGT"),
     "score": ("pipelines.step", "measure candidates"),
+    "compare": ("pipelines.step", "let the judge compare the candidates of each job that pass"),
     "select": ("pipelines.step", "apply bounds, duplicates and quotas"),
     "pack": ("pipelines.step", "write WebDataset shards"),
     "audit": ("pipelines.audit", "what was kept and why the rest was not"),

@@ -27,7 +27,7 @@ from pipelines.audit import table
 from pipelines.engine import Stage, Work
 from pipelines.recipe import Engine
 from pipelines.run import Run
-from pipelines.steps import annotate, curate, edit, pack, score, select
+from pipelines.steps import annotate, compare, curate, edit, pack, score, select
 from shards import journal
 
 Z = 1.96
@@ -120,8 +120,8 @@ def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> 
             )  # nothing was built: the way is free for another try
             raise
         with engine.cluster(settings):
-            for name, module in STEPS.items():
-                engine.preflight(name, module.stages(sample), settings)
+            for name in sample.engine_steps:
+                engine.preflight(name, STEPS[name].stages(sample), settings)
             for stage in edit.later_stages(sample):
                 engine.preflight("edit", [stage], settings)
             timed["curate"] = _time(_drawn(listing, photographs), settings)
@@ -130,6 +130,8 @@ def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> 
             for stage in edit.later_stages(sample):
                 for name in ("edit", "score"):
                     timed[f"{name} {stage.name}"] = _time(STEPS[name].work(sample), settings)
+            if sample.recipe.judge is not None:
+                timed["compare"] = _time(compare.work(sample), settings)
             began = time.monotonic()
             select.select(sample)
             pack.pack(sample)
@@ -140,7 +142,7 @@ def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> 
     return found
 
 
-STEPS = {"curate": curate, "annotate": annotate, "edit": edit, "score": score}
+STEPS = {"curate": curate, "annotate": annotate, "edit": edit, "score": score, "compare": compare}
 
 
 def _beside(run: Run, photographs: int) -> Run:
@@ -154,7 +156,7 @@ def _beside(run: Run, photographs: int) -> Run:
 
 def _begin(sample: Run) -> Work:
     """Claim the steps and list the source. ValueError for what is wrong with either."""
-    for name in STEPS:
+    for name in sample.engine_steps:
         sample.begin(name)
     sample.store_recipe()
     listing = curate.work(sample)

@@ -20,6 +20,7 @@ from crispedit.cascade import Cascade
 from crispedit.category import Category, load_categories
 from crispedit.parts import Annotator, Editor, Filter
 from crispedit.recipe import EditorSpec, FilterSpec, PartSpec, Pool, Strict
+from filters.judge import Judge
 from pipelines.pairs import AnySource, PairsSource
 
 
@@ -92,6 +93,9 @@ class Select(Strict):
     """Of a job's candidates that pass, the one with the highest sum of these scores times these weights is kept, such
     as `{judge.instruction_following: 1, clip.target: 10}`; one that lacks a score comes last. Empty, and among equals:
     the first editor's first seed."""
+    judge: bool = False
+    """The model of `filters.judge` compares the candidates of a job that pass, side by side, and the one it prefers is
+    kept. Where it prefers none, or does not answer, `best` decides."""
     duplicate_bits: int = Field(2, ge=0, le=16)
     """Pairs with one instruction whose images' hashes differ by at most this count as one (needs `duplicate`)."""
 
@@ -163,6 +167,20 @@ class Recipe(Strict):
         return _cascade(self.filters, "pair", bounds)
 
     @cached_property
+    def judge(self) -> Judge | None:
+        """The filter that compares the candidates of a job, where `select.judge` asks for that. ValueError if it has no
+        model."""
+        if not self.select.judge:
+            return None
+        judge = self.pair_cascade.filters.get("judge")
+        if not isinstance(judge, Judge) or judge.chat is None:
+            raise ValueError(
+                "select.judge lets the model of filters.judge choose, and there is none: set filters.judge.chat "
+                "(with facts: false and rubric: false it compares only)"
+            )
+        return judge
+
+    @cached_property
     def annotator(self) -> Annotator:
         return parts.make(annotator_folder, self.annotate.annotator, Annotator, self.annotate.options)
 
@@ -192,7 +210,8 @@ class Recipe(Strict):
             raise ValueError(
                 "edit.repair is for imported pairs (source.kind=pairs): this recipe makes its own edits"
             )
-        _ = (self.category_files, self.source_cascade, self.pair_cascade, self.annotator, self.editors)
+        _ = (self.category_files, self.source_cascade, self.pair_cascade)
+        _ = (self.judge, self.annotator, self.editors)
         return self
 
 

@@ -23,7 +23,7 @@ from pipelines.recipe import Recipe, resolved
 from shards import journal
 from shards.journal import Table
 
-STEPS = ("curate", "annotate", "edit", "score", "select", "pack")
+STEPS = ("curate", "annotate", "edit", "score", "compare", "select", "pack")
 
 CURATE = Table(
     pa.schema(
@@ -100,6 +100,22 @@ IN_PLACE = "[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]"
 """The `transform` of an imported edit that lay on its source, or that no repair could lay there: stored as it came."""
 
 
+COMPARE = Table(
+    pa.schema(
+        [
+            ("key", pa.string()),
+            ("job_key", pa.string()),
+            ("candidates", pa.list_(pa.string())),
+            ("chosen", pa.string()),
+            ("answers", pa.string()),
+            ("error", pa.string()),
+        ]
+    )
+)
+"""One row per comparison of a job's candidates, whose keys are `candidates`: the key of the `chosen` one, or null if
+the judge's model preferred none. Other bounds let other candidates pass, which is another comparison."""
+
+
 def score_table(cascade: Cascade) -> Table:
     """One row per measured candidate: its score columns. Later rows of a key add columns that earlier ones lack."""
     return Table(pa.schema([pa.field("key", pa.string()), *cascade.columns]))
@@ -120,6 +136,11 @@ class Run:
 
     def folder(self, step: str) -> Path:
         return self.root / step
+
+    @property
+    def engine_steps(self) -> list[str]:
+        """The steps that make and measure, in order; `compare` only where the judge chooses."""
+        return [step for step in STEPS[:5] if step != "compare" or self.recipe.judge is not None]
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -173,6 +194,10 @@ class Run:
         if step == "score":
             filters = recipe.pair_cascade.filters
             return {"photographs": source, **{f"filter {n}": f.identity() for n, f in filters.items()}}
+        if step == "compare":
+            if recipe.judge is None:
+                raise ValueError("select.judge is false: no candidates are to be compared")
+            return {"photographs": source, "judge": recipe.judge.comparison()}
         raise AssertionError(f"{step} is policy: it has no fingerprint")
 
     @property
@@ -213,7 +238,7 @@ class Run:
         provenance["packages"] = _packages()
         provenance["parts"] = {
             step: {n: p for n, p in self.fingerprint(step).items() if n != "photographs"}
-            for step in STEPS[:4]
+            for step in self.engine_steps
         }
         header = "# The resolved recipe of this run; `crispedit build` on this directory continues it.\n"
         comment = "".join(

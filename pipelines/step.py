@@ -1,4 +1,4 @@
-"""One step of a run as a command: `crispedit curate|annotate|edit|score|select|pack`, and what-if for `select`."""
+"""One step of a run as a command (`crispedit curate|annotate|edit|score|compare|select|pack`); what-if for `select`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from crispedit.cascade import KEPT, NOT_REACHED
 from pipelines import audit, build, recipe, tables
 from pipelines.run import Run
-from pipelines.steps.select import pair_verdicts
+from pipelines.steps.select import contests, first_pass, pair_verdicts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,22 @@ def what_if(now: Run, then: Run) -> str:
             f"\n{missing} candidates lack a score that these bounds ask for: they failed an earlier bound and were not "
             f"measured further.\n`crispedit score` with the same overrides measures those {missing} only."
         )
+    if uncompared := _uncompared(then):
+        text += (
+            f"\n{uncompared} jobs have other passing candidates than the judge has compared: here their scores choose."
+            f"\n`crispedit compare` with the same overrides compares those {uncompared} only."
+        )
     return text
+
+
+def _uncompared(run: Run) -> int:
+    """Jobs that the judge has yet to decide."""
+    if run.recipe.judge is None:
+        return 0
+    db = tables.connect(run)
+    first_pass(run, db)
+    contests(db)
+    return int(db.execute("SELECT count(*) FROM contests WHERE compared IS NULL").fetchall()[0][0])
 
 
 def _outcomes(run: Run) -> Counter[tuple[str, str]]:

@@ -8,19 +8,20 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from pipelines.run import ANNOTATE, EDIT, IN_PLACE, Run, curate_table, score_table
+from pipelines.run import ANNOTATE, COMPARE, EDIT, IN_PLACE, Run, curate_table, score_table
 from shards import journal
 from shards.journal import Table
 
 
 def connect(run: Run) -> duckdb.DuckDBPyConnection:
-    """A connection with the views `curate`, `annotate`, `edit` and `score`, each row once; `job`, each job once; and
-    `candidate`: `edit` with its job's words, its photograph's origin, and `source` the one it was made from, composed
-    by its editor or not."""
+    """A connection with the views `curate`, `annotate`, `edit`, `score` and `compare`, each row once; `job`, each job
+    once; and `candidate`: `edit` with its job's words, its photograph's origin, and `source` the one it was made from,
+    composed by its editor or not."""
     found = photographs(run)
     _view(found, "annotate", run.folder("annotate"), ANNOTATE)
     _view(found, "edit", run.folder("edit"), EDIT)
     _view(found, "score", run.folder("score"), score_table(run.recipe.pair_cascade), merged=True)
+    _view(found, "compare", run.folder("compare"), COMPARE)
     found.execute("""
         CREATE VIEW job AS SELECT * FROM annotate WHERE job_key IS NOT NULL
             QUALIFY row_number() OVER (PARTITION BY job_key ORDER BY key) = 1;

@@ -147,8 +147,9 @@ class _Verdicts:
 def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
     """(key, category, outcome, reason) of every candidate, in key order.
 
-    After the cascade: of a job's passing candidates the best is kept (`not_best`; `Select.best` says which), of pairs
-    that repeat each other the first by key (`duplicate`), and of a category at most its quota, by key (`quota`).
+    After the cascade: of a job's passing candidates one is kept, by the judge's choice (the others are `not_chosen`) or
+    by its scores (`not_best`), as `Select` says; of pairs that repeat each other the first by key (`duplicate`), and of
+    a category at most its quota, by key (`quota`).
     """
     first_pass(run, db)
     recipe = run.recipe
@@ -163,11 +164,17 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
     order, keys = _in_order(found.column("key"))
     placed = pa.array(order)
     category = _coded(found.column("category")).take(placed).dictionary_decode()
-    verdict = _Verdicts(_coded(found.column("verdict")).take(placed), "not_best", "duplicate", "quota")
+    verdict = _Verdicts(
+        _coded(found.column("verdict")).take(placed), "not_best", "not_chosen", "duplicate", "quota"
+    )
     job, worth, preference = (found.column(n).to_numpy()[order] for n in ("job", "worth", "preference"))
+    chosen = _chosen(run, db, keys)
+    worth[chosen] = np.inf
     rows = verdict.passing()
     by_job = rows[np.lexsort((preference[rows], -worth[rows], job[rows]))]
-    verdict.reject(by_job[1:][np.diff(job[by_job]) == 0], "not_best")
+    others = by_job[1:][np.diff(job[by_job]) == 0]
+    verdict.reject(others, "not_best")
+    verdict.reject(others[np.isin(job[others], job[chosen])], "not_chosen")
     if "duplicate" in recipe.pair_cascade.filters:
         rows = verdict.passing()
         hashed = found.select(["text", "phash", "edited_phash"]).take(pa.array(order[rows]))
@@ -204,6 +211,7 @@ def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
         CREATE OR REPLACE TEMP VIEW verdicts AS
         WITH alive AS (SELECT DISTINCT key FROM sources WHERE outcome = '{KEPT}')
         SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, j.rowid AS job, j.text, {hashes},
+            e.source.xxh3_64 AS composed,
             coalesce({worth or "0::DOUBLE"}, '-Infinity'::DOUBLE) AS worth, CASE
             WHEN e.error IS NOT NULL THEN '{ERROR} edit'
             WHEN e.refusal IS NOT NULL THEN '{REJECTED} ' || e.refusal
@@ -214,6 +222,30 @@ def first_pass(run: Run, db: duckdb.DuckDBPyConnection) -> None:
         FROM edit e LEFT JOIN score s ON s.key = e.key LEFT JOIN jobs j ON j.job_key = e.job_key
             LEFT JOIN alive a ON a.key = e.source_key
     """)
+
+
+def contests(db: duckdb.DuckDBPyConnection) -> None:
+    """Create the view `contests`, after `first_pass`: the jobs of which several candidates pass, these in key order,
+    and what came of comparing exactly these (`compared` is null: nothing yet). A job for whose candidates an editor
+    composed different sources is none: there is no one picture to compare them with."""
+    db.execute(f"""
+        CREATE OR REPLACE TEMP VIEW contests AS
+        WITH passing AS (
+            SELECT job_key, any_value(category) AS category, list(key ORDER BY key) AS candidates
+            FROM verdicts WHERE verdict = '{KEPT}' GROUP BY job_key
+            HAVING count(*) > 1 AND count(DISTINCT coalesce(composed, 0)) = 1
+        )
+        SELECT p.*, c.key AS compared, c.chosen, c.error FROM passing p LEFT JOIN compare c USING (job_key, candidates)
+    """)
+
+
+def _chosen(run: Run, db: duckdb.DuckDBPyConnection, keys: pa.ChunkedArray) -> NDArray[np.int64]:
+    """The rows of the candidates that the judge prefers to the others of their job that pass."""
+    if run.recipe.judge is None:
+        return np.array([], np.int64)
+    contests(db)
+    chosen = db.sql("SELECT chosen FROM contests WHERE chosen IS NOT NULL").to_arrow_table().column("chosen")
+    return np.flatnonzero(pc.is_in(keys, value_set=chosen.combine_chunks()).to_numpy())
 
 
 def _in_order(keys: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.ChunkedArray]:

@@ -8,15 +8,14 @@ import pytest
 from chat_server import Said, serving
 from conftest import make_run
 
-from crispedit import chat
 from crispedit.bounds import Bound
 from crispedit.cascade import Cascade
 from crispedit.chat import ChatError
 from crispedit.compositor.landscape import landscape
 from crispedit.feasibility import Feasibility
 from crispedit.images import encode_jpeg
-from crispedit.record import Sample
-from filters.judge import RUBRIC, VERDICTS, Differences, Judge, Match, best, verdicts
+from crispedit.record import Sample, canonical_json
+from filters.judge import RUBRIC, VERDICTS, Choice, Contest, Differences, Judge, Match, verdicts
 from pipelines import audit, build
 from pipelines.run import score_table
 from shards import journal
@@ -281,25 +280,50 @@ def test_it_asks_for_what_its_model_needs_and_is_another_judge_with_another_mode
 CANDIDATES = [np.full((40, 40, 3), level, np.uint8) for level in (40, 120, 200)]
 
 
-def chosen(*numbers):
-    """What `best` makes of a model that names these numbers in the two orders."""
+def chosen(*numbers, candidates=3):
+    """What `compare` makes of a model that names these numbers in the two orders."""
     said = iter(numbers)
     with serving(lambda asked: json.dumps({"candidate": next(said)})) as server:
-        model = chat.make(server.spec | {"concurrency": 1})
-        found = best(model, CANDIDATES[0], RED, CANDIDATES)
-        assert [len(asked.images) for asked in server.asked] == [4, 4]
+        judge = Judge(chat=server.spec | {"concurrency": 1})
+        [found] = judge.compare([Contest(SOURCE, RED, CANDIDATES[:candidates])])
+        assert [len(asked.images) for asked in server.asked] == [1 + candidates] * 2
     forward, backward = (asked.images for asked in server.asked)
     assert forward[1:] == backward[:0:-1]
-    return found
+    return found.candidate if isinstance(found, Choice) else found
 
 
 def test_the_best_candidate_is_the_one_that_is_chosen_in_both_orders():
     assert chosen(1, 3) == 0
     assert chosen(3, 1) == 2
     assert chosen(2, 2) == 1
-    assert chosen(1, 1) is None  # the first place, not a candidate
+    assert chosen(2, 1, candidates=2) == 1
+    assert chosen(2, 2, candidates=2) is None  # the last place, not a candidate
+    assert chosen(1, 1) is None
     assert chosen(0, 0) is None
-    assert isinstance(chosen(4, 1), ChatError)
+    assert chosen(0, 3) is None
+    assert "it chose candidate 4 of 3" in str(chosen(4, 1))
+
+
+def test_one_comparison_that_fails_costs_no_other():
+    with server_saying({"Choose the best": {"candidate": 0}}, **{"the barn": "both!"}) as server:
+        judge = Judge(chat=server.spec)
+        contests = [Contest(SOURCE, words, CANDIDATES) for words in (RED, "remove the barn", RED)]
+        before, failed, after = judge.compare(contests)
+    assert (
+        before
+        == after
+        == Choice(None, canonical_json(dict.fromkeys(("in_order", "in_reverse"), '{"candidate": 0}')))
+    )
+    assert isinstance(failed, ChatError)
+    assert "both!" in str(failed)
+
+
+def test_its_choices_depend_on_its_model_and_not_on_what_else_it_is_asked():
+    server = {"backend": "openai", "model": "a", "base_url": "http://localhost:1/v1"}
+    comparison = Judge(chat=server).comparison()
+    assert Judge(chat=server, facts=False, rubric=False).comparison() == comparison
+    assert Judge(chat=server | {"model": "b"}).comparison() != comparison
+    assert list(comparison["prompts"]) == ["judge/compare"]
 
 
 def test_a_run_stores_the_words_and_counts_unsure_and_errors_apart(photos, tmp_path):

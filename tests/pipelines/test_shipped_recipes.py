@@ -10,7 +10,7 @@ import yaml
 
 from pipelines import engine, recipe
 from pipelines.run import Run
-from pipelines.steps import annotate, curate, edit, score
+from pipelines.steps import annotate, compare, curate, edit, score
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BUILDS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if "source" in yaml.safe_load(path.read_text()))
@@ -49,8 +49,9 @@ def test_the_papers_recipe_has_its_sizes():
 )
 def test_the_gpu_recipes_can_be_scheduled_and_leave_no_gpu_idle(name: str, cluster: dict[str, float]):
     run = load(name)
-    for step, module in {"curate": curate, "annotate": annotate, "edit": edit, "score": score}.items():
-        stages = module.stages(run)
+    modules = {"curate": curate, "annotate": annotate, "edit": edit, "score": score, "compare": compare}
+    for step in run.engine_steps:
+        stages = modules[step].stages(run)
         actors = engine.placement(step, stages, cluster)
         pools = [
             (n, s.gpus if s.pool.gpus is None else s.pool.gpus) for n, s in zip(actors, stages, strict=True)

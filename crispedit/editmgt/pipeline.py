@@ -147,6 +147,7 @@ class EditMGTPipeline:
         images_per_prompt: int = 1,
         negative: str = "",
         temperature: tuple[float, float] | float = (2.0, 0.0),
+        token_temperature: float = 1.0,
         schedule: Schedule = "cosine",
         start: float = 1.0,
         blocks: Sequence[int] | None = None,
@@ -167,12 +168,13 @@ class EditMGTPipeline:
         less than this keep the source's; 0 is off. mask: [H, W] bool at the source's size, true where the edit may
         be; with a hold, both must agree. seed: one for all, or one per image; its n-th answer uses seed + n. An
         answer depends on nothing but its own image, instruction, mask, options and seed.
-        temperature: of the sampling order, from first to last step. start: the share of the editable tokens that
-        begins unknown; the rest is the source's and stays. blocks: whose attention localises (default: the paper's
-        28-36 of 42, in proportion). words: localise by these words of the instruction only. padding_rows: count
-        padding as text in the localisation, as released. size: the model's width and height in pixels instead of
-        `resolution`'s. paste_untouched: put the source's pixels back wherever tokens were held, so that they are
-        bit-exact there. batch_size: answers sampled at once; those of different sizes never are.
+        temperature: of the sampling order, from first to last step. token_temperature: of the draw of each token;
+        below 1, likely ones are favoured, which a small model's answers are cleaner for. start: the share of the
+        editable tokens that begins unknown; the rest is the source's and stays. blocks: whose attention localises
+        (default: the paper's 28-36 of 42, in proportion). words: localise by these words of the instruction only.
+        padding_rows: count padding as text in the localisation, as released. size: the model's width and height in
+        pixels instead of `resolution`'s. paste_untouched: put the source's pixels back wherever tokens were held, so
+        that they are bit-exact there. batch_size: answers sampled at once; those of different sizes never are.
         reference_refresh: approximate above 1, see `sample`. released_noise: draw and proceed as the released code
         does, from one generator per batch; then answers depend on their batch. on_step, progress: to watch.
         """
@@ -208,6 +210,7 @@ class EditMGTPipeline:
                 steps=steps,
                 guidance=guidance,
                 temperature=temperature,
+                token_temperature=token_temperature,
                 schedule=schedule,
                 reference=reference,
                 hold=hold,

@@ -54,17 +54,19 @@ def choose(
     codebook: int,
     held_BN: Tensor | None = None,
     reference_BN: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Draw a token for every unknown place, or take the reference's where held: ([M] tokens, [M] probabilities).
 
     `logits_of` gives [m, V] for m places of the flattened [B, N]; it is called on the unknown ones only, a chunk at
-    a time. The probability is the model's for the token that was taken, held or drawn.
+    a time. Below 1, `temperature` favours the likely ones. The probability is, at that temperature, the model's for the
+    token that was taken, held or drawn.
     """
     noise.begin(codebook)
     places = unknown_BN.flatten().nonzero()[:, 0]
     tokens, probabilities = [], []
     for rows in places.split(max(1, CHUNK // codebook)):
-        p_mV = logits_of(rows).float().softmax(-1)
+        p_mV = (logits_of(rows).float() / temperature).softmax(-1)
         token = noise.pick(p_mV, rows)
         if held_BN is not None and reference_BN is not None:
             token = torch.where(held_BN.flatten()[rows], reference_BN.flatten()[rows], token)
@@ -85,6 +87,7 @@ def sample(
     steps: int = 36,
     guidance: float = 6.0,
     temperature: tuple[float, float] | float = (2.0, 0.0),
+    token_temperature: float = 1.0,
     schedule: Schedule = "cosine",
     reference: Tensor | None = None,
     hold: float = 0.0,
@@ -96,7 +99,9 @@ def sample(
 ) -> Sampled:
     """Fill in the tokens that are `model.config.mask_id`; all others are known and never change.
 
-    conditions: of B entries if guidance is 1, else of 2 B, the unconditional ones first. reference: [B, height, width]
+    conditions: of B entries if guidance is 1, else of 2 B, the unconditional ones first. temperature: of the noise on
+    the confidence by which tokens are kept, from first to last step. token_temperature: of the draw of a token; 1 in
+    the paper. reference: [B, height, width]
     source tokens, needed to hold. hold: tokens whose localisation score lies below it keep the source's; it needs
     `capture`. fixed: [B, height, width] bool, tokens that are known because a mask says so; they count as held.
     early_exit: stop a sample as soon as all that it still lacks would be held (the released code goes on, since a
@@ -106,7 +111,7 @@ def sample(
     batch, height, width = tokens_BHW.shape
     count, config = height * width, model.config
     guided = guidance != 1.0
-    _check(conditions, batch, steps, guided, hold, capture, reference, reference_refresh)
+    _check(conditions, batch, steps, guided, hold, capture, reference, reference_refresh, token_temperature)
 
     tokens = tokens_BHW.flatten(1)
     reference_BN = None if reference is None else reference.flatten(1)
@@ -132,7 +137,9 @@ def sample(
         now_held = scores.flatten(1) < hold if hold and scores is not None else None
 
         logits_of = _Logits(model, features.flatten(0, 2), batch * count if guided else 0, guidance)
-        drawn, probability = choose(logits_of, unknown, noise, config.codebook_size, now_held, reference_BN)
+        drawn, probability = choose(
+            logits_of, unknown, noise, config.codebook_size, now_held, reference_BN, token_temperature
+        )
         tokens = tokens.masked_scatter(unknown, drawn)
         if now_held is not None:
             held = torch.where(unknown, now_held, held)
@@ -180,7 +187,10 @@ def _check(
     capture: Capture | None,
     reference: Tensor | None,
     reference_refresh: int,
+    token_temperature: float,
 ) -> None:
+    if token_temperature <= 0:
+        raise ValueError(f"token_temperature is {token_temperature}; it divides logits and must be above 0")
     if steps < 1 or reference_refresh < 1:
         raise ValueError(f"steps ({steps}) and reference_refresh ({reference_refresh}) must be at least 1")
     entries = batch * (2 if guided else 1)

@@ -11,9 +11,10 @@ indices on a [height, width] grid, one per 16 pixels; with down-sampling the tra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -442,11 +443,46 @@ class Transformer(nn.Module):
         the tokenizer's codes (arXiv 2006.10739), so that near codes begin near. It saves a small model the lesson."""
         scaled = (codes_VC - codes_VC.mean(0)) / codes_VC.std(0).clamp(min=1e-6)
         near = torch.cdist(scaled, scaled).topk(8, largest=False).values[:, 1:].mean()
-        waves = torch.randn(scaled.shape[1], self.config.dim, generator=generator) / near
+        # From what tells neighbours apart a little to what tells them apart well.
+        pace_D = torch.logspace(0, math.log10(4.0), self.config.dim) / near
+        waves = torch.randn(scaled.shape[1], self.config.dim, generator=generator) * pace_D
         phases = 2 * torch.pi * torch.rand(self.config.dim, generator=generator)
-        features = 0.02 * 2**0.5 * torch.cos(scaled @ waves + phases)
+        features = torch.cos(scaled @ waves + phases)
+        features = features - features.mean(0)
+        features = 0.02 * features / features.square().mean(1, keepdim=True).sqrt()
         self.embed.embeddings.weight[: len(features)] = features
         self.mlm_layer.conv2.weight.copy_(features[:, :, None, None])
+
+    @torch.no_grad()
+    def begin_by_copying(self) -> None:
+        """Let a fresh model that follows a codebook answer with the reference, so that it has only edits to learn.
+
+        The layers between tokens and blocks begin as the identity, and each head of the first block looks at its own
+        place (as in mimetic initialization, arXiv 2305.09828): queries and keys are the same vector everywhere, which
+        only the rotary embedding tells apart. ValueError for a model that down-samples or has no double block.
+        """
+        if self.config.downsample or not self.config.num_layers:
+            raise ValueError("only a model with double blocks that does not down-sample can begin by copying")
+        dim = self.config.dim
+        eye, first = torch.eye(dim), cast(DoubleBlock, self.transformer_blocks[0])
+        for square in (self.embed.conv, self.mlm_layer.conv1):
+            square.weight.copy_(eye[:, :, None, None])
+        for linear in (
+            self.project_to_hidden,
+            self.project_from_hidden,
+            first.attn.to_v,
+            cast(nn.Linear, first.attn.to_out[0]),
+        ):
+            linear.weight.copy_(eye)
+        self.mlm_layer.conv2.weight.mul_(4.0)  # as sure as a model that has learnt to copy
+        for linear, norm in ((first.attn.to_q, first.attn.norm_q), (first.attn.to_k, first.attn.norm_k)):
+            linear.weight.mul_(0.1)
+            linear.bias.fill_(1.0)
+            norm.weight.fill_(6.0)  # sharp: a neighbour weighs less than e^-5 of the place itself
+        for modulation in self.modulations():  # gates ajar, so that all blocks learn from the first step on
+            modulation.linear.bias[2 * dim : 3 * dim] = 0.2
+            modulation.linear.bias[5 * dim :] = 0.2
+        first.norm1.linear.bias[2 * dim : 3 * dim] = 2.0  # what is copied outweighs what was there
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Fresh weights to train from: normal(0, 0.02), norms 1, biases and modulations 0 (DiT, arXiv 2212.09748)."""

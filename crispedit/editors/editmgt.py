@@ -34,6 +34,8 @@ class EditMGT(Editor):
     strength: float = Field(1.1, gt=0)
     temperature: float = Field(2.0, ge=0)
     """How freely tokens are chosen for keeping at the first step; 0 at the last."""
+    token_temperature: float = Field(1.0, gt=0)
+    """How freely each token is drawn: below 1, likely ones are favoured."""
     hold: float = Field(0.0, ge=0, le=1)
     negative: str = ""
     paste_untouched: bool = False
@@ -79,6 +81,7 @@ class EditMGT(Editor):
             guidance=self.guidance,
             strength=self.strength,
             temperature=(self.temperature, 0.0),
+            token_temperature=self.token_temperature,
             hold=self.hold,
             seed=list(seeds),
             negative=self.negative,

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from crispedit.editmgt.pipeline import EditMGTPipeline
 from crispedit.editmgt.preset import build, read_preset
@@ -25,9 +26,14 @@ def photo(height, width, seed=0):
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> EditMGTPipeline:
-    """The tiny preset with gates that are open, so that text and source matter, at a smaller resolution."""
-    pipeline = build("editmgt-tiny", seed=3)
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> EditMGTPipeline:
+    """The tiny preset, but halving its grid, with gates that are open, so that text and source matter, at a smaller
+    resolution."""
+    preset = read_preset("editmgt-tiny")
+    preset["transformer"]["downsample"] = True
+    path = tmp_path_factory.mktemp("preset") / "halving.yaml"
+    path.write_text(yaml.safe_dump(preset))
+    pipeline = build(path, seed=3)
     pipeline.resolution = 96
     generator = torch.Generator().manual_seed(0)
     for name, parameter in pipeline.transformer.named_parameters():

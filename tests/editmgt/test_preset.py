@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import yaml
 from diffusers import VQModel
 
-from crispedit.editmgt.preset import build, byte_tokenizer, read_preset
+from crispedit.editmgt.preset import build, build_transformer, byte_tokenizer, read_preset
 from crispedit.editmgt.transformer import Transformer, TransformerConfig
 
 
@@ -36,7 +37,7 @@ def test_the_tiny_preset_is_tiny_and_reproducible():
     for part in ("transformer", "vq.model", "text.clip", "text.llm"):
         assert torch.equal(weights(one, part), weights(two, part))
         assert torch.equal(weights(one, part), weights(other, part)) == (part != "transformer")
-    assert 4e6 < sum(p.numel() for p in one.transformer.parameters()) < 8e6
+    assert 2e6 < sum(p.numel() for p in one.transformer.parameters()) < 4e6
 
 
 def test_without_shipped_encoders_they_start_fresh(tmp_path):
@@ -51,16 +52,39 @@ def test_without_shipped_encoders_they_start_fresh(tmp_path):
 def test_tokens_that_look_alike_begin_alike():
     pipeline = build("editmgt-tiny")
     codes, rows = pipeline.vq.codebook, pipeline.transformer.mlm_layer.conv2.weight.flatten(1)
-    assert torch.equal(rows, pipeline.transformer.embed.embeddings.weight[: len(rows)])
+    embedded = pipeline.transformer.embed.embeddings.weight[: len(rows)]
+    torch.testing.assert_close(
+        rows / rows.norm(dim=1, keepdim=True), embedded / embedded.norm(dim=1, keepdim=True)
+    )
     order = torch.cdist(codes, codes).argsort(1)
     likeness = torch.nn.functional.cosine_similarity
     near, far = likeness(rows, rows[order[:, 1]]), likeness(rows, rows[order[:, 512]])
-    assert near.mean() > 0.4
+    assert near.mean() > 0.3
     assert far.mean().abs() < 0.15
 
 
-def test_a_fresh_model_predicts_before_it_is_trained():
-    """Modulations start at 0, so that blocks are the identity, yet every parameter but those behind a gate learns."""
+@torch.no_grad()
+def test_a_fresh_model_answers_with_the_reference():
+    """It has only edits to learn. What it is told and what is known of the image do not matter yet."""
+    model = build("editmgt-tiny").transformer
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.randint(0, 1024, (2, 14, 20), generator=generator)
+    masked = torch.full_like(reference, model.config.mask_id)
+    text, pooled = torch.randn(2, 8, 128, generator=generator), torch.randn(2, 128, generator=generator)
+    micro, time = torch.tensor([[160.0, 112.0, 0.0, 0.0, 6.0]] * 2), torch.full((2,), 1000.0)
+    answer = model(masked, text, pooled, micro, time, reference).argmax(-1)
+    assert (answer == reference).float().mean() > 0.7
+    assert (answer == reference.flip(0)).float().mean() < 0.01
+
+
+def test_what_cannot_begin_by_copying_says_so():
+    preset = read_preset("editmgt-tiny")
+    preset["transformer"] |= {"downsample": True}
+    with pytest.raises(ValueError, match="only a model with double blocks that does not down-sample"):
+        build_transformer(preset).begin_by_copying()
+
+
+def test_every_block_of_a_fresh_model_learns():
     model = build("editmgt-tiny").transformer.requires_grad_(True)
     tokens = torch.randint(0, 1024, (1, 4, 4))
     logits = model(
@@ -69,7 +93,9 @@ def test_a_fresh_model_predicts_before_it_is_trained():
     assert logits.shape == (1, 4, 4, 1024)
     logits.logsumexp(-1).sum().backward()
     assert model.embed.embeddings.weight.grad.abs().sum() > 0
-    assert model.transformer_blocks[0].norm1.linear.weight.grad.abs().sum() > 0
+    for block in (*model.transformer_blocks, *model.single_transformer_blocks):
+        assert block.attn.to_v.weight.grad.abs().sum() > 0
+    assert model.connector.projector.weight.grad.abs().sum() > 0
 
 
 def test_bytes_round_trip():

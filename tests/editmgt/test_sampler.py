@@ -291,3 +291,19 @@ def test_refuses_a_hold_that_could_not_work(scene, golden, manifest, model):
         sample(net, conditions, tokens, noise, guidance=1.0)
     with pytest.raises(ValueError, match="at least 1"):
         sample(net, replace(conditions), tokens, noise, steps=0)
+    with pytest.raises(ValueError, match="token_temperature is 0"):
+        sample(net, conditions, tokens, noise, token_temperature=0.0)
+
+
+def test_a_low_token_temperature_takes_the_likely():
+    logits = torch.randn(1000, 16, generator=torch.Generator().manual_seed(0))
+    unknown = torch.ones(1, 1000, dtype=torch.bool)
+
+    def likeliest(temperature: float) -> float:
+        drawn, _ = choose(
+            logits.__getitem__, unknown, SeededNoise([0], 1000, "cpu"), 16, temperature=temperature
+        )
+        return (drawn == logits.argmax(-1)).float().mean().item()
+
+    assert likeliest(1.0) < 0.5
+    assert likeliest(0.01) > 0.95

@@ -58,7 +58,8 @@ class Diffusers(Editor):
     gpus: ClassVar[float] = 1.0
 
     pipeline: str
-    """A class of diffusers, such as FluxKontextPipeline; or `package.Class`, of another installed package."""
+    """A class of diffusers, such as FluxKontextPipeline; or `package.module.Class` of another package, which must be
+    installed wherever this runs: to name one is to let its code run."""
     model: str
     """A folder in diffusers' layout, or a repository of the Hugging Face hub."""
     revision: str | None = None
@@ -239,17 +240,29 @@ class Diffusers(Editor):
 
 
 def pipeline_class(name: str) -> type[Any]:
-    """The pipeline class of that name, of diffusers unless it is dotted. ValueError for any other thing."""
+    """The pipeline class of that name, of diffusers unless it is dotted. ValueError if it is not there, or is another
+    thing."""
     from crispedit import torchvision_ops
 
     torchvision_ops.declare()  # before diffusers
     from diffusers import DiffusionPipeline
 
     package, _, last = name.rpartition(".")
+    package = package or "diffusers"
     try:
-        found = getattr(importlib.import_module(package or "diffusers"), last, None)
+        module = importlib.import_module(package)
+        found = getattr(module, last)
     except ImportError as error:
-        raise ValueError(f"diffusers: the package of {name} cannot be imported: {error}") from None
+        raise ValueError(
+            f"diffusers: {package}, the package of {name}, cannot be imported ({error}): install it here and on every "
+            "node, or name a class of diffusers"
+        ) from None
+    except AttributeError:
+        version = getattr(module, "__version__", "as it is installed")
+        raise ValueError(
+            f"diffusers: {package} ({version}) has no {last}: name one that it has, or package.module.Class of another "
+            "package"
+        ) from None
     if not (inspect.isclass(found) and issubclass(found, DiffusionPipeline)):
         raise ValueError(
             f"diffusers: {name} is no pipeline class; such are FluxKontextPipeline, QwenImageEditPlusPipeline, "

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import sys
 from functools import wraps
 from pathlib import Path
@@ -198,6 +199,49 @@ def test_an_answer_of_another_size_is_an_error_and_an_unsafe_one_a_refusal(uncha
     assert isinstance(answers[1], Edit)
 
 
+PACKAGE = """
+import diffusers
+
+class OtherTransformer(diffusers.FluxTransformer2DModel):
+    pass
+
+# Where the index of a published model looks for it.
+diffusers.OtherTransformer = OtherTransformer
+"""
+PIPELINE = """
+from diffusers import FluxKontextPipeline
+
+class OtherPipeline(FluxKontextPipeline):
+    pass
+"""
+
+
+def test_a_pipeline_of_another_package_is_found_by_its_path(kontext, folder, tmp_path, monkeypatch):
+    """As Step1X-Edit's is, whose class and transformer are in no release of diffusers, but which its published model
+    names as if they were."""
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "__init__.py").write_text(PACKAGE)
+    (tmp_path / "another" / "editing.py").write_text(PIPELINE)
+    model = shutil.copytree(kontext, folder / "another")
+    for index, key, value in (
+        ("model_index.json", "_class_name", "OtherPipeline"),
+        ("model_index.json", "transformer", ["diffusers", "OtherTransformer"]),
+        ("transformer/config.json", "_class_name", "OtherTransformer"),
+    ):
+        written = json.loads((model / index).read_text())
+        (model / index).write_text(json.dumps(written | {key: value}))
+    sources = photographs((64, 48))
+    with pytest.raises(ValueError, match=r"another.editing, .* cannot be imported"):
+        editor(model, "another.editing.OtherPipeline").load()
+    monkeypatch.syspath_prepend(tmp_path)
+    made = editor(model, "another.editing.OtherPipeline", batch_size=2)
+    assert np.array_equal(edits(made, sources)[0], edits(editor(kontext), sources)[0])
+    assert type(made._pipeline).__name__ == "OtherPipeline"
+    assert type(made._pipeline.transformer).__name__ == "OtherTransformer"
+    with pytest.raises(ValueError, match=r"another.editing .* has no Absent"):
+        editor(model, "another.editing.Absent").load()
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([(None, 16), (1 << 20, 32), (9000, 8)]))
 def test_a_canvas_holds_its_source(width, height, rule):
@@ -233,9 +277,10 @@ def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"pipeline": "NoSuchPipeline"}, "NoSuchPipeline is no pipeline class"),
+        ({"pipeline": "NoSuchPipeline"}, r"diffusers \(.*\) has no NoSuchPipeline: .* package.module.Class"),
         ({"pipeline": "torch.nn.Linear"}, "torch.nn.Linear is no pipeline class"),
-        ({"pipeline": "not_installed.Pipeline"}, "not_installed.Pipeline cannot be imported"),
+        ({"pipeline": "torch.nn.Editor"}, "torch.nn .* has no Editor"),
+        ({"pipeline": "absent.a.Pipeline"}, r"absent.a, .* of absent.a.Pipeline, .* \(.*\): install it here"),
         ({"pipeline": "DDPMPipeline"}, "its call has no image and no prompt"),
         ({"call": {"true_scale": 2}}, r"call.true_scale .* choose from .*true_cfg_scale"),
         ({"call": {"prompt": "other"}}, "call.prompt"),

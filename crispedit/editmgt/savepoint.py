@@ -4,11 +4,12 @@
       weights.safetensors     what is trained, by name
       optimizer.safetensors   AdamW's state of each of them
       ema.safetensors         the averages, if there are any
-      state.json              step, reader state, counters
+      state.json              step, names of the files, reader state, counters
 
-A folder is written under a temporary name, every file and the folder synced, and renamed. Tensors are whole, whatever
-the sharding, so a savepoint of one process can be gone on with by eight, and one of DDP by FSDP2. There is no random
-state to keep: every draw of training is a function of (seed, step, sample).
+A folder is written under a temporary name, every file and the folder synced, and renamed; one that a disk has cut off
+all the same is noticed before anything of it is used. Tensors are whole, whatever the sharding, so a savepoint of one
+process can be gone on with by eight, and one of DDP by FSDP2. There is no random state to keep: every draw of training
+is a function of (seed, step, sample).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from uuid import uuid4
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -33,6 +35,12 @@ FOLDER = "savepoints"
 WEIGHTS, OPTIMIZER, AVERAGES = "weights.safetensors", "optimizer.safetensors", "ema.safetensors"
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+ASIDE = "torn-"
+"""Before the name of a savepoint that could not be read."""
+
+
+class TornError(ValueError):
+    """A savepoint whose files are not whole."""
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -79,7 +87,8 @@ def write(
     temporary.mkdir(parents=True)
     for name, tensors in files.items():
         save_file(dict(tensors), temporary / name)
-    (temporary / STATE).write_text(json.dumps({"step": step, **state}, indent=1) + "\n")
+    text = json.dumps({"step": step, "files": sorted(files), **state}, indent=1)
+    (temporary / STATE).write_text(f"{text}\n")
     for path in [*temporary.iterdir(), temporary]:
         _sync(path)
     if final.exists():
@@ -90,8 +99,8 @@ def write(
 
 
 def found(folder: Path) -> list[Path]:
-    """All savepoints, the last one last."""
-    return sorted(path for path in folder.glob("step-*") if (path / STATE).is_file())
+    """All savepoints, the last one last; whether they can be read is not known."""
+    return sorted(folder.glob("step-*"))
 
 
 def sweep(folder: Path, keep: int) -> None:
@@ -100,17 +109,45 @@ def sweep(folder: Path, keep: int) -> None:
         _remove(path)
 
 
+def set_aside(savepoint: Path) -> None:
+    """Take a torn one out of the order, for a person to look at."""
+    aside = savepoint.with_name(f"{ASIDE}{savepoint.name}")
+    if aside.exists():
+        _remove(aside)
+    os.replace(savepoint, aside)
+
+
 def read_state(savepoint: Path) -> dict[str, Any]:
-    """What `write` was given, and the step."""
-    state: dict[str, Any] = json.loads((savepoint / STATE).read_text())
+    """What `write` was given, the step and the names of the files. TornError if it cannot be read."""
+    try:
+        state: dict[str, Any] = json.loads((savepoint / STATE).read_text())
+    except (OSError, ValueError) as error:
+        raise TornError(f"{savepoint / STATE}: {error}") from error
     return state
+
+
+def _read(savepoint: Path, state: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """All its files, whole. TornError if one is missing or cut off."""
+    there = {path.name for path in savepoint.glob("*.safetensors")}
+    files = {}
+    for name in {WEIGHTS, OPTIMIZER, *state.get("files", there)}:
+        try:
+            files[name] = load_file(savepoint / name)
+        except (OSError, SafetensorError) as error:
+            raise TornError(f"{savepoint / name}: {error}") from error
+    return files
 
 
 def restore(
     savepoint: Path, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, ema: EMA | None
-) -> None:
-    """Put the tensors of a savepoint back. ValueError if it is of another model, or has no averages to go on with."""
-    saved, moments = load_file(savepoint / WEIGHTS), load_file(savepoint / OPTIMIZER)
+) -> dict[str, Any]:
+    """Put the tensors of a savepoint back; its state. Nothing is touched unless all of it can be read.
+
+    TornError if it cannot; ValueError if it is of another model, or has no averages to go on with.
+    """
+    state = read_state(savepoint)
+    files = _read(savepoint, state)
+    saved, moments = files[WEIGHTS], files[OPTIMIZER]
     if saved.keys() != weights.keys():
         name = sorted(saved.keys() ^ weights.keys())[0]
         raise ValueError(
@@ -119,20 +156,21 @@ def restore(
     for name, weight in weights.items():
         if saved[name].shape != weight.shape:
             raise ValueError(f"{savepoint}: {name} is {tuple(saved[name].shape)}, not {tuple(weight.shape)}")
+    if ema is not None and AVERAGES not in files:
+        raise ValueError(f"{savepoint} has no averaged weights: it was trained without ema")
+    for name, weight in weights.items():
         assign(weight, saved[name])
         if f"step/{name}" in moments:
-            state = {kind: torch.zeros_like(weight, requires_grad=False) for kind in MOMENTS}
+            found = {kind: torch.zeros_like(weight, requires_grad=False) for kind in MOMENTS}
             for kind in MOMENTS:
-                assign(state[kind], moments[f"{kind}/{name}"])
+                assign(found[kind], moments[f"{kind}/{name}"])
             fused = optimizer.defaults.get("fused")
-            state["step"] = moments[f"step/{name}"].to(weight.device if fused else "cpu")
-            optimizer.state[weight] = state
+            found["step"] = moments[f"step/{name}"].to(weight.device if fused else "cpu")
+            optimizer.state[weight] = found
     if ema is not None:
-        if not (savepoint / AVERAGES).is_file():
-            raise ValueError(f"{savepoint} has no averaged weights: it was trained without ema")
-        averages = load_file(savepoint / AVERAGES)
         for name, average in ema.weights.items():
-            assign(average, averages[name])
+            assign(average, files[AVERAGES][name])
+    return state
 
 
 def _sync(path: Path) -> None:

@@ -17,6 +17,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -263,20 +264,41 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        """Go on from the last savepoint, if there is one; metrics of steps after it go."""
+        """Go on from the last savepoint that is whole, if there are any; what is of later steps goes.
+
+        ValueError if none is whole, or if processes do not see the same ones.
+        """
         run = self.settings.run
         run.mkdir(parents=True, exist_ok=True)
-        found = savepoint.found(run / savepoint.FOLDER)
-        self.accelerator.wait_for_everyone()
-        if found:
-            savepoint.restore(found[-1], self.weights, self.optimizer, self.ema)
-            state = savepoint.read_state(found[-1])
+        torn = self._restore(savepoint.found(run / savepoint.FOLDER))
+        found = self.accelerator.gather(torch.tensor([self.step], device=self.accelerator.device)).tolist()
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"{run}: its processes would go on from steps {found}; all must see the same folder"
+            )
+        if self.accelerator.is_main_process:
+            for path in torn:
+                savepoint.set_aside(path)
+            _truncate(run / METRICS, self.step)
+
+    def _restore(self, found: Sequence[Path]) -> list[Path]:
+        """From the last of them that is whole; which are not, of those after it."""
+        torn: list[Path] = []
+        for path in reversed(found):
+            try:
+                state = savepoint.restore(path, self.weights, self.optimizer, self.ema)
+            except savepoint.TornError as error:
+                warnings.warn(f"this savepoint is not whole, going back by one: {error}", stacklevel=2)
+                torn.append(path)
+                continue
             self.step, self.reader, self.skipped = state["step"], state["reader"], state["skipped"]
             self.skipped_in_a_row = state["skipped_in_a_row"]
             if self.ema is not None:
                 self.ema.updates = state["ema_updates"]
-        if self.accelerator.is_main_process:
-            _truncate(run / METRICS, self.step)
+            return torn
+        if torn:
+            raise ValueError(f"{torn[0].parent}: no savepoint is whole; remove that folder to begin anew")
+        return torn
 
 
 def trainable(model: Transformer, settings: Training) -> Transformer:

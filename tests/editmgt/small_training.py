@@ -1,17 +1,14 @@
-"""A small model and endless generated examples, for the trainer's tests; run as a script, one process of several.
-
-python small_training.py RUN [KEY=VALUE ...] [--kill STEP | --terminate STEP]
-"""
+"""A small model and endless generated examples, for the trainer's tests, in this process or in others."""
 
 from __future__ import annotations
 
-import argparse
 import json
+import multiprocessing
 import os
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -107,27 +104,39 @@ def curve(run: Path, name: str = "loss") -> list[float]:
     return [row[name] for row in rows]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("runs", nargs="+", help="a run's folder and its overrides, joined by commas")
-    parser.add_argument("--kill", type=int, default=-1)
-    parser.add_argument("--terminate", type=int, default=-1)
-    args = parser.parse_args()
+def launch(*runs: tuple[Path, Sequence[str]], processes: int = 1, kill: int = -1) -> list[int | None]:
+    """Train these runs (a folder and overrides), one after the other, in processes of their own; how each ended.
+
+    They are forked from a server that has imported what takes seconds. `kill`: the step at which they are killed.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["crispedit.editmgt.lora", "crispedit.editmgt.trainer"])
+    meeting = runs[0][0].with_name(f"{uuid4().hex}.store").as_uri()
+    started = [
+        context.Process(target=_process, args=(rank, processes, meeting, runs, kill))
+        for rank in range(processes)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    return [process.exitcode for process in started]
+
+
+def _process(
+    rank: int, processes: int, meeting: str, runs: Sequence[tuple[Path, Sequence[str]]], kill: int
+) -> None:
     torch.set_num_threads(1)
+    if processes > 1:  # as torchrun says it, but for the place where they meet
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        os.environ |= {"OMP_NUM_THREADS": "1", **{name: str(value) for name, value in told.items()}}
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
 
     def before(step: int) -> None:
-        if step == args.kill:
+        if step == kill:
             os.kill(os.getpid(), signal.SIGKILL)
-        if step == args.terminate:
-            os.kill(os.getpid(), signal.SIGTERM)
 
-    for text in args.runs:
-        run, *overrides = text.split(",")
-        if trainer(settings(Path(run), *overrides), before).train() == "stopped":
-            sys.exit(143)
-    if dist.is_initialized():
+    for run, overrides in runs:
+        trainer(settings(run, *overrides), before).train()
+    if processes > 1:
         dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

@@ -27,9 +27,9 @@ def trained(steps: int = 2, shape: tuple[int, int] = (3, 2)) -> tuple[dict, torc
 def test_restored_training_goes_on_as_it_would_have(tmp_path: Path):
     weights, optimizer, ema = trained(2)
     path = savepoint.write(tmp_path, 2, savepoint.gather(weights, optimizer, ema), {"reader": {"epoch": 1}})
-    assert savepoint.read_state(path) == {"step": 2, "reader": {"epoch": 1}}
     others, other_optimizer, other_ema = trained(0)
-    savepoint.restore(path, others, other_optimizer, other_ema)
+    state = savepoint.restore(path, others, other_optimizer, other_ema)
+    assert (state["step"], state["reader"]) == (2, {"epoch": 1})
     for each, by in ((weights, optimizer), (others, other_optimizer)):
         sum(weight.square().sum() for weight in each.values()).backward()
         by.step()
@@ -44,7 +44,6 @@ def test_the_last_ones_stay_and_half_written_ones_go(tmp_path: Path):
     half = tmp_path / ".step-00000011.x.tmp"
     half.mkdir()
     (half / savepoint.WEIGHTS).write_bytes(b"half")
-    (tmp_path / "step-00000012").mkdir()  # not one of ours: it has no state
     assert [path.name for path in savepoint.found(tmp_path)][-1] == "step-00000010"
     savepoint.sweep(tmp_path, keep=2)
     assert [path.name for path in savepoint.found(tmp_path)] == ["step-00000002", "step-00000010"]
@@ -63,3 +62,32 @@ def test_another_models_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="trained without ema"):
         savepoint.restore(path, weights, optimizer, ema)
     savepoint.restore(path, weights, optimizer, None)
+
+
+@pytest.mark.parametrize(
+    "name", [savepoint.WEIGHTS, savepoint.OPTIMIZER, savepoint.AVERAGES, savepoint.STATE]
+)
+@pytest.mark.parametrize("kept", [0, 0.5, 0.99, None])
+def test_a_torn_one_is_told_and_nothing_of_it_is_used(tmp_path: Path, name: str, kept: float | None):
+    path = savepoint.write(tmp_path, 1, savepoint.gather(*trained()), {})
+    whole = (path / name).read_bytes()
+    if kept is None:
+        (path / name).unlink()
+    else:
+        (path / name).write_bytes(whole[: int(kept * len(whole))])
+    weights, optimizer, ema = trained(0)
+    tensors = [*weights.values(), *ema.weights.values()]
+    before = [tensor.clone() for tensor in tensors]
+    with pytest.raises(savepoint.TornError, match=name):
+        savepoint.restore(path, weights, optimizer, ema)
+    assert all(torch.equal(*pair) for pair in zip(before, tensors, strict=True))
+    assert not optimizer.state
+    (path / name).write_bytes(whole)
+    savepoint.restore(path, weights, optimizer, ema)
+
+
+def test_one_that_was_set_aside_is_no_more_found(tmp_path: Path):
+    for _ in range(2):
+        savepoint.set_aside(savepoint.write(tmp_path, 1, savepoint.gather(*trained()), {}))
+        assert savepoint.found(tmp_path) == []
+        assert [path.name for path in tmp_path.iterdir()] == ["torn-step-00000001"]

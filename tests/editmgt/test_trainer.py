@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,60 +15,98 @@ from safetensors.torch import load_file
 
 from crispedit.editmgt import savepoint
 from crispedit.editmgt.trainer import rebuilt
-from editmgt.small_training import CONFIG, curve, examples, settings, trainer
-
-SCRIPT = Path(__file__).with_name("small_training.py")
-ROOT = Path(__file__).parents[2]
-
-
-def launch(*command: str) -> subprocess.CompletedProcess[str]:
-    """Python with our packages, on one thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300
-    )
+from editmgt.small_training import CONFIG, curve, examples, launch, settings, trainer
 
 
 def weights(run: Path, name: str = savepoint.WEIGHTS) -> dict[str, torch.Tensor]:
     return load_file(savepoint.found(run / "savepoints")[-1] / name)
 
 
+LORA = "lora={rank: 2, dropout: 0.2}"
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], atol: float = 0.0) -> bool:
+    return ours.keys() == theirs.keys() and all(
+        torch.allclose(ours[name], theirs[name], rtol=0, atol=atol) for name in ours
+    )
+
+
 def test_one_process_and_two_whole_or_in_shares_give_one_curve(tmp_path: Path):
     one, ddp, fsdp = (tmp_path / name for name in ("one", "ddp", "fsdp"))
     trainer(settings(one, "steps=8", "ema=0.9")).train()
-    launched = launch(
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(SCRIPT)),
-        *(f"{ddp},ema=0.9", f"{fsdp},ema=0.9,sharding=full"),
-    )
-    assert launched.returncode == 0, launched.stderr
+    assert launch((ddp, ["ema=0.9"]), (fsdp, ["ema=0.9", "sharding=full"]), processes=2) == [0, 0]
     assert curve(ddp) == pytest.approx(curve(one)[:6], rel=1e-5)
     assert curve(fsdp) == pytest.approx(curve(ddp), rel=1e-5)
     assert curve(fsdp, "grad_norm") == pytest.approx(curve(one, "grad_norm")[:6], rel=1e-5)
     # What two processes have saved, in shares, one goes on with.
     trainer(settings(fsdp, "steps=8", "ema=0.9")).train()
     assert curve(fsdp) == pytest.approx(curve(one), rel=1e-5)
-    ours, theirs = (weights(run, savepoint.AVERAGES) for run in (one, fsdp))
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
+    assert same(weights(one, savepoint.AVERAGES), weights(fsdp, savepoint.AVERAGES), atol=1e-6)
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path):
+def test_adapters_and_averages_go_from_one_process_to_two_in_shares_and_back(tmp_path: Path):
+    one, changing = tmp_path / "one", tmp_path / "changing"
+    options = [LORA, "ema=0.9", "optimiser.rate=0.01"]
+    trainer(settings(one, *options)).train()
+    trainer(settings(changing, *options, "steps=2")).train()
+    assert launch((changing, [*options, "steps=4", "sharding=full"]), processes=2) == [0, 0]
+    trainer(settings(changing, *options)).train()
+    assert curve(changing) == pytest.approx(curve(one), rel=1e-5)
+    for name in (savepoint.WEIGHTS, savepoint.AVERAGES):
+        assert all("lora_" in key for key in weights(one, name))
+        assert same(weights(one, name), weights(changing, name), atol=1e-5)
+    assert not same(weights(one), weights(one, savepoint.AVERAGES), atol=1e-3)
+
+
+def test_bf16_stays_near_fp32_on_two_processes_too(tmp_path: Path):
+    """bf16 keeps 8 bits: a rounding is off by up to 0.4 %, and of a mean over many tokens far less is left."""
+    fp32, ddp, fsdp = (tmp_path / name for name in ("fp32", "ddp", "fsdp"))
+    trainer(settings(fp32, "steps=4")).train()
+    options = ["steps=4", "precision=bf16"]
+    assert launch((ddp, options), (fsdp, [*options, "sharding=full"]), processes=2) == [0, 0]
+    for run in (ddp, fsdp):
+        assert curve(run) == pytest.approx(curve(fp32), rel=4e-3)
+        assert curve(run) != pytest.approx(curve(fp32), rel=1e-5)
+        assert curve(run, "grad_norm") == pytest.approx(curve(fp32, "grad_norm"), rel=4e-2)
+        assert {value.dtype for value in weights(run, savepoint.OPTIMIZER).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, precision: str):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    options = ["steps=9", "ema=0.9", "lora={rank: 2, dropout: 0.2}", "optimiser={warmup_steps: 5}"]
-    trainer(settings(whole, *options)).train()
-    joined = f"{broken},{','.join(options[:2])},lora.rank=2,lora.dropout=0.2,optimiser.warmup_steps=5"
-    killed = launch(str(SCRIPT), joined, "--kill", "5")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    options = ["steps=9", "ema=0.9", LORA, "optimiser={warmup_steps: 5}", f"precision={precision}"]
+    assert launch((broken, options), kill=5) == [-signal.SIGKILL]
     assert len(curve(broken)) == 5
     assert savepoint.found(broken / "savepoints")[-1].name == "step-00000004"
     with (broken / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')  # killed while it wrote
-    assert trainer(settings(broken, *options)).train() == "finished"
+    assert launch((whole, options), (broken, options)) == [0]
     assert curve(broken) == curve(whole)
     assert curve(broken, "rate") == curve(whole, "rate")
     for name in (savepoint.WEIGHTS, savepoint.AVERAGES, savepoint.OPTIMIZER):
-        ours, theirs = weights(broken, name), weights(whole, name)
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+        assert same(weights(broken, name), weights(whole, name))
+
+
+def test_a_torn_savepoint_is_gone_without(tmp_path: Path):
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    trainer(settings(whole, "steps=8")).train()
+    trainer(settings(torn)).train()
+    found = savepoint.found(torn / "savepoints")
+    assert [path.name for path in found] == ["step-00000002", "step-00000004", "step-00000006"]
+    os.truncate(found[-1] / savepoint.OPTIMIZER, 1000)
+    with pytest.warns(UserWarning, match=r"not whole.*step-00000006/optimizer.safetensors"):
+        trainer(settings(torn, "steps=8")).train()
+    assert curve(torn) == curve(whole)
+    assert (torn / "savepoints" / "torn-step-00000006" / savepoint.WEIGHTS).is_file()
+    assert same(weights(torn), weights(whole))
+
+    for path in savepoint.found(torn / "savepoints"):
+        (path / savepoint.WEIGHTS).unlink()
+    with (
+        pytest.warns(UserWarning, match="going back"),
+        pytest.raises(ValueError, match="no savepoint is whole"),
+    ):
+        trainer(settings(torn, "steps=9")).train()
 
 
 def test_sigterm_saves_and_the_same_call_goes_on(tmp_path: Path):
@@ -122,12 +158,12 @@ def test_it_learns_and_is_looked_at_as_averaged(tmp_path: Path):
         return {"held_out_loss": 1.0}, None
 
     looks: list[torch.Tensor] = []
-    options = ("steps=40", "optimiser={rate: 0.01, clip: 1}", "ema=0.9", "watch.sample_every=20")
+    options = ("steps=30", "optimiser={rate: 0.01, clip: 1}", "ema=0.9", "watch.sample_every=15")
     made = trainer(settings(tmp_path, *options), encode=four, observe=look)
     made.train()
     losses = [row["loss"] for row in rows(tmp_path) if "loss" in row]
     assert losses[0] > 3.3  # of 32 tokens: ln 32 = 3.47
-    assert sum(losses[-10:]) / 10 < 1.6  # of 4: ln 4 = 1.39
+    assert sum(losses[-5:]) / 5 < 1.6  # of 4: ln 4 = 1.39
     assert sum("held_out_loss" in row for row in rows(tmp_path)) == len(looks) == 2
     assert made.ema is not None
     assert torch.equal(looks[-1], made.ema.weights["mlm_layer.conv2.weight"])
@@ -146,8 +182,8 @@ def test_only_what_is_named_is_trained(tmp_path: Path):
 
 
 def test_gradient_checkpointing_computes_the_same(tmp_path: Path):
-    trainer(settings(tmp_path / "a")).train()
-    trainer(settings(tmp_path / "b", "gradient_checkpointing=true")).train()
+    trainer(settings(tmp_path / "a", "steps=2")).train()
+    trainer(settings(tmp_path / "b", "steps=2", "gradient_checkpointing=true")).train()
     assert curve(tmp_path / "a") == curve(tmp_path / "b")
 
 

@@ -2,6 +2,7 @@
 
     crispedit train configs/train/tiny.yaml shards=runs/mine/shards run=runs/tiny
     torchrun --nproc-per-node 8 pipelines/train.py configs/train/stage2-full.yaml shards=... run=...
+    accelerate launch --multi_gpu --num_processes 8 pipelines/train.py ...                           (the same)
     crispedit train configs/train/stage2-full.yaml ray.workers=8 shards=... run=...          (Ray Train, same loop)
 
 The same command goes on with a run that was stopped or killed; with a larger `steps`, with one that had finished.
@@ -17,6 +18,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse
+import os
 import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -267,22 +269,15 @@ def run(args: argparse.Namespace) -> int:
         from pipelines.train_on_ray import train_on_ray
 
         finished = train_on_ray(recipe)
-    if not finished:
-        print(f"stopped and saved; the same command goes on: {recipe.run}", file=sys.stderr)
-        return STOPPED
-    print(f"model: {recipe.run / MODEL}")
-    return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pipelines/train.py", description="Train EditMGT on shards.")
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args(argv))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if os.environ.get("RANK", "0") == "0":  # of those that torchrun has started, one speaks
+        if finished:
+            print(f"model: {recipe.run / MODEL}")
+        else:
+            print(f"stopped and saved; the same command goes on: {recipe.run}", file=sys.stderr)
+    return 0 if finished else STOPPED
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from pipelines import cli
+
+    raise SystemExit(cli.main(["train", *sys.argv[1:]]))

@@ -62,7 +62,15 @@ class Source(Protocol):
 
 
 def make_accelerator(settings: Training) -> Accelerator:
-    """accelerate for these settings; on the CPU where there is nothing better. ValueError for a missing tracker."""
+    """accelerate for these settings; on the CPU where there is nothing better.
+
+    ValueError for a tracker that is not installed, or if `accelerate launch` was told to share the model out itself.
+    """
+    for way in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{way}", "").lower() == "true":
+            raise ValueError(
+                f"accelerate launch was told to use {way}: leave that out; the recipe's `sharding: full` is FSDP2"
+            )
     tracker = settings.watch.tracker
     if tracker == "wandb" and not is_wandb_available():
         raise ValueError("watch.tracker is wandb, which is not installed: install it, or choose tensorboard")

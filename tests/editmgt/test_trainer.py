@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from crispedit.editmgt import savepoint
-from crispedit.editmgt.trainer import rebuilt
+from crispedit.editmgt.trainer import make_accelerator, rebuilt
 from editmgt.small_training import CONFIG, curve, examples, launch, settings, trainer
 
 
@@ -190,6 +190,15 @@ def test_gradient_checkpointing_computes_the_same(tmp_path: Path):
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="global_batch 3 must be a multiple of batch 2"):
         settings(tmp_path, "global_batch=3")
+
+
+def test_sharing_a_model_out_is_the_recipes_and_not_the_launchers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    make_accelerator(settings(tmp_path))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as `accelerate launch --use_fsdp` does
+    with pytest.raises(ValueError, match=r"told to use FSDP: leave that out.*sharding: full"):
+        make_accelerator(settings(tmp_path))
 
 
 def test_the_trainer_measures(tmp_path: Path):

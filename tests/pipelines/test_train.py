@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from training_pairs import losses, pair, recipe_file, rows, write_set
 
 from crispedit import images
@@ -119,6 +122,33 @@ def test_a_damaged_shard_does_not_stop_training_and_adapters_are_merged(
     assert written.keys() == merged.keys() == before.keys()
     assert all(torch.allclose(written[name], merged[name], atol=1e-6) for name in merged)
     assert any(not torch.equal(written[name], before[name]) for name in before)
+
+
+def test_the_script_under_accelerate_launch_makes_the_model_of_one_process(tmp_path: Path, shards: Path):
+    """Two processes, each with a share of the weights (FSDP2); adapters and averages. It is torchrun that it starts."""
+    recipe = recipe_file(tmp_path, shards, "two")
+    options = ["lora={rank: 2, targets: [project_from_hidden, to_q]}", "ema=0.9", "optimiser.rate=0.02"]
+    launcher = [
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes=2",
+        "--main_process_port=0",
+    ]
+    launched = subprocess.run(
+        [sys.executable, *launcher, train.__file__, recipe, *options, "sharding=full"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert launched.returncode == 0, launched.stderr
+    assert launched.stdout == f"model: {tmp_path / 'two' / 'model'}\n"
+    assert cli.main(["train", str(recipe_file(tmp_path, shards, "one")), *options]) == 0
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    for name in ("model/transformer/diffusion_pytorch_model.safetensors", "lora/adapter_model.safetensors"):
+        one, two = (load_file(tmp_path / run / name) for run in ("one", "two"))
+        assert one.keys() == two.keys()
+        assert all(torch.allclose(one[key], two[key], rtol=0, atol=1e-5) for key in one)
 
 
 def test_sigterm_is_told_to_the_scheduler(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,0 +1,50 @@
+"""Tokenising on a cluster: the bytes of one process, whatever was there before, and no waiting for what cannot come."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training_pairs import recipe_file, write_set
+
+from pipelines import cli
+from shards import layout
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_two_actors_finish_what_a_killed_process_began(
+    tmp_path: Path, ray_nodes: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which is what Ray gives an actor of one CPU
+    torch.set_num_threads(1)
+    shards, alone, shared = write_set(tmp_path / "shards"), tmp_path / "alone", tmp_path / "shared"
+    command = ["tokenize", str(shards), "OUT", "--recipe", str(recipe_file(tmp_path, shards))]
+    alone_command, shared_command = ([*command[:2], str(out), *command[3:]] for out in (alone, shared))
+
+    killed = subprocess.Popen([sys.executable, "-m", "pipelines.cli", *shared_command])
+    while not list(shared.glob(f"{layout.PARTS}/*.parquet")) and killed.poll() is None:
+        time.sleep(0.002)
+    killed.kill()
+    assert killed.wait() == -9
+    began = {path: path.stat().st_mtime_ns for path in shared.glob(f"{layout.PARTS}/*.parquet")}
+    assert began
+    assert not (shared / layout.MANIFEST).exists()
+    assert cli.main(["train", str(recipe_file(tmp_path, shared, "early"))]) == 2
+    assert layout.MANIFEST in capsys.readouterr().err
+
+    assert cli.main([*shared_command, "--actors", "2"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in began} == began
+    assert cli.main(alone_command) == 0
+    assert files(shared) == files(alone)
+
+    assert cli.main([*shared_command, "--actors", "5"]) == 2
+    assert "--actors 5: they need 5 CPU, and the cluster has 4" in capsys.readouterr().err
+    assert cli.main([*shared_command, "--actors", "1", "--gpus", "1"]) == 2
+    assert "they need 1 GPU, and the cluster has 0" in capsys.readouterr().err

@@ -118,6 +118,17 @@ def cluster(engine: Engine) -> Iterator[None]:
         ray.shutdown()
 
 
+def check_room(option: str, actors: int, cpus: float, gpus: float) -> None:
+    """ValueError if the cluster is too small for so many actors: Ray would wait for ever."""
+    import ray
+
+    there = ray.cluster_resources()
+    for kind, needed in (("CPU", actors * cpus), ("GPU", actors * gpus)):
+        has = there.get(kind, 0.0)
+        if needed > has + 1e-6:
+            raise ValueError(f"{option}: they need {needed:g} {kind}, and the cluster has {has:g}")
+
+
 def _runtime_env() -> dict[str, Any] | None:
     """Workers import the code that the driver runs, also from a checkout that is not installed. A submitted job's
     environment (`--working-dir`) already says so."""

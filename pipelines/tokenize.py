@@ -99,12 +99,7 @@ def _work(recipe: TrainRecipe, out: Path, names: Sequence[str], actors: int, gpu
     import ray
     from ray.util import ActorPool
 
-    there = ray.cluster_resources()
-    for kind, needed in (("CPU", 1.0 * actors), ("GPU", gpus * actors)):
-        if needed > there.get(kind, 0.0):  # it would wait for ever
-            raise ValueError(
-                f"--actors {actors}: they need {needed:g} {kind}, and the cluster has {there.get(kind, 0.0):g}"
-            )
+    engine.check_room(f"--actors {actors}", actors, 1.0, gpus)
     made = ray.remote(num_gpus=gpus, num_cpus=1, max_restarts=2, max_task_retries=2)(Tokenizer)
     pool = ActorPool([made.remote(recipe, out.absolute()) for _ in range(actors)])
     yield from pool.map_unordered(lambda actor, name: actor.shard.remote(name), names)

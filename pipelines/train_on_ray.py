@@ -33,6 +33,7 @@ def train_on_ray(recipe: TrainRecipe) -> bool:
     settled.run.mkdir(parents=True, exist_ok=True)
     resources = {"CPU": cluster.cpus} | ({"GPU": cluster.gpus} if cluster.gpus else {})
     with engine.cluster(Engine(address=cluster.address)):
+        engine.check_room(f"ray.workers {cluster.workers}", cluster.workers, cluster.cpus, cluster.gpus)
         TorchTrainer(
             _loop,
             train_loop_config=settled.model_dump(mode="json"),

@@ -7,7 +7,6 @@ an error. Embeddings are kept, so that a source or target is embedded once, howe
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,10 +64,11 @@ class Models(Strict):
         for role in ("clip", "clip_large"):
             spec: ClipSpec | None = getattr(self, role)
             if spec is not None:
-                files = weights.fingerprint("clip") if spec.model == "embedded" else _digest(spec.pretrained)
+                place = spec.pretrained or spec.model.removeprefix("local-dir:")
+                files = weights.fingerprint("clip") if spec.model == "embedded" else _content(place)
                 found[role] = spec.model_dump() | {"pretrained": files}
         if self.dino is not None:
-            files = _digest(self.dino.weights or self.dino.model)
+            files = _content(self.dino.weights or self.dino.model)
             found["dino"] = {"model": Path(self.dino.model).name, "weights": files}
         if self.judge is not None:
             found["judge"] = self.judge.identity()
@@ -163,16 +163,6 @@ def _key(image: Image) -> bytes:
     return str(image.shape).encode() + xxhash.xxh3_128_digest(image.tobytes())
 
 
-@cache
-def _digest(place: str) -> str:
-    """A hash of a file or of a folder's weights and configurations; a name that is neither stands for itself."""
-    path = Path(place)
-    files = (
-        [path] if path.is_file() else sorted(p for s in ("json", "safetensors") for p in path.glob(f"*.{s}"))
-    )
-    if not place or not files:
-        return place
-    digest = xxhash.xxh3_128()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+def _content(place: str) -> str:
+    """The digest of a file or of a model's folder; a name that is neither stands for itself."""
+    return weights.digest(Path(place)) if place and Path(place).exists() else place

@@ -76,3 +76,14 @@ def test_identity_follows_the_weights(tmp_path):
     assert first.identity() != Models().identity()
     same = Models(dino=DinoSpec(model=str(tiny_vit.save(tmp_path / "copy" / "vit", seed=0))))
     assert same.identity() == first.identity()
+
+    def clip_of(name: str, data: bytes) -> dict[str, object]:
+        (tmp_path / name).write_bytes(data)
+        return Models(clip=ClipSpec(pretrained=str(tmp_path / name))).identity()
+
+    assert clip_of("a.pt", b"weights") == clip_of("b.pt", b"weights") != clip_of("c.pt", b"other weights")
+    folders = [
+        Models(clip=ClipSpec(model=f"local-dir:{tmp_path / str(n) / 'vit'}")).identity()["clip"]["pretrained"]
+        for n in (0, 1)
+    ]
+    assert folders[0] != folders[1]

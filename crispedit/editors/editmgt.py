@@ -7,13 +7,12 @@ edit is not known, so none is returned.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import xxhash
 from pydantic import Field, PrivateAttr
 
+from crispedit import weights
 from crispedit.parts import Editor
 from crispedit.record import Edit, Image, Job, Refusal
 
@@ -66,7 +65,9 @@ class EditMGT(Editor):
         for name in ("device", "batch_size"):
             del found["options"][name]
         folders = [self.model] if self.llm is None else [self.model, self.llm]
-        return found | {"weights": [_digest(folder) for folder in folders if Path(folder).is_dir()]}
+        return found | {
+            "weights": [weights.digest(Path(folder)) for folder in folders if Path(folder).is_dir()]
+        }
 
     def edit(
         self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
@@ -95,16 +96,3 @@ class EditMGT(Editor):
         state = dict(super().__getstate__())
         state["__pydantic_private__"] = {"_pipeline": None}
         return state
-
-
-@cache
-def _digest(folder: str) -> str:
-    """32 hex digits of all configurations and weights in a checkpoint's folder."""
-    digest = xxhash.xxh3_128()
-    root = Path(folder)
-    for path in sorted(p for suffix in ("json", "safetensors") for p in root.rglob(f"*.{suffix}")):
-        digest.update(str(path.relative_to(root)).encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 24):
-                digest.update(block)
-    return digest.hexdigest()

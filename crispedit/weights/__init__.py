@@ -27,11 +27,12 @@ SUFFIXES = ("json", "jinja", "txt", "safetensors")
 
 @cache
 def digest(root: Path) -> str:
-    """32 hex digits of a model's folder: its configurations (JSON, text, chat templates), and of every safetensors file
-    the header and the first 64 KiB of each tensor. Training moves every tensor, so another checkpoint has another
-    digest, and 60 GB take seconds."""
+    """32 hex digits of a model's folder or file: its configurations (JSON, text, chat templates), and of every
+    safetensors file the header and the first 64 KiB of each tensor. Training moves every tensor, so another checkpoint
+    has another digest, and 60 GB take seconds. (A file of another kind counts with all its bytes.)"""
     found: list[str | bytes] = []
-    for path in sorted(p for suffix in SUFFIXES for p in root.rglob(f"*.{suffix}")):
+    files = [root] if root.is_file() else (p for suffix in SUFFIXES for p in root.rglob(f"*.{suffix}"))
+    for path in sorted(files):
         found.append(str(path.relative_to(root)))
         found += _tensors(path) if path.suffix == ".safetensors" else [path.read_bytes()]
     return content_key(*found)

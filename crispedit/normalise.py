@@ -30,6 +30,9 @@ from PIL import ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from crispedit.record import Image
 
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff")
+"""Of files that may be read, in lower case."""
+
 
 class Refused(Exception):  # noqa: N818  a refusal is no error
     """An image that was understood and declined.

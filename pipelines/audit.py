@@ -112,50 +112,52 @@ def _packed(run: Run) -> dict[str, int]:
     return dict(made["categories"]) if current else {}
 
 
-def _grouped(step: str, totals: list[tuple[Any, ...]], outcomes: list[tuple[Any, ...]]) -> list[Count]:
-    """Lines from (category, rows) counted on the step's input and (category, outcome, reason, rows) on its output."""
-    lines = {category: Count(step, category, rows) for category, rows in totals}
-    for category, outcome, reason, rows in outcomes:
-        lines.setdefault(category, Count(step, category)).add(outcome, reason, rows)
+def _grouped(db: duckdb.DuckDBPyConnection, step: str, rows: str, ended: str) -> list[Count]:
+    """Lines by category, from two queries: the step's rows (category first), and (category, outcome, reason) of each as
+    it came out."""
+    totals = db.execute(f"SELECT category, count(*) FROM ({rows}) GROUP BY ALL").fetchall()
+    lines = {category: Count(step, category, count) for category, count in totals}
+    outcomes = db.execute(f"SELECT *, count(*) FROM ({ended}) GROUP BY ALL").fetchall()
+    for category, outcome, reason, count in outcomes:
+        lines.setdefault(category, Count(step, category)).add(outcome, reason, count)
     return [lines[category] for category in sorted(lines)]
 
 
 def _curate(db: duckdb.DuckDBPyConnection) -> list[Count]:
-    totals = db.execute("SELECT '', count(*) FROM curate").fetchall()
     return _grouped(
+        db,
         "curate",
-        totals,
-        db.execute("SELECT '', outcome, reason, count(*) FROM sources GROUP BY ALL").fetchall(),
+        "SELECT '' AS category FROM curate",
+        "SELECT '' AS category, outcome, reason FROM sources",
     )
 
 
 def _annotate(db: duckdb.DuckDBPyConnection) -> list[Count]:
-    totals = db.execute("SELECT category, count(DISTINCT key) FROM annotate GROUP BY category").fetchall()
     return _grouped(
+        db,
         "annotate",
-        totals,
-        db.execute(f"""
+        "SELECT DISTINCT category, key FROM annotate",
+        f"""
             SELECT category, CASE WHEN error IS NOT NULL THEN '{ERROR}' WHEN refusal IS NOT NULL THEN '{REJECTED}'
-                WHEN repeated THEN '{REJECTED}' ELSE '{KEPT}' END AS outcome,
-                CASE WHEN error IS NOT NULL THEN 'annotate' 
-                    ELSE coalesce(refusal, if(repeated, 'repeated_job', NULL)) END,
-                count(*)
+                    WHEN repeated THEN '{REJECTED}' ELSE '{KEPT}' END,
+                CASE WHEN error IS NOT NULL THEN 'annotate'
+                    ELSE coalesce(refusal, if(repeated, 'repeated_job', NULL)) END
             FROM (SELECT *, job_key IS NOT NULL
                     AND row_number() OVER (PARTITION BY job_key ORDER BY key) > 1 AS repeated
-                FROM annotate) GROUP BY ALL
-        """).fetchall(),
+                FROM annotate)
+        """,
     )
 
 
 def _edit(db: duckdb.DuckDBPyConnection) -> list[Count]:
-    totals = db.execute("SELECT category, count(DISTINCT key) FROM edit GROUP BY category").fetchall()
     return _grouped(
+        db,
         "edit",
-        totals,
-        db.execute(f"""
+        "SELECT DISTINCT category, key FROM edit",
+        f"""
             SELECT category, CASE WHEN error IS NOT NULL THEN '{ERROR}' WHEN refusal IS NOT NULL THEN '{REJECTED}'
-                ELSE '{KEPT}' END, if(error IS NOT NULL, 'edit', refusal), count(*) FROM edit GROUP BY ALL
-        """).fetchall(),
+                ELSE '{KEPT}' END, if(error IS NOT NULL, 'edit', refusal) FROM edit
+        """,
     )
 
 
@@ -163,8 +165,7 @@ def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
     """Every filter on its own: of the edited candidates, how many it passed, rejected, failed on, or never saw."""
     cascade = run.recipe.pair_cascade
     db.register("pair_bounds", cascade.bounds_table(list(run.recipe.categories)))
-    edited = "FROM edit WHERE error IS NULL AND refusal IS NULL"
-    totals = db.execute(f"SELECT category, count(*) {edited} GROUP BY category").fetchall()
+    edited = "SELECT category, key FROM edit WHERE error IS NULL AND refusal IS NULL"
     lines = []
     for name, filter_ in cascade.filters.items():
         sides = "".join(
@@ -172,20 +173,15 @@ def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
             for score in filter_.scores
             for sign, side, word in (("<", "min", "low"), (">", "max", "high"))
         )
-        lines += _grouped(
-            f"score: {name}",
-            totals,
-            db.execute(f"""
-                SELECT category, CASE WHEN failed THEN '{ERROR}' WHEN NOT measured THEN '{NOT_REACHED}'
-                    WHEN reason IS NOT NULL THEN '{REJECTED}' ELSE '{KEPT}' END AS outcome,
-                    CASE WHEN failed THEN '{name}' WHEN measured THEN reason END AS why, count(*)
-                FROM (SELECT e.category, s."{name}.error" IS NOT NULL AS failed,
-                        coalesce(s."{name}.measured", false) AS measured, CASE {sides} END AS reason
-                    FROM (SELECT key, category {edited}) e LEFT JOIN score s USING (key)
-                        LEFT JOIN pair_bounds b ON b.category = e.category)
-                GROUP BY ALL
-            """).fetchall(),
-        )
+        ended = f"""
+            SELECT category, CASE WHEN failed THEN '{ERROR}' WHEN NOT measured THEN '{NOT_REACHED}'
+                    WHEN reason IS NOT NULL THEN '{REJECTED}' ELSE '{KEPT}' END,
+                CASE WHEN failed THEN '{name}' WHEN measured THEN reason END
+            FROM (SELECT e.category, s."{name}.error" IS NOT NULL AS failed,
+                    coalesce(s."{name}.measured", false) AS measured, CASE {sides} END AS reason
+                FROM ({edited}) e LEFT JOIN score s USING (key) LEFT JOIN pair_bounds b ON b.category = e.category)
+        """
+        lines += _grouped(db, f"score: {name}", edited, ended)
     db.unregister("pair_bounds")
     return lines
 
@@ -197,33 +193,32 @@ def _compare(run: Run) -> list[Count]:
     db = tables.connect(run)
     first_pass(run, db)
     contests(db)
-    totals = db.execute("SELECT category, count(*) FROM contests GROUP BY category").fetchall()
     return _grouped(
+        db,
         "compare",
-        totals,
-        db.execute(f"""
+        "SELECT category FROM contests",
+        f"""
             SELECT category, CASE WHEN compared IS NULL THEN '{NOT_REACHED}' WHEN error IS NOT NULL THEN '{ERROR}'
                 WHEN chosen IS NULL THEN '{REJECTED}' ELSE '{KEPT}' END AS outcome,
-                CASE outcome WHEN '{ERROR}' THEN 'compare' WHEN '{REJECTED}' THEN 'undecided' END, count(*)
-            FROM contests GROUP BY ALL
-        """).fetchall(),
+                CASE outcome WHEN '{ERROR}' THEN 'compare' WHEN '{REJECTED}' THEN 'undecided' END
+            FROM contests
+        """,
     )
 
 
 def _selection(db: duckdb.DuckDBPyConnection) -> list[Count]:
-    totals = db.execute("SELECT category, count(DISTINCT key) FROM edit GROUP BY category").fetchall()
     return _grouped(
+        db,
         "select",
-        totals,
-        db.execute("SELECT category, outcome, reason, count(*) FROM selection GROUP BY ALL").fetchall(),
+        "SELECT DISTINCT category, key FROM edit",
+        "SELECT category, outcome, reason FROM selection",
     )
 
 
 def _pack(db: duckdb.DuckDBPyConnection, pairs: Mapping[str, int]) -> list[Count]:
-    totals = db.execute(
-        f"SELECT category, count(*) FROM selection WHERE outcome = '{KEPT}' GROUP BY category"
-    ).fetchall()
-    return _grouped("pack", totals, [(category, KEPT, None, rows) for category, rows in pairs.items()])
+    kept = db.execute(f"SELECT category, count(*) FROM selection WHERE outcome = '{KEPT}' GROUP BY ALL")
+    selected = dict(kept.fetchall())
+    return [Count("pack", c, selected.get(c, 0), kept=pairs.get(c, 0)) for c in sorted({*selected, *pairs})]
 
 
 def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:

@@ -22,10 +22,9 @@ import numpy as np
 from PIL import Image as Pillow
 
 from crispedit.images import decode_mask, encode_jpeg
-from crispedit.normalise import Refused, Unreadable, normalise
+from crispedit.normalise import SUFFIXES, Refused, Unreadable, normalise
 from crispedit.record import Image, Mask
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 WRITTEN = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 100_000_000
 

@@ -27,10 +27,11 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from pydantic import BaseModel, ConfigDict, Field
 
+from crispedit import normalise
+
 IMAGE_SUFFIXES = (
-    # what `crispedit.normalise` reads
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff"),
-    # what it declines: listed, so that they end as rejected rows and not as silence
+    *normalise.SUFFIXES,
+    # what `normalise` declines: listed, so that they end as rejected rows and not as silence
     *(
         ".gif",
         ".bmp",

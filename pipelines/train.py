@@ -154,12 +154,18 @@ def training_reader(recipe: TrainRecipe, tokenised: bool) -> ShardReader:
 
 
 def pairs_to_watch(recipe: TrainRecipe) -> Iterator[Batch]:
-    """Batches of the pairs held out, or else of the first of those trained on, as many as are looked at."""
+    """Batches of the pairs held out, or else of those trained on, as many as are looked at: of all categories, which
+    shards hold one after another."""
     data, watch = recipe.data, recipe.watch
     wanted = max(watch.samples, watch.held_out_pairs) if data.held_out is not None else watch.samples
     paths = data.shards if data.held_out is None else data.held_out
     with ShardReader(
-        paths, batch_size=recipe.batch, shapes=shapes(recipe), categories=data.categories, on_damage="skip"
+        paths,
+        batch_size=recipe.batch,
+        shapes=shapes(recipe),
+        categories=data.categories,
+        shuffle=True,
+        on_damage="skip",
     ) as reader:
         count = 0
         for batch in reader:

@@ -64,6 +64,17 @@ def test_a_trained_model_edits(tmp_path: Path, shards: Path, capsys: pytest.Capt
     assert yaml.safe_load((run / "recipe.yaml").read_text())["steps"] == 5
 
 
+def test_what_is_looked_at_is_of_all_categories(tmp_path: Path, shards: Path):
+    """Shards hold one category after another, and the first pairs of a set are all of one."""
+    recipe = train_recipe.load(
+        str(recipe_file(tmp_path, shards)), [f"data.held_out={shards}", "watch.held_out_pairs=8"]
+    )
+    batches = list(train.pairs_to_watch(recipe))
+    assert {category for batch in batches for category in batch.categories} == {"add", "color"}
+    assert sum(len(batch.keys) for batch in batches) < 12  # fewer than one category has
+    assert [batch.keys for batch in batches] == [batch.keys for batch in train.pairs_to_watch(recipe)]
+
+
 def test_stored_tokens_train_as_images_do(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]):
     recipe, out = recipe_file(tmp_path, shards), tmp_path / "tokens"
     tokenize = ["tokenize", str(shards), str(out), "--recipe", str(recipe)]

@@ -200,8 +200,10 @@ def test_a_prompt_without_a_value_it_needs_is_an_error():
 def test_the_recipes_in_the_documentation_are_recipes():
     text = (Path(__file__).parents[2] / "docs" / "chat.md").read_text(encoding="utf-8")
     fragments = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(fragments) == 2
-    for fragment in fragments:
+    assert len(fragments) == 3
+    local, served, choosing = fragments
+    for fragment in (local, served, served + choosing):  # only a judge that has a model can choose
         whole = "run: runs/x\nsource: {kind: folder, path: photos}\ncategories: {add: 1}\n" + fragment
         made = recipe.recipe.parse(recipe.Recipe, whole).check()
         assert made.annotator.chat.model.rpartition("/")[2].startswith("Qwen")
+    assert made.judge is made.pair_cascade.filters["judge"]

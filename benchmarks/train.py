@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--size", type=int, default=256, help="of the tiny model's images")
+    parser.add_argument("--size", type=int, default=128, help="of the tiny model's images")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

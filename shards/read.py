@@ -78,8 +78,9 @@ class ShardReader:
 
     paths: shard sets (a folder or its manifest.json) and tars; each a path, glob, brace pattern or fsspec
     URL. rank, world_size: this reader takes one range of the epoch's batches; see `coverage`. workers:
-    processes that decode, on two threads each where there are cores for it; 0 decodes in this one. Neither samples nor order depend on it. seed, epoch: what
-    the shuffle is a function of; `epoch` is where to begin. shuffle: False reads in the order of the index.
+    processes that decode, on two threads each where there are cores for it; 0 decodes in this one. Neither
+    samples nor order depend on it. seed, epoch: what the shuffle is a function of; `epoch` is where to begin. shuffle:
+    False reads in the order of the index.
     window_shards: shards whose samples are mixed with each other, and that a remote reader needs at a time.
     categories: only these; weights: how often a sample of a category comes in an epoch (1 where absent).
     decode: True gives pixels, False the stored bytes as `shards.pack.Pair`. batch_size: None gives single

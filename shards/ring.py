@@ -7,7 +7,7 @@ What is delivered are numpy views of the slot; the slot is used again when the l
 view ever changes under its holder. A consumer that holds more slots than its share gets private copies
 instead, so it cannot block the ring.
 
-Where there are more cores than workers, a worker decodes two requests at once, on two threads: the decoder
+Where there are two cores for each worker, it decodes two requests at once, on two threads: the decoder
 releases the interpreter.
 
 A worker is a fresh interpreter (no fork of a process with threads or a GPU, and the caller's main module is

@@ -18,7 +18,7 @@ $(VENV)/.ready: pyproject.toml
 
 # A small dataset from rendered landscapes, or from your own photographs: make demo PHOTOS=~/Pictures
 demo: setup
-	$(BIN)/python -m pipelines.demo $(DEMO) $(PHOTOS)
+	$(BIN)/python -m crispedit.pipelines.demo $(DEMO) $(PHOTOS)
 
 test: setup
 	$(BIN)/python -m pytest
@@ -26,6 +26,8 @@ test: setup
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	rm -rf build/typed && mkdir -p build/typed/crispedit
+	ln -s $(CURDIR)/crispedit/* $(CURDIR)/filters $(CURDIR)/shards $(CURDIR)/pipelines $(CURDIR)/configs build/typed/crispedit/
 	$(BIN)/mypy
 
 check: lint test

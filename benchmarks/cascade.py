@@ -3,7 +3,8 @@
     python -m benchmarks.cascade [--photos FOLDER] [--jobs 3] [--categories add,style]
 
 Pairs are the compositor's, on photographs or on rendered landscapes; of four in ten a defect is made, each kind of
-`pipelines.defects` in turn. The CPU filters of `configs/calibrate.yaml` run, then two filters with a model: `clip`,
+`pipelines/calibration/defects.py` in turn. The CPU filters of
+`configs/calibrate.yaml` run, then two filters with a model: `clip`,
 which carries a bound, and `aesthetic`, which only tells, with a head that stands for LAION's (the small CLIP's own
 direction of "a sharp photograph": what it prefers does not matter here). The same rows are measured four times: by
 everything or by the cascade, each thing embedded for every pair anew or once. The kept pairs must be the same, or the
@@ -31,13 +32,14 @@ from crispedit import clip, images
 from crispedit.bounds import Bound
 from crispedit.cascade import KEPT, Cascade
 from crispedit.compositor.landscape import landscape
+from crispedit.filters.aesthetic import Aesthetic
+from crispedit.filters.clip import Clip
+from crispedit.pipelines import recipe
+from crispedit.pipelines.calibration import calibrate, defects
+from crispedit.pipelines.calibration.calibrate import Pair
+from crispedit.pipelines.calibration.defects import Good
+from crispedit.pipelines.run import Run
 from crispedit.record import Sample, content_key, seed_of
-from filters.aesthetic import Aesthetic
-from filters.clip import Clip
-from pipelines import calibrate, defects, recipe
-from pipelines.calibrate import Pair
-from pipelines.defects import Good
-from pipelines.run import Run
 
 BAD = 0.4
 BATCH = 8

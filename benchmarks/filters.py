@@ -20,8 +20,7 @@ import time
 import cv2
 import numpy as np
 
-import filters
-from crispedit import images, parts
+from crispedit import filters, images, parts
 from crispedit.annotators.compositor import Compositor as Annotator
 from crispedit.compositor.landscape import landscape
 from crispedit.editors.compositor import Compositor as Editor

@@ -18,7 +18,7 @@ import numpy as np
 # Run as a file, Python puts this folder first on the path, where `filters` is another benchmark.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from filters.duplicate import near_duplicates  # noqa: E402  after the path
+from crispedit.filters.duplicate import near_duplicates  # noqa: E402  after the path
 
 
 def corpora(count: int) -> dict[str, np.ndarray]:

@@ -23,12 +23,13 @@ import cv2
 from crispedit import images
 from crispedit.cascade import KEPT
 from crispedit.normalise import normalise
+from crispedit.pipelines import build, recipe, sources
+from crispedit.pipelines.recipe import Recipe
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.shipped import landscapes
+from crispedit.pipelines.steps import annotate
 from crispedit.record import Edit, Job, Sample, candidate_key, seed_of, source_key
-from pipelines import build, landscapes, recipe, sources
-from pipelines.recipe import Recipe
-from pipelines.run import Run
-from pipelines.steps import annotate
-from shards.pack import Pair, finish, plan, write_shard
+from crispedit.shards.pack import Pair, finish, plan, write_shard
 
 
 def photograph(made: Recipe, entry: sources.Entry) -> list[Pair]:

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from crispedit.bounds import Bound
-from pipelines import recipe, tables
-from pipelines.run import ANNOTATE, EDIT, Run, curate_table, score_table
-from pipelines.steps import select
+from crispedit.pipelines import recipe, tables
+from crispedit.pipelines.run import ANNOTATE, EDIT, Run, curate_table, score_table
+from crispedit.pipelines.steps import select
 
 ROWS_PER_PART = 100_000
 CANDIDATES_PER_SOURCE = 10

@@ -42,11 +42,11 @@ from torch.utils.data import DataLoader
 
 from crispedit import images
 from crispedit.record import content_key
-from shards.dataset import ShardLoader
-from shards.decode import Pixels, decode_pair
-from shards.fetch import ABSENT
-from shards.pack import Pair, document, finish, plan, write_shard
-from shards.read import read_shards
+from crispedit.shards.dataset import ShardLoader
+from crispedit.shards.decode import Pixels, decode_pair
+from crispedit.shards.fetch import ABSENT
+from crispedit.shards.pack import Pair, document, finish, plan, write_shard
+from crispedit.shards.read import read_shards
 
 SIZE_PX = 1024
 SHARDS = 4

@@ -28,8 +28,8 @@ import numpy as np
 
 from crispedit import images
 from crispedit.record import content_key
-from shards.pack import Pair, finish, plan, write_shard
-from shards.read import read_shards
+from crispedit.shards.pack import Pair, finish, plan, write_shard
+from crispedit.shards.read import read_shards
 
 SIZE_PX = 1024
 WORKERS = 2

@@ -23,11 +23,11 @@ import torch
 
 from crispedit import images
 from crispedit.compositor.landscape import landscape
+from crispedit.pipelines.train import train
+from crispedit.pipelines.training.recipe import TrainRecipe
+from crispedit.pipelines.training.tokenize import tokenize
 from crispedit.record import content_key
-from pipelines.tokenize import tokenize
-from pipelines.train import train
-from pipelines.train_recipe import TrainRecipe
-from shards.pack import Pair, finish, plan, write_shard
+from crispedit.shards.pack import Pair, finish, plan, write_shard
 
 WARM = 4
 """Steps that are not counted."""

@@ -2,7 +2,7 @@
 
 A benchmark is a part: one class in one file of `crispedit/benchmarks`, its file's name is its name in a recipe, its
 fields say where its published files lie. It lists `cases` without reading an image and scores answers; running the
-editors, committing and reporting are `pipelines.evaluate`'s.
+editors, committing and reporting are `crispedit.pipelines.evaluate`'s.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ of an added object is not).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -42,21 +42,24 @@ class Category(BaseModel):
         return bounds
 
 
-def load_categories(folder: Path | None = None) -> dict[str, Category]:
-    """The categories of a folder of YAML files, by name, in name order; by default those that ship.
+def load_categories(folder: Path | None = None, files: Sequence[Path] = ()) -> dict[str, Category]:
+    """The categories of a folder of YAML files, by name, in name order; by default those that ship. `files` are
+    category files of the user's own, which win over a shipped category of their name.
 
     ValueError names the file that is wrong, or two categories that claim one alias.
     """
-    root = resources.files("configs") / "categories" if folder is None else folder
+    root = resources.files("crispedit.configs") / "categories" if folder is None else folder
     if not root.is_dir():
         raise ValueError(f"there is no folder of categories at {root}")
-    files = sorted(
+    shipped = sorted(
         (file for file in root.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name
     )
-    if not files:
+    if not shipped:
         raise ValueError(f"there is no category (*.yaml) in {root}")
     categories = {}
-    for file in files:
+    for file in [*shipped, *files]:
+        if not file.is_file():
+            raise ValueError(f"there is no category file at {file}")
         category = _parse(file.name, file.read_text(encoding="utf-8"))
         categories[category.name] = category
     _index(categories)

@@ -98,12 +98,11 @@ def names(package: ModuleType) -> list[str]:
 
 
 def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
-    """The one `kind` class that the file `name` of the package defines. ValueError lists the choices."""
-    if name not in names(package):
-        raise ValueError(
-            f"there is no {kind.__name__.lower()} {name!r}; choose from {', '.join(names(package))}"
-        )
-    module = importlib.import_module(f"{package.__name__}.{name}")
+    """The one `kind` class that the file `name` of the package defines, or any importable module `package.module`.
+
+    ValueError lists the choices, or says why the module cannot be imported.
+    """
+    module = _outside(name, kind) if "." in name else _inside(package, name, kind)
     found = [
         value
         for value in vars(module).values()
@@ -114,6 +113,25 @@ def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
             f"{module.__name__} must define exactly one {kind.__name__}; it defines {len(found)}"
         )
     return found[0]
+
+
+def _inside(package: ModuleType, name: str, kind: type[Part]) -> ModuleType:
+    if name not in names(package):
+        raise ValueError(
+            f"there is no {kind.__name__.lower()} {name!r}; choose from {', '.join(names(package))}, "
+            "or name a module of your own as package.module"
+        )
+    return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def _outside(name: str, kind: type[Part]) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"{kind.__name__.lower()} {name!r} cannot be imported: {error}; "
+            "is its folder on PYTHONPATH, on every node?"
+        ) from None
 
 
 def make(package: ModuleType, name: str, kind: type[P], options: Mapping[str, Any]) -> P:

@@ -15,7 +15,7 @@ import jinja2
 
 from crispedit.record import content_key
 
-FOLDER = resources.files("configs") / "prompts"
+FOLDER = resources.files("crispedit.configs") / "prompts"
 
 
 def render(name: str, **values: object) -> str:

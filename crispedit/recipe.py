@@ -48,6 +48,8 @@ class PartSpec(BaseModel):
 class FilterSpec(PartSpec):
     """A filter in a recipe: its options, and the bounds that decide on what it measures."""
 
+    filter: str | None = None
+    """The part, where the entry is not named after it: a module of your own, `package.module`."""
     bounds: dict[str, Bound] = {}
 
     def apart(self, gpus: float) -> bool:
@@ -60,7 +62,7 @@ class EditorSpec(PartSpec):
     """An editor in a recipe: its options, and how many seeds each job gets."""
 
     editor: str | None = None
-    """The part, where it is not what the entry is called: two models of one part need two names."""
+    """The part, where the entry is not named after it: a second model of one part, or `package.module`."""
     seeds: int = Field(1, ge=1)
     when: Literal["always", "failed"] = "always"
     """"failed": only for jobs whose candidates by the editors before it were made, measured, and all fell through."""

@@ -23,10 +23,10 @@ from markupsafe import Markup
 
 from crispedit.bounds import Bound
 from crispedit.cascade import ERROR, KEPT, NOT_REACHED, REJECTED
-from pipelines import recipe, tables
-from pipelines.run import Run
-from pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
-from shards import journal
+from crispedit.pipelines import recipe, tables
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
+from crispedit.shards import journal
 
 BINS = 40
 
@@ -315,7 +315,7 @@ def detail(report: Report) -> str:
 
 def write_report(run: Run, report: Report) -> Path:
     """`audit/report.html`: one file, no scripts, everything escaped."""
-    template = (resources.files("configs") / "report.html.jinja").read_text(encoding="utf-8")
+    template = (resources.files("crispedit.configs") / "report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["svg"] = lambda histogram: Markup(_svg(histogram))
     path = run.folder("audit") / "report.html"

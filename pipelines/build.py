@@ -17,9 +17,9 @@ if __name__ == "__main__":
 
 import argparse
 
-from pipelines import audit, dry_run, engine, recipe
-from pipelines.run import Run
-from pipelines.steps import annotate, compare, curate, edit, pack, score, select
+from crispedit.pipelines import audit, dry_run, engine, recipe
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps import annotate, compare, curate, edit, pack, score, select
 
 ENGINE_STEPS = {"curate": curate, "annotate": annotate, "edit": edit, "score": score, "compare": compare}
 
@@ -107,6 +107,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    from pipelines import cli
+    from crispedit.pipelines import cli
 
     raise SystemExit(cli.main(["build", *sys.argv[1:]]))

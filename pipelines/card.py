@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from crispedit.cascade import KEPT
-from pipelines import tables
-from pipelines.run import Run
-from pipelines.steps.select import SELECTION
-from shards.pack import ShardEntry
+from crispedit.pipelines import tables
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps.select import SELECTION
+from crispedit.shards.pack import ShardEntry
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 

@@ -8,24 +8,33 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "build": ("pipelines.build", "every step of a run, in order"),
-    "curate": ("pipelines.step", "normalise and measure photographs"),
-    "annotate": ("pipelines.step", "write edit jobs for kept photographs"),
-    "edit": ("pipelines.step", "make the candidates of every job; with --model, edit images with EditMGT"),
-    "score": ("pipelines.step", "measure candidates"),
-    "compare": ("pipelines.step", "let the judge compare the candidates of each job that pass"),
-    "select": ("pipelines.step", "apply bounds, duplicates and quotas"),
-    "pack": ("pipelines.step", "write WebDataset shards"),
-    "audit": ("pipelines.audit", "what was kept and why the rest was not"),
-    "calibrate": ("pipelines.calibrate", "prove filters on known defects, and learn bounds"),
-    "evaluate": ("pipelines.evaluate", "score editors on benchmarks, beside two controls"),
-    "verify": ("pipelines.verify", "check a shard set"),
-    "inspect": ("pipelines.inspect_shards", "show pairs of a shard set"),
-    "export": ("pipelines.export", "write a shard set in another layout"),
-    "merge": ("pipelines.merge", "one shard set from several"),
-    "reshard": ("pipelines.merge", "pack a shard set again"),
-    "tokenize": ("pipelines.tokenize", "a shard set again, with what a model's tokenizers make of it"),
-    "train": ("pipelines.train", "train EditMGT on a shard set"),
+    "build": ("crispedit.pipelines.build", "every step of a run, in order"),
+    "curate": ("crispedit.pipelines.step", "normalise and measure photographs"),
+    "annotate": ("crispedit.pipelines.step", "write edit jobs for kept photographs"),
+    "edit": (
+        "crispedit.pipelines.step",
+        "make the candidates of every job; with --model, edit images with EditMGT",
+    ),
+    "score": ("crispedit.pipelines.step", "measure candidates"),
+    "compare": ("crispedit.pipelines.step", "let the judge compare the candidates of each job that pass"),
+    "select": ("crispedit.pipelines.step", "apply bounds, duplicates and quotas"),
+    "pack": ("crispedit.pipelines.step", "write WebDataset shards"),
+    "audit": ("crispedit.pipelines.audit", "what was kept and why the rest was not"),
+    "calibrate": (
+        "crispedit.pipelines.calibration.calibrate",
+        "prove filters on known defects, and learn bounds",
+    ),
+    "evaluate": ("crispedit.pipelines.evaluate", "score editors on benchmarks, beside two controls"),
+    "verify": ("crispedit.pipelines.sharing.verify", "check a shard set"),
+    "inspect": ("crispedit.pipelines.sharing.inspect", "show pairs of a shard set"),
+    "export": ("crispedit.pipelines.sharing.export", "write a shard set in another layout"),
+    "merge": ("crispedit.pipelines.sharing.merge", "one shard set from several"),
+    "reshard": ("crispedit.pipelines.sharing.merge", "pack a shard set again"),
+    "tokenize": (
+        "crispedit.pipelines.training.tokenize",
+        "encode a shard set into tokens for training",
+    ),
+    "train": ("crispedit.pipelines.train", "train EditMGT on a shard set"),
 }
 """Name, module, and the line that `crispedit --help` shows."""
 
@@ -33,7 +42,7 @@ COMMANDS = {
 def module_of(command: str, arguments: Sequence[str]) -> str:
     """The module that carries out a command. `edit` is a step of a run, or, of a `--model`, a tool by itself."""
     if command == "edit" and any(argument.partition("=")[0] == "--model" for argument in arguments):
-        return "pipelines.edit"
+        return "crispedit.pipelines.edit"
     return COMMANDS[command][0]
 
 

@@ -1,6 +1,6 @@
 """The demo: a small dataset from rendered landscapes, or from your own photographs; a tiny EditMGT trained on it.
 
-    python -m pipelines.demo runs/demo [PHOTOS]
+    python -m crispedit.pipelines.demo runs/demo [PHOTOS]
 
 Run it again and it continues; nothing that is done is done twice.
 """
@@ -11,8 +11,8 @@ import argparse
 import shlex
 from pathlib import Path
 
-from pipelines import cli
-from pipelines.landscapes import render
+from crispedit.pipelines import cli
+from crispedit.pipelines.shipped.landscapes import render
 
 PHOTOGRAPHS = 12
 HELD_OUT = 6
@@ -21,7 +21,7 @@ STEPS = 40
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="pipelines.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="crispedit.pipelines.demo", description=__doc__)
     parser.add_argument("out", type=Path, help="where the demo puts everything")
     parser.add_argument("photographs", nargs="?", type=Path, help="a folder of your own photographs")
     args = parser.parse_args(argv)

@@ -21,14 +21,14 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from crispedit.cascade import KEPT
+from crispedit.pipelines import engine, tables
+from crispedit.pipelines.audit import table
+from crispedit.pipelines.engine import Stage, Work
+from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps import annotate, compare, curate, edit, pack, score, select
 from crispedit.record import content_key
-from pipelines import engine, tables
-from pipelines.audit import table
-from pipelines.engine import Stage, Work
-from pipelines.recipe import Engine
-from pipelines.run import Run
-from pipelines.steps import annotate, compare, curate, edit, pack, score, select
-from shards import journal
+from crispedit.shards import journal
 
 Z = 1.96
 """Of a 95 % interval."""

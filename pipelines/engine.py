@@ -26,12 +26,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+import crispedit
 from crispedit.cascade import describe, each
+from crispedit.pipelines.recipe import Engine
 from crispedit.recipe import Pool
 from crispedit.record import content_key
-from pipelines.recipe import Engine
-from shards import journal
-from shards.journal import Table
+from crispedit.shards import journal
+from crispedit.shards.journal import Table
 
 Row = dict[str, Any]
 
@@ -138,7 +139,7 @@ def _runtime_env() -> dict[str, Any] | None:
 
 
 def _python_path() -> str:
-    here = str(Path(__file__).parent.parent)
+    here = str(Path(crispedit.__file__).parent.parent)
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 

@@ -27,14 +27,15 @@ from crispedit.benchmark import Benchmark, Case, Picture
 from crispedit.benchmarks.shards import Shards
 from crispedit.measures import Models
 from crispedit.parts import Editor
+from crispedit.pipelines import engine
+from crispedit.pipelines.evaluation import scoreboard
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, Given
+from crispedit.pipelines.recipe import Engine
 from crispedit.recipe import PartSpec, Pool, Strict
 from crispedit.record import content_key
-from pipelines import engine, scoreboard
-from pipelines.evaluation import COPY, TRUTH, Evaluation, Given
-from pipelines.recipe import Engine
-from shards import journal, layout
-from shards.index import open_index
-from shards.remote import Cache
+from crispedit.shards import journal, layout
+from crispedit.shards.index import open_index
+from crispedit.shards.remote import Cache
 
 
 class EntrySpec(PartSpec):
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a file, or one that ships, by its name in `configs/evaluate`."""
-    shipped = resources.files("configs") / "evaluate" / f"{Path(path).stem}.yaml"
+    shipped = resources.files("crispedit.configs") / "evaluate" / f"{Path(path).stem}.yaml"
     if not Path(path).is_file() and shipped.is_file():
         return recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path)
     return recipe.load(Recipe, Path(path), overrides)

@@ -5,7 +5,7 @@ A mapping names columns: of a parquet; member extensions of a WebDataset; fields
 are files. A dot steps into lists and objects, as in `edited_prompt_list.0` and `json.captions.source`.
 Mappings of public datasets lie in `configs/datasets`; a recipe names one and may override any of it.
 
-As in `pipelines.sources`, whatever looks like a pair is listed, and what is wrong with it is its own error.
+As in `crispedit.pipelines.sources`, whatever looks like a pair is listed, and what is wrong with it is its own error.
 """
 
 from __future__ import annotations
@@ -23,8 +23,17 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines import sources
-from pipelines.sources import Entry, File, FolderSource, Member, Null, ParquetSource, Place, WebDatasetSource
+from crispedit.pipelines import sources
+from crispedit.pipelines.sources import (
+    Entry,
+    File,
+    FolderSource,
+    Member,
+    Null,
+    ParquetSource,
+    Place,
+    WebDatasetSource,
+)
 
 
 class Columns(BaseModel):
@@ -87,7 +96,7 @@ AnySource = Annotated[
 
 def mappings() -> dict[str, dict[str, Any]]:
     """The mappings that ship, by name: what a `source` section of kind pairs would say."""
-    folder = resources.files("configs") / "datasets"
+    folder = resources.files("crispedit.configs") / "datasets"
     found = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda file: file.name)
     return {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text(encoding="utf-8")) for f in found}
 

@@ -11,17 +11,17 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, FiniteFloat
 
-import filters as filter_folder
 from crispedit import annotators as annotator_folder
 from crispedit import editors as editor_folder
+from crispedit import filters as filter_folder
 from crispedit import parts, recipe
 from crispedit.bounds import Bound
 from crispedit.cascade import Cascade
 from crispedit.category import Category, load_categories
+from crispedit.filters.judge import Judge
 from crispedit.parts import Annotator, Editor, Filter
+from crispedit.pipelines.pairs import AnySource, PairsSource
 from crispedit.recipe import EditorSpec, FilterSpec, PartSpec, Pool, Strict
-from filters.judge import Judge
-from pipelines.pairs import AnySource, PairsSource
 
 
 class CategorySpec(Strict):
@@ -31,6 +31,8 @@ class CategorySpec(Strict):
     """Jobs a photograph, on average: 2 gives each two, 0.25 gives a quarter of them (chosen by key) one."""
     quota: int | None = Field(None, ge=0)
     """Pairs at most in the packed set; null: all that pass."""
+    file: Path | None = None
+    """The category's file, where it is not one of `configs/categories`."""
     bounds: dict[str, Bound] = {}
     """Bounds of this category alone, by "filter.score"; they win over the category file's."""
 
@@ -139,7 +141,9 @@ class Recipe(Strict):
     @cached_property
     def category_files(self) -> Mapping[str, Category]:
         """The wanted categories. ValueError for one that has no file."""
-        known = load_categories()
+        known = load_categories(
+            files=[spec.file for spec in self.categories.values() if spec.file is not None]
+        )
         for name in self.categories:
             if name not in known:
                 raise ValueError(
@@ -222,7 +226,7 @@ def _cascade(
 ) -> Cascade:
     made: dict[str, Filter] = {}
     for name, spec in specs.items():
-        made[name] = parts.make(filter_folder, name, Filter, spec.options)
+        made[name] = parts.make(filter_folder, spec.filter or name, Filter, spec.options)
         if scope not in made[name].scope:
             raise ValueError(
                 f"filter {name!r} does not measure a {scope}, only {', '.join(sorted(made[name].scope))}"
@@ -235,7 +239,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
     file = Path(path)
     if file.is_dir():
         file = file / "recipe.yaml"
-    shipped = resources.files("configs") / f"{file.stem}.yaml"
+    shipped = resources.files("crispedit.configs") / f"{file.stem}.yaml"
     if not file.exists() and shipped.is_file():
         return recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()
     return recipe.load(Recipe, file, overrides).check()

@@ -18,10 +18,10 @@ import yaml
 
 import crispedit
 from crispedit.cascade import Cascade
+from crispedit.pipelines.recipe import Recipe, resolved
 from crispedit.record import canonical_json, content_key
-from pipelines.recipe import Recipe, resolved
-from shards import journal
-from shards.journal import Table
+from crispedit.shards import journal
+from crispedit.shards.journal import Table
 
 STEPS = ("curate", "annotate", "edit", "score", "compare", "select", "pack")
 

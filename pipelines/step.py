@@ -6,9 +6,9 @@ import argparse
 from collections import Counter
 
 from crispedit.cascade import KEPT, NOT_REACHED
-from pipelines import audit, build, recipe, tables
-from pipelines.run import Run
-from pipelines.steps.select import contests, first_pass, pair_verdicts
+from crispedit.pipelines import audit, build, recipe, tables
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps.select import contests, first_pass, pair_verdicts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from pipelines.run import ANNOTATE, COMPARE, EDIT, IN_PLACE, Run, curate_table, score_table
-from shards import journal
-from shards.journal import Table
+from crispedit.pipelines.run import ANNOTATE, COMPARE, EDIT, IN_PLACE, Run, curate_table, score_table
+from crispedit.shards import journal
+from crispedit.shards.journal import Table
 
 
 def connect(run: Run) -> duckdb.DuckDBPyConnection:

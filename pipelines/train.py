@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipelines import train_recipe
-from pipelines.train_recipe import TrainRecipe
-from shards.decode import Shape, aspect_shapes
-from shards.index import read_manifest
-from shards.read import Batch, ShardReader, TokenBatch
+from crispedit.pipelines.training import recipe as train_recipe
+from crispedit.pipelines.training.recipe import TrainRecipe
+from crispedit.shards.decode import Shape, aspect_shapes
+from crispedit.shards.index import read_manifest
+from crispedit.shards.read import Batch, ShardReader, TokenBatch
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ def train(recipe: TrainRecipe, write_model: bool = True) -> bool:
     from crispedit.editmgt.examples import Encoder
     from crispedit.editmgt.observer import Observer
     from crispedit.editmgt.trainer import Trainer, make_accelerator
-    from pipelines.train_source import ShardSource
+    from crispedit.pipelines.training.source import ShardSource
 
     tokenised = are_tokenised(recipe)
     accelerator = make_accelerator(recipe)
@@ -272,7 +272,7 @@ def run(args: argparse.Namespace) -> int:
     if recipe.ray is None:
         finished = train(recipe)
     else:
-        from pipelines.train_on_ray import train_on_ray
+        from crispedit.pipelines.training.on_ray import train_on_ray
 
         finished = train_on_ray(recipe)
     if os.environ.get("RANK", "0") == "0":  # of those that torchrun has started, one speaks
@@ -284,6 +284,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    from pipelines import cli
+    from crispedit.pipelines import cli
 
     raise SystemExit(cli.main(["train", *sys.argv[1:]]))

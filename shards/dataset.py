@@ -11,8 +11,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from shards.pack import Pair
-from shards.read import Batch, DecodedPair, ShardReader
+from crispedit.shards.pack import Pair
+from crispedit.shards.read import Batch, DecodedPair, ShardReader
 
 
 class ShardDataset(IterableDataset[dict[str, Any]]):

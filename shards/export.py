@@ -16,11 +16,11 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards import layout
-from shards.index import Paths
-from shards.pack import Pair, document, image_size
-from shards.read import read_shards
-from shards.remote import Cache
+from crispedit.shards import layout
+from crispedit.shards.index import Paths
+from crispedit.shards.pack import Pair, document, image_size
+from crispedit.shards.read import read_shards
+from crispedit.shards.remote import Cache
 
 Target = Literal["parquet", "hf", "folder", "released"]
 TARGETS: tuple[Target, ...] = ("parquet", "hf", "folder", "released")

@@ -13,10 +13,10 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from shards import damage, layout
-from shards.damage import Damage
-from shards.decode import Pixels, Shape, SizesDifferError, carve, decode_pair
-from shards.remote import Cache
+from crispedit.shards import damage, layout
+from crispedit.shards.damage import Damage
+from crispedit.shards.decode import Pixels, Shape, SizesDifferError, carve, decode_pair
+from crispedit.shards.remote import Cache
 
 OPEN_SHARDS = 64
 """Shards that one process keeps open; the one read longest ago is closed first."""

@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from shards import damage, layout, remote
-from shards.damage import Damage
-from shards.fetch import ABSENT, SampleAt, ShardFile
-from shards.pack import INDEX_SCHEMA, image_size
+from crispedit.shards import damage, layout, remote
+from crispedit.shards.damage import Damage
+from crispedit.shards.fetch import ABSENT, SampleAt, ShardFile
+from crispedit.shards.pack import INDEX_SCHEMA, image_size
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import xxhash
 
-from shards import layout
+from crispedit.shards import layout
 
 BLOB = pa.struct(
     [("tar", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("xxh3_64", pa.uint64())]

@@ -27,7 +27,7 @@ import simplejpeg
 import xxhash
 
 from crispedit.record import canonical_json, content_key
-from shards import journal, layout
+from crispedit.shards import journal, layout
 
 INDEX_SCHEMA = pa.schema(
     [

@@ -22,14 +22,14 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from shards import order
-from shards.damage import Damage
-from shards.decode import Pixels, Shape, carve, nearest_shape, pair_bytes
-from shards.fetch import Fetched, Fetcher, SampleAt
-from shards.index import Index, Paths, open_index
-from shards.pack import Pair
-from shards.remote import Cache
-from shards.ring import Request, Ring
+from crispedit.shards import order
+from crispedit.shards.damage import Damage
+from crispedit.shards.decode import Pixels, Shape, carve, nearest_shape, pair_bytes
+from crispedit.shards.fetch import Fetched, Fetcher, SampleAt
+from crispedit.shards.index import Index, Paths, open_index
+from crispedit.shards.pack import Pair
+from crispedit.shards.remote import Cache
+from crispedit.shards.ring import Request, Ring
 
 LISTED_DAMAGE = 1000
 """Damages that a reader keeps to show; it counts all of them."""

@@ -12,11 +12,11 @@ from typing import Any
 import xxhash
 
 from crispedit.record import canonical_json, content_key
-from shards import layout
-from shards.fetch import ABSENT, Fetcher, SampleAt
-from shards.index import open_index
-from shards.pack import Pair, ShardEntry, committed, finish, plan, write_shard
-from shards.remote import Cache
+from crispedit.shards import layout
+from crispedit.shards.fetch import ABSENT, Fetcher, SampleAt
+from crispedit.shards.index import open_index
+from crispedit.shards.pack import Pair, ShardEntry, committed, finish, plan, write_shard
+from crispedit.shards.remote import Cache
 
 _IMAGES = len((layout.SOURCE, layout.EDITED))
 _MASK = layout.MEMBERS.index(layout.MASK)

@@ -37,9 +37,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.decode import Shape, pair_bytes
-from shards.fetch import Fetched, Fetcher, SampleAt, ShardFile
-from shards.remote import Cache
+from crispedit.shards.decode import Shape, pair_bytes
+from crispedit.shards.fetch import Fetched, Fetcher, SampleAt, ShardFile
+from crispedit.shards.remote import Cache
 
 SLOT_MULTIPLE = 2 * 2**20
 """Slots are whole huge pages of the usual size."""
@@ -226,8 +226,9 @@ def _cores() -> int:
 def _start_worker(memory_handle: int) -> _Worker:
     ours, theirs = Pipe()
     # The worker must find the same packages as we do, wherever our path was changed.
-    program = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from shards.ring import serve; " + (
-        f"serve({theirs.fileno()}, {memory_handle})"
+    program = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from crispedit.shards.ring import serve; "
+        + (f"serve({theirs.fileno()}, {memory_handle})")
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, json.dumps(sys.path)],

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from shards.read import DecodedPair
+from crispedit.shards.read import DecodedPair
 
 MARGIN_PX = 8
 TEXT_PX = 14

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards import damage, layout, remote
-from shards.damage import Damage
-from shards.decode import pair_bytes
-from shards.fetch import Fetcher, SampleAt, ShardFile
-from shards.index import Index, build, read_index, read_manifest, scan_tar
-from shards.pack import file_sha256
+from crispedit.shards import damage, layout, remote
+from crispedit.shards.damage import Damage
+from crispedit.shards.decode import pair_bytes
+from crispedit.shards.fetch import Fetcher, SampleAt, ShardFile
+from crispedit.shards.index import Index, build, read_index, read_manifest, scan_tar
+from crispedit.shards.pack import file_sha256
 
 
 @dataclass

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms
 
-from pipelines.sources import escape
+from crispedit.pipelines.sources import escape
 
 MAX_PIXELS = 50_000_000
 """The limit that the corpus' bombs exceed."""

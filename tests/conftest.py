@@ -9,9 +9,9 @@ import pytest
 
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
-from pipelines import engine, recipe
-from pipelines.recipe import Engine
-from pipelines.run import Run
+from crispedit.pipelines import engine, recipe
+from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.run import Run
 
 WIDTH, HEIGHT = 384, 288
 

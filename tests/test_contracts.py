@@ -12,9 +12,9 @@ import pytest
 from conftest import HEIGHT, WIDTH
 from pydantic import ValidationError
 
-import filters as filter_folder
 from crispedit import annotators as annotator_folder
 from crispedit import editors as editor_folder
+from crispedit import filters as filter_folder
 from crispedit import parts
 from crispedit.cascade import Cascade
 from crispedit.compositor.landscape import landscape

@@ -1,6 +1,7 @@
 """Shards: pairs of our own, with their masks: what was edited, and what was left alone.
 
-Any shard set that was not trained on. The pairs are listed by `pipelines.evaluate`, which knows the shards' format.
+Any shard set that was not trained on. The pairs are listed by `crispedit.pipelines.evaluate`, which knows the format
+of shards.
 """
 
 from __future__ import annotations

@@ -12,14 +12,14 @@ import pyarrow as pa
 from crispedit.cascade import describe, each
 from crispedit.classifier import CATEGORIES, probabilities
 from crispedit.parts import Annotator
+from crispedit.pipelines.engine import Row, Stage, Work
+from crispedit.pipelines.recipe import CategorySpec
+from crispedit.pipelines.run import ANNOTATE, Run
+from crispedit.pipelines.steps import imported
+from crispedit.pipelines.steps.select import full_categories, kept_sources
 from crispedit.recipe import Pool
 from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
-from pipelines.engine import Row, Stage, Work
-from pipelines.recipe import CategorySpec
-from pipelines.run import ANNOTATE, Run
-from pipelines.steps import imported
-from pipelines.steps.select import full_categories, kept_sources
-from shards import journal
+from crispedit.shards import journal
 
 REQUEST = pa.struct(
     [("key", pa.string()), ("category", pa.string()), ("ordinal", pa.int32()), ("new", pa.bool_())]

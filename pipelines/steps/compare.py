@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from crispedit import images
 from crispedit.cascade import describe
+from crispedit.filters.judge import Contest, Judge
+from crispedit.pipelines import tables
+from crispedit.pipelines.engine import Row, Stage, Work
+from crispedit.pipelines.run import COMPARE, Run
+from crispedit.pipelines.steps.select import contests, first_pass
 from crispedit.recipe import Pool
 from crispedit.record import content_key
-from filters.judge import Contest, Judge
-from pipelines import tables
-from pipelines.engine import Row, Stage, Work
-from pipelines.run import COMPARE, Run
-from pipelines.steps.select import contests, first_pass
-from shards import journal
+from crispedit.shards import journal
 
 WIRE = pa.schema(
     [

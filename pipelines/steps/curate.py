@@ -12,15 +12,15 @@ import pyarrow as pa
 from crispedit import images
 from crispedit.cascade import Cascade, describe
 from crispedit.normalise import Refused, normalise
+from crispedit.pipelines import sources
+from crispedit.pipelines.engine import Row, Stage, Work
+from crispedit.pipelines.pairs import PairsSource
+from crispedit.pipelines.recipe import Curate
+from crispedit.pipelines.run import Run, curate_table
+from crispedit.pipelines.steps import imported
 from crispedit.recipe import Pool
 from crispedit.record import Sample, source_key
-from pipelines import sources
-from pipelines.engine import Row, Stage, Work
-from pipelines.pairs import PairsSource
-from pipelines.recipe import Curate
-from pipelines.run import Run, curate_table
-from pipelines.steps import imported
-from shards import journal
+from crispedit.shards import journal
 
 
 def work(run: Run, limit: int | None = None) -> Work:

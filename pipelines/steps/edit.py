@@ -14,14 +14,14 @@ import pyarrow as pa
 from crispedit import images
 from crispedit.cascade import KEPT, NOT_REACHED
 from crispedit.parts import Editor
+from crispedit.pipelines import tables
+from crispedit.pipelines.engine import Row, Stage, Work
+from crispedit.pipelines.run import EDIT, Run
+from crispedit.pipelines.steps import imported
+from crispedit.pipelines.steps.select import first_pass, kept_sources
 from crispedit.recipe import Pool
 from crispedit.record import Edit, Image, Job, Refusal, candidate_key, canonical_json, seed_of
-from pipelines import tables
-from pipelines.engine import Row, Stage, Work
-from pipelines.run import EDIT, Run
-from pipelines.steps import imported
-from pipelines.steps.select import first_pass, kept_sources
-from shards import journal
+from crispedit.shards import journal
 
 WIRE = pa.schema(
     [

@@ -17,16 +17,16 @@ from crispedit import images
 from crispedit.cascade import describe
 from crispedit.category import Category, load_categories, resolve
 from crispedit.classifier import classify
+from crispedit.filters import alignment
 from crispedit.normalise import Refused, normalise
+from crispedit.pipelines import pairs, sources
+from crispedit.pipelines.engine import Row, Stage, Work
+from crispedit.pipelines.pairs import Pair, PairsSource
+from crispedit.pipelines.run import ANNOTATE, EDIT, IN_PLACE, Run
+from crispedit.pipelines.steps.select import kept_sources
 from crispedit.recipe import Pool
 from crispedit.record import candidate_key, canonical_json, content_key, job_key
-from filters import alignment
-from pipelines import pairs, sources
-from pipelines.engine import Row, Stage, Work
-from pipelines.pairs import Pair, PairsSource
-from pipelines.run import ANNOTATE, EDIT, IN_PLACE, Run
-from pipelines.steps.select import kept_sources
-from shards import journal
+from crispedit.shards import journal
 
 EDITOR = "imported"
 """What an imported candidate says its editor is."""

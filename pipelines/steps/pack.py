@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from crispedit.cascade import KEPT
+from crispedit.pipelines import card, tables
+from crispedit.pipelines.engine import Row
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps.select import SELECTION, digest_of
 from crispedit.record import canonical_json, content_key
-from pipelines import card, tables
-from pipelines.engine import Row
-from pipelines.run import Run
-from pipelines.steps.select import SELECTION, digest_of
-from shards import journal
-from shards.pack import Pair, ShardEntry, ShardPlan, committed, finish, plan, write_shard
+from crispedit.shards import journal
+from crispedit.shards.pack import Pair, ShardEntry, ShardPlan, committed, finish, plan, write_shard
 
 Task = tuple[ShardPlan, list[Row], str]
 

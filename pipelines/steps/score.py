@@ -10,13 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from crispedit.cascade import ERROR, NOT_REACHED, Cascade
+from crispedit.pipelines import tables
+from crispedit.pipelines.engine import Row, Stage, Work
+from crispedit.pipelines.run import Run, score_table
+from crispedit.pipelines.steps.select import first_pass
 from crispedit.recipe import Pool
 from crispedit.record import Sample
-from pipelines import tables
-from pipelines.engine import Row, Stage, Work
-from pipelines.run import Run, score_table
-from pipelines.steps.select import first_pass
-from shards import journal
+from crispedit.shards import journal
 
 TEXTS = ("category", "instruction", "source_caption", "target_caption")
 

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from crispedit.cascade import ERROR, KEPT, REJECTED
+from crispedit.filters.duplicate import near_duplicates
+from crispedit.pipelines import tables
+from crispedit.pipelines.run import Run
 from crispedit.record import content_key
-from filters.duplicate import near_duplicates
-from pipelines import tables
-from pipelines.run import Run
-from shards import journal
+from crispedit.shards import journal
 
 SELECTION = "selection.parquet"
 SOURCES = "sources.parquet"

@@ -14,10 +14,10 @@ from crispedit.chat import ChatError
 from crispedit.compositor.landscape import landscape
 from crispedit.feasibility import Feasibility
 from crispedit.images import encode_jpeg
+from crispedit.pipelines import audit, build
+from crispedit.pipelines.run import ANNOTATE
 from crispedit.record import Job, Refusal, Sample, content_key
-from pipelines import audit, build
-from pipelines.run import ANNOTATE
-from shards import journal
+from crispedit.shards import journal
 
 CAPTION = "A meadow under a cloudy sky."
 DESCRIPTION = {

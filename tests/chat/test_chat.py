@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from crispedit import chat, prompts
 from crispedit.chat import Answer, ChatError, ChatOption, Reply, Request, make, parse
 from crispedit.parts import Part
-from pipelines import recipe
+from crispedit.pipelines import recipe
 
 
 class Animal(Reply):

@@ -17,8 +17,8 @@ from crispedit import editors, parts
 from crispedit.editmgt.preset import build
 from crispedit.images import encode_mask
 from crispedit.parts import Editor
+from crispedit.pipelines import edit
 from crispedit.record import Job
-from pipelines import edit
 
 
 @pytest.fixture(scope="module")

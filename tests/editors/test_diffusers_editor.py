@@ -23,9 +23,9 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from crispedit import weights
 from crispedit.compositor.landscape import landscape
 from crispedit.editors.diffusers import Canvas, Diffusers, stable_sizes
+from crispedit.filters.alignment import Alignment
 from crispedit.images import encode_jpeg
 from crispedit.record import Edit, Job, Refusal, Sample
-from filters.alignment import Alignment
 
 QWEN = dict(negative=" ", call={"true_cfg_scale": 4.0}, area_px=1024 * 1024, multiple_px=32)
 

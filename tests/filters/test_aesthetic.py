@@ -14,9 +14,9 @@ import tiny_clip
 
 from crispedit import clip
 from crispedit.compositor.landscape import landscape
+from crispedit.filters.aesthetic import Aesthetic, read_head
 from crispedit.images import encode_jpeg
 from crispedit.record import Sample
-from filters.aesthetic import Aesthetic, read_head
 
 
 @pytest.fixture(scope="module")

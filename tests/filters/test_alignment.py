@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_scenes import pair, scene, shifted, verdicts, warped, with_object, zoomed
 
-from filters.alignment import Alignment, repair
+from crispedit.filters.alignment import Alignment, repair
 
 SOURCE = scene(3)
 EDITED, MASK = with_object(SOURCE, 180, 120, 220)

@@ -5,7 +5,7 @@ import pytest
 from pair_scenes import pair, scene, verdicts, with_object
 
 from crispedit import images
-from filters.artefacts import Artefacts
+from crispedit.filters.artefacts import Artefacts
 
 SOURCE = scene(13)
 EDITED, _ = with_object(SOURCE, 200, 150, 160)

@@ -12,9 +12,9 @@ import tiny_clip
 
 from crispedit import clip, weights
 from crispedit.compositor.landscape import landscape
+from crispedit.filters.clip import Clip
 from crispedit.images import encode_jpeg
 from crispedit.record import Sample
-from filters.clip import Clip
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,8 @@ def test_the_identity_names_the_weights(model):
 def test_nothing_heavy_is_imported_before_it_loads():
     import subprocess
 
-    code = "import sys, filters.clip, filters.aesthetic; assert not {'torch', 'open_clip'} & set(sys.modules)"
+    modules = "crispedit.filters.clip, crispedit.filters.aesthetic"
+    code = f"import sys, {modules}; assert not {{'torch', 'open_clip'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -104,7 +105,7 @@ def test_the_embedded_model_measures_an_edit():
 def test_without_open_clip_there_is_no_model_and_no_error():
     measure = (
         "import sys; sys.modules['open_clip'] = None\n"
-        "from crispedit.record import Sample; from filters.clip import Clip\n"
+        "from crispedit.record import Sample; from crispedit.filters.clip import Clip\n"
         "print(Clip().measure([Sample('pair', b'', b'')])[0], Clip().identity()['weights'])"
     )
     told = subprocess.run([sys.executable, "-c", measure], capture_output=True, text=True, check=True).stdout

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from bad_inputs import photo
 
+from crispedit.filters.content import Content
 from crispedit.images import encode_jpeg
 from crispedit.record import Image, Sample
-from filters.content import Content
 
 
 def reasons(image: Image) -> dict[str, str]:

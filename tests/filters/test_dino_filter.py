@@ -10,10 +10,10 @@ from transformers import Dinov2Config, Dinov2Model
 
 from crispedit import dino
 from crispedit.compositor.landscape import landscape
+from crispedit.filters.dino import Dino
 from crispedit.images import encode_jpeg
 from crispedit.record import Sample
 from crispedit.weights import digest
-from filters.dino import Dino
 
 
 def pair(source, edited):

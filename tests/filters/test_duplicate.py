@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
+from crispedit.filters.duplicate import Duplicate, _bands, near_duplicates
 from crispedit.images import encode_jpeg
 from crispedit.record import Image, Sample
-from filters.duplicate import Duplicate, _bands, near_duplicates
 
 
 def phash(image: Image, quality: int = 95) -> int | None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_scenes import pair, scene, verdicts, with_object
 
-from filters.exposure import Exposure
+from crispedit.filters.exposure import Exposure
 
 SOURCE = scene(14)
 EDITED, MASK = with_object(SOURCE, 150, 100, 260)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from crispedit.filters.instruction import Instruction
 from crispedit.record import Sample
-from filters.instruction import Instruction
 
 ROWS = Path(__file__).parents[1] / "data/instructions.csv"
 

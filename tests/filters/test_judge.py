@@ -13,12 +13,12 @@ from crispedit.cascade import Cascade
 from crispedit.chat import ChatError
 from crispedit.compositor.landscape import landscape
 from crispedit.feasibility import Feasibility
+from crispedit.filters.judge import RUBRIC, VERDICTS, Choice, Contest, Differences, Judge, Match, verdicts
 from crispedit.images import encode_jpeg
+from crispedit.pipelines import audit, build
+from crispedit.pipelines.run import score_table
 from crispedit.record import Sample, canonical_json
-from filters.judge import RUBRIC, VERDICTS, Choice, Contest, Differences, Judge, Match, verdicts
-from pipelines import audit, build
-from pipelines.run import score_table
-from shards import journal
+from crispedit.shards import journal
 
 SOURCE, EDITED = landscape(0, 160, 120), landscape(1, 160, 120)
 RED = "make the balloon red"

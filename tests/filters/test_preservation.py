@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pair_scenes import pair, scene, verdicts, with_object
 
-from filters.preservation import Preservation, ssim
+from crispedit.filters.preservation import Preservation, ssim
 
 SOURCE = scene(2)
 EDITED, MASK = with_object(SOURCE, 200, 150, 120)

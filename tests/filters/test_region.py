@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pair_scenes import pair, scene, with_object
 
-from filters.region import Region
+from crispedit.filters.region import Region
 
 SOURCE = scene(11)
 

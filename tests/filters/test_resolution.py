@@ -5,8 +5,8 @@ import pytest
 from pair_scenes import verdicts
 
 from crispedit import images
+from crispedit.filters.resolution import Resolution
 from crispedit.record import Sample
-from filters.resolution import Resolution
 
 
 def jpeg(width: int, height: int) -> bytes:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pair_scenes import pair, scene, verdicts, with_object
 
-from filters.sharpness import Sharpness
+from crispedit.filters.sharpness import Sharpness
 
 SOURCE = scene(12)
 EDITED, MASK = with_object(SOURCE, 200, 150, 160)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_scenes import pair, scene, verdicts, with_object
 
-from filters.unchanged import Unchanged
+from crispedit.filters.unchanged import Unchanged
 
 SOURCE = scene(1)
 AREA = SOURCE.shape[0] * SOURCE.shape[1]

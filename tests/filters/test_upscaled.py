@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from crispedit.filters.upscaled import Upscaled, detail_fraction
 from crispedit.images import decode_jpeg, encode_jpeg
 from crispedit.record import Image, Sample
-from filters.upscaled import Upscaled, detail_fraction
 
 SIDE = 512
 RESAMPLING = {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pair_scenes import pair, scene, verdicts, with_object
 
-from filters.watermark_text import WatermarkText
+from crispedit.filters.watermark_text import WatermarkText
 
 SOURCE = scene(15, 1024, 768)
 EDITED, MASK = with_object(SOURCE, 300, 200, 220)

@@ -18,10 +18,10 @@ if __name__ == "__main__":
 
 from conftest import make_run  # noqa: E402 - found beside the tests
 
+from crispedit.pipelines import build  # noqa: E402
+from crispedit.pipelines.run import ANNOTATE, EDIT, Run, curate_table, score_table  # noqa: E402
 from crispedit.record import candidate_key, canonical_json, content_key, job_key, source_key  # noqa: E402
-from pipelines import build  # noqa: E402
-from pipelines.run import ANNOTATE, EDIT, Run, curate_table, score_table  # noqa: E402
-from shards import journal  # noqa: E402
+from crispedit.shards import journal  # noqa: E402
 
 GOLDEN = HERE / "shards.json"
 

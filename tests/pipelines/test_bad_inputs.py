@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from bad_inputs import MAX_PIXELS, write_corpus
 from conftest import make_run
 
-from pipelines import audit, build, sources
-from pipelines.run import Run
+from crispedit.pipelines import audit, build, sources
+from crispedit.pipelines.run import Run
 
 
 def outcomes(run: Run) -> dict[str, str]:

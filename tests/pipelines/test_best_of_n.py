@@ -11,12 +11,12 @@ from conftest import make_run
 
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
-from pipelines import build, tables
-from pipelines.dry_run import dry_run
-from pipelines.run import Run
-from pipelines.steps import edit
-from pipelines.steps.select import pair_verdicts
-from shards import journal
+from crispedit.pipelines import build, tables
+from crispedit.pipelines.dry_run import dry_run
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps import edit
+from crispedit.pipelines.steps.select import pair_verdicts
+from crispedit.shards import journal
 
 FIRST, SECOND, THIRD = ("first: {editor: compositor, seeds: 2}", "second: {editor: compositor, when: failed}",
                         "third: {editor: compositor, when: failed}")  # fmt: skip

@@ -18,9 +18,9 @@ import yaml
 from conftest import RECIPE, make_run
 
 from crispedit.images import decode_jpeg, decode_mask
-from pipelines import audit, build, cli, tables
-from pipelines.run import Run
-from shards import journal
+from crispedit.pipelines import audit, build, cli, tables
+from crispedit.pipelines.run import Run
+from crispedit.shards import journal
 
 ROOT = Path(__file__).parents[2]
 

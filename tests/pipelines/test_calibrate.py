@@ -8,8 +8,8 @@ import pytest
 from crispedit import recipe
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
-from pipelines import calibrate
-from pipelines.recipe import Recipe
+from crispedit.pipelines.calibration import calibrate
+from crispedit.pipelines.recipe import Recipe
 
 RECIPE = """
 run: run

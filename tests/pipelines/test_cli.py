@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipelines import cli
+from crispedit.pipelines import cli
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -19,14 +19,19 @@ def test_a_command_explains_itself(command: str, capsys: pytest.CaptureFixture[s
 
 
 def test_edit_is_a_step_or_a_tool_by_itself():
-    assert cli.module_of("edit", ["edit", "recipe.yaml", "run=r"]) == "pipelines.step"
-    assert cli.module_of("edit", ["edit", "a.jpg", "make it red", "--model", "m"]) == "pipelines.edit"
-    assert cli.module_of("edit", ["edit", "a.jpg", "make it red", "--model=m"]) == "pipelines.edit"
+    assert cli.module_of("edit", ["edit", "recipe.yaml", "run=r"]) == "crispedit.pipelines.step"
+    assert (
+        cli.module_of("edit", ["edit", "a.jpg", "make it red", "--model", "m"]) == "crispedit.pipelines.edit"
+    )
+    assert cli.module_of("edit", ["edit", "a.jpg", "make it red", "--model=m"]) == "crispedit.pipelines.edit"
 
 
 def test_help_lists_every_command_and_loads_none():
-    code = "import sys; from pipelines import cli\ntry: cli.main(['--help'])\nfinally: print(sorted(sys.modules))"
+    code = (
+        "import sys; from crispedit.pipelines import cli\n"
+        "try: cli.main(['--help'])\nfinally: print(sorted(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     listed, _, modules = done.stdout.rpartition("[")
     assert all(command in listed for command in cli.COMMANDS)
-    assert not any(f"'{name}'" in modules for name in ("ray", "torch", "duckdb", "pipelines.build"))
+    assert not any(f"'{name}'" in modules for name in ("ray", "torch", "duckdb", "crispedit.pipelines.build"))

@@ -17,10 +17,10 @@ from conftest import make_run
 
 from crispedit.compositor.landscape import landscape
 from crispedit.images import decode_jpeg, encode_jpeg
-from pipelines import audit, build, cli, step, tables
-from pipelines.dry_run import dry_run
-from pipelines.run import COMPARE, Run
-from shards import journal
+from crispedit.pipelines import audit, build, cli, step, tables
+from crispedit.pipelines.dry_run import dry_run
+from crispedit.pipelines.run import COMPARE, Run
+from crispedit.shards import journal
 
 MADE = (
     "edit.editors={compositor: {seeds: 3}}",

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from crispedit.compositor.landscape import landscape
-from pipelines import defects
-from pipelines.defects import SEMANTIC, STRUCTURAL, Good
+from crispedit.pipelines.calibration import defects
+from crispedit.pipelines.calibration.defects import SEMANTIC, STRUCTURAL, Good
 
 SIDE = 320
 SOURCE = landscape(5, SIDE, SIDE, "meadow")

@@ -13,9 +13,9 @@ from conftest import make_run
 
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
-from pipelines import audit, build, cli
-from pipelines.dry_run import Range, dry_run, mean_range, ratio_range
-from pipelines.run import Run
+from crispedit.pipelines import audit, build, cli
+from crispedit.pipelines.dry_run import Range, dry_run, mean_range, ratio_range
+from crispedit.pipelines.run import Run
 
 PHOTOGRAPHS, SAMPLED = 20, 10
 

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray import cloudpickle
 
+from crispedit.pipelines import build, engine
+from crispedit.pipelines.engine import Row, Work, placement
+from crispedit.pipelines.recipe import Engine
 from crispedit.recipe import Pool
-from pipelines import build, engine
-from pipelines.engine import Row, Work, placement
-from pipelines.recipe import Engine
-from shards import journal
-from shards.journal import Table
+from crispedit.shards import journal
+from crispedit.shards.journal import Table
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
 

@@ -22,10 +22,10 @@ from PIL import Image as Pillow
 from crispedit import images
 from crispedit.compositor.landscape import landscape
 from crispedit.editmgt.preset import build
+from crispedit.pipelines import evaluate
 from crispedit.record import content_key
-from pipelines import evaluate
-from shards import pack
-from shards.pack import Pair, finish, write_shard
+from crispedit.shards import pack
+from crispedit.shards.pack import Pair, finish, write_shard
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,7 +142,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_tables(tmp_path, shards, checkp
     whole = evaluated(recipe | {"out": str(tmp_path / "whole")})
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe | {"out": str(tmp_path / "killed")}))
-    command = [sys.executable, "-m", "pipelines.cli", "evaluate", str(file)]
+    command = [sys.executable, "-m", "crispedit.pipelines.cli", "evaluate", str(file)]
     env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # rounding depends on the threads
     running = subprocess.Popen(
         command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -316,9 +316,9 @@ def test_multi_turn_goes_on_from_its_own_answers(tmp_path, checkpoint):
 def test_multi_turn_edits_its_own_previous_answer(tmp_path, checkpoint):
     from crispedit import editors, parts
     from crispedit.parts import Editor
+    from crispedit.pipelines.evaluation.runner import ANSWERS
     from crispedit.record import Job
-    from pipelines.evaluation import ANSWERS
-    from shards import journal
+    from crispedit.shards import journal
 
     folder = magicbrush(tmp_path / "set")
     evaluated(

@@ -7,7 +7,7 @@ from PIL import Image as Pillow
 from crispedit.benchmark import Case, Picture
 from crispedit.benchmarks.shards import Shards
 from crispedit.measures import Models
-from pipelines.evaluation import Evaluation
+from crispedit.pipelines.evaluation.runner import Evaluation
 
 
 def case(name, after=None, **more):

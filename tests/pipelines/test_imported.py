@@ -16,9 +16,9 @@ from conftest import HEIGHT, WIDTH, make_run
 from PIL import Image
 
 from crispedit.compositor.landscape import landscape
-from pipelines import audit, build, recipe
-from pipelines.run import EDIT, Run
-from shards import journal
+from crispedit.pipelines import audit, build, recipe
+from crispedit.pipelines.run import EDIT, Run
+from crispedit.shards import journal
 
 
 def jpeg(image: np.ndarray) -> dict[str, bytes | None]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.judgement import Agreement, auc, bound_at, clearness, flips, learn
+from crispedit.pipelines.calibration.judgement import Agreement, auc, bound_at, clearness, flips, learn
 
 VALUES = st.lists(st.integers(-50, 50).map(float), min_size=1, max_size=40)
 

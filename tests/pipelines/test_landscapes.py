@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.landscapes import main
+from crispedit.pipelines.shipped.landscapes import main
 
 
 def test_seeds_are_files(tmp_path):

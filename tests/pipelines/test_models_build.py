@@ -20,9 +20,9 @@ from chat_server import serving
 
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
-from pipelines import audit, build, tables
-from pipelines.run import COMPARE, Run
-from shards import journal
+from crispedit.pipelines import audit, build, tables
+from crispedit.pipelines.run import COMPARE, Run
+from crispedit.shards import journal
 
 FACTS = {name: "no" for name in ("already_true", "contradictory", "ambiguous", "unsafe")}
 

@@ -15,9 +15,9 @@ import pytest
 from bad_inputs import encode, photo
 from pydantic import TypeAdapter, ValidationError
 
+from crispedit.pipelines.pairs import AnySource, Pair, PairImages, PairsSource, dig, mappings, pairs, read
 from crispedit.record import canonical_json
-from pipelines.pairs import AnySource, Pair, PairImages, PairsSource, dig, mappings, pairs, read
-from shards import pack
+from crispedit.shards import pack
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import RECIPE
 
+from crispedit.pipelines import recipe
+from crispedit.pipelines.recipe import Recipe
 from crispedit.recipe import parse
-from pipelines import recipe
-from pipelines.recipe import Recipe
 
 
 def load(*overrides: str) -> Recipe:
@@ -95,8 +95,8 @@ def test_one_part_stands_in_a_recipe_under_two_names():
 
 
 def test_filters_with_actors_of_their_own_stand_in_the_cascades_order():
-    from pipelines.run import Run
-    from pipelines.steps import curate, score
+    from crispedit.pipelines.run import Run
+    from crispedit.pipelines.steps import curate, score
 
     def pools(*overrides: str) -> list[tuple[str, list[str]]]:
         stages = score.stages(

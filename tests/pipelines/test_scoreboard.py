@@ -5,8 +5,7 @@ import pytest
 from crispedit import benchmarks, parts
 from crispedit.benchmark import Benchmark, Case, Protocol
 from crispedit.measures import Models
-from pipelines import scoreboard
-from pipelines.evaluation import COPY, TRUTH, Outcome
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Outcome, scoreboard
 
 PLAIN = Protocol("how near", {"l1": "lower", "dino": "higher"}, "l1")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.steps import select
+from crispedit.pipelines.steps import select
 
 keys = st.binary(min_size=16, max_size=16).map(bytes.hex)
 alike = st.integers(0, 3).map(lambda half: "0" * 16 + f"{half:016x}")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import engine, recipe
-from pipelines.run import Run
-from pipelines.steps import annotate, compare, curate, edit, score
+from crispedit.pipelines import engine, recipe
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps import annotate, compare, curate, edit, score
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BUILDS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if "source" in yaml.safe_load(path.read_text()))

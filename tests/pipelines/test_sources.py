@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from crispedit.normalise import Refused, Unreadable, normalise
-from pipelines.sources import (
+from crispedit.pipelines.sources import (
     Entry,
     FolderSource,
     ParquetSource,

@@ -11,8 +11,8 @@ import pytest
 import torch
 from training_pairs import recipe_file, write_set
 
-from pipelines import cli
-from shards import layout
+from crispedit.pipelines import cli
+from crispedit.shards import layout
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -28,7 +28,7 @@ def test_two_actors_finish_what_a_killed_process_began(
     command = ["tokenize", str(shards), "OUT", "--recipe", str(recipe_file(tmp_path, shards))]
     alone_command, shared_command = ([*command[:2], str(out), *command[3:]] for out in (alone, shared))
 
-    killed = subprocess.Popen([sys.executable, "-m", "pipelines.cli", *shared_command])
+    killed = subprocess.Popen([sys.executable, "-m", "crispedit.pipelines.cli", *shared_command])
     while not list(shared.glob(f"{layout.PARTS}/*.parquet")) and killed.poll() is None:
         time.sleep(0.002)
     killed.kill()

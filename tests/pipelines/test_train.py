@@ -21,11 +21,12 @@ from crispedit import images
 from crispedit.editmgt.checkpoint import load_transformer
 from crispedit.editmgt.lora import load_lora, merge_lora
 from crispedit.editmgt.pipeline import EditMGTPipeline
-from pipelines import cli, train, train_recipe
-from pipelines.train_source import ShardSource
-from shards.read import ShardReader, read_shards
-from shards.remote import Cache
-from shards.verify import verify
+from crispedit.pipelines import cli, train
+from crispedit.pipelines.training import recipe as train_recipe
+from crispedit.pipelines.training.source import ShardSource
+from crispedit.shards.read import ShardReader, read_shards
+from crispedit.shards.remote import Cache
+from crispedit.shards.verify import verify
 
 
 @pytest.fixture(autouse=True)

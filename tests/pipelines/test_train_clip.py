@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from crispedit import clip
-from pipelines import train_clip
-from pipelines.train_clip import SIZE, Pairs
+from crispedit.pipelines.shipped import train_clip
+from crispedit.pipelines.shipped.train_clip import SIZE, Pairs
 
 import open_clip  # isort: skip  (after crispedit.clip, which mends torchvision)
 

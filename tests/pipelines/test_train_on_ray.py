@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from training_pairs import losses, recipe_file, write_set
 
-from pipelines import cli
+from crispedit.pipelines import cli
 
 
 def test_two_workers_give_the_curve_of_one_process(

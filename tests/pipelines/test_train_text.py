@@ -9,7 +9,7 @@ import torch
 
 from crispedit.editmgt.pipeline import load_text
 from crispedit.editmgt.preset import byte_tokenizer, fresh_text, read_preset
-from pipelines.train_text import merges, save, train
+from crispedit.pipelines.shipped.train_text import merges, save, train
 
 TEXTS = [
     f"{verb} the {colour} {thing} {where}"

@@ -8,7 +8,7 @@ import torch
 
 from crispedit.compositor.landscape import landscape
 from crispedit.editmgt.preset import fresh_vq, read_preset
-from pipelines.train_vq import (
+from crispedit.pipelines.shipped.train_vq import (
     PIXELS,
     SHAPE,
     Images,

@@ -11,7 +11,7 @@ import numpy as np
 
 from crispedit import images
 from crispedit.record import content_key
-from shards.pack import Pair, finish, plan, write_shard
+from crispedit.shards.pack import Pair, finish, plan, write_shard
 
 PRESET = Path(__file__).parents[1] / "data" / "editmgt-smallest.yaml"
 RECIPE = f"""

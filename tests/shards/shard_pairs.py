@@ -8,7 +8,7 @@ import numpy as np
 
 from crispedit import images
 from crispedit.record import content_key, seed_of
-from shards.pack import Pair, ShardEntry, finish, plan, write_shard
+from crispedit.shards.pack import Pair, ShardEntry, finish, plan, write_shard
 
 
 def photograph(key: str, width: int, height: int) -> np.ndarray:

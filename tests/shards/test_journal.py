@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards import journal
-from shards.journal import Table
+from crispedit.shards import journal
+from crispedit.shards.journal import Table
 
 TABLE = Table(
     pa.schema([("key", pa.string()), ("n", pa.int64()), ("image", pa.binary()), ("mask", pa.binary())]),

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from shard_pairs import make_pair, write_pairs
 
-from pipelines.cli import main
-from shards.read import read_shards
+from crispedit.pipelines.cli import main
+from crispedit.shards.read import read_shards
 
 PAIRS = [make_pair(str(i), ("add", "style")[i % 2]) for i in range(6)]
 

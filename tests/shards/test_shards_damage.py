@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from shard_pairs import make_pair, write_pairs
 
-from shards import layout
-from shards.damage import Damage
-from shards.pack import file_sha256
-from shards.read import read_shards
+from crispedit.shards import layout
+from crispedit.shards.damage import Damage
+from crispedit.shards.pack import file_sha256
+from crispedit.shards.read import read_shards
 
 PAIRS = [make_pair(str(i)) for i in range(8)]
 SHARD = "crispedit-add-000000.tar"

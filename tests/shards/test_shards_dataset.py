@@ -7,8 +7,8 @@ import torch
 from shard_pairs import make_pair, write_pairs
 from torch.utils.data import DataLoader
 
-from shards.dataset import ShardDataset, ShardLoader
-from shards.read import read_shards
+from crispedit.shards.dataset import ShardDataset, ShardLoader
+from crispedit.shards.read import read_shards
 
 PAIRS = [make_pair(str(i), ("add", "style")[i % 2], i % 2 == 0) for i in range(14)]
 OPTIONS = {"shuffle": True, "seed": 3, "batch_size": 2, "shapes": [(16, 24)]}

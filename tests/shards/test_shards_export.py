@@ -8,10 +8,10 @@ import pytest
 from datasets import Image, load_dataset
 from shard_pairs import make_pair, write_pairs
 
-from shards import layout
-from shards.export import RELEASED_ROWS_PER_FILE, export
-from shards.pack import Pair, document
-from shards.remote import Cache
+from crispedit.shards import layout
+from crispedit.shards.export import RELEASED_ROWS_PER_FILE, export
+from crispedit.shards.pack import Pair, document
+from crispedit.shards.remote import Cache
 
 PAIRS = [make_pair(str(i), ("add", "background", "motion")[i % 3], i % 2 == 0) for i in range(9)]
 BY_KEY = {pair.key: pair for pair in PAIRS}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from shard_pairs import make_pair, write_pairs
 
-from shards import layout
-from shards.pack import Pair, document
+from crispedit.shards import layout
+from crispedit.shards.pack import Pair, document
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries; ours are errors everywhere else
 
@@ -81,7 +81,7 @@ def test_webdataset(folder: Path):
 def test_webdataset_decodes_our_pixels(folder: Path):
     import webdataset
 
-    from shards.read import read_shards
+    from crispedit.shards.read import read_shards
 
     ours = {pair.key: pair for pair in read_shards(folder)}
     for sample in webdataset.WebDataset(tars(folder), shardshuffle=False).decode("rgb8"):

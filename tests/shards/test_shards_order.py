@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.order import batched, rank_range, shuffled, weighted
+from crispedit.shards.order import batched, rank_range, shuffled, weighted
 
 SHARD_SIZES = st.lists(st.integers(0, 7), min_size=1, max_size=12)
 

@@ -12,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shard_pairs import make_pair, write_pairs
 
-from shards import layout
-from shards.pack import Pair, committed, document, file_sha256, finish, plan, tar_header, write_shard
+from crispedit.shards import layout
+from crispedit.shards.pack import (
+    Pair,
+    committed,
+    document,
+    file_sha256,
+    finish,
+    plan,
+    tar_header,
+    write_shard,
+)
 
 KEYS = st.lists(st.text("0123456789abcdef", min_size=32, max_size=32), unique=True, max_size=40)
 

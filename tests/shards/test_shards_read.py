@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from shard_pairs import make_pair, write_pairs
 
 from crispedit import images
-from shards.decode import Pixels, aspect_shapes, decode_pair
-from shards.pack import Pair
-from shards.read import Batch, DecodedPair, read_shards
+from crispedit.shards.decode import Pixels, aspect_shapes, decode_pair
+from crispedit.shards.pack import Pair
+from crispedit.shards.read import Batch, DecodedPair, read_shards
 
 PAIRS = [
     make_pair(

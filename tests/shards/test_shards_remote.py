@@ -9,9 +9,9 @@ import fsspec
 import pytest
 from shard_pairs import make_pair, write_pairs
 
-from shards.damage import Damage
-from shards.read import read_shards
-from shards.remote import Cache, expand
+from crispedit.shards.damage import Damage
+from crispedit.shards.read import read_shards
+from crispedit.shards.remote import Cache, expand
 
 PAIRS = [make_pair(str(i)) for i in range(12)]
 

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_pairs import make_pair, write_pairs
 
-from shards import layout
-from shards.pack import Pair, document
-from shards.read import read_shards
-from shards.remote import Cache
-from shards.reshard import repack
-from shards.verify import verify
+from crispedit.shards import layout
+from crispedit.shards.pack import Pair, document
+from crispedit.shards.read import read_shards
+from crispedit.shards.remote import Cache
+from crispedit.shards.reshard import repack
+from crispedit.shards.verify import verify
 
 PAIRS = [make_pair(str(i), ("add", "style")[i % 2], i % 3 != 0) for i in range(12)]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from shard_pairs import make_pair, write_pairs
 
-from shards.read import read_shards
-from shards.sheet import MARGIN_PX, contact_sheet, overlaid
+from crispedit.shards.read import read_shards
+from crispedit.shards.sheet import MARGIN_PX, contact_sheet, overlaid
 
 
 def test_a_sheet_shows_both_images_and_the_mask(tmp_path):

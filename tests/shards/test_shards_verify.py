@@ -9,10 +9,10 @@ import pytest
 from shard_pairs import make_pair, write_pairs
 
 from crispedit import images
-from shards import layout
-from shards.pack import Pair, file_sha256
-from shards.remote import Cache
-from shards.verify import verify
+from crispedit.shards import layout
+from crispedit.shards.pack import Pair, file_sha256
+from crispedit.shards.remote import Cache
+from crispedit.shards.verify import verify
 
 PAIRS = [make_pair(str(i), ("add", "style")[i % 2], i % 2 == 0) for i in range(10)]
 SHARD = "crispedit-add-000000.tar"

@@ -1,6 +1,6 @@
 """Render landscapes into a folder of JPEGs, for a build to edit: as many free photographs as are wanted.
 
-    python -m pipelines.landscapes OUT --first 100 --count 300 --size 384 256
+    python -m crispedit.pipelines.shipped.landscapes OUT --first 100 --count 300 --size 384 256
 
 Number n is the landscape of seed n, whose kind the seed chooses too. What is there already is left alone.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from crispedit import images
 from crispedit.compositor.landscape import landscape
-from shards import journal
+from crispedit.shards import journal
 
 
 def render(folder: Path, first: int, count: int, width: int, height: int) -> None:

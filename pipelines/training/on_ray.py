@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipelines import engine, train
-from pipelines.recipe import Engine
-from pipelines.train_recipe import TrainRecipe
+from crispedit.pipelines import engine, train
+from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.training.recipe import TrainRecipe
 
 ATTEMPTS = 3
 """After the first."""

@@ -1,6 +1,6 @@
 """Train the small CLIP that ships: on pairs that the compositor makes of rendered landscapes, and their captions.
 
-    python -m pipelines.train_clip WORK --chunks 0 1 2 3 4 --steps 600
+    python -m crispedit.pipelines.shipped.train_clip WORK --chunks 0 1 2 3 4 --steps 600
 
 renders the pairs into WORK (resumable: a chunk that is there is kept), trains, measures retrieval on pairs of held-out
 landscapes, and writes weights, configuration and card to WORK/clip; copy that folder to `crispedit/weights/clip` to
@@ -230,8 +230,9 @@ def measure(model: Any, pairs: Pairs, among: int = 64) -> dict[str, float]:
 CARD = """# The small CLIP that ships with CrispEdit
 
 An open_clip model of {parameters:.1f} million parameters (a ResNet of width 16 at {size} px, a text transformer of
-width 48), trained from scratch by `python -m pipelines.train_clip` and stored in fp16. It exists so that the `clip`
-filter and everything around it runs anywhere, offline, in seconds. **It is no substitute for published CLIP weights.**
+width 48), trained from scratch by `python -m crispedit.pipelines.shipped.train_clip` and stored in fp16. It exists so
+that the `clip` filter and everything around it runs anywhere, offline, in seconds. **It
+is no substitute for published CLIP weights.**
 
 ## Data
 {train_pairs} pairs of {train_photos} landscapes that the compositor rendered, edited and captioned in all seven

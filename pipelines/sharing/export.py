@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from shards.export import TARGETS, export
-from shards.remote import Cache
+from crispedit.shards.export import TARGETS, export
+from crispedit.shards.remote import Cache
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

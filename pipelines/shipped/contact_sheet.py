@@ -1,7 +1,7 @@
 """Contact sheets of the compositor: a JPEG per category, of rows source | edited | mask under their instruction.
 
-`python pipelines/contact_sheet.py docs/contact-sheets` makes them from rendered landscapes, the same ones every time;
-with a folder of photographs as second argument, from those.
+`python pipelines/shipped/contact_sheet.py docs/contact-sheets` makes them from rendered landscapes, the same
+ones every time; with a folder of photographs as second argument, from those.
 """
 
 from __future__ import annotations

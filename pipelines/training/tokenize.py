@@ -19,16 +19,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from crispedit.pipelines import engine
+from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.train import TOKENISED, identity, move, shapes, starting_model
+from crispedit.pipelines.training import recipe as train_recipe
+from crispedit.pipelines.training.recipe import TrainRecipe
 from crispedit.record import canonical_json, content_key
-from pipelines import engine, train_recipe
-from pipelines.recipe import Engine
-from pipelines.train import TOKENISED, identity, move, shapes, starting_model
-from pipelines.train_recipe import TrainRecipe
-from shards import layout, remote
-from shards.fetch import ABSENT
-from shards.index import read_manifest
-from shards.pack import ShardEntry, ShardPlan, committed, finish, write_shard
-from shards.read import ShardReader
+from crispedit.shards import layout, remote
+from crispedit.shards.fetch import ABSENT
+from crispedit.shards.index import read_manifest
+from crispedit.shards.pack import ShardEntry, ShardPlan, committed, finish, write_shard
+from crispedit.shards.read import ShardReader
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

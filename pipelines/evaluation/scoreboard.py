@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from crispedit.benchmark import Protocol
 from crispedit.measures import Models
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Outcome
 from crispedit.record import seed_of
-from pipelines.evaluation import COPY, TRUTH, Outcome
 
 DRAWS_AT_ONCE = 200
 """Bootstrap draws held in memory together."""
@@ -66,7 +66,7 @@ def protocol_board(
 
 def published() -> dict[str, list[Json]]:
     """Figures of papers by protocol, with their source (`configs/evaluate/published.yaml`)."""
-    text = (resources.files("configs") / "evaluate" / "published.yaml").read_text(encoding="utf-8")
+    text = (resources.files("crispedit.configs") / "evaluate" / "published.yaml").read_text(encoding="utf-8")
     found: dict[str, list[Json]] = yaml.safe_load(text)
     return found
 

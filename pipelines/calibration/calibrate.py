@@ -5,7 +5,7 @@
     crispedit calibrate --flips before.json after.json                      which verdicts two versions differ on
 
 The good pairs are a run's candidates before any bound is applied to them (the run is carried through edit first, where
-it is not yet), or those of a shard set (`--pairs`). Each defect of `pipelines.defects` is applied to each of them.
+it is not yet), or those of a shard set (`--pairs`). Each defect of `defects.py` is applied to each of them.
 Bounds are learned on one half of the photographs and tested on the other, and the other way round. Semantic defects,
 which no pixel shows, are reported by the scores that have no bound yet (`clip`, `instruction`): how well each tells
 them from good pairs, and what a bound on it would find and cost.
@@ -31,15 +31,25 @@ from crispedit import images
 from crispedit.bounds import Bound
 from crispedit.cascade import KEPT, Cascade
 from crispedit.change import estimate
+from crispedit.filters.duplicate import phash
+from crispedit.pipelines import build, recipe, tables
+from crispedit.pipelines.calibration import defects
+from crispedit.pipelines.calibration.defects import Good
+from crispedit.pipelines.calibration.judgement import (
+    Agreement,
+    Side,
+    Values,
+    auc,
+    bound_at,
+    clearness,
+    flips,
+    learn,
+)
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps.select import SELECTION
 from crispedit.record import Sample, content_key, seed_of
-from filters.duplicate import phash
-from pipelines import build, defects, recipe, tables
-from pipelines.defects import Good
-from pipelines.judgement import Agreement, Side, Values, auc, bound_at, clearness, flips, learn
-from pipelines.run import Run
-from pipelines.steps.select import SELECTION
-from shards import journal
-from shards.read import ShardReader
+from crispedit.shards import journal
+from crispedit.shards.read import ShardReader
 
 GOOD = "good"
 SIDES: tuple[Side, Side] = ("min", "max")

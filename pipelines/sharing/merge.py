@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from shards.remote import Cache
-from shards.reshard import repack
+from crispedit.shards.remote import Cache
+from crispedit.shards.reshard import repack
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

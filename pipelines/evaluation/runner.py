@@ -26,11 +26,11 @@ from crispedit import metrics
 from crispedit.benchmark import Answer, Benchmark, Case, Picture
 from crispedit.measures import Measures, Models
 from crispedit.parts import Editor
+from crispedit.pipelines.engine import Row, Work
 from crispedit.recipe import Pool
 from crispedit.record import Image, Job, Refusal, canonical_json, content_key, seed_of
-from pipelines.engine import Row, Work
-from shards import journal
-from shards.journal import Table
+from crispedit.shards import journal
+from crispedit.shards.journal import Table
 
 COPY, TRUTH = "copy-source", "ground-truth"
 """The controls: doing nothing, and doing what the benchmark's target shows."""

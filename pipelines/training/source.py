@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from shards.read import ShardReader
+from crispedit.shards.read import ShardReader
 
 State = Mapping[str, Any]
 

@@ -1,6 +1,6 @@
 """Train the image tokenizer of `editmgt-tiny`: on the images of shards, before and after their edits.
 
-    python -m pipelines.train_vq SHARDS... --held-out SHARDS --work WORK
+    python -m crispedit.pipelines.shipped.train_vq SHARDS... --held-out SHARDS --work WORK
 
 trains (resumable: from the last checkpoint in WORK), measures on the held-out shards, and writes weights, configuration
 and card to WORK/vqvae. Same shards, arguments and library versions: the same weights.
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from crispedit.editmgt.preset import fresh_vq, read_preset
 from crispedit.editmgt.vq import VQ
 from crispedit.record import seed_of
-from shards.read import ShardReader
+from crispedit.shards.read import ShardReader
 
 PRESET = "editmgt-tiny"
 SHAPE = (112, 160)
@@ -318,8 +318,8 @@ def measure(vq: VQ, images: Images) -> dict[str, float]:
 CARD = """# The image tokenizer of `editmgt-tiny`
 
 A diffusers `VQModel` of {parameters:.2f} million parameters: one of {codes} codes for every {pixels} x {pixels}
-pixels. Made by `python -m pipelines.train_vq`. It exists so that EditMGT can be trained and tried on real pixels
-anywhere, offline. **It is no substitute for a published tokenizer.**
+pixels. Made by `python -m crispedit.pipelines.shipped.train_vq`. It exists so that EditMGT can be
+trained and tried on real pixels anywhere, offline. **It is no substitute for a published tokenizer.**
 
 Its encoder was not trained: its weights hold a linear transform of each block of {pixels} x {pixels} pixels (mean
 colour, and the differences between the block's halves). The codes are the k-means of that. The decoder was trained.

@@ -1,6 +1,6 @@
 """Train the text encoders of `editmgt-tiny`: on the instructions of shards.
 
-    python -m pipelines.train_text SHARDS... OUT
+    python -m crispedit.pipelines.shipped.train_text SHARDS... OUT
 
 writes what a fresh `editmgt-tiny` reads instructions with: a byte-level BPE tokenizer, a small Gemma-2 that has learnt
 to go on with an instruction (its hidden states are the sequence features), and a small CLIP text tower that has learnt
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from crispedit.editmgt.preset import byte_tokenizer, fresh_text, read_preset
 from crispedit.editmgt.text import TextEncoder
-from shards.read import ShardReader
+from crispedit.shards.read import ShardReader
 
 PRESET = "editmgt-tiny"
 

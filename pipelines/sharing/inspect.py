@@ -7,11 +7,11 @@ import argparse
 import json
 from pathlib import Path
 
-from shards import layout
-from shards.fetch import ABSENT
-from shards.read import ShardReader, read_shards
-from shards.remote import split
-from shards.sheet import contact_sheet
+from crispedit.shards import layout
+from crispedit.shards.fetch import ABSENT
+from crispedit.shards.read import ShardReader, read_shards
+from crispedit.shards.remote import split
+from crispedit.shards.sheet import contact_sheet
 
 THUMBNAIL_PX = 256
 SINGLE_PX = 768

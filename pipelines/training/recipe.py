@@ -91,7 +91,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> TrainRecipe:
     file = Path(path)
     if file.is_dir():
         file = file / "recipe.yaml"
-    shipped = resources.files("configs") / "train" / f"{file.stem}.yaml"
+    shipped = resources.files("crispedit.configs") / "train" / f"{file.stem}.yaml"
     if not file.exists() and shipped.is_file():
         return recipe.parse(TrainRecipe, shipped.read_text(encoding="utf-8"), overrides, name=path)
     return recipe.load(TrainRecipe, file, overrides)

@@ -9,9 +9,9 @@ import sys
 
 from tqdm import tqdm
 
-from shards.index import read_manifest
-from shards.remote import Cache
-from shards.verify import verify
+from crispedit.shards.index import read_manifest
+from crispedit.shards.remote import Cache
+from crispedit.shards.verify import verify
 
 SHOWN = 50
 

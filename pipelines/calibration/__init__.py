@@ -1,0 +1,1 @@
+"""Calibration of filters: on known defects, and on pairs with labels."""

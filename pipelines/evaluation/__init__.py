@@ -1,0 +1,1 @@
+"""Evaluation of editors on benchmarks: the runner and its tables."""

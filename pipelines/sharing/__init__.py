@@ -1,0 +1,1 @@
+"""Commands on finished shard sets: verify, inspect, export, merge."""

@@ -1,0 +1,1 @@
+"""Training of EditMGT on shards: its recipe, its data, Ray, tokenising ahead."""

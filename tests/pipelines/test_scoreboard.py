@@ -5,7 +5,8 @@ import pytest
 from crispedit import benchmarks, parts
 from crispedit.benchmark import Benchmark, Case, Protocol
 from crispedit.measures import Models
-from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Outcome, scoreboard
+from crispedit.pipelines.evaluation import scoreboard
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Outcome
 
 PLAIN = Protocol("how near", {"l1": "lower", "dino": "higher"}, "l1")
 

@@ -42,8 +42,9 @@ class Quarantined(Exception):  # noqa: N818 - the state of a row, recorded as it
 
 
 def failed(row: Row, error: Exception) -> Row:
-    """A row whose stage raised."""
-    return {**row, "error": describe(error)}
+    """A row whose stage raised, or that was quarantined."""
+    said = f"quarantined: {error}" if isinstance(error, Quarantined) else describe(error)
+    return {**row, "error": said}
 
 
 def never(row: Row) -> bool:

@@ -30,7 +30,8 @@ from safetensors.torch import save_file
 
 from crispedit import clip, images
 from crispedit.bounds import Bound
-from crispedit.cascade import KEPT, Cascade
+from crispedit.cascade import Cascade
+from crispedit.outcome import KEPT
 from crispedit.compositor.landscape import landscape
 from crispedit.filters.aesthetic import Aesthetic
 from crispedit.filters.clip import Clip

@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 
 from crispedit import images
-from crispedit.cascade import KEPT
+from crispedit.outcome import KEPT
 from crispedit.normalise import normalise
 from crispedit.pipelines import build, recipe, sources
 from crispedit.pipelines.recipe import Recipe

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from crispedit.bounds import Bound
-from crispedit.cascade import ERROR, KEPT, NOT_REACHED, REJECTED
+from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED
 from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
@@ -164,25 +164,15 @@ def _edit(db: duckdb.DuckDBPyConnection) -> list[Count]:
 def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
     """Every filter on its own: of the edited candidates, how many it passed, rejected, failed on, or never saw."""
     cascade = run.recipe.pair_cascade
-    db.register("pair_bounds", cascade.bounds_table(list(run.recipe.categories)))
     edited = "SELECT category, key FROM edit WHERE error IS NULL AND refusal IS NULL"
     lines = []
-    for name, filter_ in cascade.filters.items():
-        sides = "".join(
-            f'WHEN s."{name}.{score}" {sign} b."{name}.{score}.{side}" THEN \'{score}:{word}\' '
-            for score in filter_.scores
-            for sign, side, word in (("<", "min", "low"), (">", "max", "high"))
-        )
+    for name in cascade.filters:
+        verdict = cascade.verdict_sql("s", "e.category", [name])
         ended = f"""
-            SELECT category, CASE WHEN failed THEN '{ERROR}' WHEN NOT measured THEN '{NOT_REACHED}'
-                    WHEN reason IS NOT NULL THEN '{REJECTED}' ELSE '{KEPT}' END,
-                CASE WHEN failed THEN '{name}' WHEN measured THEN reason END
-            FROM (SELECT e.category, s."{name}.error" IS NOT NULL AS failed,
-                    coalesce(s."{name}.measured", false) AS measured, CASE {sides} END AS reason
-                FROM ({edited}) e LEFT JOIN score s USING (key) LEFT JOIN pair_bounds b ON b.category = e.category)
+            SELECT category, split_part(verdict, ' ', 1), nullif(split_part(verdict, ' ', 2), '')
+            FROM (SELECT e.category, {verdict} AS verdict FROM ({edited}) e LEFT JOIN score s USING (key))
         """
         lines += _grouped(db, f"score: {name}", edited, ended)
-    db.unregister("pair_bounds")
     return lines
 
 

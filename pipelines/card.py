@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from crispedit.cascade import KEPT
+from crispedit.outcome import KEPT
 from crispedit.pipelines import tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION

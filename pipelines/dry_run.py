@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from crispedit.cascade import KEPT
+from crispedit.outcome import KEPT
 from crispedit.pipelines import engine, tables
 from crispedit.pipelines.audit import table
 from crispedit.pipelines.engine import Stage, Work

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 import crispedit
-from crispedit.cascade import describe, each
+from crispedit.outcome import describe, each
 from crispedit.pipelines.recipe import Engine
 from crispedit.recipe import Pool
 from crispedit.record import content_key

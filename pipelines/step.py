@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 
-from crispedit.cascade import KEPT, NOT_REACHED
+from crispedit.outcome import KEPT, NOT_REACHED
 from crispedit.pipelines import audit, build, recipe, tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import contests, first_pass, pair_verdicts

@@ -15,7 +15,7 @@ from PIL import Image as PillowImage
 from pydantic import Field, PrivateAttr
 
 from crispedit import weights
-from crispedit.cascade import describe, each
+from crispedit.outcome import describe, each
 from crispedit.chat import Chat, ChatError, Conversation, Turn
 
 

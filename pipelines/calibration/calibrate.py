@@ -29,7 +29,8 @@ from tqdm import tqdm
 
 from crispedit import images
 from crispedit.bounds import Bound
-from crispedit.cascade import KEPT, Cascade
+from crispedit.cascade import Cascade
+from crispedit.outcome import KEPT
 from crispedit.change import estimate
 from crispedit.filters.duplicate import phash
 from crispedit.pipelines import build, recipe, tables

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from crispedit.cascade import KEPT
+from crispedit.outcome import KEPT
 from crispedit.pipelines import card, tables
 from crispedit.pipelines.engine import Row
 from crispedit.pipelines.run import Run

@@ -20,6 +20,7 @@ from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, des
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
+
 @dataclass(frozen=True)
 class Cascade:
     """Filters by name, and for each category its bounds by "filter.score".

@@ -24,11 +24,11 @@ class Transient(Exception):  # noqa: N818 - a kind of error, also mixed into oth
     """An error that may pass by itself: the row is tried again in this run and by the next one."""
 
 
-class Damaged(ValueError):
+class Damaged(ValueError):  # noqa: N818 - a state, as the others here are
     """A part of the run's own tables is missing or damaged. It stops the run: it is no row's result."""
 
 
-class Failing(ValueError):
+class Failing(ValueError):  # noqa: N818
     """A step fails so often for one reason that going on would only cost time."""
 
 
@@ -36,7 +36,16 @@ PASSING = {
     getattr(errno, name)
     for name in (
         *("EIO", "EAGAIN", "EBUSY", "ETXTBSY", "ESTALE", "EREMOTEIO", "ENOSPC", "EDQUOT", "EMFILE", "ENFILE"),
-        *("ENOMEM", "ENOBUFS", "ENETDOWN", "ENETUNREACH", "ENETRESET", "EHOSTDOWN", "EHOSTUNREACH", "ENOTCONN"),
+        *(
+            "ENOMEM",
+            "ENOBUFS",
+            "ENETDOWN",
+            "ENETUNREACH",
+            "ENETRESET",
+            "EHOSTDOWN",
+            "EHOSTUNREACH",
+            "ENOTCONN",
+        ),
         *("ETIMEDOUT", "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "ESHUTDOWN", "EINTR", "EPROTO"),
         *("ENOENT", "EACCES", "EPERM", "ESRCH", "ENXIO", "ENODEV"),
     )
@@ -55,7 +64,18 @@ NETWORK = re.compile(
 )
 """Names of the network libraries' own exceptions (httpx, aiohttp, urllib3, requests, botocore, openai)."""
 NETWORK_LIBRARIES = {
-    *("httpx", "httpcore", "aiohttp", "urllib3", "requests", "botocore", "aiobotocore", "openai", "http", "h11"),
+    *(
+        "httpx",
+        "httpcore",
+        "aiohttp",
+        "urllib3",
+        "requests",
+        "botocore",
+        "aiobotocore",
+        "openai",
+        "http",
+        "h11",
+    ),
     *("s3fs", "gcsfs", "google", "fsspec"),
 }
 
@@ -123,6 +143,8 @@ def kind(error: str) -> str:
     and counted by it."""
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "…", error.splitlines()[0] if error else "")
     text = re.sub(r"\S*[/\\]\S*|\b[0-9a-f]{16,}\b", "…", text)
-    text = re.sub(r"\S+\.(jpe?g|png|webp|tiff?|gif|bmp|tar|parquet|jsonl?)\b\S*", "…", text, flags=re.IGNORECASE)
+    text = re.sub(
+        r"\S+\.(jpe?g|png|webp|tiff?|gif|bmp|tar|parquet|jsonl?)\b\S*", "…", text, flags=re.IGNORECASE
+    )
     text = re.sub(r"\d+", "N", text)
     return text[:160]

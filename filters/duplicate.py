@@ -75,9 +75,7 @@ def near_duplicates(hashes: NDArray[np.int64], distance: int) -> NDArray[np.int6
     return np.where(earliest == np.arange(len(hashes)), -1, earliest)
 
 
-def near_known(
-    known: NDArray[np.int64], hashes: NDArray[np.int64], distance: int
-) -> NDArray[np.bool_]:
+def near_known(known: NDArray[np.int64], hashes: NDArray[np.int64], distance: int) -> NDArray[np.bool_]:
     """Which of these 64-bit hashes differ in at most `distance` bits from any that is known. [K], [N] to [N]."""
     struck = np.zeros(len(hashes), np.bool_)
     if len(known) and len(hashes):

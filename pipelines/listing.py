@@ -51,9 +51,7 @@ def _entries(source: AnySource) -> list[Any]:
 def containers(source: AnySource, listed: Sequence[str] = (), members: int = 10_000) -> list[Container]:
     known = set(listed)
     names = [entry.uri for entry in _entries(source) if entry.uri not in known]
-    return [
-        Container(names[at], tuple(names[at : at + members])) for at in range(0, len(names), members)
-    ]
+    return [Container(names[at], tuple(names[at : at + members])) for at in range(0, len(names), members)]
 
 
 def index(source: AnySource, container: Container, members: int = 10_000) -> Iterator[dict[str, Any]]:

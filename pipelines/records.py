@@ -1,4 +1,4 @@
-"""Records: the tables of a run, and their rows as the driver holds them: keys, words, outcomes and references, no bytes."""
+"""Records: the tables of a run, and their rows as the driver holds them: keys, words, outcomes and references."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ STEPS = ("curate", "annotate", "edit", "score", "compare", "select", "pack")
 Identity = Mapping[str, Any]
 """What decides the bytes that a step writes, by part; policy (bounds, quotas, pools) is not in it."""
 
+
 class Run:
     """A recipe and the directory it fills."""
 
@@ -54,8 +55,8 @@ class Run:
         for step in identities:
             if any(self.folder(step).glob("part-*.parquet")):
                 raise ValueError(
-                    f"{self.root} was built by an earlier CrispEdit, whose tables are not in waves. Finish it with the "
-                    f"version and commit that {self.root / 'recipe.yaml'} names, or build into a new directory (run=DIR)"
+                    f"{self.root} was built by an earlier CrispEdit, whose tables are not in waves. Finish it with "
+                    f"the commit that {self.root / 'recipe.yaml'} names, or build into a new directory (run=DIR)"
                 )
         for step, identity in identities.items():
             self.folder(step).mkdir(parents=True, exist_ok=True)

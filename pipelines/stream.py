@@ -1,13 +1,14 @@
 """The build as a flow: every step of every open wave offers its rows as soon as what they depend on is committed.
 
-What is left to do for a photograph is asked of the steps (`Step.todo`) when its wave is opened, and again whenever a row
-of it is committed; so a resumed run and a running one are planned by the same code. What must not depend on timing
-waits: a wave's photographs are judged when all of them, and those of the waves before, are there; and a category with a
-quota is asked of a wave only when no wave still at work could fill it.
+What is left to do for a photograph is asked of the steps (`Step.todo`) when its wave is opened, and again whenever a
+row of it is committed; so a resumed run and a running one are planned by the same code. What must not depend on timing
+waits: a wave's photographs are judged when all of them, and those of the waves before, are there; and a category with
+a quota is asked of a wave only when no wave still at work could fill it.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.annotate import requests
 from crispedit.pipelines.steps.curate import Curate
 from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave, folder_rows
-from crispedit.pipelines.verdicts import Photographs, of_candidate
+from crispedit.pipelines.verdicts import Photographs, of_candidate, quoted
 from crispedit.pipelines.waves import Finished, Waves
 from crispedit.recipe import Pool
 from crispedit.record import canonical_json, content_key
@@ -39,22 +40,31 @@ from crispedit.shards.journal import Table
 LIST, COMPACT = "list", "compact"
 FAILING = 0.8
 """The share of recent rows that must fail for one reason to stop a build."""
+ALONE = Pool(batch=1)
 MEMBERS = 10_000
 """Members of a row of the listing at most."""
 
 
 class Build:
     """The work of a build, for an executor (`pipelines.flow.Flow`). `only` names the steps to do, on what the others
-    have committed; null: all. `retry_errors` makes permanent errors again too."""
+    have committed; null: all. `retry_errors` makes permanent errors again too; `sample` takes so many photographs of
+    the source at random, by the hash of their names."""
 
-    def __init__(self, run: Run, only: Sequence[str] | None = None, *, retry_errors: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        only: Sequence[str] | None = None,
+        *,
+        retry_errors: bool = False,
+        sample: int | None = None,
+    ) -> None:
         self.run, self.retry_errors = run, retry_errors
         self.steps = steps.of(run)
         self.active = [step for step in self.steps if only is None or step.name in only]
         self.whole = len(self.active) == len(self.steps)
         self.waves = Waves(run)
         self.photographs = Photographs(run, self.waves)
-        self._sources = _Sources(run, self.waves) if self._does("curate") else None
+        self._sources = _Sources(run, self.waves, sample) if self._does("curate") else None
         self._queues: dict[str, dict[tuple[int, str], deque[tuple[Route, Row]]]] = {}
         self._open: dict[int, Wave] = {}
         self._next_open = self._next_judged = self._next_asked = 0
@@ -70,6 +80,11 @@ class Build:
         self._planned: tuple[Future[Any], Callable[[Any], None]] | None = None
         self._recipe = _policy(run)
         self._offer_listing()
+
+    @property
+    def drawn_from(self) -> int:
+        """How many photographs the sample was drawn from."""
+        return 0 if self._sources is None else self._sources.drawn_from
 
     # What the executor asks
 
@@ -189,7 +204,10 @@ class Build:
     def _read(self, number: int) -> Wave:
         """A wave with its photographs, from its own folders."""
         record = self.waves[number]
-        wave = Wave(number, dict(_members(self.run, record.listing)), retry_errors=self.retry_errors)
+        members = dict(_members(self.run, record.listing))
+        if record.drawn is not None:
+            members = {uri: members[uri] for uri in record.drawn}
+        wave = Wave(number, members, True, retry_errors=self.retry_errors)
         curate = self.steps[0]
         for row in folder_rows(curate.folder(record.name), curate.table):
             curate.load(wave, row)
@@ -204,7 +222,7 @@ class Build:
 
     def _curated(self, wave: Wave) -> bool:
         """Whether the photographs of a wave are all there, and not judged yet."""
-        return wave.judged is None and bool(wave.members) and not any(step == "curate" for step, _ in wave.out)
+        return wave.read and wave.judged is None and not any(step == "curate" for step, _ in wave.out)
 
     def _judge(self, numbers: range) -> list[tuple[int, pa.Table, dict[str, list[Row]]]]:
         """The verdicts on the photographs of waves, and their rows of the later steps where a wave is at work."""
@@ -212,7 +230,11 @@ class Build:
         for number in numbers:
             verdicts = self.photographs.of(number)
             opened = number in self._open
-            rows = {s.name: folder_rows(s.folder(self.waves[number].name), s.table) for s in self.steps[1:] if opened}
+            rows = {
+                s.name: folder_rows(s.folder(self.waves[number].name), s.table)
+                for s in self.steps[1:]
+                if opened
+            }
             found.append((number, verdicts, rows))
         return found
 
@@ -221,7 +243,9 @@ class Build:
             record = self.waves[number].judged
             assert record is not None, f"wave {number} was not judged"
             if number not in self._open:
-                if not self._has_nothing_left(number):  # earlier waves keep others now: it is opened after all
+                if not self._has_nothing_left(
+                    number
+                ):  # earlier waves keep others now: it is opened after all
                     self._reopen(number)
                     return
                 finished = self.waves[number].finished
@@ -353,12 +377,17 @@ class Build:
             )
 
     def _finish_if_done(self, wave: Wave) -> None:
-        if wave.out or wave.full is None or self._planned_for(wave):
+        if wave.out or wave.full is None:
             return
         name = self.waves[wave.number].name
         folders = [step.name for step in self.steps if len(_parts(step.folder(name))) > 1]
         route = Route(
-            COMPACT, wave.number, (COMPACT,), Compacting.wire, partial(_compacted, root=self.run.root), "folder"
+            COMPACT,
+            wave.number,
+            (COMPACT,),
+            Compacting.wire,
+            partial(_compacted, root=self.run.root),
+            "folder",
         )
         for step in self.steps:
             if step.name in folders:
@@ -368,9 +397,6 @@ class Build:
                 self._seen.offered(route)
         if not folders:
             self._close(wave)
-
-    def _planned_for(self, wave: Wave) -> bool:
-        return wave.judged is None
 
     def _compacted(self, number: int, rows: Sequence[Row]) -> None:
         if number < 0:
@@ -435,7 +461,9 @@ def _errors(wave: Wave) -> tuple[int, int]:
     ]
     for row in rows:
         scores = getattr(row, "scores", {})
-        failed = [n.removesuffix(".error") for n, v in scores.items() if n.endswith(".error") and v is not None]
+        failed = [
+            n.removesuffix(".error") for n, v in scores.items() if n.endswith(".error") and v is not None
+        ]
         errors += row.error is not None or bool(failed)
         passes = row.error is not None and bool(row.transient)
         transient += passes or any(not scores.get(f"{name}.measured") for name in failed)
@@ -494,7 +522,9 @@ class _Seen:
 
     def _total(self, step: str, photographs: int, order: Sequence[str]) -> float:
         routes = [stages for name, stages in self._offered if name == step]
-        return sum(self._expected(step, stages, photographs, order) for stages in routes) or float(photographs)
+        return sum(self._expected(step, stages, photographs, order) for stages in routes) or float(
+            photographs
+        )
 
     @staticmethod
     def _steps(counter: Counter[tuple[str, tuple[str, ...]]], step: str) -> int:
@@ -504,8 +534,8 @@ class _Seen:
 class _Sources:
     """The source, container by container: what is listed, what is to be, and the waves that are cut from it."""
 
-    def __init__(self, run: Run, waves: Waves) -> None:
-        self.run, self.waves = run, waves
+    def __init__(self, run: Run, waves: Waves, sample: int | None) -> None:
+        self.run, self.waves, self.sample = run, waves, sample
         self.source = run.recipe.source
         size = run.recipe.engine.wave_sources
         self.size = float("inf") if size is None else size
@@ -526,6 +556,8 @@ class _Sources:
         cut = {key for wave in waves for key in wave.listing}
         self._rows = {row["key"]: row for row in rows if row["key"] not in cut and row["container"] in listed}
         """Rows of the listing that are in no wave yet."""
+        self.drawn_from = 0
+        """How many members a sample was drawn from."""
         if not self.containers and not rows:
             raise ValueError(listing.nothing(self.source, {}))
 
@@ -560,10 +592,22 @@ class _Sources:
                 break
             chosen.append(row["key"])
             count += row["rows"]
-        if chosen and (count >= self.size or first_missing is None):
+        if self.sample is not None:
+            self._draw(self.sample)
+        elif chosen and (count >= self.size or first_missing is None):
             self.waves.add(chosen, count)
             for key in chosen:
                 del self._rows[key]
+
+    def _draw(self, photographs: int) -> None:
+        """One wave of a random sample of all that is listed."""
+        if self._waits or not self._rows:
+            return
+        rows = {uri: key for key in sorted(self._rows) for uri, _ in _members(self.run, [key])}
+        drawn = heapq.nsmallest(photographs, rows, key=lambda uri: content_key("dry run", uri))
+        self.waves.add(sorted({rows[uri] for uri in drawn}), len(drawn), sorted(drawn))
+        self.drawn_from = len(rows)
+        self._rows = {}
 
 
 def _listing_rows(run: Run) -> list[Row]:
@@ -581,7 +625,8 @@ def _members(run: Run, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
     table = listing.table(run.recipe.source)
     with duckdb.connect() as db:
         body = journal.view(db, table, journal.parts(run.folder("listing")))
-        rows = db.execute(f"SELECT * FROM ({body}) WHERE list_contains(?, key) ORDER BY key", [list(keys)])
+        wanted = ", ".join(map(quoted, keys))
+        rows = db.sql(f"SELECT * FROM ({body}) WHERE key IN ({wanted}) ORDER BY container, slice")
         for row in rows.to_arrow_table().to_pylist():
             for member in listing.members(row):
                 yield member.uri, member
@@ -595,7 +640,7 @@ class Indexing:
     root: Path
     members: int
     name: str = LIST
-    pool: Pool = Pool(batch=1)
+    pool: Pool = ALONE
     gpus: float = 0.0
     wire = pa.schema([("key", pa.string()), ("container", pa.string())])
 
@@ -627,7 +672,7 @@ class Compacting:
 
     root: Path
     name: str = COMPACT
-    pool: Pool = Pool(batch=1)
+    pool: Pool = ALONE
     gpus: float = 0.0
     wire = pa.schema([("folder", pa.string()), ("table", pa.binary())])
 

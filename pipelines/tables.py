@@ -8,7 +8,7 @@ import duckdb
 
 from crispedit.pipelines.records import ANNOTATE, COMPARE, EDIT, IN_PLACE, curate_table, score_table
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.verdicts import text as quoted
+from crispedit.pipelines.verdicts import quoted
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
 

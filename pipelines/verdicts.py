@@ -8,6 +8,7 @@ that the driver holds (`of_candidate`) and for a table (`candidates_sql`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -26,6 +27,7 @@ from crispedit.pipelines.waves import Judged, Waves, name
 from crispedit.record import canonical_json, content_key
 from crispedit.shards import journal
 
+
 def of_candidate(recipe: Recipe, candidate: Candidate, *, has_job: bool = True) -> tuple[str, str | None]:
     """(outcome, reason) of a candidate whose photograph is kept."""
     if candidate.error is not None:
@@ -40,9 +42,9 @@ def of_candidate(recipe: Recipe, candidate: Candidate, *, has_job: bool = True) 
 
 
 def candidates_sql(recipe: Recipe) -> str:
-    """`of_candidate` as a DuckDB expression, "outcome" or "outcome reason", over the aliases e (edit), s (score), j (its
-    job) and a (its photograph, if that is kept)."""
-    known = " OR ".join(f"e.category = {text(category)}" for category in recipe.categories)
+    """`of_candidate` as a DuckDB expression, "outcome" or "outcome reason", over the aliases e (edit), s (score), j
+    (its job) and a (its photograph, if that is kept)."""
+    known = " OR ".join(f"e.category = {quoted(category)}" for category in recipe.categories)
     return f"""CASE
         WHEN e.error IS NOT NULL AND e.transient THEN '{TRANSIENT} edit'
         WHEN e.error IS NOT NULL THEN '{ERROR} edit'
@@ -53,7 +55,7 @@ def candidates_sql(recipe: Recipe) -> str:
         ELSE {recipe.pair_cascade.verdict_sql("s", "e.category")} END"""
 
 
-def text(value: str) -> str:
+def quoted(value: str) -> str:
     """A SQL string literal."""
     return "'" + value.replace("'", "''") + "'"
 
@@ -104,7 +106,12 @@ class Photographs:
         bounds = {key: bound.model_dump() for key, bound in recipe.source_cascade.default_bounds.items()}
         self._policy = content_key(
             canonical_json(
-                [bounds, list(recipe.source_cascade.filters), recipe.curate.duplicate_bits, recipe.imports_pairs]
+                [
+                    bounds,
+                    list(recipe.source_cascade.filters),
+                    recipe.curate.duplicate_bits,
+                    recipe.imports_pairs,
+                ]
             )
         )
         self._digest = ""
@@ -117,6 +124,12 @@ class Photographs:
         """The verdicts on one wave; earlier waves are judged first."""
         self._judge_through(number)
         return pq.read_table(self._path(number))
+
+    def renamed(self, number: int) -> None:
+        """The wave's `curate` has been compacted: its rows are the same."""
+        judged = self.waves[number].judged
+        if judged is not None:
+            self.waves.judged(number, replace(judged, parts=[part.name for part in self._parts(number)]))
 
     def all(self) -> pa.Table:
         """The verdicts on all waves, in their order."""

@@ -8,10 +8,11 @@ that has nothing left to do, and planning a wave reads that wave's folders alone
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from crispedit.outcome import Damaged
 from crispedit.pipelines.run import Run
 from crispedit.shards import journal
 
@@ -58,6 +59,8 @@ class Wave:
     listing: list[str]
     """Keys of the listing's rows whose members it holds."""
     photographs: int
+    drawn: list[str] | None = None
+    """Of a sample: the only members that are taken, by uri."""
     judged: Judged | None = None
     finished: Finished | None = None
 
@@ -79,11 +82,11 @@ class Waves:
     def __getitem__(self, number: int) -> Wave:
         return self._waves[number]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Wave]:
         return iter(self._waves)
 
-    def add(self, listing: list[str], photographs: int) -> Wave:
-        wave = Wave(len(self._waves), listing, photographs)
+    def add(self, listing: list[str], photographs: int, drawn: list[str] | None = None) -> Wave:
+        wave = Wave(len(self._waves), listing, photographs, drawn)
         self._waves.append(wave)
         self._write(wave)
         return wave
@@ -114,7 +117,7 @@ def _read(path: Path) -> Wave:
             finished=None if finished is None else Finished(**finished),
         )
     except (ValueError, TypeError, KeyError) as error:
-        raise journal.Damaged(
+        raise Damaged(
             f"{path} is damaged ({error}): it says which photographs its wave holds. Restore it from a copy, or build "
             "into a new directory"
         ) from None

@@ -161,19 +161,21 @@ def view(db: duckdb.DuckDBPyConnection, table: Table, files: Sequence[Path]) -> 
             groups.setdefault(name.partition(".")[0], []).append(name)
     chosen = []
     for group, names in groups.items():
-        measured, error = _name(f"{group}.measured"), _name(f"{group}.error")
+        measured, failed = _name(f"{group}.measured"), f"{_name(f'{group}.error')} IS NOT NULL"
         rank = (
-            f"CASE WHEN {error} IS NULL AND {measured} THEN '0' WHEN {measured} THEN '1' "
-            f"WHEN {error} IS NOT NULL THEN '2' ELSE '3' END || __part"
+            f"CASE WHEN {measured} AND {failed} THEN '1' WHEN {measured} THEN '0' WHEN {failed} THEN '2' "
+            "ELSE '3' END || __part"
         )
         struct = ", ".join(f"{_name(name)} := {_name(name)}" for name in names)
         chosen.append(f"arg_min(struct_pack({struct}), {rank}) AS {_name(group)}")
-    unpacked = [f"{_name(group)}.{_name(name)} AS {_name(name)}" for group in groups for name in groups[group]]
+    unpacked = [
+        f"{_name(group)}.{_name(name)} AS {_name(name)}" for group in groups for name in groups[group]
+    ]
     best = f"SELECT {', '.join([key, *chosen])} FROM ({body}) GROUP BY {key}"
     return f"SELECT {', '.join([key, *unpacked])} FROM ({best})"
 
 
-def damaged(files: Sequence[Path], error: Exception) -> Damaged:
+def damaged(files: Sequence[Path], cause: Exception) -> Damaged:
     """Which of these parts cannot be read, and the way out."""
     for file in files:
         try:
@@ -184,14 +186,16 @@ def damaged(files: Sequence[Path], error: Exception) -> Damaged:
             return Damaged(
                 f"{file} is damaged ({problem}). Remove it with its .tar: the same command makes its rows again"
             )
-    return Damaged(f"the tables in {files[0].parent} cannot be read: {error}")
+    return Damaged(f"the tables in {files[0].parent} cannot be read: {cause}")
 
 
 def _rank(columns: Sequence[str]) -> str:
     """0: no error; 1: a permanent one; 2: a transient one, of the row or of one of its filters."""
     filters = [name.removesuffix(".error") for name in columns if name.endswith(".error")]
     failed = [f"{_name(f'{f}.error')} IS NOT NULL" for f in filters]
-    passes = [f"{one} AND {_name(f'{f}.measured')} IS NOT TRUE" for f, one in zip(filters, failed, strict=True)]
+    passes = [
+        f"{one} AND {_name(f'{f}.measured')} IS NOT TRUE" for f, one in zip(filters, failed, strict=True)
+    ]
     failed += ["error IS NOT NULL"] if "error" in columns else []
     passes += ["transient"] if "transient" in columns else []
     cases = [*(f"WHEN {one} THEN 2" for one in passes), *(f"WHEN {one} THEN 1" for one in failed)]
@@ -251,7 +255,10 @@ def compact(folder: Path, table: Table, root: Path | None = None) -> None:
     columns = [column for column in table.blobs or () if rows.column(column).null_count < len(rows)]
     if columns:
         moved: dict[str, list[Any]] = {column: [] for column in columns}
-        with replaced(tar) as out, tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        with (
+            replaced(tar) as out,
+            tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+        ):
             named = rows.select(list(dict.fromkeys([table.member or table.key, *columns])))
             for row in (row for batch in named.to_batches(1000) for row in batch.to_pylist()):
                 for column in columns:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crispedit.bounds import Bound
 from crispedit.cascade import Cascade
-from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, Transient, each
+from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, each
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 

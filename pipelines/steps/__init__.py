@@ -18,7 +18,9 @@ from crispedit.record import canonical_json, content_key
 def of(run: Run) -> list[Step]:
     """The steps that make and measure, in order. Existing pairs are imported in place of being made, and candidates
     are compared only where the judge chooses."""
-    made: list[Step] = [Words(run), EditedImages(run)] if run.recipe.imports_pairs else [Annotate(run), Edit(run)]
+    made: list[Step] = (
+        [Words(run), EditedImages(run)] if run.recipe.imports_pairs else [Annotate(run), Edit(run)]
+    )
     compared: list[Step] = [Compare(run)] if run.recipe.judge is not None else []
     return [Curate(run), *made, Score(run), *compared]
 

@@ -85,7 +85,9 @@ class Annotate(Step):
     def explode(row: Row) -> Sequence[Row]:
         """The annotator saw every request, so that its jobs differ; the answers to those that have a row already are
         dropped. A photograph that failed as a whole failed each of its requests."""
-        failed = {name: row[name] for name in ("error", "transient")} if row.get("error") is not None else None
+        failed = (
+            {name: row[name] for name in ("error", "transient")} if row.get("error") is not None else None
+        )
         return [
             {**answer, "source_key": row["key"], **(failed or {})}
             for request, answer in zip(row["requests"], row["requests" if failed else "answers"], strict=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -46,7 +47,9 @@ class Curate(Step):
         return [
             Normalise(options, cascade, shared, options.pool),
             *(
-                Measure(f"curate:{name}", cascade, name, options.filters[name].pool, cascade.filters[name].gpus)
+                Measure(
+                    f"curate:{name}", cascade, name, options.filters[name].pool, cascade.filters[name].gpus
+                )
                 for name in apart
             ),
         ]
@@ -91,7 +94,7 @@ def _planned(uri: str, member: Member) -> Row:
 
 
 def _source_of(pair: Pair) -> sources.Entry:
-    given = {"dataset": pair.dataset, "licence": pair.licence, "caption": pair.source_caption}
+    given: dict[str, Any] = {"dataset": pair.dataset, "licence": pair.licence, "caption": pair.source_caption}
     if pair.source is None or pair.error is not None:
         error = pair.error or f"{pair.uri}: there is no source image"
         return sources.Entry(pair.uri, "", error=error, **given)
@@ -108,7 +111,7 @@ def photographs(run: Run) -> dict[str, object]:
     }
 
 
-def filters(of: dict[str, Filter]) -> dict[str, object]:
+def filters(of: Mapping[str, Filter]) -> dict[str, object]:
     """The identities of filters, as parts of a step's identity."""
     return {f"filter {name}": one.identity() for name, one in of.items()}
 

@@ -41,7 +41,9 @@ class Edit(Step):
     def stages(self) -> list[Stage]:
         edit = self.recipe.edit
         return [
-            Editing(stage_of(name), editor, self.run.root, edit.jpeg_quality, edit.editors[name].pool, editor.gpus)
+            Editing(
+                stage_of(name), editor, self.run.root, edit.jpeg_quality, edit.editors[name].pool, editor.gpus
+            )
             for name, editor in self.recipe.editors.items()
         ]
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from crispedit.outcome import KEPT
-from crispedit.pipelines import card, tables
-from crispedit.pipelines.engine import Row
+from crispedit.pipelines import card, steps, tables
+from crispedit.pipelines.flow import Row
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, digest_of
 from crispedit.record import canonical_json, content_key
@@ -42,7 +42,7 @@ def pack(run: Run) -> list[ShardEntry]:
             todo.clear()
 
         for shard, rows in _planned(run, selection):
-            digest = content_key(canonical_json([_identity(row) for row in rows]), run.recipe_fingerprint)
+            digest = content_key(canonical_json([_identity(row) for row in rows]), steps.fingerprint(run))
             there = committed(folder, shard, digest)
             if there is not None:
                 entries.append(there)
@@ -58,7 +58,7 @@ def pack(run: Run) -> list[ShardEntry]:
     finish(
         folder,
         entries,
-        {"recipe_fingerprint": run.recipe_fingerprint, "selection": digest_of(pq.read_table(selection))},
+        {"recipe_fingerprint": steps.fingerprint(run), "selection": digest_of(pq.read_table(selection))},
     )
     return entries
 
@@ -115,7 +115,7 @@ def _identity(row: Mapping[str, Any]) -> Row:
 
 
 def _write(run: Run, tasks: list[Task]) -> Iterator[ShardEntry]:
-    root, fingerprint = run.root.absolute(), run.recipe_fingerprint
+    root, fingerprint = run.root.absolute(), steps.fingerprint(run)
     if run.recipe.engine.kind == "inprocess" or not tasks:
         yield from (_shard(root, fingerprint, *task) for task in tasks)
         return
@@ -136,9 +136,9 @@ def _pair(root: Path, fingerprint: str, row: Row) -> Pair:
     return Pair(
         key=row["key"],
         category=row["category"],
-        source_jpeg=journal.read_blob(root / ("edit" if row["composed"] else "curate"), row["source"]),
-        edited_jpeg=journal.read_blob(root / "edit", row["edited"]),
-        mask_png=None if row["mask"] is None else journal.read_blob(root / "edit", row["mask"]),
+        source_jpeg=journal.read_blob(root, row["source"]),
+        edited_jpeg=journal.read_blob(root, row["edited"]),
+        mask_png=None if row["mask"] is None else journal.read_blob(root, row["mask"]),
         meta={
             "instruction": row["instruction"],
             "source_caption": row["source_caption"],

@@ -113,7 +113,9 @@ class Score(Step):
 
     def failed(self, row: Row, error: Exception) -> Row:
         """The filter whose turn it was has failed."""
-        turn = next((name for name in self.recipe.pair_cascade.filters if not row.get(f"{name}.measured")), None)
+        turn = next(
+            (name for name in self.recipe.pair_cascade.filters if not row.get(f"{name}.measured")), None
+        )
         return {**row, **({} if turn is None else failed(turn, error))}
 
 
@@ -142,7 +144,9 @@ class Scoring:
 
 def sample(root: Path, row: Mapping[str, Any]) -> Sample:
     """The pair of a row that refers to its images, as filters see it."""
-    source, edited, mask = (None if row[name] is None else journal.read_blob(root, row[name]) for name in IMAGES)
+    source, edited, mask = (
+        None if row[name] is None else journal.read_blob(root, row[name]) for name in IMAGES
+    )
     assert source is not None, f"{row['key']} has no source image"
     texts = {text: row[text] for text in TEXTS}
     return Sample(key=row["key"], source_jpeg=source, edited_jpeg=edited, mask_png=mask, **texts)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from crispedit.outcome import KEPT
 from crispedit.pipelines import tables
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.verdicts import Coded, Photographs, candidates_sql, dictionary
+from crispedit.pipelines.verdicts import Coded, Photographs, candidates_sql, dictionary, quoted
 from crispedit.pipelines.waves import Waves
 from crispedit.record import content_key
 from crispedit.shards import journal
@@ -61,7 +61,7 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table | N
     """
     first_pass(run, db, sources)
     recipe = run.recipe
-    ranks = " ".join(f"WHEN {tables.quoted(name)} THEN {rank}" for rank, name in enumerate(recipe.editors))
+    ranks = " ".join(f"WHEN {quoted(name)} THEN {rank}" for rank, name in enumerate(recipe.editors))
     found = db.sql(f"""
         SELECT key, category, verdict, coalesce(job, -1) AS job,
             (CASE editor {ranks} ELSE {len(recipe.editors)} END::BIGINT << 33) + coalesce(seed, 1::BIGINT << 31)
@@ -72,9 +72,7 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table | N
     order, keys = _in_order(found.column("key"))
     placed = pa.array(order)
     category = dictionary(found.column("category")).take(placed).dictionary_decode()
-    verdict = Coded(
-        found.column("verdict").take(placed), "not_best", "not_chosen", "duplicate", "quota"
-    )
+    verdict = Coded(found.column("verdict").take(placed), "not_best", "not_chosen", "duplicate", "quota")
     job, worth, preference = (found.column(n).to_numpy()[order] for n in ("job", "worth", "preference"))
     chosen = _chosen(run, db, keys)
     worth[chosen] = np.inf

@@ -52,6 +52,8 @@ class Wave:
 
     number: int
     members: dict[str, Member]
+    read: bool = False
+    """Whether its members and photographs have been read."""
     photographs: dict[str, Photograph] = field(default_factory=dict)
     subjects: dict[str, Subject] = field(default_factory=dict)
     """The kept photographs, once the wave is judged."""

@@ -19,7 +19,8 @@ from crispedit.compositor.landscape import landscape
 from crispedit.images import decode_jpeg, encode_jpeg
 from crispedit.pipelines import audit, build, cli, step, tables
 from crispedit.pipelines.dry_run import dry_run
-from crispedit.pipelines.run import COMPARE, Run
+from crispedit.pipelines.records import COMPARE
+from crispedit.pipelines.run import Run
 from crispedit.shards import journal
 
 MADE = (
@@ -69,7 +70,7 @@ def jobs(run: Run, category: str = "add") -> list[Candidates]:
         one = found.setdefault(job, Candidates(instruction))
         one.keys.append(key)
         one.scores.append(score)
-        one.images.append(decode_jpeg(journal.read_blob(run.folder("edit"), edited)))
+        one.images.append(decode_jpeg(journal.read_blob(run.root, edited)))
     return list(found.values())
 
 

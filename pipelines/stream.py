@@ -193,6 +193,7 @@ class Build:
             finished is not None
             and wave.judged is not None
             and (finished.recipe, finished.judged) == (self._recipe, wave.judged.digest)
+            and finished.parts == self._parts(wave.name)
             and not finished.transient
             and not (self.retry_errors and finished.errors)
         )
@@ -414,12 +415,16 @@ class Build:
         kept = self._passing(wave)
         assert wave.judged is not None, f"{record.name} was not judged"
         errors, transient = _errors(wave)
-        finished = Finished(self._recipe, wave.judged, kept, errors, transient)
+        finished = Finished(self._recipe, wave.judged, self._parts(record.name), kept, errors, transient)
         self.waves.finished(wave.number, finished if self.whole else None)
         self._kept[wave.number] = kept
         self._most.pop(wave.number, None)
         del self._open[wave.number]
         self._ask()
+
+    def _parts(self, wave: str) -> dict[str, int]:
+        paths = (path for step in self.steps for path in _parts(step.folder(wave)))
+        return {path.relative_to(self.run.root).as_posix(): path.stat().st_size for path in paths}
 
     def _passing(self, wave: Wave) -> dict[str, int]:
         """Jobs with a candidate that passes, by category."""

@@ -44,6 +44,8 @@ class Finished:
     recipe: str
     """Digest of what decides what there is to do."""
     judged: str
+    parts: dict[str, int]
+    """Bytes of each part of its tables, by path: one that is taken away or changed opens the wave again."""
     kept: dict[str, int] = field(default_factory=dict)
     """Jobs with a passing candidate, by category: what quotas count."""
     errors: int = 0

@@ -77,7 +77,9 @@ def golden_run(root: Path) -> Run:
                 _scores(run, candidate, passes=category != "motion" and (number, category) != (1, "add"))
             )
     wave = Waves(run).add([], len(photographs)).name
-    journal.commit(run.folder("curate") / wave, curate_table(run.recipe.source_cascade), photographs, run.root)
+    journal.commit(
+        run.folder("curate") / wave, curate_table(run.recipe.source_cascade), photographs, run.root
+    )
     journal.commit(run.folder("annotate") / wave, ANNOTATE, answers, run.root)
     journal.commit(run.folder("edit") / wave, EDIT, candidates, run.root)
     journal.commit(run.folder("score") / wave, score_table(run.recipe.pair_cascade), scores, run.root)

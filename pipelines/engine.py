@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 import crispedit
+from crispedit import machine
 from crispedit.pipelines import scheduler
 from crispedit.pipelines.flow import Block, Flow, Route, gpus_of
 from crispedit.pipelines.flow import Row as Row
@@ -126,14 +128,25 @@ def cluster(engine: Engine) -> Iterator[None]:
     if joined:
         ray.init(address=joined, runtime_env=_runtime_env(), **quiet)
     else:
-        cpus = engine.cpus or os.cpu_count()
         # Inherited, not a runtime_env: that would bar tasks from the processes Ray has ready.
         os.environ["PYTHONPATH"] = _python_path()
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        ray.init(address="local", include_dashboard=False, **_share(engine), **quiet)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _share(engine: Engine) -> dict[str, int]:
+    """The cores and bytes of a Ray of our own: those of this process, where Ray would take the whole machine."""
+    memory = machine.memory_bytes()
+    shared = Path("/dev/shm")
+    room = shutil.disk_usage(shared).free if shared.is_dir() else memory
+    return {
+        "num_cpus": engine.cpus or machine.cores(),
+        "_memory": memory * 7 // 10,
+        "object_store_memory": min(memory * 3 // 10, room * 9 // 10),
+    }
 
 
 def check_room(option: str, actors: int, cpus: float, gpus: float) -> None:

@@ -70,7 +70,7 @@ def index(source: AnySource, container: Container, members: int = 10_000) -> Ite
     }
 
 
-def members(row: dict[str, Any]) -> list[Entry] | list[Pair]:
+def members(row: dict[str, Any]) -> list[Entry | Pair]:
     import json
 
     rows = [json.loads(text) for text in row["members"]]

@@ -3,7 +3,6 @@ keep two kinds of output from mixing in one table."""
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import platform
@@ -18,6 +17,7 @@ import yaml
 import crispedit
 from crispedit.pipelines.recipe import Recipe, resolved
 from crispedit.shards import journal
+from crispedit.shards.lock import locked
 
 STEPS = ("curate", "annotate", "edit", "score", "compare", "select", "pack")
 """The folders of a run, in the order of the work."""
@@ -39,25 +39,19 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other drivers out while the block runs; the lock dies with the process. ValueError if taken."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"another process is working in {self.root}; wait for it, or choose another run=DIR"
-                ) from None
+        taken = f"another process is working in {self.root}; wait for it, or choose another run=DIR"
+        with locked(self.root / ".lock", taken):
             yield
 
     def begin(self, identities: Mapping[str, Identity]) -> None:
-        """Claim these steps: sweep what a crash left, refuse to mix outputs, and store the resolved recipe, with what
-        runs it: what `audit` and a continued run go by."""
+        """Claim these steps: sweep what a crash left, and refuse to mix outputs."""
         for step in identities:
             if any(self.folder(step).glob("part-*.parquet")):
                 raise ValueError(
                     f"{self.root} was built by an earlier CrispEdit, whose tables are not in waves. Finish it with "
                     f"the commit that {self.root / 'recipe.yaml'} names, or build into a new directory (run=DIR)"
                 )
+        journal.sweep(self.folder("listing"))
         for step, identity in identities.items():
             self.folder(step).mkdir(parents=True, exist_ok=True)
             journal.sweep(self.folder(step))

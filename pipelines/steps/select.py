@@ -134,7 +134,8 @@ def contests(db: duckdb.DuckDBPyConnection) -> None:
             FROM verdicts WHERE verdict = '{KEPT}' GROUP BY job_key
             HAVING count(*) > 1 AND count(DISTINCT coalesce(composed, 0)) = 1
         )
-        SELECT p.*, c.key AS compared, c.chosen, c.error, c.transient FROM passing p LEFT JOIN compare c USING (job_key, candidates)
+        SELECT p.*, c.key AS compared, c.chosen, c.error, c.transient
+        FROM passing p LEFT JOIN compare c USING (job_key, candidates)
     """)
 
 

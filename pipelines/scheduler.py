@@ -612,8 +612,9 @@ class Scheduler:
                 wanting.remove(pool)
         self._free = self._room()
         starving = [p for p in tasks if self.waiting(p) and not self._tasks_cpus and not self._slots(p)]
-        for pool in [*starving[:1], *short[:1]]:
-            self._make_room(pool)
+        for pool in [*starving, *short]:
+            if self._make_room(pool):
+                break
 
     def _count(self, pool: _Pool) -> int:
         """Processes of a stage, with those that others will make room for."""
@@ -650,10 +651,10 @@ class Scheduler:
         self.cluster.start(process)
         return True
 
-    def _make_room(self, pool: _Pool) -> None:
+    def _make_room(self, pool: _Pool) -> bool:
         """Have processes leave so that this stage gets one more: idle ones, else one of a stage with less work."""
         if not self._backlog(pool):
-            return
+            return False
         now, first = self.cluster.now(), not self._count(pool)
         others = [p for other in self.pools.values() if other is not pool for p in other.staying]
         fixed = [p for p in others if p.stage.pool.actors is not None]
@@ -663,7 +664,7 @@ class Scheduler:
             if p.ready and p.block is None and now - p.free_since > pool.load and (first or p not in fixed)
         ]
         leaving = self._clearing(pool, sorted(idle, key=lambda p: p.free_since))
-        if not leaving and not first:
+        if not leaving:
             leaving = self._clearing(pool, self._too_many(pool))
         for process in leaving:
             process.heir = pool
@@ -671,6 +672,7 @@ class Scheduler:
         if leaving and pool.held and not any(process.block for process in leaving):
             self._start(pool, self._room())
         self._free = self._room()
+        return bool(leaving)
 
     def _too_many(self, pool: _Pool) -> list[Process]:
         """Processes of stages that would finish well before this one even with one less."""
@@ -679,11 +681,10 @@ class Scheduler:
             count = len(other.staying)
             if other is pool or other.stage.pool.actors is not None or count < 2 or other.row_seconds is None:
                 continue
-            then = self._work_each(other) * self._count(other) / (count - 1)
-            gain = self._work_each(pool) - max(
-                then, self._work_each(pool) * self._count(pool) / (self._count(pool) + 1)
-            )
-            if then * 1.25 < self._work_each(pool) and gain > 2 * pool.load:
+            then = self._work_each(other) * count / (count - 1)
+            ours, mine = self._work_each(pool), self._count(pool)
+            gain = math.inf if not mine else ours - max(then, ours * mine / (mine + 1))
+            if (then * 1.25 < ours or not mine) and gain > 2 * pool.load:
                 worked = [p for p in other.staying if self.cluster.now() - p.started > 5 * other.load]
                 found += [(then, process) for process in worked]
         return [process for _, process in sorted(found, key=lambda item: item[0])]

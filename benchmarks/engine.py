@@ -296,10 +296,10 @@ def one_stage(seconds: float, rows: int, straggler: float = 0.0, loading: float 
 
 
 SCENARIOS = {
-    "16 GPUs, editors 10 s and 30 s": Scenario(16, editing([10, 30], 2, 7_000)),
-    "64 GPUs, editors 10 s and 30 s": Scenario(64, editing([10, 30], 2, 28_000, wave=2000)),
-    "16 GPUs, editors 1.5 s and 2 s": Scenario(16, editing([1.5, 2], 2, 30_000, wave=2000)),
-    "64 GPUs, editors 1.5 s and 2 s": Scenario(64, editing([1.5, 2], 2, 120_000, wave=8000)),
+    "16 GPUs, editors 10 s and 30 s": Scenario(16, editing([10, 30], 2, 14_000)),
+    "64 GPUs, editors 10 s and 30 s": Scenario(64, editing([10, 30], 2, 56_000, wave=2000)),
+    "16 GPUs, editors 1.5 s and 2 s": Scenario(16, editing([1.5, 2], 2, 60_000, wave=2000)),
+    "64 GPUs, editors 1.5 s and 2 s": Scenario(64, editing([1.5, 2], 2, 240_000, wave=8000)),
     "8 processes, 50 ms rows, one of 30 s": Scenario(8, one_stage(0.05, 4_840, straggler=30.0), real=1.0),
     "64 processes, 50 ms rows": Scenario(64, one_stage(0.05, 128_000)),
     "8 GPUs, editors 10 s and 30 s, real": Scenario(8, editing([10, 30], 2, 400, wave=50), real=20.0),

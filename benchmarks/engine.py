@@ -81,7 +81,9 @@ class Line:
     ) -> None:
         self.stages = [stage for stage in (annotate, *editors, judge) if stage is not None]
         self._annotate, self._editors, self._judge = annotate, editors, judge
-        self._seconds = seconds or (lambda stage, key: stage.seconds * random.Random(key * 31).uniform(0.6, 1.4))
+        self._seconds = seconds or (
+            lambda stage, key: stage.seconds * random.Random(key * 31).uniform(0.6, 1.4)
+        )
         self._rows, self._wave, self._open_waves = rows, wave, open_waves
         self._begun = 0
         self._queues: dict[str, deque[tuple[int, deque[Row]]]] = {s.name: deque() for s in self.stages}
@@ -269,7 +271,9 @@ class Scenario:
     """How many times faster it runs on a real Ray of a small machine; 0: it does not."""
 
 
-def editing(seconds: Sequence[float], around: float | None, rows: int, wave: int = 500, loading: float = 60.0):
+def editing(
+    seconds: Sequence[float], around: float | None, rows: int, wave: int = 500, loading: float = 60.0
+):
     """Editors of these seconds a row; annotate and judge of `around` seconds."""
 
     def line(speed: float) -> Line:
@@ -328,7 +332,9 @@ def real(of: Scenario) -> tuple[float, float]:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     settings = Engine(cpus=4, block_seconds=of.block_seconds / of.real, rows_per_part=1000)
     line = of.line(of.real)
-    ray.init(num_cpus=4, num_gpus=of.gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        num_cpus=4, num_gpus=of.gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     try:
         with engine.cluster(settings):
             cluster = RayCluster(line.stages)

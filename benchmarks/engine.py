@@ -2,8 +2,8 @@
 
     python -m benchmarks.engine [--only NAME ...] [--real] [--json FILE]
 
-The scheduler that is measured is the one that builds use (`crispedit.pipelines.scheduler`). By itself the script runs it
-over a simulated cluster: the same decisions, with simulated time, loading, and a driver that takes `--driver-ms` for
+The scheduler that is measured is the one that builds use, `crispedit.pipelines.scheduler`. By itself the script runs
+it over a simulated cluster: the same decisions, with simulated time, loading, and a driver that takes `--driver-ms` for
 each block. `--real` runs scenarios that fit on a small machine on a real Ray with logical GPUs, stages that sleep, and
 all times divided by `--speed`; each is simulated with the same times too, which says how far to trust the simulation.
 
@@ -26,7 +26,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from crispedit.pipelines import scheduler
 from crispedit.pipelines.flow import Block, Route, Row
 from crispedit.pipelines.recipe import Engine
 from crispedit.pipelines.room import Node

@@ -93,7 +93,7 @@ def _identity(row: Mapping[str, Any]) -> Row:
 
 
 def _written(run: Run, planned: Iterator[pa.Table]) -> Iterator[ShardEntry]:
-    """The shards as they are finished. On Ray a few more are sent than are at work: that bounds what the driver holds."""
+    """The shards as they are finished. On Ray few more are sent than are at work: the driver holds no more."""
     told = run.root.absolute(), run.recipe_fingerprint, _scores(run)
     if run.recipe.engine.kind == "inprocess":
         yield from (_shard(*told, rows) for rows in planned)

@@ -38,7 +38,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 """
 BARE = {
     "OPENCV_CPU_DISABLE": "AVX2,AVX,FP16",
-    "OPENCV_IPP": "disabled",
+    "OPENCV_IPP": "sse42",
     "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
 }
 """As on a processor of 2008: what OpenCV and numpy choose by the processor is switched off."""

@@ -112,14 +112,14 @@ def index(source: AnySource, container: Container, folder: str) -> Iterator[dict
     ValueError if a column is not what the recipe says.
     """
     skipped = Skipped()
-    members: Iterator[Entry | Pair]
+    members: Any
     if isinstance(source, PairsSource):
         (file,) = container.files
         members = pairs.of_file(source, file, skipped, folder=folder)
     else:
         members = sources.photographs(source, container.files, skipped, folder_of_run=folder)
     number = 0
-    here: list[Entry | Pair] = list(itertools.islice(members, MOST_MEMBERS))
+    here = list(itertools.islice(members, MOST_MEMBERS))
     while here or number == 0:
         more = list(itertools.islice(members, MOST_MEMBERS))
         yield {

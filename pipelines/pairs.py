@@ -39,6 +39,7 @@ from crispedit.pipelines.sources import (
     tar,
     texts,
 )
+from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD
 
 
 class Columns(BaseModel):
@@ -183,7 +184,8 @@ def of_file(
     """
     try:
         sources.check(file)
-        with sources.open_file(file.path) as opened:
+        block = LOOK_UP if source.layout == "parquet" else READ_AHEAD
+        with sources.open_file(file.path, block) as opened:
             if source.layout == "parquet":
                 yield from _of_parquet(source, file, pq.ParquetFile(opened), folder)
             elif source.layout == "webdataset":
@@ -293,8 +295,14 @@ def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: 
             except (LookupError, ValueError) as error:
                 yield _pair(source, uri, error=f"{uri}: {error}")
                 continue
-            yield _pair(source, uri, **{part: at(number) for part, at in images.items()}, **words)
+            yield _pair(
+                source, uri, **_without_empty_mask({part: at(number) for part, at in images.items()}), **words
+            )
         start += table.metadata.row_group(group).num_rows
+
+
+def _without_empty_mask(images: Mapping[str, Entry]) -> dict[str, Entry]:
+    return {part: at for part, at in images.items() if part != "mask" or at.error != parquet.EMPTY}
 
 
 def _image_column(

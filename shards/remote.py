@@ -5,16 +5,14 @@ A shard is fetched whole, once; the shards used longest ago make room.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from crispedit.record import content_key
 from crispedit.shards import storage
+from crispedit.shards.lock import locked
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Cache:
             return Path(path)
         self.folder.mkdir(parents=True, exist_ok=True)
         cached = self.folder / f"{content_key(path, version)}-{storage.split(path)[1]}"
-        with self._lock(cached.name):
+        with locked(self.folder / f".{cached.name}.lock"):
             if not cached.exists():
                 self._fetch(path, size, cached)
             os.utime(cached)
@@ -61,7 +59,7 @@ class Cache:
         os.replace(temporary, cached)
 
     def _make_room(self, size: int) -> None:
-        with self._lock("room"):
+        with locked(self.folder / ".room.lock"):
             # "." files are locks and files still being fetched.
             files = [(p.stat(), p) for p in self.folder.iterdir() if not p.name.startswith(".")]
             used = sum(stat.st_size for stat, _ in files)
@@ -70,9 +68,3 @@ class Cache:
                     break
                 path.unlink(missing_ok=True)
                 used -= stat.st_size
-
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        with open(self.folder / f".{name}.lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield

@@ -42,8 +42,8 @@ def listed(source: AnySource, run: Path) -> list[dict]:
     return sorted(rows, key=lambda row: (row["container"], row["slice"]))
 
 
-def members(source: AnySource, rows: list[dict]) -> list:
-    return [member for row in rows for member in listing.members(source, row)]
+def members(rows: list[dict]) -> list:
+    return [member for row in rows for member in listing.members(row)]
 
 
 def test_the_listing_of_each_kind_is_what_a_listing_in_one_process_is(tmp_path: Path):
@@ -61,7 +61,7 @@ def test_the_listing_of_each_kind_is_what_a_listing_in_one_process_is(tmp_path: 
         ]
     ):
         rows = listed(source, tmp_path / f"run{number}")
-        assert members(source, rows) == sources.entries(source)
+        assert members(rows) == sources.entries(source)
         assert listing.skipped(rows) == sources.listing(source).skipped
         known = {uri for row in rows for uri in row["files"]}
         assert listing.containers(source, known)[0] == []
@@ -74,12 +74,11 @@ def test_the_listing_of_each_kind_is_what_a_listing_in_one_process_is(tmp_path: 
             path.unlink()
 
 
-def test_the_files_of_a_folder_are_cut_into_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(listing, "FILES_TOGETHER", 2)
+def test_the_files_of_a_folder_are_cut_into_containers(tmp_path: Path):
     for name in ("a.jpg", "b.jpg", "c.jpg", "d.txt", "e.jpg"):
         (tmp_path / name).write_bytes(name.encode())
     source = FolderSource(path=str(tmp_path))
-    containers, _ = listing.containers(source)
+    containers, _ = listing.containers(source, most=2)
     assert [[file.uri for file in one.files] for one in containers] == [
         ["a.jpg", "b.jpg"],
         ["c.jpg", "d.txt"],
@@ -88,17 +87,17 @@ def test_the_files_of_a_folder_are_cut_into_containers(tmp_path: Path, monkeypat
     assert len({one.key for one in containers}) == 3
 
 
-def test_a_huge_container_is_several_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(listing, "MOST_MEMBERS", 3)
+def test_a_huge_container_is_several_rows(tmp_path: Path):
     tar(tmp_path / "a.tar", {f"{n}.jpg": b"x" for n in range(7)} | {"z.txt": b""})
     source = WebDatasetSource(path=str(tmp_path / "a.tar"))
-    rows = listed(source, tmp_path / "run")[1:]
+    (container,), _ = listing.containers(source, most=3)
+    rows = list(listing.index(source, container, str(tmp_path), most=3))
     assert [(row["key"], row["rows"], row["last"]) for row in rows] == [
         ("a.tar", 3, False),
         ("a.tar:1", 3, False),
         ("a.tar:2", 1, True),
     ]
-    assert members(source, rows) == sources.entries(source)
+    assert members(rows) == sources.entries(source)
     assert listing.skipped(rows).text() == "skipped: 1 file (1 .txt)"
 
 
@@ -109,7 +108,7 @@ def test_a_container_that_cannot_be_read_is_a_row_with_an_error(
     (tmp_path / "a.tar").write_bytes(b"no tar" * 999)
     (tmp_path / "b.parquet").write_bytes(b"no parquet")
     for source in (WebDatasetSource(path=str(tmp_path)), ParquetSource(path=str(tmp_path))):
-        (entry,) = members(source, listed(source, runs / source.kind))
+        (entry,) = members(listed(source, runs / source.kind))
         assert entry.error is not None
 
 
@@ -153,7 +152,7 @@ def test_a_tar_is_listed_in_its_own_bytes_captions_included(server: RangeServer,
     assert {member["caption"] for member in row["members"]} == {"words"}
     assert server.bytes_sent <= 1.1 * path.stat().st_size
     server.bytes_sent = 0
-    found = listing.members(source, row)
+    found = listing.members(row)
     assert sources.read(found[7:9]) == [parts["007.jpg"], parts["008.jpg"]]
     assert server.bytes_sent == 40_000
 
@@ -184,7 +183,7 @@ def test_a_huge_row_group_is_read_once_by_all(
     source = ParquetSource(path=f"{server.url}/a.parquet", caption="text")
     run = tmp_path / "run"
     rows = listed(source, run)
-    found = members(source, rows)
+    found = members(rows)
     workers = [sources.read(found[start::8], str(run)) for start in range(8)]
     answers = [workers[n % 8][n // 8] for n in range(200)]
     assert answers[:-1] == cells[:-1]
@@ -205,13 +204,13 @@ def test_a_huge_row_group_of_pairs_is_split_by_column(tmp_path: Path, monkeypatc
     columns = {"source": "s", "edited": "e", "mask": "m", "instruction": "i"}
     source = PairsSource(path=str(tmp_path / "a.parquet"), layout="parquet", columns=columns)
     rows = listed(source, tmp_path / "run")
-    found = members(source, rows)
+    found = members(rows)
     assert pairs.read(found[58:62], str(tmp_path / "run")) == [
         PairImages(cells[n], cells[99 - n], cells[n] if n < 60 else None) for n in range(58, 62)
     ]
     assert len(list((tmp_path / "run" / "listing").glob("split-*.tar"))) == 3
     again = listed(source, tmp_path / "run")
-    assert members(source, again) == found
+    assert members(again) == found
 
 
 def test_pairs_of_each_layout_survive_the_table(tmp_path: Path):
@@ -221,7 +220,7 @@ def test_pairs_of_each_layout_survive_the_table(tmp_path: Path):
     tar(tmp_path / "a.tar", parts)
     columns = {"source": "source.jpg", "edited": "edited.jpg", "instruction": "txt"}
     source = PairsSource(path=str(tmp_path / "a.tar"), layout="webdataset", columns=columns, licence="CC0")
-    found = members(source, listed(source, tmp_path / "run"))
+    found = members(listed(source, tmp_path / "run"))
     assert found == list(pairs.pairs(source))
     assert pairs.read(found) == [
         PairImages(f"{n}source.jpg".encode(), f"{n}edited.jpg".encode()) for n in range(3)

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     report = audit.audit(made)
     print(audit.summary(report))
     audit.write_report(made, report)
-    print(f"\nshards: {made.folder('shards')}\nreport: {made.folder('audit') / 'report.html'}")
+    print(f"\nshards: {made.shards}\nreport: {made.folder('audit') / 'report.html'}")
     return 0
 
 

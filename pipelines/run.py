@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ import crispedit
 from crispedit.cascade import Cascade
 from crispedit.pipelines.recipe import Recipe, resolved
 from crispedit.record import canonical_json, content_key
-from crispedit.shards import journal
+from crispedit.shards import journal, storage
 from crispedit.shards.journal import Table
 from crispedit.shards.lock import locked
 
@@ -136,6 +137,14 @@ class Run:
 
     def folder(self, step: str) -> Path:
         return self.root / step
+
+    @property
+    def shards(self) -> str:
+        """Where the shards lie: a local folder or a URL."""
+        to = self.recipe.pack.to
+        return (
+            to if to is not None and storage.is_remote(to) else os.path.abspath(to or self.folder("shards"))
+        )
 
     @property
     def engine_steps(self) -> list[str]:

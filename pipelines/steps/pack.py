@@ -16,7 +16,7 @@ from crispedit.pipelines.engine import Row
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, digest_of
 from crispedit.record import canonical_json, content_key
-from crispedit.shards import journal
+from crispedit.shards import journal, storage
 from crispedit.shards.pack import Pair, ShardEntry, ShardPlan, committed, finish, plan, write_shard
 
 Task = tuple[ShardPlan, list[Row], str]
@@ -30,7 +30,7 @@ def pack(run: Run) -> list[ShardEntry]:
     selection = run.folder("select") / SELECTION
     if not selection.exists():
         raise ValueError(f"there is no {selection}: run `crispedit select` first")
-    folder = run.folder("shards")
+    place = run.shards
     todo: list[Task] = []
     entries = []
     with tqdm(desc="    pack", unit="shard", disable=None) as bar:
@@ -43,7 +43,7 @@ def pack(run: Run) -> list[ShardEntry]:
 
         for shard, rows in _planned(run, selection):
             digest = content_key(canonical_json([_identity(row) for row in rows]), run.recipe_fingerprint)
-            there = committed(folder, shard, digest)
+            there = committed(place, shard, digest)
             if there is not None:
                 entries.append(there)
                 bar.update()
@@ -52,11 +52,10 @@ def pack(run: Run) -> list[ShardEntry]:
             if len(todo) >= 64:  # bounds what the driver holds
                 flush()
         flush()
-    folder.mkdir(parents=True, exist_ok=True)
-    with journal.replaced(folder / "README.md") as out:
+    with storage.replaced(storage.join(place, "README.md")) as out:
         out.write(card.text(run, entries).encode())
     finish(
-        folder,
+        place,
         entries,
         {"recipe_fingerprint": run.recipe_fingerprint, "selection": digest_of(pq.read_table(selection))},
     )
@@ -115,21 +114,23 @@ def _identity(row: Mapping[str, Any]) -> Row:
 
 
 def _write(run: Run, tasks: list[Task]) -> Iterator[ShardEntry]:
-    root, fingerprint = run.root.absolute(), run.recipe_fingerprint
+    told = run.root.absolute(), run.shards, run.recipe_fingerprint
     if run.recipe.engine.kind == "inprocess" or not tasks:
-        yield from (_shard(root, fingerprint, *task) for task in tasks)
+        yield from (_shard(*told, *task) for task in tasks)
         return
     import ray
 
     remote: Callable[..., Any] = ray.remote(num_cpus=0.9, max_retries=3)(_shard).remote
-    waiting = [remote(root, fingerprint, *task) for task in tasks]
+    waiting = [remote(*told, *task) for task in tasks]
     while waiting:
         (done,), waiting = ray.wait(waiting, num_returns=1)
         yield ray.get(done)
 
 
-def _shard(root: Path, fingerprint: str, shard: ShardPlan, rows: list[Row], digest: str) -> ShardEntry:
-    return write_shard(root / "shards", shard, (_pair(root, fingerprint, row) for row in rows), digest)
+def _shard(
+    root: Path, place: str, fingerprint: str, shard: ShardPlan, rows: list[Row], digest: str
+) -> ShardEntry:
+    return write_shard(place, shard, (_pair(root, fingerprint, row) for row in rows), digest)
 
 
 def _pair(root: Path, fingerprint: str, row: Row) -> Pair:

@@ -362,7 +362,9 @@ def _read_local(entry: Entry) -> bytes | Exception:
                 file.seek(entry.offset)
             data = file.read(MAX_FILE_BYTES + 1 if entry.size is None else entry.size)
     except OSError as error:
-        return OSError(f"{entry.uri}: {error.strerror or error}")
+        failure = OSError(f"{entry.uri}: {error.strerror or error}")
+        failure.__cause__ = error
+        return failure
     return _whole(entry, data)
 
 

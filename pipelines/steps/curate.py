@@ -45,7 +45,7 @@ class Curate(Step):
         apart = [name for name, f in cascade.filters.items() if options.filters[name].apart(f.gpus)]
         shared = [name for name in cascade.filters if name not in apart]
         return [
-            Normalise(options, cascade, shared, options.pool),
+            Normalise(options, cascade, shared, str(self.run.root), options.pool),
             *(
                 Measure(
                     f"curate:{name}", cascade, name, options.filters[name].pool, cascade.filters[name].gpus
@@ -123,6 +123,8 @@ class Normalise:
     options: Options
     cascade: Cascade
     own: Sequence[str]
+    root: str
+    """The run's directory, from which what was split out of huge files is read."""
     pool: Pool
     name: str = "normalise"
     gpus: float = 0.0
@@ -131,7 +133,7 @@ class Normalise:
         _load(self.cascade, self.own)
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        read = sources.read([sources.Entry.from_row(json.loads(row["entry"])) for row in rows])
+        read = sources.read([sources.Entry.from_row(json.loads(row["entry"])) for row in rows], self.root)
         done = [self._row(row, data) for row, data in zip(rows, read, strict=True)]
         _measure(self.cascade, self.own, done)
         return done

@@ -25,7 +25,6 @@ from crispedit.pipelines.steps.step import Member, Step, Subject, Todo, Wave
 from crispedit.recipe import Pool
 from crispedit.record import Sample, source_key
 
-
 AWAY = "away"
 """Of a row that has just been processed: its file is away, which no further attempt in this run will change."""
 

@@ -17,7 +17,7 @@ if __name__ == "__main__":
 
 import argparse
 
-from crispedit.pipelines import audit, dry_run, engine, recipe
+from crispedit.pipelines import audit, dry_run, engine, recipe, report
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import annotate, compare, curate, edit, pack, score, select
 
@@ -99,10 +99,9 @@ def run(args: argparse.Namespace) -> int:
         print(dry_run.text(dry_run.dry_run(made, args.dry_run, args.gpu_hour_price)))
         return 0
     build(made)
-    report = audit.audit(made)
-    print(audit.summary(report))
-    audit.write_report(made, report)
-    print(f"\nshards: {made.folder('shards')}\nreport: {made.folder('audit') / 'report.html'}")
+    counts = audit.audit(made)
+    print(audit.summary(counts))
+    print(f"\nshards: {made.folder('shards')}\nreport: {report.write(made, counts)}")
     return 0
 
 

@@ -308,7 +308,7 @@ function keyed(event) {
     event.preventDefault();
     return setBound(handle, +handle.dataset.value + (by * span * (event.shiftKey ? 10 : 1)) / 200);
   }
-  if (event.target.matches?.("input, select, textarea") || $("dialog[open]")) return;
+  if (event.target.matches?.("input:not([type=range]), select, textarea") || $("dialog[open]")) return;
   const reasons = $(".bad-reasons:not(.hidden)");
   const looks = $$("[data-stage]"), digit = +event.key;
   if (reasons && event.key === "Escape") reasons.classList.add("hidden");

@@ -93,6 +93,7 @@ def _listener(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), port))
+        listener.listen(128)  # who asks before the server is up waits for it
     except OSError as error:
         listener.close()
         raise ValueError(

@@ -138,26 +138,44 @@ def in_words(snapshot: Snapshot, reason: str | None, category: str | None) -> st
     return f"{score} {word} {value:g}" if value is not None else f"{score} too {side}"
 
 
-def examples(snapshot: Snapshot, reason: str, count: int = 6) -> list[Row]:
-    """Pairs rejected for a reason that have an image, the same ones every time, of as many categories as there are."""
-    return snapshot.sql(
-        f"""
-        SELECT * EXCLUDE (turn) FROM (
-            SELECT *, row_number() OVER (PARTITION BY category ORDER BY key) AS turn FROM pair
-            WHERE outcome = '{REJECTED}' AND reason = ? AND edited IS NOT NULL AND source IS NOT NULL
-        ) ORDER BY turn, key LIMIT {count}""",
-        [reason],
-    )
+def examples(snapshot: Snapshot, reasons: Sequence[str], count: int = 6) -> dict[str, list[Row]]:
+    """Pairs rejected for each reason that have an image, the same ones every time, of as many categories as there
+    are."""
+    return _spread(snapshot, "reason", f"outcome = '{REJECTED}'", reasons, count)
 
 
 def kept_examples(snapshot: Snapshot, count: int) -> list[Row]:
     """Kept pairs, one of each category before a second of any."""
-    return snapshot.sql(f"""
-        SELECT * EXCLUDE (turn) FROM (
-            SELECT *, row_number() OVER (PARTITION BY category ORDER BY key) AS turn FROM pair
-            WHERE outcome = '{KEPT}' AND edited IS NOT NULL
-        ) ORDER BY turn, category LIMIT {count}
-    """)
+    return _spread(snapshot, "outcome", "true", [KEPT], count).get(KEPT, [])
+
+
+def _spread(
+    snapshot: Snapshot, column: str, condition: str, values: Sequence[str], count: int
+) -> dict[str, list[Row]]:
+    """By the value of a column, so many pairs that have their images, in turn of each category, the first by key."""
+    if not values:
+        return {}
+    places = snapshot.sql(
+        f"""
+        SELECT {column} AS value, category, min_by(rowid, key, {count}) AS rows FROM pair
+        WHERE {condition} AND {column} IN ({", ".join("?" * len(values))}) AND edited IS NOT NULL AND source IS NOT NULL
+        GROUP BY ALL ORDER BY category
+        """,
+        list(values),
+    )
+    chosen: dict[str, list[int]] = {value: [] for value in values}
+    for turn in range(count):
+        for place in places:
+            if turn < len(place["rows"]) and len(chosen[place["value"]]) < count:
+                chosen[place["value"]].append(place["rows"][turn])
+    wanted = [row for rows in chosen.values() for row in rows]
+    if not wanted:
+        return {}
+    listed = ", ".join(map(str, wanted))
+    found = {
+        row["row"]: row for row in snapshot.sql(f"SELECT *, rowid AS row FROM pair WHERE rowid IN ({listed})")
+    }
+    return {value: [found[row] for row in rows] for value, rows in chosen.items()}
 
 
 def errors(snapshot: Snapshot) -> list[Row]:

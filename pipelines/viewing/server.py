@@ -171,13 +171,14 @@ class Site:
     def overview(self, request: Request) -> Response:
         s = self.shown.current()
         grid = overview.matrix(s)
+        shown = overview.examples(s, [row[1] for row in grid.rows[:8]])
         return self.page(
             request,
             "overview",
             funnel=overview.funnel(s),
             categories=overview.by_category(s),
             matrix=grid,
-            reasons=[(row, overview.examples(s, row[1])) for row in grid.rows[:8]],
+            reasons=[(row, shown.get(row[1], [])) for row in grid.rows[:8]],
             kept=overview.kept_examples(s, 8),
             errors=overview.errors(s),
             editors=overview.by_editor(s),
@@ -403,7 +404,7 @@ class Site:
             raise KeyError(side)
         width = _width(request)
         return self._picture(
-            (which, key, side, width), lambda: pictures.drawn(s, queries.pair(s, key), side, width)
+            (which, key, side, width), lambda: pictures.drawn(s, s.pictured(key), side, width)
         )
 
     def photograph(self, request: Request) -> Response:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -32,8 +32,10 @@ MEMORY = "1GB"
 """Of DuckDB's buffers; what a larger run needs stays in the snapshot's file."""
 FILE = "snapshot.duckdb"
 OUTCOMES = (KEPT, REJECTED, ERROR, NOT_REACHED)
-Side = Literal["min", "max"]
-Blobs = Callable[[str], Mapping[str, bytes | None]]
+PICTURED = ("key", "source_key", "composed", "source", "edited", "mask")
+"""The columns of `pair` that its pictures need."""
+REMEMBERED = 10_000
+"""Pairs whose places are kept at hand."""
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Snapshot:
     folder: tempfile.TemporaryDirectory[str] | None = None
     stamp: object = None
     """What was committed at that moment: another stamp, another snapshot."""
+    _pictured: dict[str, dict[str, Any]] = field(default_factory=dict)
     taken: float = field(default_factory=time.time)
     seconds: float = 0.0
 
@@ -70,7 +73,25 @@ class Snapshot:
         with self.db.cursor() as cursor:
             found = cursor.execute(query, values)
             names = [column[0] for column in found.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+            rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        if names[:1] == ["key"] and set(PICTURED) <= set(names):
+            self._remember(rows)
+        return rows
+
+    def pictured(self, key: str) -> dict[str, Any]:
+        """Of a pair, what its pictures need (`PICTURED`). KeyError if there is none of that key."""
+        if (row := self._pictured.get(key)) is not None:
+            return row
+        rows = self.sql(f"SELECT {', '.join(PICTURED)} FROM pair WHERE key = ?", [key])
+        if not rows:
+            raise KeyError(key)
+        return rows[0]
+
+    def _remember(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A page that shows these pairs is about to ask for their pictures, one by one."""
+        if len(self._pictured) > REMEMBERED:
+            self._pictured = {}
+        self._pictured |= {row["key"]: {name: row[name] for name in PICTURED} for row in rows}
 
     def one(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
         """The first value of the first row."""

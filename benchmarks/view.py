@@ -34,7 +34,7 @@ import xxhash
 from benchmarks import selection
 from crispedit import images
 from crispedit.compositor.landscape import KINDS, landscape
-from crispedit.pipelines import recipe
+from crispedit.pipelines import recipe, steps
 from crispedit.pipelines.run import Run
 from crispedit.shards import journal
 
@@ -60,7 +60,7 @@ def pictures(run: Run, step: str, suffix: str, shift: int) -> pa.Array:
             offset = archive.offset + tarfile.BLOCKSIZE
             archive.addfile(member, BytesIO(data))
             hashed = xxhash.xxh3_64_intdigest(data)
-            found.append({"tar": name, "offset": offset, "size": len(data), "xxh3_64": hashed})
+            found.append({"tar": f"{step}/{name}", "offset": offset, "size": len(data), "xxh3_64": hashed})
     return pa.array(found, journal.BLOB)
 
 
@@ -79,7 +79,7 @@ def fabricate(run: Run, rows: int) -> None:
                 at = table.schema.get_field_index(name)
                 table = table.set_column(at, name, pa.array(np.full(len(table), value), pa.int32()))
             pq.write_table(table, part, compression="zstd")
-    run.store_recipe()
+    run.store_recipe(steps.identities(steps.of(run)))
     selection.select.select(run)
 
 

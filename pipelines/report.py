@@ -54,9 +54,14 @@ class Images:
         return self.drawn[name]
 
 
+def path_of(run: Run) -> Path:
+    """Where a run's report lies."""
+    return run.folder("audit") / "report.html"
+
+
 def write(run: Run, report: Report, *, light: bool = False) -> Path:
     """Write `audit/report.html`; `light` leaves the images out. Returns its path."""
-    path = run.folder("audit") / "report.html"
+    path = path_of(run)
     with snapshot.of_run(run.root) as seen:
         text = html(seen, report, light=light)
     with journal.replaced(path) as out:
@@ -98,7 +103,7 @@ def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
             reasons=[(row, shown.get(row[1], [])) for row in grid.rows],
             charted=charted,
             editors=overview.by_editor(s),
-            errors=overview.errors(s),
+            errors=report.errors,
             progress=overview.progress(s),
         )
     )

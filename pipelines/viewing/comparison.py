@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from crispedit.cascade import KEPT
+from crispedit.outcome import KEPT
 from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import pair_verdicts
 from crispedit.pipelines.viewing.queries import Page, Row, Wanted, order, where
-from crispedit.pipelines.viewing.snapshot import Snapshot
+from crispedit.pipelines.viewing.snapshot import Snapshot, photograph_verdicts
 
 ABSENT = "absent"
 FLIPS = {
@@ -40,7 +40,8 @@ def exact(snapshot: Snapshot, overrides: Sequence[str]) -> pa.Table:
     assert snapshot.run is not None
     root = snapshot.run.root
     run = Run(recipe.load(str(root), [*overrides, f"run={root}"]))
-    return pair_verdicts(run, tables.connect(run))
+    with tables.connect(run) as db:
+        return pair_verdicts(run, db, photograph_verdicts(run, db))
 
 
 def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, table: str) -> Comparison:

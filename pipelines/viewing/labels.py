@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from crispedit.cascade import KEPT, REJECTED
+from crispedit.outcome import KEPT, REJECTED
 from crispedit.pipelines.calibration.judgement import Agreement
 from crispedit.pipelines.viewing.queries import Row
 from crispedit.pipelines.viewing.snapshot import Snapshot

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crispedit.cascade import ERROR, KEPT, NOT_REACHED, REJECTED
+from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
 from crispedit.pipelines.viewing.queries import Row
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
@@ -18,6 +18,8 @@ DRIFT = (
     "sharpness.outside",
 )
 """How far editors move, tone and soften what they should leave alone."""
+STEPS = {"curate": "photograph", "annotate": "job", "edit": "pair"}
+"""Steps with errors of their own, and the table of a snapshot that has them."""
 AFTER = {
     "not_best": "another candidate of the job scores higher",
     "not_chosen": "the judge preferred another candidate of the job",
@@ -45,7 +47,7 @@ class Step:
 def funnel(snapshot: Snapshot) -> list[Step]:
     """From photographs to packed pairs."""
     photos, photos_kept = _counted(snapshot, "photograph")
-    jobs = snapshot.one("SELECT count(*) FROM job WHERE job_key IS NOT NULL AND outcome <> 'error'")
+    jobs = snapshot.one("SELECT count(*) FROM job WHERE job_key IS NOT NULL AND error IS NULL")
     asked = snapshot.one("SELECT count(*) FROM job")
     pairs, kept = _counted(snapshot, "pair")
     made = snapshot.one("SELECT count(*) FROM pair WHERE edited IS NOT NULL")
@@ -78,7 +80,8 @@ def by_category(snapshot: Snapshot) -> list[Row]:
     return snapshot.sql(f"""
         SELECT coalesce(category, '(none)') AS category, count(*) AS n,
             count(*) FILTER (outcome = '{KEPT}') AS kept, count(*) FILTER (outcome = '{REJECTED}') AS rejected,
-            count(*) FILTER (outcome = '{ERROR}') AS error, count(*) FILTER (outcome = '{NOT_REACHED}') AS not_reached
+            count(*) FILTER (outcome IN ('{ERROR}', '{TRANSIENT}')) AS error,
+            count(*) FILTER (outcome = '{NOT_REACHED}') AS not_reached
         FROM pair GROUP BY ALL ORDER BY n DESC, category
     """)
 
@@ -179,24 +182,29 @@ def _spread(
 
 
 def errors(snapshot: Snapshot) -> list[Row]:
-    """(step, error, n, example) of rows that failed, by kind: numbers, keys and quoted texts are left out of the
-    message; the most frequent first."""
-    filters = [f for f in snapshot.cascade.filters if snapshot.run is not None]
+    """(step, kind, rows, transient, example) of rows that failed, grouped by what their messages have in common, the
+    most frequent first."""
+    failed = f"outcome IN ('{ERROR}', '{TRANSIENT}')"
     parts = [
-        "SELECT 'curate' AS step, error, uri AS example FROM photograph",
-        "SELECT 'annotate' AS step, error, key AS example FROM job",
-        "SELECT 'edit' AS step, error, key AS example FROM pair",
         *(
-            f"SELECT 'score: {name}' AS step, \"{name}.error\" AS error, key AS example FROM pair"
-            for name in filters
+            f"SELECT '{step}' AS step, error, outcome FROM {table} WHERE {failed}"
+            for step, table in STEPS.items()
+        ),
+        *(
+            f"SELECT 'score: {name}', \"{name}.error\", outcome FROM pair WHERE {failed}"
+            for name in snapshot.cascade.filters
         ),
     ]
-    kind = r"regexp_replace(regexp_replace(error, '''[^'']*''|\"[^\"]*\"', '…', 'g'), '[0-9a-f]{8,}|[0-9]+', '#', 'g')"
-    return snapshot.sql(f"""
-        SELECT step, {kind} AS error, count(*) AS n, min(example) AS example, min(error) AS whole
-        FROM ({" UNION ALL ".join(parts)}) AS all_errors(step, error, example)
-        WHERE error IS NOT NULL GROUP BY 1, 2 ORDER BY n DESC, step LIMIT 50
+    rows = snapshot.sql(f"""
+        SELECT step, error, outcome, count(*) AS n FROM ({" UNION ALL ".join(parts)})
+        WHERE error IS NOT NULL GROUP BY ALL ORDER BY ALL
     """)
+    groups: dict[tuple[str, str, bool], Row] = {}
+    for row in rows:
+        key = row["step"], kind(row["error"]), row["outcome"] == TRANSIENT
+        names = dict(zip(("step", "kind", "transient"), key, strict=True))
+        groups.setdefault(key, {**names, "rows": 0, "example": row["error"]})["rows"] += row["n"]
+    return sorted(groups.values(), key=lambda group: (-group["rows"], group["step"], group["kind"]))
 
 
 def by_editor(snapshot: Snapshot) -> tuple[Sequence[str], list[Row]]:

@@ -29,8 +29,7 @@ def stored(snapshot: Snapshot, row: queries.Row, side: str) -> bytes | None:
         ]
         return found
     assert snapshot.run is not None
-    step = "curate" if side == "source" and not row["composed"] else "edit"
-    return journal.read_blob(snapshot.run.folder(step), row[side])
+    return journal.read_blob(snapshot.run.root, row[side])
 
 
 def drawn(
@@ -61,7 +60,7 @@ def photograph(snapshot: Snapshot, key: str, width: int) -> bytes | None:
         raise KeyError(key)
     if rows[0]["image"] is None or snapshot.run is None:
         return None
-    return sheet.thumbnail(journal.read_blob(snapshot.run.folder("curate"), rows[0]["image"]), width)
+    return sheet.thumbnail(journal.read_blob(snapshot.run.root, rows[0]["image"]), width)
 
 
 class Recent:

@@ -9,8 +9,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from crispedit.bounds import Bound
-from crispedit.cascade import KEPT, NOT_REACHED, Cascade
-from crispedit.pipelines.tables import quoted
+from crispedit.cascade import Cascade
+from crispedit.outcome import KEPT, NOT_REACHED
+from crispedit.pipelines.verdicts import quoted
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 PAGE = 48

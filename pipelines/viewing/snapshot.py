@@ -21,17 +21,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crispedit.bounds import Bound
-from crispedit.cascade import ERROR, KEPT, NOT_REACHED, REJECTED, Cascade
+from crispedit.cascade import Cascade
+from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT
 from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps.select import SELECTION, first_pass, pair_verdicts, source_verdicts
+from crispedit.pipelines.steps.select import SELECTION, first_pass, pair_verdicts
+from crispedit.pipelines.verdicts import quoted
+from crispedit.pipelines.waves import FOLDER as WAVES
 from crispedit.shards import journal
 from crispedit.shards.read import ShardReader
 
 MEMORY = "1GB"
 """Of DuckDB's buffers; what a larger run needs stays in the snapshot's file."""
 FILE = "snapshot.duckdb"
-OUTCOMES = (KEPT, REJECTED, ERROR, NOT_REACHED)
 PICTURED = ("key", "source_key", "composed", "source", "edited", "mask")
 """The columns of `pair` that its pictures need."""
 REMEMBERED = 10_000
@@ -140,10 +142,11 @@ def of_run(root: Path) -> Snapshot:
     stamp = committed(run)
     db = tables.connect(run)
     folder = _into_file(db)
-    first_pass(run, db)
+    sources = photograph_verdicts(run, db)
+    first_pass(run, db, sources)
     cascade = run.recipe.pair_cascade
-    db.register("final", final_verdicts(run, db))
-    _photographs(run, db)
+    db.register("final", final_verdicts(run, db, sources))
+    _photographs(db)
     _pairs(db, cascade)
     _jobs(db)
     db.close()
@@ -173,7 +176,28 @@ def quantities(cascade: Cascade) -> list[str]:
     ]
 
 
-def final_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
+def photograph_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
+    """(uri, key, outcome, reason) of every committed photograph: as its wave was judged, or, where it is not yet, by
+    its own row alone. A run that is only looked at is not judged: that writes into it, which is its builder's to do."""
+    files = sorted((run.root / WAVES).glob("wave-*.parquet"))
+    listed = ", ".join(quoted(str(file)) for file in files)
+    empty = "SELECT NULL::VARCHAR AS uri, NULL::VARCHAR AS outcome, NULL::VARCHAR AS reason WHERE false"
+    judged = f"SELECT uri, outcome, reason FROM read_parquet([{listed}])" if files else empty
+    return db.sql(f"""
+        SELECT uri, key, coalesce(outcome, split_part(verdict, ' ', 1)) AS outcome,
+            CASE WHEN outcome IS NULL THEN nullif(split_part(verdict, ' ', 2), '') ELSE reason END AS reason
+        FROM (
+            SELECT c.uri, c.key, w.outcome, w.reason, CASE
+                WHEN c.error IS NOT NULL AND c.transient THEN '{TRANSIENT} unreadable'
+                WHEN c.error IS NOT NULL THEN '{ERROR} unreadable'
+                WHEN c.refusal IS NOT NULL THEN '{REJECTED} ' || c.refusal
+                ELSE {run.recipe.source_cascade.verdict_sql("c")} END AS verdict
+            FROM curate c LEFT JOIN ({judged}) w USING (uri)
+        )
+    """).to_arrow_table()
+
+
+def final_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
     """(key, category, outcome, reason) of every candidate: as selected, or as selecting now would decide."""
     selection = run.folder("select") / SELECTION
     if selection.exists():
@@ -185,34 +209,33 @@ def final_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
         newest = max((part.stat().st_mtime_ns for part in [*parts, run.root / "recipe.yaml"]), default=0)
         if selection.stat().st_mtime_ns >= newest:
             return pq.read_table(selection)
-    return pair_verdicts(run, db)
+    return pair_verdicts(run, db, sources)
 
 
 def _into_file(db: duckdb.DuckDBPyConnection) -> tempfile.TemporaryDirectory[str]:
     """Attach a new file in a temporary folder and make it the place of new tables."""
     folder = tempfile.TemporaryDirectory(prefix="crispedit-view-", ignore_cleanup_errors=True)
-    db.execute(f"SET memory_limit = '{MEMORY}'")
+    db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false")
     db.execute(
-        f"SET temp_directory = {tables.quoted(folder.name)}"
+        f"SET temp_directory = {quoted(folder.name)}"
     )  # a run that is only looked at is not written to
-    db.execute(f"ATTACH {tables.quoted(folder.name + '/' + FILE)} AS snapshot")
+    db.execute(f"ATTACH {quoted(folder.name + '/' + FILE)} AS snapshot")
     return folder
 
 
 def _opened(folder: tempfile.TemporaryDirectory[str]) -> duckdb.DuckDBPyConnection:
     """The written file, with the table that labels go into."""
     db = duckdb.connect(f"{folder.name}/{FILE}")
-    db.execute(f"SET memory_limit = '{MEMORY}'")
-    db.execute(f"SET temp_directory = {tables.quoted(folder.name)}")
+    db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false")
+    db.execute(f"SET temp_directory = {quoted(folder.name)}")
     db.execute("CREATE TABLE label (key VARCHAR, verdict VARCHAR, reason VARCHAR)")
     return db
 
 
-def _photographs(run: Run, db: duckdb.DuckDBPyConnection) -> None:
-    db.register("verdicts_of_sources", source_verdicts(run))
+def _photographs(db: duckdb.DuckDBPyConnection) -> None:
     db.execute("""
         CREATE TABLE snapshot.photograph AS
-        SELECT c.*, v.outcome, v.reason FROM curate c JOIN verdicts_of_sources v USING (uri)
+        SELECT c.*, v.outcome, v.reason FROM curate c JOIN sources v USING (uri)
     """)
 
 
@@ -220,7 +243,7 @@ def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
     """`standing` is the verdict that no bound can change (an editor's error, a rejected photograph); else null."""
     names = [f.name for f in cascade.columns if f.name.partition(".")[2] not in _notes(cascade, f.name)]
     scores = "".join(f', s."{name}"' for name in names)
-    words = ", ".join(tables.quoted(word) for word in cascade_words(cascade))
+    words = ", ".join(quoted(word) for word in cascade_words(cascade))
     db.execute(f"""
         CREATE TABLE snapshot.pair AS
         WITH photo AS (
@@ -231,6 +254,7 @@ def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
         SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, e.width, e.height, e.options, e.transform,
             e.error, p.uri AS id, p.dataset, p.licence, j.instruction, j.source_caption, j.target_caption,
             e.source IS NOT NULL AS composed, coalesce(e.source, p.image) AS source, e.edited, e.mask,
+            regexp_extract(coalesce(e.edited.tar, p.image.tar), 'wave-0*([0-9]+)', 1) AS wave,
             f.outcome, f.reason, CASE WHEN v.verdict NOT IN ({words}) THEN v.verdict END AS standing{scores}
         FROM edit e JOIN verdicts v USING (key) JOIN final f USING (key) LEFT JOIN job j ON j.job_key = e.job_key
             LEFT JOIN photo p ON p.key = e.source_key LEFT JOIN score s ON s.key = e.key
@@ -247,7 +271,7 @@ def cascade_words(cascade: Cascade) -> list[str]:
     """Every verdict that the cascade can give, as `Cascade.verdict_sql` writes it."""
     words = [KEPT]
     for name, filter_ in cascade.filters.items():
-        words += [f"{ERROR} {name}", f"{NOT_REACHED} {name}"]
+        words += [f"{outcome} {name}" for outcome in (ERROR, TRANSIENT, NOT_REACHED)]
         words += [f"{REJECTED} {name}.{score}:{side}" for score in filter_.scores for side in ("low", "high")]
     return words
 
@@ -256,7 +280,8 @@ def _jobs(db: duckdb.DuckDBPyConnection) -> None:
     db.execute(f"""
         CREATE TABLE snapshot.job AS
         SELECT a.key, a.job_key, a.source_key, a.category, a.instruction, a.source_caption, a.target_caption, a.error,
-            CASE WHEN a.error IS NOT NULL THEN '{ERROR}' WHEN a.refusal IS NOT NULL THEN '{REJECTED}'
+            CASE WHEN a.error IS NOT NULL THEN if(a.transient, '{TRANSIENT}', '{ERROR}')
+                WHEN a.refusal IS NOT NULL THEN '{REJECTED}'
                 WHEN c.kept > 0 THEN '{KEPT}' WHEN c.candidates IS NULL THEN '{NOT_REACHED}' ELSE '{REJECTED}' END
                 AS outcome,
             CASE WHEN a.error IS NULL AND a.refusal IS NULL AND c.kept = 0 THEN 'no_candidate_kept'
@@ -277,7 +302,7 @@ def _margins(snapshot: Snapshot) -> None:
         for side, difference in (("min", 'p."{}" - {!r}'), ("max", '{1!r} - p."{0}"')):
             values = {name: getattr(snapshot.bound(score, name), side) for name in snapshot.categories}
             cases = [
-                f"WHEN p.category = {tables.quoted(name)} THEN {difference.format(score, value)}"
+                f"WHEN p.category = {quoted(name)} THEN {difference.format(score, value)}"
                 for name, value in values.items()
                 if value is not None
             ]

@@ -13,8 +13,8 @@ from conftest import make_run
 from starlette.testclient import TestClient
 
 from crispedit import images
-from crispedit.cascade import KEPT
-from crispedit.pipelines import audit, build, recipe, report, tables, view
+from crispedit.outcome import KEPT
+from crispedit.pipelines import audit, build, recipe, report, steps, tables, view
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import pair_verdicts
 from crispedit.pipelines.viewing import comparison, labels, queries, snapshot
@@ -177,7 +177,7 @@ def test_labels_are_what_calibrate_reads(client: TestClient, run: Run, seen: Sna
 
 def test_a_snapshot_follows_the_run(photos: Path, tmp_path: Path):
     made = make_run(tmp_path / "run", photos, "categories={add: 1, style: 1}")
-    made.store_recipe()
+    made.store_recipe(steps.identities(steps.of(made)))
     client = client_of(made.root, tmp_path / "labels.csv")  # nothing is committed yet
     assert "No pair is kept yet" in client.get("/").text
     build.build(made)

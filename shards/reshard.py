@@ -3,6 +3,7 @@ uses."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,19 @@ from typing import Any
 import xxhash
 
 from crispedit.record import canonical_json, content_key
+<<<<<<< HEAD
 from crispedit.shards import card, journal, layout
 from crispedit.shards.fetch import ABSENT, Fetcher, SampleAt
 from crispedit.shards.index import open_index, read_manifest
 from crispedit.shards.pack import Pair, ShardEntry, committed, finish, plan, write_shard
 from crispedit.shards.remote import Cache, expand
+=======
+from crispedit.shards import layout, storage
+from crispedit.shards.fetch import ABSENT, Fetcher, SampleAt
+from crispedit.shards.index import open_index
+from crispedit.shards.pack import Folder, Pair, ShardEntry, committed, finish, plan, write_shard
+from crispedit.shards.remote import Cache
+>>>>>>> main
 
 _IMAGES = len((layout.SOURCE, layout.EDITED))
 _MASK = layout.MEMBERS.index(layout.MASK)
@@ -44,7 +53,7 @@ class _Found:
 
 def repack(
     sources: Sequence[str],
-    out: Path,
+    out: Folder,
     pairs_per_shard: int,
     seed: int,
     quotas: Mapping[str, int],
@@ -154,6 +163,11 @@ def _content(at: SampleAt, fetcher: Fetcher) -> tuple[int, ...]:
     return (*hashes[:_IMAGES], *at.sizes[:_IMAGES])
 
 
-def _inside(source: str, out: Path) -> bool:
-    folder = Path(source)
-    return out.exists() and any(path.exists() and path.samefile(out) for path in (folder, folder.parent))
+def _inside(source: str, out: Folder) -> bool:
+    place = os.fspath(out)
+    if storage.is_remote(place):
+        return place.rstrip("/") in (source.rstrip("/"), storage.split(source)[0])
+    folder, target = Path(source), Path(out)
+    return target.exists() and any(
+        path.exists() and path.samefile(target) for path in (folder, folder.parent)
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from crispedit.shards import layout, remote
+from crispedit.shards import layout, storage
 
 CARD = "README.md"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -47,13 +47,13 @@ class Source:
 def sources_of(paths: Iterable[str]) -> list[Source]:
     """The cards of these sets and tars, each folder's once; a folder without one is left out."""
     found: dict[str, Source] = {}
-    for path in (path for pattern in paths for path in remote.expand(pattern)):
-        folder, name = remote.split(path)
+    for path in (path for pattern in paths for path in storage.expand(pattern)):
+        folder, name = storage.split(path)
         folder = folder if name.endswith(".tar") or name == layout.MANIFEST else path
-        if folder in found or not remote.exists(remote.join(folder, CARD)):
+        if folder in found or not storage.exists(storage.join(folder, CARD)):
             continue
-        text = remote.read_bytes(remote.join(folder, CARD)).decode("utf-8", "replace")
-        found[folder] = Source(remote.split(folder.rstrip("/"))[1] or folder, *_parted(text))
+        text = storage.read_bytes(storage.join(folder, CARD)).decode("utf-8", "replace")
+        found[folder] = Source(storage.split(folder.rstrip("/"))[1] or folder, *_parted(text))
     return list(found.values())
 
 

@@ -1,14 +1,9 @@
 """Exports of a shard set: parquet, Hugging Face parquet with Image features, a folder of files, or the
 released layout.
 
-<<<<<<< HEAD
-An export is written beside its place under a temporary name and renamed when it is whole. Dataset card, licence and
-provenance go with it: as README.md and, for each pair, as columns (in the released layout, whose columns are fixed, in
-provenance.parquet).
-=======
 An export is written beside its place under a temporary name and renamed when it is whole; one for a store is written
-here first.
->>>>>>> main
+here first. Dataset card, licence and provenance go with it: as README.md and, for each pair, as columns (in the
+released layout, whose columns are fixed, in provenance.parquet).
 """
 
 from __future__ import annotations
@@ -22,11 +17,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-<<<<<<< HEAD
-from crispedit.shards import card, layout
-=======
-from crispedit.shards import layout, storage
->>>>>>> main
+from crispedit.shards import card, layout, storage
 from crispedit.shards.index import Paths
 from crispedit.shards.pack import Folder, Pair, document, image_size
 from crispedit.shards.read import read_shards
@@ -110,23 +101,6 @@ def export(
             done()
 
     try:
-<<<<<<< HEAD
-        if to == "folder":
-            _write_folder(pairs(), temporary)
-        elif to == "released":
-            _write_released(pairs(), temporary)
-        else:
-            _write_parquet(pairs(), count, temporary, features=to == "hf")
-        files = "metadata.jsonl" if to == "folder" else "data/*.parquet"
-        sources = card.sources_of([os.fspath(path) for path in given])
-        (temporary / card.CARD).write_text(
-            card.text(f"exported by CrispEdit in the layout `{to}`", contents, sources, files),
-            encoding="utf-8",
-        )
-        if out.exists():
-            out.rmdir()
-        os.replace(temporary, out)
-=======
         with storage.replaced_folder(place) as folder:
             if to == "folder":
                 _write_folder(pairs(), folder)
@@ -134,7 +108,12 @@ def export(
                 _write_released(pairs(), folder)
             else:
                 _write_parquet(pairs(), count, folder, features=to == "hf")
->>>>>>> main
+            files = "metadata.jsonl" if to == "folder" else "data/*.parquet"
+            sources = card.sources_of([os.fspath(path) for path in given])
+            (folder / card.CARD).write_text(
+                card.text(f"exported by CrispEdit in the layout `{to}`", contents, sources, files),
+                encoding="utf-8",
+            )
     finally:
         reader.close()
     return count

@@ -151,11 +151,11 @@ def read_manifest(folder: str) -> dict[str, Any]:
 
 def _no_set(folder: str) -> str:
     """Why a folder is no finished set, and what may have been meant."""
-    if remote.exists(remote.join(remote.join(folder, "shards"), layout.MANIFEST)):
-        return f"{folder} is a run; did you mean {remote.join(folder, 'shards')}?"
-    if not remote.exists(folder):
+    if storage.exists(storage.join(storage.join(folder, "shards"), layout.MANIFEST)):
+        return f"{folder} is a run; did you mean {storage.join(folder, 'shards')}?"
+    if not storage.exists(folder):
         return f"{folder}: there is no such file or folder"
-    if remote.names(folder, ".tar"):
+    if storage.names(folder, ".tar"):
         return (
             f"{folder}: no {layout.MANIFEST}, so the set is unfinished: run pack again, or give single tars"
         )

@@ -13,19 +13,11 @@ from typing import Any
 import xxhash
 
 from crispedit.record import canonical_json, content_key
-<<<<<<< HEAD
-from crispedit.shards import card, journal, layout
+from crispedit.shards import card, layout, storage
 from crispedit.shards.fetch import ABSENT, Fetcher, SampleAt
 from crispedit.shards.index import open_index, read_manifest
-from crispedit.shards.pack import Pair, ShardEntry, committed, finish, plan, write_shard
-from crispedit.shards.remote import Cache, expand
-=======
-from crispedit.shards import layout, storage
-from crispedit.shards.fetch import ABSENT, Fetcher, SampleAt
-from crispedit.shards.index import open_index
 from crispedit.shards.pack import Folder, Pair, ShardEntry, committed, finish, plan, write_shard
 from crispedit.shards.remote import Cache
->>>>>>> main
 
 _IMAGES = len((layout.SOURCE, layout.EDITED))
 _MASK = layout.MEMBERS.index(layout.MASK)
@@ -115,7 +107,6 @@ def repack(
         done(entry)
     written = sum(entry.pairs for entry in entries)
     counts = {"given": given, "written": written, **{name: dropped[name] for name in _DROPS}}
-    (out / card.CARD).unlink(missing_ok=True)
     metas = _metas(sources)
     repacked = {"sources": fingerprints, **settings, **counts, "meta": metas}
     finish(out, entries, {**_shared(metas), "repacked": repacked})
@@ -125,7 +116,7 @@ def repack(
 
 def _metas(sources: Sequence[str]) -> list[dict[str, Any]]:
     """What the manifests of the source sets say of how they were made; plain tars say nothing."""
-    folders = [path for source in sources for path in expand(source) if not path.endswith(".tar")]
+    folders = [path for source in sources for path in storage.expand(source) if not path.endswith(".tar")]
     return [read_manifest(folder.removesuffix(f"/{layout.MANIFEST}"))["meta"] for folder in folders]
 
 
@@ -135,12 +126,12 @@ def _shared(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in first.items() if all(meta.get(name) == value for meta in metas)}
 
 
-def _write_card(out: Path, sources: Sequence[str], kept: Iterable[_Found]) -> None:
+def _write_card(out: Folder, sources: Sequence[str], kept: Iterable[_Found]) -> None:
     contents = card.Contents()
     for found in kept:
         contents.add(found.at.category, found.fetcher.meta(found.at))
     made = "merged by CrispEdit" if len(sources) > 1 else "packed again by CrispEdit"
-    with journal.replaced(out / card.CARD) as file:
+    with storage.replaced(storage.join(os.fspath(out), card.CARD)) as file:
         file.write(card.text(made, contents, card.sources_of(sources), "*.tar").encode())
 
 

@@ -23,6 +23,7 @@ from crispedit.pipelines import recipe, tables
 from crispedit.pipelines import report as page
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
+from crispedit.shards import layout, storage
 
 BINS = 40
 
@@ -116,10 +117,10 @@ def audit(run: Run) -> Report:
 
 def _packed(run: Run) -> dict[str, int]:
     """Packed pairs by category; none if the shards are of an earlier selection."""
-    manifest, selection = run.folder("shards") / "manifest.json", run.folder("select") / SELECTION
-    if not manifest.exists() or not selection.exists():
+    manifest, selection = storage.join(run.shards, layout.MANIFEST), run.folder("select") / SELECTION
+    if not selection.exists() or not storage.exists(manifest):
         return {}
-    made = json.loads(manifest.read_text())
+    made = json.loads(storage.read_bytes(manifest))
     current = made["meta"].get("selection") == digest_of(pq.read_table(selection))
     return dict(made["categories"]) if current else {}
 

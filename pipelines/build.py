@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     build(made, retry_errors=args.retry == "errors")
     status = show(made)
-    print(f"\nshards: {made.folder('shards')}\nreport: {report.path_of(made)}")
+    print(f"\nshards: {made.shards}\nreport: {report.path_of(made)}")
     return status
 
 

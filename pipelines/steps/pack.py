@@ -40,6 +40,9 @@ def pack(run: Run) -> list[ShardEntry]:
             bar.update()
     with storage.replaced(storage.join(place, "README.md")) as out:
         out.write(card.text(run, entries).encode())
+    if (drawn := card.examples(run)) is not None:
+        with storage.replaced(storage.join(place, card.EXAMPLES)) as out:
+            out.write(drawn)
     finish(
         place,
         entries,

@@ -10,7 +10,7 @@ import pytest
 from conftest import make_run
 
 from crispedit.pipelines import audit
-from crispedit.pipelines.build import build, step
+from crispedit.pipelines.build import build
 from crispedit.pipelines.run import Run
 
 
@@ -24,11 +24,11 @@ def test_what_is_left_out_is_told_and_new_files_are_taken_in(photos: Path, tmp_p
     shutil.copy(photos / "lake.jpg", folder / "lake")
     (folder / "notes.txt").write_text("hello")
     (folder / "noise.dat").write_bytes(bytes(100))
-    step(made := make_run(tmp_path / "run", folder), "curate")
+    build(made := make_run(tmp_path / "run", folder, "categories={add: 1}"))
     assert of(made) == "photographs: 1 in, 1 kept; skipped: 2 files (1 .dat, 1 .txt)"
     shutil.copy(photos / "desert.jpg", folder / "desert.jpg_large")
     (folder / "more.txt").write_text("hello")
-    step(made := make_run(tmp_path / "run", folder), "curate")
+    build(made := make_run(tmp_path / "run", folder, "categories={add: 1}"))
     assert of(made) == "photographs: 2 in, 2 kept; skipped: 3 files (2 .txt, 1 .dat)"
 
 

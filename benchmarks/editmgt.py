@@ -45,10 +45,9 @@ SMALL = {
     "num_single_layers": 8,
     "attention_head_dim": 64,
     "num_attention_heads": 4,
-    "joint_attention_dim": 256,
+    "joint_attention_dim": 288,
     "pooled_projection_dim": 256,
     "axes_dims_rope": (8, 28, 28),
-    "text_dim": 288,
 }
 LOOP = "straightforward loop, capture and hold"
 SAME_DRAWS = "ours, capture and hold, released noise"
@@ -79,7 +78,7 @@ def make_inputs(config: TransformerConfig, side: int, batch: int = 1, device="cp
     patches = torch.randint(0, config.codebook_size, (batch, side // 4, side // 4), generator=generator)
     pixels = 16 * side
     tensors = {
-        "text": torch.randn(2 * batch, TEXT, config.text_dim, generator=generator).to(dtype),
+        "text": torch.randn(2 * batch, TEXT, config.joint_attention_dim, generator=generator).to(dtype),
         "pooled": torch.randn(2 * batch, config.pooled_projection_dim, generator=generator).to(dtype),
         "micro": torch.tensor([pixels, pixels, 0.0, 0.0, 6.0]).expand(2 * batch, -1),
         "reference": patches.repeat_interleave(4, 1).repeat_interleave(4, 2),

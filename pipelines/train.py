@@ -191,7 +191,9 @@ def starting_model(recipe: TrainRecipe) -> EditMGTPipeline:
     if start.endswith(".yaml") or (preset.PRESETS / f"{start}.yaml").is_file():
         pipeline = preset.build(start, recipe.seed)
     else:
-        pipeline = EditMGTPipeline.from_pretrained(start, llm=recipe.model.llm)
+        pipeline = EditMGTPipeline.from_pretrained(
+            start, llm=recipe.model.llm, device="cpu", dtype=torch.float32
+        )
     if recipe.model.connector is not None and pipeline.transformer.connector is None:
         connect(recipe, pipeline)
     if recipe.model.text_precision == "bf16":
@@ -250,7 +252,9 @@ def export(model: Transformer, pipeline: EditMGTPipeline, run: Path) -> None:
 
         save_lora(model, run / "lora")
         model = merge_lora(model)
-    EditMGTPipeline(model, pipeline.vq, pipeline.text, pipeline.resolution).save_pretrained(temporary)
+    EditMGTPipeline(
+        model, pipeline.vq, pipeline.text, pipeline.resolution, pipeline.sampling
+    ).save_pretrained(temporary)
     if (run / MODEL).exists():
         (run / MODEL).rename(run / f".{MODEL}.old.tmp")
     temporary.rename(run / MODEL)

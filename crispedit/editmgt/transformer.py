@@ -522,7 +522,7 @@ class Transformer(nn.Module):
         text: [B, L, text_dim] features. pooled: [B, pooled]. micro: [B, 5], width and height before the crop, top and
         left of the crop, in pixels, and 6 (an aesthetic score, constant as released). grid: rows and columns of tokens
         of the image to make. reference: [B, height, width] tokens of the source image, of any size (or half as many, as
-        in `encode`). strength > 0: how much it is heeded.
+        in `encode`). strength > 0: attention weight of the reference.
         """
         if strength <= 0:
             raise ValueError(f"strength is {strength}; it multiplies attention weights and must be above 0")

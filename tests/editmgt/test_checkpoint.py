@@ -143,7 +143,7 @@ def released_context(folder, text):
 
 @pytest.mark.parametrize(("connector", "width"), [("linear", 28), ("linear", 32), ("none", 28)])
 def test_the_released_layout_reads_what_we_write(tmp_path, connector, width):
-    """Also where the text is as wide as the model: the configuration, not the widths, says that there is a connector."""
+    """Also where the text is as wide as the model: the configuration says that there is a connector."""
     model = fresh(connector_type=connector, joint_attention_dim=width)
     save_transformer(model, tmp_path)
     text = torch.randn(1, 5, width)

@@ -96,9 +96,9 @@ def load(
     """The model with its weights, or None if there is nothing to load: no embedded weights, or no way to download.
 
     `model` is "embedded", an open_clip architecture, or "local-dir:FOLDER" in open_clip's layout; `pretrained` a tag
-    of that architecture or a file: safetensors, a checkpoint that loads weights-only, or a TorchScript archive as OpenAI
-    publishes (`ViT-B-32.pt`), from which only tensors are read. A model never runs with
-    random weights. ValueError, with the choices, for an unknown model, tag, folder or file.
+    of that architecture or a file: safetensors, a checkpoint that loads weights-only, or a TorchScript archive as
+    OpenAI publishes (`ViT-B-32.pt`), from which only tensors are read. A model never runs with random weights.
+    ValueError, with the choices, for an unknown model, tag, folder or file.
     """
     if model == EMBEDDED:
         if pretrained:

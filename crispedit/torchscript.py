@@ -1,8 +1,8 @@
-"""TorchScript archives, such as OpenAI's `ViT-B-32.pt`: their tensors, read without running anything that is in them.
+"""TorchScript archives, such as OpenAI's `ViT-B-32.pt`: their tensors, read without running anything in them.
 
-An archive is a zip file: `data.pkl` holds the tree of modules, and `data/N` the bytes of each tensor. The pickle is read
-with a list of names that are allowed: tensors and plain containers. Modules become empty shells, and the archive's code is
-never loaded.
+An archive is a zip file: `data.pkl` holds the tree of modules, and `data/N` the bytes of each tensor. The pickle is
+read with a list of names that are allowed: tensors and plain containers. Modules become empty shells, and the
+archive's code is never loaded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def is_archive(path: Path) -> bool:
 
 
 def state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive by name, as `torch.jit.load(path).state_dict()` has them, and tensors that are
+    """The tensors of a TorchScript archive by name, as `torch.jit.load(path).state_dict()` has them, and those that are
     plain attributes of a module. ValueError if the archive is damaged or holds anything but modules and tensors."""
     try:
         with zipfile.ZipFile(path) as archive:

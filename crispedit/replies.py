@@ -19,10 +19,8 @@ Winner = Literal["first", "second", "tie"]
 
 def answer(text: str) -> str:
     """A reply without its reasoning: what follows "</think>", or nothing if the reasoning does not end."""
-    before, ended, after = text.rpartition("</think>")
-    if ended:
-        return after.strip()
-    return "" if "<think>" in text else (before or after).strip()
+    _, ended, after = text.rpartition("</think>")
+    return "" if not ended and "<think>" in text else after.strip()
 
 
 def last_object(text: str) -> dict[str, Any] | None:

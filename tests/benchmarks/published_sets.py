@@ -137,7 +137,14 @@ def imgedit(folder):
         write(folder / name, picture(number))
         items[str(1082 + number)] = {"id": name, "prompt": f"edit {number}", "edit_type": kind}
     (folder / "basic_edit.json").write_text(json.dumps(items))
-    prompts = {kind: f"Rate this {kind}: <edit_prompt>" for kind in ("adjust", "style")}
+    named = {
+        "adjust": ("Prompt Compliance", "Visual Seamlessness", "Physical & Detail Fidelity"),
+        "style": ("Style Fidelity", "Content Preservation", "Rendering Quality"),
+    }
+    lines = {
+        kind: "\n".join(f"{name}: A number from 1 to 5." for name in names) for kind, names in named.items()
+    }
+    prompts = {kind: f"Rate this {kind}: <edit_prompt>\n{lines[kind]}" for kind in named}
     (folder / "prompts.json").write_text(json.dumps(prompts))
     return folder
 
@@ -148,4 +155,4 @@ def answer(case, edited, **more):
 
     source = more.get("source", case.source.image() if case.source else np.zeros_like(edited))
     target = None if case.target is None else case.target.image()
-    return Answer(case, source, edited, target)
+    return Answer(case, source, edited, target, repeat=more.get("repeat", 0))

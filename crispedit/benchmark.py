@@ -262,6 +262,21 @@ def read_json(path: Path, what: str) -> Any:
         raise ValueError(f"{path} is not JSON: {error}") from None
 
 
+def read_jsonl(path: Path, what: str) -> list[Any]:
+    """The objects of a published JSONL file. ValueError says what it should be, or which line is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        raise ValueError(f"{path} is missing: {what}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number} is not JSON: {error}") from None
+    return found
+
+
 @cache
 def text_constants(path: Path, what: str) -> Mapping[str, str]:
     """The texts that a published Python file assigns to names; it is parsed, not run. ValueError if it cannot be."""

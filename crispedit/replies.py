@@ -109,7 +109,7 @@ def _plain(name: str) -> str:
 
 def _marks(value: object, low: float, high: float) -> list[float] | None:
     """Numbers within the range, of a list or a single one; None if any is something else."""
-    values = value if isinstance(value, list) else [value]
+    values: list[Any] = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return None
     return [float(v) for v in values] if all(low <= v <= high for v in values) else None

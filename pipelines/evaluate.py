@@ -254,7 +254,9 @@ class _Entry:
             len(spec.results) if isinstance(spec.results, tuple) else spec.seeds
             for spec in self.of.editors.values()
         ]
-        players = [*([1] * len(self.of.controls)), *seeds]
+        targets = any(case.target is not None for case in self.made.cases.values())
+        controls = [name for name in self.of.controls if name == COPY or targets]
+        players = [*([1] * len(controls)), *seeds]
         if self.benchmark.pairwise:
             pairs = sum(min(a, b) for n, a in enumerate(players) for b in players[:n])
             return scored * pairs * self.of.judgements

@@ -103,6 +103,10 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
             out.flush()
             os.fsync(out.fileno())
         layout.replace_durably(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # of a write: a full disk, which the reader should find by this name
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

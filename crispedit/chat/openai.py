@@ -120,13 +120,18 @@ class OpenAI(Chat):
                 f"the server's answer is no chat completion: {self._without_key(reply.text[:300])!r}"
             )
         choice = completion.choices[0]
-        if not choice.message.content:
-            return ChatError(
-                f"the model said nothing (finish reason {choice.finish_reason}, refusal {choice.message.refusal!r})"
-            )
         usage = completion.usage or Usage()
         cut = choice.finish_reason == "length"
-        return Said(choice.message.content, cut, usage.prompt_tokens, usage.completion_tokens)
+        if not (text := choice.message.text) and not cut:
+            thought = " after it thought" if choice.message.has_thoughts else ""
+            return ChatError(
+                f"the model said nothing{thought} (finish reason {choice.finish_reason}, "
+                f"refusal {choice.message.refusal!r})"
+            )
+        return Said(text, cut, usage.prompt_tokens, usage.completion_tokens)
+
+    def enforces(self, conversation: Conversation) -> bool:
+        return self.structured_output == "json_schema" and conversation.schema is not None
 
     def _body(self, conversation: Conversation) -> dict[str, Any]:
         published = conversation.published
@@ -140,11 +145,11 @@ class OpenAI(Chat):
         else:
             settings = {
                 "temperature": self.temperature,
-                self.token_limit: self.max_tokens,
+                self.token_limit: conversation.max_tokens or self.max_tokens,
                 "seed": self.seed,
             }
         body |= {name: value for name, value in settings.items() if value is not None}
-        if self.structured_output == "json_schema" and conversation.schema is not None:
+        if self.enforces(conversation):
             shape = {"name": conversation.name, "strict": True, "schema": conversation.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": shape}
         return body
@@ -186,8 +191,24 @@ class Hello(Reply):
 
 
 class Message(BaseModel):
-    content: str | None = None
+    """What the model said. Its thoughts, which servers give in fields of their own, are no part of it."""
+
+    content: str | list[Any] | None = None
     refusal: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+
+    @property
+    def text(self) -> str:
+        """The words: of content in pieces, those of text (the others are thoughts)."""
+        if not isinstance(self.content, list):
+            return self.content or ""
+        pieces = [piece for piece in self.content if isinstance(piece, dict) and piece.get("type") == "text"]
+        return "".join(str(piece.get("text") or "") for piece in pieces)
+
+    @property
+    def has_thoughts(self) -> bool:
+        return bool(self.reasoning_content or self.reasoning or self.content)
 
 
 class Choice(BaseModel):

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from crispedit import prompts
-from crispedit.chat import Chat, ChatError, Conversation, Published, Said, Turn, fitted
+from crispedit.chat import MORE_TOKENS, Chat, ChatError, Conversation, Published, Said, Turn, fitted
 from crispedit.record import Image, canonical_json, content_key
 
 TRIES = 2
@@ -139,7 +139,10 @@ class Judge:
                 )
                 heard = found[index]
                 if isinstance(heard, Heard) and heard.value is None:
-                    conversations[index] = _once_more(conversations[index], questions[index], heard.text)
+                    cut = isinstance(reply, Said) and reply.cut
+                    conversations[index] = self._once_more(
+                        conversations[index], questions[index], heard.text, cut
+                    )
                     again.append(index)
                 elif isinstance(heard, Heard):
                     self._keep(keys[index], heard)
@@ -191,6 +194,18 @@ class Judge:
             parts[-1] = prompts.render("chat/answer", prompt=parts[-1], schema=canonical_json(schema))
         return Conversation([Turn("user", parts=parts)], question.shape.__name__, schema)
 
+    def _once_more(self, asked: Conversation, question: Question[Any], text: str, cut: bool) -> Conversation:
+        """A published question as it was; ours with more tokens, or with the reply and what was wrong with it."""
+        if question.published is not None:
+            return asked
+        if cut:
+            return replace(asked, max_tokens=MORE_TOKENS * self.chat.max_tokens)
+        if question.shape is None:
+            return asked
+        schema = canonical_json(question.shape.model_json_schema())
+        retry = prompts.render("chat/retry", error=f"it is no {question.shape.__name__}", schema=schema)
+        return replace(asked, turns=[*asked.turns, Turn("assistant", text), Turn("user", retry)])
+
     def _key(self, question: Question[Any]) -> str:
         shown = [
             part
@@ -233,12 +248,3 @@ class Judge:
 def _same(heard: Heard[Any] | ChatError) -> Heard[Any] | ChatError:
     """The reply to an equal question, which was asked once."""
     return replace(heard, usage=Usage(kept=1)) if isinstance(heard, Heard) else heard
-
-
-def _once_more(conversation: Conversation, question: Question[Any], text: str) -> Conversation:
-    """A published question as it was; ours with the reply and what was wrong with it."""
-    if question.shape is None:
-        return conversation
-    schema = canonical_json(question.shape.model_json_schema())
-    retry = prompts.render("chat/retry", error=f"it is no {question.shape.__name__}", schema=schema)
-    return replace(conversation, turns=[*conversation.turns, Turn("assistant", text), Turn("user", retry)])

@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from crispedit import reply
+
 DELIMITER = "||V^=^V||"
 """What VIEScore's longer prompts put around an answer."""
 
@@ -18,9 +20,8 @@ Winner = Literal["first", "second", "tie"]
 
 
 def answer(text: str) -> str:
-    """A reply without its reasoning: what follows "</think>", or nothing if the reasoning does not end."""
-    _, ended, after = text.rpartition("</think>")
-    return "" if not ended and "<think>" in text else after.strip()
+    """A reply without its reasoning; nothing if the reasoning does not end."""
+    return reply.answer_of(text) or ""
 
 
 def last_object(text: str) -> dict[str, Any] | None:

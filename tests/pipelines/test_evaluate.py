@@ -324,7 +324,9 @@ def test_a_judge_that_dies_half_way_and_returns_gives_the_same_results(tmp_path)
         alive = True
         server.asked.clear()
         evaluate.evaluate(evaluate.Recipe(**broken))
-        assert len(server.asked) <= everything - (asked_before_death - 6)  # what was said before is not asked again
+        assert len(server.asked) <= everything - (
+            asked_before_death - 6
+        )  # what was said before is not asked again
         assert json.loads((out / "results.json").read_text()) == whole
 
 

@@ -309,7 +309,9 @@ class _Entry:
             if known:
                 seconds[label] = sum(known) / len(known)
         tokens, price = self.made.cost(), self.of.price
-        spent = None if price is None else price.of(tokens["prompt_tokens"], tokens["answer_tokens"])
+        prompt, answer = tokens["prompt_tokens"], tokens["answer_tokens"]
+        known = price is not None and prompt is not None and answer is not None
+        spent = price.of(prompt, answer) if known else None  # type: ignore[union-attr, arg-type]
         currency = None if price is None else price.currency
         return {"seconds_per_edit": seconds, **tokens, "price": spent, "currency": currency}
 

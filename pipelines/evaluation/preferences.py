@@ -102,6 +102,11 @@ def agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict
     }
 
 
+def _share(bound: float | None) -> float | None:
+    """A bound of a share, which lies between 0 and 1."""
+    return None if bound is None else min(1.0, max(0.0, bound))
+
+
 def _agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict[str, Any]:
     if not pairs:
         return {"n": 0, "agreement": {"mean": None, "low": None, "high": None, "n": 0}, "kappa": None}
@@ -111,7 +116,12 @@ def _agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dic
     chance = sum(people[name] * judge[name] for name in people) / len(pairs) ** 2
     return {
         "n": len(pairs),
-        "agreement": {"mean": found.mean, "low": found.low, "high": found.high, "n": len(pairs)},
+        "agreement": {
+            "mean": found.mean,
+            "low": _share(found.low),
+            "high": _share(found.high),
+            "n": len(pairs),
+        },
         "kappa": None if chance == 1 else (found.mean - chance) / (1 - chance),
         "ties": {"people": people["tie"], "judge": judge["tie"]},
     }

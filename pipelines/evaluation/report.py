@@ -211,7 +211,8 @@ def _cost(cost: Mapping[str, Json]) -> list[str]:
     for benchmark, found in cost.items():
         seconds = ", ".join(f"{name} {value:.2f}" for name, value in found["seconds_per_edit"].items()) or "–"
         price = "–" if found["price"] is None else f"{found['price']:.2f} {found['currency']}"
-        numbers = [str(found[name]) for name in ("asked", "kept", "prompt_tokens", "answer_tokens")]
+        names = ("asked", "kept", "prompt_tokens", "answer_tokens")
+        numbers = ["–" if found[name] is None else str(found[name]) for name in names]
         body.append([benchmark, seconds, *numbers, price])
     head = [
         "",

@@ -427,13 +427,15 @@ class Evaluation:
                 return str(json.loads((folder / STOPPED).read_text(encoding="utf-8"))["last"])
         return None
 
-    def cost(self) -> dict[str, int]:
-        """Questions and tokens of every committed judgement, those that could not be read among them."""
+    def cost(self) -> dict[str, int | None]:
+        """Questions and tokens of every committed judgement, those that could not be read among them. Tokens are None
+        where the judge's server does not count them."""
         found: Counter[str] = Counter(dict.fromkeys((name for name, _ in COST), 0))
         for folder, table in ((self.scores, SCORES), (self.matches, MATCHES)):
             for row in journal.read(folder, table, [name for name, _ in COST]).to_pylist():
                 found.update({name: row[name] or 0 for name, _ in COST})
-        return dict(found)
+        counted = found["prompt_tokens"] > 0 or found["asked"] == 0
+        return {name: count if counted or "tokens" not in name else None for name, count in found.items()}
 
 
 class _Committed:

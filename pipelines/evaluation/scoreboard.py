@@ -330,25 +330,22 @@ def _elo(matches: Sequence[statistics.Match], level: float, seed: int) -> Json:
 
 
 def _pairs(matches: Sequence[statistics.Match]) -> list[Json]:
-    """Wins, ties and losses of each two players, with the two-sided p of a sign test, corrected by Holm's method."""
-    tally: dict[tuple[str, str], Counter[str]] = {}
+    """Wins, ties and losses of each two players, and the two-sided p of a sign test over cases (each counts for whom it
+    favours on the whole: its dimensions, seeds and judgements are no independent witnesses), corrected by Holm."""
+    tally: dict[tuple[str, str], dict[str, Counter[str]]] = {}
     for match in matches:
         one, other = sorted((match.first, match.second))
         winner = {"first": match.first, "second": match.second, "tie": "tie"}[match.outcome]
-        tally.setdefault((one, other), Counter())[winner] += 1
-    found: list[Json] = [
-        {
-            "editor": one,
-            "against": other,
-            "wins": n[one],
-            "ties": n["tie"],
-            "losses": n[other],
-            "p": statistics.sign(n[one], n[other]),
-        }
-        for (one, other), n in sorted(tally.items())
-    ]
-    for row, p in zip(found, statistics.holm([row["p"] for row in found]), strict=True):
-        row["p_corrected"] = p
+        tally.setdefault((one, other), {}).setdefault(match.case, Counter())[winner] += 1
+    found: list[Json] = []
+    for (one, other), cases in sorted(tally.items()):
+        whole = sum(cases.values(), Counter[str]())
+        leads = [count[one] - count[other] for count in cases.values()]
+        p = statistics.sign(sum(lead > 0 for lead in leads), sum(lead < 0 for lead in leads))
+        counts = {"wins": whole[one], "ties": whole["tie"], "losses": whole[other], "cases": len(cases)}
+        found.append({"editor": one, "against": other, **counts, "p": p})
+    for row, corrected in zip(found, statistics.holm([row["p"] for row in found]), strict=True):
+        row["p_corrected"] = corrected
     return found
 
 

@@ -4,7 +4,8 @@ Cases of one family (turns of a session, edits of one photograph) stand or fall 
 of families: the CR2 estimate of Bell and McCaffrey (2002) with their degrees of freedom, which hold for five families
 as for five thousand. Where a protocol weighs groups alike, the variances of the groups' means are added, with
 Satterthwaite's degrees of freedom. A group of one family has no variance of its own: such groups are taken as drawn
-from many, and vary among each other. Where there is one family in all, there is no interval.
+from many, and vary among each other. Where there is one family in all, or all values are equal, nothing is known of
+their spread, and there is no interval.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ def mean(
     ]
     centre = float(np.mean([stratum.mean for stratum in strata]))
     variance, df = _combined(strata)
-    if variance is None or df is None:
+    if not variance or df is None:
         return Estimate(centre, None, None, None, None, None)
     se = float(np.sqrt(variance))
     reach = float(stats.t.ppf((1 + level) / 2, df)) * se
-    p = float(2 * stats.t.sf(abs(centre) / se, df)) if se > 0 else float(centre == 0)
+    p = float(2 * stats.t.sf(abs(centre) / se, df))
     return Estimate(centre, centre - reach, centre + reach, se, df, p)
 
 
@@ -193,6 +194,7 @@ ELO_MIDDLE = 1000.0
 SHRINKING = 1.0
 """GEditBench v2's penalty on strengths: half of it times their squares."""
 TIE_BOUNDS = (-12.0, 8.0)
+PRECISE = {"ftol": 1e-15, "gtol": 1e-8}
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,7 @@ class _Table:
 
         bounds = [(None, None)] * self.players + [TIE_BOUNDS] * self.dimensions
         begin = np.zeros(self.players + self.dimensions) if start is None else start
-        found = optimize.minimize(loss, begin, jac=True, bounds=bounds, method="L-BFGS-B")
+        found = optimize.minimize(loss, begin, jac=True, bounds=bounds, method="L-BFGS-B", options=PRECISE)
         answer = np.asarray(found.x, np.float64)
         answer[: self.players] -= answer[: self.players].mean()
         return answer

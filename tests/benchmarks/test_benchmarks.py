@@ -19,7 +19,10 @@ WRITERS = {
     "anybench": sets.anybench,
     "gedit": sets.gedit,
     "imgedit": sets.imgedit,
+    "gedit_v2": sets.gedit_v2,
+    "edit_compass": sets.edit_compass,
 }
+POINTWISE = [name for name in NAMES if not parts.find(benchmarks, name, Benchmark).pairwise]
 
 
 @pytest.fixture
@@ -27,7 +30,9 @@ def made(request, tmp_path):
     """The benchmark with the cases of a small published set; `shards` is given its own."""
     name = request.param
     if name in WRITERS:
-        return parts.make(benchmarks, name, Benchmark, {"path": WRITERS[name](tmp_path)})
+        path = WRITERS[name](tmp_path)
+        more = {"prompts": path / "Prompt"} if name == "edit_compass" else {}
+        return parts.make(benchmarks, name, Benchmark, {"path": path, **more})
     shards = parts.make(benchmarks, name, Benchmark, {"path": str(tmp_path)})
     for n in range(4):
         sets.write(tmp_path / f"{n}.png", sets.picture(n))
@@ -53,7 +58,7 @@ def test_a_benchmark_says_what_it_is_and_lists_cases_that_score(made):
     assert {p for case in cases for p in case.protocols} == set(made.protocols)
 
 
-@pytest.mark.parametrize("made", NAMES, indirect=True)
+@pytest.mark.parametrize("made", POINTWISE, indirect=True)
 def test_a_score_does_not_depend_on_its_batch(made):
     measures = Measures(Models())
     measures.load()

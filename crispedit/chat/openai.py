@@ -114,7 +114,9 @@ class OpenAI(Chat):
             reply = await client.chat.completions.with_raw_response.create(**self._body(conversation))
             completion = Completion.model_validate_json(reply.text)
         except openai.OpenAIError as error:
-            return ChatError(self._without_key(f"{type(error).__name__}: {error}"[:800]))
+            failure = ChatError(self._without_key(f"{type(error).__name__}: {error}"[:800]))
+            failure.__cause__ = error  # which says whether it may pass
+            return failure
         except ValidationError:
             return ChatError(
                 f"the server's answer is no chat completion: {self._without_key(reply.text[:300])!r}"

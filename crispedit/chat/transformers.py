@@ -15,8 +15,8 @@ from PIL import Image as PillowImage
 from pydantic import Field, PrivateAttr
 
 from crispedit import weights
-from crispedit.cascade import describe, each
 from crispedit.chat import Chat, ChatError, Conversation, Published, Said, Turn
+from crispedit.outcome import describe, each
 
 
 class Transformers(Chat):

@@ -305,9 +305,9 @@ class _Entry:
         """What the benchmark has cost so far: seconds per edit, questions, tokens, price."""
         seconds = {}
         for label, seeds in self.answers.items():
-            known = [g.seconds for given in seeds for g in given.values() if g.seconds is not None]
-            if known:
-                seconds[label] = sum(known) / len(known)
+            timed = [g.seconds for given in seeds for g in given.values() if g.seconds is not None]
+            if timed:
+                seconds[label] = sum(timed) / len(timed)
         tokens, price = self.made.cost(), self.of.price
         prompt, answer = tokens["prompt_tokens"], tokens["answer_tokens"]
         known = price is not None and prompt is not None and answer is not None

@@ -99,7 +99,9 @@ class _Scorer:
         self.source = {o.case.id: o for o in outcomes.get(COPY, []) if o.kind == "scored"}
 
     def row(self, outcomes: Sequence[Outcome]) -> Json:
-        answers = {(o.case.id, o.seed): o for o in outcomes}.values()
+        # An answer is scored if any of its judgements is.
+        ordered = sorted(outcomes, key=lambda o: o.kind == "scored")
+        answers = {(o.case.id, o.seed): o for o in ordered}.values()
         kinds = Counter(o.kind for o in answers)
         return {
             "cases": len({o.case.id for o in outcomes}),

@@ -126,7 +126,7 @@ def test_the_page_keeps_its_cells():
     assert "<script>" not in page
     assert "x\\|y" in page
     assert "a \\| b c" in page
-    assert "| x\\|y | 1 | 1 | 0 | 0 | 0 | 0.5000 |" in page
+    assert "| x\\|y | 2 | 2 | 0 | 0 | 0 | 0.5000 |" in page
 
 
 def test_an_interval_needs_two_families():

@@ -551,7 +551,8 @@ def test_a_wrong_recipe_is_told_what_is_wrong(tmp_path, shards, change, message)
 
 def test_a_second_evaluation_is_kept_out_of_the_folder(tmp_path, shards):
     recipe = {"out": tmp_path, "benchmarks": {"shards": {"path": str(shards)}}}
-    with evaluate._locked(tmp_path), pytest.raises(ValueError, match="another evaluation is working in"):
+    lock = evaluate.locked(tmp_path / ".lock", "taken")
+    with lock, pytest.raises(ValueError, match="another evaluation is working in"):
         evaluated(recipe)
     evaluated(recipe)
 

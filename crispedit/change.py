@@ -123,12 +123,15 @@ def texture(source: NDArray[np.float32]) -> Map:
     window = (LOOK_PX // 2, LOOK_PX // 2)
     mean = cv2.blur(half, window)
     variance = np.maximum(cv2.blur(half * half, window) - mean * mean, 0).sum(axis=2)
-    return np.asarray(cv2.resize(np.sqrt(variance), (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return np.asarray(
+        cv2.resize(np.sqrt(variance), (width, height), interpolation=cv2.INTER_LINEAR), np.float32
+    )
 
 
-def noise(fine: Map, look: Map, texture: Map) -> Noise:
-    """The noise of a pair from its distances over 3 px and over `LOOK_PX`, and its source's texture."""
-    fine, texture = fine[::2, ::2].ravel(), texture[::2, ::2].ravel()
+def noise(fine: Map, look: Map, texture: Map, where: NDArray[np.bool_] | None = None) -> Noise:
+    """The noise of a pair from its distances over 3 px and over `LOOK_PX`, and its source's texture; in a region."""
+    chosen = np.ones(fine.shape, bool) if where is None else where
+    fine, look, texture = (values[::2, ::2][chosen[::2, ::2]] for values in (fine, look, texture))
     order = np.argsort(texture)
     bins = [part for part in np.array_split(order, 8) if len(part)]
     x = np.array([texture[part].mean() for part in bins])
@@ -137,7 +140,7 @@ def noise(fine: Map, look: Map, texture: Map) -> Noise:
     slope = max(0.0, float(np.median(np.diff(y) / np.maximum(np.diff(x), 1e-3)))) if len(bins) > 1 else 0.0
     slope = min(slope, 1.0)
     plain = max(0.0, float(np.quantile(y - slope * x, 0.4)))
-    return Noise(float(np.quantile(fine, QUIET)), float(np.quantile(look[::2, ::2], QUIET)), plain, slope)
+    return Noise(float(np.quantile(fine, QUIET)), float(np.quantile(look, QUIET)), plain, slope)
 
 
 def stands_out(distances: Map, expected: Map) -> NDArray[np.bool_]:

@@ -74,17 +74,48 @@ CLOSE_PX = 0.75
 """How near, in pixels, a followed point must be to a motion to agree with it."""
 
 
-def motion(
-    source: NDArray[np.uint8], edited: NDArray[np.uint8], background: NDArray[np.bool_] | None = None
-) -> Motion | None:
-    """The motion from one [H, W] luma to another that most blocks agree on, or None if too few agree on any.
+@dataclass(frozen=True)
+class Tracks:
+    """What could be followed from one [H, W] luma to another and back: one point a block at most."""
 
-    `background` ([h, w], any grid of the same image) is where votes count. Staying in place needs half as
-    many votes as the best other motion: a still background may be smooth, and a moved subject full of
-    corners.
-    """
+    source: NDArray[np.uint8]
+    edited: NDArray[np.uint8]
+    """Both less their local means."""
+    points: Points
+    followed: Points
+    """Where the points went."""
+
+    def wander(self, motion: Motion | None, where: NDArray[np.bool_]) -> float | None:
+        """The median distance, in pixels, by which points in a region ([h, w], any grid of the image) went elsewhere than
+        the motion says, or than they were; None of fewer than `LEAST_WANDERERS`."""
+        height, width = self.source.shape
+        inside = cv2.resize(where.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+        x, y = self.points.astype(int).T if len(self.points) else np.zeros((2, 0), int)
+        affine = np.eye(2, 3) if motion is None else motion.affine
+        expected = self.points @ affine[:, :2].T + affine[:, 2]
+        distances = np.linalg.norm(self.followed - expected, axis=1)[inside[y, x]]
+        return float(np.median(distances)) if len(distances) >= LEAST_WANDERERS else None
+
+
+LEAST_WANDERERS = 20
+
+
+def tracks(
+    source: NDArray[np.uint8], edited: NDArray[np.uint8], background: NDArray[np.bool_] | None = None
+) -> Tracks:
+    """Every block's best corner that can be followed; `background` ([h, w], any grid of the same image) is where blocks
+    count."""
     before, after = _detail(source), _detail(edited)
-    points, followed = _follow(before, after, _corners(source, background))
+    return Tracks(before, after, *_follow(before, after, _corners(source, background)))
+
+
+def motion(tracks: Tracks) -> Motion | None:
+    """The motion that most blocks agree on, or None if too few agree on any.
+
+    Staying in place needs half as many votes as the best other motion: a still background may be smooth, and a moved
+    subject full of corners.
+    """
+    before, after, points, followed = tracks.source, tracks.edited, tracks.points, tracks.followed
     if len(points) < LEAST_POINTS:
         return None
     affine, inliers = cv2.estimateAffine2D(
@@ -183,5 +214,3 @@ def _follow(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points
     returned = np.linalg.norm(back - points, axis=1) < 0.5
     good = returned & (found[:, 0] > 0) & (found_back[:, 0] > 0)
     return points[good], there[good]
-
-

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispedit import change, images, motion
-from crispedit.motion import Motion
+from crispedit.motion import Motion, Tracks
 
 Image = NDArray[np.uint8]
 """RGB, [H, W, 3], 0-255, sRGB."""
@@ -165,13 +165,18 @@ class Sample:
         )
 
     @cached_property
-    def motion(self) -> Motion | None:
-        """How the edited image lies on the source, in pixels of the middle grid; None where it cannot be known.
+    def tracks(self) -> Tracks:
+        """The points that can be followed from source to edited image, in pixels of the middle grid.
 
         Only a true mask can excuse points from voting: an estimated one covers whatever a misalignment changed.
         """
         background = None if self.mask is None or self.outside.mean() < 0.1 else self.outside
-        return motion.motion(self.source_middle, self.edited_middle, background)
+        return motion.tracks(self.source_middle, self.edited_middle, background)
+
+    @cached_property
+    def motion(self) -> Motion | None:
+        """How the edited image lies on the source, in pixels of the middle grid; None where it cannot be known."""
+        return motion.motion(self.tracks)
 
     @cached_property
     def source_small(self) -> Image:
@@ -214,8 +219,9 @@ class Sample:
 
     @cached_property
     def noise(self) -> change.Noise:
-        """How much the part of the pair that was not edited differs."""
-        return change.noise(self.change, self.look, self.texture)
+        """How much the part of the pair that was not edited differs: outside the true mask, where there is one."""
+        where = None if self.mask is None or self.outside.mean() < 0.1 else self.outside
+        return change.noise(self.change, self.look, self.texture, where)
 
     @cached_property
     def changed(self) -> Mask:

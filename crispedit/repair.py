@@ -78,7 +78,7 @@ def to_overlap(source: Image, edited: Image, mask: Mask | None = None) -> Repair
     resized = resampled(edited, source)
     by = max(1, change.factor(source.shape) // 2)
     middle = [change.shrink(images.gray(image), by) for image in (source, resized)]
-    motion = motions.motion(middle[0], middle[1])
+    motion = motions.motion(motions.tracks(middle[0], middle[1]))
     if motion is None or motion.support < LEAST_SUPPORT:
         return NO_MOTION
     in_place = motion.displacement * by < LAID_PX
@@ -125,7 +125,10 @@ def _overlap(affine: NDArray[np.float64], width: int, height: int) -> tuple[int,
     """x, y, width, height of the largest centred-out box of the source that the edited image, of the same size, covers;
     None if it keeps too little."""
     reached = cv2.warpAffine(
-        np.full((height, width), 255, np.uint8), affine, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        np.full((height, width), 255, np.uint8),
+        affine,
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
     )
     reached = reached == 255
     left, top, right, bottom = 0, 0, width, height
@@ -147,7 +150,11 @@ def _overlap(affine: NDArray[np.float64], width: int, height: int) -> tuple[int,
     kept_width, kept_height = right - left, bottom - top
     if kept_width < LEAST_OVERLAP * width or kept_height < LEAST_OVERLAP * height:
         return None
-    return (left, top, kept_width, kept_height) if kept_width * kept_height >= LEAST_OVERLAP * width * height else None
+    return (
+        (left, top, kept_width, kept_height)
+        if kept_width * kept_height >= LEAST_OVERLAP * width * height
+        else None
+    )
 
 
 @dataclass(frozen=True)
@@ -181,5 +188,7 @@ def without_drift(source: Image, edited: Image, mask: Mask | None = None) -> tup
     restored = np.clip(np.rint((edited - found.offset) / found.gain), 0, 255)
     clipped = (edited <= 2) | (edited >= 253)
     red, green, blue = (float(gain) for gain in found.gain)
-    drift = Drift((red, green, blue), (float(found.offset[0]), float(found.offset[1]), float(found.offset[2])))
+    drift = Drift(
+        (red, green, blue), (float(found.offset[0]), float(found.offset[1]), float(found.offset[2]))
+    )
     return np.where(clipped, edited, restored).astype(np.uint8), drift

@@ -19,7 +19,8 @@ class Alignment(Filter):
     """`aspect_error`: relative difference of the two aspect ratios, beyond what rounding to whole pixels makes. The
     rest is measured after a plain resize of the edited image to the source's size, and is null when too few blocks
     agree to know (a smooth image, a style edit that redraws every edge): `displacement_px`, in pixels of the source;
-    `scale_error`, relative, of the worse axis; `agreement`, the share of followed blocks that fit (0-1)."""
+    `scale_error`, relative, of the worse axis; `agreement`, the share of followed blocks that fit (0-1). `wander_px` is the median
+    distance that blocks outside the edit went beyond that, each its own way: shapes drawn again near their places."""
 
     version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
@@ -27,14 +28,17 @@ class Alignment(Filter):
         "displacement_px": float,
         "scale_error": float,
         "agreement": float,
+        "wander_px": float,
     }
     # aspect_error: sizes rounded to multiples of 16 at 1024 px differ by up to 0.8 %. The others: of 113 pairs of real
     # editors (9 models, judged by a person), those in place measure 0.9 px and 0.003 or less, but for two whose subject
-    # fills the image; zoomed by 0.5 %, nearly all measure 0.0045 or more.
+    # fills the image; zoomed by 0.5 %, nearly all measure 0.0045 or more. wander_px: they measure 2.2 or less, shapes
+    # that wobble by 3 to 6 px (`crispedit calibrate`) 2.1 or more.
     bounds: ClassVar[Mapping[str, Bound]] = {
         "aspect_error": Bound(max=0.01),
         "displacement_px": Bound(max=1.5),
         "scale_error": Bound(max=0.004),
+        "wander_px": Bound(max=2.3),
     }
     cost: ClassVar[float] = 5.5
 
@@ -45,11 +49,15 @@ class Alignment(Filter):
         height, width = sample.source.shape[:2]
         edited_height, edited_width = sample.edited.shape[:2]
         aspect = edited_width * height / (edited_height * width)
-        rounding = 0.5 / min(edited_height, edited_width) if sample.source.shape != sample.edited.shape else 0.0
+        rounding = (
+            0.5 / min(edited_height, edited_width) if sample.source.shape != sample.edited.shape else 0.0
+        )
         scores: dict[str, Score] = dict.fromkeys(self.scores)
         scores["aspect_error"] = max(0.0, abs(aspect - 1) - rounding)
+        pixels = height / sample.source_middle.shape[0]
+        wander = sample.tracks.wander(sample.motion, sample.outside)
+        scores["wander_px"] = None if wander is None else wander * pixels
         if sample.motion is not None:
-            pixels = height / sample.source_middle.shape[0]
             scores["displacement_px"] = sample.motion.displacement * pixels
             scores["scale_error"] = max(abs(scale - 1) for scale in sample.motion.scale)
             scores["agreement"] = sample.motion.support

@@ -53,7 +53,7 @@ class Patches(Filter):
     bounds: ClassVar[Mapping[str, Bound]] = {
         "tile_step": Bound(max=1.0),
         "grid": Bound(max=1.0),
-        "blocking": Bound(max=0.15),
+        "blocking": Bound(max=0.17),
         "second_change": Bound(max=0.003),
     }
     cost: ClassVar[float] = 6.0
@@ -90,9 +90,7 @@ def _step(difference: NDArray[np.int16], outside: NDArray[np.bool_]) -> float | 
     size = (width, strips)
     whole = np.ascontiguousarray(difference[: strips * STRIP_PX])
     mean = cv2.resize(whole, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    free = cv2.resize(
-        np.ascontiguousarray(outside).view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA
-    )
+    free = cv2.resize(np.ascontiguousarray(outside).view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
     beside = cv2.blur(mean, (SIDE_PX, 1), anchor=(0, 0))  # the means from each pixel rightwards
     jump = np.minimum(np.abs(beside[:, SIDE_PX:] - beside[:, :-SIDE_PX]), MOST_LEVELS)
     known = cv2.erode(free, np.ones((1, 2 * SIDE_PX + 1), np.uint8), anchor=(0, 0))[:, :-SIDE_PX] > 178
@@ -138,8 +136,8 @@ FREQUENCY = np.hypot(
 
 
 def blocking(gray: Luma) -> float:
-    """Mean step between pixels on the strongest phase of an 8 px grid, over that on the other phases, less one; steps
-    of over 32 levels, which are edges, count as 32.
+    """By how much the mean step between pixels on the strongest phase of an 8 px grid exceeds that on the other phases,
+    relative to it; steps of over 32 levels, which are edges, count as 32.
 
     After Wang, Sheikh and Bovik 2002 ("No-reference perceptual quality assessment of JPEG compressed images").
     """
@@ -153,16 +151,14 @@ def _on_grid(gray: Luma, axis: int) -> float:
         return 0.0
     phases = profile[: len(profile) // 8 * 8].reshape(-1, 8).mean(axis=0)
     others = (phases.sum() - phases.max()) / 7
-    return float(phases.max() / max(others, LEAST_STEP) - 1)
+    return float((phases.max() - others) / max(others, LEAST_STEP))
 
 
 LEAST_STEP = 2.0
 """Levels: a grid on a plain image is seen less than its relative excess says."""
 
 
-def second_change(
-    levels: change.Map, changed: NDArray[np.bool_], expected: change.Map
-) -> float:
+def second_change(levels: change.Map, changed: NDArray[np.bool_], expected: change.Map) -> float:
     """The share of the image that changed plainly in the largest region that is not the edit's."""
     specks = cv2.morphologyEx(changed.view(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
     labels, stats = change.regions(change.grow(specks, JOIN))

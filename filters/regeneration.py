@@ -28,6 +28,4 @@ class Regeneration(Filter):
     cost: ClassVar[float] = 0.5
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score | str]]:
-        return [
-            {"noise_floor": sample.noise.floor, "regime": sample.noise.regime} for sample in samples
-        ]
+        return [{"noise_floor": sample.noise.floor, "regime": sample.noise.regime} for sample in samples]

@@ -71,6 +71,7 @@ class Sharpness(Filter):
 
     def _measure(self, sample: Sample) -> dict[str, Score]:
         before, after = sample.source_gray, change.resize(sample.edited_gray, sample.source_gray.shape)
+        after_size = sample.edited.shape[:2]
         source, edited = _detail(before), _detail(after)
         size = source.shape[::-1]
         share = cv2.resize(sample.outside.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
@@ -78,7 +79,7 @@ class Sharpness(Filter):
         texture = self._typical(source, edited, textured & (share == 255))
         look = sample.noise.look
         return {
-            "scale": min(new / old for new, old in zip(sample.edited.shape, sample.source.shape, strict=True)),
+            "scale": min(new / old for new, old in zip(after_size, before.shape, strict=True)),
             "texture": texture,
             "outside": None if texture is None or look >= SOFT else texture + SOFTENING * look,
             "crisp": self._crisp(_fine(before), _fine(after), share == 255),

@@ -29,7 +29,11 @@ class Structure(Filter):
     spread of the edited image's lightness over the source's. Null where the source has no structure. There are no
     default bounds: they belong to the categories."""
 
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"kept": float, "kept_best": float, "tones": float}
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
+        "kept": float,
+        "kept_best": float,
+        "tones": float,
+    }
     bounds: ClassVar[Mapping[str, Bound]] = {}
     cost: ClassVar[float] = 1.2
 
@@ -60,4 +64,6 @@ def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.fl
     variance_a, variance_b = mean(a * a) - mean_a * mean_a, mean(b * b) - mean_b * mean_b
     both = np.sqrt(np.maximum(variance_a, 0) * np.maximum(variance_b, 0))
     covariance = mean(a * b) - mean_a * mean_b
-    return np.asarray((covariance / (both + 1e-3))[np.maximum(variance_a, variance_b) > LEAST_DETAIL], np.float32)
+    return np.asarray(
+        (covariance / (both + 1e-3))[np.maximum(variance_a, variance_b) > LEAST_DETAIL], np.float32
+    )

@@ -268,7 +268,10 @@ def contrast(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 def saturation(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     """The colours of the whole edited image are 20-40 % stronger, or 25-40 % paler. None if it has hardly any colour."""
     grey = good.edited.mean(axis=2, keepdims=True)
-    if not _leaves_something(good) or np.abs(good.source - good.source.mean(axis=2, keepdims=True)).mean() < 6:
+    if (
+        not _leaves_something(good)
+        or np.abs(good.source - good.source.mean(axis=2, keepdims=True)).mean() < 6
+    ):
         return None
     gain = 1 + rng.uniform(0.20, 0.40) if rng.random() < 0.5 else 1 - rng.uniform(0.25, 0.40)
     return good.source, _bytes(grey + gain * (good.edited - grey))
@@ -382,7 +385,9 @@ def re_rendered(good: Good, rng: Generator) -> tuple[Image, Image]:
     other = cv2.GaussianBlur(rng.standard_normal((height, width)).astype(np.float32), (0, 0), 0.7)
     ycc[..., 0] = base + rng.uniform(0.7, 0.9) * fine + rng.uniform(0.2, 0.4) * amount * other / other.std()
     ycc[..., 1:] = cv2.GaussianBlur(ycc[..., 1:], (0, 0), 1.2)
-    wander = cv2.resize(rng.normal(0, 1, (4, 4, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    wander = cv2.resize(
+        rng.normal(0, 1, (4, 4, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
     return good.source, _bytes(cv2.cvtColor(_bytes(ycc), cv2.COLOR_YCrCb2RGB) + wander)
 
 

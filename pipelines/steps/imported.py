@@ -208,7 +208,9 @@ class Candidates:
             row["transform"] = IN_PLACE
             if isinstance(laid, Repaired):
                 edited, crop = laid.edited, laid.crop
-                row["transform"] = json.dumps([[round(value, 6) for value in line] for line in laid.transform])
+                row["transform"] = json.dumps(
+                    [[round(value, 6) for value in line] for line in laid.transform]
+                )
                 if laid.source.shape != onto.shape:  # both images are cropped to what they share
                     row["source"] = images.encode_jpeg(laid.source, self.jpeg_quality)
         height, width = edited.shape[:2]

@@ -32,7 +32,8 @@ SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
 
 LOOK_SHORT_SIDE_PX = 256
-"""The short side at which visible change is judged, over averages of `change.LOOK_PX`: half a token of a 16 x 16 grid."""
+"""The short side at which visible change is judged, over averages of `change.LOOK_PX`: half a token of a 16 x 16
+grid."""
 
 SHORT = 1e-4
 """Differences of unit vectors shorter than this have no direction: they are rounding."""

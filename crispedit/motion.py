@@ -42,8 +42,8 @@ class Motion:
     def undone(
         self, edited: NDArray[np.uint8], source: NDArray[np.uint8], scale: float = 1.0
     ) -> NDArray[np.uint8]:
-        """The edited image laid onto the source, both `scale` times the size that was measured. Where it does not reach,
-        the result is the source."""
+        """The edited image laid onto the source, both `scale` times the size that was measured. Where it does not
+        reach, the result is the source."""
         height, width = source.shape[:2]
         return np.asarray(
             cv2.warpAffine(
@@ -58,7 +58,8 @@ class Motion:
         )
 
     def at(self, scale: float) -> NDArray[np.float64]:
-        """The affine [2, 3] in pixels of images `scale` times the size that was measured; pixel centres lie at halves."""
+        """The affine [2, 3] in pixels of images `scale` times the size that was measured; pixel centres lie at
+        halves."""
         linear, half = self.affine[:, :2], np.full(2, 0.5)
         offset = scale * (self.affine[:, 2] + half - linear @ half) + linear @ half - half
         return np.column_stack([linear, offset])
@@ -86,8 +87,8 @@ class Tracks:
     """Where the points went."""
 
     def wander(self, motion: Motion | None, where: NDArray[np.bool_]) -> float | None:
-        """The median distance, in pixels, by which points in a region ([h, w], any grid of the image) went elsewhere than
-        the motion says, or than they were; None of fewer than `LEAST_WANDERERS`."""
+        """The median distance, in pixels, by which points in a region ([h, w], any grid of the image) went elsewhere
+        than the motion says, or than they were; None of fewer than `LEAST_WANDERERS`."""
         height, width = self.source.shape
         inside = cv2.resize(where.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
         x, y = self.points.astype(int).T if len(self.points) else np.zeros((2, 0), int)

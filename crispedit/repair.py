@@ -25,7 +25,8 @@ MOST_ASPECT_ERROR = 0.01
 
 
 def fits(source: tuple[int, int], edited: tuple[int, int]) -> bool:
-    """Whether two (width, height) have one aspect ratio, within 1 % or one pixel: then `resampled` brings them together.
+    """Whether two (width, height) have one aspect ratio, within 1 % or one pixel: then `resampled` brings them
+    together.
 
     Otherwise one of the two was cropped or stretched, and the pair is refused as `SIZES_DIFFER`.
     """

@@ -54,17 +54,17 @@ def fit(
     """The tone between two [h, w, 3] images of one size, of some hundred pixels a side; None where too few pixels can
     tell. `outside` is where the edit is not, if that is known; `noise` the Lab distance by which the rest differs."""
     window = (change.LOOK_PX, change.LOOK_PX)
-    x, y = (_grid(cv2.blur(image, window)) for image in (source, edited))
+    x, y = (_grid(cv2.blur(image, window)).astype(np.float64) for image in (source, edited))
     if outside is not None:
-        keep = _grid(outside.view(np.uint8)).ravel() > 0
-        if keep.mean() < 0.02:
+        where = _grid(outside.view(np.uint8)).ravel() > 0
+        if where.mean() < 0.02:
             return None
-        x, y = x[keep], y[keep]
+        x, y = x[where], y[where]
     # What is clipped follows no line; black is clipped only when it became black.
     keep = ((x < 251) & (y > 2) & (y < 251)).all(axis=1)
     if keep.sum() < LEAST_PIXELS:
         return None
-    x, y = x[keep].astype(np.float64), y[keep].astype(np.float64)
+    x, y = x[keep], y[keep]
     near = EXPLAINED_LEVELS + LEVELS_PER_NOISE * min(noise, change.VISIBLE)
     gain, offset = _best(x, y, near)
     explained = _explained(x * gain + offset, y, near)

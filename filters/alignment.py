@@ -19,8 +19,9 @@ class Alignment(Filter):
     """`aspect_error`: relative difference of the two aspect ratios, beyond what rounding to whole pixels makes. The
     rest is measured after a plain resize of the edited image to the source's size, and is null when too few blocks
     agree to know (a smooth image, a style edit that redraws every edge): `displacement_px`, in pixels of the source;
-    `scale_error`, relative, of the worse axis; `agreement`, the share of followed blocks that fit (0-1). `wander_px` is the median
-    distance that blocks outside the edit went beyond that, each its own way: shapes drawn again near their places."""
+    `scale_error`, relative, of the worse axis; `agreement`, the share of followed blocks that fit (0-1). `wander_px`
+    is the median distance that blocks outside the edit went beyond that, each its own way: shapes drawn again near
+    their places."""
 
     version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {

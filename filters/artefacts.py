@@ -23,17 +23,16 @@ FLAT_LEVELS, STEP_LEVELS = 4.0, 8.0
 
 
 class Artefacts(Filter):
-    """`banding`: share of the pixels that
-    would have to change level to smooth the channels' histograms. `border_px`: width of the widest uniform frame side. Each is the edited image's value less the
-    source's, never under 0."""
+    """`banding`: share of the pixels that would have to change level to smooth the channels' histograms. `border_px`:
+    width of the widest uniform frame side. Each is the edited image's value less the source's, never under 0."""
 
     version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "banding": float,
         "border_px": int,
     }
-    # From compositor pairs and their defects (`crispedit calibrate`). banding: 24 levels a channel bring in 0.12 at least, even on rendered
-    # backgrounds, good edits 0.04 at most. The others are far from both sides.
+    # From compositor pairs and their defects (`crispedit calibrate`). banding: 24 levels a channel bring in 0.12 at
+    # least, even on rendered backgrounds, good edits 0.04 at most. The others are far from both sides.
     bounds: ClassVar[Mapping[str, Bound]] = {
         "banding": Bound(max=0.07),
         "border_px": Bound(max=3),

@@ -22,9 +22,9 @@ LEAST_SPREAD, LEAST_COLOUR = 12.0, 6.0
 
 class Exposure(Filter):
     """`drift` is the mean change of brightness, `cast` the largest departure of a channel from it, both 0-1;
-    `contrast` and `saturation` are the relative changes of the spread of luma and of colour (0.08: 8 % more); `explained`
-    is the share of the pixels that the tone explains. All but the last are null where that is under `least_explained`,
-    contrast and saturation also where it is under half, or the image has too little of either."""
+    `contrast` and `saturation` are the relative changes of the spread of luma and of colour (0.08: 8 % more);
+    `explained` is the share of the pixels that the tone explains. All but the last are null where that is under
+    `least_explained`, contrast and saturation also where it is under half, or the image has too little of either."""
 
     least_explained: float = 0.25
 
@@ -36,9 +36,9 @@ class Exposure(Filter):
         "saturation": float,
         "explained": float,
     }
-    # Of 76 good pairs of 9 real editors. Those left intact measure 0.00 to 0.01 of each. Drawn anew, brightness drifts by
-    # 0.032 and a channel by 0.020 at most, and contrast falls by up to 0.11 but never rises by more than 0.06: a decoder
-    # flattens.
+    # Of 76 good pairs of 9 real editors. Those left intact measure 0.00 to 0.01 of each. Drawn anew, brightness drifts
+    # by 0.032 and a channel by 0.020 at most, and contrast falls by up to 0.11 but never rises by more than 0.06: a
+    # decoder flattens.
     bounds: ClassVar[Mapping[str, Bound]] = {
         "drift": Bound(max=0.035),
         "cast": Bound(max=0.021),

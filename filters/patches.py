@@ -1,5 +1,5 @@
-"""Patches: what goes wrong in places or in a grid. Steps between decoded tiles, checkerboards, JPEG blocks, and a second
-change that nobody asked for, garbled texture among them.
+"""Patches: what goes wrong in places or in a grid. Steps between decoded tiles, checkerboards, JPEG blocks, and a
+second change that nobody asked for, garbled texture among them.
 
 Assumes that the edit is one place, or several close to each other: a change that stands out and lies apart from the
 largest by a tenth of the image is another one (a moved thing leaves two, so `motion` has no bound). Tiles and
@@ -39,9 +39,9 @@ PLAIN = 8.0
 
 class Patches(Filter):
     """`tile_step`: levels by which brightness jumps at lines 128 px apart more than elsewhere. `grid`: amplitude, in
-    levels, of the strongest regular pattern of period 2 to 16 px that the edit brought in. `blocking`: relative excess of
-    steps on the 8 px grid of JPEG, over the source's. `second_change`: share of the image, 0-1, that changed plainly in
-    the largest region apart from the edit's."""
+    levels, of the strongest regular pattern of period 2 to 16 px that the edit brought in. `blocking`: relative excess
+    of steps on the 8 px grid of JPEG, over the source's. `second_change`: share of the image, 0-1, that changed
+    plainly in the largest region apart from the edit's."""
 
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "tile_step": float,

@@ -30,8 +30,8 @@ class Preservation(Filter):
     `least_change`: the Lab distance of local means that the least changed quarter of the image stays below; from 5 on,
     a viewer sees that nothing was left as it was. `outside_ssim` is Wang et al. 2004 on luma over 8x8 blocks,
     `outside_change` the mean Lab distance. Outside is outside the true edit mask, or outside an estimated one
-    (`crispedit.change.estimate`), each with a margin; scores of it are null where less than `least_outside` of the image
-    lies there (a style edit has no outside)."""
+    (`crispedit.change.estimate`), each with a margin; scores of it are null where less than `least_outside` of the
+    image lies there (a style edit has no outside)."""
 
     least_outside: float = 0.02
 

@@ -1,9 +1,9 @@
 """Region: where the edit is. How much of the image changed, in how many pieces, and how far they are spread.
 
 Assumes that the edit stands out from the pair's own noise (`crispedit.change`). What is local is a matter of the
-category, and of its file's bounds: an object that is added or removed takes up to 0.6 of the image; one that is replaced,
-recoloured or moved may fill nearly all of it, as the face of a close-up does; a background or a style is everywhere.
-"""
+category, and of its file's bounds: an object that is added or removed takes up to 0.6 of the image; one that is
+replaced, recoloured or moved may fill nearly all of it, as the face of a close-up does; a background or a style is
+everywhere."""
 
 from __future__ import annotations
 

@@ -55,9 +55,9 @@ class Sharpness(Filter):
         "inside": float,
     }
     # From compositor pairs, 76 good pairs of 9 real editors, and the defects of `crispedit calibrate` made from both.
-    # outside: good edits leave 0.93 or more, a twofold enlargement 0.82 at most. crisp: good edits drawn anew leave 0.65
-    # or more but for one, half the size less on nearly all sharp sources. scale: an answer of 0.73 of
-    # the side passed a person's eye, 0.53 did not.
+    # outside: good edits leave 0.93 or more, a twofold enlargement 0.82 at most. crisp: good edits drawn anew leave
+    # 0.65 or more but for one, half the size less on nearly all sharp sources. scale: an answer of 0.73 of the side
+    # passed a person's eye, 0.53 did not.
     bounds: ClassVar[Mapping[str, Bound]] = {
         "scale": Bound(min=0.6),
         "texture": Bound(min=0.4),

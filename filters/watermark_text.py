@@ -1,11 +1,10 @@
 """Watermark and text: lettering laid over the edited image that its source does not have.
 
 Assumes that an overlay is thin strokes of change on otherwise unchanged ground, spread over the image, and nearly all
-in one direction (white ink brightens, black ink darkens). Fine lines inside the edit and beside it are its own details,
-not text, and redrawn texture stays within the pair's own noise. That finds large overlays, a tiled watermark, a stamp or
-a caption, in any script; it does not read, and it does not know small logos. All sizes are of the middle grid (a short
-side of 384 to 767 px), so that strokes scale with the image.
-"""
+in one direction (white ink brightens, black ink darkens). Fine lines inside the edit and beside it are its own
+details, not text, and redrawn texture stays within the pair's own noise. That finds large overlays, a tiled watermark,
+a stamp or a caption, in any script; it does not read, and it does not know small logos. All sizes are of the middle
+grid (a short side of 384 to 767 px), so that strokes scale with the image."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ the environment when it is needed, and stands in no recipe, log, error or table.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import time
 from base64 import b64encode
@@ -15,10 +16,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
+from PIL import Image as Pillow
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 from crispedit import images
-from crispedit.chat import Chat, ChatError, Conversation, Reply, Turn
+from crispedit.chat import Chat, ChatError, Conversation, Published, Reply, Said, Turn
+from crispedit.record import Image
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -83,13 +86,13 @@ class OpenAI(Chat):
         if isinstance(answer, ChatError) and answer.raw is None:
             raise ValueError(f"the chat server {self.base_url} does not answer: {answer}")
 
-    def complete(self, conversations: Sequence[Conversation]) -> list[str | ChatError]:
+    def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
         return asyncio.run(self._complete(conversations))
 
-    async def _complete(self, conversations: Sequence[Conversation]) -> list[str | ChatError]:
+    async def _complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
         places = asyncio.Semaphore(self.concurrency)
 
-        async def one(conversation: Conversation) -> str | ChatError:
+        async def one(conversation: Conversation) -> Said | ChatError:
             async with places:
                 await self._wait()
                 return await self._ask(client, conversation)
@@ -104,37 +107,51 @@ class OpenAI(Chat):
             self._next_s = start + 60 / self.requests_per_minute
             await asyncio.sleep(start - time.monotonic())
 
-    async def _ask(self, client: AsyncOpenAI, conversation: Conversation) -> str | ChatError:
+    async def _ask(self, client: AsyncOpenAI, conversation: Conversation) -> Said | ChatError:
         import openai
 
         try:
             reply = await client.chat.completions.with_raw_response.create(**self._body(conversation))
             completion = Completion.model_validate_json(reply.text)
         except openai.OpenAIError as error:
-            return ChatError(self._without_key(f"{type(error).__name__}: {error}"[:800]))
+            failure = ChatError(self._without_key(f"{type(error).__name__}: {error}"[:800]))
+            failure.__cause__ = error  # which says whether it may pass
+            return failure
         except ValidationError:
             return ChatError(
                 f"the server's answer is no chat completion: {self._without_key(reply.text[:300])!r}"
             )
         choice = completion.choices[0]
-        if not choice.message.content:
+        usage = completion.usage or Usage()
+        cut = choice.finish_reason == "length"
+        if not (text := choice.message.text) and not cut:
+            thought = " after it thought" if choice.message.has_thoughts else ""
             return ChatError(
-                f"the model said nothing (finish reason {choice.finish_reason}, refusal {choice.message.refusal!r})"
+                f"the model said nothing{thought} (finish reason {choice.finish_reason}, "
+                f"refusal {choice.message.refusal!r})"
             )
-        return choice.message.content
+        return Said(text, cut, usage.prompt_tokens, usage.completion_tokens)
+
+    def enforces(self, conversation: Conversation) -> bool:
+        return self.structured_output == "json_schema" and conversation.schema is not None
 
     def _body(self, conversation: Conversation) -> dict[str, Any]:
+        published = conversation.published
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [_message(turn) for turn in conversation.turns],
-            self.token_limit: self.max_tokens,
+            "messages": [_message(turn, published) for turn in conversation.turns],
             "extra_body": self.extra,
         }
-        if self.temperature is not None:
-            body["temperature"] = self.temperature
-        if self.seed is not None:
-            body["seed"] = self.seed
-        if self.structured_output == "json_schema":
+        if published is not None:
+            settings = {"temperature": published.temperature, self.token_limit: published.max_tokens}
+        else:
+            settings = {
+                "temperature": self.temperature,
+                self.token_limit: conversation.max_tokens or self.max_tokens,
+                "seed": self.seed,
+            }
+        body |= {name: value for name, value in settings.items() if value is not None}
+        if self.enforces(conversation):
             shape = {"name": conversation.name, "strict": True, "schema": conversation.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": shape}
         return body
@@ -176,8 +193,24 @@ class Hello(Reply):
 
 
 class Message(BaseModel):
-    content: str | None = None
+    """What the model said. Its thoughts, which servers give in fields of their own, are no part of it."""
+
+    content: str | list[Any] | None = None
     refusal: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+
+    @property
+    def text(self) -> str:
+        """The words: of content in pieces, those of text (the others are thoughts)."""
+        if not isinstance(self.content, list):
+            return self.content or ""
+        pieces = [piece for piece in self.content if isinstance(piece, dict) and piece.get("type") == "text"]
+        return "".join(str(piece.get("text") or "") for piece in pieces)
+
+    @property
+    def has_thoughts(self) -> bool:
+        return bool(self.reasoning_content or self.reasoning or self.content)
 
 
 class Choice(BaseModel):
@@ -185,16 +218,38 @@ class Choice(BaseModel):
     finish_reason: str | None = None
 
 
+class Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
 class Completion(BaseModel):
     """What is read of a server's answer."""
 
     choices: list[Choice] = Field(min_length=1)
+    usage: Usage | None = None
 
 
-def _message(turn: Turn) -> dict[str, Any]:
-    """A turn as the API writes it; images travel as JPEG data."""
-    if not turn.images:
+def _message(turn: Turn, published: Published | None) -> dict[str, Any]:
+    """A turn as the API writes it; images travel as data."""
+    if not turn.images and not turn.parts:
         return {"role": turn.role, "content": turn.text}
-    urls = [f"data:image/jpeg;base64,{b64encode(images.encode_jpeg(i)).decode()}" for i in turn.images]
-    shown = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return {"role": turn.role, "content": [*shown, {"type": "text", "text": turn.text}]}
+    content = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": _url(part, published)}}
+        for part in turn.content
+    ]
+    return {"role": turn.role, "content": content}
+
+
+def _url(image: Image, published: Published | None) -> str:
+    """An image as a data URL: JPEG of our own quality, or as the published script encodes it."""
+    if published is None:
+        kind, data = "jpeg", images.encode_jpeg(image)
+    else:
+        kind = published.encoding.partition("-")[0]
+        file = io.BytesIO()
+        Pillow.fromarray(image).save(file, kind.upper())
+        data = file.getvalue()
+    return f"data:image/{kind};base64,{b64encode(data).decode()}"

@@ -266,7 +266,8 @@ def contrast(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def saturation(good: Good, rng: Generator) -> tuple[Image, Image] | None:
-    """The colours of the whole edited image are 20-40 % stronger, or 25-40 % paler. None if it has hardly any colour."""
+    """The colours of the whole edited image are 20-40 % stronger, or 25-40 % paler. None if it has hardly any
+    colour."""
     grey = good.edited.mean(axis=2, keepdims=True)
     if (
         not _leaves_something(good)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair_scenes import pair, scene, shifted, verdicts, warped, with_object, zoomed
+from pair_scenes import pair, scene, shifted, verdicts, with_object, zoomed
 
 from crispedit.filters.alignment import Alignment
 

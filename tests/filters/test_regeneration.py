@@ -15,7 +15,7 @@ def redrawn(image, strength=1.0):
     """As an autoencoder gives it back: softer, with a grain of its own, a shade off."""
     rng = np.random.default_rng(0)
     noise = cv2.GaussianBlur(rng.normal(0, 12, image.shape), (0, 0), 1.5) * 3
-    drawn = cv2.GaussianBlur(image, (0, 0), 1.2) + strength * (noise + [3, 2, -2])
+    drawn = cv2.GaussianBlur(image, (0, 0), 1.2) + strength * (noise + np.array([3, 2, -2]))
     return np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
 
 

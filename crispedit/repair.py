@@ -35,6 +35,16 @@ def fits(source: tuple[int, int], edited: tuple[int, int]) -> bool:
     return error <= max(MOST_ASPECT_ERROR, 1 / min(source + edited))
 
 
+def fits_sql(source: tuple[str, str], edited: tuple[str, str]) -> str:
+    """`fits` over SQL expressions of (width, height)."""
+    (width, height), (new_width, new_height) = source, edited
+    sides = ", ".join((*source, *edited))
+    return (
+        f"abs({new_width}::DOUBLE * {height} / ({new_height}::DOUBLE * {width}) - 1) "
+        f"<= greatest({MOST_ASPECT_ERROR}, 1.0::DOUBLE / least({sides}))"
+    )
+
+
 def resampled(edited: Image, like: Image) -> Image:
     """The edited image at the source's size: area averages where it shrinks, a Lanczos window where it grows."""
     return change.resize(edited, like.shape)

@@ -51,7 +51,7 @@ class Patches(Filter):
     }
     # From 76 good pairs of 9 real editors and the defects of `crispedit calibrate` made from them.
     bounds: ClassVar[Mapping[str, Bound]] = {
-        "tile_step": Bound(max=1.0),
+        "tile_step": Bound(max=1.1),
         "grid": Bound(max=1.0),
         "blocking": Bound(max=0.17),
         "second_change": Bound(max=0.003),

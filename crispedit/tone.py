@@ -16,7 +16,7 @@ from crispedit import change
 
 Pixels = NDArray[np.float64]
 """[n, 3] RGB levels."""
-GRID = 48
+GRID = 32
 """The fit needs no more pixels than this many squared."""
 EXPLAINED_LEVELS, LEVELS_PER_NOISE = 6.0, 2.5
 """A pixel that the fitted tone misses by less than this was changed by nothing else; a Lab distance of the pair's own

@@ -19,13 +19,13 @@ from crispedit.record import Sample, Score
 
 class Unchanged(Filter):
     """How much of the image changed visibly: all of it together, and in its largest region, as fractions of the image's
-    area; `mean_change` is the mean Lab distance. Images of different sizes are compared after a resize."""
+    area; `mean_abs` is the mean Lab distance over 100, 0-1. Images of different sizes are compared after a resize."""
 
     version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "changed_fraction": float,
         "largest_region_fraction": float,
-        "mean_change": float,
+        "mean_abs": float,
     }
     # An object of 0.3 % of the image (56x56 px of 1024x1024) passes even where half of it has its
     # background's colour; a speck of 0.05 % (23x23 px) does not. Noise, re-encoding and no-ops measure 0.
@@ -42,5 +42,5 @@ class Unchanged(Filter):
         return {
             "changed_fraction": float(area.sum() / sample.changed.size),
             "largest_region_fraction": float(area.max(initial=0) / sample.changed.size),
-            "mean_change": float(sample.change.mean()),
+            "mean_abs": float(sample.change.mean() / 100),
         }

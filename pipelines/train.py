@@ -28,6 +28,7 @@ import yaml
 from crispedit import parts
 from crispedit.pipelines.training import recipe as train_recipe
 from crispedit.pipelines.training.recipe import TrainRecipe
+from crispedit.shards import storage
 from crispedit.shards.decode import Shape, aspect_shapes
 from crispedit.shards.index import read_manifest
 from crispedit.shards.read import Batch, ShardReader, TokenBatch
@@ -113,7 +114,13 @@ def stored_examples(
                 raise ValueError(
                     f"{path} was tokenised with other {name} than this recipe's: tokenise it again"
                 )
-    empty = stored.load_empty(Path(recipe.data.shards[0]))
+    place = storage.join(recipe.data.shards[0], stored.EMPTY)
+    try:
+        empty = stored.empty_from_bytes(storage.read_bytes(place))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"there is no {place}: it is not a set that `crispedit tokenize` has finished"
+        ) from error
 
     def encode(batch: TokenBatch, step: int) -> Examples:
         found = stored.from_bytes(batch.keys, batch.categories, batch.tokens, empty, pipeline.vq.pixels)
@@ -193,7 +200,9 @@ def starting_model(recipe: TrainRecipe) -> EditMGTPipeline:
         pipeline = preset.build(start, recipe.seed)
     else:
         with parts.loading(f"model.start {start}"):
-            pipeline = EditMGTPipeline.from_pretrained(start, llm=recipe.model.llm)
+            pipeline = EditMGTPipeline.from_pretrained(
+                start, llm=recipe.model.llm, device="cpu", dtype=torch.float32
+            )
     if recipe.model.connector is not None and pipeline.transformer.connector is None:
         connect(recipe, pipeline)
     if recipe.model.text_precision == "bf16":
@@ -252,7 +261,9 @@ def export(model: Transformer, pipeline: EditMGTPipeline, run: Path) -> None:
 
         save_lora(model, run / "lora")
         model = merge_lora(model)
-    EditMGTPipeline(model, pipeline.vq, pipeline.text, pipeline.resolution).save_pretrained(temporary)
+    EditMGTPipeline(
+        model, pipeline.vq, pipeline.text, pipeline.resolution, pipeline.sampling
+    ).save_pretrained(temporary)
     if (run / MODEL).exists():
         (run / MODEL).rename(run / f".{MODEL}.old.tmp")
     temporary.rename(run / MODEL)

@@ -286,7 +286,7 @@ def half_resolution(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     small = cv2.resize(good.edited, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     large = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     lost = cv2.blur(np.abs(large.astype(np.float32) - good.edited).mean(axis=2), (16, 16))
-    return (good.source, large) if np.percentile(lost, 95) >= 3 else None
+    return (good.source, large) if np.percentile(lost, 95) >= 5 else None
 
 
 def over_smoothed(good: Good, rng: Generator) -> tuple[Image, Image] | None:

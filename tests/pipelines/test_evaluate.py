@@ -325,7 +325,7 @@ def test_multi_turn_edits_its_own_previous_answer(tmp_path, checkpoint):
         {
             "out": tmp_path / "out",
             "benchmarks": {"magicbrush": {"path": folder}},
-            "editors": {"mine": editmgt(checkpoint, strength=3.0)},
+            "editors": {"mine": editmgt(checkpoint, reference_strength=3.0)},
         }
     )
     table = tmp_path / "out" / "magicbrush" / "answers"
@@ -337,7 +337,7 @@ def test_multi_turn_edits_its_own_previous_answer(tmp_path, checkpoint):
         )
         for name, row in rows.items()
     }
-    options = editmgt(checkpoint, strength=3.0)
+    options = editmgt(checkpoint, reference_strength=3.0)
     editor = parts.make(editors, options.pop("editor"), Editor, options)
     from crispedit.record import seed_of
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from crispedit.bounds import Bound
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
-from crispedit.pipelines import recipe, tables
+from crispedit.pipelines import listing, recipe, tables
 from crispedit.pipelines import report as page
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
@@ -93,6 +93,8 @@ class Report:
     histograms: list[Histogram]
     pairs: dict[str, int]
     """Packed pairs by category, from the manifest; empty before the present selection is packed."""
+    skipped: str = ""
+    """What the source holds beside photographs, in words."""
     errors: list[Failures] = field(default_factory=list)
     """The errors of all steps, grouped, the most frequent first."""
     repaired: dict[str, int] | None = None
@@ -112,7 +114,9 @@ def audit(run: Run) -> Report:
     for count in counts:
         count.check()
     repaired = tables.repaired(db) if run.recipe.edit.repair else None
-    return Report(run.root.name, counts, _histograms(run, db), pairs, failures(run, db), repaired)
+    return Report(
+        run.root.name, counts, _histograms(run, db), pairs, _skipped(run), failures(run, db), repaired
+    )
 
 
 def _packed(run: Run) -> dict[str, int]:
@@ -245,6 +249,10 @@ def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:
     return found
 
 
+def _skipped(run: Run) -> str:
+    return listing.skipped(tables.listing_rows(run)).text()
+
+
 def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Failures]:
     """The errors in a run's tables, grouped by step and what they have in common, the most frequent first."""
     db = tables.connect(run) if db is None else db
@@ -259,8 +267,10 @@ def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Fail
         f'WHERE "{name}.error" IS NOT NULL GROUP BY ALL'
         for step, name in scores
     ]
+    found = db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall()
+    found += [("list", row["error"], True, 1) for row in tables.listing_rows(run) if row["error"] is not None]
     groups: dict[tuple[str, str, bool], Failures] = {}
-    for step, error, transient, rows in db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall():
+    for step, error, transient, rows in found:
         group = groups.setdefault(
             (step, kind(error), transient), Failures(step, kind(error), 0, transient, error)
         )
@@ -329,6 +339,8 @@ def summary(report: Report) -> str:
             f"{reason} {number}" for reason, number in sorted(out.items(), key=lambda item: -item[1])
         )
         text.insert(0, f"photographs: {sources.rows} in, {sources.kept} kept" + (f" ({why})" if why else ""))
+    if report.skipped:
+        text.insert(1, report.skipped)
     if report.repaired is not None:
         laid, all_ = report.repaired["laid_back"], sum(report.repaired.values())
         text.append(f"laid back onto their source: {laid} of {all_} imported edits")

@@ -23,7 +23,7 @@ import duckdb
 import pyarrow as pa
 
 from crispedit.outcome import KEPT, Failing, describe, is_transient, kind
-from crispedit.pipelines import listing, steps
+from crispedit.pipelines import listing, steps, tables
 from crispedit.pipelines.flow import Block, Route, Row, Stage
 from crispedit.pipelines.listing import Container
 from crispedit.pipelines.pairs import AnySource
@@ -557,7 +557,7 @@ class _Sources:
             failed=_unlisted,
             transient=_may_pass,
         )
-        rows = _listing_rows(run)
+        rows = tables.listing_rows(run)
         listed = {row["container"] for row in rows if row["last"]}
         files = [file for row in rows if row["container"] in listed for file in row["files"]]
         found, left_out = listing.containers(self.source, files, self.members)
@@ -595,7 +595,7 @@ class _Sources:
             self._waits.discard(row["key"])
             self._rows |= {one["key"]: one for one in row["committed"] if one["error"] is None}
         if not self._waits and not any(row["rows"] for row in self._rows.values()) and not len(self.waves):
-            listed = _listing_rows(self.run)
+            listed = tables.listing_rows(self.run)
             if failed := next((row["error"] for row in listed if row["error"] is not None), None):
                 raise ValueError(f"{self.source.path} could not be listed, which may pass: {failed}")
             raise ValueError(listing.nothing(self.source, listing.skipped(listed)))
@@ -627,16 +627,6 @@ class _Sources:
         self.waves.add(sorted({rows[uri] for uri in drawn}), len(drawn), sorted(drawn))
         self.drawn_from = len(rows)
         self._rows = {}
-
-
-def _listing_rows(run: Run) -> list[Row]:
-    """The rows of the listing, without their members."""
-    table = listing.table(run.recipe.source)
-    with duckdb.connect() as db:
-        body = journal.view(db, table, journal.parts(run.folder("listing")))
-        columns = [name for name in table.schema.names if name != "members"]
-        listed = ", ".join(f'"{name}"' for name in columns)
-        return db.sql(f"SELECT {listed} FROM ({body}) ORDER BY key").to_arrow_table().to_pylist()
 
 
 def _members(run: Run, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:

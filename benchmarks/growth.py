@@ -91,7 +91,7 @@ def choose(run: Run) -> None:
 
 
 def report(run: Run) -> None:
-    audit.write_report(run, audit.audit(run))
+    audit.summary(audit.audit(run))
 
 
 OPERATIONS: dict[str, Callable[[Run], None]] = {"plan and resume": resume, "select": choose, "audit": report}

@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from crispedit.outcome import KEPT, Failing, describe, is_transient, kind
@@ -632,7 +631,7 @@ class _Sources:
 def _members(run: Run, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """The members that rows of the listing hold, by their uri."""
     table = listing.table(run.recipe.source)
-    with duckdb.connect() as db:
+    with journal.database() as db:
         body = journal.view(db, table, journal.parts(run.folder("listing")))
         wanted = ", ".join(map(quoted, keys))
         rows = db.sql(f"SELECT * FROM ({body}) WHERE key IN ({wanted}) ORDER BY container, slice")

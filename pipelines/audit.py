@@ -23,7 +23,7 @@ from crispedit.pipelines import listing, recipe, tables
 from crispedit.pipelines import report as page
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
-from crispedit.shards import layout, storage
+from crispedit.shards import journal, layout, storage
 
 BINS = 40
 
@@ -93,12 +93,12 @@ class Report:
     histograms: list[Histogram]
     pairs: dict[str, int]
     """Packed pairs by category, from the manifest; empty before the present selection is packed."""
-    skipped: str = ""
-    """What the source holds beside photographs, in words."""
     errors: list[Failures] = field(default_factory=list)
     """The errors of all steps, grouped, the most frequent first."""
     repaired: dict[str, int] | None = None
     """Imported edits that were `laid_back` onto their source, or left `in_place`; null where that was not asked."""
+    skipped: str = ""
+    """The files of the source that are no row, in words."""
 
 
 def audit(run: Run) -> Report:
@@ -115,8 +115,13 @@ def audit(run: Run) -> Report:
         count.check()
     repaired = tables.repaired(db) if run.recipe.edit.repair else None
     return Report(
-        run.root.name, counts, _histograms(run, db), pairs, _skipped(run), failures(run, db), repaired
+        run.root.name, counts, _histograms(run, db), pairs, failures(run, db), repaired, _skipped(run)
     )
+
+
+def _skipped(run: Run) -> str:
+    rows = journal.read(run.folder("listing"), listing.table(run.recipe.source), ["skipped"])
+    return listing.skipped(rows.to_pylist()).text()
 
 
 def _packed(run: Run) -> dict[str, int]:
@@ -249,10 +254,6 @@ def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:
     return found
 
 
-def _skipped(run: Run) -> str:
-    return listing.skipped(tables.listing_rows(run)).text()
-
-
 def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Failures]:
     """The errors in a run's tables, grouped by step and what they have in common, the most frequent first."""
     db = tables.connect(run) if db is None else db
@@ -338,9 +339,8 @@ def summary(report: Report) -> str:
         why = ", ".join(
             f"{reason} {number}" for reason, number in sorted(out.items(), key=lambda item: -item[1])
         )
-        text.insert(0, f"photographs: {sources.rows} in, {sources.kept} kept" + (f" ({why})" if why else ""))
-    if report.skipped:
-        text.insert(1, report.skipped)
+        line = f"photographs: {sources.rows} in, {sources.kept} kept" + (f" ({why})" if why else "")
+        text.insert(0, f"{line}; {report.skipped}" if report.skipped else line)
     if report.repaired is not None:
         laid, all_ = report.repaired["laid_back"], sum(report.repaired.values())
         text.append(f"laid back onto their source: {laid} of {all_} imported edits")

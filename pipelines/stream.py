@@ -66,6 +66,7 @@ class Build:
         self.photographs = Photographs(run, self.waves)
         self._sources = _Sources(run, self.waves, sample) if self._does("curate") else None
         self._queues: dict[str, dict[tuple[int, str], deque[tuple[Route, Row]]]] = {}
+        self._routes: dict[tuple[int, str, tuple[str, ...]], Route] = {}
         self._open: dict[int, Wave] = {}
         self._next_open = self._next_judged = self._next_asked = 0
         self._kept: dict[int, Mapping[str, int]] = {}
@@ -103,7 +104,13 @@ class Build:
                 del queues[oldest]
                 continue
             route = queue[0][0]
-            return Block(route, [queue.popleft()[1] for _ in range(min(rows, len(queue)))])
+            taken = [queue.popleft()[1] for _ in range(min(rows, len(queue)))]
+            # Rows that are read together, such as those of a row group, stay together.
+            while (
+                queue and taken[-1].get("unit") is not None and queue[0][1].get("unit") == taken[-1]["unit"]
+            ):
+                taken.append(queue.popleft()[1])
+            return Block(route, taken)
         return None
 
     def waiting(self, stage: str) -> int:
@@ -323,22 +330,18 @@ class Build:
             return
         wave.offered.add(at)
         wave.out.add(at)
-        name = self.waves[wave.number].name
-        queue = self._queue(todo.stages[0], wave.number, step.name)
-        route = queue[-1][0] if queue else None
-        if route is None or route.stages != todo.stages:
-            route = Route(
-                step.name,
-                wave.number,
-                todo.stages,
-                step.wire,
-                step.commit(name),
-                step.key,
-                step.failed,
-                step.transient,
-            )
-        queue.append((route, todo.row))
+        route = self._route(wave.number, step, todo.stages)
+        self._queue(todo.stages[0], wave.number, step.name).append((route, todo.row))
         self._seen.offered(route)
+
+    def _route(self, wave: int, step: Step, stages: tuple[str, ...]) -> Route:
+        at = (wave, step.name, stages)
+        if at not in self._routes:
+            commit = step.commit(self.waves[wave].name)
+            self._routes[at] = Route(
+                step.name, wave, stages, step.wire, commit, step.key, step.failed, step.transient
+            )
+        return self._routes[at]
 
     def _queue(self, stage: str, wave: int, step: str) -> deque[tuple[Route, Row]]:
         return self._queues.setdefault(stage, {}).setdefault((wave, step), deque())
@@ -420,6 +423,7 @@ class Build:
         self._kept[wave.number] = kept
         self._most.pop(wave.number, None)
         del self._open[wave.number]
+        self._routes = {at: route for at, route in self._routes.items() if at[0] != wave.number}
         self._ask()
 
     def parts_of(self, wave: str) -> dict[str, int]:

@@ -81,7 +81,9 @@ def _read(instruction: str) -> tuple[dict[str, float], dict[str, float]]:
     chances = np.exp(first - first.max())
     chances /= chances.sum()
     wanted = 1 / (1 + np.exp(-any_))
-    return dict(zip(LABELS, chances.tolist(), strict=True)), dict(zip(CATEGORIES, wanted.tolist(), strict=True))
+    return dict(zip(LABELS, chances.tolist(), strict=True)), dict(
+        zip(CATEGORIES, wanted.tolist(), strict=True)
+    )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ UNKNOWN = "unknown"
 LABELS = (*CATEGORIES, UNKNOWN)
 BUCKETS = 1 << 17
 """Features are hashed into so many rows of the weights."""
-LEAST_KNOWN_WORDS = 0.5
+LEAST_KNOWN_WORDS = 0.6
 """An instruction with a smaller share of words that the training text holds is `unknown`: it is not English."""
 LEAST_ASKED = 0.5
 """A category counts as asked for from this probability."""
@@ -54,18 +54,24 @@ def classify(instruction: str) -> Classification:
     return Classification(best, chances[best], second, chances[second], categories)
 
 
-def probabilities(instruction: str) -> dict[str, float]:
-    """For each category the probability that it is the first, or the only, edit that the instruction asks for.
-    What is missing to 1 is the probability of `unknown`."""
-    chances, _ = _read(instruction)
-    return {category: chances[category] for category in CATEGORIES}
-
-
 def asked(instruction: str) -> dict[str, float] | None:
     """For each category the probability that the instruction asks for it, alone or among others. They may add up to
     more than 1. None where the instruction is `unknown`."""
     chances, wanted = _read(instruction)
     return None if max(chances, key=chances.__getitem__) == UNKNOWN else wanted
+
+
+_SECOND_IMAGE = re.compile(
+    r"\b(?:second|2nd|other|another|reference|style|provided|attached) (?:image|picture|photo|photograph)\b"
+    r"|\b(?:image|picture|photo|figure)s? (?:2|two|b)\b|\b(?:both|two) (?:images|pictures|photos)\b"
+    r"|\b(?:to|with|into|by|as|like|of) \[v\*\]",
+    re.IGNORECASE,
+)
+
+
+def needs_second_image(instruction: str) -> bool:
+    """Whether the words take something from an image that is not the source: "the dog in the second image"."""
+    return instruction.count("<image>") > 1 or _SECOND_IMAGE.search(instruction) is not None
 
 
 def _read(instruction: str) -> tuple[dict[str, float], dict[str, float]]:

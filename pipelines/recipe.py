@@ -66,7 +66,7 @@ class Annotate(PartSpec):
     annotator: str = "compositor"
     least_category_probability: float = Field(0.0, ge=0, le=1)
     """A job whose words ask for its category with less than this (`crispedit.classifier`) is refused as
-    "category_mismatch", before anything is edited. 0: none is, for the grammar misreads some good ones too."""
+    "category_mismatch", before anything is edited. 0: none is, for the classifier misreads some good ones too."""
 
 
 class Edit(Strict):

@@ -50,7 +50,7 @@ def regime(row: Row) -> str:
 def learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> Learned:
     """Bounds for each regime and category, from labelled rows.
 
-    Each bound of the recipe is first loosened until it rejects no good pair of its regime. Then bounds are tightened,
+    Each bound of the recipe is first loosened, where it must be, until it rejects no good pair of its regime. Then bounds are tightened,
     one at a time, always the one that rejects most bad pairs for each good one, as long as it rejects at least
     `LEAST_CAUGHT` more bad pairs, more bad than good ones, and all bounds together at most the share `false_rejects` of
     the good. Categories that share a bound in the recipe share what is learned. A bound that no good pair of the regime
@@ -71,6 +71,8 @@ class _Limit:
     score: str
     side: Side
     categories: tuple[str, ...]
+    now: float
+    """Where the recipe has it; as `values`, larger is looser."""
 
     def values(self, rows: Sequence[Row]) -> np.ndarray[Any, np.dtype[np.float64]]:
         """[N] larger is worse; -inf where the limit says nothing of a row."""
@@ -96,7 +98,7 @@ def _learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[
     for limit, worse in values.items():
         known = worse[good & (worse > -np.inf)]
         if len(known) >= LEAST_GOOD:
-            chosen[limit] = float(known.max())
+            chosen[limit] = max(float(known.max()), limit.now)
     rejected = np.zeros(len(rows), bool)
     for limit, at in chosen.items():
         rejected |= values[limit] > at
@@ -127,7 +129,7 @@ def _limits(bounds: Mapping[str, Bounds]) -> list[_Limit]:
         for score, bound in own.items():
             shared[score, bound].append(category)
     return [
-        _Limit(score, side, tuple(members))
+        _Limit(score, side, tuple(members), (1 if side == "max" else -1) * float(getattr(bound, side)))
         for (score, bound), members in shared.items()
         for side in SIDES
         if getattr(bound, side) is not None
@@ -149,7 +151,7 @@ def _bounds(
     """The recipe's bounds with the learned sides: half way between the last good value and the next bad one."""
     bounds = dict(recipe)
     for limit, at in chosen.items():
-        if category not in limit.categories or limit.score not in bounds:
+        if category not in limit.categories or at == limit.now:
             continue
         beyond = values[limit][~good & (values[limit] > at)]
         place = (at + float(beyond.min())) / 2 if len(beyond) else at

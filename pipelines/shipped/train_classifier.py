@@ -15,6 +15,7 @@ import csv
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -35,9 +36,11 @@ from crispedit.classifier import BUCKETS, CATEGORIES, LABELS, UNKNOWN
 Floats = NDArray[Any]
 A_LINE = 150
 """Instructions made from one line of the file."""
-COMPOUNDS = 8000
+COMPOUNDS = 15000
 HELD_OUT = 10
 """Every tenth template is held out, and every tenth labelled instruction in turn."""
+LEAST_SEEN = 3
+"""A word counts as English if so many instructions hold it."""
 PEOPLES = 8.0
 """How many made instructions one that was written and labelled by a person counts for."""
 
@@ -110,14 +113,15 @@ def write(seed: int) -> tuple[list[Text], list[Text], int]:
                 text = _finish(grammar.fill(template), grammar, random, category != UNKNOWN)
                 chosen = held_out if zlib.crc32(template.encode()) % HELD_OUT == 0 else training
                 chosen.append(Text(text, () if category == UNKNOWN else (category,), number))
-    joins = file["templates"]["compound"]
-    return training + _compounds(training, joins, random), held_out, len(seen)
+    return training, held_out, len(seen)
 
 
-def _compounds(single: Sequence[Text], joins: Sequence[str], random: Random) -> list[Text]:
-    """Two instructions in one."""
+def compounds(single: Sequence[Text], seed: int) -> list[Text]:
+    """Two instructions in one, most of them short ones."""
+    joins, random = templates()["templates"]["compound"], Random(seed)
     plain = [text for text in single if text.categories]
-    compounds = []
+    plain += [text for text in plain if len(text.instruction.split()) <= 6] * 2
+    made = []
     for _ in range(COMPOUNDS):
         first, second = random.sample(plain, 2)
         join = random.choice(joins)
@@ -127,8 +131,8 @@ def _compounds(single: Sequence[Text], joins: Sequence[str], random: Random) -> 
             else second.instruction[:1].lower() + second.instruction[1:]
         )
         both = tuple(dict.fromkeys(first.categories + second.categories))
-        compounds.append(Text(first.instruction.rstrip(". ") + join + said, both))
-    return compounds
+        made.append(Text(first.instruction.rstrip(". ") + join + said, both))
+    return made
 
 
 def _finish(text: str, grammar: Grammar, random: Random, order: bool) -> str:
@@ -141,6 +145,9 @@ def _finish(text: str, grammar: Grammar, random: Random, order: bool) -> str:
         text = text.upper()
     if random.random() < 0.4 and text[-1:].isalnum():
         text += random.choice([".", ".", ".", "!", " please", ", please.", ", thanks"])
+    if order and random.random() < 0.12:
+        after = grammar.fill("{after}")
+        text = text.rstrip(".!") + ". " + after[:1].upper() + after[1:] + random.choice([".", ""])
     return slip(text, random) if random.random() < 0.12 else text
 
 
@@ -206,11 +213,12 @@ def train(texts: Sequence[Text], weights: NDArray[np.float64], strength: float) 
 
 
 def seen(texts: Sequence[Text]) -> NDArray[np.bool_]:
-    """[BUCKETS] the words of English texts."""
+    """[BUCKETS] the words of English texts, but for those that a slip may have made."""
+    words = Counter(
+        word for text in texts if text.categories for word in set(classifier.tokens(text.instruction))
+    )
     known = np.zeros(BUCKETS, bool)
-    for text in texts:
-        if text.categories:
-            known[[classifier.bucket(f"w {word}") for word in classifier.tokens(text.instruction)]] = True
+    known[[classifier.bucket(f"w {word}") for word, count in words.items() if count >= LEAST_SEEN]] = True
     return known
 
 
@@ -240,9 +248,10 @@ def main() -> None:
     parser.add_argument("--labelled", type=Path, default=Path("tests/data/instructions.csv"))
     parser.add_argument("--strength", type=float, default=10.0, help="inverse of the regularisation")
     args = parser.parse_args()
-    made, others, count = write(seed=0)
+    single, others, count = write(seed=0)
     people = labelled(args.labelled, "train")
-    scale, unfamiliar = calibrate(made, people, args.strength)
+    made = single + compounds(single + people, seed=1)
+    scale, unfamiliar = calibrate(single, people, args.strength)
     weights, bias = fit(made, people, args.strength)
     args.out.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
@@ -267,7 +276,7 @@ def main() -> None:
 
 
 def calibrate(
-    made: Sequence[Text], people: Sequence[Text], strength: float
+    single: Sequence[Text], people: Sequence[Text], strength: float
 ) -> tuple[list[float], dict[str, float]]:
     """Both temperatures, from a first model's answers to unfamiliar wording: every tenth line of the file as a whole,
     and a fifth of the labelled instructions. And how often it was right."""
@@ -277,12 +286,11 @@ def calibrate(
             return zlib.crc32(text.instruction.encode()) % 5 == 0
         return text.line % HELD_OUT == HELD_OUT - 1 and text.categories != ()
 
-    singles = [text for text in made if text.line is not None]
-    kept = [text for text in singles if not unfamiliar(text)]
-    read = kept + _compounds(kept, templates()["templates"]["compound"], Random(1))
-    others = Random(2).sample([text for text in singles if unfamiliar(text)], len(people) // 5)
+    kept = [text for text in single if not unfamiliar(text)]
+    heard = [text for text in people if not unfamiliar(text)]
+    others = Random(2).sample([text for text in single if unfamiliar(text)], len(people) // 5)
     others += [text for text in people if unfamiliar(text)]
-    logits = predict(*fit(read, [text for text in people if not unfamiliar(text)], strength), others)
+    logits = predict(*fit(kept + compounds(kept + heard, seed=3), heard, strength), others)
     scale = [
         temperature(logits[:, : len(LABELS)], first_edits(others)),
         temperature_of_any(logits[:, len(LABELS) :], any_edits(others)),

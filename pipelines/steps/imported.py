@@ -16,7 +16,7 @@ import pyarrow as pa
 from crispedit import images
 from crispedit.cascade import describe
 from crispedit.category import Category, load_categories, resolve
-from crispedit.classifier import classify
+from crispedit.classifier import UNKNOWN, classify
 from crispedit.filters import alignment
 from crispedit.normalise import Refused, normalise
 from crispedit.pipelines import pairs, sources
@@ -152,13 +152,13 @@ class Words:
 
     def _job(self, row: Row) -> Row:
         if not row["instruction"]:
-            return {**row, "category": row["category"] or "unknown", "refusal": "no_instruction"}
+            return {**row, "category": row["category"] or UNKNOWN, "refusal": "no_instruction"}
         try:
             category = resolve(row["category"] or "", self.categories)
         except ValueError:
-            category = classify(
-                row["instruction"], source_caption=row["source_caption"], target_caption=row["target_caption"]
-            ).category
+            category = classify(row["instruction"]).category
+        if category == UNKNOWN:
+            return {**row, "category": UNKNOWN, "refusal": "unknown_category"}
         key = job_key(row["source_key"], row["instruction"], category)
         return {**row, "category": category, "job_key": key, "plan": "{}"}
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import statistics
 import tempfile
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import cv2
 
-from crispedit import images
+from crispedit import images, machine
 from crispedit.cascade import KEPT
 from crispedit.normalise import normalise
 from crispedit.pipelines import build, recipe, sources
@@ -106,7 +105,7 @@ def main() -> None:
         "--photos", type=Path, help="a folder of photographs; without it ten landscapes are rendered"
     )
     parser.add_argument("--candidates", type=int, default=500)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--processes", type=int, default=machine.cores())
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--in-process", action="store_true", help="time the build without Ray too")
     args = parser.parse_args()

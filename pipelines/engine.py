@@ -1,9 +1,7 @@
-"""The engine: carries a step's plan through its stages and commits parts, on Ray or in this process.
+"""The engine: where the work of a build runs, on Ray or in this process.
 
-Both run the same stages on the same rows and commit through the same journal, so they give the same tables. Between
-stages rows carry references and encoded bytes, never decoded arrays. What is special here answers known failures of
-such systems: work is planned from what is not yet committed (a resume repeats nothing); a row that raises becomes an
-error row; a row that kills its process is quarantined after two deaths; a plan that could never be scheduled is
+Both carry out the same flow by the same scheduler and commit through the same journal, so they give the same tables.
+Between stages rows carry references and encoded bytes, never decoded arrays. A plan that could never be scheduled is
 refused with its arithmetic before anything starts.
 """
 
@@ -12,45 +10,25 @@ from __future__ import annotations
 import logging
 import math
 import os
-import pickle
-import threading
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import cv2
 import pyarrow as pa
-import pyarrow.parquet as pq
-from tqdm import tqdm
 
 import crispedit
-from crispedit.cascade import describe, each
+from crispedit import machine
+from crispedit.pipelines import scheduler
+from crispedit.pipelines.flow import Block, Flow, Route, gpus_of
+from crispedit.pipelines.flow import Row as Row
+from crispedit.pipelines.flow import Stage as Stage
+from crispedit.pipelines.here import Here
 from crispedit.pipelines.recipe import Engine
-from crispedit.recipe import Pool
-from crispedit.record import content_key
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
-
-Row = dict[str, Any]
-
-ATTEMPTS = ".attempts"
-
-
-class Stage(Protocol):
-    """What one pool of processes does. Pickles; `load` is called once in the process that will work."""
-
-    name: str
-    pool: Pool
-    gpus: float
-
-    def load(self) -> None: ...
-
-    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """The same rows in order, with more columns. Rows with an `error` never arrive; an exception becomes one."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -71,22 +49,63 @@ class Work:
     """How many rows the whole plan will commit."""
     key: str = "key"
 
-    def commit(self, done: Sequence[Row]) -> int:
-        """Commit what came of these rows, as one part; returns how many rows that is."""
-        rows = [row for one in done for row in self.explode(one)]
-        journal.commit(self.folder, self.table, rows)
-        return len(rows)
+
+@dataclass(frozen=True)
+class Commit:
+    """Commits processed rows into a table as one part; answers with one light row for each of them."""
+
+    folder: Path
+    table: Table
+    explode: Callable[[Row], Sequence[Row]]
+
+    def __call__(self, done: Sequence[Row]) -> Sequence[Row]:
+        journal.commit(self.folder, self.table, [row for one in done for row in self.explode(one)])
+        return [{} for _ in done]
+
+
+class WorkFlow:
+    """A `Flow` of one step."""
+
+    def __init__(self, work: Work) -> None:
+        self.stages = work.stages
+        commit = Commit(work.folder.absolute(), work.table, work.explode)
+        self._route = Route(work.step, 0, tuple(s.name for s in work.stages), work.wire, commit, work.key)
+        self._plan = work.plan
+        self._taken = self._done = 0
+
+    def take(self, stage: str, rows: int) -> Block | None:
+        if not self.waiting(stage):
+            return None
+        self._taken, first = min(self._taken + rows, len(self._plan)), self._taken
+        return Block(self._route, self._plan[first : self._taken])
+
+    def waiting(self, stage: str) -> int:
+        return len(self._plan) - self._taken if stage == self._route.stages[0] else 0
+
+    def remaining(self, stage: str) -> float:
+        return len(self._plan) - self._done
+
+    def done(self, route: Route, rows: Sequence[Row]) -> None:
+        self._done += len(rows)
+
+    def finished(self) -> bool:
+        return self._done == len(self._plan)
 
 
 def run(work: Work, engine: Engine) -> None:
     """Do the work, or nothing when the plan is empty. Call inside `cluster(engine)`."""
-    if not work.plan:
+    if work.plan:
+        run_flow(WorkFlow(work), engine)
+
+
+def run_flow(flow: Flow, engine: Engine) -> None:
+    """Carry out a flow. Call inside `cluster(engine)`."""
+    if engine.kind == "inprocess":
+        scheduler.Scheduler(flow, Here(flow.stages), engine).run()
         return
-    with _progress(work):
-        if engine.kind == "inprocess":
-            _run_inprocess(work, engine)
-        else:
-            _run_ray(work, engine)
+    from crispedit.pipelines.on_ray import RayCluster
+
+    scheduler.Scheduler(flow, RayCluster(flow.stages), engine).run()
 
 
 @contextmanager
@@ -109,14 +128,25 @@ def cluster(engine: Engine) -> Iterator[None]:
     if joined:
         ray.init(address=joined, runtime_env=_runtime_env(), **quiet)
     else:
-        cpus = engine.cpus or os.cpu_count()
         # Inherited, not a runtime_env: that would bar tasks from the processes Ray has ready.
         os.environ["PYTHONPATH"] = _python_path()
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        ray.init(address="local", include_dashboard=False, **_share(engine), **quiet)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _share(engine: Engine) -> dict[str, int]:
+    """The cores and bytes of a Ray of our own: those of this process, where Ray would take the whole machine."""
+    memory = machine.memory_bytes()
+    shared = Path("/dev/shm")
+    room = shutil.disk_usage(shared).free if shared.is_dir() else memory
+    return {
+        "num_cpus": engine.cpus or machine.cores(),
+        "_memory": memory * 7 // 10,
+        "object_store_memory": min(memory * 3 // 10, room * 9 // 10),
+    }
 
 
 def check_room(option: str, actors: int, cpus: float, gpus: float) -> None:
@@ -143,72 +173,6 @@ def _python_path() -> str:
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def _run_inprocess(work: Work, engine: Engine) -> None:
-    workers = [_Worker(stage, work.wire, work.key) for stage in work.stages]
-    for chunk in _slices(work.plan, _block_rows(work, engine, actors=1)):
-        rows: Sequence[Row] = chunk
-        for worker in workers:
-            rows = worker.work(rows)
-        work.commit(rows)
-
-
-def _run_ray(work: Work, engine: Engine) -> None:
-    import ray
-    from ray.exceptions import RayTaskError
-
-    pools = placement(work.step, work.stages, ray.cluster_resources())
-    # The work itself holds the whole plan: what travels to the nodes is told one by one. The last stage commits what
-    # it has done, so that images do not travel once more.
-    folder = work.folder.absolute()
-    commit = replace(work, folder=folder, plan=[], stages=[], rows=0).commit
-    ends = [None] * (len(pools) - 1) + [commit]
-    hosts = [
-        _host(actors, stage, work.wire, work.key, folder / ATTEMPTS, end)
-        for stage, actors, end in zip(work.stages, pools, ends, strict=True)
-    ]
-    in_flight = 2 * sum(pools)  # one at work and one at hand each: what lies between stages is bounded
-    waiting: list[Any] = []
-    try:
-        for rows in _slices(work.plan, _block_rows(work, engine, actors=max(pools))):
-            block: Any = pa.Table.from_pylist(list(rows), schema=work.wire)
-            for send in hosts:
-                block = send(block)
-            waiting.append(block)
-            if len(waiting) >= in_flight:
-                done, waiting = ray.wait(waiting)
-                ray.get(done)
-        ray.get(waiting)
-    except RayTaskError as error:
-        raise error.cause from error  # what was raised there is raised here, as in this process
-
-
-def _host(actors: int, stage: Stage, *told: Any) -> Callable[[Any], Any]:
-    """The processes of a stage, as a function from a block, or a reference to one, to a reference to what follows."""
-    import ray
-    from ray import cloudpickle
-
-    memory = None if stage.pool.memory_gb is None else stage.pool.memory_gb * 2**30
-    own = {"num_cpus": stage.pool.cpus, "num_gpus": _gpus(stage), "memory": memory}
-    if stage.pool.actors is None and not _gpus(stage):
-        # Tasks, because a process that has done some is there for those of the next step and wave. Actors would be new
-        # processes in every step, and importing Ray and the stage costs each of them seconds of a CPU.
-        task = ray.remote(max_retries=-1, **own)(_task)
-        worker = ray.put(cloudpickle.dumps(_Worker(stage, *told)))
-        return lambda block: task.remote(block, worker)
-    actor = ray.remote(max_restarts=-1, max_task_retries=-1, **own)(_Worker)
-    todo: dict[Any, list[Any]] = {actor.remote(stage, *told): [] for _ in range(actors)}
-
-    def send(block: Any) -> Any:
-        for one, blocks in todo.items():
-            if blocks:
-                todo[one] = ray.wait(blocks, num_returns=len(blocks), timeout=0, fetch_local=False)[1]
-        idlest = min(todo, key=lambda one: len(todo[one]))
-        todo[idlest].append(idlest.process.remote(block))
-        return todo[idlest][-1]
-
-    return send
-
-
 def preflight(step: str, stages: Sequence[Stage], engine: Engine) -> None:
     """ValueError, with the arithmetic, if these stages cannot run together on the cluster that is joined."""
     if engine.kind == "ray":
@@ -227,7 +191,7 @@ def placement(step: str, stages: Sequence[Stage], resources: Mapping[str, float]
     fixed = [stage for stage in stages if stage.pool.actors is not None]
     open_ = [stage for stage in stages if stage.pool.actors is None]
     lines = [
-        f"{actors} x {stage.name}: {actors * stage.pool.cpus:g} CPU, {actors * _gpus(stage):g} GPU, "
+        f"{actors} x {stage.name}: {actors * stage.pool.cpus:g} CPU, {actors * gpus_of(stage):g} GPU, "
         f"{actors * (stage.pool.memory_gb or 0):g} GB"
         for stage, actors in [*((s, s.pool.actors or 1) for s in fixed), *((s, 1) for s in open_)]
     ]
@@ -236,7 +200,7 @@ def placement(step: str, stages: Sequence[Stage], resources: Mapping[str, float]
         return sum((stage.pool.actors or 1) * of(stage) for stage in stages)
 
     need_cpus = total(lambda s: s.pool.cpus)
-    need_gpus, need_gb = total(_gpus), total(lambda s: s.pool.memory_gb or 0)
+    need_gpus, need_gb = total(gpus_of), total(lambda s: s.pool.memory_gb or 0)
     if need_cpus > cpus + 1e-6 or need_gpus > gpus + 1e-6 or need_gb > memory_gb + 1e-6:
         arithmetic = "\n".join(f"  {line}" for line in lines)
         raise ValueError(
@@ -247,7 +211,7 @@ def placement(step: str, stages: Sequence[Stage], resources: Mapping[str, float]
         )
     spare: list[tuple[float, Callable[[Stage], float]]] = [
         (cpus - need_cpus, lambda s: s.pool.cpus),
-        (gpus - need_gpus, _gpus),
+        (gpus - need_gpus, gpus_of),
         (memory_gb - need_gb, lambda s: s.pool.memory_gb or 0),
     ]
     more = {
@@ -259,148 +223,3 @@ def placement(step: str, stages: Sequence[Stage], resources: Mapping[str, float]
         for stage in open_
     }
     return [stage.pool.actors or 1 + more[id(stage)] for stage in stages]
-
-
-def _gpus(stage: Stage) -> float:
-    return stage.gpus if stage.pool.gpus is None else stage.pool.gpus
-
-
-def _block_rows(work: Work, engine: Engine, actors: int) -> int:
-    """Rows a block: at most `rows_per_part`, fewer in a small plan: no actor idles long at its end."""
-    return max(1, min(engine.rows_per_part, math.ceil(len(work.plan) / (24 * actors))))
-
-
-def _slices(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
-    return (rows[start : start + size] for start in range(0, len(rows), size))
-
-
-class _Worker:
-    """A stage in its process: skips rows that have failed, isolates those that raise, quarantines those that kill."""
-
-    def __init__(
-        self,
-        stage: Stage,
-        wire: pa.Schema,
-        key: str,
-        attempts: Path | None = None,
-        commit: Callable[[Sequence[Row]], int] | None = None,
-    ) -> None:
-        self.stage, self.wire, self.key, self.commit = stage, wire, key, commit
-        self.attempts = None if attempts is None else _Attempts(attempts, stage.name)
-        self.loaded = False
-
-    def process(self, block: pa.Table) -> pa.Table | int:
-        """The block after this stage; of the last stage, how many rows were committed."""
-        rows = self.work(block.to_pylist())
-        return (
-            pa.Table.from_pylist(list(rows), schema=self.wire) if self.commit is None else self.commit(rows)
-        )
-
-    def work(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """The rows of a block after this stage, in its own batches; rows that have failed pass through."""
-        if not self.loaded:
-            self._load([row[self.key] for row in rows])
-        live = [row for row in rows if row.get("error") is None]
-        batches = _slices(live, self.stage.pool.batch)
-        done = {row[self.key]: row for batch in batches for row in self._guarded(batch)}
-        return [done.get(row[self.key], row) for row in rows]
-
-    def _load(self, keys: Sequence[str]) -> None:
-        # One thread a worker: Ray counts its CPU as one, and OpenCV's results must not depend on the machine's cores.
-        cv2.setNumThreads(1)
-        if self.attempts is not None and self.attempts.begin("load", keys) >= 3:
-            raise RuntimeError(f"{self.stage.name} cannot be loaded: its process has died of it 3 times")
-        self.stage.load()
-        self.loaded = True
-        if self.attempts is not None:
-            self.attempts.end("load", keys)
-
-    def _guarded(self, rows: Sequence[Row]) -> Sequence[Row]:
-        if self.attempts is None or not rows:
-            return self._isolated(rows)
-        keys = [row[self.key] for row in rows]
-        if self.attempts.begin("batch", keys) == 0:
-            done = self._isolated(rows)
-        else:  # this batch has killed a process before: find the row that does
-            done = [answer for row in rows for answer in self._alone(row)]
-        self.attempts.end("batch", keys)
-        return done
-
-    def _alone(self, row: Row) -> Sequence[Row]:
-        assert self.attempts is not None
-        deaths = self.attempts.begin("row", [row[self.key]])
-        if deaths >= 2:
-            return [{**row, "error": f"quarantined: its {self.stage.name} process died {deaths} times on it"}]
-        done = self._isolated([row])
-        self.attempts.end("row", [row[self.key]])
-        return done
-
-    def _isolated(self, rows: Sequence[Row]) -> Sequence[Row]:
-        answers = each(self.stage.process, rows)
-        return [
-            {**row, "error": describe(answer)} if isinstance(answer, Exception) else answer
-            for row, answer in zip(rows, answers, strict=True)
-        ]
-
-
-def _task(block: pa.Table, pickled: bytes) -> pa.Table | int:
-    """A block through a stage that stays in this process, loaded, for the tasks to come."""
-    return _worker(pickled).process(block)
-
-
-@lru_cache(maxsize=16)
-def _worker(pickled: bytes) -> _Worker:
-    worker: _Worker = pickle.loads(pickled)
-    return worker
-
-
-class _Attempts:
-    """Which rows were being worked on when a process died: a small file each, a byte longer at each attempt."""
-
-    def __init__(self, folder: Path, stage: str) -> None:
-        self.folder, self.stage = folder, stage
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def begin(self, kind: str, keys: Sequence[str]) -> int:
-        """Note an attempt; returns how many began before and never ended."""
-        with self._path(kind, keys).open("ab") as file:
-            before = file.tell()
-            file.write(b"x")
-        return before
-
-    def end(self, kind: str, keys: Sequence[str]) -> None:
-        self._path(kind, keys).unlink(missing_ok=True)
-
-    def _path(self, kind: str, keys: Sequence[str]) -> Path:
-        return self.folder / f"{kind}-{content_key(self.stage, *keys)}"
-
-
-@contextmanager
-def _progress(work: Work) -> Iterator[None]:
-    """A bar over the rows committed by this work; silent when not on a terminal. Forgets attempts of a dead driver."""
-    for attempt in (work.folder / ATTEMPTS).glob("*"):
-        attempt.unlink()  # a driver's death is not its rows' fault
-    before, seen = {path.name for path in journal.parts(work.folder)}, set[str]()
-    done = threading.Event()
-    with tqdm(total=work.rows, desc=f"{work.step:>8}", unit="row", disable=None) as bar:
-
-        def advance() -> None:
-            for part in journal.parts(work.folder):
-                if part.name not in before and part.name not in seen:
-                    seen.add(part.name)
-                    bar.update(pq.read_metadata(part).num_rows)
-
-        def watch() -> None:
-            while not done.wait(0.5):
-                advance()
-
-        watcher = threading.Thread(target=watch, daemon=True)
-        if not bar.disable:
-            watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            if not bar.disable:
-                watcher.join()
-                advance()

@@ -9,10 +9,8 @@ command continues a run that was killed, and scores nothing twice. Protocols and
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ from crispedit.recipe import PartSpec, Pool, Strict
 from crispedit.record import content_key
 from crispedit.shards import journal, layout
 from crispedit.shards.index import open_index
+from crispedit.shards.lock import locked
 from crispedit.shards.remote import Cache
 
 
@@ -86,7 +85,8 @@ def evaluate(of: Recipe) -> str:
     """Carry out an evaluation; returns its page as Markdown, which lies in `results.md` too."""
     made = {name: _benchmark(name, options) for name, options in of.benchmarks.items()}
     editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
-    with _locked(of.out), engine.cluster(of.engine):
+    taken = f"another evaluation is working in {of.out}; wait, or choose another out=DIR"
+    with locked(of.out / ".lock", taken), engine.cluster(of.engine):
         with journal.replaced(of.out / "recipe.yaml") as out:
             out.write(yaml.safe_dump(of.model_dump(mode="json"), sort_keys=False).encode())
         boards = {name: _board(of, name, benchmark, editors) for name, benchmark in made.items()}
@@ -193,17 +193,3 @@ def shard_cases(of: Shards) -> list[Case]:
     if not found:
         raise ValueError(f"benchmarks.shards: no pairs of {', '.join(of.categories) or 'any category'}")
     return sorted(found, key=lambda case: case.id)
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep a second evaluation out of the folder; the lock dies with the process."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another evaluation is working in {out}; wait, or choose another out=DIR"
-            ) from None
-        yield

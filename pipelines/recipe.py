@@ -117,8 +117,15 @@ class Engine(Strict):
     """A Ray cluster to join, such as "auto"; null: RAY_ADDRESS, else a cluster of our own on this machine."""
     cpus: int | None = Field(None, ge=1)
     """CPUs of a cluster of our own; null: the machine's."""
+    block_seconds: float = Field(120.0, gt=0)
+    """Work that a process is given at a time, in measured seconds: results are committed at least so often, and a crash
+    costs no more than this of each process."""
     rows_per_part: int = Field(256, ge=1)
-    """Rows committed together at most: what a crash can cost, and the number of files."""
+    """Rows that are given and committed together at most."""
+    attempts: int = Field(3, ge=1)
+    """How often a row is tried whose result is a passing trouble, such as a server that does not answer."""
+    stall_minutes: float | None = Field(60.0, gt=0)
+    """A process that works longer than this on one block is killed: it hangs. null: never."""
     wave_sources: int | None = Field(None, ge=1)
     """`build` carries this many photographs through every step before the next; null: all at once."""
 

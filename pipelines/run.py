@@ -3,7 +3,6 @@ keep two kinds of output from mixing in one table."""
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import platform
@@ -22,6 +21,7 @@ from crispedit.pipelines.recipe import Recipe, resolved
 from crispedit.record import canonical_json, content_key
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
+from crispedit.shards.lock import locked
 
 STEPS = ("curate", "annotate", "edit", "score", "compare", "select", "pack")
 
@@ -145,14 +145,8 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other drivers out while the block runs; the lock dies with the process. ValueError if taken."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"another process is working in {self.root}; wait for it, or choose another run=DIR"
-                ) from None
+        taken = f"another process is working in {self.root}; wait for it, or choose another run=DIR"
+        with locked(self.root / ".lock", taken):
             yield
 
     def begin(self, step: str) -> None:

@@ -7,20 +7,18 @@ shards used longest ago make room. Credentials and endpoints are fsspec's own co
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import fsspec
 
 from crispedit.record import content_key
+from crispedit.shards.lock import locked
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -131,7 +129,7 @@ class Cache:
             return Path(path)
         self.folder.mkdir(parents=True, exist_ok=True)
         cached = self.folder / f"{content_key(path, version)}-{split(path)[1]}"
-        with self._lock(cached.name):
+        with locked(self.folder / f".{cached.name}.lock"):
             if not cached.exists():
                 self._fetch(path, size, cached)
             os.utime(cached)
@@ -149,7 +147,7 @@ class Cache:
         os.replace(temporary, cached)
 
     def _make_room(self, size: int) -> None:
-        with self._lock("room"):
+        with locked(self.folder / ".room.lock"):
             # "." files are locks and files still being fetched.
             files = [(p.stat(), p) for p in self.folder.iterdir() if not p.name.startswith(".")]
             used = sum(stat.st_size for stat, _ in files)
@@ -158,9 +156,3 @@ class Cache:
                     break
                 path.unlink(missing_ok=True)
                 used -= stat.st_size
-
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        with open(self.folder / f".{name}.lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield

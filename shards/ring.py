@@ -37,6 +37,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crispedit import machine
 from crispedit.shards.decode import Shape, pair_bytes
 from crispedit.shards.fetch import Fetched, Fetcher, SampleAt, ShardFile
 from crispedit.shards.remote import Cache
@@ -73,7 +74,7 @@ class Ring:
 
     def __init__(self, shards: Sequence[ShardFile], cache: Cache, workers: int, slot_bytes: int) -> None:
         self.slot_bytes = -(-slot_bytes // SLOT_MULTIPLE) * SLOT_MULTIPLE
-        threads = 2 if 2 * workers <= _cores() else 1
+        threads = 2 if 2 * workers <= machine.cores() else 1
         self._in_flight = (threads + 1) * workers
         slots = 2 * self._in_flight + 2
         handle = _anonymous_file(slots * self.slot_bytes)
@@ -216,11 +217,6 @@ def serve(connection_handle: int, memory_handle: int) -> None:
     for _ in range(threads - 1):
         threading.Thread(target=decode, daemon=True).start()
     decode()
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start_worker(memory_handle: int) -> _Worker:

@@ -23,6 +23,7 @@ class Said:
     after_s: float = 0.0
     refusal: str | None = None
     finish_reason: str = "stop"
+    usage: dict | None = None
 
 
 @dataclass
@@ -97,6 +98,8 @@ def serving(reply: Callable[[Asked], Said | str]):
                 "model": "tiny",
                 "choices": [choice],
             }
+            if said.usage is not None:
+                whole["usage"] = said.usage
             data = (json.dumps(whole) if said.body is None else said.body).encode()
             try:
                 self.send_response(said.status)

@@ -69,11 +69,30 @@ class ChatError(Exception):
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of a conversation; images come before the text."""
+    """One message of a conversation; images come before the text, unless `parts` gives another order."""
 
     role: Literal["user", "assistant"]
-    text: str
+    text: str = ""
     images: Sequence[Image] = ()
+    parts: Sequence[str | Image] = ()
+    """Texts and images in this order, in place of `text` and `images`."""
+
+    @property
+    def content(self) -> Sequence[str | Image]:
+        """Texts and images, in order."""
+        return self.parts or [*self.images, self.text]
+
+
+@dataclass(frozen=True)
+class Published:
+    """How a published script sends a question, in place of the chat model's own settings."""
+
+    encoding: Literal["jpeg-75", "png"]
+    """Pillow's default JPEG (quality 75, 4:2:0), or PNG. Images are never scaled."""
+    temperature: float | None = None
+    """None: the script sends none, and the server's default holds."""
+    max_tokens: int | None = None
+    """None: the script sends none."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +100,23 @@ class Conversation:
     """What a backend continues by one message of the assistant's."""
 
     turns: Sequence[Turn]
-    name: str
+    name: str = ""
     """The name of the wanted shape."""
-    schema: Mapping[str, Any]
-    """Its JSON Schema, for a backend that can hold a model to it."""
+    schema: Mapping[str, Any] | None = None
+    """Its JSON Schema, for a backend that can hold a model to it; None: free text."""
+    published: Published | None = None
+
+
+@dataclass(frozen=True)
+class Said:
+    """One message of the assistant's."""
+
+    text: str
+    cut: bool = False
+    """Whether the limit of tokens cut it off."""
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    """None: the backend does not count."""
 
 
 class Chat(Part):
@@ -99,7 +131,7 @@ class Chat(Part):
     max_tokens: int = Field(1024, ge=1)
     """Tokens of an answer at most: one that is cut off is no JSON."""
 
-    def complete(self, conversations: Sequence[Conversation]) -> list[str | ChatError]:
+    def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
         """The assistant's next message in each conversation, in order, or why there is none."""
         raise NotImplementedError
 
@@ -113,14 +145,14 @@ class Chat(Part):
         found: list[Answer[A] | ChatError] = []
         first = [_opening(request, self.max_side_px) for request in requests]
         for request, said in zip(requests, self.complete(first), strict=True):
-            found.append(said if isinstance(said, ChatError) else parse(said, request.answer))
+            found.append(said if isinstance(said, ChatError) else parse(said.text, request.answer))
         misfits = {i: e for i, e in enumerate(found) if isinstance(e, ChatError) and e.raw is not None}
         corrections = [_correction(first[i], error) for i, error in misfits.items()]
         for i, said in zip(misfits, self.complete(corrections) if corrections else [], strict=True):
             if isinstance(said, ChatError):
                 found[i] = ChatError(f"{said} (asked again: {misfits[i]})", misfits[i].raw)
             else:
-                found[i] = parse(said, requests[i].answer)
+                found[i] = parse(said.text, requests[i].answer)
         return found
 
     def identity(self) -> dict[str, Any]:

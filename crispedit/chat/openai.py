@@ -8,6 +8,7 @@ the environment when it is needed, and stands in no recipe, log, error or table.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import time
 from base64 import b64encode
@@ -15,10 +16,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
+from PIL import Image as Pillow
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 from crispedit import images
-from crispedit.chat import Chat, ChatError, Conversation, Reply, Turn
+from crispedit.chat import Chat, ChatError, Conversation, Published, Reply, Said, Turn
+from crispedit.record import Image
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -83,13 +86,13 @@ class OpenAI(Chat):
         if isinstance(answer, ChatError) and answer.raw is None:
             raise ValueError(f"the chat server {self.base_url} does not answer: {answer}")
 
-    def complete(self, conversations: Sequence[Conversation]) -> list[str | ChatError]:
+    def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
         return asyncio.run(self._complete(conversations))
 
-    async def _complete(self, conversations: Sequence[Conversation]) -> list[str | ChatError]:
+    async def _complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
         places = asyncio.Semaphore(self.concurrency)
 
-        async def one(conversation: Conversation) -> str | ChatError:
+        async def one(conversation: Conversation) -> Said | ChatError:
             async with places:
                 await self._wait()
                 return await self._ask(client, conversation)
@@ -104,7 +107,7 @@ class OpenAI(Chat):
             self._next_s = start + 60 / self.requests_per_minute
             await asyncio.sleep(start - time.monotonic())
 
-    async def _ask(self, client: AsyncOpenAI, conversation: Conversation) -> str | ChatError:
+    async def _ask(self, client: AsyncOpenAI, conversation: Conversation) -> Said | ChatError:
         import openai
 
         try:
@@ -121,20 +124,27 @@ class OpenAI(Chat):
             return ChatError(
                 f"the model said nothing (finish reason {choice.finish_reason}, refusal {choice.message.refusal!r})"
             )
-        return choice.message.content
+        usage = completion.usage or Usage()
+        cut = choice.finish_reason == "length"
+        return Said(choice.message.content, cut, usage.prompt_tokens, usage.completion_tokens)
 
     def _body(self, conversation: Conversation) -> dict[str, Any]:
+        published = conversation.published
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [_message(turn) for turn in conversation.turns],
-            self.token_limit: self.max_tokens,
+            "messages": [_message(turn, published) for turn in conversation.turns],
             "extra_body": self.extra,
         }
-        if self.temperature is not None:
-            body["temperature"] = self.temperature
-        if self.seed is not None:
-            body["seed"] = self.seed
-        if self.structured_output == "json_schema":
+        if published is not None:
+            settings = {"temperature": published.temperature, self.token_limit: published.max_tokens}
+        else:
+            settings = {
+                "temperature": self.temperature,
+                self.token_limit: self.max_tokens,
+                "seed": self.seed,
+            }
+        body |= {name: value for name, value in settings.items() if value is not None}
+        if self.structured_output == "json_schema" and conversation.schema is not None:
             shape = {"name": conversation.name, "strict": True, "schema": conversation.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": shape}
         return body
@@ -185,16 +195,38 @@ class Choice(BaseModel):
     finish_reason: str | None = None
 
 
+class Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
 class Completion(BaseModel):
     """What is read of a server's answer."""
 
     choices: list[Choice] = Field(min_length=1)
+    usage: Usage | None = None
 
 
-def _message(turn: Turn) -> dict[str, Any]:
-    """A turn as the API writes it; images travel as JPEG data."""
-    if not turn.images:
+def _message(turn: Turn, published: Published | None) -> dict[str, Any]:
+    """A turn as the API writes it; images travel as data."""
+    if not turn.images and not turn.parts:
         return {"role": turn.role, "content": turn.text}
-    urls = [f"data:image/jpeg;base64,{b64encode(images.encode_jpeg(i)).decode()}" for i in turn.images]
-    shown = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    return {"role": turn.role, "content": [*shown, {"type": "text", "text": turn.text}]}
+    content = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": _url(part, published)}}
+        for part in turn.content
+    ]
+    return {"role": turn.role, "content": content}
+
+
+def _url(image: Image, published: Published | None) -> str:
+    """An image as a data URL: JPEG of our own quality, or as the published script encodes it."""
+    if published is None:
+        kind, data = "jpeg", images.encode_jpeg(image)
+    else:
+        kind = published.encoding.partition("-")[0]
+        file = io.BytesIO()
+        Pillow.fromarray(image).save(file, kind.upper())
+        data = file.getvalue()
+    return f"data:image/{kind};base64,{b64encode(data).decode()}"

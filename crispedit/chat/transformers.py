@@ -16,7 +16,7 @@ from pydantic import Field, PrivateAttr
 
 from crispedit import weights
 from crispedit.cascade import describe, each
-from crispedit.chat import Chat, ChatError, Conversation, Turn
+from crispedit.chat import Chat, ChatError, Conversation, Published, Said, Turn
 
 
 class Transformers(Chat):
@@ -71,14 +71,15 @@ class Transformers(Chat):
         folder = Path(self.model)
         return super().identity() | {"weights": weights.digest(folder) if folder.is_dir() else None}
 
-    def complete(self, conversations: Sequence[Conversation]) -> list[str | ChatError]:
+    def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
         if self._network is None:
             self.load()
-        # Conversations with equally many images go together: not every processor takes a mixed batch.
-        alike: dict[int, list[int]] = {}
+        # Equally many images and one set of settings go together: not every processor takes a mixed batch.
+        alike: dict[tuple[int, Published | None], list[int]] = {}
         for index, conversation in enumerate(conversations):
-            alike.setdefault(sum(len(turn.images) for turn in conversation.turns), []).append(index)
-        said: dict[int, str | Exception] = {}
+            shown = sum(not isinstance(part, str) for turn in conversation.turns for part in turn.content)
+            alike.setdefault((shown, conversation.published), []).append(index)
+        said: dict[int, Said | Exception] = {}
         for group in alike.values():
             for start in range(0, len(group), self.batch_size):
                 batch = group[start : start + self.batch_size]
@@ -86,9 +87,11 @@ class Transformers(Chat):
         answers = [said[index] for index in range(len(conversations))]
         return [ChatError(describe(found)) if isinstance(found, Exception) else found for found in answers]
 
-    def _generate(self, conversations: Sequence[Conversation]) -> list[str]:
+    def _generate(self, conversations: Sequence[Conversation]) -> list[Said]:
         import torch
 
+        published = conversations[0].published
+        limit = (published and published.max_tokens) or self.max_tokens
         inputs = self._processor.apply_chat_template(
             [[_message(turn) for turn in conversation.turns] for conversation in conversations],
             tokenize=True,
@@ -101,7 +104,7 @@ class Transformers(Chat):
         with torch.inference_mode():
             tokens_BT = self._network.generate(
                 **inputs,
-                max_new_tokens=self.max_tokens,
+                max_new_tokens=limit,
                 do_sample=False,
                 num_beams=1,
                 temperature=None,  # the model's own, for sampling, would only be warned about
@@ -110,7 +113,19 @@ class Transformers(Chat):
                 pad_token_id=self._processor.tokenizer.pad_token_id,
             )
         answers_BT = tokens_BT[:, inputs["input_ids"].shape[1] :]
-        return self._processor.batch_decode(answers_BT, skip_special_tokens=True)
+        texts = self._processor.batch_decode(answers_BT, skip_special_tokens=True)
+        asked_B = inputs["attention_mask"].sum(dim=1).tolist()
+        said_B = [self._length(answer_T) for answer_T in answers_BT.tolist()]
+        return [
+            Said(text, said > limit, asked, min(said, limit))
+            for text, asked, said in zip(texts, asked_B, said_B, strict=True)
+        ]
+
+    def _length(self, answer_T: Sequence[int]) -> int:
+        """Tokens up to the end of the answer; one more than there are if it does not end."""
+        ends = self._network.generation_config.eos_token_id
+        stops = {*(ends if isinstance(ends, list) else [ends]), self._processor.tokenizer.eos_token_id}
+        return next((n for n, token in enumerate(answer_T) if token in stops), len(answer_T) + 1)
 
     def __getstate__(self) -> dict[Any, Any]:
         """Without the weights: whoever unpickles this part loads its own."""
@@ -121,5 +136,10 @@ class Transformers(Chat):
 
 def _message(turn: Turn) -> dict[str, Any]:
     """A turn as transformers' chat templates take it."""
-    shown = [{"type": "image", "image": PillowImage.fromarray(image)} for image in turn.images]
-    return {"role": turn.role, "content": [*shown, {"type": "text", "text": turn.text}]}
+    content = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image", "image": PillowImage.fromarray(part)}
+        for part in turn.content
+    ]
+    return {"role": turn.role, "content": content}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 
 from tqdm import tqdm
 
+from crispedit import machine
 from crispedit.shards.index import read_manifest
 from crispedit.shards.remote import Cache
 from crispedit.shards.verify import verify
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", help="folder or URL of a finished set")
     parser.add_argument("--deep", action="store_true", help="also decode every image and read every caption")
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=machine.cores())
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,13 +1,16 @@
 """The `openai` backend against a real server that is slow, fails, hangs up and talks rubbish."""
 
+import base64
+import io
 import logging
 import pickle
 
 import numpy as np
 import pytest
 from chat_server import Said, serving
+from PIL import Image as Pillow
 
-from crispedit.chat import Answer, ChatError, Reply, Request, make
+from crispedit.chat import Answer, ChatError, Conversation, Published, Reply, Request, Turn, make
 
 KEY = "sk-very-secret-0123456789"
 SOON = {"retry-after-ms": "1"}
@@ -190,3 +193,21 @@ def test_a_server_that_is_not_there_stops_the_run_before_it_begins():
 def test_an_address_with_credentials_or_of_no_server_is_refused(url):
     with pytest.raises(ValueError, match=r"base_url|no address"):
         make({"backend": "openai", "model": "tiny", "base_url": url})
+
+
+def test_a_published_script_is_sent_as_it_sends():
+    """Text and images in its order, its encoding and settings, no schema, no seed and no scaling."""
+    large = np.full((1200, 30, 3), 90, np.uint8)
+    published = Published("jpeg-75", max_tokens=1400)
+    turn = Turn("user", parts=["Rate it.", large, "Well?"])
+    usage = {"prompt_tokens": 900, "completion_tokens": 7}
+    with serving(lambda asked: Said("fine", finish_reason="length", usage=usage)) as server:
+        [said] = make(server.spec).complete([Conversation([turn], published=published)])
+    assert (said.text, said.cut, said.prompt_tokens, said.answer_tokens) == ("fine", True, 900, 7)
+    [asked] = server.asked
+    assert set(asked.body) == {"model", "messages", "max_completion_tokens"}
+    first, second, third = asked.body["messages"][0]["content"]
+    assert (first["text"], third["text"]) == ("Rate it.", "Well?")
+    file = io.BytesIO()
+    Pillow.fromarray(large).save(file, "JPEG")  # quality 75, 4:2:0
+    assert base64.b64decode(second["image_url"]["url"].partition(",")[2]) == file.getvalue()

@@ -17,7 +17,7 @@ import tiny_vlm
 import torch
 from safetensors.torch import load_file
 
-from crispedit.chat import ChatError, Conversation, Reply, Request, Turn, make
+from crispedit.chat import ChatError, Conversation, Reply, Request, Said, Turn, make
 
 
 class Animal(Reply):
@@ -46,8 +46,9 @@ def chat(folder):
 
 
 def words(chat, *turns):
-    """What is said to one-turn conversations of (text, images)."""
-    return chat.complete([Conversation([Turn("user", text, images)], "Animal", {}) for text, images in turns])
+    """The text said in one-turn conversations of (text, images), or the error."""
+    said = chat.complete([Conversation([Turn("user", text, images)], "Animal", {}) for text, images in turns])
+    return [one.text if isinstance(one, Said) else one for one in said]
 
 
 ASKED = (
@@ -65,12 +66,7 @@ def test_answers_are_the_same_alone_in_a_batch_and_reversed(chat):
     assert len(set(together)) == len(together)
     assert [words(chat, asked)[0] for asked in ASKED] == together
     assert words(chat, *ASKED[::-1])[::-1] == together
-    assert (
-        make({**spec(chat.model), "batch_size": 2}).complete(
-            [Conversation([Turn("user", text, images)], "Animal", {}) for text, images in ASKED]
-        )
-        == together
-    )
+    assert words(make({**spec(chat.model), "batch_size": 2}), *ASKED) == together
 
 
 def test_what_is_said_depends_on_the_words_and_on_each_image(chat):

@@ -1,0 +1,89 @@
+"""The share of a machine that this process may use: of its cores and its memory.
+
+The machine's own numbers are far too large in a container or in a job of Slurm. Counted are the CPU affinity, the
+quotas of the control groups (version 1 and 2) and what Slurm says of the job; the smallest holds.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+MIB = 2**20
+
+
+def cores(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
+    """Cores that this process may use, at least 1."""
+    machine = os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
+    quotas = [math.ceil(quota) for quota in _cpu_quotas(root)]
+    return max(1, min([machine, allowed, *quotas, *_slurm_cores(environment)]))
+
+
+def memory_bytes(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
+    """Bytes of memory that this process and its children may use together."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *_memory_limits(root), *_slurm_memory(environment)])
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    """Cores, as quota over period, of every control group around this process."""
+    for group in _groups(root, "cpu"):
+        words = _words(group / "cpu.max")  # version 2: "200000 100000", or "max 100000"
+        if not words:
+            words = [*_words(group / "cpu.cfs_quota_us"), *_words(group / "cpu.cfs_period_us")]
+        if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):  # -1 or max: no limit
+            yield int(words[0]) / int(words[1])
+
+
+def _memory_limits(root: Path) -> Iterator[int]:
+    for group in _groups(root, "memory"):
+        for word in (_words(group / "memory.max") or _words(group / "memory.limit_in_bytes"))[:1]:
+            if word.isdigit():
+                yield int(word)
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """The folders of the control groups around this process, as far as they are mounted here."""
+    mounts = root / "sys/fs/cgroup"
+    for line in _lines(root / "proc/self/cgroup"):
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            mount = mounts
+        elif controller in controllers.split(","):
+            mount = next((m for m in (mounts / controllers, mounts / controller) if m.is_dir()), mounts)
+        else:
+            continue
+        group = Path(path.strip("/"))
+        for inner in (group, *group.parents):
+            yield mount / inner
+
+
+def _slurm_cores(environment: Mapping[str, str]) -> list[int]:
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        if environment.get(name, "").isdigit():
+            return [int(environment[name])]
+    return []
+
+
+def _slurm_memory(environment: Mapping[str, str]) -> list[int]:
+    node, core = environment.get("SLURM_MEM_PER_NODE", ""), environment.get("SLURM_MEM_PER_CPU", "")
+    if node.isdigit() and int(node):  # 0: all of the node's
+        return [int(node) * MIB]
+    if core.isdigit() and (found := _slurm_cores(environment)):
+        return [int(core) * found[0] * MIB]
+    return []
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _words(path: Path) -> list[str]:
+    return [word for line in _lines(path)[:1] for word in line.split()]

@@ -1,0 +1,98 @@
+"""A stage in its process: works on blocks, isolates rows that raise, commits at the end of the route."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import pyarrow as pa
+
+from crispedit.cascade import each
+from crispedit.pipelines.flow import Route, Row, Stage
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a process is told beside the data: which rows of each piece of data, and what to do with them."""
+
+    spans: Sequence[tuple[int, int]]
+    last: bool
+    """Whether to commit the rows."""
+    final: bool
+    """Whether a transient result counts."""
+    error: Exception | None = None
+    """Do no work: the rows are recorded with this error."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a block, without its data."""
+
+    rows: int
+    again: Sequence[int] = ()
+    """Places in the block of rows whose result is transient: they are neither passed on nor committed."""
+    committed: Sequence[Row] = ()
+    """Light rows, where the block was committed."""
+    bytes: int = 0
+    """Of the data that is passed on."""
+    load_seconds: float = 0.0
+    seconds: float = 0.0
+    commit_seconds: float = 0.0
+
+
+class Worker:
+    """One stage, loaded once."""
+
+    def __init__(self, stage: Stage | None) -> None:
+        self.stage = stage
+        self.loaded = stage is None
+
+    def load(self) -> float:
+        """Load the stage, if that is not done; returns the seconds it took."""
+        if self.loaded or self.stage is None:
+            return 0.0
+        start = time.perf_counter()
+        # One thread a worker: Ray counts its CPU as one, and OpenCV's results must not depend on the machine's cores.
+        cv2.setNumThreads(1)
+        self.stage.load()
+        self.loaded = True
+        return time.perf_counter() - start
+
+    def work(self, route: Route, order: Order, *data: pa.Table) -> tuple[Report, pa.Table | None]:
+        """The rows of a block after this stage: passed on, or committed at the end of their route."""
+        loading = self.load()
+        start = time.perf_counter()
+        rows = [
+            row
+            for table, (first, end) in zip(data, order.spans, strict=True)
+            for row in table.slice(first, end - first).to_pylist()
+        ]
+        done = self._processed(route, rows, order.error)
+        again = () if order.final else [place for place, row in enumerate(done) if route.transient(row)]
+        if again:
+            kept = set(range(len(done))) - set(again)
+            done = [done[place] for place in sorted(kept)]
+        worked = time.perf_counter()
+        if order.last:
+            committed = route.commit(done) if done else ()
+            seconds = time.perf_counter() - worked
+            return Report(len(rows), again, committed, 0, loading, worked - start, seconds), None
+        table = pa.Table.from_pylist(done, schema=route.wire)
+        return Report(len(rows), again, (), table.nbytes, loading, time.perf_counter() - start), table
+
+    def _processed(self, route: Route, rows: Sequence[Row], error: Exception | None) -> list[Row]:
+        """The rows after the stage, in its own batches; rows that have failed pass through."""
+        if error is not None:
+            return [row if row.get("error") is not None else route.failed(row, error) for row in rows]
+        done = list(rows)
+        if self.stage is None:
+            return done
+        live = [place for place, row in enumerate(rows) if row.get("error") is None]
+        for first in range(0, len(live), self.stage.pool.batch):
+            places = live[first : first + self.stage.pool.batch]
+            answers = each(self.stage.process, [rows[place] for place in places])
+            for place, answer in zip(places, answers, strict=True):
+                done[place] = route.failed(rows[place], answer) if isinstance(answer, Exception) else answer
+        return done

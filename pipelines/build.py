@@ -17,7 +17,9 @@ if __name__ == "__main__":
 
 import argparse
 
-from crispedit.pipelines import audit, dry_run, engine, recipe
+from crispedit.pipelines import audit, dry_run, engine, layout, recipe
+from crispedit.pipelines.pairs import PairsSource
+from crispedit.pipelines.recipe import Recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import annotate, compare, curate, edit, pack, score, select
 
@@ -92,9 +94,34 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def surveyed(of: Recipe, source: PairsSource) -> str:
+    """What the first pairs of a source look like, and which of them are too small for the recipe. ValueError if none of
+    them can be read."""
+    found = layout.survey(source)
+    lines = [found.text()]
+    score = "resolution.short_side_px"
+    least = {
+        "curate.filters": of.source_cascade.default_bounds.get(score),
+        "filters": of.pair_cascade.default_bounds.get(score),
+    }
+    wanted = {
+        place: bound.min for place, bound in least.items() if bound is not None and bound.min is not None
+    }
+    small = sum(side < max(wanted.values(), default=0) for side in found.short_sides)
+    if small:
+        both = " and ".join(f"{place}.resolution wants {size:g} px" for place, size in wanted.items())
+        ways = " ".join(f"{place}.{score.replace('.', '.bounds.')}.min=N" for place in wanted)
+        lines.append(
+            f"too small, and rejected: {small} of these {len(found.short_sides)}. {both}; all apply: {ways}"
+        )
+    return "\n".join(lines)
+
+
 def run(args: argparse.Namespace) -> int:
     """The command: build, then show what was kept and where the shards are."""
     made = Run(recipe.load(args.recipe, args.overrides))
+    if isinstance(made.recipe.source, PairsSource):
+        print(surveyed(made.recipe, made.recipe.source))
     if args.dry_run is not None:
         print(dry_run.text(dry_run.dry_run(made, args.dry_run, args.gpu_hour_price)))
         return 0

@@ -10,29 +10,38 @@ As in `crispedit.pipelines.sources`, whatever looks like a pair is listed, and w
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
 import itertools
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from crispedit.outcome import is_transient
 from crispedit.pipelines import sources
 from crispedit.pipelines.sources import (
+    IMAGE_SUFFIXES,
     Entry,
     File,
     FolderSource,
-    Member,
     Null,
     ParquetSource,
     Place,
+    Skipped,
     WebDatasetSource,
+    parquet,
+    tar,
+    texts,
 )
 
 
@@ -41,15 +50,25 @@ class Columns(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str
-    edited: str
-    instruction: str
+    source: str | None = None
+    edited: str | None = None
+    instruction: str | None = None
     mask: str | None = None
     """The edit mask, white where the edit is; leave it out where the convention is another."""
     category: str | None = None
     """What the dataset calls the kind of edit: see the aliases in `configs/categories`."""
     source_caption: str | None = None
     target_caption: str | None = None
+    id: str | None = None
+    """The user's own name of a pair, which reports, labels and shards then show; a text or a number."""
+    licence: str | None = None
+    """The licence of this pair, where it differs from row to row; likewise `dataset`."""
+    dataset: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the three that every pair needs are named. Those that are not are looked for."""
+        return None not in (self.source, self.edited, self.instruction)
 
     @property
     def texts(self) -> dict[str, str]:
@@ -58,9 +77,17 @@ class Columns(BaseModel):
         return {part: getattr(self, part) for part in parts if getattr(self, part) is not None}
 
     @property
+    def names(self) -> dict[str, str]:
+        """The columns that name a pair and its origin, likewise; they may hold numbers."""
+        return {part: getattr(self, part) for part in ("id", "licence", "dataset") if getattr(self, part)}
+
+    @property
     def images(self) -> dict[str, str]:
         """The image columns that are mapped, likewise."""
         return {part: getattr(self, part) for part in ("source", "edited", "mask") if getattr(self, part)}
+
+
+Layout = Literal["parquet", "webdataset", "jsonl", "csv", "folder"]
 
 
 class PairsSource(Place):
@@ -69,12 +96,17 @@ class PairsSource(Place):
     kind: Literal["pairs"] = "pairs"
     mapping: str | None = None
     """A file of `configs/datasets`, which fills in whatever is not given here."""
-    layout: Literal["parquet", "webdataset", "jsonl"]
-    """parquet: rows; webdataset: uncompressed tars; jsonl: a JSON object a line (or a .json with a list of
-    them), which names image files."""
-    columns: Columns
+    layout: Layout | None = None
+    """parquet: rows; webdataset: uncompressed tars; jsonl: a JSON object a line (or a .json with a list of them), and
+    csv: a row a line, both of which name image files; folder: image files whose names tell what belongs together, such
+    as 12_source.jpg, 12_edited.jpg and 12.txt. Null: what `path` holds (`crispedit.pipelines.layout`)."""
+    columns: Columns = Columns()
+    """What is not named here is looked for by the names that public datasets use."""
     images: str = "."
-    """For jsonl, the folder that image paths start from, relative to the file that holds them."""
+    """For jsonl and csv, the folder that image paths start from, relative to the file that holds them."""
+    best_of_n: bool = False
+    """Several edits of one source by one instruction are candidates for one pair, of which the best is kept. False:
+    each is a pair."""
 
     @model_validator(mode="before")
     @classmethod
@@ -118,6 +150,8 @@ class Pair:
     target_caption: str | None = None
     dataset: str | None = None
     licence: str | None = None
+    id: str | None = None
+    """The user's own name of it."""
     error: str | None = None
     """Why there is nothing to read, where the listing already knows."""
 
@@ -148,16 +182,57 @@ def pairs(source: PairsSource) -> Iterator[Pair]:
 
     ValueError if there are none, or a column is not there.
     """
-    found = _LISTED[source.layout](source, sources.files(source.path))
+    skipped = Skipped()
+    found = (
+        pair for file in files(source, skipped) for pair in of_file(source, file, skipped, patient=False)
+    )
     first = next(found, None)
     if first is None:
-        raise ValueError(f"source.path: no pairs in {source.path!r} for layout {source.layout!r}")
+        raise ValueError(sources.nothing(source.path, f"pairs, layout {source.layout}", skipped))
     return itertools.chain([first], found)
 
 
-def read(wanted: Sequence[Pair]) -> list[PairImages | Exception]:
+def files(source: PairsSource, skipped: Skipped, listed: Collection[str] = ()) -> list[File]:
+    """The files of a source that hold pairs by their names, but for those `listed` before; the others are counted."""
+    found = [file for file in sources.files(source.path, skipped) if file.uri not in listed]
+    if source.layout == "folder":
+        return [file for file in found if _is_source(source, file, skipped)]
+    suffix = {"parquet": ".parquet", "webdataset": ".tar", "jsonl": ".json", "csv": ".csv"}[_layout(source)]
+    if source.layout == "jsonl" and any(sources.suffix_of(file.uri) == ".jsonl" for file in found):
+        suffix = ".jsonl"
+    return [file for file in found if sources.is_container(file, suffix, skipped)]
+
+
+def of_file(
+    source: PairsSource, file: File, skipped: Skipped, patient: bool = True, folder: str | None = None
+) -> Iterator[Pair]:
+    """The pairs of one file, which is read once, from front to end. Huge parquet row groups are split into `folder`,
+    if there is one.
+
+    A file that cannot be read is a pair with the error. A fault that may pass is raised instead, for the caller to try
+    again, unless it is not `patient`. ValueError if a column is not there.
+    """
+    try:
+        sources.check(file)
+        with sources.open_file(file.path) as opened:
+            if source.layout == "parquet":
+                yield from _of_parquet(source, file, pq.ParquetFile(opened), folder)
+            elif source.layout == "webdataset":
+                yield from _of_tar(source, file, opened, skipped)
+            elif source.layout == "folder":
+                yield _of_names(source, file)
+            else:
+                yield from _of_rows(source, file, opened)
+    except (OSError, pa.ArrowException) as error:
+        if patient and is_transient(error):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        yield _pair(source, file.uri + "#", error=f"{file.uri}: {reason}")
+
+
+def read(wanted: Sequence[Pair], root: str | None = None) -> list[PairImages | Exception]:
     """The images of each pair, in order, or the exception that says why there are none. A null mask is no
-    mask.
+    mask. `root` is the run of pairs that its listing has split off a huge row group.
 
     As `sources.read`: each column of a parquet row group is decoded once per call.
     """
@@ -165,7 +240,7 @@ def read(wanted: Sequence[Pair]) -> list[PairImages | Exception]:
     entries = [(i, part) for i, part in entries if getattr(wanted[i], part) is not None]
     answers: list[dict[str, bytes | Exception]] = [{} for _ in wanted]
     for (i, part), answer in zip(
-        entries, sources.read([getattr(wanted[i], part) for i, part in entries]), strict=True
+        entries, sources.read([getattr(wanted[i], part) for i, part in entries], root), strict=True
     ):
         if not (part == "mask" and isinstance(answer, Null)):
             answers[i][part] = answer
@@ -178,13 +253,28 @@ def _images(pair: Pair, answers: Mapping[str, bytes | Exception]) -> PairImages 
     images: dict[str, bytes] = {}
     for part, answer in answers.items():
         if isinstance(answer, Exception):
-            return type(answer)(f"{part} image: {answer}")
+            raised = type(answer)(f"{part} image{_place(getattr(pair, part))}: {answer}")
+            raised.__cause__ = answer.__cause__  # which tells whether it may pass
+            return raised
         images[part] = answer
     return PairImages(images["source"], images["edited"], images.get("mask"))
 
 
+def _place(entry: Entry) -> str:
+    """The path that was tried, of an image that is a file of its own."""
+    own = entry.offset is None and entry.row is None
+    return f" at {sources.unescape(entry.path)}" if own else ""
+
+
 def _pair(source: PairsSource, uri: str, /, **found: Any) -> Pair:
-    return Pair(uri, dataset=source.dataset, licence=source.licence, **found)
+    own = {part: found.pop(part, None) or getattr(source, part) for part in ("dataset", "licence")}
+    return Pair(uri, **own, **found)
+
+
+def _layout(source: PairsSource) -> Layout:
+    if source.layout is None:
+        raise ValueError("source.layout is not known yet: crispedit.pipelines.layout.detected finds it out")
+    return source.layout
 
 
 # What a column names
@@ -220,49 +310,67 @@ def _texts(columns: Columns, row: Mapping[str, Any]) -> dict[str, str | None]:
         value = dig(row, path)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not text")
-        # "<image>" is LLaVA's mark for where the image stands in a prompt.
-        found[part] = (value or "").replace("<image>", "").strip() or None
+        # "<image>" is LLaVA's mark for where an image stands in a prompt.
+        found[part] = texts.clean(_one_image(value or "")) or None
+    for part, path in columns.names.items():
+        value = dig(row, path)
+        if isinstance(value, Mapping | list):
+            raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not a text or a number")
+        found[part] = None if value is None else str(value)
     return found
+
+
+def _one_image(text: str) -> str:
+    """Without the mark of a single image; several marks stay, for they say which image is meant."""
+    return text.replace("<image>", "") if text.count("<image>") == 1 else text
 
 
 # Layouts
 
 
-def _of_parquets(source: PairsSource, files: Iterable[File]) -> Iterator[Pair]:
-    for file in files:
-        if file.error is not None:
-            yield _pair(source, file.uri, error=f"{file.uri}: {file.error}")
-        elif sources.suffix_of(file.uri) == ".parquet":
-            yield from _of_parquet(source, file)
-
-
-def _of_parquet(source: PairsSource, file: File) -> Iterator[Pair]:
+def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: str | None) -> Iterator[Pair]:
     columns = source.columns
-    number = 0
-    try:
-        with file.open() as opened:
-            table = pq.ParquetFile(opened)
-            schema = table.schema_arrow
-            sources.check_columns(file, schema, _options(columns.images), {})
-            tops = {part: _top(schema, path) for part, path in columns.texts.items()}
-            plain = {part: top for part, top in tops.items() if top == columns.texts[part]}
-            sources.check_columns(file, schema, {}, _options(plain))
-            for group in range(table.num_row_groups):
-                start = number
-                batches = table.iter_batches(row_groups=[group], columns=sorted(set(tops.values())))
-                for row in itertools.chain.from_iterable(batch.to_pylist() for batch in batches):
-                    uri = f"{file.uri}#{number}"
-                    images = {
-                        part: Entry(uri, file.path, row_group=group, row=number - start, column=column)
-                        for part, column in columns.images.items()
-                    }
-                    try:
-                        yield _pair(source, uri, **images, **_texts(columns, row))
-                    except (LookupError, ValueError) as error:
-                        yield _pair(source, uri, error=f"{uri}: {error}")
-                    number += 1
-    except (OSError, pa.ArrowException) as error:
-        yield _pair(source, file.uri + "#", error=f"{file.uri}: {error}")
+    schema = table.schema_arrow
+    sources.check_columns(file.uri, schema, _options(columns.images), {})
+    words = columns.texts | columns.names
+    tops = {part: _top(schema, path) for part, path in words.items()}
+    plain = {part: top for part, top in tops.items() if top == columns.texts.get(part)}
+    for part, column in columns.names.items():
+        if tops[part] not in schema.names:
+            raise ValueError(
+                f"source.columns.{part}: {file.uri} has no column {column!r}; it has {', '.join(schema.names)}"
+            )
+    sources.check_columns(file.uri, schema, {}, _options(plain))
+    start = 0
+    for group in range(table.num_row_groups):
+        images = {
+            part: _image_column(file, table, group, column, start, folder)
+            for part, column in columns.images.items()
+        }
+        batches = table.iter_batches(1000, row_groups=[group], columns=sorted(set(tops.values())))
+        for number, row in enumerate(itertools.chain.from_iterable(batch.to_pylist() for batch in batches)):
+            uri = f"{file.uri}#{start + number}"
+            try:
+                words = _texts(columns, row)
+            except (LookupError, ValueError) as error:
+                yield _pair(source, uri, error=f"{uri}: {error}")
+                continue
+            yield _pair(source, uri, **{part: at(number) for part, at in images.items()}, **words)
+        start += table.metadata.row_group(group).num_rows
+
+
+def _image_column(
+    file: File, table: pq.ParquetFile, group: int, column: str, start: int, folder: str | None
+) -> Callable[[int], Entry]:
+    """Where the images of a row group are, by row."""
+
+    def at(row: int) -> Entry:
+        return Entry(f"{file.uri}#{start + row}", file.path, row_group=group, row=row, column=column)
+
+    if folder is None or not parquet.is_huge(table, group, column):
+        return at
+    rows = range(table.metadata.row_group(group).num_rows)
+    return parquet.split([at(row) for row in rows], folder).__getitem__
 
 
 def _options(columns: Mapping[str, str]) -> dict[str, str | None]:
@@ -277,39 +385,97 @@ def _top(schema: pa.Schema, path: str) -> str:
     return next((name for name in names if name in schema.names), path)
 
 
-def _of_tars(source: PairsSource, files: Iterable[File]) -> Iterator[Pair]:
-    for file in files:
-        if file.error is not None:
-            yield _pair(source, file.uri, error=f"{file.uri}: {file.error}")
-        elif sources.suffix_of(file.uri) == ".tar":
-            yield from _of_tar(source, file)
-
-
-def _of_tar(source: PairsSource, file: File) -> Iterator[Pair]:
+def _of_tar(source: PairsSource, file: File, opened: IO[bytes], skipped: Skipped) -> Iterator[Pair]:
     seen: Counter[str] = Counter()
-    try:
-        with file.open() as tar:
-            # All headers first: reading texts between them would move the file under the tar reader.
-            members = list(sources.tar_members(tar))
-            for key, group in itertools.groupby(members, lambda member: sources.split_member(member.name)[0]):
-                seen[key] += 1
-                again = "" if seen[key] == 1 else f"#{seen[key]}"
-                uri = f"{file.uri}#{sources.escape(key)}{again}"
-                parts = {sources.split_member(member.name)[1]: member for member in group}
-                damage = next((m.error for m in parts.values() if m.error is not None), None)
-                if damage is not None:
-                    yield _pair(source, uri, error=f"{uri}: {damage}")
-                    continue
-                try:
-                    images = _members(source.columns, parts, uri, file.path)
-                    yield _pair(source, uri, **images, **_texts(source.columns, _TarTexts(tar, parts)))
-                except (LookupError, ValueError) as error:
-                    yield _pair(source, uri, error=f"{uri}: {error}")
-    except OSError as error:
-        yield _pair(source, file.uri + "#", error=f"{file.uri}: {error.strerror or error}")
+    for sample in _samples(source.columns, opened, skipped):
+        seen[sample.key] += 1
+        again = "" if seen[sample.key] == 1 else f"#{seen[sample.key]}"
+        uri = f"{file.uri}#{sources.escape(sample.key)}{again}"
+        try:
+            if sample.damage is not None:
+                raise ValueError(sample.damage)
+            images = _members(source.columns, sample.members, uri, file.path)
+            yield _pair(source, uri, **images, **_texts(source.columns, _TarTexts(sample.texts)))
+        except (LookupError, ValueError, RecursionError) as error:
+            yield _pair(source, uri, error=f"{uri}: {error}")
 
 
-def _members(columns: Columns, parts: Mapping[str, Member], uri: str, path: str) -> dict[str, Entry]:
+@dataclass
+class _Sample:
+    """The members of a sample by extension, and the bytes of those that hold texts."""
+
+    key: str
+    dotted: bool = False
+    """Whether the key holds a dot, which WebDataset would take for the start of the extension."""
+    members: dict[str, tar.Member] = field(default_factory=dict)
+    texts: dict[str, bytes] = field(default_factory=dict)
+    damage: str | None = None
+
+
+MOST_TEXT_BYTES = 16 << 20
+"""A longer text member is not read: it is no instruction."""
+
+
+def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[_Sample]:
+    """The samples of a tar: neighbours whose base names agree up to the first dot, as in WebDataset, or up to a mapped
+    extension. An extension that comes again begins another sample of that key. Other members are counted."""
+    images = set(columns.images.values())
+    named = [*columns.texts.values(), *columns.names.values()]
+    words = {prefix for path in named for prefix in _prefixes(path)}
+    sample: _Sample | None = None
+    for member in tar.members(opened):
+        if member.other is not None:
+            skipped.add(member.other)
+            continue
+        key, extension, dotted = _split(member.name, images | words)
+        known = member.damage or extension in images | words
+        if sample is None or key != sample.key or (known and extension in sample.members):
+            if not known and sample is not None and key == sample.key.partition(".")[0]:
+                skipped.file(member.name)
+                continue
+            yield from _finished(sample, images, skipped)
+            sample = _Sample(key, dotted)
+        if not known:
+            skipped.file(member.name)
+            continue
+        if member.error is not None and (member.damage or extension in images | words):
+            sample.damage = member.error
+        if extension in words and member.error is None and member.size <= MOST_TEXT_BYTES:
+            opened.seek(member.offset)
+            sample.texts[extension] = opened.read(member.size)
+        sample.members[extension] = member
+    yield from _finished(sample, images, skipped)
+
+
+def _prefixes(path: str) -> list[str]:
+    steps = path.split(".")
+    return [".".join(steps[:count]).lower() for count in range(1, len(steps) + 1)]
+
+
+def _split(name: str, mapped: Collection[str]) -> tuple[str, str, bool]:
+    """(key, extension, whether the key holds a dot) of a member."""
+    key, extension = tar.split_member(name)
+    if extension in mapped:
+        return key, extension, False
+    steps = extension.split(".")
+    for count in range(1, len(steps)):
+        if (rest := ".".join(steps[count:])) in mapped:
+            return f"{key}.{name[len(key) + 1 : -len(rest) - 1]}", rest, True
+    return key, extension, False
+
+
+def _finished(sample: _Sample | None, images: Collection[str], skipped: Skipped) -> Iterator[_Sample]:
+    """The sample, unless it is only what stands beside one: `1.extra.json` beside `1.json` and `1.source.jpg`."""
+    if sample is None:
+        return
+    if sample.dotted and not images & sample.members.keys() and sample.damage is None:
+        for member in sample.members.values():
+            skipped.file(member.name)
+    elif sample.members or sample.damage:
+        yield sample
+
+
+def _members(columns: Columns, parts: Mapping[str, tar.Member], uri: str, path: str) -> dict[str, Entry]:
     """The image members of a sample. A mask may be missing; LookupError if a source or edited image is."""
     found = {}
     for part, extension in columns.images.items():
@@ -322,62 +488,80 @@ def _members(columns: Columns, parts: Mapping[str, Member], uri: str, path: str)
 
 
 class _TarTexts(Mapping[str, Any]):
-    """The text members of a sample by extension, read when asked for; .json is parsed."""
+    """The text members of a sample by extension, decoded when asked for; .json is parsed."""
 
-    def __init__(self, tar: Any, parts: Mapping[str, Member]) -> None:
-        self.tar, self.parts, self.found = tar, parts, dict[str, Any]()
+    def __init__(self, data: Mapping[str, bytes]) -> None:
+        self.data = data
 
     def __getitem__(self, extension: str) -> Any:
-        if extension not in self.found:
-            member = self.parts[extension]
-            self.tar.seek(member.offset)
-            text = self.tar.read(member.size).decode("utf-8")
-            self.found[extension] = json.loads(text) if extension.endswith("json") else text
-        return self.found[extension]
+        data = self.data[extension]
+        return _parsed(data) if extension.endswith("json") else texts.decode(data)
 
     def __contains__(self, extension: object) -> bool:
-        return extension in self.parts
+        return extension in self.data
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.parts)
+        return iter(self.data)
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.data)
 
 
-def _of_lines(source: PairsSource, files: Iterable[File]) -> Iterator[Pair]:
-    files = list(files)
-    suffixes = {sources.suffix_of(file.uri) for file in files}
-    wanted = ".jsonl" if ".jsonl" in suffixes else ".json"
-    for file in files:
-        if file.error is not None:
-            yield _pair(source, file.uri, error=f"{file.uri}: {file.error}")
-        elif sources.suffix_of(file.uri) == wanted:
-            yield from _of_json(source, file)
+def _parsed(data: bytes) -> Any:
+    """JSON, whatever Unicode encoding and byte order mark a tool has written it with."""
+    return json.loads(data.decode(texts.encoding_of(data)))
 
 
-def _of_json(source: PairsSource, file: File) -> Iterator[Pair]:
+def _of_rows(source: PairsSource, file: File, opened: IO[bytes]) -> Iterator[Pair]:
+    """Pairs of JSON lines, a JSON list or a CSV."""
     number = 0
     try:
-        with file.open() as opened:
-            rows = opened if sources.suffix_of(file.uri) == ".jsonl" else _listed(opened.read())
-            for row in rows:
-                if row == b"\n":
-                    continue
-                uri = f"{file.uri}#{number}"
-                number += 1
-                try:
-                    parsed = json.loads(row) if isinstance(row, bytes) else row
-                    images = _files(source, parsed, uri, file.path)
-                    yield _pair(source, uri, **images, **_texts(source.columns, parsed))
-                except (LookupError, ValueError) as error:
-                    yield _pair(source, uri, error=f"{uri}: {error}")
-    except (OSError, ValueError) as error:
+        for row in rows_of(file, opened):
+            uri = f"{file.uri}#{number}"
+            number += 1
+            try:
+                parsed = _parsed(row) if isinstance(row, bytes) else row
+                images = _files(source, parsed, uri, file.path)
+                yield _pair(source, uri, **images, **_texts(source.columns, parsed))
+            except (LookupError, ValueError, RecursionError) as error:
+                yield _pair(source, uri, error=f"{uri}: {error}")
+    except (ValueError, RecursionError, csv.Error) as error:
         yield _pair(source, file.uri + "#", error=f"{file.uri}: {error}")
 
 
+def rows_of(file: File, opened: IO[bytes]) -> Iterator[Any]:
+    """The rows of JSON lines (bytes, not parsed yet), of a JSON list, or of a CSV."""
+    suffix = sources.suffix_of(file.uri)
+    if suffix == ".jsonl":
+        return _lines(opened)
+    return iter(_listed(opened.read())) if suffix == ".json" else _csv_rows(opened)
+
+
+def _csv_rows(opened: IO[bytes]) -> Iterator[dict[str, str | None]]:
+    """The rows of a CSV by the names of its first line; an empty cell is None. Commas, semicolons or tabs divide."""
+    encoding = texts.encoding_of(opened.read(4))
+    opened.seek(0)
+    lines = io.TextIOWrapper(opened, encoding=encoding, newline="")
+    first = lines.readline()
+    lines.seek(0)
+    reader = csv.DictReader(lines, delimiter=max(",;\t", key=first.count))
+    for row in reader:
+        yield {name: (value or None) for name, value in row.items() if isinstance(name, str)}
+    lines.detach()
+
+
+def _lines(opened: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a text that are not empty, in UTF-8."""
+    encoding = texts.encoding_of(opened.read(4))
+    opened.seek(0)
+    lines: Iterable[bytes] = opened
+    if encoding in ("utf-16", "utf-32"):  # their line feed is no byte of its own
+        lines = (line.encode() for line in codecs.getreader(encoding)(opened))
+    return (line for line in lines if line.strip(b"\xef\xbb\xbf \t\r\n"))
+
+
 def _listed(data: bytes) -> list[Any]:
-    rows = json.loads(data)
+    rows = _parsed(data)
     if not isinstance(rows, list):
         raise ValueError(f"a list of objects should be here, not {type(rows).__name__}")
     return rows
@@ -392,11 +576,72 @@ def _files(source: PairsSource, row: object, uri: str, path: str) -> dict[str, E
             continue
         if not isinstance(name, str) or not name:
             raise ValueError(f"{part}: {column!r} is {type(name).__name__}, not the path of a file")
-        at = sources.beside(sources.folder_of(path, source.images), name)
-        if at is None:
-            raise ValueError(f"{part}: the path {name!r} leaves the folder of images")
+        try:
+            at = sources.beside(sources.folder_of(path, source.images), name)
+        except ValueError as error:
+            raise ValueError(f"{part}: {error}") from error
         found[part] = Entry(uri, at)
     return found
 
 
-_LISTED = {"parquet": _of_parquets, "webdataset": _of_tars, "jsonl": _of_lines}
+# A folder of files
+
+
+def _is_source(source: PairsSource, file: File, skipped: Skipped) -> bool:
+    """Whether a file is the source image of a pair by its name."""
+    ending = str(source.columns.source)
+    if _stem(file.uri, ending) is not None:
+        return True
+    if all(_stem(file.uri, str(other)) is None for other in (source.columns.edited, source.columns.mask)):
+        skipped.file(file.uri)
+    return False
+
+
+def _stem(name: str, ending: str) -> str | None:
+    """The name without its suffix and ending: "a/12_source.jpg" is "a/12" for "_source". None for another file."""
+    stem, suffix = os.path.splitext(name)
+    return stem.removesuffix(ending) if suffix.lower() in IMAGE_SUFFIXES and stem.endswith(ending) else None
+
+
+def _of_names(source: PairsSource, file: File) -> Pair:
+    """The pair that a source image belongs to, by the names of the files beside it."""
+    columns = source.columns
+    stem, suffix = _stem(file.path, str(columns.source)), os.path.splitext(file.path)[1]
+    uri = file.uri
+    try:
+        images = {"source": Entry(uri, file.path)}
+        for part in ("edited", "mask"):
+            ending = getattr(columns, part)
+            tried = [f"{stem}{ending}{kind}" for kind in dict.fromkeys([suffix, *_USUAL])]
+            found = next((path for path in tried if ending and sources.exists(path)), None)
+            if found is not None:
+                images[part] = Entry(uri, found)
+            elif part == "edited":
+                raise LookupError(f"no edited image: there is no {tried[0]} (or .png, .jpg, .jpeg, .webp)")
+        return _pair(source, uri, **images, **_texts(columns, _Beside(str(stem))))
+    except (LookupError, ValueError, OSError) as error:
+        return _pair(source, uri, error=f"{uri}: {error}")
+
+
+_USUAL = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class _Beside(Mapping[str, Any]):
+    """The text files beside an image by the end of their names: `.txt`, `_prompt.txt`, `.json` (parsed)."""
+
+    def __init__(self, stem: str) -> None:
+        self.stem = stem
+
+    def __getitem__(self, ending: str) -> Any:
+        with sources.open_file(self.stem + ending) as opened:
+            data = opened.read(MOST_TEXT_BYTES)
+        return _parsed(data) if ending.endswith(".json") else texts.decode(data)
+
+    def __contains__(self, ending: object) -> bool:
+        return isinstance(ending, str) and sources.exists(self.stem + ending)
+
+    def __iter__(self) -> Iterator[str]:
+        return (ending for ending in (".txt", ".json") if ending in self)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, FiniteFloat
 
@@ -20,7 +20,9 @@ from crispedit.cascade import Cascade
 from crispedit.category import Category, load_categories
 from crispedit.filters.judge import Judge
 from crispedit.parts import Annotator, Editor, Filter
+from crispedit.pipelines import layout
 from crispedit.pipelines.pairs import AnySource, PairsSource
+from crispedit.pipelines.sources import check_no_secrets
 from crispedit.recipe import EditorSpec, FilterSpec, PartSpec, Pool, Strict
 
 
@@ -204,9 +206,11 @@ class Recipe(Strict):
 
     def check(self) -> Recipe:
         """Make every part, so that a wrong name or option fails now and not on a GPU node. Returns itself."""
-        if urlsplit(self.source.path).password is not None:
+        check_no_secrets("source.path", self.source.path)
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(self.run)):  # a path of a URL has lost a slash
             raise ValueError(
-                "source.path holds a password, which runs would store; put credentials in the environment"
+                "run: a run cannot be in an object store yet: give a folder that all nodes share, and pack.to=s3://... "
+                "for the shards"
             )
         if (first := next(iter(self.edit.editors.items())))[1].when == "failed":
             raise ValueError(
@@ -248,8 +252,12 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
         file = file / "recipe.yaml"
     shipped = resources.files("crispedit.configs") / f"{file.stem}.yaml"
     if not file.exists() and shipped.is_file():
-        return recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()
-    return recipe.load(Recipe, file, overrides).check()
+        made = recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()
+    else:
+        made = recipe.load(Recipe, file, overrides).check()
+    if isinstance(made.source, PairsSource):
+        return made.model_copy(update={"source": layout.detected(made.source)})
+    return made
 
 
 def resolved(of: Recipe) -> dict[str, Any]:

@@ -24,7 +24,7 @@ REGIME = "regeneration.regime"
 UNKNOWN = "unknown"
 
 LEAST_CAUGHT = 2
-"""A bound is moved only if it rejects so many more bad pairs: never for a single one."""
+"""A bound is tightened only for bad pairs of so many groups: never for a single pair or editing model."""
 LEAST_GOOD = 5
 """A bound is learned where at least so many good pairs have the score."""
 
@@ -52,8 +52,8 @@ def learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> Learne
 
     Each bound of the recipe is first loosened, where it must be, until it rejects no good pair of its regime. Then
     bounds are tightened, one at a time, always the one that rejects most bad pairs for each good one, as long as it
-    rejects at least `LEAST_CAUGHT` more bad pairs, more bad than good ones, and all bounds together at most the share
-    `false_rejects` of the good. Categories that share a bound in the recipe share what is learned. A bound that no good
+    rejects bad pairs of at least `LEAST_CAUGHT` groups, more bad than good ones, and all bounds together at most the
+    share `false_rejects` of the good. Categories that share a bound in the recipe share what is learned. A bound that no good
     pair of the regime teaches stays as it is.
     """
     cells: dict[tuple[str, str], Bounds] = {}
@@ -92,6 +92,7 @@ def _learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[
     categories = sorted({str(row["category"]) for row in rows} | set(cascade.bounds))
     limits = _limits({category: cascade.bounds_of(category) for category in categories})
     good = np.array([bool(row["good"]) for row in rows])
+    groups = np.array([str(row["group"]) for row in rows])
     allowed = int(np.floor(false_rejects * good.sum()))
     values = {limit: limit.values(rows) for limit in limits}
     chosen: dict[_Limit, float] = {}
@@ -108,7 +109,11 @@ def _learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[
             for at in _steps(values[limit], good, chosen[limit]):
                 more = (values[limit] > at) & ~rejected
                 caught, lost = int((more & ~good).sum()), int((more & good).sum())
-                if caught < LEAST_CAUGHT or lost >= caught or (rejected & good).sum() + lost > allowed:
+                if (
+                    len(set(groups[more & ~good])) < LEAST_CAUGHT
+                    or lost >= caught
+                    or (rejected & good).sum() + lost > allowed
+                ):
                     continue
                 if best is None or (caught / (lost + 0.5), caught) > best[:2]:
                     best = (caught / (lost + 0.5), caught, limit, at)

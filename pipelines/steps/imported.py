@@ -16,7 +16,7 @@ import pyarrow as pa
 from crispedit import images
 from crispedit.cascade import describe
 from crispedit.category import Category, load_categories, resolve
-from crispedit.classifier import UNKNOWN, classify
+from crispedit.classifier import UNKNOWN, classify, needs_second_image
 from crispedit.filters import alignment
 from crispedit.normalise import Refused, normalise
 from crispedit.pipelines import pairs, sources
@@ -75,7 +75,9 @@ def jobs(run: Run) -> Work:
 
 def job_stages(run: Run) -> list[Stage]:
     """One pool that names the categories."""
-    return [Words(run.recipe.annotate.pool)]
+    source = run.recipe.source
+    assert isinstance(source, PairsSource)
+    return [Words(run.recipe.annotate.pool, source.best_of_n)]
 
 
 def candidates(run: Run) -> Work:
@@ -92,7 +94,9 @@ def candidates(run: Run) -> Work:
         job = jobs_by_request.get(request_key(pair))
         if job is None or job["job_key"] is None:
             continue
-        options = {"uri": pair.uri} | ({"repair": True} if repair else {})
+        options = (
+            {"uri": pair.uri} | ({"id": pair.id} if pair.id else {}) | ({"repair": True} if repair else {})
+        )
         key = candidate_key(job["job_key"], EDITOR, options, 0)
         if key not in known:
             plan.append(
@@ -140,6 +144,8 @@ class Words:
     """Makes jobs of words: the category is what the dataset's name for it means, else what the instruction says."""
 
     pool: Pool
+    best_of_n: bool = False
+    """Pairs with equal source, words and category are candidates of one job; else each has a job of its own."""
     name: str = "words"
     gpus: float = 0.0
     categories: Mapping[str, Category] = field(default_factory=dict)
@@ -153,6 +159,8 @@ class Words:
     def _job(self, row: Row) -> Row:
         if not row["instruction"]:
             return {**row, "category": row["category"] or UNKNOWN, "refusal": "no_instruction"}
+        if needs_second_image(row["instruction"]):
+            return {**row, "category": row["category"] or UNKNOWN, "refusal": "needs_second_image"}
         try:
             category = resolve(row["category"] or "", self.categories)
         except ValueError:
@@ -160,6 +168,8 @@ class Words:
         if category == UNKNOWN:
             return {**row, "category": UNKNOWN, "refusal": "unknown_category"}
         key = job_key(row["source_key"], row["instruction"], category)
+        if not self.best_of_n:
+            key = content_key("pair", key, row["key"])
         return {**row, "category": category, "job_key": key, "plan": "{}"}
 
 

@@ -25,7 +25,7 @@ from crispedit.pipelines.train import TOKENISED, identity, move, shapes, startin
 from crispedit.pipelines.training import recipe as train_recipe
 from crispedit.pipelines.training.recipe import TrainRecipe
 from crispedit.record import canonical_json, content_key
-from crispedit.shards import layout, remote
+from crispedit.shards import layout, storage
 from crispedit.shards.fetch import ABSENT
 from crispedit.shards.index import read_manifest
 from crispedit.shards.pack import ShardEntry, ShardPlan, committed, finish, write_shard
@@ -128,7 +128,7 @@ class Tokenizer:
     def shard(self, name: str) -> Answer:
         """Write that shard, if it is not there."""
         (given,) = self.recipe.data.shards
-        tar = remote.join(given, name)
+        tar = storage.join(given, name)
         with ShardReader(tar, decode=False, on_damage="skip") as pairs:
             index = pairs.index
             masked = bool((index.offsets[:, layout.MEMBERS.index(layout.MASK)] != ABSENT).all())

@@ -334,7 +334,7 @@ def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: 
     sources.check_columns(file.uri, schema, _options(columns.images), {})
     words = columns.texts | columns.names
     tops = {part: _top(schema, path) for part, path in words.items()}
-    plain = {part: top for part, top in tops.items() if top == columns.texts.get(part)}
+    plain = {part: top for part, top in tops.items() if columns.texts.get(part) == top}
     for part, column in columns.names.items():
         if tops[part] not in schema.names:
             raise ValueError(

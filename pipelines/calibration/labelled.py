@@ -53,8 +53,8 @@ def learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> Learne
     Each bound of the recipe is first loosened, where it must be, until it rejects no good pair of its regime. Then
     bounds are tightened, one at a time, always the one that rejects most bad pairs for each good one, as long as it
     rejects bad pairs of at least `LEAST_CAUGHT` groups, more bad than good ones, and all bounds together at most the
-    share `false_rejects` of the good. Categories that share a bound in the recipe share what is learned. A bound that no good
-    pair of the regime teaches stays as it is.
+    share `false_rejects` of the good. Categories that share a bound in the recipe share what is learned. A bound that
+    no good pair of the regime teaches stays as it is.
     """
     cells: dict[tuple[str, str], Bounds] = {}
     for name in sorted({regime(row) for row in rows}):

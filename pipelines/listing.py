@@ -89,40 +89,46 @@ def table(source: AnySource) -> Table:
     )
 
 
-def containers(source: AnySource, listed: Collection[str] = ()) -> tuple[list[Container], Skipped]:
+def containers(
+    source: AnySource, listed: Collection[str] = (), most: int = MOST_MEMBERS
+) -> tuple[list[Container], Skipped]:
     """The containers of a source, by name, without the files whose uris are `listed`; and what was left out by its name
-    alone. No file is opened.
+    alone. No file is opened. At most so many files of a folder are one container.
 
     ValueError if there is no such place, or a pattern matches nothing.
     """
     left_out = Skipped()
+    known = frozenset(listed)
     if isinstance(source, PairsSource):
-        files = pairs.files(source, left_out, listed)
+        files = pairs.files(source, left_out, known)
     else:
         files = sources.fitting(source, sources.files(source.path, left_out), left_out)
-        files = [file for file in files if file.uri not in listed]
-    size = FILES_TOGETHER if isinstance(source, FolderSource) else 1
+        files = [file for file in files if file.uri not in known]
+    size = min(FILES_TOGETHER, most) if isinstance(source, FolderSource) else 1
     groups = [tuple(files[start : start + size]) for start in range(0, len(files), size)]
     return [Container(group[0].uri, group) for group in groups], left_out
 
 
-def index(source: AnySource, container: Container, folder: str) -> Iterator[dict[str, Any]]:
-    """The rows of a container, in one pass over its bytes. `folder`, of the run, is where huge row groups are split.
+def index(
+    source: AnySource, container: Container, folder: str, most: int = MOST_MEMBERS
+) -> Iterator[dict[str, Any]]:
+    """The rows of a container, of at most so many members each, in one pass over its bytes. `folder`, the run's
+    `listing`, is where huge row groups are split.
 
     What cannot be read is a member with its error. A fault that may pass is raised: index the container again.
     ValueError if a column is not what the recipe says.
     """
     skipped = Skipped()
-    members: Iterator[Entry | Pair]
+    found: Any
     if isinstance(source, PairsSource):
         (file,) = container.files
-        members = pairs.of_file(source, file, skipped, folder=folder)
+        found = pairs.of_file(source, file, skipped, folder=folder)
     else:
-        members = sources.photographs(source, container.files, skipped, folder_of_run=folder)
+        found = sources.photographs(source, container.files, skipped, folder_of_run=folder)
     number = 0
-    here: list[Entry | Pair] = list(itertools.islice(members, MOST_MEMBERS))
+    here = list(itertools.islice(found, most))
     while here or number == 0:
-        more = list(itertools.islice(members, MOST_MEMBERS))
+        more = list(itertools.islice(found, most))
         yield {
             "key": container.key if number == 0 else f"{container.key}:{number}",
             "container": container.key,
@@ -155,11 +161,16 @@ def _counts(skipped: Skipped) -> list[dict[str, Any]]:
     return [{"kind": kind, "count": count} for kind, count in sorted(skipped.items())]
 
 
-def members(source: AnySource, row: Mapping[str, Any]) -> list[Entry] | list[Pair]:
+def members(row: Mapping[str, Any]) -> list[Entry] | list[Pair]:
     """The photographs or pairs of a row."""
-    if isinstance(source, PairsSource):
+    if any("instruction" in member for member in row["members"]):
         return [Pair.from_row(member) for member in row["members"]]
     return [Entry.from_row(member) for member in row["members"]]
+
+
+def nothing(source: AnySource, left_out: Skipped) -> str:
+    """What to say of a source in which nothing was found."""
+    return sources.nothing(source.path, source.kind, left_out)
 
 
 def skipped(rows: Iterable[Mapping[str, Any]]) -> Skipped:

@@ -43,6 +43,7 @@ from crispedit.pipelines.sources import (
     tar,
     texts,
 )
+from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD
 
 
 class Columns(BaseModel):
@@ -214,7 +215,8 @@ def of_file(
     """
     try:
         sources.check(file)
-        with sources.open_file(file.path) as opened:
+        block = LOOK_UP if source.layout == "parquet" else READ_AHEAD
+        with sources.open_file(file.path, block) as opened:
             if source.layout == "parquet":
                 yield from _of_parquet(source, file, pq.ParquetFile(opened), folder)
             elif source.layout == "webdataset":
@@ -332,8 +334,8 @@ def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: 
     columns = source.columns
     schema = table.schema_arrow
     sources.check_columns(file.uri, schema, _options(columns.images), {})
-    words = columns.texts | columns.names
-    tops = {part: _top(schema, path) for part, path in words.items()}
+    named = columns.texts | columns.names
+    tops = {part: _top(schema, path) for part, path in named.items()}
     plain = {part: top for part, top in tops.items() if columns.texts.get(part) == top}
     for part, column in columns.names.items():
         if tops[part] not in schema.names:
@@ -355,8 +357,14 @@ def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: 
             except (LookupError, ValueError) as error:
                 yield _pair(source, uri, error=f"{uri}: {error}")
                 continue
-            yield _pair(source, uri, **{part: at(number) for part, at in images.items()}, **words)
+            yield _pair(
+                source, uri, **_without_empty_mask({part: at(number) for part, at in images.items()}), **words
+            )
         start += table.metadata.row_group(group).num_rows
+
+
+def _without_empty_mask(images: Mapping[str, Entry]) -> dict[str, Entry]:
+    return {part: at for part, at in images.items() if part != "mask" or at.error != parquet.EMPTY}
 
 
 def _image_column(

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from crispedit.shards import damage, layout, remote
+from crispedit.shards import damage, layout, remote, storage
 from crispedit.shards.damage import Damage
 from crispedit.shards.fetch import ABSENT, SampleAt, ShardFile
 from crispedit.shards.pack import INDEX_SCHEMA, image_size
@@ -86,7 +86,7 @@ class Index:
         """A hash of the samples and their places, by which a resumed reader knows its set again."""
         digest = xxhash.xxh3_128()
         for shard in self.shards:
-            digest.update(remote.split(shard.path)[1].encode() + b"\0")
+            digest.update(storage.split(shard.path)[1].encode() + b"\0")
         digest.update("\0".join(self.categories).encode())
         digest.update("\0".join(self.keys.to_pylist()).encode())
         for array in (self.shard_of, self.category_of, self.size_of, self.offsets, self.sizes):
@@ -110,13 +110,13 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
     without a manifest, for one of another format, and for a key that comes twice.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    found = [path for pattern in given for path in remote.expand(os.fspath(pattern))]
+    found = [path for pattern in given for path in storage.expand(os.fspath(pattern))]
     if not found:
         raise ValueError("no shards were given")
     parts = []
     tars: dict[str, list[str]] = {}
     for path in found:
-        folder, name = remote.split(path)
+        folder, name = storage.split(path)
         if name.endswith(".tar"):
             tars.setdefault(folder, []).append(name)
         elif name == layout.MANIFEST:
@@ -124,10 +124,10 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
         else:
             parts.append(_open_set(path, None, cache, on_damage))
     for folder, names in tars.items():
-        if remote.exists(remote.join(folder, layout.MANIFEST)):
+        if storage.exists(storage.join(folder, layout.MANIFEST)):
             parts.append(_open_set(folder, names, cache, on_damage))
         else:
-            parts.append(_scan([ShardFile(remote.join(folder, name)) for name in names], cache, on_damage))
+            parts.append(_scan([ShardFile(storage.join(folder, name)) for name in names], cache, on_damage))
     index = _joined([build(tuple(shards), table) for shards, table in parts])
     del parts
     pa.default_memory_pool().release_unused()
@@ -136,9 +136,9 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
 
 def read_manifest(folder: str) -> dict[str, Any]:
     """The manifest of a finished set. ValueError if the folder has none, or one of a newer format."""
-    path = remote.join(folder, layout.MANIFEST)
+    path = storage.join(folder, layout.MANIFEST)
     try:
-        manifest = json.loads(remote.read_bytes(path))
+        manifest = json.loads(storage.read_bytes(path))
         version = manifest["format"]
     except FileNotFoundError as error:
         raise ValueError(
@@ -153,9 +153,9 @@ def read_manifest(folder: str) -> dict[str, Any]:
 
 def read_index(folder: str, manifest: dict[str, Any]) -> pa.Table:
     """The index table of a set. Damage if it is not the one that the manifest names."""
-    path = remote.join(folder, layout.INDEX)
+    path = storage.join(folder, layout.INDEX)
     try:
-        data = remote.read_bytes(path)
+        data = storage.read_bytes(path)
     except FileNotFoundError as error:
         raise Damage(damage.MISSING_SHARD, path, detail="the index of the set") from error
     if hashlib.sha256(data).hexdigest() != manifest["index"]["sha256"]:
@@ -174,7 +174,7 @@ def _open_set(
     elif foreign := set(names) - set(listed):
         raise ValueError(f"{folder}: {sorted(foreign)[0]} is not a shard of this set's manifest")
     shards = [
-        ShardFile(remote.join(folder, name), listed[name]["bytes"], listed[name]["sha256"]) for name in names
+        ShardFile(storage.join(folder, name), listed[name]["bytes"], listed[name]["sha256"]) for name in names
     ]
     try:
         table = read_index(folder, manifest)
@@ -209,7 +209,7 @@ def scan_tar(
             raise found
         on_damage(found)
 
-    shard = remote.split(path)[1]
+    shard = storage.split(path)[1]
     rows: list[dict[str, Any]] = []
     try:
         local = cache.local(path)
@@ -287,7 +287,7 @@ def build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
     """The index of member rows: neighbouring rows of one shard and key are one sample. ValueError for a key
     that comes twice, or a row of a shard that is not among these."""
     shard_row, shard_names = _codes(table, "shard")
-    numbers = {remote.split(shard.path)[1]: number for number, shard in enumerate(shards)}
+    numbers = {storage.split(shard.path)[1]: number for number, shard in enumerate(shards)}
     if unknown := set(shard_names.to_pylist()) - set(numbers):
         raise ValueError(f"the index has rows of {sorted(unknown)[0]}, which is not a shard of its set")
     shard = np.array([numbers[name] for name in shard_names.to_pylist()], np.int32)[shard_row]

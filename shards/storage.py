@@ -120,10 +120,16 @@ def no_match(pattern: str) -> ValueError:
 
 
 def exists(path: str) -> bool:
-    if is_remote(path):
-        system, inner = filesystem(path)
-        return bool(system.exists(inner))
-    return os.path.exists(path)
+    return is_there(*filesystem(path)) if is_remote(path) else os.path.exists(path)
+
+
+def is_there(system: Any, inner: str) -> bool:
+    """Whether fsspec's file system has this path. Unlike its own `exists`, never begins to download it."""
+    try:
+        system.info(inner)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def names(folder: str, ending: str) -> set[str]:

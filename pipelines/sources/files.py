@@ -18,6 +18,8 @@ _PATTERN = re.compile(r"[*?\[{]")
 
 READ_AHEAD = 4 << 20
 """Bytes of one request to a server while a file is read from front to end."""
+LOOK_UP = 256 << 10
+"""Bytes of one request where little of a file is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,13 @@ def files(path: str, skipped: Skipped) -> list[File]:
         raise ValueError(f"source.path: {error}") from error
 
 
-def open_file(path: str) -> IO[bytes]:
-    """Open for reading with seeks, front to end. Never waits for a writer: only regular files are opened."""
+def open_file(path: str, block: int = READ_AHEAD) -> IO[bytes]:
+    """Open for reading with seeks, in blocks of so many bytes at a server, each asked for once while it is read from
+    front to end. Never waits for a writer: only regular files are opened."""
     if storage.is_remote(path):
         system, inside = storage.filesystem(path)
-        opened: IO[bytes] = system.open(inside, "rb", block_size=READ_AHEAD, cache_type="readahead")
+        options = {"block_size": block, "cache_type": "blockcache", "cache_options": {"maxblocks": 4}}
+        opened: IO[bytes] = system.open(inside, "rb", **options)
         return opened
     name = unescape(path)
     if not stat.S_ISREG(os.stat(name).st_mode):
@@ -129,7 +133,7 @@ def _remote_files(path: str, skipped: Skipped) -> Iterator[File]:
             is_folder = info.get("type") == "directory"
             within = system.find(name, detail=True) if is_folder else {name: info}
             sizes |= {name: info.get("size") for name, info in within.items()}
-    if not any(map(system.exists, sizes)):
+    if not any(storage.is_there(system, name) for name in sizes):
         raise ValueError(f"there is no file at {path!r}")
     base = (
         inside.rstrip("/") if is_folder and inside in matches else os.path.dirname(_PATTERN.split(inside)[0])

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from crispedit.outcome import is_transient
 from crispedit.pipelines.sources import folder, parquet, tar, webdataset
 from crispedit.pipelines.sources.entry import Entry
-from crispedit.pipelines.sources.files import File, files, open_file
+from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD, File, files, open_file
 from crispedit.pipelines.sources.kinds import Skipped
 from crispedit.pipelines.sources.names import suffix_of
 from crispedit.pipelines.sources.place import FolderSource, ParquetSource, WebDatasetSource
@@ -87,7 +87,8 @@ def photographs(
     (file,) = group
     try:
         check(file)
-        with open_file(file.path) as opened:
+        in_tar = isinstance(source, WebDatasetSource)
+        with open_file(file.path, READ_AHEAD if in_tar else LOOK_UP) as opened:
             if isinstance(source, WebDatasetSource):
                 yield from webdataset.photographs(source, file, opened, skipped)
             else:

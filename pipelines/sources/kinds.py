@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from crispedit import normalise
+from crispedit import image_file, normalise
 from crispedit.pipelines.sources.names import suffix_of
 
 IMAGE_SUFFIXES = (
@@ -70,7 +70,7 @@ OTHER_SUFFIXES = frozenset(
 )
 """What is no photograph and not opened to find out."""
 
-HEAD = 64
+HEAD = 1024
 """Bytes that tell what a file is."""
 
 
@@ -85,13 +85,7 @@ def by_name(name: str, suffixes: tuple[str, ...] | None) -> bool | None:
 
 def by_head(head: bytes) -> bool:
     """Whether these are the first bytes of an image, of a kind that is read or of one that is declined by its name."""
-    try:
-        normalise._format(head)
-    except normalise.Unreadable:
-        return False
-    except Exception:  # declined, which takes more than the head to say for some kinds
-        return True
-    return True
+    return image_file.sniff(head) is not None
 
 
 class Skipped(Counter[str]):

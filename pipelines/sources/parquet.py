@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,9 @@ from crispedit.shards.pack import tar_header
 
 HUGE_BYTES = 64 << 20
 """A larger row group is split when it is listed: many workers that share it would each decode it from its start."""
+
+
+EMPTY = "the row's image is null"
 
 
 class Null(ValueError):  # noqa: N818  what the cell is
@@ -49,8 +53,10 @@ def photographs(
             )
             for row, caption in enumerate(captions)
         )
-        huge = folder is not None and is_huge(table, group, source.image)
-        yield from split(list(entries), folder) if huge else entries
+        if folder is not None and is_huge(table, group, source.image):
+            yield from split(list(entries), folder)
+        else:
+            yield from entries
         number += length
 
 
@@ -97,14 +103,18 @@ def _holds_text(kind: pa.DataType) -> bool:
 # Cells
 
 
+BLOCK = 1 << 20
+"""Bytes of one request to a server for the cells of a column."""
+
+
 class _Cursor:
     """A place in one column of one row group. It only moves forward, so neighbours read in several calls cost one
     decoding in all."""
 
     def __init__(self, path: str, row_group: int, column: str) -> None:
-        self.file = open_file(path)
+        self.file = open_file(path, BLOCK)
         # Without a buffer size the whole column chunk, often a gigabyte, would be loaded at once.
-        table = pq.ParquetFile(self.file, page_checksum_verification=True, buffer_size=1 << 22)
+        table = pq.ParquetFile(self.file, page_checksum_verification=True, buffer_size=BLOCK)
         self.batches = table.iter_batches(batch_size=16, row_groups=[row_group], columns=[column])
         self.start = 0
         self.cells: list[Any] = []
@@ -156,7 +166,7 @@ def bytes_or_path(parquet: str, value: object) -> bytes | str:
         return data
     name = value.get("path") if isinstance(value, Mapping) else None
     if not name:
-        raise Null(f"{parquet}: the row's image is null")
+        raise Null(f"{parquet}: {EMPTY}")
     return beside(folder_of(parquet), str(name))
 
 
@@ -171,13 +181,12 @@ def is_huge(table: pq.ParquetFile, row_group: int, column: str) -> bool:
     return group.num_rows > 1 and sum(own) >= HUGE_BYTES
 
 
-def split(entries: Sequence[Entry], folder: str | None) -> list[Entry]:
+def split(entries: Sequence[Entry], folder: str) -> list[Entry]:
     """The image cells of one column of a row group, in a tar of their own in this folder of the run; the entries of
-    where they lie now. What is no bytes (a path, nothing) stays where it is.
+    where they lie now. An empty cell is an entry with an error, `EMPTY`.
 
     The tar's name comes from the place of the row group: one that is there from an attempt before is replaced.
     """
-    assert folder is not None
     first = entries[0]
     name = hashlib.sha256(f"{first.path}\0{first.row_group}\0{first.column}".encode()).hexdigest()[:32]
     tar = f"split-{name}.tar"
@@ -186,15 +195,21 @@ def split(entries: Sequence[Entry], folder: str | None) -> list[Entry]:
         offset = 0
         cursor = _Cursor(first.path, first.row_group or 0, first.column or "")
         for entry in entries:
-            cell = cursor.cell(entry.row or 0)
-            data = cell.get("bytes") if isinstance(cell, Mapping) else cell
-            if not isinstance(data, bytes):
-                moved.append(entry)
+            own = replace(entry, row_group=None, row=None, column=None)
+            try:
+                cell = bytes_or_path(first.path, cursor.cell(entry.row or 0))
+            except Null:
+                moved.append(replace(own, error=EMPTY))
                 continue
-            header = tar_header(f"{entry.row:09d}", len(data))
-            out.write(header + data + bytes(-len(data) % tarfile.BLOCKSIZE))
-            place = {"offset": offset + len(header), "size": len(data), "path": f"listing/{tar}"}
-            moved.append(Entry(**{**entry.to_row(), **place, "row_group": None, "row": None, "column": None}))
-            offset += len(header) + len(data) + -len(data) % tarfile.BLOCKSIZE
+            except ValueError as error:
+                moved.append(replace(own, error=str(error)))
+                continue
+            if isinstance(cell, str):
+                moved.append(replace(own, path=cell))
+                continue
+            header, padding = tar_header(f"{entry.row:09d}", len(cell)), bytes(-len(cell) % tarfile.BLOCKSIZE)
+            out.write(header + cell + padding)
+            moved.append(replace(own, path=f"listing/{tar}", offset=offset + len(header), size=len(cell)))
+            offset += len(header) + len(cell) + len(padding)
         out.write(bytes(2 * tarfile.BLOCKSIZE))
     return moved

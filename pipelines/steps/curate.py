@@ -95,7 +95,7 @@ class Normalise:
                 data, max_pixels=self.options.max_pixels, max_short_side_px=self.options.max_short_side_px
             )
         except Refused as refused:
-            return {**row, "refusal": refused.reason}
+            return {**row, "refusal": refused.reason, "format": refused.format}
         except Exception as error:  # a decoder's complaint about one file is that file's row
             return {**row, "error": describe(error)}
         height, width = found.image.shape[:2]

@@ -26,7 +26,8 @@ class Direction(Filter):
     for `remove`: positive where the edit went the right way. Swapped images have the negative. Null for other
     categories, and where next to nothing changed.
 
-    No default bound: of 18 good real pairs the least is 0.0 and the next 0.09, so -0.1 rejects none of them.
+    No default bound. A bound of -0.1 rejects none of 18 good real pairs (the least has 0.03) and 1 of 80 of the
+    compositor's; of their swapped ones it rejects 13 and 77.
     """
 
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"detail": float}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -30,6 +30,19 @@ def content_key(*parts: str | bytes) -> str:
         digest.update(len(data).to_bytes(8, "big"))
         digest.update(data)
     return digest.hexdigest()
+
+
+def content_keys(parts: Sequence[str], last: Iterable[str]) -> list[str]:
+    """`content_key(*parts, each)` for each of `last`; many at a third of the price."""
+    begun = blake2b(digest_size=16)
+    for part in parts:
+        begun.update(len(part.encode()).to_bytes(8, "big") + part.encode())
+    keys = []
+    for each in last:
+        digest, data = begun.copy(), each.encode()
+        digest.update(len(data).to_bytes(8, "big") + data)
+        keys.append(digest.hexdigest())
+    return keys
 
 
 def canonical_json(value: object) -> str:

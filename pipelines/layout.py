@@ -288,12 +288,12 @@ def survey(source: PairsSource) -> Survey:
         if found.short_sides:
             return found
     there = ", ".join(columns_of(source, sources.files(source.path, Skipped())))
-    start = (
+    beside = (
         f"; image paths start from source.images={source.images}" if source.layout in ("jsonl", "csv") else ""
     )
     raise ValueError(
         f"source: none of the first {len(looked)} pairs of {source.path!r} can be read. The first: {first}. "
-        f"The columns are {there or 'none'}; read as pairs: {_told(source.columns)}{start}"
+        f"The columns are {there or 'none'}; read as pairs: {_told(source.columns)}{beside}"
     )
 
 

@@ -30,6 +30,10 @@ GROWTH = 4
 DEATHS_ALONE = 2
 LOADING_DEATHS = 3
 UNKNOWN_LOAD_SECONDS = 10.0
+WORTH = 1.5
+"""A process is started for a stage that has so many times the seconds of its loading to do."""
+MEASURING_SECONDS = 300.0
+"""How long the division waits for the first rows of a stage."""
 PAUSES = (2.0, 15.0, 60.0)
 """Seconds before the second, third and later attempts at a row whose result was transient."""
 
@@ -602,7 +606,7 @@ class Scheduler:
             largest = max((pool.need for pool in tasks), key=lambda need: need.cpus)
             if (node := room.node_for(Need(largest.cpus, 0.0, largest.memory_gb))) is not None:
                 room.take(node, Need(largest.cpus, 0.0, largest.memory_gb))
-        wanting = [pool for pool in held if self._wants_more(pool)]
+        wanting = [] if self._measuring() else [pool for pool in held if self._wants_more(pool)]
         while wanting:
             pool = max(wanting, key=self._work_each)
             if not self._start(pool, room):
@@ -612,8 +616,9 @@ class Scheduler:
                 wanting.remove(pool)
         self._free = self._room()
         starving = [p for p in tasks if self.waiting(p) and not self._tasks_cpus and not self._slots(p)]
-        for pool in [*starving[:1], *short[:1]]:
-            self._make_room(pool)
+        for pool in [*starving, *short]:
+            if self._make_room(pool):
+                break
 
     def _count(self, pool: _Pool) -> int:
         """Processes of a stage, with those that others will make room for."""
@@ -626,19 +631,28 @@ class Scheduler:
 
     def _work_each(self, pool: _Pool) -> float:
         """Seconds of work that are left for each process of a stage."""
-        return (pool.row_seconds or 0.0) * self._rest(pool) / max(1, self._count(pool))
+        return self._seconds(pool) * self._rest(pool) / max(1, self._count(pool))
+
+    def _seconds(self, pool: _Pool) -> float:
+        """Seconds a row; where nothing is measured yet, as long as others take."""
+        if pool.row_seconds is not None:
+            return pool.row_seconds
+        known = [other.row_seconds for other in self.pools.values() if other.row_seconds is not None]
+        return sum(known) / len(known) if known else 1.0
 
     def _wants_more(self, pool: _Pool) -> bool:
         """Whether another process of a stage has more to do than its loading costs."""
-        if pool.stage.pool.actors is not None or not pool.staying or pool.row_seconds is None:
+        if pool.stage.pool.actors is not None or not pool.staying:
             return False
-        return self._work_each(pool) > 2 * pool.load and self._rest(pool) > self._count(pool)
+        if pool.row_seconds is None and not self.waiting(pool):
+            return False
+        return self._work_each(pool) > WORTH * pool.load and self._rest(pool) > self._count(pool)
 
     def _backlog(self, pool: _Pool) -> bool:
         """Whether enough rows wait, not only will come, to keep another process busy for more than its loading."""
         if not pool.staying:
             return self.waiting(pool) > 0
-        return (pool.row_seconds or 0.0) * self.waiting(pool) / (self._count(pool) + 1) > 2 * pool.load
+        return self._seconds(pool) * self.waiting(pool) / (self._count(pool) + 1) > WORTH * pool.load
 
     def _start(self, pool: _Pool, room: Room) -> bool:
         node = room.node_for(pool.need)
@@ -650,20 +664,20 @@ class Scheduler:
         self.cluster.start(process)
         return True
 
-    def _make_room(self, pool: _Pool) -> None:
+    def _make_room(self, pool: _Pool) -> bool:
         """Have processes leave so that this stage gets one more: idle ones, else one of a stage with less work."""
-        if not self._backlog(pool):
-            return
-        now, first = self.cluster.now(), not self._count(pool)
-        others = [p for other in self.pools.values() if other is not pool for p in other.staying]
-        fixed = [p for p in others if p.stage.pool.actors is not None]
+        if not self._backlog(pool) or (self._count(pool) and self._measuring()):
+            return False
+        first = not self._count(pool)
         idle = [
-            p
-            for p in others
-            if p.ready and p.block is None and now - p.free_since > pool.load and (first or p not in fixed)
+            process
+            for other in self.pools.values()
+            if other is not pool
+            for process in other.staying
+            if process.ready and process.block is None and self._can_go(other, process, pool, first)
         ]
         leaving = self._clearing(pool, sorted(idle, key=lambda p: p.free_since))
-        if not leaving and not first:
+        if not leaving:
             leaving = self._clearing(pool, self._too_many(pool))
         for process in leaving:
             process.heir = pool
@@ -671,6 +685,42 @@ class Scheduler:
         if leaving and pool.held and not any(process.block for process in leaving):
             self._start(pool, self._room())
         self._free = self._room()
+        return bool(leaving)
+
+    def _can_go(self, pool: _Pool, process: Process, to: _Pool, first: bool) -> bool:
+        """Whether an idle process of a stage may make room for another stage; for the `first` process of that, any may.
+
+        Where its stage has more than its share it goes soon; else it waits a few times what the exchange would cost,
+        for its stage will want it back.
+        """
+        idle = self.cluster.now() - process.free_since
+        if first:
+            return idle > to.load
+        if pool.stage.pool.actors is not None or (len(pool.staying) == 1 and self._rest(pool)):
+            return False
+        return idle > to.load * (0.25 if len(pool.staying) > self._share(pool) + 0.5 else 0.5)
+
+    def _share(self, pool: _Pool) -> float:
+        """How many processes a stage would have if the GPUs (the CPUs, of stages without) were divided by work."""
+
+        def held(need: Need) -> float:
+            return need.gpus if pool.need.gpus else need.cpus
+
+        rivals = [other for other in self.pools.values() if other.held and held(other.need)]
+        work = {id(other): self._rest(other) * self._seconds(other) for other in rivals}
+        whole = sum(held(Need(node.cpus, node.gpus)) for node in self._nodes)
+        total = sum(work[id(other)] * held(other.need) for other in rivals)
+        return work[id(pool)] * whole / total if total else 0.0
+
+    def _measuring(self) -> bool:
+        """Whether one of several stages with rows has just got its first: the division waits a little for its speed."""
+        now = self.cluster.now()
+        rivals = [pool for pool in self.pools.values() if pool.held and (pool.blocks or self.waiting(pool))]
+        return len(rivals) > 1 and any(
+            pool.row_seconds is None
+            and any(p.block is not None and now - p.block.since < MEASURING_SECONDS for p in pool.staying)
+            for pool in rivals
+        )
 
     def _too_many(self, pool: _Pool) -> list[Process]:
         """Processes of stages that would finish well before this one even with one less."""
@@ -679,12 +729,11 @@ class Scheduler:
             count = len(other.staying)
             if other is pool or other.stage.pool.actors is not None or count < 2 or other.row_seconds is None:
                 continue
-            then = self._work_each(other) * self._count(other) / (count - 1)
-            gain = self._work_each(pool) - max(
-                then, self._work_each(pool) * self._count(pool) / (self._count(pool) + 1)
-            )
-            if then * 1.25 < self._work_each(pool) and gain > 2 * pool.load:
-                worked = [p for p in other.staying if self.cluster.now() - p.started > 5 * other.load]
+            then = self._work_each(other) * count / (count - 1)
+            ours, mine = self._work_each(pool), self._count(pool)
+            gain = math.inf if not mine else ours - max(then, ours * mine / (mine + 1))
+            if (then * 1.25 < ours or not mine) and gain > WORTH * pool.load:
+                worked = [p for p in other.staying if self.cluster.now() - p.started > 2 * other.load]
                 found += [(then, process) for process in worked]
         return [process for _, process in sorted(found, key=lambda item: item[0])]
 

@@ -11,6 +11,9 @@ import unicodedata
 from pathlib import Path
 from uuid import uuid4
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 FORMAT_VERSION = 1
 
 MANIFEST = "manifest.json"
@@ -55,6 +58,17 @@ def check_key(key: str) -> str:
     if len(key.encode()) > 200:
         raise ValueError(f"key {key[:40]!r}...: longer than 200 bytes of UTF-8")
     return key
+
+
+def check_keys(keys: pa.Array | pa.ChunkedArray) -> None:
+    """Every key can name files and comes once. ValueError otherwise."""
+    plain = pc.match_substring_regex(keys, r"^[A-Za-z0-9_-]{1,200}$")
+    for key in keys.filter(pc.invert(plain)).to_pylist():
+        check_key(key)
+    if pc.count_distinct(keys).as_py() < len(keys):
+        counts = keys.value_counts()
+        (twice, *_) = counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist()
+        raise ValueError(f"key {twice['values']!r}: planned {twice['counts']} times; a key names one pair")
 
 
 def check_category(category: str) -> str:

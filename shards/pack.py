@@ -18,15 +18,18 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import simplejpeg
 import xxhash
 
-from crispedit.record import canonical_json, content_key
+from crispedit.record import canonical_json, content_keys
 from crispedit.shards import journal, layout
 
 INDEX_SCHEMA = pa.schema(
@@ -102,26 +105,45 @@ def plan(
     so that all samples of a shard have the same members: Hugging Face `datasets` refuses a shard whose first
     samples differ. ValueError for a key that comes twice or cannot name a file.
     """
+    of_mask = frozenset(masked)
+    rows = [(key, category) for category in keys for key in keys[category]]
+    table = pa.table(
+        {
+            "key": pa.array([key for key, _ in rows], pa.string()),
+            "category": pa.array([category for _, category in rows], pa.string()),
+            "masked": pa.array([key in of_mask for key, _ in rows], pa.bool_()),
+        }
+    )
+    planned = plan_table(table, pairs_per_shard, seed).to_pylist()
+    return [
+        ShardPlan(name, pairs[0]["category"], tuple(pair["key"] for pair in pairs), pairs[0]["masked"])
+        for name, pairs in ((n, list(p)) for n, p in groupby(planned, key=lambda pair: pair["shard"]))
+    ]
+
+
+def plan_table(pairs: pa.Table, pairs_per_shard: int, seed: int) -> pa.Table:
+    """`plan` for millions of pairs, given and returned as columns key, category and masked, beside them shard (its
+    name) and place (in the shard). The pairs come back in order of these."""
     if pairs_per_shard < 1:
         raise ValueError(f"pairs_per_shard: must be at least 1, not {pairs_per_shard}")
-    counts = Counter(key for of_category in keys.values() for key in of_category)
-    for key, count in counts.items():
-        layout.check_key(key)
-        if count > 1:
-            raise ValueError(f"key {key!r}: planned {count} times; a key names one pair")
-    of_mask = frozenset(masked)
-    shards = []
-    for category in sorted(keys):
-        layout.check_category(category)
-        shuffled = sorted(keys[category], key=lambda key: content_key("pack", str(seed), key))
-        number = 0
-        for masks in (True, False):
-            group = [key for key in shuffled if (key in of_mask) is masks]
-            for start in range(0, len(group), pairs_per_shard):
-                chunk = tuple(group[start : start + pairs_per_shard])
-                shards.append(ShardPlan(layout.shard_name(category, number), category, chunk, masks))
-                number += 1
-    return shards
+    layout.check_keys(pairs.column("key"))
+    names = sorted(layout.check_category(name) for name in pairs.column("category").unique().to_pylist())
+    category = pc.index_in(pairs.column("category"), pa.array(names, pa.string())).to_numpy()
+    unmasked = ~pairs.column("masked").to_numpy()
+    tickets = np.array(content_keys(["pack", str(seed)], pairs.column("key").to_pylist()), "S32")
+    order = np.lexsort((tickets, unmasked, category))
+    # Groups of one category, with masks or without, each cut into shards; a category numbers its shards on.
+    group = category[order].astype(np.int64) * 2 + unmasked[order]
+    first = np.searchsorted(group, group)
+    place = np.arange(len(order)) - first
+    starts = (place % pairs_per_shard == 0).astype(np.int64)
+    number = np.cumsum(starts) - 1
+    number -= number[np.searchsorted(category[order], category[order])] if len(order) else 0
+    kept, which = np.unique(np.stack([category[order], number]), axis=1, return_inverse=True)
+    shards = [layout.shard_name(names[of], n) for of, n in kept.T]
+    planned = pairs.take(pa.array(order))
+    planned = planned.append_column("shard", pa.array(shards, pa.string()).take(pa.array(which.reshape(-1))))
+    return planned.append_column("place", pa.array(place % pairs_per_shard))
 
 
 def document(pair: Pair) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from crispedit.cascade import KEPT
+from crispedit.outcome import KEPT
 from crispedit.pipelines import recipe
 from crispedit.pipelines.calibration import good_pairs, known_defects, labelled, labels, measured, text
 from crispedit.pipelines.calibration.judgement import Agreement, flips

@@ -47,11 +47,9 @@ def run_pairs(of: Run) -> list[Pair]:
             category=row["category"],
             stored={
                 "key": row["key"],
-                "source_jpeg": journal.read_blob(
-                    root / ("edit" if row["composed"] else "curate"), row["source"]
-                ),
-                "edited_jpeg": journal.read_blob(root / "edit", row["edited"]),
-                "mask_png": None if row["mask"] is None else journal.read_blob(root / "edit", row["mask"]),
+                "source_jpeg": journal.read_blob(root, row["source"]),
+                "edited_jpeg": journal.read_blob(root, row["edited"]),
+                "mask_png": None if row["mask"] is None else journal.read_blob(root, row["mask"]),
                 **{
                     name: row[name]
                     for name in ("category", "instruction", "source_caption", "target_caption")

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispedit.bounds import Bound
-from crispedit.cascade import KEPT, Cascade
+from crispedit.cascade import Cascade
+from crispedit.outcome import KEPT
 from crispedit.pipelines.calibration import defects
 from crispedit.pipelines.calibration.judgement import (
     SIDES,

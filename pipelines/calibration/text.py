@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from crispedit.cascade import KEPT
+from crispedit.outcome import KEPT
 from crispedit.pipelines.calibration.measured import GOOD
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from crispedit.cascade import KEPT
-from crispedit.pipelines import card, tables
-from crispedit.pipelines.engine import Row
+from crispedit.outcome import KEPT
+from crispedit.pipelines import card, steps, tables
+from crispedit.pipelines.flow import Row
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, digest_of
 from crispedit.record import canonical_json, content_key
 from crispedit.shards import journal
-from crispedit.shards.pack import Pair, ShardEntry, ShardPlan, committed, finish, plan, write_shard
-
-Task = tuple[ShardPlan, list[Row], str]
+from crispedit.shards.pack import Pair, ShardEntry, ShardPlan, committed, finish, plan_table, write_shard
 
 
 def pack(run: Run) -> list[ShardEntry]:
@@ -31,79 +33,55 @@ def pack(run: Run) -> list[ShardEntry]:
     if not selection.exists():
         raise ValueError(f"there is no {selection}: run `crispedit select` first")
     folder = run.folder("shards")
-    todo: list[Task] = []
-    entries = []
     with tqdm(desc="    pack", unit="shard", disable=None) as bar:
-
-        def flush() -> None:
-            for entry in _write(run, todo):
-                entries.append(entry)
-                bar.update()
-            todo.clear()
-
-        for shard, rows in _planned(run, selection):
-            digest = content_key(canonical_json([_identity(row) for row in rows]), run.recipe_fingerprint)
-            there = committed(folder, shard, digest)
-            if there is not None:
-                entries.append(there)
-                bar.update()
-                continue
-            todo.append((shard, rows, digest))
-            if len(todo) >= 64:  # bounds what the driver holds
-                flush()
-        flush()
+        entries = []
+        for entry in _written(run, _planned(run, selection)):
+            entries.append(entry)
+            bar.update()
     folder.mkdir(parents=True, exist_ok=True)
     with journal.replaced(folder / "README.md") as out:
         out.write(card.text(run, entries).encode())
     finish(
         folder,
         entries,
-        {"recipe_fingerprint": run.recipe_fingerprint, "selection": digest_of(pq.read_table(selection))},
+        {"recipe_fingerprint": steps.fingerprint(run), "selection": digest_of(pq.read_table(selection))},
     )
     return entries
 
 
-def _planned(run: Run, selection: Path) -> Iterator[tuple[ShardPlan, list[Row]]]:
-    """Each shard of the plan with the rows of its pairs, in order."""
+def _planned(run: Run, selection: Path) -> Iterator[pa.Table]:
+    """The pairs of each shard of the plan, in order: a table each."""
     db = tables.connect(run)
     kept = pq.read_table(selection, filters=[("outcome", "=", KEPT)], columns=["key", "category"])
     db.register("kept", kept)
-    masked = db.execute("SELECT key FROM kept JOIN edit USING (key) WHERE mask IS NOT NULL").fetchall()
-    keys: dict[str, list[str]] = {}
-    for row in kept.to_pylist():
-        keys.setdefault(row["category"], []).append(row["key"])
-    spec = run.recipe.pack
-    shards = plan(keys, spec.pairs_per_shard, spec.seed, {key for (key,) in masked})
-    places = [
-        {"key": key, "shard": number, "place": place}
-        for number, shard in enumerate(shards)
-        for place, key in enumerate(shard.keys)
-    ]
-    schema = pa.schema([("key", pa.string()), ("shard", pa.int64()), ("place", pa.int64())])
-    db.register("places", pa.Table.from_pylist(places, schema=schema))
-    scores = [
-        f"{name}.{score}"
-        for name, filter_ in run.recipe.pair_cascade.filters.items()
-        for score in filter_.scores
-    ]
+    pairs = db.sql("""
+        SELECT k.key, k.category, coalesce(e.mask IS NOT NULL, false) AS masked
+        FROM kept k LEFT JOIN edit e USING (key)
+    """).to_arrow_table()
+    db.register("places", plan_table(pairs, run.recipe.pack.pairs_per_shard, run.recipe.pack.seed))
+    scores = "".join(f', s."{score}"' for score in _scores(run))
     found = db.sql(f"""
-        SELECT p.shard, e.key, e.job_key, e.category, e.editor, e.editor_version, e.options, e.seed, e.width, e.height,
-            e.transform, e.edited, e.mask, e.source, e.composed,
-            e.instruction, e.source_caption, e.target_caption, e.source_key, e.uri, e.sha256, e.licence, e.dataset
-            {"".join(f', s."{score}"' for score in scores)}
-        FROM places p JOIN candidate e USING (key) LEFT JOIN score s ON s.key = e.key
+        SELECT p.shard, p.masked, e.key, e.job_key, e.category, e.editor, e.editor_version, e.options, e.seed, e.width,
+            e.height, e.transform, e.edited, e.mask, e.source, e.composed, e.instruction, e.source_caption,
+            e.target_caption, e.source_key, e.uri, e.sha256, e.licence, e.dataset{scores}
+        FROM places p LEFT JOIN candidate e USING (key) LEFT JOIN score s ON s.key = e.key
         ORDER BY p.shard, p.place
-    """).to_arrow_reader(1000)
-    rows: list[Row] = []
-    for row in (row for batch in found for row in batch.to_pylist()):
-        row["scores"] = {score: row.pop(score) for score in scores}
-        rows.append(row)
-        shard = shards[row["shard"]]
-        if len(rows) == len(shard.keys):
-            yield shard, rows
-            rows = []
-    if rows:
-        raise AssertionError(f"{len(rows)} pairs of {shard.name} have no place: a table lost rows")
+    """).to_arrow_reader(8192)
+    rest = found.schema.empty_table()
+    for batch in found:
+        rest = pa.concat_tables([rest, pa.Table.from_batches([batch])])
+        shard = rest.column("shard")
+        starts = np.flatnonzero(pc.not_equal(shard[1:], shard[:-1]).to_numpy()) + 1
+        for first, end in pairwise([0, *starts]):
+            yield rest.slice(first, end - first)
+        rest = rest.slice(starts[-1] if len(starts) else 0)
+    if len(rest):
+        yield rest
+
+
+def _scores(run: Run) -> list[str]:
+    filters = run.recipe.pair_cascade.filters
+    return [f"{name}.{score}" for name, filter_ in filters.items() for score in filter_.scores]
 
 
 def _identity(row: Mapping[str, Any]) -> Row:
@@ -114,21 +92,41 @@ def _identity(row: Mapping[str, Any]) -> Row:
     }
 
 
-def _write(run: Run, tasks: list[Task]) -> Iterator[ShardEntry]:
-    root, fingerprint = run.root.absolute(), run.recipe_fingerprint
-    if run.recipe.engine.kind == "inprocess" or not tasks:
-        yield from (_shard(root, fingerprint, *task) for task in tasks)
+def _written(run: Run, planned: Iterator[pa.Table]) -> Iterator[ShardEntry]:
+    """The shards as they are finished. On Ray few more are sent than are at work: the driver holds no more."""
+    told = run.root.absolute(), steps.fingerprint(run), _scores(run)
+    if run.recipe.engine.kind == "inprocess":
+        yield from (_shard(*told, rows) for rows in planned)
         return
     import ray
 
     remote: Callable[..., Any] = ray.remote(num_cpus=0.9, max_retries=3)(_shard).remote
-    waiting = [remote(root, fingerprint, *task) for task in tasks]
+    most = 2 * math.ceil(ray.cluster_resources().get("CPU", 1.0)) + 2
+    waiting: list[Any] = []
+    for rows in planned:
+        if len(waiting) >= most:
+            (done,), waiting = ray.wait(waiting)
+            yield ray.get(done)
+        waiting.append(remote(*told, rows))
     while waiting:
-        (done,), waiting = ray.wait(waiting, num_returns=1)
+        (done,), waiting = ray.wait(waiting)
         yield ray.get(done)
 
 
-def _shard(root: Path, fingerprint: str, shard: ShardPlan, rows: list[Row], digest: str) -> ShardEntry:
+def _shard(root: Path, fingerprint: str, scores: Sequence[str], pairs: pa.Table) -> ShardEntry:
+    """Write a shard, if it is not there yet."""
+    rows = pairs.to_pylist()
+    if (lost := next((row for row in rows if row["key"] is None), None)) is not None:
+        raise AssertionError(f"a pair of {lost['shard']} is not in the tables: they lost rows")
+    shard = ShardPlan(
+        rows[0]["shard"], rows[0]["category"], tuple(row["key"] for row in rows), rows[0]["masked"]
+    )
+    for row in rows:
+        row["scores"] = {score: row.pop(score) for score in scores}
+    digest = content_key(canonical_json([_identity(row) for row in rows]), fingerprint)
+    there = committed(root / "shards", shard, digest)
+    if there is not None:
+        return there
     return write_shard(root / "shards", shard, (_pair(root, fingerprint, row) for row in rows), digest)
 
 
@@ -136,9 +134,9 @@ def _pair(root: Path, fingerprint: str, row: Row) -> Pair:
     return Pair(
         key=row["key"],
         category=row["category"],
-        source_jpeg=journal.read_blob(root / ("edit" if row["composed"] else "curate"), row["source"]),
-        edited_jpeg=journal.read_blob(root / "edit", row["edited"]),
-        mask_png=None if row["mask"] is None else journal.read_blob(root / "edit", row["mask"]),
+        source_jpeg=journal.read_blob(root, row["source"]),
+        edited_jpeg=journal.read_blob(root, row["edited"]),
+        mask_png=None if row["mask"] is None else journal.read_blob(root, row["mask"]),
         meta={
             "instruction": row["instruction"],
             "source_caption": row["source_caption"],

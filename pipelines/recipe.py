@@ -148,6 +148,9 @@ class Recipe(Strict):
     annotate: Annotate = Annotate()
     edit: Edit = Edit()
     filters: Annotated[dict[str, FilterSpec], BeforeValidator(_without_nulls)] = {}
+    regimes: dict[Literal["exact", "regenerated", "global"], dict[str, dict[str, Bound]]] = {}
+    """Bounds by category and "filter.score" that hold for pairs of a regime alone: of editors that left the rest as it
+    was, drew it anew, or changed it all (the filter `regeneration` tells). They win over the category's."""
     score: Score = Score()
     select: Select = Select()
     pack: Pack = Pack()
@@ -183,7 +186,10 @@ class Recipe(Strict):
             name: {**self.category_files[name].bounds, **spec.bounds}
             for name, spec in self.categories.items()
         }
-        return _cascade(self.filters, "pair", bounds)
+        for regime, categories in self.regimes.items():
+            if strange := sorted(set(categories) - set(self.categories)):
+                raise ValueError(f"regimes.{regime}.{strange[0]}: the recipe has no such category")
+        return _cascade(self.filters, "pair", bounds, self.regimes)
 
     @cached_property
     def judge(self) -> Judge | None:
@@ -240,6 +246,7 @@ def _cascade(
     specs: Mapping[str, FilterSpec],
     scope: Literal["source", "pair"],
     category_bounds: Mapping[str, Mapping[str, Bound]],
+    regime_bounds: Mapping[str, Mapping[str, Mapping[str, Bound]]] | None = None,
 ) -> Cascade:
     made: dict[str, Filter] = {}
     for name, spec in specs.items():
@@ -248,7 +255,8 @@ def _cascade(
             raise ValueError(
                 f"filter {name!r} does not measure a {scope}, only {', '.join(sorted(made[name].scope))}"
             )
-    return Cascade.of(made, {name: spec.bounds for name, spec in specs.items()}, category_bounds)
+    bounds = {name: spec.bounds for name, spec in specs.items()}
+    return Cascade.of(made, bounds, category_bounds, regime_bounds)
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Recipe:

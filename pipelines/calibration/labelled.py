@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from crispedit.bounds import Bound
-from crispedit.cascade import Cascade
+from crispedit.cascade import REGIME, Cascade
 from crispedit.pipelines.calibration.judgement import SIDES, Agreement, Side, failing, wilson
 
 Row = Mapping[str, Any]
 Bounds = Mapping[str, Bound]
-REGIME = "regeneration.regime"
 UNKNOWN = "unknown"
 
 LEAST_CAUGHT = 2
@@ -59,7 +58,11 @@ def learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> Learne
     cells: dict[tuple[str, str], Bounds] = {}
     for name in sorted({regime(row) for row in rows}):
         own = [row for row in rows if regime(row) == name]
-        for category, bounds in _learn(own, cascade, false_rejects).items():
+        before = {
+            category: cascade.bounds_of(category, name)
+            for category in sorted({str(row["category"]) for row in rows} | set(cascade.bounds))
+        }
+        for category, bounds in _learn(own, before, false_rejects).items():
             cells[name, category] = bounds
     return Learned(cells, cascade.bounds_of)
 
@@ -88,9 +91,8 @@ class _Limit:
         )
 
 
-def _learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[str, Bounds]:
-    categories = sorted({str(row["category"]) for row in rows} | set(cascade.bounds))
-    limits = _limits({category: cascade.bounds_of(category) for category in categories})
+def _learn(rows: Sequence[Row], before: Mapping[str, Bounds], false_rejects: float) -> dict[str, Bounds]:
+    limits = _limits(before)
     good = np.array([bool(row["good"]) for row in rows])
     groups = np.array([str(row["group"]) for row in rows])
     allowed = int(np.floor(false_rejects * good.sum()))
@@ -122,10 +124,7 @@ def _learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[
         _, _, limit, at = best
         chosen[limit] = at
         rejected |= values[limit] > at
-    return {
-        category: _bounds(cascade.bounds_of(category), category, chosen, values, good)
-        for category in categories
-    }
+    return {category: _bounds(own, category, chosen, values, good) for category, own in before.items()}
 
 
 def _limits(bounds: Mapping[str, Bounds]) -> list[_Limit]:
@@ -171,7 +170,7 @@ def judged(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[
     """The report, JSON-ready: agreement with the person under the recipe's bounds, and under bounds learned on the
     other groups; and the bounds learned on all rows."""
     groups = sorted({str(row["group"]) for row in rows})
-    recipe = [failing(row, cascade.bounds_of(str(row["category"]))) for row in rows]
+    recipe = [failing(row, cascade.bounds_of(str(row["category"]), regime(row))) for row in rows]
     held_out: list[list[str]] | None = None
     if len(groups) > 1:
         held_out = [[] for _ in rows]
@@ -245,7 +244,7 @@ def fragment(rows: Sequence[Row], learned: Learned, cascade: Cascade) -> dict[st
     for (name, category), bounds in sorted(learned.cells.items()):
         if not any(regime(row) == name and row["category"] == category for row in rows):
             continue
-        before = cascade.bounds_of(category)
+        before = cascade.bounds_of(category, name)
         moved = {
             score: {side: round(value, 6) for side, value in bound.model_dump().items() if value is not None}
             for score, bound in bounds.items()

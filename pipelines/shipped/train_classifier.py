@@ -65,6 +65,10 @@ class Grammar:
             for name, said in words.items()
         }
         self.words["imagenet"] = imagenet()
+        for name, choices in self.words.items():
+            for choice in choices:
+                if choice.count("(") != choice.count(")") or choice.count("{") != choice.count("}"):
+                    raise ValueError(f"words.{name}: the brackets of {choice!r} do not match")
 
     def choose(self, line: str) -> str:
         """The line with its choices made."""

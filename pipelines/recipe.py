@@ -108,6 +108,8 @@ class Select(Strict):
 class Pack(Strict):
     """How shards are cut."""
 
+    to: str | None = None
+    """Where the shards go: a folder, or a URL such as s3://bucket/set; null: `shards` in the run."""
     pairs_per_shard: int = Field(1000, ge=1)
     seed: int = 0
 
@@ -219,6 +221,7 @@ class Recipe(Strict):
     def check(self) -> Recipe:
         """Make every part, so that a wrong name or option fails now and not on a GPU node. Returns itself."""
         check_no_secrets("source.path", self.source.path)
+        check_no_secrets("pack.to", self.pack.to or "")
         if re.match(r"[a-z][a-z0-9+.-]+:/", str(self.run)):  # a path of a URL has lost a slash
             raise ValueError(
                 "run: a run cannot be in an object store yet: give a folder that all nodes share, and pack.to=s3://... "

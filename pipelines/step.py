@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     build.step(made, args.command, retry_errors=getattr(args, "retry", None) == "errors")
     if args.command in ("select", "pack"):
-        return build.report(made)
+        return build.show(made)
     failed = [group for group in audit.failures(made) if group.step.startswith(args.command)]
     if failed:
         print(audit.failures_text(failed))

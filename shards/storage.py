@@ -9,6 +9,7 @@ import glob
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,9 +88,11 @@ def _matches_remotely(pattern: str) -> list[str]:
     if not glob.has_magic(pattern):
         return [pattern]
     system, inner = filesystem(pattern)
-    if not (found := sorted(system.unstrip_protocol(match) for match in system.glob(inner))):
-        raise no_match(pattern)
-    return found
+    if found := sorted(system.unstrip_protocol(match) for match in system.glob(inner)):
+        return found
+    if is_there(system, inner):
+        return [pattern]
+    raise no_match(pattern)
 
 
 def _matches(folder: str, pattern: str) -> list[str]:
@@ -217,5 +220,51 @@ def replaced(path: str) -> Iterator[BinaryIO]:
             out.flush()
             os.fsync(out.fileno())
         layout.replace_durably(temporary, final)
+    except OSError as error:
+        if error.filename is None:  # of a full disk, say: its message would name no file
+            error.filename = path
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_empty(folder: str) -> bool:
+    """Whether there is nothing at a place yet, but for an empty folder perhaps."""
+    if not is_remote(folder):
+        return not os.path.lexists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
+    system, inner = filesystem(folder)
+    try:
+        system.invalidate_cache(inner)
+        return not system.find(inner, maxdepth=2)
+    except FileNotFoundError:
+        return True
+
+
+@contextmanager
+def replaced_folder(folder: str) -> Iterator[Path]:
+    """A new folder that appears when it is whole: on a disk by a rename. In a store its files appear one by one, and
+    those that have are removed again if one fails."""
+    if not is_remote(folder):
+        final = Path(folder)
+        temporary = layout.temporary(final)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            if final.exists():
+                final.rmdir()
+            os.replace(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return
+    with tempfile.TemporaryDirectory(prefix="crispedit-") as here:
+        yield Path(here)
+        sent = []
+        try:
+            for path in sorted(Path(here).rglob("*")):
+                if path.is_file():
+                    sent.append(join(folder, path.relative_to(here).as_posix()))
+                    upload(str(path), sent[-1])
+        except BaseException:
+            for path_there in sent:
+                remove(path_there)
+            raise

@@ -122,8 +122,9 @@ def _remote_files(path: str, skipped: Skipped) -> Iterator[File]:
         over_http = pattern.startswith("http")
         if glob.has_magic(inside) and not (over_http and "*" not in inside):  # "?" begins the query of a URL
             matches = system.glob(inside, detail=True)
-            if not matches:
+            if not matches and not storage.is_there(system, inside):
                 raise storage.no_match(pattern)
+            matches = matches or {inside: system.info(inside)}
         elif pattern.endswith("/") if over_http else system.isdir(inside):
             # Over HTTP only the slash tells a folder: asking would download the file.
             matches = {inside: {"type": "directory"}}

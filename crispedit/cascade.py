@@ -50,9 +50,9 @@ class Cascade:
 
         ValueError for a bound on a score that its filter does not measure, and for regimes that nobody measures.
         """
-        first = regime_bounds and REGIME.partition(".")[0]
+        first = REGIME.partition(".")[0] if regime_bounds else None
         ordered = dict(sorted(filters.items(), key=lambda item: (item[0] != first, item[1].cost, item[0])))
-        if first and first not in ordered:
+        if first is not None and first not in ordered:
             raise ValueError(f"regimes: bounds depend on {REGIME}, so filters must have {first}: {{}}")
         default: dict[str, Bound] = {}
         for name, filter_ in ordered.items():

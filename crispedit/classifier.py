@@ -47,18 +47,65 @@ class Classification:
 
 def classify(instruction: str) -> Classification:
     """What an instruction asks for. Of a compound instruction, `category` is the edit that it names first."""
-    chances, asked = _read(instruction)
+    readings = _readings(instruction)
+    chances = readings[0]
     best, second = sorted(LABELS, key=lambda label: (-chances[label], label))[:2]
-    wanted = sorted((c for c in CATEGORIES if asked[c] >= LEAST_ASKED and c != best), key=lambda c: -asked[c])
-    categories = () if best == UNKNOWN else (best, *wanted)
-    return Classification(best, chances[best], second, chances[second], categories)
+    if best == UNKNOWN:
+        return Classification(best, chances[best], second, chances[second])
+    wanted = {category: max(read[category] for read in readings) for category in CATEGORIES}
+    also = sorted((c for c in CATEGORIES if wanted[c] >= LEAST_ASKED and c != best), key=lambda c: -wanted[c])
+    return Classification(best, chances[best], second, chances[second], (best, *also))
 
 
 def asked(instruction: str) -> dict[str, float] | None:
     """For each category the probability that the instruction asks for it, alone or among others. They may add up to
     more than 1. None where the instruction is `unknown`."""
-    chances, wanted = _read(instruction)
-    return None if max(chances, key=chances.__getitem__) == UNKNOWN else wanted
+    readings = _readings(instruction)
+    if _is_unknown(readings[0]):
+        return None
+    return {
+        category: 1 - float(np.prod([1 - read[category] for read in readings])) for category in CATEGORIES
+    }
+
+
+def _readings(instruction: str) -> list[dict[str, float]]:
+    """How each order of an instruction is read; those before the first that asks for an edit are left out."""
+    readings = [_read(tokens(order)) for order in orders(instruction)]
+    first = next((i for i, read in enumerate(readings) if not _is_unknown(read)), 0)
+    return readings[first:]
+
+
+def _is_unknown(chances: dict[str, float]) -> bool:
+    return max(chances, key=chances.__getitem__) == UNKNOWN
+
+
+def orders(instruction: str) -> list[str]:
+    """A compound instruction cut before each clause that begins with an order: "add a hat and make it red" is two.
+    "and the dog", "making sure that ..." and "put a cat in its place" stay with what they belong to."""
+    cuts = [0]
+    for join in _JOIN.finditer(instruction):
+        word = _TOKEN.match(instruction, join.end())
+        if word is None or word[0].casefold() not in ORDERS or join.start() <= cuts[-1]:
+            continue
+        if not _IN_ITS_PLACE.match(instruction, join.end()):
+            cuts.append(join.end())
+    return [instruction[start:end] for start, end in zip(cuts, [*cuts[1:], None], strict=True)]
+
+
+_JOIN = re.compile(
+    r"[.;!?,]\s+(?:(?:and|then|also|next|please)\b,?\s*)*|\s+(?:and|then|plus|also)\s+(?:(?:then|also)\s+)?",
+    re.IGNORECASE,
+)
+_IN_ITS_PLACE = re.compile(
+    r"[^.;!?]*\b(?:instead|there|in (?:its|their|the same) (?:place|spot|stead))\b", re.IGNORECASE
+)
+ORDERS = frozenset(
+    """add insert include place put draw create give dress decorate hang remove delete erase eliminate take clear
+    cut get replace swap substitute exchange switch change turn transform convert make recolor recolour paint repaint
+    dye tint color colour darken lighten brighten blur isolate set move shift slide rotate flip tilt raise lower lift
+    open close zoom enlarge shrink resize apply render redraw restyle stylize relight let have bring""".split()
+)
+"""The verbs that a clause begins with, if it asks for one more edit."""
 
 
 _SECOND_IMAGE = re.compile(
@@ -74,22 +121,16 @@ def needs_second_image(instruction: str) -> bool:
     return instruction.count("<image>") > 1 or _SECOND_IMAGE.search(instruction) is not None
 
 
-def _read(instruction: str) -> tuple[dict[str, float], dict[str, float]]:
-    """The probability of each label as the first edit, and of each category as one of the edits."""
+def _read(words: list[str]) -> dict[str, float]:
+    """The probability of each label as the first edit that these words ask for."""
     model = _model()
-    words = tokens(instruction)
     named = [bucket(f"w {word}") for word in words if word.isalpha()]
     if not named or np.mean(model.seen[named]) < LEAST_KNOWN_WORDS:
-        return {label: float(label == UNKNOWN) for label in LABELS}, dict.fromkeys(CATEGORIES, 0.0)
+        return {label: float(label == UNKNOWN) for label in LABELS}
     rows, values = features(words)
-    logits = values @ model.weights[rows].astype(np.float32) + model.bias
-    first, any_ = logits[: len(LABELS)] / model.temperature[0], logits[len(LABELS) :] / model.temperature[1]
-    chances = np.exp(first - first.max())
-    chances /= chances.sum()
-    wanted = 1 / (1 + np.exp(-any_))
-    return dict(zip(LABELS, chances.tolist(), strict=True)), dict(
-        zip(CATEGORIES, wanted.tolist(), strict=True)
-    )
+    logits = (values @ model.weights[rows].astype(np.float32) + model.bias) / model.temperature
+    chances = np.exp(logits - logits.max())
+    return dict(zip(LABELS, (chances / chances.sum()).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -97,11 +138,11 @@ class Model:
     """The weights, as they are stored."""
 
     weights: NDArray[np.float16]
-    """[BUCKETS, 15]: the eight labels as the first edit, then the seven categories as one of the edits."""
+    """[BUCKETS, 8]: a column for each of LABELS."""
     bias: NDArray[np.float32]
-    """[15]"""
-    temperature: NDArray[np.float32]
-    """[2]: what the logits of either part are divided by, so that the probabilities are calibrated."""
+    """[8]"""
+    temperature: float
+    """What the logits are divided by, so that the probabilities are calibrated."""
     seen: NDArray[np.bool_]
     """[BUCKETS]: the words of the English training text."""
 
@@ -110,7 +151,7 @@ class Model:
 def _model() -> Model:
     with np.load(weights.folder("classifier") / "classifier.npz", allow_pickle=False) as stored:
         seen = np.unpackbits(stored["seen"]).astype(bool)
-        return Model(stored["weights"], stored["bias"], stored["temperature"], seen)
+        return Model(stored["weights"], stored["bias"], float(stored["temperature"]), seen)
 
 
 # Features

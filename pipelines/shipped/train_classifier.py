@@ -4,7 +4,7 @@
 
 The text is made from `classifier.yaml` beside this file, and from the labelled instructions' train split. A template is
 a line of that file with its choices made and its blanks open, such as "move {known} {way}"; every tenth is held out to
-measure. The temperatures are fitted on whole lines, and labelled instructions, that a first model was not trained on.
+measure. The temperature is fitted on whole lines, and labelled instructions, that a first model was not trained on.
 Minutes on one core; needs scikit-learn. Same library versions: the same weights.
 """
 
@@ -31,16 +31,14 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
 from crispedit import classifier
-from crispedit.classifier import BUCKETS, CATEGORIES, LABELS, UNKNOWN
+from crispedit.classifier import BUCKETS, LABELS, UNKNOWN
 
 Floats = NDArray[Any]
 A_LINE = 150
 """Instructions made from one line of the file."""
-COMPOUNDS = 15000
+COMPOUNDS = 6000
 HELD_OUT = 10
 """Every tenth template is held out, and every tenth labelled instruction in turn."""
-OF_ANY = 10.0
-"""How much weaker the seven yes-or-no answers are regularised: a second edit has few features of its own."""
 LEAST_SEEN = 3
 """A word counts as English if so many instructions hold it."""
 PEOPLES = 8.0
@@ -201,21 +199,12 @@ def first_edits(texts: Sequence[Text]) -> NDArray[np.int64]:
     return np.array([LABELS.index(text.categories[0] if text.categories else UNKNOWN) for text in texts])
 
 
-def any_edits(texts: Sequence[Text]) -> NDArray[np.bool_]:
-    """[N, 7] which categories each text asks for."""
-    return np.array([[category in text.categories for category in CATEGORIES] for text in texts])
-
-
 def train(texts: Sequence[Text], weights: NDArray[np.float64], strength: float) -> tuple[Floats, Floats]:
-    """[BUCKETS, 15] weights and [15] bias."""
-    features = matrix(texts)
-    first = LogisticRegression(C=strength, max_iter=150, tol=1e-3).fit(features, first_edits(texts), weights)
-    columns, biases = [first.coef_.T], [first.intercept_]
-    for wanted in any_edits(texts).T:
-        one = LogisticRegression(C=strength * OF_ANY, max_iter=100, tol=1e-3).fit(features, wanted, weights)
-        columns.append(one.coef_.T)
-        biases.append(one.intercept_)
-    return np.concatenate(columns, 1).astype(np.float16), np.concatenate(biases).astype(np.float32)
+    """[BUCKETS, 8] weights and [8] bias."""
+    model = LogisticRegression(C=strength, max_iter=80, tol=1e-3).fit(
+        matrix(texts), first_edits(texts), weights
+    )
+    return model.coef_.T.astype(np.float16), model.intercept_.astype(np.float32)
 
 
 def seen(texts: Sequence[Text]) -> NDArray[np.bool_]:
@@ -239,15 +228,6 @@ def temperature(logits: Floats, first: NDArray[np.int64]) -> float:
     return float(minimize_scalar(loss, bounds=(0.3, 5), method="bounded").x)
 
 
-def temperature_of_any(logits: Floats, wanted: NDArray[np.bool_]) -> float:
-    """The same for the seven yes-or-no answers."""
-
-    def loss(scale: float) -> float:
-        return float(np.logaddexp(0, np.where(wanted, -logits, logits) / scale).mean())
-
-    return float(minimize_scalar(loss, bounds=(0.3, 5), method="bounded").x)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder for classifier.npz and measured.json")
@@ -264,7 +244,7 @@ def main() -> None:
         args.out / "classifier.npz",
         weights=weights,
         bias=bias,
-        temperature=np.array(scale, np.float32),
+        temperature=np.float32(scale),
         seen=np.packbits(seen(made + people)),
     )
     measured = {
@@ -275,7 +255,7 @@ def main() -> None:
             "accuracy": _accuracy(predict(weights, bias, others), others),
         },
         "held_out_lines_and_labelled": unfamiliar,
-        "temperature": [round(value, 3) for value in scale],
+        "temperature": round(scale, 3),
     }
     (args.out / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
     print(json.dumps(measured))
@@ -283,8 +263,8 @@ def main() -> None:
 
 def calibrate(
     single: Sequence[Text], people: Sequence[Text], strength: float
-) -> tuple[list[float], dict[str, float]]:
-    """Both temperatures, from a first model's answers to unfamiliar wording: every tenth line of the file as a whole,
+) -> tuple[float, dict[str, float]]:
+    """The temperature, from a first model's answers to unfamiliar wording: every tenth line of the file as a whole,
     and a fifth of the labelled instructions. And how often it was right."""
 
     def unfamiliar(text: Text) -> bool:
@@ -296,12 +276,9 @@ def calibrate(
     heard = [text for text in people if not unfamiliar(text)]
     others = Random(2).sample([text for text in single if unfamiliar(text)], len(people) // 5)
     others += [text for text in people if unfamiliar(text)]
-    texts = kept[::2] + compounds(kept + heard, seed=3)[::2]  # half is enough for two numbers
+    texts = kept[::2] + compounds(kept + heard, seed=3)[::2]  # half is enough for one number
     logits = predict(*fit(texts, heard, strength), others)
-    scale = [
-        temperature(logits[:, : len(LABELS)], first_edits(others)),
-        temperature_of_any(logits[:, len(LABELS) :], any_edits(others)),
-    ]
+    scale = temperature(logits, first_edits(others))
     return scale, {"texts": len(others), "accuracy": _accuracy(logits, others)}
 
 
@@ -312,12 +289,12 @@ def fit(made: Sequence[Text], people: Sequence[Text], strength: float) -> tuple[
 
 
 def predict(weights: Floats, bias: Floats, texts: Sequence[Text]) -> Floats:
-    """[N, 15] logits."""
+    """[N, 8] logits."""
     return matrix(texts) @ weights.astype(np.float64) + bias
 
 
 def _accuracy(logits: Floats, texts: Sequence[Text]) -> float:
-    return round(float((logits[:, : len(LABELS)].argmax(1) == first_edits(texts)).mean()), 4)
+    return round(float((logits.argmax(1) == first_edits(texts)).mean()), 4)
 
 
 if __name__ == "__main__":

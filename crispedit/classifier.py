@@ -87,7 +87,9 @@ def orders(instruction: str) -> list[str]:
         word = _TOKEN.match(instruction, join.end())
         if word is None or word[0].casefold() not in ORDERS or join.start() <= cuts[-1]:
             continue
-        if not _IN_ITS_PLACE.match(instruction, join.end()):
+        before = tokens(instruction[cuts[-1] : join.start()])
+        is_order = len(before) > 2 and not ORDERS.isdisjoint(before)  # "go ahead and" is none
+        if is_order and not _IN_ITS_PLACE.match(instruction, join.end()):
             cuts.append(join.end())
     return [instruction[start:end] for start, end in zip(cuts, [*cuts[1:], None], strict=True)]
 

@@ -4,7 +4,7 @@
 
 `instructions` are JSON lines with instruction and category, such as those of a public benchmark; `pairs` a folder with
 a `pairs.jsonl` whose `instruction_origin` says whose words they are. The labelled test split of this repository, made
-text of held-out templates, and sentences in other languages are always there.
+text of held-out templates are always there.
 """
 
 import argparse

@@ -191,7 +191,10 @@ class Recipe(Strict):
         for regime, categories in self.regimes.items():
             if strange := sorted(set(categories) - set(self.categories)):
                 raise ValueError(f"regimes.{regime}.{strange[0]}: the recipe has no such category")
-        return _cascade(self.filters, "pair", bounds, self.regimes)
+        regimes: dict[str, dict[str, dict[str, Bound]]] = {
+            str(name): own for name, own in self.regimes.items()
+        }
+        return _cascade(self.filters, "pair", bounds, regimes)
 
     @cached_property
     def judge(self) -> Judge | None:

@@ -286,22 +286,22 @@ def _scanned(shard: str, key: str, name: str, member: tarfile.TarInfo, data: byt
 def build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
     """The index of member rows: neighbouring rows of one shard and key are one sample. ValueError for a key
     that comes twice, or a row of a shard that is not among these."""
-    shard_row, shard_names = _codes(table, "shard")
+    shard_row, shard_names = encoded(table, "shard")
     numbers = {remote.split(shard.path)[1]: number for number, shard in enumerate(shards)}
     if unknown := set(shard_names.to_pylist()) - set(numbers):
         raise ValueError(f"the index has rows of {sorted(unknown)[0]}, which is not a shard of its set")
     shard = np.array([numbers[name] for name in shard_names.to_pylist()], np.int32)[shard_row]
-    key_row, key_names = _codes(table, "key")
+    key_row, key_names = encoded(table, "key")
     starts = np.ones(len(table), bool)
     starts[1:] = (shard[1:] != shard[:-1]) | (key_row[1:] != key_row[:-1])
     keys = _unique(key_names.take(pa.array(key_row[starts])))
     sample = np.cumsum(starts) - 1
-    member_row, member_names = _codes(table, "member")
+    member_row, member_names = encoded(table, "member")
     member = np.array(
         [layout.MEMBERS.index(n) if n in layout.MEMBERS else ABSENT for n in member_names.to_pylist()],
         np.int64,
     )[member_row]
-    category_row, category_names = _codes(table, "category")
+    category_row, category_names = encoded(table, "category")
     categories = sorted(category_names.to_pylist())
     ranks = np.array([categories.index(name) for name in category_names.to_pylist()], np.int16)
 
@@ -354,7 +354,7 @@ def _unique(keys: pa.Array) -> pa.Array:
     return keys
 
 
-def _codes(table: pa.Table, column: str) -> tuple[NDArray[np.int32], pa.Array]:
+def encoded(table: pa.Table, column: str) -> tuple[NDArray[np.int32], pa.Array]:
     """([rows] number in the dictionary, dictionary) of a text column."""
     texts = table.column(column)
     if not pa.types.is_dictionary(texts.type):

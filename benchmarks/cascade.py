@@ -30,10 +30,11 @@ from safetensors.torch import save_file
 
 from crispedit import clip, images
 from crispedit.bounds import Bound
-from crispedit.cascade import KEPT, Cascade
+from crispedit.cascade import Cascade
 from crispedit.compositor.landscape import landscape
 from crispedit.filters.aesthetic import Aesthetic
 from crispedit.filters.clip import Clip
+from crispedit.outcome import KEPT
 from crispedit.pipelines import recipe
 from crispedit.pipelines.calibration import calibrate, defects
 from crispedit.pipelines.calibration.calibrate import Pair

@@ -20,8 +20,8 @@ from pathlib import Path
 import cv2
 
 from crispedit import images, machine
-from crispedit.cascade import KEPT
 from crispedit.normalise import normalise
+from crispedit.outcome import KEPT
 from crispedit.pipelines import build, recipe, sources
 from crispedit.pipelines.recipe import Recipe
 from crispedit.pipelines.run import Run

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from crispedit.bounds import Bound
 from crispedit.pipelines import recipe, tables
-from crispedit.pipelines.run import ANNOTATE, EDIT, Run, curate_table, score_table
+from crispedit.pipelines.records import ANNOTATE, EDIT, curate_table, score_table
+from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import select
 
 ROWS_PER_PART = 100_000

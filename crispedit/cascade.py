@@ -1,50 +1,24 @@
 """The cascade: filters in order of cost, their bounds by category, and what the two decide about a row of scores.
 
 Measuring and deciding are kept apart. `Cascade.measure` fills score columns and stops early on a row that has
-already failed; `Cascade.verdict` (a row) and `Cascade.verdict_sql` (a table) are the same pure function of the columns.
-For a filter `f` with a score `s` the columns are "f.s", "f.measured" (true once it ran) and "f.error".
+already failed. One rule decides, for a row (`decide`) and for a table (`cases_sql`), what one filter says; a verdict is
+the first filter that does not say "kept". For a filter `f` with a score `s` the columns are "f.s", "f.measured" (true
+once it ran) and "f.error"; an error without "f.measured" may pass, and the filter is asked again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
 from crispedit.bounds import Bound
+from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, describe, each, is_transient
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
-
-KEPT, REJECTED, ERROR, NOT_REACHED = "kept", "rejected", "error", "not_reached"
-"""The four outcomes. NOT_REACHED: no bound failed, but a filter that the verdict needs has not measured the row."""
-
-Q = TypeVar("Q")
-A = TypeVar("A")
-
-
-def each(call: Callable[[Sequence[Q]], Sequence[A]], items: Sequence[Q]) -> list[A | Exception]:
-    """One answer per item of a batched call. A batch that raises is halved until the items that cannot be done are
-    alone with their exception, so one bad item never costs its neighbours (and a batch too big for memory shrinks)."""
-    if not items:
-        return []
-    try:
-        answers = list(call(items))
-    except Exception as error:  # whatever a part, a codec or a driver raises is that item's outcome
-        if len(items) == 1:
-            return [error]
-        middle = len(items) // 2
-        return each(call, items[:middle]) + each(call, items[middle:])
-    if len(answers) != len(items):
-        raise AssertionError(f"{call} answered {len(answers)} times for {len(items)} items")
-    return list(answers)
-
-
-def describe(error: Exception) -> str:
-    """One line for an error column."""
-    return f"{type(error).__name__}: {error}"[:1000]
 
 
 @dataclass(frozen=True)
@@ -122,70 +96,78 @@ class Cascade:
         for name, filter_ in self.filters.items():
             if own is not None and name not in own:
                 continue
+            waits = ((NOT_REACHED, name), (TRANSIENT, name))
             todo = [
                 index
                 for index, row in enumerate(rows)
-                if not row.get(f"{name}.measured")
-                and (everything or self.verdict(row) == (NOT_REACHED, name))
+                if not row.get(f"{name}.measured") and (everything or self.verdict(row) in waits)
             ]
             answers = each(filter_.measure, [samples[index] for index in todo])
             for index, answer in zip(todo, answers, strict=True):
                 row = rows[index]
-                row[f"{name}.measured"] = True
-                row[f"{name}.error"] = None
                 checked = answer if isinstance(answer, Exception) else _checked(name, filter_, answer)
                 if isinstance(checked, Exception):
-                    row[f"{name}.error"] = describe(checked)
+                    row |= failed(name, checked)
                 else:
-                    row.update({f"{name}.{score}": value for score, value in checked.items()})
+                    row |= {f"{name}.{score}": value for score, value in checked.items()}
+                    row |= {f"{name}.measured": True, f"{name}.error": None}
 
-    def verdict(self, row: Mapping[str, Any]) -> tuple[str, str | None]:
-        """(outcome, reason) of one row: the first filter of the cascade that errs, rejects or is missing decides.
-
-        Reasons are stable words: "filter.score:low", "filter.score:high", or the filter's name for an error or a miss.
-        """
-        bounds = self.bounds_of(row.get("category"))
-        for name, filter_ in self.filters.items():
-            if row.get(f"{name}.error") is not None:
-                return ERROR, name
-            if not row.get(f"{name}.measured"):
-                return NOT_REACHED, name
-            for score in filter_.scores:
-                bound = bounds.get(f"{name}.{score}")
-                side = bound.verdict(row.get(f"{name}.{score}")) if bound is not None else None
-                if side is not None:
-                    return REJECTED, f"{name}.{score}:{side}"
+    def decide(
+        self, name: str, row: Mapping[str, Any], bounds: Mapping[str, Bound]
+    ) -> tuple[str, str | None]:
+        """(outcome, reason) of one filter on one row. Reasons are stable words: "filter.score:low",
+        "filter.score:high", or the filter's name for an error or a miss."""
+        failed = row.get(f"{name}.error") is not None
+        if not row.get(f"{name}.measured"):
+            return (TRANSIENT if failed else NOT_REACHED), name
+        if failed:
+            return ERROR, name
+        for score in self.filters[name].scores:
+            bound = bounds.get(f"{name}.{score}")
+            side = bound.verdict(row.get(f"{name}.{score}")) if bound is not None else None
+            if side is not None:
+                return REJECTED, f"{name}.{score}:{side}"
         return KEPT, None
 
-    def bounds_table(self, categories: Sequence[str]) -> pa.Table:
-        """A row per category with columns "f.s.min" and "f.s.max", for SQL to join on."""
-        rows = []
-        for category in categories:
-            bounds = self.bounds_of(category)
-            row: dict[str, Any] = {"category": category}
-            for key in self._scores():
-                bound = bounds.get(key, Bound())
-                row[f"{key}.min"], row[f"{key}.max"] = bound.min, bound.max
-            rows.append(row)
-        sides = [pa.field(f"{key}.{side}", pa.float64()) for key in self._scores() for side in ("min", "max")]
-        return pa.Table.from_pylist(rows, schema=pa.schema([pa.field("category", pa.string()), *sides]))
+    def decisions(
+        self, row: Mapping[str, Any], bounds: Mapping[str, Bound] | None = None
+    ) -> Iterator[tuple[str, str | None]]:
+        """What each filter says of a row, in the cascade's order; `bounds` are those of the row's category."""
+        own = self.bounds_of(row.get("category")) if bounds is None else bounds
+        return (self.decide(name, row, own) for name in self.filters)
 
-    def verdict_sql(self, row: str = "r", category: str = "r.category") -> str:
-        """A DuckDB expression that gives "outcome" or "outcome reason" over the alias of the rows.
+    def verdict(self, row: Mapping[str, Any]) -> tuple[str, str | None]:
+        """(outcome, reason) of one row: the first filter that does not keep it decides."""
+        return next((decision for decision in self.decisions(row) if decision[0] != KEPT), (KEPT, None))
 
-        Bounds are literals, and only scores that have one are read; `category` where the bounds depend on it.
-        """
-        cases = []
-        for name, filter_ in self.filters.items():
-            cases.append(f"WHEN {row}.\"{name}.error\" IS NOT NULL THEN '{ERROR} {name}'")
-            cases.append(f"WHEN {row}.\"{name}.measured\" IS NOT TRUE THEN '{NOT_REACHED} {name}'")
-            for key in (f"{name}.{score}" for score in filter_.scores):
-                for where, bound in self._bounds_sql(key, category):
-                    for side, sign, word in ((bound.min, "<", "low"), (bound.max, ">", "high")):
-                        if side is not None:
-                            fails = f"{row}.\"{key}\" {sign} '{side!r}'::DOUBLE{where}"
-                            cases.append(f"WHEN {fails} THEN '{REJECTED} {key}:{word}'")
+    def passes(self, row: Mapping[str, Any]) -> bool:
+        """Whether a filter failed on the row for a reason that may pass."""
+        return any(row.get(f"{name}.error") and not row.get(f"{name}.measured") for name in self.filters)
+
+    def verdict_sql(
+        self, row: str = "r", category: str = "r.category", filters: Collection[str] | None = None
+    ) -> str:
+        """A DuckDB expression that gives "outcome" or "outcome reason" over the alias of the rows: of the whole
+        cascade, or of some filters alone. `category` is where the bounds depend on it."""
+        cases = [
+            case
+            for name in (self.filters if filters is None else filters)
+            for case in self._cases_sql(name, row, category)
+        ]
         return f"CASE {' '.join(cases)} ELSE '{KEPT}' END" if cases else f"'{KEPT}'"
+
+    def _cases_sql(self, name: str, row: str, category: str) -> Iterator[str]:
+        """`decide` as cases. Bounds are literals, and only scores that have one are read."""
+        failed, measured = f'{row}."{name}.error" IS NOT NULL', f'{row}."{name}.measured"'
+        yield f"WHEN {measured} IS NOT TRUE AND {failed} THEN '{TRANSIENT} {name}'"
+        yield f"WHEN {measured} IS NOT TRUE THEN '{NOT_REACHED} {name}'"
+        yield f"WHEN {failed} THEN '{ERROR} {name}'"
+        for key in (f"{name}.{score}" for score in self.filters[name].scores):
+            for where, bound in self._bounds_sql(key, category):
+                for side, sign, word in ((bound.min, "<", "low"), (bound.max, ">", "high")):
+                    if side is not None:
+                        fails = f"{row}.\"{key}\" {sign} '{side!r}'::DOUBLE{where}"
+                        yield f"WHEN {fails} THEN '{REJECTED} {key}:{word}'"
 
     def _bounds_sql(self, key: str, category: str) -> list[tuple[str, Bound]]:
         """The bounds of a score, each with the condition on the category (empty: none) under which it holds."""
@@ -200,8 +182,11 @@ class Cascade:
             cases.append((f" AND ({names})", bound))
         return [*cases, (f" AND ({' OR '.join(equal.values())}) IS NOT TRUE" if other else "", default)]
 
-    def _scores(self) -> list[str]:
-        return [f"{name}.{score}" for name, filter_ in self.filters.items() for score in filter_.scores]
+
+def failed(name: str, error: Exception) -> dict[str, Any]:
+    """The columns of a filter that failed on a row."""
+    passes = is_transient(error)
+    return {f"{name}.measured": None if passes else True, f"{name}.error": describe(error)}
 
 
 def _checked(

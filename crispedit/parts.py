@@ -8,10 +8,12 @@ holds every part in these folders to that. An exception about one input is that 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -31,11 +33,49 @@ class Part(BaseModel):
     """GPUs an actor of this part asks for unless the recipe says otherwise."""
 
     def load(self) -> None:
-        """Load what is heavy (weights). Called once in the process that will work, never at recipe time."""
+        """Load what is heavy (weights). Called once in the process that will work, never at recipe time.
+
+        What a library says of broken weights becomes a ValueError that names the part and its options.
+        """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "load" in cls.__dict__:
+            cls.load = _named(cls.load)  # type: ignore[assignment, method-assign]
 
     def identity(self) -> dict[str, Any]:
         """What makes this part's output what it is, JSON-ready: name, version, options. It enters the fingerprint."""
         return {"name": name_of(type(self)), "version": self.version, "options": self.model_dump(mode="json")}
+
+
+def _named(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A part's `load`, with the part named by what it raises."""
+
+    @functools.wraps(load)
+    def named(self: Part) -> None:
+        told = {name: value for name, value in self.model_dump(mode="json").items() if isinstance(value, str)}
+        with loading(", ".join([name_of(type(self)), *(f"{name} {value}" for name, value in told.items())])):
+            load(self)
+
+    return named
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """What a library says of weights that do not load: a ValueError that names them. A package that is missing and
+    memory that runs out are no fault of the weights."""
+    try:
+        yield
+    except (ImportError, MemoryError, ValueError) as error:
+        if (
+            isinstance(error, ValueError) and type(error) is not ValueError
+        ):  # of JSON, of text: it names no file
+            raise ValueError(f"{what}: does not load: {type(error).__name__}: {error}") from error
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's
+            raise
+        raise ValueError(f"{what}: does not load: {type(error).__name__}: {error}") from error
 
 
 class Filter(Part):

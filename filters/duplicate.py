@@ -75,6 +75,15 @@ def near_duplicates(hashes: NDArray[np.int64], distance: int) -> NDArray[np.int6
     return np.where(earliest == np.arange(len(hashes)), -1, earliest)
 
 
+def near_known(known: NDArray[np.int64], hashes: NDArray[np.int64], distance: int) -> NDArray[np.bool_]:
+    """Which of these 64-bit hashes differ in at most `distance` bits from any that is known. [K], [N] to [N]."""
+    struck = np.zeros(len(hashes), np.bool_)
+    if len(known) and len(hashes):
+        for _, j in _near(known.view(np.uint64), hashes.view(np.uint64), 64, distance):
+            struck[j] = True
+    return struck
+
+
 BLOCK = 512
 """Items that are compared all with all: cheaper than any index."""
 CHUNK = 1 << 21

@@ -249,7 +249,9 @@ def _ask(model: Chat, asked: Sequence[Questions]) -> list[Answers | Exception]:
         answers = {name: next(flat) for name in questions}
         errors = [(name, a) for name, a in answers.items() if isinstance(a, ChatError)]
         if errors:
-            found.append(ChatError(f"{errors[0][0]}: {errors[0][1]}", errors[0][1].raw))
+            failure = ChatError(f"{errors[0][0]}: {errors[0][1]}", errors[0][1].raw)
+            failure.__cause__ = errors[0][1]
+            found.append(failure)
         else:
             found.append({name: a for name, a in answers.items() if isinstance(a, Answer)})
     return found

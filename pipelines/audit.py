@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from importlib import resources
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from crispedit.bounds import Bound
-from crispedit.cascade import ERROR, KEPT, NOT_REACHED, REJECTED
+from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
 from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
@@ -33,7 +34,8 @@ BINS = 40
 
 @dataclass
 class Count:
-    """One line of the audit: a step (or one filter of it) and a category. `rejected` and `error` are by reason."""
+    """One line of the audit: a step (or one filter of it) and a category. `rejected` and `error` are by reason; of
+    errors, "(transient)" marks those that the next run tries again."""
 
     step: str
     category: str
@@ -49,8 +51,9 @@ class Count:
         elif outcome == NOT_REACHED:
             self.not_reached += rows
         else:
-            by_reason = {REJECTED: self.rejected, ERROR: self.error}[outcome]
-            by_reason[reason or outcome] = by_reason.get(reason or outcome, 0) + rows
+            by_reason = self.rejected if outcome == REJECTED else self.error
+            name = f"{reason} (transient)" if outcome == TRANSIENT else reason or outcome
+            by_reason[name] = by_reason.get(name, 0) + rows
 
     def check(self) -> None:
         """RuntimeError unless in = sum of outcomes."""
@@ -74,6 +77,18 @@ class Histogram:
 
 
 @dataclass
+class Failures:
+    """The errors of one step that say the same but for names and numbers."""
+
+    step: str
+    kind: str
+    rows: int
+    transient: bool
+    """Whether the next run tries these rows again by itself."""
+    example: str
+
+
+@dataclass
 class Report:
     """Everything the audit shows."""
 
@@ -82,6 +97,8 @@ class Report:
     histograms: list[Histogram]
     pairs: dict[str, int]
     """Packed pairs by category, from the manifest; empty before the present selection is packed."""
+    errors: list[Failures] = field(default_factory=list)
+    """The errors of all steps, grouped, the most frequent first."""
     repaired: dict[str, int] | None = None
     """Imported edits that were `laid_back` onto their source, or left `in_place`; null where that was not asked."""
 
@@ -99,7 +116,7 @@ def audit(run: Run) -> Report:
     for count in counts:
         count.check()
     repaired = tables.repaired(db) if run.recipe.edit.repair else None
-    return Report(run.root.name, counts, _histograms(run, db), pairs, repaired)
+    return Report(run.root.name, counts, _histograms(run, db), pairs, failures(run, db), repaired)
 
 
 def _packed(run: Run) -> dict[str, int]:
@@ -138,8 +155,8 @@ def _annotate(db: duckdb.DuckDBPyConnection) -> list[Count]:
         "annotate",
         "SELECT DISTINCT category, key FROM annotate",
         f"""
-            SELECT category, CASE WHEN error IS NOT NULL THEN '{ERROR}' WHEN refusal IS NOT NULL THEN '{REJECTED}'
-                    WHEN repeated THEN '{REJECTED}' ELSE '{KEPT}' END,
+            SELECT category, CASE WHEN transient THEN '{TRANSIENT}' WHEN error IS NOT NULL THEN '{ERROR}'
+                    WHEN refusal IS NOT NULL THEN '{REJECTED}' WHEN repeated THEN '{REJECTED}' ELSE '{KEPT}' END,
                 CASE WHEN error IS NOT NULL THEN 'annotate'
                     ELSE coalesce(refusal, if(repeated, 'repeated_job', NULL)) END
             FROM (SELECT *, job_key IS NOT NULL
@@ -155,8 +172,10 @@ def _edit(db: duckdb.DuckDBPyConnection) -> list[Count]:
         "edit",
         "SELECT DISTINCT category, key FROM edit",
         f"""
-            SELECT category, CASE WHEN error IS NOT NULL THEN '{ERROR}' WHEN refusal IS NOT NULL THEN '{REJECTED}'
-                ELSE '{KEPT}' END, if(error IS NOT NULL, 'edit', refusal) FROM edit
+            SELECT category, CASE WHEN transient THEN '{TRANSIENT}' WHEN error IS NOT NULL THEN '{ERROR}'
+                WHEN refusal IS NOT NULL THEN '{REJECTED}' ELSE '{KEPT}' END,
+                if(error IS NOT NULL, 'edit', refusal)
+            FROM edit
         """,
     )
 
@@ -164,25 +183,15 @@ def _edit(db: duckdb.DuckDBPyConnection) -> list[Count]:
 def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
     """Every filter on its own: of the edited candidates, how many it passed, rejected, failed on, or never saw."""
     cascade = run.recipe.pair_cascade
-    db.register("pair_bounds", cascade.bounds_table(list(run.recipe.categories)))
     edited = "SELECT category, key FROM edit WHERE error IS NULL AND refusal IS NULL"
     lines = []
-    for name, filter_ in cascade.filters.items():
-        sides = "".join(
-            f'WHEN s."{name}.{score}" {sign} b."{name}.{score}.{side}" THEN \'{score}:{word}\' '
-            for score in filter_.scores
-            for sign, side, word in (("<", "min", "low"), (">", "max", "high"))
-        )
+    for name in cascade.filters:
+        verdict = cascade.verdict_sql("s", "e.category", [name])
         ended = f"""
-            SELECT category, CASE WHEN failed THEN '{ERROR}' WHEN NOT measured THEN '{NOT_REACHED}'
-                    WHEN reason IS NOT NULL THEN '{REJECTED}' ELSE '{KEPT}' END,
-                CASE WHEN failed THEN '{name}' WHEN measured THEN reason END
-            FROM (SELECT e.category, s."{name}.error" IS NOT NULL AS failed,
-                    coalesce(s."{name}.measured", false) AS measured, CASE {sides} END AS reason
-                FROM ({edited}) e LEFT JOIN score s USING (key) LEFT JOIN pair_bounds b ON b.category = e.category)
+            SELECT category, split_part(verdict, ' ', 1), nullif(split_part(verdict, ' ', 2), '')
+            FROM (SELECT e.category, {verdict} AS verdict FROM ({edited}) e LEFT JOIN score s USING (key))
         """
         lines += _grouped(db, f"score: {name}", edited, ended)
-    db.unregister("pair_bounds")
     return lines
 
 
@@ -198,9 +207,10 @@ def _compare(run: Run) -> list[Count]:
         "compare",
         "SELECT category FROM contests",
         f"""
-            SELECT category, CASE WHEN compared IS NULL THEN '{NOT_REACHED}' WHEN error IS NOT NULL THEN '{ERROR}'
-                WHEN chosen IS NULL THEN '{REJECTED}' ELSE '{KEPT}' END AS outcome,
-                CASE outcome WHEN '{ERROR}' THEN 'compare' WHEN '{REJECTED}' THEN 'undecided' END
+            SELECT category, CASE WHEN compared IS NULL THEN '{NOT_REACHED}' WHEN transient THEN '{TRANSIENT}'
+                WHEN error IS NOT NULL THEN '{ERROR}' WHEN chosen IS NULL THEN '{REJECTED}' ELSE '{KEPT}'
+                END AS outcome,
+                CASE WHEN error IS NOT NULL THEN 'compare' WHEN outcome = '{REJECTED}' THEN 'undecided' END
             FROM contests
         """,
     )
@@ -226,8 +236,8 @@ def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:
     cascade = run.recipe.pair_cascade
     found = []
     for name, filter_ in cascade.filters.items():
-        for score, kind in filter_.scores.items():
-            if kind is int:  # hashes are no quantity
+        for score, of in filter_.scores.items():
+            if of is int:  # hashes are no quantity
                 continue
             key = f"{name}.{score}"
             values = db.execute(f'SELECT "{key}" AS v FROM score WHERE "{name}.measured"').fetchnumpy()["v"]
@@ -237,6 +247,58 @@ def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:
             bounds = {c: b for c in run.recipe.categories if (b := cascade.bounds_of(c).get(key)) is not None}
             found.append(Histogram(key, edges.tolist(), counts.tolist(), len(masked) - len(known), bounds))
     return found
+
+
+def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Failures]:
+    """The errors in a run's tables, grouped by step and what they have in common, the most frequent first."""
+    db = tables.connect(run) if db is None else db
+    queries = [
+        f"SELECT '{step}', error, coalesce(transient, false), count(*) FROM {step} WHERE error IS NOT NULL GROUP BY ALL"
+        for step in ("curate", "annotate", "edit", "compare")
+    ]
+    scores = [("curate", name) for name in run.recipe.source_cascade.filters]
+    scores += [("score", name) for name in run.recipe.pair_cascade.filters]
+    queries += [
+        f'SELECT \'{step}: {name}\', "{name}.error", "{name}.measured" IS NOT TRUE, count(*) FROM {step} '
+        f'WHERE "{name}.error" IS NOT NULL GROUP BY ALL'
+        for step, name in scores
+    ]
+    groups: dict[tuple[str, str, bool], Failures] = {}
+    for step, error, transient, rows in db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall():
+        group = groups.setdefault(
+            (step, kind(error), transient), Failures(step, kind(error), 0, transient, error)
+        )
+        group.rows += rows
+    return sorted(groups.values(), key=lambda group: (-group.rows, group.step, group.kind))
+
+
+def failures_text(groups: Sequence[Failures], most: int = 5) -> str:
+    """The most frequent errors, a line each; "" without any."""
+    lines = [
+        f"  {group.rows} x {group.step}: {group.example[:160]}" + (" (transient)" if group.transient else "")
+        for group in groups[:most]
+    ]
+    if len(groups) > most:
+        lines.append(f"  and {len(groups) - most} other kinds: crispedit audit RUN --json lists all")
+    if any(group.transient for group in groups):
+        lines.append("  The same command tries the transient ones again; --retry errors tries all of them.")
+    return "\n".join(["errors:", *lines]) if groups else ""
+
+
+def useless(report: Report) -> str | None:
+    """Why a build gave nothing, in a sentence; None if it kept a pair."""
+    lines = [count for count in report.counts if count.step == "select"]
+    if any(count.kept for count in lines):
+        return None
+    if report.errors and not lines:
+        worst = report.errors[0]
+        return f"nothing was kept: {worst.rows} rows of {worst.step} failed: {worst.example}"
+    reasons = Counter[str]()
+    for count in lines or [count for count in report.counts if count.step == "curate"]:
+        reasons.update(count.rejected)
+        reasons.update(count.error)
+    why = ", ".join(f"{reason} {rows}" for reason, rows in reasons.most_common(3))
+    return f"nothing was kept: {why or 'there was no candidate'}"
 
 
 def summary(report: Report) -> str:
@@ -285,6 +347,8 @@ def summary(report: Report) -> str:
     reasons = sorted(total.rejected.items(), key=lambda item: (-item[1], item[0]))
     if reasons:
         text.append("rejected by: " + ", ".join(f"{reason} {number}" for reason, number in reasons))
+    if report.errors:
+        text.append(failures_text(report.errors))
     return "\n".join(text)
 
 
@@ -362,9 +426,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command: print the audit and write its HTML."""
-    if not (Path(args.run) / "recipe.yaml").exists():
-        raise ValueError(f"{args.run} is no run: it has no recipe.yaml (build one with `crispedit build`)")
-    made = Run(recipe.load(args.run, [f"run={args.run}"]))
+    made = Run(recipe.load(args.run))
     report = audit(made)
     if not report.counts:
         raise ValueError(f"{args.run} has nothing selected yet: run `crispedit select {args.run}` first")

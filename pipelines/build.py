@@ -16,69 +16,82 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse
+from collections.abc import Sequence
 
-from crispedit.pipelines import audit, dry_run, engine, recipe
+from crispedit.pipelines import audit, engine, recipe, steps
+from crispedit.pipelines.recipe import Engine
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps import annotate, compare, curate, edit, pack, score, select
+from crispedit.pipelines.steps import pack, select
+from crispedit.pipelines.steps.step import Step
+from crispedit.pipelines.stream import Build
 
-ENGINE_STEPS = {"curate": curate, "annotate": annotate, "edit": edit, "score": score, "compare": compare}
 
+def build(run: Run, *, retry_errors: bool = False) -> None:
+    """Curate, annotate, edit, score and compare wave by wave, then select and pack.
 
-def build(run: Run) -> None:
-    """Curate, annotate, edit, score and compare in waves of sources, then select and pack.
-
-    Waves are cut from the listing by what is committed, and one is finished before the next: a resumed run asks each
-    photograph for what an uninterrupted one would, though `annotate` asks no more of a category that is full by then.
+    An existing run is resumed: what is committed is not made again, but for rows whose error may pass (all errors with
+    `retry_errors`).
     """
     settings = run.recipe.engine
     with run.locked():
-        for name in run.engine_steps:
-            run.begin(name)
-        run.store_recipe()
-        size = settings.wave_sources
-        # The rest of the wave under way. What is wrong with the source shows before Ray starts.
-        wave = curate.work(run, None if size is None else -curate.committed(run) % size)
+        identities = steps.identities(steps.of(run))
+        run.begin(identities)
+        # What is wrong with the source shows before Ray starts, and before anything is stored.
+        flow = Build(run, retry_errors=retry_errors)
+        run.store_recipe(identities)
         with engine.cluster(settings):
-            for name in run.engine_steps:  # all of them, before any costs anything
-                engine.preflight(name, ENGINE_STEPS[name].stages(run), settings)
-            for stage in edit.later_stages(run):
-                engine.preflight("edit", [stage], settings)
-            while True:
-                engine.run(wave, settings)
-                for module in (annotate, edit, score, *(edit, score) * len(edit.later_stages(run)), compare):
-                    engine.run(module.work(run), settings)
-                if size is None or not (wave := curate.work(run, size)).plan:
-                    break
+            preflight(flow.active, settings)
+            engine.run_flow(flow, settings)
             select.select(run)
             pack.pack(run)
 
 
-def step(run: Run, name: str) -> None:
+def step(run: Run, name: str, *, retry_errors: bool = False) -> None:
     """One step of a run, on what the steps before it have committed."""
     settings = run.recipe.engine
     with run.locked():
-        if name in ENGINE_STEPS:
-            run.begin(name)
-        run.store_recipe()
+        identities = steps.identities(steps.of(run))
         if name == "select":
+            run.store_recipe(identities)
             select.select(run)
         elif name == "pack":
+            run.store_recipe(identities)
             with engine.cluster(settings):
                 pack.pack(run)
+        elif name not in identities:
+            raise ValueError("select.judge is false: no candidates are to be compared")
         else:
-            work = ENGINE_STEPS[name].work(run)
+            run.begin({name: identities[name]})
+            flow = Build(run, [name], retry_errors=retry_errors)
+            run.store_recipe(identities)
             with engine.cluster(settings):
-                engine.preflight(name, work.stages, settings)
-                engine.run(work, settings)
+                preflight(flow.active, settings)
+                engine.run_flow(flow, settings)
+
+
+def preflight(of: Sequence[Step], settings: Engine) -> None:
+    """ValueError, with the arithmetic, if the cluster has no room for some stage: before anything costs anything."""
+    for one in of:
+        for stage in one.stages:
+            engine.preflight(one.name, [stage], settings)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
+    add_retry(parser)
     parser.add_argument(
         "--dry-run", type=int, metavar="N", help="build N photographs beside the run and project the whole"
     )
     parser.add_argument(
         "--gpu-hour-price", type=float, metavar="PRICE", help="what a GPU-hour costs, for the projection"
+    )
+
+
+def add_retry(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retry",
+        choices=["errors"],
+        help="make rows again that ended in a permanent error; those whose error may pass are made again anyway",
     )
 
 
@@ -96,13 +109,24 @@ def run(args: argparse.Namespace) -> int:
     """The command: build, then show what was kept and where the shards are."""
     made = Run(recipe.load(args.recipe, args.overrides))
     if args.dry_run is not None:
+        from crispedit.pipelines import dry_run  # which builds
+
         print(dry_run.text(dry_run.dry_run(made, args.dry_run, args.gpu_hour_price)))
         return 0
-    build(made)
-    report = audit.audit(made)
-    print(audit.summary(report))
-    audit.write_report(made, report)
+    build(made, retry_errors=args.retry == "errors")
+    status = report(made)
     print(f"\nshards: {made.folder('shards')}\nreport: {made.folder('audit') / 'report.html'}")
+    return status
+
+
+def report(made: Run) -> int:
+    """Show what a run kept, and write its report. The exit status is 1 if that is nothing."""
+    found = audit.audit(made)
+    print(audit.summary(found))
+    audit.write_report(made, found)
+    if (why := audit.useless(found)) is not None:
+        print(f"error: {why}", file=sys.stderr)
+        return 1
     return 0
 
 

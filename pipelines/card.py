@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
-from crispedit.cascade import KEPT
-from crispedit.pipelines import tables
+from crispedit.outcome import KEPT
+from crispedit.pipelines import steps, tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION
+from crispedit.pipelines.verdicts import quoted
 from crispedit.shards.pack import ShardEntry
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -43,7 +44,7 @@ def text(run: Run, shards: Sequence[ShardEntry]) -> str:
     if run.recipe.imports_pairs:
         editors, annotator = "- imported with the pairs", "imported with the pairs"
     if run.recipe.edit.repair:
-        selection = tables.quoted(str(run.folder("select") / SELECTION))
+        selection = quoted(str(run.folder("select") / SELECTION))
         kept = f"SELECT key FROM read_parquet({selection}) WHERE outcome = '{KEPT}'"
         laid = tables.repaired(db, kept)["laid_back"]
         editors += (
@@ -67,7 +68,7 @@ known) and `<key>.json` (instruction, category, captions, editor, scores, proven
 - photographs from: {_listed(datasets)}
 - licence of the photographs: {_listed(licences)}
 - annotator: {annotator}
-- recipe fingerprint: `{run.recipe_fingerprint}`
+- recipe fingerprint: `{steps.fingerprint(run)}`
 
 Editors:
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from crispedit.pipelines import failure
 
 COMMANDS = {
     "build": ("crispedit.pipelines.build", "every step of a run, in order"),
@@ -46,10 +53,31 @@ def module_of(command: str, arguments: Sequence[str]) -> str:
     return COMMANDS[command][0]
 
 
+STOPPED = 128 + signal.SIGTERM
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class Stopped(BaseException):
+    """The process was sent SIGTERM, as schedulers do before they kill."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; a user's mistake is one clear line and exit status 2."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run a command. What it raises is said in one sentence, with exit status 2; `--traceback` shows where."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = [argument for argument in given if argument != "--traceback"]
+    command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    try:
+        with _told_of_sigterm():
+            return _run(arguments)
+    except (Exception, KeyboardInterrupt, Stopped) as error:
+        if len(arguments) < len(given):
+            traceback.print_exc()
+        return _ended(error, command)
+
+
+def _run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="crispedit", description=__doc__, add_help=True)
+    parser.add_argument("--traceback", action="store_true", help="show where a command failed")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
@@ -58,12 +86,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         return int(importlib.import_module(module_of(args.command, arguments)).run(args))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
+    except SystemExit as ended:
+        if ended.code == signal.SIGTERM:  # Ray's own handler, in place of ours
+            raise Stopped from None
+        raise
+
+
+def _ended(error: BaseException, command: str) -> int:
+    """Say why the command ended; its exit status."""
+    if isinstance(error, BrokenPipeError):  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, Stopped):
+        print(f"stopped by SIGTERM; {failure.AGAIN}", file=sys.stderr)
+        return STOPPED
+    if isinstance(error, KeyboardInterrupt):
+        print(f"interrupted; {failure.AGAIN}", file=sys.stderr)
+        return INTERRUPTED
+    print(f"error: {failure.sentence(error, command)}", file=sys.stderr)
+    return 2
+
+
+@contextmanager
+def _told_of_sigterm() -> Iterator[None]:
+    """SIGTERM raises `Stopped`, so that what is open is closed. (Only a main thread can listen.)"""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Dry run: N photographs through every step in a directory of their own, and from them what the full run would take.
 
-Rates are read off the committed parts: the rows after a step's first part, over the time from that part to the last.
-So the time that models take to load is told apart, and is projected once, not once a photograph. The photographs are
-a random sample of the listing, drawn by the hash of their names: the same ones each time.
+Rates are read off the commits: the rows after a step's first block, over the time from that block to the last. So
+the time that models take to load is told apart, and is projected once, not once a photograph. The photographs are a
+random sample of the listing, drawn by the hash of their names: the same ones each time.
 
 What is projected is the cluster at hand. Near-duplicates, which grow faster than the set, are projected as seen.
 """
@@ -13,21 +13,22 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from crispedit.cascade import KEPT
-from crispedit.pipelines import engine, tables
+from crispedit.outcome import KEPT
+from crispedit.pipelines import build, engine, steps, tables
 from crispedit.pipelines.audit import table
-from crispedit.pipelines.engine import Stage, Work
+from crispedit.pipelines.flow import Route, Row
 from crispedit.pipelines.recipe import Engine
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps import annotate, compare, curate, edit, pack, score, select
-from crispedit.record import content_key
+from crispedit.pipelines.steps import pack, select
+from crispedit.pipelines.steps.step import Step
+from crispedit.pipelines.stream import Build
 from crispedit.shards import journal
 
 Z = 1.96
@@ -112,37 +113,56 @@ def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> 
     settings = sample.recipe.engine
     timed: dict[str, _Timed] = {}
     with sample.locked():
+        identities = steps.identities(steps.of(sample))
+        sample.begin(identities)
         try:
-            listing = _begin(sample)
+            flow = Watched(sample, ["curate"], sample=photographs)
         except ValueError:
-            shutil.rmtree(
-                sample.root, ignore_errors=True
-            )  # nothing was built: the way is free for another try
+            # Nothing was built: the way is free for another try.
+            shutil.rmtree(sample.root, ignore_errors=True)
             raise
+        sample.store_recipe(identities)
         with engine.cluster(settings):
-            for name in sample.engine_steps:
-                engine.preflight(name, STEPS[name].stages(sample), settings)
-            for stage in edit.later_stages(sample):
-                engine.preflight("edit", [stage], settings)
-            timed["curate"] = _time(_drawn(listing, photographs), settings)
-            for name in ("annotate", "edit", "score"):
-                timed[name] = _time(STEPS[name].work(sample), settings)
-            for stage in edit.later_stages(sample):
-                for name in ("edit", "score"):
-                    timed[f"{name} {stage.name}"] = _time(STEPS[name].work(sample), settings)
-            if sample.recipe.judge is not None:
-                timed["compare"] = _time(compare.work(sample), settings)
+            build.preflight(steps.of(sample), settings)
+            timed["curate"] = _time(flow, settings)
+            for name, after in _passes(sample):
+                timed[f"{name} {after}".strip()] = _time(Watched(sample, [name]), settings)
             began = time.monotonic()
             select.select(sample)
             pack.pack(sample)
             last_s = time.monotonic() - began
-    found = _project(sample, run, timed, last_s, listing.rows, gpu_hour_price)
+    found = _project(sample, run, timed, last_s, flow.drawn_from, gpu_hour_price)
     with journal.replaced(sample.root / "projection.json") as out:
         out.write(json.dumps(asdict(found), indent=1).encode())
     return found
 
 
-STEPS = {"curate": curate, "annotate": annotate, "edit": edit, "score": score, "compare": compare}
+STEPS = ("curate", "annotate", "edit", "score", "compare")
+
+
+def _passes(run: Run) -> Iterator[tuple[str, str]]:
+    """(step, editor) of the passes after curate: each editor for failed jobs has one of edit and score to itself."""
+    for name in ("annotate", "edit", "score"):
+        yield name, ""
+    for editor, spec in run.recipe.edit.editors.items():
+        if spec.when == "failed":
+            yield "edit", editor
+            yield "score", editor
+    if run.recipe.judge is not None:
+        yield "compare", ""
+
+
+class Watched(Build):
+    """One step of a build, with the moments at which its rows were committed."""
+
+    def __init__(self, run: Run, only: Sequence[str], sample: int | None = None) -> None:
+        self.commits: list[tuple[float, int]] = []
+        super().__init__(run, only, sample=sample)
+
+    def done(self, route: Route, rows: Sequence[Row]) -> None:
+        if route.step in STEPS:
+            self.commits.append((time.monotonic(), sum(len(row["committed"]) for row in rows)))
+        super().done(route, rows)
 
 
 def _beside(run: Run, photographs: int) -> Run:
@@ -154,53 +174,31 @@ def _beside(run: Run, photographs: int) -> Run:
     return Run(type(recipe)(**fields | {"run": root, "categories": unlimited}).check())
 
 
-def _begin(sample: Run) -> Work:
-    """Claim the steps and list the source. ValueError for what is wrong with either."""
-    for name in sample.engine_steps:
-        sample.begin(name)
-    sample.store_recipe()
-    listing = curate.work(sample)
-    if not listing.plan:
-        raise ValueError(f"{sample.recipe.source.path} holds no photographs to try")
-    return listing
-
-
-def _drawn(listing: Work, photographs: int) -> Work:
-    """The listing's photographs of the lowest hashes."""
-    chosen = sorted(listing.plan, key=lambda row: content_key("dry run", row["uri"]))[:photographs]
-    return replace(listing, plan=chosen, rows=len(chosen))
-
-
-def _time(work: Work, settings: Engine) -> _Timed:
-    """Do the work and take its times from when its parts appeared."""
-    cpus, gpus = _held(work.step, work.stages, settings) if work.plan else (0.0, 0.0)
-    before = set(journal.parts(work.folder))
-    began = time.time()
-    engine.run(work, settings)
-    parts = sorted(
-        (path.stat().st_mtime, pq.read_metadata(path).num_rows)
-        for path in journal.parts(work.folder)
-        if path not in before
-    )
-    rows = sum(count for _, count in parts)
+def _time(flow: Watched, settings: Engine) -> _Timed:
+    """Do a step and take its times from when its rows were committed."""
+    cpus, gpus = _held(flow.active[0], settings)
+    began = time.monotonic()
+    engine.run_flow(flow, settings)
+    rows = sum(count for _, count in flow.commits)
     if rows == 0:
-        return _Timed(0, 0.0, None, cpus, gpus)
-    wall_s = max(parts[-1][0] - began, 1e-3)
-    steady_s, steady_rows = parts[-1][0] - parts[0][0], rows - parts[0][1]
-    if steady_rows == 0 or steady_s <= 0:
+        return _Timed(0, 0.0, None, 0.0, 0.0)
+    (first, first_rows), (last, _) = flow.commits[0], flow.commits[-1]
+    wall_s = max(last - began, 1e-3)
+    if first_rows == rows or last <= first:
         return _Timed(rows, 0.0, rows / wall_s, cpus, gpus)
-    rate = steady_rows / steady_s
+    rate = (rows - first_rows) / (last - first)
     return _Timed(rows, max(0.0, wall_s - rows / rate), rate, cpus, gpus)
 
 
-def _held(step: str, stages: Sequence[Stage], settings: Engine) -> tuple[float, float]:
+def _held(step: Step, settings: Engine) -> tuple[float, float]:
     """CPUs and GPUs that a step's actors hold while it runs."""
+    stages = step.stages
     each = [(s.pool.cpus, s.gpus if s.pool.gpus is None else s.pool.gpus) for s in stages]
     actors = [1] * len(stages)
     if settings.kind == "ray":
         import ray
 
-        actors = engine.placement(step, stages, ray.cluster_resources())
+        actors = engine.placement(step.name, stages, ray.cluster_resources())
     cpus = sum(n * c for n, (c, _) in zip(actors, each, strict=True))
     return cpus if settings.kind == "ray" else 1.0, sum(n * g for n, (_, g) in zip(actors, each, strict=True))
 

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from PIL import Image as Pillow
 
+from crispedit import parts
 from crispedit.images import decode_mask, encode_jpeg
 from crispedit.normalise import SUFFIXES, Refused, Unreadable, normalise
 from crispedit.record import Image, Mask
@@ -191,9 +192,10 @@ def _load(args: argparse.Namespace) -> Any:
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipeline = EditMGTPipeline.from_pretrained(
-        args.model, llm=args.llm, device=device, dtype=getattr(torch, args.dtype)
-    )
+    with parts.loading(str(args.model)):
+        pipeline = EditMGTPipeline.from_pretrained(
+            args.model, llm=args.llm, device=device, dtype=getattr(torch, args.dtype)
+        )
     if args.compile:
         pipeline.compile()
     return pipeline

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from crispedit.cascade import describe
+from crispedit.outcome import Transient, describe
 from crispedit.recipe import Pool
 
 Row = dict[str, Any]
@@ -37,7 +37,7 @@ def gpus_of(stage: Stage) -> float:
     return stage.gpus if stage.pool.gpus is None else stage.pool.gpus
 
 
-class Quarantined(Exception):  # noqa: N818 - the state of a row, recorded as its error
+class Quarantined(Transient):
     """A row that has killed, or hung, the processes that worked on it."""
 
 

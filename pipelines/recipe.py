@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import resources
@@ -126,8 +127,13 @@ class Engine(Strict):
     """How often a row is tried whose result is a passing trouble, such as a server that does not answer."""
     stall_minutes: float | None = Field(60.0, gt=0)
     """A process that works longer than this on one block is killed: it hangs. null: never."""
-    wave_sources: int | None = Field(None, ge=1)
-    """`build` carries this many photographs through every step before the next; null: all at once."""
+    wave_sources: int | None = Field(10_000, ge=1)
+    """`build` works on whole containers of about this many photographs at a time: early ones are finished early, and
+    what is planned does not grow with the run; null: all at once. It changes no shard."""
+    open_waves: int = Field(4, ge=1)
+    """Waves at work at once, so that no pool of processes waits for another step."""
+    stop_at_failures: int | None = Field(200, ge=1)
+    """Stop when of a step's last so many rows four in five failed for the same reason; null: never."""
 
 
 class Recipe(Strict):
@@ -242,10 +248,15 @@ def _cascade(
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a file, of a run's directory (its `recipe.yaml`), or one that ships (by its name in `configs/`)."""
+    """The recipe of a file, of a run's directory (its `recipe.yaml`), or one that ships (by its name in `configs/`).
+
+    A run's directory is the run, wherever it was built: its recipe names no `run`.
+    """
     file = Path(path)
+    if (file / "recipe.yaml").is_file():
+        return recipe.load(Recipe, file / "recipe.yaml", [f"run={json.dumps(path)}", *overrides]).check()
     if file.is_dir():
-        file = file / "recipe.yaml"
+        raise ValueError(f"{path} is no run: it has no recipe.yaml (build one with `crispedit build`)")
     shipped = resources.files("crispedit.configs") / f"{file.stem}.yaml"
     if not file.exists() and shipped.is_file():
         return recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()

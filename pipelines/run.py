@@ -12,119 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import yaml
 
 import crispedit
-from crispedit.cascade import Cascade
 from crispedit.pipelines.recipe import Recipe, resolved
-from crispedit.record import canonical_json, content_key
 from crispedit.shards import journal
-from crispedit.shards.journal import Table
 from crispedit.shards.lock import locked
 
 STEPS = ("curate", "annotate", "edit", "score", "compare", "select", "pack")
+"""The folders of a run, in the order of the work."""
 
-CURATE = Table(
-    pa.schema(
-        [
-            ("uri", pa.string()),
-            ("key", pa.string()),
-            ("dataset", pa.string()),
-            ("licence", pa.string()),
-            ("caption", pa.string()),
-            ("format", pa.string()),
-            ("original_width", pa.int32()),
-            ("original_height", pa.int32()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("sha256", pa.string()),
-            ("refusal", pa.string()),
-            ("error", pa.string()),
-            ("image", pa.binary()),
-        ]
-    ),
-    key="uri",
-    blobs={"image": "jpg"},
-    member="key",
-)
-"""One row per input file. `refusal`: understood and declined; `error`: could not be read."""
-
-ANNOTATE = Table(
-    pa.schema(
-        [
-            ("key", pa.string()),
-            ("job_key", pa.string()),
-            ("source_key", pa.string()),
-            ("category", pa.string()),
-            ("ordinal", pa.int32()),
-            ("instruction", pa.string()),
-            ("source_caption", pa.string()),
-            ("target_caption", pa.string()),
-            ("plan", pa.string()),
-            ("refusal", pa.string()),
-            ("error", pa.string()),
-        ]
-    )
-)
-"""One row per requested edit (photograph, category, ordinal): the job, or why there is none."""
-
-EDIT = Table(
-    pa.schema(
-        [
-            ("key", pa.string()),
-            ("job_key", pa.string()),
-            ("source_key", pa.string()),
-            ("category", pa.string()),
-            ("editor", pa.string()),
-            ("editor_version", pa.int32()),
-            ("options", pa.string()),
-            ("seed", pa.int32()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("transform", pa.string()),
-            ("refusal", pa.string()),
-            ("error", pa.string()),
-            ("source", pa.binary()),
-            ("edited", pa.binary()),
-            ("mask", pa.binary()),
-        ]
-    ),
-    blobs={"source": "source.jpg", "edited": "edited.jpg", "mask": "mask.png"},
-)
-"""One row per candidate. `source` is null unless the editor composed a source of its own; `transform` is the JSON of
-the [2][3] affine map (source to edited pixels) that an imported edit was laid onto its source by, where that was
-asked."""
-
-IN_PLACE = "[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]"
-"""The `transform` of an imported edit that lay on its source, or that no repair could lay there: stored as it came."""
-
-
-COMPARE = Table(
-    pa.schema(
-        [
-            ("key", pa.string()),
-            ("job_key", pa.string()),
-            ("candidates", pa.list_(pa.string())),
-            ("chosen", pa.string()),
-            ("answers", pa.string()),
-            ("error", pa.string()),
-        ]
-    )
-)
-"""One row per comparison of a job's candidates, whose keys are `candidates`: the key of the `chosen` one, or null if
-the judge's model preferred none. Other bounds let other candidates pass, which is another comparison."""
-
-
-def score_table(cascade: Cascade) -> Table:
-    """One row per measured candidate: its score columns. Later rows of a key add columns that earlier ones lack."""
-    return Table(pa.schema([pa.field("key", pa.string()), *cascade.columns]))
-
-
-def curate_table(cascade: Cascade) -> Table:
-    """CURATE with the photographs' score columns."""
-    schema = pa.schema([*CURATE.schema, *cascade.columns])
-    return Table(schema, key=CURATE.key, blobs=CURATE.blobs, member=CURATE.member)
+Identity = Mapping[str, Any]
+"""What decides the bytes that a step writes, by part; policy (bounds, quotas, pools) is not in it."""
 
 
 class Run:
@@ -137,11 +36,6 @@ class Run:
     def folder(self, step: str) -> Path:
         return self.root / step
 
-    @property
-    def engine_steps(self) -> list[str]:
-        """The steps that make and measure, in order; `compare` only where the judge chooses."""
-        return [step for step in STEPS[:5] if step != "compare" or self.recipe.judge is not None]
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other drivers out while the block runs; the lock dies with the process. ValueError if taken."""
@@ -149,59 +43,27 @@ class Run:
         with locked(self.root / ".lock", taken):
             yield
 
-    def begin(self, step: str) -> None:
-        """Claim a step: sweep what a crash left, and refuse to mix outputs."""
-        folder = self.folder(step)
-        folder.mkdir(parents=True, exist_ok=True)
-        journal.sweep(folder)
-        self._check_fingerprint(step)
+    def begin(self, identities: Mapping[str, Identity]) -> None:
+        """Claim these steps: sweep what a crash left, and refuse to mix outputs."""
+        for step in identities:
+            if any(self.folder(step).glob("part-*.parquet")):
+                raise ValueError(
+                    f"{self.root} was built by an earlier CrispEdit, whose tables are not in waves. Finish it with "
+                    f"the commit that {self.root / 'recipe.yaml'} names, or build into a new directory (run=DIR)"
+                )
+        journal.sweep(self.folder("listing"))
+        for step, identity in identities.items():
+            self.folder(step).mkdir(parents=True, exist_ok=True)
+            journal.sweep(self.folder(step))
+            self._check_fingerprint(step, identity)
 
-    def store_recipe(self) -> None:
+    def store_recipe(self, identities: Mapping[str, Identity]) -> None:
         """Write the resolved recipe, with what runs it, into the run: what `audit` and a continued run go by."""
         with journal.replaced(self.root / "recipe.yaml") as out:
-            out.write(self._recipe_text().encode())
+            out.write(self._recipe_text(identities).encode())
 
-    def fingerprint(self, step: str) -> dict[str, Any]:
-        """What decides the bytes this step writes, by part; policy (bounds, quotas, pools) is not in it."""
-        recipe = self.recipe
-        curate = recipe.curate
-        source = {
-            "source": recipe.source.model_dump(mode="json"),
-            "max_short_side_px": curate.max_short_side_px,
-            "jpeg_quality": curate.jpeg_quality,
-        }
-        if step == "curate":
-            filters = recipe.source_cascade.filters
-            return {"photographs": source, **{f"filter {n}": f.identity() for n, f in filters.items()}}
-        if step == "annotate":
-            if recipe.imports_pairs:
-                return {"photographs": source, "annotator": "imported"}
-            least = recipe.annotate.least_category_probability
-            agreed = {"least_category_probability": least} if least else {}
-            return {"photographs": source, "annotator": recipe.annotator.identity(), **agreed}
-        if step == "edit" and recipe.imports_pairs:
-            stored = recipe.edit.model_dump(mode="json", include={"jpeg_quality", "repair"})
-            return {"photographs": source, "edited": stored}
-        if step == "edit":
-            editors = {f"editor {name}": editor.identity() for name, editor in recipe.editors.items()}
-            return {"photographs": source, "edited": {"jpeg_quality": recipe.edit.jpeg_quality}, **editors}
-        if step == "score":
-            filters = recipe.pair_cascade.filters
-            return {"photographs": source, **{f"filter {n}": f.identity() for n, f in filters.items()}}
-        if step == "compare":
-            if recipe.judge is None:
-                raise ValueError("select.judge is false: no candidates are to be compared")
-            return {"photographs": source, "judge": recipe.judge.comparison()}
-        raise AssertionError(f"{step} is policy: it has no fingerprint")
-
-    @property
-    def recipe_fingerprint(self) -> str:
-        """One word for everything that decided the pairs' content, for the shards' metadata."""
-        return content_key(canonical_json({step: self.fingerprint(step) for step in STEPS[:4]}))
-
-    def _check_fingerprint(self, step: str) -> None:
+    def _check_fingerprint(self, step: str, new: Identity) -> None:
         path = self.folder(step) / "fingerprint.json"
-        new = self.fingerprint(step)
         if path.exists():
             old = json.loads(path.read_text())
             # A filter that is no longer asked for leaves columns nobody reads; one that is new adds columns.
@@ -223,7 +85,7 @@ class Run:
         with journal.replaced(path) as out:
             out.write(json.dumps(new, indent=1, sort_keys=True).encode())
 
-    def _recipe_text(self) -> str:
+    def _recipe_text(self, identities: Mapping[str, Identity]) -> str:
         provenance: dict[str, Any] = {
             "crispedit": crispedit.__version__,
             "commit": _commit(),
@@ -231,14 +93,16 @@ class Run:
         }
         provenance["packages"] = _packages()
         provenance["parts"] = {
-            step: {n: p for n, p in self.fingerprint(step).items() if n != "photographs"}
-            for step in self.engine_steps
+            step: {n: p for n, p in identity.items() if n != "photographs"}
+            for step, identity in identities.items()
         }
         header = "# The resolved recipe of this run; `crispedit build` on this directory continues it.\n"
         comment = "".join(
             f"# {line}\n" for line in yaml.safe_dump({"made with": provenance}, sort_keys=False).splitlines()
         )
-        return header + comment + yaml.safe_dump(resolved(self.recipe), sort_keys=False)
+        # Without `run`: the directory that holds the recipe is the run, wherever it is moved.
+        kept = {key: value for key, value in resolved(self.recipe).items() if key != "run"}
+        return header + comment + yaml.safe_dump(kept, sort_keys=False)
 
 
 def _changes(part: str, before: Any, after: Any) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 
-from crispedit.cascade import KEPT, NOT_REACHED
+from crispedit.outcome import KEPT, NOT_REACHED, TRANSIENT
 from crispedit.pipelines import audit, build, recipe, tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import contests, first_pass, pair_verdicts
@@ -15,17 +16,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_recipe(parser)
     if parser.prog.endswith("select"):
         parser.add_argument("--dry-run", action="store_true", help="only say what the overrides would change")
+    elif not parser.prog.endswith("pack"):
+        build.add_retry(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the step on what the steps before it committed; after select and pack, show what was kept."""
+    """Do the step on what the steps before it committed; after select and pack, show what was kept. The status is 1 if
+    everything failed, or nothing was kept."""
     made = Run(recipe.load(args.recipe, args.overrides))
     if getattr(args, "dry_run", False):
-        print(what_if(Run(recipe.load(str(made.root), [f"run={made.root}"])), made))
+        print(what_if(Run(recipe.load(str(made.root))), made))
         return 0
-    build.step(made, args.command)
+    build.step(made, args.command, retry_errors=getattr(args, "retry", None) == "errors")
     if args.command in ("select", "pack"):
-        print(audit.summary(audit.audit(made)))
+        return build.report(made)
+    failed = [group for group in audit.failures(made) if group.step.startswith(args.command)]
+    if failed:
+        print(audit.failures_text(failed))
+    rows = tables.connect(made).execute(f"SELECT count(*) FROM {args.command}").fetchall()[0][0]
+    if rows and rows == sum(group.rows for group in failed):
+        print(f"error: every row of {args.command} failed", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -41,7 +52,7 @@ def what_if(now: Run, then: Run) -> str:
         )
         rows.append([category or "total", str(old), str(new), f"{new - old:+d}"])
     text = audit.table(rows)
-    missing = sum(n for (_, outcome), n in after.items() if outcome == NOT_REACHED)
+    missing = sum(n for (_, outcome), n in after.items() if outcome in (NOT_REACHED, TRANSIENT))
     if missing:
         text += (
             f"\n{missing} candidates lack a score that these bounds ask for: they failed an earlier bound and were not "

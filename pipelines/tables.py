@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
-from crispedit.pipelines.run import ANNOTATE, COMPARE, EDIT, IN_PLACE, Run, curate_table, score_table
+from crispedit.pipelines.records import ANNOTATE, COMPARE, EDIT, IN_PLACE, curate_table, score_table
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.verdicts import quoted
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
@@ -17,10 +17,15 @@ def connect(run: Run) -> duckdb.DuckDBPyConnection:
     """A connection with the views `curate`, `annotate`, `edit`, `score` and `compare`, each row once; `job`, each job
     once; and `candidate`: `edit` with its job's words, its photograph's origin, and `source` the one it was made from,
     composed by its editor or not."""
-    found = photographs(run)
+    found = duckdb.connect()
+    found.execute("SET preserve_insertion_order = false")
+    # select over millions of rows must fit beside other work; the rest spills
+    found.execute("SET memory_limit = '3GB'")
+    found.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
+    _view(found, "curate", run.folder("curate"), curate_table(run.recipe.source_cascade))
     _view(found, "annotate", run.folder("annotate"), ANNOTATE)
     _view(found, "edit", run.folder("edit"), EDIT)
-    _view(found, "score", run.folder("score"), score_table(run.recipe.pair_cascade), merged=True)
+    _view(found, "score", run.folder("score"), score_table(run.recipe.pair_cascade))
     _view(found, "compare", run.folder("compare"), COMPARE)
     found.execute("""
         CREATE VIEW job AS SELECT * FROM annotate WHERE job_key IS NOT NULL
@@ -36,18 +41,6 @@ def connect(run: Run) -> duckdb.DuckDBPyConnection:
     return found
 
 
-def photographs(run: Run) -> duckdb.DuckDBPyConnection:
-    """A connection with the view `curate` alone, which asks nothing of the candidates' many rows."""
-    found = duckdb.connect()
-    found.execute("SET preserve_insertion_order = false")
-    found.execute(
-        "SET memory_limit = '3GB'"
-    )  # select over millions of rows must fit beside other work; the rest spills
-    found.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
-    _view(found, "curate", run.folder("curate"), curate_table(run.recipe.source_cascade))
-    return found
-
-
 def repaired(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> dict[str, int]:
     """Of the keys that a query names: how many imported edits were `laid_back` onto their source, or lay `in_place`."""
     found = db.execute(
@@ -58,59 +51,5 @@ def repaired(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") 
     return {"laid_back": found[0][0], "in_place": found[0][1]}
 
 
-def quoted(text: str) -> str:
-    """A SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _view(db: duckdb.DuckDBPyConnection, name: str, folder: Path, table: Table, merged: bool = False) -> None:
-    """A view of a table's parts under the schema of today's recipe: a column no part has yet is null.
-
-    Rows of one key are at-least-once copies, of which the first part's counts; or, when `merged`, complete each other.
-    """
-    schema = table.committed_schema
-    files = journal.parts(folder)
-    if not files:
-        db.register(f"{name}_empty", schema.empty_table())
-        db.execute(f"CREATE VIEW {name} AS SELECT * FROM {name}_empty")
-        return
-    listed = ", ".join(quoted(str(file)) for file in files)
-    raw = f"read_parquet([{listed}], union_by_name = true, filename = '__part')"
-    there = {row[0] for row in db.execute(f"DESCRIBE SELECT * FROM {raw}").fetchall()}
-    columns = {f.name: f'"{f.name}"' if f.name in there else f"NULL::{_sql_type(db, f.type)}" for f in schema}
-
-    def select(of: str) -> str:
-        return ", ".join(f'{of.format(column)} AS "{name}"' for name, column in columns.items())
-
-    key = f'"{table.key}"'
-    if _has_no_copies(tuple(files), table.key):
-        body = f"SELECT {select('{}')} FROM {raw}"
-    elif merged:
-        body = f"SELECT {select('any_value({})')} FROM {raw} GROUP BY {key}"
-    else:
-        body = (
-            f"SELECT {select('{}')} FROM {raw} "
-            f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY __part) = 1"
-        )
-    db.execute(f"CREATE VIEW {name} AS {body}")
-
-
-@lru_cache(maxsize=16)
-def _has_no_copies(parts: tuple[Path, ...], key: str) -> bool:
-    """Whether no key comes twice in these parts; asked once, since parts never change.
-
-    As many hashes as rows prove it; two keys of one hash only cost the slower view.
-    """
-    listed = ", ".join(quoted(str(part)) for part in parts)
-    with duckdb.connect() as db:
-        counted = db.execute(f'SELECT count(*) = count(DISTINCT hash("{key}")) FROM read_parquet([{listed}])')
-        return bool(counted.fetchall()[0][0])
-
-
-def _sql_type(db: duckdb.DuckDBPyConnection, kind: pa.DataType) -> str:
-    probe = pa.table({"c": pa.array([], kind)})
-    db.register("__probe", probe)
-    try:
-        return str(db.execute("SELECT column_type FROM (DESCRIBE __probe)").fetchall()[0][0])
-    finally:
-        db.unregister("__probe")
+def _view(db: duckdb.DuckDBPyConnection, name: str, folder: Path, table: Table) -> None:
+    db.execute(f"CREATE VIEW {name} AS {journal.view(db, table, journal.parts(folder))}")

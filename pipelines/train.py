@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from crispedit import parts
 from crispedit.pipelines.training import recipe as train_recipe
 from crispedit.pipelines.training.recipe import TrainRecipe
 from crispedit.shards.decode import Shape, aspect_shapes
@@ -191,7 +192,8 @@ def starting_model(recipe: TrainRecipe) -> EditMGTPipeline:
     if start.endswith(".yaml") or (preset.PRESETS / f"{start}.yaml").is_file():
         pipeline = preset.build(start, recipe.seed)
     else:
-        pipeline = EditMGTPipeline.from_pretrained(start, llm=recipe.model.llm)
+        with parts.loading(f"model.start {start}"):
+            pipeline = EditMGTPipeline.from_pretrained(start, llm=recipe.model.llm)
     if recipe.model.connector is not None and pipeline.transformer.connector is None:
         connect(recipe, pipeline)
     if recipe.model.text_precision == "bf16":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import pyarrow as pa
 
-from crispedit.cascade import each
+from crispedit.outcome import each
 from crispedit.pipelines.flow import Route, Row, Stage
 
 

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Said:
     """One response of the server: the assistant's words, or a status, a raw body or a hang-up in their place."""
 
-    content: str | None = None
+    content: str | list | None = None
     status: int = 200
     headers: dict = field(default_factory=dict)
     body: str | None = None
@@ -24,6 +24,8 @@ class Said:
     refusal: str | None = None
     finish_reason: str = "stop"
     usage: dict | None = None
+    thoughts: dict = field(default_factory=dict)
+    """Fields of the message beside its content."""
 
 
 @dataclass
@@ -89,7 +91,7 @@ def serving(reply: Callable[[Asked], Said | str]):
             if said.hang_up:
                 self.close_connection = True
                 return
-            message = {"role": "assistant", "content": said.content, "refusal": said.refusal}
+            message = {"role": "assistant", "content": said.content, "refusal": said.refusal, **said.thoughts}
             choice = {"index": 0, "message": message, "finish_reason": said.finish_reason}
             whole = {
                 "id": "1",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from crispedit.compositor.landscape import landscape
@@ -12,6 +15,7 @@ from crispedit.images import encode_jpeg
 from crispedit.pipelines import engine, recipe
 from crispedit.pipelines.recipe import Engine
 from crispedit.pipelines.run import Run
+from crispedit.shards import journal
 
 WIDTH, HEIGHT = 384, 288
 
@@ -48,6 +52,14 @@ def make_run(root: Path, photos: Path, *overrides: str) -> Run:
     """A run of the small recipe."""
     made = recipe.recipe.parse(recipe.Recipe, RECIPE, [f"run={root}", f"source.path={photos}", *overrides])
     return Run(made.check())
+
+
+def lose_rows(folder: Path, lost: Callable[[dict[str, Any]], bool]) -> None:
+    """Take committed rows out of a table, as if they had never been made."""
+    for part in journal.parts(folder):
+        table = pq.read_table(part)
+        left = [row for row in table.to_pylist() if not lost(row)]
+        pq.write_table(pa.Table.from_pylist(left, schema=table.schema), part)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crispedit.bounds import Bound
-from crispedit.cascade import ERROR, KEPT, NOT_REACHED, REJECTED, Cascade, each
+from crispedit.cascade import Cascade
+from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, each
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 

@@ -1,9 +1,9 @@
 """Chat: questions about images, answered by a vision-language model with objects of a wanted shape.
 
-One interface and a backend per file of this folder: `transformers` runs a model in this process, `openai` asks a
-server. The shape of an answer is a pydantic model: its JSON Schema is told to the model, and what comes back is the
-first JSON object in the model's words that the shape accepts. An answer that does not fit is asked for once more, with
-what was wrong with it; then it is that request's error, and no other's.
+One interface and two backends: `transformers` runs a model in this process, `openai` asks a server. The shape of an
+answer is a pydantic model: its JSON Schema is told to the model, and `crispedit.reply` finds the object that counts.
+An answer that is cut off is asked for once more with more tokens, and one that does not fit once more with what was
+wrong with it; then it is that request's error, and no other's.
 
     chat = make({"backend": "openai", "model": "Qwen/Qwen3-VL-8B-Instruct", "base_url": "http://localhost:8000/v1"})
     [answer] = chat.ask([Request("Which animal is this?", Animal, images=[image])])
@@ -12,20 +12,21 @@ what was wrong with it; then it is that request's error, and no other's.
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import cv2
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
-from crispedit import parts, prompts
+from crispedit import parts, prompts, reply
 from crispedit.parts import Part
 from crispedit.record import Image, canonical_json
 
 PROMPTS = ("chat/answer", "chat/retry")
+MORE_TOKENS = 4
+"""How many times `max_tokens` an answer may take that was cut off, when it is asked for again."""
 
 
 class Reply(BaseModel):
@@ -60,11 +61,15 @@ class Answer(Generic[A]):
 
 
 class ChatError(Exception):
-    """Why a request has no answer. `raw` is what the model said last, if it said anything; the message quotes it."""
+    """Why a request has no answer. `raw` is what the model said last, if it said anything; the message quotes it.
 
-    def __init__(self, message: str, raw: str | None = None) -> None:
+    `cut`: it was cut off by the limit of tokens, or in the midst of its thoughts.
+    """
+
+    def __init__(self, message: str, raw: str | None = None, cut: bool = False) -> None:
         super().__init__(message)
         self.raw = raw
+        self.cut = cut
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ class Conversation:
     schema: Mapping[str, Any] | None = None
     """Its JSON Schema, for a backend that can hold a model to it; None: free text."""
     published: Published | None = None
+    max_tokens: int | None = None
+    """Of this answer, in place of the chat model's own."""
 
 
 @dataclass(frozen=True)
@@ -140,20 +147,49 @@ class Chat(Part):
 
         Raises only for what makes every request hopeless, such as a key that is not set.
         """
-        if not requests:
-            return []
-        found: list[Answer[A] | ChatError] = []
-        first = [_opening(request, self.max_side_px) for request in requests]
-        for request, said in zip(requests, self.complete(first), strict=True):
-            found.append(said if isinstance(said, ChatError) else parse(said.text, request.answer))
-        misfits = {i: e for i, e in enumerate(found) if isinstance(e, ChatError) and e.raw is not None}
-        corrections = [_correction(first[i], error) for i, error in misfits.items()]
-        for i, said in zip(misfits, self.complete(corrections) if corrections else [], strict=True):
-            if isinstance(said, ChatError):
-                found[i] = ChatError(f"{said} (asked again: {misfits[i]})", misfits[i].raw)
-            else:
-                found[i] = parse(said.text, requests[i].answer)
-        return found
+        asked = [_opening(request, self.max_side_px) for request in requests]
+        answers: dict[int, Answer[A] | ChatError] = {}
+        lengthened, corrected = set[int](), set[int]()
+        waiting = list(range(len(requests)))
+        while waiting:
+            again = []
+            said = self.complete([asked[i] for i in waiting])
+            for i, words in zip(waiting, said, strict=True):
+                found = self._read(words, requests[i].answer, asked[i])
+                before = answers.get(i)
+                if isinstance(found, ChatError) and isinstance(before, ChatError) and found.raw is None:
+                    found = type(found)(f"{found} (asked again: {before})", before.raw)
+                elif isinstance(found, ChatError) and found.cut and i not in lengthened:
+                    lengthened.add(i)
+                    again.append(i)
+                    asked[i] = replace(asked[i], max_tokens=MORE_TOKENS * self.max_tokens)
+                elif (
+                    isinstance(found, ChatError)
+                    and found.raw is not None
+                    and not found.cut
+                    and i not in corrected
+                ):
+                    corrected.add(i)
+                    again.append(i)
+                    asked[i] = _correction(asked[i], found)
+                answers[i] = found
+            waiting = again
+        return [answers[i] for i in range(len(requests))]
+
+    def enforces(self, conversation: Conversation) -> bool:
+        """Whether the model is held to the conversation's schema as it decodes."""
+        return False
+
+    def _read(self, said: Said | ChatError, answer: type[A], asked: Conversation) -> Answer[A] | ChatError:
+        if isinstance(said, ChatError):
+            return said
+        if said.cut:
+            tokens = asked.max_tokens or self.max_tokens
+            raw = said.text.encode("utf-8", "replace").decode()
+            return ChatError(
+                f"cut off after {tokens} tokens (max_tokens). It was: {raw[:600]!r}", raw, cut=True
+            )
+        return parse(said.text, answer, self.enforces(asked))
 
     def identity(self) -> dict[str, Any]:
         """Without the options that do not decide what is answered; with the interface's own prompts."""
@@ -181,20 +217,23 @@ ChatOption = Annotated[Chat, BeforeValidator(_made), PlainSerializer(_spec)]
 """The type of a part's option that is a chat model: a recipe gives `{backend: ..., model: ..., ...}`."""
 
 
-def parse(text: str, answer: type[A]) -> Answer[A] | ChatError:
-    """The answer in a model's words: the first JSON object that has the shape, whatever stands around it.
+def parse(text: str, answer: type[A], enforced: bool = False) -> Answer[A] | ChatError:
+    """The answer in a model's words: the last complete JSON object with fields of the shape, whatever stands around it.
 
-    Code fences, greetings and a reasoning model's thoughts (up to "</think>") are passed over.
+    Thoughts, code fences and greetings are passed over. `enforced`: the server was told to hold the model to the shape.
     """
     raw = text.encode("utf-8", "replace").decode()  # half a surrogate pair fits in no table
-    problem = ""
-    for found in _objects(raw.rpartition("</think>")[2]):
+    words = reply.read(raw)
+    if words.unfinished:
+        return ChatError(f"its thoughts never end. It was: {raw[:600]!r}", raw, cut=True)
+    found = reply.counting(words, frozenset(answer.model_fields), enforced)
+    problem = "it holds no complete JSON object"
+    if found is not None:
         try:
             return Answer(answer.model_validate(found), raw)
         except ValidationError as error:
             wrong = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()]
-            problem = problem or "; ".join(wrong[:8])
-    problem = problem or "it holds no complete JSON object"
+            problem = "; ".join(wrong[:8])
     return ChatError(f"the answer is no {answer.__name__}: {problem}. It was: {raw[:600]!r}", raw)
 
 
@@ -222,23 +261,3 @@ def _correction(asked: Conversation, error: ChatError) -> Conversation:
     schema = canonical_json(asked.schema)
     retry = prompts.render("chat/retry", error=str(error).partition(". It was: ")[0], schema=schema)
     return replace(asked, turns=[*asked.turns, Turn("assistant", error.raw or ""), Turn("user", retry)])
-
-
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects in a text, in order, none inside another."""
-    at = text.find("{")
-    while at >= 0:
-        try:
-            found, end = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            end = at + 1
-        else:
-            yield json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
-        at = text.find("{", end)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)

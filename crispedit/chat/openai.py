@@ -114,19 +114,26 @@ class OpenAI(Chat):
             reply = await client.chat.completions.with_raw_response.create(**self._body(conversation))
             completion = Completion.model_validate_json(reply.text)
         except openai.OpenAIError as error:
-            return ChatError(self._without_key(f"{type(error).__name__}: {error}"[:800]))
+            failure = ChatError(self._without_key(f"{type(error).__name__}: {error}"[:800]))
+            failure.__cause__ = error  # which says whether it may pass
+            return failure
         except ValidationError:
             return ChatError(
                 f"the server's answer is no chat completion: {self._without_key(reply.text[:300])!r}"
             )
         choice = completion.choices[0]
-        if not choice.message.content:
-            return ChatError(
-                f"the model said nothing (finish reason {choice.finish_reason}, refusal {choice.message.refusal!r})"
-            )
         usage = completion.usage or Usage()
         cut = choice.finish_reason == "length"
-        return Said(choice.message.content, cut, usage.prompt_tokens, usage.completion_tokens)
+        if not (text := choice.message.text) and not cut:
+            thought = " after it thought" if choice.message.has_thoughts else ""
+            return ChatError(
+                f"the model said nothing{thought} (finish reason {choice.finish_reason}, "
+                f"refusal {choice.message.refusal!r})"
+            )
+        return Said(text, cut, usage.prompt_tokens, usage.completion_tokens)
+
+    def enforces(self, conversation: Conversation) -> bool:
+        return self.structured_output == "json_schema" and conversation.schema is not None
 
     def _body(self, conversation: Conversation) -> dict[str, Any]:
         published = conversation.published
@@ -140,11 +147,11 @@ class OpenAI(Chat):
         else:
             settings = {
                 "temperature": self.temperature,
-                self.token_limit: self.max_tokens,
+                self.token_limit: conversation.max_tokens or self.max_tokens,
                 "seed": self.seed,
             }
         body |= {name: value for name, value in settings.items() if value is not None}
-        if self.structured_output == "json_schema" and conversation.schema is not None:
+        if self.enforces(conversation):
             shape = {"name": conversation.name, "strict": True, "schema": conversation.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": shape}
         return body
@@ -186,8 +193,24 @@ class Hello(Reply):
 
 
 class Message(BaseModel):
-    content: str | None = None
+    """What the model said. Its thoughts, which servers give in fields of their own, are no part of it."""
+
+    content: str | list[Any] | None = None
     refusal: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+
+    @property
+    def text(self) -> str:
+        """The words: of content in pieces, those of text (the others are thoughts)."""
+        if not isinstance(self.content, list):
+            return self.content or ""
+        pieces = [piece for piece in self.content if isinstance(piece, dict) and piece.get("type") == "text"]
+        return "".join(str(piece.get("text") or "") for piece in pieces)
+
+    @property
+    def has_thoughts(self) -> bool:
+        return bool(self.reasoning_content or self.reasoning or self.content)
 
 
 class Choice(BaseModel):

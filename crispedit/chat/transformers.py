@@ -15,8 +15,8 @@ from PIL import Image as PillowImage
 from pydantic import Field, PrivateAttr
 
 from crispedit import weights
-from crispedit.cascade import describe, each
 from crispedit.chat import Chat, ChatError, Conversation, Published, Said, Turn
+from crispedit.outcome import describe, each
 
 
 class Transformers(Chat):
@@ -75,10 +75,11 @@ class Transformers(Chat):
         if self._network is None:
             self.load()
         # Equally many images and one set of settings go together: not every processor takes a mixed batch.
-        alike: dict[tuple[int, Published | None], list[int]] = {}
+        alike: dict[tuple[int, Published | None, int | None], list[int]] = {}
         for index, conversation in enumerate(conversations):
             shown = sum(not isinstance(part, str) for turn in conversation.turns for part in turn.content)
-            alike.setdefault((shown, conversation.published), []).append(index)
+            settings = shown, conversation.published, conversation.max_tokens
+            alike.setdefault(settings, []).append(index)
         said: dict[int, Said | Exception] = {}
         for group in alike.values():
             for start in range(0, len(group), self.batch_size):
@@ -91,7 +92,7 @@ class Transformers(Chat):
         import torch
 
         published = conversations[0].published
-        limit = (published and published.max_tokens) or self.max_tokens
+        limit = (published and published.max_tokens) or conversations[0].max_tokens or self.max_tokens
         inputs = self._processor.apply_chat_template(
             [[_message(turn) for turn in conversation.turns] for conversation in conversations],
             tokenize=True,

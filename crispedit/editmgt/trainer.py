@@ -353,13 +353,22 @@ def _truncate(path: Path, step: int) -> None:
 
 @contextmanager
 def _told_to_stop() -> Iterator[threading.Event]:
-    """Set when the process is sent SIGTERM, as schedulers do before they kill. (Only a main thread can listen.)"""
+    """Set when the process is sent SIGTERM, as schedulers do before they kill, or SIGINT, as Ctrl-C does; a second one
+    ends it at once. (Only a main thread can listen.)"""
     told = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield told
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def tell(number: int, frame: object) -> None:
+        told.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, tell)
     try:
         yield told
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -39,13 +39,19 @@ def digest(root: Path) -> str:
 
 
 def _tensors(path: Path) -> list[bytes]:
-    """The header of a safetensors file, and the beginning of each tensor in it."""
+    """The header of a safetensors file, and the beginning of each tensor in it. ValueError if there is none."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = file.read(length)
+        header = file.read(min(length, path.stat().st_size))
+        try:
+            tensors = json.loads(header)
+            spans = [tuple(t["data_offsets"]) for name, t in tensors.items() if name != "__metadata__"]
+        except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
+            raise ValueError(
+                f"{path}: no safetensors file, or a damaged one; fetch or write it again"
+            ) from None
         found = [header]
-        spans = (t["data_offsets"] for name, t in json.loads(header).items() if name != "__metadata__")
-        for start, end in sorted(map(tuple, spans)):
+        for start, end in sorted(spans):
             file.seek(8 + length + start)
             found.append(file.read(min(end - start, SAMPLE_BYTES)))
     return found

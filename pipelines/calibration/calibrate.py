@@ -29,9 +29,10 @@ from tqdm import tqdm
 
 from crispedit import images
 from crispedit.bounds import Bound
-from crispedit.cascade import KEPT, Cascade
+from crispedit.cascade import Cascade
 from crispedit.change import estimate
 from crispedit.filters.duplicate import phash
+from crispedit.outcome import KEPT
 from crispedit.pipelines import build, recipe, tables
 from crispedit.pipelines.calibration import defects
 from crispedit.pipelines.calibration.defects import Good
@@ -134,11 +135,9 @@ def run_pairs(of: Run) -> list[Pair]:
             category=row["category"],
             stored={
                 "key": row["key"],
-                "source_jpeg": journal.read_blob(
-                    root / ("edit" if row["composed"] else "curate"), row["source"]
-                ),
-                "edited_jpeg": journal.read_blob(root / "edit", row["edited"]),
-                "mask_png": None if row["mask"] is None else journal.read_blob(root / "edit", row["mask"]),
+                "source_jpeg": journal.read_blob(root, row["source"]),
+                "edited_jpeg": journal.read_blob(root, row["edited"]),
+                "mask_png": None if row["mask"] is None else journal.read_blob(root, row["mask"]),
                 **{
                     name: row[name]
                     for name in ("category", "instruction", "source_caption", "target_caption")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from crispedit.cascade import describe, each
 from crispedit.classifier import CATEGORIES, probabilities
+from crispedit.outcome import describe, each, is_transient
 from crispedit.parts import Annotator
-from crispedit.pipelines.engine import Row, Stage, Work
+from crispedit.pipelines.flow import Row, Stage
 from crispedit.pipelines.recipe import CategorySpec
-from crispedit.pipelines.run import ANNOTATE, Run
-from crispedit.pipelines.steps import imported
-from crispedit.pipelines.steps.select import full_categories, kept_sources
+from crispedit.pipelines.records import ANNOTATE, Request
+from crispedit.pipelines.run import Identity
+from crispedit.pipelines.steps.curate import photographs
+from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
 from crispedit.recipe import Pool
 from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
 from crispedit.shards import journal
@@ -33,43 +34,65 @@ WIRE = pa.schema(
         ("requests", pa.list_(REQUEST)),
         ("answers", pa.list_(ANSWER)),
         ("error", pa.string()),
+        ("transient", pa.bool_()),
     ]
 )
 """A row between stages is a photograph with all its requests: its jobs are committed together."""
 
 
-def work(run: Run) -> Work:
-    """The requests of kept photographs that have no row yet, but for categories whose quota is reached."""
-    if run.recipe.imports_pairs:
-        return imported.jobs(run)
-    folder = run.folder("annotate")
-    known = set(journal.read(folder, ANNOTATE, ["key"]).column("key").to_pylist())
-    full = full_categories(run)
-    plan = []
-    for source in kept_sources(run, ["key", "image", "caption"]).to_pylist():
-        wanted = requests(source["key"], run.recipe.categories)
+class Annotate(Step):
+    """The step. Categories that are full (`Wave.full`) are asked of no more photographs."""
+
+    name = "annotate"
+    table = ANNOTATE
+    wire = WIRE
+
+    @property
+    def stages(self) -> list[Stage]:
+        """One pool of annotators."""
+        annotator, spec = self.recipe.annotator, self.recipe.annotate
+        least = spec.least_category_probability
+        return [Annotation(annotator, self.run.root, spec.pool, annotator.gpus, least)]
+
+    def identity(self) -> Identity:
+        least = self.recipe.annotate.least_category_probability
+        agreed = {"least_category_probability": least} if least else {}
+        return {"photographs": photographs(self.run), "annotator": self.recipe.annotator.identity(), **agreed}
+
+    def load(self, wave: Wave, row: Row) -> None:
+        if subject := wave.subjects.get(row["source_key"]):
+            subject.requests[row["key"]] = Request.of(row)
+
+    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+        if wave.full is None:
+            return
         asked = [
-            {**request, "new": request["key"] not in known}
-            for request in wanted
-            if request["key"] in known or request["category"] not in full
+            {**request, "new": there is None or wave.again(there)}
+            for request in requests(subject.key, self.recipe.categories)
+            if (there := subject.requests.get(request["key"])) is not None
+            or request["category"] not in wave.full
         ]
         if any(request["new"] for request in asked):
-            plan.append({**source, "requests": asked})
-    rows = sum(request["new"] for row in plan for request in row["requests"])
-    return Work("annotate", folder, ANNOTATE, plan, stages(run), WIRE, new_answers, rows)
+            photograph = subject.photographs[0]
+            about = {"image": photograph.image, "caption": photograph.caption}
+            yield Todo(("annotate",), {"key": subject.key, **about, "requests": asked})
 
+    def transient(self, row: Row) -> bool:
+        answers = row.get("answers") or []
+        return bool(row.get("transient")) or any(answer.get("transient") for answer in answers)
 
-def stages(run: Run) -> list[Stage]:
-    """One pool of annotators."""
-    if run.recipe.imports_pairs:
-        return imported.job_stages(run)
-    annotator = run.recipe.annotator
-    spec = run.recipe.annotate
-    return [
-        Annotation(
-            annotator, run.folder("curate"), spec.pool, annotator.gpus, spec.least_category_probability
+    @staticmethod
+    def explode(row: Row) -> Sequence[Row]:
+        """The annotator saw every request, so that its jobs differ; the answers to those that have a row already are
+        dropped. A photograph that failed as a whole failed each of its requests."""
+        failed = (
+            {name: row[name] for name in ("error", "transient")} if row.get("error") is not None else None
         )
-    ]
+        return [
+            {**answer, "source_key": row["key"], **(failed or {})}
+            for request, answer in zip(row["requests"], row["requests" if failed else "answers"], strict=True)
+            if request["new"]
+        ]
 
 
 def requests(source_key: str, categories: Mapping[str, CategorySpec]) -> list[Row]:
@@ -86,27 +109,12 @@ def requests(source_key: str, categories: Mapping[str, CategorySpec]) -> list[Ro
     return sorted(found, key=lambda request: (request["ordinal"], request["category"]))
 
 
-def new_answers(row: Row) -> Sequence[Row]:
-    """The rows to commit for a photograph. Its annotator saw every request, so that its jobs differ; the answers to
-    those that have a row already are dropped. A photograph that failed as a whole failed each of its requests."""
-    answers = row["requests"] if row.get("error") is not None else row["answers"]
-    return [
-        {
-            **answer,
-            "source_key": row["key"],
-            **({"error": row["error"]} if row.get("error") is not None else {}),
-        }
-        for request, answer in zip(row["requests"], answers, strict=True)
-        if request["new"]
-    ]
-
-
 @dataclass
 class Annotation:
     """Runs the annotator over photographs and turns its answers into rows."""
 
     annotator: Annotator
-    photographs: Path
+    root: Path
     pool: Pool
     gpus: float = 0.0
     least_category_probability: float = 0.0
@@ -116,15 +124,14 @@ class Annotation:
         self.annotator.load()
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        answers = each(self._annotate, rows)
         return [
-            {**row, "error": describe(found)}
+            {**row, "error": describe(found), "transient": is_transient(found)}
             if isinstance(found, Exception)
             else {
                 **row,
                 "answers": [_answer(r, self._agreed(a)) for r, a in zip(row["requests"], found, strict=True)],
             }
-            for row, found in zip(rows, answers, strict=True)
+            for row, found in zip(rows, each(self._annotate, rows), strict=True)
         ]
 
     def _agreed(self, answer: Job | Refusal | Exception) -> Job | Refusal | Exception:
@@ -139,7 +146,7 @@ class Annotation:
         samples = [
             Sample(
                 key=row["key"],
-                source_jpeg=journal.read_blob(self.photographs, row["image"]),
+                source_jpeg=journal.read_blob(self.root, row["image"]),
                 source_caption=row["caption"],
             )
             for row in rows
@@ -149,7 +156,7 @@ class Annotation:
 
 def _answer(request: Row, answer: Job | Refusal | Exception) -> Row:
     if isinstance(answer, Exception):
-        return {**request, "error": describe(answer)}
+        return {**request, "error": describe(answer), "transient": is_transient(answer)}
     if isinstance(answer, Refusal):
         return {**request, "refusal": answer.reason, **(_words(answer.job) if answer.job else {})}
     return {**request, "job_key": answer.key, **_words(answer)}

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from crispedit import images
-from crispedit.cascade import describe
 from crispedit.filters.judge import Contest, Judge
-from crispedit.pipelines import tables
-from crispedit.pipelines.engine import Row, Stage, Work
-from crispedit.pipelines.run import COMPARE, Run
-from crispedit.pipelines.steps.select import contests, first_pass
+from crispedit.outcome import KEPT, NOT_REACHED, TRANSIENT, describe, is_transient
+from crispedit.pipelines.flow import Row, Stage
+from crispedit.pipelines.records import COMPARE, Candidate, Comparison
+from crispedit.pipelines.run import Identity, Run
+from crispedit.pipelines.steps.curate import photographs
+from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
+from crispedit.pipelines.verdicts import of_candidate
 from crispedit.recipe import Pool
 from crispedit.record import content_key
 from crispedit.shards import journal
@@ -22,48 +24,75 @@ from crispedit.shards import journal
 WIRE = pa.schema(
     [
         *COMPARE.schema,
+        pa.field("source_key", pa.string()),
         pa.field("instruction", pa.string()),
         pa.field("source", journal.BLOB),
-        pa.field("composed", pa.bool_()),
         pa.field("edited", pa.list_(journal.BLOB)),
     ]
 )
 
 
-def work(run: Run) -> Work:
-    """The comparisons that have no row yet; none where the judge is not to choose."""
-    plan = []
-    if run.recipe.judge is not None:
-        db = tables.connect(run)
-        first_pass(run, db)
-        contests(db)
-        plan = (
-            db.sql("""
-                SELECT k.job_key, k.candidates, list(e.edited ORDER BY e.key) AS edited,
-                    any_value(e.instruction) AS instruction, any_value(e.source) AS source,
-                    any_value(e.composed) AS composed
-                FROM contests k JOIN candidate e ON e.job_key = k.job_key AND list_contains(k.candidates, e.key)
-                WHERE k.compared IS NULL GROUP BY k.job_key, k.candidates
-                ORDER BY any_value(e.source_key), k.job_key
-            """)
-            .to_arrow_table()
-            .to_pylist()
-        )
-    for row in plan:
-        row["key"] = content_key("compare", *row["candidates"])
-    return Work(
-        "compare", run.folder("compare"), COMPARE, plan, stages(run), WIRE, lambda row: [row], len(plan)
-    )
+class Compare(Step):
+    """The step, where the judge chooses (`select.judge`)."""
+
+    name = "compare"
+    table = COMPARE
+    wire = WIRE
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        if run.recipe.judge is None:
+            raise ValueError("select.judge is false: no candidates are to be compared")
+        self.judge: Judge = run.recipe.judge
+
+    @property
+    def stages(self) -> list[Stage]:
+        """One pool, of the judge's kind."""
+        spec = self.recipe.filters["judge"]
+        pool = spec.pool if spec.apart(self.judge.gpus) else self.recipe.score.pool
+        return [Comparing("compare", self.judge, self.run.root, pool, self.judge.gpus)]
+
+    def identity(self) -> Identity:
+        return {"photographs": photographs(self.run), "judge": self.judge.comparison()}
+
+    def subject(self, wave: Wave, row: Row) -> str:
+        return wave.owners.get(row["candidates"][0], ("", ""))[0]
+
+    def load(self, wave: Wave, row: Row) -> None:
+        if subject := wave.subjects.get(self.subject(wave, row)):
+            subject.comparisons[row["key"]] = Comparison.of(row)
+
+    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+        """Jobs of which several candidates pass and none is still at work. One for whose candidates an editor composed
+        different sources is left out: there is no one picture to compare them with."""
+        for job, request in subject.jobs().items():
+            candidates = sorted(subject.candidates.get(job, {}).values(), key=lambda one: one.key)
+            if wave.waits([candidate.key for candidate in candidates]):
+                continue
+            outcomes = [of_candidate(self.recipe, candidate)[0] for candidate in candidates]
+            passing = [c for c, outcome in zip(candidates, outcomes, strict=True) if outcome == KEPT]
+            sources = {None if one.source is None else one.source["xxh3_64"] for one in passing}
+            if len(passing) < 2 or len(sources) > 1 or {NOT_REACHED, TRANSIENT} & set(outcomes):
+                continue
+            key = comparison_key(passing)
+            if (there := subject.comparisons.get(key)) is None or wave.again(there):
+                yield Todo(
+                    ("compare",),
+                    {
+                        "key": key,
+                        "job_key": job,
+                        "source_key": subject.key,
+                        "candidates": [candidate.key for candidate in passing],
+                        "edited": [candidate.edited for candidate in passing],
+                        "instruction": request.instruction,
+                        "source": passing[0].source or subject.photographs[0].image,
+                    },
+                )
 
 
-def stages(run: Run) -> list[Stage]:
-    """One pool, of the judge's kind."""
-    recipe, judge = run.recipe, run.recipe.judge
-    if judge is None:
-        return []
-    spec = recipe.filters["judge"]
-    pool = spec.pool if spec.apart(judge.gpus) else recipe.score.pool
-    return [Comparing("judge", judge, run.root, pool, judge.gpus)]
+def comparison_key(candidates: Sequence[Candidate]) -> str:
+    """The key of a comparison of these candidates, in key order."""
+    return content_key("compare", *(candidate.key for candidate in candidates))
 
 
 @dataclass
@@ -83,14 +112,14 @@ class Comparing:
         done = []
         for row, choice in zip(rows, self.judge.compare([self._contest(row) for row in rows]), strict=True):
             if isinstance(choice, Exception):
-                done.append({**row, "error": describe(choice)})
+                done.append({**row, "error": describe(choice), "transient": is_transient(choice)})
             else:
                 chosen = None if choice.candidate is None else row["candidates"][choice.candidate]
                 done.append({**row, "chosen": chosen, "answers": choice.answers})
         return done
 
     def _contest(self, row: Row) -> Contest:
-        edit = self.root / "edit"
-        source = journal.read_blob(edit if row["composed"] else self.root / "curate", row["source"])
-        edited = [images.decode_jpeg(journal.read_blob(edit, ref)) for ref in row["edited"]]
-        return Contest(images.decode_jpeg(source), row["instruction"], edited)
+        source, *edited = (
+            images.decode_jpeg(journal.read_blob(self.root, ref)) for ref in (row["source"], *row["edited"])
+        )
+        return Contest(source, row["instruction"], edited)

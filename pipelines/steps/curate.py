@@ -4,72 +4,123 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from crispedit import images
-from crispedit.cascade import Cascade, describe
+from crispedit.cascade import Cascade
 from crispedit.normalise import Refused, normalise
+from crispedit.outcome import describe, is_transient
+from crispedit.parts import Filter
 from crispedit.pipelines import sources
-from crispedit.pipelines.engine import Row, Stage, Work
-from crispedit.pipelines.pairs import PairsSource
-from crispedit.pipelines.recipe import Curate
-from crispedit.pipelines.run import Run, curate_table
-from crispedit.pipelines.steps import imported
+from crispedit.pipelines.flow import Row, Stage
+from crispedit.pipelines.pairs import Pair
+from crispedit.pipelines.recipe import Curate as Options
+from crispedit.pipelines.records import Photograph, curate_table
+from crispedit.pipelines.run import Identity, Run
+from crispedit.pipelines.steps.step import Member, Step, Subject, Todo, Wave
 from crispedit.recipe import Pool
 from crispedit.record import Sample, source_key
-from crispedit.shards import journal
 
 
-def work(run: Run, limit: int | None = None) -> Work:
-    """The files that have no row yet, the first `limit` of them in listing order."""
-    recipe = run.recipe
-    folder, table = run.folder("curate"), curate_table(recipe.source_cascade)
-    known = set(journal.read(folder, table, ["uri"]).column("uri").to_pylist())
-    found = (
-        imported.entries(recipe.source)
-        if isinstance(recipe.source, PairsSource)
-        else sources.entries(recipe.source)
-    )
-    listed = [entry for entry in found if entry.uri not in known][:limit]
-    plan = [
-        {
-            "uri": e.uri,
-            "entry": json.dumps(e.to_row()),
-            "dataset": e.dataset,
-            "licence": e.licence,
-            "caption": e.caption,
-        }
-        for e in listed
-    ]
-    wire = pa.schema([pa.field("entry", pa.string()), *table.schema])
-    return Work("curate", folder, table, plan, stages(run), wire, lambda row: [row], len(plan), key="uri")
+class Curate(Step):
+    """The step. Its rows are files, not subjects: a photograph is kept or not once all of a wave are there."""
+
+    name = "curate"
+    key = "uri"
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.table = curate_table(self.recipe.source_cascade)
+        self.wire = pa.schema([pa.field("entry", pa.string()), *self.table.schema])
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Normalising with the filters that share its pixels; then a pool for each that needs a GPU or is given its
+        own."""
+        options, cascade = self.recipe.curate, self.recipe.source_cascade
+        apart = [name for name, f in cascade.filters.items() if options.filters[name].apart(f.gpus)]
+        shared = [name for name in cascade.filters if name not in apart]
+        return [
+            Normalise(options, cascade, shared, options.pool),
+            *(
+                Measure(
+                    f"curate:{name}", cascade, name, options.filters[name].pool, cascade.filters[name].gpus
+                )
+                for name in apart
+            ),
+        ]
+
+    def identity(self) -> Identity:
+        return {"photographs": photographs(self.run), **filters(self.recipe.source_cascade.filters)}
+
+    def load(self, wave: Wave, row: Row) -> None:
+        photograph = Photograph.of(row)
+        for name in self.recipe.source_cascade.filters:
+            if row[f"{name}.error"] is not None and photograph.error is None:
+                photograph.error = row[f"{name}.error"]
+                photograph.transient = not row[f"{name}.measured"]
+        wave.photographs[row["uri"]] = photograph
+
+    def files(self, wave: Wave) -> Iterator[Todo]:
+        """The files of a wave that have no row yet, or one that is to be made again."""
+        names = tuple(stage.name for stage in self.stages)
+        for uri, member in wave.members.items():
+            row = wave.photographs.get(uri)
+            if row is None or wave.again(row):
+                yield Todo(names, _planned(uri, member))
+
+    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+        return iter(())
+
+    def transient(self, row: Row) -> bool:
+        cascade = self.recipe.source_cascade
+        return bool(row.get("transient")) or cascade.passes(row)
 
 
-def committed(run: Run) -> int:
-    """How many files have a row."""
-    table = curate_table(run.recipe.source_cascade)
-    return int(journal.read(run.folder("curate"), table, ["uri"]).num_rows)
+def _planned(uri: str, member: Member) -> Row:
+    """A file's row as it is planned: what curate reads of a pair is its source image."""
+    entry = _source_of(member) if isinstance(member, Pair) else member
+    return {
+        "uri": uri,
+        "entry": json.dumps(entry.to_row()),
+        "dataset": entry.dataset,
+        "licence": entry.licence,
+        "caption": entry.caption,
+    }
 
 
-def stages(run: Run) -> list[Stage]:
-    """Normalising with the filters that share its pixels; then a pool for each that needs a GPU or is given its own."""
-    recipe, cascade = run.recipe, run.recipe.source_cascade
-    apart = [name for name, f in cascade.filters.items() if recipe.curate.filters[name].apart(f.gpus)]
-    shared = [name for name in cascade.filters if name not in apart]
-    return [
-        Normalise(recipe.curate, cascade, shared, recipe.curate.pool),
-        *(Measure(n, cascade, recipe.curate.filters[n].pool, cascade.filters[n].gpus) for n in apart),
-    ]
+def _source_of(pair: Pair) -> sources.Entry:
+    given: dict[str, Any] = {"dataset": pair.dataset, "licence": pair.licence, "caption": pair.source_caption}
+    if pair.source is None or pair.error is not None:
+        error = pair.error or f"{pair.uri}: there is no source image"
+        return sources.Entry(pair.uri, "", error=error, **given)
+    return sources.Entry.from_row(pair.source.to_row() | {"uri": pair.uri} | given)
+
+
+def photographs(run: Run) -> dict[str, object]:
+    """What decides the stored photographs: part of every step's identity."""
+    curate = run.recipe.curate
+    return {
+        "source": run.recipe.source.model_dump(mode="json"),
+        "max_short_side_px": curate.max_short_side_px,
+        "jpeg_quality": curate.jpeg_quality,
+    }
+
+
+def filters(of: Mapping[str, Filter]) -> dict[str, object]:
+    """The identities of filters, as parts of a step's identity."""
+    return {f"filter {name}": one.identity() for name, one in of.items()}
 
 
 @dataclass
 class Normalise:
     """Reads files, stores each as upright sRGB JPEG under the key of its original bytes, and measures it on the CPU."""
 
-    options: Curate
+    options: Options
     cascade: Cascade
     own: Sequence[str]
     pool: Pool
@@ -86,10 +137,9 @@ class Normalise:
         return done
 
     def _row(self, row: Row, data: bytes | Exception) -> Row:
-        row = {**row, "entry": None}
         if isinstance(data, Exception):
-            return {**row, "error": describe(data)}
-        row |= {"key": source_key(data), "sha256": hashlib.sha256(data).hexdigest()}
+            return {**row, "error": describe(data), "transient": is_transient(data)}
+        row = {**row, "key": source_key(data), "sha256": hashlib.sha256(data).hexdigest()}
         try:
             found = normalise(
                 data, max_pixels=self.options.max_pixels, max_short_side_px=self.options.max_short_side_px
@@ -97,7 +147,7 @@ class Normalise:
         except Refused as refused:
             return {**row, "refusal": refused.reason, "format": refused.format}
         except Exception as error:  # a decoder's complaint about one file is that file's row
-            return {**row, "error": describe(error)}
+            return {**row, "error": describe(error), "transient": is_transient(error)}
         height, width = found.image.shape[:2]
         return {
             **row,
@@ -116,15 +166,16 @@ class Measure:
 
     name: str
     cascade: Cascade
+    filter: str
     pool: Pool
     gpus: float = 0.0
 
     def load(self) -> None:
-        _load(self.cascade, [self.name])
+        _load(self.cascade, [self.filter])
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         done = [dict(row) for row in rows]
-        _measure(self.cascade, [self.name], done)
+        _measure(self.cascade, [self.filter], done)
         return done
 
 

@@ -3,124 +3,112 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from crispedit import images
-from crispedit.cascade import KEPT, NOT_REACHED
+from crispedit.outcome import ERROR, REJECTED
 from crispedit.parts import Editor
-from crispedit.pipelines import tables
-from crispedit.pipelines.engine import Row, Stage, Work
-from crispedit.pipelines.run import EDIT, Run
-from crispedit.pipelines.steps import imported
-from crispedit.pipelines.steps.select import first_pass, kept_sources
+from crispedit.pipelines.flow import Row, Stage
+from crispedit.pipelines.records import EDIT, Candidate, Request
+from crispedit.pipelines.run import Identity
+from crispedit.pipelines.steps.curate import photographs
+from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
+from crispedit.pipelines.verdicts import of_candidate
 from crispedit.recipe import Pool
-from crispedit.record import Edit, Image, Job, Refusal, candidate_key, canonical_json, seed_of
+from crispedit.record import Edit as Edited
+from crispedit.record import Image, Job, Refusal, candidate_key, canonical_json, seed_of
 from crispedit.shards import journal
 
-WIRE = pa.schema(
-    [
-        *EDIT.schema,
-        pa.field("instruction", pa.string()),
-        pa.field("source_caption", pa.string()),
-        pa.field("target_caption", pa.string()),
-        pa.field("plan", pa.string()),
-        pa.field("image", journal.BLOB),
-    ]
-)
+WORDS = ("instruction", "source_caption", "target_caption", "plan")
+WIRE = pa.schema([*EDIT.schema, *((word, pa.string()) for word in WORDS), pa.field("image", journal.BLOB)])
 
 
-def work(run: Run) -> Work:
-    """The candidates that have no row yet, of jobs on kept photographs, photograph by photograph; those of an editor
-    for failed jobs as far as these are known by now."""
-    if run.recipe.imports_pairs:
-        return imported.candidates(run)
-    folder = run.folder("edit")
-    known = set(journal.read(folder, EDIT, ["key"]).column("key").to_pylist())
-    photographs = {row["key"]: row["image"] for row in kept_sources(run, ["key", "image"]).to_pylist()}
-    wanted = [job for job in jobs(run) if job["source_key"] in photographs]
-    plan = {}
-    for name, editor in run.recipe.editors.items():
-        options, spec = editor.identity(), run.recipe.edit.editors[name]
-        its = {
+class Edit(Step):
+    """The step. Each editor has a pool and a queue of its own; one for failed jobs (`when: failed`) works once every
+    candidate of the editors before it has failed."""
+
+    name = "edit"
+    table = EDIT
+    wire = WIRE
+
+    @property
+    def stages(self) -> list[Stage]:
+        edit = self.recipe.edit
+        return [
+            Editing(
+                stage_of(name), editor, self.run.root, edit.jpeg_quality, edit.editors[name].pool, editor.gpus
+            )
+            for name, editor in self.recipe.editors.items()
+        ]
+
+    def identity(self) -> Identity:
+        editors = {f"editor {name}": editor.identity() for name, editor in self.recipe.editors.items()}
+        stored = {"jpeg_quality": self.recipe.edit.jpeg_quality}
+        return {"photographs": photographs(self.run), "edited": stored, **editors}
+
+    def load(self, wave: Wave, row: Row) -> None:
+        if subject := wave.subjects.get(row["source_key"]):
+            subject.candidates.setdefault(row["job_key"], {})[row["key"]] = Candidate.of(row)
+            wave.owners[row["key"]] = (subject.key, row["job_key"])
+
+    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+        for job, request in subject.jobs().items():
+            made = subject.candidates.get(job, {})
+            before: list[str] = []
+            for name, spec in self.recipe.edit.editors.items():
+                keys = [self._key(job, name, seed) for seed in range(spec.seeds)]
+                if spec.when == "failed" and not self._failed(made, before):
+                    break
+                for seed, key in enumerate(keys):
+                    if key not in made or wave.again(made[key]):
+                        yield Todo((stage_of(name),), self._row(subject, request, name, seed, key))
+                before += keys
+
+    def _key(self, job: str, name: str, seed: int) -> str:
+        return candidate_key(job, name, self._options[name], seed)
+
+    @cached_property
+    def _options(self) -> dict[str, dict[str, Any]]:
+        return {name: editor.identity() for name, editor in self.recipe.editors.items()}
+
+    def _failed(self, made: dict[str, Candidate], keys: Sequence[str]) -> bool:
+        """Whether these candidates are all there, and none passes or may yet pass."""
+        outcomes = {of_candidate(self.recipe, made[key])[0] if key in made else None for key in keys}
+        return outcomes <= {REJECTED, ERROR}
+
+    def _row(self, subject: Subject, request: Request, name: str, seed: int, key: str) -> Row:
+        return {
+            "key": key,
+            "job_key": request.job_key,
+            "source_key": subject.key,
+            "category": request.category,
             "editor": name,
-            "editor_version": editor.version,
-            "options": canonical_json(options["options"]),
+            "editor_version": self.recipe.editors[name].version,
+            "options": canonical_json(self._options[name]["options"]),
+            "seed": seed,
+            **{word: getattr(request, word) for word in WORDS},
+            "image": subject.photographs[0].image,
         }
-        failed = _failed(run, name) if spec.when == "failed" else None
-        for job in wanted:
-            if failed is not None and job["job_key"] not in failed:
-                continue
-            for seed in range(spec.seeds):
-                key = candidate_key(job["job_key"], name, options, seed)
-                if key not in known:
-                    image = photographs[job["source_key"]]
-                    plan[key] = {**job, **its, "key": key, "image": image, "seed": seed}
-    rows = sorted(plan.values(), key=lambda row: (row["source_key"], row["key"]))
-    busy = {row["editor"] for row in rows}
-    pools: list[Stage] = [_pool(run, name) for name in run.recipe.editors if name in busy]
-    return Work("edit", folder, EDIT, rows, pools, WIRE, lambda row: [row], len(rows))
 
 
-def stages(run: Run) -> list[Stage]:
-    """A pool for each editor that works at once: those for failed jobs come after."""
-    if run.recipe.imports_pairs:
-        return imported.candidate_stages(run)
-    return [_pool(run, name) for name, spec in run.recipe.edit.editors.items() if spec.when == "always"]
-
-
-def later_stages(run: Run) -> list[Stage]:
-    """A pool for each editor for failed jobs, in order: each has a pass of edit and score to itself."""
-    if run.recipe.imports_pairs:
-        return []
-    return [_pool(run, name) for name, spec in run.recipe.edit.editors.items() if spec.when == "failed"]
-
-
-def _pool(run: Run, name: str) -> Editing:
-    edit, editor = run.recipe.edit, run.recipe.editors[name]
-    return Editing(
-        name, editor, run.folder("curate"), edit.jpeg_quality, edit.editors[name].pool, editor.gpus
-    )
-
-
-def _failed(run: Run, name: str) -> set[str]:
-    """The jobs of which every candidate by the editors before this one has a verdict, and none is kept."""
-    specs = run.recipe.edit.editors
-    before = list(specs)[: list(specs).index(name)]
-    whole = sum(specs[editor].seeds for editor in before)
-    db = tables.connect(run)
-    first_pass(run, db)
-    return {
-        key
-        for (key,) in db.execute(
-            "SELECT job_key FROM verdicts WHERE list_contains(?, editor) GROUP BY job_key HAVING count(*) = ? "
-            "AND count(*) FILTER (verdict = ? OR verdict LIKE ?) = 0",
-            [before, whole, KEPT, f"{NOT_REACHED}%"],
-        ).fetchall()
-    }
-
-
-def jobs(run: Run) -> list[Row]:
-    """The jobs that annotate made, each once, in key order."""
-    made = tables.connect(run).sql("""
-        SELECT job_key, source_key, category, instruction, source_caption, target_caption, plan
-        FROM job ORDER BY job_key
-    """)
-    return made.to_arrow_table().to_pylist()
+def stage_of(editor: str) -> str:
+    """The name of an editor's pool."""
+    return f"edit:{editor}"
 
 
 @dataclass
 class Editing:
-    """Runs one editor over its own candidates; those of other editors pass through."""
+    """Runs one editor over its candidates."""
 
     name: str
     editor: Editor
-    photographs: Path
+    root: Path
     jpeg_quality: int
     pool: Pool
     gpus: float = 0.0
@@ -129,16 +117,14 @@ class Editing:
         self.editor.load()
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        own = [row for row in rows if row["editor"] == self.name]
         edits = self.editor.edit(
-            [_photograph(self.photographs, tuple(row["image"].items())) for row in own],
-            [_job(row) for row in own],
-            [seed_of(row["key"], "edit") for row in own],
+            [_photograph(self.root, tuple(row["image"].items())) for row in rows],
+            [_job(row) for row in rows],
+            [seed_of(row["key"], "edit") for row in rows],
         )
-        done = {row["key"]: {**row, **self._columns(edit)} for row, edit in zip(own, edits, strict=True)}
-        return [done.get(row["key"], row) for row in rows]
+        return [{**row, **self._columns(edit)} for row, edit in zip(rows, edits, strict=True)]
 
-    def _columns(self, edit: Edit | Refusal) -> Row:
+    def _columns(self, edit: Edited | Refusal) -> Row:
         if isinstance(edit, Refusal):
             return {"refusal": edit.reason}
         height, width = edit.edited.shape[:2]
@@ -152,12 +138,11 @@ class Editing:
 
 
 @lru_cache(maxsize=4)
-def _photograph(folder: Path, ref: tuple[tuple[str, Any], ...]) -> Image:
+def _photograph(root: Path, ref: tuple[tuple[str, Any], ...]) -> Image:
     """Jobs of one photograph come one after another: decode it once."""
-    image = images.decode_jpeg(journal.read_blob(folder, dict(ref)))
-    image.flags.writeable = (
-        False  # shared by several jobs: an editor that drew on it would change its neighbours
-    )
+    image = images.decode_jpeg(journal.read_blob(root, dict(ref)))
+    # Shared by several jobs: an editor that drew on it would change its neighbours.
+    image.flags.writeable = False
     return image
 
 

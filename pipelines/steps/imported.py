@@ -14,16 +14,18 @@ import numpy as np
 import pyarrow as pa
 
 from crispedit import images
-from crispedit.cascade import describe
 from crispedit.category import Category, load_categories, resolve
 from crispedit.classifier import classify
 from crispedit.filters import alignment
 from crispedit.normalise import Refused, normalise
-from crispedit.pipelines import pairs, sources
-from crispedit.pipelines.engine import Row, Stage, Work
-from crispedit.pipelines.pairs import Pair, PairsSource
-from crispedit.pipelines.run import ANNOTATE, EDIT, IN_PLACE, Run
-from crispedit.pipelines.steps.select import kept_sources
+from crispedit.outcome import describe, is_transient
+from crispedit.pipelines import pairs
+from crispedit.pipelines.flow import Row, Stage
+from crispedit.pipelines.pairs import Pair
+from crispedit.pipelines.records import ANNOTATE, EDIT, IN_PLACE, Candidate, Photograph, Request
+from crispedit.pipelines.run import Identity
+from crispedit.pipelines.steps.curate import photographs
+from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
 from crispedit.recipe import Pool
 from crispedit.record import candidate_key, canonical_json, content_key, job_key
 from crispedit.shards import journal
@@ -36,90 +38,90 @@ EDIT_WIRE = pa.schema(
 )
 
 
-def entries(source: PairsSource) -> list[sources.Entry]:
-    """What curate reads of pairs: the source image of each, under the pair's uri."""
-    return [_source_entry(pair) for pair in pairs.pairs(source)]
+class Words(Step):
+    """annotate, of pairs: their words become jobs."""
+
+    name = "annotate"
+    table = ANNOTATE
+    wire = ANNOTATE.schema
+
+    @property
+    def stages(self) -> list[Stage]:
+        """One pool that names the categories."""
+        return [Naming(self.recipe.annotate.pool)]
+
+    def identity(self) -> Identity:
+        return {"photographs": photographs(self.run), "annotator": EDITOR}
+
+    def load(self, wave: Wave, row: Row) -> None:
+        if subject := wave.subjects.get(row["source_key"]):
+            subject.requests[row["key"]] = Request.of(row)
+
+    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+        for photograph in subject.photographs:
+            pair = pair_of(wave, photograph)
+            there = subject.requests.get(request_key(pair))
+            if there is None or wave.again(there):
+                words = ("category", "instruction", "source_caption", "target_caption")
+                row = {word: getattr(pair, word) for word in words}
+                yield Todo(
+                    ("words",),
+                    {**row, "key": request_key(pair), "source_key": subject.key, "ordinal": 0},
+                )
 
 
-def _source_entry(pair: Pair) -> sources.Entry:
-    given: dict[str, Any] = {"dataset": pair.dataset, "licence": pair.licence, "caption": pair.source_caption}
-    if pair.source is None or pair.error is not None:
-        return sources.Entry(
-            pair.uri, "", error=pair.error or f"{pair.uri}: there is no source image", **given
-        )
-    row = pair.source.to_row() | {"uri": pair.uri} | given
-    return sources.Entry.from_row(row)
+class EditedImages(Step):
+    """edit, of pairs: their edited images become candidates."""
 
+    name = "edit"
+    table = EDIT
+    wire = EDIT_WIRE
 
-def jobs(run: Run) -> Work:
-    """The pairs on kept sources whose words have no row yet."""
-    folder = run.folder("annotate")
-    known = set(journal.read(folder, ANNOTATE, ["key"]).column("key").to_pylist())
-    plan = [
-        {
-            "key": key,
-            "source_key": source["key"],
-            "ordinal": 0,
-            "category": pair.category,
-            "instruction": pair.instruction,
-            "source_caption": pair.source_caption,
-            "target_caption": pair.target_caption,
-        }
-        for pair, source in _on_kept_sources(run)
-        if (key := request_key(pair)) not in known
-    ]
-    return Work(
-        "annotate", folder, ANNOTATE, plan, job_stages(run), ANNOTATE.schema, lambda row: [row], len(plan)
-    )
+    @property
+    def stages(self) -> list[Stage]:
+        """One pool that reads and normalises the edited images, and lays them on their sources where that is asked."""
+        recipe = self.recipe
+        repair = self.run.root if recipe.edit.repair else None
+        return [Candidates(recipe.curate.max_pixels, recipe.edit.jpeg_quality, recipe.curate.pool, repair)]
 
+    def identity(self) -> Identity:
+        stored = self.recipe.edit.model_dump(mode="json", include={"jpeg_quality", "repair"})
+        return {"photographs": photographs(self.run), "edited": stored}
 
-def job_stages(run: Run) -> list[Stage]:
-    """One pool that names the categories."""
-    return [Words(run.recipe.annotate.pool)]
+    def load(self, wave: Wave, row: Row) -> None:
+        if subject := wave.subjects.get(row["source_key"]):
+            subject.candidates.setdefault(row["job_key"], {})[row["key"]] = Candidate.of(row)
+            wave.owners[row["key"]] = (subject.key, row["job_key"])
 
-
-def candidates(run: Run) -> Work:
-    """The pairs with a job whose edited image has no row yet."""
-    folder = run.folder("edit")
-    known = set(journal.read(folder, EDIT, ["key"]).column("key").to_pylist())
-    columns = ["key", "job_key", "category"]
-    jobs_by_request = {
-        row["key"]: row for row in journal.read(run.folder("annotate"), ANNOTATE, columns).to_pylist()
-    }
-    plan = []
-    repair = run.recipe.edit.repair
-    for pair, source in _on_kept_sources(run):
-        job = jobs_by_request.get(request_key(pair))
-        if job is None or job["job_key"] is None:
-            continue
-        options = {"uri": pair.uri} | ({"repair": True} if repair else {})
-        key = candidate_key(job["job_key"], EDITOR, options, 0)
-        if key not in known:
-            plan.append(
-                {
-                    "key": key,
-                    "job_key": job["job_key"],
-                    "category": job["category"],
-                    "source_key": source["key"],
-                    "editor": EDITOR,
-                    "editor_version": 1,
-                    "options": canonical_json(options),
-                    "seed": 0,
-                    "pair": json.dumps(pair.to_row()),
-                    "scale": source["width"] / source["original_width"],
-                    "image": source["image"],
-                }
-            )
-    return Work("edit", folder, EDIT, plan, candidate_stages(run), EDIT_WIRE, lambda row: [row], len(plan))
-
-
-def candidate_stages(run: Run) -> list[Stage]:
-    """One pool that reads and normalises the edited images, and lays them on their sources where that is asked."""
-    recipe = run.recipe
-    sources_folder = run.folder("curate") if recipe.edit.repair else None
-    return [
-        Candidates(recipe.curate.max_pixels, recipe.edit.jpeg_quality, recipe.curate.pool, sources_folder)
-    ]
+    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+        repair = {"repair": True} if self.recipe.edit.repair else {}
+        for photograph in subject.photographs:
+            pair = pair_of(wave, photograph)
+            request = subject.requests.get(request_key(pair))
+            if request is None or request.job_key is None:
+                continue
+            options = {"uri": pair.uri, **repair}
+            key = candidate_key(request.job_key, EDITOR, options, 0)
+            there = subject.candidates.get(request.job_key, {}).get(key)
+            if there is None or wave.again(there):
+                assert photograph.width is not None, f"{pair.uri} has no size"
+                assert photograph.original_width is not None, f"{pair.uri} has no size"
+                yield Todo(
+                    (EDITOR,),
+                    {
+                        "key": key,
+                        "job_key": request.job_key,
+                        "category": request.category,
+                        "source_key": subject.key,
+                        "editor": EDITOR,
+                        "editor_version": 1,
+                        "options": canonical_json(options),
+                        "seed": 0,
+                        "pair": json.dumps(pair.to_row()),
+                        "scale": photograph.width / photograph.original_width,
+                        "image": photograph.image,
+                    },
+                )
 
 
 def request_key(pair: Pair) -> str:
@@ -127,16 +129,15 @@ def request_key(pair: Pair) -> str:
     return content_key("pair", pair.uri)
 
 
-def _on_kept_sources(run: Run) -> Iterator[tuple[Pair, Row]]:
-    columns = ["uri", "key", "width", "original_width", "image"]
-    kept = {row["uri"]: row for row in kept_sources(run, columns).to_pylist()}
-    source = run.recipe.source
-    assert isinstance(source, PairsSource)
-    return ((pair, kept[pair.uri]) for pair in pairs.pairs(source) if pair.uri in kept)
+def pair_of(wave: Wave, photograph: Photograph) -> Pair:
+    """The pair whose source a photograph is."""
+    pair = wave.members[photograph.uri]
+    assert isinstance(pair, Pair), f"{photograph.uri} is no pair"
+    return pair
 
 
 @dataclass
-class Words:
+class Naming:
     """Makes jobs of words: the category is what the dataset's name for it means, else what the instruction says."""
 
     pool: Pool
@@ -167,7 +168,7 @@ class Words:
 class Candidates:
     """Reads edited images and masks and stores them as curate stored the sources: upright sRGB JPEG, scaled alike.
 
-    With `repair_onto`, the folder of the stored sources, an edited image that a near-similarity moves off its source
+    With `repair_onto`, the root of the run's tables, an edited image that a near-similarity moves off its source
     is laid back onto it (`filters.alignment.repair`), and `transform` says by which affine map of source to edited
     pixels. This is the place for it: what is stored here is what is measured, packed and fingerprinted.
     """
@@ -191,13 +192,13 @@ class Candidates:
 
     def _candidate(self, row: Row, source: Any, found: pairs.PairImages | Exception) -> Row:
         if isinstance(found, Exception):
-            return {**row, "error": describe(found)}
+            return {**row, "error": describe(found), "transient": is_transient(found)}
         try:
             edited: Any = normalise(found.edited, max_pixels=self.max_pixels, max_short_side_px=None).image
         except Refused as refused:
             return {**row, "refusal": refused.reason}
         except Exception as error:  # a decoder's complaint about one image is that pair's row
-            return {**row, "error": describe(error)}
+            return {**row, "error": describe(error), "transient": is_transient(error)}
         if row["scale"] < 1:  # by the source's own factor: a pair whose sizes differ keeps its difference
             size = [max(1, round(side * row["scale"])) for side in edited.shape[1::-1]]
             edited = cv2.resize(edited, size, interpolation=cv2.INTER_AREA)

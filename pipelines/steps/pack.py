@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from crispedit.cascade import KEPT
-from crispedit.pipelines import card, tables
-from crispedit.pipelines.engine import Row
+from crispedit.outcome import KEPT
+from crispedit.pipelines import card, steps, tables
+from crispedit.pipelines.flow import Row
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, digest_of
 from crispedit.record import canonical_json, content_key
@@ -44,7 +44,7 @@ def pack(run: Run) -> list[ShardEntry]:
     finish(
         folder,
         entries,
-        {"recipe_fingerprint": run.recipe_fingerprint, "selection": digest_of(pq.read_table(selection))},
+        {"recipe_fingerprint": steps.fingerprint(run), "selection": digest_of(pq.read_table(selection))},
     )
     return entries
 
@@ -94,7 +94,7 @@ def _identity(row: Mapping[str, Any]) -> Row:
 
 def _written(run: Run, planned: Iterator[pa.Table]) -> Iterator[ShardEntry]:
     """The shards as they are finished. On Ray few more are sent than are at work: the driver holds no more."""
-    told = run.root.absolute(), run.recipe_fingerprint, _scores(run)
+    told = run.root.absolute(), steps.fingerprint(run), _scores(run)
     if run.recipe.engine.kind == "inprocess":
         yield from (_shard(*told, rows) for rows in planned)
         return
@@ -134,9 +134,9 @@ def _pair(root: Path, fingerprint: str, row: Row) -> Pair:
     return Pair(
         key=row["key"],
         category=row["category"],
-        source_jpeg=journal.read_blob(root / ("edit" if row["composed"] else "curate"), row["source"]),
-        edited_jpeg=journal.read_blob(root / "edit", row["edited"]),
-        mask_png=None if row["mask"] is None else journal.read_blob(root / "edit", row["mask"]),
+        source_jpeg=journal.read_blob(root, row["source"]),
+        edited_jpeg=journal.read_blob(root, row["edited"]),
+        mask_png=None if row["mask"] is None else journal.read_blob(root, row["mask"]),
         meta={
             "instruction": row["instruction"],
             "source_caption": row["source_caption"],

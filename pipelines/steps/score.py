@@ -2,80 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from crispedit.cascade import ERROR, NOT_REACHED, Cascade
-from crispedit.pipelines import tables
-from crispedit.pipelines.engine import Row, Stage, Work
-from crispedit.pipelines.run import Run, score_table
-from crispedit.pipelines.steps.select import first_pass
+from crispedit.cascade import Cascade, failed
+from crispedit.outcome import NOT_REACHED, TRANSIENT
+from crispedit.pipelines.flow import Row, Stage
+from crispedit.pipelines.records import Candidate, Request, score_table
+from crispedit.pipelines.run import Identity, Run
+from crispedit.pipelines.steps.curate import filters, photographs
+from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
+from crispedit.pipelines.verdicts import of_candidate
 from crispedit.recipe import Pool
 from crispedit.record import Sample
 from crispedit.shards import journal
 
+IMAGES = ("source", "edited", "mask")
 TEXTS = ("category", "instruction", "source_caption", "target_caption")
 
 
-def work(run: Run) -> Work:
-    """The candidates whose verdict still needs a score (with `measure_everything`: that lack any score)."""
-    recipe, cascade = run.recipe, run.recipe.pair_cascade
-    table = score_table(cascade)
-    db = tables.connect(run)
-    first_pass(run, db)
-    lacking = " OR ".join(f's."{name}.measured" IS NOT TRUE' for name in cascade.filters) or "false"
-    wanted = f"v.verdict NOT LIKE '{ERROR} edit' AND e.refusal IS NULL AND ({lacking})"
-    if not recipe.score.measure_everything:
-        wanted = f"v.verdict LIKE '{NOT_REACHED}%'"
-    scores = "".join(f', s."{field.name}"' for field in cascade.columns)
-    plan = (
-        db.sql(f"""
-            SELECT e.key, e.edited, e.mask, e.source, e.composed,
-                e.category, e.instruction, e.source_caption, e.target_caption {scores}
-            FROM verdicts v JOIN candidate e USING (key) LEFT JOIN score s ON s.key = e.key
-            WHERE {wanted} ORDER BY e.source_key, e.key
-        """)
-        .to_arrow_table()
-        .to_pylist()
-    )
-    wire = pa.schema(
-        [
-            *table.schema,
-            *(pa.field(blob, journal.BLOB) for blob in ("source", "edited", "mask")),
-            pa.field("composed", pa.bool_()),
-            *(pa.field(text, pa.string()) for text in TEXTS),
-            pa.field("error", pa.string()),
-        ]
-    )
-    first = next(iter(cascade.filters), None)
+class Score(Step):
+    """The step. A candidate is measured while its verdict needs a score (with `measure_everything`: while it lacks
+    any)."""
 
-    def explode(row: Row) -> Sequence[Row]:
-        if (
-            row.get("error") is not None and first is not None
-        ):  # the images could not be read: no filter could run
-            return [{**row, f"{first}.error": row["error"], f"{first}.measured": True}]
-        return [row]
+    name = "score"
 
-    return Work("score", run.folder("score"), table, plan, stages(run), wire, explode, len(plan))
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.table = score_table(self.recipe.pair_cascade)
+        self.wire = pa.schema(
+            [
+                *self.table.schema,
+                *(pa.field(image, journal.BLOB) for image in IMAGES),
+                *(pa.field(text, pa.string()) for text in ("source_key", *TEXTS, "error")),
+            ]
+        )
 
+    @property
+    def stages(self) -> list[Stage]:
+        """Pools in the cascade's order: one for neighbours that share decoded images, one for each filter that needs a
+        GPU or is given actors of its own."""
+        recipe, cascade = self.recipe, self.recipe.pair_cascade
+        found: list[Stage] = []
+        apart = {name for name, f in cascade.filters.items() if recipe.filters[name].apart(f.gpus)}
+        for alone, names in groupby(cascade.filters, key=lambda name: name in apart and name):
+            own = list(names)
+            gpus, pool = (cascade.filters[own[0]].gpus, recipe.filters[own[0]].pool) if alone else (0.0, None)
+            called = own[0] if alone else "filters" if not found else f"filters from {own[0]}"
+            everything = recipe.score.measure_everything
+            scoring = Scoring(
+                f"score:{called}", cascade, own, self.run.root, pool or recipe.score.pool, everything, gpus
+            )
+            found.append(scoring)
+        return found or [Scoring("score:filters", cascade, [], self.run.root, recipe.score.pool, False)]
 
-def stages(run: Run) -> list[Stage]:
-    """Pools in the cascade's order: one for neighbours that share decoded images, one for each filter that needs a GPU
-    or is given actors of its own."""
-    recipe, cascade = run.recipe, run.recipe.pair_cascade
-    found: list[Stage] = []
-    apart = {name for name, f in cascade.filters.items() if recipe.filters[name].apart(f.gpus)}
-    for alone, names in groupby(cascade.filters, key=lambda name: name in apart and name):
-        own = list(names)
-        gpus, pool = (cascade.filters[own[0]].gpus, recipe.filters[own[0]].pool) if alone else (0.0, None)
-        called = own[0] if alone else "filters" if not found else f"filters from {own[0]}"
-        everything = recipe.score.measure_everything
-        found.append(Scoring(called, cascade, own, run.root, pool or recipe.score.pool, everything, gpus))
-    return found or [Scoring("filters", cascade, [], run.root, recipe.score.pool, False)]
+    def identity(self) -> Identity:
+        return {"photographs": photographs(self.run), **filters(self.recipe.pair_cascade.filters)}
+
+    def subject(self, wave: Wave, row: Row) -> str:
+        return wave.owners.get(row["key"], ("", ""))[0]
+
+    def load(self, wave: Wave, row: Row) -> None:
+        """Later rows of a candidate complete or replace earlier ones."""
+        if (candidate := wave.candidate(row["key"])) is not None:
+            columns = {name: value for name, value in row.items() if "." in name and value is not None}
+            candidate.scores = {**candidate.scores, **columns}
+            for name in self.recipe.pair_cascade.filters:
+                if row[f"{name}.measured"] and row[f"{name}.error"] is None:
+                    candidate.scores.pop(f"{name}.error", None)
+
+    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+        names = tuple(stage.name for stage in self.stages)
+        jobs = subject.jobs()
+        for job, candidates in subject.candidates.items():
+            for candidate in candidates.values():
+                if job in jobs and candidate.edited is not None and self._lacks(wave, candidate):
+                    yield Todo(names, self._row(wave, subject, jobs[job], candidate))
+
+    def _lacks(self, wave: Wave, candidate: Candidate) -> bool:
+        cascade, scores = self.recipe.pair_cascade, candidate.scores
+        if wave.retry_errors and any(scores.get(f"{name}.error") for name in cascade.filters):
+            return True
+        if self.recipe.score.measure_everything:
+            return not all(scores.get(f"{name}.measured") for name in cascade.filters)
+        return of_candidate(self.recipe, candidate)[0] in (NOT_REACHED, TRANSIENT)
+
+    def _row(self, wave: Wave, subject: Subject, request: Request, candidate: Candidate) -> Row:
+        scores = dict(candidate.scores)
+        for name in self.recipe.pair_cascade.filters:
+            if scores.get(f"{name}.error") and (wave.retry_errors or not scores.get(f"{name}.measured")):
+                scores[f"{name}.error"] = scores[f"{name}.measured"] = None
+        return {
+            **scores,
+            "key": candidate.key,
+            "source_key": subject.key,
+            "source": candidate.source or subject.photographs[0].image,
+            "edited": candidate.edited,
+            "mask": candidate.mask,
+            "category": candidate.category,
+            **{text: getattr(request, text) for text in TEXTS if text != "category"},
+        }
+
+    def transient(self, row: Row) -> bool:
+        return self.recipe.pair_cascade.passes(row)
+
+    def failed(self, row: Row, error: Exception) -> Row:
+        """The filter whose turn it was has failed."""
+        turn = next(
+            (name for name in self.recipe.pair_cascade.filters if not row.get(f"{name}.measured")), None
+        )
+        return {**row, **({} if turn is None else failed(turn, error))}
 
 
 @dataclass
@@ -96,17 +137,16 @@ class Scoring:
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         done = [dict(row) for row in rows]
-        self.cascade.measure(
-            [self._sample(row) for row in rows], done, own=self.own, everything=self.everything
-        )
+        samples = [sample(self.root, row) for row in rows]
+        self.cascade.measure(samples, done, own=self.own, everything=self.everything)
         return done
 
-    def _sample(self, row: Row) -> Sample:
-        edit = self.root / "edit"
-        return Sample(
-            key=row["key"],
-            source_jpeg=journal.read_blob(edit if row["composed"] else self.root / "curate", row["source"]),
-            edited_jpeg=journal.read_blob(edit, row["edited"]),
-            mask_png=None if row["mask"] is None else journal.read_blob(edit, row["mask"]),
-            **{text: row[text] for text in TEXTS},
-        )
+
+def sample(root: Path, row: Mapping[str, Any]) -> Sample:
+    """The pair of a row that refers to its images, as filters see it."""
+    source, edited, mask = (
+        None if row[name] is None else journal.read_blob(root, row[name]) for name in IMAGES
+    )
+    assert source is not None, f"{row['key']} has no source image"
+    texts = {text: row[text] for text in TEXTS}
+    return Sample(key=row["key"], source_jpeg=source, edited_jpeg=edited, mask_png=mask, **texts)

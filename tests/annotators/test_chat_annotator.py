@@ -15,7 +15,7 @@ from crispedit.compositor.landscape import landscape
 from crispedit.feasibility import Feasibility
 from crispedit.images import encode_jpeg
 from crispedit.pipelines import audit, build
-from crispedit.pipelines.run import ANNOTATE
+from crispedit.pipelines.records import ANNOTATE
 from crispedit.record import Job, Refusal, Sample, content_key
 from crispedit.shards import journal
 

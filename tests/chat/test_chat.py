@@ -207,3 +207,75 @@ def test_the_recipes_in_the_documentation_are_recipes():
         made = recipe.recipe.parse(recipe.Recipe, whole).check()
         assert made.annotator.chat.model.rpartition("/")[2].startswith("Qwen")
     assert made.judge is made.pair_cascade.filters["judge"]
+
+
+def test_an_answer_that_is_cut_off_is_asked_for_again_with_more_tokens():
+    def reply(asked):
+        if asked.body["max_completion_tokens"] <= 1024:
+            return Said('{"name": "cat", "le', finish_reason="length")
+        return CAT
+
+    with serving(reply) as server:
+        [answer] = make(server.spec).ask([Request("Which?", Animal)])
+    assert answer.value.name == "cat"
+    short, long = (asked.body for asked in server.asked)
+    assert long["max_completion_tokens"] == chat.MORE_TOKENS * short["max_completion_tokens"]
+    assert long["messages"] == short["messages"], "nothing was wrong with the answer but its length"
+
+
+def test_a_whole_object_in_a_reply_that_is_cut_off_is_no_answer():
+    with serving(lambda asked: Said(f"{CAT} But wait", finish_reason="length")) as server:
+        [error] = make(server.spec).ask([Request("Which?", Animal)])
+    assert isinstance(error, ChatError)
+    assert "cut off after 4096 tokens" in str(error)
+    assert len(server.asked) == 2
+
+
+def test_thoughts_that_never_end_are_asked_for_again_with_more_tokens():
+    def reply(asked):
+        return f"<think>{CAT} or" if asked.body["max_completion_tokens"] <= 1024 else f"<think></think>{CAT}"
+
+    with serving(reply) as server:
+        [answer] = make(server.spec).ask([Request("Which?", Animal)])
+    assert answer.value.name == "cat"
+    assert len(server.asked) == 2
+
+
+def test_one_that_was_cut_off_may_still_be_corrected():
+    def reply(asked):
+        if asked.body["max_completion_tokens"] <= 1024:
+            return Said("", finish_reason="length")
+        return CAT if len(asked.body["messages"]) == 3 else '{"name": "cat"}'
+
+    with serving(reply) as server:
+        [answer] = make(server.spec).ask([Request("Which?", Animal)])
+    assert answer.value.legs == 4
+    assert len(server.asked) == 3
+
+
+DOG = '{"name": "dog", "legs": 4}'
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Said(CAT, thoughts={"reasoning_content": DOG}),
+        Said(CAT, thoughts={"reasoning": DOG}),
+        Said(
+            [{"type": "thinking", "thinking": [{"type": "text", "text": DOG}]}, {"type": "text", "text": CAT}]
+        ),
+    ],
+    ids=["reasoning_content", "reasoning", "pieces"],
+)
+def test_thoughts_in_a_field_of_their_own_are_no_answer(said):
+    with serving(lambda asked: said) as server:
+        [answer] = make(server.spec).ask([Request("Which?", Animal)])
+    assert answer.value.name == "cat"
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_a_model_that_only_thought_has_said_nothing(field):
+    with serving(lambda asked: Said(None, thoughts={field: DOG})) as server:
+        [error] = make(server.spec).ask([Request("Which?", Animal)])
+    assert isinstance(error, ChatError)
+    assert "said nothing after it thought" in str(error)

@@ -109,17 +109,18 @@ def test_a_torn_savepoint_is_gone_without(tmp_path: Path):
         trainer(settings(torn, "steps=9")).train()
 
 
-def test_sigterm_saves_and_the_same_call_goes_on(tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_call_goes_on(tmp_path: Path, number: signal.Signals):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     trainer(settings(whole)).train()
 
     def terminate(step: int) -> None:
         if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
-    handler = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(number)
     assert trainer(settings(stopped), terminate).train() == "stopped"
-    assert signal.getsignal(signal.SIGTERM) is handler
+    assert signal.getsignal(number) is handler
     assert savepoint.found(stopped / "savepoints")[-1].name == "step-00000003"
     assert trainer(settings(stopped)).train() == "finished"
     assert curve(stopped) == curve(whole)

@@ -16,7 +16,7 @@ from crispedit.feasibility import Feasibility
 from crispedit.filters.judge import RUBRIC, VERDICTS, Choice, Contest, Differences, Judge, Match, verdicts
 from crispedit.images import encode_jpeg
 from crispedit.pipelines import audit, build
-from crispedit.pipelines.run import score_table
+from crispedit.pipelines.records import score_table
 from crispedit.record import Sample, canonical_json
 from crispedit.shards import journal
 

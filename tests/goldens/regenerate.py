@@ -19,7 +19,9 @@ if __name__ == "__main__":
 from conftest import make_run  # noqa: E402 - found beside the tests
 
 from crispedit.pipelines import build  # noqa: E402
-from crispedit.pipelines.run import ANNOTATE, EDIT, Run, curate_table, score_table  # noqa: E402
+from crispedit.pipelines.records import ANNOTATE, EDIT, curate_table, score_table  # noqa: E402
+from crispedit.pipelines.run import Run  # noqa: E402
+from crispedit.pipelines.waves import Waves  # noqa: E402
 from crispedit.record import candidate_key, canonical_json, content_key, job_key, source_key  # noqa: E402
 from crispedit.shards import journal  # noqa: E402
 
@@ -74,10 +76,13 @@ def golden_run(root: Path) -> Run:
             scores.append(
                 _scores(run, candidate, passes=category != "motion" and (number, category) != (1, "add"))
             )
-    journal.commit(run.folder("curate"), curate_table(run.recipe.source_cascade), photographs)
-    journal.commit(run.folder("annotate"), ANNOTATE, answers)
-    journal.commit(run.folder("edit"), EDIT, candidates)
-    journal.commit(run.folder("score"), score_table(run.recipe.pair_cascade), scores)
+    wave = Waves(run).add([], len(photographs)).name
+    journal.commit(
+        run.folder("curate") / wave, curate_table(run.recipe.source_cascade), photographs, run.root
+    )
+    journal.commit(run.folder("annotate") / wave, ANNOTATE, answers, run.root)
+    journal.commit(run.folder("edit") / wave, EDIT, candidates, run.root)
+    journal.commit(run.folder("score") / wave, score_table(run.recipe.pair_cascade), scores, run.root)
     build.step(run, "select")
     build.step(run, "pack")
     return run

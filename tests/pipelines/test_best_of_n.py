@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_run
+from conftest import lose_rows, make_run
 
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
 from crispedit.pipelines import build, tables
 from crispedit.pipelines.dry_run import dry_run
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps import edit
 from crispedit.pipelines.steps.select import pair_verdicts
+from crispedit.pipelines.stream import Build
 from crispedit.shards import journal
 
 FIRST, SECOND, THIRD = ("first: {editor: compositor, seeds: 2}", "second: {editor: compositor, when: failed}",
@@ -43,8 +43,11 @@ def candidates(run: Run) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def editors(part: Path) -> set[str]:
-    return set(journal.pq.read_table(part).column("editor").to_pylist())
+def waiting(run: Run, step: str) -> dict[str, int]:
+    """What is left to do in a step, by stage."""
+    flow = Build(run, [step])
+    found = {stage.name: flow.waiting(stage.name) for stage in flow.stages}
+    return {name: rows for name, rows in found.items() if rows and name != "compact"}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def test_a_later_editor_works_only_where_all_before_it_failed(whole: Run):
     }
     assert {job for job, verdicts in found.items() if "third" in verdicts} == by_second
     assert by_second
-    assert edit.work(whole).plan == []
+    assert waiting(whole, "edit") == {}
 
 
 def test_a_build_cut_short_between_passes_goes_on_to_the_same_candidates(
@@ -77,15 +80,12 @@ def test_a_build_cut_short_between_passes_goes_on_to_the_same_candidates(
     """As it stands when the first editor has just finished."""
     shutil.copytree(whole.root, tmp_path / "pieces")
     pieces = made(tmp_path / "pieces", photos, FIRST, SECOND, THIRD)
-    later = [part for part in journal.parts(pieces.folder("edit")) if editors(part) != {"first"}]
-    assert {editor for part in later for editor in editors(part)} == {"second", "third"}
-    for part in (*later, *journal.parts(pieces.folder("score"))):
+    lose_rows(pieces.folder("edit"), lambda row: row["editor"] != "first")
+    for part in journal.parts(pieces.folder("score")):
         part.unlink()
-    assert edit.work(pieces).plan == []  # nothing is measured, so nothing has failed yet
+    assert waiting(pieces, "edit") == {}  # nothing is measured, so nothing has failed yet
     build.step(pieces, "score")
-    plan = edit.work(pieces)
-    assert {row["editor"] for row in plan.plan} == {"second"}
-    assert [stage.name for stage in plan.stages] == ["second"]
+    assert set(waiting(pieces, "edit")) == {"edit:second"}
     build.build(pieces)
     assert candidates(pieces) == candidates(whole)
     build.build(pieces)

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 from chat_server import Asked, Server, serving
-from conftest import make_run
+from conftest import lose_rows, make_run
 
 from crispedit.compositor.landscape import landscape
 from crispedit.images import decode_jpeg, encode_jpeg
 from crispedit.pipelines import audit, build, cli, step, tables
 from crispedit.pipelines.dry_run import dry_run
-from crispedit.pipelines.run import COMPARE, Run
+from crispedit.pipelines.records import COMPARE
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps.compare import Compare
 from crispedit.shards import journal
 
 MADE = (
@@ -69,7 +71,7 @@ def jobs(run: Run, category: str = "add") -> list[Candidates]:
         one = found.setdefault(job, Candidates(instruction))
         one.keys.append(key)
         one.scores.append(score)
-        one.images.append(decode_jpeg(journal.read_blob(run.folder("edit"), edited)))
+        one.images.append(decode_jpeg(journal.read_blob(run.root, edited)))
     return list(found.values())
 
 
@@ -184,12 +186,7 @@ def test_a_comparison_is_committed_once_and_what_was_lost_is_asked_again(
 ):
     run = judged(compared, tmp_path / "run", server.spec)
     found, shards = selection(run), (run.folder("shards") / "manifest.json").read_bytes()
-    (part,) = (
-        part
-        for part in journal.parts(run.folder("compare"))
-        if journal.pq.read_table(part).column("chosen").to_pylist() == [jobs(run)[0].keys[0]]
-    )
-    part.unlink()
+    lose_rows(run.folder("compare"), lambda row: row["chosen"] == jobs(run)[0].keys[0])
     build.step(run, "select")
     assert selection(run) != found
     build.build(run)
@@ -245,8 +242,9 @@ def test_another_model_does_not_mix_its_choices_in(compared: Run, server: Server
     with pytest.raises(
         ValueError, match=r"compare was made with other settings[^$]*judge.chat.options.model: was 'tiny'"
     ):
-        other.begin("compare")
-    judged(compared, compared.root, server.spec | {"concurrency": 1}).begin("compare")
+        other.begin({"compare": Compare(other).identity()})
+    same = judged(compared, compared.root, server.spec | {"concurrency": 1})
+    same.begin({"compare": Compare(same).identity()})
 
 
 def test_a_dry_run_projects_the_comparisons(built: Run, server: Server, tmp_path: Path):

@@ -13,7 +13,7 @@ from conftest import make_run
 
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
-from crispedit.pipelines import audit, build, cli
+from crispedit.pipelines import audit, build, cli, steps
 from crispedit.pipelines.dry_run import Range, dry_run, mean_range, ratio_range
 from crispedit.pipelines.run import Run
 
@@ -73,7 +73,7 @@ def test_the_command_prints_and_keeps_the_projection_and_refuses_a_second(
 ):
     run = make_run(tmp_path / "run", photos, "categories={style: 1}")
     run.root.mkdir()
-    run.store_recipe()
+    run.store_recipe(steps.identities(steps.of(run)))
     assert cli.main(["build", str(run.root), "--dry-run", "2"]) == 0
     said = capsys.readouterr().out
     assert "projected from 2 of 4 photographs" in said

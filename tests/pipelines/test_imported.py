@@ -17,7 +17,8 @@ from PIL import Image
 
 from crispedit.compositor.landscape import landscape
 from crispedit.pipelines import audit, build, recipe
-from crispedit.pipelines.run import EDIT, Run
+from crispedit.pipelines.records import EDIT
+from crispedit.pipelines.run import Run
 from crispedit.shards import journal
 
 

@@ -21,7 +21,8 @@ from chat_server import serving
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
 from crispedit.pipelines import audit, build, tables
-from crispedit.pipelines.run import COMPARE, Run
+from crispedit.pipelines.records import COMPARE
+from crispedit.pipelines.run import Run
 from crispedit.shards import journal
 
 FACTS = {name: "no" for name in ("already_true", "contradictory", "ambiguous", "unsafe")}

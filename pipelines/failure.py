@@ -1,0 +1,114 @@
+"""What ends a command, said in one sentence: what was refused, of which file, and the way out.
+
+Everything that a command raises comes here (`pipelines/cli.py`), so that no part needs to dress up what the system
+says. A `ValueError` is a message of ours, for the user; the rest is known by its type.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+
+EXTRAS = {
+    **dict.fromkeys(("torch", "safetensors", "transformers", "diffusers", "open_clip", "timm"), "models"),
+    **dict.fromkeys(("accelerate", "torchvision"), "models"),
+    **dict.fromkeys(("peft", "tensorboard", "torchmetrics"), "train"),
+    "openai": "chat",
+    "s3fs": "s3",
+    "gcsfs": "gcs",
+}
+"""The extra of crispedit that brings a package."""
+TRAINING = ("train", "tokenize", "evaluate")
+
+AGAIN = "run the same command again to continue"
+
+
+def sentence(error: BaseException, command: str = "") -> str:
+    """One line for the terminal (a message of ours may have more)."""
+    for one in _causes(error):
+        for known in (_missing_package, _system, _cluster):
+            if said := known(one, command):
+                return said
+    if isinstance(error, ValueError):
+        return str(error) or type(error).__name__
+    if isinstance(error, RecursionError):
+        return "something in the input is nested too deeply to be read; --traceback shows where"
+    told = " ".join(str(error).split())[:500]
+    return f"{type(error).__name__}{told and ': '}{told} (--traceback shows where; please report it)"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it was raised from: what the system said first is the cause."""
+    seen: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in seen:
+        seen.append(one)
+        yield one
+        if isinstance(one, ValueError) and str(one):
+            return  # a sentence already
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+
+
+def _missing_package(error: BaseException, command: str) -> str | None:
+    if not isinstance(error, ImportError):
+        return None
+    # fsspec: "Install s3fs to access S3"
+    asked = re.search(r"[Ii]nstall (?:the )?[`'\"]?([A-Za-z0-9_]+)", str(error))
+    package = (error.name or (asked[1] if asked else "")).partition(".")[0]
+    if not package or package == "crispedit":
+        return None
+    extra = EXTRAS.get(package)
+    if extra == "models" and command in TRAINING:
+        extra = "train"
+    remedy = f"pip install {package}" if extra is None else f"pip install 'crispedit[{extra}]'"
+    if isinstance(error, ModuleNotFoundError) or asked:
+        return f"this needs the package {package}, which is not installed: {remedy}"
+    return f"the package {package} does not load ({error}): {remedy}"
+
+
+_REMEDIES = {
+    errno.ENOSPC: f"the disk is full; free some space there, then {AGAIN}",
+    errno.EDQUOT: f"your quota is used up; free some space there, then {AGAIN}",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "not permitted; change its permissions or choose another folder",
+    errno.EPERM: "not permitted; change its permissions or choose another folder",
+    errno.ENOENT: "there is no such file or folder",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EISDIR: "this is a folder, not a file",
+    errno.EEXIST: "exists already; choose another name",
+    errno.ENAMETOOLONG: "the name is too long for the file system; choose a shorter one",
+    errno.EMFILE: "too many files are open; raise the limit with `ulimit -n 65536`",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENOMEM: "out of memory; use fewer processes or smaller batches",
+    errno.ENOSYS: "the file system there cannot do this; choose a folder on another one",
+    errno.ENOTSUP: "the file system there cannot do this; choose a folder on another one",
+    errno.EIO: f"the disk or the network failed; {AGAIN}",
+    errno.ESTALE: f"the network file system lost this file; {AGAIN}",
+    errno.EADDRINUSE: "this port is in use; choose another",
+}
+
+
+def _system(error: BaseException, command: str) -> str | None:
+    """Of the operating system: a disk, a permission, a connection, memory."""
+    if isinstance(error, MemoryError):
+        return "out of memory; use fewer processes or smaller batches"
+    if isinstance(error, ConnectionError | TimeoutError) and not getattr(error, "filename", None):
+        return f"a connection failed ({_told(error)}); when the server can be reached again, run the same command again"
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    what = error.filename if error.filename is not None else error.filename2
+    remedy = _REMEDIES.get(error.errno, error.strerror or _told(error))
+    name = what.decode(errors="replace") if isinstance(what, bytes) else str(what)
+    return remedy if what is None else f"{name}: {remedy}"
+
+
+def _cluster(error: BaseException, command: str) -> str | None:
+    """Of Ray: a node, its raylet or the whole cluster is gone."""
+    if not type(error).__module__.startswith("ray."):
+        return None
+    return f"the Ray cluster was lost or failed ({type(error).__name__}: {_told(error)[:300]}); {AGAIN}"
+
+
+def _told(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

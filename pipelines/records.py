@@ -1,0 +1,186 @@
+"""Records: the tables of a run, and their rows as the driver holds them: keys, words, outcomes and references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import pyarrow as pa
+
+from crispedit.cascade import Cascade
+from crispedit.shards.journal import BlobRef, Table
+
+OUTCOME = [("refusal", pa.string()), ("error", pa.string()), ("transient", pa.bool_())]
+"""`refusal`: understood and declined; `error`: it failed; `transient`: whether that may pass, null without an error."""
+
+CURATE = Table(
+    pa.schema(
+        [
+            ("uri", pa.string()),
+            ("key", pa.string()),
+            ("dataset", pa.string()),
+            ("licence", pa.string()),
+            ("caption", pa.string()),
+            ("format", pa.string()),
+            ("original_width", pa.int32()),
+            ("original_height", pa.int32()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("sha256", pa.string()),
+            *OUTCOME,
+            ("image", pa.binary()),
+        ]
+    ),
+    key="uri",
+    blobs={"image": "jpg"},
+    member="key",
+)
+"""One row per input file."""
+
+ANNOTATE = Table(
+    pa.schema(
+        [
+            ("key", pa.string()),
+            ("job_key", pa.string()),
+            ("source_key", pa.string()),
+            ("category", pa.string()),
+            ("ordinal", pa.int32()),
+            ("instruction", pa.string()),
+            ("source_caption", pa.string()),
+            ("target_caption", pa.string()),
+            ("plan", pa.string()),
+            *OUTCOME,
+        ]
+    )
+)
+"""One row per requested edit (photograph, category, ordinal): the job, or why there is none."""
+
+EDIT = Table(
+    pa.schema(
+        [
+            ("key", pa.string()),
+            ("job_key", pa.string()),
+            ("source_key", pa.string()),
+            ("category", pa.string()),
+            ("editor", pa.string()),
+            ("editor_version", pa.int32()),
+            ("options", pa.string()),
+            ("seed", pa.int32()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("transform", pa.string()),
+            *OUTCOME,
+            ("source", pa.binary()),
+            ("edited", pa.binary()),
+            ("mask", pa.binary()),
+        ]
+    ),
+    blobs={"source": "source.jpg", "edited": "edited.jpg", "mask": "mask.png"},
+)
+"""One row per candidate. `source` is null unless the editor composed a source of its own; `transform` is the JSON of
+the [2][3] affine map (source to edited pixels) that an imported edit was laid onto its source by, where that was
+asked."""
+
+IN_PLACE = "[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]"
+"""The `transform` of an imported edit that lay on its source, or that no repair could lay there: stored as it came."""
+
+COMPARE = Table(
+    pa.schema(
+        [
+            ("key", pa.string()),
+            ("job_key", pa.string()),
+            ("candidates", pa.list_(pa.string())),
+            ("chosen", pa.string()),
+            ("answers", pa.string()),
+            ("error", pa.string()),
+            ("transient", pa.bool_()),
+        ]
+    )
+)
+"""One row per comparison of a job's candidates, whose keys are `candidates`: the key of the `chosen` one, or null if
+the judge's model preferred none. Other bounds let other candidates pass, which is another comparison."""
+
+
+def score_table(cascade: Cascade) -> Table:
+    """One row per measured candidate: its score columns. Rows of a key complete each other."""
+    return Table(pa.schema([pa.field("key", pa.string()), *cascade.columns]), completes=True)
+
+
+def curate_table(cascade: Cascade) -> Table:
+    """CURATE with the photographs' score columns."""
+    schema = pa.schema([*CURATE.schema, *cascade.columns])
+    return Table(schema, key=CURATE.key, blobs=CURATE.blobs, member=CURATE.member)
+
+
+@dataclass(slots=True)
+class Record:
+    """A row of a table, or what the driver needs of one."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """The record in a row that may have more columns."""
+        return cls(**{f.name: row[f.name] for f in fields(cls) if f.name in row})
+
+    def row(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(slots=True)
+class Photograph(Record):
+    """A row of `curate`."""
+
+    uri: str
+    key: str | None = None
+    caption: str | None = None
+    width: int | None = None
+    original_width: int | None = None
+    image: BlobRef | None = None
+    error: str | None = None
+    transient: bool | None = None
+
+
+@dataclass(slots=True)
+class Request(Record):
+    """A row of `annotate`: what was asked of a photograph, and the job that came of it."""
+
+    key: str
+    source_key: str
+    category: str
+    ordinal: int
+    job_key: str | None = None
+    instruction: str | None = None
+    source_caption: str | None = None
+    target_caption: str | None = None
+    plan: str | None = None
+    error: str | None = None
+    transient: bool | None = None
+
+
+@dataclass(slots=True)
+class Candidate(Record):
+    """A row of `edit`, with the row of `score` once there is one."""
+
+    key: str
+    job_key: str
+    source_key: str
+    category: str
+    editor: str
+    source: BlobRef | None = None
+    edited: BlobRef | None = None
+    mask: BlobRef | None = None
+    refusal: str | None = None
+    error: str | None = None
+    transient: bool | None = None
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Comparison(Record):
+    """A row of `compare`."""
+
+    key: str
+    job_key: str
+    chosen: str | None = None
+    error: str | None = None
+    transient: bool | None = None

@@ -1,0 +1,703 @@
+"""The build as a flow: every step of every open wave offers its rows as soon as what they depend on is committed.
+
+What is left to do for a photograph is asked of the steps (`Step.todo`) when its wave is opened, and again whenever a
+row of it is committed; so a resumed run and a running one are planned by the same code. What must not depend on timing
+waits: a wave's photographs are judged when all of them, and those of the waves before, are there; and a category with
+a quota is asked of a wave only when no wave still at work could fill it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from crispedit.outcome import KEPT, Failing, kind
+from crispedit.pipelines import listing, steps
+from crispedit.pipelines.flow import Block, Route, Row, Stage
+from crispedit.pipelines.listing import Container
+from crispedit.pipelines.pairs import AnySource
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps.annotate import requests
+from crispedit.pipelines.steps.curate import Curate
+from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave, folder_rows
+from crispedit.pipelines.verdicts import Photographs, of_candidate, quoted
+from crispedit.pipelines.waves import Finished, Waves
+from crispedit.recipe import Pool
+from crispedit.record import canonical_json, content_key
+from crispedit.shards import journal
+from crispedit.shards.journal import Table
+
+LIST, COMPACT = "list", "compact"
+FAILING = 0.8
+"""The share of recent rows that must fail for one reason to stop a build."""
+ALONE = Pool(batch=1)
+MEMBERS = 10_000
+"""Members of a row of the listing at most."""
+
+
+class Build:
+    """The work of a build, for an executor (`pipelines.flow.Flow`). `only` names the steps to do, on what the others
+    have committed; null: all. `retry_errors` makes permanent errors again too; `sample` takes so many photographs of
+    the source at random, by the hash of their names."""
+
+    def __init__(
+        self,
+        run: Run,
+        only: Sequence[str] | None = None,
+        *,
+        retry_errors: bool = False,
+        sample: int | None = None,
+    ) -> None:
+        self.run, self.retry_errors = run, retry_errors
+        self.steps = steps.of(run)
+        self.active = [step for step in self.steps if only is None or step.name in only]
+        self.whole = len(self.active) == len(self.steps)
+        self.waves = Waves(run)
+        self.photographs = Photographs(run, self.waves)
+        self._sources = _Sources(run, self.waves, sample) if self._does("curate") else None
+        self._queues: dict[str, dict[tuple[int, str], deque[tuple[Route, Row]]]] = {}
+        self._open: dict[int, Wave] = {}
+        self._next_open = self._next_judged = self._next_asked = 0
+        self._kept: dict[int, Mapping[str, int]] = {}
+        """Of finished waves, what quotas count."""
+        self._most: dict[int, Mapping[str, int]] = {}
+        """Of waves at work, how much of each category they can give at most."""
+        self._recent: dict[str, deque[str | None]] = {}
+        self._seen = _Seen()
+        # In one process nothing would be done meanwhile.
+        beside = run.recipe.engine.kind == "ray"
+        self._planner = ThreadPoolExecutor(1) if beside else None
+        self._planned: tuple[Future[Any], Callable[[Any], None]] | None = None
+        self._recipe = _policy(run)
+        self._offer_listing()
+
+    @property
+    def drawn_from(self) -> int:
+        """How many photographs the sample was drawn from."""
+        return 0 if self._sources is None else self._sources.drawn_from
+
+    # What the executor asks
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        listed = [self._sources.stage] if self._sources is not None else []
+        return [*listed, *(stage for step in self.active for stage in step.stages), Compacting(self.run.root)]
+
+    def take(self, stage: str, rows: int) -> Block | None:
+        self._advance()
+        queues = self._queues.get(stage, {})
+        while queues:
+            oldest = min(queues)
+            queue = queues[oldest]
+            if not queue:
+                del queues[oldest]
+                continue
+            route = queue[0][0]
+            return Block(route, [queue.popleft()[1] for _ in range(min(rows, len(queue)))])
+        return None
+
+    def waiting(self, stage: str) -> int:
+        self._advance()
+        return sum(map(len, self._queues.get(stage, {}).values()))
+
+    def remaining(self, stage: str) -> float:
+        photographs = sum(wave.photographs for wave in self.waves)
+        if self._sources is not None:
+            photographs += self._sources.to_come
+        skipped = sum(wave.photographs for wave in self.waves if wave.number in self._kept)
+        return self._seen.remaining(stage, photographs - skipped, [step.name for step in self.active])
+
+    def done(self, route: Route, rows: Sequence[Row]) -> None:
+        self._seen.done(route, len(rows))
+        if route.step == LIST:
+            assert self._sources is not None, "nothing was to be listed"
+            self._sources.listed(rows)
+        elif route.step == COMPACT:
+            self._compacted(route.wave, rows)
+        else:
+            self._committed(route, rows)
+        self._advance()
+
+    def finished(self) -> bool:
+        self._advance()
+        more = self._sources is not None and not self._sources.exhausted
+        return not (
+            more
+            or self._open
+            or self._planned
+            or self._next_open < len(self.waves)
+            or self._next_judged < len(self.waves)
+            or any(map(len, (queue for queues in self._queues.values() for queue in queues.values())))
+        )
+
+    # Waves
+
+    def _advance(self) -> None:
+        """Take what the planner has finished, and give it what is next."""
+        while True:
+            if self._planned is not None:
+                future, then = self._planned
+                if not future.done():
+                    return
+                self._planned = None
+                then(future.result())
+            if not self._plan_next():
+                return
+
+    def _plan_next(self) -> bool:
+        """Give the planner something to do, if there is something. One thing at a time, in the order of the waves."""
+        ready = self._next_judged
+        while ready < self._next_open and (ready not in self._open or self._curated(self._open[ready])):
+            ready += 1
+            if ready - 1 in self._open:  # one that is at work, after those that had nothing left to do
+                break
+        if ready > self._next_judged:
+            self._submit(partial(self._judge, range(self._next_judged, ready)), self._judged)
+            return True
+        if len(self._open) < self.run.recipe.engine.open_waves:
+            if self._next_open == len(self.waves) and self._sources is not None:
+                self._sources.cut_wave()
+            if self._next_open < len(self.waves):
+                number = self._next_open
+                self._next_open += 1
+                if self._has_nothing_left(number):
+                    return True
+                self._reopen(number)
+                return True
+        return False
+
+    def _submit(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        if self._planner is not None:
+            self._planned = self._planner.submit(job), then
+        else:
+            then(job())
+
+    def _does(self, step: str) -> bool:
+        return any(one.name == step for one in self.active)
+
+    def _has_nothing_left(self, number: int) -> bool:
+        """Whether a wave is finished under this recipe, as far as its record tells."""
+        wave = self.waves[number]
+        finished = wave.finished
+        return (
+            finished is not None
+            and wave.judged is not None
+            and (finished.recipe, finished.judged) == (self._recipe, wave.judged.digest)
+            and finished.parts == self._parts(wave.name)
+            and not finished.transient
+            and not (self.retry_errors and finished.errors)
+        )
+
+    def _reopen(self, number: int) -> None:
+        self._open[number] = Wave(number, {}, retry_errors=self.retry_errors)
+        self._submit(partial(self._read, number), self._opened)
+
+    def _read(self, number: int) -> Wave:
+        """A wave with its photographs, from its own folders."""
+        record = self.waves[number]
+        members = dict(_members(self.run, record.listing))
+        if record.drawn is not None:
+            members = {uri: members[uri] for uri in record.drawn}
+        wave = Wave(number, members, True, retry_errors=self.retry_errors)
+        curate = self.steps[0]
+        for row in folder_rows(curate.folder(record.name), curate.table):
+            curate.load(wave, row)
+        return wave
+
+    def _opened(self, wave: Wave) -> None:
+        self._open[wave.number] = wave
+        curate = self.active[0] if self.active else None
+        if isinstance(curate, Curate):
+            for todo in curate.files(wave):
+                self._offer(wave, curate, todo)
+
+    def _curated(self, wave: Wave) -> bool:
+        """Whether the photographs of a wave are all there, and not judged yet."""
+        return wave.read and wave.judged is None and not any(step == "curate" for step, _ in wave.out)
+
+    def _judge(self, numbers: range) -> list[tuple[int, pa.Table, dict[str, list[Row]]]]:
+        """The verdicts on the photographs of waves, and their rows of the later steps where a wave is at work."""
+        found = []
+        for number in numbers:
+            verdicts = self.photographs.of(number)
+            opened = number in self._open
+            rows = {
+                s.name: folder_rows(s.folder(self.waves[number].name), s.table)
+                for s in self.steps[1:]
+                if opened
+            }
+            found.append((number, verdicts, rows))
+        return found
+
+    def _judged(self, found: list[tuple[int, pa.Table, dict[str, list[Row]]]]) -> None:
+        for number, verdicts, rows in found:
+            record = self.waves[number].judged
+            assert record is not None, f"wave {number} was not judged"
+            if number not in self._open:
+                if not self._has_nothing_left(
+                    number
+                ):  # earlier waves keep others now: it is opened after all
+                    self._reopen(number)
+                    return
+                finished = self.waves[number].finished
+                assert finished is not None, f"wave {number} was not finished"
+                self._kept[number] = finished.kept
+            else:
+                wave = self._open[number]
+                wave.judged = record.digest
+                for uri, key, outcome in zip(
+                    *(verdicts.column(name).to_pylist() for name in ("uri", "key", "outcome")), strict=True
+                ):
+                    if outcome == KEPT:
+                        subject = wave.subjects.setdefault(key, Subject(key))
+                        subject.photographs.append(wave.photographs[uri])
+                for step in self.steps[1:]:
+                    for row in rows[step.name]:
+                        step.load(wave, row)
+            self._next_judged = number + 1
+        self._ask()
+
+    def _ask(self) -> None:
+        """Find out of which categories judged waves ask no more, in order, and offer what is left to do in them."""
+        while self._next_asked < self._next_judged:
+            number = self._next_asked
+            if number in self._open:
+                full = self._full(number)
+                if full is None:
+                    return
+                wave = self._open[number]
+                wave.full = full
+                self._most[number] = self._could_give(wave)
+                self._seen.photographs += len(wave.photographs)
+                for subject in wave.subjects.values():
+                    self._refresh(wave, subject)
+                self._next_asked += 1
+                self._finish_if_done(wave)
+            else:
+                self._next_asked += 1
+
+    def _full(self, number: int) -> frozenset[str] | None:
+        """The categories that the waves before this one fill; None while that depends on waves at work."""
+        full = set()
+        for category, spec in self.run.recipe.categories.items():
+            if spec.quota is None:
+                continue
+            sure = sum(kept.get(category, 0) for at, kept in self._kept.items() if at < number)
+            if sure >= spec.quota:
+                full.add(category)
+            elif sure + sum(m.get(category, 0) for at, m in self._most.items() if at < number) >= spec.quota:
+                return None
+        return frozenset(full)
+
+    def _could_give(self, wave: Wave) -> Mapping[str, int]:
+        if not self._does("score") or self.run.recipe.imports_pairs:
+            return {}
+        asked = Counter(
+            request["category"]
+            for subject in wave.subjects.values()
+            for request in requests(subject.key, self.run.recipe.categories)
+        )
+        assert wave.full is not None, f"wave {wave.number} was not asked"
+        return {category: n for category, n in asked.items() if category not in wave.full}
+
+    # Rows
+
+    def _refresh(self, wave: Wave, subject: Subject) -> None:
+        for step in self.active:
+            for todo in step.todo(wave, subject):
+                self._offer(wave, step, todo)
+
+    def _offer(self, wave: Wave, step: Step, todo: Todo) -> None:
+        at = (step.name, todo.row[step.key])
+        if at in wave.offered:
+            return
+        wave.offered.add(at)
+        wave.out.add(at)
+        name = self.waves[wave.number].name
+        queue = self._queue(todo.stages[0], wave.number, step.name)
+        route = queue[-1][0] if queue else None
+        if route is None or route.stages != todo.stages:
+            route = Route(
+                step.name,
+                wave.number,
+                todo.stages,
+                step.wire,
+                step.commit(name),
+                step.key,
+                step.failed,
+                step.transient,
+            )
+        queue.append((route, todo.row))
+        self._seen.offered(route)
+
+    def _queue(self, stage: str, wave: int, step: str) -> deque[tuple[Route, Row]]:
+        return self._queues.setdefault(stage, {}).setdefault((wave, step), deque())
+
+    def _committed(self, route: Route, rows: Sequence[Row]) -> None:
+        wave = self._open[route.wave]
+        step = next(step for step in self.steps if step.name == route.step)
+        touched = []
+        for row in rows:
+            wave.out.discard((step.name, row[route.key]))
+            for committed in row["committed"]:
+                step.load(wave, committed)
+                self._watch(step, committed)
+                if step.name != "curate":
+                    touched.append(step.subject(wave, committed))
+        for key in dict.fromkeys(touched):
+            if subject := wave.subjects.get(key):
+                self._refresh(wave, subject)
+        self._finish_if_done(wave)
+
+    def _watch(self, step: Step, row: Row) -> None:
+        """Failing once most of a step's recent rows failed for one reason."""
+        most = self.run.recipe.engine.stop_at_failures
+        if most is None:
+            return
+        error = error_of(row)
+        recent = self._recent.setdefault(step.name, deque(maxlen=most))
+        recent.append(None if error is None else kind(error))
+        if error is None or len(recent) < most:
+            return
+        [(reason, times)] = Counter(filter(None, recent)).most_common(1)
+        if times >= FAILING * most:
+            raise Failing(
+                f"stopped: {times} of the last {most} rows of {step.name} failed with {reason!r}, the last one with "
+                f"{error!r}. Find the cause, then run the same command again (--retry errors: also those that cannot "
+                "pass by themselves); engine.stop_at_failures says when to stop"
+            )
+
+    def _finish_if_done(self, wave: Wave) -> None:
+        if wave.out or wave.full is None:
+            return
+        name = self.waves[wave.number].name
+        folders = [step.name for step in self.steps if len(_parts(step.folder(name))) > 1]
+        route = Route(
+            COMPACT,
+            wave.number,
+            (COMPACT,),
+            Compacting.wire,
+            partial(_compacted, root=self.run.root),
+            "folder",
+        )
+        for step in self.steps:
+            if step.name in folders:
+                place = str(step.folder(name).relative_to(self.run.root))
+                wave.out.add((COMPACT, place))
+                self._queue(COMPACT, wave.number, COMPACT).append((route, compacting(place, step.table)))
+                self._seen.offered(route)
+        if not folders:
+            self._close(wave)
+
+    def _compacted(self, number: int, rows: Sequence[Row]) -> None:
+        if number < 0:
+            return
+        wave = self._open[number]
+        for row in rows:
+            wave.out.discard((COMPACT, row["folder"]))
+        if not wave.out:
+            self._close(wave)
+
+    def _close(self, wave: Wave) -> None:
+        """Record a wave that has nothing left to do, and forget its rows."""
+        record = self.waves[wave.number]
+        self.photographs.renamed(wave.number)
+        kept = self._passing(wave)
+        assert wave.judged is not None, f"{record.name} was not judged"
+        errors, transient = _errors(wave)
+        finished = Finished(self._recipe, wave.judged, self._parts(record.name), kept, errors, transient)
+        self.waves.finished(wave.number, finished if self.whole else None)
+        self._kept[wave.number] = kept
+        self._most.pop(wave.number, None)
+        del self._open[wave.number]
+        self._ask()
+
+    def _parts(self, wave: str) -> dict[str, int]:
+        paths = (path for step in self.steps for path in _parts(step.folder(wave)))
+        return {path.relative_to(self.run.root).as_posix(): path.stat().st_size for path in paths}
+
+    def _passing(self, wave: Wave) -> dict[str, int]:
+        """Jobs with a candidate that passes, by category."""
+        kept: Counter[str] = Counter()
+        for subject in wave.subjects.values():
+            for job in subject.candidates.values():
+                passing = [c for c in job.values() if of_candidate(self.run.recipe, c)[0] == KEPT]
+                kept.update(candidate.category for candidate in passing[:1])
+        return dict(kept)
+
+    # The source
+
+    def _offer_listing(self) -> None:
+        if self._sources is None:
+            return
+        for row in self._sources.todo():
+            self._queue(LIST, -1, LIST).append((self._sources.route, row))
+            self._seen.offered(self._sources.route)
+
+
+def error_of(row: Mapping[str, Any]) -> str | None:
+    """The error of a committed row: its own, or that of the first filter that failed on it."""
+    own = row.get("error")
+    return own or next((v for name, v in row.items() if name.endswith(".error") and v is not None), None)
+
+
+def _parts(folder: Path) -> list[Path]:
+    return list(folder.glob("part-*.parquet"))
+
+
+def _errors(wave: Wave) -> tuple[int, int]:
+    """Rows of a wave that ended in an error, and those of them that may pass."""
+    errors = transient = 0
+    rows: Iterable[Any] = [
+        *wave.photographs.values(),
+        *(r for s in wave.subjects.values() for r in s.requests.values()),
+        *(c for s in wave.subjects.values() for job in s.candidates.values() for c in job.values()),
+        *(c for s in wave.subjects.values() for c in s.comparisons.values()),
+    ]
+    for row in rows:
+        scores = getattr(row, "scores", {})
+        failed = [
+            n.removesuffix(".error") for n, v in scores.items() if n.endswith(".error") and v is not None
+        ]
+        errors += row.error is not None or bool(failed)
+        passes = row.error is not None and bool(row.transient)
+        transient += passes or any(not scores.get(f"{name}.measured") for name in failed)
+    return errors, transient
+
+
+def _policy(run: Run) -> str:
+    """Digest of what decides what there is to do in a wave: the recipe without the place, the pools and the packing."""
+    recipe = run.recipe.model_dump(mode="json", exclude={"run", "engine", "pack"})
+    files = {name: category.bounds for name, category in run.recipe.category_files.items()}
+    bounds = {name: {key: b.model_dump() for key, b in of.items()} for name, of in files.items()}
+    return content_key(canonical_json([_without_pools(recipe), bounds, steps.fingerprint(run)]))
+
+
+def _without_pools(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_pools(inner) for key, inner in value.items() if key != "pool"}
+    return [_without_pools(inner) for inner in value] if isinstance(value, list) else value
+
+
+class _Seen:
+    """How many rows went which way, and from that how many are to come."""
+
+    def __init__(self) -> None:
+        self.photographs = 0
+        """Of waves that are judged."""
+        self._offered: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        self._done: Counter[tuple[str, tuple[str, ...]]] = Counter()
+
+    def offered(self, route: Route) -> None:
+        self._offered[route.step, route.stages] += 1
+
+    def done(self, route: Route, rows: int) -> None:
+        self._done[route.step, route.stages] += rows
+
+    def remaining(self, stage: str, photographs: int, order: Sequence[str]) -> float:
+        """Of a stage: a step's rows follow those of the step before it in the proportion seen so far."""
+        left = 0.0
+        for (step, stages), offered in self._offered.items():
+            if stage in stages:
+                done = self._done[step, stages]
+                left += max(offered - done, self._expected(step, stages, photographs, order) - done)
+        return left
+
+    def _expected(self, step: str, stages: tuple[str, ...], photographs: int, order: Sequence[str]) -> float:
+        if step not in order:
+            return 0.0
+        share = 1.0
+        place = order.index(step)
+        before = order[place - 1] if place else None
+        if before is not None:
+            finished = self._steps(self._done, before) if place > 1 else self.photographs
+            share = self._offered[step, stages] / finished if finished else 0.0
+            return share * self._total(before, photographs, order)
+        return float(photographs)
+
+    def _total(self, step: str, photographs: int, order: Sequence[str]) -> float:
+        routes = [stages for name, stages in self._offered if name == step]
+        return sum(self._expected(step, stages, photographs, order) for stages in routes) or float(
+            photographs
+        )
+
+    @staticmethod
+    def _steps(counter: Counter[tuple[str, tuple[str, ...]]], step: str) -> int:
+        return sum(count for (name, _), count in counter.items() if name == step)
+
+
+class _Sources:
+    """The source, container by container: what is listed, what is to be, and the waves that are cut from it."""
+
+    def __init__(self, run: Run, waves: Waves, sample: int | None) -> None:
+        self.run, self.waves, self.sample = run, waves, sample
+        self.source = run.recipe.source
+        size = run.recipe.engine.wave_sources
+        self.size = float("inf") if size is None else size
+        self.members = MEMBERS if size is None else min(MEMBERS, size)
+        self.stage = Indexing(self.source, run.root, self.members)
+        self.route = Route(
+            LIST,
+            -1,
+            (LIST,),
+            Indexing.wire,
+            partial(_listed, folder=run.folder("listing"), table=listing.table(self.source)),
+        )
+        rows = _listing_rows(run)
+        listed = {row["container"] for row in rows if row["last"]}
+        files = [file for row in rows if row["container"] in listed for file in row["files"]]
+        self.containers = {c.key: c for c in listing.containers(self.source, files, self.members)}
+        self._waits = set(self.containers)
+        cut = {key for wave in waves for key in wave.listing}
+        self._rows = {row["key"]: row for row in rows if row["key"] not in cut and row["container"] in listed}
+        """Rows of the listing that are in no wave yet."""
+        self.drawn_from = 0
+        """How many members a sample was drawn from."""
+        if not self.containers and not rows:
+            raise ValueError(listing.nothing(self.source, {}))
+
+    def todo(self) -> Iterator[Row]:
+        for container in self.containers.values():
+            yield {"key": container.key, "container": json.dumps(container.to_row())}
+
+    @property
+    def to_come(self) -> int:
+        """Photographs listed and in no wave; containers that are not listed yet count as nothing."""
+        return sum(row["rows"] for row in self._rows.values())
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._waits and not self._rows
+
+    def listed(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._waits.discard(row["key"])
+            self._rows |= {one["key"]: one for one in row["committed"]}
+        if not self._waits and not self._rows and not len(self.waves):
+            raise ValueError(listing.nothing(self.source, {}))
+
+    def cut_wave(self) -> None:
+        """Make a wave of the first containers, once enough of them are listed or no more will come. They go in the
+        order of their names, whichever was listed first."""
+        first_missing = min(self._waits, default=None)
+        chosen: list[str] = []
+        count = 0
+        for row in sorted(self._rows.values(), key=lambda row: (row["container"], row["slice"])):
+            if count >= self.size or (first_missing is not None and row["container"] > first_missing):
+                break
+            chosen.append(row["key"])
+            count += row["rows"]
+        if self.sample is not None:
+            self._draw(self.sample)
+        elif chosen and (count >= self.size or first_missing is None):
+            self.waves.add(chosen, count)
+            for key in chosen:
+                del self._rows[key]
+
+    def _draw(self, photographs: int) -> None:
+        """One wave of a random sample of all that is listed."""
+        if self._waits or not self._rows:
+            return
+        rows = {uri: key for key in sorted(self._rows) for uri, _ in _members(self.run, [key])}
+        drawn = heapq.nsmallest(photographs, rows, key=lambda uri: content_key("dry run", uri))
+        self.waves.add(sorted({rows[uri] for uri in drawn}), len(drawn), sorted(drawn))
+        self.drawn_from = len(rows)
+        self._rows = {}
+
+
+def _listing_rows(run: Run) -> list[Row]:
+    """The rows of the listing, without their members."""
+    table = listing.table(run.recipe.source)
+    with duckdb.connect() as db:
+        body = journal.view(db, table, journal.parts(run.folder("listing")))
+        columns = [name for name in table.schema.names if name != "members"]
+        listed = ", ".join(f'"{name}"' for name in columns)
+        return db.sql(f"SELECT {listed} FROM ({body}) ORDER BY key").to_arrow_table().to_pylist()
+
+
+def _members(run: Run, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """The members that rows of the listing hold, by their uri."""
+    table = listing.table(run.recipe.source)
+    with duckdb.connect() as db:
+        body = journal.view(db, table, journal.parts(run.folder("listing")))
+        wanted = ", ".join(map(quoted, keys))
+        rows = db.sql(f"SELECT * FROM ({body}) WHERE key IN ({wanted}) ORDER BY container, slice")
+        for row in rows.to_arrow_table().to_pylist():
+            for member in listing.members(row):
+                yield member.uri, member
+
+
+@dataclass
+class Indexing:
+    """Lists what containers hold."""
+
+    source: AnySource
+    root: Path
+    members: int
+    name: str = LIST
+    pool: Pool = ALONE
+    gpus: float = 0.0
+    wire = pa.schema([("key", pa.string()), ("container", pa.string())])
+
+    def load(self) -> None:
+        pass
+
+    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
+        found = []
+        for row in rows:
+            container = Container.from_row(json.loads(row["container"]))
+            found.append({**row, "slices": list(listing.index(self.source, container, self.members))})
+        return found
+
+
+def _listed(rows: Sequence[Row], *, folder: Path, table: Table) -> Sequence[Row]:
+    journal.commit(folder, table, [one for row in rows for one in row["slices"]])
+    return [
+        {
+            "key": row["key"],
+            "committed": [{k: v for k, v in one.items() if k != "members"} for one in row["slices"]],
+        }
+        for row in rows
+    ]
+
+
+@dataclass
+class Compacting:
+    """Makes one part of the many of a finished wave."""
+
+    root: Path
+    name: str = COMPACT
+    pool: Pool = ALONE
+    gpus: float = 0.0
+    wire = pa.schema([("folder", pa.string()), ("table", pa.binary())])
+
+    def load(self) -> None:
+        pass
+
+    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
+        import pickle
+
+        for row in rows:
+            journal.compact(self.root / row["folder"], pickle.loads(row["table"]), self.root)
+        return rows
+
+
+def compacting(folder: str, table: Table) -> Row:
+    """The row of a folder to be compacted."""
+    import pickle
+
+    return {"folder": folder, "table": pickle.dumps(table)}
+
+
+def _compacted(rows: Sequence[Row], *, root: Path) -> Sequence[Row]:
+    return [{"folder": row["folder"]} for row in rows]

@@ -1,0 +1,259 @@
+"""Verdicts: what a row's own columns and scores say of it, before any competition; below the steps that use them.
+
+Photographs are judged wave by wave, once: the verdicts and hashes of a wave are kept beside its record, and a wave
+needs those of earlier ones only to find what it repeats. Candidates are judged by one rule with two forms, for a row
+that the driver holds (`of_candidate`) and for a table (`candidates_sql`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from crispedit.filters.duplicate import near_duplicates, near_known
+from crispedit.outcome import ERROR, KEPT, REJECTED, TRANSIENT
+from crispedit.pipelines.recipe import Recipe
+from crispedit.pipelines.records import Candidate, curate_table
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.waves import Judged, Waves, name
+from crispedit.record import canonical_json, content_key
+from crispedit.shards import journal
+
+
+def of_candidate(recipe: Recipe, candidate: Candidate, *, has_job: bool = True) -> tuple[str, str | None]:
+    """(outcome, reason) of a candidate whose photograph is kept."""
+    if candidate.error is not None:
+        return (TRANSIENT if candidate.transient else ERROR), "edit"
+    if candidate.refusal is not None:
+        return REJECTED, candidate.refusal
+    if not has_job:
+        return REJECTED, "no_job"
+    if candidate.category not in recipe.categories:
+        return REJECTED, "category"
+    return recipe.pair_cascade.verdict({**candidate.scores, "category": candidate.category})
+
+
+def candidates_sql(recipe: Recipe) -> str:
+    """`of_candidate` as a DuckDB expression, "outcome" or "outcome reason", over the aliases e (edit), s (score), j
+    (its job) and a (its photograph, if that is kept)."""
+    known = " OR ".join(f"e.category = {quoted(category)}" for category in recipe.categories)
+    return f"""CASE
+        WHEN e.error IS NOT NULL AND e.transient THEN '{TRANSIENT} edit'
+        WHEN e.error IS NOT NULL THEN '{ERROR} edit'
+        WHEN e.refusal IS NOT NULL THEN '{REJECTED} ' || e.refusal
+        WHEN a.key IS NULL THEN '{REJECTED} source'
+        WHEN j.job_key IS NULL THEN '{REJECTED} no_job'
+        WHEN ({known}) IS NOT TRUE THEN '{REJECTED} category'
+        ELSE {recipe.pair_cascade.verdict_sql("s", "e.category")} END"""
+
+
+def quoted(value: str) -> str:
+    """A SQL string literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+class Coded:
+    """The verdict of every row of a table as a number: words are few, rows are many."""
+
+    def __init__(self, verdicts: pa.ChunkedArray, *reasons: str) -> None:
+        """From "outcome" or "outcome reason" of each row; `reasons` are those of later rejects."""
+        coded = dictionary(verdicts)
+        words = coded.dictionary.to_pylist()
+        self._words = list(dict.fromkeys([KEPT, *words, *(f"{REJECTED} {reason}" for reason in reasons)]))
+        renumbered = np.array([self._words.index(word) for word in words], np.int32)
+        self._codes = renumbered[coded.indices.to_numpy()] if words else np.array([], np.int32)
+
+    def passing(self) -> NDArray[np.int64]:
+        """The rows that no one has rejected so far."""
+        return np.flatnonzero(self._codes == 0)
+
+    def reject(self, rows: NDArray[np.int64], reason: str) -> None:
+        self._codes[rows] = self._words.index(f"{REJECTED} {reason}")
+
+    def columns(self) -> dict[str, pa.Array]:
+        """`outcome` and `reason` of every row; a row that is kept has no reason."""
+        codes = pa.array(self._codes)
+        words = [word.partition(" ") for word in self._words]
+        return {
+            "outcome": pa.array([outcome for outcome, _, _ in words], pa.string()).take(codes),
+            "reason": pa.array([reason or None for _, _, reason in words], pa.string()).take(codes),
+        }
+
+
+def dictionary(texts: pa.ChunkedArray) -> pa.DictionaryArray:
+    """The texts as numbers of a dictionary."""
+    return texts.dictionary_encode().unify_dictionaries().combine_chunks()
+
+
+class Photographs:
+    """The verdicts on the photographs of a run, wave after wave: (uri, key, phash, outcome, reason), in uri order.
+
+    Of several files with the same bytes, or with nearly the same picture, the one of the earliest wave is kept, and
+    within a wave the first by uri. (Several imported edits of one photograph are pairs in their own right.)
+    """
+
+    def __init__(self, run: Run, waves: Waves) -> None:
+        self.run, self.waves = run, waves
+        recipe = run.recipe
+        bounds = {key: bound.model_dump() for key, bound in recipe.source_cascade.default_bounds.items()}
+        self._policy = content_key(
+            canonical_json(
+                [
+                    bounds,
+                    list(recipe.source_cascade.filters),
+                    recipe.curate.duplicate_bits,
+                    recipe.imports_pairs,
+                ]
+            )
+        )
+        self._digest = ""
+        self._done = 0
+        """How many waves the three below, and the digest, speak of."""
+        self._keys: list[pa.ChunkedArray] = []
+        self._hashes: list[NDArray[np.int64]] = []
+
+    def of(self, number: int) -> pa.Table:
+        """The verdicts on one wave; earlier waves are judged first."""
+        self._judge_through(number)
+        return pq.read_table(self._path(number))
+
+    def renamed(self, number: int) -> None:
+        """The wave's `curate` has been compacted: its rows are the same."""
+        judged = self.waves[number].judged
+        if judged is not None:
+            self.waves.judged(number, replace(judged, parts=[part.name for part in self._parts(number)]))
+
+    def all(self) -> pa.Table:
+        """The verdicts on all waves, in their order."""
+        if not len(self.waves):
+            return SOURCES.empty_table()
+        self._judge_through(len(self.waves) - 1)
+        return pa.concat_tables([pq.read_table(self._path(n)) for n in range(len(self.waves))])
+
+    def _path(self, number: int) -> Path:
+        return self.waves.folder / f"{name(number)}.parquet"
+
+    def _parts(self, number: int) -> list[Path]:
+        return journal.parts(self.run.folder("curate") / name(number))
+
+    def _judge_through(self, last: int) -> None:
+        """Judge what is not judged, or was on other grounds: all such waves at once."""
+        while self._done <= last and self._holds(self._done):
+            stored = pq.read_table(self._path(self._done), columns=["key", "phash", "outcome"])
+            judged = self.waves[self._done].judged
+            assert judged is not None
+            self._remember(stored, judged.digest)
+        if self._done <= last:
+            self._judge(self._done, last)
+
+    def _holds(self, number: int) -> bool:
+        judged = self.waves[number].judged
+        return (
+            judged is not None
+            and (judged.policy, judged.before) == (self._policy, self._digest)
+            and judged.parts == [part.name for part in self._parts(number)]
+            and self._path(number).exists()
+        )
+
+    def _remember(self, verdicts: pa.Table, digest: str) -> None:
+        kept = _kept(verdicts)
+        self._keys.append(kept.column("key"))
+        self._hashes.append(kept.column("phash").drop_null().to_numpy())
+        self._digest = digest
+        self._done += 1
+
+    def _judge(self, first: int, last: int) -> None:
+        verdicts, parts = self._verdicts(first, last)
+        ends = np.searchsorted(verdicts.column("wave").to_numpy(), np.arange(first, last + 2))
+        for number, start, stop in zip(range(first, last + 1), ends, ends[1:], strict=False):
+            table = verdicts.slice(start, stop - start).drop_columns(["wave"])
+            with journal.replaced(self._path(number)) as out:
+                pq.write_table(table, out, compression="zstd")
+            kept, before = _kept(table), self._digest
+            hashes = kept.column("phash").fill_null(0).to_numpy().tobytes()
+            digest = content_key(before, ",".join(kept.column("key").to_pylist()), hashes)
+            names = [part.name for part in parts[number]]
+            self.waves.judged(number, Judged(self._policy, before, names, digest))
+            self._remember(table, digest)
+
+    def _verdicts(self, first: int, last: int) -> tuple[pa.Table, dict[int, list[Path]]]:
+        cascade, table = self.run.recipe.source_cascade, curate_table(self.run.recipe.source_cascade)
+        parts = {number: self._parts(number) for number in range(first, last + 1)}
+        phash = 'r."duplicate.phash"' if "duplicate" in cascade.filters else "NULL::BIGINT"
+        with duckdb.connect() as db:
+            db.execute("SET preserve_insertion_order = false")
+            bodies = [
+                f"SELECT {number}::INTEGER AS wave, * FROM ({journal.view(db, table, files)})"
+                for number, files in parts.items()
+            ]
+            found = db.sql(f"""
+                SELECT r.wave, r.uri, r.key, {phash} AS phash, CASE
+                    WHEN r.error IS NOT NULL AND r.transient THEN '{TRANSIENT} unreadable'
+                    WHEN r.error IS NOT NULL THEN '{ERROR} unreadable'
+                    WHEN r.refusal IS NOT NULL THEN '{REJECTED} ' || r.refusal
+                    ELSE {cascade.verdict_sql("r")} END AS verdict
+                FROM ({" UNION ALL ".join(bodies)}) r ORDER BY r.wave, r.uri
+            """).to_arrow_table()
+        verdict = Coded(found.column("verdict"), "duplicate", "near_duplicate")
+        if not self.run.recipe.imports_pairs:
+            self._reject_repeated(found, verdict)
+        columns = {column: found.column(column) for column in ("wave", "uri", "key", "phash")}
+        return pa.table(columns | verdict.columns()), parts
+
+    def _reject_repeated(self, found: pa.Table, verdict: Coded) -> None:
+        alive = verdict.passing()
+        keys = dictionary(found.column("key").take(pa.array(alive)))
+        again = np.ones(len(alive), np.bool_)
+        again[np.unique(keys.indices.to_numpy(), return_index=True)[1]] = False
+        verdict.reject(alive[again | self._known(keys)], "duplicate")
+        if "duplicate" not in self.run.recipe.source_cascade.filters:
+            return
+        hashes = found.column("phash")
+        alive = verdict.passing()
+        # A blank image resembles anything: it has no hash.
+        alive = alive[hashes.is_valid().to_numpy()[alive]]
+        own = hashes.take(pa.array(alive)).to_numpy()
+        bits = self.run.recipe.curate.duplicate_bits
+        near = np.zeros(len(own), np.bool_)
+        if self._hashes:
+            self._hashes = [np.concatenate(self._hashes)]
+            near |= near_known(self._hashes[0], own, bits)
+        new = np.flatnonzero(~near)
+        near[new] = near_duplicates(own[new], bits) >= 0
+        verdict.reject(alive[near], "near_duplicate")
+
+    def _known(self, keys: pa.DictionaryArray) -> NDArray[np.bool_]:
+        """Which of these keys earlier waves keep."""
+        # Few keys are looked for among many: the table that is searched is that of the few.
+        again = [earlier.filter(pc.is_in(earlier, value_set=keys.dictionary)) for earlier in self._keys]
+        found = pa.chunked_array([chunk for one in again for chunk in one.chunks], pa.string())
+        return np.asarray(pc.is_in(keys.dictionary_decode(), value_set=found.combine_chunks()))
+
+
+def _kept(verdicts: pa.Table) -> pa.Table:
+    return verdicts.filter(pc.equal(verdicts.column("outcome"), KEPT))
+
+
+SOURCES = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("key", pa.string()),
+        ("phash", pa.int64()),
+        ("outcome", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+def passing(recipe: Recipe, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that the cascade keeps, in key order."""
+    kept = [candidate for candidate in candidates if of_candidate(recipe, candidate)[0] == KEPT]
+    return sorted(kept, key=lambda candidate: candidate.key)

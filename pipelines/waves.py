@@ -1,0 +1,125 @@
+"""Waves: fixed sets of whole source containers, each with folders of its own in every table.
+
+What is known of a wave stands in `RUN/waves/wave-000012.json`: which rows of the listing it holds, how far its
+photographs have been judged, and, once it is finished, by which recipe and what it gave. So a resumed run opens no wave
+that has nothing left to do, and planning a wave reads that wave's folders alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from crispedit.outcome import Damaged
+from crispedit.pipelines.run import Run
+from crispedit.shards import journal
+
+FOLDER = "waves"
+
+
+def name(number: int) -> str:
+    return f"wave-{number:06d}"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """On what the verdicts on a wave's photographs stand."""
+
+    policy: str
+    """Of the bounds that decided."""
+    before: str
+    """Digest of the photographs that earlier waves keep: what this wave repeats of them is a duplicate."""
+    parts: list[str]
+    """The parts of the wave's `curate` that were read."""
+    digest: str
+    """Of the photographs kept up to and with this wave."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A wave that had nothing left to do, under one recipe."""
+
+    recipe: str
+    """Digest of what decides what there is to do."""
+    judged: str
+    parts: dict[str, int]
+    """Bytes of each part of its tables, by path: one that is taken away or changed opens the wave again."""
+    kept: dict[str, int] = field(default_factory=dict)
+    """Jobs with a passing candidate, by category: what quotas count."""
+    errors: int = 0
+    transient: int = 0
+    """Rows that ended in an error, and those of them that the next run tries again."""
+
+
+@dataclass(frozen=True)
+class Wave:
+    """One wave of a run, as it is recorded."""
+
+    number: int
+    listing: list[str]
+    """Keys of the listing's rows whose members it holds."""
+    photographs: int
+    drawn: list[str] | None = None
+    """Of a sample: the only members that are taken, by uri."""
+    judged: Judged | None = None
+    finished: Finished | None = None
+
+    @property
+    def name(self) -> str:
+        return name(self.number)
+
+
+class Waves:
+    """The waves of a run, in order; changes are written at once."""
+
+    def __init__(self, run: Run) -> None:
+        self.folder = run.root / FOLDER
+        self._waves = [_read(path) for path in sorted(self.folder.glob("wave-*.json"))]
+
+    def __len__(self) -> int:
+        return len(self._waves)
+
+    def __getitem__(self, number: int) -> Wave:
+        return self._waves[number]
+
+    def __iter__(self) -> Iterator[Wave]:
+        return iter(self._waves)
+
+    def add(self, listing: list[str], photographs: int, drawn: list[str] | None = None) -> Wave:
+        wave = Wave(len(self._waves), listing, photographs, drawn)
+        self._waves.append(wave)
+        self._write(wave)
+        return wave
+
+    def judged(self, number: int, judged: Judged) -> None:
+        self._change(replace(self._waves[number], judged=judged))
+
+    def finished(self, number: int, finished: Finished | None) -> None:
+        self._change(replace(self._waves[number], finished=finished))
+
+    def _change(self, wave: Wave) -> None:
+        if self._waves[wave.number] != wave:
+            self._waves[wave.number] = wave
+            self._write(wave)
+
+    def _write(self, wave: Wave) -> None:
+        with journal.replaced(self.folder / f"{wave.name}.json") as out:
+            out.write(json.dumps(asdict(wave)).encode())
+
+
+def _read(path: Path) -> Wave:
+    try:
+        row = json.loads(path.read_text())
+        judged, finished = row.pop("judged"), row.pop("finished")
+        return Wave(
+            **row,
+            judged=None if judged is None else Judged(**judged),
+            finished=None if finished is None else Finished(**finished),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise Damaged(
+            f"{path} is damaged ({error}): it says which photographs its wave holds. Restore it from a copy, or build "
+            "into a new directory"
+        ) from None

@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": ("crispedit.pipelines.step", "let the judge compare the candidates of each job that pass"),
     "select": ("crispedit.pipelines.step", "apply bounds, duplicates and quotas"),
     "pack": ("crispedit.pipelines.step", "write WebDataset shards"),
+    "status": ("crispedit.pipelines.status", "what a run has, and what its build is doing"),
     "audit": ("crispedit.pipelines.audit", "what was kept and why the rest was not"),
     "calibrate": (
         "crispedit.pipelines.calibration.calibrate",

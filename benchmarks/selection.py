@@ -26,6 +26,8 @@ from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.records import ANNOTATE, EDIT, curate_table, score_table
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import select
+from crispedit.pipelines.waves import Wave, Waves
+from crispedit.shards import journal
 
 ROWS_PER_PART = 100_000
 CANDIDATES_PER_SOURCE = 10
@@ -115,16 +117,11 @@ def write(folder: Path, schema: pa.Schema, columns: dict[str, pa.Array], rows: i
     )
 
 
-def fill(run: Run, rows: int, part: int) -> None:
-    """A part of every table, with `rows` candidates."""
+def fill(run: Run, wave: Wave, candidates: int, jobs: int | None = None) -> None:
+    """Every table of a wave, as they are after compaction, with so many candidates of so many jobs (null: one or two
+    candidates each)."""
+    rows, source_count, part = candidates, wave.photographs, wave.number
     rng = np.random.default_rng(part)
-    jobs = np.sort(
-        rng.permutation(np.repeat(np.arange(rows * 2 // 3), 2))[:rows]
-    )  # one or two candidates a job
-    _, owner, candidate_job = np.unique(jobs, return_index=True, return_inverse=True)
-    seed = np.arange(rows) - owner[candidate_job]
-    count = len(owner)
-    source_count = rows // CANDIDATES_PER_SOURCE
     sources, uris = keys_of(rng, source_count), [f"{part:05d}/{n:06d}.jpg" for n in range(source_count)]
     again = np.arange(source_count) - (
         rng.random(source_count) < REPEATED / 4
@@ -135,7 +132,9 @@ def fill(run: Run, rows: int, part: int) -> None:
     }
     hashes = pa.array(near(rng, rng.integers(-(2**63), 2**63 - 1, source_count)))
     refusal = pa.array(np.full(source_count, "animated"), pa.string(), mask=rng.random(source_count) > 0.01)
+    image = {"tar": f"curate/{wave.name}/part-0.tar", "offset": 0, "size": 1, "xxh3_64": 0}
     curate = {
+        "image": pa.array([image] * source_count, journal.BLOB),
         "uri": pa.array(uris),
         "key": sources,
         "duplicate.phash": hashes,
@@ -143,12 +142,19 @@ def fill(run: Run, rows: int, part: int) -> None:
         **measured,
     }
     write(
-        run.folder("curate"),
+        run.folder("curate") / wave.name,
         curate_table(run.recipe.source_cascade).committed_schema,
         curate,
         source_count,
         part,
     )
+    if not candidates:
+        return
+    several = np.repeat(np.arange(rows * 2 // 3), 2) if jobs is None else np.arange(rows) % jobs
+    jobs_of = np.sort(rng.permutation(several)[:rows])
+    _, owner, candidate_job = np.unique(jobs_of, return_index=True, return_inverse=True)
+    seed = np.arange(rows) - owner[candidate_job]
+    count = len(owner)
     categories = np.array(list(run.recipe.categories))
     category = categories[rng.integers(len(categories), size=count)]
     number = np.where(
@@ -168,7 +174,7 @@ def fill(run: Run, rows: int, part: int) -> None:
         "category": pa.array(category),
         "instruction": words,
     }
-    write(run.folder("annotate"), ANNOTATE.committed_schema, job, count, part)
+    write(run.folder("annotate") / wave.name, ANNOTATE.committed_schema, job, count, part)
     of_job = pa.array(candidate_job)
     edit = {
         "key": keys_of(rng, rows),
@@ -179,7 +185,7 @@ def fill(run: Run, rows: int, part: int) -> None:
     failed = rng.random(rows)
     edit["refusal"] = pa.array(np.full(rows, "no_room"), pa.string(), mask=failed > 0.03)
     edit["error"] = pa.array(np.full(rows, "ValueError: no"), pa.string(), mask=failed < 0.999)
-    write(run.folder("edit"), EDIT.committed_schema, edit, rows, part)
+    write(run.folder("edit") / wave.name, EDIT.committed_schema, edit, rows, part)
     there = np.flatnonzero((failed > 0.03) & (failed < 0.999))
     of = candidate_job[there]
     scores = {
@@ -187,7 +193,11 @@ def fill(run: Run, rows: int, part: int) -> None:
         **score_columns(run, rng, category[of], photograph[of]),
     }
     write(
-        run.folder("score"), score_table(run.recipe.pair_cascade).committed_schema, scores, len(there), part
+        run.folder("score") / wave.name,
+        score_table(run.recipe.pair_cascade).committed_schema,
+        scores,
+        len(there),
+        part,
     )
 
 
@@ -223,8 +233,10 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         run = Run(recipe.load("embedded", [f"run={scratch}/run", "source.path=photos"]))
-        for part, start in enumerate(range(0, args.rows, ROWS_PER_PART)):
-            fill(run, min(ROWS_PER_PART, args.rows - start), part)
+        waves = Waves(run)
+        for start in range(0, args.rows, ROWS_PER_PART):
+            rows = min(ROWS_PER_PART, args.rows - start)
+            fill(run, waves.add([], rows // CANDIDATES_PER_SOURCE), rows)
         process = multiprocessing.get_context("spawn").Process(target=measure, args=(run,))
         process.start()
         process.join()

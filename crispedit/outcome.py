@@ -47,11 +47,12 @@ PASSING = {
             "ENOTCONN",
         ),
         *("ETIMEDOUT", "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "ESHUTDOWN", "EINTR", "EPROTO"),
-        *("ENOENT", "EACCES", "EPERM", "ESRCH", "ENXIO", "ENODEV"),
     )
     if hasattr(errno, name)
 }
-"""System errors that pass: disks, networks, limits; and a file that is away or closed now and may be back later."""
+"""System errors that pass: of disks, networks and limits."""
+AWAY = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV}
+"""System errors of a file that is away or closed now: it may be back in the next run, hardly within this one."""
 
 STATUSES = {408, 409, 423, 425, 429}
 """Answers of a server below 500 that ask to come again."""
@@ -91,6 +92,16 @@ def is_transient(error: BaseException) -> bool:
     return False
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether a transient error is that of a file that is away: not worth waiting for."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in AWAY:
+            return True
+        cause = cause.__cause__
+    return False
+
+
 def _passes(error: BaseException) -> bool:
     if isinstance(error, Transient | ConnectionError | TimeoutError):
         return True
@@ -98,7 +109,7 @@ def _passes(error: BaseException) -> bool:
     if status is not None:
         return status >= 500 or status in STATUSES
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in PASSING
+        return error.errno in PASSING | AWAY
     library = type(error).__module__.partition(".")[0]
     return library in NETWORK_LIBRARIES and NETWORK.fullmatch(type(error).__name__) is not None
 

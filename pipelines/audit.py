@@ -11,23 +11,19 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import duckdb
-import jinja2
 import numpy as np
 import pyarrow.parquet as pq
-from markupsafe import Markup
 
 from crispedit.bounds import Bound
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
 from crispedit.pipelines import recipe, tables
+from crispedit.pipelines import report as page
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
-from crispedit.shards import journal
+from crispedit.shards import layout, storage
 
 BINS = 40
 
@@ -121,10 +117,10 @@ def audit(run: Run) -> Report:
 
 def _packed(run: Run) -> dict[str, int]:
     """Packed pairs by category; none if the shards are of an earlier selection."""
-    manifest, selection = run.folder("shards") / "manifest.json", run.folder("select") / SELECTION
-    if not manifest.exists() or not selection.exists():
+    manifest, selection = storage.join(run.shards, layout.MANIFEST), run.folder("select") / SELECTION
+    if not selection.exists() or not storage.exists(manifest):
         return {}
-    made = json.loads(manifest.read_text())
+    made = json.loads(storage.read_bytes(manifest))
     current = made["meta"].get("selection") == digest_of(pq.read_table(selection))
     return dict(made["categories"]) if current else {}
 
@@ -377,51 +373,10 @@ def detail(report: Report) -> str:
     return table(rows)
 
 
-def write_report(run: Run, report: Report) -> Path:
-    """`audit/report.html`: one file, no scripts, everything escaped."""
-    template = (resources.files("crispedit.configs") / "report.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["svg"] = lambda histogram: Markup(_svg(histogram))
-    path = run.folder("audit") / "report.html"
-    with journal.replaced(path) as out:
-        out.write(environment.from_string(template).render(report=report).encode())
-    return path
-
-
-def _svg(histogram: Histogram) -> str:
-    """Bars of the histogram, and a line at each bound (dashed where it is one category's own)."""
-    if not histogram.counts:
-        return "<p>nothing measured</p>"
-    width, height, low, high = 400, 90, histogram.edges[0], histogram.edges[-1]
-    span = (high - low) or 1.0
-    bar = width / len(histogram.counts)
-    top = max(histogram.counts)
-    parts = [f'<svg viewBox="0 0 {width} {height + 14}" width="{width}" role="img">']
-    for index, count in enumerate(histogram.counts):
-        tall = height * count / top
-        parts.append(
-            f'<rect x="{index * bar:.1f}" y="{height - tall:.1f}" width="{bar - 1:.1f}" height="{tall:.1f}">'
-            f"<title>{histogram.edges[index]:.4g} to {histogram.edges[index + 1]:.4g}: {count}</title></rect>"
-        )
-    sides = {
-        (value, side) for b in histogram.bounds.values() for side, value in (("min", b.min), ("max", b.max))
-    }
-    for value, side in sorted((v, s) for v, s in sides if v is not None and low <= v <= high):
-        own = sorted(c for c, b in histogram.bounds.items() if getattr(b, side) == value)
-        x = (value - low) / span * width
-        dashed = ' stroke-dasharray="4 3"' if len(own) < len(histogram.bounds) else ""
-        title = escape(f"{side} {value:.4g}: {', '.join(own)}")
-        parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"{dashed}><title>{title}</title></line>'
-        )
-    parts.append(f'<text x="0" y="{height + 12}">{low:.4g}</text>')
-    parts.append(f'<text x="{width}" y="{height + 12}" text-anchor="end">{high:.4g}</text></svg>')
-    return "".join(parts)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="the run's directory")
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
+    parser.add_argument("--light", action="store_true", help="leave the images out of the HTML report")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -430,7 +385,7 @@ def run(args: argparse.Namespace) -> int:
     report = audit(made)
     if not report.counts:
         raise ValueError(f"{args.run} has nothing selected yet: run `crispedit select {args.run}` first")
-    path = write_report(made, report)
+    path = page.write(made, report, light=args.light)
     if args.json:
         print(json.dumps(asdict(report), default=lambda bound: bound.model_dump(), indent=1))
     else:

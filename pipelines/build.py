@@ -18,7 +18,7 @@ if __name__ == "__main__":
 import argparse
 from collections.abc import Sequence
 
-from crispedit.pipelines import audit, engine, recipe, steps
+from crispedit.pipelines import audit, engine, recipe, report, steps
 from crispedit.pipelines.recipe import Engine
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import pack, select
@@ -123,16 +123,16 @@ def run(args: argparse.Namespace) -> int:
         print(dry_run.text(dry_run.dry_run(made, args.dry_run, args.gpu_hour_price)))
         return 0
     build(made, retry_errors=args.retry == "errors", log_json=args.log_json)
-    status = report(made)
-    print(f"\nshards: {made.folder('shards')}\nreport: {made.folder('audit') / 'report.html'}")
+    status = show(made)
+    print(f"\nshards: {made.shards}\nreport: {report.path_of(made)}")
     return status
 
 
-def report(made: Run) -> int:
+def show(made: Run) -> int:
     """Show what a run kept, and write its report. The exit status is 1 if that is nothing."""
     found = audit.audit(made)
     print(audit.summary(found))
-    audit.write_report(made, found)
+    report.write(made, found)
     if (why := audit.useless(found)) is not None:
         print(f"error: {why}", file=sys.stderr)
         return 1

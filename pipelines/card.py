@@ -1,20 +1,30 @@
-"""The dataset card: a README.md with Hugging Face front matter, written from the run's tables."""
+"""The dataset card: a README.md with Hugging Face front matter and a sheet of examples, made from the run's tables."""
 
 from __future__ import annotations
 
+import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import yaml
 
+from crispedit import images
 from crispedit.outcome import KEPT
 from crispedit.pipelines import steps, tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION
 from crispedit.pipelines.verdicts import quoted
+from crispedit.record import Image, Mask
+from crispedit.shards import journal, sheet
 from crispedit.shards.pack import ShardEntry
 
+EXAMPLES = "examples.jpg"
+SHOWN = 8
+"""Pairs on the sheet of examples, one of each category before a second of any."""
+THUMBNAIL_PX = 224
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -62,6 +72,10 @@ def text(run: Run, shards: Sequence[ShardEntry]) -> str:
 {rows}
 | **total** | **{pairs}** |
 
+![Pairs of this set: source, edited, and the edited region]({EXAMPLES})
+
+{_left_out(run)}
+
 Each sample is `<key>.source.jpg`, `<key>.edited.jpg`, `<key>.mask.png` (white where the edit is; only where it is
 known) and `<key>.json` (instruction, category, captions, editor, scores, provenance).
 
@@ -84,3 +98,81 @@ pairs = load_dataset("webdataset", data_files="*.tar", split="train")
 
 def _listed(values: Sequence[str | None]) -> str:
     return ", ".join("unknown" if value is None else value for value in values) or "unknown"
+
+
+def _left_out(run: Run) -> str:
+    """What was filtered out, as a section of the card: how many candidates for which reason."""
+    selection = quoted(str(run.folder("select") / SELECTION))
+    with tables.connect(run) as db:
+        rows = db.execute(f"""
+            SELECT coalesce(reason, outcome), count(*) AS n FROM read_parquet({selection})
+            WHERE outcome <> '{KEPT}' GROUP BY ALL ORDER BY n DESC, 1
+        """).fetchall()
+    if not rows:
+        return "Nothing was filtered out: every candidate is in this set."
+    lines = "\n".join(f"| `{reason}` | {number} |" for reason, number in rows)
+    total = sum(number for _, number in rows)
+    return (
+        f"{total} more candidates were made and filtered out:\n\n| reason | candidates |\n|---|---|\n{lines}"
+    )
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A pair of the run, for drawing."""
+
+    run: Run
+    row: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return str(self.row["key"])
+
+    @property
+    def category(self) -> str:
+        return str(self.row["category"])
+
+    @property
+    def meta(self) -> dict[str, object]:
+        return {"instruction": self.row["instruction"]}
+
+    @cached_property
+    def source(self) -> Image:
+        return self._image("source")
+
+    @cached_property
+    def edited(self) -> Image:
+        return self._image("edited")
+
+    @cached_property
+    def mask(self) -> Mask | None:
+        if self.row["mask"] is None:
+            return None
+        mask = images.decode_mask(journal.read_blob(self.run.root, self.row["mask"]))
+        return sheet.fitted(mask, self.edited)
+
+    def _image(self, column: str) -> Image:
+        return sheet.pixels(journal.read_blob(self.run.root, self.row[column]), 2 * THUMBNAIL_PX)
+
+
+def examples(run: Run) -> bytes | None:
+    """The sheet of examples as a JPEG; None where no pair is kept."""
+    selection = quoted(str(run.folder("select") / SELECTION))
+    with tables.connect(run) as db:
+        rows = (
+            db.sql(f"""
+            SELECT c.key, c.category, c.instruction, c.source, c.edited, c.mask, c.composed
+            FROM (
+                SELECT key, row_number() OVER (PARTITION BY category ORDER BY key) AS turn
+                FROM read_parquet({selection}) WHERE outcome = '{KEPT}' ORDER BY turn, category LIMIT {SHOWN}
+            ) e JOIN candidate c USING (key) ORDER BY e.turn, c.category
+        """)
+            .to_arrow_table()
+            .to_pylist()
+        )
+    if not rows:
+        return None
+    drawn = sheet.contact_sheet([_Example(run, row) for row in rows], 2, THUMBNAIL_PX)
+    out = io.BytesIO()
+    drawn.save(out, "JPEG", quality=85)
+    return out.getvalue()

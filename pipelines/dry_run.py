@@ -171,7 +171,8 @@ def _beside(run: Run, photographs: int) -> Run:
     unlimited = {name: spec.model_copy(update={"quota": None}) for name, spec in recipe.categories.items()}
     root = recipe.run.with_name(f"{recipe.run.name}-dry-run-{photographs}")
     fields = {name: getattr(recipe, name) for name in type(recipe).model_fields}
-    return Run(type(recipe)(**fields | {"run": root, "categories": unlimited}).check())
+    own = {"run": root, "categories": unlimited, "pack": recipe.pack.model_copy(update={"to": None})}
+    return Run(type(recipe)(**fields | own).check())
 
 
 def _time(flow: Watched, settings: Engine) -> _Timed:

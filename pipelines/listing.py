@@ -1,8 +1,14 @@
-"""Interim."""
+"""Listing: what a source holds, found out once. The driver finds the containers (tars, parquets, lists, some files of a
+folder) by name; workers index each of them in one pass, into rows of the run's `listing` table.
+
+A row holds whole photographs or pairs, at most `MOST_MEMBERS` of them, so that a huge container is several rows and
+nobody holds it whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,72 +16,166 @@ import pyarrow as pa
 
 from crispedit.pipelines import pairs, sources
 from crispedit.pipelines.pairs import AnySource, Pair, PairsSource
-from crispedit.pipelines.sources import Entry
+from crispedit.pipelines.sources import ENTRY, Entry, File, FolderSource, Skipped
 from crispedit.shards.journal import Table
+
+MOST_MEMBERS = 10_000
+"""Photographs or pairs of one row."""
+FILES_TOGETHER = 1000
+"""Files of a folder that are one container."""
+REST = "#"
+"""The key of the row of what belongs to no container; no file is called so, for "#" is escaped."""
+
+PAIR = pa.struct(
+    [
+        ("uri", pa.string()),
+        ("source", ENTRY),
+        ("edited", ENTRY),
+        ("mask", ENTRY),
+        ("instruction", pa.string()),
+        ("category", pa.string()),
+        ("source_caption", pa.string()),
+        ("target_caption", pa.string()),
+        ("dataset", pa.string()),
+        ("licence", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+"""Pairs in a table."""
 
 
 @dataclass(frozen=True)
 class Container:
+    """Some files that are indexed together: one tar, parquet or list, or some files of a folder."""
+
     key: str
-    members: tuple[str, ...]
-    bytes: int | None = None
+    """The uri of its first file."""
+    files: tuple[File, ...]
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes of its files, where the names came with sizes."""
+        sizes = [file.size for file in self.files if file.size is not None]
+        return sum(sizes) if len(sizes) == len(self.files) else None
 
     def to_row(self) -> dict[str, Any]:
-        return {"key": self.key, "members": list(self.members), "bytes": self.bytes}
+        """Texts, integers, None, and a list of dicts of them."""
+        return {"key": self.key, "files": [asdict(file) for file in self.files]}
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> Container:
-        return cls(row["key"], tuple(row["members"]), row["bytes"])
+    def from_row(cls, row: Mapping[str, Any]) -> Container:
+        return cls(row["key"], tuple(File(**file) for file in row["files"]))
 
 
 def table(source: AnySource) -> Table:
+    """The listing table of a source of this kind."""
+    member = PAIR if isinstance(source, PairsSource) else ENTRY
     return Table(
         pa.schema(
             [
                 ("key", pa.string()),
                 ("container", pa.string()),
-                ("slice", pa.int64()),
+                ("slice", pa.int32()),
                 ("last", pa.bool_()),
                 ("files", pa.list_(pa.string())),
-                ("rows", pa.int64()),
-                ("members", pa.list_(pa.string())),
+                ("rows", pa.int32()),
+                ("members", pa.list_(member)),
+                ("skipped", pa.list_(pa.struct([("kind", pa.string()), ("count", pa.int64())]))),
+                ("error", pa.string()),
+                ("transient", pa.bool_()),
             ]
         )
     )
 
 
-def _entries(source: AnySource) -> list[Any]:
-    return list(pairs.pairs(source)) if isinstance(source, PairsSource) else list(sources.entries(source))
+def containers(
+    source: AnySource, listed: Collection[str] = (), most: int = MOST_MEMBERS
+) -> tuple[list[Container], Skipped]:
+    """The containers of a source, by name, without the files whose uris are `listed`; and what was left out by its name
+    alone. No file is opened. At most so many files of a folder are one container.
+
+    ValueError if there is no such place, or a pattern matches nothing.
+    """
+    left_out = Skipped()
+    known = frozenset(listed)
+    if isinstance(source, PairsSource):
+        files = pairs.files(source, left_out, known)
+    else:
+        files = sources.fitting(source, sources.files(source.path, left_out), left_out)
+        files = [file for file in files if file.uri not in known]
+    size = min(FILES_TOGETHER, most) if isinstance(source, FolderSource) else 1
+    groups = [tuple(files[start : start + size]) for start in range(0, len(files), size)]
+    return [Container(group[0].uri, group) for group in groups], left_out
 
 
-def containers(source: AnySource, listed: Sequence[str] = (), members: int = 10_000) -> list[Container]:
-    known = set(listed)
-    names = [entry.uri for entry in _entries(source) if entry.uri not in known]
-    return [Container(names[at], tuple(names[at : at + members])) for at in range(0, len(names), members)]
+def index(
+    source: AnySource, container: Container, folder: str, most: int = MOST_MEMBERS
+) -> Iterator[dict[str, Any]]:
+    """The rows of a container, of at most so many members each, in one pass over its bytes. `folder`, the run's
+    `listing`, is where huge row groups are split.
+
+    What cannot be read is a member with its error. A fault that may pass is raised: index the container again.
+    ValueError if a column is not what the recipe says.
+    """
+    skipped = Skipped()
+    found: Any
+    if isinstance(source, PairsSource):
+        (file,) = container.files
+        found = pairs.of_file(source, file, skipped, folder=folder)
+    else:
+        found = sources.photographs(source, container.files, skipped, folder_of_run=folder)
+    number = 0
+    here = list(itertools.islice(found, most))
+    while here or number == 0:
+        more = list(itertools.islice(found, most))
+        yield {
+            "key": container.key if number == 0 else f"{container.key}:{number}",
+            "container": container.key,
+            "slice": number,
+            "last": not more,
+            "files": [file.uri for file in container.files] if number == 0 else [],
+            "rows": len(here),
+            "members": [member.to_row() for member in here],
+            "skipped": _counts(skipped),
+        }
+        skipped.clear()
+        number, here = number + 1, more
 
 
-def index(source: AnySource, container: Container, members: int = 10_000) -> Iterator[dict[str, Any]]:
-    import json
-
-    wanted = set(container.members)
-    found = [json.dumps(asdict(entry)) for entry in _entries(source) if entry.uri in wanted]
-    yield {
-        "key": container.key,
-        "container": container.key,
+def rest(left_out: Skipped) -> dict[str, Any]:
+    """The row that holds what was left out by its name alone."""
+    return {
+        "key": REST,
+        "container": REST,
         "slice": 0,
         "last": True,
-        "files": list(container.members),
-        "rows": len(found),
-        "members": found,
+        "files": [],
+        "rows": 0,
+        "members": [],
+        "skipped": _counts(left_out),
     }
 
 
-def members(row: dict[str, Any]) -> list[Entry | Pair]:
-    import json
-
-    rows = [json.loads(text) for text in row["members"]]
-    return [Pair.from_row(one) if "instruction" in one else Entry.from_row(one) for one in rows]
+def _counts(skipped: Skipped) -> list[dict[str, Any]]:
+    return [{"kind": kind, "count": count} for kind, count in sorted(skipped.items())]
 
 
-def nothing(source: AnySource, counts: dict[str, int]) -> str:
-    return f"source.path: no photographs in {source.path!r}"
+def members(row: Mapping[str, Any]) -> list[Entry] | list[Pair]:
+    """The photographs or pairs of a row."""
+    if any("instruction" in member for member in row["members"]):
+        return [Pair.from_row(member) for member in row["members"]]
+    return [Entry.from_row(member) for member in row["members"]]
+
+
+def nothing(source: AnySource, left_out: Skipped) -> str:
+    """What to say of a source in which nothing was found."""
+    return sources.nothing(source.path, source.kind, left_out)
+
+
+def skipped(rows: Iterable[Mapping[str, Any]]) -> Skipped:
+    """What was left out, of rows with their column `skipped`."""
+    total = Skipped()
+    for row in rows:
+        for kind in row["skipped"] or ():
+            total.add(kind["kind"], kind["count"])
+    return total

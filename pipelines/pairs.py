@@ -10,30 +10,36 @@ As in `crispedit.pipelines.sources`, whatever looks like a pair is listed, and w
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from crispedit.outcome import is_transient
 from crispedit.pipelines import sources
 from crispedit.pipelines.sources import (
     Entry,
     File,
     FolderSource,
-    Member,
     Null,
     ParquetSource,
     Place,
+    Skipped,
     WebDatasetSource,
+    parquet,
+    tar,
+    texts,
 )
+from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD
 
 
 class Columns(BaseModel):
@@ -148,16 +154,54 @@ def pairs(source: PairsSource) -> Iterator[Pair]:
 
     ValueError if there are none, or a column is not there.
     """
-    found = _LISTED[source.layout](source, sources.files(source.path))
+    skipped = Skipped()
+    found = (
+        pair for file in files(source, skipped) for pair in of_file(source, file, skipped, patient=False)
+    )
     first = next(found, None)
     if first is None:
-        raise ValueError(f"source.path: no pairs in {source.path!r} for layout {source.layout!r}")
+        raise ValueError(sources.nothing(source.path, f"pairs, layout {source.layout}", skipped))
     return itertools.chain([first], found)
 
 
-def read(wanted: Sequence[Pair]) -> list[PairImages | Exception]:
+def files(source: PairsSource, skipped: Skipped, listed: Collection[str] = ()) -> list[File]:
+    """The files of a source that hold pairs by their names, but for those `listed` before; the others are counted."""
+    found = [file for file in sources.files(source.path, skipped) if file.uri not in listed]
+    suffix = {"parquet": ".parquet", "webdataset": ".tar", "jsonl": ".json"}[source.layout]
+    if source.layout == "jsonl" and any(sources.suffix_of(file.uri) == ".jsonl" for file in found):
+        suffix = ".jsonl"
+    return [file for file in found if sources.is_container(file, suffix, skipped)]
+
+
+def of_file(
+    source: PairsSource, file: File, skipped: Skipped, patient: bool = True, folder: str | None = None
+) -> Iterator[Pair]:
+    """The pairs of one file, which is read once, from front to end. Huge parquet row groups are split into `folder`,
+    if there is one.
+
+    A file that cannot be read is a pair with the error. A fault that may pass is raised instead, for the caller to try
+    again, unless it is not `patient`. ValueError if a column is not there.
+    """
+    try:
+        sources.check(file)
+        block = LOOK_UP if source.layout == "parquet" else READ_AHEAD
+        with sources.open_file(file.path, block) as opened:
+            if source.layout == "parquet":
+                yield from _of_parquet(source, file, pq.ParquetFile(opened), folder)
+            elif source.layout == "webdataset":
+                yield from _of_tar(source, file, opened, skipped)
+            else:
+                yield from _of_json(source, file, opened)
+    except (OSError, pa.ArrowException) as error:
+        if patient and is_transient(error):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        yield _pair(source, file.uri + "#", error=f"{file.uri}: {reason}")
+
+
+def read(wanted: Sequence[Pair], root: str | None = None) -> list[PairImages | Exception]:
     """The images of each pair, in order, or the exception that says why there are none. A null mask is no
-    mask.
+    mask. `root` is the run of pairs that its listing has split off a huge row group.
 
     As `sources.read`: each column of a parquet row group is decoded once per call.
     """
@@ -165,7 +209,7 @@ def read(wanted: Sequence[Pair]) -> list[PairImages | Exception]:
     entries = [(i, part) for i, part in entries if getattr(wanted[i], part) is not None]
     answers: list[dict[str, bytes | Exception]] = [{} for _ in wanted]
     for (i, part), answer in zip(
-        entries, sources.read([getattr(wanted[i], part) for i, part in entries]), strict=True
+        entries, sources.read([getattr(wanted[i], part) for i, part in entries], root), strict=True
     ):
         if not (part == "mask" and isinstance(answer, Null)):
             answers[i][part] = answer
@@ -178,7 +222,9 @@ def _images(pair: Pair, answers: Mapping[str, bytes | Exception]) -> PairImages 
     images: dict[str, bytes] = {}
     for part, answer in answers.items():
         if isinstance(answer, Exception):
-            return type(answer)(f"{part} image: {answer}")
+            raised = type(answer)(f"{part} image: {answer}")
+            raised.__cause__ = answer.__cause__  # which tells whether it may pass
+            return raised
         images[part] = answer
     return PairImages(images["source"], images["edited"], images.get("mask"))
 
@@ -221,48 +267,56 @@ def _texts(columns: Columns, row: Mapping[str, Any]) -> dict[str, str | None]:
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not text")
         # "<image>" is LLaVA's mark for where the image stands in a prompt.
-        found[part] = (value or "").replace("<image>", "").strip() or None
+        found[part] = texts.clean((value or "").replace("<image>", "")) or None
     return found
 
 
 # Layouts
 
 
-def _of_parquets(source: PairsSource, files: Iterable[File]) -> Iterator[Pair]:
-    for file in files:
-        if file.error is not None:
-            yield _pair(source, file.uri, error=f"{file.uri}: {file.error}")
-        elif sources.suffix_of(file.uri) == ".parquet":
-            yield from _of_parquet(source, file)
-
-
-def _of_parquet(source: PairsSource, file: File) -> Iterator[Pair]:
+def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: str | None) -> Iterator[Pair]:
     columns = source.columns
-    number = 0
-    try:
-        with file.open() as opened:
-            table = pq.ParquetFile(opened)
-            schema = table.schema_arrow
-            sources.check_columns(file, schema, _options(columns.images), {})
-            tops = {part: _top(schema, path) for part, path in columns.texts.items()}
-            plain = {part: top for part, top in tops.items() if top == columns.texts[part]}
-            sources.check_columns(file, schema, {}, _options(plain))
-            for group in range(table.num_row_groups):
-                start = number
-                batches = table.iter_batches(row_groups=[group], columns=sorted(set(tops.values())))
-                for row in itertools.chain.from_iterable(batch.to_pylist() for batch in batches):
-                    uri = f"{file.uri}#{number}"
-                    images = {
-                        part: Entry(uri, file.path, row_group=group, row=number - start, column=column)
-                        for part, column in columns.images.items()
-                    }
-                    try:
-                        yield _pair(source, uri, **images, **_texts(columns, row))
-                    except (LookupError, ValueError) as error:
-                        yield _pair(source, uri, error=f"{uri}: {error}")
-                    number += 1
-    except (OSError, pa.ArrowException) as error:
-        yield _pair(source, file.uri + "#", error=f"{file.uri}: {error}")
+    schema = table.schema_arrow
+    sources.check_columns(file.uri, schema, _options(columns.images), {})
+    tops = {part: _top(schema, path) for part, path in columns.texts.items()}
+    plain = {part: top for part, top in tops.items() if top == columns.texts[part]}
+    sources.check_columns(file.uri, schema, {}, _options(plain))
+    start = 0
+    for group in range(table.num_row_groups):
+        images = {
+            part: _image_column(file, table, group, column, start, folder)
+            for part, column in columns.images.items()
+        }
+        batches = table.iter_batches(1000, row_groups=[group], columns=sorted(set(tops.values())))
+        for number, row in enumerate(itertools.chain.from_iterable(batch.to_pylist() for batch in batches)):
+            uri = f"{file.uri}#{start + number}"
+            try:
+                words = _texts(columns, row)
+            except (LookupError, ValueError) as error:
+                yield _pair(source, uri, error=f"{uri}: {error}")
+                continue
+            yield _pair(
+                source, uri, **_without_empty_mask({part: at(number) for part, at in images.items()}), **words
+            )
+        start += table.metadata.row_group(group).num_rows
+
+
+def _without_empty_mask(images: Mapping[str, Entry]) -> dict[str, Entry]:
+    return {part: at for part, at in images.items() if part != "mask" or at.error != parquet.EMPTY}
+
+
+def _image_column(
+    file: File, table: pq.ParquetFile, group: int, column: str, start: int, folder: str | None
+) -> Callable[[int], Entry]:
+    """Where the images of a row group are, by row."""
+
+    def at(row: int) -> Entry:
+        return Entry(f"{file.uri}#{start + row}", file.path, row_group=group, row=row, column=column)
+
+    if folder is None or not parquet.is_huge(table, group, column):
+        return at
+    rows = range(table.metadata.row_group(group).num_rows)
+    return parquet.split([at(row) for row in rows], folder).__getitem__
 
 
 def _options(columns: Mapping[str, str]) -> dict[str, str | None]:
@@ -277,39 +331,96 @@ def _top(schema: pa.Schema, path: str) -> str:
     return next((name for name in names if name in schema.names), path)
 
 
-def _of_tars(source: PairsSource, files: Iterable[File]) -> Iterator[Pair]:
-    for file in files:
-        if file.error is not None:
-            yield _pair(source, file.uri, error=f"{file.uri}: {file.error}")
-        elif sources.suffix_of(file.uri) == ".tar":
-            yield from _of_tar(source, file)
-
-
-def _of_tar(source: PairsSource, file: File) -> Iterator[Pair]:
+def _of_tar(source: PairsSource, file: File, opened: IO[bytes], skipped: Skipped) -> Iterator[Pair]:
     seen: Counter[str] = Counter()
-    try:
-        with file.open() as tar:
-            # All headers first: reading texts between them would move the file under the tar reader.
-            members = list(sources.tar_members(tar))
-            for key, group in itertools.groupby(members, lambda member: sources.split_member(member.name)[0]):
-                seen[key] += 1
-                again = "" if seen[key] == 1 else f"#{seen[key]}"
-                uri = f"{file.uri}#{sources.escape(key)}{again}"
-                parts = {sources.split_member(member.name)[1]: member for member in group}
-                damage = next((m.error for m in parts.values() if m.error is not None), None)
-                if damage is not None:
-                    yield _pair(source, uri, error=f"{uri}: {damage}")
-                    continue
-                try:
-                    images = _members(source.columns, parts, uri, file.path)
-                    yield _pair(source, uri, **images, **_texts(source.columns, _TarTexts(tar, parts)))
-                except (LookupError, ValueError) as error:
-                    yield _pair(source, uri, error=f"{uri}: {error}")
-    except OSError as error:
-        yield _pair(source, file.uri + "#", error=f"{file.uri}: {error.strerror or error}")
+    for sample in _samples(source.columns, opened, skipped):
+        seen[sample.key] += 1
+        again = "" if seen[sample.key] == 1 else f"#{seen[sample.key]}"
+        uri = f"{file.uri}#{sources.escape(sample.key)}{again}"
+        try:
+            if sample.damage is not None:
+                raise ValueError(sample.damage)
+            images = _members(source.columns, sample.members, uri, file.path)
+            yield _pair(source, uri, **images, **_texts(source.columns, _TarTexts(sample.texts)))
+        except (LookupError, ValueError, RecursionError) as error:
+            yield _pair(source, uri, error=f"{uri}: {error}")
 
 
-def _members(columns: Columns, parts: Mapping[str, Member], uri: str, path: str) -> dict[str, Entry]:
+@dataclass
+class _Sample:
+    """The members of a sample by extension, and the bytes of those that hold texts."""
+
+    key: str
+    dotted: bool = False
+    """Whether the key holds a dot, which WebDataset would take for the start of the extension."""
+    members: dict[str, tar.Member] = field(default_factory=dict)
+    texts: dict[str, bytes] = field(default_factory=dict)
+    damage: str | None = None
+
+
+MOST_TEXT_BYTES = 16 << 20
+"""A longer text member is not read: it is no instruction."""
+
+
+def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[_Sample]:
+    """The samples of a tar: neighbours whose base names agree up to the first dot, as in WebDataset, or up to a mapped
+    extension. An extension that comes again begins another sample of that key. Other members are counted."""
+    images = set(columns.images.values())
+    words = {prefix for path in columns.texts.values() for prefix in _prefixes(path)}
+    sample: _Sample | None = None
+    for member in tar.members(opened):
+        if member.other is not None:
+            skipped.add(member.other)
+            continue
+        key, extension, dotted = _split(member.name, images | words)
+        known = member.damage or extension in images | words
+        if sample is None or key != sample.key or (known and extension in sample.members):
+            if not known and sample is not None and key == sample.key.partition(".")[0]:
+                skipped.file(member.name)
+                continue
+            yield from _finished(sample, images, skipped)
+            sample = _Sample(key, dotted)
+        if not known:
+            skipped.file(member.name)
+            continue
+        if member.error is not None and (member.damage or extension in images | words):
+            sample.damage = member.error
+        if extension in words and member.error is None and member.size <= MOST_TEXT_BYTES:
+            opened.seek(member.offset)
+            sample.texts[extension] = opened.read(member.size)
+        sample.members[extension] = member
+    yield from _finished(sample, images, skipped)
+
+
+def _prefixes(path: str) -> list[str]:
+    steps = path.split(".")
+    return [".".join(steps[:count]).lower() for count in range(1, len(steps) + 1)]
+
+
+def _split(name: str, mapped: Collection[str]) -> tuple[str, str, bool]:
+    """(key, extension, whether the key holds a dot) of a member."""
+    key, extension = tar.split_member(name)
+    if extension in mapped:
+        return key, extension, False
+    steps = extension.split(".")
+    for count in range(1, len(steps)):
+        if (rest := ".".join(steps[count:])) in mapped:
+            return f"{key}.{name[len(key) + 1 : -len(rest) - 1]}", rest, True
+    return key, extension, False
+
+
+def _finished(sample: _Sample | None, images: Collection[str], skipped: Skipped) -> Iterator[_Sample]:
+    """The sample, unless it is only what stands beside one: `1.extra.json` beside `1.json` and `1.source.jpg`."""
+    if sample is None:
+        return
+    if sample.dotted and not images & sample.members.keys() and sample.damage is None:
+        for member in sample.members.values():
+            skipped.file(member.name)
+    elif sample.members or sample.damage:
+        yield sample
+
+
+def _members(columns: Columns, parts: Mapping[str, tar.Member], uri: str, path: str) -> dict[str, Entry]:
     """The image members of a sample. A mask may be missing; LookupError if a source or edited image is."""
     found = {}
     for part, extension in columns.images.items():
@@ -322,62 +433,58 @@ def _members(columns: Columns, parts: Mapping[str, Member], uri: str, path: str)
 
 
 class _TarTexts(Mapping[str, Any]):
-    """The text members of a sample by extension, read when asked for; .json is parsed."""
+    """The text members of a sample by extension, decoded when asked for; .json is parsed."""
 
-    def __init__(self, tar: Any, parts: Mapping[str, Member]) -> None:
-        self.tar, self.parts, self.found = tar, parts, dict[str, Any]()
+    def __init__(self, data: Mapping[str, bytes]) -> None:
+        self.data = data
 
     def __getitem__(self, extension: str) -> Any:
-        if extension not in self.found:
-            member = self.parts[extension]
-            self.tar.seek(member.offset)
-            text = self.tar.read(member.size).decode("utf-8")
-            self.found[extension] = json.loads(text) if extension.endswith("json") else text
-        return self.found[extension]
+        data = self.data[extension]
+        return _parsed(data) if extension.endswith("json") else texts.decode(data)
 
     def __contains__(self, extension: object) -> bool:
-        return extension in self.parts
+        return extension in self.data
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.parts)
+        return iter(self.data)
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.data)
 
 
-def _of_lines(source: PairsSource, files: Iterable[File]) -> Iterator[Pair]:
-    files = list(files)
-    suffixes = {sources.suffix_of(file.uri) for file in files}
-    wanted = ".jsonl" if ".jsonl" in suffixes else ".json"
-    for file in files:
-        if file.error is not None:
-            yield _pair(source, file.uri, error=f"{file.uri}: {file.error}")
-        elif sources.suffix_of(file.uri) == wanted:
-            yield from _of_json(source, file)
+def _parsed(data: bytes) -> Any:
+    """JSON, whatever Unicode encoding and byte order mark a tool has written it with."""
+    return json.loads(data.decode(texts.encoding_of(data)))
 
 
-def _of_json(source: PairsSource, file: File) -> Iterator[Pair]:
+def _of_json(source: PairsSource, file: File, opened: IO[bytes]) -> Iterator[Pair]:
     number = 0
     try:
-        with file.open() as opened:
-            rows = opened if sources.suffix_of(file.uri) == ".jsonl" else _listed(opened.read())
-            for row in rows:
-                if row == b"\n":
-                    continue
-                uri = f"{file.uri}#{number}"
-                number += 1
-                try:
-                    parsed = json.loads(row) if isinstance(row, bytes) else row
-                    images = _files(source, parsed, uri, file.path)
-                    yield _pair(source, uri, **images, **_texts(source.columns, parsed))
-                except (LookupError, ValueError) as error:
-                    yield _pair(source, uri, error=f"{uri}: {error}")
-    except (OSError, ValueError) as error:
+        for row in _lines(opened) if sources.suffix_of(file.uri) == ".jsonl" else _listed(opened.read()):
+            uri = f"{file.uri}#{number}"
+            number += 1
+            try:
+                parsed = _parsed(row) if isinstance(row, bytes) else row
+                images = _files(source, parsed, uri, file.path)
+                yield _pair(source, uri, **images, **_texts(source.columns, parsed))
+            except (LookupError, ValueError, RecursionError) as error:
+                yield _pair(source, uri, error=f"{uri}: {error}")
+    except (ValueError, RecursionError) as error:
         yield _pair(source, file.uri + "#", error=f"{file.uri}: {error}")
 
 
+def _lines(opened: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a text that are not empty, in UTF-8."""
+    encoding = texts.encoding_of(opened.read(4))
+    opened.seek(0)
+    lines: Iterable[bytes] = opened
+    if encoding in ("utf-16", "utf-32"):  # their line feed is no byte of its own
+        lines = (line.encode() for line in codecs.getreader(encoding)(opened))
+    return (line for line in lines if line.strip(b"\xef\xbb\xbf \t\r\n"))
+
+
 def _listed(data: bytes) -> list[Any]:
-    rows = json.loads(data)
+    rows = _parsed(data)
     if not isinstance(rows, list):
         raise ValueError(f"a list of objects should be here, not {type(rows).__name__}")
     return rows
@@ -392,11 +499,9 @@ def _files(source: PairsSource, row: object, uri: str, path: str) -> dict[str, E
             continue
         if not isinstance(name, str) or not name:
             raise ValueError(f"{part}: {column!r} is {type(name).__name__}, not the path of a file")
-        at = sources.beside(sources.folder_of(path, source.images), name)
-        if at is None:
-            raise ValueError(f"{part}: the path {name!r} leaves the folder of images")
+        try:
+            at = sources.beside(sources.folder_of(path, source.images), name)
+        except ValueError as error:
+            raise ValueError(f"{part}: {error}") from error
         found[part] = Entry(uri, at)
     return found
-
-
-_LISTED = {"parquet": _of_parquets, "webdataset": _of_tars, "jsonl": _of_lines}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, FiniteFloat
 
@@ -22,6 +22,7 @@ from crispedit.category import Category, load_categories
 from crispedit.filters.judge import Judge
 from crispedit.parts import Annotator, Editor, Filter
 from crispedit.pipelines.pairs import AnySource, PairsSource
+from crispedit.pipelines.sources import check_no_secrets
 from crispedit.recipe import EditorSpec, FilterSpec, PartSpec, Pool, Strict
 
 
@@ -106,6 +107,8 @@ class Select(Strict):
 class Pack(Strict):
     """How shards are cut."""
 
+    to: str | None = None
+    """Where the shards go: a folder, or a URL such as s3://bucket/set; null: `shards` in the run."""
     pairs_per_shard: int = Field(1000, ge=1)
     seed: int = 0
 
@@ -210,9 +213,12 @@ class Recipe(Strict):
 
     def check(self) -> Recipe:
         """Make every part, so that a wrong name or option fails now and not on a GPU node. Returns itself."""
-        if urlsplit(self.source.path).password is not None:
+        check_no_secrets("source.path", self.source.path)
+        check_no_secrets("pack.to", self.pack.to or "")
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(self.run)):  # a path of a URL has lost a slash
             raise ValueError(
-                "source.path holds a password, which runs would store; put credentials in the environment"
+                "run: a run cannot be in an object store yet: give a folder that all nodes share, and pack.to=s3://... "
+                "for the shards"
             )
         if (first := next(iter(self.edit.editors.items())))[1].when == "failed":
             raise ValueError(

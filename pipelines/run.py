@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ import yaml
 
 import crispedit
 from crispedit.pipelines.recipe import Recipe, resolved
-from crispedit.shards import journal
+from crispedit.shards import journal, storage
 from crispedit.shards.lock import locked
 
 STEPS = ("curate", "annotate", "edit", "score", "compare", "select", "pack")
@@ -35,6 +36,14 @@ class Run:
 
     def folder(self, step: str) -> Path:
         return self.root / step
+
+    @property
+    def shards(self) -> str:
+        """Where the shards lie: a local folder or a URL."""
+        to = self.recipe.pack.to
+        return (
+            to if to is not None and storage.is_remote(to) else os.path.abspath(to or self.folder("shards"))
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         log_json=getattr(args, "log_json", False),
     )
     if args.command in ("select", "pack"):
-        return build.report(made)
+        return build.show(made)
     failed = [group for group in audit.failures(made) if group.step.startswith(args.command)]
     if failed:
         print(audit.failures_text(failed))

@@ -9,6 +9,7 @@ a quota is asked of a wave only when no wave still at work could fill it.
 from __future__ import annotations
 
 import heapq
+import itertools
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from crispedit.outcome import KEPT, Failing, kind
+from crispedit.outcome import KEPT, Failing, describe, is_transient, kind
 from crispedit.pipelines import listing, steps
 from crispedit.pipelines.flow import Block, Route, Row, Stage
 from crispedit.pipelines.listing import Container
@@ -78,7 +79,7 @@ class Build:
         beside = run.recipe.engine.kind == "ray"
         self._planner = ThreadPoolExecutor(1) if beside else None
         self._planned: tuple[Future[Any], Callable[[Any], None]] | None = None
-        self._recipe = _policy(run)
+        self._recipe = policy(run)
         self._offer_listing()
 
     @property
@@ -193,7 +194,7 @@ class Build:
             finished is not None
             and wave.judged is not None
             and (finished.recipe, finished.judged) == (self._recipe, wave.judged.digest)
-            and finished.parts == self._parts(wave.name)
+            and finished.parts == self.parts_of(wave.name)
             and not finished.transient
             and not (self.retry_errors and finished.errors)
         )
@@ -415,15 +416,16 @@ class Build:
         kept = self._passing(wave)
         assert wave.judged is not None, f"{record.name} was not judged"
         errors, transient = _errors(wave)
-        finished = Finished(self._recipe, wave.judged, self._parts(record.name), kept, errors, transient)
+        finished = Finished(self._recipe, wave.judged, self.parts_of(record.name), kept, errors, transient)
         self.waves.finished(wave.number, finished if self.whole else None)
         self._kept[wave.number] = kept
         self._most.pop(wave.number, None)
         del self._open[wave.number]
         self._ask()
 
-    def _parts(self, wave: str) -> dict[str, int]:
+    def parts_of(self, wave: str) -> dict[str, int]:
         paths = (path for step in self.steps for path in _parts(step.folder(wave)))
+        """Bytes of each part of a wave's tables."""
         return {path.relative_to(self.run.root).as_posix(): path.stat().st_size for path in paths}
 
     def _passing(self, wave: Wave) -> dict[str, int]:
@@ -475,7 +477,7 @@ def _errors(wave: Wave) -> tuple[int, int]:
     return errors, transient
 
 
-def _policy(run: Run) -> str:
+def policy(run: Run) -> str:
     """Digest of what decides what there is to do in a wave: the recipe without the place, the pools and the packing."""
     recipe = run.recipe.model_dump(mode="json", exclude={"run", "engine", "pack"})
     files = {name: category.bounds for name, category in run.recipe.category_files.items()}
@@ -552,19 +554,28 @@ class _Sources:
             (LIST,),
             Indexing.wire,
             partial(_listed, folder=run.folder("listing"), table=listing.table(self.source)),
+            failed=_unlisted,
+            transient=_may_pass,
         )
         rows = _listing_rows(run)
         listed = {row["container"] for row in rows if row["last"]}
         files = [file for row in rows if row["container"] in listed for file in row["files"]]
-        self.containers = {c.key: c for c in listing.containers(self.source, files, self.members)}
+        found, left_out = listing.containers(self.source, files, self.members)
+        self.containers = {container.key: container for container in found}
+        if left_out and not any(row["key"] == listing.REST for row in rows):
+            journal.commit(run.folder("listing"), listing.table(self.source), [listing.rest(left_out)])
         self._waits = set(self.containers)
         cut = {key for wave in waves for key in wave.listing}
-        self._rows = {row["key"]: row for row in rows if row["key"] not in cut and row["container"] in listed}
+        self._rows = {
+            row["key"]: row
+            for row in rows
+            if row["container"] in listed - {listing.REST} and row["key"] not in cut
+        }
         """Rows of the listing that are in no wave yet."""
         self.drawn_from = 0
         """How many members a sample was drawn from."""
-        if not self.containers and not rows:
-            raise ValueError(listing.nothing(self.source, {}))
+        if not self.containers and not listed - {listing.REST}:
+            raise ValueError(listing.nothing(self.source, left_out))
 
     def todo(self) -> Iterator[Row]:
         for container in self.containers.values():
@@ -582,9 +593,12 @@ class _Sources:
     def listed(self, rows: Sequence[Row]) -> None:
         for row in rows:
             self._waits.discard(row["key"])
-            self._rows |= {one["key"]: one for one in row["committed"]}
-        if not self._waits and not self._rows and not len(self.waves):
-            raise ValueError(listing.nothing(self.source, {}))
+            self._rows |= {one["key"]: one for one in row["committed"] if one["error"] is None}
+        if not self._waits and not any(row["rows"] for row in self._rows.values()) and not len(self.waves):
+            listed = _listing_rows(self.run)
+            if failed := next((row["error"] for row in listed if row["error"] is not None), None):
+                raise ValueError(f"{self.source.path} could not be listed, which may pass: {failed}")
+            raise ValueError(listing.nothing(self.source, listing.skipped(listed)))
 
     def cut_wave(self) -> None:
         """Make a wave of the first containers, once enough of them are listed or no more will come. They go in the
@@ -647,7 +661,9 @@ class Indexing:
     name: str = LIST
     pool: Pool = ALONE
     gpus: float = 0.0
-    wire = pa.schema([("key", pa.string()), ("container", pa.string())])
+    wire = pa.schema(
+        [("key", pa.string()), ("container", pa.string()), ("error", pa.string()), ("transient", pa.bool_())]
+    )
 
     def load(self) -> None:
         pass
@@ -656,16 +672,33 @@ class Indexing:
         found = []
         for row in rows:
             container = Container.from_row(json.loads(row["container"]))
-            found.append({**row, "slices": list(listing.index(self.source, container, self.members))})
+            folder = str(self.root / "listing")
+            found.append({**row, "slices": list(listing.index(self.source, container, folder, self.members))})
         return found
 
 
+def _unlisted(row: Row, error: Exception) -> Row:
+    """A container that could not be listed now; it waits for the next run. What cannot pass is the user's mistake."""
+    if not is_transient(error):
+        raise error
+    empty = {"key": row["key"], "container": row["key"], "slice": 0, "last": False, "files": [], "rows": 0}
+    failed = {"error": describe(error), "transient": True}
+    return {**row, **failed, "slices": [{**empty, **failed, "members": [], "skipped": []}]}
+
+
+def _may_pass(row: Row) -> bool:
+    return bool(row.get("transient"))
+
+
 def _listed(rows: Sequence[Row], *, folder: Path, table: Table) -> Sequence[Row]:
-    journal.commit(folder, table, [one for row in rows for one in row["slices"]])
+    slices = iter(journal.commit(folder, table, [one for row in rows for one in row["slices"]]))
+    light = [name for name in table.schema.names if name != "members"]
     return [
         {
             "key": row["key"],
-            "committed": [{k: v for k, v in one.items() if k != "members"} for one in row["slices"]],
+            "committed": [
+                {name: one[name] for name in light} for one in itertools.islice(slices, len(row["slices"]))
+            ],
         }
         for row in rows
     ]

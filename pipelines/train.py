@@ -28,6 +28,7 @@ import yaml
 from crispedit import parts
 from crispedit.pipelines.training import recipe as train_recipe
 from crispedit.pipelines.training.recipe import TrainRecipe
+from crispedit.shards import storage
 from crispedit.shards.decode import Shape, aspect_shapes
 from crispedit.shards.index import read_manifest
 from crispedit.shards.read import Batch, ShardReader, TokenBatch
@@ -113,7 +114,13 @@ def stored_examples(
                 raise ValueError(
                     f"{path} was tokenised with other {name} than this recipe's: tokenise it again"
                 )
-    empty = stored.load_empty(Path(recipe.data.shards[0]))
+    place = storage.join(recipe.data.shards[0], stored.EMPTY)
+    try:
+        empty = stored.empty_from_bytes(storage.read_bytes(place))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"there is no {place}: it is not a set that `crispedit tokenize` has finished"
+        ) from error
 
     def encode(batch: TokenBatch, step: int) -> Examples:
         found = stored.from_bytes(batch.keys, batch.categories, batch.tokens, empty, pipeline.vq.pixels)

@@ -1,14 +1,14 @@
 """Exports of a shard set: parquet, Hugging Face parquet with Image features, a folder of files, or the
 released layout.
 
-An export is written beside its place under a temporary name and renamed when it is whole.
+An export is written beside its place under a temporary name and renamed when it is whole; one for a store is written
+here first.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,9 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crispedit.shards import layout
+from crispedit.shards import layout, storage
 from crispedit.shards.index import Paths
-from crispedit.shards.pack import Pair, document, image_size
+from crispedit.shards.pack import Folder, Pair, document, image_size
 from crispedit.shards.read import read_shards
 from crispedit.shards.remote import Cache
 
@@ -70,18 +70,19 @@ configs:
 def export(
     paths: Paths,
     to: Target,
-    out: Path,
+    out: Folder,
     cache: Cache,
     categories: Sequence[str] | None = None,
     done: Callable[[], object] = lambda: None,
 ) -> int:
-    """Write the pairs of these sets or tars into a new folder; the number of pairs written. `done` is told
-    each pair.
+    """Write the pairs of these sets or tars into a new folder, here or in a store; the number of pairs written. `done`
+    is told each pair.
 
     ValueError if the folder exists and is not empty. Damage stops the export: verify the set first.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out}: exists and is not an empty folder; give a new one")
+    place = os.fspath(out)
+    if not storage.is_empty(place):
+        raise ValueError(f"{place}: exists and is not an empty folder; give a new one")
     reader = read_shards(paths, decode=False, categories=categories, cache=cache)
     count = len(reader)
 
@@ -90,20 +91,15 @@ def export(
             yield pair
             done()
 
-    temporary = layout.temporary(out)
-    temporary.mkdir(parents=True)
     try:
-        if to == "folder":
-            _write_folder(pairs(), temporary)
-        elif to == "released":
-            _write_released(pairs(), temporary)
-        else:
-            _write_parquet(pairs(), count, temporary, features=to == "hf")
-        if out.exists():
-            out.rmdir()
-        os.replace(temporary, out)
+        with storage.replaced_folder(place) as folder:
+            if to == "folder":
+                _write_folder(pairs(), folder)
+            elif to == "released":
+                _write_released(pairs(), folder)
+            else:
+                _write_parquet(pairs(), count, folder, features=to == "hf")
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         reader.close()
     return count
 

@@ -25,7 +25,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from crispedit.record import canonical_json, content_key
-from crispedit.shards import damage, layout, mapped, remote
+from crispedit.shards import damage, layout, mapped, remote, storage
 from crispedit.shards.damage import Damage
 from crispedit.shards.fetch import ABSENT, SampleAt, ShardFile
 from crispedit.shards.pack import INDEX_SCHEMA, image_size
@@ -88,7 +88,7 @@ class Index:
         """A hash of the samples and their places, by which a resumed reader knows its set again."""
         digest = xxhash.xxh3_128()
         for shard in self.shards:
-            digest.update(remote.split(shard.path)[1].encode() + b"\0")
+            digest.update(storage.split(shard.path)[1].encode() + b"\0")
         digest.update("\0".join(self.categories).encode())
         digest.update("\0".join(self.keys.to_pylist()).encode())
         for array in (self.shard_of, self.category_of, self.size_of, self.offsets, self.sizes):
@@ -117,23 +117,23 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
     without a manifest, for one of another format, and for a key that comes twice.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    found = [path for pattern in given for path in remote.expand(os.fspath(pattern))]
+    found = [path for pattern in given for path in storage.expand(os.fspath(pattern))]
     if not found:
         raise ValueError("no shards were given")
     sets: list[tuple[str, list[str] | None]] = []
     tars: dict[str, list[str]] = {}
     for path in found:
-        folder, name = remote.split(path)
+        folder, name = storage.split(path)
         if name.endswith(".tar"):
             tars.setdefault(folder, []).append(name)
         else:
             sets.append((folder if name == layout.MANIFEST else path, None))
     loose: list[str] = []
     for folder, names in tars.items():
-        if remote.exists(remote.join(folder, layout.MANIFEST)):
+        if storage.exists(storage.join(folder, layout.MANIFEST)):
             sets.append((folder, names))
         else:
-            loose += [remote.join(folder, name) for name in names]
+            loose += [storage.join(folder, name) for name in names]
     manifests = [(folder, names, read_manifest(folder)) for folder, names in sets]
     damages: list[Damage] = []
 
@@ -193,9 +193,9 @@ def _mapped(name: str, opened: Callable[[], Index], damages: Sequence[Damage], c
 
 def read_manifest(folder: str) -> dict[str, Any]:
     """The manifest of a finished set. ValueError if the folder has none, or one of a newer format."""
-    path = remote.join(folder, layout.MANIFEST)
+    path = storage.join(folder, layout.MANIFEST)
     try:
-        manifest = json.loads(remote.read_bytes(path))
+        manifest = json.loads(storage.read_bytes(path))
         version = manifest["format"]
     except FileNotFoundError as error:
         raise ValueError(
@@ -210,9 +210,9 @@ def read_manifest(folder: str) -> dict[str, Any]:
 
 def read_index(folder: str, manifest: dict[str, Any]) -> pa.Table:
     """The index table of a set. Damage if it is not the one that the manifest names."""
-    path = remote.join(folder, layout.INDEX)
+    path = storage.join(folder, layout.INDEX)
     try:
-        data = remote.read_bytes(path)
+        data = storage.read_bytes(path)
     except FileNotFoundError as error:
         raise Damage(damage.MISSING_SHARD, path, detail="the index of the set") from error
     if hashlib.sha256(data).hexdigest() != manifest["index"]["sha256"]:
@@ -234,7 +234,7 @@ def _open_set(
     elif foreign := set(names) - set(listed):
         raise ValueError(f"{folder}: {sorted(foreign)[0]} is not a shard of this set's manifest")
     shards = [
-        ShardFile(remote.join(folder, name), listed[name]["bytes"], listed[name]["sha256"]) for name in names
+        ShardFile(storage.join(folder, name), listed[name]["bytes"], listed[name]["sha256"]) for name in names
     ]
     try:
         table = read_index(folder, manifest)
@@ -269,7 +269,7 @@ def scan_tar(
             raise found
         on_damage(found)
 
-    shard = remote.split(path)[1]
+    shard = storage.split(path)[1]
     rows: list[dict[str, Any]] = []
     try:
         local = cache.local(path)
@@ -347,7 +347,7 @@ def build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
     """The index of member rows: neighbouring rows of one shard and key are one sample. ValueError for a key
     that comes twice, or a row of a shard that is not among these."""
     shard_row, shard_names = encoded(table, "shard")
-    numbers = {remote.split(shard.path)[1]: number for number, shard in enumerate(shards)}
+    numbers = {storage.split(shard.path)[1]: number for number, shard in enumerate(shards)}
     if unknown := set(shard_names.to_pylist()) - set(numbers):
         raise ValueError(f"the index has rows of {sorted(unknown)[0]}, which is not a shard of its set")
     shard = np.array([numbers[name] for name in shard_names.to_pylist()], np.int32)[shard_row]

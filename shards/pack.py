@@ -10,6 +10,7 @@ often.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import struct
@@ -30,7 +31,7 @@ import simplejpeg
 import xxhash
 
 from crispedit.record import canonical_json, content_keys
-from crispedit.shards import journal, layout
+from crispedit.shards import layout, storage
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -45,6 +46,9 @@ INDEX_SCHEMA = pa.schema(
         ("height", pa.int32()),
     ]
 )
+
+Folder = str | os.PathLike[str]
+"""Where a set lies: a local folder or a URL."""
 
 HASHED_BEHIND = 16
 """Pairs whose sha256 may wait while the next are written; they are held in memory."""
@@ -176,40 +180,35 @@ def document(pair: Pair) -> str:
         raise ValueError(f"key {pair.key!r}: meta is not JSON: {error}") from error
 
 
-def write_shard(folder: Path, plan: ShardPlan, pairs: Iterable[Pair], digest: str) -> ShardEntry:
+def write_shard(folder: Folder, plan: ShardPlan, pairs: Iterable[Pair], digest: str) -> ShardEntry:
     """Write and commit one shard: exactly the plan's pairs, in its order. `digest` names what they were made
     from.
 
     ValueError if a pair is not the one planned or an image has no readable header; nothing is committed then.
     """
-    (folder / layout.PARTS).mkdir(parents=True, exist_ok=True)
-    tar, part = folder / plan.name, folder / layout.part_name(plan.name)
-    temporary = layout.temporary(tar)
-    try:
-        with open(temporary, "wb", buffering=0) as file:
-            rows, size, sha256 = _write_tar(file.fileno(), plan, pairs)
-            os.fsync(file.fileno())
+    place = os.fspath(folder)
+    part = storage.join(place, layout.part_name(plan.name))
+    with storage.replaced(storage.join(place, plan.name)) as out:
+        rows, size, sha256 = _write_tar(out.fileno(), plan, pairs)
         # From here on the old set, if there was one, is no more: first its manifest, then the shard's old
         # commit.
-        _remove(folder / layout.MANIFEST)
-        _remove(part)
-        layout.replace_durably(temporary, tar)
-    finally:
-        temporary.unlink(missing_ok=True)
+        storage.remove(storage.join(place, layout.MANIFEST))
+        storage.remove(part)
     entry = ShardEntry(plan.name, plan.category, len(plan.keys), size, sha256)
     note = {"digest": digest, "pairs": str(entry.pairs), "bytes": str(size), "sha256": sha256}
     _write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA).replace_schema_metadata(note), part)
     return entry
 
 
-def committed(folder: Path, plan: ShardPlan, digest: str) -> ShardEntry | None:
-    """The shard of this plan and digest, if it is already on disk and complete; then it need not be written
+def committed(folder: Folder, plan: ShardPlan, digest: str) -> ShardEntry | None:
+    """The shard of this plan and digest, if it is already there and complete; then it need not be written
     again."""
-    part = folder / layout.part_name(plan.name)
+    place = os.fspath(folder)
     try:
-        table = pq.read_table(part)
-        size = (folder / plan.name).stat().st_size
+        table = _read_table(storage.join(place, layout.part_name(plan.name)))
     except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    if (size := storage.size(storage.join(place, plan.name))) is None:
         return None
     note = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
     keys = tuple(dict.fromkeys(table.column("key").to_pylist()))
@@ -220,28 +219,28 @@ def committed(folder: Path, plan: ShardPlan, digest: str) -> ShardEntry | None:
     return ShardEntry(plan.name, plan.category, len(keys), size, note["sha256"])
 
 
-def finish(folder: Path, entries: Iterable[ShardEntry], meta: Mapping[str, Any]) -> None:
+def finish(folder: Folder, entries: Iterable[ShardEntry], meta: Mapping[str, Any]) -> None:
     """Turn committed shards into a set: sweep what is not of it, write the indexes, and manifest.json last.
 
     `meta` is stored in the manifest as it is. ValueError if an entry has no committed shard of that hash.
     """
+    place = os.fspath(folder)
     shards = sorted(entries, key=lambda entry: entry.name)
     names = [entry.name for entry in shards]
     if len(set(names)) != len(names):
-        raise ValueError(f"{folder}: two entries for one shard")
-    (folder / layout.PARTS).mkdir(parents=True, exist_ok=True)
-    _remove(folder / layout.MANIFEST)
-    _sweep(folder, set(names))
-    tables = [_part_of(folder, entry) for entry in shards]
+        raise ValueError(f"{place}: two entries for one shard")
+    storage.remove(storage.join(place, layout.MANIFEST))
+    _sweep(place, set(names))
+    tables = [_part_of(place, entry) for entry in shards]
     index = pa.concat_tables([INDEX_SCHEMA.empty_table(), *tables])
-    _write_table(index, folder / layout.INDEX)
+    index_sha256 = _write_table(index, storage.join(place, layout.INDEX))
     wids = {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,
         "name": "crispedit",
         "shardlist": [{"url": e.name, "nsamples": e.pairs, "filesize": e.bytes} for e in shards],
     }
-    _write_json(wids, folder / layout.WIDS_INDEX)
+    _write_json(wids, storage.join(place, layout.WIDS_INDEX))
     categories: Counter[str] = Counter()
     for entry in shards:
         categories[entry.category] += entry.pairs
@@ -250,11 +249,11 @@ def finish(folder: Path, entries: Iterable[ShardEntry], meta: Mapping[str, Any])
         "pairs": sum(entry.pairs for entry in shards),
         "bytes": sum(entry.bytes for entry in shards),
         "categories": dict(sorted(categories.items())),
-        "index": {"name": layout.INDEX, "sha256": file_sha256(folder / layout.INDEX)},
+        "index": {"name": layout.INDEX, "sha256": index_sha256},
         "shards": [vars(entry) for entry in shards],
         "meta": dict(meta),
     }
-    _write_json(manifest, folder / layout.MANIFEST)
+    _write_json(manifest, storage.join(place, layout.MANIFEST))
 
 
 def file_sha256(path: Path) -> str:
@@ -382,42 +381,45 @@ _HEADER = bytearray(tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT))
 _HEADER[148:156] = b" " * 8
 
 
-def _part_of(folder: Path, entry: ShardEntry) -> pa.Table:
+def _part_of(place: str, entry: ShardEntry) -> pa.Table:
     """The index part of a committed shard, without its own metadata."""
     try:
-        table = pq.read_table(folder / layout.part_name(entry.name))
+        table = _read_table(storage.join(place, layout.part_name(entry.name)))
     except FileNotFoundError as error:
-        raise ValueError(f"{folder}: shard {entry.name} was never committed (no index part)") from error
+        raise ValueError(f"{place}: shard {entry.name} was never committed (no index part)") from error
     if (table.schema.metadata or {}).get(b"sha256", b"").decode() != entry.sha256:
-        raise ValueError(f"{folder}: the index part of {entry.name} is of another shard of that name")
+        raise ValueError(f"{place}: the index part of {entry.name} is of another shard of that name")
     return table.replace_schema_metadata(None)
 
 
-def _sweep(folder: Path, keep: set[str]) -> None:
+def _sweep(place: str, keep: set[str]) -> None:
     """Remove shards and index parts of an earlier plan, and what a crash left behind."""
-    parts = {layout.part_name(name) for name in keep}
-    for path in folder.glob("crispedit-*.tar"):
-        if path.name not in keep:
+    parts = storage.join(place, layout.PARTS)
+    kept = {layout.part_name(name) for name in keep}
+    for name in storage.names(place, ".tar"):
+        if name.startswith("crispedit-") and name not in keep:
+            storage.remove(storage.join(place, name))
+    for name in storage.names(parts, ".parquet"):
+        if f"{layout.PARTS}/{name}" not in kept:
+            storage.remove(storage.join(parts, name))
+    if not storage.is_remote(place):  # uploads leave no temporary files
+        for path in [*Path(place).glob(".*.tmp"), *Path(parts).glob(".*.tmp")]:
             path.unlink()
-    for path in (folder / layout.PARTS).glob("*.parquet"):
-        if f"{layout.PARTS}/{path.name}" not in parts:
-            path.unlink()
-    for path in [*folder.glob(".*.tmp"), *(folder / layout.PARTS).glob(".*.tmp")]:
-        path.unlink()
 
 
-def _remove(path: Path) -> None:
-    """Remove a file, durably, if it is there."""
-    path.unlink(missing_ok=True)
-    layout.sync_folder(path.parent)
+def _read_table(path: str) -> pa.Table:
+    return pq.read_table(io.BytesIO(storage.read_bytes(path)))
 
 
-def _write_table(table: pa.Table, path: Path) -> None:
-    with journal.replaced(path) as file:
+def _write_table(table: pa.Table, path: str) -> str:
+    """Write a table; the sha256 of the file."""
+    with storage.replaced(path) as file:
         pq.write_table(table, file, compression="zstd")
+        file.flush()
+        return file_sha256(Path(file.name))
 
 
-def _write_json(value: object, path: Path) -> None:
+def _write_json(value: object, path: str) -> None:
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    with journal.replaced(path) as file:
+    with storage.replaced(path) as file:
         file.write(text.encode())

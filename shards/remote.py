@@ -1,108 +1,19 @@
-"""Where shards lie: paths, globs, braces and URLs, and the bounded local cache through which remote shards
-are read.
+"""The bounded local cache through which remote shards are read.
 
-Anything that fsspec opens (s3://, gs://, https://, hf://, ...) is fetched whole, once, into the cache; the
-shards used longest ago make room. Credentials and endpoints are fsspec's own configuration.
+A shard is fetched whole, once; the shards used longest ago make room.
 """
 
 from __future__ import annotations
 
-import glob
-import itertools
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import fsspec
-
 from crispedit.record import content_key
+from crispedit.shards import storage
 from crispedit.shards.lock import locked
-
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
-_BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
-
-
-def is_remote(path: str) -> bool:
-    return bool(_SCHEME.match(path))
-
-
-def join(folder: str, name: str) -> str:
-    return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else os.path.join(folder, name)
-
-
-def split(path: str) -> tuple[str, str]:
-    """(folder, name) of a path or URL."""
-    folder, _, name = path.rpartition("/")
-    return folder or ("/" if path.startswith("/") else "."), name
-
-
-def expand(pattern: str) -> list[str]:
-    """The paths that a path, glob or brace pattern names, sorted within a glob.
-
-    Braces are lists {a,b} and ranges {000..117}, which keep their zeros. ValueError for a glob without a
-    match.
-    """
-    found = []
-    for path in _expand_braces(pattern):
-        if not glob.has_magic(path) or (not is_remote(path) and os.path.exists(path)):
-            found.append(path)
-            continue
-        if is_remote(path):
-            system, inner = fsspec.core.url_to_fs(path)
-            matches = sorted(system.unstrip_protocol(match) for match in system.glob(inner))
-        else:
-            matches = sorted(glob.glob(path, recursive=True))
-        if not matches:
-            raise ValueError(f"{path}: nothing matches this pattern")
-        found += matches
-    return found
-
-
-def _expand_braces(pattern: str) -> list[str]:
-    choices = []
-    texts = _BRACES.split(pattern)
-    for place, text in enumerate(texts):
-        if place % 2 == 0:
-            choices.append([text])
-        elif bounds := _RANGE.fullmatch(text):
-            first, last = bounds.groups()
-            width = len(first) if first.startswith("0") else 0
-            choices.append([f"{number:0{width}d}" for number in range(int(first), int(last) + 1)])
-        else:
-            choices.append(text.split(","))
-    return ["".join(parts) for parts in itertools.product(*choices)]
-
-
-def exists(path: str) -> bool:
-    if is_remote(path):
-        system, inner = fsspec.core.url_to_fs(path)
-        return bool(system.exists(inner))
-    return os.path.exists(path)
-
-
-def names(folder: str, ending: str) -> set[str]:
-    """The names in a folder that end so; empty where a server does not list its folders."""
-    if is_remote(folder):
-        system, inner = fsspec.core.url_to_fs(folder)
-        try:
-            found = [split(str(path))[1] for path in system.ls(inner, detail=False)]
-        except (OSError, NotImplementedError):
-            return set()
-    else:
-        found = os.listdir(folder)
-    return {name for name in found if name.endswith(ending) and not name.startswith(".")}
-
-
-def read_bytes(path: str) -> bytes:
-    """The bytes of a small file, such as a manifest. FileNotFoundError if there is none."""
-    if is_remote(path):
-        with fsspec.open(path, "rb") as file:
-            return bytes(file.read())
-    return Path(path).read_bytes()
 
 
 @dataclass(frozen=True)
@@ -126,10 +37,10 @@ class Cache:
         `version` tells apart what has lain under one path at different times: a hash of the content, if it is
         known.
         """
-        if not is_remote(path):
+        if not storage.is_remote(path):
             return Path(path)
         self.folder.mkdir(parents=True, exist_ok=True)
-        cached = self.folder / f"{content_key(path, version)}-{split(path)[1]}"
+        cached = self.folder / f"{content_key(path, version)}-{storage.split(path)[1]}"
         with locked(self.folder / f".{cached.name}.lock"):
             if not cached.exists():
                 self._fetch(path, size, cached)
@@ -151,7 +62,8 @@ class Cache:
 
     def _fetch(self, path: str, size: int | None, cached: Path) -> None:
         temporary = cached.with_name(f".{cached.name}.tmp")
-        with fsspec.open(path, "rb") as remote, open(temporary, "wb") as file:
+        system, inner = storage.filesystem(path)
+        with system.open(inner, "rb") as remote, open(temporary, "wb") as file:
             shutil.copyfileobj(remote, file, 1 << 20)
         got = temporary.stat().st_size
         if size is not None and got != size:

@@ -3,6 +3,7 @@ uses."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from typing import Any
 import xxhash
 
 from crispedit.record import canonical_json, content_key
-from crispedit.shards import layout
+from crispedit.shards import layout, storage
 from crispedit.shards.fetch import ABSENT, Fetcher, SampleAt
 from crispedit.shards.index import open_index
-from crispedit.shards.pack import Pair, ShardEntry, committed, finish, plan, write_shard
+from crispedit.shards.pack import Folder, Pair, ShardEntry, committed, finish, plan, write_shard
 from crispedit.shards.remote import Cache
 
 _IMAGES = len((layout.SOURCE, layout.EDITED))
@@ -44,7 +45,7 @@ class _Found:
 
 def repack(
     sources: Sequence[str],
-    out: Path,
+    out: Folder,
     pairs_per_shard: int,
     seed: int,
     quotas: Mapping[str, int],
@@ -129,6 +130,11 @@ def _content(at: SampleAt, fetcher: Fetcher) -> tuple[int, ...]:
     return (*hashes[:_IMAGES], *at.sizes[:_IMAGES])
 
 
-def _inside(source: str, out: Path) -> bool:
-    folder = Path(source)
-    return out.exists() and any(path.exists() and path.samefile(out) for path in (folder, folder.parent))
+def _inside(source: str, out: Folder) -> bool:
+    place = os.fspath(out)
+    if storage.is_remote(place):
+        return place.rstrip("/") in (source.rstrip("/"), storage.split(source)[0])
+    folder, target = Path(source), Path(out)
+    return target.exists() and any(
+        path.exists() and path.samefile(target) for path in (folder, folder.parent)
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from crispedit.shards import damage, layout, remote
+from crispedit.shards import damage, layout, remote, storage
 from crispedit.shards.damage import Damage
 from crispedit.shards.decode import pair_bytes
 from crispedit.shards.fetch import Fetcher, SampleAt, ShardFile
@@ -130,7 +130,7 @@ def _check_shard(
     deep: bool,
     cache: remote.Cache,
 ) -> _Shard:
-    path = remote.join(folder, entry["name"])
+    path = storage.join(folder, entry["name"])
     shard = _Shard(entry["name"])
     try:
         local = cache.local(path)
@@ -221,12 +221,12 @@ def _disagreements(path: str, rows: pa.Table, scanned: Iterable[dict[str, Any]])
 
 def _foreign(folder: str, listed: set[str], table: pa.Table | None) -> Iterator[Damage]:
     """Shards in the folder or the index that the manifest does not list."""
-    present = remote.names(folder, ".tar")
+    present = storage.names(folder, ".tar")
     for name in sorted(present - listed):
-        yield Damage(damage.FOREIGN_SHARD, remote.join(folder, name), detail="not in the manifest")
+        yield Damage(damage.FOREIGN_SHARD, storage.join(folder, name), detail="not in the manifest")
     if table is not None:
         for name in sorted(set(table.column("shard").unique().to_pylist()) - listed):
-            path = remote.join(folder, layout.INDEX)
+            path = storage.join(folder, layout.INDEX)
             yield Damage(damage.WRONG_INDEX, path, detail=f"has rows of {name}, which is not in the manifest")
 
 
@@ -259,7 +259,7 @@ def _totals(folder: str, manifest: dict[str, Any], report: Report) -> Iterator[D
     """Where the manifest's sums are not those of the index."""
     if any(problem.shard.endswith(layout.INDEX) for problem in report.problems):
         return
-    path = remote.join(folder, layout.MANIFEST)
+    path = storage.join(folder, layout.MANIFEST)
     categories = dict(sorted(report.categories.items()))
     for name, found in (("pairs", report.pairs), ("bytes", report.bytes), ("categories", categories)):
         if manifest.get(name) != found:

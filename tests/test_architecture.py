@@ -72,6 +72,7 @@ LIGHT = [
     "crispedit.pipelines.engine",
     "crispedit.pipelines.audit",
     "crispedit.pipelines.build",
+    "crispedit.pipelines.view",
 ]
 
 
@@ -87,6 +88,14 @@ def test_the_recipe_loads_without_torch():
     code = (
         "import sys; from crispedit.pipelines import recipe; recipe.load('embedded');"
         "print(*sorted({'torch', 'ray', 'transformers'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == ""
+
+
+def test_only_view_loads_a_web_server():
+    code = (
+        "import sys, crispedit.pipelines.build; print(*sorted({'starlette', 'uvicorn'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == ""

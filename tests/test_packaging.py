@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("crispedit", "filters", "shards", "pipelines", "configs")
-DATA = {".yaml", ".json", ".jinja", ".safetensors", ".typed"}
+DATA = {".yaml", ".json", ".jinja", ".css", ".js", ".svg", ".safetensors", ".typed"}
 
 
 def test_every_package_is_listed():

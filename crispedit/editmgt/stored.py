@@ -7,10 +7,9 @@ of the sequence that differ from the empty instruction's are stored; those of on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from safetensors.torch import load, load_file, save, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from crispedit.editmgt.examples import Examples, Unconditional
@@ -75,18 +74,14 @@ def from_bytes(
     )
 
 
-def save_empty(empty: Unconditional, folder: Path) -> None:
-    """Write the empty instruction's features beside the shards."""
-    folder.mkdir(parents=True, exist_ok=True)
+def empty_to_bytes(empty: Unconditional) -> bytes:
+    """The empty instruction's features, which are stored beside the shards as `EMPTY`."""
     tensors = {"sequence": empty.sequence, "pooled": empty.pooled}
-    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, folder / EMPTY)
+    return save({name: value.cpu().contiguous() for name, value in tensors.items()})
 
 
-def load_empty(folder: Path) -> Unconditional:
-    """Read them. ValueError if they are not there."""
-    if not (folder / EMPTY).is_file():
-        raise ValueError(f"{folder} has no {EMPTY}: it is not a set that `crispedit tokenize` has finished")
-    tensors = load_file(folder / EMPTY)
+def empty_from_bytes(data: bytes) -> Unconditional:
+    tensors = load(data)
     return Unconditional(tensors["sequence"], tensors["pooled"])
 
 

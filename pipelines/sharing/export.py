@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -15,7 +14,7 @@ from crispedit.shards.remote import Cache
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", nargs="+", help="sets, or plain tars; paths, globs, braces or URLs")
     parser.add_argument("--to", choices=TARGETS, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="a new folder")
+    parser.add_argument("--output", required=True, help="a new folder, or a URL")
     parser.add_argument("--categories", nargs="+", help="only these")
 
 

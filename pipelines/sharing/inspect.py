@@ -10,8 +10,8 @@ from pathlib import Path
 from crispedit.shards import layout
 from crispedit.shards.fetch import ABSENT
 from crispedit.shards.read import ShardReader, read_shards
-from crispedit.shards.remote import split
 from crispedit.shards.sheet import contact_sheet
+from crispedit.shards.storage import split
 
 THUMBNAIL_PX = 256
 SINGLE_PX = 768

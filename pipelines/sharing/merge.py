@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -14,7 +13,7 @@ from crispedit.shards.reshard import repack
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, help="folder of the new set")
+    parser.add_argument("out", help="folder of the new set, or a URL")
     parser.add_argument("shards", nargs="+", help="sets, or plain tars; paths, globs, braces or URLs")
     parser.add_argument("--pairs-per-shard", type=int, default=1000)
     parser.add_argument(

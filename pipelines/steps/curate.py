@@ -13,7 +13,7 @@ import pyarrow as pa
 from crispedit import images
 from crispedit.cascade import Cascade
 from crispedit.normalise import Refused, normalise
-from crispedit.outcome import describe, is_transient
+from crispedit.outcome import describe, is_away, is_transient
 from crispedit.parts import Filter
 from crispedit.pipelines import sources
 from crispedit.pipelines.flow import Row, Stage
@@ -24,6 +24,9 @@ from crispedit.pipelines.run import Identity, Run
 from crispedit.pipelines.steps.step import Member, Step, Subject, Todo, Wave
 from crispedit.recipe import Pool
 from crispedit.record import Sample, source_key
+
+AWAY = "away"
+"""Of a row that has just been processed: its file is away, which no further attempt in this run will change."""
 
 
 class Curate(Step):
@@ -45,7 +48,7 @@ class Curate(Step):
         apart = [name for name, f in cascade.filters.items() if options.filters[name].apart(f.gpus)]
         shared = [name for name in cascade.filters if name not in apart]
         return [
-            Normalise(options, cascade, shared, options.pool),
+            Normalise(options, cascade, shared, str(self.run.root), options.pool),
             *(
                 Measure(
                     f"curate:{name}", cascade, name, options.filters[name].pool, cascade.filters[name].gpus
@@ -77,8 +80,9 @@ class Curate(Step):
         return iter(())
 
     def transient(self, row: Row) -> bool:
-        cascade = self.recipe.source_cascade
-        return bool(row.get("transient")) or cascade.passes(row)
+        if row.get(AWAY):
+            return False
+        return bool(row.get("transient")) or self.recipe.source_cascade.passes(row)
 
 
 def _planned(uri: str, member: Member) -> Row:
@@ -123,6 +127,8 @@ class Normalise:
     options: Options
     cascade: Cascade
     own: Sequence[str]
+    root: str
+    """The run's directory, from which what was split out of huge files is read."""
     pool: Pool
     name: str = "normalise"
     gpus: float = 0.0
@@ -131,14 +137,14 @@ class Normalise:
         _load(self.cascade, self.own)
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        read = sources.read([sources.Entry.from_row(json.loads(row["entry"])) for row in rows])
+        read = sources.read([sources.Entry.from_row(json.loads(row["entry"])) for row in rows], self.root)
         done = [self._row(row, data) for row, data in zip(rows, read, strict=True)]
         _measure(self.cascade, self.own, done)
         return done
 
     def _row(self, row: Row, data: bytes | Exception) -> Row:
         if isinstance(data, Exception):
-            return {**row, "error": describe(data), "transient": is_transient(data)}
+            return {**row, "error": describe(data), "transient": is_transient(data), AWAY: is_away(data)}
         row = {**row, "key": source_key(data), "sha256": hashlib.sha256(data).hexdigest()}
         try:
             found = normalise(

@@ -82,7 +82,10 @@ class EditedImages(Step):
         """One pool that reads and normalises the edited images, and lays them on their sources where that is asked."""
         recipe = self.recipe
         repair = self.run.root if recipe.edit.repair else None
-        return [Candidates(recipe.curate.max_pixels, recipe.edit.jpeg_quality, recipe.curate.pool, repair)]
+        root = str(self.run.root)
+        return [
+            Candidates(recipe.curate.max_pixels, recipe.edit.jpeg_quality, recipe.curate.pool, root, repair)
+        ]
 
     def identity(self) -> Identity:
         stored = self.recipe.edit.model_dump(mode="json", include={"jpeg_quality", "repair"})
@@ -176,6 +179,7 @@ class Candidates:
     max_pixels: int
     jpeg_quality: int
     pool: Pool
+    root: str
     repair_onto: Path | None = None
     name: str = EDITOR
     gpus: float = 0.0
@@ -184,7 +188,7 @@ class Candidates:
         pass
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        found = pairs.read([Pair.from_row(json.loads(row["pair"])) for row in rows])
+        found = pairs.read([Pair.from_row(json.loads(row["pair"])) for row in rows], self.root)
         return [
             self._candidate({**row, "pair": None, "image": None}, row["image"], pair)
             for row, pair in zip(rows, found, strict=True)

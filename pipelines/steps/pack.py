@@ -20,7 +20,7 @@ from crispedit.pipelines.flow import Row
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, digest_of
 from crispedit.record import canonical_json, content_key
-from crispedit.shards import journal
+from crispedit.shards import journal, storage
 from crispedit.shards.pack import Pair, ShardEntry, ShardPlan, committed, finish, plan_table, write_shard
 
 
@@ -32,17 +32,19 @@ def pack(run: Run) -> list[ShardEntry]:
     selection = run.folder("select") / SELECTION
     if not selection.exists():
         raise ValueError(f"there is no {selection}: run `crispedit select` first")
-    folder = run.folder("shards")
+    place = run.shards
     with tqdm(desc="    pack", unit="shard", disable=None) as bar:
         entries = []
         for entry in _written(run, _planned(run, selection)):
             entries.append(entry)
             bar.update()
-    folder.mkdir(parents=True, exist_ok=True)
-    with journal.replaced(folder / "README.md") as out:
+    with storage.replaced(storage.join(place, "README.md")) as out:
         out.write(card.text(run, entries).encode())
+    if (drawn := card.examples(run)) is not None:
+        with storage.replaced(storage.join(place, card.EXAMPLES)) as out:
+            out.write(drawn)
     finish(
-        folder,
+        place,
         entries,
         {"recipe_fingerprint": steps.fingerprint(run), "selection": digest_of(pq.read_table(selection))},
     )
@@ -94,7 +96,7 @@ def _identity(row: Mapping[str, Any]) -> Row:
 
 def _written(run: Run, planned: Iterator[pa.Table]) -> Iterator[ShardEntry]:
     """The shards as they are finished. On Ray few more are sent than are at work: the driver holds no more."""
-    told = run.root.absolute(), steps.fingerprint(run), _scores(run)
+    told = run.root.absolute(), run.shards, steps.fingerprint(run), _scores(run)
     if run.recipe.engine.kind == "inprocess":
         yield from (_shard(*told, rows) for rows in planned)
         return
@@ -113,7 +115,7 @@ def _written(run: Run, planned: Iterator[pa.Table]) -> Iterator[ShardEntry]:
         yield ray.get(done)
 
 
-def _shard(root: Path, fingerprint: str, scores: Sequence[str], pairs: pa.Table) -> ShardEntry:
+def _shard(root: Path, place: str, fingerprint: str, scores: Sequence[str], pairs: pa.Table) -> ShardEntry:
     """Write a shard, if it is not there yet."""
     rows = pairs.to_pylist()
     if (lost := next((row for row in rows if row["key"] is None), None)) is not None:
@@ -124,10 +126,10 @@ def _shard(root: Path, fingerprint: str, scores: Sequence[str], pairs: pa.Table)
     for row in rows:
         row["scores"] = {score: row.pop(score) for score in scores}
     digest = content_key(canonical_json([_identity(row) for row in rows]), fingerprint)
-    there = committed(root / "shards", shard, digest)
+    there = committed(place, shard, digest)
     if there is not None:
         return there
-    return write_shard(root / "shards", shard, (_pair(root, fingerprint, row) for row in rows), digest)
+    return write_shard(place, shard, (_pair(root, fingerprint, row) for row in rows), digest)
 
 
 def _pair(root: Path, fingerprint: str, row: Row) -> Pair:

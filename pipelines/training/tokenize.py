@@ -11,10 +11,10 @@ there from an earlier call is not made again.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -25,16 +25,16 @@ from crispedit.pipelines.train import TOKENISED, identity, move, shapes, startin
 from crispedit.pipelines.training import recipe as train_recipe
 from crispedit.pipelines.training.recipe import TrainRecipe
 from crispedit.record import canonical_json, content_key
-from crispedit.shards import layout, remote
+from crispedit.shards import layout, storage
 from crispedit.shards.fetch import ABSENT
 from crispedit.shards.index import read_manifest
-from crispedit.shards.pack import ShardEntry, ShardPlan, committed, finish, write_shard
+from crispedit.shards.pack import Folder, ShardEntry, ShardPlan, committed, finish, write_shard
 from crispedit.shards.read import ShardReader
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", help="a finished shard set")
-    parser.add_argument("out", type=Path, help="folder of the new set")
+    parser.add_argument("out", help="folder of the new set, or a URL")
     parser.add_argument(
         "--recipe", required=True, help="of the training to come: its model and data.resolution"
     )
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def tokenize(
-    recipe: TrainRecipe, out: Path, actors: int = 0, gpus: float = 0.0, address: str | None = None
+    recipe: TrainRecipe, out: Folder, actors: int = 0, gpus: float = 0.0, address: str | None = None
 ) -> list[ShardEntry]:
     """Write the set of the recipe's `data.shards`, tokenised. Pairs that cannot be read are left out, and named.
 
@@ -65,20 +65,25 @@ def tokenize(
         raise ValueError(
             "tokenize: give one shard set (crispedit merge makes one of several) and data.crop=1"
         )
-    if out.exists() and Path(given).exists() and out.samefile(given):
+    place = os.fspath(out)
+    if not storage.is_remote(place):
+        place = os.path.abspath(place)  # actors on other nodes have other working directories
+    if place.rstrip("/") == given.rstrip("/") or (
+        os.path.exists(place) and os.path.exists(given) and os.path.samefile(place, given)
+    ):
         raise ValueError(f"{out}: cannot be the set itself; give a new folder")
     names = [shard["name"] for shard in read_manifest(given)["shards"]]
     settings = Engine(kind="ray" if actors else "inprocess", address=address)
     entries: list[ShardEntry] = []
     made_by: dict[str, Any] = {}
     with tqdm(total=len(names), desc="tokenize", unit="shard", disable=None) as bar, engine.cluster(settings):
-        for answer in _work(recipe, out, names, actors, gpus):
+        for answer in _work(recipe, place, names, actors, gpus):
             made_by = answer.made_by
             entries += answer.entries
             for text in answer.unreadable:
                 print(f"left out: {text}", file=sys.stderr)
             bar.update()
-    finish(out, entries, {TOKENISED: made_by})
+    finish(place, entries, {TOKENISED: made_by})
     return entries
 
 
@@ -92,7 +97,7 @@ class Answer:
     unreadable: list[str]
 
 
-def _work(recipe: TrainRecipe, out: Path, names: Sequence[str], actors: int, gpus: float) -> Iterator[Answer]:
+def _work(recipe: TrainRecipe, out: str, names: Sequence[str], actors: int, gpus: float) -> Iterator[Answer]:
     if not actors:
         tokenizer = Tokenizer(recipe, out)
         yield from (tokenizer.shard(name) for name in names)
@@ -102,14 +107,14 @@ def _work(recipe: TrainRecipe, out: Path, names: Sequence[str], actors: int, gpu
 
     engine.check_room(f"--actors {actors}", actors, 1.0, gpus)
     made = ray.remote(num_gpus=gpus, num_cpus=1, max_restarts=2, max_task_retries=2)(Tokenizer)
-    pool = ActorPool([made.remote(recipe, out.absolute()) for _ in range(actors)])
+    pool = ActorPool([made.remote(recipe, out) for _ in range(actors)])
     yield from pool.map_unordered(lambda actor, name: actor.shard.remote(name), names)
 
 
 class Tokenizer:
     """A model's tokenizers in one process, shard by shard."""
 
-    def __init__(self, recipe: TrainRecipe, out: Path) -> None:
+    def __init__(self, recipe: TrainRecipe, out: str) -> None:
         import torch
 
         from crispedit.editmgt import stored
@@ -123,12 +128,13 @@ class Tokenizer:
         self.empty = Unconditional.of(pipeline.text)
         self.made_by = identity(recipe, pipeline)
         self.digest = content_key("tokenize", canonical_json(self.made_by))
-        stored.save_empty(self.empty, out)
+        with storage.replaced(storage.join(out, stored.EMPTY)) as file:
+            file.write(stored.empty_to_bytes(self.empty))
 
     def shard(self, name: str) -> Answer:
         """Write that shard, if it is not there."""
         (given,) = self.recipe.data.shards
-        tar = remote.join(given, name)
+        tar = storage.join(given, name)
         with ShardReader(tar, decode=False, on_damage="skip") as pairs:
             index = pairs.index
             masked = bool((index.offsets[:, layout.MEMBERS.index(layout.MASK)] != ABSENT).all())

@@ -359,7 +359,7 @@ def test_nulls_are_none_and_a_missing_image_is_an_error(tmp_path: Path):
     assert whole == PairImages(jpeg("s"), jpeg("e"))
     assert "source image: " in str(no_source)
     assert "null" in str(no_source)
-    assert "edited image: gone.jpg: No such file" in str(no_edit)
+    assert "edited image: x.parquet#2, gone.jpg: No such file" in str(no_edit)
 
 
 def test_an_empty_list_of_instructions_is_that_rows_error(tmp_path: Path):
@@ -482,7 +482,7 @@ def test_lines_that_are_wrong_are_errors_of_their_own(tmp_path: Path):
     said = [
         "Expecting property",
         "leaves the folder",
-        "leaves the folder",
+        "outside the folder",
         "'to' is int",
         "no 'to' among from",
     ]

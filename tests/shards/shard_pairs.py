@@ -52,7 +52,9 @@ def make_pair(
     )
 
 
-def write_pairs(folder: Path, pairs: list[Pair], pairs_per_shard: int, seed: int = 0) -> list[ShardEntry]:
+def write_pairs(
+    folder: Path | str, pairs: list[Pair], pairs_per_shard: int, seed: int = 0
+) -> list[ShardEntry]:
     """Write these pairs as a finished set into a folder."""
     by_key: Mapping[str, Pair] = {pair.key: pair for pair in pairs}
     keys: dict[str, list[str]] = {}

@@ -11,7 +11,8 @@ from shard_pairs import make_pair, write_pairs
 
 from crispedit.shards.damage import Damage
 from crispedit.shards.read import read_shards
-from crispedit.shards.remote import Cache, expand
+from crispedit.shards.remote import Cache
+from crispedit.shards.storage import expand
 
 PAIRS = [make_pair(str(i)) for i in range(12)]
 

@@ -1,0 +1,194 @@
+"""How fast `crispedit view` answers over a run of a million candidates, and what it holds: the real server, over HTTP.
+
+python -m benchmarks.view [--rows 1000000] [--folder DIR] [--json FILE]
+
+The rows are those of `benchmarks.selection`: one or two candidates a job, cascades that stop at the first failed bound,
+errors, unknown scores. Every picture is one of 48 rendered pairs of 1024 x 1024 pixels, stored as a run stores them, so
+that a page costs what it costs to read and shrink its pictures. A page of 48 pairs counts when all of its 96 thumbnails
+have come, over six connections as a browser has them, and none was drawn before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from threading import local
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from benchmarks import selection
+from crispedit import images
+from crispedit.compositor.landscape import KINDS, landscape
+from crispedit.pipelines import recipe, steps
+from crispedit.pipelines.run import Run
+from crispedit.shards import journal
+
+PICTURES = 48
+CONNECTIONS = 6
+LIMITS = {"first page": 1.0, "filter": 0.3, "sort": 0.3, "dragged bound": 0.3, "48 pairs with pictures": 0.5}
+"""Seconds; and memory:"""
+LIMIT_GB = 1.5
+
+
+def pictures(run: Run, step: str, suffix: str, shift: int) -> pa.Array:
+    """Write the rendered pictures as a tar of a step; their references."""
+    folder = run.folder(step)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"part-{'0' * 32}.tar"
+    found = []
+    with tarfile.open(folder / name, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for number in range(PICTURES):
+            picture = landscape(number, 1024, 1024, list(KINDS)[number % len(KINDS)])
+            data = images.encode_jpeg(np.roll(picture, shift, axis=1))
+            member = tarfile.TarInfo(f"{number}.{suffix}")
+            member.size = len(data)
+            offset = archive.offset + tarfile.BLOCKSIZE
+            archive.addfile(member, BytesIO(data))
+            hashed = xxhash.xxh3_64_intdigest(data)
+            found.append({"tar": f"{step}/{name}", "offset": offset, "size": len(data), "xxh3_64": hashed})
+    return pa.array(found, journal.BLOB)
+
+
+def fabricate(run: Run, rows: int) -> None:
+    """A run of so many candidates, whose pictures are there; selected."""
+    for part, start in enumerate(range(0, rows, selection.ROWS_PER_PART)):
+        selection.fill(run, min(selection.ROWS_PER_PART, rows - start), part)
+    for step, column, suffix, shift in (("curate", "image", "jpg", 0), ("edit", "edited", "edited.jpg", 8)):
+        refs = pictures(run, step, suffix, shift)
+        for part in journal.parts(run.folder(step)):
+            table = pq.read_table(part)
+            stored = refs.take(pa.array(np.arange(len(table)) % PICTURES))
+            size = {"width": 1024, "height": 1024} if step == "edit" else {}
+            table = table.set_column(table.schema.get_field_index(column), column, stored)
+            for name, value in size.items():
+                at = table.schema.get_field_index(name)
+                table = table.set_column(at, name, pa.array(np.full(len(table), value), pa.int32()))
+            pq.write_table(table, part, compression="zstd")
+    run.store_recipe(steps.identities(steps.of(run)))
+    selection.select.select(run)
+
+
+class Client:
+    """What a browser on this machine asks; a connection a thread."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self._local = port, local()
+
+    def get(self, path: str) -> str:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = http.client.HTTPConnection(
+                "127.0.0.1", self.port, timeout=60
+            )
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        data = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"{path}: {answer.status} {data[:200]!r}")
+        return data.decode("latin-1")
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def measure(run: Run, repeats: int) -> dict[str, object]:
+    """Seconds of each kind of question (median and worst), and the server's peak memory."""
+    command = [sys.executable, "-m", "crispedit.pipelines.cli", "view", str(run.root), "--port", "0"]
+    start = time.perf_counter()
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        found: dict[str, object] = {"opened_s": time.perf_counter() - start, "said": line.strip()}
+        match = re.search(r":(\d+)/", line)
+        if match is None:
+            raise RuntimeError(f"the server did not start: {line!r}")
+        client = Client(int(match[1]))
+        cascade = run.recipe.pair_cascade
+        bounded = [
+            (score, bound.min if bound.min is not None else bound.max, bound.min is not None)
+            for score, bound in cascade.default_bounds.items()
+            if bound.min is not None or bound.max is not None
+        ]
+        names = list(run.recipe.categories)
+        times: dict[str, list[float]] = {name: [] for name in LIMITS}
+        times["first page"].append(seconds(lambda: client.get("/")))
+        with ThreadPoolExecutor(CONNECTIONS) as browser:
+            for number in range(repeats):
+                category = names[number % len(names)]
+                score, at, low = bounded[number % len(bounded)]
+                filters = f"/pairs?outcome=rejected&category={category}&q=number+{number}"
+                times["filter"].append(seconds(lambda path=filters: client.get(path)))
+                sort = f"/pairs?category={category}&sort={'-' * (number % 2)}{score}"
+                times["sort"].append(seconds(lambda path=sort: client.get(path)))
+                moved = at * (1 + 0.01 * (number + 1))
+                sides = f"{moved!r}," if low else f",{moved!r}"
+                drag = f"/bounds/what-if?m={score}@:{sides}&side={'min' if low else 'max'}&score={score}"
+                times["dragged bound"].append(seconds(lambda path=drag: client.get(path)))
+
+                def page(number: int = number) -> None:
+                    text = client.get(f"/pairs?outcome=kept&page={number + 1}")
+                    wanted = re.findall(r'src="(/image/[^"]+)"', text)
+                    assert len(wanted) == 96, len(wanted)
+                    list(browser.map(client.get, wanted))
+
+                times["48 pairs with pictures"].append(seconds(page))
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+        found["peak_gb"] = int(peak[1]) / 2**20 if peak else None
+        found["times"] = {
+            name: {"median_s": statistics.median(of), "worst_s": max(of), "limit_s": LIMITS[name]}
+            for name, of in times.items()
+        }
+        return found
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--folder", type=Path, help="where to fabricate the run; used again if it is there")
+    parser.add_argument("--json", type=Path, help="write the figures")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        root = (args.folder or Path(scratch)) / f"run-{args.rows}"
+        run = Run(recipe.load("embedded", [f"run={root}", "source.path=photos"]))
+        if not (root / "select" / "selection.parquet").exists():
+            fabricate(run, args.rows)
+        found = measure(run, args.repeats)
+    print(found["said"])
+    print(f"{'opened, from the command to the address':40} {found['opened_s']:6.2f} s")
+    times = found["times"]
+    assert isinstance(times, dict)
+    for name, of in times.items():
+        print(f"{name:40} {of['median_s']:6.3f} s   worst {of['worst_s']:.3f} s   wanted {of['limit_s']} s")
+    print(f"{'peak memory of the server':40} {found['peak_gb']:6.2f} GB   wanted {LIMIT_GB} GB")
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The report: `audit/report.html`, one file that needs no server and no network: what went in, what came out and why,
+with examples of every reason. Its style sheet is the browser's, and nothing in it is a script."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.viewing import overview, pictures, queries, snapshot, templates
+from crispedit.pipelines.viewing.snapshot import Snapshot
+from crispedit.shards import journal
+
+if TYPE_CHECKING:
+    from crispedit.pipelines.audit import Report
+
+MAX_BYTES = 5_000_000
+"""Of the whole file. Images get what the text leaves, the first reasons first."""
+TEXT_BYTES = 1_200_000
+EXAMPLES = 6
+WIDTH_PX = 240
+QUALITY = 72
+
+
+@dataclass
+class Images:
+    """Thumbnails as data URIs, until their bytes are used up."""
+
+    snapshot: Snapshot
+    left: int
+    drawn: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def uri(self, row: Mapping[str, Any], side: str) -> str | None:
+        """A picture of a pair; None where it cannot be read or there is no room."""
+        name = (
+            (str(row["source_key"]), side)
+            if side == "source" and not row["composed"]
+            else (str(row["key"]), side)
+        )
+        if name not in self.drawn:
+            try:
+                data = pictures.drawn(self.snapshot, dict(row), side, WIDTH_PX, QUALITY)
+            except ValueError:  # a damaged image is the business of `crispedit verify`
+                return None
+            if data is None or len(data) * 4 / 3 > self.left:
+                return None
+            self.drawn[name] = "data:image/jpeg;base64," + base64.b64encode(data).decode()
+            self.left -= len(self.drawn[name])
+        return self.drawn[name]
+
+
+def path_of(run: Run) -> Path:
+    """Where a run's report lies."""
+    return run.folder("audit") / "report.html"
+
+
+def write(run: Run, report: Report, *, light: bool = False) -> Path:
+    """Write `audit/report.html`; `light` leaves the images out. Returns its path."""
+    path = path_of(run)
+    with snapshot.of_run(run.root) as seen:
+        text = html(seen, report, light=light)
+    with journal.replaced(path) as out:
+        out.write(text.encode())
+    return path
+
+
+def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
+    """The report's text."""
+    images = Images(s, 0 if light else MAX_BYTES - TEXT_BYTES)
+    grid = overview.matrix(s)
+    shown = {} if light else overview.examples(s, [row[1] for row in grid.rows], EXAMPLES)
+    charted = [
+        (
+            score,
+            [
+                (name, found)
+                for name in s.categories
+                if (found := queries.histogram(s, score, name, 36)) is not None
+            ],
+        )
+        for score in s.bounded
+    ]
+    sheet = (templates.FOLDER / "style.css").read_text(encoding="utf-8")
+    return (
+        templates.environment()
+        .get_template("report.html.jinja")
+        .render(
+            s=s,
+            style=Markup(sheet),
+            report=report,
+            light=light,
+            uri=images.uri,
+            funnel=overview.funnel(s),
+            categories=overview.by_category(s),
+            datasets=overview.by_dataset(s),
+            matrix=grid,
+            kept=[] if light else overview.kept_examples(s, 12),
+            reasons=[(row, shown.get(row[1], [])) for row in grid.rows],
+            charted=charted,
+            editors=overview.by_editor(s),
+            errors=report.errors,
+            progress=overview.progress(s),
+        )
+    )

@@ -1,0 +1,70 @@
+"""Sources: what a recipe's `source` section means, the photographs it lists, and their bytes.
+
+Listing reads names and headers only, in an order that depends on nothing but the files. Every file ends as an entry or
+is counted: what looks like an image and cannot be read (a dangling link, the damaged end of a tar, a folder without
+permission) is an `Entry` too, whose reading fails with a clear message, so that it ends as an error row; what is no
+image is in `Listing.skipped`.
+
+Paths are local, or any URL that fsspec knows (`s3://`, `gs://`, `https://`, `memory://`); an `https://` folder ends in
+a slash.
+"""
+
+from crispedit.pipelines.sources.entry import ENTRY, Entry
+from crispedit.pipelines.sources.files import File, files, open_file
+from crispedit.pipelines.sources.index import (
+    Listing,
+    PhotoSource,
+    check,
+    entries,
+    fitting,
+    is_container,
+    listing,
+    nothing,
+    photographs,
+)
+from crispedit.pipelines.sources.kinds import IMAGE_SUFFIXES, Skipped
+from crispedit.pipelines.sources.names import beside, escape, folder_of, suffix_of, unescape
+from crispedit.pipelines.sources.parquet import Null, check_columns
+from crispedit.pipelines.sources.place import (
+    FolderSource,
+    ParquetSource,
+    Place,
+    Source,
+    WebDatasetSource,
+    check_no_secrets,
+)
+from crispedit.pipelines.sources.reading import MAX_FILE_BYTES, read
+
+__all__ = [
+    "ENTRY",
+    "IMAGE_SUFFIXES",
+    "MAX_FILE_BYTES",
+    "Entry",
+    "File",
+    "FolderSource",
+    "Listing",
+    "Null",
+    "ParquetSource",
+    "PhotoSource",
+    "Place",
+    "Skipped",
+    "Source",
+    "WebDatasetSource",
+    "beside",
+    "check",
+    "check_columns",
+    "check_no_secrets",
+    "entries",
+    "escape",
+    "files",
+    "fitting",
+    "folder_of",
+    "is_container",
+    "listing",
+    "nothing",
+    "open_file",
+    "photographs",
+    "read",
+    "suffix_of",
+    "unescape",
+]

@@ -1,0 +1,139 @@
+"""Files of a source: which there are, by name, and how one is opened."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from crispedit.pipelines.sources.kinds import Skipped
+from crispedit.pipelines.sources.names import escape, unescape
+from crispedit.shards import storage
+
+_PATTERN = re.compile(r"[*?\[{]")
+
+READ_AHEAD = 4 << 20
+"""Bytes of one request to a server while a file is read from front to end."""
+LOOK_UP = 256 << 10
+"""Bytes of one request where little of a file is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a source: its name in the listing, the path that reads it, and what is known of it."""
+
+    uri: str
+    path: str
+    """A URL, or an absolute local path as `escape` writes it."""
+    size: int | None = None
+    """In bytes, where the listing tells it for nothing."""
+    error: str | None = None
+
+
+def files(path: str, skipped: Skipped) -> list[File]:
+    """Every file under a folder, or matching a glob or brace pattern, or the one named; sorted by name. Hidden ones are
+    counted in `skipped`. ValueError if there is no such place, or nothing matches."""
+    try:
+        listed = _remote_files(path, skipped) if storage.is_remote(path) else _local_files(path, skipped)
+        return sorted(listed, key=lambda file: file.uri)
+    except ValueError as error:
+        raise ValueError(f"source.path: {error}") from error
+
+
+def open_file(path: str, block: int = READ_AHEAD) -> IO[bytes]:
+    """Open for reading with seeks, in blocks of so many bytes at a server, each asked for once while it is read from
+    front to end. Never waits for a writer: only regular files are opened."""
+    if storage.is_remote(path):
+        system, inside = storage.filesystem(path)
+        options = {"block_size": block, "cache_type": "blockcache", "cache_options": {"maxblocks": 4}}
+        opened: IO[bytes] = system.open(inside, "rb", **options)
+        return opened
+    name = unescape(path)
+    if not stat.S_ISREG(os.stat(name).st_mode):
+        raise OSError(f"{name!r} is not a regular file")
+    return open(name, "rb")
+
+
+def _local_files(path: str, skipped: Skipped) -> Iterator[File]:
+    path = os.path.abspath(os.path.expanduser(path))
+    if os.path.isdir(path):
+        base, matches = path, [path]
+    else:
+        matches = storage.expand(path)
+        if not any(map(os.path.lexists, matches)):
+            raise ValueError(f"there is no {path!r}")
+        base = os.path.dirname(path if os.path.lexists(path) else _PATTERN.split(path)[0])
+    for match in matches:
+        found = _walk(match, skipped) if os.path.isdir(match) else [(match, None)]
+        for name, error in found:
+            yield File(escape(os.path.relpath(name, base)), escape(name), error=error)
+
+
+def _walk(root: str, skipped: Skipped) -> Iterator[tuple[str, str | None]]:
+    """Every path below that is not a folder, and every folder that cannot be listed, with the reason."""
+    seen: set[tuple[int, int]] = set()
+    # Linked folders wait until the real ones are done, so that a folder goes by its own name.
+    folders, links = [root], list[str]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop()
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as listed:
+                items = sorted(listed, key=lambda item: os.fsencode(item.name), reverse=True)
+        except OSError as error:
+            yield folder, f"the folder cannot be listed: {error.strerror}"
+            continue
+        for item in items:
+            if item.name.startswith("."):
+                skipped.add("hidden")
+            elif _is_folder(item):
+                (links if item.is_symlink() else folders).append(item.path)
+            else:
+                yield item.path, None
+        links.sort(key=os.fsencode, reverse=True)
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()  # unlike os.path.isdir, asks the disk about links only
+    except OSError:  # a link to itself
+        return False
+
+
+def _remote_files(path: str, skipped: Skipped) -> Iterator[File]:
+    sizes: dict[str, int | None] = {}
+    for pattern in storage.expand_braces(path):
+        system, inside = storage.filesystem(pattern)
+        over_http = pattern.startswith("http")
+        if glob.has_magic(inside) and not (over_http and "*" not in inside):  # "?" begins the query of a URL
+            matches = system.glob(inside, detail=True)
+            if not matches and not storage.is_there(system, inside):
+                raise storage.no_match(pattern)
+            matches = matches or {inside: system.info(inside)}
+        elif pattern.endswith("/") if over_http else system.isdir(inside):
+            # Over HTTP only the slash tells a folder: asking would download the file.
+            matches = {inside: {"type": "directory"}}
+        else:
+            matches = {inside: {}}
+        for name, info in matches.items():
+            is_folder = info.get("type") == "directory"
+            within = system.find(name, detail=True) if is_folder else {name: info}
+            sizes |= {name: info.get("size") for name, info in within.items()}
+    if not any(storage.is_there(system, name) for name in sizes):
+        raise ValueError(f"there is no file at {path!r}")
+    base = (
+        inside.rstrip("/") if is_folder and inside in matches else os.path.dirname(_PATTERN.split(inside)[0])
+    )
+    for name, size in sizes.items():
+        relative = os.path.relpath(name, base)
+        if any(part.startswith(".") and part != ".." for part in relative.split("/")):
+            skipped.add("hidden")
+        else:
+            yield File(escape(relative), system.unstrip_protocol(name), size)

@@ -1,0 +1,84 @@
+"""Names of files and members: as text that any table holds, and relative to the file that names them."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from urllib.parse import unquote, urlsplit
+
+from crispedit.shards.storage import is_remote
+
+
+def escape(name: str) -> str:
+    """A file name as UTF-8 text on one line, reversibly: `%`, `#` (which sets off a member), control characters and
+    bytes that are not UTF-8 become %XX."""
+    return re.sub(
+        "[%#\x00-\x1f\x7f-\x9f\u2028\u2029\udc80-\udcff]",
+        lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape")),
+        name,
+    )
+
+
+def unescape(text: str) -> str:
+    """The file name that `escape` wrote, with surrogates for bytes that are not UTF-8."""
+    raw = re.sub(rb"%([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), text.encode())
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def suffix_of(name: str) -> str:
+    """The lower-case extension with its dot, or ""."""
+    return os.path.splitext(name)[1].lower()
+
+
+def folder_of(path: str, below: str = ".") -> str:
+    """The folder of an entry's file, or one relative to it, as a URL or an unescaped local path."""
+    if is_remote(path):
+        scheme, _, rest = os.path.dirname(path).partition("://")
+        return f"{scheme}://{posixpath.normpath(f'{rest}/{below}')}"
+    return os.path.normpath(os.path.join(os.path.dirname(unescape(path)), os.path.expanduser(below)))
+
+
+def beside(folder: str, name: str) -> str:
+    """The path of a file that a table names, which must lie in this folder. ValueError, with the reason, if it does
+    not.
+
+    Judged by its name: links inside the folder are followed wherever they lead, as those of a folder source are. The
+    owner of the folder made them; a table can only name them.
+    """
+    if name.startswith("file://"):
+        name = unquote(urlsplit(name).path)
+    if "\\" in name and not os.path.lexists(os.path.join(folder, name)):
+        name = name.replace("\\", "/")  # a list that was made on Windows
+    if is_remote(folder):
+        return _beside_remotely(folder, name)
+    if is_remote(name):
+        raise ValueError(f"the image {name!r} is a URL: it is not fetched; download it beside the list")
+    if "\0" in name:
+        raise ValueError(f"the path {name!r} holds a zero byte")
+    path = os.path.normpath(os.path.join(folder, name))
+    if not _inside(path, folder):
+        if not os.path.isabs(name):
+            raise ValueError(f"the path {name!r} leaves the folder of images, {folder}")
+        # The same folder may have been written through a link.
+        head, tail = os.path.split(path)
+        path = os.path.join(os.path.realpath(head), tail)
+        if not _inside(path, os.path.realpath(folder)):
+            raise ValueError(
+                f"the absolute path {name!r} lies outside the folder of images, {folder}: name the folder that holds "
+                "the images (source.images, for a list), or write paths relative to it"
+            )
+    return escape(path)
+
+
+def _beside_remotely(folder: str, name: str) -> str:
+    scheme, _, inside = folder.partition("://")
+    own, _, rest = name.partition("://") if is_remote(name) else (scheme, "", posixpath.join(inside, name))
+    path = posixpath.normpath(rest)
+    if own != scheme or name.startswith(("/", "~")) or not _inside(path, inside):
+        raise ValueError(f"the path {name!r} leaves the folder of images, {folder}")
+    return f"{scheme}://{path}"
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip("/") + "/") or folder in (".", "")

@@ -1,0 +1,215 @@
+"""Photographs in parquet files: their rows, the cells of a column one after another, and huge row groups split."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crispedit.pipelines.sources import texts
+from crispedit.pipelines.sources.entry import Entry
+from crispedit.pipelines.sources.files import File, open_file
+from crispedit.pipelines.sources.names import beside, folder_of
+from crispedit.pipelines.sources.place import ParquetSource
+from crispedit.shards import storage
+from crispedit.shards.pack import tar_header
+
+HUGE_BYTES = 64 << 20
+"""A larger row group is split when it is listed: many workers that share it would each decode it from its start."""
+
+
+EMPTY = "the row's image is null"
+
+
+class Null(ValueError):  # noqa: N818  what the cell is
+    """A cell that should hold an image holds nothing."""
+
+
+def photographs(
+    source: ParquetSource, file: File, table: pq.ParquetFile, folder: str | None = None
+) -> Iterator[Entry]:
+    """The rows of a parquet, in order; huge row groups are split into `folder`, if there is one. ValueError if a column
+    is not what it must be."""
+    check_columns(file.uri, table.schema_arrow, {"image": source.image}, {"caption": source.caption})
+    number = 0
+    for group in range(table.num_row_groups):
+        length = table.metadata.row_group(group).num_rows
+        captions = _captions(table, group, source.caption) if source.caption else iter([None] * length)
+        entries = (
+            Entry(
+                uri=f"{file.uri}#{number + row}",
+                path=file.path,
+                row_group=group,
+                row=row,
+                column=source.image,
+                caption=caption,
+                dataset=source.dataset,
+                licence=source.licence,
+            )
+            for row, caption in enumerate(captions)
+        )
+        if folder is not None and is_huge(table, group, source.image):
+            yield from split(list(entries), folder)
+        else:
+            yield from entries
+        number += length
+
+
+def _captions(table: pq.ParquetFile, group: int, column: str) -> Iterator[str | None]:
+    for batch in table.iter_batches(1000, row_groups=[group], columns=[column]):
+        for cell in batch.column(0).to_pylist():
+            yield None if cell is None else texts.clean(cell) or None
+
+
+# Columns
+
+
+def check_columns(
+    uri: str, schema: pa.Schema, images: Mapping[str, str | None], text: Mapping[str, str | None]
+) -> None:
+    """ValueError unless the columns that the recipe names (option -> column) hold images and texts. A column without a
+    type, as pandas writes one that is all empty, holds either."""
+    for option, column in {**images, **text}.items():
+        if column is None:
+            continue
+        there = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        if schema.get_field_index(column) < 0:
+            raise ValueError(f"source.{option}: {uri} has no column {column!r}; it has {there}")
+        kind = schema.field(column).type
+        wanted = "bytes or struct {bytes, path}" if option in images else "text"
+        if not (_holds_image(kind) if option in images else _holds_text(kind)):
+            raise ValueError(f"source.{option}: column {column!r} of {uri} is no {wanted}; it has {there}")
+
+
+def _holds_image(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(kind.get_field_index(name) >= 0 for name in ("bytes", "path"))
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return is_bytes or pa.types.is_null(kind)
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _holds_text(kind.value_type)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return is_text or pa.types.is_null(kind)
+
+
+# Cells
+
+
+BLOCK = 1 << 20
+"""Bytes of one request to a server for the cells of a column."""
+
+
+class _Cursor:
+    """A place in one column of one row group. It only moves forward, so neighbours read in several calls cost one
+    decoding in all."""
+
+    def __init__(self, path: str, row_group: int, column: str) -> None:
+        self.file = open_file(path, BLOCK)
+        # Without a buffer size the whole column chunk, often a gigabyte, would be loaded at once.
+        table = pq.ParquetFile(self.file, page_checksum_verification=True, buffer_size=BLOCK)
+        self.batches = table.iter_batches(batch_size=16, row_groups=[row_group], columns=[column])
+        self.start = 0
+        self.cells: list[Any] = []
+
+    def cell(self, row: int) -> Any:
+        while row >= self.start + len(self.cells):
+            self.start += len(self.cells)
+            batch = next(self.batches, None)
+            if batch is None:
+                raise IndexError("it ends before the row")
+            self.cells = batch.column(0).to_pylist()
+        return self.cells[row - self.start]
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            self.file.close()
+
+
+_cursors: dict[tuple[str, int, str], _Cursor] = {}
+CURSORS = 8
+"""Places kept open between calls, in each process: the columns of a pair or two."""
+
+
+def cells(path: str, row_group: int, column: str, rows: Sequence[int]) -> dict[int, Any]:
+    """The cells of these rows, ascending, of one row group; in the place of each that does not read, an exception."""
+    answers: dict[int, Any] = {}
+    key = (path, row_group, column)
+    cursor = _cursors.pop(key, None)  # taken while in use, so that threads do not share one
+    try:
+        if cursor is None or rows[0] < cursor.start:
+            cursor = _Cursor(*key)
+        for row in rows:
+            answers[row] = cursor.cell(row)
+    except (OSError, IndexError, pa.ArrowException, ValueError) as error:
+        failed = OSError(f"{path}: row group {row_group} does not read: {error}")
+        failed.__cause__ = error
+        return {row: answers.get(row, failed) for row in rows}
+    _cursors[key] = cursor
+    if len(_cursors) > CURSORS:
+        _cursors.pop(next(iter(_cursors)), None)
+    return answers
+
+
+def bytes_or_path(parquet: str, value: object) -> bytes | str:
+    """The bytes in an image cell; of a cell with only a path, the path of that file beside the parquet, as an entry
+    names it. `Null` for an empty cell, ValueError for a path that leaves the folder."""
+    data = value.get("bytes") if isinstance(value, Mapping) else value
+    if isinstance(data, bytes):
+        return data
+    name = value.get("path") if isinstance(value, Mapping) else None
+    if not name:
+        raise Null(f"{parquet}: {EMPTY}")
+    return beside(folder_of(parquet), str(name))
+
+
+# Huge row groups
+
+
+def is_huge(table: pq.ParquetFile, row_group: int, column: str) -> bool:
+    """Whether an image column of a row group is to be split."""
+    group = table.metadata.row_group(row_group)
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    own = [c.total_compressed_size for c in chunks if (c.path_in_schema + ".").startswith(column + ".")]
+    return group.num_rows > 1 and sum(own) >= HUGE_BYTES
+
+
+def split(entries: Sequence[Entry], folder: str) -> list[Entry]:
+    """The image cells of one column of a row group, in a tar of their own in this folder of the run; the entries of
+    where they lie now. An empty cell is an entry with an error, `EMPTY`.
+
+    The tar's name comes from the place of the row group: one that is there from an attempt before is replaced.
+    """
+    first = entries[0]
+    name = hashlib.sha256(f"{first.path}\0{first.row_group}\0{first.column}".encode()).hexdigest()[:32]
+    tar = f"split-{name}.tar"
+    moved = []
+    with storage.replaced(storage.join(folder, tar)) as out:
+        offset = 0
+        cursor = _Cursor(first.path, first.row_group or 0, first.column or "")
+        for entry in entries:
+            own = replace(entry, row_group=None, row=None, column=None)
+            try:
+                cell = bytes_or_path(first.path, cursor.cell(entry.row or 0))
+            except Null:
+                moved.append(replace(own, error=EMPTY))
+                continue
+            except ValueError as error:
+                moved.append(replace(own, error=str(error)))
+                continue
+            if isinstance(cell, str):
+                moved.append(replace(own, path=cell))
+                continue
+            header, padding = tar_header(f"{entry.row:09d}", len(cell)), bytes(-len(cell) % tarfile.BLOCKSIZE)
+            out.write(header + cell + padding)
+            moved.append(replace(own, path=f"listing/{tar}", offset=offset + len(header), size=len(cell)))
+            offset += len(header) + len(cell) + len(padding)
+        out.write(bytes(2 * tarfile.BLOCKSIZE))
+    return moved

@@ -1,0 +1,154 @@
+"""Tars of a source: their members in one pass from front to end, with whatever is damaged or hostile in them."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+MOST_METADATA = 1 << 20
+"""Bytes of headers that one member may have: names, times, attributes. More is an attack, or damage."""
+MOST_MEMBERS = 2_000_000
+"""Members of one tar that are looked at: the places of all of them are held, for the links between them."""
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a tar, by name and place. `error` says why it has no bytes, or what is wrong with the tar there."""
+
+    name: str
+    offset: int
+    size: int
+    error: str | None = None
+    other: str | None = None
+    """What it is, where it is no file: "device"."""
+    damage: bool = False
+    """Whether the tar itself is damaged there; then it may have no name."""
+
+
+def members(file: IO[bytes]) -> Iterator[Member]:
+    """The members of an uncompressed tar that are no folders, in order, links as what they lead to; then its damage, if
+    any. Between two of them the caller may move in the file.
+
+    Links to what comes later wait for the end. Raises OSError where the file cannot be read.
+    """
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    guarded = _Headers(file)
+    places: dict[str, tuple[int, int]] = {}
+    waiting: list[tuple[str, str]] = []
+    at = 0
+    try:
+        tar = tarfile.open(fileobj=guarded, mode="r:")
+        count = 0
+        while (member := _next(tar, guarded)) is not None:
+            at = member.offset_data
+            count += 1
+            if count > MOST_MEMBERS:
+                yield _damage(at, f"more than {MOST_MEMBERS} members: the rest is not read; split the tar")
+                break
+            if member.issym() or member.islnk():
+                target = member.linkname if member.islnk() else _beside(member.name, member.linkname)
+                if (place := places.get(target)) is not None:
+                    places[member.name] = place
+                    yield Member(member.name, *place)
+                else:
+                    waiting.append((member.name, target))
+            elif member.isreg():
+                found = _file(member, end)
+                if found.error is None:
+                    places[member.name] = found.offset, found.size
+                yield found
+                if found.damage:
+                    break
+            elif not member.isdir():
+                yield Member(member.name, at, 0, other="device" if member.isdev() else "of another kind")
+        else:
+            yield from _ending(file, tar.offset)
+    except (tarfile.TarError, ValueError, EOFError, RecursionError, MemoryError, OverflowError) as error:
+        yield _damage(at, f"damaged after byte {at}: {error}")
+    yield from _resolved(waiting, places)
+
+
+def _next(tar: tarfile.TarFile, guarded: _Headers) -> tarfile.TarInfo | None:
+    guarded.left = MOST_METADATA
+    if sum(map(len, tar.pax_headers.values())) > MOST_METADATA:
+        raise tarfile.ReadError("its global headers are too long")
+    member = tar.next()
+    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+    return member
+
+
+def _file(member: tarfile.TarInfo, end: int) -> Member:
+    name, offset, size = member.name, member.offset_data, member.size
+    if member.sparse is not None:
+        pieces: Any = member.sparse  # of (offset, size), whatever its stubs say
+        filled = [(start, length) for start, length in pieces if length]
+        if filled != [(0, size)]:
+            error = f"{name!r} is stored with holes: pack it again without tar's --sparse"
+            return Member(name, offset, size, error)
+    if offset + size > end:
+        return Member(name, offset, size, f"the tar ends inside {name!r}", damage=True)
+    return Member(name, offset, size)
+
+
+def _damage(at: int, error: str) -> Member:
+    return Member("", at, 0, error, damage=True)
+
+
+def _ending(file: IO[bytes], at: int) -> Iterator[Member]:
+    """What is wrong with the end, if anything: tarfile takes a damaged header for it; the real one is a block of
+    zeros."""
+    file.seek(at)
+    block = file.read(tarfile.BLOCKSIZE)
+    if block != bytes(tarfile.BLOCKSIZE):
+        yield _damage(at, f"damaged at byte {at}: neither a member nor the end of the tar is there")
+    elif file.read(tarfile.RECORDSIZE).strip(b"\0"):
+        yield _damage(at, f"there is more after the end of the tar at byte {at}: unpack joined tars")
+
+
+def _beside(name: str, target: str) -> str:
+    """The member that a symbolic link leads to, by name."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+
+
+def _resolved(waiting: list[tuple[str, str]], places: dict[str, tuple[int, int]]) -> Iterator[Member]:
+    """Links whose target came after them, or never. Names may be written with "./" before them."""
+    plain = {posixpath.normpath(name): place for name, place in places.items()} if waiting else {}
+    targets = {posixpath.normpath(name): posixpath.normpath(target) for name, target in waiting}
+    for name, target in waiting:
+        place, at = None, posixpath.normpath(target)
+        for _ in range(16):  # links to links
+            if (place := plain.get(at)) is not None or at not in targets:
+                break
+            at = targets[at]
+        error = None if place else f"a link to {target!r}, which is not a file in the tar"
+        yield Member(name, *(place or (0, 0)), error)
+
+
+class _Headers:
+    """A tar's file as tarfile reads it: headers only, and never endlessly many bytes of them for one member."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.left = file, MOST_METADATA
+
+    def read(self, size: int = -1) -> bytes:
+        self.left -= size
+        if size < 0 or self.left < 0:
+            raise tarfile.ReadError(f"the headers of one member are longer than {MOST_METADATA} bytes")
+        return self.file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def split_member(name: str) -> tuple[str, str]:
+    """WebDataset's key and extension of a member: the base name is split at its first dot."""
+    folder, _, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return (f"{folder}/{stem}" if folder else stem), extension.lower()

@@ -1,0 +1,102 @@
+"""crispedit view: look at a run or a shard set in a web browser: its pairs, bounds and labels.
+
+    crispedit view runs/mine                                 also while it is being built
+    crispedit view runs/mine --against runs/other            which pairs flip
+    crispedit view runs/mine --against 'filters.unchanged.bounds.changed_fraction={min: 0.01}'
+    crispedit view runs/mine/shards
+
+The page is for this machine alone, unless `--host` says otherwise: then its address has a token. Nothing is written but
+labels and, when asked for, the run's selection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from crispedit.pipelines.viewing import snapshot
+from crispedit.pipelines.viewing.guard import Guard, is_loopback
+from crispedit.pipelines.viewing.labels import Labels
+from crispedit.pipelines.viewing.server import Shown, Site
+from crispedit.pipelines.viewing.snapshot import Snapshot
+
+PORT = 7266
+"""What no common tool takes."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shown", metavar="RUN|SHARDS", help="a run's directory, or a shard set")
+    parser.add_argument(
+        "--against", metavar="RUN|OVERRIDE", help="another run, or key=value, to compare verdicts with"
+    )
+    parser.add_argument("--labels", type=Path, metavar="CSV", help="where labels are kept (RUN/labels.csv)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen at (127.0.0.1: this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=PORT, help=f"({PORT}); 0: any that is free")
+    parser.add_argument(
+        "--name", action="append", default=[], help="a further name that this machine is reached by"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command: take a snapshot, say where it is shown, and serve until interrupted."""
+    import uvicorn
+
+    path = Path(args.shown)
+    is_run = (path / "recipe.yaml").exists()
+    labels = args.labels or (path / "labels.csv" if is_run else Path("labels.csv"))
+    site = Site(Shown(taker(args.shown), Labels(labels.absolute()), against(args.against)))
+    listener = _listener(args.host, args.port)
+    port = listener.getsockname()[1]
+    token = None if is_loopback(args.host) else secrets.token_urlsafe(24)
+    shown_host = f"[{args.host}]" if ":" in args.host else args.host
+    address = f"http://{shown_host}:{port}/" + (f"?token={token}" if token else "")
+    seen = site.shown.snapshot
+    print(
+        f"{seen.one('SELECT count(*) FROM pair'):,} pairs, read in {seen.seconds:.1f} s: {address}",
+        flush=True,
+    )
+    print(f"labels go to {labels}; stop with Ctrl-C", flush=True)
+    app = Guard(site.app(), args.host, token, args.name)
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", server_header=False, ws="none")
+    with listener:
+        uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def taker(path: str) -> Callable[[], Snapshot]:
+    """What takes a snapshot of a run or shard set. ValueError if there is neither."""
+    root = Path(path)
+    if (root / "recipe.yaml").exists():
+        return partial(snapshot.of_run, root.absolute())
+    if root.is_dir() and not (root / "manifest.json").exists() and not any(root.glob("*.tar")):
+        raise ValueError(
+            f"{path} is neither a run (no recipe.yaml) nor a shard set (no manifest.json, no tars)"
+        )
+    return partial(snapshot.of_shards, path)
+
+
+def against(text: str | None) -> Callable[[], Snapshot] | str | None:
+    """What to compare with: what takes a snapshot of that run or shard set, or an override as it stands."""
+    return text if text is None or ("=" in text and not Path(text).exists()) else taker(text)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens. ValueError if the address is taken or none of this machine."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host.strip("[]"), port))
+        listener.listen(128)  # who asks before the server is up waits for it
+    except OSError as error:
+        listener.close()
+        raise ValueError(
+            f"cannot listen at {host}, port {port}: {error.strerror}; choose another --port"
+        ) from None
+    return listener

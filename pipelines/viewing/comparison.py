@@ -1,0 +1,137 @@
+"""Which verdicts differ: of a run as it stands, against moved bounds over the same measurements, or another run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from crispedit.outcome import KEPT
+from crispedit.pipelines import recipe, tables
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps.select import pair_verdicts
+from crispedit.pipelines.viewing.queries import Page, Row, Wanted, order, where
+from crispedit.pipelines.viewing.snapshot import Snapshot, photograph_verdicts
+
+ABSENT = "absent"
+FLIPS = {
+    "gained": f"p.outcome <> '{KEPT}' AND t.outcome = '{KEPT}'",
+    "lost": f"p.outcome = '{KEPT}' AND t.outcome IS DISTINCT FROM '{KEPT}'",
+    "reason": f"p.outcome <> '{KEPT}' AND t.outcome <> '{KEPT}' "
+    "AND (p.outcome, coalesce(p.reason, '')) <> (t.outcome, coalesce(t.reason, ''))",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Other verdicts on a snapshot's pairs: the table `table` (key, other_key, outcome, reason) of the snapshot."""
+
+    title: str
+    table: str
+    other: Snapshot | None = None
+    """The other run; None where the verdicts come from moved bounds."""
+    only_there: int = 0
+    """Pairs of the other run that this one lacks."""
+
+
+def exact(snapshot: Snapshot, overrides: Sequence[str]) -> pa.Table:
+    """(key, category, outcome, reason): what `select` with these overrides would decide, competition and quotas too."""
+    assert snapshot.run is not None
+    root = snapshot.run.root
+    run = Run(recipe.load(str(root), [*overrides, f"run={root}"]))
+    with tables.connect(run) as db:
+        return pair_verdicts(run, db, photograph_verdicts(run, db))
+
+
+def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, table: str) -> Comparison:
+    """The comparison with other bounds or quotas over the same run."""
+    verdicts = exact(snapshot, overrides)
+    with snapshot.db.cursor() as db:
+        db.register("verdicts", verdicts)
+        db.execute(
+            f"CREATE OR REPLACE TABLE {table} AS SELECT key, key AS other_key, outcome, reason FROM verdicts"
+        )
+    return Comparison(title, table)
+
+
+def against_run(snapshot: Snapshot, other: Snapshot) -> Comparison:
+    """The comparison with another run or shard set: by candidate where both have the same ones, else by job, the kept
+    candidate or else the best of each."""
+    rows = other.sql("SELECT key, job_key, outcome, reason, margin FROM pair")
+    columns = ("key", "job_key", "outcome", "reason")
+    theirs = pa.table(
+        {name: pa.array([row[name] for row in rows], pa.string()) for name in columns}
+    ).append_column("margin", pa.array([row["margin"] for row in rows], pa.float64()))
+    with snapshot.db.cursor() as db:
+        db.register("theirs", theirs)
+        shared = db.execute("SELECT count(*) FROM pair JOIN theirs USING (key)").fetchone()
+        by = "key" if shared and shared[0] else "job_key"
+        db.execute(f"""
+            CREATE OR REPLACE TABLE other AS
+            SELECT p.key, t.key AS other_key, coalesce(t.outcome, '{ABSENT}') AS outcome, t.reason
+            FROM pair p LEFT JOIN (
+                SELECT * FROM theirs
+                QUALIFY row_number() OVER (PARTITION BY {by} ORDER BY outcome <> '{KEPT}', margin DESC, key) = 1
+            ) t ON p.{by} = t.{by}
+        """)
+        only = db.execute(f"SELECT count(*) FROM theirs WHERE {by} NOT IN (SELECT {by} FROM pair)").fetchone()
+    return Comparison(other.name, "other", other, only[0] if only else 0)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Of one category, or of all: pairs that are kept on both sides, on one, on none."""
+
+    category: str
+    both: int
+    gained: int
+    lost: int
+    neither: int
+
+
+def moves(snapshot: Snapshot, comparison: Comparison) -> list[Moves]:
+    """By category, the total last."""
+    rows = snapshot.sql(f"""
+        SELECT p.category, p.outcome = '{KEPT}' AS here, coalesce(t.outcome = '{KEPT}', false) AS there, count(*) AS n
+        FROM pair p LEFT JOIN {comparison.table} t USING (key) GROUP BY ALL
+    """)
+    found = []
+    for category in [*sorted({row["category"] or "" for row in rows}), ""]:
+        n = {
+            (h, t): sum(
+                r["n"]
+                for r in rows
+                if r["here"] == h and r["there"] == t and category in (r["category"] or "", "")
+            )
+            for h in (True, False)
+            for t in (True, False)
+        }
+        found.append(Moves(category, n[True, True], n[False, True], n[True, False], n[False, False]))
+    return found
+
+
+def transitions(snapshot: Snapshot, comparison: Comparison) -> list[Row]:
+    """(before, after, n) of the verdicts that differ, most first."""
+    return snapshot.sql(f"""
+        SELECT coalesce(p.reason, p.outcome) AS before, coalesce(t.reason, t.outcome, '{ABSENT}') AS after,
+            count(*) AS n
+        FROM pair p LEFT JOIN {comparison.table} t USING (key)
+        GROUP BY ALL HAVING before <> after ORDER BY n DESC, before, after LIMIT 40
+    """)
+
+
+def flipped(snapshot: Snapshot, comparison: Comparison, wanted: Wanted, size: int) -> Page:
+    """Pairs whose verdict differs, by the kind of flip that is wanted; each with `then_outcome`, `then_reason`."""
+    condition, values = where(snapshot, wanted)
+    flip = FLIPS.get(wanted.flip) or f"({FLIPS['gained']}) OR ({FLIPS['lost']})"
+    source = f"FROM pair p LEFT JOIN {comparison.table} t ON t.key = p.key WHERE {condition} AND ({flip})"
+    total = snapshot.one(f"SELECT count(*) {source}", values)
+    number = min(wanted.page, max(1, -(-total // size)))
+    rows = snapshot.sql(
+        f"""SELECT p.*, t.outcome AS then_outcome, t.reason AS then_reason, t.other_key, l.verdict AS label
+        {source.replace("WHERE", "LEFT JOIN label l ON l.key = p.key WHERE", 1)}
+        ORDER BY {order(snapshot, wanted.sort)} LIMIT ? OFFSET ?""",
+        [*values, size, (number - 1) * size],
+    )
+    return Page(rows, total, number, size)

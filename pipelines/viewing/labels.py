@@ -1,0 +1,165 @@
+"""Labels: a person's verdicts on pairs, in a CSV that `crispedit calibrate --labels` reads, and how the filters agree.
+
+Lines are only added; the last line of a key counts, and an empty verdict takes an earlier one back.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from crispedit.outcome import KEPT, REJECTED
+from crispedit.pipelines.calibration.judgement import Agreement
+from crispedit.pipelines.viewing.queries import Row
+from crispedit.pipelines.viewing.snapshot import Snapshot
+
+COLUMNS = ("key", "id", "verdict", "reason", "category", "time")
+GOOD, BAD, UNSURE = VERDICTS = ("good", "bad", "unsure")
+REASONS = {
+    "no_change": "nothing changed",
+    "wrong_edit": "another edit than asked for",
+    "leaks": "changes elsewhere",
+    "misaligned": "shifted or stretched",
+    "low_quality": "artefacts, blur",
+    "instruction": "the instruction makes no sense",
+}
+"""Why a pair is bad: the word in the file, and what it means."""
+
+
+class Labels:
+    """The labels of one file. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """ValueError if the file is there and is no file of labels."""
+        self.path = path
+        self._rows: dict[str, Row] = {}
+        self._lock = Lock()
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as lines:
+                reader = csv.DictReader(lines)
+                if not {"key", "verdict"} <= set(reader.fieldnames or ()):
+                    raise ValueError(
+                        f"{path}: the first line of a file of labels names the columns {','.join(COLUMNS)}"
+                    )
+                for row in reader:
+                    self._take(row)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, pair: Mapping[str, object], verdict: str, reason: str = "") -> None:
+        """Write a verdict on a pair to the file. ValueError for one that is none; "" takes the last one back."""
+        if verdict not in (*VERDICTS, ""):
+            raise ValueError(f"a verdict is one of {', '.join(VERDICTS)}, not {verdict!r}")
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        texts = (
+            pair["key"],
+            pair["id"] or "",
+            verdict,
+            reason[:200] if verdict == BAD else "",
+            pair["category"] or "",
+            now,
+        )
+        row = dict(zip(COLUMNS, texts, strict=True))
+        with self._lock:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            new = not self.path.exists()
+            with self.path.open("a", newline="", encoding="utf-8") as out:
+                writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+                out.flush()
+                os.fsync(out.fileno())
+            self._take(row)
+
+    def fill(self, snapshot: Snapshot, key: str | None = None) -> None:
+        """Bring the table `label` of a snapshot up to date: all labels, or that of one key."""
+        with self._lock:
+            rows = [row for row in self._rows.values() if key in (None, row["key"])]
+        with snapshot.db.cursor() as db:
+            db.execute("DELETE FROM label WHERE ? IS NULL OR key = ?", [key, key])
+            if rows:
+                db.executemany(
+                    "INSERT INTO label VALUES (?, ?, ?)",
+                    [[r["key"], r["verdict"], r["reason"]] for r in rows],
+                )
+
+    def last(self) -> str | None:
+        """The key that was labelled last."""
+        with self._lock:
+            return next(reversed(self._rows), None)
+
+    def _take(self, row: Mapping[str, object]) -> None:
+        self._rows.pop(str(row["key"]), None)
+        if row["verdict"] in VERDICTS:
+            self._rows[str(row["key"])] = dict(row)
+
+
+@dataclass(frozen=True)
+class Against:
+    """The filters' verdicts against a person's."""
+
+    labelled: int
+    unsure: int
+    agreement: Agreement
+    """Whether a person, and whether the run, keeps a pair."""
+    wrongly_rejected: list[tuple[str, int]]
+    """Reasons of rejected pairs that a person calls good, most first."""
+    wrongly_kept: list[tuple[str, int]]
+    """A person's reasons against pairs that are kept, most first."""
+
+    @property
+    def kappa(self) -> float | None:
+        return self.agreement.kappa if self.agreement.pairs else None
+
+
+def against(snapshot: Snapshot) -> Against:
+    """How a run's verdicts agree with the labels. Pairs that were not decided (errors, not reached) are left out."""
+    rows = snapshot.sql(
+        "SELECT l.verdict, l.reason AS why, p.outcome, p.reason FROM label l JOIN pair p USING (key)"
+    )
+    sure = [row for row in rows if row["verdict"] != UNSURE and row["outcome"] in (KEPT, REJECTED)]
+    person = [row["verdict"] == GOOD for row in sure]
+    filters = [row["outcome"] == KEPT for row in sure]
+    rejected = Counter(
+        r["reason"] or "?" for r, good, kept in zip(sure, person, filters, strict=True) if good and not kept
+    )
+    kept_ = Counter(
+        r["why"] or "no reason given"
+        for r, good, kept in zip(sure, person, filters, strict=True)
+        if kept and not good
+    )
+    return Against(
+        len(rows),
+        sum(row["verdict"] == UNSURE for row in rows),
+        Agreement.of(person, filters),
+        rejected.most_common(),
+        kept_.most_common(),
+    )
+
+
+ORDERS = {
+    "informative": "most informative first",
+    "random": "at random",
+    "rejected": "rejected only, at random",
+    "kept": "kept only, at random",
+}
+
+
+def queue(snapshot: Snapshot, sort: str, condition: str, values: list[object], count: int = 4) -> list[Row]:
+    """The next pairs to label: most informative are those that a judge is unsure of, then those nearest to a bound."""
+    unsure = 'coalesce(p."judge.unsure", 0) > 0 DESC, ' if "judge.unsure" in snapshot.scores else ""
+    by = f"{unsure}abs(p.margin) NULLS LAST, p.key" if sort == "informative" else "hash(p.key)"
+    only = f" AND p.outcome = '{sort}'" if sort in (KEPT, REJECTED) else ""
+    return snapshot.sql(
+        f"""SELECT p.* FROM pair p WHERE {condition}{only} AND p.edited IS DISTINCT FROM NULL
+            AND p.key NOT IN (SELECT key FROM label) ORDER BY {by} LIMIT {count}""",
+        values,
+    )

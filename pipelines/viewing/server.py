@@ -1,0 +1,480 @@
+"""The server of `crispedit view`: addresses to pages. Each page is a few queries and a template."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Lock, Thread
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from crispedit.bounds import Bound
+from crispedit.pipelines import build, recipe
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.viewing import (
+    charts,
+    comparison,
+    labels,
+    overview,
+    pictures,
+    queries,
+    snapshot,
+    templates,
+)
+from crispedit.pipelines.viewing.comparison import Comparison
+from crispedit.pipelines.viewing.labels import Labels
+from crispedit.pipelines.viewing.queries import Moved, Wanted
+from crispedit.pipelines.viewing.snapshot import Snapshot
+
+STATIC = {"style.css": "text/css", "view.js": "text/javascript", "icon.svg": "image/svg+xml"}
+SECTIONS = [
+    ("/", "Overview"),
+    ("/pairs", "Pairs"),
+    ("/bounds", "Bounds"),
+    ("/label", "Label"),
+    ("/compare", "Compare"),
+    ("/photographs", "Photographs"),
+    ("/jobs", "Jobs"),
+]
+LISTED = 60
+"""Photographs or jobs on one page."""
+FRESH_S = 3.0
+"""A snapshot is at least this old before another one is taken, and as old as 20 of the seconds that it took."""
+
+log = logging.getLogger(__name__)
+
+
+class Shown:
+    """What is on show: a snapshot that follows what the run commits, labels, and what it is compared with."""
+
+    def __init__(
+        self,
+        take: Callable[[], Snapshot],
+        labelled: Labels,
+        other: Callable[[], Snapshot] | str | None = None,
+    ) -> None:
+        """`other`: what takes a snapshot of another run, or an override of the same run's recipe."""
+        self._take, self._other = take, other
+        self.labels = labelled
+        self._lock = Lock()
+        self._taking = False
+        self._moved: dict[tuple[str, ...], Comparison] = {}
+        self.snapshot = self._taken()
+
+    def _taken(self) -> Snapshot:
+        taken = self._take()
+        self.labels.fill(taken)
+        self.comparison = self._compared(taken)
+        return taken
+
+    def _compared(self, taken: Snapshot) -> Comparison | None:
+        if self._other is None:
+            return None
+        if isinstance(self._other, str):
+            return comparison.against_bounds(taken, [self._other], self._other, "other")
+        return comparison.against_run(taken, self._other())
+
+    def current(self) -> Snapshot:
+        """The snapshot to answer from. Where the run has committed more since, another one is taken beside."""
+        shown = self.snapshot
+        if (
+            shown.run is not None
+            and not self._taking
+            and time.time() - shown.taken > max(FRESH_S, 20 * shown.seconds)
+        ):
+            if snapshot.committed(shown.run) != shown.stamp:
+                self._taking = True
+                Thread(target=self._refresh, daemon=True).start()
+        return self.snapshot
+
+    def _refresh(self) -> None:
+        try:
+            self.take()
+        except Exception as error:  # a part may go while it is read; the next page tries again
+            log.warning("the run could not be read again, what is shown stays: %s", error)
+            self.snapshot.taken = time.time()
+        finally:
+            self._taking = False
+
+    def take(self) -> None:
+        """Take another snapshot now."""
+        taken = self._taken()
+        with self._lock:
+            self._moved.clear()
+            self.snapshot = taken
+
+    def against(self, moved: list[Moved]) -> Comparison | None:
+        """The comparison with moved bounds, or with what the browser was started with."""
+        shown = self.snapshot
+        if not moved or shown.run is None:
+            return self.comparison
+        key = tuple(map(str, moved))
+        with self._lock:
+            if key not in self._moved:
+                if len(self._moved) >= 4:
+                    self._moved.pop(next(iter(self._moved)))
+                used = {found.table for found in self._moved.values()}
+                table = next(name for name in (f"moved_{n}" for n in range(5)) if name not in used)
+                overrides = queries.overrides(shown, moved)
+                self._moved[key] = comparison.against_bounds(shown, overrides, "the moved bounds", table)
+            return self._moved[key]
+
+
+class Site:
+    """The pages of one `Shown`."""
+
+    def __init__(self, shown: Shown) -> None:
+        self.shown = shown
+        self.recent = pictures.Recent()
+        self.templates = templates.environment()
+
+    def app(self) -> Starlette:
+        """The routes. Nothing but what they name is served."""
+        routes = [
+            Route("/", self.overview),
+            Route("/pairs", self.pairs),
+            Route("/pair/{key}", self.pair),
+            Route("/job/{key}", self.job),
+            Route("/jobs", self.jobs),
+            Route("/photographs", self.photographs),
+            Route("/bounds", self.bounds),
+            Route("/bounds/what-if", self.what_if),
+            Route("/bounds/apply", self.apply, methods=["POST"]),
+            Route("/compare", self.compare),
+            Route("/label", self.label),
+            Route("/label", self.save_label, methods=["POST"]),
+            Route("/image/{which}/{key}/{side}", self.image),
+            Route("/photograph/{key}", self.photograph),
+            Route("/static/{name}", self.static),
+            Route("/fresh", self.fresh),
+        ]
+        handlers = {ValueError: _bad_request, KeyError: _not_found, 404: _not_found}
+        return Starlette(routes=routes, exception_handlers=handlers)
+
+    def page(self, request: Request, name: str, /, **values: Any) -> HTMLResponse:
+        """A template, given what all of them need."""
+        shown = self.shown
+        common = {
+            "s": shown.snapshot,
+            "path": request.url.path,
+            "sections": SECTIONS,
+            "labels": shown.labels,
+            "comparison": shown.comparison,
+        }
+        return HTMLResponse(self.templates.get_template(f"{name}.html.jinja").render(**common, **values))
+
+    def overview(self, request: Request) -> Response:
+        s = self.shown.current()
+        grid = overview.matrix(s)
+        shown = overview.examples(s, [row[1] for row in grid.rows[:8]])
+        return self.page(
+            request,
+            "overview",
+            funnel=overview.funnel(s),
+            categories=overview.by_category(s),
+            matrix=grid,
+            reasons=[(row, shown.get(row[1], [])) for row in grid.rows[:8]],
+            kept=overview.kept_examples(s, 8),
+            errors=overview.errors(s),
+            editors=overview.by_editor(s),
+        )
+
+    def pairs(self, request: Request) -> Response:
+        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        page = queries.pairs(s, wanted)
+        return self.page(request, "pairs", wanted=wanted, page=page, facets=queries.facets(s, wanted))
+
+    def pair(self, request: Request) -> Response:
+        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        row = queries.pair(s, request.path_params["key"])
+        before, after = queries.neighbours(queries.pairs(s, wanted).rows, row["key"])
+        then = self._then(row["key"])
+        return self.page(
+            request,
+            "pair",
+            row=row,
+            wanted=wanted,
+            before=before,
+            after=after,
+            then=then,
+            filters=queries.measured(s, row),
+            siblings=queries.siblings(s, row["job_key"]),
+            answers=snapshot.answers(s, row),
+        )
+
+    def _then(self, key: str) -> dict[str, Any] | None:
+        """The verdict of what the browser was started to compare with."""
+        if self.shown.comparison is None:
+            return None
+        found = self.shown.snapshot.sql(f"SELECT * FROM {self.shown.comparison.table} WHERE key = ?", [key])
+        return found[0] if found else None
+
+    def job(self, request: Request) -> Response:
+        s = self.shown.current()
+        jobs = s.sql("SELECT * FROM job WHERE job_key = ? LIMIT 1", [request.path_params["key"]])
+        if not jobs:
+            raise KeyError(request.path_params["key"])
+        siblings = queries.siblings(s, jobs[0]["job_key"])
+        scores = {row["key"]: queries.measured(s, row) for row in siblings}
+        return self.page(
+            request,
+            "job",
+            job=jobs[0],
+            siblings=siblings,
+            scores=scores,
+            choice=snapshot.choice(s, jobs[0]["job_key"]),
+        )
+
+    def jobs(self, request: Request) -> Response:
+        return self._listing(request, "jobs", "job", "instruction")
+
+    def photographs(self, request: Request) -> Response:
+        return self._listing(request, "photographs", "photograph", "uri")
+
+    def _listing(self, request: Request, name: str, table: str, text: str) -> Response:
+        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        tests, values = ["true"], []
+        for column in ("outcome", "reason", *(["category"] if table == "job" else [])):
+            if getattr(wanted, column):
+                tests.append(f"{column} = ?")
+                values.append(getattr(wanted, column))
+        if wanted.q:
+            tests.append(f"contains(lower({text}), lower(?))")
+            values.append(wanted.q)
+        condition = " AND ".join(tests)
+        total = s.one(f"SELECT count(*) FROM {table} WHERE {condition}", values)
+        page = queries.Page([], total, min(wanted.page, max(1, -(-total // LISTED))), LISTED)
+        rows = s.sql(
+            f"SELECT * FROM {table} WHERE {condition} ORDER BY {text}, key LIMIT ? OFFSET ?",
+            [*values, LISTED, (page.number - 1) * LISTED],
+        )
+        counts = s.sql(
+            f"SELECT outcome, reason, count(*) AS n FROM {table} GROUP BY ALL ORDER BY n DESC LIMIT 30"
+        )
+        return self.page(request, name, wanted=wanted, page=page, rows=rows, counts=counts)
+
+    def bounds(self, request: Request) -> Response:
+        s, parameters = self.shown.current(), request.query_params
+        score = parameters.get("score") or (s.bounded or s.scores or [""])[0]
+        if score and score not in s.scores:
+            raise ValueError(f"there is no score {score!r}; choose from {', '.join(s.scores)}")
+        category = parameters.get("category", _telling(s, score))
+        other = parameters.get("other", "")
+        moved = _moved(s, request)
+        chart = queries.histogram(s, score, category) if score else None
+        mine = next((m for m in moved if (m.score, m.category or "") == (score, category)), None)
+        bound = mine.bound if mine else s.bound(score, category or None)
+        points = None
+        if other in s.scores and chart is not None:
+            beside = queries.histogram(s, other, category)
+            if beside is not None:
+                points = charts.scatter(
+                    queries.scatter(s, score, other, category),
+                    (chart.low, chart.high),
+                    (beside.low, beside.high),
+                    charts.bounds_of([("all", bound)]),
+                    charts.bounds_of([(category or "all", s.bound(other, category or None))]),
+                    (score, other),
+                )
+        small = (
+            [(name, found) for name in s.categories if (found := queries.histogram(s, score, name, 40))]
+            if score
+            else []
+        )
+        return self.page(
+            request,
+            "bounds",
+            score=score,
+            category=category,
+            other=other,
+            moved=moved,
+            bound=bound,
+            chart=chart,
+            ghosts=[line for line in templates.bound_names(s, score) if line[1] not in (bound.min, bound.max)]
+            if score
+            else [],
+            points=points,
+            small=small,
+            reasons={row[1]: row[3] for row in overview.matrix(s).rows},
+        )
+
+    def what_if(self, request: Request) -> Response:
+        """What moved bounds would keep, and the pairs on both sides of the one that was moved last."""
+        s = self.shown.snapshot
+        moved = _moved(s, request)
+        side = request.query_params.get("side", "min")
+        last = moved[-1] if moved else None
+        if last is None or last.score not in s.scores:
+            score, category = request.query_params.get("score", ""), request.query_params.get("category", "")
+            if score not in s.scores:
+                raise ValueError(f"there is no score {score!r}")
+            last = Moved(score, category or None, s.bound(score, category or None))
+        at = last.bound.max if side == "max" or last.bound.min is None else last.bound.min
+        below, above = queries.sides(s, last, at) if at is not None else ([], [])
+        exact = None
+        if request.query_params.get("exact") and moved and s.run is not None:
+            against = self.shown.against(moved)
+            assert against is not None
+            exact = {row.category: row.both + row.gained for row in comparison.moves(s, against)}
+        return self.page(
+            request,
+            "what_if",
+            rows=queries.what_if(s, moved),
+            moved=moved,
+            last=last,
+            at=at,
+            inside="above" if at == last.bound.min else "below",
+            below=below,
+            above=above,
+            exact=exact,
+            overrides=queries.overrides(s, moved) if s.run is not None else [],
+        )
+
+    def apply(self, request: Request) -> Response:
+        """Select again under the moved bounds, as `crispedit select RUN OVERRIDES` does."""
+        s = self.shown.snapshot
+        moved = _moved(s, request)
+        if s.run is None or not moved:
+            raise ValueError(
+                "there is nothing to apply: no bound was moved" if s.run else "a shard set has no bounds"
+            )
+        root = s.run.root
+        build.step(Run(recipe.load(str(root), [*queries.overrides(s, moved), f"run={root}"])), "select")
+        self.shown.take()
+        return JSONResponse({"kept": overview.funnel(self.shown.snapshot)[3].count})
+
+    def compare(self, request: Request) -> Response:
+        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        moved = _moved(s, request)
+        against = self.shown.against(moved)
+        values: dict[str, Any] = {"wanted": wanted, "moved": moved, "against": against}
+        if against is not None:
+            values |= {
+                "moves": comparison.moves(s, against),
+                "transitions": comparison.transitions(s, against),
+                "page": comparison.flipped(s, against, wanted, queries.PAGE),
+            }
+        return self.page(request, "compare", **values)
+
+    def label(self, request: Request) -> Response:
+        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        sort = request.query_params.get("order", "informative")
+        if sort not in labels.ORDERS:
+            raise ValueError(f"there is no order {sort!r}; choose from {', '.join(labels.ORDERS)}")
+        condition, values = queries.where(s, wanted)
+        rows = labels.queue(s, sort, condition, values)
+        if key := request.query_params.get("key"):
+            rows = [queries.pair(s, key), *(row for row in rows if row["key"] != key)]
+        return self.page(
+            request,
+            "label",
+            wanted=wanted,
+            order=sort,
+            orders=labels.ORDERS,
+            blind=request.query_params.get("blind", "1") == "1",
+            row=rows[0] if rows else None,
+            ahead=rows[1:],
+            filters=queries.measured(s, rows[0]) if rows else {},
+            bad=labels.REASONS,
+            against=labels.against(s),
+            last=self.shown.labels.last(),
+            reasons=[row[1] for row in overview.matrix(s).rows],
+        )
+
+    async def save_label(self, request: Request) -> Response:
+        given = await request.json()
+        if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+            raise ValueError("a label is an object of texts: key, verdict, reason")
+        s = self.shown.snapshot
+        row = queries.pair(s, given.get("key", ""))
+        self.shown.labels.add(row, given.get("verdict", ""), given.get("reason", ""))
+        self.shown.labels.fill(s, row["key"])
+        return JSONResponse({"labelled": len(self.shown.labels)})
+
+    def image(self, request: Request) -> Response:
+        which, key, side = (request.path_params[name] for name in ("which", "key", "side"))
+        compared = self.shown.comparison
+        s = self.shown.snapshot if which == "this" else compared.other if compared is not None else None
+        if s is None or side not in pictures.SIDES:
+            raise KeyError(side)
+        width = _width(request)
+        return self._picture(
+            (which, key, side, width), lambda: pictures.drawn(s, s.pictured(key), side, width)
+        )
+
+    def photograph(self, request: Request) -> Response:
+        key, width = request.path_params["key"], _width(request)
+        return self._picture(
+            ("photo", key, width), lambda: pictures.photograph(self.shown.snapshot, key, width)
+        )
+
+    def _picture(self, name: Any, draw: Callable[[], bytes | None]) -> Response:
+        try:
+            data = self.recent.get(name, draw)
+        except ValueError as error:
+            return PlainTextResponse(f"{error}\n", 410)
+        if data is None:
+            return PlainTextResponse("there is no such picture\n", 404)
+        # A key names its content, so a picture never changes.
+        return Response(
+            data, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400, immutable"}
+        )
+
+    def static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in STATIC:
+            raise KeyError(name)
+        headers = {"cache-control": "no-cache"}
+        return Response((templates.FOLDER / name).read_bytes(), media_type=STATIC[name], headers=headers)
+
+    def fresh(self, request: Request) -> Response:
+        """When what is shown was taken: an open page asks, and says so when there is more to see."""
+        return JSONResponse({"taken": self.shown.current().taken})
+
+
+def _telling(s: Snapshot, score: str) -> str:
+    """The category to look at a score in: all, or where only some have a bound, the one that loses the most by it."""
+    own = [name for name in s.categories if s.bound(score, name) != Bound()]
+    if not own or s.bound(score, None) != Bound():
+        return ""
+    lost = {
+        row["category"]: row["n"]
+        for row in s.sql(
+            "SELECT category, count(*) AS n FROM pair WHERE starts_with(reason, ?) GROUP BY ALL",
+            [f"{score}:"],
+        )
+    }
+    return max(own, key=lambda name: lost.get(name, 0))
+
+
+def _moved(s: Snapshot, request: Request) -> list[Moved]:
+    """The moved bounds of an address (`m`, several times); the last one of a score and category counts."""
+    found: dict[tuple[str, str | None], Moved] = {}
+    for text in request.query_params.getlist("m")[:40]:
+        move = Moved.parse(text)
+        if move.score not in s.scores or (move.category is not None and move.category not in s.categories):
+            raise ValueError(f"{text!r}: there is no such score or category here")
+        found.pop((move.score, move.category), None)
+        if move.bound != s.bound(move.score, move.category):
+            found[move.score, move.category] = move
+    return list(found.values())
+
+
+def _width(request: Request) -> int:
+    text = request.query_params.get("w", "480")
+    if not text.isdecimal() or int(text) not in (0, *pictures.WIDTHS):
+        raise ValueError(f"a picture's width is 0 or one of {', '.join(map(str, pictures.WIDTHS))}")
+    return int(text)
+
+
+def _bad_request(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"{error}\n", 400)
+
+
+def _not_found(request: Request, error: Exception) -> Response:
+    return PlainTextResponse("there is no such page\n", 404)

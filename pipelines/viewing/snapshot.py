@@ -1,0 +1,444 @@
+"""A snapshot: what a run has committed, or a shard set holds, at one moment, as three tables of a DuckDB file.
+
+Every page is a query over `photograph`, `job` and `pair` (one row a candidate: its words, verdict, scores, and where
+its images lie). A build may go on meanwhile: the snapshot stays as it is until another one takes its place. A run's
+tables are read through `crispedit.pipelines.tables` and the verdict functions of `select` only, and here only.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crispedit.bounds import Bound
+from crispedit.cascade import Cascade
+from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT
+from crispedit.pipelines import recipe, tables
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps.select import SELECTION, first_pass, pair_verdicts
+from crispedit.pipelines.verdicts import quoted
+from crispedit.pipelines.waves import FOLDER as WAVES
+from crispedit.shards import journal
+from crispedit.shards.read import ShardReader
+
+MEMORY = "1GB"
+"""Of DuckDB's buffers; what a larger run needs stays in the snapshot's file."""
+FILE = "snapshot.duckdb"
+PICTURED = ("key", "source_key", "composed", "source", "edited", "mask")
+"""The columns of `pair` that its pictures need."""
+REMEMBERED = 10_000
+"""Pairs whose places are kept at hand."""
+
+
+@dataclass
+class Snapshot:
+    """One moment of a run or a shard set."""
+
+    name: str
+    root: Path
+    db: duckdb.DuckDBPyConnection
+    cascade: Cascade
+    categories: list[str]
+    scores: list[str]
+    """Every "filter.score" that is a quantity (a hash is none), in the order of the cascade."""
+    run: Run | None = None
+    """None for a shard set."""
+    reader: ShardReader | None = None
+    """None for a run."""
+    folder: tempfile.TemporaryDirectory[str] | None = None
+    stamp: object = None
+    """What was committed at that moment: another stamp, another snapshot."""
+    _pictured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    taken: float = field(default_factory=time.time)
+    seconds: float = 0.0
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.db.close()
+        if self.folder is not None:
+            self.folder.cleanup()
+
+    def sql(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+        """The rows of a query. Each call has a cursor of its own, so that pages may ask at the same time."""
+        with self.db.cursor() as cursor:
+            found = cursor.execute(query, values)
+            names = [column[0] for column in found.description or ()]
+            rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        if names[:1] == ["key"] and set(PICTURED) <= set(names):
+            self._remember(rows)
+        return rows
+
+    def pictured(self, key: str) -> dict[str, Any]:
+        """Of a pair, what its pictures need (`PICTURED`). KeyError if there is none of that key."""
+        if (row := self._pictured.get(key)) is not None:
+            return row
+        rows = self.sql(f"SELECT {', '.join(PICTURED)} FROM pair WHERE key = ?", [key])
+        if not rows:
+            raise KeyError(key)
+        return rows[0]
+
+    def _remember(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A page that shows these pairs is about to ask for their pictures, one by one."""
+        if len(self._pictured) > REMEMBERED:
+            self._pictured = {}
+        self._pictured |= {row["key"]: {name: row[name] for name in PICTURED} for row in rows}
+
+    def one(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
+        """The first value of the first row."""
+        with self.db.cursor() as cursor:
+            row = cursor.execute(query, values).fetchone()
+            return None if row is None else row[0]
+
+    @cached_property
+    def spread(self) -> Mapping[str, float]:
+        """How far values of a score lie apart: the range of its middle half, else its deviation, else 1."""
+        if not self.scores:
+            return {}
+        parts = ", ".join(
+            f'approx_quantile("{s}", 0.75) - approx_quantile("{s}", 0.25), stddev_pop("{s}")'
+            for s in self.scores
+        )
+        with self.db.cursor() as cursor:
+            row = cursor.execute(f"SELECT {parts} FROM pair").fetchone() or ()
+        pairs = zip(self.scores, row[::2], row[1::2], strict=True)
+        return {score: float(middle or deviation or 1.0) for score, middle, deviation in pairs}
+
+    def bound(self, score: str, category: str | None) -> Bound:
+        """The bound of a score in a category; of no category: the one that holds where a category has none of its
+        own."""
+        bounds = self.cascade.default_bounds if category is None else self.cascade.bounds_of(category)
+        return bounds.get(score, Bound())
+
+    @cached_property
+    def bounded(self) -> list[str]:
+        """The scores that have a bound in some category."""
+        return [s for s in self.scores if any(self.bound(s, c) != Bound() for c in [None, *self.categories])]
+
+
+def committed(run: Run) -> object:
+    """What tells one moment of a run from another: its parts, and when it was last selected and by which recipe."""
+    steps = ("curate", "annotate", "edit", "score", "compare")
+    files = [run.root / "recipe.yaml", run.folder("select") / SELECTION]
+    times = [file.stat().st_mtime_ns if file.exists() else 0 for file in files]
+    return tuple(tuple(journal.parts(run.folder(step))) for step in steps), tuple(times)
+
+
+def of_run(root: Path) -> Snapshot:
+    """A snapshot of what the run has committed."""
+    start = time.perf_counter()
+    run = Run(recipe.load(str(root), [f"run={root}"]))
+    stamp = committed(run)
+    db = tables.connect(run)
+    folder = _into_file(db)
+    sources = photograph_verdicts(run, db)
+    first_pass(run, db, sources)
+    cascade = run.recipe.pair_cascade
+    db.register("final", final_verdicts(run, db, sources))
+    _photographs(db)
+    _pairs(db, cascade)
+    _jobs(db)
+    db.close()
+    snapshot = Snapshot(
+        name=run.root.name,
+        root=run.root,
+        db=_opened(folder),
+        cascade=cascade,
+        categories=list(run.recipe.categories),
+        scores=quantities(cascade),
+        run=run,
+        folder=folder,
+        stamp=stamp,
+    )
+    _margins(snapshot)
+    snapshot.seconds = time.perf_counter() - start
+    return snapshot
+
+
+def quantities(cascade: Cascade) -> list[str]:
+    """The cascade's scores that a histogram makes sense of: hashes are no quantities."""
+    return [
+        f"{name}.{score}"
+        for name, filter_ in cascade.filters.items()
+        if name != "duplicate"
+        for score in filter_.scores
+    ]
+
+
+def photograph_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
+    """(uri, key, outcome, reason) of every committed photograph: as its wave was judged, or, where it is not yet, by
+    its own row alone. A run that is only looked at is not judged: that writes into it, which is its builder's to do."""
+    files = sorted((run.root / WAVES).glob("wave-*.parquet"))
+    listed = ", ".join(quoted(str(file)) for file in files)
+    empty = "SELECT NULL::VARCHAR AS uri, NULL::VARCHAR AS outcome, NULL::VARCHAR AS reason WHERE false"
+    judged = f"SELECT uri, outcome, reason FROM read_parquet([{listed}])" if files else empty
+    return db.sql(f"""
+        SELECT uri, key, coalesce(outcome, split_part(verdict, ' ', 1)) AS outcome,
+            CASE WHEN outcome IS NULL THEN nullif(split_part(verdict, ' ', 2), '') ELSE reason END AS reason
+        FROM (
+            SELECT c.uri, c.key, w.outcome, w.reason, CASE
+                WHEN c.error IS NOT NULL AND c.transient THEN '{TRANSIENT} unreadable'
+                WHEN c.error IS NOT NULL THEN '{ERROR} unreadable'
+                WHEN c.refusal IS NOT NULL THEN '{REJECTED} ' || c.refusal
+                ELSE {run.recipe.source_cascade.verdict_sql("c")} END AS verdict
+            FROM curate c LEFT JOIN ({judged}) w USING (uri)
+        )
+    """).to_arrow_table()
+
+
+def final_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
+    """(key, category, outcome, reason) of every candidate: as selected, or as selecting now would decide."""
+    selection = run.folder("select") / SELECTION
+    if selection.exists():
+        parts = [
+            part
+            for step in ("curate", "edit", "score", "compare")
+            for part in journal.parts(run.folder(step))
+        ]
+        newest = max((part.stat().st_mtime_ns for part in [*parts, run.root / "recipe.yaml"]), default=0)
+        if selection.stat().st_mtime_ns >= newest:
+            return pq.read_table(selection)
+    return pair_verdicts(run, db, sources)
+
+
+def _into_file(db: duckdb.DuckDBPyConnection) -> tempfile.TemporaryDirectory[str]:
+    """Attach a new file in a temporary folder and make it the place of new tables."""
+    folder = tempfile.TemporaryDirectory(prefix="crispedit-view-", ignore_cleanup_errors=True)
+    db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false")
+    db.execute(
+        f"SET temp_directory = {quoted(folder.name)}"
+    )  # a run that is only looked at is not written to
+    db.execute(f"ATTACH {quoted(folder.name + '/' + FILE)} AS snapshot")
+    return folder
+
+
+def _opened(folder: tempfile.TemporaryDirectory[str]) -> duckdb.DuckDBPyConnection:
+    """The written file, with the table that labels go into."""
+    db = duckdb.connect(f"{folder.name}/{FILE}")
+    db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false")
+    db.execute(f"SET temp_directory = {quoted(folder.name)}")
+    db.execute("CREATE TABLE label (key VARCHAR, verdict VARCHAR, reason VARCHAR)")
+    return db
+
+
+def _photographs(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute("""
+        CREATE TABLE snapshot.photograph AS
+        SELECT c.*, v.outcome, v.reason FROM curate c JOIN sources v USING (uri)
+    """)
+
+
+def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
+    """`standing` is the verdict that no bound can change (an editor's error, a rejected photograph); else null."""
+    names = [f.name for f in cascade.columns if f.name.partition(".")[2] not in _notes(cascade, f.name)]
+    scores = "".join(f', s."{name}"' for name in names)
+    words = ", ".join(quoted(word) for word in cascade_words(cascade))
+    db.execute(f"""
+        CREATE TABLE snapshot.pair AS
+        WITH photo AS (
+            SELECT key, any_value(uri) AS uri, any_value(image) AS image, any_value(dataset) AS dataset,
+                any_value(licence) AS licence
+            FROM curate WHERE image IS NOT NULL GROUP BY key
+        )
+        SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, e.width, e.height, e.options, e.transform,
+            e.error, p.uri AS id, p.dataset, p.licence, j.instruction, j.source_caption, j.target_caption,
+            e.source IS NOT NULL AS composed, coalesce(e.source, p.image) AS source, e.edited, e.mask,
+            regexp_extract(coalesce(e.edited.tar, p.image.tar), 'wave-0*([0-9]+)', 1) AS wave,
+            f.outcome, f.reason, CASE WHEN v.verdict NOT IN ({words}) THEN v.verdict END AS standing{scores}
+        FROM edit e JOIN verdicts v USING (key) JOIN final f USING (key) LEFT JOIN job j ON j.job_key = e.job_key
+            LEFT JOIN photo p ON p.key = e.source_key LEFT JOIN score s ON s.key = e.key
+    """)
+
+
+def _notes(cascade: Cascade, column: str) -> Sequence[str]:
+    """The notes of a column's filter: long texts, which are read for one pair at a time."""
+    filter_ = cascade.filters.get(column.partition(".")[0])
+    return filter_.notes if filter_ is not None else ()
+
+
+def cascade_words(cascade: Cascade) -> list[str]:
+    """Every verdict that the cascade can give, as `Cascade.verdict_sql` writes it."""
+    words = [KEPT]
+    for name, filter_ in cascade.filters.items():
+        words += [f"{outcome} {name}" for outcome in (ERROR, TRANSIENT, NOT_REACHED)]
+        words += [f"{REJECTED} {name}.{score}:{side}" for score in filter_.scores for side in ("low", "high")]
+    return words
+
+
+def _jobs(db: duckdb.DuckDBPyConnection) -> None:
+    db.execute(f"""
+        CREATE TABLE snapshot.job AS
+        SELECT a.key, a.job_key, a.source_key, a.category, a.instruction, a.source_caption, a.target_caption, a.error,
+            CASE WHEN a.error IS NOT NULL THEN if(a.transient, '{TRANSIENT}', '{ERROR}')
+                WHEN a.refusal IS NOT NULL THEN '{REJECTED}'
+                WHEN c.kept > 0 THEN '{KEPT}' WHEN c.candidates IS NULL THEN '{NOT_REACHED}' ELSE '{REJECTED}' END
+                AS outcome,
+            CASE WHEN a.error IS NULL AND a.refusal IS NULL AND c.kept = 0 THEN 'no_candidate_kept'
+                ELSE a.refusal END AS reason,
+            coalesce(c.candidates, 0) AS candidates, coalesce(c.kept, 0) AS kept
+        FROM annotate a LEFT JOIN (
+            SELECT job_key, count(*) AS candidates, count(*) FILTER (outcome = '{KEPT}') AS kept
+            FROM snapshot.pair GROUP BY job_key
+        ) c USING (job_key)
+    """)
+
+
+def _margins(snapshot: Snapshot) -> None:
+    """`pair.margin`: how far a pair is inside its bounds, at the nearest of them, or beyond (below 0) at the worst; in
+    spreads of the score. Null where no bounded score is known."""
+    sides = []
+    for score in snapshot.bounded:
+        for side, difference in (("min", 'p."{}" - {!r}'), ("max", '{1!r} - p."{0}"')):
+            values = {name: getattr(snapshot.bound(score, name), side) for name in snapshot.categories}
+            cases = [
+                f"WHEN p.category = {quoted(name)} THEN {difference.format(score, value)}"
+                for name, value in values.items()
+                if value is not None
+            ]
+            if cases:
+                # On the bound exactly stands what is perfect (no border, a judge's yes): it is near nothing.
+                sides.append(f"nullif(CASE {' '.join(cases)} END, 0) / {snapshot.spread[score]!r}")
+    snapshot.db.execute("ALTER TABLE pair ADD COLUMN margin DOUBLE")
+    if sides:
+        snapshot.db.execute(f"UPDATE pair p SET margin = least({', '.join(sides)})")
+
+
+def of_shards(path: str) -> Snapshot:
+    """A snapshot of a shard set: all its pairs are kept, and have the scores that were packed with them."""
+    start = time.perf_counter()
+    reader = ShardReader(path, decode=False)
+    rows = [_of_meta(pair.key, pair.category, pair.meta, pair.mask_png is not None) for pair in reader]
+    scores = list(dict.fromkeys(name for row in rows for name in row["scores"]))
+    scores = [name for name in scores if not name.startswith("duplicate.")]
+    columns = {name: [row["scores"].get(name) for row in rows] for name in scores}
+    texts = [
+        *(
+            "key",
+            "job_key",
+            "source_key",
+            "category",
+            "editor",
+            "options",
+            "transform",
+            "id",
+            "dataset",
+            "licence",
+        ),
+        *("instruction", "source_caption", "target_caption"),
+    ]
+    made = {name: pa.array([row[name] for row in rows], pa.string()) for name in texts}
+    made |= {name: pa.array([row[name] for row in rows], pa.int64()) for name in ("seed", "width", "height")}
+    made |= {name: pa.array([row[name] for row in rows], pa.bool_()) for name in ("composed", "masked")}
+    made |= {name: pa.array(values, pa.float64()) for name, values in columns.items()}
+    db = duckdb.connect()
+    folder = _into_file(db)
+    db.register("found", pa.table(made))
+    db.execute(f"""
+        CREATE TABLE snapshot.pair AS SELECT *, '{KEPT}' AS outcome, NULL::VARCHAR AS reason, NULL::VARCHAR AS standing,
+            NULL::VARCHAR AS error, 'source' AS source, 'edited' AS edited,
+            if(masked, 'mask', NULL) AS mask, NULL::DOUBLE AS margin
+        FROM found
+    """)
+    db.execute(f"""
+        CREATE TABLE snapshot.photograph AS SELECT DISTINCT source_key AS key, id AS uri, dataset, licence,
+            NULL::INTEGER AS width, NULL::INTEGER AS height, NULL::VARCHAR AS refusal, NULL::VARCHAR AS error,
+            NULL::VARCHAR AS image, '{KEPT}' AS outcome, NULL::VARCHAR AS reason
+        FROM found WHERE NOT composed
+    """)
+    db.execute(f"""
+        CREATE TABLE snapshot.job AS SELECT any_value(key) AS key, job_key, any_value(source_key) AS source_key,
+            any_value(category) AS category, any_value(instruction) AS instruction,
+            any_value(source_caption) AS source_caption, any_value(target_caption) AS target_caption,
+            NULL::VARCHAR AS error, '{KEPT}' AS outcome, NULL::VARCHAR AS reason, count(*) AS candidates,
+            count(*) AS kept
+        FROM found GROUP BY job_key
+    """)
+    db.close()
+    return Snapshot(
+        name=Path(path.rstrip("/")).name or path,
+        root=Path(path),
+        db=_opened(folder),
+        cascade=Cascade({}, {}, {}),
+        categories=sorted({row["category"] for row in rows}),
+        scores=scores,
+        reader=ShardReader(path, decode=False),
+        folder=folder,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _of_meta(key: str, category: str, meta: Mapping[str, Any], masked: bool) -> dict[str, Any]:
+    """A pair's columns from its JSON member; what another tool's shards lack is null."""
+    row = {
+        name: meta.get(name)
+        for name in ("job_key", "source_key", "editor", "dataset", "licence", "transform")
+    }
+    row |= {name: meta.get(name) for name in ("instruction", "source_caption", "target_caption")}
+    row = {
+        name: value if isinstance(value, str) else value and json.dumps(value) for name, value in row.items()
+    }
+    row |= {name: row[name] or None for name in ("dataset", "licence")}
+    row |= {name: n if isinstance(n := meta.get(name), int) else None for name in ("seed", "width", "height")}
+    given = meta.get("scores")
+    scores = (
+        given.items() if isinstance(given, dict) else [(s.get("name"), s.get("value")) for s in given or ()]
+    )
+    return row | {
+        "key": key,
+        "job_key": row["job_key"] or key,
+        "source_key": row["source_key"] or key,
+        "category": category,
+        "options": json.dumps(meta.get("editor_options")),
+        "id": meta.get("uri") if isinstance(meta.get("uri"), str) else None,
+        "composed": bool(meta.get("source_is_composed")),
+        "masked": masked,
+        "scores": {name: float(value) for name, value in scores if isinstance(value, int | float)},
+    }
+
+
+def answers(snapshot: Snapshot, row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The models' own words on a pair, by "filter.note": those texts stay in the run's tables. Empty where there are
+    none."""
+    if snapshot.run is None:
+        return {}
+    notes = [f"{name}.{note}" for name, filter_ in snapshot.cascade.filters.items() for note in filter_.notes]
+    if not notes:
+        return {}
+    with tables.connect(snapshot.run) as db:
+        listed = ", ".join(f'"{note}"' for note in notes)
+        found = db.execute(f"SELECT {listed} FROM score WHERE key = ?", [row["key"]]).fetchone()
+    return {note: _parsed(text) for note, text in zip(notes, found or (), strict=False) if text}
+
+
+def choice(snapshot: Snapshot, job_key: str) -> list[dict[str, Any]]:
+    """The judge's comparisons of a job's candidates: which ones, which one it chose, its words, or its error."""
+    if snapshot.run is None or snapshot.run.recipe.judge is None:
+        return []
+    with tables.connect(snapshot.run) as db:
+        rows = db.execute(
+            "SELECT candidates, chosen, answers, error FROM compare WHERE job_key = ? ORDER BY key", [job_key]
+        ).fetchall()
+    return [
+        {"candidates": candidates, "chosen": chosen, "answers": _parsed(text), "error": error}
+        for candidates, chosen, text, error in rows
+    ]
+
+
+def _parsed(text: str | None) -> dict[str, Any]:
+    """Answers by question."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {"answer": text}
+    return value if isinstance(value, dict) else {"answer": value}

@@ -1,0 +1,47 @@
+"""The templates of the browser and the report, and what they draw with; all is escaped unless our code drew it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import jinja2
+
+from crispedit.pipelines.viewing import charts, overview, queries
+from crispedit.pipelines.viewing.snapshot import Snapshot
+
+FOLDER = Path(__file__).parent / "pages"
+
+
+def environment() -> jinja2.Environment:
+    """The templates of `pages/`."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"short": queries.short, "plain": plain}
+    made.globals |= {
+        "charts": charts,
+        "in_words": overview.in_words,
+        "owner": overview.owner,
+        "bound_names": bound_names,
+        "clock": lambda then: time.strftime("%H:%M:%S", time.localtime(then)),
+    }
+    return made
+
+
+def plain(value: float | None) -> str:
+    """A bound as a reader would write it, to the last digit."""
+    return "" if value is None else str(int(value)) if value.is_integer() else repr(value)
+
+
+def bound_names(s: Snapshot, score: str, category: str = "") -> list[charts.NamedBound]:
+    """The lines that a histogram of a score gets: of one category, or of all, named by the categories."""
+    if category:
+        return charts.bounds_of([(category, s.bound(score, category))])
+    lines = charts.bounds_of([(name, s.bound(score, name)) for name in s.categories])
+    everyone = ", ".join(s.categories)
+    return [(side, value, "all categories" if names == everyone else names) for side, value, names in lines]

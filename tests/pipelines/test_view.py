@@ -1,0 +1,283 @@
+"""`crispedit view` without a browser: its pages, who may ask for them, its labels; all agree with the tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_run
+from starlette.testclient import TestClient
+
+from crispedit import images
+from crispedit.outcome import KEPT
+from crispedit.pipelines import audit, build, recipe, report, steps, tables, view
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps.select import pair_verdicts
+from crispedit.pipelines.viewing import comparison, labels, queries, snapshot
+from crispedit.pipelines.viewing.guard import Guard
+from crispedit.pipelines.viewing.labels import Labels
+from crispedit.pipelines.viewing.queries import Moved, Wanted
+from crispedit.pipelines.viewing.server import Shown, Site
+from crispedit.pipelines.viewing.snapshot import Snapshot
+
+STRICT = "filters.unchanged.bounds.changed_fraction.min=0.05"
+LOOSE = "unchanged.changed_fraction@:0.001,"
+NASTY = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Run:
+    """A run of which a bound rejects about half."""
+    made = make_run(tmp_path_factory.mktemp("view") / "run", photos, STRICT, "score.measure_everything=true")
+    build.build(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def seen(run: Run) -> Iterator[Snapshot]:
+    with snapshot.of_run(run.root) as taken:
+        yield taken
+
+
+def client_of(path: Path, labelled: Path, *, host: str = "127.0.0.1", token: str | None = None) -> TestClient:
+    """A client of the whole server, guard included, as a browser on this machine is one."""
+    site = Site(Shown(view.taker(str(path)), Labels(labelled)))
+    return TestClient(Guard(site.app(), host, token), base_url="http://127.0.0.1:7266")
+
+
+@pytest.fixture
+def client(run: Run, tmp_path: Path) -> TestClient:
+    return client_of(run.root, tmp_path / "labels.csv")
+
+
+def keys(answer: Any) -> list[str]:
+    return [part.partition('"')[0] for part in answer.text.split('data-pair="')[1:]]
+
+
+def test_every_page_answers_and_every_picture_is_one(client: TestClient, seen: Snapshot):
+    row = seen.sql("SELECT * FROM pair WHERE edited IS NOT NULL AND mask IS NOT NULL LIMIT 1")[0]
+    for path in (
+        "/",
+        "/pairs",
+        "/bounds",
+        "/label",
+        "/compare",
+        "/photographs",
+        "/jobs",
+        f"/pair/{row['key']}",
+    ):
+        assert client.get(path).status_code == 200, path
+    assert client.get(f"/job/{row['job_key']}").status_code == 200
+    for side in ("source", "edited", "mask", "change", "overlay"):
+        picture = client.get(f"/image/this/{row['key']}/{side}?w=240")
+        assert images.decode_jpeg(picture.content).shape[1] == 240
+    assert client.get(f"/photograph/{row['source_key']}?w=240").status_code == 200
+
+
+def test_the_pages_count_what_the_tables_hold(client: TestClient, run: Run, seen: Snapshot):
+    counts = [count for count in audit.audit(run).counts if count.step == "select"]
+    assert seen.one(f"SELECT count(*) FROM pair WHERE outcome = '{KEPT}'") == sum(
+        count.kept for count in counts
+    )
+    for count in counts:
+        for reason, number in count.rejected.items():
+            page = queries.pairs(seen, Wanted(category=count.category, reason=reason))
+            assert page.total == number
+            assert {row["reason"] for row in page.rows} == {reason}
+    shown = client.get("/pairs?outcome=rejected")
+    assert len(keys(shown)) == sum(sum(count.rejected.values()) for count in counts)
+
+
+def test_sorting_and_paging_show_each_pair_once(seen: Snapshot):
+    for sort in (
+        "",
+        "margin",
+        "worst",
+        "unchanged.mean_abs",
+        "-unchanged.mean_abs",
+        "bound:unchanged.changed_fraction",
+    ):
+        pages = [queries.pairs(seen, Wanted(sort=sort, page=number), size=5) for number in range(1, 7)]
+        shown = [row["key"] for page in pages[: pages[0].pages] for row in page.rows]
+        assert len(shown) == len(set(shown)) == pages[0].total
+    rows = queries.pairs(seen, Wanted(sort="-unchanged.mean_abs")).rows
+    values = [row["unchanged.mean_abs"] for row in rows if row["unchanged.mean_abs"] is not None]
+    assert values == sorted(values, reverse=True)
+
+
+def test_moved_bounds_keep_what_select_would(run: Run, seen: Snapshot, photos: Path):
+    moved = [Moved.parse(LOOSE)]
+    rows = queries.what_if(seen, moved)
+    overrides = queries.overrides(seen, moved)
+    then = Run(recipe.load(str(run.root), [*overrides, f"run={run.root}"]))
+    verdicts = pair_verdicts(then, tables.connect(then)).to_pylist()
+    kept = {row["key"] for row in verdicts if row["outcome"] == KEPT}
+    against = comparison.against_bounds(seen, overrides, "moved", "moved_test")
+    total = comparison.moves(seen, against)[-1]
+    assert total.both + total.gained == len(kept) > rows[-1].kept
+    assert rows[-1].then >= len(kept)
+    flipped = comparison.flipped(seen, against, Wanted(flip="gained"), 100)
+    assert {row["key"] for row in flipped.rows} <= kept
+    assert flipped.total == total.gained
+
+
+def test_a_bound_of_one_category_leaves_the_others(seen: Snapshot):
+    rows = {
+        row.category: row for row in queries.what_if(seen, [Moved.parse("unchanged.changed_fraction@add:0,")])
+    }
+    assert rows["add"].gained > 0
+    assert all(not row.gained and not row.lost for name, row in rows.items() if name not in ("add", ""))
+    below, above = queries.sides(seen, Moved.parse("unchanged.changed_fraction@add:0.01,"), 0.01)
+    assert {row["category"] for row in [*below, *above]} <= {"add"}
+    assert all(row["unchanged.changed_fraction"] < 0.01 for row in below)
+    assert all(row["unchanged.changed_fraction"] >= 0.01 for row in above)
+
+
+def test_apply_selects_again(photos: Path, tmp_path: Path):
+    made = make_run(tmp_path / "run", photos, STRICT, "categories={add: 1, style: 1}")
+    build.build(made)
+    client = client_of(made.root, tmp_path / "labels.csv")
+    origin = {"origin": "http://127.0.0.1:7266"}
+    before = sum(count.kept for count in audit.audit(made).counts if count.step == "select")
+    assert client.post(f"/bounds/apply?m={LOOSE}").status_code == 403
+    answer = client.post("/bounds/apply?m=unchanged.changed_fraction@:0.9,", headers=origin)
+    now = Run(recipe.load(str(made.root), [f"run={made.root}"]))
+    assert now.recipe.pair_cascade.bounds_of("add")["unchanged.changed_fraction"].min == 0.9
+    after = sum(count.kept for count in audit.audit(now).counts if count.step == "select")
+    assert answer.json() == {"kept": after}
+    assert after < before
+
+
+def test_labels_are_what_calibrate_reads(client: TestClient, run: Run, seen: Snapshot, tmp_path: Path):
+    origin = {"origin": "http://127.0.0.1:7266"}
+    rows = seen.sql(
+        "SELECT key, outcome FROM pair WHERE outcome IN ('kept', 'rejected') ORDER BY key LIMIT 6"
+    )
+    for number, row in enumerate(rows):
+        verdict = "good" if number < 4 else "bad"
+        given = {"key": row["key"], "verdict": verdict, "reason": "leaks"}
+        assert client.post("/label", content=json.dumps(given), headers=origin).status_code == 200
+    taken_back = {"key": rows[5]["key"], "verdict": ""}
+    assert client.post("/label", content=json.dumps(taken_back), headers=origin).json() == {"labelled": 5}
+    with (tmp_path / "labels.csv").open(newline="") as lines:
+        written = list(csv.DictReader(lines))
+    assert list(written[0]) == list(labels.COLUMNS)
+    assert [row["verdict"] for row in written] == ["good"] * 4 + ["bad", "bad", ""]
+    assert len(Labels(tmp_path / "labels.csv")) == 5
+    expected = sum((row["outcome"] == KEPT) == (number < 4) for number, row in enumerate(rows[:5])) / 5
+    again = Labels(tmp_path / "labels.csv")
+    again.fill(seen)
+    assert labels.against(seen).agreement.agreement == expected
+    seen.db.execute("DELETE FROM label")
+
+
+def test_a_snapshot_follows_the_run(photos: Path, tmp_path: Path):
+    made = make_run(tmp_path / "run", photos, "categories={add: 1, style: 1}")
+    made.store_recipe(steps.identities(steps.of(made)))
+    client = client_of(made.root, tmp_path / "labels.csv")  # nothing is committed yet
+    assert "No pair is kept yet" in client.get("/").text
+    build.build(made)
+    with snapshot.of_run(made.root) as after:
+        assert after.one("SELECT count(*) FROM pair") > 0
+        assert after.stamp != snapshot.committed(Run(recipe.load(str(made.root), [f"run={tmp_path / 'x'}"])))
+
+
+def test_only_its_own_pages_may_ask(client: TestClient, run: Run, tmp_path: Path):
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 421
+    assert client.get("/", headers={"host": "localhost:7266"}).status_code == 200
+    given = json.dumps({"key": "x", "verdict": "good"})
+    for headers in ({}, {"origin": "http://evil.example"}, {"origin": "null"}):
+        assert client.post("/label", content=given, headers=headers).status_code == 403
+    assert (
+        client.post("/label", content=given, headers={"origin": "http://127.0.0.1:7266"}).status_code == 404
+    )
+    policy = client.get("/").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_another_address_asks_for_the_token(run: Run, tmp_path: Path):
+    client = client_of(run.root, tmp_path / "labels.csv", host="0.0.0.0", token="secret")
+    assert client.get("/").status_code == 401
+    assert client.get("/?token=wrong").status_code == 401
+    answer = client.get("/pairs?token=secret&q=x", follow_redirects=False)
+    assert answer.headers["location"] == "/pairs?q=x"
+    assert "httponly" in answer.headers["set-cookie"].lower()
+    assert client.get("/pairs").status_code == 200  # by the cookie
+
+
+def test_nothing_but_the_runs_pictures_is_served(client: TestClient, seen: Snapshot):
+    key = seen.one("SELECT key FROM pair LIMIT 1")
+    for path in (
+        "/static/../server.py",
+        "/static/base.html.jinja",
+        "/image/this/../../recipe.yaml/source",
+        f"/image/this/{key}/..%2f..%2frecipe.yaml",
+        f"/image/other/{key}/source",
+        "/image/this/nothing/source",
+        "/photograph/nothing",
+        "/pair/nothing",
+        "/job/nothing",
+        "/recipe.yaml",
+        "/labels.csv",
+    ):
+        assert client.get(path).status_code == 404, path
+    for path in (
+        f"/image/this/{key}/source?w=99999",
+        "/bounds?score=nothing",
+        "/bounds?m=x",
+        "/pairs?low=x",
+        "/label?order=x",
+    ):
+        assert client.get(path).status_code == 400, path
+
+
+def test_texts_are_escaped_and_sql_is_only_text(client: TestClient):
+    for path in (
+        f"/pairs?q={NASTY}",
+        f"/pairs?category={NASTY}",
+        "/pairs?q='; DROP TABLE pair; --",
+        f"/jobs?q={NASTY}",
+    ):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert NASTY not in answer.text
+    assert len(keys(client.get("/pairs"))) > 0
+
+
+def test_a_shard_set_is_shown_too(run: Run, tmp_path: Path):
+    client = client_of(run.folder("shards"), tmp_path / "labels.csv")
+    shown = keys(client.get("/pairs"))
+    with snapshot.of_shards(str(run.folder("shards"))) as packed:
+        assert len(shown) == packed.one("SELECT count(*) FROM pair") > 0
+        assert "unchanged.changed_fraction" in packed.scores
+    for path in ("/", "/bounds", "/label", "/compare", "/jobs", f"/pair/{shown[0]}"):
+        assert client.get(path).status_code == 200, path
+    assert images.decode_jpeg(client.get(f"/image/this/{shown[0]}/overlay?w=240").content).shape[1] == 240
+
+
+def test_what_is_neither_a_run_nor_a_set_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="neither a run"):
+        view.taker(str(tmp_path))
+    (tmp_path / "labels.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="names the columns key,id,verdict"):
+        Labels(tmp_path / "labels.csv")
+
+
+def test_the_report_is_one_small_file_with_examples(run: Run, seen: Snapshot):
+    counts = audit.audit(run)
+    text = report.html(seen, counts)
+    assert len(text.encode()) < 5_000_000
+    assert "<script" not in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert text.count("data:image/jpeg;base64,") >= 2 * 6
+    reasons = {reason for count in counts.counts if count.step == "select" for reason in count.rejected}
+    assert reasons
+    assert all(reason in text for reason in reasons)
+    light = report.html(seen, counts, light=True)
+    assert "data:image" not in light
+    assert len(light) < len(text) / 3

@@ -1,0 +1,288 @@
+"""`crispedit view` in a real headless Chromium, as a person uses it: open, filter, sort, drag a bound, label by
+keyboard, reload, compare; without an error in its console and without a serious violation of accessibility."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_run
+
+from crispedit.pipelines import build, view
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.viewing.guard import Guard
+from crispedit.pipelines.viewing.labels import Labels
+from crispedit.pipelines.viewing.server import Shown, Site
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+uvicorn = pytest.importorskip("uvicorn")
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+# Debian's `chromium` is a shell script that closes the pipe which Playwright talks through.
+BROWSERS = (
+    "/usr/lib/chromium/chromium",
+    *(shutil.which(n) for n in ("google-chrome", "chromium-browser", "chromium")),
+)
+STRICT = "filters.unchanged.bounds.changed_fraction.min=0.05"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Run:
+    """A run in which a bound rejects about half of the pairs."""
+    made = make_run(
+        tmp_path_factory.mktemp("view") / "strict", photos, STRICT, "score.measure_everything=true"
+    )
+    build.build(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def loose(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Run:
+    """The same photographs under the recipe's own bounds."""
+    made = make_run(tmp_path_factory.mktemp("view") / "loose", photos)
+    build.build(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def address(run: Run, loose: Run) -> Iterator[str]:
+    """A server of the run, compared with the other one."""
+    site = Site(
+        Shown(view.taker(str(run.root)), Labels(run.root / "labels.csv"), view.taker(str(loose.root)))
+    )
+    listener = view._listener("127.0.0.1", 0)
+    app = Guard(site.app(), "127.0.0.1", None)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
+    thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    path = next((name for name in BROWSERS if name and Path(name).exists()), None)
+    if path is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=FLAGS, timeout=60_000)
+        yield browser
+        browser.close()
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for something to become true; asked from here, since the pages' policy forbids scripts that are text."""
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def page(chromium: Any, address: str) -> Iterator[Any]:
+    """A new window, which must end without an error in its console or an answer that failed."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, base_url=address)
+    window, wrong = context.new_page(), []
+    window.on(
+        "console",
+        lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None,
+    )
+    window.on("pageerror", lambda error: wrong.append(str(error)))
+    window.on(
+        "response",
+        lambda answer: wrong.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None,
+    )
+    window.on(
+        "request",
+        lambda asked: wrong.append(asked.url) if not asked.url.startswith((address, "data:")) else None,
+    )
+    yield window
+    context.close()
+    assert wrong == []
+
+
+def test_filter_search_and_sort(page: Any, run: Run):
+    page.goto("/")
+    total = int(page.locator(".funnel b").nth(2).inner_text())
+    page.get_by_role("link", name="Pairs", exact=True).click()
+    page.wait_for_selector("#grid [data-pair]")
+    assert page.locator("#grid [data-pair]").count() == min(total, 48)
+    page.locator(".facet a", has_text="rejected").first.click()
+    page.wait_for_url("**outcome=rejected**")
+    page.wait_for_selector(".chosen a")
+    outcomes = page.locator("#grid .chip.rejected")
+    assert 0 < outcomes.count() == page.locator("#grid [data-pair]").count() < total
+    page.select_option("#sort", "unchanged.changed_fraction")
+    page.wait_for_url("**sort=unchanged**")
+    page.locator("#grid a.shots").first.click()
+    page.wait_for_selector(".stage")
+    first = page.locator(".scores", has_text="unchanged.changed_fraction").locator("dd").first.inner_text()
+    page.keyboard.press("j")
+    page.wait_for_selector("a[rel=prev]")
+    second = page.locator(".scores", has_text="unchanged.changed_fraction").locator("dd").first.inner_text()
+    assert float(first) <= float(second)
+    page.goto("/pairs?q=nothing+says+this")
+    assert page.get_by_text("No pair matches").is_visible()
+
+
+def test_full_size_slider_blink_and_overlay(page: Any):
+    page.goto("/pairs?outcome=kept")
+    page.locator("#grid a.shots").first.click()
+    page.wait_for_selector(".stage")
+    page.keyboard.press("2")
+    page.locator(".stage input[type=range]").fill("25")
+    assert page.locator(".stage figure.edited").evaluate("e => e.style.clipPath") == "inset(0px 0px 0px 25%)"
+    page.keyboard.press("4")
+    overlay = page.locator(".stage .overlay img")
+    until(lambda: overlay.evaluate("e => e.naturalWidth") > 0)
+    assert overlay.is_visible()
+    page.keyboard.press(" ")
+    assert page.locator(".stage").get_attribute("data-look") == "blink"
+
+
+def test_a_dragged_bound_shows_what_would_be_kept(page: Any, run: Run):
+    page.goto("/bounds?score=unchanged.changed_fraction")
+    page.wait_for_selector("#what-if tr.total")
+    total = page.locator("#what-if tr.total td")
+    before = int(total.nth(2).inner_text())
+    handle = page.locator(".handle[data-side=min]")
+    box, chart = handle.locator("circle").bounding_box(), page.locator(".chart.wide").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(chart["x"] + 12, box["y"] + 40, steps=6)
+    page.mouse.up()
+    page.wait_for_selector("#override")
+    until(lambda: "…" not in page.locator("tr.total .exact").inner_text())
+    after, exact = int(total.nth(3).inner_text()), int(page.locator("tr.total .exact").inner_text())
+    assert after > before
+    assert before < exact <= after
+    assert (
+        page.locator("#override")
+        .inner_text()
+        .startswith("'filters.unchanged.bounds.changed_fraction={min: 0.")
+    )
+    assert page.locator(".across .mini").count() > 0
+    address = page.url  # the moved bound is in the address: a reload keeps it
+    page.reload()
+    page.wait_for_selector("#override")
+    assert page.url == address
+    handle.focus()
+    value = float(handle.get_attribute("data-value"))
+    page.keyboard.press("ArrowRight")
+    until(lambda: float(handle.get_attribute("data-value")) > value)
+    page.get_by_role("link", name="Pairs that flip").click()
+    page.wait_for_selector("#grid [data-pair]")
+    assert page.locator("#grid .chip.kept").count() == page.locator("#grid [data-pair]").count() > 0
+
+
+def test_ten_labels_by_keyboard_survive_a_reload(page: Any, run: Run):
+    page.goto("/label")
+    keys = []
+    for number in range(10):
+        key = page.locator(".look").get_attribute("data-pair")
+        keys.append(key)
+        if number % 3 == 2:
+            page.keyboard.press("b")
+            page.keyboard.press("3")
+        else:
+            page.keyboard.press("u" if number == 0 else "g")
+        until(lambda known=key: page.locator(".look").get_attribute("data-pair") != known)
+    page.reload()
+    assert page.locator("#labelled").inner_text() == "10"
+    assert page.locator("#agreement").inner_text().endswith("%")
+    with (run.root / "labels.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["key"] for row in rows] == keys
+    assert len(set(keys)) == 10
+    assert [row["verdict"] for row in rows] == [
+        "unsure",
+        "good",
+        "bad",
+        "good",
+        "good",
+        "bad",
+        "good",
+        "good",
+        "bad",
+        "good",
+    ]
+    assert rows[2]["reason"] == "leaks"
+    page.keyboard.press("z")
+    until(lambda: page.locator("#labelled").inner_text() == "9")
+    page.goto("/pairs?label=bad")
+    assert page.locator("#grid .chip.bad").count() == page.locator("#grid [data-pair]").count() == 3
+
+
+def test_two_runs_are_compared(page: Any):
+    page.goto("/compare?flip=gained")
+    cards = page.locator("#grid [data-pair]")
+    assert cards.count() == int(page.locator("tr.total td").nth(2).inner_text()) > 0
+    assert page.locator("#grid .why").first.inner_text() == "unchanged.changed_fraction below 0.05"
+
+
+def test_the_page_tells_of_new_results(page: Any, run: Run):
+    page.goto("/pairs")
+    time.sleep(3.1)
+    (run.root / "recipe.yaml").touch()  # as a build that begins
+    page.wait_for_selector(".news", timeout=20_000)
+    page.locator(".news").click()
+    page.wait_for_selector("#grid [data-pair]")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 400])
+def test_no_serious_violation_of_accessibility(
+    chromium: Any, address: str, run: Run, width: int, scheme: str
+):
+    axe = pytest.importorskip(
+        "axe_core_python.sync_playwright", reason="axe-core-python is not installed"
+    ).Axe()
+    context = chromium.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, base_url=address, bypass_csp=True
+    )
+    window = context.new_page()
+    window.goto("/pairs")
+    pair = window.locator("#grid a.shots").first.get_attribute("href")
+    report = (run.folder("audit") / "report.html").as_uri()
+    if not (run.folder("audit") / "report.html").exists():
+        from crispedit.pipelines import audit
+        from crispedit.pipelines import report as page_of
+
+        page_of.write(run, audit.audit(run))
+    for path in (
+        "/",
+        "/pairs",
+        pair,
+        "/bounds",
+        "/label?blind=0",
+        "/compare",
+        "/photographs",
+        "/jobs",
+        report,
+    ):
+        window.goto(path)
+        window.wait_for_load_state("networkidle")
+        found = [
+            (v["id"], [node["target"] for node in v["nodes"][:3]])
+            for v in axe.run(window)["violations"]
+            if v["impact"] in ("serious", "critical")
+        ]
+        assert found == [], path
+        assert window.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+            f"{path} is wider than the window"
+        )
+    context.close()

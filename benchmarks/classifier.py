@@ -1,11 +1,11 @@
 """How well the classifier reads instructions: accuracy and confusion matrix, on the labelled train and test rows.
 
-Run `python benchmarks/classifier.py [FILE.csv]`; the file needs the columns split, category and instruction. The
+Run `python -m benchmarks.classifier [--file FILE.csv]`; the file needs the columns split, category and instruction. The
 default is `tests/data/instructions.csv`, whose split is described in `tests/test_classifier.py`.
 """
 
+import argparse
 import csv
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -31,8 +31,9 @@ def report(split, rows):
 
 
 def main():
-    path = Path(sys.argv[1]) if sys.argv[1:] else DEFAULT
-    with path.open(newline="", encoding="utf-8") as file:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--file", type=Path, default=DEFAULT)
+    with parser.parse_args().file.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for split in sorted({row["split"] for row in rows}, reverse=True):
         report(split, [row for row in rows if row["split"] == split])

@@ -32,10 +32,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from crispedit.editmgt.embeddings import sinusoid
 from crispedit.editmgt.localize import default_blocks, rescale, smooth, upsample
 from crispedit.editmgt.masking import mask_count, masked_share, temperatures
 from crispedit.editmgt.noise import ReleasedNoise, SeededNoise
-from crispedit.editmgt.preset import build_vq, read_preset
+from crispedit.editmgt.options import SamplingOptions
+from crispedit.editmgt.preset import fresh_vq, read_preset
 from crispedit.editmgt.sampler import sample
 from crispedit.editmgt.transformer import Capture, Transformer, TransformerConfig
 
@@ -45,10 +47,9 @@ SMALL = {
     "num_single_layers": 8,
     "attention_head_dim": 64,
     "num_attention_heads": 4,
-    "joint_attention_dim": 256,
+    "joint_attention_dim": 288,
     "pooled_projection_dim": 256,
     "axes_dims_rope": (8, 28, 28),
-    "text_dim": 288,
 }
 LOOP = "straightforward loop, capture and hold"
 SAME_DRAWS = "ours, capture and hold, released noise"
@@ -79,7 +80,7 @@ def make_inputs(config: TransformerConfig, side: int, batch: int = 1, device="cp
     patches = torch.randint(0, config.codebook_size, (batch, side // 4, side // 4), generator=generator)
     pixels = 16 * side
     tensors = {
-        "text": torch.randn(2 * batch, TEXT, config.text_dim, generator=generator).to(dtype),
+        "text": torch.randn(2 * batch, TEXT, config.joint_attention_dim, generator=generator).to(dtype),
         "pooled": torch.randn(2 * batch, config.pooled_projection_dim, generator=generator).to(dtype),
         "micro": torch.tensor([pixels, pixels, 0.0, 0.0, 6.0]).expand(2 * batch, -1),
         "reference": patches.repeat_interleave(4, 1).repeat_interleave(4, 2),
@@ -108,11 +109,7 @@ class Straightforward:
         x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
         return x * self.w[f"{name}.weight"]
 
-    @staticmethod
-    def wave(x):
-        frequency = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float32) / 128)
-        angle = x[..., None].float() * frequency
-        return torch.cat([angle.cos(), angle.sin()], -1)
+    wave = staticmethod(sinusoid)  # the same frequencies to the last bit, so that tokens can be compared
 
     def rope(self, ids):
         cos, sin = [], []
@@ -327,13 +324,10 @@ def ours(model, given, steps, seed, *, hold=0.0, released=False, refresh=1, hist
         conditions,
         torch.full_like(reference, model.config.mask_id),
         noise,
-        steps=steps,
-        guidance=GUIDANCE,
+        SamplingOptions(steps=steps, guidance=GUIDANCE, hold=hold, reference_refresh=refresh),
         reference=reference,
-        hold=hold,
         capture=capture,
         early_exit=False,
-        reference_refresh=refresh,
         on_step=None if history is None else lambda now: history.append(now.tokens),
     )
     return out.tokens
@@ -464,9 +458,9 @@ def preset_report(args) -> None:
     side = preset["resolution"] // 16
     with device:
         model = make_model(config).to(dtype)
-        vq = build_vq(preset)
+        vq = fresh_vq(preset)
     if args.compile:
-        model.encode = torch.compile(model.encode, dynamic=False)
+        model.encode = torch.compile(model.encode, dynamic=True)
     blocks = default_blocks(config.blocks)
     print(
         f"{torch.cuda.get_device_name(device) if cuda else 'CPU'}, torch {torch.__version__}, {dtype}, {args.preset}, "
@@ -506,10 +500,8 @@ def edit_once(model, vq, given, steps, blocks):
         conditions,
         torch.full_like(reference, model.config.mask_id),
         SeededNoise(range(batch), side * side, device),
-        steps=steps,
-        guidance=GUIDANCE,
+        SamplingOptions(steps=steps, guidance=GUIDANCE, hold=HOLD),
         reference=reference,
-        hold=HOLD,
         capture=Capture(blocks, torch.full((batch, TEXT), 1 / TEXT, device=device)),
         early_exit=False,
     )

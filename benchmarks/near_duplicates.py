@@ -1,7 +1,7 @@
 """How long `filters.duplicate.near_duplicates` takes: CPU seconds (it uses one core) by distance and kind of
 corpus.
 
-    python benchmarks/near_duplicates.py [HASHES, 1000000 by default]
+    python -m benchmarks.near_duplicates [--hashes 1000000]
 
 The kinds: unrelated hashes; clusters (a third of the items are originals, the rest their copies with 3 bits
 flipped on average); and one crowd, where a million images look nearly the same.
@@ -9,16 +9,12 @@ flipped on average); and one crowd, where a million images look nearly the same.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 
-# Run as a file, Python puts this folder first on the path, where `filters` is another benchmark.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from crispedit.filters.duplicate import near_duplicates  # noqa: E402  after the path
+from crispedit.filters.duplicate import near_duplicates
 
 
 def corpora(count: int) -> dict[str, np.ndarray]:
@@ -32,7 +28,9 @@ def corpora(count: int) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hashes", type=int, default=1_000_000)
+    count = parser.parse_args().hashes
     print(f"{count} hashes\n{'corpus':<12}{'bits':>6}{'seconds':>10}{'duplicates':>12}")
     for name, hashes in corpora(count).items():
         for distance in (2, 4, 6):

@@ -36,6 +36,7 @@ from crispedit import images
 from crispedit.compositor.landscape import KINDS, landscape
 from crispedit.pipelines import recipe, steps
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.waves import Waves
 from crispedit.shards import journal
 
 PICTURES = 48
@@ -79,6 +80,11 @@ def fabricate(run: Run, rows: int) -> None:
                 at = table.schema.get_field_index(name)
                 table = table.set_column(at, name, pa.array(np.full(len(table), value), pa.int32()))
             pq.write_table(table, part, compression="zstd")
+    for step in ("curate", "annotate", "edit", "score"):  # all of it is one wave
+        (run.folder(step) / "wave-000000").mkdir()
+        for part in journal.parts(run.folder(step)):
+            part.rename(part.parent / "wave-000000" / part.name)
+    Waves(run).add([], rows // selection.CANDIDATES_PER_SOURCE)
     run.store_recipe(steps.identities(steps.of(run)))
     selection.select.select(run)
 

@@ -7,13 +7,14 @@ editors, committing and reporting are `crispedit.pipelines.evaluate`'s.
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import fsspec
 import numpy as np
@@ -24,9 +25,12 @@ from PIL import UnidentifiedImageError
 from pydantic import field_validator
 
 from crispedit import images, metrics
+from crispedit.chat import Chat
+from crispedit.judge import NO_USAGE, Usage
 from crispedit.measures import Measures
 from crispedit.parts import Part
 from crispedit.record import Image, Mask, Score
+from crispedit.replies import Winner
 
 CHUNKS = 8
 """Chunks of parquet cells that are kept in memory: cases that follow each other lie in one."""
@@ -60,7 +64,9 @@ class Picture:
         try:
             with Pillow.open(io.BytesIO(self.read())) as opened:
                 return np.asarray(opened.convert("RGB"))
-        except (UnidentifiedImageError, OSError, Pillow.DecompressionBombError) as error:
+        except UnidentifiedImageError:
+            raise ValueError(f"{self.path} is no image") from None
+        except (OSError, Pillow.DecompressionBombError) as error:
             raise ValueError(f"{self.path}: {error}") from None
 
 
@@ -85,6 +91,8 @@ class Case:
     after: str | None = None
     protocols: tuple[str, ...] = ()
     """Those that score this case; empty for a step on the way to one that is scored."""
+    result: str = ""
+    """What a folder of results calls its image, where that is not the id: published sets repeat file names."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
@@ -106,6 +114,8 @@ class Answer:
     edited: Image
     target: Image | None = None
     mask: Mask | None = None
+    repeat: int = 0
+    """Which of several judgements this is."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,30 @@ class Scored:
     """A judge answered, but not what was asked; its metrics are None, never a guess."""
     words: tuple[str, ...] = ()
     """What a judge said."""
+    usage: Usage = NO_USAGE
+    """What its judge cost."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one case, in the order in which a judge is shown them."""
+
+    first: Answer
+    second: Answer
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Which of two answers a judge prefers, by dimension; None where it did not say, or contradicts itself."""
+
+    winners: Mapping[str, Winner | None]
+    in_order: Mapping[str, Winner | None] = field(default_factory=dict)
+    """What it said when shown the first answer first."""
+    reversed: Mapping[str, Winner | None] = field(default_factory=dict)
+    """What it said of them in the other order; "first" is still the first answer."""
+    unparsed: bool = False
+    words: tuple[str, ...] = ()
+    usage: Usage = NO_USAGE
 
 
 Better = Literal["lower", "higher"]
@@ -137,10 +171,22 @@ class Protocol:
     """Leaves all-black answers out of the means, as the published script does (they are counted anyway)."""
     models: Mapping[str, str] = field(default_factory=dict)
     """The model of each role that the published numbers were measured with."""
+    published_as: str = ""
+    """The published protocol whose figures stand beside these; empty: this one's own."""
+    perfect_by_copying: frozenset[str] = frozenset()
+    """Metrics on which an unchanged source is perfect: there a missing answer counts as the worst value, else as the
+    source, so that refusing improves nothing."""
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By group, what its metrics are called, where a published prompt names them by the kind of edit."""
 
 
 class Benchmark(Part):
     """Published cases and how to score them. Fields are options; `cases` and `score` are the contract."""
+
+    questions: ClassVar[float] = 0.0
+    """Questions to a judge for each answer, about."""
+    pairwise: ClassVar[bool] = False
+    """Answers of two editors are compared by `compare`, in place of `score`."""
 
     @field_validator("*")
     @classmethod
@@ -160,6 +206,18 @@ class Benchmark(Part):
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         """One result per answer, in order, for the protocols of its case; an exception is that answer's error."""
         raise NotImplementedError
+
+    def compare(self, pairs: Sequence[Pair], measures: Measures) -> list[Compared | Exception]:
+        """For a pairwise benchmark, one result per pair of answers, in order."""
+        raise NotImplementedError
+
+    def request(self, chat: Chat) -> Mapping[str, Any]:
+        """How a judge is asked, JSON-ready: order, settings, schema. Empty without a judge."""
+        return {}
+
+    def editing(self) -> Mapping[str, Any]:
+        """The options that decide what an editor is shown: answers are made once for all that share them."""
+        return {}
 
     def image(self, picture: Picture) -> Image:
         """A case's picture as the editor is shown it, and as it is scored."""
@@ -202,6 +260,37 @@ def read_json(path: Path, what: str) -> Any:
         raise ValueError(f"{path} is missing: {what}") from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def read_jsonl(path: Path, what: str) -> list[Any]:
+    """The objects of a published JSONL file. ValueError says what it should be, or which line is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        raise ValueError(f"{path} is missing: {what}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number} is not JSON: {error}") from None
+    return found
+
+
+@cache
+def text_constants(path: Path, what: str) -> Mapping[str, str]:
+    """The texts that a published Python file assigns to names; it is parsed, not run. ValueError if it cannot be."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"prompts: {path} is not {what}: {error}") from None
+    return {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name) and isinstance(node.value.value, str)
+    }
 
 
 def rows(files: Sequence[Path], columns: Sequence[str]) -> list[tuple[Path, int, dict[str, Any]]]:

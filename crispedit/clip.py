@@ -7,6 +7,7 @@ use published weights, `model="ViT-L-14", pretrained="openai"`, or a file of the
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +17,17 @@ from typing import Any, Literal
 import torch
 from PIL import Image as PillowImage
 
-from crispedit import torchvision_ops, weights
+from crispedit import torchscript, torchvision_ops, weights
 from crispedit.record import Image
 
 torchvision_ops.declare()
 
 import open_clip  # noqa: E402  (imports torchvision, which must be mended first)
+from open_clip.transform import PreprocessCfg, image_transform_v2  # noqa: E402
 
 EMBEDDED = "embedded"
 Precision = Literal["fp32", "fp16", "bf16"]
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Resize = Literal["squash", "crop"]
 """How an image gets to the model's size: "squash" keeps all of it and changes its shape, as InstructPix2Pix's filter
 does; "crop" scales the short side and keeps the middle, which is CLIP's own preprocessing (CLIP-I, CLIP-T)."""
@@ -93,8 +96,9 @@ def load(
     """The model with its weights, or None if there is nothing to load: no embedded weights, or no way to download.
 
     `model` is "embedded", an open_clip architecture, or "local-dir:FOLDER" in open_clip's layout; `pretrained` a tag
-    of that architecture or a file (safetensors, or a checkpoint that loads weights-only). A model never runs with
-    random weights. ValueError, with the choices, for an unknown model, tag, folder or file.
+    of that architecture or a file: safetensors, a checkpoint that loads weights-only, or a TorchScript archive as
+    OpenAI publishes (`ViT-B-32.pt`), from which only tensors are read. A model never runs with random weights.
+    ValueError, with the choices, for an unknown model, tag, folder or file.
     """
     if model == EMBEDDED:
         if pretrained:
@@ -104,6 +108,11 @@ def load(
         model = f"local-dir:{weights.folder('clip')}"
     check(model, pretrained)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    mode = "squash" if resize == "squash" else "shortest"
+    if os.path.isfile(pretrained) and torchscript.is_archive(Path(pretrained)):
+        network = _from_archive(model, pretrained, precision, device, mode)
+        preprocess = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
+        return Clip(network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision])
     try:
         network, preprocess = open_clip.create_model_from_pretrained(
             model,
@@ -111,7 +120,7 @@ def load(
             precision=precision,
             device=device,
             force_quick_gelu=quick_gelu(model, pretrained),
-            image_resize_mode="squash" if resize == "squash" else "shortest",
+            image_resize_mode=mode,
         )
     except RuntimeError as error:
         if "Failed to download" in str(error):
@@ -119,8 +128,35 @@ def load(
         raise ValueError(
             f"clip: the weights {pretrained or model} do not load as {model}: {error}"
         ) from error
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    return Clip(network.eval(), preprocess, open_clip.get_tokenizer(model), device, dtype)
+    return Clip(network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision])
+
+
+def _from_archive(model: str, pretrained: str, precision: str, device: torch.device, resize_mode: str) -> Any:
+    """The network with the weights of a TorchScript archive, OpenAI's own format: they run with QuickGELU, whatever the
+    architecture is called. ValueError if a tensor is missing or has another shape."""
+    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are replaced below
+    try:
+        network = open_clip.create_model(
+            model,
+            precision=precision,
+            device=device,
+            force_quick_gelu=True,
+            force_preprocess_cfg={"resize_mode": resize_mode},
+            load_weights=False,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
+    state = torchscript.state_dict(Path(pretrained))
+    wanted = network.state_dict()
+    try:
+        network.load_state_dict({name: state[name] for name in wanted})
+    except KeyError as error:
+        raise ValueError(
+            f"clip: the weights {pretrained} do not load as {model}: no tensor {error}"
+        ) from None
+    except RuntimeError as error:
+        raise ValueError(f"clip: the weights {pretrained} do not load as {model}: {error}") from error
+    return network
 
 
 def check(model: str, pretrained: str) -> None:

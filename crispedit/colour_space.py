@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from fractions import Fraction
+from math import isclose
 
 Xy = tuple[float, float]
 """CIE 1931 chromaticity."""
@@ -73,7 +73,7 @@ def of_code_points(primaries: int, transfer: int) -> Space | None:
 
 def of_gamma(gamma: float | None, chromaticities: Sequence[float] | None) -> Space | None:
     """The space of a PNG's gAMA (the exponent of encoding, 0.45455 for sRGB) and cHRM (x and y of white, red, green,
-    blue); None where they say sRGB. ValueError or numpy's LinAlgError for impossible numbers.
+    blue); None where they say sRGB. ValueError for impossible numbers.
 
     A gamma of 1/2.2 is what sRGB files are told to carry: it is taken for the sRGB curve.
     """
@@ -84,41 +84,50 @@ def of_gamma(gamma: float | None, chromaticities: Sequence[float] | None) -> Spa
         curve = (1 / gamma,)
     numbers = list(chromaticities or (*D65, *(n for xy in BT709 for n in xy)))
     white, *colours = zip(numbers[::2], numbers[1::2], strict=True)
-    is_srgb = np.allclose((white, *colours), (D65, *BT709), atol=0.003)
+    srgb = [*D65, *(n for xy in BT709 for n in xy)]
+    is_srgb = all(isclose(n, known, abs_tol=0.003) for n, known in zip(numbers, srgb, strict=True))
     if is_srgb and curve is SRGB_CURVE:
         return None
     return Space("gamma" if is_srgb else "primaries", profile(tuple(colours), white, curve))
 
 
-_D50 = np.array([0.96422, 1.0, 0.82491])
-_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+Matrix = list[list[Fraction]]
+
+_D50 = [Fraction(96422, 100_000), Fraction(1), Fraction(82491, 100_000)]
+_BRADFORD = [
+    [Fraction(n, 10_000) for n in row]
+    for row in ((8951, 2664, -1614), (-7502, 17135, 367), (389, -685, 10296))
+]
 
 
 def profile(primaries: Sequence[Xy], white: Xy, curve: Curve) -> bytes:
     """An ICC display profile of these primaries, white point and curve, for all three channels.
 
-    Adapted to D50 by Bradford's matrix, as profiles are. ValueError or LinAlgError if the primaries span no space.
+    Adapted to D50 by Bradford's matrix, as profiles are. In fractions, so that every processor makes the same bytes.
+    ValueError if the primaries span no space.
     """
 
-    def xyz(xy: Xy) -> tuple[float, float, float]:
-        x, y = xy
+    def xyz(xy: Xy) -> list[Fraction]:
+        x, y = (Fraction(n).limit_denominator(10**6) for n in xy)
         if y <= 0:
             raise ValueError(f"no chromaticity: {xy}")
-        return x / y, 1.0, (1 - x - y) / y
+        return [x / y, Fraction(1), (1 - x - y) / y]
 
-    columns = np.array([xyz(xy) for xy in primaries]).T
-    white_xyz = np.array(xyz(white))
-    light = columns * np.linalg.solve(columns, white_xyz)
-    scale = np.diag((_BRADFORD @ _D50) / (_BRADFORD @ white_xyz))
-    adapted = np.linalg.inv(_BRADFORD) @ scale @ _BRADFORD @ light
+    columns = _transposed([xyz(xy) for xy in primaries])
+    white_xyz = [[n] for n in xyz(white)]
+    weights = _times(_inverse(columns), white_xyz)
+    light = [[n * weight for n, (weight,) in zip(row, weights, strict=True)] for row in columns]
+    here, there = _times(_BRADFORD, white_xyz), _times(_BRADFORD, [[n] for n in _D50])
+    scaled = [[n * to / of for n in row] for row, (of,), (to,) in zip(_BRADFORD, here, there, strict=True)]
+    adapted = _times(_times(_inverse(_BRADFORD), scaled), light)
 
-    def numbers(values: Sequence[float]) -> bytes:
+    def numbers(values: Sequence[float | Fraction]) -> bytes:
         return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
 
     para = b"para" + bytes(4) + struct.pack(">HH", 3 if len(curve) == 5 else 0, 0) + numbers(curve)
-    d50 = numbers(_D50.tolist())
+    d50 = numbers(_D50)
     tags = {b"wtpt": b"XYZ " + bytes(4) + d50}
-    for channel, column in zip(b"rgb", adapted.T.tolist(), strict=True):
+    for channel, column in zip(b"rgb", _transposed(adapted), strict=True):
         tags[bytes([channel]) + b"XYZ"] = b"XYZ " + bytes(4) + numbers(column)
         tags[bytes([channel]) + b"TRC"] = para
     offset = 128 + 4 + 12 * len(tags)
@@ -129,3 +138,31 @@ def profile(primaries: Sequence[Xy], white: Xy, curve: Curve) -> bytes:
     header = struct.pack(">I4xI4s4s4s", offset + len(body), 0x04200000, b"mntr", b"RGB ", b"XYZ ")
     header += bytes(12) + b"acsp" + bytes(28) + d50
     return header + bytes(128 - len(header)) + table + body
+
+
+def _transposed(matrix: Matrix) -> Matrix:
+    return [list(column) for column in zip(*matrix, strict=True)]
+
+
+def _times(a: Matrix, b: Matrix) -> Matrix:
+    columns = _transposed(b)
+    return [
+        [sum((x * y for x, y in zip(row, column, strict=True)), Fraction()) for column in columns]
+        for row in a
+    ]
+
+
+def _inverse(m: Matrix) -> Matrix:
+    """Of a 3 x 3 matrix: the cofactors, turned, over the determinant."""
+    cofactors = [
+        [
+            m[(i + 1) % 3][(j + 1) % 3] * m[(i + 2) % 3][(j + 2) % 3]
+            - m[(i + 1) % 3][(j + 2) % 3] * m[(i + 2) % 3][(j + 1) % 3]
+            for j in range(3)
+        ]
+        for i in range(3)
+    ]
+    determinant = sum((m[0][j] * cofactors[0][j] for j in range(3)), Fraction())
+    if not determinant:
+        raise ValueError("the primaries lie on a line")
+    return [[n / determinant for n in row] for row in _transposed(cofactors)]

@@ -16,7 +16,7 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from crispedit import torchvision_ops
+from crispedit import torchscript, torchvision_ops
 from crispedit.record import Image
 
 torchvision_ops.declare()
@@ -105,11 +105,12 @@ def _from_file(model: str, weights: str) -> Any:
         raise ValueError(f"dino: weights={weights!r} must be a file of {model}'s weights")
     network = timm.create_model(model, pretrained=False, num_classes=0)
     try:
-        state = (
-            load_file(weights)
-            if weights.endswith(".safetensors")
-            else torch.load(weights, map_location="cpu", weights_only=True)
-        )
+        if weights.endswith(".safetensors"):
+            state = load_file(weights)
+        elif torchscript.is_archive(Path(weights)):
+            state = torchscript.state_dict(Path(weights))
+        else:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:  # torch raises nearly anything at a file that is no checkpoint
         raise ValueError(f"dino: the weights {weights} do not load as {model}: {error}") from error

@@ -327,7 +327,7 @@ def _png(data: bytes) -> ImageFile:
                 None if gamma is None else struct.unpack(">I", gamma)[0] / 100_000,
                 None if primary is None else [n / 100_000 for n in struct.unpack(">8I", primary)],
             )
-    except (ValueError, struct.error, zlib.error):  # numpy's LinAlgError is a ValueError
+    except (ValueError, struct.error, zlib.error):
         notes = (("space", "broken"),)
     return ImageFile("png", width, height, b"".join(kept), orientation, icc, space, notes=notes)
 

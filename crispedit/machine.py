@@ -13,6 +13,33 @@ from pathlib import Path
 
 MIB = 2**20
 
+_OPENCV = {
+    "AVX": {"avx"},
+    "AVX2": {"avx2"},
+    "FP16": {"f16c"},
+    "AVX512-SKX": {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"},
+}
+"""OpenCV's names of what it dispatches by processor, and the kernel's; it complains of one that is not there."""
+_NUMPY = "X86_V3 X86_V4 AVX512_ICL AVX512_SPR AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL"
+"""numpy's names since 2.4, and before."""
+
+
+def alike(root: Path = Path("/")) -> dict[str, str]:
+    """Environment variables with which numpy and OpenCV use the same instructions on every x86-64 processor.
+
+    Floating-point sums round differently with wider instructions, so that a pixel in some pairs, and now and then a
+    decision, would depend on the machine. It costs nothing that could be measured (docs/determinism.md). They count if
+    they are set before numpy and OpenCV are imported. Empty on other processors.
+    """
+    flags = {
+        word for line in _lines(root / "proc/cpuinfo") if line.startswith("flags") for word in line.split()
+    }
+    if "sse2" not in flags:
+        return {}
+    there = [name for name, needed in _OPENCV.items() if needed <= flags]
+    found = {"OPENCV_IPP": "sse42", "NPY_DISABLE_CPU_FEATURES": _NUMPY, "OPENBLAS_CORETYPE": "Nehalem"}
+    return found | ({"OPENCV_CPU_DISABLE": ",".join(there)} if there else {})
+
 
 def cores(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
     """Cores that this process may use, at least 1."""

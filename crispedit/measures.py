@@ -14,7 +14,8 @@ import xxhash
 from pydantic import Field
 
 from crispedit import metrics, weights
-from crispedit.chat import Chat, ChatOption
+from crispedit.chat import ChatOption
+from crispedit.judge import Judge
 from crispedit.recipe import Strict
 from crispedit.record import Image
 
@@ -78,9 +79,10 @@ class Models(Strict):
 class Measures:
     """The loaded models. Load in the process that measures."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, kept: Path | None = None) -> None:
+        """kept: the folder of the judge's replies, if they are kept."""
         self.models = models
-        self.judge: Chat | None = models.judge
+        self.judge = None if models.judge is None else Judge(models.judge, kept)
         self._clips: dict[str, Clip | None] = {}
         self._dino: Dino | None = None
         self._kept: dict[tuple[str, bytes], Tensor] = {}

@@ -74,7 +74,7 @@ def ssim(a: Image, b: Image, where: Mask | None = None) -> float | None:
     """Structural similarity (Wang et al. 2004, eq. 13; Gaussian window of 11 px, sigma 1.5), mean over RGB and pixels.
 
     With `where`, over the pixels whose whole window lies in the region: no window sees the other side. Equal to
-    torchmetrics' to rounding, at a fiftieth of its time on a CPU, where it convolves without separating the window.
+    torchmetrics' to rounding, at a fraction of its time on a CPU, where it convolves without separating the window.
     """
     _check(a, b)
     similarity = _ssim_map(a, b)
@@ -138,19 +138,19 @@ def _mean(values: NDArray[np.int16] | NDArray[np.int32], where: Mask | None, sca
     return float(chosen.mean(dtype=np.float64) / scale) if chosen.size else None
 
 
-def _ssim_map(a: Image, b: Image) -> NDArray[np.float32]:
-    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _ssim_map(a: Image, b: Image) -> NDArray[np.float64]:
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
         size = SSIM_WINDOW_PX, SSIM_WINDOW_PX
         blurred = cv2.GaussianBlur(values, size, SSIM_SIGMA_PX, borderType=cv2.BORDER_REFLECT_101)
-        return np.asarray(blurred, np.float32)
+        return np.asarray(blurred, np.float64)
 
-    x, y = (np.multiply(image, 1 / 255, dtype=np.float32) for image in (a, b))
+    x, y = (np.multiply(image, 1 / 255, dtype=np.float64) for image in (a, b))
     mean_x, mean_y = mean(x), mean(y)
     variances = mean(x * x) - mean_x * mean_x + mean(y * y) - mean_y * mean_y
     covariance = mean(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
     found = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return np.asarray(found / ((mean_x**2 + mean_y**2 + c1) * (variances + c2)), np.float32)
+    return np.asarray(found / ((mean_x**2 + mean_y**2 + c1) * (variances + c2)), np.float64)
 
 
 def _look(image: Image, size: tuple[int, int]) -> NDArray[np.float32]:

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 
 from crispedit.bounds import Bound
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
-from crispedit.pipelines import recipe, tables
+from crispedit.pipelines import listing, recipe, tables
 from crispedit.pipelines import report as page
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
-from crispedit.shards import layout, storage
+from crispedit.shards import journal, layout, storage
 
 BINS = 40
 
@@ -97,6 +97,8 @@ class Report:
     """The errors of all steps, grouped, the most frequent first."""
     repaired: dict[str, int] | None = None
     """Imported edits that were `laid_back` onto their source, or left `in_place`; null where that was not asked."""
+    skipped: str = ""
+    """The files of the source that are no row, in words."""
 
 
 def audit(run: Run) -> Report:
@@ -112,7 +114,14 @@ def audit(run: Run) -> Report:
     for count in counts:
         count.check()
     repaired = tables.repaired(db) if run.recipe.edit.repair else None
-    return Report(run.root.name, counts, _histograms(run, db), pairs, failures(run, db), repaired)
+    return Report(
+        run.root.name, counts, _histograms(run, db), pairs, failures(run, db), repaired, _skipped(run)
+    )
+
+
+def _skipped(run: Run) -> str:
+    rows = journal.read(run.folder("listing"), listing.table(run.recipe.source), ["skipped"])
+    return listing.skipped(rows.to_pylist()).text()
 
 
 def _packed(run: Run) -> dict[str, int]:
@@ -328,7 +337,8 @@ def summary(report: Report) -> str:
         why = ", ".join(
             f"{reason} {number}" for reason, number in sorted(out.items(), key=lambda item: -item[1])
         )
-        text.insert(0, f"photographs: {sources.rows} in, {sources.kept} kept" + (f" ({why})" if why else ""))
+        line = f"photographs: {sources.rows} in, {sources.kept} kept" + (f" ({why})" if why else "")
+        text.insert(0, f"{line}; {report.skipped}" if report.skipped else line)
     if report.repaired is not None:
         laid, all_ = report.repaired["laid_back"], sum(report.repaired.values())
         text.append(f"laid back onto their source: {laid} of {all_} imported edits")

@@ -14,6 +14,11 @@ from pathlib import Path
 if __name__ == "__main__":
     # Run as a file, Python puts `pipelines/` on the path; what must be there is the checkout around it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    import os
+
+    from crispedit import machine
+
+    os.environ.update({**machine.alike(), **os.environ})  # before numpy and OpenCV are imported
 
 import argparse
 from collections.abc import Sequence

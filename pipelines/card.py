@@ -72,7 +72,7 @@ def text(run: Run, shards: Sequence[ShardEntry]) -> str:
 {rows}
 | **total** | **{pairs}** |
 
-![Pairs of this set: source, edited, and the edited region]({EXAMPLES})
+{f"![Pairs of this set: source, edited, and the edited region]({EXAMPLES})" if pairs else ""}
 
 {_left_out(run)}
 

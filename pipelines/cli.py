@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from crispedit import machine
 from crispedit.pipelines import failure
 
 COMMANDS = {
@@ -63,11 +64,17 @@ class Stopped(BaseException):
     """The process was sent SIGTERM, as schedulers do before they kill."""
 
 
+MAKING = ("build", "curate", "annotate", "edit", "score", "compare", "select", "pack", "calibrate")
+"""Commands whose pixels and scores are the same on every processor."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. What it raises is said in one sentence, with exit status 2; `--traceback` shows where."""
     given = list(sys.argv[1:] if argv is None else argv)
     arguments = [argument for argument in given if argument != "--traceback"]
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if command in MAKING:
+        os.environ.update({**machine.alike(), **os.environ})
     try:
         with _told_of_sigterm():
             return _run(arguments)

@@ -15,16 +15,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import cv2
 import numpy as np
 from PIL import Image as Pillow
 
 from crispedit import parts
+from crispedit.editmgt.options import SamplingOptions, Schedule, sampling_options
 from crispedit.images import decode_mask, encode_jpeg
 from crispedit.normalise import SUFFIXES, Refused, Unreadable, normalise
+from crispedit.outcome import each
 from crispedit.record import Image, Mask
+
+if TYPE_CHECKING:
+    from crispedit.editmgt.pipeline import Edited, EditMGTPipeline
 
 WRITTEN = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 100_000_000
@@ -47,25 +52,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("input", type=Path, metavar="IMAGE", help="an image, a folder of images, or a .jsonl list of jobs")
     add("instruction", nargs="?", help="what to change; a .jsonl list brings its own")
     add("-o", "--output", type=Path, required=True, help="the file to write; a folder for a folder or list")
-    add("--model", required=True, help="a checkpoint folder in diffusers' layout, or a hub repository")
+    add(
+        "--model",
+        required=True,
+        help="a checkpoint folder, a hub repository, or the name of a model that ships",
+    )
     add("--llm", help="where the language model lies, if the checkpoint does not bring it")
-    add("--steps", type=int, default=36)
-    add("--guidance", type=float, default=6.0, help="classifier-free guidance; 1 is off (default 6)")
-    add("--strength", type=float, default=1.1, help="how much the source is heeded (default 1.1)")
-    add("--hold", type=float, default=0.0, help="0-1: keep what the instruction looks at less; 0 is off")
     add("--mask", type=Path, help="an image of the same size, white where the edit may be")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of the first answer of each image (default 0)")
     add("--count", type=int, default=1, help="answers per image, with seeds that follow each other")
-    add("--negative", default="", help="what the image should not be")
     add("--words", nargs="+", help="localise by these words of the instruction only")
-    add("--paste", action="store_true", help="put the source's pixels back where nothing was edited")
     add("--map", action="store_true", help="also write where the instruction looked, as OUTPUT.map.png")
     add("--batch-size", type=int, default=1, help="answers sampled at once (default 1)")
-    add("--reference-refresh", type=int, default=1, metavar="R", help="approximate: see docs/editmgt.md")
     add("--device", default="auto", help='"cpu", "cuda", ...; default: the GPU if there is one')
-    add("--dtype", choices=("float32", "bfloat16"), default="float32")
+    add("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, else float32")
     add("--compile", action="store_true", help="compile the transformer: slow to start, faster after")
     add("--quiet", action="store_true", help="no progress bar")
+    sampling = parser.add_argument_group("sampling (default: the checkpoint's own)")
+    for name, field in SamplingOptions.model_fields.items():
+        kind: dict[str, Any] = {"type": type(field.default)}
+        if isinstance(field.default, bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+        elif name == "temperature":
+            kind = {"type": float, "nargs": 2, "metavar": ("FIRST", "LAST")}
+        elif name == "schedule":
+            kind = {"choices": get_args(Schedule)}
+        sampling.add_argument(f"--{name.replace('_', '-')}", default=None, help=field.description, **kind)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,41 +86,68 @@ def run(args: argparse.Namespace) -> int:
     if not requests:
         raise ValueError(f"{args.input} holds no images ({', '.join(SUFFIXES)})")
     _check(requests, args)
+    changes = {name: getattr(args, name) for name in SamplingOptions.model_fields}
+    given = sampling_options(changes)  # a wrong value shows before the model is loaded
     pipeline = _load(args)
+    options = given.over(pipeline.sampling)
+
+    def edit(batch: Sequence[Loaded]) -> list[list[Edited]]:
+        answers = pipeline(
+            [one.source for one in batch],
+            [one.request.instruction for one in batch],
+            options,
+            mask=[one.mask for one in batch],
+            seed=[one.request.seed for one in batch],
+            images_per_prompt=args.count,
+            words=args.words,
+            batch_size=args.batch_size,
+            progress=not args.quiet,
+        )
+        return [answers[i : i + args.count] for i in range(0, len(answers), args.count)]
+
     failed = 0
-    for request in requests:
-        try:
-            source = _read(request.image)
-            mask = None if request.mask is None else _read_mask(request.mask, source)
-            answers = pipeline(
-                source,
-                request.instruction,
-                steps=args.steps,
-                guidance=args.guidance,
-                strength=args.strength,
-                hold=args.hold,
-                mask=mask,
-                seed=request.seed,
-                images_per_prompt=args.count,
-                negative=args.negative,
-                words=args.words,
-                paste_untouched=args.paste,
-                batch_size=args.batch_size,
-                reference_refresh=args.reference_refresh,
-                progress=not args.quiet,
-            )
-            for number, answer in enumerate(answers):
-                output = request.output
-                if args.count > 1:
-                    output = output.with_stem(f"{output.stem}-{number}")
-                _write(output, answer.image)
-                if args.map:
-                    _write(output.with_suffix(".map.png"), _heat(answer.localisation, source))
-                print(f"{output}  {answer.steps} steps, {answer.held_fraction:.0%} of the tokens held")
-        except (ValueError, OSError, Refused, Unreadable) as error:
-            failed += 1
-            print(f"error: {request.where}: {error}", file=sys.stderr)
+    together = max(1, args.batch_size // args.count)
+    for start in range(0, len(requests), together):
+        loaded = []
+        for request in requests[start : start + together]:
+            try:
+                source = _read(request.image)
+                mask = None if request.mask is None else _read_mask(request.mask, source)
+                loaded.append(Loaded(request, source, mask))
+            except (ValueError, OSError, Refused, Unreadable) as error:
+                failed += _report(request, error)
+        for one, answers in zip(loaded, each(edit, loaded), strict=True):
+            if isinstance(answers, Exception):
+                failed += _report(one.request, answers)
+            else:
+                _write_answers(one, answers, args)
     return 1 if failed else 0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A request whose image and mask are read."""
+
+    request: Request
+    source: Image
+    mask: Mask | None
+
+
+def _report(request: Request, error: Exception) -> int:
+    """Say that a request failed; returns that it is one."""
+    print(f"error: {request.where}: {error}", file=sys.stderr)
+    return 1
+
+
+def _write_answers(one: Loaded, answers: Sequence[Edited], args: argparse.Namespace) -> None:
+    for number, answer in enumerate(answers):
+        output = one.request.output
+        if args.count > 1:
+            output = output.with_stem(f"{output.stem}-{number}")
+        _write(output, answer.image)
+        if args.map:
+            _write(output.with_suffix(".map.png"), _heat(answer.localisation, one.source))
+        print(f"{output}  {answer.steps} steps, {answer.held_fraction:.0%} of the tokens held")
 
 
 def _requests(args: argparse.Namespace) -> Iterator[Request]:
@@ -180,21 +219,16 @@ def _check(requests: Sequence[Request], args: argparse.Namespace) -> None:
         seen[request.output] = request.where
         if request.output.resolve() == request.image.resolve():
             raise ValueError(f"{request.output} is the source itself; choose another output")
-    if args.steps < 1 or args.count < 1 or args.batch_size < 1 or args.reference_refresh < 1:
-        raise ValueError("steps, count, batch-size and reference-refresh must be at least 1")
+    if args.count < 1 or args.batch_size < 1:
+        raise ValueError("count and batch-size must be at least 1")
 
 
-def _load(args: argparse.Namespace) -> Any:
-    import torch
-
+def _load(args: argparse.Namespace) -> EditMGTPipeline:
     from crispedit.editmgt.pipeline import EditMGTPipeline
 
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     with parts.loading(str(args.model)):
         pipeline = EditMGTPipeline.from_pretrained(
-            args.model, llm=args.llm, device=device, dtype=getattr(torch, args.dtype)
+            args.model, llm=args.llm, device=args.device, dtype=args.dtype
         )
     if args.compile:
         pipeline.compile()

@@ -168,11 +168,12 @@ def check_room(option: str, actors: int, cpus: float, gpus: float) -> None:
 
 
 def _runtime_env() -> dict[str, Any] | None:
-    """Workers import the code that the driver runs, also from a checkout that is not installed. A submitted job's
-    environment (`--working-dir`) already says so."""
+    """Workers import the code that the driver runs, also from a checkout that is not installed (a submitted job's
+    environment, `--working-dir`, already says so), and use the same instructions on every processor."""
+    alike = {name: os.environ[name] for name in machine.alike() if name in os.environ}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return None
-    return {"env_vars": {"PYTHONPATH": _python_path()}}
+        return {"env_vars": alike} if alike else None
+    return {"env_vars": {**alike, "PYTHONPATH": _python_path()}}
 
 
 def _python_path() -> str:

@@ -1,19 +1,23 @@
 """Evaluate editors on benchmarks, against two controls: copying the source, and the ground truth.
 
     crispedit evaluate configs/evaluate/shards.yaml benchmarks.shards.path=SHARDS out=runs/evaluation
+    crispedit evaluate gedit --plan          # what would be edited, asked and paid, and nothing is
 
-Writes OUT/results.json and OUT/results.md beside the resolved recipe and the tables that they are read from. The same
-command continues a run that was killed, and scores nothing twice. Protocols and their traps: docs/evaluation.md.
+Writes OUT/results.json, results.md, results.csv, results.tex, cases.parquet, cost.json and sheets/, beside the resolved
+recipe and the tables that they are read from. The same command continues an interrupted run, and nothing is edited,
+scored or asked twice. Protocols and their traps: docs/evaluation.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field
@@ -26,8 +30,10 @@ from crispedit.benchmarks.shards import Shards
 from crispedit.measures import Models
 from crispedit.parts import Editor
 from crispedit.pipelines import engine
-from crispedit.pipelines.evaluation import scoreboard
-from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, Given
+from crispedit.pipelines.evaluation import cases as case_table
+from crispedit.pipelines.evaluation import preferences, report, scoreboard, sheets
+from crispedit.pipelines.evaluation.preferences import Preference
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, Outcome, Seeds, Verdict
 from crispedit.pipelines.recipe import Engine
 from crispedit.recipe import PartSpec, Pool, Strict
 from crispedit.record import content_key
@@ -36,13 +42,33 @@ from crispedit.shards.index import open_index
 from crispedit.shards.lock import locked
 from crispedit.shards.remote import Cache
 
+WORDS_PER_TOKEN = 4
+"""Letters of a token, about: what a prompt's tokens are estimated from."""
+PROMPT_LETTERS, ANSWER_TOKENS = 2400, 150
+"""Of a question of a published prompt, and of its answer, about."""
+
 
 class EntrySpec(PartSpec):
-    """A row of the table: an editor with its options beside it, or a folder of results."""
+    """A row of the table: an editor with its options beside it, or folders of results."""
 
     editor: str | None = None
-    results: Path | None = None
-    """Images named by the ids of the cases."""
+    results: Path | tuple[Path, ...] | None = None
+    """Images named by the ids of the cases; several folders are several seeds."""
+    seeds: int = Field(1, ge=1)
+    """How often each case is edited, each time with other randomness."""
+
+
+class Price(Strict):
+    """What the judge's tokens cost."""
+
+    prompt_per_million: float = Field(ge=0)
+    answer_per_million: float = Field(ge=0)
+    image_tokens: int = Field(1000, ge=0)
+    """Tokens of an image, for the estimate before a run."""
+    currency: str = "USD"
+
+    def of(self, prompt_tokens: float, answer_tokens: float) -> float:
+        return (prompt_tokens * self.prompt_per_million + answer_tokens * self.answer_per_million) / 1e6
 
 
 class Recipe(Strict):
@@ -52,25 +78,53 @@ class Recipe(Strict):
     benchmarks: dict[str, dict[str, Any]] = Field(min_length=1)
     """By name, with their options."""
     editors: dict[str, EntrySpec] = {}
-    """By the name that the table shows; the controls are always there."""
+    """By the name that the table shows."""
+    controls: tuple[Literal["copy-source", "ground-truth"], ...] = ("copy-source", "ground-truth")
+    """Judging them costs as much as judging an editor, but only once: replies are kept."""
     models: Models = Models()
+    judgements: int = Field(1, ge=1)
+    """How often a judge rates each answer."""
+    kept: Path | None = None
+    """The folder of the judge's replies, which several evaluations may share; null: `judge-replies` beside `out`."""
+    price: Price | None = None
+    humans: Path | None = None
+    """Preferences of people about these editors: a CSV, JSONL or parquet of case, first, second, winner."""
     limit: int | None = Field(None, ge=1)
     """Only so many families of cases (a session is one), chosen by their ids' hashes; null: all."""
-    bootstrap: int = Field(1000, ge=100)
     level: float = Field(0.95, gt=0, lt=1)
     measure: Pool = Pool()
     """The actors that measure."""
     engine: Engine = Engine(kind="inprocess")
 
 
+@dataclass
+class Evaluated:
+    """What came of an evaluation: its page, and why it failed, if it did."""
+
+    page: str = ""
+    problems: list[str] = field(default_factory=list)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a recipe file, or the name of one in configs/evaluate")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as out=runs/evaluation")
+    parser.add_argument(
+        "--plan", action="store_true", help="say what is left to do and its price, and do nothing"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    print(evaluate(load(args.recipe, args.overrides)))
-    return 0
+    """0, or 1 if the judge was down or nothing could be measured."""
+    of = load(args.recipe, args.overrides)
+    if args.plan:
+        print("\n".join(plan(of)))
+        return 0
+    found = evaluate(of)
+    if found.page:
+        print(found.page)
+    for problem in found.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if found.problems else 0
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -81,25 +135,39 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe.load(Recipe, Path(path), overrides)
 
 
-def evaluate(of: Recipe) -> str:
-    """Carry out an evaluation; returns its page as Markdown, which lies in `results.md` too."""
-    made = {name: _benchmark(name, options) for name, options in of.benchmarks.items()}
+def evaluate(of: Recipe) -> Evaluated:
+    """Carry out an evaluation. If the judge is down it stops, and writes no results; the next run continues."""
+    entries = [_Entry(of, name, benchmark) for name, benchmark in _benchmarks(of).items()]
     editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
+    people = [] if of.humans is None else preferences.majority(preferences.read(of.humans))
     taken = f"another evaluation is working in {of.out}; wait, or choose another out=DIR"
     with locked(of.out / ".lock", taken), engine.cluster(of.engine):
         with journal.replaced(of.out / "recipe.yaml") as out:
             out.write(yaml.safe_dump(of.model_dump(mode="json"), sort_keys=False).encode())
-        boards = {name: _board(of, name, benchmark, editors) for name, benchmark in made.items()}
-    page = scoreboard.markdown(boards, of.level)
-    with journal.replaced(of.out / "results.json") as out:
-        out.write((json.dumps(boards, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
-    with journal.replaced(of.out / "results.md") as out:
-        out.write(page.encode())
-    return page
+        for entry in entries:
+            entry.edit(editors)
+            print("\n".join(entry.paid()), file=sys.stderr, flush=True)
+            entry.measure()
+            if (last := entry.made.stopped()) is not None:
+                return Evaluated(problems=[_down(entry.name, last)])
+        return _written(of, entries, people)
 
 
-def _benchmark(name: str, options: Mapping[str, Any]) -> Benchmark:
-    return parts.make(benchmark_folder, name, Benchmark, options)
+def plan(of: Recipe) -> list[str]:
+    """What is left to edit, to measure and to ask, and the judge's price, without doing any of it."""
+    editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
+    lines = []
+    for name, benchmark in _benchmarks(of).items():
+        entry = _Entry(of, name, benchmark)
+        lines += [*entry.to_edit(editors), *entry.paid(everything=True)]
+    return lines
+
+
+def _benchmarks(of: Recipe) -> dict[str, Benchmark]:
+    return {
+        name: parts.make(benchmark_folder, name, Benchmark, options)
+        for name, options in of.benchmarks.items()
+    }
 
 
 def _editor(label: str, spec: EntrySpec) -> Editor:
@@ -110,44 +178,239 @@ def _editor(label: str, spec: EntrySpec) -> Editor:
     return parts.make(editor_folder, spec.editor, Editor, spec.options)
 
 
-def _board(
-    of: Recipe, name: str, benchmark: Benchmark, editors: Mapping[str, Editor]
-) -> dict[str, scoreboard.Json]:
-    """Edit, score and count one benchmark."""
-    if isinstance(benchmark, Shards):
-        benchmark = benchmark.listed(shard_cases(benchmark))
-    cases = _limited(benchmark.cases(), of.limit)
-    if not cases:
-        raise ValueError(f"benchmarks.{name}: it has no cases")
-    made = Evaluation(name, benchmark, cases, of.models, of.out)
-    made.sweep()
-    answers = {COPY: made.copied(), TRUTH: made.truth()}
-    for label, spec in of.editors.items():
-        answers[label] = _answers(of, made, label, spec, editors.get(label))
-    work = made.scoring(answers, of.measure)
-    if work is not None:
-        engine.run(work, of.engine)
-    outcomes = {label: made.outcomes(given) for label, given in answers.items()}
-    return {
-        protocol: scoreboard.protocol_board(protocol, spec, outcomes, of.models, of.bootstrap, of.level)
-        for protocol, spec in benchmark.protocols.items()
-    }
+class _Entry:
+    """One benchmark of a recipe on its way: cases, answers, scores, boards."""
 
+    def __init__(self, of: Recipe, name: str, benchmark: Benchmark) -> None:
+        if isinstance(benchmark, Shards):
+            benchmark = benchmark.listed(shard_cases(benchmark))
+        cases = _limited(benchmark.cases(), of.limit)
+        if not cases:
+            raise ValueError(f"benchmarks.{name}: it has no cases")
+        self.of, self.name, self.benchmark = of, name, benchmark
+        kept = of.kept or of.out.absolute().parent / "judge-replies"
+        self.made = Evaluation(name, benchmark, cases, of.models, of.out, of.judgements, kept)
+        self.answers: dict[str, Seeds] = {}
 
-def _answers(
-    of: Recipe, made: Evaluation, label: str, spec: EntrySpec, editor: Editor | None
-) -> dict[str, Given]:
-    if spec.results is not None:
-        if spec.editor is not None or spec.options:
+    def edit(self, editors: Mapping[str, Editor]) -> None:
+        """Let every editor answer what it has not answered, one after the other."""
+        self.made.sweep()
+        controls = {COPY: self.made.copied, TRUTH: self.made.truth}
+        self.answers = {label: controls[label]() for label in self.of.controls}
+        for label, spec in self.of.editors.items():
+            if spec.results is not None:
+                self.answers[label] = self._results(label, spec)
+                continue
+            editor = editors[label]
+            working = editor.model_copy()  # goes with its weights before the next editor loads its own
+            for wave in self.made.waves():
+                work = self.made.editing(label, working, spec.pool, wave, spec.seeds)
+                if work is not None:
+                    engine.run(work, self.of.engine)
+            self.answers[label] = self.made.edited(editor, spec.seeds)
+
+    def _results(self, label: str, spec: EntrySpec) -> Seeds:
+        if spec.editor is not None or spec.options or spec.seeds != 1:
             raise ValueError(f"editors.{label}: a folder of results takes no editor and no options")
-        return made.found_in(spec.results)
-    assert editor is not None
-    working = editor.model_copy()  # goes with its weights before the next editor loads its own
-    for wave in made.waves():
-        work = made.editing(label, working, spec.pool, wave)
+        assert spec.results is not None
+        folders = spec.results if isinstance(spec.results, tuple) else (spec.results,)
+        return [self.made.found_in(folder) for folder in folders]
+
+    def to_edit(self, editors: Mapping[str, Editor]) -> list[str]:
+        """A line for each editor: how many edits are left."""
+        lines = []
+        for label, editor in editors.items():
+            seeds = self.made.edited(editor, self.of.editors[label].seeds)
+            left = sum(
+                given.picture is None and given.kind != "refused"
+                for found in seeds
+                for given in found.values()
+            )
+            lines.append(f"{self.name}: {label} has {left} of {len(seeds) * len(self.made.cases)} edits left")
+        return lines
+
+    def paid(self, everything: bool = False) -> list[str]:
+        """What the judge will be asked, and about what it costs. `everything`: as if all answers were there."""
+        if self.benchmark.questions == 0 or self.of.models.judge is None:
+            return [f"{self.name}: nothing to ask a judge"]
+        rows = self._answers_to_come() if everything else self._rows_left()
+        questions = round(rows * self.benchmark.questions)
+        line = f"{self.name}: at most {questions} questions to the judge ({self.of.models.judge.model})"
+        price = self.of.price
+        if price is None:
+            return [f"{line}; set price={{prompt_per_million: ..., answer_per_million: ...}} for an estimate"]
+        prompt = questions * (PROMPT_LETTERS / WORDS_PER_TOKEN + 1.5 * price.image_tokens)
+        cost = price.of(prompt, questions * ANSWER_TOKENS)
+        return [f"{line}, about {cost:.2f} {price.currency}; replies that were kept cost nothing"]
+
+    def _rows_left(self) -> int:
+        make = self.made.comparing if self.benchmark.pairwise else self.made.scoring
+        work = make(self._scored(), self.of.measure)
+        return 0 if work is None else len(work.plan)
+
+    def _answers_to_come(self) -> int:
+        scored = sum(bool(case.protocols) for case in self.made.cases.values())
+        seeds = [
+            len(spec.results) if isinstance(spec.results, tuple) else spec.seeds
+            for spec in self.of.editors.values()
+        ]
+        targets = any(case.target is not None for case in self.made.cases.values())
+        controls = [name for name in self.of.controls if name == COPY or targets]
+        players = [*([1] * len(controls)), *seeds]
+        if self.benchmark.pairwise:
+            pairs = sum(min(a, b) for n, a in enumerate(players) for b in players[:n])
+            return scored * pairs * self.of.judgements
+        return scored * sum(players) * self.of.judgements
+
+    def _scored(self) -> dict[str, Seeds]:
+        """The answers that are measured: a ground truth is no player in a comparison."""
+        return {
+            name: a for name, a in self.answers.items() if not (self.benchmark.pairwise and name == TRUTH)
+        }
+
+    def measure(self) -> None:
+        make = self.made.comparing if self.benchmark.pairwise else self.made.scoring
+        work = make(self._scored(), self.of.measure)
         if work is not None:
-            engine.run(work, of.engine)
-    return made.edited(editor)
+            engine.run(work, self.of.engine)
+
+    def boards(
+        self, people: Sequence[Preference]
+    ) -> tuple[dict[str, scoreboard.Json], dict[str, list[Outcome]]]:
+        """The JSON of every protocol, and the outcomes that it was counted from."""
+        models, level = self.of.models, self.of.level
+        if self.benchmark.pairwise:
+            verdicts = self.made.verdicts(self._scored())
+            found = {
+                name: scoreboard.pairwise_board(name, protocol, verdicts, models, level, self.benchmark)
+                for name, protocol in self.benchmark.protocols.items()
+            }
+            for board in found.values():
+                self._with_people(board, _verdict_pairs(people, verdicts))
+            return found, {}
+        outcomes = {label: self.made.outcomes(given) for label, given in self.answers.items()}
+        found = {}
+        for name, protocol in self.benchmark.protocols.items():
+            board = scoreboard.protocol_board(name, protocol, outcomes, models, level, self.benchmark)
+            better = 1 if protocol.metrics[protocol.headline] == "higher" else -1
+            self._with_people(board, _score_pairs(people, outcomes, name, protocol.headline, better))
+            found[name] = board
+        return found, outcomes
+
+    def _with_people(self, board: scoreboard.Json, pairs: Sequence[tuple[Preference, Any]]) -> None:
+        if pairs and self.of.humans is not None:
+            board["humans"] = {"source": self.of.humans.name} | preferences.agreement(pairs, self.of.level)
+
+    def cost(self) -> scoreboard.Json:
+        """What the benchmark has cost so far: seconds per edit, questions, tokens, price."""
+        seconds = {}
+        for label, seeds in self.answers.items():
+            timed = [g.seconds for given in seeds for g in given.values() if g.seconds is not None]
+            if timed:
+                seconds[label] = sum(timed) / len(timed)
+        tokens, price = self.made.cost(), self.of.price
+        prompt, answer = tokens["prompt_tokens"], tokens["answer_tokens"]
+        known = price is not None and prompt is not None and answer is not None
+        spent = price.of(prompt, answer) if known else None  # type: ignore[union-attr, arg-type]
+        currency = None if price is None else price.currency
+        return {"seconds_per_edit": seconds, **tokens, "price": spent, "currency": currency}
+
+
+def _written(of: Recipe, entries: Sequence[_Entry], people: Sequence[Preference]) -> Evaluated:
+    """Write everything that is read from the tables."""
+    boards: dict[str, dict[str, scoreboard.Json]] = {}
+    rows: list[dict[str, object]] = []
+    for entry in entries:
+        boards[entry.name], outcomes = entry.boards(people)
+        sources = {case: given.picture for case, given in entry.made.copied()[0].items()}
+        protocols = entry.benchmark.protocols
+        rows += case_table.rows(entry.name, protocols, outcomes, entry.answers, sources)
+        for name, protocol in protocols.items():
+            folder = of.out / "sheets" / entry.name
+            sheets.write(folder, name, protocol, entry.benchmark, outcomes, entry.answers, sources)
+    cost = {entry.name: entry.cost() for entry in entries}
+    page = report.markdown(boards, of.level, cost)
+    case_table.write(of.out / "cases.parquet", rows)
+    for name, text in (
+        ("results.json", _json(boards)),
+        ("cost.json", _json(cost)),
+        ("results.md", page),
+        ("results.csv", report.table_csv(boards)),
+        ("results.tex", report.latex(boards, of.level)),
+    ):
+        with journal.replaced(of.out / name) as out:
+            out.write(text.encode())
+    return Evaluated(
+        page, [problem for entry in entries for problem in _unmeasured(entry.name, boards[entry.name])]
+    )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _unmeasured(name: str, boards: Mapping[str, scoreboard.Json]) -> Iterator[str]:
+    """Why a benchmark measured nothing, if it did not; a run with only nulls is no success."""
+    for protocol, board in boards.items():
+        if board.get("pairwise"):
+            known = board["compared"] > 0
+        else:
+            mine = [row for label, row in board["rows"].items() if label not in (COPY, TRUTH)]
+            looked_at = mine or list(board["rows"].values())
+            known = any(figure["n"] for row in looked_at for figure in row["metrics"].values())
+        if not known:
+            rows = board.get("rows", {"": board}).values()
+            why = [*board["null"].values(), *(reason for row in rows for reason in row["reasons"])]
+            yield f"{name}, {protocol}: nothing was measured ({'; '.join(why[:3]) or 'there are no answers'})"
+
+
+def _down(name: str, last: str) -> str:
+    return (
+        f"{name}: the judge is down, and no more is asked of it ({last}). Its replies are kept: see that its server "
+        "answers, and run the same command again to continue. No results were written"
+    )
+
+
+def _verdict_pairs(people: Sequence[Preference], verdicts: Sequence[Verdict]) -> list[tuple[Preference, Any]]:
+    """What people prefer beside what the judge said of the same two: in a dimension, or in most of them."""
+    said: dict[tuple[str, str, str, str], list[Any]] = {}
+    for verdict in verdicts:
+        for dimension, winner in verdict.winners.items():
+            if winner is not None:
+                pair = verdict.case.id, verdict.first, verdict.second
+                one = Preference(*pair, winner).ordered  # type: ignore[arg-type]
+                for key in (dimension, ""):
+                    said.setdefault((one.case, one.first, one.second, key), []).append(one)
+    found = []
+    for person in people:
+        votes = said.get((person.case, person.first, person.second, person.dimension))
+        if votes:
+            found.append((person, preferences.majority(votes)[0].winner))
+    return found
+
+
+def _score_pairs(
+    people: Sequence[Preference],
+    outcomes: Mapping[str, Sequence[Outcome]],
+    protocol: str,
+    metric: str,
+    better: int,
+) -> list[tuple[Preference, Any]]:
+    """What people prefer beside which answer has the better mean of a metric."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for editor, found in outcomes.items():
+        for outcome in found:
+            if outcome.kind == "scored" and protocol in outcome.case.protocols:
+                value = outcome.values[protocol][metric]
+                if value is not None:
+                    values.setdefault((editor, outcome.case.id), []).append(value)
+    pairs = []
+    for person in people:
+        sides = [values.get((editor, person.case)) for editor in (person.first, person.second)]
+        if sides[0] and sides[1]:
+            apart = better * (sum(sides[0]) / len(sides[0]) - sum(sides[1]) / len(sides[1]))
+            pairs.append((person, "tie" if abs(apart) < 1e-12 else "first" if apart > 0 else "second"))
+    return pairs
 
 
 def _limited(cases: Sequence[Case], limit: int | None) -> list[Case]:

@@ -200,7 +200,9 @@ def starting_model(recipe: TrainRecipe) -> EditMGTPipeline:
         pipeline = preset.build(start, recipe.seed)
     else:
         with parts.loading(f"model.start {start}"):
-            pipeline = EditMGTPipeline.from_pretrained(start, llm=recipe.model.llm)
+            pipeline = EditMGTPipeline.from_pretrained(
+                start, llm=recipe.model.llm, device="cpu", dtype=torch.float32
+            )
     if recipe.model.connector is not None and pipeline.transformer.connector is None:
         connect(recipe, pipeline)
     if recipe.model.text_precision == "bf16":
@@ -259,7 +261,9 @@ def export(model: Transformer, pipeline: EditMGTPipeline, run: Path) -> None:
 
         save_lora(model, run / "lora")
         model = merge_lora(model)
-    EditMGTPipeline(model, pipeline.vq, pipeline.text, pipeline.resolution).save_pretrained(temporary)
+    EditMGTPipeline(
+        model, pipeline.vq, pipeline.text, pipeline.resolution, pipeline.sampling
+    ).save_pretrained(temporary)
     if (run / MODEL).exists():
         (run / MODEL).rename(run / f".{MODEL}.old.tmp")
     temporary.rename(run / MODEL)

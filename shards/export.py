@@ -2,7 +2,8 @@
 released layout.
 
 An export is written beside its place under a temporary name and renamed when it is whole; one for a store is written
-here first.
+here first. Dataset card, licence and provenance go with it: as README.md and, for each pair, as columns (in the
+released layout, whose columns are fixed, in provenance.parquet).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crispedit.shards import layout, storage
+from crispedit.shards import card, layout, storage
 from crispedit.shards.index import Paths
 from crispedit.shards.pack import Folder, Pair, document, image_size
 from crispedit.shards.read import read_shards
@@ -46,25 +47,24 @@ _COLUMNS = [
     ("source", _IMAGE),
     ("edited", _IMAGE),
     ("mask", _IMAGE),
+    *((name, pa.string()) for name in card.PROVENANCE),
     ("scores", _SCORES),
     ("meta", pa.string()),  # the whole JSON member
 ]
+_PROVENANCE = pa.schema(
+    [
+        ("file", pa.string()),
+        ("row", pa.int64()),
+        ("key", pa.string()),
+        *((name, pa.string()) for name in card.PROVENANCE),
+    ]
+)
 _RELEASED_COLUMNS = [
     ("input_img", _IMAGE),
     ("instruction", pa.string()),
     ("output_img", _IMAGE),
     ("type", pa.string()),
 ]
-
-_CARD = """\
----
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/*.parquet
----
-"""
 
 
 def export(
@@ -78,16 +78,25 @@ def export(
     """Write the pairs of these sets or tars into a new folder, here or in a store; the number of pairs written. `done`
     is told each pair.
 
-    ValueError if the folder exists and is not empty. Damage stops the export: verify the set first.
+    ValueError if the folder exists and is not empty, or if there are no pairs. Damage stops the export: verify the
+    set first.
     """
     place = os.fspath(out)
     if not storage.is_empty(place):
         raise ValueError(f"{place}: exists and is not an empty folder; give a new one")
     reader = read_shards(paths, decode=False, categories=categories, cache=cache)
     count = len(reader)
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not count:
+        raise ValueError(
+            f"{', '.join(map(str, given))}: no pairs{' of these categories' if categories else ''}"
+        )
+    contents = card.Contents()
 
     def pairs() -> Iterator[Pair]:
         for pair in reader:
+            layout.check_key(pair.key)
+            contents.add(layout.check_category(pair.category), pair.meta)
             yield pair
             done()
 
@@ -99,6 +108,12 @@ def export(
                 _write_released(pairs(), folder)
             else:
                 _write_parquet(pairs(), count, folder, features=to == "hf")
+            files = "metadata.jsonl" if to == "folder" else "data/*.parquet"
+            sources = card.sources_of([os.fspath(path) for path in given])
+            (folder / card.CARD).write_text(
+                card.text(f"exported by CrispEdit in the layout `{to}`", contents, sources, files),
+                encoding="utf-8",
+            )
     finally:
         reader.close()
     return count
@@ -108,7 +123,6 @@ def _write_parquet(pairs: Iterator[Pair], count: int, out: Path, features: bool)
     schema = pa.schema(_COLUMNS)
     if features:
         schema = _with_features(schema)
-        (out / "README.md").write_text(_CARD)
     (out / "data").mkdir()
     files = max(1, -(-count // ROWS_PER_FILE))
     for number in range(files):
@@ -117,27 +131,30 @@ def _write_parquet(pairs: Iterator[Pair], count: int, out: Path, features: bool)
 
 
 def _write_released(pairs: Iterator[Pair], out: Path) -> None:
-    """data/<type>_%05d.parquet of at most 256 rows. The pairs come category by category, as the shards
-    lie."""
+    """data/<type>_%05d.parquet of at most 256 rows, and provenance.parquet with a row for each of theirs. The pairs
+    come category by category, as the shards lie."""
     schema = _with_features(pa.schema(_RELEASED_COLUMNS))
     (out / "data").mkdir()
     writers: dict[str, _ReleasedFiles] = {}
-    try:
-        for pair in pairs:
-            kind = RELEASED_TYPES.get(pair.category, pair.category)
-            if kind not in writers:
-                writers[kind] = _ReleasedFiles(out / "data", kind, schema)
-            writers[kind].add(
-                {
-                    "input_img": {"bytes": pair.source_jpeg, "path": None},
-                    "instruction": pair.meta.get("instruction") or "",
-                    "output_img": {"bytes": pair.edited_jpeg, "path": None},
-                    "type": kind,
-                }
-            )
-    finally:
-        for files in writers.values():
-            files.close()
+    with pq.ParquetWriter(out / "provenance.parquet", _PROVENANCE) as provenance:
+        try:
+            for pair in pairs:
+                kind = RELEASED_TYPES.get(pair.category, pair.category)
+                if kind not in writers:
+                    writers[kind] = _ReleasedFiles(out / "data", kind, schema)
+                file, row = writers[kind].add(
+                    {
+                        "input_img": {"bytes": pair.source_jpeg, "path": None},
+                        "instruction": pair.meta.get("instruction") or "",
+                        "output_img": {"bytes": pair.edited_jpeg, "path": None},
+                        "type": kind,
+                    }
+                )
+                where = {"file": file, "row": row, "key": pair.key, **_provenance(pair)}
+                provenance.write_table(pa.Table.from_pylist([where], _PROVENANCE))
+        finally:
+            for files in writers.values():
+                files.close()
 
 
 class _ReleasedFiles:
@@ -149,10 +166,16 @@ class _ReleasedFiles:
         self._written = 0
         self._writer: pq.ParquetWriter | None = None
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any]) -> tuple[str, int]:
+        """The name of the file that takes the row, and its place in it."""
+        number, place = divmod(self._written + len(self._rows), RELEASED_ROWS_PER_FILE)
         self._rows.append(row)
         if len(self._rows) == ROWS_IN_MEMORY:
             self._flush()
+        return self._name(number), place
+
+    def _name(self, number: int) -> str:
+        return f"{self._kind}_{number:05d}.parquet"
 
     def close(self) -> None:
         self._flush()
@@ -164,7 +187,7 @@ class _ReleasedFiles:
             return
         if self._writer is None:
             number = self._written // RELEASED_ROWS_PER_FILE
-            self._writer = pq.ParquetWriter(self._folder / f"{self._kind}_{number:05d}.parquet", self._schema)
+            self._writer = pq.ParquetWriter(self._folder / self._name(number), self._schema)
         self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
         self._written += len(self._rows)
         self._rows.clear()
@@ -178,8 +201,7 @@ def _write_folder(pairs: Iterator[Pair], out: Path) -> None:
     understands."""
     with open(out / "metadata.jsonl", "w", encoding="utf-8") as lines:
         for pair in pairs:
-            layout.check_key(pair.key)
-            folder = out / layout.check_category(pair.category)
+            folder = out / pair.category
             folder.mkdir(exist_ok=True)
             stem = f"{pair.category}/{pair.key}"
             line = {
@@ -188,6 +210,7 @@ def _write_folder(pairs: Iterator[Pair], out: Path) -> None:
                 "mask_file_name": f"{stem}.{layout.MASK}" if pair.mask_png is not None else None,
                 "category": pair.category,
                 "instruction": pair.meta.get("instruction") or "",
+                **_provenance(pair),
             }
             (out / f"{stem}.{layout.SOURCE}").write_bytes(pair.source_jpeg)
             (out / f"{stem}.{layout.EDITED}").write_bytes(pair.edited_jpeg)
@@ -212,9 +235,14 @@ def _row(pair: Pair) -> dict[str, Any]:
         "mask": None
         if pair.mask_png is None
         else {"bytes": pair.mask_png, "path": f"{pair.key}.{layout.MASK}"},
+        **_provenance(pair),
         "scores": meta.get("scores", []),
         "meta": text,
     }
+
+
+def _provenance(pair: Pair) -> dict[str, Any]:
+    return {name: pair.meta.get(name) or None for name in card.PROVENANCE}
 
 
 def _write_rows(path: Path, schema: pa.Schema, rows: Iterator[dict[str, Any]]) -> None:

@@ -96,6 +96,12 @@ class Fetcher:
             raise Damage(damage.MISSING_MEMBER, path, at.key, detail=layout.TOKENS)
         return tokens, self.parsed(at, meta)
 
+    def meta(self, at: SampleAt) -> dict[str, Any]:
+        """The JSON member of a sample; nothing else is read. Damage as for `members`."""
+        text = self._read(at, [layout.META])[layout.META]
+        assert text is not None
+        return self.parsed(at, text)
+
     def _read(self, at: SampleAt, names: Sequence[str]) -> dict[str, bytes | None]:
         path = self._shards[at.shard].path
         handle, shard_bytes = self._handle(at)

@@ -197,15 +197,26 @@ def read_manifest(folder: str) -> dict[str, Any]:
     try:
         manifest = json.loads(storage.read_bytes(path))
         version = manifest["format"]
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{folder}: no {layout.MANIFEST}, so the set is unfinished: run pack again, or give single tars"
-        ) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(_no_set(folder)) from error
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a manifest of shards: {error}") from error
     if version != layout.FORMAT_VERSION:
         raise ValueError(f"{path}: format {version}; this version reads format {layout.FORMAT_VERSION}")
     return dict(manifest)
+
+
+def _no_set(folder: str) -> str:
+    """Why a folder is no finished set, and what may have been meant."""
+    if storage.exists(storage.join(storage.join(folder, "shards"), layout.MANIFEST)):
+        return f"{folder} is a run; did you mean {storage.join(folder, 'shards')}?"
+    if not storage.exists(folder):
+        return f"{folder}: there is no such file or folder"
+    if storage.names(folder, ".tar"):
+        return (
+            f"{folder}: no {layout.MANIFEST}, so the set is unfinished: run pack again, or give single tars"
+        )
+    return f"{folder}: no set of shards: it has no {layout.MANIFEST} and no tars"
 
 
 def read_index(folder: str, manifest: dict[str, Any]) -> pa.Table:
@@ -277,6 +288,10 @@ def scan_tar(
             for member in _members(tar, file.fileno(), path, report):
                 key, _, name = member.name.partition(".")
                 known = member.isreg() and name in layout.MEMBERS and "/" not in member.name
+                if not known and "/" in member.name and _is_member(member.name):
+                    reason = "a sample's key must not contain a slash"
+                    report(Damage(damage.FOREIGN_MEMBER, path, member.name, member.offset, reason))
+                    continue
                 if not known:
                     if on_damage is not None:
                         on_damage(Damage(damage.FOREIGN_MEMBER, path, member.name, member.offset))
@@ -294,6 +309,11 @@ def scan_tar(
     for row in rows:
         row["category"] = categories.get(row["key"], "")
     return rows
+
+
+def _is_member(name: str) -> bool:
+    """Whether a member of a tar is called as one of a sample, wherever it lies."""
+    return name.rpartition("/")[2].partition(".")[2] in layout.MEMBERS
 
 
 def _members(

@@ -56,6 +56,7 @@ HASHED_BEHIND = 16
 WRITTEN_BEHIND = 16 * 2**20
 """Bytes of a shard after which the disk is set to work, so that the final fsync finds little left."""
 
+_HASH = "phash"
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
 
@@ -156,7 +157,8 @@ def document(pair: Pair) -> str:
     Readers that infer types from a few rows (Hugging Face `datasets` looks at five) must find the same type
     in every row. So `scores`, a mapping name -> number or None, becomes a list of {"name", "value"} with
     float values, sorted by name; any other mapping or list becomes JSON text; and None, a text that is not
-    known, becomes "".
+    known, becomes "". Perceptual hashes are 64 bits, which no float holds: they stand in `hashes` as 16 hexadecimal
+    digits.
     """
     row: dict[str, Any] = {"format": layout.FORMAT_VERSION, "key": pair.key, "category": pair.category}
     for name, value in pair.meta.items():
@@ -167,10 +169,17 @@ def document(pair: Pair) -> str:
             row[name] = [
                 {"name": score, "value": None if number is None else float(number)}
                 for score, number in sorted(value.items())
+                if not score.endswith(_HASH)
             ]
+            hashes = {score: number for score, number in sorted(value.items()) if score.endswith(_HASH)}
+            if hashes:
+                row["hashes"] = [
+                    {"name": score, "value": "" if number is None else f"{number & (2**64 - 1):016x}"}
+                    for score, number in hashes.items()
+                ]
         elif value is None:
             row[name] = ""
-        elif isinstance(value, Mapping | list | tuple) and name != "scores":
+        elif isinstance(value, Mapping | list | tuple) and name not in ("scores", "hashes"):
             row[name] = canonical_json(value)
         else:
             row[name] = value

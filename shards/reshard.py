@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 import xxhash
 
 from crispedit.record import canonical_json, content_key
-from crispedit.shards import layout, storage
+from crispedit.shards import card, layout, storage
 from crispedit.shards.fetch import ABSENT, Fetcher, SampleAt
-from crispedit.shards.index import open_index
+from crispedit.shards.index import open_index, read_manifest
 from crispedit.shards.pack import Folder, Pair, ShardEntry, committed, finish, plan, write_shard
 from crispedit.shards.remote import Cache
 
@@ -107,8 +107,32 @@ def repack(
         done(entry)
     written = sum(entry.pairs for entry in entries)
     counts = {"given": given, "written": written, **{name: dropped[name] for name in _DROPS}}
-    finish(out, entries, {"repacked": {"sources": fingerprints, **settings, **counts}})
+    metas = _metas(sources)
+    repacked = {"sources": fingerprints, **settings, **counts, "meta": metas}
+    finish(out, entries, {**_shared(metas), "repacked": repacked})
+    _write_card(out, sources, (kept[key] for keys in by_category.values() for key in keys))
     return Repacked(entries, given, written, *(dropped[name] for name in _DROPS))
+
+
+def _metas(sources: Sequence[str]) -> list[dict[str, Any]]:
+    """What the manifests of the source sets say of how they were made; plain tars say nothing."""
+    folders = [path for source in sources for path in storage.expand(source) if not path.endswith(".tar")]
+    return [read_manifest(folder.removesuffix(f"/{layout.MANIFEST}"))["meta"] for folder in folders]
+
+
+def _shared(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all of them say, such as what made the tokens of a tokenised set, holds of the new one too."""
+    first = metas[0] if metas else {}
+    return {name: value for name, value in first.items() if all(meta.get(name) == value for meta in metas)}
+
+
+def _write_card(out: Folder, sources: Sequence[str], kept: Iterable[_Found]) -> None:
+    contents = card.Contents()
+    for found in kept:
+        contents.add(found.at.category, found.fetcher.meta(found.at))
+    made = "merged by CrispEdit" if len(sources) > 1 else "packed again by CrispEdit"
+    with storage.replaced(storage.join(os.fspath(out), card.CARD)) as file:
+        file.write(card.text(made, contents, card.sources_of(sources), "*.tar").encode())
 
 
 _DROPS = ("same_key", "same_images", "over_quota")

@@ -5,7 +5,6 @@ The browser (`crispedit view`), the report, the dataset card and `crispedit insp
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
@@ -155,10 +154,17 @@ def _caption(draw: ImageDraw.ImageDraw, pair: Drawn, left: int, top: int, width:
     """The instruction, and in fainter ink the category and the start of the key."""
     font = _font(TEXT_PX)
     end = f"{pair.category} · {pair.key[:8]}"
-    room = width - round(draw.textlength(end, font)) - 2 * MARGIN_PX
-    characters = max(8, int(room / max(1.0, draw.textlength("instruction ", font) / 12)))
-    words = str(pair.meta.get("instruction") or "")
-    lines = textwrap.wrap(words, characters, max_lines=TEXT_LINES, placeholder=" …")
+    room = width - draw.textlength(end, font) - 2 * MARGIN_PX
+    lines = [""]
+    for word in str(pair.meta.get("instruction") or "").split():
+        longer = f"{lines[-1]} {word}".strip()
+        if draw.textlength(longer, font) <= room or not lines[-1]:
+            lines[-1] = longer
+        elif len(lines) < TEXT_LINES:
+            lines.append(word)
+        else:
+            lines[-1] += " …"
+            break
     draw.multiline_text((left, top), "\n".join(lines), INK, font, spacing=5)
     draw.text((left + width, top), end, FAINT, font, anchor="ra")
 

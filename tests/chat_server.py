@@ -40,7 +40,9 @@ class Asked:
     def text(self):
         """The words of the conversation's last message."""
         content = self.body["messages"][-1]["content"]
-        return content if isinstance(content, str) else content[-1]["text"]
+        if isinstance(content, str):
+            return content
+        return "\n".join(part["text"] for part in content if part["type"] == "text")
 
     @property
     def is_hello(self):

@@ -84,3 +84,21 @@ def test_the_affinity_counts():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+def test_instructions_are_those_that_every_processor_has(tmp_path: Path):
+    assert machine.alike(lay_out(tmp_path / "arm", "", {"proc/cpuinfo": "Features : fp asimd\n"})) == {}
+    old = lay_out(tmp_path / "old", "", {"proc/cpuinfo": "flags : fpu sse sse2 sse4_2 avx\n"})
+    assert machine.alike(old)["OPENCV_CPU_DISABLE"] == "AVX", "OpenCV complains of what is not there"
+
+
+@pytest.mark.skipif(not machine.alike(), reason="nothing to switch off on this processor")
+def test_numpy_and_opencv_obey_and_say_nothing():
+    code = (
+        "import cv2, numpy; from numpy._core._multiarray_umath import __cpu_features__ as f\n"
+        "print([n for n in ('X86_V3', 'X86_V4') if f.get(n)], cv2.checkHardwareSupport(11))"
+    )
+    environment = {**os.environ, **machine.alike()}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout == "[] False\n"
+    assert done.stderr == ""

@@ -7,6 +7,7 @@ instruction (`visual_*`) are not among them: an editor here is told in words.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -59,6 +60,7 @@ class AnyBench(Benchmark):
     def _cases(self, kind: str) -> list[Case]:
         listed = read_json(self.path / kind / "edit_result.json", "the cases of this edit type")
         found = []
+        seen: Counter[str] = Counter()
         for number, row in enumerate(listed):
             try:
                 source, target, instruction = row["image_file"], row["edited_file"], row["edit"]
@@ -66,9 +68,13 @@ class AnyBench(Benchmark):
                 raise ValueError(
                     f"{self.path / kind}/edit_result.json: item {number} has no {error}"
                 ) from None
+            # Files repeat within a type; the published script writes their answers to one file.
+            name = f"{kind}/{PurePosixPath(source).stem}"
+            seen[name] += 1
             found.append(
                 Case(
-                    id=f"{kind}/{PurePosixPath(source).stem}",
+                    id=name if seen[name] == 1 else f"{name}~{seen[name]}",
+                    result=name,
                     instruction=instruction,
                     source=self._picture(source),
                     group=kind,

@@ -50,7 +50,13 @@ class EmuEdit(Benchmark):
     @property
     def protocols(self) -> Mapping[str, Protocol]:
         found = {
-            SOURCE: Protocol("against the source image", AGAINST, "clip_t", models=MODELS),
+            SOURCE: Protocol(
+                "against the source image",
+                AGAINST,
+                "clip_t",
+                models=MODELS,
+                perfect_by_copying=frozenset(AGAINST) - {"clip_t"},
+            ),
             DIRECTION: Protocol(
                 "the change of the images against the change of the captions",
                 {"clip_dir": "higher"},

@@ -7,26 +7,35 @@ read as data, never run.
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image as Pillow
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from crispedit import metrics, prompts
-from crispedit.benchmark import Answer, Benchmark, Better, Case, Picture, Protocol, Scored, rows
-from crispedit.chat import ChatError, Reply, Request
+from crispedit import judge, metrics, prompts, replies
+from crispedit.benchmark import (
+    Answer,
+    Benchmark,
+    Better,
+    Case,
+    Picture,
+    Protocol,
+    Scored,
+    rows,
+    text_constants,
+)
+from crispedit.chat import Chat, ChatError, Published, Reply
+from crispedit.judge import Heard, Question
 from crispedit.measures import Measures
 from crispedit.record import Image
 
 COLUMNS = ("task_type", "key", "instruction", "instruction_language", "Intersection_exist")
 METRICS: Mapping[str, Better] = {"SC": "higher", "PQ": "higher", "O": "higher", "balance": "higher"}
-PUBLISHED = {
+PIECES = {
     "semantics": (
         "_context_no_delimit",
         "_prompts_0shot_two_image_edit_rule",
@@ -36,6 +45,8 @@ PUBLISHED = {
 }
 """The published prompts' pieces, which are joined by line breaks."""
 OWN = ("judge/gedit-semantics", "judge/gedit-quality")
+AS_PUBLISHED = Published("jpeg-75", max_tokens=1400)
+"""VIEScore's client: no temperature, 1,400 tokens, Pillow's default JPEG, the text before the images."""
 EDITMGT_SIDE_PX = 512
 
 
@@ -50,18 +61,34 @@ class GEdit(Benchmark):
     """SC = min(success, over-editing), PQ = min(naturalness, artefacts), O = sqrt(SC PQ) per item, each 0-10; the mean
     of a group, then the unweighted mean of the groups. `-intersection`: only items that every published model answered.
 
-    `gedit-upstream` shows the judge the source and the answer at the source's size; `gedit-editmgt` the raw source and
-    the answer, each at about 512 x 512 pixels' area. Without `prompts` we ask in words of our own, under an id of its
-    own: those numbers are not comparable. `balance` is GPT-Bal of VAREdit's authors: the harmonic mean of success and
-    over-editing, 0 if either is. Where the judge's answer cannot be read, all four are None.
+    `gedit-official` asks as the published script does: the text, then the source and the answer at the source's size,
+    as JPEG of quality 75, no temperature, at most 1,400 tokens, no schema. `gedit-editmgt-official` does so with the
+    raw source and the answer each at about 512 x 512 pixels' area, as EditMGT's authors do. `gedit` and `gedit-editmgt`
+    show the same images before the text, with the judge's own settings (temperature 0 by default), and hold it to a
+    schema. Without `prompts` we ask in words of our own, under an id of its own: those numbers are not comparable.
+
+    `balance` is GPT-Bal of VAREdit's authors: the harmonic mean of success and over-editing, 0 if either is; None where
+    a judge gives one mark for both. Where a reply cannot be read, all four are None; the published script draws lots.
     """
+
+    questions: ClassVar[float] = 2.0
 
     path: Path
     """The folder of the data files."""
     prompts: Path | None = None
     """The published `vie_prompts.py`."""
-    protocol: Literal["gedit-upstream", "gedit-editmgt"] = "gedit-upstream"
+    protocol: Literal["gedit", "gedit-official", "gedit-editmgt", "gedit-editmgt-official"] = "gedit"
     language: Literal["en", "cn"] = "en"
+
+    @model_validator(mode="after")
+    def _official_prompts(self) -> GEdit:
+        if self._official and self.prompts is None:
+            raise ValueError(f"{self.protocol} asks with the published prompts: name prompts=vie_prompts.py")
+        return self
+
+    @property
+    def _official(self) -> bool:
+        return self.protocol.endswith("-official")
 
     @property
     def _id(self) -> str:
@@ -71,15 +98,16 @@ class GEdit(Benchmark):
     @property
     def protocols(self) -> Mapping[str, Protocol]:
         about = "a judge's marks, 0-10; the mean of the groups' means"
-        judge = {"judge": "gpt-4.1"}
+        shared: dict[str, Any] = {
+            "by_group": True,
+            "models": {"judge": "gpt-4.1"},
+            "perfect_by_copying": frozenset(METRICS),
+            "published_as": f"{self.protocol.removesuffix('-official')}-official",
+        }
         return {
-            self._id: Protocol(about, METRICS, "O", by_group=True, models=judge),
+            self._id: Protocol(about, METRICS, "O", **shared),
             f"{self._id}-intersection": Protocol(
-                f"{about}; items that every published model answered",
-                METRICS,
-                "O",
-                by_group=True,
-                models=judge,
+                f"{about}; items that every published model answered", METRICS, "O", **shared
             ),
         }
 
@@ -105,18 +133,22 @@ class GEdit(Benchmark):
         if measures.judge is None:
             none = dict.fromkeys(METRICS)
             return [Scored(dict.fromkeys(answer.case.protocols, none)) for answer in answers]
-        asked = [request for answer in answers for request in self._requests(answer)]
-        said = measures.judge.ask(asked)
-        return [_scored(answer.case, *said[2 * n : 2 * n + 2]) for n, answer in enumerate(answers)]
+        heard = measures.judge.ask([question for answer in answers for question in self._questions(answer)])
+        return [_scored(answer.case, *heard[2 * n : 2 * n + 2]) for n, answer in enumerate(answers)]
 
-    def _requests(self, answer: Answer) -> list[Request[Marks]]:
+    def _questions(self, answer: Answer) -> list[Question[list[float]]]:
         semantics, quality = self._prompts(answer.case.instruction)
         before, after = self._shown(answer)
-        own = self.prompts is None
         return [
-            Request(semantics, Marks, [before, after], tell_schema=own),
-            Request(quality, Marks, [after], tell_schema=own),
+            self._question(semantics, [before, after], answer.repeat),
+            self._question(quality, [after], answer.repeat),
         ]
+
+    def _question(self, text: str, shown: Sequence[Image], repeat: int) -> Question[list[float]]:
+        if self._official:
+            return Question([text, *shown], replies.viescore, AS_PUBLISHED, repeat=repeat)
+        own = self.prompts is None
+        return Question([*shown, text], replies.viescore, shape=Marks, tell_shape=own, repeat=repeat)
 
     def _prompts(self, instruction: str) -> tuple[str, str]:
         if self.prompts is None:
@@ -125,12 +157,20 @@ class GEdit(Benchmark):
         return semantics.replace("<instruction>", instruction), quality
 
     def _shown(self, answer: Answer) -> tuple[Image, Image]:
-        if self.protocol == "gedit-upstream":
+        if "editmgt" not in self.protocol:
             return answer.source, metrics.resized(answer.edited, answer.source)
         place = answer.case.source
         assert place is not None
         raw = Picture(place.path, row=place.row, column="input_image_raw").image()
         return _of_area(raw), _of_area(answer.edited)
+
+    def request(self, chat: Chat) -> Mapping[str, Any]:
+        shown = "source, answer" if self._official else "source, answer, text"
+        return judge.settings(AS_PUBLISHED if self._official else None, chat) | {
+            "order": f"text, {shown}" if self._official else shown,
+            "schema": "none" if self._official else "two marks, 0-10",
+            "prompts": "our own" if self.prompts is None else "published",
+        }
 
     def identity(self) -> dict[str, object]:
         found = super().identity()
@@ -140,24 +180,30 @@ class GEdit(Benchmark):
 
 
 def _scored(case: Case, semantics: object, quality: object) -> Scored | Exception:
-    words = []
-    marks: list[Marks | None] = []
-    for answer in (semantics, quality):
-        if isinstance(answer, ChatError):
-            if answer.raw is None:
-                return answer  # the judge did not answer at all: to be asked again
-            words.append(answer.raw)
-            marks.append(None)
-        else:
-            words.append(answer.raw)  # type: ignore[attr-defined]
-            marks.append(answer.value)  # type: ignore[attr-defined]
+    heard: list[Heard[list[float]]] = []
+    for reply in (semantics, quality):
+        if isinstance(reply, ChatError):
+            return reply  # the judge did not answer at all: to be asked again
+        assert isinstance(reply, Heard)
+        heard.append(reply)
+    said, seen = heard
     values: dict[str, float | None] = dict.fromkeys(METRICS)
-    if marks[0] is not None and marks[1] is not None:
-        success, restraint = marks[0].score
-        sc, pq = min(success, restraint), min(marks[1].score)
-        balance = 0.0 if sc == 0 else 2 * success * restraint / (success + restraint)
-        values = {"SC": sc, "PQ": pq, "O": math.sqrt(sc * pq), "balance": balance}
-    return Scored(dict.fromkeys(case.protocols, values), unparsed=None in marks, words=tuple(words))
+    if said.value is not None and seen.value is not None:
+        sc, pq = min(said.value), min(seen.value)
+        values = {"SC": sc, "PQ": pq, "O": math.sqrt(sc * pq), "balance": _balance(said.value)}
+    return Scored(
+        dict.fromkeys(case.protocols, values),
+        unparsed=said.value is None or seen.value is None,
+        words=(said.text, seen.text),
+        usage=said.usage + seen.usage,
+    )
+
+
+def _balance(marks: Sequence[float]) -> float | None:
+    """The harmonic mean of success and over-editing."""
+    if len(marks) != 2:
+        return None
+    return 0.0 if min(marks) == 0 else 2 * marks[0] * marks[1] / sum(marks)
 
 
 def _of_area(image: Image) -> Image:
@@ -167,22 +213,11 @@ def _of_area(image: Image) -> Image:
     return np.asarray(Pillow.fromarray(image).resize((int(wide), int(wide / ratio))))
 
 
-@cache
 def _published(path: Path) -> tuple[str, str]:
-    """(semantics, quality) from the string constants of the published file; it is parsed, not run."""
+    """(semantics, quality) from the published file."""
+    texts = text_constants(path, "the published vie_prompts.py")
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"prompts: {path} is not the published vie_prompts.py: {error}") from None
-    texts = {
-        target.id: node.value.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-        for target in node.targets
-        if isinstance(target, ast.Name) and isinstance(node.value.value, str)
-    }
-    try:
-        semantics, quality = ("\n".join(texts[name] for name in names) for names in PUBLISHED.values())
+        semantics, quality = ("\n".join(texts[name] for name in names) for names in PIECES.values())
     except KeyError as error:
         raise ValueError(f"prompts: {path} is not the published vie_prompts.py: no {error}") from None
     return semantics, quality

@@ -6,29 +6,35 @@ it names, of sysuyy/ImgEdit. Prompts: the published JSON of one prompt per kind 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from crispedit import prompts
+from crispedit import judge, prompts, replies
 from crispedit.benchmark import Answer, Benchmark, Better, Case, Picture, Protocol, Scored, read_json
-from crispedit.chat import ChatError, Reply, Request
+from crispedit.chat import Chat, ChatError, Published, Reply
+from crispedit.judge import Heard, Question
 from crispedit.measures import Measures
 from crispedit.record import content_key
 
 METRICS: Mapping[str, Better] = {
-    "compliance": "higher",
-    "seamlessness": "higher",
-    "fidelity": "higher",
+    "first": "higher",
+    "second": "higher",
+    "third": "higher",
     "mean": "higher",
 }
 OWN = "judge/imgedit"
+OWN_NAMES = ("Compliance", "Seamlessness", "Fidelity")
+AS_PUBLISHED = Published("png")
+"""The published script's client: neither a temperature nor a limit of tokens, the text before the images."""
 
 
 class Marks(Reply):
-    """Three marks, in the order in which the prompt asks for them."""
+    """Three marks, in the order in which our own prompt asks for them."""
 
     reasoning: str
     scores: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Field(min_length=3, max_length=3)]
@@ -37,11 +43,14 @@ class Marks(Reply):
 class ImgEdit(Benchmark):
     """The mean of three marks per item, then per kind of edit; the mean over kinds is ours: no rule is published.
 
-    The prompts name the marks by the kind of edit (the first is always compliance; the published prompts forbid the
-    others to exceed it). Deviation: the answer is asked for as JSON, where the published script reads any line that
-    ends in a digit. Without `prompts` we ask in words of our own, under an id of its own. An answer that cannot be read
-    is None in all four.
+    The prompts name the three marks by the kind of edit (the published prompts forbid the second and third to exceed
+    the first), and so do our tables by kind. `imgedit-basic-official` asks and counts as the published script does: the
+    mean, to two decimals, of every line that ends in a number. `imgedit-basic` asks with the same prompts, the images
+    before the text and the judge's own settings, and takes exactly the three named marks of 1 to 5. Without `prompts`
+    we ask in words of our own, under an id of its own. A reply that cannot be read is None in all four.
     """
+
+    questions: ClassVar[float] = 1.0
 
     path: Path
     """The folder with `basic_edit.json`."""
@@ -49,15 +58,39 @@ class ImgEdit(Benchmark):
     """Where the images lie that it names; null: in `path`."""
     prompts: Path | None = None
     """The published JSON of prompts."""
+    protocol: Literal["imgedit-basic", "imgedit-basic-official"] = "imgedit-basic"
+
+    @model_validator(mode="after")
+    def _official_prompts(self) -> ImgEdit:
+        if self._official and self.prompts is None:
+            raise ValueError(f"{self.protocol} asks with the published prompts: name prompts=prompts.json")
+        return self
+
+    @property
+    def _official(self) -> bool:
+        return self.protocol.endswith("-official")
 
     @property
     def _id(self) -> str:
-        return "imgedit-basic" if self.prompts is not None else "imgedit-basic-own-prompts"
+        return self.protocol if self.prompts is not None else f"{self.protocol}-own-prompts"
 
     @property
     def protocols(self) -> Mapping[str, Protocol]:
         about = "a judge's three marks, 1-5, and their mean; the mean of the kinds' means"
-        return {self._id: Protocol(about, METRICS, "mean", by_group=True, models={"judge": "gpt-4o"})}
+        kinds = {} if self.prompts is None else self._published()
+        labels = {kind: dict(zip(METRICS, [*self._names(kind), "mean"], strict=True)) for kind in kinds}
+        return {
+            self._id: Protocol(
+                about,
+                METRICS,
+                "mean",
+                by_group=True,
+                models={"judge": "gpt-4o"},
+                published_as="imgedit-basic-official",
+                perfect_by_copying=frozenset(METRICS),
+                labels=labels,
+            )
+        }
 
     def cases(self) -> Sequence[Case]:
         listed = read_json(self.path / "basic_edit.json", "the items of ImgEdit-Bench's basic part")
@@ -88,29 +121,55 @@ class ImgEdit(Benchmark):
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         if measures.judge is None:
             return [Scored({self._id: dict.fromkeys(METRICS)}) for _ in answers]
-        asked = [
-            Request(self._prompt(a.case), Marks, [a.source, a.edited], tell_schema=True) for a in answers
-        ]
-        return [self._scored(said) for said in measures.judge.ask(asked)]
+        return [self._scored(heard) for heard in measures.judge.ask([self._question(a) for a in answers])]
+
+    def _question(self, answer: Answer) -> Question[list[int]]:
+        text, shown = self._prompt(answer.case), [answer.source, answer.edited]
+        if self._official:
+            return Question([text, *shown], replies.published_lines, AS_PUBLISHED, repeat=answer.repeat)
+        read = partial(replies.lines, names=self._names(answer.case.group))
+        shape = Marks if self.prompts is None else None  # the published prompts ask for lines
+        return Question([*shown, text], read, shape=shape, repeat=answer.repeat)
 
     def _prompt(self, case: Case) -> str:
         if self.prompts is None:
             return prompts.render(OWN, instruction=case.instruction, kind=case.group)
         return self._published()[case.group].replace("<edit_prompt>", case.instruction)
 
+    def _names(self, kind: str) -> Sequence[str]:
+        """The three marks as this kind's prompt calls them. ValueError if it does not name three."""
+        if self.prompts is None:
+            return OWN_NAMES
+        names = re.findall(r"(?m)^[ \t]*(.+?): A number from 1 to 5", self._published()[kind])
+        if len(names) != 3:
+            raise ValueError(f"{self.prompts}: the prompt for {kind!r} does not name three marks from 1 to 5")
+        return names
+
     def _published(self) -> dict[str, str]:
         assert self.prompts is not None
         found = read_json(self.prompts, "the published prompts, one per kind of edit")
         return {str(kind): str(text) for kind, text in found.items()}
 
-    def _scored(self, said: object) -> Scored | Exception:
-        if isinstance(said, ChatError):
-            if said.raw is None:
-                return said  # the judge did not answer at all: to be asked again
-            return Scored({self._id: dict.fromkeys(METRICS)}, unparsed=True, words=(said.raw,))
-        marks: list[int] = said.value.scores  # type: ignore[attr-defined]
-        values = dict(zip(METRICS, [*marks, sum(marks) / 3], strict=True))
-        return Scored({self._id: values}, words=(said.raw,))  # type: ignore[attr-defined]
+    def _scored(self, heard: object) -> Scored | Exception:
+        if isinstance(heard, ChatError):
+            return heard  # the judge did not answer at all: to be asked again
+        assert isinstance(heard, Heard)
+        values: dict[str, float | None] = dict.fromkeys(METRICS)
+        if heard.value is not None:
+            mean = sum(heard.value) / len(heard.value)
+            values["mean"] = round(mean, 2) if self._official else mean
+            if len(heard.value) == 3:
+                values |= dict(zip(METRICS, heard.value, strict=False))
+        return Scored(
+            {self._id: values}, unparsed=heard.value is None, words=(heard.text,), usage=heard.usage
+        )
+
+    def request(self, chat: Chat) -> Mapping[str, Any]:
+        return judge.settings(AS_PUBLISHED if self._official else None, chat) | {
+            "order": "text, source, answer" if self._official else "source, answer, text",
+            "schema": "three marks, 1-5" if self.prompts is None else "none",
+            "prompts": "our own" if self.prompts is None else "published",
+        }
 
     def identity(self) -> dict[str, object]:
         found = super().identity()

@@ -7,6 +7,7 @@ of shards.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,7 +53,8 @@ class Shards(Benchmark):
     @property
     def protocols(self) -> Mapping[str, Protocol]:
         about = "inside the mask against the target, outside it against the source"
-        return {ID: Protocol(about, METRICS, "inside_l1")}
+        kept = frozenset(name for name in METRICS if name.startswith("outside_")) | {"leakage"}
+        return {ID: Protocol(about, METRICS, "inside_l1", perfect_by_copying=kept)}
 
     def listed(self, cases: Sequence[Case]) -> Shards:
         """This benchmark over these pairs, in this order."""
@@ -62,6 +64,9 @@ class Shards(Benchmark):
 
     def cases(self) -> Sequence[Case]:
         return self._cases
+
+    def editing(self) -> Mapping[str, Any]:
+        return {"short_side_px": self.short_side_px}
 
     def image(self, picture: Picture) -> Image:
         image = picture.image()

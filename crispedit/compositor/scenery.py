@@ -251,7 +251,9 @@ def tree(
     off = rng.normal(0, 0.085, (count, 2)) * size
     spots = blobs[which] + off
     lit = np.clip(0.45 + (off[:, 0] * sun - off[:, 1]) / size * 3.2 + rng.normal(0, 0.16, count), 0, 1)
-    order = np.argsort(lit)
+    order = np.argsort(
+        lit, kind="stable"
+    )  # many are equal, and the default order of those depends on the processor
     colour = rgb(dark) + lit[:, None] * (rgb(light) - rgb(dark))
     r = max(5, int(size * 0.017 * 8))
     for i in order:

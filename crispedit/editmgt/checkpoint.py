@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -37,13 +38,15 @@ def save_transformer(model: Transformer, folder: Path, max_shard_size: str = "5G
     config = model.config.model_dump(mode="json")
     config |= {"_class_name": "Transformer2DModel", "upsample": config["downsample"]}
     config |= {"patch_size": 1, "in_channels": 64, "guidance_embeds": False}
+    # The released code builds a connector only where the configuration says that there is a language model.
+    config["text_encoder_architecture"] = "CLIP" if model.connector is None else "CLIP_Gemma2"
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load_transformer(
     folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Transformer:
-    """The model in a folder, in eval mode. ValueError says which file, key or shape is wrong."""
+    """The model in a folder, in eval mode. ValueError says which file, key, shape or number is wrong."""
     state = read_weights(folder)
     config = read_config(folder, state)
     with torch.device("meta"):
@@ -55,6 +58,9 @@ def load_transformer(
         f"{name} has shape {tuple(state[name].shape)}, expected {tuple(shape)}"
         for name, shape in expected.items()
         if name in state and state[name].shape != shape
+    ]
+    wrong += [
+        f"{name} holds numbers that are not finite" for name, value in state.items() if not finite(value)
     ]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -77,7 +83,7 @@ def with_connector(model: Transformer, kind: ConnectorType, text_dim: int, seed:
         raise ValueError(
             f"the model reads text {config.joint_attention_dim} wide, and a connector gives {config.dim}"
         )
-    grown = Transformer(config.model_copy(update={"connector_type": kind, "text_dim": text_dim}))
+    grown = Transformer(config.model_copy(update={"connector_type": kind, "joint_attention_dim": text_dim}))
     grown.initialize(torch.Generator().manual_seed(seed))
     grown.load_state_dict(model.state_dict(), strict=False)
     return grown.eval().requires_grad_(False)
@@ -98,8 +104,16 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         if not (folder / name).is_file():
             there = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no folder"
             raise ValueError(f"{folder / name} does not exist (there: {there}); weights must be safetensors")
-        state |= load_file(folder / name)
+        try:
+            state |= load_file(folder / name)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{folder / name} cannot be read: {error}") from None
     return state
+
+
+def finite(value: Tensor) -> bool:
+    """Whether a tensor holds no NaN and no infinity."""
+    return not value.is_floating_point() or bool(value.isfinite().all())
 
 
 def read_config(folder: Path, state: Mapping[str, Tensor]) -> TransformerConfig:
@@ -125,7 +139,7 @@ def read_config(folder: Path, state: Mapping[str, Tensor]) -> TransformerConfig:
             for middle in (".", ".0.")
             if f"connector.{entry}{middle}weight" in state
         )
-        known["text_dim"] = state[first].shape[1]
+        known["joint_attention_dim"] = state[first].shape[1]
     return TransformerConfig(**known)
 
 

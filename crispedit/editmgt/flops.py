@@ -31,7 +31,7 @@ def training_flops(config: TransformerConfig, rows: int, columns: int, text: int
     with torch.device("meta"):
         model = Transformer(config)
         grid = torch.zeros(1, rows, columns, dtype=torch.long)
-        features = torch.zeros(1, text, config.text_dim if model.connector else config.joint_attention_dim)
+        features = torch.zeros(1, text, config.joint_attention_dim)
         pooled, micro = torch.zeros(1, config.pooled_projection_dim), torch.zeros(1, 5)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(grid, features, pooled, micro, torch.zeros(1), grid)

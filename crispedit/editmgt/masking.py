@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Schedule = Literal["cosine", "linear"]
+from crispedit.editmgt.options import Schedule
 
 IGNORED = -100
 """The label of a token that the loss does not count (cross entropy's `ignore_index`)."""

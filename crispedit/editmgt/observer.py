@@ -14,6 +14,7 @@ from torch import Tensor
 from crispedit.editmgt.examples import Examples, Unconditional
 from crispedit.editmgt.noise import SeededNoise
 from crispedit.editmgt.objective import question, token_losses
+from crispedit.editmgt.options import SamplingOptions
 from crispedit.editmgt.sampler import sample
 from crispedit.editmgt.settings import Objective, Watch
 from crispedit.editmgt.transformer import Transformer
@@ -87,8 +88,7 @@ class Observer:
             conditions,
             torch.full_like(batch.source, model.config.mask_id),
             SeededNoise(seeds, batch.source[0].numel(), batch.source.device),
-            steps=self.watch.sampling_steps,
-            guidance=GUIDANCE,
+            SamplingOptions(steps=self.watch.sampling_steps, guidance=GUIDANCE),
         )
         decoded = [self.vq.decode(tokens).cpu() for tokens in (batch.source, batch.edited, out.tokens)]
         return list(torch.stack(decoded, 1))

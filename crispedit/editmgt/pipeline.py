@@ -16,12 +16,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crispedit import torchvision_ops as torchvision_ops  # before diffusers and transformers
+from crispedit import weights
 from crispedit.editmgt.checkpoint import load_transformer, save_transformer
 from crispedit.editmgt.connector import Resampler
 from crispedit.editmgt.frame import mask_to_tokens, paste, resize, working_size
 from crispedit.editmgt.localize import default_blocks
-from crispedit.editmgt.masking import Schedule, partly_masked
+from crispedit.editmgt.masking import partly_masked
 from crispedit.editmgt.noise import Noise, ReleasedNoise, SeededNoise
+from crispedit.editmgt.options import RELEASED, SamplingOptions, sampling_options
 from crispedit.editmgt.sampler import Progress, sample
 from crispedit.editmgt.text import LLM_TOKENS, TextEncoder
 from crispedit.editmgt.transformer import Capture, Conditions, Transformer
@@ -74,17 +76,25 @@ class _Task:
 class EditMGTPipeline:
     """The transformer, the image tokenizer and the text encoders together.
 
-    `resolution`: the model works on images of about its square in pixels. `compile` makes the transformer's step a
-    compiled graph (once per size and batch).
+    `resolution`: the model works on images of about its square in pixels. `sampling`: what this model samples best
+    with; a checkpoint carries it. `compile` makes the transformer's step a compiled graph.
     """
 
-    def __init__(self, transformer: Transformer, vq: VQ, text: TextEncoder, resolution: int = 1024) -> None:
+    def __init__(
+        self,
+        transformer: Transformer,
+        vq: VQ,
+        text: TextEncoder,
+        resolution: int = 1024,
+        sampling: SamplingOptions = RELEASED,
+    ) -> None:
         if vq.codebook_size != transformer.config.codebook_size:
             raise ValueError(
                 f"the image tokenizer has {vq.codebook_size} codes and the transformer "
                 f"{transformer.config.codebook_size}: they do not belong together"
             )
-        self.transformer, self.vq, self.text, self.resolution = transformer, vq, text, resolution
+        self.transformer, self.vq, self.text = transformer, vq, text
+        self.resolution, self.sampling = resolution, sampling
 
     @classmethod
     def from_pretrained(
@@ -92,18 +102,31 @@ class EditMGTPipeline:
         path: str | Path,
         *,
         llm: str | Path | None = None,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "auto",
+        dtype: torch.dtype | str | None = None,
     ) -> EditMGTPipeline:
-        """Load a folder in diffusers' layout, or a repository of the Hugging Face hub.
+        """Load a folder in diffusers' layout, a model that ships ("editmgt-tiny"), or a repository of a hub.
 
         llm: where the language model lies if the checkpoint does not bring it (Gemma-2 2B is under its own licence).
-        The image tokenizer stays in fp32. ValueError names what is missing.
+        device: "auto" is the GPU if there is one. dtype: by default bfloat16 on a GPU, float32 elsewhere; the image
+        tokenizer stays in fp32 (on a GPU with TF32 products). ValueError names what is missing.
         """
-        root = Path(path) if Path(path).is_dir() else _download(str(path))
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        on_gpu = torch.device(device).type == "cuda"
+        if on_gpu:
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        if dtype is None:
+            dtype = torch.bfloat16 if on_gpu else torch.float32
+        elif isinstance(dtype, str):
+            dtype = getattr(torch, dtype)
+        assert isinstance(dtype, torch.dtype)
+        root = weights.local(str(path)) or _download(str(path))
         transformer = load_transformer(_folder(root, "transformer"), device, dtype)
         text = load_text(root, transformer.connector is not None, llm=llm, device=device, dtype=dtype)
-        return cls(transformer, load_vq(root, device), text, int(_index(root).get("resolution", 1024)))
+        index = _index(root)
+        sampling = sampling_options(index.get("sampling", {}))
+        return cls(transformer, load_vq(root, device), text, int(index.get("resolution", 1024)), sampling)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write every part and `model_index.json`; `from_pretrained` reads it back."""
@@ -125,65 +148,54 @@ class EditMGTPipeline:
             self.text.llm_tokenizer.save_pretrained(folders["llm_encoder"])
             index["llm_encoder"] = ["transformers", type(self.text.llm).__name__]
         index |= {"resolution": self.resolution, "llm_tokens": self.text.llm_tokens}
+        index["sampling"] = self.sampling.model_dump(mode="json")
         (root / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
     def compile(self, **options: Any) -> None:
-        """Compile the transformer's step with torch.compile; `options` are its own."""
+        """Compile the transformer's step with torch.compile, one graph for all image sizes; `options` are its own."""
         self.transformer.encode = torch.compile(  # type: ignore[method-assign]
-            self.transformer.encode, dynamic=False, **options
+            self.transformer.encode, **{"dynamic": True, **options}
         )
 
     def __call__(
         self,
         image: Image | Sequence[Image],
         instruction: str | Sequence[str],
+        sampling: SamplingOptions | None = None,
         *,
-        steps: int = 36,
-        guidance: float = 6.0,
-        strength: float = 1.1,
-        hold: float = 0.0,
         mask: Mask | Sequence[Mask | None] | None = None,
         seed: int | Sequence[int] = 0,
         images_per_prompt: int = 1,
-        negative: str = "",
-        temperature: tuple[float, float] | float = (2.0, 0.0),
-        token_temperature: float = 1.0,
-        schedule: Schedule = "cosine",
         start: float = 1.0,
         blocks: Sequence[int] | None = None,
         words: Sequence[str] | None = None,
         padding_rows: bool = True,
         size: tuple[int, int] | None = None,
-        paste_untouched: bool = False,
         batch_size: int = 8,
-        reference_refresh: int = 1,
         released_noise: bool = False,
         on_step: Callable[[Progress], None] | None = None,
         progress: bool = False,
     ) -> list[Edited]:
         """Edit images; one answer per image and `images_per_prompt`, in order, an image's answers together.
 
-        image: [H, W, 3] uint8 RGB, or several of any sizes. instruction: one for all, or one each.
-        guidance: 1 is off. strength: how much the source is heeded. hold: 0-1, tokens that the instruction looks at
-        less than this keep the source's; 0 is off. mask: [H, W] bool at the source's size, true where the edit may
-        be; with a hold, both must agree. seed: one for all, or one per image; its n-th answer uses seed + n. An
-        answer depends on nothing but its own image, instruction, mask, options and seed.
-        temperature: of the sampling order, from first to last step. token_temperature: of the draw of each token;
-        below 1, likely ones are favoured, which a small model's answers are cleaner for. start: the share of the
-        editable tokens that begins unknown; the rest is the source's and stays. blocks: whose attention localises
-        (default: the paper's 28-36 of 42, in proportion). words: localise by these words of the instruction only.
-        padding_rows: count padding as text in the localisation, as released. size: the model's width and height in
-        pixels instead of `resolution`'s. paste_untouched: put the source's pixels back wherever tokens were held, so
-        that they are bit-exact there. batch_size: answers sampled at once; those of different sizes never are.
-        reference_refresh: approximate above 1, see `sample`. released_noise: draw and proceed as the released code
-        does, from one generator per batch; then answers depend on their batch. on_step, progress: to watch.
+        image: [H, W, 3] uint8 RGB, or several of any sizes. instruction: one for all, or one each. sampling: default
+        `self.sampling`, the checkpoint's; `self.sampling.changed(hold=0.3)` changes some of it. mask: [H, W] bool at
+        the source's size, true where the edit may be; with a hold, both must agree. seed: one for all, or one each;
+        its n-th answer uses seed + n. An answer depends on nothing but its own image, instruction, mask, options and
+        seed. start: the share of the editable tokens that begins unknown; the rest is the source's and stays. blocks:
+        whose attention localises (default: the paper's 28-36 of 42, in proportion). words: localise by these words of
+        the instruction only. padding_rows: count padding as text in the localisation, as released. size: the model's
+        width and height in pixels instead of `resolution`'s. batch_size: answers sampled at once; those of different
+        sizes never are. released_noise: draw and proceed as the released code does, from one generator per batch; then
+        answers depend on their batch. on_step, progress: to watch.
         """
+        options = self.sampling if sampling is None else sampling
         tasks = self._tasks(image, instruction, mask, seed, images_per_prompt, size)
-        if not 0.0 <= hold <= 1.0 or not 0.0 < start <= 1.0:
-            raise ValueError(f"hold ({hold}) must lie in [0, 1] and start ({start}) in (0, 1]")
+        if not 0.0 < start <= 1.0:
+            raise ValueError(f"start is {start}; it must lie in (0, 1]")
         batches = _batches(tasks, batch_size)
         found: list[Edited | None] = [None] * len(tasks)
-        bar = tqdm(total=steps * len(batches), disable=not progress, desc="edit", unit="step")
+        bar = tqdm(total=options.steps * len(batches), disable=not progress, desc="edit", unit="step")
 
         def watch(now: Progress) -> None:
             bar.update()
@@ -204,20 +216,14 @@ class EditMGTPipeline:
                 tokens = torch.where(tokens == self._mask_id, masked, tokens)
             out = sample(
                 self.transformer,
-                self._conditions(batch, reference, negative, guidance, strength),
+                self._conditions(batch, reference, options),
                 tokens,
                 noise,
-                steps=steps,
-                guidance=guidance,
-                temperature=temperature,
-                token_temperature=token_temperature,
-                schedule=schedule,
+                options,
                 reference=reference,
-                hold=hold,
                 capture=self._capture(batch, blocks, words, padding_rows),
                 fixed=fixed,
                 early_exit=not released_noise,
-                reference_refresh=reference_refresh,
                 on_step=watch,
             )
             maps = torch.zeros_like(out.held, dtype=torch.float32) if out.scores is None else out.scores
@@ -225,7 +231,7 @@ class EditMGTPipeline:
                 held = out.held[row].cpu().numpy()
                 pixels = self.vq.decode(out.tokens[row : row + 1])[0]
                 found[index] = Edited(
-                    image=_finish(tasks[index].source, pixels, held if paste_untouched else None),
+                    image=_finish(tasks[index].source, pixels, held if options.paste_untouched else None),
                     localisation=maps[row].float().cpu().numpy(),
                     held=held,
                     steps=out.steps,
@@ -300,12 +306,10 @@ class EditMGTPipeline:
         fixed = ~torch.from_numpy(editable).to(reference.device)
         return torch.where(fixed, reference, tokens), fixed
 
-    def _conditions(
-        self, batch: Sequence[_Task], reference: Tensor, negative: str, guidance: float, strength: float
-    ) -> Conditions:
-        guided = guidance != 1.0
+    def _conditions(self, batch: Sequence[_Task], reference: Tensor, options: SamplingOptions) -> Conditions:
+        guided = options.guidance != 1.0
         prompts = [task.instruction for task in batch]
-        features = self.text.encode([negative] * len(batch) * guided + prompts)
+        features = self.text.encode([options.negative] * len(batch) * guided + prompts)
         dtype = self.transformer.context_embedder.weight.dtype
         height, width = batch[0].pixels.shape[:2]
         micro = torch.tensor([width, height, 0.0, 0.0, SCORE], device=self._device)
@@ -316,7 +320,7 @@ class EditMGTPipeline:
                 micro.expand(len(features.pooled), -1),
                 (reference.shape[1], reference.shape[2]),
                 reference,
-                strength,
+                options.reference_strength,
             )
 
     def _capture(

@@ -6,6 +6,7 @@ Presets are the files of `configs/model/`. Nothing is downloaded: the tokenizers
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from crispedit.editmgt.text import TextEncoder
 from crispedit.editmgt.transformer import Transformer, TransformerConfig
 from crispedit.editmgt.vq import VQ
 
-PRESETS = Path(__file__).parent.parent.parent / "configs" / "model"
+PRESETS = Path(str(resources.files("crispedit.configs"))) / "model"
 
 CLIP_TOKENS = 77
 BOS, EOS, PAD = 256, 257, 258

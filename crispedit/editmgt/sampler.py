@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from crispedit.editmgt.localize import localisation
-from crispedit.editmgt.masking import Schedule, mask_count, masked_share, remask, temperatures
+from crispedit.editmgt.masking import mask_count, masked_share, remask, temperatures
 from crispedit.editmgt.noise import Noise
+from crispedit.editmgt.options import RELEASED, SamplingOptions
 from crispedit.editmgt.transformer import Capture, Conditions, ReferenceCache, Transformer
 
 CHUNK = 2**23
@@ -83,42 +84,33 @@ def sample(
     conditions: Conditions,
     tokens_BHW: Tensor,
     noise: Noise,
+    options: SamplingOptions = RELEASED,
     *,
-    steps: int = 36,
-    guidance: float = 6.0,
-    temperature: tuple[float, float] | float = (2.0, 0.0),
-    token_temperature: float = 1.0,
-    schedule: Schedule = "cosine",
     reference: Tensor | None = None,
-    hold: float = 0.0,
     capture: Capture | None = None,
     fixed: Tensor | None = None,
     early_exit: bool = True,
-    reference_refresh: int = 1,
     on_step: Callable[[Progress], None] | None = None,
 ) -> Sampled:
     """Fill in the tokens that are `model.config.mask_id`; all others are known and never change.
 
-    conditions: of B entries if guidance is 1, else of 2 B, the unconditional ones first. temperature: of the noise on
-    the confidence by which tokens are kept, from first to last step. token_temperature: of the draw of a token; 1 in
-    the paper. reference: [B, height, width]
-    source tokens, needed to hold. hold: tokens whose localisation score lies below it keep the source's; it needs
-    `capture`. fixed: [B, height, width] bool, tokens that are known because a mask says so; they count as held.
-    early_exit: stop a sample as soon as all that it still lacks would be held (the released code goes on, since a
-    later map could release them again). reference_refresh: compute the reference's stream only every so many steps
-    and reuse its keys and values between; above 1 this is an approximation.
+    conditions: of B entries if guidance is 1, else of 2 B, the unconditional ones first; they already hold the
+    reference's strength. reference: [B, height, width] source tokens; a hold needs them, and `capture`. fixed:
+    [B, height, width] bool, tokens that a mask makes known; they count as held. early_exit: stop a sample once all
+    that it still lacks would be held (the released code goes on, since a later map could release them again).
+    ValueError for conditions or a hold that do not fit.
     """
     batch, height, width = tokens_BHW.shape
     count, config = height * width, model.config
-    guided = guidance != 1.0
-    _check(conditions, batch, steps, guided, hold, capture, reference, reference_refresh, token_temperature)
+    steps, hold, guided = options.steps, options.hold, options.guidance != 1.0
+    _check(conditions, batch * (2 if guided else 1), hold, capture, reference)
 
     tokens = tokens_BHW.flatten(1)
     reference_BN = None if reference is None else reference.flatten(1)
     held = torch.zeros_like(tokens, dtype=torch.bool) if fixed is None else fixed.flatten(1)
     start = (tokens == config.mask_id).sum(1) / count
-    heat = temperatures(steps, temperature).to(tokens.device)
-    cache = ReferenceCache() if reference_refresh > 1 else None
+    heat = temperatures(steps, options.temperature).to(tokens.device)
+    cache = ReferenceCache() if options.reference_refresh > 1 else None
     scores: Tensor | None = None
     done = 0
     for step in range(steps):
@@ -127,7 +119,7 @@ def sample(
         if not left.any():
             break
         if cache is not None:
-            cache.frozen = step % reference_refresh > 0
+            cache.frozen = step % options.reference_refresh > 0
         timestep = torch.full((len(conditions.pooled),), steps - 1 - step, device=tokens.device)
         features, captured = model.encode(tokens.view_as(tokens_BHW), timestep, conditions, capture, cache)
         if captured is not None:
@@ -136,15 +128,15 @@ def sample(
             scores = maps if scores is None else torch.where((left > 0)[:, None, None], maps, scores)
         now_held = scores.flatten(1) < hold if hold and scores is not None else None
 
-        logits_of = _Logits(model, features.flatten(0, 2), batch * count if guided else 0, guidance)
+        logits_of = _Logits(model, features.flatten(0, 2), batch * count if guided else 0, options.guidance)
         drawn, probability = choose(
-            logits_of, unknown, noise, config.codebook_size, now_held, reference_BN, token_temperature
+            logits_of, unknown, noise, config.codebook_size, now_held, reference_BN, options.token_temperature
         )
         tokens = tokens.masked_scatter(unknown, drawn)
         if now_held is not None:
             held = torch.where(unknown, now_held, held)
         if step < steps - 1:
-            again = mask_count(left, count, start, masked_share(step, steps, schedule))
+            again = mask_count(left, count, start, masked_share(step, steps, options.schedule))
             if early_exit and now_held is not None:
                 again = again * (unknown & ~now_held).any(1)
             confidence = torch.zeros_like(tokens, dtype=torch.float32).masked_scatter(
@@ -179,26 +171,10 @@ class _Logits:
 
 
 def _check(
-    conditions: Conditions,
-    batch: int,
-    steps: int,
-    guided: bool,
-    hold: float,
-    capture: Capture | None,
-    reference: Tensor | None,
-    reference_refresh: int,
-    token_temperature: float,
+    conditions: Conditions, entries: int, hold: float, capture: Capture | None, reference: Tensor | None
 ) -> None:
-    if token_temperature <= 0:
-        raise ValueError(f"token_temperature is {token_temperature}; it divides logits and must be above 0")
-    if steps < 1 or reference_refresh < 1:
-        raise ValueError(f"steps ({steps}) and reference_refresh ({reference_refresh}) must be at least 1")
-    entries = batch * (2 if guided else 1)
     if len(conditions.pooled) != entries:
-        raise ValueError(
-            f"{batch} images {'with' if guided else 'without'} guidance need conditions of {entries} entries, "
-            f"not {len(conditions.pooled)}"
-        )
+        raise ValueError(f"this needs conditions of {entries} entries, not {len(conditions.pooled)}")
     if hold and (capture is None or not capture.blocks):
         raise ValueError("a hold needs the attention of at least one block: name some to capture")
     if hold and reference is None:

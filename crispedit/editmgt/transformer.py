@@ -31,7 +31,7 @@ EPS = 1e-6
 
 
 class TransformerConfig(BaseModel):
-    """The shape of the model. Names are those of the released `config.json`; `text_dim` is the connector's input."""
+    """The shape of the model. Names and meanings are those of the released `config.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,14 +39,14 @@ class TransformerConfig(BaseModel):
     num_single_layers: int = 28
     attention_head_dim: int = 128
     num_attention_heads: int = 8
-    joint_attention_dim: int = 1024
+    joint_attention_dim: int = 2304
+    """Width of the text features: of the language model where there is a connector, else of CLIP."""
     pooled_projection_dim: int = 1024
     axes_dims_rope: tuple[int, int, int] = (16, 56, 56)
     vocab_size: int = 8256
     codebook_size: int = 8192
     downsample: bool = True
     connector_type: ConnectorType = "linear"
-    text_dim: int = 2304
 
     @model_validator(mode="after")
     def _consistent(self) -> TransformerConfig:
@@ -412,7 +412,7 @@ class Transformer(nn.Module):
         self.config = config
         self.gradient_checkpointing = False
         dim, heads = config.dim, config.num_attention_heads
-        self.connector = make_connector(config.connector_type, config.text_dim, dim)
+        self.connector = make_connector(config.connector_type, config.joint_attention_dim, dim)
         self.time_text_embed = nn.ModuleDict(
             {
                 "timestep_embedder": _mlp(256, dim),
@@ -522,15 +522,15 @@ class Transformer(nn.Module):
         text: [B, L, text_dim] features. pooled: [B, pooled]. micro: [B, 5], width and height before the crop, top and
         left of the crop, in pixels, and 6 (an aesthetic score, constant as released). grid: rows and columns of tokens
         of the image to make. reference: [B, height, width] tokens of the source image, of any size (or half as many, as
-        in `encode`). strength > 0: how much it is heeded.
+        in `encode`). strength > 0: attention weight of the reference.
         """
         if strength <= 0:
             raise ValueError(f"strength is {strength}; it multiplies attention weights and must be above 0")
         config = self.config
-        if text.shape[-1] != (config.text_dim if self.connector else config.joint_attention_dim):
+        if text.shape[-1] != config.joint_attention_dim:
             raise ValueError(
                 f"text features are {text.shape[-1]} wide; this model's connector "
-                f"({config.connector_type}) reads {config.text_dim if self.connector else config.joint_attention_dim}"
+                f"({config.connector_type}) reads {config.joint_attention_dim}"
             )
         pooled_out = _apply_mlp(
             self.time_text_embed["text_embedder"],

@@ -15,6 +15,13 @@ def folder(name: str) -> Path:
     return Path(str(resources.files(__name__))) / name
 
 
+def local(model: str) -> Path | None:
+    """The folder that a model's name means: a path, or the name of a model that ships; None for one of a hub."""
+    if Path(model).is_dir():
+        return Path(model)
+    return folder(model) if Path(model).name == model and folder(model).is_dir() else None
+
+
 def fingerprint(name: str) -> str | None:
     """A hash of the model's weights, which change with the package; None if there are none."""
     files = sorted(folder(name).glob("*.safetensors"))

@@ -1,21 +1,25 @@
 """Evaluation: editors over a benchmark's cases, metrics over their answers; both as tables of committed parts.
 
-    OUT/answers/   one row per case and editor: the image it answered with (PNG), or its refusal
-    OUT/scores/    one row per case and editor, and per set of measuring models: what was measured
+    OUT/NAME/answers/   one row per case, editor and seed: the image it answered with (PNG), or its refusal
+    OUT/NAME/scores/    one row per answer, judgement, and set of measuring models: what was measured
+    OUT/NAME/matches/   of a pairwise benchmark: one row per case and pair of answers, with the judge's verdicts
 
-A row's key is of everything that decides it (benchmark, case, editor with its weights, models), so a run that is killed
-goes on where it was, a changed option adds rows beside the old ones, and nothing is ever scored twice. What failed is
-kept under a key of its own and tried again by the next run.
+A row's key is of everything that decides it (case, editor with its weights, seed, models), so an interrupted run is
+continued, a changed option adds rows beside the old ones, and nothing is scored twice. What failed, and what a judge
+said that cannot be read, has a key of its own and is tried again by the next run.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,7 +27,8 @@ import pyarrow as pa
 import xxhash
 
 from crispedit import metrics
-from crispedit.benchmark import Answer, Benchmark, Case, Picture
+from crispedit.benchmark import Answer, Benchmark, Case, Pair, Picture
+from crispedit.judge import JudgeDownError
 from crispedit.measures import Measures, Models
 from crispedit.parts import Editor
 from crispedit.pipelines.engine import Row, Work
@@ -40,8 +45,11 @@ ANSWERS = Table(
     pa.schema(
         [
             ("key", pa.string()),
+            ("of", pa.string()),
             ("editor", pa.string()),
             ("case", pa.string()),
+            ("seed", pa.int64()),
+            ("seconds", pa.float64()),
             ("refusal", pa.string()),
             ("error", pa.string()),
             ("image", pa.binary()),
@@ -49,22 +57,64 @@ ANSWERS = Table(
     ),
     blobs={"image": "png"},
 )
+COST = [(name, pa.int64()) for name in ("asked", "kept", "prompt_tokens", "answer_tokens")]
 SCORES = Table(
     pa.schema(
         [
             ("key", pa.string()),
+            ("of", pa.string()),
             ("editor", pa.string()),
             ("case", pa.string()),
+            ("repeat", pa.int64()),
             ("black", pa.bool_()),
             ("unparsed", pa.bool_()),
             ("values", pa.string()),  # JSON: protocol -> metric -> number or null
             ("words", pa.string()),  # JSON: what a judge said
             ("error", pa.string()),
+            *COST,
         ]
     )
 )
-ASKED = pa.schema([*ANSWERS.schema, ("asked", pa.string()), ("source", pa.string())])
-SHOWN = pa.schema([*SCORES.schema, ("asked", pa.string()), ("source", pa.string()), ("answer", pa.string())])
+MATCHES = Table(
+    pa.schema(
+        [
+            ("key", pa.string()),
+            ("of", pa.string()),
+            ("case", pa.string()),
+            ("first", pa.string()),
+            ("second", pa.string()),
+            ("repeat", pa.int64()),
+            ("unparsed", pa.bool_()),
+            ("winners", pa.string()),  # JSON: dimension -> first, second, tie or null
+            ("in_order", pa.string()),
+            ("reversed", pa.string()),
+            ("words", pa.string()),
+            ("error", pa.string()),
+            *COST,
+        ]
+    )
+)
+ASKED = pa.schema(
+    [*ANSWERS.schema, ("asked_of", pa.string()), ("source", pa.string()), ("number", pa.int64())]
+)
+SHOWN = pa.schema(
+    [
+        *SCORES.schema,
+        *((name, pa.string()) for name in ("asked_of", "source", "answer")),
+        ("stopped", pa.bool_()),
+    ]
+)
+PAIRED = pa.schema(
+    [
+        *MATCHES.schema,
+        *((name, pa.string()) for name in ("asked_of", "source", "first_answer", "second_answer")),
+        ("stopped", pa.bool_()),
+    ]
+)
+STOPPED = "judge-down.json"
+"""The note that a stage leaves beside its table when the judge is down."""
+
+Kind = Literal["scored", "refused", "missing", "error", "unparsed", "unjudged"]
 
 
 @dataclass(frozen=True)
@@ -74,78 +124,112 @@ class Given:
     key: str
     picture: Picture | None
     reason: str = ""
+    kind: Kind = "scored"
+    seconds: float | None = None
+
+
+Seeds = Sequence[Mapping[str, Given]]
+"""An editor's answers, by case, for each seed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case: its scores, or why it has none."""
+    """What became of one answer: its scores, or why it has none."""
 
     case: Case
     reason: str = ""
-    """Why the answer is missing; empty if it was scored."""
+    """Why it has no scores; empty if it was scored."""
     black: bool = False
-    unparsed: bool = False
     values: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    kind: Kind = "scored"
+    seed: int = 0
+    repeat: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judge's comparison of two editors' answers to one case, by dimension."""
+
+    case: Case
+    first: str
+    second: str
+    winners: Mapping[str, str | None]
+    in_order: Mapping[str, str | None]
+    reversed: Mapping[str, str | None]
+    kind: Kind = "scored"
+    reason: str = ""
 
 
 class Evaluation:
     """One benchmark under one folder of tables."""
 
     def __init__(
-        self, name: str, benchmark: Benchmark, cases: Sequence[Case], models: Models, out: Path
+        self,
+        name: str,
+        benchmark: Benchmark,
+        cases: Sequence[Case],
+        models: Models,
+        out: Path,
+        judgements: int = 1,
+        kept: Path | None = None,
     ) -> None:
-        self.name, self.benchmark, self.models = name, benchmark, models
+        """judgements: of each answer. kept: the folder of the judge's replies."""
+        self.name, self.benchmark, self.models, self.judgements = name, benchmark, models, judgements
+        self.kept = None if kept is None else kept.absolute()
         self.cases = {case.id: case for case in cases}
         if len(self.cases) < len(cases):
             twice = next(case for case, count in Counter(case.id for case in cases).items() if count > 1)
             raise ValueError(f"benchmarks.{name}: two cases are called {twice!r}")
-        self.answers, self.scores = out.absolute() / name / "answers", out.absolute() / name / "scores"
+        folder = out.absolute() / name
+        self.answers, self.scores, self.matches = (folder / t for t in ("answers", "scores", "matches"))
         self._identity = canonical_json(benchmark.identity())
         self._measuring = canonical_json({"models": models.identity(), "metrics": metrics.VERSION})
 
     def sweep(self) -> None:
-        for folder in (self.answers, self.scores):
+        for folder in (self.answers, self.scores, self.matches):
             journal.sweep(folder)
+            (folder / STOPPED).unlink(missing_ok=True)
 
     # Answers
 
-    def copied(self) -> dict[str, Given]:
+    def copied(self) -> Seeds:
         """The control that does nothing: every case's own source. A chain of turns ends where it began."""
         found: dict[str, Given] = {}
         for case in self.cases.values():
             before = found[case.after].picture if case.after is not None else case.source
             found[case.id] = Given(COPY, before)
-        return found
+        return [found]
 
-    def truth(self) -> dict[str, Given]:
+    def truth(self) -> Seeds:
         """The control that does what the targets show; empty where the benchmark has none."""
-        return {case.id: Given(TRUTH, case.target) for case in self.cases.values() if case.target is not None}
+        return [
+            {case.id: Given(TRUTH, case.target) for case in self.cases.values() if case.target is not None}
+        ]
 
-    def found_in(self, folder: Path) -> dict[str, Given]:
+    def found_in(self, folder: Path) -> Mapping[str, Given]:
         """Results from a folder of images named by the cases' ids. ValueError if it holds none of them."""
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder of results")
         files: dict[str, list[Path]] = {}
         for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
             files.setdefault(path.stem, []).append(path)
-        names = Counter(PurePosixPath(case).name for case in self.cases)
+        wanted = {case.id: PurePosixPath(case.result or case.id) for case in self.cases.values()}
+        names = Counter(path.name for path in set(wanted.values()))
         found = {}
-        for case in self.cases.values():
-            wanted = PurePosixPath(case.id)
-            same = files.get(wanted.name, [])
-            named = [
-                path for path in same if path.with_suffix("").parts[-len(wanted.parts) :] == wanted.parts
-            ]
+        for case, name in wanted.items():
+            same = files.get(name.name, [])
+            named = [p for p in same if p.with_suffix("").parts[-len(name.parts) :] == name.parts]
             # Folders may be left out where the file's name alone says which case is meant.
-            if not named and len(same) == names[wanted.name] == 1:
+            if not named and len(same) == names[name.name] == 1:
                 named = same
             if named:
                 digest = xxhash.xxh3_128_hexdigest(named[0].read_bytes())
-                found[case.id] = Given(digest, Picture(str(named[0].absolute())))
+                found[case] = Given(digest, Picture(str(named[0].absolute())))
         if not found:
-            example = next(iter(self.cases), "ID")
+            example = next(iter(wanted.values()), "ID")
             raise ValueError(f"{folder} holds no results for {self.name}: its images are named {example}.png")
-        return {case: found.get(case, Given("", None, "no image in the folder")) for case in self.cases}
+        missing = Given("", None, "no image in the folder", "missing")
+        return {case: found.get(case, missing) for case in self.cases}
 
     def waves(self) -> list[list[Case]]:
         """The cases in rounds: those of a round need answers of earlier rounds only."""
@@ -159,49 +243,55 @@ class Evaluation:
             rounds[depth[case.id]].append(case)
         return rounds
 
-    def editing(self, label: str, editor: Editor, pool: Pool, wave: Sequence[Case]) -> Work | None:
+    def editing(
+        self, label: str, editor: Editor, pool: Pool, wave: Sequence[Case], seeds: int
+    ) -> Work | None:
         """What is left to edit of one round; None if nothing is."""
         identity = canonical_json(editor.identity())
-        given = self._answered(identity)
         plan = []
-        for case in wave:
-            source = case.source if case.after is None else given[case.after].picture
-            key = self._answer_key(case, identity)
-            if source is not None and given[case.id].picture is None and not given[case.id].reason:
-                row = {"key": key, "editor": label, "case": case.id, "asked": case.to_json()}
-                plan.append(row | {"source": _where(source)})
+        for seed, given in enumerate(self._answered(identity, seeds)):
+            for case in wave:
+                source = case.source if case.after is None else given[case.after].picture
+                if source is not None and given[case.id].picture is None and given[case.id].kind != "refused":
+                    key = self._answer_key(case, identity, seed)
+                    row = {"key": key, "of": key, "editor": label, "case": case.id, "seed": seed}
+                    number = seed_of(content_key("evaluate", self.name, case.id, str(seed)), "edit")
+                    plan.append(
+                        row | {"asked_of": case.to_json(), "source": _where(source), "number": number}
+                    )
         if not plan:
             return None
         stage = Editing(f"edit {label}", pool, editor, self.benchmark, editor.gpus)
         return Work(f"edit {label}", self.answers, ANSWERS, plan, [stage], ASKED, Kept(ANSWERS), len(plan))
 
-    def edited(self, editor: Editor) -> dict[str, Given]:
+    def edited(self, editor: Editor, seeds: int) -> Seeds:
         """What an editor has answered, case by case."""
-        found = self._answered(canonical_json(editor.identity()), errors=True)
-        return {
-            case: given if given.picture or given.reason else Given("", None, "not edited")
-            for case, given in found.items()
-        }
+        return self._answered(canonical_json(editor.identity()), seeds)
 
-    def _answered(self, identity: str, errors: bool = False) -> dict[str, Given]:
-        """By case; without `errors`, what failed counts as not tried."""
-        committed = _by_key(self.answers, ANSWERS)
-        found = {}
-        for case in self.cases.values():
-            key = self._answer_key(case, identity)
-            row = committed.get(key) or (committed.get(_error_key(key)) if errors else None)
-            if row is None:
-                found[case.id] = Given(key, None)
-            elif row["image"] is None:
-                found[case.id] = Given(key, None, row["refusal"] or f"error: {row['error']}")
-            else:
-                ref = row["image"]
-                tar = str(self.answers / ref["tar"])
-                found[case.id] = Given(key, Picture(tar, offset=ref["offset"], size=ref["size"]))
-        return found
+    def _answered(self, identity: str, seeds: int) -> list[dict[str, Given]]:
+        committed = _Committed(self.answers, ANSWERS)
+        return [
+            {
+                case.id: self._given(committed, self._answer_key(case, identity, seed))
+                for case in self.cases.values()
+            }
+            for seed in range(seeds)
+        ]
 
-    def _answer_key(self, case: Case, identity: str) -> str:
-        return content_key("answer", self._identity, identity, *self._chain(case))
+    def _given(self, committed: _Committed, key: str) -> Given:
+        row = committed.done.get(key)
+        if row is None:
+            reason = committed.failed.get(key)
+            return Given(key, None, f"error: {reason}" if reason else "not edited", "error")
+        if row["image"] is None:
+            return Given(key, None, row["refusal"], "refused", row["seconds"])
+        ref = row["image"]
+        picture = Picture(str(self.answers / ref["tar"]), offset=ref["offset"], size=ref["size"])
+        return Given(key, picture, seconds=row["seconds"])
+
+    def _answer_key(self, case: Case, identity: str, seed: int = 0) -> str:
+        shown = canonical_json(self.benchmark.editing())
+        return content_key("answer", shown, identity, str(seed), *self._chain(case))
 
     def _chain(self, case: Case) -> list[str]:
         """The cases that lead to this one: an answer is made from all of them."""
@@ -210,48 +300,169 @@ class Evaluation:
 
     # Scores
 
-    def scoring(self, answers: Mapping[str, Mapping[str, Given]], pool: Pool) -> Work | None:
+    def scoring(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
         """What is left to score, of every editor; a case's answers together, so that its target is embedded once."""
-        committed = _by_key(self.scores, SCORES, ["key"])
-        plan = []
+        committed = _Committed(self.scores, SCORES, ["key"])
+        plan: dict[str, Row] = {}  # two labels of one answer are one row
+        sources = self.copied()[0]
         for case in self.cases.values():
-            source = answers[COPY][case.id].picture
-            for label, given in answers.items():
-                answer = given.get(case.id)
-                if not case.protocols or answer is None or answer.picture is None:
-                    continue
-                key = self._score_key(case, answer)
-                if key not in committed:
-                    row = {"key": key, "editor": label, "case": case.id, "asked": case.to_json()}
-                    plan.append(row | {"source": _where(source), "answer": _where(answer.picture)})
+            for label, seeds in answers.items():
+                for given in seeds:
+                    answer = given.get(case.id)
+                    if not case.protocols or answer is None or answer.picture is None:
+                        continue
+                    for repeat in range(self.judgements):
+                        key = self._score_key(case, answer, repeat)
+                        if key not in committed.done:
+                            plan[key] = {
+                                "key": key,
+                                "of": key,
+                                "editor": label,
+                                "case": case.id,
+                                "repeat": repeat,
+                                "asked_of": case.to_json(),
+                                "source": _where(sources[case.id].picture),
+                                "answer": _where(answer.picture),
+                            }
         if not plan:
             return None
-        gpus = 0.0 if pool.gpus is None else pool.gpus
-        plan = list({row["key"]: row for row in plan}.values())  # two labels of one editor are one answer
-        stage = Scoring("score", pool, self.benchmark, self.models, gpus)
-        return Work("score", self.scores, SCORES, plan, [stage], SHOWN, Kept(SCORES), len(plan))
+        stage = Scoring("score", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.scores)
+        return Work("score", self.scores, SCORES, [*plan.values()], [stage], SHOWN, Kept(SCORES), len(plan))
 
-    def outcomes(self, given: Mapping[str, Given]) -> list[Outcome]:
-        """What became of every scored case that this editor could have answered, from the committed rows."""
-        committed = _by_key(self.scores, SCORES)
+    def outcomes(self, seeds: Seeds) -> list[Outcome]:
+        """What became of every answer that this editor could have given to a scored case, from the committed rows."""
+        committed = _Committed(self.scores, SCORES)
         found = []
         for case in self.cases.values():
-            answer = given.get(case.id)
-            if answer is None or not case.protocols:
-                continue
-            key = self._score_key(case, answer)
-            row, failed = committed.get(key), committed.get(_error_key(key))
-            if answer.picture is None:
-                found.append(Outcome(case, answer.reason))
-            elif row is None:
-                found.append(Outcome(case, f"error: {failed['error']}" if failed else "not scored"))
-            else:
-                values = json.loads(row["values"])
-                found.append(Outcome(case, "", row["black"], row["unparsed"], values))
+            for seed, given in enumerate(seeds):
+                answer = given.get(case.id)
+                if answer is None or not case.protocols:
+                    continue
+                if answer.picture is None:
+                    found.append(Outcome(case, answer.reason, kind=answer.kind, seed=seed))
+                    continue
+                for repeat in range(self.judgements):
+                    key = self._score_key(case, answer, repeat)
+                    row = committed.done.get(key)
+                    if row is not None:
+                        values = json.loads(row["values"])
+                        found.append(Outcome(case, "", row["black"], values, seed=seed, repeat=repeat))
+                    else:
+                        kind, reason = committed.why(key)
+                        found.append(Outcome(case, reason, kind=kind, seed=seed, repeat=repeat))
         return found
 
-    def _score_key(self, case: Case, given: Given) -> str:
-        return content_key("score", self._identity, self._measuring, case.to_json(), given.key)
+    def _score_key(self, case: Case, given: Given, repeat: int = 0) -> str:
+        parts = ("score", self._identity, self._measuring, case.to_json(), given.key)
+        return content_key(*parts, str(repeat))
+
+    # Comparisons
+
+    def comparing(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
+        """What is left to compare: every pair of editors on every case, in an order drawn by the case."""
+        committed = _Committed(self.matches, MATCHES, ["key"])
+        plan: dict[str, Row] = {}
+        for case, first, second, repeat, pair in self._pairs(answers):
+            key = self._match_key(case, pair, repeat)
+            if key not in committed.done and case.source is not None:
+                plan[key] = {
+                    "key": key,
+                    "of": key,
+                    "case": case.id,
+                    "first": first,
+                    "second": second,
+                    "repeat": repeat,
+                    "asked_of": case.to_json(),
+                    "source": _where(case.source),
+                    "first_answer": _where(pair[0].picture),
+                    "second_answer": _where(pair[1].picture),
+                }
+        if not plan:
+            return None
+        stage = Comparing(
+            "compare", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.matches
+        )
+        return Work(
+            "compare", self.matches, MATCHES, [*plan.values()], [stage], PAIRED, Kept(MATCHES), len(plan)
+        )
+
+    def verdicts(self, answers: Mapping[str, Seeds]) -> list[Verdict]:
+        """What the judge said of every pair that could be compared, from the committed rows."""
+        committed = _Committed(self.matches, MATCHES)
+        found = []
+        for case, first, second, repeat, pair in self._pairs(answers):
+            row = committed.done.get(key := self._match_key(case, pair, repeat))
+            if row is not None:
+                said = (json.loads(row[name]) for name in ("winners", "in_order", "reversed"))
+                found.append(Verdict(case, first, second, *said))
+            else:
+                kind, reason = committed.why(key)
+                found.append(Verdict(case, first, second, {}, {}, {}, kind, reason))
+        return found
+
+    def _pairs(self, answers: Mapping[str, Seeds]) -> list[tuple[Case, str, str, int, tuple[Given, Given]]]:
+        """(case, first, second, judgement, answers) of all editors, seed by seed."""
+        found = []
+        for case in self.cases.values():
+            for one, other in combinations(sorted(answers), 2):
+                for ours, theirs in zip(answers[one], answers[other], strict=False):
+                    pair = [(one, ours.get(case.id)), (other, theirs.get(case.id))]
+                    if seed_of(content_key(case.id, one, other), "order") % 2:
+                        pair.reverse()
+                    (first, a), (second, b) = pair
+                    if a is not None and b is not None and a.picture is not None and b.picture is not None:
+                        found += [(case, first, second, repeat, (a, b)) for repeat in range(self.judgements)]
+        return found
+
+    def _match_key(self, case: Case, pair: tuple[Given, Given], repeat: int) -> str:
+        parts = ("match", self._identity, self._measuring, case.to_json(), pair[0].key, pair[1].key)
+        return content_key(*parts, str(repeat))
+
+    # What a run did
+
+    def stopped(self) -> str | None:
+        """Why the judge is taken to be down, if a stage of this run found it so."""
+        for folder in (self.scores, self.matches):
+            if (folder / STOPPED).is_file():
+                return str(json.loads((folder / STOPPED).read_text(encoding="utf-8"))["last"])
+        return None
+
+    def cost(self) -> dict[str, int | None]:
+        """Questions and tokens of every committed judgement, those that could not be read among them. Tokens are None
+        where the judge's server does not count them."""
+        found: Counter[str] = Counter(dict.fromkeys((name for name, _ in COST), 0))
+        for folder, table in ((self.scores, SCORES), (self.matches, MATCHES)):
+            for row in journal.read(folder, table, [name for name, _ in COST]).to_pylist():
+                found.update({name: row[name] or 0 for name, _ in COST})
+        counted = found["prompt_tokens"] > 0 or found["asked"] == 0
+        return {name: count if counted or "tokens" not in name else None for name, count in found.items()}
+
+
+class _Committed:
+    """The rows of a table: done by key, failures and replies that cannot be read by the key that they would have."""
+
+    def __init__(self, folder: Path, table: Table, columns: Sequence[str] | None = None) -> None:
+        names = table.schema.names
+        extra = [name for name in ("key", "of", "error", "unparsed") if name in names]
+        wanted = None if columns is None else list(dict.fromkeys([*columns, *extra]))
+        self.done: dict[str, Row] = {}
+        self.failed: dict[str, str] = {}
+        self.unread: set[str] = set()
+        for row in journal.read(folder, table, wanted).to_pylist():
+            of = row["of"] or row["key"]
+            if row["error"] is not None:
+                self.failed[of] = min(row["error"], self.failed.get(of, row["error"]))
+            elif row.get("unparsed"):
+                self.unread.add(of)
+            else:
+                self.done[row["key"]] = row
+
+    def why(self, key: str) -> tuple[Kind, str]:
+        """Why there is no row of this key."""
+        if key in self.unread:
+            return "unparsed", "the judge's reply cannot be read"
+        reason = self.failed.get(key)
+        return "unjudged", f"error: {reason}" if reason else "not scored"
 
 
 @dataclass
@@ -268,62 +479,107 @@ class Editing:
         self.editor.load()
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        cases = [Case.from_json(row["asked"]) for row in rows]
+        cases = [Case.from_json(row["asked_of"]) for row in rows]
         sources = [self.benchmark.image(_picture(row["source"])) for row in rows]
         jobs = [_job(case) for case in cases]
-        edits = self.editor.edit(sources, jobs, [seed_of(row["key"], "edit") for row in rows])
+        start = time.perf_counter()
+        edits = self.editor.edit(sources, jobs, [row["number"] for row in rows])
+        seconds = (time.perf_counter() - start) / len(rows)
         return [
-            {**row, "refusal": edit.reason}
+            {**row, "seconds": seconds, "refusal": edit.reason}
             if isinstance(edit, Refusal)
-            else {**row, "image": _png(edit.edited)}
+            else {**row, "seconds": seconds, "image": _png(edit.edited)}
             for row, edit in zip(rows, edits, strict=True)
         ]
 
 
 @dataclass
-class Scoring:
-    """The stage that measures: answers in, JSON of their metrics out."""
+class _Measuring:
+    """What the stages that measure share: the models, and the note that the judge is down."""
 
     name: str
     pool: Pool
     benchmark: Benchmark
     models: Models
     gpus: float = 0.0
+    kept: Path | None = None
+    folder: Path = Path()
     _measures: Measures | None = None
 
     def load(self) -> None:
-        self._measures = Measures(self.models)
+        self._measures = Measures(self.models, self.kept)
         self._measures.load()
 
-    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
+    @property
+    def measures(self) -> Measures:
         assert self._measures is not None
-        shown: dict[Picture, Image] = {}  # the answers to one case follow each other: decode its images once
-        answers = [self._answer(row, shown) for row in rows]
-        scored = self.benchmark.score(answers, self._measures)
-        done = []
-        for row, answer, found in zip(rows, answers, scored, strict=True):
-            if isinstance(found, Exception):
-                done.append({**row, "error": f"{type(found).__name__}: {found}"})
-                continue
-            values, words = canonical_json(found.values), canonical_json(found.words)
-            flags = {"black": metrics.black(answer.edited), "unparsed": found.unparsed}
-            done.append({**row, **flags, "values": values, "words": words})
-        return done
+        return self._measures
 
-    def _answer(self, row: Row, shown: dict[Picture, Image]) -> Answer:
+    def failed(self, row: Row, error: Exception) -> Row:
+        """The row with its error. One that was not asked, because the judge is down, is not committed."""
+        if isinstance(error, JudgeDownError):
+            with journal.replaced(self.folder / STOPPED) as out:
+                out.write(json.dumps({"last": _without_addresses(str(error))}).encode())
+        return {
+            **row,
+            "error": f"{type(error).__name__}: {error}",
+            "stopped": isinstance(error, JudgeDownError),
+        }
+
+    def answer(self, row: Row, name: str, shown: dict[Picture, Image]) -> Answer:
         def image(picture: Picture) -> Image:
             if picture not in shown:
                 shown[picture] = self.benchmark.image(picture)
             return shown[picture]
 
-        case = Case.from_json(row["asked"])
-        answer = _picture(row["answer"])
+        case = Case.from_json(row["asked_of"])
+        answer = _picture(row[name])
         source = image(_picture(row["source"]))
         target = None if case.target is None else image(case.target)
         mask = None if case.mask is None else self.benchmark.mask(case.mask)
         # A control's answer is a picture of the case, so it is seen as the editor sees it; others are as they came.
         edited = shown[answer] if answer in shown else answer.image()
-        return Answer(case, source, edited, target, mask)
+        return Answer(case, source, edited, target, mask, row["repeat"])
+
+
+class Scoring(_Measuring):
+    """The stage that measures: answers in, JSON of their metrics out."""
+
+    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
+        shown: dict[Picture, Image] = {}  # the answers to one case follow each other: decode its images once
+        answers = [self.answer(row, "answer", shown) for row in rows]
+        scored = self.benchmark.score(answers, self.measures)
+        done = []
+        for row, answer, found in zip(rows, answers, scored, strict=True):
+            if isinstance(found, Exception):
+                done.append(self.failed(row, found))
+                continue
+            values, words = canonical_json(found.values), canonical_json(found.words)
+            flags = {"black": metrics.black(answer.edited), "unparsed": found.unparsed}
+            done.append({**row, **flags, **vars(found.usage), "values": values, "words": words})
+        return done
+
+
+class Comparing(_Measuring):
+    """The stage that compares: pairs of answers in, a judge's verdicts out."""
+
+    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
+        shown: dict[Picture, Image] = {}
+        pairs = [
+            Pair(self.answer(row, "first_answer", shown), self.answer(row, "second_answer", shown))
+            for row in rows
+        ]
+        done = []
+        for row, found in zip(rows, self.benchmark.compare(pairs, self.measures), strict=True):
+            if isinstance(found, Exception):
+                done.append(self.failed(row, found))
+                continue
+            said = {
+                name: canonical_json(getattr(found, name))
+                for name in ("winners", "in_order", "reversed", "words")
+            }
+            done.append({**row, **said, **vars(found.usage), "unparsed": found.unparsed})
+        return done
 
 
 def _job(case: Case) -> Job:
@@ -354,20 +610,25 @@ def _picture(text: str) -> Picture:
     return Picture(**json.loads(text))
 
 
-def _error_key(key: str) -> str:
-    return content_key("error", key)
+def _without_addresses(text: str) -> str:
+    """A message that is the same in every process."""
+    return re.sub(r" (?:object )?at 0x[0-9a-fA-F]+", "", text)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What a done row commits: the table's columns; a failure under its own key, so that the next run tries again."""
+    """What a done row commits: the table's columns. What failed or cannot be read has a key of its own, so that the
+    next run tries again; what was not tried is not committed."""
 
     table: Table
 
     def __call__(self, row: Row) -> list[Row]:
+        if row.get("stopped"):
+            return []
         found: dict[str, Any] = {name: row.get(name) for name in self.table.schema.names}
-        return [found if found["error"] is None else {**found, "key": _error_key(found["key"])}]
-
-
-def _by_key(folder: Path, table: Table, columns: Sequence[str] | None = None) -> dict[str, Row]:
-    return {row["key"]: row for row in journal.read(folder, table, columns).to_pylist()}
+        if found["error"] is not None:
+            found["error"] = _without_addresses(found["error"])
+            found["key"] = content_key("error", found["of"], found["error"])
+        elif found.get("unparsed"):
+            found["key"] = content_key("unparsed", found["of"], found["words"])
+        return [found]

@@ -1,4 +1,4 @@
-"""Scoreboard: means with bootstrap intervals, counts, and differences between editors, as JSON and as Markdown."""
+"""Scoreboard: means with intervals, counts, and paired tests between editors, as JSON."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
-from crispedit.benchmark import Protocol
+from crispedit.benchmark import Benchmark, Protocol
 from crispedit.measures import Models
-from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Outcome
+from crispedit.pipelines.evaluation import statistics
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Outcome, Verdict
 from crispedit.record import seed_of
 
-DRAWS_AT_ONCE = 200
-"""Bootstrap draws held in memory together."""
 NEEDS = {"clip_i": "clip", "clip_t": "clip", "clip_dir": "clip_large", "dino": "dino"} | dict.fromkeys(
-    ("SC", "PQ", "O", "balance", "compliance", "seamlessness", "fidelity", "mean"), "judge"
+    ("SC", "PQ", "O", "balance", "first", "second", "third", "mean"), "judge"
 )
 """The model that a metric needs."""
+NEEDS |= dict.fromkeys(("IF", "WA", "URC", "IC", "VC", "VQ", "overall"), "judge")
 
 Json = dict[str, Any]
 
@@ -31,44 +29,48 @@ def protocol_board(
     protocol: Protocol,
     outcomes: Mapping[str, Sequence[Outcome]],
     models: Models,
-    draws: int,
     level: float,
+    benchmark: Benchmark | None = None,
 ) -> Json:
     """Everything about one protocol, JSON-ready: a row per editor, differences, published figures.
 
-    draws: bootstrap samples of families. level: of the intervals, such as 0.95.
+    level: of the intervals, such as 0.95.
     """
     mine = {
         editor: [outcome for outcome in found if name in outcome.case.protocols]
         for editor, found in outcomes.items()
     }
-    sampler = _Sampler(name, protocol, draws, level)
-    rows = {editor: _row(name, protocol, found, sampler) for editor, found in mine.items() if found}
+    scorer = _Scorer(name, protocol, level, mine)
+    rows = {editor: scorer.row(found) for editor, found in mine.items() if found}
     null = {
         metric: f"the recipe names no models.{NEEDS[metric]}"
         for metric in protocol.metrics
         if metric in NEEDS and getattr(models, NEEDS[metric]) is None
     }
+    judge = models.judge
     return {
         "about": protocol.about,
         "metrics": dict(protocol.metrics),
         "headline": protocol.headline,
+        "labels": {group: dict(names) for group, names in protocol.labels.items()},
+        "request": {} if judge is None or benchmark is None else dict(benchmark.request(judge)),
         "null": null,
         "models": {
             role: {"used": _used(models, role), "published": protocol.models.get(role)}
             for role in dict.fromkeys(NEEDS[metric] for metric in protocol.metrics if metric in NEEDS)
         },
         "rows": rows,
-        "differences": _differences(name, protocol, mine, sampler),
-        "published": published().get(name, []),
+        "ranks": _ranks(protocol, rows),
+        "differences": scorer.differences(),
+        "published": published(protocol.published_as or name),
     }
 
 
-def published() -> dict[str, list[Json]]:
-    """Figures of papers by protocol, with their source (`configs/evaluate/published.yaml`)."""
+def published(protocol: str) -> list[Json]:
+    """Figures of papers for a protocol, each with its protocol and source (`configs/evaluate/published.yaml`)."""
     text = (resources.files("crispedit.configs") / "evaluate" / "published.yaml").read_text(encoding="utf-8")
     found: dict[str, list[Json]] = yaml.safe_load(text)
-    return found
+    return [{"protocol": protocol} | row for row in found.get(protocol, [])]
 
 
 def _used(models: Models, role: str) -> str | None:
@@ -76,269 +78,295 @@ def _used(models: Models, role: str) -> str | None:
     return None if spec is None else " ".join(filter(None, [spec.model, getattr(spec, "pretrained", "")]))
 
 
-def _row(name: str, protocol: Protocol, outcomes: Sequence[Outcome], sampler: _Sampler) -> Json:
-    counted = _counted(protocol, outcomes)
-    groups = sorted({outcome.case.group for outcome in counted})
-    return {
-        "cases": len(outcomes),
-        "scored": sum(not outcome.reason for outcome in outcomes),
-        "missing": sum(bool(outcome.reason) for outcome in outcomes),
-        "black": sum(outcome.black for outcome in outcomes),
-        "unparsed": sum(outcome.unparsed for outcome in outcomes),
-        "reasons": dict(sorted(Counter(outcome.reason for outcome in outcomes if outcome.reason).items())),
-        "metrics": {
-            metric: sampler.mean(metric, counted, _values(name, metric, counted))
-            for metric in protocol.metrics
-        },
-        "groups": {
-            group: {
-                metric: _plain([o for o in counted if o.case.group == group], name, metric)
-                for metric in protocol.metrics
-            }
-            for group in groups
-        },
-    }
-
-
-def _counted(protocol: Protocol, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that enter the means."""
-    return [o for o in outcomes if not o.reason and not (protocol.drops_black and o.black)]
-
-
-def _values(name: str, metric: str, outcomes: Sequence[Outcome]) -> list[float | None]:
-    return [outcome.values[name][metric] for outcome in outcomes]
-
-
-def _plain(outcomes: Sequence[Outcome], name: str, metric: str) -> Json:
-    values = [value for value in _values(name, metric, outcomes) if value is not None]
-    return {"mean": float(np.mean(values)) if values else None, "n": len(values)}
-
-
-def _differences(
-    name: str, protocol: Protocol, outcomes: Mapping[str, Sequence[Outcome]], sampler: _Sampler
-) -> list[Json]:
-    """Every editor minus the control that copies, and minus the editors before it, on the cases that both answered."""
-    editors = [editor for editor in outcomes if editor not in (COPY, TRUTH)]
-    found = []
-    for place, editor in enumerate(editors):
-        for other in [COPY, *editors[:place]]:
-            theirs = {o.case.id: o for o in _counted(protocol, outcomes.get(other, []))}
-            both = [o for o in _counted(protocol, outcomes[editor]) if o.case.id in theirs]
-            if not both:
-                continue
-            metrics = {
-                metric: sampler.difference(
-                    metric,
-                    both,
-                    _values(name, metric, both),
-                    _values(name, metric, [theirs[o.case.id] for o in both]),
-                )
-                for metric in protocol.metrics
-            }
-            found.append({"editor": editor, "minus": other, "metrics": metrics})
+def _ranks(protocol: Protocol, rows: Mapping[str, Json]) -> Json:
+    """1 for the best mean of each metric; editors of equal means share a rank. Controls have none."""
+    found: Json = {}
+    for metric, better in protocol.metrics.items():
+        means = {e: row["metrics"][metric]["mean"] for e, row in rows.items() if e not in (COPY, TRUTH)}
+        known = sorted((m for m in means.values() if m is not None), reverse=better == "higher")
+        found[metric] = {e: known.index(m) + 1 for e, m in means.items() if m is not None}
     return found
 
 
-class _Sampler:
-    """Bootstrap over families: cases of one family are drawn together, and groups keep their weight."""
+class _Scorer:
+    """One protocol's figures from the outcomes of every editor."""
 
-    def __init__(self, name: str, protocol: Protocol, draws: int, level: float) -> None:
-        self.name, self.by_group, self.draws, self.level = name, protocol.by_group, draws, level
+    def __init__(
+        self, name: str, protocol: Protocol, level: float, outcomes: Mapping[str, Sequence[Outcome]]
+    ) -> None:
+        self.name, self.protocol, self.level, self.outcomes = name, protocol, level, outcomes
+        self.groups = sorted({o.case.group for found in outcomes.values() for o in found})
+        self.source = {o.case.id: o for o in outcomes.get(COPY, []) if o.kind == "scored"}
 
-    def mean(self, metric: str, outcomes: Sequence[Outcome], values: Sequence[float | None]) -> Json:
-        """{mean, low, high, n} over the cases where the value is known; nulls where none is."""
-        known = [(o, [v]) for o, v in zip(outcomes, values, strict=True) if v is not None]
-        if not known:
-            return {"mean": None, "low": None, "high": None, "n": 0}
-        centre, drawn = self._means(metric, known)
-        return {"mean": float(centre[0]), **self._interval(drawn[:, 0]), "n": len(known)}
-
-    def difference(
-        self,
-        metric: str,
-        outcomes: Sequence[Outcome],
-        ours: Sequence[float | None],
-        theirs: Sequence[float | None],
-    ) -> Json:
-        """{mean, low, high, n} of the paired difference, and of the ratio of the means where it is defined."""
-        known = [
-            (o, [a, b])
-            for o, a, b in zip(outcomes, ours, theirs, strict=True)
-            if a is not None and b is not None
-        ]
-        if not known:
-            return {"mean": None, "low": None, "high": None, "n": 0, "ratio": None}
-        centre, drawn = self._means(metric, known)
-        ratio = None
-        if centre[1] > 0 and (drawn[:, 1] > 0).all():
-            ratio = {
-                "mean": float(centre[0] / centre[1]),
-                **self._interval(drawn[:, 0] / drawn[:, 1]),
-            }
+    def row(self, outcomes: Sequence[Outcome]) -> Json:
+        # An answer is scored if any of its judgements is.
+        ordered = sorted(outcomes, key=lambda o: o.kind == "scored")
+        answers = {(o.case.id, o.seed): o for o in ordered}.values()
+        kinds = Counter(o.kind for o in answers)
         return {
-            "mean": float(centre[0] - centre[1]),
-            **self._interval(drawn[:, 0] - drawn[:, 1]),
-            "n": len(known),
-            "ratio": ratio,
+            "cases": len({o.case.id for o in outcomes}),
+            "seeds": len({o.seed for o in outcomes}),
+            "judgements": len({o.repeat for o in outcomes}),
+            "scored": kinds["scored"],
+            "missing": kinds["missing"] + kinds["refused"] + kinds["error"],
+            "refused": kinds["refused"],
+            "black": sum(o.black for o in answers),
+            "unparsed": sum(o.kind == "unparsed" for o in outcomes),
+            "unjudged": sum(o.kind == "unjudged" for o in outcomes),
+            "reasons": dict(sorted(Counter(o.reason for o in outcomes if o.reason).items())),
+            "metrics": {metric: self._figure(outcomes, metric) for metric in self.protocol.metrics},
+            "with_missing": self._with_missing(outcomes),
+            "groups": {
+                group: {
+                    metric: self._estimate([o for o in outcomes if o.case.group == group], metric)
+                    for metric in self.protocol.metrics
+                }
+                for group in self.groups
+            },
+            "variances": {metric: self._variances(outcomes, metric) for metric in self.protocol.metrics},
         }
 
-    def _interval(self, drawn: NDArray[np.float64]) -> Json:
-        low, high = np.quantile(drawn, [(1 - self.level) / 2, (1 + self.level) / 2])
-        return {"low": float(low), "high": float(high)}
+    def _value(self, outcome: Outcome, metric: str) -> float | None:
+        if outcome.kind != "scored" or (self.protocol.drops_black and outcome.black):
+            return None
+        return outcome.values[self.name][metric]
 
-    def _means(
-        self, metric: str, known: Sequence[tuple[Outcome, Sequence[float]]]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """([C] the means of C columns, [draws, C] of resampled families)."""
-        rng = np.random.Generator(np.random.PCG64(seed_of(f"{self.name} {metric}", "bootstrap")))
-        groups = sorted({o.case.group for o, _ in known}) if self.by_group else [None]
-        centres, drawn = [], []
-        for group in groups:
-            rows = [(o, row) for o, row in known if group is None or o.case.group == group]
-            sums, counts = _by_family(rows)
-            centres.append(sums.sum(0) / counts.sum())
-            drawn.append(_resampled(sums, counts, self.draws, rng))
-        return np.mean(centres, axis=0), np.mean(drawn, axis=0)
+    def _by_case(self, outcomes: Sequence[Outcome], metric: str) -> dict[str, tuple[Outcome, float]]:
+        """Each case with the mean over its seeds and judgements, where one is known."""
+        found: dict[str, tuple[Outcome, list[float]]] = {}
+        for outcome in outcomes:
+            value = self._value(outcome, metric)
+            if value is not None:
+                found.setdefault(outcome.case.id, (outcome, []))[1].append(value)
+        return {case: (outcome, sum(values) / len(values)) for case, (outcome, values) in found.items()}
 
+    def _figure(self, outcomes: Sequence[Outcome], metric: str) -> Json:
+        """The overall figure; null, with the reason, if a group that the protocol weighs has nothing known."""
+        found = self._estimate(outcomes, metric, self.protocol.by_group)
+        if not self.protocol.by_group or found["n"] == 0:
+            return found
+        known = {outcome.case.group for outcome, _ in self._by_case(outcomes, metric).values()}
+        missing = [group for group in self.groups if group not in known]
+        if not missing:
+            return found
+        return dict.fromkeys(found) | {"n": found["n"], "error": f"nothing is known of {', '.join(missing)}"}
 
-def _by_family(
-    rows: Sequence[tuple[Outcome, Sequence[float]]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """([F, C] sums, [F] counts) of the rows of each family."""
-    places: dict[str, int] = {}
-    family = [places.setdefault(o.case.family or o.case.id, len(places)) for o, _ in rows]
-    sums = np.zeros((len(places), len(rows[0][1])))
-    np.add.at(sums, family, np.array([row for _, row in rows], np.float64))
-    return sums, np.bincount(family, minlength=len(places)).astype(np.float64)
+    def _estimate(self, outcomes: Sequence[Outcome], metric: str, by_group: bool = False) -> Json:
+        """{mean, low, high, n}: low and high are None where there is no interval, all where nothing is known."""
+        known = list(self._by_case(outcomes, metric).values())
+        return self._mean([o for o, _ in known], [value for _, value in known], by_group)
 
+    def _mean(self, outcomes: Sequence[Outcome], values: Sequence[float], by_group: bool) -> Json:
+        if not values:
+            return {"mean": None, "low": None, "high": None, "n": 0}
+        groups = [o.case.group for o in outcomes] if by_group else None
+        found = statistics.mean(values, _families(outcomes), groups, self.level)
+        return {"mean": found.mean, "low": found.low, "high": found.high, "n": len(values)}
 
-def _resampled(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], draws: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """[draws, C] means of F families drawn with replacement."""
-    families = len(counts)
-    found = []
-    for start in range(0, draws, DRAWS_AT_ONCE):
-        size = min(DRAWS_AT_ONCE, draws - start)
-        weights = rng.multinomial(families, np.full(families, 1 / families), size=size)
-        found.append(weights @ sums / (weights @ counts)[:, None])
-    return np.concatenate(found)
+    def _with_missing(self, outcomes: Sequence[Outcome]) -> Json | None:
+        """The means with an answer for every missing or refused one: the source's own value, or the worst value where
+        copying the source is perfect or its value is not known. None if nothing is missing."""
+        absent = {o.case.id for o in outcomes if o.kind in ("refused", "missing", "error")}
+        if not absent:
+            return None
+        found = {}
+        for metric, better in self.protocol.metrics.items():
+            if not self.source and metric not in self.protocol.perfect_by_copying:
+                found[metric] = {
+                    "mean": None,
+                    "low": None,
+                    "high": None,
+                    "n": 0,
+                }  # the control was not asked for
+                continue
+            cells = dict(self._by_case(outcomes, metric))
+            for case in sorted(absent):
+                some = [o for o in outcomes if o.case.id == case]
+                known = [v for o in some if (v := self._filled(o, metric, better)) is not None]
+                if known:
+                    cells[case] = (some[0], sum(known) / len(known))
+            members = list(cells.values())
+            found[metric] = self._mean(
+                [o for o, _ in members], [v for _, v in members], self.protocol.by_group
+            )
+        return found
 
+    def _filled(self, outcome: Outcome, metric: str, better: str) -> float | None:
+        if outcome.kind not in ("refused", "missing", "error"):
+            return self._value(outcome, metric)
+        source = self.source.get(outcome.case.id)
+        value = None if source is None else source.values[self.name][metric]
+        if value is None or metric in self.protocol.perfect_by_copying:
+            return 0.0 if better == "higher" else 1.0
+        return value
 
-# Markdown
-
-
-def markdown(boards: Mapping[str, Mapping[str, Json]], level: float) -> str:
-    """The page of every benchmark's protocols."""
-    lines = [
-        "# Evaluation",
-        "",
-        f"Means with {level:.0%} bootstrap intervals. ↓: less is better, ↑: more; – is not known, never zero.",
-    ]
-    for benchmark, protocols in boards.items():
-        for protocol, board in protocols.items():
-            lines += ["", f"## {benchmark}: {protocol}", "", _sentence(board["about"]), "", *_main(board)]
-            lines += _notes(board)
-            if len(_groups(board)) > 1:
-                lines += ["", f"By kind of edit, {_arrow(board, board['headline'])}:", "", *_grouped(board)]
-            if board["differences"]:
-                lines += ["", "Differences, on the cases that both answered:", "", *_differing(board)]
-            if board["published"]:
-                lines += ["", "Published figures, for comparison:", "", *_published_rows(board)]
-    return "\n".join(lines) + "\n"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
-
-
-def _shown(board: Json) -> list[str]:
-    """The metrics that are known for anybody."""
-    return [m for m in board["metrics"] if any(r["metrics"][m]["n"] for r in board["rows"].values())]
-
-
-def _main(board: Json) -> list[str]:
-    shown = _shown(board)
-    head = ["", "cases", "scored", "missing", "black", "unparsed", *(_arrow(board, m) for m in shown)]
-    body = [
-        [
-            editor,
-            *(str(row[count]) for count in ("cases", "scored", "missing", "black", "unparsed")),
-            *(_estimate(row["metrics"][metric], row["scored"]) for metric in shown),
+    def _variances(self, outcomes: Sequence[Outcome], metric: str) -> Json:
+        """Of one value between cases, seeds and judgements, and each seed's mean; None where nothing is repeated."""
+        cells = [
+            (o.case.id, o.seed, o.repeat, value)
+            for o in outcomes
+            if (value := self._value(o, metric)) is not None
         ]
-        for editor, row in board["rows"].items()
+        found = statistics.variances(cells)
+        seeds = sorted({seed for _, seed, _, _ in cells})
+        means = [
+            self._estimate([o for o in outcomes if o.seed == seed], metric, self.protocol.by_group)
+            for seed in seeds
+        ]
+        return {
+            "cases": found.cases,
+            "seeds": found.seeds,
+            "judgements": found.judgements,
+            "mean_by_seed": [one["mean"] for one in means] if len(seeds) > 1 else None,
+        }
+
+    def differences(self) -> list[Json]:
+        """Every editor minus the control that copies, and minus the editors before it, on the cases that both answered.
+
+        p is corrected by Holm's method for the number of pairs that are tested on the metric.
+        """
+        editors = [editor for editor in self.outcomes if editor not in (COPY, TRUTH)]
+        pairs = [
+            (editor, other)
+            for place, editor in enumerate(editors)
+            for other in [*([COPY] if self.outcomes.get(COPY) else []), *editors[:place]]
+        ]
+        found: list[Json] = []
+        for editor, other in pairs:
+            compared = {metric: self._difference(editor, other, metric) for metric in self.protocol.metrics}
+            if any(one["n"] for one in compared.values()):
+                found.append({"editor": editor, "minus": other, "metrics": compared})
+        for metric in self.protocol.metrics:
+            corrected = statistics.holm([row["metrics"][metric]["p"] for row in found])
+            for row, p in zip(found, corrected, strict=True):
+                row["metrics"][metric]["p_corrected"] = p
+        return found
+
+    def _difference(self, editor: str, other: str, metric: str) -> Json:
+        ours, theirs = (self._by_case(self.outcomes[name], metric) for name in (editor, other))
+        both = [case for case in ours if case in theirs]
+        nothing = {"mean": None, "low": None, "high": None, "n": 0, "p": None, "ratio": None}
+        if not both:
+            return nothing | {"wins": 0, "ties": 0, "losses": 0}
+        outcomes = [ours[case][0] for case in both]
+        a, b = ([side[case][1] for case in both] for side in (ours, theirs))
+        apart = [x - y for x, y in zip(a, b, strict=True)]
+        families = _families(outcomes)
+        groups = [o.case.group for o in outcomes] if self.protocol.by_group else None
+        found = statistics.mean(apart, families, groups, self.level)
+        ratio = statistics.ratio(a, b, families, groups, self.level)
+        sign = 1 if self.protocol.metrics[metric] == "higher" else -1
+        better = Counter(0 if abs(d) < 1e-12 else 1 if d * sign > 0 else -1 for d in apart)
+        return {
+            "mean": found.mean,
+            "low": found.low,
+            "high": found.high,
+            "n": len(both),
+            "p": found.p,
+            "wins": better[1],
+            "ties": better[0],
+            "losses": better[-1],
+            "ratio": None if ratio is None else {"mean": ratio.mean, "low": ratio.low, "high": ratio.high},
+        }
+
+
+def _families(outcomes: Sequence[Outcome]) -> list[str]:
+    return [o.case.family or o.case.id for o in outcomes]
+
+
+def pairwise_board(
+    name: str,
+    protocol: Protocol,
+    verdicts: Sequence[Verdict],
+    models: Models,
+    level: float,
+    benchmark: Benchmark,
+) -> Json:
+    """A pairwise protocol, JSON-ready: ratings with intervals, matches between each two, and how sure the judge is."""
+    scored = [verdict for verdict in verdicts if verdict.kind == "scored"]
+    matches = [
+        statistics.Match(verdict.case.id, dimension, verdict.first, verdict.second, winner)  # type: ignore[arg-type]
+        for verdict in scored
+        for dimension, winner in verdict.winners.items()
+        if winner is not None
     ]
-    return _table(head, body)
+    seed = seed_of(name, "strengths")
+    groups = sorted({verdict.case.group for verdict in scored})
+    dimensions = sorted({match.dimension for match in matches})
+    overall = statistics.strengths(matches, level, seed=seed)
+    judge = models.judge
+    return {
+        "about": protocol.about,
+        "pairwise": True,
+        "request": {} if judge is None else dict(benchmark.request(judge)),
+        "null": {} if judge is not None else {"elo": "the recipe names no models.judge"},
+        "models": {"judge": {"used": _used(models, "judge"), "published": protocol.models.get("judge")}},
+        "cases": len({verdict.case.id for verdict in verdicts}),
+        "compared": len(scored),
+        "unparsed": sum(verdict.kind == "unparsed" for verdict in verdicts),
+        "unjudged": sum(verdict.kind == "unjudged" for verdict in verdicts),
+        "reasons": dict(sorted(Counter(v.reason for v in verdicts if v.reason).items())),
+        "ratings": {player: vars(rating) for player, rating in overall.items()},
+        "dimensions": {
+            dimension: _elo([m for m in matches if m.dimension == dimension], level, seed)
+            for dimension in dimensions
+        },
+        "groups": {
+            group: _elo([m for m in matches if m.case in _ids(scored, group)], level, seed)
+            for group in groups
+        },
+        "pairs": _pairs(matches),
+        "position": _position(scored),
+        "published": published(protocol.published_as or name),
+    }
 
 
-def _notes(board: Json) -> list[str]:
-    notes = [f"{metric} is null: {reason}" for metric, reason in board["null"].items()]
-    for role, models in board["models"].items():
-        if models["used"] is not None:
-            with_ = f"; published with {models['published']}" if models["published"] else ""
-            notes.append(f"{role}: {models['used']}{with_}")
-    for editor, row in board["rows"].items():
-        notes += [f"{editor}, missing {count}: {reason}" for reason, count in row["reasons"].items()]
-    return ["", *(f"- {_cell(note)}" for note in notes)] if notes else []
+def _ids(verdicts: Sequence[Verdict], group: str) -> set[str]:
+    return {verdict.case.id for verdict in verdicts if verdict.case.group == group}
 
 
-def _groups(board: Json) -> list[str]:
-    return sorted({group for row in board["rows"].values() for group in row["groups"]})
+def _elo(matches: Sequence[statistics.Match], level: float, seed: int) -> Json:
+    return {
+        player: vars(rating) for player, rating in statistics.strengths(matches, level, 100, seed).items()
+    }
 
 
-def _grouped(board: Json) -> list[str]:
-    metric, groups = board["headline"], _groups(board)
-    body = []
-    for editor, row in board["rows"].items():
-        means = [row["groups"].get(group, {}).get(metric, {}).get("mean") for group in groups]
-        body.append([editor, *(_number(mean) for mean in means)])
-    return _table(["", *groups], body)
+def _pairs(matches: Sequence[statistics.Match]) -> list[Json]:
+    """Wins, ties and losses of each two players, and the two-sided p of a sign test over cases (each counts for whom it
+    favours on the whole: its dimensions, seeds and judgements are no independent witnesses), corrected by Holm."""
+    tally: dict[tuple[str, str], dict[str, Counter[str]]] = {}
+    for match in matches:
+        one, other = sorted((match.first, match.second))
+        winner = {"first": match.first, "second": match.second, "tie": "tie"}[match.outcome]
+        tally.setdefault((one, other), {}).setdefault(match.case, Counter())[winner] += 1
+    found: list[Json] = []
+    for (one, other), cases in sorted(tally.items()):
+        whole = sum(cases.values(), Counter[str]())
+        leads = [count[one] - count[other] for count in cases.values()]
+        p = statistics.sign(sum(lead > 0 for lead in leads), sum(lead < 0 for lead in leads))
+        counts = {"wins": whole[one], "ties": whole["tie"], "losses": whole[other], "cases": len(cases)}
+        found.append({"editor": one, "against": other, **counts, "p": p})
+    for row, corrected in zip(found, statistics.holm([row["p"] for row in found]), strict=True):
+        row["p_corrected"] = corrected
+    return found
 
 
-def _differing(board: Json) -> list[str]:
-    shown = _shown(board)
-    body = [
-        [f"{row['editor']} − {row['minus']}", *(_estimate(row["metrics"][metric]) for metric in shown)]
-        for row in board["differences"]
-    ]
-    return _table(["", *(_arrow(board, metric) for metric in shown)], body)
-
-
-def _published_rows(board: Json) -> list[str]:
-    names = list(dict.fromkeys(metric for row in board["published"] for metric in row["values"]))
-    body = [
-        [row["model"], *(_number(row["values"].get(name)) for name in names), row["source"]]
-        for row in board["published"]
-    ]
-    return _table(["", *names, "source"], body)
-
-
-def _arrow(board: Json, metric: str) -> str:
-    return f"{metric} {'↓' if board['metrics'][metric] == 'lower' else '↑'}"
-
-
-def _estimate(found: Json, whole: int | None = None) -> str:
-    """The mean and its interval; of how many, where some are not known."""
-    if found["mean"] is None:
-        return "–"
-    text = f"{_number(found['mean'])} [{_number(found['low'])}, {_number(found['high'])}]"
-    return text if whole is None or found["n"] == whole else f"{text} of {found['n']}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(map(_cell, head)) + " |",
-        "|" + "---|" * len(head),
-        *("| " + " | ".join(map(_cell, row)) + " |" for row in body),
-    ]
-
-
-def _cell(text: str) -> str:
-    """Text that stays within its cell."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+def _position(verdicts: Sequence[Verdict]) -> Json:
+    """How often the judge prefers what it is shown first, and how often both orders agree."""
+    shown: Counter[str] = Counter()
+    agreed = both = 0
+    for verdict in verdicts:
+        for dimension, winner in verdict.in_order.items():
+            other = verdict.reversed.get(dimension)
+            if winner is None or other is None:
+                continue
+            both += 1
+            agreed += winner == other
+            shown[winner] += 1
+            shown[{"first": "second", "second": "first", "tie": "tie"}[other]] += 1
+    decided = shown["first"] + shown["second"]
+    return {
+        "first_preferred": shown["first"] / decided if decided else None,
+        "orders_agree": agreed / both if both else None,
+        "n": both,
+    }

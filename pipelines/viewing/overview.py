@@ -38,7 +38,7 @@ class Step:
     """A step of the funnel."""
 
     name: str
-    count: int | None
+    count: int | float | None
     """None where it is not known (yet)."""
     note: str
     link: str
@@ -59,7 +59,14 @@ def funnel(snapshot: Snapshot) -> list[Step]:
             "kept", kept, f"{kept / pairs:.1%} of candidates" if pairs else "none yet", "/pairs?outcome=kept"
         ),
         Step("packed", packed(snapshot), "in shards", "/pairs?outcome=kept"),
+        *_gpu_hours(snapshot),
     ]
+
+
+def _gpu_hours(snapshot: Snapshot) -> list[Step]:
+    stages = progress(snapshot)
+    hours = sum(stage.gpu_s for stage in stages) / 3600
+    return [Step("GPU-hours", round(hours, 2), "held by the builds", "/")] if stages else []
 
 
 def _counted(snapshot: Snapshot, table: str) -> tuple[int, int]:
@@ -243,19 +250,31 @@ def by_dataset(snapshot: Snapshot) -> list[Row]:
     return rows
 
 
-@dataclass(frozen=True)
+@dataclass
 class Progress:
-    """How a stage of the run went."""
+    """How a stage of the run went, over all its builds."""
 
     stage: str
-    rows: int
-    busy_s: float
-    """Seconds that its processes worked, all together."""
-    wall_s: float
-    processes: float
-    gpus: float
+    rows: int = 0
+    wall_s: float = 0.0
+    """Seconds that builds with this stage took."""
+    busy_s: float = 0.0
+    held_s: float = 0.0
+    """Seconds that its processes worked, and that they held their CPUs and GPUs, all together."""
+    gpu_s: float = 0.0
 
 
 def progress(snapshot: Snapshot) -> list[Progress]:
-    """How each stage went, where the run recorded it."""
-    return []
+    """How each stage went, by what the run's builds stored in `progress/`; none where they stored nothing."""
+    found: dict[str, Progress] = {}
+    files = [] if snapshot.run is None else sorted((snapshot.run.root / "progress").glob("*.json"))
+    for file in files:
+        session = json.loads(file.read_text())
+        for name, stage in session["stages"].items():
+            total = found.setdefault(name, Progress(name))
+            total.rows += stage["done"]
+            total.wall_s += session["updated"] - session["started"]
+            total.busy_s += stage["busy_seconds"]
+            total.held_s += stage["held_seconds"]
+            total.gpu_s += stage["held_seconds"] * stage["gpus"]
+    return list(found.values())

@@ -287,8 +287,11 @@ class Histogram:
     unknown: int
 
 
-def histogram(snapshot: Snapshot, score: str, category: str = "", bins: int = BINS) -> Histogram | None:
-    """Of a score in a category, or in all; None where it was measured nowhere."""
+def histogram(
+    snapshot: Snapshot, score: str, category: str = "", bins: int = BINS, also: Bound | None = None
+) -> Histogram | None:
+    """Of a score in a category, or in all, so wide that it shows the bounds and that one `also`; None where it was
+    measured nowhere."""
     condition, values = where(snapshot, Wanted(category=category))
     row = snapshot.sql(
         f"""SELECT count(p."{score}") AS known, count(*) - known AS unknown, min(p."{score}")::DOUBLE AS least,
@@ -298,7 +301,7 @@ def histogram(snapshot: Snapshot, score: str, category: str = "", bins: int = BI
     )[0]
     if not row["known"]:
         return None
-    low, high = extent(snapshot, score, category, row)
+    low, high = extent(snapshot, score, category, row, also)
     step = (high - low) / bins or 1.0
     counts = snapshot.sql(
         f"""SELECT greatest(0, least({bins - 1}, floor((p."{score}" - ?) / ?)))::INTEGER AS bin,
@@ -312,13 +315,15 @@ def histogram(snapshot: Snapshot, score: str, category: str = "", bins: int = BI
     return Histogram(score, low, high, kept, other, row["known"], row["unknown"])
 
 
-def extent(snapshot: Snapshot, score: str, category: str, row: Row) -> tuple[float, float]:
+def extent(
+    snapshot: Snapshot, score: str, category: str, row: Row, also: Bound | None = None
+) -> tuple[float, float]:
     """From where to where a chart of a score goes: its values but for outliers, and its bounds."""
     low, high = (float(value) for value in row["middle"])
     span = (high - low) or 1.0
     ends = [max(row["least"], low - span / 4), min(row["most"], high + span / 4)]
-    for name in [category] if category else [None, *snapshot.categories]:
-        bound = snapshot.bound(score, name or None)
+    names = [category] if category else [None, *snapshot.categories]
+    for bound in [*(snapshot.bound(score, name) for name in names), also or Bound()]:
         ends += [side for side in (bound.min, bound.max) if side is not None]
     low, high = min(ends), max(ends)
     return (low, high) if high > low else (low - 0.5, low + 0.5)

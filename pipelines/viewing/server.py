@@ -181,6 +181,7 @@ class Site:
             reasons=[(row, shown.get(row[1], [])) for row in grid.rows[:8]],
             kept=overview.kept_examples(s, 8),
             errors=overview.errors(s),
+            progress=overview.progress(s),
             editors=overview.by_editor(s),
         )
 
@@ -266,9 +267,9 @@ class Site:
         category = parameters.get("category", _telling(s, score))
         other = parameters.get("other", "")
         moved = _moved(s, request)
-        chart = queries.histogram(s, score, category) if score else None
         mine = next((m for m in moved if (m.score, m.category or "") == (score, category)), None)
         bound = mine.bound if mine else s.bound(score, category or None)
+        chart = queries.histogram(s, score, category, also=bound) if score else None
         points = None
         if other in s.scores and chart is not None:
             beside = queries.histogram(s, other, category)

@@ -31,7 +31,7 @@ from crispedit.pipelines.waves import FOLDER as WAVES
 from crispedit.shards import journal
 from crispedit.shards.read import ShardReader
 
-MEMORY = "1GB"
+MEMORY = "900MB"
 """Of DuckDB's buffers; what a larger run needs stays in the snapshot's file."""
 FILE = "snapshot.duckdb"
 PICTURED = ("key", "source_key", "composed", "source", "edited", "mask")
@@ -101,20 +101,6 @@ class Snapshot:
             row = cursor.execute(query, values).fetchone()
             return None if row is None else row[0]
 
-    @cached_property
-    def spread(self) -> Mapping[str, float]:
-        """How far values of a score lie apart: the range of its middle half, else its deviation, else 1."""
-        if not self.scores:
-            return {}
-        parts = ", ".join(
-            f'approx_quantile("{s}", 0.75) - approx_quantile("{s}", 0.25), stddev_pop("{s}")'
-            for s in self.scores
-        )
-        with self.db.cursor() as cursor:
-            row = cursor.execute(f"SELECT {parts} FROM pair").fetchone() or ()
-        pairs = zip(self.scores, row[::2], row[1::2], strict=True)
-        return {score: float(middle or deviation or 1.0) for score, middle, deviation in pairs}
-
     def bound(self, score: str, category: str | None) -> Bound:
         """The bound of a score in a category; of no category: the one that holds where a category has none of its
         own."""
@@ -147,7 +133,7 @@ def of_run(root: Path) -> Snapshot:
     cascade = run.recipe.pair_cascade
     db.register("final", final_verdicts(run, db, sources))
     _photographs(db)
-    _pairs(db, cascade)
+    _pairs(db, cascade, list(run.recipe.categories))
     _jobs(db)
     db.close()
     snapshot = Snapshot(
@@ -161,7 +147,6 @@ def of_run(root: Path) -> Snapshot:
         folder=folder,
         stamp=stamp,
     )
-    _margins(snapshot)
     snapshot.seconds = time.perf_counter() - start
     return snapshot
 
@@ -239,13 +224,22 @@ def _photographs(db: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
-def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
-    """`standing` is the verdict that no bound can change (an editor's error, a rejected photograph); else null."""
+def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade, categories: Sequence[str]) -> None:
+    """`standing` is the verdict that no bound can change (an editor's error, a rejected photograph); else null.
+
+    In three steps, since what several joins hold at once is what runs out of memory.
+    """
     names = [f.name for f in cascade.columns if f.name.partition(".")[2] not in _notes(cascade, f.name)]
     scores = "".join(f', s."{name}"' for name in names)
     words = ", ".join(quoted(word) for word in cascade_words(cascade))
+    margin = _margin(db, cascade, categories)
     db.execute(f"""
-        CREATE TABLE snapshot.pair AS
+        CREATE TABLE snapshot.decided AS
+        SELECT f.key, f.outcome, f.reason, CASE WHEN v.verdict NOT IN ({words}) THEN v.verdict END AS standing
+        FROM final f JOIN verdicts v USING (key)
+    """)
+    db.execute("""
+        CREATE TABLE snapshot.candidate AS
         WITH photo AS (
             SELECT key, any_value(uri) AS uri, any_value(image) AS image, any_value(dataset) AS dataset,
                 any_value(licence) AS licence
@@ -255,9 +249,15 @@ def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
             e.error, p.uri AS id, p.dataset, p.licence, j.instruction, j.source_caption, j.target_caption,
             e.source IS NOT NULL AS composed, coalesce(e.source, p.image) AS source, e.edited, e.mask,
             regexp_extract(coalesce(e.edited.tar, p.image.tar), 'wave-0*([0-9]+)', 1) AS wave,
-            f.outcome, f.reason, CASE WHEN v.verdict NOT IN ({words}) THEN v.verdict END AS standing{scores}
-        FROM edit e JOIN verdicts v USING (key) JOIN final f USING (key) LEFT JOIN job j ON j.job_key = e.job_key
-            LEFT JOIN photo p ON p.key = e.source_key LEFT JOIN score s ON s.key = e.key
+            d.outcome, d.reason, d.standing
+        FROM edit e JOIN snapshot.decided d USING (key) LEFT JOIN job j ON j.job_key = e.job_key
+            LEFT JOIN photo p ON p.key = e.source_key;
+        DROP TABLE snapshot.decided;
+    """)
+    db.execute(f"""
+        CREATE TABLE snapshot.pair AS
+        SELECT c.*{scores}, {margin} AS margin FROM snapshot.candidate c LEFT JOIN score s ON s.key = c.key;
+        DROP TABLE snapshot.candidate;
     """)
 
 
@@ -294,24 +294,35 @@ def _jobs(db: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
-def _margins(snapshot: Snapshot) -> None:
-    """`pair.margin`: how far a pair is inside its bounds, at the nearest of them, or beyond (below 0) at the worst; in
-    spreads of the score. Null where no bounded score is known."""
+def _margin(db: duckdb.DuckDBPyConnection, cascade: Cascade, categories: Sequence[str]) -> str:
+    """How far a pair is inside its bounds, at the nearest of them, or beyond (below 0) at the worst, in spreads of the
+    score; null where no bounded score is known. SQL over the aliases c (its category) and s (its scores).
+
+    The spread is the range of the middle half of a score's values, else their deviation, else 1.
+    """
+    bounds = {category: cascade.bounds_of(category) for category in categories}
+    scores = [
+        s for s in quantities(cascade) if any(own.get(s, Bound()) != Bound() for own in bounds.values())
+    ]
+    if not scores:
+        return "NULL::DOUBLE"
+    parts = ", ".join(
+        f'approx_quantile("{s}", 0.75) - approx_quantile("{s}", 0.25), stddev_pop("{s}")' for s in scores
+    )
+    row = db.execute(f"SELECT {parts} FROM score").fetchone() or ()
     sides = []
-    for score in snapshot.bounded:
-        for side, difference in (("min", 'p."{}" - {!r}'), ("max", '{1!r} - p."{0}"')):
-            values = {name: getattr(snapshot.bound(score, name), side) for name in snapshot.categories}
+    for score, middle, deviation in zip(scores, row[::2], row[1::2], strict=True):
+        for side, difference in (("min", 's."{}" - {!r}'), ("max", '{1!r} - s."{0}"')):
+            values = {name: getattr(own.get(score, Bound()), side) for name, own in bounds.items()}
             cases = [
-                f"WHEN p.category = {quoted(name)} THEN {difference.format(score, value)}"
+                f"WHEN c.category = {quoted(name)} THEN {difference.format(score, value)}"
                 for name, value in values.items()
                 if value is not None
             ]
             if cases:
                 # On the bound exactly stands what is perfect (no border, a judge's yes): it is near nothing.
-                sides.append(f"nullif(CASE {' '.join(cases)} END, 0) / {snapshot.spread[score]!r}")
-    snapshot.db.execute("ALTER TABLE pair ADD COLUMN margin DOUBLE")
-    if sides:
-        snapshot.db.execute(f"UPDATE pair p SET margin = least({', '.join(sides)})")
+                sides.append(f"nullif(CASE {' '.join(cases)} END, 0) / {float(middle or deviation or 1)!r}")
+    return f"least({', '.join(sides)})"
 
 
 def of_shards(path: str) -> Snapshot:

@@ -137,8 +137,79 @@ def imgedit(folder):
         write(folder / name, picture(number))
         items[str(1082 + number)] = {"id": name, "prompt": f"edit {number}", "edit_type": kind}
     (folder / "basic_edit.json").write_text(json.dumps(items))
-    prompts = {kind: f"Rate this {kind}: <edit_prompt>" for kind in ("adjust", "style")}
+    named = {
+        "adjust": ("Prompt Compliance", "Visual Seamlessness", "Physical & Detail Fidelity"),
+        "style": ("Style Fidelity", "Content Preservation", "Rendering Quality"),
+    }
+    lines = {
+        kind: "\n".join(f"{name}: A number from 1 to 5." for name in names) for kind, names in named.items()
+    }
+    prompts = {kind: f"Rate this {kind}: <edit_prompt>\n{lines[kind]}" for kind in named}
     (folder / "prompts.json").write_text(json.dumps(prompts))
+    return folder
+
+
+def gedit_v2(folder, count=4):
+    """`metadata.jsonl` with sources, and two published editors' answers."""
+    lines = []
+    for number in range(count):
+        key = f"subject_addition_{number:06d}"
+        write(folder / "images" / "source" / f"{key}.png", picture(number))
+        candidates = []
+        for place, model in enumerate(("BAGEL", "FLUX1_Kontext_dev")):
+            name = f"images/edited/{model}/{key}.png"
+            write(folder / name, picture(50 + 10 * place + number))
+            candidates.append({"model": model, "image": f"./{name}"})
+        source = f"./images/source/{key}.png"
+        task = ("subject_addition", "openset")[number % 2]
+        lines.append(
+            {"key": key, "task": task, "instruction": f"edit {number}.", "source_image": source}
+            | {"candidates": candidates}
+        )
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def edit_compass(folder):
+    """Four tasks: one of style, one that reasons, one with drawn marks, one of several images; and the prompts."""
+    tasks = {
+        "Part1/Style_Transfer": {"IF": True, "IC": False, "URC": False, "WA": False, "VQ": True},
+        "Part3/Temporal": {"IF": True, "IC": True, "URC": True, "WA": True, "VQ": True},
+        "Part6/Complex_Paint_en": {"IF": True, "IC": True, "URC": True, "WA": False, "VQ": True},
+        "Part5/Virtual_Try_On": {"IF": True, "IC": True, "URC": False, "WA": False, "VQ": True},
+    }
+    for place, (task, aspects) in enumerate(tasks.items()):
+        items = []
+        for number in range(2):
+            name = f"{task}/EN/{number}.png"
+            write(folder / name, picture(10 * place + number))
+            write(folder / name.replace("EN", "image"), picture(90 + number))
+            paint = {"edit_type": "Complex_paint"} if "Paint" in task else {}
+            items.append(
+                {
+                    "save_id": f"s{number}",
+                    "source_image": name,
+                    "prompt_en": f"edit {number}.",
+                    "prompt_cn": "x",
+                }
+                | {"hints": "it is noon" if "Temporal" in task else "", **aspects, **paint}
+            )
+        file = folder / task / f"{task.partition('/')[2]}.json"
+        file.write_text(json.dumps(items))
+    prompts = folder / "Prompt"
+    prompts.mkdir()
+    names = {
+        "IF": "Instruction_Following",
+        "WA": "World_Knowledge_Aware",
+        "URC": "Unedited_Region_Consistency",
+        "IC": "Identify_Consistecy",
+        "VQ": "Visual_Quality",
+    }
+    for aspect, name in names.items():
+        kinds = ("Single_image_prompt", "Complex_Instructions_Prompt", "Complex_painting_prompt")
+        lines = [f'{kind} = """{aspect} {kind}"""' for kind in kinds]
+        lines.append('first_stage_prompt = """What differs?"""')
+        (prompts / f"{name}.py").write_text("\n".join(lines))
     return folder
 
 
@@ -148,4 +219,4 @@ def answer(case, edited, **more):
 
     source = more.get("source", case.source.image() if case.source else np.zeros_like(edited))
     target = None if case.target is None else case.target.image()
-    return Answer(case, source, edited, target)
+    return Answer(case, source, edited, target, repeat=more.get("repeat", 0))

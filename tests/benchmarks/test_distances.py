@@ -58,8 +58,8 @@ def test_magicbrush_pairs_as_the_official_script_does(tmp_path):
     assert cases[last.after].after == "139/139_1"
     assert all(Case.from_json(case.to_json()) == case for case in cases.values())
     only_single = make("magicbrush", tmp_path, multi_turn=False)
-    assert {case.protocols for case in only_single.cases()} == {(single,)}
-    assert list(only_single.protocols) == [single]
+    assert {case.protocols for case in only_single.cases()} == {(single, "magicbrush-anysd")}
+    assert list(only_single.protocols) == [single, "magicbrush-anysd"]
 
 
 def test_magicbrush_scores_are_the_official_formulae(tmp_path, measures):
@@ -151,6 +151,17 @@ def test_anybench_resizes_the_ground_truth_to_the_answer(tmp_path, measures):
     assert found.values["anybench-anysd"]["l1"] != pytest.approx(
         official_distance(edited, truth, l1), rel=1e-3
     )
+
+
+def test_anybench_reads_a_set_that_repeats_a_file_name(tmp_path):
+    folder = sets.anybench(tmp_path)
+    file = folder / "add" / "edit_result.json"
+    listed = json.loads(file.read_text())
+    file.write_text(json.dumps([*listed, {**listed[0], "edit": "another edit"}]))
+    cases = [case for case in make("anybench", folder).cases() if case.group == "add"]
+    assert [case.id for case in cases] == ["add/000", "add/001", "add/000~2"]
+    assert [case.result for case in cases] == ["add/000", "add/001", "add/000"]
+    assert cases[2].instruction == "another edit"
 
 
 def test_anybench_files_do_not_leave_their_folder(tmp_path):

@@ -49,7 +49,6 @@ def config() -> Callable[[str], TransformerConfig]:
             vocab_size=136,
             codebook_size=128,
             downsample=variant == "down",
-            text_dim=48,
         )
 
     return make

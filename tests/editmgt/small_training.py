@@ -25,13 +25,12 @@ CONFIG = TransformerConfig(
     num_single_layers=2,
     attention_head_dim=16,
     num_attention_heads=2,
-    joint_attention_dim=32,
+    joint_attention_dim=24,
     pooled_projection_dim=16,
     axes_dims_rope=(4, 6, 6),
     vocab_size=40,
     codebook_size=32,
     downsample=False,
-    text_dim=24,
 )
 SETTINGS = (
     "{run: RUN, steps: 6, batch: 2, global_batch: 4, save: {every: 2}, watch: {tracker: none, log_every: 2}}"

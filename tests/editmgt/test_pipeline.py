@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 import torch
 import yaml
 
+from crispedit.editmgt.options import SamplingOptions
 from crispedit.editmgt.pipeline import EditMGTPipeline
 from crispedit.editmgt.preset import build, read_preset
 from crispedit.editmgt.transformer import Transformer, TransformerConfig
 
-FAST = {"steps": 3, "guidance": 3.0}
+FAST = SamplingOptions(steps=3, guidance=3.0)
+HELD = FAST.changed(hold=0.3)
 
 
 def photo(height, width, seed=0):
@@ -47,7 +50,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> EditMGTPipeline:
 def test_output_has_the_inputs_size(pipeline):
     for height, width in ((70, 131), (96, 96), (33, 20)):
         image = photo(height, width)
-        (out,) = pipeline(image, "make it red", **FAST)
+        (out,) = pipeline(image, "make it red", FAST)
         assert out.image.shape == image.shape
         assert out.image.dtype == np.uint8
         assert out.localisation.shape == out.held.shape
@@ -59,34 +62,34 @@ def test_an_answer_is_its_own(pipeline):
     """Alone, in a mixed batch, in another order and with other batch sizes: the same answer."""
     images = [photo(64, 96), photo(96, 64, 1), photo(64, 96, 2)]
     words = ["make it red", "add a dog", "remove the square"]
-    together = pipeline(images, words, seed=[5, 6, 7], hold=0.3, **FAST)
+    together = pipeline(images, words, HELD, seed=[5, 6, 7])
     for i in (2, 0, 1):
-        (alone,) = pipeline(images[i], words[i], seed=5 + i, hold=0.3, **FAST)
+        (alone,) = pipeline(images[i], words[i], HELD, seed=5 + i)
         assert np.array_equal(alone.image, together[i].image)
         assert np.array_equal(alone.held, together[i].held)
         assert np.allclose(alone.localisation, together[i].localisation, atol=1e-4)
-    small = pipeline(images, words, seed=[5, 6, 7], hold=0.3, batch_size=1, **FAST)
+    small = pipeline(images, words, HELD, seed=[5, 6, 7], batch_size=1)
     assert all(np.array_equal(a.image, b.image) for a, b in zip(small, together, strict=True))
 
 
 def test_several_answers_per_image(pipeline):
     """Released: two images per prompt crash as soon as there is a source."""
     image = photo(64, 64)
-    three = pipeline(image, "make it red", seed=4, images_per_prompt=3, **FAST)
+    three = pipeline(image, "make it red", FAST, seed=4, images_per_prompt=3)
     assert len(three) == 3
     assert not np.array_equal(three[0].image, three[1].image)
-    (second,) = pipeline(image, "make it red", seed=5, **FAST)
+    (second,) = pipeline(image, "make it red", FAST, seed=5)
     assert np.array_equal(second.image, three[1].image)
 
 
 def test_instruction_and_negative_matter(pipeline):
     image = photo(64, 64)
-    first = pipeline([image, image], ["make it red", "add a dog"], **FAST)
+    first = pipeline([image, image], ["make it red", "add a dog"], FAST)
     assert not np.array_equal(first[0].image, first[1].image)
     # One negative prompt for two instructions: released, it crashes.
-    other = pipeline([image, image], ["make it red", "add a dog"], negative="ugly", **FAST)
+    other = pipeline([image, image], ["make it red", "add a dog"], FAST.changed(negative="ugly"))
     assert not np.array_equal(first[0].image, other[0].image)
-    plain = pipeline([image, image], ["make it red", "add a dog"], steps=3, guidance=1.0)
+    plain = pipeline([image, image], ["make it red", "add a dog"], FAST.changed(guidance=1.0))
     assert not np.array_equal(plain[0].image, plain[1].image)
 
 
@@ -95,7 +98,7 @@ def test_mask_and_paste_leave_the_rest_bit_exact(pipeline):
     mask = np.zeros((100, 150), bool)
     mask[20:50, 30:80] = True
     before = image.copy()
-    (out,) = pipeline(image, "add a dog", mask=mask, paste_untouched=True, **FAST)
+    (out,) = pipeline(image, "add a dog", FAST.changed(paste_untouched=True), mask=mask)
     assert np.array_equal(image, before)
     assert 0.5 < out.held_fraction < 1
     inside = np.kron(~out.held, np.ones((2, 2), bool))  # coarse: only to see that the mask is covered
@@ -105,7 +108,7 @@ def test_mask_and_paste_leave_the_rest_bit_exact(pipeline):
     far = np.ones_like(mask)
     far[: 20 + 50, 10 : 80 + 40] = False
     assert not changed[far].any()
-    (free,) = pipeline(image, "add a dog", mask=mask, **FAST)
+    (free,) = pipeline(image, "add a dog", FAST, mask=mask)
     assert np.array_equal(free.held, out.held)
 
 
@@ -113,8 +116,8 @@ def test_a_mask_and_a_hold_must_agree(pipeline):
     image = photo(96, 96)
     mask = np.zeros((96, 96), bool)
     mask[:48] = True
-    (masked,) = pipeline(image, "add a dog", mask=mask, **FAST)
-    (both,) = pipeline(image, "add a dog", mask=mask, hold=0.5, **FAST)
+    (masked,) = pipeline(image, "add a dog", FAST, mask=mask)
+    (both,) = pipeline(image, "add a dog", FAST.changed(hold=0.5), mask=mask)
     assert (both.held >= masked.held).all()
     assert both.held_fraction > masked.held_fraction
 
@@ -123,7 +126,7 @@ def test_start_keeps_a_share_of_the_source(pipeline):
     image = photo(96, 96)
     source = pipeline.vq.encode(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
     seen = []
-    pipeline(image, "add a dog", start=0.25, on_step=lambda now: seen.append(now.tokens), **FAST)
+    pipeline(image, "add a dog", FAST, start=0.25, on_step=lambda now: seen.append(now.tokens))
     kept = (seen[-1] == source).float().mean()
     assert kept > 0.6
     assert len(seen) == 3
@@ -131,18 +134,18 @@ def test_start_keeps_a_share_of_the_source(pipeline):
 
 def test_released_noise_is_one_stream(pipeline):
     image = photo(64, 64)
-    first, again = (pipeline(image, "add a dog", seed=9, released_noise=True, **FAST)[0] for _ in range(2))
+    first, again = (pipeline(image, "add a dog", FAST, seed=9, released_noise=True)[0] for _ in range(2))
     assert np.array_equal(first.image, again.image)
-    assert not np.array_equal(first.image, pipeline(image, "add a dog", seed=9, **FAST)[0].image)
+    assert not np.array_equal(first.image, pipeline(image, "add a dog", FAST, seed=9)[0].image)
 
 
 def test_words_localise_differently(pipeline):
     image = photo(96, 96)
-    (whole,) = pipeline(image, "add a dog to the left", **FAST)
-    (word,) = pipeline(image, "add a dog to the left", words=["dog"], **FAST)
+    (whole,) = pipeline(image, "add a dog to the left", FAST)
+    (word,) = pipeline(image, "add a dog to the left", FAST, words=["dog"])
     assert np.array_equal(whole.image, word.image)
     assert not np.allclose(whole.localisation, word.localisation)
-    (real,) = pipeline(image, "add a dog to the left", padding_rows=False, **FAST)
+    (real,) = pipeline(image, "add a dog to the left", FAST, padding_rows=False)
     assert not np.allclose(whole.localisation, real.localisation)
 
 
@@ -152,24 +155,24 @@ def test_save_and_load(pipeline, tmp_path):
     assert again.resolution == 96
     assert again.text.llm_tokens == 32
     image = photo(64, 80)
-    ours, theirs = (p(image, "make it red", hold=0.2, **FAST)[0] for p in (pipeline, again))
+    ours, theirs = (p(image, "make it red", FAST.changed(hold=0.2))[0] for p in (pipeline, again))
     assert np.array_equal(ours.image, theirs.image)
     (tmp_path / "transformer").rename(tmp_path / "editmgt")  # the released folder's name
     shutil.move(tmp_path / "llm_encoder", tmp_path.parent / "gemma")
     with pytest.raises(ValueError, match="no folder llm_encoder or text_encoder_2; name a language model"):
         EditMGTPipeline.from_pretrained(tmp_path)
     apart = EditMGTPipeline.from_pretrained(tmp_path, llm=tmp_path.parent / "gemma")
-    assert np.array_equal(apart(image, "make it red", hold=0.2, **FAST)[0].image, ours.image)
+    assert np.array_equal(apart(image, "make it red", FAST.changed(hold=0.2))[0].image, ours.image)
 
 
 def test_a_model_that_halves_its_grid(pipeline):
     """Released: position ids follow the height, not the configuration, so that other sizes crash; so do non-squares."""
     halving = EditMGTPipeline(pipeline.transformer, pipeline.vq, pipeline.text, resolution=128)
     assert halving.transformer.config.downsample
-    (out,) = halving(photo(90, 200), "make it red", hold=0.3, **FAST)
+    (out,) = halving(photo(90, 200), "make it red", HELD)
     assert out.held.shape == (10, 24)  # 8 pixels a token
     with pytest.raises(ValueError, match="multiples of 16"):
-        halving(photo(40, 40), "make it red", size=(40, 40), **FAST)
+        halving(photo(40, 40), "make it red", FAST, size=(40, 40))
 
 
 def test_a_model_that_keeps_its_grid(pipeline):
@@ -177,7 +180,7 @@ def test_a_model_that_keeps_its_grid(pipeline):
     model = Transformer(config)
     model.initialize(torch.Generator().manual_seed(0))
     keeping = EditMGTPipeline(model.eval(), pipeline.vq, pipeline.text, resolution=128)
-    (out,) = keeping(photo(40, 40), "make it red", size=(40, 24), hold=0.3, **FAST)
+    (out,) = keeping(photo(40, 40), "make it red", HELD, size=(40, 24))
     assert out.held.shape == (3, 5)
 
 
@@ -187,17 +190,17 @@ def test_a_resampling_connector(pipeline):
     model = Transformer(config)
     model.initialize(torch.Generator().manual_seed(0))
     resampling = EditMGTPipeline(model.eval(), pipeline.vq, pipeline.text, resolution=64)
-    (out,) = resampling(photo(64, 64), "make it red", hold=0.3, **FAST)
+    (out,) = resampling(photo(64, 64), "make it red", HELD)
     assert out.image.shape == (64, 64, 3)
     with pytest.raises(ValueError, match="mixes all words"):
-        resampling(photo(64, 64), "make it red", words=["red"], **FAST)
+        resampling(photo(64, 64), "make it red", FAST, words=["red"])
 
 
 def test_bfloat16(pipeline):
     half = EditMGTPipeline(
         build("editmgt-tiny").transformer.to(torch.bfloat16), pipeline.vq, pipeline.text, resolution=96
     )
-    (out,) = half(photo(60, 60), "make it red", hold=0.3, **FAST)
+    (out,) = half(photo(60, 60), "make it red", HELD)
     assert out.image.shape == (60, 60, 3)
 
 
@@ -209,7 +212,6 @@ def test_mistakes_are_named(pipeline):
         (r"mask 0 is \(3, 3\) and its image \(40, 40\)", {"mask": np.ones((3, 3), bool)}),
         ("the mask is empty", {"mask": np.zeros((40, 40), bool)}),
         ("uint8 RGB", {"image": image[..., 0]}),
-        ("hold", {"hold": 1.5}),
         ("start", {"start": 0.0}),
         ("images_per_prompt", {"images_per_prompt": 0}),
         (r"blocks \[6\] must name some of this model's 0 to 5", {"blocks": [6]}),
@@ -219,7 +221,11 @@ def test_mistakes_are_named(pipeline):
     for match, options in cases:
         options = {"image": image, "instruction": "make it red"} | options
         with pytest.raises(ValueError, match=match):
-            pipeline(**options, **FAST)
+            pipeline(**options, sampling=FAST)
+    with pytest.raises(ValueError, match=r"hold: .* \(choose from steps, guidance, "):
+        FAST.changed(hold=1.5)
+    with pytest.raises(ValueError, match="strength: Extra inputs"):
+        FAST.changed(strength=1.1)
     small = TransformerConfig(**{**pipeline.transformer.config.model_dump(), "codebook_size": 512})
     with pytest.raises(ValueError, match="do not belong together"):
         EditMGTPipeline(Transformer(small), pipeline.vq, pipeline.text)
@@ -227,3 +233,24 @@ def test_mistakes_are_named(pipeline):
         EditMGTPipeline.from_pretrained("/tmp")
     with pytest.raises(ValueError, match="choose from editmgt-1b, editmgt-tiny"):
         read_preset("editmgt-huge")
+
+
+def test_a_checkpoint_carries_its_sampling(pipeline, tmp_path):
+    """What a caller gives replaces the checkpoint's; what he does not, stays the checkpoint's."""
+    pipeline.save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["sampling"]["steps"] == 36
+    index["sampling"] = {"steps": 2, "hold": 0.4}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    again = EditMGTPipeline.from_pretrained(tmp_path)
+    assert again.sampling == SamplingOptions(steps=2, hold=0.4)
+    assert SamplingOptions(hold=0.1).over(again.sampling) == SamplingOptions(steps=2, hold=0.1)
+    assert again(photo(40, 40), "make it red")[0].steps <= 2
+    index["sampling"] = {"step": 2}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"step: .*choose from steps"):
+        EditMGTPipeline.from_pretrained(tmp_path)
+
+
+def test_the_model_that_ships_is_known_by_its_name():
+    assert EditMGTPipeline.from_pretrained("editmgt-tiny", device="cpu").resolution < 256

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 from crispedit.editmgt.localize import rescale, smooth, upsample
 from crispedit.editmgt.masking import mask_count, masked_share, remask, temperatures
 from crispedit.editmgt.noise import ReleasedNoise, SeededNoise
+from crispedit.editmgt.options import RELEASED, SamplingOptions
 from crispedit.editmgt.sampler import choose, sample
 from crispedit.editmgt.transformer import Capture
 from editmgt.conftest import relative
@@ -107,10 +106,8 @@ def test_whole_loops(golden, manifest, model, name):
         conditions,
         torch.full_like(reference, MASK),
         noise,
-        steps=c["steps"],
-        guidance=c["guidance_scale"],
+        SamplingOptions(steps=c["steps"], guidance=c["guidance_scale"], hold=c["local_guidance"]),
         reference=reference,
-        hold=c["local_guidance"],
         capture=capture,
         early_exit=False,
         on_step=compare,
@@ -158,16 +155,17 @@ def scene(golden, model):
             micro = micro.repeat(2, 1)
         with torch.inference_mode():
             conditions = net.condition(sequence, summary, micro, (6, 8), reference[which], strength)
-        if capture or options.get("hold"):
+        given = {name: options.pop(name) for name in SamplingOptions.model_fields if name in options}
+        if capture or given.get("hold"):
             options["capture"] = Capture((3, 4), torch.full((n, 20), 1 / 20))
         return sample(
             net,
             conditions,
             torch.full_like(reference[which], MASK) if tokens is None else tokens,
             SeededNoise(seeds, 48, "cpu"),
-            guidance=guidance,
+            RELEASED.model_copy(update={"steps": 5, "guidance": guidance} | given),
             reference=reference[which],
-            **({"steps": 5} | options),
+            **options,
         )
 
     run.reference = reference
@@ -283,16 +281,12 @@ def test_refuses_a_hold_that_could_not_work(scene, golden, manifest, model):
     _, net, conditions, reference, _ = golden_loop(golden, manifest, model, "px512_plain")
     tokens, noise = torch.full_like(reference, MASK), SeededNoise([0], 1024, "cpu")
     with pytest.raises(ValueError, match="at least one block"):
-        sample(net, conditions, tokens, noise, hold=0.3, reference=reference)
+        sample(net, conditions, tokens, noise, SamplingOptions(hold=0.3), reference=reference)
     capture = Capture((3,), torch.full((1, 256), 1 / 256))
     with pytest.raises(ValueError, match="source image"):
-        sample(net, conditions, tokens, noise, hold=0.3, capture=capture)
-    with pytest.raises(ValueError, match="need conditions of 1 entries"):
-        sample(net, conditions, tokens, noise, guidance=1.0)
-    with pytest.raises(ValueError, match="at least 1"):
-        sample(net, replace(conditions), tokens, noise, steps=0)
-    with pytest.raises(ValueError, match="token_temperature is 0"):
-        sample(net, conditions, tokens, noise, token_temperature=0.0)
+        sample(net, conditions, tokens, noise, SamplingOptions(hold=0.3), capture=capture)
+    with pytest.raises(ValueError, match="needs conditions of 1 entries"):
+        sample(net, conditions, tokens, noise, SamplingOptions(guidance=1.0))
 
 
 def test_a_low_token_temperature_takes_the_likely():

@@ -148,7 +148,8 @@ def test_training_step(golden, manifest, config, case, variant, checkpointing):
 )
 def test_released_size(connector, parameters, tensors):
     with torch.device("meta"):
-        net = Transformer(TransformerConfig(connector_type=connector))
+        width = 1024 if connector == "none" else 2304
+        net = Transformer(TransformerConfig(connector_type=connector, joint_attention_dim=width))
     assert sum(p.numel() for p in net.parameters()) == parameters
     assert len(net.state_dict()) == tensors
 

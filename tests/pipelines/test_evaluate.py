@@ -19,7 +19,9 @@ import torch
 import yaml
 from PIL import Image as Pillow
 
-from crispedit import images
+from crispedit import benchmarks as benchmark_folder
+from crispedit import images, parts
+from crispedit.benchmark import Benchmark
 from crispedit.compositor.landscape import landscape
 from crispedit.editmgt.preset import build
 from crispedit.pipelines import evaluate
@@ -80,7 +82,7 @@ def editmgt(checkpoint, **options):
 
 def evaluated(recipe):
     """The JSON of an evaluation."""
-    evaluate.evaluate(evaluate.Recipe(**recipe))
+    evaluate.evaluate(evaluate.Recipe(kept=Path(recipe["out"]) / "replies", **recipe))
     return json.loads((Path(recipe["out"]) / "results.json").read_text())
 
 
@@ -207,10 +209,10 @@ def test_a_folder_of_results_is_counted(tmp_path):
     found = evaluated(recipe)["emu_edit"]
     source, anysd = found["emu-source"]["rows"]["mine"], found["emu-anysd"]["rows"]["mine"]
     for row in (source, anysd):
-        assert (row["cases"], row["scored"], row["missing"], row["black"]) == (4, 2, 2, 1)
+        assert (row["cases"], row["scored"], row["missing"], row["unjudged"], row["black"]) == (4, 2, 1, 1, 1)
         assert len(row["reasons"]) == 2
         assert any("no image in the folder" in reason for reason in row["reasons"])
-        assert any("cannot identify image file" in reason for reason in row["reasons"])
+        assert any("2.png is no image" in reason for reason in row["reasons"])
     assert source["metrics"]["l1"]["n"] == 2  # against the source black answers count,
     assert anysd["metrics"]["l1"]["n"] == 1  # and AnySD's script drops them
     assert found["emu-source"]["rows"]["copy-source"]["metrics"]["l1"]["mean"] == 0
@@ -225,37 +227,205 @@ def test_a_folder_of_results_is_counted(tmp_path):
         evaluated(recipe | {"editors": {"mine": {"results": tmp_path / "empty"}}})
 
 
-def test_what_a_judge_garbles_is_counted_and_what_it_refuses_is_asked_again(tmp_path):
-    from chat_server import Said, serving
-
-    folder = emu(tmp_path / "set")
+def gedit(folder, count=4):
+    """A folder of GEdit-Bench's rows, all of one group."""
+    emu(folder, count)
     file = folder / "validation-00000-of-00001.parquet"
     rows = [
-        {"task_type": "color", "key": str(n), "instruction": f"edit {n}", "instruction_language": "en"}
+        {"task_type": "color", "key": str(n), "instruction": f"edit {n}.", "instruction_language": "en"}
         | {"Intersection_exist": True, "input_image": row["image"], "input_image_raw": row["image"]}
         for n, row in enumerate(pq.read_table(file).to_pylist())
     ]
     pq.write_table(pa.Table.from_pylist(rows), file)
+    return folder
+
+
+READY = '{"ready": true}'
+MARKS = '{"reasoning": "", "score": [4, 9]}'
+
+
+def copy_row(recipe):
+    return evaluated(recipe)["gedit"]["gedit-own-prompts"]["rows"]["copy-source"]
+
+
+def test_what_a_judge_garbles_or_refuses_has_no_score_and_is_asked_again(tmp_path):
+    from chat_server import Said, serving
+
     down = True
 
     def reply(asked):
         words = str(asked.body["messages"])
         if asked.is_hello:
-            return '{"ready": true}'
-        if down and "edit 3" in words:
+            return READY
+        if down and "edit 3." in words:
             return Said(status=400)
-        return "no idea" if "edit 1" in words else '{"reasoning": "", "score": [4, 9]}'
+        return "no idea" if down and "edit 1." in words else MARKS
 
-    recipe = {"out": tmp_path / "out", "benchmarks": {"gedit": {"path": folder}}}
+    recipe = {"out": tmp_path / "out", "benchmarks": {"gedit": {"path": gedit(tmp_path / "set")}}}
     with serving(reply) as server:
         recipe |= {"models": {"judge": server.spec}}
-        row = evaluated(recipe)["gedit"]["gedit-upstream-own-prompts"]["rows"]["copy-source"]
-        assert (row["cases"], row["scored"], row["missing"], row["unparsed"]) == (4, 3, 1, 1)
+        row = copy_row(recipe)
+        counts = {name: row[name] for name in ("cases", "scored", "missing", "unjudged", "unparsed")}
+        assert counts == {"cases": 4, "scored": 2, "missing": 0, "unjudged": 1, "unparsed": 1}
         assert (row["metrics"]["O"]["mean"], row["metrics"]["O"]["n"]) == (4, 2)
         down, asked = False, len(server.asked)
-        row = evaluated(recipe)["gedit"]["gedit-upstream-own-prompts"]["rows"]["copy-source"]
-        assert (row["scored"], row["missing"], row["unparsed"]) == (4, 0, 1)
-        assert len(server.asked) - asked == 3  # hello, and the two questions about the one that was missing
+        row = copy_row(recipe)
+        assert (row["scored"], row["unjudged"], row["unparsed"]) == (4, 0, 0)
+        # Hello, and the two questions of which no reply was kept; the pictures' quality was said before.
+        assert len(server.asked) - asked == 3
+
+
+def test_a_judge_that_dies_half_way_and_returns_gives_the_same_results(tmp_path):
+    from chat_server import Said, serving
+
+    from crispedit.judge import GIVE_UP
+
+    folder, alive, asked_before_death = gedit(tmp_path / "set", 36), True, 30
+
+    def reply(asked):
+        if asked.is_hello:
+            return READY
+        number = len(server.asked)
+        return MARKS if alive or number < asked_before_death else Said(status=400)
+
+    recipe = {
+        "benchmarks": {"gedit": {"path": folder}},
+        "controls": ["copy-source"],
+        "measure": {"batch": 16},
+    }
+    with serving(reply) as server:
+        judge = {"judge": server.spec | {"concurrency": 4}}
+        whole = evaluated(recipe | {"models": judge, "out": tmp_path / "whole"})
+        everything = len(server.asked)
+        assert everything == 1 + 2 * 36
+
+        server.asked.clear()
+        alive, out = False, tmp_path / "broken"
+        broken = recipe | {"models": judge, "out": out, "kept": out / "replies"}
+        found = evaluate.evaluate(evaluate.Recipe(**broken))
+        assert not found.page
+        assert "the judge is down" in found.problems[0]
+        assert "run the same command again" in found.problems[0]
+        assert not (out / "results.json").exists()
+        assert len(server.asked) < asked_before_death + GIVE_UP + 4
+
+        spent = len(server.asked)
+        with pytest.raises(
+            ValueError, match="does not answer"
+        ):  # still down: its first question is not answered
+            evaluate.evaluate(
+                evaluate.Recipe(
+                    **broken
+                    | {"models": {"judge": server.spec | {"base_url": "http://127.0.0.1:9/v1", "retries": 0}}}
+                )
+            )
+        assert len(server.asked) == spent
+
+        alive = True
+        server.asked.clear()
+        evaluate.evaluate(evaluate.Recipe(**broken))
+        assert len(server.asked) <= everything - (
+            asked_before_death - 6
+        )  # what was said before is not asked again
+        assert json.loads((out / "results.json").read_text()) == whole
+
+
+def test_a_run_that_measures_nothing_fails(tmp_path, capsys):
+    """All null: the recipe names no judge."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        yaml.safe_dump(
+            {"out": str(tmp_path / "out"), "benchmarks": {"gedit": {"path": str(gedit(tmp_path / "set"))}}}
+        )
+    )
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    assert evaluate.run(parser.parse_args([str(recipe)])) == 1
+    assert "nothing was measured (the recipe names no models.judge" in capsys.readouterr().err
+
+
+def test_replies_are_shared_by_output_folders_and_protocols_share_answers(tmp_path, checkpoint):
+    from chat_server import serving
+
+    folder = gedit(tmp_path / "set", 3)
+    recipe = {"benchmarks": {"gedit": {"path": folder}}, "editors": {"mine": editmgt(checkpoint)}}
+    with serving(lambda asked: READY if asked.is_hello else MARKS) as server:
+        recipe |= {"models": {"judge": server.spec}}
+        evaluate.evaluate(evaluate.Recipe(out=tmp_path / "one", **recipe))
+        first = len(server.asked)
+        evaluate.evaluate(evaluate.Recipe(out=tmp_path / "two", **recipe | {"editors": {}}))
+        assert len(server.asked) == first + 1  # hello: copy-source was judged before, in another folder
+        answers = parts_of(tmp_path / "one", "answers")
+        recipe["benchmarks"] = {"gedit": {"path": folder, "protocol": "gedit-editmgt"}}
+        evaluate.evaluate(evaluate.Recipe(out=tmp_path / "one", **recipe))
+        assert parts_of(tmp_path / "one", "answers") == answers  # another protocol, the same edits
+
+
+def test_the_plan_counts_questions_and_their_price_before_anything_is_paid(tmp_path, checkpoint):
+    recipe = {
+        "out": tmp_path / "out",
+        "benchmarks": {"gedit": {"path": gedit(tmp_path / "set")}},
+        "editors": {"mine": editmgt(checkpoint) | {"seeds": 2}},
+        "models": {"judge": {"backend": "openai", "model": "gpt-4.1", "base_url": "http://127.0.0.1:9/v1"}},
+        "price": {"prompt_per_million": 2.0, "answer_per_million": 8.0},
+    }
+    lines = evaluate.plan(evaluate.Recipe(**recipe))
+    assert lines[0] == "gedit: mine has 8 of 8 edits left"
+    assert (
+        "at most 24 questions to the judge (gpt-4.1), about 0.13 USD" in lines[1]
+    )  # copy-source and two seeds
+    del recipe["price"]
+    assert "set price=" in evaluate.plan(evaluate.Recipe(**recipe))[1]
+
+
+def test_tokens_seconds_and_price_are_told_afterwards(tmp_path, checkpoint):
+    from chat_server import Said, serving
+
+    usage = {"prompt_tokens": 1000, "completion_tokens": 50}
+    recipe = {
+        "out": tmp_path / "out",
+        "kept": tmp_path / "kept",
+        "benchmarks": {"gedit": {"path": gedit(tmp_path / "set", 2)}},
+        "editors": {"mine": editmgt(checkpoint)},
+        "price": {"prompt_per_million": 2.0, "answer_per_million": 8.0, "currency": "EUR"},
+    }
+    with serving(lambda asked: READY if asked.is_hello else Said(MARKS, usage=usage)) as server:
+        found = evaluate.evaluate(evaluate.Recipe(models={"judge": server.spec}, **recipe))
+    cost = json.loads((tmp_path / "out" / "cost.json").read_text())["gedit"]
+    assert (cost["asked"], cost["prompt_tokens"], cost["answer_tokens"]) == (8, 8000, 400)
+    assert cost["price"] == pytest.approx(0.016 + 0.0032)
+    assert cost["seconds_per_edit"]["mine"] > 0
+    assert "| 8 | 0 | 8000 | 400 | 0.02 EUR |" in found.page
+
+
+def test_results_are_the_same_bytes_in_another_run(tmp_path, shards):
+    recipe = {"benchmarks": {"shards": {"path": str(shards)}}, "editors": {"c": {"editor": "compositor"}}}
+    pages = []
+    for out in (tmp_path / "one", tmp_path / "two"):
+        evaluated(recipe | {"out": out})
+        pages.append((out / "results.json").read_bytes())
+    assert pages[0] == pages[1]
+    assert b"0x" not in pages[0]
+
+
+def test_controls_are_chosen(tmp_path, shards):
+    recipe = {"out": tmp_path, "benchmarks": {"shards": {"path": str(shards)}}}
+    assert set(evaluated(recipe | {"controls": ["ground-truth"]})["shards"]["shards"]["rows"]) == {
+        "ground-truth"
+    }
+    rows = evaluated(
+        recipe | {"controls": []} | {"editors": {"x": {"results": results_of(tmp_path / "r", shards)}}}
+    )
+    assert set(rows["shards"]["shards"]["rows"]) == {"x"}
+
+
+def results_of(folder, shards, level=0):
+    """A folder of results: each pair's edited image, darkened."""
+    folder.mkdir()
+    for case in evaluate.shard_cases(evaluate.Shards(path=str(shards))):
+        image = np.asarray(case.target.image()).astype(int) - level
+        Pillow.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(folder / f"{case.id}.png")
+    return folder
 
 
 def magicbrush(folder):
@@ -285,6 +455,7 @@ def test_multi_turn_goes_on_from_its_own_answers(tmp_path, checkpoint):
         "editors": {"mine": editmgt(checkpoint)},
     }
     found = evaluated(recipe)["magicbrush"]
+    assert found["magicbrush-anysd"]["rows"].keys() == found["magicbrush-official"]["rows"].keys()
     assert {name: row["cases"] for name, row in found["magicbrush-official"]["rows"].items()} == {
         "copy-source": 3,
         "ground-truth": 3,
@@ -325,7 +496,7 @@ def test_multi_turn_edits_its_own_previous_answer(tmp_path, checkpoint):
         {
             "out": tmp_path / "out",
             "benchmarks": {"magicbrush": {"path": folder}},
-            "editors": {"mine": editmgt(checkpoint, strength=3.0)},
+            "editors": {"mine": editmgt(checkpoint, reference_strength=3.0)},
         }
     )
     table = tmp_path / "out" / "magicbrush" / "answers"
@@ -337,12 +508,12 @@ def test_multi_turn_edits_its_own_previous_answer(tmp_path, checkpoint):
         )
         for name, row in rows.items()
     }
-    options = editmgt(checkpoint, strength=3.0)
+    options = editmgt(checkpoint, reference_strength=3.0)
     editor = parts.make(editors, options.pop("editor"), Editor, options)
     from crispedit.record import seed_of
 
     job = Job("x", "turn 2", "edit 1", "", "")
-    seed = seed_of(rows["12/12_iter_2"]["key"], "edit")
+    seed = seed_of(content_key("evaluate", "magicbrush", "12/12_iter_2", "0"), "edit")
     (again,) = editor.edit([stored["12/12_1"]], [job], [seed])
     assert np.array_equal(again.edited, stored["12/12_iter_2"])
 
@@ -380,7 +551,8 @@ def test_a_wrong_recipe_is_told_what_is_wrong(tmp_path, shards, change, message)
 
 def test_a_second_evaluation_is_kept_out_of_the_folder(tmp_path, shards):
     recipe = {"out": tmp_path, "benchmarks": {"shards": {"path": str(shards)}}}
-    with evaluate._locked(tmp_path), pytest.raises(ValueError, match="another evaluation is working in"):
+    lock = evaluate.locked(tmp_path / ".lock", "taken")
+    with lock, pytest.raises(ValueError, match="another evaluation is working in"):
         evaluated(recipe)
     evaluated(recipe)
 
@@ -392,7 +564,7 @@ def test_the_shipped_recipes_load(name):
     found = evaluate.load(name, ["out=somewhere"])
     assert found.out == Path("somewhere")
     for benchmark, options in found.benchmarks.items():
-        evaluate._benchmark(benchmark, options)
+        parts.make(benchmark_folder, benchmark, Benchmark, options)
 
 
 def test_the_command_prints_the_page(tmp_path, shards, capsys):

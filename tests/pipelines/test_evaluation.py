@@ -65,8 +65,8 @@ def test_a_replaced_result_is_another_answer(tmp_path):
 def test_turns_wait_for_what_they_continue(tmp_path):
     made = evaluation(tmp_path, case("1"), case("x"), case("2", after="1"), case("3", after="2"))
     assert [[c.id for c in wave] for wave in made.waves()] == [["1", "x"], ["2"], ["3"]]
-    assert names(made.copied())["3"] == "1.png"
-    assert names(made.truth())["3"] == "target.png"
+    assert names(made.copied()[0])["3"] == "1.png"
+    assert names(made.truth()[0])["3"] == "target.png"
     with pytest.raises(ValueError, match="case 2 comes before 1, which it continues"):
         evaluation(tmp_path, case("2", after="1"), case("1")).waves()
 
@@ -85,6 +85,14 @@ def test_a_key_is_of_what_decides_the_row(tmp_path):
     assert plain._answer_key(one, "{}") == plain._answer_key(
         other, "{}"
     )  # captions are scored by, not edited by
-    given = plain.copied()["1"]
+    assert plain._answer_key(one, "{}", 0) != plain._answer_key(one, "{}", 1)  # another seed
+    given = plain.copied()[0]["1"]
     assert plain._score_key(one, given) != plain._score_key(other, given)
-    assert plain._score_key(one, given) != plain._score_key(one, plain.truth()["1"])
+    assert plain._score_key(one, given) != plain._score_key(one, plain.truth()[0]["1"])
+    assert plain._score_key(one, given, 0) != plain._score_key(one, given, 1)  # another judgement
+
+
+def test_a_result_that_two_cases_share_is_found_for_both(tmp_path):
+    made = evaluation(tmp_path, case("add/000", result="add/000"), case("add/000~2", result="add/000"))
+    write(tmp_path / "results" / "add" / "000.png", 1)
+    assert set(names(made.found_in(tmp_path / "results")).values()) == {"add/000.png"}

@@ -54,7 +54,6 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(tmp_path, pack
     ended = without(package, *(argument.format(tmp_path / "run") for argument in arguments))
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
-    assert package in ended.stderr
     assert f"pip install {remedy}" in ended.stderr
 
 

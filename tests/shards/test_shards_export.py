@@ -1,15 +1,19 @@
 """Exports, read back by the tools they are for."""
 
+import io
 import json
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from datasets import Image, load_dataset
 from shard_pairs import make_pair, write_pairs
 
 from crispedit.shards import layout
-from crispedit.shards.export import RELEASED_ROWS_PER_FILE, export
+from crispedit.shards.export import RELEASED_ROWS_PER_FILE, TARGETS, export
 from crispedit.shards.pack import Pair, document
 from crispedit.shards.remote import Cache
 
@@ -102,3 +106,108 @@ def test_an_export_overwrites_nothing_and_leaves_no_half(folder: Path, tmp_path:
         export(tmp_path / "set", "parquet", tmp_path / "half", Cache())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "set"]
     assert layout.MANIFEST in {path.name for path in (tmp_path / "set").iterdir()}
+
+
+CARD = """---
+license: cc0-1.0
+language: [en]
+tags: [landscapes]
+---
+# Landscapes
+
+Taken by the author.
+
+```python
+# a comment
+```
+"""
+KNOWN = {"dataset": "landscapes", "licence": "cc0-1.0", "uri": "a/1.jpg", "source_key": "5", "editor": "test"}
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory) -> Path:
+    """A set whose pairs say where they come from, with a card."""
+    folder = tmp_path_factory.mktemp("known")
+    write_pairs(folder, [replace(pair, meta={**pair.meta, **KNOWN}) for pair in PAIRS], 4)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+def front_and_body(folder: Path) -> tuple[dict, str]:
+    head, _, body = (folder / "README.md").read_text().removeprefix("---\n").partition("\n---\n")
+    return yaml.safe_load(head), body
+
+
+@pytest.mark.parametrize("layout_", TARGETS)
+def test_card_licence_and_provenance_go_with_an_export(known: Path, tmp_path: Path, layout_: str):
+    out = tmp_path / "out"
+    export(known, layout_, out, Cache())
+    front, body = front_and_body(out)
+    assert front["license"] == "cc0-1.0"
+    assert front["language"] == ["en"]
+    assert set(front["tags"]) == {"landscapes", "image-editing", "crispedit"}
+    assert "| **total** | **9** |" in body
+    assert "- photographs from: landscapes (9)" in body
+    assert "### Landscapes\n\nTaken by the author." in body
+    assert "\n# a comment\n" in body
+    if layout_ == "folder":
+        rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+    elif layout_ == "released":
+        rows = pq.read_table(out / "provenance.parquet").to_pylist()
+        for row in rows:
+            file = pq.read_table(out / "data" / row["file"]).to_pylist()
+            assert file[row["row"]]["input_img"]["bytes"] == BY_KEY[row["key"]].source_jpeg
+    else:
+        rows = pq.read_table(out / "data").to_pylist()
+    assert len(rows) == len(PAIRS)
+    assert all(KNOWN.items() <= row.items() for row in rows)
+
+
+def test_several_licences_are_none_of_the_set(known: Path, folder: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    pair = replace(make_pair("other"), meta={**PAIRS[0].meta, **KNOWN, "licence": "cc-by-4.0"})
+    write_pairs(other, [pair], 4)
+    export([str(known), str(other)], "hf", tmp_path / "out", Cache())
+    front, body = front_and_body(tmp_path / "out")
+    assert "license" not in front
+    assert "- licence of the photographs: cc-by-4.0 (1), cc0-1.0 (9)" in body
+
+
+@pytest.mark.parametrize("key", ["../escape", "inner/pair", "/root"])
+def test_a_key_that_is_a_path_is_an_error(tmp_path: Path, key: str):
+    pair = PAIRS[0]
+    members = {
+        "source.jpg": pair.source_jpeg,
+        "edited.jpg": pair.edited_jpeg,
+        "json": b'{"category": "add", "instruction": "x"}',
+    }
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(f"{key}.{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    for layout_ in TARGETS:
+        with pytest.raises(ValueError, match="must not contain a slash"):
+            export(tmp_path / "a.tar", layout_, tmp_path / "out", Cache())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar"]
+
+
+def test_no_pairs_is_an_error(folder: Path, tmp_path: Path):
+    with tarfile.open(tmp_path / "empty.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("notes.txt"))
+    with pytest.raises(ValueError, match="no pairs"):
+        export(tmp_path / "empty.tar", "hf", tmp_path / "out", Cache())
+
+
+def test_hints_fit_what_was_given(tmp_path: Path, folder: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "shards").symlink_to(folder)
+    (tmp_path / "empty").mkdir()
+    hints = {
+        "run": "did you mean .*run/shards",
+        "nowhere": "no such file or folder",
+        "empty": "no set of shards",
+    }
+    for name, hint in hints.items():
+        with pytest.raises(ValueError, match=hint):
+            export(str(tmp_path / name), "hf", tmp_path / "out", Cache())

@@ -1,6 +1,7 @@
 """Merging and resharding: nothing lost, nothing twice, quotas met, the same bytes again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,21 @@ def test_wrong_requests_are_refused(tmp_path: Path):
     assert before == {path: path.read_bytes() for path in (tmp_path / "a").glob("*.*")}
     manifest = json.loads((tmp_path / "a" / layout.MANIFEST).read_text())
     assert manifest["pairs"] == len(PAIRS)
+
+
+def test_cards_and_what_the_sets_say_of_themselves_survive(tmp_path: Path):
+    known = {"dataset": "mine", "licence": "cc0-1.0"}
+    for name, some in (("a", PAIRS[:3]), ("b", PAIRS[3:5])):
+        write_pairs(tmp_path / name, [replace(pair, meta={**pair.meta, **known}) for pair in some], 4)
+        (tmp_path / name / "README.md").write_text(
+            f"---\nlicense: cc0-1.0\n---\n# Set {name}\n\nSaid of {name}.\n"
+        )
+    repack([str(tmp_path / name) for name in "ab"], tmp_path / "out", 4, 0, {}, Cache())
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "license: cc0-1.0" in text
+    assert "5 pairs, merged by CrispEdit" in text
+    assert "mine (5)" in text
+    assert all(f"Said of {name}." in text for name in "ab")
+    meta = json.loads((tmp_path / "out" / layout.MANIFEST).read_text())["meta"]
+    assert meta["recipe"] == "test", "what all sources say"
+    assert meta["repacked"]["meta"] == [{"recipe": "test"}] * 2

@@ -72,7 +72,7 @@ def test_a_set_is_written_read_and_verified_in_a_bucket(bucket: str, tmp_path: P
     system, inner = storage.filesystem(f"{bucket}/set")
     assert {name.removeprefix(inner + "/") for name in system.find(inner)} == names
     for name in names:
-        assert system.cat(f"{inner}/{name}") == (tmp_path / "here" / name).read_bytes(), name
+        assert system.cat_file(f"{inner}/{name}") == (tmp_path / "here" / name).read_bytes(), name
     cache = Cache(tmp_path / "cache")
     with read_shards(f"{bucket}/set", decode=False, cache=cache) as there:
         assert sorted(pair.key for pair in there) == sorted(pair.key for pair in PAIRS)
@@ -158,7 +158,7 @@ def test_a_store_that_fails_now_and_then_loses_nothing(
     system = use(monkeypatch, server)
     for path in (tmp_path / "here").rglob("*.*"):
         there = f"{bucket}/set/{path.relative_to(tmp_path / 'here').as_posix()}"
-        assert system.cat(there) == path.read_bytes()
+        assert system.cat_file(there) == path.read_bytes()
 
 
 def test_bytes_that_are_damaged_on_the_way_are_noticed(

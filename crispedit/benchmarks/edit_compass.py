@@ -1,0 +1,255 @@
+"""Edit-Compass: 2,388 edits of six kinds, from adding an object to reasoning about algorithms, marked from 1 to 5.
+
+Paper: "Edit-Compass & EditReward-Compass" (Bai et al. 2026). Data: `PartN/TASK/TASK.json` of DogNeverSleep/Edit-Compass
+and the images that they name. Prompts: the folder `Prompt` of the published evaluation, whose files are read as data,
+never run. Part 5 needs several images to edit and is left out, as the published script does for such editors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from crispedit import judge, replies
+from crispedit.benchmark import (
+    Answer,
+    Benchmark,
+    Better,
+    Case,
+    Picture,
+    Protocol,
+    Scored,
+    read_json,
+    text_constants,
+)
+from crispedit.chat import Chat, ChatError, Published
+from crispedit.judge import NO_USAGE, Heard, Question, Usage
+from crispedit.measures import Measures
+from crispedit.record import Image, content_key
+
+ASPECTS: Mapping[str, str] = {
+    "IF": "Instruction_Following.py",
+    "WA": "World_Knowledge_Aware.py",
+    "URC": "Unedited_Region_Consistency.py",
+    "IC": "Identify_Consistecy.py",
+    "VQ": "Visual_Quality.py",
+}
+"""What is marked, and the published file that asks for it."""
+METRICS: Mapping[str, Better] = dict.fromkeys((*ASPECTS, "VC", "overall"), "higher")
+WEIGHTS: Mapping[str, tuple[float, float, float]] = {
+    **dict.fromkeys(("Part1", "Part2", "Part6"), (0.4, 0.4, 0.2)),
+    "Part3": (0.5, 0.3, 0.2),
+    "Part4": (0.6, 0.2, 0.2),
+}
+"""Exponents of instruction, consistency and quality in the overall mark."""
+STYLE = "Style_Transfer"
+STYLE_WEIGHTS = (0.7, 0.0, 0.3)
+AS_PUBLISHED = Published("png", temperature=0.0)
+NOTE = re.compile(r"### RESULT ###\s*(\[.*?\])", re.DOTALL)
+"""The differences in the reply to the first question about the unedited region."""
+
+
+class EditCompass(Benchmark):
+    """A judge marks the aspects that each item asks for. Overall, per item: the lowest mark if it is 1, else the
+    weighted geometric mean of instruction (mean of IF and WA), consistency (mean of IC and URC) and quality (VQ), with
+    exponents by kind; per task the mean, then the unweighted mean of tasks, which is ours.
+
+    Questions go out as the published client sends them: PNG, temperature 0, images within the text. Deviation: the
+    published summary leaves URC out of consistency and stops at items without IC; the paper's consistency has both.
+    """
+
+    questions: ClassVar[float] = 4.0
+
+    path: Path
+    """The folder with `Part1` to `Part6`."""
+    prompts: Path
+    """The published folder `Prompt`."""
+    language: Literal["en", "cn"] = "en"
+
+    @property
+    def _id(self) -> str:
+        return "edit-compass" if self.language == "en" else "edit-compass-cn"
+
+    @property
+    def protocols(self) -> Mapping[str, Protocol]:
+        about = "a judge's marks, 1-5, by aspect; overall by the published exponents; the mean of the tasks' means"
+        return {
+            self._id: Protocol(
+                about,
+                METRICS,
+                "overall",
+                by_group=True,
+                models={"judge": "gemini-3.1-pro-preview"},
+                perfect_by_copying=frozenset(METRICS),
+            )
+        }
+
+    def cases(self) -> Sequence[Case]:
+        return [case for case, _ in self._items().values()]
+
+    def _items(self) -> dict[str, tuple[Case, Mapping[str, Any]]]:
+        files = sorted(self.path.glob("Part[12346]/*/*.json"))
+        if not files:
+            raise ValueError(f"{self.path}: no PartN/TASK/TASK.json of Edit-Compass")
+        found: dict[str, tuple[Case, Mapping[str, Any]]] = {}
+        for file in files:
+            task, part = file.stem, file.parts[-3]
+            for number, item in enumerate(read_json(file, "the items of a task")):
+                try:
+                    name, source = str(item["save_id"]), item["source_image"]
+                    instruction = item[f"prompt_{self.language}"]
+                    [item[aspect] for aspect in ASPECTS]
+                except KeyError as error:
+                    raise ValueError(f"{file}: item {number} has no {error}") from None
+                case = Case(
+                    id=f"{part}/{task}/{name}",
+                    instruction=instruction,
+                    source=self._picture(source, file),
+                    group=task,
+                    protocols=(self._id,),
+                )
+                found[case.id] = case, item
+        return found
+
+    def _picture(self, name: str, file: Path) -> Picture:
+        path = self.path / name
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise ValueError(f"{file}: {name!r} leaves the folder")
+        return Picture(str(path))
+
+    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
+        if measures.judge is None:
+            return [Scored({self._id: dict.fromkeys(METRICS)}) for _ in answers]
+        items = self._items()
+        asked = [(answer, items[answer.case.id][1]) for answer in answers]
+        # The region that was not to be edited is asked about in two steps: what differs, then the mark.
+        first = [self._differences(answer, item) for answer, item in asked if item["URC"]]
+        noted = iter(measures.judge.ask(first))
+        notes = [next(noted) if item["URC"] else None for _, item in asked]
+        questions = [
+            [self._question(aspect, answer, item, note) for aspect in ASPECTS if item[aspect]]
+            for (answer, item), note in zip(asked, notes, strict=True)
+        ]
+        heard = iter(measures.judge.ask([question for some in questions for question in some]))
+        return [
+            self._scored(answer.case, item, note, [next(heard) for _ in some])
+            for (answer, item), note, some in zip(asked, notes, questions, strict=True)
+        ]
+
+    def _shown(self, answer: Answer, item: Mapping[str, Any]) -> tuple[Image, Image | None]:
+        """(source, marked source): tasks with drawn marks bring a source without them."""
+        if item.get("edit_type") != "Complex_paint":
+            return answer.source, None
+        kind = "CN" if item.get("sub_type") == "Complex_paint_cn" else "EN"
+        plain = self._picture(item["source_image"].replace(kind, "image"), self.path)
+        return plain.image(), answer.source
+
+    def _differences(self, answer: Answer, item: Mapping[str, Any]) -> Question[str]:
+        source, _ = self._shown(answer, item)
+        text = self._constants("URC")["first_stage_prompt"]
+        return Question([text, source, " ", answer.edited], _note, AS_PUBLISHED, repeat=answer.repeat)
+
+    def _question(
+        self, aspect: str, answer: Answer, item: Mapping[str, Any], note: Heard[str] | ChatError | None
+    ) -> Question[int]:
+        source, marked = self._shown(answer, item)
+        constants = self._constants(aspect)
+        if marked is not None:
+            system = constants["Complex_painting_prompt"]
+        elif "Complex" in answer.case.group:
+            system = constants["Complex_Instructions_Prompt"]
+        else:
+            system = constants["Single_image_prompt"]
+        if aspect == "VQ":
+            return Question([system, answer.edited], replies.score, AS_PUBLISHED, repeat=answer.repeat)
+        lines: list[str | Image] = [system]
+        number = 0
+
+        def line(text: str, picture: Image | None = None) -> None:
+            nonlocal number
+            number += 1
+            lines.append(f"\n{number}. {text}")
+            if picture is not None:
+                lines.append(picture)
+
+        if marked is None:
+            line(f"Edit Instruction: {answer.case.instruction},")
+        line("Source Image: ", source)
+        if marked is not None and aspect == "URC":
+            line("Annotated Instruction(with visual markers): ", marked)
+        line("Edited Image: ", answer.edited)
+        if marked is not None and aspect != "URC":
+            line("Annotated Instruction(with visual markers): ", marked)
+        if aspect == "URC":
+            differs = note.value if isinstance(note, Heard) else ""
+            line(f"Image Difference between Source Image and Edited Image: {differs}.")
+        if item.get("hints"):
+            line(f"Hints: {item['hints']}.")
+        return Question(lines, replies.score, AS_PUBLISHED, repeat=answer.repeat)
+
+    def _constants(self, aspect: str) -> Mapping[str, str]:
+        return text_constants(self.prompts / ASPECTS[aspect], f"the published Prompt/{ASPECTS[aspect]}")
+
+    def _scored(
+        self,
+        case: Case,
+        item: Mapping[str, Any],
+        note: Heard[str] | ChatError | None,
+        heard: Sequence[Heard[int] | ChatError],
+    ) -> Scored | Exception:
+        replied: list[Heard[int]] = []
+        usage: Usage = NO_USAGE
+        for one in (note, *heard):
+            if isinstance(one, ChatError):
+                return one  # the judge did not answer at all: to be asked again
+            if one is not None:
+                usage += one.usage
+        replied = [one for one in heard if isinstance(one, Heard)]
+        asked = [aspect for aspect in ASPECTS if item[aspect]]
+        marks = dict(zip(asked, (one.value for one in replied), strict=True))
+        values: dict[str, float | None] = dict.fromkeys(METRICS) | {a: m for a, m in marks.items()}
+        known = {aspect: float(mark) for aspect, mark in marks.items() if mark is not None}
+        unparsed = len(known) < len(marks)
+        if not unparsed:
+            values |= _overall(known, case)
+        return Scored({self._id: values}, unparsed, tuple(one.text for one in replied), usage)
+
+    def request(self, chat: Chat) -> Mapping[str, Any]:
+        return judge.settings(AS_PUBLISHED, chat) | {
+            "order": "text with the images in it",
+            "schema": "none",
+            "prompts": "published",
+        }
+
+    def identity(self) -> dict[str, object]:
+        files = [self.prompts / name for name in ASPECTS.values()]
+        texts = [content_key(str(self._constants(aspect))) for aspect in ASPECTS]
+        return super().identity() | {"prompts": dict(zip((file.name for file in files), texts, strict=True))}
+
+
+def _overall(marks: Mapping[str, float], case: Case) -> dict[str, float | None]:
+    """The overall mark of an item and its consistency; None where an aspect that counts was not asked for."""
+    style = case.group == STYLE
+    if_w, vc_w, vq_w = STYLE_WEIGHTS if style else WEIGHTS[case.id.partition("/")[0]]
+    sides = [_mean(marks, names) for names in (("IF", "WA"), ("IC", "URC"), ("VQ",))]
+    instruction, consistency, quality = sides
+    if instruction is None or quality is None or (consistency is None and not style):
+        return {"VC": consistency, "overall": None}
+    counted = [mark for aspect, mark in marks.items() if not style or aspect not in ("IC", "URC")]
+    if min(counted) <= 1:
+        return {"VC": consistency, "overall": min(counted)}
+    kept = 1.0 if consistency is None or vc_w == 0 else consistency**vc_w
+    return {"VC": consistency, "overall": instruction**if_w * kept * quality**vq_w}
+
+
+def _mean(marks: Mapping[str, float], names: Sequence[str]) -> float | None:
+    known = [marks[name] for name in names if name in marks]
+    return sum(known) / len(known) if known else None
+
+
+def _note(text: str) -> str | None:
+    """The differences that a reply lists; as in the published client, nothing if it does not list them so."""
+    found = NOTE.search(replies.answer(text))
+    return found.group(1) if found else ""

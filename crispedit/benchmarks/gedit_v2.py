@@ -1,0 +1,165 @@
+"""GEditBench v2: 1,200 edits of 23 tasks, on which a judge compares two editors' answers at a time.
+
+Paper: "GEditBench v2: A Human-Aligned Benchmark for General Image Editing" (Jiang et al. 2026). Data: `metadata.jsonl`
+and `images/source` of GEditBench-v2/GEditBench-v2, whose `images/edited/MODEL` are folders of results for this
+benchmark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from crispedit import judge, prompts, replies
+from crispedit.benchmark import (
+    Benchmark,
+    Better,
+    Case,
+    Compared,
+    Pair,
+    Picture,
+    Protocol,
+    read_json,
+    read_jsonl,
+)
+from crispedit.chat import Chat, ChatError, Reply
+from crispedit.judge import Heard, Question
+from crispedit.measures import Measures
+from crispedit.record import content_key
+from crispedit.replies import Winner
+
+Dimension = Literal["instruction_following", "visual_quality", "visual_consistency"]
+DIMENSIONS: tuple[Dimension, ...] = ("instruction_following", "visual_quality", "visual_consistency")
+OWN = "judge/gedit-v2"
+METRICS: Mapping[str, Better] = {"elo": "higher"}
+SWAPPED: Mapping[Winner, Winner] = {"first": "second", "second": "first", "tie": "tie"}
+
+
+class Verdict(Reply):
+    """Which of two edits is better."""
+
+    reasoning: str
+    winner: Literal["Image A", "Image B", "Tie"]
+
+
+class GEditV2(Benchmark):
+    """In each of three dimensions a judge sees the source and two answers and names the better one, or a tie. Strengths
+    are Davidson's extension of the Bradley-Terry model to ties, as the published script fits it: one strength for all
+    dimensions, weighed alike, on Elo's scale.
+
+    `both_orders` shows each pair in both orders, and takes two different verdicts for a tie; the published script shows
+    one, drawn by the case. The published judge for consistency is PVC-Judge. Without `prompts` we ask in words of our
+    own, under an id of its own.
+    """
+
+    questions: ClassVar[float] = 6.0
+    pairwise: ClassVar[bool] = True
+
+    path: Path
+    """The folder with `metadata.jsonl`."""
+    prompts: Path | None = None
+    """A JSON of the published prompts by dimension, with <instruction> where the instruction goes."""
+    dimensions: tuple[Dimension, ...] = Field(DIMENSIONS, min_length=1)
+    both_orders: bool = True
+
+    @property
+    def _id(self) -> str:
+        name = "gedit-v2" if self.both_orders else "gedit-v2-one-order"
+        return name if self.prompts is not None else f"{name}-own-prompts"
+
+    @property
+    def protocols(self) -> Mapping[str, Protocol]:
+        about = "a judge's comparisons of two answers at a time; strengths of Davidson's model on Elo's scale"
+        published = {"judge": "PVC-Judge (consistency)"}
+        return {
+            self._id: Protocol(about, METRICS, "elo", models=published, published_as="gedit-v2-one-order")
+        }
+
+    def cases(self) -> Sequence[Case]:
+        found = []
+        for number, row in enumerate(
+            read_jsonl(self.path / "metadata.jsonl", "the items of GEditBench v2"), 1
+        ):
+            try:
+                key, task, instruction, source = (
+                    row[n] for n in ("key", "task", "instruction", "source_image")
+                )
+            except KeyError as error:
+                raise ValueError(f"{self.path}/metadata.jsonl: line {number} has no {error}") from None
+            file = self.path / source
+            if not file.resolve().is_relative_to(self.path.resolve()):
+                raise ValueError(f"{self.path}/metadata.jsonl: line {number}: {source!r} leaves the folder")
+            found.append(Case(key, instruction, Picture(str(file)), task, protocols=(self._id,)))
+        return found
+
+    def compare(self, pairs: Sequence[Pair], measures: Measures) -> list[Compared | Exception]:
+        if measures.judge is None:
+            nobody: dict[str, Winner | None] = dict.fromkeys(self.dimensions)
+            return [Compared(nobody, nobody, nobody) for _ in pairs]
+        asked = [question for pair in pairs for question in self._questions(pair)]
+        heard = measures.judge.ask(asked)
+        each = len(asked) // len(pairs)
+        return [self._compared(heard[n * each : (n + 1) * each]) for n in range(len(pairs))]
+
+    def _questions(self, pair: Pair) -> list[Question[Winner]]:
+        """Every dimension in order, then, if asked for, in the other order."""
+        orders = [(pair.first, pair.second), (pair.second, pair.first)][: 2 if self.both_orders else 1]
+        return [
+            Question(
+                [pair.first.source, a.edited, b.edited, self._prompt(dimension, a.case.instruction)],
+                replies.winner,
+                shape=Verdict,
+                tell_shape=self.prompts is None,
+                repeat=pair.first.repeat,
+            )
+            for a, b in orders
+            for dimension in self.dimensions
+        ]
+
+    def _compared(self, heard: Sequence[Heard[Winner] | ChatError]) -> Compared | Exception:
+        replied = []
+        for one in heard:
+            if isinstance(one, ChatError):
+                return one  # the judge did not answer at all: to be asked again
+            replied.append(one)
+        count = len(self.dimensions)
+        said = [one.value for one in replied]
+        in_order: dict[str, Winner | None] = dict(zip(self.dimensions, said[:count], strict=True))
+        swapped = [None if value is None else SWAPPED[value] for value in said[count:]]
+        other: dict[str, Winner | None] = dict(zip(self.dimensions, swapped, strict=self.both_orders))
+        winners: dict[str, Winner | None] = {
+            d: _agreed(in_order[d], other.get(d, in_order[d])) for d in self.dimensions
+        }
+        usage = sum((one.usage for one in replied[1:]), replied[0].usage)
+        return Compared(winners, in_order, other, None in said, tuple(one.text for one in replied), usage)
+
+    def _prompt(self, dimension: str, instruction: str) -> str:
+        if self.prompts is None:
+            return prompts.render(OWN, instruction=instruction, dimension=dimension)
+        found = read_json(self.prompts, "the published prompts by dimension")
+        if dimension not in found:
+            raise ValueError(f"{self.prompts}: no prompt for {dimension!r}")
+        return str(found[dimension]).replace("<instruction>", instruction)
+
+    def request(self, chat: Chat) -> Mapping[str, Any]:
+        return judge.settings(None, chat) | {
+            "order": "source, A, B, text" + (", then B before A" if self.both_orders else ""),
+            "schema": "a winner",
+            "prompts": "our own" if self.prompts is None else "published",
+        }
+
+    def identity(self) -> dict[str, object]:
+        found = super().identity()
+        if self.prompts is None:
+            return found | {"prompts": prompts.versions([OWN])}
+        return found | {"prompts": content_key(self.prompts.read_bytes())}
+
+
+def _agreed(one: Winner | None, other: Winner | None) -> Winner | None:
+    """The verdict of both orders; a tie if they differ, None if either is not known."""
+    if one is None or other is None:
+        return None
+    return one if one == other else "tie"

@@ -1,0 +1,250 @@
+"""A judge: a chat model that is asked a benchmark's questions, each of them paid for once.
+
+What a judge says is kept in a folder by what decides it (the model, its settings, the words and the images), so that
+the same question is never paid for again, whichever editor's answer or output folder it belongs to. A reply that cannot
+be read is not kept. A judge that is down is asked a bounded number of questions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from pydantic import BaseModel
+
+from crispedit import prompts
+from crispedit.chat import MORE_TOKENS, Chat, ChatError, Conversation, Published, Said, Turn, fitted
+from crispedit.record import Image, canonical_json, content_key
+
+TRIES = 2
+"""How often a question is asked whose reply cannot be read, as VIEScore's script does before it guesses."""
+GIVE_UP = 20
+"""A judge that fails so many questions in a row is down."""
+AT_ONCE = 16
+"""Questions that go out together, where the chat model does not say."""
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True)
+class Question(Generic[M]):
+    """Texts and images in the order in which they are shown, and how the reply is read: None if it cannot be.
+
+    `published` sends it as the published script does. Without it the chat model's own settings hold, images are scaled
+    to its limit, and the reply is held to `shape` where there is one.
+    """
+
+    parts: Sequence[str | Image]
+    read: Callable[[str], M | None]
+    published: Published | None = None
+    shape: type[BaseModel] | None = None
+    tell_shape: bool = True
+    """Append the shape's JSON Schema to the last text; false for a prompt that says it in its own words."""
+    repeat: int = 0
+    """Which of several judgements of the same question this is."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What replies cost: questions sent, those answered from what was kept, and tokens where the backend counts."""
+
+    asked: int = 0
+    kept: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.asked + other.asked,
+            self.kept + other.kept,
+            self.prompt_tokens + other.prompt_tokens,
+            self.answer_tokens + other.answer_tokens,
+        )
+
+
+NO_USAGE = Usage()
+
+
+@dataclass(frozen=True)
+class Heard(Generic[M]):
+    """A reply: what it says (None if it cannot be read), its own words, and what it cost."""
+
+    value: M | None
+    text: str
+    usage: Usage
+
+
+def settings(published: Published | None, chat: Chat) -> dict[str, Any]:
+    """How a question is sent, for the record: what the published script sends, or the chat model's own settings."""
+    if published is not None:
+        kind = "JPEG, quality 75, 4:2:0" if published.encoding == "jpeg-75" else "PNG"
+        sent = {"temperature": published.temperature, "max_tokens": published.max_tokens}
+        return {name: "not sent" if value is None else value for name, value in sent.items()} | {
+            "images": f"{kind}, at their own size"
+        }
+    options = chat.identity()["options"]
+    return {
+        "temperature": options.get("temperature", "greedy"),
+        "max_tokens": chat.max_tokens,
+        "images": f"JPEG, long side at most {chat.max_side_px} px",
+    }
+
+
+class JudgeDownError(ChatError):
+    """A question that was not asked, because the judge failed too many before it."""
+
+
+@dataclass
+class Judge:
+    """Asks a chat model; one of it in each process that scores."""
+
+    chat: Chat
+    kept: Path | None = None
+    """The folder of replies; None: nothing is kept."""
+    _failures: int = field(default=0, init=False)
+    """In a row."""
+    _last: str = field(default="", init=False)
+
+    def load(self) -> None:
+        self.chat.load()
+
+    @property
+    def down(self) -> bool:
+        return self._failures >= GIVE_UP
+
+    def ask(self, questions: Sequence[Question[Any]]) -> list[Heard[Any] | ChatError]:
+        """One result for each question, in order: what was heard, or why nothing was."""
+        found: dict[int, Heard[Any] | ChatError] = {}
+        conversations = [self._conversation(question) for question in questions]
+        keys = [self._key(question) for question in questions]
+        for index, (question, key) in enumerate(zip(questions, keys, strict=True)):
+            kept = self._recall(key, question)
+            if kept is not None:
+                found[index] = kept
+        first = {key: index for index, key in reversed(list(enumerate(keys)))}
+        waiting = [index for index, key in enumerate(keys) if index not in found and first[key] == index]
+        for _ in range(TRIES):
+            said = self._say([conversations[index] for index in waiting])
+            again = []
+            for index, reply in zip(waiting, said, strict=True):
+                before = found.get(index)
+                found[index] = self._heard(
+                    questions[index], reply, before if isinstance(before, Heard) else None
+                )
+                heard = found[index]
+                if isinstance(heard, Heard) and heard.value is None:
+                    cut = isinstance(reply, Said) and reply.cut
+                    conversations[index] = self._once_more(
+                        conversations[index], questions[index], heard.text, cut
+                    )
+                    again.append(index)
+                elif isinstance(heard, Heard):
+                    self._keep(keys[index], heard)
+            waiting = again
+        return [
+            found[index] if index in found else _same(found[first[key]]) for index, key in enumerate(keys)
+        ]
+
+    def _say(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
+        """The replies, asked for in slices, so that a judge that is down is noticed after a few."""
+        size = max(1, min(getattr(self.chat, "concurrency", AT_ONCE), GIVE_UP))
+        found: list[Said | ChatError] = []
+        for start in range(0, len(conversations), size):
+            some = conversations[start : start + size]
+            if self.down:
+                found += [
+                    JudgeDownError(
+                        f"not asked: the judge failed {self._failures} times in a row ({self._last})"
+                    )
+                    for _ in some
+                ]
+                continue
+            for said in self.chat.complete(some):
+                if isinstance(said, ChatError):
+                    self._failures, self._last = self._failures + 1, str(said)
+                else:
+                    self._failures = 0
+                found.append(said)
+        return found
+
+    def _heard(
+        self, question: Question[Any], said: Said | ChatError, before: Heard[Any] | None
+    ) -> Heard[Any] | ChatError:
+        spent = before.usage if before is not None else NO_USAGE
+        if isinstance(said, ChatError):
+            return said if before is None else replace(before, usage=spent + Usage(asked=1))
+        usage = spent + Usage(1, 0, said.prompt_tokens or 0, said.answer_tokens or 0)
+        text = said.text.encode("utf-8", "replace").decode()  # half a surrogate pair fits in no table
+        return Heard(None if said.cut else question.read(text), text, usage)
+
+    def _conversation(self, question: Question[Any]) -> Conversation:
+        if question.published is not None:
+            return Conversation([Turn("user", parts=question.parts)], published=question.published)
+        parts = [p if isinstance(p, str) else fitted(p, self.chat.max_side_px) for p in question.parts]
+        if question.shape is None:
+            return Conversation([Turn("user", parts=parts)])
+        schema = question.shape.model_json_schema()
+        if question.tell_shape:
+            parts[-1] = prompts.render("chat/answer", prompt=parts[-1], schema=canonical_json(schema))
+        return Conversation([Turn("user", parts=parts)], question.shape.__name__, schema)
+
+    def _once_more(self, asked: Conversation, question: Question[Any], text: str, cut: bool) -> Conversation:
+        """A published question as it was; ours with more tokens, or with the reply and what was wrong with it."""
+        if question.published is not None:
+            return asked
+        if cut:
+            return replace(asked, max_tokens=MORE_TOKENS * self.chat.max_tokens)
+        if question.shape is None:
+            return asked
+        schema = canonical_json(question.shape.model_json_schema())
+        retry = prompts.render("chat/retry", error=f"it is no {question.shape.__name__}", schema=schema)
+        return replace(asked, turns=[*asked.turns, Turn("assistant", text), Turn("user", retry)])
+
+    def _key(self, question: Question[Any]) -> str:
+        shown = [
+            part
+            if isinstance(part, str)
+            else content_key("image", str(part.shape), np.ascontiguousarray(part).tobytes())
+            for part in question.parts
+        ]
+        shape = None if question.shape is None else question.shape.model_json_schema()
+        settings = None if question.published is None else vars(question.published)
+        asked = {"judge": self.chat.identity(), "parts": shown, "shape": shape, "settings": settings}
+        return content_key("judgement", canonical_json(asked), str(question.repeat))
+
+    def _recall(self, key: str, question: Question[Any]) -> Heard[Any] | None:
+        if self.kept is None:
+            return None
+        try:
+            text = json.loads(self._file(key).read_text(encoding="utf-8"))["text"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        value = question.read(text)
+        return None if value is None else Heard(value, text, Usage(kept=1))
+
+    def _keep(self, key: str, heard: Heard[Any]) -> None:
+        if self.kept is None:
+            return
+        file = self._file(key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        written = canonical_json({"text": heard.text, **vars(heard.usage)})
+        with tempfile.NamedTemporaryFile(
+            "w", dir=file.parent, suffix=".tmp", delete=False, encoding="utf-8"
+        ) as out:
+            out.write(written)
+        os.replace(out.name, file)
+
+    def _file(self, key: str) -> Path:
+        assert self.kept is not None
+        return self.kept / key[:2] / f"{key}.json"
+
+
+def _same(heard: Heard[Any] | ChatError) -> Heard[Any] | ChatError:
+    """The reply to an equal question, which was asked once."""
+    return replace(heard, usage=Usage(kept=1)) if isinstance(heard, Heard) else heard

@@ -1,0 +1,145 @@
+"""TorchScript archives, such as OpenAI's `ViT-B-32.pt`: their tensors, read without running anything in them.
+
+An archive is a zip file: `data.pkl` holds the tree of modules, and `data/N` the bytes of each tensor. The pickle is
+read with a list of names that are allowed: tensors and plain containers. Modules become empty shells, and the
+archive's code is never loaded.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STORAGES = {
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a TorchScript archive. A checkpoint of `torch.save` is a zip too, but has no constants."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a TorchScript archive by name, as `torch.jit.load(path).state_dict()` has them, and those that are
+    plain attributes of a module. ValueError if the archive is damaged or holds anything but modules and tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix(
+                "data.pkl"
+            )
+            tree = _Reader(archive, root).load()
+    except (
+        zipfile.BadZipFile,
+        StopIteration,
+        KeyError,
+        EOFError,
+        IndexError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise ValueError(f"{path} is no TorchScript archive that can be read safely: {error}") from None
+    found: dict[str, Tensor] = {}
+    _collect(tree, "", found)
+    return found
+
+
+class _Module:
+    """A module without its code: its attributes, which are tensors, modules and values."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.attributes: Mapping[str, Any] = {}
+
+    def __setstate__(self, state: object) -> None:
+        self.attributes = state if isinstance(state, dict) else {}
+
+
+def _collect(module: object, prefix: str, found: dict[str, Tensor]) -> None:
+    for name, value in getattr(module, "attributes", {}).items():
+        if isinstance(value, Tensor):
+            found[prefix + name] = value
+        elif isinstance(value, _Module):
+            _collect(value, f"{prefix}{name}.", found)
+
+
+class _Reader(pickle.Unpickler):
+    """Unpickles what is on the list, and refuses everything else."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
+        self._archive, self._root = archive, root
+        order = f"{root}byteorder"
+        if order in archive.namelist() and archive.read(order).decode() != sys.byteorder:
+            raise pickle.UnpicklingError("its tensors have another byte order than this machine")
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "__torch__" or module.startswith("__torch__."):
+            return _Module
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        allowed = _ALLOWED.get((module, name))
+        if allowed is None:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}")
+        return allowed
+
+    def persistent_load(self, given: Any) -> Tensor:
+        """The storage that a tensor points at, as a flat tensor."""
+        kind, dtype, key, _, count = given
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
+            raise pickle.UnpicklingError(f"it holds {kind!r}")
+        data = self._archive.read(f"{self._root}data/{key}")
+        if len(data) < count * dtype.itemsize:
+            raise pickle.UnpicklingError(f"tensor {key} is cut short")
+        return torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
+
+
+def _tensor(storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: object) -> Tensor:
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if min([offset, *size, *stride]) < 0 or (0 not in size and last >= len(storage)):
+        raise pickle.UnpicklingError("a tensor reaches outside its bytes")
+    return torch.as_strided(storage, tuple(size), tuple(stride), offset).clone()
+
+
+def _parameter(data: Tensor, *_: object) -> Tensor:
+    return data
+
+
+def _values(values: Sequence[Any], *_: object) -> Sequence[Any]:
+    return values
+
+
+_ALLOWED: Mapping[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    **{
+        ("torch.jit._pickle", name): _values
+        for name in (
+            "build_intlist",
+            "build_doublelist",
+            "build_boollist",
+            "build_tensorlist",
+            "restore_type_tag",
+        )
+    },
+}

@@ -1,0 +1,127 @@
+"""Preferences of people: which of two edits of one case they found better, and how far a judge agrees with them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from crispedit.pipelines.evaluation import statistics
+from crispedit.pipelines.evaluation.statistics import Outcome
+
+REVERSED: Mapping[Outcome, Outcome] = {"first": "second", "second": "first", "tie": "tie"}
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Which of two answers somebody preferred."""
+
+    case: str
+    first: str
+    second: str
+    winner: Outcome
+    category: str = ""
+    dimension: str = ""
+
+    @property
+    def ordered(self) -> Preference:
+        """The same with the two in alphabetical order."""
+        if self.first <= self.second:
+            return self
+        return replace(self, first=self.second, second=self.first, winner=REVERSED[self.winner])
+
+
+def read(path: Path) -> list[Preference]:
+    """A CSV, JSONL or parquet of `case, first, second, winner`, with `category` and `dimension` where there are any.
+    The winner is one of the two names, or first, second or tie. One row for each rater. ValueError names the row."""
+    found = []
+    for number, row in enumerate(_rows(path), 1):
+        try:
+            first, second, winner = (str(row[name]) for name in ("first", "second", "winner"))
+            case = str(row["case"])
+        except KeyError as error:
+            raise ValueError(
+                f"{path}: row {number} has no {error}; it needs case, first, second, winner"
+            ) from None
+        outcome = {first: "first", second: "second"}.get(winner, winner)
+        if outcome not in ("first", "second", "tie"):
+            raise ValueError(
+                f"{path}: row {number}: the winner {winner!r} is neither {first!r}, {second!r} nor tie"
+            )
+        more = {name: str(row.get(name) or "") for name in ("category", "dimension")}
+        found.append(Preference(case, first, second, outcome, **more))  # type: ignore[arg-type]
+    if not found:
+        raise ValueError(f"{path} holds no preferences")
+    return found
+
+
+def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
+    if not path.is_file():
+        raise ValueError(f"{path} is no file of preferences")
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    return list(csv.DictReader(text.splitlines()))
+
+
+def majority(given: Sequence[Preference]) -> list[Preference]:
+    """One preference for each case, pair and dimension: what most raters said; a tie where as many said either."""
+    votes: dict[Preference, Counter[Outcome]] = {}
+    for one in (preference.ordered for preference in given):
+        votes.setdefault(replace(one, winner="tie"), Counter())[one.winner] += 1
+    found = []
+    for pair, count in votes.items():
+        lead = count["first"] - count["second"]
+        decided: Outcome = "first" if lead > 0 else "second" if lead < 0 else "tie"
+        if count["tie"] > max(count["first"], count["second"]):
+            decided = "tie"
+        found.append(replace(pair, winner=decided))
+    return found
+
+
+def agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict[str, Any]:
+    """How often a judge says what people say, {n, agreement, kappa, ties}, in all and by category. JSON-ready.
+
+    pairs: what people prefer, and what the judge says of the same two in the same order.
+    """
+    categories = sorted({person.category for person, _ in pairs if person.category})
+    return {
+        "all": _agreement(pairs, level),
+        "categories": {
+            name: _agreement([pair for pair in pairs if pair[0].category == name], level)
+            for name in categories
+        },
+    }
+
+
+def _share(bound: float | None) -> float | None:
+    """A bound of a share, which lies between 0 and 1."""
+    return None if bound is None else min(1.0, max(0.0, bound))
+
+
+def _agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict[str, Any]:
+    if not pairs:
+        return {"n": 0, "agreement": {"mean": None, "low": None, "high": None, "n": 0}, "kappa": None}
+    same = [float(person.winner == said) for person, said in pairs]
+    found = statistics.mean(same, [person.case for person, _ in pairs], level=level)
+    people, judge = (Counter(side) for side in ([p.winner for p, _ in pairs], [said for _, said in pairs]))
+    chance = sum(people[name] * judge[name] for name in people) / len(pairs) ** 2
+    return {
+        "n": len(pairs),
+        "agreement": {
+            "mean": found.mean,
+            "low": _share(found.low),
+            "high": _share(found.high),
+            "n": len(pairs),
+        },
+        "kappa": None if chance == 1 else (found.mean - chance) / (1 - chance),
+        "ties": {"people": people["tie"], "judge": judge["tie"]},
+    }

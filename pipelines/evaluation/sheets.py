@@ -1,0 +1,113 @@
+"""Contact sheets of an evaluation: the worst and the best cases of each editor, and those on which two differ most."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from crispedit.benchmark import Benchmark, Case, Picture, Protocol
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Outcome, Seeds
+from crispedit.shards import journal
+
+ROWS = 8
+"""Cases on a sheet."""
+THUMBNAIL_PX = 224
+MARGIN_PX = 8
+TEXT_PX = 14
+QUALITY = 88
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A case on a sheet: its pictures with a line above each."""
+
+    case: Case
+    pictures: Sequence[tuple[str, Picture]]
+
+
+def write(
+    folder: Path,
+    name: str,
+    protocol: Protocol,
+    benchmark: Benchmark,
+    outcomes: Mapping[str, Sequence[Outcome]],
+    answers: Mapping[str, Seeds],
+    sources: Mapping[str, Picture | None],
+) -> list[Path]:
+    """Sheets of one protocol by its headline metric, of seed 0 and judgement 0; returns the files."""
+    values = {
+        editor: {
+            o.case.id: (o.case, value)
+            for o in found
+            if name in o.case.protocols
+            and (o.seed, o.repeat) == (0, 0)
+            and o.kind == "scored"
+            and (value := o.values[name][protocol.headline]) is not None
+        }
+        for editor, found in outcomes.items()
+        if editor not in (COPY, TRUTH)
+    }
+    higher = protocol.metrics[protocol.headline] == "higher"
+
+    def shown(case: Case, editors: Sequence[str]) -> Shown:
+        pictures = [("source", sources[case.id])]
+        pictures += [
+            (
+                f"{editor}: {protocol.headline} {values[editor][case.id][1]:.3g}",
+                answers[editor][0][case.id].picture,
+            )
+            for editor in editors
+        ]
+        pictures.append(("target", case.target))
+        return Shown(case, [(text, picture) for text, picture in pictures if picture is not None])
+
+    made: dict[str, list[Shown]] = {}
+    for editor, found in values.items():
+        order = sorted(found.values(), key=lambda item: (item[1] if higher else -item[1], item[0].id))
+        made[f"{editor} worst"] = [shown(case, [editor]) for case, _ in order[:ROWS]]
+        made[f"{editor} best"] = [shown(case, [editor]) for case, _ in order[::-1][:ROWS]]
+    for one, other in combinations(values, 2):
+        both = [case for case in values[one] if case in values[other]]
+        both.sort(key=lambda case: (-abs(values[one][case][1] - values[other][case][1]), case))
+        made[f"{one} against {other}"] = [shown(values[one][case][0], [one, other]) for case in both[:ROWS]]
+    return [
+        _save(folder / f"{_file_name(name)} {_file_name(title)}.jpg", found, benchmark)
+        for title, found in made.items()
+        if found
+    ]
+
+
+def _save(path: Path, rows: Sequence[Shown], benchmark: Benchmark) -> Path:
+    font = ImageFont.load_default(TEXT_PX)
+    columns = max(len(row.pictures) for row in rows)
+    line = TEXT_PX + 4
+    height = THUMBNAIL_PX + 3 * line + 2 * MARGIN_PX
+    width = columns * (THUMBNAIL_PX + MARGIN_PX) + MARGIN_PX
+    sheet = Image.new("RGB", (width, height * len(rows)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, row in enumerate(rows):
+        top = place * height + MARGIN_PX
+        for column, (text, picture) in enumerate(row.pictures):
+            left = MARGIN_PX + column * (THUMBNAIL_PX + MARGIN_PX)
+            draw.text((left, top), text[: THUMBNAIL_PX // 7], "black", font)
+            image = Image.fromarray(benchmark.image(picture))
+            image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+            sheet.paste(image, (left, top + line))
+        words = textwrap.wrap(
+            f"{row.case.id}: {row.case.instruction}", width // 8, max_lines=2, placeholder=" ..."
+        )
+        draw.text((MARGIN_PX, top + line + THUMBNAIL_PX + 2), "\n".join(words), "black", font)
+    with journal.replaced(path) as out:
+        sheet.save(out, "JPEG", quality=QUALITY)
+    return path
+
+
+def _file_name(text: str) -> str:
+    """A label that is fit for a file's name."""
+    return re.sub(r"[^\w.+ -]", "_", text)

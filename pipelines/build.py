@@ -32,7 +32,7 @@ from crispedit.pipelines.steps.step import Step
 from crispedit.pipelines.stream import Build
 
 
-def build(run: Run, *, retry_errors: bool = False) -> None:
+def build(run: Run, *, retry_errors: bool = False, log_json: bool = False) -> None:
     """Curate, annotate, edit, score and compare wave by wave, then select and pack.
 
     An existing run is resumed: what is committed is not made again, but for rows whose error may pass (all errors with
@@ -47,12 +47,12 @@ def build(run: Run, *, retry_errors: bool = False) -> None:
         run.store_recipe(identities)
         with engine.cluster(settings):
             preflight(flow.active, settings)
-            engine.run_flow(flow, settings)
+            engine.run_flow(flow, settings, run.root, log_json)
             select.select(run)
             pack.pack(run)
 
 
-def step(run: Run, name: str, *, retry_errors: bool = False) -> None:
+def step(run: Run, name: str, *, retry_errors: bool = False, log_json: bool = False) -> None:
     """One step of a run, on what the steps before it have committed."""
     settings = run.recipe.engine
     with run.locked():
@@ -72,7 +72,7 @@ def step(run: Run, name: str, *, retry_errors: bool = False) -> None:
             run.store_recipe(identities)
             with engine.cluster(settings):
                 preflight(flow.active, settings)
-                engine.run_flow(flow, settings)
+                engine.run_flow(flow, settings, run.root, log_json)
 
 
 def preflight(of: Sequence[Step], settings: Engine) -> None:
@@ -85,11 +85,20 @@ def preflight(of: Sequence[Step], settings: Engine) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_retry(parser)
+    add_log_json(parser)
     parser.add_argument(
         "--dry-run", type=int, metavar="N", help="build N photographs beside the run and project the whole"
     )
     parser.add_argument(
         "--gpu-hour-price", type=float, metavar="PRICE", help="what a GPU-hour costs, for the projection"
+    )
+
+
+def add_log_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--log-json",
+        action="store_true",
+        help="what a build is doing as a JSON object a minute, in place of words",
     )
 
 
@@ -144,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
 
         print(dry_run.text(dry_run.dry_run(made, args.dry_run, args.gpu_hour_price)))
         return 0
-    build(made, retry_errors=args.retry == "errors")
+    build(made, retry_errors=args.retry == "errors", log_json=args.log_json)
     status = show(made)
     print(f"\nshards: {made.shards}\nreport: {report.path_of(made)}")
     return status

@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="only say what the overrides would change")
     elif not parser.prog.endswith("pack"):
         build.add_retry(parser)
+        build.add_log_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,7 +28,12 @@ def run(args: argparse.Namespace) -> int:
     if getattr(args, "dry_run", False):
         print(what_if(Run(recipe.load(str(made.root))), made))
         return 0
-    build.step(made, args.command, retry_errors=getattr(args, "retry", None) == "errors")
+    build.step(
+        made,
+        args.command,
+        retry_errors=getattr(args, "retry", None) == "errors",
+        log_json=getattr(args, "log_json", False),
+    )
     if args.command in ("select", "pack"):
         return build.show(made)
     failed = [group for group in audit.failures(made) if group.step.startswith(args.command)]

@@ -111,6 +111,9 @@ class Filter(Part):
 class Annotator(Part):
     """Turns photographs into edit jobs."""
 
+    categories: ClassVar[tuple[str, ...] | None] = None
+    """The categories that it can plan; None: any that has a file. A recipe that asks for another one is refused."""
+
     def annotate(
         self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]
     ) -> Sequence[Sequence[Job | Refusal | Exception]]:

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from pair_scenes import pair, scene, shifted
+from pair_scenes import pair, scene
 
 from crispedit.category import load_categories
 from crispedit.filters.structure import Structure

@@ -36,7 +36,6 @@ def test_a_style_keeps_the_scene(style):
         np.zeros_like(SOURCE),
         np.full_like(SOURCE, 128),
         scene(32),
-        shifted(SOURCE, 60, 40),
         SOURCE[::-1].copy(),
     ],
 )

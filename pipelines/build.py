@@ -23,8 +23,9 @@ if __name__ == "__main__":
 import argparse
 from collections.abc import Sequence
 
-from crispedit.pipelines import audit, engine, recipe, report, steps
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines import audit, engine, layout, recipe, report, steps
+from crispedit.pipelines.pairs import PairsSource
+from crispedit.pipelines.recipe import Engine, Recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import pack, select
 from crispedit.pipelines.steps.step import Step
@@ -110,9 +111,34 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def surveyed(of: Recipe, source: PairsSource) -> str:
+    """What the first pairs of a source look like, and which of them are too small for the recipe. ValueError if none of
+    them can be read."""
+    found = layout.survey(source)
+    lines = [found.text()]
+    score = "resolution.short_side_px"
+    least = {
+        "curate.filters": of.source_cascade.default_bounds.get(score),
+        "filters": of.pair_cascade.default_bounds.get(score),
+    }
+    wanted = {
+        place: bound.min for place, bound in least.items() if bound is not None and bound.min is not None
+    }
+    small = sum(side < max(wanted.values(), default=0) for side in found.short_sides)
+    if small:
+        both = " and ".join(f"{place}.resolution wants {size:g} px" for place, size in wanted.items())
+        ways = " ".join(f"{place}.{score.replace('.', '.bounds.')}.min=N" for place in wanted)
+        lines.append(
+            f"too small, and rejected: {small} of these {len(found.short_sides)}. {both}; all apply: {ways}"
+        )
+    return "\n".join(lines)
+
+
 def run(args: argparse.Namespace) -> int:
     """The command: build, then show what was kept and where the shards are."""
     made = Run(recipe.load(args.recipe, args.overrides))
+    if isinstance(made.recipe.source, PairsSource):
+        print(surveyed(made.recipe, made.recipe.source))
     if args.dry_run is not None:
         from crispedit.pipelines import dry_run  # which builds
 

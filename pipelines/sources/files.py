@@ -42,6 +42,13 @@ def files(path: str, skipped: Skipped) -> list[File]:
         return sorted(listed, key=lambda file: file.uri)
     except ValueError as error:
         raise ValueError(f"source.path: {error}") from error
+    except Exception as error:
+        if not storage.is_remote(path):
+            raise
+        # Of the many kinds that the libraries of stores raise, for a bucket or credentials that are not there, say.
+        raise ValueError(
+            f"source.path: {path!r} cannot be listed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def open_file(path: str, block: int = READ_AHEAD) -> IO[bytes]:
@@ -56,6 +63,14 @@ def open_file(path: str, block: int = READ_AHEAD) -> IO[bytes]:
     if not stat.S_ISREG(os.stat(name).st_mode):
         raise OSError(f"{name!r} is not a regular file")
     return open(name, "rb")
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file at this path, as `File.path` writes it."""
+    if storage.is_remote(path):
+        system, inside = storage.filesystem(path)
+        return bool(system.exists(inside))
+    return os.path.exists(unescape(path))
 
 
 def _local_files(path: str, skipped: Skipped) -> Iterator[File]:

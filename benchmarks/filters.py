@@ -3,7 +3,7 @@
     python benchmarks/filters.py [--photos FOLDER] [--pairs 12] [--side 1024]
 
 Pairs are made by the compositor, on photographs or on rendered landscapes, and stored as a run stores them. Shared
-arrays (grey, half and quarter resolution, change, outside) are computed once a pair and listed as "shared". Times are
+arrays (grey, smaller sizes, motion, change, outside) are computed once a pair and listed as "shared". Times are
 CPU time, the least of several runs each, so that other work on the machine does not enter.
 """
 
@@ -35,8 +35,11 @@ NAMES = (
     "exposure",
     "duplicate",
     "sharpness",
+    "regeneration",
     "unchanged",
     "watermark_text",
+    "patches",
+    "structure",
     "artefacts",
     "alignment",
     "upscaled",
@@ -44,12 +47,19 @@ NAMES = (
 SHARED = (
     "source_gray",
     "edited_gray",
-    "source_half",
-    "edited_half",
-    "source_quarter",
-    "edited_quarter",
+    "source_middle",
+    "edited_middle",
     "mask",
+    "tracks",
+    "motion",
+    "source_small",
+    "edited_small",
+    "source_lab",
+    "edited_lab",
     "change",
+    "look",
+    "texture",
+    "noise",
     "changed",
     "outside",
 )

@@ -1,22 +1,46 @@
-"""Change: where two images of one scene differ visibly, judged on 4x4 block means so that noise and JPEG drop out.
+"""Change: where two images of one scene differ as a viewer would see it, and how much of that is re-rendering.
 
-A block mean divides noise by four and hides most of a JPEG's error, which is largest in fine detail; a 3x3 mean of
-the blocks hides the rest. On ten photographs, re-encoding at quality 75 (4:2:0) leaves at most 10 levels, noise of
-2 levels leaves 2, so 12 is visible and theirs is not.
+An editor that draws the whole image anew changes every pixel a little, most where there is texture. What it asks a
+viewer to notice is what stands out from that. So images are compared as local means in CIE Lab (noise, JPEG error and
+redrawn texture average out), the difference that the quieter part of the image shows is taken as the pair's own noise,
+and a change counts where it is both visible and well above that noise.
+
+All maps lie on the small grid of a pair: block means of its source, by the power of two that leaves a short side of
+192 to 383 px (the image itself below 384 px). Sizes in pixels of that grid therefore scale with the image.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-VISIBLE_LEVELS = 12
-"""The least change, of 255, that counts as visible."""
+Map = NDArray[np.float32]
+"""[h, w] CIE 1976 Lab distances (L 0-100)."""
+
+SMALL_SIDE_PX = 192
+"""The least short side of the small grid."""
+VISIBLE = 5.0
+"""The Lab distance of two local means that a viewer sees. 2.3 is just noticeable side by side (Mahy et al. 1994)."""
+LOOK_PX = 9
+"""What a look averages: about 1/28 of the short side."""
 MARGIN = 3
-"""Quarter-resolution pixels (of four) around an edit that belong to neither side: soft edges, JPEG blocks."""
+"""Pixels around an edit that belong to neither side: soft edges, JPEG blocks, halos."""
+
+Regime = Literal["exact", "regenerated", "global"]
+EXACT = 0.5
+"""The floor below which the rest of the image was left intact; re-encoding as a good JPEG leaves less."""
+
+
+def factor(shape: tuple[int, ...]) -> int:
+    """The power of two by which an image of this [H, W, ...] shape is shrunk to the small grid."""
+    short, by = min(shape[:2]), 1
+    while short // (2 * by) >= SMALL_SIDE_PX:
+        by *= 2
+    return by
 
 
 def shrink(image: NDArray[np.uint8], factor: int, like: NDArray[Any] | None = None) -> NDArray[np.uint8]:
@@ -24,7 +48,7 @@ def shrink(image: NDArray[np.uint8], factor: int, like: NDArray[Any] | None = No
     the grid of `like`, where that is another."""
     height, width = image.shape[0] // factor, image.shape[1] // factor
     if like is not None and like.shape[:2] != (height, width):
-        return cv2.resize(image, (like.shape[1], like.shape[0]), interpolation=cv2.INTER_AREA)
+        return resize(image, like.shape)
     if not height or not width:
         raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} px is too small to compare")
     # Halving again and again takes OpenCV's fast path, at a whole factor: the last few rows and columns are left out.
@@ -35,10 +59,98 @@ def shrink(image: NDArray[np.uint8], factor: int, like: NDArray[Any] | None = No
     return image
 
 
-def levels(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[h, w] difference in levels of two [h, w, 3] images of block means, averaged over 3x3 blocks."""
-    red, green, blue = cv2.split(cv2.absdiff(a, b))
-    return cv2.blur(cv2.max(cv2.max(red, green), blue), (3, 3))
+def resize(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The image at another [H, W, ...]: area averages where it shrinks, a Lanczos window where it grows."""
+    if image.shape[:2] == shape[:2]:
+        return image
+    smaller = shape[0] <= image.shape[0] and shape[1] <= image.shape[1]
+    kind = cv2.INTER_AREA if smaller else cv2.INTER_LANCZOS4
+    return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=kind), np.uint8)
+
+
+def lab(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[h, w, 3] CIE Lab (L 0-100) of RGB."""
+    return np.asarray(cv2.cvtColor(image.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab), np.float32)
+
+
+def distance(a: NDArray[np.float32], b: NDArray[np.float32], window: int) -> Map:
+    """[h, w] distance of the means over `window` x `window` px of two Lab images."""
+    difference = cv2.blur(a - b, (window, window))
+    return np.asarray(np.sqrt(np.einsum("hwc,hwc->hw", difference, difference)), np.float32)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How much the part of a pair that was not edited differs: what re-encoding or drawing the image anew did to it.
+
+    Measured on the least changed quarter of the image. That is no edit, unless an edit covers more than three quarters
+    of the image, and then it is the edit's own quietest part.
+    """
+
+    floor: float
+    """Lab distance of means over 3 px: 0 is pixel-exact."""
+    look: float
+    """Lab distance of means over `LOOK_PX`: from `VISIBLE` on, no quarter of the image was left as it was."""
+    plain: float
+    """The floor where there is no texture, and ..."""
+    slope: float
+    """... what each unit of texture adds to it (`texture`): redrawn texture differs more."""
+
+    @property
+    def regime(self) -> Regime:
+        if self.look >= VISIBLE:
+            return "global"
+        return "exact" if self.floor < EXACT else "regenerated"
+
+    def expected(self, texture: Map) -> Map:
+        """[h, w] the floor at each place; 0 in the `global` regime, where nothing is left to learn it from."""
+        if self.regime == "global":
+            return np.zeros_like(texture)
+        return np.asarray(self.plain + self.slope * texture, np.float32)
+
+
+QUIET = 0.25
+"""The share of the image that is surely not edited."""
+OUTSTANDING = 4.0
+"""How many floors a change must reach to stand out: the lower quartile of noise of three channels is 1.1 standard
+deviations, the 99.9th percentile 4.0, and redrawn texture has longer tails."""
+
+
+def texture(source: NDArray[np.float32]) -> Map:
+    """[h, w] standard deviation of the source's Lab values over `LOOK_PX`, at half the grid's resolution and back."""
+    height, width = source.shape[:2]
+    half = cv2.resize(source, (max(width // 2, 1), max(height // 2, 1)), interpolation=cv2.INTER_AREA)
+    window = (LOOK_PX // 2, LOOK_PX // 2)
+    mean = cv2.blur(half, window)
+    variance = np.maximum(cv2.blur(half * half, window) - mean * mean, 0).sum(axis=2)
+    return np.asarray(
+        cv2.resize(np.sqrt(variance), (width, height), interpolation=cv2.INTER_LINEAR), np.float32
+    )
+
+
+def noise(fine: Map, look: Map, texture: Map, where: NDArray[np.bool_] | None = None) -> Noise:
+    """The noise of a pair from its distances over 3 px and over `LOOK_PX`, and its source's texture; in a region."""
+    chosen = np.ones(fine.shape, bool) if where is None else where
+    fine, look, texture = (values[::2, ::2][chosen[::2, ::2]] for values in (fine, look, texture))
+    order = np.argsort(texture)
+    bins = [part for part in np.array_split(order, 8) if len(part)]
+    x = np.array([texture[part].mean() for part in bins])
+    y = np.array([np.quantile(fine[part], QUIET) for part in bins])
+    # A bin that the edit fills says nothing of noise: the lower envelope is what the others agree on.
+    slope = max(0.0, float(np.median(np.diff(y) / np.maximum(np.diff(x), 1e-3)))) if len(bins) > 1 else 0.0
+    slope = min(slope, 1.0)
+    plain = max(0.0, float(np.quantile(y - slope * x, 0.4)))
+    return Noise(float(np.quantile(fine, QUIET)), float(np.quantile(look, QUIET)), plain, slope)
+
+
+def stands_out(distances: Map, expected: Map) -> NDArray[np.bool_]:
+    """[h, w] where a viewer sees a change, and it is no re-rendering."""
+    return np.asarray(distances > np.maximum(VISIBLE, OUTSTANDING * expected))
+
+
+def share(seen: NDArray[np.bool_], outside: NDArray[np.bool_]) -> float:
+    """Leakage: the share, 0-1, of the places outside an edit where a change is seen."""
+    return float(seen[outside].mean())
 
 
 def grow(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:

@@ -22,6 +22,12 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
     return simplejpeg.decode_jpeg(data, colorspace="RGB")
 
 
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """(width, height) from a JPEG's header. ValueError if it has none."""
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    return width, height
+
+
 def encode_jpeg(image: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
     """JPEG of [H, W, 3] RGB, without chroma subsampling: edits of colour stay sharp, unedited blocks stay equal."""
     return simplejpeg.encode_jpeg(

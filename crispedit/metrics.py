@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from crispedit import change
 from crispedit.record import Image, Mask
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-VERSION = 1
+VERSION = 2
 """Rises when a definition here changes: stored scores of another version are not used again."""
 
 PSNR_LIMIT_DB = 10 * math.log10(12 * 255**2)
@@ -31,11 +32,8 @@ SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
 
 LOOK_SHORT_SIDE_PX = 256
-"""The short side at which visible change is judged."""
-LOOK_WINDOW_PX = 9
-"""What is averaged there: about 1/28 of the short side, half a token of a 16 x 16 grid."""
-VISIBLE_DELTA_E = 5.0
-"""CIE 1976 Lab distance of two averages that a viewer sees. 2.3 is just noticeable side by side (Mahy et al. 1994)."""
+"""The short side at which visible change is judged, over averages of `change.LOOK_PX`: half a token of a 16 x 16
+grid."""
 
 SHORT = 1e-4
 """Differences of unit vectors shorter than this have no direction: they are rounding."""
@@ -93,9 +91,9 @@ def leakage(source: Image, edited: Image, mask: Mask) -> float | None:
     seen = changed(source, edited)
     # Area averages: any edited pixel in a block makes it positive.
     small = cv2.resize(mask.astype(np.float32), seen.shape[::-1], interpolation=cv2.INTER_AREA) > 0
-    window = np.ones((LOOK_WINDOW_PX, LOOK_WINDOW_PX), np.uint8)
+    window = np.ones((change.LOOK_PX, change.LOOK_PX), np.uint8)
     outside = cv2.dilate(small.view(np.uint8), window) == 0
-    return float(seen[outside].mean()) if outside.any() else None
+    return change.share(seen, outside) if outside.any() else None
 
 
 def changed(source: Image, edited: Image) -> Mask:
@@ -109,8 +107,8 @@ def changed(source: Image, edited: Image) -> Mask:
     height, width = source.shape[:2]
     scale = min(1.0, LOOK_SHORT_SIDE_PX / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    distance = np.linalg.norm(_look(source, size) - _look(edited, size), axis=2)
-    return np.asarray(distance > VISIBLE_DELTA_E)
+    a, b = (change.lab(cv2.resize(image, size, interpolation=cv2.INTER_AREA)) for image in (source, edited))
+    return np.asarray(change.distance(a, b, change.LOOK_PX) > change.VISIBLE)
 
 
 def cosine(a: Tensor, b: Tensor) -> float | None:
@@ -151,10 +149,3 @@ def _ssim_map(a: Image, b: Image) -> NDArray[np.float64]:
     c1, c2 = 0.01**2, 0.03**2
     found = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     return np.asarray(found / ((mean_x**2 + mean_y**2 + c1) * (variances + c2)), np.float64)
-
-
-def _look(image: Image, size: tuple[int, int]) -> NDArray[np.float32]:
-    """[h, w, 3] CIE Lab (L 0-100) of the image's local averages."""
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    window = LOOK_WINDOW_PX, LOOK_WINDOW_PX
-    return np.asarray(cv2.cvtColor(cv2.blur(small, window), cv2.COLOR_RGB2Lab), np.float32)

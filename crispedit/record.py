@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crispedit import change, images
+from crispedit import change, images, motion
+from crispedit.change import Map, Noise
+from crispedit.motion import Motion, Tracks
 
 Image = NDArray[np.uint8]
 """RGB, [H, W, 3], 0-255, sRGB."""
@@ -165,40 +167,87 @@ class Sample:
         return images.difference(self.source, self.edited)
 
     @cached_property
-    def source_half(self) -> NDArray[np.uint8]:
-        """[H // 2, W // 2] luma of the source."""
-        return change.shrink(self.source_gray, 2)
+    def source_middle(self) -> NDArray[np.uint8]:
+        """[h, w] luma of the source with a short side of 384 to 767 px (its own below 768 px)."""
+        return change.shrink(self.source_gray, max(1, change.factor(self.source.shape) // 2))
 
     @cached_property
-    def edited_half(self) -> NDArray[np.uint8]:
-        """[H // 2, W // 2] luma of the edited image on the source's grid: resized if it is of another size."""
-        return change.shrink(self.edited_gray, 2, like=self.source_half)
+    def edited_middle(self) -> NDArray[np.uint8]:
+        """[h, w] luma of the edited image on that grid of the source, resized if it is of another size."""
+        return change.shrink(
+            self.edited_gray, max(1, change.factor(self.source.shape) // 2), like=self.source_middle
+        )
 
     @cached_property
-    def source_quarter(self) -> Image:
-        """[H // 4, W // 4, 3] the source, each pixel the mean of 4x4."""
-        return change.shrink(self.source, 4)
+    def tracks(self) -> Tracks:
+        """The points that can be followed from source to edited image, in pixels of the middle grid.
+
+        Only a true mask can excuse points from voting: an estimated one covers whatever a misalignment changed.
+        """
+        background = None if self.mask is None or self.outside.mean() < 0.1 else self.outside
+        return motion.tracks(self.source_middle, self.edited_middle, background)
 
     @cached_property
-    def edited_quarter(self) -> Image:
-        """[H // 4, W // 4, 3] the edited image on the source's grid: resized if it is of another size."""
-        return change.shrink(self.edited, 4, like=self.source_quarter)
+    def motion(self) -> Motion | None:
+        """How the edited image lies on the source, in pixels of the middle grid; None where it cannot be known."""
+        return motion.motion(self.tracks)
 
     @cached_property
-    def change(self) -> NDArray[np.uint8]:
-        """[H // 4, W // 4] how much the pair differs there, in levels, without noise and JPEG error."""
-        return change.levels(self.source_quarter, self.edited_quarter)
+    def source_small(self) -> Image:
+        """[h, w, 3] the source on the small grid of `crispedit.change`."""
+        return change.shrink(self.source, change.factor(self.source.shape))
+
+    @cached_property
+    def edited_small(self) -> Image:
+        """[h, w, 3] the edited image on that grid, laid onto the source: motion undone to a fraction of a pixel, so
+        that a change is one of content. Where the edited image does not reach, it is the source."""
+        small = change.shrink(self.edited, change.factor(self.source.shape), like=self.source_small)
+        if self.motion is None or self.motion.displacement < motion.STILL_PX:
+            return small
+        scale = self.source_small.shape[0] / self.source_middle.shape[0]
+        return self.motion.undone(small, self.source_small, scale)
+
+    @cached_property
+    def source_lab(self) -> NDArray[np.float32]:
+        """[h, w, 3] `source_small` in CIE Lab."""
+        return change.lab(self.source_small)
+
+    @cached_property
+    def edited_lab(self) -> NDArray[np.float32]:
+        return change.lab(self.edited_small)
+
+    @cached_property
+    def change(self) -> Map:
+        """[h, w] Lab distance of the pair's means over 3x3 px of the small grid."""
+        return change.distance(self.source_lab, self.edited_lab, 3)
+
+    @cached_property
+    def look(self) -> Map:
+        """[h, w] Lab distance of the pair's means over `change.LOOK_PX`: what a viewer of the whole picture sees."""
+        return change.distance(self.source_lab, self.edited_lab, change.LOOK_PX)
+
+    @cached_property
+    def texture(self) -> Map:
+        """[h, w] how much the source varies around each place, in Lab."""
+        return change.texture(self.source_lab)
+
+    @cached_property
+    def noise(self) -> Noise:
+        """How much the part of the pair that was not edited differs: outside the true mask, where there is one."""
+        where = None if self.mask is None or self.outside.mean() < 0.1 else self.outside
+        return change.noise(self.change, self.look, self.texture, where)
 
     @cached_property
     def changed(self) -> Mask:
-        """[H // 4, W // 4] where a person would see the difference."""
-        return self.change >= change.VISIBLE_LEVELS
+        """[h, w] where a person would see a change that is no mere re-rendering."""
+        return change.stands_out(self.change, self.noise.expected(self.texture))
 
     @cached_property
     def outside(self) -> Mask:
-        """[H // 4, W // 4] where the edit is not: outside the true mask, or else outside the estimated one, with a
-        margin. Empty where the whole image is edited (style)."""
+        """[h, w] where the edit is not: outside the true mask, or else outside the estimated one, with a margin.
+        Empty where the whole image is edited (style)."""
         if self.mask is None:
             return ~change.estimate(self.changed)
-        mask = change.shrink(self.mask.view(np.uint8) * 255, 4, like=self.changed)
+        by = change.factor(self.source.shape)
+        mask = change.shrink(self.mask.view(np.uint8) * 255, by, like=self.source_small[..., 0])
         return ~change.grow(mask > 0, change.MARGIN)

@@ -1,5 +1,9 @@
-"""Preservation: what changed where nothing should have, outside the edit region (L1, SSIM, share visibly
-changed)."""
+"""Preservation: what changed where nothing should have.
+
+Leakage is visible, coherent change above the pair's own noise (`crispedit.change`), away from the edit. One edit may
+have several regions: without a true mask, every region a tenth as large as the largest is the edit. Drawing the image
+anew is no leakage; an image of which not even a quarter was left as it was (`least_change`) is leakage everywhere.
+"""
 
 from __future__ import annotations
 
@@ -10,35 +14,43 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crispedit import change
 from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
 BLOCK = 8
-"""Half-resolution pixels."""
+"""Pixels of the middle grid."""
+LEAST_REGION = 0.002
+"""Of the image: smaller changes are not counted as leakage."""
 
 
 class Preservation(Filter):
-    """Change outside the true edit mask, or outside an estimated one (`crispedit.change.estimate`), each with
-    a margin.
-
-    All scores are 0-1; `ssim` is Wang et al. 2004 on luma at half resolution, over 8x8 blocks. They are null
-    where less than `least_outside` of the image lies outside the edit (a style edit has no outside).
-    """
+    """`leakage`: the share, 0-1, of the area outside the edit where a viewer sees a change that is no re-rendering.
+    `least_change`: the Lab distance of local means that the least changed quarter of the image stays below; from 5 on,
+    a viewer sees that nothing was left as it was. `outside_ssim` is Wang et al. 2004 on luma over 8x8 blocks,
+    `outside_change` the mean Lab distance. Outside is outside the true edit mask, or outside an estimated one
+    (`crispedit.change.estimate`), each with a margin; scores of it are null where less than `least_outside` of the
+    image lies there (a style edit has no outside)."""
 
     least_outside: float = 0.02
 
+    version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "leakage": float,
-        "outside_l1": float,
-        "outside_p99": float,
+        "least_change": float,
+        "outside_change": float,
         "outside_ssim": float,
         "outside_fraction": float,
     }
-    # Starting values; `crispedit calibrate` proposes others. leakage: the share of the outside that visibly
-    # changed. outside_ssim: re-encoding at quality 75 leaves 0.93 or more on photographs, a regenerated
-    # outside less.
-    bounds: ClassVar[Mapping[str, Bound]] = {"leakage": Bound(max=0.02), "outside_ssim": Bound(min=0.85)}
+    # least_change: of 113 pairs of 9 real editors judged by a person, local edits that were drawn anew measure 0.3 to
+    # 5.7 when good but for one, and 5 to 11 when their surroundings are other. An added or removed object leaves more
+    # alone (categories add and remove: 4). leakage: good ones measure 0.02 or less.
+    bounds: ClassVar[Mapping[str, Bound]] = {
+        "leakage": Bound(max=0.0225),
+        "least_change": Bound(max=6.0),
+        "outside_ssim": Bound(min=0.4),
+    }
     cost: ClassVar[float] = 0.8
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
@@ -46,20 +58,27 @@ class Preservation(Filter):
 
     def _measure(self, sample: Sample) -> dict[str, Score]:
         outside = sample.outside
-        fraction = float(outside.mean())
-        if fraction < self.least_outside:
-            return {**dict.fromkeys(self.scores), "outside_fraction": fraction}
-        levels = sample.change[outside]
-        similarity = ssim(sample.source_half, sample.edited_half)
+        scores: dict[str, Score] = dict.fromkeys(self.scores)
+        scores["outside_fraction"] = float(outside.mean())
+        if sample.mask is None or outside.mean() >= self.least_outside:
+            scores["least_change"] = sample.noise.look
+        if outside.mean() < self.least_outside:
+            return scores
+        seen = change.stands_out(sample.look, sample.noise.expected(sample.texture))
+        similarity = ssim(sample.source_middle, sample.edited_middle)
         share = cv2.resize(outside.view(np.uint8) * 255, similarity.shape[::-1], interpolation=cv2.INTER_AREA)
         whole = similarity[share == 255]
-        return {
-            "leakage": float(sample.changed[outside].mean()),
-            "outside_l1": float(levels.mean() / 255),
-            "outside_p99": float(np.percentile(levels, 99) / 255),
-            "outside_ssim": float(whole.mean()) if len(whole) else None,
-            "outside_fraction": fraction,
-        }
+        scores["leakage"] = change.share(_coherent(seen & outside), outside)
+        scores["outside_change"] = float(sample.change[outside].mean())
+        scores["outside_ssim"] = float(whole.mean()) if len(whole) else None
+        return scores
+
+
+def _coherent(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The regions that are large enough for no chance of redrawn texture to make them."""
+    labels, stats = change.regions(seen)
+    large = stats[:, cv2.CC_STAT_AREA] >= LEAST_REGION * seen.size
+    return np.concatenate([[False], large])[labels]
 
 
 def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,4 +1,9 @@
-"""Region: where the edit is. How much of the image changed, in how many pieces, and how far they are spread."""
+"""Region: where the edit is. How much of the image changed, in how many pieces, and how far they are spread.
+
+Assumes that the edit stands out from the pair's own noise (`crispedit.change`). What is local is a matter of the
+category, and of its file's bounds: an object that is added or removed takes up to 0.6 of the image; one that is
+replaced, recoloured or moved may fill nearly all of it, as the face of a close-up does; a background or a style is
+everywhere."""
 
 from __future__ import annotations
 
@@ -15,17 +20,15 @@ from crispedit.record import Sample, Score
 
 
 class Region(Filter):
-    """Regions of visible change (`crispedit.change`). `area_fraction` and `box_fraction` are of the image; the box is
+    """Regions of visible change. `area_fraction` and `box_fraction` are of the image; the box is
     the one that holds the middle 95 % of the changed pixels along each axis. `largest_share` is the largest region's
     share of all change. `count` leaves out regions under `least_region` of the image. All but the first two are null
-    where nothing changed.
-
-    There are no default bounds: an object edit is local, a style is everywhere, and a background is everywhere but the
-    subject, so bounds belong to the categories.
+    where nothing changed. There are no default bounds: they belong to the categories.
     """
 
     least_region: float = 0.0005
 
+    version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "count": int,
         "area_fraction": float,

@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
-import simplejpeg
-
+from crispedit import images
 from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
@@ -28,18 +27,12 @@ class Resolution(Filter):
         return [self._measure(sample) for sample in samples]
 
     def _measure(self, sample: Sample) -> dict[str, Score]:
-        sizes = [_size(sample.source_jpeg)]
+        sizes = [images.jpeg_size(sample.source_jpeg)]
         if sample.original_width is not None and sample.original_height is not None:
             sizes = [(sample.original_width, sample.original_height)]
         if sample.edited_jpeg is not None:
-            sizes.append(_size(sample.edited_jpeg))
+            sizes.append(images.jpeg_size(sample.edited_jpeg))
         return {
             "short_side_px": min(min(size) for size in sizes),
             "long_side_px": min(max(size) for size in sizes),
         }
-
-
-def _size(jpeg: bytes) -> tuple[int, int]:
-    """(width, height) from a JPEG's header. ValueError if it has none."""
-    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-    return width, height

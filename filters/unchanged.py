@@ -1,5 +1,8 @@
-"""Unchanged: tells an edit from a no-op, a re-encoding, faint noise or a speck (block means of absolute
-difference)."""
+"""Unchanged: tells an edit from a no-op, a re-encoding, faint noise or a speck.
+
+Assumes that an edit stands out from the pair's own noise (`crispedit.change`): an editor that only drew the image anew
+changed nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,10 @@ from crispedit.record import Sample, Score
 
 
 class Unchanged(Filter):
-    """How much of the image changed visibly (`crispedit.change`): all of it together, and in its largest
-    region.
+    """How much of the image changed visibly: all of it together, and in its largest region, as fractions of the image's
+    area; `mean_abs` is the mean Lab distance over 100, 0-1. Images of different sizes are compared after a resize."""
 
-    Fractions are of the image's area, `mean_abs` is 0-1. Images of different sizes are compared after a plain
-    resize.
-    """
-
+    version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "changed_fraction": float,
         "largest_region_fraction": float,
@@ -42,5 +42,5 @@ class Unchanged(Filter):
         return {
             "changed_fraction": float(area.sum() / sample.changed.size),
             "largest_region_fraction": float(area.max(initial=0) / sample.changed.size),
-            "mean_abs": float(sample.change.mean() / 255),
+            "mean_abs": float(sample.change.mean() / 100),
         }

@@ -1,10 +1,10 @@
 """Watermark and text: lettering laid over the edited image that its source does not have.
 
-An overlay is thin strokes of change on otherwise unchanged ground, spread over the image, and nearly all in one
-direction (white ink brightens, black ink darkens), which an edit's own details are not. That finds large overlays, a
-tiled watermark, a stamp or a caption, in any script; it does not read, and it does not know small logos. A detector of
-another kind is another filter: a file with the same scores.
-"""
+Assumes that an overlay is thin strokes of change on otherwise unchanged ground, spread over the image, and nearly all
+in one direction (white ink brightens, black ink darkens). Fine lines inside the edit and beside it are its own
+details, not text, and redrawn texture stays within the pair's own noise. That finds large overlays, a tiled watermark,
+a stamp or a caption, in any script; it does not read, and it does not know small logos. All sizes are of the middle
+grid (a short side of 384 to 767 px), so that strokes scale with the image."""
 
 from __future__ import annotations
 
@@ -13,19 +13,28 @@ from typing import ClassVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from crispedit import change
 from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
 STROKE_PX = 13
-"""Half-resolution pixels: strokes are thinner."""
+"""Pixels: strokes are thinner."""
 STROKE_LEVELS, GROUND_LEVELS = 8, 6
-"""The least change of a stroke, and the most of the ground it lies on."""
+"""The least change of a stroke, and the most of the ground it lies on; each Lab distance of the pair's noise adds
+levels, and so does the texture that was drawn anew."""
+LEVELS_PER_NOISE, REDRAWN = 3.0, 1.0
+REDRAWN_CELLS = 0.03
+"""The cells that lines drawn anew cross by themselves, for each Lab distance of the noise floor up to two."""
 CELLS = 12
 """The image is divided into so many cells along each side."""
 FULL = 0.08
 """The share of a cell that strokes must cover for the cell to count in full: more tells no more of an overlay."""
+NEAR_PX, HALO_PX, LEAST_EDIT = 41, 11, 0.005
+"""Gaps of up to the first between wide changes of so much of the image belong to the edit; a rim of half the second
+around any wide change is thin, but no stroke."""
 
 
 class WatermarkText(Filter):
@@ -36,8 +45,10 @@ class WatermarkText(Filter):
 
     least_ground: float = 0.3
 
+    version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"overlay": float, "ground": float}
-    # Of compositor pairs without their masks, 99 % measure under 0.03, 98 % of those with a watermark over 0.04.
+    # Of compositor pairs without their masks, 99 % measure under 0.03, 98 % of those with a watermark over 0.04. Of 62
+    # good local edits by 9 real editors, one measures more.
     bounds: ClassVar[Mapping[str, Bound]] = {"overlay": Bound(max=0.035)}
     cost: ClassVar[float] = 2.0
 
@@ -45,21 +56,47 @@ class WatermarkText(Filter):
         return [self._measure(sample) for sample in samples]
 
     def _measure(self, sample: Sample) -> dict[str, Score]:
-        source, edited = sample.source_half, sample.edited_half
+        if sample.noise.regime == "global":  # there is no unchanged ground
+            return {"overlay": None, "ground": 0.0}
+        source, edited = sample.source_middle, sample.edited_middle
+        noise = LEVELS_PER_NOISE * sample.noise.floor
         brighter, darker = cv2.subtract(edited, source), cv2.subtract(source, edited)
         either = cv2.max(brighter, darker)
         wide = cv2.morphologyEx(either, cv2.MORPH_OPEN, np.ones((STROKE_PX, STROKE_PX), np.uint8))
-        # The rim of something wide is thin, but no stroke: keep away from it.
-        ground = cv2.dilate((wide > GROUND_LEVELS).view(np.uint8), np.ones((11, 11), np.uint8)) == 0
+        ground = ~_edit(wide > GROUND_LEVELS + noise)
         if sample.mask is not None:
             size = (ground.shape[1], ground.shape[0])
             ground &= cv2.resize(sample.outside.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
         share = float(ground.mean())
         if share < self.least_ground:
             return {"overlay": None, "ground": share}
+        least = self._least(source, sample.noise.floor)
         spread = []
-        for change in (brighter, darker):
-            strokes = ((cv2.subtract(change, wide) >= STROKE_LEVELS) & ground).astype(np.float32)
+        for ink in (brighter, darker):
+            strokes = ((cv2.subtract(ink, wide) >= least) & ground).astype(np.float32)
             cells = cv2.resize(strokes, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
             spread.append(float(np.minimum(cells / FULL, 1).mean()))
-        return {"overlay": abs(spread[0] - spread[1]), "ground": share}
+        redrawn = REDRAWN_CELLS * min(sample.noise.floor, 2.0) if sample.noise.floor >= change.EXACT else 0.0
+        return {"overlay": max(0.0, abs(spread[0] - spread[1]) - redrawn), "ground": share}
+
+    @staticmethod
+    def _least(source: NDArray[np.uint8], floor: float) -> NDArray[np.uint8]:
+        """[h, w] levels that a stroke must reach: where texture was drawn anew, as many as the texture itself spans."""
+        window = np.ones((9, 9), np.uint8)
+        span = cv2.subtract(cv2.dilate(source, window), cv2.erode(source, window))
+        return cv2.addWeighted(
+            span, REDRAWN * min(floor, 1.0), span, 0, STROKE_LEVELS + LEVELS_PER_NOISE * floor
+        )
+
+
+def _edit(wide: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where wide changes are, the gaps between them, and their rim, which is thin but no stroke."""
+    height, width = wide.shape
+    small = cv2.resize(
+        wide.view(np.uint8), (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA
+    )
+    near, halo = (np.ones((side // 4 | 1, side // 4 | 1), np.uint8) for side in (NEAR_PX, HALO_PX))
+    labels, stats = change.regions(small > 0)
+    large = np.concatenate([[False], stats[:, cv2.CC_STAT_AREA] >= LEAST_EDIT * small.size])[labels]
+    joined = cv2.morphologyEx(large.view(np.uint8), cv2.MORPH_CLOSE, near) | small
+    return cv2.resize(cv2.dilate(joined, halo), (width, height), interpolation=cv2.INTER_NEAREST) > 0

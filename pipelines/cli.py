@@ -34,6 +34,7 @@ COMMANDS = {
         "prove filters on known defects, and learn bounds",
     ),
     "evaluate": ("crispedit.pipelines.evaluate", "score editors on benchmarks, beside two controls"),
+    "judge-bench": ("crispedit.pipelines.judge_bench", "hold chat models against people's preferences"),
     "verify": ("crispedit.pipelines.sharing.verify", "check a shard set"),
     "inspect": ("crispedit.pipelines.sharing.inspect", "show pairs of a shard set"),
     "export": ("crispedit.pipelines.sharing.export", "write a shard set in another layout"),

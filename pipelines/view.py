@@ -63,7 +63,9 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"labels go to {labels}; stop with Ctrl-C", flush=True)
     app = Guard(site.app(), args.host, token, args.name)
-    config = uvicorn.Config(app, log_level="warning", lifespan="off", server_header=False, ws="none")
+    config = uvicorn.Config(
+        app, log_level="warning", lifespan="off", server_header=False, ws="none", timeout_keep_alive=75
+    )
     with listener:
         uvicorn.Server(config).run(sockets=[listener])
     return 0

@@ -93,6 +93,10 @@ def overlaid(image: Pixels, mask: NDArray[np.bool_]) -> Pixels:
     return found
 
 
+STRONG = 25.0
+"""The Lab distance beyond visible that is drawn in the brightest colour."""
+
+
 def change_map(source: Pixels, edited: Pixels) -> Pixels:
     """Where and how much the pair differs, from yellow to white over the darkened grey of the edited image; black
     noise and JPEG error count for nothing (`crispedit.change`)."""
@@ -101,8 +105,9 @@ def change_map(source: Pixels, edited: Pixels) -> Pixels:
         source = cv2.resize(source, (width, height), interpolation=cv2.INTER_AREA)
     size = max(1, width // 2), max(1, height // 2)
     small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (source, edited)]
-    levels = cv2.resize(change.levels(small[0], small[1]), (width, height), interpolation=cv2.INTER_LINEAR)
-    strength = np.clip((levels.astype(np.float32) - change.VISIBLE_LEVELS / 2) / 64, 0, 1)
+    distance = change.distance(change.lab(small[0]), change.lab(small[1]), 3)
+    strength = np.clip((distance - change.VISIBLE / 2) / STRONG, 0, 1)
+    strength = cv2.resize(strength, (width, height), interpolation=cv2.INTER_LINEAR)
     heat = cv2.cvtColor(
         cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB
     )

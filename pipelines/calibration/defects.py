@@ -123,10 +123,10 @@ def exposure_drift(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def shift(good: Good, rng: Generator) -> tuple[Image, Image] | None:
-    """The edited image lies 3-24 px off (of a 1024 px short side)."""
+    """The edited image lies 3-24 px off (of a 1024 px short side), and 2 px at least."""
     if not _leaves_something(good):
         return None
-    distance = rng.uniform(3, 24) * min(good.source.shape[:2]) / 1024
+    distance = max(2.0, rng.uniform(3, 24) * min(good.source.shape[:2]) / 1024)
     angle = rng.uniform(0, 2 * np.pi)
     return good.source, _affine(good.edited, 1, 1, distance * np.cos(angle), distance * np.sin(angle))
 
@@ -238,6 +238,160 @@ def watermark(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     return good.source, _blend(good.edited, ink, rng.uniform(0.4, 0.7) * layer / 255)
 
 
+def zoomed(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The editor's answer is 0.5-3 % larger or smaller about the centre, as that of many image editors is."""
+    if not _leaves_something(good):
+        return None
+    scale = 1 + rng.uniform(0.005, 0.03) * rng.choice([-1, 1])
+    return good.source, _affine(good.edited, scale, scale, 0, 0)
+
+
+def api_mixture(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """What image APIs do at once: 0.5-2 % of zoom, 1-4 px of shift, a warm cast, more contrast, and a JPEG."""
+    if not _leaves_something(good):
+        return None
+    unit = min(good.source.shape[:2]) / 1024
+    scale = 1 + rng.uniform(0.005, 0.02) * rng.choice([-1, 1])
+    moved = _affine(good.edited, scale, scale, *(rng.uniform(1, 4, 2) * unit))
+    warm = moved + rng.uniform(2, 5) * np.array([1, 0.3, -1])
+    return good.source, _jpeg(_contrasted(warm, 1 + rng.uniform(0.02, 0.06)), 85)
+
+
+def contrast(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The contrast of the whole edited image is 8-20 % higher, or 15-25 % lower."""
+    if not _leaves_something(good):
+        return None
+    gain = 1 + rng.uniform(0.08, 0.20) if rng.random() < 0.5 else 1 - rng.uniform(0.15, 0.25)
+    return good.source, _contrasted(good.edited, gain)
+
+
+def saturation(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The colours of the whole edited image are 20-40 % stronger, or 25-40 % paler. None if it has hardly any
+    colour."""
+    grey = good.edited.mean(axis=2, keepdims=True)
+    if (
+        not _leaves_something(good)
+        or np.abs(good.source - good.source.mean(axis=2, keepdims=True)).mean() < 6
+    ):
+        return None
+    gain = 1 + rng.uniform(0.20, 0.40) if rng.random() < 0.5 else 1 - rng.uniform(0.25, 0.40)
+    return good.source, _bytes(grey + gain * (good.edited - grey))
+
+
+def half_resolution(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The editor worked at half the size and was enlarged to the source's. None where nothing is lost by that."""
+    if not _leaves_something(good):
+        return None
+    height, width = good.edited.shape[:2]
+    small = cv2.resize(good.edited, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    large = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+    lost = cv2.blur(np.abs(large.astype(np.float32) - good.edited).mean(axis=2), (16, 16))
+    return (good.source, large) if np.percentile(lost, 95) >= 5 else None
+
+
+def over_smoothed(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """Fine texture is gone and edges are there: the plastic look of an over-eager denoiser."""
+    if not _leaves_something(good):
+        return None
+    smooth = good.edited
+    for _ in range(2):
+        smooth = cv2.bilateralFilter(smooth, 11, rng.uniform(60, 100), 5)
+    return good.source, smooth
+
+
+def poor_jpeg(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The edited image went through a JPEG of quality 20-30."""
+    if not _leaves_something(good):
+        return None
+    return good.source, _jpeg(good.edited, int(rng.integers(20, 31)))
+
+
+def checkers(good: Good, rng: Generator) -> tuple[Image, Image]:
+    """The edited image bears a grid of period 4, 8 or 16, of 3-8 levels: patches of a decoder."""
+    height, width = good.edited.shape[:2]
+    half = int(rng.choice([2, 4, 8]))
+    pattern = 1 - 2 * ((np.arange(height)[:, None] // half + np.arange(width) // half) % 2)
+    return good.source, _bytes(good.edited + rng.uniform(3, 8) * pattern[..., None])
+
+
+def tile_steps(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The answer was decoded in tiles of 128 px whose brightness differs by 3-6 levels (standard deviation)."""
+    if not _leaves_something(good):
+        return None
+    height, width = good.edited.shape[:2]
+    steps = rng.normal(0, rng.uniform(3, 6), (height // 128 + 1, width // 128 + 1))
+    tiles = np.kron(steps, np.ones((128, 128)))[:height, :width]
+    return good.source, _bytes(good.edited + tiles[..., None])
+
+
+def second_change(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """Something else of the image, 3-8 % of its area, appears a second time away from the edit."""
+    height, width = good.source.shape[:2]
+    side = round((rng.uniform(0.03, 0.08) * height * width) ** 0.5)
+    place = _room(good, side, rng)
+    if place is None:
+        return None
+    x, y = place
+    u, v = int(rng.integers(0, width - side)), int(rng.integers(0, height - side))
+    piece = good.source[v : v + side, u : u + side][:, ::-1]
+    if np.abs(piece.astype(int) - good.edited[y : y + side, x : x + side]).mean() < 20:
+        return None  # sky on sky is no change
+    spot = np.zeros((height, width), np.uint8)
+    cv2.ellipse(spot, (x + side // 2, y + side // 2), (side // 2 - 4, side // 2 - 4), 0, 0, 360, 255, -1)
+    other = good.edited.copy()
+    other[y : y + side, x : x + side] = piece
+    return good.source, _blend(good.edited, other, cv2.GaussianBlur(spot, (0, 0), 2) / 255)
+
+
+def garbled_patch(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+    """The texture of one place, 1-3 % of the area away from the edit, is garbled: its pieces of 8 px are shuffled."""
+    height, width = good.source.shape[:2]
+    side = max(32, round((rng.uniform(0.01, 0.03) * height * width) ** 0.5) // 8 * 8)
+    place = _room(good, side, rng)
+    if place is None:
+        return None
+    x, y = place
+    edited = good.edited.copy()
+    patch = edited[y : y + side, x : x + side]
+    if patch.astype(float).std(axis=(0, 1)).mean() < 12:
+        return None  # pieces of a plain wall make the same wall
+    pieces = patch.reshape(side // 8, 8, side // 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 8, 8, 3)
+    pieces = rng.permutation(pieces).reshape(side // 8, side // 8, 8, 8, 3)
+    edited[y : y + side, x : x + side] = pieces.transpose(0, 2, 1, 3, 4).reshape(side, side, 3)
+    return good.source, edited
+
+
+def _room(good: Good, side: int, rng: Generator) -> tuple[int, int] | None:
+    """x, y of a square of this side that lies well away from the edit, or None."""
+    height, width = good.source.shape[:2]
+    if side >= min(height, width):
+        return None
+    room = ~grow(good.edit, max(8, min(height, width) // 20))
+    for _ in range(200):
+        x, y = int(rng.integers(0, width - side)), int(rng.integers(0, height - side))
+        if room[y : y + side, x : x + side].all():
+            return x, y
+    return None
+
+
+def re_rendered(good: Good, rng: Generator) -> tuple[Image, Image]:
+    """Harmless: the edited image went through an autoencoder, as most editors' answers do. The finest detail is weaker
+    and partly other than it was, chroma is softer, and tone wanders by about a level."""
+    height, width = good.edited.shape[:2]
+    ycc = cv2.cvtColor(good.edited, cv2.COLOR_RGB2YCrCb).astype(np.float32)
+    luma = ycc[..., 0]
+    base = cv2.GaussianBlur(luma, (0, 0), 1.0)
+    fine = luma - base
+    amount = cv2.GaussianBlur(np.abs(fine), (0, 0), 3)
+    other = cv2.GaussianBlur(rng.standard_normal((height, width)).astype(np.float32), (0, 0), 0.7)
+    ycc[..., 0] = base + rng.uniform(0.7, 0.9) * fine + rng.uniform(0.2, 0.4) * amount * other / other.std()
+    ycc[..., 1:] = cv2.GaussianBlur(ycc[..., 1:], (0, 0), 1.2)
+    wander = cv2.resize(
+        rng.normal(0, 1, (4, 4, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    return good.source, _bytes(cv2.cvtColor(_bytes(ycc), cv2.COLOR_YCrCb2RGB) + wander)
+
+
 STRUCTURAL: Mapping[str, Make] = {
     make.__name__: make
     for make in (
@@ -260,9 +414,23 @@ STRUCTURAL: Mapping[str, Make] = {
         bordered,
         checkerboard,
         watermark,
+        zoomed,
+        api_mixture,
+        contrast,
+        saturation,
+        half_resolution,
+        over_smoothed,
+        poor_jpeg,
+        checkers,
+        tile_steps,
+        second_change,
+        garbled_patch,
     )
 }
 """Defects that pixels alone show, by name."""
+
+HARMLESS: Mapping[str, Make] = {"re_rendered": re_rendered}
+"""What must pass: it looks like a defect to a naive measure, and every good editor does it."""
 
 
 LEAST_LEFT_ALONE = 0.2
@@ -318,6 +486,12 @@ def _jpeg(image: Image, quality: int) -> Image:
         np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420"
     )
     return simplejpeg.decode_jpeg(data, colorspace="RGB")
+
+
+def _contrasted(image: NDArray[np.number], gain: float) -> Image:
+    """The image with its departures from its mean level multiplied."""
+    mean = image.mean(axis=(0, 1))
+    return _bytes(mean + gain * (image - mean))
 
 
 def _bytes(levels: NDArray[np.number]) -> Image:

@@ -83,18 +83,18 @@ def _main(board: Json) -> list[str]:
     more = [""] if published else []
     body = []
     for editor, row in board["rows"].items():
-        cells = [_bold(_estimate(row["metrics"][m], row["cases"]), _best(board, m, editor)) for m in shown]
+        cells = [_bold(estimate(row["metrics"][m], row["cases"]), _best(board, m, editor)) for m in shown]
         place = board["ranks"][board["headline"]].get(editor)
         counts = (str(row[count]) for count in COUNTS)
         body.append([editor, *counts, *cells, "" if place is None else str(place), *more])
         if row["with_missing"] is not None:
-            filled = [_estimate(row["with_missing"][m]) for m in shown]
+            filled = [estimate(row["with_missing"][m]) for m in shown]
             body.append([f"{editor}, missing counted", *[""] * len(COUNTS), *filled, "", *more])
     for row in published:
-        figures = [_italic(_number(row["values"].get(m))) for m in shown]
+        figures = [_italic(number(row["values"].get(m))) for m in shown]
         source = f"{row['protocol']}; {row['source']}"
         body.append([_italic(row["model"]), *[""] * len(COUNTS), *figures, "", source])
-    return _table(head, body)
+    return table(head, body)
 
 
 def _notes(board: Json) -> list[str]:
@@ -125,18 +125,18 @@ def _groups(board: Json) -> list[str]:
 def _grouped(board: Json) -> list[str]:
     metric, groups = board["headline"], _groups(board)
     body = [
-        [editor, *(_estimate(row["groups"][group][metric]) for group in groups)]
+        [editor, *(estimate(row["groups"][group][metric]) for group in groups)]
         for editor, row in board["rows"].items()
     ]
-    return _table(["", *groups], body)
+    return table(["", *groups], body)
 
 
 def _labelled(board: Json, group: str, names: Mapping[str, str]) -> list[str]:
     body = [
-        [editor, *(_estimate(row["groups"][group][metric]) for metric in names)]
+        [editor, *(estimate(row["groups"][group][metric]) for metric in names)]
         for editor, row in board["rows"].items()
     ]
-    return _table(["", *names.values()], body)
+    return table(["", *names.values()], body)
 
 
 def _differing(board: Json) -> list[str]:
@@ -147,9 +147,9 @@ def _differing(board: Json) -> list[str]:
         for metric in shown:
             found = row["metrics"][metric]
             won = f"{found['wins']}/{found['ties']}/{found['losses']}"
-            cells.append(f"{_estimate(found)}, p {_p(found['p_corrected'])}, {won}" if found["n"] else "–")
+            cells.append(f"{estimate(found)}, p {_p(found['p_corrected'])}, {won}" if found["n"] else "–")
         body.append([f"{row['editor']} − {row['minus']}", *cells])
-    return _table(["wins/ties/losses", *(_arrow(board, metric) for metric in shown)], body)
+    return table(["wins/ties/losses", *(_arrow(board, metric) for metric in shown)], body)
 
 
 def _varying(board: Json) -> list[str]:
@@ -157,10 +157,10 @@ def _varying(board: Json) -> list[str]:
     body = []
     for editor, row in board["rows"].items():
         found = row["variances"][metric]
-        means = ", ".join(map(_number, found["mean_by_seed"] or []))
-        parts = [_number(found[source]) for source in ("cases", "seeds", "judgements")]
+        means = ", ".join(map(number, found["mean_by_seed"] or []))
+        parts = [number(found[source]) for source in ("cases", "seeds", "judgements")]
         body.append([editor, *parts, means or "–"])
-    return _table([_arrow(board, metric), "cases", "seeds", "judgements", "mean by seed"], body)
+    return table([_arrow(board, metric), "cases", "seeds", "judgements", "mean by seed"], body)
 
 
 def _pairwise(board: Json) -> list[str]:
@@ -173,7 +173,7 @@ def _pairwise(board: Json) -> list[str]:
         whole = board["ratings"][name]
         rating = _bold(_rating(whole), place == 0 and len(players) > 1)
         body.append([name, str(place + 1), rating, *apart, str(whole["matches"])])
-    lines = _table(head, body) + _notes(board)
+    lines = table(head, body) + _notes(board)
     if board["pairs"]:
         rows = [
             [
@@ -185,7 +185,7 @@ def _pairwise(board: Json) -> list[str]:
             ]
             for r in board["pairs"]
         ]
-        lines += ["", *_table(["", "wins", "ties", "losses", "p, corrected"], rows)]
+        lines += ["", *table(["", "wins", "ties", "losses", "p, corrected"], rows)]
     position = board["position"]
     if position["n"]:
         lines += [
@@ -200,10 +200,10 @@ def _pairwise(board: Json) -> list[str]:
 def _humans(found: Json) -> list[str]:
     lines = [f"Agreement with people ({found['source']}):", ""]
     body = [
-        [name, str(row["n"]), _estimate(row["agreement"]), _number(row["kappa"])]
+        [name, str(row["n"]), estimate(row["agreement"]), number(row["kappa"])]
         for name, row in [("all", found["all"]), *found["categories"].items()]
     ]
-    return lines + _table(["", "preferences", "agreement", "kappa"], body)
+    return lines + table(["", "preferences", "agreement", "kappa"], body)
 
 
 def _cost(cost: Mapping[str, Json]) -> list[str]:
@@ -223,7 +223,7 @@ def _cost(cost: Mapping[str, Json]) -> list[str]:
         "answer tokens",
         "price",
     ]
-    return _table(head, body)
+    return table(head, body)
 
 
 # CSV
@@ -377,7 +377,7 @@ def _tex_estimate(found: Json, best: bool) -> str:
 
 
 def _tex_number(value: float | None) -> str:
-    return "--" if value is None else _number(value).replace("-", "$-$")
+    return "--" if value is None else number(value).replace("-", "$-$")
 
 
 # Cells
@@ -387,13 +387,13 @@ def _arrow(board: Json, metric: str) -> str:
     return f"{metric} {'↓' if board['metrics'][metric] == 'lower' else '↑'}"
 
 
-def _estimate(found: Json, whole: int | None = None) -> str:
+def estimate(found: Json, whole: int | None = None) -> str:
     """The mean and its interval; of how many, where some are not known."""
     if found["mean"] is None:
         return "–"
-    text = _number(found["mean"])
+    text = number(found["mean"])
     if found["low"] is not None:
-        text += f" [{_number(found['low'])}, {_number(found['high'])}]"
+        text += f" [{number(found['low'])}, {number(found['high'])}]"
     return text if whole is None or found["n"] == whole else f"{text} of {found['n']}"
 
 
@@ -404,7 +404,7 @@ def _rating(found: Json | None) -> str:
     return text if found["low"] is None else f"{text} [{found['low']:.0f}, {found['high']:.0f}]"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
@@ -428,7 +428,7 @@ def _italic(text: str) -> str:
     return text if text == "–" else f"*{text}*"
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     return [
         "| " + " | ".join(map(_cell, head)) + " |",
         "|" + "---|" * len(head),

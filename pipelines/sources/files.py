@@ -42,6 +42,13 @@ def files(path: str, skipped: Skipped) -> list[File]:
         return sorted(listed, key=lambda file: file.uri)
     except ValueError as error:
         raise ValueError(f"source.path: {error}") from error
+    except Exception as error:
+        if not storage.is_remote(path):
+            raise
+        # Of the many kinds that the libraries of stores raise, for a bucket or credentials that are not there, say.
+        raise ValueError(
+            f"source.path: {path!r} cannot be listed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def open_file(path: str, block: int = READ_AHEAD) -> IO[bytes]:

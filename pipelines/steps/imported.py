@@ -16,7 +16,6 @@ import pyarrow as pa
 from crispedit import images, weights
 from crispedit.category import Category, load_categories, resolve
 from crispedit.classifier import UNKNOWN, classify, needs_second_image
-from crispedit.filters import alignment
 from crispedit.normalise import Refused, normalise
 from crispedit.outcome import describe, is_transient
 from crispedit.pipelines import pairs
@@ -28,6 +27,7 @@ from crispedit.pipelines.steps.curate import photographs
 from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
 from crispedit.recipe import Pool
 from crispedit.record import candidate_key, canonical_json, content_key, job_key
+from crispedit.repair import Repaired, resampled_mask, to_overlap
 from crispedit.shards import journal
 
 EDITOR = "imported"
@@ -187,9 +187,9 @@ class Naming:
 class Candidates:
     """Reads edited images and masks and stores them as curate stored the sources: upright sRGB JPEG, scaled alike.
 
-    With `repair_onto`, the root of the run's tables, an edited image that a near-similarity moves off its source
-    is laid back onto it (`filters.alignment.repair`), and `transform` says by which affine map of source to edited
-    pixels. This is the place for it: what is stored here is what is measured, packed and fingerprinted.
+    With `repair_onto`, the root of the run's tables, an edited image that a near-similarity moves off its source is
+    laid back onto it, and both are cropped to what they share (`crispedit.repair`); `transform` says by which affine
+    map of source to edited pixels. What is stored here is what is measured, packed and fingerprinted.
     """
 
     max_pixels: int
@@ -222,17 +222,24 @@ class Candidates:
         if row["scale"] < 1:  # by the source's own factor: a pair whose sizes differ keeps its difference
             size = [max(1, round(side * row["scale"])) for side in edited.shape[1::-1]]
             edited = cv2.resize(edited, size, interpolation=cv2.INTER_AREA)
+        crop = None
         if self.repair_onto is not None:
             onto = images.decode_jpeg(journal.read_blob(self.repair_onto, source))
-            laid = alignment.repair(onto, edited)
+            laid = to_overlap(onto, edited)
             row["transform"] = IN_PLACE
-            if laid is not None:
-                edited, transform = laid
-                row["transform"] = json.dumps([[round(value, 6) for value in line] for line in transform])
+            if isinstance(laid, Repaired):
+                edited, crop = laid.edited, laid.crop
+                row["transform"] = json.dumps(
+                    [[round(value, 6) for value in line] for line in laid.transform]
+                )
+                if laid.source.shape != onto.shape:  # both images are cropped to what they share
+                    row["source"] = images.encode_jpeg(laid.source, self.jpeg_quality)
         height, width = edited.shape[:2]
         row |= {"width": width, "height": height, "edited": images.encode_jpeg(edited, self.jpeg_quality)}
         if found.mask is not None:
             mask = images.decode_mask(found.mask)
+            if crop is not None:
+                mask = resampled_mask(mask, onto)[crop[1] : crop[1] + crop[3], crop[0] : crop[0] + crop[2]]
             if mask.shape != (height, width):
                 mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
             row["mask"] = images.encode_mask(mask)

@@ -14,12 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from crispedit import images
 from crispedit.outcome import KEPT
 from crispedit.pipelines import card, steps, tables
 from crispedit.pipelines.flow import Row
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, digest_of
 from crispedit.record import canonical_json, content_key
+from crispedit.repair import resampled, resampled_mask
 from crispedit.shards import journal, storage
 from crispedit.shards.pack import Pair, ShardEntry, ShardPlan, committed, finish, plan_table, write_shard
 
@@ -133,18 +135,25 @@ def _shard(root: Path, place: str, fingerprint: str, scores: Sequence[str], pair
 
 
 def _pair(root: Path, fingerprint: str, row: Row) -> Pair:
+    source, edited = (journal.read_blob(root, row[name]) for name in ("source", "edited"))
+    mask = None if row["mask"] is None else journal.read_blob(root, row["mask"])
+    size, own_size = images.jpeg_size(source), images.jpeg_size(edited)
+    if size != own_size:  # of one aspect, or select would have rejected it
+        like = images.decode_jpeg(source)
+        edited = images.encode_jpeg(resampled(images.decode_jpeg(edited), like))
+        mask = None if mask is None else images.encode_mask(resampled_mask(images.decode_mask(mask), like))
     return Pair(
         key=row["key"],
         category=row["category"],
-        source_jpeg=journal.read_blob(root, row["source"]),
-        edited_jpeg=journal.read_blob(root, row["edited"]),
-        mask_png=None if row["mask"] is None else journal.read_blob(root, row["mask"]),
+        source_jpeg=source,
+        edited_jpeg=edited,
+        mask_png=mask,
         meta={
             "instruction": row["instruction"],
             "source_caption": row["source_caption"],
             "target_caption": row["target_caption"],
-            "width": row["width"],
-            "height": row["height"],
+            "width": size[0],
+            "height": size[1],
             "editor": row["editor"],
             "editor_version": row["editor_version"],
             "editor_options": row["options"],
@@ -159,6 +168,7 @@ def _pair(root: Path, fingerprint: str, row: Row) -> Pair:
             "dataset": row["dataset"],
             "scores": row["scores"],
             "recipe_fingerprint": fingerprint,
+            **({} if size == own_size else {"resampled_from": list(own_size)}),
             **({} if row["transform"] is None else {"transform": row["transform"]}),
         },
     )

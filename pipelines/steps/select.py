@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from crispedit.outcome import KEPT
+from crispedit.outcome import KEPT, REJECTED
 from crispedit.pipelines import tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.verdicts import Coded, Photographs, candidates_sql, dictionary, quoted
 from crispedit.pipelines.waves import Waves
 from crispedit.record import content_key
+from crispedit.repair import SIZES_DIFFER, fits_sql
 from crispedit.shards import journal
 
 SELECTION = "selection.parquet"
@@ -112,14 +113,22 @@ def first_pass(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table | None
         f's."duplicate.{name}" AS {name}' if "duplicate" in cascade.filters else f"NULL::BIGINT AS {name}"
         for name in ("phash", "edited_phash")
     )
+    # A pair of two sizes is packed at the source's, if its aspect allows that. A composed source is of the edit's size.
+    fits = fits_sql(("p.width", "p.height"), ("e.width", "e.height"))
     db.execute(f"""
         CREATE OR REPLACE TEMP VIEW verdicts AS
         WITH alive AS (SELECT DISTINCT key FROM sources WHERE outcome = '{KEPT}')
         SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, j.rowid AS job, j.text, {hashes},
             e.source.xxh3_64 AS composed,
-            coalesce({worth or "0::DOUBLE"}, '-Infinity'::DOUBLE) AS worth, {candidates_sql(run.recipe)} AS verdict
+            coalesce({worth or "0::DOUBLE"}, '-Infinity'::DOUBLE) AS worth, {candidates_sql(run.recipe)} AS found,
+            CASE WHEN found = '{KEPT}' AND e.source IS NULL AND NOT ({fits}) THEN '{REJECTED} {SIZES_DIFFER}'
+                ELSE found END AS verdict
         FROM edit e LEFT JOIN score s ON s.key = e.key LEFT JOIN jobs j ON j.job_key = e.job_key
             LEFT JOIN alive a ON a.key = e.source_key
+            LEFT JOIN (
+                SELECT key, any_value(width) AS width, any_value(height) AS height FROM curate
+                WHERE image IS NOT NULL GROUP BY key
+            ) p ON p.key = e.source_key
     """)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
 from crispedit.pipelines.viewing.queries import Row
@@ -278,3 +279,18 @@ def progress(snapshot: Snapshot) -> list[Progress]:
             total.held_s += stage["held_seconds"]
             total.gpu_s += stage["held_seconds"] * stage["gpus"]
     return list(found.values())
+
+
+def summary(snapshot: Snapshot) -> dict[str, Any]:
+    """What the browser's first page shows, by the names of its template."""
+    grid = matrix(snapshot)
+    shown = examples(snapshot, [row[1] for row in grid.rows[:8]])
+    return {
+        "funnel": funnel(snapshot),
+        "categories": by_category(snapshot),
+        "matrix": grid,
+        "reasons": [(row, shown.get(row[1], [])) for row in grid.rows[:8]],
+        "kept": kept_examples(snapshot, 8),
+        "errors": errors(snapshot),
+        "editors": by_editor(snapshot),
+    }

@@ -194,36 +194,58 @@ def pairs(snapshot: Snapshot, wanted: Wanted, size: int = PAGE) -> Page:
     total = snapshot.one(f"SELECT count(*) FROM pair p WHERE {condition}", values)
     number = min(wanted.page, max(1, math.ceil(total / size)))
     # The order needs few columns, the page few rows: first which rows, then all of their columns.
-    rows = snapshot.sql(
-        f"""
-        WITH chosen AS (
-            SELECT p.rowid AS row, row_number() OVER (ORDER BY {order(snapshot, wanted.sort)}) AS place
-            FROM pair p WHERE {condition} ORDER BY {order(snapshot, wanted.sort)} LIMIT ? OFFSET ?
-        )
-        SELECT p.*, l.verdict AS label, l.reason AS label_reason
-        FROM pair p JOIN chosen c ON p.rowid = c.row LEFT JOIN label l USING (key) ORDER BY c.place
-        """,
+    places = snapshot.sql(
+        f"SELECT p.rowid AS row FROM pair p WHERE {condition} ORDER BY {order(snapshot, wanted.sort)} LIMIT ? OFFSET ?",
         [*values, size, (number - 1) * size],
     )
+    rows = at_rows(snapshot, [place["row"] for place in places])
     return Page(rows, total, number, size)
+
+
+def at_rows(snapshot: Snapshot, places: Sequence[int]) -> list[Row]:
+    """The pairs at these rows of the table, in that order, each with its label."""
+    if not places:
+        return []
+    found = snapshot.sql(f"""
+        SELECT p.*, p.rowid AS row, l.verdict AS label, l.reason AS label_reason
+        FROM pair p LEFT JOIN label l USING (key) WHERE p.rowid IN ({", ".join(map(str, places))})
+    """)
+    by_place = {row["row"]: row for row in found}
+    return [by_place[place] for place in places]
 
 
 def facets(snapshot: Snapshot, wanted: Wanted) -> dict[str, list[tuple[str, int]]]:
     """For each facet its values with the pairs that each would leave, most first; facets of one value are left out."""
+    there = [name for name in FACETS if name in columns(snapshot)]
+    free = [name for name in there if not getattr(wanted, name)]
+    counted = _counts(snapshot, wanted, free)  # the same condition holds for all of these
+    for name in there:
+        if name not in free:
+            counted |= _counts(snapshot, wanted, [name])
     found = {}
-    for name in FACETS:
-        if name not in columns(snapshot):
-            continue
-        condition, values = where(snapshot, wanted, without=name)
-        rows = snapshot.sql(
-            f"""SELECT coalesce(p."{name}"::VARCHAR, '(none)') AS value, count(*) AS n FROM pair p
-            WHERE {condition} GROUP BY ALL ORDER BY n DESC, value LIMIT {FACET_VALUES}""",
-            values,
-        )
-        listed = [(row["value"], row["n"]) for row in rows if (name, row["value"]) != ("reason", "(none)")]
-        if len(listed) > 1 or getattr(wanted, name) or (listed and name in ("outcome", "reason")):
-            found[name] = listed
+    for name in there:
+        listed = [(value, n) for value, n in counted[name] if (name, value) != ("reason", "(none)")]
+        if len(listed) > 1 or name not in free or (listed and name in ("outcome", "reason")):
+            found[name] = listed[:FACET_VALUES]
     return found
+
+
+def _counts(snapshot: Snapshot, wanted: Wanted, names: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
+    """The values of some facets, counted in one pass; their own filter is left out."""
+    if not names:
+        return {}
+    condition, values = where(snapshot, wanted, without=names[0])
+    kept = ", ".join(f'p."{name}"' for name in names)
+    parts = " UNION ALL ".join(
+        f"SELECT '{name}' AS facet, coalesce(\"{name}\"::VARCHAR, '(none)') AS value, count(*) AS n "
+        "FROM hit GROUP BY ALL"
+        for name in names
+    )
+    rows = snapshot.sql(
+        f"WITH hit AS MATERIALIZED (SELECT {kept} FROM pair p WHERE {condition}) {parts} ORDER BY n DESC, value",
+        values,
+    )
+    return {name: [(row["value"], row["n"]) for row in rows if row["facet"] == name] for name in names}
 
 
 def pair(snapshot: Snapshot, key: str) -> Row:
@@ -372,14 +394,14 @@ class Kept:
 def what_if(snapshot: Snapshot, moved: Sequence[Moved]) -> list[Kept]:
     """What moved bounds would pass, by category, from stored scores; the total last."""
     cascade = with_moved(snapshot.cascade, moved, snapshot.categories)
-    before, after = (
-        f"coalesce(p.standing, {c.verdict_sql('p', 'p.category')})" for c in (snapshot.cascade, cascade)
-    )
+    after = f"coalesce(p.standing, {cascade.verdict_sql('p', 'p.category')})" if moved else "p.first"
     rows = snapshot.sql(f"""
-        SELECT category, kept, count(*) AS n, before = '{KEPT}' AS passing, after = '{KEPT}' AS then_,
+        SELECT category, kept, sum(rows)::BIGINT AS n, before = '{KEPT}' AS passing, after = '{KEPT}' AS then_,
             starts_with(after, '{NOT_REACHED}') AND NOT starts_with(before, '{NOT_REACHED}') AS unmeasured
-        FROM (SELECT p.category, p.outcome = '{KEPT}' AS kept, {before} AS before, {after} AS after FROM pair p)
-        GROUP BY ALL
+        FROM (
+            SELECT p.category, p.outcome = '{KEPT}' AS kept, p.first AS before, {after} AS after, count(*) AS rows
+            FROM pair p GROUP BY ALL
+        ) GROUP BY ALL
     """)
     found = []
     for category in [*snapshot.categories, ""]:

@@ -69,6 +69,7 @@ class Shown:
     def _taken(self) -> Snapshot:
         taken = self._take()
         self.labels.fill(taken)
+        taken.summary = overview.summary(taken)
         self.comparison = self._compared(taken)
         return taken
 
@@ -170,20 +171,7 @@ class Site:
 
     def overview(self, request: Request) -> Response:
         s = self.shown.current()
-        grid = overview.matrix(s)
-        shown = overview.examples(s, [row[1] for row in grid.rows[:8]])
-        return self.page(
-            request,
-            "overview",
-            funnel=overview.funnel(s),
-            categories=overview.by_category(s),
-            matrix=grid,
-            reasons=[(row, shown.get(row[1], [])) for row in grid.rows[:8]],
-            kept=overview.kept_examples(s, 8),
-            errors=overview.errors(s),
-            progress=overview.progress(s),
-            editors=overview.by_editor(s),
-        )
+        return self.page(request, "overview", **s.summary, progress=overview.progress(s))
 
     def pairs(self, request: Request) -> Response:
         s, wanted = self.shown.current(), Wanted.of(request.query_params)

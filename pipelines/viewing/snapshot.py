@@ -56,6 +56,8 @@ class Snapshot:
     reader: ShardReader | None = None
     """None for a run."""
     folder: tempfile.TemporaryDirectory[str] | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    """What the first page shows: it is asked for at once, and of a moment that does not change."""
     stamp: object = None
     """What was committed at that moment: another stamp, another snapshot."""
     _pictured: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -116,7 +118,11 @@ class Snapshot:
 def committed(run: Run) -> object:
     """What tells one moment of a run from another: its parts, and when it was last selected and by which recipe."""
     steps = ("curate", "annotate", "edit", "score", "compare")
-    files = [run.root / "recipe.yaml", run.folder("select") / SELECTION]
+    files = [
+        run.root / "recipe.yaml",
+        run.folder("select") / SELECTION,
+        run.folder("shards") / "manifest.json",
+    ]
     times = [file.stat().st_mtime_ns if file.exists() else 0 for file in files]
     return tuple(tuple(journal.parts(run.folder(step))) for step in steps), tuple(times)
 
@@ -225,7 +231,8 @@ def _photographs(db: duckdb.DuckDBPyConnection) -> None:
 
 
 def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade, categories: Sequence[str]) -> None:
-    """`standing` is the verdict that no bound can change (an editor's error, a rejected photograph); else null.
+    """`first` is the verdict before any competition; `standing` is that if no bound can change it (an editor's error, a
+    rejected photograph), else null.
 
     In three steps, since what several joins hold at once is what runs out of memory.
     """
@@ -235,7 +242,8 @@ def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade, categories: Sequence
     margin = _margin(db, cascade, categories)
     db.execute(f"""
         CREATE TABLE snapshot.decided AS
-        SELECT f.key, f.outcome, f.reason, CASE WHEN v.verdict NOT IN ({words}) THEN v.verdict END AS standing
+        SELECT f.key, f.outcome, f.reason, v.verdict AS first,
+            CASE WHEN v.verdict NOT IN ({words}) THEN v.verdict END AS standing
         FROM final f JOIN verdicts v USING (key)
     """)
     db.execute("""
@@ -250,7 +258,7 @@ def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade, categories: Sequence
             coalesce(json_extract_string(e.options, '$.id'), json_extract_string(e.options, '$.uri'), p.uri) AS id,
             e.source IS NOT NULL AS composed, coalesce(e.source, p.image) AS source, e.edited, e.mask,
             regexp_extract(coalesce(e.edited.tar, p.image.tar), 'wave-0*([0-9]+)', 1) AS wave,
-            d.outcome, d.reason, d.standing
+            d.outcome, d.reason, d.first, d.standing
         FROM edit e JOIN snapshot.decided d USING (key) LEFT JOIN job j ON j.job_key = e.job_key
             LEFT JOIN photo p ON p.key = e.source_key;
         DROP TABLE snapshot.decided;
@@ -358,6 +366,7 @@ def of_shards(path: str) -> Snapshot:
     db.register("found", pa.table(made))
     db.execute(f"""
         CREATE TABLE snapshot.pair AS SELECT *, '{KEPT}' AS outcome, NULL::VARCHAR AS reason, NULL::VARCHAR AS standing,
+            '{KEPT}' AS first,
             NULL::VARCHAR AS error, 'source' AS source, 'edited' AS edited,
             if(masked, 'mask', NULL) AS mask, NULL::DOUBLE AS margin
         FROM found

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from pair_scenes import pair, scene, verdicts, with_object
 
+from crispedit.filters.alignment import Alignment
 from crispedit.filters.preservation import Preservation, ssim
 
 SOURCE = scene(2)
@@ -20,7 +21,7 @@ def masks(known: bool):
 def test_an_edit_that_keeps_to_its_place_passes(known, quality):
     sample = pair(SOURCE, EDITED, masks(known), quality)
     assert verdicts(Preservation(), sample) == []
-    assert Preservation().measure([sample])[0]["leakage"] == 0
+    assert Preservation().measure([sample])[0]["leakage"] < 0.001
 
 
 def test_a_second_change_outside_the_mask_is_leakage():
@@ -28,7 +29,9 @@ def test_a_second_change_outside_the_mask_is_leakage():
     sample = pair(SOURCE, leaking, MASK)
     assert verdicts(Preservation(), sample) == ["leakage:high"]
     scores = Preservation().measure([sample])[0]
-    assert scores["leakage"] == pytest.approx(second.mean() / scores["outside_fraction"], rel=0.25)
+    assert scores["leakage"] == pytest.approx(
+        second.mean() / scores["outside_fraction"], rel=0.4
+    )  # a look is 9 px wide
     assert verdicts(Preservation(), pair(SOURCE, leaking, MASK | second)) == []
 
 
@@ -51,7 +54,7 @@ def test_a_regenerated_outside_fails(known):
         SOURCE, there.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     redrawn[MASK] = EDITED[MASK]
-    assert "leakage:high" in verdicts(Preservation(), pair(SOURCE, redrawn, masks(known)))
+    assert "wander_px:high" in verdicts(Alignment(), pair(SOURCE, redrawn, masks(known)))
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -60,6 +63,8 @@ def test_a_whole_image_edit_has_no_outside(known):
     mask = np.ones(SOURCE.shape[:2], bool) if known else None
     scores = Preservation().measure([pair(SOURCE, style, mask)])[0]
     assert scores.pop("outside_fraction") == pytest.approx(0, abs=0.02)
+    least = scores.pop("least_change")
+    assert least is None if known else least > 6  # nothing at all was left as it was
     assert set(scores.values()) == {None}
 
 

@@ -22,7 +22,7 @@ def test_an_edit_as_sharp_as_its_source_passes(mask):
 @pytest.mark.parametrize("sigma", [1.5, 3.0])
 def test_a_blurred_image_fails(mask, sigma):
     blurred = cv2.GaussianBlur(EDITED, (0, 0), sigma)
-    assert verdicts(Sharpness(), pair(SOURCE, blurred, mask)) == ["outside:low"]
+    assert verdicts(Sharpness(), pair(SOURCE, blurred, mask))[-1] == "crisp:low"
 
 
 def test_a_blurred_object_shows_inside_only():
@@ -37,15 +37,27 @@ def test_a_blurred_object_shows_inside_only():
 def test_an_enlargement_fails():
     half = cv2.resize(EDITED, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     enlarged = cv2.resize(half, (640, 512), interpolation=cv2.INTER_LANCZOS4)
-    assert verdicts(Sharpness(), pair(SOURCE, enlarged, MASK)) == ["outside:low"]
+    assert verdicts(Sharpness(), pair(SOURCE, enlarged, MASK)) == ["outside:low", "crisp:low"]
 
 
 def test_an_edit_of_everything_has_no_outside():
     scores = Sharpness().measure([pair(SOURCE, 255 - SOURCE, np.ones(MASK.shape, bool))])[0]
-    assert scores["outside"] is None
-    assert scores["overall"] == pytest.approx(1, abs=0.1)
+    assert scores["outside"] is scores["texture"] is None
+    assert scores["crisp"] == pytest.approx(1, abs=0.1)
 
 
 def test_a_smooth_image_has_no_sharpness():
     smooth = np.full((256, 256, 3), 90, np.uint8)
-    assert Sharpness().measure([pair(smooth, smooth)]) == [{"overall": None, "outside": None, "inside": None}]
+    scores = Sharpness().measure([pair(smooth, smooth)])[0]
+    assert scores.pop("scale") == 1
+    assert set(scores.values()) == {None}
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.0, 1.6])
+def test_another_size_is_compared_at_the_source_s(scale):
+    other = cv2.resize(EDITED, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    scores = Sharpness().measure([pair(SOURCE, other, MASK)])[0]
+    assert scores["scale"] == pytest.approx(scale, abs=0.01)
+    assert 0.4 < scores["texture"] < 1.1
+    quarter = cv2.resize(EDITED, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    assert "scale:low" in verdicts(Sharpness(), pair(SOURCE, quarter, MASK))

@@ -22,6 +22,7 @@ filters:
   alignment: {}
   sharpness: {}
   artefacts: {}
+  patches: {}
   instruction: {}
 engine: {kind: inprocess}
 """
@@ -161,7 +162,7 @@ def test_a_defect_teaches_the_score_that_tells_it_best_alone():
         {
             "category": category,
             "defect": defect,
-            "artefacts.blocking": blocking + 0.01 * i,
+            "patches.blocking": blocking + 0.01 * i,
             "artefacts.banding": banding + 0.001 * i,
         }
         for category in ("add", "color")
@@ -169,7 +170,7 @@ def test_a_defect_teaches_the_score_that_tells_it_best_alone():
         for i in range(10)
     ]
     bounds = known_defects.learn_bounds(rows, cascade, 0.02)["add"]
-    assert bounds["artefacts.blocking"].max == pytest.approx((0.09 + 3) / 2, abs=0.01)
+    assert bounds["patches.blocking"].max == pytest.approx((0.09 + 3) / 2, abs=0.01)
     assert bounds["artefacts.banding"].max == pytest.approx(
         (0.009 + 0.3) / 2, abs=0.01
     )  # not (0.009 + 0.08) / 2

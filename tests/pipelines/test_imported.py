@@ -166,9 +166,17 @@ def test_what_was_moved_is_laid_back_and_recorded_where_that_is_asked(tmp_path: 
     assert plain["0"]["edited.jpg"] == laid["0"]["edited.jpg"]
     assert "transform" not in json.loads(plain["0"]["json"])
     assert transform(laid["0"]) == [[1, 0, 0], [0, 1, 0]]
-    np.testing.assert_allclose(transform(laid["1"]), moved, atol=0.5)
-    back = np.asarray(Image.open(io.BytesIO(laid["1"]["edited.jpg"])))
-    off = [cv2.absdiff(image, edited(sources[1]))[20:-20, 20:-20].mean() for image in (back, shifted)]
+    # Both images are cropped to what they share: nothing is filled in, and the source of the pair is a new one.
+    back, onto = (
+        np.asarray(Image.open(io.BytesIO(laid["1"][f"{name}.jpg"]))) for name in ("edited", "source")
+    )
+    assert back.shape == onto.shape < sources[1].shape
+    corner = np.array(transform(laid["1"])) @ [0, 0, 1]
+    x, y = np.rint(np.linalg.solve(moved[:, :2], corner - moved[:, 2])).astype(int)
+    np.testing.assert_allclose(np.array(transform(laid["1"]))[:, :2], moved[:, :2], atol=0.003)
+    part = np.s_[y : y + back.shape[0], x : x + back.shape[1]]
+    assert cv2.absdiff(onto, sources[1][part]).mean() < 4  # two JPEGs lie between
+    off = [cv2.absdiff(image, edited(sources[1])[part]).mean() for image in (back, shifted[part])]
     assert off[0] < off[1] / 2, off
 
 

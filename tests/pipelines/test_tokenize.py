@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 from training_pairs import recipe_file, write_set
@@ -48,3 +49,16 @@ def test_two_actors_finish_what_a_killed_process_began(
     assert "--actors 5: they need 5 CPU, and the cluster has 4" in capsys.readouterr().err
     assert cli.main([*shared_command, "--actors", "1", "--gpus", "1"]) == 2
     assert "they need 1 GPU, and the cluster has 0" in capsys.readouterr().err
+
+
+def test_a_set_in_a_store_is_tokenised_into_the_store(tmp_path: Path):
+    store = fsspec.filesystem("memory")
+    shards = write_set(tmp_path / "shards")
+    store.put(str(shards), "/tokenize/set", recursive=True)
+    command = ["tokenize", str(shards), str(tmp_path / "out"), "--recipe", str(recipe_file(tmp_path, shards))]
+    assert cli.main(command) == 0
+    assert cli.main([command[0], "memory://tokenize/set", "memory://tokenize/out", *command[3:]]) == 0
+    made = {name.removeprefix("/tokenize/out/"): store.cat(name) for name in store.find("/tokenize/out")}
+    assert made == files(tmp_path / "out")
+    assert cli.main([command[0], "memory://tokenize/set", "memory://tokenize/set", *command[3:]]) == 2
+    store.rm("/tokenize", recursive=True)

@@ -17,7 +17,7 @@ from crispedit.outcome import KEPT
 from crispedit.pipelines import audit, build, recipe, report, steps, tables, view
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import pair_verdicts
-from crispedit.pipelines.viewing import comparison, labels, queries, snapshot
+from crispedit.pipelines.viewing import comparison, labels, overview, queries, snapshot
 from crispedit.pipelines.viewing.guard import Guard
 from crispedit.pipelines.viewing.labels import Labels
 from crispedit.pipelines.viewing.queries import Moved, Wanted
@@ -281,3 +281,27 @@ def test_the_report_is_one_small_file_with_examples(run: Run, seen: Snapshot):
     light = report.html(seen, counts, light=True)
     assert "data:image" not in light
     assert len(light) < len(text) / 3
+
+
+def test_the_report_tells_datasets_apart_and_how_the_run_went(run: Run):
+    stage = {"done": 20, "busy_seconds": 3600.0, "held_seconds": 7200.0, "gpus": 0.5}
+    session = {"started": 0.0, "updated": 100.0, "stages": {"judge": stage}}
+    folder = run.root / "progress"
+    folder.mkdir(exist_ok=True)
+    file = folder / "20260101T000000-1.json"
+    file.write_text(json.dumps(session))
+    with snapshot.of_run(run.root) as taken:
+        taken.db.execute("UPDATE pair SET dataset = if(category = 'add', 'one', 'two')")
+        rows = overview.by_dataset(taken)
+        assert {row["dataset"] for row in rows} == {"one", "two"}
+        assert sum(row["kept"] for row in rows) == taken.one(
+            f"SELECT count(*) FROM pair WHERE outcome = '{KEPT}'"
+        )
+        stages = {stage.stage: stage for stage in overview.progress(taken)}
+        text = report.html(taken, audit.audit(run), light=True)
+    file.unlink()
+    assert stages["judge"].rows == 20
+    assert stages["judge"].gpu_s == 3600
+    assert "Kept, by dataset" in text
+    assert "GPU-hours" in text
+    assert "50%" in text  # of the time that it held its GPUs, the stage worked

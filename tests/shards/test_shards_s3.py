@@ -201,6 +201,21 @@ def test_faults_that_stay_may_pass_and_others_do_not(
         proxy.__exit__()
 
 
+def test_a_place_that_cannot_be_listed_is_one_sentence(
+    server: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    for place, words in (
+        ("s3://no-such-bucket/x", "there is no file"),
+        (f"{bucket}/none", "there is no file"),
+    ):
+        with pytest.raises(ValueError, match=rf"^source\.path: .*{words}"):
+            sources.entries(FolderSource(path=place))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(ValueError, match=r"^source\.path: .* cannot be listed: PermissionError"):
+        sources.entries(FolderSource(path=f"{bucket}/x"))
+
+
 def test_without_the_package_there_is_one_sentence():
     code = (
         "import sys; sys.modules['s3fs'] = None; from crispedit.pipelines import cli;"

@@ -1,0 +1,217 @@
+"""Motion: how one image of a scene lies on another, from what most of their blocks agree on.
+
+Every block of the image casts one vote: its best corner is followed from source to edited (pyramidal Lucas-Kanade,
+forward and back). The affine motion that most votes agree on is the misalignment; an edit is outvoted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float32]
+"""[n, 2] x, y in pixels of the images that were given."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the edited image lies on the source: `affine` [2, 3] takes source pixels to edited ones, both of the size
+    that was measured."""
+
+    affine: NDArray[np.float64]
+    points: Points
+    """The source points that agree on it."""
+    support: float
+    """They, of all followed points: 0-1."""
+
+    @property
+    def displacement(self) -> float:
+        """90th percentile of how far it moves the points that agree, in pixels."""
+        moved = self.points @ self.affine[:, :2].T + self.affine[:, 2]
+        return float(np.percentile(np.linalg.norm(moved - self.points, axis=1), 90))
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Horizontal and vertical magnification."""
+        x, y = np.linalg.norm(self.affine[:, :2], axis=0)
+        return float(x), float(y)
+
+    def undone(
+        self, edited: NDArray[np.uint8], source: NDArray[np.uint8], scale: float = 1.0
+    ) -> NDArray[np.uint8]:
+        """The edited image laid onto the source, both `scale` times the size that was measured. Where it does not
+        reach, the result is the source."""
+        height, width = source.shape[:2]
+        return np.asarray(
+            cv2.warpAffine(
+                edited,
+                self.at(scale),
+                (width, height),
+                dst=source.copy(),
+                flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_TRANSPARENT,
+            ),
+            np.uint8,
+        )
+
+    def at(self, scale: float) -> NDArray[np.float64]:
+        """The affine [2, 3] in pixels of images `scale` times the size that was measured; pixel centres lie at
+        halves."""
+        linear, half = self.affine[:, :2], np.full(2, 0.5)
+        offset = scale * (self.affine[:, 2] + half - linear @ half) + linear @ half - half
+        return np.column_stack([linear, offset])
+
+
+STILL_PX = 0.25
+"""Less is the error of the measurement."""
+CONFIRMED = 0.9
+"""The most of the unmoved error that may be left once a motion is undone; redrawn texture that wanders leaves more."""
+LEAST_POINTS, LEAST_SUPPORT, ENOUGH_POINTS = 10, 0.4, 40
+"""Fewer agreeing points can be chance, and so can a smaller share of the followed ones, unless there are enough."""
+CLOSE_PX = 0.75
+"""How near, in pixels, a followed point must be to a motion to agree with it."""
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """What could be followed from one [H, W] luma to another and back: one point a block at most."""
+
+    source: NDArray[np.uint8]
+    edited: NDArray[np.uint8]
+    """Both less their local means."""
+    points: Points
+    followed: Points
+    """Where the points went."""
+
+    def wander(self, motion: Motion | None, where: NDArray[np.bool_]) -> float | None:
+        """The median distance, in pixels, by which points in a region ([h, w], any grid of the image) went elsewhere
+        than the motion says, or than they were; None of fewer than `LEAST_WANDERERS`."""
+        height, width = self.source.shape
+        inside = cv2.resize(where.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+        x, y = self.points.astype(int).T if len(self.points) else np.zeros((2, 0), int)
+        affine = np.eye(2, 3) if motion is None else motion.affine
+        expected = self.points @ affine[:, :2].T + affine[:, 2]
+        distances = np.linalg.norm(self.followed - expected, axis=1)[inside[y, x]]
+        return float(np.median(distances)) if len(distances) >= LEAST_WANDERERS else None
+
+
+LEAST_WANDERERS = 20
+
+
+def tracks(
+    source: NDArray[np.uint8], edited: NDArray[np.uint8], background: NDArray[np.bool_] | None = None
+) -> Tracks:
+    """Every block's best corner that can be followed; `background` ([h, w], any grid of the same image) is where blocks
+    count."""
+    before, after = _detail(source), _detail(edited)
+    return Tracks(before, after, *_follow(before, after, _corners(source, background)))
+
+
+def motion(tracks: Tracks) -> Motion | None:
+    """The motion that most blocks agree on, or None if too few agree on any.
+
+    Staying in place needs half as many votes as the best other motion: a still background may be smooth, and a moved
+    subject full of corners.
+    """
+    before, after, points, followed = tracks.source, tracks.edited, tracks.points, tracks.followed
+    if len(points) < LEAST_POINTS:
+        return None
+    affine, inliers = cv2.estimateAffine2D(
+        points, followed, method=cv2.RANSAC, ransacReprojThreshold=CLOSE_PX, maxIters=500, confidence=0.999
+    )
+    agree = np.zeros(len(points), bool) if affine is None else inliers[:, 0] > 0
+    still = np.linalg.norm(followed - points, axis=1) <= 2 * CLOSE_PX
+    # A stretch explains the points near its fixed axis too; a moved subject does not explain its background.
+    if (still & ~agree).sum() > 0.2 * still.sum():
+        if affine is not None:
+            still &= _better_unmoved(before, after, affine, points)
+        if 2 * still.sum() >= agree.sum():
+            agree = still
+    if agree.sum() < max(LEAST_POINTS, min(LEAST_SUPPORT * len(points), ENOUGH_POINTS)):
+        return None
+    homogeneous = np.column_stack([points[agree], np.ones(agree.sum())])
+    solution, *_ = np.linalg.lstsq(homogeneous, followed[agree].astype(np.float64), rcond=None)
+    motion = Motion(solution.T, points[agree], float(agree.mean()))
+    if motion.displacement < STILL_PX or _confirmed(before, after, motion):
+        return motion
+    return replace(motion, affine=np.eye(2, 3))
+
+
+LEAST_CORNER = 2e-5
+"""Of the eigenvalue, in OpenCV's units: the noise of a smooth photograph stays mostly below."""
+BLOCK = 40
+"""Pixels: of a 512 px side, 12 blocks vote."""
+WINDOW, LEVELS = (17, 17), 4
+"""Of the Lucas-Kanade tracker: four halvings reach shifts of about 100 pixels."""
+ENOUGH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 0.02)
+"""Its steps a level, and the step in pixels at which it stops."""
+
+
+def _corners(image: NDArray[np.uint8], background: NDArray[np.bool_] | None) -> Points:
+    """The strongest corner of each block that has one (least eigenvalue of the structure tensor; Shi, Tomasi
+    1994)."""
+    strength = cv2.cornerMinEigenVal(image, blockSize=5, ksize=3)
+    margin = BLOCK // 4  # the window of a corner at the border would leave the image
+    strength[:margin] = strength[-margin:] = 0
+    strength[:, :margin] = strength[:, -margin:] = 0
+    if background is not None:
+        height, width = strength.shape
+        strength *= cv2.resize(background.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    rows, columns = strength.shape[0] // BLOCK, strength.shape[1] // BLOCK
+    blocks = strength[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
+    blocks = blocks.transpose(0, 2, 1, 3).reshape(rows, columns, BLOCK * BLOCK)
+    best = blocks.argmax(axis=2)
+    y = best // BLOCK + BLOCK * np.arange(rows)[:, None]
+    x = best % BLOCK + BLOCK * np.arange(columns)
+    strong = blocks.max(axis=2, initial=0) > LEAST_CORNER
+    return np.column_stack([x[strong], y[strong]]).astype(np.float32)
+
+
+def _detail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image less its local mean, so that an edit of light or tone does not move what is followed."""
+    return cv2.addWeighted(image, 1, cv2.blur(image, (31, 31)), -1, 128)
+
+
+def _better_unmoved(
+    source: NDArray[np.uint8], edited: NDArray[np.uint8], affine: NDArray[np.float64], points: Points
+) -> NDArray[np.bool_]:
+    """[n] whether a point's surroundings match clearly better in place than under the motion. On a smooth or striped
+    ground the tracker stays put for want of anything to follow, and both match alike: no vote for either."""
+    unmoved, moved = _errors(source, edited, affine, points)
+    return unmoved < 0.7 * moved
+
+
+def _confirmed(source: NDArray[np.uint8], edited: NDArray[np.uint8], motion: Motion) -> bool:
+    """Whether undoing the motion makes the surroundings of the points that agree on it match better."""
+    unmoved, moved = _errors(source, edited, motion.affine, motion.points)
+    return bool(moved.mean() <= CONFIRMED * unmoved.mean())
+
+
+def _errors(
+    source: NDArray[np.uint8], edited: NDArray[np.uint8], affine: NDArray[np.float64], points: Points
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[n] mean error, in levels, of each point's surroundings: in place, and under the motion."""
+    height, width = source.shape
+    moved = cv2.warpAffine(edited, affine, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    x, y = points.astype(int).T
+    here, there = (cv2.blur(cv2.absdiff(source, image), WINDOW)[y, x] for image in (edited, moved))
+    return here.astype(np.float64), there.astype(np.float64)
+
+
+def _follow(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points) -> tuple[Points, Points]:
+    """The points that can be followed to the edited image and back to where they began, and where they went."""
+    if not len(points):
+        return points, points
+    guess = np.empty_like(points)  # an output: the tracker starts from the points themselves
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        source, edited, points, guess, winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
+    )
+    back, found_back, _ = cv2.calcOpticalFlowPyrLK(
+        edited, source, there, guess.copy(), winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
+    )
+    returned = np.linalg.norm(back - points, axis=1) < 0.5
+    good = returned & (found[:, 0] > 0) & (found_back[:, 0] > 0)
+    return points[good], there[good]

@@ -1,0 +1,205 @@
+"""Repair: bring a pair to one size, lay the edited image on its source, and take back a drift of tone.
+
+Nothing is invented: what one image does not show is cropped from both. These are pure functions of pixels; the steps
+decide when they are applied, and record what was done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crispedit import change, images, tone
+from crispedit import motion as motions
+from crispedit.record import Image, Mask
+
+SIZES_DIFFER = "sizes_differ"
+NO_MOTION, OVERLAP_TOO_SMALL = "no_motion", "overlap_too_small"
+"""Why a pair cannot be repaired: no motion is known, or none that a crop and a zoom make; too little is in both."""
+
+MOST_ASPECT_ERROR = 0.01
+"""Relative: sizes rounded to multiples of 16 at 1024 px differ by up to 0.8 %."""
+
+
+def fits(source: tuple[int, int], edited: tuple[int, int]) -> bool:
+    """Whether two (width, height) have one aspect ratio, within 1 % or one pixel: then `resampled` brings them
+    together.
+
+    Otherwise one of the two was cropped or stretched, and the pair is refused as `SIZES_DIFFER`.
+    """
+    (width, height), (new_width, new_height) = source, edited
+    error = abs(new_width * height / (new_height * width) - 1)
+    return error <= max(MOST_ASPECT_ERROR, 1 / min(source + edited))
+
+
+def fits_sql(source: tuple[str, str], edited: tuple[str, str]) -> str:
+    """`fits` over SQL expressions of (width, height)."""
+    (width, height), (new_width, new_height) = source, edited
+    sides = ", ".join((*source, *edited))
+    return (
+        f"abs({new_width}::DOUBLE * {height} / ({new_height}::DOUBLE * {width}) - 1) "
+        f"<= greatest({MOST_ASPECT_ERROR}, 1.0::DOUBLE / least({sides}))"
+    )
+
+
+def resampled(edited: Image, like: Image) -> Image:
+    """The edited image at the source's size: area averages where it shrinks, a Lanczos window where it grows."""
+    return change.resize(edited, like.shape)
+
+
+def resampled_mask(mask: Mask, like: Image) -> Mask:
+    """The mask at the source's size."""
+    height, width = like.shape[:2]
+    return cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """A pair whose images show the same at the same place; all arrays share height and width."""
+
+    source: Image
+    edited: Image
+    mask: Mask | None
+    crop: tuple[int, int, int, int]
+    """x, y, width, height of what was kept, in the source's pixels."""
+    transform: list[list[float]]
+    """[2][3] affine that takes pixels of the cropped source to pixels of the edited image as it came."""
+
+
+MOST_STRETCH, MOST_SHEAR, LEAST_SUPPORT = 0.05, 0.02, 0.5
+"""What a crop and a zoom make: axes whose scales differ by so much, and so much shear, by so many of the votes."""
+LEAST_OVERLAP = 0.7
+"""The least share of the source's area, and of each of its sides, that a repair may keep."""
+LAID_PX = 0.25
+"""Pixels of the source: less needs no repair."""
+
+
+def to_overlap(source: Image, edited: Image, mask: Mask | None = None) -> Repaired | str | None:
+    """The pair laid on each other and cropped to what both show; None if it lies in place at one size already.
+
+    A string is why it cannot be: `NO_MOTION` where no motion is known, or neither the edited image nor its plain resize
+    to the source's size is a near-similarity of the source (such pairs were drawn anew rather than moved), or
+    `OVERLAP_TOO_SMALL`. `mask` is of the source's size, and is cropped with it.
+    """
+    height, width = source.shape[:2]
+    stretch = np.array([edited.shape[1] / width, edited.shape[0] / height])
+    resized = resampled(edited, source)
+    by = max(1, change.factor(source.shape) // 2)
+    middle = [change.shrink(images.gray(image), by) for image in (source, resized)]
+    motion = motions.motion(motions.tracks(middle[0], middle[1]))
+    if motion is None or motion.support < LEAST_SUPPORT:
+        return NO_MOTION
+    in_place = motion.displacement * by < LAID_PX
+    if in_place and (stretch == 1).all():
+        return None
+    if not any(_near_similarity(motion.affine[:, :2] * size[:, None]) for size in (np.ones(2), stretch)):
+        return NO_MOTION
+    affine = np.eye(2, 3) if in_place else motion.at(by)
+    box = _overlap(affine, width, height)
+    if box is None:
+        return OVERLAP_TOO_SMALL
+    x, y, kept_width, kept_height = box
+    if not in_place:  # else the resize was the repair: a second interpolation would only blur
+        resized = cv2.warpAffine(
+            resized,
+            affine,
+            (width, height),
+            flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+    part = slice(y, y + kept_height), slice(x, x + kept_width)
+    # To the pixels of the edited image as it came; centres of pixels lie at halves.
+    affine = affine.copy()
+    affine[:, 2] += affine[:, :2] @ [x, y]
+    affine[:, 2] = (affine[:, 2] + 0.5) * stretch - 0.5
+    affine[:, :2] *= stretch[:, None]
+    return Repaired(
+        source=np.ascontiguousarray(source[part]),
+        edited=np.ascontiguousarray(resized[part]),
+        mask=None if mask is None else np.ascontiguousarray(mask[part]),
+        crop=box,
+        transform=affine.tolist(),
+    )
+
+
+def _near_similarity(linear: NDArray[np.float64]) -> bool:
+    """Whether a [2, 2] map scales both axes nearly alike and keeps them nearly at right angles."""
+    x, y = np.linalg.norm(linear, axis=0)
+    shear = abs(linear[:, 0] @ linear[:, 1]) / (x * y)
+    return bool(abs(x / y - 1) <= MOST_STRETCH and shear <= MOST_SHEAR)
+
+
+def _overlap(affine: NDArray[np.float64], width: int, height: int) -> tuple[int, int, int, int] | None:
+    """x, y, width, height of the largest centred-out box of the source that the edited image, of the same size, covers;
+    None if it keeps too little."""
+    reached = cv2.warpAffine(
+        np.full((height, width), 255, np.uint8),
+        affine,
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+    )
+    reached = reached == 255
+    left, top, right, bottom = 0, 0, width, height
+    while right > left and bottom > top:
+        sides = {
+            "left": reached[top:bottom, left],
+            "right": reached[top:bottom, right - 1],
+            "top": reached[top, left:right],
+            "bottom": reached[bottom - 1, left:right],
+        }
+        missing = {side: float(1 - row.mean()) for side, row in sides.items()}
+        worst = max(missing, key=lambda side: missing[side])
+        if missing[worst] == 0:
+            break
+        left += worst == "left"
+        right -= worst == "right"
+        top += worst == "top"
+        bottom -= worst == "bottom"
+    kept_width, kept_height = right - left, bottom - top
+    if kept_width < LEAST_OVERLAP * width or kept_height < LEAST_OVERLAP * height:
+        return None
+    return (
+        (left, top, kept_width, kept_height)
+        if kept_width * kept_height >= LEAST_OVERLAP * width * height
+        else None
+    )
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The tone that an editor added outside the edit: edited = gain * source + offset, a channel (RGB, levels)."""
+
+    gain: tuple[float, float, float]
+    offset: tuple[float, float, float]
+
+
+SEEN_LEVELS, MOST_LEVELS = 1.5, 40.0
+"""The mean change of level that is worth taking back, and the most that is a drift and not an edit."""
+LEAST_EXPLAINED, LEAST_GAIN = 0.5, 0.5
+"""The least share of the pixels that a drift explains, and the least gain that can be undone without tearing levels."""
+
+
+def without_drift(source: Image, edited: Image, mask: Mask | None = None) -> tuple[Image, Drift] | None:
+    """The edited image with the drift outside the edit taken back, everywhere alike, and the drift; None where none is
+    known or it is too small to be seen. Both images, and the mask, are of one size.
+
+    The fit is that of `crispedit.tone`. Clipped pixels stay as they are.
+    """
+    by = change.factor(source.shape)
+    before, after = change.shrink(source, by), change.shrink(edited, by)
+    outside = None if mask is None else change.shrink(mask.view(np.uint8) * 255, by) == 0
+    found = tone.fit(before, after, outside)
+    if found is None or found.explained < LEAST_EXPLAINED:
+        return None
+    if not SEEN_LEVELS <= np.abs(found.shift).mean() <= MOST_LEVELS or found.gain.min() < LEAST_GAIN:
+        return None
+    restored = np.clip(np.rint((edited - found.offset) / found.gain), 0, 255)
+    clipped = (edited <= 2) | (edited >= 253)
+    red, green, blue = (float(gain) for gain in found.gain)
+    drift = Drift(
+        (red, green, blue), (float(found.offset[0]), float(found.offset[1]), float(found.offset[2]))
+    )
+    return np.where(clipped, edited, restored).astype(np.uint8), drift

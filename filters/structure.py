@@ -1,0 +1,69 @@
+"""Structure: is the scene still the scene after an edit of its whole look?
+
+For `style` and `background`, where nothing need keep its colours: lines and shapes of the source must be found at their
+places in the result (a style), or in some part of it (the subject before a new background). A black, stained or
+posterised answer keeps few of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crispedit import change
+from crispedit.bounds import Bound
+from crispedit.parts import Filter
+from crispedit.record import Sample, Score
+
+LEAST_DETAIL = 4.0
+"""Variance of lightness (of 100) below which a place has no structure to keep."""
+
+
+class Structure(Filter):
+    """`kept`: the median, over the places with structure, of the correlation of lightness in source and edited image
+    (-1 to 1, over `crispedit.change.LOOK_PX`); `kept_best`: its upper tenth, what the best kept part has. `tones`: the
+    spread of the edited image's lightness over the source's. Null where the source has no structure. There are no
+    default bounds: they belong to the categories."""
+
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
+        "kept": float,
+        "kept_best": float,
+        "tones": float,
+    }
+    bounds: ClassVar[Mapping[str, Bound]] = {}
+    cost: ClassVar[float] = 1.2
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        return [self._measure(sample) for sample in samples]
+
+    def _measure(self, sample: Sample) -> dict[str, Score]:
+        before, after = sample.source_lab[..., 0], sample.edited_lab[..., 0]
+        kept = correlation(before, after)
+        if kept.size < 50:
+            return dict.fromkeys(self.scores)
+        middle, best = np.percentile(kept, [50, 90])
+        return {
+            "kept": float(middle),
+            "kept_best": float(best),
+            "tones": float(after.std() / max(before.std(), 1.0)),
+        }
+
+
+def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[n] local correlation of two [h, w] images of lightness, at the places where either has structure."""
+    window = (change.LOOK_PX, change.LOOK_PX)
+
+    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(cv2.blur(values, window), np.float32)
+
+    mean_a, mean_b = mean(a), mean(b)
+    variance_a, variance_b = mean(a * a) - mean_a * mean_a, mean(b * b) - mean_b * mean_b
+    both = np.sqrt(np.maximum(variance_a, 0) * np.maximum(variance_b, 0))
+    covariance = mean(a * b) - mean_a * mean_b
+    return np.asarray(
+        (covariance / (both + 1e-3))[np.maximum(variance_a, variance_b) > LEAST_DETAIL], np.float32
+    )

@@ -1,0 +1,283 @@
+"""Judge bench: how often chat models prefer the same one of two edits as people do.
+
+    crispedit judge-bench RECIPE        # judges side by side: agreement, position bias, seconds and price a verdict
+
+A set of preferences is a folder with `metadata.jsonl` (VCReward-Bench, GEditBench v2), a JSON list
+(EditReward-Compass), or a CSV or JSONL of our own: case, instruction, source, first, second, winner, with category and
+dimension where there are any. Writes OUT/judge-bench.json and judge-bench.md; replies are kept, so an interrupted run
+is continued.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from crispedit import prompts, recipe, replies
+from crispedit.benchmark import Picture, read_json, read_jsonl
+from crispedit.benchmarks.gedit_v2 import OWN, SWAPPED, Verdict
+from crispedit.chat import ChatError, ChatOption
+from crispedit.judge import NO_USAGE, Heard, Judge, JudgeDownError, Question, Usage
+from crispedit.pipelines.evaluate import Price
+from crispedit.pipelines.evaluation import preferences, report
+from crispedit.pipelines.evaluation.preferences import Preference
+from crispedit.pipelines.evaluation.statistics import Outcome
+from crispedit.recipe import Strict
+from crispedit.record import content_key, seed_of
+from crispedit.shards import journal
+
+AT_ONCE = 32
+"""Preferences whose questions go out together."""
+WINNERS: Mapping[str, Outcome] = {
+    "image a": "first",
+    "image b": "second",
+    "first": "first",
+    "second": "second",
+    "tie": "tie",
+}
+DIMENSIONS = {"IA": "instruction_following", "VC": "visual_consistency", "VQ": "visual_quality"}
+
+
+class Recipe(Strict):
+    """Judges, and the preferences that they are held against."""
+
+    out: Path
+    judges: dict[str, ChatOption] = Field(min_length=1)
+    sets: dict[str, Path] = Field(min_length=1)
+    votes: int = Field(1, ge=1)
+    """How often a judge is asked about each pair; the majority counts."""
+    price: dict[str, Price] = {}
+    """By judge."""
+    limit: int | None = Field(None, ge=1)
+    """Only so many preferences of each set, chosen by their keys' hashes; null: all."""
+    kept: Path | None = None
+    """The folder of replies; null: `judge-replies` beside `out`."""
+    level: float = Field(0.95, gt=0, lt=1)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A preference of people with its pictures."""
+
+    preference: Preference
+    instruction: str
+    source: Picture
+    first: Picture
+    second: Picture
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a recipe file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as out=runs/judges")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0, or 1 if a judge was down or said nothing that can be read."""
+    found = bench(recipe.load(Recipe, Path(args.recipe), args.overrides))
+    print(markdown(found))
+    silent = [f"{s}, {j}" for s, judges in found.items() for j, row in judges.items() if row["all"]["n"] == 0]
+    for name in silent:
+        print(f"error: {name}: no verdict could be had; run again when its server answers", file=sys.stderr)
+    return int(bool(silent))
+
+
+def bench(of: Recipe) -> dict[str, dict[str, Any]]:
+    """{set: {judge: agreement, position, unparsed, seconds, tokens, price}}, which is written to `out` too."""
+    sets = {name: _limited(read(path), of.limit) for name, path in of.sets.items()}
+    kept = of.kept or of.out.absolute().parent / "judge-replies"
+    found: dict[str, dict[str, Any]] = {name: {} for name in sets}
+    for label, chat in of.judges.items():
+        judge = Judge(chat, kept)
+        judge.load()
+        for name, labelled in sets.items():
+            found[name][label] = _held_against(judge, labelled, of, of.price.get(label))
+    with journal.replaced(of.out / "judge-bench.json") as out:
+        out.write((json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+    with journal.replaced(of.out / "judge-bench.md") as out:
+        out.write(markdown(found).encode())
+    return found
+
+
+def read(path: Path) -> list[Labelled]:
+    """The preferences of a folder or file. ValueError names what is missing."""
+    root = path if path.is_dir() else path.parent
+    if path.is_dir():
+        rows: Iterable[Mapping[str, Any]] = read_jsonl(
+            path / "metadata.jsonl", "the preferences of a published set"
+        )
+    elif path.suffix == ".json":
+        rows = read_json(path, "a list of preferences")
+    elif path.suffix == ".jsonl":
+        rows = read_jsonl(path, "a preference a line")
+    else:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    return [_labelled(row, root, f"{path}: row {number}") for number, row in enumerate(rows, 1)]
+
+
+def _labelled(row: Mapping[str, Any], root: Path, where: str) -> Labelled:
+    try:
+        if "loser" in row:  # EditReward-Compass: the better one comes first, so the order is drawn
+            names, said = [row["winner"], row["loser"]], "tie" if row["label"] == "tie" else "first"
+            if seed_of(content_key(*map(str, names)), "order") % 2:
+                names, said = names[::-1], {"first": "second", "tie": "tie"}[said]
+            key, instruction, source = str(row.get("key", names[0])), row["prompt"], row["source_image"]
+        elif "edited_images" in row:
+            names, said = list(row["edited_images"]), row["winner"]
+            key, instruction, source = str(row["key"]), row["instruction"], row["source_image"]
+        else:
+            names, said = [row["first"], row["second"]], row["winner"]
+            key, instruction, source = str(row["case"]), row["instruction"], row["source"]
+        first, second = names
+        winner = WINNERS[str(said).lower()]
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{where}: {error} is missing or not known") from None
+    category, dimension = str(row.get("task") or row.get("category") or ""), str(row.get("dimension") or "")
+    preference = Preference(key, "first", "second", winner, category, DIMENSIONS.get(dimension, dimension))
+    return Labelled(
+        preference,
+        instruction,
+        *(Picture(str(_inside(root, name, where))) for name in (source, first, second)),
+    )
+
+
+def _inside(root: Path, name: str, where: str) -> Path:
+    if not (root / name).resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{where}: {name!r} leaves the folder")
+    return root / name
+
+
+def _limited(labelled: Sequence[Labelled], limit: int | None) -> list[Labelled]:
+    return sorted(labelled, key=lambda one: content_key("judge-bench", one.preference.case))[:limit]
+
+
+def _held_against(
+    judge: Judge, labelled: Sequence[Labelled], of: Recipe, price: Price | None
+) -> dict[str, Any]:
+    """What one judge says of one set."""
+    pairs: list[tuple[Preference, Outcome]] = []
+    counts: Counter[str] = Counter()
+    usage: Usage = NO_USAGE
+    start = time.perf_counter()
+    for place in range(0, len(labelled), AT_ONCE):
+        some = labelled[place : place + AT_ONCE]
+        heard = iter(judge.ask([question for one in some for question in _questions(one, of.votes)]))
+        for one in some:
+            votes = []
+            for _ in range(of.votes):
+                shown, swapped = next(heard), next(heard)
+                usage += sum((h.usage for h in (shown, swapped) if isinstance(h, Heard)), NO_USAGE)
+                vote = _vote(shown, swapped, counts)
+                votes += [] if vote is None else [vote]
+            if votes:
+                count = Counter(votes)
+                lead = count["first"] - count["second"]
+                pairs.append((one.preference, "first" if lead > 0 else "second" if lead < 0 else "tie"))
+    seconds = time.perf_counter() - start
+    decided = counts["saw first"] + counts["saw second"]
+    counted = usage.prompt_tokens > 0
+    return preferences.agreement(pairs, of.level) | {
+        "preferences": len(labelled),
+        "unparsed": counts["unparsed"],
+        "unanswered": counts["unanswered"],
+        "first_preferred": counts["saw first"] / decided if decided else None,
+        "orders_agree": counts["agree"] / counts["both"] if counts["both"] else None,
+        "seconds_per_verdict": seconds / usage.asked if usage.asked else None,
+        "prompt_tokens": usage.prompt_tokens if counted else None,
+        "answer_tokens": usage.answer_tokens if counted else None,
+        "price": price.of(usage.prompt_tokens, usage.answer_tokens) if price and counted else None,
+    }
+
+
+def _questions(one: Labelled, votes: int) -> list[Question[Outcome]]:
+    """Both orders, as often as there are votes."""
+    text = prompts.render(OWN, instruction=one.instruction, dimension=one.preference.dimension or "overall")
+    source, first, second = (picture.image() for picture in (one.source, one.first, one.second))
+    return [
+        Question([source, a, b, text], replies.winner, shape=Verdict, repeat=repeat)
+        for repeat in range(votes)
+        for a, b in ((first, second), (second, first))
+    ]
+
+
+def _vote(shown: object, swapped: object, counts: Counter[str]) -> Outcome | None:
+    """The verdict of both orders, a tie if they differ; None if either is not known."""
+    if isinstance(shown, JudgeDownError) or isinstance(swapped, JudgeDownError):
+        counts["unanswered"] += 1
+        return None
+    if isinstance(shown, ChatError) or isinstance(swapped, ChatError):
+        counts["unanswered"] += 1
+        return None
+    assert isinstance(shown, Heard)
+    assert isinstance(swapped, Heard)
+    if shown.value is None or swapped.value is None:
+        counts["unparsed"] += 1
+        return None
+    for value in (shown.value, swapped.value):
+        counts[f"saw {value}"] += value != "tie"
+    counts["both"] += 1
+    agree = shown.value == SWAPPED[swapped.value]
+    counts["agree"] += agree
+    answer: Outcome = shown.value if agree else "tie"
+    return answer
+
+
+def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table for each set, judges by agreement."""
+    lines = ["# Judges held against people", ""]
+    for name, judges in found.items():
+        head = [
+            "",
+            "verdicts",
+            "agreement",
+            "kappa",
+            "prefers the first",
+            "orders agree",
+            "unparsed",
+            "s a verdict",
+            "price",
+        ]
+        body = [
+            _row(label, row)
+            for label, row in sorted(
+                judges.items(), key=lambda item: -(item[1]["all"]["agreement"]["mean"] or 0)
+            )
+        ]
+        lines += [f"## {name}", "", *report.table(head, body), ""]
+        categories = sorted({category for row in judges.values() for category in row["categories"]})
+        if categories:
+            body = [
+                [
+                    label,
+                    *(
+                        report.estimate(row["categories"][c]["agreement"]) if c in row["categories"] else "–"
+                        for c in categories
+                    ),
+                ]
+                for label, row in judges.items()
+            ]
+            lines += ["By category:", "", *report.table(["", *categories], body), ""]
+    return "\n".join(lines)
+
+
+def _row(label: str, row: Mapping[str, Any]) -> list[str]:
+    figures = [row[name] for name in ("first_preferred", "orders_agree")]
+    return [
+        label,
+        f"{row['all']['n']} of {row['preferences']}",
+        report.estimate(row["all"]["agreement"]),
+        report.number(row["all"]["kappa"]),
+        *("–" if figure is None else f"{figure:.1%}" for figure in figures),
+        str(row["unparsed"]),
+        report.number(row["seconds_per_verdict"]),
+        report.number(row["price"]),
+    ]

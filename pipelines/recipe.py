@@ -245,6 +245,12 @@ class Recipe(Strict):
             )
         _ = (self.category_files, self.source_cascade, self.pair_cascade)
         _ = (self.judge, self.annotator, self.editors)
+        for section, cascade in (("curate.filters", self.source_cascade), ("filters", self.pair_cascade)):
+            for name, one in cascade.filters.items():
+                if (lacking := one.lacks()) is not None:
+                    raise ValueError(
+                        f"{section}.{name} cannot measure anything: {lacking}, or take the filter out"
+                    )
         return self
 
 

@@ -61,7 +61,8 @@ def sets(pairs=None, instructions=None):
     }
     found["held_out"] = found["labelled"] + found["held_out_templates"]
     if instructions is not None:
-        found["imgedit"] = [(row["instruction"], row["category"]) for row in _lines(instructions)]
+        files = sorted(instructions.glob("*.jsonl")) if instructions.is_dir() else [instructions]
+        found["imgedit"] = [(row["instruction"], row["category"]) for file in files for row in _lines(file)]
     if pairs is not None:
         rows = [row for row in _lines(Path(pairs) / "pairs.jsonl") if row["instruction_origin"] == "repo"]
         found["repository"] = [(row["instruction"], row["category"]) for row in rows]
@@ -83,7 +84,9 @@ def _lines(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=Path, help="folder with pairs.jsonl")
-    parser.add_argument("--instructions", type=Path, help="JSON lines with instruction and category")
+    parser.add_argument(
+        "--instructions", type=Path, help="JSON lines with instruction and category, or a folder of them"
+    )
     parser.add_argument("--json", type=Path, help="write the report")
     args = parser.parse_args()
     report = {name: measure(rows) for name, rows in sets(args.pairs, args.instructions).items()}

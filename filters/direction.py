@@ -1,8 +1,8 @@
 """Direction: did the edit go the way that its category says, or are source and edited image swapped?
 
 What is added brings edges where there was background, and what is removed leaves fewer. Assumes that the thing stands
-out from what is behind it: a shadow or a reflection hardly does. Of other categories it says nothing: `clip.direction`
-does, where the captions are known.
+out from what is behind it: a shadow or a reflection hardly does, and a smooth ball on rough grass takes edges away. Of
+other categories it says nothing: `clip.direction` does, where the captions are known.
 """
 
 from __future__ import annotations

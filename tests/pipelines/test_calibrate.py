@@ -69,9 +69,10 @@ def test_the_report_tells_defects_from_good_pairs(report):
 def test_semantic_defects_are_told_by_the_scores_that_see_them(report):
     found = json.loads((report / "a.json").read_text())
     told = {entry["defect"]: entry for entry in found["semantic"] if entry["score"] == "instruction.category"}
-    assert told["wrong_instruction"]["auc"] == 1
+    # Of 8 pairs; a trained model reads the words now, and a grammar that was fitted to them reached 1.
+    assert told["wrong_instruction"]["auc"] > 0.95
     assert told["wrong_instruction"]["side"] == "min"
-    assert told["wrong_instruction"]["detected_held_out"] == 1
+    assert told["wrong_instruction"]["detected_held_out"] >= 0.75
     assert told["wrong_instruction"]["false_rejects_held_out"] < 0.5
     assert set(told["wrong_instruction"]["categories"]) == {"add", "color"}
     assert told["swapped"]["auc"] == 0.5  # the words are still the pair's own
@@ -88,9 +89,7 @@ def test_the_defects_as_markdown(report):
     assert rows["no_op"].startswith("| no_op | 8 | 100.0% |")
     assert "`unchanged`" in rows["no_op"]
     assert rows["near duplicate"].startswith("| near duplicate | 8 |")
-    assert rows["wrong_instruction"].startswith(
-        "| wrong_instruction | `instruction.category` | 1.000 | 100.0% |"
-    )
+    assert rows["wrong_instruction"].startswith("| wrong_instruction | `instruction.category` | ")
 
 
 def test_a_semantic_defect_mixes_a_pair_up_with_one_of_its_photograph_if_it_can():

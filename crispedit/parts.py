@@ -119,8 +119,11 @@ class Editor(Part):
 
     def edit(
         self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
-    ) -> list[Edit | Refusal]:
-        """One edit per job, in order. Seeds are 63-bit, derived from the candidate keys."""
+    ) -> Sequence[Edit | Refusal | Exception]:
+        """One edit per job, in order. Seeds are 63-bit, derived from the candidate keys.
+
+        An exception in an edit's place is that job's error, for an editor that asks many at once and some in vain.
+        """
         raise NotImplementedError
 
 

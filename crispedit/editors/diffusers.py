@@ -17,20 +17,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 from PIL import Image as PillowImage
 from pydantic import Field, PrivateAttr
 
 from crispedit import weights
+from crispedit.canvas import Canvas
 from crispedit.parts import Editor
 from crispedit.record import Edit, Image, Job, Refusal
 
@@ -274,65 +271,6 @@ def pipeline_class(name: str) -> type[Any]:
 def _core(pipeline: Any) -> Any:
     """The network that runs at every step."""
     return getattr(pipeline, "transformer", None) or pipeline.unet
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """What a model is shown: `width` x `height`, with the source in its top left corner at `inner`'s size."""
-
-    source: tuple[int, int]
-    inner: tuple[int, int]
-    width: int
-    height: int
-
-    @classmethod
-    def of(cls, width: int, height: int, multiple: int, area: int | None) -> Canvas:
-        """The canvas of a source of this size: see the module."""
-        if area is None:
-            across, down = (math.ceil(side / multiple) * multiple for side in (width, height))
-            return cls((width, height), (width, height), across, down)
-        across, down = min(
-            stable_sizes(area, multiple), key=lambda size: abs(math.log(size[0] / size[1] * height / width))
-        )
-        scale = min(across / width, down / height)
-        inner = (max(1, min(across, round(width * scale))), max(1, min(down, round(height * scale))))
-        return cls((width, height), inner, across, down)
-
-    def put(self, source: Image) -> Image:
-        """[height, width, 3] the source with its mirrored edges."""
-        picture = _scaled(source, self.inner)
-        below, right = self.height - self.inner[1], self.width - self.inner[0]
-        return cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REFLECT).astype(np.uint8)
-
-    def take(self, picture: Image) -> Image:
-        """The source's part of the canvas, at the source's size."""
-        return _scaled(np.ascontiguousarray(picture[: self.inner[1], : self.inner[0]]), self.source)
-
-
-@lru_cache(maxsize=16)
-def stable_sizes(area: int, multiple: int) -> tuple[tuple[int, int], ...]:
-    """Widths and heights in multiples that rounding `sqrt(area * aspect)` and `sqrt(area / aspect)` gives back, of
-    aspects up to 4. ValueError if there are none."""
-
-    def stable() -> Iterator[tuple[int, int]]:
-        longest = math.ceil(2 * math.sqrt(area) / multiple)
-        for across in range(1, longest + 1):
-            for down in range(max(1, math.ceil(across / 4)), min(4 * across, longest) + 1):
-                sides = math.sqrt(area * across / down), math.sqrt(area * down / across)
-                if tuple(round(side / multiple) for side in sides) == (across, down):
-                    yield across * multiple, down * multiple
-
-    found = tuple(stable())
-    if not found:
-        raise ValueError(f"diffusers: no size of area_px={area} has sides in multiples of {multiple}")
-    return found
-
-
-def _scaled(image: Image, size: tuple[int, int]) -> Image:
-    """The image at (width, height): itself, or resampled with a support that grows as it shrinks."""
-    if image.shape[1::-1] == size:
-        return image
-    return np.asarray(PillowImage.fromarray(image).resize(size, PillowImage.Resampling.LANCZOS))
 
 
 def _pixels(picture: PillowImage.Image, width: int, height: int) -> Image:

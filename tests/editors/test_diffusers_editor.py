@@ -21,8 +21,9 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 
 from crispedit import weights
+from crispedit.canvas import Canvas, stable_sizes
 from crispedit.compositor.landscape import landscape
-from crispedit.editors.diffusers import Canvas, Diffusers, stable_sizes
+from crispedit.editors.diffusers import Diffusers
 from crispedit.filters.alignment import Alignment
 from crispedit.images import encode_jpeg
 from crispedit.record import Edit, Job, Refusal, Sample

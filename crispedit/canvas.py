@@ -1,0 +1,78 @@
+"""The canvas that an editing model is shown: the source at one scale, its edges mirrored where the model wants more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from PIL import Image as PillowImage
+
+from crispedit.record import Image
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What a model is shown: `width` x `height`, with the source in its top left corner at `inner`'s size."""
+
+    source: tuple[int, int]
+    inner: tuple[int, int]
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, width: int, height: int, multiple: int, area: int | None) -> Canvas:
+        """The canvas of a source of this size: see crispedit.editors.diffusers."""
+        if area is None:
+            across, down = (math.ceil(side / multiple) * multiple for side in (width, height))
+            return cls((width, height), (width, height), across, down)
+        across, down = min(
+            stable_sizes(area, multiple), key=lambda size: abs(math.log(size[0] / size[1] * height / width))
+        )
+        return cls.within(width, height, across, down)
+
+    @classmethod
+    def within(cls, width: int, height: int, across: int, down: int) -> Canvas:
+        """The canvas of `across` x `down` for a source of this size, scaled by one factor to fit."""
+        scale = min(across / width, down / height)
+        inner = (max(1, min(across, round(width * scale))), max(1, min(down, round(height * scale))))
+        return cls((width, height), inner, across, down)
+
+    def put(self, source: Image) -> Image:
+        """[height, width, 3] the source with its mirrored edges."""
+        picture = _scaled(source, self.inner)
+        below, right = self.height - self.inner[1], self.width - self.inner[0]
+        return cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REFLECT).astype(np.uint8)
+
+    def take(self, picture: Image) -> Image:
+        """The source's part of the canvas, at the source's size."""
+        return _scaled(np.ascontiguousarray(picture[: self.inner[1], : self.inner[0]]), self.source)
+
+
+@lru_cache(maxsize=16)
+def stable_sizes(area: int, multiple: int) -> tuple[tuple[int, int], ...]:
+    """Widths and heights in multiples that rounding `sqrt(area * aspect)` and `sqrt(area / aspect)` gives back, of
+    aspects up to 4. ValueError if there are none."""
+
+    def stable() -> Iterator[tuple[int, int]]:
+        longest = math.ceil(2 * math.sqrt(area) / multiple)
+        for across in range(1, longest + 1):
+            for down in range(max(1, math.ceil(across / 4)), min(4 * across, longest) + 1):
+                sides = math.sqrt(area * across / down), math.sqrt(area * down / across)
+                if tuple(round(side / multiple) for side in sides) == (across, down):
+                    yield across * multiple, down * multiple
+
+    found = tuple(stable())
+    if not found:
+        raise ValueError(f"no size of area_px={area} has sides in multiples of {multiple}")
+    return found
+
+
+def _scaled(image: Image, size: tuple[int, int]) -> Image:
+    """The image at (width, height): itself, or resampled with a support that grows as it shrinks."""
+    if image.shape[1::-1] == size:
+        return image
+    return np.asarray(PillowImage.fromarray(image).resize(size, PillowImage.Resampling.LANCZOS))

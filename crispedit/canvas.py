@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image as PillowImage
 
 from crispedit.record import Image
+
+Rule = Callable[[int, float], tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,17 @@ class Canvas:
     height: int
 
     @classmethod
-    def of(cls, width: int, height: int, multiple: int, area: int | None) -> Canvas:
+    def of(cls, width: int, height: int, multiple: int, area: int | None, rule: Rule | None = None) -> Canvas:
         """The canvas of a source of this size: see crispedit.editors.diffusers."""
         if area is None:
             across, down = (math.ceil(side / multiple) * multiple for side in (width, height))
             return cls((width, height), (width, height), across, down)
-        across, down = min(
-            stable_sizes(area, multiple), key=lambda size: abs(math.log(size[0] / size[1] * height / width))
-        )
+        return cls.among(width, height, stable_sizes(area, multiple, rule))
+
+    @classmethod
+    def among(cls, width: int, height: int, sizes: Iterable[tuple[int, int]]) -> Canvas:
+        """The canvas of that one of these sizes whose aspect is nearest to the source's."""
+        across, down = min(sizes, key=lambda size: abs(math.log(size[0] / size[1] * height / width)))
         return cls.within(width, height, across, down)
 
     @classmethod
@@ -53,22 +59,28 @@ class Canvas:
 
 
 @lru_cache(maxsize=16)
-def stable_sizes(area: int, multiple: int) -> tuple[tuple[int, int], ...]:
-    """Widths and heights in multiples that rounding `sqrt(area * aspect)` and `sqrt(area / aspect)` gives back, of
-    aspects up to 4. ValueError if there are none."""
+def stable_sizes(area: int, multiple: int, rule: Rule | None = None) -> tuple[tuple[int, int], ...]:
+    """Widths and heights in multiples, of aspects up to 4, that `rule(area, aspect)` gives back: a pipeline's own
+    choice of (width, height, ...), or by default `sqrt(area * aspect)` and `sqrt(area / aspect)`, rounded.
+    ValueError if there are none."""
+
+    def rounded(area: int, aspect: float) -> tuple[int, int]:
+        sides = math.sqrt(area * aspect), math.sqrt(area / aspect)
+        across, down = (round(side / multiple) * multiple for side in sides)
+        return across, down
 
     def stable() -> Iterator[tuple[int, int]]:
         longest = math.ceil(2 * math.sqrt(area) / multiple)
         for across in range(1, longest + 1):
             for down in range(max(1, math.ceil(across / 4)), min(4 * across, longest) + 1):
-                sides = math.sqrt(area * across / down), math.sqrt(area * down / across)
-                if tuple(round(side / multiple) for side in sides) == (across, down):
-                    yield across * multiple, down * multiple
+                size = across * multiple, down * multiple
+                if tuple((rule or rounded)(area, across / down)[:2]) == size:
+                    yield size
 
-    found = tuple(stable())
-    if not found:
+    sizes = tuple(stable())
+    if not sizes:
         raise ValueError(f"no size of area_px={area} has sides in multiples of {multiple}")
-    return found
+    return sizes
 
 
 def _scaled(image: Image, size: tuple[int, int]) -> Image:

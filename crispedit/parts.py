@@ -117,6 +117,9 @@ class Annotator(Part):
 class Editor(Part):
     """Carries out jobs."""
 
+    def check(self) -> None:
+        """ValueError for options that can be known to be wrong before weights are read: called as a recipe is read."""
+
     def edit(
         self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
     ) -> Sequence[Edit | Refusal | Exception]:

@@ -265,8 +265,15 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise ValueError(f"{path} is no run: it has no recipe.yaml (build one with `crispedit build`)")
     shipped = resources.files("crispedit.configs") / f"{file.stem}.yaml"
     if not file.exists() and shipped.is_file():
-        return recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()
-    return recipe.load(Recipe, file, overrides).check()
+        made = recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()
+    else:
+        made = recipe.load(Recipe, file, overrides).check()
+    for name, editor in made.editors.items():  # a run's own recipe was checked when it began
+        try:
+            editor.check()
+        except ValueError as error:
+            raise ValueError(f"edit.editors.{name}: {error}") from None
+    return made
 
 
 def resolved(of: Recipe) -> dict[str, Any]:

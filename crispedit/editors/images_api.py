@@ -183,9 +183,8 @@ class ImagesAPI(Editor):
         height, width = source.shape[:2]
         if not self.sizes:
             return Canvas.of(width, height, self.multiple_px, None)
-        sides = [tuple(map(int, size.split("x"))) for size in self.sizes]
-        across, down = min(sides, key=lambda side: abs(np.log(side[0] / side[1] * height / width)))
-        return Canvas.within(width, height, across, down)
+        sides = [(int(across), int(down)) for across, down in (size.split("x") for size in self.sizes)]
+        return Canvas.among(width, height, sides)
 
     async def _again(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What `ask` gives, once its passing failures are over. Transient if they are not."""

@@ -36,9 +36,10 @@ from crispedit.filters.aesthetic import Aesthetic
 from crispedit.filters.clip import Clip
 from crispedit.outcome import KEPT
 from crispedit.pipelines import recipe
-from crispedit.pipelines.calibration import calibrate, defects
-from crispedit.pipelines.calibration.calibrate import Pair
+from crispedit.pipelines.calibration import defects, good_pairs
+from crispedit.pipelines.calibration import measured as defects_of
 from crispedit.pipelines.calibration.defects import Good
+from crispedit.pipelines.calibration.good_pairs import Pair
 from crispedit.pipelines.run import Run
 from crispedit.record import Sample, content_key, seed_of
 
@@ -72,12 +73,12 @@ def defective(pair: Pair, pairs: Sequence[Pair], turn: int) -> dict[str, Any]:
     sample = Sample(**pair.stored)
     for name in names[turn % len(names) :] + names:
         if name in defects.SEMANTIC:
-            other = calibrate.other_for(name, pair, pairs)
+            other = defects_of.other_for(name, pair, pairs)
             mixed = defects.SEMANTIC[name](pair.stored, None if other is None else other.stored)
             if mixed is not None:
                 return dict(mixed)
             continue
-        good = Good(sample.source, sample.edited, calibrate.edit_of(sample))
+        good = Good(sample.source, sample.edited, defects_of.edit_of(sample))
         made = defects.STRUCTURAL[name](good, np.random.default_rng(seed_of(sample.key, name)))
         if made is not None:
             source = pair.stored["source_jpeg"] if made[0] is good.source else images.encode_jpeg(made[0])
@@ -171,7 +172,7 @@ def main() -> None:
         made = recipe.load(
             "calibrate", [f"source.path={photos}", f"run={folder / 'run'}", f"categories={{{jobs}}}"]
         )
-        pairs = calibrate.run_pairs(Run(made))
+        pairs = good_pairs.run_pairs(Run(made))
         cascade = cascade_of(made, folder)
         stored = list(corpus(pairs))
         shared = len({content_key(fields["source_jpeg"]) for fields in stored})

@@ -305,7 +305,7 @@ SCENARIOS = {
     "64 GPUs, editors 1.5 s and 2 s": Scenario(64, editing([1.5, 2], 2, 240_000, wave=8000)),
     "8 processes, 50 ms rows, one of 30 s": Scenario(8, one_stage(0.05, 4_840, straggler=30.0), real=1.0),
     "64 processes, 50 ms rows": Scenario(64, one_stage(0.05, 128_000)),
-    "8 GPUs, editors 10 s and 30 s, real": Scenario(8, editing([10, 30], 2, 400, wave=50), real=20.0),
+    "8 GPUs, editors 10 s and 30 s, real": Scenario(8, editing([10, 30], 2, 320, wave=40), real=20.0),
     "16 processes, 50 ms rows, real": Scenario(16, one_stage(0.05, 9_600), real=1.0),
 }
 
@@ -328,6 +328,13 @@ def real(of: Scenario) -> tuple[float, float]:
     from crispedit.pipelines import engine
     from crispedit.pipelines.on_ray import RayCluster
 
+    class Counting(RayCluster):
+        sent = 0
+
+        def send(self, block: Sent) -> None:
+            self.sent += 1
+            super().send(block)
+
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     settings = Engine(cpus=4, block_seconds=of.block_seconds / of.real, rows_per_part=1000)
     line = of.line(of.real)
@@ -336,7 +343,7 @@ def real(of: Scenario) -> tuple[float, float]:
     )
     try:
         with engine.cluster(settings):
-            cluster = RayCluster(line.stages)
+            cluster = Counting(line.stages)
             begun: list[float] = []
 
             def tell(of: Scheduler) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -20,29 +20,40 @@ from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, des
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
+REGIME = "regeneration.regime"
+"""The column with a pair's regime."""
+
 
 @dataclass(frozen=True)
 class Cascade:
     """Filters by name, and for each category its bounds by "filter.score".
 
-    A category that is not in `bounds` (a photograph has none) takes those of `default_bounds`.
+    A category that is not in `bounds` (a photograph has none) takes those of `default_bounds`. `regimes` has the bounds
+    of a regime and category, where they differ: a regime is how the editor left the rest of the picture, and the filter
+    `regeneration` notes it.
     """
 
     filters: Mapping[str, Filter]
     default_bounds: Mapping[str, Bound]
     bounds: Mapping[str, Mapping[str, Bound]]
+    regimes: Mapping[tuple[str, str], Mapping[str, Bound]] = field(default_factory=dict)
 
     @staticmethod
     def of(
         filters: Mapping[str, Filter],
         recipe_bounds: Mapping[str, Mapping[str, Bound]],
         category_bounds: Mapping[str, Mapping[str, Bound]],
+        regime_bounds: Mapping[str, Mapping[str, Mapping[str, Bound]]] | None = None,
     ) -> Cascade:
-        """Cheapest first. A bound comes from the category, else from the recipe's filter section, else from the filter.
+        """Cheapest first, but for `regeneration` where others depend on it. A bound comes from the regime and category,
+        else from the category, else from the recipe's filter section, else from the filter.
 
-        ValueError for a bound on a score that its filter does not measure.
+        ValueError for a bound on a score that its filter does not measure, and for regimes that nobody measures.
         """
-        ordered = dict(sorted(filters.items(), key=lambda item: (item[1].cost, item[0])))
+        first = REGIME.partition(".")[0] if regime_bounds else None
+        ordered = dict(sorted(filters.items(), key=lambda item: (item[0] != first, item[1].cost, item[0])))
+        if first is not None and first not in ordered:
+            raise ValueError(f"regimes: bounds depend on {REGIME}, so filters must have {first}: {{}}")
         default: dict[str, Bound] = {}
         for name, filter_ in ordered.items():
             for score, bound in {**filter_.bounds, **recipe_bounds.get(name, {})}.items():
@@ -54,18 +65,14 @@ class Cascade:
                 default[f"{name}.{score}"] = bound
         by_category = {}
         for category, own in category_bounds.items():
-            for key in own:
-                filter_name, _, score = key.partition(".")
-                if filter_name in ordered and score not in ordered[filter_name].scores:
-                    raise ValueError(
-                        f"categories.{category}.bounds.{key}: {filter_name} measures no such score; "
-                        f"choose from {', '.join(ordered[filter_name].scores)}"
-                    )
-            by_category[category] = {
-                **default,
-                **{key: bound for key, bound in own.items() if key.partition(".")[0] in ordered},
-            }
-        return Cascade(ordered, default, by_category)
+            _check(ordered, own, f"categories.{category}.bounds")
+            by_category[category] = {**default, **_of(ordered, own)}
+        by_regime = {}
+        for regime, categories in (regime_bounds or {}).items():
+            for category, own in categories.items():
+                _check(ordered, own, f"regimes.{regime}.{category}")
+                by_regime[regime, category] = {**by_category.get(category, default), **_of(ordered, own)}
+        return Cascade(ordered, default, by_category, by_regime)
 
     @property
     def columns(self) -> list[pa.Field]:
@@ -80,8 +87,10 @@ class Cascade:
             fields += [pa.field(f"{name}.measured", pa.bool_()), pa.field(f"{name}.error", pa.string())]
         return fields
 
-    def bounds_of(self, category: str | None) -> Mapping[str, Bound]:
-        return self.bounds.get(category or "", self.default_bounds)
+    def bounds_of(self, category: str | None, regime: str | None = None) -> Mapping[str, Bound]:
+        """The bounds that hold for a category, or for its pairs of a regime."""
+        own = self.regimes.get((regime or "", category or ""))
+        return self.bounds.get(category or "", self.default_bounds) if own is None else own
 
     def measure(
         self,
@@ -133,7 +142,7 @@ class Cascade:
         self, row: Mapping[str, Any], bounds: Mapping[str, Bound] | None = None
     ) -> Iterator[tuple[str, str | None]]:
         """What each filter says of a row, in the cascade's order; `bounds` are those of the row's category."""
-        own = self.bounds_of(row.get("category")) if bounds is None else bounds
+        own = self.bounds_of(row.get("category"), row.get(REGIME)) if bounds is None else bounds
         return (self.decide(name, row, own) for name in self.filters)
 
     def verdict(self, row: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -163,24 +172,58 @@ class Cascade:
         yield f"WHEN {measured} IS NOT TRUE THEN '{NOT_REACHED} {name}'"
         yield f"WHEN {failed} THEN '{ERROR} {name}'"
         for key in (f"{name}.{score}" for score in self.filters[name].scores):
-            for where, bound in self._bounds_sql(key, category):
+            for where, bound in self._bounds_sql(key, row, category):
                 for side, sign, word in ((bound.min, "<", "low"), (bound.max, ">", "high")):
                     if side is not None:
                         fails = f"{row}.\"{key}\" {sign} '{side!r}'::DOUBLE{where}"
                         yield f"WHEN {fails} THEN '{REJECTED} {key}:{word}'"
 
-    def _bounds_sql(self, key: str, category: str) -> list[tuple[str, Bound]]:
-        """The bounds of a score, each with the condition on the category (empty: none) under which it holds."""
+    def _bounds_sql(self, key: str, row: str, category: str) -> list[tuple[str, Bound]]:
+        """The bounds of a score, each with the condition (empty: none) under which it holds: those of regimes, then
+        those of categories for all other rows."""
+        moved = {
+            f'({category} = {_text(of)} AND {row}."{REGIME}" = {_text(regime)})': bounds.get(key, Bound())
+            for (regime, of), bounds in self.regimes.items()
+            if bounds.get(key) != self.bounds_of(of).get(key)
+        }
+        if not moved:
+            return self._category_bounds_sql(key, category)
+        others = f" AND ({' OR '.join(moved)}) IS NOT TRUE"
+        return [
+            *((f" AND {where}", bound) for where, bound in moved.items()),
+            *((where + others, bound) for where, bound in self._category_bounds_sql(key, category)),
+        ]
+
+    def _category_bounds_sql(self, key: str, category: str) -> list[tuple[str, Bound]]:
         default = self.default_bounds.get(key, Bound())
         own = {name: bounds.get(key, Bound()) for name, bounds in self.bounds.items()}
         other = {name: bound for name, bound in own.items() if bound != default}
         # Not IN: DuckDB makes a join of every such list, and carries all columns through each.
-        equal = {name: f"{category} = '" + name.replace("'", "''") + "'" for name in other}
+        equal = {name: f"{category} = {_text(name)}" for name in other}
         cases = []
         for bound in dict.fromkeys(other.values()):
             names = " OR ".join(equal[name] for name in other if other[name] == bound)
             cases.append((f" AND ({names})", bound))
         return [*cases, (f" AND ({' OR '.join(equal.values())}) IS NOT TRUE" if other else "", default)]
+
+
+def _check(filters: Mapping[str, Filter], bounds: Mapping[str, Bound], place: str) -> None:
+    for key in bounds:
+        name, _, score = key.partition(".")
+        if name in filters and score not in filters[name].scores:
+            raise ValueError(
+                f"{place}.{key}: {name} measures no such score; choose from {', '.join(filters[name].scores)}"
+            )
+
+
+def _of(filters: Mapping[str, Filter], bounds: Mapping[str, Bound]) -> dict[str, Bound]:
+    """The bounds on what these filters measure."""
+    return {key: bound for key, bound in bounds.items() if key.partition(".")[0] in filters}
+
+
+def _text(value: str) -> str:
+    """A SQL string literal."""
+    return "'" + value.replace("'", "''") + "'"
 
 
 def failed(name: str, error: Exception) -> dict[str, Any]:

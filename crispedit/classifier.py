@@ -1,25 +1,35 @@
-"""The classifier: which of the seven categories an edit instruction asks for, by a small grammar of English.
+"""The classifier: which of the seven categories an edit instruction asks for, by a small trained model.
 
-An instruction is read as a person would: politeness and typing slips are cleared away, a compound instruction is
-cut into clauses, and the first clause that asks for an edit decides. A clause is a verb with a subject and a result
-("turn / the bike / into a horse"), and what the result *is* (a color, a manner of painting, a place or a time, a
-movement, another thing) says what kind of edit it is. The grammar lives in `crispedit.instruction`. Nothing is
-downloaded, nothing is learned, and the same instruction gets the same answer everywhere.
+Logistic regression over hashed words, word pairs and character n-grams. It was trained by
+`crispedit.pipelines.shipped.train_classifier` on text written for this purpose; its weights and its card lie in
+`crispedit/weights/classifier`. Reading an instruction needs NumPy alone and takes well under a millisecond.
 
-The categories are those of `configs/categories`. Captions and the measured change, where they are known, count as
-further evidence. `crispedit.zeroshot` does the same task with CLIP.
+The categories are those of `configs/categories`. An instruction in another language, or one that names no edit, is
+`unknown`. `crispedit.zeroshot` does the same task with CLIP, for other categories.
 """
 
 from __future__ import annotations
 
-import math
+import re
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
-from crispedit.instruction import lexicon
-from crispedit.instruction.clauses import Words, clauses, plain
-from crispedit.instruction.grammar import CATEGORIES as CATEGORIES
-from crispedit.instruction.grammar import GUESS, Reading, read_clause
-from crispedit.instruction.lexicon import STYLE, VERBS, inflects
+import numpy as np
+from numpy.typing import NDArray
+
+from crispedit import weights
+
+CATEGORIES = ("add", "remove", "replace", "color", "background", "style", "motion")
+UNKNOWN = "unknown"
+LABELS = (*CATEGORIES, UNKNOWN)
+BUCKETS = 1 << 17
+"""Features are hashed into so many rows of the weights."""
+LEAST_KNOWN_WORDS = 0.6
+"""An instruction with a smaller share of words that the training text holds is `unknown`: it is not English."""
+LEAST_ASKED = 0.5
+"""A category counts as asked for from this probability."""
 
 
 @dataclass(frozen=True)
@@ -27,99 +37,180 @@ class Classification:
     """The likeliest category with its probability in [0, 1], and the next one with its own."""
 
     category: str
+    """One of CATEGORIES, or `unknown`."""
     score: float
     runner_up: str
     runner_up_score: float
+    categories: tuple[str, ...] = ()
+    """Every category that the instruction asks for, likeliest first: a compound instruction has several."""
 
 
-def classify(
-    instruction: str,
-    *,
-    source_caption: str | None = None,
-    target_caption: str | None = None,
-    changed_fraction: float | None = None,
-) -> Classification:
-    """The category of an edit instruction in English.
-
-    `changed_fraction` is the share of pixels, 0 to 1, that the edit visibly changed. An instruction that says
-    nothing the grammar knows gets a score near 1/7: compare `score` with a bound rather than trust a guess.
-    """
-    found = probabilities(
-        instruction,
-        source_caption=source_caption,
-        target_caption=target_caption,
-        changed_fraction=changed_fraction,
-    )
-    best, second = sorted(CATEGORIES, key=lambda category: (-found[category], category))[:2]
-    return Classification(best, found[best], second, found[second])
+def classify(instruction: str) -> Classification:
+    """What an instruction asks for. Of a compound instruction, `category` is the edit that it names first."""
+    readings = _readings(instruction)
+    chances = readings[0]
+    best, second = sorted(LABELS, key=lambda label: (-chances[label], label))[:2]
+    if best == UNKNOWN:
+        return Classification(best, chances[best], second, chances[second])
+    wanted = {category: max(read[category] for read in readings) for category in CATEGORIES}
+    also = sorted((c for c in CATEGORIES if wanted[c] >= LEAST_ASKED and c != best), key=lambda c: -wanted[c])
+    return Classification(best, chances[best], second, chances[second], (best, *also))
 
 
-def probabilities(
-    instruction: str,
-    *,
-    source_caption: str | None = None,
-    target_caption: str | None = None,
-    changed_fraction: float | None = None,
-) -> dict[str, float]:
-    """The probability of every category, on the evidence that `classify` takes."""
-    evidence = dict.fromkeys(CATEGORIES, 0.0)
-    readings = read(instruction)
-    if source_caption is not None and target_caption is not None:
-        readings += compare(source_caption, target_caption)
-    if changed_fraction is not None:
-        readings += extent(changed_fraction)
-    for category, weight in readings:
-        evidence[category] += weight
-    total = sum(math.exp(weight) for weight in evidence.values())
-    return {category: math.exp(weight) / total for category, weight in evidence.items()}
+def asked(instruction: str) -> dict[str, float] | None:
+    """For each category the probability that the instruction asks for it, alone or among others. They may add up to
+    more than 1. None where the instruction is `unknown`."""
+    readings = _readings(instruction)
+    if _is_unknown(readings[0]):
+        return None
+    return {
+        category: 1 - float(np.prod([1 - read[category] for read in readings])) for category in CATEGORIES
+    }
 
 
-def read(instruction: str) -> list[Reading]:
-    """What the instruction's clauses ask for, first to last; after one that is clear, the next counts a third."""
-    readings: list[Reading] = []
-    weight = 1.0
-    for clause in sorted(clauses(plain(instruction)), key=_describes):
-        reading = read_clause(clause)
-        if reading is not None:
-            readings.append((reading[0], reading[1] * weight))
-            weight *= 1 / 3 if reading[1] > GUESS else 1
-    return readings
+def _readings(instruction: str) -> list[dict[str, float]]:
+    """How each order of an instruction is read; those before the first that asks for an edit are left out."""
+    readings = [_read(tokens(order)) for order in orders(instruction)]
+    first = next((i for i, read in enumerate(readings) if not _is_unknown(read)), 0)
+    return readings[first:]
 
 
-def _describes(words: Words) -> bool:
-    """Whether a clause only says how things are or where: "the vase is too dark", "in the sky"; orders come first."""
-    return words[0] not in VERBS | lexicon.ACTIONS | lexicon.PARTING
+def _is_unknown(chances: dict[str, float]) -> bool:
+    return max(chances, key=chances.__getitem__) == UNKNOWN
 
 
-def compare(source_caption: str, target_caption: str) -> list[Reading]:
-    """What two captions say by the words that only one of them has."""
-    before, after = (
-        set(plain(caption).split()) - _FUNCTION_WORDS for caption in (source_caption, target_caption)
-    )
-    lost, gained = before - after, after - before
-    if not lost and not gained:
-        return []
-    for category, words in _CAPTION_WORDS.items():
-        if gained and all(inflects(word, words) for word in gained):
-            return [(category, GUESS)]
-    return [("remove" if not gained else "add" if not lost else "replace", GUESS)]
+def orders(instruction: str) -> list[str]:
+    """A compound instruction cut before each clause that begins with an order: "add a hat and make it red" is two.
+    "and the dog", "making sure that ..." and "put a cat in its place" stay with what they belong to."""
+    cuts = [0]
+    for join in _JOIN.finditer(instruction):
+        word = _TOKEN.match(instruction, join.end())
+        if word is None or word[0].casefold() not in ORDERS or join.start() <= cuts[-1]:
+            continue
+        before = tokens(instruction[cuts[-1] : join.start()])
+        is_order = len(before) > 2 and not ORDERS.isdisjoint(before)  # "go ahead and" is none
+        if is_order and not _IN_ITS_PLACE.match(instruction, join.end()):
+            cuts.append(join.end())
+    return [instruction[start:end] for start, end in zip(cuts, [*cuts[1:], None], strict=True)]
 
 
-def extent(changed_fraction: float) -> list[Reading]:
-    """What the share of changed pixels says: only a style or a background changes nearly everything."""
-    if changed_fraction > 0.6:
-        return [("style", GUESS), ("background", GUESS)]
-    if changed_fraction < 0.2:
-        return [("style", -GUESS), ("background", -GUESS)]
-    return []
-
-
-_FUNCTION_WORDS = (
-    lexicon.DETERMINERS | lexicon.PREPOSITIONS | lexicon.PRONOUNS | {"a", "an", "and", "or", "be"}
+_JOIN = re.compile(
+    r"[.;!?,]\s+(?:(?:and|then|also|next|please)\b,?\s*)*|\s+(?:and|then|plus|also)\s+(?:(?:then|also)\s+)?",
+    re.IGNORECASE,
 )
-_CAPTION_WORDS = {
-    "color": lexicon.COLORS | lexicon.COLOR_MODIFIERS,
-    "style": STYLE,
-    "background": lexicon.TIMES_AND_WEATHER | lexicon.PLACES | lexicon.BACKGROUND,
-    "motion": lexicon.ACTIONS | lexicon.POSE_ADJECTIVES | lexicon.DIRECTIONS,
-}
+_IN_ITS_PLACE = re.compile(
+    r"[^.;!?]*\b(?:instead|there|in (?:its|their|the same) (?:place|spot|stead))\b", re.IGNORECASE
+)
+ORDERS = frozenset(
+    """add insert include place put draw create give dress decorate hang remove delete erase eliminate take clear
+    cut get replace swap substitute exchange switch change turn transform convert make recolor recolour paint repaint
+    dye tint color colour darken lighten brighten blur isolate set move shift slide rotate flip tilt raise lower lift
+    open close zoom enlarge shrink resize apply render redraw restyle stylize relight let have bring""".split()
+)
+"""The verbs that a clause begins with, if it asks for one more edit."""
+
+
+_SECOND_IMAGE = re.compile(
+    r"\b(?:second|2nd|other|another|reference|style|provided|attached) (?:image|picture|photo|photograph)\b"
+    r"|\b(?:image|picture|photo|figure)s? (?:2|two|b)\b|\b(?:both|two) (?:images|pictures|photos)\b"
+    r"|\b(?:to|with|into|by|as|like|of) \[v\*\]",
+    re.IGNORECASE,
+)
+
+
+def needs_second_image(instruction: str) -> bool:
+    """Whether the words take something from an image that is not the source: "the dog in the second image"."""
+    return instruction.count("<image>") > 1 or _SECOND_IMAGE.search(instruction) is not None
+
+
+def _read(words: list[str]) -> dict[str, float]:
+    """The probability of each label as the first edit that these words ask for."""
+    model = _model()
+    named = [bucket(f"w {word}") for word in words if word.isalpha()]
+    if not named or np.mean(model.seen[named]) < LEAST_KNOWN_WORDS:
+        return {label: float(label == UNKNOWN) for label in LABELS}
+    rows, values = features(words)
+    logits = (values @ model.weights[rows].astype(np.float32) + model.bias) / model.temperature
+    chances = np.exp(logits - logits.max())
+    return dict(zip(LABELS, (chances / chances.sum()).tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Model:
+    """The weights, as they are stored."""
+
+    weights: NDArray[np.float16]
+    """[BUCKETS, 8]: a column for each of LABELS."""
+    bias: NDArray[np.float32]
+    """[8]"""
+    temperature: float
+    """What the logits are divided by, so that the probabilities are calibrated."""
+    seen: NDArray[np.bool_]
+    """[BUCKETS]: the words of the English training text."""
+
+
+@cache
+def _model() -> Model:
+    with np.load(weights.folder("classifier") / "classifier.npz", allow_pickle=False) as stored:
+        seen = np.unpackbits(stored["seen"]).astype(bool)
+        return Model(stored["weights"], stored["bias"], float(stored["temperature"]), seen)
+
+
+# Features
+
+_QUOTED = re.compile(r"""(?<!\w)(["“”‘'])[^"“”‘’']{1,40}["”’'](?!\w)""")
+_TOKEN = re.compile(r"\[v\*\]|[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+|[^\w\s]")
+_CLAUSE_ENDS = frozenset(".,;:!?") | {"and", "then", "while"}
+HEAD_WORDS = 14
+
+
+def tokens(instruction: str) -> list[str]:
+    """Lower-case words, numbers and marks. What stands in quotes is one token, for its words name no edit."""
+    text = _QUOTED.sub(" quotedtext ", instruction.replace("<image>", " "))
+    return _TOKEN.findall(text.casefold())
+
+
+def features(words: list[str]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The rows of the weights that an instruction has, and the value of each. Each group of features has unit length,
+    so that a long explanation after the order does not drown it."""
+    groups = (list(_words(words)), list(_words(_head(words), "head ")), list(_characters(words)))
+    rows, values = [], []
+    for group in groups:
+        buckets = {bucket(feature) for feature in group}
+        rows += sorted(buckets)
+        values += [len(buckets) ** -0.5] * len(buckets)
+    return np.array(rows, np.int64), np.array(values, np.float32)
+
+
+def bucket(feature: str) -> int:
+    """The row of the weights of a feature; the same on every machine."""
+    return zlib.crc32(feature.encode()) & (BUCKETS - 1)
+
+
+def _head(words: list[str]) -> list[str]:
+    """The first clause that has at least two words: what is asked for first."""
+    for i, word in enumerate(words[:HEAD_WORDS]):
+        if word in _CLAUSE_ENDS and i >= 3:
+            return words[:i]
+    return words[:HEAD_WORDS]
+
+
+def _words(words: list[str], name: str = "") -> Iterator[str]:
+    """Words, and pairs and triples of neighbours; pairs with a gap of up to three words between."""
+    padded = ["^", *words, "$"]
+    for i, word in enumerate(padded):
+        yield f"{name}w {word}"
+        for gap in range(1, 5):
+            if i + gap < len(padded):
+                yield f"{name}{gap} {word} {padded[i + gap]}"
+        if i + 2 < len(padded):
+            yield f"{name}t {word} {padded[i + 1]} {padded[i + 2]}"
+
+
+def _characters(words: list[str]) -> Iterator[str]:
+    """Character n-grams of 3 to 5 within words, ends marked: misspelt and inflected words share most of theirs."""
+    for word in words:
+        marked = f"<{word}>"
+        for size in (3, 4, 5):
+            for i in range(len(marked) - size + 1):
+                yield f"c {marked[i : i + size]}"

@@ -116,8 +116,9 @@ _UPRIGHT = {
 Pixels = NDArray[Any]
 
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
-MAX_EXTRANEOUS_BYTES = 64
-"""Left over before a JPEG's end marker. Many cameras leave some; thousands mean that the scan was overwritten."""
+MAX_EXTRANEOUS_BYTES = 16
+"""Left over before a JPEG's end marker, or any number of one value. Many cameras leave some; more of them are the end
+of a scan that was overwritten and so decoded out of step."""
 
 
 def _decoded(file: ImageFile) -> Pixels:
@@ -125,11 +126,13 @@ def _decoded(file: ImageFile) -> Pixels:
     try:
         return _decode(file.encoded)
     except pyvips.Error as error:
-        left = _EXTRANEOUS.search(error.detail)
-        if left is None or int(left[1]) > MAX_EXTRANEOUS_BYTES:
+        found = _EXTRANEOUS.search(error.detail)
+        count = int(found[1]) if found else 0
+        left = file.encoded[-2 - count : -2]
+        if not count or (count > MAX_EXTRANEOUS_BYTES and len(set(left)) > 1):
             raise Unreadable(f"does not decode: {_steady(error.detail)}") from None
     try:
-        return _decode(file.encoded[: -2 - int(left[1])] + file.encoded[-2:])
+        return _decode(file.encoded[: -2 - count] + file.encoded[-2:])
     except pyvips.Error as error:
         raise Unreadable(f"does not decode: {_steady(error.detail)}") from None
 

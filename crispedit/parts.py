@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,11 @@ class Part(BaseModel):
     version: ClassVar[int] = 1
     gpus: ClassVar[float] = 0.0
     """GPUs an actor of this part asks for unless the recipe says otherwise."""
+
+    def lacks(self) -> str | None:
+        """What is missing without which this part could do nothing at all, and the way to it; None: nothing. Asked when
+        a recipe is checked, so that a run does not measure nulls."""
+        return None
 
     def load(self) -> None:
         """Load what is heavy (weights). Called once in the process that will work, never at recipe time.
@@ -178,6 +184,12 @@ def _outside(name: str, kind: type[Part]) -> ModuleType:
             f"{kind.__name__.lower()} {name!r} cannot be imported: {error}; "
             "is its folder on PYTHONPATH, on every node?"
         ) from None
+
+
+def needs(*modules: str, extra: str) -> str | None:
+    """What `lacks` says of libraries: which are not installed, and the extra that brings them."""
+    absent = [module for module in modules if importlib.util.find_spec(module) is None]
+    return f"{' and '.join(absent)} not installed: pip install 'crispedit[{extra}]'" if absent else None
 
 
 def make(package: ModuleType, name: str, kind: type[P], options: Mapping[str, Any]) -> P:

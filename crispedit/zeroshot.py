@@ -1,7 +1,7 @@
 """Zero-shot classification of edit instructions by a CLIP text tower: the category whose description lies nearest.
 
-For sets of categories that the grammar of `crispedit.classifier` does not know: any category with a definition can be
-told from the others. CLIP's texts describe pictures, not orders, so for the seven the grammar is the better reader.
+For sets of categories that `crispedit.classifier` does not know: any category with a definition can be told from the
+others. CLIP's texts describe pictures, not orders, so for the seven the trained classifier is the better reader.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import PrivateAttr
 
 from crispedit.bounds import Bound
-from crispedit.parts import Filter
+from crispedit.parts import Filter, needs
 from crispedit.record import Sample, Score, content_key
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class Aesthetic(Filter):
 
     _images: clip.Remembered | None = PrivateAttr(None)
     _head: tuple[torch.Tensor, torch.Tensor] | None = PrivateAttr(None)
+
+    def lacks(self) -> str | None:
+        return needs("open_clip", "torch", extra="models")
 
     def load(self) -> None:
         from crispedit import clip

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import PrivateAttr
 
 from crispedit import weights
-from crispedit.parts import Filter
+from crispedit.parts import Filter, needs
 from crispedit.record import Sample, Score, content_key
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class Clip(Filter):
     _loaded: bool = PrivateAttr(False)
     _images: clip.Remembered | None = PrivateAttr(None)
     _texts: clip.Remembered | None = PrivateAttr(None)
+
+    def lacks(self) -> str | None:
+        return needs("open_clip", "torch", extra="models")
 
     def load(self) -> None:
         self._loaded = True

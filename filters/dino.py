@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PrivateAttr
 
-from crispedit.parts import Filter
+from crispedit.parts import Filter, needs
 from crispedit.record import Sample, Score, content_key
 from crispedit.weights import digest
 
@@ -35,6 +35,9 @@ class Dino(Filter):
     cost: ClassVar[float] = 90.0
 
     _dino: dino.Dino | None = PrivateAttr(None)
+
+    def lacks(self) -> str | None:
+        return needs("torch", extra="models") if self.model else "no model is named: set its `model`"
 
     def load(self) -> None:
         from crispedit import dino

@@ -1,30 +1,34 @@
-"""Instruction: do the words ask for the kind of edit that the pair is filed under? The probability, by grammar.
+"""Instruction: do the words ask for the kind of edit that the pair is filed under? The probability, by a trained model.
 
 It reads words alone (`crispedit.classifier`), no pixels: it finds mislabelled pairs and instructions that belong to
-another pair. Whether the picture did what it was told is for `clip` and `judge`.
+another pair. Whether the picture did what it was told is for `clip` and `judge`. It assumes English.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from crispedit.classifier import CATEGORIES, probabilities
+from crispedit import weights
+from crispedit.classifier import CATEGORIES, asked
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
 
 class Instruction(Filter):
-    """`category`: the probability, 0-1, that the instruction asks for an edit of the pair's category. Null without an
-    instruction, and for a category that the classifier does not know.
+    """`category`: the probability, 0-1, that the instruction asks for an edit of the pair's category, alone or among
+    others. Null without an instruction, for one that the classifier cannot read (another language), and for a category
+    that it does not know.
 
-    No default bound, for it is language that decides how many good pairs a bound costs: of 469 held-out instructions
-    (`benchmarks/classifier.py`) 3.8 % measure under 0.05 for their own category, and 98.2 % do for another; 1.9 % and
-    66 % under 0.02.
+    No default bound, for it is language that decides how many good pairs a bound costs: see `benchmarks/classifier.py`.
     """
 
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"category": float}
+    version: ClassVar[int] = 2
     cost: ClassVar[float] = 0.3
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"weights": weights.fingerprint("classifier")}
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         return [{"category": _probability(sample)} for sample in samples]
@@ -33,4 +37,5 @@ class Instruction(Filter):
 def _probability(sample: Sample) -> float | None:
     if not sample.instruction or sample.category not in CATEGORIES:
         return None
-    return round(probabilities(sample.instruction)[sample.category], 6)
+    chances = asked(sample.instruction)
+    return None if chances is None else round(chances[sample.category], 6)

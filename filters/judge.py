@@ -162,6 +162,9 @@ class Judge(Filter):
     def gpus(self) -> float:  # type: ignore[override]  # the class's is for all its instances, this is the backend's
         return self.chat.gpus if self.chat is not None else 0.0
 
+    def lacks(self) -> str | None:
+        return None if self.chat is not None else "no model is named: set its `chat`"
+
     def load(self) -> None:
         if self.chat is not None:
             self.chat.load()

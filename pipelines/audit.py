@@ -268,8 +268,10 @@ def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Fail
         f'WHERE "{name}.error" IS NOT NULL GROUP BY ALL'
         for step, name in scores
     ]
+    found = db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall()
+    found += [("list", row["error"], True, 1) for row in tables.listing_rows(run) if row["error"] is not None]
     groups: dict[tuple[str, str, bool], Failures] = {}
-    for step, error, transient, rows in db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall():
+    for step, error, transient, rows in found:
         group = groups.setdefault(
             (step, kind(error), transient), Failures(step, kind(error), 0, transient, error)
         )

@@ -23,15 +23,16 @@ if __name__ == "__main__":
 import argparse
 from collections.abc import Sequence
 
-from crispedit.pipelines import audit, engine, recipe, report, steps
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines import audit, engine, layout, recipe, report, steps
+from crispedit.pipelines.pairs import PairsSource
+from crispedit.pipelines.recipe import Engine, Recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import pack, select
 from crispedit.pipelines.steps.step import Step
 from crispedit.pipelines.stream import Build
 
 
-def build(run: Run, *, retry_errors: bool = False) -> None:
+def build(run: Run, *, retry_errors: bool = False, log_json: bool = False) -> None:
     """Curate, annotate, edit, score and compare wave by wave, then select and pack.
 
     An existing run is resumed: what is committed is not made again, but for rows whose error may pass (all errors with
@@ -46,12 +47,12 @@ def build(run: Run, *, retry_errors: bool = False) -> None:
         run.store_recipe(identities)
         with engine.cluster(settings):
             preflight(flow.active, settings)
-            engine.run_flow(flow, settings)
+            engine.run_flow(flow, settings, run.root, log_json)
             select.select(run)
             pack.pack(run)
 
 
-def step(run: Run, name: str, *, retry_errors: bool = False) -> None:
+def step(run: Run, name: str, *, retry_errors: bool = False, log_json: bool = False) -> None:
     """One step of a run, on what the steps before it have committed."""
     settings = run.recipe.engine
     with run.locked():
@@ -71,7 +72,7 @@ def step(run: Run, name: str, *, retry_errors: bool = False) -> None:
             run.store_recipe(identities)
             with engine.cluster(settings):
                 preflight(flow.active, settings)
-                engine.run_flow(flow, settings)
+                engine.run_flow(flow, settings, run.root, log_json)
 
 
 def preflight(of: Sequence[Step], settings: Engine) -> None:
@@ -84,11 +85,20 @@ def preflight(of: Sequence[Step], settings: Engine) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_retry(parser)
+    add_log_json(parser)
     parser.add_argument(
         "--dry-run", type=int, metavar="N", help="build N photographs beside the run and project the whole"
     )
     parser.add_argument(
         "--gpu-hour-price", type=float, metavar="PRICE", help="what a GPU-hour costs, for the projection"
+    )
+
+
+def add_log_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--log-json",
+        action="store_true",
+        help="what a build is doing as a JSON object a minute, in place of words",
     )
 
 
@@ -110,15 +120,40 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def surveyed(of: Recipe, source: PairsSource) -> str:
+    """What the first pairs of a source look like, and which of them are too small for the recipe. ValueError if none of
+    them can be read."""
+    found = layout.survey(source)
+    lines = [found.text()]
+    score = "resolution.short_side_px"
+    least = {
+        "curate.filters": of.source_cascade.default_bounds.get(score),
+        "filters": of.pair_cascade.default_bounds.get(score),
+    }
+    wanted = {
+        place: bound.min for place, bound in least.items() if bound is not None and bound.min is not None
+    }
+    small = sum(side < max(wanted.values(), default=0) for side in found.short_sides)
+    if small:
+        both = " and ".join(f"{place}.resolution wants {size:g} px" for place, size in wanted.items())
+        ways = " ".join(f"{place}.{score.replace('.', '.bounds.')}.min=N" for place in wanted)
+        lines.append(
+            f"too small, and rejected: {small} of these {len(found.short_sides)}. {both}; all apply: {ways}"
+        )
+    return "\n".join(lines)
+
+
 def run(args: argparse.Namespace) -> int:
     """The command: build, then show what was kept and where the shards are."""
     made = Run(recipe.load(args.recipe, args.overrides))
+    if isinstance(made.recipe.source, PairsSource):
+        print(surveyed(made.recipe, made.recipe.source))
     if args.dry_run is not None:
         from crispedit.pipelines import dry_run  # which builds
 
         print(dry_run.text(dry_run.dry_run(made, args.dry_run, args.gpu_hour_price)))
         return 0
-    build(made, retry_errors=args.retry == "errors")
+    build(made, retry_errors=args.retry == "errors", log_json=args.log_json)
     status = show(made)
     print(f"\nshards: {made.shards}\nreport: {report.path_of(made)}")
     return status

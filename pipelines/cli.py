@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": ("crispedit.pipelines.step", "let the judge compare the candidates of each job that pass"),
     "select": ("crispedit.pipelines.step", "apply bounds, duplicates and quotas"),
     "pack": ("crispedit.pipelines.step", "write WebDataset shards"),
+    "status": ("crispedit.pipelines.status", "what a run has, and what its build is doing"),
     "view": ("crispedit.pipelines.view", "look at pairs, bounds and labels in a web browser"),
     "audit": ("crispedit.pipelines.audit", "what was kept and why the rest was not"),
     "calibrate": (

@@ -26,6 +26,7 @@ from crispedit.pipelines.flow import Block, Flow, Route, gpus_of
 from crispedit.pipelines.flow import Row as Row
 from crispedit.pipelines.flow import Stage as Stage
 from crispedit.pipelines.here import Here
+from crispedit.pipelines.progress import Progress
 from crispedit.pipelines.recipe import Engine
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
@@ -98,14 +99,20 @@ def run(work: Work, engine: Engine) -> None:
         run_flow(WorkFlow(work), engine)
 
 
-def run_flow(flow: Flow, engine: Engine) -> None:
-    """Carry out a flow. Call inside `cluster(engine)`."""
+def run_flow(flow: Flow, engine: Engine, run: Path | None = None, log_json: bool = False) -> None:
+    """Carry out a flow. Call inside `cluster(engine)`. `run`: the directory that keeps what is going on, for
+    `crispedit status`; `log_json`: log lines are JSON."""
+    told = Progress(run, log_json)
     if engine.kind == "inprocess":
-        scheduler.Scheduler(flow, Here(flow.stages), engine).run()
-        return
-    from crispedit.pipelines.on_ray import RayCluster
+        made = scheduler.Scheduler(flow, Here(flow.stages), engine, told)
+    else:
+        from crispedit.pipelines.on_ray import RayCluster
 
-    scheduler.Scheduler(flow, RayCluster(flow.stages), engine).run()
+        made = scheduler.Scheduler(flow, RayCluster(flow.stages), engine, told)
+    try:
+        made.run()
+    finally:
+        told.end(made)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ PAIR = pa.struct(
         ("target_caption", pa.string()),
         ("dataset", pa.string()),
         ("licence", pa.string()),
+        ("id", pa.string()),
         ("error", pa.string()),
     ]
 )

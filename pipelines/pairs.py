@@ -11,8 +11,11 @@ As in `crispedit.pipelines.sources`, whatever looks like a pair is listed, and w
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from crispedit.outcome import is_transient
 from crispedit.pipelines import sources
 from crispedit.pipelines.sources import (
+    IMAGE_SUFFIXES,
     Entry,
     File,
     FolderSource,
@@ -47,15 +51,25 @@ class Columns(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str
-    edited: str
-    instruction: str
+    source: str | None = None
+    edited: str | None = None
+    instruction: str | None = None
     mask: str | None = None
     """The edit mask, white where the edit is; leave it out where the convention is another."""
     category: str | None = None
     """What the dataset calls the kind of edit: see the aliases in `configs/categories`."""
     source_caption: str | None = None
     target_caption: str | None = None
+    id: str | None = None
+    """The user's own name of a pair, which reports, labels and shards then show; a text or a number."""
+    licence: str | None = None
+    """The licence of this pair, where it differs from row to row; likewise `dataset`."""
+    dataset: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the three that every pair needs are named. Those that are not are looked for."""
+        return None not in (self.source, self.edited, self.instruction)
 
     @property
     def texts(self) -> dict[str, str]:
@@ -64,9 +78,17 @@ class Columns(BaseModel):
         return {part: getattr(self, part) for part in parts if getattr(self, part) is not None}
 
     @property
+    def names(self) -> dict[str, str]:
+        """The columns that name a pair and its origin, likewise; they may hold numbers."""
+        return {part: getattr(self, part) for part in ("id", "licence", "dataset") if getattr(self, part)}
+
+    @property
     def images(self) -> dict[str, str]:
         """The image columns that are mapped, likewise."""
         return {part: getattr(self, part) for part in ("source", "edited", "mask") if getattr(self, part)}
+
+
+Layout = Literal["parquet", "webdataset", "jsonl", "csv", "folder"]
 
 
 class PairsSource(Place):
@@ -75,12 +97,17 @@ class PairsSource(Place):
     kind: Literal["pairs"] = "pairs"
     mapping: str | None = None
     """A file of `configs/datasets`, which fills in whatever is not given here."""
-    layout: Literal["parquet", "webdataset", "jsonl"]
-    """parquet: rows; webdataset: uncompressed tars; jsonl: a JSON object a line (or a .json with a list of
-    them), which names image files."""
-    columns: Columns
+    layout: Layout | None = None
+    """parquet: rows; webdataset: uncompressed tars; jsonl: a JSON object a line (or a .json with a list of them), and
+    csv: a row a line, both of which name image files; folder: image files whose names tell what belongs together, such
+    as 12_source.jpg, 12_edited.jpg and 12.txt. Null: what `path` holds (`crispedit.pipelines.layout`)."""
+    columns: Columns = Columns()
+    """What is not named here is looked for by the names that public datasets use."""
     images: str = "."
-    """For jsonl, the folder that image paths start from, relative to the file that holds them."""
+    """For jsonl and csv, the folder that image paths start from, relative to the file that holds them."""
+    best_of_n: bool = False
+    """Several edits of one source by one instruction are candidates for one pair, of which the best is kept. False:
+    each is a pair."""
 
     @model_validator(mode="before")
     @classmethod
@@ -124,6 +151,8 @@ class Pair:
     target_caption: str | None = None
     dataset: str | None = None
     licence: str | None = None
+    id: str | None = None
+    """The user's own name of it."""
     error: str | None = None
     """Why there is nothing to read, where the listing already knows."""
 
@@ -167,7 +196,9 @@ def pairs(source: PairsSource) -> Iterator[Pair]:
 def files(source: PairsSource, skipped: Skipped, listed: Collection[str] = ()) -> list[File]:
     """The files of a source that hold pairs by their names, but for those `listed` before; the others are counted."""
     found = [file for file in sources.files(source.path, skipped) if file.uri not in listed]
-    suffix = {"parquet": ".parquet", "webdataset": ".tar", "jsonl": ".json"}[source.layout]
+    if source.layout == "folder":
+        return [file for file in found if _is_source(source, file, skipped)]
+    suffix = {"parquet": ".parquet", "webdataset": ".tar", "jsonl": ".json", "csv": ".csv"}[_layout(source)]
     if source.layout == "jsonl" and any(sources.suffix_of(file.uri) == ".jsonl" for file in found):
         suffix = ".jsonl"
     return [file for file in found if sources.is_container(file, suffix, skipped)]
@@ -190,8 +221,10 @@ def of_file(
                 yield from _of_parquet(source, file, pq.ParquetFile(opened), folder)
             elif source.layout == "webdataset":
                 yield from _of_tar(source, file, opened, skipped)
+            elif source.layout == "folder":
+                yield _of_names(source, file)
             else:
-                yield from _of_json(source, file, opened)
+                yield from _of_rows(source, file, opened)
     except (OSError, pa.ArrowException) as error:
         if patient and is_transient(error):
             raise
@@ -222,15 +255,28 @@ def _images(pair: Pair, answers: Mapping[str, bytes | Exception]) -> PairImages 
     images: dict[str, bytes] = {}
     for part, answer in answers.items():
         if isinstance(answer, Exception):
-            raised = type(answer)(f"{part} image: {answer}")
+            raised = type(answer)(f"{part} image{_place(getattr(pair, part))}: {answer}")
             raised.__cause__ = answer.__cause__  # which tells whether it may pass
             return raised
         images[part] = answer
     return PairImages(images["source"], images["edited"], images.get("mask"))
 
 
+def _place(entry: Entry) -> str:
+    """The path that was tried, of an image that is a file of its own."""
+    own = entry.offset is None and entry.row is None
+    return f" at {sources.unescape(entry.path)}" if own else ""
+
+
 def _pair(source: PairsSource, uri: str, /, **found: Any) -> Pair:
-    return Pair(uri, dataset=source.dataset, licence=source.licence, **found)
+    own = {part: found.pop(part, None) or getattr(source, part) for part in ("dataset", "licence")}
+    return Pair(uri, **own, **found)
+
+
+def _layout(source: PairsSource) -> Layout:
+    if source.layout is None:
+        raise ValueError("source.layout is not known yet: crispedit.pipelines.layout.detected finds it out")
+    return source.layout
 
 
 # What a column names
@@ -266,9 +312,19 @@ def _texts(columns: Columns, row: Mapping[str, Any]) -> dict[str, str | None]:
         value = dig(row, path)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not text")
-        # "<image>" is LLaVA's mark for where the image stands in a prompt.
-        found[part] = texts.clean((value or "").replace("<image>", "")) or None
+        # "<image>" is LLaVA's mark for where an image stands in a prompt.
+        found[part] = texts.clean(_one_image(value or "")) or None
+    for part, path in columns.names.items():
+        value = dig(row, path)
+        if isinstance(value, Mapping | list):
+            raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not a text or a number")
+        found[part] = None if value is None else str(value)
     return found
+
+
+def _one_image(text: str) -> str:
+    """Without the mark of a single image; several marks stay, for they say which image is meant."""
+    return text.replace("<image>", "") if text.count("<image>") == 1 else text
 
 
 # Layouts
@@ -278,8 +334,14 @@ def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: 
     columns = source.columns
     schema = table.schema_arrow
     sources.check_columns(file.uri, schema, _options(columns.images), {})
-    tops = {part: _top(schema, path) for part, path in columns.texts.items()}
-    plain = {part: top for part, top in tops.items() if top == columns.texts[part]}
+    named = columns.texts | columns.names
+    tops = {part: _top(schema, path) for part, path in named.items()}
+    plain = {part: top for part, top in tops.items() if columns.texts.get(part) == top}
+    for part, column in columns.names.items():
+        if tops[part] not in schema.names:
+            raise ValueError(
+                f"source.columns.{part}: {file.uri} has no column {column!r}; it has {', '.join(schema.names)}"
+            )
     sources.check_columns(file.uri, schema, {}, _options(plain))
     start = 0
     for group in range(table.num_row_groups):
@@ -366,7 +428,8 @@ def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[
     """The samples of a tar: neighbours whose base names agree up to the first dot, as in WebDataset, or up to a mapped
     extension. An extension that comes again begins another sample of that key. Other members are counted."""
     images = set(columns.images.values())
-    words = {prefix for path in columns.texts.values() for prefix in _prefixes(path)}
+    named = [*columns.texts.values(), *columns.names.values()]
+    words = {prefix for path in named for prefix in _prefixes(path)}
     sample: _Sample | None = None
     for member in tar.members(opened):
         if member.other is not None:
@@ -457,10 +520,11 @@ def _parsed(data: bytes) -> Any:
     return json.loads(data.decode(texts.encoding_of(data)))
 
 
-def _of_json(source: PairsSource, file: File, opened: IO[bytes]) -> Iterator[Pair]:
+def _of_rows(source: PairsSource, file: File, opened: IO[bytes]) -> Iterator[Pair]:
+    """Pairs of JSON lines, a JSON list or a CSV."""
     number = 0
     try:
-        for row in _lines(opened) if sources.suffix_of(file.uri) == ".jsonl" else _listed(opened.read()):
+        for row in rows_of(file, opened):
             uri = f"{file.uri}#{number}"
             number += 1
             try:
@@ -469,8 +533,29 @@ def _of_json(source: PairsSource, file: File, opened: IO[bytes]) -> Iterator[Pai
                 yield _pair(source, uri, **images, **_texts(source.columns, parsed))
             except (LookupError, ValueError, RecursionError) as error:
                 yield _pair(source, uri, error=f"{uri}: {error}")
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         yield _pair(source, file.uri + "#", error=f"{file.uri}: {error}")
+
+
+def rows_of(file: File, opened: IO[bytes]) -> Iterator[Any]:
+    """The rows of JSON lines (bytes, not parsed yet), of a JSON list, or of a CSV."""
+    suffix = sources.suffix_of(file.uri)
+    if suffix == ".jsonl":
+        return _lines(opened)
+    return iter(_listed(opened.read())) if suffix == ".json" else _csv_rows(opened)
+
+
+def _csv_rows(opened: IO[bytes]) -> Iterator[dict[str, str | None]]:
+    """The rows of a CSV by the names of its first line; an empty cell is None. Commas, semicolons or tabs divide."""
+    encoding = texts.encoding_of(opened.read(4))
+    opened.seek(0)
+    lines = io.TextIOWrapper(opened, encoding=encoding, newline="")
+    first = lines.readline()
+    lines.seek(0)
+    reader = csv.DictReader(lines, delimiter=max(",;\t", key=first.count))
+    for row in reader:
+        yield {name: (value or None) for name, value in row.items() if isinstance(name, str)}
+    lines.detach()
 
 
 def _lines(opened: IO[bytes]) -> Iterator[bytes]:
@@ -505,3 +590,66 @@ def _files(source: PairsSource, row: object, uri: str, path: str) -> dict[str, E
             raise ValueError(f"{part}: {error}") from error
         found[part] = Entry(uri, at)
     return found
+
+
+# A folder of files
+
+
+def _is_source(source: PairsSource, file: File, skipped: Skipped) -> bool:
+    """Whether a file is the source image of a pair by its name."""
+    ending = str(source.columns.source)
+    if _stem(file.uri, ending) is not None:
+        return True
+    if all(_stem(file.uri, str(other)) is None for other in (source.columns.edited, source.columns.mask)):
+        skipped.file(file.uri)
+    return False
+
+
+def _stem(name: str, ending: str) -> str | None:
+    """The name without its suffix and ending: "a/12_source.jpg" is "a/12" for "_source". None for another file."""
+    stem, suffix = os.path.splitext(name)
+    return stem.removesuffix(ending) if suffix.lower() in IMAGE_SUFFIXES and stem.endswith(ending) else None
+
+
+def _of_names(source: PairsSource, file: File) -> Pair:
+    """The pair that a source image belongs to, by the names of the files beside it."""
+    columns = source.columns
+    stem, suffix = _stem(file.path, str(columns.source)), os.path.splitext(file.path)[1]
+    uri = file.uri
+    try:
+        images = {"source": Entry(uri, file.path)}
+        for part in ("edited", "mask"):
+            ending = getattr(columns, part)
+            tried = [f"{stem}{ending}{kind}" for kind in dict.fromkeys([suffix, *_USUAL])]
+            found = next((path for path in tried if ending and sources.exists(path)), None)
+            if found is not None:
+                images[part] = Entry(uri, found)
+            elif part == "edited":
+                raise LookupError(f"no edited image: there is no {tried[0]} (or .png, .jpg, .jpeg, .webp)")
+        return _pair(source, uri, **images, **_texts(columns, _Beside(str(stem))))
+    except (LookupError, ValueError, OSError) as error:
+        return _pair(source, uri, error=f"{uri}: {error}")
+
+
+_USUAL = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class _Beside(Mapping[str, Any]):
+    """The text files beside an image by the end of their names: `.txt`, `_prompt.txt`, `.json` (parsed)."""
+
+    def __init__(self, stem: str) -> None:
+        self.stem = stem
+
+    def __getitem__(self, ending: str) -> Any:
+        with sources.open_file(self.stem + ending) as opened:
+            data = opened.read(MOST_TEXT_BYTES)
+        return _parsed(data) if ending.endswith(".json") else texts.decode(data)
+
+    def __contains__(self, ending: object) -> bool:
+        return isinstance(ending, str) and sources.exists(self.stem + ending)
+
+    def __iter__(self) -> Iterator[str]:
+        return (ending for ending in (".txt", ".json") if ending in self)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))

@@ -21,6 +21,7 @@ from crispedit.cascade import Cascade
 from crispedit.category import Category, load_categories
 from crispedit.filters.judge import Judge
 from crispedit.parts import Annotator, Editor, Filter
+from crispedit.pipelines import layout
 from crispedit.pipelines.pairs import AnySource, PairsSource
 from crispedit.pipelines.sources import check_no_secrets
 from crispedit.recipe import EditorSpec, FilterSpec, PartSpec, Pool, Strict
@@ -68,7 +69,7 @@ class Annotate(PartSpec):
     annotator: str = "compositor"
     least_category_probability: float = Field(0.0, ge=0, le=1)
     """A job whose words ask for its category with less than this (`crispedit.classifier`) is refused as
-    "category_mismatch", before anything is edited. 0: none is, for the grammar misreads some good ones too."""
+    "category_mismatch", before anything is edited. 0: none is, for the classifier misreads some good ones too."""
 
 
 class Edit(Strict):
@@ -149,6 +150,9 @@ class Recipe(Strict):
     annotate: Annotate = Annotate()
     edit: Edit = Edit()
     filters: Annotated[dict[str, FilterSpec], BeforeValidator(_without_nulls)] = {}
+    regimes: dict[Literal["exact", "regenerated", "global"], dict[str, dict[str, Bound]]] = {}
+    """Bounds by category and "filter.score" that hold for pairs of a regime alone: of editors that left the rest as it
+    was, drew it anew, or changed it all (the filter `regeneration` tells). They win over the category's."""
     score: Score = Score()
     select: Select = Select()
     pack: Pack = Pack()
@@ -184,7 +188,13 @@ class Recipe(Strict):
             name: {**self.category_files[name].bounds, **spec.bounds}
             for name, spec in self.categories.items()
         }
-        return _cascade(self.filters, "pair", bounds)
+        for regime, categories in self.regimes.items():
+            if strange := sorted(set(categories) - set(self.categories)):
+                raise ValueError(f"regimes.{regime}.{strange[0]}: the recipe has no such category")
+        regimes: dict[str, dict[str, dict[str, Bound]]] = {
+            str(name): own for name, own in self.regimes.items()
+        }
+        return _cascade(self.filters, "pair", bounds, regimes)
 
     @cached_property
     def judge(self) -> Judge | None:
@@ -235,6 +245,12 @@ class Recipe(Strict):
             )
         _ = (self.category_files, self.source_cascade, self.pair_cascade)
         _ = (self.judge, self.annotator, self.editors)
+        for section, cascade in (("curate.filters", self.source_cascade), ("filters", self.pair_cascade)):
+            for name, one in cascade.filters.items():
+                if (lacking := one.lacks()) is not None:
+                    raise ValueError(
+                        f"{section}.{name} cannot measure anything: {lacking}, or take the filter out"
+                    )
         return self
 
 
@@ -242,6 +258,7 @@ def _cascade(
     specs: Mapping[str, FilterSpec],
     scope: Literal["source", "pair"],
     category_bounds: Mapping[str, Mapping[str, Bound]],
+    regime_bounds: Mapping[str, Mapping[str, Mapping[str, Bound]]] | None = None,
 ) -> Cascade:
     made: dict[str, Filter] = {}
     for name, spec in specs.items():
@@ -250,7 +267,8 @@ def _cascade(
             raise ValueError(
                 f"filter {name!r} does not measure a {scope}, only {', '.join(sorted(made[name].scope))}"
             )
-    return Cascade.of(made, {name: spec.bounds for name, spec in specs.items()}, category_bounds)
+    bounds = {name: spec.bounds for name, spec in specs.items()}
+    return Cascade.of(made, bounds, category_bounds, regime_bounds)
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -260,19 +278,27 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     file = Path(path)
     if (file / "recipe.yaml").is_file():
-        return recipe.load(Recipe, file / "recipe.yaml", [f"run={json.dumps(path)}", *overrides]).check()
+        made = recipe.load(Recipe, file / "recipe.yaml", [f"run={json.dumps(path)}", *overrides]).check()
+        return _settled(made)
     if file.is_dir():
         raise ValueError(f"{path} is no run: it has no recipe.yaml (build one with `crispedit build`)")
     shipped = resources.files("crispedit.configs") / f"{file.stem}.yaml"
     if not file.exists() and shipped.is_file():
         made = recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()
-    else:
-        made = recipe.load(Recipe, file, overrides).check()
-    for name, editor in made.editors.items():  # a run's own recipe was checked when it began
+        return _settled(made)
+    return _settled(recipe.load(Recipe, file, overrides).check())
+
+
+def _settled(made: Recipe) -> Recipe:
+    """The recipe with what the layout of its pairs is, where it leaves that open; its editors' options are
+    checked. (A run's own recipe was settled when the run began.)"""
+    for name, editor in made.editors.items():
         try:
             editor.check()
         except ValueError as error:
             raise ValueError(f"edit.editors.{name}: {error}") from None
+    if isinstance(made.source, PairsSource):
+        return made.model_copy(update={"source": layout.detected(made.source)})
     return made
 
 

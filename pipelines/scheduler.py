@@ -8,7 +8,7 @@ number of processes nor on the length of the run.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -271,6 +271,8 @@ class _Pool:
         self.largest = max(self.largest, report.rows)
         self.busy_seconds += report.seconds + report.commit_seconds
         self.loading_seconds += report.load_seconds
+        if not self.held:  # a task holds its CPUs while it works
+            self.held_seconds += report.load_seconds + report.seconds + report.commit_seconds
         self.load_seconds = max(report.load_seconds, self.load_seconds or 0.0)
         self.again_rows += len(report.again)
         self.done_rows += report.rows - len(report.again)
@@ -292,6 +294,8 @@ class Scheduler:
         self.pools = {stage.name: _Pool(stage, cluster.holds(stage)) for stage in flow.stages}
         if len(self.pools) != len(flow.stages):
             raise ValueError("two stages of a build have one name")
+        self.committed: Counter[str] = Counter()
+        """Rows by step."""
         self._blocks: set[Sent] = set()
         self._nodes: Sequence[Node] = ()
         self._looked = -math.inf
@@ -317,6 +321,10 @@ class Scheduler:
     def waiting(self, pool: _Pool) -> int:
         """Rows that a stage could work on now."""
         return pool.queue.rows + self.flow.waiting(pool.stage.name)
+
+    def left_seconds(self, pool: _Pool) -> float:
+        """About how long a stage still has to work, as it is now."""
+        return (pool.row_seconds or 0.0) * self._rest(pool) / max(1, self._slots(pool))
 
     def _queued(self) -> bool:
         return any(pool.queue.rows or pool.later for pool in self.pools.values())
@@ -393,6 +401,7 @@ class Scheduler:
                     kept.append(row)
             place += len(piece)
         if kept and block.order.last:
+            self.committed[block.route.step] += len(kept)
             self.flow.done(block.route, report.committed)
         elif kept:
             pool.next = self._after(block.route, pool)
@@ -569,7 +578,7 @@ class Scheduler:
         self._nodes = self.cluster.nodes()
         names = {node.name for node in self._nodes}
         for pool in self.pools.values():
-            pool.held_seconds += passed * (len(pool.processes) if pool.held else pool.blocks)
+            pool.held_seconds += passed * len(pool.processes)
             for process in list(pool.processes):
                 if process.node not in names:
                     self._leave(process)

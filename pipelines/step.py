@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="only say what the overrides would change")
     elif not parser.prog.endswith("pack"):
         build.add_retry(parser)
+        build.add_log_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,7 +28,12 @@ def run(args: argparse.Namespace) -> int:
     if getattr(args, "dry_run", False):
         print(what_if(Run(recipe.load(str(made.root))), made))
         return 0
-    build.step(made, args.command, retry_errors=getattr(args, "retry", None) == "errors")
+    build.step(
+        made,
+        args.command,
+        retry_errors=getattr(args, "retry", None) == "errors",
+        log_json=getattr(args, "log_json", False),
+    )
     if args.command in ("select", "pack"):
         return build.show(made)
     failed = [group for group in audit.failures(made) if group.step.startswith(args.command)]
@@ -40,23 +46,34 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+LACKING = (NOT_REACHED, TRANSIENT)
+"""The outcomes of candidates of which a score is missing."""
+
+
 def what_if(now: Run, then: Run) -> str:
     """What another recipe's bounds and quotas would keep of the same run, from stored scores alone."""
     before, after = _outcomes(now), _outcomes(then)
-    rows = [["category", "kept", "would be kept", "change"]]
+    rows = [["category", "kept", "would be kept", "change", "scores missing"]]
     categories = sorted({category for category, _ in before | after})
     for category in [*categories, None]:
         old, new = (
             sum(n for (c, outcome), n in found.items() if outcome == KEPT and category in (c, None))
             for found in (before, after)
         )
-        rows.append([category or "total", str(old), str(new), f"{new - old:+d}"])
+        unknown = sum(n for (c, o), n in after.items() if o in LACKING and category in (c, None))
+        rows.append([category or "total", str(old), str(new), f"{new - old:+d}", str(unknown)])
     text = audit.table(rows)
-    missing = sum(n for (_, outcome), n in after.items() if outcome in (NOT_REACHED, TRANSIENT))
+    missing = sum(n for (_, outcome), n in after.items() if outcome in LACKING)
     if missing:
+        unmeasured = [name for name in then.recipe.pair_cascade.filters if not _has_measured(then, name)]
+        why = (
+            f"{' and '.join(unmeasured)} has measured nothing of this run yet, so how many they would keep is not known"
+            if unmeasured
+            else "they failed an earlier bound and were not measured further"
+        )
         text += (
-            f"\n{missing} candidates lack a score that these bounds ask for: they failed an earlier bound and were not "
-            f"measured further.\n`crispedit score` with the same overrides measures those {missing} only."
+            f"\n{missing} candidates lack a score that these bounds ask for: {why}."
+            f"\n`crispedit score` with the same overrides measures those {missing} only."
         )
     if uncompared := _uncompared(then):
         text += (
@@ -64,6 +81,12 @@ def what_if(now: Run, then: Run) -> str:
             f"\n`crispedit compare` with the same overrides compares those {uncompared} only."
         )
     return text
+
+
+def _has_measured(run: Run, name: str) -> bool:
+    """Whether any candidate has been measured by a filter."""
+    found = tables.connect(run).execute(f'SELECT count(*) FROM score WHERE "{name}.measured"').fetchall()
+    return bool(found[0][0])
 
 
 def _uncompared(run: Run) -> int:

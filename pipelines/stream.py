@@ -19,11 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from crispedit.outcome import KEPT, Failing, describe, is_transient, kind
-from crispedit.pipelines import listing, steps
+from crispedit.pipelines import listing, steps, tables
 from crispedit.pipelines.flow import Block, Route, Row, Stage
 from crispedit.pipelines.listing import Container
 from crispedit.pipelines.pairs import AnySource
@@ -67,6 +66,7 @@ class Build:
         self.photographs = Photographs(run, self.waves)
         self._sources = _Sources(run, self.waves, sample) if self._does("curate") else None
         self._queues: dict[str, dict[tuple[int, str], deque[tuple[Route, Row]]]] = {}
+        self._routes: dict[tuple[int, str, tuple[str, ...]], Route] = {}
         self._open: dict[int, Wave] = {}
         self._next_open = self._next_judged = self._next_asked = 0
         self._kept: dict[int, Mapping[str, int]] = {}
@@ -104,7 +104,13 @@ class Build:
                 del queues[oldest]
                 continue
             route = queue[0][0]
-            return Block(route, [queue.popleft()[1] for _ in range(min(rows, len(queue)))])
+            taken = [queue.popleft()[1] for _ in range(min(rows, len(queue)))]
+            # Rows that are read together, such as those of a row group, stay together.
+            while (
+                queue and taken[-1].get("unit") is not None and queue[0][1].get("unit") == taken[-1]["unit"]
+            ):
+                taken.append(queue.popleft()[1])
+            return Block(route, taken)
         return None
 
     def waiting(self, stage: str) -> int:
@@ -324,22 +330,18 @@ class Build:
             return
         wave.offered.add(at)
         wave.out.add(at)
-        name = self.waves[wave.number].name
-        queue = self._queue(todo.stages[0], wave.number, step.name)
-        route = queue[-1][0] if queue else None
-        if route is None or route.stages != todo.stages:
-            route = Route(
-                step.name,
-                wave.number,
-                todo.stages,
-                step.wire,
-                step.commit(name),
-                step.key,
-                step.failed,
-                step.transient,
-            )
-        queue.append((route, todo.row))
+        route = self._route(wave.number, step, todo.stages)
+        self._queue(todo.stages[0], wave.number, step.name).append((route, todo.row))
         self._seen.offered(route)
+
+    def _route(self, wave: int, step: Step, stages: tuple[str, ...]) -> Route:
+        at = (wave, step.name, stages)
+        if at not in self._routes:
+            commit = step.commit(self.waves[wave].name)
+            self._routes[at] = Route(
+                step.name, wave, stages, step.wire, commit, step.key, step.failed, step.transient
+            )
+        return self._routes[at]
 
     def _queue(self, stage: str, wave: int, step: str) -> deque[tuple[Route, Row]]:
         return self._queues.setdefault(stage, {}).setdefault((wave, step), deque())
@@ -421,6 +423,7 @@ class Build:
         self._kept[wave.number] = kept
         self._most.pop(wave.number, None)
         del self._open[wave.number]
+        self._routes = {at: route for at, route in self._routes.items() if at[0] != wave.number}
         self._ask()
 
     def parts_of(self, wave: str) -> dict[str, int]:
@@ -557,7 +560,7 @@ class _Sources:
             failed=_unlisted,
             transient=_may_pass,
         )
-        rows = _listing_rows(run)
+        rows = tables.listing_rows(run)
         listed = {row["container"] for row in rows if row["last"]}
         files = [file for row in rows if row["container"] in listed for file in row["files"]]
         found, left_out = listing.containers(self.source, files, self.members)
@@ -595,7 +598,7 @@ class _Sources:
             self._waits.discard(row["key"])
             self._rows |= {one["key"]: one for one in row["committed"] if one["error"] is None}
         if not self._waits and not any(row["rows"] for row in self._rows.values()) and not len(self.waves):
-            listed = _listing_rows(self.run)
+            listed = tables.listing_rows(self.run)
             if failed := next((row["error"] for row in listed if row["error"] is not None), None):
                 raise ValueError(f"{self.source.path} could not be listed, which may pass: {failed}")
             raise ValueError(listing.nothing(self.source, listing.skipped(listed)))
@@ -629,20 +632,10 @@ class _Sources:
         self._rows = {}
 
 
-def _listing_rows(run: Run) -> list[Row]:
-    """The rows of the listing, without their members."""
-    table = listing.table(run.recipe.source)
-    with duckdb.connect() as db:
-        body = journal.view(db, table, journal.parts(run.folder("listing")))
-        columns = [name for name in table.schema.names if name != "members"]
-        listed = ", ".join(f'"{name}"' for name in columns)
-        return db.sql(f"SELECT {listed} FROM ({body}) ORDER BY key").to_arrow_table().to_pylist()
-
-
 def _members(run: Run, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """The members that rows of the listing hold, by their uri."""
     table = listing.table(run.recipe.source)
-    with duckdb.connect() as db:
+    with journal.database() as db:
         body = journal.view(db, table, journal.parts(run.folder("listing")))
         wanted = ", ".join(map(quoted, keys))
         rows = db.sql(f"SELECT * FROM ({body}) WHERE key IN ({wanted}) ORDER BY container, slice")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
+from crispedit.pipelines import listing
 from crispedit.pipelines.records import ANNOTATE, COMPARE, EDIT, IN_PLACE, curate_table, score_table
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.verdicts import quoted
@@ -16,8 +18,8 @@ from crispedit.shards.journal import Table
 def connect(run: Run) -> duckdb.DuckDBPyConnection:
     """A connection with the views `curate`, `annotate`, `edit`, `score` and `compare`, each row once; `job`, each job
     once; and `candidate`: `edit` with its job's words, its photograph's origin, and `source` the one it was made from,
-    composed by its editor or not."""
-    found = duckdb.connect()
+    composed by its editor or not. An imported pair has the origin of its own row, and the user's `id` of it."""
+    found = journal.database()
     found.execute("SET preserve_insertion_order = false")
     # select over millions of rows must fit beside other work; the rest spills
     found.execute("SET memory_limit = '3GB'")
@@ -32,13 +34,26 @@ def connect(run: Run) -> duckdb.DuckDBPyConnection:
             QUALIFY row_number() OVER (PARTITION BY job_key ORDER BY key) = 1;
         CREATE VIEW candidate AS
             SELECT e.* EXCLUDE (source), coalesce(e.source, p.image) AS source, e.source IS NOT NULL AS composed,
-                j.instruction, j.source_caption, j.target_caption, p.uri, p.sha256, p.licence, p.dataset
+                j.instruction, j.source_caption, j.target_caption, p.sha256,
+                if(own.uri IS NULL, NULL, json_extract_string(e.options, '$.id')) AS id,
+                coalesce(own.uri, p.uri) AS uri, if(own.uri IS NULL, p.licence, own.licence) AS licence,
+                if(own.uri IS NULL, p.dataset, own.dataset) AS dataset
             FROM edit e JOIN job j USING (job_key) JOIN (
                 SELECT * FROM curate WHERE image IS NOT NULL
                 QUALIFY row_number() OVER (PARTITION BY key ORDER BY uri) = 1
             ) p ON p.key = e.source_key
+            LEFT JOIN curate own ON own.uri = json_extract_string(e.options, '$.uri') AND e.editor = 'imported'
     """)
     return found
+
+
+def listing_rows(run: Run) -> list[dict[str, Any]]:
+    """The rows of the listing, without their members: what containers there are, and what was left out of them."""
+    table = listing.table(run.recipe.source)
+    with journal.database() as db:
+        body = journal.view(db, table, journal.parts(run.folder("listing")))
+        columns = ", ".join(f'"{name}"' for name in table.schema.names if name != "members")
+        return db.sql(f"SELECT {columns} FROM ({body}) ORDER BY key").to_arrow_table().to_pylist()
 
 
 def repaired(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> dict[str, int]:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -188,7 +187,7 @@ class Photographs:
         cascade, table = self.run.recipe.source_cascade, curate_table(self.run.recipe.source_cascade)
         parts = {number: self._parts(number) for number in range(first, last + 1)}
         phash = 'r."duplicate.phash"' if "duplicate" in cascade.filters else "NULL::BIGINT"
-        with duckdb.connect() as db:
+        with journal.database() as db:
             db.execute("SET preserve_insertion_order = false")
             bodies = [
                 f"SELECT {number}::INTEGER AS wave, * FROM ({journal.view(db, table, files)})"

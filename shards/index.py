@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from crispedit.shards import damage, layout, remote, storage
+from crispedit.record import canonical_json, content_key
+from crispedit.shards import damage, layout, mapped, remote, storage
 from crispedit.shards.damage import Damage
 from crispedit.shards.fetch import ABSENT, SampleAt, ShardFile
 from crispedit.shards.pack import INDEX_SCHEMA, image_size
@@ -98,6 +100,11 @@ class Index:
         return {key: place for place, key in enumerate(self.keys.to_pylist())}
 
 
+MAPPED_PAIRS = 100_000
+"""From so many samples on, the processes of a node share one index."""
+
+_ARRAYS = ("shard_of", "category_of", "size_of", "offsets", "sizes", "hashes")
+
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """Shard sets (a folder or its manifest.json) and tars, each a path, glob, brace pattern or URL."""
 
@@ -113,24 +120,74 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
     found = [path for pattern in given for path in storage.expand(os.fspath(pattern))]
     if not found:
         raise ValueError("no shards were given")
-    parts = []
+    sets: list[tuple[str, list[str] | None]] = []
     tars: dict[str, list[str]] = {}
     for path in found:
         folder, name = storage.split(path)
         if name.endswith(".tar"):
             tars.setdefault(folder, []).append(name)
-        elif name == layout.MANIFEST:
-            parts.append(_open_set(folder, None, cache, on_damage))
         else:
-            parts.append(_open_set(path, None, cache, on_damage))
+            sets.append((folder if name == layout.MANIFEST else path, None))
+    loose: list[str] = []
     for folder, names in tars.items():
         if storage.exists(storage.join(folder, layout.MANIFEST)):
-            parts.append(_open_set(folder, names, cache, on_damage))
+            sets.append((folder, names))
         else:
-            parts.append(_scan([ShardFile(storage.join(folder, name)) for name in names], cache, on_damage))
-    index = _joined([build(tuple(shards), table) for shards, table in parts])
-    del parts
-    pa.default_memory_pool().release_unused()
+            loose += [storage.join(folder, name) for name in names]
+    manifests = [(folder, names, read_manifest(folder)) for folder, names in sets]
+    damages: list[Damage] = []
+
+    def note(found: Damage) -> None:
+        damages.append(found)
+        if on_damage is not None:
+            on_damage(found)
+
+    report = None if on_damage is None else note
+
+    def opened() -> Index:
+        parts = [_open_set(folder, names, manifest, cache, report) for folder, names, manifest in manifests]
+        if loose:
+            parts.append(_scan([ShardFile(path) for path in loose], cache, report))
+        index = _joined([build(tuple(shards), table) for shards, table in parts])
+        del parts
+        pa.default_memory_pool().release_unused()
+        return index
+
+    if loose or sum(manifest["pairs"] for _, _, manifest in manifests) < MAPPED_PAIRS:
+        return opened()
+    of = [[folder, names, manifest["index"]["sha256"]] for folder, names, manifest in manifests]
+    return _mapped(content_key(canonical_json(of)), opened, damages, cache)
+
+
+def _mapped(name: str, opened: Callable[[], Index], damages: Sequence[Damage], cache: remote.Cache) -> Index:
+    """The index from a file in the cache, which the first process of a node writes and all of them map."""
+    made: list[Index] = []
+
+    def write(path: Path) -> None:
+        made.append(opened())
+        index = made[0]
+        if damages:
+            raise OSError("an index that had to be mended is nobody else's")
+        note = {
+            "shards": json.dumps([vars(shard) for shard in index.shards]),
+            "categories": json.dumps(index.categories),
+            "fingerprint": index.fingerprint,
+        }
+        numbers = {name: getattr(index, name) for name in _ARRAYS if getattr(index, name) is not None}
+        mapped.store(path, {"keys": index.keys, **numbers}, note)
+
+    try:
+        arrays, note = mapped.load(cache.made(f"index-{name}.arrow", write))
+    except OSError:  # no room, or no folder to write into: each process has its own
+        return made[0] if made else opened()
+    numbers: Any = {name: arrays.get(name) for name in _ARRAYS}
+    index = Index(
+        shards=tuple(ShardFile(**shard) for shard in json.loads(note["shards"])),
+        keys=arrays["keys"],
+        categories=tuple(json.loads(note["categories"])),
+        **numbers,
+    )
+    index.__dict__["fingerprint"] = note["fingerprint"]  # where cached_property keeps it
     return index
 
 
@@ -175,10 +232,13 @@ def read_index(folder: str, manifest: dict[str, Any]) -> pa.Table:
 
 
 def _open_set(
-    folder: str, names: Sequence[str] | None, cache: remote.Cache, on_damage: Callable[[Damage], None] | None
+    folder: str,
+    names: Sequence[str] | None,
+    manifest: dict[str, Any],
+    cache: remote.Cache,
+    on_damage: Callable[[Damage], None] | None,
 ) -> tuple[list[ShardFile], pa.Table]:
     """(shards, index rows) of a set, or of those of its shards that are named."""
-    manifest = read_manifest(folder)
     listed = {shard["name"]: shard for shard in manifest["shards"]}
     if names is None:
         names = list(listed)
@@ -306,22 +366,22 @@ def _scanned(shard: str, key: str, name: str, member: tarfile.TarInfo, data: byt
 def build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
     """The index of member rows: neighbouring rows of one shard and key are one sample. ValueError for a key
     that comes twice, or a row of a shard that is not among these."""
-    shard_row, shard_names = _codes(table, "shard")
+    shard_row, shard_names = encoded(table, "shard")
     numbers = {storage.split(shard.path)[1]: number for number, shard in enumerate(shards)}
     if unknown := set(shard_names.to_pylist()) - set(numbers):
         raise ValueError(f"the index has rows of {sorted(unknown)[0]}, which is not a shard of its set")
     shard = np.array([numbers[name] for name in shard_names.to_pylist()], np.int32)[shard_row]
-    key_row, key_names = _codes(table, "key")
+    key_row, key_names = encoded(table, "key")
     starts = np.ones(len(table), bool)
     starts[1:] = (shard[1:] != shard[:-1]) | (key_row[1:] != key_row[:-1])
     keys = _unique(key_names.take(pa.array(key_row[starts])))
     sample = np.cumsum(starts) - 1
-    member_row, member_names = _codes(table, "member")
+    member_row, member_names = encoded(table, "member")
     member = np.array(
         [layout.MEMBERS.index(n) if n in layout.MEMBERS else ABSENT for n in member_names.to_pylist()],
         np.int64,
     )[member_row]
-    category_row, category_names = _codes(table, "category")
+    category_row, category_names = encoded(table, "category")
     categories = sorted(category_names.to_pylist())
     ranks = np.array([categories.index(name) for name in category_names.to_pylist()], np.int16)
 
@@ -374,7 +434,7 @@ def _unique(keys: pa.Array) -> pa.Array:
     return keys
 
 
-def _codes(table: pa.Table, column: str) -> tuple[NDArray[np.int32], pa.Array]:
+def encoded(table: pa.Table, column: str) -> tuple[NDArray[np.int32], pa.Array]:
     """([rows] number in the dictionary, dictionary) of a text column."""
     texts = table.column(column)
     if not pa.types.is_dictionary(texts.type):

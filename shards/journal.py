@@ -125,10 +125,17 @@ def parts(folder: Path) -> list[Path]:
     return sorted([*folder.glob("part-*.parquet"), *folder.glob("*/part-*.parquet")])
 
 
+def database() -> duckdb.DuckDBPyConnection:
+    """An empty database in memory, which writes nothing to the terminal."""
+    db = duckdb.connect()
+    db.execute("SET enable_progress_bar = false")
+    return db
+
+
 def read(folder: Path, table: Table, columns: Sequence[str] | None = None) -> pa.Table:
     """The table, each key once, in key order."""
     wanted = [*(columns if columns is not None else table.committed_schema.names)]
-    with duckdb.connect() as db:
+    with database() as db:
         body = view(db, table, parts(folder))
         return db.sql(f"SELECT {_listed(wanted)} FROM ({body}) ORDER BY {_name(table.key)}").to_arrow_table()
 
@@ -213,7 +220,7 @@ def _has_no_copies(files: tuple[Path, ...], key: str) -> bool:
     As many hashes as rows prove it; two keys of one hash only cost the slower view.
     """
     listed = ", ".join(_text(str(file)) for file in files)
-    with duckdb.connect() as db:
+    with database() as db:
         try:
             counted = db.execute(
                 f"SELECT count(*) = count(DISTINCT hash({_name(key)})) FROM read_parquet([{listed}])"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,19 @@ class Cache:
         with locked(self.folder / f".{cached.name}.lock"):
             if not cached.exists():
                 self._fetch(path, size, cached)
+            os.utime(cached)
+        return cached
+
+    def made(self, name: str, make: Callable[[Path], None]) -> Path:
+        """A file of the cache that one process makes, with all its bytes, and the others find."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        cached = self.folder / name
+        with locked(self.folder / f".{name}.lock"):
+            if not cached.exists():
+                temporary = cached.with_name(f".{name}.tmp")
+                make(temporary)
+                self._make_room(temporary.stat().st_size)
+                os.replace(temporary, cached)
             os.utime(cached)
         return cached
 

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from crispedit.shards import damage, layout, remote, storage
 from crispedit.shards.damage import Damage
 from crispedit.shards.decode import pair_bytes
 from crispedit.shards.fetch import Fetcher, SampleAt, ShardFile
-from crispedit.shards.index import Index, build, read_index, read_manifest, scan_tar
+from crispedit.shards.index import Index, build, encoded, read_index, read_manifest, scan_tar
 from crispedit.shards.pack import file_sha256
 
 
@@ -86,8 +85,9 @@ def verify(
         table = None
     listed = {shard["name"]: shard for shard in manifest["shards"]}
     report.problems += _foreign(folder, set(listed), table)
+    rows_of = None if table is None else _by_shard(table)
     with ThreadPoolExecutor(threads) as pool:
-        checks = pool.map(lambda entry: _check_shard(folder, entry, table, deep, cache), listed.values())
+        checks = pool.map(lambda entry: _check_shard(folder, entry, rows_of, deep, cache), listed.values())
         found_shards = []
         for shard in checks:
             done(shard.name)
@@ -105,8 +105,30 @@ def verify(
     return report
 
 
+def _by_shard(table: pa.Table) -> Callable[[str], pa.Table]:
+    """The index rows of a shard, by its name; the table is searched once for all of them."""
+    table = table.unify_dictionaries().combine_chunks()  # else every slice would unify them again
+    codes, names = encoded(table, "shard")
+    order = np.argsort(codes, kind="stable")
+    ordered = table if (order[:-1] < order[1:]).all() else table.take(pa.array(order)).combine_chunks()
+    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
+    number = {name: place for place, name in enumerate(names.to_pylist())}
+
+    def rows(name: str) -> pa.Table:
+        if (place := number.get(name)) is None:
+            return ordered.slice(0, 0)
+        first = ends[place - 1] if place else 0
+        return ordered.slice(first, ends[place] - first)
+
+    return rows
+
+
 def _check_shard(
-    folder: str, entry: dict[str, Any], table: pa.Table | None, deep: bool, cache: remote.Cache
+    folder: str,
+    entry: dict[str, Any],
+    rows_of: Callable[[str], pa.Table] | None,
+    deep: bool,
+    cache: remote.Cache,
 ) -> _Shard:
     path = storage.join(folder, entry["name"])
     shard = _Shard(entry["name"])
@@ -123,9 +145,9 @@ def _check_shard(
     elif sha256 != entry["sha256"]:
         shard.problems.append(Damage(damage.HASH, path, detail="sha256 is not the manifest's"))
     scanned = scan_tar(path, cache, shard.problems.append)
-    if table is None:
+    if rows_of is None:
         return shard
-    rows = table.filter(pc.equal(table.column("shard"), entry["name"]))
+    rows = rows_of(entry["name"])
     shard.problems += _disagreements(path, rows, scanned)
     try:
         shard.index = build((ShardFile(path),), rows)

@@ -247,8 +247,30 @@ def kept_files() -> dict[str, bytes]:
         "folder.jpg/inside.jpg": encode(photo("inside"), "JPEG", **jpeg),
         os.fsdecode(b"not-utf8-\xff\xfe.jpg"): encode(photo("not-utf8"), "JPEG", **jpeg),
     }
+    plain = encode(photo("beside"), "JPEG", quality=92)
+    scan = plain.index(b"\xff\xda")
+    spectral = scan + 1 + int.from_bytes(plain[scan + 2 : scan + 4], "big") - 1
+    text = png_chunk(b"zTXt", b"workflow\0\0" + zlib.compress(b"a node " * 300_000))
+    png = encode(photo("beside.png"), "PNG")
+    files |= {
+        # What stands beside the pixels costs no photograph.
+        "samsung_scan.jpg": plain[:spectral] + b"\0" + plain[spectral + 1 :],
+        "jfif_2.jpg": plain.replace(b"JFIF\0\1\1", b"JFIF\0\2\1"),
+        "bytes_before_end.jpg": plain[:-2] + bytes(5) + plain[-2:],
+        "icc_0_of_1.jpg": plain[:2] + b"\xff\xe2\0\x14ICC_PROFILE\0\0\1none" + plain[2:],
+        "long_text.png": png[:33] + text + png[33:],
+        "wrong_gamma_checksum.png": png[:33] + png_chunk(b"gAMA", b"\0\1\x86\xa0")[:-1] + b"?" + png[33:],
+        "linear.png": png[:33] + png_chunk(b"gAMA", b"\0\1\x86\xa0") + png[33:],
+    }
     files.update({f"orientation_{n}.jpg": oriented(f"orientation_{n}.jpg", n) for n in range(1, 9)})
     return files
+
+
+def jpeg_frame(marker: bytes, bits: int = 8) -> bytes:
+    """A JPEG whose frame is said to be of another process."""
+    data = encode(photo("frame"), "JPEG")
+    at = data.index(b"\xff\xc0")
+    return data[:at] + marker + data[at + 2 : at + 4] + bytes([bits]) + data[at + 5 :]
 
 
 def refused_files() -> dict[str, tuple[str, bytes]]:
@@ -267,6 +289,14 @@ def refused_files() -> dict[str, tuple[str, bytes]]:
         "bomb.jpg": ("too_many_pixels", bomb_jpeg("bomb.jpg")),
         "bomb.webp": ("too_many_pixels", bomb_webp("bomb.webp")),
         "bomb.tiff": ("too_many_pixels", bomb_tiff("bomb.tiff")),
+        "photo.tga": ("unsupported_format", encode(photo("photo.tga"), "TGA")),
+        "photo.ico": ("unsupported_format", encode(photo("photo.ico"), "ICO")),
+        "panasonic.rw2": ("unsupported_format", b"IIU\0\x18\0\0\0" + bytes(64)),
+        "array.bmp": ("unsupported_format", b"BA\x28\0\0\0" + bytes(64)),
+        "twelve_bits.jpg": ("unsupported_format", jpeg_frame(b"\xff\xc1", 12)),
+        "lossless.jpg": ("unsupported_format", jpeg_frame(b"\xff\xc3")),
+        "arithmetic.jpg": ("unsupported_format", jpeg_frame(b"\xff\xc9")),
+        "exr_named.png": ("unsupported_format", b"\x76\x2f\x31\x01" + bytes(64)),
         "photo.bmp": ("unsupported_format", encode(photo("photo.bmp"), "BMP")),
         "photo.jp2": ("unsupported_format", encode(photo("photo.jp2"), "JPEG2000")),
         "photo.avif": ("unsupported_format", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(64)),
@@ -305,6 +335,10 @@ def damaged_files() -> dict[str, bytes]:
         "truncated.tiff": half(encode(photo("damaged"), "TIFF")),
         "truncated_lzw.tiff": half(encode(photo("damaged"), "TIFF", compression="tiff_lzw")),
         "truncated_float.tiff": half(tiff_of_cv2(photo("damaged").astype(np.float32))),
+        "zeros_inside.jpg": jpeg[: len(jpeg) // 3] + bytes(1500) + jpeg[len(jpeg) // 3 + 1500 :],
+        "two_frames.jpg": jpeg[: jpeg.index(b"\xff\xda")] + jpeg[jpeg.index(b"\xff\xc0") :],
+        "no_pixels.png": png[:33] + png_chunk(b"IEND", b""),
+        "no_end.png": png[:-12],
         "empty.jpg": b"",
         "zeros.jpg": bytes(5000),
         "text.jpg": b"This is not an image.\n" * 20,

@@ -153,3 +153,77 @@ def test_not_reached_names_the_filter_that_is_missing():
         NOT_REACHED,
         "dear",
     )
+
+
+class Regeneration(Filter):
+    scores: ClassVar = {"noise_floor": float}
+    notes: ClassVar = ("regime",)
+    cost: ClassVar = 20.0
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score | str]]:
+        return [{"noise_floor": 0.0, "regime": "exact"} for _ in samples]
+
+
+BY_REGIME = Cascade.of(
+    {"dear": Dear(), "cheap": Cheap(), "regeneration": Regeneration()},
+    {},
+    {"style": {"cheap.a": Bound(max=0.1)}, "add": {}},
+    {"regenerated": {"add": {"cheap.a": Bound(min=0.6)}, "style": {"cheap.a": Bound()}}},
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["add", "style", "o'ther", None]),
+            st.sampled_from(["exact", "regenerated", None]),
+            st.sampled_from([None, 0.05, 0.3, 0.7]),
+        ),
+        min_size=1,
+    )
+)
+def test_a_regime_has_bounds_of_its_own_in_rows_and_in_sql(cases):
+    rows = [
+        {
+            "n": n,
+            "category": category,
+            "regeneration.regime": regime,
+            "cheap.a": a,
+            "cheap.b": None,
+            "dear.c": 1,
+        }
+        | {
+            f"{name}.{end}": value
+            for name in BY_REGIME.filters
+            for end, value in (("measured", True), ("error", None))
+        }
+        | {"regeneration.noise_floor": 0.0}
+        for n, (category, regime, a) in enumerate(cases)
+    ]
+    schema = pa.schema([("n", pa.int64()), ("category", pa.string()), *BY_REGIME.columns])
+    table = pa.Table.from_pylist(rows, schema=schema)
+    told = (
+        duckdb.from_arrow(table).query("r", f"SELECT {BY_REGIME.verdict_sql()} FROM r ORDER BY n").fetchall()
+    )
+    assert [outcome for (outcome,) in told] == [
+        outcome if reason is None else f"{outcome} {reason}"
+        for outcome, reason in map(BY_REGIME.verdict, rows)
+    ]
+
+
+def test_what_bounds_depend_on_is_measured_first():
+    assert next(iter(BY_REGIME.filters)) == "regeneration"
+    row = {"category": "add", "regeneration.regime": "regenerated", "regeneration.measured": True}
+    row |= {"cheap.a": 0.3, "cheap.measured": True, "dear.measured": True, "dear.c": 1}
+    assert BY_REGIME.verdict(row) == (REJECTED, "cheap.a:low")
+    assert BY_REGIME.verdict(row | {"regeneration.regime": "exact"}) == (KEPT, None)
+    with pytest.raises(ValueError, match="filters must have regeneration"):
+        Cascade.of({"cheap": Cheap()}, {}, {}, {"exact": {"add": {}}})
+    with pytest.raises(ValueError, match=r"regimes\.exact\.add\.cheap\.z: cheap measures no such score"):
+        Cascade.of(
+            {"cheap": Cheap(), "regeneration": Regeneration()},
+            {},
+            {},
+            {"exact": {"add": {"cheap.z": Bound()}}},
+        )

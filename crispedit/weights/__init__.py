@@ -24,7 +24,7 @@ def local(model: str) -> Path | None:
 
 def fingerprint(name: str) -> str | None:
     """A hash of the model's weights, which change with the package; None if there are none."""
-    files = sorted(folder(name).glob("*.safetensors"))
+    files = sorted(file for suffix in ("npz", "safetensors") for file in folder(name).glob(f"*.{suffix}"))
     return content_key(*(file.read_bytes() for file in files)) if files else None
 
 

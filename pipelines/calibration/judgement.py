@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crispedit.bounds import Bound
+
 Values = NDArray[np.float64]
 Side = Literal["min", "max"]
+SIDES: tuple[Side, Side] = ("min", "max")
 CAUGHT = 0.9
 SEPARABLE_AUC = 0.97
 """A score that tells a defect from good pairs less well than this is not what should catch it."""
@@ -111,3 +114,20 @@ def flips(before: Mapping[str, str], after: Mapping[str, str]) -> Counter[tuple[
     return Counter(
         (before.get(key, "absent"), after.get(key, "absent")) for key in before.keys() | after.keys()
     )
+
+
+def failing(row: Mapping[str, Any], bounds: Mapping[str, Bound]) -> list[str]:
+    """Every "filter.score:side" that rejects the row, or the filter that failed on it as "filter:error"."""
+    found = [f"{name.removesuffix('.error')}:error" for name in row if name.endswith(".error") and row[name]]
+    sides = ((score, bound.verdict(row.get(score))) for score, bound in bounds.items())
+    return found + [f"{score}:{side}" for score, side in sides if side]
+
+
+def wilson(hits: int, of: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927), which is sound for small numbers: (0, 1) for nothing seen."""
+    if not of:
+        return 0.0, 1.0
+    share = hits / of
+    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
+    half = z * (share * (1 - share) / of + z * z / (4 * of * of)) ** 0.5 / (1 + z * z / of)
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -7,6 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from crispedit.shards import layout
 from crispedit.shards.fetch import ABSENT
 from crispedit.shards.read import ShardReader, read_shards
@@ -19,7 +21,9 @@ SINGLE_PX = 768
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", help="a set, or plain tars; path, glob, braces or URL")
-    parser.add_argument("key", nargs="?", help="of one pair; else pairs from all over the set are shown")
+    parser.add_argument(
+        "key", nargs="?", help="of one pair, or how it begins; else pairs from all over the set are shown"
+    )
     parser.add_argument("--output", type=Path, default=Path("contact_sheet.png"))
     parser.add_argument("--pairs", type=int, default=24, help="how many to show")
     parser.add_argument("--columns", type=int, default=2)
@@ -31,11 +35,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--pairs, --columns: must be at least 1")
     reader = read_shards(args.shards, categories=args.categories)
     if args.key is not None:
-        try:
-            pairs = [reader.get(args.key)]
-        except KeyError:
-            raise ValueError(f"{args.shards}: no pair has the key {args.key!r}") from None
-        print(json.dumps({"place": _place(reader, args.key), **pairs[0].meta}, indent=1, ensure_ascii=False))
+        key = _whole_key(reader, args.shards, args.key)
+        pairs = [reader.get(key)]
+        print(json.dumps({"place": _place(reader, key), **pairs[0].meta}, indent=1, ensure_ascii=False))
         sheet = contact_sheet(pairs, 1, SINGLE_PX)
     else:
         count = min(args.pairs, len(reader))
@@ -44,6 +46,23 @@ def run(args: argparse.Namespace) -> int:
     sheet.save(args.output)
     print(args.output)
     return 0
+
+
+def _whole_key(reader: ShardReader, shards: str, start: str) -> str:
+    """The key that is meant by its first characters. ValueError if none or several begin so."""
+    keys = reader.index.keys
+    found = (
+        [start]
+        if pc.index(keys, start).as_py() >= 0
+        else keys.filter(pc.starts_with(keys, start)).to_pylist()
+    )
+    if not found:
+        raise ValueError(f"{shards}: no pair has the key {start!r}, nor one that begins so")
+    if len(found) > 1:
+        raise ValueError(
+            f"{shards}: {len(found)} keys begin with {start!r}, such as {' and '.join(found[:2])}"
+        )
+    return str(found[0])
 
 
 def _place(reader: ShardReader, key: str) -> dict[str, object]:

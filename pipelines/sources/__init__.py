@@ -10,7 +10,7 @@ a slash.
 """
 
 from crispedit.pipelines.sources.entry import ENTRY, Entry
-from crispedit.pipelines.sources.files import File, files, open_file
+from crispedit.pipelines.sources.files import File, exists, files, open_file
 from crispedit.pipelines.sources.index import (
     Listing,
     PhotoSource,
@@ -56,6 +56,7 @@ __all__ = [
     "check_no_secrets",
     "entries",
     "escape",
+    "exists",
     "files",
     "fitting",
     "folder_of",

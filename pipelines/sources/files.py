@@ -65,6 +65,14 @@ def open_file(path: str, block: int = READ_AHEAD) -> IO[bytes]:
     return open(name, "rb")
 
 
+def exists(path: str) -> bool:
+    """Whether there is a file at this path, as `File.path` writes it."""
+    if storage.is_remote(path):
+        system, inside = storage.filesystem(path)
+        return bool(system.exists(inside))
+    return os.path.exists(unescape(path))
+
+
 def _local_files(path: str, skipped: Skipped) -> Iterator[File]:
     path = os.path.abspath(os.path.expanduser(path))
     if os.path.isdir(path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from crispedit.classifier import CATEGORIES, probabilities
+from crispedit.classifier import CATEGORIES, asked
 from crispedit.outcome import describe, each, is_transient
 from crispedit.parts import Annotator
 from crispedit.pipelines.flow import Row, Stage
@@ -138,8 +138,9 @@ class Annotation:
         """The answer, unless it is a job whose words ask for another category than its own."""
         if not isinstance(answer, Job) or answer.category not in CATEGORIES:
             return answer
-        if probabilities(answer.instruction)[answer.category] >= self.least_category_probability:
-            return answer
+        chances = asked(answer.instruction)
+        if chances is None or chances[answer.category] >= self.least_category_probability:
+            return answer  # nothing is held against words that the classifier cannot read
         return Refusal("category_mismatch", answer)
 
     def _annotate(self, rows: Sequence[Row]) -> Sequence[Sequence[Job | Refusal | Exception]]:

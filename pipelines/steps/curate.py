@@ -90,6 +90,7 @@ def _planned(uri: str, member: Member) -> Row:
     entry = _source_of(member) if isinstance(member, Pair) else member
     return {
         "uri": uri,
+        "unit": entry.unit,
         "entry": json.dumps(entry.to_row()),
         "dataset": entry.dataset,
         "licence": entry.licence,

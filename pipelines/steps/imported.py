@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from crispedit import images
+from crispedit import images, weights
 from crispedit.category import Category, load_categories, resolve
-from crispedit.classifier import classify
+from crispedit.classifier import UNKNOWN, classify, needs_second_image
 from crispedit.normalise import Refused, normalise
 from crispedit.outcome import describe, is_transient
 from crispedit.pipelines import pairs
 from crispedit.pipelines.flow import Row, Stage
-from crispedit.pipelines.pairs import Pair
+from crispedit.pipelines.pairs import Pair, PairsSource
 from crispedit.pipelines.records import ANNOTATE, EDIT, IN_PLACE, Candidate, Photograph, Request
 from crispedit.pipelines.run import Identity
 from crispedit.pipelines.steps.curate import photographs
@@ -48,10 +48,20 @@ class Words(Step):
     @property
     def stages(self) -> list[Stage]:
         """One pool that names the categories."""
-        return [Naming(self.recipe.annotate.pool)]
+        return [Naming(self.recipe.annotate.pool, self._best_of_n)]
+
+    @property
+    def _best_of_n(self) -> bool:
+        source = self.recipe.source
+        return isinstance(source, PairsSource) and source.best_of_n
 
     def identity(self) -> Identity:
-        return {"photographs": photographs(self.run), "annotator": EDITOR}
+        return {
+            "photographs": photographs(self.run),
+            "annotator": EDITOR,
+            "classifier": weights.fingerprint("classifier"),
+            "best_of_n": self._best_of_n,
+        }
 
     def load(self, wave: Wave, row: Row) -> None:
         if subject := wave.subjects.get(row["source_key"]):
@@ -103,7 +113,7 @@ class EditedImages(Step):
             request = subject.requests.get(request_key(pair))
             if request is None or request.job_key is None:
                 continue
-            options = {"uri": pair.uri, **repair}
+            options = {"uri": pair.uri, **({} if pair.id is None else {"id": pair.id}), **repair}
             key = candidate_key(request.job_key, EDITOR, options, 0)
             there = subject.candidates.get(request.job_key, {}).get(key)
             if there is None or wave.again(there):
@@ -144,6 +154,8 @@ class Naming:
     """Makes jobs of words: the category is what the dataset's name for it means, else what the instruction says."""
 
     pool: Pool
+    best_of_n: bool = False
+    """Pairs with equal source, words and category are candidates of one job; else each has a job of its own."""
     name: str = "words"
     gpus: float = 0.0
     categories: Mapping[str, Category] = field(default_factory=dict)
@@ -156,14 +168,18 @@ class Naming:
 
     def _job(self, row: Row) -> Row:
         if not row["instruction"]:
-            return {**row, "category": row["category"] or "unknown", "refusal": "no_instruction"}
+            return {**row, "category": row["category"] or UNKNOWN, "refusal": "no_instruction"}
+        if needs_second_image(row["instruction"]):
+            return {**row, "category": row["category"] or UNKNOWN, "refusal": "needs_second_image"}
         try:
             category = resolve(row["category"] or "", self.categories)
         except ValueError:
-            category = classify(
-                row["instruction"], source_caption=row["source_caption"], target_caption=row["target_caption"]
-            ).category
+            category = classify(row["instruction"]).category
+        if category == UNKNOWN:
+            return {**row, "category": UNKNOWN, "refusal": "unknown_category"}
         key = job_key(row["source_key"], row["instruction"], category)
+        if not self.best_of_n:
+            key = content_key("pair", key, row["key"])
         return {**row, "category": category, "job_key": key, "plan": "{}"}
 
 

@@ -67,7 +67,7 @@ def _planned(run: Run, selection: Path) -> Iterator[pa.Table]:
     found = db.sql(f"""
         SELECT p.shard, p.masked, e.key, e.job_key, e.category, e.editor, e.editor_version, e.options, e.seed, e.width,
             e.height, e.transform, e.edited, e.mask, e.source, e.composed, e.instruction, e.source_caption,
-            e.target_caption, e.source_key, e.uri, e.sha256, e.licence, e.dataset{scores}
+            e.target_caption, e.source_key, e.uri, e.id, e.sha256, e.licence, e.dataset{scores}
         FROM places p LEFT JOIN candidate e USING (key) LEFT JOIN score s ON s.key = e.key
         ORDER BY p.shard, p.place
     """).to_arrow_reader(8192)
@@ -162,6 +162,7 @@ def _pair(root: Path, fingerprint: str, row: Row) -> Pair:
             "source_key": row["source_key"],
             "job_key": row["job_key"],
             "uri": row["uri"],
+            **({} if row["id"] is None else {"id": row["id"]}),
             "sha256": row["sha256"],
             "licence": row["licence"],
             "dataset": row["dataset"],

@@ -254,7 +254,8 @@ def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade, categories: Sequence
             FROM curate WHERE image IS NOT NULL GROUP BY key
         )
         SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, e.width, e.height, e.options, e.transform,
-            e.error, p.uri AS id, p.dataset, p.licence, j.instruction, j.source_caption, j.target_caption,
+            e.error, p.dataset, p.licence, j.instruction, j.source_caption, j.target_caption,
+            coalesce(json_extract_string(e.options, '$.id'), json_extract_string(e.options, '$.uri'), p.uri) AS id,
             e.source IS NOT NULL AS composed, coalesce(e.source, p.image) AS source, e.edited, e.mask,
             regexp_extract(coalesce(e.edited.tar, p.image.tar), 'wave-0*([0-9]+)', 1) AS wave,
             d.outcome, d.reason, d.first, d.standing
@@ -420,7 +421,7 @@ def _of_meta(key: str, category: str, meta: Mapping[str, Any], masked: bool) -> 
         "source_key": row["source_key"] or key,
         "category": category,
         "options": json.dumps(meta.get("editor_options")),
-        "id": meta.get("uri") if isinstance(meta.get("uri"), str) else None,
+        "id": next((meta[name] for name in ("id", "uri") if isinstance(meta.get(name), str)), None),
         "composed": bool(meta.get("source_is_composed")),
         "masked": masked,
         "scores": {name: float(value) for name, value in scores if isinstance(value, int | float)},

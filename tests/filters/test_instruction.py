@@ -31,13 +31,23 @@ def test_its_own_category_is_likely_and_another_is_not(instruction, right, wrong
     assert category(wrong, instruction) < 0.05
 
 
-def test_what_says_nothing_is_no_evidence_and_what_is_missing_is_null():
-    assert category("add", "xyzzy") == pytest.approx(1 / 7, abs=1e-5)
+def test_what_cannot_be_known_is_null():
+    assert category("add", "xyzzy") is None
+    assert category("add", "Füge dem Bild einen Hut hinzu.") is None
     assert category("add", None) is None
     assert category("relight", "Add a red ball.") is None
 
 
-def test_the_shares_that_its_docstring_tells():
+def test_both_edits_of_a_compound_instruction_are_asked_for():
+    assert category("remove", "Remove the lamp, then make the wall green.") > 0.5
+    assert category("color", "Remove the lamp, then make the wall green.") > 0.5
+
+
+def test_its_weights_are_part_of_what_it_is():
+    assert len(Instruction().identity()["weights"]) == 32
+
+
+def test_few_held_out_instructions_are_held_against_their_own_category():
     with ROWS.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
     own = [category(row["category"], row["instruction"]) for row in rows]
@@ -46,6 +56,5 @@ def test_the_shares_that_its_docstring_tells():
         for row in rows
         for name in {row["category"] for row in rows} - {row["category"]}
     ]
-    for bound, false, found in ((0.05, 0.038, 0.982), (0.02, 0.019, 0.66)):
-        assert sum(value < bound for value in own) / len(own) == pytest.approx(false, abs=0.002)
-        assert sum(value < bound for value in others) / len(others) == pytest.approx(found, abs=0.005)
+    assert sum(value is not None and value < 0.05 for value in own) / len(own) < 0.04
+    assert sum(value is None or value < 0.05 for value in others) / len(others) > 0.9

@@ -31,7 +31,7 @@ def hostile_run(tmp_path: Path, *overrides: str) -> tuple[Run, dict[str, str]]:
 
 
 def check(run: Run, expected: dict[str, str]) -> None:
-    assert len(expected) >= 40
+    assert len(expected) >= 120
     build.build(run)
     found = outcomes(run)
     assert {uri: found.get(uri) for uri in expected} == expected

@@ -8,7 +8,8 @@ import pytest
 from crispedit import recipe
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
-from crispedit.pipelines.calibration import calibrate
+from crispedit.pipelines.calibration import calibrate, known_defects, measured, text
+from crispedit.pipelines.calibration.good_pairs import Pair
 from crispedit.pipelines.recipe import Recipe
 
 RECIPE = """
@@ -68,28 +69,27 @@ def test_the_report_tells_defects_from_good_pairs(report):
 def test_semantic_defects_are_told_by_the_scores_that_see_them(report):
     found = json.loads((report / "a.json").read_text())
     told = {entry["defect"]: entry for entry in found["semantic"] if entry["score"] == "instruction.category"}
-    assert told["wrong_instruction"]["auc"] == 1
+    # Of 8 pairs; a trained model reads the words now, and a grammar that was fitted to them reached 1.
+    assert told["wrong_instruction"]["auc"] > 0.95
     assert told["wrong_instruction"]["side"] == "min"
-    assert told["wrong_instruction"]["detected_held_out"] == 1
+    assert told["wrong_instruction"]["detected_held_out"] >= 0.75
     assert told["wrong_instruction"]["false_rejects_held_out"] < 0.5
     assert set(told["wrong_instruction"]["categories"]) == {"add", "color"}
     assert told["swapped"]["auc"] == 0.5  # the words are still the pair's own
     rejected = {entry["defect"]: entry["rejected"] for entry in found["defects"]}
     assert rejected["wrong_instruction"] == rejected["good"]  # no bound stands on that score
-    table = calibrate.table(found)
+    table = text.table(found)
     assert "wrong_instruction instruction.category:min" in " ".join(table.split())
 
 
 def test_the_defects_as_markdown(report):
-    lines = calibrate.markdown(json.loads((report / "a.json").read_text())).splitlines()
+    lines = text.markdown(json.loads((report / "a.json").read_text())).splitlines()
     rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
     assert lines[0] == "8 good pairs of 4 photographs."
     assert rows["no_op"].startswith("| no_op | 8 | 100.0% |")
     assert "`unchanged`" in rows["no_op"]
     assert rows["near duplicate"].startswith("| near duplicate | 8 |")
-    assert rows["wrong_instruction"].startswith(
-        "| wrong_instruction | `instruction.category` | 1.000 | 100.0% |"
-    )
+    assert rows["wrong_instruction"].startswith("| wrong_instruction | `instruction.category` | ")
 
 
 def test_a_semantic_defect_mixes_a_pair_up_with_one_of_its_photograph_if_it_can():
@@ -99,15 +99,15 @@ def test_a_semantic_defect_mixes_a_pair_up_with_one_of_its_photograph_if_it_can(
             "category": category,
             "target_caption": caption,
         }
-        return calibrate.Pair(photograph, category, stored)
+        return Pair(photograph, category, stored)
 
     own, twin = pair("a", "add", "a kite"), pair("b", "add", "a kite")
     near, far = pair("a", "add", "a ball"), pair("b", "add", "a boat")
     style = pair("a", "style", "a sketch")
-    assert calibrate.other_for("wrong_edit", own, [own, twin, near, far, style]) is near
-    assert calibrate.other_for("wrong_edit", own, [own, twin, far, style]) is far
-    assert calibrate.other_for("wrong_edit", own, [own, twin, style]) is None
-    assert calibrate.other_for("wrong_instruction", own, [own, twin, near, far, style]) is style
+    assert measured.other_for("wrong_edit", own, [own, twin, near, far, style]) is near
+    assert measured.other_for("wrong_edit", own, [own, twin, far, style]) is far
+    assert measured.other_for("wrong_edit", own, [own, twin, style]) is None
+    assert measured.other_for("wrong_instruction", own, [own, twin, near, far, style]) is style
 
 
 def test_labels_that_agree_have_a_kappa_of_one(report, capsys):
@@ -122,15 +122,16 @@ def test_labels_that_agree_have_a_kappa_of_one(report, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "message"),
     [
-        ("id,label\nx,keep\n", "must name the columns key,label"),
-        ("key,label\nx,perhaps\n", "line 2: label 'perhaps'"),
+        ("name,label\nx,keep\n", "row 2: no key or id or uri; it has the columns name, label"),
+        ("key,opinion\nx,keep\n", "row 2: no column verdict or label; it has key, opinion"),
+        ("key,label\nx,perhaps\n", "row 2: label 'perhaps'"),
         ("key,label\nx,keep\n", "none of its 1 keys has a verdict"),
     ],
 )
-def test_labels_that_cannot_be_used_are_refused(report, text, message):
-    (report / "wrong.csv").write_text(text)
+def test_labels_that_cannot_be_used_are_refused(report, content, message):
+    (report / "wrong.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
         run(report / "a.json", "--labels", report / "wrong.csv")
 
@@ -167,7 +168,7 @@ def test_a_defect_teaches_the_score_that_tells_it_best_alone():
         for defect, blocking, banding in (("good", 0, 0), ("blocky", 3, 0.08), ("banded", 0, 0.3))
         for i in range(10)
     ]
-    bounds = calibrate.learn_bounds(rows, cascade, 0.02)["add"]
+    bounds = known_defects.learn_bounds(rows, cascade, 0.02)["add"]
     assert bounds["patches.blocking"].max == pytest.approx((0.09 + 3) / 2, abs=0.01)
     assert bounds["artefacts.banding"].max == pytest.approx(
         (0.009 + 0.3) / 2, abs=0.01
@@ -177,6 +178,6 @@ def test_a_defect_teaches_the_score_that_tells_it_best_alone():
 
 def test_halves_are_equal_and_do_not_depend_on_order():
     names = [f"photograph {i}" for i in range(9)]
-    split = calibrate.halves(names)
-    assert split == calibrate.halves(names[::-1])
+    split = known_defects.halves(names)
+    assert split == known_defects.halves(names[::-1])
     assert abs(sum(split.values()) - 4.5) == 0.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from conftest import RECIPE
 from crispedit.pipelines import recipe
 from crispedit.pipelines.recipe import Recipe
 from crispedit.recipe import parse
+
+ROOT = Path(__file__).parents[2]
 
 
 def load(*overrides: str) -> Recipe:
@@ -96,23 +100,47 @@ def test_one_part_stands_in_a_recipe_under_two_names():
 
 def test_filters_with_actors_of_their_own_stand_in_the_cascades_order():
     from crispedit.pipelines.run import Run
-    from crispedit.pipelines.steps import curate, score
+    from crispedit.pipelines.steps.curate import Curate
+    from crispedit.pipelines.steps.score import Score
 
     def pools(*overrides: str) -> list[tuple[str, list[str]]]:
-        stages = score.stages(
-            Run(load("filters={unchanged: {}, alignment: {}, duplicate: {}, clip: {}}", *overrides))
-        )
+        run = Run(load("filters={unchanged: {}, alignment: {}, duplicate: {}, clip: {}}", *overrides))
+        stages = Score(run).stages
         return [(stage.name, list(stage.own)) for stage in stages]  # type: ignore[attr-defined]
 
     shared = ["duplicate", "unchanged", "alignment", "clip"]
-    assert pools() == [("filters", shared)]
-    assert pools("filters.clip.pool.gpus=0.1") == [("filters", shared[:3]), ("clip", ["clip"])]
+    assert pools() == [("score:filters", shared)]
+    assert pools("filters.clip.pool.gpus=0.1") == [("score:filters", shared[:3]), ("score:clip", ["clip"])]
     assert pools("filters.unchanged.pool.batch=1") == [
-        ("filters", ["duplicate"]),
-        ("unchanged", ["unchanged"]),
-        ("filters from alignment", ["alignment", "clip"]),
+        ("score:filters", ["duplicate"]),
+        ("score:unchanged", ["unchanged"]),
+        ("score:filters from alignment", ["alignment", "clip"]),
     ]
-    assert [s.name for s in curate.stages(Run(load("curate.filters.content.pool.batch=1")))] == [
-        "normalise",
-        "content",
-    ]
+    apart = Curate(Run(load("curate.filters.content.pool.batch=1")))
+    assert [stage.name for stage in apart.stages] == ["normalise", "curate:content"]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("dino: {}", "filters.dino cannot measure anything: no model is named"),
+        ("judge: {}", "set its `chat`"),
+    ],
+)
+def test_a_filter_that_could_measure_nothing_is_refused(part: str, said: str):
+    with pytest.raises(ValueError, match=said):
+        load(f"filters={{unchanged: {{}}, {part}}}")
+
+
+def test_clip_without_its_libraries_is_refused(tmp_path: Path):
+    """In a process that finds no open_clip, as in an environment without the extra."""
+    code = (
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'open_clip' else find(name, *rest)\n"
+        "from crispedit.pipelines import cli\n"
+        f"raise SystemExit(cli.main(['build', 'calibrate', 'run={tmp_path}/run', 'source.path={tmp_path}']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert "filters.clip cannot measure anything: open_clip not installed" in done.stderr
+    assert "pip install 'crispedit[models]'" in done.stderr

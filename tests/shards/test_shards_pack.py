@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shard_pairs import make_pair, write_pairs
 
+from crispedit.record import content_key
 from crispedit.shards import layout
 from crispedit.shards.pack import (
     Pair,
@@ -43,6 +44,13 @@ def test_plan_is_a_partition_whatever_the_input_order(keys, size, seed, random, 
         assert 1 <= len(shard.keys) <= size
         assert set(shard.keys) <= set(by_category[shard.category])
         assert all((key in masked) == shard.masked for key in shard.keys)
+
+
+@given(KEYS, st.integers(1, 9), st.integers(0, 3), st.sets(st.integers(0, 39)))
+def test_the_order_within_a_category_is_that_of_the_hashes_of_seed_and_key(keys, size, seed, masked_places):
+    masked = {keys[i] for i in masked_places if i < len(keys)}
+    ordered = sorted(keys, key=lambda key: (key not in masked, content_key("pack", str(seed), key)))
+    assert [key for shard in plan({"add": keys}, size, seed, masked) for key in shard.keys] == ordered
 
 
 def test_another_seed_gives_another_order():

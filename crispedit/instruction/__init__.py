@@ -1,1 +1,0 @@
-"""Reading an edit instruction in English: its clauses, their phrases, and the lexicon they are made of."""

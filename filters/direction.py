@@ -1,0 +1,56 @@
+"""Direction: did the edit go the way that its category says, or are source and edited image swapped?
+
+What is added brings edges where there was background, and what is removed leaves fewer. Assumes that the thing stands
+out from what is behind it: a shadow or a reflection hardly does, and a smooth ball on rough grass takes edges away. Of
+other categories it says nothing: `clip.direction` does, where the captions are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import cv2
+import numpy as np
+
+from crispedit.parts import Filter
+from crispedit.record import Sample, Score
+
+SIGNS = {"add": 1.0, "remove": -1.0}
+LEAST_PIXELS = 20
+"""Of the small grid: less is no region to compare."""
+
+
+class Direction(Filter):
+    """`detail`: the logarithm of the edges in the changed region after the edit over those before, with its sign turned
+    for `remove`: positive where the edit went the right way. Swapped images have the negative. Null for other
+    categories, and where next to nothing changed.
+
+    No default bound. A bound of -0.1 rejects none of 18 good real pairs (the least has 0.03) and 1 of 80 of the
+    compositor's; of their swapped ones it rejects 13 and 77.
+    """
+
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"detail": float}
+    cost: ClassVar[float] = 0.6
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        return [{"detail": _detail(sample)} for sample in samples]
+
+
+def _detail(sample: Sample) -> float | None:
+    sign = SIGNS.get(sample.category or "")
+    if sign is None or sample.changed.sum() < LEAST_PIXELS:
+        return None
+    region = cv2.dilate(sample.changed.view(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    size = region.shape[1::-1]
+    before, after = (
+        float(_edges(cv2.resize(gray, size, interpolation=cv2.INTER_AREA))[region].mean())
+        for gray in (sample.source_gray, sample.edited_gray)
+    )
+    return round(sign * float(np.log((after + 0.5) / (before + 0.5))), 6)
+
+
+def _edges(gray: np.ndarray) -> np.ndarray:
+    """[h, w] the length of the gradient in levels a pixel, after a slight blur against noise."""
+    smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), 1)
+    return np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)) / 8

@@ -1,0 +1,131 @@
+"""Good pairs: what calibration starts from, taken from a run or from a shard set."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from crispedit.pipelines import build, tables
+from crispedit.pipelines.calibration.labels import Label
+from crispedit.pipelines.run import Run
+from crispedit.record import Sample, content_key
+from crispedit.shards import journal
+from crispedit.shards.read import ShardReader
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A good pair as stored, and which photograph it was made from."""
+
+    photograph: str
+    category: str
+    stored: Mapping[str, Any]
+    """The fields of a `Sample`."""
+
+
+def run_pairs(of: Run) -> list[Pair]:
+    """Every candidate of a run that an editor delivered, in key order. A run without any is carried through edit."""
+    if not journal.parts(of.folder("edit")):
+        for step in ("curate", "annotate", "edit"):
+            build.step(of, step)
+    root = of.root
+    rows = (
+        tables.connect(of)
+        .sql("""
+        SELECT key, category, source_key, edited, mask, source, composed, instruction, source_caption, target_caption
+        FROM candidate WHERE edited IS NOT NULL ORDER BY key""")
+        .to_arrow_table()
+    )
+    return [
+        Pair(
+            photograph=row["source_key"],
+            category=row["category"],
+            stored={
+                "key": row["key"],
+                "source_jpeg": journal.read_blob(root, row["source"]),
+                "edited_jpeg": journal.read_blob(root, row["edited"]),
+                "mask_png": None if row["mask"] is None else journal.read_blob(root, row["mask"]),
+                **{
+                    name: row[name]
+                    for name in ("category", "instruction", "source_caption", "target_caption")
+                },
+            },
+        )
+        for row in rows.to_pylist()
+    ]
+
+
+def shard_pairs(path: str) -> list[Pair]:
+    """Every pair of a shard set, in key order. Photographs are told apart by `source_key`; without it, all differ."""
+    texts = ("instruction", "source_caption", "target_caption")
+    pairs = [
+        Pair(
+            photograph=str(pair.meta.get("source_key") or pair.key),
+            category=pair.category,
+            stored={
+                "key": pair.key,
+                "source_jpeg": pair.source_jpeg,
+                "edited_jpeg": pair.edited_jpeg,
+                "mask_png": pair.mask_png,
+                "category": pair.category,
+                **{text: pair.meta.get(text) for text in texts},
+            },
+        )
+        for pair in ShardReader(path, decode=False)
+    ]
+    return sorted(pairs, key=lambda pair: str(pair.stored["key"]))
+
+
+def spread(pairs: Sequence[Pair], limit: int | None) -> list[Pair]:
+    """At most `limit` pairs, one of each photograph and category before a second of any."""
+    turn: Counter[tuple[str, str]] = Counter()
+    ranked: list[tuple[int, int, Pair]] = []
+    for pair in sorted(pairs, key=lambda pair: content_key("calibrate", str(pair.stored["key"]))):
+        ranked.append((turn[pair.photograph, pair.category], len(ranked), pair))
+        turn[pair.photograph, pair.category] += 1
+    return [pair for _, _, pair in sorted(ranked, key=lambda entry: entry[:2])[:limit]]
+
+
+def names(of: Run) -> dict[str, list[str | None]]:
+    """For each candidate of a run by key, the other names of the pair: the user's own id, and its uri in the source."""
+    rows = tables.connect(of).sql("SELECT key, options FROM edit ORDER BY key").fetchall()
+    found: dict[str, list[str | None]] = {}
+    for key, options in rows:
+        given = json.loads(options or "{}")
+        found[key] = [given.get("id"), given.get("uri")]
+    return found
+
+
+def labelled_rows(
+    of: Run, labels: Mapping[str, Label], known: Mapping[str, Sequence[str | None]]
+) -> list[dict[str, Any]]:
+    """The scores of every labelled candidate that an editor delivered, with what the person said: the rows of
+    `labelled.judged`. What the run has not measured, because a bound had failed before, is measured now."""
+    cascade = of.recipe.pair_cascade
+    committed = {
+        row["key"]: row for row in tables.connect(of).sql("SELECT * FROM score").to_arrow_table().to_pylist()
+    }
+    rows = []
+    pairs = [pair for pair in run_pairs(of) if pair.stored["key"] in labels]
+    for filter_ in cascade.filters.values():
+        filter_.load()
+    for pair in tqdm(pairs, desc="measure", unit="pair", disable=None):
+        key = str(pair.stored["key"])
+        row: dict[str, Any] = dict(committed.get(key) or {}) | {"category": pair.category}
+        cascade.measure([Sample(**pair.stored)], [row], everything=True)
+        label = labels[key]
+        own = next((name for name in known.get(key, ()) if name is not None), key)
+        row |= {
+            "key": key,
+            "id": own,
+            "good": label.good,
+            "verdict": label.verdict,
+            "group": label.group or own,
+        }
+        rows.append(row)
+    return rows

@@ -1,0 +1,255 @@
+"""Bounds learned from pairs that a person judged, and how well the filters agree with the person.
+
+A row is a dict of score columns with `id`, `category`, `good` (bool), `verdict` (the person's word), `group`, and
+`regeneration.regime` where the filter `regeneration` ran. Pairs of one group (one editing model) are not independent:
+each group is judged by bounds that were learned on the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from crispedit.bounds import Bound
+from crispedit.cascade import REGIME, Cascade
+from crispedit.pipelines.calibration.judgement import SIDES, Agreement, Side, failing, wilson
+
+Row = Mapping[str, Any]
+Bounds = Mapping[str, Bound]
+UNKNOWN = "unknown"
+
+LEAST_CAUGHT = 2
+"""A bound is tightened only for bad pairs of so many groups: never for a single pair or editing model."""
+LEAST_GOOD = 5
+"""A bound is learned where at least so many good pairs have the score."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Bounds by regime and category."""
+
+    cells: Mapping[tuple[str, str], Bounds]
+    other: Callable[[str], Bounds]
+    """The bounds of a category in a regime that no pair taught."""
+
+    def of(self, row: Row) -> Bounds:
+        category = str(row["category"])
+        return self.cells.get((regime(row), category)) or self.other(category)
+
+
+def regime(row: Row) -> str:
+    """How the editor left the rest of the picture: exact, regenerated or global; "unknown" where nobody measured."""
+    return str(row.get(REGIME) or UNKNOWN)
+
+
+def learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> Learned:
+    """Bounds for each regime and category, from labelled rows.
+
+    Each bound of the recipe is first loosened, where it must be, until it rejects no good pair of its regime. Then
+    bounds are tightened, one at a time, always the one that rejects most bad pairs for each good one, as long as it
+    rejects bad pairs of at least `LEAST_CAUGHT` groups, more bad than good ones, and all bounds together at most the
+    share `false_rejects` of the good. Categories that share a bound in the recipe share what is learned. A bound that
+    no good pair of the regime teaches stays as it is.
+    """
+    cells: dict[tuple[str, str], Bounds] = {}
+    for name in sorted({regime(row) for row in rows}):
+        own = [row for row in rows if regime(row) == name]
+        before = {
+            category: cascade.bounds_of(category, name)
+            for category in sorted({str(row["category"]) for row in rows} | set(cascade.bounds))
+        }
+        for category, bounds in _learn(own, before, false_rejects).items():
+            cells[name, category] = bounds
+    return Learned(cells, cascade.bounds_of)
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """One side of one bound, for the categories that share it."""
+
+    score: str
+    side: Side
+    categories: tuple[str, ...]
+    now: float
+    """Where the recipe has it; as `values`, larger is looser."""
+
+    def values(self, rows: Sequence[Row]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """[N] larger is worse; -inf where the limit says nothing of a row."""
+        sign = 1 if self.side == "max" else -1
+        return np.array(
+            [
+                sign * row[self.score]
+                if row["category"] in self.categories and row.get(self.score) is not None
+                else -np.inf
+                for row in rows
+            ],
+            np.float64,
+        )
+
+
+def _learn(rows: Sequence[Row], before: Mapping[str, Bounds], false_rejects: float) -> dict[str, Bounds]:
+    limits = _limits(before)
+    good = np.array([bool(row["good"]) for row in rows])
+    groups = np.array([str(row["group"]) for row in rows])
+    allowed = int(np.floor(false_rejects * good.sum()))
+    values = {limit: limit.values(rows) for limit in limits}
+    chosen: dict[_Limit, float] = {}
+    for limit, worse in values.items():
+        known = worse[good & (worse > -np.inf)]
+        if len(known) >= LEAST_GOOD:
+            chosen[limit] = max(float(known.max()), limit.now)
+    rejected = np.zeros(len(rows), bool)
+    for limit, at in chosen.items():
+        rejected |= values[limit] > at
+    while True:
+        best: tuple[float, int, _Limit, float] | None = None
+        for limit in chosen:
+            for at in _steps(values[limit], good, chosen[limit]):
+                more = (values[limit] > at) & ~rejected
+                caught, lost = int((more & ~good).sum()), int((more & good).sum())
+                if (
+                    len(set(groups[more & ~good])) < LEAST_CAUGHT
+                    or lost >= caught
+                    or (rejected & good).sum() + lost > allowed
+                ):
+                    continue
+                if best is None or (caught / (lost + 0.5), caught) > best[:2]:
+                    best = (caught / (lost + 0.5), caught, limit, at)
+        if best is None:
+            break
+        _, _, limit, at = best
+        chosen[limit] = at
+        rejected |= values[limit] > at
+    return {category: _bounds(own, category, chosen, values, good) for category, own in before.items()}
+
+
+def _limits(bounds: Mapping[str, Bounds]) -> list[_Limit]:
+    shared: dict[tuple[str, Bound], list[str]] = defaultdict(list)
+    for category, own in bounds.items():
+        for score, bound in own.items():
+            shared[score, bound].append(category)
+    return [
+        _Limit(score, side, tuple(members), (1 if side == "max" else -1) * float(getattr(bound, side)))
+        for (score, bound), members in shared.items()
+        for side in SIDES
+        if getattr(bound, side) is not None
+    ]
+
+
+def _steps(worse: np.ndarray[Any, Any], good: np.ndarray[Any, Any], now: float) -> list[float]:
+    """The tighter places of a limit that are worth a try: at each good pair below the present one."""
+    return sorted({float(value) for value in worse[good & (worse > -np.inf) & (worse < now)]}, reverse=True)
+
+
+def _bounds(
+    recipe: Bounds,
+    category: str,
+    chosen: Mapping[_Limit, float],
+    values: Mapping[_Limit, np.ndarray[Any, Any]],
+    good: np.ndarray[Any, Any],
+) -> Bounds:
+    """The recipe's bounds with the learned sides: half way between the last good value and the next bad one."""
+    bounds = dict(recipe)
+    for limit, at in chosen.items():
+        if category not in limit.categories or at == limit.now:
+            continue
+        beyond = values[limit][~good & (values[limit] > at)]
+        place = (at + float(beyond.min())) / 2 if len(beyond) else at
+        sides = {side: getattr(bounds[limit.score], side) for side in SIDES}
+        sides[limit.side] = place if limit.side == "max" else -place
+        if sides["min"] is None or sides["max"] is None or sides["min"] <= sides["max"]:
+            bounds[limit.score] = Bound(**sides)
+    return bounds
+
+
+def judged(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[str, Any]:
+    """The report, JSON-ready: agreement with the person under the recipe's bounds, and under bounds learned on the
+    other groups; and the bounds learned on all rows."""
+    groups = sorted({str(row["group"]) for row in rows})
+    recipe = [failing(row, cascade.bounds_of(str(row["category"]), regime(row))) for row in rows]
+    held_out: list[list[str]] | None = None
+    if len(groups) > 1:
+        held_out = [[] for _ in rows]
+        for group in groups:
+            learned = learn([row for row in rows if str(row["group"]) != group], cascade, false_rejects)
+            for i, row in enumerate(rows):
+                if str(row["group"]) == group:
+                    held_out[i] = failing(row, learned.of(row))
+    return {
+        "pairs": len(rows),
+        "groups": len(groups),
+        "false_rejects_wanted": false_rejects,
+        "recipe": agreement(rows, recipe),
+        "held_out": None if held_out is None else agreement(rows, held_out),
+        "bounds": fragment(rows, learn(rows, cascade, false_rejects), cascade),
+    }
+
+
+def agreement(rows: Sequence[Row], reasons: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """How a set of verdicts (the reasons against each row; none: kept) agrees with the person's."""
+    kept = [not why for why in reasons]
+    seen = Agreement.of([bool(row["good"]) for row in rows], kept)
+
+    def share(chosen: Sequence[int], hit: Callable[[int], bool]) -> dict[str, Any]:
+        return share_of(sum(hit(i) for i in chosen), len(chosen))
+
+    good = [i for i, row in enumerate(rows) if row["good"]]
+    by_regime: dict[str, list[int]] = defaultdict(list)
+    for i in good:
+        by_regime[regime(rows[i])].append(i)
+    local = [i for i in by_regime["regenerated"] if rows[i]["category"] not in ("style", "background")]
+    parts = {"all": good, **by_regime, "regenerated_local": local}
+    return {
+        "agreement": seen.agreement,
+        "kappa": seen.kappa,
+        "good_rejected": {
+            name: share(chosen, lambda i: not kept[i]) for name, chosen in sorted(parts.items()) if chosen
+        },
+        "detected": {
+            word: share([i for i, row in enumerate(rows) if row["verdict"] == word], lambda i: not kept[i])
+            for word in sorted({str(row["verdict"]) for row in rows if not row["good"]})
+        },
+        "groups": {
+            group: {
+                "good_rejected": share([i for i in good if rows[i]["group"] == group], lambda i: not kept[i]),
+                "detected": share(
+                    [i for i, row in enumerate(rows) if row["group"] == group and not row["good"]],
+                    lambda i: not kept[i],
+                ),
+            }
+            for group in sorted({str(row["group"]) for row in rows})
+        },
+        "good_rejected_by": dict(Counter(why for i in good for why in reasons[i]).most_common()),
+        "disagreements": {
+            str(row["id"]): (why[0] if why else "kept")
+            for row, why in zip(rows, reasons, strict=True)
+            if bool(row["good"]) == bool(why)
+        },
+    }
+
+
+def share_of(hits: int, of: int) -> dict[str, Any]:
+    """A share with its 95 % interval; null where there is nothing to share."""
+    low, high = wilson(hits, of)
+    return {"share": hits / of if of else None, "hits": hits, "of": of, "low": low, "high": high}
+
+
+def fragment(rows: Sequence[Row], learned: Learned, cascade: Cascade) -> dict[str, Any]:
+    """What to put into a recipe: for each regime, and category in it, the bounds that differ from the recipe's."""
+    found: dict[str, Any] = {}
+    for (name, category), bounds in sorted(learned.cells.items()):
+        if not any(regime(row) == name and row["category"] == category for row in rows):
+            continue
+        before = cascade.bounds_of(category, name)
+        moved = {
+            score: {side: round(value, 6) for side, value in bound.model_dump().items() if value is not None}
+            for score, bound in bounds.items()
+            if bound != before[score]
+        }
+        if moved:
+            found.setdefault(name, {})[category] = moved
+    return found

@@ -1,0 +1,90 @@
+"""Labels: what a person said of pairs, from JSON lines or CSV with any columns, and which rows of a run they mean."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+IDS = ("key", "id", "uri")
+VERDICTS = ("verdict", "label")
+GOOD = frozenset(("good", "keep", "kept", "yes", "true", "1"))
+BAD = frozenset(("bad", "reject", "rejected", "no", "false", "0"))
+NO_VOTE = frozenset(("", "unsure", "skip"))
+
+
+@dataclass(frozen=True)
+class Label:
+    """A person's verdict on one pair."""
+
+    names: tuple[str, ...]
+    """What the file calls the pair: its key in a run, the user's own id, or its uri in the source."""
+    good: bool
+    verdict: str
+    """The word itself: "good", or what is wrong."""
+    group: str | None
+    """Pairs of one group are not independent, such as those of one editing model."""
+
+
+def read(file: Path, group: str | None = None, verdict: str | None = None) -> list[Label]:
+    """The labels of a file, in its order; of several for one pair the last counts. Unsure pairs are left out.
+
+    A column `verdict` may hold any word, and all but "good" (or "keep" ...) mean bad; a column `label` must say good or
+    bad. ValueError names the file, the row and the columns that are there.
+    """
+    labels: dict[tuple[str, ...], Label | None] = {}
+    for number, row in _rows(file):
+        place = f"{file}, row {number}"
+        ids = tuple(str(row[name]) for name in IDS if row.get(name) not in (None, ""))
+        if not ids:
+            raise ValueError(f"{place}: no {' or '.join(IDS)}; it has the columns {', '.join(row)}")
+        column = verdict or next((name for name in VERDICTS if name in row), None)
+        if column is None or column not in row:
+            raise ValueError(f"{place}: no column {verdict or 'verdict or label'}; it has {', '.join(row)}")
+        if group is not None and group not in row:
+            raise ValueError(f"{place}: no column {group} to group by; it has {', '.join(row)}")
+        word = str(row[column] if row[column] is not None else "").strip().lower()
+        if column == "label" and word not in GOOD | BAD | NO_VOTE:
+            raise ValueError(
+                f"{place}: label {word!r} is none of {', '.join(sorted((GOOD | BAD | NO_VOTE) - {''}))}"
+            )
+        said = Label(ids, word in GOOD, "good" if word in GOOD else word, str(row[group]) if group else None)
+        labels[ids] = None if word in NO_VOTE else said
+    return [label for label in labels.values() if label is not None]
+
+
+def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(number, row) of each line that holds one: numbered as an editor numbers lines."""
+    if not file.is_file():
+        raise ValueError(f"there is no file of labels at {file}")
+    text = file.read_text(encoding="utf-8-sig")
+    if file.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
+        reader = csv.DictReader(text.splitlines())
+        for row in reader:
+            yield reader.line_num, {str(name): value for name, value in row.items() if name is not None}
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                parsed = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{file}, row {number}: not JSON: {error}") from None
+            if not isinstance(parsed, dict):
+                raise ValueError(
+                    f"{file}, row {number}: an object should be here, not {type(parsed).__name__}"
+                )
+            yield number, parsed
+
+
+def match(labels: Sequence[Label], names: Iterable[tuple[str, Sequence[str | None]]]) -> dict[str, Label]:
+    """The label of each key of a run that has one; `names` are (key, other names of the same pair)."""
+    known = {name: label for label in labels for name in label.names}
+    found = {}
+    for key, others in names:
+        label = next((known[name] for name in (key, *others) if name is not None and name in known), None)
+        if label is not None:
+            found[key] = label
+    return found

@@ -1,0 +1,171 @@
+"""The reports of calibrate as text for a reader: tables for a terminal, and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from crispedit.outcome import KEPT
+from crispedit.pipelines.calibration.measured import GOOD
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The report for a reader: defects, then categories that fall short, then scores."""
+    lines = [
+        f"{report['pairs']} good pairs of {report['photographs']} photographs; rejected, under the recipe's bounds"
+        " and under bounds learned on the other half of the photographs:",
+        "",
+        f"{'':<18}{'rows':>6}{'recipe':>9}{'learned':>9}  by",
+    ]
+    for entry in report["defects"]:
+        by = ", ".join(f"{name} {share:.0%}" for name, share in list(entry["by_filter"].items())[:4])
+        lines.append(
+            f"{entry['defect']:<18}{entry['rows']:>6}{entry['rejected']:>9.1%}{entry['rejected_held_out']:>9.1%}  {by}"
+        )
+    duplicates = report["near_duplicates"]
+    false = "unknown" if duplicates["false"] is None else f"{duplicates['false']:.2%}"
+    lines += [
+        "",
+        f"near copies found at {duplicates['bits']} bits: {duplicates['detected']:.1%}; "
+        f"strangers taken for copies: {false}",
+        "",
+        "by category, recipe / learned:",
+    ]
+    categories = sorted({c for entry in report["defects"] for c in entry["categories"]})
+    lines.append(f"{'':<18}" + "".join(f"{category:>14}" for category in categories))
+    for entry in report["defects"]:
+        cells = [entry["categories"].get(category) for category in categories]
+        lines.append(
+            f"{entry['defect']:<18}"
+            + "".join(
+                f"{c['rejected']:>7.0%}/{c['rejected_held_out']:<6.0%}" if c else f"{'-':>14}" for c in cells
+            )
+        )
+    lines += ["", f"{'score':<34}{'bound':>12}{'false':>8}{'for wanted':>12}  best at (AUC)"]
+    for score in report["scores"]:
+        best = sorted(
+            ((name, d["auc"]) for name, d in score["defects"].items() if d["auc"] is not None),
+            key=lambda item: -item[1],
+        )
+        told = ", ".join(f"{name} {value:.3f}" for name, value in best[:3])
+        many = "" if len(score["categories"]) > 2 else f" [{', '.join(score['categories'])}]"
+        lines.append(
+            f"{score['score']:<34}{score['side']:>4} {score['bound']:>7.4g}{score['false_rejects']:>8.1%}"
+            f"{score['bound_for_wanted']:>12.4g}  {told}{many}"
+        )
+    return "\n".join([*lines, *_semantic_table(report)])
+
+
+def _semantic_table(report: Mapping[str, Any]) -> list[str]:
+    wanted = report["false_rejects_wanted"]
+    lines = [
+        "",
+        f"semantic defects by scores without a bound: AUC, then found and (falsely) rejected on the other half at"
+        f" {wanted:.0%} wanted; AUC by category:",
+        f"{'':<18}{'score':<24}{'AUC':>7}{'found':>8}{'false':>8}  by category",
+    ]
+    for entry in sorted(report["semantic"], key=lambda entry: (entry["defect"], -entry["auc"])):
+        by = ", ".join(f"{name} {area:.2f}" for name, area in entry["categories"].items() if area is not None)
+        lines.append(
+            f"{entry['defect']:<18}{entry['score'] + ':' + entry['side']:<24}{entry['auc']:>7.3f}"
+            f"{entry['detected_held_out']:>8.1%}{entry['false_rejects_held_out']:>8.1%}  {by}"
+        )
+    return lines if report["semantic"] else []
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The defects as Markdown tables for a README: structural ones by bounds, semantic ones by their best score."""
+    lines = [
+        f"{report['pairs']} good pairs of {report['photographs']} photographs.",
+        "",
+        "| defect | pairs | rejected | by bounds learned on the other half | mostly by |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for entry in report["defects"]:
+        if entry["kind"] == "semantic":
+            continue
+        name = "none: false rejects" if entry["defect"] == GOOD else entry["defect"]
+        by = ", ".join(f"`{filter_}`" for filter_ in list(entry["by_filter"])[:2])
+        rejected, held_out = entry["rejected"], entry["rejected_held_out"]
+        lines.append(f"| {name} | {entry['rows']} | {rejected:.1%} | {held_out:.1%} | {by} |")
+    found = report["near_duplicates"]["detected"]
+    lines.append(f"| near duplicate | {report['pairs']} | {found:.1%} | | `duplicate`, in `select` |")
+    best: dict[str, Mapping[str, Any]] = {}
+    for entry in sorted(report["semantic"], key=lambda entry: entry["auc"]):
+        best[entry["defect"]] = entry
+    if best:
+        lines += [
+            "",
+            "| semantic defect | best score | AUC | found | at false rejects |",
+            "|---|---|---:|---:|---:|",
+        ]
+    for name in sorted(best):
+        entry = best[name]
+        found, false = entry["detected_held_out"], entry["false_rejects_held_out"]
+        lines.append(f"| {name} | `{entry['score']}` | {entry['auc']:.3f} | {found:.1%} | {false:.1%} |")
+    return "\n".join(lines)
+
+
+def flips_table(moved: Mapping[tuple[str, str], int]) -> str:
+    total = sum(moved.values())
+    same = sum(count for (before, after), count in moved.items() if before == after)
+    kept = sum(count for (before, after), count in moved.items() if (before == KEPT) != (after == KEPT))
+    lines = [f"{total} keys: {same} verdicts equal, {total - same} differ, {kept} between kept and not", ""]
+    for (before, after), count in sorted(moved.items(), key=lambda item: (-item[1], item[0])):
+        if before != after:
+            lines.append(f"{count:>7}  {before} -> {after}")
+    return "\n".join(lines)
+
+
+def labels_table(report: Mapping[str, Any]) -> str:
+    """Agreement with a person's labels: the two-by-two table."""
+    return "\n".join(
+        [
+            f"{report['compared']} of {report['labelled']} labelled pairs have a verdict",
+            f"agreement {report['agreement']:.1%}, Cohen's kappa {_kappa(report['kappa'])}",
+            f"{'':<16}{'filters keep':>14}{'filters reject':>16}",
+            f"{'person keeps':<16}{report['both_keep']:>14}{report['only_person_keeps']:>16}",
+            f"{'person rejects':<16}{report['only_filters_keep']:>14}{report['both_reject']:>16}",
+        ]
+    )
+
+
+def learned_table(report: Mapping[str, Any]) -> str:
+    """Agreement under the recipe's bounds beside bounds learned on the other groups, with 95 % intervals."""
+    columns = {"recipe's bounds": report["recipe"]}
+    if report["held_out"] is not None:
+        columns["learned on other groups"] = report["held_out"]
+    lines = [
+        "",
+        f"{report['pairs']} measured pairs of {report['groups']} groups; good pairs that may be rejected:"
+        f" {report['false_rejects_wanted']:.0%}; shares with 95 % intervals",
+        f"{'':<34}" + "".join(f"{name:>28}" for name in columns),
+        f"{'agreement':<34}" + "".join(f"{part['agreement']:>28.1%}" for part in columns.values()),
+        f"{'kappa':<34}" + "".join(f"{_kappa(part['kappa']):>28}" for part in columns.values()),
+    ]
+    for title, name in (("good rejected", "good_rejected"), ("bad found", "detected")):
+        for key in report["recipe"][name]:
+            cells = "".join(f"{_share(part[name][key]):>28}" for part in columns.values())
+            lines.append(f"{title + ': ' + key:<34}{cells}")
+    lines += ["", "by group: good rejected, bad found"]
+    for group in report["recipe"]["groups"]:
+        cells = "".join(
+            f"{_short(part['groups'][group]['good_rejected']) + '  ' + _short(part['groups'][group]['detected']):>28}"
+            for part in columns.values()
+        )
+        lines.append(f"{group[:33]:<34}{cells}")
+    return "\n".join(lines)
+
+
+def _share(share: Mapping[str, Any]) -> str:
+    if not share["of"]:
+        return "none"
+    return f"{share['share']:.0%} of {share['of']} ({share['low']:.0%}-{share['high']:.0%})"
+
+
+def _short(share: Mapping[str, Any]) -> str:
+    return f"{share['hits']}/{share['of']}"
+
+
+def _kappa(kappa: float | None) -> str:
+    return "undefined" if kappa is None else f"{kappa:.3f}"

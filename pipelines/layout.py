@@ -1,0 +1,309 @@
+"""Layout: what kind of pairs lie at a place, and which of their columns hold what, found by looking.
+
+A newcomer names a folder; `detected` says which files there hold pairs, and finds the columns by the names that public
+datasets use. `survey` looks at the first pairs before a build starts, says what was found, and stops where none of them
+can be read.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+from crispedit.category import load_categories, resolve
+from crispedit.classifier import needs_second_image
+from crispedit.pipelines import pairs, sources
+from crispedit.pipelines.pairs import Columns, Layout, Pair, PairsSource
+from crispedit.pipelines.sources import IMAGE_SUFFIXES, File, Skipped, suffix_of, tar, texts
+
+LAYOUTS: dict[str, Layout] = {
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".tar": "webdataset",
+    ".json": "jsonl",
+}
+"""Which layout files of a suffix have; the first that is there counts."""
+
+NAMES = {
+    "source": """source source_image source_img source_path source_file source_file_name src_image src_img src
+        input_image input_img input_path original_image original_img original before_image before image_before
+        local_input_image image_file init_image input image""",
+    "edited": """edited edited_image edited_img edited_file edited_path edited_file_name edit_image edit_img
+        output_image output_img output_path target_image target_img target_path target after_image after image_after tgt
+        generated_image result_image result output""",
+    "instruction": """instruction edit_instruction editing_instruction edit_prompt prompt_en input_prompt prompt
+        edited_prompt_list instructions edit_text edit text txt""",
+    "category": "category edit_type edit_task edit_subtask task_type task type",
+    "id": "id uid uuid sample_id pair_id key omni_edit_id",
+    "licence": "licence license",
+    "dataset": "dataset source_dataset dataset_name",
+}
+"""What the columns of public datasets are called, likeliest first."""
+
+ENDINGS = (
+    ("source", "edited"),
+    ("source", "target"),
+    ("src", "tgt"),
+    ("input", "output"),
+    ("before", "after"),
+    ("original", "edited"),
+    ("orig", "edit"),
+)
+"""How the names of a pair's two image files end in a folder."""
+
+LOOK = 300
+"""How many pairs `survey` looks at."""
+READ = 20
+"""How many of them it reads at once, until one is whole."""
+SHOWN = 8
+
+
+def detected(source: PairsSource) -> PairsSource:
+    """The source with its layout and columns filled in. ValueError says which column was not found, and lists those
+    that are there."""
+    if source.layout is not None and source.columns.complete:
+        return source
+    files = sources.files(source.path, Skipped())
+    settled = source.model_copy(update={"layout": source.layout or _layout(source.path, files)})
+    there = columns_of(settled, files)
+    found = _endings(files) if settled.layout == "folder" else {}
+    given = {part: column for part, column in source.columns.model_dump().items() if column is not None}
+    for part, names in NAMES.items():
+        column = _guess([name for name in there if name not in given.values()], names.split())
+        if column is not None:
+            found.setdefault(part, column)
+    columns = Columns(**(found | given))
+    for part in ("source", "edited", "instruction"):
+        if getattr(columns, part) is None:
+            raise ValueError(
+                f"source.columns.{part}: no column of {source.path!r} (layout {settled.layout}) looks like it; "
+                f"name it, one of {', '.join(there) or 'none'}"
+            )
+    return settled.model_copy(update={"columns": columns})
+
+
+def _layout(path: str, files: Sequence[File]) -> Layout:
+    counts = Counter(suffix_of(file.uri) for file in files)
+    for suffix, layout in LAYOUTS.items():
+        if counts[suffix] and not (
+            suffix == ".json" and _endings(files)
+        ):  # else each stands beside its images
+            return layout
+    if any(counts[suffix] for suffix in IMAGE_SUFFIXES):
+        return "folder"
+    there = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counts.most_common(5))
+    looked_for = ", ".join([*LAYOUTS, "images"])
+    raise ValueError(
+        f"source.path: no pairs in {path!r}: looked for {looked_for}; there are {there or 'no files'}"
+    )
+
+
+def columns_of(source: PairsSource, files: Sequence[File]) -> list[str]:
+    """The columns of the first file that can be read: of a parquet or CSV, the fields of JSON (one step into lists and
+    objects), the extensions of a tar's first sample with the fields of its JSON, the ends of names in a folder."""
+    if source.layout == "folder":
+        return _name_ends(files)
+    suffixes = [suffix for suffix, layout in LAYOUTS.items() if layout == source.layout]
+    for suffix in suffixes:
+        for file in files:
+            if suffix_of(file.uri) == suffix and file.error is None:
+                with sources.open_file(file.path) as opened:
+                    return _columns(source, file, opened)
+    return []
+
+
+def _columns(source: PairsSource, file: File, opened: IO[bytes]) -> list[str]:
+    if source.layout == "parquet":
+        return list(pq.ParquetFile(opened).schema_arrow.names)
+    if source.layout == "webdataset":
+        return _members(opened)
+    row = next(pairs.rows_of(file, opened), None)
+    if isinstance(row, bytes):
+        row = json.loads(texts.decode(row))
+    return _fields(row)
+
+
+def _members(opened: IO[bytes]) -> list[str]:
+    found: list[str] = []
+    first = None
+    for member in itertools.islice(tar.members(opened), LOOK):
+        key, extension = tar.split_member(member.name)
+        first = key if first is None else first
+        if key != first:
+            break
+        found.append(extension)
+        if extension.endswith("json") and member.size <= pairs.MOST_TEXT_BYTES:
+            opened.seek(member.offset)
+            row = json.loads(texts.decode(opened.read(member.size)))
+            found += [f"{extension}.{name}" for name in _fields(row)]
+    return found
+
+
+def _fields(row: object) -> list[str]:
+    found = []
+    for name, value in row.items() if isinstance(row, Mapping) else ():
+        if isinstance(value, list):
+            found.append(f"{name}.0")
+        elif isinstance(value, Mapping):
+            found += [f"{name}.{inner}" for inner in value]
+        else:
+            found.append(str(name))
+    return found
+
+
+def _guess(there: Sequence[str], names: Sequence[str]) -> str | None:
+    """The first of the names that a column has: `json.edit_prompt` is called edit_prompt, `source.jpg` source and
+    `input_images.0` input_images and input_image."""
+    known: dict[str, str] = {}
+    for column in there:
+        parts = column.casefold().split(".")
+        steps = [step for step in parts if step not in ("0", "json") and f".{step}" not in IMAGE_SUFFIXES]
+        if steps:
+            known.setdefault(steps[-1], column)
+            known.setdefault(steps[-1].removesuffix("s"), column)
+    return next((known[name] for name in names if name in known), None)
+
+
+def _endings(files: Sequence[File]) -> dict[str, str]:
+    """The ends of names that most files of a folder pair up by, and the text beside them."""
+    stems = {os.path.splitext(file.uri)[0] for file in files if suffix_of(file.uri) in IMAGE_SUFFIXES}
+    best: tuple[int, str, str] = (0, "", "")
+    for (one, other), mark in itertools.product(ENDINGS, "_-."):
+        ending = mark + one
+        count = sum(
+            stem.removesuffix(ending) + mark + other in stems for stem in stems if stem.endswith(ending)
+        )
+        best = max(best, (count, ending, mark + other))
+    if not best[0]:
+        return {}
+    found = {"source": best[1], "edited": best[2]}
+    keys = {stem.removesuffix(best[1]) for stem in stems if stem.endswith(best[1])}
+    for ending in (".txt", "_instruction.txt", "_prompt.txt", ".instruction.txt"):
+        if any(file.uri.removesuffix(ending) in keys for file in files if file.uri.endswith(ending)):
+            return found | {"instruction": ending}
+    beside = [file for file in files if file.uri.removesuffix(".json") in keys and file.uri.endswith(".json")]
+    for file in beside[:1]:
+        with sources.open_file(file.path) as opened:
+            row = json.loads(texts.decode(opened.read(pairs.MOST_TEXT_BYTES)))
+        for part, names in NAMES.items():
+            column = None if part in found else _guess(_fields(row), names.split())
+            if column is not None:
+                found[part] = f".json.{column}"
+    return found
+
+
+def _name_ends(files: Sequence[File]) -> list[str]:
+    """The ends of file names after the last mark, the most frequent first: `_source.png`, `.txt`."""
+    ends: Counter[str] = Counter()
+    for file in files:
+        stem, suffix = os.path.splitext(os.path.basename(file.uri))
+        mark = max(stem.rfind(mark) for mark in "_-.")
+        ends[(stem[mark:] if mark > 0 else "") + suffix] += 1
+    return [end for end, _ in ends.most_common(SHOWN)]
+
+
+# The survey
+
+
+@dataclass
+class Survey:
+    """What the first pairs of a source look like."""
+
+    source: PairsSource
+    pairs: int = 0
+    more: bool = False
+    """Whether there are more than were looked at."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """How many pairs cannot be listed, by reason without the row."""
+    without_alias: Counter[str] = field(default_factory=Counter)
+    """How many pairs have each category word that no category of `configs/categories` claims."""
+    second_image: int = 0
+    short_sides: list[int] = field(default_factory=list)
+    """Of the source images that were read, in pixels."""
+
+    def text(self) -> str:
+        """Lines for a reader."""
+        looked = f"the first {self.pairs} pairs" if self.more else f"all {self.pairs} pairs"
+        lines = [
+            f"source: pairs, layout {self.source.layout}, columns {_told(self.source.columns)}",
+            f"looked at {looked}",
+        ]
+        if self.errors:
+            told = "; ".join(f"{reason} ({count})" for reason, count in self.errors.most_common(3))
+            lines.append(f"cannot be read: {self.errors.total()}: {told}")
+        if self.without_alias:
+            told = ", ".join(f"{word!r} {count}" for word, count in self.without_alias.most_common(SHOWN))
+            lines.append(
+                f"category words without an alias, whose instructions are classified instead: {told} "
+                "(aliases are in configs/categories; or set categories.NAME.file)"
+            )
+        if self.second_image:
+            lines.append(f"instructions that need a second image, which are refused: {self.second_image}")
+        if self.short_sides:
+            sides = sorted(self.short_sides)
+            lines.append(
+                f"short sides of {len(sides)} sources: {sides[0]} to {sides[-1]} px, median {sides[len(sides) // 2]}"
+            )
+        return "\n".join(lines)
+
+
+def survey(source: PairsSource) -> Survey:
+    """A look at the first `LOOK` pairs. ValueError if none of them can be read, with the reason, the row and the
+    columns that are there."""
+    found = Survey(source)
+    looked: list[Pair] = []
+    categories = load_categories()
+    for pair in itertools.islice(pairs.pairs(source), LOOK + 1):
+        if len(looked) == LOOK:
+            found.more = True
+            break
+        looked.append(pair)
+        if pair.error is not None:
+            found.errors[pair.error.removeprefix(f"{pair.uri}: ")] += 1
+        if pair.category:
+            try:
+                resolve(pair.category, categories)
+            except ValueError:
+                found.without_alias[pair.category] += 1
+        found.second_image += bool(pair.instruction) and needs_second_image(str(pair.instruction))
+    found.pairs = len(looked)
+    whole = [pair for pair in looked if pair.error is None]
+    first = next((pair.error for pair in looked if pair.error is not None), None)
+    for start in range(0, len(whole), READ):
+        for answer in pairs.read(whole[start : start + READ]):
+            if isinstance(answer, Exception):
+                first = first or str(answer)
+            else:
+                found.short_sides += _short_side(answer.source)
+        if found.short_sides:
+            return found
+    there = ", ".join(columns_of(source, sources.files(source.path, Skipped())))
+    beside = (
+        f"; image paths start from source.images={source.images}" if source.layout in ("jsonl", "csv") else ""
+    )
+    raise ValueError(
+        f"source: none of the first {len(looked)} pairs of {source.path!r} can be read. The first: {first}. "
+        f"The columns are {there or 'none'}; read as pairs: {_told(source.columns)}{beside}"
+    )
+
+
+def _told(columns: Columns) -> str:
+    return ", ".join(f"{part}={name}" for part, name in columns.model_dump().items() if name)
+
+
+def _short_side(data: bytes) -> list[int]:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return [min(image.size)]
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return []

@@ -1,0 +1,78 @@
+"""The index that the processes of a node share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from shard_pairs import make_pair, write_pairs
+
+from crispedit.shards import index, layout, mapped
+from crispedit.shards.read import read_shards
+from crispedit.shards.remote import Cache
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small set whose index is shared as that of a large one is."""
+    pairs = [make_pair(str(n), ("add", "style")[n % 2], masked=n % 3 > 0) for n in range(9)]
+    write_pairs(tmp_path / "set", pairs, 2)
+    monkeypatch.setattr(index, "MAPPED_PAIRS", 1)
+    return tmp_path / "set"
+
+
+def test_a_mapped_index_is_the_same(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cache = Cache(tmp_path / "cache")
+    shared = [index.open_index(folder, cache) for _ in range(2)]
+    assert [path.suffix for path in cache.folder.iterdir() if not path.name.startswith(".")] == [".arrow"]
+    monkeypatch.setattr(index, "MAPPED_PAIRS", 100)
+    alone = index.open_index(folder, cache)
+    for made in shared:
+        assert (made.keys, made.shards, made.categories) == (alone.keys, alone.shards, alone.categories)
+        assert made.fingerprint == alone.fingerprint
+        for name in ("shard_of", "category_of", "size_of", "offsets", "sizes", "hashes"):
+            assert np.array_equal(getattr(made, name), getattr(alone, name))
+            assert getattr(made, name).dtype == getattr(alone, name).dtype
+
+
+def test_a_second_reader_reads_no_index(folder: Path, tmp_path: Path):
+    cache = Cache(tmp_path / "cache")
+    first = [pair.key for pair in read_shards(folder, cache=cache, shuffle=True)]
+    (folder / layout.INDEX).unlink()
+    assert [pair.key for pair in read_shards(folder, cache=cache, shuffle=True)] == first
+
+
+def test_another_set_in_the_same_folder_is_another_index(folder: Path, tmp_path: Path):
+    cache = Cache(tmp_path / "cache")
+    assert len(read_shards(folder, cache=cache)) == 9
+    write_pairs(folder, [make_pair(f"new {n}") for n in range(4)], 2)
+    assert len(read_shards(folder, cache=cache)) == 4
+
+
+def test_an_index_that_had_to_be_mended_is_not_shared(folder: Path, tmp_path: Path):
+    cache = Cache(tmp_path / "cache")
+    (folder / layout.INDEX).write_bytes(b"damaged")
+    reader = read_shards(folder, cache=cache, on_damage="skip")
+    assert len(reader) == 9
+    assert reader.damage
+    assert list(cache.folder.glob("*.arrow")) == []
+    with pytest.raises(ValueError, match="the index is not the one"):
+        read_shards(folder, cache=cache)
+
+
+def test_without_a_folder_to_write_each_process_has_its_own(folder: Path, tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    assert len(read_shards(folder, cache=Cache(tmp_path / "file" / "cache"))) == 9
+
+
+def test_arrays_come_back_as_views_of_the_file(tmp_path: Path):
+    arrays = {"keys": pa.array(["a", "b"]), "numbers": np.arange(6).reshape(2, 3), "flags": np.arange(2)}
+    mapped.store(tmp_path / "file", arrays, {"note": "x"})
+    found, note = mapped.load(tmp_path / "file")
+    assert note == {"note": "x"}
+    assert found["keys"] == arrays["keys"]
+    assert np.array_equal(found["numbers"], arrays["numbers"])
+    assert not found["numbers"].flags.owndata
+    assert not found["numbers"].flags.writeable

@@ -273,7 +273,7 @@ def test_the_steps_one_by_one_are_a_build(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)
     for step in ("curate", "annotate", "edit", "score", "select", "pack"):
-        assert cli.main([step, str(recipe), f"run={tmp_path / 'run'}", f"source.path={photos}"]) == 0
+        assert cli.main(["step", step, str(recipe), f"run={tmp_path / 'run'}", f"source.path={photos}"]) == 0
     assert shard_bytes(make_run(tmp_path / "run", photos)) == shard_bytes(built)
     capsys.readouterr()
     assert cli.main(["audit", str(tmp_path / "run"), "--json"]) == 0
@@ -371,6 +371,9 @@ def test_what_if_tells_what_moved_bounds_would_keep(
     count, root = parts(run), str(run.root)
     kept = sum(c.kept for c in audit.audit(run).counts if c.step == "select")
     loose = "filters.unchanged.bounds.changed_fraction.min=0.0005"
+    dearest = list(run.recipe.pair_cascade.filters)[-1]
+    measured = f'SELECT count(*) FROM score WHERE "{dearest}.measured"'
+    (before,) = tables.connect(run).execute(measured).fetchall()[0]
     capsys.readouterr()
     assert cli.main(["select", root, loose, "--dry-run"]) == 0
     said = capsys.readouterr().out
@@ -378,11 +381,11 @@ def test_what_if_tells_what_moved_bounds_would_keep(
     missing = int(said.split("measures those ")[1].split()[0])
     assert parts(run) == count  # it only said so
     assert sum(c.kept for c in audit.audit(run).counts if c.step == "select") == kept
-    assert cli.main(["score", root, loose]) == 0
+    assert cli.main(["step", "score", root, loose]) == 0
     assert missing > 0
     db = tables.connect(make_run(tmp_path / "run", photos, loose))
-    (rows,) = db.execute('SELECT count(*) FROM score WHERE "preservation.measured"').fetchall()[0]
-    assert rows == missing + kept
+    (rows,) = db.execute(measured).fetchall()[0]
+    assert rows == missing + before
     assert cli.main(["select", root, loose, "--dry-run"]) == 0
     assert "lack a score" not in capsys.readouterr().out
     assert cli.main(["select", root, loose]) == 0

@@ -39,6 +39,10 @@ COMMANDS = {
     "verify": ("crispedit.pipelines.sharing.verify", "check a shard set"),
     "inspect": ("crispedit.pipelines.sharing.inspect", "show pairs of a shard set"),
     "export": ("crispedit.pipelines.sharing.export", "write a shard set in another layout"),
+    "decontaminate": (
+        "crispedit.pipelines.sharing.decontaminate",
+        "find copies of benchmark pictures in a shard set",
+    ),
     "merge": ("crispedit.pipelines.sharing.merge", "one shard set from several"),
     "reshard": ("crispedit.pipelines.sharing.merge", "pack a shard set again"),
     "tokenize": (

@@ -43,6 +43,10 @@ COMMANDS = {
         "crispedit.pipelines.sharing.decontaminate",
         "find copies of benchmark pictures in a shard set",
     ),
+    "duplicates": (
+        "crispedit.pipelines.sharing.duplicates",
+        "find pairs whose sources show the same, by CLIP",
+    ),
     "merge": ("crispedit.pipelines.sharing.merge", "one shard set from several"),
     "reshard": ("crispedit.pipelines.sharing.merge", "pack a shard set again"),
     "tokenize": (

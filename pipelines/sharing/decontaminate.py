@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
-from crispedit import copies, images
+from crispedit import console, copies, images
 from crispedit.shards.read import read_shards
 
 SHOWN = 50
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     known = copies.Known(copies.read(args.against))
-    with tqdm(unit="pair", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(unit="pair", disable=not console.shows_progress()) as bar:
         told = Told()
         found = list(find(args.shards, known, told, bar.update))
     if args.output is not None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from crispedit import images, semantic
+from crispedit import console, images, semantic
 from crispedit.shards.read import read_shards
 
 SHOWN = 50
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     sources: dict[str, int] = {}  # pairs of one photograph are no duplicates of each other
     of: list[int] = []
     with tempfile.TemporaryFile(prefix="crispedit-") as file:
-        for pair in tqdm(reader, unit="pair", disable=not sys.stderr.isatty()):
+        for pair in tqdm(reader, unit="pair", disable=not console.shows_progress()):
             source = str(pair.meta.get("source_key") or pair.key)
             if source not in sources:
                 sources[source] = len(sources)

@@ -4,10 +4,10 @@ choices say which of two edits is better."""
 from __future__ import annotations
 
 import argparse
-import sys
 
 from tqdm import tqdm
 
+from crispedit import console
 from crispedit.pipelines import recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.sharing import preference
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help=f"sets, or plain tars; paths, globs, braces or URLs. --to {PREFERENCE} takes one run instead",
     )
-    parser.add_argument("--to", choices=(*TARGETS, PREFERENCE), required=True)
+    parser.add_argument("--to", choices=(*TARGETS, PREFERENCE), required=True, help="the layout to write")
     parser.add_argument("--output", required=True, help="a new folder, or a URL")
     parser.add_argument("--categories", nargs="+", help="only these")
     parser.add_argument(
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         count = preference.export(Run(recipe.load(args.shards[0])), args.output, args.categories)
         print(f"{count} preferences: {args.output}")
         return 0
-    with tqdm(unit="pair", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(unit="pair", disable=not console.shows_progress()) as bar:
         count = export(args.shards, args.to, args.output, Cache(), args.categories, bar.update, args.inverse)
     print(f"{count} pairs: {args.output}")
     return 0

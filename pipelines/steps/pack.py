@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from crispedit import images
+from crispedit import console, images
 from crispedit.outcome import KEPT
 from crispedit.pipelines import card, steps, tables
 from crispedit.pipelines.flow import Row
@@ -35,7 +35,7 @@ def pack(run: Run) -> list[ShardEntry]:
     if not selection.exists():
         raise ValueError(f"there is no {selection}: run `crispedit select` first")
     place = run.shards
-    with tqdm(desc="    pack", unit="shard", disable=None) as bar:
+    with tqdm(desc="    pack", unit="shard", disable=not console.shows_progress()) as bar:
         entries = []
         for entry in _written(run, _planned(run, selection)):
             entries.append(entry)

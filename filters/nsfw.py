@@ -33,6 +33,7 @@ class Nsfw(Filter):
     photograph. An edit can show what its source does not."""
 
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
+    extra: ClassVar[str | None] = "nsfw"
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"source": float, "edited": float}
     # open_nsfw's authors call 0.8 and more very likely explicit, under 0.2 very likely safe.
     bounds: ClassVar[Mapping[str, Bound]] = {"source": Bound(max=0.8), "edited": Bound(max=0.8)}

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from crispedit import images
-from crispedit.outcome import ERROR, REJECTED
+from crispedit.outcome import ERROR, REJECTED, describe, is_transient
 from crispedit.parts import Editor
 from crispedit.pipelines.flow import Row, Stage
 from crispedit.pipelines.records import EDIT, Candidate, Request
@@ -124,13 +124,16 @@ class Editing:
         )
         return [{**row, **self._columns(edit)} for row, edit in zip(rows, edits, strict=True)]
 
-    def _columns(self, edit: Edited | Refusal) -> Row:
+    def _columns(self, edit: Edited | Refusal | Exception) -> Row:
+        if isinstance(edit, Exception):
+            return {"error": describe(edit), "transient": is_transient(edit)}
         if isinstance(edit, Refusal):
             return {"refusal": edit.reason}
         height, width = edit.edited.shape[:2]
         return {
             "width": width,
             "height": height,
+            "cost": edit.cost,
             "edited": images.encode_jpeg(edit.edited, self.jpeg_quality),
             "mask": None if edit.mask is None else images.encode_mask(edit.mask),
             "source": None if edit.source is None else images.encode_jpeg(edit.source, self.jpeg_quality),

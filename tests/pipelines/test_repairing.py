@@ -49,7 +49,9 @@ def built(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
 
     def build_(name: str, *overrides: str) -> Run:
         editors = "edit.editors={loose: {editor: loose.editor}}"
-        run = make_run(tmp_path / name, photos, "categories={add: 1, style: 1}", editors, *FILTERS, *overrides)
+        run = make_run(
+            tmp_path / name, photos, "categories={add: 1, style: 1}", editors, *FILTERS, *overrides
+        )
         build.build(run)
         return run
 

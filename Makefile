@@ -5,20 +5,29 @@ BIN := $(VENV)/bin
 PHOTOS ?=
 DEMO := runs/demo
 
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
+
 .PHONY: setup demo test lint check clean
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CrispEdit needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
-	touch $@
+
+$(VENV)/.ready: pyproject.toml | $(BIN)/python
+	@echo 'Set-up: installing CrispEdit, and what developing it needs, into $(VENV).'
+	@$(PIP) -e '.[dev]'
+	@touch $(VENV)/.ready $(VENV)/.demo
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo 'Set-up: installing CrispEdit, and what training needs, into $(VENV).'
+	@$(PIP) -e '.[train]'
+	@touch $@
 
 # A small dataset from rendered landscapes, or from your own photographs: make demo PHOTOS=~/Pictures
-demo: setup
-	$(BIN)/python -m crispedit.pipelines.demo $(DEMO) $(PHOTOS)
+demo: $(VENV)/.demo
+	@$(BIN)/python -m crispedit.pipelines.demo $(DEMO) $(PHOTOS)
 
 test: setup
 	$(BIN)/python -m pytest

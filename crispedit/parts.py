@@ -95,6 +95,8 @@ class Filter(Part):
     """Default bounds, by score; recipes and category files may override each."""
     notes: ClassVar[tuple[str, ...]] = ()
     """Columns of text that it may write beside its scores, such as a judge's own words; nothing is decided by them."""
+    extra: ClassVar[str | None] = None
+    """The extra of crispedit that brings the packages it needs; None: it needs no other package."""
     cost: ClassVar[float]
     """Milliseconds per pair of 1024x1024 on one core (or one GPU); the cascade runs cheapest first."""
 
@@ -108,6 +110,9 @@ class Filter(Part):
 
 class Annotator(Part):
     """Turns photographs into edit jobs."""
+
+    categories: ClassVar[tuple[str, ...] | None] = None
+    """The categories that it can plan; None: any that has a file. A recipe that asks for another one is refused."""
 
     def annotate(
         self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]

@@ -35,6 +35,7 @@ class Aesthetic(Filter):
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
 
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
+    extra: ClassVar[str | None] = "models"
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "source": float,
         "edited": float,

@@ -45,6 +45,7 @@ class Clip(Filter):
     resize: Literal["squash", "crop"] = "squash"
     """"squash" sees the whole image, as InstructPix2Pix's filter does; "crop" its middle, as CLIP-I and CLIP-T do."""
 
+    extra: ClassVar[str | None] = "models"
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "source": float,
         "target": float,

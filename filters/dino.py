@@ -30,6 +30,7 @@ class Dino(Filter):
     """The file of that architecture's weights."""
     precision: Literal["fp32", "bf16"] = "fp32"
 
+    extra: ClassVar[str | None] = "models"
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"image": float, "no_model": int}
     # Of ViT-S/16 on a core; a GPU is done with it before the pictures are resized.
     cost: ClassVar[float] = 90.0

@@ -52,6 +52,13 @@ def build(run: Run, *, retry_errors: bool = False, log_json: bool = False) -> No
             pack.pack(run)
 
 
+def build_recipe(made: Recipe) -> Run:
+    """Build a loaded recipe, and return the run: its folder is `root`, its shard set `shards`."""
+    run = Run(made)
+    build(run)
+    return run
+
+
 def step(run: Run, name: str, *, retry_errors: bool = False, log_json: bool = False) -> None:
     """One step of a run, on what the steps before it have committed."""
     settings = run.recipe.engine

@@ -1,61 +1,72 @@
+# PYTHON_ARGCOMPLETE_OK
 """crispedit: the commands. Each is a module with `add_arguments(parser)` and `run(args)`, imported when called."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
+import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from crispedit import machine
+from crispedit import __version__, console, machine
 from crispedit.pipelines import failure
 
-COMMANDS = {
-    "build": ("crispedit.pipelines.build", "every step of a run, in order"),
-    "curate": ("crispedit.pipelines.step", "normalise and measure photographs"),
-    "annotate": ("crispedit.pipelines.step", "write edit jobs for kept photographs"),
-    "edit": (
-        "crispedit.pipelines.step",
-        "make the candidates of every job; with --model, edit images with EditMGT",
-    ),
-    "score": ("crispedit.pipelines.step", "measure candidates"),
-    "compare": ("crispedit.pipelines.step", "let the judge compare the candidates of each job that pass"),
-    "select": ("crispedit.pipelines.step", "apply bounds, duplicates and quotas"),
-    "pack": ("crispedit.pipelines.step", "write WebDataset shards"),
-    "status": ("crispedit.pipelines.status", "what a run has, and what its build is doing"),
-    "view": ("crispedit.pipelines.view", "look at pairs, bounds and labels in a web browser"),
-    "audit": ("crispedit.pipelines.audit", "what was kept and why the rest was not"),
-    "calibrate": (
-        "crispedit.pipelines.calibration.calibrate",
-        "prove filters on known defects, and learn bounds",
-    ),
-    "evaluate": ("crispedit.pipelines.evaluate", "score editors on benchmarks, beside two controls"),
-    "judge-bench": ("crispedit.pipelines.judge_bench", "hold chat models against people's preferences"),
-    "verify": ("crispedit.pipelines.sharing.verify", "check a shard set"),
-    "inspect": ("crispedit.pipelines.sharing.inspect", "show pairs of a shard set"),
-    "export": ("crispedit.pipelines.sharing.export", "write a shard set in another layout"),
-    "merge": ("crispedit.pipelines.sharing.merge", "one shard set from several"),
-    "reshard": ("crispedit.pipelines.sharing.merge", "pack a shard set again"),
-    "tokenize": (
-        "crispedit.pipelines.training.tokenize",
-        "encode a shard set into tokens for training",
-    ),
-    "train": ("crispedit.pipelines.train", "train EditMGT on a shard set"),
+GROUPS = {
+    "build a dataset": {
+        "init": ("crispedit.pipelines.init", "write a recipe for a folder of photographs or pairs"),
+        "build": ("crispedit.pipelines.build", "build a dataset: every step of a run, in order"),
+        "status": ("crispedit.pipelines.status", "what a run has, and what its build is doing"),
+        "select": ("crispedit.pipelines.step", "choose pairs again by bounds, duplicates and quotas"),
+        "pack": ("crispedit.pipelines.step", "write the chosen pairs as WebDataset shards"),
+        "step": (
+            "crispedit.pipelines.step",
+            "one step of a run: curate, annotate, edit, score, compare, ...",
+        ),
+    },
+    "inspect a run": {
+        "view": ("crispedit.pipelines.view", "look at pairs, bounds and labels in a web browser"),
+        "audit": ("crispedit.pipelines.audit", "what was kept, and why the rest was not"),
+        "filters": ("crispedit.pipelines.filter_list", "list the filters: scores, default bounds, packages"),
+        "calibrate": (
+            "crispedit.pipelines.calibration.calibrate",
+            "prove filters on known defects, and learn bounds",
+        ),
+    },
+    "share shards": {
+        "verify": ("crispedit.pipelines.sharing.verify", "check a shard set"),
+        "inspect": ("crispedit.pipelines.sharing.inspect", "show pairs of a shard set"),
+        "export": ("crispedit.pipelines.sharing.export", "write a shard set in another layout"),
+        "merge": ("crispedit.pipelines.sharing.merge", "one shard set from several"),
+        "reshard": ("crispedit.pipelines.sharing.merge", "pack a shard set again"),
+    },
+    "train and evaluate": {
+        "tokenize": ("crispedit.pipelines.training.tokenize", "encode a shard set into tokens for training"),
+        "train": ("crispedit.pipelines.train", "train EditMGT on a shard set"),
+        "edit": ("crispedit.pipelines.edit", "edit images with EditMGT"),
+        "evaluate": ("crispedit.pipelines.evaluate", "score editors on benchmarks, beside two controls"),
+        "judge-bench": ("crispedit.pipelines.judge_bench", "compare chat models with people's preferences"),
+    },
 }
-"""Name, module, and the line that `crispedit --help` shows."""
+"""The commands by task: name, module, and the line that `crispedit --help` shows."""
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
-
-def module_of(command: str, arguments: Sequence[str]) -> str:
-    """The module that carries out a command. `edit` is a step of a run, or, of a `--model`, a tool by itself."""
-    if command == "edit" and any(argument.partition("=")[0] == "--model" for argument in arguments):
-        return "crispedit.pipelines.edit"
-    return COMMANDS[command][0]
-
+GENERAL = {
+    "-q": "quiet",
+    "--quiet": "quiet",
+    "-v": "verbose",
+    "--verbose": "verbose",
+    "--traceback": "traceback",
+}
+"""Flags of every command, which may stand anywhere on the line."""
+COMPLETION = "_ARGCOMPLETE"
+"""The variable that a shell sets when it asks for completions."""
 
 STOPPED = 128 + signal.SIGTERM
 INTERRUPTED = 128 + signal.SIGINT
@@ -65,37 +76,112 @@ class Stopped(BaseException):
     """The process was sent SIGTERM, as schedulers do before they kill."""
 
 
-MAKING = ("build", "curate", "annotate", "edit", "score", "compare", "select", "pack", "calibrate")
+MAKING = ("build", "step", "edit", "select", "pack", "calibrate")
 """Commands whose pixels and scores are the same on every processor."""
 
 
+class Parser(argparse.ArgumentParser):
+    """An argument parser that can list what it takes."""
+
+    def actions(self) -> Iterator[argparse.Action]:
+        """All arguments and flags, also those of its subcommands."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for nested in action.choices.values():
+                    yield from nested.actions()
+            else:
+                yield action
+
+    def check_flags(self, arguments: Sequence[str]) -> None:
+        """End with the nearest flag's name if a flag of `arguments` does not exist."""
+        flags = [flag for action in self.actions() for flag in action.option_strings]
+        for argument in arguments:
+            name = argument.partition("=")[0]
+            if name == "--":
+                return
+            if name.startswith("--") and not any(flag.startswith(name) for flag in flags):
+                self.error(f"there is no flag {name}{did_you_mean(name, flags)}")
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """ "; did you mean X?" with the choice that is nearest in spelling; empty if none is near."""
+    nearest = difflib.get_close_matches(word, list(choices), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. What it raises is said in one sentence, with exit status 2; `--traceback` shows where."""
+    """Run a command. An error is printed as one sentence, with exit status 2; `--traceback` shows where it happened."""
     given = list(sys.argv[1:] if argv is None else argv)
-    arguments = [argument for argument in given if argument != "--traceback"]
+    if COMPLETION in os.environ:
+        given = os.environ.get("COMP_LINE", "").split()[1:]
+    general = {GENERAL[argument] for argument in given if argument in GENERAL}
+    arguments = [argument for argument in given if argument not in GENERAL]
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
     if command in MAKING:
         os.environ.update({**machine.alike(), **os.environ})
+    if "verbose" in general:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     try:
-        with _told_of_sigterm():
-            return _run(arguments)
+        with _told_of_sigterm(), console.quiet("quiet" in general):
+            return _run(arguments, command)
     except (Exception, KeyboardInterrupt, Stopped) as error:
-        if len(arguments) < len(given):
+        if general & {"traceback", "verbose"}:
             traceback.print_exc()
         return _ended(error, command)
 
 
-def _run(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="crispedit", description=__doc__, add_help=True)
-    parser.add_argument("--traceback", action="store_true", help="show where a command failed")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
-        if arguments[:1] == [name]:  # only the chosen command's module is loaded
-            importlib.import_module(module_of(name, arguments)).add_arguments(command)
-    args = parser.parse_args(arguments)
+def parser_of(command: str) -> tuple[Parser, Parser]:
+    """The parser of the whole line, and that of the command. Only this command's module is loaded."""
+    width = max(map(len, COMMANDS))
+    lines = [
+        line
+        for group, commands in GROUPS.items()
+        for line in ("", f"{group}:", *(f"  {name:{width}}  {text}" for name, (_, text) in commands.items()))
+    ]
+    whole = Parser(
+        prog="crispedit",
+        usage="crispedit [-q | -v] COMMAND ...",
+        description="\n".join(
+            ["Build, inspect and share datasets of image edits; train and evaluate EditMGT.", *lines]
+        ),
+        epilog="crispedit COMMAND --help explains a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole.add_argument(
+        "--version", action="version", version=f"crispedit {__version__}", help="show the version"
+    )
+    whole.add_argument("-q", "--quiet", action="store_true", help="no progress on the screen")
+    whole.add_argument(
+        "-v", "--verbose", action="store_true", help="log more, and show where a command failed"
+    )
+    whole.add_argument("--traceback", action="store_true", help="show where a command failed")
+    commands = whole.add_subparsers(
+        prog="crispedit", dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS
+    )
+    chosen = whole
+    for name, (module, text) in COMMANDS.items():
+        parser = commands.add_parser(name, description=text[0].upper() + text[1:] + ".")
+        if name == command:
+            importlib.import_module(module).add_arguments(parser)
+            chosen = parser
+    return whole, chosen
+
+
+def _run(arguments: Sequence[str], command: str) -> int:
+    whole, chosen = parser_of(command)
+    if COMPLETION in os.environ:
+        importlib.import_module("argcomplete").autocomplete(whole)  # ends the process
+    if not arguments:
+        whole.print_help()
+        return 2
+    if command and command not in COMMANDS:
+        whole.error(
+            f"there is no command {command!r}{did_you_mean(command, COMMANDS) or '; see crispedit --help'}"
+        )
+    chosen.check_flags(arguments[arguments.index(command) + 1 :] if command else arguments)
+    args = whole.parse_args(arguments)
     try:
-        return int(importlib.import_module(module_of(args.command, arguments)).run(args))
+        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
     except SystemExit as ended:
         if ended.code == signal.SIGTERM:  # Ray's own handler, in place of ours
             raise Stopped from None

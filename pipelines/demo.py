@@ -8,16 +8,19 @@ Run it again and it continues; nothing that is done is done twice.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import sys
 from pathlib import Path
 
+from crispedit import machine
 from crispedit.pipelines import cli
 from crispedit.pipelines.shipped.landscapes import render
 
 PHOTOGRAPHS = 12
-HELD_OUT = 6
+HELD_OUT = 3
 """Landscapes whose pairs the model is judged by and never trained on; small, since a tiny model sees no more."""
-STEPS = 40
+STEPS = 25
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,14 +28,39 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="where the demo puts everything")
     parser.add_argument("photographs", nargs="?", type=Path, help="a folder of your own photographs")
     args = parser.parse_args(argv)
+    for name, value in environment().items():
+        os.environ.setdefault(name, value)
     folder, held_out = args.photographs, args.out / "held-out-photographs"
     if folder is None:
         folder = args.out / "photographs"
-        print(f"rendering {PHOTOGRAPHS} landscapes into {folder}", flush=True)
+        print(f"Photographs: rendering {PHOTOGRAPHS} landscapes into {folder}.", flush=True)
         render(folder, 0, PHOTOGRAPHS, 1536, 1024)
     render(held_out, PHOTOGRAPHS, HELD_OUT, 384, 256)
+    run, training, evaluation = (
+        shlex.quote(str(args.out / name)) for name in ("run", "training", "evaluation")
+    )
+    for text, line in stages(shlex.quote(str(folder)), shlex.quote(str(held_out)), args.out):
+        print(f"\n{text}\n$ crispedit {line}", flush=True)
+        status = cli.main(shlex.split(line))
+        if status:
+            return status
+    command = os.path.relpath(Path(sys.executable).parent / "crispedit")
+    print(
+        f"\nDone. Where to look:\n"
+        f"  the pairs, in a web browser   {command} view {run}\n"
+        f"  the report of the build       {run}/audit/report.html\n"
+        f"  the shards                    {run}/shards\n"
+        f"  the model                     {training}/model\n"
+        f"  its edits and figures         {evaluation}/results.md and {evaluation}/sheets\n"
+        f"  next, your own photographs    {command} init FOLDER"
+    )
+    return 0
+
+
+def stages(photographs: str, held_out: str, out: Path) -> list[tuple[str, str]]:
+    """What each stage is for, in a line, and its command. The folders are quoted for a shell."""
     run, held_run, training, evaluation = (
-        shlex.quote(str(args.out / name)) for name in ("run", "held-out", "training", "evaluation")
+        shlex.quote(str(out / name)) for name in ("run", "held-out", "training", "evaluation")
     )
     small = (
         "engine.kind=inprocess filters={} curate.filters={}"  # no dataset's size, and right by construction
@@ -41,19 +69,39 @@ def main(argv: list[str] | None = None) -> int:
     models = " ".join(
         f"editors.{name}.model={training}/model" for name in ("hold-off", "hold-on", "hold-on-pasted")
     )
-    for line in (
-        f"build configs/embedded.yaml source.path={shlex.quote(str(folder))} run={run} source.dataset=demo",
-        f"audit {run}",
-        f"build configs/embedded.yaml source.path={shlex.quote(str(held_out))} run={held_run} {small}",
-        f"train configs/train/tiny.yaml shards={run}/shards run={training} {start} steps={STEPS}",
-        f"evaluate configs/evaluate/tiny.yaml benchmarks.shards.path={held_run}/shards {models} out={evaluation}",
-    ):
-        print(f"\n$ crispedit {line}", flush=True)
-        status = cli.main(shlex.split(line))
-        if status:
-            return status
-    print(f"shards: {run}/shards\nmodel: {training}/model\nevaluation: {evaluation}")
-    return 0
+    return [
+        (
+            "Build: invents edits of the photographs, carries them out, measures the pairs, and packs the good ones.",
+            f"build configs/embedded.yaml source.path={photographs} run={run} source.dataset=demo",
+        ),
+        ("Audit: how many pairs each step and filter kept, and why it rejected the others.", f"audit {run}"),
+        (
+            "Build again, from photographs that the model is never trained on, to judge it by.",
+            f"build configs/embedded.yaml source.path={held_out} run={held_run} {small}",
+        ),
+        (
+            f"Train: {STEPS} steps of a tiny EditMGT on the pairs.",
+            f"train configs/train/tiny.yaml shards={run}/shards run={training} {start} steps={STEPS}",
+        ),
+        (
+            "Evaluate: its edits of the held-out photographs, beside two controls (copy-source, ground-truth).",
+            f"evaluate configs/evaluate/tiny.yaml benchmarks.shards.path={held_run}/shards {models} out={evaluation}",
+        ),
+    ]
+
+
+def environment() -> dict[str, str]:
+    """Variables for the libraries: threads for the cores that are idle now, which sleep when they wait, since threads
+    that spin for a busy core make it slower still; and no bars of loading."""
+    threads = max(1, round(machine.cores() - os.getloadavg()[0]))
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+    }
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from PIL import Image as Pillow
 
-from crispedit import parts
+from crispedit import console, parts
 from crispedit.editmgt.options import SamplingOptions, Schedule, sampling_options
 from crispedit.images import decode_mask, encode_jpeg
 from crispedit.normalise import SUFFIXES, Refused, Unreadable, normalise
@@ -67,7 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help='"cpu", "cuda", ...; default: the GPU if there is one')
     add("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16 on a GPU, else float32")
     add("--compile", action="store_true", help="compile the transformer: slow to start, faster after")
-    add("--quiet", action="store_true", help="no progress bar")
     sampling = parser.add_argument_group("sampling (default: the checkpoint's own)")
     for name, field in SamplingOptions.model_fields.items():
         kind: dict[str, Any] = {"type": type(field.default)}
@@ -101,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             images_per_prompt=args.count,
             words=args.words,
             batch_size=args.batch_size,
-            progress=not args.quiet,
+            progress=console.shows_progress(),
         )
         return [answers[i : i + args.count] for i in range(0, len(answers), args.count)]
 

@@ -76,7 +76,7 @@ class Recipe(Strict):
 
     out: Path
     benchmarks: dict[str, dict[str, Any]] = Field(min_length=1)
-    """By name, with their options."""
+    """By name, with their options; `benchmark: package.module` among them names one of your own."""
     editors: dict[str, EntrySpec] = {}
     """By the name that the table shows."""
     controls: tuple[Literal["copy-source", "ground-truth"], ...] = ("copy-source", "ground-truth")
@@ -165,7 +165,12 @@ def plan(of: Recipe) -> list[str]:
 
 def _benchmarks(of: Recipe) -> dict[str, Benchmark]:
     return {
-        name: parts.make(benchmark_folder, name, Benchmark, options)
+        name: parts.make(
+            benchmark_folder,
+            options.get("benchmark", name),
+            Benchmark,
+            {option: value for option, value in options.items() if option != "benchmark"},
+        )
         for name, options in of.benchmarks.items()
     }
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crispedit import console
 from crispedit.pipelines.flow import gpus_of
 from crispedit.pipelines.scheduler import Scheduler
 from crispedit.shards import journal
@@ -52,7 +53,7 @@ class Progress:
         self._log.last = time.monotonic()  # the first line after a minute
         self._past: deque[tuple[float, dict[str, int]]] = deque()
         self._metrics = _Metrics()
-        self._terminal = sys.stderr.isatty() and not log_json
+        self._terminal = console.shows_progress() and not log_json
 
     def __call__(self, scheduler: Scheduler) -> None:
         now = time.monotonic()
@@ -79,7 +80,7 @@ class Progress:
     def _say(self, state: dict[str, Any]) -> None:
         if self._json:
             print(json.dumps(state), file=sys.stderr, flush=True)
-        else:
+        elif not console.is_quiet():
             print(self._line(state), file=sys.stderr, flush=True)
 
     def _write(self, state: dict[str, Any]) -> None:

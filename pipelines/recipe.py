@@ -176,6 +176,11 @@ class Recipe(Strict):
         return {name: known[name] for name in self.categories}
 
     @property
+    def own_categories(self) -> tuple[Category, ...]:
+        """The wanted categories that do not ship."""
+        return tuple(self.category_files[c] for c, spec in self.categories.items() if spec.file is not None)
+
+    @property
     def imports_pairs(self) -> bool:
         """The source brings its own edits: annotate and edit import them."""
         return isinstance(self.source, PairsSource)
@@ -216,7 +221,20 @@ class Recipe(Strict):
 
     @cached_property
     def annotator(self) -> Annotator:
-        return parts.make(annotator_folder, self.annotate.annotator, Annotator, self.annotate.options)
+        """The annotator, which is given the categories that do not ship if it has a place for them. ValueError for a
+        category that it cannot plan."""
+        name, options = self.annotate.annotator, self.annotate.options
+        kind = parts.find(annotator_folder, name, Annotator)
+        if self.own_categories and "own_categories" in kind.model_fields:
+            options["own_categories"] = self.own_categories
+        if kind.categories is not None and not self.imports_pairs:
+            for category, spec in self.categories.items():
+                if spec.jobs > 0 and category not in kind.categories:
+                    raise ValueError(
+                        f"categories.{category}: the annotator {name!r} cannot plan such edits, only "
+                        f"{', '.join(kind.categories)}; choose another with annotate.annotator"
+                    )
+        return parts.make(annotator_folder, name, Annotator, options)
 
     @cached_property
     def editors(self) -> Mapping[str, Editor]:

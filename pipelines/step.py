@@ -1,4 +1,4 @@
-"""One step of a run as a command (`crispedit curate|annotate|edit|score|compare|select|pack`); what-if for `select`."""
+"""One step of a run as a command (`crispedit step NAME`, `select`, `pack`); what-if for `select`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,34 @@ from crispedit.pipelines import audit, build, recipe, tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import contests, first_pass, pair_verdicts
 
+STEPS = {
+    "curate": "normalise and measure photographs",
+    "annotate": "write edit jobs for kept photographs",
+    "edit": "make the candidates of every job",
+    "score": "measure candidates",
+    "compare": "let the judge compare the candidates of each job that pass",
+    "select": "choose pairs by bounds, duplicates and quotas",
+    "pack": "write the chosen pairs as WebDataset shards",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of `crispedit step NAME`, or of `crispedit select` and `crispedit pack`."""
+    name = parser.prog.split()[-1]
+    if name in STEPS:
+        _add_step_arguments(parser, name)
+        return
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP", help=", ".join(STEPS))
+    for name, text in STEPS.items():
+        _add_step_arguments(steps.add_parser(name, help=text, description=text), name)
+
+
+def _add_step_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.set_defaults(step=name)
     build.add_recipe(parser)
-    if parser.prog.endswith("select"):
+    if name == "select":
         parser.add_argument("--dry-run", action="store_true", help="only say what the overrides would change")
-    elif not parser.prog.endswith("pack"):
+    elif name != "pack":
         build.add_retry(parser)
         build.add_log_json(parser)
 
@@ -30,18 +52,18 @@ def run(args: argparse.Namespace) -> int:
         return 0
     build.step(
         made,
-        args.command,
+        args.step,
         retry_errors=getattr(args, "retry", None) == "errors",
         log_json=getattr(args, "log_json", False),
     )
-    if args.command in ("select", "pack"):
+    if args.step in ("select", "pack"):
         return build.show(made)
-    failed = [group for group in audit.failures(made) if group.step.startswith(args.command)]
+    failed = [group for group in audit.failures(made) if group.step.startswith(args.step)]
     if failed:
         print(audit.failures_text(failed))
-    rows = tables.connect(made).execute(f"SELECT count(*) FROM {args.command}").fetchall()[0][0]
+    rows = tables.connect(made).execute(f"SELECT count(*) FROM {args.step}").fetchall()[0][0]
     if rows and rows == sum(group.rows for group in failed):
-        print(f"error: every row of {args.command} failed", file=sys.stderr)
+        print(f"error: every row of {args.step} failed", file=sys.stderr)
         return 1
     return 0
 
@@ -73,12 +95,12 @@ def what_if(now: Run, then: Run) -> str:
         )
         text += (
             f"\n{missing} candidates lack a score that these bounds ask for: {why}."
-            f"\n`crispedit score` with the same overrides measures those {missing} only."
+            f"\n`crispedit step score` with the same overrides measures those {missing} only."
         )
     if uncompared := _uncompared(then):
         text += (
             f"\n{uncompared} jobs have other passing candidates than the judge has compared: here their scores choose."
-            f"\n`crispedit compare` with the same overrides compares those {uncompared} only."
+            f"\n`crispedit step compare` with the same overrides compares those {uncompared} only."
         )
     return text
 

@@ -1,5 +1,5 @@
-"""Exports of a shard set: parquet, Hugging Face parquet with Image features, a folder of files, or the
-released layout.
+"""Exports of a shard set: parquet, Hugging Face parquet with Image features, a folder of files, the released layout, or
+the folders that trainers of editors read.
 
 An export is written beside its place under a temporary name and renamed when it is whole; one for a store is written
 here first. Dataset card, licence and provenance go with it: as README.md and, for each pair, as columns (in the
@@ -8,6 +8,7 @@ released layout, whose columns are fixed, in provenance.parquet).
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,25 +18,24 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crispedit import inverse as inverses
+from crispedit.record import content_key
 from crispedit.shards import card, layout, storage
 from crispedit.shards.index import Paths
 from crispedit.shards.pack import Folder, Pair, document, image_size
 from crispedit.shards.read import read_shards
 from crispedit.shards.remote import Cache
+from crispedit.shards.tables import IMAGE, ROWS_IN_MEMORY, SCORES, with_features, write_files
 
-Target = Literal["parquet", "hf", "folder", "released"]
-TARGETS: tuple[Target, ...] = ("parquet", "hf", "folder", "released")
+Target = Literal["parquet", "hf", "folder", "released", "trainers"]
+TARGETS: tuple[Target, ...] = ("parquet", "hf", "folder", "released", "trainers")
 
-ROWS_PER_FILE = 1000
 RELEASED_ROWS_PER_FILE = 256
 """Of the released CrispEdit-2M parquet files."""
-ROWS_IN_MEMORY = 64
 
 RELEASED_TYPES = {"background": "background change", "motion": "motion change"}
 """Our categories whose name in the released data differs."""
 
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_SCORES = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))
 _COLUMNS = [
     ("key", pa.string()),
     ("category", pa.string()),
@@ -44,11 +44,11 @@ _COLUMNS = [
     ("target_caption", pa.string()),
     ("width", pa.int32()),
     ("height", pa.int32()),
-    ("source", _IMAGE),
-    ("edited", _IMAGE),
-    ("mask", _IMAGE),
+    ("source", IMAGE),
+    ("edited", IMAGE),
+    ("mask", IMAGE),
     *((name, pa.string()) for name in card.PROVENANCE),
-    ("scores", _SCORES),
+    ("scores", SCORES),
     ("meta", pa.string()),  # the whole JSON member
 ]
 _PROVENANCE = pa.schema(
@@ -60,9 +60,9 @@ _PROVENANCE = pa.schema(
     ]
 )
 _RELEASED_COLUMNS = [
-    ("input_img", _IMAGE),
+    ("input_img", IMAGE),
     ("instruction", pa.string()),
-    ("output_img", _IMAGE),
+    ("output_img", IMAGE),
     ("type", pa.string()),
 ]
 
@@ -74,9 +74,11 @@ def export(
     cache: Cache,
     categories: Sequence[str] | None = None,
     done: Callable[[], object] = lambda: None,
+    inverse: bool = False,
 ) -> int:
     """Write the pairs of these sets or tars into a new folder, here or in a store; the number of pairs written. `done`
-    is told each pair.
+    is called after each pair. With `inverse`, each pair whose instruction can be inverted by rule is followed by its
+    inverse (`crispedit.inverse`).
 
     ValueError if the folder exists and is not empty, or if there are no pairs. Damage stops the export: verify the
     set first.
@@ -85,9 +87,8 @@ def export(
     if not storage.is_empty(place):
         raise ValueError(f"{place}: exists and is not an empty folder; give a new one")
     reader = read_shards(paths, decode=False, categories=categories, cache=cache)
-    count = len(reader)
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not count:
+    if not len(reader):
         raise ValueError(
             f"{', '.join(map(str, given))}: no pairs{' of these categories' if categories else ''}"
         )
@@ -96,8 +97,10 @@ def export(
     def pairs() -> Iterator[Pair]:
         for pair in reader:
             layout.check_key(pair.key)
-            contents.add(layout.check_category(pair.category), pair.meta)
-            yield pair
+            for one in (pair, inverted(pair) if inverse else None):
+                if one is not None:
+                    contents.add(layout.check_category(one.category), one.meta)
+                    yield one
             done()
 
     try:
@@ -106,9 +109,13 @@ def export(
                 _write_folder(pairs(), folder)
             elif to == "released":
                 _write_released(pairs(), folder)
+            elif to == "trainers":
+                _write_trainers(pairs(), folder)
             else:
-                _write_parquet(pairs(), count, folder, features=to == "hf")
-            files = "metadata.jsonl" if to == "folder" else "data/*.parquet"
+                schema = pa.schema(_COLUMNS)
+                rows = (_row(pair) for pair in pairs())
+                write_files(folder / "data", with_features(schema) if to == "hf" else schema, rows)
+            files = {"folder": "metadata.jsonl", "trainers": "metadata.csv"}.get(to, "data/*.parquet")
             sources = card.sources_of([os.fspath(path) for path in given])
             (folder / card.CARD).write_text(
                 card.text(f"exported by CrispEdit in the layout `{to}`", contents, sources, files),
@@ -116,24 +123,45 @@ def export(
             )
     finally:
         reader.close()
-    return count
+    return contents.categories.total()
 
 
-def _write_parquet(pairs: Iterator[Pair], count: int, out: Path, features: bool) -> None:
-    schema = pa.schema(_COLUMNS)
-    if features:
-        schema = _with_features(schema)
-    (out / "data").mkdir()
-    files = max(1, -(-count // ROWS_PER_FILE))
-    for number in range(files):
-        path = out / "data" / f"train-{number:05d}-of-{files:05d}.parquet"
-        _write_rows(path, schema, (_row(pair) for pair in _take(pairs, ROWS_PER_FILE)))
+def inverted(pair: Pair) -> Pair | None:
+    """The pair that undoes this one: the images swapped, the instruction rewritten by rule, `inverse_of` naming this
+    pair. None if no rule undoes the instruction.
+
+    What was measured of the one direction is not known of the other: its scores and hashes are left empty.
+    """
+    undone = inverses.invert(pair.category, str(pair.meta.get("instruction") or ""))
+    if undone is None:
+        return None
+    meta = dict(pair.meta)
+    for name in ("key", "category"):  # they stand in a document that was read back
+        meta.pop(name, None)
+    for name, empty in (("scores", None), ("hashes", "")):
+        meta[name] = [{"name": each["name"], "value": empty} for each in meta.get(name) or []]
+    meta |= {
+        "instruction": undone.instruction,
+        "source_caption": pair.meta.get("target_caption"),
+        "target_caption": pair.meta.get("source_caption"),
+        "inverse_of": pair.key,
+    }
+    if "transform" in meta:  # of the pixels of the other direction
+        meta["transform"] = None
+    return Pair(
+        key=content_key("inverse", pair.key),
+        category=undone.category,
+        source_jpeg=pair.edited_jpeg,
+        edited_jpeg=pair.source_jpeg,
+        mask_png=pair.mask_png,
+        meta=meta,
+    )
 
 
 def _write_released(pairs: Iterator[Pair], out: Path) -> None:
     """data/<type>_%05d.parquet of at most 256 rows, and provenance.parquet with a row for each of theirs. The pairs
     come category by category, as the shards lie."""
-    schema = _with_features(pa.schema(_RELEASED_COLUMNS))
+    schema = with_features(pa.schema(_RELEASED_COLUMNS))
     (out / "data").mkdir()
     writers: dict[str, _ReleasedFiles] = {}
     with pq.ParquetWriter(out / "provenance.parquet", _PROVENANCE) as provenance:
@@ -220,6 +248,28 @@ def _write_folder(pairs: Iterator[Pair], out: Path) -> None:
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
+def _write_trainers(pairs: Iterator[Pair], out: Path) -> None:
+    """control/<key>.jpg (sources), target/<key>.jpg and target/<key>.txt (instructions), which ai-toolkit reads, and a
+    metadata.csv with the columns of DiffSynth-Studio: image, edit_image and prompt."""
+    for name in ("control", "target"):
+        (out / name).mkdir()
+    columns = ["image", "edit_image", "prompt", "key", "category", *card.PROVENANCE]
+    with open(out / "metadata.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, columns)
+        table.writeheader()
+        for pair in pairs:
+            control, target = (f"{folder}/{pair.key}.jpg" for folder in ("control", "target"))
+            instruction = pair.meta.get("instruction") or ""
+            (out / control).write_bytes(pair.source_jpeg)
+            (out / target).write_bytes(pair.edited_jpeg)
+            (out / f"target/{pair.key}.txt").write_text(instruction, encoding="utf-8")
+            table.writerow(
+                {"image": target, "edit_image": control, "prompt": instruction}
+                | {"key": pair.key, "category": pair.category}
+                | _provenance(pair)
+            )
+
+
 def _row(pair: Pair) -> dict[str, Any]:
     width, height = image_size(layout.SOURCE, pair.source_jpeg)
     text = document(pair)
@@ -243,31 +293,3 @@ def _row(pair: Pair) -> dict[str, Any]:
 
 def _provenance(pair: Pair) -> dict[str, Any]:
     return {name: pair.meta.get(name) or None for name in card.PROVENANCE}
-
-
-def _write_rows(path: Path, schema: pa.Schema, rows: Iterator[dict[str, Any]]) -> None:
-    with pq.ParquetWriter(path, schema) as writer:
-        while chunk := list(_take(rows, ROWS_IN_MEMORY)):
-            writer.write_table(pa.Table.from_pylist(chunk, schema))
-
-
-def _take(items: Iterator[Any], count: int) -> Iterator[Any]:
-    for _, item in zip(range(count), items, strict=False):
-        yield item
-
-
-def _with_features(schema: pa.Schema) -> pa.Schema:
-    """The schema with the metadata by which Hugging Face `datasets` knows which structs are images."""
-    features: dict[str, Any] = {}
-    for field in schema:
-        if field.type == _IMAGE:
-            features[field.name] = {"_type": "Image"}
-        elif field.type == _SCORES:
-            value = {
-                "name": {"dtype": "string", "_type": "Value"},
-                "value": {"dtype": "float64", "_type": "Value"},
-            }
-            features[field.name] = {"feature": value, "_type": "List"}
-        else:
-            features[field.name] = {"dtype": str(field.type), "_type": "Value"}
-    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})

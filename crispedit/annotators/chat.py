@@ -64,6 +64,8 @@ class ChatAnnotator(Annotator):
     """`{backend: transformers, model: ...}` or `{backend: openai, model: ..., base_url: ...}`: see `crispedit.chat`."""
     refinements: int = Field(1, ge=0, le=8)
     """How often the model looks at its own draft again."""
+    own_categories: tuple[Category, ...] = ()
+    """Categories that do not ship; a recipe fills them in from its `categories.NAME.file`."""
 
     @property
     def gpus(self) -> float:  # type: ignore[override]  # the class's is for all its instances, this is the backend's
@@ -76,13 +78,18 @@ class ChatAnnotator(Annotator):
         """With the model, and all the words that it is asked in: the prompts and the categories' own."""
         found = super().identity()
         found["options"]["chat"] = self.chat.identity()
-        texts = {name: content_key(c.definition, c.prompt) for name, c in load_categories().items()}
+        del found["options"]["own_categories"]  # their words count, which are below
+        texts = {name: content_key(c.definition, c.prompt) for name, c in self._categories().items()}
         return found | {"prompts": prompts.versions(PROMPTS), "categories": texts}
+
+    def _categories(self) -> dict[str, Category]:
+        """All that it can be asked for, by name."""
+        return load_categories() | {category.name: category for category in self.own_categories}
 
     def annotate(
         self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]
     ) -> list[list[Job | Refusal | Exception]]:
-        known = load_categories()
+        known = self._categories()
         strange = sorted({category for categories in requests for category in categories} - set(known))
         if strange:
             raise ValueError(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from crispedit.classifier import CATEGORIES
 from crispedit.compositor import colours, cutout, language, objects, recolour, scene
 from crispedit.compositor.language import SETTINGS, Words, a, instruct, pick, showing, showing_both, where
 from crispedit.compositor.scene import Place, Scene
@@ -38,6 +39,8 @@ class Compositor(Annotator):
     Refuses with "no_room" where nothing fits, "no_subject" where there is nothing to edit, and "no_words" where all
     that could be asked of the photograph has been.
     """
+
+    categories: ClassVar[tuple[str, ...] | None] = CATEGORIES
 
     def annotate(
         self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]

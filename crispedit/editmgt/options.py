@@ -19,6 +19,7 @@ class SamplingOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     steps: int = Field(36, ge=1)
+    """Passes of the model; each decides some of the tokens."""
     guidance: float = 6.0
     """Classifier-free guidance; 1 is off, and halves the work."""
     reference_strength: float = Field(1.1, gt=0)

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from crispedit import console
 from crispedit.editmgt import savepoint
 from crispedit.editmgt.ema import EMA
 from crispedit.editmgt.examples import Examples, Unconditional
@@ -125,10 +126,10 @@ class Trainer:
         if settings.watch.tracker != "none":
             accelerator.init_trackers("tracker")
         steps = self.source.steps(self.reader, accelerator.process_index, accelerator.num_processes)
-        shown = None if accelerator.is_main_process else True
+        hidden = not (accelerator.is_main_process and console.shows_progress())
         with (
             _told_to_stop() as told,
-            tqdm(total=settings.steps, initial=self.step, desc="train", unit="step", disable=shown) as bar,
+            tqdm(total=settings.steps, initial=self.step, desc="train", unit="step", disable=hidden) as bar,
         ):
             while self.step < settings.steps:
                 stopping = self._step(steps, told)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from crispedit import console
 from crispedit.pipelines import build, tables
 from crispedit.pipelines.calibration.labels import Label
 from crispedit.pipelines.run import Run
@@ -114,7 +115,7 @@ def labelled_rows(
     pairs = [pair for pair in run_pairs(of) if pair.stored["key"] in labels]
     for filter_ in cascade.filters.values():
         filter_.load()
-    for pair in tqdm(pairs, desc="measure", unit="pair", disable=None):
+    for pair in tqdm(pairs, desc="measure", unit="pair", disable=not console.shows_progress()):
         key = str(pair.stored["key"])
         row: dict[str, Any] = dict(committed.get(key) or {}) | {"category": pair.category}
         cascade.measure([Sample(**pair.stored)], [row], everything=True)

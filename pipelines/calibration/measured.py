@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from crispedit import images
+from crispedit import console, images
 from crispedit.cascade import Cascade
 from crispedit.change import estimate
 from crispedit.filters.duplicate import phash
@@ -27,7 +27,7 @@ def measure(cascade: Cascade, pairs: Sequence[Pair], *, masks: bool = True) -> l
     for filter_ in cascade.filters.values():
         filter_.load()
     rows = []
-    for pair in tqdm(pairs, desc="calibrate", unit="pair", disable=None):
+    for pair in tqdm(pairs, desc="calibrate", unit="pair", disable=not console.shows_progress()):
         for defect, sample in _with_defects(pair, pairs):
             if not masks:
                 sample = Sample(**{**_stored(sample), "mask_png": None})

@@ -1,25 +1,46 @@
-"""crispedit export: write a shard set in another layout, for tools that do not read tars."""
+"""crispedit export: write a shard set in another layout, for tools that do not read tars; or, of a run, what its
+choices say which of two edits is better."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 
 from tqdm import tqdm
 
+from crispedit import console
+from crispedit.pipelines import recipe
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.sharing import preference
 from crispedit.shards.export import TARGETS, export
 from crispedit.shards.remote import Cache
 
+PREFERENCE = "preference"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", nargs="+", help="sets, or plain tars; paths, globs, braces or URLs")
-    parser.add_argument("--to", choices=TARGETS, required=True)
+    parser.add_argument(
+        "shards",
+        nargs="+",
+        help=f"sets, or plain tars; paths, globs, braces or URLs. --to {PREFERENCE} takes one run instead",
+    )
+    parser.add_argument("--to", choices=(*TARGETS, PREFERENCE), required=True, help="the layout to write")
     parser.add_argument("--output", required=True, help="a new folder, or a URL")
     parser.add_argument("--categories", nargs="+", help="only these")
+    parser.add_argument(
+        "--inverse",
+        action="store_true",
+        help="add the inverse of each pair whose instruction a rule can undo (add, remove, replace, color)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    with tqdm(unit="pair", disable=not sys.stderr.isatty()) as bar:
-        count = export(args.shards, args.to, args.output, Cache(), args.categories, bar.update)
+    if args.to == PREFERENCE:
+        if args.inverse or len(args.shards) != 1:
+            raise ValueError(f"--to {PREFERENCE}: give one run, without --inverse")
+        count = preference.export(Run(recipe.load(args.shards[0])), args.output, args.categories)
+        print(f"{count} preferences: {args.output}")
+        return 0
+    with tqdm(unit="pair", disable=not console.shows_progress()) as bar:
+        count = export(args.shards, args.to, args.output, Cache(), args.categories, bar.update, args.inverse)
     print(f"{count} pairs: {args.output}")
     return 0

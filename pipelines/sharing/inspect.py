@@ -24,9 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "key", nargs="?", help="of one pair, or how it begins; else pairs from all over the set are shown"
     )
-    parser.add_argument("--output", type=Path, default=Path("contact_sheet.png"))
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("contact_sheet.png"),
+        help="the image to write (contact_sheet.png)",
+    )
     parser.add_argument("--pairs", type=int, default=24, help="how many to show")
-    parser.add_argument("--columns", type=int, default=2)
+    parser.add_argument("--columns", type=int, default=2, help="pairs beside each other (default 2)")
     parser.add_argument("--categories", nargs="+", help="only these")
 
 

@@ -4,10 +4,10 @@ duplicates."""
 from __future__ import annotations
 
 import argparse
-import sys
 
 from tqdm import tqdm
 
+from crispedit import console
 from crispedit.shards.remote import Cache
 from crispedit.shards.reshard import repack
 
@@ -15,7 +15,7 @@ from crispedit.shards.reshard import repack
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", help="folder of the new set, or a URL")
     parser.add_argument("shards", nargs="+", help="sets, or plain tars; paths, globs, braces or URLs")
-    parser.add_argument("--pairs-per-shard", type=int, default=1000)
+    parser.add_argument("--pairs-per-shard", type=int, default=1000, help="of the new set (default 1000)")
     parser.add_argument(
         "--seed", type=int, default=0, help="of the order within the set and of the choice by quota"
     )
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     quotas = dict(_quota(text) for text in args.quota)
-    with tqdm(unit="shard", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(unit="shard", disable=not console.shows_progress()) as bar:
         result = repack(
             args.shards, args.out, args.pairs_per_shard, args.seed, quotas, Cache(), lambda _: bar.update()
         )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 from tqdm import tqdm
 
-from crispedit import machine
+from crispedit import console, machine
 from crispedit.shards.index import read_manifest
 from crispedit.shards.remote import Cache
 from crispedit.shards.verify import verify
@@ -20,12 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", help="folder or URL of a finished set")
     parser.add_argument("--deep", action="store_true", help="also decode every image and read every caption")
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
-    parser.add_argument("--threads", type=int, default=machine.cores())
+    parser.add_argument(
+        "--threads", type=int, default=machine.cores(), help="shards read at once (default: one a core)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     total = len(read_manifest(args.shards)["shards"])
-    with tqdm(total=total, unit="shard", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=total, unit="shard", disable=not console.shows_progress()) as bar:
         report = verify(args.shards, args.deep, args.threads, Cache(), lambda _: bar.update())
     if args.json:
         print(json.dumps(report.to_json(), indent=1, ensure_ascii=False))

@@ -48,7 +48,7 @@ class Words(Step):
     @property
     def stages(self) -> list[Stage]:
         """One pool that names the categories."""
-        return [Naming(self.recipe.annotate.pool, self._best_of_n)]
+        return [Naming(self.recipe.annotate.pool, self._best_of_n, own_categories=self.recipe.own_categories)]
 
     @property
     def _best_of_n(self) -> bool:
@@ -163,10 +163,12 @@ class Naming:
     """Pairs with equal source, words and category are candidates of one job; else each has a job of its own."""
     name: str = "words"
     gpus: float = 0.0
+    own_categories: tuple[Category, ...] = ()
+    """Those that do not ship, whose aliases count too."""
     categories: Mapping[str, Category] = field(default_factory=dict)
 
     def load(self) -> None:
-        self.categories = load_categories()
+        self.categories = load_categories() | {category.name: category for category in self.own_categories}
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         return [self._job(row) for row in rows]

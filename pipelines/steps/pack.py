@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from crispedit import images
+from crispedit import console, images
 from crispedit.outcome import KEPT
 from crispedit.pipelines import card, steps, tables
 from crispedit.pipelines.flow import Row
@@ -35,7 +35,7 @@ def pack(run: Run) -> list[ShardEntry]:
     if not selection.exists():
         raise ValueError(f"there is no {selection}: run `crispedit select` first")
     place = run.shards
-    with tqdm(desc="    pack", unit="shard", disable=None) as bar:
+    with tqdm(desc="    pack", unit="shard", disable=not console.shows_progress()) as bar:
         entries = []
         for entry in _written(run, _planned(run, selection)):
             entries.append(entry)
@@ -134,14 +134,21 @@ def _shard(root: Path, place: str, fingerprint: str, scores: Sequence[str], pair
     return write_shard(place, shard, (_pair(root, fingerprint, row) for row in rows), digest)
 
 
+def at_size_of(source: bytes, edited: bytes) -> bytes:
+    """The edited JPEG at its source's size, of which it must have the aspect; as it came if it has the size."""
+    if images.jpeg_size(source) == images.jpeg_size(edited):
+        return edited
+    return images.encode_jpeg(resampled(images.decode_jpeg(edited), images.decode_jpeg(source)))
+
+
 def _pair(root: Path, fingerprint: str, row: Row) -> Pair:
     source, edited = (journal.read_blob(root, row[name]) for name in ("source", "edited"))
     mask = None if row["mask"] is None else journal.read_blob(root, row["mask"])
     size, own_size = images.jpeg_size(source), images.jpeg_size(edited)
-    if size != own_size:  # of one aspect, or select would have rejected it
+    edited = at_size_of(source, edited)  # of one aspect, or select would have rejected it
+    if mask is not None and size != own_size:
         like = images.decode_jpeg(source)
-        edited = images.encode_jpeg(resampled(images.decode_jpeg(edited), like))
-        mask = None if mask is None else images.encode_mask(resampled_mask(images.decode_mask(mask), like))
+        mask = images.encode_mask(resampled_mask(images.decode_mask(mask), like))
     return Pair(
         key=row["key"],
         category=row["category"],

@@ -19,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from crispedit import console
 from crispedit.pipelines import engine
 from crispedit.pipelines.recipe import Engine
 from crispedit.pipelines.train import TOKENISED, identity, move, shapes, starting_model
@@ -76,7 +77,10 @@ def tokenize(
     settings = Engine(kind="ray" if actors else "inprocess", address=address)
     entries: list[ShardEntry] = []
     made_by: dict[str, Any] = {}
-    with tqdm(total=len(names), desc="tokenize", unit="shard", disable=None) as bar, engine.cluster(settings):
+    with (
+        tqdm(total=len(names), desc="tokenize", unit="shard", disable=not console.shows_progress()) as bar,
+        engine.cluster(settings),
+    ):
         for answer in _work(recipe, place, names, actors, gpus):
             made_by = answer.made_by
             entries += answer.entries

@@ -14,7 +14,7 @@ from crispedit.chat import ChatError
 from crispedit.compositor.landscape import landscape
 from crispedit.feasibility import Feasibility
 from crispedit.images import encode_jpeg
-from crispedit.pipelines import audit, build
+from crispedit.pipelines import audit, build, steps
 from crispedit.pipelines.records import ANNOTATE
 from crispedit.record import Job, Refusal, Sample, content_key
 from crispedit.shards import journal
@@ -268,9 +268,8 @@ def test_a_job_whose_words_ask_for_another_category_is_refused_when_the_recipe_s
         build.step(run, "curate")
         build.step(run, "annotate")
         rows = journal.read(run.folder("annotate"), ANNOTATE).to_pylist()
-        return {(row["category"], row["refusal"], row["instruction"]) for row in rows}, run.fingerprint(
-            "annotate"
-        )
+        identity = steps.identities(steps.of(run))["annotate"]
+        return {(row["category"], row["refusal"], row["instruction"]) for row in rows}, identity
 
     with replying(instead=instead) as server:
         checked, strict = outcomes("strict", 0.05)

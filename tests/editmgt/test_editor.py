@@ -93,7 +93,7 @@ def command(*arguments):
 
 @pytest.fixture
 def common(checkpoint):
-    return ("--model", checkpoint, "--steps", 2, "--quiet")
+    return ("--model", checkpoint, "--steps", 2)
 
 
 def test_one_image(photos, tmp_path, common, capsys):

@@ -273,7 +273,7 @@ def test_the_steps_one_by_one_are_a_build(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)
     for step in ("curate", "annotate", "edit", "score", "select", "pack"):
-        assert cli.main([step, str(recipe), f"run={tmp_path / 'run'}", f"source.path={photos}"]) == 0
+        assert cli.main(["step", step, str(recipe), f"run={tmp_path / 'run'}", f"source.path={photos}"]) == 0
     assert shard_bytes(make_run(tmp_path / "run", photos)) == shard_bytes(built)
     capsys.readouterr()
     assert cli.main(["audit", str(tmp_path / "run"), "--json"]) == 0
@@ -378,7 +378,7 @@ def test_what_if_tells_what_moved_bounds_would_keep(
     missing = int(said.split("measures those ")[1].split()[0])
     assert parts(run) == count  # it only said so
     assert sum(c.kept for c in audit.audit(run).counts if c.step == "select") == kept
-    assert cli.main(["score", root, loose]) == 0
+    assert cli.main(["step", "score", root, loose]) == 0
     assert missing > 0
     db = tables.connect(make_run(tmp_path / "run", photos, loose))
     (rows,) = db.execute('SELECT count(*) FROM score WHERE "preservation.measured"').fetchall()[0]

@@ -262,5 +262,5 @@ def test_without_a_model_the_judge_cannot_choose(
         with pytest.raises(ValueError, match=r"select.judge .* set filters.judge.chat"):
             make_run(tmp_path / "run", photographs, *overrides)
     assert not built.folder("compare").exists()
-    assert cli.main(["compare", str(built.root)]) == 2
+    assert cli.main(["step", "compare", str(built.root)]) == 2
     assert "select.judge is false" in capsys.readouterr().err

@@ -47,7 +47,11 @@ def without(package: str, *arguments: str) -> subprocess.CompletedProcess:
     ("package", "arguments", "remedy"),
     [
         ("torch", ("train", "tiny", "shards=x", "run={}"), "'crispedit[train]'"),
-        ("s3fs", ("curate", "embedded", "source.path=s3://bucket/photos", "run={}"), "'crispedit[s3]'"),
+        (
+            "s3fs",
+            ("step", "curate", "embedded", "source.path=s3://bucket/photos", "run={}"),
+            "'crispedit[s3]'",
+        ),
     ],
 )
 def test_a_package_that_is_missing_is_named_with_what_installs_it(tmp_path, package, arguments, remedy):

@@ -80,8 +80,8 @@ def test_rows_that_a_server_failed_are_tried_again_by_the_same_command(
     run = chatting(tmp_path / "run", photos, server)
     run.root.mkdir()
     (run.root / "recipe.yaml").write_text(yaml.safe_dump(run.recipe.model_dump(mode="json")))
-    assert cli.main(["curate", str(run.root)]) == 0
-    assert cli.main(["annotate", str(run.root)]) == 1
+    assert cli.main(["step", "curate", str(run.root)]) == 0
+    assert cli.main(["step", "annotate", str(run.root)]) == 1
     said = capsys.readouterr()
     assert "every row of annotate failed" in said.err
     assert "8 x annotate: " in said.out
@@ -90,11 +90,11 @@ def test_rows_that_a_server_failed_are_tried_again_by_the_same_command(
     assert cli.main(["build", str(run.root)]) == 1  # still down
     assert "nothing was kept" in capsys.readouterr().err
     reply.down = False
-    assert cli.main(["annotate", str(run.root)]) == 0
+    assert cli.main(["step", "annotate", str(run.root)]) == 0
     assert annotated(run) == annotated(whole)
     assert not any(row["error"] for row in annotated(run))
     server.asked.clear()
-    cli.main(["annotate", str(run.root)])
+    cli.main(["step", "annotate", str(run.root)])
     assert [asked for asked in server.asked if not asked.is_hello] == []
 
 

@@ -1,5 +1,6 @@
 """Exports, read back by the tools they are for."""
 
+import csv
 import io
 import json
 import tarfile
@@ -69,6 +70,48 @@ def test_folder_holds_files_and_their_metadata(folder: Path, tmp_path: Path):
         else:
             assert (tmp_path / "out" / line["mask_file_name"]).read_bytes() == pair.mask_png
         assert line["instruction"] == pair.meta["instruction"]
+
+
+def test_trainers_find_a_control_a_target_and_a_caption(folder: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    export(folder, "trainers", out, Cache())
+    rows = list(csv.DictReader((out / "metadata.csv").open(encoding="utf-8")))
+    assert {row["key"] for row in rows} == BY_KEY.keys()
+    for row in rows:
+        pair = BY_KEY[row["key"]]
+        assert (out / row["edit_image"]).read_bytes() == pair.source_jpeg
+        assert (out / row["image"]).read_bytes() == pair.edited_jpeg
+        assert row["prompt"] == pair.meta["instruction"]
+        # ai-toolkit: the caption lies beside the target, and the control image has the target's name
+        assert (out / "target" / f"{pair.key}.txt").read_text() == pair.meta["instruction"]
+        assert (out / "control" / Path(row["image"]).name).exists()
+
+
+@pytest.mark.parametrize("layout_", TARGETS)
+def test_inverse_pairs_follow_theirs_and_say_so(tmp_path: Path, layout_: str):
+    captions = {"source_caption": "a lawn", "target_caption": "a ball on a lawn", "transform": "[]"}
+    pairs = [
+        replace(pair, meta={**pair.meta, **captions, "instruction": words})
+        for pair, words in zip(PAIRS[:3], ("Add a ball.", "Fill the sky.", "Jump."), strict=True)
+    ]
+    write_pairs(tmp_path / "set", pairs, 4)
+    assert export(tmp_path / "set", layout_, tmp_path / "out", Cache(), inverse=True) == 4
+    _, body = front_and_body(tmp_path / "out")
+    assert "| add | 1 |" in body
+    assert "| remove | 1 |" in body
+    if layout_ in ("parquet", "hf"):
+        rows = pq.read_table(tmp_path / "out" / "data").to_pylist()
+        (one,) = (row for row in rows if row["inverse_of"])
+        assert one["inverse_of"] == pairs[0].key
+        assert one["instruction"] == "Remove the ball."
+        assert (one["source"]["bytes"], one["edited"]["bytes"]) == (
+            pairs[0].edited_jpeg,
+            pairs[0].source_jpeg,
+        )
+        assert (one["source_caption"], one["target_caption"]) == ("a ball on a lawn", "a lawn")
+        assert {score["value"] for score in one["scores"]} == {None}
+        assert json.loads(one["meta"])["transform"] == ""
+        assert len({row["key"] for row in rows}) == 4
 
 
 def test_released_layout(folder: Path, tmp_path: Path):
@@ -152,6 +195,8 @@ def test_card_licence_and_provenance_go_with_an_export(known: Path, tmp_path: Pa
     assert "\n# a comment\n" in body
     if layout_ == "folder":
         rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text().splitlines()]
+    elif layout_ == "trainers":
+        rows = list(csv.DictReader((out / "metadata.csv").open(encoding="utf-8")))
     elif layout_ == "released":
         rows = pq.read_table(out / "provenance.parquet").to_pylist()
         for row in rows:

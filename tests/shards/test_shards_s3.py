@@ -219,7 +219,7 @@ def test_a_place_that_cannot_be_listed_is_one_sentence(
 def test_without_the_package_there_is_one_sentence():
     code = (
         "import sys; sys.modules['s3fs'] = None; from crispedit.pipelines import cli;"
-        "sys.exit(cli.main(['curate', 'embedded', 'source.path=s3://bucket/photos', 'run=' + sys.argv[1]]))"
+        "sys.exit(cli.main(['step', 'curate', 'embedded', 'source.path=s3://bucket/photos', 'run=' + sys.argv[1]]))"
     )
     done = subprocess.run([sys.executable, "-c", code, "/nonexistent"], capture_output=True, text=True)
     assert done.returncode == 2

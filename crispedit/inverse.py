@@ -1,0 +1,155 @@
+"""Inverse edits: the instruction that undoes one, rewritten by rule.
+
+An inverse pair is the same two images in the other order: "Add a red ball on the grass." becomes "Remove the red ball
+on the grass." Only orders that name both states are rewritten: "Make the car blue" does not say what colour the car
+was, and nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Inverse:
+    """The instruction of an inverse edit, and its category."""
+
+    instruction: str
+    category: str
+
+
+def invert(category: str, instruction: str) -> Inverse | None:
+    """The instruction that undoes this one, or None if no rule knows it."""
+    rule = _RULES.get(category)
+    order = _order(instruction)
+    if rule is None or order is None:
+        return None
+    rewrite, other = rule
+    undone = rewrite(order)
+    return None if undone is None else Inverse(f"{undone}.", other)
+
+
+_POLITE = re.compile(
+    r"^(please,? |just |next, |let's |go ahead and |(could|can|would|will) you (please )?|"
+    r"i(['’]d like| want| would like) you to |your task: |(edit|retouch) (the|this) (photo|image|picture): |"
+    r"in this (photo|image|picture),? |use this (photo|image|picture) and )",
+    re.I,
+)
+_CLOSING = re.compile(
+    r"^(leave|keep|don't|do not|nothing else|match|it should look|give it|show what|fill)\b", re.I
+)
+"""How sentences begin that ask for no second edit."""
+_SEVERAL = re.compile(
+    r"[;:?!]|\b(and|then|also|both|each|every|all|it|its|them|there|another|more|some)\b", re.I
+)
+"""Words of an order that says more than one thing, or speaks of a thing that it does not name."""
+
+
+def _order(instruction: str) -> str | None:
+    """The one order that an instruction gives, without polite words and closings; None where it may give several."""
+    sentences = re.split(r"(?<=[.!?])\s+", instruction.strip())
+    if any(not _CLOSING.match(text) for text in sentences[1:]):
+        return None
+    order = re.sub(r",? please$", "", sentences[0].rstrip(".!? "), flags=re.I)
+    order = _POLITE.sub("", order)
+    return None if not order or "." in order or _SEVERAL.search(order) else order
+
+
+_ADD = re.compile(r"(?:add|put|place|insert|set|draw in|bring in|include|introduce) (an?) (.+)", re.I)
+_REMOVE = re.compile(r"(?:remove|erase|delete|take away|get rid of|edit out|paint out) the (.+)", re.I)
+_REPLACE = (
+    re.compile(r"replace (the|an?) (?P<old>.+?) (with) (the|an?) (?P<new>.+)", re.I),
+    re.compile(r"(?:swap|exchange|trade) (the|an?) (?P<old>.+?) (for) (the|an?) (?P<new>.+)", re.I),
+    re.compile(r"(?:turn|change|transform) (the|an?) (?P<old>.+?) (into) (an?) (?P<new>.+)", re.I),
+)
+_PLACE = re.compile(
+    r" (on|at|in|near|under|above|below|beside|behind|against|to the (?:left|right)|next to|in front of|left of"
+    r"|right of|between|along|over|inside|among|by|from|into|onto|to|that|which|with|who)\b.*$",
+    re.I,
+)
+"""What follows the thing itself."""
+_COLOURS = (
+    "red|orange|yellow|green|blue|purple|violet|pink|brown|black|white|grey|gray|cyan|magenta|turquoise|teal|beige|gold"
+    "|golden|silver|crimson|navy|maroon|olive|lime|indigo|lilac|lavender|scarlet"
+)
+_FROM_TO = re.compile(rf"(.+) from ({_COLOURS}) to ({_COLOURS})", re.I)
+_RECOLOUR = re.compile(
+    rf"((?:make|paint|turn|dye|tint|colou?r|recolou?r|repaint|change|change the colou?r of) the )"
+    rf"({_COLOURS})( (?:(?!\b(?:{_COLOURS})\b).)+?)( to| in|) ({_COLOURS})",
+    re.I,
+)
+
+
+def _add(order: str) -> str | None:
+    match = _ADD.fullmatch(order)
+    if match is None:
+        return None
+    thing = match[2]
+    if re.search(r" (?:onto|into|to (?!the (?:left|right)\b))", thing, re.I):  # "add a hat to the man"
+        thing = re.sub(r" (?:onto|into|to) (?!the (?:left|right)\b)", " from ", thing, count=1, flags=re.I)
+    return f"Remove the {thing}"
+
+
+def _remove(order: str) -> str | None:
+    match = _REMOVE.fullmatch(order)
+    if match is None or not _is_one(match[1]) or re.search(r" (that|which|who)\b", match[1], re.I):
+        return None
+    thing = re.sub(r" from (?!the (?:left|right)\b)", " to ", match[1], count=1, flags=re.I)
+    return f"Add {_indefinite(thing)}"
+
+
+def _replace(order: str) -> str | None:
+    match = next((m for pattern in _REPLACE if (m := pattern.fullmatch(order))), None)
+    if match is None:
+        return None
+    old, new = match["old"], match["new"]
+    where = _PLACE.search(old)
+    place = where[0] if where else ""
+    old = old[: len(old) - len(place)]
+    if _PLACE.search(new) or not _is_one(old) or not _is_one(new):
+        return None
+    return f"Replace the {new}{place} with {_indefinite(old)}"
+
+
+def _color(order: str) -> str | None:
+    if match := _FROM_TO.fullmatch(order):
+        if len(re.findall(rf"\b(?:{_COLOURS})\b", match[1], re.I)):  # the thing is also called by its colour
+            return None
+        return _capital(f"{match[1]} from {match[3]} to {match[2]}")
+    match = _RECOLOUR.fullmatch(order)
+    if match is None or match[2].lower() == match[5].lower():
+        return None
+    return _capital(f"{match[1]}{match[5]}{match[3]}{match[4]} {match[2]}")
+
+
+def _is_one(thing: str) -> bool:
+    """Whether the words name one thing: "a" can stand before it. A plural is left alone, and so is a doubtful word."""
+    head = _PLACE.sub("", f" {thing}").split()[-1:]
+    return (
+        bool(head)
+        and re.fullmatch(
+            r"(?i)(?!people|men|women|children|mice|geese|sheep|hair|water|snow|grass|"
+            r"clouds|background|text|writing|sky)[a-z-]*([^s]|ss|us)",
+            head[0],
+        )
+        is not None
+    )
+
+
+def _indefinite(thing: str) -> str:
+    return f"{'an' if thing[0].lower() in 'aeiou' else 'a'} {thing}"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+_RULES: dict[str, tuple[Callable[[str], str | None], str]] = {
+    "add": (_add, "remove"),
+    "remove": (_remove, "add"),
+    "replace": (_replace, "replace"),
+    "color": (_color, "color"),
+}
+"""The rule of a category, and the category of its inverse."""

@@ -1,0 +1,117 @@
+"""crispedit init: look at a folder and write a recipe for it, from the recipe that ships for such data."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from crispedit.pipelines import layout, recipe, sources
+from crispedit.pipelines.pairs import PairsSource
+from crispedit.pipelines.sources import FolderSource, ParquetSource, PhotoSource, Skipped, WebDatasetSource
+
+SAMPLES = 20
+"""How many photographs are opened to learn their sizes."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", help="a folder or URL of photographs, of pairs, or of tars or parquet files of them"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("recipe.yaml"), help="the recipe to write (recipe.yaml)"
+    )
+    parser.add_argument("--run", help="where the recipe builds (runs/ and the folder's name)")
+    parser.add_argument("--force", action="store_true", help="replace an existing recipe")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the recipe, and say what was seen and what to do next."""
+    if args.output.exists() and not args.force:
+        raise ValueError(f"{args.output} exists already; --force replaces it, -o writes another")
+    seen, text = recipe_for(args.folder, args.run)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(text, encoding="utf-8")
+    recipe.load(str(args.output))
+    print(f"{seen}\n\nwrote {args.output}; look at it, then: crispedit build {args.output}")
+    return 0
+
+
+def recipe_for(folder: str, run_folder: str | None = None) -> tuple[str, str]:
+    """What was seen in a folder, and the text of a recipe for it. ValueError if there is nothing to build from."""
+    files = sources.files(folder, Skipped())
+    source, seen, shipped = _inspected(folder, files)
+    text = (resources.files("crispedit.configs") / f"{shipped}.yaml").read_text(encoding="utf-8")
+    _, _, body = text.partition("\nrun: ")
+    _, _, rest = body.partition("\nsource: ")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(folder.rstrip("/")).name).strip("-.") or "mine"
+    head = [
+        f"# A recipe for {folder}, written by `crispedit init`. Seen there:",
+        *(f"#   {line}" for line in seen.splitlines()),
+        f"run: {json.dumps(run_folder or f'runs/{name}')}",
+        f"source: {json.dumps(source)}",
+    ]
+    return seen, "\n".join(head) + "\n" + rest.partition("\n")[2]
+
+
+def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, Any], str, str]:
+    """The source section, what was seen, and the name of the shipped recipe that fits."""
+    try:
+        pairs = layout.detected(PairsSource(path=folder))
+    except ValueError as no_pairs:
+        photographs = _photographs(folder, files)
+        try:
+            found = sources.listing(photographs)
+        except ValueError as no_photographs:
+            raise ValueError(
+                f"{folder} has neither pairs nor photographs. {no_pairs}. {no_photographs}"
+            ) from None
+        sides = _short_sides(found.entries[:SAMPLES])
+        seen = f"{len(found.entries)} photographs ({photographs.kind})"
+        if sides:
+            seen += f"; the short sides of the first {len(sides)}: {min(sides)} to {max(sides)} px"
+        if skipped := found.skipped.text():
+            seen += f"\n{skipped}"
+        return photographs.model_dump(exclude_defaults=True) | {"kind": photographs.kind}, seen, "embedded"
+    section = {
+        "kind": "pairs",
+        "path": folder,
+        "layout": pairs.layout,
+        "columns": pairs.columns.model_dump(exclude_none=True),
+    }
+    return section, layout.survey(pairs).text(), "refilter-crispedit2m"
+
+
+def _photographs(folder: str, files: Sequence[sources.File]) -> PhotoSource:
+    """The kind of source that most of the files are of."""
+    kinds: dict[str, type[WebDatasetSource] | type[ParquetSource]] = {
+        ".tar": WebDatasetSource,
+        ".parquet": ParquetSource,
+    }
+    counts = Counter(sources.suffix_of(file.uri) for file in files)
+    images = sum(counts[suffix] for suffix in sources.IMAGE_SUFFIXES)
+    for suffix, kind in kinds.items():
+        if counts[suffix] > images:
+            return kind(path=folder)
+    return FolderSource(path=folder)
+
+
+def _short_sides(entries: Sequence[sources.Entry]) -> list[int]:
+    """In pixels, of the photographs that can be read."""
+    sides = []
+    for data in sources.read(entries):
+        try:
+            if isinstance(data, bytes):
+                with Image.open(io.BytesIO(data)) as image:
+                    sides.append(min(image.size))
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue
+    return sides

@@ -45,10 +45,10 @@ class Sharpness(Filter):
     (`crispedit.change.Noise`). `crisp`: detail finer than two pixels, of the crisper quarter of blocks outside the edit
     or of the crispest twentieth of all, whichever is better; null where the source has none. `middle`: detail of 2 to
     4 px, the median outside, and what shapes drawn anew may have taken of it. `balance`: the same median over that of
-    detail of 8 to 16 px: smoothing takes the one and leaves the other, drawing anew takes both alike. `inside` compares
-    the sharpest tenth of the blocks inside the edit with the sharpest tenth of the source's: new content need not have
-    the old texture, but some edge of it should be as crisp as the photograph's. Null where fewer than `least_blocks`
-    blocks can be compared."""
+    detail of 8 to 16 px: smoothing takes the one and leaves the other, drawing anew takes both alike. Both are null in
+    the `global` regime. `inside` compares the sharpest tenth of the blocks inside the edit with the sharpest tenth of
+    the source's: new content need not have the old texture, but some edge of it should be as crisp as the photograph's.
+    Null where fewer than `least_blocks` blocks can be compared."""
 
     least_blocks: int = 12
 
@@ -89,7 +89,9 @@ class Sharpness(Filter):
         textured = source > FLAT_LEVELS
         texture = self._typical(source, edited, textured & (share == 255))
         look = sample.noise.look
-        middle, coarse = self._octaves(before, after, sample.outside)
+        middle = coarse = None
+        if sample.noise.regime != "global":  # what was drawn as another picture has other details
+            middle, coarse = self._octaves(before, after, sample.outside)
         return {
             "scale": min(new / old for new, old in zip(after_size, before.shape, strict=True)),
             "texture": texture,

@@ -6,6 +6,7 @@ quotas of the control groups (version 1 and 2) and what Slurm says of the job; t
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -20,8 +21,9 @@ _OPENCV = {
     "AVX512-SKX": {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"},
 }
 """OpenCV's names of what it dispatches by processor, and the kernel's; it complains of one that is not there."""
-_NUMPY = "X86_V3 X86_V4 AVX512_ICL AVX512_SPR AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL"
-"""numpy's names since 2.4, and before."""
+_NUMPY = "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"
+_NUMPY_BEFORE_2_4 = "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
+"""numpy's names of what it dispatches by processor; it warns of names that it does not know."""
 
 
 def alike(root: Path = Path("/")) -> dict[str, str]:
@@ -37,7 +39,9 @@ def alike(root: Path = Path("/")) -> dict[str, str]:
     if "sse2" not in flags:
         return {}
     there = [name for name, needed in _OPENCV.items() if needed <= flags]
-    found = {"OPENCV_IPP": "sse42", "NPY_DISABLE_CPU_FEATURES": _NUMPY, "OPENBLAS_CORETYPE": "Nehalem"}
+    version = tuple(map(int, importlib.metadata.version("numpy").split(".")[:2]))
+    names = _NUMPY if version >= (2, 4) else _NUMPY_BEFORE_2_4
+    found = {"OPENCV_IPP": "sse42", "NPY_DISABLE_CPU_FEATURES": names, "OPENBLAS_CORETYPE": "Nehalem"}
     return found | ({"OPENCV_CPU_DISABLE": ",".join(there)} if there else {})
 
 

@@ -128,10 +128,16 @@ class Annotator(Part):
 class Editor(Part):
     """Carries out jobs."""
 
+    def check(self) -> None:
+        """ValueError for options that can be known to be wrong before weights are read: called as a recipe is read."""
+
     def edit(
         self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
-    ) -> list[Edit | Refusal]:
-        """One edit per job, in order. Seeds are 63-bit, derived from the candidate keys."""
+    ) -> Sequence[Edit | Refusal | Exception]:
+        """One edit per job, in order. Seeds are 63-bit, derived from the candidate keys.
+
+        An exception in an edit's place is that job's error, for an editor that asks many at once and some in vain.
+        """
         raise NotImplementedError
 
 

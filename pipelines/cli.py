@@ -43,6 +43,14 @@ GROUPS = {
         "verify": ("crispedit.pipelines.sharing.verify", "check a shard set"),
         "inspect": ("crispedit.pipelines.sharing.inspect", "show pairs of a shard set"),
         "export": ("crispedit.pipelines.sharing.export", "write a shard set in another layout"),
+        "decontaminate": (
+            "crispedit.pipelines.sharing.decontaminate",
+            "find copies of benchmark pictures in a shard set",
+        ),
+        "duplicates": (
+            "crispedit.pipelines.sharing.duplicates",
+            "find pairs whose sources show the same, by CLIP",
+        ),
         "merge": ("crispedit.pipelines.sharing.merge", "one shard set from several"),
         "reshard": ("crispedit.pipelines.sharing.merge", "pack a shard set again"),
     },

@@ -15,6 +15,7 @@ EXTRAS = {
     **dict.fromkeys(("accelerate", "torchvision"), "models"),
     **dict.fromkeys(("peft", "tensorboard", "torchmetrics"), "train"),
     "openai": "chat",
+    "faiss": "semantic",
     "s3fs": "s3",
     "gcsfs": "gcs",
 }

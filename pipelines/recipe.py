@@ -308,7 +308,13 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _settled(made: Recipe) -> Recipe:
-    """The recipe with what the layout of its pairs is, where it leaves that open."""
+    """The recipe with what the layout of its pairs is, where it leaves that open; its editors' options are
+    checked. (A run's own recipe was settled when the run began.)"""
+    for name, editor in made.editors.items():
+        try:
+            editor.check()
+        except ValueError as error:
+            raise ValueError(f"edit.editors.{name}: {error}") from None
     if isinstance(made.source, PairsSource):
         return made.model_copy(update={"source": layout.detected(made.source)})
     return made

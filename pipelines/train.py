@@ -192,6 +192,8 @@ def shapes(recipe: TrainRecipe, crop: float = 1.0) -> list[Shape]:
 
 def starting_model(recipe: TrainRecipe) -> EditMGTPipeline:
     """The model to train, with its tokenizers, on the CPU. ValueError if it is neither a preset nor a checkpoint."""
+    import torch
+
     from crispedit.editmgt import preset
     from crispedit.editmgt.pipeline import EditMGTPipeline
 

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
+from crispedit import machine
+
+# As the commands do, and before numpy and OpenCV are imported: builds in this process and in others give equal bytes.
+os.environ.update({**machine.alike(), **os.environ})
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

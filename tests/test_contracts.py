@@ -24,8 +24,8 @@ from crispedit.record import Edit, Job, Refusal, Sample, content_key, seed_of
 
 CATEGORIES = ("add", "remove", "replace", "color", "background", "style", "motion")
 FAMILIES = ((filter_folder, Filter), (annotator_folder, Annotator), (editor_folder, Editor))
-NEEDS_WEIGHTS = {"chat", "clip", "aesthetic", "editmgt", "diffusers", "dino"}
-"""Parts that cannot be made from their defaults; their own tests make them with tiny weights."""
+NEEDS_WEIGHTS = {"chat", "clip", "aesthetic", "copies", "editmgt", "diffusers", "dino", "images_api"}
+"""Parts that cannot be made from their defaults; their own tests make them, with tiny weights or a folder."""
 
 
 def every(kind: type[Part]) -> list[Any]:

@@ -7,9 +7,12 @@ from crispedit import torchvision_ops as torchvision_ops  # before diffusers and
 # isort: split
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxKontextPipeline,
     FluxTransformer2DModel,
     QwenImageEditPlusPipeline,
@@ -28,6 +31,8 @@ from transformers import (
     Qwen2Tokenizer,
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5EncoderModel,
 )
@@ -142,6 +147,53 @@ def pix2pix(folder):
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def klein(folder):
+    """Of a text encoder of two layers: call it with `text_encoder_out_layers: [1, 2]`."""
+    torch.manual_seed(0)
+    words = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocab = {word: i for i, word in enumerate(LETTERS + words)}
+    tokenizer = Qwen2Tokenizer(
+        vocab=vocab, merges=[], pad_token="<|endoftext|>", additional_special_tokens=words
+    )
+    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
+    config = Qwen3Config(
+        vocab_size=len(vocab),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+    )
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=AutoencoderKLFlux2(
+            block_out_channels=(4, 4),
+            layers_per_block=1,
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            norm_num_groups=1,
+        ).eval(),
+        text_encoder=Qwen3ForCausalLM(config).eval(),
+        tokenizer=tokenizer,
+        transformer=transformer.eval(),
+        is_distilled=True,
     ).save_pretrained(folder)
     return folder
 

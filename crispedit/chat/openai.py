@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import time
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from PIL import Image as Pillow
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
-from crispedit import images
+from crispedit import images, server
 from crispedit.chat import Chat, ChatError, Conversation, Published, Reply, Said, Turn
 from crispedit.record import Image
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-
-OPENAI_URL = "https://api.openai.com/v1"
 
 
 class OpenAI(Chat):
@@ -45,7 +41,7 @@ class OpenAI(Chat):
         "retries",
     )
 
-    base_url: str = OPENAI_URL
+    base_url: str = server.OPENAI_URL
     api_key_env: str | None = None
     """The environment variable that holds the key; null: OPENAI_API_KEY for OpenAI's server, no key for another."""
     concurrency: int = Field(16, ge=1)
@@ -68,12 +64,7 @@ class OpenAI(Chat):
     @field_validator("base_url")
     @classmethod
     def _no_credentials(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no address of a server, such as http://localhost:8000/v1")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("base_url holds credentials or a query, which runs would store; use api_key_env")
-        return url
+        return server.checked(url)
 
     _next_s: float = PrivateAttr(0.0)
     """When the next request may start, on the monotonic clock, where their rate is limited."""
@@ -168,22 +159,10 @@ class OpenAI(Chat):
 
     @property
     def _key(self) -> str | None:
-        """The key, from the environment. A server that the recipe names no variable for is sent none, whatever the
-        environment holds."""
-        name = self.api_key_env
-        if name is None and urlsplit(self.base_url).hostname == urlsplit(OPENAI_URL).hostname:
-            name = "OPENAI_API_KEY"
-        if name is None:
-            return None
-        if not os.environ.get(name):
-            raise ValueError(
-                f"the chat server {self.base_url} needs a key: set the environment variable {name}"
-            )
-        return os.environ[name]
+        return server.key("the chat server", self.base_url, self.api_key_env)
 
     def _without_key(self, text: str) -> str:
-        """Some servers repeat the key in their complaints."""
-        return text.replace(self._key, "[key]") if self._key else text
+        return server.without_key(text, self._key)
 
 
 class Hello(Reply):

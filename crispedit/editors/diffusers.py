@@ -4,7 +4,8 @@ The edit comes back at the source's own size and lies on it pixel by pixel, what
 
 1. the canvas is the size that the model sees. Without `area_px` it is the source's size, each side rounded up to
    `multiple_px`. With it, it is a size of that area whose sides are multiples, of the source's aspect as nearly as
-   such sizes have it, and one that a pipeline which fits its input to that area (Qwen's do) leaves as it is;
+   such sizes have it, and one that a pipeline which fits its input to that area (Qwen's and LongCat's do) leaves as
+   it is. A pipeline that knows some sizes only (JoyImage's) is given the one of the source's aspect;
 2. the source is scaled by one factor to fit into the canvas (not at all without `area_px`), and the rest of the
    canvas, below and to the right, repeats it mirrored;
 3. of the answer, the mirrored rest is cut off and what is left is scaled back by the same factor.
@@ -17,20 +18,19 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
+import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 from PIL import Image as PillowImage
-from pydantic import Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from crispedit import weights
+from crispedit.canvas import Canvas, Rule
 from crispedit.parts import Editor
 from crispedit.record import Edit, Image, Job, Refusal
 
@@ -48,6 +48,39 @@ OURS = {
     "output_type",
 }
 """Arguments of a pipeline's call that are not `call`'s to set."""
+
+
+class Lora(BaseModel):
+    """A low-rank change of a model's weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    """A folder, a safetensors file, or a repository of the Hugging Face hub."""
+    weight_name: str | None = None
+    """Of several files, the one."""
+    revision: str | None = None
+    scale: float = 1.0
+
+    def identity(self) -> dict[str, Any]:
+        """Of a folder or file its name and weights, of a hub repository its name and revision."""
+        options = self.model_dump(mode="json")
+        path = Path(self.path)
+        if not path.exists():
+            return options
+        file = path / self.weight_name if self.weight_name and path.is_dir() else path
+        return options | {"path": path.resolve().name, "weights": weights.digest(file)}
+
+
+class Cache(BaseModel):
+    """A step cache: steps whose blocks would change little are not computed. Faster; other pixels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["first_block", "cache_dit"] = "first_block"
+    """diffusers' own first-block cache, or that of the package cache-dit, which must be installed."""
+    threshold: float = Field(0.1, gt=0)
+    """How much the first block's residual may change, as a share of it, before a step is computed."""
 
 
 class Diffusers(Editor):
@@ -78,6 +111,14 @@ class Diffusers(Editor):
     dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
     storage: Literal["float8"] | None = None
     """Keep the transformer's weights in 8 bits and widen each layer as it runs: half the memory, other rounding."""
+    quantize: Literal["int8", "float8"] | None = None
+    """Keep the transformer's matrices in 8 bits with one scale a row, by torchao: half the memory, other rounding.
+    LoRAs are fused before. "float8" is fast on GPUs since Ada and Hopper."""
+    loras: tuple[Lora, ...] = ()
+    """Fused into the weights once, one after another."""
+    scheduler: dict[str, Any] = {}
+    """Changes of the scheduler's configuration, which few-step LoRAs ask for, such as `shift_terminal: null`."""
+    cache: Cache | None = None
     variant: str | None = None
     """Of the weights' files: "fp16" reads *.fp16.safetensors."""
     offload: Literal["none", "model", "sequential"] = "none"
@@ -90,6 +131,12 @@ class Diffusers(Editor):
     """Edits of one canvas made at once; halved for the rest of the call when they do not fit into memory."""
 
     _pipeline: Any = PrivateAttr(None)
+
+    def check(self) -> None:
+        if all(
+            find_spec(package) for package in ("torch", "diffusers")
+        ):  # else the machine that edits has them
+            self._check_call(pipeline_class(self.pipeline))
 
     def load(self) -> None:
         import torch
@@ -112,12 +159,13 @@ class Diffusers(Editor):
             **{name: value for name, value in named.items() if value is not None},
         )
         made.set_progress_bar_config(disable=True)
-        if self.multiple_px is None and not hasattr(made, "image_processor"):
+        if self.multiple_px is None and not (hasattr(made, "image_processor") or _buckets(made)):
             raise ValueError(f"diffusers: {self.pipeline} does not say what sizes it takes: set multiple_px")
         if self.storage is not None:
             _core(made).enable_layerwise_casting(
                 storage_dtype=torch.float8_e4m3fn, compute_dtype=getattr(torch, self.dtype)
             )
+        self._change(made)
         if self.offload == "model":
             made.enable_model_cpu_offload(device=device)
         elif self.offload == "sequential":
@@ -128,11 +176,62 @@ class Diffusers(Editor):
             _core(made).compile_repeated_blocks()
         self._pipeline = made
 
+    def _change(self, made: Any) -> None:
+        """Schedule, LoRAs, 8-bit matrices and step cache, in the order in which they build on each other."""
+        import torch
+
+        if self.scheduler:
+            known = set(inspect.signature(type(made.scheduler).__init__).parameters) - {"self"}
+            if strange := sorted(self.scheduler.keys() - known):
+                raise ValueError(
+                    f"diffusers: scheduler.{strange[0]} is no option of {type(made.scheduler).__name__}; choose from "
+                    f"{', '.join(sorted(known))}"
+                )
+            made.scheduler = type(made.scheduler).from_config(made.scheduler.config, **self.scheduler)
+        for lora in self.loras:
+            where = {"weight_name": lora.weight_name, "revision": lora.revision}
+            given = {key: value for key, value in where.items() if value is not None}
+            made.load_lora_weights(lora.path, use_safetensors=True, **given)
+            made.fuse_lora(lora_scale=lora.scale)
+            made.unload_lora_weights()
+        if self.quantize is not None:
+            from torchao import quantization
+
+            config = {"int8": "Int8WeightOnlyConfig", "float8": "Float8WeightOnlyConfig"}[self.quantize]
+            quantization.quantize_(_core(made), getattr(quantization, config)())
+        if self.cache is not None and self.cache.kind == "first_block":
+            from diffusers import FirstBlockCacheConfig
+
+            # Of Flux's blocks of two kinds, the hooks mix the outputs up.
+            lists = [child for child in _core(made).children() if isinstance(child, torch.nn.ModuleList)]
+            if len({type(block) for blocks in lists for block in blocks}) > 1:
+                raise ValueError(
+                    f"diffusers: the transformer of {self.pipeline} has blocks of several kinds, which diffusers' own "
+                    "step cache fails on; drop cache, or set cache.kind=cache_dit"
+                )
+            _core(made).enable_cache(FirstBlockCacheConfig(threshold=self.cache.threshold))
+        elif self.cache is not None:
+            import cache_dit
+
+            config = cache_dit.DBCacheConfig(
+                Fn_compute_blocks=1, Bn_compute_blocks=0, residual_diff_threshold=self.cache.threshold
+            )
+            cache_dit.enable_cache(made, cache_config=config)
+
     def identity(self) -> dict[str, Any]:
         """Options that matter; of a folder its name and weights, of a hub repository its name and revision."""
         found = super().identity()
         for name in ("device", "batch_size", "offload", "compile"):
             del found["options"][name]
+        found["options"]["loras"] = [lora.identity() for lora in self.loras]
+        for name in (
+            "quantize",
+            "loras",
+            "scheduler",
+            "cache",
+        ):  # unused, they leave older candidates' keys as they are
+            if not found["options"][name]:
+                del found["options"][name]
         folder = Path(self.model)
         if not folder.is_dir():
             return found
@@ -144,8 +243,7 @@ class Diffusers(Editor):
     ) -> list[Edit | Refusal]:
         if self._pipeline is None:
             self.load()
-        multiple = self.multiple_px or self._pipeline.image_processor.config.vae_scale_factor
-        canvases = [Canvas.of(source.shape[1], source.shape[0], multiple, self.area_px) for source in sources]
+        canvases = [self._canvas(source.shape[1], source.shape[0]) for source in sources]
         alike: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, canvas in enumerate(canvases):
             alike[canvas.width, canvas.height].append(index)
@@ -167,6 +265,14 @@ class Diffusers(Editor):
                     answers[index] = made
                 indices = rest
         return [answers[index] for index in range(len(sources))]
+
+    def _canvas(self, width: int, height: int) -> Canvas:
+        made = self._pipeline
+        if buckets := _buckets(made):
+            down, across = buckets.get_default_height_width(None, height, width)
+            return Canvas.within(width, height, across, down)
+        multiple = self.multiple_px or made.image_processor.config.vae_scale_factor
+        return Canvas.of(width, height, multiple, self.area_px, _rule(type(made)))
 
     def _draw(
         self, images: Sequence[Image], prompts: Sequence[str], seeds: Sequence[int]
@@ -226,6 +332,19 @@ class Diffusers(Editor):
             raise ValueError(
                 f"diffusers: {self.pipeline} takes no negative prompt; drop negative={self.negative!r}"
             )
+        if self.guidance is not None and "guidance_scale" not in accepted:
+            others = ", ".join(sorted(name for name in accepted if "cfg" in name or "guidance" in name))
+            raise ValueError(
+                f"diffusers: {self.pipeline} takes no guidance; drop guidance={self.guidance:g}"
+                + (f", or set call.{others}" if others else "")
+            )
+        if self.loras and not hasattr(cls, "load_lora_weights"):
+            raise ValueError(f"diffusers: {self.pipeline} loads no LoRAs; drop loras")
+        called = inspect.unwrap(cls.__call__).__code__.co_names
+        if self.cache is not None and self.cache.kind == "first_block" and "cache_context" not in called:
+            raise ValueError(f"diffusers: {self.pipeline} works with no first-block cache; drop cache")
+        if self.storage is not None and self.quantize is not None:
+            raise ValueError("diffusers: storage and quantize both keep the weights in 8 bits: give one")
         if self.batch_size > 1 and not any(base.__name__ in ITEMWISE for base in cls.__mro__):
             raise ValueError(
                 f"diffusers: {self.pipeline} takes several images as references of one edit, so batch_size is 1; "
@@ -271,68 +390,23 @@ def pipeline_class(name: str) -> type[Any]:
     return found
 
 
+def _buckets(pipeline: Any) -> Any:
+    """The image processor of a pipeline that knows some sizes only, or None."""
+    processor = getattr(pipeline, "vae_image_processor", None)
+    return processor if processor is not None and "basesize" in processor.config else None
+
+
+def _rule(cls: type[Any]) -> Rule | None:
+    """How a pipeline chooses the size of an area and aspect, where it does: Qwen's round, LongCat's round up."""
+    for base in cls.__mro__:
+        if found := getattr(sys.modules[base.__module__], "calculate_dimensions", None):
+            return found
+    return None
+
+
 def _core(pipeline: Any) -> Any:
     """The network that runs at every step."""
     return getattr(pipeline, "transformer", None) or pipeline.unet
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """What a model is shown: `width` x `height`, with the source in its top left corner at `inner`'s size."""
-
-    source: tuple[int, int]
-    inner: tuple[int, int]
-    width: int
-    height: int
-
-    @classmethod
-    def of(cls, width: int, height: int, multiple: int, area: int | None) -> Canvas:
-        """The canvas of a source of this size: see the module."""
-        if area is None:
-            across, down = (math.ceil(side / multiple) * multiple for side in (width, height))
-            return cls((width, height), (width, height), across, down)
-        across, down = min(
-            stable_sizes(area, multiple), key=lambda size: abs(math.log(size[0] / size[1] * height / width))
-        )
-        scale = min(across / width, down / height)
-        inner = (max(1, min(across, round(width * scale))), max(1, min(down, round(height * scale))))
-        return cls((width, height), inner, across, down)
-
-    def put(self, source: Image) -> Image:
-        """[height, width, 3] the source with its mirrored edges."""
-        picture = _scaled(source, self.inner)
-        below, right = self.height - self.inner[1], self.width - self.inner[0]
-        return cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REFLECT).astype(np.uint8)
-
-    def take(self, picture: Image) -> Image:
-        """The source's part of the canvas, at the source's size."""
-        return _scaled(np.ascontiguousarray(picture[: self.inner[1], : self.inner[0]]), self.source)
-
-
-@lru_cache(maxsize=16)
-def stable_sizes(area: int, multiple: int) -> tuple[tuple[int, int], ...]:
-    """Widths and heights in multiples that rounding `sqrt(area * aspect)` and `sqrt(area / aspect)` gives back, of
-    aspects up to 4. ValueError if there are none."""
-
-    def stable() -> Iterator[tuple[int, int]]:
-        longest = math.ceil(2 * math.sqrt(area) / multiple)
-        for across in range(1, longest + 1):
-            for down in range(max(1, math.ceil(across / 4)), min(4 * across, longest) + 1):
-                sides = math.sqrt(area * across / down), math.sqrt(area * down / across)
-                if tuple(round(side / multiple) for side in sides) == (across, down):
-                    yield across * multiple, down * multiple
-
-    found = tuple(stable())
-    if not found:
-        raise ValueError(f"diffusers: no size of area_px={area} has sides in multiples of {multiple}")
-    return found
-
-
-def _scaled(image: Image, size: tuple[int, int]) -> Image:
-    """The image at (width, height): itself, or resampled with a support that grows as it shrinks."""
-    if image.shape[1::-1] == size:
-        return image
-    return np.asarray(PillowImage.fromarray(image).resize(size, PillowImage.Resampling.LANCZOS))
 
 
 def _pixels(picture: PillowImage.Image, width: int, height: int) -> Image:

@@ -32,8 +32,9 @@ from crispedit.judge import JudgeDownError
 from crispedit.measures import Measures, Models
 from crispedit.parts import Editor
 from crispedit.pipelines.engine import Row, Work
+from crispedit.pipelines.flow import failed
 from crispedit.recipe import Pool
-from crispedit.record import Image, Job, Refusal, canonical_json, content_key, seed_of
+from crispedit.record import Edit, Image, Job, Refusal, canonical_json, content_key, seed_of
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
@@ -485,12 +486,15 @@ class Editing:
         start = time.perf_counter()
         edits = self.editor.edit(sources, jobs, [row["number"] for row in rows])
         seconds = (time.perf_counter() - start) / len(rows)
-        return [
-            {**row, "seconds": seconds, "refusal": edit.reason}
-            if isinstance(edit, Refusal)
-            else {**row, "seconds": seconds, "image": _png(edit.edited)}
-            for row, edit in zip(rows, edits, strict=True)
-        ]
+        return [_edited({**row, "seconds": seconds}, edit) for row, edit in zip(rows, edits, strict=True)]
+
+
+def _edited(row: Row, edit: Edit | Refusal | Exception) -> Row:
+    if isinstance(edit, Exception):
+        return failed(row, edit)
+    if isinstance(edit, Refusal):
+        return {**row, "refusal": edit.reason}
+    return {**row, "image": _png(edit.edited)}
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from crispedit import images
-from crispedit.outcome import ERROR, REJECTED
+from crispedit.outcome import ERROR, REJECTED, describe, is_transient
 from crispedit.parts import Editor
 from crispedit.pipelines.flow import Row, Stage
 from crispedit.pipelines.records import EDIT, Candidate, Request
@@ -138,7 +138,9 @@ class Editing:
             for row, source, edit in zip(rows, sources, edits, strict=True)
         ]
 
-    def _columns(self, photograph: Image, edit: Edited | Refusal, category: str) -> Row:
+    def _columns(self, photograph: Image, edit: Edited | Refusal | Exception, category: str) -> Row:
+        if isinstance(edit, Exception):
+            return {"error": describe(edit), "transient": is_transient(edit)}
         if isinstance(edit, Refusal):
             return {"refusal": edit.reason}
         edited, mask, source, columns = edit.edited, edit.mask, edit.source, {}
@@ -151,6 +153,7 @@ class Editing:
             **columns,
             "width": width,
             "height": height,
+            "cost": edit.cost,
             "edited": images.encode_jpeg(edited, self.jpeg_quality),
             "mask": None if mask is None else images.encode_mask(mask),
             "source": None if source is None else images.encode_jpeg(source, self.jpeg_quality),

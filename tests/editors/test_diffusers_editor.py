@@ -16,13 +16,16 @@ from PIL import Image as PillowImage
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny_pipelines
-from diffusers import DiffusionPipeline, FluxKontextPipeline
+from diffusers import DiffusionPipeline, FluxKontextPipeline, FluxTransformer2DModel
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.joyimage.image_processor import JoyImageEditImageProcessor
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+from peft import LoraConfig, get_peft_model_state_dict
 
 from crispedit import weights
+from crispedit.canvas import Canvas, stable_sizes
 from crispedit.compositor.landscape import landscape
-from crispedit.editors.diffusers import Canvas, Diffusers, stable_sizes
+from crispedit.editors.diffusers import Diffusers, pipeline_class
 from crispedit.filters.alignment import Alignment
 from crispedit.images import encode_jpeg
 from crispedit.record import Edit, Job, Refusal, Sample
@@ -70,9 +73,10 @@ def edits(of, sources, instructions=None, seeds=None):
             "StableDiffusionInstructPix2PixPipeline",
             {"call": {"image_guidance_scale": 1.5}},
         ),
+        (tiny_pipelines.klein, "Flux2KleinPipeline", {"call": {"text_encoder_out_layers": [1, 2]}}),
         (tiny_pipelines.qwen_edit, "QwenImageEditPlusPipeline", QWEN | {"steps": 1}),
     ],
-    ids=["kontext", "area", "float8", "pix2pix", "qwen"],
+    ids=["kontext", "area", "float8", "pix2pix", "klein", "qwen"],
 )
 def test_a_pipeline_edits_at_the_sources_own_size(folder, make, pipeline, options):
     model = make(folder / make.__name__)
@@ -261,6 +265,126 @@ def test_a_canvas_holds_its_source(width, height, rule):
             assert abs(canvas.width * canvas.height / area - 1) < (0.06 if area > 9000 else 0.2)
 
 
+@pytest.fixture(scope="module")
+def lora(folder):
+    transformer = FluxTransformer2DModel.from_pretrained(folder / "kontext", subfolder="transformer")
+    torch.manual_seed(1)
+    transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    layers = get_peft_model_state_dict(transformer)
+    FluxKontextPipeline.save_lora_weights(folder / "lora", transformer_lora_layers=layers)
+    return folder / "lora"
+
+
+def test_loras_are_fused_at_their_scales_and_are_part_of_the_identity(kontext, lora, folder):
+    sources = photographs((64, 48))
+
+    def with_loras(*scales, path=lora):
+        return editor(kontext, loras=[{"path": str(path), "scale": scale} for scale in scales])
+
+    plain, none, one, halves = (
+        edits(made, sources)[0].astype(int)
+        for made in (editor(kontext), with_loras(0.0), with_loras(10.0), with_loras(5.0, 5.0))
+    )
+    assert np.array_equal(plain, none)
+    assert np.abs(plain - one).max() > 8
+    assert np.abs(one - halves).max() <= 1
+    made = with_loras(1.0)
+    made.load()
+    assert not any("lora" in name for name, _ in made._pipeline.transformer.named_parameters())
+    elsewhere = shutil.copytree(lora, folder / "moved" / "lora")
+    assert with_loras(1.0, path=elsewhere).identity() == made.identity()
+    assert with_loras(0.9).identity() != made.identity() != editor(kontext).identity()
+    file = elsewhere / "pytorch_lora_weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    weights.digest.cache_clear()
+    assert with_loras(1.0, path=elsewhere).identity() != made.identity()
+
+
+def test_a_schedule_of_few_steps(kontext):
+    sources = photographs((64, 48))
+    shifted = editor(kontext, scheduler={"shift": 5.0})
+    assert not np.array_equal(edits(shifted, sources)[0], edits(editor(kontext), sources)[0])
+    with pytest.raises(
+        ValueError, match=r"scheduler.shiftt is no option of FlowMatch.*; choose from .*shift_terminal"
+    ):
+        editor(kontext, scheduler={"shiftt": 5.0}).load()
+
+
+def test_a_step_cache_skips_what_changes_little_and_forgets_between_edits(folder, monkeypatch):
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as module
+
+    for name in ("VAE_IMAGE_SIZE", "CONDITION_IMAGE_SIZE"):  # a megapixel takes too long here
+        monkeypatch.setattr(module, name, 64 * 64)
+    qwen = tiny_pipelines.qwen_edit(folder / "cached")
+    (source,) = photographs((64, 48))
+    options = dict(area_px=64 * 64, multiple_px=32, steps=3, pipeline="QwenImageEditPlusPipeline")
+
+    def with_cache(threshold):
+        return editor(qwen, **options, cache={"threshold": threshold})
+
+    plain = edits(editor(qwen, **options), [source])[0]
+    assert np.array_equal(edits(with_cache(1e-9), [source])[0], plain)
+    first, again = edits(with_cache(100.0), [source] * 2, seeds=[0, 0])
+    assert not np.array_equal(first, plain)
+    assert np.array_equal(first, again)
+    assert with_cache(100.0).identity() != with_cache(1e-9).identity()
+    klein = tiny_pipelines.klein(folder / "klein")
+    with pytest.raises(ValueError, match="blocks of several kinds"):
+        editor(klein, "Flux2KleinPipeline", cache={}).load()
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+def test_matrices_in_8_bits(kontext, lora, kind):
+    pytest.importorskip("torchao", reason="8-bit matrices need torchao")
+    sources = photographs((64, 48))
+    options = {"loras": [{"path": str(lora)}]}
+    made = editor(kontext, quantize=kind, **options)
+    off = np.abs(edits(made, sources)[0].astype(int) - edits(editor(kontext, **options), sources)[0])
+    assert 0 < off.max()
+    assert off.mean() < 12
+    assert "torchao" in type(made._pipeline.transformer.x_embedder.weight).__module__
+
+
+def test_older_candidates_keep_their_keys(kontext):
+    """An option that is not used is not in the identity."""
+    assert not {"loras", "scheduler", "cache", "quantize"} & editor(kontext).identity()["options"].keys()
+
+
+class Bucketed(DiffusionPipeline):
+    """The identity edit of a pipeline that knows some sizes only, with JoyImage's own image processor."""
+
+    def __init__(self, unet):
+        super().__init__()
+        self.register_modules(unet=unet)
+        self.vae_image_processor = JoyImageEditImageProcessor(vae_scale_factor=8, basesize=1024)
+
+    def __call__(self, image, prompt, generator, num_inference_steps, output_type, height=None, width=None):
+        size = self.vae_image_processor.get_default_height_width(image, height, width)
+        made = self.vae_image_processor.resize_center_crop(image, size)
+        return StableDiffusionPipelineOutput([made], None)
+
+
+@pytest.mark.parametrize("size", [(1024, 1024), (1100, 1651)])
+def test_a_pipeline_of_some_sizes_only_keeps_the_source_in_place(unchanged, size):
+    (source,) = photographs(size)
+    scores = aligned(source, edits(editor(unchanged, f"{__name__}.Bucketed"), [source])[0])
+    assert scores["aspect_error"] == 0
+    assert scores["displacement_px"] <= 0.15
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "multiple"),
+    [("QwenImageEditPlusPipeline", 32), ("LongCatImageEditPipeline", 16), ("QwenImage21Pipeline", 32)],
+)
+def test_each_pipelines_own_choice_of_size_leaves_the_canvases_as_they_are(pipeline, multiple):
+    module = sys.modules[pipeline_class(pipeline).__module__]
+    for width, height in ((1024, 1024), (1283, 1024), (1100, 1651), (1819, 1024), (600, 2000)):
+        canvas = Canvas.of(width, height, multiple, 1 << 20, module.calculate_dimensions)
+        size = canvas.width, canvas.height
+        assert module.calculate_dimensions(1 << 20, canvas.width / canvas.height)[:2] == size
+        assert max(canvas.inner[0] / canvas.width, canvas.inner[1] / canvas.height) == 1
+
+
 def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
     from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import (
         VAE_IMAGE_SIZE,
@@ -287,11 +411,29 @@ def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
         ({"pipeline": "QwenImageEditPlusPipeline", "batch_size": 2}, "references of one edit"),
         ({"pipeline": "Flux2KleinPipeline", "negative": " "}, "takes no negative prompt"),
         ({"offload": "model", "device": "cpu"}, "there is none here"),
+        ({"pipeline": "QwenImage21Pipeline", "guidance": 4.0}, "takes no guidance; .*call.true_cfg_scale"),
+        ({"pipeline": "LongCatImageEditPipeline", "loras": [{"path": "x"}]}, "loads no LoRAs"),
+        ({"cache": {}}, "no first-block cache"),
+        ({"storage": "float8", "quantize": "int8"}, "give one"),
     ],
 )
 def test_wrong_options_are_refused_before_weights_are_read(tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
         editor(tmp_path / "absent", **({"pipeline": "FluxKontextPipeline"} | options)).load()
+
+
+def test_checking_a_recipe_refuses_what_the_call_would_refuse(tmp_path):
+    from crispedit.pipelines import recipe
+
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "run: run\nsource: {kind: folder, path: photos}\ncategories: {color: 1}\n"
+        "edit: {editors: {mine: {editor: diffusers, model: absent, "
+        "pipeline: QwenImage21Pipeline}}}\n"
+    )
+    assert recipe.load(str(file)).editors["mine"].steps == 28
+    with pytest.raises(ValueError, match=r"edit.editors.mine: .* takes no guidance"):
+        recipe.load(str(file), ["edit.editors.mine.guidance=4"])
 
 
 def test_the_identity_is_the_weights_and_not_their_place(kontext, folder):

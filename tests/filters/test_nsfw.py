@@ -34,5 +34,5 @@ def test_a_recipe_is_refused_where_the_extra_is_missing(monkeypatch: pytest.Monk
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == nsfw.PACKAGE else find(name, *rest)
     )
-    with pytest.raises(ValueError, match=r"filter 'nsfw'.*pip install 'crispedit\[nsfw\]'"):
+    with pytest.raises(ValueError, match=r"filters\.nsfw.*pip install 'crispedit\[nsfw\]'"):
         recipe.parse(Recipe, RECIPE).check()

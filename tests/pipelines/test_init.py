@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,11 @@ def test_filters_lists_every_filter_with_its_bounds(capsys: pytest.CaptureFixtur
     assert clip["extra"] == "models"
     assert cli.main(["filters", "unchangd"]) == 2
     assert "there is no filter 'unchangd'" in capsys.readouterr().err
+
+
+def test_a_filter_names_an_extra_that_exists(capsys: pytest.CaptureFixture[str]):
+    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert cli.main(["filters", "--json"]) == 0
+    extras = {one["filter"]: one["extra"] for one in json.loads(capsys.readouterr().out)}
+    assert {extra for extra in extras.values() if extra} <= set(pyproject["project"]["optional-dependencies"])
+    assert (extras["nsfw"], extras["clip"], extras["unchanged"]) == ("nsfw", "models", None)

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crispedit.pipelines import engine, recipe
+from crispedit.pipelines import engine, recipe, steps
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps import annotate, compare, curate, edit, score
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BUILDS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if "source" in yaml.safe_load(path.read_text()))
@@ -24,7 +23,7 @@ def load(name: str) -> Run:
 def test_a_recipe_that_ships_loads_by_its_name(name: str):
     made = load(name)
     assert made.recipe.pair_cascade.filters
-    assert made.recipe_fingerprint
+    assert steps.fingerprint(made)
 
 
 def test_the_papers_recipe_has_its_sizes():
@@ -49,10 +48,9 @@ def test_the_papers_recipe_has_its_sizes():
 )
 def test_the_gpu_recipes_can_be_scheduled_and_leave_no_gpu_idle(name: str, cluster: dict[str, float]):
     run = load(name)
-    modules = {"curate": curate, "annotate": annotate, "edit": edit, "score": score, "compare": compare}
-    for step in run.engine_steps:
-        stages = modules[step].stages(run)
-        actors = engine.placement(step, stages, cluster)
+    for step in steps.of(run):
+        stages = step.stages
+        actors = engine.placement(step.name, stages, cluster)
         pools = [
             (n, s.gpus if s.pool.gpus is None else s.pool.gpus) for n, s in zip(actors, stages, strict=True)
         ]
@@ -61,7 +59,7 @@ def test_the_gpu_recipes_can_be_scheduled_and_leave_no_gpu_idle(name: str, clust
         if any(gpus for _, gpus in pools):
             assert held > 0.7 * cluster["GPU"]
         with pytest.raises(ValueError, match="cannot be scheduled"):
-            engine.placement(step, stages, cluster | {"CPU": 0.5})
+            engine.placement(step.name, stages, cluster | {"CPU": 0.5})
 
 
 @pytest.mark.parametrize("name", ["aws", "machines"])

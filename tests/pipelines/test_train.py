@@ -58,6 +58,8 @@ def test_a_trained_model_edits(tmp_path: Path, shards: Path, capsys: pytest.Capt
     fresh = train.starting_model(train_recipe.load(str(recipe))).transformer.mlm_layer.conv2.weight
     assert trained.shape == fresh.shape
     assert not torch.equal(trained, fresh)
+    from_folder = train_recipe.load(str(recipe), [f"model.start={run / 'model'}"])
+    assert torch.equal(train.starting_model(from_folder).transformer.mlm_layer.conv2.weight, trained)
 
     # The run's folder is a recipe itself; more steps go on from where it ended.
     assert cli.main(["train", str(run), "steps=5"]) == 0

@@ -1,0 +1,61 @@
+"""Copies: whether a picture is a copy of one in local benchmark folders, so that no benchmark ends in a dataset.
+
+`crispedit.copies` says what is found: re-encoded, resized and slightly cropped copies; no mirrored or rotated ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, PrivateAttr
+
+from crispedit import copies
+from crispedit.bounds import Bound
+from crispedit.parts import Filter
+from crispedit.record import Sample, Score
+
+
+class Copies(Filter):
+    """`source` and, of a pair, `edited`: how close the picture is to the benchmark picture that it is a copy of, 0.9
+    to 1, and 0 if it is a copy of none; null for a picture without detail, which cannot be told. `source_of` and
+    `edited_of` name the benchmark picture."""
+
+    against: tuple[str, ...] = Field(min_length=1)
+    """Folders of benchmark pictures, on every node."""
+
+    scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"source": float, "edited": float}
+    notes: ClassVar[tuple[str, ...]] = ("source_of", "edited_of")
+    bounds: ClassVar[Mapping[str, Bound]] = {"source": Bound(max=0.5), "edited": Bound(max=0.5)}
+    cost: ClassVar[float] = 8.0
+
+    _known: copies.Known | None = PrivateAttr(None)
+
+    def load(self) -> None:
+        self._known = copies.Known(copies.read(self.against))
+
+    def identity(self) -> dict[str, Any]:
+        """The options, with what lies in the folders for their places. ValueError if a folder has no pictures."""
+        found = super().identity()
+        found["options"]["against"] = copies.digest(self.against)
+        return found
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score | str]]:
+        if self._known is None:
+            self.load()
+        return [self._measure(sample) for sample in samples]
+
+    def _measure(self, sample: Sample) -> dict[str, Score | str]:
+        assert self._known is not None
+        answer: dict[str, Score | str] = {"source": None, "edited": None}
+        pictures = {"source": sample.source_gray} | ({"edited": sample.edited_gray} if sample.is_pair else {})
+        for side, gray in pictures.items():
+            fingerprint = copies.fingerprint(gray)
+            if fingerprint is None:
+                continue
+            copy = self._known.find(fingerprint)
+            answer[side] = 0.0 if copy is None else copy.closeness
+            if copy is not None:
+                answer[f"{side}_of"] = copy.name
+        return answer

@@ -1,0 +1,71 @@
+"""crispedit decontaminate: find copies of benchmark pictures in a shard set; exit status 1 if there are any."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+from tqdm import tqdm
+
+from crispedit import console, copies, images
+from crispedit.shards.read import read_shards
+
+SHOWN = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", nargs="+", help="sets, or plain tars; paths, globs, braces or URLs")
+    parser.add_argument("--against", nargs="+", required=True, help="local folders of benchmark pictures")
+    parser.add_argument("--output", type=Path, help="a file for the copies, a line of JSON each")
+
+
+def run(args: argparse.Namespace) -> int:
+    known = copies.Known(copies.read(args.against))
+    with tqdm(unit="pair", disable=not console.shows_progress()) as bar:
+        told = Told()
+        found = list(find(args.shards, known, told, bar.update))
+    if args.output is not None:
+        args.output.write_text(
+            "".join(f"{json.dumps(copy, ensure_ascii=False)}\n" for copy in found), "utf-8"
+        )
+    for copy in found[:SHOWN]:
+        print(f"{copy['key']} {copy['side']}: {copy['closeness']:.3f} {copy['benchmark']}")
+    if len(found) > SHOWN:
+        print(f"... and {len(found) - SHOWN} more; --output lists all")
+    pairs = len({copy["key"] for copy in found})
+    print(f"{pairs} of {told.pairs} pairs hold a copy of one of {len(known.names)} benchmark pictures")
+    if told.plain or known.plain:
+        print(
+            f"not compared, for want of detail: {told.plain} pictures of the set, {len(known.plain)} of the benchmark"
+        )
+    return 1 if found else 0
+
+
+class Told:
+    """What was looked at: pairs, and `plain` pictures without detail."""
+
+    def __init__(self) -> None:
+        self.pairs = self.plain = 0
+
+
+def find(
+    shards: list[str], known: copies.Known, told: Told, done: Callable[[], object] = lambda: None
+) -> Iterator[dict[str, Any]]:
+    """Each picture of a set that is a copy: {"key", "side", "benchmark", "closeness"}."""
+    reader = read_shards(shards, decode=False)
+    try:
+        for pair in reader:
+            told.pairs += 1
+            for side, jpeg in (("source", pair.source_jpeg), ("edited", pair.edited_jpeg)):
+                fingerprint = copies.fingerprint(cv2.cvtColor(images.decode_jpeg(jpeg), cv2.COLOR_RGB2GRAY))
+                copy = None if fingerprint is None else known.find(fingerprint)
+                told.plain += fingerprint is None
+                if copy is not None:
+                    yield {"key": pair.key, "side": side, "benchmark": copy.name, "closeness": copy.closeness}
+            done()
+    finally:
+        reader.close()

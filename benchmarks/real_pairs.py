@@ -169,7 +169,8 @@ def edit_of(sample):
 
 
 def with_defects(rows, folder, cascade):
-    """{defect: (rejected, of)} of the defects made from good local pairs of one size."""
+    """{defect: (rejected, of, by)} of the defects made from good local pairs of one size; harmless changes are made
+    from those that pass without them."""
     found = {}
     makers = {**defects.STRUCTURAL, **defects.HARMLESS}
     for row in rows:
@@ -179,7 +180,10 @@ def with_defects(rows, folder, cascade):
         if sample.source.shape != sample.edited.shape:
             continue
         good = defects.Good(sample.source, sample.edited, edit_of(sample))
+        passes = not reasons(measured(cascade, sample), cascade.bounds_of(row["category"]))
         for name, make in makers.items():
+            if name in defects.HARMLESS and not passes:
+                continue
             made = make(good, np.random.default_rng(seed_of(row["id"], name)))
             if made is None:
                 continue

@@ -13,6 +13,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
+from crispedit import images
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
@@ -42,10 +43,9 @@ def _detail(sample: Sample) -> float | None:
     if sign is None or sample.changed.sum() < LEAST_PIXELS:
         return None
     region = cv2.dilate(sample.changed.view(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    size = region.shape[1::-1]
     before, after = (
-        float(_edges(cv2.resize(gray, size, interpolation=cv2.INTER_AREA))[region].mean())
-        for gray in (sample.source_gray, sample.edited_gray)
+        float(_edges(images.gray(small))[region].mean())
+        for small in (sample.source_small, sample.edited_small)
     )
     return round(sign * float(np.log((after + 0.5) / (before + 0.5))), 6)
 

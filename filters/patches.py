@@ -35,14 +35,20 @@ JOIN = 9
 """Pixels of the small grid: changes nearer than twice this are one."""
 PLAIN = 8.0
 """The Lab distance of a change that no viewer misses."""
+REDRAWN_SHARE = 0.0005
+"""The share of the image that each Lab distance of the noise floor, up to four, may change plainly in one place."""
+PRINT_LEVELS = 24.0
+"""A regular pattern of more levels is what a style asks for, such as the dots of a newspaper print; that of a decoder
+is weaker."""
 
 
 class Patches(Filter):
     """`tile_step`: levels by which brightness jumps at lines 128 px apart more than elsewhere. `grid`: amplitude, in
-    levels, of the strongest regular pattern of period 2 to 16 px that the edit brought in. `blocking`: relative excess
-    of steps on the 8 px grid of JPEG, over the source's. `second_change`: share of the image, 0-1, that changed
-    plainly in the largest region apart from the edit's."""
+    levels, of the strongest regular pattern of period 2 to 16 px that the edit brought in; null where it is a style's
+    own. `blocking`: relative excess of steps on the 8 px grid of JPEG, over the source's. `second_change`: share of the
+    image, 0-1, that changed plainly in the largest region apart from the edit's, less what re-rendering changes so."""
 
+    version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "tile_step": float,
         "grid": float,
@@ -54,7 +60,7 @@ class Patches(Filter):
         "tile_step": Bound(max=1.1),
         "grid": Bound(max=1.0),
         "blocking": Bound(max=0.17),
-        "second_change": Bound(max=0.003),
+        "second_change": Bound(max=0.0014),
     }
     cost: ClassVar[float] = 6.0
 
@@ -66,12 +72,20 @@ class Patches(Filter):
         difference = cv2.subtract(after, before, dtype=cv2.CV_16S)
         return {
             "tile_step": tile_step(difference, sample.outside),
-            "grid": grid(difference),
+            "grid": self._grid(sample, difference),
             "blocking": max(0.0, blocking(sample.edited_gray) - blocking(before)),
-            "second_change": second_change(
-                sample.change, sample.changed, sample.noise.expected(sample.texture)
-            ),
+            "second_change": self._second_change(sample),
         }
+
+    @staticmethod
+    def _grid(sample: Sample, difference: NDArray[np.int16]) -> float | None:
+        found = grid(difference)
+        return None if sample.category == "style" and found > PRINT_LEVELS else found
+
+    @staticmethod
+    def _second_change(sample: Sample) -> float:
+        share = second_change(sample.change, sample.changed, sample.noise.expected(sample.texture))
+        return max(0.0, share - REDRAWN_SHARE * min(sample.noise.floor, 4.0))
 
 
 def tile_step(difference: NDArray[np.int16], outside: NDArray[np.bool_]) -> float:

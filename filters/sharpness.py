@@ -31,6 +31,10 @@ blur moves local means, and every autoencoder does."""
 FINE_LEVELS, CRISP_LEVELS = 1.5, 3.0
 """Detail that half the size cannot hold: the least of a block to compare, and of the crispest twentieth of a source for
 it to be a sharp one. A softer source loses nothing at half the size."""
+REDRAWN_MIDDLE = 0.08
+"""The share of the middle detail that each Lab distance of look may cost: shapes drawn anew are other shapes."""
+LEAST_LEVELS = 0.5
+"""Detail of an octave, in levels, below which a block of the source has nothing to lose."""
 
 
 class Sharpness(Filter):
@@ -38,31 +42,38 @@ class Sharpness(Filter):
 
     `scale`: the edited image's own side over the source's. `texture`: the median over the textured blocks outside the
     edit; `outside`: the same, and what little re-rendering would have taken of it; null where it could have taken most
-    (`crispedit.change.Noise`). `crisp`: detail finer than
-    two pixels, of the crisper quarter of blocks outside the edit or of the crispest twentieth of all, whichever is
-    better; null where the source has none. `inside` compares the sharpest tenth of the blocks inside the edit with the
-    sharpest tenth of the source's: new content need not have the old texture, but some edge of it should be as crisp as
-    the photograph's. Null where fewer than `least_blocks` blocks can be compared."""
+    (`crispedit.change.Noise`). `crisp`: detail finer than two pixels, of the crisper quarter of blocks outside the edit
+    or of the crispest twentieth of all, whichever is better; null where the source has none. `middle`: detail of 2 to
+    4 px, the median outside, and what shapes drawn anew may have taken of it. `balance`: the same median over that of
+    detail of 8 to 16 px: smoothing takes the one and leaves the other, drawing anew takes both alike. Both are null in
+    the `global` regime. `inside` compares the sharpest tenth of the blocks inside the edit with the sharpest tenth of
+    the source's: new content need not have the old texture, but some edge of it should be as crisp as the photograph's.
+    Null where fewer than `least_blocks` blocks can be compared."""
 
     least_blocks: int = 12
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "scale": float,
         "texture": float,
         "outside": float,
         "crisp": float,
+        "middle": float,
+        "balance": float,
         "inside": float,
     }
     # From compositor pairs, 76 good pairs of 9 real editors, and the defects of `crispedit calibrate` made from both.
     # outside: good edits leave 0.93 or more, a twofold enlargement 0.82 at most. crisp: good edits drawn anew leave
-    # 0.65 or more but for one, half the size less on nearly all sharp sources. scale: an answer of 0.73 of the side
-    # passed a person's eye, 0.53 did not.
+    # 0.65 or more but for one, half the size less on nearly all sharp sources. middle, balance: good edits leave 0.77
+    # and 0.79 (but for one), an autoencoder's re-encoding of them 0.75; over-smoothed ones have less of either. scale:
+    # an answer of 0.73 of the side passed a person's eye, 0.53 did not.
     bounds: ClassVar[Mapping[str, Bound]] = {
         "scale": Bound(min=0.6),
         "texture": Bound(min=0.4),
         "outside": Bound(min=0.85),
         "crisp": Bound(min=0.63),
+        "middle": Bound(min=0.72),
+        "balance": Bound(min=0.74),
     }
     cost: ClassVar[float] = 5.0
 
@@ -78,11 +89,16 @@ class Sharpness(Filter):
         textured = source > FLAT_LEVELS
         texture = self._typical(source, edited, textured & (share == 255))
         look = sample.noise.look
+        middle = coarse = None
+        if sample.noise.regime != "global":  # what was drawn as another picture has other details
+            middle, coarse = self._octaves(before, after, sample.outside)
         return {
             "scale": min(new / old for new, old in zip(after_size, before.shape, strict=True)),
             "texture": texture,
             "outside": None if texture is None or look >= SOFT else texture + SOFTENING * look,
             "crisp": self._crisp(_fine(before), _fine(after), share == 255),
+            "middle": None if middle is None else middle + REDRAWN_MIDDLE * look,
+            "balance": None if middle is None or coarse is None else middle / coarse,
             "inside": self._inside(source[textured], edited[share == 0]),
         }
 
@@ -100,6 +116,21 @@ class Sharpness(Filter):
         if where.sum() >= self.least_blocks:
             found = max(found, float(np.percentile(edited[where] / source[where], 75)))
         return found
+
+    def _octaves(
+        self, before: NDArray[np.uint8], after: NDArray[np.uint8], outside: NDArray[np.bool_]
+    ) -> tuple[float | None, float | None]:
+        """The medians for details of 2 to 4 px and of 8 to 16 px."""
+        if min(before.shape) < 2 * BLOCK:
+            return None, None
+        kept: list[float | None] = []
+        for source, edited in zip(_octaves(before), _octaves(after), strict=True):
+            size = source.shape[::-1]
+            share = cv2.resize(outside.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
+            where = (source > LEAST_LEVELS) & (share == 255)
+            ratio = edited[where] / source[where]
+            kept.append(float(np.median(ratio)) if len(ratio) >= self.least_blocks else None)
+        return kept[0], kept[1]
 
     def _inside(self, source: NDArray[np.float32], edited: NDArray[np.float32]) -> float | None:
         if min(len(source), len(edited)) < self.least_blocks:
@@ -119,6 +150,24 @@ def _fine(gray: NDArray[np.uint8]) -> Blocks:
     # A cubic window, as enlargers have: what it gives back was not lost.
     back = cv2.resize(half, (width, height), interpolation=cv2.INTER_CUBIC)
     return _blocks(cv2.absdiff(np.ascontiguousarray(gray[:height, :width]), back))
+
+
+def _octaves(gray: NDArray[np.uint8]) -> list[Blocks]:
+    """The mean of details of 2 to 4 px, and of 8 to 16 px, of each block: what an image of half the size loses at half
+    of that, and one of an eighth."""
+    half = change.shrink(gray, 2)
+    eighth = change.shrink(half, 4)
+    return [_lost(half, BLOCK // 2), _lost(eighth, BLOCK // 8)]
+
+
+def _lost(gray: NDArray[np.uint8], block: int) -> Blocks:
+    small = change.shrink(gray, 2).astype(np.float32)
+    height, width = (side * 2 for side in small.shape)
+    back = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+    lost = cv2.absdiff(gray[:height, :width].astype(np.float32), back)
+    height, width = (max(side // block, 1) for side in lost.shape)
+    lost = np.ascontiguousarray(lost[: height * block, : width * block])
+    return np.asarray(cv2.resize(lost, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _blocks(detail: NDArray[np.uint8]) -> Blocks:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from crispedit.bounds import Bound
+from crispedit.cascade import REGIME
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
 from crispedit.pipelines import listing, recipe, tables
 from crispedit.pipelines import report as page
@@ -85,6 +86,23 @@ class Failures:
 
 
 @dataclass
+class Moved:
+    """How one editor treats what it should leave alone, in one category, over its measured candidates."""
+
+    editor: str
+    category: str
+    pairs: int
+    regimes: dict[str, int]
+    """Candidates by `regeneration.regime`; empty where that filter did not run."""
+    scores: dict[str, tuple[float, float]]
+    """Median and 95th percentile of each score of `MOVED` that is known of any."""
+
+
+MOVED = ("alignment.displacement_px", "alignment.scale_error", "exposure.drift", "exposure.cast")
+"""Shift and scale, and what a drift of tone does to brightness and colours."""
+
+
+@dataclass
 class Report:
     """Everything the audit shows."""
 
@@ -96,7 +114,11 @@ class Report:
     errors: list[Failures] = field(default_factory=list)
     """The errors of all steps, grouped, the most frequent first."""
     repaired: dict[str, int] | None = None
-    """Imported edits that were `laid_back` onto their source, or left `in_place`; null where that was not asked."""
+    """Edits that were `laid_back` onto their source, or left `in_place`; null where that was not asked."""
+    restored: int | None = None
+    """Edits whose drift of tone was taken back; null where that was not asked."""
+    moved: list[Moved] = field(default_factory=list)
+    """Shift, drift and regimes by editor and category, of the images as they are stored: after any repair."""
     skipped: str = ""
     """The files of the source that are no row, in words."""
 
@@ -113,10 +135,59 @@ def audit(run: Run) -> Report:
     counts += _pack(db, pairs) if pairs else []
     for count in counts:
         count.check()
-    repaired = tables.repaired(db) if run.recipe.edit.repair else None
+    asked = run.recipe.edit
     return Report(
-        run.root.name, counts, _histograms(run, db), pairs, failures(run, db), repaired, _skipped(run)
+        run.root.name,
+        counts,
+        _histograms(run, db),
+        pairs,
+        failures(run, db),
+        repaired=tables.repaired(db) if asked.repair else None,
+        restored=tables.restored(db) if asked.repair_drift else None,
+        moved=_moved(run, db),
+        skipped=_skipped(run),
     )
+
+
+def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[Moved]:
+    """A line for each editor and category, of candidates that some filter measured."""
+    known = {column.name for column in run.recipe.pair_cascade.columns}
+    scores = [score for score in MOVED if score in known]
+    parts = "".join(
+        f', approx_quantile(s."{score}", 0.5), approx_quantile(s."{score}", 0.95)' for score in scores
+    )
+    regime = f's."{REGIME}"' if REGIME in known else "NULL"
+    rows = db.execute(f"""
+        SELECT e.editor, e.category, count(*), count(*) FILTER ({regime} = 'exact'),
+            count(*) FILTER ({regime} = 'regenerated'), count(*) FILTER ({regime} = 'global'){parts}
+        FROM edit e JOIN score s USING (key) GROUP BY e.editor, e.category ORDER BY ALL
+    """).fetchall()
+    lines = []
+    for editor, category, pairs, exact, regenerated, changed, *values in rows:
+        regimes = {"exact": exact, "regenerated": regenerated, "global": changed}
+        found = {
+            score: (float(values[2 * i]), float(values[2 * i + 1]))
+            for i, score in enumerate(scores)
+            if values[2 * i] is not None
+        }
+        lines.append(Moved(editor, category, pairs, regimes if REGIME in known else {}, found))
+    return lines
+
+
+def moved_text(moved: Sequence[Moved]) -> str:
+    """Shift, drift and regimes by editor and category, as a table; "" where no filter measured them."""
+    scores = [score for score in MOVED if any(score in line.scores for line in moved)]
+    regimes = list(next((line.regimes for line in moved if line.regimes), {}))
+    if not scores and not regimes:
+        return ""
+    rows = [["editor", "category", "pairs", *regimes, *scores]]
+    for line in moved:
+        cells = [
+            "{:.3g}, {:.3g}".format(*line.scores[score]) if score in line.scores else "-" for score in scores
+        ]
+        counts = [str(line.regimes.get(name, 0)) for name in regimes]
+        rows.append([line.editor, line.category, str(line.pairs), *counts, *cells])
+    return table(rows) + ("\n(of scores: median, 95th percentile)" if scores else "")
 
 
 def _skipped(run: Run) -> str:
@@ -343,7 +414,9 @@ def summary(report: Report) -> str:
         text.insert(0, f"{line}; {report.skipped}" if report.skipped else line)
     if report.repaired is not None:
         laid, all_ = report.repaired["laid_back"], sum(report.repaired.values())
-        text.append(f"laid back onto their source: {laid} of {all_} imported edits")
+        text.append(f"laid back onto their source: {laid} of {all_} edits")
+    if report.restored is not None:
+        text.append(f"drift of tone taken back: {report.restored} edits")
     if compared := [count for count in report.counts if count.step == "compare"]:
         chosen, all_ = sum(count.kept for count in compared), sum(count.rows for count in compared)
         undecided = sum(count.rejected.get("undecided", 0) for count in compared)
@@ -401,5 +474,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(asdict(report), default=lambda bound: bound.model_dump(), indent=1))
     else:
-        print(f"{detail(report)}\n\n{summary(report)}\n\nreport: {path}")
+        parts = [detail(report), moved_text(report.moved), summary(report), f"report: {path}"]
+        print("\n\n".join(part for part in parts if part))
     return 0

@@ -53,13 +53,19 @@ def text(run: Run, shards: Sequence[ShardEntry]) -> str:
     annotator = f"`{run.recipe.annotate.annotator}`"
     if run.recipe.imports_pairs:
         editors, annotator = "- imported with the pairs", "imported with the pairs"
+    selection = quoted(str(run.folder("select") / SELECTION))
+    kept = f"SELECT key FROM read_parquet({selection}) WHERE outcome = '{KEPT}'"
     if run.recipe.edit.repair:
-        selection = quoted(str(run.folder("select") / SELECTION))
-        kept = f"SELECT key FROM read_parquet({selection}) WHERE outcome = '{KEPT}'"
         laid = tables.repaired(db, kept)["laid_back"]
         editors += (
             f"\n- {laid} of the {pairs} edited images were moved back onto their source; `transform` in their"
             "\n  `<key>.json` is the affine map from source to original edited pixels (the identity: left as it came)"
+        )
+    if run.recipe.edit.repair_drift:
+        restored = tables.restored(db, kept)
+        editors += (
+            f"\n- Of {restored} of the {pairs} edited images a drift of tone was taken back; `drift` in their"
+            "\n  `<key>.json` is its gain and offset a channel (edited = gain * source + offset, in levels)"
         )
     return f"""---
 {yaml.safe_dump(front, sort_keys=False)}---

@@ -78,8 +78,12 @@ class Edit(Strict):
     editors: dict[str, EditorSpec] = Field({"compositor": EditorSpec()}, min_length=1)
     jpeg_quality: int = Field(95, ge=1, le=100)
     repair: bool = False
-    """For imported pairs: lay an edited image that was shifted, scaled, or cropped and stretched back onto its source,
-    where a near-similarity explains how it lies. It stores other pixels than the dataset has, so it is asked for."""
+    """Lay an edited image that was shifted, scaled, or cropped and stretched back onto its source, where a
+    near-similarity explains how it lies, and crop both to what they share. It stores other pixels than the editor or
+    the dataset made, so it is asked for."""
+    repair_drift: bool = False
+    """Take back the change of brightness, contrast and colour outside the edit, everywhere alike, where one gain and
+    offset a channel explains it. Categories whose edits change the tone on purpose (`exposure.drift: {}`) are left."""
 
 
 class Score(Strict):
@@ -256,10 +260,6 @@ class Recipe(Strict):
         if strange := sorted(set(self.select.best) - set(scores)):
             raise ValueError(
                 f"select.best.{strange[0]}: no filter measures it; choose from {', '.join(scores) or 'none'}"
-            )
-        if self.edit.repair and not self.imports_pairs:
-            raise ValueError(
-                "edit.repair is for imported pairs (source.kind=pairs): this recipe makes its own edits"
             )
         _ = (self.category_files, self.source_cascade, self.pair_cascade)
         _ = (self.judge, self.annotator, self.editors)

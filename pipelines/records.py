@@ -70,6 +70,7 @@ EDIT = Table(
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("transform", pa.string()),
+            ("drift", pa.string()),
             ("cost", pa.float64()),
             *OUTCOME,
             ("source", pa.binary()),
@@ -80,12 +81,12 @@ EDIT = Table(
     blobs={"source": "source.jpg", "edited": "edited.jpg", "mask": "mask.png"},
 )
 """One row per candidate. `source` is null unless the editor composed a source of its own; `transform` is the JSON of
-the [2][3] affine map (source to edited pixels) that an imported edit was laid onto its source by, where that was
-asked; `cost` is what an editor's server took for the edit, in the currency of its prices, null where that is
-unknown."""
+the [2][3] affine map (source to edited pixels) that an edit was laid onto its source by, where that was asked; and
+`drift` that of `gain` and `offset` of each channel that were taken back (edited = gain * source + offset), else null.
+`cost` is what an editor's server took for the edit, in the currency of its prices, null where that is unknown."""
 
 IN_PLACE = "[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]"
-"""The `transform` of an imported edit that lay on its source, or that no repair could lay there: stored as it came."""
+"""The `transform` of an edit that lay on its source, or that no repair could lay there: stored as it came."""
 
 COMPARE = Table(
     pa.schema(

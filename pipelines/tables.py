@@ -57,13 +57,19 @@ def listing_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def repaired(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> dict[str, int]:
-    """Of the keys that a query names: how many imported edits were `laid_back` onto their source, or lay `in_place`."""
+    """Of the keys that a query names: how many edits were `laid_back` onto their source, or lay `in_place`."""
     found = db.execute(
         "SELECT count(*) FILTER (transform <> $in_place), count(*) FILTER (transform = $in_place) "
         f"FROM edit WHERE key IN ({kept})",
         {"in_place": IN_PLACE},
     ).fetchall()
     return {"laid_back": found[0][0], "in_place": found[0][1]}
+
+
+def restored(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> int:
+    """Of the keys that a query names: of how many edits a drift of tone was taken back."""
+    found = db.execute(f"SELECT count(drift) FROM edit WHERE key IN ({kept})").fetchall()
+    return int(found[0][0])
 
 
 def _view(db: duckdb.DuckDBPyConnection, name: str, folder: Path, table: Table) -> None:

@@ -16,6 +16,7 @@ from crispedit.outcome import ERROR, REJECTED, describe, is_transient
 from crispedit.parts import Editor
 from crispedit.pipelines.flow import Row, Stage
 from crispedit.pipelines.records import EDIT, Candidate, Request
+from crispedit.pipelines.repairing import NO_REPAIR, Repairing
 from crispedit.pipelines.run import Identity
 from crispedit.pipelines.steps.curate import photographs
 from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
@@ -39,17 +40,24 @@ class Edit(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        edit = self.recipe.edit
+        edit, repair = self.recipe.edit, Repairing.of(self.recipe)
         return [
             Editing(
-                stage_of(name), editor, self.run.root, edit.jpeg_quality, edit.editors[name].pool, editor.gpus
+                stage_of(name),
+                editor,
+                self.run.root,
+                edit.jpeg_quality,
+                edit.editors[name].pool,
+                editor.gpus,
+                repair,
             )
             for name, editor in self.recipe.editors.items()
         ]
 
     def identity(self) -> Identity:
         editors = {f"editor {name}": editor.identity() for name, editor in self.recipe.editors.items()}
-        stored = {"jpeg_quality": self.recipe.edit.jpeg_quality}
+        repair = Repairing.of(self.recipe).options
+        stored = {"jpeg_quality": self.recipe.edit.jpeg_quality, **repair}
         return {"photographs": photographs(self.run), "edited": stored, **editors}
 
     def load(self, wave: Wave, row: Row) -> None:
@@ -75,7 +83,8 @@ class Edit(Step):
 
     @cached_property
     def _options(self) -> dict[str, dict[str, Any]]:
-        return {name: editor.identity() for name, editor in self.recipe.editors.items()}
+        repair = Repairing.of(self.recipe).options
+        return {name: {**editor.identity(), **repair} for name, editor in self.recipe.editors.items()}
 
     def _failed(self, made: dict[str, Candidate], keys: Sequence[str]) -> bool:
         """Whether these candidates are all there, and none passes or may yet pass."""
@@ -112,31 +121,42 @@ class Editing:
     jpeg_quality: int
     pool: Pool
     gpus: float = 0.0
+    repair: Repairing = NO_REPAIR
 
     def load(self) -> None:
         self.editor.load()
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
+        sources = [_photograph(self.root, tuple(row["image"].items())) for row in rows]
         edits = self.editor.edit(
-            [_photograph(self.root, tuple(row["image"].items())) for row in rows],
+            sources,
             [_job(row) for row in rows],
             [seed_of(row["key"], "edit") for row in rows],
         )
-        return [{**row, **self._columns(edit)} for row, edit in zip(rows, edits, strict=True)]
+        return [
+            {**row, **self._columns(source, edit, row["category"])}
+            for row, source, edit in zip(rows, sources, edits, strict=True)
+        ]
 
-    def _columns(self, edit: Edited | Refusal | Exception) -> Row:
+    def _columns(self, photograph: Image, edit: Edited | Refusal | Exception, category: str) -> Row:
         if isinstance(edit, Exception):
             return {"error": describe(edit), "transient": is_transient(edit)}
         if isinstance(edit, Refusal):
             return {"refusal": edit.reason}
-        height, width = edit.edited.shape[:2]
+        edited, mask, source, columns = edit.edited, edit.mask, edit.source, {}
+        if self.repair:
+            repaired = self.repair(photograph if source is None else source, edited, mask, category)
+            edited, mask, columns = repaired.edited, repaired.mask, dict(repaired.columns)
+            source = source if repaired.source is None else repaired.source
+        height, width = edited.shape[:2]
         return {
+            **columns,
             "width": width,
             "height": height,
             "cost": edit.cost,
-            "edited": images.encode_jpeg(edit.edited, self.jpeg_quality),
-            "mask": None if edit.mask is None else images.encode_mask(edit.mask),
-            "source": None if edit.source is None else images.encode_jpeg(edit.source, self.jpeg_quality),
+            "edited": images.encode_jpeg(edited, self.jpeg_quality),
+            "mask": None if mask is None else images.encode_mask(mask),
+            "source": None if source is None else images.encode_jpeg(source, self.jpeg_quality),
         }
 
 

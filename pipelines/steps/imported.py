@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pyarrow as pa
 
 from crispedit import images, weights
@@ -21,13 +20,14 @@ from crispedit.outcome import describe, is_transient
 from crispedit.pipelines import pairs
 from crispedit.pipelines.flow import Row, Stage
 from crispedit.pipelines.pairs import Pair, PairsSource
-from crispedit.pipelines.records import ANNOTATE, EDIT, IN_PLACE, Candidate, Photograph, Request
+from crispedit.pipelines.records import ANNOTATE, EDIT, Candidate, Photograph, Request
+from crispedit.pipelines.repairing import NO_REPAIR, Repairing
 from crispedit.pipelines.run import Identity
 from crispedit.pipelines.steps.curate import photographs
 from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
 from crispedit.recipe import Pool
 from crispedit.record import candidate_key, canonical_json, content_key, job_key
-from crispedit.repair import Repaired, resampled_mask, to_overlap
+from crispedit.repair import resampled_mask
 from crispedit.shards import journal
 
 EDITOR = "imported"
@@ -91,14 +91,19 @@ class EditedImages(Step):
     def stages(self) -> list[Stage]:
         """One pool that reads and normalises the edited images, and lays them on their sources where that is asked."""
         recipe = self.recipe
-        repair = self.run.root if recipe.edit.repair else None
-        root = str(self.run.root)
         return [
-            Candidates(recipe.curate.max_pixels, recipe.edit.jpeg_quality, recipe.curate.pool, root, repair)
+            Candidates(
+                recipe.curate.max_pixels,
+                recipe.edit.jpeg_quality,
+                recipe.curate.pool,
+                str(self.run.root),
+                Repairing.of(recipe),
+            )
         ]
 
     def identity(self) -> Identity:
         stored = self.recipe.edit.model_dump(mode="json", include={"jpeg_quality", "repair"})
+        stored |= Repairing.of(self.recipe).options
         return {"photographs": photographs(self.run), "edited": stored}
 
     def load(self, wave: Wave, row: Row) -> None:
@@ -107,7 +112,7 @@ class EditedImages(Step):
             wave.owners[row["key"]] = (subject.key, row["job_key"])
 
     def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
-        repair = {"repair": True} if self.recipe.edit.repair else {}
+        repair = Repairing.of(self.recipe).options
         for photograph in subject.photographs:
             pair = pair_of(wave, photograph)
             request = subject.requests.get(request_key(pair))
@@ -189,16 +194,15 @@ class Naming:
 class Candidates:
     """Reads edited images and masks and stores them as curate stored the sources: upright sRGB JPEG, scaled alike.
 
-    With `repair_onto`, the root of the run's tables, an edited image that a near-similarity moves off its source is
-    laid back onto it, and both are cropped to what they share (`crispedit.repair`); `transform` says by which affine
-    map of source to edited pixels. What is stored here is what is measured, packed and fingerprinted.
+    With a `repair` they are laid on their sources, or freed of drift, first (`crispedit.pipelines.repairing`). What is
+    stored here is what is measured, packed and fingerprinted.
     """
 
     max_pixels: int
     jpeg_quality: int
     pool: Pool
     root: str
-    repair_onto: Path | None = None
+    repair: Repairing = NO_REPAIR
     name: str = EDITOR
     gpus: float = 0.0
 
@@ -224,25 +228,16 @@ class Candidates:
         if row["scale"] < 1:  # by the source's own factor: a pair whose sizes differ keeps its difference
             size = [max(1, round(side * row["scale"])) for side in edited.shape[1::-1]]
             edited = cv2.resize(edited, size, interpolation=cv2.INTER_AREA)
-        crop = None
-        if self.repair_onto is not None:
-            onto = images.decode_jpeg(journal.read_blob(self.repair_onto, source))
-            laid = to_overlap(onto, edited)
-            row["transform"] = IN_PLACE
-            if isinstance(laid, Repaired):
-                edited, crop = laid.edited, laid.crop
-                row["transform"] = json.dumps(
-                    [[round(value, 6) for value in line] for line in laid.transform]
-                )
-                if laid.source.shape != onto.shape:  # both images are cropped to what they share
-                    row["source"] = images.encode_jpeg(laid.source, self.jpeg_quality)
+        mask = None if found.mask is None else images.decode_mask(found.mask)
+        if self.repair:
+            onto = images.decode_jpeg(journal.read_blob(Path(self.root), source))
+            repaired = self.repair(onto, edited, mask, row["category"])
+            edited, mask = repaired.edited, repaired.mask
+            row |= repaired.columns
+            if repaired.source is not None:
+                row["source"] = images.encode_jpeg(repaired.source, self.jpeg_quality)
         height, width = edited.shape[:2]
         row |= {"width": width, "height": height, "edited": images.encode_jpeg(edited, self.jpeg_quality)}
-        if found.mask is not None:
-            mask = images.decode_mask(found.mask)
-            if crop is not None:
-                mask = resampled_mask(mask, onto)[crop[1] : crop[1] + crop[3], crop[0] : crop[0] + crop[2]]
-            if mask.shape != (height, width):
-                mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-            row["mask"] = images.encode_mask(mask)
+        if mask is not None:
+            row["mask"] = images.encode_mask(resampled_mask(mask, edited))
         return row

@@ -66,7 +66,7 @@ def _planned(run: Run, selection: Path) -> Iterator[pa.Table]:
     scores = "".join(f', s."{score}"' for score in _scores(run))
     found = db.sql(f"""
         SELECT p.shard, p.masked, e.key, e.job_key, e.category, e.editor, e.editor_version, e.options, e.seed, e.width,
-            e.height, e.transform, e.edited, e.mask, e.source, e.composed, e.instruction, e.source_caption,
+            e.height, e.transform, e.drift, e.edited, e.mask, e.source, e.composed, e.instruction, e.source_caption,
             e.target_caption, e.source_key, e.uri, e.id, e.sha256, e.licence, e.dataset{scores}
         FROM places p LEFT JOIN candidate e USING (key) LEFT JOIN score s ON s.key = e.key
         ORDER BY p.shard, p.place
@@ -176,6 +176,6 @@ def _pair(root: Path, fingerprint: str, row: Row) -> Pair:
             "scores": row["scores"],
             "recipe_fingerprint": fingerprint,
             **({} if size == own_size else {"resampled_from": list(own_size)}),
-            **({} if row["transform"] is None else {"transform": row["transform"]}),
+            **{name: row[name] for name in ("transform", "drift") if row[name] is not None},
         },
     )

@@ -27,6 +27,12 @@ def test_an_added_thing_brings_edges_and_a_removed_one_takes_them():
     assert detail(disc, plain, "remove") > 0.5
 
 
+def test_images_of_two_sizes_are_compared_at_one():
+    disc = with_disc(SOURCE)
+    large = cv2.resize(disc, None, fx=1.5, fy=1.5, interpolation=cv2.INTER_CUBIC)
+    assert detail(SOURCE, large, "add") == pytest.approx(detail(SOURCE, disc, "add"), abs=0.1)
+
+
 def test_swapped_images_have_the_negative():
     plain = np.full_like(SOURCE, 128)
     disc = with_disc(plain)

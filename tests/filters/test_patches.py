@@ -75,3 +75,12 @@ def test_drawing_everything_anew_brings_nothing_in():
     noise = np.random.default_rng(0).normal(0, 2, EDITED.shape)
     redrawn = np.clip(np.rint(soft + noise), 0, 255).astype(np.uint8)
     assert verdicts(Patches(), pair(SOURCE, redrawn)) == []
+
+
+def test_the_dots_of_a_print_are_its_style():
+    dots = 40 * np.sign(np.sin(np.arange(SOURCE.shape[1]) * np.pi / 3)).astype(np.float32)
+    printed = np.clip(SOURCE + dots[None, :, None], 0, 255).astype(np.uint8)
+    sample = pair(SOURCE, printed)
+    assert Patches().measure([sample])[0]["grid"] > 24
+    sample.category = "style"
+    assert Patches().measure([sample])[0]["grid"] is None

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 import webdataset
 from conftest import HEIGHT, WIDTH, make_run
 from PIL import Image
@@ -178,11 +177,6 @@ def test_what_was_moved_is_laid_back_and_recorded_where_that_is_asked(tmp_path: 
     assert cv2.absdiff(onto, sources[1][part]).mean() < 4  # two JPEGs lie between
     off = [cv2.absdiff(image, edited(sources[1])[part]).mean() for image in (back, shifted[part])]
     assert off[0] < off[1] / 2, off
-
-
-def test_repair_is_for_imported_pairs(photos: Path):
-    with pytest.raises(ValueError, match=r"edit\.repair is for imported pairs"):
-        recipe.load("configs/embedded.yaml", [f"source.path={photos}", "edit.repair=true"])
 
 
 def test_our_own_shards_are_filtered_again(tmp_path: Path, photos: Path):

@@ -37,7 +37,6 @@ class Nsfw(Filter):
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"source": float, "edited": float}
     # open_nsfw's authors call 0.8 and more very likely explicit, under 0.2 very likely safe.
     bounds: ClassVar[Mapping[str, Bound]] = {"source": Bound(max=0.8), "edited": Bound(max=0.8)}
-    extra: ClassVar[str | None] = "nsfw"
     cost: ClassVar[float] = 110.0
 
     _network: Any = PrivateAttr(None)

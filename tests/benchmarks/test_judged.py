@@ -162,7 +162,7 @@ def test_imgedit_is_the_mean_of_three_marks(tmp_path, protocol):
     assert found[0].values[protocol] == {"first": 5, "second": 4, "third": 3, "mean": 4}
     assert [one.unparsed for one in found] == [False, False, True]
     assert set(found[2].values[protocol].values()) == {None}
-    assert asked[1].text.startswith("Rate this style: edit 1")
+    assert any(a.text.startswith("Rate this style: edit 1") for a in asked)  # questions come in any order
     assert all("response_format" not in a.body for a in asked)
     assert benchmark.protocols[protocol].labels["style"]["first"] == "Style Fidelity"
 

@@ -83,7 +83,7 @@ def test_gedit_v2_of_one_order_and_dimension(tmp_path):
     with serving(lambda asked: verdict("B") if "edit 0." in asked.text else "who knows") as server:
         cases = benchmark.cases()
         found = benchmark.compare([pair(cases[0]), pair(cases[1])], measuring(server))
-        assert server.asked[0].text == "Which? edit 0."
+        assert "Which? edit 0." in [asked.text for asked in server.asked]  # questions come in any order
     assert [one.winners for one in found] == [{"visual_quality": "second"}, {"visual_quality": None}]
     assert [one.unparsed for one in found] == [False, True]
 

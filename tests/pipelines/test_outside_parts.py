@@ -37,9 +37,9 @@ prompt: Ask for another light.
 
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "my_package").mkdir()
-    (tmp_path / "my_package" / "__init__.py").touch()
-    (tmp_path / "my_package" / "halo.py").write_text(FILTER)
+    (tmp_path / "their_package").mkdir()
+    (tmp_path / "their_package" / "__init__.py").touch()
+    (tmp_path / "their_package" / "halo.py").write_text(FILTER)
     (tmp_path / "relight.yaml").write_text(CATEGORY)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -50,14 +50,14 @@ def load(text: str) -> recipe.Recipe:
 
 
 def test_a_filter_of_another_package_is_named_by_its_module(outside: Path):
-    made = load("categories: {add: 1}\nfilters: {halo: {filter: my_package.halo, most: 5}}")
+    made = load("categories: {add: 1}\nfilters: {halo: {filter: their_package.halo, most: 5}}")
     assert made.pair_cascade.filters["halo"].identity()["options"] == {"most": 5}
     assert "halo.width_px" in [field.name for field in made.pair_cascade.columns]
 
 
 def test_a_module_that_cannot_be_imported_says_so(outside: Path):
-    with pytest.raises(ValueError, match=r"filter 'my_package.glow' cannot be imported.*PYTHONPATH"):
-        load("categories: {add: 1}\nfilters: {halo: {filter: my_package.glow}}")
+    with pytest.raises(ValueError, match=r"filter 'their_package.glow' cannot be imported.*PYTHONPATH"):
+        load("categories: {add: 1}\nfilters: {halo: {filter: their_package.glow}}")
 
 
 def test_a_category_is_named_by_its_file(outside: Path):

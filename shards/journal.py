@@ -14,8 +14,7 @@ import io
 import os
 import tarfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -27,7 +26,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from crispedit.outcome import Damaged
-from crispedit.shards import layout
+from crispedit.shards.layout import replaced as replaced
 
 BLOB = pa.struct(
     [("tar", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("xxh3_64", pa.uint64())]
@@ -99,25 +98,6 @@ def _add_blobs(archive: tarfile.TarFile, tar_name: str, table: Table, row: dict[
         archive.addfile(member, io.BytesIO(data))
         hashed = xxhash.xxh3_64_intdigest(data)
         row[column] = {"tar": tar_name, "offset": offset, "size": len(data), "xxh3_64": hashed}
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is whole and on the disk: temporary name, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = layout.temporary(path)
-    try:
-        with temporary.open("wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        layout.replace_durably(temporary, path)
-    except OSError as error:
-        if error.filename is None:  # of a write: a full disk, which the reader should find by this name
-            error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def parts(folder: Path) -> list[Path]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 import pyarrow as pa
@@ -96,3 +99,22 @@ def replace_durably(temporary: Path, final: Path) -> None:
     """Rename a finished, synced file to its final name, durably."""
     os.replace(temporary, final)
     sync_folder(final.parent)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when it is whole and on the disk: temporary name, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = temporary(path)
+    try:
+        with aside.open("wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        replace_durably(aside, path)
+    except OSError as error:
+        if error.filename is None:  # of a write: a full disk, which the reader should find by this name
+            error.filename = str(path)
+        raise
+    finally:
+        aside.unlink(missing_ok=True)

@@ -211,21 +211,8 @@ def replaced(path: str) -> Iterator[BinaryIO]:
             out.flush()
             upload(out.name, path)
         return
-    final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = layout.temporary(final)
-    try:
-        with temporary.open("wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        layout.replace_durably(temporary, final)
-    except OSError as error:
-        if error.filename is None:  # of a full disk, say: its message would name no file
-            error.filename = path
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with layout.replaced(Path(path)) as out:
+        yield out
 
 
 def is_empty(folder: str) -> bool:

@@ -207,17 +207,16 @@ def run_of(root: Path, photographs: int, jobs_per_photograph: float) -> Run:
     run.begin(made)
     run.store_recipe(made)
     waves = Waves(run)
-    listed: list[dict[str, Any]] = []
     for first in range(0, photographs, WAVE):
         count = min(WAVE, photographs - first)
         names = [f"{n:08d}.tar" for n in range(first // PER_TAR, (first + count) // PER_TAR)]
         for name in names:
             (tars / name).touch()
-        listed += [_listed(tars, waves, name) for name in names]
+        listed = [_listed(tars, waves, name) for name in names]
+        journal.commit(run.folder("listing"), listing.table(run.recipe.source), listed)
         wave = waves.add(names, count)
         jobs = 0 if first + count >= photographs else round(count * jobs_per_photograph)
         fill(run, wave, jobs, jobs)
-    journal.commit(run.folder("listing"), listing.table(run.recipe.source), listed)
     Photographs(run, waves).all()
     flow = Build(run)
     for wave in list(waves)[:-1]:

@@ -2,8 +2,8 @@
 
 python -m benchmarks.view [--rows 1000000] [--folder DIR] [--json FILE]
 
-The rows are those of `benchmarks.fabricated`. Every picture is one of 48 rendered pairs of 1024 x 1024 pixels, stored as
-a run stores them, so that a page costs what it costs to read and shrink its pictures. A page of 48 pairs counts when
+The rows are those of `benchmarks.fabricated`. Every picture is one of 48 rendered pairs of 1024 x 1024 pixels, stored
+as a run stores them, so that a page costs what it costs to read and shrink its pictures. A page of 48 pairs counts when
 all of its 96 thumbnails have come, over six connections as a browser has them, and none was drawn before.
 """
 

@@ -199,7 +199,8 @@ def fill(run: Run, wave: Wave, candidates: int, jobs: int | None = None) -> None
 
 
 def run_of(root: Path, photographs: int, jobs_per_photograph: float) -> Run:
-    """A run of so many photographs whose last wave is at work: curated, with nothing made of it yet."""
+    """A run of so many photographs whose last wave is at work: its photographs are there, not judged yet, and nothing
+    is made of them."""
     tars = root / "source"
     tars.mkdir(parents=True)
     run = Run(recipe.load("embedded", [f"run={root / 'run'}", f"source={{kind: webdataset, path: {tars}}}"]))
@@ -217,10 +218,10 @@ def run_of(root: Path, photographs: int, jobs_per_photograph: float) -> Run:
         wave = waves.add(names, count)
         jobs = 0 if first + count >= photographs else round(count * jobs_per_photograph)
         fill(run, wave, jobs, jobs)
-    Photographs(run, waves).all()
+    Photographs(run, waves).of(len(waves) - 2)
     flow = Build(run)
     for wave in list(waves)[:-1]:
-        assert wave.judged is not None, "all waves were judged"
+        assert wave.judged is not None, "all waves but the last were judged"
         parts = flow.parts_of(wave.name)
         waves.finished(wave.number, Finished(policy(run), wave.judged.digest, parts, {"add": 1}))
     return run

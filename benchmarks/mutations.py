@@ -2,8 +2,9 @@
 
     python -m benchmarks.mutations [FILE ...] [--sample N] [--json FILE]
 
-Changes `<` to `<=`, `==` to `!=`, `is` to `is not`, `in` to `not in`, `and` to `or`, `+ 1` to `- 1`, and back. Prints
-what no test noticed. Each mutant runs in a fork of this process, which has imported the heavy libraries once.
+Changes `<` to `<=`, `==` to `!=`, `is` to `is not`, `in` to `not in`, `and` to `or`, `+ 1` to `- 1`, and back. In
+filters `<` becomes `>=`: what they compare are measurements, which are never equal to a limit. Prints what no test
+noticed. Each mutant runs in a fork of this process, which has imported the heavy libraries once.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ TESTS = {
 SWAPS = [(ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Eq, ast.NotEq), (ast.Is, ast.IsNot), (ast.In, ast.NotIn),
          (ast.And, ast.Or), (ast.Add, ast.Sub)]  # fmt: skip
 OTHER = {one: other for pair in SWAPS for one, other in (pair, pair[::-1])}
+MEASURED = OTHER | {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt}
 SQL = {"<": "<=", ">": ">="}
 REWRITE = "pytest.PytestAssertRewriteWarning"
 TIMEOUT_S = 90
@@ -38,21 +40,21 @@ TIMEOUT_S = 90
 
 def mutants(source, file="<source>"):
     """(line, change, code) of every mutant."""
-    tree = ast.parse(source)
+    tree, swaps = ast.parse(source), MEASURED if "/filters/" in file else OTHER
     for node in ast.walk(tree):
-        for holder, key, new in sites(node):
+        for holder, key, new in sites(node, swaps):
             before, old = ast.unparse(node), holder[key]
             holder[key] = new
             yield node.lineno, f"{before}  ->  {ast.unparse(node)}", compile(tree, file, "exec")
             holder[key] = old
 
 
-def sites(node):
+def sites(node, swaps):
     if isinstance(node, ast.Compare):
-        return [(node.ops, i, OTHER[type(op)]()) for i, op in enumerate(node.ops)]
+        return [(node.ops, i, swaps[type(op)]()) for i, op in enumerate(node.ops)]
     one = isinstance(node, ast.BinOp) and isinstance(node.right, ast.Constant) and node.right.value == 1
-    if isinstance(node, ast.BoolOp) or (one and type(node.op) in OTHER):
-        return [(vars(node), "op", OTHER[type(node.op)]())]
+    if isinstance(node, ast.BoolOp) or (one and type(node.op) in swaps):
+        return [(vars(node), "op", swaps[type(node.op)]())]
     if isinstance(node, ast.Constant) and node.value in SQL:
         return [(vars(node), "value", SQL[node.value])]
     return []

@@ -68,8 +68,11 @@ def pictures(run: Run, step: str, suffix: str, shift: int) -> pa.Array:
 
 def fabricate(run: Run, rows: int) -> None:
     """A run of so many candidates, whose pictures are there; selected."""
-    for part, start in enumerate(range(0, rows, selection.ROWS_PER_PART)):
-        selection.fill(run, min(selection.ROWS_PER_PART, rows - start), part)
+    waves = Waves(run)
+    for start in range(0, rows, selection.ROWS_PER_PART):
+        candidates = min(selection.ROWS_PER_PART, rows - start)
+        wave = waves.add([], candidates // selection.CANDIDATES_PER_SOURCE)
+        selection.fill(run, wave, candidates)
     for step, column, suffix, shift in (("curate", "image", "jpg", 0), ("edit", "edited", "edited.jpg", 8)):
         refs = pictures(run, step, suffix, shift)
         for part in journal.parts(run.folder(step)):
@@ -81,11 +84,6 @@ def fabricate(run: Run, rows: int) -> None:
                 at = table.schema.get_field_index(name)
                 table = table.set_column(at, name, pa.array(np.full(len(table), value), pa.int32()))
             pq.write_table(table, part, compression="zstd")
-    for step in ("curate", "annotate", "edit", "score"):  # all of it is one wave
-        (run.folder(step) / "wave-000000").mkdir()
-        for part in journal.parts(run.folder(step)):
-            part.rename(part.parent / "wave-000000" / part.name)
-    Waves(run).add([], rows // selection.CANDIDATES_PER_SOURCE)
     run.store_recipe(steps.identities(steps.of(run)))
     selection.select.select(run)
 

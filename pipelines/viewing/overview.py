@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crispedit.cascade import REGIME
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
+from crispedit.pipelines.progress import sessions
 from crispedit.pipelines.viewing.queries import Row
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
@@ -136,14 +138,14 @@ def owner(snapshot: Snapshot, reason: str) -> str:
     )
 
 
-def in_words(snapshot: Snapshot, reason: str | None, category: str | None) -> str:
-    """A reason for a reader: "leakage above 0.05"."""
+def in_words(snapshot: Snapshot, reason: str | None, row: Mapping[str, Any]) -> str:
+    """A reason of a pair or job for a reader: "leakage above 0.05"."""
     if reason is None:
         return ""
     score, colon, side = reason.rpartition(":")
     if not colon:
         return AFTER.get(reason, reason.replace("_", " "))
-    bound = snapshot.bound(score, category)
+    bound = snapshot.bound(score, row["category"], row.get(REGIME))
     value = bound.min if side == "low" else bound.max
     word = {"low": "below", "high": "above"}.get(side, side)
     return f"{score} {word} {value:g}" if value is not None else f"{score} too {side}"
@@ -268,9 +270,7 @@ class Progress:
 def progress(snapshot: Snapshot) -> list[Progress]:
     """How each stage went, by what the run's builds stored in `progress/`; none where they stored nothing."""
     found: dict[str, Progress] = {}
-    files = [] if snapshot.run is None else sorted((snapshot.run.root / "progress").glob("*.json"))
-    for file in files:
-        session = json.loads(file.read_text())
+    for session in [] if snapshot.run is None else sessions(snapshot.run.root):
         for name, stage in session["stages"].items():
             total = found.setdefault(name, Progress(name))
             total.rows += stage["done"]

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crispedit.bounds import Bound
-from crispedit.cascade import Cascade
+from crispedit.cascade import REGIME, Cascade
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT
 from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.run import Run
@@ -103,16 +103,31 @@ class Snapshot:
             row = cursor.execute(query, values).fetchone()
             return None if row is None else row[0]
 
-    def bound(self, score: str, category: str | None) -> Bound:
-        """The bound of a score in a category; of no category: the one that holds where a category has none of its
-        own."""
-        bounds = self.cascade.default_bounds if category is None else self.cascade.bounds_of(category)
-        return bounds.get(score, Bound())
+    def bound(self, score: str, category: str | None, regime: str | None = None) -> Bound:
+        """The bound of a score in a category, or in its pairs of a regime; of no category: the one that holds where a
+        category has none of its own."""
+        return self.cascade.bounds_of(category, regime).get(score, Bound())
+
+    @cached_property
+    def cells(self) -> list[tuple[str, str]]:
+        """(category, regime) of all bounds: each category, and in it the regimes that have bounds of their own."""
+        return [
+            (c, r)
+            for c in self.categories
+            for r in ("", *self.regimes)
+            if not r or (r, c) in self.cascade.regimes
+        ]
+
+    @cached_property
+    def regimes(self) -> list[str]:
+        """The regimes that have bounds of their own."""
+        return sorted({regime for regime, _ in self.cascade.regimes})
 
     @cached_property
     def bounded(self) -> list[str]:
         """The scores that have a bound in some category."""
-        return [s for s in self.scores if any(self.bound(s, c) != Bound() for c in [None, *self.categories])]
+        cells = [(None, None), *self.cells]
+        return [score for score in self.scores if any(self.bound(score, *cell) != Bound() for cell in cells)]
 
 
 def committed(run: Run) -> object:
@@ -139,7 +154,7 @@ def of_run(root: Path) -> Snapshot:
     cascade = run.recipe.pair_cascade
     db.register("final", final_verdicts(run, db, sources))
     _photographs(db)
-    _pairs(db, cascade, list(run.recipe.categories))
+    _pairs(db, cascade)
     _jobs(db)
     db.close()
     snapshot = Snapshot(
@@ -230,16 +245,18 @@ def _photographs(db: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
-def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade, categories: Sequence[str]) -> None:
+def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
     """`first` is the verdict before any competition; `standing` is that if no bound can change it (an editor's error, a
     rejected photograph), else null.
 
     In three steps, since what several joins hold at once is what runs out of memory.
     """
-    names = [f.name for f in cascade.columns if f.name.partition(".")[2] not in _notes(cascade, f.name)]
+    notes = {f"{name}.{note}" for name, filter_ in cascade.filters.items() for note in filter_.notes}
+    # Notes are long texts, which are read for one pair at a time; but bounds depend on the regime.
+    names = [f.name for f in cascade.columns if f.name not in notes or f.name == REGIME]
     scores = "".join(f', s."{name}"' for name in names)
     words = ", ".join(quoted(word) for word in cascade_words(cascade))
-    margin = _margin(db, cascade, categories)
+    margin = _margin(db, cascade)
     db.execute(f"""
         CREATE TABLE snapshot.decided AS
         SELECT f.key, f.outcome, f.reason, v.verdict AS first,
@@ -265,15 +282,10 @@ def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade, categories: Sequence
     """)
     db.execute(f"""
         CREATE TABLE snapshot.pair AS
-        SELECT c.*{scores}, {margin} AS margin FROM snapshot.candidate c LEFT JOIN score s ON s.key = c.key;
+        SELECT c.*, lower(c.instruction) AS words{scores}, {margin} AS margin
+        FROM snapshot.candidate c LEFT JOIN score s ON s.key = c.key;
         DROP TABLE snapshot.candidate;
     """)
-
-
-def _notes(cascade: Cascade, column: str) -> Sequence[str]:
-    """The notes of a column's filter: long texts, which are read for one pair at a time."""
-    filter_ = cascade.filters.get(column.partition(".")[0])
-    return filter_.notes if filter_ is not None else ()
 
 
 def cascade_words(cascade: Cascade) -> list[str]:
@@ -303,16 +315,14 @@ def _jobs(db: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
-def _margin(db: duckdb.DuckDBPyConnection, cascade: Cascade, categories: Sequence[str]) -> str:
+def _margin(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> str:
     """How far a pair is inside its bounds, at the nearest of them, or beyond (below 0) at the worst, in spreads of the
     score; null where no bounded score is known. SQL over the aliases c (its category) and s (its scores).
 
     The spread is the range of the middle half of a score's values, else their deviation, else 1.
     """
-    bounds = {category: cascade.bounds_of(category) for category in categories}
-    scores = [
-        s for s in quantities(cascade) if any(own.get(s, Bound()) != Bound() for own in bounds.values())
-    ]
+    bounds = {score: cascade.bounds_sql(score, "s", "c.category") for score in quantities(cascade)}
+    scores = [score for score, of in bounds.items() if any(bound != Bound() for _, bound in of)]
     if not scores:
         return "NULL::DOUBLE"
     parts = ", ".join(
@@ -322,11 +332,10 @@ def _margin(db: duckdb.DuckDBPyConnection, cascade: Cascade, categories: Sequenc
     sides = []
     for score, middle, deviation in zip(scores, row[::2], row[1::2], strict=True):
         for side, difference in (("min", 's."{}" - {!r}'), ("max", '{1!r} - s."{0}"')):
-            values = {name: getattr(own.get(score, Bound()), side) for name, own in bounds.items()}
             cases = [
-                f"WHEN c.category = {quoted(name)} THEN {difference.format(score, value)}"
-                for name, value in values.items()
-                if value is not None
+                f"WHEN {where or 'true'} THEN {difference.format(score, value)}"
+                for where, bound in bounds[score]
+                if (value := getattr(bound, side)) is not None
             ]
             if cases:
                 # On the bound exactly stands what is perfect (no border, a judge's yes): it is near nothing.
@@ -365,7 +374,8 @@ def of_shards(path: str) -> Snapshot:
     folder = _into_file(db)
     db.register("found", pa.table(made))
     db.execute(f"""
-        CREATE TABLE snapshot.pair AS SELECT *, '{KEPT}' AS outcome, NULL::VARCHAR AS reason, NULL::VARCHAR AS standing,
+        CREATE TABLE snapshot.pair AS SELECT *, lower(instruction) AS words, '{KEPT}' AS outcome,
+            NULL::VARCHAR AS reason, NULL::VARCHAR AS standing,
             '{KEPT}' AS first,
             NULL::VARCHAR AS error, 'source' AS source, 'edited' AS edited,
             if(masked, 'mask', NULL) AS mask, NULL::DOUBLE AS margin

@@ -89,16 +89,21 @@ def cascade(snapshot: Snapshot, moved: Sequence[Moved]) -> Cascade:
 
 def what_if(snapshot: Snapshot, moved: Sequence[Moved]) -> list[Kept]:
     """What moved bounds would pass, by category, from stored scores; the total last."""
-    after = (
-        f"coalesce(p.standing, {cascade(snapshot, moved).verdict_sql('p', 'p.category')})"
-        if moved
-        else "p.first"
-    )
+    # Of the filters whose bounds were not moved, what they said is known.
+    names = list(snapshot.cascade.filters)
+    asked = sorted({names.index(move.score.partition(".")[0]) for move in moved})
+    then = cascade(snapshot, moved)
+    verdicts = [
+        f"(({then.verdict_sql('p', 'p.category', [names[bit]])} <> '{KEPT}')::BIGINT << {bit})"
+        for bit in asked
+    ]
+    fails = " | ".join([f"(p.fails & {~sum(1 << bit for bit in asked)})", *verdicts])
     rows = snapshot.sql(f"""
-        SELECT category, kept, sum(rows)::BIGINT AS n, before = '{KEPT}' AS passing, after = '{KEPT}' AS then_,
-            starts_with(after, '{NOT_REACHED}') AND NOT starts_with(before, '{NOT_REACHED}') AS unmeasured
+        SELECT category, kept, passing, standing IS NULL AND fails = 0 AS then_,
+            standing IS NULL AND fails & -fails & waits <> 0 AND NOT waited AS unmeasured, sum(n)::BIGINT AS n
         FROM (
-            SELECT p.category, p.outcome = '{KEPT}' AS kept, p.first AS before, {after} AS after, count(*) AS rows
+            SELECT p.category, p.outcome = '{KEPT}' AS kept, p.first = '{KEPT}' AS passing, p.standing,
+                starts_with(p.first, '{NOT_REACHED}') AS waited, {fails} AS fails, p.waits, count(*) AS n
             FROM pair p GROUP BY ALL
         ) GROUP BY ALL
     """)
@@ -137,7 +142,7 @@ def sides(
     for sign, direction in (("<", "DESC"), (">=", "ASC")):
         found.append(
             snapshot.sql(
-                f"""SELECT p.*, l.verdict AS label FROM pair p LEFT JOIN label l USING (key)
+                f"""SELECT {snapshot.card(last.score)}, l.verdict AS label FROM pair p LEFT JOIN label l USING (key)
                 WHERE p.rowid IN (
                     SELECT p.rowid FROM pair p WHERE {condition} AND p.edited IS DISTINCT FROM NULL
                         AND p."{last.score}" {sign} ? ORDER BY p."{last.score}" {direction}, p.key LIMIT {count}

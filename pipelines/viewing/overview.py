@@ -186,7 +186,10 @@ def _spread(
         return {}
     listed = ", ".join(map(str, wanted))
     found = {
-        row["row"]: row for row in snapshot.sql(f"SELECT *, rowid AS row FROM pair WHERE rowid IN ({listed})")
+        row["row"]: row
+        for row in snapshot.sql(
+            f"SELECT {snapshot.card()}, p.rowid AS row FROM pair p WHERE p.rowid IN ({listed})"
+        )
     }
     return {value: [found[row] for row in rows] for value, rows in chosen.items()}
 

@@ -70,6 +70,11 @@ class Wanted:
         )
 
     @property
+    def by(self) -> str:
+        """The score that pairs are sorted by, if it is one."""
+        return self.sort.removeprefix("-").removeprefix("bound:")
+
+    @property
     def chosen(self) -> list[tuple[str, str]]:
         """The filters that are on: (parameter, what it says)."""
         names = (*FACETS, "label", "flip")
@@ -129,11 +134,7 @@ def _beside_facets(snapshot: Snapshot, wanted: Wanted) -> tuple[list[str], list[
 
 def facet_names(snapshot: Snapshot) -> list[str]:
     """The facets that these pairs have."""
-    cached: list[str] | None = snapshot.__dict__.get("_facets")
-    if cached is None:
-        columns = {row["column_name"] for row in snapshot.sql("DESCRIBE pair")}
-        cached = snapshot.__dict__["_facets"] = [name for name, of in FACETS.items() if of in columns]
-    return cached
+    return [name for name, column in FACETS.items() if column in snapshot.columns]
 
 
 def order(snapshot: Snapshot, sort: str) -> str:
@@ -185,16 +186,17 @@ def pairs(snapshot: Snapshot, wanted: Wanted, size: int = PAGE, total: int | Non
         f"SELECT p.rowid AS row FROM pair p WHERE {condition} ORDER BY {order(snapshot, wanted.sort)} LIMIT ? OFFSET ?",
         [*values, size, (number - 1) * size],
     )
-    rows = at_rows(snapshot, [place["row"] for place in places])
+    more = [wanted.by] if wanted.by in snapshot.scores else []
+    rows = at_rows(snapshot, [place["row"] for place in places], *more)
     return Page(rows, total, number, size)
 
 
-def at_rows(snapshot: Snapshot, places: Sequence[int]) -> list[Row]:
-    """The pairs at these rows of the table, in that order, each with its label."""
+def at_rows(snapshot: Snapshot, places: Sequence[int], *more: str) -> list[Row]:
+    """The cards of the pairs at these rows of the table, in that order, each with its label and more columns."""
     if not places:
         return []
     found = snapshot.sql(f"""
-        SELECT p.*, p.rowid AS row, l.verdict AS label, l.reason AS label_reason
+        SELECT {snapshot.card(*more)}, p.rowid AS row, l.verdict AS label, l.reason AS label_reason
         FROM pair p LEFT JOIN label l USING (key) WHERE p.rowid IN ({", ".join(map(str, places))})
     """)
     by_place = {row["row"]: row for row in found}

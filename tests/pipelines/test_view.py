@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -265,6 +268,26 @@ def test_a_snapshot_follows_the_run(photos: Path, tmp_path: Path):
     with snapshot.of_run(made.root) as after:
         assert after.one("SELECT count(*) FROM pair") > 0
         assert after.stamp != snapshot.committed(Run(recipe.load(str(made.root), [f"run={tmp_path / 'x'}"])))
+
+
+def test_it_opens_while_another_process_builds(photos: Path, tmp_path: Path):
+    made = make_run(tmp_path / "run", photos, "categories={add: 1, style: 1}")
+    made.store_recipe(steps.identities(steps.of(made)))
+    command = [sys.executable, "-m", "crispedit.pipelines.cli", "-q", "build", str(made.root)]
+    shown, seen = Shown(view.taker(str(made.root)), Labels(tmp_path / "labels.csv")), []
+    client = TestClient(Site(shown).app())
+    with subprocess.Popen(command) as builder:
+        while builder.poll() is None:
+            for path in ("/", "/bounds", "/jobs", "/fresh", "/pairs"):
+                answer = client.get(path)
+                assert answer.status_code == 200, path
+            seen.append(len(keys(answer)))
+            time.sleep(0.2)
+    assert builder.returncode == 0
+    assert seen == sorted(seen)  # what is committed stays
+    shown.take()
+    with snapshot.of_run(made.root) as after:
+        assert len(keys(client.get("/pairs"))) == after.one("SELECT count(*) FROM pair") > seen[0]
 
 
 def test_only_its_own_pages_may_ask(client: TestClient, run: Run, tmp_path: Path):

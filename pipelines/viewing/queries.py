@@ -115,7 +115,8 @@ def _is(name: str, value: str, alias: str = "") -> tuple[str, list[str]]:
 
 def _beside_facets(snapshot: Snapshot, wanted: Wanted) -> tuple[list[str], list[Any]]:
     """The other conditions: words, label, and the range of a score."""
-    tests, values = ["true"], []
+    tests: list[str] = ["true"]
+    values: list[Any] = []
     if wanted.q:
         tests.append("(contains(p.words, lower(?)) OR p.key = ? OR contains(p.id, ?))")
         values += [wanted.q] * 3

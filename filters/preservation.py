@@ -89,7 +89,8 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
         for _ in range(BLOCK.bit_length() - 1):  # by halves, which is OpenCV's quick path
-            values = cv2.resize(values, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+            half = [max(side // 2, 1) for side in values.shape[::-1]]
+            values = cv2.resize(values, half, interpolation=cv2.INTER_AREA)
         return values
 
     x, y = (image[: height * BLOCK, : width * BLOCK].astype(np.float32) for image in (a, b))

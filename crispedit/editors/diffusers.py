@@ -38,7 +38,9 @@ ITEMWISE = ("FluxKontextPipeline", "StableDiffusionInstructPix2PixPipeline", "Qw
 """Pipelines that pair a list of images with a list of prompts. To others (Flux2, QwenImageEditPlus) several images are
 references of one edit: they are given one at a time."""
 
+SIZES = ("height", "width", "max_area", "_auto_resize", "output_resolution")
 OURS = {
+    *SIZES,
     "image",
     "prompt",
     "negative_prompt",
@@ -298,7 +300,9 @@ class Diffusers(Editor):
             given["negative_prompt"] = self.negative if one else [self.negative] * len(images)
         accepted = inspect.signature(type(self._pipeline).__call__).parameters
         # FLUX.1 Kontext would bring the source to one of its favourite aspects and the edit to another area.
-        sizes = {"height": height, "width": width, "max_area": height * width, "_auto_resize": False}
+        # Qwen-Image-2.1 would show the model a source of one megapixel, whatever the size of the edit.
+        side = round((self.area_px or height * width) ** 0.5)
+        sizes = dict(zip(SIZES, (height, width, height * width, False, side), strict=True))
         given |= {name: value for name, value in sizes.items() if name in accepted}
         try:
             answer = self._pipeline(**given)

@@ -74,9 +74,21 @@ def edits(of, sources, instructions=None, seeds=None):
             {"call": {"image_guidance_scale": 1.5}},
         ),
         (tiny_pipelines.klein, "Flux2KleinPipeline", {"call": {"text_encoder_out_layers": [1, 2]}}),
+        (
+            tiny_pipelines.flux2,
+            "Flux2Pipeline",
+            {"guidance": 4.0, "call": {"text_encoder_out_layers": [1, 2]}},
+        ),
+        (tiny_pipelines.qwen_image_21, "QwenImage21Pipeline", {"area_px": 128 * 128, "multiple_px": 32}),
         (tiny_pipelines.qwen_edit, "QwenImageEditPlusPipeline", QWEN | {"steps": 1}),
+        (
+            tiny_pipelines.longcat,
+            "LongCatImageEditPipeline",
+            {"area_px": 1 << 20, "multiple_px": 16, "guidance": 1.0, "steps": 1},
+        ),
+        (tiny_pipelines.joyimage, "JoyImageEditPipeline", {"guidance": 1.0, "steps": 1}),
     ],
-    ids=["kontext", "area", "float8", "pix2pix", "klein", "qwen"],
+    ids=["kontext", "area", "float8", "pix2pix", "klein", "flux2", "qwen21", "qwen", "longcat", "joyimage"],
 )
 def test_a_pipeline_edits_at_the_sources_own_size(folder, make, pipeline, options):
     model = make(folder / make.__name__)
@@ -85,9 +97,8 @@ def test_a_pipeline_edits_at_the_sources_own_size(folder, make, pipeline, option
     (first,) = edits(made, [source], seeds=[1])
     assert first.shape == source.shape
     assert first.dtype == np.uint8
-    if (
-        make is not tiny_pipelines.qwen_edit
-    ):  # which sees a megapixel whatever it is given, so it is not quick
+    if make not in (tiny_pipelines.qwen_edit, tiny_pipelines.longcat, tiny_pipelines.joyimage):
+        # These see a megapixel whatever they are given, so they are not quick.
         again, other = edits(pickle.loads(pickle.dumps(made)), [source] * 2, seeds=[1, 2])
         assert np.array_equal(again, first)
         assert not np.array_equal(other, first)

@@ -324,8 +324,8 @@ def qwen3_vision(tokenizer):
         },
     )
     images = Qwen2VLImageProcessor(patch_size=16, size={"shortest_edge": 64 * 64, "longest_edge": 1 << 24})
-    template = "{% for m in messages %}<|im_start|>{{ m['role'] }}{% for c in m['content'] %}{{ c['text'] }}{% endfor %}"
-    template += "<|im_end|>{% endfor %}"
+    template = "{% for m in messages %}<|im_start|>{{ m['role'] }}{% for c in m['content'] %}{{ c['text'] }}"
+    template += "{% endfor %}<|im_end|>{% endfor %}"
     processor = Qwen3VLProcessor(images, tokenizer, Qwen3VLVideoProcessor(), chat_template=template)
     return Qwen3VLForConditionalGeneration(config).eval(), processor
 

@@ -38,8 +38,8 @@ def made(folder, count):
 
 
 def judge(error, bias, ties=0.0, usage=None):
-    """Sees the brighter one, but errs on a share of the pairs, and on another share takes the first or says tie. Which
-    pairs these are is drawn by their number, so that both orders and all votes meet the same judge."""
+    """Sees the brighter one, but errs on a share of the pairs, and on others takes the first or says tie. Which pairs
+    these are is drawn by their number, so that both orders and all votes meet the same judge."""
     draws = np.random.default_rng(5).permutation(COUNT) / COUNT
 
     def reply(asked):
@@ -63,8 +63,7 @@ COUNT = 400
 
 
 def test_the_true_accuracy_lies_in_the_interval_and_a_position_bias_is_found(tmp_path):
-    """Of 400 preferences: a judge that errs on 20 %, and one that errs on 10 %, takes the first one of 30 % and says tie
-    of 10 %."""
+    """A judge that errs on 20 % of 400; and one that errs on 10 %, takes the first one of 30 % and says tie of 10 %."""
     folder = made(tmp_path / "set", COUNT)
     recipe = {"out": tmp_path / "out", "sets": {"made": folder}}
     cost = {"prompt_tokens": 1000, "completion_tokens": 50, "total_tokens": 1050}

@@ -38,7 +38,7 @@ def select(run: Run) -> pa.Table:
     folder = run.folder("select")
     sources = source_verdicts(run)
     with ThreadPoolExecutor(1) as beside:
-        written = beside.submit(_write, folder / SOURCES, sources)
+        written = beside.submit(_write, folder / SOURCES, sources.drop_columns(["wave"]))
         pairs = pair_verdicts(run, tables.connect(run), sources)
         written.result()
     _write(folder / SELECTION, pairs)
@@ -46,8 +46,8 @@ def select(run: Run) -> pa.Table:
 
 
 def source_verdicts(run: Run, *, store: bool = True) -> pa.Table:
-    """(uri, key, outcome, reason) of every input file, wave after wave, in uri order. `store=False` writes nothing into
-    the run."""
+    """(uri, key, outcome, reason, wave) of every input file, wave after wave, in uri order. `store=False` writes
+    nothing into the run."""
     return Photographs(run, Waves(run), store=store).all().drop_columns(["phash"])
 
 

@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from crispedit.editmgt.options import Schedule
@@ -92,8 +91,3 @@ def masked_batch(
         labels=torch.where(mask, tokens_BN, IGNORED),
         timestep=1000.0 * share,
     )
-
-
-def masked_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy over the masked tokens of the whole batch. logits [..., codebook], labels [...]."""
-    return F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED)

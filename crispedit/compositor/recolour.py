@@ -46,6 +46,9 @@ def tone_of(small: Image) -> Tone | None:
     angle = float(np.argmax(window) * 5 + 2.5)
     _, weight = _membership(small, angle)
     inside = weight > 0.5
+    # Of a hue that fades into others, half would be turned half-way.
+    if ((weight > 0) & ~inside).sum() > 0.2 * inside.sum():
+        return None
     if not 0.04 < inside.mean() < 0.7 or np.median(lab[..., 0][inside]) < 35:
         return None
     name = colours.name_of(small[inside])

@@ -135,14 +135,14 @@ def _oil(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     out = np.ascontiguousarray(_blur(p, 20 * unit), np.float32)
     for brush in (24.0, 13.0, 8.0):
         width = max(2.0, brush * unit)
-        wanted = _vivid(_blur(p, width / 3), 0.25)
+        wanted = _vivid(_blur(p, width / 3), 0.5)
         wrong = _blur(np.abs(wanted - out).sum(axis=2), width / 2)
         for y, x in _scattered(rng, h, w, width):
             if brush < 24 and wrong[y, x] < 0.1:
                 continue
             half = width * rng.uniform(1.0, 2.6)
             start, end = ((round(x + s * ux[y, x] * half), round(y + s * uy[y, x] * half)) for s in (-1, 1))
-            colour = wanted[y, x] * rng.uniform(0.9, 1.1)
+            colour = wanted[y, x] * rng.normal(1, 0.13)
             cv2.line(out, start, end, colour.tolist(), int(width), cv2.LINE_AA)
     strokes = _brushed(_gray(out), rng, max(3.0, 14 * unit))
     relief = strokes - np.roll(strokes, (1, 1), (0, 1))

@@ -10,9 +10,9 @@ import pyarrow as pa
 from crispedit.outcome import KEPT
 from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps.select import pair_verdicts
+from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
 from crispedit.pipelines.viewing.queries import Page, Row, Wanted, order, where
-from crispedit.pipelines.viewing.snapshot import Snapshot, photograph_verdicts
+from crispedit.pipelines.viewing.snapshot import Snapshot
 
 ABSENT = "absent"
 FLIPS = {
@@ -41,7 +41,7 @@ def exact(snapshot: Snapshot, overrides: Sequence[str]) -> pa.Table:
     root = snapshot.run.root
     run = Run(recipe.load(str(root), [*overrides, f"run={root}"]))
     with tables.connect(run) as db:
-        return pair_verdicts(run, db, photograph_verdicts(run, db))
+        return pair_verdicts(run, db, source_verdicts(run, store=False))
 
 
 def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, table: str) -> Comparison:
@@ -129,7 +129,8 @@ def flipped(snapshot: Snapshot, comparison: Comparison, wanted: Wanted, size: in
     total = snapshot.one(f"SELECT count(*) {source}", values)
     number = min(wanted.page, max(1, -(-total // size)))
     rows = snapshot.sql(
-        f"""SELECT p.*, t.outcome AS then_outcome, t.reason AS then_reason, t.other_key, l.verdict AS label
+        f"""SELECT {snapshot.card()}, t.outcome AS then_outcome, t.reason AS then_reason, t.other_key,
+            l.verdict AS label
         {source.replace("WHERE", "LEFT JOIN label l ON l.key = p.key WHERE", 1)}
         ORDER BY {order(snapshot, wanted.sort)} LIMIT ? OFFSET ?""",
         [*values, size, (number - 1) * size],

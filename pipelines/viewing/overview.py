@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crispedit.cascade import REGIME
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
+from crispedit.pipelines.progress import StageTotal, stage_totals
 from crispedit.pipelines.viewing.queries import Row
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
@@ -136,14 +138,14 @@ def owner(snapshot: Snapshot, reason: str) -> str:
     )
 
 
-def in_words(snapshot: Snapshot, reason: str | None, category: str | None) -> str:
-    """A reason for a reader: "leakage above 0.05"."""
+def in_words(snapshot: Snapshot, reason: str | None, row: Mapping[str, Any]) -> str:
+    """A reason of a pair or job for a reader: "leakage above 0.05"."""
     if reason is None:
         return ""
     score, colon, side = reason.rpartition(":")
     if not colon:
         return AFTER.get(reason, reason.replace("_", " "))
-    bound = snapshot.bound(score, category)
+    bound = snapshot.bound(score, row["category"], row.get(REGIME))
     value = bound.min if side == "low" else bound.max
     word = {"low": "below", "high": "above"}.get(side, side)
     return f"{score} {word} {value:g}" if value is not None else f"{score} too {side}"
@@ -184,7 +186,10 @@ def _spread(
         return {}
     listed = ", ".join(map(str, wanted))
     found = {
-        row["row"]: row for row in snapshot.sql(f"SELECT *, rowid AS row FROM pair WHERE rowid IN ({listed})")
+        row["row"]: row
+        for row in snapshot.sql(
+            f"SELECT {snapshot.card()}, p.rowid AS row FROM pair p WHERE p.rowid IN ({listed})"
+        )
     }
     return {value: [found[row] for row in rows] for value, rows in chosen.items()}
 
@@ -251,34 +256,9 @@ def by_dataset(snapshot: Snapshot) -> list[Row]:
     return rows
 
 
-@dataclass
-class Progress:
-    """How a stage of the run went, over all its builds."""
-
-    stage: str
-    rows: int = 0
-    wall_s: float = 0.0
-    """Seconds that builds with this stage took."""
-    busy_s: float = 0.0
-    held_s: float = 0.0
-    """Seconds that its processes worked, and that they held their CPUs and GPUs, all together."""
-    gpu_s: float = 0.0
-
-
-def progress(snapshot: Snapshot) -> list[Progress]:
-    """How each stage went, by what the run's builds stored in `progress/`; none where they stored nothing."""
-    found: dict[str, Progress] = {}
-    files = [] if snapshot.run is None else sorted((snapshot.run.root / "progress").glob("*.json"))
-    for file in files:
-        session = json.loads(file.read_text())
-        for name, stage in session["stages"].items():
-            total = found.setdefault(name, Progress(name))
-            total.rows += stage["done"]
-            total.wall_s += session["updated"] - session["started"]
-            total.busy_s += stage["busy_seconds"]
-            total.held_s += stage["held_seconds"]
-            total.gpu_s += stage["held_seconds"] * stage["gpus"]
-    return list(found.values())
+def progress(snapshot: Snapshot) -> list[StageTotal]:
+    """How each stage of the run's builds went; none where it has had none."""
+    return [] if snapshot.run is None else stage_totals(snapshot.run.root)
 
 
 def summary(snapshot: Snapshot) -> dict[str, Any]:

@@ -171,6 +171,8 @@ class Build:
         if ready > self._next_judged:
             self._submit(partial(self._judge, range(self._next_judged, ready)), self._judged)
             return True
+        if self._sources is not None and not self._sources.holds_waves:
+            return False
         if len(self._open) < self.run.recipe.engine.open_waves:
             if self._next_open == len(self.waves) and self._sources is not None:
                 self._sources.cut_wave()
@@ -427,8 +429,8 @@ class Build:
         self._ask()
 
     def parts_of(self, wave: str) -> dict[str, int]:
-        paths = (path for step in self.steps for path in _parts(step.folder(wave)))
         """Bytes of each part of a wave's tables."""
+        paths = (path for step in self.steps for path in _parts(step.folder(wave)))
         return {path.relative_to(self.run.root).as_posix(): path.stat().st_size for path in paths}
 
     def _passing(self, wave: Wave) -> dict[str, int]:
@@ -568,11 +570,13 @@ class _Sources:
         if left_out and not any(row["key"] == listing.REST for row in rows):
             journal.commit(run.folder("listing"), listing.table(self.source), [listing.rest(left_out)])
         self._waits = set(self.containers)
-        cut = {key for wave in waves for key in wave.listing}
+        self._cut = {key for wave in waves for key in wave.listing}
+        self._lost = self._cut - {row["key"] for row in rows}
+        """Rows of the listing that waves hold and that are gone, with the part that held them."""
         self._rows = {
             row["key"]: row
             for row in rows
-            if row["container"] in listed - {listing.REST} and row["key"] not in cut
+            if row["container"] in listed - {listing.REST} and row["key"] not in self._cut
         }
         """Rows of the listing that are in no wave yet."""
         self.drawn_from = 0
@@ -590,13 +594,23 @@ class _Sources:
         return sum(row["rows"] for row in self._rows.values())
 
     @property
+    def holds_waves(self) -> bool:
+        """Whether the listing has all rows of the waves, or never will."""
+        return not (self._lost and self._waits)
+
+    @property
     def exhausted(self) -> bool:
         return not self._waits and not self._rows
 
     def listed(self, rows: Sequence[Row]) -> None:
         for row in rows:
             self._waits.discard(row["key"])
-            self._rows |= {one["key"]: one for one in row["committed"] if one["error"] is None}
+            self._lost -= {one["key"] for one in row["committed"]}
+            self._rows |= {
+                one["key"]: one
+                for one in row["committed"]
+                if one["error"] is None and one["key"] not in self._cut
+            }
         if not self._waits and not any(row["rows"] for row in self._rows.values()) and not len(self.waves):
             listed = tables.listing_rows(self.run)
             if failed := next((row["error"] for row in listed if row["error"] is not None), None):

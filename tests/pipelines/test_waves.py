@@ -200,3 +200,17 @@ def test_a_candidates_verdict_is_the_same_of_its_row_and_of_the_table(
 @pytest.fixture(scope="module")
 def photos_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("none")
+
+
+def test_a_lost_part_of_the_listing_is_made_again_and_its_waves_stay(photos: Path, tmp_path: Path):
+    """Its photographs are in a wave already: they are not those of a new one, and that wave waits for them."""
+    run = make_run(tmp_path / "run", photos, "categories={style: 1}", "engine.wave_sources=1")
+    build.build(run)
+    before = shard_bytes(run), statistics(run)
+    shutil.rmtree(run.folder("shards"))
+    for part in journal.parts(run.folder("listing")):
+        part.unlink()
+    shutil.rmtree(run.folder("curate") / "wave-000001")
+    build.build(run)
+    assert len(Waves(run)) == 4
+    assert (shard_bytes(run), statistics(run)) == before

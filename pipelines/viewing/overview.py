@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
+from crispedit.pipelines.progress import sessions
 from crispedit.pipelines.viewing.queries import Row
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
@@ -268,9 +269,7 @@ class Progress:
 def progress(snapshot: Snapshot) -> list[Progress]:
     """How each stage went, by what the run's builds stored in `progress/`; none where they stored nothing."""
     found: dict[str, Progress] = {}
-    files = [] if snapshot.run is None else sorted((snapshot.run.root / "progress").glob("*.json"))
-    for file in files:
-        session = json.loads(file.read_text())
+    for session in [] if snapshot.run is None else sessions(snapshot.run.root):
         for name, stage in session["stages"].items():
             total = found.setdefault(name, Progress(name))
             total.rows += stage["done"]

@@ -315,10 +315,15 @@ class Nodes:
 
     def lose(self) -> None:
         """All nodes at once, the head too."""
-        for node in [self.cluster.head_node, *self.cluster.worker_nodes]:
+        for node in [self.cluster.head_node, *self.workers]:
             node.kill_all_processes(check_alive=False, allow_graceful=False)
         self.cluster.shutdown()
         self.begin()
+
+    @property
+    def workers(self) -> list[Any]:
+        """All nodes but the head, in one order."""
+        return sorted(self.cluster.worker_nodes, key=lambda node: node.node_id)
 
     def raylet(self, node: Any) -> int:
         return int(node.all_processes["raylet"][0].process.pid)
@@ -371,19 +376,19 @@ def of_driver(number: int, seconds: float | None = None) -> Strike:
 
 
 def node_killed(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
-    nodes.cluster.remove_node(rng.choice(nodes.cluster.worker_nodes), allow_graceful=False)
+    nodes.cluster.remove_node(rng.choice(nodes.workers), allow_graceful=False)
     return True
 
 
 def node_joins(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
-    if len(nodes.cluster.worker_nodes) > 2:  # as many as at the start
-        nodes.cluster.remove_node(nodes.cluster.worker_nodes[0], allow_graceful=True)
+    if len(nodes.workers) > 2:  # no more than it began with
+        nodes.cluster.remove_node(nodes.workers[0], allow_graceful=True)
     nodes.cluster.add_node(**NODE)
     return True
 
 
 def node_drained(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
-    node = rng.choice(nodes.cluster.worker_nodes)
+    node = rng.choice(nodes.workers)
     command = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", nodes.cluster.address]
     command += ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
     command += ["--reason-message", "a spot notice", "--deadline-remaining-seconds", "4"]
@@ -392,7 +397,7 @@ def node_drained(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rn
 
 
 def node_paused(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
-    raylet = nodes.raylet(rng.choice(nodes.cluster.worker_nodes))
+    raylet = nodes.raylet(rng.choice(nodes.workers))
     os.kill(raylet, signal.SIGSTOP)
     time.sleep(3)
     os.kill(raylet, signal.SIGCONT)
@@ -432,7 +437,7 @@ def cluster(world: World) -> None:
             trial.will(0.3)
             trial.env["RAY_ADDRESS"] = nodes.cluster.address
             trial.finish(during=partial(struck, trial, nodes, left, rng))
-            while len(nodes.cluster.worker_nodes) < 2:
+            while len(nodes.workers) < 2:
                 nodes.cluster.add_node(**NODE)
     finally:
         nodes.end()
@@ -474,6 +479,7 @@ def editors(world: World) -> None:
         trial = Trial(world, "editors", *engine, like="plain")
         trial.will(0.0, f"{kind} x 4")
         trial.strike(f"editor {kind}", "edit", at_next=True)
+        trial.once()
         # What a part raises or answers wrongly is permanent; that it was mended only its user knows.
         trial.finish(*([] if kills or kind == "no connection" else ["--retry", "errors"]))
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -28,6 +29,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -58,7 +60,7 @@ curate:
 edit: {editors: {disturbed: {editor: benchmarks.disturbed}}}
 filters: {unchanged: {}, preservation: {}, duplicate: {}}
 pack: {pairs_per_shard: 4}
-engine: {kind: inprocess, rows_per_part: 3, wave_sources: 4, attempts: 1, block_seconds: 1}
+engine: {kind: inprocess, rows_per_part: 2, wave_sources: 2, attempts: 1, block_seconds: 1}
 """
 SERVED = """
 source: {kind: folder, path: photos}
@@ -69,7 +71,7 @@ filters: {unchanged: {}}
 pack: {pairs_per_shard: 4}
 engine: {kind: inprocess, rows_per_part: 4, attempts: 1}
 """
-PHOTOS = 10
+PHOTOS = 6
 MOST_RUNS = 8
 """Repetitions after which a build counts as one that does not finish."""
 TABLES = ("curate", "annotate", "edit", "score", "compare")
@@ -121,7 +123,7 @@ class World:
 class Trial:
     """One build: a recipe, a run directory, and the command that is repeated."""
 
-    count = 0
+    numbers = itertools.count(1)
 
     def __init__(
         self,
@@ -132,9 +134,8 @@ class Trial:
         like: str = "",
         at: Path | None = None,
     ) -> None:
-        Trial.count += 1
         self.world, self.scene, self.like = world, scene, like or scene
-        self.folder = world.folder / f"{Trial.count:03d}-{scene}"
+        self.folder = world.folder / f"{next(Trial.numbers):03d}-{scene}"
         self.folder.mkdir()
         self.root = (at or self.folder) / "run"
         (self.folder / "recipe.yaml").write_text(text)
@@ -214,15 +215,21 @@ class Trial:
         self.struck.append((fault, self.runs + at_next))
 
     def finish(
-        self, *more: str, during: Callable[[subprocess.Popen[bytes]], None] = lambda process: None
+        self,
+        *more: str,
+        during: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
+        mend: Callable[[Trial], None] = lambda trial: None,
     ) -> bool:
-        """Repeat the command until it finishes with nothing left to try again; compare."""
+        """Repeat the command until it finishes with nothing left to try again, and compare. `mend` is what the user
+        does after it has failed."""
         for _ in range(MOST_RUNS):
             process = self.start(*more)
             during(process)
             if self.ended(process) == 0 and not self.waiting():
-                break
-        return self.compare()
+                return self.compare()
+            mend(self)
+        print(f"{self.folder.name}: does not finish: {self.log}", flush=True)
+        return self.compare(finished=False)
 
     def waiting(self) -> bool:
         """Whether rows wait for the next run of the same command."""
@@ -233,10 +240,8 @@ class Trial:
         for fault, run in self.struck:
             fault.runs, fault.identical = self.runs - run + 1, same
         self.struck = []
-        if same:
-            print(f"{self.folder.name}: {self.runs} runs, identical", flush=True)
-        else:
-            print(f"{self.folder.name}: {self.runs} runs, NOT identical: {self.log}", flush=True)
+        told = "identical" if same else f"NOT identical: {self.log}"
+        print(f"{self.folder.name}: {self.runs} runs, {told}", flush=True)
         return same
 
     @property
@@ -281,7 +286,7 @@ def _files(place: str) -> Iterator[tuple[str, bytes]]:
     system, inner = fsspec.core.url_to_fs(place)
     system.invalidate_cache()
     for path in sorted(system.find(inner)):
-        yield path.removeprefix(inner), system.cat_file(path)
+        yield path.removeprefix(inner).lstrip("/"), system.cat_file(path)
 
 
 def reference(trial: Trial) -> None:
@@ -627,11 +632,6 @@ def locks(world: World) -> None:
 # Files
 
 
-def photo(trial: Trial) -> Path:
-    """The photograph that is read last."""
-    return max((trial.world.folder / "photos").iterdir())
-
-
 def inputs(world: World) -> None:
     whole = photo_bytes(PHOTOS - 1)
     changes: dict[str, Callable[[Path], object]] = {
@@ -642,10 +642,14 @@ def inputs(world: World) -> None:
         "photograph replaced by a folder": lambda path: (path.unlink(), path.mkdir()),
         "photograph a link that leads nowhere": lambda path: (path.unlink(), path.symlink_to("nowhere")),
     }
+    photos = world.folder / "changing"
+    shutil.copytree(world.folder / "photos", photos)
+    path = max(photos.iterdir())  # the one that is read last
+    started = partial(Trial, world, "inputs", f"source.path={photos}")
+    reference(started())
     for kind in world.some(list(changes)):
-        trial = Trial(world, "inputs", like="plain")
+        trial = started()
         trial.will(0.05)
-        path = photo(trial)
         process = trial.start()
         while process.poll() is None and not any(trial.root.glob("listing/part-*.parquet")):
             time.sleep(0.005)
@@ -883,12 +887,12 @@ def plan(kind: str, asked: str, number: int, method: str, path: str) -> str | No
 
 SCENES: dict[str, Callable[[World], None]] = {
     "cluster": cluster,
-    "editors": editors,
     "machine": machine,
-    "inputs": inputs,
-    "tables": damage,
     "servers": servers,
+    "tables": damage,
     "store": store,
+    "editors": editors,
+    "inputs": inputs,
 }
 
 
@@ -913,15 +917,21 @@ def table(faults: Sequence[Fault]) -> str:
 
 def chaos(folder: Path, scenes: Sequence[str], seed: int = 0, share: float = 1.0) -> list[Fault]:
     """Strike; returns what struck and what became of it. The folder gets every run and the log of every command."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
+    # Apart from other Rays of the machine; its sockets want a short path.
+    apart = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": apart.name}
     world = World(folder, seed, share)
     (folder / "photos").mkdir(parents=True)
     for number in range(PHOTOS):
         (folder / "photos" / f"{number:02d}.jpg").write_bytes(photo_bytes(number))
     reference(Trial(world, "plain"))
-    for scene in scenes:
-        SCENES[scene](world)
-    return world.faults
+    with apart, ThreadPoolExecutor(1) as pool:
+        beside = [pool.submit(SCENES[scene], world) for scene in scenes if scene != "cluster"]
+        if "cluster" in scenes:
+            cluster(world)  # Ray's nodes want to be started in the main thread
+        for done in beside:
+            done.result()
+    return sorted(world.faults, key=lambda fault: list(SCENES).index(fault.scene))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -435,11 +435,15 @@ def cluster(world: World) -> None:
     rng = random.Random(world.seed)
     left = [(kind, strike) for kind, (most, strike) in STRIKES.items() for _ in world.times(most)]
     rng.shuffle(left)
+    editor = world.folder / "editor"  # the nodes give their processes this environment, once
+    editor.mkdir()
+    (editor / "pause").write_text("0.3")
+    (editor / "fault").write_text("")
+    os.environ["CHAOS"] = str(editor)
     nodes = Nodes()
     try:
         while left:
             trial = Trial(world, "cluster", "engine.kind=ray", "engine.stall_minutes=0.25", like="plain")
-            trial.will(0.3)
             trial.env["RAY_ADDRESS"] = nodes.cluster.address
             trial.finish(during=partial(struck, trial, nodes, left, rng))
             while len(nodes.workers) < 2:
@@ -917,6 +921,7 @@ def table(faults: Sequence[Fault]) -> str:
 
 def chaos(folder: Path, scenes: Sequence[str], seed: int = 0, share: float = 1.0) -> list[Fault]:
     """Strike; returns what struck and what became of it. The folder gets every run and the log of every command."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore it
     # Apart from other Rays of the machine; its sockets want a short path.
     apart = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": apart.name}

@@ -903,7 +903,7 @@ SCENES: dict[str, Callable[[World], None]] = {
 def table(faults: Sequence[Fault]) -> str:
     """Markdown: a line per kind of fault."""
     kinds: dict[tuple[str, str], list[Fault]] = defaultdict(list)
-    for fault in faults:
+    for fault in sorted(faults, key=lambda fault: list(SCENES).index(fault.scene)):
         kinds[fault.scene, fault.kind].append(fault)
     lines = ["| fault | times | where it struck | runs of the command | identical |", "|---|---|---|---|---|"]
     for (_, kind), of in kinds.items():
@@ -919,16 +919,19 @@ def table(faults: Sequence[Fault]) -> str:
     return "\n".join(lines)
 
 
-def chaos(folder: Path, scenes: Sequence[str], seed: int = 0, share: float = 1.0) -> list[Fault]:
-    """Strike; returns what struck and what became of it. The folder gets every run and the log of every command."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore it
+def chaos(world: World, scenes: Sequence[str]) -> list[Fault]:
+    """Strike; returns what struck and what became of it. The world's folder gets every run, and the log of every
+    command."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs, and theirs, ignore it
     # Apart from other Rays of the machine; its sockets want a short path.
     apart = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": apart.name}
-    world = World(folder, seed, share)
-    (folder / "photos").mkdir(parents=True)
+    photos = world.folder / "photos"
+    photos.mkdir(parents=True)
     for number in range(PHOTOS):
-        (folder / "photos" / f"{number:02d}.jpg").write_bytes(photo_bytes(number))
+        (photos / f"{number:02d}.jpg").write_bytes(photo_bytes(number))
     reference(Trial(world, "plain"))
     with apart, ThreadPoolExecutor(1) as pool:
         beside = [pool.submit(SCENES[scene], world) for scene in scenes if scene != "cluster"]
@@ -936,7 +939,7 @@ def chaos(folder: Path, scenes: Sequence[str], seed: int = 0, share: float = 1.0
             cluster(world)  # Ray's nodes want to be started in the main thread
         for done in beside:
             done.result()
-    return sorted(world.faults, key=lambda fault: list(SCENES).index(fault.scene))
+    return world.faults
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -953,13 +956,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
-        faults = chaos(args.keep or Path(temporary), args.only, args.seed, args.share)
-    same = sum(fault.identical for fault in faults)
-    print(table(faults))
-    print(f"\n{len(faults)} faults, {same} builds identical, {time.monotonic() - began:.0f} s")
-    if args.json:
-        args.json.write_text(json.dumps([asdict(fault) for fault in faults], indent=1))
-    return 0 if same == len(faults) else 1
+        world = World(args.keep or Path(temporary), args.seed, args.share)
+        try:
+            chaos(world, args.only)
+        finally:
+            same = sum(fault.identical for fault in world.faults)
+            print(table(world.faults))
+            print(f"\n{len(world.faults)} faults, {same} builds identical, {time.monotonic() - began:.0f} s")
+            if args.json:
+                args.json.write_text(json.dumps([asdict(fault) for fault in world.faults], indent=1))
+    return 0 if same == len(world.faults) else 1
 
 
 if __name__ == "__main__":

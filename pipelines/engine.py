@@ -136,12 +136,18 @@ def cluster(engine: Engine) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with failure.last_word():
-        if joined:
-            ray.init(address=joined, runtime_env=_runtime_env(), **quiet)
-        else:
-            # Inherited, not a runtime_env: that would bar tasks from the processes Ray has ready.
-            os.environ["PYTHONPATH"] = _python_path()
-            ray.init(address="local", include_dashboard=False, **_share(engine), **quiet)
+        try:
+            if joined:
+                ray.init(address=joined, runtime_env=_runtime_env(), **quiet)
+            else:
+                # Inherited, not a runtime_env: that would bar tasks from the processes Ray has ready.
+                os.environ["PYTHONPATH"] = _python_path()
+                ray.init(address="local", include_dashboard=False, **_share(engine), **quiet)
+        except Exception as error:  # Ray raises nearly anything here
+            how = f"be joined at {joined}" if joined else "be started"
+            raise ValueError(
+                f"Ray cannot {how}: {' '.join(str(error).split())[:500]}; {failure.AGAIN}"
+            ) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in its place
         try:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from crispedit.outcome import Failing
 from crispedit.pipelines.flow import Flow, Quarantined, Route, Row, Stage
 from crispedit.pipelines.recipe import Engine
 from crispedit.pipelines.room import SLACK, Need, Node, Room
@@ -453,9 +454,10 @@ class Scheduler:
     def _died_loading(self, pool: _Pool, event: Died) -> None:
         pool.loading_deaths += event.node_lives
         if pool.loading_deaths >= LOADING_DEATHS:
-            raise RuntimeError(
-                f"{pool.stage.name} cannot be loaded: its process has died of it {pool.loading_deaths} times\n"
-                f"{event.detail}"
+            raise Failing(
+                f"{pool.stage.name} cannot be loaded: its process has died of it {pool.loading_deaths} times "
+                f"({event.detail or 'nothing was said'}). If something else killed it, such as the system for want of "
+                "memory, run the same command again"
             )
 
     def _probe(self, block: Sent) -> None:

@@ -13,7 +13,7 @@ from crispedit.shards import journal
 @pytest.fixture(scope="module")
 def struck(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[chaos.Fault]]:
     folder = tmp_path_factory.mktemp("chaos") / "runs"
-    return folder, chaos.chaos(folder, ["tables", "inputs"], share=0.1)
+    return folder, chaos.chaos(chaos.World(folder, seed=0, share=0.1), ["tables", "inputs"])
 
 
 def test_every_build_that_was_struck_is_identical(struck: tuple[Path, list[chaos.Fault]]):

@@ -418,7 +418,7 @@ def cluster_lost(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rn
 STRIKES: dict[str, tuple[int, Strike]] = {
     "worker killed": (8, of_worker(signal.SIGKILL)),
     "worker paused for 3 s": (3, of_worker(signal.SIGSTOP, 3)),
-    "worker stops for good": (2, of_worker(signal.SIGSTOP)),
+    "worker stops for good": (1, of_worker(signal.SIGSTOP)),
     "node killed": (5, node_killed),
     "node joins": (5, node_joins),
     "node drained": (2, node_drained),
@@ -443,7 +443,7 @@ def cluster(world: World) -> None:
     nodes = Nodes()
     try:
         while left:
-            trial = Trial(world, "cluster", "engine.kind=ray", "engine.stall_minutes=0.25", like="plain")
+            trial = Trial(world, "cluster", "engine.kind=ray", "engine.stall_minutes=1", like="plain")
             trial.env["RAY_ADDRESS"] = nodes.cluster.address
             trial.finish(during=partial(struck, trial, nodes, left, rng))
             while len(nodes.workers) < 2:
@@ -484,7 +484,7 @@ def struck(
 def editors(world: World) -> None:
     for kind in world.some(disturbed.KINDS):
         kills = kind in ("exits", "crashes", "hangs")
-        engine = ["engine.kind=ray", "engine.cpus=2", "engine.stall_minutes=0.1"] if kills else []
+        engine = ["engine.kind=ray", "engine.cpus=2", "engine.stall_minutes=0.5"] if kills else []
         trial = Trial(world, "editors", *engine, like="plain")
         trial.will(0.0, f"{kind} x 4")
         trial.strike(f"editor {kind}", "edit", at_next=True)

@@ -456,8 +456,8 @@ class Scheduler:
         if pool.loading_deaths >= LOADING_DEATHS:
             raise Failing(
                 f"{pool.stage.name} cannot be loaded: its process has died of it {pool.loading_deaths} times "
-                f"({event.detail or 'it hung, or was killed'}). If something else killed it, such as the system for want of "
-                "memory, run the same command again"
+                f"({event.detail or 'it hung, or was killed'}). If something else killed it, such as the system for "
+                "want of memory, run the same command again"
             )
 
     def _probe(self, block: Sent) -> None:

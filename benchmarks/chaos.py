@@ -184,9 +184,11 @@ class Trial:
             )
 
     def ended(self, process: subprocess.Popen[bytes]) -> int:
-        """Wait for the command, and end what it left behind."""
+        """Wait for the command, and end what it left behind; one that takes too long is killed as another fault."""
         try:
-            return process.wait(timeout=240)
+            return process.wait(timeout=600)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
         finally:
             with suppressed(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -858,7 +860,7 @@ def store(world: World) -> None:
                 trial = Trial(world, "store", source, f"pack.to=s3://bucket/{kind}-{what}")
                 asked = "/bucket/photos" if what == "photographs" else f"/bucket/{kind}-{what}"
                 with object_store.FaultyProxy(url, partial(plan, kind, asked)) as proxy:
-                    trial.env["AWS_ENDPOINT_URL"] = proxy.url
+                    trial.env |= {"AWS_ENDPOINT_URL": proxy.url, "AWS_MAX_ATTEMPTS": "2"}
                     where = "curate" if what == "photographs" else "pack"
                     trial.strike(f"S3, {what}: {KINDS[kind]}", where, at_next=True)
                     trial.once()

@@ -383,6 +383,8 @@ def of_driver(number: int, seconds: float | None = None) -> Strike:
 
 
 def node_killed(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
+    if not nodes.workers:
+        return False
     nodes.cluster.remove_node(rng.choice(nodes.workers), allow_graceful=False)
     return True
 
@@ -395,6 +397,8 @@ def node_joins(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng:
 
 
 def node_drained(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
+    if not nodes.workers:
+        return False
     node = rng.choice(nodes.workers)
     command = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", nodes.cluster.address]
     command += ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
@@ -404,6 +408,8 @@ def node_drained(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rn
 
 
 def node_paused(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
+    if not nodes.workers:
+        return False
     raylet = nodes.raylet(rng.choice(nodes.workers))
     os.kill(raylet, signal.SIGSTOP)
     time.sleep(3)

@@ -29,7 +29,7 @@ AGAIN = "run the same command again to continue"
 
 def sentence(error: BaseException, command: str = "") -> str:
     """One line for the terminal (a message of ours may have more)."""
-    for one in _causes(error):
+    for one in causes(error):
         for known in (_missing_package, _system, _cluster):
             if said := known(one, command):
                 return said
@@ -57,7 +57,7 @@ def last_word() -> Iterator[None]:
                 listener.stdin.flush()
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """The error, and what it was raised from: what the system said first is the cause."""
     seen: list[BaseException] = []
     one: BaseException | None = error

@@ -164,6 +164,20 @@ def raylet_of(session: int) -> int:
     raise AssertionError("there is no raylet")
 
 
+@pytest.mark.parametrize(
+    ("signalled", "status"), [(KeyboardInterrupt(), cli.INTERRUPTED), (cli.Stopped(), cli.STOPPED)]
+)
+def test_a_signal_inside_compiled_code_is_told_as_one(monkeypatch, capsys, signalled, status):
+    """As CPython raises it where compiled code goes on after a signal's handler has raised."""
+
+    def wait(*given):
+        raise SystemError("CoreWorker.wait returned a result with an exception set") from signalled
+
+    monkeypatch.setattr(cli, "_run", wait)
+    assert cli.main(["status", "x"]) == status
+    assert capsys.readouterr().err.endswith("; run the same command again to continue\n")
+
+
 class RayletDiedError(Exception):
     """As Ray raises it."""
 

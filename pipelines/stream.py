@@ -161,6 +161,8 @@ class Build:
         if ready > self._next_judged:
             self._submit(partial(self._judge, range(self._next_judged, ready)), self._judged)
             return True
+        if self._sources is not None and not self._sources.holds_waves:
+            return False
         if len(self._open) < self.run.recipe.engine.open_waves:
             if self._next_open == len(self.waves) and self._sources is not None:
                 self._sources.cut_wave()

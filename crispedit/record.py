@@ -188,6 +188,11 @@ class Sample:
         return self.outside if known else None
 
     @cached_property
+    def blocks(self) -> change.Moments:
+        """How the two images' luma agrees over blocks of the middle grid."""
+        return change.Moments.of(self.source_middle, self.edited_middle)
+
+    @cached_property
     def tracks(self) -> Tracks:
         """The points that can be followed from source to edited image, in pixels of the middle grid.
 

@@ -201,7 +201,9 @@ def agreement(rows: Sequence[Row], reasons: Sequence[Sequence[str]]) -> dict[str
     by_regime: dict[str, list[int]] = defaultdict(list)
     for i in good:
         by_regime[regime(rows[i])].append(i)
-    local = [i for i in by_regime["regenerated"] if rows[i]["category"] not in ("style", "background")]
+    local = [
+        i for i in good if regime(rows[i]) != "exact" and rows[i]["category"] not in ("style", "background")
+    ]
     parts = {"all": good, **by_regime, "regenerated_local": local}
     return {
         "agreement": seen.agreement,

@@ -166,7 +166,7 @@ def main() -> None:
         photos = Path(args.photos) if args.photos else folder / "photos"
         if not args.photos:
             photos.mkdir()
-            for seed, kind in enumerate(("meadow", "beach", "mountains", "city", "garden", "lake")):
+            for seed, kind in enumerate(("meadow", "beach", "mountains", "room", "desert", "lake")):
                 (photos / f"{kind}.jpg").write_bytes(images.encode_jpeg(landscape(seed, 1280, 1024, kind)))
         jobs = ", ".join(f"{name}: {args.jobs}" for name in args.categories.split(","))
         made = recipe.load(

@@ -27,10 +27,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from crispedit.pipelines.cluster import Died, Done, Event, Ready
 from crispedit.pipelines.flow import Block, Route, Row
+from crispedit.pipelines.pool import Process, Sent
 from crispedit.pipelines.recipe import Engine
 from crispedit.pipelines.room import Node
-from crispedit.pipelines.scheduler import Died, Done, Event, Process, Ready, Scheduler, Sent
+from crispedit.pipelines.scheduler import Scheduler
 from crispedit.pipelines.worker import Report
 from crispedit.recipe import Pool
 
@@ -173,7 +175,7 @@ class Line:
 
 
 class Simulation:
-    """A `scheduler.Cluster` in simulated time."""
+    """A `cluster.Cluster` in simulated time."""
 
     def __init__(
         self, nodes: Sequence[Node], driver_seconds: float = 0.0, kills: Sequence[tuple[float, str]] = ()

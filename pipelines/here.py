@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from crispedit.pipelines.cluster import Done, Event
 from crispedit.pipelines.flow import Stage
+from crispedit.pipelines.pool import Process, Sent
 from crispedit.pipelines.room import Node
-from crispedit.pipelines.scheduler import Done, Event, Process, Sent
 from crispedit.pipelines.worker import Worker
 
 
 class Here:
-    """A `scheduler.Cluster` of one CPU that runs every stage as tasks."""
+    """A `cluster.Cluster` of one CPU that runs every stage as tasks."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._workers = {stage.name: Worker(stage) for stage in stages}

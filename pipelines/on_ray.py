@@ -27,9 +27,10 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from crispedit.pipelines.cluster import Died, Done, Event, Lost, Ready
 from crispedit.pipelines.flow import Route, Stage, gpus_of
+from crispedit.pipelines.pool import Process, Sent
 from crispedit.pipelines.room import Node
-from crispedit.pipelines.scheduler import Died, Done, Event, Lost, Process, Ready, Sent
 from crispedit.pipelines.worker import Order, Report, Worker
 
 LOOK_SECONDS = 5.0
@@ -41,7 +42,7 @@ KINDS = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 
 
 class RayCluster:
-    """A `scheduler.Cluster` on the Ray cluster that is joined."""
+    """A `cluster.Cluster` on the Ray cluster that is joined."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._stages = {stage.name: stage for stage in stages}

@@ -101,7 +101,7 @@ class Progress:
             stages[name] = {
                 "processes": len(pool.processes) if pool.held else pool.blocks,
                 "gpus": gpus_of(pool.stage),
-                "waiting": scheduler.waiting(pool),
+                "waiting": scheduler.division.waiting(pool),
                 "remaining": scheduler.flow.remaining(name),
                 "done": pool.done_rows,
                 "tried_again": pool.again_rows,

@@ -43,10 +43,10 @@ class Room:
         self._memory = {node.name: node.memory_gb for node in self._nodes.values()}
         self._gpus = {node.name: [1.0] * round(node.gpus) for node in self._nodes.values()}
 
-    def node_for(self, need: Need, avoid: str | None = None) -> str | None:
-        """The node where this fits and leaves the least GPU, then the most CPU; `avoid` only if no other fits."""
+    def node_for(self, need: Need) -> str | None:
+        """The node where this fits and leaves the least GPU, then the most CPU."""
         fitting = [
-            (name == avoid, self._left(name, need), -self._cpus[name], name)
+            (self._left(name, need), -self._cpus[name], name)
             for name in self._nodes
             if self._fits(name, need)
         ]

@@ -8,41 +8,31 @@ a quota is asked of a wave only when no wave still at work could fill it.
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from crispedit.outcome import KEPT, Failing, describe, is_transient, kind
-from crispedit.pipelines import listing, steps, tables
+from crispedit.outcome import KEPT, Failing, kind
+from crispedit.pipelines import compaction, steps
+from crispedit.pipelines.compaction import COMPACT, Compacting
+from crispedit.pipelines.containers import LIST, Containers, members_of
 from crispedit.pipelines.flow import Block, Route, Row, Stage
-from crispedit.pipelines.listing import Container
-from crispedit.pipelines.pairs import AnySource
+from crispedit.pipelines.forecast import Forecast
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.annotate import requests
 from crispedit.pipelines.steps.curate import Curate
 from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave, folder_rows
-from crispedit.pipelines.verdicts import Photographs, of_candidate, quoted
+from crispedit.pipelines.verdicts import Photographs, of_candidate
 from crispedit.pipelines.waves import Finished, Waves
-from crispedit.recipe import Pool
 from crispedit.record import canonical_json, content_key
-from crispedit.shards import journal
-from crispedit.shards.journal import Table
 
-LIST, COMPACT = "list", "compact"
 FAILING = 0.8
 """The share of recent rows that must fail for one reason to stop a build."""
-ALONE = Pool(batch=1)
-MEMBERS = 10_000
-"""Members of a row of the listing at most."""
 
 
 class Build:
@@ -64,7 +54,7 @@ class Build:
         self.whole = len(self.active) == len(self.steps)
         self.waves = Waves(run)
         self.photographs = Photographs(run, self.waves)
-        self._sources = _Sources(run, self.waves, sample) if self._does("curate") else None
+        self._sources = Containers(run, self.waves, sample) if self._does("curate") else None
         self._queues: dict[str, dict[tuple[int, str], deque[tuple[Route, Row]]]] = {}
         self._routes: dict[tuple[int, str, tuple[str, ...]], Route] = {}
         self._open: dict[int, Wave] = {}
@@ -74,7 +64,7 @@ class Build:
         self._most: dict[int, Mapping[str, int]] = {}
         """Of waves at work, how much of each category they can give at most."""
         self._recent: dict[str, deque[str | None]] = {}
-        self._seen = _Seen()
+        self._forecast = Forecast()
         # In one process nothing would be done meanwhile.
         beside = run.recipe.engine.kind == "ray"
         self._planner = ThreadPoolExecutor(1) if beside else None
@@ -122,10 +112,10 @@ class Build:
         if self._sources is not None:
             photographs += self._sources.to_come
         skipped = sum(wave.photographs for wave in self.waves if wave.number in self._kept)
-        return self._seen.remaining(stage, photographs - skipped, [step.name for step in self.active])
+        return self._forecast.remaining(stage, photographs - skipped, [step.name for step in self.active])
 
     def done(self, route: Route, rows: Sequence[Row]) -> None:
-        self._seen.done(route, len(rows))
+        self._forecast.done(route, len(rows))
         if route.step == LIST:
             assert self._sources is not None, "nothing was to be listed"
             self._sources.listed(rows)
@@ -212,7 +202,7 @@ class Build:
     def _read(self, number: int) -> Wave:
         """A wave with its photographs, from its own folders."""
         record = self.waves[number]
-        members = dict(_members(self.run, record.listing))
+        members = dict(members_of(self.run, record.listing))
         if record.drawn is not None:
             members = {uri: members[uri] for uri in record.drawn}
         wave = Wave(number, members, True, retry_errors=self.retry_errors)
@@ -285,7 +275,7 @@ class Build:
                 wave = self._open[number]
                 wave.full = full
                 self._most[number] = self._could_give(wave)
-                self._seen.photographs += len(wave.photographs)
+                self._forecast.photographs += len(wave.photographs)
                 for subject in wave.subjects.values():
                     self._refresh(wave, subject)
                 self._next_asked += 1
@@ -332,7 +322,7 @@ class Build:
         wave.out.add(at)
         route = self._route(wave.number, step, todo.stages)
         self._queue(todo.stages[0], wave.number, step.name).append((route, todo.row))
-        self._seen.offered(route)
+        self._forecast.offered(route)
 
     def _route(self, wave: int, step: Step, stages: tuple[str, ...]) -> Route:
         at = (wave, step.name, stages)
@@ -384,27 +374,19 @@ class Build:
         if wave.out or wave.full is None:
             return
         name = self.waves[wave.number].name
-        folders = [step.name for step in self.steps if len(_parts(step.folder(name))) > 1]
-        route = Route(
-            COMPACT,
-            wave.number,
-            (COMPACT,),
-            Compacting.wire,
-            partial(_compacted, root=self.run.root),
-            "folder",
-        )
+        route = compaction.route(wave.number)
         for step in self.steps:
-            if step.name in folders:
+            if len(_parts(step.folder(name))) > 1:
                 place = str(step.folder(name).relative_to(self.run.root))
                 wave.out.add((COMPACT, place))
-                self._queue(COMPACT, wave.number, COMPACT).append((route, compacting(place, step.table)))
-                self._seen.offered(route)
-        if not folders:
+                self._queue(COMPACT, wave.number, COMPACT).append(
+                    (route, compaction.folder(place, step.table))
+                )
+                self._forecast.offered(route)
+        if not wave.out:
             self._close(wave)
 
     def _compacted(self, number: int, rows: Sequence[Row]) -> None:
-        if number < 0:
-            return
         wave = self._open[number]
         for row in rows:
             wave.out.discard((COMPACT, row["folder"]))
@@ -427,8 +409,8 @@ class Build:
         self._ask()
 
     def parts_of(self, wave: str) -> dict[str, int]:
-        paths = (path for step in self.steps for path in _parts(step.folder(wave)))
         """Bytes of each part of a wave's tables."""
+        paths = (path for step in self.steps for path in _parts(step.folder(wave)))
         return {path.relative_to(self.run.root).as_posix(): path.stat().st_size for path in paths}
 
     def _passing(self, wave: Wave) -> dict[str, int]:
@@ -447,7 +429,7 @@ class Build:
             return
         for row in self._sources.todo():
             self._queue(LIST, -1, LIST).append((self._sources.route, row))
-            self._seen.offered(self._sources.route)
+            self._forecast.offered(self._sources.route)
 
 
 def error_of(row: Mapping[str, Any]) -> str | None:
@@ -492,238 +474,3 @@ def _without_pools(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_pools(inner) for key, inner in value.items() if key != "pool"}
     return [_without_pools(inner) for inner in value] if isinstance(value, list) else value
-
-
-class _Seen:
-    """How many rows went which way, and from that how many are to come."""
-
-    def __init__(self) -> None:
-        self.photographs = 0
-        """Of waves that are judged."""
-        self._offered: Counter[tuple[str, tuple[str, ...]]] = Counter()
-        self._done: Counter[tuple[str, tuple[str, ...]]] = Counter()
-
-    def offered(self, route: Route) -> None:
-        self._offered[route.step, route.stages] += 1
-
-    def done(self, route: Route, rows: int) -> None:
-        self._done[route.step, route.stages] += rows
-
-    def remaining(self, stage: str, photographs: int, order: Sequence[str]) -> float:
-        """Of a stage: a step's rows follow those of the step before it in the proportion seen so far."""
-        left = 0.0
-        for (step, stages), offered in self._offered.items():
-            if stage in stages:
-                done = self._done[step, stages]
-                left += max(offered - done, self._expected(step, stages, photographs, order) - done)
-        return left
-
-    def _expected(self, step: str, stages: tuple[str, ...], photographs: int, order: Sequence[str]) -> float:
-        if step not in order:
-            return 0.0
-        share = 1.0
-        place = order.index(step)
-        before = order[place - 1] if place else None
-        if before is not None:
-            finished = self._steps(self._done, before) if place > 1 else self.photographs
-            share = self._offered[step, stages] / finished if finished else 0.0
-            return share * self._total(before, photographs, order)
-        return float(photographs)
-
-    def _total(self, step: str, photographs: int, order: Sequence[str]) -> float:
-        routes = [stages for name, stages in self._offered if name == step]
-        return sum(self._expected(step, stages, photographs, order) for stages in routes) or float(
-            photographs
-        )
-
-    @staticmethod
-    def _steps(counter: Counter[tuple[str, tuple[str, ...]]], step: str) -> int:
-        return sum(count for (name, _), count in counter.items() if name == step)
-
-
-class _Sources:
-    """The source, container by container: what is listed, what is to be, and the waves that are cut from it."""
-
-    def __init__(self, run: Run, waves: Waves, sample: int | None) -> None:
-        self.run, self.waves, self.sample = run, waves, sample
-        self.source = run.recipe.source
-        size = run.recipe.engine.wave_sources
-        self.size = float("inf") if size is None else size
-        self.members = MEMBERS if size is None else min(MEMBERS, size)
-        self.stage = Indexing(self.source, run.root, self.members)
-        self.route = Route(
-            LIST,
-            -1,
-            (LIST,),
-            Indexing.wire,
-            partial(_listed, folder=run.folder("listing"), table=listing.table(self.source)),
-            failed=_unlisted,
-            transient=_may_pass,
-        )
-        rows = tables.listing_rows(run)
-        listed = {row["container"] for row in rows if row["last"]}
-        files = [file for row in rows if row["container"] in listed for file in row["files"]]
-        found, left_out = listing.containers(self.source, files, self.members)
-        self.containers = {container.key: container for container in found}
-        if left_out and not any(row["key"] == listing.REST for row in rows):
-            journal.commit(run.folder("listing"), listing.table(self.source), [listing.rest(left_out)])
-        self._waits = set(self.containers)
-        cut = {key for wave in waves for key in wave.listing}
-        self._rows = {
-            row["key"]: row
-            for row in rows
-            if row["container"] in listed - {listing.REST} and row["key"] not in cut
-        }
-        """Rows of the listing that are in no wave yet."""
-        self.drawn_from = 0
-        """How many members a sample was drawn from."""
-        if not self.containers and not listed - {listing.REST}:
-            raise ValueError(listing.nothing(self.source, left_out))
-
-    def todo(self) -> Iterator[Row]:
-        for container in self.containers.values():
-            yield {"key": container.key, "container": json.dumps(container.to_row())}
-
-    @property
-    def to_come(self) -> int:
-        """Photographs listed and in no wave; containers that are not listed yet count as nothing."""
-        return sum(row["rows"] for row in self._rows.values())
-
-    @property
-    def exhausted(self) -> bool:
-        return not self._waits and not self._rows
-
-    def listed(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            self._waits.discard(row["key"])
-            self._rows |= {one["key"]: one for one in row["committed"] if one["error"] is None}
-        if not self._waits and not any(row["rows"] for row in self._rows.values()) and not len(self.waves):
-            listed = tables.listing_rows(self.run)
-            if failed := next((row["error"] for row in listed if row["error"] is not None), None):
-                raise ValueError(f"{self.source.path} could not be listed, which may pass: {failed}")
-            raise ValueError(listing.nothing(self.source, listing.skipped(listed)))
-
-    def cut_wave(self) -> None:
-        """Make a wave of the first containers, once enough of them are listed or no more will come. They go in the
-        order of their names, whichever was listed first."""
-        first_missing = min(self._waits, default=None)
-        chosen: list[str] = []
-        count = 0
-        for row in sorted(self._rows.values(), key=lambda row: (row["container"], row["slice"])):
-            if count >= self.size or (first_missing is not None and row["container"] > first_missing):
-                break
-            chosen.append(row["key"])
-            count += row["rows"]
-        if self.sample is not None:
-            self._draw(self.sample)
-        elif chosen and (count >= self.size or first_missing is None):
-            self.waves.add(chosen, count)
-            for key in chosen:
-                del self._rows[key]
-
-    def _draw(self, photographs: int) -> None:
-        """One wave of a random sample of all that is listed."""
-        if self._waits or not self._rows:
-            return
-        rows = {uri: key for key in sorted(self._rows) for uri, _ in _members(self.run, [key])}
-        drawn = heapq.nsmallest(photographs, rows, key=lambda uri: content_key("dry run", uri))
-        self.waves.add(sorted({rows[uri] for uri in drawn}), len(drawn), sorted(drawn))
-        self.drawn_from = len(rows)
-        self._rows = {}
-
-
-def _members(run: Run, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """The members that rows of the listing hold, by their uri."""
-    table = listing.table(run.recipe.source)
-    with journal.database() as db:
-        body = journal.view(db, table, journal.parts(run.folder("listing")))
-        wanted = ", ".join(map(quoted, keys))
-        rows = db.sql(f"SELECT * FROM ({body}) WHERE key IN ({wanted}) ORDER BY container, slice")
-        for row in rows.to_arrow_table().to_pylist():
-            for member in listing.members(row):
-                yield member.uri, member
-
-
-@dataclass
-class Indexing:
-    """Lists what containers hold."""
-
-    source: AnySource
-    root: Path
-    members: int
-    name: str = LIST
-    pool: Pool = ALONE
-    gpus: float = 0.0
-    wire = pa.schema(
-        [("key", pa.string()), ("container", pa.string()), ("error", pa.string()), ("transient", pa.bool_())]
-    )
-
-    def load(self) -> None:
-        pass
-
-    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        found = []
-        for row in rows:
-            container = Container.from_row(json.loads(row["container"]))
-            folder = str(self.root / "listing")
-            found.append({**row, "slices": list(listing.index(self.source, container, folder, self.members))})
-        return found
-
-
-def _unlisted(row: Row, error: Exception) -> Row:
-    """A container that could not be listed now; it waits for the next run. What cannot pass is the user's mistake."""
-    if not is_transient(error):
-        raise error
-    empty = {"key": row["key"], "container": row["key"], "slice": 0, "last": False, "files": [], "rows": 0}
-    failed = {"error": describe(error), "transient": True}
-    return {**row, **failed, "slices": [{**empty, **failed, "members": [], "skipped": []}]}
-
-
-def _may_pass(row: Row) -> bool:
-    return bool(row.get("transient"))
-
-
-def _listed(rows: Sequence[Row], *, folder: Path, table: Table) -> Sequence[Row]:
-    slices = iter(journal.commit(folder, table, [one for row in rows for one in row["slices"]]))
-    light = [name for name in table.schema.names if name != "members"]
-    return [
-        {
-            "key": row["key"],
-            "committed": [
-                {name: one[name] for name in light} for one in itertools.islice(slices, len(row["slices"]))
-            ],
-        }
-        for row in rows
-    ]
-
-
-@dataclass
-class Compacting:
-    """Makes one part of the many of a finished wave."""
-
-    root: Path
-    name: str = COMPACT
-    pool: Pool = ALONE
-    gpus: float = 0.0
-    wire = pa.schema([("folder", pa.string()), ("table", pa.binary())])
-
-    def load(self) -> None:
-        pass
-
-    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        import pickle
-
-        for row in rows:
-            journal.compact(self.root / row["folder"], pickle.loads(row["table"]), self.root)
-        return rows
-
-
-def compacting(folder: str, table: Table) -> Row:
-    """The row of a folder to be compacted."""
-    import pickle
-
-    return {"folder": folder, "table": pickle.dumps(table)}
-
-
-def _compacted(rows: Sequence[Row], *, root: Path) -> Sequence[Row]:
-    return [{"folder": row["folder"]} for row in rows]

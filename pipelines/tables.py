@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,21 @@ from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
 
-def connect(run: Run) -> duckdb.DuckDBPyConnection:
+def connect(run: Run, waves: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with the views `curate`, `annotate`, `edit`, `score` and `compare`, each row once; `job`, each job
     once; and `candidate`: `edit` with its job's words, its photograph's origin, and `source` the one it was made from,
-    composed by its editor or not. An imported pair has the origin of its own row, and the user's `id` of it."""
+    composed by its editor or not. An imported pair has the origin of its own row, and the user's `id` of it.
+    `waves`: of these alone."""
     found = journal.database()
     found.execute("SET preserve_insertion_order = false")
     # select over millions of rows must fit beside other work; the rest spills
     found.execute("SET memory_limit = '3GB'")
     found.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
-    _view(found, "curate", run.folder("curate"), curate_table(run.recipe.source_cascade))
-    _view(found, "annotate", run.folder("annotate"), ANNOTATE)
-    _view(found, "edit", run.folder("edit"), EDIT)
-    _view(found, "score", run.folder("score"), score_table(run.recipe.pair_cascade))
-    _view(found, "compare", run.folder("compare"), COMPARE)
+    _view(found, "curate", _parts(run, "curate", waves), curate_table(run.recipe.source_cascade))
+    _view(found, "annotate", _parts(run, "annotate", waves), ANNOTATE)
+    _view(found, "edit", _parts(run, "edit", waves), EDIT)
+    _view(found, "score", _parts(run, "score", waves), score_table(run.recipe.pair_cascade))
+    _view(found, "compare", _parts(run, "compare", waves), COMPARE)
     found.execute("""
         CREATE VIEW job AS SELECT * FROM annotate WHERE job_key IS NOT NULL
             QUALIFY row_number() OVER (PARTITION BY job_key ORDER BY key) = 1;
@@ -72,5 +74,14 @@ def restored(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") 
     return int(found[0][0])
 
 
-def _view(db: duckdb.DuckDBPyConnection, name: str, folder: Path, table: Table) -> None:
-    db.execute(f"CREATE VIEW {name} AS {journal.view(db, table, journal.parts(folder))}")
+def _parts(run: Run, step: str, waves: Sequence[str] | None) -> list[Path]:
+    folder = run.folder(step)
+    return (
+        journal.parts(folder)
+        if waves is None
+        else [p for wave in waves for p in journal.parts(folder / wave)]
+    )
+
+
+def _view(db: duckdb.DuckDBPyConnection, name: str, parts: Sequence[Path], table: Table) -> None:
+    db.execute(f"CREATE VIEW {name} AS {journal.view(db, table, parts)}")

@@ -134,11 +134,15 @@ class Photographs:
             self.waves.judged(number, replace(judged, parts=[part.name for part in self._parts(number)]))
 
     def all(self) -> pa.Table:
-        """The verdicts on all waves, in their order."""
+        """The verdicts on all waves, in their order, with the number of the `wave`."""
         if not len(self.waves):
             return SOURCES.empty_table()
         self._judge_through(len(self.waves) - 1)
-        return pa.concat_tables([self._table(number) for number in range(len(self.waves))])
+        tables = []
+        for number in range(len(self.waves)):
+            table = self._table(number)
+            tables.append(table.append_column("wave", pa.repeat(pa.scalar(number, pa.int32()), len(table))))
+        return pa.concat_tables(tables)
 
     def _table(self, number: int) -> pa.Table:
         return self._unstored[number] if number in self._unstored else pq.read_table(self._path(number))
@@ -257,6 +261,7 @@ SOURCES = pa.schema(
         ("phash", pa.int64()),
         ("outcome", pa.string()),
         ("reason", pa.string()),
+        ("wave", pa.int32()),
     ]
 )
 

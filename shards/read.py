@@ -7,8 +7,8 @@ allows.
         save(reader.state_dict())                       # a resumed reader goes on with exactly the next batch
 
 Memory, whatever the size of the shards: about 0.6 kB a sample of the set for index and order (twice that
-while it is opened), and at most 6 * workers + 2 batches of pixels in the ring (one batch without workers); compressed
-bytes are held for one sample at a time.
+while it is opened; a large set's index is mapped, and shared), and at most 6 * workers + 2 batches of pixels
+in the ring (one batch without workers); compressed bytes are held for one sample at a time.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from crispedit import images
 from crispedit.annotators.compositor import Compositor as Annotator
-from crispedit.compositor import blend, colours, cutout, objects, recolour, scene
+from crispedit.compositor import colours, cutout, objects, recolour
 from crispedit.compositor.landscape import KINDS, landscape
 from crispedit.compositor.render import Light
 from crispedit.compositor.sprites import sprite
@@ -24,7 +24,7 @@ from crispedit.record import Edit, Image, Job, Refusal, Sample, seed_of, source_
 
 CATEGORIES = ("add", "remove", "replace", "color", "background", "style", "motion")
 LOCAL = ("add", "remove", "replace", "color", "motion")
-PHOTOGRAPHS = ("meadow", "room", "forest")
+PHOTOGRAPHS = ("meadow", "room", "desert")
 
 
 def sample(picture: Image) -> Sample:
@@ -289,7 +289,7 @@ def test_background_keeps_the_subject_and_changes_the_rest():
 
 
 def test_a_subject_that_stands_out_is_cut_out_and_kept():
-    photo = landscape(3, 480, 384, "garden")
+    photo = landscape(3, 480, 384, "meadow")
     y, x = np.mgrid[0:384, 0:480]
     ball = (x - 230) ** 2 + (y - 210) ** 2 < 85**2
     texture = 40 * np.sin(x / 3.0) * np.sin(y / 3.5)
@@ -328,21 +328,18 @@ def test_style_changes_everything_and_moves_nothing():
 
 
 def test_tone_turns_to_the_named_colour():
-    red = landscape(2, 480, 384, "snow")
+    red = cv2.cvtColor(images.gray(landscape(2, 480, 384, "snow")), cv2.COLOR_GRAY2RGB)
     cv2.circle(red, (240, 200), 90, (200, 40, 35), -1)
     tone = recolour.tone_of(red)
     assert tone is not None
     assert tone.name == "red"
-    reached = 0
-    for name in recolour.TARGETS:
-        by = recolour.turn_to(tone, name)
+    reached = recolour.reachable(red, tone)
+    assert len(reached) >= 2  # at this lightness
+    assert "red" not in reached
+    for name, by in reached.items():
         turned, mask = recolour.turn_tone(red, tone.angle, by)
         assert np.array_equal(turned[~mask], red[~mask])
-        # Not every colour exists at this lightness; where one is not reached, it is not promised either.
-        if recolour.turned_name(red, tone, by) == name:
-            reached += 1
-            assert colours.name_of(turned[150:250, 200:280]) == name
-    assert reached >= 3
+        assert colours.name_of(turned[150:250, 200:280]) == name
     assert recolour.tone_of(cv2.cvtColor(images.gray(red), cv2.COLOR_GRAY2RGB)) is None
 
 
@@ -358,7 +355,7 @@ def test_every_object_is_drawn_whole(kind):
     # Nothing is cut off at the sprite's border.
     assert max(drawn_.alpha[0].max(), drawn_.alpha[:, 0].max(), drawn_.alpha[:, -1].max()) < 0.5
     assert np.isfinite(drawn_.rgb).all()
-    assert drawn_.shade.any() == (not objects.floats(kind))
+    assert drawn_.shade.any() == (not objects.KINDS[kind].air)
     tall = np.nonzero(drawn_.alpha.max(axis=1) > 0.5)[0]
     assert 0.75 * 64 < tall[-1] - tall[0] < 1.65 * 64
 
@@ -392,30 +389,3 @@ def test_landscapes_have_detail_up_to_the_pixel(kind):
     )
     assert lost > 1.3
     assert lost > 2 * float(np.abs(soft - again).mean())
-
-
-def test_grass_grows_over_a_foot_and_boards_do_not():
-    light = Light((0.4, 0.8, 0.45), (0.8, 0.8, 0.75), (0.4, 0.42, 0.5), (0.2, 0.2, 0.18))
-    vase = sprite("vase", colours.NAMED["blue"], 25.0, 160, light)
-    noise = np.zeros((256, 256), np.float32)
-    rng = np.random.Generator(np.random.PCG64(3))
-    blades = np.repeat(cv2.GaussianBlur(rng.standard_normal((1, 300)), (0, 0), 2.0), 300, axis=0)
-    shown = {}
-    for name, low, high in (
-        ("grass", (30, 90, 10), (120, 220, 60)),
-        ("boards", (70, 40, 30), (190, 130, 100)),
-    ):
-        weight = np.clip(0.5 + 0.8 * blades / blades.std(), 0, 1)[..., None]
-        ground = (np.array(low) * (1 - weight) + np.array(high) * weight).astype(np.uint8)
-        studied = scene.study(ground)
-        out, _ = blend.set_in(ground, vase, scene.Place(0.5, 0.9, 0.53), studied, noise)
-        # The foot, in the lowest tenth of the vase: how much of the ground still shows within its outline.
-        top, left = round(0.9 * 300 - vase.foot[1]), round(0.5 * 300 - vase.foot[0])
-        rows = np.nonzero(vase.alpha.max(axis=1) > 0.5)[0]
-        foot = np.zeros_like(vase.alpha, bool)
-        foot[rows[-1] - 16 : rows[-1] - 4] = vase.alpha[rows[-1] - 16 : rows[-1] - 4] > 0.99
-        y, x = np.nonzero(foot)
-        pixels = out[y + top, x + left].astype(int)
-        shown[name] = float((pixels[:, 2] < pixels[:, :2].max(axis=1)).mean())
-    assert shown["grass"] > 0.1
-    assert shown["boards"] == 0

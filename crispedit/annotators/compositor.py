@@ -10,31 +10,26 @@ from typing import Any, ClassVar
 import numpy as np
 
 from crispedit.classifier import CATEGORIES
-from crispedit.compositor import colours, cutout, language, objects, recolour, scene
-from crispedit.compositor.language import SETTINGS, Words, a, instruct, pick, showing, showing_both, where
-from crispedit.compositor.scene import Place, Scene
-from crispedit.compositor.styles import STYLES
+from crispedit.compositor import colours, cutout, objects, recolour, scene, styles
+from crispedit.compositor.landscape import DARK, NAMES
+from crispedit.compositor.language import Wording, a, filled, instruct, pick, sentence, showing, side, where
+from crispedit.compositor.scene import Scene, Spot
 from crispedit.parts import Annotator
 from crispedit.record import Image, Job, Refusal, Sample, seed_of
 
-Planned = tuple[dict[str, Any], Words]
-_SOLID = ("meadow", "desert", "beach", "mountains", "snow", "forest", "garden", "room", "bricks", "night")
-_OPEN = ("meadow", "desert", "beach", "mountains", "snow", "forest", "lake", "sunset", "city", "night")
-_DARK = frozenset({"sunset", "night", "city"})
-"""Settings at nightfall; the rest are by day."""
-
-_AFTER = {
-    "bigger": "a large {name}",
-    "smaller": "a small {name}",
-    "closer": "{a} close to the camera",
-    "farther": "{a} further away",
-    "turn": "{a} seen from another side",
-}
-"""How a thing is captioned once it has been moved in place."""
+Thing = dict[str, Any]
+"""An object as a plan has it: kind, colour, yaw."""
+Planned = tuple[dict[str, Any], Wording]
+_IN_THE_AIR = ("meadow", "desert", "beach", "lake", "mountains", "snow", "sunset")
+_ON_THE_GROUND = ("meadow", "desert", "beach", "mountains", "snow", "room")
+_SHIFTS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -0.8), "down": (0.0, 0.8)}
 
 
 class Compositor(Annotator):
     """Plans edits in all seven categories; `plan["compositor"]` is the plan's format, 1.
+
+    Where it can, it edits what is in the photograph: turns its own colour, puts its own subject before another
+    background, repaints it. To remove, replace or move a thing it puts one in first.
 
     Refuses with "no_room" where nothing fits, "no_subject" where there is nothing to edit, and "no_words" where all
     that could be asked of the photograph has been.
@@ -76,23 +71,21 @@ class _Photograph:
         return recolour.tone_of(self.small)
 
     @cached_property
+    def turns(self) -> dict[str, float]:
+        """The colours that the photograph's own tone can be turned to, by so many degrees."""
+        return {} if self.tone is None else recolour.reachable(self.small, self.tone)
+
+    @cached_property
     def photo(self) -> str:
         """The photograph in words that hold for its pixels."""
         light = float(self.small.mean())
         mood = "a dark" if light < 70 else "a bright" if light > 150 else "a"
         half = self.small.shape[0] // 2
-        upper, lower = colours.name_of(self.small[:half]), colours.name_of(self.small[half:])
-        kind = "photo" if self.scene.ground else "close-up photo"
-        shades = f"{upper} and {lower}" if upper != lower else upper
-        return f"{mood} {kind} in shades of {shades}"
+        shades = {colours.name_of(self.small[:half]): None, colours.name_of(self.small[half:]): None}
+        return f"{mood} photo in shades of {' and '.join(shades)}"
 
     def jobs(self, wanted: Sequence[str]) -> list[Job | Refusal]:
-        counts: dict[str, int] = {}
-        out: list[Job | Refusal] = []
-        for category in wanted:
-            counts[category] = counts.get(category, 0) + 1
-            out.append(self._job(category, counts[category]))
-        return out
+        return [self._job(category, wanted[:i].count(category)) for i, category in enumerate(wanted)]
 
     def _job(self, category: str, nth: int) -> Job | Refusal:
         planners = {
@@ -112,9 +105,11 @@ class _Photograph:
         for attempt in range(24):
             rng = np.random.Generator(np.random.PCG64(seed_of(self.key, f"{category} {nth} {attempt}")))
             planned = planners[category](rng)
-            if planned is None or planned[1].instruction.lower() in self.said:
+            if planned is None:
                 continue
             plan, words = planned
+            if words.instruction.lower() in self.said or words.source_caption == words.target_caption:
+                continue
             self.said.add(words.instruction.lower())
             self.used += [plan[name]["kind"] for name in ("thing", "other") if name in plan]
             return Job(
@@ -129,282 +124,214 @@ class _Photograph:
 
     # --- things and places
 
-    def _thing(self, rng: np.random.Generator, kinds: Sequence[str]) -> tuple[dict[str, Any], Place] | None:
-        """An object of one of the kinds that stands out where there is room for it, and that place."""
+    def _least_used(self, rng: np.random.Generator, kinds: Sequence[str]) -> str:
         fewest = min(self.used.count(kind) for kind in kinds)
-        kind = pick(rng, [kind for kind in kinds if self.used.count(kind) == fewest])
-        about = objects.KINDS[kind]
-        shape = objects.shape(kind)
-        place = scene.find_place(
-            self.scene, rng, objects.floats(kind), 2 * shape.radius / shape.top, about.sizes
-        )
-        if place is None:
-            return None
-        standing_out = self._standing_out(kind, place)
-        if not standing_out:
-            return None
-        return {
-            "kind": kind,
-            "colour": pick(rng, standing_out) if about.colours else "",
-            "yaw": _yaw(rng, kind),
-        }, place
+        return pick(rng, [kind for kind in kinds if self.used.count(kind) == fewest])
 
-    def _standing_out(self, kind: str, place: Place) -> list[str]:
-        """The colours of a kind of object that can be told from what lies behind the place."""
+    def _thing(self, rng: np.random.Generator, paintable: bool = False) -> tuple[Thing, Spot] | None:
+        """An object that stands out where there is room for it, and that place: mostly what stands, where there is
+        ground, and what hangs in the air elsewhere. `paintable` ones have a colour that is said first."""
+        air = rng.random() < (0.2 if self.scene.ground else 0.5)
+        kinds = [
+            kind
+            for kind, about in objects.KINDS.items()
+            if about.air == air and not (paintable and (len(about.colours) < 2 or "{" in about.noun))
+        ]
+        kind = self._least_used(rng, kinds)
+        about = objects.KINDS[kind]
+        place = scene.find_place(self.scene, rng, air, 2 * about.radius / about.top, about.sizes)
+        thing = None if place is None else self._painted(rng, kind, place)
+        return None if place is None or thing is None else (thing, place)
+
+    def _painted(self, rng: np.random.Generator, kind: str, place: Spot) -> Thing | None:
+        """An object in one of its colours that can be told from what lies behind the place; None if none can."""
         about, behind = objects.KINDS[kind], scene.around(self.small, self.scene, place)
         if about.tint and colours.apart(about.tint, behind) < 36:
-            return []
-        return [c for c in about.colours or (about.tint,) if colours.apart(c, behind) > 42]
+            return None
+        visible = [c for c in about.colours or (about.tint,) if colours.apart(c, behind) > 42]
+        if not visible:
+            return None
+        return {"kind": kind, "colour": pick(rng, visible) if about.colours else "", "yaw": _yaw(rng, kind)}
 
-    def _kinds(self, rng: np.random.Generator) -> list[str]:
-        """What suits the photograph: mostly what stands where there is ground, and what hangs in the air elsewhere."""
-        air = rng.random() < (0.2 if self.scene.ground else 0.5)
-        return [kind for kind in objects.KINDS if objects.floats(kind) == air]
+    def _extent(self, kind: str, place: Spot) -> tuple[float, float]:
+        """Half the width and the height of an object at a place, as fractions of the photograph's."""
+        about, short = objects.KINDS[kind], self.scene.short
+        half = about.radius / about.top * place.size * short / self.scene.width
+        return half, place.size * short / self.scene.height
 
-    def _where(self, rng: np.random.Generator, place: Place) -> str:
-        return where(rng, place.x, _middle(place, self.scene))
+    def _where(self, rng: np.random.Generator, place: Spot) -> str:
+        return where(rng, place.x, self._middle(place))
+
+    def _middle(self, place: Spot) -> float:
+        return place.y - place.size * self.scene.short / self.scene.height / 2
 
     # --- the categories
 
     def _add(self, rng: np.random.Generator) -> Planned | None:
-        found = self._thing(rng, self._kinds(rng))
+        found = self._thing(rng)
         if found is None:
             return None
         thing, place = found
         name, at = _name(thing), self._where(rng, place)
         order = instruct(rng, "add", new=a(name), where=at)
-        full, bare = showing(rng, self.photo, a(name), at)
-        return {"thing": thing, "place": asdict(place)}, Words(order, bare, full)
+        [full] = showing(rng, self.photo, (a(name), at))
+        return {"thing": thing, "place": asdict(place)}, Wording(order, f"{sentence(self.photo)}.", full)
 
     def _remove(self, rng: np.random.Generator) -> Planned | None:
-        found = self._thing(rng, self._kinds(rng))
+        found = self._thing(rng)
         if found is None:
             return None
         thing, place = found
         name, at = _name(thing), self._where(rng, place)
         order = instruct(rng, "remove", the=f"the {name}", bare=name, where=at)
-        full, bare = showing(rng, self.photo, a(name), at)
-        return {"thing": thing, "place": asdict(place)}, Words(order, full, bare)
+        [full] = showing(rng, self.photo, (a(name), at))
+        return {"thing": thing, "place": asdict(place)}, Wording(order, full, f"{sentence(self.photo)}.")
 
     def _replace(self, rng: np.random.Generator) -> Planned | None:
-        found = self._thing(rng, self._kinds(rng))
+        found = self._thing(rng)
         if found is None:
             return None
         thing, place = found
-        floats = objects.floats(thing["kind"])
-        kinds = [k for k in objects.KINDS if objects.floats(k) == floats and k != thing["kind"]]
-        fewest = min(self.used.count(kind) for kind in kinds)
-        kind = pick(rng, [kind for kind in kinds if self.used.count(kind) == fewest])
-        about, shape = objects.KINDS[kind], objects.shape(kind)
-        scale = sum(about.sizes) / sum(objects.KINDS[thing["kind"]].sizes)
-        there = replace(place, size=round(place.size * scale, 4))
-        half = there.size * self.scene.short / self.scene.width * shape.radius / shape.top
-        out = self._standing_out(kind, there)
-        if not out or not half + 0.01 < there.x < 0.99 - half or there.size > 0.5:
-            return None
-        if floats:
+        old = objects.KINDS[thing["kind"]]
+        kinds = [k for k, about in objects.KINDS.items() if about.air == old.air and k != thing["kind"]]
+        kind = self._least_used(rng, kinds)
+        to = replace(place, size=round(place.size * sum(objects.KINDS[kind].sizes) / sum(old.sizes), 4))
+        if old.air:
             # What hangs keeps its middle, what stands keeps its foot.
-            low = place.y + (there.size - place.size) * self.scene.short / self.scene.height / 2
-            there = replace(there, y=round(low, 4))
-        if there.y - there.size * self.scene.short / self.scene.height < 0.01 or (floats and there.y > 0.97):
+            low = (to.size - place.size) * self.scene.short / self.scene.height / 2
+            to = replace(to, y=round(place.y + low, 4))
+        half, high = self._extent(kind, to)
+        fits = half + 0.01 < to.x < 0.99 - half and to.y - high >= 0.01 and to.size <= 0.5
+        other = self._painted(rng, kind, to) if fits and not (old.air and to.y > 0.97) else None
+        if other is None:
             return None
-        other = {"kind": kind, "colour": pick(rng, out) if about.colours else "", "yaw": _yaw(rng, kind)}
         before, after, at = _name(thing), _name(other), self._where(rng, place)
         order = instruct(rng, "replace", the=f"the {before}", bare=before, new=a(after), where=at)
-        captions = showing_both(rng, self.photo, (a(before), at), (a(after), at))
-        plan = {"thing": thing, "place": asdict(place), "other": other, "to": asdict(there)}
-        return plan, Words(order, *captions)
+        captions = showing(rng, self.photo, (a(before), at), (a(after), at))
+        plan = {"thing": thing, "place": asdict(place), "other": other, "to": asdict(to)}
+        return plan, Wording(order, *captions)
 
     def _color(self, rng: np.random.Generator) -> Planned | None:
-        if self.tone is not None and rng.random() < 0.4:
+        if self.tone is not None and self.turns and rng.random() < 0.9:
             return self._turned_tone(rng, self.tone)
-        kinds = [
-            k
-            for k in self._kinds(rng)
-            if len(objects.KINDS[k].colours) > 1 and "{" not in objects.KINDS[k].noun
-        ]
-        found = self._thing(rng, kinds)
+        found = self._thing(rng, paintable=True)
         if found is None:
             return None
         thing, place = found
-        own = np.array(colours.NAMED[thing["colour"]]) * 255
+        about, old = objects.KINDS[thing["kind"]], np.array(colours.NAMED[thing["colour"]]) * 255
         around = scene.around(self.small, self.scene, place)
-        others = [
-            c
-            for c in objects.KINDS[thing["kind"]].colours
-            if colours.apart(c, own) > 45 and colours.apart(c, around) > 30
-        ]
+        others = [c for c in about.colours if colours.apart(c, old) > 45 and colours.apart(c, around) > 30]
         if not others:
             return None
         other = {**thing, "colour": pick(rng, others)}
-        at, noun = self._where(rng, place), objects.KINDS[thing["kind"]].noun
-        named = pick(rng, [noun, f"{thing['colour']} {noun}"])
-        order = instruct(
-            rng,
-            "color",
-            the=f"the {named}",
-            where=at,
-            colour=other["colour"],
-            old=thing["colour"],
-            bare=named,
-        )
-        if thing["colour"] not in order and noun == named and rng.random() < 0.5:
-            order = order.replace(f"the {noun}", f"the {thing['colour']} {noun}", 1)
-        captions = showing_both(rng, self.photo, (a(_name(thing)), at), (a(_name(other)), at))
-        return {"thing": thing, "place": asdict(place), "other": other}, Words(order, *captions)
+        at, named = self._where(rng, place), pick(rng, [about.noun, _name(thing)])
+        slots = {"colour": other["colour"], "old": thing["colour"], "where": at}
+        order = instruct(rng, "color", the=f"the {named}", bare=named, **slots)
+        captions = showing(rng, self.photo, (a(_name(thing)), at), (a(_name(other)), at))
+        return {"thing": thing, "place": asdict(place), "other": other}, Wording(order, *captions)
 
-    def _turned_tone(self, rng: np.random.Generator, tone: recolour.Tone) -> Planned | None:
-        name = pick(rng, recolour.TARGETS)
-        by = recolour.turn_to(tone, name)
-        if abs(by) < 55 or recolour.turned_name(self.small, tone, by) != name:
-            return None
+    def _turned_tone(self, rng: np.random.Generator, tone: recolour.Tone) -> Planned:
+        name = pick(rng, tuple(self.turns))
         order = instruct(rng, "tone", old=tone.name, colour=name)
-        before, after = pick(
-            rng,
-            [
-                ("with {} parts", "with {} parts"),
-                ("in which some areas are {}", "in which those areas are {}"),
-                ("with a lot of {} in it", "with a lot of {} in it"),
-            ],
-        )
         # The photo's own shades are not named here: they are what changes.
-        kind = "A photo" if self.scene.ground else "A close-up photo"
-        captions = f"{kind} {before.format(tone.name)}.", f"{kind} {after.format(name)}."
-        return {"tone": round(tone.angle, 1), "by": by}, Words(order, *captions)
+        caption = pick(
+            rng, ["A photo with {} parts.", "A photo in which some areas are {}.", "A photo with {} in it."]
+        )
+        words = Wording(order, caption.format(tone.name), caption.format(name))
+        return {"tone": round(tone.angle, 1), "by": self.turns[name]}, words
 
     def _background(self, rng: np.random.Generator) -> Planned | None:
         plan: dict[str, Any] = {"seed": int(rng.integers(2**31))}
-        if rng.random() < 0.6 and self.subject is not None:
-            name, kinds = self.subject, tuple(SETTINGS)
+        if self.subject is not None and rng.random() < 0.95:
+            name, kinds = self.subject, tuple(NAMES)
             plan["horizon"] = round(float(rng.uniform(0.45, 0.6)), 3)
         else:
-            found = self._thing(rng, self._kinds(rng))
+            found = self._thing(rng)
             if found is None:
                 return None
             thing, place = found
             plan |= {"thing": thing, "place": asdict(place)}
-            name = _name(thing)
-            kinds = _OPEN if objects.floats(thing["kind"]) else _SOLID
-            if objects.floats(thing["kind"]):
-                plan["horizon"] = round(float(rng.uniform(0.55, 0.72)), 3)
-            else:
-                foot = place.y - 0.25 * place.size * self.scene.short / self.scene.height
-                plan["horizon"] = round(float(np.clip(foot - rng.uniform(0.05, 0.2), 0.25, 0.6)), 3)
+            name, air = _name(thing), objects.KINDS[thing["kind"]].air
+            kinds = _IN_THE_AIR if air else _ON_THE_GROUND
+            # The ground, or sand, begins some way below the horizon: nothing shall stand in the sea.
+            foot = place.y - 0.25 * self._extent(thing["kind"], place)[1]
+            level = rng.uniform(0.55, 0.72) if air else np.clip(foot - rng.uniform(0.15, 0.25), 0.2, 0.6)
+            plan["horizon"] = round(float(level), 3)
         # An object lit by day looks pasted into the night, and the other way round.
         dark = float(self.small.mean()) < 70
-        fitting = [k for k in kinds if (k in _DARK) == dark]
-        kind = pick(rng, fitting if fitting and rng.random() < 0.9 else kinds)
-        if kind == "beach" and "thing" in plan and not objects.floats(plan["thing"]["kind"]):
-            # The sand begins some way below the horizon, by the focal length; nothing shall stand in the sea.
-            sand = 0.27 * max(self.scene.width, self.scene.height) / self.scene.height
-            plan["horizon"] = round(min(plan["horizon"], plan["place"]["y"] - sand), 3)
-            if plan["horizon"] < 0.15:
-                return None
-        plan["landscape"] = kind
-        setting = pick(rng, SETTINGS[kind])
+        fitting = [kind for kind in kinds if (kind in DARK) == dark]
+        plan["landscape"] = pick(rng, fitting or kinds)
+        setting = pick(rng, NAMES[plan["landscape"]])
         order = instruct(rng, "background", the=f"the {name}", bare=name, new=setting)
-        before = pick(rng, ["{Photo} with {what}.", "{What} in {photo}."]).format(
-            photo=self.photo,
-            Photo=language.sentence(self.photo),
-            what=a(name),
-            What=language.sentence(a(name)),
-        )
-        after = pick(rng, ["{} in front of {}.", "{} with {} in the background.", "{}; behind it, {}."])
-        return plan, Words(order, before, after.format(language.sentence(a(name)), setting))
+        before = pick(rng, ["{Photo} with {what}.", "{What} in {photo}."])
+        after = pick(rng, ["{What} in front of {new}.", "{What} with {new} in the background."])
+        slots = {"photo": self.photo, "what": a(name), "new": setting}
+        return plan, Wording(order, filled(before, **slots), filled(after, **slots))
 
     def _style(self, rng: np.random.Generator) -> Planned | None:
-        style = pick(
-            rng, [s for s in STYLES if self.used.count(s) == min(self.used.count(t) for t in STYLES)]
-        )
+        style = self._least_used(rng, tuple(styles.STYLES))
         self.used.append(style)
-        said = pick(rng, STYLES[style].names)
-        order = instruct(rng, "style", new=said)
+        said = pick(rng, styles.NAMES[style])
         after = pick(
             rng, ["{New} of the same scene.", "The same scene as {new}.", "The picture redone as {new}."]
         )
-        return (
-            {"style": style, "seed": int(rng.integers(2**31))},
-            Words(
-                order,
-                language.sentence(self.photo) + ".",
-                after.format(new=said, New=language.sentence(said)),
-            ),
-        )
+        words = Wording(instruct(rng, "style", new=said), f"{sentence(self.photo)}.", filled(after, new=said))
+        return {"style": style, "seed": int(rng.integers(2**31))}, words
 
     def _motion(self, rng: np.random.Generator) -> Planned | None:
-        found = self._thing(rng, self._kinds(rng))
+        found = self._thing(rng)
         if found is None:
             return None
         thing, place = found
-        about, shape = objects.KINDS[thing["kind"]], objects.shape(thing["kind"])
-        name, s = _name(thing), self.scene
-        tall = place.size * s.short / s.height
-        half = place.size * s.short / s.width * shape.radius / shape.top
-        acts = ["left", "right", "bigger", "smaller"]
-        acts += ["up", "down"] if objects.floats(thing["kind"]) else ["closer", "farther"] if s.ground else []
+        about, name, at = objects.KINDS[thing["kind"]], _name(thing), self._where(rng, place)
+        acts = ["left", "right", "bigger", "smaller", *(["up", "down"] if about.air else [])]
         acts += ["face"] * 3 if about.front else ["turn"] * 2 if about.turns else []
         act = pick(rng, acts)
-        to, other, at, slots = place, thing, self._where(rng, place), {}
-        if act in ("left", "right", "up", "down"):
-            far = float(rng.uniform(0.2, 0.45))
-            shift = {"left": (-far, 0), "right": (far, 0), "up": (0, -far * 0.8), "down": (0, far * 0.8)}[act]
-            to = replace(place, x=round(place.x + shift[0], 4), y=round(place.y + shift[1], 4))
-            slots = {
-                "to": pick(rng, [act] if act in ("up", "down") else [f"to the {act}", f"towards the {act}"])
-            }
-            if act in ("left", "right"):
-                slots = {"to": pick(rng, [f"to the {act}", f"towards the {act}", f"over to the {act}"])}
+        order, to, other, slots = act, place, thing, {}
+        before = after = a(name)
+        there = at
+        if act in _SHIFTS:
+            across, down = (float(rng.uniform(0.2, 0.45)) * part for part in _SHIFTS[act])
+            to = replace(place, x=round(place.x + across, 4), y=round(place.y + down, 4))
+            if side(to.x, self._middle(to)) == side(place.x, self._middle(place)):
+                return None
+            ways = (
+                [act] if about.air and down else [f"to the {act}", f"towards the {act}", f"over to the {act}"]
+            )
+            order, slots, there = "move", {"to": pick(rng, ways)}, self._where(rng, to)
         elif act in ("bigger", "smaller"):
             scale = float(rng.uniform(1.4, 1.75) if act == "bigger" else rng.uniform(0.5, 0.68))
-            to = replace(place, size=round(place.size * scale, 4))
-            if objects.floats(thing["kind"]):
-                to = replace(to, y=round(place.y + tall * (scale - 1) / 2, 4))
-        elif act in ("closer", "farther"):
-            # On flat ground the size goes with the distance below the horizon.
-            below = place.y - s.horizon
-            scale = float(rng.uniform(1.25, 1.6) if act == "closer" else rng.uniform(0.5, 0.75))
-            to = Place(place.x, round(s.horizon + below * scale, 4), round(place.size * scale, 4))
+            low = self._extent(thing["kind"], place)[1] * (scale - 1) / 2 if about.air else 0.0
+            to = Spot(place.x, round(place.y + low, 4), round(place.size * scale, 4))
+            after = f"a {'large' if act == 'bigger' else 'small'} {name}"
         elif act == "face":
-            facing = "right" if np.cos(np.radians(thing["yaw"])) > 0 else "left"
-            slots = {"front": about.front, "to": "left" if facing == "right" else "right"}
-            other = {**thing, "yaw": round(180.0 - thing["yaw"], 1)}
-        else:
-            # Away from the front: the other way, what is symmetrical would look the same again.
-            other = {
-                **thing,
-                "yaw": round(thing["yaw"] + float(np.sign(thing["yaw"]) * rng.uniform(36, 50)), 1),
-            }
-        high, wide = to.size * s.short / s.height, half * to.size / place.size
-        grounded = objects.floats(thing["kind"]) or s.ground
-        if not wide + 0.01 < to.x < 0.99 - wide or to.y - high < 0.01 or to.y > (0.98 if grounded else 1.04):
-            return None
-        if act in ("farther", "closer") and to.y < s.horizon + 0.06:
-            return None
-        moves = {"left": "move", "right": "move", "up": "move", "down": "move"}
-        order = instruct(rng, moves.get(act, act), the=f"the {name}", bare=name, where=at, **slots)
-        if act == "face":
-            before, after = (
-                f"{a(name)} with its {about.front} pointing {way}" for way in (facing, slots["to"])
+            ways = ["right", "left"] if np.cos(np.radians(thing["yaw"])) > 0 else ["left", "right"]
+            before, after = (f"{a(name)} with its {about.front} pointing {way}" for way in ways)
+            slots, other = (
+                {"front": about.front, "to": ways[1]},
+                {**thing, "yaw": round(180.0 - thing["yaw"], 1)},
             )
         else:
-            before, after = a(name), _AFTER.get(act, "{a}").format(a=a(name), name=name)
-        there = self._where(rng, to) if act in ("left", "right", "up", "down", "closer", "farther") else at
-        captions = showing_both(rng, self.photo, (before, at), (after, there))
+            # Away from the front: the other way, what is symmetrical would look the same again.
+            turned = thing["yaw"] + float(np.sign(thing["yaw"]) * rng.uniform(36, 50))
+            other, after = {**thing, "yaw": round(turned, 1)}, f"{a(name)} seen from another side"
+        half, high = self._extent(thing["kind"], to)
+        lowest = 0.98 if about.air or self.scene.ground else 1.04
+        if not half + 0.01 < to.x < 0.99 - half or to.y - high < 0.01 or to.y > lowest:
+            return None
+        said = instruct(rng, order, the=f"the {name}", bare=name, where=at, **slots)
+        captions = showing(rng, self.photo, (before, at), (after, there))
         plan = {"thing": thing, "place": asdict(place), "other": other, "to": asdict(to), "act": act}
-        return plan, Words(order, *captions)
+        return plan, Wording(said, *captions)
 
 
 def _yaw(rng: np.random.Generator, kind: str) -> float:
     """An angle that shows an object well: boxes cornerwise, what has a front turned about halfway to us."""
-    side = float(rng.choice([-1.0, 1.0]))
+    one_way = float(rng.choice([-1.0, 1.0]))
     if objects.KINDS[kind].front:
-        return round(side * float(rng.uniform(5, 38)) + (180.0 if rng.random() < 0.5 else 0.0), 1)
-    return round(side * float(rng.uniform(16, 40)), 1)
+        return round(one_way * float(rng.uniform(5, 38)) + (180.0 if rng.random() < 0.5 else 0.0), 1)
+    return round(one_way * float(rng.uniform(16, 40)), 1)
 
 
-def _name(thing: dict[str, Any]) -> str:
+def _name(thing: Thing) -> str:
     return objects.name(thing["kind"], thing["colour"])
-
-
-def _middle(place: Place, s: Scene) -> float:
-    return place.y - place.size * s.short / s.height / 2

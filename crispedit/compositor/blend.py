@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispedit.compositor.render import encoded
-from crispedit.compositor.scene import Place, Scene
+from crispedit.compositor.scene import Scene, Spot
 from crispedit.compositor.sprites import Sprite
 from crispedit.record import Image, Mask
 
@@ -17,7 +17,7 @@ _FAINT = 0.05
 
 
 def set_in(
-    image: Image, sprite: Sprite, place: Place, scene: Scene, noise: NDArray[np.float32]
+    image: Image, sprite: Sprite, place: Spot, scene: Scene, noise: NDArray[np.float32]
 ) -> tuple[Image, Mask]:
     """The photograph with the sprite standing at the place, and exactly which pixels may differ.
 
@@ -36,7 +36,6 @@ def set_in(
     at = np.s_[y0 + top : y0 + bottom, x0 + left : x0 + right]
     alpha, rgb = soften(sprite.alpha, sprite.rgb, scene.softness)
     alpha, rgb = alpha[inside], rgb[inside]
-    alpha = alpha * _not_overgrown(image[at], alpha, sprite, top)
     alpha = np.where(alpha < 0.02, 0, alpha)[..., None]
     shade = np.clip((sprite.shade[inside] - _FAINT) / (1 - _FAINT), 0, 1)[..., None]
     under = _TO_LINEAR[image[at]]
@@ -51,31 +50,6 @@ def set_in(
     out[at] = np.where(touched[..., None], pixels, image[at])
     mask[at] = touched
     return out, mask
-
-
-def _not_overgrown(under: Image, alpha: NDArray[np.float32], sprite: Sprite, top: int) -> NDArray[np.float32]:
-    """0-1: less where bright blades of a rough ground (grass, straw) stand in front of an object's foot."""
-    rows = np.nonzero(alpha.max(axis=1) > 0.5)[0]
-    if not sprite.shade.any() or rows.size < 24:
-        return np.ones_like(alpha)
-    high = rows[-1] - rows[0]
-    gray = cv2.cvtColor(under, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    strip = np.s_[max(0, rows[-1] - high // 5) : rows[-1]]
-    inside = alpha[strip] > 0.5
-    upright = cv2.GaussianBlur(gray, (0, 0), max(0.6, high / 90))
-    across, along = (np.abs(np.gradient(upright[strip], axis=axis))[inside].mean() for axis in (1, 0))
-    sigma = high / 14
-    blade = cv2.GaussianBlur(gray, (0, 0), max(0.6, sigma / 8)) - cv2.GaussianBlur(gray, (0, 0), sigma)
-    rough = float(np.abs(blade[strip][inside]).mean())
-    hue, vivid, _ = np.median(cv2.cvtColor(under, cv2.COLOR_RGB2HSV)[strip][inside], axis=0)
-    # Grass and straw are green to yellow and stand upright; boards, tiles and roads grow over nothing.
-    if rough < 6.5 or across < 0.95 * along or not 17 <= hue <= 75 or vivid < 90:
-        return np.ones_like(alpha)
-    # A blade hides what is behind it near the ground; higher up only the brightest reach.
-    up = (rows[-1] - np.arange(alpha.shape[0], dtype=np.float32)) / (0.2 * high)
-    reach = np.clip(1 - up, -1, 1)[:, None]
-    hidden = np.clip((blade / rough - 1.6 + 2.6 * reach) * 0.9, 0, 1) * np.clip(reach * 4, 0, 1)
-    return (1 - hidden).astype(np.float32)
 
 
 def soften(

@@ -124,21 +124,21 @@ def _stands_out(small: Image, subject: NDArray[np.bool_]) -> bool:
         return False
     shape = subject.astype(np.uint8)
     around = cv2.dilate(shape, np.ones((15, 15), np.uint8)).astype(bool) & ~subject
+    inside = cv2.erode(shape, np.ones((5, 5), np.uint8)).astype(bool)
+    outside = ~cv2.dilate(shape, np.ones((7, 7), np.uint8)).astype(bool)
+    if not inside.any() or not outside.any():
+        return False
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32)
-    if np.linalg.norm(np.median(lab[subject], axis=0) - np.median(lab[around], axis=0)) < 30:
-        return False
+    colour = np.linalg.norm(np.median(lab[subject], axis=0) - np.median(lab[around], axis=0))
     detail = np.abs(lab[..., 0] - cv2.GaussianBlur(lab[..., 0], (0, 0), 1.5))
-    inside, outside = (
-        cv2.erode(shape, np.ones((5, 5), np.uint8)).astype(bool),
-        ~cv2.dilate(shape, np.ones((7, 7), np.uint8)).astype(bool),
-    )
-    if not inside.any() or not outside.any() or detail[inside].mean() < 1.4 * detail[outside].mean():
-        return False
-    # Among other sharp things nothing is *the* subject: the rest must be a blur, or plain.
-    if np.percentile(detail[outside], 90) > 4:
-        return False
+    focus = detail[inside].mean() / max(float(detail[outside].mean()), 1e-3)
+    busy = np.percentile(detail[outside], 90)
     gx, gy = cv2.Sobel(lab, cv2.CV_32F, 1, 0), cv2.Sobel(lab, cv2.CV_32F, 0, 1)
     steep = np.sqrt((gx * gx + gy * gy).sum(axis=2))
     rim = cv2.morphologyEx(shape, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).astype(bool)
     rim[[0, -1]] = rim[:, [0, -1]] = False
-    return bool(np.median(steep[rim]) > (140 if frame.mean() < 0.35 else 220))
+    edge = np.median(steep[rim])
+    # Among other sharp things nothing is *the* subject: the rest must be a blur, or plain, or of quite another colour.
+    if busy <= 4:
+        return bool(colour >= 30 and focus >= 1.4 and edge > (140 if frame.mean() < 0.35 else 220))
+    return bool(busy <= 15 and colour >= 105 and focus >= 1.8 and edge > 260)

@@ -35,10 +35,10 @@ def _membership(image: Image, angle: float) -> tuple[NDArray[np.float32], NDArra
 
 
 def tone_of(small: Image) -> Tone | None:
-    """The photograph's recolourable hue: vivid, not dark, and on 4 to 60 % of it. None where there is no such hue."""
+    """The photograph's recolourable hue: vivid, not dark, and on 4 to 70 % of it. None where there is no such hue."""
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     chroma, hue = cv2.cartToPolar(lab[..., 1], lab[..., 2], angleInDegrees=True)
-    vivid = chroma > 30
+    vivid = chroma > 26
     if vivid.mean() < 0.04:
         return None
     counts = np.bincount((hue[vivid] / 5).astype(int) % 72, chroma[vivid], minlength=72).astype(np.float64)
@@ -46,7 +46,10 @@ def tone_of(small: Image) -> Tone | None:
     angle = float(np.argmax(window) * 5 + 2.5)
     _, weight = _membership(small, angle)
     inside = weight > 0.5
-    if not 0.04 < inside.mean() < 0.6 or np.median(lab[..., 0][inside]) < 35:
+    # Of a hue that fades into others, half would be turned half-way.
+    if ((weight > 0) & ~inside).sum() > 0.2 * inside.sum():
+        return None
+    if not 0.04 < inside.mean() < 0.7 or np.median(lab[..., 0][inside]) < 35:
         return None
     name = colours.name_of(small[inside])
     return None if name in ("black", "white", "gray") else Tone(name, angle)
@@ -67,15 +70,20 @@ def turn_tone(image: Image, angle: float, by: float) -> tuple[Image, Mask]:
 TARGETS = ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink")
 
 
-def turn_to(tone: Tone, name: str) -> float:
-    """The degrees, -180 to 180, that bring a tone to the hue of a named colour."""
-    lab = cv2.cvtColor(np.array([[colours.NAMED[name]]], np.float32), cv2.COLOR_RGB2LAB)[0, 0]
-    angle = float(np.degrees(np.arctan2(lab[2], lab[1])))
-    return round((angle - tone.angle + 180) % 360 - 180, 1)
+def reachable(small: Image, tone: Tone) -> dict[str, float]:
+    """The named colours that a tone can be turned to, at least 55 degrees away, and the degrees (-180 to 180) to it.
 
-
-def turned_name(small: Image, tone: Tone, by: float) -> str:
-    """What the tone is called once it has been turned."""
-    turned, _ = turn_tone(small, tone.angle, by)
+    Not every colour exists at every lightness: each is turned, and named again.
+    """
+    out = {}
     _, weight = _membership(small, tone.angle)
-    return colours.name_of(turned[weight > 0.5])
+    for name in TARGETS:
+        lab = cv2.cvtColor(np.array([[colours.NAMED[name]]], np.float32), cv2.COLOR_RGB2LAB)[0, 0]
+        angle = float(np.degrees(np.arctan2(lab[2], lab[1])))
+        by = round((angle - tone.angle + 180) % 360 - 180, 1)
+        if abs(by) < 55 or name == tone.name:
+            continue
+        turned, _ = turn_tone(small, tone.angle, by)
+        if colours.name_of(turned[weight > 0.5]) == name:
+            out[name] = by
+    return out

@@ -22,11 +22,11 @@ _SHADOW_PX = 110
 
 
 @dataclass(frozen=True)
-class Part:
+class Surface:
     """One solid of an object and how its surface looks.
 
     `gloss` 0-1 is the strength of highlights and reflections, `metal` 0-1 tints them with the albedo and darkens
-    the diffuse part, `glow` 0-1 shines by itself, `bump` is the depth of a fine grain of the surface.
+    the diffuse part, `glow` 0-1 shines by itself.
     """
 
     solid: Solid
@@ -34,14 +34,13 @@ class Part:
     gloss: float = 0.25
     metal: float = 0.0
     glow: float = 0.0
-    bump: float = 0.0
 
 
 @dataclass(frozen=True)
 class Shape:
     """An object's parts, with its extent: |x|, |z| <= `radius`, 0 <= y <= `top`."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Surface, ...]
     radius: float
     top: float = 1.0
 
@@ -200,7 +199,7 @@ def shade(
     towards = (np.asarray(light.direction, np.float32) @ flat).astype(np.float32)
     back = camera[2]
     own = linear(np.asarray(colour, np.float32))
-    n = g.normals.copy()
+    n = g.normals
     albedo = np.zeros_like(n)
     material = np.zeros((n.shape[0], 3), np.float32)
     for i, part in enumerate(shape.parts):
@@ -208,9 +207,6 @@ def shade(
         if of.size:
             albedo[of] = part.paint((g.points[0][of], g.points[1][of], g.points[2][of]), own)
             material[of] = part.gloss, part.metal, part.glow
-            if part.bump:
-                n[of] += part.bump * _dimples([g.points[i][of] for i in range(3)])
-    n /= np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-6)
     gloss, metal, glow = material[:, 0:1], material[:, 1:2], material[:, 2:3]
     sun, sky, ground = (np.asarray(v, np.float32) for v in (light.sun, light.sky, light.ground))
     facing = np.clip((n @ towards)[:, None], 0, 1)
@@ -234,19 +230,6 @@ def shade(
     out = np.zeros((*g.alpha.shape, 3), np.float32)
     out[g.rows, g.columns] = radiance
     return out
-
-
-def _dimples(p: list[Values]) -> NDArray[np.float32]:
-    """[N, 3] a fine irregular field, -1 to 1, to ruffle normals with."""
-    x, y, z = p
-    return np.stack(
-        [
-            np.sin(83 * x + 5 * np.sin(61 * y)) * np.cos(71 * z),
-            np.sin(79 * y + 5 * np.sin(67 * z)) * np.cos(73 * x),
-            np.sin(89 * z + 5 * np.sin(59 * x)) * np.cos(77 * y),
-        ],
-        axis=1,
-    ).astype(np.float32)
 
 
 def _sunlit(shape: Shape, g: Geometry, towards: NDArray[np.float32]) -> Values:

@@ -17,7 +17,7 @@ _STUDY_PX = 320
 
 
 @dataclass(frozen=True)
-class Place:
+class Spot:
     """Where an object goes: the foot (x, y) as fractions of width and height, its height as one of the short side."""
 
     x: float
@@ -57,7 +57,7 @@ def reduced(image: Image) -> Image:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def around(small: Image, scene: Scene, place: Place) -> Image:
+def around(small: Image, scene: Scene, place: Spot) -> Image:
     """[N, M, 3] what an object at the place would stand before, of the photograph at study size."""
     h, w = small.shape[:2]
     half, high = place.size * scene.short / scene.width / 2, place.size * scene.short / scene.height
@@ -140,7 +140,7 @@ def _grain(image: Image) -> float:
 
 def find_place(
     scene: Scene, rng: np.random.Generator, floats: bool, aspect: float, sizes: tuple[float, float]
-) -> Place | None:
+) -> Spot | None:
     """A free, uncluttered place for an object `aspect` times as wide as high; None where there is no room.
 
     Objects stand on the ground below the horizon. Where there is no ground they stand in front, their foot at the
@@ -175,5 +175,5 @@ def find_place(
         sums = integral[y1, x1] - integral[y0, x1] - integral[y1, x0] + integral[y0, x0]
         cost = sums / ((x1 - x0) * (y1 - y0)) * float(rng.uniform(0.75, 1.3))
         if cost < best_cost:
-            best, best_cost = Place(round(x, 4), round(y, 4), round(size, 4)), cost
+            best, best_cost = Spot(round(x, 4), round(y, 4), round(size, 4)), cost
     return best

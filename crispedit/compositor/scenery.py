@@ -1,12 +1,11 @@
-"""Scenery: what landscapes are made of: sky, hills, ground, water, grass and trees, painted into a float picture.
+"""Scenery: the layers of a landscape (sky, hills, ground, water, trees ...), painted from far to near.
 
-Pictures are [H, W, 3], 0-1, sRGB; everything is painted in place, from far to near.
+Pictures are [H, W, 3], 0-1, sRGB, and painted in place. A colour may be a choice of several; each use takes a shade.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -17,276 +16,282 @@ from crispedit.compositor import terrain
 from crispedit.compositor.terrain import Plane, View
 
 Picture = NDArray[np.floating[Any]]
-Colour = tuple[float, float, float]
-
-
-def rgb(colour: Colour) -> NDArray[np.float32]:
-    return np.asarray(colour, np.float32)
+Colour = NDArray[np.float32]
+Given = Sequence[float] | Sequence[Sequence[float]]
+"""A colour as the catalogue has it: [r, g, b], or a choice of such."""
+Range = tuple[float, float]
+"""The least and the most of something."""
 
 
 def between(weight: Plane, low: Colour, high: Colour) -> Picture:
     w = np.clip(weight, 0, 1)[..., None]
-    return rgb(low) + w * (rgb(high) - rgb(low))
+    return low + w * (high - low)
 
 
-@dataclass(frozen=True)
-class Sky:
-    """Colours overhead and at the horizon, the sun's place as fractions of the picture, how much cloud 0-1."""
+class Painter:
+    """Paints one landscape: `sky` first, then any layers."""
 
-    top: Colour
-    low: Colour
-    sun: tuple[float, float]
-    glow: Colour = (0.0, 0.0, 0.0)
-    cloud: float = 0.5
-    cloud_light: Colour = (0.98, 0.98, 0.97)
-    cloud_dark: Colour = (0.62, 0.66, 0.72)
+    def __init__(self, rng: np.random.Generator, view: View) -> None:
+        self.rng, self.view = rng, view
+        self.picture: Picture = np.empty((view.height, view.width, 3), np.float32)
+        side = float(rng.uniform(-0.8, 0.8))
+        self.sun = (side, 0.8, -0.35)
+        """Where the light comes from: (right, up, away from us)."""
+        self.below = view.height - view.horizon
+        """Rows below the horizon."""
 
+    def colour(self, given: Given, much: float = 0.04) -> Colour:
+        """A shade of a colour."""
+        choices = np.atleast_2d(np.asarray(given, np.float64))
+        chosen = choices[int(self.rng.integers(len(choices)))] if len(choices) > 1 else choices[0]
+        lighter, hue = self.rng.normal(0, much), self.rng.normal(0, much / 2, 3)
+        return np.clip(chosen + lighter + hue, 0, 1).astype(np.float32)
 
-def paint_sky(rng: np.random.Generator, view: View, sky: Sky) -> Picture:
-    w, h, horizon = view.width, view.height, max(view.horizon, 8.0)
-    rows = np.arange(h, dtype=np.float32)
-    t = np.clip(rows / horizon, 0, 1) ** 1.3
-    out = np.empty((h, w, 3), np.float32)
-    out[:] = (rgb(sky.top) * (1 - t[:, None]) + rgb(sky.low) * t[:, None])[:, None]
-    x = (np.arange(w, dtype=np.float32) - sky.sun[0] * w) / view.focal
-    y = (rows - sky.sun[1] * h) / view.focal
-    off = np.sqrt(x[None] ** 2 + y[:, None] ** 2)
-    if any(sky.glow):
-        out += np.exp(-off * 4.5)[..., None] * rgb(sky.glow) * 0.55
-        out += np.clip((0.028 - off) * 160, 0, 1)[..., None]
-    if sky.cloud > 0:
-        stop = min(h, int(horizon) + 2)
-        noise = terrain.tile(rng, 1.55)
+    def lay(self, ground: terrain.Ground, colour: Picture, haze: Colour, reach: float) -> None:
+        """Sets ground colours [rows, W, 3] where ground is seen, fading into the haze over `reach` metres."""
+        clear = np.exp(-ground.z / np.float32(reach))[..., None]
+        part = self.picture[ground.top :]
+        np.copyto(part, haze + clear * (colour - haze), where=ground.seen[..., None])
+
+    # --- sky and land
+
+    def sky(
+        self, top: Given, low: Given, cloud: Range, glow: Given = (), lit: Given = (0.98, 0.98, 0.97),
+        shaded: Given = (0.62, 0.66, 0.72),
+    ) -> None:  # fmt: skip
+        h, w, horizon = self.view.height, self.view.width, max(self.view.horizon, 8.0)
+        self.low = self.colour(low, 0.03)
+        rows = np.arange(h, dtype=np.float32)
+        t = np.clip(rows / horizon, 0, 1)[:, None] ** 1.3
+        self.picture[:] = (self.colour(top) * (1 - t) + self.low * t)[:, None]
+        if len(glow):
+            x = (np.arange(w, dtype=np.float32) - (0.5 + self.sun[0] / 3) * w) / self.view.focal
+            y = (rows - horizon + 0.07 * h) / self.view.focal
+            off = np.sqrt(x[None] ** 2 + y[:, None] ** 2)
+            self.picture += np.exp(-off * 4.5)[..., None] * self.colour(glow, 0) * 0.55
+            self.picture += np.clip((0.028 - off) * 160, 0, 1)[..., None]
+        much = float(self.rng.uniform(*cloud))
+        if not much:
+            return
+        noise, stop = terrain.tile(self.rng, 1.55), min(h, int(horizon) + 2)
         # A cloud deck in perspective: what is near the horizon is far, flat and small.
-        far = 1 / (np.clip((horizon - rows[:stop]) / horizon, 0, 1) + 0.16)
-        u = (np.arange(w, dtype=np.float32)[None] - w / 2) / w * far[:, None] * 130 + 256
-        v = np.broadcast_to(far[:, None] * np.float32(95), u.shape)
-        thick = terrain.sample(noise, u, v) + np.float32(sky.cloud * 2.6 - 1.6)
-        fine = terrain.sample(terrain.fine_noise(1.0), u * 6, v * 6)
-        thick += 0.13 * fine
-        lean = np.float32(7 if sky.sun[0] > 0.5 else -7)
-        side = thick - terrain.sample(noise, u + lean, v - 5) - np.float32(sky.cloud * 2.6 - 1.6)
+        height = np.clip((horizon - rows[:stop]) / horizon, 0, 1)[:, None]
+        u = (np.arange(w, dtype=np.float32)[None] - w / 2) / w / (height + 0.16) * 130 + 256
+        v = np.broadcast_to(95 / (height + np.float32(0.16)), u.shape)
+        thick = terrain.sample(noise, u, v) + np.float32(much * 2.6 - 1.6)
+        side = thick - terrain.sample(noise, u + np.float32(9 * np.sign(self.sun[0])), v - 5)
+        side -= np.float32(much * 2.6 - 1.6)
+        thick += 0.13 * terrain.sample(terrain.fine_noise(1.0), u * 6, v * 6)
         cover = np.clip(thick * 1.1, 0, 1)
-        cover = (
-            cover * cover * (3 - 2 * cover) * np.clip((horizon - rows[:stop]) / horizon * 9, 0.15, 1)[:, None]
+        cover = cover * cover * (3 - 2 * cover) * np.clip(height * 9, 0.15, 1)
+        weight = 0.72 + 0.45 * side - 0.22 * np.clip(thick - 0.7, 0, 2)
+        colour = between(weight, self.colour(shaded, 0), self.colour(lit, 0))
+        self.picture[:stop] += cover[..., None] * 0.94 * (colour - self.picture[:stop])
+
+    def hills(
+        self, relief: float, near: float, far: float, cell: float, dark: Given, light: Given,
+        slope: float = 1.9, ridged: bool = False, reach: float = 0.6, snow: Range | None = None, foot: Given = (),
+        haze: Given = (),
+    ) -> None:  # fmt: skip
+        """A range of hills from `near` to `far`; with snow above an altitude (0-1) and a colour at their foot."""
+        heights = terrain.tile(self.rng, slope)
+        if ridged:
+            heights = 1.2 - 1.6 * np.abs(heights) ** 0.8 + 0.12 * terrain.tile(self.rng, 1.3)
+        depths = np.geomspace(near, far, 300).astype(np.float32)
+        rise = np.clip((depths - near) / (0.25 * (far - near)), 0, 1)
+        ground = terrain.look(self.view, heights + 0.6, cell, (relief * rise).astype(np.float32), depths)
+        lit = terrain.slopes(heights, cell, relief, self.sun)
+        lit = terrain.sample(lit, ground.x / cell, ground.z / cell)
+        fine = terrain.detail(self.view, ground.x, ground.z, 1.6)
+        altitude = ground.altitude / relief
+        colour = between(0.5 + 0.25 * fine, self.colour(dark, 0.03), self.colour(light, 0.03))
+        if len(foot):
+            green = np.clip((0.35 - altitude) * 4 + 0.2 * fine, 0, 1)[..., None]
+            colour += green * (self.colour(foot, 0.03) - colour)
+        if snow is not None:
+            cold = np.clip((altitude - self.rng.uniform(*snow)) * 5 + 0.5 * fine, 0, 1)[..., None]
+            colour += cold * (np.array([0.94, 0.96, 0.99], np.float32) - colour)
+        colour *= (0.35 + 0.8 * lit + 0.055 * fine)[..., None]
+        self.lay(ground, colour, self.colour(haze, 0) if len(haze) else self.low, far * reach)
+
+    def rolling(
+        self, relief: float, near: float, far: float, cell: float, dark: Given, light: Given, reach: float,
+        rise: float = 0.12, eye: float = 1.7, crests: bool = False,
+    ) -> None:  # fmt: skip
+        """Bare rolling ground, such as snow; with sharp `crests` and ripples, dunes."""
+        view = View(self.view.width, self.view.height, self.view.horizon, self.view.focal, eye)
+        heights = terrain.tile(self.rng, 2.3, 1.5 if crests else 1.0)
+        if crests:
+            heights = 1.1 - np.abs(heights) ** 0.75
+        depths = np.geomspace(near, far, 320).astype(np.float32)
+        grown = relief * np.clip((depths - near) / (rise * (far - near)), 0.1 * (not crests), 1)
+        ground = terrain.look(view, heights, cell, grown.astype(np.float32), depths)
+        sun = (float(np.sign(self.sun[0])) * 0.9, 0.5, -0.15)
+        lit = terrain.slopes(heights, cell, relief, sun)
+        lit = terrain.sample(lit, ground.x / cell, ground.z / cell)
+        fine = terrain.detail(view, ground.x, ground.z, 1.5)
+        weight = 1.15 * lit - 0.02 + 0.06 * fine
+        if crests:
+            phase = ground.z * 9 + 4 * terrain.sample(heights, ground.x * 3, ground.z * 3)
+            weight += 0.06 * np.sin(phase) * np.exp(-ground.z / 30)
+        colour = between(weight, self.colour(dark, 0.03), self.colour(light, 0.03))
+        self.lay(ground, colour, self.low, reach)
+
+    def ground(
+        self, dark: Given, light: Given, reach: float, patch: float, rough: float = 0.2, size: float = 2.0
+    ) -> None:
+        """Flat textured ground up to the horizon, with larger light and dark areas, `patch` metres a cell."""
+        ground = terrain.plane(self.view)
+        weight = 0.5 + rough * terrain.detail(self.view, ground.x, ground.z, size)
+        weight += 0.16 * terrain.sample(terrain.tile(self.rng, 1.7), ground.x / patch, ground.z / patch)
+        colour = between(weight, self.colour(dark, 0.03), self.colour(light, 0.03))
+        self.lay(ground, colour, self.low, reach)
+
+    def water(self, deep: Given, wave: Range, glitter: Given = ()) -> None:
+        """Water up to the horizon that mirrors what is painted above it; with `glitter` below the sun."""
+        view, ground = self.view, terrain.plane(self.view)
+        ripple = terrain.detail(view, ground.x, ground.z, 2.4, 1.0, 2.2)
+        swell = terrain.sample(terrain.fine_noise(2.2), ground.x * 1.3, ground.z * 2.3)
+        rough = (ripple + 0.8 * swell * np.exp(-ground.z / 60)) * float(self.rng.uniform(*wave))
+        rows, w = ground.x.shape
+        steep = np.clip(view.eye / ground.z, 0, 1)
+        line = view.horizon - np.arange(1, rows + 1)[:, None] * 0.8 - rough * (3 + 26 * steep)
+        column = np.clip(np.arange(w, dtype=np.float32)[None] + rough * (2 + 8 * steep), 0, w - 1)
+        line = np.clip(line, 0, view.height - 1).astype(np.float32)
+        mirror = cv2.remap(self.picture, column.astype(np.float32), line, cv2.INTER_LINEAR)
+        strength = np.clip(0.78 - 1.7 * steep - 0.1 * rough, 0.08, 0.9)[..., None]
+        own = self.colour(deep)
+        colour = own * (1 + 0.16 * rough[..., None]) + strength * (mirror - own)
+        if len(glitter):
+            off = (np.arange(w) / w - 0.5 - self.sun[0] / 3) / (0.05 + 0.35 * steep)
+            colour += (np.clip(rough - 0.9, 0, 2) * np.exp(-off * off))[..., None] * self.colour(glitter, 0)
+        self.lay(ground, colour.astype(np.float32), self.low, 1e9)
+
+    def shore(self, sand: Given, at: float) -> None:
+        """Sand from the camera to `at` metres away: wet, and with foam, along the water."""
+        view, ground = self.view, terrain.plane(self.view)
+        bays = terrain.sample(terrain.tile(self.rng, 1.9), ground.x * 2 + 90, np.zeros_like(ground.x))
+        edge = at * (1 + 0.22 * bays)
+        fine = terrain.detail(view, ground.x, ground.z, 1.5)
+        dunes = terrain.sample(terrain.tile(self.rng, 1.7), ground.x * 40, ground.z * 40)
+        light = self.colour(sand, 0.03)
+        colour = between(0.55 + 0.13 * fine + 0.1 * dunes, light * np.float32(0.7), light)
+        colour *= (0.68 + 0.32 * np.clip((edge - ground.z) / (0.18 * at), 0, 1))[..., None]
+        part = self.picture[ground.top :]
+        dry = (1 / (1 + np.exp(np.clip((ground.z - edge) * 4, -30, 30))))[..., None]
+        part += dry * (colour - part)
+        off = (ground.z - edge) / (0.05 * at)
+        foam = np.clip(np.exp(-off * off) * np.clip(0.8 + 0.5 * fine, 0, 1), 0, 1)[..., None]
+        part += foam * (np.float32(0.95) - part)
+
+    # --- what stands on it
+
+    def _standing(self, count: Range, tall: Range, away: Range) -> list[tuple[float, float, float]]:
+        """(x, y, size) in pixels of things that stand on the ground, far to near."""
+        far = (
+            np.sort(self.rng.uniform(*away, int(self.rng.integers(int(count[0]), int(count[1])))))
+            * self.below
         )
-        colour = between(
-            0.72 + 0.45 * side - 0.22 * np.clip(thick - 0.7, 0, 2), sky.cloud_dark, sky.cloud_light
-        )
-        out[:stop] += cover[..., None] * 0.94 * (colour - out[:stop])
-    return out
+        x, size = self.rng.uniform(0, self.view.width, far.size), self.rng.uniform(*tall, far.size)
+        size *= far / self.view.eye
+        return list(zip(x.tolist(), (self.view.horizon + far).tolist(), size.tolist(), strict=True))
 
+    def _line(self, start: Sequence[float], end: Sequence[float], colour: Colour, width: float) -> None:
+        a, b = ((int(x), int(y)) for x, y in (start, end))
+        cv2.line(self.picture, a, b, colour.tolist(), max(1, int(width)), cv2.LINE_AA)
 
-def lay(picture: Picture, ground: terrain.Ground, colour: Picture) -> None:
-    """Sets ground colours [rows, W, 3] into the picture where ground is seen."""
-    part = picture[ground.top :]
-    np.copyto(part, colour, where=ground.seen[..., None])
+    def trees(self, count: Range, tall: Range, away: Range, dark: Given, light: Given) -> None:
+        """Leafy trees: leaves as dabs lit from the sun's side."""
+        for x, y, size in self._standing(count, tall, away):
+            low, high = self.colour(dark, 0), self.colour(light)
+            self._line((x, y), (x, y - size * 0.5), np.array([0.16, 0.11, 0.08], np.float32), size * 0.035)
+            shadow = (int(size * 0.36), max(1, int(size * 0.035)))
+            cv2.ellipse(self.picture, (int(x), int(y)), shadow, 0, 0, 360, (0.1, 0.14, 0.07), -1, cv2.LINE_AA)
+            blobs = self.rng.normal(0, 1, (7, 2)) * (0.16, 0.13) * size + (x, y - size * 0.66)
+            leaves = int(np.clip(size * 7, 120, 2400))
+            off = self.rng.normal(0, 0.085, (leaves, 2)) * size
+            spots = blobs[self.rng.integers(0, 7, leaves)] + off
+            lit = (off[:, 0] * np.sign(self.sun[0]) - off[:, 1]) / size * 3.2
+            lit = np.clip(0.45 + lit + self.rng.normal(0, 0.16, leaves), 0, 1)
+            # Many are equal, and the default order of those depends on the processor.
+            for i in np.argsort(lit, kind="stable"):
+                at, colour = (int(spots[i, 0] * 8), int(spots[i, 1] * 8)), low + lit[i] * (high - low)
+                cv2.circle(self.picture, at, max(5, int(size * 0.136)), colour.tolist(), -1, cv2.LINE_AA, 3)
 
+    def firs(self, count: Range, tall: Range, away: Range, dark: Given, light: Given) -> None:
+        """Firs: boughs from the bottom up."""
+        low, high = self.colour(dark, 0), self.colour(light, 0)
+        for x, y, size in self._standing(count, tall, away):
+            self._line((x, y), (x, y - size * 0.3), np.array([0.15, 0.1, 0.07], np.float32), size * 0.03)
+            for t in np.linspace(0, 1, int(np.clip(size / 5, 8, 34)), endpoint=False):
+                half = size * 0.2 * (1 - t) * self.rng.uniform(0.75, 1.15)
+                boughs = max(6, int(half))
+                for end in np.linspace(-half, half, boughs) + self.rng.normal(0, half * 0.06, boughs):
+                    shade = np.clip(self.rng.normal(0.4, 0.25) + 0.25 * end / max(half, 1), 0, 1)
+                    root = y - size * (0.24 + 0.86 * t)
+                    tip = y - size * (0.1 + 0.86 * t) + abs(end) * 0.35 + self.rng.normal(0, size * 0.008)
+                    colour = (low + shade * (high - low)).astype(np.float32)
+                    self._line((x + end * 0.15, root), (x + end, tip), colour, size * 0.008)
 
-def hazed(colour: Picture, z: Plane, haze: Colour, reach: float) -> Picture:
-    clear = np.exp(-z / np.float32(reach))[..., None]
-    return rgb(haze) + clear * (colour - rgb(haze))
+    def blades(self, count: int, tall: float, dark: Given, light: Given) -> None:
+        """Blades of grass, far to near."""
+        rng, view = self.rng, self.view
+        at = np.sort(rng.random(count) ** 0.75)
+        y = view.horizon + 2 + at * self.below * 1.12
+        size = tall * at * self.below / view.eye * rng.uniform(0.5, 1.3, count)
+        x = rng.uniform(-10, view.width + 10, count)
+        bend = rng.normal(0.1, 0.35, count) * size
+        shade = np.clip(rng.normal(0.5, 0.28, count) + 0.1 * np.sin(x / 90), 0, 1)[:, None]
+        low, high = self.colour(dark, 0.03), self.colour(light, 0.03)
+        colour = (low + shade * (high - low)) * rng.uniform(0.85, 1.1, (count, 1))
+        points = np.stack([x, y, x + bend * 0.3, y - size * 0.6, x + bend, y - size], 1).reshape(count, 3, 2)
+        points = np.round(points * 8).astype(np.int32)
+        thick = np.clip(size / 26, 1, 5).astype(int).tolist()
+        for i in range(count):
+            cv2.polylines(self.picture, [points[i]], False, colour[i].tolist(), thick[i], cv2.LINE_AA, 3)
 
+    def flowers(self, count: Range, colour: Given) -> None:
+        """Flowers of one colour, each of five petals."""
+        own = self.colour(colour, 0)
+        for far in (
+            np.sort(self.rng.random(int(self.rng.integers(int(count[0]), int(count[1])))) ** 0.6) * self.below
+        ):
+            x, y = self.rng.uniform(0, self.view.width), self.view.horizon + far * 0.98
+            r = max(1.0, far * self.rng.uniform(0.008, 0.018))
+            dots = [(x + r * np.cos(a), y + 0.7 * r * np.sin(a)) for a in np.arange(5) * 1.2566]
+            shade = (own * np.float32(self.rng.uniform(0.75, 1.1))).tolist()
+            for (px, py), size, tint in [
+                *((dot, 0.7, shade) for dot in dots),
+                ((x, y), 0.45, (0.85, 0.65, 0.1)),
+            ]:
+                at = (round(px * 8), round(py * 8))
+                cv2.circle(self.picture, at, round(r * size * 8), tint, -1, cv2.LINE_AA, 3)
 
-def hills(
-    rng: np.random.Generator,
-    picture: Picture,
-    view: View,
-    sun: tuple[float, float, float],
-    *,
-    relief: float,
-    near: float,
-    far: float,
-    cell: float,
-    haze: Colour,
-    rock: Callable[[Plane, Plane, Plane], Picture],
-    ridged: bool = False,
-    slope: float = 1.9,
-    reach: float = 0.6,
-) -> None:
-    """A range of hills from `near` to `far` metres; `rock` colours by (altitude 0-1, shading 0-1, detail)."""
-    heights = terrain.tile(rng, slope)
-    if ridged:
-        heights = 1.2 - 1.6 * np.abs(heights) ** 0.8
-        heights += 0.12 * terrain.tile(rng, 1.3)
-    depths = np.geomspace(near, far, 300).astype(np.float32)
-    rise = np.clip((depths - near) / (0.25 * (far - near)), 0, 1)
-    ground = terrain.look(view, heights + 0.6, cell, (relief * rise).astype(np.float32), depths)
-    lit = terrain.sample(terrain.slopes(heights, cell, relief, sun), ground.x / cell, ground.z / cell)
-    fine = terrain.detail(view, ground.x, ground.z, 1.6)
-    colour = rock(ground.altitude / relief, lit, fine) * (0.35 + 0.8 * lit + 0.055 * fine)[..., None]
-    lay(picture, ground, hazed(colour, ground.z, haze, far * reach))
-
-
-def flat(
-    picture: Picture,
-    view: View,
-    low: Colour,
-    high: Colour,
-    haze: Colour,
-    reach: float,
-    *,
-    rough: float = 0.2,
-    size: float = 2.0,
-    patches: Plane | None = None,
-    patch: float = 6.0,
-) -> terrain.Ground:
-    """Flat textured ground up to the horizon; `patches` are larger light and dark areas `patch` metres a cell."""
-    ground = terrain.plane(view)
-    fine = terrain.detail(view, ground.x, ground.z, size)
-    weight = 0.5 + rough * fine
-    if patches is not None:
-        weight += 0.16 * terrain.sample(patches, ground.x / patch, ground.z / patch)
-    lay(picture, ground, hazed(between(weight, low, high), ground.z, haze, reach))
-    return ground
-
-
-def water(
-    picture: Picture,
-    view: View,
-    deep: Colour,
-    *,
-    wave: float = 1.0,
-    glitter: Colour | None = None,
-    at: float = 0.5,
-) -> None:
-    """Water up to the horizon that mirrors what is painted above it."""
-    ground = terrain.plane(view)
-    ripple = terrain.detail(view, ground.x, ground.z, 2.4, 1.0, 2.2)
-    swell = terrain.sample(terrain.fine_noise(2.2), ground.x * 1.3, ground.z * 2.3) * np.exp(-ground.z / 60)
-    rough = (ripple + 0.8 * swell) * wave
-    rows, w = ground.x.shape
-    steep = np.clip(view.eye / ground.z, 0, 1)
-    line = np.clip(
-        view.horizon - np.arange(1, rows + 1)[:, None] * 0.8 - rough * (3 + 26 * steep), 0, view.height - 1
-    )
-    column = np.clip(np.arange(w, dtype=np.float32)[None] + rough * (2 + 8 * steep), 0, w - 1)
-    mirror = cv2.remap(picture, column.astype(np.float32), line.astype(np.float32), cv2.INTER_LINEAR)
-    strength = np.clip(0.78 - 1.7 * steep - 0.1 * rough, 0.08, 0.9)[..., None]
-    colour = rgb(deep) * (1 + 0.16 * rough[..., None]) + strength * (mirror - rgb(deep))
-    if glitter is not None:
-        aim = np.exp(-(((np.arange(w) / w - at) / (0.05 + 0.35 * steep)) ** 2)).astype(np.float32)
-        colour += (np.clip(rough - 0.9, 0, 2) * aim)[..., None] * rgb(glitter)
-    lay(picture, ground, colour)
-
-
-def blades(
-    rng: np.random.Generator,
-    picture: Picture,
-    view: View,
-    count: int,
-    dark: Colour,
-    light: Colour,
-    tall: float = 0.16,
-) -> None:
-    """Blades of grass, drawn from far to near, a few pixels wide."""
-    rows = view.height - view.horizon
-    at = np.sort(rng.random(count) ** 0.75)
-    y = view.horizon + 2 + at * rows * 1.12
-    size = view.focal * tall * at * rows / (view.focal * view.eye) * rng.uniform(0.5, 1.3, count)
-    x = rng.uniform(-10, view.width + 10, count)
-    bend = rng.normal(0.1, 0.35, count) * size
-    shade = np.clip(rng.normal(0.5, 0.28, count) + 0.1 * np.sin(x / 90), 0, 1)
-    colour = rgb(dark) + shade[:, None] * (rgb(light) - rgb(dark))
-    colour *= rng.uniform(0.85, 1.1, (count, 1))
-    tip_x, tip_y = x + bend, y - size
-    points = np.stack([x, y, x + bend * 0.3, y - size * 0.6, tip_x, tip_y], 1).reshape(count, 3, 2)
-    points = np.round(points * 8).astype(np.int32)
-    thick = np.clip(size / 26, 1, 5).astype(int)
-    for i in range(count):
-        cv2.polylines(picture, [points[i]], False, colour[i].tolist(), int(thick[i]), cv2.LINE_AA, 3)
-
-
-def flowers(
-    rng: np.random.Generator, picture: Picture, view: View, count: int, colours: list[Colour]
-) -> None:
-    rows = view.height - view.horizon
-    for d in np.sort(rng.random(count) ** 0.6):
-        x, y = rng.uniform(0, view.width), view.horizon + d * rows * 0.98
-        r = max(1.0, d * rows * rng.uniform(0.008, 0.018))
-        colour = rgb(colours[int(rng.integers(len(colours)))]) * np.float32(rng.uniform(0.75, 1.05))
-        for a in np.arange(5) * 1.2566 + rng.uniform(0, 1.2):
-            at = (round((x + r * np.cos(a)) * 8), round((y + 0.7 * r * np.sin(a)) * 8))
-            cv2.circle(
-                picture,
-                at,
-                round(r * 5.5),
-                (colour * np.float32(rng.uniform(0.85, 1.1))).tolist(),
-                -1,
-                cv2.LINE_AA,
-                3,
-            )
-        cv2.circle(
-            picture, (round(x * 8), round(y * 8)), round(r * 3.6), (0.85, 0.65, 0.1), -1, cv2.LINE_AA, 3
-        )
-
-
-def tree(
-    rng: np.random.Generator,
-    picture: Picture,
-    x: float,
-    y: float,
-    size: float,
-    dark: Colour,
-    light: Colour,
-    sun: float,
-) -> None:
-    """A leafy tree of `size` pixels standing at (x, y): a trunk, and leaves as dabs lit from the sun's side."""
-    w = max(1, int(size * 0.035))
-    cv2.line(picture, (int(x), int(y)), (int(x), int(y - size * 0.5)), (0.16, 0.11, 0.08), w, cv2.LINE_AA)
-    cv2.ellipse(
-        picture,
-        (int(x), int(y)),
-        (int(size * 0.36), max(1, int(size * 0.035))),
-        0,
-        0,
-        360,
-        (0.1, 0.14, 0.07),
-        -1,
-        cv2.LINE_AA,
-    )
-    blobs = rng.normal(0, 1, (7, 2)) * (0.16, 0.13) * size + (x, y - size * 0.66)
-    count = int(np.clip(size * 7, 120, 2400))
-    which = rng.integers(0, 7, count)
-    off = rng.normal(0, 0.085, (count, 2)) * size
-    spots = blobs[which] + off
-    lit = np.clip(0.45 + (off[:, 0] * sun - off[:, 1]) / size * 3.2 + rng.normal(0, 0.16, count), 0, 1)
-    order = np.argsort(
-        lit, kind="stable"
-    )  # many are equal, and the default order of those depends on the processor
-    colour = rgb(dark) + lit[:, None] * (rgb(light) - rgb(dark))
-    r = max(5, int(size * 0.017 * 8))
-    for i in order:
-        cv2.circle(
-            picture, (int(spots[i, 0] * 8), int(spots[i, 1] * 8)), r, colour[i].tolist(), -1, cv2.LINE_AA, 3
-        )
-
-
-def stars(rng: np.random.Generator, picture: Picture, below: float) -> None:
-    w = picture.shape[1]
-    count = int(w * below / 900)
-    x, y = rng.integers(0, w, count), (rng.random(count) * below).astype(int)
-    bright = (rng.pareto(2.2, count) * 0.22).clip(0.1, 1)
-    for i in range(count):
-        colour = np.array([0.9, 0.93, 1.0]) * bright[i]
-        cv2.circle(
-            picture, (int(x[i]), int(y[i])), 1 if bright[i] > 0.6 else 0, colour.tolist(), -1, cv2.LINE_AA
-        )
-
-
-def jitter(rng: np.random.Generator, colour: Colour, much: float = 0.05) -> Colour:
-    r, g, b = (float(np.clip(c + v, 0, 1)) for c, v in zip(colour, rng.normal(0, much, 3), strict=True))
-    return r, g, b
-
-
-def day(
-    rng: np.random.Generator, view: View, cloud: tuple[float, float] = (0.25, 0.75)
-) -> tuple[Sky, tuple[float, float, float]]:
-    side = float(rng.uniform(-0.8, 0.8))
-    sky = Sky(
-        jitter(rng, (0.2, 0.42, 0.78)),
-        jitter(rng, (0.78, 0.87, 0.94), 0.03),
-        (0.5 + side / 2, -0.2),
-        cloud=float(rng.uniform(*cloud)),
-    )
-    return sky, (side, 0.8, -0.35)
+    def room(self, wall: Given, wood: Given) -> None:
+        """A bare room: floorboards before a wall, lit from one side."""
+        view, light = self.view, float(self.rng.uniform(0, 1))
+        plaster, board = self.colour(wall), self.colour(wood, 0.03)
+        y, x = np.mgrid[0 : view.height, 0 : view.width].astype(np.float32) / view.focal
+        glow = np.exp(-((x - light) ** 2 + (y - 0.15) ** 2) / 0.3)
+        rough = terrain.sample(terrain.tile(self.rng, 1.6), x * 90, y * 90)
+        self.picture[:] = plaster * (0.6 + 0.5 * glow + 0.02 * rough)[..., None]
+        near = View(view.width, view.height, view.horizon - 0.2 * view.height, view.focal, 0.5)
+        ground = terrain.plane(near)
+        plank = ground.x / 0.14 + 40
+        number = np.floor(plank)
+        edge = np.minimum(plank - number, 1 - (plank - number)) * 0.14
+        tone = np.sin(number * 12.9898) * 43758.5453
+        tone -= np.floor(tone)
+        grain = terrain.tile(self.rng, 1.1, 0.12)
+        rings = terrain.sample(grain, ground.x * 900 + tone * 200, ground.z * 60 + tone * 300)
+        fine = terrain.detail(near, ground.x, ground.z, 1.2, 0.15)
+        weight = 0.5 + 0.15 * rings + 0.06 * fine + 0.3 * (tone - 0.5)
+        colour = between(weight, board * np.float32(0.47), np.minimum(board * np.float32(1.2), 1))
+        colour *= np.clip(edge / 0.003, 0.25, 1)[..., None]
+        off, down = x[ground.top :] - light, y[ground.top :] - view.horizon / view.focal
+        sheen = (np.exp(-off * off / 0.12) * np.exp(-down / 0.2))[..., None]
+        colour = colour * (0.8 + 0.25 * sheen) + 0.06 * sheen
+        start = int(view.horizon)
+        self.picture[start:] = colour[start - ground.top :]
+        seam = np.s_[max(0, start - 6) : start + 6]
+        self.picture[seam] = cv2.GaussianBlur(self.picture[seam], (0, 0), 1.5)

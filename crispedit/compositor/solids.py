@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 Values = NDArray[np.floating[Any]]
 Points = tuple[Values, Values, Values]
 Solid = Callable[[Points], Values]
+Outline = NDArray[np.float64] | Sequence[tuple[float, float]]
+"""[N, 2] points of a curve, which are joined by straight lines."""
 
 _TABLE = 192
 _REACH = 1.3
@@ -95,24 +97,25 @@ def ring(
     return distance
 
 
-def spline(
-    points: Sequence[tuple[float, float]], steps: int = 6, closed: bool = False
-) -> NDArray[np.float64]:
-    """[N, 2] Catmull-Rom curve through the points."""
+def curve(points: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """[N, 2] Catmull-Rom curve from the first point to the last."""
     knots = np.asarray(points, np.float64)
-    padded = (
-        np.vstack([knots[-1:], knots, knots[:2]])
-        if closed
-        else np.vstack([2 * knots[0] - knots[1], knots, 2 * knots[-1] - knots[-2]])
-    )
-    t = np.linspace(0, 1, steps, endpoint=False)[:, None]
-    out = []
-    for i in range(len(padded) - 3):
-        a, b, c, d = padded[i : i + 4]
-        out.append(
-            0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-        )
-    return np.vstack([*out, padded[-2:-1]])
+    return _spline(np.vstack([2 * knots[0] - knots[1], knots, 2 * knots[-1] - knots[-2]]))
+
+
+def closed(points: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """[N, 2] closed Catmull-Rom curve through the points."""
+    knots = np.asarray(points, np.float64)
+    return _spline(np.vstack([knots[-1:], knots, knots[:2]]))
+
+
+def _spline(knots: NDArray[np.float64]) -> NDArray[np.float64]:
+    t = np.linspace(0, 1, 6, endpoint=False)[:, None]
+    out = [
+        0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+        for a, b, c, d in zip(knots, knots[1:], knots[2:], knots[3:], strict=False)
+    ]
+    return np.vstack([*out, knots[-2:-1]])
 
 
 @lru_cache(maxsize=128)
@@ -152,14 +155,14 @@ def _look_up(table: Values, x: Values, y: Values) -> Values:
     return found.ravel()[: shape[0]] + beyond
 
 
-def lathe(profile: NDArray[np.float64], x: float = 0.0, z: float = 0.0) -> Solid:
+def lathe(profile: Outline) -> Solid:
     """The solid of revolution about the y axis of a profile [N, 2] of (radius, y), closed along the axis."""
     right = [(float(r), float(h)) for r, h in profile]
     outline = tuple(right) + tuple((-r, h) for r, h in reversed(right))
-    return lambda p: _look_up(_table(outline), np.sqrt((p[0] - x) ** 2 + (p[2] - z) ** 2), p[1])
+    return lambda p: _look_up(_table(outline), np.sqrt(p[0] ** 2 + p[2] ** 2), p[1])
 
 
-def slab(outline: NDArray[np.float64], half: float, round_: float = 0.02, z: float = 0.0) -> Solid:
+def slab(outline: Outline, half: float, round_: float = 0.02, z: float = 0.0) -> Solid:
     """A flat outline [N, 2] of (x, y), made 2 * `half` thick along z, with rounded edges."""
     closed = tuple((float(a), float(b)) for a, b in outline)
 
@@ -172,7 +175,7 @@ def slab(outline: NDArray[np.float64], half: float, round_: float = 0.02, z: flo
     return distance
 
 
-def puffed(outline: NDArray[np.float64], depth: float) -> Solid:
+def puffed(outline: Outline, depth: float) -> Solid:
     """A flat outline blown up like a cushion, `depth` thick in the middle: hearts, stars, foil balloons."""
     closed = tuple((float(a), float(b)) for a, b in outline)
     thickest = -float(_table(closed).min())
@@ -188,21 +191,35 @@ def puffed(outline: NDArray[np.float64], depth: float) -> Solid:
     return distance
 
 
-def joined(*solids: Solid, smooth: float = 0.0) -> Solid:
-    """The union; with `smooth` > 0 the seams are filleted (polynomial smooth minimum)."""
+def joined(*solids: Solid) -> Solid:
+    """The union."""
+
+    def distance(p: Points) -> Values:
+        out = solids[0](p)
+        for solid in solids[1:]:
+            out = np.minimum(out, solid(p))
+        return out
+
+    return distance
+
+
+def smooth(width: float, *solids: Solid) -> Solid:
+    """The union with filleted seams (polynomial smooth minimum)."""
 
     def distance(p: Points) -> Values:
         out = solids[0](p)
         for solid in solids[1:]:
             other = solid(p)
-            if smooth:
-                h = np.maximum(smooth - np.abs(out - other), 0) / smooth
-                out = np.minimum(out, other) - h * h * (smooth * 0.25)
-            else:
-                out = np.minimum(out, other)
+            h = np.maximum(width - np.abs(out - other), 0) / width
+            out = np.minimum(out, other) - h * h * (width * 0.25)
         return out
 
     return distance
+
+
+def mirrored(solid: Solid) -> Solid:
+    """A solid and its mirror image, left and right exchanged."""
+    return lambda p: np.minimum(solid(p), solid((-p[0], p[1], p[2])))
 
 
 def carved(solid: Solid, *holes: Solid) -> Solid:

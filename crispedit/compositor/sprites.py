@@ -57,7 +57,7 @@ def sprite(
         rgb = premultiplied / np.maximum(alpha, 1e-3)[..., None]
     sx, sy = size[0] / g.alpha.shape[1], size[1] / g.alpha.shape[0]
     foot = g.foot[0] * sx, g.foot[1] * sy
-    if objects.floats(kind):
+    if objects.KINDS[kind].air:
         return Sprite(rgb, alpha, np.zeros_like(alpha), foot)
     dark, (left, top, right, bottom) = ground_shade(shape, yaw, pitch, light, soft)
     unit = height_px / shape.top

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crispedit.compositor import blend, colours, cutout, recolour, scene, styles
 from crispedit.compositor.landscape import landscape
-from crispedit.compositor.scene import Place, Scene
+from crispedit.compositor.scene import Scene, Spot
 from crispedit.compositor.sprites import sprite
 from crispedit.parts import Editor
 from crispedit.record import Edit, Image, Job, Mask, Refusal, seed_of
@@ -73,7 +73,7 @@ class _Stage:
         self, thing: Mapping[str, Any], place: Mapping[str, float], on: Image | None = None
     ) -> tuple[Image, Mask]:
         """The photograph, or another picture of its size, with the thing in it, and which pixels may differ."""
-        at = Place(**place)
+        at = Spot(**place)
         drawn = sprite(
             thing["kind"],
             colours.NAMED.get(thing["colour"], colours.NAMED["gray"]),

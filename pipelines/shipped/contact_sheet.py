@@ -24,7 +24,7 @@ from crispedit.record import Edit, Image, Job, Sample, seed_of, source_key
 
 CATEGORIES = ("add", "remove", "replace", "color", "background", "style", "motion")
 _WIDTH_PX, _COLUMNS, _TEXT_PX = 280, 2, 44
-_LEFT_OUT = ("lake", "night", "city")
+_LEFT_OUT = ("lake",)
 _MAX_BYTES = 390_000
 
 

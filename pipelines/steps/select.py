@@ -4,6 +4,7 @@ verdicts out, no GPU and no Ray, so that a moved bound costs seconds."""
 from __future__ import annotations
 
 import binascii
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from crispedit.outcome import KEPT, REJECTED
 from crispedit.pipelines import tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.verdicts import Coded, Photographs, candidates_sql, dictionary, quoted
-from crispedit.pipelines.waves import Waves
+from crispedit.pipelines.waves import Wave, Waves
 from crispedit.record import content_key
 from crispedit.repair import SIZES_DIFFER, fits_sql
 from crispedit.shards import journal
@@ -26,6 +27,8 @@ from crispedit.shards import journal
 SELECTION = "selection.parquet"
 SOURCES = "sources.parquet"
 
+TOGETHER = 200_000
+"""Photographs whose candidates are looked at together."""
 CHUNK = 1 << 20
 """Keys in one array; no array holds more than 2 GB of text."""
 
@@ -35,7 +38,7 @@ def select(run: Run) -> pa.Table:
     folder = run.folder("select")
     sources = source_verdicts(run)
     with ThreadPoolExecutor(1) as beside:
-        written = beside.submit(_write, folder / SOURCES, sources)
+        written = beside.submit(_write, folder / SOURCES, sources.drop_columns(["wave"]))
         pairs = pair_verdicts(run, tables.connect(run), sources)
         written.result()
     _write(folder / SELECTION, pairs)
@@ -43,8 +46,8 @@ def select(run: Run) -> pa.Table:
 
 
 def source_verdicts(run: Run, *, store: bool = True) -> pa.Table:
-    """(uri, key, outcome, reason) of every input file, wave after wave, in uri order. `store=False` writes nothing into
-    the run."""
+    """(uri, key, outcome, reason, wave) of every input file, wave after wave, in uri order. `store=False` writes
+    nothing into the run."""
     return Photographs(run, Waves(run), store=store).all().drop_columns(["phash"])
 
 
@@ -61,22 +64,15 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) ->
     by its scores (`not_best`), as `Select` says; of pairs that repeat each other the first by key (`duplicate`), and of
     a category at most its quota, by key (`quota`).
     """
-    first_pass(run, db, sources)
     recipe = run.recipe
-    ranks = " ".join(f"WHEN {quoted(name)} THEN {rank}" for rank, name in enumerate(recipe.editors))
-    found = db.sql(f"""
-        SELECT key, category, verdict, coalesce(job, -1) AS job,
-            (CASE editor {ranks} ELSE {len(recipe.editors)} END::BIGINT << 33) + coalesce(seed, 1::BIGINT << 31)
-                AS preference, worth, text, phash, edited_phash
-        FROM verdicts
-    """).to_arrow_table()
+    found, preferred = _looked_at(run, sources)
     # The competition is over numbers, in the order of the keys.
     order, keys = _in_order(found.column("key"))
     placed = pa.array(order)
     category = dictionary(found.column("category")).take(placed).dictionary_decode()
     verdict = Coded(found.column("verdict").take(placed), "not_best", "not_chosen", "duplicate", "quota")
     job, worth, preference = (found.column(n).to_numpy()[order] for n in ("job", "worth", "preference"))
-    chosen = _chosen(run, db, keys)
+    chosen = np.flatnonzero(pc.is_in(keys, value_set=preferred).to_numpy())
     worth[chosen] = np.inf
     rows = verdict.passing()
     by_job = rows[np.lexsort((preference[rows], -worth[rows], job[rows]))]
@@ -93,6 +89,77 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) ->
             here = pc.equal(category.take(pa.array(rows)), name).to_numpy(zero_copy_only=False)
             verdict.reject(rows[here][spec.quota :], "quota")
     return pa.table({"key": keys, "category": category} | verdict.columns())
+
+
+def _looked_at(run: Run, sources: pa.Table) -> tuple[pa.Table, pa.Array]:
+    """(what the competition needs of every candidate, the keys of those that the judge prefers to the others of their
+    job that pass). Some waves at a time: joins of millions of rows would not fit in memory."""
+    groups, elsewhere = _groups(run), _elsewhere(sources)
+    passes = [_of_waves(run, waves, sources, elsewhere) for waves in groups]
+    jobs = np.concatenate([np.unique(found.column("job_hash").drop_null().to_numpy()) for found, _ in passes])
+    if len(passes) > 1 and len(np.unique(jobs)) < len(jobs):
+        # A photograph that several waves have has candidates in several, made under other bounds.
+        passes = [_of_waves(run, list(Waves(run)), sources, elsewhere)]
+    numbered, first = [], 0
+    for found, _ in passes:
+        job = found.column("job").to_numpy()
+        numbered.append(
+            found.drop_columns(["job", "job_hash"]).append_column(
+                "job", pa.array(np.where(job < 0, -1, job + first))
+            )
+        )
+        first += job.max(initial=-1) + 1
+    return pa.concat_tables(numbered), pa.concat_arrays([preferred for _, preferred in passes])
+
+
+def _groups(run: Run) -> list[list[Wave]]:
+    """The waves of a run, in order, with about `TOGETHER` photographs a group; at least one group."""
+    groups: list[list[Wave]] = [[]]
+    for wave in Waves(run):
+        if sum(one.photographs for one in groups[-1]) >= TOGETHER:
+            groups.append([])
+        groups[-1].append(wave)
+    return groups
+
+
+def _elsewhere(sources: pa.Table) -> pa.Table:
+    """The kept files whose photograph some other wave has too, where it is a duplicate."""
+    kept = pc.equal(sources.column("outcome"), KEPT)
+    others = sources.filter(pc.invert(kept)).column("key").drop_null().unique()
+    found = sources.filter(kept)
+    return found.filter(pc.is_in(found.column("key"), value_set=others))
+
+
+def _of_waves(
+    run: Run, waves: Sequence[Wave], sources: pa.Table, elsewhere: pa.Table
+) -> tuple[pa.Table, pa.Array]:
+    ranks = " ".join(f"WHEN {quoted(name)} THEN {rank}" for rank, name in enumerate(run.recipe.editors))
+    numbers = [wave.number for wave in waves]
+    own = sources.slice(*_rows_of(sources, numbers[0], numbers[-1])) if numbers else sources
+    with tables.connect(run, [wave.name for wave in waves]) as db:
+        first_pass(run, db, pa.concat_tables([own, elsewhere]))
+        found = db.sql(f"""
+            SELECT key, category, verdict, coalesce(job, -1) AS job,
+                CASE WHEN job_key IS NOT NULL THEN hash(job_key) END AS job_hash,
+                (CASE editor {ranks} ELSE {len(run.recipe.editors)} END::BIGINT << 33)
+                    + coalesce(seed, 1::BIGINT << 31) AS preference, worth, text, phash, edited_phash
+            FROM verdicts
+        """).to_arrow_table()
+        preferred = pa.array([], pa.string())
+        if run.recipe.judge is not None:
+            contests(db)
+            chosen = db.sql("SELECT chosen FROM contests WHERE chosen IS NOT NULL").to_arrow_table()
+            preferred = chosen.column("chosen").combine_chunks()
+    for name in ("category", "verdict"):
+        at = found.schema.get_field_index(name)
+        found = found.set_column(at, name, found.column(name).dictionary_encode())
+    return found, preferred
+
+
+def _rows_of(sources: pa.Table, first: int, last: int) -> tuple[int, int]:
+    """(start, number) of the rows of some waves."""
+    start, end = np.searchsorted(sources.column("wave").to_numpy(), [first, last + 1])
+    return int(start), int(end - start)
 
 
 def first_pass(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> None:
@@ -147,15 +214,6 @@ def contests(db: duckdb.DuckDBPyConnection) -> None:
         SELECT p.*, c.key AS compared, c.chosen, c.error, c.transient
         FROM passing p LEFT JOIN compare c USING (job_key, candidates)
     """)
-
-
-def _chosen(run: Run, db: duckdb.DuckDBPyConnection, keys: pa.ChunkedArray) -> NDArray[np.int64]:
-    """The rows of the candidates that the judge prefers to the others of their job that pass."""
-    if run.recipe.judge is None:
-        return np.array([], np.int64)
-    contests(db)
-    chosen = db.sql("SELECT chosen FROM contests WHERE chosen IS NOT NULL").to_arrow_table().column("chosen")
-    return np.flatnonzero(pc.is_in(keys, value_set=chosen.combine_chunks()).to_numpy())
 
 
 def _in_order(keys: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.ChunkedArray]:

@@ -63,3 +63,9 @@ def test_an_even_sky_is_no_border():
 def test_tiny_images_do_not_fail():
     tiny = SOURCE[:8, :12]
     assert verdicts(Artefacts(), pair(tiny, tiny)) == []
+
+
+def test_a_small_plain_image_has_no_border():
+    plain = np.full((60, 60, 3), 90, np.uint8)
+    plain[8:-8, 8:-8] = 200
+    assert Artefacts().measure([pair(SOURCE[:60, :60], plain)])[0]["border_px"] == 0

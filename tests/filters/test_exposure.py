@@ -56,3 +56,25 @@ def test_what_no_tone_explains_is_null():
     assert Exposure().measure([pair(SOURCE, scene(77))])[0]["drift"] is None
     style = pair(SOURCE, 255 - SOURCE, np.ones(MASK.shape, bool))
     assert set(Exposure().measure([style])[0].values()) == {None}
+
+
+def strengthened(image, contrast=1.0, saturation=1.0):
+    luma = image.mean(axis=2, keepdims=True)
+    return toned((luma - luma.mean()) * contrast + luma.mean() + (image - luma) * saturation)
+
+
+UNCLIPPED = toned(np.clip(SOURCE, 40, 215), gain=(0.8,) * 3, offset=(25,) * 3)
+
+
+@pytest.mark.parametrize(("contrast", "saturation"), [(1.1, 1.0), (1.0, 1.2), (1.1, 1.2), (0.9, 0.8)])
+def test_contrast_and_saturation_say_how_much_more(contrast, saturation):
+    scores = Exposure().measure([pair(UNCLIPPED, strengthened(UNCLIPPED, contrast, saturation))])[0]
+    assert scores["contrast"] == pytest.approx(contrast - 1, abs=0.03)
+    assert scores["saturation"] == pytest.approx(saturation - 1, abs=0.03)
+
+
+def test_without_colour_or_light_and_shade_there_is_nothing_to_strengthen():
+    grey, flat = strengthened(UNCLIPPED, saturation=0), np.full_like(SOURCE, (120, 90, 60))
+    assert Exposure().measure([pair(grey, grey)])[0]["saturation"] is None
+    assert Exposure().measure([pair(grey, grey)])[0]["contrast"] == pytest.approx(0, abs=0.01)
+    assert Exposure().measure([pair(flat, flat)])[0]["contrast"] is None

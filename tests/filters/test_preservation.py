@@ -79,3 +79,10 @@ def test_ssim_is_one_for_equal_images_and_symmetric():
     np.testing.assert_array_equal(ssim(a, b), ssim(b, a))
     inside = MASK.reshape(64, 8, 80, 8).all(axis=(1, 3))
     assert ssim(a, b)[inside].mean() < 0.6 < 0.99 < ssim(a, b)[50:].mean()
+
+
+def test_similarity_is_that_of_the_rest():
+    inverted = EDITED.copy()
+    inverted[MASK] = 255 - inverted[MASK]
+    for edited in (EDITED, inverted):
+        assert Preservation().measure([pair(SOURCE, edited, MASK)])[0]["outside_ssim"] > 0.97

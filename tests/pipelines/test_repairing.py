@@ -75,7 +75,10 @@ def test_edits_of_our_own_editors_are_repaired_where_that_is_asked(built):
     for row in laid:
         assert json.loads(row["transform"])[0][0] == pytest.approx(1.012, abs=0.002)
         if row["drift"] is not None:
-            assert json.loads(row["drift"])["gain"] == pytest.approx([0.95, 0.9, 0.85], abs=0.03)
+            # Where a picture has few levels of a channel, many lines fit: what counts is where they lead.
+            tone = json.loads(row["drift"])
+            grey = [gain * 120 + offset for gain, offset in zip(tone["gain"], tone["offset"], strict=True)]
+            assert grey == pytest.approx([0.95 * 120 + 12, 0.9 * 120 + 12, 0.85 * 120 + 12], abs=4)
     assert any(row["drift"] for row in laid)
     # The tone of a style is its edit.
     assert not any(row["drift"] for row in rows(repaired) if row["category"] == "style")

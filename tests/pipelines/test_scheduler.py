@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.engine import Line, Simulation, Sleep
+from crispedit.pipelines.cluster import Died, Done, Event, Lost, Ready
 from crispedit.pipelines.engine import Work, WorkFlow
 from crispedit.pipelines.flow import Row, Stage
+from crispedit.pipelines.pool import Process, Sent
 from crispedit.pipelines.recipe import Engine
 from crispedit.pipelines.room import Need, Node, Room
-from crispedit.pipelines.scheduler import Died, Done, Event, Lost, Process, Ready, Scheduler, Sent
+from crispedit.pipelines.scheduler import Scheduler
 from crispedit.pipelines.worker import Report
 from crispedit.recipe import Pool
 from crispedit.shards.journal import Table

@@ -26,9 +26,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(f"no S3 server: {error}")
 
 
-def every_fifth(number: int, method: str, path: str) -> str | None:
-    kind = ("503", "reset", "cut")[number // 5 % 3]
-    return kind if number % 5 == 4 and (kind != "cut" or method == "GET") else None
+def now_and_then(number: int, method: str, path: str) -> str | None:
+    kind = ("503", "reset", "cut")[number // 9 % 3]
+    return kind if number % 9 == 8 and (kind != "cut" or method == "GET") else None
 
 
 def in_store(place: str) -> dict[str, bytes]:
@@ -48,9 +48,9 @@ def test_a_build_packs_into_a_store(
     few = ("categories={color: 1, style: 1}", "pack.pairs_per_shard=2")
     build(make_run(tmp_path / "here", photos, *few))
     place = f"{object_store.bucket(monkeypatch, server)}/packed"
-    with faulty(server, monkeypatch, every_fifth) as proxy:
+    with faulty(server, monkeypatch, now_and_then) as proxy:
         build(made := make_run(tmp_path / "there", photos, *few, f"pack.to={place}"))
-        assert sum(proxy.faults.values()) > 5
+        assert proxy.faults
         build(made)  # resumes, with every shard there
     assert not (tmp_path / "there" / "shards").exists()
     found = in_store(place)
@@ -76,7 +76,7 @@ def test_merge_export_and_tokenize_write_into_a_store(
     for name, command in commands.items():
         assert cli.main([word.replace("OUT", str(tmp_path / name)) for word in command]) == 0
         place = f"{bucket}/{name}"
-        with faulty(server, monkeypatch, every_fifth) as proxy:
+        with faulty(server, monkeypatch, now_and_then) as proxy:
             assert cli.main([word.replace("OUT", place) for word in command]) == 0
             assert proxy.faults
         assert in_store(place) == in_folder(tmp_path / name), name

@@ -20,6 +20,7 @@ from crispedit.images import decode_jpeg, encode_jpeg
 from crispedit.outcome import KEPT
 from crispedit.pipelines import build
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps import select
 from crispedit.pipelines.stream import Build
 from crispedit.pipelines.verdicts import Photographs
 from crispedit.pipelines.waves import Waves
@@ -62,6 +63,22 @@ def test_what_repeats_an_earlier_wave_is_a_duplicate_whatever_the_size_of_waves(
         assert verdicts(run) == whole
         assert shard_bytes(run) == shard_bytes(runs[0])
         assert statistics(run) == statistics(runs[0])
+
+
+def test_candidates_are_judged_alike_some_waves_at_a_time(
+    repeating: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = make_run(tmp_path / "run", repeating, "categories={style: 2, color: 2}", "engine.wave_sources=1")
+    build.build(run)
+    whole = pq.read_table(run.folder("select") / select.SELECTION)
+    assert {row["outcome"] for row in whole.to_pylist()} > {KEPT}
+    monkeypatch.setattr(select, "TOGETHER", 1)
+    assert len(select._groups(run)) == 12
+    assert select.select(run).equals(whole)
+    first, second, *_ = journal.parts(run.folder("edit"))
+    # The same candidates in two waves, as when a photograph was unreadable in the first one for a while.
+    shutil.copy(first, second.parent / f"part-{'0' * 32}.parquet")
+    assert select.select(run).equals(whole)
 
 
 def test_a_moved_bound_judges_later_waves_again(repeating: Path, tmp_path: Path):

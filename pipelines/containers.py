@@ -1,0 +1,186 @@
+"""The source, container by container: what is listed, what is to be, and the waves that are cut from it."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from crispedit.outcome import describe, is_transient
+from crispedit.pipelines import listing, tables
+from crispedit.pipelines.flow import Route, Row
+from crispedit.pipelines.listing import Container
+from crispedit.pipelines.pairs import AnySource
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.verdicts import quoted
+from crispedit.pipelines.waves import Waves
+from crispedit.recipe import Pool
+from crispedit.record import content_key
+from crispedit.shards import journal
+from crispedit.shards.journal import Table
+
+LIST = "list"
+ALONE = Pool(batch=1)
+
+
+class Containers:
+    """Those of a run. `sample`: one wave of so many photographs, drawn at random by the hash of their names."""
+
+    def __init__(self, run: Run, waves: Waves, sample: int | None) -> None:
+        self.run, self.waves, self.sample = run, waves, sample
+        self.source = run.recipe.source
+        size = run.recipe.engine.wave_sources
+        self.size = float("inf") if size is None else size
+        self.members = listing.MOST_MEMBERS if size is None else min(listing.MOST_MEMBERS, size)
+        self.stage = Indexing(self.source, run.root, self.members)
+        self.route = Route(
+            LIST,
+            -1,
+            (LIST,),
+            Indexing.wire,
+            partial(_listed, folder=run.folder("listing"), table=listing.table(self.source)),
+            failed=_unlisted,
+            transient=_may_pass,
+        )
+        rows = tables.listing_rows(run)
+        listed = {row["container"] for row in rows if row["last"]}
+        files = [file for row in rows if row["container"] in listed for file in row["files"]]
+        found, left_out = listing.containers(self.source, files, self.members)
+        self.containers = {container.key: container for container in found}
+        if left_out and not any(row["key"] == listing.REST for row in rows):
+            journal.commit(run.folder("listing"), listing.table(self.source), [listing.rest(left_out)])
+        self._waits = set(self.containers)
+        cut = {key for wave in waves for key in wave.listing}
+        self._rows = {
+            row["key"]: row
+            for row in rows
+            if row["container"] in listed - {listing.REST} and row["key"] not in cut
+        }
+        """Rows of the listing that are in no wave yet."""
+        self.drawn_from = 0
+        """How many members a sample was drawn from."""
+        if not self.containers and not listed - {listing.REST}:
+            raise ValueError(listing.nothing(self.source, left_out))
+
+    def todo(self) -> Iterator[Row]:
+        for container in self.containers.values():
+            yield {"key": container.key, "container": json.dumps(container.to_row())}
+
+    @property
+    def to_come(self) -> int:
+        """Photographs listed and in no wave; containers that are not listed yet count as nothing."""
+        return sum(row["rows"] for row in self._rows.values())
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._waits and not self._rows
+
+    def listed(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._waits.discard(row["key"])
+            self._rows |= {one["key"]: one for one in row["committed"] if one["error"] is None}
+        if not self._waits and not any(row["rows"] for row in self._rows.values()) and not len(self.waves):
+            listed = tables.listing_rows(self.run)
+            if failed := next((row["error"] for row in listed if row["error"] is not None), None):
+                raise ValueError(f"{self.source.path} could not be listed, which may pass: {failed}")
+            raise ValueError(listing.nothing(self.source, listing.skipped(listed)))
+
+    def cut_wave(self) -> None:
+        """Make a wave of the first containers, once enough of them are listed or no more will come. They go in the
+        order of their names, whichever was listed first."""
+        first_missing = min(self._waits, default=None)
+        chosen: list[str] = []
+        count = 0
+        for row in sorted(self._rows.values(), key=lambda row: (row["container"], row["slice"])):
+            if count >= self.size or (first_missing is not None and row["container"] > first_missing):
+                break
+            chosen.append(row["key"])
+            count += row["rows"]
+        if self.sample is not None:
+            self._draw(self.sample)
+        elif chosen and (count >= self.size or first_missing is None):
+            self.waves.add(chosen, count)
+            for key in chosen:
+                del self._rows[key]
+
+    def _draw(self, photographs: int) -> None:
+        """One wave of a random sample of all that is listed."""
+        if self._waits or not self._rows:
+            return
+        rows = {uri: key for key in sorted(self._rows) for uri, _ in members_of(self.run, [key])}
+        drawn = heapq.nsmallest(photographs, rows, key=lambda uri: content_key("dry run", uri))
+        self.waves.add(sorted({rows[uri] for uri in drawn}), len(drawn), sorted(drawn))
+        self.drawn_from = len(rows)
+        self._rows = {}
+
+
+def members_of(run: Run, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """The members that rows of the listing hold, by their uri."""
+    table = listing.table(run.recipe.source)
+    with journal.database() as db:
+        body = journal.view(db, table, journal.parts(run.folder("listing")))
+        wanted = ", ".join(map(quoted, keys))
+        rows = db.sql(f"SELECT * FROM ({body}) WHERE key IN ({wanted}) ORDER BY container, slice")
+        for row in rows.to_arrow_table().to_pylist():
+            for member in listing.members(row):
+                yield member.uri, member
+
+
+@dataclass
+class Indexing:
+    """Lists what containers hold."""
+
+    source: AnySource
+    root: Path
+    members: int
+    name: str = LIST
+    pool: Pool = ALONE
+    gpus: float = 0.0
+    wire = pa.schema(
+        [("key", pa.string()), ("container", pa.string()), ("error", pa.string()), ("transient", pa.bool_())]
+    )
+
+    def load(self) -> None:
+        pass
+
+    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
+        found = []
+        for row in rows:
+            container = Container.from_row(json.loads(row["container"]))
+            folder = str(self.root / "listing")
+            found.append({**row, "slices": list(listing.index(self.source, container, folder, self.members))})
+        return found
+
+
+def _unlisted(row: Row, error: Exception) -> Row:
+    """A container that could not be listed now; it waits for the next run. What cannot pass is the user's mistake."""
+    if not is_transient(error):
+        raise error
+    empty = {"key": row["key"], "container": row["key"], "slice": 0, "last": False, "files": [], "rows": 0}
+    failed = {"error": describe(error), "transient": True}
+    return {**row, **failed, "slices": [{**empty, **failed, "members": [], "skipped": []}]}
+
+
+def _may_pass(row: Row) -> bool:
+    return bool(row.get("transient"))
+
+
+def _listed(rows: Sequence[Row], *, folder: Path, table: Table) -> Sequence[Row]:
+    slices = iter(journal.commit(folder, table, [one for row in rows for one in row["slices"]]))
+    light = [name for name in table.schema.names if name != "members"]
+    return [
+        {
+            "key": row["key"],
+            "committed": [
+                {name: one[name] for name in light} for one in itertools.islice(slices, len(row["slices"]))
+            ],
+        }
+        for row in rows
+    ]

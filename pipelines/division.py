@@ -1,0 +1,229 @@
+"""The division of a cluster among the stages of a flow: where processes are started, and which make room."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from crispedit.pipelines.cluster import Cluster
+from crispedit.pipelines.flow import Flow
+from crispedit.pipelines.pool import Pool, Process
+from crispedit.pipelines.room import SLACK, Need, Node, Room
+
+WORTH = 1.5
+"""A process is started for a stage that has so many times the seconds of its loading to do."""
+MEASURING_SECONDS = 300.0
+"""How long the division waits for the first rows of a stage."""
+
+
+class Division:
+    """Which stage has how many processes, on which nodes."""
+
+    def __init__(self, flow: Flow, cluster: Cluster, pools: Mapping[str, Pool]) -> None:
+        self.flow, self.cluster, self.pools = flow, cluster, pools
+        self.tasks_cpus = 0.0
+        """Of the blocks that are at work as tasks."""
+        self._nodes: Sequence[Node] = ()
+        self._free = Room(())
+        """What the processes leave."""
+
+    def look(self, passed: float) -> None:
+        """Look at the nodes, `passed` seconds after the last time, and divide them anew."""
+        self._nodes = self.cluster.nodes()
+        names = {node.name for node in self._nodes}
+        for pool in self.pools.values():
+            pool.held_seconds += passed * len(pool.processes)
+            for process in list(pool.processes):
+                if process.node not in names:
+                    self._leave(process)
+        self._divide()
+
+    def waiting(self, pool: Pool) -> int:
+        """Rows that a stage could work on now."""
+        return pool.queue.rows + self.flow.waiting(pool.stage.name)
+
+    def rest(self, pool: Pool) -> float:
+        """Rows that a stage still has to do."""
+        return max(self.flow.remaining(pool.stage.name), self.waiting(pool) + pool.working)
+
+    def slots(self, pool: Pool) -> int:
+        """How many processes or tasks of a stage there can be, of tasks only beside the processes there are."""
+        return len(pool.staying) if pool.held else self._free.slots(pool.need)
+
+    def fits(self, pool: Pool) -> bool:
+        """Whether there is a CPU for one more task of a stage."""
+        return self.tasks_cpus + pool.need.cpus <= self._free.free_cpus() + SLACK
+
+    def stop(self, process: Process) -> None:
+        self.pools[process.stage.name].processes.remove(process)
+        self.cluster.stop(process)
+
+    def _room(self, without: Sequence[Process] = ()) -> Room:
+        room = Room(self._nodes)
+        for pool in self.pools.values():
+            for process in pool.processes:
+                if process not in without:
+                    room.take(process.node, pool.need)
+        return room
+
+    def _divide(self) -> None:
+        """Start processes where there is room; else have idle ones, or those of a stage that has too many, make it."""
+        room = self._room()
+        held = [pool for pool in self.pools.values() if pool.held]
+        tasks = [pool for pool in self.pools.values() if not pool.held]
+        firsts = [
+            pool for pool in held if self._count(pool) < (pool.stage.pool.actors or 1) and self.rest(pool)
+        ]
+        short = []
+        for pool in sorted(firsts, key=lambda pool: not self.waiting(pool)):
+            while self._count(pool) < (pool.stage.pool.actors or 1):
+                if not self._start(pool, room):
+                    short.append(pool)
+                    break
+        if tasks:  # room for at least one task stays
+            largest = max((pool.need for pool in tasks), key=lambda need: need.cpus)
+            if (node := room.node_for(Need(largest.cpus, 0.0, largest.memory_gb))) is not None:
+                room.take(node, Need(largest.cpus, 0.0, largest.memory_gb))
+        wanting = [] if self._measuring() else [pool for pool in held if self._wants_more(pool)]
+        while wanting:
+            pool = max(wanting, key=self._work_each)
+            if not self._start(pool, room):
+                short.append(pool)
+                wanting.remove(pool)
+            elif not self._wants_more(pool):
+                wanting.remove(pool)
+        self._free = self._room()
+        starving = [p for p in tasks if self.waiting(p) and not self.tasks_cpus and not self.slots(p)]
+        for pool in [*starving, *short]:
+            if self._make_room(pool):
+                break
+
+    def _count(self, pool: Pool) -> int:
+        """Processes of a stage, with those that others will make room for."""
+        heirs = sum(p.heir is pool for other in self.pools.values() for p in other.processes if p.leaving)
+        return len(pool.staying) + heirs
+
+    def _work_each(self, pool: Pool) -> float:
+        """Seconds of work that are left for each process of a stage."""
+        return self._seconds(pool) * self.rest(pool) / max(1, self._count(pool))
+
+    def _seconds(self, pool: Pool) -> float:
+        """Seconds a row; where nothing is measured yet, as long as others take."""
+        if pool.row_seconds is not None:
+            return pool.row_seconds
+        known = [other.row_seconds for other in self.pools.values() if other.row_seconds is not None]
+        return sum(known) / len(known) if known else 1.0
+
+    def _wants_more(self, pool: Pool) -> bool:
+        """Whether another process of a stage has more to do than its loading costs."""
+        if pool.stage.pool.actors is not None or not pool.staying:
+            return False
+        if pool.row_seconds is None and not self.waiting(pool):
+            return False
+        return self._work_each(pool) > WORTH * pool.load and self.rest(pool) > self._count(pool)
+
+    def _backlog(self, pool: Pool) -> bool:
+        """Whether enough rows wait, not only will come, to keep another process busy for more than its loading."""
+        if not pool.staying:
+            return self.waiting(pool) > 0
+        return self._seconds(pool) * self.waiting(pool) / (self._count(pool) + 1) > WORTH * pool.load
+
+    def _start(self, pool: Pool, room: Room) -> bool:
+        node = room.node_for(pool.need)
+        if node is None:
+            return False
+        room.take(node, pool.need)
+        process = Process(pool.stage, node, self.cluster.now())
+        pool.processes.append(process)
+        self.cluster.start(process)
+        return True
+
+    def _make_room(self, pool: Pool) -> bool:
+        """Have processes leave so that this stage gets one more: idle ones, else one of a stage with less work."""
+        if not self._backlog(pool) or (self._count(pool) and self._measuring()):
+            return False
+        first = not self._count(pool)
+        idle = [
+            process
+            for other in self.pools.values()
+            if other is not pool
+            for process in other.staying
+            if process.ready and process.block is None and self._can_go(other, process, pool, first)
+        ]
+        leaving = self._clearing(pool, sorted(idle, key=lambda p: p.free_since))
+        if not leaving:
+            leaving = self._clearing(pool, self._too_many(pool))
+        for process in leaving:
+            process.heir = pool
+            self._leave(process)
+        if leaving and pool.held and not any(process.block for process in leaving):
+            self._start(pool, self._room())
+        self._free = self._room()
+        return bool(leaving)
+
+    def _can_go(self, pool: Pool, process: Process, to: Pool, first: bool) -> bool:
+        """Whether an idle process of a stage may make room for another stage; for the `first` process of that, any may.
+
+        Where its stage has more than its share it goes soon; else it waits a few times what the exchange would cost,
+        for its stage will want it back.
+        """
+        idle = self.cluster.now() - process.free_since
+        if first:
+            return idle > to.load
+        if pool.stage.pool.actors is not None or (len(pool.staying) == 1 and self.rest(pool)):
+            return False
+        return idle > to.load * (0.25 if len(pool.staying) > self._share(pool) + 0.5 else 0.5)
+
+    def _share(self, pool: Pool) -> float:
+        """How many processes a stage would have if the GPUs (the CPUs, of stages without) were divided by work."""
+
+        def held(need: Need) -> float:
+            return need.gpus if pool.need.gpus else need.cpus
+
+        rivals = [other for other in self.pools.values() if other.held and held(other.need)]
+        work = {id(other): self.rest(other) * self._seconds(other) for other in rivals}
+        whole = sum(held(Need(node.cpus, node.gpus)) for node in self._nodes)
+        total = sum(work[id(other)] * held(other.need) for other in rivals)
+        return work[id(pool)] * whole / total if total else 0.0
+
+    def _measuring(self) -> bool:
+        """Whether one of several stages with rows has just got its first: the division waits a little for its speed."""
+        now = self.cluster.now()
+        rivals = [pool for pool in self.pools.values() if pool.held and (pool.blocks or self.waiting(pool))]
+        return len(rivals) > 1 and any(
+            pool.row_seconds is None
+            and any(p.block is not None and now - p.block.since < MEASURING_SECONDS for p in pool.staying)
+            for pool in rivals
+        )
+
+    def _too_many(self, pool: Pool) -> list[Process]:
+        """Processes of stages that would finish well before this one even with one less."""
+        found = []
+        for other in self.pools.values():
+            count = len(other.staying)
+            if other is pool or other.stage.pool.actors is not None or count < 2 or other.row_seconds is None:
+                continue
+            then = self._work_each(other) * count / (count - 1)
+            ours, mine = self._work_each(pool), self._count(pool)
+            gain = math.inf if not mine else ours - max(then, ours * mine / (mine + 1))
+            if (then * 1.25 < ours or not mine) and gain > WORTH * pool.load:
+                worked = [p for p in other.staying if self.cluster.now() - p.started > 2 * other.load]
+                found += [(then, process) for process in worked]
+        return [process for _, process in sorted(found, key=lambda item: item[0])]
+
+    def _clearing(self, pool: Pool, candidates: Sequence[Process]) -> list[Process]:
+        """The fewest of these, on one node, without which a process of the stage fits there. Empty: there are none."""
+        best: list[Process] = []
+        for node in self._nodes:
+            there = [process for process in candidates if process.node == node.name]
+            for count in range(1, len(there) + 1):
+                if best and count >= len(best):
+                    break
+                if self._room(without=there[:count]).node_for(pool.need) == node.name:
+                    best = there[:count]
+        return best
+
+    def _leave(self, process: Process) -> None:
+        process.leaving = True
+        if process.ready and process.block is None:
+            self.stop(process)

@@ -1,0 +1,51 @@
+"""Forecast: how many rows a stage has still to do, by what has become of those before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from crispedit.pipelines.flow import Route
+
+
+class Forecast:
+    """How many rows went which way, and from that how many are to come."""
+
+    def __init__(self) -> None:
+        self.photographs = 0
+        """Of waves that are judged."""
+        self._offered: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        self._done: Counter[tuple[str, tuple[str, ...]]] = Counter()
+
+    def offered(self, route: Route) -> None:
+        self._offered[route.step, route.stages] += 1
+
+    def done(self, route: Route, rows: int) -> None:
+        self._done[route.step, route.stages] += rows
+
+    def remaining(self, stage: str, photographs: int, order: Sequence[str]) -> float:
+        """Of a stage: a step's rows follow those of the step before it in the proportion seen so far."""
+        left = 0.0
+        for (step, stages), offered in self._offered.items():
+            if stage in stages:
+                done = self._done[step, stages]
+                left += max(offered - done, self._expected(step, stages, photographs, order) - done)
+        return left
+
+    def _expected(self, step: str, stages: tuple[str, ...], photographs: int, order: Sequence[str]) -> float:
+        """Rows that go this way in the whole build."""
+        if step not in order:
+            return 0.0
+        place = order.index(step)
+        if place == 0:
+            return float(photographs)
+        before = order[place - 1]
+        finished = (
+            self.photographs if place == 1 else sum(n for (s, _), n in self._done.items() if s == before)
+        )
+        share = self._offered[step, stages] / finished if finished else 0.0
+        return share * self._total(before, photographs, order)
+
+    def _total(self, step: str, photographs: int, order: Sequence[str]) -> float:
+        ways = [stages for name, stages in self._offered if name == step]
+        return sum(self._expected(step, way, photographs, order) for way in ways) or float(photographs)

@@ -1,0 +1,187 @@
+"""Pools: what the scheduler knows of each stage: the rows that wait, its processes, and its measured speed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from crispedit.pipelines.flow import Route, Row, Stage
+from crispedit.pipelines.room import Need
+from crispedit.pipelines.worker import Order, Report
+
+UNKNOWN_LOAD_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of one route that wait for a stage."""
+
+    route: Route
+    plan: Sequence[Row]
+    """The rows as the flow gave them: what is left if their data is lost with a node."""
+    data: Any = None
+    """Reference to a table of what the stage before made of them; None: the plan is the data."""
+    first: int = 0
+    """Place of these rows in the data."""
+    bytes_per_row: float = 0.0
+    attempt: int = 1
+    due: float = 0.0
+    deaths: int = 0
+    suspect: bool = False
+    """One of these rows may have killed a process: they share a block with no others."""
+    avoid: str | None = None
+    """The node where that happened."""
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def part(self, start: int, end: int) -> Piece:
+        return replace(self, plan=self.plan[start:end], first=self.first + start)
+
+
+@dataclass(eq=False)
+class Process:
+    """A process of a stage, from its start on."""
+
+    stage: Stage
+    node: str
+    started: float
+    ready: bool = False
+    free_since: float = 0.0
+    block: Sent | None = None
+    leaving: bool = False
+    """It gets no more blocks."""
+    heir: Pool | None = None
+    """The stage for which it makes room."""
+
+
+@dataclass(eq=False)
+class Sent:
+    """A block in the hands of a process, or of a task where the stage has no processes of its own."""
+
+    pool: Pool
+    route: Route
+    pieces: Sequence[Piece]
+    order: Order
+    process: Process | None
+    since: float
+    hung: bool = False
+    """Its process is killed for taking too long."""
+
+    @property
+    def stage(self) -> Stage:
+        return self.pool.stage
+
+    @property
+    def rows(self) -> int:
+        return sum(len(piece) for piece in self.pieces)
+
+    @property
+    def avoid(self) -> str | None:
+        return self.pieces[0].avoid if self.pieces else None
+
+
+class Queue:
+    """Pieces in order, with their rows and bytes counted."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[Piece] = deque()
+        self.rows = 0
+        self.bytes = 0.0
+
+    def append(self, piece: Piece) -> None:
+        self._pieces.append(piece)
+        self._count(piece, 1)
+
+    def put_back(self, pieces: Sequence[Piece]) -> None:
+        for piece in reversed(pieces):
+            self._pieces.appendleft(piece)
+            self._count(piece, 1)
+
+    @property
+    def head(self) -> Piece | None:
+        return self._pieces[0] if self._pieces else None
+
+    def take(self, rows: int) -> list[Piece]:
+        """The first rows, of one route; a suspect piece comes alone and whole."""
+        taken: list[Piece] = []
+        while rows > 0 and (head := self.head) is not None:
+            if taken and (head.suspect or head.route is not taken[0].route):
+                break
+            self._pieces.popleft()
+            self._count(head, -1)
+            if not head.suspect and len(head) > rows:
+                rest = head.part(rows, len(head))
+                self.put_back([rest])
+                head = head.part(0, rows)
+            taken.append(head)
+            rows -= len(head)
+            if head.suspect:
+                break
+        return taken
+
+    def _count(self, piece: Piece, sign: int) -> None:
+        self.rows += sign * len(piece)
+        self.bytes += sign * len(piece) * piece.bytes_per_row
+
+
+@dataclass(eq=False)
+class Pool:
+    """What the scheduler knows of one stage."""
+
+    stage: Stage
+    held: bool
+    queue: Queue = field(default_factory=Queue)
+    later: list[Piece] = field(default_factory=list)
+    next: Pool | None = None
+    processes: list[Process] = field(default_factory=list)
+    blocks: int = 0
+    """In the hands of processes or tasks, with so many rows: """
+    working: int = 0
+    recent_seconds: float = 0.0
+    recent_rows: float = 0.0
+    largest: int = 0
+    bytes_per_row: float = 0.0
+    load_seconds: float | None = None
+    loading_deaths: int = 0
+    probing: bool = False
+    waiting_since: float | None = None
+    busy_seconds: float = 0.0
+    held_seconds: float = 0.0
+    loading_seconds: float = 0.0
+    done_rows: int = 0
+    again_rows: int = 0
+
+    @property
+    def need(self) -> Need:
+        return Need.of(self.stage)
+
+    @property
+    def row_seconds(self) -> float | None:
+        """Measured; None before the first block."""
+        return self.recent_seconds / self.recent_rows if self.recent_rows else None
+
+    @property
+    def load(self) -> float:
+        return UNKNOWN_LOAD_SECONDS if self.load_seconds is None else self.load_seconds
+
+    @property
+    def staying(self) -> list[Process]:
+        return [process for process in self.processes if not process.leaving]
+
+    def learn(self, report: Report) -> None:
+        """What a block tells about the next ones; each block halves the weight of those before it."""
+        self.recent_seconds = self.recent_seconds / 2 + report.seconds + report.commit_seconds
+        self.recent_rows = self.recent_rows / 2 + report.rows
+        self.largest = max(self.largest, report.rows)
+        self.busy_seconds += report.seconds + report.commit_seconds
+        self.loading_seconds += report.load_seconds
+        if not self.held:  # a task holds its CPUs while it works
+            self.held_seconds += report.load_seconds + report.seconds + report.commit_seconds
+        self.load_seconds = max(report.load_seconds, self.load_seconds or 0.0)
+        self.again_rows += len(report.again)
+        self.done_rows += report.rows - len(report.again)
+        if report.rows:
+            self.bytes_per_row = max(self.bytes_per_row, report.bytes / report.rows)

@@ -1,23 +1,87 @@
-"""Inverse edits: the instruction that undoes one, rewritten by rule.
+"""Inverse edits: the instruction that undoes one, rewritten by rule, or by a chat model that sees both images.
 
 An inverse pair is the same two images in the other order: "Add a red ball on the grass." becomes "Remove the red ball
-on the grass." Only orders that name both states are rewritten: "Make the car blue" does not say what colour the car
-was, and nothing is guessed.
+on the grass." The rules rewrite only orders that name both states: "Make the car blue" does not say what colour the car
+was. A model can look; what it writes counts if the classifier reads it as the opposite kind of edit.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from pydantic import Field
+
+from crispedit import classifier, prompts
+from crispedit.category import load_categories
+from crispedit.chat import Answer, Chat, Reply, Request
+from crispedit.record import Image
+
+RULE = "rule"
 
 
 @dataclass(frozen=True)
 class Inverse:
-    """The instruction of an inverse edit, and its category."""
+    """The instruction of an inverse edit, its category, and who wrote it: `RULE` or the name of a model."""
 
     instruction: str
     category: str
+    by: str = RULE
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An edit that may be inverted."""
+
+    category: str
+    instruction: str
+    source: Callable[[], Image]
+    edited: Callable[[], Image]
+
+
+class Opposite(Reply):
+    """The opposite edit."""
+
+    possible: bool = Field(
+        description="Can an edit of this kind turn the first photograph into the second one?"
+    )
+    instruction: str = Field(description="The instruction; empty if there is none.", max_length=400)
+
+
+def by_rule(edits: Sequence[Edited]) -> list[Inverse | None]:
+    """The inverse of each edit that a rule knows."""
+    return [invert(edit.category, edit.instruction) for edit in edits]
+
+
+@dataclass(frozen=True)
+class ByModel:
+    """Rules first; the edits that they do not know are shown to a chat model."""
+
+    chat: Chat
+
+    def __call__(self, edits: Sequence[Edited]) -> list[Inverse | None]:
+        """The inverse of each edit; None where there is none, or the model gave no answer that can be used."""
+        undone = by_rule(edits)
+        left = [i for i, edit in enumerate(edits) if undone[i] is None and edit.category in _RULES]
+        for i, answer in zip(left, self.chat.ask([_question(edits[i]) for i in left]), strict=True):
+            if isinstance(answer, Answer):
+                undone[i] = _checked(answer.value, _RULES[edits[i].category][1], self.chat.model)
+        return undone
+
+
+def _question(edit: Edited) -> Request[Opposite]:
+    wanted = _RULES[edit.category][1]
+    definition = load_categories()[wanted].definition
+    text = prompts.render("inverse", instruction=edit.instruction, category=wanted, definition=definition)
+    return Request(text, Opposite, [edit.edited(), edit.source()])
+
+
+def _checked(said: Opposite, wanted: str, model: str) -> Inverse | None:
+    words = " ".join(said.instruction.split())
+    if not said.possible or not words or classifier.classify(words).category != wanted:
+        return None
+    return Inverse(words, wanted, model)
 
 
 def invert(category: str, instruction: str) -> Inverse | None:

@@ -17,9 +17,9 @@ from crispedit.shards import layout, storage
 
 CARD = "README.md"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-PROVENANCE = ("dataset", "licence", "uri", "source_key", "editor", "inverse_of")
+PROVENANCE = ("dataset", "licence", "uri", "source_key", "editor", "inverse_of", "inverse_by")
 """What a pair's JSON says of where it comes from; columns of an export. `inverse_of` is the key of the pair that an
-inverse pair was made from."""
+inverse pair was made from, `inverse_by` who wrote its instruction: "rule" or a model."""
 
 
 @dataclass

@@ -11,7 +11,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crispedit import inverse as inverses
+from crispedit.images import decode_jpeg
 from crispedit.record import content_key
 from crispedit.shards import card, layout, storage
 from crispedit.shards.decode import image_size
@@ -30,6 +33,10 @@ from crispedit.shards.tables import IMAGE, ROWS_IN_MEMORY, SCORES, with_features
 
 Target = Literal["parquet", "hf", "folder", "released", "trainers"]
 TARGETS: tuple[Target, ...] = ("parquet", "hf", "folder", "released", "trainers")
+
+Invert = Callable[[Sequence[inverses.Edited]], list[inverses.Inverse | None]]
+AT_ONCE = 64
+"""Pairs whose inverses are asked for together."""
 
 RELEASED_ROWS_PER_FILE = 256
 """Of the released CrispEdit-2M parquet files."""
@@ -75,11 +82,11 @@ def export(
     cache: Cache,
     categories: Sequence[str] | None = None,
     done: Callable[[], object] = lambda: None,
-    inverse: bool = False,
+    invert: Invert | None = None,
 ) -> int:
     """Write the pairs of these sets or tars into a new folder, here or in a store; the number of pairs written. `done`
-    is called after each pair. With `inverse`, each pair whose instruction can be inverted by rule is followed by its
-    inverse (`crispedit.inverse`).
+    is called after each pair. With `invert` (of `crispedit.inverse`), each pair that it can invert is followed by its
+    inverse.
 
     ValueError if the folder exists and is not empty, or if there are no pairs. Damage stops the export: verify the
     set first.
@@ -96,12 +103,10 @@ def export(
     contents = card.Contents()
 
     def pairs() -> Iterator[Pair]:
-        for pair in reader:
+        for pair in _with_inverses(reader, invert) if invert else reader:
             layout.check_key(pair.key)
-            for one in (pair, inverted(pair) if inverse else None):
-                if one is not None:
-                    contents.add(layout.check_category(one.category), one.meta)
-                    yield one
+            contents.add(layout.check_category(pair.category), pair.meta)
+            yield pair
             done()
 
     try:
@@ -127,15 +132,33 @@ def export(
     return contents.categories.total()
 
 
-def inverted(pair: Pair) -> Pair | None:
-    """The pair that undoes this one: the images swapped, the instruction rewritten by rule, `inverse_of` naming this
-    pair. None if no rule undoes the instruction.
+def _with_inverses(pairs: Iterable[Pair], invert: Invert) -> Iterator[Pair]:
+    """Each pair, and after it its inverse where it has one."""
+    rest = iter(pairs)
+    while some := list(islice(rest, AT_ONCE)):
+        undone = invert(
+            [
+                inverses.Edited(
+                    pair.category,
+                    str(pair.meta.get("instruction") or ""),
+                    partial(decode_jpeg, pair.source_jpeg),
+                    partial(decode_jpeg, pair.edited_jpeg),
+                )
+                for pair in some
+            ]
+        )
+        for pair, inverse in zip(some, undone, strict=True):
+            yield pair
+            if inverse is not None and not pair.meta.get("inverse_of"):
+                yield inverted(pair, inverse)
+
+
+def inverted(pair: Pair, undone: inverses.Inverse) -> Pair:
+    """The pair that undoes this one: the images swapped, the instruction rewritten, `inverse_of` naming this pair and
+    `inverse_by` who wrote the instruction.
 
     What was measured of the one direction is not known of the other: its scores and hashes are left empty.
     """
-    undone = inverses.invert(pair.category, str(pair.meta.get("instruction") or ""))
-    if undone is None:
-        return None
     meta = dict(pair.meta)
     for name in ("key", "category"):  # they stand in a document that was read back
         meta.pop(name, None)
@@ -146,6 +169,7 @@ def inverted(pair: Pair) -> Pair | None:
         "source_caption": pair.meta.get("target_caption"),
         "target_caption": pair.meta.get("source_caption"),
         "inverse_of": pair.key,
+        "inverse_by": undone.by,
     }
     if "transform" in meta:  # of the pixels of the other direction
         meta["transform"] = None

@@ -7,10 +7,12 @@ import argparse
 
 from tqdm import tqdm
 
-from crispedit import console
+from crispedit import console, inverse
+from crispedit.chat import ChatOption
 from crispedit.pipelines import recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.sharing import preference
+from crispedit.recipe import Strict, parse
 from crispedit.shards.export import TARGETS, export
 from crispedit.shards.remote import Cache
 
@@ -31,16 +33,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="add the inverse of each pair whose instruction a rule can undo (add, remove, replace, color)",
     )
+    parser.add_argument(
+        "--inverse-chat",
+        metavar="CHAT",
+        help="the same, and a chat model writes where no rule can; YAML: {backend: openai, model: ..., base_url: ...}",
+    )
+
+
+class Inverses(Strict):
+    """Who writes instructions of inverse pairs."""
+
+    chat: ChatOption
+
+
+def _by_model(spec: str) -> inverse.ByModel:
+    chat = parse(Inverses, f"chat: {spec}", name="--inverse-chat").chat
+    chat.load()
+    return inverse.ByModel(chat)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.to == PREFERENCE:
-        if args.inverse or len(args.shards) != 1:
-            raise ValueError(f"--to {PREFERENCE}: give one run, without --inverse")
+        if args.inverse or args.inverse_chat or len(args.shards) != 1:
+            raise ValueError(f"--to {PREFERENCE}: give one run, without --inverse and --inverse-chat")
         count = preference.export(Run(recipe.load(args.shards[0])), args.output, args.categories)
         print(f"{count} preferences: {args.output}")
         return 0
+    invert = _by_model(args.inverse_chat) if args.inverse_chat else inverse.by_rule if args.inverse else None
     with tqdm(unit="pair", disable=not console.shows_progress()) as bar:
-        count = export(args.shards, args.to, args.output, Cache(), args.categories, bar.update, args.inverse)
+        count = export(args.shards, args.to, args.output, Cache(), args.categories, bar.update, invert)
     print(f"{count} pairs: {args.output}")
     return 0

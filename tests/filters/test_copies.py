@@ -100,3 +100,20 @@ def test_the_command_lists_the_copies_of_a_finished_set(benchmark: Path, tmp_pat
     assert found["key"] == content_key("2")
     assert (found["side"], found["benchmark"]) == ("source", str(benchmark / "2.png"))
     assert "1 of 2 pairs hold a copy of one of 4 benchmark pictures" in capsys.readouterr().out
+
+
+def test_two_drawings_of_one_edge_are_no_copies():
+    """They lie on each other exactly, whatever is drawn, but one is brighter."""
+
+    def drawn(dark: int, light: int) -> np.ndarray:
+        across = np.arange(WIDTH)[None] + np.arange(HEIGHT)[:, None] // 3
+        return np.where(across < 180, dark, light).astype(np.uint8)
+
+    known = Known([("dark", drawn(20, 90))])
+    same, other = fingerprint(drawn(22, 88)), fingerprint(drawn(120, 190))
+    assert same is not None
+    assert other is not None
+    found = known.find(same)
+    assert found is not None
+    assert found.name == "dark"
+    assert known.find(other) is None

@@ -13,6 +13,7 @@ import yaml
 from datasets import Image, load_dataset
 from shard_pairs import make_pair, write_pairs
 
+from crispedit import inverse
 from crispedit.shards import layout
 from crispedit.shards.export import RELEASED_ROWS_PER_FILE, TARGETS, export
 from crispedit.shards.pack import Pair, document
@@ -95,14 +96,14 @@ def test_inverse_pairs_follow_theirs_and_say_so(tmp_path: Path, layout_: str):
         for pair, words in zip(PAIRS[:3], ("Add a ball.", "Fill the sky.", "Jump."), strict=True)
     ]
     write_pairs(tmp_path / "set", pairs, 4)
-    assert export(tmp_path / "set", layout_, tmp_path / "out", Cache(), inverse=True) == 4
+    assert export(tmp_path / "set", layout_, tmp_path / "out", Cache(), invert=inverse.by_rule) == 4
     _, body = front_and_body(tmp_path / "out")
     assert "| add | 1 |" in body
     assert "| remove | 1 |" in body
     if layout_ in ("parquet", "hf"):
         rows = pq.read_table(tmp_path / "out" / "data").to_pylist()
         (one,) = (row for row in rows if row["inverse_of"])
-        assert one["inverse_of"] == pairs[0].key
+        assert (one["inverse_of"], one["inverse_by"]) == (pairs[0].key, "rule")
         assert one["instruction"] == "Remove the ball."
         assert (one["source"]["bytes"], one["edited"]["bytes"]) == (
             pairs[0].edited_jpeg,

@@ -273,6 +273,10 @@ class _Entry:
             name: a for name, a in self.answers.items() if not (self.benchmark.pairwise and name == TRUTH)
         }
 
+    def verdicts(self) -> list[Verdict]:
+        """Of a pairwise benchmark, what the judge said of every pair."""
+        return self.made.verdicts(self._scored())
+
     def measure(self) -> None:
         make = self.made.comparing if self.benchmark.pairwise else self.made.scoring
         work = make(self._scored(), self.of.measure)
@@ -285,7 +289,7 @@ class _Entry:
         """The JSON of every protocol, and the outcomes that it was counted from."""
         models, level = self.of.models, self.of.level
         if self.benchmark.pairwise:
-            verdicts = self.made.verdicts(self._scored())
+            verdicts = self.verdicts()
             found = {
                 name: scoreboard.pairwise_board(name, protocol, verdicts, models, level, self.benchmark)
                 for name, protocol in self.benchmark.protocols.items()
@@ -330,6 +334,9 @@ def _written(of: Recipe, entries: Sequence[_Entry], people: Sequence[Preference]
         sources = {case: given.picture for case, given in entry.made.copied()[0].items()}
         protocols = entry.benchmark.protocols
         rows += case_table.rows(entry.name, protocols, outcomes, entry.answers, sources)
+        if entry.benchmark.pairwise:
+            for name in protocols:
+                rows += case_table.duels(entry.name, name, entry.verdicts(), entry.answers)
         for name, protocol in protocols.items():
             folder = of.out / "sheets" / entry.name
             sheets.write(folder, name, protocol, entry.benchmark, outcomes, entry.answers, sources)

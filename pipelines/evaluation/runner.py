@@ -78,6 +78,8 @@ class Outcome:
     kind: Kind = "scored"
     seed: int = 0
     repeat: int = 0
+    words: Sequence[str] = ()
+    """What the judge said."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Verdict:
     reversed: Mapping[str, str | None]
     kind: Kind = "scored"
     reason: str = ""
+    words: Sequence[str] = ()
 
 
 class Evaluation:
@@ -364,8 +367,8 @@ class Evaluation:
         for case, first, second, repeat, pair in self._pairs(answers):
             row = committed.done.get(key := self._match_key(case, pair, repeat))
             if row is not None:
-                said = (json.loads(row[name]) for name in ("winners", "in_order", "reversed"))
-                found.append(Verdict(case, first, second, *said))
+                said = {name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")}
+                found.append(Verdict(case, first, second, **said))
             else:
                 kind, reason = committed.why(key)
                 found.append(Verdict(case, first, second, {}, {}, {}, kind, reason))

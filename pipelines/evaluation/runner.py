@@ -312,8 +312,9 @@ class Evaluation:
                     key = self._score_key(case, answer, repeat)
                     row = committed.done.get(key)
                     if row is not None:
-                        values = json.loads(row["values"])
-                        found.append(Outcome(case, "", row["black"], values, seed=seed, repeat=repeat))
+                        values, words = json.loads(row["values"]), json.loads(row["words"])
+                        scored = Outcome(case, "", row["black"], values, seed=seed, repeat=repeat, words=words)
+                        found.append(scored)
                     else:
                         kind, reason = committed.why(key)
                         found.append(Outcome(case, reason, kind=kind, seed=seed, repeat=repeat))

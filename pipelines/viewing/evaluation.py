@@ -245,7 +245,7 @@ class Site:
         routes = [
             Route("/", self.tables),
             Route("/cases", self.cases),
-            Route("/case", self.case),
+            Route("/cases/one", self.case),
             Route("/picture/{row:int}/{side}", self.picture),
             Route("/static/{name}", serving.static),
             Route("/fresh", self.fresh),

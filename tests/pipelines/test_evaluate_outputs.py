@@ -94,7 +94,7 @@ def test_the_browser_opens_every_evaluation(made, layout):
         assert values[len(known) :] == [None] * (len(values) - len(known))  # cases without a value come last
         apart, _ = shown.cases(shown.wanted({"protocol": protocol, "order": "apart", "editor": "strong"}))
         assert set(apart) == set(names)
-        page = client.get("/case", params={"protocol": protocol, "case": names[0]})
+        page = client.get("/cases/one", params={"protocol": protocol, "case": names[0]})
         assert page.status_code == 200
         places = re.findall(r'src="(/picture/[^"]+)"', page.text)
         assert len(places) >= 4
@@ -103,7 +103,7 @@ def test_the_browser_opens_every_evaluation(made, layout):
         assert bool(judged) == (layout in ("gedit", "imgedit", "gedit_v2", "edit_compass")), board["about"]
         assert all(a["words"][0] for a in judged)
     for path in (
-        "/case?case=nothing",
+        "/cases/one?case=nothing",
         "/picture/999999/source",
         "/picture/0/..%2fresults.json",
         "/results.json",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crispedit.editmgt.masking import masked_batch, masked_loss
-from crispedit.editmgt.transformer import Capture, ReferenceCache, Transformer, TransformerConfig
+from crispedit.editmgt.transformer import Capture, KeyValueCache, Transformer, TransformerConfig
 from editmgt.conftest import relative
 
 LOGITS = 5e-6
@@ -180,23 +180,37 @@ def test_one_call_does_not_change_the_next(golden, model):
     assert torch.equal(logits(1.1), strong)
 
 
-def test_a_cached_reference_is_exact_where_nothing_has_moved(golden, model):
-    """Reusing keys and values gives the same features if the step is the same, and others if it is not."""
+def test_cached_keys_and_values_are_exact_where_nothing_has_moved(golden, model):
+    """A pass of some tokens gives their features of the whole pass if the step is the same, and others if it is not."""
     t, net = golden("forward_down"), model("down")
     tokens, text, pooled, micro = inputs(t)
     with torch.inference_mode():
         conditions = net.condition(
             text, pooled, micro, tokens.shape[1:], t["in.reference_image_hidden_states"], 1.1
         )
-        cache = ReferenceCache()
-        fresh, _ = net.encode(tokens, t["in.timestep"], conditions, None, cache)
-        cache.frozen = True
-        again, _ = net.encode(tokens, t["in.timestep"], conditions, None, cache)
-        assert relative(again, fresh) < 1e-5
+        capture = Capture((1, 4), torch.full((1, text.shape[1]), 1 / text.shape[1]))
+        cache = KeyValueCache()
+        fresh, scores = net.encode(tokens, t["in.timestep"], conditions, capture, cache)
+        some = torch.tensor([[0, 3, 4, 11], [2, 3, 7, 8]])[: len(tokens)]
+        cache.live = some
+        again, scores_again = net.encode(tokens, t["in.timestep"], conditions, capture, cache)
+        inner = torch.zeros(len(tokens), conditions.grid[0] * conditions.grid[1], dtype=torch.bool)
+        inner.scatter_(1, some, True)
+        computed = inner.view(-1, *conditions.grid).repeat_interleave(2, 1).repeat_interleave(2, 2)
+        assert relative(again[computed], fresh[computed]) < 1e-5
+        assert not again[~computed].any()
+        assert relative(scores_again, scores) < 1e-5
+
+        # Half of the batch, as between two passes with guidance.
+        cache.rows, cache.live = slice(1, None), some[1:]
+        half, _ = net.encode(tokens[1:], t["in.timestep"][1:], conditions.rows(slice(1, None)), None, cache)
+        assert relative(half[computed[1:]], fresh[1:][computed[1:]]) < 1e-5
+
         other = tokens.roll(1, 1)
+        cache.rows, cache.live = slice(None), some
         drifted, _ = net.encode(other, t["in.timestep"] + 5, conditions, None, cache)
         exact, _ = net.encode(other, t["in.timestep"] + 5, conditions)
-        assert not torch.equal(drifted, exact)
+        assert not torch.equal(drifted[computed], exact[computed])
 
 
 def test_gradients_reach_everything_at_any_strength(golden, config):

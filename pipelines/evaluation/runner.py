@@ -313,7 +313,9 @@ class Evaluation:
                     row = committed.done.get(key)
                     if row is not None:
                         values, words = json.loads(row["values"]), json.loads(row["words"])
-                        scored = Outcome(case, "", row["black"], values, seed=seed, repeat=repeat, words=words)
+                        scored = Outcome(
+                            case, "", row["black"], values, seed=seed, repeat=repeat, words=words
+                        )
                         found.append(scored)
                     else:
                         kind, reason = committed.why(key)

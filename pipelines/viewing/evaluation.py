@@ -185,7 +185,7 @@ class Evaluated:
             """
             WITH judged AS (
                 SELECT "case", "group", instruction, editor, seed, metric, min(rowid) AS row, min(kind) AS kind,
-                    min(reason) AS reason, list_distinct(flatten(list(words))) AS words, avg(value) AS value,
+                    min(reason) AS reason, flatten(list(words ORDER BY judgement)) AS words, avg(value) AS value,
                     any_value(source) AS source, any_value(answer) AS answer, any_value(target) AS target
                 FROM value WHERE benchmark = ? AND protocol = ? AND list_contains(?, "case")
                 GROUP BY "case", "group", instruction, editor, seed, metric

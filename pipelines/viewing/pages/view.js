@@ -253,24 +253,28 @@ function drag(event) {
   handle.addEventListener("pointerup", () => handle.removeEventListener("pointermove", follow), { once: true });
 }
 
+let applying = false;
+
 async function apply(button) {
+  applying = true; // what it selects is no news
   button.disabled = true;
   button.textContent = "Selecting…";
   try {
     const { kept } = await post(address("/bounds/apply", movedParameters()));
+    await reset();
     say(`Selected again: ${kept.toLocaleString("en")} pairs are kept. Pack again to bring them into the shards.`);
-    reset();
   } catch (error) {
     say(error.message);
     button.disabled = false;
     button.textContent = "Apply: select again";
   }
+  applying = false;
 }
 
 function reset() {
   const parameters = new URLSearchParams(location.search);
   parameters.delete("m");
-  visit(address("/bounds", parameters), { scroll: false });
+  return visit(address("/bounds", parameters), { scroll: false });
 }
 
 // ---- Keys, clicks and the rest
@@ -352,11 +356,11 @@ function changed(event) {
 }
 
 async function look() {
-  if (document.hidden) return;
+  if (document.hidden || applying) return;
   const answer = await fetch("/fresh").catch(() => null);
   if (!answer?.ok) return;
   const { taken } = await answer.json();
-  if (+$("main").dataset.taken < taken - 0.001) say("There are new results: show them", () => visit(location.href, { push: false, scroll: false }));
+  if (!applying && +$("main").dataset.taken < taken - 0.001) say("There are new results: show them", () => visit(location.href, { push: false, scroll: false }));
 }
 
 // What a page needs when it appears.

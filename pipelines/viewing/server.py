@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from crispedit.bounds import Bound
+from crispedit.outcome import KEPT, NOT_REACHED
 from crispedit.pipelines import build, recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.viewing import (
@@ -344,7 +345,15 @@ class Site:
         root = s.run.root
         build.step(Run(recipe.load(str(root), [*moved_bounds.overrides(s, moved), f"run={root}"])), "select")
         self.shown.take()
-        return JSONResponse({"kept": overview.funnel(self.shown.snapshot)[3].count})
+        now = self.shown.snapshot
+        waiting = now.one(f"SELECT count(*) FROM pair WHERE outcome = '{NOT_REACHED}'")
+        then = (
+            f"crispedit step score {root}, then crispedit select {root}"
+            if waiting
+            else f"crispedit pack {root}"
+        )
+        kept = now.one(f"SELECT count(*) FROM pair WHERE outcome = '{KEPT}'")
+        return JSONResponse({"kept": kept, "waiting": waiting, "next": then})
 
     def compare(self, request: Request) -> Response:
         s, wanted = self.shown.current(), Wanted.of(request.query_params)

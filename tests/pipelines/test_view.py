@@ -235,7 +235,7 @@ def test_apply_selects_again(photos: Path, tmp_path: Path):
     now = Run(recipe.load(str(made.root), [f"run={made.root}"]))
     assert now.recipe.pair_cascade.bounds_of("add")["unchanged.changed_fraction"].min == 1.5
     after = sum(count.kept for count in audit.audit(now).counts if count.step == "select")
-    assert answer.json() == {"kept": after}
+    assert answer.json() == {"kept": after, "waiting": 0, "next": f"crispedit pack {made.root}"}
     assert after < before
 
 

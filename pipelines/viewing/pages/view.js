@@ -19,7 +19,7 @@ async function visit(url, { push = true, scroll = true } = {}) {
   }
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (number !== visiting) return;
-  if (push) history.pushState(null, "", url);
+  if (push) history.pushState(null, "", answer.redirected ? answer.url : url);
   document.title = page.title;
   $("main").replaceWith(page.querySelector("main"));
   $("nav.sections").replaceWith(page.querySelector("nav.sections"));
@@ -260,9 +260,10 @@ async function apply(button) {
   button.disabled = true;
   button.textContent = "Selecting…";
   try {
-    const { kept } = await post(address("/bounds/apply", movedParameters()));
+    const { kept, waiting, next } = await post(address("/bounds/apply", movedParameters()));
     await reset();
-    say(`Selected again: ${kept.toLocaleString("en")} pairs are kept. Pack again to bring them into the shards.`);
+    const rest = waiting ? `, ${waiting.toLocaleString("en")} wait to be measured` : "";
+    say(`Selected again: ${kept.toLocaleString("en")} pairs are kept${rest}. Next: ${next}`, () => {});
   } catch (error) {
     say(error.message);
     button.disabled = false;

@@ -1,4 +1,4 @@
-"""What a training step is measured by: losses by mask ratio and category, and where its time went."""
+"""The measurements of a training step: losses by mask ratio and category, and where its time went."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from crispedit.editmgt.flops import peak, training_flops
-from crispedit.editmgt.objective import Question
+from crispedit.editmgt.objective import MaskedBatch
 from crispedit.editmgt.transformer import TransformerConfig
 
 RATIOS = 5
@@ -34,12 +34,12 @@ class Tally:
         self.groups = torch.zeros(RATIOS + len(self.categories), 2, device=device)
         self.numbers = dict.fromkeys(NUMBERS, 0.0)
 
-    def add(self, part: Question, losses_M: Tensor) -> None:
-        """Take in a batch."""
-        asked, examples = part.asked.flatten(1), part.examples
-        count = asked.sum(1)
-        total = torch.zeros_like(asked, dtype=torch.float32).masked_scatter(asked, losses_M).sum(1)
-        bins = (part.timestep / 1000.0 * RATIOS).long().clamp(0, RATIOS - 1)
+    def add(self, batch: MaskedBatch, losses_M: Tensor) -> None:
+        """Add a batch."""
+        masked, examples = batch.masked.flatten(1), batch.examples
+        count = masked.sum(1)
+        total = torch.zeros_like(masked, dtype=torch.float32).masked_scatter(masked, losses_M).sum(1)
+        bins = (batch.timestep / 1000.0 * RATIOS).long().clamp(0, RATIOS - 1)
         places = [self.categories.index(name) for name in examples.categories]
         category = torch.tensor(places, device=count.device)
         both = torch.stack([total, count], 1)
@@ -99,7 +99,7 @@ class Meter:
 
 
 def memory_gb(device: torch.device) -> float:
-    """The most that this process has held: of the GPU's memory, or on a CPU of the machine's."""
+    """This process's peak memory in GB: of the GPU, or on a CPU of the machine."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     # Linux counts in KiB, macOS in bytes.
@@ -107,7 +107,7 @@ def memory_gb(device: torch.device) -> float:
 
 
 def finite(value: Any) -> Any:
-    """The same, None in place of every number that is none: JSON has no word for it."""
+    """The same value with None for NaN and infinity, which JSON cannot hold."""
     if isinstance(value, Mapping):
         return {name: finite(inner) for name, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

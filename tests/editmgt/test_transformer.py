@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from crispedit.editmgt.masking import masked_batch, masked_loss
+from crispedit.editmgt.masking import mask_tokens
 from crispedit.editmgt.transformer import Capture, KeyValueCache, Transformer, TransformerConfig
 from editmgt.conftest import relative
 
@@ -113,16 +114,16 @@ def test_training_step(golden, manifest, config, case, variant, checkpointing):
     assert torch.equal(time, t["timesteps"])
     assert torch.equal(order, t["rand"])
 
-    batch = masked_batch(t["image_tokens"], time, order, net.config.mask_id)
-    assert torch.equal(batch.inputs.view_as(t["input_ids"]), t["input_ids"])
-    assert torch.equal(batch.labels, t["labels"])
-    assert torch.equal(batch.labels != -100, t["mask"])
-    assert torch.allclose(batch.timestep, 1000 * t["mask_prob"])
+    masked, timestep = mask_tokens(t["image_tokens"], time, order)
+    inputs = torch.where(masked, net.config.mask_id, t["image_tokens"])
+    assert torch.equal(inputs.view_as(t["input_ids"]), t["input_ids"])
+    assert torch.equal(masked, t["mask"])
+    assert torch.allclose(timestep, 1000 * t["mask_prob"])
 
     text, pooled, micro = t["encoder_hidden_states"], t["pooled_projections"], t["micro_conds"]
-    logits = net(t["input_ids"], text, pooled, micro, batch.timestep, t.get("reference_tokens"))
+    logits = net(t["input_ids"], text, pooled, micro, timestep, t.get("reference_tokens"))
     assert relative(logits.flatten(0, 2), t["logits"]) < LOGITS
-    loss = masked_loss(logits, batch.labels)
+    loss = F.cross_entropy(logits.flatten(0, 2), t["labels"].flatten())
     assert abs(loss.item() - t["loss"].item()) < 1e-6
     loss.backward()
     compared = 0

@@ -14,7 +14,6 @@ EXTRAS = {
     **dict.fromkeys(("torch", "safetensors", "transformers", "diffusers", "open_clip", "timm"), "models"),
     **dict.fromkeys(("accelerate", "torchvision"), "models"),
     **dict.fromkeys(("peft", "tensorboard", "torchmetrics"), "train"),
-    "openai": "chat",
     "faiss": "semantic",
     "s3fs": "s3",
     "gcsfs": "gcs",

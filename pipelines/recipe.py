@@ -20,7 +20,7 @@ from crispedit.bounds import Bound
 from crispedit.cascade import Cascade
 from crispedit.category import Category, load_categories
 from crispedit.filters.judge import Judge
-from crispedit.parts import Annotator, Editor, Filter
+from crispedit.parts import Annotator, Editor, Filter, Part
 from crispedit.pipelines import layout
 from crispedit.pipelines.pairs import AnySource, PairsSource
 from crispedit.pipelines.sources import check_no_secrets
@@ -263,6 +263,7 @@ class Recipe(Strict):
             )
         _ = (self.category_files, self.source_cascade, self.pair_cascade)
         _ = (self.judge, self.annotator, self.editors)
+        self._check_servers()
         for section, cascade in (("curate.filters", self.source_cascade), ("filters", self.pair_cascade)):
             for name, one in cascade.filters.items():
                 if (lacking := one.lacks()) is not None:
@@ -270,6 +271,19 @@ class Recipe(Strict):
                         f"{section}.{name} cannot measure anything: {lacking}, or take the filter out"
                     )
         return self
+
+
+    def _check_servers(self) -> None:
+        """ValueError for a pool that would start a server in every process that Ray happens to use."""
+        pools: dict[str, tuple[Part, Pool]] = {"annotate": (self.annotator, self.annotate.pool)}
+        pools |= {f"edit.editors.{n}": (one, self.edit.editors[n].pool) for n, one in self.editors.items()}
+        pools |= {f"filters.{n}": (one, self.filters[n].pool) for n, one in self.pair_cascade.filters.items()}
+        for name, (part, pool) in pools.items():
+            serves = any(getattr(one, "serve", None) for one in (part, getattr(part, "chat", None)))
+            if serves and pool.actors is None and pool.gpus == 0:
+                raise ValueError(
+                    f"{name}.pool: each of its processes starts a server of its own: say how many with `actors`"
+                )
 
 
 def _cascade(

@@ -460,7 +460,7 @@ def preset_report(args) -> None:
         model = make_model(config).to(dtype)
         vq = fresh_vq(preset)
     if args.compile:
-        model.encode = torch.compile(model.encode, dynamic=True)
+        model.compile_step()
     blocks = default_blocks(config.blocks)
     print(
         f"{torch.cuda.get_device_name(device) if cuda else 'CPU'}, torch {torch.__version__}, {dtype}, {args.preset}, "

@@ -4,11 +4,12 @@
 
 The scheduler that is measured is the one that builds use, `crispedit.pipelines.scheduler`. By itself the script runs
 it over a simulated cluster: the same decisions, with simulated time, loading, and a driver that takes `--driver-ms` for
-each block. `--real` runs scenarios that fit on a small machine on a real Ray with logical GPUs, stages that sleep, and
-all times divided by `--speed`; each is simulated with the same times too, which says how far to trust the simulation.
+each block. `--real` runs it on a Ray of this machine instead, with logical GPUs, stages that sleep, and all times
+divided by `SPEED`. Beside it stands its simulation, which is told how long a process took from its start until it was
+loaded, and what the driver took for a block: that says how far to trust the simulation.
 
 Ideal is the work itself shared by all GPUs (and no less than the longest row): no loading, no waiting, no tail. So
-utilisation is ideal time over time taken.
+utilisation is ideal time over time taken, from the first process on.
 """
 
 from __future__ import annotations
@@ -204,7 +205,7 @@ class Simulation:
         self.loads += 1
         self._processes.add(process)
         loading = process.stage.loading  # type: ignore[attr-defined]
-        self._push(self._time + loading, Ready(process, loading))
+        self._push(self._time + loading, Ready(process))
 
     def stop(self, process: Process) -> None:
         self._processes.discard(process)
@@ -263,11 +264,8 @@ class Simulation:
 @dataclass(frozen=True)
 class Scenario:
     gpus: int
-    line: Callable[[float], Line]
-    """The work, with all times divided by this."""
-    block_seconds: float = 120.0
-    real: float = 0.0
-    """How many times faster it runs on a real Ray of a small machine; 0: it does not."""
+    line: Callable[[float, float | None], Line]
+    """The work, with all times divided by the first, and loading of the second seconds if that is given."""
 
 
 def editing(
@@ -275,9 +273,9 @@ def editing(
 ):
     """Editors of these seconds a row; annotate and judge of `around` seconds."""
 
-    def line(speed: float) -> Line:
+    def line(speed: float, loaded: float | None) -> Line:
         def stage(name: str, each: float) -> Sleep:
-            return Sleep(name, each / speed, loading / speed)
+            return Sleep(name, each / speed, loading / speed if loaded is None else loaded)
 
         editors = [stage(f"editor {each:g} s", each) for each in seconds]
         beside = [None, None] if around is None else [stage("annotate", around), stage("judge", around)]
@@ -286,14 +284,14 @@ def editing(
     return line
 
 
-def one_stage(seconds: float, rows: int, straggler: float = 0.0, loading: float = 0.0):
-    """One stage; a row early on takes `straggler` seconds."""
+def one_stage(seconds: float, rows: int, straggler: float = 0.0):
+    """One stage; a row early on takes `straggler` seconds. These times are not divided."""
 
-    def line(speed: float) -> Line:
+    def line(speed: float, loaded: float | None) -> Line:
         def each(stage: Sleep, key: int) -> float:
-            return (straggler if straggler and key == rows // 20 else seconds) / speed
+            return straggler if straggler and key == rows // 20 else seconds
 
-        return Line(None, [Sleep("stage", seconds / speed, loading / speed)], None, rows, rows, seconds=each)
+        return Line(None, [Sleep("stage", seconds, loaded or 0.0)], None, rows, rows, seconds=each)
 
     return line
 
@@ -303,61 +301,81 @@ SCENARIOS = {
     "64 GPUs, editors 10 s and 30 s": Scenario(64, editing([10, 30], 2, 56_000, wave=2000)),
     "16 GPUs, editors 1.5 s and 2 s": Scenario(16, editing([1.5, 2], 2, 60_000, wave=2000)),
     "64 GPUs, editors 1.5 s and 2 s": Scenario(64, editing([1.5, 2], 2, 240_000, wave=8000)),
-    "8 processes, 50 ms rows, one of 30 s": Scenario(8, one_stage(0.05, 4_840, straggler=30.0), real=1.0),
+    "8 processes, 50 ms rows, one of 30 s": Scenario(8, one_stage(0.05, 4_840, straggler=30.0)),
     "64 processes, 50 ms rows": Scenario(64, one_stage(0.05, 128_000)),
-    "8 GPUs, editors 10 s and 30 s, real": Scenario(8, editing([10, 30], 2, 320, wave=40), real=20.0),
-    "16 processes, 50 ms rows, real": Scenario(16, one_stage(0.05, 9_600), real=1.0),
 }
+REAL = {
+    "8 GPUs, editors 10 s and 30 s": Scenario(8, editing([10, 30], 2, 560, wave=80)),
+    "16 GPUs, editors 10 s and 30 s": Scenario(16, editing([10, 30], 2, 1_120, wave=160)),
+    "16 GPUs, editors 1.5 s and 2 s": Scenario(16, editing([1.5, 2], 2, 5_400, wave=600)),
+    "32 GPUs, editors 10 s and 30 s": Scenario(32, editing([10, 30], 2, 2_240, wave=320)),
+    "8 processes, 50 ms rows, one of 30 s": Scenario(8, one_stage(0.05, 19_360, straggler=30.0)),
+    "16 processes, 50 ms rows": Scenario(16, one_stage(0.05, 38_400)),
+}
+"""About two and a half minutes each, on a Ray of this machine."""
+SPEED = 20.0
+BLOCK_SECONDS = 120.0
 
 
-def simulated(of: Scenario, driver_seconds: float, speed: float = 1.0) -> tuple[float, Simulation, Line]:
-    """(utilisation, the cluster, the work) of a scenario in simulated time."""
+def simulated(
+    of: Scenario, driver_seconds: float, speed: float = 1.0, loaded: float | None = None
+) -> tuple[float, Simulation]:
+    """(utilisation, the cluster) of a scenario in simulated time."""
     nodes = [Node(f"node {n}", 64.0, min(8, of.gpus - 8 * n)) for n in range(-(-of.gpus // 8))]
-    cluster, line = Simulation(nodes, driver_seconds), of.line(speed)
-    settings = Engine(block_seconds=of.block_seconds / speed, rows_per_part=1000)
-    Scheduler(line, cluster, settings).run()
-    return max(line.work / of.gpus, line.longest) / cluster.now(), cluster, line
+    cluster, line = Simulation(nodes, driver_seconds), of.line(speed, loaded)
+    Scheduler(line, cluster, Engine(block_seconds=BLOCK_SECONDS / speed, rows_per_part=1000)).run()
+    return max(line.work / of.gpus, line.longest) / cluster.now(), cluster
 
 
-def real(of: Scenario) -> tuple[float, float]:
-    """(utilisation, driver CPU seconds per block) of a scenario on a Ray of this machine, all processes started before
-    the clock."""
+@dataclass(frozen=True)
+class Real:
+    """What a scenario came to on Ray."""
+
+    utilisation: float
+    seconds: float
+    blocks: int
+    loads: int
+    loaded: float
+    """Seconds from the start of a process until it was loaded, on average."""
+    driver: float
+    """CPU seconds of the driver for a block."""
+
+
+def real(of: Scenario) -> Real:
+    """A scenario on a Ray of this machine, which is up before the clock starts."""
     import ray
     from ray import cloudpickle
 
-    from crispedit.pipelines import engine
     from crispedit.pipelines.on_ray import RayCluster
 
     class Counting(RayCluster):
-        sent = 0
+        sent = started = 0
 
         def send(self, block: Sent) -> None:
             self.sent += 1
             super().send(block)
 
+        def start(self, process: Process) -> None:
+            self.started += 1
+            super().start(process)
+
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    settings = Engine(cpus=4, block_seconds=of.block_seconds / of.real, rows_per_part=1000)
-    line = of.line(of.real)
+    settings = Engine(block_seconds=BLOCK_SECONDS / SPEED, rows_per_part=1000)
+    line = of.line(SPEED, None)
     ray.init(
         num_cpus=4, num_gpus=of.gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
     )
     try:
-        with engine.cluster(settings):
-            cluster = Counting(line.stages)
-            begun: list[float] = []
-
-            def tell(of: Scheduler) -> None:
-                if not begun and any(pool.blocks for pool in of.pools.values()):
-                    begun.append(time.perf_counter())
-
-            cpu = time.process_time()
-            scheduler_ = Scheduler(line, cluster, settings, tell)
-            scheduler_.run()
-            took = time.perf_counter() - begun[0]
-            blocks = cluster.sent
+        cluster = Counting(line.stages)
+        scheduler = Scheduler(line, cluster, settings)
+        start, cpu = time.perf_counter(), time.process_time()
+        scheduler.run()
+        took, cpu = time.perf_counter() - start, time.process_time() - cpu
     finally:
         ray.shutdown()
-    return max(line.work / of.gpus, line.longest) / took, (time.process_time() - cpu) / blocks
+    loaded = sum(pool.loading_seconds for pool in scheduler.pools.values()) / cluster.started
+    share = max(line.work / of.gpus, line.longest) / took
+    return Real(share, took, cluster.sent, cluster.started, loaded, cpu / cluster.sent)
 
 
 def main() -> None:
@@ -366,29 +384,32 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="*", default=[], help="parts of names of scenarios")
     parser.add_argument("--driver-ms", type=float, default=3.0, help="the driver's time for a block")
-    parser.add_argument("--real", action="store_true", help="also run what a small machine can on a real Ray")
+    parser.add_argument("--real", action="store_true", help="on a Ray of this machine, beside its simulation")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
-    chosen = {
-        name: of
-        for name, of in SCENARIOS.items()
-        if all(part in name for part in args.only) and (args.real or not name.endswith("real"))
-    }
+    scenarios = REAL if args.real else SCENARIOS
+    chosen = {name: of for name, of in scenarios.items() if all(part in name for part in args.only)}
     found: dict[str, float] = {}
-    print(f"{'':42} {'utilisation':>11} {'hours':>7} {'blocks':>7} {'loads':>6} {'policy ms/block':>15}")
-    for name, of in chosen.items():
-        start = time.process_time()
-        speed = of.real or 1.0
-        share, cluster, _ = simulated(of, args.driver_ms / 1000, speed)
-        ms = 1000 * (time.process_time() - start) / cluster.blocks
+    print(f"{'':42} {'utilisation':>11} {'hours':>7} {'blocks':>7} {'loads':>6} {'driver ms/block':>15}")
+
+    def tell(name: str, share: float, seconds: float, blocks: int, loads: int, driver: float) -> None:
         found[name] = share
         print(
-            f"{name:42} {share:11.3f} {cluster.now() / 3600:7.2f} {cluster.blocks:7} {cluster.loads:6} {ms:15.2f}"
+            f"{name:42} {share:11.3f} {seconds / 3600:7.2f} {blocks:7} {loads:6} {1000 * driver:15.2f}",
+            flush=True,
         )
-        if args.real and of.real:
-            share, cpu = real(of)
-            found[f"{name}, on Ray"] = share
-            print(f"{'   on Ray':42} {share:11.3f} {'':30} driver CPU {1000 * cpu:.1f} ms/block")
+
+    for name, of in chosen.items():
+        if args.real:
+            did = real(of)
+            tell(f"{name}, on Ray", did.utilisation, did.seconds, did.blocks, did.loads, did.driver)
+            share, cluster = simulated(of, did.driver, SPEED, did.loaded)
+            tell(f"{name}, simulated", share, cluster.now(), cluster.blocks, cluster.loads, did.driver)
+        else:
+            start = time.process_time()
+            share, cluster = simulated(of, args.driver_ms / 1000)
+            decided = (time.process_time() - start) / cluster.blocks
+            tell(name, share, cluster.now(), cluster.blocks, cluster.loads, decided)
     if args.json is not None:
         args.json.write_text(json.dumps({"utilisation": found}, indent=1) + "\n")
 

@@ -1,11 +1,13 @@
-"""What a run costs its driver as it grows: planning a wave, resuming, select and audit on runs of up to 5.5 million
-photographs and 8.9 million jobs.
+"""What a run costs its driver, and a set its readers, as they grow to 5.5 million photographs, 8.9 million jobs, 8,000
+shards and 2 million packed pairs.
 
-python -m benchmarks.growth [--photographs 100000 1000000 5500000] [--folder DIR] [--json FILE]
+python -m benchmarks.growth [--photographs 100000 1000000 5500000] [--only NAME ...] [--folder DIR] [--json FILE]
 
-The runs are made up: the tables of finished waves, written as they are after compaction, with the images left out. The
-last wave is the one at work: its photographs are curated, its jobs are not written. Each operation runs in a process of
-its own. An exponent of 0 says that a cost does not grow with the run, of 1 that it grows as the run does.
+The runs are made up (`benchmarks.fabricated`). The last wave is the one at work: its photographs are curated, its jobs
+are not written. `verify` reads real shards of four small pairs each; the readers open the index of a set whose tars are
+not there. Each operation runs in a process of its own. Its memory is the peak of that process, but for the readers: of
+those, the memory that a process does not share, above what its imports take. An exponent of 0 says that a cost does not
+grow with the run, of 1 that it grows as the run does.
 """
 
 from __future__ import annotations
@@ -19,100 +21,187 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.selection import fill
-from crispedit.pipelines import audit, listing, recipe, steps
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks import fabricated
+from crispedit import images
+from crispedit.pipelines import audit, recipe
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.sources import Entry
-from crispedit.pipelines.steps import select
-from crispedit.pipelines.stream import Build, policy
-from crispedit.pipelines.verdicts import Photographs
-from crispedit.pipelines.waves import Finished, Waves
-from crispedit.shards import journal
+from crispedit.pipelines.steps import pack, select
+from crispedit.pipelines.stream import Build
+from crispedit.record import content_key
+from crispedit.shards import layout
+from crispedit.shards.pack import Pair, ShardEntry, finish, plan, write_shard
+from crispedit.shards.read import read_shards
+from crispedit.shards.remote import Cache
+from crispedit.shards.verify import verify
 
 PHOTOGRAPHS = (100_000, 1_000_000, 5_500_000)
-JOBS_PER_PHOTOGRAPH = 8.9 / 5.5
-WAVE = 10_000
-PER_TAR = 1_000
+MOST = max(PHOTOGRAPHS)
+JOBS, SHARDS, PAIRS = 8_900_000, 8_000, 2_000_000
+"""Of a run of `MOST` photographs; smaller ones have less in proportion."""
+PAIRS_PER_SHARD = 1_000
 
 
-def fabricate(root: Path, photographs: int) -> Run:
-    """A run of so many photographs whose last wave is at work: curated, with nothing made of it yet."""
-    tars = root / "source"
-    tars.mkdir(parents=True)
-    run = Run(recipe.load("embedded", [f"run={root / 'run'}", f"source={{kind: webdataset, path: {tars}}}"]))
-    made = steps.identities(steps.of(run))
-    run.begin(made)
-    run.store_recipe(made)
-    waves = Waves(run)
-    listed: list[dict[str, Any]] = []
-    for first in range(0, photographs, WAVE):
-        count = min(WAVE, photographs - first)
-        names = [f"{n:08d}.tar" for n in range(first // PER_TAR, (first + count) // PER_TAR)]
-        for name in names:
-            (tars / name).touch()
-        listed += [_listed(tars, waves, name) for name in names]
-        wave = waves.add(names, count)
-        jobs = 0 if first + count >= photographs else round(count * JOBS_PER_PHOTOGRAPH)
-        fill(run, wave, jobs, jobs)
-    journal.commit(run.folder("listing"), listing.table(run.recipe.source), listed)
-    Photographs(run, waves).all()
-    flow = Build(run)
-    for wave in list(waves)[:-1]:
-        assert wave.judged is not None, "all waves were judged"
-        parts = flow.parts_of(wave.name)
-        waves.finished(wave.number, Finished(policy(run), wave.judged.digest, parts, {"add": 1}))
-    return run
+@dataclass(frozen=True)
+class Made:
+    """What the operations work on, in one folder."""
+
+    root: Path
+    photographs: int
+
+    @property
+    def run(self) -> Run:
+        return Run(recipe.load(str(self.root / "run"), [f"run={self.root / 'run'}"]))
+
+    @property
+    def shards(self) -> Path:
+        return self.root / "shards"
+
+    @property
+    def index(self) -> Path:
+        return self.root / "index"
+
+    def of(self, most: int) -> int:
+        """The part of a number that belongs to a run of this size."""
+        return round(most * self.photographs / MOST)
+
+    def make(self) -> None:
+        fabricated.run_of(self.root, self.photographs, JOBS / MOST)
+        write_shards(self.shards, self.of(SHARDS))
+        write_parts(self.index, max(1, self.of(PAIRS) // PAIRS_PER_SHARD))
 
 
-def _listed(tars: Path, waves: Waves, tar: str) -> dict[str, Any]:
-    """The row of a tar in the listing."""
-    first = (len(waves), PER_TAR * (int(tar[:8]) % (WAVE // PER_TAR)))
-    members = [
-        Entry(f"{first[0]:05d}/{first[1] + n:06d}.jpg", str(tars / tar), 512 + n * 300_000, 299_000).to_row()
-        for n in range(PER_TAR)
-    ]
-    row = {"key": tar, "container": tar, "slice": 0, "last": True, "files": [tar], "rows": PER_TAR}
-    return {**row, "members": members, "skipped": []}
+def write_shards(folder: Path, count: int) -> None:
+    """A set of so many shards of four small pairs."""
+    flat = np.zeros((8, 8, 3), np.uint8)
+    keys = [content_key(str(number)) for number in range(4 * count)]
+    entries = []
+    for shard in plan({"color": keys}, 4, 0, ()):
+        # Two pairs with the same images would be reported.
+        texts = [int(key[:6], 16).to_bytes(3, "big") for key in shard.keys]
+        pairs = [
+            Pair(
+                key,
+                "color",
+                images.encode_jpeg(flat) + b"\0" + text + key.encode(),
+                images.encode_jpeg(flat + 99),
+            )
+            for key, text in zip(shard.keys, texts, strict=True)
+        ]
+        entries.append(write_shard(folder, shard, pairs, "growth"))
+    finish(folder, entries, {})
 
 
-def resume(run: Run) -> None:
+def write_parts(folder: Path, count: int) -> None:
+    """The index parts of so many shards, as `write_shard` leaves them."""
+    members = (layout.SOURCE, layout.EDITED, layout.MASK, layout.META)
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        name = layout.shard_name("color", number)
+        keys = fabricated.keys_of(rng, PAIRS_PER_SHARD).take(
+            pa.array(np.repeat(np.arange(PAIRS_PER_SHARD), 4))
+        )
+        rows = len(keys)
+        table = pa.table(
+            {
+                "shard": pa.array([name] * rows),
+                "key": keys,
+                "member": pa.array(members * PAIRS_PER_SHARD),
+                "offset": pa.array(np.arange(rows) * 200_000),
+                "size": pa.array(np.full(rows, 190_000)),
+                "xxh3_64": pa.array(rng.integers(0, 2**63, rows).astype(np.uint64)),
+                "category": pa.array(["color"] * rows),
+                "width": pa.array([1024, 1024, 1024, None] * PAIRS_PER_SHARD, pa.int32()),
+                "height": pa.array([768, 768, 768, None] * PAIRS_PER_SHARD, pa.int32()),
+            },
+            layout.INDEX_SCHEMA,
+        )
+        path = folder / layout.part_name(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table.replace_schema_metadata({"sha256": name}), path, compression="zstd")
+
+
+def resume(made: Made) -> None:
     """Until the last wave has offered all its rows, and a process has its first block."""
-    flow = Build(run)
+    flow = Build(made.run)
     while not any([flow.take(stage.name, 10) for stage in flow.stages]):
         assert not flow.finished(), "the last wave has something to do"
         time.sleep(0.01)
 
 
-def choose(run: Run) -> None:
-    select.select(run)
+def choose(made: Made) -> None:
+    select.select(made.run)
 
 
-def report(run: Run) -> None:
-    audit.summary(audit.audit(run))
+def report(made: Made) -> None:
+    audit.summary(audit.audit(made.run))
 
 
-OPERATIONS: dict[str, Callable[[Run], None]] = {"plan and resume": resume, "select": choose, "audit": report}
+def plan_shards(made: Made) -> None:
+    """The plan of `pack`, read to its end: every shard with its pairs."""
+    run = made.run
+    assert sum(1 for _ in pack.planned(run, run.folder("select") / select.SELECTION)), "pairs were kept"
 
 
-def peak_megabytes() -> float:
-    """Of this process alone: `ru_maxrss` would start at that of the process that started it."""
+def check(made: Made) -> None:
+    found = verify(str(made.shards), False, 2, Cache(made.root / "cache"))
+    assert (found.ok, found.shards) == (True, made.of(SHARDS)), found.problems[:3]
+
+
+def close(made: Made) -> None:
+    """The end of `pack`: the indexes and the manifest of the set."""
+    names = sorted(path.stem + ".tar" for path in (made.index / layout.PARTS).iterdir())
+    finish(made.index, [ShardEntry(name, "color", PAIRS_PER_SHARD, 10**9, name) for name in names], {})
+
+
+def read(made: Made) -> None:
+    """Until the order of the first epoch is there."""
+    # A cache of its own: as on a node where nobody has read the set.
+    with tempfile.TemporaryDirectory() as cache:
+        reader = read_shards(
+            made.index, rank=1, world_size=8, batch_size=8, shuffle=True, cache=Cache(Path(cache))
+        )
+        assert len(reader)
+
+
+OPERATIONS: dict[str, Callable[[Made], None]] = {
+    "plan and resume": resume,
+    "select": choose,
+    "audit": report,
+    "pack: plan": plan_shards,
+    "pack: index, manifest": close,
+    "verify": check,
+    "reader, first rank": read,
+    "reader, next rank": read,
+}
+
+
+def megabytes(field: str) -> float:
+    """VmHWM: the peak of this process (`ru_maxrss` would start at that of the process that started it); RssAnon: what
+    it now shares with nobody."""
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
 
-def measure(operation: str, run: Run, said: multiprocessing.queues.SimpleQueue[dict[str, float]]) -> None:
-    """In a process of its own, whose peak memory is that of the operation."""
-    start = time.perf_counter()
-    OPERATIONS[operation](run)
+def measure(operation: str, made: Made, said: multiprocessing.queues.SimpleQueue[dict[str, float]]) -> None:
+    """In a process of its own."""
+    alone = megabytes("RssAnon")
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+    OPERATIONS[operation](made)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     said.put(
         {
             "seconds": time.perf_counter() - start,
-            "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            "megabytes": peak_megabytes(),
+            "cpu_seconds": usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime,
+            "megabytes": megabytes("RssAnon") - alone
+            if operation.startswith("reader")
+            else megabytes("VmHWM"),
         }
     )
 
@@ -135,35 +224,44 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--photographs", type=int, nargs="+", default=PHOTOGRAPHS)
-    parser.add_argument("--folder", type=Path, help="where to write; a temporary folder if not given")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(OPERATIONS), default=list(OPERATIONS), metavar="NAME"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where to write, and to find what an earlier call has written"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     found: dict[str, dict[str, dict[str, float]]] = {}
     spawn = multiprocessing.get_context("spawn")
-    for photographs in args.photographs:
-        with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
-            run = fabricate(Path(scratch), photographs)
-            jobs = round(photographs * JOBS_PER_PHOTOGRAPH)
-            print(f"{photographs} photographs, {jobs} jobs, {len(Waves(run))} waves", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        for photographs in args.photographs:
+            made = Made((args.folder or Path(scratch)) / str(photographs), photographs)
+            if not (done := made.root / "made").exists():
+                made.make()
+                done.touch()
+            jobs, shards, pairs = map(made.of, (JOBS, SHARDS, PAIRS))
+            print(
+                f"{photographs} photographs, {jobs} jobs; {shards} shards; {pairs} packed pairs", flush=True
+            )
+            print(f"  {'':22} {'seconds':>8} {'CPU-s':>8} {'MB':>8}")
             found[str(photographs)] = {}
-            for operation in OPERATIONS:
+            for operation in args.only:
                 said = spawn.SimpleQueue()
-                process = spawn.Process(target=measure, args=(operation, run, said))
+                process = spawn.Process(target=measure, args=(operation, made, said))
                 process.start()
                 process.join()
                 if process.exitcode:
                     raise SystemExit(process.exitcode)
-                figures = said.get()
-                found[str(photographs)][operation] = figures
+                figures = found[str(photographs)][operation] = said.get()
                 print(
-                    f"  {operation:16} {figures['seconds']:8.1f} s {figures['cpu_seconds']:8.1f} CPU-s "
-                    f"{figures['megabytes']:8.0f} MB",
-                    flush=True,
+                    f"  {operation:22} " + " ".join(f"{value:8.1f}" for value in figures.values()), flush=True
                 )
     grown = exponents(found)
     if len(found) > 1:
+        print(f"  {'exponents':22} {'seconds':>8} {'CPU-s':>8} {'MB':>8}")
         for operation, figures in grown.items():
-            print(f"exponents of {operation:16} " + ", ".join(f"{n} {v:.2f}" for n, v in figures.items()))
+            print(f"  {operation:22} " + " ".join(f"{value:8.2f}" for value in figures.values()))
     if args.json:
         args.json.write_text(json.dumps({"operations": found, "exponents": grown}, indent=1))
 

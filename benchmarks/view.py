@@ -2,10 +2,9 @@
 
 python -m benchmarks.view [--rows 1000000] [--folder DIR] [--json FILE]
 
-The rows are those of `benchmarks.selection`: one or two candidates a job, cascades that stop at the first failed bound,
-errors, unknown scores. Every picture is one of 48 rendered pairs of 1024 x 1024 pixels, stored as a run stores them, so
-that a page costs what it costs to read and shrink its pictures. A page of 48 pairs counts when all of its 96 thumbnails
-have come, over six connections as a browser has them, and none was drawn before.
+The rows are those of `benchmarks.fabricated`. Every picture is one of 48 rendered pairs of 1024 x 1024 pixels, stored
+as a run stores them, so that a page costs what it costs to read and shrink its pictures. A page of 48 pairs counts when
+all of its 96 thumbnails have come, over six connections as a browser has them, and none was drawn before.
 """
 
 from __future__ import annotations
@@ -32,15 +31,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from benchmarks import selection
+from benchmarks import fabricated
 from crispedit import images
 from crispedit.compositor.landscape import KINDS, landscape
 from crispedit.pipelines import recipe, steps
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps import select
 from crispedit.pipelines.waves import Waves
 from crispedit.shards import journal
 
 PICTURES = 48
+ROWS_PER_WAVE = 100_000
+CANDIDATES_PER_PHOTOGRAPH = 10
 CONNECTIONS = 6
 LIMITS = {"first page": 1.0, "filter": 0.3, "sort": 0.3, "dragged bound": 0.3, "48 pairs with pictures": 0.5}
 """Seconds; and memory:"""
@@ -68,8 +70,10 @@ def pictures(run: Run, step: str, suffix: str, shift: int) -> pa.Array:
 
 def fabricate(run: Run, rows: int) -> None:
     """A run of so many candidates, whose pictures are there; selected."""
-    for part, start in enumerate(range(0, rows, selection.ROWS_PER_PART)):
-        selection.fill(run, min(selection.ROWS_PER_PART, rows - start), part)
+    waves = Waves(run)
+    for start in range(0, rows, ROWS_PER_WAVE):
+        count = min(ROWS_PER_WAVE, rows - start)
+        fabricated.fill(run, waves.add([], count // CANDIDATES_PER_PHOTOGRAPH), count)
     for step, column, suffix, shift in (("curate", "image", "jpg", 0), ("edit", "edited", "edited.jpg", 8)):
         refs = pictures(run, step, suffix, shift)
         for part in journal.parts(run.folder(step)):
@@ -81,13 +85,8 @@ def fabricate(run: Run, rows: int) -> None:
                 at = table.schema.get_field_index(name)
                 table = table.set_column(at, name, pa.array(np.full(len(table), value), pa.int32()))
             pq.write_table(table, part, compression="zstd")
-    for step in ("curate", "annotate", "edit", "score"):  # all of it is one wave
-        (run.folder(step) / "wave-000000").mkdir()
-        for part in journal.parts(run.folder(step)):
-            part.rename(part.parent / "wave-000000" / part.name)
-    Waves(run).add([], rows // selection.CANDIDATES_PER_SOURCE)
     run.store_recipe(steps.identities(steps.of(run)))
-    selection.select.select(run)
+    select.select(run)
 
 
 class Client:

@@ -15,13 +15,15 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crispedit.bounds import Bound
 from crispedit.cascade import REGIME
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
-from crispedit.pipelines import listing, recipe, tables
+from crispedit.pipelines import listing, progress, recipe, tables
 from crispedit.pipelines import report as page
+from crispedit.pipelines.progress import StageTotal
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
 from crispedit.shards import journal, layout, storage
@@ -121,6 +123,8 @@ class Report:
     """Shift, drift and regimes by editor and category, of the images as they are stored: after any repair."""
     skipped: str = ""
     """The files of the source that are no row, in words."""
+    stages: list[StageTotal] = field(default_factory=list)
+    """How long the processes of each stage worked, loaded and waited."""
 
 
 def audit(run: Run) -> Report:
@@ -128,9 +132,17 @@ def audit(run: Run) -> Report:
     db = tables.connect(run)
     counts: list[Count] = []
     if (run.folder("select") / SOURCES).exists():
-        db.register("sources", pq.read_table(run.folder("select") / SOURCES))
+        sources = pq.read_table(run.folder("select") / SOURCES)
+        db.register("sources", sources)
         db.register("selection", pq.read_table(run.folder("select") / SELECTION))
-        counts += _curate(db) + _annotate(db) + _edit(db) + _filters(run, db) + _compare(run) + _selection(db)
+        counts += (
+            _curate(db)
+            + _annotate(db)
+            + _edit(db)
+            + _filters(run, db)
+            + _compare(run, sources)
+            + _selection(db)
+        )
     pairs = _packed(run)
     counts += _pack(db, pairs) if pairs else []
     for count in counts:
@@ -146,6 +158,7 @@ def audit(run: Run) -> Report:
         restored=tables.restored(db) if asked.repair_drift else None,
         moved=_moved(run, db),
         skipped=_skipped(run),
+        stages=progress.stage_totals(run.root),
     )
 
 
@@ -188,6 +201,15 @@ def moved_text(moved: Sequence[Moved]) -> str:
         counts = [str(line.regimes.get(name, 0)) for name in regimes]
         rows.append([line.editor, line.category, str(line.pairs), *counts, *cells])
     return table(rows) + ("\n(of scores: median, 95th percentile)" if scores else "")
+
+
+def stages_text(stages: Sequence[StageTotal]) -> str:
+    """The stages of the builds, as a table; "" where no build has been at work."""
+    rows = [["stage", "rows", "busy s", "loading s", "held s", "busy share"]]
+    for of in stages:
+        seconds = [f"{value:.0f}" for value in (of.busy_s, of.loading_s, of.held_s)]
+        rows.append([of.stage, str(of.rows), *seconds, "-" if of.share is None else f"{of.share:.0%}"])
+    return table(rows) if stages else ""
 
 
 def _skipped(run: Run) -> str:
@@ -271,12 +293,12 @@ def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
     return lines
 
 
-def _compare(run: Run) -> list[Count]:
+def _compare(run: Run, sources: pa.Table) -> list[Count]:
     """Jobs of which several candidates pass, in the place of rows: for how many the judge's model chose one."""
     if run.recipe.judge is None:
         return []
     db = tables.connect(run)
-    first_pass(run, db)
+    first_pass(run, db, sources)
     contests(db)
     return _grouped(
         db,
@@ -472,8 +494,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.run} has nothing selected yet: run `crispedit select {args.run}` first")
     path = page.write(made, report, light=args.light)
     if args.json:
-        print(json.dumps(asdict(report), default=lambda bound: bound.model_dump(), indent=1))
+        shown = {**asdict(report), "stages": [stage.to_json() for stage in report.stages]}
+        print(json.dumps(shown, default=lambda bound: bound.model_dump(), indent=1))
     else:
-        parts = [detail(report), moved_text(report.moved), summary(report), f"report: {path}"]
+        parts = [detail(report), moved_text(report.moved), stages_text(report.stages), summary(report)]
+        parts.append(f"report: {path}")
         print("\n\n".join(part for part in parts if part))
     return 0

@@ -230,7 +230,7 @@ def _load(args: argparse.Namespace) -> EditMGTPipeline:
             args.model, llm=args.llm, device=args.device, dtype=args.dtype
         )
     if args.compile:
-        pipeline.compile()
+        pipeline.transformer.compile_step()
     return pipeline
 
 

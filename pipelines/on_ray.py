@@ -156,7 +156,7 @@ class RayCluster:
         if isinstance(what, Process) and what not in self._actors:
             return None  # stopped while it loaded
         try:
-            answer = ray.get(ref)
+            report = ray.get(ref)
         except RayTaskError as error:
             if isinstance(error.cause, ObjectLostError) and block is not None:
                 return Lost(block)
@@ -170,8 +170,8 @@ class RayCluster:
             return self._died(process, block, process is None or self._lives(process.node), error)
         if block is None:
             assert process is not None
-            return Ready(process, answer)
-        return Done(block, answer, data)
+            return Ready(process)
+        return Done(block, report, data)
 
     def _died(self, process: Process | None, block: Sent | None, lives: bool, error: Exception) -> Died:
         if process is not None:
@@ -201,8 +201,8 @@ class _Actor:
     def __init__(self, pickled: bytes) -> None:
         self._worker = Worker(pickle.loads(pickled))
 
-    def load(self) -> float:
-        return self._worker.load()
+    def load(self) -> None:
+        self._worker.load()
 
     def work(self, route: bytes, order: Order, *data: pa.Table) -> tuple[Report, pa.Table | None]:
         return self._worker.work(_route(route), order, *data)

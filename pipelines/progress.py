@@ -177,15 +177,43 @@ def sessions(run: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted((run / FOLDER).glob("*.json"))]
 
 
-def busy_shares(run: Path) -> dict[str, dict[str, float]]:
-    """By stage over all drivers: seconds that its processes were `busy`, `loading` and `held` (GPUs and CPUs are theirs
-    that long), and the `share` that they were busy."""
-    found: dict[str, dict[str, float]] = {}
+@dataclass
+class StageTotal:
+    """How a stage of a run went, over all its builds."""
+
+    stage: str
+    gpus: float = 0.0
+    """Of each of its processes."""
+    rows: int = 0
+    wall_s: float = 0.0
+    """Seconds that builds with this stage took."""
+    busy_s: float = 0.0
+    loading_s: float = 0.0
+    held_s: float = 0.0
+    """Seconds that its processes worked, that they loaded, and that they held their CPUs and GPUs, all together."""
+
+    @property
+    def share(self) -> float | None:
+        """The part of the time they were held that its processes worked; None if they were never held."""
+        return min(1.0, self.busy_s / self.held_s) if self.held_s else None
+
+    @property
+    def gpu_s(self) -> float:
+        return self.held_s * self.gpus
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "share": self.share, "gpu_s": self.gpu_s}
+
+
+def stage_totals(run: Path) -> list[StageTotal]:
+    """Each stage that builds of a run have had, in the order of the work."""
+    found: dict[str, StageTotal] = {}
     for session in sessions(run):
         for name, stage in session["stages"].items():
-            total = found.setdefault(name, {"busy": 0.0, "loading": 0.0, "held": 0.0, "gpus": stage["gpus"]})
-            for key in ("busy", "loading", "held"):
-                total[key] += stage[f"{key}_seconds"]
-    for total in found.values():
-        total["share"] = min(1.0, total["busy"] / total["held"]) if total["held"] else 0.0
-    return found
+            total = found.setdefault(name, StageTotal(name, stage["gpus"]))
+            total.rows += stage["done"]
+            total.wall_s += session["updated"] - session["started"]
+            total.busy_s += stage["busy_seconds"]
+            total.loading_s += stage["loading_seconds"]
+            total.held_s += stage["held_seconds"]
+    return list(found.values())

@@ -112,7 +112,6 @@ class Ready:
     """A process has loaded its stage."""
 
     process: Process
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -343,11 +342,11 @@ class Scheduler:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Ready):
-            process = event.process
-            process.ready, process.free_since = True, self.cluster.now()
+            process, now = event.process, self.cluster.now()
+            process.ready, process.free_since = True, now
             pool = self.pools[process.stage.name]
-            pool.load_seconds = max(event.seconds, pool.load_seconds or 0.0)
-            pool.loading_seconds += event.seconds
+            pool.load_seconds = now - process.started
+            pool.loading_seconds += now - process.started
             pool.loading_deaths = 0
             if process.leaving:
                 self._stop(process)

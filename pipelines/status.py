@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crispedit.pipelines import audit, progress, recipe, tables
+from crispedit.pipelines.progress import StageTotal
 from crispedit.pipelines.run import Run
 
 SILENT_SECONDS = 60.0
@@ -17,7 +18,7 @@ STEPS = ("curate", "annotate", "edit", "score", "compare")
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Rows per step and outcome, errors by kind, seconds by stage, and the last sign of a driver; JSON-ready."""
+    """Rows per step and outcome, errors by kind, seconds by stage, and the last sign of a driver."""
     db = tables.connect(run)
     rows: dict[str, dict[str, int]] = {}
     for step in STEPS:
@@ -31,13 +32,13 @@ def status(run: Run) -> dict[str, Any]:
         ).fetchall()[0]
         rows[step] = dict(zip(("rows", "error", "transient", "refused"), counts, strict=True))
     sessions = progress.sessions(run.root)
-    shares = progress.busy_shares(run.root)
+    stages = progress.stage_totals(run.root)
     return {
         "run": str(run.root),
         "rows": rows,
         "errors": [vars(group) for group in audit.failures(run, db)],
-        "stages": shares,
-        "gpu_seconds": sum(stage["held"] * stage["gpus"] for stage in shares.values()),
+        "stages": stages,
+        "gpu_seconds": sum(stage.gpu_s for stage in stages),
         "driver": sessions[-1] if sessions else None,
     }
 
@@ -52,12 +53,7 @@ def text(found: dict[str, Any]) -> str:
         lines.append([step, *numbers, f"{rates[step]:.3g}" if step in rates else "-"])
     parts = [audit.table(lines)]
     if found["stages"]:
-        stages = [["stage", "busy s", "loading s", "held s", "busy share"]]
-        stages += [
-            [name, *(f"{of[key]:.0f}" for key in ("busy", "loading", "held")), f"{of['share']:.0%}"]
-            for name, of in found["stages"].items()
-        ]
-        parts.append(audit.table(stages))
+        parts.append(audit.stages_text(found["stages"]))
     parts.append(f"GPU-seconds held: {found['gpu_seconds']:.0f}")
     if found["errors"]:
         parts.append(audit.failures_text([audit.Failures(**group) for group in found["errors"]]))
@@ -89,5 +85,5 @@ def run(args: argparse.Namespace) -> int:
     if not (args.run / "recipe.yaml").exists():
         raise ValueError(f"{args.run} is no run: it has no recipe.yaml")
     found = status(Run(recipe.load(str(args.run), [f"run={args.run}"])))
-    print(json.dumps(found, indent=1) if args.json else text(found))
+    print(json.dumps(found, default=StageTotal.to_json, indent=1) if args.json else text(found))
     return 0

@@ -6,10 +6,12 @@ import argparse
 import sys
 from collections import Counter
 
+import pyarrow as pa
+
 from crispedit.outcome import KEPT, NOT_REACHED, TRANSIENT
 from crispedit.pipelines import audit, build, recipe, tables
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps.select import contests, first_pass, pair_verdicts
+from crispedit.pipelines.steps.select import contests, first_pass, pair_verdicts, source_verdicts
 
 STEPS = {
     "curate": "normalise and measure photographs",
@@ -74,7 +76,8 @@ LACKING = (NOT_REACHED, TRANSIENT)
 
 def what_if(now: Run, then: Run) -> str:
     """What another recipe's bounds and quotas would keep of the same run, from stored scores alone."""
-    before, after = _outcomes(now), _outcomes(then)
+    sources = source_verdicts(then, store=False)
+    before, after = _outcomes(now, source_verdicts(now, store=False)), _outcomes(then, sources)
     rows = [["category", "kept", "would be kept", "change", "scores missing"]]
     categories = sorted({category for category, _ in before | after})
     for category in [*categories, None]:
@@ -97,7 +100,7 @@ def what_if(now: Run, then: Run) -> str:
             f"\n{missing} candidates lack a score that these bounds ask for: {why}."
             f"\n`crispedit step score` with the same overrides measures those {missing} only."
         )
-    if uncompared := _uncompared(then):
+    if uncompared := _uncompared(then, sources):
         text += (
             f"\n{uncompared} jobs have other passing candidates than the judge has compared: here their scores choose."
             f"\n`crispedit step compare` with the same overrides compares those {uncompared} only."
@@ -111,17 +114,17 @@ def _has_measured(run: Run, name: str) -> bool:
     return bool(found[0][0])
 
 
-def _uncompared(run: Run) -> int:
+def _uncompared(run: Run, sources: pa.Table) -> int:
     """Jobs that the judge has yet to decide."""
     if run.recipe.judge is None:
         return 0
     db = tables.connect(run)
-    first_pass(run, db)
+    first_pass(run, db, sources)
     contests(db)
     return int(db.execute("SELECT count(*) FROM contests WHERE compared IS NULL").fetchall()[0][0])
 
 
-def _outcomes(run: Run) -> Counter[tuple[str, str]]:
-    verdicts = pair_verdicts(run, tables.connect(run))
+def _outcomes(run: Run, sources: pa.Table) -> Counter[tuple[str, str]]:
+    verdicts = pair_verdicts(run, tables.connect(run), sources)
     counted = verdicts.group_by(["category", "outcome"]).aggregate([("key", "count")])
     return Counter({(row["category"], row["outcome"]): row["key_count"] for row in counted.to_pylist()})

@@ -21,16 +21,20 @@ import argparse
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import xxhash
 import yaml
+from numpy.typing import NDArray
 
 from crispedit import parts
 from crispedit.pipelines.training import recipe as train_recipe
 from crispedit.pipelines.training.recipe import TrainRecipe
 from crispedit.shards import storage
 from crispedit.shards.decode import Shape, aspect_shapes
-from crispedit.shards.index import read_manifest
+from crispedit.shards.index import Index, read_manifest
 from crispedit.shards.read import Batch, ShardReader, TokenBatch
 
 if TYPE_CHECKING:
@@ -64,15 +68,16 @@ def train(recipe: TrainRecipe, write_model: bool = True) -> bool:
     pipeline = starting_model(recipe)
     # Stored examples need no encoders: they stay on the CPU, for the finished model and a few pairs to look at.
     move(pipeline, torch.device("cpu") if tokenised else accelerator.device)
-    encoder = Encoder(pipeline.vq, pipeline.text, recipe.data.crop, recipe.seed)
+    encoder = Encoder(
+        pipeline.vq, pipeline.text, recipe.data.crop, recipe.seed, recipe.objective.text_to_image
+    )
     encode, empty = (
         stored_examples(recipe, pipeline, accelerator.device) if tokenised else on_the_fly(encoder)
     )
     main = accelerator.is_main_process
-    looked_at = [encoder(batch) for batch in pairs_to_watch(recipe)] if main else []
-    observer = Observer(
-        recipe.run, pipeline.vq, looked_at, empty, recipe.watch, recipe.data.held_out is not None
-    )
+    whole = Encoder(pipeline.vq, pipeline.text)
+    looked_at = [whole(batch) for batch in pairs_to_watch(recipe)] if main else []
+    observer = Observer(recipe.run, pipeline.vq, looked_at, empty, recipe.watch, bool(recipe.data.held_out))
     if main:
         recipe.run.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
@@ -114,7 +119,7 @@ def stored_examples(
                 raise ValueError(
                     f"{path} was tokenised with other {name} than this recipe's: tokenise it again"
                 )
-    place = storage.join(recipe.data.shards[0], stored.EMPTY)
+    place = storage.join(next(iter(recipe.data.shards)), stored.EMPTY)
     try:
         empty = stored.empty_from_bytes(storage.read_bytes(place))
     except FileNotFoundError as error:
@@ -130,7 +135,8 @@ def stored_examples(
 
 
 def are_tokenised(recipe: TrainRecipe) -> bool:
-    """Whether the pairs are stored as tokens. ValueError if some are and some are not, or if they would be cropped."""
+    """Whether the pairs are stored as tokens. ValueError if some are and some are not, or if the recipe asks for what
+    stored tokens cannot give."""
     found = {
         path: not path.endswith(".tar") and TOKENISED in read_manifest(path)["meta"]
         for path in recipe.data.shards
@@ -139,6 +145,10 @@ def are_tokenised(recipe: TrainRecipe) -> bool:
         raise ValueError("data.shards: all sets must be tokenised, or none; tokenise the others too")
     if any(found.values()) and recipe.data.crop != 1:
         raise ValueError("data.crop: stored tokens cannot be cropped; train on the images, or leave it at 1")
+    if any(found.values()) and recipe.objective.text_to_image:
+        raise ValueError(
+            "objective.text_to_image: captions are not stored; train on the images, or leave it at 0"
+        )
     return all(found.values())
 
 
@@ -146,7 +156,9 @@ def training_reader(recipe: TrainRecipe, tokenised: bool) -> ShardReader:
     """Full batches for ever, in an order that the seed decides. What is damaged is left out."""
     data = recipe.data
     return ShardReader(
-        data.shards,
+        list(data.shards),
+        mixture=data.shards,
+        select=lambda index: ~held_out(recipe, index),
         workers=0 if tokenised else data.workers,
         tokens=tokenised,
         seed=recipe.seed,
@@ -161,14 +173,25 @@ def training_reader(recipe: TrainRecipe, tokenised: bool) -> ShardReader:
     )
 
 
+def held_out(recipe: TrainRecipe, index: Index) -> NDArray[np.bool_]:
+    """[N] true for the pairs of `data.shards` that are set aside: those of the lowest hashes, whatever the order."""
+    wanted = recipe.data.held_out
+    count = min(wanted, len(index) // 10) if isinstance(wanted, int) else 0
+    hashes = np.array([xxhash.xxh3_64_intdigest(key.encode()) for key in index.keys.to_pylist()], np.uint64)
+    chosen = np.zeros(len(index), bool)
+    chosen[np.argsort(hashes, kind="stable")[:count]] = True
+    return chosen
+
+
 def pairs_to_watch(recipe: TrainRecipe) -> Iterator[Batch]:
     """Batches of the pairs held out, or else of those trained on, as many as are looked at: of all categories, which
     shards hold one after another."""
     data, watch = recipe.data, recipe.watch
-    wanted = max(watch.samples, watch.held_out_pairs) if data.held_out is not None else watch.samples
-    paths = data.shards if data.held_out is None else data.held_out
+    wanted = max(watch.samples, watch.held_out_pairs) if data.held_out else watch.samples
+    paths = data.held_out if isinstance(data.held_out, str) else list(data.shards)
     with ShardReader(
         paths,
+        select=partial(held_out, recipe) if isinstance(data.held_out, int) and data.held_out else None,
         batch_size=recipe.batch,
         shapes=shapes(recipe),
         categories=data.categories,

@@ -97,10 +97,13 @@ class Photographs:
 
     Of several files with the same bytes, or with nearly the same picture, the one of the earliest wave is kept, and
     within a wave the first by uri. (Several imported edits of one photograph are pairs in their own right.)
+
+    `store`: keep new verdicts in the run. False is for a look at a run that another process may be building.
     """
 
-    def __init__(self, run: Run, waves: Waves) -> None:
-        self.run, self.waves = run, waves
+    def __init__(self, run: Run, waves: Waves, *, store: bool = True) -> None:
+        self.run, self.waves, self._store = run, waves, store
+        self._unstored: dict[int, pa.Table] = {}
         recipe = run.recipe
         bounds = {key: bound.model_dump() for key, bound in recipe.source_cascade.default_bounds.items()}
         self._policy = content_key(
@@ -122,7 +125,7 @@ class Photographs:
     def of(self, number: int) -> pa.Table:
         """The verdicts on one wave; earlier waves are judged first."""
         self._judge_through(number)
-        return pq.read_table(self._path(number))
+        return self._table(number)
 
     def renamed(self, number: int) -> None:
         """The wave's `curate` has been compacted: its rows are the same."""
@@ -135,7 +138,10 @@ class Photographs:
         if not len(self.waves):
             return SOURCES.empty_table()
         self._judge_through(len(self.waves) - 1)
-        return pa.concat_tables([pq.read_table(self._path(n)) for n in range(len(self.waves))])
+        return pa.concat_tables([self._table(number) for number in range(len(self.waves))])
+
+    def _table(self, number: int) -> pa.Table:
+        return self._unstored[number] if number in self._unstored else pq.read_table(self._path(number))
 
     def _path(self, number: int) -> Path:
         return self.waves.folder / f"{name(number)}.parquet"
@@ -174,13 +180,16 @@ class Photographs:
         ends = np.searchsorted(verdicts.column("wave").to_numpy(), np.arange(first, last + 2))
         for number, start, stop in zip(range(first, last + 1), ends, ends[1:], strict=False):
             table = verdicts.slice(start, stop - start).drop_columns(["wave"])
-            with journal.replaced(self._path(number)) as out:
-                pq.write_table(table, out, compression="zstd")
             kept, before = _kept(table), self._digest
             hashes = kept.column("phash").fill_null(0).to_numpy().tobytes()
             digest = content_key(before, ",".join(kept.column("key").to_pylist()), hashes)
-            names = [part.name for part in parts[number]]
-            self.waves.judged(number, Judged(self._policy, before, names, digest))
+            if self._store:
+                with journal.replaced(self._path(number)) as out:
+                    pq.write_table(table, out, compression="zstd")
+                names = [part.name for part in parts[number]]
+                self.waves.judged(number, Judged(self._policy, before, names, digest))
+            else:
+                self._unstored[number] = table
             self._remember(table, digest)
 
     def _verdicts(self, first: int, last: int) -> tuple[pa.Table, dict[int, list[Path]]]:

@@ -9,6 +9,7 @@ pixels.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,6 +46,18 @@ def carve(memory: NDArray[np.uint8], count: int, shape: Shape) -> Pixels:
         memory[image : 2 * image].reshape(count, *shape, 3),
         memory[2 * image : 2 * image + image // 3].view(np.bool_).reshape(count, *shape),
     )
+
+
+def image_size(name: str, data: bytes) -> tuple[int, int]:
+    """(width, height) in pixels from the header of a JPEG or PNG; nothing is decoded. ValueError if it has
+    none."""
+    if name.endswith(".png"):
+        if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 24:
+            raise ValueError("not a PNG")
+        width, height = struct.unpack(">II", data[16:24])
+        return width, height
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    return width, height
 
 
 def aspect_shapes(size: int, multiple: int = 64, max_aspect: float = 2.0) -> list[Shape]:

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from crispedit import inverse as inverses
 from crispedit.record import content_key
 from crispedit.shards import card, layout, storage
+from crispedit.shards.decode import image_size
 from crispedit.shards.index import Paths
-from crispedit.shards.pack import Folder, Pair, document, image_size
+from crispedit.shards.pack import Folder, Pair, document
 from crispedit.shards.read import read_shards
 from crispedit.shards.remote import Cache
 from crispedit.shards.tables import IMAGE, ROWS_IN_MEMORY, SCORES, with_features, write_files

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from crispedit.record import canonical_json, content_key
 from crispedit.shards import damage, layout, mapped, remote, storage
 from crispedit.shards.damage import Damage
+from crispedit.shards.decode import image_size
 from crispedit.shards.fetch import ABSENT, SampleAt, ShardFile
-from crispedit.shards.pack import INDEX_SCHEMA, image_size
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,56 @@ class Index:
 
 
 MAPPED_PAIRS = 100_000
-"""From so many samples on, the processes of a node share one index."""
+"""From so many samples on, the processes of a node share one index, mapped from a file."""
 
 _ARRAYS = ("shard_of", "category_of", "size_of", "offsets", "sizes", "hashes")
+
+
+@dataclass(frozen=True)
+class _Set:
+    """A finished set, or those of its shards that are named."""
+
+    folder: str
+    names: Sequence[str] | None
+    manifest: dict[str, Any]
+    cache: remote.Cache
+
+    @cached_property
+    def shards(self) -> tuple[ShardFile, ...]:
+        listed = {shard["name"]: shard for shard in self.manifest["shards"]}
+        if foreign := set(self.names or ()) - set(listed):
+            raise ValueError(f"{self.folder}: {sorted(foreign)[0]} is not a shard of this set's manifest")
+        return tuple(
+            ShardFile(storage.join(self.folder, name), listed[name]["bytes"], listed[name]["sha256"])
+            for name in (listed if self.names is None else self.names)
+        )
+
+    def mapped(self) -> Index | None:
+        """The index that was packed with the set for this; None without one, or if it is damaged."""
+        told = self.manifest.get("mapped")
+        if told is None or self.names is not None:
+            return None
+        try:
+            path = self.cache.local(storage.join(self.folder, told["name"]), told["bytes"], told["sha256"])
+            return load(path, self.shards, self.manifest["index"]["sha256"])
+        except OSError:
+            return None
+
+    def index(self, on_damage: Callable[[Damage], None] | None) -> Index:
+        """From the table of its members, or if that is damaged from the headers of its tars."""
+        shards = self.shards
+        try:
+            table = read_index(self.folder, self.manifest)
+        except Damage as found:
+            if on_damage is None:
+                raise
+            on_damage(found)
+            return build(*_scan(shards, self.cache, on_damage))
+        if self.names is not None:
+            names = pa.array(self.names, pa.string())
+            table = table.filter(pc.is_in(table.column("shard").cast(pa.string()), names))
+        return build(shards, table)
+
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 """Shard sets (a folder or its manifest.json) and tars, each a path, glob, brace pattern or URL."""
@@ -134,7 +181,9 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
             sets.append((folder, names))
         else:
             loose += [storage.join(folder, name) for name in names]
-    manifests = [(folder, names, read_manifest(folder)) for folder, names in sets]
+    opened = [_Set(folder, names, read_manifest(folder), cache) for folder, names in sets]
+    if len(opened) == 1 and not loose and (index := opened[0].mapped()) is not None:
+        return index
     damages: list[Damage] = []
 
     def note(found: Damage) -> None:
@@ -144,48 +193,61 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
 
     report = None if on_damage is None else note
 
-    def opened() -> Index:
-        parts = [_open_set(folder, names, manifest, cache, report) for folder, names, manifest in manifests]
+    def read() -> Index:
+        parts = [one.index(report) for one in opened]
         if loose:
-            parts.append(_scan([ShardFile(path) for path in loose], cache, report))
-        index = _joined([build(tuple(shards), table) for shards, table in parts])
+            parts.append(build(*_scan([ShardFile(path) for path in loose], cache, report)))
+        index = joined(parts)
         del parts
         pa.default_memory_pool().release_unused()
         return index
 
-    if loose or sum(manifest["pairs"] for _, _, manifest in manifests) < MAPPED_PAIRS:
-        return opened()
-    of = [[folder, names, manifest["index"]["sha256"]] for folder, names, manifest in manifests]
-    return _mapped(content_key(canonical_json(of)), opened, damages, cache)
+    if loose or sum(one.manifest["pairs"] for one in opened) < MAPPED_PAIRS:
+        return read()
+    return _cached(opened, read, damages, cache)
 
 
-def _mapped(name: str, opened: Callable[[], Index], damages: Sequence[Damage], cache: remote.Cache) -> Index:
-    """The index from a file in the cache, which the first process of a node writes and all of them map."""
+def _cached(
+    sets: Sequence[_Set], read: Callable[[], Index], damages: Sequence[Damage], cache: remote.Cache
+) -> Index:
+    """The index of several sets, or of one that was packed without an index to map, from a file in the cache, which the
+    first process of a node writes and all of them map."""
+    of = content_key(
+        canonical_json([[one.folder, one.names, one.manifest["index"]["sha256"]] for one in sets])
+    )
     made: list[Index] = []
 
     def write(path: Path) -> None:
-        made.append(opened())
-        index = made[0]
+        made.append(read())
         if damages:
             raise OSError("an index that had to be mended is nobody else's")
-        note = {
-            "shards": json.dumps([vars(shard) for shard in index.shards]),
-            "categories": json.dumps(index.categories),
-            "fingerprint": index.fingerprint,
-        }
-        numbers = {name: getattr(index, name) for name in _ARRAYS if getattr(index, name) is not None}
-        mapped.store(path, {"keys": index.keys, **numbers}, note)
+        store(path, made[0], of)
 
     try:
-        arrays, note = mapped.load(cache.made(f"index-{name}.arrow", write))
+        path = cache.made(f"index-{of}.arrow", write)
+        return load(path, tuple(shard for one in sets for shard in one.shards), of)
     except OSError:  # no room, or no folder to write into: each process has its own
-        return made[0] if made else opened()
+        return made[0] if made else read()
+
+
+def store(path: Path, index: Index, of: str) -> None:
+    """Write an index as a file to map, without the paths of its shards. `of`: what it is the index of."""
+    note = {"of": of, "categories": json.dumps(index.categories), "fingerprint": index.fingerprint}
+    numbers = {name: getattr(index, name) for name in _ARRAYS if getattr(index, name) is not None}
+    mapped.store(path, {"keys": index.keys, **numbers}, note)
+
+
+def load(path: Path, shards: tuple[ShardFile, ...], of: str) -> Index:
+    """The index that `store` wrote. OSError if the file is damaged, or of something else."""
+    try:
+        arrays, note = mapped.load(path)
+    except pa.ArrowInvalid as error:
+        raise OSError(f"{path}: {error}") from error
+    if note.get("of") != of:
+        raise OSError(f"{path} is the index of another set")
     numbers: Any = {name: arrays.get(name) for name in _ARRAYS}
     index = Index(
-        shards=tuple(ShardFile(**shard) for shard in json.loads(note["shards"])),
-        keys=arrays["keys"],
-        categories=tuple(json.loads(note["categories"])),
-        **numbers,
+        shards=shards, keys=arrays["keys"], categories=tuple(json.loads(note["categories"])), **numbers
     )
     index.__dict__["fingerprint"] = note["fingerprint"]  # where cached_property keeps it
     return index
@@ -231,40 +293,12 @@ def read_index(folder: str, manifest: dict[str, Any]) -> pa.Table:
     return pq.read_table(io.BytesIO(data), read_dictionary=["shard", "key", "member", "category"])
 
 
-def _open_set(
-    folder: str,
-    names: Sequence[str] | None,
-    manifest: dict[str, Any],
-    cache: remote.Cache,
-    on_damage: Callable[[Damage], None] | None,
-) -> tuple[list[ShardFile], pa.Table]:
-    """(shards, index rows) of a set, or of those of its shards that are named."""
-    listed = {shard["name"]: shard for shard in manifest["shards"]}
-    if names is None:
-        names = list(listed)
-    elif foreign := set(names) - set(listed):
-        raise ValueError(f"{folder}: {sorted(foreign)[0]} is not a shard of this set's manifest")
-    shards = [
-        ShardFile(storage.join(folder, name), listed[name]["bytes"], listed[name]["sha256"]) for name in names
-    ]
-    try:
-        table = read_index(folder, manifest)
-    except Damage as found:
-        if on_damage is None:
-            raise
-        on_damage(found)
-        return _scan(shards, cache, on_damage)
-    if len(names) < len(listed):
-        table = table.filter(pc.is_in(table.column("shard").cast(pa.string()), pa.array(names, pa.string())))
-    return shards, table
-
-
 def _scan(
-    shards: list[ShardFile], cache: remote.Cache, on_damage: Callable[[Damage], None] | None
-) -> tuple[list[ShardFile], pa.Table]:
+    shards: Sequence[ShardFile], cache: remote.Cache, on_damage: Callable[[Damage], None] | None
+) -> tuple[tuple[ShardFile, ...], pa.Table]:
     """(shards, index rows without hashes) from the headers of tars that have no index."""
     rows = [row for shard in shards for row in scan_tar(shard.path, cache, on_damage)]
-    return shards, pa.Table.from_pylist(rows, INDEX_SCHEMA)
+    return tuple(shards), pa.Table.from_pylist(rows, layout.INDEX_SCHEMA)
 
 
 def scan_tar(
@@ -403,7 +437,7 @@ def build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
     return Index(shards, keys, tuple(categories), shard[starts], category_of, size_of, offsets, sizes, hashes)
 
 
-def _joined(parts: Sequence[Index]) -> Index:
+def joined(parts: Sequence[Index]) -> Index:
     """One index of several, in their order. Hashes are dropped if one part has none."""
     if len(parts) == 1:
         return parts[0]

@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
+MAPPED_INDEX = "index.arrow"
 WIDS_INDEX = "wids.json"
 PARTS = "index"
 """Folder of the index parts, one parquet a shard; the appearance of a part is the commit of its shard."""
@@ -36,6 +37,22 @@ a set that `crispedit tokenize` has written."""
 REQUIRED = (SOURCE, EDITED, META)
 
 _CATEGORY = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
+
+
+INDEX_SCHEMA = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("member", pa.string()),  # what follows the key and its dot: "source.jpg", ...
+        ("offset", pa.int64()),  # of the member's first byte in the tar
+        ("size", pa.int64()),
+        ("xxh3_64", pa.uint64()),
+        ("category", pa.string()),
+        ("width", pa.int32()),  # in pixels; null for JSON and tokens
+        ("height", pa.int32()),
+    ]
+)
+"""The columns of the index: a row a member."""
 
 
 def shard_name(category: str, number: int) -> str:

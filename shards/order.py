@@ -10,7 +10,6 @@ N samples of the index, M of the epoch (after weights), L batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,23 +35,13 @@ class Batches:
         return self.samples[self.starts[batch] : self.starts[batch + 1]]
 
 
-def weighted(
-    category_of: NDArray[np.int16], categories: tuple[str, ...], weights: Mapping[str, float], epoch: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """([M] samples, [M] copy number) of an epoch in which each sample of category c comes weights[c] times (1
-    if absent).
+def weighted(weight_N: NDArray[np.float64], epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """([M] samples, [M] copy number) of an epoch in which sample n comes weight_N[n] times.
 
     A fraction is spread evenly: over any run of epochs a sample with weight w comes w times an epoch, give or
-    take one, and half of a category at weight 0.5 comes in the even epochs, the rest in the odd ones.
+    take one, and half of the samples of weight 0.5 come in the even epochs, the rest in the odd ones.
     """
-    unknown = set(weights) - set(categories)
-    if unknown:
-        raise ValueError(f"weights: no category {sorted(unknown)[0]!r}; choose from {', '.join(categories)}")
-    for name, weight in weights.items():
-        if not 0 <= weight <= 1000:
-            raise ValueError(f"weights: {name}: must be between 0 and 1000, not {weight}")
-    count = len(category_of)
-    weight_N = np.array([weights.get(name, 1.0) for name in categories], np.float64)[category_of]
+    count = len(weight_N)
     phase = _mix(np.arange(count, dtype=np.uint64), content_key("phase")) / 2.0**64
     copies = np.floor((epoch + 1) * weight_N + phase) - np.floor(epoch * weight_N + phase)
     samples = np.repeat(np.arange(count), copies.astype(np.int64))

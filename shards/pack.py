@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import os
-import struct
 import tarfile
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -27,25 +26,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import simplejpeg
 import xxhash
 
 from crispedit.record import canonical_json, content_keys
-from crispedit.shards import layout, storage
-
-INDEX_SCHEMA = pa.schema(
-    [
-        ("shard", pa.string()),
-        ("key", pa.string()),
-        ("member", pa.string()),  # what follows the key and its dot: "source.jpg", ...
-        ("offset", pa.int64()),  # of the member's first byte in the tar
-        ("size", pa.int64()),
-        ("xxh3_64", pa.uint64()),
-        ("category", pa.string()),
-        ("width", pa.int32()),  # in pixels; null for JSON and tokens
-        ("height", pa.int32()),
-    ]
-)
+from crispedit.shards import index, layout, storage
+from crispedit.shards.decode import image_size
+from crispedit.shards.fetch import ShardFile
 
 Folder = str | os.PathLike[str]
 """Where a set lies: a local folder or a URL."""
@@ -205,7 +191,7 @@ def write_shard(folder: Folder, plan: ShardPlan, pairs: Iterable[Pair], digest: 
         storage.remove(part)
     entry = ShardEntry(plan.name, plan.category, len(plan.keys), size, sha256)
     note = {"digest": digest, "pairs": str(entry.pairs), "bytes": str(size), "sha256": sha256}
-    _write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA).replace_schema_metadata(note), part)
+    _write_table(pa.Table.from_pylist(rows, layout.INDEX_SCHEMA).replace_schema_metadata(note), part)
     return entry
 
 
@@ -239,10 +225,15 @@ def finish(folder: Folder, entries: Iterable[ShardEntry], meta: Mapping[str, Any
     if len(set(names)) != len(names):
         raise ValueError(f"{place}: two entries for one shard")
     storage.remove(storage.join(place, layout.MANIFEST))
+    storage.remove(storage.join(place, layout.MAPPED_INDEX))
     _sweep(place, set(names))
     tables = [_part_of(place, entry) for entry in shards]
-    index = pa.concat_tables([INDEX_SCHEMA.empty_table(), *tables])
-    index_sha256 = _write_table(index, storage.join(place, layout.INDEX))
+    whole = pa.concat_tables([layout.INDEX_SCHEMA.empty_table(), *tables])
+    index_sha256 = _write_table(whole, storage.join(place, layout.INDEX))
+    pairs = sum(entry.pairs for entry in shards)
+    mapped = (
+        {"mapped": _write_mapped(place, shards, tables, index_sha256)} if pairs >= index.MAPPED_PAIRS else {}
+    )
     wids = {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,
@@ -255,10 +246,11 @@ def finish(folder: Folder, entries: Iterable[ShardEntry], meta: Mapping[str, Any
         categories[entry.category] += entry.pairs
     manifest = {
         "format": layout.FORMAT_VERSION,
-        "pairs": sum(entry.pairs for entry in shards),
+        "pairs": pairs,
         "bytes": sum(entry.bytes for entry in shards),
         "categories": dict(sorted(categories.items())),
         "index": {"name": layout.INDEX, "sha256": index_sha256},
+        **mapped,
         "shards": [vars(entry) for entry in shards],
         "meta": dict(meta),
     }
@@ -268,18 +260,6 @@ def finish(folder: Folder, entries: Iterable[ShardEntry], meta: Mapping[str, Any
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def image_size(name: str, data: bytes) -> tuple[int, int]:
-    """(width, height) in pixels from the header of a JPEG or PNG; nothing is decoded. ValueError if it has
-    none."""
-    if name.endswith(".png"):
-        if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 24:
-            raise ValueError("not a PNG")
-        width, height = struct.unpack(">II", data[16:24])
-        return width, height
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    return width, height
 
 
 def _write_tar(handle: int, plan: ShardPlan, pairs: Iterable[Pair]) -> tuple[list[dict[str, Any]], int, str]:
@@ -399,6 +379,21 @@ def _part_of(place: str, entry: ShardEntry) -> pa.Table:
     if (table.schema.metadata or {}).get(b"sha256", b"").decode() != entry.sha256:
         raise ValueError(f"{place}: the index part of {entry.name} is of another shard of that name")
     return table.replace_schema_metadata(None)
+
+
+def _write_mapped(
+    place: str, shards: Sequence[ShardEntry], tables: Sequence[pa.Table], of: str
+) -> dict[str, Any]:
+    """Write the index as readers map it, from the parts of the shards; what the manifest says of it. `of`: the sha256
+    of the same index as a table."""
+    made = index.joined(
+        [index.build((ShardFile(shard.name),), table) for shard, table in zip(shards, tables, strict=True)]
+    )
+    with storage.replaced(storage.join(place, layout.MAPPED_INDEX)) as file:
+        written = Path(file.name)
+        index.store(written, made, of)
+        size, sha256 = written.stat().st_size, file_sha256(written)
+    return {"name": layout.MAPPED_INDEX, "bytes": size, "sha256": sha256}
 
 
 def _sweep(place: str, keep: set[str]) -> None:

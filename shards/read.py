@@ -14,7 +14,7 @@ bytes are held for one sample at a time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -22,7 +22,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from crispedit.shards import order
+from crispedit.shards import layout, order, storage
 from crispedit.shards.damage import Damage
 from crispedit.shards.decode import Pixels, Shape, carve, nearest_shape, pair_bytes
 from crispedit.shards.fetch import Fetched, Fetcher, SampleAt
@@ -83,6 +83,8 @@ class ShardReader:
     False reads in the order of the index.
     window_shards: shards whose samples are mixed with each other, and that a remote reader needs at a time.
     categories: only these; weights: how often a sample of a category comes in an epoch (1 where absent).
+    mixture: how often a sample of a path, as given in `paths`, comes in an epoch (1 where absent); it multiplies with
+    `weights`. select: which samples of the opened index to read, [N] true where kept; for pairs held out.
     decode: True gives pixels, False the stored bytes as `shards.pack.Pair`. batch_size: None gives single
     `DecodedPair`s, a number `Batch`es of one shape; only with `decode`. shapes: (height, width) of the
     pixels. A pair takes the shape of the nearest aspect, is scaled to cover it and
@@ -112,6 +114,8 @@ class ShardReader:
         window_shards: int = 16,
         categories: Sequence[str] | None = None,
         weights: Mapping[str, float] | None = None,
+        mixture: Mapping[str, float] | None = None,
+        select: Callable[[Index], NDArray[np.bool_]] | None = None,
         decode: bool = True,
         batch_size: int | None = None,
         shapes: Sequence[Shape] | None = None,
@@ -137,7 +141,7 @@ class ShardReader:
         self.position = 0
         self._rank, self._world_size, self.workers = rank, world_size, workers
         self._seed, self._shuffle, self._window_shards = seed, shuffle, window_shards
-        self._weights = dict(weights or {})
+        self._weights, self._mixture = dict(weights or {}), dict(mixture or {})
         self._decode, self._batch_size, self._masks = decode, batch_size, masks
         self._tokens = tokens
         self._shapes = [(height, width) for height, width in shapes] if shapes is not None else None
@@ -145,6 +149,9 @@ class ShardReader:
         self._skip = on_damage == "skip"
         self._cache = cache or Cache()
         self.index = _chosen(open_index(paths, self._cache, self._count if self._skip else None), categories)
+        if select is not None:
+            self.index = self.index.select(select(self.index))
+        self._weight_N = _weights_of(self.index, self._weights, self._mixture)
         self._shape_of, self._shape_list = _shapes_of(self.index, self._shapes)
         self._fetcher = Fetcher(self.index.shards, self._cache)
         self._ring: Ring | None = None
@@ -248,6 +255,7 @@ class ShardReader:
             "shuffle": self._shuffle,
             "window_shards": self._window_shards,
             "weights": self._weights,
+            "mixture": self._mixture,
             "batch_size": self._batch_size,
             "shapes": self._shapes and [list(shape) for shape in self._shapes],
             "coverage": self._coverage,
@@ -257,7 +265,7 @@ class ShardReader:
         """(batches of the current epoch, this rank's range of them)."""
         if self._planned is None or self._planned[0] != self.epoch:
             index = self.index
-            samples, copy = order.weighted(index.category_of, index.categories, self._weights, self.epoch)
+            samples, copy = order.weighted(self._weight_N, self.epoch)
             if self._shuffle:
                 window = self._window_shards
                 samples = order.shuffled(samples, copy, index.shard_of, window, self._seed, self.epoch)
@@ -393,6 +401,32 @@ def _chosen(index: Index, categories: Sequence[str] | None) -> Index:
         raise ValueError(f"categories: no {sorted(unknown)[0]!r}; choose from {', '.join(index.categories)}")
     numbers = [number for number, name in enumerate(index.categories) if name in categories]
     return index.select(np.isin(index.category_of, numbers))
+
+
+def _weights_of(
+    index: Index, weights: Mapping[str, float], mixture: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """[N] how often each sample comes in an epoch. ValueError for an unknown name, or a weight outside 0..1000."""
+    if unknown := set(weights) - set(index.categories):
+        raise ValueError(
+            f"weights: no category {sorted(unknown)[0]!r}; choose from {', '.join(index.categories)}"
+        )
+    for name, weight in [*weights.items(), *mixture.items()]:
+        if not 0 <= weight <= 1000:
+            raise ValueError(f"weights: {name}: must be between 0 and 1000, not {weight}")
+    by_category = np.array([weights.get(name, 1.0) for name in index.categories], np.float64)
+    by_shard = np.ones(len(index.shards))
+    for pattern, weight in mixture.items():
+        folders = [path.removesuffix(layout.MANIFEST).rstrip("/") for path in storage.expand(pattern)]
+        inside = [
+            any(shard.path == folder or shard.path.startswith(f"{folder}/") for folder in folders)
+            for shard in index.shards
+        ]
+        if not any(inside):
+            raise ValueError(f"mixture: {pattern} names none of the shards that are read")
+        by_shard[inside] = weight
+    out: NDArray[np.float64] = by_category[index.category_of] * by_shard[index.shard_of]
+    return out
 
 
 def _shapes_of(index: Index, shapes: Sequence[Shape] | None) -> tuple[NDArray[np.int64], list[Shape]]:

@@ -83,6 +83,7 @@ def verify(
     except Damage as found:
         report.problems.append(found)
         table = None
+    report.problems += _mapped(folder, manifest, cache)
     listed = {shard["name"]: shard for shard in manifest["shards"]}
     report.problems += _foreign(folder, set(listed), table)
     rows_of = None if table is None else _by_shard(table)
@@ -103,6 +104,22 @@ def verify(
     report.problems += _duplicates(found_shards)
     report.problems += _totals(folder, manifest, report)
     return report
+
+
+def _mapped(folder: str, manifest: dict[str, Any], cache: remote.Cache) -> Iterator[Damage]:
+    """Whether the index that readers map is the one that the manifest names."""
+    if (told := manifest.get("mapped")) is None:
+        return
+    path = storage.join(folder, told["name"])
+    try:
+        sha256 = file_sha256(cache.local(path, told["bytes"], told["sha256"]))
+    except OSError as error:
+        yield Damage(damage.MISSING_SHARD, path, detail=f"the index that readers map: {error}")
+        return
+    if sha256 != told["sha256"]:
+        yield Damage(
+            damage.HASH, path, detail="the index that readers map is not the one that the manifest names"
+        )
 
 
 def _by_shard(table: pa.Table) -> Callable[[str], pa.Table]:

@@ -15,6 +15,9 @@ from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 
+import fsspec
+import pytest
+
 KEY, SECRET, REGION = "test-key", "test-secret", "us-east-1"
 
 ENVIRONMENT = {
@@ -61,6 +64,33 @@ def seaweed(folder: Path) -> Iterator[str]:
     finally:
         running.kill()  # its data goes too, and a quiet end takes it 20 s
         running.wait()
+
+
+def use(monkeypatch: pytest.MonkeyPatch, url: str) -> fsspec.AbstractFileSystem:
+    """Have s3:// mean this server."""
+    pytest.importorskip("s3fs")
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": url}.items():
+        monkeypatch.setenv(name, value)
+    system = fsspec.filesystem("s3")
+    type(system).clear_instance_cache()
+    return fsspec.filesystem("s3")
+
+
+def bucket(monkeypatch: pytest.MonkeyPatch, url: str) -> str:
+    """The one bucket of all tests: this server sets volumes apart for each."""
+    system = use(monkeypatch, url)
+    if not system.exists("bucket"):
+        system.mkdir("bucket")
+    return "s3://bucket"
+
+
+@contextmanager
+def faulty(server: str, monkeypatch: pytest.MonkeyPatch, plan) -> Iterator[FaultyProxy]:
+    """Have s3:// mean this server behind a proxy; afterwards the server itself."""
+    with FaultyProxy(server, plan) as proxy:
+        use(monkeypatch, proxy.url)
+        yield proxy
+    use(monkeypatch, server)
 
 
 def _wait(port: int, running: subprocess.Popen) -> None:

@@ -5,7 +5,7 @@ B batch, h x w tokens, L text tokens, C their width, P the pooled width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -39,8 +39,8 @@ class Examples:
 
     keys: Sequence[str]
     categories: Sequence[str]
-    source: Tensor
-    """[B, h, w] tokens of the image before the edit."""
+    source: Tensor | None
+    """[B, h, w] tokens of the image before the edit; None: the image is made from its caption alone."""
     edited: Tensor
     """[B, h, w] tokens of the image after it: what is learnt."""
     region: Tensor
@@ -57,18 +57,23 @@ class Examples:
 
     def to(self, device: torch.device) -> Examples:
         names = ("source", "edited", "region", "sequence", "pooled", "micro")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        tensors = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: t.to(device) for name, t in tensors.items() if t is not None})
 
 
 class Encoder:
-    """Pixels and instructions to examples, cropped if so wished: source, edited and mask through one window.
+    """Pixels and instructions to examples: source, edited image and mask cropped through one window.
 
     `crop` >= 1: images arrive larger than the window by that factor (rounded to pixels); the window's place is drawn
-    from (seed, step, key).
+    from (seed, step, key). `text_to_image`: the chance that a batch comes without its source, with target captions in
+    place of instructions.
     """
 
-    def __init__(self, vq: VQ, text: TextEncoder, crop: float = 1.0, seed: int = 0) -> None:
+    def __init__(
+        self, vq: VQ, text: TextEncoder, crop: float = 1.0, seed: int = 0, text_to_image: float = 0.0
+    ) -> None:
         self.vq, self.text, self.crop, self.seed = vq, text, crop, seed
+        self.text_to_image = text_to_image
 
     @property
     def device(self) -> torch.device:
@@ -84,19 +89,27 @@ class Encoder:
             np.stack([image[window] for image, window in zip(images, cut, strict=True)])
             for images in (batch.source, batch.edited, batch.mask)
         )
-        features = self.text.encode([str(meta.get("instruction") or "") for meta in batch.metas])
+        alone = self._without_source(batch.keys, step)
+        features = self.text.encode([_words(meta, alone) for meta in batch.metas])
+        # The size that the model works at, where the released trainer gives the photograph's own: sampling names the
+        # working size too, so a model told another one in training would be asked for what it has not seen.
         micro = [[width, height, top, left, SCORE] for top, left in windows]
         # Cloned: what the encoders made under inference mode could not take part in a backward pass.
         return Examples(
             keys=list(batch.keys),
             categories=list(batch.categories),
-            source=self._tokens(source),
+            source=None if alone else self._tokens(source),
             edited=self._tokens(edited),
             region=self._region(mask, down // self.vq.pixels, across // self.vq.pixels),
             sequence=features.sequence.clone(),
             pooled=features.pooled.clone(),
             micro=torch.tensor(micro, device=self.device),
         )
+
+    def _without_source(self, keys: Sequence[str], step: int) -> bool:
+        """Whether this batch is one of text to image; batches are the same on any number of processes."""
+        draw = np.random.default_rng(seed_of(content_key(str(self.seed), str(step), *keys), "text_to_image"))
+        return bool(draw.random() < self.text_to_image)
 
     def _window(self, key: str, step: int, down: int, across: int) -> tuple[int, int]:
         """Top and left of the window of a pair at a step, within the room that there is."""
@@ -111,6 +124,11 @@ class Encoder:
         nothing = np.zeros((rows, columns), np.bool_)
         touched = [mask_to_tokens(mask, rows, columns) if mask.any() else nothing for mask in masks]
         return torch.from_numpy(np.stack(touched)).to(self.device)
+
+
+def _words(meta: Mapping[str, Any], alone: bool) -> str:
+    """What the model is told: the instruction or, without a source, the edited image's caption if it is known."""
+    return str((alone and meta.get("target_caption")) or meta.get("instruction") or "")
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,14 @@ def peak(device: torch.device) -> float | None:
 
 
 @lru_cache(maxsize=256)
-def training_flops(config: TransformerConfig, rows: int, columns: int, text: int) -> float:
+def training_flops(
+    config: TransformerConfig, rows: int, columns: int, text: int, source: bool = True
+) -> float:
     """Multiplications and additions of one example forward and backward, its head's included for every token.
 
-    rows, columns: of both token grids. text: length of the features. The backward pass counts twice the forward
-    one; what gradient checkpointing computes again does not count (it is no use to the model).
+    rows, columns: of both token grids. text: length of the features. source: whether there is a source image. The
+    backward pass counts twice the forward one; what gradient checkpointing computes again does not count (it is no use
+    to the model).
     """
     with torch.device("meta"):
         model = Transformer(config)
@@ -34,5 +37,5 @@ def training_flops(config: TransformerConfig, rows: int, columns: int, text: int
         features = torch.zeros(1, text, config.joint_attention_dim)
         pooled, micro = torch.zeros(1, config.pooled_projection_dim), torch.zeros(1, 5)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(grid, features, pooled, micro, torch.zeros(1), grid)
+            model(grid, features, pooled, micro, torch.zeros(1), grid if source else None)
     return 3.0 * counter.get_total_flops()

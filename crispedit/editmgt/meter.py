@@ -46,10 +46,11 @@ class Tally:
         for group in (bins, RATIOS + category):
             self.groups.index_add_(0, group, both)
         rows, columns = examples.edited.shape[1:]
-        text = examples.sequence.shape[1]
+        text, source = examples.sequence.shape[1], examples.source is not None
+        images = (1 + source) * rows * columns // self.config.stride**2
         self.numbers["pairs"] += len(examples)
-        self.numbers["tokens"] += len(examples) * (2 * rows * columns // self.config.stride**2 + text)
-        self.numbers["flops"] += len(examples) * training_flops(self.config, rows, columns, text)
+        self.numbers["tokens"] += len(examples) * (images + text)
+        self.numbers["flops"] += len(examples) * training_flops(self.config, rows, columns, text, source)
 
     def flat(self) -> Tensor:
         numbers = torch.tensor(list(self.numbers.values()), device=self.groups.device)

@@ -30,9 +30,9 @@ DRAWS = 8
 class Observer:
     """Measures a model and writes `samples/step-*.png` into the run's folder.
 
-    batches: examples of one size each. held_out: they are not trained on, so that their loss is worth a number. A sheet
-    has a row for each of the first `watch.samples` pairs: source, target, the model's edit, all as the image tokenizer
-    decodes them.
+    batches: examples of one size each. held_out: they are not trained on, so that figures of them mean something. A
+    sheet has a row for each of the first `watch.samples` pairs: source, target, the model's edit, all as the image
+    tokenizer decodes them.
     """
 
     def __init__(
@@ -49,15 +49,21 @@ class Observer:
 
     @torch.no_grad()
     def __call__(self, model: Transformer, step: int) -> tuple[Mapping[str, float], NDArray[np.uint8] | None]:
-        """The mean loss on pairs held out, by masks that are the same at every step, and a sheet of sample edits."""
+        """What was measured on pairs held out, and a sheet of sample edits.
+
+        held_out_loss: the mean loss, by masks that are the same at every step. edit_l1_inside, copy_l1_inside: mean
+        distance (0 to 1) of the model's edit, and of the source, from the target inside the mask; edit_l1_outside: of
+        the edit from the source outside it.
+        """
         device = next(model.parameters()).device
         batches = [batch.to(device) for batch in self.batches]
         empty = self.empty.to(device)
-        rows: list[Tensor] = []
+        rows: list[tuple[Tensor, Tensor]] = []
         for batch in batches:
             if len(rows) < self.watch.samples:
                 rows += self._rows(model, batch, empty)
-        sheet = _sheet(rows[: self.watch.samples]) if self.watch.samples and rows else None
+        rows = rows[: self.watch.samples]
+        sheet = _sheet([images for images, _ in rows]) if rows else None
         if sheet is not None:
             path = self.run / "samples" / f"step-{step:08d}.png"
             path.parent.mkdir(exist_ok=True)
@@ -70,11 +76,12 @@ class Observer:
             for batch in batches
             for draw in range(DRAWS)
         ]
-        return {"held_out_loss": float(torch.cat(losses).mean())}, sheet
+        return {"held_out_loss": float(torch.cat(losses).mean())} | _distances(rows), sheet
 
-    def _rows(self, model: Transformer, batch: Examples, empty: Unconditional) -> list[Tensor]:
-        """[3, 3, H, W] in [0, 1] for each pair: source, target, edit."""
+    def _rows(self, model: Transformer, batch: Examples, empty: Unconditional) -> list[tuple[Tensor, Tensor]]:
+        """For each pair [3, 3, H, W] in [0, 1], its source, target and edit, and its mask [H, W]."""
         count = len(batch)
+        assert batch.source is not None
         conditions = model.condition(
             torch.cat([empty.sequence.expand(count, -1, -1).to(batch.sequence), batch.sequence]),
             torch.cat([empty.pooled.expand(count, -1).to(batch.pooled), batch.pooled]),
@@ -91,7 +98,20 @@ class Observer:
             SamplingOptions(steps=self.watch.sampling_steps, guidance=GUIDANCE),
         )
         decoded = [self.vq.decode(tokens).cpu() for tokens in (batch.source, batch.edited, out.tokens)]
-        return list(torch.stack(decoded, 1))
+        masks = batch.region.cpu().repeat_interleave(self.vq.pixels, 1).repeat_interleave(self.vq.pixels, 2)
+        return list(zip(torch.stack(decoded, 1), masks, strict=True))
+
+
+def _distances(rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Means over the pairs whose mask is known (outside: and is not the whole image); nothing where there is none."""
+    found: dict[str, list[float]] = {"edit_l1_inside": [], "copy_l1_inside": [], "edit_l1_outside": []}
+    for (source, target, edit), mask in rows:
+        if mask.any():
+            found["edit_l1_inside"].append(float((edit - target).abs()[:, mask].mean()))
+            found["copy_l1_inside"].append(float((source - target).abs()[:, mask].mean()))
+        if mask.any() and not mask.all():
+            found["edit_l1_outside"].append(float((edit - source).abs()[:, ~mask].mean()))
+    return {name: sum(values) / len(values) for name, values in found.items() if values}
 
 
 def _sheet(rows: Sequence[Tensor]) -> NDArray[np.uint8]:

@@ -15,19 +15,26 @@ FLOOR = 0.1
 """What the cosine schedule falls to, of the rate."""
 
 
-def adamw(weights: Mapping[str, Tensor], settings: Optimiser) -> torch.optim.AdamW:
-    """Two groups: what decays, and norms, biases and embeddings, which do not."""
+def adamw(weights: Mapping[str, Tensor], settings: Optimiser) -> torch.optim.Optimizer:
+    """Two groups: what decays, and norms, biases and embeddings, which do not.
+
+    ModuleNotFoundError for 8 bits without bitsandbytes.
+    """
     kept = [weight for name, weight in weights.items() if not decays(name, weight)]
     decayed = [weight for name, weight in weights.items() if decays(name, weight)]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        groups,
-        lr=settings.rate,
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=all(weight.is_cuda for weight in weights.values()),
-    )
+    options: dict[str, Any] = {
+        "lr": settings.rate,
+        "betas": settings.betas,
+        "eps": settings.eps,
+        "weight_decay": settings.weight_decay,
+    }
+    if settings.bits == 8:
+        from bitsandbytes.optim.adamw import AdamW8bit
+
+        optimizer: torch.optim.Optimizer = AdamW8bit(groups, **options)
+        return optimizer
+    return torch.optim.AdamW(groups, **options, fused=all(weight.is_cuda for weight in weights.values()))
 
 
 def decays(name: str, weight: Tensor) -> bool:
@@ -36,10 +43,12 @@ def decays(name: str, weight: Tensor) -> bool:
 
 
 def rate_at(step: int, steps: int, settings: Optimiser) -> float:
-    """The rate of a step, 0 <= step < steps: a linear rise over the warm-up, then the schedule."""
-    if step < settings.warmup_steps:
-        return settings.rate * (step + 1) / settings.warmup_steps
+    """The rate of a step, 0 <= step < steps: a linear rise over the warm-up (at most a tenth of the steps), then the
+    schedule."""
+    warmup = min(settings.warmup_steps, steps // 10)
+    if step < warmup:
+        return settings.rate * (step + 1) / warmup
     if settings.schedule == "constant":
         return settings.rate
-    progress = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    progress = (step - warmup) / max(1, steps - warmup)
     return settings.rate * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))

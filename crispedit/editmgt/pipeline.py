@@ -151,12 +151,6 @@ class EditMGTPipeline:
         index["sampling"] = self.sampling.model_dump(mode="json")
         (root / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
-    def compile(self, **options: Any) -> None:
-        """Compile the transformer's step with torch.compile, one graph for all image sizes; `options` are its own."""
-        self.transformer.encode = torch.compile(  # type: ignore[method-assign]
-            self.transformer.encode, **{"dynamic": True, **options}
-        )
-
     def __call__(
         self,
         image: Image | Sequence[Image],

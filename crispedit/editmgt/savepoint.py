@@ -61,18 +61,12 @@ def gather(
     weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, ema: EMA | None
 ) -> dict[str, dict[str, Tensor]]:
     """The files of a savepoint. Every process must take part."""
-    moments = {
-        f"{kind}/{name}": whole(optimizer.state[weight][kind])
+    kept = {
+        f"{kind}/{name}": whole(torch.as_tensor(value)).clone()  # 8-bit moments share their tables
         for name, weight in weights.items()
-        for kind in MOMENTS
-        if weight in optimizer.state
+        for kind, value in optimizer.state.get(weight, {}).items()
     }
-    steps = {
-        f"step/{name}": whole(optimizer.state[weight]["step"])
-        for name, weight in weights.items()
-        if weight in optimizer.state
-    }
-    files = {WEIGHTS: {n: whole(w) for n, w in weights.items()}, OPTIMIZER: moments | steps}
+    files = {WEIGHTS: {n: whole(w) for n, w in weights.items()}, OPTIMIZER: kept}
     if ema is not None:
         files[AVERAGES] = {name: whole(average) for name, average in ema.weights.items()}
     return files
@@ -147,7 +141,7 @@ def restore(
     """
     state = read_state(savepoint)
     files = _read(savepoint, state)
-    saved, moments = files[WEIGHTS], files[OPTIMIZER]
+    saved, optimised = files[WEIGHTS], _by_weight(files[OPTIMIZER])
     if saved.keys() != weights.keys():
         name = sorted(saved.keys() ^ weights.keys())[0]
         raise ValueError(
@@ -158,19 +152,47 @@ def restore(
             raise ValueError(f"{savepoint}: {name} is {tuple(saved[name].shape)}, not {tuple(weight.shape)}")
     if ema is not None and AVERAGES not in files:
         raise ValueError(f"{savepoint} has no averaged weights: it was trained without ema")
+    eight_bit = any("state1" in kinds for kinds in optimised.values())
+    if optimised and eight_bit == isinstance(optimizer, torch.optim.AdamW):
+        raise ValueError(
+            f"{savepoint} was trained with other `optimiser.bits`; keep them, or use another run folder"
+        )
     for name, weight in weights.items():
         assign(weight, saved[name])
-        if f"step/{name}" in moments:
-            found = {kind: torch.zeros_like(weight, requires_grad=False) for kind in MOMENTS}
-            for kind in MOMENTS:
-                assign(found[kind], moments[f"{kind}/{name}"])
-            fused = optimizer.defaults.get("fused")
-            found["step"] = moments[f"step/{name}"].to(weight.device if fused else "cpu")
-            optimizer.state[weight] = found
+        if kinds := optimised.get(name):
+            optimizer.state[weight] = (
+                _eight_bit(kinds, weight) if eight_bit else _adamw(kinds, weight, optimizer)
+            )
     if ema is not None:
         for name, average in ema.weights.items():
             assign(average, files[AVERAGES][name])
     return state
+
+
+def _by_weight(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """An optimiser's tensors, {weight: {kind: tensor}}, from their names "kind/weight"."""
+    out: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, weight = name.split("/", 1)
+        out.setdefault(weight, {})[kind] = tensor
+    return out
+
+
+def _adamw(
+    kinds: Mapping[str, Tensor], weight: Tensor, optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """torch's AdamW's state of a weight, which may be sharded."""
+    state = {kind: torch.zeros_like(weight, requires_grad=False) for kind in MOMENTS}
+    for kind in MOMENTS:
+        assign(state[kind], kinds[kind])
+    state["step"] = kinds["step"].to(weight.device if optimizer.defaults.get("fused") else "cpu")
+    return state
+
+
+def _eight_bit(kinds: Mapping[str, Tensor], weight: Tensor) -> dict[str, Any]:
+    """bitsandbytes' state of a weight: quantised moments, their tables and scales, and a plain number of steps."""
+    tensors = {kind: tensor.to(weight.device) for kind, tensor in kinds.items() if kind != "step"}
+    return {**tensors, "step": int(kinds["step"])}
 
 
 def _sync(path: Path) -> None:

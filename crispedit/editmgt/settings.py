@@ -22,13 +22,19 @@ class Objective(Strict):
     that a hold goes by). Not in the paper: a large model may learn to look by itself, a small one needs telling."""
     region_only: float = Field(0.0, ge=0, le=1)
     """The chance that only edited tokens are masked and all others known, as when sampling with a mask."""
+    text_to_image: float = Field(0.0, ge=0, le=1)
+    """The chance that a batch is trained without its source: the edited image from its caption alone, as the released
+    code trains without `train_edit_model`. Pairs without a target caption are told their instruction."""
 
 
 class Optimiser(Strict):
     """AdamW. Norms, biases and embeddings are not decayed."""
 
     rate: float = Field(1e-4, gt=0)
+    bits: Literal[8, 32] = 32
+    """8: bitsandbytes' AdamW8bit, a quarter of the memory for the moments (arXiv 2110.02861). Not with sharding."""
     warmup_steps: int = Field(0, ge=0)
+    """Steps over which the rate rises, but never more than a tenth of the run, so that a short run gets warm too."""
     schedule: Literal["constant", "cosine"] = "constant"
     """After the warm-up; "cosine" falls to a tenth of the rate at the last step."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -62,11 +68,11 @@ class Watch(Strict):
 
     tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
     log_every: int = Field(10, ge=1)
-    """Steps between lines on the terminal and the tracker; `metrics.jsonl` has every step."""
+    """Steps between points in the tracker, the first at step 1; `metrics.jsonl` has every step."""
     sample_every: int = Field(500, ge=1)
-    """Steps between sheets of sample edits (and held-out losses)."""
+    """Steps between sheets of sample edits and held-out figures. The first are taken with the first savepoint."""
     samples: int = Field(4, ge=0)
-    """Pairs on a sheet."""
+    """Pairs that are edited: the rows of a sheet, and what the figures of edits are means over."""
     held_out_pairs: int = Field(32, ge=1)
     """Pairs whose loss is measured, of those held out."""
     sampling_steps: int = Field(12, ge=1)
@@ -76,7 +82,7 @@ class Training(Strict):
     """How a model is trained, whatever it is and wherever its pairs come from."""
 
     run: Path
-    """The folder for metrics, savepoints, samples and the finished model. A run that is there is gone on with."""
+    """The folder for metrics, savepoints, samples and the finished model. An existing run is resumed."""
     seed: int = 0
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
@@ -88,6 +94,8 @@ class Training(Strict):
     """bf16: autocast; weights, optimiser and EMA stay fp32."""
     sharding: Literal["none", "full"] = "none"
     """Over several processes: a whole model in each (DDP), or each holding a share of it (FSDP2)."""
+    compile: bool = False
+    """Compile the model with torch.compile, one graph for all image sizes. The first steps take minutes."""
     gradient_checkpointing: bool = False
     """Recompute a block's activations when they are needed again: a third more work, a fraction of the memory."""
     ema: float | None = Field(None, gt=0, lt=1)
@@ -106,4 +114,10 @@ class Training(Strict):
     def _divisible(self) -> Training:
         if self.global_batch % self.batch:
             raise ValueError(f"global_batch {self.global_batch} must be a multiple of batch {self.batch}")
+        if self.optimiser.bits == 8 and self.sharding == "full":
+            raise ValueError("optimiser.bits: 8-bit moments cannot be sharded; use 32, or `sharding: none`")
+        if self.compile and self.sharding == "full":
+            raise ValueError(
+                "compile: a sharded model is not compiled; leave it out, or use `sharding: none`"
+            )
         return self

@@ -25,6 +25,8 @@ SAMPLED = 4096
 
 def to_bytes(examples: Examples, empty: Unconditional) -> list[bytes]:
     """Each example by itself."""
+    if examples.source is None:
+        raise ValueError("examples without a source are made while training, never stored")
     stored = []
     for row in range(len(examples)):
         sequence = examples.sequence[row]

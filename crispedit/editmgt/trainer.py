@@ -111,6 +111,8 @@ class Trainer:
         self.unconditional = unconditional.to(accelerator.device)
         self.model = trainable(model, settings).train()
         self.model.gradient_checkpointing = settings.gradient_checkpointing
+        if settings.compile:
+            self.model.compile_step()
         self.wrapped = distribute(self.model, settings, accelerator)
         self.weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = adamw(self.weights, settings.optimiser)
@@ -132,19 +134,23 @@ class Trainer:
             tqdm(total=settings.steps, initial=self.step, desc="train", unit="step", disable=hidden) as bar,
         ):
             while self.step < settings.steps:
-                stopping = self._step(steps, told)
+                loss, stopping = self._step(steps, told)
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 bar.update()
                 last = self.step == settings.steps
                 if last or stopping or self.step % settings.save.every == 0:
                     self._save()
-                if last or self.step % settings.watch.sample_every == 0:
+                # From the first savepoint on there is something to look at.
+                if last or self.step == settings.save.every or self.step % settings.watch.sample_every == 0:
                     self._observe()
                 if stopping:
                     break
         return "finished" if self.step >= settings.steps else "stopped"
 
-    def _step(self, steps: Iterator[tuple[Sequence[Any], State]], told: threading.Event) -> bool:
-        """One step; whether some process was told to stop. What is not finite is skipped, and counted."""
+    def _step(
+        self, steps: Iterator[tuple[Sequence[Any], State]], told: threading.Event
+    ) -> tuple[float, bool]:
+        """One step: its loss, and whether some process was told to stop. What is not finite is skipped, and counted."""
         settings = self.settings
         began = time.perf_counter()
         batches, self.reader = next(steps)
@@ -168,7 +174,8 @@ class Trainer:
             self._seed(self.accelerator.process_index * len(parts) + number)
             with synchronised(self.wrapped, last=number == len(parts) - 1):
                 with self.accelerator.autocast():
-                    capture = everywhere(self.model.config, part) if settings.objective.localise else None
+                    localised = settings.objective.localise and part.examples.source is not None
+                    capture = everywhere(self.model.config, part) if localised else None
                     losses_M, misplaced_B = losses(self.wrapped, part, capture)
                 loss = (losses_M * part.weight).sum() / total
                 aim = loss + settings.objective.localise * misplaced_B.sum() / settings.global_batch
@@ -183,7 +190,7 @@ class Trainer:
         self.step += 1
         self.meter.seconds += time.perf_counter() - began
         self._log({"loss": summed["loss"], "grad_norm": norm, "rate": rate})
-        return summed["stop"] > 0
+        return summed["loss"], summed["stop"] > 0
 
     def _seed(self, batch: int) -> None:
         """What draws inside the model (LoRA's dropout) draws from this: no generator's state is to be kept."""
@@ -217,7 +224,7 @@ class Trainer:
     def _log(self, row: dict[str, float]) -> None:
         """A line for every step; every so often with all that the meter has, which the tracker is shown too."""
         watch, values = self.settings.watch, {"step": self.step, **row, "skipped": self.skipped}
-        if self.step % watch.log_every == 0 or self.step == self.settings.steps:
+        if self.step == 1 or self.step % watch.log_every == 0 or self.step == self.settings.steps:
             values |= self.meter.read()
             self.accelerator.log(flat_items(values), step=self.step)
             self.meter.reset()

@@ -494,6 +494,10 @@ class Transformer(nn.Module):
             else:
                 nn.init.normal_(parameter, std=0.02, generator=generator)
 
+    def compile_step(self, **options: Any) -> None:
+        """Compile `encode` with torch.compile, one graph for all image sizes; `options` are torch.compile's own."""
+        self.encode = torch.compile(self.encode, **{"dynamic": True, **options})  # type: ignore[method-assign]
+
     def stem(self, tokens: Tensor) -> Tensor:
         """[B, height, width] tokens -> [B, N, D]; image and reference share it. ValueError for an odd grid."""
         stride = self.config.stride

@@ -37,7 +37,7 @@ def pack(run: Run) -> list[ShardEntry]:
     place = run.shards
     with tqdm(desc="    pack", unit="shard", disable=not console.shows_progress()) as bar:
         entries = []
-        for entry in _written(run, _planned(run, selection)):
+        for entry in _written(run, planned(run, selection)):
             entries.append(entry)
             bar.update()
     with storage.replaced(storage.join(place, "README.md")) as out:
@@ -53,7 +53,7 @@ def pack(run: Run) -> list[ShardEntry]:
     return entries
 
 
-def _planned(run: Run, selection: Path) -> Iterator[pa.Table]:
+def planned(run: Run, selection: Path) -> Iterator[pa.Table]:
     """The pairs of each shard of the plan, in order: a table each."""
     db = tables.connect(run)
     kept = pq.read_table(selection, filters=[("outcome", "=", KEPT)], columns=["key", "category"])

@@ -42,9 +42,10 @@ def select(run: Run) -> pa.Table:
     return pairs
 
 
-def source_verdicts(run: Run) -> pa.Table:
-    """(uri, key, outcome, reason) of every input file, wave after wave, in uri order."""
-    return Photographs(run, Waves(run)).all().drop_columns(["phash"])
+def source_verdicts(run: Run, *, store: bool = True) -> pa.Table:
+    """(uri, key, outcome, reason) of every input file, wave after wave, in uri order. `store=False` writes nothing into
+    the run."""
+    return Photographs(run, Waves(run), store=store).all().drop_columns(["phash"])
 
 
 def digest_of(selection: pa.Table) -> str:
@@ -53,7 +54,7 @@ def digest_of(selection: pa.Table) -> str:
     return content_key(*kept.to_pylist())
 
 
-def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table | None = None) -> pa.Table:
+def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
     """(key, category, outcome, reason) of every candidate, in key order.
 
     After the cascade: of a job's passing candidates one is kept, by the judge's choice (the others are `not_chosen`) or
@@ -94,7 +95,7 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table | N
     return pa.table({"key": keys, "category": category} | verdict.columns())
 
 
-def first_pass(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table | None = None) -> None:
+def first_pass(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> None:
     """Create the view `verdicts`: every candidate with what its own row and its scores say, before any competition.
 
     `job` numbers the jobs, `text` stands for the instruction whatever its case, and `worth` is by what the best of a
@@ -108,7 +109,7 @@ def first_pass(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table | None
         CREATE OR REPLACE TEMP TABLE jobs AS SELECT job_key, hash(lower(any_value(instruction))) AS text
         FROM annotate WHERE job_key IS NOT NULL GROUP BY job_key
     """)
-    db.register("sources", source_verdicts(run) if sources is None else sources)
+    db.register("sources", sources)
     hashes = ", ".join(
         f's."duplicate.{name}" AS {name}' if "duplicate" in cascade.filters else f"NULL::BIGINT AS {name}"
         for name in ("phash", "edited_phash")

@@ -26,8 +26,8 @@ def train_on_ray(recipe: TrainRecipe) -> bool:
 
     cluster, data = recipe.ray, recipe.data
     places = {
-        "shards": tuple(_absolute(path) for path in data.shards),
-        "held_out": None if data.held_out is None else _absolute(data.held_out),
+        "shards": {_absolute(path): weight for path, weight in data.shards.items()},
+        "held_out": _absolute(data.held_out) if isinstance(data.held_out, str) else data.held_out,
     }
     settled = recipe.model_copy(update={"run": recipe.run.absolute(), "data": data.model_copy(update=places)})
     settled.run.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,10 @@ from crispedit.editmgt.settings import Training
 from crispedit.recipe import Strict
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+def _weighted(value: object) -> object:
+    """One path, or several, each with its weight: 1 where none is given."""
+    paths = [value] if isinstance(value, str) else value
+    return dict.fromkeys(paths, 1.0) if isinstance(paths, list | tuple) else paths
 
 
 class Model(Strict):
@@ -34,10 +36,12 @@ class Model(Strict):
 class Data(Strict):
     """Which pairs are seen, and how large."""
 
-    shards: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(min_length=1)
-    """Shard sets or tars, of images or (`crispedit tokenize`) of tokens."""
-    held_out: str | None = None
-    """A shard set that is looked at but not trained on; null: the look is at the first pairs of `shards`."""
+    shards: Annotated[dict[str, float], BeforeValidator(_weighted)] = Field(min_length=1)
+    """Shard sets or tars, of images or (`crispedit tokenize`) of tokens: one path, a list, or a mixture, each path with
+    how often a pair of it comes in an epoch."""
+    held_out: str | Annotated[int, Field(ge=0)] = 32
+    """What is measured but not trained on: a shard set of its own (strict: of other photographs), or so many pairs of
+    `shards` (a tenth at most), chosen by their keys. 0: nothing is; samples are then of pairs trained on."""
     resolution: int = Field(1024, ge=16)
     """Images are scaled to about its square in pixels, in the bucket of the nearest aspect."""
     multiple_px: int = Field(64, ge=8)

@@ -10,9 +10,9 @@ import pyarrow as pa
 from crispedit.outcome import KEPT
 from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps.select import pair_verdicts
+from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
 from crispedit.pipelines.viewing.queries import Page, Row, Wanted, order, where
-from crispedit.pipelines.viewing.snapshot import Snapshot, photograph_verdicts
+from crispedit.pipelines.viewing.snapshot import Snapshot
 
 ABSENT = "absent"
 FLIPS = {
@@ -41,7 +41,7 @@ def exact(snapshot: Snapshot, overrides: Sequence[str]) -> pa.Table:
     root = snapshot.run.root
     run = Run(recipe.load(str(root), [*overrides, f"run={root}"]))
     with tables.connect(run) as db:
-        return pair_verdicts(run, db, photograph_verdicts(run, db))
+        return pair_verdicts(run, db, source_verdicts(run, store=False))
 
 
 def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, table: str) -> Comparison:

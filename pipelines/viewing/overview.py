@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
+from crispedit.pipelines.progress import StageTotal, stage_totals
 from crispedit.pipelines.viewing.queries import Row
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
@@ -251,34 +252,9 @@ def by_dataset(snapshot: Snapshot) -> list[Row]:
     return rows
 
 
-@dataclass
-class Progress:
-    """How a stage of the run went, over all its builds."""
-
-    stage: str
-    rows: int = 0
-    wall_s: float = 0.0
-    """Seconds that builds with this stage took."""
-    busy_s: float = 0.0
-    held_s: float = 0.0
-    """Seconds that its processes worked, and that they held their CPUs and GPUs, all together."""
-    gpu_s: float = 0.0
-
-
-def progress(snapshot: Snapshot) -> list[Progress]:
-    """How each stage went, by what the run's builds stored in `progress/`; none where they stored nothing."""
-    found: dict[str, Progress] = {}
-    files = [] if snapshot.run is None else sorted((snapshot.run.root / "progress").glob("*.json"))
-    for file in files:
-        session = json.loads(file.read_text())
-        for name, stage in session["stages"].items():
-            total = found.setdefault(name, Progress(name))
-            total.rows += stage["done"]
-            total.wall_s += session["updated"] - session["started"]
-            total.busy_s += stage["busy_seconds"]
-            total.held_s += stage["held_seconds"]
-            total.gpu_s += stage["held_seconds"] * stage["gpus"]
-    return list(found.values())
+def progress(snapshot: Snapshot) -> list[StageTotal]:
+    """How each stage of the run's builds went; none where it has had none."""
+    return [] if snapshot.run is None else stage_totals(snapshot.run.root)
 
 
 def summary(snapshot: Snapshot) -> dict[str, Any]:

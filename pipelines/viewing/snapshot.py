@@ -25,9 +25,8 @@ from crispedit.cascade import Cascade
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT
 from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps.select import SELECTION, first_pass, pair_verdicts
+from crispedit.pipelines.steps.select import SELECTION, first_pass, pair_verdicts, source_verdicts
 from crispedit.pipelines.verdicts import quoted
-from crispedit.pipelines.waves import FOLDER as WAVES
 from crispedit.shards import journal
 from crispedit.shards.read import ShardReader
 
@@ -134,7 +133,7 @@ def of_run(root: Path) -> Snapshot:
     stamp = committed(run)
     db = tables.connect(run)
     folder = _into_file(db)
-    sources = photograph_verdicts(run, db)
+    sources = source_verdicts(run, store=False)
     first_pass(run, db, sources)
     cascade = run.recipe.pair_cascade
     db.register("final", final_verdicts(run, db, sources))
@@ -165,27 +164,6 @@ def quantities(cascade: Cascade) -> list[str]:
         if name != "duplicate"
         for score in filter_.scores
     ]
-
-
-def photograph_verdicts(run: Run, db: duckdb.DuckDBPyConnection) -> pa.Table:
-    """(uri, key, outcome, reason) of every committed photograph: as its wave was judged, or, where it is not yet, by
-    its own row alone. A run that is only looked at is not judged: that writes into it, which is its builder's to do."""
-    files = sorted((run.root / WAVES).glob("wave-*.parquet"))
-    listed = ", ".join(quoted(str(file)) for file in files)
-    empty = "SELECT NULL::VARCHAR AS uri, NULL::VARCHAR AS outcome, NULL::VARCHAR AS reason WHERE false"
-    judged = f"SELECT uri, outcome, reason FROM read_parquet([{listed}])" if files else empty
-    return db.sql(f"""
-        SELECT uri, key, coalesce(outcome, split_part(verdict, ' ', 1)) AS outcome,
-            CASE WHEN outcome IS NULL THEN nullif(split_part(verdict, ' ', 2), '') ELSE reason END AS reason
-        FROM (
-            SELECT c.uri, c.key, w.outcome, w.reason, CASE
-                WHEN c.error IS NOT NULL AND c.transient THEN '{TRANSIENT} unreadable'
-                WHEN c.error IS NOT NULL THEN '{ERROR} unreadable'
-                WHEN c.refusal IS NOT NULL THEN '{REJECTED} ' || c.refusal
-                ELSE {run.recipe.source_cascade.verdict_sql("c")} END AS verdict
-            FROM curate c LEFT JOIN ({judged}) w USING (uri)
-        )
-    """).to_arrow_table()
 
 
 def final_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:

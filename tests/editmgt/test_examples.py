@@ -142,3 +142,16 @@ def test_fingerprints_tell_tokenizers_apart():
     with torch.no_grad():
         again.vq.model.quantize.embedding.weight[0, 0] += 1
     assert stored.fingerprint(one) != stored.fingerprint(again)
+
+
+def test_a_batch_without_its_source_is_told_the_caption(pipeline: EditMGTPipeline):
+    batch = Pixels(64, 96)
+    batch.metas[0]["target_caption"] = "a red door"
+    found = Encoder(pipeline.vq, pipeline.text, text_to_image=1.0)(batch)
+    assert found.source is None
+    told = pipeline.text.encode(["a red door", "do 1"])  # without a caption, the instruction
+    assert torch.equal(found.sequence, told.sequence)
+    some = Encoder(pipeline.vq, pipeline.text, text_to_image=0.5)
+    alone = [some(Pixels(32, 32), step).source is None for step in range(40)]
+    assert 8 < sum(alone) < 32
+    assert alone == [some(Pixels(32, 32), step).source is None for step in range(40)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from dataclasses import replace
+from functools import partialmethod
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 
 from crispedit.editmgt import savepoint
 from crispedit.editmgt.trainer import make_accelerator, rebuilt
+from crispedit.editmgt.transformer import Transformer
 from editmgt.small_training import CONFIG, curve, examples, launch, settings, trainer
 
 
@@ -165,7 +168,9 @@ def test_it_learns_and_is_looked_at_as_averaged(tmp_path: Path):
     losses = [row["loss"] for row in rows(tmp_path) if "loss" in row]
     assert losses[0] > 3.3  # of 32 tokens: ln 32 = 3.47
     assert sum(losses[-5:]) / 5 < 1.6  # of 4: ln 4 = 1.39
-    assert sum("held_out_loss" in row for row in rows(tmp_path)) == len(looks) == 2
+    assert (
+        sum("held_out_loss" in row for row in rows(tmp_path)) == len(looks) == 3
+    )  # with the first savepoint, at 15 and at 30
     assert made.ema is not None
     assert torch.equal(looks[-1], made.ema.weights["mlm_layer.conv2.weight"])
     assert not torch.equal(looks[-1], made.model.mlm_layer.conv2.weight)
@@ -186,6 +191,50 @@ def test_gradient_checkpointing_computes_the_same(tmp_path: Path):
     trainer(settings(tmp_path / "a", "steps=2")).train()
     trainer(settings(tmp_path / "b", "steps=2", "gradient_checkpointing=true")).train()
     assert curve(tmp_path / "a") == curve(tmp_path / "b")
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # read by the tracing
+def test_a_compiled_model_computes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The graphs that torch.compile traces are run as they are: making code of them would take minutes."""
+    monkeypatch.setattr(Transformer, "compile_step", partialmethod(Transformer.compile_step, backend="eager"))
+    plain = trainer(settings(tmp_path / "plain", "steps=1"))
+    compiled = trainer(settings(tmp_path / "c", "steps=1", "compile=true"))
+    for made in (plain, compiled):
+        assert made.train() == "finished"
+    assert [row["loss"] for row in rows(tmp_path / "c")] == pytest.approx(
+        [row["loss"] for row in rows(tmp_path / "plain")], rel=1e-4
+    )
+
+
+def test_8_bit_moments_train_and_are_resumed(tmp_path: Path):
+    pytest.importorskip("bitsandbytes", reason="pip install 'crispedit[faster]'")
+    whole, options = tmp_path / "whole", ["optimiser={bits: 8, rate: 0.01}", "steps=8"]
+    trainer(settings(whole, *options)).train()
+    assert rows(whole)[-1]["loss"] < rows(whole)[0]["loss"]
+    part = tmp_path / "part"
+    trainer(settings(part, options[0], "steps=4")).train()
+    moments = load_file(max((part / "savepoints").iterdir()) / "optimizer.safetensors")
+    assert torch.uint8 in {tensor.dtype for tensor in moments.values()}
+    trainer(settings(part, *options)).train()
+    assert [row["loss"] for row in rows(part)] == [row["loss"] for row in rows(whole)]
+    with pytest.raises(ValueError, match=r"trained with other `optimiser.bits`"):
+        trainer(settings(part, "steps=9")).train()
+    with pytest.raises(ValueError, match="8-bit moments cannot be sharded"):
+        settings(part, options[0], "sharding=full")
+
+
+def test_pairs_without_a_source_are_trained_as_text_to_image(tmp_path: Path):
+    def alone(number: int, step: int):
+        return replace(examples(number), source=None)
+
+    made = trainer(settings(tmp_path, "objective={localise: 0.5}"), encode=alone)
+    assert made.train() == "finished"
+    assert all(math.isfinite(row["loss"]) for row in rows(tmp_path))
+
+
+def test_the_first_point_is_at_step_1(tmp_path: Path):
+    trainer(settings(tmp_path, "watch.log_every=4")).train()
+    assert [row["step"] for row in rows(tmp_path) if "pairs_per_s" in row] == [1, 4, 6]
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path):

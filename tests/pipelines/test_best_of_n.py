@@ -14,7 +14,7 @@ from crispedit.images import encode_jpeg
 from crispedit.pipelines import build, tables
 from crispedit.pipelines.dry_run import dry_run
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps.select import pair_verdicts
+from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
 from crispedit.pipelines.stream import Build
 from crispedit.shards import journal
 
@@ -115,7 +115,7 @@ def test_the_best_of_a_jobs_candidates_is_chosen_by_scores(tmp_path: Path):
         """Least, kept and greatest score of each job's passing candidates, and the seed of the kept one."""
         again = make_run(run.root, grainy, *three, *best)
         db = tables.connect(again)
-        db.register("s", pair_verdicts(again, db))
+        db.register("s", pair_verdicts(again, db, source_verdicts(again)))
         return db.execute(
             "SELECT min(score), any_value(score) FILTER (kept), max(score), any_value(seed) FILTER (kept) FROM ("
             "SELECT e.job_key, \"unchanged.mean_abs\" AS score, s.outcome = 'kept' AS kept, e.seed FROM s "

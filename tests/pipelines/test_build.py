@@ -380,6 +380,11 @@ def test_what_if_tells_what_moved_bounds_would_keep(
     assert "lack a score that these bounds ask for" in said
     missing = int(said.split("measures those ")[1].split()[0])
     assert parts(run) == count  # it only said so
+    policy = "curate.filters.resolution.bounds.short_side_px.min=1"
+    files = {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+    assert cli.main(["select", root, policy, "--dry-run"]) == 0
+    assert {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()} == files
+    capsys.readouterr()
     assert sum(c.kept for c in audit.audit(run).counts if c.step == "select") == kept
     assert cli.main(["step", "score", root, loose]) == 0
     assert missing > 0

@@ -168,7 +168,7 @@ class Deadly:
         return stage.pool.actors is not None
 
     def start(self, process: Process) -> None:
-        self.events.append(Ready(process, 1.0))
+        self.events.append(Ready(process))
 
     def stop(self, process: Process) -> None: ...
 

@@ -33,11 +33,19 @@ def test_a_run_tells_what_it_has(photos: Path, tmp_path: Path, capsys: pytest.Ca
     assert found["rows"]["edit"] == {"rows": 4, "error": 0, "transient": 0, "refused": 0}
     assert found["driver"]["ended"]
     assert found["driver"]["committed"]["edit"] == 4
-    assert all(0 < stage["share"] <= 1 for stage in found["stages"].values() if stage["busy"])
+    assert all(0 < stage["share"] <= 1 for stage in found["stages"] if stage["busy_s"])
     assert found["gpu_seconds"] == 0
     assert cli.main(["status", str(run.root)]) == 0
     said = capsys.readouterr().out
     assert "No build is at work; the last one ended" in said
+    assert cli.main(["audit", str(run.root), "--light"]) == 0
+    audited = capsys.readouterr().out
+    (line,) = [line for line in audited.splitlines() if line.startswith("edit:compositor ")]
+    assert line in said
+    assert line.split()[1] == "4"
+    assert line.endswith("%")
+    assert cli.main(["audit", str(run.root), "--light", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stages"] == found["stages"]
     assert cli.main(["status", str(photos)]) == 2
 
 

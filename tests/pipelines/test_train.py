@@ -46,7 +46,10 @@ def test_a_trained_model_edits(tmp_path: Path, shards: Path, capsys: pytest.Capt
     run = tmp_path / "run"
     assert f"model: {run / 'model'}" in capsys.readouterr().out
     assert len(losses(run)) == 4
-    assert set(rows(run)[-1]) == {"step", "held_out_loss"}
+    looked = [row for row in rows(run) if "held_out_loss" in row]
+    assert [row["step"] for row in looked] == [2, 4]  # with the first savepoint, and at the end
+    assert {"edit_l1_inside", "copy_l1_inside", "edit_l1_outside"} < set(looked[-1])
+    assert 0 < looked[-1]["copy_l1_inside"] < 1
     assert (run / "samples" / "step-00000004.png").is_file()
     assert list((run / "tracker").rglob("events.*"))
 
@@ -76,6 +79,29 @@ def test_what_is_looked_at_is_of_all_categories(tmp_path: Path, shards: Path):
     assert {category for batch in batches for category in batch.categories} == {"add", "color"}
     assert sum(len(batch.keys) for batch in batches) < 12  # fewer than one category has
     assert [batch.keys for batch in batches] == [batch.keys for batch in train.pairs_to_watch(recipe)]
+
+
+def test_pairs_are_held_out_by_default(tmp_path: Path, shards: Path):
+    recipe = train_recipe.load(str(recipe_file(tmp_path, shards)), ["data.held_out=32"])
+    held = {key for batch in train.pairs_to_watch(recipe) for key in batch.keys}
+    trained = train.training_reader(recipe, tokenised=False)
+    assert len(held) == 2  # a tenth of 24
+    assert held.isdisjoint(trained.index.keys.to_pylist())
+    assert len(trained.index) == 22
+    everything = train.training_reader(
+        train_recipe.load(str(recipe_file(tmp_path, shards)), ["data.held_out=0"]), tokenised=False
+    )
+    assert len(everything.index) == 24
+
+
+def test_a_mixture_gives_each_set_its_weight(tmp_path: Path, shards: Path):
+    other = write_set(tmp_path / "other")  # the same pairs under another path
+    (other / "manifest.json").unlink()
+    first = sorted(other.glob("*.tar"))[0]
+    recipe = train_recipe.load(
+        str(recipe_file(tmp_path, shards)), [f"data.shards={{{first}: 2.0}}", "data.held_out=0"]
+    )
+    assert len(train.training_reader(recipe, tokenised=False)) == 6  # 6 pairs, twice, in batches of 2
 
 
 def test_stored_tokens_train_as_images_do(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]):
@@ -225,7 +251,8 @@ def test_the_papers_stages(name: str, steps: int):
     assert (recipe.steps, recipe.optimiser.rate, recipe.optimiser.clip) == (steps, 1e-4, 10)
     assert (recipe.batch, recipe.global_batch, recipe.precision) == (4, 4 * 8 * 8, "fp32")
     assert (recipe.optimiser.schedule, recipe.optimiser.warmup_steps) == ("constant", 0)
-    assert recipe.data.shards == ("anywhere",)
+    assert recipe.data.shards == {"anywhere": 1.0}
+    assert recipe.data.held_out  # every stage measures what it does not train on
 
 
 def test_a_misspelt_key_is_refused_with_the_choices():

@@ -16,7 +16,7 @@ from crispedit import images
 from crispedit.outcome import KEPT
 from crispedit.pipelines import audit, build, recipe, report, steps, tables, view
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps.select import pair_verdicts
+from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
 from crispedit.pipelines.viewing import comparison, labels, overview, queries, snapshot
 from crispedit.pipelines.viewing.guard import Guard
 from crispedit.pipelines.viewing.labels import Labels
@@ -114,7 +114,7 @@ def test_moved_bounds_keep_what_select_would(run: Run, seen: Snapshot, photos: P
     rows = queries.what_if(seen, moved)
     overrides = queries.overrides(seen, moved)
     then = Run(recipe.load(str(run.root), [*overrides, f"run={run.root}"]))
-    verdicts = pair_verdicts(then, tables.connect(then)).to_pylist()
+    verdicts = pair_verdicts(then, tables.connect(then), source_verdicts(then, store=False)).to_pylist()
     kept = {row["key"] for row in verdicts if row["outcome"] == KEPT}
     against = comparison.against_bounds(seen, overrides, "moved", "moved_test")
     total = comparison.moves(seen, against)[-1]
@@ -284,7 +284,8 @@ def test_the_report_is_one_small_file_with_examples(run: Run, seen: Snapshot):
 
 
 def test_the_report_tells_datasets_apart_and_how_the_run_went(run: Run):
-    stage = {"done": 20, "busy_seconds": 3600.0, "held_seconds": 7200.0, "gpus": 0.5}
+    seconds = {"busy_seconds": 3600.0, "loading_seconds": 60.0, "held_seconds": 7200.0}
+    stage = {"done": 20, **seconds, "gpus": 0.5}
     session = {"started": 0.0, "updated": 100.0, "stages": {"judge": stage}}
     folder = run.root / "progress"
     folder.mkdir(exist_ok=True)

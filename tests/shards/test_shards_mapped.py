@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 from shard_pairs import make_pair, write_pairs
 
-from crispedit.shards import index, layout, mapped
+from crispedit.shards import damage, index, layout, mapped
 from crispedit.shards.read import read_shards
 from crispedit.shards.remote import Cache
+from crispedit.shards.verify import verify
 
 
 @pytest.fixture
@@ -65,6 +66,71 @@ def test_an_index_that_had_to_be_mended_is_not_shared(folder: Path, tmp_path: Pa
 def test_without_a_folder_to_write_each_process_has_its_own(folder: Path, tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     assert len(read_shards(folder, cache=Cache(tmp_path / "file" / "cache"))) == 9
+
+
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small set that is packed as a large one is: with an index to map."""
+    monkeypatch.setattr(index, "MAPPED_PAIRS", 1)
+    pairs = [make_pair(str(n), ("add", "style")[n % 2], masked=n % 3 > 0) for n in range(9)]
+    write_pairs(tmp_path / "set", pairs, 2)
+    return tmp_path / "set"
+
+
+def test_a_large_set_is_packed_with_an_index_that_the_first_reader_maps(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cache = Cache(tmp_path / "cache")
+    shared = index.open_index(packed, cache)
+    assert not shared.offsets.flags.owndata
+    assert not cache.folder.exists()
+    moved = packed.rename(tmp_path / "moved")
+    assert len([pair.key for pair in read_shards(moved, cache=cache)]) == 9
+    (moved / layout.MAPPED_INDEX).unlink()
+    monkeypatch.setattr(index, "MAPPED_PAIRS", 100)
+    alone = index.open_index(moved, cache)
+    assert (shared.keys, shared.categories, shared.fingerprint) == (
+        alone.keys,
+        alone.categories,
+        alone.fingerprint,
+    )
+    for name in ("shard_of", "category_of", "size_of", "offsets", "sizes", "hashes"):
+        assert np.array_equal(getattr(shared, name), getattr(alone, name))
+        assert getattr(shared, name).dtype == getattr(alone, name).dtype
+
+
+def test_the_named_shards_of_a_large_set_are_read_alone(packed: Path, tmp_path: Path):
+    names = sorted(packed.glob("*.tar"))[:2]
+    assert len(read_shards(names, cache=Cache(tmp_path / "cache"))) == 3
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone", "of another set"])
+def test_without_its_mapped_index_a_set_is_read_by_its_table_and_verify_tells(
+    harm: str, packed: Path, tmp_path: Path
+):
+    path, cache = packed / layout.MAPPED_INDEX, Cache(tmp_path / "cache")
+    if harm == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif harm == "gone":
+        path.unlink()
+    else:
+        write_pairs(tmp_path / "other", [make_pair(f"new {n}") for n in range(4)], 2)
+        path.write_bytes((tmp_path / "other" / layout.MAPPED_INDEX).read_bytes())
+    assert len([pair.key for pair in read_shards(packed, cache=cache)]) == 9
+    (problem,) = verify(str(packed), False, 1, cache).problems
+    assert (problem.kind, problem.shard) == (
+        damage.MISSING_SHARD if harm == "gone" else damage.HASH,
+        str(path),
+    )
+
+
+def test_a_set_that_is_packed_again_and_is_small_has_no_index_to_map(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(index, "MAPPED_PAIRS", 100)
+    write_pairs(packed, [make_pair(f"new {n}") for n in range(4)], 2)
+    assert not (packed / layout.MAPPED_INDEX).exists()
+    assert len(read_shards(packed, cache=Cache(tmp_path / "cache"))) == 4
 
 
 def test_arrays_come_back_as_views_of_the_file(tmp_path: Path):

@@ -1,6 +1,8 @@
 """The reader: every sample once, in one order, whatever the ranks and workers, and resumed exactly."""
 
+import json
 import pickle
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
@@ -243,6 +245,25 @@ def test_categories_choose_and_weights_repeat(folder: Path):
     )
     with pytest.raises(ValueError, match=r"no 'ad'; choose from add"):
         read_shards(folder, categories=["ad"])
+
+
+def test_a_mixture_repeats_sets_and_a_selection_leaves_pairs_out(folder: Path, tmp_path: Path):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    first, *others = [str(folder / shard["name"]) for shard in manifest["shards"]]
+    paths = [first, *others]
+    once = keys_of(read_shards(first, decode=False))
+    keys = keys_of(read_shards(paths, decode=False, shuffle=True, mixture={first: 2, others[0]: 0}))
+    twice = Counter(keys)
+    assert {key for key, count in twice.items() if count == 2} == set(once)
+    assert not set(keys_of(read_shards(others[0], decode=False))) & set(keys)
+
+    chosen = read_shards(paths, decode=False, select=lambda index: np.arange(len(index)) % 2 == 0)
+    left = read_shards(paths, decode=False, select=lambda index: np.arange(len(index)) % 2 == 1)
+    assert sorted(keys_of(chosen) + keys_of(left)) == sorted(BY_KEY)
+    with pytest.raises(ValueError, match=r"mixture: .* names none of the shards"):
+        read_shards(first, decode=False, mixture={others[0]: 2})
+    with pytest.raises(ValueError, match="between 0 and 1000"):
+        read_shards(first, decode=False, mixture={first: -1})
 
 
 def test_bytes_need_no_batch_and_options_are_checked(folder: Path):

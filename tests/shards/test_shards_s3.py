@@ -9,8 +9,9 @@ from importlib import metadata
 from pathlib import Path
 
 import fsspec
+import object_store
 import pytest
-from object_store import ENVIRONMENT, FaultyProxy, seaweed
+from object_store import faulty, seaweed, use
 from shard_pairs import make_pair, write_pairs
 
 from crispedit.outcome import is_transient
@@ -35,30 +36,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(f"no S3 server: {error}")
 
 
-def use(monkeypatch: pytest.MonkeyPatch, url: str) -> fsspec.AbstractFileSystem:
-    """Have s3:// mean this server."""
-    pytest.importorskip("s3fs")
-    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": url}.items():
-        monkeypatch.setenv(name, value)
-    system = fsspec.filesystem("s3")
-    type(system).clear_instance_cache()
-    return fsspec.filesystem("s3")
-
-
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A place of the test's own. One bucket for all: this server sets volumes apart for each."""
-    system = use(monkeypatch, server)
-    if not system.exists("bucket"):
-        system.mkdir("bucket")
-    return f"s3://bucket/{request.node.name}"  # brackets and all
-
-
-def faulty(server: str, monkeypatch: pytest.MonkeyPatch, plan) -> FaultyProxy:
-    proxy = FaultyProxy(server, plan)
-    proxy.__enter__()
-    use(monkeypatch, proxy.url)
-    return proxy
+    """A place of the test's own."""
+    return f"{object_store.bucket(monkeypatch, server)}/{request.node.name}"  # brackets and all
 
 
 def test_a_set_is_written_read_and_verified_in_a_bucket(bucket: str, tmp_path: Path):
@@ -142,8 +123,7 @@ def test_a_store_that_fails_now_and_then_loses_nothing(
         return fault if number % 5 == 4 and (fault != "cut" or method == "GET") else None
 
     write_pairs(tmp_path / "here", PAIRS, 3)
-    proxy = faulty(server, monkeypatch, every_fifth)
-    try:
+    with faulty(server, monkeypatch, every_fifth) as proxy:
         write_pairs(f"{bucket}/set", PAIRS, 3)
         with read_shards(f"{bucket}/set", decode=False, cache=Cache(tmp_path / "cache")) as there:
             assert len(list(there)) == len(PAIRS)
@@ -153,9 +133,7 @@ def test_a_store_that_fails_now_and_then_loses_nothing(
         found = [member for row in rows for member in listing.members(row)]
         assert all(isinstance(data, bytes) for data in sources.read(found))
         assert proxy.faults[fault] > 5
-    finally:
-        proxy.__exit__()
-    system = use(monkeypatch, server)
+    system, _ = storage.filesystem(bucket)
     for path in (tmp_path / "here").rglob("*.*"):
         there = f"{bucket}/set/{path.relative_to(tmp_path / 'here').as_posix()}"
         assert system.cat_file(there) == path.read_bytes()
@@ -169,13 +147,10 @@ def test_bytes_that_are_damaged_on_the_way_are_noticed(
     def shards(number: int, method: str, path: str) -> str | None:
         return "corrupt" if method == "GET" and path.partition("?")[0].endswith(".tar") else None
 
-    proxy = faulty(server, monkeypatch, shards)
-    try:
+    with faulty(server, monkeypatch, shards):
         with read_shards(f"{bucket}/set", decode=False, on_damage="skip", cache=Cache(tmp_path)) as there:
             assert len(list(there)) < len(PAIRS)
             assert there.damaged
-    finally:
-        proxy.__exit__()
 
 
 def test_faults_that_stay_may_pass_and_others_do_not(
@@ -187,18 +162,15 @@ def test_faults_that_stay_may_pass_and_others_do_not(
     entries = sources.entries(FolderSource(path=f"{bucket}/photos"))
     monkeypatch.setattr(type(system), "retries", 1)
     down = True
-    proxy = faulty(
+    with faulty(
         server, monkeypatch, lambda number, method, path: "503" if down and "b.jpg" in path else None
-    )
-    try:
+    ):
         good, throttled = sources.read(entries)
         assert good == b"a.jpg"
         assert isinstance(throttled, OSError)
         assert is_transient(throttled)
         down = False
         assert sources.read(entries) == [b"a.jpg", b"b.jpg"]
-    finally:
-        proxy.__exit__()
 
 
 def test_a_place_that_cannot_be_listed_is_one_sentence(

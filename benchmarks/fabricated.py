@@ -1,20 +1,14 @@
-"""Seconds and memory of `select` over millions of synthetic score rows, beside the bare scan of the same columns.
+"""Runs that are made up: every table as it is in a real run after compaction, with the images left out.
 
-python -m benchmarks.selection [--rows 5000000] [--folder DIR]
-
-The rows are like a real run's: one or two candidates a job, ten a photograph, cascades that stop at the first failed
-bound, filters that erred, scores that are unknown, photographs that repeat, instructions that come thousands of times,
-and near-duplicate pairs among them; about two thirds are kept.
+One or two candidates a job, cascades that stop at the first failed bound, filters that erred, scores that are unknown,
+photographs that repeat, instructions that come thousands of times, and near-duplicate pairs among them; about two
+thirds are kept.
 """
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import resource
-import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,15 +16,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from crispedit.bounds import Bound
-from crispedit.pipelines import recipe, tables
+from crispedit.pipelines import listing, recipe, steps
 from crispedit.pipelines.records import ANNOTATE, EDIT, curate_table, score_table
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps import select
-from crispedit.pipelines.waves import Wave, Waves
+from crispedit.pipelines.sources import Entry
+from crispedit.pipelines.stream import Build, policy
+from crispedit.pipelines.verdicts import Photographs
+from crispedit.pipelines.waves import Finished, Wave, Waves
 from crispedit.shards import journal
 
-ROWS_PER_PART = 100_000
-CANDIDATES_PER_SOURCE = 10
+WAVE = 10_000
+"""Photographs of a wave, and of a tar."""
+PER_TAR = 1_000
 STYLES = 100
 """Instructions of the category `style`; they know no object, so few texts serve very many jobs."""
 INSTRUCTIONS = 100_000
@@ -201,47 +198,41 @@ def fill(run: Run, wave: Wave, candidates: int, jobs: int | None = None) -> None
     )
 
 
-def measure(run: Run) -> None:
-    """In a process of its own, whose peak memory is that of `select`."""
-    start = time.perf_counter()
-    db = tables.connect(run)
-    names = [f'count("{f.name}")' for f in run.recipe.pair_cascade.columns]
-    db.execute(f"SELECT {', '.join(names)} FROM score").fetchall()
-    db.close()
-    scan = time.perf_counter() - start
-    start = time.perf_counter()
-    verdicts = select.select(run)
-    seconds = time.perf_counter() - start
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    outcomes = {
-        row["outcome"]: row["key_count"]
-        for row in verdicts.group_by("outcome").aggregate([("key", "count")]).to_pylist()
-    }
-    print(f"{len(verdicts)} candidates: {outcomes}")
-    print(f"{'views, and scan of the score columns':40} {scan:7.1f} s")
-    print(f"{'select':40} {seconds:7.1f} s   {seconds / scan:.1f} x the scan")
-    print(f"{'CPU time of both':40} {usage.ru_utime + usage.ru_stime:7.1f} s")
-    print(f"{'peak memory of the process':40} {usage.ru_maxrss / 2**20:7.2f} GB")
+def run_of(root: Path, photographs: int, jobs_per_photograph: float) -> Run:
+    """A run of so many photographs whose last wave is at work: its photographs are there, not judged yet, and nothing
+    is made of them."""
+    tars = root / "source"
+    tars.mkdir(parents=True)
+    run = Run(recipe.load("embedded", [f"run={root / 'run'}", f"source={{kind: webdataset, path: {tars}}}"]))
+    made = steps.identities(steps.of(run))
+    run.begin(made)
+    run.store_recipe(made)
+    waves = Waves(run)
+    for first in range(0, photographs, WAVE):
+        count = min(WAVE, photographs - first)
+        names = [f"{n:08d}.tar" for n in range(first // PER_TAR, (first + count) // PER_TAR)]
+        for name in names:
+            (tars / name).touch()
+        listed = [_listed(tars, waves, name) for name in names]
+        journal.commit(run.folder("listing"), listing.table(run.recipe.source), listed)
+        wave = waves.add(names, count)
+        jobs = 0 if first + count >= photographs else round(count * jobs_per_photograph)
+        fill(run, wave, jobs, jobs)
+    Photographs(run, waves).of(len(waves) - 2)
+    flow = Build(run)
+    for wave in list(waves)[:-1]:
+        assert wave.judged is not None, "all waves but the last were judged"
+        parts = flow.parts_of(wave.name)
+        waves.finished(wave.number, Finished(policy(run), wave.judged.digest, parts, {"add": 1}))
+    return run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=5_000_000)
-    parser.add_argument("--folder", type=Path, help="where to write; a temporary folder if not given")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
-        run = Run(recipe.load("embedded", [f"run={scratch}/run", "source.path=photos"]))
-        waves = Waves(run)
-        for start in range(0, args.rows, ROWS_PER_PART):
-            rows = min(ROWS_PER_PART, args.rows - start)
-            fill(run, waves.add([], rows // CANDIDATES_PER_SOURCE), rows)
-        process = multiprocessing.get_context("spawn").Process(target=measure, args=(run,))
-        process.start()
-        process.join()
-    raise SystemExit(process.exitcode)
-
-
-if __name__ == "__main__":
-    main()
+def _listed(tars: Path, waves: Waves, tar: str) -> dict[str, Any]:
+    """The row of a tar in the listing."""
+    first = (len(waves), PER_TAR * (int(tar[:8]) % (WAVE // PER_TAR)))
+    members = [
+        Entry(f"{first[0]:05d}/{first[1] + n:06d}.jpg", str(tars / tar), 512 + n * 300_000, 299_000).to_row()
+        for n in range(PER_TAR)
+    ]
+    row = {"key": tar, "container": tar, "slice": 0, "last": True, "files": [tar], "rows": PER_TAR}
+    return {**row, "members": members, "skipped": []}

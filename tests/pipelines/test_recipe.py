@@ -146,13 +146,9 @@ def test_clip_without_its_libraries_is_refused(tmp_path: Path):
     assert "pip install 'crispedit[models]'" in done.stderr
 
 
-def test_a_pool_that_starts_servers_says_how_many(tmp_path: Path, photos: Path):
-    server = {"editor": "images_api", "model": "tiny", "serve": "serve --port {port}"}
-
-    def made(pool: dict) -> Run:
-        return make_run(tmp_path, photos, f"edit.editors={json.dumps({'own': {**server, 'pool': pool}})}")
-
-    assert made({}).recipe.editors["own"].gpus == 1
-    assert made({"gpus": 0, "actors": 1})
+def test_a_pool_that_starts_servers_says_how_many():
+    own = "{own: {editor: images_api, model: tiny, serve: 'serve --port {port}', pool: %s}}"
+    assert load(f"edit.editors={own % '{}'}").editors["own"].gpus == 1
+    assert load(f"edit.editors={own % '{gpus: 0, actors: 1}'}")
     with pytest.raises(ValueError, match=r"edit\.editors\.own\.pool: .*say how many with `actors`"):
-        made({"gpus": 0})
+        load(f"edit.editors={own % '{gpus: 0}'}")

@@ -26,6 +26,7 @@ from crispedit.pipelines import report as page
 from crispedit.pipelines.progress import StageTotal
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
+from crispedit.pipelines.waves import Waves
 from crispedit.shards import journal, layout, storage
 
 BINS = 40
@@ -100,6 +101,25 @@ class Moved:
     """Median and 95th percentile of each score of `MOVED` that is known of any."""
 
 
+@dataclass
+class Worth:
+    """What one editor's candidates of one category came to, and what a kept pair of them took: null without one, and
+    where no row says."""
+
+    editor: str
+    category: str
+    candidates: int
+    kept: int
+    keep_rate: float
+    seconds_per_kept: float | None
+    """Of its processes."""
+    gpu_seconds_per_kept: float | None
+    cost_per_kept: float | None
+    """What its servers took, in the currency of their prices."""
+    share: float | None
+    """Of the category's jobs, in the last wave that shared them (`edit.share`); null where they are not shared."""
+
+
 MOVED = ("alignment.displacement_px", "alignment.scale_error", "exposure.drift", "exposure.cast")
 """Shift and scale, and what a drift of tone does to brightness and colours."""
 
@@ -121,6 +141,8 @@ class Report:
     """Edits whose drift of tone was taken back; null where that was not asked."""
     moved: list[Moved] = field(default_factory=list)
     """Shift, drift and regimes by editor and category, of the images as they are stored: after any repair."""
+    editors: list[Worth] = field(default_factory=list)
+    """What a kept pair took, by editor and category; empty before anything is selected."""
     skipped: str = ""
     """The files of the source that are no row, in words."""
     stages: list[StageTotal] = field(default_factory=list)
@@ -157,9 +179,48 @@ def audit(run: Run) -> Report:
         repaired=tables.repaired(db) if asked.repair else None,
         restored=tables.restored(db) if asked.repair_drift else None,
         moved=_moved(run, db),
+        editors=_worth(run, db) if counts else [],
         skipped=_skipped(run),
         stages=progress.stage_totals(run.root),
     )
+
+
+def _worth(run: Run, db: duckdb.DuckDBPyConnection) -> list[Worth]:
+    """A line for each editor and category that has candidates."""
+    rows = db.execute(f"""
+        SELECT e.editor, e.category, count(*), count(*) FILTER (s.outcome = '{KEPT}') AS kept, kept / count(*),
+            sum(e.seconds) / nullif(kept, 0), sum(e.gpu_seconds) / nullif(kept, 0), sum(e.cost) / nullif(kept, 0)
+        FROM edit e JOIN selection s USING (key) GROUP BY e.editor, e.category ORDER BY e.editor, e.category
+    """).fetchall()
+    shared = next((wave.shares for wave in reversed(list(Waves(run))) if wave.shares), {})
+    return [Worth(*row, share=shared.get(row[1], {}).get(row[0])) for row in rows]
+
+
+def worth_text(editors: Sequence[Worth]) -> str:
+    """What a kept pair took, by editor and category, as a table; columns of which nothing is known are left out."""
+    columns = {
+        "s a kept pair": "seconds_per_kept",
+        "GPU s a kept pair": "gpu_seconds_per_kept",
+        "cost a kept pair": "cost_per_kept",
+        "share": "share",
+    }
+    known = {title: name for title, name in columns.items() if any(getattr(one, name) for one in editors)}
+    if not editors:
+        return ""
+    rows = [["editor", "category", "candidates", "kept", "kept %", *known]]
+    for one in editors:
+        values = [getattr(one, name) for name in known.values()]
+        rows.append(
+            [
+                one.editor,
+                one.category,
+                str(one.candidates),
+                str(one.kept),
+                f"{100 * one.keep_rate:.1f}",
+                *("-" if value is None else f"{value:.3g}" for value in values),
+            ]
+        )
+    return table(rows)
 
 
 def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[Moved]:
@@ -497,7 +558,13 @@ def run(args: argparse.Namespace) -> int:
         shown = {**asdict(report), "stages": [stage.to_json() for stage in report.stages]}
         print(json.dumps(shown, default=lambda bound: bound.model_dump(), indent=1))
     else:
-        parts = [detail(report), moved_text(report.moved), stages_text(report.stages), summary(report)]
+        parts = [
+            detail(report),
+            worth_text(report.editors),
+            moved_text(report.moved),
+            stages_text(report.stages),
+            summary(report),
+        ]
         parts.append(f"report: {path}")
         print("\n\n".join(part for part in parts if part))
     return 0

@@ -72,6 +72,8 @@ EDIT = Table(
             ("transform", pa.string()),
             ("drift", pa.string()),
             ("cost", pa.float64()),
+            ("seconds", pa.float64()),
+            ("gpu_seconds", pa.float64()),
             *OUTCOME,
             ("source", pa.binary()),
             ("edited", pa.binary()),
@@ -83,7 +85,9 @@ EDIT = Table(
 """One row per candidate. `source` is null unless the editor composed a source of its own; `transform` is the JSON of
 the [2][3] affine map (source to edited pixels) that an edit was laid onto its source by, where that was asked; and
 `drift` that of `gain` and `offset` of each channel that were taken back (edited = gain * source + offset), else null.
-`cost` is what an editor's server took for the edit, in the currency of its prices, null where that is unknown."""
+`cost` is what an editor's server took for the edit, in the currency of its prices, null where that is unknown.
+`seconds` is the editor's time for its batch, shared evenly, and `gpu_seconds` that times the GPUs of its process; null
+for imported edits and for those that raised."""
 
 IN_PLACE = "[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]"
 """The `transform` of an edit that lay on its source, or that no repair could lay there: stored as it came."""

@@ -193,7 +193,7 @@ def _worth(run: Run, db: duckdb.DuckDBPyConnection) -> list[Worth]:
         FROM edit e JOIN selection s USING (key) GROUP BY e.editor, e.category ORDER BY e.editor, e.category
     """).fetchall()
     shared = next((wave.shares for wave in reversed(list(Waves(run))) if wave.shares), {})
-    return [Worth(*row, share=shared.get(row[1], {}).get(row[0])) for row in rows]
+    return [Worth(*(*row, shared.get(row[1], {}).get(row[0]))) for row in rows]
 
 
 def worth_text(editors: Sequence[Worth]) -> str:

@@ -14,6 +14,9 @@ from crispedit.shards.journal import BlobRef, Table
 OUTCOME = [("refusal", pa.string()), ("error", pa.string()), ("transient", pa.bool_())]
 """`refusal`: understood and declined; `error`: it failed; `transient`: whether that may pass, null without an error."""
 
+TOKENS = ("input_tokens", "output_tokens")
+"""What a chat model read and wrote for a row; null: none did, or its server does not count."""
+
 CURATE = Table(
     pa.schema(
         [
@@ -50,6 +53,7 @@ ANNOTATE = Table(
             ("source_caption", pa.string()),
             ("target_caption", pa.string()),
             ("plan", pa.string()),
+            *((name, pa.int64()) for name in TOKENS),
             *OUTCOME,
         ]
     )
@@ -100,6 +104,7 @@ COMPARE = Table(
             ("candidates", pa.list_(pa.string())),
             ("chosen", pa.string()),
             ("answers", pa.string()),
+            *((name, pa.int64()) for name in TOKENS),
             ("error", pa.string()),
             ("transient", pa.bool_()),
         ]

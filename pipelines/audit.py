@@ -24,6 +24,7 @@ from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kin
 from crispedit.pipelines import listing, progress, recipe, tables
 from crispedit.pipelines import report as page
 from crispedit.pipelines.progress import StageTotal
+from crispedit.pipelines.records import IN_PLACE
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
 from crispedit.pipelines.waves import Waves
@@ -116,6 +117,10 @@ class Worth:
     gpu_seconds_per_kept: float | None
     cost_per_kept: float | None
     """What its servers took, in the currency of their prices."""
+    laid_back: int
+    """Edits that were shifted or scaled, and were laid back onto their source (`edit.repair`)."""
+    restored: int
+    """Edits whose drift of tone was taken back (`edit.repair_drift`)."""
     share: float | None
     """Of the category's jobs, in the last wave that shared them (`edit.share`); null where they are not shared."""
 
@@ -189,7 +194,8 @@ def _worth(run: Run, db: duckdb.DuckDBPyConnection) -> list[Worth]:
     """A line for each editor and category that has candidates."""
     rows = db.execute(f"""
         SELECT e.editor, e.category, count(*), count(*) FILTER (s.outcome = '{KEPT}') AS kept, kept / count(*),
-            sum(e.seconds) / nullif(kept, 0), sum(e.gpu_seconds) / nullif(kept, 0), sum(e.cost) / nullif(kept, 0)
+            sum(e.seconds) / nullif(kept, 0), sum(e.gpu_seconds) / nullif(kept, 0), sum(e.cost) / nullif(kept, 0),
+            count(*) FILTER (e.transform <> '{IN_PLACE}'), count(e.drift)
         FROM edit e JOIN selection s USING (key) GROUP BY e.editor, e.category ORDER BY e.editor, e.category
     """).fetchall()
     shared = next((wave.shares for wave in reversed(list(Waves(run))) if wave.shares), {})
@@ -202,6 +208,8 @@ def worth_text(editors: Sequence[Worth]) -> str:
         "s a kept pair": "seconds_per_kept",
         "GPU s a kept pair": "gpu_seconds_per_kept",
         "cost a kept pair": "cost_per_kept",
+        "laid back": "laid_back",
+        "drift taken back": "restored",
         "share": "share",
     }
     known = {title: name for title, name in columns.items() if any(getattr(one, name) for one in editors)}

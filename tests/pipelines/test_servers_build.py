@@ -37,10 +37,10 @@ GUIDED = Path(__file__).parents[1] / "guided_vlm.py"
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photographs")
     if SHARED.is_dir():
-        for path in sorted(SHARED.glob("*.jpg"))[:3]:
+        for path in sorted(SHARED.glob("*.jpg"))[:2]:
             shutil.copy(path, folder)
     else:
-        for seed in range(3):
+        for seed in range(2):
             (folder / f"{seed}.jpg").write_bytes(encode_jpeg(landscape(seed, 384, 288)))
     return folder
 
@@ -85,7 +85,7 @@ def recipe(images: str, serve: str, model: Path, *more: str) -> list[str]:
     }
     return [
         "categories={color: 1, style: 1}",
-        "curate.max_short_side_px=192",
+        "curate.max_short_side_px=128",
         "curate.filters={resolution: {bounds: {short_side_px: {min: 64}}}}",
         "select={judge: true, best: {judge.naturalness: 1}}",
         f"edit={json.dumps({'repair': True, 'repair_drift': True, 'editors': {'api': editor}})}",

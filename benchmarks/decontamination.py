@@ -1,12 +1,17 @@
-"""Decontamination: how many copies of benchmark pictures are found, and how many other pictures are taken for copies.
+"""Decontamination: how many copies of benchmark pictures are found among many pictures, and how many others are taken
+for copies.
 
-    python -m benchmarks.decontamination [--photos DIR] [--scales 2 3.3 5] [--others N] [--seed S] [--json FILE]
+    python -m benchmarks.decontamination [--photos DIR ...] [--pictures 100000] [--benchmark 500] [--json FILE]
 
-Pictures are pieces of the photographs in DIR (which do not overlap within one scale) and rendered landscapes, many of
-which resemble each other. A scale of 1 gives pieces of 200x150 pixels, many of them out of focus. A quarter of the
-pictures at most is the benchmark; each of these is cropped to 90 % of one or both sides at a random place, scaled by
-0.5 to 1.5 and stored as JPEG of quality 50 to 95. Pictures without detail have no fingerprint: copies of such
-benchmark pictures are left out of the share found, and counted beside it.
+The benchmark is a random half of the photographs in the folders, whole, filled up with random pieces of all of them.
+Each benchmark picture that has detail gives one copy: cropped to 90 % of one or both sides at a random place, scaled by
+0.5 to 1.5 and stored as JPEG of quality 50 to 95.
+
+The others are the rest of the photographs, random pieces of all photographs, and, where these are too few, rendered
+landscapes. Pieces show 200x150 pixels of a photograph at full size, 283x212, 400x300 and so on; two of them have at
+most half of their area in common, and none is more than half of its photograph: these are no copies. They are hard:
+many lie beside a benchmark picture in the same sky. Pictures without detail have no fingerprint; they are counted, and
+copies of such benchmark pictures are not among those looked for.
 """
 
 from __future__ import annotations
@@ -14,32 +19,62 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from itertools import count, islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from crispedit.compositor.landscape import landscape
-from crispedit.copies import Known, fingerprint
+from crispedit.copies import SUFFIXES, Known, fingerprint
+from crispedit.record import seed_of
 
 PIECE = (150, 200)
+"""(height, width)"""
+SIDE = 600
+"""Longest side of a whole photograph here."""
 
 
-def pieces(folder: Path, scales=(2, 3.3, 5)):
-    """(name, grey image) of the pieces of each photograph at each scale."""
-    for path in sorted(folder.glob("*.jpg")):
-        gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        for scale in scales:
-            height, width = (int(side * scale) for side in PIECE)
-            for top in range(0, gray.shape[0] - height + 1, height):
-                for left in range(0, gray.shape[1] - width + 1, width):
-                    piece = gray[top : top + height, left : left + width]
-                    name = f"{path.stem} {scale} {top} {left}"
-                    yield name, cv2.resize(piece, PIECE[::-1], interpolation=cv2.INTER_AREA)
+def photographs(folders):
+    """(name, grey image) at full size."""
+    for folder in folders:
+        for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+            gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            if gray is not None:
+                yield f"{folder.name}/{path.name}", gray
 
 
-def landscapes(count: int, seed: int):
-    for number in range(count):
+def whole(gray):
+    scale = min(1, SIDE / max(gray.shape))
+    return cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def places(shape):
+    """(height, width, top, left) of the pieces: for each size a grid, and two more between its places."""
+    for number in count():
+        height, width = (round(side * 2 ** (number / 2)) for side in PIECE)
+        if height > shape[0] or width > shape[1] or 2 * height * width > shape[0] * shape[1]:
+            return
+        for top_first, left_first in ((0, 0), (height // 2, width // 2), (height // 2, 0)):
+            for top in range(top_first, shape[0] - height + 1, height):
+                for left in range(left_first, shape[1] - width + 1, width):
+                    yield height, width, top, left
+
+
+def pictures(folders):
+    """(name, function that gives the grey image) of every photograph and its pieces."""
+    for name, gray in photographs(folders):
+        yield name, lambda gray=gray: whole(gray)
+        for height, width, top, left in places(gray.shape):
+
+            def piece(gray=gray, rows=slice(top, top + height), columns=slice(left, left + width)):
+                return cv2.resize(gray[rows, columns], PIECE[::-1], interpolation=cv2.INTER_AREA)
+
+            yield f"{name} {height}x{width} {top} {left}", piece
+
+
+def landscapes(seed):
+    for number in count():
         image = landscape(seed * 1_000_000 + number, 160, 120)
         yield f"landscape {number}", cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
@@ -59,66 +94,95 @@ def copied(gray, rng):
     return cv2.imdecode(cv2.imencode(".jpg", part, quality)[1], cv2.IMREAD_GRAYSCALE)
 
 
+def chosen(folders, size, seed):
+    """The names of the benchmark's pictures, and of the others in random order."""
+    photos = {name for name, _ in photographs(folders)}
+    names = sorted((name for name, _ in pictures(folders)), key=lambda name: seed_of(name, f"draw {seed}"))
+    benchmark = [name for name in names if name in photos][: len(photos) // 2]
+    benchmark += [name for name in names if name not in photos][: max(0, size - len(benchmark))]
+    taken = set(benchmark)
+    return taken, [name for name in names if name not in taken]
+
+
+class Looked:
+    """What became of the pictures of one kind."""
+
+    def __init__(self):
+        self.count = self.plain = self.found = 0
+        self.examples = []
+
+    def look(self, known, name, gray, of=None):
+        """Whether the picture is found to be a copy: of `of`, or of anything."""
+        self.count += 1
+        print_of = fingerprint(gray)
+        self.plain += print_of is None
+        copy = None if print_of is None else known.find(print_of)
+        if copy is not None and of in (None, copy.name):
+            self.found += 1
+            self.examples.append((name, copy.name, copy.closeness))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, default=Path("../shared/photos"))
-    parser.add_argument("--scales", type=float, nargs="+", default=[2, 3.3, 5])
-    parser.add_argument("--others", type=int, default=5000, help="pictures at most that are no copies")
-    parser.add_argument("--landscapes", type=int, default=500)
-    parser.add_argument("--benchmark", type=int, default=500, help="pictures of the benchmark at most")
+    parser.add_argument("--photos", type=Path, nargs="+", default=[Path("../shared/photos")])
+    parser.add_argument("--pictures", type=int, default=100_000, help="with the copies")
+    parser.add_argument("--benchmark", type=int, default=500, help="pictures of the benchmark")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
-    pictures = [*pieces(args.photos, args.scales), *landscapes(args.landscapes, args.seed)]
-    order = rng.permutation(len(pictures))
-    size = min(args.benchmark, len(pictures) // 4)
-    benchmark = [pictures[i] for i in order[:size]]
-    others = [pictures[i] for i in order[size : size + args.others]]
     cv2.setNumThreads(1)
-
-    began = time.perf_counter()
+    photos = {name for name, _ in photographs(args.photos)}
+    names, rest = chosen(args.photos, args.benchmark, args.seed)
+    benchmark = [(name, draw()) for name, draw in pictures(args.photos) if name in names]
+    began = time.process_time()
     known = Known(benchmark)
-    indexed = time.perf_counter() - began
+    indexed = time.process_time() - began
     plain = set(known.plain)
-    counts = {"found": 0, "copies": 0, "wrong": 0, "plain copies": len(plain)}
+    copies = {True: Looked(), False: Looked()}  # of whole photographs, of pieces
     for name, gray in benchmark:
         if name not in plain:
-            print_of = fingerprint(copied(gray, rng))
-            copy = None if print_of is None else known.find(print_of)
-            counts["copies"] += 1
-            counts["found"] += copy is not None and copy.name == name
-    alarms, plain_others, examples = 0, 0, []
-    began = time.perf_counter()
-    for name, gray in others:
-        print_of = fingerprint(gray)
-        plain_others += print_of is None
-        copy = None if print_of is None else known.find(print_of)
-        if copy is not None:
-            alarms += 1
-            examples.append((name, copy.name, copy.closeness))
-    looked = time.perf_counter() - began
+            copies[name in photos].look(known, name, copied(gray, rng), of=name)
+    wanted = args.pictures - sum(looked.count for looked in copies.values())
+    shown = set(rest[:wanted])
+    others, drawn = Looked(), Looked()
+    began = time.process_time()
+    for name, draw in pictures(args.photos):
+        if name in shown:
+            others.look(known, name, draw())
+    for name, gray in islice(landscapes(args.seed), wanted - others.count):
+        drawn.look(known, name, gray)
+    seconds = time.process_time() - began
+    looked_for, found = (sum(getattr(of, what) for of in copies.values()) for what in ("count", "found"))
+    alarms = others.found + drawn.found
+    with_detail = others.count - others.plain + drawn.count - drawn.plain
     figures = {
-        "benchmark pictures": size,
-        "without detail": len(plain),
-        "copies": counts["copies"],
-        "found": counts["found"],
-        "share found": counts["found"] / counts["copies"],
-        "other pictures": len(others),
-        "others without detail": plain_others,
+        "photographs": len(photos),
+        "pictures": looked_for + others.count + drawn.count,
+        "of these pieces and photographs": others.count,
+        "of these rendered landscapes": drawn.count,
+        "others with detail": with_detail,
+        "benchmark pictures": len(benchmark),
+        "of these without detail": len(plain),
+        "copies of photographs": copies[True].count,
+        "found of photographs": copies[True].found,
+        "copies of pieces": copies[False].count,
+        "found of pieces": copies[False].found,
+        "share found": found / looked_for,
         "false alarms": alarms,
-        "share of false alarms": alarms / len(others),
-        "ms to index a benchmark picture": 1e3 * indexed / size,
-        "ms to look a picture up": 1e3 * looked / len(others),
+        "share of false alarms": alarms / (others.count + drawn.count),
+        "share of those with detail": alarms / with_detail,
+        "CPU ms to index a picture": 1e3 * indexed / len(benchmark),
+        "CPU ms to draw and look up a picture": 1e3 * seconds / wanted,
     }
     for name, value in figures.items():
-        print(f"{name:<34}{value:>10.4g}")
-    for example in examples[:10]:
+        print(f"{name:<38}{value:>10.4g}" if isinstance(value, float) else f"{name:<38}{value:>10}")
+    for example in others.examples + drawn.examples:
         print("false alarm:", *example)
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

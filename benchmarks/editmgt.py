@@ -3,7 +3,7 @@
 CPU (default): two small models in fp32, one that halves its 64x64 tokens and one that takes 32x32 as they are. Timed in
 turn, several rounds, in one process: the loop as the released code is described to run it, written here from the
 specification; ours with the same draws, whose tokens are compared; ours with its own noise, plain and with capture and
-hold; and the approximate mode that refreshes the reference's stream every r steps.
+hold; and the approximate speeds, `fast` and `faster`.
 
     python benchmarks/editmgt.py [--rounds 3] [--steps 16] [--released FILE.py]
 
@@ -303,7 +303,7 @@ class Straightforward:
 # --- Ours ---------------------------------------------------------------------------------------------------------
 
 
-def ours(model, given, steps, seed, *, hold=0.0, released=False, refresh=1, history=None):
+def ours(model, given, steps, seed, *, hold=0.0, released=False, speed="exact", history=None):
     """The tokens of one run; those after each step go to the list `history`."""
     if history is not None:
         history.clear()
@@ -324,7 +324,7 @@ def ours(model, given, steps, seed, *, hold=0.0, released=False, refresh=1, hist
         conditions,
         torch.full_like(reference, model.config.mask_id),
         noise,
-        SamplingOptions(steps=steps, guidance=GUIDANCE, hold=hold, reference_refresh=refresh),
+        SamplingOptions(steps=steps, guidance=GUIDANCE, hold=hold, speed=speed),
         reference=reference,
         capture=capture,
         early_exit=False,
@@ -392,8 +392,8 @@ def cpu_report(args) -> None:
         if args.released:
             other = load_file(args.released).make(model.state_dict(), config.model_dump())
             runs["released loop, second implementation"] = partial(other, given, args.steps, 5)
-        refreshes = {r: f"{FULL}, reference every {r} steps" for r in args.refresh}
-        runs |= {text: partial(run, hold=HOLD, refresh=r) for r, text in refreshes.items()}
+        speeds = {speed: f"{FULL}, {speed}" for speed in ("fast", "faster")}
+        runs |= {text: partial(run, hold=HOLD, speed=speed) for speed, text in speeds.items()}
         wall, cpu, results = rounds_of(runs, args.rounds)
         print(f"{name} ({sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters)")
         print(f"  {'':51}{'wall s':>15}{'CPU s':>15}{'faster (medians)':>18}")
@@ -405,11 +405,11 @@ def cpu_report(args) -> None:
         print(f"  {comparison(loop.history, history)}; {kept:.0%} of the tokens are the source's")
         extra = [1 / faster(s, PLAIN, FULL) - 1 for s in (wall, cpu)]
         print(f"  capture and hold against plain: {extra[0]:+.1%} wall, {extra[1]:+.1%} CPU")
-        for r, text in refreshes.items():
+        for text in speeds.values():
             agree = (results[text] == results[FULL]).float().mean().item()
             gain = faster(wall, FULL, text), faster(cpu, FULL, text)
             print(
-                f"  reference every {r} steps: {gain[0]:.2f}x wall, {gain[1]:.2f}x CPU of the exact mode, "
+                f"  {text}: {gain[0]:.2f}x wall, {gain[1]:.2f}x CPU of the exact mode, "
                 f"{agree:.1%} of the tokens agree with it"
             )
         print(flush=True)
@@ -536,7 +536,6 @@ def main() -> None:
     add("--rounds", type=int, default=3)
     add("--steps", type=int, help="default: 16, or 36 for a preset")
     add("--case", help="only the cases whose name contains this")
-    add("--refresh", type=int, nargs="*", default=[2, 4, 8])
     add("--released", metavar="FILE.py", help="a second implementation of the released loop")
     add("--no-memory", action="store_true")
     add("--memory-of", choices=("nothing", "plain", "capture", "straightforward"), help=argparse.SUPPRESS)

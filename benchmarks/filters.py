@@ -20,7 +20,7 @@ import time
 import cv2
 import numpy as np
 
-from crispedit import filters, images, parts
+from crispedit import filters, images, machine, parts
 from crispedit.annotators.compositor import Compositor as Annotator
 from crispedit.compositor.landscape import landscape
 from crispedit.editors.compositor import Compositor as Editor
@@ -61,6 +61,7 @@ SHARED = (
     "texture",
     "noise",
     "changed",
+    "changed_areas",
     "outside",
 )
 CATEGORIES = ("add", "remove", "replace", "color", "background", "style", "motion")
@@ -131,6 +132,7 @@ def main():
     parser.add_argument("--side", type=int, default=1024, help="pixels")
     args = parser.parse_args()
     cv2.setNumThreads(1)
+    machine.keep_memory()  # as a build's processes do
     made = pairs(args.photos, args.side, args.pairs)
     decoded = ("source", "edited")
 

@@ -172,26 +172,27 @@ class Cascade:
         yield f"WHEN {measured} IS NOT TRUE THEN '{NOT_REACHED} {name}'"
         yield f"WHEN {failed} THEN '{ERROR} {name}'"
         for key in (f"{name}.{score}" for score in self.filters[name].scores):
-            for where, bound in self._bounds_sql(key, row, category):
+            for where, bound in self.bounds_sql(key, row, category):
                 for side, sign, word in ((bound.min, "<", "low"), (bound.max, ">", "high")):
                     if side is not None:
-                        fails = f"{row}.\"{key}\" {sign} '{side!r}'::DOUBLE{where}"
+                        fails = f"{row}.\"{key}\" {sign} '{side!r}'::DOUBLE{f' AND {where}' if where else ''}"
                         yield f"WHEN {fails} THEN '{REJECTED} {key}:{word}'"
 
-    def _bounds_sql(self, key: str, row: str, category: str) -> list[tuple[str, Bound]]:
-        """The bounds of a score, each with the condition (empty: none) under which it holds: those of regimes, then
-        those of categories for all other rows."""
+    def bounds_sql(self, key: str, row: str, category: str) -> list[tuple[str, Bound]]:
+        """The bounds of a score, each with the SQL condition (empty: none) under which it holds: those of regimes, then
+        those of categories for all other rows. Conditions exclude each other."""
         moved = {
             f'({category} = {_text(of)} AND {row}."{REGIME}" = {_text(regime)})': bounds.get(key, Bound())
             for (regime, of), bounds in self.regimes.items()
             if bounds.get(key) != self.bounds_of(of).get(key)
         }
-        if not moved:
-            return self._category_bounds_sql(key, category)
-        others = f" AND ({' OR '.join(moved)}) IS NOT TRUE"
+        others = f"({' OR '.join(moved)}) IS NOT TRUE" if moved else ""
         return [
-            *((f" AND {where}", bound) for where, bound in moved.items()),
-            *((where + others, bound) for where, bound in self._category_bounds_sql(key, category)),
+            *moved.items(),
+            *(
+                (" AND ".join(filter(None, (where, others))), bound)
+                for where, bound in self._category_bounds_sql(key, category)
+            ),
         ]
 
     def _category_bounds_sql(self, key: str, category: str) -> list[tuple[str, Bound]]:
@@ -202,9 +203,8 @@ class Cascade:
         equal = {name: f"{category} = {_text(name)}" for name in other}
         cases = []
         for bound in dict.fromkeys(other.values()):
-            names = " OR ".join(equal[name] for name in other if other[name] == bound)
-            cases.append((f" AND ({names})", bound))
-        return [*cases, (f" AND ({' OR '.join(equal.values())}) IS NOT TRUE" if other else "", default)]
+            cases.append((f"({' OR '.join(equal[name] for name in other if other[name] == bound)})", bound))
+        return [*cases, (f"({' OR '.join(equal.values())}) IS NOT TRUE" if other else "", default)]
 
 
 def _check(filters: Mapping[str, Filter], bounds: Mapping[str, Bound], place: str) -> None:

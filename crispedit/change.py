@@ -12,6 +12,7 @@ All maps lie on the small grid of a pair: block means of its source, by the powe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import cv2
@@ -75,8 +76,19 @@ def lab(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def distance(a: NDArray[np.float32], b: NDArray[np.float32], window: int) -> Map:
     """[h, w] distance of the means over `window` x `window` px of two Lab images."""
-    difference = cv2.blur(a - b, (window, window))
-    return np.asarray(np.sqrt(np.einsum("hwc,hwc->hw", difference, difference)), np.float32)
+    means = cv2.blur(a - b, (window, window))
+    return np.asarray(cv2.sqrt(_sum_of_channels(cv2.multiply(means, means))), np.float32)
+
+
+def _sum_of_channels(image: NDArray[np.float32]) -> Map:
+    return np.asarray(cv2.transform(image, np.ones((1, 3), np.float32)), np.float32)
+
+
+def quantile(values: NDArray[np.float32], share: float) -> float:
+    """The least of the values that is not under this share (0-1) of them: `np.quantile(method="lower")`, at a tenth of
+    its time."""
+    at = int(share * (values.size - 1))
+    return float(np.partition(values, at, axis=None)[at])
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,8 @@ class Noise:
 
 QUIET = 0.25
 """The share of the image that is surely not edited."""
+BINS = 8
+"""Of texture: noise is looked at in each."""
 OUTSTANDING = 4.0
 """How many floors a change must reach to stand out: the lower quartile of noise of three channels is 1.1 standard
 deviations, the 99.9th percentile 4.0, and redrawn texture has longer tails."""
@@ -122,25 +136,27 @@ def texture(source: NDArray[np.float32]) -> Map:
     half = cv2.resize(source, (max(width // 2, 1), max(height // 2, 1)), interpolation=cv2.INTER_AREA)
     window = (LOOK_PX // 2, LOOK_PX // 2)
     mean = cv2.blur(half, window)
-    variance = np.maximum(cv2.blur(half * half, window) - mean * mean, 0).sum(axis=2)
+    variance = _sum_of_channels(np.maximum(cv2.blur(half * half, window) - mean * mean, 0))
     return np.asarray(
-        cv2.resize(np.sqrt(variance), (width, height), interpolation=cv2.INTER_LINEAR), np.float32
+        cv2.resize(cv2.sqrt(variance), (width, height), interpolation=cv2.INTER_LINEAR), np.float32
     )
 
 
 def noise(fine: Map, look: Map, texture: Map, where: NDArray[np.bool_] | None = None) -> Noise:
     """The noise of a pair from its distances over 3 px and over `LOOK_PX`, and its source's texture; in a region."""
-    chosen = np.ones(fine.shape, bool) if where is None else where
-    fine, look, texture = (values[::2, ::2][chosen[::2, ::2]] for values in (fine, look, texture))
-    order = np.argsort(texture)
-    bins = [part for part in np.array_split(order, 8) if len(part)]
+    fine, look, texture = (values[::2, ::2] for values in (fine, look, texture))
+    chosen = slice(None) if where is None else where[::2, ::2]
+    fine, look, texture = (values[chosen].ravel() for values in (fine, look, texture))
+    bounds = [len(texture) * part // BINS for part in range(BINS + 1)]
+    order = np.argpartition(texture, bounds[1:-1])
+    bins = [order[low:high] for low, high in pairwise(bounds) if low < high]
     x = np.array([texture[part].mean() for part in bins])
-    y = np.array([np.quantile(fine[part], QUIET) for part in bins])
+    y = np.array([quantile(fine[part], QUIET) for part in bins])
     # A bin that the edit fills says nothing of noise: the lower envelope is what the others agree on.
     slope = max(0.0, float(np.median(np.diff(y) / np.maximum(np.diff(x), 1e-3)))) if len(bins) > 1 else 0.0
     slope = min(slope, 1.0)
     plain = max(0.0, float(np.quantile(y - slope * x, 0.4)))
-    return Noise(float(np.quantile(fine, QUIET)), float(np.quantile(look, QUIET)), plain, slope)
+    return Noise(quantile(fine, QUIET), quantile(look, QUIET), plain, slope)
 
 
 def stands_out(distances: Map, expected: Map) -> NDArray[np.bool_]:
@@ -148,9 +164,11 @@ def stands_out(distances: Map, expected: Map) -> NDArray[np.bool_]:
     return np.asarray(distances > np.maximum(VISIBLE, OUTSTANDING * expected))
 
 
-def share(seen: NDArray[np.bool_], outside: NDArray[np.bool_]) -> float:
-    """Leakage: the share, 0-1, of the places outside an edit where a change is seen."""
-    return float(seen[outside].mean())
+def share(mask: NDArray[np.bool_], where: NDArray[np.bool_] | None = None) -> float:
+    """The share, 0-1, of the places of a map, or of a region of it, that are true. Ten times as fast as `mean`."""
+    if where is None:
+        return np.count_nonzero(mask) / mask.size
+    return np.count_nonzero(mask & where) / np.count_nonzero(where)
 
 
 def grow(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
@@ -165,6 +183,11 @@ def regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int3
     return labels, stats[1:]
 
 
+def chosen(labels: NDArray[np.int32], which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """[h, w] whether a place belongs to one of these regions; `which` [n] is from label 1 on."""
+    return np.take(np.concatenate([[False], which]), labels)
+
+
 def estimate(changed: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The edit region that a map of visible change suggests, with a margin.
 
@@ -176,7 +199,7 @@ def estimate(changed: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if not len(stats):
         return closed
     area = stats[:, cv2.CC_STAT_AREA]
-    edit = np.concatenate([[False], area * 10 >= area.max()])[labels]
+    edit = chosen(labels, area * 10 >= area.max())
     contours, _ = cv2.findContours(edit.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     filled = np.zeros(edit.shape, np.uint8)
     cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)

@@ -5,7 +5,7 @@ Logistic regression over hashed words, word pairs and character n-grams. It was 
 `crispedit/weights/classifier`. Reading an instruction needs NumPy alone and takes well under a millisecond.
 
 The categories are those of `configs/categories`. An instruction in another language, or one that names no edit, is
-`unknown`. `crispedit.zeroshot` does the same task with CLIP, for other categories.
+`unknown`.
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ STRONG = 3.0
 """Grey levels from which detail counts no more: one sharp edge must not decide."""
 LEAST_COSINE, NEAREST = 0.5, 3
 """Which known pictures are looked at closely, and how many at most."""
+LEAST_START = 0.6
+"""Correlation in the window found by the vectors, from which edges are moved: copies have 0.78 and more there."""
 LEAST_WHOLE, LEAST_FINE = 0.97, 0.9
 """Correlations of a copy. benchmarks/decontamination.py measures what they find and miss."""
 CUTS = (
@@ -170,6 +172,8 @@ def _laid(picture: Map, known: Map, window: Window) -> tuple[float, Window]:
     unit = _unit(picture)
     edges = list(window)
     best = _correlation(unit, _part(known, window))
+    if best < LEAST_START:
+        return best, window
     for step in STEPS:
         for _ in range(6):
             before = best

@@ -6,6 +6,7 @@ quotas of the control groups (version 1 and 2) and what Slurm says of the job; t
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import math
 import os
@@ -43,6 +44,21 @@ def alike(root: Path = Path("/")) -> dict[str, str]:
     names = _NUMPY if version >= (2, 4) else _NUMPY_BEFORE_2_4
     found = {"OPENCV_IPP": "sse42", "NPY_DISABLE_CPU_FEATURES": names, "OPENBLAS_CORETYPE": "Nehalem"}
     return found | ({"OPENCV_CPU_DISABLE": ",".join(there)} if there else {})
+
+
+def keep_memory() -> None:
+    """Let this process keep up to 64 MB that it frees, for its next arrays. No effect without glibc.
+
+    By default glibc returns a large array to the system at once, and the next one costs a page fault every 4 kB: a
+    seventh of the time of all filters. It comes to the same values by itself once an array of 32 MB was freed.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    m_mmap_threshold, m_trim_threshold = -3, -1  # of malloc.h
+    mallopt(m_mmap_threshold, 32 * MIB)
+    mallopt(m_trim_threshold, 64 * MIB)
 
 
 def cores(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:

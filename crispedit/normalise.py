@@ -91,24 +91,21 @@ def _normalise(data: bytes, max_pixels: int, max_short_side_px: int | None) -> N
         raise Refused("too_many_pixels")
     notes = dict(file.notes)
     pixels, alpha = _channels(file, _decoded(file))
-    picture = _shrink(_rgb(file, pixels, alpha, notes), max_short_side_px)
+    image = _shrink(_rgb(file, pixels, alpha, notes), max_short_side_px)
     if file.orientation != 1:
         notes["orientation"] = str(file.orientation)
-        picture = picture.transpose(_UPRIGHT[file.orientation])
+        image = _upright(image, file.orientation)
     size = (file.width, file.height)
     width, height = size if file.orientation < 5 else size[::-1]
-    return Normalised(np.array(picture), width, height, file.format, notes)
+    return Normalised(image, width, height, file.format, notes)
 
 
-_UPRIGHT = {
-    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
-    3: Pillow.Transpose.ROTATE_180,
-    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
-    5: Pillow.Transpose.TRANSPOSE,
-    6: Pillow.Transpose.ROTATE_270,
-    7: Pillow.Transpose.TRANSVERSE,
-    8: Pillow.Transpose.ROTATE_90,
-}
+def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """The image as a viewer shows it; orientations of EXIF, 2 to 8."""
+    if orientation > 4:
+        image, orientation = cv2.transpose(image), orientation - 4
+    # 1: nothing is left to do; else the OpenCV code of a flip: left and right, both, top and bottom.
+    return image if orientation == 1 else cv2.flip(image, {2: 1, 3: -1, 4: 0}[orientation])
 
 
 # Pixels, [H, W, channels] of uint8, uint16 or float
@@ -161,8 +158,8 @@ def _channels(file: ImageFile, pixels: Pixels) -> tuple[Pixels, Pixels | None]:
 # Depth, colour, size
 
 
-def _rgb(file: ImageFile, pixels: Pixels, alpha: Pixels | None, notes: dict[str, str]) -> Pillow.Image:
-    """RGB, sRGB, opaque. Alpha is set aside while the profile is applied, then composited on white."""
+def _rgb(file: ImageFile, pixels: Pixels, alpha: Pixels | None, notes: dict[str, str]) -> NDArray[np.uint8]:
+    """[H, W, 3] RGB, sRGB, opaque. Alpha is set aside while the profile is applied, then composited on white."""
     if pixels.dtype.kind == "f":
         notes["depth"] = "float"
         pixels, alpha = _float_to_uint8(pixels), None if alpha is None else _float_to_uint8(alpha)
@@ -174,12 +171,13 @@ def _rgb(file: ImageFile, pixels: Pixels, alpha: Pixels | None, notes: dict[str,
         raise Refused("unknown_range")
     if pixels.shape[2] != 3:
         notes["colour"] = "grey" if pixels.shape[2] == 1 else "cmyk"
-    picture = Pillow.fromarray(np.ascontiguousarray(_to_srgb(file, pixels, notes)))
+    image = np.ascontiguousarray(_to_srgb(file, pixels, notes))
     if alpha is not None and (opacity := _eight_bits(alpha)).min() != 255:
         notes["alpha"] = "white"
+        picture = Pillow.fromarray(image)
         white = Pillow.new("RGB", picture.size, (255, 255, 255))
-        picture = Pillow.composite(picture, white, Pillow.fromarray(opacity))
-    return picture
+        image = np.array(Pillow.composite(picture, white, Pillow.fromarray(opacity)))
+    return image
 
 
 def _eight_bits(values: Pixels) -> NDArray[np.uint8]:
@@ -295,16 +293,19 @@ def _through(icc: bytes, pixels: Pixels) -> NDArray[np.uint8]:
     return converted
 
 
-def _shrink(picture: Pillow.Image, max_short_side_px: int | None) -> Pillow.Image:
+def _shrink(image: NDArray[np.uint8], max_short_side_px: int | None) -> NDArray[np.uint8]:
     """Scaled down so that the short side is `max_short_side_px`, if it is longer.
 
     Lanczos with a support that grows with the factor: it keeps detail up to the new Nyquist frequency. The
     INTER_AREA of OpenCV is faster, but a box filter leaves ratios just above 1 both soft and aliased, and a
     soft photograph looks to `filters.upscaled` like an enlarged one.
     """
-    short = min(picture.size)
+    height, width = image.shape[:2]
+    short = min(height, width)
     if max_short_side_px is None or short <= max_short_side_px:
-        return picture
-    width, height = (max(1, round(side * max_short_side_px / short)) for side in picture.size)
+        return image  # Pillow keeps its pixels in its own way: to it and back costs as much as decoding
+    width, height = (max(1, round(side * max_short_side_px / short)) for side in (width, height))
     # reducing_gap: whole-number box reduction first, no closer than 3x the target, so it cannot be seen.
-    return picture.resize((width, height), Pillow.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.array(
+        Pillow.fromarray(image).resize((width, height), Pillow.Resampling.LANCZOS, reducing_gap=3.0)
+    )

@@ -9,6 +9,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -182,14 +183,19 @@ class Sample:
             self.edited_gray, max(1, change.factor(self.source.shape) // 2), like=self.source_middle
         )
 
+    @property
+    def _background(self) -> Mask | None:
+        """`outside` where a true mask tells it and leaves a tenth of the image; else None."""
+        known = self.mask is not None and change.share(self.outside) >= 0.1
+        return self.outside if known else None
+
     @cached_property
     def tracks(self) -> Tracks:
         """The points that can be followed from source to edited image, in pixels of the middle grid.
 
         Only a true mask can excuse points from voting: an estimated one covers whatever a misalignment changed.
         """
-        background = None if self.mask is None or self.outside.mean() < 0.1 else self.outside
-        return motion.tracks(self.source_middle, self.edited_middle, background)
+        return motion.tracks(self.source_middle, self.edited_middle, self._background)
 
     @cached_property
     def motion(self) -> Motion | None:
@@ -238,13 +244,17 @@ class Sample:
     @cached_property
     def noise(self) -> Noise:
         """How much the part of the pair that was not edited differs: outside the true mask, where there is one."""
-        where = None if self.mask is None or self.outside.mean() < 0.1 else self.outside
-        return change.noise(self.change, self.look, self.texture, where)
+        return change.noise(self.change, self.look, self.texture, self._background)
 
     @cached_property
     def changed(self) -> Mask:
         """[h, w] where a person would see a change that is no mere re-rendering."""
         return change.stands_out(self.change, self.noise.expected(self.texture))
+
+    @cached_property
+    def changed_areas(self) -> NDArray[np.int32]:
+        """[n] pixels of each region of `changed`."""
+        return change.regions(self.changed)[1][:, cv2.CC_STAT_AREA]
 
     @cached_property
     def outside(self) -> Mask:

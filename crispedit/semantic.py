@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 4096
+BLOCK = 1024
 """Vectors compared at a time, first with all that are kept, then with each other."""
 EXACT = 20_000
 """Up to so many vectors all are compared with all."""
-SAMPLES_PER_CELL, PROBED = 40, 16
-"""Of the inverted index: vectors that a cell is learned from, and cells that are searched for each vector."""
+REDUCED, LOOKED_AT = 96, 8
+"""Beyond: numbers per vector in the index, and nearest vectors there whose cosine is computed in full."""
+SAMPLES_PER_CELL, ROUNDS, PROBED = 40, 8, 16
+"""Of the inverted index: vectors that a cell is learned from, rounds of k-means, and cells searched for each vector."""
+ROUNDING = 1e-3
+"""Of a squared distance in the index, whose numbers have 16 bits."""
 
 
 def repeats(vectors: NDArray[Any], least: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -23,39 +27,53 @@ def repeats(vectors: NDArray[Any], least: float) -> tuple[NDArray[np.int64], NDA
     itself; and that cosine, or 0.
 
     vectors: [N, D] of length 1, fp16 or fp32, may be a memory map. Vectors are taken in order, and only kept ones are
-    compared with, so a crowd of copies costs no more than one. Beyond `EXACT` vectors the search is approximate: it
-    looks into the cells nearest to a vector, and a duplicate at a cell's edge can be missed. The index holds two bytes
-    per number.
-    """
-    import faiss
+    compared with, so a crowd of copies costs no more than one. Every duplicate is confirmed by its cosine in full.
 
-    count, size = vectors.shape
-    index: Any
-    if count <= EXACT:
-        index = faiss.IndexFlatIP(size)
-    else:
-        cells = int(np.clip(4 * np.sqrt(count), 64, 4096))
-        index = faiss.IndexIVFScalarQuantizer(
-            faiss.IndexFlatIP(size), size, cells, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-        )
-        index.nprobe = PROBED
-        chosen = np.sort(
-            np.random.default_rng(0).choice(count, min(count, SAMPLES_PER_CELL * cells), replace=False)
-        )
-        index.train(np.ascontiguousarray(vectors[chosen], np.float32))
+    Beyond `EXACT` vectors the search is approximate. The index holds the `REDUCED` principal components of each kept
+    vector, two bytes each, in the cells of an inverted file. A projection shortens distances, so a duplicate is near
+    in the index too; but one beyond the nearest `LOOKED_AT`, or in a cell that is not searched, is missed.
+    """
+    count = len(vectors)
+    index, depth = (_exact(vectors), 1) if count <= EXACT else (_approximate(vectors), LOOKED_AT)
     parents, cosines = np.full(count, -1, np.int64), np.zeros(count, np.float32)
-    kept = np.empty(0, np.int64)
+    kept = np.empty(count, np.int64)
+    amount = 0
     for start in range(0, count, BLOCK):
         block = np.ascontiguousarray(vectors[start : start + BLOCK], np.float32)
-        if len(kept):
-            near, which = index.search(block, 1)
-            struck = np.flatnonzero(near[:, 0] >= least)
-            parents[start + struck], cosines[start + struck] = kept[which[struck, 0]], near[struck, 0]
+        if amount:
+            near, which = index.search(block, depth)
+            place, rank = np.nonzero((which >= 0) & (near <= 2 - 2 * least + ROUNDING))
+            others = kept[which[place, rank]]
+            products = np.einsum("nd,nd->n", block[place], np.asarray(vectors[others], np.float32))
+            order = np.argsort(products, kind="stable")  # the nearest last: of several, the last one stays
+            order = order[products[order] >= least]
+            parents[start + place[order]], cosines[start + place[order]] = others[order], products[order]
         left = np.flatnonzero(parents[start : start + len(block)] < 0)
         new = left[_strike(block[left], least, start + left, parents, cosines)]
         index.add(block[new])
-        kept = np.concatenate([kept, start + new])
+        kept[amount : amount + len(new)] = start + new
+        amount += len(new)
     return parents, cosines
+
+
+def _exact(vectors: NDArray[Any]) -> Any:
+    import faiss
+
+    return faiss.IndexFlatL2(vectors.shape[1])
+
+
+def _approximate(vectors: NDArray[Any]) -> Any:
+    """A trained index, still empty."""
+    import faiss
+
+    count, size = vectors.shape
+    cells = int(np.clip(2 * np.sqrt(count), 64, 4096))
+    index = faiss.index_factory(size, f"PCA{min(REDUCED, size)},IVF{cells},SQfp16", faiss.METRIC_L2)
+    inverted = faiss.extract_index_ivf(index)
+    inverted.cp.niter, inverted.nprobe = ROUNDS, PROBED
+    chosen = np.random.default_rng(0).choice(count, min(count, SAMPLES_PER_CELL * cells), replace=False)
+    index.train(np.ascontiguousarray(vectors[np.sort(chosen)], np.float32))
+    return index
 
 
 def _strike(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from crispedit import change
 
 Pixels = NDArray[np.float64]
-"""[n, 3] RGB levels."""
+"""[3, n] RGB levels."""
 GRID = 32
 """The fit needs no more pixels than this many squared."""
 EXPLAINED_LEVELS, LEVELS_PER_NOISE = 6.0, 2.5
@@ -41,8 +41,8 @@ class Tone:
 
     @property
     def shift(self) -> Pixels:
-        """[n, 3] levels that the tone adds to each of those pixels."""
-        return self.source * (self.gain - 1) + self.offset
+        """[3, n] levels that the tone adds to each of those pixels."""
+        return self.source * (self.gain - 1)[:, None] + self.offset[:, None]
 
 
 def fit(
@@ -56,68 +56,78 @@ def fit(
     window = (change.LOOK_PX, change.LOOK_PX)
     x, y = (_grid(cv2.blur(image, window)).astype(np.float64) for image in (source, edited))
     if outside is not None:
-        where = _grid(outside.view(np.uint8)).ravel() > 0
-        if where.mean() < 0.02:
+        where = _grid(outside.view(np.uint8))[0] > 0
+        if change.share(where) < 0.02:
             return None
-        x, y = x[where], y[where]
+        x, y = x[:, where], y[:, where]
     # What is clipped follows no line; black is clipped only when it became black.
-    keep = ((x < 251) & (y > 2) & (y < 251)).all(axis=1)
+    keep = ((x < 251) & (y > 2) & (y < 251)).all(axis=0)
     if keep.sum() < LEAST_PIXELS:
         return None
-    x, y = x[keep], y[keep]
+    x, y = x[:, keep], y[:, keep]
     near = EXPLAINED_LEVELS + LEVELS_PER_NOISE * min(noise, change.VISIBLE)
-    gain, offset = _best(x, y, near)
-    explained = _explained(x * gain + offset, y, near)
-    return Tone(gain, offset, x[explained], y[explained], float(explained.mean()))
+    line = _best(x, y, near)
+    explained = _explained(line, x, y, near)
+    return Tone(*line, x[:, explained], y[:, explained], change.share(explained))
 
 
 def _grid(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[GRID * GRID, channels] pixels of an image, evenly spread."""
+    """[channels, GRID * GRID] pixels of an image, evenly spread."""
     sampled = cv2.resize(image, (GRID, GRID), interpolation=cv2.INTER_NEAREST)
-    return sampled.reshape(GRID * GRID, -1)
+    return np.ascontiguousarray(sampled.reshape(GRID * GRID, -1).T)
 
 
 Line = tuple[NDArray[np.float64], NDArray[np.float64]]
+UNCHANGED: Line = (np.ones(3), np.zeros(3))
 
 
 def _best(x: Pixels, y: Pixels, near: float) -> Line:
     """The gain and offset, per channel, that best explain the better half of the pixels."""
-    everything = np.ones(len(x), bool)
-    unchanged: Line = (np.ones(3), np.zeros(3))
-    best, least = unchanged, np.inf
-    for start in (unchanged, _line(x, y, everything)):
-        line = start
+    moments = np.stack([x, y, x * x, x * y])
+    best, least = UNCHANGED, np.inf
+    for line in (UNCHANGED, _line(moments, np.ones(x.shape[1], bool))):
         for _ in range(3):  # each step lowers the trimmed sum of squares
-            error = ((x * line[0] + line[1] - y) ** 2).sum(axis=1)
-            line = _line(x, y, error <= np.median(error))
-        error = ((x * line[0] + line[1] - y) ** 2).sum(axis=1)
-        trimmed = error[error <= np.median(error)].mean()
+            line = _line(moments, _better_half(_error(line, x, y)))
+        error = _error(line, x, y)
+        trimmed = error[_better_half(error)].mean()
         if trimmed < least:
             best, least = line, trimmed
     # An edit of over half the image may follow a tone of its own: what stayed alike wins where it explains nearly as
     # many pixels.
-    alike = _explained(x, y, near)
+    alike = _explained(UNCHANGED, x, y, near)
     if alike.sum() >= LEAST_PIXELS:
-        stayed = _line(x, y, alike)
-        if (
-            _explained(x * stayed[0] + stayed[1], y, near).mean()
-            >= _explained(x * best[0] + best[1], y, near).mean() - 0.2
-        ):
+        stayed = _line(moments, alike)
+        shares = [change.share(_explained(line, x, y, near)) for line in (stayed, best)]
+        if shares[0] >= shares[1] - 0.2:
             return stayed
     return best
 
 
-def _explained(fitted: Pixels, y: Pixels, near: float) -> NDArray[np.bool_]:
+def _residual(line: Line, x: Pixels, y: Pixels) -> Pixels:
+    return x * line[0][:, None] + line[1][:, None] - y
+
+
+def _error(line: Line, x: Pixels, y: Pixels) -> NDArray[np.float64]:
+    """[n] sum of squares, over the channels, of what the tone misses."""
+    residual = _residual(line, x, y)
+    return np.asarray(np.square(residual, out=residual).sum(axis=0))
+
+
+def _better_half(error: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """[n] whether an error is not above the median."""
+    middle = (len(error) - 1) // 2
+    return np.asarray(error <= np.partition(error, middle)[middle])
+
+
+def _explained(line: Line, x: Pixels, y: Pixels, near: float) -> NDArray[np.bool_]:
     """[n] whether the tone alone made the pixel what it is."""
-    return np.asarray(np.abs(fitted - y).max(axis=1) < near)
+    return np.asarray(np.abs(_residual(line, x, y)).max(axis=0) < near)
 
 
-def _line(x: Pixels, y: Pixels, keep: NDArray[np.bool_]) -> Line:
-    """Gain and offset of the least-squares line of each channel over the kept pixels."""
-    mean_x, mean_y = x[keep].mean(axis=0), y[keep].mean(axis=0)
-    deviation = x[keep] - mean_x
+def _line(moments: NDArray[np.float64], keep: NDArray[np.bool_]) -> Line:
+    """Gain and offset of the least-squares line of each channel over the kept pixels, from [4, 3, n] x, y, x^2, xy."""
+    mean_x, mean_y, mean_xx, mean_xy = moments @ keep.astype(np.float64) / np.count_nonzero(keep)
+    variance = mean_xx - mean_x * mean_x
     # Two levels of spread count for no slope: a flat image says nothing about gain.
-    slope = 1 + ((deviation * (y[keep] - mean_y - deviation)).mean(axis=0)) / (
-        (deviation**2).mean(axis=0) + 4
-    )
+    slope = 1 + (mean_xy - mean_x * mean_y - variance) / (variance + 4)
     return slope, mean_y - slope * mean_x

@@ -59,9 +59,10 @@ class Exposure(Filter):
         scores["explained"] = found.explained
         if found.explained < self.least_explained:
             return scores
-        brightness = found.shift.mean(axis=1)
+        shift = found.shift
+        brightness = shift.mean(axis=0)
         scores["drift"] = float(np.abs(brightness).mean() / 255)
-        scores["cast"] = float(np.abs(found.shift - brightness[:, None]).mean(axis=0).max() / 255)
+        scores["cast"] = float(np.abs(shift - brightness).mean(axis=1).max() / 255)
         if found.explained >= 0.5:
             scores["contrast"], scores["saturation"] = _gains(found.source, found.edited)
         return scores
@@ -69,17 +70,18 @@ class Exposure(Filter):
 
 def _gains(x: Pixels, y: Pixels) -> tuple[float | None, float | None]:
     """How much steeper luma and colour became (0.08: by 8 %); None where there is too little of it."""
-    luma_x, luma_y = x.mean(axis=1), y.mean(axis=1)
-    colour_x, colour_y = x - luma_x[:, None], y - luma_y[:, None]
+    luma_x, luma_y = x.mean(axis=0), y.mean(axis=0)
+    colour_x, colour_y = x - luma_x, y - luma_y
     deviation = luma_x - luma_x.mean()
     contrast = saturation = None
     if deviation.std() >= LEAST_SPREAD:
         contrast = float(deviation @ (luma_y - luma_y.mean()) / (deviation @ deviation)) - 1
     # A cast moves all colours alike; what strengthens them moves each along itself.
-    moved = (colour_y - colour_x) - np.median(colour_y - colour_x, axis=0)
-    centred = colour_x - colour_x.mean(axis=0)
+    moved = colour_y - colour_x
+    moved -= np.median(moved, axis=1, keepdims=True)
+    centred = colour_x - colour_x.mean(axis=1, keepdims=True)
     power = float((centred**2).sum())
-    strong = np.sqrt((colour_x**2).sum(axis=1).mean()) >= LEAST_COLOUR
-    if strong and power / len(x) >= (LEAST_COLOUR / 2) ** 2:
+    strong = np.sqrt((colour_x**2).sum(axis=0).mean()) >= LEAST_COLOUR
+    if strong and power / len(luma_x) >= (LEAST_COLOUR / 2) ** 2:
         saturation = float((centred * moved).sum() / power)
     return contrast, saturation

@@ -59,15 +59,17 @@ class Preservation(Filter):
     def _measure(self, sample: Sample) -> dict[str, Score]:
         outside = sample.outside
         scores: dict[str, Score] = dict.fromkeys(self.scores)
-        scores["outside_fraction"] = float(outside.mean())
-        if sample.mask is None or outside.mean() >= self.least_outside:
+        scores["outside_fraction"] = share = change.share(outside)
+        if sample.mask is None or share >= self.least_outside:
             scores["least_change"] = sample.noise.look
-        if outside.mean() < self.least_outside:
+        if share < self.least_outside:
             return scores
         seen = change.stands_out(sample.look, sample.noise.expected(sample.texture))
         similarity = ssim(sample.source_middle, sample.edited_middle)
-        share = cv2.resize(outside.view(np.uint8) * 255, similarity.shape[::-1], interpolation=cv2.INTER_AREA)
-        whole = similarity[share == 255]
+        covered = cv2.resize(
+            outside.view(np.uint8) * 255, similarity.shape[::-1], interpolation=cv2.INTER_AREA
+        )
+        whole = similarity[covered == 255]
         scores["leakage"] = change.share(_coherent(seen & outside), outside)
         scores["outside_change"] = float(sample.change[outside].mean())
         scores["outside_ssim"] = float(whole.mean()) if len(whole) else None
@@ -78,7 +80,7 @@ def _coherent(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The regions that are large enough for no chance of redrawn texture to make them."""
     labels, stats = change.regions(seen)
     large = stats[:, cv2.CC_STAT_AREA] >= LEAST_REGION * seen.size
-    return np.concatenate([[False], large])[labels]
+    return change.chosen(labels, large)
 
 
 def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -86,14 +88,17 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
     height, width = (max(side // BLOCK, 1) for side in a.shape)
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
+        for _ in range(BLOCK.bit_length() - 1):  # by halves, which is OpenCV's quick path
+            half = [max(side // 2, 1) for side in values.shape[::-1]]
+            values = cv2.resize(values, half, interpolation=cv2.INTER_AREA)
+        return values
 
     x, y = (image[: height * BLOCK, : width * BLOCK].astype(np.float32) for image in (a, b))
     mean_x, mean_y = mean(x), mean(y)
     mean_xy = mean_x * mean_y
     squares = mean_x * mean_x + mean_y * mean_y
-    variances = mean(x * x + y * y) - squares
     covariance = mean(x * y) - mean_xy
+    variances = mean(cv2.add(np.square(x, out=x), np.square(y, out=y), dst=x)) - squares
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     similarity = (2 * mean_xy + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
     return similarity.astype(np.float32)

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import cv2
 import numpy as np
 
-from crispedit import change
 from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
@@ -43,7 +41,7 @@ class Region(Filter):
 
     def _measure(self, sample: Sample) -> dict[str, Score]:
         changed = sample.changed
-        area = change.regions(changed)[1][:, cv2.CC_STAT_AREA]
+        area = sample.changed_areas
         total = int(area.sum())
         if not total:
             return {"count": 0, "area_fraction": 0.0, "largest_share": None, "box_fraction": None}

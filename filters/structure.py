@@ -41,14 +41,13 @@ class Structure(Filter):
         return [self._measure(sample) for sample in samples]
 
     def _measure(self, sample: Sample) -> dict[str, Score]:
-        before, after = sample.source_lab[..., 0], sample.edited_lab[..., 0]
+        before, after = (cv2.extractChannel(lab, 0) for lab in (sample.source_lab, sample.edited_lab))
         kept = correlation(before, after)
         if kept.size < 50:
             return dict.fromkeys(self.scores)
-        middle, best = np.percentile(kept, [50, 90])
         return {
-            "kept": float(middle),
-            "kept_best": float(best),
+            "kept": change.quantile(kept, 0.5),
+            "kept_best": change.quantile(kept, 0.9),
             "tones": float(after.std() / max(before.std(), 1.0)),
         }
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import cv2
-
-from crispedit import change
 from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
@@ -37,8 +34,7 @@ class Unchanged(Filter):
         return [self._measure(sample) for sample in samples]
 
     def _measure(self, sample: Sample) -> dict[str, Score]:
-        _, stats = change.regions(sample.changed)
-        area = stats[:, cv2.CC_STAT_AREA]
+        area = sample.changed_areas
         return {
             "changed_fraction": float(area.sum() / sample.changed.size),
             "largest_region_fraction": float(area.max(initial=0) / sample.changed.size),

@@ -59,6 +59,7 @@ class Upscaled(Filter):
     pair, that of the edited image. The least it tells apart is 0.3. Null if the image has no detail at all,
     or is smaller than a few strips. The bound rejects a side enlarged 1.4 times or more."""
 
+    version: ClassVar[int] = 2
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"detail_fraction": float}
     bounds: ClassVar[Mapping[str, Bound]] = {"detail_fraction": Bound(min=0.75)}
@@ -74,14 +75,15 @@ class Upscaled(Filter):
 def detail_fraction(gray: NDArray[np.uint8]) -> float | None:
     """Estimated true resolution of a grey image [H, W] over its pixel resolution, or None where nothing
     tells."""
-    strips, activity = _strips(gray)
-    count = max(LEAST_STRIPS, round(len(strips) * SHARE))
-    if len(strips) < 2 * count:
+    activity = [_activity(gray), _activity(cv2.transpose(gray))]
+    order = np.argsort(np.concatenate([each.ravel() for each in activity]), kind="stable")
+    count = max(LEAST_STRIPS, round(len(order) * SHARE))
+    if len(order) < 2 * count:
         return None
-    order = np.argsort(activity, kind="stable")
-    sharp = _spectrum(strips[order[-count:]])
+    shapes = [each.shape for each in activity]
+    sharp = _spectrum(_strips(gray, order[-count:], shapes))
     middle = (len(order) - count) // 2
-    grain = _spectrum(strips[order[middle : middle + count]])
+    grain = _spectrum(_strips(gray, order[middle : middle + count], shapes))
     if sharp[8] < DETAIL_FLOOR:
         return None
     fraction = _cliff(sharp, CLIFF)
@@ -90,21 +92,29 @@ def detail_fraction(gray: NDArray[np.uint8]) -> float | None:
     return fraction
 
 
-def _strips(gray: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """[S, WIDTH, LENGTH] strips, horizontal ones first, and the mean square second derivative along each."""
-    strips, activity = [], []
-    for image in (gray, np.ascontiguousarray(gray.T)):
-        rows, columns = image.shape[0] // WIDTH, image.shape[1] // LENGTH
-        if rows == 0 or columns == 0:
-            continue
-        image = np.ascontiguousarray(image[: rows * WIDTH, : columns * LENGTH])
-        curvature = cv2.Sobel(image, cv2.CV_32F, 2, 0, ksize=1)
-        curvature = cv2.multiply(curvature, curvature)
-        activity.append(cv2.resize(curvature, (columns, rows), interpolation=cv2.INTER_AREA).ravel())
-        strips.append(image.reshape(rows, WIDTH, columns, LENGTH).swapaxes(1, 2).reshape(-1, WIDTH, LENGTH))
-    if not strips:
-        return np.empty((0, WIDTH, LENGTH), np.uint8), np.empty(0, np.float32)
-    return np.concatenate(strips), np.concatenate(activity)
+def _activity(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[H // WIDTH, W // LENGTH] sum of the squared second derivative along each horizontal strip, of every second
+    line."""
+    rows, columns = gray.shape[0] // WIDTH, gray.shape[1] // LENGTH
+    if not rows or not columns:
+        return np.empty((0, 0), np.float32)
+    lines = gray[: rows * WIDTH : 2, : columns * LENGTH]
+    curvature = cv2.Sobel(lines, cv2.CV_32F, 2, 0, ksize=1).reshape(rows, WIDTH // 2, columns, LENGTH)
+    return np.einsum("rlcx,rlcx->rc", curvature, curvature)
+
+
+def _strips(
+    gray: NDArray[np.uint8], chosen: NDArray[np.int64], shapes: list[tuple[int, int]]
+) -> NDArray[np.uint8]:
+    """[S, WIDTH, LENGTH] strips by their numbers: row by row the horizontal ones, then those of the transposed image,
+    of so many rows and columns each."""
+    found = []
+    for image, (rows, columns) in zip((gray, gray.T), shapes, strict=True):
+        own = chosen[chosen < rows * columns]
+        blocks = image[: rows * WIDTH, : columns * LENGTH].reshape(rows, WIDTH, columns, LENGTH)
+        found.append(blocks[own // columns, :, own % columns])
+        chosen = chosen[chosen >= rows * columns] - rows * columns
+    return np.concatenate(found)
 
 
 def _spectrum(strips: NDArray[np.uint8]) -> NDArray[np.float64]:

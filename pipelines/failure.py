@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 EXTRAS = {
     **dict.fromkeys(("torch", "safetensors", "transformers", "diffusers", "open_clip", "timm"), "models"),
-    **dict.fromkeys(("accelerate", "torchvision"), "models"),
-    **dict.fromkeys(("peft", "tensorboard", "torchmetrics"), "train"),
+    **dict.fromkeys(("accelerate", "torchvision", "peft"), "models"),
+    "tensorboard": "train",
     "faiss": "semantic",
     "s3fs": "s3",
     "gcsfs": "gcs",

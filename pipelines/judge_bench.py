@@ -2,10 +2,10 @@
 
     crispedit judge-bench RECIPE        # judges side by side: agreement, position bias, seconds and price a verdict
 
-A set of preferences is a folder with `metadata.jsonl` (VCReward-Bench, GEditBench v2), a JSON list
-(EditReward-Compass), or a CSV or JSONL of our own: case, instruction, source, first, second, winner, with category and
-dimension where there are any. Writes OUT/judge-bench.json and judge-bench.md; replies are kept, so an interrupted run
-is continued.
+A set of preferences is a folder with `metadata.jsonl` (VCReward-Bench of GEditBench v2), a folder of parquet tables
+(EditReward-Bench), a JSON list (EditReward-Compass), or a CSV or JSONL of our own: case, instruction, source, first,
+second, winner, with category and dimension where there are any. Writes OUT/judge-bench.json and judge-bench.md; replies
+are kept, so an interrupted run is continued.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -24,12 +25,12 @@ from typing import Any
 from pydantic import Field
 
 from crispedit import prompts, recipe, replies
-from crispedit.benchmark import Picture, read_json, read_jsonl
+from crispedit.benchmark import Picture, read_json, read_jsonl, rows
 from crispedit.benchmarks.gedit_v2 import OWN, SWAPPED, Verdict
 from crispedit.chat import ChatError, ChatOption
 from crispedit.judge import NO_USAGE, Heard, Judge, JudgeDownError, Question, Usage
 from crispedit.pipelines.evaluate import Price
-from crispedit.pipelines.evaluation import preferences, report
+from crispedit.pipelines.evaluation import preferences, report, statistics
 from crispedit.pipelines.evaluation.preferences import Preference
 from crispedit.pipelines.evaluation.statistics import Outcome
 from crispedit.recipe import Strict
@@ -45,6 +46,8 @@ WINNERS: Mapping[str, Outcome] = {
     "second": "second",
     "tie": "tie",
 }
+EDIT_REWARD = ("id", "instruction", "ranking", "comparison_type")
+"""Columns of EditReward-Bench beside its pictures. Candidates have letters: "B>C" of "BvsC" prefers the first one."""
 DIMENSIONS = {"IA": "instruction_following", "VC": "visual_consistency", "VQ": "visual_quality"}
 
 
@@ -111,17 +114,33 @@ def bench(of: Recipe) -> dict[str, dict[str, Any]]:
 def read(path: Path) -> list[Labelled]:
     """The preferences of a folder or file. ValueError names what is missing."""
     root = path if path.is_dir() else path.parent
+    if tables := sorted(path.rglob("*.parquet")):
+        return [_edit_reward(*row) for row in rows(tables, EDIT_REWARD)]
     if path.is_dir():
-        rows: Iterable[Mapping[str, Any]] = read_jsonl(
+        given: Iterable[Mapping[str, Any]] = read_jsonl(
             path / "metadata.jsonl", "the preferences of a published set"
         )
     elif path.suffix == ".json":
-        rows = read_json(path, "a list of preferences")
+        given = read_json(path, "a list of preferences")
     elif path.suffix == ".jsonl":
-        rows = read_jsonl(path, "a preference a line")
+        given = read_jsonl(path, "a preference a line")
     else:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    return [_labelled(row, root, f"{path}: row {number}") for number, row in enumerate(rows, 1)]
+        given = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    return [_labelled(row, root, f"{path}: row {number}") for number, row in enumerate(given, 1)]
+
+
+def _edit_reward(table: Path, number: int, row: Mapping[str, Any]) -> Labelled:
+    """A row of EditReward-Bench. Comparisons of one source stand together, so the interval draws sources."""
+    ranking, first = str(row["ranking"]), str(row["comparison_type"] or "AvsB")[0]
+    if not re.fullmatch(r"[A-D][>=][A-D]", ranking):
+        raise ValueError(f"{table}: row {number}: the ranking {ranking!r} is not like A>B or A=B")
+    winner: Outcome = "tie" if "=" in ranking else "first" if ranking[0] == first else "second"
+    pictures = [
+        Picture(str(table), row=number, column=name)
+        for name in ("source_image", "candidate_1", "candidate_2")
+    ]
+    source = str(row["id"]).partition("_")[0]
+    return Labelled(Preference(source, "first", "second", winner), str(row["instruction"]), *pictures)
 
 
 def _labelled(row: Mapping[str, Any], root: Path, where: str) -> Labelled:
@@ -166,6 +185,7 @@ def _held_against(
     """What one judge says of one set."""
     pairs: list[tuple[Preference, Outcome]] = []
     counts: Counter[str] = Counter()
+    leanings: list[tuple[str, float]] = []
     usage: Usage = NO_USAGE
     start = time.perf_counter()
     for place in range(0, len(labelled), AT_ONCE):
@@ -178,24 +198,41 @@ def _held_against(
                 usage += sum((h.usage for h in (shown, swapped) if isinstance(h, Heard)), NO_USAGE)
                 vote = _vote(shown, swapped, counts)
                 votes += [] if vote is None else [vote]
+                leaning = _leaning(shown, swapped)
+                leanings += [] if leaning is None else [(one.preference.case, leaning)]
             if votes:
                 count = Counter(votes)
                 lead = count["first"] - count["second"]
                 pairs.append((one.preference, "first" if lead > 0 else "second" if lead < 0 else "tie"))
     seconds = time.perf_counter() - start
-    decided = counts["saw first"] + counts["saw second"]
     counted = usage.prompt_tokens > 0
+    spent = price.of(usage.prompt_tokens, usage.answer_tokens) if price and counted else None
     return preferences.agreement(pairs, of.level) | {
         "preferences": len(labelled),
         "unparsed": counts["unparsed"],
         "unanswered": counts["unanswered"],
-        "first_preferred": counts["saw first"] / decided if decided else None,
+        "first_preferred": _estimate(leanings, of.level),
         "orders_agree": counts["agree"] / counts["both"] if counts["both"] else None,
         "seconds_per_verdict": seconds / usage.asked if usage.asked else None,
         "prompt_tokens": usage.prompt_tokens if counted else None,
         "answer_tokens": usage.answer_tokens if counted else None,
-        "price": price.of(usage.prompt_tokens, usage.answer_tokens) if price and counted else None,
+        "price": spent,
+        "price_per_verdict": None if spent is None else spent / usage.asked,
     }
+
+
+def _estimate(leanings: Sequence[tuple[str, float]], level: float) -> dict[str, Any]:
+    """How often the edit that was shown first was preferred, where one was: 0.5 of a judge without position bias."""
+    if not leanings:
+        return {"mean": None, "low": None, "high": None, "n": 0}
+    share = statistics.mean([leaning for _, leaning in leanings], [case for case, _ in leanings], level=level)
+    return {"mean": share.mean, "low": share.low, "high": share.high, "n": len(leanings)}
+
+
+def _leaning(*heard: object) -> float | None:
+    """Of the verdicts on both orders that are no tie, the share that prefers what was shown first; None: all ties."""
+    said = [one.value for one in heard if isinstance(one, Heard) and one.value in ("first", "second")]
+    return said.count("first") / len(said) if said else None
 
 
 def _questions(one: Labelled, votes: int) -> list[Question[Outcome]]:
@@ -222,8 +259,6 @@ def _vote(shown: object, swapped: object, counts: Counter[str]) -> Outcome | Non
     if shown.value is None or swapped.value is None:
         counts["unparsed"] += 1
         return None
-    for value in (shown.value, swapped.value):
-        counts[f"saw {value}"] += value != "tie"
     counts["both"] += 1
     agree = shown.value == SWAPPED[swapped.value]
     counts["agree"] += agree
@@ -237,13 +272,14 @@ def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
     for name, judges in found.items():
         head = [
             "",
-            "verdicts",
+            "pairs",
             "agreement",
             "kappa",
             "prefers the first",
             "orders agree",
             "unparsed",
             "s a verdict",
+            "price a verdict",
             "price",
         ]
         body = [
@@ -270,14 +306,16 @@ def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _row(label: str, row: Mapping[str, Any]) -> list[str]:
-    figures = [row[name] for name in ("first_preferred", "orders_agree")]
+    agree, cost = row["orders_agree"], row["price_per_verdict"]
     return [
         label,
         f"{row['all']['n']} of {row['preferences']}",
         report.estimate(row["all"]["agreement"]),
         report.number(row["all"]["kappa"]),
-        *("–" if figure is None else f"{figure:.1%}" for figure in figures),
+        report.estimate(row["first_preferred"]),
+        "–" if agree is None else f"{agree:.1%}",
         str(row["unparsed"]),
         report.number(row["seconds_per_verdict"]),
+        "–" if cost is None else f"{cost:.3g}",
         report.number(row["price"]),
     ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.viewing import overview, pictures, queries, snapshot, templates
+from crispedit.pipelines.viewing import distribution, overview, pictures, snapshot, templates
 from crispedit.pipelines.viewing.snapshot import Snapshot
 from crispedit.shards import journal
 
@@ -80,7 +80,7 @@ def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
             [
                 (name, found)
                 for name in s.categories
-                if (found := queries.histogram(s, score, name, 36)) is not None
+                if (found := distribution.histogram(s, score, name, bins=36)) is not None
             ],
         )
         for score in s.bounded

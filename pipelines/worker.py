@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import pyarrow as pa
 
+from crispedit import machine
 from crispedit.outcome import each
 from crispedit.pipelines.flow import Route, Row, Stage
 
@@ -56,6 +57,7 @@ class Worker:
         start = time.perf_counter()
         # One thread a worker: Ray counts its CPU as one, and OpenCV's results must not depend on the machine's cores.
         cv2.setNumThreads(1)
+        machine.keep_memory()
         self.stage.load()
         self.loaded = True
         return time.perf_counter() - start

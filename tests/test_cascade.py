@@ -70,6 +70,19 @@ def test_measures_everything_when_asked():
     assert CASCADE.verdict(rows[0]) == (REJECTED, "cheap.a:low")
 
 
+def test_only_named_filters_are_run():
+    rows = [{"category": "add"}]
+    CASCADE.measure([sample("k", 0.3)], rows, own=["dear"], everything=True)
+    assert rows == [{"category": "add", "dear.c": 1, "dear.measured": True, "dear.error": None}]
+
+
+def test_a_failure_may_pass_until_the_filter_has_measured():
+    assert CASCADE.passes({"cheap.error": "503"})
+    assert not CASCADE.passes({"cheap.error": "it broke", "cheap.measured": True})
+    assert not CASCADE.passes({"cheap.measured": True})
+    assert not CASCADE.passes({})
+
+
 def test_a_category_has_bounds_of_its_own():
     rows = [{"category": "style"}, {"category": "style"}]
     CASCADE.measure([sample("k", 0.05), sample("k", 0.3)], rows)

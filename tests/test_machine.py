@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,22 @@ def test_instructions_are_those_that_every_processor_has(tmp_path: Path):
     assert machine.alike(lay_out(tmp_path / "arm", "", {"proc/cpuinfo": "Features : fp asimd\n"})) == {}
     old = lay_out(tmp_path / "old", "", {"proc/cpuinfo": "flags : fpu sse sse2 sse4_2 avx\n"})
     assert machine.alike(old)["OPENCV_CPU_DISABLE"] == "AVX", "OpenCV complains of what is not there"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_memory_that_was_freed_is_used_again():
+    code = (
+        "import resource, numpy as np\n"
+        "from crispedit import machine\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(20):\n"
+        "        np.ones(12_000_000, np.uint8)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "first = faults(); machine.keep_memory(); faults(); print(faults() < first / 10)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 @pytest.mark.skipif(not machine.alike(), reason="nothing to switch off on this processor")

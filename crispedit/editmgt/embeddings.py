@@ -63,13 +63,16 @@ def still(tokens: int, channels: int, device: torch.device | str | None = None) 
 
 
 def rotate(x_BSHd: Tensor, rope_Sp2: Tensor) -> Tensor:
-    """Rotate the pairs (x0, x1), (x2, x3), ... of each head by the token's angles; p = d / 2. fp32 inside."""
+    """Rotate the pairs (x0, x1), (x2, x3), ... of each head by the token's angles; p = d / 2. fp32 inside.
+
+    The angles may differ within the batch: [B, S, p, 2].
+    """
     pairs = x_BSHd.float().unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():  # it fuses real arithmetic, and does not know complex numbers
-        cos, sin = rope_Sp2[:, None].unbind(-1)
+        cos, sin = rope_Sp2.unsqueeze(-3).unbind(-1)
         even, odd = pairs.unbind(-1)
         out = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1)
     else:
-        turn = torch.view_as_complex(rope_Sp2)[:, None]
+        turn = torch.view_as_complex(rope_Sp2).unsqueeze(-2)
         out = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * turn)
     return out.flatten(-2).type_as(x_BSHd)

@@ -6,16 +6,11 @@ MaskGIT (arXiv 2202.04200) as Meissonic and EditMGT run it. The masked share fal
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from crispedit.editmgt.options import Schedule
-
-IGNORED = -100
-"""The label of a token that the loss does not count (cross entropy's `ignore_index`)."""
 
 
 def masked_share(step: int, steps: int, schedule: Schedule = "cosine") -> Tensor:
@@ -60,40 +55,20 @@ def partly_masked(tokens: Tensor, share: float | Tensor, uniform: Tensor, mask_i
     return torch.where(uniform < share, mask_id, tokens)
 
 
-@dataclass(frozen=True)
-class MaskedBatch:
-    """A training batch: what the model sees, what it must say, and the time it is told."""
+def mask_tokens(
+    tokens_BN: Tensor, time_B: Tensor, order_BN: Tensor, candidates_BN: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Choose the tokens to mask in training: ([B, N] bool, [B] timestep).
 
-    inputs: Tensor
-    """[B, N] tokens, some of them the mask's."""
-    labels: Tensor
-    """[B, N] the true token where masked, `IGNORED` elsewhere."""
-    timestep: Tensor
-    """[B], 1000 x the masked share. (The model multiplies by 1000 once more; released weights expect that.)"""
-
-
-def masked_batch(
-    tokens_BN: Tensor, time_B: Tensor, order_BN: Tensor, mask_id: int, candidates_BN: Tensor | None = None
-) -> MaskedBatch:
-    """Mask max(1, round(n cos(pi t / 2))) of each row's n candidates: all its tokens, or those that are named.
-
-    `time` and `order` are uniform draws in [0, 1). A token is masked if its place in `argsort(order)` falls below the
-    count, which is any subset with equal chance; among candidates, if its rank does, theirs being the lowest. Every row
-    has a candidate.
+    Of each row's n candidates (all its tokens, or those named) max(1, round(n cos(pi t / 2))) are masked. `time` and
+    `order` are uniform draws in [0, 1). A token is masked if its place in `argsort(order)` falls below the count, which
+    gives every subset the same chance; among candidates, if its rank does, theirs being the lowest. Every row has a
+    candidate. The timestep is 1000 x the masked share. (The model multiplies by 1000 once more; released weights expect
+    that.)
     """
     share = torch.cos(time_B * math.pi * 0.5)
     place, count = order_BN.argsort(dim=1), torch.full_like(time_B, tokens_BN.shape[1])
     if candidates_BN is not None:
         place = order_BN.masked_fill(~candidates_BN, 1.0).argsort(dim=1).argsort(dim=1)
         count = candidates_BN.sum(1).to(time_B)
-    mask = place < (count * share).round().clamp(min=1)[:, None]
-    return MaskedBatch(
-        inputs=torch.where(mask, mask_id, tokens_BN),
-        labels=torch.where(mask, tokens_BN, IGNORED),
-        timestep=1000.0 * share,
-    )
-
-
-def masked_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy over the masked tokens of the whole batch. logits [..., codebook], labels [...]."""
-    return F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED)
+    return place < (count * share).round().clamp(min=1)[:, None], 1000.0 * share

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from crispedit.editmgt.flops import peak, training_flops
-from crispedit.editmgt.objective import Question
+from crispedit.editmgt.objective import MaskedBatch
 from crispedit.editmgt.transformer import TransformerConfig
 
 RATIOS = 5
@@ -34,12 +34,12 @@ class Tally:
         self.groups = torch.zeros(RATIOS + len(self.categories), 2, device=device)
         self.numbers = dict.fromkeys(NUMBERS, 0.0)
 
-    def add(self, part: Question, losses_M: Tensor) -> None:
-        """Take in a batch."""
-        asked, examples = part.asked.flatten(1), part.examples
-        count = asked.sum(1)
-        total = torch.zeros_like(asked, dtype=torch.float32).masked_scatter(asked, losses_M).sum(1)
-        bins = (part.timestep / 1000.0 * RATIOS).long().clamp(0, RATIOS - 1)
+    def add(self, batch: MaskedBatch, losses_M: Tensor) -> None:
+        """Add a batch."""
+        masked, examples = batch.masked.flatten(1), batch.examples
+        count = masked.sum(1)
+        total = torch.zeros_like(masked, dtype=torch.float32).masked_scatter(masked, losses_M).sum(1)
+        bins = (batch.timestep / 1000.0 * RATIOS).long().clamp(0, RATIOS - 1)
         places = [self.categories.index(name) for name in examples.categories]
         category = torch.tensor(places, device=count.device)
         both = torch.stack([total, count], 1)

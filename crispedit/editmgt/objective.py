@@ -15,27 +15,27 @@ from torch import Tensor, nn
 
 from crispedit.editmgt.examples import Examples, Unconditional
 from crispedit.editmgt.localize import default_blocks
-from crispedit.editmgt.masking import IGNORED, masked_batch
+from crispedit.editmgt.masking import mask_tokens
 from crispedit.editmgt.settings import Objective
 from crispedit.editmgt.transformer import Capture, TransformerConfig
 from crispedit.record import content_key, seed_of
 
 
 @dataclass(frozen=True)
-class Question:
-    """What the model is asked about a batch."""
+class MaskedBatch:
+    """A batch as the model trains on it."""
 
     examples: Examples
     """With some of the instructions dropped."""
     inputs: Tensor
-    """[B, h, w] tokens, some of them the mask's."""
+    """[B, h, w] tokens, some of them masked."""
     timestep: Tensor
     """[B]"""
-    asked: Tensor
+    masked: Tensor
     """[B, h, w] bool: the masked tokens, of which there are M in all."""
     weight: Tensor
     """[M] what each of them counts in the loss."""
-    told: Tensor
+    has_instruction: Tensor
     """[B] bool: the pair's instruction was not dropped."""
 
 
@@ -48,9 +48,9 @@ def draws(seed: int, step: int, keys: Sequence[str], count: int) -> Tensor:
     return torch.stack(rows)
 
 
-def question(
+def masked_batch(
     examples: Examples, empty: Unconditional, settings: Objective, mask_id: int, seed: int, step: int
-) -> Question:
+) -> MaskedBatch:
     """Drop instructions and mask tokens of these examples, as they are seen at this step."""
     tokens, region = examples.edited.flatten(1), examples.region.flatten(1)
     drawn = draws(seed, step, examples.keys, 3 + tokens.shape[1]).to(tokens.device)
@@ -63,44 +63,43 @@ def question(
         pooled=torch.where(dropped[:, None], empty.pooled.to(examples.pooled), examples.pooled),
     )
     confined = (confine < settings.region_only) & region.any(1)
-    batch = masked_batch(tokens, time, order, mask_id, region | ~confined[:, None])
-    asked = batch.labels != IGNORED
-    return Question(
+    masked, timestep = mask_tokens(tokens, time, order, region | ~confined[:, None])
+    return MaskedBatch(
         examples=examples,
-        inputs=batch.inputs.view_as(examples.edited),
-        timestep=batch.timestep,
-        asked=asked.view_as(examples.edited),
-        weight=(1.0 + (settings.edit_weight - 1.0) * region)[asked],
-        told=~dropped,
+        inputs=torch.where(masked, mask_id, tokens).view_as(examples.edited),
+        timestep=timestep,
+        masked=masked.view_as(examples.edited),
+        weight=(1.0 + (settings.edit_weight - 1.0) * region)[masked],
+        has_instruction=~dropped,
     )
 
 
-def token_losses(model: nn.Module, part: Question) -> Tensor:
+def token_losses(model: nn.Module, batch: MaskedBatch) -> Tensor:
     """[M] cross entropy of the masked tokens. Logits of the others are not made. `model` is called once."""
-    return losses(model, part)[0]
+    return losses(model, batch)[0]
 
 
-def losses(model: nn.Module, part: Question, capture: Capture | None = None) -> tuple[Tensor, Tensor]:
+def losses(model: nn.Module, batch: MaskedBatch, capture: Capture | None = None) -> tuple[Tensor, Tensor]:
     """([M] cross entropy of the masked tokens, [B] of the masks and what is captured), by one call of `model`.
 
     The second is 0 for a pair whose mask is not known or whose instruction was dropped, and without `capture`.
     """
-    examples = part.examples
+    examples = batch.examples
     answer = model(
-        part.inputs,
+        batch.inputs,
         examples.sequence.float(),  # encoders may have run in bf16
         examples.pooled.float(),
         examples.micro,
-        part.timestep,
+        batch.timestep,
         examples.source,
-        chosen=part.asked,
+        chosen=batch.masked,
         capture=capture,
     )
     logits_MV, scores_BN = answer if capture is not None else (answer, None)
-    tokens_M = F.cross_entropy(logits_MV.float(), examples.edited[part.asked], reduction="none")
+    tokens_M = F.cross_entropy(logits_MV.float(), examples.edited[batch.masked], reduction="none")
     if scores_BN is None:
         return tokens_M, tokens_M.new_zeros(len(examples))
-    return tokens_M, torch.where(part.told, misplaced(scores_BN, examples.region), 0.0)
+    return tokens_M, torch.where(batch.has_instruction, misplaced(scores_BN, examples.region), 0.0)
 
 
 def misplaced(scores_BN: Tensor, region_Bhw: Tensor) -> Tensor:
@@ -115,9 +114,10 @@ def misplaced(scores_BN: Tensor, region_Bhw: Tensor) -> Tensor:
     return -(wanted_BN * looked_BN.clamp(min=1e-8).log()).sum(1)
 
 
-def everywhere(config: TransformerConfig, part: Question) -> Capture:
+def everywhere(config: TransformerConfig, batch: MaskedBatch) -> Capture:
     """The capture that a hold goes by when nothing else is asked for: the default blocks, all text tokens alike."""
     rows_BL = (
-        torch.ones_like(part.examples.sequence[..., 0], dtype=torch.float32) / part.examples.sequence.shape[1]
+        torch.ones_like(batch.examples.sequence[..., 0], dtype=torch.float32)
+        / batch.examples.sequence.shape[1]
     )
     return Capture(default_blocks(config.blocks), rows_BL)

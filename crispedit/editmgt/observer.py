@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crispedit.editmgt.examples import Examples, Unconditional
 from crispedit.editmgt.noise import SeededNoise
-from crispedit.editmgt.objective import question, token_losses
+from crispedit.editmgt.objective import masked_batch, token_losses
 from crispedit.editmgt.options import SamplingOptions
 from crispedit.editmgt.sampler import sample
 from crispedit.editmgt.settings import Objective, Watch
@@ -70,9 +70,9 @@ class Observer:
             Pillow.fromarray(sheet).save(path)
         if not self.held_out:
             return {}, sheet
-        told = Objective(drop_text=0)
+        all_told = Objective(drop_text=0)
         losses = [
-            token_losses(model, question(batch, empty, told, model.config.mask_id, -1, draw))
+            token_losses(model, masked_batch(batch, empty, all_told, model.config.mask_id, -1, draw))
             for batch in batches
             for draw in range(DRAWS)
         ]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Schedule = Literal["cosine", "linear"]
+Speed = Literal["exact", "fast", "faster"]
 
 
 class SamplingOptions(BaseModel):
@@ -36,8 +37,8 @@ class SamplingOptions(BaseModel):
     """Of the draw of each token; below 1, likely tokens are favoured, which suits small models."""
     schedule: Schedule = "cosine"
     """How the share of masked tokens falls over the steps."""
-    reference_refresh: int = Field(1, ge=1)
-    """Compute the source's stream only every so many steps; above 1 this is an approximation."""
+    speed: Speed = "exact"
+    """fast, faster: reuse what hardly changes from step to step, which changes the edit a little."""
 
     def over(self, base: SamplingOptions) -> SamplingOptions:
         """`base`, with the fields that were given here explicitly."""

@@ -7,20 +7,38 @@ step, tokens just predicted whose localisation score lies below a threshold are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crispedit.editmgt.localize import localisation
 from crispedit.editmgt.masking import mask_count, masked_share, remask, temperatures
 from crispedit.editmgt.noise import Noise
-from crispedit.editmgt.options import RELEASED, SamplingOptions
-from crispedit.editmgt.transformer import Capture, Conditions, ReferenceCache, Transformer
+from crispedit.editmgt.options import RELEASED, SamplingOptions, Speed
+from crispedit.editmgt.transformer import Capture, Conditions, KeyValueCache, Transformer
 
 CHUNK = 2**23
 """Logits that are looked at at once: 32 MiB in fp32, whatever the batch and codebook."""
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """What an approximate run leaves out. The model's answer to what is decided hardly changes from step to step."""
+
+    refresh: int
+    """Every so many steps all tokens are computed, the reference's too; between them only those not decided since."""
+    guidance: int
+    """Every so many steps the unconditional half is computed; between them guidance adds the last difference again."""
+
+
+SHORTCUTS: Mapping[Speed, Shortcuts | None] = {
+    "exact": None,
+    "fast": Shortcuts(refresh=4, guidance=2),
+    "faster": Shortcuts(refresh=9, guidance=3),
+}
 
 
 @dataclass(frozen=True)
@@ -110,7 +128,8 @@ def sample(
     held = torch.zeros_like(tokens, dtype=torch.bool) if fixed is None else fixed.flatten(1)
     start = (tokens == config.mask_id).sum(1) / count
     heat = temperatures(steps, options.temperature).to(tokens.device)
-    cache = ReferenceCache() if options.reference_refresh > 1 else None
+    shortcuts = SHORTCUTS[options.speed]
+    passes = _Passes(model, conditions, options, capture, shortcuts)
     scores: Tensor | None = None
     done = 0
     for step in range(steps):
@@ -118,23 +137,25 @@ def sample(
         left = unknown.sum(1)
         if not left.any():
             break
-        if cache is not None:
-            cache.frozen = step % options.reference_refresh > 0
-        timestep = torch.full((len(conditions.pooled),), steps - 1 - step, device=tokens.device)
-        features, captured = model.encode(tokens.view_as(tokens_BHW), timestep, conditions, capture, cache)
+        logits_of, captured = passes(tokens.view_as(tokens_BHW), unknown, step)
         if captured is not None:
             maps = localisation(captured, conditions.grid, (height, width))
             # A sample that is done keeps the map it was done with, whatever the rest of its batch still needs.
             scores = maps if scores is None else torch.where((left > 0)[:, None, None], maps, scores)
         now_held = scores.flatten(1) < hold if hold and scores is not None else None
+        if now_held is not None:
+            held = torch.where(unknown, now_held, held)
+        if shortcuts is not None and now_held is not None and reference_BN is not None:
+            # What is held is decided here and now, not masked and held again at every step.
+            tokens = torch.where(unknown & now_held, reference_BN, tokens)
+            unknown, now_held = unknown & ~now_held, None
+            left = unknown.sum(1)
+            start = left / count if step == 0 else start
 
-        logits_of = _Logits(model, features.flatten(0, 2), batch * count if guided else 0, options.guidance)
         drawn, probability = choose(
             logits_of, unknown, noise, config.codebook_size, now_held, reference_BN, options.token_temperature
         )
         tokens = tokens.masked_scatter(unknown, drawn)
-        if now_held is not None:
-            held = torch.where(unknown, now_held, held)
         if step < steps - 1:
             again = mask_count(left, count, start, masked_share(step, steps, options.schedule))
             if early_exit and now_held is not None:
@@ -149,6 +170,60 @@ def sample(
     return Sampled(tokens.view_as(tokens_BHW), held.view_as(tokens_BHW), scores, done)
 
 
+class _Passes:
+    """The model's passes of one run: each of all tokens or, with shortcuts, of those that may have changed."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        conditions: Conditions,
+        options: SamplingOptions,
+        capture: Capture | None,
+        shortcuts: Shortcuts | None,
+    ) -> None:
+        self.model, self.options, self.capture, self.shortcuts = model, options, capture, shortcuts
+        self.conditions, self.guided = conditions, options.guidance != 1.0
+        self.half = slice(len(conditions.pooled) // 2, None)
+        self.cache = None if shortcuts is None else KeyValueCache()
+        self.changed_BN: Tensor | None = None
+        """Undecided at the last pass of the whole batch: what has been decided since is among them."""
+        self.difference: Tensor | None = None
+        """[B N, D] that guidance multiplies, of the last pass of both halves; zeros where a place was decided."""
+
+    def __call__(
+        self, tokens_BHW: Tensor, unknown_BN: Tensor, step: int
+    ) -> tuple[Callable[[Tensor], Tensor], Tensor | None]:
+        """Logits of chosen places of the flattened [B, N], and the captured scores."""
+        conditions, both = self.conditions, True
+        if self.shortcuts is not None and self.cache is not None:
+            refreshes = step % self.shortcuts.refresh == 0
+            both = refreshes or step % self.shortcuts.guidance == 0 or not self.guided
+            conditions = conditions if both else conditions.rows(self.half)
+            self.cache.rows = slice(None) if both else self.half
+            self.cache.live = None if refreshes else self._live(tokens_BHW.shape)
+            if both:
+                self.changed_BN = unknown_BN
+        timestep = torch.full(
+            (len(conditions.pooled),), self.options.steps - 1 - step, device=tokens_BHW.device
+        )
+        features, captured = self.model.encode(tokens_BHW, timestep, conditions, self.capture, self.cache)
+        features = features.flatten(0, 2)
+        if self.guided and both and self.shortcuts is not None:
+            self.difference = features.new_zeros(tokens_BHW.numel(), features.shape[1], dtype=torch.float32)
+        second = tokens_BHW.numel() if self.guided and both else 0
+        return _Logits(self.model, features, second, self.options.guidance, self.difference), captured
+
+    def _live(self, shape: tuple[int, ...]) -> Tensor:
+        """[B, n] places, inside the transformer, that may have changed: as many for each sample as the one with most
+        needs."""
+        assert self.changed_BN is not None
+        changed = self.changed_BN.view(shape).float()
+        stride = self.model.config.stride
+        inner_BN = F.max_pool2d(changed[:, None], stride).flatten(1) if stride > 1 else changed.flatten(1)
+        most = int(inner_BN.sum(1).max())
+        return inner_BN.topk(most, dim=1).indices.sort(dim=1).values
+
+
 @dataclass(frozen=True)
 class _Logits:
     """Guided logits of chosen places. Guidance mixes what the last, linear layer reads, and so runs that layer once."""
@@ -156,17 +231,23 @@ class _Logits:
     model: Transformer
     features: Tensor
     conditional: int
-    """Where the conditional half begins; 0 without guidance."""
+    """Where the conditional half begins; 0 if there is only one."""
     guidance: float
+    difference: Tensor | None
+    """[B N, D] of the halves: written where both are there, read where only one is."""
 
     def __call__(self, rows: Tensor) -> Tensor:
         head = self.model.mlm_layer
         hidden = head.hidden(self.features[rows])
+        # fp32: the difference is multiplied by the guidance, and so would be a bf16 rounding of it.
         if self.conditional:
-            # fp32: the difference is multiplied by the guidance, and so would be a bf16 rounding of it.
             base = hidden.float()
             told = head.hidden(self.features[rows + self.conditional]).float()
+            if self.difference is not None:
+                self.difference[rows] = told - base
             hidden = torch.lerp(base, told, self.guidance).type_as(hidden)
+        elif self.difference is not None:
+            hidden = (hidden.float() + (self.guidance - 1) * self.difference[rows]).type_as(hidden)
         return head.logits(hidden)
 
 

@@ -36,7 +36,7 @@ from crispedit.editmgt import savepoint
 from crispedit.editmgt.ema import EMA
 from crispedit.editmgt.examples import Examples, Unconditional
 from crispedit.editmgt.meter import Meter, Tally, finite, flat_items
-from crispedit.editmgt.objective import everywhere, losses, question
+from crispedit.editmgt.objective import everywhere, losses, masked_batch
 from crispedit.editmgt.optimiser import adamw, rate_at
 from crispedit.editmgt.parallel import distribute, synchronised
 from crispedit.editmgt.settings import Training
@@ -155,8 +155,8 @@ class Trainer:
         began = time.perf_counter()
         batches, self.reader = next(steps)
         read = time.perf_counter()
-        parts = [
-            question(
+        masked = [
+            masked_batch(
                 self.encode(batch, self.step),
                 self.unconditional,
                 settings.objective,
@@ -166,22 +166,22 @@ class Trainer:
             )
             for batch in batches
         ]
-        total = self._sum(torch.stack([part.weight.sum() for part in parts]).sum())
+        total = self._sum(torch.stack([batch.weight.sum() for batch in masked]).sum())
         tally = Tally(self.model.config, self.source.categories, self.accelerator.device)
         tally.numbers |= {"wait_s": read - began, "encode_s": time.perf_counter() - read}
         weighted = torch.zeros_like(total)
-        for number, part in enumerate(parts):
-            self._seed(self.accelerator.process_index * len(parts) + number)
-            with synchronised(self.wrapped, last=number == len(parts) - 1):
+        for number, batch in enumerate(masked):
+            self._seed(self.accelerator.process_index * len(masked) + number)
+            with synchronised(self.wrapped, last=number == len(masked) - 1):
                 with self.accelerator.autocast():
-                    localised = settings.objective.localise and part.examples.source is not None
-                    capture = everywhere(self.model.config, part) if localised else None
-                    losses_M, misplaced_B = losses(self.wrapped, part, capture)
-                loss = (losses_M * part.weight).sum() / total
+                    localised = settings.objective.localise and batch.examples.source is not None
+                    capture = everywhere(self.model.config, batch) if localised else None
+                    losses_M, misplaced_B = losses(self.wrapped, batch, capture)
+                loss = (losses_M * batch.weight).sum() / total
                 aim = loss + settings.objective.localise * misplaced_B.sum() / settings.global_batch
                 (aim * self.accelerator.num_processes).backward()  # gradients are averaged over processes
             weighted += loss.detach()
-            tally.add(part, losses_M.detach())
+            tally.add(batch, losses_M.detach())
         tally.numbers |= {"loss": weighted.item(), "stop": float(told.is_set())}
         summed = self.meter.take(self._sum(tally.flat()).cpu())
         norm = float(savepoint.whole(self._clip()))

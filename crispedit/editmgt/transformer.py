@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -90,11 +90,29 @@ class Capture:
 
 
 @dataclass
-class ReferenceCache:
-    """The reference's keys and values of every block, so that a step can leave that stream out (approximate)."""
+class KeyValueCache:
+    """Keys and values of image and reference in every block, so that a step computes only some tokens (approximate)."""
 
-    frozen: bool = False
+    live: Tensor | None = None
+    """[B, n] places of the image tokens that a step computes; all others, and the reference, are as they were. None:
+    the step computes everything, and fills the cache anew."""
+    rows: slice = field(default_factory=lambda: slice(None))
+    """The entries of the batch that the step computes; such as the conditional half."""
     entries: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Per block, keys and values [B, H, N + R, d]."""
+
+    def merged(self, k: Tensor, v: Tensor, block: int, text: int, image: int) -> tuple[Tensor, Tensor]:
+        """The keys and values of all tokens, [B, H, L + N + R, d], from those of the live ones; they are kept."""
+        if self.live is None:
+            self.entries.append((k[:, :, text:].clone(), v[:, :, text:].clone()))
+            return k, v
+        whole = []
+        for live, kept in zip((k, v), self.entries[block], strict=True):
+            known = kept[self.rows]
+            places = self.live[:, None, :, None].expand(-1, live.shape[1], -1, live.shape[3])
+            known[:, :, :image].scatter_(2, places, live[:, :, text:])
+            whole.append(torch.cat([live[:, :, :text], known], 2))
+        return whole[0], whole[1]
 
 
 @dataclass(frozen=True)
@@ -118,6 +136,16 @@ class Conditions:
     @property
     def reference_tokens(self) -> int:
         return 0 if self.reference is None else self.reference.shape[1]
+
+    def rows(self, chosen: slice) -> Conditions:
+        """Those of some entries of the batch."""
+        return replace(
+            self,
+            text=self.text[chosen],
+            pooled=self.pooled[chosen],
+            reference=None if self.reference is None else self.reference[chosen],
+            reference_modulations=tuple(m[chosen] for m in self.reference_modulations),
+        )
 
 
 class RMSNorm(nn.Module):
@@ -206,11 +234,14 @@ class Frame:
 
     text: int
     image: int
+    """Image tokens that this pass computes."""
+    grid: int
+    """All image tokens."""
     reference: int
     rope: Tensor
     strength: float
     capture: Capture | None
-    cache: ReferenceCache | None
+    cache: KeyValueCache | None
     scores: list[Tensor]
     last: int
     """The block behind which only the image is read; -1 if there is no single block to spare anything."""
@@ -221,23 +252,19 @@ class Frame:
     @property
     def live_reference(self) -> int:
         """Reference tokens that this pass computes: none when their keys and values come from a cache."""
-        return 0 if self.cache is not None and self.cache.frozen else self.reference
+        return 0 if self.cache is not None and self.cache.live is not None else self.reference
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
         """Queries (the last block asks fewer), keys and values of the live streams, [B, S, H, d] -> [B, S, D]."""
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        rest = self.text + self.image
+        if self.cache is not None:
+            k, v = self.cache.merged(k, v, block, self.text, self.grid)
+        rest = self.text + self.grid
         if self.capture is not None and self.captures(block):
             last = self.capture.rows.shape[0]
             self.scores.append(
                 text_to_image(q[-last:, :, : self.text], k[-last:, :, :rest], self.capture.rows)
             )
-        if self.cache is not None:
-            if self.cache.frozen:
-                k_old, v_old = self.cache.entries[block]
-                k, v = torch.cat([k, k_old], 2), torch.cat([v, v_old], 2)
-            else:
-                self.cache.entries.append((k[:, :, rest:].clone(), v[:, :, rest:].clone()))
         return attend(q, k, v, self.reference, self.strength).transpose(1, 2).flatten(2)
 
 
@@ -305,7 +332,7 @@ class SingleBlock(nn.Module):
         if index == frame.last:
             # Of all other queries, only the text's are of use, to a capture.
             asked = slice(0 if frame.captures(index) else frame.text, frame.text + frame.image)
-            normed, rope = normed[:, asked], rope[asked]
+            normed, rope = normed[:, asked], rope[..., asked, :, :]
         q = rotate(attn.norm_q(attn.split(attn.to_q(normed))), rope)
         out = frame.attention(q, k, v, index)
         if index == frame.last:
@@ -586,9 +613,11 @@ class Transformer(nn.Module):
         timestep: Tensor,
         conditions: Conditions,
         capture: Capture | None = None,
-        cache: ReferenceCache | None = None,
+        cache: KeyValueCache | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Features [B, height, width, D] for `head`, and the captured scores [C, N] (None without `capture`).
+
+        With a cache that names its live tokens, the features of all others are zeros.
 
         timestep: [B], the steps still to come (K - 1 - k) when sampling, 1000 x the masked fraction when training;
         the model multiplies it by 1000, and the two scales differ. Both are as released. tokens: one grid per entry
@@ -599,17 +628,24 @@ class Transformer(nn.Module):
         text = conditions.text
         if isinstance(self.connector, Resampler):
             text = self._context(text, timestep)
-        frozen = cache is not None and cache.frozen
-        if cache is not None and not frozen:
+        live = None if cache is None else cache.live
+        rope = conditions.rope
+        if cache is not None and live is not None:
+            places = _for_all(live[..., None], len(x))
+            cache.live = places[..., 0]
+            x = x.gather(1, places.expand(-1, -1, x.shape[2]))
+            of_text, of_image = rope.split([text.shape[1], len(rope) - text.shape[1]])
+            rope = torch.cat([of_text.expand(len(x), -1, -1, -1), of_image[cache.live]], 1)
+        elif cache is not None:
             cache.entries.clear()
-        live = 0 if conditions.reference is None or frozen else conditions.reference_tokens
-        if live and conditions.reference is not None:
+        if live is None and conditions.reference is not None:
             x = torch.cat([x, conditions.reference], 1)
         frame = Frame(
             text=text.shape[1],
-            image=image,
+            image=image if live is None else live.shape[1],
+            grid=image,
             reference=conditions.reference_tokens,
-            rope=conditions.rope[: text.shape[1] + image + live],
+            rope=rope,
             strength=conditions.strength,
             capture=capture,
             cache=cache,
@@ -617,7 +653,8 @@ class Transformer(nn.Module):
             last=self.config.blocks - 1 if self.config.num_single_layers else -1,
         )
         condition = self._time(timestep, conditions.pooled)
-        fixed = [(m,) for m in conditions.reference_modulations] if live else [()] * self.config.blocks
+        modulated = frame.live_reference > 0
+        fixed = [(m,) for m in conditions.reference_modulations] if modulated else [()] * self.config.blocks
         for index, block in enumerate(self.transformer_blocks):
             text, x = self._run(block, text, x, condition, fixed[index], frame, index)
         x = torch.cat([text, x], 1)
@@ -625,7 +662,11 @@ class Transformer(nn.Module):
             x = self._run(block, x, condition, fixed[index], frame, index)
         if not self.config.num_single_layers:
             x = x[:, frame.text : frame.text + frame.image]
-        x = self.project_from_hidden(self.project_from_hidden_norm(x)).unflatten(1, conditions.grid)
+        x = self.project_from_hidden(self.project_from_hidden_norm(x))
+        if cache is not None and cache.live is not None:
+            places = cache.live[..., None].expand(-1, -1, x.shape[2])
+            x = x.new_zeros(len(x), image, x.shape[2]).scatter(1, places, x)
+        x = x.unflatten(1, conditions.grid)
         if self.config.downsample:
             x = self.up_block["upsample"](x)
         score = torch.stack(frame.scores).mean(0) if frame.scores else None

@@ -38,7 +38,9 @@ ITEMWISE = ("FluxKontextPipeline", "StableDiffusionInstructPix2PixPipeline", "Qw
 """Pipelines that pair a list of images with a list of prompts. To others (Flux2, QwenImageEditPlus) several images are
 references of one edit: they are given one at a time."""
 
+SIZES = ("height", "width", "max_area", "_auto_resize", "output_resolution")
 OURS = {
+    *SIZES,
     "image",
     "prompt",
     "negative_prompt",
@@ -178,8 +180,6 @@ class Diffusers(Editor):
 
     def _change(self, made: Any) -> None:
         """Schedule, LoRAs, 8-bit matrices and step cache, in the order in which they build on each other."""
-        import torch
-
         if self.scheduler:
             known = set(inspect.signature(type(made.scheduler).__init__).parameters) - {"self"}
             if strange := sorted(self.scheduler.keys() - known):
@@ -202,13 +202,6 @@ class Diffusers(Editor):
         if self.cache is not None and self.cache.kind == "first_block":
             from diffusers import FirstBlockCacheConfig
 
-            # Of Flux's blocks of two kinds, the hooks mix the outputs up.
-            lists = [child for child in _core(made).children() if isinstance(child, torch.nn.ModuleList)]
-            if len({type(block) for blocks in lists for block in blocks}) > 1:
-                raise ValueError(
-                    f"diffusers: the transformer of {self.pipeline} has blocks of several kinds, which diffusers' own "
-                    "step cache fails on; drop cache, or set cache.kind=cache_dit"
-                )
             _core(made).enable_cache(FirstBlockCacheConfig(threshold=self.cache.threshold))
         elif self.cache is not None:
             import cache_dit
@@ -298,7 +291,9 @@ class Diffusers(Editor):
             given["negative_prompt"] = self.negative if one else [self.negative] * len(images)
         accepted = inspect.signature(type(self._pipeline).__call__).parameters
         # FLUX.1 Kontext would bring the source to one of its favourite aspects and the edit to another area.
-        sizes = {"height": height, "width": width, "max_area": height * width, "_auto_resize": False}
+        # Qwen-Image-2.1 would show the model a source of one megapixel, whatever the size of the edit.
+        side = round((self.area_px or height * width) ** 0.5)
+        sizes = dict(zip(SIZES, (height, width, height * width, False, side), strict=True))
         given |= {name: value for name, value in sizes.items() if name in accepted}
         try:
             answer = self._pipeline(**given)
@@ -340,9 +335,11 @@ class Diffusers(Editor):
             )
         if self.loras and not hasattr(cls, "load_lora_weights"):
             raise ValueError(f"diffusers: {self.pipeline} loads no LoRAs; drop loras")
-        called = inspect.unwrap(cls.__call__).__code__.co_names
-        if self.cache is not None and self.cache.kind == "first_block" and "cache_context" not in called:
-            raise ValueError(f"diffusers: {self.pipeline} works with no first-block cache; drop cache")
+        if self.cache is not None and self.cache.kind == "first_block" and (why := _no_cache(cls)):
+            raise ValueError(
+                f"diffusers: {self.pipeline} works with no first-block cache: {why}; drop cache, or set "
+                "cache.kind=cache_dit"
+            )
         if self.storage is not None and self.quantize is not None:
             raise ValueError("diffusers: storage and quantize both keep the weights in 8 bits: give one")
         if self.batch_size > 1 and not any(base.__name__ in ITEMWISE for base in cls.__mro__):
@@ -394,6 +391,23 @@ def _buckets(pipeline: Any) -> Any:
     """The image processor of a pipeline that knows some sizes only, or None."""
     processor = getattr(pipeline, "vae_image_processor", None)
     return processor if processor is not None and "basesize" in processor.config else None
+
+
+def _no_cache(cls: type[Any]) -> str | None:
+    """Why diffusers' own first-block cache fails on a pipeline; None if it does not."""
+    from diffusers.hooks._helpers import TransformerBlockRegistry
+
+    if "cache_context" not in inspect.unwrap(cls.__call__).__code__.co_names:
+        return "its call names no cache context"
+    network = getattr(inspect.signature(cls.__init__).parameters.get("transformer"), "annotation", None)
+    blocks = getattr(network, "_repeated_blocks", [])
+    if len(blocks) != 1:
+        return "its transformer has blocks of several kinds, whose outputs the cache mixes up"
+    try:
+        TransformerBlockRegistry.get(getattr(sys.modules[network.__module__], blocks[0]))
+    except ValueError:
+        return f"the cache does not know {blocks[0]}"
+    return None
 
 
 def _rule(cls: type[Any]) -> Rule | None:

@@ -12,7 +12,8 @@ from html import escape
 from markupsafe import Markup
 
 from crispedit.bounds import Bound
-from crispedit.pipelines.viewing.queries import Histogram, Row, short
+from crispedit.pipelines.viewing.distribution import Histogram
+from crispedit.pipelines.viewing.queries import Row, short
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 200, 8, 22, 16
 WIDE = 1280

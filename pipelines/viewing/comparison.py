@@ -129,7 +129,8 @@ def flipped(snapshot: Snapshot, comparison: Comparison, wanted: Wanted, size: in
     total = snapshot.one(f"SELECT count(*) {source}", values)
     number = min(wanted.page, max(1, -(-total // size)))
     rows = snapshot.sql(
-        f"""SELECT p.*, t.outcome AS then_outcome, t.reason AS then_reason, t.other_key, l.verdict AS label
+        f"""SELECT {snapshot.card()}, t.outcome AS then_outcome, t.reason AS then_reason, t.other_key,
+            l.verdict AS label
         {source.replace("WHERE", "LEFT JOIN label l ON l.key = p.key WHERE", 1)}
         ORDER BY {order(snapshot, wanted.sort)} LIMIT ? OFFSET ?""",
         [*values, size, (number - 1) * size],

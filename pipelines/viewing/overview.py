@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crispedit.cascade import REGIME
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
 from crispedit.pipelines.progress import StageTotal, stage_totals
 from crispedit.pipelines.viewing.queries import Row
@@ -137,14 +138,14 @@ def owner(snapshot: Snapshot, reason: str) -> str:
     )
 
 
-def in_words(snapshot: Snapshot, reason: str | None, category: str | None) -> str:
-    """A reason for a reader: "leakage above 0.05"."""
+def in_words(snapshot: Snapshot, reason: str | None, row: Mapping[str, Any]) -> str:
+    """A reason of a pair or job for a reader: "leakage above 0.05"."""
     if reason is None:
         return ""
     score, colon, side = reason.rpartition(":")
     if not colon:
         return AFTER.get(reason, reason.replace("_", " "))
-    bound = snapshot.bound(score, category)
+    bound = snapshot.bound(score, row["category"], row.get(REGIME))
     value = bound.min if side == "low" else bound.max
     word = {"low": "below", "high": "above"}.get(side, side)
     return f"{score} {word} {value:g}" if value is not None else f"{score} too {side}"
@@ -185,7 +186,10 @@ def _spread(
         return {}
     listed = ", ".join(map(str, wanted))
     found = {
-        row["row"]: row for row in snapshot.sql(f"SELECT *, rowid AS row FROM pair WHERE rowid IN ({listed})")
+        row["row"]: row
+        for row in snapshot.sql(
+            f"SELECT {snapshot.card()}, p.rowid AS row FROM pair p WHERE p.rowid IN ({listed})"
+        )
     }
     return {value: [found[row] for row in rows] for value, rows in chosen.items()}
 

@@ -19,6 +19,7 @@ from crispedit.pipelines.run import Run
 from crispedit.pipelines.viewing import (
     charts,
     comparison,
+    distribution,
     labels,
     overview,
     pictures,
@@ -26,9 +27,11 @@ from crispedit.pipelines.viewing import (
     snapshot,
     templates,
 )
+from crispedit.pipelines.viewing import moved as moved_bounds
 from crispedit.pipelines.viewing.comparison import Comparison
 from crispedit.pipelines.viewing.labels import Labels
-from crispedit.pipelines.viewing.queries import Moved, Wanted
+from crispedit.pipelines.viewing.moved import Moved
+from crispedit.pipelines.viewing.queries import Wanted
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 STATIC = {"style.css": "text/css", "view.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -121,7 +124,7 @@ class Shown:
                     self._moved.pop(next(iter(self._moved)))
                 used = {found.table for found in self._moved.values()}
                 table = next(name for name in (f"moved_{n}" for n in range(5)) if name not in used)
-                overrides = queries.overrides(shown, moved)
+                overrides = moved_bounds.overrides(shown, moved)
                 self._moved[key] = comparison.against_bounds(shown, overrides, "the moved bounds", table)
             return self._moved[key]
 
@@ -175,8 +178,9 @@ class Site:
 
     def pairs(self, request: Request) -> Response:
         s, wanted = self.shown.current(), Wanted.of(request.query_params)
-        page = queries.pairs(s, wanted)
-        return self.page(request, "pairs", wanted=wanted, page=page, facets=queries.facets(s, wanted))
+        facets = queries.facets(s, wanted)
+        page = queries.pairs(s, wanted, total=facets.total)
+        return self.page(request, "pairs", wanted=wanted, page=page, facets=facets)
 
     def pair(self, request: Request) -> Response:
         s, wanted = self.shown.current(), Wanted.of(request.query_params)
@@ -253,42 +257,44 @@ class Site:
         if score and score not in s.scores:
             raise ValueError(f"there is no score {score!r}; choose from {', '.join(s.scores)}")
         category = parameters.get("category", _telling(s, score))
+        regime = parameters.get("regime", "") if category else ""
         other = parameters.get("other", "")
         moved = _moved(s, request)
-        mine = next((m for m in moved if (m.score, m.category or "") == (score, category)), None)
-        bound = mine.bound if mine else s.bound(score, category or None)
-        chart = queries.histogram(s, score, category, also=bound) if score else None
+        here = Moved(score, category or None, regime or None, s.bound(score, category, regime))
+        here = next((m for m in moved if m.place == here.place), here)
+        chart = distribution.histogram(s, score, category, regime, also=here.bound) if score else None
         points = None
         if other in s.scores and chart is not None:
-            beside = queries.histogram(s, other, category)
+            beside = distribution.histogram(s, other, category, regime)
             if beside is not None:
                 points = charts.scatter(
-                    queries.scatter(s, score, other, category),
+                    distribution.scatter(s, score, other, category, regime),
                     (chart.low, chart.high),
                     (beside.low, beside.high),
-                    charts.bounds_of([("all", bound)]),
-                    charts.bounds_of([(category or "all", s.bound(other, category or None))]),
+                    charts.bounds_of([("all", here.bound)]),
+                    charts.bounds_of([(category or "all", s.bound(other, category, regime))]),
                     (score, other),
                 )
-        small = (
-            [(name, found) for name in s.categories if (found := queries.histogram(s, score, name, 40))]
-            if score
-            else []
-        )
+        by_category = {
+            name: distribution.histogram(s, score, name, regime, bins=40) for name in s.categories if score
+        }
         return self.page(
             request,
             "bounds",
             score=score,
             category=category,
+            regime=regime,
             other=other,
             moved=moved,
-            bound=bound,
+            bound=here.bound,
             chart=chart,
-            ghosts=[line for line in templates.bound_names(s, score) if line[1] not in (bound.min, bound.max)]
-            if score
-            else [],
+            ghosts=[
+                line
+                for line in templates.bound_names(s, score)
+                if line[1] not in (here.bound.min, here.bound.max)
+            ],
             points=points,
-            small=small,
+            small=[(name, chart) for name, chart in by_category.items() if chart is not None],
             reasons={row[1]: row[3] for row in overview.matrix(s).rows},
         )
 
@@ -299,12 +305,14 @@ class Site:
         side = request.query_params.get("side", "min")
         last = moved[-1] if moved else None
         if last is None or last.score not in s.scores:
-            score, category = request.query_params.get("score", ""), request.query_params.get("category", "")
+            score, category, regime = (
+                request.query_params.get(name, "") for name in ("score", "category", "regime")
+            )
             if score not in s.scores:
                 raise ValueError(f"there is no score {score!r}")
-            last = Moved(score, category or None, s.bound(score, category or None))
+            last = Moved(score, category or None, regime or None, s.bound(score, category, regime))
         at = last.bound.max if side == "max" or last.bound.min is None else last.bound.min
-        below, above = queries.sides(s, last, at) if at is not None else ([], [])
+        below, above = moved_bounds.sides(s, moved, last, at) if at is not None else ([], [])
         exact = None
         if request.query_params.get("exact") and moved and s.run is not None:
             against = self.shown.against(moved)
@@ -313,7 +321,7 @@ class Site:
         return self.page(
             request,
             "what_if",
-            rows=queries.what_if(s, moved),
+            rows=moved_bounds.what_if(s, moved),
             moved=moved,
             last=last,
             at=at,
@@ -321,7 +329,7 @@ class Site:
             below=below,
             above=above,
             exact=exact,
-            overrides=queries.overrides(s, moved) if s.run is not None else [],
+            overrides=moved_bounds.overrides(s, moved) if s.run is not None else [],
         )
 
     def apply(self, request: Request) -> Response:
@@ -333,7 +341,7 @@ class Site:
                 "there is nothing to apply: no bound was moved" if s.run else "a shard set has no bounds"
             )
         root = s.run.root
-        build.step(Run(recipe.load(str(root), [*queries.overrides(s, moved), f"run={root}"])), "select")
+        build.step(Run(recipe.load(str(root), [*moved_bounds.overrides(s, moved), f"run={root}"])), "select")
         self.shown.take()
         return JSONResponse({"kept": overview.funnel(self.shown.snapshot)[3].count})
 
@@ -428,7 +436,7 @@ class Site:
 
 def _telling(s: Snapshot, score: str) -> str:
     """The category to look at a score in: all, or where only some have a bound, the one that loses the most by it."""
-    own = [name for name in s.categories if s.bound(score, name) != Bound()]
+    own = [name for name, regime in s.cells if s.bound(score, name, regime) != Bound()]
     if not own or s.bound(score, None) != Bound():
         return ""
     lost = {
@@ -443,14 +451,15 @@ def _telling(s: Snapshot, score: str) -> str:
 
 def _moved(s: Snapshot, request: Request) -> list[Moved]:
     """The moved bounds of an address (`m`, several times); the last one of a score and category counts."""
-    found: dict[tuple[str, str | None], Moved] = {}
+    found: dict[str, Moved] = {}
     for text in request.query_params.getlist("m")[:40]:
         move = Moved.parse(text)
-        if move.score not in s.scores or (move.category is not None and move.category not in s.categories):
-            raise ValueError(f"{text!r}: there is no such score or category here")
-        found.pop((move.score, move.category), None)
-        if move.bound != s.bound(move.score, move.category):
-            found[move.score, move.category] = move
+        known = move.category is None or move.category in s.categories
+        if move.score not in s.scores or not known or (move.regime or "") not in ("", *s.regimes):
+            raise ValueError(f"{text!r}: there is no such score, category or regime here")
+        found.pop(move.place, None)
+        if move.bound != s.bound(move.score, *move.cell):
+            found[move.place] = move
     return list(found.values())
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crispedit.bounds import Bound
-from crispedit.cascade import Cascade
+from crispedit.cascade import REGIME, Cascade
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT
 from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.run import Run
@@ -32,7 +33,25 @@ from crispedit.shards.read import ShardReader
 
 MEMORY = "900MB"
 """Of DuckDB's buffers; what a larger run needs stays in the snapshot's file."""
+KEY_SLICES = ("4", "8", "c")
+"""Where the keys of pairs are cut into slices that are joined one after the other."""
 FILE = "snapshot.duckdb"
+CARD = (
+    *(
+        "key",
+        "job_key",
+        "source_key",
+        "id",
+        "category",
+        "editor",
+        "outcome",
+        "reason",
+        "error",
+        "instruction",
+    ),
+    *("width", "height", "composed", "source", "edited", "mask"),
+)
+"""The columns of `pair` that a grid of pairs needs: reading all of the others, too, costs three times as much."""
 PICTURED = ("key", "source_key", "composed", "source", "edited", "mask")
 """The columns of `pair` that its pictures need."""
 REMEMBERED = 10_000
@@ -102,16 +121,41 @@ class Snapshot:
             row = cursor.execute(query, values).fetchone()
             return None if row is None else row[0]
 
-    def bound(self, score: str, category: str | None) -> Bound:
-        """The bound of a score in a category; of no category: the one that holds where a category has none of its
-        own."""
-        bounds = self.cascade.default_bounds if category is None else self.cascade.bounds_of(category)
-        return bounds.get(score, Bound())
+    def bound(self, score: str, category: str | None, regime: str | None = None) -> Bound:
+        """The bound of a score in a category, or in its pairs of a regime; of no category: the one that holds where a
+        category has none of its own."""
+        return self.cascade.bounds_of(category, regime).get(score, Bound())
+
+    @cached_property
+    def columns(self) -> frozenset[str]:
+        """Those of `pair`."""
+        return frozenset(row["column_name"] for row in self.sql("DESCRIBE pair"))
+
+    def card(self, *more: str) -> str:
+        """The columns of a card, and more, as SQL over `pair p`."""
+        names = dict.fromkeys([*CARD, *([REGIME] if REGIME in self.columns else []), *more])
+        return ", ".join(f'p."{name}"' for name in names)
+
+    @cached_property
+    def cells(self) -> list[tuple[str, str]]:
+        """(category, regime) of all bounds: each category, and in it the regimes that have bounds of their own."""
+        return [
+            (c, r)
+            for c in self.categories
+            for r in ("", *self.regimes)
+            if not r or (r, c) in self.cascade.regimes
+        ]
+
+    @cached_property
+    def regimes(self) -> list[str]:
+        """The regimes that have bounds of their own."""
+        return sorted({regime for regime, _ in self.cascade.regimes})
 
     @cached_property
     def bounded(self) -> list[str]:
         """The scores that have a bound in some category."""
-        return [s for s in self.scores if any(self.bound(s, c) != Bound() for c in [None, *self.categories])]
+        cells = [(None, None), *self.cells]
+        return [score for score in self.scores if any(self.bound(score, *cell) != Bound() for cell in cells)]
 
 
 def committed(run: Run) -> object:
@@ -138,7 +182,7 @@ def of_run(root: Path) -> Snapshot:
     cascade = run.recipe.pair_cascade
     db.register("final", final_verdicts(run, db, sources))
     _photographs(db)
-    _pairs(db, cascade, list(run.recipe.categories))
+    _pairs(db, cascade)
     _jobs(db)
     db.close()
     snapshot = Snapshot(
@@ -184,7 +228,9 @@ def final_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -
 def _into_file(db: duckdb.DuckDBPyConnection) -> tempfile.TemporaryDirectory[str]:
     """Attach a new file in a temporary folder and make it the place of new tables."""
     folder = tempfile.TemporaryDirectory(prefix="crispedit-view-", ignore_cleanup_errors=True)
-    db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false")
+    db.execute(
+        f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false"
+    )
     db.execute(
         f"SET temp_directory = {quoted(folder.name)}"
     )  # a run that is only looked at is not written to
@@ -195,7 +241,9 @@ def _into_file(db: duckdb.DuckDBPyConnection) -> tempfile.TemporaryDirectory[str
 def _opened(folder: tempfile.TemporaryDirectory[str]) -> duckdb.DuckDBPyConnection:
     """The written file, with the table that labels go into."""
     db = duckdb.connect(f"{folder.name}/{FILE}")
-    db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false")
+    db.execute(
+        f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false"
+    )
     db.execute(f"SET temp_directory = {quoted(folder.name)}")
     db.execute("CREATE TABLE label (key VARCHAR, verdict VARCHAR, reason VARCHAR)")
     return db
@@ -208,50 +256,58 @@ def _photographs(db: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
-def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade, categories: Sequence[str]) -> None:
+def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
     """`first` is the verdict before any competition; `standing` is that if no bound can change it (an editor's error, a
-    rejected photograph), else null.
+    rejected photograph), else null. `fails` has a bit for each filter, in the cascade's order, that does not keep the
+    pair, and `waits` one for each that has not measured it: the lowest bit of `fails` decides.
 
-    In three steps, since what several joins hold at once is what runs out of memory.
+    Slice by slice of the keys, since what several joins hold at once is what runs out of memory.
     """
-    names = [f.name for f in cascade.columns if f.name.partition(".")[2] not in _notes(cascade, f.name)]
+    notes = {f"{name}.{note}" for name, filter_ in cascade.filters.items() for note in filter_.notes}
+    # Notes are long texts, which are read for one pair at a time; but bounds depend on the regime.
+    names = [f.name for f in cascade.columns if f.name not in notes or f.name == REGIME]
     scores = "".join(f', s."{name}"' for name in names)
     words = ", ".join(quoted(word) for word in cascade_words(cascade))
-    margin = _margin(db, cascade, categories)
+    margin = _margin(db, cascade)
+    fails = _bits(f"{cascade.verdict_sql('s', 'c.category', [name])} <> '{KEPT}'" for name in cascade.filters)
+    waits = _bits(
+        f'(s."{name}.measured" IS NOT TRUE AND s."{name}.error" IS NULL)' for name in cascade.filters
+    )
     db.execute(f"""
         CREATE TABLE snapshot.decided AS
         SELECT f.key, f.outcome, f.reason, v.verdict AS first,
             CASE WHEN v.verdict NOT IN ({words}) THEN v.verdict END AS standing
-        FROM final f JOIN verdicts v USING (key)
+        FROM final f JOIN verdicts v USING (key);
+        CREATE TABLE snapshot.wording AS
+        SELECT job_key, instruction, lower(instruction) AS words, source_caption, target_caption FROM job;
+        CREATE TABLE snapshot.photo AS
+        SELECT key, any_value(uri) AS uri, any_value(image) AS image, any_value(dataset) AS dataset,
+            any_value(licence) AS licence
+        FROM curate WHERE image IS NOT NULL GROUP BY key;
     """)
-    db.execute("""
-        CREATE TABLE snapshot.candidate AS
-        WITH photo AS (
-            SELECT key, any_value(uri) AS uri, any_value(image) AS image, any_value(dataset) AS dataset,
-                any_value(licence) AS licence
-            FROM curate WHERE image IS NOT NULL GROUP BY key
-        )
-        SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, e.width, e.height, e.options, e.transform,
-            e.error, p.dataset, p.licence, j.instruction, j.source_caption, j.target_caption,
-            coalesce(json_extract_string(e.options, '$.id'), json_extract_string(e.options, '$.uri'), p.uri) AS id,
-            e.source IS NOT NULL AS composed, coalesce(e.source, p.image) AS source, e.edited, e.mask,
-            regexp_extract(coalesce(e.edited.tar, p.image.tar), 'wave-0*([0-9]+)', 1) AS wave,
-            d.outcome, d.reason, d.first, d.standing
-        FROM edit e JOIN snapshot.decided d USING (key) LEFT JOIN job j ON j.job_key = e.job_key
-            LEFT JOIN photo p ON p.key = e.source_key;
-        DROP TABLE snapshot.decided;
-    """)
-    db.execute(f"""
-        CREATE TABLE snapshot.pair AS
-        SELECT c.*{scores}, {margin} AS margin FROM snapshot.candidate c LEFT JOIN score s ON s.key = c.key;
-        DROP TABLE snapshot.candidate;
-    """)
+    ends = ["0", *KEY_SLICES, "g"]  # keys are hexadecimal
+    for number, (first, end) in enumerate(pairwise(ends)):
+        here = f"key >= '{first}' AND key < '{end}'"
+        made = "INSERT INTO snapshot.pair" if number else "CREATE TABLE snapshot.pair AS"
+        db.execute(f"""
+            {made}
+            SELECT c.key, c.job_key, c.source_key, c.category, c.editor, c.seed, c.width, c.height, c.options,
+                c.transform, c.error, p.dataset, p.licence, j.instruction, j.words, j.source_caption, j.target_caption,
+                coalesce(json_extract_string(c.options, '$.id'), json_extract_string(c.options, '$.uri'), p.uri) AS id,
+                c.source IS NOT NULL AS composed, coalesce(c.source, p.image) AS source, c.edited, c.mask,
+                regexp_extract(coalesce(c.edited.tar, p.image.tar), 'wave-0*([0-9]+)', 1) AS wave,
+                d.outcome, d.reason, d.first, d.standing, {fails} AS fails, {waits} AS waits{scores},
+                {margin} AS margin
+            FROM (SELECT * FROM edit WHERE {here}) c JOIN (SELECT * FROM snapshot.decided WHERE {here}) d USING (key)
+                LEFT JOIN (SELECT * FROM score WHERE {here}) s USING (key)
+                LEFT JOIN snapshot.wording j ON j.job_key = c.job_key LEFT JOIN snapshot.photo p ON p.key = c.source_key
+        """)
+    db.execute("DROP TABLE snapshot.decided; DROP TABLE snapshot.wording; DROP TABLE snapshot.photo")
 
 
-def _notes(cascade: Cascade, column: str) -> Sequence[str]:
-    """The notes of a column's filter: long texts, which are read for one pair at a time."""
-    filter_ = cascade.filters.get(column.partition(".")[0])
-    return filter_.notes if filter_ is not None else ()
+def _bits(conditions: Iterable[str]) -> str:
+    """A number with a bit for each condition that holds, the first one's the lowest, as SQL."""
+    return " | ".join(f"(({one})::BIGINT << {bit})" for bit, one in enumerate(conditions)) or "0::BIGINT"
 
 
 def cascade_words(cascade: Cascade) -> list[str]:
@@ -281,30 +337,30 @@ def _jobs(db: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
-def _margin(db: duckdb.DuckDBPyConnection, cascade: Cascade, categories: Sequence[str]) -> str:
+def _margin(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> str:
     """How far a pair is inside its bounds, at the nearest of them, or beyond (below 0) at the worst, in spreads of the
     score; null where no bounded score is known. SQL over the aliases c (its category) and s (its scores).
 
     The spread is the range of the middle half of a score's values, else their deviation, else 1.
     """
-    bounds = {category: cascade.bounds_of(category) for category in categories}
-    scores = [
-        s for s in quantities(cascade) if any(own.get(s, Bound()) != Bound() for own in bounds.values())
-    ]
+    bounds = {score: cascade.bounds_sql(score, "s", "c.category") for score in quantities(cascade)}
+    scores = [score for score, of in bounds.items() if any(bound != Bound() for _, bound in of)]
     if not scores:
         return "NULL::DOUBLE"
     parts = ", ".join(
         f'approx_quantile("{s}", 0.75) - approx_quantile("{s}", 0.25), stddev_pop("{s}")' for s in scores
     )
-    row = db.execute(f"SELECT {parts} FROM score").fetchone() or ()
+    # Of many pairs a sample does, the same one every time.
+    many = db.sql("SELECT count(*) > 500000 FROM edit").fetchall()[0][0]
+    sample = "key < '1'" if many else "true"
+    row = db.execute(f"SELECT {parts} FROM score WHERE {sample}").fetchone() or ()
     sides = []
     for score, middle, deviation in zip(scores, row[::2], row[1::2], strict=True):
         for side, difference in (("min", 's."{}" - {!r}'), ("max", '{1!r} - s."{0}"')):
-            values = {name: getattr(own.get(score, Bound()), side) for name, own in bounds.items()}
             cases = [
-                f"WHEN c.category = {quoted(name)} THEN {difference.format(score, value)}"
-                for name, value in values.items()
-                if value is not None
+                f"WHEN {where or 'true'} THEN {difference.format(score, value)}"
+                for where, bound in bounds[score]
+                if (value := getattr(bound, side)) is not None
             ]
             if cases:
                 # On the bound exactly stands what is perfect (no border, a judge's yes): it is near nothing.
@@ -343,8 +399,9 @@ def of_shards(path: str) -> Snapshot:
     folder = _into_file(db)
     db.register("found", pa.table(made))
     db.execute(f"""
-        CREATE TABLE snapshot.pair AS SELECT *, '{KEPT}' AS outcome, NULL::VARCHAR AS reason, NULL::VARCHAR AS standing,
-            '{KEPT}' AS first,
+        CREATE TABLE snapshot.pair AS SELECT *, lower(instruction) AS words, '{KEPT}' AS outcome,
+            NULL::VARCHAR AS reason, NULL::VARCHAR AS standing,
+            '{KEPT}' AS first, 0::BIGINT AS fails, 0::BIGINT AS waits,
             NULL::VARCHAR AS error, 'source' AS source, 'edited' AS edited,
             if(masked, 'mask', NULL) AS mask, NULL::DOUBLE AS margin
         FROM found

@@ -38,10 +38,12 @@ def plain(value: float | None) -> str:
     return "" if value is None else str(int(value)) if value.is_integer() else repr(value)
 
 
-def bound_names(s: Snapshot, score: str, category: str = "") -> list[charts.NamedBound]:
-    """The lines that a histogram of a score gets: of one category, or of all, named by the categories."""
-    if category:
-        return charts.bounds_of([(category, s.bound(score, category))])
-    lines = charts.bounds_of([(name, s.bound(score, name)) for name in s.categories])
+def bound_names(s: Snapshot, score: str, category: str = "", regime: str = "") -> list[charts.NamedBound]:
+    """The lines that a histogram of a score gets: of one category (with those of its regimes), or of all, named by the
+    categories."""
+    cells = [cell for cell in s.cells if category in (cell[0], "") and (not regime or cell[1] == regime)]
+    if regime and not cells:
+        cells = [(name, "") for name in s.categories if category in (name, "")]
+    lines = charts.bounds_of([(c + (f" ({r})" if r else ""), s.bound(score, c, r)) for c, r in cells])
     everyone = ", ".join(s.categories)
     return [(side, value, "all categories" if names == everyone else names) for side, value, names in lines]

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crispedit.editmgt.masking import (
-    IGNORED,
     mask_count,
-    masked_batch,
+    mask_tokens,
     masked_share,
     partly_masked,
     remask,
@@ -79,10 +78,7 @@ def test_training_mask(seed, tokens):
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, 50, (3, tokens), generator=generator)
     time = torch.rand(3, generator=generator)
-    batch = masked_batch(ids, time, torch.rand(3, tokens, generator=generator), mask_id=50)
-    masked = batch.inputs == 50
-    assert torch.equal(batch.labels[masked], ids[masked])
-    assert (batch.labels[~masked] == IGNORED).all()
-    assert torch.equal(batch.inputs[~masked], ids[~masked])
+    masked, timestep = mask_tokens(ids, time, torch.rand(3, tokens, generator=generator))
     share = torch.cos(time * torch.pi / 2)
     assert torch.equal(masked.sum(1), (tokens * share).round().clamp(min=1).long())
+    assert torch.equal(timestep, 1000 * share)

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from crispedit.editmgt.examples import Unconditional
-from crispedit.editmgt.masking import masked_loss
-from crispedit.editmgt.objective import draws, everywhere, losses, misplaced, question, token_losses
+from crispedit.editmgt.objective import draws, everywhere, losses, masked_batch, misplaced, token_losses
 from crispedit.editmgt.settings import Objective
 from editmgt.small_training import CONFIG, examples, fresh
 
@@ -30,7 +30,7 @@ def test_draws_belong_to_the_pair_and_step():
 def test_instructions_are_dropped_that_often_and_whole(chance: float):
     """2000 pairs: five standard deviations of a binomial are 0.034 at 0.1 and 0.056 at 0.5."""
     batch, count = examples(0, 2000), 2000
-    part = question(batch, EMPTY, Objective(drop_text=chance), MASK, seed=1, step=0)
+    part = masked_batch(batch, EMPTY, Objective(drop_text=chance), MASK, seed=1, step=0)
     dropped = (part.examples.sequence == 0.5).all((1, 2))
     assert torch.equal(dropped, (part.examples.pooled == 0.5).all(1))
     assert torch.equal(part.examples.sequence[~dropped], batch.sequence[~dropped])
@@ -40,14 +40,14 @@ def test_instructions_are_dropped_that_often_and_whole(chance: float):
 
 def test_masks_follow_the_cosine_and_leave_the_reference_alone():
     batch = examples(0, 3000)
-    part = question(batch, EMPTY, Objective(), MASK, seed=1, step=0)
-    share = part.asked.float().mean((1, 2))
-    assert torch.equal(part.asked, part.inputs == MASK)
-    assert torch.equal(part.inputs[~part.asked], batch.edited[~part.asked])
+    part = masked_batch(batch, EMPTY, Objective(), MASK, seed=1, step=0)
+    share = part.masked.float().mean((1, 2))
+    assert torch.equal(part.masked, part.inputs == MASK)
+    assert torch.equal(part.inputs[~part.masked], batch.edited[~part.masked])
     assert torch.equal(part.examples.source, batch.source)
     assert (share * 16 - (part.timestep / 1000 * 16).round().clamp(min=1)).abs().max() < 1e-3
     assert share.mean().item() == pytest.approx(2 / torch.pi, abs=0.03)  # the mean of a cosine's quarter
-    places = part.asked.float().mean(0)
+    places = part.masked.float().mean(0)
     assert places.max() - places.min() < 0.06
 
 
@@ -55,10 +55,10 @@ def test_masks_follow_the_cosine_and_leave_the_reference_alone():
 def test_masks_can_be_confined_to_the_region(confined: float):
     batch = examples(0, 2000)
     batch = replace(batch, region=batch.region & (torch.arange(2000) > 9)[:, None, None])
-    part = question(batch, EMPTY, Objective(region_only=confined), MASK, seed=1, step=0)
-    assert part.asked.flatten(1).any(1).all()
+    part = masked_batch(batch, EMPTY, Objective(region_only=confined), MASK, seed=1, step=0)
+    assert part.masked.flatten(1).any(1).all()
     known = batch.region.flatten(1).any(1)
-    outside = (part.asked & ~batch.region).flatten(1).any(1)
+    outside = (part.masked & ~batch.region).flatten(1).any(1)
     if confined == 1:
         assert not outside[known].any()
         assert outside[~known].all()
@@ -69,22 +69,22 @@ def test_masks_can_be_confined_to_the_region(confined: float):
 
 def test_edited_tokens_can_count_more():
     batch = examples(0, 8)
-    plain = question(batch, EMPTY, Objective(), MASK, seed=1, step=0)
-    part = question(batch, EMPTY, Objective(edit_weight=4), MASK, seed=1, step=0)
+    plain = masked_batch(batch, EMPTY, Objective(), MASK, seed=1, step=0)
+    part = masked_batch(batch, EMPTY, Objective(edit_weight=4), MASK, seed=1, step=0)
     assert (plain.weight == 1).all()
-    assert torch.equal(part.weight, 1 + 3 * batch.region[part.asked].float())
+    assert torch.equal(part.weight, 1 + 3 * batch.region[part.masked].float())
     assert {1.0, 4.0} == set(part.weight.tolist())
 
 
 def test_losses_are_those_of_the_whole_logits():
     model = fresh()
-    part = question(examples(3), EMPTY, Objective(), MASK, seed=1, step=0)
+    part = masked_batch(examples(3), EMPTY, Objective(), MASK, seed=1, step=0)
     batch = part.examples
     with torch.no_grad():
         logits = model(part.inputs, batch.sequence, batch.pooled, batch.micro, part.timestep, batch.source)
-        expected = masked_loss(logits, torch.where(part.asked, batch.edited, -100))
+        expected = F.cross_entropy(logits[part.masked], batch.edited[part.masked])
         losses = token_losses(model, part)
-    assert losses.shape == (int(part.asked.sum()),)
+    assert losses.shape == (int(part.masked.sum()),)
     assert losses.mean().item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -102,15 +102,15 @@ def test_looking_at_the_region_costs_less_than_looking_elsewhere():
 
 def test_what_the_instruction_looks_at_can_be_taught():
     model = fresh().requires_grad_(True).train()
-    part = question(examples(0, 4), EMPTY, Objective(drop_text=0.5), MASK, seed=1, step=0)
-    assert {True, False} == set(part.told.tolist())
-    told = part.told & part.examples.region.flatten(1).any(1)
+    part = masked_batch(examples(0, 4), EMPTY, Objective(drop_text=0.5), MASK, seed=1, step=0)
+    assert {True, False} == set(part.has_instruction.tolist())
+    told = part.has_instruction & part.examples.region.flatten(1).any(1)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     seen = []
     for _ in range(15):
         tokens, where = losses(model, part, everywhere(model.config, part))
         assert (where > 0).tolist() == told.tolist()
-        assert tokens.shape == (int(part.asked.sum()),)
+        assert tokens.shape == (int(part.masked.sum()),)
         seen.append(where.sum().item())
         optimizer.zero_grad()
         where.sum().backward()

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crispedit.editmgt import sampler
 from crispedit.editmgt.localize import rescale, smooth, upsample
 from crispedit.editmgt.masking import mask_count, masked_share, remask, temperatures
 from crispedit.editmgt.noise import ReleasedNoise, SeededNoise
@@ -263,11 +264,30 @@ def test_only_unknown_places_are_asked_for(golden):
     assert torch.allclose(probability, torch.full((3,), 1 / 16))
 
 
-def test_refreshing_the_reference_less_often(scene):
-    exact = scene(steps=6)
-    assert torch.equal(scene(steps=6, reference_refresh=1).tokens, exact.tokens)
-    rare = scene(steps=6, reference_refresh=6)
-    assert (rare.tokens != MASK).all()
+@pytest.mark.parametrize("speed", ["fast", "faster"])
+@pytest.mark.parametrize("hold", [0.0, 0.4])
+def test_approximate_speeds_decide_everything_and_compute_less(scene, speed: str, hold: float):
+    exact = scene(steps=8, hold=hold)
+    quick = scene(steps=8, hold=hold, speed=speed)
+    assert (quick.tokens != MASK).all()
+    assert quick.held.any() == (hold > 0)
+    assert torch.equal(quick.tokens[quick.held], scene.reference[quick.held])
+    assert quick.tokens.shape == exact.tokens.shape
+
+
+def test_shortcuts_of_one_step_are_exact(scene, monkeypatch: pytest.MonkeyPatch):
+    """Refreshed at every step, a run computes all that an exact run does."""
+    monkeypatch.setitem(sampler.SHORTCUTS, "fast", sampler.Shortcuts(refresh=1, guidance=1))
+    assert torch.equal(scene(steps=6, speed="fast").tokens, scene(steps=6).tokens)
+
+
+def test_known_tokens_stay_under_shortcuts(scene):
+    tokens = scene.reference.clone()
+    tokens[:, :3, :5] = MASK
+    out = scene(tokens=tokens.clone(), steps=6, speed="faster")
+    known = tokens != MASK
+    assert torch.equal(out.tokens[known], scene.reference[known])
+    assert (out.tokens != MASK).all()
 
 
 def test_guidance_of_one_is_the_condition_alone(scene):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from crispedit.editmgt.masking import masked_batch, masked_loss
-from crispedit.editmgt.transformer import Capture, ReferenceCache, Transformer, TransformerConfig
+from crispedit.editmgt.masking import mask_tokens
+from crispedit.editmgt.transformer import Capture, KeyValueCache, Transformer, TransformerConfig
 from editmgt.conftest import relative
 
 LOGITS = 5e-6
@@ -113,16 +114,16 @@ def test_training_step(golden, manifest, config, case, variant, checkpointing):
     assert torch.equal(time, t["timesteps"])
     assert torch.equal(order, t["rand"])
 
-    batch = masked_batch(t["image_tokens"], time, order, net.config.mask_id)
-    assert torch.equal(batch.inputs.view_as(t["input_ids"]), t["input_ids"])
-    assert torch.equal(batch.labels, t["labels"])
-    assert torch.equal(batch.labels != -100, t["mask"])
-    assert torch.allclose(batch.timestep, 1000 * t["mask_prob"])
+    masked, timestep = mask_tokens(t["image_tokens"], time, order)
+    inputs = torch.where(masked, net.config.mask_id, t["image_tokens"])
+    assert torch.equal(inputs.view_as(t["input_ids"]), t["input_ids"])
+    assert torch.equal(masked, t["mask"])
+    assert torch.allclose(timestep, 1000 * t["mask_prob"])
 
     text, pooled, micro = t["encoder_hidden_states"], t["pooled_projections"], t["micro_conds"]
-    logits = net(t["input_ids"], text, pooled, micro, batch.timestep, t.get("reference_tokens"))
+    logits = net(t["input_ids"], text, pooled, micro, timestep, t.get("reference_tokens"))
     assert relative(logits.flatten(0, 2), t["logits"]) < LOGITS
-    loss = masked_loss(logits, batch.labels)
+    loss = F.cross_entropy(logits.flatten(0, 2), t["labels"].flatten())
     assert abs(loss.item() - t["loss"].item()) < 1e-6
     loss.backward()
     compared = 0
@@ -180,23 +181,37 @@ def test_one_call_does_not_change_the_next(golden, model):
     assert torch.equal(logits(1.1), strong)
 
 
-def test_a_cached_reference_is_exact_where_nothing_has_moved(golden, model):
-    """Reusing keys and values gives the same features if the step is the same, and others if it is not."""
+def test_cached_keys_and_values_are_exact_where_nothing_has_moved(golden, model):
+    """A pass of some tokens gives their features of the whole pass if the step is the same, and others if it is not."""
     t, net = golden("forward_down"), model("down")
     tokens, text, pooled, micro = inputs(t)
     with torch.inference_mode():
         conditions = net.condition(
             text, pooled, micro, tokens.shape[1:], t["in.reference_image_hidden_states"], 1.1
         )
-        cache = ReferenceCache()
-        fresh, _ = net.encode(tokens, t["in.timestep"], conditions, None, cache)
-        cache.frozen = True
-        again, _ = net.encode(tokens, t["in.timestep"], conditions, None, cache)
-        assert relative(again, fresh) < 1e-5
+        capture = Capture((1, 4), torch.full((1, text.shape[1]), 1 / text.shape[1]))
+        cache = KeyValueCache()
+        fresh, scores = net.encode(tokens, t["in.timestep"], conditions, capture, cache)
+        some = torch.tensor([[0, 3, 4, 11], [2, 3, 7, 8]])[: len(tokens)]
+        cache.live = some
+        again, scores_again = net.encode(tokens, t["in.timestep"], conditions, capture, cache)
+        inner = torch.zeros(len(tokens), conditions.grid[0] * conditions.grid[1], dtype=torch.bool)
+        inner.scatter_(1, some, True)
+        computed = inner.view(-1, *conditions.grid).repeat_interleave(2, 1).repeat_interleave(2, 2)
+        assert relative(again[computed], fresh[computed]) < 1e-5
+        assert not again[~computed].any()
+        assert relative(scores_again, scores) < 1e-5
+
+        # Half of the batch, as between two passes with guidance.
+        cache.rows, cache.live = slice(1, None), some[1:]
+        half, _ = net.encode(tokens[1:], t["in.timestep"][1:], conditions.rows(slice(1, None)), None, cache)
+        assert relative(half[computed[1:]], fresh[1:][computed[1:]]) < 1e-5
+
         other = tokens.roll(1, 1)
+        cache.rows, cache.live = slice(None), some
         drifted, _ = net.encode(other, t["in.timestep"] + 5, conditions, None, cache)
         exact, _ = net.encode(other, t["in.timestep"] + 5, conditions)
-        assert not torch.equal(drifted, exact)
+        assert not torch.equal(drifted[computed], exact[computed])
 
 
 def test_gradients_reach_everything_at_any_strength(golden, config):

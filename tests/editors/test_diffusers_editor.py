@@ -74,9 +74,21 @@ def edits(of, sources, instructions=None, seeds=None):
             {"call": {"image_guidance_scale": 1.5}},
         ),
         (tiny_pipelines.klein, "Flux2KleinPipeline", {"call": {"text_encoder_out_layers": [1, 2]}}),
+        (
+            tiny_pipelines.flux2,
+            "Flux2Pipeline",
+            {"guidance": 4.0, "call": {"text_encoder_out_layers": [1, 2]}},
+        ),
+        (tiny_pipelines.qwen_image_21, "QwenImage21Pipeline", {"area_px": 128 * 128, "multiple_px": 32}),
         (tiny_pipelines.qwen_edit, "QwenImageEditPlusPipeline", QWEN | {"steps": 1}),
+        (
+            tiny_pipelines.longcat,
+            "LongCatImageEditPipeline",
+            {"area_px": 1 << 20, "multiple_px": 16, "guidance": 1.0, "steps": 1},
+        ),
+        (tiny_pipelines.joyimage, "JoyImageEditPipeline", {"guidance": 1.0, "steps": 1}),
     ],
-    ids=["kontext", "area", "float8", "pix2pix", "klein", "qwen"],
+    ids=["kontext", "area", "float8", "pix2pix", "klein", "flux2", "qwen21", "qwen", "longcat", "joyimage"],
 )
 def test_a_pipeline_edits_at_the_sources_own_size(folder, make, pipeline, options):
     model = make(folder / make.__name__)
@@ -85,9 +97,8 @@ def test_a_pipeline_edits_at_the_sources_own_size(folder, make, pipeline, option
     (first,) = edits(made, [source], seeds=[1])
     assert first.shape == source.shape
     assert first.dtype == np.uint8
-    if (
-        make is not tiny_pipelines.qwen_edit
-    ):  # which sees a megapixel whatever it is given, so it is not quick
+    if make not in (tiny_pipelines.qwen_edit, tiny_pipelines.longcat, tiny_pipelines.joyimage):
+        # These see a megapixel whatever they are given, so they are not quick.
         again, other = edits(pickle.loads(pickle.dumps(made)), [source] * 2, seeds=[1, 2])
         assert np.array_equal(again, first)
         assert not np.array_equal(other, first)
@@ -328,9 +339,29 @@ def test_a_step_cache_skips_what_changes_little_and_forgets_between_edits(folder
     assert not np.array_equal(first, plain)
     assert np.array_equal(first, again)
     assert with_cache(100.0).identity() != with_cache(1e-9).identity()
-    klein = tiny_pipelines.klein(folder / "klein")
-    with pytest.raises(ValueError, match="blocks of several kinds"):
-        editor(klein, "Flux2KleinPipeline", cache={}).load()
+
+
+def test_cache_dit_skips_what_changes_little_and_forgets_between_edits(folder):
+    pytest.importorskip("cache_dit", reason="the package cache-dit is not installed")
+    klein = tiny_pipelines.klein(folder / "cache_dit")
+    options = {"steps": 12, "call": {"text_encoder_out_layers": [1, 2]}}  # it computes the first 8 in full
+    (source,) = photographs((64, 64))
+
+    def blocks_run(cache):
+        made = editor(klein, "Flux2KleinPipeline", **options, **cache)
+        made.load()
+        ran = []
+        made._pipeline.transformer.transformer_blocks[1].register_forward_hook(lambda *_: ran.append(1))
+        first, again = edits(made, [source] * 2, seeds=[0, 0])
+        assert np.array_equal(first, again)
+        return len(ran), first
+
+    always, plain = blocks_run({})
+    never_skipped, same = blocks_run({"cache": {"kind": "cache_dit", "threshold": 1e-9}})
+    skipped, _ = blocks_run({"cache": {"kind": "cache_dit", "threshold": 100.0}})
+    assert always == never_skipped == 24
+    assert np.array_equal(plain, same)
+    assert 16 <= skipped < 24
 
 
 @pytest.mark.parametrize("kind", ["int8", "float8"])
@@ -413,7 +444,10 @@ def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
         ({"offload": "model", "device": "cpu"}, "there is none here"),
         ({"pipeline": "QwenImage21Pipeline", "guidance": 4.0}, "takes no guidance; .*call.true_cfg_scale"),
         ({"pipeline": "LongCatImageEditPipeline", "loras": [{"path": "x"}]}, "loads no LoRAs"),
-        ({"cache": {}}, "no first-block cache"),
+        ({"cache": {}}, "no first-block cache: its call names no cache context"),
+        ({"pipeline": "LongCatImageEditPipeline", "cache": {}}, "blocks of several kinds"),
+        ({"pipeline": "QwenImage21Pipeline", "cache": {}}, "does not know QwenImage21TransformerBlock"),
+        ({"call": {"height": 512}}, "call.height is not an argument .* that can be set here"),
         ({"storage": "float8", "quantize": "int8"}, "give one"),
     ],
 )

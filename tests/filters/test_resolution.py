@@ -32,3 +32,9 @@ def test_a_pair_is_as_small_as_its_smaller_image():
 def test_bytes_that_are_no_jpeg_are_an_error():
     with pytest.raises(ValueError, match=r"(?i)jpeg"):
         Resolution().measure([Sample("a", b"no image")])
+
+
+@pytest.mark.parametrize("known", [{"original_width": 3000}, {"original_height": 2000}])
+def test_half_a_size_is_no_size(known: dict[str, int]):
+    shrunk = Sample("a", jpeg(300, 200), **known)
+    assert Resolution().measure([shrunk]) == [{"short_side_px": 200, "long_side_px": 300}]

@@ -3,16 +3,20 @@
 import argparse
 import json
 import re
+import threading
 from base64 import b64decode
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 import yaml
-from chat_server import serving
+from chat_server import Said, serving
 from PIL import Image as Pillow
 
 from crispedit.pipelines import judge_bench
+from crispedit.record import content_key, seed_of
 
 
 def made(folder, count):
@@ -33,8 +37,10 @@ def made(folder, count):
     return folder
 
 
-def judge(error, bias):
-    """Sees the brighter one, but errs about a share of the pairs, and takes the first of another share."""
+def judge(error, bias, ties=0.0, usage=None):
+    """Sees the brighter one, but errs on a share of the pairs, and on others takes the first or says tie. Which pairs
+    these are is drawn by their number, so that both orders and all votes meet the same judge."""
+    draws = np.random.default_rng(5).permutation(COUNT) / COUNT
 
     def reply(asked):
         if asked.is_hello:
@@ -42,37 +48,122 @@ def judge(error, bias):
         number = int(re.search(r'"edit (\d+)\.', asked.text)[1])
         light = [simplejpeg.decode_jpeg(b64decode(u.partition(",")[2])).mean() for u in asked.images[1:]]
         winner = "Image A" if light[0] > light[1] else "Image B"
-        draw = number * 7 % 10 / 10
-        if draw < error:
+        if draws[number] < error:
             winner = {"Image A": "Image B", "Image B": "Image A"}[winner]
-        elif draw < error + bias:
+        elif draws[number] < error + bias:
             winner = "Image A"
-        return json.dumps({"reasoning": "x", "winner": winner})
+        elif draws[number] < error + bias + ties:
+            winner = "Tie"
+        return Said(json.dumps({"reasoning": "x", "winner": winner}), usage=usage)
 
     return reply
 
 
+COUNT = 400
+
+
 def test_the_true_accuracy_lies_in_the_interval_and_a_position_bias_is_found(tmp_path):
-    folder = made(tmp_path / "set", 60)
+    """A judge that errs on 20 % of 400; and one that errs on 10 %, takes the first one of 30 % and says tie of 10 %."""
+    folder = made(tmp_path / "set", COUNT)
     recipe = {"out": tmp_path / "out", "sets": {"made": folder}}
-    with serving(judge(0.2, 0.0)) as fair, serving(judge(0.1, 0.3)) as biased:
-        judges = {"fair": fair.spec, "biased": biased.spec | {"model": "biased"}}
-        found = judge_bench.bench(judge_bench.Recipe(judges=judges, **recipe))["made"]
+    cost = {"prompt_tokens": 1000, "completion_tokens": 50, "total_tokens": 1050}
+    with (
+        serving(judge(0.2, 0.0, usage=cost)) as fair,
+        serving(judge(0.1, 0.3, ties=0.1)) as biased,
+    ):
+        judges = {
+            name: server.spec | {"model": name, "concurrency": 8}
+            for name, server in (("fair", fair), ("biased", biased))
+        }
+        price = {"fair": {"prompt_per_million": 2.0, "answer_per_million": 8.0}}
+        options = judge_bench.Recipe(judges=judges, price=price, **recipe)
+        found = judge_bench.bench(options)["made"]
         asked = len(fair.asked)
-        assert (
-            judge_bench.bench(judge_bench.Recipe(judges=judges, **recipe))["made"]["fair"]["all"]
-            == found["fair"]["all"]
-        )
+        again = judge_bench.bench(options)["made"]["fair"]
         assert len(fair.asked) == asked + 1  # hello: replies are kept
-    agreement = found["fair"]["all"]["agreement"]
-    assert agreement["low"] < 0.8 < agreement["high"]
-    assert found["fair"]["first_preferred"] == pytest.approx(0.5)
+    assert again["all"] == found["fair"]["all"]
+    assert again["price"] is None  # nothing was asked, so nothing is known of it
+    for name, accuracy in (("fair", 0.8), ("biased", 0.5)):
+        agreement = found[name]["all"]["agreement"]
+        assert found[name]["preferences"] == agreement["n"] == COUNT
+        assert agreement["low"] < accuracy < agreement["high"]
+        assert agreement["high"] - agreement["low"] < 0.1
+        assert set(found[name]["categories"]) == {"add", "remove"}
+    assert found["fair"]["first_preferred"]["mean"] == 0.5
+    bias = found["biased"]["first_preferred"]
+    assert 0.5 < bias["low"] < 0.5 + 0.3 / 0.9 / 2 < bias["high"]
     assert found["fair"]["orders_agree"] == 1
-    assert found["biased"]["first_preferred"] > 0.6
-    assert found["biased"]["orders_agree"] < 0.8
-    assert set(found["fair"]["categories"]) == {"add", "remove"}
+    assert found["biased"]["orders_agree"] == pytest.approx(0.7)
+    assert found["biased"]["all"]["ties"] == {"people": 0, "judge": pytest.approx(0.4 * COUNT)}
+    assert found["fair"]["price_per_verdict"] == pytest.approx(0.0024)
+    assert found["fair"]["price"] == pytest.approx(2 * COUNT * 0.0024)
+    assert found["fair"]["seconds_per_verdict"] > 0
     page = (tmp_path / "out" / "judge-bench.md").read_text()
     assert page.index("| fair |") < page.index("| biased |")
+
+
+def test_several_votes_are_more_often_right_than_one(tmp_path):
+    """A judge that errs in each question anew: in both orders alike 0.7^2 + 0.3^2 of the time."""
+    folder = made(tmp_path / "set", 40)
+    asked_before: dict[str, int] = {}
+
+    def reply(asked):
+        if asked.is_hello:
+            return '{"ready": true}'
+        light = [simplejpeg.decode_jpeg(b64decode(u.partition(",")[2])).mean() for u in asked.images[1:]]
+        first = light[0] > light[1]
+        shown = asked.text + "".join(asked.images)
+        with lock:
+            asked_before[shown] = asked_before.get(shown, 0) + 1
+            draw = seed_of(content_key(shown, str(asked_before[shown])), "judge") % 10
+        return json.dumps({"reasoning": "x", "winner": "Image A" if first == (draw >= 3) else "Image B"})
+
+    lock = threading.Lock()
+    with serving(reply) as server:
+        agreements = [
+            judge_bench.bench(
+                judge_bench.Recipe(
+                    judges={"noisy": server.spec | {"concurrency": 1}},  # the order of its errors
+                    sets={"made": folder},
+                    votes=votes,
+                    out=tmp_path / str(votes) / "out",
+                )
+            )["made"]["noisy"]["all"]["agreement"]["mean"]
+            for votes in (1, 3)
+        ]
+    assert agreements[0] < 0.65
+    assert agreements[1] > agreements[0]
+
+
+def test_editreward_bench_is_read_from_its_tables(tmp_path):
+    made(tmp_path, 2)
+    names = ["images/0.png", "images/0-0.png", "images/0-1.png"]
+    pictures = [{"bytes": (tmp_path / name).read_bytes(), "path": None} for name in names]
+    columns = (
+        "id",
+        "instruction",
+        "ranking",
+        "comparison_type",
+        "source_image",
+        "candidate_1",
+        "candidate_2",
+    )
+    given = (("7_AvsB", "A>B", "AvsB"), ("7_BvsC", "C>B", "BvsC"), ("8", "A=B", None))
+    rows = [
+        dict(zip(columns, (name, "edit", ranking, kind, *pictures), strict=True))
+        for name, ranking, kind in given
+    ]
+    (tmp_path / "bench" / "3pair").mkdir(parents=True)
+    table = tmp_path / "bench" / "3pair" / "train-00000-of-00001.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), table)
+    read = judge_bench.read(tmp_path / "bench")
+    assert [one.preference.winner for one in read] == ["first", "second", "tie"]
+    assert [one.preference.case for one in read] == ["7", "7", "8"]
+    for picture, name in zip((read[1].source, read[1].first, read[1].second), names, strict=True):
+        assert picture.read() == (tmp_path / name).read_bytes()
+    pq.write_table(pa.Table.from_pylist([rows[0] | {"ranking": "left"}]), table)
+    with pytest.raises(ValueError, match=r"row 0: the ranking 'left' is not like A>B"):
+        judge_bench.read(tmp_path / "bench")
 
 
 def test_each_layout_of_preferences_is_read(tmp_path):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,15 +20,20 @@ from crispedit import images
 from crispedit.outcome import KEPT
 from crispedit.pipelines import audit, build, recipe, report, steps, tables, view
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps import select
 from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
 from crispedit.pipelines.viewing import comparison, labels, overview, queries, snapshot
+from crispedit.pipelines.viewing import moved as moved_bounds
 from crispedit.pipelines.viewing.guard import Guard
 from crispedit.pipelines.viewing.labels import Labels
-from crispedit.pipelines.viewing.queries import Moved, Wanted
+from crispedit.pipelines.viewing.moved import Moved
+from crispedit.pipelines.viewing.queries import Wanted
 from crispedit.pipelines.viewing.server import Shown, Site
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 STRICT = "filters.unchanged.bounds.changed_fraction.min=0.05"
+STRICTER = {"unchanged.changed_fraction": {"min": 0.15}}
+LOOSER = {"unchanged.changed_fraction": {"min": 0.002}}
 LOOSE = "unchanged.changed_fraction@:0.001,"
 NASTY = "<script>alert(1)</script>"
 
@@ -32,7 +41,8 @@ NASTY = "<script>alert(1)</script>"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Run:
     """A run of which a bound rejects about half."""
-    made = make_run(tmp_path_factory.mktemp("view") / "run", photos, STRICT, "score.measure_everything=true")
+    options = (STRICT, "score.measure_everything=true", "filters.regeneration={}")
+    made = make_run(tmp_path_factory.mktemp("view") / "run", photos, *options)
     build.build(made)
     return made
 
@@ -111,8 +121,8 @@ def test_sorting_and_paging_show_each_pair_once(seen: Snapshot):
 
 def test_moved_bounds_keep_what_select_would(run: Run, seen: Snapshot, photos: Path):
     moved = [Moved.parse(LOOSE)]
-    rows = queries.what_if(seen, moved)
-    overrides = queries.overrides(seen, moved)
+    rows = moved_bounds.what_if(seen, moved)
+    overrides = moved_bounds.overrides(seen, moved)
     then = Run(recipe.load(str(run.root), [*overrides, f"run={run.root}"]))
     verdicts = pair_verdicts(then, tables.connect(then), source_verdicts(then, store=False)).to_pylist()
     kept = {row["key"] for row in verdicts if row["outcome"] == KEPT}
@@ -127,14 +137,88 @@ def test_moved_bounds_keep_what_select_would(run: Run, seen: Snapshot, photos: P
 
 def test_a_bound_of_one_category_leaves_the_others(seen: Snapshot):
     rows = {
-        row.category: row for row in queries.what_if(seen, [Moved.parse("unchanged.changed_fraction@add:0,")])
+        row.category: row
+        for row in moved_bounds.what_if(seen, [Moved.parse("unchanged.changed_fraction@add:0,")])
     }
     assert rows["add"].gained > 0
     assert all(not row.gained and not row.lost for name, row in rows.items() if name not in ("add", ""))
-    below, above = queries.sides(seen, Moved.parse("unchanged.changed_fraction@add:0.01,"), 0.01)
+    last = Moved.parse("unchanged.changed_fraction@add:0.01,")
+    below, above = moved_bounds.sides(seen, [last], last, 0.01)
     assert {row["category"] for row in [*below, *above]} <= {"add"}
     assert all(row["unchanged.changed_fraction"] < 0.01 for row in below)
     assert all(row["unchanged.changed_fraction"] >= 0.01 for row in above)
+
+
+@pytest.fixture(scope="module")
+def regimes(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Iterator[Snapshot]:
+    """The same measurements under a recipe whose bounds differ by regime."""
+    root = tmp_path_factory.mktemp("view") / "regimes"
+    shutil.copytree(run.root, root)
+    own = {"regenerated": {"add": STRICTER}, "exact": {"remove": STRICTER, "color": STRICTER, "add": LOOSER}}
+    made = Run(recipe.load(str(root), [f"regimes={json.dumps(own)}"]))
+    made.store_recipe(steps.identities(steps.of(made)))
+    select.select(made)
+    with snapshot.of_run(root) as taken:
+        yield taken
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        [],
+        ["@:0.02,"],
+        ["@add:0.02,"],
+        ["@add/exact:0.2,"],
+        ["@color/exact:,", "@:0.3,"],
+        ["@add/regenerated:0.001,", "@add:0.1,0.5"],
+    ],
+)
+def test_bounds_of_a_regime_decide_in_the_browser_as_in_the_run(regimes: Snapshot, moved: list[str]):
+    bounds = [Moved.parse(f"unchanged.changed_fraction{text}") for text in moved]
+    root, overrides = regimes.root, moved_bounds.overrides(regimes, bounds)
+    then = Run(recipe.load(str(root), overrides))
+    with tables.connect(then) as db:
+        select.first_pass(then, db, select.source_verdicts(then, store=False))
+        passing = dict(
+            db.execute(
+                f"SELECT category, count(*) FROM verdicts WHERE verdict = '{KEPT}' GROUP BY 1"
+            ).fetchall()
+        )
+    shown = {row.category: row.then for row in moved_bounds.what_if(regimes, bounds) if row.category}
+    assert {category: n for category, n in shown.items() if n} == passing
+    regime = {
+        row["regeneration.regime"] for row in regimes.sql('SELECT DISTINCT "regeneration.regime" FROM pair')
+    }
+    assert {"exact", "regenerated"} & regime
+    for last in bounds:  # only pairs that this bound decides on lie on its sides
+        cascade = then.recipe.pair_cascade
+        for row in [row for side in moved_bounds.sides(regimes, bounds, last, 0.05) for row in side]:
+            own = cascade.bounds_of(row["category"], row["regeneration.regime"])
+            assert own[last.score] == last.bound
+
+
+def test_a_run_with_regimes_has_its_pages(regimes: Snapshot, tmp_path: Path):
+    client = client_of(regimes.root, tmp_path / "labels.csv")
+    score = "unchanged.changed_fraction"
+    for path in (
+        "/",
+        "/pairs?sort=margin",
+        f"/pairs?sort=bound:{score}&regime=exact",
+        f"/bounds?score={score}&category=add&regime=exact",
+        f"/bounds/what-if?m={score}@add/exact:0.01,&score={score}&exact=1",
+    ):
+        assert client.get(path).status_code == 200, path
+    text = client.get(f"/bounds/what-if?m={score}@add/exact:0.01,&score={score}").text
+    assert "regimes.exact.add={unchanged.changed_fraction: {min: 0.01}}" in text
+    assert client.get(f"/bounds?m={score}@/exact:0.1,").status_code == 400
+    strict = keys(client.get("/pairs?category=add&reason=unchanged.changed_fraction:low"))
+    for key in strict:
+        row = queries.pair(regimes, key)
+        bound = STRICTER if row["regeneration.regime"] == "regenerated" else LOOSER
+        shown = queries.measured(regimes, row)["unchanged"][0].bound
+        assert (
+            row["regeneration.regime"] == "global" or shown.min == bound["unchanged.changed_fraction"]["min"]
+        )
 
 
 def test_apply_selects_again(photos: Path, tmp_path: Path):
@@ -184,6 +268,26 @@ def test_a_snapshot_follows_the_run(photos: Path, tmp_path: Path):
     with snapshot.of_run(made.root) as after:
         assert after.one("SELECT count(*) FROM pair") > 0
         assert after.stamp != snapshot.committed(Run(recipe.load(str(made.root), [f"run={tmp_path / 'x'}"])))
+
+
+def test_it_opens_while_another_process_builds(photos: Path, tmp_path: Path):
+    made = make_run(tmp_path / "run", photos, "categories={add: 1, style: 1}")
+    made.store_recipe(steps.identities(steps.of(made)))
+    command = [sys.executable, "-m", "crispedit.pipelines.cli", "-q", "build", str(made.root)]
+    shown, seen = Shown(view.taker(str(made.root)), Labels(tmp_path / "labels.csv")), []
+    client = TestClient(Site(shown).app())
+    with subprocess.Popen(command) as builder:
+        while builder.poll() is None:
+            for path in ("/", "/bounds", "/jobs", "/fresh", "/pairs"):
+                answer = client.get(path)
+                assert answer.status_code == 200, path
+            seen.append(len(keys(answer)))
+            time.sleep(0.2)
+    assert builder.returncode == 0
+    assert seen == sorted(seen)  # what is committed stays
+    shown.take()
+    with snapshot.of_run(made.root) as after:
+        assert len(keys(client.get("/pairs"))) == after.one("SELECT count(*) FROM pair") > seen[0]
 
 
 def test_only_its_own_pages_may_ask(client: TestClient, run: Run, tmp_path: Path):

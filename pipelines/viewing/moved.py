@@ -1,0 +1,182 @@
+"""Moved bounds: what they would keep, from stored scores and at once, and the recipe overrides that move them.
+
+The bounds as moved are those of the recipe with these overrides, so that a page decides as the run would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crispedit.bounds import Bound
+from crispedit.cascade import Cascade
+from crispedit.outcome import KEPT, NOT_REACHED
+from crispedit.pipelines import recipe
+from crispedit.pipelines.viewing.queries import Row, Wanted, where
+from crispedit.pipelines.viewing.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A bound that was moved: of a score, in one category (or in its pairs of one regime), or (None) wherever a
+    category has none of its own."""
+
+    score: str
+    category: str | None
+    regime: str | None
+    bound: Bound
+
+    @staticmethod
+    def parse(text: str) -> Moved:
+        """From "filter.score@category/regime:min,max", as a page's address has it; the regime may be missing, or both.
+        ValueError if it is none."""
+        place, colon, sides = text.rpartition(":")
+        score, _, cell = place.partition("@")
+        category, _, regime = cell.partition("/")
+        low, comma, high = sides.partition(",")
+        if not colon or not comma or not score or (regime and not category):
+            raise ValueError(
+                f"{text!r} is no moved bound: it is written filter.score@category/regime:min,max"
+            )
+        values = [float(side) if side else None for side in (low, high)]
+        if any(value is not None and not math.isfinite(value) for value in values):
+            raise ValueError(f"{text!r}: a bound is a finite number")
+        return Moved(score, category or None, regime or None, Bound(min=values[0], max=values[1]))
+
+    @property
+    def cell(self) -> tuple[str | None, str | None]:
+        """(category, regime)"""
+        return self.category, self.regime
+
+    @property
+    def place(self) -> str:
+        """Where it was moved, as an address has it."""
+        return f"{self.score}@{self.category or ''}{f'/{self.regime}' if self.regime else ''}"
+
+    def __str__(self) -> str:
+        low, high = ("" if side is None else repr(side) for side in (self.bound.min, self.bound.max))
+        return f"{self.place}:{low},{high}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Of one category, or of all: pairs that pass all bounds, as they stand and as they were moved."""
+
+    category: str
+    kept: int
+    """Selected, as things stand."""
+    passing: int
+    then: int
+    gained: int
+    lost: int
+    unmeasured: int
+    """Lost their verdict: they failed the bound that was moved and were not measured further."""
+
+
+def cascade(snapshot: Snapshot, moved: Sequence[Moved]) -> Cascade:
+    """The cascade of the run's recipe with these bounds moved."""
+    if not moved or snapshot.run is None:
+        return snapshot.cascade
+    wanted = tuple(overrides(snapshot, moved))
+    held: tuple[tuple[str, ...], Cascade] | None = snapshot.__dict__.get("_moved")
+    if held is None or held[0] != wanted:
+        held = wanted, recipe.load(str(snapshot.run.root), wanted).pair_cascade
+        snapshot.__dict__["_moved"] = held
+    return held[1]
+
+
+def what_if(snapshot: Snapshot, moved: Sequence[Moved]) -> list[Kept]:
+    """What moved bounds would pass, by category, from stored scores; the total last."""
+    # Of the filters whose bounds were not moved, what they said is known.
+    names = list(snapshot.cascade.filters)
+    asked = sorted({names.index(move.score.partition(".")[0]) for move in moved})
+    then = cascade(snapshot, moved)
+    verdicts = [
+        f"(({then.verdict_sql('p', 'p.category', [names[bit]])} <> '{KEPT}')::BIGINT << {bit})"
+        for bit in asked
+    ]
+    fails = " | ".join([f"(p.fails & {~sum(1 << bit for bit in asked)})", *verdicts])
+    rows = snapshot.sql(f"""
+        SELECT category, kept, passing, standing IS NULL AND fails = 0 AS then_,
+            standing IS NULL AND fails & -fails & waits <> 0 AND NOT waited AS unmeasured, sum(n)::BIGINT AS n
+        FROM (
+            SELECT p.category, p.outcome = '{KEPT}' AS kept, p.first = '{KEPT}' AS passing, p.standing,
+                starts_with(p.first, '{NOT_REACHED}') AS waited, {fails} AS fails, p.waits, count(*) AS n
+            FROM pair p GROUP BY ALL
+        ) GROUP BY ALL
+    """)
+    found = []
+    for category in [*snapshot.categories, ""]:
+        own = [row for row in rows if category in (row["category"], "")]
+
+        def count(test: Any, of: list[Row] = own) -> int:
+            return sum(row["n"] for row in of if test(row))
+
+        found.append(
+            Kept(
+                category,
+                count(lambda r: r["kept"]),
+                count(lambda r: r["passing"]),
+                count(lambda r: r["then_"]),
+                count(lambda r: r["then_"] and not r["passing"]),
+                count(lambda r: r["passing"] and not r["then_"]),
+                count(lambda r: r["unmeasured"]),
+            )
+        )
+    return found
+
+
+def sides(
+    snapshot: Snapshot, moved: Sequence[Moved], last: Moved, at: float, count: int = 6
+) -> tuple[list[Row], list[Row]]:
+    """The pairs nearest to a value of a score among those that the last moved bound decides on: below it, the nearest
+    last, and from it on."""
+    condition, values = where(snapshot, Wanted(category=last.category or "", regime=last.regime or ""))
+    cells = cascade(snapshot, moved).bounds_sql(last.score, "p", "p.category")
+    condition += (
+        f" AND ({' OR '.join(cell or 'true' for cell, bound in cells if bound == last.bound) or 'true'})"
+    )
+    found = []
+    for sign, direction in (("<", "DESC"), (">=", "ASC")):
+        found.append(
+            snapshot.sql(
+                f"""SELECT {snapshot.card(last.score)}, l.verdict AS label FROM pair p LEFT JOIN label l USING (key)
+                WHERE p.rowid IN (
+                    SELECT p.rowid FROM pair p WHERE {condition} AND p.edited IS DISTINCT FROM NULL
+                        AND p."{last.score}" {sign} ? ORDER BY p."{last.score}" {direction}, p.key LIMIT {count}
+                ) ORDER BY p."{last.score}" ASC, p.key""",
+                [*values, at],
+            )
+        )
+    return found[0], found[1]
+
+
+def overrides(snapshot: Snapshot, moved: Sequence[Moved]) -> list[str]:
+    """The recipe overrides that move these bounds. Both sides are written out: a bound is replaced whole."""
+    assert snapshot.run is not None
+    stated = snapshot.run.recipe
+    texts = [
+        f"filters.{move.score.replace('.', '.bounds.', 1)}={_flow(move.bound)}"
+        for move in moved
+        if move.category is None
+    ]
+    cells: dict[tuple[str, str | None], dict[str, Bound]] = {}
+    for move in moved:
+        if move.category is not None:
+            cells.setdefault((move.category, move.regime), {})[move.score] = move.bound
+    for (category, regime), bounds in cells.items():
+        if regime is None:
+            place, own = f"categories.{category}.bounds", stated.categories[category].bounds
+        else:
+            own = next((of.get(category, {}) for name, of in stated.regimes.items() if name == regime), {})
+            place = f"regimes.{regime}.{category}"
+        texts.append(f"{place}={{{', '.join(f'{s}: {_flow(b)}' for s, b in {**own, **bounds}.items())}}}")
+    return texts
+
+
+def _flow(bound: Bound) -> str:
+    """A bound as YAML on one line."""
+    sides = [(name, getattr(bound, name)) for name in ("min", "max")]
+    return "{" + ", ".join(f"{name}: {value!r}" for name, value in sides if value is not None) + "}"

@@ -106,7 +106,7 @@ def kill_twice(folder: Path, killed: list[int], stop: threading.Event) -> None:
 
 
 def shards(run: Run) -> dict[str, bytes]:
-    found = {path.name: path.read_bytes() for path in sorted(run.shards.glob("*.tar"))}
+    found = {path.name: path.read_bytes() for path in sorted(Path(run.shards).glob("*.tar"))}
     assert found
     return found
 

@@ -174,7 +174,7 @@ def report(args, arms, rows, pairs, results) -> None:
     truth = {row["id"]: row["truth"] for row in rows}
     of_landscape = defaultdict(list)
     for place, pair in enumerate(pairs):
-        of_landscape[pair.meta["photograph"]].append(place)
+        of_landscape[pair.meta["source_key"]].append(place)
     groups = list(of_landscape.values())
     copy = [
         float(abs(pair.source.astype(float) - pair.edited.astype(float))[pair.mask].mean() / 255)

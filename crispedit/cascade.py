@@ -51,7 +51,7 @@ class Cascade:
         ValueError for a bound on a score that its filter does not measure, and for regimes that nobody measures.
         """
         first = REGIME.partition(".")[0] if regime_bounds else None
-        ordered = dict(sorted(filters.items(), key=lambda item: (item[0] != first, item[1].cost, item[0])))
+        ordered = dict(sorted(filters.items(), key=lambda item: (item[0] != first, item[1].price(), item[0])))
         if first is not None and first not in ordered:
             raise ValueError(f"regimes: bounds depend on {REGIME}, so filters must have {first}: {{}}")
         default: dict[str, Bound] = {}

@@ -100,6 +100,10 @@ class Filter(Part):
     cost: ClassVar[float]
     """Milliseconds per pair of 1024x1024 on one core (or one GPU); the cascade runs cheapest first."""
 
+    def price(self) -> float:
+        """`cost` with these options: by it the cascade is ordered."""
+        return self.cost
+
     def measure(self, samples: Sequence[Sample]) -> Sequence[Mapping[str, Score | str] | Exception]:
         """One dict per sample, in order, with a value for every name in `scores`; None is "cannot be known".
 

@@ -23,9 +23,11 @@ from crispedit.cascade import REGIME
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
 from crispedit.pipelines import listing, progress, recipe, tables
 from crispedit.pipelines import report as page
+from crispedit.pipelines.layout import without_alias_text
 from crispedit.pipelines.progress import StageTotal
 from crispedit.pipelines.records import IN_PLACE
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps.imported import WITHOUT_ALIAS
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
 from crispedit.pipelines.waves import Waves
 from crispedit.shards import journal, layout, storage
@@ -148,6 +150,8 @@ class Report:
     """Shift, drift and regimes by editor and category, of the images as they are stored: after any repair."""
     editors: list[Worth] = field(default_factory=list)
     """What a kept pair took, by editor and category; empty before anything is selected."""
+    without_alias: dict[str, int] = field(default_factory=dict)
+    """How many imported pairs have each category word that no category claims."""
     skipped: str = ""
     """The files of the source that are no row, in words."""
     stages: list[StageTotal] = field(default_factory=list)
@@ -185,6 +189,7 @@ def audit(run: Run) -> Report:
         restored=tables.restored(db) if asked.repair_drift else None,
         moved=_moved(run, db),
         editors=_worth(run, db) if counts else [],
+        without_alias=_without_alias(db),
         skipped=_skipped(run),
         stages=progress.stage_totals(run.root),
     )
@@ -279,6 +284,14 @@ def stages_text(stages: Sequence[StageTotal]) -> str:
         seconds = [f"{value:.0f}" for value in (of.busy_s, of.loading_s, of.held_s)]
         rows.append([of.stage, str(of.rows), *seconds, "-" if of.share is None else f"{of.share:.0%}"])
     return table(rows) if stages else ""
+
+
+def _without_alias(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    rows = db.execute(
+        f"SELECT json_extract_string(plan, '$.{WITHOUT_ALIAS}') AS word, count(*) AS pairs FROM annotate "
+        "WHERE word IS NOT NULL GROUP BY word ORDER BY word"
+    )
+    return dict(rows.fetchall())
 
 
 def _skipped(run: Run) -> str:
@@ -503,6 +516,8 @@ def summary(report: Report) -> str:
         )
         line = f"photographs: {sources.rows} in, {sources.kept} kept" + (f" ({why})" if why else "")
         text.insert(0, f"{line}; {report.skipped}" if report.skipped else line)
+    if report.without_alias:
+        text.append(without_alias_text(report.without_alias))
     if report.repaired is not None:
         laid, all_ = report.repaired["laid_back"], sum(report.repaired.values())
         text.append(f"laid back onto their source: {laid} of {all_} edits")

@@ -215,6 +215,15 @@ def _name_ends(files: Sequence[File]) -> list[str]:
 # The survey
 
 
+def without_alias_text(words: Mapping[str, int]) -> str:
+    """What becomes of category words without an alias, and the way out."""
+    shown = ", ".join(f"{word!r} {pairs}" for word, pairs in Counter(words).most_common(SHOWN))
+    return (
+        f"category words without an alias, whose instructions are classified instead: {shown} "
+        "(aliases are in configs/categories; or set categories.NAME.file)"
+    )
+
+
 @dataclass
 class Survey:
     """What the first pairs of a source look like."""
@@ -242,11 +251,7 @@ class Survey:
             told = "; ".join(f"{reason} ({count})" for reason, count in self.errors.most_common(3))
             lines.append(f"cannot be read: {self.errors.total()}: {told}")
         if self.without_alias:
-            told = ", ".join(f"{word!r} {count}" for word, count in self.without_alias.most_common(SHOWN))
-            lines.append(
-                f"category words without an alias, whose instructions are classified instead: {told} "
-                "(aliases are in configs/categories; or set categories.NAME.file)"
-            )
+            lines.append(without_alias_text(self.without_alias))
         if self.second_image:
             lines.append(f"instructions that need a second image, which are refused: {self.second_image}")
         if self.short_sides:

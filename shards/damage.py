@@ -1,4 +1,4 @@
-"""Damage: what can be wrong with stored shards, said with the shard, key and byte where it is."""
+"""Damage: what can be wrong with stored shards, with the shard, key and byte of the place."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Members(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """What came of one sample of a batch: its JSON member and whether it has a mask, or its damage."""
+    """The result of one sample of a batch: its JSON member and whether it has a mask, or its damage."""
 
     meta: dict[str, Any] | None = None
     masked: bool = False

@@ -269,7 +269,7 @@ def read_manifest(folder: str) -> dict[str, Any]:
 
 
 def _no_set(folder: str) -> str:
-    """Why a folder is no finished set, and what may have been meant."""
+    """Why a folder is not a finished set, and what the user may have meant."""
     if storage.exists(storage.join(storage.join(folder, "shards"), layout.MANIFEST)):
         return f"{folder} is a run; did you mean {storage.join(folder, 'shards')}?"
     if not storage.exists(folder):
@@ -346,7 +346,7 @@ def scan_tar(
 
 
 def _is_member(name: str) -> bool:
-    """Whether a member of a tar is called as one of a sample, wherever it lies."""
+    """Whether a tar member's base name is that of a sample's member."""
     return name.rpartition("/")[2].partition(".")[2] in layout.MEMBERS
 
 

@@ -1,6 +1,6 @@
 """The names of a shard set: its files, the members of a sample, and what a key or category may look like.
 
-The format itself is told in docs/format.md; this is the only place that spells its names.
+docs/format.md describes the format; only this module spells its names.
 """
 
 from __future__ import annotations

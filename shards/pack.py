@@ -314,7 +314,7 @@ def _start_writeback(handle: int, start: int, size: int) -> None:
 
 
 def _write_all(handle: int, chunks: list[bytes]) -> None:
-    """Write the chunks in one call, as long as the system takes them whole."""
+    """Write the chunks in one call, while the system accepts all of them."""
     written = os.writev(handle, chunks)
     if written < sum(map(len, chunks)):
         rest = b"".join(chunks)[written:]

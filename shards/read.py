@@ -163,7 +163,7 @@ class ShardReader:
         return len(self._plan()[1])
 
     def __iter__(self) -> Iterator[Any]:
-        """The rest of the current epoch; after it the reader stands at the start of the next."""
+        """The rest of the current epoch; after it, the reader is at the start of the next."""
         for position, item in self.items(range(self.position, len(self))):
             self.position = position + 1
             if item is not None:
@@ -172,7 +172,7 @@ class ShardReader:
 
     def items(self, positions: Iterable[int]) -> Iterator[tuple[int, Any]]:
         """(position, item) for these positions of the current epoch, whatever `position` is; the item is None
-        if nothing of it was readable. For those who split the positions themselves."""
+        if nothing of it was readable. For callers who split the positions themselves."""
         wanted = list(positions)
         pixels = self._decode and not self._tokens
         read = self._from_ring if pixels and self.workers else self._here
@@ -196,8 +196,7 @@ class ShardReader:
         return _single(at, result, carve(memory, 1, shape))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this reader stands, as JSON-ready values. Equal on all ranks that have taken as many
-        batches."""
+        """The reader's position, as JSON-ready values. Equal on all ranks that have taken as many batches."""
         finished = 0 < len(self) <= self.position
         return {
             "version": STATE_VERSION,
@@ -209,7 +208,7 @@ class ShardReader:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the reader of that state stood. The number of workers may differ; the world size only
+        """Resume from the position of that state. The number of workers may differ; the world size only
         between epochs. ValueError if the set or anything else that the order is a function of differs."""
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"reader state: version {state.get('version')}, expected {STATE_VERSION}")
@@ -248,8 +247,7 @@ class ShardReader:
         return {**self.__dict__, "_ring": None, "_fetcher": Fetcher(self.index.shards, self._cache)}
 
     def _order(self) -> dict[str, Any]:
-        """Everything beside the set, the epoch and the world size that the order of batches is a function
-        of."""
+        """Everything that the order of batches depends on, besides the set, the epoch and the world size."""
         return {
             "seed": self._seed,
             "shuffle": self._shuffle,
@@ -288,7 +286,7 @@ class ShardReader:
         return Request([self.index.at(int(sample)) for sample in samples], shape, self._masks)
 
     def _here(self, positions: Sequence[int]) -> Iterator[Any]:
-        """What stands at these positions, read in this process."""
+        """The items at these positions, read in this process."""
         if self._tokens:
             return self._token_batches(positions)
         return self._decoded(positions) if self._decode else self._stored(positions)

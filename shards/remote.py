@@ -48,7 +48,7 @@ class Cache:
         return cached
 
     def made(self, name: str, make: Callable[[Path], None]) -> Path:
-        """A file of the cache that one process makes, with all its bytes, and the others find."""
+        """A file of the cache that one process makes and the others use."""
         self.folder.mkdir(parents=True, exist_ok=True)
         cached = self.folder / name
         with locked(self.folder / f".{name}.lock"):

@@ -25,7 +25,7 @@ _MASK = layout.MEMBERS.index(layout.MASK)
 
 @dataclass(frozen=True)
 class Repacked:
-    """What became of the pairs of all sources: pairs given = written + the rest."""
+    """What happened to the pairs of all sources: pairs given = written + the rest."""
 
     shards: list[ShardEntry]
     given: int
@@ -115,13 +115,13 @@ def repack(
 
 
 def _metas(sources: Sequence[str]) -> list[dict[str, Any]]:
-    """What the manifests of the source sets say of how they were made; plain tars say nothing."""
+    """How the source sets were made, from their manifests; plain tars have none."""
     folders = [path for source in sources for path in storage.expand(source) if not path.endswith(".tar")]
     return [read_manifest(folder.removesuffix(f"/{layout.MANIFEST}"))["meta"] for folder in folders]
 
 
 def _shared(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all of them say, such as what made the tokens of a tokenised set, holds of the new one too."""
+    """What all of them share, such as the tokenizers of a tokenised set, applies to the new one too."""
     first = metas[0] if metas else {}
     return {name: value for name, value in first.items() if all(meta.get(name) == value for meta in metas)}
 

@@ -92,7 +92,7 @@ class Ring:
         self._close()
 
     def run(self, requests: Iterable[Request]) -> Iterator[tuple[Request, list[Fetched], NDArray[np.uint8]]]:
-        """Each request, in order, what came of its samples, and flat memory as `Fetcher.batch` fills it.
+        """Each request in order, the results of its samples, and flat memory as `Fetcher.batch` fills it.
 
         RuntimeError, which names the keys in question, if a worker dies.
         """
@@ -168,7 +168,7 @@ class Ring:
         return answers
 
     def _death(self, worker: int, waiting: _Waiting) -> RuntimeError:
-        """Ends the ring; the error that says so."""
+        """End the ring; returns the error to raise."""
         status = self._workers[worker][0].wait()
         self.close()
         keys = [at.key for _, request in waiting.values() for at in request.samples]
@@ -179,7 +179,7 @@ class Ring:
 
 
 def serve(connection_handle: int, memory_handle: int) -> None:
-    """The life of a worker: decode what is asked for into the shared memory until the socket closes."""
+    """A worker's loop: decode each request into the shared memory until the socket closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the training process's to handle
     cv2.setNumThreads(1)
     connection: Connection[Any, Any] = Connection(connection_handle)

@@ -1,4 +1,4 @@
-"""Drawing pairs: thumbnails, masks and changes laid over an image, and contact sheets of pairs beside each other.
+"""Drawing pairs: thumbnails, overlays of masks and changes, and contact sheets.
 
 The browser (`crispedit view`), the report, the dataset card and `crispedit inspect` all draw with this.
 """
@@ -36,7 +36,7 @@ QUALITY = 82
 
 
 class Drawn(Protocol):
-    """What a contact sheet needs to know of a pair."""
+    """A pair on a contact sheet."""
 
     @property
     def key(self) -> str: ...
@@ -70,7 +70,7 @@ def pixels(data: bytes, width: int) -> Pixels:
 
 
 def encoded(image: Pixels, quality: int = QUALITY) -> bytes:
-    """A JPEG for looking at."""
+    """A JPEG for display."""
     return simplejpeg.encode_jpeg(
         np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420"
     )

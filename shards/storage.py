@@ -74,8 +74,8 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def expand(pattern: str) -> list[str]:
-    """The paths that a path, glob or brace pattern names, sorted within a glob. What is there under its very name is
-    itself, brackets, braces and all. ValueError for a glob that matches nothing."""
+    """The paths that a path, glob or brace pattern names, sorted within a glob. A path that exists literally is
+    itself, with its brackets and braces. ValueError for a glob that matches nothing."""
     if is_remote(pattern):
         return [path for one in expand_braces(pattern) for path in _matches_remotely(one)]
     if os.path.lexists(pattern):
@@ -114,7 +114,7 @@ def _literal_folder(pattern: str) -> tuple[str, str]:
 
 
 def no_match(pattern: str) -> ValueError:
-    """The error of a pattern that matches nothing. Brackets in it may have been meant for themselves."""
+    """The error for a pattern that matches nothing. Its brackets may have been meant literally."""
     hint = ""
     if (bracketed := re.search(r"\[[^\]]+\]", pattern)) is not None:
         literal = bracketed[0].replace("[", "[[]", 1)
@@ -216,7 +216,7 @@ def replaced(path: str) -> Iterator[BinaryIO]:
 
 
 def is_empty(folder: str) -> bool:
-    """Whether there is nothing at a place yet, but for an empty folder perhaps."""
+    """Whether a place is empty: nothing is there, or an empty folder."""
     if not is_remote(folder):
         return not os.path.lexists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
     system, inner = filesystem(folder)

@@ -55,7 +55,7 @@ class Report:
 
 @dataclass
 class _Shard:
-    """What one shard was found to hold."""
+    """What one shard holds."""
 
     name: str
     index: Index | None = None

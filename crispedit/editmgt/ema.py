@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class EMA:
-    """average <- decay average + (1 - decay) weight after every step, with less inertia in the first steps.
+    """average <- decay average + (1 - decay) weight after every step; the decay is lower in the first steps.
 
     torch's AveragedModel copies the module, which a module sharded by FSDP2 does not allow; tensors can be cloned.
     """
@@ -20,7 +20,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        """Take in the weights after a step: the n-th with a decay of at most (1 + n) / (10 + n)."""
+        """Average the weights after a step: the n-th with a decay of at most (1 + n) / (10 + n)."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         new = [weights[name].detach() for name in self.weights]

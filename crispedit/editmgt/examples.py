@@ -107,12 +107,12 @@ class Encoder:
         )
 
     def _without_source(self, keys: Sequence[str], step: int) -> bool:
-        """Whether this batch is one of text to image; batches are the same on any number of processes."""
+        """Whether this batch trains text-to-image; batches are the same on any number of processes."""
         draw = np.random.default_rng(seed_of(content_key(str(self.seed), str(step), *keys), "text_to_image"))
         return bool(draw.random() < self.text_to_image)
 
     def _window(self, key: str, step: int, down: int, across: int) -> tuple[int, int]:
-        """Top and left of the window of a pair at a step, within the room that there is."""
+        """Top and left of a pair's window at a step."""
         draw = np.random.default_rng(seed_of(content_key(str(self.seed), str(step), key), "crop"))
         return int(draw.integers(down + 1)), int(draw.integers(across + 1))
 
@@ -133,7 +133,7 @@ def _words(meta: Mapping[str, Any], alone: bool) -> str:
 
 @dataclass(frozen=True)
 class Unconditional:
-    """The features of the empty instruction, which stand where an instruction is dropped."""
+    """The features of the empty instruction, which replace those of a dropped one."""
 
     sequence: Tensor
     """[1, L, C]"""

@@ -1,4 +1,4 @@
-"""The arithmetic of a training step, counted on shapes alone, and what devices are sold to do of it a second."""
+"""The arithmetic of a training step, counted from shapes alone, and the peak rates of GPUs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 1
 
 
 def peak(device: torch.device) -> float | None:
-    """Operations a second that the device is sold to do in bf16; None where we do not know."""
+    """The device's peak bf16 operations a second, from its data sheet; None if unknown."""
     if device.type != "cuda":
         return None
     words = torch.cuda.get_device_name(device).replace("-", " ").split()
@@ -28,8 +28,7 @@ def training_flops(
     """Multiplications and additions of one example forward and backward, its head's included for every token.
 
     rows, columns: of both token grids. text: length of the features. source: whether there is a source image. The
-    backward pass counts twice the forward one; what gradient checkpointing computes again does not count (it is no use
-    to the model).
+    backward pass counts as two forward passes; recomputation by gradient checkpointing does not count.
     """
     with torch.device("meta"):
         model = Transformer(config)

@@ -1,4 +1,4 @@
-"""Photographs of any size in and out of the model's: how they are resized, and how untouched pixels are put back.
+"""Images of any size to the model's size and back; untouched pixels are put back.
 
 The model works on about resolution x resolution pixels. An image is resized, aspect kept as far as the token grid
 allows (a side moves by at most half a grid step); nothing is cropped and nothing is random. The answer is resized back.
@@ -55,7 +55,7 @@ def _overlap(cells: int, others: int) -> NDArray[np.float32]:
 
 
 def paste(source: Image, answer: Image, edited: NDArray[np.bool_]) -> Image:
-    """The answer where its tokens [rows, columns] were edited, the source's very pixels elsewhere.
+    """The answer where its tokens [rows, columns] were edited, the source's own pixels elsewhere.
 
     The seam fades over half a token inside the edited tokens, so that outside them every pixel is bit-exact.
     """

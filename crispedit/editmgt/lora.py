@@ -1,4 +1,4 @@
-"""Low-rank adapters on the transformer, by peft: put in, saved in peft's own layout, loaded, merged."""
+"""Low-rank adapters on the transformer, by peft: added, saved in peft's layout, loaded, merged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIG = "adapter_config.json"
 
 
 def add_lora(model: Transformer, lora: Lora, seed: int = 0) -> Transformer:
-    """The same model with fresh adapters, which alone are trainable. They begin as the identity.
+    """The model with fresh adapters, the only trainable weights. They start as the identity.
 
     ValueError if a target names no layer.
     """
@@ -43,7 +43,7 @@ def add_lora(model: Transformer, lora: Lora, seed: int = 0) -> Transformer:
 
 
 def inject(model: Transformer, config: LoraConfig) -> Transformer:
-    """The same model with adapters put in place; all else in it stops being trainable."""
+    """The model with adapters; all other weights are frozen."""
     found: Any = inject_adapter_in_model(config, model)
     assert isinstance(found, Transformer)
     return found
@@ -59,7 +59,7 @@ def save_lora(model: Transformer, folder: Path) -> None:
 
 
 def load_lora(model: Transformer, folder: Path) -> Transformer:
-    """The model with the adapters of a folder put in, frozen. ValueError if they do not fit it."""
+    """The model with a folder's adapters, frozen. ValueError if they do not fit it."""
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name} does not exist; a LoRA folder has {WEIGHTS} and {CONFIG}")
@@ -74,7 +74,7 @@ def load_lora(model: Transformer, folder: Path) -> Transformer:
 
 
 def merge_lora(model: Transformer) -> Transformer:
-    """The same model with its adapters added into the weights and gone."""
+    """The model with its adapters merged into the weights."""
     for name, module in list(model.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge(safe_merge=True)
@@ -85,7 +85,7 @@ def merge_lora(model: Transformer) -> Transformer:
 
 
 def _known(given: dict[str, Any]) -> dict[str, Any]:
-    """What of a saved configuration makes the adapters; the rest says how they were trained."""
+    """The part of a saved configuration that defines the adapters; the rest says how they were trained."""
     names = (
         "r",
         "lora_alpha",

@@ -51,7 +51,7 @@ def remask(
 
 
 def partly_masked(tokens: Tensor, share: float | Tensor, uniform: Tensor, mask_id: int) -> Tensor:
-    """The tokens, each masked where its uniform draw (same shape) lies below `share`: a start from the source."""
+    """The tokens, each masked where its uniform draw (same shape) is below `share`: to start from the source."""
     return torch.where(uniform < share, mask_id, tokens)
 
 

@@ -1,4 +1,4 @@
-"""What a training step is measured by: losses by mask ratio and category, and where its time went."""
+"""The measurements of a training step: losses by mask ratio and category, and where its time went."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Meter:
 
 
 def memory_gb(device: torch.device) -> float:
-    """The most that this process has held: of the GPU's memory, or on a CPU of the machine's."""
+    """This process's peak memory in GB: of the GPU, or on a CPU of the machine."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     # Linux counts in KiB, macOS in bytes.
@@ -107,7 +107,7 @@ def memory_gb(device: torch.device) -> float:
 
 
 def finite(value: Any) -> Any:
-    """The same, None in place of every number that is none: JSON has no word for it."""
+    """The same value with None for NaN and infinity, which JSON cannot hold."""
     if isinstance(value, Mapping):
         return {name: finite(inner) for name, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -171,7 +171,7 @@ def sample(
 
 
 class _Passes:
-    """The model's passes of one run: each of all tokens or, with shortcuts, of those that may have changed."""
+    """The model's passes of one run: over all tokens or, with shortcuts, over those that may have changed."""
 
     def __init__(
         self,

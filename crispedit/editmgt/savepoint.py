@@ -1,4 +1,4 @@
-"""Savepoints: all that a training run needs to go on, as folders that appear whole or not at all.
+"""Savepoints: all that a training run needs to resume, as folders that appear complete or not at all.
 
     step-00001000/
       weights.safetensors     what is trained, by name
@@ -8,8 +8,8 @@
 
 A folder is written under a temporary name, every file and the folder synced, and renamed; one that a disk has cut off
 all the same is noticed before anything of it is used. Tensors are whole, whatever the sharding, so a savepoint of one
-process can be gone on with by eight, and one of DDP by FSDP2. There is no random state to keep: every draw of training
-is a function of (seed, step, sample).
+process can be gone on with by eight, and one of DDP by FSDP2. No random state is kept: every draw of training
+depends only on (seed, step, sample).
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ ASIDE = "torn-"
 
 
 class TornError(ValueError):
-    """A savepoint whose files are not whole."""
+    """A savepoint with a missing or truncated file."""
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor on the CPU, gathered from its shards. Every process must take part."""
+    """The whole tensor on the CPU, gathered from its shards. Every process must call it."""
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().contiguous()
 
@@ -60,7 +60,7 @@ def assign(to: Tensor, value: Tensor) -> None:
 def gather(
     weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, ema: EMA | None
 ) -> dict[str, dict[str, Tensor]]:
-    """The files of a savepoint. Every process must take part."""
+    """The files of a savepoint. Every process must call it."""
     kept = {
         f"{kind}/{name}": whole(torch.as_tensor(value)).clone()  # 8-bit moments share their tables
         for name, weight in weights.items()
@@ -75,7 +75,7 @@ def gather(
 def write(
     folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
 ) -> Path:
-    """Write the savepoint of a step into the folder of all; one process does."""
+    """Write the savepoint of a step into the run's savepoint folder; called by one process."""
     final = folder / f"step-{step:08d}"
     temporary = folder / f".{final.name}.{uuid4().hex}.tmp"
     temporary.mkdir(parents=True)
@@ -93,18 +93,18 @@ def write(
 
 
 def found(folder: Path) -> list[Path]:
-    """All savepoints, the last one last; whether they can be read is not known."""
+    """All savepoints in order of steps, readable or not."""
     return sorted(folder.glob("step-*"))
 
 
 def sweep(folder: Path, keep: int) -> None:
-    """Remove all but the last `keep`, and what a crash left half written."""
+    """Remove all but the last `keep`, and what a crash left half-written."""
     for path in [*found(folder)[:-keep], *folder.glob(".step-*.tmp")]:
         _remove(path)
 
 
 def set_aside(savepoint: Path) -> None:
-    """Take a torn one out of the order, for a person to look at."""
+    """Rename an unreadable savepoint, for a person to look at."""
     aside = savepoint.with_name(f"{ASIDE}{savepoint.name}")
     if aside.exists():
         _remove(aside)
@@ -121,7 +121,7 @@ def read_state(savepoint: Path) -> dict[str, Any]:
 
 
 def _read(savepoint: Path, state: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """All its files, whole. TornError if one is missing or cut off."""
+    """All its files. TornError if one is missing or truncated."""
     there = {path.name for path in savepoint.glob("*.safetensors")}
     files = {}
     for name in {WEIGHTS, OPTIMIZER, *state.get("files", there)}:
@@ -135,9 +135,10 @@ def _read(savepoint: Path, state: Mapping[str, Any]) -> dict[str, dict[str, Tens
 def restore(
     savepoint: Path, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, ema: EMA | None
 ) -> dict[str, Any]:
-    """Put the tensors of a savepoint back; its state. Nothing is touched unless all of it can be read.
+    """Restore the tensors of a savepoint and return its state. Nothing changes unless all of it can be read.
 
-    TornError if it cannot; ValueError if it is of another model, or has no averages to go on with.
+    TornError if it cannot be read; ValueError if it is of another model, or has no averages although the run keeps
+    some.
     """
     state = read_state(savepoint)
     files = _read(savepoint, state)
@@ -204,7 +205,7 @@ def _sync(path: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Rename first, so that nobody takes a half removed savepoint for a whole one."""
+    """Rename first, so that a half-removed savepoint is never taken for a complete one."""
     gone = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
     if gone != folder:
         os.replace(folder, gone)

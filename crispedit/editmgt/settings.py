@@ -11,7 +11,7 @@ from crispedit.recipe import Strict
 
 
 class Objective(Strict):
-    """What is asked of the model: masked-token cross entropy (paper, section on training), and what we add to it."""
+    """The training objective: masked-token cross entropy (paper, section on training), and what we add to it."""
 
     drop_text: float = Field(0.1, ge=0, le=1)
     """The chance that a pair's instruction is replaced by the empty one, which guidance needs."""
@@ -55,16 +55,16 @@ class Lora(Strict):
 
 
 class Save(Strict):
-    """Savepoints, from which a run goes on."""
+    """Savepoints, from which a run resumes."""
 
     every: int = Field(1000, ge=1)
     """Steps."""
     keep: int = Field(3, ge=1)
-    """The last so many stay."""
+    """How many of the last ones to keep."""
 
 
 class Watch(Strict):
-    """What is written for people to look at."""
+    """Logs, samples and measurements."""
 
     tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
     log_every: int = Field(10, ge=1)
@@ -79,7 +79,7 @@ class Watch(Strict):
 
 
 class Training(Strict):
-    """How a model is trained, whatever it is and wherever its pairs come from."""
+    """The trainer's settings, independent of the model and the source of its pairs."""
 
     run: Path
     """The folder for metrics, savepoints, samples and the finished model. An existing run is resumed."""
@@ -99,16 +99,16 @@ class Training(Strict):
     gradient_checkpointing: bool = False
     """Recompute a block's activations when they are needed again: a third more work, a fraction of the memory."""
     ema: float | None = Field(None, gt=0, lt=1)
-    """The decay of the averaged weights, which then are what is sampled from and exported."""
+    """The decay of the averaged weights, which are then sampled from and exported."""
     lora: Lora | None = None
     trainable: tuple[str, ...] = ("",)
-    """Parameters whose names begin so are trained, all others stay. (With `lora`, the adapters alone are trained.)"""
+    """Only parameters whose names begin with one of these are trained. (With `lora`, only the adapters.)"""
     objective: Objective = Objective()
     optimiser: Optimiser = Optimiser()
     save: Save = Save()
     watch: Watch = Watch()
     max_skipped: int = Field(10, ge=0)
-    """Steps whose loss or gradient is not finite are skipped; more than so many in a row end the run."""
+    """Steps with a loss or gradient that is not finite are skipped; more than this many in a row end the run."""
 
     @model_validator(mode="after")
     def _divisible(self) -> Training:

@@ -1,4 +1,4 @@
-"""Stored examples: what the tokenizers make of a pair, as safetensors bytes, and back to the very same tensors.
+"""Stored examples: a pair's tokens and text features as safetensors bytes, and back to the same tensors.
 
 A language model that pads on the left gives its padding the same features whatever the instruction, so only the rows
 of the sequence that differ from the empty instruction's are stored; those of one that pads on the right all do.
@@ -24,7 +24,7 @@ SAMPLED = 4096
 
 
 def to_bytes(examples: Examples, empty: Unconditional) -> list[bytes]:
-    """Each example by itself."""
+    """The bytes of each example."""
     if examples.source is None:
         raise ValueError("examples without a source are made while training, never stored")
     stored = []

@@ -140,7 +140,7 @@ def _positions(prompt: str, words: Sequence[str], offsets: Sequence[tuple[int, i
 
 
 class _ReachedError(Exception):
-    """Carries the last layer's input out of a forward pass that need not go on."""
+    """Carries the last layer's input out of a forward pass that stops there."""
 
     def __init__(self, hidden: Tensor) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class _ReachedError(Exception):
 
 
 def hidden_states(llm: Any, input_ids: Tensor) -> Tensor:
-    """`hidden_states[-2]` of any decoder: the input of its last layer, [B, L, width]. Nothing behind it is computed."""
+    """`hidden_states[-2]` of any decoder: the input of its last layer, [B, L, width]. Nothing after it is computed."""
     decoder = llm.get_decoder() if hasattr(llm, "get_decoder") else llm
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not len(layers):

@@ -49,16 +49,16 @@ State = Mapping[str, Any]
 Encode = Callable[[Any, int], Examples]
 """A source's batch, at a step, as examples on this process's device."""
 Observe = Callable[[Transformer, int], tuple[Mapping[str, float], NDArray[np.uint8] | None]]
-"""Looks at the model as it is after so many steps, in one process: what it measured, and a picture [H, W, 3]."""
+"""Measures the model after so many steps, in one process: the measurements, and a picture [H, W, 3]."""
 
 
 class Source(Protocol):
-    """Where a run's pairs come from."""
+    """Where a run's batches come from."""
 
     categories: Sequence[str]
 
     def steps(self, state: State | None, rank: int, processes: int) -> Iterator[tuple[Sequence[Any], State]]:
-        """For ever: this process's batches of the next step, and the state that goes on with the step after it."""
+        """Endless: this process's batches of the next step, and the state from which the step after it resumes."""
         ...
 
 
@@ -122,7 +122,7 @@ class Trainer:
         self.reader: State | None = None
 
     def train(self) -> Literal["finished", "stopped"]:
-        """Train to the last step, from the last savepoint or the start. "stopped": told to by SIGTERM, and saved."""
+        """Train to the last step, from the last savepoint or the start. "stopped": by a signal, after saving."""
         settings, accelerator = self.settings, self.accelerator
         self._resume()
         if settings.watch.tracker != "none":
@@ -193,14 +193,14 @@ class Trainer:
         return summed["loss"], summed["stop"] > 0
 
     def _seed(self, batch: int) -> None:
-        """What draws inside the model (LoRA's dropout) draws from this: no generator's state is to be kept."""
+        """Seed the draws inside the model (LoRA's dropout), so that no generator's state must be saved."""
         torch.manual_seed(seed_of(content_key(str(self.settings.seed), str(self.step), str(batch)), "model"))
 
     def _clip(self) -> Tensor:
         return torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.optimiser.clip)
 
     def _update(self, rate: float, skip: bool) -> None:
-        """Move the weights, or, after what was not finite, leave them. RuntimeError after too many such steps."""
+        """Update the weights, or skip the step if it was not finite. RuntimeError after too many skipped steps."""
         if not skip:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
@@ -222,7 +222,8 @@ class Trainer:
         return summed
 
     def _log(self, row: dict[str, float]) -> None:
-        """A line for every step; every so often with all that the meter has, which the tracker is shown too."""
+        """Write a line for every step; at step 1 and every `log_every` steps with all measurements, which go to the
+        tracker too."""
         watch, values = self.settings.watch, {"step": self.step, **row, "skipped": self.skipped}
         if self.step == 1 or self.step % watch.log_every == 0 or self.step == self.settings.steps:
             values |= self.meter.read()
@@ -236,7 +237,7 @@ class Trainer:
                 file.write(json.dumps(finite(values), allow_nan=False) + "\n")
 
     def _observe(self) -> None:
-        """Show the model to the observer, in the main process; the others wait."""
+        """Call the observer in the main process; the others wait."""
         if self.observe is None:
             return
         model = self.snapshot()
@@ -252,7 +253,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def snapshot(self) -> Transformer | None:
-        """The model as it now is, with the averaged weights if there are any, whole, on this process's device.
+        """The current model, with the averaged weights if there are any, unsharded, on this process's device.
 
         LoRA's adapters are in it, not merged. Every process must call it; None in all but the main one.
         """
@@ -280,9 +281,9 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        """Go on from the last savepoint that is whole, if there are any; what is of later steps goes.
+        """Resume from the last readable savepoint, if there is any; later ones are set aside.
 
-        ValueError if none is whole, or if processes do not see the same ones.
+        ValueError if none is readable, or if processes do not see the same ones.
         """
         run = self.settings.run
         run.mkdir(parents=True, exist_ok=True)
@@ -298,7 +299,7 @@ class Trainer:
             _truncate(run / METRICS, self.step)
 
     def _restore(self, found: Sequence[Path]) -> list[Path]:
-        """From the last of them that is whole; which are not, of those after it."""
+        """Restore the last readable one; returns the unreadable ones after it."""
         torn: list[Path] = []
         for path in reversed(found):
             try:
@@ -318,7 +319,7 @@ class Trainer:
 
 
 def trainable(model: Transformer, settings: Training) -> Transformer:
-    """The model with gradients where it is to be trained: in fresh adapters, or in what the recipe names."""
+    """The model with gradients only where it is trained: in fresh adapters, or in the weights that the recipe names."""
     if settings.lora is not None:
         from crispedit.editmgt.lora import add_lora
 
@@ -331,7 +332,7 @@ def trainable(model: Transformer, settings: Training) -> Transformer:
 
 
 def rebuilt(model: Transformer, state: Mapping[str, Tensor]) -> Transformer:
-    """A model of the same structure (adapters included) that holds these very tensors, frozen, for looking at."""
+    """A frozen model of the same structure (adapters included) that shares these tensors."""
     adapters: Any = getattr(model, "peft_config", None)
     with torch.device("meta"):
         copy = Transformer(model.config)
@@ -344,7 +345,7 @@ def rebuilt(model: Transformer, state: Mapping[str, Tensor]) -> Transformer:
 
 
 def _truncate(path: Path, step: int) -> None:
-    """Leave the lines up to a step: a run that was killed had gone on behind its last savepoint."""
+    """Keep the lines up to a step: a killed run had trained beyond its last savepoint."""
     if not path.is_file():
         return
     kept = []
@@ -361,8 +362,8 @@ def _truncate(path: Path, step: int) -> None:
 
 @contextmanager
 def _told_to_stop() -> Iterator[threading.Event]:
-    """Set when the process is sent SIGTERM, as schedulers do before they kill, or SIGINT, as Ctrl-C does; a second one
-    ends it at once. (Only a main thread can listen.)"""
+    """Set when the process receives SIGTERM (from a scheduler) or SIGINT (Ctrl-C); a second signal ends it at once.
+    Only a main thread can listen."""
     told = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield told

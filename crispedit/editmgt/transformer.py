@@ -102,7 +102,8 @@ class KeyValueCache:
     """Per block, keys and values [B, H, N + R, d]."""
 
     def merged(self, k: Tensor, v: Tensor, block: int, text: int, image: int) -> tuple[Tensor, Tensor]:
-        """The keys and values of all tokens, [B, H, L + N + R, d], from those of the live ones; they are kept."""
+        """The keys and values of all tokens, [B, H, L + N + R, d]: the live ones' new, the others' cached. Updates the
+        cache."""
         if self.live is None:
             self.entries.append((k[:, :, text:].clone(), v[:, :, text:].clone()))
             return k, v
@@ -117,7 +118,7 @@ class KeyValueCache:
 
 @dataclass(frozen=True)
 class Conditions:
-    """All that does not change from step to step, computed once by `Transformer.condition`."""
+    """What is the same at every step, computed once by `Transformer.condition`."""
 
     text: Tensor
     """[B, L, D], the finished context; or [B, L, text_dim] for a time-aware connector, which runs at every step."""
@@ -138,7 +139,7 @@ class Conditions:
         return 0 if self.reference is None else self.reference.shape[1]
 
     def rows(self, chosen: slice) -> Conditions:
-        """Those of some entries of the batch."""
+        """The conditions of some entries of the batch."""
         return replace(
             self,
             text=self.text[chosen],
@@ -209,7 +210,7 @@ class FeedForward(nn.Module):
 
 
 class JointAttention(nn.Module):
-    """The projections of one attention; the double blocks' also has the text's (`add_*`) and output layers."""
+    """The projections of one attention; a double block's also has the text's (`add_*`) and output layers."""
 
     def __init__(self, dim: int, heads: int, double: bool) -> None:
         super().__init__()
@@ -230,7 +231,7 @@ class JointAttention(nn.Module):
 
 @dataclass
 class Frame:
-    """What every block of one forward pass is told about its surroundings."""
+    """What the blocks of one forward pass share."""
 
     text: int
     image: int
@@ -466,8 +467,8 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def follow_codebook(self, codes_VC: Tensor, generator: torch.Generator | None = None) -> None:
-        """Let the fresh weights know which tokens look alike: embeddings and output rows are random Fourier features of
-        the tokenizer's codes (arXiv 2006.10739), so that near codes begin near. It saves a small model the lesson."""
+        """Initialise embeddings and output rows with random Fourier features of the tokenizer's codes (arXiv
+        2006.10739), so that codes that look alike start alike, which a small model need not learn then."""
         scaled = (codes_VC - codes_VC.mean(0)) / codes_VC.std(0).clamp(min=1e-6)
         near = torch.cdist(scaled, scaled).topk(8, largest=False).values[:, 1:].mean()
         # From what tells neighbours apart a little to what tells them apart well.
@@ -482,7 +483,7 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def begin_by_copying(self) -> None:
-        """Let a fresh model that follows a codebook answer with the reference, so that it has only edits to learn.
+        """Initialise a model that follows a codebook to copy the reference, so that it only has edits to learn.
 
         The layers between tokens and blocks begin as the identity, and each head of the first block looks at its own
         place (as in mimetic initialization, arXiv 2305.09828): queries and keys are the same vector everywhere, which

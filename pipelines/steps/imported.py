@@ -32,6 +32,8 @@ from crispedit.shards import journal
 
 EDITOR = "imported"
 """What an imported candidate says its editor is."""
+WITHOUT_ALIAS = "category_without_alias"
+"""What a job's plan says of the dataset's word for its category, where no category claims that word."""
 
 EDIT_WIRE = pa.schema(
     [*EDIT.schema, ("pair", pa.string()), ("scale", pa.float64()), pa.field("image", journal.BLOB)]
@@ -178,16 +180,19 @@ class Naming:
             return {**row, "category": row["category"] or UNKNOWN, "refusal": "no_instruction"}
         if needs_second_image(row["instruction"]):
             return {**row, "category": row["category"] or UNKNOWN, "refusal": "needs_second_image"}
+        plan = "{}"
         try:
             category = resolve(row["category"] or "", self.categories)
         except ValueError:
             category = classify(row["instruction"]).category
+            if row["category"]:
+                plan = canonical_json({WITHOUT_ALIAS: row["category"]})
         if category == UNKNOWN:
-            return {**row, "category": UNKNOWN, "refusal": "unknown_category"}
+            return {**row, "category": UNKNOWN, "refusal": "unknown_category", "plan": plan}
         key = job_key(row["source_key"], row["instruction"], category)
         if not self.best_of_n:
             key = content_key("pair", key, row["key"])
-        return {**row, "category": category, "job_key": key, "plan": "{}"}
+        return {**row, "category": category, "job_key": key, "plan": plan}
 
 
 @dataclass

@@ -26,13 +26,20 @@ def scene(seed: int, width: int = 640, height: int = 512) -> np.ndarray:
     return np.clip(image + rng.normal(0, 1.5, image.shape), 0, 255).astype(np.uint8)
 
 
-def pair(source: np.ndarray, edited: np.ndarray, mask: np.ndarray | None = None, quality: int = 95) -> Sample:
+def pair(
+    source: np.ndarray,
+    edited: np.ndarray,
+    mask: np.ndarray | None = None,
+    quality: int = 95,
+    instruction: str | None = None,
+) -> Sample:
     """The sample of a pair, with the edited image stored at a JPEG quality."""
     return Sample(
         key="pair",
         source_jpeg=images.encode_jpeg(source),
         edited_jpeg=images.encode_jpeg(edited, quality),
         mask_png=None if mask is None else images.encode_mask(mask),
+        instruction=instruction,
     )
 
 

@@ -1,10 +1,13 @@
 """Watermark and text finds lettering over the edited image, and does not take an edit for it."""
 
+import importlib.util
+
 import cv2
 import numpy as np
 import pytest
 from pair_scenes import pair, scene, verdicts, with_object
 
+from crispedit import lettering
 from crispedit.filters.watermark_text import WatermarkText
 
 SOURCE = scene(15, 1024, 768)
@@ -56,3 +59,48 @@ def test_a_whole_image_edit_is_not_known():
     style = WatermarkText().measure([pair(SOURCE, 255 - SOURCE)])[0]
     assert style["overlay"] is None
     assert style["ground"] < 0.3
+
+
+@pytest.fixture(scope="module")
+def detecting():
+    pytest.importorskip("rapidocr", reason="the weights of the detector come with the extra `ocr`")
+    filter_ = WatermarkText(detector=True)
+    filter_.load()
+    return filter_
+
+
+def captioned(image, text="Photo by Anna 2024"):
+    return lettered(image, [(560, 740)], 1.1, 2, alpha=1.0, text=text)
+
+
+def test_the_detector_finds_a_caption_that_nobody_asked_for(detecting):
+    caption = captioned(EDITED)
+    assert "text:high" in verdicts(detecting, pair(SOURCE, caption, instruction="Add a ball"))
+    assert "text:high" in verdicts(detecting, pair(SOURCE, captioned(SOURCE), instruction="Add a ball"))
+    assert "text:high" in verdicts(detecting, pair(SOURCE, caption, MASK, instruction="Add a ball"))
+    drawn_anew = cv2.GaussianBlur(255 - caption, (0, 0), 1)
+    assert "text:high" in verdicts(detecting, pair(SOURCE, drawn_anew, instruction="Invert the colours"))
+
+
+def test_the_detector_passes_words_that_were_there_or_were_asked_for(detecting):
+    assert verdicts(detecting, pair(SOURCE, EDITED, MASK)) == []
+    assert verdicts(detecting, pair(captioned(SOURCE), captioned(EDITED), instruction="Add a ball")) == []
+    asked = pair(SOURCE, captioned(SOURCE), instruction="Add the caption 'Photo by Anna 2024' at the bottom")
+    assert detecting.measure([asked])[0]["text"] == 0.0
+
+
+def test_without_the_detector_words_are_not_known():
+    assert WatermarkText().measure([pair(SOURCE, EDITED, MASK)])[0]["text"] is None
+
+
+def test_a_recipe_that_wants_the_detector_is_refused_without_its_package(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == lettering.PACKAGE else find(name, *rest),
+    )
+    assert WatermarkText().lacks() is None
+    assert "pip install 'crispedit[ocr]'" in (WatermarkText(detector=True).lacks() or "")
+    with pytest.raises(ValueError, match="rapidocr is not installed"):
+        WatermarkText(detector=True).load()

@@ -55,6 +55,7 @@ def released(folder: Path) -> None:
         "type": "background change",
         "instruction": "Add a red ball in the middle.",
     }  # mislabelled
+    rows[7]["type"] = "gizmo"  # no category claims it
     rows[2]["output_img"] = rows[2]["input_img"]  # a no-op
     stretched = cv2.resize(edited(landscape(3, WIDTH, HEIGHT, "mountains")), (WIDTH - 40, HEIGHT))
     rows[3]["output_img"] = jpeg(stretched)
@@ -109,7 +110,10 @@ def test_the_released_layout_is_filtered_and_every_pair_has_an_outcome(tmp_path:
     assert outcome["2"][1].startswith("unchanged.")
     assert outcome["3"][1].startswith("alignment.")
     assert outcome["4"] == ("error", "edit")
-    counts = {(c.step, c.category): c for c in audit.audit(run).counts}
+    report = audit.audit(run)
+    assert report.without_alias == {"gizmo": 1}
+    assert "without an alias, whose instructions are classified instead: 'gizmo' 1" in audit.summary(report)
+    counts = {(c.step, c.category): c for c in report.counts}
     assert counts["curate", ""].error == {"unreadable": 1}
     assert counts["annotate", "add"].rejected == {"no_instruction": 1}
     samples = list(

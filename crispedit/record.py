@@ -86,6 +86,8 @@ class Job:
     source_caption: str
     target_caption: str
     plan: Mapping[str, Any] = field(default_factory=dict)
+    tokens: tuple[int, int] | None = field(default=None, compare=False)
+    """(Input, output) tokens that a model took to write it; None: none, or it is not known."""
 
     @property
     def key(self) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 import crispedit
-from crispedit import machine
+from crispedit import machine, managed
 from crispedit.pipelines import failure, scheduler
 from crispedit.pipelines.flow import Block, Flow, Route, gpus_of
 from crispedit.pipelines.flow import Row as Row
@@ -115,6 +115,7 @@ def run_flow(flow: Flow, engine: Engine, run: Path | None = None, log_json: bool
         made.run()
     finally:
         told.end(made)
+        managed.stop_all()  # of this process; those of Ray's end with their processes
 
 
 @contextmanager

@@ -16,7 +16,6 @@ EXTRAS = {
     **dict.fromkeys(("torch", "safetensors", "transformers", "diffusers", "open_clip", "timm"), "models"),
     **dict.fromkeys(("accelerate", "torchvision", "peft"), "models"),
     "tensorboard": "train",
-    "openai": "chat",
     "faiss": "semantic",
     "s3fs": "s3",
     "gcsfs": "gcs",

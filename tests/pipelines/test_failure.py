@@ -204,7 +204,7 @@ RayletDiedError.__module__ = "ray.exceptions"
         (RecursionError("maximum recursion depth exceeded"), "nested too deeply"),
         (ImportError("Install s3fs to access S3"), "pip install 'crispedit[s3]'"),
         (ImportError('Please install gcsfs to access "gs"'), "pip install 'crispedit[gcs]'"),
-        (ModuleNotFoundError("No module named 'openai'", name="openai"), "pip install 'crispedit[chat]'"),
+        (ModuleNotFoundError("No module named 'faiss'", name="faiss"), "pip install 'crispedit[semantic]'"),
         (ModuleNotFoundError("No module named 'mine.parts'", name="mine.parts"), "pip install mine"),
         (RayletDiedError("The raylet died"), "the Ray cluster was lost or failed"),
         (ValueError("a.yaml: run: is missing"), "a.yaml: run: is missing"),

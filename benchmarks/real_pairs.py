@@ -4,16 +4,15 @@
 
 FOLDER holds `pairs.jsonl`: a line a pair with `id`, `source` and `edited` (file names), `category`, `verdict` (`good`,
 or what is wrong), `repo` (the model), and `notes`. Printed are: the share of good pairs that is rejected, of bad ones
-that is found, and the agreement with the person; under the bounds that ship, and with one model held out at a time,
-under bounds that were set on the other models' pairs. Then the defects of `crispedit.pipelines.calibration.defects`,
-made from the good local pairs. Sizes are not bounded here: most of these pairs are small.
+that is found, and the agreement with the person; then the defects of `crispedit.pipelines.calibration.defects`, made
+from the good local pairs of one size. Sizes are not bounded here: most of these pairs are small.
 
-The bounds that ship were set with the 113 pairs of nine models in view, and holding a model out only loosens them: on
-those pairs neither column is a test, and pairs of other models are.
+Every figure is given twice. Held out: each model's pairs, and the defects made from them, are judged by bounds that
+`crispedit calibrate` learns from the other models' pairs, at `FALSE_REJECTS`. Shipped: by the bounds that ship. The
+measures and the shipped bounds were made with the 113 pairs of nine models in view: on those pairs neither column is a
+test, and pairs of other models are.
 
 What the notes call compound is left out of false rejects, what was cropped from a figure is left out of `alignment`.
-A bound is set on the other models' pairs like this: where it rejects more than the share `FALSE_REJECTS` of their good
-pairs, it moves to the quantile that does not; else it stays.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ import cv2
 import numpy as np
 
 from crispedit import images
-from crispedit.bounds import Bound
-from crispedit.change import estimate
 from crispedit.normalise import normalise
 from crispedit.pipelines import recipe
-from crispedit.pipelines.calibration import defects
-from crispedit.pipelines.calibration.judgement import Agreement, auc
+from crispedit.pipelines.calibration import defects, labelled
+from crispedit.pipelines.calibration.judgement import SIDES, Agreement, auc, bound_at, failing
+from crispedit.pipelines.calibration.measured import edit_of
 from crispedit.record import Sample, seed_of
 
 FALSE_REJECTS = 0.02
@@ -41,6 +39,11 @@ WHOLE = ("style", "background")
 LEFT_OUT = ("resolution", "duplicate")
 JPEG_QUALITY = 98
 """For what is not stored as JPEG."""
+ROC = (0.02, 0.05, 0.1)
+"""Shares of the good pairs that a bound may reject."""
+JUDGES = (0.74, 0.9, 1.0)
+"""How often a judge says what the person says; the first is the best published agreement on preference pairs
+(EditReward-Compass, Gemini 3.1 Pro)."""
 
 
 def read(folder):
@@ -57,168 +60,136 @@ def jpeg(path):
     return images.encode_jpeg(decoded, JPEG_QUALITY)
 
 
-def sample_of(row, folder):
+def sample_of(pair, folder):
     return Sample(
-        key=row["id"],
-        source_jpeg=jpeg(folder / row["source"]),
-        edited_jpeg=jpeg(folder / row["edited"]),
-        category=row["category"],
-        instruction=row["instruction"],
+        key=pair["id"],
+        source_jpeg=jpeg(folder / pair["source"]),
+        edited_jpeg=jpeg(folder / pair["edited"]),
+        category=pair["category"],
+        instruction=pair["instruction"],
     )
 
 
-def measured(cascade, sample):
-    """Every score of a pair. A filter that fails on one of these pairs stops the benchmark."""
+def measured(cascade, sample, pair, defect=None):
+    """A row for `labelled`: every score of the sample. A filter that fails on one of these pairs stops the
+    benchmark."""
     row = {"category": sample.category}
     cascade.measure([sample], [row], everything=True)
-    errors = {name: text for name, text in row.items() if name.endswith(".error") and text}
-    if errors:
+    if errors := {name: text for name, text in row.items() if name.endswith(".error") and text}:
         raise ValueError(f"{sample.key}: {errors}")
-    return row
-
-
-def reasons(scores, bounds, left_out=()):
-    """What rejects a row: "filter.score:side"."""
-    sides = {name: bound.verdict(scores.get(name)) for name, bound in bounds.items()}
-    return [
-        f"{name}:{side}" for name, side in sides.items() if side and name.partition(".")[0] not in left_out
-    ]
-
-
-def left_out(row):
-    """The filters that say nothing of this pair."""
-    return ("alignment",) if "crop" in row["notes"] or "figure" in row["notes"] else ()
-
-
-def bounds_on(rows, scores, cascade):
-    """For each category, the bounds that these rows' good pairs leave of the recipe's."""
-    found = {}
-    categories = {row["category"] for row in rows} | set(cascade.bounds)
-    for category in categories:
-        found[category] = dict(cascade.bounds_of(category))
-    groups = defaultdict(list)
-    for category, own in found.items():
-        for name, bound in own.items():
-            groups[name, bound].append(category)
-    for (name, bound), members in groups.items():
-        known = [
-            scores[row["id"]][name]
-            for row in rows
-            if row["verdict"] == "good"
-            and row["category"] in members
-            and scores[row["id"]].get(name) is not None
-            and name.partition(".")[0] not in left_out(row)
-        ]
-        if len(known) < 10:
-            continue
-        low, high = np.quantile(known, [FALSE_REJECTS, 1 - FALSE_REJECTS], method="closest_observation")
-        moved = Bound(
-            min=None if bound.min is None else min(bound.min, float(low)),
-            max=None if bound.max is None else max(bound.max, float(high)),
-        )
-        for category in members:
-            found[category][name] = moved
-    return found
-
-
-def summary(rows, scores, why):
-    """The figures of one set of verdicts; `why` holds the reasons against each pair."""
-
-    def share(chosen):
-        return sum(bool(why[row["id"]]) for row in chosen) / len(chosen) if chosen else None
-
-    def regime(row):
-        return scores[row["id"]]["regeneration.regime"]
-
-    judged = [row for row in rows if "compound" not in row["notes"]]
-    good = [row for row in judged if row["verdict"] == "good"]
-    local = [row for row in good if row["category"] not in WHOLE]
-    bad = defaultdict(list)
-    for row in judged:
-        if row["verdict"] != "good":
-            bad[row["verdict"]].append(row)
-    seen = Agreement.of([row["verdict"] == "good" for row in judged], [not why[row["id"]] for row in judged])
-    return {
-        "good_rejected": {
-            "all": share(good),
-            "regenerated_local": share([row for row in local if regime(row) != "exact"]),
-            "exact": share([row for row in good if regime(row) == "exact"]),
-        },
-        "detected": {verdict: share(chosen) for verdict, chosen in sorted(bad.items())},
-        "agreement": seen.agreement,
-        "kappa": seen.kappa,
+    # Cropped from a figure: not exact to a pixel. A shift that is made on purpose is larger.
+    if defect not in defects.STRUCTURAL and ("crop" in pair["notes"] or "figure" in pair["notes"]):
+        row |= dict.fromkeys((name for name in row if name.startswith("alignment.")), None)
+    verdict = pair["verdict"]
+    return row | {
+        "id": pair["id"],
+        "group": pair["repo"],
+        "verdict": verdict,
+        "good": verdict == "good",
+        "defect": defect,
     }
 
 
-def held_out(rows, scores, cascade):
-    """The reasons against each pair, under bounds set on the pairs of all other models."""
-    why = {}
-    for repo in sorted({row["repo"] for row in rows}):
-        bounds = bounds_on([row for row in rows if row["repo"] != repo], scores, cascade)
-        for row in rows:
-            if row["repo"] == repo:
-                why[row["id"]] = reasons(scores[row["id"]], bounds[row["category"]], left_out(row))
-    return why
-
-
-def edit_of(sample):
-    """[H, W] where the edit is, estimated."""
-    height, width = sample.source.shape[:2]
-    small = estimate(sample.changed).view(np.uint8)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST) > 0
-
-
-def with_defects(rows, folder, cascade):
-    """{defect: (rejected, of, by)} of the defects made from good local pairs of one size; harmless changes are made
-    from those that pass without them."""
-    found = {}
-    makers = {**defects.STRUCTURAL, **defects.HARMLESS}
-    for row in rows:
-        if row["verdict"] != "good" or row["category"] in WHOLE:
-            continue
-        sample = sample_of(row, folder)
-        if sample.source.shape != sample.edited.shape:
-            continue
-        good = defects.Good(sample.source, sample.edited, edit_of(sample))
-        passes = not reasons(measured(cascade, sample), cascade.bounds_of(row["category"]))
-        for name, make in makers.items():
-            if name in defects.HARMLESS and not passes:
-                continue
-            made = make(good, np.random.default_rng(seed_of(row["id"], name)))
-            if made is None:
-                continue
+def with_defects(pair, sample, cascade):
+    """The rows of the defects made from a good local pair of one size."""
+    if pair["verdict"] != "good" or pair["category"] in WHOLE or sample.source.shape != sample.edited.shape:
+        return
+    good = defects.Good(sample.source, sample.edited, edit_of(sample))
+    for name, make in {**defects.STRUCTURAL, **defects.HARMLESS}.items():
+        made = make(good, np.random.default_rng(seed_of(pair["id"], name)))
+        if made is not None:
             spoiled = Sample(
-                key=row["id"],
+                key=pair["id"],
                 source_jpeg=sample.source_jpeg,
                 edited_jpeg=images.encode_jpeg(made[1]),
-                category=row["category"],
-                instruction=row["instruction"],
+                category=pair["category"],
+                instruction=pair["instruction"],
             )
-            why = reasons(measured(cascade, spoiled), cascade.bounds_of(row["category"]))
-            hits, of, by = found.get(name, (0, 0, Counter()))
-            by.update({reason.partition(":")[0] for reason in why})
-            found[name] = hits + bool(why), of + 1, by
+            yield measured(cascade, spoiled, pair, name)
+
+
+def reasons_of(rows, cascade):
+    """For the bounds "shipped" and "held_out", what rejects each row."""
+    found = {
+        "shipped": [failing(row, cascade.bounds_of(row["category"], labelled.regime(row))) for row in rows]
+    }
+    pairs = [row for row in rows if row["defect"] is None]
+    learned = {
+        group: labelled.learn([row for row in pairs if row["group"] != group], cascade, FALSE_REJECTS)
+        for group in {row["group"] for row in rows}
+    }
+    found["held_out"] = [failing(row, learned[row["group"]].of(row)) for row in rows]
     return found
 
 
-def by_filter(rows, scores, why):
-    """Of each score that has a bound: the share of the good pairs and of the bad ones that it rejects, and its AUC."""
+def summary(rows, reasons):
+    """The figures of one set of verdicts."""
+    chosen = [i for i, row in enumerate(rows) if row["defect"] is None and not row["compound"]]
+    report = labelled.agreement([rows[i] for i in chosen], [reasons[i] for i in chosen])
+    passes = {row["id"] for row, why in zip(rows, reasons, strict=True) if row["defect"] is None and not why}
+    made = defaultdict(list)
+    for row, why in zip(rows, reasons, strict=True):
+        # What is harmless must not be why a pair is rejected that passed without it.
+        if row["defect"] and (row["defect"] not in defects.HARMLESS or row["id"] in passes):
+            made[row["defect"]].append(bool(why))
+    return {
+        "good_rejected": {
+            name: report["good_rejected"][name]["share"] if name in report["good_rejected"] else None
+            for name in ("all", "regenerated_local", "exact")
+        },
+        "detected": {name: share["share"] for name, share in report["detected"].items()},
+        "agreement": report["agreement"],
+        "kappa": report["kappa"],
+        "defects": {name: sum(hits) / len(hits) for name, hits in made.items()},
+    }
+
+
+def with_judge(rows, reasons):
+    """{agreement: kappa} expected if a judge, who agrees so often with the person, says of each pair that the filters
+    keep whether the edit is the one that was asked for."""
+    pairs = [(row, why) for row, why in zip(rows, reasons, strict=True) if row["defect"] is None]
+    kappas = {}
+    for right in JUDGES:
+        seen = Counter()
+        for row, why in pairs:
+            rejects = right if row["verdict"] == "wrong edit" else 1 - right
+            seen[row["good"], True] += 0 if why else 1 - rejects
+            seen[row["good"], False] += 1 if why else rejects
+        table = Agreement(seen[True, True], seen[True, False], seen[False, True], seen[False, False])
+        kappas[right] = table.kappa
+    return kappas
+
+
+def curves(rows, cascade):
+    """Of each defect and verdict, the bounded score that tells it best from the good local pairs: (score, AUC, the
+    share that is found where the score's bound rejects each of the shares `ROC` of the good)."""
+    own = [row for row in rows if row["category"] not in WHOLE]
+    good = [row for row in own if row["defect"] is None and row["good"]]
+    kinds = defaultdict(list)
+    for row in own:
+        if row["defect"] or not row["good"]:
+            kinds[row["defect"] or row["verdict"]].append(row)
+    sides = {
+        (name, side)
+        for bounds in cascade.bounds.values()
+        for name, bound in bounds.items()
+        for side in SIDES
+        if getattr(bound, side) is not None
+    }
+
+    def known(rows, name):
+        return np.array([row[name] for row in rows if row[name] is not None], float)
+
     table = {}
-    for name in sorted({reason.partition(":")[0] for found in why.values() for reason in found}):
-        known = [row for row in rows if scores[row["id"]].get(name) is not None]
-        values = {
-            kind: np.array(
-                [scores[r["id"]][name] for r in known if (r["verdict"] == "good") == (kind == "good")]
-            )
-            for kind in ("good", "bad")
-        }
-        hit = Counter(
-            row["verdict"] == "good"
-            for row in rows
-            if any(reason.startswith(f"{name}:") for reason in why[row["id"]])
-        )
-        area = auc(values["good"], values["bad"], "max")
-        table[name] = (hit[True], hit[False], None if area is None else max(area, 1 - area))
+    for kind, bad in kinds.items():
+        for name, side in sorted(sides):
+            usual, values = known(good, name), known(bad, name)
+            # An unknown score finds nothing.
+            area = (auc(usual, values, side) or 0) * len(values) / len(bad)
+            if area > table.get(kind, ("", 0))[1]:
+                sign = 1 if side == "max" else -1
+                at = [bound_at(usual, side, share) for share in ROC]
+                table[kind] = (name, area, [float((sign * values > sign * b).sum() / len(bad)) for b in at])
     return table
 
 
@@ -233,7 +204,7 @@ def classified(folder):
 
 
 def percent(value):
-    return "    -" if value is None else f"{value:6.1%}"
+    return "-" if value is None else f"{value:.1%}"
 
 
 def main():
@@ -252,38 +223,41 @@ def main():
     ).pair_cascade
     for filter_ in cascade.filters.values():
         filter_.load()
-    rows = read(args.pairs)
-    scores = {row["id"]: measured(cascade, sample_of(row, args.pairs)) for row in rows}
-    shipped = {
-        row["id"]: reasons(scores[row["id"]], cascade.bounds_of(row["category"]), left_out(row))
-        for row in rows
-    }
-    apart = held_out(rows, scores, cascade)
-    report = {**summary(rows, scores, apart), "shipped": summary(rows, scores, shipped)}
-    models = len({row["repo"] for row in rows})
-    print(f"{len(rows)} pairs of {models} models")
+    rows = []
+    for pair in read(args.pairs):
+        sample = sample_of(pair, args.pairs)
+        own = [measured(cascade, sample, pair)]
+        if not args.no_defects:
+            own += with_defects(pair, sample, cascade)
+        rows += [row | {"compound": "compound" in pair["notes"]} for row in own]
+    reasons = reasons_of(rows, cascade)
+    report, shipped = (summary(rows, reasons[name]) for name in ("held_out", "shipped"))
+    print(
+        f"{sum(row['defect'] is None for row in rows)} pairs of {len({row['group'] for row in rows})} models"
+    )
     print(f"{'':<34}{'held out':>10}{'shipped':>10}")
-    for part in ("good_rejected", "detected"):
-        for name, value in report[part].items():
-            label = f"{'good rejected' if part == 'good_rejected' else 'detected'}, {name}"
-            print(f"{label:<34}{percent(value):>10}{percent(report['shipped'][part][name]):>10}")
-    for name in ("agreement", "kappa"):
-        print(f"{name:<34}{report[name]:>10.3f}{report['shipped'][name]:>10.3f}")
-    print(f"\n{'score':<34}{'good':>6}{'bad':>6}{'AUC':>8}   (rejected by it, as it ships)")
-    for name, (good, bad, area) in by_filter(rows, scores, shipped).items():
-        print(f"{name:<34}{good:>6}{bad:>6}{area or 0:>8.3f}")
-    print("\ngood, but rejected: ")
-    for row in rows:
-        if row["verdict"] == "good" and shipped[row["id"]]:
-            print(f"  {row['id']:<30}{row['category']:<12}{', '.join(shipped[row['id']])}")
-    if not args.no_defects:
-        found = with_defects(rows, args.pairs, cascade)
-        report["defects"] = {name: hits / of for name, (hits, of, _) in found.items()}
-        print(f"\n{'defect of good local pairs':<34}{'pairs':>6}{'rejected':>10}")
-        for name, (hits, of, by) in found.items():
+    for part in ("good_rejected", "detected", "defects"):
+        for name in sorted(report[part]):
             note = "   harmless: must pass" if name in defects.HARMLESS else ""
-            print(f"{name:<34}{of:>6}{hits / of:>10.1%}{note}   {', '.join(n for n, _ in by.most_common(3))}")
-    report["classifier"] = classified(args.pairs)
+            values = "".join(f"{percent(figures[part][name]):>10}" for figures in (report, shipped))
+            print(f"{part.replace('_', ' ') + ', ' + name:<34}{values}{note}")
+    for name in ("agreement", "kappa"):
+        print(f"{name:<34}{report[name]:>10.3f}{shipped[name]:>10.3f}")
+    judged = with_judge(rows, reasons["shipped"])
+    print(
+        "kappa with a judge beside, by agreement: ",
+        {share: round(kappa, 3) for share, kappa in judged.items()},
+    )
+    print(
+        f"\n{'best score of':<20}{'':<26}{'AUC':>6}   found at {', '.join(map(percent, ROC))} of good rejected"
+    )
+    for kind, (name, area, found) in sorted(curves(rows, cascade).items()):
+        print(f"{kind:<20}{name:<26}{area:>6.3f}   {', '.join(map(percent, found))}")
+    print("\ngood, but rejected: ")
+    for row, why in zip(rows, reasons["shipped"], strict=True):
+        if row["good"] and row["defect"] is None and why:
+            print(f"  {row['id']:<30}{row['category']:<12}{', '.join(why)}")
+    report |= {"shipped": shipped, "kappa_with_judge": judged, "classifier": classified(args.pairs)}
     if args.json:
         args.json.write_text(json.dumps(report, indent=1, sort_keys=True), encoding="utf-8")
 

@@ -29,7 +29,7 @@ from crispedit.chat import Chat
 from crispedit.judge import NO_USAGE, Usage
 from crispedit.measures import Measures
 from crispedit.parts import Part
-from crispedit.record import Image, Mask, Score
+from crispedit.record import Image, Job, Mask, Score, content_key
 from crispedit.replies import Winner
 
 CHUNKS = 8
@@ -96,6 +96,16 @@ class Case:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+
+    def job(self) -> Job:
+        """What an editor is asked."""
+        return Job(
+            source_key=content_key("case", self.id),
+            category=self.group,
+            instruction=self.instruction,
+            source_caption=self.source_caption or "",
+            target_caption=self.target_caption or "",
+        )
 
     @staticmethod
     def from_json(text: str) -> Case:

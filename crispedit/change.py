@@ -204,3 +204,39 @@ def estimate(changed: NDArray[np.bool_]) -> NDArray[np.bool_]:
     filled = np.zeros(edit.shape, np.uint8)
     cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
     return grow(filled > 0, MARGIN)
+
+
+BLOCK = 8
+"""Pixels of a side of the blocks of `Moments`."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """First and second moments of two [H, W] images over blocks of `BLOCK` x `BLOCK` px; each is [H // 8, W // 8]."""
+
+    means: tuple[Map, Map]
+    variances: Map
+    """The sum of the two images' variances."""
+    covariance: Map
+
+    @staticmethod
+    def of(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Moments:
+        x, y = (whole_blocks(image).astype(np.float32) for image in (a, b))
+        mean_x, mean_y = block_means(x), block_means(y)
+        covariance = block_means(x * y) - mean_x * mean_y
+        squares = block_means(cv2.add(np.square(x, out=x), np.square(y, out=y), dst=x))
+        return Moments((mean_x, mean_y), squares - (mean_x * mean_x + mean_y * mean_y), covariance)
+
+
+def whole_blocks(image: NDArray[Any]) -> NDArray[Any]:
+    """The part of an [H, W] image that blocks fill, or all of it where not even one does."""
+    height, width = (max(side // BLOCK, 1) * BLOCK for side in image.shape)
+    return image[:height, :width]
+
+
+def block_means(values: Map) -> Map:
+    """[H // 8, W // 8] means over blocks of `whole_blocks`."""
+    for _ in range(BLOCK.bit_length() - 1):  # by halves, which is OpenCV's quick path
+        half = [max(side // 2, 1) for side in values.shape[::-1]]
+        values = np.asarray(cv2.resize(values, half, interpolation=cv2.INTER_AREA), np.float32)
+    return values

@@ -18,6 +18,9 @@ from PIL import Image as Pillow
 from crispedit import colour_space
 from crispedit.colour_space import Space
 
+Notes = tuple[tuple[str, str], ...]
+UNKNOWN_SPACE: Notes = (("space", "unknown"),)
+
 
 class Refused(Exception):  # noqa: N818  a refusal is no error
     """An image that was understood and declined.
@@ -59,7 +62,7 @@ class ImageFile:
     """Whether 0 is white and the decoder leaves it so."""
     lab: bool = False
     """Whether the colours are 8-bit CIELAB, whose a and b are signed."""
-    notes: tuple[tuple[str, str], ...] = ()
+    notes: Notes = ()
 
 
 def take_apart(data: bytes) -> ImageFile:
@@ -115,7 +118,15 @@ _MAGIC = (
     (b"/* XPM", "xpm"),
     (b"\xd7\xcd\xc6\x9a", "wmf"),
     (b"\xabKTX", "ktx"),
+    (b"icns", "icns"),
+    (b"SDPX", "dpx"),
+    (b"XPDS", "dpx"),
+    (b"\x80\x2a\x5f\xd7", "cineon"),
+    (b"\x97JB2\r\n\x1a\n", "jbig2"),
+    (b"\x13\xab\xa1\x5c", "astc"),
+    (b"\xd0\xcf\x11\xe0", "flashpix"),
 )
+_HEIF = (b"hei", b"hev", b"mif", b"msf")
 _OS2 = (b"BA", b"CI", b"CP", b"IC", b"PT")  # arrays, icons and pointers of OS/2
 _SVG = re.compile(rb"<svg[\s>]", re.IGNORECASE)
 
@@ -130,8 +141,11 @@ def sniff(data: bytes) -> str | None:
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
+    if data[:4] == b"FORM" and data[8:12] in (b"ILBM", b"PBM ", b"ACBM"):
+        return "iff"
     if data[4:8] == b"ftyp":
-        return {b"avif": "avif", b"avis": "avif", b"crx ": "camera raw"}.get(data[8:12], "heif")
+        brands = {b"avif": "avif", b"avis": "avif", b"crx ": "camera raw"}
+        return brands.get(data[8:12], "heif" if data[8:11] in _HEIF else "video")
     if data[:2] == b"BM" or (data[:2] in _OS2 and 14 <= int.from_bytes(data[2:6], "little") <= 4096):
         return "bmp"
     if data[:4] in (b"\0\0\1\0", b"\0\0\2\0") and data[4:6] > b"\0\0":  # how many; Targa has zeros there
@@ -214,9 +228,8 @@ def _jpeg(data: bytes) -> ImageFile:
         elif marker == _SOS:
             if not frame:
                 raise Unreadable("the header is damaged")
-            if (
-                sequential
-            ):  # Samsung's front cameras write a last coefficient of 0; libjpeg warns and reads all 64
+            # Samsung's front cameras write a last coefficient of 0; libjpeg warns and reads all 64
+            if sequential:
                 body = body[:-3] + b"\0\x3f\0"
         elif marker == _APP0 and body.startswith(b"JFIF\0") and len(body) >= 14:
             body = b"JFIF\0\1\2" + body[7:12] + b"\0\0"  # a version and a thumbnail that nobody needs
@@ -231,9 +244,19 @@ def _jpeg(data: bytes) -> ImageFile:
             kept.append(bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body)
     if not frame:
         raise Unreadable("the header is damaged")
-    orientation, space = _exif(exif)
+    orientation, space, notes = _exif(exif)
     icc = _icc_of_chunks(chunks)
-    return ImageFile("jpeg", *size, b"".join(kept), orientation, icc, space, colours=frame[5], alpha=False)
+    return ImageFile(
+        "jpeg",
+        *size,
+        b"".join(kept),
+        orientation,
+        icc,
+        space,
+        colours=frame[5],
+        alpha=False,
+        notes=() if icc else notes,
+    )
 
 
 def _keeps(marker: int, body: bytes) -> bool:
@@ -258,7 +281,9 @@ def _jpeg_frame(marker: int, body: bytes) -> tuple[int, int]:
         raise Refused("unsupported_format", "hierarchical jpeg")
     if count not in (1, 3, 4):
         raise Refused("unsupported_format", f"jpeg of {count} channels")
-    if not width or not height:
+    if width and not height:
+        raise Refused("unsupported_format", "jpeg whose height comes after its pixels")
+    if not width:
         raise Unreadable("the header gives no size")
     factors = [(byte >> 4, byte & 15) for byte in body[7::3]]
     across, down = (max(factor[i] for factor in factors) for i in (0, 1))
@@ -297,6 +322,8 @@ def _png(data: bytes) -> ImageFile:
             if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
                 raise Unreadable(f"the checksum of its {name.decode()} chunk is wrong")
             kept.append(chunk)
+        elif name == b"CgBI":
+            raise Refused("unsupported_format", "apple's png")
         elif name == b"acTL" and int.from_bytes(body[:4], "big") > 1:
             raise Refused("animated", "apng")
         elif name == b"eXIf" or zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
@@ -305,9 +332,10 @@ def _png(data: bytes) -> ImageFile:
             width, height = struct.unpack(">II", body[:8])
         if name == b"IEND":
             break
-    orientation, space = _exif(said.get(b"eXIf", b""))
-    notes: tuple[tuple[str, str], ...] = ()
+    orientation, space, notes = _exif(said.get(b"eXIf", b""))
     icc = None
+    if said.keys() & {b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"}:
+        notes = ()
     try:
         if b"cICP" in said:
             primaries, transfer, matrix, full = said[b"cICP"][:4]
@@ -315,7 +343,7 @@ def _png(data: bytes) -> ImageFile:
                 raise Refused("unsupported_format", "high dynamic range png")
             space = colour_space.of_code_points(primaries, transfer)
             if space is None or matrix != 0 or full != 1:
-                space, notes = None, (("space", "unknown"),)
+                space, notes = None, UNKNOWN_SPACE
         elif b"iCCP" in said:
             icc = _inflated(said[b"iCCP"])
         elif b"sRGB" in said:
@@ -350,20 +378,23 @@ def _webp(data: bytes) -> ImageFile:
     picture = Pillow.open(io.BytesIO(data), formats=["WEBP"])
     if getattr(picture, "is_animated", False):
         raise Refused("animated", "webp")
-    orientation, space = _exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"))
-    return ImageFile("webp", *picture.size, data, orientation, picture.info.get("icc_profile"), space)
+    orientation, space, notes = _exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"))
+    icc = picture.info.get("icc_profile")
+    return ImageFile("webp", *picture.size, data, orientation, icc, space, notes=() if icc else notes)
 
 
 # TIFF
 
 _NEW_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-_ORIENTATION, _SAMPLES, _CHROMATICITIES, _INK_SET = 274, 277, 319, 332
+_ORIENTATION, _SAMPLES, _PLANAR, _TILES, _INK_SET = 274, 277, 284, 324, 332
+_COLORIMETRY = {301, 318, 319}
+"""Transfer function, white point, primaries: a space that is stated in numbers."""
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _ICC, _DNG_VERSION = 338, 339, 34675, 50706
 _REDUCED, _TRANSPARENCY_MASK = 1, 4
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 3, 5: 4, 6: 3, 8: 3}
 """Channels of colour, by photometric interpretation: white is zero, black is zero, RGB, palette, CMYK, YCbCr, Lab."""
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50001}
-_UNSIGNED, _FLOAT, _RGB = 1, 3, 2
+_UNSIGNED, _FLOAT, _RGB, _YCBCR, _JPEG_IN_TIFF = 1, 3, 2, 6, 7
 _PHOTOMETRIC_AT = -1  # no tag of a file: where the photometric interpretation stands
 
 Tags = dict[int, tuple[int, ...]]
@@ -390,6 +421,8 @@ def _tiff(data: bytes) -> ImageFile:
         raise Refused("unsupported_format", f"tiff of {samples} samples, photometric {photometric}")
     if compression not in _COMPRESSIONS:
         raise Refused("unsupported_format", f"tiff of compression {compression}")
+    if photometric == _YCBCR and compression != _JPEG_IN_TIFF:  # libvips takes its numbers for RGB
+        raise Refused("unsupported_format", "tiff of YCbCr that is no JPEG")
     if formats not in ({_UNSIGNED}, {_FLOAT}) or len(bits) != 1:
         raise Refused("unknown_range", "tiff of signed, complex or mixed samples")
     (bit,) = bits
@@ -398,9 +431,17 @@ def _tiff(data: bytes) -> ImageFile:
     lab = photometric == 8
     if lab and bit != 8:
         raise Refused("unsupported_format", f"{bit}-bit Lab tiff")
+    if _number(page, _PLANAR, 1) == 2 and _TILES in page and samples > 1:
+        raise Refused("unsupported_format", "tiff of tiles in separate planes")
     _check_whole(page, len(data))
     extra = _numbers(page, _EXTRA_SAMPLES, 0)[0]
     orientation = _number(page, _ORIENTATION, 1)
+    icc = None if lab or _ICC not in page else bytes(page[_ICC])
+    space, notes = None, Notes()
+    if icc is None and _EXIF_IFD in page:  # a TIFF is laid out as an EXIF block is
+        _, space, notes = _exif(data)
+    if icc is None and page.keys() & _COLORIMETRY:
+        notes = UNKNOWN_SPACE
     return ImageFile(
         "tiff",
         _number(page, _WIDTH, 0),
@@ -408,12 +449,13 @@ def _tiff(data: bytes) -> ImageFile:
         # libvips reads 8-bit Lab only as if it were RGB.
         _with_short(data, page[_PHOTOMETRIC_AT][0], _RGB) if lab else data,
         orientation if orientation in range(1, 9) else 1,
-        None if lab or _ICC not in page else bytes(page[_ICC]),
+        icc,
+        space,
         colours=colours,
         alpha=extra in (1, 2),
         inverted=photometric == 0 and formats == {_FLOAT},
         lab=lab,
-        notes=(("space", "unknown"),) if _CHROMATICITIES in page and _ICC not in page else (),
+        notes=notes,
     )
 
 
@@ -424,7 +466,7 @@ def _with_short(data: bytes, at: int, value: int) -> bytes:
 
 def _check_whole(page: Tags, size: int) -> None:
     """Unreadable if the strips or tiles do not lie in the file: libtiff guesses, and fills up with zeros."""
-    for offsets, counts in ((273, 279), (324, 325)):
+    for offsets, counts in ((273, 279), (_TILES, 325)):
         starts, lengths = _numbers(page, offsets, 0), _numbers(page, counts, 0)
         if len(starts) != len(lengths):
             raise Unreadable("the header is damaged")
@@ -491,11 +533,12 @@ _EXIF_IFD, _INTEROP_IFD, _COLOR_SPACE, _INTEROP_INDEX = 0x8769, 0xA005, 0xA001, 
 _ADOBE_RGB, _UNCALIBRATED = 2, 0xFFFF
 
 
-def _exif(block: bytes) -> tuple[int, Space | None]:
-    """The orientation, 1 where there is none, and the colour space if it is not sRGB; a damaged block says nothing."""
+def _exif(block: bytes) -> tuple[int, Space | None, Notes]:
+    """The orientation, 1 where there is none; the colour space if it is not sRGB; and a note if it is another one that
+    is not named. A damaged block says nothing."""
     if not block:
-        return 1, None
-    orientation, space = 1, None
+        return 1, None, ()
+    orientation, space, notes = 1, None, Notes()
     try:
         exif = Pillow.Exif()
         exif.load(b"Exif\0\0" + block)
@@ -504,9 +547,11 @@ def _exif(block: bytes) -> tuple[int, Space | None]:
         index = str(exif.get_ifd(_INTEROP_IFD).get(_INTEROP_INDEX, "")).strip("\0 ")
         if declared == _ADOBE_RGB or (declared == _UNCALIBRATED and index == "R03"):
             space = colour_space.adobe_rgb()
+        elif declared == _UNCALIBRATED:
+            notes = UNKNOWN_SPACE
     except Exception:
         pass
-    return (orientation if orientation in range(1, 9) else 1), space
+    return (orientation if orientation in range(1, 9) else 1), space, notes
 
 
 _READERS = {"jpeg": _jpeg, "png": _png, "webp": _webp, "tiff": _tiff}

@@ -63,7 +63,7 @@ NETWORK = re.compile(
     r"ClientOSError|ClientConnect\w*|RateLimit|InternalServer|APIConnection|APITimeout|EndpointConnection)(Error|"
     r"Exception)?"
 )
-"""Names of the network libraries' own exceptions (httpx, aiohttp, urllib3, requests, botocore, openai)."""
+"""Names of the network libraries' own exceptions (httpx, aiohttp, urllib3, requests, botocore)."""
 NETWORK_LIBRARIES = {
     *(
         "httpx",
@@ -73,7 +73,6 @@ NETWORK_LIBRARIES = {
         "requests",
         "botocore",
         "aiobotocore",
-        "openai",
         "http",
         "h11",
     ),

@@ -66,6 +66,8 @@ class EditorSpec(PartSpec):
     seeds: int = Field(1, ge=1)
     when: Literal["always", "failed"] = "always"
     """"failed": only for jobs whose candidates by the editors before it were made, measured, and all fell through."""
+    price: float | None = Field(None, gt=0)
+    """What a candidate costs, in a unit that all editors share, for `edit.share: measured`; null for all: the same."""
 
 
 R = TypeVar("R", bound=BaseModel)

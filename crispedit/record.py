@@ -86,6 +86,8 @@ class Job:
     source_caption: str
     target_caption: str
     plan: Mapping[str, Any] = field(default_factory=dict)
+    tokens: tuple[int, int] | None = field(default=None, compare=False)
+    """(Input, output) tokens that a model took to write it; None: none, or it is not known."""
 
     @property
     def key(self) -> str:
@@ -186,6 +188,11 @@ class Sample:
         """`outside` where a true mask tells it and leaves a tenth of the image; else None."""
         known = self.mask is not None and change.share(self.outside) >= 0.1
         return self.outside if known else None
+
+    @cached_property
+    def blocks(self) -> change.Moments:
+        """How the two images' luma agrees over blocks of the middle grid."""
+        return change.Moments.of(self.source_middle, self.edited_middle)
 
     @cached_property
     def tracks(self) -> Tracks:

@@ -12,9 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_TAGS = "think|thinking|thought|thoughts|reasoning|reflection|scratchpad|seed:think"
+_TAGS = r"(?:[\w-]+:)?(?:ant)?(?:think|thinking|thoughts?|reasoning|reflection|rationale|scratchpad|inner_monologue)"
 _MARKS = (
-    (rf"<(?:{_TAGS})>", rf"</(?:{_TAGS})>"),  # DeepSeek, Qwen, GLM, Seed ...
+    (rf"<{_TAGS}(?:\s[^<>]*)?>", rf"</{_TAGS}>"),  # DeepSeek, Qwen, GLM, Seed, MiniMax ...
+    (r"<details\s[^<>]*reasoning[^<>]*>", r"</details>"),  # Open WebUI
+    (r"<start_of_thought>", r"<end_of_thought>"),
     (r"\[THINK\]", r"\[/THINK\]"),  # Magistral
     (r"◁think▷", r"◁/think▷"),  # Kimi
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),

@@ -63,8 +63,9 @@ class Exposure(Filter):
         brightness = shift.mean(axis=0)
         scores["drift"] = float(np.abs(brightness).mean() / 255)
         scores["cast"] = float(np.abs(shift - brightness).mean(axis=1).max() / 255)
+        scores["contrast"], saturation = _gains(found.source, found.edited)
         if found.explained >= 0.5:
-            scores["contrast"], scores["saturation"] = _gains(found.source, found.edited)
+            scores["saturation"] = saturation
         return scores
 
 

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from crispedit import feasibility, prompts
 from crispedit.bounds import Bound
-from crispedit.chat import Answer, Chat, ChatError, ChatOption, Reply, Request
+from crispedit.chat import Answer, Chat, ChatError, ChatOption, Reply, Request, total
 from crispedit.feasibility import Fact, Feasibility
 from crispedit.parts import Filter
 from crispedit.record import Image, Sample, Score, canonical_json
@@ -39,6 +39,8 @@ VERDICTS = (
     "rest_preserved",
 )
 RUBRIC = ("instruction_following", "over_editing", "naturalness", "artefacts")
+
+TOKENS = ("input_tokens", "output_tokens")
 
 Questions = dict[str, Request[Any]]
 Answers = dict[str, Answer[Any]]
@@ -121,6 +123,8 @@ class Choice:
     """Its index; None if the model named none, or another one in each order: models favour places."""
     answers: str
     """The model's own words on both orders, as JSON."""
+    tokens: tuple[int, int] | None = None
+    """(Input, output) of the model's."""
 
 
 class Judge(Filter):
@@ -133,6 +137,7 @@ class Judge(Filter):
       another.
     - `rest_preserved`: every difference was asked for, or follows from what was.
     - `unsure`: how many of these are null.
+    - `input_tokens`, `output_tokens`: what the model read and wrote; null where its server does not count.
     - `no_model`: 1 where no chat model is configured, and every other score is null; else 0.
 
     `answers` keeps the model's own words. A question without an answer is the pair's error. Scores of a half that is
@@ -148,6 +153,7 @@ class Judge(Filter):
         **dict.fromkeys(VERDICTS, int),
         "unsure": int,
         **dict.fromkeys(RUBRIC, int),
+        **dict.fromkeys(TOKENS, int),
         "no_model": int,
     }
     notes: ClassVar[tuple[str, ...]] = ("answers",)
@@ -274,7 +280,7 @@ def _choice(candidates: int, found: Answers) -> Choice | ChatError:
             )
     first, last = (found[order].value.candidate for order in ("in_order", "in_reverse"))
     agreed = first + last == candidates + 1  # the same one, counted from either end; never so if one is 0
-    return Choice(first - 1 if agreed else None, _words(found))
+    return Choice(first - 1 if agreed else None, _words(found), _tokens(found))
 
 
 def _match(sample: Sample, found: Answers) -> Questions:
@@ -299,12 +305,17 @@ def _scores(found: Answers) -> dict[str, Score | str]:
     for name in ("follows", "quality"):
         if name in found:
             scores |= found[name].value.model_dump()
+    scores |= zip(TOKENS, _tokens(found) or (None, None), strict=True)
     return scores | {"no_model": 0, "answers": _words(found)}
 
 
 def _words(found: Answers) -> str:
     """The model's own words, by question, as JSON."""
     return canonical_json({name: answer.raw for name, answer in found.items()})
+
+
+def _tokens(found: Answers) -> tuple[int, int] | None:
+    return total(answer.tokens for answer in found.values())
 
 
 def _all(facts: Sequence[Fact]) -> Fact:

@@ -19,8 +19,6 @@ from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
-BLOCK = 8
-"""Pixels of the middle grid."""
 LEAST_REGION = 0.002
 """Of the image: smaller changes are not counted as leakage."""
 
@@ -65,7 +63,7 @@ class Preservation(Filter):
         if share < self.least_outside:
             return scores
         seen = change.stands_out(sample.look, sample.noise.expected(sample.texture))
-        similarity = ssim(sample.source_middle, sample.edited_middle)
+        similarity = ssim(sample.blocks)
         covered = cv2.resize(
             outside.view(np.uint8) * 255, similarity.shape[::-1], interpolation=cv2.INTER_AREA
         )
@@ -83,22 +81,13 @@ def _coherent(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return change.chosen(labels, large)
 
 
-def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[H // 8, W // 8] structural similarity of two [H, W] images (Wang et al. 2004, eq. 13), over 8x8 blocks."""
-    height, width = (max(side // BLOCK, 1) for side in a.shape)
-
-    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        for _ in range(BLOCK.bit_length() - 1):  # by halves, which is OpenCV's quick path
-            half = [max(side // 2, 1) for side in values.shape[::-1]]
-            values = cv2.resize(values, half, interpolation=cv2.INTER_AREA)
-        return values
-
-    x, y = (image[: height * BLOCK, : width * BLOCK].astype(np.float32) for image in (a, b))
-    mean_x, mean_y = mean(x), mean(y)
+def ssim(blocks: change.Moments) -> change.Map:
+    """[H // 8, W // 8] structural similarity over blocks (Wang et al. 2004, eq. 13)."""
+    mean_x, mean_y = blocks.means
     mean_xy = mean_x * mean_y
     squares = mean_x * mean_x + mean_y * mean_y
-    covariance = mean(x * y) - mean_xy
-    variances = mean(cv2.add(np.square(x, out=x), np.square(y, out=y), dst=x)) - squares
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    similarity = (2 * mean_xy + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
-    return similarity.astype(np.float32)
+    similarity = (
+        (2 * mean_xy + c1) * (2 * blocks.covariance + c2) / ((squares + c1) * (blocks.variances + c2))
+    )
+    return np.asarray(similarity, np.float32)

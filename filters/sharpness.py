@@ -42,9 +42,11 @@ class Sharpness(Filter):
 
     `scale`: the edited image's own side over the source's. `texture`: the median over the textured blocks outside the
     edit; `outside`: the same, and what little re-rendering would have taken of it; null where it could have taken most
-    (`crispedit.change.Noise`). `crisp`: detail finer than two pixels, of the crisper quarter of blocks outside the edit
-    or of the crispest twentieth of all, whichever is better; null where the source has none. `middle`: detail of 2 to
-    4 px, the median outside, and what shapes drawn anew may have taken of it. `balance`: the same median over that of
+    (`crispedit.change.Noise`). `crisp`: detail finer than two pixels; the geometric mean of what is left of it, in
+    the crisper quarter of blocks outside the edit or in the crispest twentieth of all, whichever is better, and of what
+    is left of it relative to detail of 2 to 4 px: drawing anew takes from both, half the size from the finest alone.
+    Where the source has no crisp place, it is the second alone. `middle`: detail of 2 to 4 px, the median outside, and
+    what shapes drawn anew may have taken of it. `balance`: the same median over that of
     detail of 8 to 16 px: smoothing takes the one and leaves the other, drawing anew takes both alike. Both are null in
     the `global` regime. `inside` compares the sharpest tenth of the blocks inside the edit with the sharpest tenth of
     the source's: new content need not have the old texture, but some edge of it should be as crisp as the photograph's.
@@ -52,7 +54,7 @@ class Sharpness(Filter):
 
     least_blocks: int = 12
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "scale": float,
         "texture": float,
@@ -71,7 +73,7 @@ class Sharpness(Filter):
         "scale": Bound(min=0.6),
         "texture": Bound(min=0.4),
         "outside": Bound(min=0.85),
-        "crisp": Bound(min=0.63),
+        "crisp": Bound(min=0.65),
         "middle": Bound(min=0.72),
         "balance": Bound(min=0.74),
     }
@@ -89,14 +91,15 @@ class Sharpness(Filter):
         textured = source > FLAT_LEVELS
         texture = self._typical(source, edited, textured & (share == 255))
         look = sample.noise.look
+        octaves = _octaves(before), _octaves(after)
         middle = coarse = None
         if sample.noise.regime != "global":  # what was drawn as another picture has other details
-            middle, coarse = self._octaves(before, after, sample.outside)
+            middle, coarse = (self._kept(*pair, sample.outside) for pair in zip(*octaves, strict=True))
         return {
             "scale": min(new / old for new, old in zip(after_size, before.shape, strict=True)),
             "texture": texture,
             "outside": None if texture is None or look >= SOFT else texture + SOFTENING * look,
-            "crisp": self._crisp(_fine(before), _fine(after), share == 255),
+            "crisp": self._crisp((_fine(before), _fine(after)), (octaves[0][0], octaves[1][0]), share == 255),
             "middle": None if middle is None else middle + REDRAWN_MIDDLE * look,
             "balance": None if middle is None or coarse is None else middle / coarse,
             "inside": self._inside(source[textured], edited[share == 0]),
@@ -107,30 +110,33 @@ class Sharpness(Filter):
             return None
         return float(np.median(edited[where] / source[where]))
 
-    def _crisp(self, source: Blocks, edited: Blocks, outside: NDArray[np.bool_]) -> float | None:
-        sharpest = float(np.percentile(source, 95))
-        if sharpest < CRISP_LEVELS:
+    def _crisp(
+        self, fine: tuple[Blocks, Blocks], middle: tuple[Blocks, Blocks], outside: NDArray[np.bool_]
+    ) -> float | None:
+        """Of the finest and the next octave's detail, each of source and edited image."""
+        source, edited = fine
+        where = source > FINE_LEVELS
+        if where.sum() < self.least_blocks:
             return None
-        found = float(np.percentile(edited, 95)) / sharpest
-        where = outside & (source > FINE_LEVELS)
+        (fine_before, fine_after), (middle_before, middle_after) = (
+            [float(blocks[where].sum()) for blocks in octave] for octave in (fine, middle)
+        )
+        relative = fine_after / fine_before * middle_before / max(middle_after, 1e-3)
+        sharpest = change.quantile(source, 0.95)
+        if sharpest < CRISP_LEVELS:
+            return relative
+        kept = change.quantile(edited, 0.95) / sharpest
+        where &= outside
         if where.sum() >= self.least_blocks:
-            found = max(found, float(np.percentile(edited[where] / source[where], 75)))
-        return found
+            kept = max(kept, float(np.percentile(edited[where] / source[where], 75)))
+        return float(np.sqrt(kept * relative))
 
-    def _octaves(
-        self, before: NDArray[np.uint8], after: NDArray[np.uint8], outside: NDArray[np.bool_]
-    ) -> tuple[float | None, float | None]:
-        """The medians for details of 2 to 4 px and of 8 to 16 px."""
-        if min(before.shape) < 2 * BLOCK:
-            return None, None
-        kept: list[float | None] = []
-        for source, edited in zip(_octaves(before), _octaves(after), strict=True):
-            size = source.shape[::-1]
-            share = cv2.resize(outside.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
-            where = (source > LEAST_LEVELS) & (share == 255)
-            ratio = edited[where] / source[where]
-            kept.append(float(np.median(ratio)) if len(ratio) >= self.least_blocks else None)
-        return kept[0], kept[1]
+    def _kept(self, source: Blocks, edited: Blocks, outside: NDArray[np.bool_]) -> float | None:
+        """The median, over the blocks outside, of what is left of an octave."""
+        share = cv2.resize(outside.view(np.uint8) * 255, source.shape[::-1], interpolation=cv2.INTER_AREA)
+        where = (source > LEAST_LEVELS) & (share == 255)
+        ratio = edited[where] / source[where]
+        return float(np.median(ratio)) if len(ratio) >= self.least_blocks else None
 
     def _inside(self, source: NDArray[np.float32], edited: NDArray[np.float32]) -> float | None:
         if min(len(source), len(edited)) < self.least_blocks:

@@ -2,7 +2,7 @@
 
 For `style` and `background`, where nothing need keep its colours: lines and shapes of the source must be found at their
 places in the result (a style), or in some part of it (the subject before a new background). A black, stained or
-posterised answer keeps few of either.
+posterised answer keeps few of either. New lines where the source is smooth, such as hatching, lose nothing.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ LEAST_DETAIL = 4.0
 
 
 class Structure(Filter):
-    """`kept`: the median, over the places with structure, of the correlation of lightness in source and edited image
-    (-1 to 1, over `crispedit.change.LOOK_PX`); `kept_best`: its upper tenth, what the best kept part has. `tones`: the
-    spread of the edited image's lightness over the source's. Null where the source has no structure. There are no
+    """`kept`: the median, over the places where the source has structure, of the correlation of lightness in source and
+    edited image (over `crispedit.change.LOOK_PX`), without its sign: a blueprint or a negative swaps light and dark;
+    `kept_best`: the upper tenth of the correlations, what the best kept part has. `tones`: the spread of the edited
+    image's lightness over the source's. All are 0 or more, and null where the source has no structure. There are no
     default bounds: they belong to the categories."""
+
+    version: ClassVar[int] = 2
 
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "kept": float,
@@ -46,14 +49,14 @@ class Structure(Filter):
         if kept.size < 50:
             return dict.fromkeys(self.scores)
         return {
-            "kept": change.quantile(kept, 0.5),
-            "kept_best": change.quantile(kept, 0.9),
+            "kept": abs(change.quantile(kept, 0.5)),
+            "kept_best": max(0.0, change.quantile(kept, 0.9)),
             "tones": float(after.std() / max(before.std(), 1.0)),
         }
 
 
 def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n] local correlation of two [h, w] images of lightness, at the places where either has structure."""
+    """[n] local correlation of two [h, w] images of lightness, at the places where the first has structure."""
     window = (change.LOOK_PX, change.LOOK_PX)
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -63,6 +66,4 @@ def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.fl
     variance_a, variance_b = mean(a * a) - mean_a * mean_a, mean(b * b) - mean_b * mean_b
     both = np.sqrt(np.maximum(variance_a, 0) * np.maximum(variance_b, 0))
     covariance = mean(a * b) - mean_a * mean_b
-    return np.asarray(
-        (covariance / (both + 1e-3))[np.maximum(variance_a, variance_b) > LEAST_DETAIL], np.float32
-    )
+    return np.asarray((covariance / (both + 1e-3))[variance_a > LEAST_DETAIL], np.float32)

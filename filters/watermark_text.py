@@ -72,7 +72,7 @@ class WatermarkText(Filter):
     }
     # Of compositor pairs without their masks, 99 % measure under 0.03, 98 % of those with a watermark over 0.04. Of 62
     # good local edits by 9 real editors, one measures more.
-    # text: of 76 good pairs one measures more than 0, an aircraft carrier whose hull has a number.
+    # text: of 76 good pairs one measures more, sdfill-sample3; the others measure 0.00005 at most.
     bounds: ClassVar[Mapping[str, Bound]] = {"overlay": Bound(max=0.035), "text": Bound(max=0.001)}
     cost: ClassVar[float] = 2.0
 

@@ -25,9 +25,11 @@ from crispedit.pipelines import listing, progress, recipe, tables
 from crispedit.pipelines import report as page
 from crispedit.pipelines.layout import without_alias_text
 from crispedit.pipelines.progress import StageTotal
+from crispedit.pipelines.records import IN_PLACE
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.imported import WITHOUT_ALIAS
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
+from crispedit.pipelines.waves import Waves
 from crispedit.shards import journal, layout, storage
 
 BINS = 40
@@ -102,6 +104,29 @@ class Moved:
     """Median and 95th percentile of each score of `MOVED` that is known of any."""
 
 
+@dataclass
+class Worth:
+    """What one editor's candidates of one category came to, and what a kept pair of them took: null without one, and
+    where no row says."""
+
+    editor: str
+    category: str
+    candidates: int
+    kept: int
+    keep_rate: float
+    seconds_per_kept: float | None
+    """Of its processes."""
+    gpu_seconds_per_kept: float | None
+    cost_per_kept: float | None
+    """What its servers took, in the currency of their prices."""
+    laid_back: int
+    """Edits that were shifted or scaled, and were laid back onto their source (`edit.repair`)."""
+    restored: int
+    """Edits whose drift of tone was taken back (`edit.repair_drift`)."""
+    share: float | None
+    """Of the category's jobs, in the last wave that shared them (`edit.share`); null where they are not shared."""
+
+
 MOVED = ("alignment.displacement_px", "alignment.scale_error", "exposure.drift", "exposure.cast")
 """Shift and scale, and what a drift of tone does to brightness and colours."""
 
@@ -123,6 +148,8 @@ class Report:
     """Edits whose drift of tone was taken back; null where that was not asked."""
     moved: list[Moved] = field(default_factory=list)
     """Shift, drift and regimes by editor and category, of the images as they are stored: after any repair."""
+    editors: list[Worth] = field(default_factory=list)
+    """What a kept pair took, by editor and category; empty before anything is selected."""
     without_alias: dict[str, int] = field(default_factory=dict)
     """How many imported pairs have each category word that no category claims."""
     skipped: str = ""
@@ -161,10 +188,52 @@ def audit(run: Run) -> Report:
         repaired=tables.repaired(db) if asked.repair else None,
         restored=tables.restored(db) if asked.repair_drift else None,
         moved=_moved(run, db),
+        editors=_worth(run, db) if counts else [],
         without_alias=_without_alias(db),
         skipped=_skipped(run),
         stages=progress.stage_totals(run.root),
     )
+
+
+def _worth(run: Run, db: duckdb.DuckDBPyConnection) -> list[Worth]:
+    """A line for each editor and category that has candidates."""
+    rows = db.execute(f"""
+        SELECT e.editor, e.category, count(*), count(*) FILTER (s.outcome = '{KEPT}') AS kept, kept / count(*),
+            sum(e.seconds) / nullif(kept, 0), sum(e.gpu_seconds) / nullif(kept, 0), sum(e.cost) / nullif(kept, 0),
+            count(*) FILTER (e.transform <> '{IN_PLACE}'), count(e.drift)
+        FROM edit e JOIN selection s USING (key) GROUP BY e.editor, e.category ORDER BY e.editor, e.category
+    """).fetchall()
+    shared = next((wave.shares for wave in reversed(list(Waves(run))) if wave.shares), {})
+    return [Worth(*(*row, shared.get(row[1], {}).get(row[0]))) for row in rows]
+
+
+def worth_text(editors: Sequence[Worth]) -> str:
+    """What a kept pair took, by editor and category, as a table; columns of which nothing is known are left out."""
+    columns = {
+        "s a kept pair": "seconds_per_kept",
+        "GPU s a kept pair": "gpu_seconds_per_kept",
+        "cost a kept pair": "cost_per_kept",
+        "laid back": "laid_back",
+        "drift taken back": "restored",
+        "share": "share",
+    }
+    known = {title: name for title, name in columns.items() if any(getattr(one, name) for one in editors)}
+    if not editors:
+        return ""
+    rows = [["editor", "category", "candidates", "kept", "kept %", *known]]
+    for one in editors:
+        values = [getattr(one, name) for name in known.values()]
+        rows.append(
+            [
+                one.editor,
+                one.category,
+                str(one.candidates),
+                str(one.kept),
+                f"{100 * one.keep_rate:.1f}",
+                *("-" if value is None else f"{value:.3g}" for value in values),
+            ]
+        )
+    return table(rows)
 
 
 def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[Moved]:
@@ -512,7 +581,13 @@ def run(args: argparse.Namespace) -> int:
         shown = {**asdict(report), "stages": [stage.to_json() for stage in report.stages]}
         print(json.dumps(shown, default=lambda bound: bound.model_dump(), indent=1))
     else:
-        parts = [detail(report), moved_text(report.moved), stages_text(report.stages), summary(report)]
+        parts = [
+            detail(report),
+            worth_text(report.editors),
+            moved_text(report.moved),
+            stages_text(report.stages),
+            summary(report),
+        ]
         parts.append(f"report: {path}")
         print("\n\n".join(part for part in parts if part))
     return 0

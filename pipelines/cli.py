@@ -198,6 +198,9 @@ def _run(arguments: Sequence[str], command: str) -> int:
 
 def _ended(error: BaseException, command: str) -> int:
     """Say why the command ended; its exit status."""
+    # What a signal raises inside Ray's compiled code comes out as a SystemError.
+    asked = [one for one in failure.causes(error) if isinstance(one, KeyboardInterrupt | Stopped)]
+    error = asked[0] if asked else error
     if isinstance(error, BrokenPipeError):  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

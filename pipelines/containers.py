@@ -57,11 +57,13 @@ class Containers:
         if left_out and not any(row["key"] == listing.REST for row in rows):
             journal.commit(run.folder("listing"), listing.table(self.source), [listing.rest(left_out)])
         self._waits = set(self.containers)
-        cut = {key for wave in waves for key in wave.listing}
+        self._cut = {key for wave in waves for key in wave.listing}
+        self._lost = self._cut - {row["key"] for row in rows}
+        """Rows of the listing that waves hold and that are gone, with the part that held them."""
         self._rows = {
             row["key"]: row
             for row in rows
-            if row["container"] in listed - {listing.REST} and row["key"] not in cut
+            if row["container"] in listed - {listing.REST} and row["key"] not in self._cut
         }
         """Rows of the listing that are in no wave yet."""
         self.drawn_from = 0
@@ -79,13 +81,23 @@ class Containers:
         return sum(row["rows"] for row in self._rows.values())
 
     @property
+    def holds_waves(self) -> bool:
+        """Whether the listing has all rows of the waves, or never will."""
+        return not (self._lost and self._waits)
+
+    @property
     def exhausted(self) -> bool:
         return not self._waits and not self._rows
 
     def listed(self, rows: Sequence[Row]) -> None:
         for row in rows:
             self._waits.discard(row["key"])
-            self._rows |= {one["key"]: one for one in row["committed"] if one["error"] is None}
+            self._lost -= {one["key"] for one in row["committed"]}
+            self._rows |= {
+                one["key"]: one
+                for one in row["committed"]
+                if one["error"] is None and one["key"] not in self._cut
+            }
         if not self._waits and not any(row["rows"] for row in self._rows.values()) and not len(self.waves):
             listed = tables.listing_rows(self.run)
             if failed := next((row["error"] for row in listed if row["error"] is not None), None):

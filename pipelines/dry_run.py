@@ -16,7 +16,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 
@@ -25,10 +27,12 @@ from crispedit.pipelines import build, engine, steps, tables
 from crispedit.pipelines.audit import table
 from crispedit.pipelines.flow import Route, Row
 from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.records import TOKENS
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import pack, select
 from crispedit.pipelines.steps.step import Step
 from crispedit.pipelines.stream import Build
+from crispedit.server import Server
 from crispedit.shards import journal
 
 Z = 1.96
@@ -81,8 +85,12 @@ class Projection:
     photographs_for_quota: dict[str, int | None]
     """After how many photographs a category reaches its quota; null: not with these, or it has none."""
     gpu_hour_price: float | None
+    server_costs: dict[str, float | None]
+    """What servers would take in the full run, by step, at the recipe's prices or as they say; null where that is
+    unknown. Without the steps that ask none."""
     cost_per_pair: float | None
-    """GPU-hours at that price, for each kept pair; null without a price."""
+    """GPU-hours at that price and what servers take, for each kept pair; null if nothing is priced, or GPUs are held
+    and have no price."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +248,12 @@ def _project(
     steps = [_cost(sample, name, one, factor) for name, one in timed.items()]
     steps.append(_last(sample, last_s, factor, int(candidates.sum())))
     gpu_h = sum(step.gpu_h or 0.0 for step in steps)
-    cost = None if price is None or not total.estimate else price * gpu_h / total.estimate
+    servers = {
+        name: None if cost is None else cost * factor for name, cost in _server_costs(sample, db).items()
+    }
+    known = [cost for cost in servers.values() if cost is not None]
+    unpriced = price is None and (gpu_h > 0 or not known)
+    cost = None if unpriced or not total.estimate else ((price or 0.0) * gpu_h + sum(known)) / total.estimate
     return Projection(
         sampled,
         listed,
@@ -250,8 +263,34 @@ def _project(
         total,
         wanted,
         price,
+        servers,
         cost,
     )
+
+
+def _server_costs(sample: Run, db: duckdb.DuckDBPyConnection) -> dict[str, float | None]:
+    """What servers took of the sample, by step; None where a row does not say, or no price is set."""
+    recipe = sample.recipe
+    asks: dict[str, tuple[Any, str, str]] = {}
+    if (chat := getattr(recipe.annotator, "chat", None)) is not None:
+        asks["annotate"] = chat, "annotate", ""
+    for name, part in recipe.pair_cascade.filters.items():
+        if (chat := getattr(part, "chat", None)) is not None:
+            asks[f"score: {name}"] = chat, "score", f"{name}."
+    if recipe.judge is not None:
+        asks["compare"] = recipe.judge.chat, "compare", ""
+    found: dict[str, float | None] = {}
+    for name, (chat, table_, prefix) in asks.items():
+        if isinstance(chat, Server):
+            counts = ", ".join(f'sum("{prefix}{column}")::BIGINT' for column in TOKENS)
+            tokens = db.execute(f"SELECT {counts} FROM {table_}").fetchall()[0]
+            found[name] = chat.price(*tokens)
+    editors: Mapping[str, object] = recipe.editors
+    for name, editor in editors.items():
+        if isinstance(editor, Server):
+            [(cost,)] = db.execute("SELECT sum(cost) FROM edit WHERE editor = ?", [name]).fetchall()
+            found[f"edit: {name}"] = cost
+    return found
 
 
 def _by_source(rows: Sequence[tuple[str, int, int]]) -> dict[str, tuple[int, int]]:
@@ -342,11 +381,25 @@ def text(found: Projection) -> str:
         "",
         f"kept of candidates: {100 * keep.estimate:.1f} % (95 %: {100 * keep.low:.1f} to {100 * keep.high:.1f})",
     ]
-    if found.cost_per_pair is not None:
-        lines.append(
-            f"GPU cost a kept pair, at {found.gpu_hour_price:g} a GPU-hour: {found.cost_per_pair:.4g}"
-        )
+    lines += _cost_lines(found)
     return "\n".join(lines)
+
+
+def _cost_lines(found: Projection) -> list[str]:
+    """What a kept pair would cost, and of what that is made; and what is not in it."""
+    pairs, lines = found.total_pairs.estimate, []
+    gpu_h = sum(step.gpu_h or 0.0 for step in found.steps)
+    parts = {name: cost for name, cost in found.server_costs.items() if cost is not None}
+    if found.gpu_hour_price is not None:
+        parts = {f"GPUs at {found.gpu_hour_price:g} an hour": found.gpu_hour_price * gpu_h, **parts}
+    if found.cost_per_pair is not None:
+        made_of = ", ".join(f"{name} {cost / pairs:.4g}" for name, cost in parts.items())
+        lines.append(f"cost of a kept pair: {found.cost_per_pair:.4g} ({made_of})")
+    elif gpu_h and parts:
+        lines.append("cost of a kept pair: not known without --gpu-hour-price")
+    if unknown := [name for name, cost in found.server_costs.items() if cost is None]:
+        lines.append(f"not in the cost: {', '.join(unknown)} (no price is set, or the server tells no usage)")
+    return lines
 
 
 def _interval(range_: Range) -> str:

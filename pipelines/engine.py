@@ -11,6 +11,8 @@ import logging
 import math
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +22,8 @@ from typing import Any
 import pyarrow as pa
 
 import crispedit
-from crispedit import machine
-from crispedit.pipelines import scheduler
+from crispedit import machine, managed
+from crispedit.pipelines import failure, scheduler
 from crispedit.pipelines.flow import Block, Flow, Route, gpus_of
 from crispedit.pipelines.flow import Row as Row
 from crispedit.pipelines.flow import Stage as Stage
@@ -113,6 +115,7 @@ def run_flow(flow: Flow, engine: Engine, run: Path | None = None, log_json: bool
         made.run()
     finally:
         told.end(made)
+        managed.stop_all()  # of this process; those of Ray's end with their processes
 
 
 @contextmanager
@@ -132,16 +135,26 @@ def cluster(engine: Engine) -> Iterator[None]:
         yield
         return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if joined:
-        ray.init(address=joined, runtime_env=_runtime_env(), **quiet)
-    else:
-        # Inherited, not a runtime_env: that would bar tasks from the processes Ray has ready.
-        os.environ["PYTHONPATH"] = _python_path()
-        ray.init(address="local", include_dashboard=False, **_share(engine), **quiet)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    with failure.last_word():
+        try:
+            if joined:
+                ray.init(address=joined, runtime_env=_runtime_env(), **quiet)
+            else:
+                # Inherited, not a runtime_env: that would bar tasks from the processes Ray has ready.
+                os.environ["PYTHONPATH"] = _python_path()
+                ray.init(address="local", include_dashboard=False, **_share(engine), **quiet)
+        except Exception as error:  # Ray raises nearly anything here
+            how = f"be joined at {joined}" if joined else "be started"
+            raise ValueError(
+                f"Ray cannot {how}: {' '.join(str(error).split())[:500]}; {failure.AGAIN}"
+            ) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in its place
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _share(engine: Engine) -> dict[str, int]:

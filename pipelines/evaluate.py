@@ -86,6 +86,8 @@ class Recipe(Strict):
     """How often a judge rates each answer."""
     kept: Path | None = None
     """The folder of the judge's replies, which several evaluations may share; null: `judge-replies` beside `out`."""
+    edits: Path | None = None
+    """The folder of edits, which several evaluations may share; null: `edits` beside `out`."""
     price: Price | None = None
     humans: Path | None = None
     """Preferences of people about these editors: a CSV, JSONL or parquet of case, first, second, winner."""
@@ -193,8 +195,9 @@ class _Entry:
         if not cases:
             raise ValueError(f"benchmarks.{name}: it has no cases")
         self.of, self.name, self.benchmark = of, name, benchmark
-        kept = of.kept or of.out.absolute().parent / "judge-replies"
-        self.made = Evaluation(name, benchmark, cases, of.models, of.out, of.judgements, kept)
+        beside = of.out.absolute().parent
+        kept, edits = of.kept or beside / "judge-replies", of.edits or beside / "edits"
+        self.made = Evaluation(name, benchmark, cases, of.models, of.out, of.judgements, kept, edits)
         self.answers: dict[str, Seeds] = {}
 
     def edit(self, editors: Mapping[str, Editor]) -> None:
@@ -209,6 +212,7 @@ class _Entry:
             editor = editors[label]
             working = editor.model_copy()  # goes with its weights before the next editor loads its own
             for wave in self.made.waves():
+                self.made.recall(label, working, wave, spec.seeds)
                 work = self.made.editing(label, working, spec.pool, wave, spec.seeds)
                 if work is not None:
                     engine.run(work, self.of.engine)
@@ -225,13 +229,9 @@ class _Entry:
         """A line for each editor: how many edits are left."""
         lines = []
         for label, editor in editors.items():
-            seeds = self.made.edited(editor, self.of.editors[label].seeds)
-            left = sum(
-                given.picture is None and given.kind != "refused"
-                for found in seeds
-                for given in found.values()
-            )
-            lines.append(f"{self.name}: {label} has {left} of {len(seeds) * len(self.made.cases)} edits left")
+            seeds = self.of.editors[label].seeds
+            left, of = self.made.left(editor, seeds), seeds * len(self.made.cases)
+            lines.append(f"{self.name}: {label} has {left} of {of} edits left")
         return lines
 
     def paid(self, everything: bool = False) -> list[str]:
@@ -273,6 +273,10 @@ class _Entry:
             name: a for name, a in self.answers.items() if not (self.benchmark.pairwise and name == TRUTH)
         }
 
+    def verdicts(self) -> list[Verdict]:
+        """Of a pairwise benchmark, what the judge said of every pair."""
+        return self.made.verdicts(self._scored())
+
     def measure(self) -> None:
         make = self.made.comparing if self.benchmark.pairwise else self.made.scoring
         work = make(self._scored(), self.of.measure)
@@ -285,7 +289,7 @@ class _Entry:
         """The JSON of every protocol, and the outcomes that it was counted from."""
         models, level = self.of.models, self.of.level
         if self.benchmark.pairwise:
-            verdicts = self.made.verdicts(self._scored())
+            verdicts = self.verdicts()
             found = {
                 name: scoreboard.pairwise_board(name, protocol, verdicts, models, level, self.benchmark)
                 for name, protocol in self.benchmark.protocols.items()
@@ -330,6 +334,9 @@ def _written(of: Recipe, entries: Sequence[_Entry], people: Sequence[Preference]
         sources = {case: given.picture for case, given in entry.made.copied()[0].items()}
         protocols = entry.benchmark.protocols
         rows += case_table.rows(entry.name, protocols, outcomes, entry.answers, sources)
+        if entry.benchmark.pairwise:
+            for name in protocols:
+                rows += case_table.duels(entry.name, name, entry.verdicts(), entry.answers)
         for name, protocol in protocols.items():
             folder = of.out / "sheets" / entry.name
             sheets.write(folder, name, protocol, entry.benchmark, outcomes, entry.answers, sources)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import re
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 EXTRAS = {
     **dict.fromkeys(("torch", "safetensors", "transformers", "diffusers", "open_clip", "timm"), "models"),
     **dict.fromkeys(("accelerate", "torchvision", "peft"), "models"),
     "tensorboard": "train",
-    "openai": "chat",
     "faiss": "semantic",
     "s3fs": "s3",
     "gcsfs": "gcs",
@@ -27,7 +28,7 @@ AGAIN = "run the same command again to continue"
 
 def sentence(error: BaseException, command: str = "") -> str:
     """One line for the terminal (a message of ours may have more)."""
-    for one in _causes(error):
+    for one in causes(error):
         for known in (_missing_package, _system, _cluster):
             if said := known(one, command):
                 return said
@@ -39,7 +40,23 @@ def sentence(error: BaseException, command: str = "") -> str:
     return f"{type(error).__name__}{told and ': '}{told} (--traceback shows where; please report it)"
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+@contextmanager
+def last_word() -> Iterator[None]:
+    """If the process ends inside the block without being asked (Ray ends it where its raylet or its head is lost, the
+    system where memory runs out), another one says so and what to do."""
+    said = f"the command was killed, or lost its Ray cluster; {AGAIN}"
+    listens = ["sh", "-c", 'read -r ended || echo "$0" >&2', said]
+    with subprocess.Popen(listens, stdin=subprocess.PIPE, start_new_session=True) as listener:
+        assert listener.stdin is not None
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                listener.stdin.write(b"ended\n")
+                listener.stdin.flush()
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
     """The error, and what it was raised from: what the system said first is the cause."""
     seen: list[BaseException] = []
     one: BaseException | None = error
@@ -71,6 +88,7 @@ def _missing_package(error: BaseException, command: str) -> str | None:
 _REMEDIES = {
     errno.ENOSPC: f"the disk is full; free some space there, then {AGAIN}",
     errno.EDQUOT: f"your quota is used up; free some space there, then {AGAIN}",
+    errno.EFBIG: f"no file of this size is allowed there (see `ulimit -f`); raise the limit, then {AGAIN}",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "not permitted; change its permissions or choose another folder",
     errno.EPERM: "not permitted; change its permissions or choose another folder",

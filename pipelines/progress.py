@@ -173,8 +173,15 @@ def duration(seconds: float) -> str:
 
 
 def sessions(run: Path) -> list[dict[str, Any]]:
-    """What each driver of a run has stored, the last one at the end."""
-    return [json.loads(path.read_text()) for path in sorted((run / FOLDER).glob("*.json"))]
+    """What each driver of a run has stored, the last one at the end. Nothing depends on it, so a file that is damaged
+    is left out."""
+    stored = []
+    for path in sorted((run / FOLDER).glob("*.json")):
+        try:
+            stored.append(json.loads(path.read_text()))
+        except (OSError, ValueError):
+            continue
+    return stored
 
 
 @dataclass

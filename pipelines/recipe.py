@@ -20,7 +20,7 @@ from crispedit.bounds import Bound
 from crispedit.cascade import Cascade
 from crispedit.category import Category, load_categories
 from crispedit.filters.judge import Judge
-from crispedit.parts import Annotator, Editor, Filter
+from crispedit.parts import Annotator, Editor, Filter, Part
 from crispedit.pipelines import layout
 from crispedit.pipelines.pairs import AnySource, PairsSource
 from crispedit.pipelines.sources import check_no_secrets
@@ -76,6 +76,11 @@ class Edit(Strict):
     """The editors by name, in order of preference when several candidates of a job pass."""
 
     editors: dict[str, EditorSpec] = Field({"compositor": EditorSpec()}, min_length=1)
+    share: Literal["measured"] | None = None
+    """Null: every editor makes a candidate of each job. "measured": one does, and in each category the editor with the
+    most passing candidates per `price` in finished waves gets the most jobs (`crispedit.pipelines.routing`)."""
+    least_share: float = Field(0.1, gt=0, lt=1)
+    """Of a category's jobs, for every editor: so that each goes on being measured."""
     jpeg_quality: int = Field(95, ge=1, le=100)
     repair: bool = False
     """Lay an edited image that was shifted, scaled, or cropped and stretched back onto its source, where a
@@ -256,6 +261,7 @@ class Recipe(Strict):
             raise ValueError(
                 f"edit.editors.{first[0]}.when is failed, but no editor stands before it to fail"
             )
+        self._check_share()
         scores = [f"{name}.{score}" for name, f in self.pair_cascade.filters.items() for score in f.scores]
         if strange := sorted(set(self.select.best) - set(scores)):
             raise ValueError(
@@ -263,6 +269,7 @@ class Recipe(Strict):
             )
         _ = (self.category_files, self.source_cascade, self.pair_cascade)
         _ = (self.judge, self.annotator, self.editors)
+        self._check_servers()
         for section, cascade in (("curate.filters", self.source_cascade), ("filters", self.pair_cascade)):
             for name, one in cascade.filters.items():
                 if (lacking := one.lacks()) is not None:
@@ -270,6 +277,34 @@ class Recipe(Strict):
                         f"{section}.{name} cannot measure anything: {lacking}, or take the filter out"
                     )
         return self
+
+    def _check_share(self) -> None:
+        """ValueError if the jobs cannot be shared as the recipe says."""
+        if self.edit.share is None:
+            return
+        prices = {name: spec.price for name, spec in self.edit.editors.items() if spec.when == "always"}
+        if len(prices) < 2 or self.imports_pairs:
+            raise ValueError("edit.share: measured needs two or more editors that make candidates of any job")
+        if self.edit.least_share * len(prices) > 1:
+            raise ValueError(
+                f"edit.least_share: {len(prices)} editors cannot have {self.edit.least_share:g} each"
+            )
+        if None in prices.values() and set(prices.values()) != {None}:
+            raise ValueError(
+                "edit.share: measured compares candidates by their price: give every editor a `price`, or none"
+            )
+
+    def _check_servers(self) -> None:
+        """ValueError for a pool that would start a server in every process that Ray happens to use."""
+        pools: dict[str, tuple[Part, Pool]] = {"annotate": (self.annotator, self.annotate.pool)}
+        pools |= {f"edit.editors.{n}": (one, self.edit.editors[n].pool) for n, one in self.editors.items()}
+        pools |= {f"filters.{n}": (one, self.filters[n].pool) for n, one in self.pair_cascade.filters.items()}
+        for name, (part, pool) in pools.items():
+            serves = any(getattr(one, "serve", None) for one in (part, getattr(part, "chat", None)))
+            if serves and pool.actors is None and pool.gpus == 0:
+                raise ValueError(
+                    f"{name}.pool: each of its processes starts a server of its own: say how many with `actors`"
+                )
 
 
 def _cascade(

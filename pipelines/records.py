@@ -14,6 +14,9 @@ from crispedit.shards.journal import BlobRef, Table
 OUTCOME = [("refusal", pa.string()), ("error", pa.string()), ("transient", pa.bool_())]
 """`refusal`: understood and declined; `error`: it failed; `transient`: whether that may pass, null without an error."""
 
+TOKENS = ("input_tokens", "output_tokens")
+"""What a chat model read and wrote for a row; null: none did, or its server does not count."""
+
 CURATE = Table(
     pa.schema(
         [
@@ -50,6 +53,7 @@ ANNOTATE = Table(
             ("source_caption", pa.string()),
             ("target_caption", pa.string()),
             ("plan", pa.string()),
+            *((name, pa.int64()) for name in TOKENS),
             *OUTCOME,
         ]
     )
@@ -72,6 +76,8 @@ EDIT = Table(
             ("transform", pa.string()),
             ("drift", pa.string()),
             ("cost", pa.float64()),
+            ("seconds", pa.float64()),
+            ("gpu_seconds", pa.float64()),
             *OUTCOME,
             ("source", pa.binary()),
             ("edited", pa.binary()),
@@ -83,7 +89,9 @@ EDIT = Table(
 """One row per candidate. `source` is null unless the editor composed a source of its own; `transform` is the JSON of
 the [2][3] affine map (source to edited pixels) that an edit was laid onto its source by, where that was asked; and
 `drift` that of `gain` and `offset` of each channel that were taken back (edited = gain * source + offset), else null.
-`cost` is what an editor's server took for the edit, in the currency of its prices, null where that is unknown."""
+`cost` is what an editor's server took for the edit, in the currency of its prices, null where that is unknown.
+`seconds` is the editor's time for its batch, shared evenly, and `gpu_seconds` that times the GPUs of its process; null
+for imported edits and for those that raised."""
 
 IN_PLACE = "[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]"
 """The `transform` of an edit that lay on its source, or that no repair could lay there: stored as it came."""
@@ -96,6 +104,7 @@ COMPARE = Table(
             ("candidates", pa.list_(pa.string())),
             ("chosen", pa.string()),
             ("answers", pa.string()),
+            *((name, pa.int64()) for name in TOKENS),
             ("error", pa.string()),
             ("transient", pa.bool_()),
         ]

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 import crispedit
+from crispedit.outcome import Damaged
 from crispedit.pipelines.recipe import Recipe, resolved
 from crispedit.shards import journal, storage
 from crispedit.shards.lock import locked
@@ -74,7 +75,11 @@ class Run:
     def _check_fingerprint(self, step: str, new: Identity) -> None:
         path = self.folder(step) / "fingerprint.json"
         if path.exists():
-            old = json.loads(path.read_text())
+            try:
+                old = json.loads(path.read_text())
+            except ValueError as error:
+                again = "Remove it: the same command writes it again"
+                raise Damaged(f"{path} is damaged ({error}). {again}") from None
             # A filter that is no longer asked for leaves columns nobody reads; one that is new adds columns.
             changes = [
                 change

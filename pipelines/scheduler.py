@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from crispedit.outcome import Failing
 from crispedit.pipelines.cluster import Cluster, Died, Done, Event, Lost, Ready
 from crispedit.pipelines.division import Division
 from crispedit.pipelines.flow import Flow, Quarantined, Route, Row
@@ -218,9 +219,10 @@ class Scheduler:
     def _died_loading(self, pool: Pool, event: Died) -> None:
         pool.loading_deaths += event.node_lives
         if pool.loading_deaths >= LOADING_DEATHS:
-            raise RuntimeError(
-                f"{pool.stage.name} cannot be loaded: its process has died of it {pool.loading_deaths} times\n"
-                f"{event.detail}"
+            raise Failing(
+                f"{pool.stage.name} cannot be loaded: its process has died of it {pool.loading_deaths} times "
+                f"({event.detail or 'it hung, or was killed'}). If something else killed it, such as the system for "
+                "want of memory, run the same command again"
             )
 
     def _probe(self, block: Sent) -> None:

@@ -67,6 +67,12 @@ def run(args: argparse.Namespace) -> int:
     if rows and rows == sum(group.rows for group in failed):
         print(f"error: every row of {args.step} failed", file=sys.stderr)
         return 1
+    if not rows and args.step != "compare":  # where at most one candidate of a job passes
+        print(
+            f"error: {args.step} had nothing to do: the steps before it kept nothing, as `crispedit audit` shows",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

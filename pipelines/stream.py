@@ -17,8 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from crispedit.outcome import KEPT, Failing, kind
-from crispedit.pipelines import compaction, steps
+from crispedit.outcome import ERROR, KEPT, REJECTED, Failing, kind
+from crispedit.pipelines import compaction, routing, steps
 from crispedit.pipelines.compaction import COMPACT, Compacting
 from crispedit.pipelines.containers import LIST, Containers, members_of
 from crispedit.pipelines.flow import Block, Route, Row, Stage
@@ -61,6 +61,8 @@ class Build:
         self._next_open = self._next_judged = self._next_asked = 0
         self._kept: dict[int, Mapping[str, int]] = {}
         """Of finished waves, what quotas count."""
+        self._measured: dict[int, Mapping[str, Mapping[str, Sequence[int]]]] = {}
+        """Of finished waves, what each editor's candidates came to."""
         self._most: dict[int, Mapping[str, int]] = {}
         """Of waves at work, how much of each category they can give at most."""
         self._recent: dict[str, deque[str | None]] = {}
@@ -161,6 +163,8 @@ class Build:
         if ready > self._next_judged:
             self._submit(partial(self._judge, range(self._next_judged, ready)), self._judged)
             return True
+        if self._sources is not None and not self._sources.holds_waves:
+            return False
         if len(self._open) < self.run.recipe.engine.open_waves:
             if self._next_open == len(self.waves) and self._sources is not None:
                 self._sources.cut_wave()
@@ -248,7 +252,7 @@ class Build:
                     return
                 finished = self.waves[number].finished
                 assert finished is not None, f"wave {number} was not finished"
-                self._kept[number] = finished.kept
+                self._kept[number], self._measured[number] = finished.kept, finished.editors
             else:
                 wave = self._open[number]
                 wave.judged = record.digest
@@ -269,11 +273,11 @@ class Build:
         while self._next_asked < self._next_judged:
             number = self._next_asked
             if number in self._open:
-                full = self._full(number)
-                if full is None:
+                full, shares = self._full(number), self._shares(number)
+                if full is None or shares is None:
                     return
                 wave = self._open[number]
-                wave.full = full
+                wave.full, wave.shares = full, shares
                 self._most[number] = self._could_give(wave)
                 self._forecast.photographs += len(wave.photographs)
                 for subject in wave.subjects.values():
@@ -295,6 +299,20 @@ class Build:
             elif sure + sum(m.get(category, 0) for at, m in self._most.items() if at < number) >= spec.quota:
                 return None
         return frozenset(full)
+
+    def _shares(self, number: int) -> Mapping[str, Mapping[str, float]] | None:
+        """The editors' shares of a wave's jobs, as recorded; None while that depends on waves at work."""
+        recipe, recorded = self.run.recipe, self.waves[number].shares
+        if recipe.edit.share is None:
+            return {}
+        if recorded is None and self._does("edit"):
+            before = range(number - routing.LAG + 1)
+            if any(at in self._open for at in before):
+                return None
+            counted = [self._measured.get(at, {}) for at in before]
+            recorded = routing.shares(recipe.edit, recipe.categories, counted)
+            self.waves.shared(number, recorded)
+        return recorded or {}
 
     def _could_give(self, wave: Wave) -> Mapping[str, int]:
         if not self._does("score") or self.run.recipe.imports_pairs:
@@ -397,12 +415,14 @@ class Build:
         """Record a wave that has nothing left to do, and forget its rows."""
         record = self.waves[wave.number]
         self.photographs.renamed(wave.number)
-        kept = self._passing(wave)
+        kept, measured = self._passing(wave)
         assert wave.judged is not None, f"{record.name} was not judged"
         errors, transient = _errors(wave)
-        finished = Finished(self._recipe, wave.judged, self.parts_of(record.name), kept, errors, transient)
+        finished = Finished(
+            self._recipe, wave.judged, self.parts_of(record.name), kept, measured, errors, transient
+        )
         self.waves.finished(wave.number, finished if self.whole else None)
-        self._kept[wave.number] = kept
+        self._kept[wave.number], self._measured[wave.number] = kept, measured
         self._most.pop(wave.number, None)
         del self._open[wave.number]
         self._routes = {at: route for at, route in self._routes.items() if at[0] != wave.number}
@@ -413,14 +433,24 @@ class Build:
         paths = (path for step in self.steps for path in _parts(step.folder(wave)))
         return {path.relative_to(self.run.root).as_posix(): path.stat().st_size for path in paths}
 
-    def _passing(self, wave: Wave) -> dict[str, int]:
-        """Jobs with a candidate that passes, by category."""
+    def _passing(self, wave: Wave) -> tuple[dict[str, int], routing.Counts]:
+        """Jobs with a candidate that passes, by category; and by category and editor the measured candidates, and those
+        that pass."""
         kept: Counter[str] = Counter()
+        measured: routing.Counts = {}
         for subject in wave.subjects.values():
             for job in subject.candidates.values():
-                passing = [c for c in job.values() if of_candidate(self.run.recipe, c)[0] == KEPT]
+                passing = []
+                for candidate in job.values():
+                    outcome = of_candidate(self.run.recipe, candidate)[0]
+                    if outcome in (KEPT, REJECTED, ERROR):
+                        of = measured.setdefault(candidate.category, {}).setdefault(candidate.editor, [0, 0])
+                        of[0] += 1
+                        of[1] += outcome == KEPT
+                    if outcome == KEPT:
+                        passing.append(candidate)
                 kept.update(candidate.category for candidate in passing[:1])
-        return dict(kept)
+        return dict(kept), measured
 
     # The source
 

@@ -1,9 +1,10 @@
-"""crispedit view: look at a run or a shard set in a web browser: its pairs, bounds and labels.
+"""crispedit view: look at a run, a shard set or an evaluation in a web browser.
 
     crispedit view runs/mine                                 also while it is being built
     crispedit view runs/mine --against runs/other            which pairs flip
     crispedit view runs/mine --against 'filters.unchanged.bounds.changed_fraction={min: 0.01}'
     crispedit view runs/mine/shards
+    crispedit view runs/evaluation                           every editor's answers side by side
 
 The page is for this machine alone, unless `--host` says otherwise: then its address has a token. Nothing is written but
 labels and, when asked for, the run's selection.
@@ -18,7 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from crispedit.pipelines.viewing import snapshot
+from crispedit.pipelines.calibration.calibrate import LABELS
+from crispedit.pipelines.viewing import evaluation, snapshot
 from crispedit.pipelines.viewing.guard import Guard, is_loopback
 from crispedit.pipelines.viewing.labels import Labels
 from crispedit.pipelines.viewing.server import Shown, Site
@@ -29,7 +31,9 @@ PORT = 7266
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shown", metavar="RUN|SHARDS", help="a run's directory, or a shard set")
+    parser.add_argument(
+        "shown", metavar="RUN|SHARDS|EVALUATION", help="a run's, shard set's or evaluation's folder"
+    )
     parser.add_argument(
         "--against", metavar="RUN|OVERRIDE", help="another run, or key=value, to compare verdicts with"
     )
@@ -47,21 +51,14 @@ def run(args: argparse.Namespace) -> int:
     """The command: take a snapshot, say where it is shown, and serve until interrupted."""
     import uvicorn
 
-    path = Path(args.shown)
-    is_run = (path / "recipe.yaml").exists()
-    labels = args.labels or (path / "labels.csv" if is_run else Path("labels.csv"))
-    site = Site(Shown(taker(args.shown), Labels(labels.absolute()), against(args.against)))
+    site, said, then = evaluated(args) if is_evaluation(args.shown) else of_pairs(args)
     listener = _listener(args.host, args.port)
     port = listener.getsockname()[1]
     token = None if is_loopback(args.host) else secrets.token_urlsafe(24)
     shown_host = f"[{args.host}]" if ":" in args.host else args.host
     address = f"http://{shown_host}:{port}/" + (f"?token={token}" if token else "")
-    seen = site.shown.snapshot
-    print(
-        f"{seen.one('SELECT count(*) FROM pair'):,} pairs, read in {seen.seconds:.1f} s: {address}",
-        flush=True,
-    )
-    print(f"labels go to {labels}; stop with Ctrl-C", flush=True)
+    print(f"{said}: {address}", flush=True)
+    print(f"{then}stop with Ctrl-C", flush=True)
     app = Guard(site.app(), args.host, token, args.name)
     config = uvicorn.Config(
         app, log_level="warning", lifespan="off", server_header=False, ws="none", timeout_keep_alive=75
@@ -71,6 +68,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def is_evaluation(path: str) -> bool:
+    """Whether `crispedit evaluate` has written its results there."""
+    return all((Path(path) / name).is_file() for name in ("results.json", "cases.parquet"))
+
+
+def evaluated(args: argparse.Namespace) -> tuple[evaluation.Site, str, str]:
+    """The site of an evaluation, what it holds, and nothing more to say."""
+    if args.against or args.labels:
+        raise ValueError(
+            "--against and --labels are for runs and shard sets: an evaluation compares its editors itself"
+        )
+    shown = evaluation.Evaluated(Path(args.shown))
+    return evaluation.Site(shown), f"{shown.count():,} cases", ""
+
+
+def of_pairs(args: argparse.Namespace) -> tuple[Site, str, str]:
+    """The site of a run or shard set, what it holds, and where labels go."""
+    path = Path(args.shown)
+    labels = args.labels or (path / LABELS if (path / "recipe.yaml").exists() else Path(LABELS))
+    site = Site(Shown(taker(args.shown), Labels(labels.absolute()), against(args.against)))
+    seen = site.shown.snapshot
+    pairs = seen.one("SELECT count(*) FROM pair")
+    return site, f"{pairs:,} pairs, read in {seen.seconds:.1f} s", f"labels go to {labels}; "
+
+
 def taker(path: str) -> Callable[[], Snapshot]:
     """What takes a snapshot of a run or shard set. ValueError if there is neither."""
     root = Path(path)
@@ -78,7 +100,8 @@ def taker(path: str) -> Callable[[], Snapshot]:
         return partial(snapshot.of_run, root.absolute())
     if root.is_dir() and not (root / "manifest.json").exists() and not any(root.glob("*.tar")):
         raise ValueError(
-            f"{path} is neither a run (no recipe.yaml) nor a shard set (no manifest.json, no tars)"
+            f"{path} is neither a run (no recipe.yaml) nor a shard set (no manifest.json, no tars), nor an evaluation "
+            "(no results.json)"
         )
     return partial(snapshot.of_shards, path)
 

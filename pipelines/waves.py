@@ -48,6 +48,8 @@ class Finished:
     """Bytes of each part of its tables, by path: one that is taken away or changed opens the wave again."""
     kept: dict[str, int] = field(default_factory=dict)
     """Jobs with a passing candidate, by category: what quotas count."""
+    editors: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    """By category and editor: measured candidates, and those of them that pass."""
     errors: int = 0
     transient: int = 0
     """Rows that ended in an error, and those of them that the next run tries again."""
@@ -63,6 +65,9 @@ class Wave:
     photographs: int
     drawn: list[str] | None = None
     """Of a sample: the only members that are taken, by uri."""
+    shares: dict[str, dict[str, float]] | None = None
+    """By category and editor: its share of the jobs, where they are shared (`edit.share`). Recorded before the wave's
+    first edit, and never changed."""
     judged: Judged | None = None
     finished: Finished | None = None
 
@@ -95,6 +100,9 @@ class Waves:
 
     def judged(self, number: int, judged: Judged) -> None:
         self._change(replace(self._waves[number], judged=judged))
+
+    def shared(self, number: int, shares: dict[str, dict[str, float]]) -> None:
+        self._change(replace(self._waves[number], shares=shares))
 
     def finished(self, number: int, finished: Finished | None) -> None:
         self._change(replace(self._waves[number], finished=finished))

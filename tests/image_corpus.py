@@ -10,7 +10,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import imagecodecs
@@ -246,6 +246,9 @@ def jpegs() -> dict[str, Made]:
         data = encode(smooth, "JPEG", quality=100, subsampling=0, exif=block)
         light = (by_pillow(data) / 255) ** (563 / 256)
         add(f"adobe_rgb_{name}", data, to_srgb(light, ADOBE_TO_XYZ), notes={"space": "adobe_rgb"})
+    uncalibrated = exif(True).replace(b"R03", b"R98")
+    data = encode(smooth, "JPEG", quality=93, exif=uncalibrated)
+    add("uncalibrated", data, notes={"space": "unknown"})
     both = encode(smooth, "JPEG", quality=93, exif=exif(True), icc_profile=srgb)
     add("adobe_rgb_and_profile", both, notes={"icc": "srgb"})
 
@@ -254,6 +257,9 @@ def jpegs() -> dict[str, Made]:
         "lossless": imagecodecs.jpeg8_encode(base("lossless"), lossless=True),
         "arithmetic": plain.replace(b"\xff\xc0", b"\xff\xc9", 1),
         "hierarchical": plain.replace(b"\xff\xc0", b"\xff\xc5", 1),
+        "height_comes_later": plain.replace(
+            struct.pack(">BHH", 8, HEIGHT, WIDTH), struct.pack(">BHH", 8, 0, WIDTH)
+        ),
         "two_channels": flat_jpeg([np.full((2, 2), 99)] * 2, [(1, 1)] * 2, 16, 16),
         "jpeg_ls": imagecodecs.jpegls_encode(base("ls")),
     }.items():
@@ -377,6 +383,10 @@ def pngs() -> dict[str, Made]:
     declared("unknown_chunk", image, png_chunk(b"cRAZ", b"y" * 99))
     turned = png_chunk(b"eXIf", exif(orientation=6).removeprefix(b"Exif\0\0"))
     made["orientation.png"] = Made(png(image, 8, 2, turned), np.rot90(image, 3))
+    phone = png(image, 8, 2).replace(
+        b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + png_chunk(b"CgBI", bytes(4))
+    )
+    made["apple.png"] = Made(phone, declined="unsupported_format")
     for transfer in (16, 18):
         data = png(linear, 16, 2, png_chunk(b"cICP", bytes([9, transfer, 0, 1])))
         made[f"cicp_hdr_{transfer}.png"] = Made(data, declined="unsupported_format")
@@ -541,6 +551,25 @@ def tiffs() -> dict[str, Made]:
             grey3(np.where(grey > 128, 255, 0).astype(np.uint8)),
             photometric="miniswhite",
         )
+        add(
+            "white_point",
+            image,
+            image,
+            photometric="rgb",
+            extratags=[(318, 5, 2, (3127, 10000, 329, 1000), True)],
+        )
+        made[f"white_point_{order_name}.tif"] = replace(
+            made[f"white_point_{order_name}.tif"], notes={"space": "unknown"}
+        )
+        add(
+            "tiled_planes",
+            np.moveaxis(image, 2, 0),
+            None,
+            "unsupported_format",
+            photometric="rgb",
+            planarconfig="separate",
+            tile=(16, 16),
+        )
         add("several_pages", np.stack([image, image]), None, "animated", photometric="rgb")
         add("turned", image, np.rot90(image, 3), photometric="rgb", extratags=[(274, 3, 1, 6, True)])
         add("unknown_tag", image, image, photometric="rgb", extratags=[(65000, 2, 6, "maker", True)])
@@ -558,6 +587,11 @@ def tiffs() -> dict[str, Made]:
             levels = (values.astype(int) * 255 // (2**bits - 1)).astype(np.uint8)
             name = f"{'white_is_zero' if inverted else 'grey'}{bits}.tif"
             made[name] = Made(data, grey3(255 - levels if inverted else levels))
+    made["ycbcr.tif"] = Made(
+        encode(Image.fromarray(image).convert("YCbCr"), "TIFF"), declined="unsupported_format"
+    )
+    jpeg = tiff(cv2.GaussianBlur(image, (0, 0), 4), photometric="ycbcr", compression="jpeg")
+    made["ycbcr_jpeg.tif"] = Made(jpeg, by_pillow(jpeg))
     return made
 
 
@@ -659,6 +693,10 @@ def declined() -> dict[str, Made]:
         "layers.psd": b"8BPS\0\1" + bytes(60),
         "image.exr": b"\x76\x2f\x31\x01" + bytes(60),
         "sky.hdr": b"#?RADIANCE\n" + bytes(60),
+        "icon.icns": b"icns" + bytes(60),
+        "drawing.iff": b"FORM\0\0\0\x40ILBM" + bytes(60),
+        "film.dpx": b"SDPX" + bytes(60),
+        "phone.mp4": b"\0\0\0\x18ftypisom" + bytes(60),
         "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         "scan.dcm": bytes(128) + b"DICM" + bytes(60),
     }

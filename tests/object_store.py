@@ -106,7 +106,7 @@ def _wait(port: int, running: subprocess.Popen) -> None:
     raise TimeoutError("the S3 server did not answer within 30 s")
 
 
-FAULTS = ("503", "reset", "cut", "corrupt")
+FAULTS = ("503", "reset", "cut", "slow", "corrupt")
 
 
 class FaultyProxy:
@@ -114,7 +114,8 @@ class FaultyProxy:
     method, path) and gives one of FAULTS or None.
 
     "503": a throttled answer; "reset": the connection is closed at once; "cut": half a body and then a closed
-    connection; "corrupt": a body with other bytes. The last two do nothing to an answer without a body.
+    connection; "slow": an answer that takes a second; "corrupt": a body with other bytes. "cut" and "corrupt" do
+    nothing to an answer without a body.
     """
 
     def __init__(self, server: str, plan) -> None:
@@ -172,6 +173,8 @@ class _Passing(http.server.BaseHTTPRequestHandler):
             if self.command != "HEAD":
                 self.wfile.write(text)
             return
+        if fault == "slow":
+            time.sleep(1)
         upstream = http.client.HTTPConnection(self.faulty.host, timeout=60)
         # The signature covers the Host header, which the client has set to this proxy's address.
         upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

@@ -38,6 +38,20 @@ REPLIES: dict[str, tuple[str, int | str]] = {
     "thinking tag": (f"<thinking>{DRAFT}</thinking><answer>{RIGHT}</answer>", 4),
     "reasoning tag in capitals": (f"<REASONING>{DRAFT}</REASONING>{RIGHT}", 4),
     "thinking tag that never ends": (f"<thinking>{DRAFT}", CUT),
+    **{
+        f"{opens} that {'ends' if ends else 'never ends'}": (
+            f"{opens}{DRAFT}{closes}{RIGHT}" if ends else f"{opens}{DRAFT}",
+            4 if ends else CUT,
+        )
+        for opens, closes in (
+            ("<minimax:think>", "</minimax:think>"),
+            ("<antThinking>", "</antThinking>"),
+            ('<think effort="high">', "</think>"),
+            ("<start_of_thought>", "<end_of_thought>"),
+            ('<details type="reasoning" done="true">', "</details>"),
+        )
+        for ends in (True, False)
+    },
     "Magistral": (f"[THINK]{DRAFT}[/THINK]{RIGHT}", 4),
     "Kimi": (f"◁think▷{DRAFT}◁/think▷{RIGHT}", 4),
     "Command": (f"<|START_THINKING|>{DRAFT}<|END_THINKING|><|START_RESPONSE|>{RIGHT}<|END_RESPONSE|>", 4),

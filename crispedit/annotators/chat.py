@@ -15,7 +15,7 @@ from pydantic import Field
 
 from crispedit import feasibility, prompts
 from crispedit.category import Category, load_categories
-from crispedit.chat import Answer, ChatError, ChatOption, Reply, Request
+from crispedit.chat import Answer, ChatError, ChatOption, Reply, Request, total
 from crispedit.parts import Annotator
 from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
 
@@ -119,6 +119,8 @@ class ChatAnnotator(Annotator):
         for group, found in zip(photographs, self.chat.ask(asked), strict=True):
             for wish in group:
                 wish.take("description", found)
+                if wish is not group[0]:  # it was paid once
+                    wish.tokens.pop()
 
     def _write(self, wishes: Sequence[_Wish]) -> None:
         rounds: list[tuple[str, Callable[[_Wish], Request[Any]]]] = [
@@ -144,12 +146,16 @@ class _Wish:
     """The instructions of those before it."""
     said: dict[str, list[Any]] = field(default_factory=dict)
     """The answers: one "description", every "draft", the "facts"."""
+    tokens: list[tuple[int, int] | None] = field(default_factory=list)
+    """Of each answer."""
     error: ChatError | None = None
 
     def take(self, name: str, found: Answer[Any] | ChatError) -> None:
         if isinstance(found, ChatError):
             self.error = found
+            self.tokens.append(None)
         else:
+            self.tokens.append(found.tokens)
             self.said.setdefault(name, []).append(found.value)
 
     def write(self) -> Request[Draft]:
@@ -177,6 +183,7 @@ class _Wish:
             source_caption=_one_line(description.caption),
             target_caption=_one_line(draft.target_caption),
             plan={"chat": plan},
+            tokens=total(self.tokens),
         )
         if not self.instruction:
             return Refusal("no_words", job)

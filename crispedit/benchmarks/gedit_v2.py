@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import yaml
 from pydantic import Field
 
 from crispedit import judge, prompts, replies
@@ -34,6 +35,9 @@ from crispedit.replies import Winner
 Dimension = Literal["instruction_following", "visual_quality", "visual_consistency"]
 DIMENSIONS: tuple[Dimension, ...] = ("instruction_following", "visual_quality", "visual_consistency")
 OWN = "judge/gedit-v2"
+ASSET = "vlm/assessment/{dimension}/pairwise/v1.yaml"
+"""Where a published prompt lies among its assets."""
+PLACES = ("<instruction>", "{instruction}")
 METRICS: Mapping[str, Better] = {"elo": "higher"}
 SWAPPED: Mapping[Winner, Winner] = {"first": "second", "second": "first", "tie": "tie"}
 
@@ -61,7 +65,8 @@ class GEditV2(Benchmark):
     path: Path
     """The folder with `metadata.jsonl`."""
     prompts: Path | None = None
-    """A JSON of the published prompts by dimension, with <instruction> where the instruction goes."""
+    """The published prompts: the folder `src/prompts/assets` of the repository ZhangqiJiang07/GEditBench_v2 (they ship
+    neither with its data nor with CrispEdit), or a JSON of prompts by dimension, with <instruction> where that goes."""
     dimensions: tuple[Dimension, ...] = Field(DIMENSIONS, min_length=1)
     both_orders: bool = True
 
@@ -139,10 +144,31 @@ class GEditV2(Benchmark):
     def _prompt(self, dimension: str, instruction: str) -> str:
         if self.prompts is None:
             return prompts.render(OWN, instruction=instruction, dimension=dimension)
-        found = read_json(self.prompts, "the published prompts by dimension")
-        if dimension not in found:
-            raise ValueError(f"{self.prompts}: no prompt for {dimension!r}")
-        return str(found[dimension]).replace("<instruction>", instruction)
+        text = self._published(dimension)
+        if not any(place in text for place in PLACES):
+            raise ValueError(f"{self.prompts}: the prompt for {dimension!r} has no {' or '.join(PLACES)}")
+        for place in PLACES:
+            text = text.replace(place, instruction)
+        return text
+
+    def _published(self, dimension: str) -> str:
+        assert self.prompts is not None
+        if not self.prompts.is_dir():
+            found = read_json(self.prompts, "the published prompts by dimension")
+            if dimension not in found:
+                raise ValueError(f"{self.prompts}: no prompt for {dimension!r}")
+            return str(found[dimension])
+        file = self.prompts / ASSET.format(dimension=dimension)
+        try:
+            asset = yaml.safe_load(file.read_text(encoding="utf-8"))
+            return "\n\n".join(filter(None, [asset.get("system_prompt"), asset["user_prompt"]]))
+        except OSError:
+            raise ValueError(
+                f"{file} is missing: clone https://github.com/ZhangqiJiang07/GEditBench_v2 and set prompts to its "
+                "src/prompts/assets; without prompts we ask in words of our own, as gedit-v2-own-prompts"
+            ) from None
+        except (yaml.YAMLError, KeyError, AttributeError, TypeError):
+            raise ValueError(f"{file} is no prompt of GEditBench v2: it has no user_prompt") from None
 
     def request(self, chat: Chat) -> Mapping[str, Any]:
         return judge.settings(None, chat) | {
@@ -155,7 +181,7 @@ class GEditV2(Benchmark):
         found = super().identity()
         if self.prompts is None:
             return found | {"prompts": prompts.versions([OWN])}
-        return found | {"prompts": content_key(self.prompts.read_bytes())}
+        return found | {"prompts": content_key(*(self._published(name) for name in self.dimensions))}
 
 
 def _agreed(one: Winner | None, other: Winner | None) -> Winner | None:

@@ -13,7 +13,7 @@ wrong with it; then it is that request's error, and no other's.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -58,6 +58,8 @@ class Answer(Generic[A]):
 
     value: A
     raw: str
+    tokens: tuple[int, int] | None = None
+    """(Input, output) tokens of all attempts at it; None: the backend does not count."""
 
 
 class ChatError(Exception):
@@ -125,6 +127,21 @@ class Said:
     answer_tokens: int | None = None
     """None: the backend does not count."""
 
+    @property
+    def tokens(self) -> tuple[int, int] | None:
+        """(Input, output) tokens."""
+        if self.prompt_tokens is None or self.answer_tokens is None:
+            return None
+        return self.prompt_tokens, self.answer_tokens
+
+
+def total(tokens: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:
+    """The sums of (input, output) tokens; None if some are unknown."""
+    known = list(tokens)
+    if None in known:
+        return None
+    return sum(one[0] for one in known if one), sum(one[1] for one in known if one)
+
 
 class Chat(Part):
     """A vision-language model. Subclasses implement `complete`; everybody else calls `ask`."""
@@ -150,11 +167,14 @@ class Chat(Part):
         asked = [_opening(request, self.max_side_px) for request in requests]
         answers: dict[int, Answer[A] | ChatError] = {}
         lengthened, corrected = set[int](), set[int]()
+        tokens: dict[int, list[tuple[int, int] | None]] = {i: [] for i in range(len(requests))}
         waiting = list(range(len(requests)))
         while waiting:
             again = []
             said = self.complete([asked[i] for i in waiting])
             for i, words in zip(waiting, said, strict=True):
+                if isinstance(words, Said):
+                    tokens[i].append(words.tokens)
                 found = self._read(words, requests[i].answer, asked[i])
                 before = answers.get(i)
                 if isinstance(found, ChatError) and isinstance(before, ChatError) and found.raw is None:
@@ -174,7 +194,10 @@ class Chat(Part):
                     asked[i] = _correction(asked[i], found)
                 answers[i] = found
             waiting = again
-        return [answers[i] for i in range(len(requests))]
+        return [
+            replace(found, tokens=total(tokens[i])) if isinstance(found := answers[i], Answer) else found
+            for i in range(len(requests))
+        ]
 
     def enforces(self, conversation: Conversation) -> bool:
         """Whether the model is held to the conversation's schema as it decodes."""

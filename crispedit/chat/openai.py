@@ -1,56 +1,36 @@
 """Any OpenAI-compatible server as the chat model: vLLM, SGLang, `transformers serve`, or OpenAI's own.
 
-Requests go out together, so many at a time; the `openai` client repeats those that fail for a passing reason (a lost
-connection, a timeout, 408, 409, 429, 5xx), with growing pauses or those that the server asks for. The key is read from
-the environment when it is needed, and stands in no recipe, log, error or table.
+Requests go out together, so many at a time (`crispedit.server`). With `serve` each process starts a server of its own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import io
-import time
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from PIL import Image as Pillow
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError
 
-from crispedit import images, server
+from crispedit import images
 from crispedit.chat import Chat, ChatError, Conversation, Published, Reply, Said, Turn
 from crispedit.record import Image
+from crispedit.server import Server
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from aiohttp import ClientSession
 
 
-class OpenAI(Chat):
+class OpenAI(Server, Chat):
     """Asks a server for chat completions.
 
     `load` asks a first question, so that a server that is not there, or does not know the key, the model or an option,
     stops the run before it begins. Later on, what the server will not answer is that request's error.
     """
 
-    unused: ClassVar[tuple[str, ...]] = (
-        "base_url",
-        "api_key_env",
-        "concurrency",
-        "requests_per_minute",
-        "timeout_s",
-        "retries",
-    )
+    kind: ClassVar[str] = "chat server"
 
-    base_url: str = server.OPENAI_URL
-    api_key_env: str | None = None
-    """The environment variable that holds the key; null: OPENAI_API_KEY for OpenAI's server, no key for another."""
-    concurrency: int = Field(16, ge=1)
-    """Requests under way at once, for each process that asks."""
-    requests_per_minute: float | None = Field(None, gt=0)
-    """Requests started at most, for each process that asks; null: as fast as `concurrency` allows."""
-    timeout_s: float = Field(300.0, gt=0)
-    retries: int = Field(6, ge=0)
-    """How often a request that fails for a passing reason is sent again."""
     structured_output: Literal["json_schema", "none"] = "json_schema"
     """Have the server decode only what fits the schema; "none" for one that refuses to."""
     temperature: float | None = 0.0
@@ -61,57 +41,39 @@ class OpenAI(Chat):
     extra: dict[str, Any] = {}
     """More of the request's body, such as vLLM's `chat_template_kwargs: {enable_thinking: false}`."""
 
-    @field_validator("base_url")
-    @classmethod
-    def _no_credentials(cls, url: str) -> str:
-        return server.checked(url)
-
-    _next_s: float = PrivateAttr(0.0)
-    """When the next request may start, on the monotonic clock, where their rate is limited."""
+    @property
+    def gpus(self) -> float:  # type: ignore[override]  # the class's is for all its instances
+        """Those of a server of its own; a server elsewhere needs none of ours."""
+        return 0.0 if self.serve is None else 1.0
 
     def load(self) -> None:
-        """Ask a first question. ValueError, with what the server said, if it gives no answer of any kind."""
-        self._next_s = 0.0
+        """Start the server if it is ours, and ask a first question. ValueError, with what the server said, if it gives
+        no answer of any kind."""
+        self.start()
         hello = Turn("user", 'Answer with this JSON object: {"ready": true}')
         [answer] = self.complete([Conversation([hello], "Hello", Hello.model_json_schema())])
         if isinstance(answer, ChatError) and answer.raw is None:
-            raise ValueError(f"the chat server {self.base_url} does not answer: {answer}")
+            where = self.base_url if self.serve is None else f"`{self.serve}`"
+            raise ValueError(f"the chat server {where} does not answer: {answer}")
+
+    def identity(self) -> dict[str, Any]:
+        """Without what does not decide the answers."""
+        found = super().identity()
+        return found | {"options": self.options_that_count(found["options"])}
 
     def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
-        return asyncio.run(self._complete(conversations))
+        answers = self.each_answer(self._ask, conversations)
+        return [_failed(found) if isinstance(found, Exception) else found for found in answers]
 
-    async def _complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
-        places = asyncio.Semaphore(self.concurrency)
-
-        async def one(conversation: Conversation) -> Said | ChatError:
-            async with places:
-                await self._wait()
-                return await self._ask(client, conversation)
-
-        async with self._client() as client:
-            return list(await asyncio.gather(*(one(conversation) for conversation in conversations)))
-
-    async def _wait(self) -> None:
-        """Until this request may start: they are spread evenly over the minute."""
-        if self.requests_per_minute is not None:
-            start = max(time.monotonic(), self._next_s)
-            self._next_s = start + 60 / self.requests_per_minute
-            await asyncio.sleep(start - time.monotonic())
-
-    async def _ask(self, client: AsyncOpenAI, conversation: Conversation) -> Said | ChatError:
-        import openai
-
+    async def _ask(self, session: ClientSession, conversation: Conversation) -> Said | ChatError:
+        body = self._body(conversation)
+        response = await self.post(session, "chat/completions", lambda: {"json": body})
+        if response.status != 200:
+            return ChatError(self.said(response))
         try:
-            reply = await client.chat.completions.with_raw_response.create(**self._body(conversation))
-            completion = Completion.model_validate_json(reply.text)
-        except openai.OpenAIError as error:
-            failure = ChatError(self._without_key(f"{type(error).__name__}: {error}"[:800]))
-            failure.__cause__ = error  # which says whether it may pass
-            return failure
+            completion = Completion.model_validate_json(response.body)
         except ValidationError:
-            return ChatError(
-                f"the server's answer is no chat completion: {self._without_key(reply.text[:300])!r}"
-            )
+            return ChatError(f"the server's answer is no chat completion: {self.shown(response.body)}")
         choice = completion.choices[0]
         usage = completion.usage or Usage()
         cut = choice.finish_reason == "length"
@@ -131,7 +93,6 @@ class OpenAI(Chat):
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [_message(turn, published) for turn in conversation.turns],
-            "extra_body": self.extra,
         }
         if published is not None:
             settings = {"temperature": published.temperature, self.token_limit: published.max_tokens}
@@ -145,24 +106,14 @@ class OpenAI(Chat):
         if self.enforces(conversation):
             shape = {"name": conversation.name, "strict": True, "schema": conversation.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": shape}
-        return body
+        return body | self.extra
 
-    def _client(self) -> AsyncOpenAI:
-        from openai import AsyncOpenAI
 
-        return AsyncOpenAI(
-            base_url=self.base_url,
-            api_key=self._key or "none",  # the client insists on one
-            max_retries=self.retries,
-            timeout=self.timeout_s,
-        )
-
-    @property
-    def _key(self) -> str | None:
-        return server.key("the chat server", self.base_url, self.api_key_env)
-
-    def _without_key(self, text: str) -> str:
-        return server.without_key(text, self._key)
+def _failed(error: Exception) -> ChatError:
+    """Of one request; whether it may pass is for its cause to say."""
+    failure = ChatError(str(error) or type(error).__name__)
+    failure.__cause__ = error
+    return failure
 
 
 class Hello(Reply):

@@ -33,6 +33,9 @@ class Transformers(Chat):
     """A folder, or a repository of the Hugging Face hub."""
     revision: str | None = None
     """A commit, tag or branch of that repository."""
+    adapter: str | None = None
+    """A LoRA of the package peft, such as EditScore's: a folder or a repository. It is merged into the weights once."""
+    adapter_revision: str | None = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     device: str = "auto"
     """"auto" is the GPU if there is one, else the CPU."""
@@ -64,12 +67,25 @@ class Transformers(Chat):
         network = AutoModelForImageTextToText.from_pretrained(
             self.model, dtype=getattr(torch, self.dtype), use_safetensors=True, **where
         )
-        self._network = network.to(device).eval()
+        network = network.to(device)
+        if self.adapter is not None:
+            from peft import PeftModel
+
+            folder = Path(self.adapter)
+            if folder.is_dir() and not (folder / "adapter_model.safetensors").is_file():
+                raise ValueError(f"{folder} has no adapter_model.safetensors")
+            adapted = PeftModel.from_pretrained(network, self.adapter, revision=self.adapter_revision)
+            network = adapted.merge_and_unload(safe_merge=True)
+        self._network = network.eval()
 
     def identity(self) -> dict[str, Any]:
         """With the weights, where they lie in a folder: a model that is trained further is another model."""
-        folder = Path(self.model)
-        return super().identity() | {"weights": weights.digest(folder) if folder.is_dir() else None}
+        found = super().identity() | {"weights": _digest(self.model)}
+        if self.adapter is None:  # as before there were adapters
+            for name in ("adapter", "adapter_revision"):
+                del found["options"][name]
+            return found
+        return found | {"adapter": _digest(self.adapter)}
 
     def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
         if self._network is None:
@@ -133,6 +149,11 @@ class Transformers(Chat):
         state = dict(super().__getstate__())
         state["__pydantic_private__"] = {"_processor": None, "_network": None}
         return state
+
+
+def _digest(model: str) -> str | None:
+    folder = Path(model)
+    return weights.digest(folder) if folder.is_dir() else None
 
 
 def _message(turn: Turn) -> dict[str, Any]:

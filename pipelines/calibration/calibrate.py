@@ -1,7 +1,8 @@
 """crispedit calibrate: how well the filters of a recipe tell good pairs from bad ones, and which bounds do it best.
 
     crispedit calibrate quality source.path=photos run=runs/calibration     on known defects
-    crispedit calibrate runs/mine --labels labels.jsonl --group repo        on pairs that a person judged
+    crispedit calibrate runs/mine                                           on its labels, which `crispedit view` writes
+    crispedit calibrate runs/mine --labels labels.jsonl --group repo        on other labels
     crispedit calibrate --flips before.json after.json                      which verdicts two versions differ on
 
 Known defects: the good pairs are a run's candidates before any bound is applied to them (the run is carried through
@@ -33,6 +34,9 @@ from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION
 from crispedit.shards import journal
 
+LABELS = "labels.csv"
+"""Where `crispedit view` keeps the labels of a run, in its folder."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -52,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--markdown", action="store_true", help="print the defects alone, as a Markdown table"
     )
     parser.add_argument(
-        "--labels", metavar="FILE", help="JSON lines or CSV by a person: key, id or uri, and verdict or label"
+        "--labels",
+        metavar="FILE",
+        help="JSON lines or CSV by a person: key, id or uri, and verdict or label (RUN/labels.csv, where it is there)",
     )
     parser.add_argument(
         "--group", metavar="COLUMN", help="the labels' column that is held out value by value"
@@ -69,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--labels and --flips are two questions: ask one at a time")
     if args.false_rejects is not None and not 0 < args.false_rejects < 1:
         raise ValueError(f"--false-rejects {args.false_rejects} must lie between 0 and 1")
+    own = Path(args.recipe) / LABELS
+    if own.is_file() and not (args.labels or args.flips or args.pairs):
+        args.labels = str(own)
     if args.labels:
         report, told = _labelled(args)
     elif args.flips:
@@ -118,7 +127,10 @@ def _labelled(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if args.bounds:
         with journal.replaced(Path(args.bounds)) as out:
             out.write(_recipe(report, args.labels).encode())
-    return report, text.labels_table(report) + "\n" + text.learned_table(report)
+    told = text.labels_table(report) + "\n" + text.learned_table(report)
+    if any(report["bounds"].values()):
+        told += f"\nTo see what such bounds keep, and to apply them: crispedit view {path}, page Label"
+    return report, told
 
 
 def _recipe(report: Mapping[str, Any], source: str) -> str:

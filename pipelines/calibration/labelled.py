@@ -7,6 +7,7 @@ each group is judged by bounds that were learned on the others.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -201,7 +202,9 @@ def agreement(rows: Sequence[Row], reasons: Sequence[Sequence[str]]) -> dict[str
     by_regime: dict[str, list[int]] = defaultdict(list)
     for i in good:
         by_regime[regime(rows[i])].append(i)
-    local = [i for i in by_regime["regenerated"] if rows[i]["category"] not in ("style", "background")]
+    local = [
+        i for i in good if regime(rows[i]) != "exact" and rows[i]["category"] not in ("style", "background")
+    ]
     parts = {"all": good, **by_regime, "regenerated_local": local}
     return {
         "agreement": seen.agreement,
@@ -238,6 +241,11 @@ def share_of(hits: int, of: int) -> dict[str, Any]:
     return {"share": hits / of if of else None, "hits": hits, "of": of, "low": low, "high": high}
 
 
+def _outwards(side: str, value: float) -> float:
+    """To six digits, so that a bound at a good pair's score still keeps that pair."""
+    return (math.floor(value * 1e6) if side == "min" else math.ceil(value * 1e6)) / 1e6
+
+
 def fragment(rows: Sequence[Row], learned: Learned, cascade: Cascade) -> dict[str, Any]:
     """What to put into a recipe: for each regime, and category in it, the bounds that differ from the recipe's."""
     found: dict[str, Any] = {}
@@ -246,7 +254,11 @@ def fragment(rows: Sequence[Row], learned: Learned, cascade: Cascade) -> dict[st
             continue
         before = cascade.bounds_of(category, name)
         moved = {
-            score: {side: round(value, 6) for side, value in bound.model_dump().items() if value is not None}
+            score: {
+                side: _outwards(side, value)
+                for side, value in bound.model_dump().items()
+                if value is not None
+            }
             for score, bound in bounds.items()
             if bound != before[score]
         }

@@ -4,7 +4,11 @@ benchmark, protocol, case, group, family, instruction    as the benchmark names 
 editor, seed, judgement                                  whose answer, and which judgement of it
 metric, value                                            null where it is not known; `reason` says why
 black, kind                                              scored, refused, missing, error, unparsed, unjudged
-source, answer                                           where the images lie: {path, offset, size, row, column}
+words                                                    what the judge said, a text for each question
+source, answer, target                                   where the images lie: {path, offset, size, row, column}
+
+Of a pairwise benchmark the metric is `preferred`: the share of its comparisons on this case that an answer won, a tie
+as a half; `words` are those of these comparisons.
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crispedit.benchmark import Picture, Protocol
-from crispedit.pipelines.evaluation.runner import Outcome, Seeds
+from crispedit.pipelines.evaluation.runner import Outcome, Seeds, Verdict
 from crispedit.shards import journal
 
+PREFERRED = "preferred"
 PLACE = pa.struct(
     [
         ("path", pa.string()),
@@ -42,8 +47,8 @@ SCHEMA = pa.schema(
         ("kind", pa.string()),
         ("reason", pa.string()),
         ("black", pa.bool_()),
-        ("source", PLACE),
-        ("answer", PLACE),
+        ("words", pa.list_(pa.string())),
+        *((name, PLACE) for name in ("source", "answer", "target")),
     ]
 )
 
@@ -72,13 +77,51 @@ def rows(
                 "kind": outcome.kind,
                 "reason": outcome.reason,
                 "black": outcome.black,
+                "words": list(outcome.words),
                 "source": _place(sources[case.id]),
                 "answer": _place(None if given is None else given.picture),
+                "target": _place(case.target),
             }
             for protocol in case.protocols:
                 for metric in protocols[protocol].metrics:
                     value = outcome.values[protocol][metric] if outcome.kind == "scored" else None
                     yield shared | {"protocol": protocol, "metric": metric, "value": value}
+
+
+def duels(
+    benchmark: str, protocol: str, verdicts: Sequence[Verdict], answers: Mapping[str, Seeds]
+) -> Iterator[dict[str, object]]:
+    """One row for each case and editor of a pairwise benchmark, over all of its comparisons."""
+    won: dict[tuple[str, str], list[float]] = {}
+    cases: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in verdicts:
+        for mine, editor in (("first", verdict.first), ("second", verdict.second)):
+            cases.setdefault((verdict.case.id, editor), []).append(verdict)
+            shares = won.setdefault((verdict.case.id, editor), [])
+            known = [winner for winner in verdict.winners.values() if winner is not None]
+            shares += [0.5 if winner == "tie" else float(winner == mine) for winner in known]
+    for (case_id, editor), of in cases.items():
+        case, shares = of[0].case, won[case_id, editor]
+        given = answers[editor][0].get(case_id)
+        yield {
+            "benchmark": benchmark,
+            "protocol": protocol,
+            "case": case_id,
+            "group": case.group,
+            "family": case.family or case_id,
+            "instruction": case.instruction,
+            "editor": editor,
+            "seed": 0,
+            "judgement": 0,
+            "metric": PREFERRED,
+            "value": sum(shares) / len(shares) if shares else None,
+            "kind": "scored" if shares else of[0].kind,
+            "reason": "" if shares else of[0].reason,
+            "words": [word for verdict in of for word in verdict.words],
+            "source": _place(case.source),
+            "answer": _place(None if given is None else given.picture),
+            "target": _place(case.target),
+        }
 
 
 def write(path: Path, found: Sequence[dict[str, object]]) -> None:

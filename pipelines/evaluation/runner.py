@@ -12,110 +12,43 @@ said that cannot be read, has a key of its own and is tried again by the next ru
 from __future__ import annotations
 
 import json
-import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
 
-import cv2
-import numpy as np
-import pyarrow as pa
 import xxhash
 
 from crispedit import metrics
-from crispedit.benchmark import Answer, Benchmark, Case, Pair, Picture
-from crispedit.judge import JudgeDownError
-from crispedit.measures import Measures, Models
+from crispedit.benchmark import Benchmark, Case, Picture
+from crispedit.measures import Models
 from crispedit.parts import Editor
 from crispedit.pipelines.engine import Row, Work
-from crispedit.pipelines.flow import failed
+from crispedit.pipelines.evaluation.kept import Edits
+from crispedit.pipelines.evaluation.stages import Comparing, Editing, Scoring
+from crispedit.pipelines.evaluation.tables import (
+    ANSWERS,
+    ASKED,
+    COST,
+    MATCHES,
+    PAIRED,
+    SCORES,
+    SHOWN,
+    STOPPED,
+    Committed,
+    Committing,
+    Kind,
+)
 from crispedit.recipe import Pool
-from crispedit.record import Edit, Image, Job, Refusal, canonical_json, content_key, seed_of
+from crispedit.record import canonical_json, content_key, seed_of
 from crispedit.shards import journal
-from crispedit.shards.journal import Table
 
 COPY, TRUTH = "copy-source", "ground-truth"
 """The controls: doing nothing, and doing what the benchmark's target shows."""
+RECALLED = 64
+"""Kept edits that are committed in one part."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
-ANSWERS = Table(
-    pa.schema(
-        [
-            ("key", pa.string()),
-            ("of", pa.string()),
-            ("editor", pa.string()),
-            ("case", pa.string()),
-            ("seed", pa.int64()),
-            ("seconds", pa.float64()),
-            ("refusal", pa.string()),
-            ("error", pa.string()),
-            ("image", pa.binary()),
-        ]
-    ),
-    blobs={"image": "png"},
-)
-COST = [(name, pa.int64()) for name in ("asked", "kept", "prompt_tokens", "answer_tokens")]
-SCORES = Table(
-    pa.schema(
-        [
-            ("key", pa.string()),
-            ("of", pa.string()),
-            ("editor", pa.string()),
-            ("case", pa.string()),
-            ("repeat", pa.int64()),
-            ("black", pa.bool_()),
-            ("unparsed", pa.bool_()),
-            ("values", pa.string()),  # JSON: protocol -> metric -> number or null
-            ("words", pa.string()),  # JSON: what a judge said
-            ("error", pa.string()),
-            *COST,
-        ]
-    )
-)
-MATCHES = Table(
-    pa.schema(
-        [
-            ("key", pa.string()),
-            ("of", pa.string()),
-            ("case", pa.string()),
-            ("first", pa.string()),
-            ("second", pa.string()),
-            ("repeat", pa.int64()),
-            ("unparsed", pa.bool_()),
-            ("winners", pa.string()),  # JSON: dimension -> first, second, tie or null
-            ("in_order", pa.string()),
-            ("reversed", pa.string()),
-            ("words", pa.string()),
-            ("error", pa.string()),
-            *COST,
-        ]
-    )
-)
-ASKED = pa.schema(
-    [*ANSWERS.schema, ("asked_of", pa.string()), ("source", pa.string()), ("number", pa.int64())]
-)
-SHOWN = pa.schema(
-    [
-        *SCORES.schema,
-        *((name, pa.string()) for name in ("asked_of", "source", "answer")),
-        ("stopped", pa.bool_()),
-    ]
-)
-PAIRED = pa.schema(
-    [
-        *MATCHES.schema,
-        *((name, pa.string()) for name in ("asked_of", "source", "first_answer", "second_answer")),
-        ("stopped", pa.bool_()),
-    ]
-)
-STOPPED = "judge-down.json"
-"""The note that a stage leaves beside its table when the judge is down."""
-
-Kind = Literal["scored", "refused", "missing", "error", "unparsed", "unjudged"]
 
 
 @dataclass(frozen=True)
@@ -145,6 +78,8 @@ class Outcome:
     kind: Kind = "scored"
     seed: int = 0
     repeat: int = 0
+    words: Sequence[str] = ()
+    """What the judge said."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +94,7 @@ class Verdict:
     reversed: Mapping[str, str | None]
     kind: Kind = "scored"
     reason: str = ""
+    words: Sequence[str] = ()
 
 
 class Evaluation:
@@ -173,10 +109,13 @@ class Evaluation:
         out: Path,
         judgements: int = 1,
         kept: Path | None = None,
+        edits: Path | None = None,
     ) -> None:
-        """judgements: of each answer. kept: the folder of the judge's replies."""
+        """judgements: of each answer. kept, edits: the folders of the judge's replies and of edits, which evaluations
+        share."""
         self.name, self.benchmark, self.models, self.judgements = name, benchmark, models, judgements
         self.kept = None if kept is None else kept.absolute()
+        self.edits = Edits(None if edits is None else edits.absolute())
         self.cases = {case.id: case for case in cases}
         if len(self.cases) < len(cases):
             twice = next(case for case, count in Counter(case.id for case in cases).items() if count > 1)
@@ -248,29 +187,54 @@ class Evaluation:
         self, label: str, editor: Editor, pool: Pool, wave: Sequence[Case], seeds: int
     ) -> Work | None:
         """What is left to edit of one round; None if nothing is."""
-        identity = canonical_json(editor.identity())
-        plan = []
+        plan = self._left(editor, wave, seeds)
+        if not plan:
+            return None
+        rows = [{**row, "editor": label} for row in plan]
+        stage = Editing(f"edit {label}", pool, editor, self.benchmark, self.edits, editor.gpus)
+        return Work(
+            f"edit {label}", self.answers, ANSWERS, rows, [stage], ASKED, Committing(ANSWERS), len(rows)
+        )
+
+    def recall(self, label: str, editor: Editor, wave: Sequence[Case], seeds: int) -> None:
+        """Commit the edits of one round that another evaluation has paid for."""
+        known = [row for row in self._left(editor, wave, seeds) if self.edits.has(row["edit"])]
+        for start in range(0, len(known), RECALLED):
+            rows = known[start : start + RECALLED]
+            found = [(row, self.edits.recall(row["edit"])) for row in rows]
+            done = [{**row, "editor": label, **kept} for row, kept in found if kept is not None]
+            journal.commit(self.answers, ANSWERS, done)
+
+    def left(self, editor: Editor, seeds: int) -> int:
+        """Edits that are neither committed nor kept."""
+        given = [answer for answers in self.edited(editor, seeds) for answer in answers.values()]
+        missing = sum(answer.picture is None and answer.kind != "refused" for answer in given)
+        rows = [row for wave in self.waves() for row in self._left(editor, wave, seeds)]
+        return missing - sum(self.edits.has(row["edit"]) for row in rows)
+
+    def _left(self, editor: Editor, wave: Sequence[Case], seeds: int) -> list[Row]:
+        """The rows of one round that are not committed and whose source is known."""
+        identity, shown = canonical_json(editor.identity()), canonical_json(self.benchmark.editing())
+        rows = []
         for seed, given in enumerate(self._answered(identity, seeds)):
             for case in wave:
                 source = case.source if case.after is None else given[case.after].picture
                 if source is not None and given[case.id].picture is None and given[case.id].kind != "refused":
                     key = self._answer_key(case, identity, seed)
-                    row = {"key": key, "of": key, "editor": label, "case": case.id, "seed": seed}
-                    number = seed_of(content_key("evaluate", self.name, case.id, str(seed)), "edit")
-                    plan.append(
-                        row | {"asked_of": case.to_json(), "source": _where(source), "number": number}
-                    )
-        if not plan:
-            return None
-        stage = Editing(f"edit {label}", pool, editor, self.benchmark, editor.gpus)
-        return Work(f"edit {label}", self.answers, ANSWERS, plan, [stage], ASKED, Kept(ANSWERS), len(plan))
+                    number = seed_of(content_key("evaluate", case.id, str(seed)), "edit")
+                    pixels = xxhash.xxh3_128_hexdigest(source.read())
+                    asked = canonical_json(vars(case.job()) | {"source_key": pixels})
+                    row = {"key": key, "of": key, "case": case.id, "seed": seed, "number": number}
+                    row |= {"edit": content_key("edit", identity, shown, asked, str(number))}
+                    rows.append(row | {"asked_of": case.to_json(), "source": _where(source)})
+        return rows
 
     def edited(self, editor: Editor, seeds: int) -> Seeds:
         """What an editor has answered, case by case."""
         return self._answered(canonical_json(editor.identity()), seeds)
 
     def _answered(self, identity: str, seeds: int) -> list[dict[str, Given]]:
-        committed = _Committed(self.answers, ANSWERS)
+        committed = Committed(self.answers, ANSWERS)
         return [
             {
                 case.id: self._given(committed, self._answer_key(case, identity, seed))
@@ -279,7 +243,7 @@ class Evaluation:
             for seed in range(seeds)
         ]
 
-    def _given(self, committed: _Committed, key: str) -> Given:
+    def _given(self, committed: Committed, key: str) -> Given:
         row = committed.done.get(key)
         if row is None:
             reason = committed.failed.get(key)
@@ -303,7 +267,7 @@ class Evaluation:
 
     def scoring(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
         """What is left to score, of every editor; a case's answers together, so that its target is embedded once."""
-        committed = _Committed(self.scores, SCORES, ["key"])
+        committed = Committed(self.scores, SCORES, ["key"])
         plan: dict[str, Row] = {}  # two labels of one answer are one row
         sources = self.copied()[0]
         for case in self.cases.values():
@@ -328,11 +292,13 @@ class Evaluation:
         if not plan:
             return None
         stage = Scoring("score", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.scores)
-        return Work("score", self.scores, SCORES, [*plan.values()], [stage], SHOWN, Kept(SCORES), len(plan))
+        return Work(
+            "score", self.scores, SCORES, [*plan.values()], [stage], SHOWN, Committing(SCORES), len(plan)
+        )
 
     def outcomes(self, seeds: Seeds) -> list[Outcome]:
         """What became of every answer that this editor could have given to a scored case, from the committed rows."""
-        committed = _Committed(self.scores, SCORES)
+        committed = Committed(self.scores, SCORES)
         found = []
         for case in self.cases.values():
             for seed, given in enumerate(seeds):
@@ -346,8 +312,11 @@ class Evaluation:
                     key = self._score_key(case, answer, repeat)
                     row = committed.done.get(key)
                     if row is not None:
-                        values = json.loads(row["values"])
-                        found.append(Outcome(case, "", row["black"], values, seed=seed, repeat=repeat))
+                        values, words = json.loads(row["values"]), json.loads(row["words"])
+                        scored = Outcome(
+                            case, "", row["black"], values, seed=seed, repeat=repeat, words=words
+                        )
+                        found.append(scored)
                     else:
                         kind, reason = committed.why(key)
                         found.append(Outcome(case, reason, kind=kind, seed=seed, repeat=repeat))
@@ -361,7 +330,7 @@ class Evaluation:
 
     def comparing(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
         """What is left to compare: every pair of editors on every case, in an order drawn by the case."""
-        committed = _Committed(self.matches, MATCHES, ["key"])
+        committed = Committed(self.matches, MATCHES, ["key"])
         plan: dict[str, Row] = {}
         for case, first, second, repeat, pair in self._pairs(answers):
             key = self._match_key(case, pair, repeat)
@@ -384,18 +353,25 @@ class Evaluation:
             "compare", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.matches
         )
         return Work(
-            "compare", self.matches, MATCHES, [*plan.values()], [stage], PAIRED, Kept(MATCHES), len(plan)
+            "compare",
+            self.matches,
+            MATCHES,
+            [*plan.values()],
+            [stage],
+            PAIRED,
+            Committing(MATCHES),
+            len(plan),
         )
 
     def verdicts(self, answers: Mapping[str, Seeds]) -> list[Verdict]:
         """What the judge said of every pair that could be compared, from the committed rows."""
-        committed = _Committed(self.matches, MATCHES)
+        committed = Committed(self.matches, MATCHES)
         found = []
         for case, first, second, repeat, pair in self._pairs(answers):
             row = committed.done.get(key := self._match_key(case, pair, repeat))
             if row is not None:
-                said = (json.loads(row[name]) for name in ("winners", "in_order", "reversed"))
-                found.append(Verdict(case, first, second, *said))
+                said = {name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")}
+                found.append(Verdict(case, first, second, **said))
             else:
                 kind, reason = committed.why(key)
                 found.append(Verdict(case, first, second, {}, {}, {}, kind, reason))
@@ -439,200 +415,6 @@ class Evaluation:
         return {name: count if counted or "tokens" not in name else None for name, count in found.items()}
 
 
-class _Committed:
-    """The rows of a table: done by key, failures and replies that cannot be read by the key that they would have."""
-
-    def __init__(self, folder: Path, table: Table, columns: Sequence[str] | None = None) -> None:
-        names = table.schema.names
-        extra = [name for name in ("key", "of", "error", "unparsed") if name in names]
-        wanted = None if columns is None else list(dict.fromkeys([*columns, *extra]))
-        self.done: dict[str, Row] = {}
-        self.failed: dict[str, str] = {}
-        self.unread: set[str] = set()
-        for row in journal.read(folder, table, wanted).to_pylist():
-            of = row["of"] or row["key"]
-            if row["error"] is not None:
-                self.failed[of] = min(row["error"], self.failed.get(of, row["error"]))
-            elif row.get("unparsed"):
-                self.unread.add(of)
-            else:
-                self.done[row["key"]] = row
-
-    def why(self, key: str) -> tuple[Kind, str]:
-        """Why there is no row of this key."""
-        if key in self.unread:
-            return "unparsed", "the judge's reply cannot be read"
-        reason = self.failed.get(key)
-        return "unjudged", f"error: {reason}" if reason else "not scored"
-
-
-@dataclass
-class Editing:
-    """The stage that edits: cases in, PNG answers out."""
-
-    name: str
-    pool: Pool
-    editor: Editor
-    benchmark: Benchmark
-    gpus: float = 0.0
-
-    def load(self) -> None:
-        self.editor.load()
-
-    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        cases = [Case.from_json(row["asked_of"]) for row in rows]
-        sources = [self.benchmark.image(_picture(row["source"])) for row in rows]
-        jobs = [_job(case) for case in cases]
-        start = time.perf_counter()
-        edits = self.editor.edit(sources, jobs, [row["number"] for row in rows])
-        seconds = (time.perf_counter() - start) / len(rows)
-        return [_edited({**row, "seconds": seconds}, edit) for row, edit in zip(rows, edits, strict=True)]
-
-
-def _edited(row: Row, edit: Edit | Refusal | Exception) -> Row:
-    if isinstance(edit, Exception):
-        return failed(row, edit)
-    if isinstance(edit, Refusal):
-        return {**row, "refusal": edit.reason}
-    return {**row, "image": _png(edit.edited)}
-
-
-@dataclass
-class _Measuring:
-    """What the stages that measure share: the models, and the note that the judge is down."""
-
-    name: str
-    pool: Pool
-    benchmark: Benchmark
-    models: Models
-    gpus: float = 0.0
-    kept: Path | None = None
-    folder: Path = Path()
-    _measures: Measures | None = None
-
-    def load(self) -> None:
-        self._measures = Measures(self.models, self.kept)
-        self._measures.load()
-
-    @property
-    def measures(self) -> Measures:
-        assert self._measures is not None
-        return self._measures
-
-    def failed(self, row: Row, error: Exception) -> Row:
-        """The row with its error. One that was not asked, because the judge is down, is not committed."""
-        if isinstance(error, JudgeDownError):
-            with journal.replaced(self.folder / STOPPED) as out:
-                out.write(json.dumps({"last": _without_addresses(str(error))}).encode())
-        return {
-            **row,
-            "error": f"{type(error).__name__}: {error}",
-            "stopped": isinstance(error, JudgeDownError),
-        }
-
-    def answer(self, row: Row, name: str, shown: dict[Picture, Image]) -> Answer:
-        def image(picture: Picture) -> Image:
-            if picture not in shown:
-                shown[picture] = self.benchmark.image(picture)
-            return shown[picture]
-
-        case = Case.from_json(row["asked_of"])
-        answer = _picture(row[name])
-        source = image(_picture(row["source"]))
-        target = None if case.target is None else image(case.target)
-        mask = None if case.mask is None else self.benchmark.mask(case.mask)
-        # A control's answer is a picture of the case, so it is seen as the editor sees it; others are as they came.
-        edited = shown[answer] if answer in shown else answer.image()
-        return Answer(case, source, edited, target, mask, row["repeat"])
-
-
-class Scoring(_Measuring):
-    """The stage that measures: answers in, JSON of their metrics out."""
-
-    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        shown: dict[Picture, Image] = {}  # the answers to one case follow each other: decode its images once
-        answers = [self.answer(row, "answer", shown) for row in rows]
-        scored = self.benchmark.score(answers, self.measures)
-        done = []
-        for row, answer, found in zip(rows, answers, scored, strict=True):
-            if isinstance(found, Exception):
-                done.append(self.failed(row, found))
-                continue
-            values, words = canonical_json(found.values), canonical_json(found.words)
-            flags = {"black": metrics.black(answer.edited), "unparsed": found.unparsed}
-            done.append({**row, **flags, **vars(found.usage), "values": values, "words": words})
-        return done
-
-
-class Comparing(_Measuring):
-    """The stage that compares: pairs of answers in, a judge's verdicts out."""
-
-    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        shown: dict[Picture, Image] = {}
-        pairs = [
-            Pair(self.answer(row, "first_answer", shown), self.answer(row, "second_answer", shown))
-            for row in rows
-        ]
-        done = []
-        for row, found in zip(rows, self.benchmark.compare(pairs, self.measures), strict=True):
-            if isinstance(found, Exception):
-                done.append(self.failed(row, found))
-                continue
-            said = {
-                name: canonical_json(getattr(found, name))
-                for name in ("winners", "in_order", "reversed", "words")
-            }
-            done.append({**row, **said, **vars(found.usage), "unparsed": found.unparsed})
-        return done
-
-
-def _job(case: Case) -> Job:
-    return Job(
-        source_key=content_key("case", case.id),
-        category=case.group,
-        instruction=case.instruction,
-        source_caption=case.source_caption or "",
-        target_caption=case.target_caption or "",
-    )
-
-
-def _png(image: Image) -> bytes:
-    """Without loss, so that storing an answer changes no score."""
-    done, data = cv2.imencode(
-        ".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    )
-    assert done
-    return bytes(np.asarray(data))
-
-
 def _where(picture: Picture | None) -> str:
     assert picture is not None
     return canonical_json(vars(picture))
-
-
-def _picture(text: str) -> Picture:
-    return Picture(**json.loads(text))
-
-
-def _without_addresses(text: str) -> str:
-    """A message that is the same in every process."""
-    return re.sub(r" (?:object )?at 0x[0-9a-fA-F]+", "", text)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a done row commits: the table's columns. What failed or cannot be read has a key of its own, so that the
-    next run tries again; what was not tried is not committed."""
-
-    table: Table
-
-    def __call__(self, row: Row) -> list[Row]:
-        if row.get("stopped"):
-            return []
-        found: dict[str, Any] = {name: row.get(name) for name in self.table.schema.names}
-        if found["error"] is not None:
-            found["error"] = _without_addresses(found["error"])
-            found["key"] = content_key("error", found["of"], found["error"])
-        elif found.get("unparsed"):
-            found["key"] = content_key("unparsed", found["of"], found["words"])
-        return [found]

@@ -28,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
     with tqdm(unit="pair", disable=not console.shows_progress()) as bar:
         told = Told()
         found = list(find(args.shards, known, told, bar.update))
+    if not told.pairs:
+        raise ValueError(f"{' '.join(args.shards)}: no pairs")
     if args.output is not None:
         args.output.write_text(
             "".join(f"{json.dumps(copy, ensure_ascii=False)}\n" for copy in found), "utf-8"

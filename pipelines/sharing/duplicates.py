@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
             keys[pair.key] = None
             of.append(sources[source])
         reader.close()
+        if not sources:
+            raise ValueError(f"{' '.join(args.shards)}: no pairs")
         file.flush()
         vectors = np.memmap(file, np.float16, "r").reshape(len(sources), -1)
         parents, cosines = semantic.repeats(vectors, args.least)

@@ -4,6 +4,7 @@ duplicates."""
 from __future__ import annotations
 
 import argparse
+import sys
 
 from tqdm import tqdm
 
@@ -37,6 +38,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"{result.written} of {result.given} pairs in {len(result.shards)} shards: {args.out}")
     print(f"left out: {result.same_key} of the same key, {result.same_images} with the same images, ", end="")
     print(f"{result.over_quota} over quota")
+    if not result.written:
+        print("error: nothing was kept", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -119,16 +119,32 @@ def _beside(name: str, target: str) -> str:
 
 def _resolved(waiting: list[tuple[str, str]], places: dict[str, tuple[int, int]]) -> Iterator[Member]:
     """Links whose target came after them, or never. Names may be written with "./" before them."""
-    plain = {posixpath.normpath(name): place for name, place in places.items()} if waiting else {}
+    if not waiting:
+        return
+    plain = {posixpath.normpath(name): place for name, place in places.items()}
+    folders = {posixpath.dirname(name) for name in plain}
     targets = {posixpath.normpath(name): posixpath.normpath(target) for name, target in waiting}
     for name, target in waiting:
-        place, at = None, posixpath.normpath(target)
+        at: str | None = posixpath.normpath(target)
         for _ in range(16):  # links to links
-            if (place := plain.get(at)) is not None or at not in targets:
+            if at is None or at in plain or at in folders:
                 break
-            at = targets[at]
-        error = None if place else f"a link to {target!r}, which is not a file in the tar"
-        yield Member(name, *(place or (0, 0)), error)
+            at = _led(at, targets)
+        if at in plain:
+            yield Member(name, *plain[at])
+        elif at in folders:
+            yield Member(name, 0, 0, other="link to a folder")
+        else:
+            yield Member(name, 0, 0, f"a link to {target!r}, which is not a file in the tar")
+
+
+def _led(name: str, targets: dict[str, str]) -> str | None:
+    """Where the first link in a path leads, the path's own end or a folder of it; None without a link."""
+    parts = name.split("/")
+    for count in range(1, len(parts) + 1):
+        if (target := targets.get("/".join(parts[:count]))) is not None:
+            return posixpath.normpath("/".join([target, *parts[count:]]))
+    return None
 
 
 class _Headers:

@@ -25,6 +25,9 @@ def photographs(source: WebDatasetSource, file: File, opened: IO[bytes], skipped
     window = _Window(skipped)
     names: Counter[int] = Counter()
     for member in tar.members(opened):
+        if any(part.startswith(".") and part.strip(".") for part in member.name.split("/")):
+            skipped.add("hidden")  # such as the "._1.jpg" that macOS puts beside each file
+            continue
         extension = None if source.caption is None else "." + source.caption
         if member.error is None and extension is not None and member.name.lower().endswith(extension):
             window.caption(member.name[: -len(extension)], _caption(opened, member, source.caption, skipped))

@@ -14,7 +14,7 @@ from crispedit.outcome import describe, each, is_transient
 from crispedit.parts import Annotator
 from crispedit.pipelines.flow import Row, Stage
 from crispedit.pipelines.recipe import CategorySpec
-from crispedit.pipelines.records import ANNOTATE, Request
+from crispedit.pipelines.records import ANNOTATE, TOKENS, Request
 from crispedit.pipelines.run import Identity
 from crispedit.pipelines.steps.curate import photographs
 from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
@@ -163,10 +163,16 @@ def _answer(request: Row, answer: Job | Refusal | Exception) -> Row:
     return {**request, "job_key": answer.key, **_words(answer)}
 
 
+def counted(tokens: tuple[int, int] | None) -> Row:
+    """Columns of (input, output) tokens."""
+    return dict(zip(TOKENS, tokens or (None, None), strict=True))
+
+
 def _words(job: Job) -> Row:
     return {
         "instruction": job.instruction,
         "source_caption": job.source_caption,
         "target_caption": job.target_caption,
         "plan": canonical_json(job.plan),
+        **counted(job.tokens),
     }

@@ -14,6 +14,7 @@ from crispedit.outcome import KEPT, NOT_REACHED, TRANSIENT, describe, is_transie
 from crispedit.pipelines.flow import Row, Stage
 from crispedit.pipelines.records import COMPARE, Candidate, Comparison
 from crispedit.pipelines.run import Identity, Run
+from crispedit.pipelines.steps.annotate import counted
 from crispedit.pipelines.steps.curate import photographs
 from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
 from crispedit.pipelines.verdicts import of_candidate
@@ -115,7 +116,7 @@ class Comparing:
                 done.append({**row, "error": describe(choice), "transient": is_transient(choice)})
             else:
                 chosen = None if choice.candidate is None else row["candidates"][choice.candidate]
-                done.append({**row, "chosen": chosen, "answers": choice.answers})
+                done.append({**row, "chosen": chosen, "answers": choice.answers, **counted(choice.tokens)})
         return done
 
     def _contest(self, row: Row) -> Contest:

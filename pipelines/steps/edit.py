@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -14,9 +15,10 @@ import pyarrow as pa
 from crispedit import images
 from crispedit.outcome import ERROR, REJECTED, describe, is_transient
 from crispedit.parts import Editor
-from crispedit.pipelines.flow import Row, Stage
+from crispedit.pipelines.flow import Row, Stage, gpus_of
 from crispedit.pipelines.records import EDIT, Candidate, Request
 from crispedit.pipelines.repairing import NO_REPAIR, Repairing
+from crispedit.pipelines.routing import editor_of
 from crispedit.pipelines.run import Identity
 from crispedit.pipelines.steps.curate import photographs
 from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
@@ -69,7 +71,11 @@ class Edit(Step):
         for job, request in subject.jobs().items():
             made = subject.candidates.get(job, {})
             before: list[str] = []
+            shares = wave.shares.get(request.category)
+            chosen = None if shares is None else editor_of(job, shares)
             for name, spec in self.recipe.edit.editors.items():
+                if spec.when == "always" and chosen not in (None, name):
+                    continue
                 keys = [self._key(job, name, seed) for seed in range(spec.seeds)]
                 if spec.when == "failed" and not self._failed(made, before):
                     break
@@ -128,13 +134,16 @@ class Editing:
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         sources = [_photograph(self.root, tuple(row["image"].items())) for row in rows]
+        began = time.perf_counter()
         edits = self.editor.edit(
             sources,
             [_job(row) for row in rows],
             [seed_of(row["key"], "edit") for row in rows],
         )
+        seconds = (time.perf_counter() - began) / len(rows)
+        taken = {"seconds": seconds, "gpu_seconds": seconds * gpus_of(self)}
         return [
-            {**row, **self._columns(source, edit, row["category"])}
+            {**row, **taken, **self._columns(source, edit, row["category"])}
             for row, source, edit in zip(rows, sources, edits, strict=True)
         ]
 

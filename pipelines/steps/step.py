@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,8 @@ class Wave:
     """Digest of the verdicts on its photographs."""
     full: frozenset[str] | None = None
     """The categories of which no more is asked; None: not known yet."""
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By category and editor: its share of the jobs; empty where every editor makes a candidate of each job."""
     out: set[tuple[str, str]] = field(default_factory=set)
     """(step, key) of rows that wait for a process or are with one."""
     offered: set[tuple[str, str]] = field(default_factory=set)

@@ -50,7 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     recipe = train_recipe.load(args.recipe, [f"shards={args.shards}", *args.overrides])
     entries = tokenize(recipe, args.out, args.actors, args.gpus, args.address)
-    print(f"{sum(entry.pairs for entry in entries)} pairs in {len(entries)} shards: {args.out}")
+    pairs = sum(entry.pairs for entry in entries)
+    print(f"{pairs} pairs in {len(entries)} shards: {args.out}")
+    if not pairs:
+        print(f"error: {args.shards} gave no pairs", file=sys.stderr)
+        return 1
     return 0
 
 

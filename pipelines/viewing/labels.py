@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from crispedit.bounds import Bound
 from crispedit.outcome import KEPT, REJECTED
+from crispedit.pipelines.calibration import labelled
 from crispedit.pipelines.calibration.judgement import Agreement
+from crispedit.pipelines.viewing.moved import Moved
 from crispedit.pipelines.viewing.queries import Row
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
@@ -143,6 +146,27 @@ def against(snapshot: Snapshot) -> Against:
         rejected.most_common(),
         kept_.most_common(),
     )
+
+
+FALSE_REJECTS = 0.1
+"""The share of pairs that a person calls good which bounds that labels teach may reject."""
+
+
+def taught(snapshot: Snapshot) -> list[Moved]:
+    """The bounds that the labels teach where they differ from the run's, from the stored scores: loosened until they
+    reject no pair that is called good, tightened where that rejects pairs that are called bad."""
+    rows = snapshot.sql(
+        f"SELECT p.*, l.verdict = '{GOOD}' AS good, p.key AS \"group\" FROM pair p JOIN label l USING (key) "
+        f"WHERE l.verdict <> '{UNSURE}' AND p.category IS NOT NULL ORDER BY p.key"
+    )
+    rows = [row for row in rows if row["category"] in snapshot.categories]
+    learned = labelled.fragment(rows, labelled.learn(rows, snapshot.cascade, FALSE_REJECTS), snapshot.cascade)
+    return [
+        Moved(score, category, None if regime == labelled.UNKNOWN else regime, Bound(**sides))
+        for regime, categories in learned.items()
+        for category, bounds in categories.items()
+        for score, sides in bounds.items()
+    ]
 
 
 ORDERS = {

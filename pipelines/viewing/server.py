@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable
 from threading import Lock, Thread
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from crispedit.bounds import Bound
+from crispedit.outcome import KEPT, NOT_REACHED
 from crispedit.pipelines import build, recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.viewing import (
@@ -24,6 +26,7 @@ from crispedit.pipelines.viewing import (
     overview,
     pictures,
     queries,
+    serving,
     snapshot,
     templates,
 )
@@ -34,7 +37,6 @@ from crispedit.pipelines.viewing.moved import Moved
 from crispedit.pipelines.viewing.queries import Wanted
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
-STATIC = {"style.css": "text/css", "view.js": "text/javascript", "icon.svg": "image/svg+xml"}
 SECTIONS = [
     ("/", "Overview"),
     ("/pairs", "Pairs"),
@@ -152,13 +154,13 @@ class Site:
             Route("/compare", self.compare),
             Route("/label", self.label),
             Route("/label", self.save_label, methods=["POST"]),
+            Route("/label/taught", self.taught),
             Route("/image/{which}/{key}/{side}", self.image),
             Route("/photograph/{key}", self.photograph),
-            Route("/static/{name}", self.static),
+            Route("/static/{name}", serving.static),
             Route("/fresh", self.fresh),
         ]
-        handlers = {ValueError: _bad_request, KeyError: _not_found, 404: _not_found}
-        return Starlette(routes=routes, exception_handlers=handlers)
+        return Starlette(routes=routes, exception_handlers=serving.MISTAKES)
 
     def page(self, request: Request, name: str, /, **values: Any) -> HTMLResponse:
         """A template, given what all of them need."""
@@ -343,7 +345,15 @@ class Site:
         root = s.run.root
         build.step(Run(recipe.load(str(root), [*moved_bounds.overrides(s, moved), f"run={root}"])), "select")
         self.shown.take()
-        return JSONResponse({"kept": overview.funnel(self.shown.snapshot)[3].count})
+        now = self.shown.snapshot
+        waiting = now.one(f"SELECT count(*) FROM pair WHERE outcome = '{NOT_REACHED}'")
+        then = (
+            f"crispedit step score {root}, then crispedit select {root}"
+            if waiting
+            else f"crispedit pack {root}"
+        )
+        kept = now.one(f"SELECT count(*) FROM pair WHERE outcome = '{KEPT}'")
+        return JSONResponse({"kept": kept, "waiting": waiting, "next": then})
 
     def compare(self, request: Request) -> Response:
         s, wanted = self.shown.current(), Wanted.of(request.query_params)
@@ -383,6 +393,18 @@ class Site:
             reasons=[row[1] for row in overview.matrix(s).rows],
         )
 
+    def taught(self, request: Request) -> Response:
+        """To the page of bounds, with those moved that the labels teach."""
+        s = self.shown.snapshot
+        found = labels.taught(s) if s.run is not None else []
+        if not found:
+            return self.page(request, "untaught", against=labels.against(s))
+        first = found[0]
+        place = {"score": first.score, "category": first.category or "", "regime": first.regime or ""}
+        return RedirectResponse(
+            "/bounds?" + urlencode([*place.items(), *(("m", str(m)) for m in found)]), 303
+        )
+
     async def save_label(self, request: Request) -> Response:
         given = await request.json()
         if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
@@ -399,35 +421,16 @@ class Site:
         s = self.shown.snapshot if which == "this" else compared.other if compared is not None else None
         if s is None or side not in pictures.SIDES:
             raise KeyError(side)
-        width = _width(request)
-        return self._picture(
-            (which, key, side, width), lambda: pictures.drawn(s, s.pictured(key), side, width)
+        width = serving.width(request)
+        return serving.picture(
+            self.recent, (which, key, side, width), lambda: pictures.drawn(s, s.pictured(key), side, width)
         )
 
     def photograph(self, request: Request) -> Response:
-        key, width = request.path_params["key"], _width(request)
-        return self._picture(
-            ("photo", key, width), lambda: pictures.photograph(self.shown.snapshot, key, width)
+        key, width = request.path_params["key"], serving.width(request)
+        return serving.picture(
+            self.recent, ("photo", key, width), lambda: pictures.photograph(self.shown.snapshot, key, width)
         )
-
-    def _picture(self, name: Any, draw: Callable[[], bytes | None]) -> Response:
-        try:
-            data = self.recent.get(name, draw)
-        except ValueError as error:
-            return PlainTextResponse(f"{error}\n", 410)
-        if data is None:
-            return PlainTextResponse("there is no such picture\n", 404)
-        # A key names its content, so a picture never changes.
-        return Response(
-            data, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400, immutable"}
-        )
-
-    def static(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in STATIC:
-            raise KeyError(name)
-        headers = {"cache-control": "no-cache"}
-        return Response((templates.FOLDER / name).read_bytes(), media_type=STATIC[name], headers=headers)
 
     def fresh(self, request: Request) -> Response:
         """When what is shown was taken: an open page asks, and says so when there is more to see."""
@@ -461,18 +464,3 @@ def _moved(s: Snapshot, request: Request) -> list[Moved]:
         if move.bound != s.bound(move.score, *move.cell):
             found[move.place] = move
     return list(found.values())
-
-
-def _width(request: Request) -> int:
-    text = request.query_params.get("w", "480")
-    if not text.isdecimal() or int(text) not in (0, *pictures.WIDTHS):
-        raise ValueError(f"a picture's width is 0 or one of {', '.join(map(str, pictures.WIDTHS))}")
-    return int(text)
-
-
-def _bad_request(request: Request, error: Exception) -> Response:
-    return PlainTextResponse(f"{error}\n", 400)
-
-
-def _not_found(request: Request, error: Exception) -> Response:
-    return PlainTextResponse("there is no such page\n", 404)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from crispedit.bounds import Bound
 from crispedit.cascade import REGIME, Cascade
+from crispedit.change import Regime
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT
 from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.run import Run
@@ -148,8 +149,8 @@ class Snapshot:
 
     @cached_property
     def regimes(self) -> list[str]:
-        """The regimes that have bounds of their own."""
-        return sorted({regime for regime, _ in self.cascade.regimes})
+        """Those that may have bounds of their own, where the run measures a pair's regime."""
+        return list(get_args(Regime)) if self.run is not None and REGIME in self.columns else []
 
     @cached_property
     def bounded(self) -> list[str]:

@@ -45,6 +45,27 @@ def test_gedit_v2_reads_its_files(tmp_path):
         make("gedit_v2", tmp_path).cases()
 
 
+def test_gedit_v2_reads_its_published_prompts_or_says_where_they_are(tmp_path):
+    assets = tmp_path / "assets"
+    benchmark = make("gedit_v2", sets.gedit_v2(tmp_path / "set"), prompts=assets)
+    assets.mkdir()
+    with pytest.raises(ValueError, match=r"pairwise/v1\.yaml is missing: clone https://github"):
+        benchmark.identity()
+    for dimension in benchmark.dimensions:
+        file = assets / "vlm" / "assessment" / dimension / "pairwise" / "v1.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(
+            f"version: v1\nsystem_prompt: You judge.\nuser_prompt: 'Compare {dimension}: <instruction>'\n"
+        )
+    assert (
+        benchmark._prompt("visual_quality", "add a cat") == "You judge.\n\nCompare visual_quality: add a cat"
+    )
+    assert list(benchmark.protocols) == ["gedit-v2"]
+    file.write_text("user_prompt: which is better?\n")
+    with pytest.raises(ValueError, match="has no <instruction> or"):
+        benchmark._prompt("visual_consistency", "add a cat")
+
+
 def test_gedit_v2_asks_in_both_orders_and_takes_a_contradiction_for_a_tie(tmp_path):
     benchmark = make("gedit_v2", sets.gedit_v2(tmp_path))
     case = benchmark.cases()[0]

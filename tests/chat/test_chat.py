@@ -138,7 +138,7 @@ def test_a_server_that_fails_on_the_second_question_leaves_the_first_words():
         [bad] = make(server.spec).ask([Request("A dog?", Animal)])
     assert isinstance(bad, ChatError)
     assert bad.raw == "no"
-    assert "BadRequestError" in str(bad)
+    assert "answered 400" in str(bad)
 
 
 def test_the_schema_is_told_unless_the_prompt_says_it_itself():
@@ -200,13 +200,15 @@ def test_a_prompt_without_a_value_it_needs_is_an_error():
 def test_the_recipes_in_the_documentation_are_recipes():
     text = (Path(__file__).parents[2] / "docs" / "chat.md").read_text(encoding="utf-8")
     fragments = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(fragments) == 3
-    local, served, choosing = fragments
-    for fragment in (local, served, served + choosing):  # only a judge that has a model can choose
+    assert len(fragments) == 4
+    local, served, own, choosing = fragments
+    made = []
+    for fragment in (own, local, served, served + choosing):  # only a judge that has a model can choose
         whole = "run: runs/x\nsource: {kind: folder, path: photos}\ncategories: {add: 1}\n" + fragment
-        made = recipe.recipe.parse(recipe.Recipe, whole).check()
-        assert made.annotator.chat.model.rpartition("/")[2].startswith("Qwen")
-    assert made.judge is made.pair_cascade.filters["judge"]
+        made.append(recipe.recipe.parse(recipe.Recipe, whole).check())
+    assert all(one.annotator.chat.model.rpartition("/")[2].startswith("Qwen") for one in made[1:])
+    assert made[0].pair_cascade.filters["judge"].gpus == 1
+    assert made[-1].judge is made[-1].pair_cascade.filters["judge"]
 
 
 def test_an_answer_that_is_cut_off_is_asked_for_again_with_more_tokens():

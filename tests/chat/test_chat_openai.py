@@ -73,8 +73,8 @@ def test_a_slow_answer_is_waited_for_until_the_timeout_then_asked_for_again():
 @pytest.mark.parametrize(
     ("fault", "problem", "requests"),
     [
-        (Said(status=500, headers=SOON, body="out of memory"), "InternalServerError", 4),
-        (Said(status=429, headers=SOON, body="{}"), "RateLimitError", 4),
+        (Said(status=500, headers=SOON, body="out of memory"), "answered 500", 4),
+        (Said(status=429, headers=SOON, body="{}"), "answered 429", 4),
         (Said(status=400, body='{"error": {"message": "image too large"}}'), "image too large", 1),
         (Said(status=404, body='{"error": {"message": "no such model"}}'), "no such model", 1),
         (Said(body="<html>Welcome</html>", headers={"Content-Type": "text/html"}), "no chat completion", 1),
@@ -183,7 +183,7 @@ def test_a_server_that_will_never_answer_stops_the_run_before_it_begins(fault, p
 def test_a_server_that_is_not_there_stops_the_run_before_it_begins():
     with serving(lambda asked: "anything at all") as server:
         make(server.spec).load()  # words will do: the model is there
-    with pytest.raises(ValueError, match=r"127\.0\.0\.1.*APIConnectionError"):
+    with pytest.raises(ValueError, match=r"127\.0\.0\.1.*ClientConnectorError"):
         make({**server.spec, "retries": 0}).load()
 
 

@@ -2,13 +2,12 @@
 fits a shape, but how it is asked, batched, padded and loaded is what any model gets."""
 
 import json
+import os
 import pickle
 import shutil
-import socket
-import subprocess
+import signal
 import sys
-import time
-import urllib.request
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import tiny_vlm
 import torch
 from safetensors.torch import load_file
 
+from crispedit import managed
 from crispedit.chat import ChatError, Conversation, Reply, Request, Said, Turn, make
 
 
@@ -149,40 +149,96 @@ def test_code_that_a_model_brings_is_run_only_when_asked_for(folder, tmp_path):
     assert (tmp_path / "ran").exists()
 
 
+PROGRAM = (
+    "from crispedit import torchvision_ops; torchvision_ops.declare(); "
+    "from transformers.cli.transformers import main; main()"
+)
+HOST = "--host 127.0.0.1 --device cpu --dtype float32"
+
+
 @pytest.fixture(scope="module")
-def serve(folder):
-    """`transformers serve` with the model, on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    program = (
-        "from crispedit import torchvision_ops; torchvision_ops.declare()\n"
-        "from transformers.cli.transformers import main; main()"
-    )
-    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
-    server = subprocess.Popen(
-        [sys.executable, "-c", program, "serve", str(folder), *options],
-        cwd=Path(__file__).parents[2],
-        stderr=subprocess.DEVNULL,
-    )
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-            break
-        except OSError:
-            assert server.poll() is None, "transformers serve has stopped"
-            time.sleep(0.2)
-    yield f"http://127.0.0.1:{port}/v1"
-    server.terminate()
-    server.wait(30)
+def served(folder):
+    """The model behind `transformers serve`, which the chat model starts itself."""
+    command = f"{sys.executable} -c '{PROGRAM}' serve {folder} --port {{port}} {HOST}"
+    options = {"structured_output": "none", "token_limit": "max_tokens", "max_tokens": 8, "timeout_s": 60}
+    made = make({"backend": "openai", "model": str(folder), "serve": command, **options})
+    made.load()
+    yield made
+    managed.stop_all()
 
 
-def test_a_real_server_is_asked_and_says_what_the_model_says(serve, chat, folder):
-    options = {"structured_output": "none", "token_limit": "max_tokens", "max_tokens": 8, "retries": 0}
-    client = make({"backend": "openai", "model": str(folder), "base_url": serve, **options})
-    client.load()
+def test_a_real_server_is_asked_and_says_what_the_model_says(served, chat):
     asked = [(text, []) for text, _ in ASKED]
-    assert words(client, *asked) == words(chat, *asked)
-    [error] = client.ask([Request("Which animal?", Animal)])
+    assert words(served, *asked) == words(chat, *asked)
+    [error] = served.ask([Request("Which animal?", Animal)])
     assert isinstance(error, ChatError)
     assert error.raw
+
+
+def test_a_real_server_that_is_killed_while_it_answers_is_started_again(served):
+    """The kill comes when the first of the answers is there and the others are under way."""
+    turns = [Turn("user", f"Which animal is number {number}?") for number in range(6)]
+    asked = [Conversation([turn], max_tokens=100) for turn in turns]
+    guard = served._managed._process.pid
+    killed = threading.Event()
+    answered = served._managed.answered
+
+    def kill_after_the_first():
+        answered()
+        if not killed.is_set():
+            killed.set()
+            [server] = map(int, Path(f"/proc/{guard}/task/{guard}/children").read_text().split())
+            os.kill(server, signal.SIGKILL)
+
+    served._managed.answered = kill_after_the_first
+    said = [one.text for one in served.complete(asked)]
+    assert killed.is_set()
+    assert served._managed._process.pid != guard
+    assert said == [one.text for one in served.complete(asked)]
+    assert len(set(said)) == 6
+
+
+@pytest.fixture(scope="module")
+def adapter(folder, tmp_path_factory):
+    """A LoRA of the language model, as peft saves it, that changes what is said."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    network = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    torch.manual_seed(3)
+    adapted = get_peft_model(network, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    made = tmp_path_factory.mktemp("adapters") / "editscore"
+    adapted.save_pretrained(made)
+    return made
+
+
+def test_an_adapter_is_merged_and_is_another_identity(folder, adapter, chat, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    adapted = make(spec(folder, adapter=str(adapter)))
+    said = words(adapted, *ASKED)
+    assert said != words(chat, *ASKED)
+    # As peft runs it, unmerged.
+    network = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    other = make(spec(folder))
+    other.load()
+    other._network = PeftModel.from_pretrained(network, adapter).eval()
+    assert words(other, *ASKED) == said
+    copy = shutil.copytree(adapter, tmp_path / "copy")
+    identities = [make(spec(folder, adapter=str(one))).identity()["adapter"] for one in (adapter, copy)]
+    assert identities[0] == identities[1]
+    assert "adapter" not in chat.identity()
+    assert adapted.identity() != chat.identity()
+
+
+def test_an_adapter_that_is_pickled_is_refused(folder, adapter, tmp_path):
+    unsafe = shutil.copytree(adapter, tmp_path / "unsafe")
+    file = unsafe / "adapter_model.safetensors"
+    torch.save(load_file(file), unsafe / "adapter_model.bin")
+    file.unlink()
+    with pytest.raises(ValueError, match="safetensors"):
+        make(spec(folder, adapter=str(unsafe))).load()

@@ -64,6 +64,18 @@ def test_a_flaw_of_the_photograph_is_not_the_edit_s(flawed):
     assert verdicts(Patches(), pair(flawed, edited)) == []
 
 
+def test_faint_texture_garbled_in_one_place_is_found_by_its_structure():
+    grain = cv2.GaussianBlur(np.random.default_rng(5).normal(0, 1, SOURCE.shape[:2]), (0, 0), 2)
+    source = np.clip(128 + 12 * grain[..., None] / grain.std() + np.zeros(3), 0, 255).astype(np.uint8)
+    edited, _ = with_object(source, 200, 150, 100)
+    assert verdicts(Patches(), pair(source, garbled(edited, 700, 480, 160))) == ["garbled:high"]
+    assert verdicts(Patches(), pair(source, edited)) == []
+
+
+def test_garbling_is_unknown_where_most_texture_is_another():
+    assert Patches().measure([pair(SOURCE, scene(9))])[0]["garbled"] is None
+
+
 def test_a_second_change_is_as_large_as_it_is():
     two, mask = with_object(EDITED, 700, 480, 160)
     found = Patches().measure([pair(SOURCE, two)])[0]["second_change"]

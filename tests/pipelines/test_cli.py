@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import RECIPE
 
 import crispedit
 from crispedit import console
 from crispedit.pipelines import cli
+from crispedit.shards.pack import finish
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -109,3 +112,39 @@ def test_shells_complete_commands_and_flags(tmp_path: Path):
 
     assert completions("crispedit tok") == ["tokenize"]
     assert "--dry-run" in completions("crispedit build --dr")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ("merge {out} {empty}", 1),
+        ("reshard {out} {empty}", 1),
+        ("tokenize {empty} {out} --recipe tiny", 1),
+        ("export {empty} --to folder --output {out}", 2),
+        ("export {empty} --to parquet --output {out}", 2),
+        ("duplicates {empty}", 2),
+        ("decontaminate {empty} --against {pictures}", 2),
+        ("inspect {empty}", 2),
+        ("train tiny shards={empty} run={out}", 2),
+    ],
+)
+def test_a_set_without_pairs_is_no_success(
+    arguments: str, status: int, tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+):
+    finish(tmp_path / "empty", [], {})
+    given = arguments.format(empty=tmp_path / "empty", out=tmp_path / "out", pictures=photos)
+    assert cli.main(given.split()) == status
+    said = capsys.readouterr().err.splitlines()
+    assert re.search(r"error: .*(no pairs|0 pairs|nothing was kept|names none of the shards)", said[-1])
+
+
+def test_a_step_that_has_nothing_to_do_is_no_success(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    small = "curate.filters.resolution.bounds.short_side_px.min=5000"
+    given = [str(tmp_path / "recipe.yaml"), f"run={tmp_path / 'run'}", f"source.path={photos}", small]
+    assert cli.main(["step", "curate", *given]) == 0
+    assert cli.main(["step", "annotate", *given]) == 1
+    assert "error: annotate had nothing to do" in capsys.readouterr().err
+    assert cli.main(["select", *given]) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import make_run
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import images_server
+from chat_server import Asked, Said, serving
+from PIL import Image as Pillow
+
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
 from crispedit.pipelines import audit, build, cli, steps
 from crispedit.pipelines.dry_run import Range, dry_run, mean_range, ratio_range
+from crispedit.pipelines.dry_run import text as dry_run_text
 from crispedit.pipelines.run import Run
 
 PHOTOGRAPHS, SAMPLED = 20, 10
@@ -147,3 +155,62 @@ def test_imported_pairs_are_projected_too(tmp_path: Path):
     assert (found.sampled, found.photographs, line.rows) == (6, 12, 12)
     assert 0 < line.kept < line.rows
     assert found.pairs["add"].low <= line.kept <= found.pairs["add"].high
+
+
+def darker(form: images_server.Form) -> images_server.Sent:
+    return images_server.b64(images_server.png(Pillow.fromarray(np.asarray(form.image.convert("RGB")) // 2)))
+
+
+def judged(asked: Asked) -> Said:
+    """A judge that likes every second pair, and says what it took."""
+    if asked.is_hello:
+        return Said('{"ready": true}')
+    good = 9 if "instruction_following" in asked.text else 8
+    answer = dict.fromkeys(re.findall(r'"(\w+)":\{"maximum":10', asked.text.replace(" ", "")), good)
+    return Said(json.dumps(answer), usage={"prompt_tokens": 1000, "completion_tokens": 100})
+
+
+def test_a_recipe_of_servers_is_priced_beside_one_of_gpus(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """By the price of an image and of the judge's tokens, and by the GPU-hours that an editor holds."""
+    with serving(judged) as chat, images_server.serving(darker) as images:
+        priced = {"price_per_million_input": 2.0, "price_per_million_output": 8.0}
+        judge = {"chat": {**chat.spec, **priced}, "facts": False}
+        api = {"editor": "images_api", "model": "tiny", "base_url": images.url, "price_per_image": 0.04}
+        common = ("categories={color: 1}", f"filters={json.dumps({'unchanged': {}, 'judge': judge})}")
+        by_api = make_run(tmp_path / "api", photos, f"edit.editors={json.dumps({'api': api})}", *common)
+        found = dry_run(by_api, 4, gpu_hour_price=3.0)
+        print(dry_run_text(found))
+        local = "{own: {editor: compositor, pool: {gpus: 1}}}"
+        by_gpu = make_run(tmp_path / "local", photos, f"edit.editors={local}", *common)
+        beside = dry_run(by_gpu, 4, gpu_hour_price=3.0)
+        print(dry_run_text(beside))
+        pairs, questions = found.total_pairs.estimate, len(chat.asked)
+    edits = found.server_costs["edit: api"]
+    assert edits == pytest.approx(0.04 * len(images.forms))
+    # Two questions a pair: 2,000 tokens at 2 a million, and 200 at 8.
+    assert found.server_costs["score: judge"] == pytest.approx(0.0056 * len(images.forms))
+    assert questions == 2 * len(images.forms) + 2 * beside.steps[2].rows + 2  # and one hello for each recipe
+    assert found.cost_per_pair == pytest.approx(sum(found.server_costs.values()) / pairs)
+    gpu_h = sum(step.gpu_h for step in beside.steps)
+    assert gpu_h > 0
+    assert set(beside.server_costs) == {"score: judge"}
+    expected = (3.0 * gpu_h + beside.server_costs["score: judge"]) / beside.total_pairs.estimate
+    assert beside.cost_per_pair == pytest.approx(expected)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("cost of a kept pair")]
+    assert len(said) == 2
+    assert "edit: api 0.04" in said[0]
+    assert "GPUs at 3 an hour" in said[1]
+
+
+def test_what_has_no_price_is_said_and_not_counted(photos: Path, tmp_path: Path):
+    with serving(judged) as chat:
+        judge = {"chat": chat.spec, "facts": False}
+        run = make_run(
+            tmp_path / "run", photos, "categories={color: 1}", f"filters={json.dumps({'judge': judge})}"
+        )
+        found = dry_run(run, 2)
+    assert found.server_costs == {"score: judge": None}
+    assert found.cost_per_pair is None
+    assert "not in the cost: score: judge (no price is set" in dry_run_text(found)

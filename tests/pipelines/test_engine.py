@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray import cloudpickle
 
+from crispedit.outcome import Failing
 from crispedit.pipelines import build, engine
 from crispedit.pipelines.engine import Row, Work, placement
 from crispedit.pipelines.recipe import Engine
@@ -135,7 +136,7 @@ def test_on_ray_a_stage_whose_loading_kills_its_process_stops_the_run(tmp_path: 
     made = work(tmp_path, ["row0"])
     stages = [Unloadable("a", TASKS), Append("b")]
     made = Work("test", tmp_path, made.table, made.plan, stages, SCHEMA, made.explode, made.rows)
-    with pytest.raises(RuntimeError, match="a cannot be loaded: its process has died of it 3 times"):
+    with pytest.raises(Failing, match="a cannot be loaded: its process has died of it 3 times"):
         engine.run(made, Engine())
     assert rows(tmp_path) == {}
 

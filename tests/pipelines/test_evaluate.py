@@ -361,6 +361,26 @@ def test_replies_are_shared_by_output_folders_and_protocols_share_answers(tmp_pa
         assert parts_of(tmp_path / "one", "answers") == answers  # another protocol, the same edits
 
 
+def test_an_edit_is_paid_for_once_whichever_folder_asks_for_it(tmp_path):
+    from images_server import serving
+
+    recipe = {"benchmarks": {"emu_edit": {"path": emu(tmp_path / "emu", 3)}}, "controls": []}
+    with serving() as server:
+        options = {"editor": "images_api", "model": "m", "base_url": server.url, "seeds": 2}
+        recipe["editors"] = {"paid": options}
+        evaluate.evaluate(evaluate.Recipe(out=tmp_path / "one", **recipe))
+        assert len(server.forms) == 6
+        two = evaluate.Recipe(out=tmp_path / "two", **recipe)
+        assert "emu_edit: paid has 0 of 6 edits left" in evaluate.plan(two)
+        evaluate.evaluate(two)
+        assert len(server.forms) == 6  # the source, the words, the editor and the seed are the same
+        results = [(tmp_path / name / "results.json").read_bytes() for name in ("one", "two")]
+        assert results[0] == results[1]
+        recipe["editors"] = {"paid": options | {"model": "another"}}
+        evaluate.evaluate(evaluate.Recipe(out=tmp_path / "three", **recipe))
+        assert len(server.forms) == 12
+
+
 def test_the_plan_counts_questions_and_their_price_before_anything_is_paid(tmp_path, checkpoint):
     recipe = {
         "out": tmp_path / "out",
@@ -487,7 +507,7 @@ def test_multi_turn_goes_on_from_its_own_answers(tmp_path, checkpoint):
 def test_multi_turn_edits_its_own_previous_answer(tmp_path, checkpoint):
     from crispedit import editors, parts
     from crispedit.parts import Editor
-    from crispedit.pipelines.evaluation.runner import ANSWERS
+    from crispedit.pipelines.evaluation.tables import ANSWERS
     from crispedit.record import Job
     from crispedit.shards import journal
 

@@ -2,14 +2,20 @@
 
 import csv
 import json
+import re
 
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image as Pillow
+from starlette.testclient import TestClient
 
 from benchmarks import evaluator
+from crispedit import images
+from crispedit.pipelines import view
 from crispedit.pipelines.evaluation import preferences, statistics
 from crispedit.pipelines.evaluation.preferences import Preference
+from crispedit.pipelines.viewing import evaluation
+from crispedit.pipelines.viewing.guard import Guard
 
 LAYOUTS = ("magicbrush", "emu_edit", "anybench", "gedit", "imgedit", "gedit_v2", "edit_compass")
 
@@ -42,10 +48,18 @@ def test_every_layout_gives_every_output(made, layout):
     assert (out / "results.md").read_text() == found[layout].page
     assert json.loads((out / "cost.json").read_text())[layout]["prompt_tokens"] in (0, None)
     sheets = list((out / "sheets").rglob("*.jpg"))
+    table = pq.read_table(out / "cases.parquet").to_pylist()
     if layout == "gedit_v2":
         assert not sheets
+        assert {row["metric"] for row in table} == {"preferred"}
+        shares = {
+            (row["case"], row["editor"]): row["value"] for row in table if row["editor"] != "copy-source"
+        }
+        assert all(0 <= value <= 1 for value in shares.values())
+        assert all(
+            shares[case, "faint"] > shares[case, "strong"] for case, editor in shares if editor == "strong"
+        )
         return
-    table = pq.read_table(out / "cases.parquet").to_pylist()
     assert {(row["seed"], row["judgement"]) for row in table if row["editor"] == "faint"} >= {(0, 0), (1, 0)}
     assert {row["kind"] for row in table if row["editor"] == "strong"} >= {"scored"}
     assert all((row["value"] is None) <= bool(row["reason"] or row["kind"] == "scored") for row in table)
@@ -54,6 +68,56 @@ def test_every_layout_gives_every_output(made, layout):
     }
     with Pillow.open(sheets[0]) as image:
         assert image.width > 400
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_browser_opens_every_evaluation(made, layout):
+    folder, _ = made
+    out = folder / "evaluations" / layout
+    assert view.is_evaluation(str(out))
+    shown = evaluation.Evaluated(out)
+    client = TestClient(Guard(evaluation.Site(shown).app(), "127.0.0.1", None), base_url="http://127.0.0.1")
+    assert "strong" in client.get("/").text
+    for protocol, board in shown.boards[layout].items():
+        address = f"/cases?protocol={protocol}&order=worst&editor=strong"
+        assert client.get(address).status_code == 200
+        wanted = shown.wanted({"protocol": protocol, "order": "worst", "editor": "strong"})
+        names, total = shown.cases(wanted)
+        assert len(names) == min(total, evaluation.PAGE) > 0
+        cases = shown.answers(wanted, names)
+        assert [case["case"] for case in cases] == names
+        assert {a["editor"] for a in cases[0]["answers"]} >= {"faint", "middling", "strong"}
+        better = 1 if shown.metrics(layout, protocol)[wanted.metric] == "higher" else -1
+        values = [_mean(case, "strong", wanted.metric) for case in cases]
+        known = [better * value for value in values if value is not None]
+        assert known == sorted(known)
+        assert values[len(known) :] == [None] * (len(values) - len(known))  # cases without a value come last
+        apart, _ = shown.cases(shown.wanted({"protocol": protocol, "order": "apart", "editor": "strong"}))
+        assert set(apart) == set(names)
+        page = client.get("/cases/one", params={"protocol": protocol, "case": names[0]})
+        assert page.status_code == 200
+        places = re.findall(r'src="(/picture/[^"]+)"', page.text)
+        assert len(places) >= 4
+        assert images.decode_jpeg(client.get(places[0].replace("&amp;", "&")).content).size > 0
+        judged = [a for case in cases for a in case["answers"] if a["words"]]
+        assert bool(judged) == (layout in ("gedit", "imgedit", "gedit_v2", "edit_compass")), board["about"]
+        assert all(a["words"][0] for a in judged)
+    for path in (
+        "/cases/one?case=nothing",
+        "/picture/999999/source",
+        "/picture/0/..%2fresults.json",
+        "/results.json",
+    ):
+        assert client.get(path).status_code == 404, path
+    for path in ("/cases?benchmark=x", "/cases?order=x", "/cases?editor=x", "/picture/0/source?w=3"):
+        assert client.get(path).status_code == 400, path
+
+
+def _mean(case, editor, metric):
+    """An editor's value of a case over its seeds."""
+    values = [a["marks"].get(metric) for a in case["answers"] if a["editor"] == editor]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def test_the_made_judge_ranks_the_editors_as_they_were_made(made):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,54 @@ def test_sigterm_is_one_line(tmp_path, photos):
     assert "Traceback" not in told
 
 
+@pytest.mark.parametrize(
+    ("whom", "number", "status", "last"),
+    [
+        ("raylet", signal.SIGKILL, None, "lost its Ray cluster; run the same command again to continue"),
+        ("driver", signal.SIGTERM, cli.STOPPED, "stopped by SIGTERM; run the same command again to continue"),
+    ],
+)
+def test_a_build_on_ray_has_a_last_word(tmp_path, photos, whom, number, status, last):
+    """Ray ends a driver that has lost its raylet, without a word."""
+    command = [sys.executable, "-m", "crispedit.pipelines.cli", "build", "embedded", *photos]
+    given = [f"run={tmp_path / 'run'}", "engine.kind=ray", "engine.cpus=1"]
+    building = subprocess.Popen([*command, *given], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        while not (tmp_path / "run" / "progress").exists():
+            assert building.poll() is None
+            time.sleep(0.05)
+        os.kill(building.pid if whom == "driver" else raylet_of(building.pid), number)
+        told = building.stderr.read()  # to its end: the last word comes from another process
+        assert building.wait(timeout=120) == status or (status is None and building.returncode)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(building.pid, signal.SIGKILL)
+    assert told.splitlines()[-1].endswith(last)
+
+
+def raylet_of(session: int) -> int:
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (folder / "cmdline").read_bytes().split(b"\0")[0]
+            if command.endswith(b"/raylet") and os.getsid(int(folder.name)) == session:
+                return int(folder.name)
+    raise AssertionError("there is no raylet")
+
+
+@pytest.mark.parametrize(
+    ("signalled", "status"), [(KeyboardInterrupt(), cli.INTERRUPTED), (cli.Stopped(), cli.STOPPED)]
+)
+def test_a_signal_inside_compiled_code_is_told_as_one(monkeypatch, capsys, signalled, status):
+    """As CPython raises it where compiled code goes on after a signal's handler has raised."""
+
+    def wait(*given):
+        raise SystemError("CoreWorker.wait returned a result with an exception set") from signalled
+
+    monkeypatch.setattr(cli, "_run", wait)
+    assert cli.main(["status", "x"]) == status
+    assert capsys.readouterr().err.endswith("; run the same command again to continue\n")
+
+
 class RayletDiedError(Exception):
     """As Ray raises it."""
 
@@ -147,6 +196,7 @@ RayletDiedError.__module__ = "ray.exceptions"
             OSError(errno.ENOSYS, "Function not implemented", "/lustre/.lock"),
             "/lustre/.lock: the file system there",
         ),
+        (OSError(errno.EFBIG, "File too large", "/runs/a.tar"), "ulimit -f"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (FileNotFoundError(errno.ENOENT, "No such file", "/a.yaml"), "/a.yaml: there is no such file"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "run the same command again"),
@@ -154,7 +204,7 @@ RayletDiedError.__module__ = "ray.exceptions"
         (RecursionError("maximum recursion depth exceeded"), "nested too deeply"),
         (ImportError("Install s3fs to access S3"), "pip install 'crispedit[s3]'"),
         (ImportError('Please install gcsfs to access "gs"'), "pip install 'crispedit[gcs]'"),
-        (ModuleNotFoundError("No module named 'openai'", name="openai"), "pip install 'crispedit[chat]'"),
+        (ModuleNotFoundError("No module named 'faiss'", name="faiss"), "pip install 'crispedit[semantic]'"),
         (ModuleNotFoundError("No module named 'mine.parts'", name="mine.parts"), "pip install mine"),
         (RayletDiedError("The raylet died"), "the Ray cluster was lost or failed"),
         (ValueError("a.yaml: run: is missing"), "a.yaml: run: is missing"),

@@ -138,6 +138,9 @@ def test_links_in_a_tar_are_what_they_lead_to(tmp_path: Path):
         link("absolute.jpg", "/etc/passwd"),
         link("circle.jpg", "circle.jpg"),
         link("text.txt", "nowhere.txt"),
+        link("folder", "d"),
+        link("through.jpg", "folder/2.jpg"),
+        ("__MACOSX/._1.jpg", b"what macOS puts beside each file"),
     )
     found = listing(WebDatasetSource(path=str(path)))
     answers = {e.uri.partition("#")[2]: a for e, a in zip(found.entries, read(found.entries), strict=True)}
@@ -149,10 +152,11 @@ def test_links_in_a_tar_are_what_they_lead_to(tmp_path: Path):
         "hard.jpg": b"one",
         "d/soft.jpg": b"one",
         "d/again.jpg": b"one",
+        "through.jpg": b"two",
     }
     for name in ("out.jpg", "absolute.jpg", "circle.jpg"):
         assert "which is not a file in the tar" in str(answers[name])
-    assert found.skipped == {".txt": 1}
+    assert found.skipped == {".txt": 1, "link to a folder": 1, "hidden": 1}
 
 
 def test_devices_and_members_without_suffix(tmp_path: Path):

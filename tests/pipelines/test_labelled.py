@@ -130,3 +130,9 @@ def test_wilson_is_the_published_interval():
     low, high = wilson(3, 10)
     assert (low, high) == (pytest.approx(0.1078, abs=1e-3), pytest.approx(0.6032, abs=1e-3))
     assert wilson(10, 10)[1] == 1
+
+
+def test_a_bound_at_a_good_pairs_score_still_keeps_it_when_it_is_written_down():
+    rows = [row(n, True, 0.4999997 + n / 1e6) for n in range(8)]  # finer than six digits
+    found = labelled.fragment(rows, labelled.learn(rows, cascade(), 0.1), cascade())
+    assert 0.49999 < found["regenerated"]["add"]["sharpness.outside"]["min"] <= 0.4999997

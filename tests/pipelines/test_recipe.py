@@ -144,3 +144,11 @@ def test_clip_without_its_libraries_is_refused(tmp_path: Path):
     assert done.returncode == 2
     assert "filters.clip cannot measure anything: open_clip not installed" in done.stderr
     assert "pip install 'crispedit[models]'" in done.stderr
+
+
+def test_a_pool_that_starts_servers_says_how_many():
+    own = "{own: {editor: images_api, model: tiny, serve: 'serve --port {port}', pool: %s}}"
+    assert load(f"edit.editors={own % '{}'}").editors["own"].gpus == 1
+    assert load(f"edit.editors={own % '{gpus: 0, actors: 1}'}")
+    with pytest.raises(ValueError, match=r"edit\.editors\.own\.pool: .*say how many with `actors`"):
+        load(f"edit.editors={own % '{gpus: 0}'}")

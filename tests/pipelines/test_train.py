@@ -191,13 +191,16 @@ def test_the_script_under_accelerate_launch_makes_the_model_of_one_process(tmp_p
         assert all(torch.allclose(one[key], two[key], rtol=0, atol=1e-5) for key in one)
 
 
-def test_sigterm_is_told_to_the_scheduler(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_is_told_to_the_scheduler(
+    number: signal.Signals, tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]
+):
     recipe, run = str(recipe_file(tmp_path, shards)), tmp_path / "run"
 
     def terminate() -> None:
         while not (run / "metrics.jsonl").is_file() or len(losses(run)) < 2:
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     terminator = threading.Thread(target=terminate)
     terminator.start()

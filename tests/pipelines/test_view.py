@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import shutil
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 from conftest import make_run
@@ -19,6 +21,7 @@ from starlette.testclient import TestClient
 from crispedit import images
 from crispedit.outcome import KEPT
 from crispedit.pipelines import audit, build, recipe, report, steps, tables, view
+from crispedit.pipelines.calibration import calibrate, labelled
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import select
 from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
@@ -232,7 +235,7 @@ def test_apply_selects_again(photos: Path, tmp_path: Path):
     now = Run(recipe.load(str(made.root), [f"run={made.root}"]))
     assert now.recipe.pair_cascade.bounds_of("add")["unchanged.changed_fraction"].min == 1.5
     after = sum(count.kept for count in audit.audit(now).counts if count.step == "select")
-    assert answer.json() == {"kept": after}
+    assert answer.json() == {"kept": after, "waiting": 0, "next": f"crispedit pack {made.root}"}
     assert after < before
 
 
@@ -257,6 +260,37 @@ def test_labels_are_what_calibrate_reads(client: TestClient, run: Run, seen: Sna
     again.fill(seen)
     assert labels.against(seen).agreement.agreement == expected
     seen.db.execute("DELETE FROM label")
+
+
+def test_labels_teach_bounds_that_keep_what_was_wrongly_rejected(run: Run, tmp_path: Path, capsys):
+    root = tmp_path / "run"
+    shutil.copytree(run.root, root)
+    client = client_of(root, root / "labels.csv")
+    origin = {"origin": "http://127.0.0.1:7266"}
+    low = "unchanged.changed_fraction:low"
+    assert "move no bound" in client.get("/label/taught").text
+    wrongly = keys(client.get(f"/pairs?reason={low}"))
+    assert len(wrongly) >= 5
+    for key in wrongly:
+        given = json.dumps({"key": key, "verdict": "good", "reason": ""})
+        assert client.post("/label", content=given, headers=origin).status_code == 200
+    page = client.get("/label")
+    assert "/label/taught" in page.text
+    assert f"crispedit calibrate {root}<" in page.text  # it finds the labels by itself
+    to = client.get("/label/taught", follow_redirects=False)
+    assert to.status_code == 303
+    moved = [part for name, part in parse_qsl(urlsplit(to.headers["location"]).query) if name == "m"]
+    assert any(part.startswith("unchanged.changed_fraction@") for part in moved)
+    assert client.get(to.headers["location"]).status_code == 200
+    applied = client.post("/bounds/apply?" + urlencode([("m", part) for part in moved]), headers=origin)
+    assert applied.status_code == 200
+    left = keys(client.get(f"/pairs?reason={low}"))  # of regimes with less than five good pairs
+    assert set(left) < set(wrongly)
+    assert len(left) < labelled.LEAST_GOOD
+    parser = argparse.ArgumentParser()
+    calibrate.add_arguments(parser)
+    assert calibrate.run(parser.parse_args([str(root)])) == 0
+    assert f"{len(wrongly)}" in capsys.readouterr().out
 
 
 def test_a_snapshot_follows_the_run(photos: Path, tmp_path: Path):

@@ -8,14 +8,21 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import make_run
 
-from crispedit.pipelines import build, view
+from crispedit.compositor.landscape import landscape
+from crispedit.pipelines import build, evaluate, view
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.viewing import evaluation, snapshot
 from crispedit.pipelines.viewing.guard import Guard
 from crispedit.pipelines.viewing.labels import Labels
 from crispedit.pipelines.viewing.server import Shown, Site
@@ -56,12 +63,9 @@ def loose(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Run:
     return made
 
 
-@pytest.fixture(scope="module")
-def address(run: Run, loose: Run) -> Iterator[str]:
-    """A server of the run, compared with the other one."""
-    site = Site(
-        Shown(view.taker(str(run.root)), Labels(run.root / "labels.csv"), view.taker(str(loose.root)))
-    )
+@contextmanager
+def serving(site: Any) -> Iterator[str]:
+    """The address of a site while the block runs."""
     listener = view._listener("127.0.0.1", 0)
     app = Guard(site.app(), "127.0.0.1", None)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
@@ -71,6 +75,44 @@ def address(run: Run, loose: Run) -> Iterator[str]:
     server.should_exit = True
     thread.join(10)
     listener.close()
+
+
+@pytest.fixture(scope="module")
+def address(run: Run, loose: Run) -> Iterator[str]:
+    """A server of the run, compared with the other one."""
+    labels = Labels(run.root / "labels.csv")
+    with serving(Site(Shown(view.taker(str(run.root)), labels, view.taker(str(loose.root))))) as at:
+        yield at
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of an evaluation of two folders of results: a faint and a strong change of eight cases."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    cell, rows = {}, []
+    for number in range(8):
+        image = landscape(number, 320, 240)
+        cell["image"], cell["edited_image"] = image, landscape(50 + number, 320, 240)
+        stored = {name: {"bytes": _png(picture), "path": None} for name, picture in cell.items()}
+        task = ("add", "style")[number % 2]
+        rows.append(stored | {"instruction": f"Change {number}", "task": task, "idx": number})
+        rows[-1] |= {"input_caption": "a lake", "output_caption": "a hill"}
+        for name, shift in (("faint", 10 + number), ("strong", 90 - 8 * number)):
+            (folder / name).mkdir(exist_ok=True)
+            (folder / name / f"{number}.png").write_bytes(_png(np.clip(image.astype(int) + shift, 0, 255)))
+    (folder / "emu").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "emu" / "validation-00000-of-00001.parquet")
+    editors = {name: {"results": folder / name} for name in ("faint", "strong")}
+    of = evaluate.Recipe(
+        out=folder / "out", benchmarks={"emu_edit": {"path": folder / "emu"}}, editors=editors
+    )
+    evaluate.evaluate(of)
+    with serving(evaluation.Site(evaluation.Evaluated(folder / "out"))) as at:
+        yield at
+
+
+def _png(image: Any) -> bytes:
+    return cv2.imencode(".png", cv2.cvtColor(image.astype(np.uint8), cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +136,13 @@ def until(true: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def page(chromium: Any, address: str) -> Iterator[Any]:
+    """A new window of the run."""
+    with window_of(chromium, address) as window:
+        yield window
+
+
+@contextmanager
+def window_of(chromium: Any, address: str) -> Iterator[Any]:
     """A new window, which must end without an error in its console or an answer that failed."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900}, base_url=address)
     window, wrong = context.new_page(), []
@@ -243,11 +292,54 @@ def test_the_page_tells_of_new_results(page: Any, run: Run):
     page.wait_for_selector("#grid [data-pair]")
 
 
+def test_an_evaluation_is_looked_at(chromium: Any, evaluated: str):
+    with window_of(chromium, evaluated) as page:
+        page.goto("/")
+        page.locator("section.card", has_text="emu-source").get_by_role(
+            "link", name="Look at the cases"
+        ).click()
+        page.wait_for_selector(".case")
+        assert page.locator(".case").count() == 8
+        assert page.locator(".case").first.locator("figure").count() == 4  # source, two editors, target
+        page.select_option("select[name=group]", "style")
+        page.wait_for_url("**group=style**")
+        until(lambda: page.locator(".case").count() == 4)
+        page.select_option("select[name=order]", "apart")
+        page.wait_for_selector("select[name=against]")
+        shown = page.locator(".case h2 a").all_inner_texts()
+        assert shown == ["Change 1", "Change 3", "Change 5", "Change 7"]  # their shifts differ ever less
+        image = page.locator(".case img").first
+        until(lambda: image.evaluate("e => e.naturalWidth") > 0)
+        page.locator(".case h2 a").first.click()
+        page.wait_for_selector(".candidates article")
+        assert page.locator(".candidates article").count() == 2
+        page.keyboard.press("j")
+        page.wait_for_selector("h1:has-text('Change 3')")
+
+
+@pytest.mark.parametrize("width", [1440, 400])
+def test_an_evaluation_is_accessible(chromium: Any, evaluated: str, width: int):
+    look_for_violations(chromium, evaluated, width, "light", ["/", "/cases?order=apart", "/cases/one?case=1"])
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 400])
 def test_no_serious_violation_of_accessibility(
     chromium: Any, address: str, run: Run, width: int, scheme: str
 ):
+    with snapshot.of_run(run.root) as seen:
+        pair = f"/pair/{seen.one('SELECT key FROM pair WHERE edited IS NOT NULL')}"
+    report = (run.folder("audit") / "report.html").as_uri()
+    if not (run.folder("audit") / "report.html").exists():
+        from crispedit.pipelines import audit
+        from crispedit.pipelines import report as page_of
+
+        page_of.write(run, audit.audit(run))
+    paths = ["/", "/pairs", pair, "/bounds", "/label?blind=0", "/compare", "/photographs", "/jobs", report]
+    look_for_violations(chromium, address, width, scheme, paths)
+
+
+def look_for_violations(chromium: Any, address: str, width: int, scheme: str, paths: list[str]) -> None:
     axe = pytest.importorskip(
         "axe_core_python.sync_playwright", reason="axe-core-python is not installed"
     ).Axe()
@@ -255,25 +347,7 @@ def test_no_serious_violation_of_accessibility(
         viewport={"width": width, "height": 900}, color_scheme=scheme, base_url=address, bypass_csp=True
     )
     window = context.new_page()
-    window.goto("/pairs")
-    pair = window.locator("#grid a.shots").first.get_attribute("href")
-    report = (run.folder("audit") / "report.html").as_uri()
-    if not (run.folder("audit") / "report.html").exists():
-        from crispedit.pipelines import audit
-        from crispedit.pipelines import report as page_of
-
-        page_of.write(run, audit.audit(run))
-    for path in (
-        "/",
-        "/pairs",
-        pair,
-        "/bounds",
-        "/label?blind=0",
-        "/compare",
-        "/photographs",
-        "/jobs",
-        report,
-    ):
+    for path in paths:
         window.goto(path)
         window.wait_for_load_state("networkidle")
         found = [

@@ -174,3 +174,17 @@ def test_rows_of_a_filter_complete_and_replace_each_other(tmp_path: Path):
         assert (x["a.s"], x["b.s"], x["b.error"], x["b.measured"]) == (1.0, 3.0, None, True)
         assert (y["a.s"], y["a.error"], y["b.measured"]) == (2.0, None, None)
         journal.compact(tmp_path, MEASURED)
+
+
+def test_a_lost_part_of_the_listing_is_made_again_and_its_waves_stay(photos: Path, tmp_path: Path):
+    """Its photographs are in a wave already: they are not those of a new one, and that wave waits for them."""
+    run = make_run(tmp_path / "run", photos, "categories={style: 1}", "engine.wave_sources=1")
+    build.build(run)
+    before = shard_bytes(run), statistics(run)
+    shutil.rmtree(run.folder("shards"))
+    for part in journal.parts(run.folder("listing")):
+        part.unlink()
+    shutil.rmtree(run.folder("curate") / "wave-000001")
+    build.build(run)
+    assert len(Waves(run)) == 4
+    assert (shard_bytes(run), statistics(run)) == before

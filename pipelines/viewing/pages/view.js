@@ -19,7 +19,7 @@ async function visit(url, { push = true, scroll = true } = {}) {
   }
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (number !== visiting) return;
-  if (push) history.pushState(null, "", url);
+  if (push) history.pushState(null, "", answer.redirected ? answer.url : url);
   document.title = page.title;
   $("main").replaceWith(page.querySelector("main"));
   $("nav.sections").replaceWith(page.querySelector("nav.sections"));
@@ -253,24 +253,29 @@ function drag(event) {
   handle.addEventListener("pointerup", () => handle.removeEventListener("pointermove", follow), { once: true });
 }
 
+let applying = false;
+
 async function apply(button) {
+  applying = true; // what it selects is no news
   button.disabled = true;
   button.textContent = "Selecting…";
   try {
-    const { kept } = await post(address("/bounds/apply", movedParameters()));
-    say(`Selected again: ${kept.toLocaleString("en")} pairs are kept. Pack again to bring them into the shards.`);
-    reset();
+    const { kept, waiting, next } = await post(address("/bounds/apply", movedParameters()));
+    await reset();
+    const rest = waiting ? `, ${waiting.toLocaleString("en")} wait to be measured` : "";
+    say(`Selected again: ${kept.toLocaleString("en")} pairs are kept${rest}. Next: ${next}`, () => {});
   } catch (error) {
     say(error.message);
     button.disabled = false;
     button.textContent = "Apply: select again";
   }
+  applying = false;
 }
 
 function reset() {
   const parameters = new URLSearchParams(location.search);
   parameters.delete("m");
-  visit(address("/bounds", parameters), { scroll: false });
+  return visit(address("/bounds", parameters), { scroll: false });
 }
 
 // ---- Keys, clicks and the rest
@@ -352,11 +357,11 @@ function changed(event) {
 }
 
 async function look() {
-  if (document.hidden) return;
+  if (document.hidden || applying) return;
   const answer = await fetch("/fresh").catch(() => null);
   if (!answer?.ok) return;
   const { taken } = await answer.json();
-  if (+$("main").dataset.taken < taken - 0.001) say("There are new results: show them", () => visit(location.href, { push: false, scroll: false }));
+  if (!applying && +$("main").dataset.taken < taken - 0.001) say("There are new results: show them", () => visit(location.href, { push: false, scroll: false }));
 }
 
 // What a page needs when it appears.

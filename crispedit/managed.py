@@ -1,0 +1,182 @@
+"""A model server of our own: started by a command, watched, started again when it dies or hangs, and stopped.
+
+It inherits the environment of the process that asks, so on Ray it sees the GPUs of that process (CUDA_VISIBLE_DEVICES).
+`crispedit.guard` stands between the two: the server ends when this process does, however that ends.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from pathlib import Path
+
+from crispedit import guard
+from crispedit.outcome import Transient
+
+PORT = "{port}"
+HEALTH_S = 10.0
+"""How long a healthy server takes at most to answer GET /health."""
+AGAIN_S = 30.0
+"""After a start that failed, how long the next one is not tried: all requests under way share the failure."""
+LINES = 20
+"""Of the server's log, in errors."""
+TAKEN = re.compile(r"address already in use|EADDRINUSE", re.IGNORECASE)
+
+_LIVING: weakref.WeakSet[ManagedServer] = weakref.WeakSet()
+
+
+class NotServingError(Transient, ValueError):
+    """The server does not come up. Before a build begins that is the recipe's mistake; later it may pass."""
+
+
+class ManagedServer:
+    """One server of one process, for requests from several threads."""
+
+    def __init__(self, command: str, start_s: float) -> None:
+        self.command, self.start_s = command, start_s
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._port = 0
+        self._log: deque[str] = deque(maxlen=LINES)
+        self._answered_s = 0.0
+        self._failure: tuple[float, NotServingError] | None = None
+        _LIVING.add(self)
+
+    def url(self) -> str:
+        """Where it is, after it was started if it does not run. NotServingError, with its last words, if it does not
+        come up."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._restart()
+            return self._url
+
+    def look_after(self, url: str, waited_since: float | None) -> None:
+        """A request to `url` was not answered: start the server again if it has died, does not answer GET /health, or
+        let this request time out and has answered no other one since (on the monotonic clock). The next one to complain
+        of the same address finds that done."""
+        with self._lock:
+            if url != self._url:
+                return
+            runs = self._process is not None and self._process.poll() is None
+            hangs = waited_since is not None and self._answered_s < waited_since
+            if not runs or hangs or not self._healthy(HEALTH_S):
+                self._restart()
+
+    def answered(self) -> None:
+        """It has just answered a request."""
+        self._answered_s = time.monotonic()
+
+    def stop(self) -> None:
+        """End it, and all of its processes."""
+        with self._lock:
+            self._stop()
+
+    @property
+    def _url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def _restart(self) -> None:
+        if self._failure is not None and time.monotonic() - self._failure[0] < AGAIN_S:
+            raise self._failure[1]
+        self._stop()
+        try:
+            if not self._start() and not (TAKEN.search(self._words) and self._start()):
+                raise self._not_serving(f"ended with status {self._status}")
+        except BaseException as error:
+            self._stop()
+            if isinstance(error, NotServingError):
+                self._failure = time.monotonic(), error
+            raise
+        self._failure = None
+
+    def _start(self) -> bool:
+        """Start it and wait until it is healthy; False if it has ended before."""
+        self._port = _free_port()
+        self._log.clear()
+        words = [word.replace(PORT, str(self._port)) for word in shlex.split(self.command)]
+        # What lies beside the interpreter is found, as with an activated environment.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        self._process = subprocess.Popen(
+            [sys.executable, "-IS", guard.__file__, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, "PATH": path},
+            start_new_session=True,
+        )
+        threading.Thread(target=_drain, args=(self._process, self._log), daemon=True).start()
+        deadline = time.monotonic() + self.start_s
+        while self._process.poll() is None:
+            if self._healthy(1.0):
+                self._answered_s = time.monotonic()
+                return True
+            if time.monotonic() > deadline:
+                raise self._not_serving(f"does not answer after {self.start_s:g} s (start_s)")
+            time.sleep(0.1)
+        return False
+
+    def _healthy(self, within_s: float) -> bool:
+        """Whether it answers GET /health. A server that knows no such path is healthy if it says so."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=within_s)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status < 500
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(3 * guard.GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _not_serving(self, what: str) -> NotServingError:
+        said = self._words.strip() or "nothing"
+        return NotServingError(f"the server `{self.command}` {what}. It said last:\n{said}")
+
+    @property
+    def _status(self) -> int | None:
+        return None if self._process is None else self._process.returncode
+
+    @property
+    def _words(self) -> str:
+        return "".join(self._log)
+
+
+def stop_all() -> None:
+    """Stop the servers of this process."""
+    for server in list(_LIVING):
+        server.stop()
+
+
+def _drain(process: subprocess.Popen[str], log: deque[str]) -> None:
+    """Read what a server says, so that it never waits for a reader; its last lines are kept."""
+    assert process.stdout is not None
+    with process.stdout:
+        for line in process.stdout:
+            log.append(line[:1000])
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

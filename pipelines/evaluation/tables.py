@@ -1,0 +1,146 @@
+"""The tables of an evaluation: what their rows hold, which are done, and what a row commits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from crispedit.pipelines.engine import Row
+from crispedit.record import content_key
+from crispedit.shards import journal
+from crispedit.shards.journal import Table
+
+ANSWERS = Table(
+    pa.schema(
+        [
+            ("key", pa.string()),
+            ("of", pa.string()),
+            ("editor", pa.string()),
+            ("case", pa.string()),
+            ("seed", pa.int64()),
+            ("seconds", pa.float64()),
+            ("refusal", pa.string()),
+            ("error", pa.string()),
+            ("image", pa.binary()),
+        ]
+    ),
+    blobs={"image": "png"},
+)
+COST = [(name, pa.int64()) for name in ("asked", "kept", "prompt_tokens", "answer_tokens")]
+SCORES = Table(
+    pa.schema(
+        [
+            ("key", pa.string()),
+            ("of", pa.string()),
+            ("editor", pa.string()),
+            ("case", pa.string()),
+            ("repeat", pa.int64()),
+            ("black", pa.bool_()),
+            ("unparsed", pa.bool_()),
+            ("values", pa.string()),  # JSON: protocol -> metric -> number or null
+            ("words", pa.string()),  # JSON: what a judge said
+            ("error", pa.string()),
+            *COST,
+        ]
+    )
+)
+MATCHES = Table(
+    pa.schema(
+        [
+            ("key", pa.string()),
+            ("of", pa.string()),
+            ("case", pa.string()),
+            ("first", pa.string()),
+            ("second", pa.string()),
+            ("repeat", pa.int64()),
+            ("unparsed", pa.bool_()),
+            ("winners", pa.string()),  # JSON: dimension -> first, second, tie or null
+            ("in_order", pa.string()),
+            ("reversed", pa.string()),
+            ("words", pa.string()),
+            ("error", pa.string()),
+            *COST,
+        ]
+    )
+)
+ASKED = pa.schema(
+    [
+        *ANSWERS.schema,
+        *((name, pa.string()) for name in ("asked_of", "source", "edit")),
+        ("number", pa.int64()),
+    ]
+)
+SHOWN = pa.schema(
+    [
+        *SCORES.schema,
+        *((name, pa.string()) for name in ("asked_of", "source", "answer")),
+        ("stopped", pa.bool_()),
+    ]
+)
+PAIRED = pa.schema(
+    [
+        *MATCHES.schema,
+        *((name, pa.string()) for name in ("asked_of", "source", "first_answer", "second_answer")),
+        ("stopped", pa.bool_()),
+    ]
+)
+STOPPED = "judge-down.json"
+"""The note that a stage leaves beside its table when the judge is down."""
+
+Kind = Literal["scored", "refused", "missing", "error", "unparsed", "unjudged"]
+
+
+class Committed:
+    """The rows of a table: done by key, failures and replies that cannot be read by the key that they would have."""
+
+    def __init__(self, folder: Path, table: Table, columns: Sequence[str] | None = None) -> None:
+        names = table.schema.names
+        extra = [name for name in ("key", "of", "error", "unparsed") if name in names]
+        wanted = None if columns is None else list(dict.fromkeys([*columns, *extra]))
+        self.done: dict[str, Row] = {}
+        self.failed: dict[str, str] = {}
+        self.unread: set[str] = set()
+        for row in journal.read(folder, table, wanted).to_pylist():
+            of = row["of"] or row["key"]
+            if row["error"] is not None:
+                self.failed[of] = min(row["error"], self.failed.get(of, row["error"]))
+            elif row.get("unparsed"):
+                self.unread.add(of)
+            else:
+                self.done[row["key"]] = row
+
+    def why(self, key: str) -> tuple[Kind, str]:
+        """Why there is no row of this key."""
+        if key in self.unread:
+            return "unparsed", "the judge's reply cannot be read"
+        reason = self.failed.get(key)
+        return "unjudged", f"error: {reason}" if reason else "not scored"
+
+
+def without_addresses(text: str) -> str:
+    """A message that is the same in every process."""
+    return re.sub(r" (?:object )?at 0x[0-9a-fA-F]+", "", text)
+
+
+@dataclass(frozen=True)
+class Committing:
+    """What a done row commits: the table's columns. What failed or cannot be read has a key of its own, so that the
+    next run tries again; what was not tried is not committed."""
+
+    table: Table
+
+    def __call__(self, row: Row) -> list[Row]:
+        if row.get("stopped"):
+            return []
+        found: dict[str, Any] = {name: row.get(name) for name in self.table.schema.names}
+        if found["error"] is not None:
+            found["error"] = without_addresses(found["error"])
+            found["key"] = content_key("error", found["of"], found["error"])
+        elif found.get("unparsed"):
+            found["key"] = content_key("unparsed", found["of"], found["words"])
+        return [found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -86,10 +87,8 @@ def edit_of(sample: Sample) -> NDArray[np.bool_]:
     if sample.mask is not None:
         return sample.mask
     height, width = sample.source.shape[:2]
-    small = estimate(sample.changed)
-    rows = np.minimum(np.arange(height) // 4, small.shape[0] - 1)
-    columns = np.minimum(np.arange(width) // 4, small.shape[1] - 1)
-    return small[rows][:, columns]
+    small = estimate(sample.changed).view(np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST) > 0
 
 
 def _stored(sample: Sample) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Exposure(Filter):
 
     least_explained: float = 0.25
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "drift": float,
         "cast": float,

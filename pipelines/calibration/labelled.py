@@ -50,11 +50,11 @@ def regime(row: Row) -> str:
 def learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> Learned:
     """Bounds for each regime and category, from labelled rows.
 
-    Each bound of the recipe is first loosened, where it must be, until it rejects no good pair of its regime. Then
-    bounds are tightened, one at a time, always the one that rejects most bad pairs for each good one, as long as it
-    rejects bad pairs of at least `LEAST_CAUGHT` groups, more bad than good ones, and all bounds together at most the
-    share `false_rejects` of the good. Categories that share a bound in the recipe share what is learned. A bound that
-    no good pair of the regime teaches stays as it is.
+    While the recipe's bounds together reject more than the share `false_rejects` of a regime's good pairs, the bound
+    that frees most good pairs for each bad one is loosened. Then bounds are tightened, one at a time, always the one
+    that rejects most bad pairs for each good one, as long as it rejects bad pairs of at least `LEAST_CAUGHT` groups,
+    more bad than good ones, and all bounds together at most that share of the good. Categories that share a bound in
+    the recipe share what is learned. A bound that no good pair of the regime teaches stays as it is.
     """
     cells: dict[tuple[str, str], Bounds] = {}
     for name in sorted({regime(row) for row in rows}):
@@ -98,14 +98,10 @@ def _learn(rows: Sequence[Row], before: Mapping[str, Bounds], false_rejects: flo
     groups = np.array([str(row["group"]) for row in rows])
     allowed = int(np.floor(false_rejects * good.sum()))
     values = {limit: limit.values(rows) for limit in limits}
-    chosen: dict[_Limit, float] = {}
-    for limit, worse in values.items():
-        known = worse[good & (worse > -np.inf)]
-        if len(known) >= LEAST_GOOD:
-            chosen[limit] = max(float(known.max()), limit.now)
-    rejected = np.zeros(len(rows), bool)
-    for limit, at in chosen.items():
-        rejected |= values[limit] > at
+    chosen = {
+        limit: limit.now for limit, worse in values.items() if (good & (worse > -np.inf)).sum() >= LEAST_GOOD
+    }
+    rejected = _loosened(chosen, values, good, allowed)
     while True:
         best: tuple[float, int, _Limit, float] | None = None
         for limit in chosen:
@@ -126,6 +122,33 @@ def _learn(rows: Sequence[Row], before: Mapping[str, Bounds], false_rejects: flo
         chosen[limit] = at
         rejected |= values[limit] > at
     return {category: _bounds(own, category, chosen, values, good) for category, own in before.items()}
+
+
+def _loosened(
+    chosen: dict[_Limit, float],
+    values: Mapping[_Limit, np.ndarray[Any, Any]],
+    good: np.ndarray[Any, Any],
+    allowed: int,
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Loosen the chosen limits until at most so many good rows are rejected; which rows then are, [N]."""
+
+    def failures() -> np.ndarray[Any, np.dtype[np.int64]]:
+        return sum((values[limit] > at for limit, at in chosen.items()), np.zeros(len(good), np.int64))
+
+    while ((failed := failures()) > 0)[good].sum() > allowed:
+        best: tuple[float, int, _Limit, float] | None = None
+        for limit, now in chosen.items():
+            worse = values[limit]
+            for at in sorted({float(value) for value in worse[good & (worse > now)]}):
+                eased = (worse > now) & (worse <= at)
+                freed = eased & (failed == 1)  # nothing else rejects them
+                gain = int((freed & good).sum()) / (int((freed & ~good).sum()) + 0.5)
+                nearer = int((eased & good).sum())
+                if best is None or (gain, nearer) > best[:2]:
+                    best = gain, nearer, limit, at
+        assert best is not None, "a rejected row fails a limit"
+        chosen[best[2]] = best[3]
+    return failed > 0
 
 
 def _limits(bounds: Mapping[str, Bounds]) -> list[_Limit]:

@@ -259,9 +259,15 @@ def suppressed(*errors: type[Exception]) -> Iterator[None]:
         pass
 
 
+TIMES = ("seconds", "gpu_seconds")
+"""Columns of what a row took, which no two builds share."""
+
+
 def digest(run: Run) -> dict[str, str]:
-    """A hash of the rows of each table and of the bytes of each file of the shards. Where a table keeps its images
-    (which tar, at which byte) is no part of a row; their bytes are."""
+    """A hash of the rows of each table and of the bytes of each file of the shards.
+
+    Where a table keeps its images (which tar, at which byte) is not compared, but their bytes are; nor is `TIMES`.
+    """
     db = tables.connect(run)
     found = {}
     for name in TABLES:
@@ -275,7 +281,8 @@ def digest(run: Run) -> dict[str, str]:
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: v["xxh3_64"] if isinstance(v, dict) and "xxh3_64" in v else v for k, v in row.items()}
+    hashed = {k: v["xxh3_64"] if isinstance(v, dict) and "xxh3_64" in v else v for k, v in row.items()}
+    return {name: value for name, value in hashed.items() if name not in TIMES}
 
 
 def _hash(of: object) -> str:

@@ -26,13 +26,11 @@ for name in sys.argv[1:]:
 
 
 def scripts() -> list[str]:
-    """The modules that are run as commands: benchmarks, and what has a `__main__` part in pipelines."""
-    benchmarks = sorted((ROOT / "benchmarks").glob("*.py"))
-    commands = sorted(
-        path for path in (ROOT / "pipelines").rglob("*.py") if '__name__ == "__main__"' in path.read_text()
-    )
-    named = [f"benchmarks.{path.stem}" for path in benchmarks if path.stem != "__init__"]
-    return named + [f"crispedit.{'.'.join(p.relative_to(ROOT).with_suffix('').parts)}" for p in commands]
+    """The modules that are run as commands: those of benchmarks and pipelines with a `__main__` part."""
+    paths = [path for folder in ("benchmarks", "pipelines") for path in sorted((ROOT / folder).rglob("*.py"))]
+    commands = [path for path in paths if '__name__ == "__main__"' in path.read_text()]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in commands]
+    return [name if name.startswith("benchmarks.") else f"crispedit.{name}" for name in names]
 
 
 def test_every_script_starts():
@@ -46,7 +44,7 @@ def test_every_script_starts():
 
 def test_the_sampling_benchmark_gives_the_tokens_of_the_specification():
     """A short run of the benchmark itself, which compares every token with the loop written from the specification."""
-    options = "--rounds 1 --steps 2 --case 32x32 --refresh --no-memory --threads 1".split()
+    options = "--rounds 1 --steps 2 --case 32x32 --no-memory --threads 1".split()
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.editmgt", *options],
         cwd=ROOT,

@@ -142,6 +142,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_tables(tmp_path, shards, checkp
         "engine": {"kind": "inprocess", "rows_per_part": 1},
     }
     whole = evaluated(recipe | {"out": str(tmp_path / "whole")})
+    recipe |= {"edits": str(tmp_path / "edits-of-the-killed")}
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe | {"out": str(tmp_path / "killed")}))
     command = [sys.executable, "-m", "crispedit.pipelines.cli", "evaluate", str(file)]
@@ -533,7 +534,7 @@ def test_multi_turn_edits_its_own_previous_answer(tmp_path, checkpoint):
     from crispedit.record import seed_of
 
     job = Job("x", "turn 2", "edit 1", "", "")
-    seed = seed_of(content_key("evaluate", "magicbrush", "12/12_iter_2", "0"), "edit")
+    seed = seed_of(content_key("evaluate", "12/12_iter_2", "0"), "edit")
     (again,) = editor.edit([stored["12/12_1"]], [job], [seed])
     assert np.array_equal(again.edited, stored["12/12_iter_2"])
 

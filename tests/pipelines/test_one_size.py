@@ -36,7 +36,9 @@ def test_pairs_of_any_two_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[st
         )
     write_pairs(tmp_path / "data", rows)
     # No filter but one: that the sizes fit is no matter of filters.
-    others = "resolution region direction alignment preservation sharpness artefacts exposure patches".split()
+    others = (
+        "resolution region direction alignment preservation sharpness artefacts exposure patches watermark_text"
+    ).split()
     run = refiltered(tmp_path, tmp_path / "data", *(f"filters.{name}=null" for name in others))
     found = outcomes(run)
     assert [found[str(number)] for number in range(10)] == [

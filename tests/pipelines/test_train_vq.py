@@ -107,7 +107,7 @@ def test_training_goes_on_where_it_was_saved_and_gets_better(vq, images, tmp_pat
 
     before = loss()
     vq.model.decoder.requires_grad_(True)
-    train(vq.model, images, tokens, 50, 4, 2e-3, tmp_path / "checkpoint.pt")
+    train(vq.model, images, tokens, 160, 4, 1e-3, tmp_path / "checkpoint.pt")
     weights = {name: value.clone() for name, value in vq.model.state_dict().items()}
     assert loss() < 0.97 * before
     torch.manual_seed(1)

@@ -68,7 +68,10 @@ def test_what_repeats_an_earlier_wave_is_a_duplicate_whatever_the_size_of_waves(
 def test_candidates_are_judged_alike_some_waves_at_a_time(
     repeating: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    run = make_run(tmp_path / "run", repeating, "categories={style: 2, color: 2}", "engine.wave_sources=1")
+    large = "filters.unchanged.bounds.changed_fraction.min=0.3"  # a new style is, a new colour is not
+    run = make_run(
+        tmp_path / "run", repeating, "categories={style: 2, color: 2}", "engine.wave_sources=1", large
+    )
     build.build(run)
     whole = pq.read_table(run.folder("select") / select.SELECTION)
     assert {row["outcome"] for row in whole.to_pylist()} > {KEPT}

@@ -22,15 +22,18 @@ from crispedit.record import Sample, Score
 LEAST_DETAIL = 4.0
 """Variance of lightness (of 100) below which a place has no structure to keep."""
 
+BEST = 0.03
+"""The share of the structured places that a kept subject covers at least: small ones count too."""
+
 
 class Structure(Filter):
     """`kept`: the median, over the places where the source has structure, of the correlation of lightness in source and
     edited image (over `crispedit.change.LOOK_PX`), without its sign: a blueprint or a negative swaps light and dark;
-    `kept_best`: the upper tenth of the correlations, what the best kept part has. `tones`: the spread of the edited
-    image's lightness over the source's. All are 0 or more, and null where the source has no structure. There are no
-    default bounds: they belong to the categories."""
+    `kept_best`: the correlation that 3 % of these places exceed, what the best kept part has. `tones`: the spread of
+    the edited image's lightness over the source's. All are 0 or more, and null where the source has no structure. There
+    are no default bounds: they belong to the categories."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "kept": float,
@@ -50,7 +53,7 @@ class Structure(Filter):
             return dict.fromkeys(self.scores)
         return {
             "kept": abs(change.quantile(kept, 0.5)),
-            "kept_best": max(0.0, change.quantile(kept, 0.9)),
+            "kept_best": max(0.0, change.quantile(kept, 1 - BEST)),
             "tones": float(after.std() / max(before.std(), 1.0)),
         }
 

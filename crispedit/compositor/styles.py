@@ -300,24 +300,6 @@ def _points(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     return out
 
 
-def _stained_glass(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
-    """Pieces grown from scattered seeds up to the picture's edges (watershed), in lead."""
-    h, w = p.shape[:2]
-    seeds = _scattered(rng, h, w, max(8.0, 58 * unit))
-    pieces = np.zeros((h, w), np.int32)
-    pieces[seeds[:, 0], seeds[:, 1]] = np.arange(1, len(seeds) + 1)
-    soft = _blur(p, 3 * unit)
-    pieces = cv2.watershed((soft * 255).astype(np.uint8), pieces).clip(0)
-    count = np.maximum(np.bincount(pieces.ravel(), minlength=len(seeds) + 1), 1)
-    mean = [np.bincount(pieces.ravel(), p[..., c].ravel(), len(count)) / count for c in range(3)]
-    glass = _vivid(np.stack(mean, axis=1).astype(np.float32)[None], 0.7)[0] * 1.15
-    away = cv2.distanceTransform((pieces > 0).astype(np.uint8), cv2.DIST_L2, 3)
-    lead = np.clip((away - 2.6 * unit) / max(1.0, 1.5 * unit), 0, 1)[..., None]
-    ripple = _blur(rng.standard_normal((h, w), np.float32), 6 * unit)
-    light = (0.95 + 0.07 * ripple / ripple.std() + 0.1 * np.clip(away / (20 * unit), 0, 1))[..., None]
-    return np.float32(0.05) + lead * (glass[pieces] * light - np.float32(0.05))
-
-
 STYLES: dict[str, Painting] = {
     "oil": _oil,
     "watercolour": _watercolour,
@@ -331,7 +313,6 @@ STYLES: dict[str, Painting] = {
     "blueprint": _blueprint,
     "pixel art": _pixels,
     "pointillism": _points,
-    "stained glass": _stained_glass,
 }
 NAMES: dict[str, list[str]] = catalogue.load("styles")
 """What each style is called."""

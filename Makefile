@@ -29,8 +29,9 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.demo
 	@$(BIN)/python -m crispedit.pipelines.demo $(DEMO) $(PHOTOS)
 
+# Two processes, a test file each at a time: more would start too many Ray clusters at once.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -114,7 +114,8 @@ def against(text: str | None) -> Callable[[], Snapshot] | str | None:
 def _listener(host: str, port: int) -> socket.socket:
     """A socket that listens. ValueError if the address is taken or none of this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
+    # The protocol is named, since asyncio sends small answers at once (TCP_NODELAY) only where it is.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), port))

@@ -211,9 +211,23 @@ def _errors(
 
 
 def _follow(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points) -> tuple[Points, Points]:
-    """The points that can be followed to the edited image and back to where they began, and where they went."""
-    if not len(points):
-        return points, points
+    """The points that can be followed to the edited image and back to where they began, and where they went.
+
+    A point whose surroundings are equal in both has stayed; it need not be looked for.
+    """
+    differs = cv2.dilate(cv2.absdiff(source, edited), np.ones(WINDOW, np.uint8))
+    x, y = points.astype(int).T if len(points) else np.zeros((2, 0), int)
+    searched = differs[y, x] > 0
+    there, good = points.copy(), ~searched
+    if searched.any():
+        there[searched], good[searched] = _found(source, edited, points[searched])
+    return points[good], there[good]
+
+
+def _found(
+    source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points
+) -> tuple[Points, NDArray[np.bool_]]:
+    """Where the points went, and [n] whether the way back leads to where they were."""
     guess = np.empty_like(points)  # an output: the tracker starts from the points themselves
     there, found, _ = cv2.calcOpticalFlowPyrLK(
         source, edited, points, guess, winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
@@ -222,5 +236,4 @@ def _follow(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points
         edited, source, there, guess.copy(), winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
     )
     returned = np.linalg.norm(back - points, axis=1) < 0.5
-    good = returned & (found[:, 0] > 0) & (found_back[:, 0] > 0)
-    return points[good], there[good]
+    return there, returned & (found[:, 0] > 0) & (found_back[:, 0] > 0)

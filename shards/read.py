@@ -420,7 +420,7 @@ def _weights_of(
             any(shard.path == folder or shard.path.startswith(f"{folder}/") for folder in folders)
             for shard in index.shards
         ]
-        if not any(inside):
+        if index.shards and not any(inside):
             raise ValueError(f"mixture: {pattern} names none of the shards that are read")
         by_shard[inside] = weight
     out: NDArray[np.float64] = by_category[index.category_of] * by_shard[index.shard_of]

@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import re
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
@@ -14,12 +15,15 @@ from typing import Any
 
 from PIL import Image
 
+from crispedit.filters.resolution import Resolution
 from crispedit.pipelines import layout, recipe, sources
 from crispedit.pipelines.pairs import PairsSource
 from crispedit.pipelines.sources import FolderSource, ParquetSource, PhotoSource, Skipped, WebDatasetSource
 
 SAMPLES = 20
 """How many photographs are opened to learn their sizes."""
+SHORT_SIDE_PX = int(Resolution.bounds["short_side_px"].min or 0)
+"""What the filter asks of the short side by default."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +52,16 @@ def run(args: argparse.Namespace) -> int:
 def recipe_for(folder: str, run_folder: str | None = None) -> tuple[str, str]:
     """What was seen in a folder, and the text of a recipe for it. ValueError if there is nothing to build from."""
     files = sources.files(folder, Skipped())
-    source, seen, shipped = _inspected(folder, files)
+    source, seen, shipped, least = _inspected(folder, files)
     text = (resources.files("crispedit.configs") / f"{shipped}.yaml").read_text(encoding="utf-8")
     _, _, body = text.partition("\nrun: ")
     _, _, rest = body.partition("\nsource: ")
+    if least is not None:
+        seen += f"\nmost are smaller than the usual {SHORT_SIDE_PX} px, so the recipe takes pairs from {least} px on"
+        rest = rest.replace(
+            "resolution: {}",
+            f"resolution: {{bounds: {{short_side_px: {{min: {least}}}}}}} # as the smallest seen",
+        )
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(folder.rstrip("/")).name).strip("-.") or "mine"
     head = [
         f"# A recipe for {folder}, written by `crispedit init`. Seen there:",
@@ -62,8 +72,9 @@ def recipe_for(folder: str, run_folder: str | None = None) -> tuple[str, str]:
     return seen, "\n".join(head) + "\n" + rest.partition("\n")[2]
 
 
-def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, Any], str, str]:
-    """The source section, what was seen, and the name of the shipped recipe that fits."""
+def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, Any], str, str, int | None]:
+    """The source section, what was seen, the name of the shipped recipe that fits, and the smallest side of pairs, in
+    pixels, where most are smaller than that recipe takes."""
     try:
         pairs = layout.detected(PairsSource(path=folder))
     except ValueError as no_pairs:
@@ -80,14 +91,17 @@ def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, An
             seen += f"; the short sides of the first {len(sides)}: {min(sides)} to {max(sides)} px"
         if skipped := found.skipped.text():
             seen += f"\n{skipped}"
-        return photographs.model_dump(exclude_defaults=True) | {"kind": photographs.kind}, seen, "embedded"
+        section = photographs.model_dump(exclude_defaults=True) | {"kind": photographs.kind}
+        return section, seen, "embedded", None
     section = {
         "kind": "pairs",
         "path": folder,
         "layout": pairs.layout,
         "columns": pairs.columns.model_dump(exclude_none=True),
     }
-    return section, layout.survey(pairs).text(), "refilter-crispedit2m"
+    survey = layout.survey(pairs)
+    small = survey.short_sides and statistics.median(survey.short_sides) < SHORT_SIDE_PX
+    return section, survey.text(), "refilter-crispedit2m", min(survey.short_sides) if small else None
 
 
 def _photographs(folder: str, files: Sequence[sources.File]) -> PhotoSource:

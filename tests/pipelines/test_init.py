@@ -36,12 +36,19 @@ def test_init_recognises_pairs(photos: Path, tmp_path: Path):
         (folder / f"{number}.txt").write_text("add a red ball")
     seen, text = init.recipe_for(str(folder))
     assert "all 4 pairs" in seen
+    assert "smaller than the usual 1024 px" in seen
     (tmp_path / "recipe.yaml").write_text(text)
     made = recipe.load(str(tmp_path / "recipe.yaml"))
     assert isinstance(made.source, PairsSource)
     assert made.source.layout == "folder"
     assert made.source.columns.complete
     assert made.run == Path("runs/my-pairs")
+    least = {
+        spec.bounds["short_side_px"].min
+        for spec in (made.filters["resolution"], made.curate.filters["resolution"])
+    }
+    assert len(least) == 1
+    assert least.pop() < 1024
 
 
 def test_init_says_what_it_looked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -133,7 +133,8 @@ def _loosened(
     """Loosen the chosen limits until at most so many good rows are rejected; which rows then are, [N]."""
 
     def failures() -> np.ndarray[Any, np.dtype[np.int64]]:
-        return sum((values[limit] > at for limit, at in chosen.items()), np.zeros(len(good), np.int64))
+        each = [np.zeros(len(good), bool), *(values[limit] > at for limit, at in chosen.items())]
+        return np.sum(each, axis=0, dtype=np.int64)
 
     while ((failed := failures()) > 0)[good].sum() > allowed:
         best: tuple[float, int, _Limit, float] | None = None

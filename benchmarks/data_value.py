@@ -131,10 +131,7 @@ def kept(pool: Path, run: Path) -> set[str]:
     filters = yaml.safe_load(Path("configs/refilter-crispedit2m.yaml").read_text())["filters"]
     filters = {name: options for name, options in filters.items() if name not in ("resolution", "clip")}
     build(pool / "all.jsonl", run, filters)
-    ids = {}
-    for pair in read_shards(run / "shards", decode=False):
-        ids[pair.meta["id"]] = pair.key
-    return set(ids)
+    return {pair.meta["id"] for pair in read_shards(run / "shards", decode=False)}
 
 
 def chosen(rows: list[dict], kept_ids: set[str]) -> dict[str, set[str]]:

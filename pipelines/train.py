@@ -176,10 +176,11 @@ def training_reader(recipe: TrainRecipe, tokenised: bool) -> ShardReader:
 def held_out(recipe: TrainRecipe, index: Index) -> NDArray[np.bool_]:
     """[N] true for the pairs of `data.shards` that are set aside: those of the lowest hashes, whatever the order."""
     wanted = recipe.data.held_out
-    count = min(wanted, len(index) // 10) if isinstance(wanted, int) else 0
-    hashes = np.array([xxhash.xxh3_64_intdigest(key.encode()) for key in index.keys.to_pylist()], np.uint64)
     chosen = np.zeros(len(index), bool)
-    chosen[np.argsort(hashes, kind="stable")[:count]] = True
+    if isinstance(wanted, int) and wanted:
+        hashes = [xxhash.xxh3_64_intdigest(key.encode()) for key in index.keys.to_pylist()]
+        order = np.argsort(np.array(hashes, np.uint64), kind="stable")
+        chosen[order[: min(wanted, len(index) // 10)]] = True
     return chosen
 
 

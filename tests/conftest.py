@@ -10,12 +10,14 @@ from crispedit import machine
 os.environ.update({**machine.alike(), **os.environ})
 
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from object_store import seaweed
 
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
@@ -84,3 +86,13 @@ def ray_nodes() -> Iterator[None]:
         assert len([node for node in ray.nodes() if node["Alive"]]) == 2
         yield
     nodes.shutdown()
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real S3 server."""
+    try:
+        with seaweed(tmp_path_factory.mktemp("seaweed")) as url:
+            yield url
+    except metadata.PackageNotFoundError as error:
+        pytest.skip(f"no S3 server: {error}")

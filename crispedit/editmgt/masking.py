@@ -56,9 +56,9 @@ def partly_masked(tokens: Tensor, share: float | Tensor, uniform: Tensor, mask_i
 
 
 def mask_tokens(
-    tokens_BN: Tensor, time_B: Tensor, order_BN: Tensor, candidates_BN: Tensor | None = None
+    time_B: Tensor, order_BN: Tensor, candidates_BN: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Choose the tokens to mask in training: ([B, N] bool, [B] timestep).
+    """Choose which of a row's N tokens to mask in training: ([B, N] bool, [B] timestep).
 
     Of each row's n candidates (all its tokens, or those named) max(1, round(n cos(pi t / 2))) are masked. `time` and
     `order` are uniform draws in [0, 1). A token is masked if its place in `argsort(order)` falls below the count, which
@@ -67,7 +67,7 @@ def mask_tokens(
     that.)
     """
     share = torch.cos(time_B * math.pi * 0.5)
-    place, count = order_BN.argsort(dim=1), torch.full_like(time_B, tokens_BN.shape[1])
+    place, count = order_BN.argsort(dim=1), torch.full_like(time_B, order_BN.shape[1])
     if candidates_BN is not None:
         place = order_BN.masked_fill(~candidates_BN, 1.0).argsort(dim=1).argsort(dim=1)
         count = candidates_BN.sum(1).to(time_B)

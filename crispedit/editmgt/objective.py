@@ -63,7 +63,7 @@ def masked_batch(
         pooled=torch.where(dropped[:, None], empty.pooled.to(examples.pooled), examples.pooled),
     )
     confined = (confine < settings.region_only) & region.any(1)
-    masked, timestep = mask_tokens(tokens, time, order, region | ~confined[:, None])
+    masked, timestep = mask_tokens(time, order, region | ~confined[:, None])
     return MaskedBatch(
         examples=examples,
         inputs=torch.where(masked, mask_id, tokens).view_as(examples.edited),

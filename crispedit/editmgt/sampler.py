@@ -200,7 +200,8 @@ class _Passes:
             both = refreshes or step % self.shortcuts.guidance == 0 or not self.guided
             conditions = conditions if both else conditions.rows(self.half)
             self.cache.rows = slice(None) if both else self.half
-            self.cache.live = None if refreshes else self._live(tokens_BHW.shape)
+            halves = 2 if both and self.guided else 1
+            self.cache.live = None if refreshes else self._live(tokens_BHW.shape).repeat(halves, 1)
             if both:
                 self.changed_BN = unknown_BN
         timestep = torch.full(

@@ -281,7 +281,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        """Resume from the last readable savepoint, if there is any; later ones are set aside.
+        """Resume from the last readable savepoint, if there is any; unreadable later ones are set aside, and later
+        metrics removed.
 
         ValueError if none is readable, or if processes do not see the same ones.
         """

@@ -94,8 +94,8 @@ class KeyValueCache:
     """Keys and values of image and reference in every block, so that a step computes only some tokens (approximate)."""
 
     live: Tensor | None = None
-    """[B, n] places of the image tokens that a step computes; all others, and the reference, are as they were. None:
-    the step computes everything, and fills the cache anew."""
+    """[B, n] places of the image tokens that a step computes, for each of its entries; all others, and the reference,
+    are as they were. None: the step computes everything, and fills the cache anew."""
     rows: slice = field(default_factory=lambda: slice(None))
     """The entries of the batch that the step computes; such as the conditional half."""
     entries: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -631,12 +631,10 @@ class Transformer(nn.Module):
             text = self._context(text, timestep)
         live = None if cache is None else cache.live
         rope = conditions.rope
-        if cache is not None and live is not None:
-            places = _for_all(live[..., None], len(x))
-            cache.live = places[..., 0]
-            x = x.gather(1, places.expand(-1, -1, x.shape[2]))
+        if live is not None:
+            x = x.gather(1, live[..., None].expand(-1, -1, x.shape[2]))
             of_text, of_image = rope.split([text.shape[1], len(rope) - text.shape[1]])
-            rope = torch.cat([of_text.expand(len(x), -1, -1, -1), of_image[cache.live]], 1)
+            rope = torch.cat([of_text.expand(len(x), -1, -1, -1), of_image[live]], 1)
         elif cache is not None:
             cache.entries.clear()
         if live is None and conditions.reference is not None:
@@ -664,8 +662,8 @@ class Transformer(nn.Module):
         if not self.config.num_single_layers:
             x = x[:, frame.text : frame.text + frame.image]
         x = self.project_from_hidden(self.project_from_hidden_norm(x))
-        if cache is not None and cache.live is not None:
-            places = cache.live[..., None].expand(-1, -1, x.shape[2])
+        if live is not None:
+            places = live[..., None].expand(-1, -1, x.shape[2])
             x = x.new_zeros(len(x), image, x.shape[2]).scatter(1, places, x)
         x = x.unflatten(1, conditions.grid)
         if self.config.downsample:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from urllib.parse import urlencode
 
 import duckdb
 import numpy as np
@@ -27,6 +26,7 @@ from crispedit.benchmark import Picture
 from crispedit.pipelines.evaluation import report
 from crispedit.pipelines.evaluation.runner import COPY, TRUTH
 from crispedit.pipelines.viewing import pictures, serving, templates
+from crispedit.pipelines.viewing.queries import Address
 from crispedit.shards import sheet
 
 SECTIONS = [("/", "Tables"), ("/cases", "Cases")]
@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Wanted(Address):
     """What a page is asked to show; its fields are the parameters of the page's address."""
 
     benchmark: str = ""
@@ -51,11 +51,6 @@ class Wanted:
     against: str = ""
     q: str = ""
     page: int = 1
-
-    def query(self, **changes: Any) -> str:
-        """The address's parameters with some changed; a page number survives only a change of itself."""
-        fields = {**vars(self), "page": 1, **changes}
-        return urlencode({name: value for name, value in fields.items() if value not in ("", 1)})
 
 
 class Evaluated:

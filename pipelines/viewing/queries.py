@@ -27,8 +27,18 @@ NONE = "(none)"
 Row = dict[str, Any]
 
 
+class Address:
+    """What the dataclasses of pages' addresses share: their fields are the parameters, and `page` is one of them."""
+
+    def query(self, **changes: Any) -> str:
+        """The address's parameters with some changed; a page number survives only a change of itself."""
+        fields = {**vars(self), "page": 1, **changes}
+        told = {name: value for name, value in fields.items() if value not in ("", None)}
+        return urlencode({name: value for name, value in told.items() if (name, value) != ("page", 1)})
+
+
 @dataclass(frozen=True)
-class Wanted:
+class Wanted(Address):
     """What a page is asked to show; its fields are the parameters of the page's address."""
 
     outcome: str = ""
@@ -57,17 +67,6 @@ class Wanted:
         if not texts["page"].isdecimal():
             texts["page"] = "1"
         return Wanted(**{**texts, **numbers, "page": max(1, int(texts["page"]))})  # type: ignore[arg-type]
-
-    def query(self, **changes: Any) -> str:
-        """The address's parameters with some changed; a page number survives only a change of itself."""
-        fields = {**self.__dict__, "page": 1, **changes}
-        return urlencode(
-            {
-                name: value
-                for name, value in fields.items()
-                if value not in ("", None) and (name, value) != ("page", 1)
-            }
-        )
 
     @property
     def by(self) -> str:

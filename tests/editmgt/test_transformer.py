@@ -114,7 +114,7 @@ def test_training_step(golden, manifest, config, case, variant, checkpointing):
     assert torch.equal(time, t["timesteps"])
     assert torch.equal(order, t["rand"])
 
-    masked, timestep = mask_tokens(t["image_tokens"], time, order)
+    masked, timestep = mask_tokens(time, order)
     inputs = torch.where(masked, net.config.mask_id, t["image_tokens"])
     assert torch.equal(inputs.view_as(t["input_ids"]), t["input_ids"])
     assert torch.equal(masked, t["mask"])

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import object_store
 import pytest
 from conftest import make_run
-from object_store import faulty, seaweed
+from object_store import faulty
 from training_pairs import recipe_file, write_set
 
 from crispedit.pipelines import cli
 from crispedit.pipelines.build import build
 from crispedit.shards import index, layout, storage
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    try:
-        with seaweed(tmp_path_factory.mktemp("seaweed")) as url:
-            yield url
-    except metadata.PackageNotFoundError as error:
-        pytest.skip(f"no S3 server: {error}")
 
 
 def now_and_then(number: int, method: str, path: str) -> str | None:
@@ -42,13 +31,13 @@ def in_folder(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_build_packs_into_a_store(
-    server: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_server: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(index, "MAPPED_PAIRS", 1)  # with the index that readers of a large set map
     few = ("categories={color: 1, style: 1}", "pack.pairs_per_shard=2")
     build(make_run(tmp_path / "here", photos, *few))
-    place = f"{object_store.bucket(monkeypatch, server)}/packed"
-    with faulty(server, monkeypatch, now_and_then) as proxy:
+    place = f"{object_store.bucket(monkeypatch, s3_server)}/packed"
+    with faulty(s3_server, monkeypatch, now_and_then) as proxy:
         build(made := make_run(tmp_path / "there", photos, *few, f"pack.to={place}"))
         assert proxy.faults
         build(made)  # resumes, with every shard there
@@ -63,7 +52,7 @@ def test_a_build_packs_into_a_store(
 
 
 def test_merge_export_and_tokenize_write_into_a_store(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     shards = write_set(tmp_path / "set")
     recipe = str(recipe_file(tmp_path, shards))
@@ -72,11 +61,11 @@ def test_merge_export_and_tokenize_write_into_a_store(
         "exported": ["export", str(shards), "--to", "folder", "--output", "OUT"],
         "tokenised": ["tokenize", str(shards), "OUT", "--recipe", recipe],
     }
-    bucket = object_store.bucket(monkeypatch, server)
+    bucket = object_store.bucket(monkeypatch, s3_server)
     for name, command in commands.items():
         assert cli.main([word.replace("OUT", str(tmp_path / name)) for word in command]) == 0
         place = f"{bucket}/{name}"
-        with faulty(server, monkeypatch, now_and_then) as proxy:
+        with faulty(s3_server, monkeypatch, now_and_then) as proxy:
             assert cli.main([word.replace("OUT", place) for word in command]) == 0
             assert proxy.faults
         assert in_store(place) == in_folder(tmp_path / name), name

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import fsspec
 import object_store
 import pytest
-from object_store import faulty, seaweed, use
+from object_store import faulty, use
 from shard_pairs import make_pair, write_pairs
 
 from crispedit.outcome import is_transient
@@ -27,19 +25,10 @@ from crispedit.shards.verify import verify
 PAIRS = [make_pair(str(i)) for i in range(6)] + [make_pair(str(i), "remove", masked=False) for i in range(4)]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    try:
-        with seaweed(tmp_path_factory.mktemp("seaweed")) as url:
-            yield url
-    except metadata.PackageNotFoundError as error:
-        pytest.skip(f"no S3 server: {error}")
-
-
 @pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """A place of the test's own."""
-    return f"{object_store.bucket(monkeypatch, server)}/{request.node.name}"  # brackets and all
+    return f"{object_store.bucket(monkeypatch, s3_server)}/{request.node.name}"  # brackets and all
 
 
 def test_a_set_is_written_read_and_verified_in_a_bucket(bucket: str, tmp_path: Path):
@@ -117,13 +106,13 @@ def test_a_write_that_breaks_off_leaves_nothing(bucket: str):
 
 @pytest.mark.parametrize("fault", ["503", "reset", "cut"])
 def test_a_store_that_fails_now_and_then_loses_nothing(
-    fault: str, server: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, s3_server: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def every_fifth(number: int, method: str, path: str) -> str | None:
         return fault if number % 5 == 4 and (fault != "cut" or method == "GET") else None
 
     write_pairs(tmp_path / "here", PAIRS, 3)
-    with faulty(server, monkeypatch, every_fifth) as proxy:
+    with faulty(s3_server, monkeypatch, every_fifth) as proxy:
         write_pairs(f"{bucket}/set", PAIRS, 3)
         with read_shards(f"{bucket}/set", decode=False, cache=Cache(tmp_path / "cache")) as there:
             assert len(list(there)) == len(PAIRS)
@@ -140,30 +129,30 @@ def test_a_store_that_fails_now_and_then_loses_nothing(
 
 
 def test_bytes_that_are_damaged_on_the_way_are_noticed(
-    server: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_server: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     write_pairs(f"{bucket}/set", PAIRS, 3)
 
     def shards(number: int, method: str, path: str) -> str | None:
         return "corrupt" if method == "GET" and path.partition("?")[0].endswith(".tar") else None
 
-    with faulty(server, monkeypatch, shards):
+    with faulty(s3_server, monkeypatch, shards):
         with read_shards(f"{bucket}/set", decode=False, on_damage="skip", cache=Cache(tmp_path)) as there:
             assert len(list(there)) < len(PAIRS)
             assert there.damaged
 
 
 def test_faults_that_stay_may_pass_and_others_do_not(
-    server: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+    s3_server: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ):
-    system = use(monkeypatch, server)
+    system = use(monkeypatch, s3_server)
     for name in ("a.jpg", "b.jpg"):
         system.pipe(f"{bucket}/photos/{name}", name.encode())
     entries = sources.entries(FolderSource(path=f"{bucket}/photos"))
     monkeypatch.setattr(type(system), "retries", 1)
     down = True
     with faulty(
-        server, monkeypatch, lambda number, method, path: "503" if down and "b.jpg" in path else None
+        s3_server, monkeypatch, lambda number, method, path: "503" if down and "b.jpg" in path else None
     ):
         good, throttled = sources.read(entries)
         assert good == b"a.jpg"
@@ -174,7 +163,7 @@ def test_faults_that_stay_may_pass_and_others_do_not(
 
 
 def test_a_place_that_cannot_be_listed_is_one_sentence(
-    server: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+    s3_server: str, bucket: str, monkeypatch: pytest.MonkeyPatch
 ):
     for place, words in (
         ("s3://no-such-bucket/x", "there is no file"),

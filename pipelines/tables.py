@@ -16,16 +16,21 @@ from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
 
+def database(run: Run) -> duckdb.DuckDBPyConnection:
+    """An empty database for millions of rows: it fits beside other work, and spills the rest into the run."""
+    made = journal.database()
+    made.execute("SET preserve_insertion_order = false")
+    made.execute("SET memory_limit = '3GB'")
+    made.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
+    return made
+
+
 def connect(run: Run, waves: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with the views `curate`, `annotate`, `edit`, `score` and `compare`, each row once; `job`, each job
     once; and `candidate`: `edit` with its job's words, its photograph's origin, and `source` the one it was made from,
     composed by its editor or not. An imported pair has the origin of its own row, and the user's `id` of it.
     `waves`: of these alone."""
-    found = journal.database()
-    found.execute("SET preserve_insertion_order = false")
-    # select over millions of rows must fit beside other work; the rest spills
-    found.execute("SET memory_limit = '3GB'")
-    found.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
+    found = database(run)
     _view(found, "curate", _parts(run, "curate", waves), curate_table(run.recipe.source_cascade))
     _view(found, "annotate", _parts(run, "annotate", waves), ANNOTATE)
     _view(found, "edit", _parts(run, "edit", waves), EDIT)

@@ -95,7 +95,7 @@ def test_edges():
         near_duplicates(np.array([1], np.int64), -1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     count=st.integers(1, 400),

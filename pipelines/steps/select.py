@@ -260,18 +260,21 @@ def _repeats(db: duckdb.DuckDBPyConnection, rows: pa.Table, bits: int) -> NDArra
     width = 64 // (bits + 1) if bits < 8 else 0
     mask = (1 << width) - 1 if width < 64 else -1
     db.register("passing", rows.append_column("row", pa.array(np.arange(len(rows)))))
-    found = db.sql(f"""
-        WITH banded AS (
-            SELECT row, text, phash, edited_phash, band, (phash >> (band * {width})) & {mask} AS value
-            FROM passing CROSS JOIN range({bits + 1 if width else 1}) AS bands(band)
-            WHERE phash IS NOT NULL AND edited_phash IS NOT NULL
-        )
-        SELECT DISTINCT b.row FROM banded a JOIN banded b ON a.text = b.text AND a.band = b.band AND a.value = b.value
-            AND a.row < b.row AND bit_count(xor(a.phash, b.phash)) <= {bits}
-            AND bit_count(xor(a.edited_phash, b.edited_phash)) <= {bits}
-    """).fetchnumpy()["row"]
+    # A band at a time: together they would hold as many copies of the rows.
+    repeats = [
+        db.sql(f"""
+            WITH banded AS (
+                SELECT row, text, phash, edited_phash, (phash >> {band * width}) & {mask} AS value
+                FROM passing WHERE phash IS NOT NULL AND edited_phash IS NOT NULL
+            )
+            SELECT DISTINCT b.row FROM banded a JOIN banded b ON a.text = b.text AND a.value = b.value
+                AND a.row < b.row AND bit_count(xor(a.phash, b.phash)) <= {bits}
+                AND bit_count(xor(a.edited_phash, b.edited_phash)) <= {bits}
+        """).fetchnumpy()["row"]
+        for band in range(bits + 1 if width else 1)
+    ]
     db.unregister("passing")
-    return np.asarray(found, np.int64)
+    return np.unique(np.concatenate(repeats)).astype(np.int64)
 
 
 def _write(path: Path, table: pa.Table) -> None:

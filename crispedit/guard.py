@@ -1,10 +1,10 @@
-"""Runs a command until it ends, or until whoever asked for it is gone; then ends all of its processes.
+"""Runs a command until it ends or its caller is gone; then ends all of its processes.
 
     python -IS guard.py COMMAND ...
 
-The one who asks holds the other end of stdin. When that is closed, by intent or because its process was killed, the
-command's processes are told to end (SIGTERM), and are killed if they have not after `GRACE_S`. The kernel kills the
-command too if this process is killed. Only the standard library: it starts in a moment, and holds no memory.
+The caller holds the other end of stdin. When that is closed, on purpose or because the caller was killed, the command's
+processes get SIGTERM, and SIGKILL after `GRACE_S`. The kernel also kills the command if this process is killed. Only
+the standard library is imported, so it starts fast and needs little memory.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """In the command's process, before the command: it is killed when the guard is gone. (Linux only.)"""
+    """Called in the command's process before it starts, so that it is killed when the guard is gone. (Linux only.)"""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def prepare() -> None:
-    """Of the command: signals as usual again, and its end with ours."""
+    """Called in the command's process before it starts: default signals, and its end with ours."""
     for usual in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(usual, signal.SIG_DFL)
     end_with_parent()

@@ -1,8 +1,7 @@
 """TorchScript archives, such as OpenAI's `ViT-B-32.pt`: their tensors, read without running anything in them.
 
-An archive is a zip file: `data.pkl` holds the tree of modules, and `data/N` the bytes of each tensor. The pickle is
-read with a list of names that are allowed: tensors and plain containers. Modules become empty shells, and the
-archive's code is never loaded.
+An archive is a zip file: `data.pkl` holds the tree of modules, and `data/N` the bytes of each tensor. Unpickling allows
+only tensors and plain containers. Modules become objects without code, and the archive's code is never loaded.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def state_dict(path: Path) -> dict[str, Tensor]:
         IndexError,
         pickle.UnpicklingError,
     ) as error:
-        raise ValueError(f"{path} is no TorchScript archive that can be read safely: {error}") from None
+        raise ValueError(f"{path} is not a TorchScript archive that can be read safely: {error}") from None
     found: dict[str, Tensor] = {}
     _collect(tree, "", found)
     return found
@@ -83,7 +82,7 @@ def _collect(module: object, prefix: str, found: dict[str, Tensor]) -> None:
 
 
 class _Reader(pickle.Unpickler):
-    """Unpickles what is on the list, and refuses everything else."""
+    """An unpickler that refuses everything but the allowed names."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))

@@ -37,9 +37,9 @@ MODELS = {"clip": OPENAI_B32, "dino": DINO_S16}
 class EmuEdit(Benchmark):
     """Three protocols, which published tables mix.
 
-    `emu-source` compares the answer with the source, as UltraEdit's authors do: copying the source is perfect on all of
-    it but clip_t. `emu-anysd` compares with Emu Edit's own answer, as AnySD's script does, without all-black answers
-    (its clip_t, which scores Emu Edit's image instead of the model's, is repaired). `clipdir-ip2p` is InstructPix2Pix's
+    `emu-source` compares the answer with the source, as UltraEdit's authors do: copying the source is perfect except on
+    clip_t. `emu-anysd` compares with Emu Edit's own answer, as AnySD's script does, without all-black answers (its
+    clip_t, which scores Emu Edit's image instead of the model's, is repaired). `clipdir-ip2p` is InstructPix2Pix's
     direction. A direction is None where the two captions are equal, which some are.
     """
 

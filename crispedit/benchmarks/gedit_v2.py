@@ -36,7 +36,7 @@ Dimension = Literal["instruction_following", "visual_quality", "visual_consisten
 DIMENSIONS: tuple[Dimension, ...] = ("instruction_following", "visual_quality", "visual_consistency")
 OWN = "judge/gedit-v2"
 ASSET = "vlm/assessment/{dimension}/pairwise/v1.yaml"
-"""Where a published prompt lies among its assets."""
+"""A published prompt's path among the assets."""
 PLACES = ("<instruction>", "{instruction}")
 METRICS: Mapping[str, Better] = {"elo": "higher"}
 SWAPPED: Mapping[Winner, Winner] = {"first": "second", "second": "first", "tie": "tie"}
@@ -51,12 +51,12 @@ class Verdict(Reply):
 
 class GEditV2(Benchmark):
     """In each of three dimensions a judge sees the source and two answers and names the better one, or a tie. Strengths
-    are Davidson's extension of the Bradley-Terry model to ties, as the published script fits it: one strength for all
-    dimensions, weighed alike, on Elo's scale.
+    come from Davidson's extension of the Bradley-Terry model to ties, fitted as in the published script: one strength
+    over all dimensions with equal weights, on Elo's scale.
 
-    `both_orders` shows each pair in both orders, and takes two different verdicts for a tie; the published script shows
-    one, drawn by the case. The published judge for consistency is PVC-Judge. Without `prompts` we ask in words of our
-    own, under an id of its own.
+    `both_orders` shows each pair in both orders and counts two different verdicts as a tie; the published script shows
+    one order, drawn per case. The published judge for consistency is PVC-Judge. Without `prompts`, our own prompts are
+    used, under another id.
     """
 
     questions: ClassVar[float] = 6.0
@@ -66,7 +66,8 @@ class GEditV2(Benchmark):
     """The folder with `metadata.jsonl`."""
     prompts: Path | None = None
     """The published prompts: the folder `src/prompts/assets` of the repository ZhangqiJiang07/GEditBench_v2 (they ship
-    neither with its data nor with CrispEdit), or a JSON of prompts by dimension, with <instruction> where that goes."""
+    neither with its data nor with CrispEdit), or a JSON of prompts by dimension, with <instruction> as its placeholder.
+    """
     dimensions: tuple[Dimension, ...] = Field(DIMENSIONS, min_length=1)
     both_orders: bool = True
 
@@ -110,7 +111,7 @@ class GEditV2(Benchmark):
         return [self._compared(heard[n * each : (n + 1) * each]) for n in range(len(pairs))]
 
     def _questions(self, pair: AnswerPair) -> list[Question[Winner]]:
-        """Every dimension in order, then, if asked for, in the other order."""
+        """The question of every dimension, then, with `both_orders`, the same in the other order."""
         orders = [(pair.first, pair.second), (pair.second, pair.first)][: 2 if self.both_orders else 1]
         return [
             Question(
@@ -128,7 +129,7 @@ class GEditV2(Benchmark):
         replied = []
         for one in heard:
             if isinstance(one, ChatError):
-                return one  # the judge did not answer at all: to be asked again
+                return one  # no reply: the judge will be asked again
             replied.append(one)
         count = len(self.dimensions)
         said = [one.value for one in replied]
@@ -185,7 +186,7 @@ class GEditV2(Benchmark):
 
 
 def _agreed(one: Winner | None, other: Winner | None) -> Winner | None:
-    """The verdict of both orders; a tie if they differ, None if either is not known."""
+    """The verdict of both orders; a tie if they differ, None if either is unknown."""
     if one is None or other is None:
         return None
     return one if one == other else "tie"

@@ -46,8 +46,8 @@ class ImgEdit(Benchmark):
     The prompts name the three marks by the kind of edit (the published prompts forbid the second and third to exceed
     the first), and so do our tables by kind. `imgedit-basic-official` asks and counts as the published script does: the
     mean, to two decimals, of every line that ends in a number. `imgedit-basic` asks with the same prompts, the images
-    before the text and the judge's own settings, and takes exactly the three named marks of 1 to 5. Without `prompts`
-    we ask in words of our own, under an id of its own. A reply that cannot be read is None in all four.
+    before the text and the judge's own settings, and takes exactly the three named marks of 1 to 5. Without `prompts`,
+    our own prompts are used, under another id. A reply that cannot be read is None in all four.
     """
 
     questions: ClassVar[float] = 1.0
@@ -55,7 +55,7 @@ class ImgEdit(Benchmark):
     path: Path
     """The folder with `basic_edit.json`."""
     images: Path | None = None
-    """Where the images lie that it names; null: in `path`."""
+    """The folder of its images; null: `path`."""
     prompts: Path | None = None
     """The published JSON of prompts."""
     protocol: Literal["imgedit-basic", "imgedit-basic-official"] = "imgedit-basic"
@@ -152,7 +152,7 @@ class ImgEdit(Benchmark):
 
     def _scored(self, heard: object) -> Scored | Exception:
         if isinstance(heard, ChatError):
-            return heard  # the judge did not answer at all: to be asked again
+            return heard  # no reply: the judge will be asked again
         assert isinstance(heard, Heard)
         values: dict[str, float | None] = dict.fromkeys(METRICS)
         if heard.value is not None:

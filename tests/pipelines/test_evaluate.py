@@ -172,7 +172,7 @@ def test_an_editor_that_fails_is_missing_with_its_reason_and_tried_again(tmp_pat
     }
     row = evaluated(recipe)["shards"]["shards"]["rows"]["c"]
     assert (row["scored"], row["missing"]) == (0, 6)
-    assert all("carries no plan for the compositor" in reason for reason in row["reasons"])
+    assert all("has no plan of the compositor" in reason for reason in row["reasons"])
     before = parts_of(tmp_path, "answers")
     assert evaluated(recipe)["shards"]["shards"]["rows"]["c"] == row
     assert before < parts_of(tmp_path, "answers")
@@ -213,7 +213,7 @@ def test_a_folder_of_results_is_counted(tmp_path):
         assert (row["cases"], row["scored"], row["missing"], row["unjudged"], row["black"]) == (4, 2, 1, 1, 1)
         assert len(row["reasons"]) == 2
         assert any("no image in the folder" in reason for reason in row["reasons"])
-        assert any("2.png is no image" in reason for reason in row["reasons"])
+        assert any("2.png is not an image" in reason for reason in row["reasons"])
     assert source["metrics"]["l1"]["n"] == 2  # against the source black answers count,
     assert anysd["metrics"]["l1"]["n"] == 1  # and AnySD's script drops them
     assert found["emu-source"]["rows"]["copy-source"]["metrics"]["l1"]["mean"] == 0

@@ -1,8 +1,7 @@
-"""Layout: what kind of pairs lie at a place, and which of their columns hold what, found by looking.
+"""Layout: detects a data set's layout of pairs and the meaning of its columns.
 
-A newcomer names a folder; `detected` says which files there hold pairs, and finds the columns by the names that public
-datasets use. `survey` looks at the first pairs before a build starts, says what was found, and stops where none of them
-can be read.
+The user names a folder. `detected` finds the files with pairs there, and the columns by the names that public datasets
+use. `survey` reads the first pairs before a build starts, describes them, and raises if none can be read.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ LAYOUTS: dict[str, Layout] = {
     ".tar": "webdataset",
     ".json": "jsonl",
 }
-"""Which layout files of a suffix have; the first that is there counts."""
+"""The layout for each suffix; the first that is present counts."""
 
 NAMES = {
     "source": """source source_image source_img source_path source_file source_file_name src_image src_img src
@@ -48,7 +47,7 @@ NAMES = {
     "licence": "licence license",
     "dataset": "dataset source_dataset dataset_name",
 }
-"""What the columns of public datasets are called, likeliest first."""
+"""Names of columns in public datasets, likeliest first."""
 
 ENDINGS = (
     ("source", "edited"),
@@ -59,18 +58,18 @@ ENDINGS = (
     ("original", "edited"),
     ("orig", "edit"),
 )
-"""How the names of a pair's two image files end in a folder."""
+"""Endings of the names of a pair's two image files in a folder."""
 
 LOOK = 300
-"""How many pairs `survey` looks at."""
+"""Pairs that `survey` looks at."""
 READ = 20
-"""How many of them it reads at once, until one is whole."""
+"""Pairs whose images it reads at a time, until one is readable."""
 SHOWN = 8
 
 
 def detected(source: PairsSource) -> PairsSource:
-    """The source with its layout and columns filled in. ValueError says which column was not found, and lists those
-    that are there."""
+    """The source with its layout and columns filled in. ValueError names a column that was not found, and lists the
+    existing ones."""
     if source.layout is not None and source.columns.complete:
         return source
     files = sources.files(source.path, Skipped())
@@ -97,7 +96,7 @@ def _layout(path: str, files: Sequence[File]) -> Layout:
     for suffix, layout in LAYOUTS.items():
         if counts[suffix] and not (
             suffix == ".json" and _endings(files)
-        ):  # else each stands beside its images
+        ):  # otherwise they are beside their images
             return layout
     if any(counts[suffix] for suffix in IMAGE_SUFFIXES):
         return "folder"
@@ -109,7 +108,7 @@ def _layout(path: str, files: Sequence[File]) -> Layout:
 
 
 def columns_of(source: PairsSource, files: Sequence[File]) -> list[str]:
-    """The columns of the first file that can be read: of a parquet or CSV, the fields of JSON (one step into lists and
+    """The columns of the first file that can be read: of a parquet or CSV, the fields of JSON (one level into lists and
     objects), the extensions of a tar's first sample with the fields of its JSON, the ends of names in a folder."""
     if source.layout == "folder":
         return _name_ends(files)
@@ -162,8 +161,8 @@ def _fields(row: object) -> list[str]:
 
 
 def _guess(there: Sequence[str], names: Sequence[str]) -> str | None:
-    """The first of the names that a column has: `json.edit_prompt` is called edit_prompt, `source.jpg` source and
-    `input_images.0` input_images and input_image."""
+    """The column that has the first of these names: `json.edit_prompt` counts as edit_prompt, `source.jpg` as source,
+    `input_images.0` as input_images or input_image."""
     known: dict[str, str] = {}
     for column in there:
         parts = column.casefold().split(".")
@@ -175,7 +174,7 @@ def _guess(there: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 def _endings(files: Sequence[File]) -> dict[str, str]:
-    """The ends of names that most files of a folder pair up by, and the text beside them."""
+    """The endings of names by which most files of a folder form pairs, and that of their texts."""
     stems = {os.path.splitext(file.uri)[0] for file in files if suffix_of(file.uri) in IMAGE_SUFFIXES}
     best: tuple[int, str, str] = (0, "", "")
     for (one, other), mark in itertools.product(ENDINGS, "_-."):
@@ -203,7 +202,7 @@ def _endings(files: Sequence[File]) -> dict[str, str]:
 
 
 def _name_ends(files: Sequence[File]) -> list[str]:
-    """The ends of file names after the last mark, the most frequent first: `_source.png`, `.txt`."""
+    """The endings of file names after the last separator, the most frequent first: `_source.png`, `.txt`."""
     ends: Counter[str] = Counter()
     for file in files:
         stem, suffix = os.path.splitext(os.path.basename(file.uri))
@@ -216,7 +215,7 @@ def _name_ends(files: Sequence[File]) -> list[str]:
 
 
 def without_alias_text(words: Mapping[str, int]) -> str:
-    """What becomes of category words without an alias, and the way out."""
+    """A message about category words without an alias."""
     shown = ", ".join(f"{word!r} {pairs}" for word, pairs in Counter(words).most_common(SHOWN))
     return (
         f"category words without an alias, whose instructions are classified instead: {shown} "
@@ -226,22 +225,22 @@ def without_alias_text(words: Mapping[str, int]) -> str:
 
 @dataclass
 class Survey:
-    """What the first pairs of a source look like."""
+    """A description of a source's first pairs."""
 
     source: PairsSource
     pairs: int = 0
     more: bool = False
-    """Whether there are more than were looked at."""
+    """Whether there are more pairs."""
     errors: Counter[str] = field(default_factory=Counter)
-    """How many pairs cannot be listed, by reason without the row."""
+    """Pairs that cannot be listed, by reason without the row."""
     without_alias: Counter[str] = field(default_factory=Counter)
-    """How many pairs have each category word that no category of `configs/categories` claims."""
+    """Pairs by category word, for words that are no category's alias."""
     second_image: int = 0
     short_sides: list[int] = field(default_factory=list)
-    """Of the source images that were read, in pixels."""
+    """Short sides of the source images that were read, in pixels."""
 
     def text(self) -> str:
-        """Lines for a reader."""
+        """The description as text."""
         looked = f"the first {self.pairs} pairs" if self.more else f"all {self.pairs} pairs"
         lines = [
             f"source: pairs, layout {self.source.layout}, columns {_told(self.source.columns)}",
@@ -263,8 +262,8 @@ class Survey:
 
 
 def survey(source: PairsSource) -> Survey:
-    """A look at the first `LOOK` pairs. ValueError if none of them can be read, with the reason, the row and the
-    columns that are there."""
+    """A survey of the first `LOOK` pairs. ValueError if none can be read, with the reason, the row and the existing
+    columns."""
     found = Survey(source)
     looked: list[ImportedPair] = []
     categories = load_categories()

@@ -1,4 +1,4 @@
-"""status: what a run has, and what the build that works on it is doing; from the run's directory alone."""
+"""status: what a run has, and what its build is doing, from the run's directory alone."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from crispedit.pipelines.progress import StageTotal
 from crispedit.pipelines.run import Run
 
 SILENT_SECONDS = 60.0
-"""A driver that has said nothing for so long has probably ended."""
+"""A driver that has been silent for this long has probably ended."""
 STEPS = ("curate", "annotate", "edit", "score", "compare")
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Rows per step and outcome, errors by kind, seconds by stage, and the last sign of a driver."""
+    """Rows per step and outcome, errors by kind, seconds by stage, and the driver's last report."""
     db = tables.connect(run)
     rows: dict[str, dict[str, int]] = {}
     for step in STEPS:
@@ -69,7 +69,7 @@ def _driver_text(driver: dict[str, Any] | None) -> str:
         return f"No build is at work; the last one ended {progress.duration(ago)} ago."
     if ago > SILENT_SECONDS:
         return (
-            f"The build last gave a sign of life {progress.duration(ago)} ago: it has probably ended. "
+            f"The build last reported {progress.duration(ago)} ago, so it has probably ended. "
             "The same command continues it."
         )
     return f"A build is at work; about {progress.duration(driver['eta_seconds'])} left of what is listed."
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command."""
     if not (args.run / "recipe.yaml").exists():
-        raise ValueError(f"{args.run} is no run: it has no recipe.yaml")
+        raise ValueError(f"{args.run} is not a run: it has no recipe.yaml")
     found = status(Run(recipe.load(str(args.run), [f"run={args.run}"])))
     print(json.dumps(found, default=StageTotal.to_json, indent=1) if args.json else text(found))
     return 0

@@ -18,12 +18,11 @@ from crispedit.shards.journal import Table
 
 def connect(run: Run, waves: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with the views `curate`, `annotate`, `edit`, `score` and `compare`, each row once; `job`, each job
-    once; and `candidate`: `edit` with its job's words, its photograph's origin, and `source` the one it was made from,
-    composed by its editor or not. An imported pair has the origin of its own row, and the user's `id` of it.
-    `waves`: of these alone."""
+    once; and `candidate`: `edit` with its job's texts, its photograph's origin, and its `source` (composed by the
+    editor or not). An imported pair has its own origin and `id`. `waves`: only these waves."""
     found = journal.database()
     found.execute("SET preserve_insertion_order = false")
-    # select over millions of rows must fit beside other work; the rest spills
+    # a query over millions of rows leaves memory for other work; the rest spills to disk
     found.execute("SET memory_limit = '3GB'")
     found.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
     _view(found, "curate", _parts(run, "curate", waves), curate_table(run.recipe.source_cascade))
@@ -50,7 +49,7 @@ def connect(run: Run, waves: Sequence[str] | None = None) -> duckdb.DuckDBPyConn
 
 
 def listing_rows(run: Run) -> list[dict[str, Any]]:
-    """The rows of the listing, without their members: what containers there are, and what was left out of them."""
+    """The rows of the listing without their members: the containers, and what was skipped."""
     table = listing.table(run.recipe.source)
     with journal.database() as db:
         body = journal.view(db, table, journal.parts(run.folder("listing")))
@@ -59,7 +58,7 @@ def listing_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def repaired(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> dict[str, int]:
-    """Of the keys that a query names: how many edits were `laid_back` onto their source, or lay `in_place`."""
+    """Of the keys of a query, how many edits were `laid_back` onto their source or left `in_place`."""
     found = db.execute(
         "SELECT count(*) FILTER (transform <> $in_place), count(*) FILTER (transform = $in_place) "
         f"FROM edit WHERE key IN ({kept})",
@@ -69,7 +68,7 @@ def repaired(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") 
 
 
 def restored(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> int:
-    """Of the keys that a query names: of how many edits a drift of tone was taken back."""
+    """Of the keys of a query, how many edits had a drift of tone removed."""
     found = db.execute(f"SELECT count(drift) FROM edit WHERE key IN ({kept})").fetchall()
     return int(found[0][0])
 

@@ -1,8 +1,8 @@
-"""Verdicts: what a row's own columns and scores say of it, before any competition; below the steps that use them.
+"""Verdicts: the outcome of a row by its own columns and scores, before candidates are compared.
 
-Photographs are judged wave by wave, once: the verdicts and hashes of a wave are kept beside its record, and a wave
-needs those of earlier ones only to find what it repeats. Candidates are judged by one rule with two forms, for a row
-that the driver holds (`of_candidate`) and for a table (`candidates_sql`).
+Photographs are judged once, wave by wave. A wave's verdicts and hashes are stored beside its record; later waves need
+them only to find duplicates. Candidates are judged by one rule in two forms: for a row in the driver (`of_candidate`)
+and for a table (`candidates_sql`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def quoted(value: str) -> str:
 
 
 class Coded:
-    """The verdict of every row of a table as a number: words are few, rows are many."""
+    """The verdicts of a table's rows, coded as numbers to save memory."""
 
     def __init__(self, verdicts: pa.ChunkedArray, *reasons: str) -> None:
         """From "outcome" or "outcome reason" of each row; `reasons` are those of later rejects."""
@@ -71,7 +71,7 @@ class Coded:
         self._codes = renumbered[coded.indices.to_numpy()] if words else np.array([], np.int32)
 
     def passing(self) -> NDArray[np.int64]:
-        """The rows that no one has rejected so far."""
+        """The rows that are not rejected so far."""
         return np.flatnonzero(self._codes == 0)
 
     def reject(self, rows: NDArray[np.int64], reason: str) -> None:

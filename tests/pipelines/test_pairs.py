@@ -604,7 +604,7 @@ def test_image_paths_may_start_from_another_folder(tmp_path: Path):
 def test_a_json_file_that_is_no_list_is_an_error_row(tmp_path: Path):
     (tmp_path / "x.json").write_text('{"a": 1}')
     (answer,) = read(of_lines(tmp_path / "x.json"))
-    assert "a list of objects should be here, not dict" in str(answer)
+    assert "expected a list of objects, not dict" in str(answer)
 
 
 def test_digging():

@@ -94,4 +94,4 @@ def test_edits_of_our_own_editors_are_repaired_where_that_is_asked(built):
     assert sum(lines[1].regimes.values()) == lines[1].pairs == len(added)
     assert "loose" in audit.moved_text(after.moved)
     card = (repaired.folder("shards") / "README.md").read_text()
-    assert "a drift of tone was taken back" in card
+    assert "a drift of tone was removed" in card

@@ -1,4 +1,4 @@
-"""Reading: the bytes of entries, wherever they lie."""
+"""Reading: the bytes of entries, local or remote."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from crispedit.pipelines.sources.names import escape
 from crispedit.shards import storage
 
 MAX_FILE_BYTES = 1 << 30
-"""A larger "photograph" is not read: it would exhaust the node before the decoder could refuse it."""
+"""Larger files are not read: they would exhaust the node's memory before the decoder could refuse them."""
 
 
 def read(wanted: Sequence[Entry], root: str | None = None) -> list[bytes | Exception]:
-    """The bytes of each entry, in order, or the exception that says why there are none. What it was raised from tells
-    whether the fault may pass (`crispedit.outcome.is_transient`).
+    """The bytes of each entry, in order, or an exception, whose cause shows whether it is transient
+    (`crispedit.outcome.is_transient`).
 
-    `root` is the run that entries with relative paths belong to. A parquet row group is decoded once, as long as calls
-    go forward; remote files are fetched concurrently. All the answers are held in memory, so the caller chooses how
-    many entries that may be.
+    `root` is the run that entries with relative paths belong to. A parquet row group is decoded once if calls move
+    forward; remote files are fetched concurrently. All results are held in memory, so the caller chooses the number of
+    entries.
     """
     answers: dict[int, bytes | Exception] = {}
     rows: defaultdict[tuple[str, int, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -105,7 +105,9 @@ def _remote(wanted: Sequence[Entry]) -> list[bytes | Exception]:
 
 def _whole(entry: Entry, data: bytes) -> bytes | Exception:
     if entry.size is not None and len(data) != entry.size:
-        cut = ConnectionError("the answer was cut short")  # or the file was: reading it again tells
+        cut = ConnectionError(
+            "the answer was cut short"
+        )  # or the file itself was: reading it again will tell
         return _failed(entry, cut, f"{len(data)} bytes where {entry.size} should be")
     return _too_large(entry, len(data)) if len(data) > MAX_FILE_BYTES else data
 

@@ -1,4 +1,4 @@
-"""edit: every job becomes one candidate per editor and seed: its images and true mask, a refusal, or an error."""
+"""edit: makes a candidate per job, editor and seed: its images and true mask, a refusal, or an error."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ WIRE = pa.schema([*EDIT.schema, *((word, pa.string()) for word in WORDS), pa.fie
 
 
 class EditStep(Step):
-    """The step. Each editor has a pool and a queue of its own; one for failed jobs (`when: failed`) works once every
-    candidate of the editors before it has failed."""
+    """The step. Each editor has its own pool and queue; one with `when: failed` works on a job once all candidates of
+    the earlier editors have failed."""
 
     name = "edit"
     table = EDIT
@@ -92,7 +92,7 @@ class EditStep(Step):
         return {name: {**editor.identity(), **repair} for name, editor in self.recipe.editors.items()}
 
     def _failed(self, made: dict[str, Candidate], keys: Sequence[str]) -> bool:
-        """Whether these candidates are all there, and none passes or may yet pass."""
+        """Whether all these candidates exist, and none passes or may still pass."""
         outcomes = {of_candidate(self.recipe, made[key])[0] if key in made else None for key in keys}
         return outcomes <= {REJECTED, ERROR}
 
@@ -170,9 +170,9 @@ class EditStage:
 
 @lru_cache(maxsize=4)
 def _photograph(root: Path, ref: tuple[tuple[str, Any], ...]) -> Image:
-    """Jobs of one photograph come one after another: decode it once."""
+    """A decoded photograph; cached, because jobs of one photograph follow each other."""
     image = images.decode_jpeg(journal.read_blob(root, dict(ref)))
-    # Shared by several jobs: an editor that drew on it would change its neighbours.
+    # Several jobs share it, so no editor may draw on it.
     image.flags.writeable = False
     return image
 

@@ -1,17 +1,17 @@
-"""crispedit calibrate: how well the filters of a recipe tell good pairs from bad ones, and which bounds do it best.
+"""crispedit calibrate: measures how well a recipe's filters separate good and bad pairs, and learns bounds.
 
     crispedit calibrate quality source.path=photos run=runs/calibration     on known defects
     crispedit calibrate runs/mine                                           on its labels, which `crispedit view` writes
     crispedit calibrate runs/mine --labels labels.jsonl --group repo        on other labels
     crispedit calibrate --flips before.json after.json                      which verdicts two versions differ on
 
-Known defects: the good pairs are a run's candidates before any bound is applied to them (the run is carried through
-edit first, where it is not yet), or those of a shard set (`--pairs`). Each defect of `defects.py` is applied to each of
-them. Bounds are learned on one half of the photographs and tested on the other, and the other way round. Semantic
-defects, which no pixel shows, are reported by the scores that have no bound yet (`clip`, `instruction`).
+Known defects: the good pairs are a run's candidates, whatever their verdict (edits are made first if the run has none),
+or those of a shard set (`--pairs`). Each defect of `defects.py` is applied to each of them. Bounds are learned on one
+half of the photographs and tested on the other, and vice versa. Semantic defects, which single pixels cannot show, are
+reported by the scores without a bound (`clip`, `instruction`).
 
-Labels: JSON lines or CSV with the pair's key, id or uri and a verdict. Pairs of one group (`--group`, such as the
-editing model) are judged by bounds learned on the other groups.
+Labels: JSON lines or CSV with the pair's key, id or uri and a verdict. Each group of pairs (`--group`, such as the
+editing model) is judged by bounds learned on the other groups.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from crispedit.pipelines.steps.select import SELECTION
 from crispedit.shards import journal
 
 LABELS = "labels.csv"
-"""Where `crispedit view` keeps the labels of a run, in its folder."""
+"""The file in a run's folder where `crispedit view` keeps labels."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe values, such as run=DIR")
     parser.add_argument("--pairs", metavar="SHARDS", help="take the good pairs from this shard set")
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="good pairs at most, spread over the photographs"
-    )
+    parser.add_argument("--limit", type=int, metavar="N", help="most good pairs, spread over the photographs")
     parser.add_argument("--no-masks", action="store_true", help="measure as if no edit mask were known")
     parser.add_argument(
-        "--false-rejects", type=float, metavar="SHARE", help="wanted (0.02; with --labels 0.1)"
+        "--false-rejects",
+        type=float,
+        metavar="SHARE",
+        help="share of good pairs that may be rejected (0.02; with --labels 0.1)",
     )
     parser.add_argument("--json", metavar="FILE", help="write the whole report")
     parser.add_argument(
@@ -58,10 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="JSON lines or CSV by a person: key, id or uri, and verdict or label (RUN/labels.csv, where it is there)",
+        help="a person's JSON lines or CSV: key, id or uri, and verdict or label (RUN/labels.csv, if it exists)",
     )
     parser.add_argument(
-        "--group", metavar="COLUMN", help="the labels' column that is held out value by value"
+        "--group", metavar="COLUMN", help="the labels' column whose values are held out in turn"
     )
     parser.add_argument("--verdict", metavar="COLUMN", help="the labels' column with the verdict")
     parser.add_argument(
@@ -72,9 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.labels and args.flips:
-        raise ValueError("--labels and --flips are two questions: ask one at a time")
+        raise ValueError("use either --labels or --flips, not both")
     if args.false_rejects is not None and not 0 < args.false_rejects < 1:
-        raise ValueError(f"--false-rejects {args.false_rejects} must lie between 0 and 1")
+        raise ValueError(f"--false-rejects {args.false_rejects} must be between 0 and 1")
     own = Path(args.recipe) / LABELS
     if own.is_file() and not (args.labels or args.flips or args.pairs):
         args.labels = str(own)
@@ -109,7 +110,7 @@ def _defects(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _labelled(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Agreement with verdicts; where a run with scores is given, also bounds learned from the labels."""
+    """Agreement with verdicts, and, for a run with scores, bounds learned from the labels."""
     said = labels.read(Path(args.labels), args.group, args.verdict)
     path = Path(args.recipe)
     if not path.is_dir():
@@ -134,7 +135,7 @@ def _labelled(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _recipe(report: Mapping[str, Any], source: str) -> str:
-    """The learned bounds as a fragment of a recipe, with what they were learned from."""
+    """The learned bounds as a fragment of a recipe, with a comment on their origin."""
     held_out = report["held_out"]
     measured_by = "" if held_out is None else f"; held out: agreement {held_out['agreement']:.1%}"
     pairs = f"{report['pairs']} pairs of {report['groups']} groups in {Path(source).name}"

@@ -1,14 +1,13 @@
-"""Cases: every value of an evaluation as a plain parquet, with the benchmark's own ids, and the pictures to look at.
+"""Cases: every value of an evaluation as a parquet, with the benchmark's own ids and the pictures' locations.
 
-benchmark, protocol, case, group, family, instruction    as the benchmark names them
-editor, seed, judgement                                  whose answer, and which judgement of it
-metric, value                                            null where it is not known; `reason` says why
-black, kind                                              scored, refused, missing, error, unparsed, unjudged
-words                                                    what the judge said, a text for each question
-source, answer, target                                   where the images lie: {path, offset, size, row, column}
+benchmark, protocol, case, group, family, instruction    as the benchmark names them editor, seed, judgement whose
+answer, and which judgement of it metric, value                                            null where it is not known;
+`reason` says why black, kind                                              scored, refused, missing, error, unparsed,
+unjudged words                                                    what the judge said, a text for each question source,
+answer, target                                   the images' locations: {path, offset, size, row, column}
 
-Of a pairwise benchmark the metric is `preferred`: the share of its comparisons on this case that an answer won, a tie
-as a half; `words` are those of these comparisons.
+For a pairwise benchmark the metric is `preferred`: the share of the comparisons on this case that the answer won, ties
+counting half; `words` are from these comparisons.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ def rows(
 def duels(
     benchmark: str, protocol: str, verdicts: Sequence[JudgedComparison], answers: Mapping[str, Seeds]
 ) -> Iterator[dict[str, object]]:
-    """One row for each case and editor of a pairwise benchmark, over all of its comparisons."""
+    """One row for each case and editor of a pairwise benchmark, over all its comparisons."""
     won: dict[tuple[str, str], list[float]] = {}
     cases: dict[tuple[str, str], list[JudgedComparison]] = {}
     for verdict in verdicts:

@@ -1,4 +1,4 @@
-"""Preferences of people: which of two edits of one case they found better, and how far a judge agrees with them."""
+"""People's preferences between two edits of one case, and a judge's agreement with them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REVERSED: Mapping[Outcome, Outcome] = {"first": "second", "second": "first", "ti
 
 @dataclass(frozen=True)
 class Preference:
-    """Which of two answers somebody preferred."""
+    """A person's preference between two answers."""
 
     case: str
     first: str
@@ -38,8 +38,8 @@ class Preference:
 
 
 def read(path: Path) -> list[Preference]:
-    """A CSV, JSONL or parquet of `case, first, second, winner`, with `category` and `dimension` where there are any.
-    The winner is one of the two names, or first, second or tie. One row for each rater. ValueError names the row."""
+    """A CSV, JSONL or parquet of `case, first, second, winner`, and optionally `category` and `dimension`. The winner
+    is one of the two names, or first, second or tie. One row for each rater. ValueError names the row."""
     found = []
     for number, row in enumerate(_rows(path), 1):
         try:
@@ -63,7 +63,7 @@ def read(path: Path) -> list[Preference]:
 
 def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
     if not path.is_file():
-        raise ValueError(f"{path} is no file of preferences")
+        raise ValueError(f"{path} is not a file of preferences")
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
     text = path.read_text(encoding="utf-8")
@@ -73,7 +73,7 @@ def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def majority(given: Sequence[Preference]) -> list[Preference]:
-    """One preference for each case, pair and dimension: what most raters said; a tie where as many said either."""
+    """One preference for each case, pair and dimension: the raters' majority; a tie if they are split evenly."""
     votes: dict[Preference, Counter[Outcome]] = {}
     for one in (preference.ordered for preference in given):
         votes.setdefault(replace(one, winner="tie"), Counter())[one.winner] += 1
@@ -88,9 +88,9 @@ def majority(given: Sequence[Preference]) -> list[Preference]:
 
 
 def agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict[str, Any]:
-    """How often a judge says what people say, {n, agreement, kappa, ties}, in all and by category. JSON-ready.
+    """A judge's agreement with people, {n, agreement, kappa, ties}, overall and by category. JSON-ready.
 
-    pairs: what people prefer, and what the judge says of the same two in the same order.
+    pairs: a person's preference, and the judge's verdict on the same answers in the same order.
     """
     categories = sorted({person.category for person, _ in pairs if person.category})
     return {
@@ -103,7 +103,7 @@ def agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict
 
 
 def _share(bound: float | None) -> float | None:
-    """A bound of a share, which lies between 0 and 1."""
+    """A bound of a share, clipped to 0 to 1."""
     return None if bound is None else min(1.0, max(0.0, bound))
 
 

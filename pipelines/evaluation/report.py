@@ -1,5 +1,5 @@
-"""Report: an evaluation's boards as Markdown, CSV and LaTeX. Figures of papers stand in the same tables, each with its
-protocol and source, and are never ranked with ours."""
+"""Report: an evaluation's boards as Markdown, CSV and LaTeX. Figures from papers are shown in the same tables, with
+protocol and source, but are never ranked."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _sentence(text: str) -> str:
 
 
 def _shown(board: Json) -> list[str]:
-    """The metrics that are known for anybody."""
+    """The metrics with any known value."""
     return [
         metric
         for metric in board["metrics"]
@@ -303,7 +303,7 @@ def _plain(figure: Json) -> Json:
 
 
 def latex(boards: Boards, level: float) -> str:
-    """A booktabs table for each protocol; figures of papers below a rule, with their protocol and source."""
+    """A booktabs table for each protocol; figures from papers below a rule, with their protocol and source."""
     tables = [
         _latex_table(benchmark, protocol, board, level)
         for benchmark, protocols in boards.items()
@@ -388,7 +388,7 @@ def _arrow(board: Json, metric: str) -> str:
 
 
 def estimate(found: Json, whole: int | None = None) -> str:
-    """The mean and its interval; of how many, where some are not known."""
+    """The mean and its interval, and the number of cases if some are unknown."""
     if found["mean"] is None:
         return "–"
     text = number(found["mean"])
@@ -437,5 +437,5 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that stays within its cell."""
+    """Text escaped for a table cell."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -34,7 +34,7 @@ def protocol_board(
 ) -> Json:
     """Everything about one protocol, JSON-ready: a row per editor, differences, published figures.
 
-    level: of the intervals, such as 0.95.
+    level: the intervals' confidence level, such as 0.95.
     """
     mine = {
         editor: [outcome for outcome in found if name in outcome.case.protocols]
@@ -67,7 +67,7 @@ def protocol_board(
 
 
 def published(protocol: str) -> list[Json]:
-    """Figures of papers for a protocol, each with its protocol and source (`configs/evaluate/published.yaml`)."""
+    """Figures from papers for a protocol, each with its protocol and source (`configs/evaluate/published.yaml`)."""
     text = (resources.files("crispedit.configs") / "evaluate" / "published.yaml").read_text(encoding="utf-8")
     found: dict[str, list[Json]] = yaml.safe_load(text)
     return [{"protocol": protocol} | row for row in found.get(protocol, [])]
@@ -79,7 +79,7 @@ def _used(models: Models, role: str) -> str | None:
 
 
 def _ranks(protocol: Protocol, rows: Mapping[str, Json]) -> Json:
-    """1 for the best mean of each metric; editors of equal means share a rank. Controls have none."""
+    """Ranks by each metric's mean, 1 the best; equal means share a rank, and controls have none."""
     found: Json = {}
     for metric, better in protocol.metrics.items():
         means = {e: row["metrics"][metric]["mean"] for e, row in rows.items() if e not in (COPY, TRUTH)}
@@ -132,7 +132,7 @@ class _Scorer:
         return outcome.values[self.name][metric]
 
     def _by_case(self, outcomes: Sequence[Outcome], metric: str) -> dict[str, tuple[Outcome, float]]:
-        """Each case with the mean over its seeds and judgements, where one is known."""
+        """Each case's mean over its seeds and judgements, if known."""
         found: dict[str, tuple[Outcome, list[float]]] = {}
         for outcome in outcomes:
             value = self._value(outcome, metric)
@@ -141,7 +141,7 @@ class _Scorer:
         return {case: (outcome, sum(values) / len(values)) for case, (outcome, values) in found.items()}
 
     def _figure(self, outcomes: Sequence[Outcome], metric: str) -> Json:
-        """The overall figure; null, with the reason, if a group that the protocol weighs has nothing known."""
+        """The overall figure; null, with the reason, if a group of the protocol has no known value."""
         found = self._estimate(outcomes, metric, self.protocol.by_group)
         if not self.protocol.by_group or found["n"] == 0:
             return found
@@ -152,7 +152,7 @@ class _Scorer:
         return dict.fromkeys(found) | {"n": found["n"], "error": f"nothing is known of {', '.join(missing)}"}
 
     def _estimate(self, outcomes: Sequence[Outcome], metric: str, by_group: bool = False) -> Json:
-        """{mean, low, high, n}: low and high are None where there is no interval, all where nothing is known."""
+        """{mean, low, high, n}: low and high are None without an interval; all are None without known values."""
         known = list(self._by_case(outcomes, metric).values())
         return self._mean([o for o, _ in known], [value for _, value in known], by_group)
 
@@ -164,8 +164,8 @@ class _Scorer:
         return {"mean": found.mean, "low": found.low, "high": found.high, "n": len(values)}
 
     def _with_missing(self, outcomes: Sequence[Outcome]) -> Json | None:
-        """The means with an answer for every missing or refused one: the source's own value, or the worst value where
-        copying the source is perfect or its value is not known. None if nothing is missing."""
+        """The means with a value for every missing or refused answer: the source's own, or the worst if copying the
+        source is perfect or its value is unknown. None if nothing is missing."""
         absent = {o.case.id for o in outcomes if o.kind in ("refused", "missing", "error")}
         if not absent:
             return None
@@ -201,7 +201,8 @@ class _Scorer:
         return value
 
     def _variances(self, outcomes: Sequence[Outcome], metric: str) -> Json:
-        """Of one value between cases, seeds and judgements, and each seed's mean; None where nothing is repeated."""
+        """Variances of one value between cases, seeds and judgements, and each seed's mean; None without
+        repetitions."""
         cells = [
             (o.case.id, o.seed, o.repeat, value)
             for o in outcomes
@@ -223,7 +224,7 @@ class _Scorer:
     def differences(self) -> list[Json]:
         """Every editor minus the control that copies, and minus the editors before it, on the cases that both answered.
 
-        p is corrected by Holm's method for the number of pairs that are tested on the metric.
+        p is corrected by Holm's method for the number of tests on the metric.
         """
         editors = [editor for editor in self.outcomes if editor not in (COPY, TRUTH)]
         pairs = [
@@ -282,7 +283,8 @@ def pairwise_board(
     level: float,
     benchmark: Benchmark,
 ) -> Json:
-    """A pairwise protocol, JSON-ready: ratings with intervals, matches between each two, and how sure the judge is."""
+    """A pairwise protocol, JSON-ready: ratings with intervals, matches between each two editors, and the judge's
+    consistency."""
     scored = [verdict for verdict in verdicts if verdict.kind == "scored"]
     matches = [
         statistics.PairwiseResult(verdict.case.id, dimension, verdict.first, verdict.second, winner)  # type: ignore[arg-type]
@@ -332,8 +334,9 @@ def _elo(matches: Sequence[statistics.PairwiseResult], level: float, seed: int) 
 
 
 def _pairs(matches: Sequence[statistics.PairwiseResult]) -> list[Json]:
-    """Wins, ties and losses of each two players, and the two-sided p of a sign test over cases (each counts for whom it
-    favours on the whole: its dimensions, seeds and judgements are no independent witnesses), corrected by Holm."""
+    """Wins, ties and losses of each two players, and the two-sided p of a sign test over cases, corrected by Holm's
+    method. A case counts once, for the player it favours overall, because its dimensions, seeds and judgements are not
+    independent."""
     tally: dict[tuple[str, str], dict[str, Counter[str]]] = {}
     for match in matches:
         one, other = sorted((match.first, match.second))
@@ -352,7 +355,7 @@ def _pairs(matches: Sequence[statistics.PairwiseResult]) -> list[Json]:
 
 
 def _position(verdicts: Sequence[JudgedComparison]) -> Json:
-    """How often the judge prefers what it is shown first, and how often both orders agree."""
+    """How often the judge prefers the first-shown answer, and how often both orders agree."""
     shown: Counter[str] = Counter()
     agreed = both = 0
     for verdict in verdicts:

@@ -25,7 +25,7 @@ QUALITY = 88
 
 @dataclass(frozen=True)
 class SheetCase:
-    """A case on a sheet: its pictures with a line above each."""
+    """A case on a sheet: its pictures, each with a caption."""
 
     case: Case
     pictures: Sequence[tuple[str, Picture]]
@@ -109,5 +109,5 @@ def _save(path: Path, rows: Sequence[SheetCase], benchmark: Benchmark) -> Path:
 
 
 def _file_name(text: str) -> str:
-    """A label that is fit for a file's name."""
+    """A label made safe as a file name."""
     return re.sub(r"[^\w.+ -]", "_", text)

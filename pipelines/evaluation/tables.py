@@ -1,4 +1,4 @@
-"""The tables of an evaluation: what their rows hold, which are done, and what a row commits."""
+"""The tables of an evaluation: their schemas, their committed rows, and how rows are committed."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ PAIRED = pa.schema(
     ]
 )
 STOPPED = "judge-down.json"
-"""The note that a stage leaves beside its table when the judge is down."""
+"""The file that a stage writes beside its table when the judge is down."""
 
 Kind = Literal["scored", "refused", "missing", "error", "unparsed", "unjudged"]
 
 
 class Committed:
-    """The rows of a table: done by key, failures and replies that cannot be read by the key that they would have."""
+    """The rows of a table: done rows by key; failures and unreadable replies by the key that they would have."""
 
     def __init__(self, folder: Path, table: Table, columns: Sequence[str] | None = None) -> None:
         names = table.schema.names
@@ -123,14 +123,14 @@ class Committed:
 
 
 def without_addresses(text: str) -> str:
-    """A message that is the same in every process."""
+    """A message without memory addresses, so that it is the same in every process."""
     return re.sub(r" (?:object )?at 0x[0-9a-fA-F]+", "", text)
 
 
 @dataclass(frozen=True)
 class Committing:
-    """What a done row commits: the table's columns. What failed or cannot be read has a key of its own, so that the
-    next run tries again; what was not tried is not committed."""
+    """Commits done rows. Failures and unreadable replies get another key, so that the next run retries them; rows that
+    were not tried are not committed."""
 
     table: Table
 

@@ -42,13 +42,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"{pairs} of {told.pairs} pairs hold a copy of one of {len(known.names)} benchmark pictures")
     if told.plain or known.plain:
         print(
-            f"not compared, for want of detail: {told.plain} pictures of the set, {len(known.plain)} of the benchmark"
+            f"not compared, as they lack detail: {told.plain} pictures of the set, {len(known.plain)} of the benchmark"
         )
     return 1 if found else 0
 
 
 class Told:
-    """What was looked at: pairs, and `plain` pictures without detail."""
+    """Counts of what was compared: pairs, and `plain` pictures without detail."""
 
     def __init__(self) -> None:
         self.pairs = self.plain = 0

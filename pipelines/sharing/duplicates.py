@@ -1,4 +1,4 @@
-"""crispedit duplicates: list the pairs of a shard set whose source shows what an earlier one shows, by CLIP."""
+"""crispedit duplicates: list the pairs of a shard set whose source shows the same as an earlier one, by CLIP."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--model {args.model}: its weights cannot be loaded or downloaded")
     reader = read_shards(args.shards, decode=False)
     keys: dict[str, None] = {}
-    sources: dict[str, int] = {}  # pairs of one photograph are no duplicates of each other
+    sources: dict[str, int] = {}  # pairs of one photograph are not duplicates of each other
     of: list[int] = []
     with tempfile.TemporaryFile(prefix="crispedit-") as file:
         for pair in tqdm(reader, unit="pair", disable=not console.shows_progress()):

@@ -1,7 +1,6 @@
 """The browser's pages of an evaluation: the tables, the cases with every editor's answer side by side, and one case.
 
-All of it is read from `cases.parquet` and `results.json`; pictures are read where these say that they lie, and nothing
-else is served.
+Everything is read from `cases.parquet` and `results.json`. Only pictures at the locations named there are served.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class EvaluationAddress(Address):
-    """What a page is asked to show; its fields are the parameters of the page's address."""
+    """The content of a page; its fields are the parameters of the page's address."""
 
     benchmark: str = ""
     protocol: str = ""
@@ -47,14 +46,14 @@ class EvaluationAddress(Address):
     metric: str = ""
     order: str = ""
     editor: str = ""
-    """Whose worst or best cases; with `against`, one of two that differ."""
+    """The editor whose worst or best cases are shown; with `against`, one of the two compared."""
     against: str = ""
     q: str = ""
     page: int = 1
 
 
 class EvaluationResults:
-    """An evaluation's results, read again when another run of it has written them anew."""
+    """An evaluation's results, read again when they have changed."""
 
     def __init__(self, root: Path) -> None:
         """ValueError if there are no results."""
@@ -64,7 +63,7 @@ class EvaluationResults:
         self.current()
 
     def current(self) -> EvaluationResults:
-        """Itself, as up to date as its files."""
+        """Itself, after reading changed files."""
         written = (self.root / "results.json").stat().st_mtime
         with self._lock:
             if written != self.taken:
@@ -91,7 +90,7 @@ class EvaluationResults:
         )
 
     def wanted(self, parameters: Mapping[str, str]) -> EvaluationAddress:
-        """What an address asks for, with what it leaves open. ValueError for what this evaluation does not have."""
+        """The address's parameters, completed by defaults. ValueError for values that this evaluation does not have."""
         given = {name: parameters.get(name, "")[:500] for name in EvaluationAddress.__dataclass_fields__}
         number = given.pop("page")
         made = EvaluationAddress(**given, page=max(1, int(number)) if number.isdecimal() else 1)
@@ -102,7 +101,7 @@ class EvaluationResults:
         headline = boards[protocol].get("headline")
         metric = _one_of("metric", made.metric or (headline if headline in metrics else ""), list(metrics))
         editors = self.editors(benchmark, protocol)
-        # Controls are no competitors: nobody looks for their worst cases first.
+        # Defaults are editors, not controls.
         players = [name for name in editors if name not in (COPY, TRUTH)] or editors
         editor = _one_of("editor", made.editor, editors, players)
         rivals = [name for name in editors if name != editor] or [editor]
@@ -122,7 +121,7 @@ class EvaluationResults:
         return EvaluationAddress(**{**vars(made), **open_})
 
     def metrics(self, benchmark: str, protocol: str) -> Mapping[str, str]:
-        """Those of the cases, and whether lower or higher is better."""
+        """The metrics of the cases, and whether lower or higher is better."""
         board = self.boards[benchmark][protocol]
         rows = self.sql(
             "SELECT DISTINCT metric FROM value WHERE benchmark = ? AND protocol = ? ORDER BY 1",
@@ -139,7 +138,7 @@ class EvaluationResults:
         return [row["editor"] for row in rows]
 
     def groups(self, wanted: EvaluationAddress) -> list[tuple[str, int]]:
-        """The kinds of edit, with their cases."""
+        """The kinds of edit, with their numbers of cases."""
         rows = self.sql(
             'SELECT "group", count(DISTINCT "case") AS n FROM value WHERE benchmark = ? AND protocol = ? GROUP BY 1 '
             "ORDER BY 1",
@@ -148,7 +147,7 @@ class EvaluationResults:
         return [(row["group"], row["n"]) for row in rows]
 
     def cases(self, wanted: EvaluationAddress) -> tuple[list[str], int]:
-        """The cases of a page, in the wanted order, and how many there are. A case without a value comes last."""
+        """The cases of a page in the requested order, and their total. Cases without a value come last."""
         tests, values = ["benchmark = ?", "protocol = ?"], [wanted.benchmark, wanted.protocol]
         if wanted.group:
             tests.append('"group" = ?')
@@ -174,8 +173,8 @@ class EvaluationResults:
         return [row["case"] for row in rows], total
 
     def answers(self, wanted: EvaluationAddress, cases: Sequence[str]) -> list[Row]:
-        """These cases, in this order, each with its `answers`: one for each editor and seed, with its values (of
-        several judgements the mean), why it has none, and what the judge said."""
+        """These cases in this order, each with its `answers`: one per editor and seed, with its values (means over
+        judgements), the reason if there are none, and the judge's words."""
         rows = self.sql(
             """
             WITH judged AS (
@@ -202,7 +201,7 @@ class EvaluationResults:
         return [found[case] for case in cases if case in found]
 
     def picture(self, row: int, side: str) -> Picture | None:
-        """Where a picture of a row lies. KeyError if there is no such row or side."""
+        """The location of a row's picture. KeyError if there is no such row or side."""
         if side not in SIDES:
             raise KeyError(side)
         rows = self.sql(f"SELECT {side} AS place FROM value WHERE rowid = ?", [row])
@@ -212,14 +211,14 @@ class EvaluationResults:
 
 
 def _one_of(what: str, given: str, known: Sequence[str], preferred: Sequence[str] = ()) -> str:
-    """What was asked for, or the first; ValueError if it is unknown."""
+    """The given value, or the first; ValueError if it is unknown."""
     if given and given not in known:
         raise ValueError(f"there is no {what} {given!r}; choose from {', '.join(known)}")
     return given or next(iter([*preferred, *known]), "")
 
 
 def drawn(picture: Picture, width: int) -> bytes:
-    """A picture at most `width` pixels wide (0: as it is) as JPEG. ValueError if it is none."""
+    """A picture as JPEG, at most `width` pixels wide (0: its own size). ValueError if it is not an image."""
     image = Image.fromarray(picture.image())
     if width:
         image.thumbnail((width, 4 * width), Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -236,7 +235,7 @@ class EvaluationSite:
         self.templates.filters["estimate"] = report.estimate
 
     def app(self) -> Starlette:
-        """The routes. Nothing but what they name is served."""
+        """The routes; nothing else is served."""
         routes = [
             Route("/", self.tables),
             Route("/cases", self.cases),

@@ -560,7 +560,7 @@ def test_a_limit_takes_families_whole(tmp_path, shards):
         ({"editors": {"x": {"editor": "photoshop"}}}, "no editor 'photoshop'"),
         ({"editors": {"x": {}}}, "editors.x: name an editor, or a folder of results"),
         ({"editors": {"copy-source": {"editor": "compositor"}}}, "name is a control's"),
-        ({"editors": {"x": {"results": "/no/such/folder"}}}, "/no/such/folder is no folder of results"),
+        ({"editors": {"x": {"results": "/no/such/folder"}}}, "/no/such/folder is not a folder of results"),
         ({"editors": {"x": {"results": "/tmp", "steps": 3}}}, "takes no editor and no options"),
     ],
 )

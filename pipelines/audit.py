@@ -213,11 +213,11 @@ def _worth(run: Run, db: duckdb.DuckDBPyConnection) -> list[Worth]:
 def worth_text(editors: Sequence[Worth]) -> str:
     """The cost of a kept pair, by editor and category, as a table without unknown columns."""
     columns = {
-        "s a kept pair": "seconds_per_kept",
-        "GPU s a kept pair": "gpu_seconds_per_kept",
-        "cost a kept pair": "cost_per_kept",
-        "laid back": "laid_back",
-        "drift taken back": "restored",
+        "s per kept pair": "seconds_per_kept",
+        "GPU s per kept pair": "gpu_seconds_per_kept",
+        "cost per kept pair": "cost_per_kept",
+        "realigned": "laid_back",
+        "drift removed": "restored",
         "share": "share",
     }
     known = {title: name for title, name in columns.items() if any(getattr(one, name) for one in editors)}
@@ -524,9 +524,9 @@ def summary(report: Report) -> str:
         text.append(without_alias_text(report.without_alias))
     if report.repaired is not None:
         laid, all_ = report.repaired["laid_back"], sum(report.repaired.values())
-        text.append(f"laid back onto their source: {laid} of {all_} edits")
+        text.append(f"realigned with their source: {laid} of {all_} edits")
     if report.restored is not None:
-        text.append(f"drift of tone taken back: {report.restored} edits")
+        text.append(f"drift of tone removed: {report.restored} edits")
     if compared := [count for count in report.counts if count.step == "compare"]:
         chosen, all_ = sum(count.kept for count in compared), sum(count.rows for count in compared)
         undecided = sum(count.rejected.get("undecided", 0) for count in compared)

@@ -433,7 +433,7 @@ def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
     ("options", "said"),
     [
         ({"pipeline": "NoSuchPipeline"}, r"diffusers \(.*\) has no NoSuchPipeline: .* package.module.Class"),
-        ({"pipeline": "torch.nn.Linear"}, "torch.nn.Linear is no pipeline class"),
+        ({"pipeline": "torch.nn.Linear"}, "torch.nn.Linear is not a pipeline class"),
         ({"pipeline": "torch.nn.Editor"}, "torch.nn .* has no Editor"),
         ({"pipeline": "absent.a.Pipeline"}, r"absent.a, .* of absent.a.Pipeline, .* \(.*\): install it here"),
         ({"pipeline": "DDPMPipeline"}, "its call has no image and no prompt"),
@@ -444,11 +444,11 @@ def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
         ({"offload": "model", "device": "cpu"}, "there is none here"),
         ({"pipeline": "QwenImage21Pipeline", "guidance": 4.0}, "takes no guidance; .*call.true_cfg_scale"),
         ({"pipeline": "LongCatImageEditPipeline", "loras": [{"path": "x"}]}, "cannot load LoRAs"),
-        ({"cache": {}}, "no first-block cache: its call names no cache context"),
+        ({"cache": {}}, "with the first-block cache: its call names no cache context"),
         ({"pipeline": "LongCatImageEditPipeline", "cache": {}}, "mixes kinds of blocks"),
         ({"pipeline": "QwenImage21Pipeline", "cache": {}}, "does not know QwenImage21TransformerBlock"),
         ({"call": {"height": 512}}, "call.height is not an argument .* that can be set here"),
-        ({"storage": "float8", "quantize": "int8"}, "give one"),
+        ({"storage": "float8", "quantize": "int8"}, "set one of them"),
     ],
 )
 def test_wrong_options_are_refused_before_weights_are_read(tmp_path, options, said):

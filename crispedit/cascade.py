@@ -222,7 +222,6 @@ def _of(filters: Mapping[str, Filter], bounds: Mapping[str, Bound]) -> dict[str,
 
 
 def _text(value: str) -> str:
-    """A SQL string literal."""
     return "'" + value.replace("'", "''") + "'"
 
 

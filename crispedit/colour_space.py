@@ -39,7 +39,6 @@ class Space:
 
 
 def adobe_rgb() -> Space:
-    """Adobe RGB (1998)."""
     return Space("adobe_rgb", profile(ADOBE, D65, (563 / 256,)))
 
 

@@ -26,7 +26,6 @@ def quiet(asked: bool) -> Iterator[None]:
 
 
 def is_quiet() -> bool:
-    """Whether `-q` was given."""
     return bool(os.environ.get(QUIET))
 
 

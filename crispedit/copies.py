@@ -197,7 +197,6 @@ def _laid(picture: Map, known: Map, window: Window) -> tuple[float, Window]:
 
 
 def _part(known: Map, window: Window) -> Map:
-    """[SIDE, SIDE]: the window's content."""
     top, bottom, left, right = window
     across, down = ((end - start) * KNOWN_SIDE / SIDE for start, end in ((left, right), (top, bottom)))
     place = np.array(

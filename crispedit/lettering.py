@@ -92,7 +92,6 @@ def _cores(probability: NDArray[np.float32]) -> list[Box]:
 
 
 def _grown(core: Box) -> Box:
-    """The box of the line."""
     centre, (width, height), angle = core
     by = UNCLIP * width * height / (width + height)  # twice the distance: half of it on either side
     return centre, (width + by, height + by), angle

@@ -77,7 +77,6 @@ class ManagedServer:
         self._answered_s = time.monotonic()
 
     def stop(self) -> None:
-        """End the server with all of its processes."""
         with self._lock:
             self._stop()
 
@@ -164,7 +163,6 @@ class ManagedServer:
 
 
 def stop_all() -> None:
-    """Stop the servers of this process."""
     for server in list(_LIVING):
         server.stop()
 

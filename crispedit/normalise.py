@@ -148,7 +148,6 @@ def _steady(error: object) -> str:
 
 
 def _channels(file: ImageFile, pixels: Pixels) -> tuple[Pixels, Pixels | None]:
-    """The colours and the alpha."""
     channels = pixels.shape[2]
     colours = file.colours or (1 if channels < 3 else 3)
     alpha = pixels[..., colours] if file.alpha and channels > colours else None

@@ -59,7 +59,6 @@ def source_key(image: bytes) -> str:
 
 
 def job_key(source: str, instruction: str, category: str) -> str:
-    """The key of an edit job."""
     return content_key("job", source, instruction, category)
 
 

@@ -52,7 +52,6 @@ def resampled(edited: Image, like: Image) -> Image:
 
 
 def resampled_mask(mask: Mask, like: Image) -> Mask:
-    """The mask at the source's size."""
     height, width = like.shape[:2]
     return cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
 

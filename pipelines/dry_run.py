@@ -356,7 +356,6 @@ def mean_range(values: Sequence[float], units: int, population: int) -> Range:
 
 
 def text(found: Projection) -> str:
-    """The projection as tables."""
     rows = [["step", "rows", "rows/s", "wall h", "GPU h", "CPU h", "GB"]]
     for step in found.steps:
         numbers = (step.rows_per_s, step.wall_h, step.gpu_h, step.cpu_h, step.gigabytes)

@@ -72,8 +72,6 @@ class Price(Strict):
 
 
 class EvaluationRecipe(Strict):
-    """The recipe of an evaluation."""
-
     out: Path
     benchmarks: dict[str, dict[str, Any]] = Field(min_length=1)
     """Benchmarks by name, with their options; `benchmark: package.module` names one of your own."""
@@ -326,7 +324,6 @@ class _Entry:
 
 
 def _written(of: EvaluationRecipe, entries: Sequence[_Entry], people: Sequence[Preference]) -> Evaluated:
-    """Write the results from the tables."""
     boards: dict[str, dict[str, scoreboard.Json]] = {}
     rows: list[dict[str, object]] = []
     for entry in entries:

@@ -35,7 +35,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def described_filter(name: str) -> dict[str, Any]:
-    """A description of a filter, JSON-ready."""
     cls = parts.find(filter_folder, name, Filter)
     module = inspect.getmodule(cls)
     return {
@@ -56,7 +55,6 @@ def described_filter(name: str) -> dict[str, Any]:
 
 
 def text(described: dict[str, Any], everything: bool) -> str:
-    """The description as text."""
     of = " and ".join({"source": "photographs", "pair": "pairs"}[scope] for scope in described["of"])
     first_sentence = re.split(r"(?<=[.?!])\s", described["measures"].partition(": ")[2], maxsplit=1)[0]
     lines = [f"{described['filter']} ({of}): {first_sentence}"]

@@ -267,7 +267,6 @@ def _vote(shown: object, swapped: object, counts: Counter[str]) -> Outcome | Non
 
 
 def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table for each set, judges by agreement."""
     lines = ["# Judges held against people", ""]
     for name, judges in found.items():
         head = [

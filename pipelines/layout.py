@@ -240,7 +240,6 @@ class Survey:
     """Short sides of the source images that were read, in pixels."""
 
     def text(self) -> str:
-        """The description as text."""
         looked = f"the first {self.pairs} pairs" if self.more else f"all {self.pairs} pairs"
         lines = [
             f"source: pairs, layout {self.source.layout}, columns {_told(self.source.columns)}",

@@ -521,7 +521,6 @@ def _parsed(data: bytes) -> Any:
 
 
 def _of_rows(source: PairsSource, file: File, opened: IO[bytes]) -> Iterator[ImportedPair]:
-    """Pairs of JSON lines, a JSON list or a CSV."""
     number = 0
     try:
         for row in rows_of(file, opened):

@@ -68,7 +68,6 @@ class Progress:
             self._say(self._state(scheduler, now))
 
     def end(self, scheduler: Scheduler) -> None:
-        """Write the final state."""
         state = self._state(scheduler, time.monotonic())
         self._write({**state, "ended": True})
         self._metrics(state)

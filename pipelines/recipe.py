@@ -50,8 +50,6 @@ def _without_nulls(value: object) -> object:
 
 
 class CurateSpec(Strict):
-    """How photographs are normalised and measured."""
-
     max_pixels: int = Field(200_000_000, ge=1)
     """Larger files are refused before decoding, as protection from decompression bombs."""
     max_short_side_px: int | None = Field(1024, ge=16)
@@ -92,8 +90,6 @@ class EditSpec(Strict):
 
 
 class ScoreSpec(Strict):
-    """How pairs are measured."""
-
     measure_everything: bool = False
     """Also measure pairs that have already failed a bound, for calibration and what-if; it costs more."""
     pool: Pool = Pool()
@@ -115,8 +111,6 @@ class SelectSpec(Strict):
 
 
 class PackSpec(Strict):
-    """How shards are cut."""
-
     to: str | None = None
     """The shards' destination: a folder, or a URL such as s3://bucket/set; null: `shards` in the run."""
     pairs_per_shard: int = Field(1000, ge=1)
@@ -124,8 +118,6 @@ class PackSpec(Strict):
 
 
 class EngineSpec(Strict):
-    """Where the work runs."""
-
     kind: Literal["ray", "inprocess"] = "ray"
     address: str | None = None
     """A Ray cluster to join, such as "auto"; null: RAY_ADDRESS, else a new cluster on this machine."""

@@ -55,7 +55,6 @@ class Thumbnails:
 
 
 def path_of(run: Run) -> Path:
-    """The path of a run's report."""
     return run.folder("audit") / "report.html"
 
 
@@ -70,7 +69,6 @@ def write(run: Run, report: Report, *, light: bool = False) -> Path:
 
 
 def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
-    """The report's HTML."""
     images = Thumbnails(s, 0 if light else MAX_BYTES - TEXT_BYTES)
     grid = overview.matrix(s)
     shown = {} if light else overview.examples(s, [row[1] for row in grid.rows], EXAMPLES)

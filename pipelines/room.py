@@ -65,7 +65,6 @@ class Room:
         return sum(max(0.0, cpus) for cpus in self._cpus.values())
 
     def slots(self, need: Need) -> int:
-        """How many processes with this need fit at once."""
         found = 0
         for name in self._nodes:
             limits = [self._cpus[name] / need.cpus + SLACK]

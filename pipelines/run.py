@@ -40,7 +40,6 @@ class Run:
 
     @property
     def shards(self) -> str:
-        """The shards' local folder or URL."""
         to = self.recipe.pack.to
         return (
             to if to is not None and storage.is_remote(to) else os.path.abspath(to or self.folder("shards"))

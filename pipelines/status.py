@@ -44,7 +44,6 @@ def status(run: Run) -> dict[str, Any]:
 
 
 def text(found: dict[str, Any]) -> str:
-    """The status as tables."""
     driver = found["driver"]
     rates = {} if driver is None or driver["ended"] else driver["rows_per_second"]
     lines = [["step", "rows", "refused", "error", "transient", "rows/s now"]]
@@ -81,7 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command."""
     if not (args.run / "recipe.yaml").exists():
         raise ValueError(f"{args.run} is not a run: it has no recipe.yaml")
     found = status(Run(recipe.load(str(args.run), [f"run={args.run}"])))

@@ -119,7 +119,6 @@ def what_if(now: Run, then: Run) -> str:
 
 
 def _has_measured(run: Run, name: str) -> bool:
-    """Whether a filter has measured any candidate."""
     found = tables.connect(run).execute(f'SELECT count(*) FROM score WHERE "{name}.measured"').fetchall()
     return bool(found[0][0])
 

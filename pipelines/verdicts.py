@@ -55,7 +55,6 @@ def candidates_sql(recipe: Recipe) -> str:
 
 
 def quoted(value: str) -> str:
-    """A SQL string literal."""
     return "'" + value.replace("'", "''") + "'"
 
 

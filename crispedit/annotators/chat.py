@@ -83,7 +83,6 @@ class ChatAnnotator(Annotator):
         return found | {"prompts": prompts.versions(PROMPTS), "categories": texts}
 
     def _categories(self) -> dict[str, Category]:
-        """All available categories, by name."""
         return load_categories() | {category.name: category for category in self.own_categories}
 
     def annotate(

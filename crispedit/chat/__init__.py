@@ -86,7 +86,6 @@ class Turn:
 
     @property
     def content(self) -> Sequence[str | Image]:
-        """Texts and images, in order."""
         return self.parts or [*self.images, self.text]
 
 
@@ -129,7 +128,6 @@ class Said:
 
     @property
     def tokens(self) -> tuple[int, int] | None:
-        """(Input, output) tokens."""
         if self.prompt_tokens is None or self.answer_tokens is None:
             return None
         return self.prompt_tokens, self.answer_tokens

@@ -79,7 +79,6 @@ def over(front: Image, alpha: NDArray[np.float32], behind: Image) -> Image:
 
 
 def grained(picture: Image, scene: Scene, noise: NDArray[np.float32]) -> Image:
-    """A picture with the photograph's grain."""
     h, w = picture.shape[:2]
     tiled = np.tile(noise * np.float32(scene.grain), (-(-h // 256), -(-w // 256)))[:h, :w]
     return np.clip(picture + tiled[..., None] + 0.5, 0, 255).astype(np.uint8)

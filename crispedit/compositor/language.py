@@ -42,7 +42,6 @@ def a(noun: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """The text with a capital first letter."""
     return text[0].upper() + text[1:]
 
 

@@ -80,7 +80,6 @@ def linear(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def encoded(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Linear light to sRGB 0-1."""
     return np.clip(rgb, 0, 1) ** np.float32(1 / 2.2)
 
 

@@ -252,7 +252,6 @@ def _form(fields: Mapping[str, str | bytes]) -> FormData:
 
 
 def _png(pixels: Image) -> bytes:
-    """A PNG of [H, W, 3] or, with alpha, [H, W, 4]."""
     file = io.BytesIO()
     Pillow.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()

@@ -448,7 +448,6 @@ IMAGES = ("source_jpeg", "edited_jpeg", "mask_png")
 
 
 def swapped(pair: Fields, other: Fields | None) -> Fields:
-    """Source and edited image are swapped."""
     return {**pair, "source_jpeg": pair["edited_jpeg"], "edited_jpeg": pair["source_jpeg"]}
 
 

@@ -96,7 +96,6 @@ class Agreement:
 
     @property
     def agreement(self) -> float:
-        """The share of pairs on which they agree."""
         return (self.both_yes + self.both_no) / self.pairs
 
     @property

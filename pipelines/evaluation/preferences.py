@@ -31,7 +31,6 @@ class Preference:
 
     @property
     def ordered(self) -> Preference:
-        """The same with the two in alphabetical order."""
         if self.first <= self.second:
             return self
         return replace(self, first=self.second, second=self.first, winner=REVERSED[self.winner])

@@ -196,7 +196,6 @@ class Evaluation:
         )
 
     def recall(self, label: str, editor: Editor, wave: Sequence[Case], seeds: int) -> None:
-        """Commit the cached edits of one round."""
         known = [row for row in self._left(editor, wave, seeds) if self.edits.has(row["edit"])]
         for start in range(0, len(known), RECALLED):
             rows = known[start : start + RECALLED]
@@ -229,7 +228,6 @@ class Evaluation:
         return rows
 
     def edited(self, editor: Editor, seeds: int) -> Seeds:
-        """An editor's answers by case."""
         return self._answered(canonical_json(editor.identity()), seeds)
 
     def _answered(self, identity: str, seeds: int) -> list[dict[str, Given]]:

@@ -92,7 +92,6 @@ class Skipped(Counter[str]):
     """Counts of skipped files, by kind."""
 
     def file(self, name: str) -> None:
-        """Count a file by its suffix."""
         suffix = suffix_of(name)
         usual = len(suffix) <= 16 and suffix.isprintable()
         self.add((suffix or "without suffix") if usual else "of unusual suffix")

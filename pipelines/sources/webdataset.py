@@ -104,7 +104,6 @@ class _Window:
             self.captions.pop(stem or "", None)
 
     def forget(self) -> None:
-        """Count the captions without a photograph."""
         if self.captions:
             self.skipped.add("caption without its photograph", len(self.captions))
         self.captions.clear()

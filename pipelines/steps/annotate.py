@@ -49,7 +49,6 @@ class AnnotateStep(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        """One pool of annotators."""
         annotator, spec = self.recipe.annotator, self.recipe.annotate
         least = spec.least_category_probability
         return [AnnotateStage(annotator, self.run.root, spec.pool, annotator.gpus, least)]
@@ -165,7 +164,6 @@ def _answer(request: Row, answer: Job | Refusal | Exception) -> Row:
 
 
 def counted(tokens: tuple[int, int] | None) -> Row:
-    """Columns of (input, output) tokens."""
     return dict(zip(TOKENS, tokens or (None, None), strict=True))
 
 

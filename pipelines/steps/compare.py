@@ -48,7 +48,6 @@ class CompareStep(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        """One pool, for the judge."""
         spec = self.recipe.filters["judge"]
         pool = spec.pool if spec.apart(self.judge.gpus) else self.recipe.score.pool
         return [CompareStage("compare", self.judge, self.run.root, pool, self.judge.gpus)]

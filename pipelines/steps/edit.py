@@ -112,14 +112,11 @@ class EditStep(Step):
 
 
 def stage_of(editor: str) -> str:
-    """The name of an editor's pool."""
     return f"edit:{editor}"
 
 
 @dataclass
 class EditStage:
-    """Runs one editor over its candidates."""
-
     name: str
     editor: Editor
     root: Path

@@ -49,7 +49,6 @@ class ImportedJobsStep(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        """One pool that finds the categories."""
         return [
             CategoryStage(
                 self.recipe.annotate.pool, self._best_of_n, own_categories=self.recipe.own_categories
@@ -149,12 +148,10 @@ class ImportedImagesStep(Step):
 
 
 def request_key(pair: ImportedPair) -> str:
-    """The key of a pair's row in annotate."""
     return content_key("pair", pair.uri)
 
 
 def pair_of(wave: ActiveWave, photograph: Photograph) -> ImportedPair:
-    """The pair with this photograph as its source."""
     pair = wave.members[photograph.uri]
     assert isinstance(pair, ImportedPair), f"{photograph.uri} is no pair"
     return pair

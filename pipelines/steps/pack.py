@@ -119,7 +119,6 @@ def _written(run: Run, planned: Iterator[pa.Table]) -> Iterator[ShardEntry]:
 
 
 def _shard(root: Path, place: str, fingerprint: str, scores: Sequence[str], pairs: pa.Table) -> ShardEntry:
-    """Write a shard, unless it exists."""
     rows = pairs.to_pylist()
     if (lost := next((row for row in rows if row["key"] is None), None)) is not None:
         raise AssertionError(f"a pair of {lost['shard']} is not in the tables: they lost rows")

@@ -131,7 +131,6 @@ class Step(ABC):
         return {**row, "error": describe(error), "transient": is_transient(error)}
 
     def transient(self, row: Row) -> bool:
-        """Whether a processed row should be tried again."""
         return bool(row.get("transient"))
 
     def folder(self, wave: str) -> Path:
@@ -151,7 +150,6 @@ class Step(ABC):
 
     @staticmethod
     def explode(row: Row) -> Sequence[Row]:
-        """The rows to commit for one processed row."""
         return [row]
 
 
@@ -173,5 +171,4 @@ def _commit(
 
 
 def folder_rows(folder: Path, table: Table) -> list[dict[str, Any]]:
-    """The committed rows of one wave."""
     return journal.read(folder, table).to_pylist() if folder.exists() else []

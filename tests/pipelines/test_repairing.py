@@ -1,4 +1,4 @@
-"""Repairing: edits of our own editors are laid back onto their source and freed of drift, where a recipe asks."""
+"""Repairing: edits of our own editors are realigned with their source and freed of drift, if a recipe asks for it."""
 
 from __future__ import annotations
 

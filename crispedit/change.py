@@ -103,9 +103,9 @@ class Noise:
     look: float
     """Lab distance of means over `LOOK_PX`; at `VISIBLE` or more, no quarter of the image was left as it was."""
     plain: float
-    """The floor where there is no texture, and ..."""
+    """The floor without texture."""
     slope: float
-    """... what each unit of texture adds to it (`texture`): redrawn texture differs more."""
+    """The increase of the floor per unit of `texture`: redrawn texture differs more."""
 
     @property
     def regime(self) -> Regime:

@@ -1,9 +1,9 @@
 """Duplicates: perceptual hashes of photographs and edits, and the near-duplicates among a run's hashes.
 
-The hash is pHash (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010): the
-signs, about their median, of the 8x8 lowest frequencies (neither constant along a row nor a column) of a
-32x32 grey thumbnail. It survives scaling and recompression; unrelated photographs differ in about 32 bits.
-This filter only measures: what repeats what is a question to the whole run, and `near_duplicates` answers it.
+The hash is pHash (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010): the signs, about
+their median, of the 8x8 lowest frequencies (neither constant along a row nor a column) of a 32x32 grey thumbnail. It
+survives scaling and recompression; unrelated photographs differ in about 32 bits. This filter only measures;
+`near_duplicates` finds duplicates among the hashes of a whole run.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from crispedit.record import Sample, Score
 
 THUMBNAIL = 32
 LEAST_CONTRAST = 1.0
-"""Standard deviation of the thumbnail, in grey levels, below which the hash would be of noise alone."""
+"""Standard deviation of the thumbnail, in grey levels, below which the hash would only describe noise."""
 
 
 class Duplicate(Filter):
-    """`phash`: of the source, 64 bits as a signed integer; null for a blank image, which resembles anything.
+    """`phash`: of the source, 64 bits as a signed integer; null for a blank image, which would match anything.
     `edited_phash`: of the edited image; null for a photograph."""
 
     version: ClassVar[int] = 2
@@ -79,7 +79,7 @@ def near_duplicates(hashes: NDArray[np.int64], distance: int) -> NDArray[np.int6
 
 
 def near_known(known: NDArray[np.int64], hashes: NDArray[np.int64], distance: int) -> NDArray[np.bool_]:
-    """Which of these 64-bit hashes differ in at most `distance` bits from any that is known. [K], [N] to [N]."""
+    """Which of these 64-bit hashes differ in at most `distance` bits from any known one. [K], [N] to [N]."""
     struck = np.zeros(len(hashes), np.bool_)
     if len(known) and len(hashes):
         for _, j in _near(known.view(np.uint64), hashes.view(np.uint64), 64, distance):
@@ -88,11 +88,11 @@ def near_known(known: NDArray[np.int64], hashes: NDArray[np.int64], distance: in
 
 
 BLOCK = 512
-"""Items that are compared all with all: cheaper than any index."""
+"""Up to this many items are compared all with all, which is cheaper than an index."""
 CHUNK = 1 << 21
 """Pairs compared at a time, which bounds the memory."""
 CROWDED = 1 << 24
-"""Pairs in one bucket that are worth an index of their own."""
+"""Pairs in one bucket from which it gets its own index."""
 
 
 def _keep(
@@ -102,11 +102,10 @@ def _keep(
     distance: int,
     parent: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Of ascending `items`, those that are kept; `parent` is filled in for the others.
+    """The kept ones of ascending `items`; fills in `parent` for the others.
 
-    Halves in order: what the first half keeps strikes out its duplicates in the second before those are
-    compared with each other, so a dense cluster shrinks to its few kept items instead of giving all its
-    pairs.
+    Works in halves: the kept items of the first half remove their duplicates from the second before that is processed,
+    so a dense cluster shrinks to its few kept items instead of giving all its pairs.
     """
     if len(items) > BLOCK:
         middle = len(items) // 2
@@ -132,12 +131,11 @@ Pairs = Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
 def _near(a: NDArray[np.uint64], b: NDArray[np.uint64], width: int, distance: int) -> Pairs:
-    """Index pairs (i, j) with at most `distance` differing bits between a[i] and b[j], numbers of `width`
-    bits; a pair may come more than once.
+    """Index pairs (i, j) with at most `distance` differing bits between a[i] and b[j], numbers of `width` bits; a pair
+    may be repeated.
 
-    Multi-index hashing (Norouzi, Punjani, Fleet, CVPR 2012): of `count` bands of bits, two near numbers
-    differ in at most distance // count bits in at least one band, and those few values are looked up in a
-    table.
+    Multi-index hashing (Norouzi, Punjani, Fleet, CVPR 2012): of `count` bands of bits, two near numbers differ in at
+    most distance // count bits in at least one band, and those few values are looked up in a table.
     """
     count = _bands(len(a), len(b), width, distance)
     if count == 0 or len(a) * len(b) <= BLOCK * BLOCK:
@@ -158,7 +156,7 @@ def _near(a: NDArray[np.uint64], b: NDArray[np.uint64], width: int, distance: in
         for flip in (0, *(1 << bit for bit in range(stop - start))) if distance >= count else (0,):
             wanted = b_keys ^ flip
             crowded = a_counts * b_counts[np.arange(keys) ^ flip] > CROWDED
-            # A crowded bucket agrees in this band: its other bits are a smaller problem of the same kind.
+            # Items in a crowded bucket agree in this band; their other bits are a smaller problem of the same kind.
             for key in np.flatnonzero(crowded):
                 i, j = order[starts[key] : starts[key] + a_counts[key]], np.flatnonzero(wanted == key)
                 inner = _varying(np.concatenate([a[i], b[j]]) & ~(low << np.uint64(start)))
@@ -171,8 +169,7 @@ def _near(a: NDArray[np.uint64], b: NDArray[np.uint64], width: int, distance: in
 
 
 def _bands(n_a: int, n_b: int, width: int, distance: int) -> int:
-    """How many bands cost the least, at one bit looked up around at most; 0 if comparing all pairs costs
-    less."""
+    """The cheapest number of bands, with look-ups of at most one differing bit; 0 if comparing all pairs is cheaper."""
     costs = {0: n_a * n_b / 4}  # without gathering
     # More bands than distance + 1 find nothing more, but bands of over 20 bits would need too large a table.
     for count in range(distance // 2 + 1, max(distance + 1, -(-width // 20)) + 1):

@@ -36,7 +36,7 @@ GROUPS = {
         "filters": ("crispedit.pipelines.filter_list", "list the filters: scores, default bounds, packages"),
         "calibrate": (
             "crispedit.pipelines.calibration.calibrate",
-            "prove filters on known defects, and learn bounds",
+            "test filters on known defects, and learn bounds",
         ),
     },
     "share shards": {

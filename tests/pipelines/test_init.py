@@ -22,7 +22,7 @@ def test_init_writes_a_recipe_for_photographs(
     assert (made.source.kind, made.source.path, made.run) == ("folder", str(photos), tmp_path / "run")
     shipped = recipe.load("embedded")
     assert made.model_copy(update={"source": shipped.source, "run": shipped.run}) == shipped
-    assert "# Jobs a photograph" in output.read_text()
+    assert "# Jobs per photograph" in output.read_text()
     assert cli.main(["init", str(photos), "-o", str(output)]) == 2
     assert "exists already" in capsys.readouterr().err
 

@@ -420,7 +420,7 @@ def test_a_missing_column_lists_those_there(tmp_path: Path):
         ValueError, match=r"columns.source: .*no column 'input_img'; it has img_id \(string\)"
     ):
         found(tmp_path, "crispedit-2m")
-    with pytest.raises(ValueError, match=r"columns.instruction: column 'turn_index' .* is no text"):
+    with pytest.raises(ValueError, match=r"columns.instruction: column 'turn_index' .* is not text"):
         found(tmp_path, "magicbrush", columns={"instruction": "turn_index"})
     with pytest.raises(ValueError, match=r"columns.category: .*no column 'kind.0'"):
         found(tmp_path, "magicbrush", columns={"category": "kind.0"})

@@ -6,10 +6,12 @@ It inherits the environment of its process, so on Ray it sees that process's GPU
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -48,6 +50,7 @@ class ManagedServer:
         self._process: subprocess.Popen[str] | None = None
         self._port = 0
         self._log: deque[str] = deque(maxlen=LINES)
+        self._reader: threading.Thread | None = None
         self._answered_s = 0.0
         self._failure: tuple[float, NotServingError] | None = None
         _LIVING.add(self)
@@ -115,7 +118,8 @@ class ManagedServer:
             env={**os.environ, "PATH": path},
             start_new_session=True,
         )
-        threading.Thread(target=_drain, args=(self._process, self._log), daemon=True).start()
+        self._reader = threading.Thread(target=_drain, args=(self._process, self._log), daemon=True)
+        self._reader.start()
         deadline = time.monotonic() + self.start_s
         while self._process.poll() is None:
             if self._healthy(1.0):
@@ -124,6 +128,7 @@ class ManagedServer:
             if time.monotonic() > deadline:
                 raise self._not_serving(f"does not answer after {self.start_s:g} s (start_s)")
             time.sleep(0.1)
+        self._end()  # and have its last words
         return False
 
     def _healthy(self, within_s: float) -> bool:
@@ -138,16 +143,23 @@ class ManagedServer:
             connection.close()
 
     def _stop(self) -> None:
-        if self._process is None:
-            return
+        if self._process is not None:
+            self._end()
+            self._process = None
+
+    def _end(self) -> None:
+        """End all of its processes, and read what they have said to the end."""
+        assert self._process is not None
         assert self._process.stdin is not None
+        assert self._reader is not None
         self._process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(3 * guard.GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        # The guard's group outlives it where it was killed itself.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._reader.join(guard.GRACE_S)
 
     def _not_serving(self, what: str) -> NotServingError:
         said = self._words.strip() or "nothing"

@@ -134,6 +134,6 @@ def _uncompared(run: Run, sources: pa.Table) -> int:
 
 
 def _outcomes(run: Run, sources: pa.Table) -> Counter[tuple[str, str]]:
-    verdicts = pair_verdicts(run, tables.connect(run), sources)
+    verdicts = pair_verdicts(run, sources)
     counted = verdicts.group_by(["category", "outcome"]).aggregate([("key", "count")])
     return Counter({(row["category"], row["outcome"]): row["key_count"] for row in counted.to_pylist()})

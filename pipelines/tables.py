@@ -16,15 +16,20 @@ from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
 
+def database(run: Run) -> duckdb.DuckDBPyConnection:
+    """An empty database for millions of rows: it leaves memory for other work, and spills the rest into the run."""
+    made = journal.database()
+    made.execute("SET preserve_insertion_order = false")
+    made.execute("SET memory_limit = '3GB'")
+    made.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
+    return made
+
+
 def connect(run: Run, waves: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with the views `curate`, `annotate`, `edit`, `score` and `compare`, each row once; `job`, each job
     once; and `candidate`: `edit` with its job's texts, its photograph's origin, and its `source` (composed by the
     editor or not). An imported pair has its own origin and `id`. `waves`: only these waves."""
-    found = journal.database()
-    found.execute("SET preserve_insertion_order = false")
-    # a query over millions of rows leaves memory for other work; the rest spills to disk
-    found.execute("SET memory_limit = '3GB'")
-    found.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
+    found = database(run)
     _view(found, "curate", _parts(run, "curate", waves), curate_table(run.recipe.source_cascade))
     _view(found, "annotate", _parts(run, "annotate", waves), ANNOTATE)
     _view(found, "edit", _parts(run, "edit", waves), EDIT)

@@ -41,15 +41,15 @@ def of_candidate(recipe: Recipe, candidate: Candidate, *, has_job: bool = True) 
 
 
 def candidates_sql(recipe: Recipe) -> str:
-    """`of_candidate` as a DuckDB expression, "outcome" or "outcome reason", over the aliases e (edit), s (score), j
-    (its job) and a (its photograph, if that is kept)."""
+    """`of_candidate` as a DuckDB expression, "outcome" or "outcome reason", over the aliases s (score) and e: the edit,
+    with `job`, null if it has none, and `alive`, null if its photograph is not kept."""
     known = " OR ".join(f"e.category = {quoted(category)}" for category in recipe.categories)
     return f"""CASE
         WHEN e.error IS NOT NULL AND e.transient THEN '{TRANSIENT} edit'
         WHEN e.error IS NOT NULL THEN '{ERROR} edit'
         WHEN e.refusal IS NOT NULL THEN '{REJECTED} ' || e.refusal
-        WHEN a.key IS NULL THEN '{REJECTED} source'
-        WHEN j.job_key IS NULL THEN '{REJECTED} no_job'
+        WHEN e.alive IS NULL THEN '{REJECTED} source'
+        WHEN e.job IS NULL THEN '{REJECTED} no_job'
         WHEN ({known}) IS NOT TRUE THEN '{REJECTED} category'
         ELSE {recipe.pair_cascade.verdict_sql("s", "e.category")} END"""
 
@@ -117,9 +117,11 @@ class Photographs:
         )
         self._digest = ""
         self._done = 0
-        """How many waves the three below, and the digest, speak of."""
+        """How many waves are judged, and the digest speaks of."""
         self._keys: list[pa.ChunkedArray] = []
+        """Of each of the first waves, what it keeps; read when a later one is to be judged."""
         self._hashes: list[NDArray[np.int64]] = []
+        """Of the same waves."""
 
     def of(self, number: int) -> pa.Table:
         """The verdicts on one wave; earlier waves are judged first."""
@@ -143,8 +145,11 @@ class Photographs:
             tables.append(table.append_column("wave", pa.repeat(pa.scalar(number, pa.int32()), len(table))))
         return pa.concat_tables(tables)
 
-    def _table(self, number: int) -> pa.Table:
-        return self._unstored[number] if number in self._unstored else pq.read_table(self._path(number))
+    def _table(self, number: int, columns: list[str] | None = None) -> pa.Table:
+        if number in self._unstored:
+            return self._unstored[number]
+        # There are many, and `read_table` takes three times as long for each.
+        return pq.ParquetFile(self._path(number)).read(columns)
 
     def _path(self, number: int) -> Path:
         return self.waves.folder / f"{name(number)}.parquet"
@@ -155,10 +160,10 @@ class Photographs:
     def _judge_through(self, last: int) -> None:
         """Judge what is not judged, or was on other grounds: all such waves at once."""
         while self._done <= last and self._holds(self._done):
-            stored = pq.read_table(self._path(self._done), columns=["key", "phash", "outcome"])
             judged = self.waves[self._done].judged
             assert judged is not None
-            self._remember(stored, judged.digest)
+            self._digest = judged.digest
+            self._done += 1
         if self._done <= last:
             self._judge(self._done, last)
 
@@ -171,14 +176,14 @@ class Photographs:
             and self._path(number).exists()
         )
 
-    def _remember(self, verdicts: pa.Table, digest: str) -> None:
+    def _remember(self, verdicts: pa.Table) -> None:
         kept = _kept(verdicts)
         self._keys.append(kept.column("key"))
         self._hashes.append(kept.column("phash").drop_null().to_numpy())
-        self._digest = digest
-        self._done += 1
 
     def _judge(self, first: int, last: int) -> None:
+        while len(self._keys) < first:
+            self._remember(self._table(len(self._keys), ["key", "phash", "outcome"]))
         verdicts, parts = self._verdicts(first, last)
         ends = np.searchsorted(verdicts.column("wave").to_numpy(), np.arange(first, last + 2))
         for number, start, stop in zip(range(first, last + 1), ends, ends[1:], strict=False):
@@ -193,7 +198,9 @@ class Photographs:
                 self.waves.judged(number, Judged(self._policy, before, names, digest))
             else:
                 self._unstored[number] = table
-            self._remember(table, digest)
+            self._remember(table)
+            self._digest = digest
+            self._done += 1
 
     def _verdicts(self, first: int, last: int) -> tuple[pa.Table, dict[int, list[Path]]]:
         cascade, table = self.run.recipe.source_cascade, curate_table(self.run.recipe.source_cascade)

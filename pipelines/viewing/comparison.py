@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from crispedit.outcome import KEPT
-from crispedit.pipelines import recipe, tables
+from crispedit.pipelines import recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
 from crispedit.pipelines.viewing.queries import Page, PairsAddress, Row, order, where
@@ -41,8 +41,7 @@ def exact(snapshot: Snapshot, overrides: Sequence[str]) -> pa.Table:
     assert snapshot.run is not None
     root = snapshot.run.root
     run = Run(recipe.load(str(root), [*overrides, f"run={root}"]))
-    with tables.connect(run) as db:
-        return pair_verdicts(run, db, source_verdicts(run, store=False))
+    return pair_verdicts(run, source_verdicts(run, store=False))
 
 
 def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, table: str) -> OtherVerdicts:

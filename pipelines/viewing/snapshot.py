@@ -181,7 +181,7 @@ def of_run(root: Path) -> Snapshot:
     sources = source_verdicts(run, store=False)
     first_pass(run, db, sources)
     cascade = run.recipe.pair_cascade
-    db.register("final", final_verdicts(run, db, sources))
+    db.register("final", final_verdicts(run, sources))
     _photographs(db)
     _pairs(db, cascade)
     _jobs(db)
@@ -211,7 +211,7 @@ def quantities(cascade: Cascade) -> list[str]:
     ]
 
 
-def final_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
+def final_verdicts(run: Run, sources: pa.Table) -> pa.Table:
     """(key, category, outcome, reason) of every candidate: as selected, or as a selection now would decide."""
     selection = run.folder("select") / SELECTION
     if selection.exists():
@@ -223,7 +223,7 @@ def final_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -
         newest = max((part.stat().st_mtime_ns for part in [*parts, run.root / "recipe.yaml"]), default=0)
         if selection.stat().st_mtime_ns >= newest:
             return pq.read_table(selection)
-    return pair_verdicts(run, db, sources)
+    return pair_verdicts(run, sources)
 
 
 def _into_file(db: duckdb.DuckDBPyConnection) -> tempfile.TemporaryDirectory[str]:

@@ -257,7 +257,7 @@ def test_a_pipeline_of_another_package_is_found_by_its_path(kontext, folder, tmp
         editor(model, "another.editing.Absent").load()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([(None, 16), (1 << 20, 32), (9000, 8)]))
 def test_a_canvas_holds_its_source(width, height, rule):
     area, multiple = rule

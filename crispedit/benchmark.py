@@ -109,10 +109,10 @@ class Case:
 
     @staticmethod
     def from_json(text: str) -> Case:
-        found = json.loads(text)
+        fields = json.loads(text)
         for name in ("source", "target", "mask"):
-            found[name] = None if found[name] is None else Picture(**found[name])
-        return Case(**found | {"protocols": tuple(found["protocols"])})
+            fields[name] = None if fields[name] is None else Picture(**fields[name])
+        return Case(**fields | {"protocols": tuple(fields["protocols"])})
 
 
 @dataclass(frozen=True)
@@ -278,13 +278,13 @@ def read_jsonl(path: Path, what: str) -> list[Any]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         raise ValueError(f"{path} is missing: {what}") from None
-    found = []
+    objects = []
     for number, line in enumerate(lines, 1):
         try:
-            found += [json.loads(line)] if line.strip() else []
+            objects += [json.loads(line)] if line.strip() else []
         except ValueError as error:
             raise ValueError(f"{path}: line {number} is not JSON: {error}") from None
-    return found
+    return objects
 
 
 @cache
@@ -305,14 +305,14 @@ def text_constants(path: Path, what: str) -> Mapping[str, str]:
 
 def rows(files: Sequence[Path], columns: Sequence[str]) -> list[tuple[Path, int, dict[str, Any]]]:
     """(file, row number, the light columns) of parquet or arrow files. ValueError names a column that is missing."""
-    found = []
+    numbered = []
     for path in files:
         schema = _schema(str(path))
         if missing := [column for column in columns if column not in schema.names]:
             raise ValueError(f"{path}: no column {missing[0]!r}; it has {', '.join(schema.names)}")
         table = pq.read_table(path, columns=list(columns)) if path.suffix == ".parquet" else _arrow(str(path))
-        found += [(path, i, row) for i, row in enumerate(table.select(list(columns)).to_pylist())]
-    return found
+        numbered += [(path, i, row) for i, row in enumerate(table.select(list(columns)).to_pylist())]
+    return numbered
 
 
 def _schema(path: str) -> pa.Schema:

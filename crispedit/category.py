@@ -71,13 +71,13 @@ def resolve(name: str, categories: Mapping[str, Category]) -> str:
     ValueError, with the choices, for a word that names no single category ("attribute_modification", "hybrid"):
     classify the instruction instead (`crispedit.classifier`).
     """
-    found = _index(categories).get(_fold(name))
-    if found is None:
+    category = _index(categories).get(_fold(name))
+    if category is None:
         raise ValueError(
             f"no category is called {name!r}; choose from {', '.join(categories)}, or add the name to the "
             f"aliases of its file in configs/categories"
         )
-    return found
+    return category
 
 
 def _parse(file: str, text: str) -> Category:

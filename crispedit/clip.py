@@ -56,13 +56,13 @@ class ClipModel:
     @torch.inference_mode()
     def _embed(self, encode: Callable[..., torch.Tensor], items: list[torch.Tensor]) -> torch.Tensor:
         size = BATCH_GPU if self.device.type == "cuda" else 1
-        found = []
+        embeddings = []
         for start in range(0, len(items), size):
             batch = items[start : start + size]
             padded = torch.stack(batch + [torch.zeros_like(batch[0])] * (size - len(batch)))
             embedded = encode(padded.to(self.device), normalize=True)
-            found.append(embedded[: len(batch)].float().cpu())
-        return torch.cat(found) if found else torch.empty(0, 0)
+            embeddings.append(embedded[: len(batch)].float().cpu())
+        return torch.cat(embeddings) if embeddings else torch.empty(0, 0)
 
 
 REMEMBERED = 512
@@ -83,11 +83,11 @@ class Remembered:
         """The [D] embedding for each key; a value is called only if its embedding is not cached."""
         new = [key for key in wanted if key not in self._known]
         self._known.update(zip(new, self._embed([wanted[key]() for key in new]), strict=True))
-        found = {key: self._known.pop(key) for key in wanted}
-        self._known.update(found)  # in order of last use
+        embeddings = {key: self._known.pop(key) for key in wanted}
+        self._known.update(embeddings)  # in order of last use
         for key in list(self._known)[: max(0, len(self._known) - REMEMBERED)]:
             del self._known[key]
-        return found
+        return embeddings
 
 
 def load(

@@ -233,10 +233,10 @@ def _correlation(unit: Map, other: Map) -> float:
 
 def pictures_in(folder: str) -> list[Path]:
     """The image files in a local folder and those below it, sorted. ValueError if there are none."""
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
         raise ValueError(f"{folder}: no image files ({', '.join(SUFFIXES)}) to compare with in this folder")
-    return found
+    return paths
 
 
 def digest(folders: Sequence[str]) -> str:

@@ -53,13 +53,13 @@ class DinoModel:
     @torch.inference_mode()
     def images(self, images: Sequence[Image]) -> Tensor:
         size = BATCH_GPU if self.device.type == "cuda" else 1
-        found = []
+        embeddings = []
         for start in range(0, len(images), size):
             batch = [PREPROCESS(Pillow.fromarray(image)) for image in images[start : start + size]]
             padded = torch.stack(batch + [torch.zeros_like(batch[0])] * (size - len(batch)))
             tokens = self._class_token(padded.to(self.device, self.dtype))[: len(batch)]
-            found.append(torch.nn.functional.normalize(tokens.float(), dim=-1).cpu())
-        return torch.cat(found) if found else torch.empty(0, 0)
+            embeddings.append(torch.nn.functional.normalize(tokens.float(), dim=-1).cpu())
+        return torch.cat(embeddings) if embeddings else torch.empty(0, 0)
 
     def _class_token(self, pixels: Tensor) -> Tensor:
         if hasattr(self.network, "forward_features"):  # timm

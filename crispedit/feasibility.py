@@ -50,5 +50,5 @@ def problem(facts: Feasibility) -> str | None:
         "ambiguous": facts.ambiguous == "yes",
         "unsafe": facts.unsafe == "yes",
     }
-    found = next((word for word, holds in wrong.items() if holds), None)
-    return found or (UNSURE if UNSURE in facts.model_dump().values() else None)
+    reason = next((word for word, holds in wrong.items() if holds), None)
+    return reason or (UNSURE if UNSURE in facts.model_dump().values() else None)

@@ -198,14 +198,14 @@ def _jpeg(data: bytes) -> ImageFile:
     exif, chunks = b"", list[bytes]()
     at = 2
     while True:
-        found = _MARKER.search(data, at)
-        if found is None:
+        match = _MARKER.search(data, at)
+        if match is None:
             # Without an end marker the decoder says where the pixels stop.
             kept.append(data[at:])
             break
         if in_scan:
-            kept.append(data[at : found.start()])
-        marker, at = found[1][0], found.end()
+            kept.append(data[at : match.start()])
+        marker, at = match[1][0], match.end()
         if marker == _EOI:
             kept.append(b"\xff\xd9")
             break

@@ -121,24 +121,24 @@ class JudgeModel:
 
     def ask(self, questions: Sequence[Question[Any]]) -> list[Heard[Any] | ChatError]:
         """One result for each question, in order: the reply, or the error."""
-        found: dict[int, Heard[Any] | ChatError] = {}
+        results: dict[int, Heard[Any] | ChatError] = {}
         conversations = [self._conversation(question) for question in questions]
         keys = [self._key(question) for question in questions]
         for index, (question, key) in enumerate(zip(questions, keys, strict=True)):
             kept = self._recall(key, question)
             if kept is not None:
-                found[index] = kept
+                results[index] = kept
         first = {key: index for index, key in reversed(list(enumerate(keys)))}
-        waiting = [index for index, key in enumerate(keys) if index not in found and first[key] == index]
+        waiting = [index for index, key in enumerate(keys) if index not in results and first[key] == index]
         for _ in range(TRIES):
             said = self._say([conversations[index] for index in waiting])
             again = []
             for index, reply in zip(waiting, said, strict=True):
-                before = found.get(index)
-                found[index] = self._heard(
+                before = results.get(index)
+                results[index] = self._heard(
                     questions[index], reply, before if isinstance(before, Heard) else None
                 )
-                heard = found[index]
+                heard = results[index]
                 if isinstance(heard, Heard) and heard.value is None:
                     cut = isinstance(reply, Said) and reply.cut
                     conversations[index] = self._once_more(
@@ -149,17 +149,18 @@ class JudgeModel:
                     self._keep(keys[index], heard)
             waiting = again
         return [
-            found[index] if index in found else _same(found[first[key]]) for index, key in enumerate(keys)
+            results[index] if index in results else _same(results[first[key]])
+            for index, key in enumerate(keys)
         ]
 
     def _say(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
         """The replies. Questions are sent in slices, so that a judge that is down is noticed early."""
         size = max(1, min(getattr(self.chat, "concurrency", AT_ONCE), GIVE_UP))
-        found: list[Said | ChatError] = []
+        replies: list[Said | ChatError] = []
         for start in range(0, len(conversations), size):
             some = conversations[start : start + size]
             if self.down:
-                found += [
+                replies += [
                     JudgeDownError(
                         f"not asked: the judge failed {self._failures} times in a row ({self._last})"
                     )
@@ -171,8 +172,8 @@ class JudgeModel:
                     self._failures, self._last = self._failures + 1, str(said)
                 else:
                     self._failures = 0
-                found.append(said)
-        return found
+                replies.append(said)
+        return replies
 
     def _heard(
         self, question: Question[Any], said: Said | ChatError, before: Heard[Any] | None

@@ -81,8 +81,10 @@ class Detector:
 
 def _cores(probability: NDArray[np.float32]) -> list[Box]:
     """The box of the core of each line of words."""
-    found, _ = cv2.findContours((probability > CORE).view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    boxes = [cv2.minAreaRect(contour) for contour in found]
+    contours, _ = cv2.findContours(
+        (probability > CORE).view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE
+    )
+    boxes = [cv2.minAreaRect(contour) for contour in contours]
     return [
         box
         for box in boxes

@@ -43,8 +43,8 @@ def alike(root: Path = Path("/")) -> dict[str, str]:
     there = [name for name, needed in _OPENCV.items() if needed <= flags]
     version = tuple(map(int, importlib.metadata.version("numpy").split(".")[:2]))
     names = _NUMPY if version >= (2, 4) else _NUMPY_BEFORE_2_4
-    found = {"OPENCV_IPP": "sse42", "NPY_DISABLE_CPU_FEATURES": names, "OPENBLAS_CORETYPE": "Nehalem"}
-    return found | ({"OPENCV_CPU_DISABLE": ",".join(there)} if there else {})
+    variables = {"OPENCV_IPP": "sse42", "NPY_DISABLE_CPU_FEATURES": names, "OPENBLAS_CORETYPE": "Nehalem"}
+    return variables | ({"OPENCV_CPU_DISABLE": ",".join(there)} if there else {})
 
 
 def keep_memory() -> None:
@@ -121,8 +121,8 @@ def _slurm_memory(environment: Mapping[str, str]) -> list[int]:
     node, core = environment.get("SLURM_MEM_PER_NODE", ""), environment.get("SLURM_MEM_PER_CPU", "")
     if node.isdigit() and int(node):  # 0: all of the node's
         return [int(node) * MIB]
-    if core.isdigit() and (found := _slurm_cores(environment)):
-        return [int(core) * found[0] * MIB]
+    if core.isdigit() and (cores := _slurm_cores(environment)):
+        return [int(core) * cores[0] * MIB]
     return []
 
 

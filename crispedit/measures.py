@@ -62,19 +62,19 @@ class Models(Strict):
 
     def identity(self) -> dict[str, Any]:
         """What determines their results: names, options, hashes of local weights."""
-        found: dict[str, Any] = {}
+        identity: dict[str, Any] = {}
         for role in ("clip", "clip_large"):
             spec: ClipSpec | None = getattr(self, role)
             if spec is not None:
                 place = spec.pretrained or spec.model.removeprefix("local-dir:")
                 files = weights.fingerprint("clip") if spec.model == "embedded" else _content(place)
-                found[role] = spec.model_dump() | {"pretrained": files}
+                identity[role] = spec.model_dump() | {"pretrained": files}
         if self.dino is not None:
             files = _content(self.dino.weights or self.dino.model)
-            found["dino"] = {"model": Path(self.dino.model).name, "weights": files}
+            identity["dino"] = {"model": Path(self.dino.model).name, "weights": files}
         if self.judge is not None:
-            found["judge"] = self.judge.identity()
-        return found
+            identity["judge"] = self.judge.identity()
+        return identity
 
 
 class Measures:
@@ -106,13 +106,13 @@ class Measures:
         from crispedit import clip
 
         resize: clip.Resize = "squash" if role == "clip_large" else "crop"
-        found = clip.load(spec.model, spec.pretrained, spec.precision, resize)
-        if found is None:
+        model = clip.load(spec.model, spec.pretrained, spec.precision, resize)
+        if model is None:
             raise ValueError(
                 f"models.{role}: no weights of {spec.model} {spec.pretrained} here, and they cannot be downloaded; "
                 "name a local file (pretrained=FILE), or null to measure without it"
             )
-        return found
+        return model
 
     def clip_image(self, role: ClipRole, a: Image, b: Image) -> float | None:
         """CLIP-I: the cosine of two images."""

@@ -146,5 +146,5 @@ def _ssim_map(a: Image, b: Image) -> NDArray[np.float64]:
     variances = mean(x * x) - mean_x * mean_x + mean(y * y) - mean_y * mean_y
     covariance = mean(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
-    found = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return np.asarray(found / ((mean_x**2 + mean_y**2 + c1) * (variances + c2)), np.float64)
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return np.asarray(similarity / ((mean_x**2 + mean_y**2 + c1) * (variances + c2)), np.float64)

@@ -228,11 +228,11 @@ def _found(
 ) -> tuple[Points, NDArray[np.bool_]]:
     """Where the points moved to, and [n] whether tracking back leads to their start."""
     guess = np.empty_like(points)  # an output: the tracker starts from the points themselves
-    there, found, _ = cv2.calcOpticalFlowPyrLK(
+    there, tracked, _ = cv2.calcOpticalFlowPyrLK(
         source, edited, points, guess, winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
     )
     back, found_back, _ = cv2.calcOpticalFlowPyrLK(
         edited, source, there, guess.copy(), winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
     )
     returned = np.linalg.norm(back - points, axis=1) < 0.5
-    return there, returned & (found[:, 0] > 0) & (found_back[:, 0] > 0)
+    return there, returned & (tracked[:, 0] > 0) & (found_back[:, 0] > 0)

@@ -123,8 +123,8 @@ def _decoded(file: ImageFile) -> Pixels:
     try:
         return _decode(file.encoded)
     except pyvips.Error as error:
-        found = _EXTRANEOUS.search(error.detail)
-        count = int(found[1]) if found else 0
+        match = _EXTRANEOUS.search(error.detail)
+        count = int(match[1]) if match else 0
         left = file.encoded[-2 - count : -2]
         if not count or (count > MAX_EXTRANEOUS_BYTES and len(set(left)) > 1):
             raise Unreadable(f"does not decode: {_steady(error.detail)}") from None

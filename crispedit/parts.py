@@ -163,16 +163,16 @@ def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
     ValueError lists the choices, or says why the module cannot be imported.
     """
     module = _outside(name, kind) if "." in name else _inside(package, name, kind)
-    found = [
+    classes = [
         value
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, kind) and value.__module__ == module.__name__
     ]
-    if len(found) != 1:
+    if len(classes) != 1:
         raise ValueError(
-            f"{module.__name__} must define exactly one {kind.__name__}; it defines {len(found)}"
+            f"{module.__name__} must define exactly one {kind.__name__}; it defines {len(classes)}"
         )
-    return found[0]
+    return classes[0]
 
 
 def _inside(package: ModuleType, name: str, kind: type[Part]) -> ModuleType:

@@ -132,13 +132,13 @@ def _section(model: type[BaseModel], location: Sequence[object]) -> type[BaseMod
     """The model at a location of a recipe, for listing its keys."""
     for step in location:
         field = model.model_fields.get(str(step))
-        found = _models(field.annotation) if field is not None else []
+        models = _models(field.annotation) if field is not None else []
         # A mapping's own keys (filters.unchanged) name entries, not fields: stay on the entry's model.
-        found = found or ([model] if field is None else [])
-        named = [m for m in found if _discriminator(m) == step]
-        if not found:
+        models = models or ([model] if field is None else [])
+        named = [m for m in models if _discriminator(m) == step]
+        if not models:
             return None
-        model = (named or found)[0]
+        model = (named or models)[0]
     return model
 
 

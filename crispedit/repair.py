@@ -191,15 +191,15 @@ def without_drift(source: Image, edited: Image, mask: Mask | None = None) -> tup
     by = change.factor(source.shape)
     before, after = change.shrink(source, by), change.shrink(edited, by)
     outside = None if mask is None else change.shrink(mask.view(np.uint8) * 255, by) == 0
-    found = tone.fit(before, after, outside)
-    if found is None or found.explained < LEAST_EXPLAINED:
+    fitted = tone.fit(before, after, outside)
+    if fitted is None or fitted.explained < LEAST_EXPLAINED:
         return None
-    if not SEEN_LEVELS <= np.abs(found.shift).mean() <= MOST_LEVELS or found.gain.min() < LEAST_GAIN:
+    if not SEEN_LEVELS <= np.abs(fitted.shift).mean() <= MOST_LEVELS or fitted.gain.min() < LEAST_GAIN:
         return None
-    restored = np.clip(np.rint((edited - found.offset) / found.gain), 0, 255)
+    restored = np.clip(np.rint((edited - fitted.offset) / fitted.gain), 0, 255)
     clipped = (edited <= 2) | (edited >= 253)
-    red, green, blue = (float(gain) for gain in found.gain)
+    red, green, blue = (float(gain) for gain in fitted.gain)
     drift = Drift(
-        (red, green, blue), (float(found.offset[0]), float(found.offset[1]), float(found.offset[2]))
+        (red, green, blue), (float(fitted.offset[0]), float(fitted.offset[1]), float(fitted.offset[2]))
     )
     return np.where(clipped, edited, restored).astype(np.uint8), drift

@@ -27,18 +27,18 @@ def answer(text: str) -> str:
 def last_object(text: str) -> dict[str, Any] | None:
     """The last complete outermost JSON object in a text. Raw line breaks in strings and a comma before a closing
     bracket are accepted. None if there is none, or if an unfinished one follows it."""
-    found, at = None, text.find("{")
+    last, at = None, text.find("{")
     while at >= 0:
         value, end = _decoded(text, at)
         if value is None:
-            found, end = None, at + 1
+            last, end = None, at + 1
             # An unfinished object hides those inside it.
             if _unclosed(text, at):
                 return None
         else:
-            found = value
+            last = value
         at = text.find("{", end)
-    return found
+    return last
 
 
 def viescore(text: str) -> list[float] | None:
@@ -48,8 +48,8 @@ def viescore(text: str) -> list[float] | None:
     if said.count(DELIMITER) == 2:
         said = said.split(DELIMITER)[1].strip()
     if "{" in said:
-        found = last_object(said)
-        return None if found is None else _marks(found.get("score"), 0, 10)
+        last = last_object(said)
+        return None if last is None else _marks(last.get("score"), 0, 10)
     lists = re.findall(r"\[[^\[\]]*\]", said)
     if lists and said.rfind("[") <= said.rfind("]"):
         return _marks(_json(lists[-1]), 0, 10)
@@ -60,12 +60,12 @@ def lines(text: str, names: Sequence[str]) -> list[int] | None:
     """The marks, 1-5, of a reply in ImgEdit's lines ("Prompt Compliance: 5"), one for each name, in order. A judge with
     structured output may give an object of these names instead, or `{"scores": [5, 4, 4]}`."""
     said = answer(text)
-    found = {
+    mark_of = {
         _plain(name): int(mark)
         for name, mark in re.findall(r"(?m)^(.+?)\s*:\s*\**\s*([1-5])\b(?![.\d]*\d)", said)
     }
-    if all(_plain(name) in found for name in names):
-        return [found[_plain(name)] for name in names]
+    if all(_plain(name) in mark_of for name in names):
+        return [mark_of[_plain(name)] for name in names]
     written = last_object(said)
     if written is None:
         return None
@@ -83,16 +83,16 @@ def published_lines(text: str) -> list[int] | None:
 
 def score(text: str) -> int | None:
     """The mark, 1-5, of a reply to Edit-Compass' prompts: the `score` of the last object."""
-    found = last_object(answer(text))
-    marks = None if found is None else _whole([found.get("score")], 1)
+    last = last_object(answer(text))
+    marks = None if last is None else _whole([last.get("score")], 1)
     return None if marks is None else marks[0]
 
 
 def winner(text: str) -> Winner | None:
     """The image that a reply prefers: `{"winner": "Image A", ...}`, or a last line that says only that."""
     said = answer(text)
-    found = last_object(said)
-    word = found.get("winner") if found is not None else (said.splitlines() or [""])[-1]
+    last = last_object(said)
+    word = last.get("winner") if last is not None else (said.splitlines() or [""])[-1]
     return _WINNERS.get(_plain(str(word)).removeprefix("winner").strip(": "))
 
 

@@ -60,9 +60,9 @@ def read(reply: str) -> ReplyText:
     thoughts: list[tuple[int, int]] = []
     while (mark := _NEXT.search(reply, at)) is not None:
         if mark[0] == "{":
-            at, found = _object(reply, mark.start())
-            if found is not None:
-                objects.append((mark.start(), at, found))
+            at, value = _object(reply, mark.start())
+            if value is not None:
+                objects.append((mark.start(), at, value))
             continue
         kind = str(mark.lastgroup)
         if kind.startswith("open"):
@@ -76,7 +76,7 @@ def read(reply: str) -> ReplyText:
             objects, thoughts = [], [(0, at)]
     text = _without(reply, thoughts)
     beside = _without(reply, sorted([*thoughts, *((start, end) for start, end, _ in objects)]))
-    return ReplyText(text, tuple(found for _, _, found in objects), not beside, unfinished=False)
+    return ReplyText(text, tuple(value for _, _, value in objects), not beside, unfinished=False)
 
 
 def _without(text: str, spans: list[tuple[int, int]]) -> str:
@@ -89,7 +89,7 @@ def _object(text: str, at: int) -> tuple[int, dict[str, Any] | None]:
     """The position to continue from, and the object that begins here, if it is complete. An object that is cut off ends
     the text."""
     try:
-        found, end = _DECODER.raw_decode(text, at)
+        value, end = _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
         return (len(text) if cut else at + 1), None
@@ -98,7 +98,7 @@ def _object(text: str, at: int) -> tuple[int, dict[str, Any] | None]:
     except ValueError:
         return at + 1, None
     # A lone surrogate cannot be stored in a table.
-    return end, json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
+    return end, json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def answer_of(reply: str) -> str | None:
@@ -113,7 +113,7 @@ def counting(words: ReplyText, fields: frozenset[str], enforced: bool) -> dict[s
     That is the last one with a field of the shape, because a model that corrects itself gives the right one last. With
     structured decoding (`enforced`) it is the first one.
     """
-    meant = [found for found in words.objects if fields & found.keys()] or list(words.objects[-1:])
+    meant = [value for value in words.objects if fields & value.keys()] or list(words.objects[-1:])
     if not meant:
         return None
     return meant[0] if enforced and words.alone else meant[-1]

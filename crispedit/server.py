@@ -114,14 +114,14 @@ class Server(BaseModel):
     def options_that_count(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options that can change an answer: without the server's address, request rates and prices. A command
         counts by its words (files by name only), a model folder by its name and a digest of its weights."""
-        found = {name: value for name, value in options.items() if name not in UNUSED}
+        counted = {name: value for name, value in options.items() if name not in UNUSED}
         if self.serve is None:
-            return found
+            return counted
         folder = Path(options["model"])
-        found["serve"] = [word.rstrip("/").rpartition("/")[2] for word in shlex.split(self.serve)]
+        counted["serve"] = [word.rstrip("/").rpartition("/")[2] for word in shlex.split(self.serve)]
         if folder.is_dir():
-            found |= {"model": folder.name, "weights": weights.digest(folder)}
-        return found
+            counted |= {"model": folder.name, "weights": weights.digest(folder)}
+        return counted
 
     # Asking
 
@@ -176,7 +176,7 @@ class Server(BaseModel):
             async with session.post(
                 f"{url}/{path}", headers=self.headers(), allow_redirects=False, **body
             ) as answer:
-                found = Response(answer.status, dict(answer.headers), await self.read(answer))
+                response = Response(answer.status, dict(answer.headers), await self.read(answer))
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
             if self._managed is not None:
                 since = began if isinstance(error, TimeoutError) else None
@@ -184,9 +184,9 @@ class Server(BaseModel):
             raise
         if self._managed is not None:
             self._managed.answered()
-        if found.status >= 500 or found.status in STATUSES:
-            raise self._later(found)
-        return found
+        if response.status >= 500 or response.status in STATUSES:
+            raise self._later(response)
+        return response
 
     async def again(self, ask: Callable[[], Awaitable[T]]) -> T:
         """The result of `ask`, retried while its failures are transient. Raises Transient if the retries run out."""

@@ -58,9 +58,9 @@ def state_dict(path: Path) -> dict[str, Tensor]:
         pickle.UnpicklingError,
     ) as error:
         raise ValueError(f"{path} is not a TorchScript archive that can be read safely: {error}") from None
-    found: dict[str, Tensor] = {}
-    _collect(tree, "", found)
-    return found
+    tensors: dict[str, Tensor] = {}
+    _collect(tree, "", tensors)
+    return tensors
 
 
 class _Module:
@@ -73,12 +73,12 @@ class _Module:
         self.attributes = state if isinstance(state, dict) else {}
 
 
-def _collect(module: object, prefix: str, found: dict[str, Tensor]) -> None:
+def _collect(module: object, prefix: str, tensors: dict[str, Tensor]) -> None:
     for name, value in getattr(module, "attributes", {}).items():
         if isinstance(value, Tensor):
-            found[prefix + name] = value
+            tensors[prefix + name] = value
         elif isinstance(value, _Module):
-            _collect(value, f"{prefix}{name}.", found)
+            _collect(value, f"{prefix}{name}.", tensors)
 
 
 class _Reader(pickle.Unpickler):

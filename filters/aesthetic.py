@@ -60,9 +60,9 @@ class Aesthetic(Filter):
 
     def identity(self) -> dict[str, Any]:
         """The options, with the head's content in place of its path."""
-        found = super().identity()
-        path = Path(found["options"].pop("head"))
-        return found | {"head": content_key(path.read_bytes()) if path.is_file() else None}
+        identity = super().identity()
+        path = Path(identity["options"].pop("head"))
+        return identity | {"head": content_key(path.read_bytes()) if path.is_file() else None}
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         if self._head is None:

@@ -37,9 +37,9 @@ class Copies(Filter):
 
     def identity(self) -> dict[str, Any]:
         """The options, with the folders' content in place of their paths. ValueError if a folder has no pictures."""
-        found = super().identity()
-        found["options"]["against"] = copies.digest(self.against)
-        return found
+        identity = super().identity()
+        identity["options"]["against"] = copies.digest(self.against)
+        return identity
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score | str]]:
         if self._known is None:

@@ -48,15 +48,15 @@ class Dino(Filter):
 
     def identity(self) -> dict[str, Any]:
         """The options, with a folder's or file's content in place of its path."""
-        found = super().identity()
+        identity = super().identity()
         if Path(self.model).is_dir():
-            found["options"] |= {
+            identity["options"] |= {
                 "model": Path(self.model).resolve().name,
                 "weights": digest(Path(self.model)),
             }
         elif Path(self.weights).is_file():
-            found["options"]["weights"] = content_key(Path(self.weights).read_bytes())
-        return found
+            identity["options"]["weights"] = content_key(Path(self.weights).read_bytes())
+        return identity
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         if self.model and self._dino is None:

@@ -166,10 +166,10 @@ def _near(a: NDArray[np.uint64], b: NDArray[np.uint64], width: int, distance: in
             inner, left = _varying(np.concatenate([a[i], b[j]]) & ~mask)
             for k, m in _near(inner[: len(i)], inner[len(i) :], left, distance):
                 yield i[k], j[m]
-        found = np.flatnonzero(((a_counts > 0) & ~crowded)[b_keys])
-        at = b_keys[found]
-        for k, m in _compare(a[order], b[found], starts[at], a_counts[at], distance):
-            yield order[k], found[m]
+        wanted = np.flatnonzero(((a_counts > 0) & ~crowded)[b_keys])
+        at = b_keys[wanted]
+        for k, m in _compare(a[order], b[wanted], starts[at], a_counts[at], distance):
+            yield order[k], wanted[m]
 
 
 def _key(numbers: NDArray[np.uint64], starts: Sequence[int], size: int) -> NDArray[np.int64]:

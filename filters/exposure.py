@@ -53,18 +53,18 @@ class Exposure(Filter):
     def _measure(self, sample: Sample) -> dict[str, Score]:
         scores: dict[str, Score] = dict.fromkeys(self.scores)
         outside = None if sample.mask is None else sample.outside
-        found = tone.fit(sample.source_small, sample.edited_small, outside, sample.noise.look)
-        if found is None:
+        fitted = tone.fit(sample.source_small, sample.edited_small, outside, sample.noise.look)
+        if fitted is None:
             return scores
-        scores["explained"] = found.explained
-        if found.explained < self.least_explained:
+        scores["explained"] = fitted.explained
+        if fitted.explained < self.least_explained:
             return scores
-        shift = found.shift
+        shift = fitted.shift
         brightness = shift.mean(axis=0)
         scores["drift"] = float(np.abs(brightness).mean() / 255)
         scores["cast"] = float(np.abs(shift - brightness).mean(axis=1).max() / 255)
-        scores["contrast"], saturation = _gains(found.source, found.edited)
-        if found.explained >= 0.5:
+        scores["contrast"], saturation = _gains(fitted.source, fitted.edited)
+        if fitted.explained >= 0.5:
             scores["saturation"] = saturation
         return scores
 

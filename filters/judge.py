@@ -176,9 +176,9 @@ class Judge(Filter):
             self.chat.load()
 
     def identity(self) -> dict[str, Any]:
-        found = super().identity()
-        found["options"]["chat"] = None if self.chat is None else self.chat.identity()
-        return found | {"prompts": prompts.versions((*QUESTIONS, *feasibility.PROMPTS))}
+        identity = super().identity()
+        identity["options"]["chat"] = None if self.chat is None else self.chat.identity()
+        return identity | {"prompts": prompts.versions((*QUESTIONS, *feasibility.PROMPTS))}
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score | str] | Exception]:
         if self.chat is None:
@@ -194,7 +194,7 @@ class Judge(Filter):
                 a if isinstance(a, Exception) else m if isinstance(m, Exception) else a | m
                 for a, m in zip(answers, second, strict=True)
             ]
-        return [found if isinstance(found, Exception) else _scores(found) for found in answers]
+        return [answer if isinstance(answer, Exception) else _scores(answer) for answer in answers]
 
     def compare(self, contests: Sequence[Contest]) -> list[PreferredCandidate | Exception]:
         """The best candidate of each contest, by a model that sees the source and all candidates in both orders; or an
@@ -202,8 +202,8 @@ class Judge(Filter):
         assert self.chat is not None
         asked = _ask(self.chat, [_both_orders(contest) for contest in contests])
         return [
-            found if isinstance(found, Exception) else _choice(len(contest.candidates), found)
-            for contest, found in zip(contests, asked, strict=True)
+            answer if isinstance(answer, Exception) else _choice(len(contest.candidates), answer)
+            for contest, answer in zip(contests, asked, strict=True)
         ]
 
     def comparison(self) -> dict[str, Any]:
@@ -215,18 +215,20 @@ class Judge(Filter):
         """The questions about a pair that are asked together, each with only what it needs."""
         if not sample.instruction:
             raise ValueError("a pair without an instruction cannot be judged")
-        found: Questions = {}
+        questions: Questions = {}
         if self.facts:
             look, differ = prompts.render("judge/look"), prompts.render("judge/differences")
-            found["source"] = ChatRequest(look, Look, [sample.source])
-            found["edited"] = ChatRequest(look, Look, [sample.edited])
-            found["differences"] = ChatRequest(differ, Differences, [sample.source, sample.edited])
-            found["feasibility"] = feasibility.question(sample.source, sample.instruction, sample.category)
+            questions["source"] = ChatRequest(look, Look, [sample.source])
+            questions["edited"] = ChatRequest(look, Look, [sample.edited])
+            questions["differences"] = ChatRequest(differ, Differences, [sample.source, sample.edited])
+            questions["feasibility"] = feasibility.question(
+                sample.source, sample.instruction, sample.category
+            )
         if self.rubric:
             follows = prompts.render("judge/follows", instruction=sample.instruction)
-            found["follows"] = ChatRequest(follows, Follows, [sample.source, sample.edited])
-            found["quality"] = ChatRequest(prompts.render("judge/quality"), Quality, [sample.edited])
-        return found
+            questions["follows"] = ChatRequest(follows, Follows, [sample.source, sample.edited])
+            questions["quality"] = ChatRequest(prompts.render("judge/quality"), Quality, [sample.edited])
+        return questions
 
 
 def verdicts(feasible: Feasibility, seen: Differences, match: Match) -> dict[str, Fact]:
@@ -253,17 +255,17 @@ def verdicts(feasible: Feasibility, seen: Differences, match: Match) -> dict[str
 def _ask(model: Chat, asked: Sequence[Questions]) -> list[Answers | Exception]:
     """The answers to every sample's questions, asked together; a sample's first error is its result."""
     flat = iter(model.ask([request for questions in asked for request in questions.values()]))
-    found: list[Answers | Exception] = []
+    results: list[Answers | Exception] = []
     for questions in asked:
         answers = {name: next(flat) for name in questions}
         errors = [(name, a) for name, a in answers.items() if isinstance(a, ChatError)]
         if errors:
             failure = ChatError(f"{errors[0][0]}: {errors[0][1]}", errors[0][1].raw)
             failure.__cause__ = errors[0][1]
-            found.append(failure)
+            results.append(failure)
         else:
-            found.append({name: a for name, a in answers.items() if isinstance(a, ChatAnswer)})
-    return found
+            results.append({name: a for name, a in answers.items() if isinstance(a, ChatAnswer)})
+    return results
 
 
 def _both_orders(contest: Contest) -> Questions:
@@ -272,20 +274,20 @@ def _both_orders(contest: Contest) -> Questions:
     return {name: ChatRequest(prompt, Best, [contest.source, *order]) for name, order in orders.items()}
 
 
-def _choice(candidates: int, found: Answers) -> PreferredCandidate | ChatError:
-    for answer in found.values():
+def _choice(candidates: int, answers: Answers) -> PreferredCandidate | ChatError:
+    for answer in answers.values():
         if answer.value.candidate > candidates:
             return ChatError(
                 f"it chose candidate {answer.value.candidate} of {candidates}: {answer.raw!r}", answer.raw
             )
-    first, last = (found[order].value.candidate for order in ("in_order", "in_reverse"))
+    first, last = (answers[order].value.candidate for order in ("in_order", "in_reverse"))
     agreed = first + last == candidates + 1  # the same candidate in both orders; never if one is 0
-    return PreferredCandidate(first - 1 if agreed else None, _words(found), _tokens(found))
+    return PreferredCandidate(first - 1 if agreed else None, _words(answers), _tokens(answers))
 
 
-def _match(sample: Sample, found: Answers) -> Questions:
+def _match(sample: Sample, answers: Answers) -> Questions:
     """The text-only question: which differences the instruction asks for."""
-    before, after, seen = (found[name].value for name in ("source", "edited", "differences"))
+    before, after, seen = (answers[name].value for name in ("source", "edited", "differences"))
     prompt = prompts.render(
         "judge/match",
         instruction=sample.instruction,
@@ -296,26 +298,26 @@ def _match(sample: Sample, found: Answers) -> Questions:
     return {"match": ChatRequest(prompt, Match)}
 
 
-def _scores(found: Answers) -> dict[str, Score | str]:
+def _scores(answers: Answers) -> dict[str, Score | str]:
     scores: dict[str, Score | str] = dict.fromkeys(Judge.scores)
-    if "match" in found:
-        derived = verdicts(*(found[name].value for name in ("feasibility", "differences", "match")))
+    if "match" in answers:
+        derived = verdicts(*(answers[name].value for name in ("feasibility", "differences", "match")))
         scores |= {name: {"yes": 1, "no": 0, "unsure": None}[fact] for name, fact in derived.items()}
         scores["unsure"] = sum(fact == "unsure" for fact in derived.values())
     for name in ("follows", "quality"):
-        if name in found:
-            scores |= found[name].value.model_dump()
-    scores |= zip(TOKENS, _tokens(found) or (None, None), strict=True)
-    return scores | {"no_model": 0, "answers": _words(found)}
+        if name in answers:
+            scores |= answers[name].value.model_dump()
+    scores |= zip(TOKENS, _tokens(answers) or (None, None), strict=True)
+    return scores | {"no_model": 0, "answers": _words(answers)}
 
 
-def _words(found: Answers) -> str:
+def _words(answers: Answers) -> str:
     """The model's replies by question, as JSON."""
-    return canonical_json({name: answer.raw for name, answer in found.items()})
+    return canonical_json({name: answer.raw for name, answer in answers.items()})
 
 
-def _tokens(found: Answers) -> tuple[int, int] | None:
-    return total(answer.tokens for answer in found.values())
+def _tokens(answers: Answers) -> tuple[int, int] | None:
+    return total(answer.tokens for answer in answers.values())
 
 
 def _all(facts: Sequence[Fact]) -> Fact:

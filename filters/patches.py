@@ -225,11 +225,11 @@ def garbled(sample: Sample, edit: NDArray[np.bool_]) -> float | None:
     )
     finer = np.log((after + 0.5) / (before + 0.5))
     finer -= np.median(finer[textured])
-    found = (textured & (unlike > UNLIKE) & (finer > FINER)).view(np.uint8)
+    differing = (textured & (unlike > UNLIKE) & (finer > FINER)).view(np.uint8)
     for operation in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN):
-        found = cv2.morphologyEx(found, operation, np.ones((3, 3), np.uint8))
-    areas = change.regions(found > 0)[1][:, cv2.CC_STAT_AREA]
-    return float(areas.max(initial=0) / found.size)
+        differing = cv2.morphologyEx(differing, operation, np.ones((3, 3), np.uint8))
+    areas = change.regions(differing > 0)[1][:, cv2.CC_STAT_AREA]
+    return float(areas.max(initial=0) / differing.size)
 
 
 TEXTURE, LEAST_TEXTURED = 60.0, 12

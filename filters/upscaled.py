@@ -105,13 +105,13 @@ def _strips(
 ) -> NDArray[np.uint8]:
     """[S, WIDTH, LENGTH] strips by their numbers: row by row the horizontal ones, then those of the transposed image,
     each with this many rows and columns."""
-    found = []
+    strips = []
     for image, (rows, columns) in zip((gray, gray.T), shapes, strict=True):
         own = chosen[chosen < rows * columns]
         blocks = image[: rows * WIDTH, : columns * LENGTH].reshape(rows, WIDTH, columns, LENGTH)
-        found.append(blocks[own // columns, :, own % columns])
+        strips.append(blocks[own // columns, :, own % columns])
         chosen = chosen[chosen >= rows * columns] - rows * columns
-    return np.concatenate(found)
+    return np.concatenate(strips)
 
 
 def _spectrum(strips: NDArray[np.uint8]) -> NDArray[np.float64]:

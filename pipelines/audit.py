@@ -255,12 +255,12 @@ def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[OutsideChange]:
     lines = []
     for editor, category, pairs, exact, regenerated, changed, *values in rows:
         regimes = {"exact": exact, "regenerated": regenerated, "global": changed}
-        found = {
+        quantiles = {
             score: (float(values[2 * i]), float(values[2 * i + 1]))
             for i, score in enumerate(scores)
             if values[2 * i] is not None
         }
-        lines.append(OutsideChange(editor, category, pairs, regimes if REGIME in known else {}, found))
+        lines.append(OutsideChange(editor, category, pairs, regimes if REGIME in known else {}, quantiles))
     return lines
 
 
@@ -418,7 +418,7 @@ def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:
     """One histogram per pair score, over everything measured; the bins span the data, so that bounds can be compared
     with it."""
     cascade = run.recipe.pair_cascade
-    found = []
+    histograms = []
     for name, filter_ in cascade.filters.items():
         for score, of in filter_.scores.items():
             if of is int:  # hashes are not quantities
@@ -429,8 +429,10 @@ def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:
             known = masked.compressed()
             counts, edges = np.histogram(known, bins=BINS) if len(known) else (np.array([]), np.array([]))
             bounds = {c: b for c in run.recipe.categories if (b := cascade.bounds_of(c).get(key)) is not None}
-            found.append(Histogram(key, edges.tolist(), counts.tolist(), len(masked) - len(known), bounds))
-    return found
+            histograms.append(
+                Histogram(key, edges.tolist(), counts.tolist(), len(masked) - len(known), bounds)
+            )
+    return histograms
 
 
 def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Failures]:
@@ -447,10 +449,12 @@ def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Fail
         f'WHERE "{name}.error" IS NOT NULL GROUP BY ALL'
         for step, name in scores
     ]
-    found = db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall()
-    found += [("list", row["error"], True, 1) for row in tables.listing_rows(run) if row["error"] is not None]
+    errors = db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall()
+    errors += [
+        ("list", row["error"], True, 1) for row in tables.listing_rows(run) if row["error"] is not None
+    ]
     groups: dict[tuple[str, str, bool], Failures] = {}
-    for step, error, transient, rows in found:
+    for step, error, transient, rows in errors:
         group = groups.setdefault(
             (step, kind(error), transient), Failures(step, kind(error), 0, transient, error)
         )

@@ -130,8 +130,8 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 def surveyed(of: Recipe, source: PairsSource) -> str:
     """A description of a source's first pairs, and how many are too small for the recipe. ValueError if none can be
     read."""
-    found = layout.survey(source)
-    lines = [found.text()]
+    survey = layout.survey(source)
+    lines = [survey.text()]
     score = "resolution.short_side_px"
     least = {
         "curate.filters": of.source_cascade.default_bounds.get(score),
@@ -140,12 +140,12 @@ def surveyed(of: Recipe, source: PairsSource) -> str:
     wanted = {
         place: bound.min for place, bound in least.items() if bound is not None and bound.min is not None
     }
-    small = sum(side < max(wanted.values(), default=0) for side in found.short_sides)
+    small = sum(side < max(wanted.values(), default=0) for side in survey.short_sides)
     if small:
         both = " and ".join(f"{place}.resolution wants {size:g} px" for place, size in wanted.items())
         ways = " ".join(f"{place}.{score.replace('.', '.bounds.')}.min=N" for place in wanted)
         lines.append(
-            f"too small, and rejected: {small} of these {len(found.short_sides)}. {both}; all apply: {ways}"
+            f"too small, and rejected: {small} of these {len(survey.short_sides)}. {both}; all apply: {ways}"
         )
     return "\n".join(lines)
 
@@ -168,10 +168,10 @@ def run(args: argparse.Namespace) -> int:
 
 def show(made: Run) -> int:
     """Show what a run kept, and write its report. The exit status is 1 if it kept nothing."""
-    found = audit.audit(made)
-    print(audit.summary(found))
-    report.write(made, found)
-    if (why := audit.useless(found)) is not None:
+    result = audit.audit(made)
+    print(audit.summary(result))
+    report.write(made, result)
+    if (why := audit.useless(result)) is not None:
         print(f"error: {why}", file=sys.stderr)
         return 1
     return 0

@@ -53,8 +53,8 @@ class Containers:
         rows = tables.listing_rows(run)
         listed = {row["container"] for row in rows if row["last"]}
         files = [file for row in rows if row["container"] in listed for file in row["files"]]
-        found, left_out = listing.containers(self.source, files, self.members)
-        self.containers = {container.key: container for container in found}
+        containers, left_out = listing.containers(self.source, files, self.members)
+        self.containers = {container.key: container for container in containers}
         if left_out and not any(row["key"] == listing.REST for row in rows):
             journal.commit(run.folder("listing"), listing.table(self.source), [listing.rest(left_out)])
         self._waits = set(self.containers)
@@ -165,12 +165,14 @@ class Indexing:
         pass
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        found = []
+        results = []
         for row in rows:
             container = Container.from_row(json.loads(row["container"]))
             folder = str(self.root / "listing")
-            found.append({**row, "slices": list(listing.index(self.source, container, folder, self.members))})
-        return found
+            results.append(
+                {**row, "slices": list(listing.index(self.source, container, folder, self.members))}
+            )
+        return results
 
 
 def _unlisted(row: Row, error: Exception) -> Row:

@@ -199,7 +199,7 @@ class Division:
 
     def _too_many(self, pool: StagePool) -> list[Process]:
         """Processes of stages that, even with one process fewer, would finish well before this one."""
-        found = []
+        spare = []
         for other in self.pools.values():
             count = len(other.staying)
             if other is pool or other.stage.pool.actors is not None or count < 2 or other.row_seconds is None:
@@ -209,8 +209,8 @@ class Division:
             gain = math.inf if not mine else ours - max(then, ours * mine / (mine + 1))
             if (then * 1.25 < ours or not mine) and gain > WORTH * pool.load:
                 worked = [p for p in other.staying if self.cluster.now() - p.started > 2 * other.load]
-                found += [(then, process) for process in worked]
-        return [process for _, process in sorted(found, key=lambda item: item[0])]
+                spare += [(then, process) for process in worked]
+        return [process for _, process in sorted(spare, key=lambda item: item[0])]
 
     def _clearing(self, pool: StagePool, candidates: Sequence[Process]) -> list[Process]:
         """The fewest of these processes, on one node, whose end makes room for one of the stage; empty if there are

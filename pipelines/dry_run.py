@@ -140,10 +140,10 @@ def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> 
             select.select(sample)
             pack.pack(sample)
             last_s = time.monotonic() - began
-    found = _project(sample, run, timed, last_s, flow.drawn_from, gpu_hour_price)
+    projection = _project(sample, run, timed, last_s, flow.drawn_from, gpu_hour_price)
     with journal.replaced(sample.root / "projection.json") as out:
-        out.write(json.dumps(asdict(found), indent=1).encode())
-    return found
+        out.write(json.dumps(asdict(projection), indent=1).encode())
+    return projection
 
 
 STEPS = ("curate", "annotate", "edit", "score", "compare")
@@ -280,18 +280,18 @@ def _server_costs(sample: Run, db: duckdb.DuckDBPyConnection) -> dict[str, float
             asks[f"score: {name}"] = chat, "score", f"{name}."
     if recipe.judge is not None:
         asks["compare"] = recipe.judge.chat, "compare", ""
-    found: dict[str, float | None] = {}
+    costs: dict[str, float | None] = {}
     for name, (chat, table_, prefix) in asks.items():
         if isinstance(chat, Server):
             counts = ", ".join(f'sum("{prefix}{column}")::BIGINT' for column in TOKENS)
             tokens = db.execute(f"SELECT {counts} FROM {table_}").fetchall()[0]
-            found[name] = chat.price(*tokens)
+            costs[name] = chat.price(*tokens)
     editors: Mapping[str, object] = recipe.editors
     for name, editor in editors.items():
         if isinstance(editor, Server):
             [(cost,)] = db.execute("SELECT sum(cost) FROM edit WHERE editor = ?", [name]).fetchall()
-            found[f"edit: {name}"] = cost
-    return found
+            costs[f"edit: {name}"] = cost
+    return costs
 
 
 def _by_source(rows: Sequence[tuple[str, int, int]]) -> dict[str, tuple[int, int]]:
@@ -355,49 +355,49 @@ def mean_range(values: Sequence[float], units: int, population: int) -> Range:
     return ratio_range(padded, [most] * units, population / units).times(most)
 
 
-def text(found: Projection) -> str:
+def text(projection: Projection) -> str:
     rows = [["step", "rows", "rows/s", "wall h", "GPU h", "CPU h", "GB"]]
-    for step in found.steps:
+    for step in projection.steps:
         numbers = (step.rows_per_s, step.wall_h, step.gpu_h, step.cpu_h, step.gigabytes)
         rows.append([step.step, str(step.rows), *("-" if n is None else f"{n:.4g}" for n in numbers)])
     sums = [
-        sum(getattr(step, name) or 0.0 for step in found.steps)
+        sum(getattr(step, name) or 0.0 for step in projection.steps)
         for name in ("wall_h", "gpu_h", "cpu_h", "gigabytes")
     ]
     rows.append(["all", "", "", *(f"{total:.4g}" for total in sums)])
     pairs = [["category", "pairs", "95 % interval", "quota after photographs"]]
-    for category, range_ in found.pairs.items():
-        after = found.photographs_for_quota[category]
+    for category, range_ in projection.pairs.items():
+        after = projection.photographs_for_quota[category]
         pairs.append(
             [category, f"{range_.estimate:.0f}", _interval(range_), "-" if after is None else str(after)]
         )
-    pairs.append(["total", f"{found.total_pairs.estimate:.0f}", _interval(found.total_pairs), ""])
-    keep = found.keep_rate
+    pairs.append(["total", f"{projection.total_pairs.estimate:.0f}", _interval(projection.total_pairs), ""])
+    keep = projection.keep_rate
     lines = [
-        f"projected from {found.sampled} of {found.photographs} photographs, on this cluster",
+        f"projected from {projection.sampled} of {projection.photographs} photographs, on this cluster",
         table(rows),
         "",
         table(pairs),
         "",
         f"kept of candidates: {100 * keep.estimate:.1f} % (95 %: {100 * keep.low:.1f} to {100 * keep.high:.1f})",
     ]
-    lines += _cost_lines(found)
+    lines += _cost_lines(projection)
     return "\n".join(lines)
 
 
-def _cost_lines(found: Projection) -> list[str]:
+def _cost_lines(projection: Projection) -> list[str]:
     """Lines on the cost of a kept pair: its parts, and what it leaves out."""
-    pairs, lines = found.total_pairs.estimate, []
-    gpu_h = sum(step.gpu_h or 0.0 for step in found.steps)
-    parts = {name: cost for name, cost in found.server_costs.items() if cost is not None}
-    if found.gpu_hour_price is not None:
-        parts = {f"GPUs at {found.gpu_hour_price:g} an hour": found.gpu_hour_price * gpu_h, **parts}
-    if found.cost_per_pair is not None:
+    pairs, lines = projection.total_pairs.estimate, []
+    gpu_h = sum(step.gpu_h or 0.0 for step in projection.steps)
+    parts = {name: cost for name, cost in projection.server_costs.items() if cost is not None}
+    if projection.gpu_hour_price is not None:
+        parts = {f"GPUs at {projection.gpu_hour_price:g} an hour": projection.gpu_hour_price * gpu_h, **parts}
+    if projection.cost_per_pair is not None:
         made_of = ", ".join(f"{name} {cost / pairs:.4g}" for name, cost in parts.items())
-        lines.append(f"cost of a kept pair: {found.cost_per_pair:.4g} ({made_of})")
+        lines.append(f"cost of a kept pair: {projection.cost_per_pair:.4g} ({made_of})")
     elif gpu_h and parts:
         lines.append("cost of a kept pair: not known without --gpu-hour-price")
-    if unknown := [name for name, cost in found.server_costs.items() if cost is None]:
+    if unknown := [name for name, cost in projection.server_costs.items() if cost is None]:
         lines.append(
             f"not in the cost: {', '.join(unknown)} (no price is set, or the server reports no usage)"
         )

@@ -119,12 +119,12 @@ def run(args: argparse.Namespace) -> int:
     if args.plan:
         print("\n".join(plan(of)))
         return 0
-    found = evaluate(of)
-    if found.page:
-        print(found.page)
-    for problem in found.problems:
+    result = evaluate(of)
+    if result.page:
+        print(result.page)
+    for problem in result.problems:
         print(f"error: {problem}", file=sys.stderr)
-    return 1 if found.problems else 0
+    return 1 if result.problems else 0
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> EvaluationRecipe:
@@ -288,21 +288,21 @@ class _Entry:
         models, level = self.of.models, self.of.level
         if self.benchmark.pairwise:
             verdicts = self.verdicts()
-            found = {
+            board_of = {
                 name: scoreboard.pairwise_board(name, protocol, verdicts, models, level, self.benchmark)
                 for name, protocol in self.benchmark.protocols.items()
             }
-            for board in found.values():
+            for board in board_of.values():
                 self._with_people(board, _verdict_pairs(people, verdicts))
-            return found, {}
+            return board_of, {}
         outcomes = {label: self.made.outcomes(given) for label, given in self.answers.items()}
-        found = {}
+        board_of = {}
         for name, protocol in self.benchmark.protocols.items():
             board = scoreboard.protocol_board(name, protocol, outcomes, models, level, self.benchmark)
             better = 1 if protocol.metrics[protocol.headline] == "higher" else -1
             self._with_people(board, _score_pairs(people, outcomes, name, protocol.headline, better))
-            found[name] = board
-        return found, outcomes
+            board_of[name] = board
+        return board_of, outcomes
 
     def _with_people(self, board: scoreboard.Json, pairs: Sequence[tuple[Preference, Any]]) -> None:
         if pairs and self.of.humans is not None:
@@ -392,12 +392,12 @@ def _verdict_pairs(
                 one = Preference(*pair, winner).ordered  # type: ignore[arg-type]
                 for key in (dimension, ""):
                     said.setdefault((one.case, one.first, one.second, key), []).append(one)
-    found = []
+    both = []
     for person in people:
         votes = said.get((person.case, person.first, person.second, person.dimension))
         if votes:
-            found.append((person, preferences.majority(votes)[0].winner))
-    return found
+            both.append((person, preferences.majority(votes)[0].winner))
+    return both
 
 
 def _score_pairs(
@@ -409,8 +409,8 @@ def _score_pairs(
 ) -> list[tuple[Preference, Any]]:
     """People's preferences, and which answer has the better mean of a metric."""
     values: dict[tuple[str, str], list[float]] = {}
-    for editor, found in outcomes.items():
-        for outcome in found:
+    for editor, results in outcomes.items():
+        for outcome in results:
             if outcome.kind == "scored" and protocol in outcome.case.protocols:
                 value = outcome.values[protocol][metric]
                 if value is not None:
@@ -436,7 +436,7 @@ def shard_cases(of: Shards) -> list[Case]:
     """The pairs of a shard set as cases, in key order, without reading pixels."""
     given = [of.path] if isinstance(of.path, str) else list(of.path)
     index = open_index(given, Cache())
-    found = []
+    cases = []
     for sample in range(len(index)):
         at = index.at(sample)
         if of.categories and at.category not in of.categories:
@@ -449,7 +449,7 @@ def shard_cases(of: Shards) -> list[Case]:
             if offset >= 0
         }
         meta = json.loads(members[layout.META].read())
-        found.append(
+        cases.append(
             Case(
                 id=at.key,
                 instruction=meta["instruction"],
@@ -464,6 +464,6 @@ def shard_cases(of: Shards) -> list[Case]:
                 protocols=tuple(of.protocols),
             )
         )
-    if not found:
+    if not cases:
         raise ValueError(f"benchmarks.shards: no pairs of {', '.join(of.categories) or 'any category'}")
-    return sorted(found, key=lambda case: case.id)
+    return sorted(cases, key=lambda case: case.id)

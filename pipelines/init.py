@@ -81,16 +81,16 @@ def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, An
     except ValueError as no_pairs:
         photographs = _photographs(folder, files)
         try:
-            found = sources.listing(photographs)
+            listing = sources.listing(photographs)
         except ValueError as no_photographs:
             raise ValueError(
                 f"{folder} has neither pairs nor photographs. {no_pairs}. {no_photographs}"
             ) from None
-        sides = _short_sides(found.entries[:SAMPLES])
-        seen = f"{len(found.entries)} photographs ({photographs.kind})"
+        sides = _short_sides(listing.entries[:SAMPLES])
+        seen = f"{len(listing.entries)} photographs ({photographs.kind})"
         if sides:
             seen += f"; the short sides of the first {len(sides)}: {min(sides)} to {max(sides)} px"
-        if skipped := found.skipped.text():
+        if skipped := listing.skipped.text():
             seen += f"\n{skipped}"
         section = photographs.model_dump(exclude_defaults=True) | {"kind": photographs.kind}
         return section, seen, "embedded", None

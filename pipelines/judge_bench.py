@@ -86,9 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command. The exit status is 1 if a judge was down or gave no readable reply."""
-    found = bench(recipe.load(JudgeBenchRecipe, Path(args.recipe), args.overrides))
-    print(markdown(found))
-    silent = [f"{s}, {j}" for s, judges in found.items() for j, row in judges.items() if row["all"]["n"] == 0]
+    results = bench(recipe.load(JudgeBenchRecipe, Path(args.recipe), args.overrides))
+    print(markdown(results))
+    silent = [
+        f"{s}, {j}" for s, judges in results.items() for j, row in judges.items() if row["all"]["n"] == 0
+    ]
     for name in silent:
         print(f"error: {name}: no verdict was given; run again when its server answers", file=sys.stderr)
     return int(bool(silent))
@@ -98,17 +100,17 @@ def bench(of: JudgeBenchRecipe) -> dict[str, dict[str, Any]]:
     """{set: {judge: agreement, position, unparsed, seconds, tokens, price}}, also written to `out`."""
     sets = {name: _limited(read(path), of.limit) for name, path in of.sets.items()}
     kept = of.kept or of.out.absolute().parent / "judge-replies"
-    found: dict[str, dict[str, Any]] = {name: {} for name in sets}
+    results: dict[str, dict[str, Any]] = {name: {} for name in sets}
     for label, chat in of.judges.items():
         judge = JudgeModel(chat, kept)
         judge.load()
         for name, labelled in sets.items():
-            found[name][label] = _held_against(judge, labelled, of, of.price.get(label))
+            results[name][label] = _held_against(judge, labelled, of, of.price.get(label))
     with journal.replaced(of.out / "judge-bench.json") as out:
-        out.write((json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+        out.write((json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
     with journal.replaced(of.out / "judge-bench.md") as out:
-        out.write(markdown(found).encode())
-    return found
+        out.write(markdown(results).encode())
+    return results
 
 
 def read(path: Path) -> list[Labelled]:
@@ -266,9 +268,9 @@ def _vote(shown: object, swapped: object, counts: Counter[str]) -> Outcome | Non
     return answer
 
 
-def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
+def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["# Judges held against people", ""]
-    for name, judges in found.items():
+    for name, judges in results.items():
         head = [
             "",
             "pairs",

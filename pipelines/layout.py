@@ -75,13 +75,13 @@ def detected(source: PairsSource) -> PairsSource:
     files = sources.files(source.path, Skipped())
     settled = source.model_copy(update={"layout": source.layout or _layout(source.path, files)})
     there = columns_of(settled, files)
-    found = _endings(files) if settled.layout == "folder" else {}
+    endings = _endings(files) if settled.layout == "folder" else {}
     given = {part: column for part, column in source.columns.model_dump().items() if column is not None}
     for part, names in NAMES.items():
         column = _guess([name for name in there if name not in given.values()], names.split())
         if column is not None:
-            found.setdefault(part, column)
-    columns = Columns(**(found | given))
+            endings.setdefault(part, column)
+    columns = Columns(**(endings | given))
     for part in ("source", "edited", "instruction"):
         if getattr(columns, part) is None:
             raise ValueError(
@@ -133,31 +133,31 @@ def _columns(source: PairsSource, file: File, opened: IO[bytes]) -> list[str]:
 
 
 def _members(opened: IO[bytes]) -> list[str]:
-    found: list[str] = []
+    members: list[str] = []
     first = None
     for member in itertools.islice(tar.members(opened), LOOK):
         key, extension = tar.split_member(member.name)
         first = key if first is None else first
         if key != first:
             break
-        found.append(extension)
+        members.append(extension)
         if extension.endswith("json") and member.size <= pairs.MOST_TEXT_BYTES:
             opened.seek(member.offset)
             row = json.loads(texts.decode(opened.read(member.size)))
-            found += [f"{extension}.{name}" for name in _fields(row)]
-    return found
+            members += [f"{extension}.{name}" for name in _fields(row)]
+    return members
 
 
 def _fields(row: object) -> list[str]:
-    found = []
+    fields = []
     for name, value in row.items() if isinstance(row, Mapping) else ():
         if isinstance(value, list):
-            found.append(f"{name}.0")
+            fields.append(f"{name}.0")
         elif isinstance(value, Mapping):
-            found += [f"{name}.{inner}" for inner in value]
+            fields += [f"{name}.{inner}" for inner in value]
         else:
-            found.append(str(name))
-    return found
+            fields.append(str(name))
+    return fields
 
 
 def _guess(there: Sequence[str], names: Sequence[str]) -> str | None:
@@ -185,20 +185,20 @@ def _endings(files: Sequence[File]) -> dict[str, str]:
         best = max(best, (count, ending, mark + other))
     if not best[0]:
         return {}
-    found = {"source": best[1], "edited": best[2]}
+    endings = {"source": best[1], "edited": best[2]}
     keys = {stem.removesuffix(best[1]) for stem in stems if stem.endswith(best[1])}
     for ending in (".txt", "_instruction.txt", "_prompt.txt", ".instruction.txt"):
         if any(file.uri.removesuffix(ending) in keys for file in files if file.uri.endswith(ending)):
-            return found | {"instruction": ending}
+            return endings | {"instruction": ending}
     beside = [file for file in files if file.uri.removesuffix(".json") in keys and file.uri.endswith(".json")]
     for file in beside[:1]:
         with sources.open_file(file.path) as opened:
             row = json.loads(texts.decode(opened.read(pairs.MOST_TEXT_BYTES)))
         for part, names in NAMES.items():
-            column = None if part in found else _guess(_fields(row), names.split())
+            column = None if part in endings else _guess(_fields(row), names.split())
             if column is not None:
-                found[part] = f".json.{column}"
-    return found
+                endings[part] = f".json.{column}"
+    return endings
 
 
 def _name_ends(files: Sequence[File]) -> list[str]:
@@ -263,23 +263,23 @@ class Survey:
 def survey(source: PairsSource) -> Survey:
     """A survey of the first `LOOK` pairs. ValueError if none can be read, with the reason, the row and the existing
     columns."""
-    found = Survey(source)
+    survey = Survey(source)
     looked: list[ImportedPair] = []
     categories = load_categories()
     for pair in itertools.islice(pairs.pairs(source), LOOK + 1):
         if len(looked) == LOOK:
-            found.more = True
+            survey.more = True
             break
         looked.append(pair)
         if pair.error is not None:
-            found.errors[pair.error.removeprefix(f"{pair.uri}: ")] += 1
+            survey.errors[pair.error.removeprefix(f"{pair.uri}: ")] += 1
         if pair.category:
             try:
                 resolve(pair.category, categories)
             except ValueError:
-                found.without_alias[pair.category] += 1
-        found.second_image += bool(pair.instruction) and needs_second_image(str(pair.instruction))
-    found.pairs = len(looked)
+                survey.without_alias[pair.category] += 1
+        survey.second_image += bool(pair.instruction) and needs_second_image(str(pair.instruction))
+    survey.pairs = len(looked)
     whole = [pair for pair in looked if pair.error is None]
     first = next((pair.error for pair in looked if pair.error is not None), None)
     for start in range(0, len(whole), READ):
@@ -287,9 +287,9 @@ def survey(source: PairsSource) -> Survey:
             if isinstance(answer, Exception):
                 first = first or str(answer)
             else:
-                found.short_sides += _short_side(answer.source)
-        if found.short_sides:
-            return found
+                survey.short_sides += _short_side(answer.source)
+        if survey.short_sides:
+            return survey
     there = ", ".join(columns_of(source, sources.files(source.path, Skipped())))
     beside = (
         f"; image paths start from source.images={source.images}" if source.layout in ("jsonl", "csv") else ""

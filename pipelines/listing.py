@@ -119,16 +119,16 @@ def index(
     is not what the recipe says.
     """
     skipped = Skipped()
-    found: Any
+    members: Any
     if isinstance(source, PairsSource):
         (file,) = container.files
-        found = pairs.of_file(source, file, skipped, folder=folder)
+        members = pairs.of_file(source, file, skipped, folder=folder)
     else:
-        found = sources.photographs(source, container.files, skipped, folder_of_run=folder)
+        members = sources.photographs(source, container.files, skipped, folder_of_run=folder)
     number = 0
-    here = list(itertools.islice(found, most))
+    here = list(itertools.islice(members, most))
     while here or number == 0:
-        more = list(itertools.islice(found, most))
+        more = list(itertools.islice(members, most))
         yield {
             "key": container.key if number == 0 else f"{container.key}:{number}",
             "container": container.key,

@@ -130,8 +130,8 @@ AnySource = Annotated[
 def mappings() -> dict[str, dict[str, Any]]:
     """The shipped mappings by name: each is the content of a `source` section of kind pairs."""
     folder = resources.files("crispedit.configs") / "datasets"
-    found = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda file: file.name)
-    return {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text(encoding="utf-8")) for f in found}
+    paths = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda file: file.name)
+    return {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text(encoding="utf-8")) for f in paths}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,25 +184,25 @@ def pairs(source: PairsSource) -> Iterator[ImportedPair]:
     ValueError if there are none, or a column is missing.
     """
     skipped = Skipped()
-    found = (
+    listed = (
         pair for file in files(source, skipped) for pair in of_file(source, file, skipped, patient=False)
     )
-    first = next(found, None)
+    first = next(listed, None)
     if first is None:
         raise ValueError(sources.nothing(source.path, f"pairs, layout {source.layout}", skipped))
-    return itertools.chain([first], found)
+    return itertools.chain([first], listed)
 
 
 def files(source: PairsSource, skipped: Skipped, listed: Collection[str] = ()) -> list[File]:
     """The files of a source that hold pairs, judged by their names, except those `listed` before; others are
     counted."""
-    found = [file for file in sources.files(source.path, skipped) if file.uri not in listed]
+    kept = [file for file in sources.files(source.path, skipped) if file.uri not in listed]
     if source.layout == "folder":
-        return [file for file in found if _is_source(source, file, skipped)]
+        return [file for file in kept if _is_source(source, file, skipped)]
     suffix = {"parquet": ".parquet", "webdataset": ".tar", "jsonl": ".json", "csv": ".csv"}[_layout(source)]
-    if source.layout == "jsonl" and any(sources.suffix_of(file.uri) == ".jsonl" for file in found):
+    if source.layout == "jsonl" and any(sources.suffix_of(file.uri) == ".jsonl" for file in kept):
         suffix = ".jsonl"
-    return [file for file in found if sources.is_container(file, suffix, skipped)]
+    return [file for file in kept if sources.is_container(file, suffix, skipped)]
 
 
 def of_file(
@@ -268,9 +268,9 @@ def _place(entry: Entry) -> str:
     return f" at {sources.unescape(entry.path)}" if own else ""
 
 
-def _pair(source: PairsSource, uri: str, /, **found: Any) -> ImportedPair:
-    own = {part: found.pop(part, None) or getattr(source, part) for part in ("dataset", "licence")}
-    return ImportedPair(uri, **own, **found)
+def _pair(source: PairsSource, uri: str, /, **parts: Any) -> ImportedPair:
+    own = {part: parts.pop(part, None) or getattr(source, part) for part in ("dataset", "licence")}
+    return ImportedPair(uri, **own, **parts)
 
 
 def _layout(source: PairsSource) -> Layout:
@@ -306,19 +306,19 @@ def dig(value: object, path: str) -> object:
 
 def _texts(columns: Columns, row: Mapping[str, Any]) -> dict[str, str | None]:
     """The mapped texts of a row. LookupError names a missing one, ValueError one that is not text."""
-    found: dict[str, str | None] = {}
+    by_part: dict[str, str | None] = {}
     for part, path in columns.texts.items():
         value = dig(row, path)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not text")
         # "<image>" is LLaVA's placeholder for an image in a prompt.
-        found[part] = texts.clean(_one_image(value or "")) or None
+        by_part[part] = texts.clean(_one_image(value or "")) or None
     for part, path in columns.names.items():
         value = dig(row, path)
         if isinstance(value, Mapping | list):
             raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not a text or a number")
-        found[part] = None if value is None else str(value)
-    return found
+        by_part[part] = None if value is None else str(value)
+    return by_part
 
 
 def _one_image(text: str) -> str:
@@ -485,14 +485,14 @@ def _finished(sample: _Sample | None, images: Collection[str], skipped: Skipped)
 
 def _members(columns: Columns, parts: Mapping[str, tar.Member], uri: str, path: str) -> dict[str, Entry]:
     """The image members of a sample. A mask may be missing; LookupError if a source or edited image is."""
-    found = {}
+    entries = {}
     for part, extension in columns.images.items():
         if extension in parts:
             member = parts[extension]
-            found[part] = Entry(f"{uri}.{extension}", path, offset=member.offset, size=member.size)
+            entries[part] = Entry(f"{uri}.{extension}", path, offset=member.offset, size=member.size)
         elif part != "mask":
             raise LookupError(f"no member {extension!r} among {', '.join(parts)}")
-    return found
+    return entries
 
 
 class _TarTexts(Mapping[str, Any]):
@@ -577,7 +577,7 @@ def _listed(data: bytes) -> list[Any]:
 
 def _files(source: PairsSource, row: object, uri: str, path: str) -> dict[str, Entry]:
     """The image files that a row names; a mask may be null."""
-    found = {}
+    entries = {}
     for part, column in source.columns.images.items():
         name = dig(row, column)
         if part == "mask" and name is None:
@@ -588,8 +588,8 @@ def _files(source: PairsSource, row: object, uri: str, path: str) -> dict[str, E
             at = sources.beside(sources.folder_of(path, source.images), name)
         except ValueError as error:
             raise ValueError(f"{part}: {error}") from error
-        found[part] = Entry(uri, at)
-    return found
+        entries[part] = Entry(uri, at)
+    return entries
 
 
 # A folder of files
@@ -621,9 +621,9 @@ def _of_names(source: PairsSource, file: File) -> ImportedPair:
         for part in ("edited", "mask"):
             ending = getattr(columns, part)
             tried = [f"{stem}{ending}{kind}" for kind in dict.fromkeys([suffix, *_USUAL])]
-            found = next((path for path in tried if ending and sources.exists(path)), None)
-            if found is not None:
-                images[part] = Entry(uri, found)
+            edited = next((path for path in tried if ending and sources.exists(path)), None)
+            if edited is not None:
+                images[part] = Entry(uri, edited)
             elif part == "edited":
                 raise LookupError(f"no edited image: there is no {tried[0]} (or .png, .jpg, .jpeg, .webp)")
         return _pair(source, uri, **images, **_texts(columns, _Beside(str(stem))))

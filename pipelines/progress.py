@@ -213,13 +213,13 @@ class StageTotal:
 
 def stage_totals(run: Path) -> list[StageTotal]:
     """The totals of every stage in a run's builds, in the order of the work."""
-    found: dict[str, StageTotal] = {}
+    totals: dict[str, StageTotal] = {}
     for session in sessions(run):
         for name, stage in session["stages"].items():
-            total = found.setdefault(name, StageTotal(name, stage["gpus"]))
+            total = totals.setdefault(name, StageTotal(name, stage["gpus"]))
             total.rows += stage["done"]
             total.wall_s += session["updated"] - session["started"]
             total.busy_s += stage["busy_seconds"]
             total.loading_s += stage["loading_seconds"]
             total.held_s += stage["held_seconds"]
-    return list(found.values())
+    return list(totals.values())

@@ -76,9 +76,9 @@ def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
         (
             score,
             [
-                (name, found)
+                (name, histogram)
                 for name in s.categories
-                if (found := distribution.histogram(s, score, name, bins=36)) is not None
+                if (histogram := distribution.histogram(s, score, name, bins=36)) is not None
             ],
         )
         for score in s.bounded

@@ -65,13 +65,13 @@ class Room:
         return sum(max(0.0, cpus) for cpus in self._cpus.values())
 
     def slots(self, need: Need) -> int:
-        found = 0
+        count = 0
         for name in self._nodes:
             limits = [self._cpus[name] / need.cpus + SLACK]
             if need.memory_gb:
                 limits.append(self._memory[name] / need.memory_gb + SLACK)
-            found += max(0, int(min(limits)))
-        return found
+            count += max(0, int(min(limits)))
+        return count
 
     def _fits(self, name: str, need: Need) -> bool:
         enough = self._cpus[name] + SLACK >= need.cpus and self._memory[name] + SLACK >= need.memory_gb

@@ -34,20 +34,20 @@ def shares(
     """The shares by these waves' counts: in each category `least_share` for every editor, and the rest for the one with
     the most passing candidates per price. Equal shares while too little is measured."""
     names = routed(edit)
-    found: Shares = {}
+    shares_of: Shares = {}
     for category in categories:
         measured, passing = (
             {name: sum(wave.get(category, {}).get(name, (0, 0))[at] for wave in waves) for name in names}
             for at in (0, 1)
         )
         if min(measured.values()) < LEAST_MEASURED:
-            found[category] = dict.fromkeys(names, 1 / len(names))
+            shares_of[category] = dict.fromkeys(names, 1 / len(names))
             continue
         worth = {n: passing[n] / measured[n] / (edit.editors[n].price or 1.0) for n in names}
         best = max(names, key=lambda name: worth[name])  # among equals the first
         rest = 1 - edit.least_share * (len(names) - 1)
-        found[category] = {name: rest if name == best else edit.least_share for name in names}
-    return found
+        shares_of[category] = {name: rest if name == best else edit.least_share for name in names}
+    return shares_of
 
 
 def editor_of(job: str, of: Mapping[str, float]) -> str:

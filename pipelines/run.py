@@ -145,7 +145,7 @@ def _commit() -> str | None:
     """The checkout's commit, with "+changes" if it has any; None outside a checkout."""
     here = Path(__file__).parent
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             [
                 "git",
                 "-C",
@@ -163,4 +163,4 @@ def _commit() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
+    return described.stdout.strip()

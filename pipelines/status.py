@@ -43,19 +43,19 @@ def status(run: Run) -> dict[str, Any]:
     }
 
 
-def text(found: dict[str, Any]) -> str:
-    driver = found["driver"]
+def text(state: dict[str, Any]) -> str:
+    driver = state["driver"]
     rates = {} if driver is None or driver["ended"] else driver["rows_per_second"]
     lines = [["step", "rows", "refused", "error", "transient", "rows/s now"]]
-    for step, counts in found["rows"].items():
+    for step, counts in state["rows"].items():
         numbers = [str(counts[name]) for name in ("rows", "refused", "error", "transient")]
         lines.append([step, *numbers, f"{rates[step]:.3g}" if step in rates else "-"])
     parts = [audit.table(lines)]
-    if found["stages"]:
-        parts.append(audit.stages_text(found["stages"]))
-    parts.append(f"GPU-seconds held: {found['gpu_seconds']:.0f}")
-    if found["errors"]:
-        parts.append(audit.failures_text([audit.Failures(**group) for group in found["errors"]]))
+    if state["stages"]:
+        parts.append(audit.stages_text(state["stages"]))
+    parts.append(f"GPU-seconds held: {state['gpu_seconds']:.0f}")
+    if state["errors"]:
+        parts.append(audit.failures_text([audit.Failures(**group) for group in state["errors"]]))
     parts.append(_driver_text(driver))
     return "\n\n".join(parts)
 
@@ -82,6 +82,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not (args.run / "recipe.yaml").exists():
         raise ValueError(f"{args.run} is not a run: it has no recipe.yaml")
-    found = status(Run(recipe.load(str(args.run), [f"run={args.run}"])))
-    print(json.dumps(found, default=StageTotal.to_json, indent=1) if args.json else text(found))
+    state = status(Run(recipe.load(str(args.run), [f"run={args.run}"])))
+    print(json.dumps(state, default=StageTotal.to_json, indent=1) if args.json else text(state))
     return 0

@@ -92,8 +92,8 @@ def what_if(now: Run, then: Run) -> str:
     categories = sorted({category for category, _ in before | after})
     for category in [*categories, None]:
         old, new = (
-            sum(n for (c, outcome), n in found.items() if outcome == KEPT and category in (c, None))
-            for found in (before, after)
+            sum(n for (c, outcome), n in verdicts.items() if outcome == KEPT and category in (c, None))
+            for verdicts in (before, after)
         )
         unknown = sum(n for (c, o), n in after.items() if o in LACKING and category in (c, None))
         rows.append([category or "total", str(old), str(new), f"{new - old:+d}", str(unknown)])
@@ -119,8 +119,8 @@ def what_if(now: Run, then: Run) -> str:
 
 
 def _has_measured(run: Run, name: str) -> bool:
-    found = tables.connect(run).execute(f'SELECT count(*) FROM score WHERE "{name}.measured"').fetchall()
-    return bool(found[0][0])
+    counts = tables.connect(run).execute(f'SELECT count(*) FROM score WHERE "{name}.measured"').fetchall()
+    return bool(counts[0][0])
 
 
 def _uncompared(run: Run, sources: pa.Table) -> int:

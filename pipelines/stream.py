@@ -228,7 +228,7 @@ class Build:
 
     def _judge(self, numbers: range) -> list[tuple[int, pa.Table, dict[str, list[Row]]]]:
         """The verdicts on the waves' photographs, and the rows of later steps for waves in work."""
-        found = []
+        judged = []
         for number in numbers:
             verdicts = self.photographs.of(number)
             opened = number in self._open
@@ -237,11 +237,11 @@ class Build:
                 for s in self.steps[1:]
                 if opened
             }
-            found.append((number, verdicts, rows))
-        return found
+            judged.append((number, verdicts, rows))
+        return judged
 
-    def _judged(self, found: list[tuple[int, pa.Table, dict[str, list[Row]]]]) -> None:
-        for number, verdicts, rows in found:
+    def _judged(self, judged: list[tuple[int, pa.Table, dict[str, list[Row]]]]) -> None:
+        for number, verdicts, rows in judged:
             record = self.waves[number].judged
             assert record is not None, f"wave {number} was not judged"
             if number not in self._open:

@@ -212,7 +212,7 @@ class Photographs:
                 f"SELECT {number}::INTEGER AS wave, * FROM ({journal.view(db, table, files)})"
                 for number, files in parts.items()
             ]
-            found = db.sql(f"""
+            verdicts = db.sql(f"""
                 SELECT r.wave, r.uri, r.key, {phash} AS phash, CASE
                     WHEN r.error IS NOT NULL AND r.transient THEN '{TRANSIENT} unreadable'
                     WHEN r.error IS NOT NULL THEN '{ERROR} unreadable'
@@ -220,21 +220,21 @@ class Photographs:
                     ELSE {cascade.verdict_sql("r")} END AS verdict
                 FROM ({" UNION ALL ".join(bodies)}) r ORDER BY r.wave, r.uri
             """).to_arrow_table()
-        verdict = Coded(found.column("verdict"), "duplicate", "near_duplicate")
+        verdict = Coded(verdicts.column("verdict"), "duplicate", "near_duplicate")
         if not self.run.recipe.imports_pairs:
-            self._reject_repeated(found, verdict)
-        columns = {column: found.column(column) for column in ("wave", "uri", "key", "phash")}
+            self._reject_repeated(verdicts, verdict)
+        columns = {column: verdicts.column(column) for column in ("wave", "uri", "key", "phash")}
         return pa.table(columns | verdict.columns()), parts
 
-    def _reject_repeated(self, found: pa.Table, verdict: Coded) -> None:
+    def _reject_repeated(self, photographs: pa.Table, verdict: Coded) -> None:
         alive = verdict.passing()
-        keys = dictionary(found.column("key").take(pa.array(alive)))
+        keys = dictionary(photographs.column("key").take(pa.array(alive)))
         again = np.ones(len(alive), np.bool_)
         again[np.unique(keys.indices.to_numpy(), return_index=True)[1]] = False
         verdict.reject(alive[again | self._known(keys)], "duplicate")
         if "duplicate" not in self.run.recipe.source_cascade.filters:
             return
-        hashes = found.column("phash")
+        hashes = photographs.column("phash")
         alive = verdict.passing()
         # A blank image resembles anything: it has no hash.
         alive = alive[hashes.is_valid().to_numpy()[alive]]
@@ -252,8 +252,8 @@ class Photographs:
         """Which of these keys earlier waves keep."""
         # Few keys are looked for among many: the table that is searched is that of the few.
         again = [earlier.filter(pc.is_in(earlier, value_set=keys.dictionary)) for earlier in self._keys]
-        found = pa.chunked_array([chunk for one in again for chunk in one.chunks], pa.string())
-        return np.asarray(pc.is_in(keys.dictionary_decode(), value_set=found.combine_chunks()))
+        repeated = pa.chunked_array([chunk for one in again for chunk in one.chunks], pa.string())
+        return np.asarray(pc.is_in(keys.dictionary_decode(), value_set=repeated.combine_chunks()))
 
 
 def _kept(verdicts: pa.Table) -> pa.Table:

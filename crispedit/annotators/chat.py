@@ -76,11 +76,11 @@ class ChatAnnotator(Annotator):
 
     def identity(self) -> dict[str, Any]:
         """The options, with the model and all its prompts, the categories' included."""
-        found = super().identity()
-        found["options"]["chat"] = self.chat.identity()
-        del found["options"]["own_categories"]  # their texts count, see below
+        identity = super().identity()
+        identity["options"]["chat"] = self.chat.identity()
+        del identity["options"]["own_categories"]  # their texts count, see below
         texts = {name: content_key(c.definition, c.prompt) for name, c in self._categories().items()}
-        return found | {"prompts": prompts.versions(PROMPTS), "categories": texts}
+        return identity | {"prompts": prompts.versions(PROMPTS), "categories": texts}
 
     def _categories(self) -> dict[str, Category]:
         return load_categories() | {category.name: category for category in self.own_categories}
@@ -115,9 +115,9 @@ class ChatAnnotator(Annotator):
         """Describe each photograph once, however many jobs are requested of it."""
         prompt = prompts.render("annotate/describe")
         asked = [ChatRequest(prompt, Description, [group[0].sample.source]) for group in photographs]
-        for group, found in zip(photographs, self.chat.ask(asked), strict=True):
+        for group, description in zip(photographs, self.chat.ask(asked), strict=True):
             for wish in group:
-                wish.take("description", found)
+                wish.take("description", description)
                 if wish is not group[0]:  # the description was paid for once
                     wish.tokens.pop()
 
@@ -129,8 +129,8 @@ class ChatAnnotator(Annotator):
         ]
         for name, question in rounds:
             alive = [wish for wish in wishes if wish.error is None]
-            for wish, found in zip(alive, self.chat.ask([question(w) for w in alive]), strict=True):
-                wish.take(name, found)
+            for wish, reply in zip(alive, self.chat.ask([question(w) for w in alive]), strict=True):
+                wish.take(name, reply)
 
 
 @dataclass
@@ -149,13 +149,13 @@ class _Wish:
     """Tokens of each answer."""
     error: ChatError | None = None
 
-    def take(self, name: str, found: ChatAnswer[Any] | ChatError) -> None:
-        if isinstance(found, ChatError):
-            self.error = found
+    def take(self, name: str, answer: ChatAnswer[Any] | ChatError) -> None:
+        if isinstance(answer, ChatError):
+            self.error = answer
             self.tokens.append(None)
         else:
-            self.tokens.append(found.tokens)
-            self.said.setdefault(name, []).append(found.value)
+            self.tokens.append(answer.tokens)
+            self.said.setdefault(name, []).append(answer.value)
 
     def write(self) -> ChatRequest[Draft]:
         seed = seed_of(self.sample.key, f"voice of {self.category.name} {self.nth}")

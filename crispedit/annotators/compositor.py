@@ -64,8 +64,8 @@ class _Photograph:
     @cached_property
     def subject(self) -> str | None:
         """The name of the photograph's own subject, if there is one that can be cut out."""
-        found = cutout.find(self.image)
-        return None if found is None else f"{colours.name_of(found.pixels)} subject"
+        subject = cutout.find(self.image)
+        return None if subject is None else f"{colours.name_of(subject.pixels)} subject"
 
     @cached_property
     def tone(self) -> recolour.Hue | None:
@@ -169,30 +169,30 @@ class _Photograph:
     # --- the categories
 
     def _add(self, rng: np.random.Generator) -> Planned | None:
-        found = self._thing(rng)
-        if found is None:
+        placed = self._thing(rng)
+        if placed is None:
             return None
-        thing, place = found
+        thing, place = placed
         name, at = _name(thing), self._where(rng, place)
         order = instruct(rng, "add", new=a(name), where=at)
         [full] = showing(rng, self.photo, (a(name), at))
         return {"thing": thing, "place": asdict(place)}, Wording(order, f"{sentence(self.photo)}.", full)
 
     def _remove(self, rng: np.random.Generator) -> Planned | None:
-        found = self._thing(rng)
-        if found is None:
+        placed = self._thing(rng)
+        if placed is None:
             return None
-        thing, place = found
+        thing, place = placed
         name, at = _name(thing), self._where(rng, place)
         order = instruct(rng, "remove", the=f"the {name}", bare=name, where=at)
         [full] = showing(rng, self.photo, (a(name), at))
         return {"thing": thing, "place": asdict(place)}, Wording(order, full, f"{sentence(self.photo)}.")
 
     def _replace(self, rng: np.random.Generator) -> Planned | None:
-        found = self._thing(rng)
-        if found is None:
+        placed = self._thing(rng)
+        if placed is None:
             return None
-        thing, place = found
+        thing, place = placed
         old = objects.KINDS[thing["kind"]]
         kinds = [k for k, about in objects.KINDS.items() if about.air == old.air and k != thing["kind"]]
         kind = self._least_used(rng, kinds)
@@ -215,10 +215,10 @@ class _Photograph:
     def _color(self, rng: np.random.Generator) -> Planned | None:
         if self.tone is not None and self.turns and rng.random() < 0.9:
             return self._turned_tone(rng, self.tone)
-        found = self._thing(rng, paintable=True)
-        if found is None:
+        placed = self._thing(rng, paintable=True)
+        if placed is None:
             return None
-        thing, place = found
+        thing, place = placed
         about, old = objects.KINDS[thing["kind"]], np.array(colours.NAMED[thing["colour"]]) * 255
         around = scene.around(self.small, self.scene, place)
         others = [c for c in about.colours if colours.apart(c, old) > 45 and colours.apart(c, around) > 30]
@@ -247,10 +247,10 @@ class _Photograph:
             name, kinds = self.subject, tuple(NAMES)
             plan["horizon"] = round(float(rng.uniform(0.45, 0.6)), 3)
         else:
-            found = self._thing(rng)
-            if found is None:
+            placed = self._thing(rng)
+            if placed is None:
                 return None
-            thing, place = found
+            thing, place = placed
             plan |= {"thing": thing, "place": asdict(place)}
             name, air = _name(thing), objects.KINDS[thing["kind"]].air
             kinds = _IN_THE_AIR if air else _ON_THE_GROUND
@@ -280,10 +280,10 @@ class _Photograph:
         return {"style": style, "seed": int(rng.integers(2**31))}, words
 
     def _motion(self, rng: np.random.Generator) -> Planned | None:
-        found = self._thing(rng)
-        if found is None:
+        placed = self._thing(rng)
+        if placed is None:
             return None
-        thing, place = found
+        thing, place = placed
         about, name, at = objects.KINDS[thing["kind"]], _name(thing), self._where(rng, place)
         acts = ["left", "right", "bigger", "smaller", *(["up", "down"] if about.air else [])]
         acts += ["face"] * 3 if about.front else ["turn"] * 2 if about.turns else []

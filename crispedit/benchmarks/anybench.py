@@ -59,7 +59,7 @@ class AnyBench(Benchmark):
 
     def _cases(self, kind: str) -> list[Case]:
         listed = read_json(self.path / kind / "edit_result.json", "the cases of this edit type")
-        found = []
+        cases = []
         seen: Counter[str] = Counter()
         for number, row in enumerate(listed):
             try:
@@ -71,7 +71,7 @@ class AnyBench(Benchmark):
             # File names repeat within a type; the published script writes their answers to one file.
             name = f"{kind}/{PurePosixPath(source).stem}"
             seen[name] += 1
-            found.append(
+            cases.append(
                 Case(
                     id=name if seen[name] == 1 else f"{name}~{seen[name]}",
                     result=name,
@@ -84,7 +84,7 @@ class AnyBench(Benchmark):
                     protocols=(ID,),
                 )
             )
-        return found
+        return cases
 
     def _picture(self, name: str) -> Picture:
         """File names are relative to the data set's root: this folder or its parent."""

@@ -93,7 +93,7 @@ class EditCompass(Benchmark):
         files = sorted(self.path.glob("Part[12346]/*/*.json"))
         if not files:
             raise ValueError(f"{self.path}: no PartN/TASK/TASK.json of Edit-Compass")
-        found: dict[str, tuple[Case, Mapping[str, Any]]] = {}
+        items: dict[str, tuple[Case, Mapping[str, Any]]] = {}
         for file in files:
             task, part = file.stem, file.parts[-3]
             for number, item in enumerate(read_json(file, "the items of a task")):
@@ -110,8 +110,8 @@ class EditCompass(Benchmark):
                     group=task,
                     protocols=(self._id,),
                 )
-                found[case.id] = case, item
-        return found
+                items[case.id] = case, item
+        return items
 
     def _picture(self, name: str, file: Path) -> Picture:
         path = self.path / name
@@ -251,5 +251,5 @@ def _mean(marks: Mapping[str, float], names: Sequence[str]) -> float | None:
 
 def _note(text: str) -> str | None:
     """The differences that a reply lists; None if it has another form, as in the published client."""
-    found = NOTE.search(replies.answer(text))
-    return found.group(1) if found else ""
+    match = NOTE.search(replies.answer(text))
+    return match.group(1) if match else ""

@@ -174,10 +174,10 @@ class GEdit(Benchmark):
         }
 
     def identity(self) -> dict[str, object]:
-        found = super().identity()
+        identity = super().identity()
         if self.prompts is None:
-            return found | {"prompts": prompts.versions(OWN)}
-        return found | {"prompts": list(_published(self.prompts))}
+            return identity | {"prompts": prompts.versions(OWN)}
+        return identity | {"prompts": list(_published(self.prompts))}
 
 
 def _scored(case: Case, semantics: object, quality: object) -> Scored | Exception:

@@ -85,7 +85,7 @@ class GEditV2(Benchmark):
         }
 
     def cases(self) -> Sequence[Case]:
-        found = []
+        cases = []
         for number, row in enumerate(
             read_jsonl(self.path / "metadata.jsonl", "the items of GEditBench v2"), 1
         ):
@@ -98,8 +98,8 @@ class GEditV2(Benchmark):
             file = self.path / source
             if not file.resolve().is_relative_to(self.path.resolve()):
                 raise ValueError(f"{self.path}/metadata.jsonl: line {number}: {source!r} leaves the folder")
-            found.append(Case(key, instruction, Picture(str(file)), task, protocols=(self._id,)))
-        return found
+            cases.append(Case(key, instruction, Picture(str(file)), task, protocols=(self._id,)))
+        return cases
 
     def compare(self, pairs: Sequence[AnswerPair], measures: Measures) -> list[Compared | Exception]:
         if measures.judge is None:
@@ -155,10 +155,10 @@ class GEditV2(Benchmark):
     def _published(self, dimension: str) -> str:
         assert self.prompts is not None
         if not self.prompts.is_dir():
-            found = read_json(self.prompts, "the published prompts by dimension")
-            if dimension not in found:
+            prompts = read_json(self.prompts, "the published prompts by dimension")
+            if dimension not in prompts:
                 raise ValueError(f"{self.prompts}: no prompt for {dimension!r}")
-            return str(found[dimension])
+            return str(prompts[dimension])
         file = self.prompts / ASSET.format(dimension=dimension)
         try:
             asset = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -179,10 +179,10 @@ class GEditV2(Benchmark):
         }
 
     def identity(self) -> dict[str, object]:
-        found = super().identity()
+        identity = super().identity()
         if self.prompts is None:
-            return found | {"prompts": prompts.versions([OWN])}
-        return found | {"prompts": content_key(*(self._published(name) for name in self.dimensions))}
+            return identity | {"prompts": prompts.versions([OWN])}
+        return identity | {"prompts": content_key(*(self._published(name) for name in self.dimensions))}
 
 
 def _agreed(one: Winner | None, other: Winner | None) -> Winner | None:

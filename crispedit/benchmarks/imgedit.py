@@ -95,7 +95,7 @@ class ImgEdit(Benchmark):
     def cases(self) -> Sequence[Case]:
         listed = read_json(self.path / "basic_edit.json", "the items of ImgEdit-Bench's basic part")
         root = self.images or self.path
-        found = []
+        cases = []
         for key, item in listed.items():
             try:
                 image, kind, instruction = item["id"], item["edit_type"], item["prompt"]
@@ -103,7 +103,7 @@ class ImgEdit(Benchmark):
                 raise ValueError(f"{self.path}/basic_edit.json: item {key} has no {error}") from None
             if not (root / image).resolve().is_relative_to(root.resolve()):
                 raise ValueError(f"{self.path}/basic_edit.json: item {key}: {image!r} leaves the folder")
-            found.append(
+            cases.append(
                 Case(
                     id=key,
                     instruction=instruction,
@@ -114,9 +114,9 @@ class ImgEdit(Benchmark):
             )
         if self.prompts is not None:
             known = self._published()
-            if unknown := {case.group for case in found} - known.keys():
+            if unknown := {case.group for case in cases} - known.keys():
                 raise ValueError(f"{self.prompts}: no prompt for edits of kind {sorted(unknown)[0]!r}")
-        return found
+        return cases
 
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         if measures.judge is None:
@@ -147,8 +147,8 @@ class ImgEdit(Benchmark):
 
     def _published(self) -> dict[str, str]:
         assert self.prompts is not None
-        found = read_json(self.prompts, "the published prompts, one per kind of edit")
-        return {str(kind): str(text) for kind, text in found.items()}
+        prompts = read_json(self.prompts, "the published prompts, one per kind of edit")
+        return {str(kind): str(text) for kind, text in prompts.items()}
 
     def _scored(self, heard: object) -> Scored | Exception:
         if isinstance(heard, ChatError):
@@ -172,7 +172,7 @@ class ImgEdit(Benchmark):
         }
 
     def identity(self) -> dict[str, object]:
-        found = super().identity()
+        identity = super().identity()
         if self.prompts is None:
-            return found | {"prompts": prompts.versions([OWN])}
-        return found | {"prompts": content_key(self.prompts.read_bytes())}
+            return identity | {"prompts": prompts.versions([OWN])}
+        return identity | {"prompts": content_key(self.prompts.read_bytes())}

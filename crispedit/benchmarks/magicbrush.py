@@ -124,5 +124,5 @@ class MagicBrush(Benchmark):
 
     def _score(self, answer: Answer, measures: Measures) -> Scored:
         assert answer.target is not None
-        found = against(answer.target, answer.edited, answer.case.target_caption, measures)
-        return Scored(dict.fromkeys(answer.case.protocols, found))
+        scores = against(answer.target, answer.edited, answer.case.target_caption, measures)
+        return Scored(dict.fromkeys(answer.case.protocols, scores))

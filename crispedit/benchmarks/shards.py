@@ -58,9 +58,9 @@ class Shards(Benchmark):
 
     def listed(self, cases: Sequence[Case]) -> Shards:
         """This benchmark with these pairs, in this order."""
-        found = self.model_copy()
-        found._cases = tuple(cases)
-        return found
+        copy = self.model_copy()
+        copy._cases = tuple(cases)
+        return copy
 
     def cases(self) -> Sequence[Case]:
         return self._cases
@@ -100,10 +100,10 @@ class Shards(Benchmark):
         assert target is not None
         edited = metrics.resized(answer.edited, target)
         captions = answer.case.source_caption, answer.case.target_caption
-        found: dict[str, float | None] = dict.fromkeys(METRICS)
+        scores: dict[str, float | None] = dict.fromkeys(METRICS)
         if mask is not None:
             outside = ~mask
-            found |= {
+            scores |= {
                 "inside_l1": metrics.l1(edited, target, mask),
                 "inside_psnr": metrics.psnr(edited, target, mask),
                 "inside_ssim": metrics.ssim(edited, target, mask),
@@ -112,7 +112,7 @@ class Shards(Benchmark):
                 "outside_ssim": metrics.ssim(edited, source, outside),
                 "leakage": metrics.leakage(source, edited, mask),
             }
-        return found | {
+        return scores | {
             "l1": metrics.l1(edited, target),
             "clip_i": measures.clip_image("clip", edited, target),
             "clip_t": measures.clip_text("clip", edited, captions[1]),

@@ -173,27 +173,29 @@ class Chat(Part):
             for i, words in zip(waiting, said, strict=True):
                 if isinstance(words, Said):
                     tokens[i].append(words.tokens)
-                found = self._read(words, requests[i].answer, asked[i])
+                result = self._read(words, requests[i].answer, asked[i])
                 before = answers.get(i)
-                if isinstance(found, ChatError) and isinstance(before, ChatError) and found.raw is None:
-                    found = type(found)(f"{found} (asked again: {before})", before.raw)
-                elif isinstance(found, ChatError) and found.cut and i not in lengthened:
+                if isinstance(result, ChatError) and isinstance(before, ChatError) and result.raw is None:
+                    result = type(result)(f"{result} (asked again: {before})", before.raw)
+                elif isinstance(result, ChatError) and result.cut and i not in lengthened:
                     lengthened.add(i)
                     again.append(i)
                     asked[i] = replace(asked[i], max_tokens=MORE_TOKENS * self.max_tokens)
                 elif (
-                    isinstance(found, ChatError)
-                    and found.raw is not None
-                    and not found.cut
+                    isinstance(result, ChatError)
+                    and result.raw is not None
+                    and not result.cut
                     and i not in corrected
                 ):
                     corrected.add(i)
                     again.append(i)
-                    asked[i] = _correction(asked[i], found)
-                answers[i] = found
+                    asked[i] = _correction(asked[i], result)
+                answers[i] = result
             waiting = again
         return [
-            replace(found, tokens=total(tokens[i])) if isinstance(found := answers[i], ChatAnswer) else found
+            replace(result, tokens=total(tokens[i]))
+            if isinstance(result := answers[i], ChatAnswer)
+            else result
             for i in range(len(requests))
         ]
 
@@ -216,9 +218,9 @@ class Chat(Part):
 
     def identity(self) -> dict[str, Any]:
         """The options that can change an answer, and the prompts of this module."""
-        found = super().identity()
-        options = {name: value for name, value in found["options"].items() if name not in self.unused}
-        return found | {"options": options, "prompts": prompts.versions(PROMPTS)}
+        identity = super().identity()
+        options = {name: value for name, value in identity["options"].items() if name not in self.unused}
+        return identity | {"options": options, "prompts": prompts.versions(PROMPTS)}
 
 
 def make(spec: Mapping[str, Any]) -> Chat:
@@ -249,11 +251,11 @@ def parse(text: str, answer: type[A], enforced: bool = False) -> ChatAnswer[A] |
     words = reply.read(raw)
     if words.unfinished:
         return ChatError(f"its thoughts never end. It was: {raw[:600]!r}", raw, cut=True)
-    found = reply.counting(words, frozenset(answer.model_fields), enforced)
+    value = reply.counting(words, frozenset(answer.model_fields), enforced)
     problem = "it holds no complete JSON object"
-    if found is not None:
+    if value is not None:
         try:
-            return ChatAnswer(answer.model_validate(found), raw)
+            return ChatAnswer(answer.model_validate(value), raw)
         except ValidationError as error:
             wrong = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()]
             problem = "; ".join(wrong[:8])

@@ -58,12 +58,12 @@ class OpenAI(Server, Chat):
 
     def identity(self) -> dict[str, Any]:
         """The options that can change an answer."""
-        found = super().identity()
-        return found | {"options": self.options_that_count(found["options"])}
+        identity = super().identity()
+        return identity | {"options": self.options_that_count(identity["options"])}
 
     def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
         answers = self.each_answer(self._ask, conversations)
-        return [_failed(found) if isinstance(found, Exception) else found for found in answers]
+        return [_failed(said) if isinstance(said, Exception) else said for said in answers]
 
     async def _ask(self, session: ClientSession, conversation: Conversation) -> Said | ChatError:
         body = self._body(conversation)

@@ -80,12 +80,12 @@ class Transformers(Chat):
     def identity(self) -> dict[str, Any]:
         """The options, with the digest of a local folder's weights: a model that is trained further is another
         model."""
-        found = super().identity() | {"weights": _digest(self.model)}
+        identity = super().identity() | {"weights": _digest(self.model)}
         if self.adapter is None:  # keeps the identity from before there were adapters
             for name in ("adapter", "adapter_revision"):
-                del found["options"][name]
-            return found
-        return found | {"adapter": _digest(self.adapter)}
+                del identity["options"][name]
+            return identity
+        return identity | {"adapter": _digest(self.adapter)}
 
     def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
         if self._network is None:
@@ -102,7 +102,9 @@ class Transformers(Chat):
                 batch = group[start : start + self.batch_size]
                 said.update(zip(batch, each(self._generate, [conversations[i] for i in batch]), strict=True))
         answers = [said[index] for index in range(len(conversations))]
-        return [ChatError(describe(found)) if isinstance(found, Exception) else found for found in answers]
+        return [
+            ChatError(describe(answer)) if isinstance(answer, Exception) else answer for answer in answers
+        ]
 
     def _generate(self, conversations: Sequence[Conversation]) -> list[Said]:
         import torch

@@ -34,14 +34,14 @@ def find(image: Image) -> Cutout | None:
         return None
     cv2.setRNGSeed(1)
     cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
-    found = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8)
-    found = cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(found)
+    mask = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
     if count < 2:
         return None
     main = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
     area = int(stats[main, cv2.CC_STAT_AREA])
-    if area < 0.75 * found.sum() or not 0.03 < area / found.size < 0.68:
+    if area < 0.75 * mask.sum() or not 0.03 < area / mask.size < 0.68:
         return None
     subject = parts == main
     if not _stands_out(small, subject):
@@ -49,14 +49,14 @@ def find(image: Image) -> Cutout | None:
     return Cutout(subject, small[subject])
 
 
-def cut_out(image: Image, found: Cutout) -> NDArray[np.float32]:
+def cut_out(image: Image, subject: Cutout) -> NDArray[np.float32]:
     """[H, W], 0-1: the subject's share of each pixel. The shape is enlarged and its edge fitted to the picture's
     (guided filter, He et al. 2010, over colour, at up to 800 pixels)."""
     height, width = image.shape[:2]
     scale = min(1.0, 800 / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     guide = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    mask = cv2.resize(found.subject.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    mask = cv2.resize(subject.subject.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     alpha = _guided(guide, mask, max(3, max(size) // 90) | 1)
     alpha = _guided(guide, np.clip((alpha - 0.25) / 0.5, 0, 1), max(3, max(size) // 160) | 1)
     alpha = np.clip((alpha - 0.22) / 0.56, 0, 1).astype(np.float32)

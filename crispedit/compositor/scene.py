@@ -123,12 +123,12 @@ def _horizon(small: Image) -> float:
     at = np.arange(max(reach, n // 5), min(n - reach, n * 78 // 100))
     if not at.size or w < 8:
         return 0.3
-    found = []
+    rows = []
     for strip in np.array_split(small.astype(np.float32), 4, axis=1):
         sums = np.vstack([np.zeros((1, 3), np.float32), np.cumsum(strip.mean(axis=1), axis=0)])
         jump = np.abs((sums[at + reach] - sums[at]) - (sums[at] - sums[at - reach])).sum(axis=1)
-        found.append(float(at[int(jump.argmax())] / n))
-    return max(found) if max(found) - min(found) < 0.12 else 0.3
+        rows.append(float(at[int(jump.argmax())] / n))
+    return max(rows) if max(rows) - min(rows) < 0.12 else 0.3
 
 
 def _grain(image: Image) -> float:

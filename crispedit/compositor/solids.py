@@ -148,9 +148,9 @@ def _look_up(table: Values, x: Values, y: Values) -> Values:
     pad = rows * 4096 - u.size
     if pad:
         u, v = np.pad(u, (0, pad)), np.pad(v, (0, pad))
-    found = cv2.remap(table, u.reshape(rows, 4096), v.reshape(rows, 4096), cv2.INTER_LINEAR)
+    values = cv2.remap(table, u.reshape(rows, 4096), v.reshape(rows, 4096), cv2.INTER_LINEAR)
     beyond = np.maximum(np.abs(x - cx), np.abs(y - cy))
-    return found.ravel()[: shape[0]] + beyond
+    return values.ravel()[: shape[0]] + beyond
 
 
 def lathe(profile: Outline) -> Solid:

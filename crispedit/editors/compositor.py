@@ -97,8 +97,8 @@ def _background(stage: _Stage, plan: Mapping[str, Any]) -> Edit | Refusal:
         first, _ = stage.put(plan["thing"], plan["place"])
         second, _ = stage.put(plan["thing"], plan["place"], on=behind)
         return Edit(second, _changed(first, second), source=first)
-    found = cutout.find(stage.image)
-    if found is None:
+    subject = cutout.find(stage.image)
+    if subject is None:
         return Refusal("no_subject")
-    alpha = cutout.cut_out(stage.image, found)
+    alpha = cutout.cut_out(stage.image, subject)
     return Edit(blend.over(stage.image, alpha, behind), alpha < 1)

@@ -212,23 +212,23 @@ class Diffusers(Editor):
     def identity(self) -> dict[str, Any]:
         """The options that change pixels, with the name and weights of a folder, or the name and revision of a hub
         repository."""
-        found = super().identity()
+        identity = super().identity()
         for name in ("device", "batch_size", "offload", "compile"):
-            del found["options"][name]
-        found["options"]["loras"] = [lora.identity() for lora in self.loras]
+            del identity["options"][name]
+        identity["options"]["loras"] = [lora.identity() for lora in self.loras]
         for name in (
             "quantize",
             "loras",
             "scheduler",
             "cache",
         ):  # left out when unused, so that older candidates keep their keys
-            if not found["options"][name]:
-                del found["options"][name]
+            if not identity["options"][name]:
+                del identity["options"][name]
         folder = Path(self.model)
         if not folder.is_dir():
-            return found
-        found["options"]["model"] = folder.resolve().name
-        return found | {"weights": weights.digest(folder)}
+            return identity
+        identity["options"]["model"] = folder.resolve().name
+        return identity | {"weights": weights.digest(folder)}
 
     def edit(
         self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
@@ -368,7 +368,7 @@ def pipeline_class(name: str) -> type[Any]:
     package = package or "diffusers"
     try:
         module = importlib.import_module(package)
-        found = getattr(module, last)
+        cls = getattr(module, last)
     except ImportError as error:
         raise ValueError(
             f"diffusers: {package}, the package of {name}, cannot be imported ({error}): install it here and on every "
@@ -380,12 +380,12 @@ def pipeline_class(name: str) -> type[Any]:
             f"diffusers: {package} ({version}) has no {last}: name one that it has, or package.module.Class of another "
             "package"
         ) from None
-    if not (inspect.isclass(found) and issubclass(found, DiffusionPipeline)):
+    if not (inspect.isclass(cls) and issubclass(cls, DiffusionPipeline)):
         raise ValueError(
             f"diffusers: {name} is not a pipeline class, such as FluxKontextPipeline, QwenImageEditPlusPipeline, "
             "StableDiffusionInstructPix2PixPipeline, or package.Class of another package"
         )
-    return found
+    return cls
 
 
 def _buckets(pipeline: Any) -> Any:
@@ -414,8 +414,8 @@ def _no_cache(cls: type[Any]) -> str | None:
 def _rule(cls: type[Any]) -> Rule | None:
     """How a pipeline chooses a size for an area and aspect, if it does: Qwen's round, LongCat's round up."""
     for base in cls.__mro__:
-        if found := getattr(sys.modules[base.__module__], "calculate_dimensions", None):
-            return found
+        if rule := getattr(sys.modules[base.__module__], "calculate_dimensions", None):
+            return rule
     return None
 
 

@@ -37,12 +37,12 @@ def digest(root: Path) -> str:
     """32 hex digits for a model's folder or file. It covers the configuration (JSON, text, chat templates) and, of
     every safetensors file, the header and the first 64 KiB of each tensor: training changes every tensor, so
     checkpoints differ, and 60 GB take seconds. Of any other file all bytes count."""
-    found: list[str | bytes] = []
+    pieces: list[str | bytes] = []
     files = [root] if root.is_file() else (p for suffix in SUFFIXES for p in root.rglob(f"*.{suffix}"))
     for path in sorted(files):
-        found.append(str(path.relative_to(root)))
-        found += _tensors(path) if path.suffix == ".safetensors" else [path.read_bytes()]
-    return content_key(*found)
+        pieces.append(str(path.relative_to(root)))
+        pieces += _tensors(path) if path.suffix == ".safetensors" else [path.read_bytes()]
+    return content_key(*pieces)
 
 
 def _tensors(path: Path) -> list[bytes]:
@@ -57,8 +57,8 @@ def _tensors(path: Path) -> list[bytes]:
             raise ValueError(
                 f"{path}: not a safetensors file, or damaged; download or write it again"
             ) from None
-        found = [header]
+        pieces = [header]
         for start, end in sorted(spans):
             file.seek(8 + length + start)
-            found.append(file.read(min(end - start, SAMPLE_BYTES)))
-    return found
+            pieces.append(file.read(min(end - start, SAMPLE_BYTES)))
+    return pieces

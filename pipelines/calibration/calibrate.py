@@ -114,9 +114,9 @@ def _labelled(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     said = labels.read(Path(args.labels), args.group, args.verdict)
     path = Path(args.recipe)
     if not path.is_dir():
-        found = verdicts(path)
-        labelled_keys = labels.match(said, ((key, ()) for key in found))
-        report = against_labels(args.labels, said, labelled_keys, found)
+        decided = verdicts(path)
+        labelled_keys = labels.match(said, ((key, ()) for key in decided))
+        report = against_labels(args.labels, said, labelled_keys, decided)
         return report, text.labels_table(report)
     of = Run(recipe.load(args.recipe, args.overrides))
     names = good_pairs.names(of)
@@ -161,21 +161,21 @@ def verdicts(path: Path) -> dict[str, str]:
         rows = pq.read_table(file, columns=["key", "outcome", "reason"]).to_pylist()
         return {row["key"]: KEPT if row["outcome"] == KEPT else str(row["reason"]) for row in rows}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["verdicts"]
+        verdict_of = json.loads(path.read_text(encoding="utf-8"))["verdicts"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is neither a run nor a report of calibrate --json: {error}") from None
-    return {str(key): str(value) for key, value in found.items()}
+    return {str(key): str(value) for key, value in verdict_of.items()}
 
 
 def against_labels(
-    file: str, said: Sequence[Label], matched: Mapping[str, Label], found: Mapping[str, str]
+    file: str, said: Sequence[Label], matched: Mapping[str, Label], decided: Mapping[str, str]
 ) -> dict[str, Any]:
     """Agreement of a person's labels with verdicts, on the pairs that have both. ValueError if there are none."""
-    both = sorted(matched.keys() & found.keys())
+    both = sorted(matched.keys() & decided.keys())
     if not both:
         first = f"; the first is {said[0].names[0]!r}" if said else ""
         raise ValueError(f"{file}: none of its {len(said)} keys has a verdict{first}")
-    seen = Agreement.of([matched[key].good for key in both], [found[key] == KEPT for key in both])
+    seen = Agreement.of([matched[key].good for key in both], [decided[key] == KEPT for key in both])
     return {
         "labelled": len(said),
         "compared": len(both),
@@ -185,5 +185,5 @@ def against_labels(
         "only_person_keeps": seen.first_only,
         "only_filters_keep": seen.second_only,
         "both_reject": seen.both_no,
-        "disagreements": {key: found[key] for key in both if matched[key].good != (found[key] == KEPT)},
+        "disagreements": {key: decided[key] for key in both if matched[key].good != (decided[key] == KEPT)},
     }

@@ -96,11 +96,11 @@ def spread(pairs: Sequence[GoodPair], limit: int | None) -> list[GoodPair]:
 def names(of: Run) -> dict[str, list[str | None]]:
     """The other names of each candidate's pair, by key: the user's own id, and its uri in the source."""
     rows = tables.connect(of).sql("SELECT key, options FROM edit ORDER BY key").fetchall()
-    found: dict[str, list[str | None]] = {}
+    names_of: dict[str, list[str | None]] = {}
     for key, options in rows:
         given = json.loads(options or "{}")
-        found[key] = [given.get("id"), given.get("uri")]
-    return found
+        names_of[key] = [given.get("id"), given.get("uri")]
+    return names_of
 
 
 def labelled_rows(

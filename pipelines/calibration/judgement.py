@@ -116,9 +116,11 @@ def flips(before: Mapping[str, str], after: Mapping[str, str]) -> Counter[tuple[
 
 def failing(row: Mapping[str, Any], bounds: Mapping[str, Bound]) -> list[str]:
     """Every "filter.score:side" that rejects the row, and "filter:error" for a filter that failed on it."""
-    found = [f"{name.removesuffix('.error')}:error" for name in row if name.endswith(".error") and row[name]]
+    reasons = [
+        f"{name.removesuffix('.error')}:error" for name in row if name.endswith(".error") and row[name]
+    ]
     sides = ((score, bound.verdict(row.get(score))) for score, bound in bounds.items())
-    return found + [f"{score}:{side}" for score, side in sides if side]
+    return reasons + [f"{score}:{side}" for score, side in sides if side]
 
 
 def wilson(hits: int, of: int, z: float = 1.96) -> tuple[float, float]:

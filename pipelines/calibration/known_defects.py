@@ -103,8 +103,8 @@ def learn_bounds(
             limit = sides[side]
             if limit is not None and len(good):
                 taught = {name: seen for name, seen in bad.items() if lessons[name] == (score, side)}
-                found = learn(good, taught, limit, side, share)
-                sides[side] = limit if found is None else found
+                learned = learn(good, taught, limit, side, share)
+                sides[side] = limit if learned is None else learned
         for category in members:
             bounds[category][score] = Bound(**sides)
     return bounds
@@ -218,9 +218,9 @@ def _semantic_report(
         for score in [] if name in bounded else filter_.scores:
             known = [row for row in rows if row.get(f"{name}.{score}") is not None]
             for defect in defects.SEMANTIC:
-                found = _tell_apart(known, f"{name}.{score}", defect, half, false_rejects)
-                if found is not None:
-                    report.append({"score": f"{name}.{score}", "defect": defect, **found})
+                entry = _tell_apart(known, f"{name}.{score}", defect, half, false_rejects)
+                if entry is not None:
+                    report.append({"score": f"{name}.{score}", "defect": defect, **entry})
     return report
 
 

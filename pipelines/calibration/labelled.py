@@ -272,7 +272,7 @@ def _outwards(side: str, value: float) -> float:
 
 def fragment(rows: Sequence[Row], learned: Learned, cascade: Cascade) -> dict[str, Any]:
     """A recipe fragment: the bounds that differ from the recipe's, by regime and category."""
-    found: dict[str, Any] = {}
+    sections: dict[str, Any] = {}
     for (name, category), bounds in sorted(learned.cells.items()):
         if not any(regime(row) == name and row["category"] == category for row in rows):
             continue
@@ -287,5 +287,5 @@ def fragment(rows: Sequence[Row], learned: Learned, cascade: Cascade) -> dict[st
             if bound != before[score]
         }
         if moved:
-            found.setdefault(name, {})[category] = moved
-    return found
+            sections.setdefault(name, {})[category] = moved
+    return sections

@@ -80,9 +80,9 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def match(labels: Sequence[Label], names: Iterable[tuple[str, Sequence[str | None]]]) -> dict[str, Label]:
     """The label of each key of a run that has one; `names` are (key, other names of the same pair)."""
     known = {name: label for label in labels for name in label.names}
-    found = {}
+    matched = {}
     for key, others in names:
         label = next((known[name] for name in (key, *others) if name is not None and name in known), None)
         if label is not None:
-            found[key] = label
-    return found
+            matched[key] = label
+    return matched

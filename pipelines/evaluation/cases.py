@@ -60,8 +60,8 @@ def rows(
     sources: Mapping[str, Picture | None],
 ) -> Iterator[dict[str, object]]:
     """One row for each case, editor, seed, judgement and metric."""
-    for editor, found in outcomes.items():
-        for outcome in found:
+    for editor, results in outcomes.items():
+        for outcome in results:
             case, seeds = outcome.case, answers[editor]
             given = seeds[outcome.seed].get(case.id)
             shared = {
@@ -123,9 +123,9 @@ def duels(
         }
 
 
-def write(path: Path, found: Sequence[dict[str, object]]) -> None:
+def write(path: Path, table: Sequence[dict[str, object]]) -> None:
     with journal.replaced(path) as out:
-        pq.write_table(pa.Table.from_pylist(list(found), schema=SCHEMA), out, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(list(table), schema=SCHEMA), out, compression="zstd")
 
 
 def _place(picture: Picture | None) -> dict[str, object] | None:

@@ -30,8 +30,8 @@ class Edits:
             return None
         try:
             told = json.loads(self._file(name, "json").read_text(encoding="utf-8"))
-            found = {column: told[column] for column in KEPT}
-            return found | {
+            columns = {column: told[column] for column in KEPT}
+            return columns | {
                 "image": self._file(name, "png").read_bytes() if told["refusal"] is None else None
             }
         except (OSError, ValueError, KeyError, TypeError):

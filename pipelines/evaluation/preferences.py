@@ -39,7 +39,7 @@ class Preference:
 def read(path: Path) -> list[Preference]:
     """A CSV, JSONL or parquet of `case, first, second, winner`, and optionally `category` and `dimension`. The winner
     is one of the two names, or first, second or tie. One row for each rater. ValueError names the row."""
-    found = []
+    preferences = []
     for number, row in enumerate(_rows(path), 1):
         try:
             first, second, winner = (str(row[name]) for name in ("first", "second", "winner"))
@@ -54,10 +54,10 @@ def read(path: Path) -> list[Preference]:
                 f"{path}: row {number}: the winner {winner!r} is neither {first!r}, {second!r} nor tie"
             )
         more = {name: str(row.get(name) or "") for name in ("category", "dimension")}
-        found.append(Preference(case, first, second, outcome, **more))  # type: ignore[arg-type]
-    if not found:
+        preferences.append(Preference(case, first, second, outcome, **more))  # type: ignore[arg-type]
+    if not preferences:
         raise ValueError(f"{path} holds no preferences")
-    return found
+    return preferences
 
 
 def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
@@ -76,14 +76,14 @@ def majority(given: Sequence[Preference]) -> list[Preference]:
     votes: dict[Preference, Counter[Outcome]] = {}
     for one in (preference.ordered for preference in given):
         votes.setdefault(replace(one, winner="tie"), Counter())[one.winner] += 1
-    found = []
+    preferences = []
     for pair, count in votes.items():
         lead = count["first"] - count["second"]
         decided: Outcome = "first" if lead > 0 else "second" if lead < 0 else "tie"
         if count["tie"] > max(count["first"], count["second"]):
             decided = "tie"
-        found.append(replace(pair, winner=decided))
-    return found
+        preferences.append(replace(pair, winner=decided))
+    return preferences
 
 
 def agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict[str, Any]:
@@ -110,17 +110,17 @@ def _agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dic
     if not pairs:
         return {"n": 0, "agreement": {"mean": None, "low": None, "high": None, "n": 0}, "kappa": None}
     same = [float(person.winner == said) for person, said in pairs]
-    found = statistics.mean(same, [person.case for person, _ in pairs], level=level)
+    mean = statistics.mean(same, [person.case for person, _ in pairs], level=level)
     people, judge = (Counter(side) for side in ([p.winner for p, _ in pairs], [said for _, said in pairs]))
     chance = sum(people[name] * judge[name] for name in people) / len(pairs) ** 2
     return {
         "n": len(pairs),
         "agreement": {
-            "mean": found.mean,
-            "low": _share(found.low),
-            "high": _share(found.high),
+            "mean": mean.mean,
+            "low": _share(mean.low),
+            "high": _share(mean.high),
             "n": len(pairs),
         },
-        "kappa": None if chance == 1 else (found.mean - chance) / (1 - chance),
+        "kappa": None if chance == 1 else (mean.mean - chance) / (1 - chance),
         "ties": {"people": people["tie"], "judge": judge["tie"]},
     }

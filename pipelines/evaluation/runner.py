@@ -133,11 +133,11 @@ class Evaluation:
 
     def copied(self) -> Seeds:
         """The control that does nothing: every case's source (for later turns, the first turn's)."""
-        found: dict[str, Given] = {}
+        given: dict[str, Given] = {}
         for case in self.cases.values():
-            before = found[case.after].picture if case.after is not None else case.source
-            found[case.id] = Given(COPY, before)
-        return [found]
+            before = given[case.after].picture if case.after is not None else case.source
+            given[case.id] = Given(COPY, before)
+        return [given]
 
     def truth(self) -> Seeds:
         """The control that answers with the targets; empty if the benchmark has none."""
@@ -154,7 +154,7 @@ class Evaluation:
             files.setdefault(path.stem, []).append(path)
         wanted = {case.id: PurePosixPath(case.result or case.id) for case in self.cases.values()}
         names = Counter(path.name for path in set(wanted.values()))
-        found = {}
+        given = {}
         for case, name in wanted.items():
             same = files.get(name.name, [])
             named = [p for p in same if p.with_suffix("").parts[-len(name.parts) :] == name.parts]
@@ -163,12 +163,12 @@ class Evaluation:
                 named = same
             if named:
                 digest = xxhash.xxh3_128_hexdigest(named[0].read_bytes())
-                found[case] = Given(digest, Picture(str(named[0].absolute())))
-        if not found:
+                given[case] = Given(digest, Picture(str(named[0].absolute())))
+        if not given:
             example = next(iter(wanted.values()), "ID")
             raise ValueError(f"{folder} holds no results for {self.name}: its images are named {example}.png")
         missing = Given("", None, "no image in the folder", "missing")
-        return {case: found.get(case, missing) for case in self.cases}
+        return {case: given.get(case, missing) for case in self.cases}
 
     def waves(self) -> list[list[Case]]:
         """The cases in rounds; each round needs only answers of earlier rounds."""
@@ -199,8 +199,8 @@ class Evaluation:
         known = [row for row in self._left(editor, wave, seeds) if self.edits.has(row["edit"])]
         for start in range(0, len(known), RECALLED):
             rows = known[start : start + RECALLED]
-            found = [(row, self.edits.recall(row["edit"])) for row in rows]
-            done = [{**row, "editor": label, **kept} for row, kept in found if kept is not None]
+            recalled = [(row, self.edits.recall(row["edit"])) for row in rows]
+            done = [{**row, "editor": label, **kept} for row, kept in recalled if kept is not None]
             journal.commit(self.answers, ANSWERS, done)
 
     def left(self, editor: Editor, seeds: int) -> int:
@@ -298,14 +298,14 @@ class Evaluation:
     def outcomes(self, seeds: Seeds) -> list[Outcome]:
         """The outcome of every answer of this editor to a scored case, from the committed rows."""
         committed = Committed(self.scores, SCORES)
-        found = []
+        outcomes = []
         for case in self.cases.values():
             for seed, given in enumerate(seeds):
                 answer = given.get(case.id)
                 if answer is None or not case.protocols:
                     continue
                 if answer.picture is None:
-                    found.append(Outcome(case, answer.reason, kind=answer.kind, seed=seed))
+                    outcomes.append(Outcome(case, answer.reason, kind=answer.kind, seed=seed))
                     continue
                 for repeat in range(self.judgements):
                     key = self._score_key(case, answer, repeat)
@@ -315,11 +315,11 @@ class Evaluation:
                         scored = Outcome(
                             case, "", row["black"], values, seed=seed, repeat=repeat, words=words
                         )
-                        found.append(scored)
+                        outcomes.append(scored)
                     else:
                         kind, reason = committed.why(key)
-                        found.append(Outcome(case, reason, kind=kind, seed=seed, repeat=repeat))
-        return found
+                        outcomes.append(Outcome(case, reason, kind=kind, seed=seed, repeat=repeat))
+        return outcomes
 
     def _score_key(self, case: Case, given: Given, repeat: int = 0) -> str:
         parts = ("score", self._identity, self._measuring, case.to_json(), given.key)
@@ -365,20 +365,20 @@ class Evaluation:
     def verdicts(self, answers: Mapping[str, Seeds]) -> list[JudgedComparison]:
         """The judge's verdicts on every comparable pair, from the committed rows."""
         committed = Committed(self.matches, MATCHES)
-        found = []
+        verdicts = []
         for case, first, second, repeat, pair in self._pairs(answers):
             row = committed.done.get(key := self._match_key(case, pair, repeat))
             if row is not None:
                 said = {name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")}
-                found.append(JudgedComparison(case, first, second, **said))
+                verdicts.append(JudgedComparison(case, first, second, **said))
             else:
                 kind, reason = committed.why(key)
-                found.append(JudgedComparison(case, first, second, {}, {}, {}, kind, reason))
-        return found
+                verdicts.append(JudgedComparison(case, first, second, {}, {}, {}, kind, reason))
+        return verdicts
 
     def _pairs(self, answers: Mapping[str, Seeds]) -> list[tuple[Case, str, str, int, tuple[Given, Given]]]:
         """(case, first, second, judgement, answers) of all editors, seed by seed."""
-        found = []
+        pairs = []
         for case in self.cases.values():
             for one, other in combinations(sorted(answers), 2):
                 for ours, theirs in zip(answers[one], answers[other], strict=False):
@@ -387,8 +387,8 @@ class Evaluation:
                         pair.reverse()
                     (first, a), (second, b) = pair
                     if a is not None and b is not None and a.picture is not None and b.picture is not None:
-                        found += [(case, first, second, repeat, (a, b)) for repeat in range(self.judgements)]
-        return found
+                        pairs += [(case, first, second, repeat, (a, b)) for repeat in range(self.judgements)]
+        return pairs
 
     def _match_key(self, case: Case, pair: tuple[Given, Given], repeat: int) -> str:
         parts = ("match", self._identity, self._measuring, case.to_json(), pair[0].key, pair[1].key)
@@ -406,12 +406,12 @@ class Evaluation:
     def cost(self) -> dict[str, int | None]:
         """Questions and tokens of all committed judgements, including unreadable ones. Tokens are None if the server
         does not count them."""
-        found: Counter[str] = Counter(dict.fromkeys((name for name, _ in COST), 0))
+        totals: Counter[str] = Counter(dict.fromkeys((name for name, _ in COST), 0))
         for folder, table in ((self.scores, SCORES), (self.matches, MATCHES)):
             for row in journal.read(folder, table, [name for name, _ in COST]).to_pylist():
-                found.update({name: row[name] or 0 for name, _ in COST})
-        counted = found["prompt_tokens"] > 0 or found["asked"] == 0
-        return {name: count if counted or "tokens" not in name else None for name, count in found.items()}
+                totals.update({name: row[name] or 0 for name, _ in COST})
+        counted = totals["prompt_tokens"] > 0 or totals["asked"] == 0
+        return {name: count if counted or "tokens" not in name else None for name, count in totals.items()}
 
 
 def _where(picture: Picture | None) -> str:

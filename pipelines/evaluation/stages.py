@@ -119,13 +119,13 @@ class MetricStage(_Measuring):
         answers = [self.answer(row, "answer", shown) for row in rows]
         scored = self.benchmark.score(answers, self.measures)
         done = []
-        for row, answer, found in zip(rows, answers, scored, strict=True):
-            if isinstance(found, Exception):
-                done.append(self.failed(row, found))
+        for row, answer, result in zip(rows, answers, scored, strict=True):
+            if isinstance(result, Exception):
+                done.append(self.failed(row, result))
                 continue
-            values, words = canonical_json(found.values), canonical_json(found.words)
-            flags = {"black": metrics.black(answer.edited), "unparsed": found.unparsed}
-            done.append({**row, **flags, **vars(found.usage), "values": values, "words": words})
+            values, words = canonical_json(result.values), canonical_json(result.words)
+            flags = {"black": metrics.black(answer.edited), "unparsed": result.unparsed}
+            done.append({**row, **flags, **vars(result.usage), "values": values, "words": words})
         return done
 
 
@@ -139,15 +139,15 @@ class JudgeStage(_Measuring):
             for row in rows
         ]
         done = []
-        for row, found in zip(rows, self.benchmark.compare(pairs, self.measures), strict=True):
-            if isinstance(found, Exception):
-                done.append(self.failed(row, found))
+        for row, result in zip(rows, self.benchmark.compare(pairs, self.measures), strict=True):
+            if isinstance(result, Exception):
+                done.append(self.failed(row, result))
                 continue
             said = {
-                name: canonical_json(getattr(found, name))
+                name: canonical_json(getattr(result, name))
                 for name in ("winners", "in_order", "reversed", "words")
             }
-            done.append({**row, **said, **vars(found.usage), "unparsed": found.unparsed})
+            done.append({**row, **said, **vars(result.usage), "unparsed": result.unparsed})
         return done
 
 

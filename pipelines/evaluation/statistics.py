@@ -130,12 +130,12 @@ def _combined(strata: Sequence[_Stratum]) -> tuple[float | None, float | None]:
 def holm(p: Sequence[float | None]) -> list[float | None]:
     """p-values, corrected by Holm's method (1979); None stays None."""
     known = sorted((value, index) for index, value in enumerate(p) if value is not None)
-    found: list[float | None] = [None] * len(p)
+    corrected: list[float | None] = [None] * len(p)
     highest = 0.0
     for place, (value, index) in enumerate(known):
         highest = max(highest, min(1.0, value * (len(known) - place)))
-        found[index] = highest
-    return found
+        corrected[index] = highest
+    return corrected
 
 
 def sign(wins: int, losses: int) -> float | None:
@@ -237,7 +237,7 @@ def strengths(
         weights = rng.multinomial(len(table.cases), share, size=draws).astype(np.float64)
         drawn = np.stack([table.fit(weight, centre) for weight in weights])[:, : len(players)]
     ratings = ELO_MIDDLE + ELO_PER_STRENGTH * centre[: len(players)]
-    found = {}
+    strengths = {}
     for place, name in enumerate(players):
         count = sum(name in (match.first, match.second) for match in matches)
         low = high = None
@@ -246,8 +246,8 @@ def strengths(
             spread = float(drawn[:, place].std(ddof=1)) * float(np.sqrt(cases / (cases - 1)))
             reach = ELO_PER_STRENGTH * spread * float(stats.t.ppf((1 + level) / 2, cases - 1))
             low, high = float(ratings[place]) - reach, float(ratings[place]) + reach
-        found[name] = Strength(float(ratings[place]), low, high, count)
-    return found
+        strengths[name] = Strength(float(ratings[place]), low, high, count)
+    return strengths
 
 
 class _Table:
@@ -294,7 +294,7 @@ class _Table:
 
         bounds = [(None, None)] * self.players + [TIE_BOUNDS] * self.dimensions
         begin = np.zeros(self.players + self.dimensions) if start is None else start
-        found = optimize.minimize(loss, begin, jac=True, bounds=bounds, method="L-BFGS-B", options=PRECISE)
-        answer = np.asarray(found.x, np.float64)
+        minimum = optimize.minimize(loss, begin, jac=True, bounds=bounds, method="L-BFGS-B", options=PRECISE)
+        answer = np.asarray(minimum.x, np.float64)
         answer[: self.players] -= answer[: self.players].mean()
         return answer

@@ -137,10 +137,10 @@ class Committing:
     def __call__(self, row: Row) -> list[Row]:
         if row.get("stopped"):
             return []
-        found: dict[str, Any] = {name: row.get(name) for name in self.table.schema.names}
-        if found["error"] is not None:
-            found["error"] = without_addresses(found["error"])
-            found["key"] = content_key("error", found["of"], found["error"])
-        elif found.get("unparsed"):
-            found["key"] = content_key("unparsed", found["of"], found["words"])
-        return [found]
+        columns: dict[str, Any] = {name: row.get(name) for name in self.table.schema.names}
+        if columns["error"] is not None:
+            columns["error"] = without_addresses(columns["error"])
+            columns["key"] = content_key("error", columns["of"], columns["error"])
+        elif columns.get("unparsed"):
+            columns["key"] = content_key("unparsed", columns["of"], columns["words"])
+        return [columns]

@@ -27,24 +27,24 @@ def run(args: argparse.Namespace) -> int:
     known = copies.Known(copies.read(args.against))
     with tqdm(unit="pair", disable=not console.shows_progress()) as bar:
         told = Told()
-        found = list(find(args.shards, known, told, bar.update))
+        matches = list(find(args.shards, known, told, bar.update))
     if not told.pairs:
         raise ValueError(f"{' '.join(args.shards)}: no pairs")
     if args.output is not None:
         args.output.write_text(
-            "".join(f"{json.dumps(copy, ensure_ascii=False)}\n" for copy in found), "utf-8"
+            "".join(f"{json.dumps(copy, ensure_ascii=False)}\n" for copy in matches), "utf-8"
         )
-    for copy in found[:SHOWN]:
+    for copy in matches[:SHOWN]:
         print(f"{copy['key']} {copy['side']}: {copy['closeness']:.3f} {copy['benchmark']}")
-    if len(found) > SHOWN:
-        print(f"... and {len(found) - SHOWN} more; --output lists all")
-    pairs = len({copy["key"] for copy in found})
+    if len(matches) > SHOWN:
+        print(f"... and {len(matches) - SHOWN} more; --output lists all")
+    pairs = len({copy["key"] for copy in matches})
     print(f"{pairs} of {told.pairs} pairs hold a copy of one of {len(known.names)} benchmark pictures")
     if told.plain or known.plain:
         print(
             f"not compared, as they lack detail: {told.plain} pictures of the set, {len(known.plain)} of the benchmark"
         )
-    return 1 if found else 0
+    return 1 if matches else 0
 
 
 class Told:

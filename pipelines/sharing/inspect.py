@@ -55,18 +55,18 @@ def run(args: argparse.Namespace) -> int:
 def _whole_key(reader: ShardReader, shards: str, start: str) -> str:
     """The key that begins with these characters. ValueError if none or several do."""
     keys = reader.index.keys
-    found = (
+    matches = (
         [start]
         if pc.index(keys, start).as_py() >= 0
         else keys.filter(pc.starts_with(keys, start)).to_pylist()
     )
-    if not found:
+    if not matches:
         raise ValueError(f"{shards}: no pair's key is or begins with {start!r}")
-    if len(found) > 1:
+    if len(matches) > 1:
         raise ValueError(
-            f"{shards}: {len(found)} keys begin with {start!r}, such as {' and '.join(found[:2])}"
+            f"{shards}: {len(matches)} keys begin with {start!r}, such as {' and '.join(matches[:2])}"
         )
-    return str(found[0])
+    return str(matches[0])
 
 
 def _place(reader: ShardReader, key: str) -> dict[str, object]:

@@ -83,8 +83,8 @@ def _local_files(path: str, skipped: Skipped) -> Iterator[File]:
             raise ValueError(f"there is no {path!r}")
         base = os.path.dirname(path if os.path.lexists(path) else _PATTERN.split(path)[0])
     for match in matches:
-        found = _walk(match, skipped) if os.path.isdir(match) else [(match, None)]
-        for name, error in found:
+        paths = _walk(match, skipped) if os.path.isdir(match) else [(match, None)]
+        for name, error in paths:
             yield File(escape(os.path.relpath(name, base)), escape(name), error=error)
 
 

@@ -51,8 +51,8 @@ def _heads(files: Sequence[File], skipped: Skipped) -> dict[str, bytes | Excepti
     if storage.is_remote(files[0].path):
         system, _ = storage.filesystem(files[0].path)
         inside = [system._strip_protocol(file.path) for file in files]
-        found = system.cat_ranges(inside, [0] * len(files), [kinds.HEAD] * len(files), on_error="return")
-        return {file.uri: head for file, head in zip(files, found, strict=True)}
+        heads = system.cat_ranges(inside, [0] * len(files), [kinds.HEAD] * len(files), on_error="return")
+        return {file.uri: head for file, head in zip(files, heads, strict=True)}
     return {file.uri: _head(file, skipped) for file in files}
 
 

@@ -38,10 +38,10 @@ def listing(source: PhotoSource) -> Listing:
     skipped = Skipped()
     of_kind = fitting(source, files(source.path, skipped), skipped)
     groups = [of_kind] if isinstance(source, FolderSource) else [[file] for file in of_kind]
-    found = [entry for group in groups for entry in photographs(source, group, skipped, patient=False)]
-    if not found:
+    entries = [entry for group in groups for entry in photographs(source, group, skipped, patient=False)]
+    if not entries:
         raise ValueError(nothing(source.path, source.kind, skipped))
-    return Listing(found, skipped)
+    return Listing(entries, skipped)
 
 
 def nothing(path: str, kind: str, skipped: Skipped) -> str:
@@ -50,12 +50,12 @@ def nothing(path: str, kind: str, skipped: Skipped) -> str:
     return f"source.path: no {what} in {path!r} for kind {kind!r} ({skipped.text() or 'there are no files'})"
 
 
-def fitting(source: PhotoSource, found: Sequence[File], skipped: Skipped) -> list[File]:
+def fitting(source: PhotoSource, files: Sequence[File], skipped: Skipped) -> list[File]:
     """The files that this kind of source reads, judged by name; others are counted."""
     if isinstance(source, FolderSource):
-        return list(found)
+        return list(files)
     suffix = ".tar" if isinstance(source, WebDatasetSource) else ".parquet"
-    return [file for file in found if is_container(file, suffix, skipped)]
+    return [file for file in files if is_container(file, suffix, skipped)]
 
 
 def is_container(file: File, suffix: str, skipped: Skipped) -> bool:

@@ -15,14 +15,14 @@ def escape(name: str) -> str:
     that are not UTF-8 become %XX."""
     return re.sub(
         "[%#\x00-\x1f\x7f-\x9f\u2028\u2029\udc80-\udcff]",
-        lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape")),
+        lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogateescape")),
         name,
     )
 
 
 def unescape(text: str) -> str:
     """The file name that `escape` wrote, with surrogates for bytes that are not UTF-8."""
-    raw = re.sub(rb"%([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), text.encode())
+    raw = re.sub(rb"%([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), text.encode())
     return raw.decode("utf-8", "surrogateescape")
 
 

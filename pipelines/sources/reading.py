@@ -38,12 +38,12 @@ def read(wanted: Sequence[Entry], root: str | None = None) -> list[bytes | Excep
             files[i] = _in_run(entry, root)
     for (path, row_group, column), at in rows.items():
         for row, cell in parquet.cells(path, row_group, column, sorted(at)).items():
-            found = _of_cell(path, cell)
+            value = _of_cell(path, cell)
             for i in at[row]:
-                if isinstance(found, str):
-                    files[i] = Entry(f"{wanted[i].uri}, {os.path.basename(found)}", found)
+                if isinstance(value, str):
+                    files[i] = Entry(f"{wanted[i].uri}, {os.path.basename(value)}", value)
                 else:
-                    answers[i] = found
+                    answers[i] = value
     for i, entry in files.items():
         if entry.size is not None and entry.size > MAX_FILE_BYTES:
             answers[i] = _too_large(entry, entry.size)
@@ -96,8 +96,8 @@ def _remote(wanted: Sequence[Entry]) -> list[bytes | Exception]:
             None if start is None else start + (wanted[i].size or 0)
             for i, start in zip(at, starts, strict=True)
         ]
-        found = system.cat_ranges([inside[i] for i in at], starts, ends, on_error="return")
-        for i, data in zip(at, found, strict=True):
+        contents = system.cat_ranges([inside[i] for i in at], starts, ends, on_error="return")
+        for i, data in zip(at, contents, strict=True):
             whole = isinstance(data, bytes | bytearray | memoryview)
             answers[i] = _whole(wanted[i], bytes(data)) if whole else _failed(wanted[i], data)
     return [answers[i] for i in range(len(wanted))]

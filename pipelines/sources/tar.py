@@ -61,11 +61,11 @@ def members(file: IO[bytes]) -> Iterator[Member]:
                 else:
                     waiting.append((member.name, target))
             elif member.isreg():
-                found = _file(member, end)
-                if found.error is None:
-                    places[member.name] = found.offset, found.size
-                yield found
-                if found.damage:
+                entry = _file(member, end)
+                if entry.error is None:
+                    places[member.name] = entry.offset, entry.size
+                yield entry
+                if entry.damage:
                     break
             elif not member.isdir():
                 yield Member(member.name, at, 0, other="device" if member.isdev() else "of another kind")

@@ -100,13 +100,13 @@ def requests(source_key: str, categories: Mapping[str, CategorySpec]) -> list[Ro
 
     Raising `jobs` only adds requests, so a run can be extended.
     """
-    found = []
+    rows = []
     for category, spec in categories.items():
         chance = seed_of(source_key, f"jobs of {category}") / 2**63
         for ordinal in range(math.floor(spec.jobs) + (chance < spec.jobs % 1)):
             key = content_key("request", source_key, category, str(ordinal))
-            found.append({"key": key, "category": category, "ordinal": ordinal})
-    return sorted(found, key=lambda request: (request["ordinal"], request["category"]))
+            rows.append({"key": key, "category": category, "ordinal": ordinal})
+    return sorted(rows, key=lambda request: (request["ordinal"], request["category"]))
 
 
 @dataclass
@@ -125,13 +125,15 @@ class AnnotateStage:
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         return [
-            {**row, "error": describe(found), "transient": is_transient(found)}
-            if isinstance(found, Exception)
+            {**row, "error": describe(answers), "transient": is_transient(answers)}
+            if isinstance(answers, Exception)
             else {
                 **row,
-                "answers": [_answer(r, self._agreed(a)) for r, a in zip(row["requests"], found, strict=True)],
+                "answers": [
+                    _answer(r, self._agreed(a)) for r, a in zip(row["requests"], answers, strict=True)
+                ],
             }
-            for row, found in zip(rows, each(self._annotate, rows), strict=True)
+            for row, answers in zip(rows, each(self._annotate, rows), strict=True)
         ]
 
     def _agreed(self, answer: Job | Refusal | Exception) -> Job | Refusal | Exception:

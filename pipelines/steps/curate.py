@@ -148,22 +148,22 @@ class NormaliseStage:
             return {**row, "error": describe(data), "transient": is_transient(data), AWAY: is_away(data)}
         row = {**row, "key": source_key(data), "sha256": hashlib.sha256(data).hexdigest()}
         try:
-            found = normalise(
+            photograph = normalise(
                 data, max_pixels=self.options.max_pixels, max_short_side_px=self.options.max_short_side_px
             )
         except Refused as refused:
             return {**row, "refusal": refused.reason, "format": refused.format}
         except Exception as error:  # a decoder's error about one file is that row's error
             return {**row, "error": describe(error), "transient": is_transient(error)}
-        height, width = found.image.shape[:2]
+        height, width = photograph.image.shape[:2]
         return {
             **row,
-            "format": found.format,
-            "original_width": found.width,
-            "original_height": found.height,
+            "format": photograph.format,
+            "original_width": photograph.width,
+            "original_height": photograph.height,
             "width": width,
             "height": height,
-            "image": images.encode_jpeg(found.image, self.options.jpeg_quality),
+            "image": images.encode_jpeg(photograph.image, self.options.jpeg_quality),
         }
 
 

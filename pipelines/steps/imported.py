@@ -217,17 +217,17 @@ class ImagePairStage:
         pass
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        found = pairs.read([ImportedPair.from_row(json.loads(row["pair"])) for row in rows], self.root)
+        images = pairs.read([ImportedPair.from_row(json.loads(row["pair"])) for row in rows], self.root)
         return [
             self._candidate({**row, "pair": None, "image": None}, row["image"], pair)
-            for row, pair in zip(rows, found, strict=True)
+            for row, pair in zip(rows, images, strict=True)
         ]
 
-    def _candidate(self, row: Row, source: Any, found: pairs.PairImages | Exception) -> Row:
-        if isinstance(found, Exception):
-            return {**row, "error": describe(found), "transient": is_transient(found)}
+    def _candidate(self, row: Row, source: Any, files: pairs.PairImages | Exception) -> Row:
+        if isinstance(files, Exception):
+            return {**row, "error": describe(files), "transient": is_transient(files)}
         try:
-            edited: Any = normalise(found.edited, max_pixels=self.max_pixels, max_short_side_px=None).image
+            edited: Any = normalise(files.edited, max_pixels=self.max_pixels, max_short_side_px=None).image
         except Refused as refused:
             return {**row, "refusal": refused.reason}
         except Exception as error:  # a decoder's error about one image is that row's error
@@ -235,7 +235,7 @@ class ImagePairStage:
         if row["scale"] < 1:  # by the source's factor, so that a difference in size remains
             size = [max(1, round(side * row["scale"])) for side in edited.shape[1::-1]]
             edited = cv2.resize(edited, size, interpolation=cv2.INTER_AREA)
-        mask = None if found.mask is None else images.decode_mask(found.mask)
+        mask = None if files.mask is None else images.decode_mask(files.mask)
         if self.repair:
             onto = images.decode_jpeg(journal.read_blob(Path(self.root), source))
             repaired = self.repair(onto, edited, mask, row["category"])

@@ -64,15 +64,15 @@ def planned(run: Run, selection: Path) -> Iterator[pa.Table]:
     """).to_arrow_table()
     db.register("places", plan_table(pairs, run.recipe.pack.pairs_per_shard, run.recipe.pack.seed))
     scores = "".join(f', s."{score}"' for score in _scores(run))
-    found = db.sql(f"""
+    rows = db.sql(f"""
         SELECT p.shard, p.masked, e.key, e.job_key, e.category, e.editor, e.editor_version, e.options, e.seed, e.width,
             e.height, e.transform, e.drift, e.edited, e.mask, e.source, e.composed, e.instruction, e.source_caption,
             e.target_caption, e.source_key, e.uri, e.id, e.sha256, e.licence, e.dataset{scores}
         FROM places p LEFT JOIN candidate e USING (key) LEFT JOIN score s ON s.key = e.key
         ORDER BY p.shard, p.place
     """).to_arrow_reader(8192)
-    rest = found.schema.empty_table()
-    for batch in found:
+    rest = rows.schema.empty_table()
+    for batch in rows:
         rest = pa.concat_tables([rest, pa.Table.from_batches([batch])])
         shard = rest.column("shard")
         starts = np.flatnonzero(pc.not_equal(shard[1:], shard[:-1]).to_numpy()) + 1

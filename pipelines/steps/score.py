@@ -48,18 +48,18 @@ class ScoreStep(Step):
         """Pools in the cascade's order: one for consecutive filters that share decoded images, one for each filter with
         a GPU or its own actors."""
         recipe, cascade = self.recipe, self.recipe.pair_cascade
-        found: list[Stage] = []
+        stages: list[Stage] = []
         apart = {name for name, f in cascade.filters.items() if recipe.filters[name].apart(f.gpus)}
         for alone, names in groupby(cascade.filters, key=lambda name: name in apart and name):
             own = list(names)
             gpus, pool = (cascade.filters[own[0]].gpus, recipe.filters[own[0]].pool) if alone else (0.0, None)
-            called = own[0] if alone else "filters" if not found else f"filters from {own[0]}"
+            called = own[0] if alone else "filters" if not stages else f"filters from {own[0]}"
             everything = recipe.score.measure_everything
             scoring = ScoreStage(
                 f"score:{called}", cascade, own, self.run.root, pool or recipe.score.pool, everything, gpus
             )
-            found.append(scoring)
-        return found or [ScoreStage("score:filters", cascade, [], self.run.root, recipe.score.pool, False)]
+            stages.append(scoring)
+        return stages or [ScoreStage("score:filters", cascade, [], self.run.root, recipe.score.pool, False)]
 
     def identity(self) -> Identity:
         return {"photographs": photographs(self.run), **filters(self.recipe.pair_cascade.filters)}

@@ -66,13 +66,13 @@ def pair_verdicts(run: Run, sources: pa.Table) -> pa.Table:
     (`duplicate`), and of a category at most its quota, by key (`quota`).
     """
     recipe = run.recipe
-    found, preferred = _looked_at(run, sources)
+    candidates, preferred = _looked_at(run, sources)
     # From here on, rows are numbers in key order.
-    order, keys = _in_order(found.column("key"))
+    order, keys = _in_order(candidates.column("key"))
     placed = pa.array(order)
-    category = dictionary(found.column("category")).take(placed).dictionary_decode()
-    verdict = Coded(found.column("verdict").take(placed), "not_best", "not_chosen", "duplicate", "quota")
-    job, worth, preference = (found.column(n).to_numpy()[order] for n in ("job", "worth", "preference"))
+    category = dictionary(candidates.column("category")).take(placed).dictionary_decode()
+    verdict = Coded(candidates.column("verdict").take(placed), "not_best", "not_chosen", "duplicate", "quota")
+    job, worth, preference = (candidates.column(n).to_numpy()[order] for n in ("job", "worth", "preference"))
     chosen = np.flatnonzero(pc.is_in(keys, value_set=preferred).to_numpy())
     worth[chosen] = np.inf
     rows = verdict.passing()
@@ -82,7 +82,7 @@ def pair_verdicts(run: Run, sources: pa.Table) -> pa.Table:
     verdict.reject(others[np.isin(job[others], job[chosen])], "not_chosen")
     if "duplicate" in recipe.pair_cascade.filters:
         rows = verdict.passing()
-        hashed = found.select(["text", "phash", "edited_phash"]).take(pa.array(order[rows]))
+        hashed = candidates.select(["text", "phash", "edited_phash"]).take(pa.array(order[rows]))
         with tables.database(run) as db:
             verdict.reject(rows[_repeats(db, hashed, recipe.select.duplicate_bits)], "duplicate")
     for name, spec in recipe.categories.items():
@@ -145,7 +145,7 @@ def _of_waves(run: Run, waves: Sequence[Wave], sources: pa.Table, elsewhere: pa.
     own = sources.slice(*_rows_of(sources, numbers[0], numbers[-1])) if numbers else sources
     with tables.connect(run, [wave.name for wave in waves]) as db:
         first_pass(run, db, pa.concat_tables([own, elsewhere]))
-        found = db.sql(f"""
+        candidates = db.sql(f"""
             SELECT coalesce(job, -1) AS job, hash(job_key) AS job_hash, key, category, verdict,
                 (CASE editor {ranks} ELSE {len(run.recipe.editors)} END::BIGINT << 33)
                     + coalesce(seed, 1::BIGINT << 31) AS preference, worth, text, phash, edited_phash
@@ -157,9 +157,11 @@ def _of_waves(run: Run, waves: Sequence[Wave], sources: pa.Table, elsewhere: pa.
             chosen = db.sql("SELECT chosen FROM contests WHERE chosen IS NOT NULL").to_arrow_table()
             preferred = chosen.column("chosen").combine_chunks()
     for name in ("category", "verdict"):
-        at = found.schema.get_field_index(name)
-        found = found.set_column(at, name, found.column(name).dictionary_encode())
-    return Group(found.drop_columns(["job_hash"]), found.column("job_hash").unique().to_numpy(), preferred)
+        at = candidates.schema.get_field_index(name)
+        candidates = candidates.set_column(at, name, candidates.column(name).dictionary_encode())
+    return Group(
+        candidates.drop_columns(["job_hash"]), candidates.column("job_hash").unique().to_numpy(), preferred
+    )
 
 
 def _rows_of(sources: pa.Table, first: int, last: int) -> tuple[int, int]:

@@ -38,12 +38,12 @@ class Subject:
 
     def jobs(self) -> dict[str, Request]:
         """Each job once: the request of the first key."""
-        found: dict[str, Request] = {}
+        requests: dict[str, Request] = {}
         for key in sorted(self.requests):
             request = self.requests[key]
             if request.job_key is not None:
-                found.setdefault(request.job_key, request)
-        return found
+                requests.setdefault(request.job_key, request)
+        return requests
 
 
 @dataclass

@@ -136,15 +136,15 @@ def scatter(
 
 def bar(parts: Sequence[tuple[str, float]], label: str) -> Markup:
     """A bar of adjacent shares (class, 0 to 1)."""
-    found, x = [], 0.0
+    rects, x = [], 0.0
     for name, share in parts:
-        found.append(
+        rects.append(
             f'<rect class="{escape(name)}" x="{1000 * x:.1f}" width="{1000 * share:.1f}" height="10"/>'
         )
         x += share
     return Markup(
         f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'
-        f"{''.join(found)}</svg>"
+        f"{''.join(rects)}</svg>"
     )
 
 

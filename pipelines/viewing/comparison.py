@@ -96,7 +96,7 @@ def moves(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Moves]:
         SELECT p.category, p.outcome = '{KEPT}' AS here, coalesce(t.outcome = '{KEPT}', false) AS there, count(*) AS n
         FROM pair p LEFT JOIN {comparison.table} t USING (key) GROUP BY ALL
     """)
-    found = []
+    moves = []
     for category in [*sorted({row["category"] or "" for row in rows}), ""]:
         n = {
             (h, t): sum(
@@ -107,8 +107,8 @@ def moves(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Moves]:
             for h in (True, False)
             for t in (True, False)
         }
-        found.append(Moves(category, n[True, True], n[False, True], n[True, False], n[False, False]))
-    return found
+        moves.append(Moves(category, n[True, True], n[False, True], n[True, False], n[False, False]))
+    return moves
 
 
 def transitions(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Row]:

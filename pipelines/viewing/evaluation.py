@@ -193,12 +193,12 @@ class EvaluationResults:
             """,
             [wanted.benchmark, wanted.protocol, list(cases), COPY, TRUTH],
         )
-        found: dict[str, Row] = {}
+        by_case: dict[str, Row] = {}
         for row in rows:
             row["marks"] = dict(zip(row.pop("metrics"), row["marks"], strict=True))
-            of = found.setdefault(row["case"], {**row, "answers": []})
+            of = by_case.setdefault(row["case"], {**row, "answers": []})
             of["answers"].append(row)
-        return [found[case] for case in cases if case in found]
+        return [by_case[case] for case in cases if case in by_case]
 
     def picture(self, row: int, side: str) -> Picture | None:
         """The location of a row's picture. KeyError if there is no such row or side."""
@@ -274,15 +274,15 @@ class EvaluationSite:
         s = self.shown.current()
         wanted, name = s.wanted(request.query_params), request.query_params.get("case", "")
         listed, _ = s.cases(wanted)
-        found = s.answers(wanted, [name])
-        if not found:
+        answers = s.answers(wanted, [name])
+        if not answers:
             raise KeyError(name)
         at = listed.index(name) if name in listed else None
         return self.page(
             request,
             "case",
             wanted=wanted,
-            case=found[0],
+            case=answers[0],
             before=listed[at - 1] if at else None,
             after=listed[at + 1] if at is not None and at + 1 < len(listed) else None,
             metrics=s.metrics(wanted.benchmark, wanted.protocol),

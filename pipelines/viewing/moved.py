@@ -107,14 +107,14 @@ def what_if(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[Kept]:
             FROM pair p GROUP BY ALL
         ) GROUP BY ALL
     """)
-    found = []
+    kept = []
     for category in [*snapshot.categories, ""]:
         own = [row for row in rows if category in (row["category"], "")]
 
         def count(test: Any, of: list[Row] = own) -> int:
             return sum(row["n"] for row in of if test(row))
 
-        found.append(
+        kept.append(
             Kept(
                 category,
                 count(lambda r: r["kept"]),
@@ -125,7 +125,7 @@ def what_if(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[Kept]:
                 count(lambda r: r["unmeasured"]),
             )
         )
-    return found
+    return kept
 
 
 def sides(
@@ -138,9 +138,9 @@ def sides(
     condition += (
         f" AND ({' OR '.join(cell or 'true' for cell, bound in cells if bound == last.bound) or 'true'})"
     )
-    found = []
+    pairs = []
     for sign, direction in (("<", "DESC"), (">=", "ASC")):
-        found.append(
+        pairs.append(
             snapshot.sql(
                 f"""SELECT {snapshot.card(last.score)}, l.verdict AS label FROM pair p LEFT JOIN label l USING (key)
                 WHERE p.rowid IN (
@@ -150,7 +150,7 @@ def sides(
                 [*values, at],
             )
         )
-    return found[0], found[1]
+    return pairs[0], pairs[1]
 
 
 def overrides(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[str]:

@@ -114,12 +114,12 @@ class Matrix:
 
 def matrix(snapshot: Snapshot) -> Matrix:
     """The rejections by reason and category."""
-    found = snapshot.sql(f"""
+    cells = snapshot.sql(f"""
         SELECT coalesce(reason, '?') AS reason, coalesce(category, '(none)') AS category, count(*) AS n FROM pair
         WHERE outcome = '{REJECTED}' GROUP BY ALL
     """)
     counts: dict[str, dict[str, int]] = {}
-    for row in found:
+    for row in cells:
         counts.setdefault(row["reason"], {})[row["category"]] = row["n"]
     rows = [(owner(snapshot, reason), reason, of, sum(of.values())) for reason, of in counts.items()]
     sizes = {row["category"]: row["n"] for row in by_category(snapshot)}
@@ -184,13 +184,13 @@ def _spread(
     if not wanted:
         return {}
     listed = ", ".join(map(str, wanted))
-    found = {
+    cards = {
         row["row"]: row
         for row in snapshot.sql(
             f"SELECT {snapshot.card()}, p.rowid AS row FROM pair p WHERE p.rowid IN ({listed})"
         )
     }
-    return {value: [found[row] for row in rows] for value, rows in chosen.items()}
+    return {value: [cards[row] for row in rows] for value, rows in chosen.items()}
 
 
 def errors(snapshot: Snapshot) -> list[Row]:

@@ -24,10 +24,10 @@ def stored(snapshot: Snapshot, row: queries.Row, side: str) -> bytes | None:
         return None
     if snapshot.reader is not None:
         pair = snapshot.reader.get(row["key"])
-        found: bytes | None = {"source": pair.source_jpeg, "edited": pair.edited_jpeg, "mask": pair.mask_png}[
+        data: bytes | None = {"source": pair.source_jpeg, "edited": pair.edited_jpeg, "mask": pair.mask_png}[
             side
         ]
-        return found
+        return data
     assert snapshot.run is not None
     return journal.read_blob(snapshot.run.root, row[side])
 

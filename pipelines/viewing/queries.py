@@ -195,11 +195,11 @@ def at_rows(snapshot: Snapshot, places: Sequence[int], *more: str) -> list[Row]:
     """The cards of the pairs at these row numbers, in that order, each with its label and more columns."""
     if not places:
         return []
-    found = snapshot.sql(f"""
+    cards = snapshot.sql(f"""
         SELECT {snapshot.card(*more)}, p.rowid AS row, l.verdict AS label, l.reason AS label_reason
         FROM pair p LEFT JOIN label l USING (key) WHERE p.rowid IN ({", ".join(map(str, places))})
     """)
-    by_place = {row["row"]: row for row in found}
+    by_place = {row["row"]: row for row in cards}
     return [by_place[place] for place in places]
 
 
@@ -232,13 +232,13 @@ def facets(snapshot: Snapshot, wanted: PairsAddress) -> Facets:
         ) {" UNION ALL ".join(parts)} ORDER BY n DESC, value""",
         given,
     )
-    found = {}
+    facets = {}
     for facet in names:
         listed = [(row["value"], row["n"]) for row in rows if row["facet"] == facet]
         listed = [item for item in listed if (facet, item[0]) != ("reason", NONE)]
         if len(listed) > 1 or facet in chosen or (listed and facet in ("outcome", "reason")):
-            found[facet] = listed[:FACET_VALUES]
-    return Facets(sum(row["n"] or 0 for row in rows if not row["facet"]), found)
+            facets[facet] = listed[:FACET_VALUES]
+    return Facets(sum(row["n"] or 0 for row in rows if not row["facet"]), facets)
 
 
 def pair(snapshot: Snapshot, key: str) -> Row:
@@ -277,15 +277,15 @@ class Measured:
 
 def measured(snapshot: Snapshot, row: Row) -> dict[str, list[Measured]]:
     """A pair's scores by filter, in the order of the cascade."""
-    found: dict[str, list[Measured]] = {}
+    by_filter: dict[str, list[Measured]] = {}
     for name in snapshot.scores:
         filter_ = name.partition(".")[0]
         seen = bool(row.get(f"{filter_}.measured", row.get(name) is not None))
         bound = snapshot.bound(name, row["category"], row.get(REGIME))
-        found.setdefault(filter_, []).append(
+        by_filter.setdefault(filter_, []).append(
             Measured(name, row.get(name), bound, seen, row.get(f"{filter_}.error"))
         )
-    return found
+    return by_filter
 
 
 def neighbours(rows: Sequence[Row], key: str) -> tuple[str | None, str | None]:

@@ -124,7 +124,7 @@ class ViewedRun:
             if key not in self._moved:
                 if len(self._moved) >= 4:
                     self._moved.pop(next(iter(self._moved)))
-                used = {found.table for found in self._moved.values()}
+                used = {verdicts.table for verdicts in self._moved.values()}
                 table = next(name for name in (f"moved_{n}" for n in range(5)) if name not in used)
                 overrides = moved_bounds.overrides(shown, moved)
                 self._moved[key] = comparison.against_bounds(shown, overrides, "the moved bounds", table)
@@ -206,8 +206,10 @@ class Site:
         """The pair's verdict in the comparison of `--against`."""
         if self.shown.comparison is None:
             return None
-        found = self.shown.snapshot.sql(f"SELECT * FROM {self.shown.comparison.table} WHERE key = ?", [key])
-        return found[0] if found else None
+        verdicts = self.shown.snapshot.sql(
+            f"SELECT * FROM {self.shown.comparison.table} WHERE key = ?", [key]
+        )
+        return verdicts[0] if verdicts else None
 
     def job(self, request: Request) -> Response:
         s = self.shown.current()
@@ -396,13 +398,13 @@ class Site:
     def taught(self, request: Request) -> Response:
         """Redirect to the page of bounds, with the learned bounds moved."""
         s = self.shown.snapshot
-        found = labels.taught(s) if s.run is not None else []
-        if not found:
+        bounds = labels.taught(s) if s.run is not None else []
+        if not bounds:
             return self.page(request, "untaught", against=labels.against(s))
-        first = found[0]
+        first = bounds[0]
         place = {"score": first.score, "category": first.category or "", "regime": first.regime or ""}
         return RedirectResponse(
-            "/bounds?" + urlencode([*place.items(), *(("m", str(m)) for m in found)]), 303
+            "/bounds?" + urlencode([*place.items(), *(("m", str(m)) for m in bounds)]), 303
         )
 
     async def save_label(self, request: Request) -> Response:
@@ -454,13 +456,13 @@ def _telling(s: Snapshot, score: str) -> str:
 
 def _moved(s: Snapshot, request: Request) -> list[MovedBound]:
     """The moved bounds of an address (`m`, several times); the last one of a score and category counts."""
-    found: dict[str, MovedBound] = {}
+    moved: dict[str, MovedBound] = {}
     for text in request.query_params.getlist("m")[:40]:
         move = MovedBound.parse(text)
         known = move.category is None or move.category in s.categories
         if move.score not in s.scores or not known or (move.regime or "") not in ("", *s.regimes):
             raise ValueError(f"{text!r}: there is no such score, category or regime here")
-        found.pop(move.place, None)
+        moved.pop(move.place, None)
         if move.bound != s.bound(move.score, *move.cell):
-            found[move.place] = move
-    return list(found.values())
+            moved[move.place] = move
+    return list(moved.values())

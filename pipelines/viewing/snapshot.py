@@ -94,9 +94,9 @@ class Snapshot:
     def sql(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows of a query. Each call has its own cursor, so that pages may query concurrently."""
         with self.db.cursor() as cursor:
-            found = cursor.execute(query, values)
-            names = [column[0] for column in found.description or ()]
-            rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+            result = cursor.execute(query, values)
+            names = [column[0] for column in result.description or ()]
+            rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
         if names[:1] == ["key"] and set(PICTURED) <= set(names):
             self._remember(rows)
         return rows
@@ -397,20 +397,20 @@ def of_shards(path: str) -> Snapshot:
     made |= {name: pa.array(values, pa.float64()) for name, values in columns.items()}
     db = duckdb.connect()
     folder = _into_file(db)
-    db.register("found", pa.table(made))
+    db.register("packed", pa.table(made))
     db.execute(f"""
         CREATE TABLE snapshot.pair AS SELECT *, lower(instruction) AS words, '{KEPT}' AS outcome,
             NULL::VARCHAR AS reason, NULL::VARCHAR AS standing,
             '{KEPT}' AS first, 0::BIGINT AS fails, 0::BIGINT AS waits,
             NULL::VARCHAR AS error, 'source' AS source, 'edited' AS edited,
             if(masked, 'mask', NULL) AS mask, NULL::DOUBLE AS margin
-        FROM found
+        FROM packed
     """)
     db.execute(f"""
         CREATE TABLE snapshot.photograph AS SELECT DISTINCT source_key AS key, id AS uri, dataset, licence,
             NULL::INTEGER AS width, NULL::INTEGER AS height, NULL::VARCHAR AS refusal, NULL::VARCHAR AS error,
             NULL::VARCHAR AS image, '{KEPT}' AS outcome, NULL::VARCHAR AS reason
-        FROM found WHERE NOT composed
+        FROM packed WHERE NOT composed
     """)
     db.execute(f"""
         CREATE TABLE snapshot.job AS SELECT any_value(key) AS key, job_key, any_value(source_key) AS source_key,
@@ -418,7 +418,7 @@ def of_shards(path: str) -> Snapshot:
             any_value(source_caption) AS source_caption, any_value(target_caption) AS target_caption,
             NULL::VARCHAR AS error, '{KEPT}' AS outcome, NULL::VARCHAR AS reason, count(*) AS candidates,
             count(*) AS kept
-        FROM found GROUP BY job_key
+        FROM packed GROUP BY job_key
     """)
     db.close()
     return Snapshot(
@@ -472,8 +472,8 @@ def answers(snapshot: Snapshot, row: Mapping[str, Any]) -> dict[str, dict[str, A
         return {}
     with tables.connect(snapshot.run) as db:
         listed = ", ".join(f'"{note}"' for note in notes)
-        found = db.execute(f"SELECT {listed} FROM score WHERE key = ?", [row["key"]]).fetchone()
-    return {note: _parsed(text) for note, text in zip(notes, found or (), strict=False) if text}
+        stored = db.execute(f"SELECT {listed} FROM score WHERE key = ?", [row["key"]]).fetchone()
+    return {note: _parsed(text) for note, text in zip(notes, stored or (), strict=False) if text}
 
 
 def choice(snapshot: Snapshot, job_key: str) -> list[dict[str, Any]]:

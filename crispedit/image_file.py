@@ -308,7 +308,7 @@ def _icc_of_chunks(chunks: list[bytes]) -> bytes | None:
 
 def _png(data: bytes) -> ImageFile:
     kept = [data[:8]]
-    said: dict[bytes, bytes] = {}
+    chunks: dict[bytes, bytes] = {}
     at = 8
     while True:
         if len(data) < at + 12:
@@ -327,30 +327,30 @@ def _png(data: bytes) -> ImageFile:
         elif name == b"acTL" and int.from_bytes(body[:4], "big") > 1:
             raise Refused("animated", "apng")
         elif name == b"eXIf" or zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
-            said.setdefault(name, body)
+            chunks.setdefault(name, body)
         if name == b"IHDR":
             width, height = struct.unpack(">II", body[:8])
         if name == b"IEND":
             break
-    orientation, space, notes = _exif(said.get(b"eXIf", b""))
+    orientation, space, notes = _exif(chunks.get(b"eXIf", b""))
     icc = None
-    if said.keys() & {b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"}:
+    if chunks.keys() & {b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"}:
         notes = ()
     try:
-        if b"cICP" in said:
-            primaries, transfer, matrix, full = said[b"cICP"][:4]
+        if b"cICP" in chunks:
+            primaries, transfer, matrix, full = chunks[b"cICP"][:4]
             if transfer in colour_space.HDR:
                 raise Refused("unsupported_format", "high dynamic range png")
             space = colour_space.of_code_points(primaries, transfer)
             if space is None or matrix != 0 or full != 1:
                 space, notes = None, UNKNOWN_SPACE
-        elif b"iCCP" in said:
-            icc = _inflated(said[b"iCCP"])
-        elif b"sRGB" in said:
+        elif b"iCCP" in chunks:
+            icc = _inflated(chunks[b"iCCP"])
+        elif b"sRGB" in chunks:
             space = None
-        elif said.keys() & {b"gAMA", b"cHRM"}:
-            gamma = said.get(b"gAMA")
-            primary = said.get(b"cHRM")
+        elif chunks.keys() & {b"gAMA", b"cHRM"}:
+            gamma = chunks.get(b"gAMA")
+            primary = chunks.get(b"cHRM")
             space = colour_space.of_gamma(
                 None if gamma is None else struct.unpack(">I", gamma)[0] / 100_000,
                 None if primary is None else [n / 100_000 for n in struct.unpack(">8I", primary)],

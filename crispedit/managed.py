@@ -162,8 +162,8 @@ class ManagedServer:
         self._reader.join(guard.GRACE_S)
 
     def _not_serving(self, what: str) -> NotServingError:
-        said = self._words.strip() or "nothing"
-        return NotServingError(f"the server `{self.command}` {what}. The end of its log:\n{said}")
+        log = self._words.strip() or "nothing"
+        return NotServingError(f"the server `{self.command}` {what}. The end of its log:\n{log}")
 
     @property
     def _status(self) -> int | None:

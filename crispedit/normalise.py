@@ -143,8 +143,8 @@ def _decode(data: bytes) -> Pixels:
 def _steady(error: object) -> str:
     """A library's first complaint, without memory addresses, so that it is the same in every process."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = next((line for line in lines if not line.startswith("unable to ")), lines[0] if lines else "")
-    return re.sub(r"0x[0-9a-f]{5,}", "memory", told)[:200]
+    complaint = next((line for line in lines if not line.startswith("unable to ")), lines[0] if lines else "")
+    return re.sub(r"0x[0-9a-f]{5,}", "memory", complaint)[:200]
 
 
 def _channels(file: ImageFile, pixels: Pixels) -> tuple[Pixels, Pixels | None]:

@@ -60,8 +60,10 @@ def _named(load: Callable[[Any], None]) -> Callable[[Any], None]:
 
     @functools.wraps(load)
     def named(self: Part) -> None:
-        told = {name: value for name, value in self.model_dump(mode="json").items() if isinstance(value, str)}
-        with loading(", ".join([name_of(type(self)), *(f"{name} {value}" for name, value in told.items())])):
+        texts = {
+            name: value for name, value in self.model_dump(mode="json").items() if isinstance(value, str)
+        }
+        with loading(", ".join([name_of(type(self)), *(f"{name} {value}" for name, value in texts.items())])):
             load(self)
 
     return named

@@ -44,29 +44,29 @@ def last_object(text: str) -> dict[str, Any] | None:
 def viescore(text: str) -> list[float] | None:
     """The marks, 0-10, of a reply to VIEScore's prompts: `{"score": [8, 6], ...}` with or without reasoning and other
     keys, `{"score": 8}`, a bare list of marks, or one number."""
-    said = answer(text)
-    if said.count(DELIMITER) == 2:
-        said = said.split(DELIMITER)[1].strip()
-    if "{" in said:
-        last = last_object(said)
+    words = answer(text)
+    if words.count(DELIMITER) == 2:
+        words = words.split(DELIMITER)[1].strip()
+    if "{" in words:
+        last = last_object(words)
         return None if last is None else _marks(last.get("score"), 0, 10)
-    lists = re.findall(r"\[[^\[\]]*\]", said)
-    if lists and said.rfind("[") <= said.rfind("]"):
+    lists = re.findall(r"\[[^\[\]]*\]", words)
+    if lists and words.rfind("[") <= words.rfind("]"):
         return _marks(_json(lists[-1]), 0, 10)
-    return _marks(_json(said), 0, 10)
+    return _marks(_json(words), 0, 10)
 
 
 def lines(text: str, names: Sequence[str]) -> list[int] | None:
     """The marks, 1-5, of a reply in ImgEdit's lines ("Prompt Compliance: 5"), one for each name, in order. A judge with
     structured output may give an object of these names instead, or `{"scores": [5, 4, 4]}`."""
-    said = answer(text)
+    words = answer(text)
     mark_of = {
         _plain(name): int(mark)
-        for name, mark in re.findall(r"(?m)^(.+?)\s*:\s*\**\s*([1-5])\b(?![.\d]*\d)", said)
+        for name, mark in re.findall(r"(?m)^(.+?)\s*:\s*\**\s*([1-5])\b(?![.\d]*\d)", words)
     }
     if all(_plain(name) in mark_of for name in names):
         return [mark_of[_plain(name)] for name in names]
-    written = last_object(said)
+    written = last_object(words)
     if written is None:
         return None
     named = {_plain(str(key)): value for key, value in written.items()}
@@ -90,9 +90,9 @@ def score(text: str) -> int | None:
 
 def winner(text: str) -> Winner | None:
     """The image that a reply prefers: `{"winner": "Image A", ...}`, or a last line that says only that."""
-    said = answer(text)
-    last = last_object(said)
-    word = last.get("winner") if last is not None else (said.splitlines() or [""])[-1]
+    words = answer(text)
+    last = last_object(words)
+    word = last.get("winner") if last is not None else (words.splitlines() or [""])[-1]
     return _WINNERS.get(_plain(str(word)).removeprefix("winner").strip(": "))
 
 

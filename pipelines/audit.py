@@ -307,9 +307,9 @@ def _packed(run: Run) -> dict[str, int]:
     manifest, selection = storage.join(run.shards, layout.MANIFEST), run.folder("select") / SELECTION
     if not selection.exists() or not storage.exists(manifest):
         return {}
-    made = json.loads(storage.read_bytes(manifest))
-    current = made["meta"].get("selection") == digest_of(pq.read_table(selection))
-    return dict(made["categories"]) if current else {}
+    packed = json.loads(storage.read_bytes(manifest))
+    current = packed["meta"].get("selection") == digest_of(pq.read_table(selection))
+    return dict(packed["categories"]) if current else {}
 
 
 def _grouped(db: duckdb.DuckDBPyConnection, step: str, rows: str, ended: str) -> list[Count]:

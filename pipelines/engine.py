@@ -104,17 +104,17 @@ def run(work: Work, engine: EngineSpec) -> None:
 def run_flow(flow: Flow, engine: EngineSpec, run: Path | None = None, log_json: bool = False) -> None:
     """Run a flow. Call inside `cluster(engine)`. `run`: the directory that stores progress for `crispedit status`;
     `log_json`: log lines are JSON."""
-    told = Progress(run, log_json)
+    progress = Progress(run, log_json)
     if engine.kind == "inprocess":
-        made = scheduler.Scheduler(flow, Here(flow.stages), engine, told)
+        running = scheduler.Scheduler(flow, Here(flow.stages), engine, progress)
     else:
         from crispedit.pipelines.on_ray import RayCluster
 
-        made = scheduler.Scheduler(flow, RayCluster(flow.stages), engine, told)
+        running = scheduler.Scheduler(flow, RayCluster(flow.stages), engine, progress)
     try:
-        made.run()
+        running.run()
     finally:
-        told.end(made)
+        progress.end(running)
         managed.stop_all()  # servers of this process; those of Ray's processes end with them
 
 

@@ -384,17 +384,17 @@ def _verdict_pairs(
     people: Sequence[Preference], verdicts: Sequence[JudgedComparison]
 ) -> list[tuple[Preference, Any]]:
     """People's preferences and the judge's verdicts on the same pairs, in one dimension or by majority."""
-    said: dict[tuple[str, str, str, str], list[Any]] = {}
+    winners: dict[tuple[str, str, str, str], list[Any]] = {}
     for verdict in verdicts:
         for dimension, winner in verdict.winners.items():
             if winner is not None:
                 pair = verdict.case.id, verdict.first, verdict.second
                 one = Preference(*pair, winner).ordered  # type: ignore[arg-type]
                 for key in (dimension, ""):
-                    said.setdefault((one.case, one.first, one.second, key), []).append(one)
+                    winners.setdefault((one.case, one.first, one.second, key), []).append(one)
     both = []
     for person in people:
-        votes = said.get((person.case, person.first, person.second, person.dimension))
+        votes = winners.get((person.case, person.first, person.second, person.dimension))
         if votes:
             both.append((person, preferences.majority(votes)[0].winner))
     return both

@@ -30,22 +30,22 @@ def sentence(error: BaseException, command: str = "") -> str:
     """One line for the terminal (the message of a ValueError may have more)."""
     for one in causes(error):
         for known in (_missing_package, _system, _cluster):
-            if said := known(one, command):
-                return said
+            if explanation := known(one, command):
+                return explanation
     if isinstance(error, ValueError):
         return str(error) or type(error).__name__
     if isinstance(error, RecursionError):
         return "something in the input is nested too deeply to be read; --traceback shows where"
-    told = " ".join(str(error).split())[:500]
-    return f"{type(error).__name__}{told and ': '}{told} (--traceback shows where; please report it)"
+    message = " ".join(str(error).split())[:500]
+    return f"{type(error).__name__}{message and ': '}{message} (--traceback shows where; please report it)"
 
 
 @contextmanager
 def last_word() -> Iterator[None]:
     """If this process is killed inside the block (by Ray when its raylet or head is lost, or by the system when memory
     runs out), a helper process says so and what to do."""
-    said = f"the command was killed, or lost its Ray cluster; {AGAIN}"
-    listens = ["sh", "-c", 'read -r ended || echo "$0" >&2', said]
+    message = f"the command was killed, or lost its Ray cluster; {AGAIN}"
+    listens = ["sh", "-c", 'read -r ended || echo "$0" >&2', message]
     with subprocess.Popen(listens, stdin=subprocess.PIPE, start_new_session=True) as listener:
         assert listener.stdin is not None
         try:

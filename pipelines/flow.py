@@ -43,8 +43,8 @@ class Quarantined(Transient):
 
 def failed(row: Row, error: Exception) -> Row:
     """The row with an error: its stage raised, or it was quarantined."""
-    said = f"quarantined: {error}" if isinstance(error, Quarantined) else describe(error)
-    return {**row, "error": said}
+    message = f"quarantined: {error}" if isinstance(error, Quarantined) else describe(error)
+    return {**row, "error": message}
 
 
 def never(row: Row) -> bool:

@@ -233,8 +233,8 @@ def _estimate(leanings: Sequence[tuple[str, float]], level: float) -> dict[str, 
 
 def _leaning(*heard: object) -> float | None:
     """The share of verdicts, over both orders without ties, for the first-shown edit; None if all are ties."""
-    said = [one.value for one in heard if isinstance(one, Heard) and one.value in ("first", "second")]
-    return said.count("first") / len(said) if said else None
+    winners = [one.value for one in heard if isinstance(one, Heard) and one.value in ("first", "second")]
+    return winners.count("first") / len(winners) if winners else None
 
 
 def _questions(one: Labelled, votes: int) -> list[Question[Outcome]]:

@@ -246,8 +246,8 @@ class Survey:
             f"looked at {looked}",
         ]
         if self.errors:
-            told = "; ".join(f"{reason} ({count})" for reason, count in self.errors.most_common(3))
-            lines.append(f"cannot be read: {self.errors.total()}: {told}")
+            reasons = "; ".join(f"{reason} ({count})" for reason, count in self.errors.most_common(3))
+            lines.append(f"cannot be read: {self.errors.total()}: {reasons}")
         if self.without_alias:
             lines.append(without_alias_text(self.without_alias))
         if self.second_image:

@@ -302,15 +302,15 @@ def _cascade(
     category_bounds: Mapping[str, Mapping[str, Bound]],
     regime_bounds: Mapping[str, Mapping[str, Mapping[str, Bound]]] | None = None,
 ) -> Cascade:
-    made: dict[str, Filter] = {}
+    filters: dict[str, Filter] = {}
     for name, spec in specs.items():
-        made[name] = parts.make(filter_folder, spec.filter or name, Filter, spec.options)
-        if scope not in made[name].scope:
+        filters[name] = parts.make(filter_folder, spec.filter or name, Filter, spec.options)
+        if scope not in filters[name].scope:
             raise ValueError(
-                f"filter {name!r} does not measure a {scope}, only {', '.join(sorted(made[name].scope))}"
+                f"filter {name!r} does not measure a {scope}, only {', '.join(sorted(filters[name].scope))}"
             )
     bounds = {name: spec.bounds for name, spec in specs.items()}
-    return Cascade.of(made, bounds, category_bounds, regime_bounds)
+    return Cascade.of(filters, bounds, category_bounds, regime_bounds)
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -320,28 +320,28 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     file = Path(path)
     if (file / "recipe.yaml").is_file():
-        made = recipe.load(Recipe, file / "recipe.yaml", [f"run={json.dumps(path)}", *overrides]).check()
-        return _settled(made)
+        loaded = recipe.load(Recipe, file / "recipe.yaml", [f"run={json.dumps(path)}", *overrides]).check()
+        return _settled(loaded)
     if file.is_dir():
         raise ValueError(f"{path} is not a run: it has no recipe.yaml (build one with `crispedit build`)")
     shipped = resources.files("crispedit.configs") / f"{file.stem}.yaml"
     if not file.exists() and shipped.is_file():
-        made = recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()
-        return _settled(made)
+        loaded = recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()
+        return _settled(loaded)
     return _settled(recipe.load(Recipe, file, overrides).check())
 
 
-def _settled(made: Recipe) -> Recipe:
+def _settled(loaded: Recipe) -> Recipe:
     """The recipe with the detected layout of its pairs, and checked editor options. (A run's own recipe has this
     already.)"""
-    for name, editor in made.editors.items():
+    for name, editor in loaded.editors.items():
         try:
             editor.check()
         except ValueError as error:
             raise ValueError(f"edit.editors.{name}: {error}") from None
-    if isinstance(made.source, PairsSource):
-        return made.model_copy(update={"source": layout.detected(made.source)})
-    return made
+    if isinstance(loaded.source, PairsSource):
+        return loaded.model_copy(update={"source": layout.detected(loaded.source)})
+    return loaded
 
 
 def resolved(of: Recipe) -> dict[str, Any]:

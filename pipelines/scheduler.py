@@ -209,8 +209,8 @@ class Scheduler:
                 pool.queue.put_back([piece])
             else:
                 how = "hung and was killed" if block.hung else "died"
-                said = f"its {pool.stage.name} process {how} {piece.deaths} times on it"
-                self._record(pool, [piece], Quarantined(said))
+                message = f"its {pool.stage.name} process {how} {piece.deaths} times on it"
+                self._record(pool, [piece], Quarantined(message))
             return
         batch = pool.stage.pool.batch
         size = batch if block.rows > batch else 1

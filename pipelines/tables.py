@@ -18,11 +18,11 @@ from crispedit.shards.journal import Table
 
 def database(run: Run) -> duckdb.DuckDBPyConnection:
     """An empty database for millions of rows: it leaves memory for other work, and spills the rest into the run."""
-    made = journal.database()
-    made.execute("SET preserve_insertion_order = false")
-    made.execute("SET memory_limit = '3GB'")
-    made.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
-    return made
+    db = journal.database()
+    db.execute("SET preserve_insertion_order = false")
+    db.execute("SET memory_limit = '3GB'")
+    db.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
+    return db
 
 
 def connect(run: Run, waves: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:

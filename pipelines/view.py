@@ -49,13 +49,13 @@ def run(args: argparse.Namespace) -> int:
     """The command: take a snapshot, print its address, and serve until interrupted."""
     import uvicorn
 
-    site, said, then = evaluated(args) if is_evaluation(args.shown) else of_pairs(args)
+    site, description, then = evaluated(args) if is_evaluation(args.shown) else of_pairs(args)
     listener = _listener(args.host, args.port)
     port = listener.getsockname()[1]
     token = None if is_loopback(args.host) else secrets.token_urlsafe(24)
     shown_host = f"[{args.host}]" if ":" in args.host else args.host
     address = f"http://{shown_host}:{port}/" + (f"?token={token}" if token else "")
-    print(f"{said}: {address}", flush=True)
+    print(f"{description}: {address}", flush=True)
     print(f"{then}stop with Ctrl-C", flush=True)
     app = Guard(site.app(), args.host, token, args.name)
     config = uvicorn.Config(

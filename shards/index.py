@@ -127,11 +127,11 @@ class _Set:
 
     def mapped(self) -> Index | None:
         """The index that was packed with the set for this; None without one, or if it is damaged."""
-        told = self.manifest.get("mapped")
-        if told is None or self.names is not None:
+        entry = self.manifest.get("mapped")
+        if entry is None or self.names is not None:
             return None
         try:
-            path = self.cache.local(storage.join(self.folder, told["name"]), told["bytes"], told["sha256"])
+            path = self.cache.local(storage.join(self.folder, entry["name"]), entry["bytes"], entry["sha256"])
             return load(path, self.shards, self.manifest["index"]["sha256"])
         except OSError:
             return None
@@ -215,19 +215,19 @@ def _cached(
     of = content_key(
         canonical_json([[one.folder, one.names, one.manifest["index"]["sha256"]] for one in sets])
     )
-    made: list[Index] = []
+    parts: list[Index] = []
 
     def write(path: Path) -> None:
-        made.append(read())
+        parts.append(read())
         if damages:
             raise OSError("an index that had to be mended is nobody else's")
-        store(path, made[0], of)
+        store(path, parts[0], of)
 
     try:
         path = cache.made(f"index-{of}.arrow", write)
         return load(path, tuple(shard for one in sets for shard in one.shards), of)
     except OSError:  # no room, or no folder to write into: each process has its own
-        return made[0] if made else read()
+        return parts[0] if parts else read()
 
 
 def store(path: Path, index: Index, of: str) -> None:

@@ -130,9 +130,9 @@ def _write_card(out: Folder, sources: Sequence[str], kept: Iterable[_Found]) -> 
     contents = card.Contents()
     for copy in kept:
         contents.add(copy.at.category, copy.fetcher.meta(copy.at))
-    made = "merged by CrispEdit" if len(sources) > 1 else "packed again by CrispEdit"
+    origin = "merged by CrispEdit" if len(sources) > 1 else "packed again by CrispEdit"
     with storage.replaced(storage.join(os.fspath(out), card.CARD)) as file:
-        file.write(card.text(made, contents, card.sources_of(sources), "*.tar").encode())
+        file.write(card.text(origin, contents, card.sources_of(sources), "*.tar").encode())
 
 
 _DROPS = ("same_key", "same_images", "over_quota")

@@ -108,15 +108,15 @@ def verify(
 
 def _mapped(folder: str, manifest: dict[str, Any], cache: remote.Cache) -> Iterator[Damage]:
     """Whether the index that readers map is the one that the manifest names."""
-    if (told := manifest.get("mapped")) is None:
+    if (entry := manifest.get("mapped")) is None:
         return
-    path = storage.join(folder, told["name"])
+    path = storage.join(folder, entry["name"])
     try:
-        sha256 = file_sha256(cache.local(path, told["bytes"], told["sha256"]))
+        sha256 = file_sha256(cache.local(path, entry["bytes"], entry["sha256"]))
     except OSError as error:
         yield Damage(damage.MISSING_SHARD, path, detail=f"the index that readers map: {error}")
         return
-    if sha256 != told["sha256"]:
+    if sha256 != entry["sha256"]:
         yield Damage(
             damage.HASH, path, detail="the index that readers map is not the one that the manifest names"
         )

@@ -272,11 +272,11 @@ class _Photograph:
     def _style(self, rng: np.random.Generator) -> Planned | None:
         style = self._least_used(rng, tuple(styles.STYLES))
         self.used.append(style)
-        said = pick(rng, styles.NAMES[style])
+        name = pick(rng, styles.NAMES[style])
         after = pick(
             rng, ["{New} of the same scene.", "The same scene as {new}.", "The picture redone as {new}."]
         )
-        words = Wording(instruct(rng, "style", new=said), f"{sentence(self.photo)}.", filled(after, new=said))
+        words = Wording(instruct(rng, "style", new=name), f"{sentence(self.photo)}.", filled(after, new=name))
         return {"style": style, "seed": int(rng.integers(2**31))}, words
 
     def _motion(self, rng: np.random.Generator) -> Planned | None:
@@ -320,10 +320,10 @@ class _Photograph:
         lowest = 0.98 if about.air or self.scene.ground else 1.04
         if not half + 0.01 < to.x < 0.99 - half or to.y - high < 0.01 or to.y > lowest:
             return None
-        said = instruct(rng, order, the=f"the {name}", bare=name, where=at, **slots)
+        instruction = instruct(rng, order, the=f"the {name}", bare=name, where=at, **slots)
         captions = showing(rng, self.photo, (before, at), (after, there))
         plan = {"thing": thing, "place": asdict(place), "other": other, "to": asdict(to), "act": act}
-        return plan, Wording(said, *captions)
+        return plan, Wording(instruction, *captions)
 
 
 def _yaw(rng: np.random.Generator, kind: str) -> float:

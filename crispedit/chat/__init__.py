@@ -169,8 +169,8 @@ class Chat(Part):
         waiting = list(range(len(requests)))
         while waiting:
             again = []
-            said = self.complete([asked[i] for i in waiting])
-            for i, words in zip(waiting, said, strict=True):
+            replies = self.complete([asked[i] for i in waiting])
+            for i, words in zip(waiting, replies, strict=True):
                 if isinstance(words, Said):
                     tokens[i].append(words.tokens)
                 result = self._read(words, requests[i].answer, asked[i])

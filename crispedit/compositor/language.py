@@ -78,11 +78,11 @@ def instruct(rng: np.random.Generator, act: str, **slots: str) -> str:
     if rng.random() < 0.22:
         return filled(pick(rng, _TABLES["sentences"][act]), **slots)
     order = filled(pick(rng, _TABLES["orders"][act]), **slots)
-    said = filled(_weighed(rng, _TABLES["manners"]), order=order)
-    if said[-1] in ".?":
+    line = filled(_weighed(rng, _TABLES["manners"]), order=order)
+    if line[-1] in ".?":
         closings = _TABLES["closings"]
-        said += filled(_weighed(rng, closings.get(act, closings["any"])), **slots)
-    return said
+        line += filled(_weighed(rng, closings.get(act, closings["any"])), **slots)
+    return line
 
 
 def showing(rng: np.random.Generator, photo: str, *things: tuple[str, str]) -> list[str]:

@@ -152,62 +152,64 @@ class Diffusers(Editor):
             raise ValueError(f"diffusers: offload={self.offload!r} needs a GPU, and there is none here")
         # Safetensors only: other formats can run code as they load.
         named = {"revision": self.revision, "variant": self.variant}
-        made = cls.from_pretrained(
+        loaded = cls.from_pretrained(
             self.model,
             dtype=getattr(torch, self.dtype),
             use_safetensors=True,
             **{name: value for name, value in named.items() if value is not None},
         )
-        made.set_progress_bar_config(disable=True)
-        if self.multiple_px is None and not (hasattr(made, "image_processor") or _buckets(made)):
+        loaded.set_progress_bar_config(disable=True)
+        if self.multiple_px is None and not (hasattr(loaded, "image_processor") or _buckets(loaded)):
             raise ValueError(f"diffusers: {self.pipeline} does not say which sizes it takes: set multiple_px")
         if self.storage is not None:
-            _core(made).enable_layerwise_casting(
+            _core(loaded).enable_layerwise_casting(
                 storage_dtype=torch.float8_e4m3fn, compute_dtype=getattr(torch, self.dtype)
             )
-        self._change(made)
+        self._change(loaded)
         if self.offload == "model":
-            made.enable_model_cpu_offload(device=device)
+            loaded.enable_model_cpu_offload(device=device)
         elif self.offload == "sequential":
-            made.enable_sequential_cpu_offload(device=device)
+            loaded.enable_sequential_cpu_offload(device=device)
         else:
-            made.to(device)
+            loaded.to(device)
         if self.compile:
-            _core(made).compile_repeated_blocks()
-        self._pipeline = made
+            _core(loaded).compile_repeated_blocks()
+        self._pipeline = loaded
 
-    def _change(self, made: Any) -> None:
+    def _change(self, pipeline: Any) -> None:
         """Apply scheduler changes, LoRAs, quantization and step cache, in the order of their dependencies."""
         if self.scheduler:
-            known = set(inspect.signature(type(made.scheduler).__init__).parameters) - {"self"}
+            known = set(inspect.signature(type(pipeline.scheduler).__init__).parameters) - {"self"}
             if strange := sorted(self.scheduler.keys() - known):
                 raise ValueError(
-                    f"diffusers: scheduler.{strange[0]} is no option of {type(made.scheduler).__name__}; choose from "
-                    f"{', '.join(sorted(known))}"
+                    f"diffusers: scheduler.{strange[0]} is not an option of "
+                    f"{type(pipeline.scheduler).__name__}; choose from {', '.join(sorted(known))}"
                 )
-            made.scheduler = type(made.scheduler).from_config(made.scheduler.config, **self.scheduler)
+            pipeline.scheduler = type(pipeline.scheduler).from_config(
+                pipeline.scheduler.config, **self.scheduler
+            )
         for lora in self.loras:
             where = {"weight_name": lora.weight_name, "revision": lora.revision}
             given = {key: value for key, value in where.items() if value is not None}
-            made.load_lora_weights(lora.path, use_safetensors=True, **given)
-            made.fuse_lora(lora_scale=lora.scale)
-            made.unload_lora_weights()
+            pipeline.load_lora_weights(lora.path, use_safetensors=True, **given)
+            pipeline.fuse_lora(lora_scale=lora.scale)
+            pipeline.unload_lora_weights()
         if self.quantize is not None:
             from torchao import quantization
 
             config = {"int8": "Int8WeightOnlyConfig", "float8": "Float8WeightOnlyConfig"}[self.quantize]
-            quantization.quantize_(_core(made), getattr(quantization, config)())
+            quantization.quantize_(_core(pipeline), getattr(quantization, config)())
         if self.cache is not None and self.cache.kind == "first_block":
             from diffusers import FirstBlockCacheConfig
 
-            _core(made).enable_cache(FirstBlockCacheConfig(threshold=self.cache.threshold))
+            _core(pipeline).enable_cache(FirstBlockCacheConfig(threshold=self.cache.threshold))
         elif self.cache is not None:
             import cache_dit
 
             config = cache_dit.DBCacheConfig(
                 Fn_compute_blocks=1, Bn_compute_blocks=0, residual_diff_threshold=self.cache.threshold
             )
-            cache_dit.enable_cache(made, cache_config=config)
+            cache_dit.enable_cache(pipeline, cache_config=config)
 
     def identity(self) -> dict[str, Any]:
         """The options that change pixels, with the name and weights of a folder, or the name and revision of a hub
@@ -253,18 +255,18 @@ class Diffusers(Editor):
                     at_once = len(batch) // 2
                     continue
                 for index, picture in zip(batch, drawn, strict=True):
-                    made = picture if isinstance(picture, Refusal) else Edit(canvases[index].take(picture))
-                    answers[index] = made
+                    result = picture if isinstance(picture, Refusal) else Edit(canvases[index].take(picture))
+                    answers[index] = result
                 indices = rest
         return [answers[index] for index in range(len(sources))]
 
     def _canvas(self, width: int, height: int) -> Canvas:
-        made = self._pipeline
-        if buckets := _buckets(made):
+        pipeline = self._pipeline
+        if buckets := _buckets(pipeline):
             down, across = buckets.get_default_height_width(None, height, width)
             return Canvas.within(width, height, across, down)
-        multiple = self.multiple_px or made.image_processor.config.vae_scale_factor
-        return Canvas.of(width, height, multiple, self.area_px, _rule(type(made)))
+        multiple = self.multiple_px or pipeline.image_processor.config.vae_scale_factor
+        return Canvas.of(width, height, multiple, self.area_px, _rule(type(pipeline)))
 
     def _draw(
         self, images: Sequence[Image], prompts: Sequence[str], seeds: Sequence[int]

@@ -153,10 +153,10 @@ class ImagesAPI(Server, Editor):
     def _answer(self, response: Response) -> tuple[bytes | str, float | None]:
         """The image or its URL, and its cost. ValueError if there is none."""
         try:
-            made = ImagesResponse.model_validate_json(response.body)
+            parsed = ImagesResponse.model_validate_json(response.body)
         except ValidationError:
             raise ValueError(f"the server's answer holds no image: {self.shown(response.body)}") from None
-        cost, first = self._cost(response.headers, made.usage or ImagesUsage()), made.data[0]
+        cost, first = self._cost(response.headers, parsed.usage or ImagesUsage()), parsed.data[0]
         if first.b64_json is not None:
             try:
                 return base64.b64decode(first.b64_json, validate=True), cost
@@ -189,11 +189,11 @@ class ImagesAPI(Server, Editor):
                     if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
                         url = str(where.join(URL(answer.headers["Location"])))
                         continue
-                    said = f"the server's image at {where.host} answered {answer.status}"
+                    failure = f"the server's image at {where.host} answered {answer.status}"
                     if answer.status >= 500 or answer.status in STATUSES:
-                        raise Later(said, pause_of(answer.headers))
+                        raise Later(failure, pause_of(answer.headers))
                     if answer.status != 200:
-                        raise ValueError(said)
+                        raise ValueError(failure)
                     return await self.read(answer)
         raise ValueError("the server's image is behind more than 4 redirects")
 

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="a person's JSON lines or CSV: key, id or uri, and verdict or label (RUN/labels.csv, if it exists)",
+        help="a person_labels's JSON lines or CSV: key, id or uri, and verdict or label (RUN/labels.csv, if it exists)",
     )
     parser.add_argument(
         "--group", metavar="COLUMN", help="the labels' column whose values are held out in turn"
@@ -80,58 +80,58 @@ def run(args: argparse.Namespace) -> int:
     if own.is_file() and not (args.labels or args.flips or args.pairs):
         args.labels = str(own)
     if args.labels:
-        report, told = _labelled(args)
+        report, printed = _labelled(args)
     elif args.flips:
         if len(args.overrides) != 1:
             raise ValueError("--flips compares two: crispedit calibrate --flips BEFORE AFTER")
         moved = flips(verdicts(Path(args.recipe)), verdicts(Path(args.overrides[0])))
         report = {"flips": [{"before": b, "after": a, "pairs": n} for (b, a), n in sorted(moved.items())]}
-        told = text.flips_table(moved)
+        printed = text.flips_table(moved)
     else:
         report = _defects(args)
-        told = text.markdown(report) if args.markdown else text.table(report)
+        printed = text.markdown(report) if args.markdown else text.table(report)
     if args.json:
         with journal.replaced(Path(args.json)) as out:
             out.write(json.dumps(report, indent=1, sort_keys=True).encode())
-    print(told)
+    print(printed)
     return 0
 
 
 def _defects(args: argparse.Namespace) -> dict[str, Any]:
-    made = recipe.load(args.recipe, args.overrides)
-    pairs = good_pairs.shard_pairs(args.pairs) if args.pairs else good_pairs.run_pairs(Run(made))
+    loaded = recipe.load(args.recipe, args.overrides)
+    pairs = good_pairs.shard_pairs(args.pairs) if args.pairs else good_pairs.run_pairs(Run(loaded))
     pairs = good_pairs.spread(pairs, args.limit)
     if not pairs:
-        raise ValueError(f"{args.pairs or made.run} has no pair to calibrate on")
-    rows = measured.measure(made.pair_cascade, pairs, masks=not args.no_masks)
-    report = known_defects.judge(rows, made.pair_cascade, args.false_rejects or 0.02)
-    report["near_duplicates"] = measured.near_duplicates(pairs, made.select.duplicate_bits)
+        raise ValueError(f"{args.pairs or loaded.run} has no pair to calibrate on")
+    rows = measured.measure(loaded.pair_cascade, pairs, masks=not args.no_masks)
+    report = known_defects.judge(rows, loaded.pair_cascade, args.false_rejects or 0.02)
+    report["near_duplicates"] = measured.near_duplicates(pairs, loaded.select.duplicate_bits)
     return report
 
 
 def _labelled(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Agreement with verdicts, and, for a run with scores, bounds learned from the labels."""
-    said = labels.read(Path(args.labels), args.group, args.verdict)
+    person_labels = labels.read(Path(args.labels), args.group, args.verdict)
     path = Path(args.recipe)
     if not path.is_dir():
         decided = verdicts(path)
-        labelled_keys = labels.match(said, ((key, ()) for key in decided))
-        report = against_labels(args.labels, said, labelled_keys, decided)
+        labelled_keys = labels.match(person_labels, ((key, ()) for key in decided))
+        report = against_labels(args.labels, person_labels, labelled_keys, decided)
         return report, text.labels_table(report)
     of = Run(recipe.load(args.recipe, args.overrides))
     names = good_pairs.names(of)
-    labelled_keys = labels.match(said, names.items())
-    report = against_labels(args.labels, said, labelled_keys, verdicts(path))
+    labelled_keys = labels.match(person_labels, names.items())
+    report = against_labels(args.labels, person_labels, labelled_keys, verdicts(path))
     rows = good_pairs.labelled_rows(of, labelled_keys, names)
     cascade = of.recipe.pair_cascade
     report |= labelled.judged(rows, cascade, args.false_rejects or 0.1)
     if args.bounds:
         with journal.replaced(Path(args.bounds)) as out:
             out.write(_recipe(report, args.labels).encode())
-    told = text.labels_table(report) + "\n" + text.learned_table(report)
+    printed = text.labels_table(report) + "\n" + text.learned_table(report)
     if any(report["bounds"].values()):
-        told += f"\nTo see what such bounds keep, and to apply them: crispedit view {path}, page Label"
-    return report, told
+        printed += f"\nTo see what such bounds keep, and to apply them: crispedit view {path}, page Label"
+    return report, printed
 
 
 def _recipe(report: Mapping[str, Any], source: str) -> str:
@@ -170,7 +170,7 @@ def verdicts(path: Path) -> dict[str, str]:
 def against_labels(
     file: str, said: Sequence[Label], matched: Mapping[str, Label], decided: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Agreement of a person's labels with verdicts, on the pairs that have both. ValueError if there are none."""
+    """Agreement of a person_labels's labels with verdicts, on the pairs that have both. ValueError if there are none."""
     both = sorted(matched.keys() & decided.keys())
     if not both:
         first = f"; the first is {said[0].names[0]!r}" if said else ""

@@ -47,11 +47,11 @@ def table(report: Mapping[str, Any]) -> str:
             ((name, d["auc"]) for name, d in score["defects"].items() if d["auc"] is not None),
             key=lambda item: -item[1],
         )
-        told = ", ".join(f"{name} {value:.3f}" for name, value in best[:3])
+        best_scores = ", ".join(f"{name} {value:.3f}" for name, value in best[:3])
         many = "" if len(score["categories"]) > 2 else f" [{', '.join(score['categories'])}]"
         lines.append(
             f"{score['score']:<34}{score['side']:>4} {score['bound']:>7.4g}{score['false_rejects']:>8.1%}"
-            f"{score['bound_for_wanted']:>12.4g}  {told}{many}"
+            f"{score['bound_for_wanted']:>12.4g}  {best_scores}{many}"
         )
     return "\n".join([*lines, *_semantic_table(report)])
 

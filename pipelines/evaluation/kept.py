@@ -29,10 +29,10 @@ class Edits:
         if self.folder is None:
             return None
         try:
-            told = json.loads(self._file(name, "json").read_text(encoding="utf-8"))
-            columns = {column: told[column] for column in KEPT}
+            stored = json.loads(self._file(name, "json").read_text(encoding="utf-8"))
+            columns = {column: stored[column] for column in KEPT}
             return columns | {
-                "image": self._file(name, "png").read_bytes() if told["refusal"] is None else None
+                "image": self._file(name, "png").read_bytes() if stored["refusal"] is None else None
             }
         except (OSError, ValueError, KeyError, TypeError):
             return None

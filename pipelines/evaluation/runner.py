@@ -369,8 +369,10 @@ class Evaluation:
         for case, first, second, repeat, pair in self._pairs(answers):
             row = committed.done.get(key := self._match_key(case, pair, repeat))
             if row is not None:
-                said = {name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")}
-                verdicts.append(JudgedComparison(case, first, second, **said))
+                columns = {
+                    name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")
+                }
+                verdicts.append(JudgedComparison(case, first, second, **columns))
             else:
                 kind, reason = committed.why(key)
                 verdicts.append(JudgedComparison(case, first, second, {}, {}, {}, kind, reason))

@@ -67,18 +67,18 @@ def write(
         pictures.append(("target", case.target))
         return SheetCase(case, [(text, picture) for text, picture in pictures if picture is not None])
 
-    made: dict[str, list[SheetCase]] = {}
+    sheets: dict[str, list[SheetCase]] = {}
     for editor, results in values.items():
         order = sorted(results.values(), key=lambda item: (item[1] if higher else -item[1], item[0].id))
-        made[f"{editor} worst"] = [shown(case, [editor]) for case, _ in order[:ROWS]]
-        made[f"{editor} best"] = [shown(case, [editor]) for case, _ in order[::-1][:ROWS]]
+        sheets[f"{editor} worst"] = [shown(case, [editor]) for case, _ in order[:ROWS]]
+        sheets[f"{editor} best"] = [shown(case, [editor]) for case, _ in order[::-1][:ROWS]]
     for one, other in combinations(values, 2):
         both = [case for case in values[one] if case in values[other]]
         both.sort(key=lambda case: (-abs(values[one][case][1] - values[other][case][1]), case))
-        made[f"{one} against {other}"] = [shown(values[one][case][0], [one, other]) for case in both[:ROWS]]
+        sheets[f"{one} against {other}"] = [shown(values[one][case][0], [one, other]) for case in both[:ROWS]]
     return [
         _save(folder / f"{_file_name(name)} {_file_name(title)}.jpg", results, benchmark)
-        for title, results in made.items()
+        for title, results in sheets.items()
         if results
     ]
 

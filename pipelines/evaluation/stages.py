@@ -143,11 +143,11 @@ class JudgeStage(_Measuring):
             if isinstance(result, Exception):
                 done.append(self.failed(row, result))
                 continue
-            said = {
+            columns = {
                 name: canonical_json(getattr(result, name))
                 for name in ("winners", "in_order", "reversed", "words")
             }
-            done.append({**row, **said, **vars(result.usage), "unparsed": result.unparsed})
+            done.append({**row, **columns, **vars(result.usage), "unparsed": result.unparsed})
         return done
 
 

@@ -18,13 +18,13 @@ from crispedit.record import canonical_json, content_key
 def of(run: Run) -> list[Step]:
     """The steps that make and measure, in order. Existing pairs are imported instead of made; candidates are compared
     only with `select.judge`."""
-    made: list[Step] = (
+    steps: list[Step] = (
         [ImportedJobsStep(run), ImportedImagesStep(run)]
         if run.recipe.imports_pairs
         else [AnnotateStep(run), EditStep(run)]
     )
     compared: list[Step] = [CompareStep(run)] if run.recipe.judge is not None else []
-    return [CurateStep(run), *made, ScoreStep(run), *compared]
+    return [CurateStep(run), *steps, ScoreStep(run), *compared]
 
 
 def identities(steps: Sequence[Step]) -> Mapping[str, Identity]:
@@ -34,5 +34,5 @@ def identities(steps: Sequence[Step]) -> Mapping[str, Identity]:
 
 def fingerprint(run: Run) -> str:
     """A digest of everything that determined the pairs' content, for the shards' metadata."""
-    made = {name: identity for name, identity in identities(of(run)).items() if name != "compare"}
-    return content_key(canonical_json(made))
+    parts = {name: identity for name, identity in identities(of(run)).items() if name != "compare"}
+    return content_key(canonical_json(parts))

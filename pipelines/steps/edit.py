@@ -68,7 +68,7 @@ class EditStep(Step):
 
     def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         for job, request in subject.jobs().items():
-            made = subject.candidates.get(job, {})
+            candidates = subject.candidates.get(job, {})
             before: list[str] = []
             shares = wave.shares.get(request.category)
             chosen = None if shares is None else editor_of(job, shares)
@@ -76,10 +76,10 @@ class EditStep(Step):
                 if spec.when == "always" and chosen not in (None, name):
                     continue
                 keys = [self._key(job, name, seed) for seed in range(spec.seeds)]
-                if spec.when == "failed" and not self._failed(made, before):
+                if spec.when == "failed" and not self._failed(candidates, before):
                     break
                 for seed, key in enumerate(keys):
-                    if key not in made or wave.again(made[key]):
+                    if key not in candidates or wave.again(candidates[key]):
                         yield Todo((stage_of(name),), self._row(subject, request, name, seed, key))
                 before += keys
 
@@ -91,9 +91,11 @@ class EditStep(Step):
         repair = Repairing.of(self.recipe).options
         return {name: {**editor.identity(), **repair} for name, editor in self.recipe.editors.items()}
 
-    def _failed(self, made: dict[str, Candidate], keys: Sequence[str]) -> bool:
+    def _failed(self, candidates: dict[str, Candidate], keys: Sequence[str]) -> bool:
         """Whether all these candidates exist, and none passes or may still pass."""
-        outcomes = {of_candidate(self.recipe, made[key])[0] if key in made else None for key in keys}
+        outcomes = {
+            of_candidate(self.recipe, candidates[key])[0] if key in candidates else None for key in keys
+        }
         return outcomes <= {REJECTED, ERROR}
 
     def _row(self, subject: Subject, request: Request, name: str, seed: int, key: str) -> Row:

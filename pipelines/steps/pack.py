@@ -99,9 +99,9 @@ def _identity(row: Mapping[str, Any]) -> Row:
 def _written(run: Run, planned: Iterator[pa.Table]) -> Iterator[ShardEntry]:
     """Yield the shards as they are finished. On Ray only a few more tasks are sent than are running, to save the
     driver's memory."""
-    told = run.root.absolute(), run.shards, steps.fingerprint(run), _scores(run)
+    arguments = run.root.absolute(), run.shards, steps.fingerprint(run), _scores(run)
     if run.recipe.engine.kind == "inprocess":
-        yield from (_shard(*told, rows) for rows in planned)
+        yield from (_shard(*arguments, rows) for rows in planned)
         return
     import ray
 
@@ -112,7 +112,7 @@ def _written(run: Run, planned: Iterator[pa.Table]) -> Iterator[ShardEntry]:
         if len(waiting) >= most:
             (done,), waiting = ray.wait(waiting)
             yield ray.get(done)
-        waiting.append(remote(*told, rows))
+        waiting.append(remote(*arguments, rows))
     while waiting:
         (done,), waiting = ray.wait(waiting)
         yield ray.get(done)

@@ -162,11 +162,11 @@ def _commit(
     key: str,
     rows_of: Callable[[Row], Sequence[Row]],
 ) -> Sequence[Row]:
-    made = [rows_of(row) for row in rows]
-    committed = iter(journal.commit(folder, table, [row for several in made for row in several], root))
+    light = [rows_of(row) for row in rows]
+    committed = iter(journal.commit(folder, table, [row for several in light for row in several], root))
     return [
         {key: row[key], "committed": [next(committed) for _ in several]}
-        for row, several in zip(rows, made, strict=True)
+        for row, several in zip(rows, light, strict=True)
     ]
 
 

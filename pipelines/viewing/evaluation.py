@@ -93,23 +93,23 @@ class EvaluationResults:
         """The address's parameters, completed by defaults. ValueError for values that this evaluation does not have."""
         given = {name: parameters.get(name, "")[:500] for name in EvaluationAddress.__dataclass_fields__}
         number = given.pop("page")
-        made = EvaluationAddress(**given, page=max(1, int(number)) if number.isdecimal() else 1)
-        benchmark = _one_of("benchmark", made.benchmark, list(self.boards))
+        address = EvaluationAddress(**given, page=max(1, int(number)) if number.isdecimal() else 1)
+        benchmark = _one_of("benchmark", address.benchmark, list(self.boards))
         boards = self.boards[benchmark]
-        protocol = _one_of("protocol", made.protocol, list(boards))
+        protocol = _one_of("protocol", address.protocol, list(boards))
         metrics = self.metrics(benchmark, protocol)
         headline = boards[protocol].get("headline")
-        metric = _one_of("metric", made.metric or (headline if headline in metrics else ""), list(metrics))
+        metric = _one_of("metric", address.metric or (headline if headline in metrics else ""), list(metrics))
         editors = self.editors(benchmark, protocol)
         # Defaults are editors, not controls.
         players = [name for name in editors if name not in (COPY, TRUTH)] or editors
-        editor = _one_of("editor", made.editor, editors, players)
+        editor = _one_of("editor", address.editor, editors, players)
         rivals = [name for name in editors if name != editor] or [editor]
         others = [name for name in players if name != editor] or rivals
-        against = _one_of("editor", made.against if made.against != editor else "", rivals, others)
-        if made.order not in ORDERS:
+        against = _one_of("editor", address.against if address.against != editor else "", rivals, others)
+        if address.order not in ORDERS:
             raise ValueError(
-                f"there is no order {made.order!r}; choose from {', '.join(filter(None, ORDERS))}"
+                f"there is no order {address.order!r}; choose from {', '.join(filter(None, ORDERS))}"
             )
         open_ = {
             "benchmark": benchmark,
@@ -118,7 +118,7 @@ class EvaluationResults:
             "editor": editor,
             "against": against,
         }
-        return EvaluationAddress(**{**vars(made), **open_})
+        return EvaluationAddress(**{**vars(address), **open_})
 
     def metrics(self, benchmark: str, protocol: str) -> Mapping[str, str]:
         """The metrics of the cases, and whether lower or higher is better."""

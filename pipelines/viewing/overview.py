@@ -53,11 +53,11 @@ def funnel(snapshot: Snapshot) -> list[FunnelStep]:
     jobs = snapshot.one("SELECT count(*) FROM job WHERE job_key IS NOT NULL AND error IS NULL")
     asked = snapshot.one("SELECT count(*) FROM job")
     pairs, kept = _counted(snapshot, "pair")
-    made = snapshot.one("SELECT count(*) FROM pair WHERE edited IS NOT NULL")
+    edited = snapshot.one("SELECT count(*) FROM pair WHERE edited IS NOT NULL")
     return [
         FunnelStep("photographs", photos, f"{photos_kept:,} kept", "/photographs"),
         FunnelStep("jobs", jobs, f"{asked:,} asked for", "/jobs"),
-        FunnelStep("candidates", pairs, f"{made:,} edited", "/pairs"),
+        FunnelStep("candidates", pairs, f"{edited:,} edited", "/pairs"),
         FunnelStep(
             "kept", kept, f"{kept / pairs:.1%} of candidates" if pairs else "none yet", "/pairs?outcome=kept"
         ),

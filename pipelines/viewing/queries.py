@@ -33,8 +33,8 @@ class Address:
     def query(self, **changes: Any) -> str:
         """The address's parameters with changes; any change resets the page number."""
         fields = {**vars(self), "page": 1, **changes}
-        told = {name: value for name, value in fields.items() if value not in ("", None)}
-        return urlencode({name: value for name, value in told.items() if (name, value) != ("page", 1)})
+        parameters = {name: value for name, value in fields.items() if value not in ("", None)}
+        return urlencode({name: value for name, value in parameters.items() if (name, value) != ("page", 1)})
 
 
 @dataclass(frozen=True)

@@ -288,9 +288,9 @@ def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
     ends = ["0", *KEY_SLICES, "g"]  # keys are hexadecimal
     for number, (first, end) in enumerate(pairwise(ends)):
         here = f"key >= '{first}' AND key < '{end}'"
-        made = "INSERT INTO snapshot.pair" if number else "CREATE TABLE snapshot.pair AS"
+        statement = "INSERT INTO snapshot.pair" if number else "CREATE TABLE snapshot.pair AS"
         db.execute(f"""
-            {made}
+            {statement}
             SELECT c.key, c.job_key, c.source_key, c.category, c.editor, c.seed, c.width, c.height, c.options,
                 c.transform, c.error, p.dataset, p.licence, j.instruction, j.words, j.source_caption, j.target_caption,
                 coalesce(json_extract_string(c.options, '$.id'), json_extract_string(c.options, '$.uri'), p.uri) AS id,

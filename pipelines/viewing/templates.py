@@ -15,22 +15,22 @@ FOLDER = Path(__file__).parent / "pages"
 
 def environment() -> jinja2.Environment:
     """The templates of `pages/`."""
-    made = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"short": queries.short, "plain": plain}
-    made.globals |= {
+    environment.filters |= {"short": queries.short, "plain": plain}
+    environment.globals |= {
         "charts": charts,
         "in_words": overview.in_words,
         "owner": overview.owner,
         "bound_names": bound_names,
         "clock": lambda then: time.strftime("%H:%M:%S", time.localtime(then)),
     }
-    return made
+    return environment
 
 
 def plain(value: float | None) -> str:

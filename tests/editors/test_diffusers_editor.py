@@ -316,7 +316,7 @@ def test_a_schedule_of_few_steps(kontext):
     shifted = editor(kontext, scheduler={"shift": 5.0})
     assert not np.array_equal(edits(shifted, sources)[0], edits(editor(kontext), sources)[0])
     with pytest.raises(
-        ValueError, match=r"scheduler.shiftt is no option of FlowMatch.*; choose from .*shift_terminal"
+        ValueError, match=r"scheduler.shiftt is not an option of FlowMatch.*; choose from .*shift_terminal"
     ):
         editor(kontext, scheduler={"shiftt": 5.0}).load()
 

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="a person_labels's JSON lines or CSV: key, id or uri, and verdict or label (RUN/labels.csv, if it exists)",
+        help="a person's JSON lines or CSV: key, id or uri, and verdict or label (RUN/labels.csv, if it exists)",
     )
     parser.add_argument(
         "--group", metavar="COLUMN", help="the labels' column whose values are held out in turn"
@@ -170,7 +170,7 @@ def verdicts(path: Path) -> dict[str, str]:
 def against_labels(
     file: str, said: Sequence[Label], matched: Mapping[str, Label], decided: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Agreement of a person_labels's labels with verdicts, on the pairs that have both. ValueError if there are none."""
+    """Agreement of a person's labels with verdicts, on the pairs that have both. ValueError if there are none."""
     both = sorted(matched.keys() & decided.keys())
     if not both:
         first = f"; the first is {said[0].names[0]!r}" if said else ""

@@ -1,11 +1,11 @@
-"""Runs a command until it ends, or until whoever asked for it is gone; then ends all of its processes.
+"""Runs a command until it ends or its caller is gone; then ends all of its processes.
 
     python -IS guard.py COMMAND ...
 
-The one who asks holds the other end of stdin. When that is closed, by intent or because its process was killed, the
-processes of this group are told to end (SIGTERM), and all that is left of the command is killed after `GRACE_S`. On
-Linux this includes processes that have left the group, and the kernel kills the command if this process is killed.
-Only the standard library: it starts in a moment, and holds no memory.
+The caller holds the other end of stdin. When that is closed, on purpose or because the caller was killed, the processes
+of this group get SIGTERM, and after `GRACE_S` whatever is left of the command is killed. On Linux this includes
+processes that have left the group, and the kernel kills the command if this process is killed. Only the standard
+library is imported, so it starts fast and needs little memory.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ def tell_kernel(option: int, value: int) -> None:
 
 
 def reap(command: subprocess.Popen[bytes]) -> bool:
-    """Take note of children that have ended; False if none is left."""
+    """Reap children that have ended; False if none is left."""
     with contextlib.suppress(ChildProcessError):
         while child := os.waitpid(-1, os.WNOHANG):
             if not child[0]:
@@ -39,7 +39,7 @@ def reap(command: subprocess.Popen[bytes]) -> bool:
 
 
 def children(command: subprocess.Popen[bytes]) -> list[int]:
-    """The children that are left; on Linux, those whose own parent has ended too."""
+    """The remaining children; on Linux, also those whose own parent has ended."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return [int(pid) for pid in file.read().split()]
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def prepare() -> None:
-    """Of the command: signals as usual again, and its end with ours."""
+    """Called in the command's process before it starts: default signals, and its end with ours."""
     for usual in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(usual, signal.SIG_DFL)
     tell_kernel(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,9 +1,9 @@
 """Duplicates: perceptual hashes of photographs and edits, and the near-duplicates among a run's hashes.
 
-The hash is pHash (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010): the
-signs, about their median, of the 8x8 lowest frequencies (neither constant along a row nor a column) of a
-32x32 grey thumbnail. It survives scaling and recompression; unrelated photographs differ in about 32 bits.
-This filter only measures: what repeats what is a question to the whole run, and `near_duplicates` answers it.
+The hash is pHash (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010): the signs, about
+their median, of the 8x8 lowest frequencies (neither constant along a row nor a column) of a 32x32 grey thumbnail. It
+survives scaling and recompression; unrelated photographs differ in about 32 bits. This filter only measures;
+`near_duplicates` finds duplicates among the hashes of a whole run.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from crispedit.record import Sample, Score
 
 THUMBNAIL = 32
 LEAST_CONTRAST = 1.0
-"""Standard deviation of the thumbnail, in grey levels, below which the hash would be of noise alone."""
+"""Standard deviation of the thumbnail, in grey levels, below which the hash would only describe noise."""
 
 
 class Duplicate(Filter):
-    """`phash`: of the source, 64 bits as a signed integer; null for a blank image, which resembles anything.
+    """`phash`: of the source, 64 bits as a signed integer; null for a blank image, which would match anything.
     `edited_phash`: of the edited image; null for a photograph."""
 
     version: ClassVar[int] = 2
@@ -81,7 +81,7 @@ def near_duplicates(hashes: NDArray[np.int64], distance: int) -> NDArray[np.int6
 
 
 def near_known(known: NDArray[np.int64], hashes: NDArray[np.int64], distance: int) -> NDArray[np.bool_]:
-    """Which of these 64-bit hashes differ in at most `distance` bits from any that is known. [K], [N] to [N]."""
+    """Which of these 64-bit hashes differ in at most `distance` bits from any known one. [K], [N] to [N]."""
     struck = np.zeros(len(hashes), np.bool_)
     if len(known) and len(hashes):
         for _, j in _near(known.view(np.uint64), hashes.view(np.uint64), 64, distance):
@@ -90,13 +90,13 @@ def near_known(known: NDArray[np.int64], hashes: NDArray[np.int64], distance: in
 
 
 BLOCK = 512
-"""Items that are compared all with all: cheaper than any index."""
+"""Up to this many items are compared all with all, which is cheaper than an index."""
 CHUNK = 1 << 21
 """Pairs compared at a time, which bounds the memory."""
 CROWDED = 1 << 24
-"""Pairs in one bucket that are worth an index of their own."""
+"""Pairs in one bucket from which it gets its own index."""
 TABLE_BITS, MOST_CHOSEN = 22, 6
-"""Bits that a table is looked up by, and bands that they come from, at most."""
+"""The most bits of a table's key, and the most bands that they come from."""
 
 
 def _keep(
@@ -106,11 +106,10 @@ def _keep(
     distance: int,
     parent: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Of ascending `items`, those that are kept; `parent` is filled in for the others.
+    """The kept ones of ascending `items`; fills in `parent` for the others.
 
-    Halves in order: what the first half keeps strikes out its duplicates in the second before those are
-    compared with each other, so a dense cluster shrinks to its few kept items instead of giving all its
-    pairs.
+    Works in halves: the kept items of the first half remove their duplicates from the second before that is processed,
+    so a dense cluster shrinks to its few kept items instead of giving all its pairs.
     """
     if len(items) > BLOCK:
         middle = len(items) // 2
@@ -136,12 +135,12 @@ Pairs = Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
 def _near(a: NDArray[np.uint64], b: NDArray[np.uint64], width: int, distance: int) -> Pairs:
-    """Index pairs (i, j) with at most `distance` differing bits between a[i] and b[j], numbers of `width`
-    bits; a pair may come more than once.
+    """Index pairs (i, j) with at most `distance` differing bits between a[i] and b[j], numbers of `width` bits; a pair
+    may be repeated.
 
-    The bits are cut into more bands than `distance`. Two near numbers agree in all of some `count - distance`
-    bands, so they are looked up by each choice of that many (Manku, Jain, Das Sarma, "Detecting
-    near-duplicates for web crawling", WWW 2007).
+    The bits are cut into more bands than `distance`. Two near numbers agree in at least `count - distance` bands, so
+    they are looked up by every choice of that many (Manku, Jain, Das Sarma, "Detecting near-duplicates for web
+    crawling", WWW 2007).
     """
     if len(a) > len(b):  # the table is of the fewer
         yield from ((i, j) for j, i in _near(b, a, width, distance))
@@ -160,21 +159,21 @@ def _near(a: NDArray[np.uint64], b: NDArray[np.uint64], width: int, distance: in
         a_counts, b_counts = np.bincount(a_keys, minlength=keys), np.bincount(b_keys, minlength=keys)
         starts = np.cumsum(a_counts) - a_counts
         crowded = a_counts * b_counts > CROWDED
-        # A crowded bucket agrees in these bands: its other bits are a smaller problem of the same kind.
+        # Items in a crowded bucket agree in these bands; their other bits are a smaller problem of the same kind.
         mask = np.uint64(sum((1 << size) - 1 << start for start in chosen))
         for key in np.flatnonzero(crowded):
             i, j = order[starts[key] : starts[key] + a_counts[key]], np.flatnonzero(b_keys == key)
             inner, left = _varying(np.concatenate([a[i], b[j]]) & ~mask)
             for k, m in _near(inner[: len(i)], inner[len(i) :], left, distance):
                 yield i[k], j[m]
-        found = np.flatnonzero(((a_counts > 0) & ~crowded)[b_keys])
-        at = b_keys[found]
-        for k, m in _compare(a[order], b[found], starts[at], a_counts[at], distance):
-            yield order[k], found[m]
+        wanted = np.flatnonzero(((a_counts > 0) & ~crowded)[b_keys])
+        at = b_keys[wanted]
+        for k, m in _compare(a[order], b[wanted], starts[at], a_counts[at], distance):
+            yield order[k], wanted[m]
 
 
 def _key(numbers: NDArray[np.uint64], starts: Sequence[int], size: int) -> NDArray[np.int64]:
-    """The bands of `size` bits that start there, side by side."""
+    """The bands of `size` bits that start at these bits, as one number."""
     key = np.zeros_like(numbers)
     for place, start in enumerate(starts):
         band = (numbers >> np.uint64(start)) & np.uint64((1 << size) - 1)
@@ -183,7 +182,7 @@ def _key(numbers: NDArray[np.uint64], starts: Sequence[int], size: int) -> NDArr
 
 
 def _bands(few: int, many: int, width: int, distance: int) -> tuple[int, int]:
-    """(how many bands, bits of each) that cost the least; no bands if comparing all pairs costs less."""
+    """The cheapest (number of bands, bits of each); no bands if comparing all pairs is cheaper."""
     costs = {(0, 0): few * many / 4}  # without gathering
     for count in range(distance + 1, distance + 1 + MOST_CHOSEN):
         for size in range(1, width // count + 1):

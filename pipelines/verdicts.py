@@ -1,8 +1,8 @@
-"""Verdicts: what a row's own columns and scores say of it, before any competition; below the steps that use them.
+"""Verdicts: the outcome of a row by its own columns and scores, before candidates are compared.
 
-Photographs are judged wave by wave, once: the verdicts and hashes of a wave are kept beside its record, and a wave
-needs those of earlier ones only to find what it repeats. Candidates are judged by one rule with two forms, for a row
-that the driver holds (`of_candidate`) and for a table (`candidates_sql`).
+Photographs are judged once, wave by wave. A wave's verdicts and hashes are stored beside its record; later waves need
+them only to find duplicates. Candidates are judged by one rule in two forms: for a row in the driver (`of_candidate`)
+and for a table (`candidates_sql`).
 """
 
 from __future__ import annotations
@@ -55,12 +55,11 @@ def candidates_sql(recipe: Recipe) -> str:
 
 
 def quoted(value: str) -> str:
-    """A SQL string literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
 class Coded:
-    """The verdict of every row of a table as a number: words are few, rows are many."""
+    """The verdicts of a table's rows, coded as numbers to save memory."""
 
     def __init__(self, verdicts: pa.ChunkedArray, *reasons: str) -> None:
         """From "outcome" or "outcome reason" of each row; `reasons` are those of later rejects."""
@@ -71,7 +70,7 @@ class Coded:
         self._codes = renumbered[coded.indices.to_numpy()] if words else np.array([], np.int32)
 
     def passing(self) -> NDArray[np.int64]:
-        """The rows that no one has rejected so far."""
+        """The rows that are not rejected so far."""
         return np.flatnonzero(self._codes == 0)
 
     def reject(self, rows: NDArray[np.int64], reason: str) -> None:
@@ -213,7 +212,7 @@ class Photographs:
                 f"SELECT {number}::INTEGER AS wave, * FROM ({journal.view(db, table, files)})"
                 for number, files in parts.items()
             ]
-            found = db.sql(f"""
+            verdicts = db.sql(f"""
                 SELECT r.wave, r.uri, r.key, {phash} AS phash, CASE
                     WHEN r.error IS NOT NULL AND r.transient THEN '{TRANSIENT} unreadable'
                     WHEN r.error IS NOT NULL THEN '{ERROR} unreadable'
@@ -221,21 +220,21 @@ class Photographs:
                     ELSE {cascade.verdict_sql("r")} END AS verdict
                 FROM ({" UNION ALL ".join(bodies)}) r ORDER BY r.wave, r.uri
             """).to_arrow_table()
-        verdict = Coded(found.column("verdict"), "duplicate", "near_duplicate")
+        verdict = Coded(verdicts.column("verdict"), "duplicate", "near_duplicate")
         if not self.run.recipe.imports_pairs:
-            self._reject_repeated(found, verdict)
-        columns = {column: found.column(column) for column in ("wave", "uri", "key", "phash")}
+            self._reject_repeated(verdicts, verdict)
+        columns = {column: verdicts.column(column) for column in ("wave", "uri", "key", "phash")}
         return pa.table(columns | verdict.columns()), parts
 
-    def _reject_repeated(self, found: pa.Table, verdict: Coded) -> None:
+    def _reject_repeated(self, photographs: pa.Table, verdict: Coded) -> None:
         alive = verdict.passing()
-        keys = dictionary(found.column("key").take(pa.array(alive)))
+        keys = dictionary(photographs.column("key").take(pa.array(alive)))
         again = np.ones(len(alive), np.bool_)
         again[np.unique(keys.indices.to_numpy(), return_index=True)[1]] = False
         verdict.reject(alive[again | self._known(keys)], "duplicate")
         if "duplicate" not in self.run.recipe.source_cascade.filters:
             return
-        hashes = found.column("phash")
+        hashes = photographs.column("phash")
         alive = verdict.passing()
         # A blank image resembles anything: it has no hash.
         alive = alive[hashes.is_valid().to_numpy()[alive]]
@@ -253,8 +252,8 @@ class Photographs:
         """Which of these keys earlier waves keep."""
         # Few keys are looked for among many: the table that is searched is that of the few.
         again = [earlier.filter(pc.is_in(earlier, value_set=keys.dictionary)) for earlier in self._keys]
-        found = pa.chunked_array([chunk for one in again for chunk in one.chunks], pa.string())
-        return np.asarray(pc.is_in(keys.dictionary_decode(), value_set=found.combine_chunks()))
+        repeated = pa.chunked_array([chunk for one in again for chunk in one.chunks], pa.string())
+        return np.asarray(pc.is_in(keys.dictionary_decode(), value_set=repeated.combine_chunks()))
 
 
 def _kept(verdicts: pa.Table) -> pa.Table:

@@ -102,7 +102,7 @@ def test_editing_leaves_the_photograph_alone():
 
 def test_foreign_jobs_and_categories_are_refused():
     photo = photograph("room")
-    with pytest.raises(ValueError, match="no plan for the compositor"):
+    with pytest.raises(ValueError, match="no plan of the compositor"):
         CompositorEditor().edit(
             [photo.source], [Job(photo.key, "add", "Add a hat.", "A photo.", "A hat.")], [0]
         )

@@ -1,4 +1,4 @@
-"""Repair: a pair is laid on itself and cropped to what both images show, brought to one size, and freed of drift."""
+"""Repair: a pair is aligned, cropped to what both images show, brought to one size, and freed of drift."""
 
 import cv2
 import numpy as np

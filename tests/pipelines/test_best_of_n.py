@@ -141,6 +141,6 @@ def test_the_dry_run_counts_the_passes_apart(photos: Path, tmp_path: Path):
 
 def test_the_first_editor_has_none_to_wait_for(photos: Path, tmp_path: Path):
     with pytest.raises(
-        ValueError, match=r"edit.editors.second.when is failed, but no editor stands before it"
+        ValueError, match=r"edit.editors.second.when is failed, but no editor comes before it"
     ):
         made(tmp_path / "run", photos, SECOND, FIRST)

@@ -133,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     try:
         with _told_of_sigterm(), console.quiet("quiet" in general):
+            if not console.shows_progress():  # nor do libraries
+                os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
             return _run(arguments, command)
     except (Exception, KeyboardInterrupt, Stopped) as error:
         if general & {"traceback", "verbose"}:

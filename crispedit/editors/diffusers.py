@@ -113,9 +113,10 @@ class Diffusers(Editor):
     dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
     storage: Literal["float8"] | None = None
     """Keep the transformer's weights in 8 bits and widen each layer as it runs: half the memory, other rounding."""
-    quantize: Literal["int8", "float8"] | None = None
-    """Keep the transformer's matrices in 8 bits with one scale a row, by torchao: half the memory, other rounding.
-    LoRAs are fused before. "float8" is fast on GPUs since Ada and Hopper."""
+    quantize: Literal["int8", "float8", "nf4"] | None = None
+    """Keep the transformer's matrices in fewer bits: less memory, other rounding. "int8" and "float8" (fast on GPUs
+    since Ada and Hopper) have one scale a row, by torchao, and LoRAs are fused before. "nf4" has 4 bits, by
+    bitsandbytes, and never holds the weights in full, so it takes no LoRAs."""
     loras: tuple[Lora, ...] = ()
     """Fused into the weights once, one after another."""
     scheduler: dict[str, Any] = {}
@@ -152,8 +153,16 @@ class Diffusers(Editor):
             raise ValueError(
                 f"diffusers: offload={self.offload!r} moves weights to a GPU, and there is none here"
             )
+        if self.quantize == "nf4" and device == "cpu":
+            raise ValueError(
+                "diffusers: quantize=nf4 needs a GPU, and there is none here; drop it or set quantize=int8"
+            )
         # Safetensors only: other formats can run code as they load.
-        named = {"revision": self.revision, "variant": self.variant}
+        named = {
+            "revision": self.revision,
+            "variant": self.variant,
+            "quantization_config": self._four_bits() if self.quantize == "nf4" else None,
+        }
         made = cls.from_pretrained(
             self.model,
             dtype=getattr(torch, self.dtype),
@@ -194,7 +203,7 @@ class Diffusers(Editor):
             made.load_lora_weights(lora.path, use_safetensors=True, **given)
             made.fuse_lora(lora_scale=lora.scale)
             made.unload_lora_weights()
-        if self.quantize is not None:
+        if self.quantize in ("int8", "float8"):
             from torchao import quantization
 
             config = {"int8": "Int8WeightOnlyConfig", "float8": "Float8WeightOnlyConfig"}[self.quantize]
@@ -210,6 +219,15 @@ class Diffusers(Editor):
                 Fn_compute_blocks=1, Bn_compute_blocks=0, residual_diff_threshold=self.cache.threshold
             )
             cache_dit.enable_cache(made, cache_config=config)
+
+    def _four_bits(self) -> Any:
+        """diffusers' own configuration of a transformer in bitsandbytes' 4 bits."""
+        from diffusers import PipelineQuantizationConfig
+
+        if find_spec("bitsandbytes") is None:
+            raise ValueError("diffusers: quantize=nf4 needs bitsandbytes: pip install 'crispedit[faster]'")
+        options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": self.dtype}
+        return PipelineQuantizationConfig("bitsandbytes_4bit", options, ["transformer"])
 
     def identity(self) -> dict[str, Any]:
         """Options that matter; of a folder its name and weights, of a hub repository its name and revision."""
@@ -341,7 +359,15 @@ class Diffusers(Editor):
                 "cache.kind=cache_dit"
             )
         if self.storage is not None and self.quantize is not None:
-            raise ValueError("diffusers: storage and quantize both keep the weights in 8 bits: give one")
+            raise ValueError("diffusers: storage and quantize both keep the weights in fewer bits: give one")
+        if self.quantize == "nf4" and self.loras:
+            raise ValueError(
+                "diffusers: quantize=nf4 fuses no LoRAs: set quantize=int8 or float8, or drop loras"
+            )
+        if self.quantize == "nf4" and "transformer" not in inspect.signature(cls.__init__).parameters:
+            raise ValueError(
+                f"diffusers: {self.pipeline} has no transformer to keep in 4 bits; drop quantize=nf4"
+            )
         if self.batch_size > 1 and not any(base.__name__ in ITEMWISE for base in cls.__mro__):
             raise ValueError(
                 f"diffusers: {self.pipeline} takes several images as references of one edit, so batch_size is 1; "

@@ -26,7 +26,7 @@ from pydantic import field_validator
 
 from crispedit import images, metrics
 from crispedit.chat import Chat
-from crispedit.judge import NO_USAGE, Usage
+from crispedit.judge import NO_USAGE, JudgeUsage
 from crispedit.measures import Measures
 from crispedit.parts import Part
 from crispedit.record import Image, Job, Mask, Score, content_key
@@ -137,12 +137,12 @@ class Scored:
     """A judge answered, but not what was asked; its metrics are None, never a guess."""
     words: tuple[str, ...] = ()
     """What a judge said."""
-    usage: Usage = NO_USAGE
+    usage: JudgeUsage = NO_USAGE
     """What its judge cost."""
 
 
 @dataclass(frozen=True)
-class Pair:
+class AnswerPair:
     """Two answers to one case, in the order in which a judge is shown them."""
 
     first: Answer
@@ -160,7 +160,7 @@ class Compared:
     """What it said of them in the other order; "first" is still the first answer."""
     unparsed: bool = False
     words: tuple[str, ...] = ()
-    usage: Usage = NO_USAGE
+    usage: JudgeUsage = NO_USAGE
 
 
 Better = Literal["lower", "higher"]
@@ -217,7 +217,7 @@ class Benchmark(Part):
         """One result per answer, in order, for the protocols of its case; an exception is that answer's error."""
         raise NotImplementedError
 
-    def compare(self, pairs: Sequence[Pair], measures: Measures) -> list[Compared | Exception]:
+    def compare(self, pairs: Sequence[AnswerPair], measures: Measures) -> list[Compared | Exception]:
         """For a pairwise benchmark, one result per pair of answers, in order."""
         raise NotImplementedError
 

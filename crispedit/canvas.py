@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 
 from crispedit.record import Image
 
@@ -87,4 +87,4 @@ def _scaled(image: Image, size: tuple[int, int]) -> Image:
     """The image at (width, height): itself, or resampled with a support that grows as it shrinks."""
     if image.shape[1::-1] == size:
         return image
-    return np.asarray(PillowImage.fromarray(image).resize(size, PillowImage.Resampling.LANCZOS))
+    return np.asarray(Pillow.fromarray(image).resize(size, Pillow.Resampling.LANCZOS))

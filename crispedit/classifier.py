@@ -136,7 +136,7 @@ def _read(words: list[str]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Model:
+class ClassifierWeights:
     """The weights, as they are stored."""
 
     weights: NDArray[np.float16]
@@ -150,10 +150,10 @@ class Model:
 
 
 @cache
-def _model() -> Model:
+def _model() -> ClassifierWeights:
     with np.load(weights.folder("classifier") / "classifier.npz", allow_pickle=False) as stored:
         seen = np.unpackbits(stored["seen"]).astype(bool)
-        return Model(stored["weights"], stored["bias"], float(stored["temperature"]), seen)
+        return ClassifierWeights(stored["weights"], stored["bias"], float(stored["temperature"]), seen)
 
 
 # Features

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 
 from crispedit import torchscript, torchvision_ops, weights
 from crispedit.record import Image
@@ -37,17 +37,17 @@ BATCH_GPU = 32
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipModel:
     """A loaded model. Embeddings are [N, D] fp32 on the CPU, of length 1, in order."""
 
     network: Any
-    preprocess: Callable[[PillowImage.Image], torch.Tensor]
+    preprocess: Callable[[Pillow.Image], torch.Tensor]
     tokenize: Callable[[list[str]], torch.Tensor]
     device: torch.device
     dtype: torch.dtype
 
     def images(self, images: Sequence[Image]) -> torch.Tensor:
-        pixels = [self.preprocess(PillowImage.fromarray(image)).to(self.dtype) for image in images]
+        pixels = [self.preprocess(Pillow.fromarray(image)).to(self.dtype) for image in images]
         return self._embed(self.network.encode_image, pixels)
 
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
@@ -92,7 +92,7 @@ class Remembered:
 
 def load(
     model: str = EMBEDDED, pretrained: str = "", precision: Precision = "fp32", resize: Resize = "squash"
-) -> Clip | None:
+) -> ClipModel | None:
     """The model with its weights, or None if there is nothing to load: no embedded weights, or no way to download.
 
     `model` is "embedded", an open_clip architecture, or "local-dir:FOLDER" in open_clip's layout; `pretrained` a tag
@@ -112,7 +112,9 @@ def load(
     if os.path.isfile(pretrained) and torchscript.is_archive(Path(pretrained)):
         network = _from_archive(model, pretrained, precision, device, mode)
         preprocess = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
-        return Clip(network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision])
+        return ClipModel(
+            network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision]
+        )
     try:
         network, preprocess = open_clip.create_model_from_pretrained(
             model,
@@ -128,7 +130,7 @@ def load(
         raise ValueError(
             f"clip: the weights {pretrained or model} do not load as {model}: {error}"
         ) from error
-    return Clip(network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision])
+    return ClipModel(network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision])
 
 
 def _from_archive(model: str, pretrained: str, precision: str, device: torch.device, resize_mode: str) -> Any:

@@ -40,12 +40,12 @@ asked of a known picture, because cropping and scaling take detail away."""
 LEAST_FIRMNESS = 0.003
 """Of a known picture: the curvature of its detail's correlation with itself as the four edges move, in the direction in
 which it falls the least. At this value the edges move by 6 pixels of the thumbnail (root of the sum of squares) before
-the correlation is below that of a copy: 1 - 0.003 x 6^2 / 2 = 0.946."""
+the correlation is that of no copy: 1 - 0.003 x 6^2 / 2 = 0.946."""
 STRONG = 3.0
 """Grey levels from which detail counts no more: one sharp edge must not decide."""
 LEAST_COSINE, NEAREST = 0.5, 3
 """Which known pictures are looked at closely, and how many at most."""
-LEAST_WHOLE, LEAST_FINE = 0.97, 0.94
+LEAST_WHOLE, LEAST_FINE = 0.95, 0.9
 """Correlations of a copy. benchmarks/decontamination.py measures what they find and miss."""
 MOST_LEVELS = 8.0
 """Mean difference of a copy in grey levels, which cropping, scaling and JPEG leave as they are (6 levels at most were

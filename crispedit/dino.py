@@ -43,7 +43,7 @@ BATCH_GPU = 32
 
 
 @dataclass(frozen=True)
-class Dino:
+class DinoModel:
     """A loaded model. Embeddings are [N, D] fp32 on the CPU: the normalised class token, of length 1, in order."""
 
     network: Any
@@ -67,7 +67,7 @@ class Dino:
         return self.network(pixel_values=pixels).last_hidden_state[:, 0]
 
 
-def load(model: str, weights: str = "", precision: Precision = "fp32") -> Dino:
+def load(model: str, weights: str = "", precision: Precision = "fp32") -> DinoModel:
     """A folder in transformers' layout (safetensors), or a timm architecture with a file of weights.
 
     A model never runs with random weights, and nothing is downloaded. ValueError for what is not there or does not fit.
@@ -80,7 +80,7 @@ def load(model: str, weights: str = "", precision: Precision = "fp32") -> Dino:
     else:
         network = _from_file(model, weights)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    return Dino(network.eval().to(device, dtype), device, dtype)
+    return DinoModel(network.eval().to(device, dtype), device, dtype)
 
 
 def _from_folder(folder: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from crispedit import prompts
-from crispedit.chat import Reply, Request
+from crispedit.chat import ChatRequest, Reply
 from crispedit.record import Image
 
 PROMPTS = ("feasibility",)
@@ -35,10 +35,10 @@ class Feasibility(Reply):
     unsafe: Fact = Field(description="Does it ask for something sexual, hateful, cruel or degrading?")
 
 
-def question(image: Image, instruction: str, category: str | None) -> Request[Feasibility]:
+def question(image: Image, instruction: str, category: str | None) -> ChatRequest[Feasibility]:
     """The facts to ask for. `category` is a word such as "add", where it is known."""
     prompt = prompts.render("feasibility", instruction=instruction, category=category)
-    return Request(prompt, Feasibility, [image])
+    return ChatRequest(prompt, Feasibility, [image])
 
 
 def problem(facts: Feasibility) -> str | None:

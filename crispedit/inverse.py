@@ -15,7 +15,7 @@ from pydantic import Field
 
 from crispedit import classifier, prompts
 from crispedit.category import load_categories
-from crispedit.chat import Answer, Chat, Reply, Request
+from crispedit.chat import Chat, ChatAnswer, ChatRequest, Reply
 from crispedit.record import Image
 
 RULE = "rule"
@@ -31,7 +31,7 @@ class Inverse:
 
 
 @dataclass(frozen=True)
-class Edited:
+class InvertibleEdit:
     """An edit that may be inverted."""
 
     category: str
@@ -49,7 +49,7 @@ class Opposite(Reply):
     instruction: str = Field(description="The instruction; empty if there is none.", max_length=400)
 
 
-def by_rule(edits: Sequence[Edited]) -> list[Inverse | None]:
+def by_rule(edits: Sequence[InvertibleEdit]) -> list[Inverse | None]:
     """The inverse of each edit that a rule knows."""
     return [invert(edit.category, edit.instruction) for edit in edits]
 
@@ -60,21 +60,21 @@ class ByModel:
 
     chat: Chat
 
-    def __call__(self, edits: Sequence[Edited]) -> list[Inverse | None]:
+    def __call__(self, edits: Sequence[InvertibleEdit]) -> list[Inverse | None]:
         """The inverse of each edit; None where there is none, or the model gave no answer that can be used."""
         undone = by_rule(edits)
         left = [i for i, edit in enumerate(edits) if undone[i] is None and edit.category in _RULES]
         for i, answer in zip(left, self.chat.ask([_question(edits[i]) for i in left]), strict=True):
-            if isinstance(answer, Answer):
+            if isinstance(answer, ChatAnswer):
                 undone[i] = _checked(answer.value, _RULES[edits[i].category][1], self.chat.model)
         return undone
 
 
-def _question(edit: Edited) -> Request[Opposite]:
+def _question(edit: InvertibleEdit) -> ChatRequest[Opposite]:
     wanted = _RULES[edit.category][1]
     definition = load_categories()[wanted].definition
     text = prompts.render("inverse", instruction=edit.instruction, category=wanted, definition=definition)
-    return Request(text, Opposite, [edit.edited(), edit.source()])
+    return ChatRequest(text, Opposite, [edit.edited(), edit.source()])
 
 
 def _checked(said: Opposite, wanted: str, model: str) -> Inverse | None:

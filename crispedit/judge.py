@@ -51,7 +51,7 @@ class Question(Generic[M]):
 
 
 @dataclass(frozen=True)
-class Usage:
+class JudgeUsage:
     """What replies cost: questions sent, those answered from what was kept, and tokens where the backend counts."""
 
     asked: int = 0
@@ -59,8 +59,8 @@ class Usage:
     prompt_tokens: int = 0
     answer_tokens: int = 0
 
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
+    def __add__(self, other: JudgeUsage) -> JudgeUsage:
+        return JudgeUsage(
             self.asked + other.asked,
             self.kept + other.kept,
             self.prompt_tokens + other.prompt_tokens,
@@ -68,7 +68,7 @@ class Usage:
         )
 
 
-NO_USAGE = Usage()
+NO_USAGE = JudgeUsage()
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Heard(Generic[M]):
 
     value: M | None
     text: str
-    usage: Usage
+    usage: JudgeUsage
 
 
 def settings(published: Published | None, chat: Chat) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class JudgeDownError(ChatError):
 
 
 @dataclass
-class Judge:
+class JudgeModel:
     """Asks a chat model; one of it in each process that scores."""
 
     chat: Chat
@@ -178,8 +178,8 @@ class Judge:
     ) -> Heard[Any] | ChatError:
         spent = before.usage if before is not None else NO_USAGE
         if isinstance(said, ChatError):
-            return said if before is None else replace(before, usage=spent + Usage(asked=1))
-        usage = spent + Usage(1, 0, said.prompt_tokens or 0, said.answer_tokens or 0)
+            return said if before is None else replace(before, usage=spent + JudgeUsage(asked=1))
+        usage = spent + JudgeUsage(1, 0, said.prompt_tokens or 0, said.answer_tokens or 0)
         text = said.text.encode("utf-8", "replace").decode()  # half a surrogate pair fits in no table
         return Heard(None if said.cut else question.read(text), text, usage)
 
@@ -226,7 +226,7 @@ class Judge:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         value = question.read(text)
-        return None if value is None else Heard(value, text, Usage(kept=1))
+        return None if value is None else Heard(value, text, JudgeUsage(kept=1))
 
     def _keep(self, key: str, heard: Heard[Any]) -> None:
         if self.kept is None:
@@ -247,4 +247,4 @@ class Judge:
 
 def _same(heard: Heard[Any] | ChatError) -> Heard[Any] | ChatError:
     """The reply to an equal question, which was asked once."""
-    return replace(heard, usage=Usage(kept=1)) if isinstance(heard, Heard) else heard
+    return replace(heard, usage=JudgeUsage(kept=1)) if isinstance(heard, Heard) else heard

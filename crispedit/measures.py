@@ -15,15 +15,15 @@ from pydantic import Field
 
 from crispedit import metrics, weights
 from crispedit.chat import ChatOption
-from crispedit.judge import Judge
+from crispedit.judge import JudgeModel
 from crispedit.recipe import Strict
 from crispedit.record import Image
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crispedit.clip import Clip
-    from crispedit.dino import Dino
+    from crispedit.clip import ClipModel
+    from crispedit.dino import DinoModel
 
 ClipRole = Literal["clip", "clip_large"]
 KEPT = 20_000
@@ -82,9 +82,9 @@ class Measures:
     def __init__(self, models: Models, kept: Path | None = None) -> None:
         """kept: the folder of the judge's replies, if they are kept."""
         self.models = models
-        self.judge = None if models.judge is None else Judge(models.judge, kept)
-        self._clips: dict[str, Clip | None] = {}
-        self._dino: Dino | None = None
+        self.judge = None if models.judge is None else JudgeModel(models.judge, kept)
+        self._clips: dict[str, ClipModel | None] = {}
+        self._dino: DinoModel | None = None
         self._kept: dict[tuple[str, bytes], Tensor] = {}
 
     def load(self) -> None:
@@ -98,7 +98,7 @@ class Measures:
         if self.judge is not None:
             self.judge.load()
 
-    def _load_clip(self, role: str) -> Clip | None:
+    def _load_clip(self, role: str) -> ClipModel | None:
         spec: ClipSpec | None = getattr(self.models, role)
         if spec is None:
             return None

@@ -40,7 +40,7 @@ _CLOSES = [re.compile(closes, re.IGNORECASE) for _, closes in _MARKS]
 
 
 @dataclass(frozen=True)
-class Words:
+class ReplyText:
     """A reply, read once from its start to its end."""
 
     text: str
@@ -53,7 +53,7 @@ class Words:
     """Whether the thoughts never end: then there is no answer."""
 
 
-def read(reply: str) -> Words:
+def read(reply: str) -> ReplyText:
     """What is said, and the objects in it. Marks inside an object's texts are part of it."""
     at = 0
     objects: list[tuple[int, int, dict[str, Any]]] = []
@@ -68,7 +68,7 @@ def read(reply: str) -> Words:
         if kind.startswith("open"):
             closing = _CLOSES[int(kind.removeprefix("open"))].search(reply, mark.end())
             if closing is None:
-                return Words("", (), alone=False, unfinished=True)
+                return ReplyText("", (), alone=False, unfinished=True)
             at = closing.end()
             thoughts.append((mark.start(), at))
         else:  # of thoughts that were opened in the prompt: all before it was thought
@@ -76,7 +76,7 @@ def read(reply: str) -> Words:
             objects, thoughts = [], [(0, at)]
     text = _without(reply, thoughts)
     beside = _without(reply, sorted([*thoughts, *((start, end) for start, end, _ in objects)]))
-    return Words(text, tuple(found for _, _, found in objects), not beside, unfinished=False)
+    return ReplyText(text, tuple(found for _, _, found in objects), not beside, unfinished=False)
 
 
 def _without(text: str, spans: list[tuple[int, int]]) -> str:
@@ -106,7 +106,7 @@ def answer_of(reply: str) -> str | None:
     return None if words.unfinished else words.text
 
 
-def counting(words: Words, fields: frozenset[str], enforced: bool) -> dict[str, Any] | None:
+def counting(words: ReplyText, fields: frozenset[str], enforced: bool) -> dict[str, Any] | None:
     """The object that counts as the answer, right or wrong; None if there is none.
 
     That is the last one that has a field of the wanted shape, for a model that corrects itself says the right one last.

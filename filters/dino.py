@@ -35,7 +35,7 @@ class Dino(Filter):
     # Of ViT-S/16 on a core; a GPU is done with it before the pictures are resized.
     cost: ClassVar[float] = 90.0
 
-    _dino: dino.Dino | None = PrivateAttr(None)
+    _dino: dino.DinoModel | None = PrivateAttr(None)
 
     def lacks(self) -> str | None:
         return needs("torch", extra="models") if self.model else "no model is named: set its `model`"

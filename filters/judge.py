@@ -23,7 +23,7 @@ from pydantic import Field
 
 from crispedit import feasibility, prompts
 from crispedit.bounds import Bound
-from crispedit.chat import Answer, Chat, ChatError, ChatOption, Reply, Request, total
+from crispedit.chat import Chat, ChatAnswer, ChatError, ChatOption, ChatRequest, Reply, total
 from crispedit.feasibility import Fact, Feasibility
 from crispedit.parts import Filter
 from crispedit.record import Image, Sample, Score, canonical_json
@@ -42,8 +42,8 @@ RUBRIC = ("instruction_following", "over_editing", "naturalness", "artefacts")
 
 TOKENS = ("input_tokens", "output_tokens")
 
-Questions = dict[str, Request[Any]]
-Answers = dict[str, Answer[Any]]
+Questions = dict[str, ChatRequest[Any]]
+Answers = dict[str, ChatAnswer[Any]]
 
 
 class Look(Reply):
@@ -116,7 +116,7 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Choice:
+class PreferredCandidate:
     """Which candidate a model prefers."""
 
     candidate: int | None
@@ -196,7 +196,7 @@ class Judge(Filter):
             ]
         return [found if isinstance(found, Exception) else _scores(found) for found in answers]
 
-    def compare(self, contests: Sequence[Contest]) -> list[Choice | Exception]:
+    def compare(self, contests: Sequence[Contest]) -> list[PreferredCandidate | Exception]:
         """For each contest the best candidate, by a model that sees the source and all candidates, in this order and in
         the reverse one; or why it did not say."""
         assert self.chat is not None
@@ -218,14 +218,14 @@ class Judge(Filter):
         found: Questions = {}
         if self.facts:
             look, differ = prompts.render("judge/look"), prompts.render("judge/differences")
-            found["source"] = Request(look, Look, [sample.source])
-            found["edited"] = Request(look, Look, [sample.edited])
-            found["differences"] = Request(differ, Differences, [sample.source, sample.edited])
+            found["source"] = ChatRequest(look, Look, [sample.source])
+            found["edited"] = ChatRequest(look, Look, [sample.edited])
+            found["differences"] = ChatRequest(differ, Differences, [sample.source, sample.edited])
             found["feasibility"] = feasibility.question(sample.source, sample.instruction, sample.category)
         if self.rubric:
             follows = prompts.render("judge/follows", instruction=sample.instruction)
-            found["follows"] = Request(follows, Follows, [sample.source, sample.edited])
-            found["quality"] = Request(prompts.render("judge/quality"), Quality, [sample.edited])
+            found["follows"] = ChatRequest(follows, Follows, [sample.source, sample.edited])
+            found["quality"] = ChatRequest(prompts.render("judge/quality"), Quality, [sample.edited])
         return found
 
 
@@ -262,17 +262,17 @@ def _ask(model: Chat, asked: Sequence[Questions]) -> list[Answers | Exception]:
             failure.__cause__ = errors[0][1]
             found.append(failure)
         else:
-            found.append({name: a for name, a in answers.items() if isinstance(a, Answer)})
+            found.append({name: a for name, a in answers.items() if isinstance(a, ChatAnswer)})
     return found
 
 
 def _both_orders(contest: Contest) -> Questions:
     prompt = prompts.render(COMPARE, instruction=contest.instruction, candidates=len(contest.candidates))
     orders = {"in_order": contest.candidates, "in_reverse": contest.candidates[::-1]}
-    return {name: Request(prompt, Best, [contest.source, *order]) for name, order in orders.items()}
+    return {name: ChatRequest(prompt, Best, [contest.source, *order]) for name, order in orders.items()}
 
 
-def _choice(candidates: int, found: Answers) -> Choice | ChatError:
+def _choice(candidates: int, found: Answers) -> PreferredCandidate | ChatError:
     for answer in found.values():
         if answer.value.candidate > candidates:
             return ChatError(
@@ -280,7 +280,7 @@ def _choice(candidates: int, found: Answers) -> Choice | ChatError:
             )
     first, last = (found[order].value.candidate for order in ("in_order", "in_reverse"))
     agreed = first + last == candidates + 1  # the same one, counted from either end; never so if one is 0
-    return Choice(first - 1 if agreed else None, _words(found), _tokens(found))
+    return PreferredCandidate(first - 1 if agreed else None, _words(found), _tokens(found))
 
 
 def _match(sample: Sample, found: Answers) -> Questions:
@@ -293,7 +293,7 @@ def _match(sample: Sample, found: Answers) -> Questions:
         after=canonical_json(after.model_dump()),
         differences=[difference.what for difference in seen.differences],
     )
-    return {"match": Request(prompt, Match)}
+    return {"match": ChatRequest(prompt, Match)}
 
 
 def _scores(found: Answers) -> dict[str, Score | str]:

@@ -92,7 +92,7 @@ class Failures:
 
 
 @dataclass
-class Moved:
+class OutsideChange:
     """How one editor treats what it should leave alone, in one category, over its measured candidates."""
 
     editor: str
@@ -146,7 +146,7 @@ class Report:
     """Edits that were `laid_back` onto their source, or left `in_place`; null where that was not asked."""
     restored: int | None = None
     """Edits whose drift of tone was taken back; null where that was not asked."""
-    moved: list[Moved] = field(default_factory=list)
+    moved: list[OutsideChange] = field(default_factory=list)
     """Shift, drift and regimes by editor and category, of the images as they are stored: after any repair."""
     editors: list[Worth] = field(default_factory=list)
     """What a kept pair took, by editor and category; empty before anything is selected."""
@@ -236,7 +236,7 @@ def worth_text(editors: Sequence[Worth]) -> str:
     return table(rows)
 
 
-def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[Moved]:
+def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[OutsideChange]:
     """A line for each editor and category, of candidates that some filter measured."""
     known = {column.name for column in run.recipe.pair_cascade.columns}
     scores = [score for score in MOVED if score in known]
@@ -257,11 +257,11 @@ def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[Moved]:
             for i, score in enumerate(scores)
             if values[2 * i] is not None
         }
-        lines.append(Moved(editor, category, pairs, regimes if REGIME in known else {}, found))
+        lines.append(OutsideChange(editor, category, pairs, regimes if REGIME in known else {}, found))
     return lines
 
 
-def moved_text(moved: Sequence[Moved]) -> str:
+def moved_text(moved: Sequence[OutsideChange]) -> str:
     """Shift, drift and regimes by editor and category, as a table; "" where no filter measured them."""
     scores = [score for score in MOVED if any(score in line.scores for line in moved)]
     regimes = list(next((line.regimes for line in moved if line.regimes), {}))

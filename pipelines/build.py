@@ -25,7 +25,7 @@ from collections.abc import Sequence
 
 from crispedit.pipelines import audit, engine, layout, recipe, report, steps
 from crispedit.pipelines.pairs import PairsSource
-from crispedit.pipelines.recipe import Engine, Recipe
+from crispedit.pipelines.recipe import EngineSpec, Recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import pack, select
 from crispedit.pipelines.steps.step import Step
@@ -82,7 +82,7 @@ def step(run: Run, name: str, *, retry_errors: bool = False, log_json: bool = Fa
                 engine.run_flow(flow, settings, run.root, log_json)
 
 
-def preflight(of: Sequence[Step], settings: Engine) -> None:
+def preflight(of: Sequence[Step], settings: EngineSpec) -> None:
     """ValueError, with the arithmetic, if the cluster has no room for some stage: before anything costs anything."""
     for one in of:
         for stage in one.stages:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from crispedit.pipelines.flow import Stage
 from crispedit.pipelines.pool import Process, Sent
 from crispedit.pipelines.room import Node
-from crispedit.pipelines.worker import Report
+from crispedit.pipelines.worker import BlockResult
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Done:
     """A block is done; `data` refers to the rows that are passed on."""
 
     block: Sent
-    report: Report
+    report: BlockResult
     data: Any
 
 

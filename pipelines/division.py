@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from crispedit.pipelines.cluster import Cluster
 from crispedit.pipelines.flow import Flow
-from crispedit.pipelines.pool import Pool, Process
+from crispedit.pipelines.pool import Process, StagePool
 from crispedit.pipelines.room import SLACK, Need, Node, Room
 
 WORTH = 1.5
@@ -19,7 +19,7 @@ MEASURING_SECONDS = 300.0
 class Division:
     """Which stage has how many processes, on which nodes."""
 
-    def __init__(self, flow: Flow, cluster: Cluster, pools: Mapping[str, Pool]) -> None:
+    def __init__(self, flow: Flow, cluster: Cluster, pools: Mapping[str, StagePool]) -> None:
         self.flow, self.cluster, self.pools = flow, cluster, pools
         self.tasks_cpus = 0.0
         """Of the blocks that are at work as tasks."""
@@ -38,19 +38,19 @@ class Division:
                     self._leave(process)
         self._divide()
 
-    def waiting(self, pool: Pool) -> int:
+    def waiting(self, pool: StagePool) -> int:
         """Rows that a stage could work on now."""
         return pool.queue.rows + self.flow.waiting(pool.stage.name)
 
-    def rest(self, pool: Pool) -> float:
+    def rest(self, pool: StagePool) -> float:
         """Rows that a stage still has to do."""
         return max(self.flow.remaining(pool.stage.name), self.waiting(pool) + pool.working)
 
-    def slots(self, pool: Pool) -> int:
+    def slots(self, pool: StagePool) -> int:
         """How many processes or tasks of a stage there can be, of tasks only beside the processes there are."""
         return len(pool.staying) if pool.held else self._free.slots(pool.need)
 
-    def fits(self, pool: Pool) -> bool:
+    def fits(self, pool: StagePool) -> bool:
         """Whether there is a CPU for one more task of a stage."""
         return self.tasks_cpus + pool.need.cpus <= self._free.free_cpus() + SLACK
 
@@ -98,23 +98,23 @@ class Division:
             if self._make_room(pool):
                 break
 
-    def _count(self, pool: Pool) -> int:
+    def _count(self, pool: StagePool) -> int:
         """Processes of a stage, with those that others will make room for."""
         heirs = sum(p.heir is pool for other in self.pools.values() for p in other.processes if p.leaving)
         return len(pool.staying) + heirs
 
-    def _work_each(self, pool: Pool) -> float:
+    def _work_each(self, pool: StagePool) -> float:
         """Seconds of work that are left for each process of a stage."""
         return self._seconds(pool) * self.rest(pool) / max(1, self._count(pool))
 
-    def _seconds(self, pool: Pool) -> float:
+    def _seconds(self, pool: StagePool) -> float:
         """Seconds a row; where nothing is measured yet, as long as others take."""
         if pool.row_seconds is not None:
             return pool.row_seconds
         known = [other.row_seconds for other in self.pools.values() if other.row_seconds is not None]
         return sum(known) / len(known) if known else 1.0
 
-    def _wants_more(self, pool: Pool) -> bool:
+    def _wants_more(self, pool: StagePool) -> bool:
         """Whether another process of a stage has more to do than its loading costs."""
         if pool.stage.pool.actors is not None or not pool.staying:
             return False
@@ -122,13 +122,13 @@ class Division:
             return False
         return self._work_each(pool) > WORTH * pool.load and self.rest(pool) > self._count(pool)
 
-    def _backlog(self, pool: Pool) -> bool:
+    def _backlog(self, pool: StagePool) -> bool:
         """Whether enough rows wait, not only will come, to keep another process busy for more than its loading."""
         if not pool.staying:
             return self.waiting(pool) > 0
         return self._seconds(pool) * self.waiting(pool) / (self._count(pool) + 1) > WORTH * pool.load
 
-    def _start(self, pool: Pool, room: Room) -> bool:
+    def _start(self, pool: StagePool, room: Room) -> bool:
         node = room.node_for(pool.need)
         if node is None:
             return False
@@ -138,7 +138,7 @@ class Division:
         self.cluster.start(process)
         return True
 
-    def _make_room(self, pool: Pool) -> bool:
+    def _make_room(self, pool: StagePool) -> bool:
         """Have processes leave so that this stage gets one more: idle ones, else one of a stage with less work."""
         if not self._backlog(pool) or (self._count(pool) and self._measuring()):
             return False
@@ -161,7 +161,7 @@ class Division:
         self._free = self._room()
         return bool(leaving)
 
-    def _can_go(self, pool: Pool, process: Process, to: Pool, first: bool) -> bool:
+    def _can_go(self, pool: StagePool, process: Process, to: StagePool, first: bool) -> bool:
         """Whether an idle process of a stage may make room for another stage; for the `first` process of that, any may.
 
         Where its stage has more than its share it goes soon; else it waits a few times what the exchange would cost,
@@ -174,7 +174,7 @@ class Division:
             return False
         return idle > to.load * (0.25 if len(pool.staying) > self._share(pool) + 0.5 else 0.5)
 
-    def _share(self, pool: Pool) -> float:
+    def _share(self, pool: StagePool) -> float:
         """How many processes a stage would have if the GPUs (the CPUs, of stages without) were divided by work."""
 
         def held(need: Need) -> float:
@@ -196,7 +196,7 @@ class Division:
             for pool in rivals
         )
 
-    def _too_many(self, pool: Pool) -> list[Process]:
+    def _too_many(self, pool: StagePool) -> list[Process]:
         """Processes of stages that would finish well before this one even with one less."""
         found = []
         for other in self.pools.values():
@@ -211,7 +211,7 @@ class Division:
                 found += [(then, process) for process in worked]
         return [process for _, process in sorted(found, key=lambda item: item[0])]
 
-    def _clearing(self, pool: Pool, candidates: Sequence[Process]) -> list[Process]:
+    def _clearing(self, pool: StagePool, candidates: Sequence[Process]) -> list[Process]:
         """The fewest of these, on one node, without which a process of the stage fits there. Empty: there are none."""
         best: list[Process] = []
         for node in self._nodes:

@@ -26,7 +26,7 @@ from crispedit.outcome import KEPT
 from crispedit.pipelines import build, engine, steps, tables
 from crispedit.pipelines.audit import table
 from crispedit.pipelines.flow import Route, Row
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.records import TOKENS
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import pack, select
@@ -183,7 +183,7 @@ def _beside(run: Run, photographs: int) -> Run:
     return Run(type(recipe)(**fields | own).check())
 
 
-def _time(flow: Watched, settings: Engine) -> _Timed:
+def _time(flow: Watched, settings: EngineSpec) -> _Timed:
     """Do a step and take its times from when its rows were committed."""
     cpus, gpus = _held(flow.active[0], settings)
     began = time.monotonic()
@@ -199,7 +199,7 @@ def _time(flow: Watched, settings: Engine) -> _Timed:
     return _Timed(rows, max(0.0, wall_s - rows / rate), rate, cpus, gpus)
 
 
-def _held(step: Step, settings: Engine) -> tuple[float, float]:
+def _held(step: Step, settings: EngineSpec) -> tuple[float, float]:
     """CPUs and GPUs that a step's actors hold while it runs."""
     stages = step.stages
     each = [(s.pool.cpus, s.gpus if s.pool.gpus is None else s.pool.gpus) for s in stages]

@@ -36,7 +36,7 @@ MAX_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
-class Request:
+class EditRequest:
     """One image to edit. `where` names it in messages."""
 
     image: Path
@@ -127,12 +127,12 @@ def run(args: argparse.Namespace) -> int:
 class Loaded:
     """A request whose image and mask are read."""
 
-    request: Request
+    request: EditRequest
     source: Image
     mask: Mask | None
 
 
-def _report(request: Request, error: Exception) -> int:
+def _report(request: EditRequest, error: Exception) -> int:
     """Say that a request failed; returns that it is one."""
     print(f"error: {request.where}: {error}", file=sys.stderr)
     return 1
@@ -149,7 +149,7 @@ def _write_answers(one: Loaded, answers: Sequence[Edited], args: argparse.Namesp
         print(f"{output}  {answer.steps} steps, {answer.held_fraction:.0%} of the tokens held")
 
 
-def _requests(args: argparse.Namespace) -> Iterator[Request]:
+def _requests(args: argparse.Namespace) -> Iterator[EditRequest]:
     source: Path = args.input
     if source.suffix.lower() == ".jsonl":
         yield from _listed(source, args)
@@ -167,10 +167,10 @@ def _requests(args: argparse.Namespace) -> Iterator[Request]:
             output = args.output / image.relative_to(source).with_suffix(".png")
         elif output.is_dir():
             output = output / f"{image.stem}.png"
-        yield Request(image, args.instruction, output, args.mask, args.seed, str(image))
+        yield EditRequest(image, args.instruction, output, args.mask, args.seed, str(image))
 
 
-def _listed(path: Path, args: argparse.Namespace) -> Iterator[Request]:
+def _listed(path: Path, args: argparse.Namespace) -> Iterator[EditRequest]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -188,7 +188,7 @@ def _listed(path: Path, args: argparse.Namespace) -> Iterator[Request]:
         instruction = row.get("instruction", args.instruction)
         if not instruction:
             raise ValueError(f"{where}: no instruction, and none was given for all")
-        yield Request(image, instruction, args.output / name, mask, row.get("seed", args.seed), where)
+        yield EditRequest(image, instruction, args.output / name, mask, row.get("seed", args.seed), where)
 
 
 def _row(line: str, where: str) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def _row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _check(requests: Sequence[Request], args: argparse.Namespace) -> None:
+def _check(requests: Sequence[EditRequest], args: argparse.Namespace) -> None:
     """Mistakes that would show only after minutes of work."""
     seen: dict[Path, str] = {}
     for request in requests:

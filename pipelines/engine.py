@@ -29,7 +29,7 @@ from crispedit.pipelines.flow import Row as Row
 from crispedit.pipelines.flow import Stage as Stage
 from crispedit.pipelines.here import Here
 from crispedit.pipelines.progress import Progress
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
@@ -95,13 +95,13 @@ class WorkFlow:
         return self._done == len(self._plan)
 
 
-def run(work: Work, engine: Engine) -> None:
+def run(work: Work, engine: EngineSpec) -> None:
     """Do the work, or nothing when the plan is empty. Call inside `cluster(engine)`."""
     if work.plan:
         run_flow(WorkFlow(work), engine)
 
 
-def run_flow(flow: Flow, engine: Engine, run: Path | None = None, log_json: bool = False) -> None:
+def run_flow(flow: Flow, engine: EngineSpec, run: Path | None = None, log_json: bool = False) -> None:
     """Carry out a flow. Call inside `cluster(engine)`. `run`: the directory that keeps what is going on, for
     `crispedit status`; `log_json`: log lines are JSON."""
     told = Progress(run, log_json)
@@ -119,7 +119,7 @@ def run_flow(flow: Flow, engine: Engine, run: Path | None = None, log_json: bool
 
 
 @contextmanager
-def cluster(engine: Engine) -> Iterator[None]:
+def cluster(engine: EngineSpec) -> Iterator[None]:
     """The Ray cluster the block's work runs on: the one we are told to join, else one of our own, stopped afterwards.
 
     Another Ray on this machine is never joined by accident nor stopped.
@@ -157,7 +157,7 @@ def cluster(engine: Engine) -> Iterator[None]:
             ray.shutdown()
 
 
-def _share(engine: Engine) -> dict[str, int]:
+def _share(engine: EngineSpec) -> dict[str, int]:
     """The cores and bytes of a Ray of our own: those of this process, where Ray would take the whole machine."""
     memory = machine.memory_bytes()
     shared = Path("/dev/shm")
@@ -194,7 +194,7 @@ def _python_path() -> str:
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def preflight(step: str, stages: Sequence[Stage], engine: Engine) -> None:
+def preflight(step: str, stages: Sequence[Stage], engine: EngineSpec) -> None:
     """ValueError, with the arithmetic, if these stages cannot run together on the cluster that is joined."""
     if engine.kind == "ray":
         import ray

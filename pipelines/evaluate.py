@@ -33,8 +33,8 @@ from crispedit.pipelines import engine
 from crispedit.pipelines.evaluation import cases as case_table
 from crispedit.pipelines.evaluation import preferences, report, scoreboard, sheets
 from crispedit.pipelines.evaluation.preferences import Preference
-from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, Outcome, Seeds, Verdict
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, JudgedComparison, Outcome, Seeds
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.recipe import PartSpec, Pool, Strict
 from crispedit.record import content_key
 from crispedit.shards import journal, layout
@@ -71,7 +71,7 @@ class Price(Strict):
         return (prompt_tokens * self.prompt_per_million + answer_tokens * self.answer_per_million) / 1e6
 
 
-class Recipe(Strict):
+class EvaluationRecipe(Strict):
     """One evaluation, whole."""
 
     out: Path
@@ -96,7 +96,7 @@ class Recipe(Strict):
     level: float = Field(0.95, gt=0, lt=1)
     measure: Pool = Pool()
     """The actors that measure."""
-    engine: Engine = Engine(kind="inprocess")
+    engine: EngineSpec = EngineSpec(kind="inprocess")
 
 
 @dataclass
@@ -129,15 +129,15 @@ def run(args: argparse.Namespace) -> int:
     return 1 if found.problems else 0
 
 
-def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
+def load(path: str, overrides: Sequence[str] = ()) -> EvaluationRecipe:
     """The recipe of a file, or one that ships, by its name in `configs/evaluate`."""
     shipped = resources.files("crispedit.configs") / "evaluate" / f"{Path(path).stem}.yaml"
     if not Path(path).is_file() and shipped.is_file():
-        return recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path)
-    return recipe.load(Recipe, Path(path), overrides)
+        return recipe.parse(EvaluationRecipe, shipped.read_text(encoding="utf-8"), overrides, name=path)
+    return recipe.load(EvaluationRecipe, Path(path), overrides)
 
 
-def evaluate(of: Recipe) -> Evaluated:
+def evaluate(of: EvaluationRecipe) -> Evaluated:
     """Carry out an evaluation. If the judge is down it stops, and writes no results; the next run continues."""
     entries = [_Entry(of, name, benchmark) for name, benchmark in _benchmarks(of).items()]
     editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
@@ -155,7 +155,7 @@ def evaluate(of: Recipe) -> Evaluated:
         return _written(of, entries, people)
 
 
-def plan(of: Recipe) -> list[str]:
+def plan(of: EvaluationRecipe) -> list[str]:
     """What is left to edit, to measure and to ask, and the judge's price, without doing any of it."""
     editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
     lines = []
@@ -165,7 +165,7 @@ def plan(of: Recipe) -> list[str]:
     return lines
 
 
-def _benchmarks(of: Recipe) -> dict[str, Benchmark]:
+def _benchmarks(of: EvaluationRecipe) -> dict[str, Benchmark]:
     return {
         name: parts.make(
             benchmark_folder,
@@ -188,7 +188,7 @@ def _editor(label: str, spec: EntrySpec) -> Editor:
 class _Entry:
     """One benchmark of a recipe on its way: cases, answers, scores, boards."""
 
-    def __init__(self, of: Recipe, name: str, benchmark: Benchmark) -> None:
+    def __init__(self, of: EvaluationRecipe, name: str, benchmark: Benchmark) -> None:
         if isinstance(benchmark, Shards):
             benchmark = benchmark.listed(shard_cases(benchmark))
         cases = _limited(benchmark.cases(), of.limit)
@@ -273,7 +273,7 @@ class _Entry:
             name: a for name, a in self.answers.items() if not (self.benchmark.pairwise and name == TRUTH)
         }
 
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> list[JudgedComparison]:
         """Of a pairwise benchmark, what the judge said of every pair."""
         return self.made.verdicts(self._scored())
 
@@ -325,7 +325,7 @@ class _Entry:
         return {"seconds_per_edit": seconds, **tokens, "price": spent, "currency": currency}
 
 
-def _written(of: Recipe, entries: Sequence[_Entry], people: Sequence[Preference]) -> Evaluated:
+def _written(of: EvaluationRecipe, entries: Sequence[_Entry], people: Sequence[Preference]) -> Evaluated:
     """Write everything that is read from the tables."""
     boards: dict[str, dict[str, scoreboard.Json]] = {}
     rows: list[dict[str, object]] = []
@@ -383,7 +383,9 @@ def _down(name: str, last: str) -> str:
     )
 
 
-def _verdict_pairs(people: Sequence[Preference], verdicts: Sequence[Verdict]) -> list[tuple[Preference, Any]]:
+def _verdict_pairs(
+    people: Sequence[Preference], verdicts: Sequence[JudgedComparison]
+) -> list[tuple[Preference, Any]]:
     """What people prefer beside what the judge said of the same two: in a dimension, or in most of them."""
     said: dict[tuple[str, str, str, str], list[Any]] = {}
     for verdict in verdicts:

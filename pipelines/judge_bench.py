@@ -28,7 +28,7 @@ from crispedit import prompts, recipe, replies
 from crispedit.benchmark import Picture, read_json, read_jsonl, rows
 from crispedit.benchmarks.gedit_v2 import OWN, SWAPPED, Verdict
 from crispedit.chat import ChatError, ChatOption
-from crispedit.judge import NO_USAGE, Heard, Judge, JudgeDownError, Question, Usage
+from crispedit.judge import NO_USAGE, Heard, JudgeDownError, JudgeModel, JudgeUsage, Question
 from crispedit.pipelines.evaluate import Price
 from crispedit.pipelines.evaluation import preferences, report, statistics
 from crispedit.pipelines.evaluation.preferences import Preference
@@ -51,7 +51,7 @@ EDIT_REWARD = ("id", "instruction", "ranking", "comparison_type")
 DIMENSIONS = {"IA": "instruction_following", "VC": "visual_consistency", "VQ": "visual_quality"}
 
 
-class Recipe(Strict):
+class JudgeBenchRecipe(Strict):
     """Judges, and the preferences that they are held against."""
 
     out: Path
@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0, or 1 if a judge was down or said nothing that can be read."""
-    found = bench(recipe.load(Recipe, Path(args.recipe), args.overrides))
+    found = bench(recipe.load(JudgeBenchRecipe, Path(args.recipe), args.overrides))
     print(markdown(found))
     silent = [f"{s}, {j}" for s, judges in found.items() for j, row in judges.items() if row["all"]["n"] == 0]
     for name in silent:
@@ -94,13 +94,13 @@ def run(args: argparse.Namespace) -> int:
     return int(bool(silent))
 
 
-def bench(of: Recipe) -> dict[str, dict[str, Any]]:
+def bench(of: JudgeBenchRecipe) -> dict[str, dict[str, Any]]:
     """{set: {judge: agreement, position, unparsed, seconds, tokens, price}}, which is written to `out` too."""
     sets = {name: _limited(read(path), of.limit) for name, path in of.sets.items()}
     kept = of.kept or of.out.absolute().parent / "judge-replies"
     found: dict[str, dict[str, Any]] = {name: {} for name in sets}
     for label, chat in of.judges.items():
-        judge = Judge(chat, kept)
+        judge = JudgeModel(chat, kept)
         judge.load()
         for name, labelled in sets.items():
             found[name][label] = _held_against(judge, labelled, of, of.price.get(label))
@@ -180,13 +180,13 @@ def _limited(labelled: Sequence[Labelled], limit: int | None) -> list[Labelled]:
 
 
 def _held_against(
-    judge: Judge, labelled: Sequence[Labelled], of: Recipe, price: Price | None
+    judge: JudgeModel, labelled: Sequence[Labelled], of: JudgeBenchRecipe, price: Price | None
 ) -> dict[str, Any]:
     """What one judge says of one set."""
     pairs: list[tuple[Preference, Outcome]] = []
     counts: Counter[str] = Counter()
     leanings: list[tuple[str, float]] = []
-    usage: Usage = NO_USAGE
+    usage: JudgeUsage = NO_USAGE
     start = time.perf_counter()
     for place in range(0, len(labelled), AT_ONCE):
         some = labelled[place : place + AT_ONCE]

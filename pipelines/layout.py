@@ -22,7 +22,7 @@ from PIL import Image
 from crispedit.category import load_categories, resolve
 from crispedit.classifier import needs_second_image
 from crispedit.pipelines import pairs, sources
-from crispedit.pipelines.pairs import Columns, Layout, Pair, PairsSource
+from crispedit.pipelines.pairs import Columns, ImportedPair, Layout, PairsSource
 from crispedit.pipelines.sources import IMAGE_SUFFIXES, File, Skipped, suffix_of, tar, texts
 
 LAYOUTS: dict[str, Layout] = {
@@ -266,7 +266,7 @@ def survey(source: PairsSource) -> Survey:
     """A look at the first `LOOK` pairs. ValueError if none of them can be read, with the reason, the row and the
     columns that are there."""
     found = Survey(source)
-    looked: list[Pair] = []
+    looked: list[ImportedPair] = []
     categories = load_categories()
     for pair in itertools.islice(pairs.pairs(source), LOOK + 1):
         if len(looked) == LOOK:

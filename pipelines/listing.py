@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from crispedit.pipelines import pairs, sources
-from crispedit.pipelines.pairs import AnySource, Pair, PairsSource
+from crispedit.pipelines.pairs import AnySource, ImportedPair, PairsSource
 from crispedit.pipelines.sources import ENTRY, Entry, File, FolderSource, Skipped
 from crispedit.shards.journal import Table
 
@@ -161,10 +161,10 @@ def _counts(skipped: Skipped) -> list[dict[str, Any]]:
     return [{"kind": kind, "count": count} for kind, count in sorted(skipped.items())]
 
 
-def members(row: Mapping[str, Any]) -> list[Entry] | list[Pair]:
+def members(row: Mapping[str, Any]) -> list[Entry] | list[ImportedPair]:
     """The photographs or pairs of a row."""
     if any("instruction" in member for member in row["members"]):
-        return [Pair.from_row(member) for member in row["members"]]
+        return [ImportedPair.from_row(member) for member in row["members"]]
     return [Entry.from_row(member) for member in row["members"]]
 
 

@@ -31,7 +31,7 @@ from crispedit.pipelines.cluster import Died, Done, Event, Lost, Ready
 from crispedit.pipelines.flow import Route, Stage, gpus_of
 from crispedit.pipelines.pool import Process, Sent
 from crispedit.pipelines.room import Node
-from crispedit.pipelines.worker import Order, Report, Worker
+from crispedit.pipelines.worker import BlockResult, Order, Worker
 
 LOOK_SECONDS = 5.0
 """How often the nodes are asked for."""
@@ -205,11 +205,13 @@ class _Actor:
     def load(self) -> None:
         self._worker.load()
 
-    def work(self, route: bytes, order: Order, *data: pa.Table) -> tuple[Report, pa.Table | None]:
+    def work(self, route: bytes, order: Order, *data: pa.Table) -> tuple[BlockResult, pa.Table | None]:
         return self._worker.work(_route(route), order, *data)
 
 
-def _task(stage: bytes | None, route: bytes, order: Order, *data: pa.Table) -> tuple[Report, pa.Table | None]:
+def _task(
+    stage: bytes | None, route: bytes, order: Order, *data: pa.Table
+) -> tuple[BlockResult, pa.Table | None]:
     """A block through a stage that stays in this process, loaded, for the tasks to come."""
     worker = Worker(None) if stage is None else _worker(stage)
     return worker.work(_route(route), order, *data)

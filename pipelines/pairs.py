@@ -135,7 +135,7 @@ def mappings() -> dict[str, dict[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ImportedPair:
     """One pair of a source: its words, and where its images are. All fields survive a parquet or JSON."""
 
     uri: str
@@ -161,7 +161,7 @@ class Pair:
         return asdict(self)
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Pair:
+    def from_row(cls, row: Mapping[str, Any]) -> ImportedPair:
         """The pair of `to_row`; other columns of a table are not its business."""
         values = {name: row[name] for name in cls.__slots__}
         for part in ("source", "edited", "mask"):
@@ -178,7 +178,7 @@ class PairImages:
     mask: bytes | None = None
 
 
-def pairs(source: PairsSource) -> Iterator[Pair]:
+def pairs(source: PairsSource) -> Iterator[ImportedPair]:
     """The pairs of a source, in the order of its files, one at a time: there may be millions.
 
     ValueError if there are none, or a column is not there.
@@ -206,7 +206,7 @@ def files(source: PairsSource, skipped: Skipped, listed: Collection[str] = ()) -
 
 def of_file(
     source: PairsSource, file: File, skipped: Skipped, patient: bool = True, folder: str | None = None
-) -> Iterator[Pair]:
+) -> Iterator[ImportedPair]:
     """The pairs of one file, which is read once, from front to end. Huge parquet row groups are split into `folder`,
     if there is one.
 
@@ -232,7 +232,7 @@ def of_file(
         yield _pair(source, file.uri + "#", error=f"{file.uri}: {reason}")
 
 
-def read(wanted: Sequence[Pair], root: str | None = None) -> list[PairImages | Exception]:
+def read(wanted: Sequence[ImportedPair], root: str | None = None) -> list[PairImages | Exception]:
     """The images of each pair, in order, or the exception that says why there are none. A null mask is no
     mask. `root` is the run of pairs that its listing has split off a huge row group.
 
@@ -249,7 +249,7 @@ def read(wanted: Sequence[Pair], root: str | None = None) -> list[PairImages | E
     return [_images(pair, answer) for pair, answer in zip(wanted, answers, strict=True)]
 
 
-def _images(pair: Pair, answers: Mapping[str, bytes | Exception]) -> PairImages | Exception:
+def _images(pair: ImportedPair, answers: Mapping[str, bytes | Exception]) -> PairImages | Exception:
     if pair.error is not None:
         return ValueError(pair.error)
     images: dict[str, bytes] = {}
@@ -268,9 +268,9 @@ def _place(entry: Entry) -> str:
     return f" at {sources.unescape(entry.path)}" if own else ""
 
 
-def _pair(source: PairsSource, uri: str, /, **found: Any) -> Pair:
+def _pair(source: PairsSource, uri: str, /, **found: Any) -> ImportedPair:
     own = {part: found.pop(part, None) or getattr(source, part) for part in ("dataset", "licence")}
-    return Pair(uri, **own, **found)
+    return ImportedPair(uri, **own, **found)
 
 
 def _layout(source: PairsSource) -> Layout:
@@ -330,7 +330,9 @@ def _one_image(text: str) -> str:
 # Layouts
 
 
-def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: str | None) -> Iterator[Pair]:
+def _of_parquet(
+    source: PairsSource, file: File, table: pq.ParquetFile, folder: str | None
+) -> Iterator[ImportedPair]:
     columns = source.columns
     schema = table.schema_arrow
     sources.check_columns(file.uri, schema, _options(columns.images), {})
@@ -393,7 +395,7 @@ def _top(schema: pa.Schema, path: str) -> str:
     return next((name for name in names if name in schema.names), path)
 
 
-def _of_tar(source: PairsSource, file: File, opened: IO[bytes], skipped: Skipped) -> Iterator[Pair]:
+def _of_tar(source: PairsSource, file: File, opened: IO[bytes], skipped: Skipped) -> Iterator[ImportedPair]:
     seen: Counter[str] = Counter()
     for sample in _samples(source.columns, opened, skipped):
         seen[sample.key] += 1
@@ -520,7 +522,7 @@ def _parsed(data: bytes) -> Any:
     return json.loads(data.decode(texts.encoding_of(data)))
 
 
-def _of_rows(source: PairsSource, file: File, opened: IO[bytes]) -> Iterator[Pair]:
+def _of_rows(source: PairsSource, file: File, opened: IO[bytes]) -> Iterator[ImportedPair]:
     """Pairs of JSON lines, a JSON list or a CSV."""
     number = 0
     try:
@@ -611,7 +613,7 @@ def _stem(name: str, ending: str) -> str | None:
     return stem.removesuffix(ending) if suffix.lower() in IMAGE_SUFFIXES and stem.endswith(ending) else None
 
 
-def _of_names(source: PairsSource, file: File) -> Pair:
+def _of_names(source: PairsSource, file: File) -> ImportedPair:
     """The pair that a source image belongs to, by the names of the files beside it."""
     columns = source.columns
     stem, suffix = _stem(file.path, str(columns.source)), os.path.splitext(file.path)[1]

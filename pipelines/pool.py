@@ -9,7 +9,7 @@ from typing import Any
 
 from crispedit.pipelines.flow import Route, Row, Stage
 from crispedit.pipelines.room import Need
-from crispedit.pipelines.worker import Order, Report
+from crispedit.pipelines.worker import BlockResult, Order
 
 UNKNOWN_LOAD_SECONDS = 10.0
 
@@ -53,7 +53,7 @@ class Process:
     block: Sent | None = None
     leaving: bool = False
     """It gets no more blocks."""
-    heir: Pool | None = None
+    heir: StagePool | None = None
     """The stage for which it makes room."""
 
 
@@ -61,7 +61,7 @@ class Process:
 class Sent:
     """A block in the hands of a process, or of a task where the stage has no processes of its own."""
 
-    pool: Pool
+    pool: StagePool
     route: Route
     pieces: Sequence[Piece]
     order: Order
@@ -128,14 +128,14 @@ class Queue:
 
 
 @dataclass(eq=False)
-class Pool:
+class StagePool:
     """What the scheduler knows of one stage."""
 
     stage: Stage
     held: bool
     queue: Queue = field(default_factory=Queue)
     later: list[Piece] = field(default_factory=list)
-    next: Pool | None = None
+    next: StagePool | None = None
     processes: list[Process] = field(default_factory=list)
     blocks: int = 0
     """In the hands of processes or tasks, with so many rows: """
@@ -171,7 +171,7 @@ class Pool:
     def staying(self) -> list[Process]:
         return [process for process in self.processes if not process.leaving]
 
-    def learn(self, report: Report) -> None:
+    def learn(self, report: BlockResult) -> None:
         """What a block tells about the next ones; each block halves the weight of those before it."""
         self.recent_seconds = self.recent_seconds / 2 + report.seconds + report.commit_seconds
         self.recent_rows = self.recent_rows / 2 + report.rows

@@ -49,7 +49,7 @@ def _without_nulls(value: object) -> object:
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
-class Curate(Strict):
+class CurateSpec(Strict):
     """Photographs: how they are normalised and what of them is measured."""
 
     max_pixels: int = Field(200_000_000, ge=1)
@@ -63,7 +63,7 @@ class Curate(Strict):
     pool: Pool = Pool(batch=4)
 
 
-class Annotate(PartSpec):
+class AnnotateSpec(PartSpec):
     """The annotator by name; its options stand beside it."""
 
     annotator: str = "compositor"
@@ -72,7 +72,7 @@ class Annotate(PartSpec):
     "category_mismatch", before anything is edited. 0: none is, for the classifier misreads some good ones too."""
 
 
-class Edit(Strict):
+class EditSpec(Strict):
     """The editors by name, in order of preference when several candidates of a job pass."""
 
     editors: dict[str, EditorSpec] = Field({"compositor": EditorSpec()}, min_length=1)
@@ -91,7 +91,7 @@ class Edit(Strict):
     offset a channel explains it. Categories whose edits change the tone on purpose (`exposure.drift: {}`) are left."""
 
 
-class Score(Strict):
+class ScoreSpec(Strict):
     """How pairs are measured."""
 
     measure_everything: bool = False
@@ -100,7 +100,7 @@ class Score(Strict):
     """The actors that run every filter that needs no GPU; a filter with a GPU has a pool of its own."""
 
 
-class Select(Strict):
+class SelectSpec(Strict):
     """How pairs are chosen among those that pass."""
 
     best: dict[str, FiniteFloat] = {}
@@ -114,7 +114,7 @@ class Select(Strict):
     """Pairs with one instruction whose images' hashes differ by at most this count as one (needs `duplicate`)."""
 
 
-class Pack(Strict):
+class PackSpec(Strict):
     """How shards are cut."""
 
     to: str | None = None
@@ -123,7 +123,7 @@ class Pack(Strict):
     seed: int = 0
 
 
-class Engine(Strict):
+class EngineSpec(Strict):
     """Where the work runs."""
 
     kind: Literal["ray", "inprocess"] = "ray"
@@ -155,17 +155,17 @@ class Recipe(Strict):
     run: Path
     source: AnySource
     categories: dict[str, Annotated[CategorySpec, BeforeValidator(_category_spec)]] = Field(min_length=1)
-    curate: Curate = Curate()
-    annotate: Annotate = Annotate()
-    edit: Edit = Edit()
+    curate: CurateSpec = CurateSpec()
+    annotate: AnnotateSpec = AnnotateSpec()
+    edit: EditSpec = EditSpec()
     filters: Annotated[dict[str, FilterSpec], BeforeValidator(_without_nulls)] = {}
     regimes: dict[Literal["exact", "regenerated", "global"], dict[str, dict[str, Bound]]] = {}
     """Bounds by category and "filter.score" that hold for pairs of a regime alone: of editors that left the rest as it
     was, drew it anew, or changed it all (the filter `regeneration` tells). They win over the category's."""
-    score: Score = Score()
-    select: Select = Select()
-    pack: Pack = Pack()
-    engine: Engine = Engine()
+    score: ScoreSpec = ScoreSpec()
+    select: SelectSpec = SelectSpec()
+    pack: PackSpec = PackSpec()
+    engine: EngineSpec = EngineSpec()
 
     @cached_property
     def category_files(self) -> Mapping[str, Category]:

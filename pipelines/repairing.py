@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RepairedEdit:
     """The images to store, and the columns of the table `edit` that say what was done to them."""
 
     edited: Image
@@ -55,7 +55,7 @@ class Repairing:
     def __bool__(self) -> bool:
         return self.motion or self.drift
 
-    def __call__(self, source: Image, edited: Image, mask: Mask | None, category: str) -> Candidate:
+    def __call__(self, source: Image, edited: Image, mask: Mask | None, category: str) -> RepairedEdit:
         """The candidate, repaired where it can be; `mask` is of the source's or the edited image's size."""
         columns: dict[str, Any] = {}
         cropped = None
@@ -77,7 +77,7 @@ class Repairing:
                 columns["drift"] = json.dumps(
                     {name: [round(value, 6) for value in values] for name, values in asdict(drift).items()}
                 )
-        return Candidate(edited, mask, cropped, columns)
+        return RepairedEdit(edited, mask, cropped, columns)
 
 
 NO_REPAIR = Repairing()

@@ -28,7 +28,7 @@ QUALITY = 72
 
 
 @dataclass
-class Images:
+class Thumbnails:
     """Thumbnails as data URIs, until their bytes are used up."""
 
     snapshot: Snapshot
@@ -71,7 +71,7 @@ def write(run: Run, report: Report, *, light: bool = False) -> Path:
 
 def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
     """The report's text."""
-    images = Images(s, 0 if light else MAX_BYTES - TEXT_BYTES)
+    images = Thumbnails(s, 0 if light else MAX_BYTES - TEXT_BYTES)
     grid = overview.matrix(s)
     shown = {} if light else overview.examples(s, [row[1] for row in grid.rows], EXAMPLES)
     charted = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from crispedit.pipelines.recipe import Edit
+from crispedit.pipelines.recipe import EditSpec
 from crispedit.record import seed_of
 
 LAG = 4
@@ -24,13 +24,13 @@ Shares = dict[str, dict[str, float]]
 """By category and editor: the share of the jobs."""
 
 
-def routed(edit: Edit) -> list[str]:
+def routed(edit: EditSpec) -> list[str]:
     """The editors that share the jobs; one for failed jobs takes what they leave."""
     return [name for name, spec in edit.editors.items() if spec.when == "always"]
 
 
 def shares(
-    edit: Edit, categories: Iterable[str], waves: Sequence[Mapping[str, Mapping[str, Sequence[int]]]]
+    edit: EditSpec, categories: Iterable[str], waves: Sequence[Mapping[str, Mapping[str, Sequence[int]]]]
 ) -> Shares:
     """The shares that follow from these waves' counts: in each category `least_share` for every editor, and the rest
     for the one with the most passing candidates per price. Equal ones while too little is known."""

@@ -17,9 +17,9 @@ from crispedit.outcome import Failing
 from crispedit.pipelines.cluster import Cluster, Died, Done, Event, Lost, Ready
 from crispedit.pipelines.division import Division
 from crispedit.pipelines.flow import Flow, Quarantined, Route, Row
-from crispedit.pipelines.pool import Piece, Pool, Process, Sent
-from crispedit.pipelines.recipe import Engine
-from crispedit.pipelines.worker import Order, Report
+from crispedit.pipelines.pool import Piece, Process, Sent, StagePool
+from crispedit.pipelines.recipe import EngineSpec
+from crispedit.pipelines.worker import BlockResult, Order
 
 LOOK_SECONDS = 2.0
 """How often, at most, nodes and their division are looked at."""
@@ -43,11 +43,11 @@ class Scheduler:
         self,
         flow: Flow,
         cluster: Cluster,
-        settings: Engine,
+        settings: EngineSpec,
         tell: Callable[[Scheduler], object] = lambda scheduler: None,
     ) -> None:
         self.flow, self.cluster, self.settings, self._tell = flow, cluster, settings, tell
-        self.pools = {stage.name: Pool(stage, cluster.holds(stage)) for stage in flow.stages}
+        self.pools = {stage.name: StagePool(stage, cluster.holds(stage)) for stage in flow.stages}
         if len(self.pools) != len(flow.stages):
             raise ValueError("two stages of a build have one name")
         self.committed: Counter[str] = Counter()
@@ -72,7 +72,7 @@ class Scheduler:
                 for process in pool.processes:
                     self.cluster.stop(process)
 
-    def left_seconds(self, pool: Pool) -> float:
+    def left_seconds(self, pool: StagePool) -> float:
         """About how long a stage still has to work, as it is now."""
         return (pool.row_seconds or 0.0) * self.division.rest(pool) / max(1, self.division.slots(pool))
 
@@ -150,7 +150,7 @@ class Scheduler:
             self.division.tasks_cpus -= block.pool.need.cpus
         return block
 
-    def _done(self, block: Sent, report: Report, data: Any) -> None:
+    def _done(self, block: Sent, report: BlockResult, data: Any) -> None:
         pool = block.pool
         if not block.pieces:
             pool.probing, pool.load_seconds = False, report.load_seconds
@@ -178,7 +178,7 @@ class Scheduler:
         pause = PAUSES[min(piece.attempt, len(PAUSES)) - 1]
         return replace(piece, attempt=piece.attempt + 1, suspect=False, due=self.cluster.now() + pause)
 
-    def _after(self, route: Route, pool: Pool) -> Pool:
+    def _after(self, route: Route, pool: StagePool) -> StagePool:
         return self.pools[route.stages[route.stages.index(pool.stage.name) + 1]]
 
     def _died_working(self, block: Sent, event: Died) -> None:
@@ -216,7 +216,7 @@ class Scheduler:
         parts = [piece.part(at, at + size) for piece in pieces for at in range(0, len(piece), size)]
         pool.queue.put_back([replace(part, suspect=True, avoid=node) for part in parts])
 
-    def _died_loading(self, pool: Pool, event: Died) -> None:
+    def _died_loading(self, pool: StagePool, event: Died) -> None:
         pool.loading_deaths += event.node_lives
         if pool.loading_deaths >= LOADING_DEATHS:
             raise Failing(
@@ -230,7 +230,7 @@ class Scheduler:
         block.pool.probing = True
         self._send(Sent(block.pool, block.route, [], Order([], False, True), None, self.cluster.now()))
 
-    def _record(self, pool: Pool, pieces: Sequence[Piece], error: Exception) -> None:
+    def _record(self, pool: StagePool, pieces: Sequence[Piece], error: Exception) -> None:
         """Have rows recorded with an error, in a process that does not touch them."""
         self._send(self._block(pool, pieces, None, error))
 
@@ -258,7 +258,7 @@ class Scheduler:
                 ):
                     pass
 
-    def _give(self, pool: Pool, process: Process | None) -> bool:
+    def _give(self, pool: StagePool, process: Process | None) -> bool:
         """Give the process, or a task, a block, if there is one worth its while."""
         waiting = self.division.waiting(pool)
         follower = pool.next
@@ -286,7 +286,7 @@ class Scheduler:
         self._send(self._block(pool, pieces, process))
         return True
 
-    def _rows(self, pool: Pool, waiting: int) -> int:
+    def _rows(self, pool: StagePool, waiting: int) -> int:
         """Rows of the next block: `block_seconds` of work, less where the rows that wait have to be shared out; none
         where it is better to let more of them gather."""
         each, processes = pool.row_seconds, max(1, self.division.slots(pool))
@@ -308,7 +308,11 @@ class Scheduler:
         return max(1, int(rows) if rows < batch else int(rows) // batch * batch)
 
     def _block(
-        self, pool: Pool, pieces: Sequence[Piece], process: Process | None, error: Exception | None = None
+        self,
+        pool: StagePool,
+        pieces: Sequence[Piece],
+        process: Process | None,
+        error: Exception | None = None,
     ) -> Sent:
         spans = [
             (0, len(piece)) if piece.data is None else (piece.first, piece.first + len(piece))

@@ -25,8 +25,8 @@ from crispedit.pipelines.flow import Block, Route, Row, Stage
 from crispedit.pipelines.forecast import Forecast
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.annotate import requests
-from crispedit.pipelines.steps.curate import Curate
-from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave, folder_rows
+from crispedit.pipelines.steps.curate import CurateStep
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo, folder_rows
 from crispedit.pipelines.verdicts import Photographs, of_candidate
 from crispedit.pipelines.waves import Finished, Waves
 from crispedit.record import canonical_json, content_key
@@ -57,7 +57,7 @@ class Build:
         self._sources = Containers(run, self.waves, sample) if self._does("curate") else None
         self._queues: dict[str, dict[tuple[int, str], deque[tuple[Route, Row]]]] = {}
         self._routes: dict[tuple[int, str, tuple[str, ...]], Route] = {}
-        self._open: dict[int, Wave] = {}
+        self._open: dict[int, ActiveWave] = {}
         self._next_open = self._next_judged = self._next_asked = 0
         self._kept: dict[int, Mapping[str, int]] = {}
         """Of finished waves, what quotas count."""
@@ -200,29 +200,29 @@ class Build:
         )
 
     def _reopen(self, number: int) -> None:
-        self._open[number] = Wave(number, {}, retry_errors=self.retry_errors)
+        self._open[number] = ActiveWave(number, {}, retry_errors=self.retry_errors)
         self._submit(partial(self._read, number), self._opened)
 
-    def _read(self, number: int) -> Wave:
+    def _read(self, number: int) -> ActiveWave:
         """A wave with its photographs, from its own folders."""
         record = self.waves[number]
         members = dict(members_of(self.run, record.listing))
         if record.drawn is not None:
             members = {uri: members[uri] for uri in record.drawn}
-        wave = Wave(number, members, True, retry_errors=self.retry_errors)
+        wave = ActiveWave(number, members, True, retry_errors=self.retry_errors)
         curate = self.steps[0]
         for row in folder_rows(curate.folder(record.name), curate.table):
             curate.load(wave, row)
         return wave
 
-    def _opened(self, wave: Wave) -> None:
+    def _opened(self, wave: ActiveWave) -> None:
         self._open[wave.number] = wave
         curate = self.active[0] if self.active else None
-        if isinstance(curate, Curate):
+        if isinstance(curate, CurateStep):
             for todo in curate.files(wave):
                 self._offer(wave, curate, todo)
 
-    def _curated(self, wave: Wave) -> bool:
+    def _curated(self, wave: ActiveWave) -> bool:
         """Whether the photographs of a wave are all there, and not judged yet."""
         return wave.read and wave.judged is None and not any(step == "curate" for step, _ in wave.out)
 
@@ -314,7 +314,7 @@ class Build:
             self.waves.shared(number, recorded)
         return recorded or {}
 
-    def _could_give(self, wave: Wave) -> Mapping[str, int]:
+    def _could_give(self, wave: ActiveWave) -> Mapping[str, int]:
         if not self._does("score") or self.run.recipe.imports_pairs:
             return {}
         asked = Counter(
@@ -327,12 +327,12 @@ class Build:
 
     # Rows
 
-    def _refresh(self, wave: Wave, subject: Subject) -> None:
+    def _refresh(self, wave: ActiveWave, subject: Subject) -> None:
         for step in self.active:
             for todo in step.todo(wave, subject):
                 self._offer(wave, step, todo)
 
-    def _offer(self, wave: Wave, step: Step, todo: Todo) -> None:
+    def _offer(self, wave: ActiveWave, step: Step, todo: Todo) -> None:
         at = (step.name, todo.row[step.key])
         if at in wave.offered:
             return
@@ -388,7 +388,7 @@ class Build:
                 "pass by themselves); engine.stop_at_failures says when to stop"
             )
 
-    def _finish_if_done(self, wave: Wave) -> None:
+    def _finish_if_done(self, wave: ActiveWave) -> None:
         if wave.out or wave.full is None:
             return
         name = self.waves[wave.number].name
@@ -411,7 +411,7 @@ class Build:
         if not wave.out:
             self._close(wave)
 
-    def _close(self, wave: Wave) -> None:
+    def _close(self, wave: ActiveWave) -> None:
         """Record a wave that has nothing left to do, and forget its rows."""
         record = self.waves[wave.number]
         self.photographs.renamed(wave.number)
@@ -433,7 +433,7 @@ class Build:
         paths = (path for step in self.steps for path in _parts(step.folder(wave)))
         return {path.relative_to(self.run.root).as_posix(): path.stat().st_size for path in paths}
 
-    def _passing(self, wave: Wave) -> tuple[dict[str, int], routing.Counts]:
+    def _passing(self, wave: ActiveWave) -> tuple[dict[str, int], routing.Counts]:
         """Jobs with a candidate that passes, by category; and by category and editor the measured candidates, and those
         that pass."""
         kept: Counter[str] = Counter()
@@ -472,7 +472,7 @@ def _parts(folder: Path) -> list[Path]:
     return list(folder.glob("part-*.parquet"))
 
 
-def _errors(wave: Wave) -> tuple[int, int]:
+def _errors(wave: ActiveWave) -> tuple[int, int]:
     """Rows of a wave that ended in an error, and those of them that may pass."""
     errors = transient = 0
     rows: Iterable[Any] = [

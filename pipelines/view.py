@@ -23,7 +23,7 @@ from crispedit.pipelines.calibration.calibrate import LABELS
 from crispedit.pipelines.viewing import evaluation, snapshot
 from crispedit.pipelines.viewing.guard import Guard, is_loopback
 from crispedit.pipelines.viewing.labels import Labels
-from crispedit.pipelines.viewing.server import Shown, Site
+from crispedit.pipelines.viewing.server import Site, ViewedRun
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 PORT = 7266
@@ -73,21 +73,21 @@ def is_evaluation(path: str) -> bool:
     return all((Path(path) / name).is_file() for name in ("results.json", "cases.parquet"))
 
 
-def evaluated(args: argparse.Namespace) -> tuple[evaluation.Site, str, str]:
+def evaluated(args: argparse.Namespace) -> tuple[evaluation.EvaluationSite, str, str]:
     """The site of an evaluation, what it holds, and nothing more to say."""
     if args.against or args.labels:
         raise ValueError(
             "--against and --labels are for runs and shard sets: an evaluation compares its editors itself"
         )
-    shown = evaluation.Evaluated(Path(args.shown))
-    return evaluation.Site(shown), f"{shown.count():,} cases", ""
+    shown = evaluation.EvaluationResults(Path(args.shown))
+    return evaluation.EvaluationSite(shown), f"{shown.count():,} cases", ""
 
 
 def of_pairs(args: argparse.Namespace) -> tuple[Site, str, str]:
     """The site of a run or shard set, what it holds, and where labels go."""
     path = Path(args.shown)
     labels = args.labels or (path / LABELS if (path / "recipe.yaml").exists() else Path(LABELS))
-    site = Site(Shown(taker(args.shown), Labels(labels.absolute()), against(args.against)))
+    site = Site(ViewedRun(taker(args.shown), Labels(labels.absolute()), against(args.against)))
     seen = site.shown.snapshot
     pairs = seen.one("SELECT count(*) FROM pair")
     return site, f"{pairs:,} pairs, read in {seen.seconds:.1f} s", f"labels go to {labels}; "

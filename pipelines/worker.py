@@ -28,7 +28,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Report:
+class BlockResult:
     """What came of a block, without its data."""
 
     rows: int
@@ -62,7 +62,7 @@ class Worker:
         self.loaded = True
         return time.perf_counter() - start
 
-    def work(self, route: Route, order: Order, *data: pa.Table) -> tuple[Report, pa.Table | None]:
+    def work(self, route: Route, order: Order, *data: pa.Table) -> tuple[BlockResult, pa.Table | None]:
         """The rows of a block after this stage: passed on, or committed at the end of their route."""
         loading = self.load()
         start = time.perf_counter()
@@ -80,9 +80,9 @@ class Worker:
         if order.last:
             committed = route.commit(done) if done else ()
             seconds = time.perf_counter() - worked
-            return Report(len(rows), again, committed, 0, loading, worked - start, seconds), None
+            return BlockResult(len(rows), again, committed, 0, loading, worked - start, seconds), None
         table = pa.Table.from_pylist(done, schema=route.wire)
-        return Report(len(rows), again, (), table.nbytes, loading, time.perf_counter() - start), table
+        return BlockResult(len(rows), again, (), table.nbytes, loading, time.perf_counter() - start), table
 
     def _processed(self, route: Route, rows: Sequence[Row], error: Exception | None) -> list[Row]:
         """The rows after the stage, in its own batches; rows that have failed pass through."""

@@ -29,7 +29,7 @@ from crispedit.shards.fetch import Fetched, Fetcher, SampleAt
 from crispedit.shards.index import Index, Paths, open_index
 from crispedit.shards.pack import Pair
 from crispedit.shards.remote import Cache
-from crispedit.shards.ring import Request, Ring
+from crispedit.shards.ring import DecodeRequest, Ring
 
 LISTED_DAMAGE = 1000
 """Damages that a reader keeps to show; it counts all of them."""
@@ -280,10 +280,10 @@ class ShardReader:
         batches, share = self._plan()
         return batches[share[position]]
 
-    def _request(self, position: int) -> Request:
+    def _request(self, position: int) -> DecodeRequest:
         samples = self._samples(position)
         shape = self._shape_list[self._shape_of[samples[0]]]
-        return Request([self.index.at(int(sample)) for sample in samples], shape, self._masks)
+        return DecodeRequest([self.index.at(int(sample)) for sample in samples], shape, self._masks)
 
     def _here(self, positions: Sequence[int]) -> Iterator[Any]:
         """The items at these positions, read in this process."""
@@ -334,7 +334,7 @@ class ShardReader:
             yield self._assembled(request, results, memory)
 
     def _assembled(
-        self, request: Request, results: list[Fetched], memory: NDArray[np.uint8]
+        self, request: DecodeRequest, results: list[Fetched], memory: NDArray[np.uint8]
     ) -> DecodedPair | Batch | None:
         for result in results:
             if result.damage is not None:

@@ -21,7 +21,7 @@ from crispedit.shards.pack import file_sha256
 
 
 @dataclass
-class Report:
+class VerifyReport:
     """What was checked and what is wrong. `problems` lists the damage; `unknown` counts texts that are
     empty."""
 
@@ -70,14 +70,14 @@ def verify(
     threads: int,
     cache: remote.Cache,
     done: Callable[[str], object] = lambda shard: None,
-) -> Report:
+) -> VerifyReport:
     """Check a set: manifest, index, sizes, hashes, counts, members, image sizes and duplicates.
 
     `deep` also decodes every image and reads every JSON member and caption. `done` is told each shard that is
     checked. ValueError if the folder is not a finished set; everything else that is wrong is in the report.
     """
     manifest = read_manifest(folder)
-    report = Report(folder, deep)
+    report = VerifyReport(folder, deep)
     try:
         table = read_index(folder, manifest)
     except Damage as found:
@@ -272,7 +272,7 @@ def _duplicates(shards: Iterable[_Shard]) -> Iterator[Damage]:
             contents[content] = at.key
 
 
-def _totals(folder: str, manifest: dict[str, Any], report: Report) -> Iterator[Damage]:
+def _totals(folder: str, manifest: dict[str, Any], report: VerifyReport) -> Iterator[Damage]:
     """Where the manifest's sums are not those of the index."""
     if any(problem.shard.endswith(layout.INDEX) for problem in report.problems):
         return

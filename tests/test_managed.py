@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from crispedit import managed
-from crispedit.chat import Answer, ChatError, Reply, Request, make
+from crispedit.chat import ChatAnswer, ChatError, ChatRequest, Reply, make
 from crispedit.outcome import is_transient
 
 SERVER = Path(__file__).with_name("managed_server.py")
@@ -55,17 +55,17 @@ def chat(tmp_path):
 
 
 def ask(chat, *prompts):
-    return chat.ask([Request(prompt, Animal) for prompt in prompts])
+    return chat.ask([ChatRequest(prompt, Animal) for prompt in prompts])
 
 
 def test_it_is_started_asked_and_stopped(chat, tmp_path):
     chat.load()
-    assert all(isinstance(answer, Answer) for answer in ask(chat, *"abcdef"))
+    assert all(isinstance(answer, ChatAnswer) for answer in ask(chat, *"abcdef"))
     [pid] = pids(tmp_path)
     assert runs(pid)
     managed.stop_all()
     assert not runs(pid)
-    assert isinstance(ask(chat, "again")[0], Answer)  # and started again when it is needed
+    assert isinstance(ask(chat, "again")[0], ChatAnswer)  # and started again when it is needed
     assert len(pids(tmp_path)) == 2
 
 
@@ -83,7 +83,7 @@ def test_killed_while_it_answers_it_is_started_again_and_no_request_is_lost(chat
     killer.start()
     answers = ask(chat, *map(str, range(200)))
     killer.join()
-    assert all(isinstance(answer, Answer) for answer in answers)
+    assert all(isinstance(answer, ChatAnswer) for answer in answers)
     assert len(pids(tmp_path)) == 3
 
 
@@ -92,10 +92,10 @@ def test_one_that_hangs_is_started_again(tmp_path):
     chat = make({**CHAT, "serve": command(tmp_path), "timeout_s": 1, "concurrency": 1})
     chat.load()
     (tmp_path / "hangs").touch()
-    assert isinstance(ask(chat, "which?")[0], Answer)
+    assert isinstance(ask(chat, "which?")[0], ChatAnswer)
     assert len(pids(tmp_path)) == 2
     os.kill(pids(tmp_path)[1], signal.SIGSTOP)
-    assert isinstance(ask(chat, "which?")[0], Answer)
+    assert isinstance(ask(chat, "which?")[0], ChatAnswer)
     assert len(pids(tmp_path)) == 3
     assert gone(pids(tmp_path)[1])
     managed.stop_all()
@@ -105,8 +105,8 @@ def test_a_request_that_kills_every_server_is_a_transient_error_and_takes_no_oth
     chat = make({**CHAT, "serve": command(tmp_path), "retries": 2, "concurrency": 1})
     chat.load()
     good, bad, also_good = ask(chat, "a cat", "this kills you", "a cat")
-    assert isinstance(good, Answer)
-    assert isinstance(also_good, Answer)
+    assert isinstance(good, ChatAnswer)
+    assert isinstance(also_good, ChatAnswer)
     assert isinstance(bad, ChatError)
     assert is_transient(bad)
     managed.stop_all()
@@ -177,5 +177,5 @@ def test_where_and_how_it_is_started_is_not_what_it_answers(tmp_path):
 def test_it_pickles_without_its_server(chat, tmp_path):
     chat.load()
     other = pickle.loads(pickle.dumps(chat))
-    assert isinstance(ask(other, "which?")[0], Answer)
+    assert isinstance(ask(other, "which?")[0], ChatAnswer)
     assert len(pids(tmp_path)) == 2

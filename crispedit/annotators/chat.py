@@ -15,7 +15,7 @@ from pydantic import Field
 
 from crispedit import feasibility, prompts
 from crispedit.category import Category, load_categories
-from crispedit.chat import Answer, ChatError, ChatOption, Reply, Request, total
+from crispedit.chat import ChatAnswer, ChatError, ChatOption, ChatRequest, Reply, total
 from crispedit.parts import Annotator
 from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
 
@@ -115,7 +115,7 @@ class ChatAnnotator(Annotator):
     def _describe(self, photographs: Sequence[Sequence[_Wish]]) -> None:
         """Look at each photograph once, whatever is wished of it."""
         prompt = prompts.render("annotate/describe")
-        asked = [Request(prompt, Description, [group[0].sample.source]) for group in photographs]
+        asked = [ChatRequest(prompt, Description, [group[0].sample.source]) for group in photographs]
         for group, found in zip(photographs, self.chat.ask(asked), strict=True):
             for wish in group:
                 wish.take("description", found)
@@ -123,7 +123,7 @@ class ChatAnnotator(Annotator):
                     wish.tokens.pop()
 
     def _write(self, wishes: Sequence[_Wish]) -> None:
-        rounds: list[tuple[str, Callable[[_Wish], Request[Any]]]] = [
+        rounds: list[tuple[str, Callable[[_Wish], ChatRequest[Any]]]] = [
             ("draft", _Wish.write),
             *[("draft", _Wish.refine)] * self.refinements,
             ("facts", _Wish.check),
@@ -150,7 +150,7 @@ class _Wish:
     """Of each answer."""
     error: ChatError | None = None
 
-    def take(self, name: str, found: Answer[Any] | ChatError) -> None:
+    def take(self, name: str, found: ChatAnswer[Any] | ChatError) -> None:
         if isinstance(found, ChatError):
             self.error = found
             self.tokens.append(None)
@@ -158,17 +158,17 @@ class _Wish:
             self.tokens.append(found.tokens)
             self.said.setdefault(name, []).append(found.value)
 
-    def write(self) -> Request[Draft]:
+    def write(self) -> ChatRequest[Draft]:
         seed = seed_of(self.sample.key, f"voice of {self.category.name} {self.nth}")
         more = {"task": self.category.prompt, "earlier": self.earlier, "seed": seed}
-        return Request(self._prompt("annotate/write", **more), Draft, [self.sample.source])
+        return ChatRequest(self._prompt("annotate/write", **more), Draft, [self.sample.source])
 
-    def refine(self) -> Request[Refinement]:
+    def refine(self) -> ChatRequest[Refinement]:
         caption = _one_line(self.said["draft"][-1].target_caption)
         more = {"instruction": self.instruction, "target_caption": caption}
-        return Request(self._prompt("annotate/refine", **more), Refinement, [self.sample.source])
+        return ChatRequest(self._prompt("annotate/refine", **more), Refinement, [self.sample.source])
 
-    def check(self) -> Request[feasibility.Feasibility]:
+    def check(self) -> ChatRequest[feasibility.Feasibility]:
         return feasibility.question(self.sample.source, self.instruction, self.category.name)
 
     def outcome(self) -> Job | Refusal | Exception:

@@ -25,7 +25,7 @@ _ON_THE_GROUND = ("meadow", "desert", "beach", "mountains", "snow", "room")
 _SHIFTS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -0.8), "down": (0.0, 0.8)}
 
 
-class Compositor(Annotator):
+class CompositorAnnotator(Annotator):
     """Plans edits in all seven categories; `plan["compositor"]` is the plan's format, 1.
 
     Where it can, it edits what is in the photograph: turns its own colour, puts its own subject before another
@@ -67,7 +67,7 @@ class _Photograph:
         return None if found is None else f"{colours.name_of(found.pixels)} subject"
 
     @cached_property
-    def tone(self) -> recolour.Tone | None:
+    def tone(self) -> recolour.Hue | None:
         return recolour.tone_of(self.small)
 
     @cached_property
@@ -230,7 +230,7 @@ class _Photograph:
         captions = showing(rng, self.photo, (a(_name(thing)), at), (a(_name(other)), at))
         return {"thing": thing, "place": asdict(place), "other": other}, Wording(order, *captions)
 
-    def _turned_tone(self, rng: np.random.Generator, tone: recolour.Tone) -> Planned:
+    def _turned_tone(self, rng: np.random.Generator, tone: recolour.Hue) -> Planned:
         name = pick(rng, tuple(self.turns))
         order = instruct(rng, "tone", old=tone.name, colour=name)
         # The photo's own shades are not named here: they are what changes.

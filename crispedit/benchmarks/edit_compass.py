@@ -25,7 +25,7 @@ from crispedit.benchmark import (
     text_constants,
 )
 from crispedit.chat import Chat, ChatError, Published
-from crispedit.judge import NO_USAGE, Heard, Question, Usage
+from crispedit.judge import NO_USAGE, Heard, JudgeUsage, Question
 from crispedit.measures import Measures
 from crispedit.record import Image, content_key
 
@@ -200,7 +200,7 @@ class EditCompass(Benchmark):
         heard: Sequence[Heard[int] | ChatError],
     ) -> Scored | Exception:
         replied: list[Heard[int]] = []
-        usage: Usage = NO_USAGE
+        usage: JudgeUsage = NO_USAGE
         for one in (note, *heard):
             if isinstance(one, ChatError):
                 return one  # the judge did not answer at all: to be asked again

@@ -16,11 +16,11 @@ from pydantic import Field
 
 from crispedit import judge, prompts, replies
 from crispedit.benchmark import (
+    AnswerPair,
     Benchmark,
     Better,
     Case,
     Compared,
-    Pair,
     Picture,
     Protocol,
     read_json,
@@ -100,7 +100,7 @@ class GEditV2(Benchmark):
             found.append(Case(key, instruction, Picture(str(file)), task, protocols=(self._id,)))
         return found
 
-    def compare(self, pairs: Sequence[Pair], measures: Measures) -> list[Compared | Exception]:
+    def compare(self, pairs: Sequence[AnswerPair], measures: Measures) -> list[Compared | Exception]:
         if measures.judge is None:
             nobody: dict[str, Winner | None] = dict.fromkeys(self.dimensions)
             return [Compared(nobody, nobody, nobody) for _ in pairs]
@@ -109,7 +109,7 @@ class GEditV2(Benchmark):
         each = len(asked) // len(pairs)
         return [self._compared(heard[n * each : (n + 1) * each]) for n in range(len(pairs))]
 
-    def _questions(self, pair: Pair) -> list[Question[Winner]]:
+    def _questions(self, pair: AnswerPair) -> list[Question[Winner]]:
         """Every dimension in order, then, if asked for, in the other order."""
         orders = [(pair.first, pair.second), (pair.second, pair.first)][: 2 if self.both_orders else 1]
         return [

@@ -6,7 +6,7 @@ An answer that is cut off is asked for once more with more tokens, and one that 
 wrong with it; then it is that request's error, and no other's.
 
     chat = make({"backend": "openai", "model": "Qwen/Qwen3-VL-8B-Instruct", "base_url": "http://localhost:8000/v1"})
-    [answer] = chat.ask([Request("Which animal is this?", Animal, images=[image])])
+    [answer] = chat.ask([ChatRequest("Which animal is this?", Animal, images=[image])])
     if isinstance(answer, ChatError): ...      # else answer.value is an Animal, answer.raw the model's words
 """
 
@@ -42,7 +42,7 @@ A = TypeVar("A", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Request(Generic[A]):
+class ChatRequest(Generic[A]):
     """One question. `images` are shown before the words; `answer` is the shape of what is wanted."""
 
     prompt: str
@@ -53,7 +53,7 @@ class Request(Generic[A]):
 
 
 @dataclass(frozen=True)
-class Answer(Generic[A]):
+class ChatAnswer(Generic[A]):
     """An object of the wanted shape, and the model's own words."""
 
     value: A
@@ -159,13 +159,13 @@ class Chat(Part):
         """The assistant's next message in each conversation, in order, or why there is none."""
         raise NotImplementedError
 
-    def ask(self, requests: Sequence[Request[A]]) -> list[Answer[A] | ChatError]:
+    def ask(self, requests: Sequence[ChatRequest[A]]) -> list[ChatAnswer[A] | ChatError]:
         """One answer per request, in order, or why there is none.
 
         Raises only for what makes every request hopeless, such as a key that is not set.
         """
         asked = [_opening(request, self.max_side_px) for request in requests]
-        answers: dict[int, Answer[A] | ChatError] = {}
+        answers: dict[int, ChatAnswer[A] | ChatError] = {}
         lengthened, corrected = set[int](), set[int]()
         tokens: dict[int, list[tuple[int, int] | None]] = {i: [] for i in range(len(requests))}
         waiting = list(range(len(requests)))
@@ -195,7 +195,7 @@ class Chat(Part):
                 answers[i] = found
             waiting = again
         return [
-            replace(found, tokens=total(tokens[i])) if isinstance(found := answers[i], Answer) else found
+            replace(found, tokens=total(tokens[i])) if isinstance(found := answers[i], ChatAnswer) else found
             for i in range(len(requests))
         ]
 
@@ -203,7 +203,9 @@ class Chat(Part):
         """Whether the model is held to the conversation's schema as it decodes."""
         return False
 
-    def _read(self, said: Said | ChatError, answer: type[A], asked: Conversation) -> Answer[A] | ChatError:
+    def _read(
+        self, said: Said | ChatError, answer: type[A], asked: Conversation
+    ) -> ChatAnswer[A] | ChatError:
         if isinstance(said, ChatError):
             return said
         if said.cut:
@@ -240,7 +242,7 @@ ChatOption = Annotated[Chat, BeforeValidator(_made), PlainSerializer(_spec)]
 """The type of a part's option that is a chat model: a recipe gives `{backend: ..., model: ..., ...}`."""
 
 
-def parse(text: str, answer: type[A], enforced: bool = False) -> Answer[A] | ChatError:
+def parse(text: str, answer: type[A], enforced: bool = False) -> ChatAnswer[A] | ChatError:
     """The answer in a model's words: the last complete JSON object with fields of the shape, whatever stands around it.
 
     Thoughts, code fences and greetings are passed over. `enforced`: the server was told to hold the model to the shape.
@@ -253,7 +255,7 @@ def parse(text: str, answer: type[A], enforced: bool = False) -> Answer[A] | Cha
     problem = "it holds no complete JSON object"
     if found is not None:
         try:
-            return Answer(answer.model_validate(found), raw)
+            return ChatAnswer(answer.model_validate(found), raw)
         except ValidationError as error:
             wrong = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()]
             problem = "; ".join(wrong[:8])
@@ -270,7 +272,7 @@ def fitted(image: Image, max_side_px: int) -> Image:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _opening(request: Request[Any], max_side_px: int) -> Conversation:
+def _opening(request: ChatRequest[Any], max_side_px: int) -> Conversation:
     schema = request.answer.model_json_schema()
     text = request.prompt
     if request.tell_schema:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 from pydantic import Field, PrivateAttr
 
 from crispedit import weights
@@ -161,7 +161,7 @@ def _message(turn: Turn) -> dict[str, Any]:
     content = [
         {"type": "text", "text": part}
         if isinstance(part, str)
-        else {"type": "image", "image": PillowImage.fromarray(part)}
+        else {"type": "image", "image": Pillow.fromarray(part)}
         for part in turn.content
     ]
     return {"role": turn.role, "content": content}

@@ -16,7 +16,7 @@ _REACH = 24.0
 
 
 @dataclass(frozen=True)
-class Tone:
+class Hue:
     """A hue that a photograph has enough of, but not everywhere: its name, its angle in Lab (degrees)."""
 
     name: str
@@ -34,7 +34,7 @@ def _membership(image: Image, angle: float) -> tuple[NDArray[np.float32], NDArra
     return lab, np.where(weight < 0.04, 0, weight).astype(np.float32)
 
 
-def tone_of(small: Image) -> Tone | None:
+def tone_of(small: Image) -> Hue | None:
     """The photograph's recolourable hue: vivid, not dark, and on 4 to 70 % of it. None where there is no such hue."""
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     chroma, hue = cv2.cartToPolar(lab[..., 1], lab[..., 2], angleInDegrees=True)
@@ -52,7 +52,7 @@ def tone_of(small: Image) -> Tone | None:
     if not 0.04 < inside.mean() < 0.7 or np.median(lab[..., 0][inside]) < 35:
         return None
     name = colours.name_of(small[inside])
-    return None if name in ("black", "white", "gray") else Tone(name, angle)
+    return None if name in ("black", "white", "gray") else Hue(name, angle)
 
 
 def turn_tone(image: Image, angle: float, by: float) -> tuple[Image, Mask]:
@@ -70,7 +70,7 @@ def turn_tone(image: Image, angle: float, by: float) -> tuple[Image, Mask]:
 TARGETS = ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink")
 
 
-def reachable(small: Image, tone: Tone) -> dict[str, float]:
+def reachable(small: Image, tone: Hue) -> dict[str, float]:
     """The named colours that a tone can be turned to, at least 55 degrees away, and the degrees (-180 to 180) to it.
 
     Not every colour exists at every lightness: each is turned, and named again.

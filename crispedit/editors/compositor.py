@@ -18,7 +18,7 @@ from crispedit.parts import Editor
 from crispedit.record import Edit, Image, Job, Mask, Refusal, seed_of
 
 
-class Compositor(Editor):
+class CompositorEditor(Editor):
     """Executes plans of the compositor's annotator; the seed varies only the grain. ValueError without such a plan."""
 
     def edit(

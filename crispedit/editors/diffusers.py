@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from crispedit import weights
@@ -52,7 +52,7 @@ OURS = {
 """Arguments of a pipeline's call that are not `call`'s to set."""
 
 
-class Lora(BaseModel):
+class LoraFile(BaseModel):
     """A low-rank change of a model's weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,7 +74,7 @@ class Lora(BaseModel):
         return options | {"path": path.resolve().name, "weights": weights.digest(file)}
 
 
-class Cache(BaseModel):
+class StepCache(BaseModel):
     """A step cache: steps whose blocks would change little are not computed. Faster; other pixels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -117,11 +117,11 @@ class Diffusers(Editor):
     """Keep the transformer's matrices in fewer bits: less memory, other rounding. "int8" and "float8" (fast on GPUs
     since Ada and Hopper) have one scale a row, by torchao, and LoRAs are fused before. "nf4" has 4 bits, by
     bitsandbytes, and never holds the weights in full, so it takes no LoRAs."""
-    loras: tuple[Lora, ...] = ()
+    loras: tuple[LoraFile, ...] = ()
     """Fused into the weights once, one after another."""
     scheduler: dict[str, Any] = {}
     """Changes of the scheduler's configuration, which few-step LoRAs ask for, such as `shift_terminal: null`."""
-    cache: Cache | None = None
+    cache: StepCache | None = None
     variant: str | None = None
     """Of the weights' files: "fp16" reads *.fp16.safetensors."""
     offload: Literal["none", "model", "sequential"] = "none"
@@ -292,7 +292,7 @@ class Diffusers(Editor):
         import torch
 
         height, width = images[0].shape[:2]
-        pictures = [PillowImage.fromarray(image) for image in images]
+        pictures = [Pillow.fromarray(image) for image in images]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         one = len(images) == 1
         given = {
@@ -449,7 +449,7 @@ def _core(pipeline: Any) -> Any:
     return getattr(pipeline, "transformer", None) or pipeline.unet
 
 
-def _pixels(picture: PillowImage.Image, width: int, height: int) -> Image:
+def _pixels(picture: Pillow.Image, width: int, height: int) -> Image:
     """[height, width, 3] of a pipeline's answer. ValueError if it chose another size: where would the source lie?"""
     if picture.size != (width, height):
         across, down = picture.size

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator
 
 from crispedit import addresses
@@ -153,10 +153,10 @@ class ImagesAPI(Server, Editor):
     def _answer(self, response: Response) -> tuple[bytes | str, float | None]:
         """The image, or where it lies, and its cost. ValueError where there is none."""
         try:
-            made = Answer.model_validate_json(response.body)
+            made = ImagesResponse.model_validate_json(response.body)
         except ValidationError:
             raise ValueError(f"the server's answer holds no image: {self.shown(response.body)}") from None
-        cost, first = self._cost(response.headers, made.usage or Usage()), made.data[0]
+        cost, first = self._cost(response.headers, made.usage or ImagesUsage()), made.data[0]
         if first.b64_json is not None:
             try:
                 return base64.b64decode(first.b64_json, validate=True), cost
@@ -197,7 +197,7 @@ class ImagesAPI(Server, Editor):
                     return await self.read(answer)
         raise ValueError("the server's image is behind more than 4 redirects")
 
-    def _cost(self, headers: Mapping[str, str], usage: Usage) -> float | None:
+    def _cost(self, headers: Mapping[str, str], usage: ImagesUsage) -> float | None:
         """What the server says that the answer cost (LiteLLM does), else by the recipe's prices; null if unknown."""
         named = {name.lower(): value for name, value in headers.items()}
         try:
@@ -217,16 +217,16 @@ class Datum(BaseModel):
     url: str | None = None
 
 
-class Usage(BaseModel):
+class ImagesUsage(BaseModel):
     input_tokens: int | None = None
     output_tokens: int | None = None
 
 
-class Answer(BaseModel):
+class ImagesResponse(BaseModel):
     """What is read of a server's answer."""
 
     data: list[Datum] = Field(min_length=1)
-    usage: Usage | None = None
+    usage: ImagesUsage | None = None
 
 
 def _problem(body: bytes) -> str:
@@ -254,7 +254,7 @@ def _form(fields: Mapping[str, str | bytes]) -> FormData:
 def _png(pixels: Image) -> bytes:
     """A PNG of [H, W, 3] or, with alpha, [H, W, 4]."""
     file = io.BytesIO()
-    PillowImage.fromarray(pixels).save(file, "PNG", compress_level=1)
+    Pillow.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
@@ -280,7 +280,7 @@ def _pixels(data: bytes, canvas: Canvas) -> Image:
     """[height, width, 3] of the canvas. ValueError for what is no image, or one of another shape: where would the
     source lie?"""
     try:
-        with PillowImage.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with Pillow.open(io.BytesIO(data), formats=FORMATS) as picture:
             width, height = picture.size
             if (
                 abs(math.log(width / height * canvas.height / canvas.width)) > 0.01
@@ -291,8 +291,8 @@ def _pixels(data: bytes, canvas: Canvas) -> Image:
                     "that it keeps"
                 )
             rgb = picture.convert("RGB")
-    except (OSError, SyntaxError, PillowImage.DecompressionBombError) as error:
+    except (OSError, SyntaxError, Pillow.DecompressionBombError) as error:
         raise ValueError(f"the server's image cannot be decoded: {error}") from None
     if rgb.size != (canvas.width, canvas.height):
-        rgb = rgb.resize((canvas.width, canvas.height), PillowImage.Resampling.LANCZOS)
+        rgb = rgb.resize((canvas.width, canvas.height), Pillow.Resampling.LANCZOS)
     return np.asarray(rgb)

@@ -20,7 +20,7 @@ from crispedit.shards.read import ShardReader
 
 
 @dataclass(frozen=True)
-class Pair:
+class GoodPair:
     """A good pair as stored, and which photograph it was made from."""
 
     photograph: str
@@ -29,7 +29,7 @@ class Pair:
     """The fields of a `Sample`."""
 
 
-def run_pairs(of: Run) -> list[Pair]:
+def run_pairs(of: Run) -> list[GoodPair]:
     """Every candidate of a run that an editor delivered, in key order. A run without any is carried through edit."""
     if not journal.parts(of.folder("edit")):
         for step in ("curate", "annotate", "edit"):
@@ -43,7 +43,7 @@ def run_pairs(of: Run) -> list[Pair]:
         .to_arrow_table()
     )
     return [
-        Pair(
+        GoodPair(
             photograph=row["source_key"],
             category=row["category"],
             stored={
@@ -61,11 +61,11 @@ def run_pairs(of: Run) -> list[Pair]:
     ]
 
 
-def shard_pairs(path: str) -> list[Pair]:
+def shard_pairs(path: str) -> list[GoodPair]:
     """Every pair of a shard set, in key order. Photographs are told apart by `source_key`; without it, all differ."""
     texts = ("instruction", "source_caption", "target_caption")
     pairs = [
-        Pair(
+        GoodPair(
             photograph=str(pair.meta.get("source_key") or pair.key),
             category=pair.category,
             stored={
@@ -82,10 +82,10 @@ def shard_pairs(path: str) -> list[Pair]:
     return sorted(pairs, key=lambda pair: str(pair.stored["key"]))
 
 
-def spread(pairs: Sequence[Pair], limit: int | None) -> list[Pair]:
+def spread(pairs: Sequence[GoodPair], limit: int | None) -> list[GoodPair]:
     """At most `limit` pairs, one of each photograph and category before a second of any."""
     turn: Counter[tuple[str, str]] = Counter()
-    ranked: list[tuple[int, int, Pair]] = []
+    ranked: list[tuple[int, int, GoodPair]] = []
     for pair in sorted(pairs, key=lambda pair: content_key("calibrate", str(pair.stored["key"]))):
         ranked.append((turn[pair.photograph, pair.category], len(ranked), pair))
         turn[pair.photograph, pair.category] += 1

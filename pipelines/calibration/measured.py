@@ -16,13 +16,13 @@ from crispedit.change import estimate
 from crispedit.filters.duplicate import phash
 from crispedit.pipelines.calibration import defects
 from crispedit.pipelines.calibration.defects import Good
-from crispedit.pipelines.calibration.good_pairs import Pair
+from crispedit.pipelines.calibration.good_pairs import GoodPair
 from crispedit.record import Sample, seed_of
 
 GOOD = "good"
 
 
-def measure(cascade: Cascade, pairs: Sequence[Pair], *, masks: bool = True) -> list[dict[str, Any]]:
+def measure(cascade: Cascade, pairs: Sequence[GoodPair], *, masks: bool = True) -> list[dict[str, Any]]:
     """Every score of every good pair and of every defect made from it; a row also has key, photograph, category and
     defect (`good` for none). A filter's exception ends in its error column, as in a run."""
     for filter_ in cascade.filters.values():
@@ -39,7 +39,7 @@ def measure(cascade: Cascade, pairs: Sequence[Pair], *, masks: bool = True) -> l
     return rows
 
 
-def _with_defects(pair: Pair, pairs: Sequence[Pair]) -> Iterator[tuple[str, Sample]]:
+def _with_defects(pair: GoodPair, pairs: Sequence[GoodPair]) -> Iterator[tuple[str, Sample]]:
     sample = Sample(**pair.stored)
     yield GOOD, sample
     if sample.source.shape != sample.edited.shape:
@@ -69,7 +69,7 @@ def _with_defects(pair: Pair, pairs: Sequence[Pair]) -> Iterator[tuple[str, Samp
             yield name, Sample(**mixed)
 
 
-def other_for(defect: str, pair: Pair, pairs: Sequence[Pair]) -> Pair | None:
+def other_for(defect: str, pair: GoodPair, pairs: Sequence[GoodPair]) -> GoodPair | None:
     """The pair that a semantic defect mixes this one up with: of the same category, or for `wrong_instruction` of
     another; with another target caption, and on the same photograph if one is there, which is the harder case."""
     fit = [
@@ -95,7 +95,7 @@ def _stored(sample: Sample) -> dict[str, Any]:
     return {name: getattr(sample, name) for name in sample.__dataclass_fields__}
 
 
-def near_duplicates(pairs: Sequence[Pair], bits: int) -> dict[str, Any]:
+def near_duplicates(pairs: Sequence[GoodPair], bits: int) -> dict[str, Any]:
     """Copies that differ by a re-encoding and 2 % of size, against pairs of other photographs: which shares `select`
     would call repeats, at this many bits, if their instructions were equal."""
     hashes, copies = [], []

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crispedit.benchmark import Picture, Protocol
-from crispedit.pipelines.evaluation.runner import Outcome, Seeds, Verdict
+from crispedit.pipelines.evaluation.runner import JudgedComparison, Outcome, Seeds
 from crispedit.shards import journal
 
 PREFERRED = "preferred"
@@ -89,11 +89,11 @@ def rows(
 
 
 def duels(
-    benchmark: str, protocol: str, verdicts: Sequence[Verdict], answers: Mapping[str, Seeds]
+    benchmark: str, protocol: str, verdicts: Sequence[JudgedComparison], answers: Mapping[str, Seeds]
 ) -> Iterator[dict[str, object]]:
     """One row for each case and editor of a pairwise benchmark, over all of its comparisons."""
     won: dict[tuple[str, str], list[float]] = {}
-    cases: dict[tuple[str, str], list[Verdict]] = {}
+    cases: dict[tuple[str, str], list[JudgedComparison]] = {}
     for verdict in verdicts:
         for mine, editor in (("first", verdict.first), ("second", verdict.second)):
             cases.setdefault((verdict.case.id, editor), []).append(verdict)

@@ -26,7 +26,7 @@ from crispedit.measures import Models
 from crispedit.parts import Editor
 from crispedit.pipelines.engine import Row, Work
 from crispedit.pipelines.evaluation.kept import Edits
-from crispedit.pipelines.evaluation.stages import Comparing, Editing, Scoring
+from crispedit.pipelines.evaluation.stages import AnswerStage, JudgeStage, MetricStage
 from crispedit.pipelines.evaluation.tables import (
     ANSWERS,
     ASKED,
@@ -83,7 +83,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JudgedComparison:
     """A judge's comparison of two editors' answers to one case, by dimension."""
 
     case: Case
@@ -191,7 +191,7 @@ class Evaluation:
         if not plan:
             return None
         rows = [{**row, "editor": label} for row in plan]
-        stage = Editing(f"edit {label}", pool, editor, self.benchmark, self.edits, editor.gpus)
+        stage = AnswerStage(f"edit {label}", pool, editor, self.benchmark, self.edits, editor.gpus)
         return Work(
             f"edit {label}", self.answers, ANSWERS, rows, [stage], ASKED, Committing(ANSWERS), len(rows)
         )
@@ -291,7 +291,9 @@ class Evaluation:
                             }
         if not plan:
             return None
-        stage = Scoring("score", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.scores)
+        stage = MetricStage(
+            "score", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.scores
+        )
         return Work(
             "score", self.scores, SCORES, [*plan.values()], [stage], SHOWN, Committing(SCORES), len(plan)
         )
@@ -349,7 +351,7 @@ class Evaluation:
                 }
         if not plan:
             return None
-        stage = Comparing(
+        stage = JudgeStage(
             "compare", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.matches
         )
         return Work(
@@ -363,7 +365,7 @@ class Evaluation:
             len(plan),
         )
 
-    def verdicts(self, answers: Mapping[str, Seeds]) -> list[Verdict]:
+    def verdicts(self, answers: Mapping[str, Seeds]) -> list[JudgedComparison]:
         """What the judge said of every pair that could be compared, from the committed rows."""
         committed = Committed(self.matches, MATCHES)
         found = []
@@ -371,10 +373,10 @@ class Evaluation:
             row = committed.done.get(key := self._match_key(case, pair, repeat))
             if row is not None:
                 said = {name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")}
-                found.append(Verdict(case, first, second, **said))
+                found.append(JudgedComparison(case, first, second, **said))
             else:
                 kind, reason = committed.why(key)
-                found.append(Verdict(case, first, second, {}, {}, {}, kind, reason))
+                found.append(JudgedComparison(case, first, second, {}, {}, {}, kind, reason))
         return found
 
     def _pairs(self, answers: Mapping[str, Seeds]) -> list[tuple[Case, str, str, int, tuple[Given, Given]]]:

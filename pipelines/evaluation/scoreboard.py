@@ -12,7 +12,7 @@ import yaml
 from crispedit.benchmark import Benchmark, Protocol
 from crispedit.measures import Models
 from crispedit.pipelines.evaluation import statistics
-from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Outcome, Verdict
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, JudgedComparison, Outcome
 from crispedit.record import seed_of
 
 NEEDS = {"clip_i": "clip", "clip_t": "clip", "clip_dir": "clip_large", "dino": "dino"} | dict.fromkeys(
@@ -277,7 +277,7 @@ def _families(outcomes: Sequence[Outcome]) -> list[str]:
 def pairwise_board(
     name: str,
     protocol: Protocol,
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[JudgedComparison],
     models: Models,
     level: float,
     benchmark: Benchmark,
@@ -285,7 +285,7 @@ def pairwise_board(
     """A pairwise protocol, JSON-ready: ratings with intervals, matches between each two, and how sure the judge is."""
     scored = [verdict for verdict in verdicts if verdict.kind == "scored"]
     matches = [
-        statistics.Match(verdict.case.id, dimension, verdict.first, verdict.second, winner)  # type: ignore[arg-type]
+        statistics.PairwiseResult(verdict.case.id, dimension, verdict.first, verdict.second, winner)  # type: ignore[arg-type]
         for verdict in scored
         for dimension, winner in verdict.winners.items()
         if winner is not None
@@ -321,17 +321,17 @@ def pairwise_board(
     }
 
 
-def _ids(verdicts: Sequence[Verdict], group: str) -> set[str]:
+def _ids(verdicts: Sequence[JudgedComparison], group: str) -> set[str]:
     return {verdict.case.id for verdict in verdicts if verdict.case.group == group}
 
 
-def _elo(matches: Sequence[statistics.Match], level: float, seed: int) -> Json:
+def _elo(matches: Sequence[statistics.PairwiseResult], level: float, seed: int) -> Json:
     return {
         player: vars(rating) for player, rating in statistics.strengths(matches, level, 100, seed).items()
     }
 
 
-def _pairs(matches: Sequence[statistics.Match]) -> list[Json]:
+def _pairs(matches: Sequence[statistics.PairwiseResult]) -> list[Json]:
     """Wins, ties and losses of each two players, and the two-sided p of a sign test over cases (each counts for whom it
     favours on the whole: its dimensions, seeds and judgements are no independent witnesses), corrected by Holm."""
     tally: dict[tuple[str, str], dict[str, Counter[str]]] = {}
@@ -351,7 +351,7 @@ def _pairs(matches: Sequence[statistics.Match]) -> list[Json]:
     return found
 
 
-def _position(verdicts: Sequence[Verdict]) -> Json:
+def _position(verdicts: Sequence[JudgedComparison]) -> Json:
     """How often the judge prefers what it is shown first, and how often both orders agree."""
     shown: Counter[str] = Counter()
     agreed = both = 0

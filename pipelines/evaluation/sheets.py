@@ -24,7 +24,7 @@ QUALITY = 88
 
 
 @dataclass(frozen=True)
-class Shown:
+class SheetCase:
     """A case on a sheet: its pictures with a line above each."""
 
     case: Case
@@ -55,7 +55,7 @@ def write(
     }
     higher = protocol.metrics[protocol.headline] == "higher"
 
-    def shown(case: Case, editors: Sequence[str]) -> Shown:
+    def shown(case: Case, editors: Sequence[str]) -> SheetCase:
         pictures = [("source", sources[case.id])]
         pictures += [
             (
@@ -65,9 +65,9 @@ def write(
             for editor in editors
         ]
         pictures.append(("target", case.target))
-        return Shown(case, [(text, picture) for text, picture in pictures if picture is not None])
+        return SheetCase(case, [(text, picture) for text, picture in pictures if picture is not None])
 
-    made: dict[str, list[Shown]] = {}
+    made: dict[str, list[SheetCase]] = {}
     for editor, found in values.items():
         order = sorted(found.values(), key=lambda item: (item[1] if higher else -item[1], item[0].id))
         made[f"{editor} worst"] = [shown(case, [editor]) for case, _ in order[:ROWS]]
@@ -83,7 +83,7 @@ def write(
     ]
 
 
-def _save(path: Path, rows: Sequence[Shown], benchmark: Benchmark) -> Path:
+def _save(path: Path, rows: Sequence[SheetCase], benchmark: Benchmark) -> Path:
     font = ImageFont.load_default(TEXT_PX)
     columns = max(len(row.pictures) for row in rows)
     line = TEXT_PX + 4

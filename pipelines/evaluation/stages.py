@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from crispedit import metrics
-from crispedit.benchmark import Answer, Benchmark, Case, Pair, Picture
+from crispedit.benchmark import Answer, AnswerPair, Benchmark, Case, Picture
 from crispedit.judge import JudgeDownError
 from crispedit.measures import Measures, Models
 from crispedit.parts import Editor
@@ -26,7 +26,7 @@ from crispedit.shards import journal
 
 
 @dataclass
-class Editing:
+class AnswerStage:
     """The stage that edits: cases in, PNG answers out."""
 
     name: str
@@ -109,7 +109,7 @@ class _Measuring:
         return Answer(case, source, edited, target, mask, row["repeat"])
 
 
-class Scoring(_Measuring):
+class MetricStage(_Measuring):
     """The stage that measures: answers in, JSON of their metrics out."""
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
@@ -127,13 +127,13 @@ class Scoring(_Measuring):
         return done
 
 
-class Comparing(_Measuring):
+class JudgeStage(_Measuring):
     """The stage that compares: pairs of answers in, a judge's verdicts out."""
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         shown: dict[Picture, Image] = {}
         pairs = [
-            Pair(self.answer(row, "first_answer", shown), self.answer(row, "second_answer", shown))
+            AnswerPair(self.answer(row, "first_answer", shown), self.answer(row, "second_answer", shown))
             for row in rows
         ]
         done = []

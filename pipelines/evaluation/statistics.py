@@ -198,7 +198,7 @@ PRECISE = {"ftol": 1e-15, "gtol": 1e-8}
 
 
 @dataclass(frozen=True)
-class Match:
+class PairwiseResult:
     """One comparison of two players about one case, in one dimension."""
 
     case: str
@@ -219,7 +219,7 @@ class Strength:
 
 
 def strengths(
-    matches: Sequence[Match], level: float = 0.95, draws: int = 200, seed: int = 0
+    matches: Sequence[PairwiseResult], level: float = 0.95, draws: int = 200, seed: int = 0
 ) -> dict[str, Strength]:
     """Ratings by player, of Davidson's (1970) extension of the Bradley-Terry model to ties, as GEditBench v2 fits it:
     one strength for all dimensions, a readiness to tie for each, dimensions weighed alike.
@@ -254,7 +254,7 @@ def strengths(
 class _Table:
     """Matches as arrays: (first, second, outcome, dimension) with a count for each case."""
 
-    def __init__(self, matches: Sequence[Match], players: Sequence[str]) -> None:
+    def __init__(self, matches: Sequence[PairwiseResult], players: Sequence[str]) -> None:
         self.players = len(players)
         self.cases = sorted({match.case for match in matches})
         dimensions = sorted({match.dimension for match in matches})

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from crispedit import torchvision_ops
-from crispedit.annotators.compositor import Compositor as Annotator
+from crispedit.annotators.compositor import CompositorAnnotator
 from crispedit.compositor.landscape import landscape
-from crispedit.editors.compositor import Compositor as Editor
+from crispedit.editors.compositor import CompositorEditor
 from crispedit.images import encode_jpeg
 from crispedit.record import Edit, Job, Sample, seed_of, source_key
 
@@ -70,10 +70,10 @@ def render(seed: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], Jo
     """One landscape's pairs: source and edited [SIZE, SIZE, 3], and the job."""
     jpeg = encode_jpeg(landscape(seed, *RENDERED))
     sample = Sample(key=source_key(jpeg), source_jpeg=jpeg)
-    for job in Annotator().annotate([sample], [CATEGORIES])[0]:
+    for job in CompositorAnnotator().annotate([sample], [CATEGORIES])[0]:
         if not isinstance(job, Job):
             continue
-        edit = Editor().edit([sample.source], [job], [seed_of(job.key)])[0]
+        edit = CompositorEditor().edit([sample.source], [job], [seed_of(job.key)])[0]
         if isinstance(edit, Edit):
             source = sample.source if edit.source is None else edit.source
             small = [

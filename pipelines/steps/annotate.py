@@ -17,7 +17,7 @@ from crispedit.pipelines.recipe import CategorySpec
 from crispedit.pipelines.records import ANNOTATE, TOKENS, Request
 from crispedit.pipelines.run import Identity
 from crispedit.pipelines.steps.curate import photographs
-from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
 from crispedit.recipe import Pool
 from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
 from crispedit.shards import journal
@@ -40,8 +40,8 @@ WIRE = pa.schema(
 """A row between stages is a photograph with all its requests: its jobs are committed together."""
 
 
-class Annotate(Step):
-    """The step. Categories that are full (`Wave.full`) are asked of no more photographs."""
+class AnnotateStep(Step):
+    """The step. Categories that are full (`ActiveWave.full`) are asked of no more photographs."""
 
     name = "annotate"
     table = ANNOTATE
@@ -52,18 +52,18 @@ class Annotate(Step):
         """One pool of annotators."""
         annotator, spec = self.recipe.annotator, self.recipe.annotate
         least = spec.least_category_probability
-        return [Annotation(annotator, self.run.root, spec.pool, annotator.gpus, least)]
+        return [AnnotateStage(annotator, self.run.root, spec.pool, annotator.gpus, least)]
 
     def identity(self) -> Identity:
         least = self.recipe.annotate.least_category_probability
         agreed = {"least_category_probability": least} if least else {}
         return {"photographs": photographs(self.run), "annotator": self.recipe.annotator.identity(), **agreed}
 
-    def load(self, wave: Wave, row: Row) -> None:
+    def load(self, wave: ActiveWave, row: Row) -> None:
         if subject := wave.subjects.get(row["source_key"]):
             subject.requests[row["key"]] = Request.of(row)
 
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         if wave.full is None:
             return
         asked = [
@@ -110,7 +110,7 @@ def requests(source_key: str, categories: Mapping[str, CategorySpec]) -> list[Ro
 
 
 @dataclass
-class Annotation:
+class AnnotateStage:
     """Runs the annotator over photographs and turns its answers into rows."""
 
     annotator: Annotator

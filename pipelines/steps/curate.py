@@ -17,11 +17,11 @@ from crispedit.outcome import describe, is_away, is_transient
 from crispedit.parts import Filter
 from crispedit.pipelines import sources
 from crispedit.pipelines.flow import Row, Stage
-from crispedit.pipelines.pairs import Pair
-from crispedit.pipelines.recipe import Curate as Options
+from crispedit.pipelines.pairs import ImportedPair
+from crispedit.pipelines.recipe import CurateSpec
 from crispedit.pipelines.records import Photograph, curate_table
 from crispedit.pipelines.run import Identity, Run
-from crispedit.pipelines.steps.step import Member, Step, Subject, Todo, Wave
+from crispedit.pipelines.steps.step import ActiveWave, Member, Step, Subject, Todo
 from crispedit.recipe import Pool
 from crispedit.record import Sample, source_key
 
@@ -29,7 +29,7 @@ AWAY = "away"
 """Of a row that has just been processed: its file is away, which no further attempt in this run will change."""
 
 
-class Curate(Step):
+class CurateStep(Step):
     """The step. Its rows are files, not subjects: a photograph is kept or not once all of a wave are there."""
 
     name = "curate"
@@ -48,9 +48,9 @@ class Curate(Step):
         apart = [name for name, f in cascade.filters.items() if options.filters[name].apart(f.gpus)]
         shared = [name for name in cascade.filters if name not in apart]
         return [
-            Normalise(options, cascade, shared, str(self.run.root), options.pool),
+            NormaliseStage(options, cascade, shared, str(self.run.root), options.pool),
             *(
-                Measure(
+                MeasureStage(
                     f"curate:{name}", cascade, name, options.filters[name].pool, cascade.filters[name].gpus
                 )
                 for name in apart
@@ -60,7 +60,7 @@ class Curate(Step):
     def identity(self) -> Identity:
         return {"photographs": photographs(self.run), **filters(self.recipe.source_cascade.filters)}
 
-    def load(self, wave: Wave, row: Row) -> None:
+    def load(self, wave: ActiveWave, row: Row) -> None:
         photograph = Photograph.of(row)
         for name in self.recipe.source_cascade.filters:
             if row[f"{name}.error"] is not None and photograph.error is None:
@@ -68,7 +68,7 @@ class Curate(Step):
                 photograph.transient = not row[f"{name}.measured"]
         wave.photographs[row["uri"]] = photograph
 
-    def files(self, wave: Wave) -> Iterator[Todo]:
+    def files(self, wave: ActiveWave) -> Iterator[Todo]:
         """The files of a wave that have no row yet, or one that is to be made again."""
         names = tuple(stage.name for stage in self.stages)
         for uri, member in wave.members.items():
@@ -76,7 +76,7 @@ class Curate(Step):
             if row is None or wave.again(row):
                 yield Todo(names, _planned(uri, member))
 
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         return iter(())
 
     def transient(self, row: Row) -> bool:
@@ -87,7 +87,7 @@ class Curate(Step):
 
 def _planned(uri: str, member: Member) -> Row:
     """A file's row as it is planned: what curate reads of a pair is its source image."""
-    entry = _source_of(member) if isinstance(member, Pair) else member
+    entry = _source_of(member) if isinstance(member, ImportedPair) else member
     return {
         "uri": uri,
         "unit": entry.unit,
@@ -98,7 +98,7 @@ def _planned(uri: str, member: Member) -> Row:
     }
 
 
-def _source_of(pair: Pair) -> sources.Entry:
+def _source_of(pair: ImportedPair) -> sources.Entry:
     given: dict[str, Any] = {"dataset": pair.dataset, "licence": pair.licence, "caption": pair.source_caption}
     if pair.source is None or pair.error is not None:
         error = pair.error or f"{pair.uri}: there is no source image"
@@ -122,10 +122,10 @@ def filters(of: Mapping[str, Filter]) -> dict[str, object]:
 
 
 @dataclass
-class Normalise:
+class NormaliseStage:
     """Reads files, stores each as upright sRGB JPEG under the key of its original bytes, and measures it on the CPU."""
 
-    options: Options
+    options: CurateSpec
     cascade: Cascade
     own: Sequence[str]
     root: str
@@ -168,7 +168,7 @@ class Normalise:
 
 
 @dataclass
-class Measure:
+class MeasureStage:
     """Measures photographs with a filter that has an actor pool, and a GPU, of its own."""
 
     name: str

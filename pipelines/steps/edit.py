@@ -21,18 +21,17 @@ from crispedit.pipelines.repairing import NO_REPAIR, Repairing
 from crispedit.pipelines.routing import editor_of
 from crispedit.pipelines.run import Identity
 from crispedit.pipelines.steps.curate import photographs
-from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
 from crispedit.pipelines.verdicts import of_candidate
 from crispedit.recipe import Pool
-from crispedit.record import Edit as Edited
-from crispedit.record import Image, Job, Refusal, candidate_key, canonical_json, seed_of
+from crispedit.record import Edit, Image, Job, Refusal, candidate_key, canonical_json, seed_of
 from crispedit.shards import journal
 
 WORDS = ("instruction", "source_caption", "target_caption", "plan")
 WIRE = pa.schema([*EDIT.schema, *((word, pa.string()) for word in WORDS), pa.field("image", journal.BLOB)])
 
 
-class Edit(Step):
+class EditStep(Step):
     """The step. Each editor has a pool and a queue of its own; one for failed jobs (`when: failed`) works once every
     candidate of the editors before it has failed."""
 
@@ -44,7 +43,7 @@ class Edit(Step):
     def stages(self) -> list[Stage]:
         edit, repair = self.recipe.edit, Repairing.of(self.recipe)
         return [
-            Editing(
+            EditStage(
                 stage_of(name),
                 editor,
                 self.run.root,
@@ -62,12 +61,12 @@ class Edit(Step):
         stored = {"jpeg_quality": self.recipe.edit.jpeg_quality, **repair}
         return {"photographs": photographs(self.run), "edited": stored, **editors}
 
-    def load(self, wave: Wave, row: Row) -> None:
+    def load(self, wave: ActiveWave, row: Row) -> None:
         if subject := wave.subjects.get(row["source_key"]):
             subject.candidates.setdefault(row["job_key"], {})[row["key"]] = Candidate.of(row)
             wave.owners[row["key"]] = (subject.key, row["job_key"])
 
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         for job, request in subject.jobs().items():
             made = subject.candidates.get(job, {})
             before: list[str] = []
@@ -118,7 +117,7 @@ def stage_of(editor: str) -> str:
 
 
 @dataclass
-class Editing:
+class EditStage:
     """Runs one editor over its candidates."""
 
     name: str
@@ -147,7 +146,7 @@ class Editing:
             for row, source, edit in zip(rows, sources, edits, strict=True)
         ]
 
-    def _columns(self, photograph: Image, edit: Edited | Refusal | Exception, category: str) -> Row:
+    def _columns(self, photograph: Image, edit: Edit | Refusal | Exception, category: str) -> Row:
         if isinstance(edit, Exception):
             return {"error": describe(edit), "transient": is_transient(edit)}
         if isinstance(edit, Refusal):

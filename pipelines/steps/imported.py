@@ -19,12 +19,12 @@ from crispedit.normalise import Refused, normalise
 from crispedit.outcome import describe, is_transient
 from crispedit.pipelines import pairs
 from crispedit.pipelines.flow import Row, Stage
-from crispedit.pipelines.pairs import Pair, PairsSource
+from crispedit.pipelines.pairs import ImportedPair, PairsSource
 from crispedit.pipelines.records import ANNOTATE, EDIT, Candidate, Photograph, Request
 from crispedit.pipelines.repairing import NO_REPAIR, Repairing
 from crispedit.pipelines.run import Identity
 from crispedit.pipelines.steps.curate import photographs
-from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
 from crispedit.recipe import Pool
 from crispedit.record import candidate_key, canonical_json, content_key, job_key
 from crispedit.repair import resampled_mask
@@ -40,7 +40,7 @@ EDIT_WIRE = pa.schema(
 )
 
 
-class Words(Step):
+class ImportedJobsStep(Step):
     """annotate, of pairs: their words become jobs."""
 
     name = "annotate"
@@ -50,7 +50,11 @@ class Words(Step):
     @property
     def stages(self) -> list[Stage]:
         """One pool that names the categories."""
-        return [Naming(self.recipe.annotate.pool, self._best_of_n, own_categories=self.recipe.own_categories)]
+        return [
+            CategoryStage(
+                self.recipe.annotate.pool, self._best_of_n, own_categories=self.recipe.own_categories
+            )
+        ]
 
     @property
     def _best_of_n(self) -> bool:
@@ -65,11 +69,11 @@ class Words(Step):
             "best_of_n": self._best_of_n,
         }
 
-    def load(self, wave: Wave, row: Row) -> None:
+    def load(self, wave: ActiveWave, row: Row) -> None:
         if subject := wave.subjects.get(row["source_key"]):
             subject.requests[row["key"]] = Request.of(row)
 
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         for photograph in subject.photographs:
             pair = pair_of(wave, photograph)
             there = subject.requests.get(request_key(pair))
@@ -82,7 +86,7 @@ class Words(Step):
                 )
 
 
-class EditedImages(Step):
+class ImportedImagesStep(Step):
     """edit, of pairs: their edited images become candidates."""
 
     name = "edit"
@@ -94,7 +98,7 @@ class EditedImages(Step):
         """One pool that reads and normalises the edited images, and lays them on their sources where that is asked."""
         recipe = self.recipe
         return [
-            Candidates(
+            ImagePairStage(
                 recipe.curate.max_pixels,
                 recipe.edit.jpeg_quality,
                 recipe.curate.pool,
@@ -108,12 +112,12 @@ class EditedImages(Step):
         stored |= Repairing.of(self.recipe).options
         return {"photographs": photographs(self.run), "edited": stored}
 
-    def load(self, wave: Wave, row: Row) -> None:
+    def load(self, wave: ActiveWave, row: Row) -> None:
         if subject := wave.subjects.get(row["source_key"]):
             subject.candidates.setdefault(row["job_key"], {})[row["key"]] = Candidate.of(row)
             wave.owners[row["key"]] = (subject.key, row["job_key"])
 
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         repair = Repairing.of(self.recipe).options
         for photograph in subject.photographs:
             pair = pair_of(wave, photograph)
@@ -144,20 +148,20 @@ class EditedImages(Step):
                 )
 
 
-def request_key(pair: Pair) -> str:
+def request_key(pair: ImportedPair) -> str:
     """The key of a pair's row in annotate."""
     return content_key("pair", pair.uri)
 
 
-def pair_of(wave: Wave, photograph: Photograph) -> Pair:
+def pair_of(wave: ActiveWave, photograph: Photograph) -> ImportedPair:
     """The pair whose source a photograph is."""
     pair = wave.members[photograph.uri]
-    assert isinstance(pair, Pair), f"{photograph.uri} is no pair"
+    assert isinstance(pair, ImportedPair), f"{photograph.uri} is no pair"
     return pair
 
 
 @dataclass
-class Naming:
+class CategoryStage:
     """Makes jobs of words: the category is what the dataset's name for it means, else what the instruction says."""
 
     pool: Pool
@@ -196,7 +200,7 @@ class Naming:
 
 
 @dataclass
-class Candidates:
+class ImagePairStage:
     """Reads edited images and masks and stores them as curate stored the sources: upright sRGB JPEG, scaled alike.
 
     With a `repair` they are laid on their sources, or freed of drift, first (`crispedit.pipelines.repairing`). What is
@@ -215,7 +219,7 @@ class Candidates:
         pass
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        found = pairs.read([Pair.from_row(json.loads(row["pair"])) for row in rows], self.root)
+        found = pairs.read([ImportedPair.from_row(json.loads(row["pair"])) for row in rows], self.root)
         return [
             self._candidate({**row, "pair": None, "image": None}, row["image"], pair)
             for row, pair in zip(rows, found, strict=True)

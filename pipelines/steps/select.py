@@ -60,9 +60,9 @@ def digest_of(selection: pa.Table) -> str:
 def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
     """(key, category, outcome, reason) of every candidate, in key order.
 
-    After the cascade: of a job's passing candidates one is kept, by the judge's choice (the others are `not_chosen`) or
-    by its scores (`not_best`), as `Select` says; of pairs that repeat each other the first by key (`duplicate`), and of
-    a category at most its quota, by key (`quota`).
+    After the cascade, one of a job's passing candidates is kept: by the judge (the others are `not_chosen`) or as the
+    best by its scores (`not_best`), see `SelectSpec`. Of pairs that repeat each other the first by key is kept
+    (`duplicate`), and of a category at most its quota, by key (`quota`).
     """
     recipe = run.recipe
     found, preferred = _looked_at(run, sources)

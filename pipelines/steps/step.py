@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from crispedit.outcome import describe, is_transient
 from crispedit.pipelines.flow import Row, Stage
-from crispedit.pipelines.pairs import Pair
+from crispedit.pipelines.pairs import ImportedPair
 from crispedit.pipelines.records import Candidate, Comparison, Photograph, Request
 from crispedit.pipelines.run import Identity, Run
 from crispedit.pipelines.sources import Entry
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
-Member = Entry | Pair
+Member = Entry | ImportedPair
 """What a source lists: a photograph, or an existing pair."""
 
 
@@ -47,7 +47,7 @@ class Subject:
 
 
 @dataclass
-class Wave:
+class ActiveWave:
     """A wave at work: its members, its committed rows, and what is out with a process."""
 
     number: int
@@ -115,14 +115,14 @@ class Step(ABC):
         """What decides the bytes that the step writes: its part of the run's fingerprint."""
 
     @abstractmethod
-    def load(self, wave: Wave, row: Row) -> None:
+    def load(self, wave: ActiveWave, row: Row) -> None:
         """Take a committed row into the wave. Rows of subjects that are not kept are left aside."""
 
     @abstractmethod
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         """What is left to do for a photograph, as far as its rows tell by now. Pure policy over committed rows."""
 
-    def subject(self, wave: Wave, row: Row) -> str:
+    def subject(self, wave: ActiveWave, row: Row) -> str:
         """The key of the photograph that a committed row belongs to."""
         return str(row["source_key"])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crispedit.pipelines import engine, train
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.training.recipe import TrainRecipe
 
 ATTEMPTS = 3
@@ -32,7 +32,7 @@ def train_on_ray(recipe: TrainRecipe) -> bool:
     settled = recipe.model_copy(update={"run": recipe.run.absolute(), "data": data.model_copy(update=places)})
     settled.run.mkdir(parents=True, exist_ok=True)
     resources = {"CPU": cluster.cpus} | ({"GPU": cluster.gpus} if cluster.gpus else {})
-    with engine.cluster(Engine(address=cluster.address)):
+    with engine.cluster(EngineSpec(address=cluster.address)):
         engine.check_room(f"ray.workers {cluster.workers}", cluster.workers, cluster.cpus, cluster.gpus)
         TorchTrainer(
             _loop,

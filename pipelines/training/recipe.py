@@ -59,7 +59,7 @@ class Data(Strict):
     """Processes that decode, for each process that trains; 0: none."""
 
 
-class Cluster(Strict):
+class RayTrain(Strict):
     """Training on Ray instead of under torchrun: Ray Train starts the processes."""
 
     workers: int = Field(1, ge=1)
@@ -76,7 +76,7 @@ class TrainRecipe(Training):
 
     model: Model
     data: Data
-    ray: Cluster | None = None
+    ray: RayTrain | None = None
     """null: this process, or those that torchrun or accelerate launch has started."""
 
     @model_validator(mode="after")

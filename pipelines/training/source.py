@@ -31,7 +31,7 @@ class ShardSource:
         return self.reader.damage
 
     def steps(self, state: State | None, rank: int, processes: int) -> Iterator[tuple[list[Any], State]]:
-        """See `crispedit.editmgt.trainer.Source`. ValueError for a state of another set or order."""
+        """See `crispedit.editmgt.trainer.BatchSource`. ValueError for a state of another set or order."""
         if state is not None:
             self.reader.load_state_dict(state)
         share = self.batches_per_step // processes

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from crispedit import console
 from crispedit.pipelines import engine
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.train import TOKENISED, identity, move, shapes, starting_model
 from crispedit.pipelines.training import recipe as train_recipe
 from crispedit.pipelines.training.recipe import TrainRecipe
@@ -78,7 +78,7 @@ def tokenize(
     ):
         raise ValueError(f"{out}: cannot be the set itself; give a new folder")
     names = [shard["name"] for shard in read_manifest(given)["shards"]]
-    settings = Engine(kind="ray" if actors else "inprocess", address=address)
+    settings = EngineSpec(kind="ray" if actors else "inprocess", address=address)
     entries: list[ShardEntry] = []
     made_by: dict[str, Any] = {}
     with (
@@ -96,7 +96,7 @@ def tokenize(
 
 
 @dataclass(frozen=True)
-class Answer:
+class TokenizedShard:
     """What came of a shard."""
 
     entries: list[ShardEntry]
@@ -105,7 +105,9 @@ class Answer:
     unreadable: list[str]
 
 
-def _work(recipe: TrainRecipe, out: str, names: Sequence[str], actors: int, gpus: float) -> Iterator[Answer]:
+def _work(
+    recipe: TrainRecipe, out: str, names: Sequence[str], actors: int, gpus: float
+) -> Iterator[TokenizedShard]:
     if not actors:
         tokenizer = Tokenizer(recipe, out)
         yield from (tokenizer.shard(name) for name in names)
@@ -139,7 +141,7 @@ class Tokenizer:
         with storage.replaced(storage.join(out, stored.EMPTY)) as file:
             file.write(stored.empty_to_bytes(self.empty))
 
-    def shard(self, name: str) -> Answer:
+    def shard(self, name: str) -> TokenizedShard:
         """Write that shard, if it is not there."""
         (given,) = self.recipe.data.shards
         tar = storage.join(given, name)
@@ -149,14 +151,14 @@ class Tokenizer:
             whole = ShardPlan(name, index.categories[0], tuple(index.keys.to_pylist()), masked)
             digest = content_key(self.digest, index.fingerprint)
             if (entry := committed(self.out, whole, digest)) is not None:
-                return Answer([entry], self.made_by, [])
+                return TokenizedShard([entry], self.made_by, [])
             tokens, unreadable = self._tokens(tar)
             if not tokens:
-                return Answer([], self.made_by, unreadable)
+                return TokenizedShard([], self.made_by, unreadable)
             written = replace(whole, keys=tuple(key for key in whole.keys if key in tokens))
             made = (replace(pairs.get(key), tokens=tokens[key]) for key in written.keys)
             entry = write_shard(self.out, written, made, digest)
-            return Answer([entry], self.made_by, unreadable)
+            return TokenizedShard([entry], self.made_by, unreadable)
 
     def _tokens(self, tar: str) -> tuple[dict[str, bytes], list[str]]:
         """What is stored of every readable pair of a shard, by key, and what is wrong with the others."""

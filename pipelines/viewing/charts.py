@@ -12,7 +12,7 @@ from html import escape
 from markupsafe import Markup
 
 from crispedit.bounds import Bound
-from crispedit.pipelines.viewing.distribution import Histogram
+from crispedit.pipelines.viewing.distribution import Distribution
 from crispedit.pipelines.viewing.queries import Row, short
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 200, 8, 22, 16
@@ -43,7 +43,7 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
 
 
 def histogram(
-    of: Histogram,
+    of: Distribution,
     bounds: Sequence[NamedBound],
     *,
     width: int = WIDTH,
@@ -148,7 +148,7 @@ def bar(parts: Sequence[tuple[str, float]], label: str) -> Markup:
     )
 
 
-def _start(width: int, height: int, label: str, of: Histogram | None) -> str:
+def _start(width: int, height: int, label: str, of: Distribution | None) -> str:
     data = "" if of is None else f' data-low="{of.low!r}" data-high="{of.high!r}"'
     kind = "chart wide" if width > WIDTH else "chart"
     # A chart with links or handles in it is no single image to a screen reader.

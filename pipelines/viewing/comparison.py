@@ -11,7 +11,7 @@ from crispedit.outcome import KEPT
 from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
-from crispedit.pipelines.viewing.queries import Page, Row, Wanted, order, where
+from crispedit.pipelines.viewing.queries import Page, PairsAddress, Row, order, where
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 ABSENT = "absent"
@@ -24,7 +24,7 @@ FLIPS = {
 
 
 @dataclass(frozen=True)
-class Comparison:
+class OtherVerdicts:
     """Other verdicts on a snapshot's pairs: the table `table` (key, other_key, outcome, reason) of the snapshot."""
 
     title: str
@@ -44,7 +44,7 @@ def exact(snapshot: Snapshot, overrides: Sequence[str]) -> pa.Table:
         return pair_verdicts(run, db, source_verdicts(run, store=False))
 
 
-def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, table: str) -> Comparison:
+def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, table: str) -> OtherVerdicts:
     """The comparison with other bounds or quotas over the same run."""
     verdicts = exact(snapshot, overrides)
     with snapshot.db.cursor() as db:
@@ -52,10 +52,10 @@ def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, tab
         db.execute(
             f"CREATE OR REPLACE TABLE {table} AS SELECT key, key AS other_key, outcome, reason FROM verdicts"
         )
-    return Comparison(title, table)
+    return OtherVerdicts(title, table)
 
 
-def against_run(snapshot: Snapshot, other: Snapshot) -> Comparison:
+def against_run(snapshot: Snapshot, other: Snapshot) -> OtherVerdicts:
     """The comparison with another run or shard set: by candidate where both have the same ones, else by job, the kept
     candidate or else the best of each."""
     rows = other.sql("SELECT key, job_key, outcome, reason, margin FROM pair")
@@ -76,7 +76,7 @@ def against_run(snapshot: Snapshot, other: Snapshot) -> Comparison:
             ) t ON p.{by} = t.{by}
         """)
         only = db.execute(f"SELECT count(*) FROM theirs WHERE {by} NOT IN (SELECT {by} FROM pair)").fetchone()
-    return Comparison(other.name, "other", other, only[0] if only else 0)
+    return OtherVerdicts(other.name, "other", other, only[0] if only else 0)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Moves:
     neither: int
 
 
-def moves(snapshot: Snapshot, comparison: Comparison) -> list[Moves]:
+def moves(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Moves]:
     """By category, the total last."""
     rows = snapshot.sql(f"""
         SELECT p.category, p.outcome = '{KEPT}' AS here, coalesce(t.outcome = '{KEPT}', false) AS there, count(*) AS n
@@ -111,7 +111,7 @@ def moves(snapshot: Snapshot, comparison: Comparison) -> list[Moves]:
     return found
 
 
-def transitions(snapshot: Snapshot, comparison: Comparison) -> list[Row]:
+def transitions(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Row]:
     """(before, after, n) of the verdicts that differ, most first."""
     return snapshot.sql(f"""
         SELECT coalesce(p.reason, p.outcome) AS before, coalesce(t.reason, t.outcome, '{ABSENT}') AS after,
@@ -121,7 +121,7 @@ def transitions(snapshot: Snapshot, comparison: Comparison) -> list[Row]:
     """)
 
 
-def flipped(snapshot: Snapshot, comparison: Comparison, wanted: Wanted, size: int) -> Page:
+def flipped(snapshot: Snapshot, comparison: OtherVerdicts, wanted: PairsAddress, size: int) -> Page:
     """Pairs whose verdict differs, by the kind of flip that is wanted; each with `then_outcome`, `then_reason`."""
     condition, values = where(snapshot, wanted)
     flip = FLIPS.get(wanted.flip) or f"({FLIPS['gained']}) OR ({FLIPS['lost']})"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from crispedit.bounds import Bound
 from crispedit.outcome import KEPT
-from crispedit.pipelines.viewing.queries import Row, Wanted, where
+from crispedit.pipelines.viewing.queries import PairsAddress, Row, where
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 BINS = 60
@@ -14,7 +14,7 @@ SCATTER_POINTS = 1500
 
 
 @dataclass(frozen=True)
-class Histogram:
+class Distribution:
     """The distribution of a score: pairs that are kept and that are not, in equal steps from `low` to `high`. The first
     and the last bin hold what lies beyond, too."""
 
@@ -35,10 +35,10 @@ def histogram(
     *,
     bins: int = BINS,
     also: Bound | None = None,
-) -> Histogram | None:
+) -> Distribution | None:
     """Of a score in a category, or in all, and in a regime, or in all; so wide that it shows the bounds and that one
     `also`. None where it was measured nowhere."""
-    condition, values = where(snapshot, Wanted(category=category, regime=regime))
+    condition, values = where(snapshot, PairsAddress(category=category, regime=regime))
     row = snapshot.sql(
         f"""SELECT count(p."{score}") AS known, count(*) - known AS unknown, min(p."{score}")::DOUBLE AS least,
             max(p."{score}")::DOUBLE AS most, approx_quantile(p."{score}", [0.005, 0.995]) AS middle
@@ -58,7 +58,7 @@ def histogram(
     kept, other = [0] * bins, [0] * bins
     for count in counts:
         kept[count["bin"]], other[count["bin"]] = count["kept"], count["other"]
-    return Histogram(score, low, high, kept, other, row["known"], row["unknown"])
+    return Distribution(score, low, high, kept, other, row["known"], row["unknown"])
 
 
 def extent(
@@ -78,7 +78,7 @@ def extent(
 
 def scatter(snapshot: Snapshot, x: str, y: str, category: str = "", regime: str = "") -> list[Row]:
     """Points (key, x, y, outcome) of a sample of the pairs that have both scores, the same ones every time."""
-    condition, values = where(snapshot, Wanted(category=category, regime=regime))
+    condition, values = where(snapshot, PairsAddress(category=category, regime=regime))
     return snapshot.sql(
         f"""SELECT p.key, p."{x}"::DOUBLE AS x, p."{y}"::DOUBLE AS y, p.outcome FROM pair p
         WHERE {condition} AND p."{x}" IS NOT NULL AND p."{y}" IS NOT NULL

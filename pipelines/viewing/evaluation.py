@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Wanted(Address):
+class EvaluationAddress(Address):
     """What a page is asked to show; its fields are the parameters of the page's address."""
 
     benchmark: str = ""
@@ -53,7 +53,7 @@ class Wanted(Address):
     page: int = 1
 
 
-class Evaluated:
+class EvaluationResults:
     """An evaluation's results, read again when another run of it has written them anew."""
 
     def __init__(self, root: Path) -> None:
@@ -63,7 +63,7 @@ class Evaluated:
         self.taken = 0.0
         self.current()
 
-    def current(self) -> Evaluated:
+    def current(self) -> EvaluationResults:
         """Itself, as up to date as its files."""
         written = (self.root / "results.json").stat().st_mtime
         with self._lock:
@@ -90,11 +90,11 @@ class Evaluated:
             self.sql('SELECT count(*) AS n FROM (SELECT DISTINCT benchmark, "case" FROM value)')[0]["n"]
         )
 
-    def wanted(self, parameters: Mapping[str, str]) -> Wanted:
+    def wanted(self, parameters: Mapping[str, str]) -> EvaluationAddress:
         """What an address asks for, with what it leaves open. ValueError for what this evaluation does not have."""
-        given = {name: parameters.get(name, "")[:500] for name in Wanted.__dataclass_fields__}
+        given = {name: parameters.get(name, "")[:500] for name in EvaluationAddress.__dataclass_fields__}
         number = given.pop("page")
-        made = Wanted(**given, page=max(1, int(number)) if number.isdecimal() else 1)
+        made = EvaluationAddress(**given, page=max(1, int(number)) if number.isdecimal() else 1)
         benchmark = _one_of("benchmark", made.benchmark, list(self.boards))
         boards = self.boards[benchmark]
         protocol = _one_of("protocol", made.protocol, list(boards))
@@ -119,7 +119,7 @@ class Evaluated:
             "editor": editor,
             "against": against,
         }
-        return Wanted(**{**vars(made), **open_})
+        return EvaluationAddress(**{**vars(made), **open_})
 
     def metrics(self, benchmark: str, protocol: str) -> Mapping[str, str]:
         """Those of the cases, and whether lower or higher is better."""
@@ -138,7 +138,7 @@ class Evaluated:
         )
         return [row["editor"] for row in rows]
 
-    def groups(self, wanted: Wanted) -> list[tuple[str, int]]:
+    def groups(self, wanted: EvaluationAddress) -> list[tuple[str, int]]:
         """The kinds of edit, with their cases."""
         rows = self.sql(
             'SELECT "group", count(DISTINCT "case") AS n FROM value WHERE benchmark = ? AND protocol = ? GROUP BY 1 '
@@ -147,7 +147,7 @@ class Evaluated:
         )
         return [(row["group"], row["n"]) for row in rows]
 
-    def cases(self, wanted: Wanted) -> tuple[list[str], int]:
+    def cases(self, wanted: EvaluationAddress) -> tuple[list[str], int]:
         """The cases of a page, in the wanted order, and how many there are. A case without a value comes last."""
         tests, values = ["benchmark = ?", "protocol = ?"], [wanted.benchmark, wanted.protocol]
         if wanted.group:
@@ -173,7 +173,7 @@ class Evaluated:
         )
         return [row["case"] for row in rows], total
 
-    def answers(self, wanted: Wanted, cases: Sequence[str]) -> list[Row]:
+    def answers(self, wanted: EvaluationAddress, cases: Sequence[str]) -> list[Row]:
         """These cases, in this order, each with its `answers`: one for each editor and seed, with its values (of
         several judgements the mean), why it has none, and what the judge said."""
         rows = self.sql(
@@ -226,10 +226,10 @@ def drawn(picture: Picture, width: int) -> bytes:
     return sheet.encoded(np.asarray(image), sheet.QUALITY if width else 95)
 
 
-class Site:
+class EvaluationSite:
     """The pages of an evaluation."""
 
-    def __init__(self, shown: Evaluated) -> None:
+    def __init__(self, shown: EvaluationResults) -> None:
         self.shown = shown
         self.recent = pictures.Recent()
         self.templates = templates.environment()

@@ -18,7 +18,7 @@ from crispedit.bounds import Bound
 from crispedit.outcome import KEPT, REJECTED
 from crispedit.pipelines.calibration import labelled
 from crispedit.pipelines.calibration.judgement import Agreement
-from crispedit.pipelines.viewing.moved import Moved
+from crispedit.pipelines.viewing.moved import MovedBound
 from crispedit.pipelines.viewing.queries import Row
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
@@ -152,7 +152,7 @@ FALSE_REJECTS = 0.1
 """The share of pairs that a person calls good which bounds that labels teach may reject."""
 
 
-def taught(snapshot: Snapshot) -> list[Moved]:
+def taught(snapshot: Snapshot) -> list[MovedBound]:
     """The bounds that the labels teach where they differ from the run's, from the stored scores: loosened until they
     reject no pair that is called good, tightened where that rejects pairs that are called bad."""
     rows = snapshot.sql(
@@ -162,7 +162,7 @@ def taught(snapshot: Snapshot) -> list[Moved]:
     rows = [row for row in rows if row["category"] in snapshot.categories]
     learned = labelled.fragment(rows, labelled.learn(rows, snapshot.cascade, FALSE_REJECTS), snapshot.cascade)
     return [
-        Moved(score, category, None if regime == labelled.UNKNOWN else regime, Bound(**sides))
+        MovedBound(score, category, None if regime == labelled.UNKNOWN else regime, Bound(**sides))
         for regime, categories in learned.items()
         for category, bounds in categories.items()
         for score, sides in bounds.items()

@@ -14,12 +14,12 @@ from crispedit.bounds import Bound
 from crispedit.cascade import Cascade
 from crispedit.outcome import KEPT, NOT_REACHED
 from crispedit.pipelines import recipe
-from crispedit.pipelines.viewing.queries import Row, Wanted, where
+from crispedit.pipelines.viewing.queries import PairsAddress, Row, where
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
-class Moved:
+class MovedBound:
     """A bound that was moved: of a score, in one category (or in its pairs of one regime), or (None) wherever a
     category has none of its own."""
 
@@ -29,7 +29,7 @@ class Moved:
     bound: Bound
 
     @staticmethod
-    def parse(text: str) -> Moved:
+    def parse(text: str) -> MovedBound:
         """From "filter.score@category/regime:min,max", as a page's address has it; the regime may be missing, or both.
         ValueError if it is none."""
         place, colon, sides = text.rpartition(":")
@@ -43,7 +43,7 @@ class Moved:
         values = [float(side) if side else None for side in (low, high)]
         if any(value is not None and not math.isfinite(value) for value in values):
             raise ValueError(f"{text!r}: a bound is a finite number")
-        return Moved(score, category or None, regime or None, Bound(min=values[0], max=values[1]))
+        return MovedBound(score, category or None, regime or None, Bound(min=values[0], max=values[1]))
 
     @property
     def cell(self) -> tuple[str | None, str | None]:
@@ -75,7 +75,7 @@ class Kept:
     """Lost their verdict: they failed the bound that was moved and were not measured further."""
 
 
-def cascade(snapshot: Snapshot, moved: Sequence[Moved]) -> Cascade:
+def cascade(snapshot: Snapshot, moved: Sequence[MovedBound]) -> Cascade:
     """The cascade of the run's recipe with these bounds moved."""
     if not moved or snapshot.run is None:
         return snapshot.cascade
@@ -87,7 +87,7 @@ def cascade(snapshot: Snapshot, moved: Sequence[Moved]) -> Cascade:
     return held[1]
 
 
-def what_if(snapshot: Snapshot, moved: Sequence[Moved]) -> list[Kept]:
+def what_if(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[Kept]:
     """What moved bounds would pass, by category, from stored scores; the total last."""
     # Of the filters whose bounds were not moved, what they said is known.
     names = list(snapshot.cascade.filters)
@@ -129,11 +129,11 @@ def what_if(snapshot: Snapshot, moved: Sequence[Moved]) -> list[Kept]:
 
 
 def sides(
-    snapshot: Snapshot, moved: Sequence[Moved], last: Moved, at: float, count: int = 6
+    snapshot: Snapshot, moved: Sequence[MovedBound], last: MovedBound, at: float, count: int = 6
 ) -> tuple[list[Row], list[Row]]:
     """The pairs nearest to a value of a score among those that the last moved bound decides on: below it, the nearest
     last, and from it on."""
-    condition, values = where(snapshot, Wanted(category=last.category or "", regime=last.regime or ""))
+    condition, values = where(snapshot, PairsAddress(category=last.category or "", regime=last.regime or ""))
     cells = cascade(snapshot, moved).bounds_sql(last.score, "p", "p.category")
     condition += (
         f" AND ({' OR '.join(cell or 'true' for cell, bound in cells if bound == last.bound) or 'true'})"
@@ -153,7 +153,7 @@ def sides(
     return found[0], found[1]
 
 
-def overrides(snapshot: Snapshot, moved: Sequence[Moved]) -> list[str]:
+def overrides(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[str]:
     """The recipe overrides that move these bounds. Both sides are written out: a bound is replaced whole."""
     assert snapshot.run is not None
     stated = snapshot.run.recipe

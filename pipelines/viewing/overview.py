@@ -37,7 +37,7 @@ AFTER = {
 
 
 @dataclass(frozen=True)
-class Step:
+class FunnelStep:
     """A step of the funnel."""
 
     name: str
@@ -47,7 +47,7 @@ class Step:
     link: str
 
 
-def funnel(snapshot: Snapshot) -> list[Step]:
+def funnel(snapshot: Snapshot) -> list[FunnelStep]:
     """From photographs to packed pairs."""
     photos, photos_kept = _counted(snapshot, "photograph")
     jobs = snapshot.one("SELECT count(*) FROM job WHERE job_key IS NOT NULL AND error IS NULL")
@@ -55,21 +55,21 @@ def funnel(snapshot: Snapshot) -> list[Step]:
     pairs, kept = _counted(snapshot, "pair")
     made = snapshot.one("SELECT count(*) FROM pair WHERE edited IS NOT NULL")
     return [
-        Step("photographs", photos, f"{photos_kept:,} kept", "/photographs"),
-        Step("jobs", jobs, f"{asked:,} asked for", "/jobs"),
-        Step("candidates", pairs, f"{made:,} edited", "/pairs"),
-        Step(
+        FunnelStep("photographs", photos, f"{photos_kept:,} kept", "/photographs"),
+        FunnelStep("jobs", jobs, f"{asked:,} asked for", "/jobs"),
+        FunnelStep("candidates", pairs, f"{made:,} edited", "/pairs"),
+        FunnelStep(
             "kept", kept, f"{kept / pairs:.1%} of candidates" if pairs else "none yet", "/pairs?outcome=kept"
         ),
-        Step("packed", packed(snapshot), "in shards", "/pairs?outcome=kept"),
+        FunnelStep("packed", packed(snapshot), "in shards", "/pairs?outcome=kept"),
         *_gpu_hours(snapshot),
     ]
 
 
-def _gpu_hours(snapshot: Snapshot) -> list[Step]:
+def _gpu_hours(snapshot: Snapshot) -> list[FunnelStep]:
     stages = progress(snapshot)
     hours = sum(stage.gpu_s for stage in stages) / 3600
-    return [Step("GPU-hours", round(hours, 2), "held by the builds", "/")] if stages else []
+    return [FunnelStep("GPU-hours", round(hours, 2), "held by the builds", "/")] if stages else []
 
 
 def _counted(snapshot: Snapshot, table: str) -> tuple[int, int]:

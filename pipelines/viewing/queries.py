@@ -38,7 +38,7 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Wanted(Address):
+class PairsAddress(Address):
     """What a page is asked to show; its fields are the parameters of the page's address."""
 
     outcome: str = ""
@@ -60,13 +60,13 @@ class Wanted(Address):
     page: int = 1
 
     @staticmethod
-    def of(parameters: Mapping[str, str]) -> Wanted:
+    def of(parameters: Mapping[str, str]) -> PairsAddress:
         """From the parameters of an address; others are not its business. ValueError for a number that is none."""
-        texts = {name: parameters.get(name, "")[:500] for name in Wanted.__dataclass_fields__}
+        texts = {name: parameters.get(name, "")[:500] for name in PairsAddress.__dataclass_fields__}
         numbers = {name: float(texts.pop(name)) if texts[name] else None for name in ("low", "high")}
         if not texts["page"].isdecimal():
             texts["page"] = "1"
-        return Wanted(**{**texts, **numbers, "page": max(1, int(texts["page"]))})  # type: ignore[arg-type]
+        return PairsAddress(**{**texts, **numbers, "page": max(1, int(texts["page"]))})  # type: ignore[arg-type]
 
     @property
     def by(self) -> str:
@@ -95,7 +95,7 @@ def short(value: float | None) -> str:
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e7 else text
 
 
-def where(snapshot: Snapshot, wanted: Wanted) -> tuple[str, list[Any]]:
+def where(snapshot: Snapshot, wanted: PairsAddress) -> tuple[str, list[Any]]:
     """The condition on `pair p`, and its values."""
     tests, values = _beside_facets(snapshot, wanted)
     for name in facet_names(snapshot):
@@ -112,7 +112,7 @@ def _is(name: str, value: str, alias: str = "") -> tuple[str, list[str]]:
     return (f"{column} IS NULL", []) if value == NONE else (f"{column} = ?", [value])
 
 
-def _beside_facets(snapshot: Snapshot, wanted: Wanted) -> tuple[list[str], list[Any]]:
+def _beside_facets(snapshot: Snapshot, wanted: PairsAddress) -> tuple[list[str], list[Any]]:
     """The other conditions: words, label, and the range of a score."""
     tests: list[str] = ["true"]
     values: list[Any] = []
@@ -175,7 +175,7 @@ class Page:
         return max(1, math.ceil(self.total / self.size))
 
 
-def pairs(snapshot: Snapshot, wanted: Wanted, size: int = PAGE, total: int | None = None) -> Page:
+def pairs(snapshot: Snapshot, wanted: PairsAddress, size: int = PAGE, total: int | None = None) -> Page:
     """One page of pairs; `total`: how many there are in all, where that is known."""
     condition, values = where(snapshot, wanted)
     if total is None:
@@ -211,7 +211,7 @@ class Facets:
     values: dict[str, list[tuple[str, int]]]
 
 
-def facets(snapshot: Snapshot, wanted: Wanted) -> Facets:
+def facets(snapshot: Snapshot, wanted: PairsAddress) -> Facets:
     """Counted in one pass over the pairs. Facets of one value are left out, unless they filter."""
     names = facet_names(snapshot)
     chosen = {name: _is(name, value) for name in names if (value := getattr(wanted, name))}

@@ -31,10 +31,10 @@ from crispedit.pipelines.viewing import (
     templates,
 )
 from crispedit.pipelines.viewing import moved as moved_bounds
-from crispedit.pipelines.viewing.comparison import Comparison
+from crispedit.pipelines.viewing.comparison import OtherVerdicts
 from crispedit.pipelines.viewing.labels import Labels
-from crispedit.pipelines.viewing.moved import Moved
-from crispedit.pipelines.viewing.queries import Wanted
+from crispedit.pipelines.viewing.moved import MovedBound
+from crispedit.pipelines.viewing.queries import PairsAddress
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 SECTIONS = [
@@ -54,7 +54,7 @@ FRESH_S = 3.0
 log = logging.getLogger(__name__)
 
 
-class Shown:
+class ViewedRun:
     """What is on show: a snapshot that follows what the run commits, labels, and what it is compared with."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Shown:
         self.labels = labelled
         self._lock = Lock()
         self._taking = False
-        self._moved: dict[tuple[str, ...], Comparison] = {}
+        self._moved: dict[tuple[str, ...], OtherVerdicts] = {}
         self.snapshot = self._taken()
 
     def _taken(self) -> Snapshot:
@@ -78,7 +78,7 @@ class Shown:
         self.comparison = self._compared(taken)
         return taken
 
-    def _compared(self, taken: Snapshot) -> Comparison | None:
+    def _compared(self, taken: Snapshot) -> OtherVerdicts | None:
         if self._other is None:
             return None
         if isinstance(self._other, str):
@@ -114,7 +114,7 @@ class Shown:
             self._moved.clear()
             self.snapshot = taken
 
-    def against(self, moved: list[Moved]) -> Comparison | None:
+    def against(self, moved: list[MovedBound]) -> OtherVerdicts | None:
         """The comparison with moved bounds, or with what the browser was started with."""
         shown = self.snapshot
         if not moved or shown.run is None:
@@ -132,9 +132,9 @@ class Shown:
 
 
 class Site:
-    """The pages of one `Shown`."""
+    """The pages of one `ViewedRun`."""
 
-    def __init__(self, shown: Shown) -> None:
+    def __init__(self, shown: ViewedRun) -> None:
         self.shown = shown
         self.recent = pictures.Recent()
         self.templates = templates.environment()
@@ -179,13 +179,13 @@ class Site:
         return self.page(request, "overview", **s.summary, progress=overview.progress(s))
 
     def pairs(self, request: Request) -> Response:
-        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
         facets = queries.facets(s, wanted)
         page = queries.pairs(s, wanted, total=facets.total)
         return self.page(request, "pairs", wanted=wanted, page=page, facets=facets)
 
     def pair(self, request: Request) -> Response:
-        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
         row = queries.pair(s, request.path_params["key"])
         before, after = queries.neighbours(queries.pairs(s, wanted).rows, row["key"])
         then = self._then(row["key"])
@@ -232,7 +232,7 @@ class Site:
         return self._listing(request, "photographs", "photograph", "uri")
 
     def _listing(self, request: Request, name: str, table: str, text: str) -> Response:
-        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
         tests, values = ["true"], []
         for column in ("outcome", "reason", *(["category"] if table == "job" else [])):
             if getattr(wanted, column):
@@ -262,7 +262,7 @@ class Site:
         regime = parameters.get("regime", "") if category else ""
         other = parameters.get("other", "")
         moved = _moved(s, request)
-        here = Moved(score, category or None, regime or None, s.bound(score, category, regime))
+        here = MovedBound(score, category or None, regime or None, s.bound(score, category, regime))
         here = next((m for m in moved if m.place == here.place), here)
         chart = distribution.histogram(s, score, category, regime, also=here.bound) if score else None
         points = None
@@ -312,7 +312,7 @@ class Site:
             )
             if score not in s.scores:
                 raise ValueError(f"there is no score {score!r}")
-            last = Moved(score, category or None, regime or None, s.bound(score, category, regime))
+            last = MovedBound(score, category or None, regime or None, s.bound(score, category, regime))
         at = last.bound.max if side == "max" or last.bound.min is None else last.bound.min
         below, above = moved_bounds.sides(s, moved, last, at) if at is not None else ([], [])
         exact = None
@@ -356,7 +356,7 @@ class Site:
         return JSONResponse({"kept": kept, "waiting": waiting, "next": then})
 
     def compare(self, request: Request) -> Response:
-        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
         moved = _moved(s, request)
         against = self.shown.against(moved)
         values: dict[str, Any] = {"wanted": wanted, "moved": moved, "against": against}
@@ -369,7 +369,7 @@ class Site:
         return self.page(request, "compare", **values)
 
     def label(self, request: Request) -> Response:
-        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
         sort = request.query_params.get("order", "informative")
         if sort not in labels.ORDERS:
             raise ValueError(f"there is no order {sort!r}; choose from {', '.join(labels.ORDERS)}")
@@ -452,11 +452,11 @@ def _telling(s: Snapshot, score: str) -> str:
     return max(own, key=lambda name: lost.get(name, 0))
 
 
-def _moved(s: Snapshot, request: Request) -> list[Moved]:
+def _moved(s: Snapshot, request: Request) -> list[MovedBound]:
     """The moved bounds of an address (`m`, several times); the last one of a score and category counts."""
-    found: dict[str, Moved] = {}
+    found: dict[str, MovedBound] = {}
     for text in request.query_params.getlist("m")[:40]:
-        move = Moved.parse(text)
+        move = MovedBound.parse(text)
         known = move.category is None or move.category in s.categories
         if move.score not in s.scores or not known or (move.regime or "") not in ("", *s.regimes):
             raise ValueError(f"{text!r}: there is no such score, category or regime here")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny_pipelines
@@ -200,7 +200,7 @@ def test_an_identity_edit_lies_on_its_source(unchanged, size, area):
         assert np.array_equal(edited, source)
     # What the usual rounding of both sides gives, a stretch, is seen by the same filter.
     stretched = np.ascontiguousarray(edited[:, : edited.shape[1] * 63 // 64])
-    stretched = np.asarray(PillowImage.fromarray(stretched).resize(size))
+    stretched = np.asarray(Pillow.fromarray(stretched).resize(size))
     assert aligned(source, stretched)["displacement_px"] > Alignment.bounds["displacement_px"].max
 
 

@@ -76,7 +76,7 @@ def test_the_true_accuracy_lies_in_the_interval_and_a_position_bias_is_found(tmp
             for name, server in (("fair", fair), ("biased", biased))
         }
         price = {"fair": {"prompt_per_million": 2.0, "answer_per_million": 8.0}}
-        options = judge_bench.Recipe(judges=judges, price=price, **recipe)
+        options = judge_bench.JudgeBenchRecipe(judges=judges, price=price, **recipe)
         found = judge_bench.bench(options)["made"]
         asked = len(fair.asked)
         again = judge_bench.bench(options)["made"]["fair"]
@@ -122,7 +122,7 @@ def test_several_votes_are_more_often_right_than_one(tmp_path):
     with serving(reply) as server:
         agreements = [
             judge_bench.bench(
-                judge_bench.Recipe(
+                judge_bench.JudgeBenchRecipe(
                     judges={"noisy": server.spec | {"concurrency": 1}},  # the order of its errors
                     sets={"made": folder},
                     votes=votes,

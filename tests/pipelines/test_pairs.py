@@ -15,7 +15,16 @@ import pytest
 from bad_inputs import encode, photo
 from pydantic import TypeAdapter, ValidationError
 
-from crispedit.pipelines.pairs import AnySource, Pair, PairImages, PairsSource, dig, mappings, pairs, read
+from crispedit.pipelines.pairs import (
+    AnySource,
+    ImportedPair,
+    PairImages,
+    PairsSource,
+    dig,
+    mappings,
+    pairs,
+    read,
+)
 from crispedit.record import canonical_json
 from crispedit.shards import pack
 
@@ -58,7 +67,7 @@ def tar(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def found(path: Path, mapping: str, **more) -> list[Pair]:
+def found(path: Path, mapping: str, **more) -> list[ImportedPair]:
     return list(pairs(PairsSource(path=str(path), mapping=mapping, **more)))
 
 
@@ -391,7 +400,7 @@ def test_a_wrong_section_says_what_is_right():
 def test_pairs_survive_json(tmp_path: Path):
     anyedit(tmp_path)
     listed = found(tmp_path, "anyedit")
-    back = [Pair.from_row(json.loads(canonical_json(pair.to_row()))) for pair in listed]
+    back = [ImportedPair.from_row(json.loads(canonical_json(pair.to_row()))) for pair in listed]
     assert back == listed
     assert read(back[::-1]) == read(listed)[::-1]
 
@@ -481,7 +490,7 @@ def test_a_damaged_parquet_is_an_error_row(tmp_path: Path):
 COLUMNS = {"source": "a.jpg", "edited": "b.jpg", "mask": "m.png", "instruction": "txt"}
 
 
-def of_tar(path: Path, **columns: str) -> list[Pair]:
+def of_tar(path: Path, **columns: str) -> list[ImportedPair]:
     return list(pairs(PairsSource(path=str(path), layout="webdataset", columns={**COLUMNS, **columns})))
 
 
@@ -540,7 +549,7 @@ def test_pairs_in_a_bucket(tmp_path: Path):
 # JSON
 
 
-def of_lines(path: Path, **options) -> list[Pair]:
+def of_lines(path: Path, **options) -> list[ImportedPair]:
     columns = {"source": "from", "edited": "to", "mask": "mask", "instruction": "say"}
     return list(pairs(PairsSource(path=str(path), layout="jsonl", columns=columns, **options)))
 

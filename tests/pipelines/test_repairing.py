@@ -18,11 +18,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from crispedit.editors.compositor import Compositor
+from crispedit.editors.compositor import CompositorEditor
 from crispedit.record import Edit
 
 
-class Loose(Compositor):
+class Loose(CompositorEditor):
     def edit(self, sources: Sequence, jobs: Sequence, seeds: Sequence) -> list:
         return [spoiled(edit) if isinstance(edit, Edit) else edit for edit in super().edit(sources, jobs, seeds)]
 

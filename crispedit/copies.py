@@ -39,8 +39,8 @@ LEAST_DETAIL, KNOWN_DETAIL = 0.5, 1.0
 asked of a known picture, because cropping and scaling take detail away."""
 LEAST_FIRMNESS = 0.003
 """Of a known picture: the curvature of its detail's correlation with itself as the four edges move, in the direction in
-which it falls the least. At this value the edges move by 6 pixels of the thumbnail (root of the sum of squares) before
-the correlation is that of no copy: 1 - 0.003 x 6^2 / 2 = 0.946."""
+which it falls the least. At this value the edges move by 8 pixels of the thumbnail (root of the sum of squares) before
+the correlation is that of no copy: 1 - 0.003 x 8^2 / 2 = 0.9."""
 STRONG = 3.0
 """Grey levels from which detail counts no more: one sharp edge must not decide."""
 LEAST_COSINE, NEAREST = 0.5, 3
@@ -59,8 +59,8 @@ SOFT, ROUNDS = (2.0, 0.5), 8
 FARTHEST = 0.05
 """How far an edge moves in a round, as a share of the side."""
 
-Window = tuple[float, float, float, float]
-"""(top, bottom, left, right) as fractions of the sides."""
+Window = NDArray[np.float64]
+"""[4] top, bottom, left, right as fractions of the sides."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _windows(gray: NDArray[np.uint8]) -> Iterator[tuple[Window, NDArray[np.uint8
     for (top, bottom), (left, right) in product(CUTS, CUTS):
         rows = slice(round(top * height), max(round(top * height) + 1, round(bottom * height)))
         columns = slice(round(left * width), max(round(left * width) + 1, round(right * width)))
-        yield (top, bottom, left, right), gray[rows, columns]
+        yield np.array((top, bottom, left, right)), gray[rows, columns]
 
 
 def _vector(gray: NDArray[np.uint8]) -> NDArray[np.float32] | None:
@@ -177,8 +177,7 @@ def _closeness(picture: Map, known: Map, window: Window) -> float:
     """The correlation of the fine detail where the picture lies best on the known one, near this window; 0 if it is no
     copy."""
     window = _aligned(picture, known, window)
-    top, bottom, left, right = window
-    if min(bottom - top, right - left) < LEAST_SIDE or min(window) < -MARGIN or max(window) > 1 + MARGIN:
+    if min(window[1::2] - window[::2]) < LEAST_SIDE or min(window) < -MARGIN or max(window) > 1 + MARGIN:
         return 0.0
     part = _part(known, window)
     if _correlation(picture, part) < LEAST_WHOLE or np.abs(picture - part).mean() > MOST_LEVELS:
@@ -190,7 +189,7 @@ def _closeness(picture: Map, known: Map, window: Window) -> float:
 def _aligned(picture: Map, known: Map, window: Window) -> Window:
     """The window of the known picture in which the picture lies best, near this one, by Gauss-Newton (Lucas and Kanade,
     1981) for its four edges and the gain and offset of the grey values."""
-    edges = np.array(window)
+    edges = window
     for soft in SOFT:
         wanted, within = (cv2.GaussianBlur(image, (0, 0), soft) for image in (picture, known))
         for _ in range(ROUNDS):
@@ -201,8 +200,7 @@ def _aligned(picture: Map, known: Map, window: Window) -> Window:
             edges = edges + np.clip(np.array(moves) / max(gain, 0.5) / SIDE, -FARTHEST, FARTHEST) * sides
             if min(edges[1::2] - edges[::2]) < LEAST_SIDE / 2:  # it runs away: nothing in common
                 return window
-    top, bottom, left, right = map(float, edges)
-    return top, bottom, left, right
+    return edges
 
 
 def _effects(image: Map) -> Map:

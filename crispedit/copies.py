@@ -32,7 +32,7 @@ MAX_PIXELS = 200_000_000
 Map = NDArray[np.float32]
 
 SIDE, KNOWN_SIDE = 64, 96
-"""Pixels of a thumbnail of a picture, and of a known one, of which a part is laid under it."""
+"""Side in pixels of a picture's thumbnail, and of a known picture's, of which a window is compared."""
 SMALL, FREQUENCIES = 32, 10
 LEAST_DETAIL, KNOWN_DETAIL = 0.5, 1.0
 """Standard deviation of the fine detail, in grey levels of the thumbnail: below, JPEG's own noise is as strong. More is
@@ -42,7 +42,7 @@ LEAST_FIRMNESS = 0.003
 which it falls the least. At this value the edges move by 8 pixels of the thumbnail (root of the sum of squares) before
 the correlation is that of no copy: 1 - 0.003 x 8^2 / 2 = 0.9."""
 STRONG = 3.0
-"""Grey levels from which detail counts no more: one sharp edge must not decide."""
+"""Detail is clipped at this many grey levels, so that one sharp edge does not decide."""
 LEAST_COSINE, NEAREST = 0.5, 3
 """Which known pictures are looked at closely, and how many at most."""
 LEAST_WHOLE, LEAST_FINE = 0.95, 0.9
@@ -65,7 +65,7 @@ Window = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a picture: 17 KB."""
+    """What is stored of a picture: 17 KB."""
 
     vector: NDArray[np.float32]
     """[D], of length 1."""
@@ -83,7 +83,7 @@ class Copy:
 
 
 def fingerprint(gray: NDArray[np.uint8]) -> Fingerprint | None:
-    """Of a grey image [H, W]; None if it has no detail to tell it by."""
+    """The fingerprint of a grey image [H, W]; None if it has too little detail."""
     thumbnail = _thumbnail(gray, SIDE)
     vector = _vector(gray)
     if vector is None or _detail(thumbnail).std() < LEAST_DETAIL:
@@ -156,8 +156,8 @@ def _windows(gray: NDArray[np.uint8]) -> Iterator[tuple[Window, NDArray[np.uint8
 
 
 def _vector(gray: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """Frequencies weighted by their height, because pictures have less of the higher ones, and compressed by a square
-    root, so that no few of them decide."""
+    """Frequencies, weighted up with their height because pictures have less of the high ones, and compressed by a
+    square root so that no few of them dominate."""
     small = cv2.resize(gray, (SMALL, SMALL), interpolation=cv2.INTER_AREA).astype(np.float32)
     if small.std() < 1.0:
         return None
@@ -212,7 +212,6 @@ def _effects(image: Map) -> Map:
 
 
 def _part(known: Map, window: Window) -> Map:
-    """[SIDE, SIDE] what lies in the window."""
     top, bottom, left, right = window
     across, down = ((end - start) * KNOWN_SIDE / SIDE for start, end in ((left, right), (top, bottom)))
     place = np.array(
@@ -228,8 +227,8 @@ def _part(known: Map, window: Window) -> Map:
 
 
 def _detail(thumbnail: Map) -> Map:
-    """What is between one and three pixels wide, without the rim, and without what runs through whole rows or columns:
-    any two pictures agree in a horizon."""
+    """Detail between one and three pixels wide, without the rim and without whole rows or columns: any two pictures
+    share a horizon."""
     soft = cv2.GaussianBlur(thumbnail, (0, 0), 1)
     detail = (soft - cv2.GaussianBlur(soft, (0, 0), 3))[3:-3, 3:-3]
     detail = detail - detail.mean(axis=1, keepdims=True)
@@ -244,14 +243,14 @@ def _correlation(one: Map, other: Map) -> float:
 
 def pictures_in(folder: str) -> list[Path]:
     """The image files in a local folder and those below it, sorted. ValueError if there are none."""
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
         raise ValueError(f"{folder}: no image files ({', '.join(SUFFIXES)}) to compare with in this folder")
-    return found
+    return paths
 
 
 def digest(folders: Sequence[str]) -> str:
-    """A word for what lies in these folders, wherever they lie: names and sizes of the files."""
+    """A digest of the names and sizes of the files in these folders, wherever the folders are."""
     return content_key(
         *(
             f"{path.relative_to(folder).as_posix()} {path.stat().st_size}"
@@ -262,8 +261,8 @@ def digest(folders: Sequence[str]) -> str:
 
 
 def read(folders: Sequence[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """(path, grey image) of the pictures in these folders. ValueError names a file that cannot be read: a benchmark of
-    which a part is unknown would let it through."""
+    """(path, grey image) of the pictures in these folders. ValueError names an unreadable file: its copies would go
+    unnoticed."""
     for folder in folders:
         for path in pictures_in(folder):
             try:

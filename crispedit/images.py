@@ -1,7 +1,7 @@
 """Pixels in and out of the bytes that a run stores: RGB JPEG for images, 1-bit PNG for masks.
 
-These files are our own, so they are known to be 8-bit RGB; what a user brings goes through `crispedit.normalise` first.
-Encoding is deterministic: the same pixels give the same bytes on every machine with the same library versions.
+These files are our own, so they are 8-bit RGB; a user's files go through `crispedit.normalise` first. Encoding is
+deterministic: the same pixels give the same bytes on every machine with the same library versions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Inverse edits: the instruction that undoes one, rewritten by rule, or by a chat model that sees both images.
 
 An inverse pair is the same two images in the other order: "Add a red ball on the grass." becomes "Remove the red ball
-on the grass." The rules rewrite only orders that name both states: "Make the car blue" does not say what colour the car
-was. A model can look; what it writes counts if the classifier reads it as the opposite kind of edit.
+on the grass." The rules only rewrite orders that name both states: "Make the car blue" does not say what colour the car
+was. A model can look at the images; its instruction is used if the classifier finds that it asks for the opposite kind
+of edit.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def by_rule(edits: Sequence[InvertibleEdit]) -> list[Inverse | None]:
 
 @dataclass(frozen=True)
 class ByModel:
-    """Rules first; the edits that they do not know are shown to a chat model."""
+    """Applies the rules first and shows the remaining edits to a chat model."""
 
     chat: Chat
 
@@ -104,15 +105,15 @@ _POLITE = re.compile(
 _CLOSING = re.compile(
     r"^(leave|keep|don't|do not|nothing else|match|it should look|give it|show what|fill)\b", re.I
 )
-"""How sentences begin that ask for no second edit."""
+"""Beginnings of sentences that ask for no further edit."""
 _SEVERAL = re.compile(
     r"[;:?!]|\b(and|then|also|both|each|every|all|it|its|them|there|another|more|some)\b", re.I
 )
-"""Words of an order that says more than one thing, or speaks of a thing that it does not name."""
+"""Words of an order that asks for several things or refers to a thing without naming it."""
 
 
 def _order(instruction: str) -> str | None:
-    """The one order that an instruction gives, without polite words and closings; None where it may give several."""
+    """The single order of an instruction, without polite words and closings; None if there may be several."""
     sentences = re.split(r"(?<=[.!?])\s+", instruction.strip())
     if any(not _CLOSING.match(text) for text in sentences[1:]):
         return None
@@ -189,7 +190,7 @@ def _color(order: str) -> str | None:
 
 
 def _is_one(thing: str) -> bool:
-    """Whether the words name one thing: "a" can stand before it. A plural is left alone, and so is a doubtful word."""
+    """Whether the words name one thing, so that "a" can precede them. False for plurals and doubtful words."""
     head = _PLACE.sub("", f" {thing}").split()[-1:]
     return (
         bool(head)

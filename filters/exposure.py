@@ -1,6 +1,6 @@
-"""Exposure: did the edit drag the whole image's brightness, contrast or colours along?
+"""Exposure: did the edit change the brightness, contrast or colours of the whole image?
 
-Assumes that one tone took the source to the edited image wherever the edit itself is not (`crispedit.tone`).
+Assumes that outside the edit one tone (gain and offset) leads from source to edited image (`crispedit.tone`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from crispedit.record import Sample, Score
 from crispedit.tone import Pixels
 
 LEAST_SPREAD, LEAST_COLOUR = 12.0, 6.0
-"""Levels of standard deviation of luma, and of root mean square of colour, below which a gain cannot be known."""
+"""Least standard deviation of luma, and root mean square of colour, in levels, to measure a gain."""
 
 
 class Exposure(Filter):
-    """`drift` is the mean change of brightness, `cast` the largest departure of a channel from it, both 0-1;
-    `contrast` and `saturation` are the relative changes of the spread of luma and of colour (0.08: 8 % more);
-    `explained` is the share of the pixels that the tone explains. All but the last are null where that is under
-    `least_explained`, contrast and saturation also where it is under half, or the image has too little of either."""
+    """`drift` is the mean change of brightness, `cast` the largest departure of a channel from it, both 0-1; `contrast`
+    and `saturation` are the relative changes of the spread of luma and of colour (0.08: 8 % more); `explained` is the
+    share of the pixels that the tone explains. All others are null if `explained` is under `least_explained`; contrast
+    and saturation also if it is under half, or if the image has too little contrast or colour."""
 
     least_explained: float = 0.25
 
@@ -53,31 +53,31 @@ class Exposure(Filter):
     def _measure(self, sample: Sample) -> dict[str, Score]:
         scores: dict[str, Score] = dict.fromkeys(self.scores)
         outside = None if sample.mask is None else sample.outside
-        found = tone.fit(sample.source_small, sample.edited_small, outside, sample.noise.look)
-        if found is None:
+        fitted = tone.fit(sample.source_small, sample.edited_small, outside, sample.noise.look)
+        if fitted is None:
             return scores
-        scores["explained"] = found.explained
-        if found.explained < self.least_explained:
+        scores["explained"] = fitted.explained
+        if fitted.explained < self.least_explained:
             return scores
-        shift = found.shift
+        shift = fitted.shift
         brightness = shift.mean(axis=0)
         scores["drift"] = float(np.abs(brightness).mean() / 255)
         scores["cast"] = float(np.abs(shift - brightness).mean(axis=1).max() / 255)
-        scores["contrast"], saturation = _gains(found.source, found.edited)
-        if found.explained >= 0.5:
+        scores["contrast"], saturation = _gains(fitted.source, fitted.edited)
+        if fitted.explained >= 0.5:
             scores["saturation"] = saturation
         return scores
 
 
 def _gains(x: Pixels, y: Pixels) -> tuple[float | None, float | None]:
-    """How much steeper luma and colour became (0.08: by 8 %); None where there is too little of it."""
+    """The relative increase of luma and colour gain (0.08: 8 %); None if there is too little of either."""
     luma_x, luma_y = x.mean(axis=0), y.mean(axis=0)
     colour_x, colour_y = x - luma_x, y - luma_y
     deviation = luma_x - luma_x.mean()
     contrast = saturation = None
     if deviation.std() >= LEAST_SPREAD:
         contrast = float(deviation @ (luma_y - luma_y.mean()) / (deviation @ deviation)) - 1
-    # A cast moves all colours alike; what strengthens them moves each along itself.
+    # A cast shifts all colours equally; saturation scales each of them.
     moved = colour_y - colour_x
     moved -= np.median(moved, axis=1, keepdims=True)
     centred = colour_x - colour_x.mean(axis=1, keepdims=True)

@@ -47,15 +47,15 @@ class SourceCard:
 
 def sources_of(paths: Iterable[str]) -> list[SourceCard]:
     """The cards of these sets and tars, each folder's once; a folder without one is left out."""
-    found: dict[str, SourceCard] = {}
+    cards: dict[str, SourceCard] = {}
     for path in (path for pattern in paths for path in storage.expand(pattern)):
         folder, name = storage.split(path)
         folder = folder if name.endswith(".tar") or name == layout.MANIFEST else path
-        if folder in found or not storage.exists(storage.join(folder, CARD)):
+        if folder in cards or not storage.exists(storage.join(folder, CARD)):
             continue
         text = storage.read_bytes(storage.join(folder, CARD)).decode("utf-8", "replace")
-        found[folder] = SourceCard(storage.split(folder.rstrip("/"))[1] or folder, *_parted(text))
-    return list(found.values())
+        cards[folder] = SourceCard(storage.split(folder.rstrip("/"))[1] or folder, *_parted(text))
+    return list(cards.values())
 
 
 def text(made: str, contents: Contents, sources: list[SourceCard], files: str) -> str:

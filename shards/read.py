@@ -298,8 +298,8 @@ class ShardReader:
                 at = self.index.at(int(sample))
                 try:
                     tokens, meta = self._fetcher.tokens(at)
-                except Damage as found:
-                    self._met(found)
+                except Damage as problem:
+                    self._met(problem)
                     continue
                 batch.keys.append(at.key)
                 batch.categories.append(at.category)
@@ -314,8 +314,8 @@ class ShardReader:
                 source, edited, mask, meta, tokens = self._fetcher.members(at, self._masks)
                 parsed = self._fetcher.parsed(at, meta)
                 yield Pair(at.key, at.category, source, edited, mask, parsed, tokens)
-            except Damage as found:
-                self._met(found)
+            except Damage as problem:
+                self._met(problem)
                 yield None
 
     def _decoded(self, positions: Iterable[int]) -> Iterator[DecodedPair | Batch | None]:
@@ -355,15 +355,15 @@ class ShardReader:
                 return item
         raise self.damaged[-1]
 
-    def _met(self, found: Damage) -> None:
+    def _met(self, damage: Damage) -> None:
         if not self._skip:
-            raise found
-        self._count(found)
+            raise damage
+        self._count(damage)
 
-    def _count(self, found: Damage) -> None:
-        self.damage[found.kind] += 1
+    def _count(self, damage: Damage) -> None:
+        self.damage[damage.kind] += 1
         if len(self.damaged) < LISTED_DAMAGE:
-            self.damaged.append(found)
+            self.damaged.append(damage)
 
 
 read_shards = ShardReader

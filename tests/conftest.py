@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 from object_store import seaweed
 
 from crispedit.compositor.landscape import landscape
@@ -25,6 +26,8 @@ from crispedit.pipelines import engine, recipe
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.run import Run
 from crispedit.shards import journal
+
+settings.load_profile("ci")  # the same examples each time, however busy the machine is
 
 WIDTH, HEIGHT = 384, 288
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
@@ -155,6 +156,30 @@ def test_no_server_is_left_when_its_worker_or_guard_is_killed(tmp_path, killed):
     worker.kill()
     worker.wait()
     worker.stdout.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel gives orphans to the guard on Linux only")
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_server_has_started_ends_with_it(tmp_path, killed):
+    """Both hold the pipe of its log: one that has left its group, or one whose guard was killed."""
+    leaves = "" if killed else "os.setsid(); "
+    helper = f"import os, time; {leaves}print('helps', os.getpid(), flush=True); time.sleep(600)"
+    starts = (
+        f"import os, subprocess, sys; subprocess.Popen([sys.executable, '-c', \"{helper}\"]); "
+        f"os.execv(sys.executable, ['python', *sys.argv[1:]])"
+    )
+    python, *rest = command(tmp_path).split()
+    server = managed.ManagedServer(shlex.join([python, "-c", starts, *rest]), 30)
+    server.url()
+    while not server._words:
+        time.sleep(0.01)
+    helps = int(server._words.split()[1])
+    assert runs(helps)
+    if killed:
+        os.kill(server._process.pid, signal.SIGKILL)
+    server.stop()
+    assert not server._reader.is_alive()
+    assert gone(helps)
 
 
 def test_where_and_how_it_is_started_is_not_what_it_answers(tmp_path):

@@ -12,19 +12,19 @@ from crispedit.compositor import colours
 from crispedit.record import Image, Mask
 
 _REACH = 24.0
-"""Degrees of hue about the centre that count as one colour; half as much again fades out."""
+"""Degrees of hue around the centre that count as one colour; beyond them it fades out over half as many."""
 
 
 @dataclass(frozen=True)
 class Hue:
-    """A hue that a photograph has enough of, but not everywhere: its name, its angle in Lab (degrees)."""
+    """A hue that covers enough of a photograph, but not all: its name and its angle in Lab (degrees)."""
 
     name: str
     angle: float
 
 
 def _membership(image: Image, angle: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Lab [H, W, 3], and how much each pixel is of the hue, 0-1."""
+    """Lab [H, W, 3], and each pixel's degree of having the hue, 0-1."""
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     chroma, hue = cv2.cartToPolar(lab[..., 1], lab[..., 2], angleInDegrees=True)
     off = np.abs((hue - np.float32(angle) + 180) % 360 - 180)
@@ -46,7 +46,7 @@ def tone_of(small: Image) -> Hue | None:
     angle = float(np.argmax(window) * 5 + 2.5)
     _, weight = _membership(small, angle)
     inside = weight > 0.5
-    # Of a hue that fades into others, half would be turned half-way.
+    # A hue that fades into others would be turned only in part.
     if ((weight > 0) & ~inside).sum() > 0.2 * inside.sum():
         return None
     if not 0.04 < inside.mean() < 0.7 or np.median(lab[..., 0][inside]) < 35:
@@ -56,7 +56,8 @@ def tone_of(small: Image) -> Hue | None:
 
 
 def turn_tone(image: Image, angle: float, by: float) -> tuple[Image, Mask]:
-    """The photograph with its hue about `angle` rotated `by` degrees, lightness kept; and what may differ."""
+    """The photograph with its hue around `angle` rotated `by` degrees, with unchanged lightness; and the mask of pixels
+    that may differ."""
     lab, weight = _membership(image, angle)
     turn = np.radians(weight * np.float32(by))
     c, s = np.cos(turn), np.sin(turn)
@@ -71,9 +72,9 @@ TARGETS = ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "p
 
 
 def reachable(small: Image, tone: Hue) -> dict[str, float]:
-    """The named colours that a tone can be turned to, at least 55 degrees away, and the degrees (-180 to 180) to it.
+    """The named colours at least 55 degrees away that a hue can be turned to, with the degrees (-180 to 180).
 
-    Not every colour exists at every lightness: each is turned, and named again.
+    Not every colour exists at every lightness, so each result is named again to check it.
     """
     out = {}
     _, weight = _membership(small, tone.angle)

@@ -45,8 +45,6 @@ FOLDERS = {
 
 @dataclass(frozen=True)
 class Edited:
-    """One answer."""
-
     image: Image
     """[H, W, 3], at the source's size."""
     localisation: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""annotate: kept photographs become edit jobs, so many of each wanted category a photograph."""
+"""annotate: writes edit jobs for kept photographs, a number per category for each photograph."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WIRE = pa.schema(
 
 
 class AnnotateStep(Step):
-    """The step. Categories that are full (`ActiveWave.full`) are asked of no more photographs."""
+    """The step. No more jobs are requested in full categories (`ActiveWave.full`)."""
 
     name = "annotate"
     table = ANNOTATE
@@ -49,7 +49,6 @@ class AnnotateStep(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        """One pool of annotators."""
         annotator, spec = self.recipe.annotator, self.recipe.annotate
         least = spec.least_category_probability
         return [AnnotateStage(annotator, self.run.root, spec.pool, annotator.gpus, least)]
@@ -83,8 +82,8 @@ class AnnotateStep(Step):
 
     @staticmethod
     def explode(row: Row) -> Sequence[Row]:
-        """The annotator saw every request, so that its jobs differ; the answers to those that have a row already are
-        dropped. A photograph that failed as a whole failed each of its requests."""
+        """The annotator saw every request, so that its jobs differ; results for requests that have a row already are
+        dropped. If the whole photograph failed, each of its requests did."""
         failed = (
             {name: row[name] for name in ("error", "transient")} if row.get("error") is not None else None
         )
@@ -96,22 +95,23 @@ class AnnotateStep(Step):
 
 
 def requests(source_key: str, categories: Mapping[str, CategorySpec]) -> list[Row]:
-    """What is asked of one photograph: whole jobs always, the fraction left for that fraction of the keys.
+    """The requests for one photograph: the whole number of jobs, and one more for a share of the photographs, chosen by
+    key.
 
     Raising `jobs` only adds requests, so a run can be extended.
     """
-    found = []
+    rows = []
     for category, spec in categories.items():
         chance = seed_of(source_key, f"jobs of {category}") / 2**63
         for ordinal in range(math.floor(spec.jobs) + (chance < spec.jobs % 1)):
             key = content_key("request", source_key, category, str(ordinal))
-            found.append({"key": key, "category": category, "ordinal": ordinal})
-    return sorted(found, key=lambda request: (request["ordinal"], request["category"]))
+            rows.append({"key": key, "category": category, "ordinal": ordinal})
+    return sorted(rows, key=lambda request: (request["ordinal"], request["category"]))
 
 
 @dataclass
 class AnnotateStage:
-    """Runs the annotator over photographs and turns its answers into rows."""
+    """Runs the annotator on photographs and turns its results into rows."""
 
     annotator: Annotator
     root: Path
@@ -125,22 +125,24 @@ class AnnotateStage:
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         return [
-            {**row, "error": describe(found), "transient": is_transient(found)}
-            if isinstance(found, Exception)
+            {**row, "error": describe(answers), "transient": is_transient(answers)}
+            if isinstance(answers, Exception)
             else {
                 **row,
-                "answers": [_answer(r, self._agreed(a)) for r, a in zip(row["requests"], found, strict=True)],
+                "answers": [
+                    _answer(r, self._agreed(a)) for r, a in zip(row["requests"], answers, strict=True)
+                ],
             }
-            for row, found in zip(rows, each(self._annotate, rows), strict=True)
+            for row, answers in zip(rows, each(self._annotate, rows), strict=True)
         ]
 
     def _agreed(self, answer: Job | Refusal | Exception) -> Job | Refusal | Exception:
-        """The answer, unless it is a job whose words ask for another category than its own."""
+        """The answer, or a refusal if the job's instruction asks for another category."""
         if not isinstance(answer, Job) or answer.category not in CATEGORIES:
             return answer
         chances = asked(answer.instruction)
         if chances is None or chances[answer.category] >= self.least_category_probability:
-            return answer  # nothing is held against words that the classifier cannot read
+            return answer  # an instruction that the classifier cannot read passes
         return Refusal("category_mismatch", answer)
 
     def _annotate(self, rows: Sequence[Row]) -> Sequence[Sequence[Job | Refusal | Exception]]:
@@ -164,7 +166,6 @@ def _answer(request: Row, answer: Job | Refusal | Exception) -> Row:
 
 
 def counted(tokens: tuple[int, int] | None) -> Row:
-    """Columns of (input, output) tokens."""
     return dict(zip(TOKENS, tokens or (None, None), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""compare: of each job with several candidates that pass, the judge's model says which is best, seeing all of them."""
+"""compare: for each job with several passing candidates, the judge looks at all of them and names the best."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WIRE = pa.schema(
 
 
 class CompareStep(Step):
-    """The step, where the judge chooses (`select.judge`)."""
+    """The step, used with `select.judge`."""
 
     name = "compare"
     table = COMPARE
@@ -48,7 +48,6 @@ class CompareStep(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        """One pool, of the judge's kind."""
         spec = self.recipe.filters["judge"]
         pool = spec.pool if spec.apart(self.judge.gpus) else self.recipe.score.pool
         return [CompareStage("compare", self.judge, self.run.root, pool, self.judge.gpus)]
@@ -64,8 +63,8 @@ class CompareStep(Step):
             subject.comparisons[row["key"]] = Comparison.of(row)
 
     def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
-        """Jobs of which several candidates pass and none is still at work. One for whose candidates an editor composed
-        different sources is left out: there is no one picture to compare them with."""
+        """Jobs with several passing candidates and none in work. A job whose candidates have different composed sources
+        is left out: they cannot be compared with one picture."""
         for job, request in subject.jobs().items():
             candidates = sorted(subject.candidates.get(job, {}).values(), key=lambda one: one.key)
             if wave.waits([candidate.key for candidate in candidates]):
@@ -98,7 +97,7 @@ def comparison_key(candidates: Sequence[Candidate]) -> str:
 
 @dataclass
 class CompareStage:
-    """Shows the judge's model the candidates of a batch of jobs."""
+    """Shows the judge the candidates of a batch of jobs."""
 
     name: str
     judge: Judge

@@ -1,4 +1,4 @@
-"""edit: every job becomes one candidate per editor and seed: its images and true mask, a refusal, or an error."""
+"""edit: makes a candidate per job, editor and seed: its images and true mask, a refusal, or an error."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ WIRE = pa.schema([*EDIT.schema, *((word, pa.string()) for word in WORDS), pa.fie
 
 
 class EditStep(Step):
-    """The step. Each editor has a pool and a queue of its own; one for failed jobs (`when: failed`) works once every
-    candidate of the editors before it has failed."""
+    """The step. Each editor has its own pool and queue; one with `when: failed` works on a job once all candidates of
+    the earlier editors have failed."""
 
     name = "edit"
     table = EDIT
@@ -68,7 +68,7 @@ class EditStep(Step):
 
     def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         for job, request in subject.jobs().items():
-            made = subject.candidates.get(job, {})
+            candidates = subject.candidates.get(job, {})
             before: list[str] = []
             shares = wave.shares.get(request.category)
             chosen = None if shares is None else editor_of(job, shares)
@@ -76,10 +76,10 @@ class EditStep(Step):
                 if spec.when == "always" and chosen not in (None, name):
                     continue
                 keys = [self._key(job, name, seed) for seed in range(spec.seeds)]
-                if spec.when == "failed" and not self._failed(made, before):
+                if spec.when == "failed" and not self._failed(candidates, before):
                     break
                 for seed, key in enumerate(keys):
-                    if key not in made or wave.again(made[key]):
+                    if key not in candidates or wave.again(candidates[key]):
                         yield Todo((stage_of(name),), self._row(subject, request, name, seed, key))
                 before += keys
 
@@ -91,9 +91,11 @@ class EditStep(Step):
         repair = Repairing.of(self.recipe).options
         return {name: {**editor.identity(), **repair} for name, editor in self.recipe.editors.items()}
 
-    def _failed(self, made: dict[str, Candidate], keys: Sequence[str]) -> bool:
-        """Whether these candidates are all there, and none passes or may yet pass."""
-        outcomes = {of_candidate(self.recipe, made[key])[0] if key in made else None for key in keys}
+    def _failed(self, candidates: dict[str, Candidate], keys: Sequence[str]) -> bool:
+        """Whether all these candidates exist, and none passes or may still pass."""
+        outcomes = {
+            of_candidate(self.recipe, candidates[key])[0] if key in candidates else None for key in keys
+        }
         return outcomes <= {REJECTED, ERROR}
 
     def _row(self, subject: Subject, request: Request, name: str, seed: int, key: str) -> Row:
@@ -112,14 +114,11 @@ class EditStep(Step):
 
 
 def stage_of(editor: str) -> str:
-    """The name of an editor's pool."""
     return f"edit:{editor}"
 
 
 @dataclass
 class EditStage:
-    """Runs one editor over its candidates."""
-
     name: str
     editor: Editor
     root: Path
@@ -170,9 +169,9 @@ class EditStage:
 
 @lru_cache(maxsize=4)
 def _photograph(root: Path, ref: tuple[tuple[str, Any], ...]) -> Image:
-    """Jobs of one photograph come one after another: decode it once."""
+    """A decoded photograph; cached, because jobs of one photograph follow each other."""
     image = images.decode_jpeg(journal.read_blob(root, dict(ref)))
-    # Shared by several jobs: an editor that drew on it would change its neighbours.
+    # Several jobs share it, so no editor may draw on it.
     image.flags.writeable = False
     return image
 

@@ -1,4 +1,4 @@
-"""score: every candidate is measured by the cascade, cheapest filter first, until it has failed."""
+"""score: measures every candidate with the cascade, cheapest filter first, until it fails a bound."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ TEXTS = ("category", "instruction", "source_caption", "target_caption")
 
 
 class ScoreStep(Step):
-    """The step. A candidate is measured while its verdict needs a score (with `measure_everything`: while it lacks
-    any)."""
+    """The step. A candidate is measured while its verdict needs a score (with `measure_everything`, while any is
+    missing)."""
 
     name = "score"
 
@@ -45,21 +45,21 @@ class ScoreStep(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        """Pools in the cascade's order: one for neighbours that share decoded images, one for each filter that needs a
-        GPU or is given actors of its own."""
+        """Pools in the cascade's order: one for consecutive filters that share decoded images, one for each filter with
+        a GPU or its own actors."""
         recipe, cascade = self.recipe, self.recipe.pair_cascade
-        found: list[Stage] = []
+        stages: list[Stage] = []
         apart = {name for name, f in cascade.filters.items() if recipe.filters[name].apart(f.gpus)}
         for alone, names in groupby(cascade.filters, key=lambda name: name in apart and name):
             own = list(names)
             gpus, pool = (cascade.filters[own[0]].gpus, recipe.filters[own[0]].pool) if alone else (0.0, None)
-            called = own[0] if alone else "filters" if not found else f"filters from {own[0]}"
+            called = own[0] if alone else "filters" if not stages else f"filters from {own[0]}"
             everything = recipe.score.measure_everything
             scoring = ScoreStage(
                 f"score:{called}", cascade, own, self.run.root, pool or recipe.score.pool, everything, gpus
             )
-            found.append(scoring)
-        return found or [ScoreStage("score:filters", cascade, [], self.run.root, recipe.score.pool, False)]
+            stages.append(scoring)
+        return stages or [ScoreStage("score:filters", cascade, [], self.run.root, recipe.score.pool, False)]
 
     def identity(self) -> Identity:
         return {"photographs": photographs(self.run), **filters(self.recipe.pair_cascade.filters)}
@@ -68,7 +68,7 @@ class ScoreStep(Step):
         return wave.owners.get(row["key"], ("", ""))[0]
 
     def load(self, wave: ActiveWave, row: Row) -> None:
-        """Later rows of a candidate complete or replace earlier ones."""
+        """Later rows of a candidate complement or replace earlier ones."""
         if (candidate := wave.candidate(row["key"])) is not None:
             columns = {name: value for name, value in row.items() if "." in name and value is not None}
             candidate.scores = {**candidate.scores, **columns}
@@ -112,7 +112,7 @@ class ScoreStep(Step):
         return self.recipe.pair_cascade.passes(row)
 
     def failed(self, row: Row, error: Exception) -> Row:
-        """The filter whose turn it was has failed."""
+        """The row with an error of the filter that was next."""
         turn = next(
             (name for name in self.recipe.pair_cascade.filters if not row.get(f"{name}.measured")), None
         )
@@ -143,7 +143,7 @@ class ScoreStage:
 
 
 def sample(root: Path, row: Mapping[str, Any]) -> Sample:
-    """The pair of a row that refers to its images, as filters see it."""
+    """The sample for filters, from a row with references to its images."""
     source, edited, mask = (
         None if row[name] is None else journal.read_blob(root, row[name]) for name in IMAGES
     )

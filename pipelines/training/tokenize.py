@@ -1,11 +1,11 @@
-"""crispedit tokenize: a shard set again, each pair with its VQ tokens and text features, so that training encodes
+"""crispedit tokenize: copies a shard set and adds each pair's VQ tokens and text features, so that training encodes
 nothing.
 
     crispedit tokenize SHARDS OUT --recipe configs/train/stage2-full.yaml [model.start=PATH ...]
 
-The recipe says which model's tokenizers and which buckets; training must name the same. The set holds everything that
-the given one holds, and one member more, so every other tool reads it. Each shard is an independent task: what is
-there from an earlier call is not made again.
+The recipe gives the model's tokenizers and the buckets; training must use the same. The new set has everything of the
+old one plus one member per pair, so all other tools can read it. Each shard is an independent task; existing ones are
+not made again.
 """
 
 from __future__ import annotations
@@ -36,15 +36,11 @@ from crispedit.shards.read import ShardReader
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", help="a finished shard set")
     parser.add_argument("out", help="folder of the new set, or a URL")
-    parser.add_argument(
-        "--recipe", required=True, help="of the training to come: its model and data.resolution"
-    )
+    parser.add_argument("--recipe", required=True, help="the training recipe, with model and data.resolution")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
-    parser.add_argument(
-        "--actors", type=int, default=0, help="Ray actors that share the work; 0: this process alone"
-    )
+    parser.add_argument("--actors", type=int, default=0, help="number of Ray actors; 0: work in this process")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each actor")
-    parser.add_argument("--address", help="the Ray cluster; default: RAY_ADDRESS, else one of our own")
+    parser.add_argument("--address", help="the Ray cluster; default: RAY_ADDRESS, else a new one")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,7 +68,7 @@ def tokenize(
         )
     place = os.fspath(out)
     if not storage.is_remote(place):
-        place = os.path.abspath(place)  # actors on other nodes have other working directories
+        place = os.path.abspath(place)  # actors have another working directory
     if place.rstrip("/") == given.rstrip("/") or (
         os.path.exists(place) and os.path.exists(given) and os.path.samefile(place, given)
     ):
@@ -97,10 +93,10 @@ def tokenize(
 
 @dataclass(frozen=True)
 class TokenizedShard:
-    """What came of a shard."""
+    """The result of a shard."""
 
     entries: list[ShardEntry]
-    """Its own; none if no pair of it can be read."""
+    """The shard's entry; none if no pair can be read."""
     made_by: dict[str, Any]
     unreadable: list[str]
 
@@ -142,7 +138,7 @@ class Tokenizer:
             file.write(stored.empty_to_bytes(self.empty))
 
     def shard(self, name: str) -> TokenizedShard:
-        """Write that shard, if it is not there."""
+        """Write that shard, unless it exists."""
         (given,) = self.recipe.data.shards
         tar = storage.join(given, name)
         with ShardReader(tar, decode=False, on_damage="skip") as pairs:
@@ -161,7 +157,7 @@ class Tokenizer:
             return TokenizedShard([entry], self.made_by, unreadable)
 
     def _tokens(self, tar: str) -> tuple[dict[str, bytes], list[str]]:
-        """What is stored of every readable pair of a shard, by key, and what is wrong with the others."""
+        """The stored bytes of every readable pair of a shard by key, and the errors of the others."""
         from crispedit.editmgt import stored
 
         tokens: dict[str, bytes] = {}

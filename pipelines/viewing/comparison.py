@@ -1,4 +1,4 @@
-"""Which verdicts differ: of a run as it stands, against moved bounds over the same measurements, or another run."""
+"""Comparisons of a run's verdicts: with moved bounds over the same measurements, or with another run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from crispedit.outcome import KEPT
-from crispedit.pipelines import recipe, tables
+from crispedit.pipelines import recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
 from crispedit.pipelines.viewing.queries import Page, PairsAddress, Row, order, where
@@ -30,18 +30,18 @@ class OtherVerdicts:
     title: str
     table: str
     other: Snapshot | None = None
-    """The other run; None where the verdicts come from moved bounds."""
+    """The other run; None for moved bounds."""
     only_there: int = 0
     """Pairs of the other run that this one lacks."""
 
 
 def exact(snapshot: Snapshot, overrides: Sequence[str]) -> pa.Table:
-    """(key, category, outcome, reason): what `select` with these overrides would decide, competition and quotas too."""
+    """(key, category, outcome, reason): what `select` with these overrides would decide, including choices among
+    candidates and quotas."""
     assert snapshot.run is not None
     root = snapshot.run.root
     run = Run(recipe.load(str(root), [*overrides, f"run={root}"]))
-    with tables.connect(run) as db:
-        return pair_verdicts(run, db, source_verdicts(run, store=False))
+    return pair_verdicts(run, source_verdicts(run, store=False))
 
 
 def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, table: str) -> OtherVerdicts:
@@ -56,8 +56,8 @@ def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, tab
 
 
 def against_run(snapshot: Snapshot, other: Snapshot) -> OtherVerdicts:
-    """The comparison with another run or shard set: by candidate where both have the same ones, else by job, the kept
-    candidate or else the best of each."""
+    """The comparison with another run or shard set: by candidate if both have the same ones, else by job, with the kept
+    or best candidate of each."""
     rows = other.sql("SELECT key, job_key, outcome, reason, margin FROM pair")
     columns = ("key", "job_key", "outcome", "reason")
     theirs = pa.table(
@@ -81,7 +81,7 @@ def against_run(snapshot: Snapshot, other: Snapshot) -> OtherVerdicts:
 
 @dataclass(frozen=True)
 class Moves:
-    """Of one category, or of all: pairs that are kept on both sides, on one, on none."""
+    """Counts for a category or all: pairs kept on both sides, on one, or on neither."""
 
     category: str
     both: int
@@ -96,7 +96,7 @@ def moves(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Moves]:
         SELECT p.category, p.outcome = '{KEPT}' AS here, coalesce(t.outcome = '{KEPT}', false) AS there, count(*) AS n
         FROM pair p LEFT JOIN {comparison.table} t USING (key) GROUP BY ALL
     """)
-    found = []
+    moves = []
     for category in [*sorted({row["category"] or "" for row in rows}), ""]:
         n = {
             (h, t): sum(
@@ -107,8 +107,8 @@ def moves(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Moves]:
             for h in (True, False)
             for t in (True, False)
         }
-        found.append(Moves(category, n[True, True], n[False, True], n[True, False], n[False, False]))
-    return found
+        moves.append(Moves(category, n[True, True], n[False, True], n[True, False], n[False, False]))
+    return moves
 
 
 def transitions(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Row]:
@@ -122,7 +122,7 @@ def transitions(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Row]:
 
 
 def flipped(snapshot: Snapshot, comparison: OtherVerdicts, wanted: PairsAddress, size: int) -> Page:
-    """Pairs whose verdict differs, by the kind of flip that is wanted; each with `then_outcome`, `then_reason`."""
+    """Pairs whose verdict differs, by the requested kind of change; each with `then_outcome` and `then_reason`."""
     condition, values = where(snapshot, wanted)
     flip = FLIPS.get(wanted.flip) or f"({FLIPS['gained']}) OR ({FLIPS['lost']})"
     source = f"FROM pair p LEFT JOIN {comparison.table} t ON t.key = p.key WHERE {condition} AND ({flip})"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chat_server import Said, serving
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crispedit import chat, prompts
@@ -75,7 +75,6 @@ def test_an_answer_cut_off_inside_a_list_is_not_taken_for_its_first_item():
     assert isinstance(parse(f'{{"animals": [{CAT}]}}', Family), ChatAnswer)
 
 
-@settings(deadline=None)
 @given(st.text(), st.text(), st.text(), st.integers())
 def test_any_object_is_read_back_from_any_surroundings(before, after, name, legs):
     before = before.replace("{", "").replace("</think>", "")

@@ -77,11 +77,15 @@ def test_a_slow_answer_is_waited_for_until_the_timeout_then_asked_for_again():
         (Said(status=429, headers=SOON, body="{}"), "answered 429", 4),
         (Said(status=400, body='{"error": {"message": "image too large"}}'), "image too large", 1),
         (Said(status=404, body='{"error": {"message": "no such model"}}'), "no such model", 1),
-        (Said(body="<html>Welcome</html>", headers={"Content-Type": "text/html"}), "no chat completion", 1),
-        (Said(body='{"choices": []}'), "no chat completion", 1),
-        (Said(body='{"choices": "cat"}'), "no chat completion", 1),
-        (Said(body=""), "no chat completion", 1),
-        (Said(body="\ud83d".encode("utf-8", "replace").decode()), "no chat completion", 1),
+        (
+            Said(body="<html>Welcome</html>", headers={"Content-Type": "text/html"}),
+            "not a chat completion",
+            1,
+        ),
+        (Said(body='{"choices": []}'), "not a chat completion", 1),
+        (Said(body='{"choices": "cat"}'), "not a chat completion", 1),
+        (Said(body=""), "not a chat completion", 1),
+        (Said(body="\ud83d".encode("utf-8", "replace").decode()), "not a chat completion", 1),
         (Said(refusal="I cannot look at this."), "I cannot look at this", 1),
         (Said(content="", finish_reason="content_filter"), "content_filter", 1),
     ],
@@ -191,7 +195,7 @@ def test_a_server_that_is_not_there_stops_the_run_before_it_begins():
     "url", ["http://me:secret@host/v1", "https://host/v1?key=secret", "host:80", "file:///etc"]
 )
 def test_an_address_with_credentials_or_of_no_server_is_refused(url):
-    with pytest.raises(ValueError, match=r"base_url|no address"):
+    with pytest.raises(ValueError, match=r"base_url|not a server's address"):
         make({"backend": "openai", "model": "tiny", "base_url": url})
 
 

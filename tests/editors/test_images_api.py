@@ -200,7 +200,7 @@ def test_what_the_server_declines_to_make_is_a_refusal(photo, declined):
         (Sent(b"not json"), "holds no image: 'not json'"),
         (Sent(b'{"data": []}'), "holds no image"),
         (Sent(b'{"data": [{}]}'), "holds no image"),
-        (Sent(b'{"data": [{"b64_json": "%%%"}]}'), "no base64"),
+        (Sent(b'{"data": [{"b64_json": "%%%"}]}'), "not base64"),
         (b64(b"not an image"), "cannot be decoded"),
         (b64(png(Pillow.effect_noise((128, 96), 50))[:5000]), "cannot be decoded"),
         (Sent(b" " * 2_000_000), "larger than max_answer_mb=1"),
@@ -257,10 +257,10 @@ def test_a_redirect_to_a_private_address_is_not_followed(photo, monkeypatch):
     moved = Sent(status=302, headers={"Location": "http://127.0.0.2:1/secret"})
     with serving(lambda form: url(f"{server.url}/a.png"), lambda path: moved) as server:
         answer = one(editor(server, retries=0), photo)
-    assert "127.0.0.2 is no public address" in str(answer)
+    assert "127.0.0.2 is not a public address" in str(answer)
     for scheme in ("file:///etc/passwd", "ftp://example.org/a.png"):
         with serving(lambda form, scheme=scheme: url(scheme)) as server:
-            assert "at no web address" in str(one(editor(server, retries=0), photo))
+            assert "has no web address" in str(one(editor(server, retries=0), photo))
 
 
 @pytest.mark.parametrize(

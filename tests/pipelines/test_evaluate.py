@@ -172,7 +172,7 @@ def test_an_editor_that_fails_is_missing_with_its_reason_and_tried_again(tmp_pat
     }
     row = evaluated(recipe)["shards"]["shards"]["rows"]["c"]
     assert (row["scored"], row["missing"]) == (0, 6)
-    assert all("carries no plan for the compositor" in reason for reason in row["reasons"])
+    assert all("has no plan of the compositor" in reason for reason in row["reasons"])
     before = parts_of(tmp_path, "answers")
     assert evaluated(recipe)["shards"]["shards"]["rows"]["c"] == row
     assert before < parts_of(tmp_path, "answers")
@@ -213,7 +213,7 @@ def test_a_folder_of_results_is_counted(tmp_path):
         assert (row["cases"], row["scored"], row["missing"], row["unjudged"], row["black"]) == (4, 2, 1, 1, 1)
         assert len(row["reasons"]) == 2
         assert any("no image in the folder" in reason for reason in row["reasons"])
-        assert any("2.png is no image" in reason for reason in row["reasons"])
+        assert any("2.png is not an image" in reason for reason in row["reasons"])
     assert source["metrics"]["l1"]["n"] == 2  # against the source black answers count,
     assert anysd["metrics"]["l1"]["n"] == 1  # and AnySD's script drops them
     assert found["emu-source"]["rows"]["copy-source"]["metrics"]["l1"]["mean"] == 0
@@ -559,8 +559,8 @@ def test_a_limit_takes_families_whole(tmp_path, shards):
         ({"benchmarks": {"shards": {"folder": "x"}}}, "benchmark 'shards': .*its options: .*path"),
         ({"editors": {"x": {"editor": "photoshop"}}}, "no editor 'photoshop'"),
         ({"editors": {"x": {}}}, "editors.x: name an editor, or a folder of results"),
-        ({"editors": {"copy-source": {"editor": "compositor"}}}, "a control's name"),
-        ({"editors": {"x": {"results": "/no/such/folder"}}}, "/no/such/folder is no folder of results"),
+        ({"editors": {"copy-source": {"editor": "compositor"}}}, "name is a control's"),
+        ({"editors": {"x": {"results": "/no/such/folder"}}}, "/no/such/folder is not a folder of results"),
         ({"editors": {"x": {"results": "/tmp", "steps": 3}}}, "takes no editor and no options"),
     ],
 )

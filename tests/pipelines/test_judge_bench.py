@@ -234,4 +234,4 @@ def test_a_judge_that_says_nothing_is_a_failure(tmp_path, capsys):
         parser = argparse.ArgumentParser()
         judge_bench.add_arguments(parser)
         assert judge_bench.run(parser.parse_args([str(tmp_path / "recipe.yaml")])) == 1
-    assert "made, mute: no verdict could be had" in capsys.readouterr().err
+    assert "made, mute: no verdict was given" in capsys.readouterr().err

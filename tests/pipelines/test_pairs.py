@@ -420,7 +420,7 @@ def test_a_missing_column_lists_those_there(tmp_path: Path):
         ValueError, match=r"columns.source: .*no column 'input_img'; it has img_id \(string\)"
     ):
         found(tmp_path, "crispedit-2m")
-    with pytest.raises(ValueError, match=r"columns.instruction: column 'turn_index' .* is no text"):
+    with pytest.raises(ValueError, match=r"columns.instruction: column 'turn_index' .* is not text"):
         found(tmp_path, "magicbrush", columns={"instruction": "turn_index"})
     with pytest.raises(ValueError, match=r"columns.category: .*no column 'kind.0'"):
         found(tmp_path, "magicbrush", columns={"category": "kind.0"})
@@ -604,7 +604,7 @@ def test_image_paths_may_start_from_another_folder(tmp_path: Path):
 def test_a_json_file_that_is_no_list_is_an_error_row(tmp_path: Path):
     (tmp_path / "x.json").write_text('{"a": 1}')
     (answer,) = read(of_lines(tmp_path / "x.json"))
-    assert "a list of objects should be here, not dict" in str(answer)
+    assert "expected a list of objects, not dict" in str(answer)
 
 
 def test_digging():

@@ -110,7 +110,7 @@ def test_more_stages_than_gpus_take_turns():
     assert utilisation(line, Simulation(gpus(1)), 1) > 0.8
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 5),
     st.lists(st.floats(0.05, 40), min_size=1, max_size=3),

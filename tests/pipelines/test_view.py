@@ -127,7 +127,7 @@ def test_moved_bounds_keep_what_select_would(run: Run, seen: Snapshot, photos: P
     rows = moved_bounds.what_if(seen, moved)
     overrides = moved_bounds.overrides(seen, moved)
     then = Run(recipe.load(str(run.root), [*overrides, f"run={run.root}"]))
-    verdicts = pair_verdicts(then, tables.connect(then), source_verdicts(then, store=False)).to_pylist()
+    verdicts = pair_verdicts(then, source_verdicts(then, store=False)).to_pylist()
     kept = {row["key"] for row in verdicts if row["outcome"] == KEPT}
     against = comparison.against_bounds(seen, overrides, "moved", "moved_test")
     total = comparison.moves(seen, against)[-1]

@@ -39,7 +39,7 @@ from crispedit.pipelines import recipe
 from crispedit.pipelines.calibration import defects, good_pairs
 from crispedit.pipelines.calibration import measured as defects_of
 from crispedit.pipelines.calibration.defects import Good
-from crispedit.pipelines.calibration.good_pairs import Pair
+from crispedit.pipelines.calibration.good_pairs import GoodPair
 from crispedit.pipelines.run import Run
 from crispedit.record import Sample, content_key, seed_of
 
@@ -58,7 +58,7 @@ class Work:
     cpu_s: float = 0.0
 
 
-def corpus(pairs: Sequence[Pair]) -> Iterator[dict[str, Any]]:
+def corpus(pairs: Sequence[GoodPair]) -> Iterator[dict[str, Any]]:
     """The stored fields of each pair, by photograph, every one in BAD of them with a defect."""
     ordered = sorted(pairs, key=lambda pair: content_key("bad", str(pair.stored["key"])))
     bad = {str(pair.stored["key"]): turn for turn, pair in enumerate(ordered[: round(BAD * len(ordered))])}
@@ -67,7 +67,7 @@ def corpus(pairs: Sequence[Pair]) -> Iterator[dict[str, Any]]:
         yield dict(pair.stored) if turn is None else defective(pair, pairs, turn)
 
 
-def defective(pair: Pair, pairs: Sequence[Pair], turn: int) -> dict[str, Any]:
+def defective(pair: GoodPair, pairs: Sequence[GoodPair], turn: int) -> dict[str, Any]:
     """The pair with the defect whose turn it is, or the next that can be shown on it."""
     names = [*defects.STRUCTURAL, *defects.SEMANTIC]
     sample = Sample(**pair.stored)

@@ -12,13 +12,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from crispedit.editors.compositor import Compositor
+from crispedit.editors.compositor import CompositorEditor
 from crispedit.record import Edit, Image, Job, Refusal
 
 KINDS = ("raises", "no connection", "out of memory", "exits", "crashes", "hangs", "answers too little")
 
 
-class Disturbed(Compositor):
+class Disturbed(CompositorEditor):
     """Edits as the compositor does, unless a fault is to strike."""
 
     def edit(

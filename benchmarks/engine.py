@@ -30,10 +30,10 @@ import pyarrow as pa
 from crispedit.pipelines.cluster import Died, Done, Event, Ready
 from crispedit.pipelines.flow import Block, Route, Row
 from crispedit.pipelines.pool import Process, Sent
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.room import Node
 from crispedit.pipelines.scheduler import Scheduler
-from crispedit.pipelines.worker import Report
+from crispedit.pipelines.worker import BlockResult
 from crispedit.recipe import Pool
 
 WIRE = pa.schema([("key", pa.int64()), ("seconds", pa.float64())])
@@ -218,7 +218,7 @@ class Simulation:
         rows = [row for piece in block.pieces for row in piece.plan]
         seconds = sum(row["seconds"] for row in rows)
         self._flying[block] = self._time
-        report = Report(len(rows), (), echo(rows), seconds=seconds)
+        report = BlockResult(len(rows), (), echo(rows), seconds=seconds)
         self._push(self._time + seconds, Done(block, report, None))
 
     def kill(self, block: Sent) -> None:
@@ -325,7 +325,7 @@ def simulated(
     """(utilisation, the cluster) of a scenario in simulated time."""
     nodes = [Node(f"node {n}", 64.0, min(8, of.gpus - 8 * n)) for n in range(-(-of.gpus // 8))]
     cluster, line = Simulation(nodes, driver_seconds), of.line(speed, loaded)
-    Scheduler(line, cluster, Engine(block_seconds=BLOCK_SECONDS / speed, rows_per_part=1000)).run()
+    Scheduler(line, cluster, EngineSpec(block_seconds=BLOCK_SECONDS / speed, rows_per_part=1000)).run()
     return max(line.work / of.gpus, line.longest) / cluster.now(), cluster
 
 
@@ -362,7 +362,7 @@ def real(of: Scenario) -> Real:
             super().start(process)
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    settings = Engine(block_seconds=BLOCK_SECONDS / SPEED, rows_per_part=1000)
+    settings = EngineSpec(block_seconds=BLOCK_SECONDS / SPEED, rows_per_part=1000)
     line = of.line(SPEED, None)
     ray.init(
         num_cpus=4, num_gpus=of.gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR"

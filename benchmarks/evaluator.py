@@ -317,7 +317,7 @@ def simulated_matches(rng, strengths, cases):
                     x, y = math.exp(strengths[a]), math.exp(strengths[b])
                     share = np.array([x, y, 2 * tie * math.sqrt(x * y)])
                     outcome = ("first", "second", "tie")[rng.choice(3, p=share / share.sum())]
-                    found.append(statistics.Match(str(case), dimension, f"e{a}", f"e{b}", outcome))
+                    found.append(statistics.PairwiseResult(str(case), dimension, f"e{a}", f"e{b}", outcome))
     return found
 
 
@@ -372,7 +372,7 @@ def made(out):
                 for seed, folder in enumerate(folders):
                     answered(cases, folder, level, seed)
                 editors[editor] = {"results": [str(folder) for folder in folders]}
-            recipe = evaluate.Recipe(
+            recipe = evaluate.EvaluationRecipe(
                 out=out / "evaluations" / name,
                 benchmarks={name: options},
                 editors=editors,

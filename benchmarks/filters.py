@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 
 from crispedit import filters, images, machine, parts
-from crispedit.annotators.compositor import Compositor as Annotator
+from crispedit.annotators.compositor import CompositorAnnotator
 from crispedit.compositor.landscape import landscape
-from crispedit.editors.compositor import Compositor as Editor
+from crispedit.editors.compositor import CompositorEditor
 from crispedit.normalise import normalise
 from crispedit.parts import Filter
 from crispedit.record import Job, Refusal, Sample, seed_of, source_key
@@ -86,10 +86,10 @@ def pairs(folder, side, count):
         jpeg = images.encode_jpeg(image)
         key = source_key(jpeg)
         for category in CATEGORIES[len(made) % len(CATEGORIES) :]:
-            job = Annotator().annotate([Sample(key, jpeg)], [[category]])[0][0]
+            job = CompositorAnnotator().annotate([Sample(key, jpeg)], [[category]])[0][0]
             if not isinstance(job, Job):
                 continue
-            edit = Editor().edit([images.decode_jpeg(jpeg)], [job], [seed_of(job.key)])[0]
+            edit = CompositorEditor().edit([images.decode_jpeg(jpeg)], [job], [seed_of(job.key)])[0]
             if isinstance(edit, Refusal):
                 continue
             made.append(

@@ -1,4 +1,4 @@
-"""Addresses of the public internet, told from those that only this machine or its network can reach."""
+"""Tells public internet addresses from those that only this machine or its network can reach."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
-"""IPv6 addresses that a network translates to IPv4 ones, its own among them (RFC 6052)."""
+"""IPv6 addresses that a network translates to IPv4 ones, which may be its own (RFC 6052)."""
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is of the public internet."""
+    """Whether an IP address belongs to the public internet."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.sixtofour or ip.teredo or ip in TRANSLATED:
@@ -23,8 +23,8 @@ def is_public(address: str) -> bool:
 
 
 def check(host: str) -> None:
-    """ValueError for a host that is written as an IP address which is not public; a name is left to `Public`."""
-    # Numbers that are no whole address, such as 127.1, are never looked up, but reach one all the same.
+    """ValueError for a host that is a non-public IP address; host names are checked by `Public`."""
+    # Short forms such as 127.1 are not looked up, yet they reach an address.
     if not (":" in host or host.replace(".", "").isdigit()):
         return
     try:
@@ -32,11 +32,11 @@ def check(host: str) -> None:
     except ValueError:
         public = False
     if not public:
-        raise ValueError(f"{host} is no public address, and private ones are not allowed")
+        raise ValueError(f"{host} is not a public address, and private ones are not allowed")
 
 
 class Public(AbstractResolver):
-    """Looks names up, and answers with public addresses only: what is checked is what is then connected to."""
+    """Resolves names to public addresses only, so the address that was checked is the one that is connected to."""
 
     def __init__(self) -> None:
         self._names = ThreadedResolver()

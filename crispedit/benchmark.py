@@ -1,8 +1,8 @@
 """Benchmarks: cases to edit, and the published ways (protocols) of scoring the answers.
 
-A benchmark is a part: one class in one file of `crispedit/benchmarks`, its file's name is its name in a recipe, its
-fields say where its published files lie. It lists `cases` without reading an image and scores answers; running the
-editors, committing and reporting are `crispedit.pipelines.evaluate`'s.
+A benchmark is a part: one class in one file of `crispedit/benchmarks`. The file's name is its name in a recipe, and its
+fields say where the published files are. It lists `cases` without reading an image and scores answers;
+`crispedit.pipelines.evaluate` runs the editors, commits and reports.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from pydantic import field_validator
 
 from crispedit import images, metrics
 from crispedit.chat import Chat
-from crispedit.judge import NO_USAGE, Usage
+from crispedit.judge import NO_USAGE, JudgeUsage
 from crispedit.measures import Measures
 from crispedit.parts import Part
 from crispedit.record import Image, Job, Mask, Score, content_key
 from crispedit.replies import Winner
 
 CHUNKS = 8
-"""Chunks of parquet cells that are kept in memory: cases that follow each other lie in one."""
+"""Chunks of parquet cells kept in memory: neighbouring cases share one."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Where an image's bytes lie: a file, a range of one (`offset`, `size`), or a cell of a table (`row`, `column`)."""
+    """Where an image's bytes are: a file, a range of one (`offset`, `size`), or a cell of a table (`row`, `column`)."""
 
     path: str
     offset: int | None = None
@@ -60,12 +60,12 @@ class Picture:
             raise ValueError(f"{self.path}: {error.strerror or error}") from None
 
     def image(self) -> Image:
-        """The pixels as the published scripts see them: Pillow's `convert("RGB")`, whatever profile or alpha says."""
+        """The pixels as the published scripts see them: Pillow's `convert("RGB")`, which ignores profile and alpha."""
         try:
             with Pillow.open(io.BytesIO(self.read())) as opened:
                 return np.asarray(opened.convert("RGB"))
         except UnidentifiedImageError:
-            raise ValueError(f"{self.path} is no image") from None
+            raise ValueError(f"{self.path} is not an image") from None
         except (OSError, Pillow.DecompressionBombError) as error:
             raise ValueError(f"{self.path}: {error}") from None
 
@@ -82,7 +82,7 @@ class Case:
     group: str = ""
     """The kind of edit; some protocols weigh every group alike."""
     family: str = ""
-    """Cases of one family stand or fall together (a session): what a bootstrap draws. Empty: the id."""
+    """Cases of one family (such as a session) are dependent, so the bootstrap draws whole families. Empty: the id."""
     target: Picture | None = None
     """What a perfect editor would answer, where there is one."""
     mask: Picture | None = None
@@ -90,15 +90,15 @@ class Case:
     target_caption: str | None = None
     after: str | None = None
     protocols: tuple[str, ...] = ()
-    """Those that score this case; empty for a step on the way to one that is scored."""
+    """The protocols that score this case; empty for an intermediate step that is not scored."""
     result: str = ""
-    """What a folder of results calls its image, where that is not the id: published sets repeat file names."""
+    """The name of its image in a folder of results, if that is not the id: published sets repeat file names."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
 
     def job(self) -> Job:
-        """What an editor is asked."""
+        """The job that the editor is given."""
         return Job(
             source_key=content_key("case", self.id),
             category=self.group,
@@ -109,15 +109,15 @@ class Case:
 
     @staticmethod
     def from_json(text: str) -> Case:
-        found = json.loads(text)
+        fields = json.loads(text)
         for name in ("source", "target", "mask"):
-            found[name] = None if found[name] is None else Picture(**found[name])
-        return Case(**found | {"protocols": tuple(found["protocols"])})
+            fields[name] = None if fields[name] is None else Picture(**fields[name])
+        return Case(**fields | {"protocols": tuple(fields["protocols"])})
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answered case with its pixels. `edited` may have another size than the rest, which share one."""
+    """An answered case with its pixels. `edited` may differ in size from the other images, which share one size."""
 
     case: Case
     source: Image
@@ -130,19 +130,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class Scored:
-    """What was measured of an answer: by protocol, the metrics; None where one cannot be known."""
+    """The metrics of an answer, by protocol; None where one cannot be known."""
 
     values: Mapping[str, Mapping[str, Score]]
     unparsed: bool = False
-    """A judge answered, but not what was asked; its metrics are None, never a guess."""
+    """A judge's reply could not be read; its metrics are None, never a guess."""
     words: tuple[str, ...] = ()
     """What a judge said."""
-    usage: Usage = NO_USAGE
+    usage: JudgeUsage = NO_USAGE
     """What its judge cost."""
 
 
 @dataclass(frozen=True)
-class Pair:
+class AnswerPair:
     """Two answers to one case, in the order in which a judge is shown them."""
 
     first: Answer
@@ -155,12 +155,12 @@ class Compared:
 
     winners: Mapping[str, Winner | None]
     in_order: Mapping[str, Winner | None] = field(default_factory=dict)
-    """What it said when shown the first answer first."""
+    """The winners when the first answer was shown first."""
     reversed: Mapping[str, Winner | None] = field(default_factory=dict)
-    """What it said of them in the other order; "first" is still the first answer."""
+    """The winners in the other order; "first" is still the first answer."""
     unparsed: bool = False
     words: tuple[str, ...] = ()
-    usage: Usage = NO_USAGE
+    usage: JudgeUsage = NO_USAGE
 
 
 Better = Literal["lower", "higher"]
@@ -168,40 +168,40 @@ Better = Literal["lower", "higher"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way of scoring, which numbers must share to be compared."""
+    """A way of scoring. Only numbers of the same protocol can be compared."""
 
     about: str
-    """What is compared with what, for the table."""
+    """What is compared with what, as the table says it."""
     metrics: Mapping[str, Better]
     headline: str
     """The metric that is shown group by group."""
     by_group: bool = False
     """The unweighted mean of the groups' means, instead of the mean of all cases."""
     drops_black: bool = False
-    """Leaves all-black answers out of the means, as the published script does (they are counted anyway)."""
+    """Leave all-black answers out of the means, as the published script does (they are still counted)."""
     models: Mapping[str, str] = field(default_factory=dict)
     """The model of each role that the published numbers were measured with."""
     published_as: str = ""
-    """The published protocol whose figures stand beside these; empty: this one's own."""
+    """The published protocol whose figures are shown beside these; empty: this protocol."""
     perfect_by_copying: frozenset[str] = frozenset()
-    """Metrics on which an unchanged source is perfect: there a missing answer counts as the worst value, else as the
-    source, so that refusing improves nothing."""
+    """Metrics on which an unchanged source is perfect. A missing answer gets the worst value of these, and the source's
+    value of all others, so refusing never helps."""
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """By group, what its metrics are called, where a published prompt names them by the kind of edit."""
+    """Names of a group's metrics, where a published prompt names them by the kind of edit."""
 
 
 class Benchmark(Part):
     """Published cases and how to score them. Fields are options; `cases` and `score` are the contract."""
 
     questions: ClassVar[float] = 0.0
-    """Questions to a judge for each answer, about."""
+    """About how many questions a judge is asked for each answer."""
     pairwise: ClassVar[bool] = False
-    """Answers of two editors are compared by `compare`, in place of `score`."""
+    """Whether `compare` compares the answers of two editors, in place of `score`."""
 
     @field_validator("*")
     @classmethod
     def _absolute(cls, value: Any) -> Any:
-        """Workers have other working directories."""
+        """Workers have another working directory."""
         return value.absolute() if isinstance(value, Path) else value
 
     @property
@@ -210,14 +210,14 @@ class Benchmark(Part):
         raise NotImplementedError
 
     def cases(self) -> Sequence[Case]:
-        """Every case, in a stable order. ValueError names a published file that is missing and how it should look."""
+        """Every case, in a stable order. ValueError names a published file that is missing and its expected form."""
         raise NotImplementedError
 
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         """One result per answer, in order, for the protocols of its case; an exception is that answer's error."""
         raise NotImplementedError
 
-    def compare(self, pairs: Sequence[Pair], measures: Measures) -> list[Compared | Exception]:
+    def compare(self, pairs: Sequence[AnswerPair], measures: Measures) -> list[Compared | Exception]:
         """For a pairwise benchmark, one result per pair of answers, in order."""
         raise NotImplementedError
 
@@ -226,7 +226,7 @@ class Benchmark(Part):
         return {}
 
     def editing(self) -> Mapping[str, Any]:
-        """The options that decide what an editor is shown: answers are made once for all that share them."""
+        """The options that decide what an editor is shown: benchmarks that share them share the answers."""
         return {}
 
     def image(self, picture: Picture) -> Image:
@@ -273,18 +273,18 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def read_jsonl(path: Path, what: str) -> list[Any]:
-    """The objects of a published JSONL file. ValueError says what it should be, or which line is none."""
+    """The objects of a published JSONL file. ValueError says what it should be, or which line is not JSON."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         raise ValueError(f"{path} is missing: {what}") from None
-    found = []
+    objects = []
     for number, line in enumerate(lines, 1):
         try:
-            found += [json.loads(line)] if line.strip() else []
+            objects += [json.loads(line)] if line.strip() else []
         except ValueError as error:
             raise ValueError(f"{path}: line {number} is not JSON: {error}") from None
-    return found
+    return objects
 
 
 @cache
@@ -305,14 +305,14 @@ def text_constants(path: Path, what: str) -> Mapping[str, str]:
 
 def rows(files: Sequence[Path], columns: Sequence[str]) -> list[tuple[Path, int, dict[str, Any]]]:
     """(file, row number, the light columns) of parquet or arrow files. ValueError names a column that is missing."""
-    found = []
+    numbered = []
     for path in files:
         schema = _schema(str(path))
         if missing := [column for column in columns if column not in schema.names]:
             raise ValueError(f"{path}: no column {missing[0]!r}; it has {', '.join(schema.names)}")
         table = pq.read_table(path, columns=list(columns)) if path.suffix == ".parquet" else _arrow(str(path))
-        found += [(path, i, row) for i, row in enumerate(table.select(list(columns)).to_pylist())]
-    return found
+        numbered += [(path, i, row) for i, row in enumerate(table.select(list(columns)).to_pylist())]
+    return numbered
 
 
 def _schema(path: str) -> pa.Schema:
@@ -360,4 +360,4 @@ def _arrow(path: str) -> pa.Table:
     try:
         return pa.ipc.open_stream(pa.memory_map(path)).read_all()
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is no Arrow stream: {error}") from None
+        raise ValueError(f"{path} is not an Arrow stream: {error}") from None

@@ -1,4 +1,4 @@
-"""Bounds: the policy half of "measure, then decide". A bound is a closed interval a score must lie in."""
+"""Bounds: the deciding half of "measure, then decide". A bound is a closed interval that a score must lie in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crispedit.record import Score
 
 
 class Bound(BaseModel):
-    """`min <= score <= max`; a side that is null does not bind. An unknown (null) score passes: it is counted apart."""
+    """`min <= score <= max`; a null side has no limit. An unknown (null) score passes; it is counted separately."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,7 +24,7 @@ class Bound(BaseModel):
         return self
 
     def verdict(self, score: Score) -> str | None:
-        """None if the score passes, else the side it fell off: "low" or "high". ValueError for NaN: it is no score."""
+        """None if the score passes, else the side it fell off: "low" or "high". ValueError for NaN."""
         if score is None:
             return None
         if math.isnan(score):

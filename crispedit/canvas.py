@@ -1,4 +1,5 @@
-"""The canvas that an editing model is shown: the source at one scale, its edges mirrored where the model wants more."""
+"""The canvas that an editing model is given: the source, scaled, with mirrored edges where the model needs more
+pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 
 from crispedit.record import Image
 
@@ -19,7 +20,7 @@ Rule = Callable[[int, float], tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Canvas:
-    """What a model is shown: `width` x `height`, with the source in its top left corner at `inner`'s size."""
+    """The model's input: `width` x `height`, with the source in the top left corner at the size `inner`."""
 
     source: tuple[int, int]
     inner: tuple[int, int]
@@ -36,7 +37,7 @@ class Canvas:
 
     @classmethod
     def among(cls, width: int, height: int, sizes: Iterable[tuple[int, int]]) -> Canvas:
-        """The canvas of that one of these sizes whose aspect is nearest to the source's."""
+        """The canvas with the size whose aspect is nearest to the source's."""
         across, down = min(sizes, key=lambda size: abs(math.log(size[0] / size[1] * height / width)))
         return cls.within(width, height, across, down)
 
@@ -48,7 +49,7 @@ class Canvas:
         return cls((width, height), inner, across, down)
 
     def put(self, source: Image) -> Image:
-        """[height, width, 3] the source with its mirrored edges."""
+        """[height, width, 3]: the source with mirrored edges."""
         picture = _scaled(source, self.inner)
         below, right = self.height - self.inner[1], self.width - self.inner[0]
         return cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REFLECT).astype(np.uint8)
@@ -60,9 +61,9 @@ class Canvas:
 
 @lru_cache(maxsize=16)
 def stable_sizes(area: int, multiple: int, rule: Rule | None = None) -> tuple[tuple[int, int], ...]:
-    """Widths and heights in multiples, of aspects up to 4, that `rule(area, aspect)` gives back: a pipeline's own
-    choice of (width, height, ...), or by default `sqrt(area * aspect)` and `sqrt(area / aspect)`, rounded.
-    ValueError if there are none."""
+    """Widths and heights in multiples, of aspects up to 4, that `rule(area, aspect)` leaves as they are. The rule is a
+    pipeline's own choice of (width, height, ...); the default is `sqrt(area * aspect)` and `sqrt(area / aspect)`,
+    rounded. ValueError if there are none."""
 
     def rounded(area: int, aspect: float) -> tuple[int, int]:
         sides = math.sqrt(area * aspect), math.sqrt(area / aspect)
@@ -84,7 +85,7 @@ def stable_sizes(area: int, multiple: int, rule: Rule | None = None) -> tuple[tu
 
 
 def _scaled(image: Image, size: tuple[int, int]) -> Image:
-    """The image at (width, height): itself, or resampled with a support that grows as it shrinks."""
+    """The image at (width, height), resampled with antialiasing if its size differs."""
     if image.shape[1::-1] == size:
         return image
-    return np.asarray(PillowImage.fromarray(image).resize(size, PillowImage.Resampling.LANCZOS))
+    return np.asarray(Pillow.fromarray(image).resize(size, Pillow.Resampling.LANCZOS))

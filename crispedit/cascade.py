@@ -1,9 +1,9 @@
 """The cascade: filters in order of cost, their bounds by category, and what the two decide about a row of scores.
 
-Measuring and deciding are kept apart. `Cascade.measure` fills score columns and stops early on a row that has
-already failed. One rule decides, for a row (`decide`) and for a table (`cases_sql`), what one filter says; a verdict is
-the first filter that does not say "kept". For a filter `f` with a score `s` the columns are "f.s", "f.measured" (true
-once it ran) and "f.error"; an error without "f.measured" may pass, and the filter is asked again.
+Measuring and deciding are separate. `Cascade.measure` fills score columns and stops early on a row that has already
+failed. One rule decides per filter, for a row (`decide`) and for a table (`verdict_sql`); the first filter that does
+not say "kept" gives the verdict. For a filter `f` with a score `s` the columns are "f.s", "f.measured" (true once it
+ran) and "f.error"; an error without "f.measured" is transient, and the filter is run again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ REGIME = "regeneration.regime"
 class Cascade:
     """Filters by name, and for each category its bounds by "filter.score".
 
-    A category that is not in `bounds` (a photograph has none) takes those of `default_bounds`. `regimes` has the bounds
-    of a regime and category, where they differ: a regime is how the editor left the rest of the picture, and the filter
-    `regeneration` notes it.
+    A category without an entry in `bounds`, and a photograph, take `default_bounds`. `regimes` has the bounds by regime
+    and category, where they differ; the filter `regeneration` measures the regime.
     """
 
     filters: Mapping[str, Filter]
@@ -45,10 +44,11 @@ class Cascade:
         category_bounds: Mapping[str, Mapping[str, Bound]],
         regime_bounds: Mapping[str, Mapping[str, Mapping[str, Bound]]] | None = None,
     ) -> Cascade:
-        """Cheapest first, but for `regeneration` where others depend on it. A bound comes from the regime and category,
-        else from the category, else from the recipe's filter section, else from the filter.
+        """The cascade, cheapest filter first; `regeneration` comes first of all where bounds depend on it. A bound
+        comes from the regime and category, else from the category, else from the recipe's filter section, else from the
+        filter.
 
-        ValueError for a bound on a score that its filter does not measure, and for regimes that nobody measures.
+        ValueError for a bound on a score that its filter does not measure, and for regimes that no filter measures.
         """
         first = REGIME.partition(".")[0] if regime_bounds else None
         ordered = dict(sorted(filters.items(), key=lambda item: (item[0] != first, item[1].price(), item[0])))
@@ -100,8 +100,8 @@ class Cascade:
         own: Collection[str] | None = None,
         everything: bool = False,
     ) -> None:
-        """Fill each sample's row with the scores it lacks, filter by filter (of `own` only, when given); unless
-        `everything`, a filter is run only where the cascade's verdict waits for it."""
+        """Fill each sample's row with the scores that it lacks, filter by filter (only those in `own`, if given).
+        Unless `everything`, a filter runs only on rows that no cheaper filter has rejected."""
         for name, filter_ in self.filters.items():
             if own is not None and name not in own:
                 continue
@@ -141,23 +141,23 @@ class Cascade:
     def decisions(
         self, row: Mapping[str, Any], bounds: Mapping[str, Bound] | None = None
     ) -> Iterator[tuple[str, str | None]]:
-        """What each filter says of a row, in the cascade's order; `bounds` are those of the row's category."""
+        """The decision of each filter on a row, in the cascade's order; `bounds` are those of the row's category."""
         own = self.bounds_of(row.get("category"), row.get(REGIME)) if bounds is None else bounds
         return (self.decide(name, row, own) for name in self.filters)
 
     def verdict(self, row: Mapping[str, Any]) -> tuple[str, str | None]:
-        """(outcome, reason) of one row: the first filter that does not keep it decides."""
+        """(outcome, reason) of one row, from the first filter that does not keep it."""
         return next((decision for decision in self.decisions(row) if decision[0] != KEPT), (KEPT, None))
 
     def passes(self, row: Mapping[str, Any]) -> bool:
-        """Whether a filter failed on the row for a reason that may pass."""
+        """Whether a filter had a transient error on the row."""
         return any(row.get(f"{name}.error") and not row.get(f"{name}.measured") for name in self.filters)
 
     def verdict_sql(
         self, row: str = "r", category: str = "r.category", filters: Collection[str] | None = None
     ) -> str:
-        """A DuckDB expression that gives "outcome" or "outcome reason" over the alias of the rows: of the whole
-        cascade, or of some filters alone. `category` is where the bounds depend on it."""
+        """A DuckDB expression for "outcome" or "outcome reason" of the rows with this alias, by the whole cascade or
+        only some filters. `category` is the SQL of the category that the bounds depend on."""
         cases = [
             case
             for name in (self.filters if filters is None else filters)
@@ -166,7 +166,7 @@ class Cascade:
         return f"CASE {' '.join(cases)} ELSE '{KEPT}' END" if cases else f"'{KEPT}'"
 
     def _cases_sql(self, name: str, row: str, category: str) -> Iterator[str]:
-        """`decide` as cases. Bounds are literals, and only scores that have one are read."""
+        """`decide` as SQL cases. Bounds are literals; only scores with a bound are read."""
         failed, measured = f'{row}."{name}.error" IS NOT NULL', f'{row}."{name}.measured"'
         yield f"WHEN {measured} IS NOT TRUE AND {failed} THEN '{TRANSIENT} {name}'"
         yield f"WHEN {measured} IS NOT TRUE THEN '{NOT_REACHED} {name}'"
@@ -179,8 +179,8 @@ class Cascade:
                         yield f"WHEN {fails} THEN '{REJECTED} {key}:{word}'"
 
     def bounds_sql(self, key: str, row: str, category: str) -> list[tuple[str, Bound]]:
-        """The bounds of a score, each with the SQL condition (empty: none) under which it holds: those of regimes, then
-        those of categories for all other rows. Conditions exclude each other."""
+        """The bounds of a score, each with the SQL condition under which it holds (empty: always): those of regimes,
+        then those of categories for all other rows. The conditions exclude each other."""
         moved = {
             f'({category} = {_text(of)} AND {row}."{REGIME}" = {_text(regime)})': bounds.get(key, Bound())
             for (regime, of), bounds in self.regimes.items()
@@ -199,7 +199,7 @@ class Cascade:
         default = self.default_bounds.get(key, Bound())
         own = {name: bounds.get(key, Bound()) for name, bounds in self.bounds.items()}
         other = {name: bound for name, bound in own.items() if bound != default}
-        # Not IN: DuckDB makes a join of every such list, and carries all columns through each.
+        # Not IN: DuckDB turns each such list into a join that carries all columns.
         equal = {name: f"{category} = {_text(name)}" for name in other}
         cases = []
         for bound in dict.fromkeys(other.values()):
@@ -222,7 +222,6 @@ def _of(filters: Mapping[str, Filter], bounds: Mapping[str, Bound]) -> dict[str,
 
 
 def _text(value: str) -> str:
-    """A SQL string literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
@@ -235,7 +234,7 @@ def failed(name: str, error: Exception) -> dict[str, Any]:
 def _checked(
     name: str, filter_: Filter, answer: Mapping[str, Score | str]
 ) -> Mapping[str, Score | str] | ValueError:
-    """The answer if it has the declared scores, each a finite number or None, and no others than declared notes; else
+    """The answer, if it has exactly the declared scores (finite numbers or None) and at most the declared notes; else
     the error to record."""
     if set(answer) - set(filter_.notes) != set(filter_.scores):
         return ValueError(f"{name} answered {sorted(answer)}, but declares {sorted(filter_.scores)}")

@@ -1,8 +1,7 @@
 """Categories: the kinds of edit a run makes. Each is a file of `configs/categories`; a new one needs no code.
 
-A category says what it is, how a vision-language model should be asked for such an instruction, what other
-people's datasets call it, and which bounds differ for it (the region of a style edit is the whole image; that
-of an added object is not).
+The file has the category's definition, the prompt that asks a vision-language model for such an instruction, its names
+in other datasets, and the bounds that differ for it (a style edit covers the whole image; an added object does not).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Category(BaseModel):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     definition: str
-    """What belongs here and what does not, in words a person or a judge can apply."""
+    """What belongs to the category and what does not, in words that a person or a judge can apply."""
     prompt: str
     """Asks a vision-language model, given a photograph, for an instruction of this category."""
     aliases: tuple[str, ...] = ()
@@ -43,14 +42,14 @@ class Category(BaseModel):
 
 
 def load_categories(folder: Path | None = None, files: Sequence[Path] = ()) -> dict[str, Category]:
-    """The categories of a folder of YAML files, by name, in name order; by default those that ship. `files` are
-    category files of the user's own, which win over a shipped category of their name.
+    """The categories of a folder of YAML files, by name, in name order; by default the shipped ones. `files` are the
+    user's own category files; they replace a shipped category of the same name.
 
-    ValueError names the file that is wrong, or two categories that claim one alias.
+    ValueError names a wrong file, or two categories with the same alias.
     """
     root = resources.files("crispedit.configs") / "categories" if folder is None else folder
     if not root.is_dir():
-        raise ValueError(f"there is no folder of categories at {root}")
+        raise ValueError(f"the folder of categories {root} does not exist")
     shipped = sorted(
         (file for file in root.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name
     )
@@ -67,18 +66,18 @@ def load_categories(folder: Path | None = None, files: Sequence[Path] = ()) -> d
 
 
 def resolve(name: str, categories: Mapping[str, Category]) -> str:
-    """The category that a dataset's word for it means: "Motion Change" -> "motion".
+    """The category for a dataset's own name of it: "Motion Change" -> "motion".
 
-    A word that names no single category ("attribute_modification", "hybrid") is unknown on purpose: classify
-    the instruction instead (`crispedit.classifier`). ValueError lists the choices.
+    ValueError, with the choices, for a word that names no single category ("attribute_modification", "hybrid"):
+    classify the instruction instead (`crispedit.classifier`).
     """
-    found = _index(categories).get(_fold(name))
-    if found is None:
+    category = _index(categories).get(_fold(name))
+    if category is None:
         raise ValueError(
             f"no category is called {name!r}; choose from {', '.join(categories)}, or add the name to the "
             f"aliases of its file in configs/categories"
         )
-    return found
+    return category
 
 
 def _parse(file: str, text: str) -> Category:

@@ -1,12 +1,12 @@
-"""Change: where two images of one scene differ as a viewer would see it, and how much of that is re-rendering.
+"""Change: where a viewer sees two images of one scene differ, and how much of that is only re-rendering.
 
-An editor that draws the whole image anew changes every pixel a little, most where there is texture. What it asks a
-viewer to notice is what stands out from that. So images are compared as local means in CIE Lab (noise, JPEG error and
-redrawn texture average out), the difference that the quieter part of the image shows is taken as the pair's own noise,
-and a change counts where it is both visible and well above that noise.
+An editor that redraws the whole image changes every pixel a little, most where there is texture; the real edit stands
+out from that. So images are compared as local means in CIE Lab, where noise, JPEG error and redrawn texture average
+out. The difference in the quietest part of the image is the pair's own noise. A change counts where it is both visible
+and well above that noise.
 
-All maps lie on the small grid of a pair: block means of its source, by the power of two that leaves a short side of
-192 to 383 px (the image itself below 384 px). Sizes in pixels of that grid therefore scale with the image.
+All maps are on the small grid of a pair: block means of the source, shrunk by the power of two that leaves a short side
+of 192 to 383 px (not shrunk below 384 px). Sizes in pixels of that grid therefore scale with the image.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Map = NDArray[np.float32]
 """[h, w] CIE 1976 Lab distances (L 0-100)."""
 
 SMALL_SIDE_PX = 192
-"""The least short side of the small grid."""
+"""The smallest short side of the small grid."""
 VISIBLE = 5.0
-"""The Lab distance of two local means that a viewer sees. 2.3 is just noticeable side by side (Mahy et al. 1994)."""
+"""The Lab distance of two local means that a viewer notices. 2.3 is just noticeable side by side (Mahy et al. 1994)."""
 LOOK_PX = 9
-"""What a look averages: about 1/28 of the short side."""
+"""The window of a `look`, the coarser local mean: about 1/28 of the short side."""
 MARGIN = 3
 """Pixels around an edit that belong to neither side: soft edges, JPEG blocks, halos."""
 
 Regime = Literal["exact", "regenerated", "global"]
 EXACT = 0.5
-"""The floor below which the rest of the image was left intact; re-encoding as a good JPEG leaves less."""
+"""The noise floor below which the rest of the image counts as untouched; re-encoding as a good JPEG stays below it."""
 
 
 def factor(shape: tuple[int, ...]) -> int:
@@ -52,7 +52,7 @@ def shrink(image: NDArray[np.uint8], factor: int, like: NDArray[Any] | None = No
         return resize(image, like.shape)
     if not height or not width:
         raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} px is too small to compare")
-    # Halving again and again takes OpenCV's fast path, at a whole factor: the last few rows and columns are left out.
+    # Repeated halving takes OpenCV's fast path; the last few rows and columns are cut so that the factor is whole.
     image = image[: height * factor, : width * factor]
     while factor > 1:
         image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
@@ -61,7 +61,7 @@ def shrink(image: NDArray[np.uint8], factor: int, like: NDArray[Any] | None = No
 
 
 def resize(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The image at another [H, W, ...]: area averages where it shrinks, a Lanczos window where it grows."""
+    """The image at another [H, W, ...]: area averages where it shrinks, Lanczos where it grows."""
     if image.shape[:2] == shape[:2]:
         return image
     smaller = shape[0] <= image.shape[0] and shape[1] <= image.shape[1]
@@ -70,7 +70,7 @@ def resize(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8
 
 
 def lab(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[h, w, 3] CIE Lab (L 0-100) of RGB."""
+    """[h, w, 3]: CIE Lab (L 0-100) of RGB."""
     return np.asarray(cv2.cvtColor(image.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab), np.float32)
 
 
@@ -85,8 +85,7 @@ def _sum_of_channels(image: NDArray[np.float32]) -> Map:
 
 
 def quantile(values: NDArray[np.float32], share: float) -> float:
-    """The least of the values that is not under this share (0-1) of them: `np.quantile(method="lower")`, at a tenth of
-    its time."""
+    """`np.quantile(values, share, method="lower")`, ten times faster."""
     at = int(share * (values.size - 1))
     return float(np.partition(values, at, axis=None)[at])
 
@@ -95,18 +94,18 @@ def quantile(values: NDArray[np.float32], share: float) -> float:
 class Noise:
     """How much the part of a pair that was not edited differs: what re-encoding or drawing the image anew did to it.
 
-    Measured on the least changed quarter of the image. That is no edit, unless an edit covers more than three quarters
-    of the image, and then it is the edit's own quietest part.
+    Measured on the least changed quarter of the image, which is unedited unless the edit covers more than three
+    quarters.
     """
 
     floor: float
     """Lab distance of means over 3 px: 0 is pixel-exact."""
     look: float
-    """Lab distance of means over `LOOK_PX`: from `VISIBLE` on, no quarter of the image was left as it was."""
+    """Lab distance of means over `LOOK_PX`; at `VISIBLE` or more, no quarter of the image was left as it was."""
     plain: float
-    """The floor where there is no texture, and ..."""
+    """The floor without texture."""
     slope: float
-    """... what each unit of texture adds to it (`texture`): redrawn texture differs more."""
+    """The increase of the floor per unit of `texture`: redrawn texture differs more."""
 
     @property
     def regime(self) -> Regime:
@@ -115,16 +114,17 @@ class Noise:
         return "exact" if self.floor < EXACT else "regenerated"
 
     def expected(self, texture: Map) -> Map:
-        """[h, w] the floor at each place; 0 in the `global` regime, where nothing is left to learn it from."""
+        """[h, w]: the floor at each place; 0 in the `global` regime, where no unedited part is left to measure it
+        on."""
         if self.regime == "global":
             return np.zeros_like(texture)
         return np.asarray(self.plain + self.slope * texture, np.float32)
 
 
 QUIET = 0.25
-"""The share of the image that is surely not edited."""
+"""The share of the image that is taken as unedited."""
 BINS = 8
-"""Of texture: noise is looked at in each."""
+"""Bins of texture; noise is measured in each."""
 OUTSTANDING = 4.0
 """How many floors a change must reach to stand out: the lower quartile of noise of three channels is 1.1 standard
 deviations, the 99.9th percentile 4.0, and redrawn texture has longer tails."""
@@ -152,7 +152,7 @@ def noise(fine: Map, look: Map, texture: Map, where: NDArray[np.bool_] | None = 
     bins = [order[low:high] for low, high in pairwise(bounds) if low < high]
     x = np.array([texture[part].mean() for part in bins])
     y = np.array([quantile(fine[part], QUIET) for part in bins])
-    # A bin that the edit fills says nothing of noise: the lower envelope is what the others agree on.
+    # A bin that the edit fills does not show the noise, so the line follows the lower envelope of the bins.
     slope = max(0.0, float(np.median(np.diff(y) / np.maximum(np.diff(x), 1e-3)))) if len(bins) > 1 else 0.0
     slope = min(slope, 1.0)
     plain = max(0.0, float(np.quantile(y - slope * x, 0.4)))
@@ -160,19 +160,19 @@ def noise(fine: Map, look: Map, texture: Map, where: NDArray[np.bool_] | None = 
 
 
 def stands_out(distances: Map, expected: Map) -> NDArray[np.bool_]:
-    """[h, w] where a viewer sees a change, and it is no re-rendering."""
+    """[h, w]: where a viewer sees a change that is more than re-rendering."""
     return np.asarray(distances > np.maximum(VISIBLE, OUTSTANDING * expected))
 
 
 def share(mask: NDArray[np.bool_], where: NDArray[np.bool_] | None = None) -> float:
-    """The share, 0-1, of the places of a map, or of a region of it, that are true. Ten times as fast as `mean`."""
+    """The share, 0-1, of a mask (within a region, if given) that is true. Ten times as fast as `mean`."""
     if where is None:
         return np.count_nonzero(mask) / mask.size
     return np.count_nonzero(mask & where) / np.count_nonzero(where)
 
 
 def grow(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
-    """The mask, grown by so many pixels in every direction."""
+    """The mask, dilated by this many pixels."""
     kernel = np.ones((2 * by + 1, 2 * by + 1), np.uint8)
     return cv2.dilate(mask.view(np.uint8), kernel) > 0
 
@@ -184,7 +184,7 @@ def regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int3
 
 
 def chosen(labels: NDArray[np.int32], which: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """[h, w] whether a place belongs to one of these regions; `which` [n] is from label 1 on."""
+    """[h, w]: whether a pixel belongs to one of these regions; `which` [n] starts at label 1."""
     return np.take(np.concatenate([[False], which]), labels)
 
 

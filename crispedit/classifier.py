@@ -2,7 +2,7 @@
 
 Logistic regression over hashed words, word pairs and character n-grams. It was trained by
 `crispedit.pipelines.shipped.train_classifier` on text written for this purpose; its weights and its card lie in
-`crispedit/weights/classifier`. Reading an instruction needs NumPy alone and takes well under a millisecond.
+`crispedit/weights/classifier`. It needs only NumPy and takes well under a millisecond for an instruction.
 
 The categories are those of `configs/categories`. An instruction in another language, or one that names no edit, is
 `unknown`.
@@ -25,16 +25,16 @@ CATEGORIES = ("add", "remove", "replace", "color", "background", "style", "motio
 UNKNOWN = "unknown"
 LABELS = (*CATEGORIES, UNKNOWN)
 BUCKETS = 1 << 17
-"""Features are hashed into so many rows of the weights."""
+"""Rows of the weights, into which features are hashed."""
 LEAST_KNOWN_WORDS = 0.6
-"""An instruction with a smaller share of words that the training text holds is `unknown`: it is not English."""
+"""An instruction with a smaller share of words from the training text is `unknown`: it is not English."""
 LEAST_ASKED = 0.5
 """A category counts as asked for from this probability."""
 
 
 @dataclass(frozen=True)
 class Classification:
-    """The likeliest category with its probability in [0, 1], and the next one with its own."""
+    """The likeliest category and the second one, with their probabilities in [0, 1]."""
 
     category: str
     """One of CATEGORIES, or `unknown`."""
@@ -46,7 +46,7 @@ class Classification:
 
 
 def classify(instruction: str) -> Classification:
-    """What an instruction asks for. Of a compound instruction, `category` is the edit that it names first."""
+    """The category of an instruction; of a compound instruction, the edit that it names first."""
     readings = _readings(instruction)
     chances = readings[0]
     best, second = sorted(LABELS, key=lambda label: (-chances[label], label))[:2]
@@ -58,8 +58,8 @@ def classify(instruction: str) -> Classification:
 
 
 def asked(instruction: str) -> dict[str, float] | None:
-    """For each category the probability that the instruction asks for it, alone or among others. They may add up to
-    more than 1. None where the instruction is `unknown`."""
+    """The probability, for each category, that the instruction asks for it (perhaps among others, so the sum may exceed
+    1). None for an `unknown` instruction."""
     readings = _readings(instruction)
     if _is_unknown(readings[0]):
         return None
@@ -69,7 +69,7 @@ def asked(instruction: str) -> dict[str, float] | None:
 
 
 def _readings(instruction: str) -> list[dict[str, float]]:
-    """How each order of an instruction is read; those before the first that asks for an edit are left out."""
+    """The label probabilities of each order of an instruction, from the first that asks for an edit."""
     readings = [_read(tokens(order)) for order in orders(instruction)]
     first = next((i for i, read in enumerate(readings) if not _is_unknown(read)), 0)
     return readings[first:]
@@ -80,8 +80,8 @@ def _is_unknown(chances: dict[str, float]) -> bool:
 
 
 def orders(instruction: str) -> list[str]:
-    """A compound instruction cut before each clause that begins with an order: "add a hat and make it red" is two.
-    "and the dog", "making sure that ..." and "put a cat in its place" stay with what they belong to."""
+    """Split a compound instruction before each clause that begins with an order: "add a hat and make it red" is two.
+    "and the dog", "making sure that ..." and "put a cat in its place" are not split off."""
     cuts = [0]
     for join in _JOIN.finditer(instruction):
         word = _TOKEN.match(instruction, join.end())
@@ -107,7 +107,7 @@ ORDERS = frozenset(
     dye tint color colour darken lighten brighten blur isolate set move shift slide rotate flip tilt raise lower lift
     open close zoom enlarge shrink resize apply render redraw restyle stylize relight let have bring""".split()
 )
-"""The verbs that a clause begins with, if it asks for one more edit."""
+"""The verbs that begin a further order."""
 
 
 _SECOND_IMAGE = re.compile(
@@ -119,12 +119,12 @@ _SECOND_IMAGE = re.compile(
 
 
 def needs_second_image(instruction: str) -> bool:
-    """Whether the words take something from an image that is not the source: "the dog in the second image"."""
+    """Whether the instruction refers to another image than the source: "the dog in the second image"."""
     return instruction.count("<image>") > 1 or _SECOND_IMAGE.search(instruction) is not None
 
 
 def _read(words: list[str]) -> dict[str, float]:
-    """The probability of each label as the first edit that these words ask for."""
+    """The probability of each label for the first edit that these words ask for."""
     model = _model()
     named = [bucket(f"w {word}") for word in words if word.isalpha()]
     if not named or np.mean(model.seen[named]) < LEAST_KNOWN_WORDS:
@@ -136,7 +136,7 @@ def _read(words: list[str]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Model:
+class ClassifierWeights:
     """The weights, as they are stored."""
 
     weights: NDArray[np.float16]
@@ -144,16 +144,16 @@ class Model:
     bias: NDArray[np.float32]
     """[8]"""
     temperature: float
-    """What the logits are divided by, so that the probabilities are calibrated."""
+    """Divides the logits, so that the probabilities are calibrated."""
     seen: NDArray[np.bool_]
     """[BUCKETS]: the words of the English training text."""
 
 
 @cache
-def _model() -> Model:
+def _model() -> ClassifierWeights:
     with np.load(weights.folder("classifier") / "classifier.npz", allow_pickle=False) as stored:
         seen = np.unpackbits(stored["seen"]).astype(bool)
-        return Model(stored["weights"], stored["bias"], float(stored["temperature"]), seen)
+        return ClassifierWeights(stored["weights"], stored["bias"], float(stored["temperature"]), seen)
 
 
 # Features
@@ -165,14 +165,14 @@ HEAD_WORDS = 14
 
 
 def tokens(instruction: str) -> list[str]:
-    """Lower-case words, numbers and marks. What stands in quotes is one token, for its words name no edit."""
+    """Lower-case words, numbers and marks. Quoted text is one token: its words do not name the edit."""
     text = _QUOTED.sub(" quotedtext ", instruction.replace("<image>", " "))
     return _TOKEN.findall(text.casefold())
 
 
 def features(words: list[str]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The rows of the weights that an instruction has, and the value of each. Each group of features has unit length,
-    so that a long explanation after the order does not drown it."""
+    """The rows of the weights for these words, and the value of each. Each group of features has unit length, so that a
+    long explanation does not outweigh the order."""
     groups = (list(_words(words)), list(_words(_head(words), "head ")), list(_characters(words)))
     rows, values = [], []
     for group in groups:
@@ -188,7 +188,7 @@ def bucket(feature: str) -> int:
 
 
 def _head(words: list[str]) -> list[str]:
-    """The first clause that has at least two words: what is asked for first."""
+    """The first clause of at least two words."""
     for i, word in enumerate(words[:HEAD_WORDS]):
         if word in _CLAUSE_ENDS and i >= 3:
             return words[:i]
@@ -196,7 +196,7 @@ def _head(words: list[str]) -> list[str]:
 
 
 def _words(words: list[str], name: str = "") -> Iterator[str]:
-    """Words, and pairs and triples of neighbours; pairs with a gap of up to three words between."""
+    """Words, pairs and triples of neighbours, and pairs with up to three words between them."""
     padded = ["^", *words, "$"]
     for i, word in enumerate(padded):
         yield f"{name}w {word}"

@@ -1,8 +1,8 @@
-"""CLIP: embeddings of images and texts by any open_clip model: a published one, a local file, or the small one here.
+"""CLIP: embeddings of images and texts by any open_clip model: published, from a local file, or the small embedded one.
 
-The small one (`model="embedded"`, in `crispedit/weights/clip`, with its card) needs no download and knows only what
-the compositor makes: it tells an edit from its caption on such pictures, and little about real photographs. For these
-use published weights, `model="ViT-L-14", pretrained="openai"`, or a file of them.
+The small one (`model="embedded"`, in `crispedit/weights/clip`, with its card) needs no download and was trained on the
+compositor's pairs: it matches captions to such edits but knows little about real photographs. For those use published
+weights, `model="ViT-L-14", pretrained="openai"`, or a file of them.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 
 from crispedit import torchscript, torchvision_ops, weights
 from crispedit.record import Image
 
 torchvision_ops.declare()
 
-import open_clip  # noqa: E402  (imports torchvision, which must be mended first)
+import open_clip  # noqa: E402  (imports torchvision: see crispedit.torchvision_ops)
 from open_clip.transform import PreprocessCfg, image_transform_v2  # noqa: E402
 
 EMBEDDED = "embedded"
 Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Resize = Literal["squash", "crop"]
-"""How an image gets to the model's size: "squash" keeps all of it and changes its shape, as InstructPix2Pix's filter
-does; "crop" scales the short side and keeps the middle, which is CLIP's own preprocessing (CLIP-I, CLIP-T)."""
+"""How an image is brought to the model's size: "squash" ignores the aspect ratio, as InstructPix2Pix's filter does;
+"crop" scales the short side and crops the centre, as CLIP itself does (CLIP-I, CLIP-T)."""
 
 BATCH_GPU = 32
 """Batches have one fixed shape (one image on a CPU), so that no embedding depends on its neighbours in a batch."""
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipModel:
     """A loaded model. Embeddings are [N, D] fp32 on the CPU, of length 1, in order."""
 
     network: Any
-    preprocess: Callable[[PillowImage.Image], torch.Tensor]
+    preprocess: Callable[[Pillow.Image], torch.Tensor]
     tokenize: Callable[[list[str]], torch.Tensor]
     device: torch.device
     dtype: torch.dtype
 
     def images(self, images: Sequence[Image]) -> torch.Tensor:
-        pixels = [self.preprocess(PillowImage.fromarray(image)).to(self.dtype) for image in images]
+        pixels = [self.preprocess(Pillow.fromarray(image)).to(self.dtype) for image in images]
         return self._embed(self.network.encode_image, pixels)
 
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
@@ -56,23 +56,23 @@ class Clip:
     @torch.inference_mode()
     def _embed(self, encode: Callable[..., torch.Tensor], items: list[torch.Tensor]) -> torch.Tensor:
         size = BATCH_GPU if self.device.type == "cuda" else 1
-        found = []
+        embeddings = []
         for start in range(0, len(items), size):
             batch = items[start : start + size]
             padded = torch.stack(batch + [torch.zeros_like(batch[0])] * (size - len(batch)))
             embedded = encode(padded.to(self.device), normalize=True)
-            found.append(embedded[: len(batch)].float().cpu())
-        return torch.cat(found) if found else torch.empty(0, 0)
+            embeddings.append(embedded[: len(batch)].float().cpu())
+        return torch.cat(embeddings) if embeddings else torch.empty(0, 0)
 
 
 REMEMBERED = 512
-"""Embeddings kept from earlier batches: pairs of one photograph come one after another, and share it and its words."""
+"""Embeddings kept from earlier batches: pairs of one photograph follow each other and share images and captions."""
 
 
 class Remembered:
-    """An embedding of each thing once, not once a pair: the last ones are remembered by their content's keys.
+    """A cache of the most recent embeddings by content key, so that what pairs share is embedded once.
 
-    That changes no answer, because no embedding depends on its neighbours in a batch.
+    It changes no result: no embedding depends on its neighbours in a batch.
     """
 
     def __init__(self, embed: Callable[[list[Any]], torch.Tensor]) -> None:
@@ -80,25 +80,25 @@ class Remembered:
         self._known: dict[str, torch.Tensor] = {}
 
     def __call__(self, wanted: Mapping[str, Callable[[], Any]]) -> dict[str, torch.Tensor]:
-        """The [D] embedding of each wanted thing, by its key. Only what is not remembered is called for."""
+        """The [D] embedding for each key; a value is called only if its embedding is not cached."""
         new = [key for key in wanted if key not in self._known]
         self._known.update(zip(new, self._embed([wanted[key]() for key in new]), strict=True))
-        found = {key: self._known.pop(key) for key in wanted}
-        self._known.update(found)  # the last used come last
+        embeddings = {key: self._known.pop(key) for key in wanted}
+        self._known.update(embeddings)  # in order of last use
         for key in list(self._known)[: max(0, len(self._known) - REMEMBERED)]:
             del self._known[key]
-        return found
+        return embeddings
 
 
 def load(
     model: str = EMBEDDED, pretrained: str = "", precision: Precision = "fp32", resize: Resize = "squash"
-) -> Clip | None:
-    """The model with its weights, or None if there is nothing to load: no embedded weights, or no way to download.
+) -> ClipModel | None:
+    """The model with its weights; None if there are no embedded weights or no way to download.
 
-    `model` is "embedded", an open_clip architecture, or "local-dir:FOLDER" in open_clip's layout; `pretrained` a tag
-    of that architecture or a file: safetensors, a checkpoint that loads weights-only, or a TorchScript archive as
-    OpenAI publishes (`ViT-B-32.pt`), from which only tensors are read. A model never runs with random weights.
-    ValueError, with the choices, for an unknown model, tag, folder or file.
+    `model` is "embedded", an open_clip architecture, or "local-dir:FOLDER" in open_clip's layout; `pretrained` a tag of
+    that architecture or a file: safetensors, a checkpoint that loads weights-only, or a TorchScript archive as OpenAI
+    publishes (`ViT-B-32.pt`), from which only tensors are read. It never runs with random weights. ValueError, with the
+    choices, for an unknown model, tag, folder or file.
     """
     if model == EMBEDDED:
         if pretrained:
@@ -112,7 +112,9 @@ def load(
     if os.path.isfile(pretrained) and torchscript.is_archive(Path(pretrained)):
         network = _from_archive(model, pretrained, precision, device, mode)
         preprocess = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
-        return Clip(network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision])
+        return ClipModel(
+            network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision]
+        )
     try:
         network, preprocess = open_clip.create_model_from_pretrained(
             model,
@@ -128,12 +130,12 @@ def load(
         raise ValueError(
             f"clip: the weights {pretrained or model} do not load as {model}: {error}"
         ) from error
-    return Clip(network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision])
+    return ClipModel(network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision])
 
 
 def _from_archive(model: str, pretrained: str, precision: str, device: torch.device, resize_mode: str) -> Any:
-    """The network with the weights of a TorchScript archive, OpenAI's own format: they run with QuickGELU, whatever the
-    architecture is called. ValueError if a tensor is missing or has another shape."""
+    """The network with weights from a TorchScript archive, OpenAI's format; it always uses QuickGELU, as they do.
+    ValueError if a tensor is missing or has another shape."""
     logging.disable(logging.WARNING)  # open_clip warns of random weights, which are replaced below
     try:
         network = open_clip.create_model(
@@ -160,7 +162,7 @@ def _from_archive(model: str, pretrained: str, precision: str, device: torch.dev
 
 
 def check(model: str, pretrained: str) -> None:
-    """ValueError, with the choices, unless open_clip knows the model and the weights can be meant."""
+    """ValueError, with the choices, for a model or weights that open_clip does not know."""
     if model.startswith("hf-hub:"):
         return
     if model.startswith("local-dir:"):

@@ -1,7 +1,7 @@
-"""Colour spaces that a file states without an ICC profile, as the profiles that they stand for.
+"""Colour spaces that a file declares without an ICC profile, turned into ICC profiles.
 
-EXIF says Adobe RGB by two numbers; a PNG gives a gamma and primaries (gAMA, cHRM) or code points (cICP). Each becomes a
-small ICC profile, so that one piece of code converts them all.
+EXIF marks Adobe RGB with two numbers; a PNG gives gamma and primaries (gAMA, cHRM) or code points (cICP). Each becomes
+a small ICC profile, so that one function converts them all.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ P3: tuple[Xy, ...] = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
 BT2020: tuple[Xy, ...] = ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046))
 
 Curve = tuple[float, ...]
-"""Parameters of an ICC parametric curve, from values to light: one is a gamma; five are g, a, b, c, d of
-`(aX + b)^g` from d on, and `cX` below."""
+"""Parameters of an ICC parametric curve from values to light: either a gamma, or g, a, b, c, d of `(aX + b)^g` for X >=
+d and `cX` below."""
 LINEAR: Curve = (1.0,)
 SRGB_CURVE: Curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 BT709_CURVE: Curve = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
@@ -31,7 +31,7 @@ BT709_CURVE: Curve = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
 
 @dataclass(frozen=True)
 class Space:
-    """A colour space that was declared, by the words that notes use for it."""
+    """A declared colour space, with its name in notes."""
 
     name: str
     profile: bytes
@@ -39,11 +39,10 @@ class Space:
 
 
 def adobe_rgb() -> Space:
-    """Adobe RGB (1998)."""
     return Space("adobe_rgb", profile(ADOBE, D65, (563 / 256,)))
 
 
-# H.273, as a PNG's cICP chunk uses it.
+# H.273, as in a PNG's cICP chunk.
 _PRIMARIES = {
     1: (BT709, D65),
     5: (((0.64, 0.33), (0.29, 0.60), (0.15, 0.06)), D65),
@@ -60,7 +59,7 @@ _TRANSFERS: dict[int, Curve] = {
     13: SRGB_CURVE,
 }
 HDR = (16, 18)
-"""Transfers of high dynamic range, PQ and HLG: their white is not that of a photograph."""
+"""Transfer functions of high dynamic range: PQ and HLG."""
 
 
 def of_code_points(primaries: int, transfer: int) -> Space | None:
@@ -75,7 +74,7 @@ def of_gamma(gamma: float | None, chromaticities: Sequence[float] | None) -> Spa
     """The space of a PNG's gAMA (the exponent of encoding, 0.45455 for sRGB) and cHRM (x and y of white, red, green,
     blue); None where they say sRGB. ValueError for impossible numbers.
 
-    A gamma of 1/2.2 is what sRGB files are told to carry: it is taken for the sRGB curve.
+    The PNG standard tells sRGB files to carry a gamma of 1/2.2, so that is read as the sRGB curve.
     """
     curve = SRGB_CURVE
     if gamma is not None and abs(gamma - 1 / 2.2) > 0.005:
@@ -103,7 +102,7 @@ _BRADFORD = [
 def profile(primaries: Sequence[Xy], white: Xy, curve: Curve) -> bytes:
     """An ICC display profile of these primaries, white point and curve, for all three channels.
 
-    Adapted to D50 by Bradford's matrix, as profiles are. In fractions, so that every processor makes the same bytes.
+    Adapted to D50 with Bradford's matrix. Computed in fractions, so that every processor makes the same bytes.
     ValueError if the primaries span no space.
     """
 
@@ -153,7 +152,7 @@ def _times(a: Matrix, b: Matrix) -> Matrix:
 
 
 def _inverse(m: Matrix) -> Matrix:
-    """Of a 3 x 3 matrix: the cofactors, turned, over the determinant."""
+    """The inverse of a 3 x 3 matrix, by cofactors."""
     cofactors = [
         [
             m[(i + 1) % 3][(j + 1) % 3] * m[(i + 2) % 3][(j + 2) % 3]

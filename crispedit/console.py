@@ -1,4 +1,4 @@
-"""What a command shows on the screen beside its answer: progress, on a terminal, unless `-q` asks for none."""
+"""Progress output: shown on a terminal, unless `-q` turns it off."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 QUIET = "CRISPEDIT_QUIET"
-"""The variable that tells the processes of a command, too."""
+"""The environment variable that passes `-q` on to a command's processes."""
 
 
 @contextmanager
 def quiet(asked: bool) -> Iterator[None]:
-    """No progress inside, if `asked`."""
+    """No progress is shown inside this context if `asked`."""
     before = os.environ.get(QUIET)
     if asked:
         os.environ[QUIET] = "1"
@@ -26,10 +26,9 @@ def quiet(asked: bool) -> Iterator[None]:
 
 
 def is_quiet() -> bool:
-    """Whether `-q` was given."""
     return bool(os.environ.get(QUIET))
 
 
 def shows_progress() -> bool:
-    """Whether bars belong on the screen: on a terminal, and not with `-q`."""
+    """Whether to show progress bars: on a terminal, without `-q`."""
     return sys.stderr.isatty() and not is_quiet()

@@ -1,13 +1,13 @@
 """Copies: finds re-encoded, resized and slightly cropped copies of known pictures among many.
 
-Two steps. First a short vector of each picture, low frequencies of its grey values with their signs and the square
-roots of their sizes, is compared with those of 81 windows of each known picture (each axis whole or cut by 5 or 10 %,
-at several places). Then the few nearest known pictures are laid under the picture exactly, and it is a copy if both
-the whole and the fine detail agree, and the grey levels do: two meadows under one sky agree in the first and not in
-the second; two drawings of one straight edge agree in both, but seldom in brightness.
+It works in two steps. First, a short vector of each picture (the low frequencies of its grey values, each with its sign
+and the square root of its size) is compared with those of 81 windows of each known picture: each axis whole or cropped
+by 5 or 10 %, at several places. Then the few nearest known pictures are aligned exactly. A picture is a copy if the
+whole, the fine detail and the grey levels all agree. Two meadows under one sky agree as a whole but not in detail; two
+drawings of one straight edge agree in both, but seldom in brightness.
 
-A picture without detail (fog, a plain wall) is given no fingerprint: it would resemble anything. Mirrored and rotated
-copies, copies made lighter or darker, and crops of more than about 12 % of a side, are not found.
+A picture without detail (fog, a plain wall) gets no fingerprint, because it would match anything. Mirrored, rotated,
+lightened or darkened copies and crops of more than about 12 % of a side are not found.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ MAX_PIXELS = 200_000_000
 Map = NDArray[np.float32]
 
 SIDE, KNOWN_SIDE = 64, 96
-"""Pixels of a thumbnail of a picture, and of a known one, of which a part is laid under it."""
+"""Side in pixels of a picture's thumbnail, and of a known picture's, of which a window is compared."""
 SMALL, FREQUENCIES = 32, 10
 LEAST_DETAIL = 0.75
-"""Standard deviation of the fine detail, in grey levels of the thumbnail: below, JPEG's own noise is as strong."""
+"""The least standard deviation of the fine detail, in grey levels of the thumbnail: below it, JPEG noise is as strong.
+"""
 STRONG = 3.0
-"""Grey levels from which detail counts no more: one sharp edge must not decide."""
+"""Detail is clipped at this many grey levels, so that one sharp edge does not decide."""
 LEAST_COSINE, NEAREST = 0.5, 3
-"""Which known pictures are looked at closely, and how many at most."""
+"""The least cosine of a known picture that is aligned, and how many are aligned at most."""
 LEAST_START = 0.6
-"""Correlation in the window found by the vectors, from which edges are moved: copies have 0.78 and more there."""
+"""The least correlation in the vectors' window to go on aligning; copies have 0.78 or more there."""
 LEAST_WHOLE, LEAST_FINE = 0.97, 0.94
 """Correlations of a copy. benchmarks/decontamination.py measures what they find and miss."""
 MOST_LEVELS = 8.0
-"""Mean difference of a copy in grey levels. Pictures that show little but one straight edge lie on each other exactly;
-most differ in brightness, which cropping, scaling and JPEG leave as it is (6 levels at most were seen)."""
+"""Largest mean difference of a copy in grey levels. Pictures of little but one straight edge align exactly but differ
+in brightness; cropping, scaling and JPEG change it by 6 levels at most."""
 CUTS = (
     (0.0, 1.0),
     *((at, at + 0.95) for at in (0.0, 0.025, 0.05)),
@@ -61,7 +62,7 @@ Window = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a picture: 17 KB."""
+    """What is stored of a picture: 17 KB."""
 
     vector: NDArray[np.float32]
     """[D], of length 1."""
@@ -79,7 +80,7 @@ class Copy:
 
 
 def fingerprint(gray: NDArray[np.uint8]) -> Fingerprint | None:
-    """Of a grey image [H, W]; None if it has no detail to tell it by."""
+    """The fingerprint of a grey image [H, W]; None if it has too little detail."""
     thumbnail = _thumbnail(gray, SIDE)
     vector = _vector(gray)
     if vector is None or _detail(thumbnail).std() < LEAST_DETAIL:
@@ -88,13 +89,13 @@ def fingerprint(gray: NDArray[np.uint8]) -> Fingerprint | None:
 
 
 class Known:
-    """Pictures whose copies are looked for; each takes about 70 KB of memory."""
+    """The pictures whose copies are searched for; each takes about 70 KB of memory."""
 
     def __init__(self, pictures: Iterable[tuple[str, NDArray[np.uint8]]]) -> None:
         """From (name, grey image [H, W])."""
         self.names: list[str] = []
         self.plain: list[str] = []
-        """Names of the pictures without detail, of which no copy is found."""
+        """Names of the pictures without detail, whose copies cannot be found."""
         self._thumbnails: list[Map] = []
         vectors: list[NDArray[np.float32]] = []
         owners: list[int] = []
@@ -144,8 +145,8 @@ def _windows(gray: NDArray[np.uint8]) -> Iterator[tuple[Window, NDArray[np.uint8
 
 
 def _vector(gray: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """Frequencies weighted by their height, because pictures have less of the higher ones, and compressed by a square
-    root, so that no few of them decide."""
+    """Frequencies, weighted up with their height because pictures have less of the high ones, and compressed by a
+    square root so that no few of them dominate."""
     small = cv2.resize(gray, (SMALL, SMALL), interpolation=cv2.INTER_AREA).astype(np.float32)
     if small.std() < 1.0:
         return None
@@ -162,8 +163,8 @@ def _thumbnail(gray: NDArray[np.uint8], side: int) -> Map:
 
 
 def _closeness(picture: Map, known: Map, window: Window) -> float:
-    """The correlation of the fine detail where the picture lies best on the known one, near this window; 0 if either
-    correlation is below that of a copy, or the grey levels differ."""
+    """The correlation of the fine detail at the best alignment near this window; 0 if either correlation is too low for
+    a copy, or the grey levels differ."""
     whole, window = _laid(picture, known, window)
     part = _part(known, window)
     if whole < LEAST_WHOLE or np.abs(picture - part).mean() > MOST_LEVELS:
@@ -173,7 +174,7 @@ def _closeness(picture: Map, known: Map, window: Window) -> float:
 
 
 def _laid(picture: Map, known: Map, window: Window) -> tuple[float, Window]:
-    """Move the edges of the window one by one, in ever smaller steps, while that makes the pictures agree better."""
+    """Move the window's edges one at a time, in ever smaller steps, while the agreement improves."""
     unit = _unit(picture)
     edges = list(window)
     best = _correlation(unit, _part(known, window))
@@ -196,7 +197,6 @@ def _laid(picture: Map, known: Map, window: Window) -> tuple[float, Window]:
 
 
 def _part(known: Map, window: Window) -> Map:
-    """[SIDE, SIDE] what lies in the window."""
     top, bottom, left, right = window
     across, down = ((end - start) * KNOWN_SIDE / SIDE for start, end in ((left, right), (top, bottom)))
     place = np.array(
@@ -213,8 +213,8 @@ def _part(known: Map, window: Window) -> Map:
 
 
 def _detail(thumbnail: Map) -> Map:
-    """What is between one and three pixels wide, without the rim, and without what runs through whole rows or columns:
-    any two pictures agree in a horizon."""
+    """Detail between one and three pixels wide, without the rim and without whole rows or columns: any two pictures
+    share a horizon."""
     soft = cv2.GaussianBlur(thumbnail, (0, 0), 1)
     detail = (soft - cv2.GaussianBlur(soft, (0, 0), 3))[3:-3, 3:-3]
     detail = detail - detail.mean(axis=1, keepdims=True)
@@ -233,14 +233,14 @@ def _correlation(unit: Map, other: Map) -> float:
 
 def pictures_in(folder: str) -> list[Path]:
     """The image files in a local folder and those below it, sorted. ValueError if there are none."""
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
         raise ValueError(f"{folder}: no image files ({', '.join(SUFFIXES)}) to compare with in this folder")
-    return found
+    return paths
 
 
 def digest(folders: Sequence[str]) -> str:
-    """A word for what lies in these folders, wherever they lie: names and sizes of the files."""
+    """A digest of the names and sizes of the files in these folders, wherever the folders are."""
     return content_key(
         *(
             f"{path.relative_to(folder).as_posix()} {path.stat().st_size}"
@@ -251,8 +251,8 @@ def digest(folders: Sequence[str]) -> str:
 
 
 def read(folders: Sequence[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """(path, grey image) of the pictures in these folders. ValueError names a file that cannot be read: a benchmark of
-    which a part is unknown would let it through."""
+    """(path, grey image) of the pictures in these folders. ValueError names an unreadable file: its copies would go
+    unnoticed."""
     for folder in folders:
         for path in pictures_in(folder):
             try:

@@ -21,7 +21,7 @@ from crispedit.record import Image
 
 torchvision_ops.declare()
 
-from torchvision import transforms  # noqa: E402  (mended first)
+from torchvision import transforms  # noqa: E402  (see crispedit.torchvision_ops)
 
 SIZE_PX = 224
 
@@ -43,7 +43,7 @@ BATCH_GPU = 32
 
 
 @dataclass(frozen=True)
-class Dino:
+class DinoModel:
     """A loaded model. Embeddings are [N, D] fp32 on the CPU: the normalised class token, of length 1, in order."""
 
     network: Any
@@ -53,13 +53,13 @@ class Dino:
     @torch.inference_mode()
     def images(self, images: Sequence[Image]) -> Tensor:
         size = BATCH_GPU if self.device.type == "cuda" else 1
-        found = []
+        embeddings = []
         for start in range(0, len(images), size):
             batch = [PREPROCESS(Pillow.fromarray(image)) for image in images[start : start + size]]
             padded = torch.stack(batch + [torch.zeros_like(batch[0])] * (size - len(batch)))
             tokens = self._class_token(padded.to(self.device, self.dtype))[: len(batch)]
-            found.append(torch.nn.functional.normalize(tokens.float(), dim=-1).cpu())
-        return torch.cat(found) if found else torch.empty(0, 0)
+            embeddings.append(torch.nn.functional.normalize(tokens.float(), dim=-1).cpu())
+        return torch.cat(embeddings) if embeddings else torch.empty(0, 0)
 
     def _class_token(self, pixels: Tensor) -> Tensor:
         if hasattr(self.network, "forward_features"):  # timm
@@ -67,7 +67,7 @@ class Dino:
         return self.network(pixel_values=pixels).last_hidden_state[:, 0]
 
 
-def load(model: str, weights: str = "", precision: Precision = "fp32") -> Dino:
+def load(model: str, weights: str = "", precision: Precision = "fp32") -> DinoModel:
     """A folder in transformers' layout (safetensors), or a timm architecture with a file of weights.
 
     A model never runs with random weights, and nothing is downloaded. ValueError for what is not there or does not fit.
@@ -80,7 +80,7 @@ def load(model: str, weights: str = "", precision: Precision = "fp32") -> Dino:
     else:
         network = _from_file(model, weights)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    return Dino(network.eval().to(device, dtype), device, dtype)
+    return DinoModel(network.eval().to(device, dtype), device, dtype)
 
 
 def _from_folder(folder: str) -> Any:
@@ -91,7 +91,7 @@ def _from_folder(folder: str) -> Any:
             folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
-        raise ValueError(f"dino: {folder} is no model folder of transformers: {error}") from error
+        raise ValueError(f"dino: {folder} is not a model folder of transformers: {error}") from error
 
 
 def _from_file(model: str, weights: str) -> Any:
@@ -100,7 +100,7 @@ def _from_file(model: str, weights: str) -> Any:
 
     if not timm.is_model(model):
         close = ", ".join(timm.list_models("*dino*", pretrained=True))
-        raise ValueError(f"dino: {model!r} is neither a folder nor a model of timm; its DINO models: {close}")
+        raise ValueError(f"dino: {model!r} is neither a folder nor a timm model; its DINO models: {close}")
     if not Path(weights).is_file():
         raise ValueError(f"dino: weights={weights!r} must be a file of {model}'s weights")
     network = timm.create_model(model, pretrained=False, num_classes=0)
@@ -112,6 +112,6 @@ def _from_file(model: str, weights: str) -> Any:
         else:
             state = torch.load(weights, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
-    except Exception as error:  # torch raises nearly anything at a file that is no checkpoint
+    except Exception as error:  # torch raises many kinds of errors for a file that is not a checkpoint
         raise ValueError(f"dino: the weights {weights} do not load as {model}: {error}") from error
     return network

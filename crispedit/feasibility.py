@@ -1,8 +1,8 @@
-"""Feasibility: whether an instruction can be carried out on a photograph. A chat model gives facts, code decides.
+"""Feasibility: whether an instruction can be carried out on a photograph. A chat model states facts; code decides.
 
-Asked before an editing GPU is spent (the `chat` annotator), and of finished pairs (the `judge` filter). The checks are
-the paper's instruction validation (arXiv 2605.10859, stage 4), and what users found missing in it: the top defect of
-the released data is an instruction that the photograph already satisfies.
+It is asked before an edit is made (the `chat` annotator) and of finished pairs (the `judge` filter). The checks are
+those of the paper's instruction validation (arXiv 2605.10859, stage 4), and one more: whether the photograph already
+satisfies the instruction, which is the most frequent defect of the released data.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Literal
 from pydantic import Field
 
 from crispedit import prompts
-from crispedit.chat import Reply, Request
+from crispedit.chat import ChatRequest, Reply
 from crispedit.record import Image
 
 PROMPTS = ("feasibility",)
 
 Fact = Literal["yes", "no", "unsure"]
-"""A model that cannot see says so: an unsure fact is never taken for a yes or a no."""
+"""A model that cannot tell answers "unsure", which counts neither as yes nor as no."""
 UNSURE = "unsure"
 
 
@@ -35,14 +35,14 @@ class Feasibility(Reply):
     unsafe: Fact = Field(description="Does it ask for something sexual, hateful, cruel or degrading?")
 
 
-def question(image: Image, instruction: str, category: str | None) -> Request[Feasibility]:
-    """The facts to ask for. `category` is a word such as "add", where it is known."""
+def question(image: Image, instruction: str, category: str | None) -> ChatRequest[Feasibility]:
+    """The question for the facts. `category` is a word such as "add", if it is known."""
     prompt = prompts.render("feasibility", instruction=instruction, category=category)
-    return Request(prompt, Feasibility, [image])
+    return ChatRequest(prompt, Feasibility, [image])
 
 
 def problem(facts: Feasibility) -> str | None:
-    """What stands against the instruction, in a stable word; "unsure" if nothing does but a fact is missing."""
+    """The instruction's problem as a stable word; "unsure" if only a fact is missing; None if there is none."""
     wrong = {
         "object_absent": facts.object_present == "no",
         "already_true": facts.already_true == "yes",
@@ -50,5 +50,5 @@ def problem(facts: Feasibility) -> str | None:
         "ambiguous": facts.ambiguous == "yes",
         "unsafe": facts.unsafe == "yes",
     }
-    found = next((word for word, holds in wrong.items() if holds), None)
-    return found or (UNSURE if UNSURE in facts.model_dump().values() else None)
+    reason = next((word for word, holds in wrong.items() if holds), None)
+    return reason or (UNSURE if UNSURE in facts.model_dump().values() else None)

@@ -1,10 +1,11 @@
-"""Runs a command until it ends, or until whoever asked for it is gone; then ends all of its processes.
+"""Runs a command until it ends or its caller is gone; then ends all of its processes.
 
     python -IS guard.py COMMAND ...
 
-The one who asks holds the other end of stdin. When that is closed, by intent or because its process was killed, the
-command's processes are told to end (SIGTERM), and are killed if they have not after `GRACE_S`. The kernel kills the
-command too if this process is killed. Only the standard library: it starts in a moment, and holds no memory.
+The caller holds the other end of stdin. When that is closed, on purpose or because the caller was killed, the processes
+of this group get SIGTERM, and after `GRACE_S` whatever is left of the command is killed. On Linux this includes
+processes that have left the group, and the kernel kills the command if this process is killed. Only the standard
+library is imported, so it starts fast and needs little memory.
 """
 
 import contextlib
@@ -17,58 +18,67 @@ import sys
 import time
 
 GRACE_S = 5.0
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def end_with_parent() -> None:
-    """In the command's process, before the command: it is killed when the guard is gone. (Linux only.)"""
+def tell_kernel(option: int, value: int) -> None:
+    """Set an attribute of this process. (Linux only.)"""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(option, value)
 
 
-def to_group(group: int, number: int) -> bool:
-    """Send a signal to all processes of the command; False if there are none left."""
+def reap(command: subprocess.Popen[bytes]) -> bool:
+    """Reap children that have ended; False if none is left."""
+    with contextlib.suppress(ChildProcessError):
+        while child := os.waitpid(-1, os.WNOHANG):
+            if not child[0]:
+                return True
+            if child[0] == command.pid:
+                command.returncode = os.waitstatus_to_exitcode(child[1])
+    return False
+
+
+def children(command: subprocess.Popen[bytes]) -> list[int]:
+    """The remaining children; on Linux, also those whose own parent has ended."""
     try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):  # PermissionError: macOS, of a group of zombies
-        return False
-    return True
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return [command.pid]
 
 
 def main() -> int:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
+    tell_kernel(PR_SET_CHILD_SUBREAPER, 1)
     try:
         command = subprocess.Popen(
-            sys.argv[1:],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            restore_signals=True,
-            preexec_fn=prepare,
+            sys.argv[1:], stdin=subprocess.DEVNULL, restore_signals=True, preexec_fn=prepare
         )
     except OSError as error:
         print(f"{sys.argv[1]}: {error.strerror}", flush=True)
         return 127
-    while command.poll() is None:
+    while reap(command) and command.returncode is None:
         ready, _, _ = select.select([0], [], [], 0.1)
         if ready and not os.read(0, 1):
             break
-    to_group(command.pid, signal.SIGTERM)
+    os.killpg(0, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
-    while time.monotonic() < deadline and to_group(command.pid, 0):
-        command.poll()
+    while reap(command) and time.monotonic() < deadline:
         time.sleep(0.02)
-    to_group(command.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        command.wait(GRACE_S)
+    while reap(command) and time.monotonic() < deadline + GRACE_S:
+        for child in children(command):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        time.sleep(0.02)
     return command.returncode or 0
 
 
 def prepare() -> None:
-    """Of the command: signals as usual again, and its end with ours."""
+    """Called in the command's process before it starts: default signals, and its end with ours."""
     for usual in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(usual, signal.SIG_DFL)
-    end_with_parent()
+    tell_kernel(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Image files taken apart: what a JPEG, PNG, WebP or TIFF file says about its pixels, and the part that decides them.
+"""Parses image files: what a JPEG, PNG, WebP or TIFF file says about its pixels, and the part that holds them.
 
-Text, previews, profiles and maker's notes never reach a decoder, so what is wrong with them cannot cost the photograph,
-and a decoder may treat every warning as damage.
+Text, previews, profiles and maker's notes never reach a decoder. Errors in them therefore do not cost the photograph,
+and every warning of the decoder can count as damage.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Notes = tuple[tuple[str, str], ...]
 UNKNOWN_SPACE: Notes = (("space", "unknown"),)
 
 
-class Refused(Exception):  # noqa: N818  a refusal is no error
+class Refused(Exception):  # noqa: N818  a refusal is not an error
     """An image that was understood and declined.
 
     `reason` is one of: animated, too_many_pixels, unsupported_format, unknown_range; `format` names what it is.
@@ -35,7 +35,7 @@ class Refused(Exception):  # noqa: N818  a refusal is no error
 
 
 class Unreadable(Exception):  # noqa: N818  reads as what it says
-    """Bytes that are no image, or a damaged one; the message says what is wrong with them."""
+    """Bytes that are not an image, or are damaged; the message says what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +48,25 @@ class ImageFile:
     """In pixels, as stored: before the orientation."""
     height: int
     encoded: bytes
-    """A file of the same format with nothing but its pixels."""
+    """A file of the same format that holds only the pixels."""
     orientation: int = 1
     """1-8, as in EXIF."""
     icc: bytes | None = None
     space: Space | None = None
-    """A colour space that is stated by other means than a profile."""
+    """A colour space that is declared without a profile."""
     colours: int | None = None
-    """Channels of colour, 1, 3 or 4 (CMYK); None: all but an alpha channel, the second or fourth."""
+    """Colour channels: 1, 3 or 4 (CMYK). None: all except the second or fourth, which is alpha."""
     alpha: bool = True
     """Whether the channel after the colours, if there is one, is transparency."""
     inverted: bool = False
-    """Whether 0 is white and the decoder leaves it so."""
+    """Whether 0 is white, also after decoding."""
     lab: bool = False
     """Whether the colours are 8-bit CIELAB, whose a and b are signed."""
     notes: Notes = ()
 
 
 def take_apart(data: bytes) -> ImageFile:
-    """The file's parts. Raises `Refused`, `Unreadable`, or nearly anything for hostile bytes."""
+    """The file's parts. Raises `Refused`, `Unreadable`, or for hostile bytes almost any exception."""
     kind = sniff(data)
     if kind in _READERS:
         return _READERS[kind](data)
@@ -77,7 +77,7 @@ def take_apart(data: bytes) -> ImageFile:
         raise Refused("unsupported_format", kind)
     if not data:
         raise Unreadable("the file is empty")
-    raise Unreadable(f"no image format is known that starts with {data[:12]!r}")
+    raise Unreadable(f"no known image format starts with {data[:12]!r}")
 
 
 # What the first bytes say
@@ -132,9 +132,9 @@ _SVG = re.compile(rb"<svg[\s>]", re.IGNORECASE)
 
 
 def sniff(data: bytes) -> str | None:
-    """The name of the image format that bytes begin, in lower case, or None. The first 1,024 bytes are enough.
+    """The image format of these bytes, in lower case, or None. The first 1,024 bytes are enough.
 
-    jpeg, png, webp and tiff can be read; all others are declined.
+    Only jpeg, png, webp and tiff can be read.
     """
     for magic, name in _MAGIC:
         if data.startswith(magic):
@@ -162,7 +162,7 @@ def sniff(data: bytes) -> str | None:
 
 
 def _is_tga(data: bytes) -> bool:
-    """Targa has no first bytes of its own: its 18 bytes of header must all make sense."""
+    """Targa has no signature: its 18 header bytes must all be plausible."""
     if len(data) < 19:
         return False
     _, colour_map, kind, first, length, entry, _, _, width, height, depth, flags = struct.unpack(
@@ -182,7 +182,7 @@ def _is_tga(data: bytes) -> bool:
 # JPEG
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-"""Where entropy-coded bytes end: neither a stuffed zero nor a restart."""
+"""The marker that ends entropy-coded bytes: neither a stuffed zero nor a restart."""
 _SOS, _EOI, _APP0, _APP1, _APP2, _APP14 = 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
 _TABLES = (0xC4, 0xCC, 0xDB, 0xDD)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -191,21 +191,21 @@ _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), (0xC2,)
 
 
 def _jpeg(data: bytes) -> ImageFile:
-    """The first picture: phones append previews, depth and gain maps to it (MPO)."""
+    """The first picture in the file: phones append previews, depth and gain maps (MPO)."""
     kept = [b"\xff\xd8"]
     frame, size = b"", (0, 0)
     sequential = in_scan = False
     exif, chunks = b"", list[bytes]()
     at = 2
     while True:
-        found = _MARKER.search(data, at)
-        if found is None:
+        match = _MARKER.search(data, at)
+        if match is None:
             # Without an end marker the decoder says where the pixels stop.
             kept.append(data[at:])
             break
         if in_scan:
-            kept.append(data[at : found.start()])
-        marker, at = found[1][0], found.end()
+            kept.append(data[at : match.start()])
+        marker, at = match[1][0], match.end()
         if marker == _EOI:
             kept.append(b"\xff\xd9")
             break
@@ -221,7 +221,7 @@ def _jpeg(data: bytes) -> ImageFile:
             raise Refused("unsupported_format", "jpeg ls")
         if marker in _FRAMES:
             if frame:
-                raise Unreadable("two pictures lie in one")
+                raise Unreadable("two pictures are interleaved")
             frame = body
             sequential = marker in _SEQUENTIAL
             size = _jpeg_frame(marker, body)
@@ -232,7 +232,7 @@ def _jpeg(data: bytes) -> ImageFile:
             if sequential:
                 body = body[:-3] + b"\0\x3f\0"
         elif marker == _APP0 and body.startswith(b"JFIF\0") and len(body) >= 14:
-            body = b"JFIF\0\1\2" + body[7:12] + b"\0\0"  # a version and a thumbnail that nobody needs
+            body = b"JFIF\0\1\2" + body[7:12] + b"\0\0"  # drops the version and the thumbnail
         elif marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12:
             if body[11] > 2:  # taken for YCbCr, as libjpeg does with a warning
                 body = body[:11] + b"\1" + body[12:]
@@ -295,7 +295,7 @@ def _jpeg_frame(marker: int, body: bytes) -> tuple[int, int]:
 
 
 def _icc_of_chunks(chunks: list[bytes]) -> bytes | None:
-    """A profile from its numbered parts; a broken one, of no bytes, where the numbers are wrong."""
+    """A profile from its numbered parts; empty, which counts as broken, if the numbers are wrong."""
     if not chunks:
         return None
     numbered = {chunk[:2]: chunk[2:] for chunk in chunks}
@@ -308,7 +308,7 @@ def _icc_of_chunks(chunks: list[bytes]) -> bytes | None:
 
 def _png(data: bytes) -> ImageFile:
     kept = [data[:8]]
-    said: dict[bytes, bytes] = {}
+    chunks: dict[bytes, bytes] = {}
     at = 8
     while True:
         if len(data) < at + 12:
@@ -327,30 +327,30 @@ def _png(data: bytes) -> ImageFile:
         elif name == b"acTL" and int.from_bytes(body[:4], "big") > 1:
             raise Refused("animated", "apng")
         elif name == b"eXIf" or zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
-            said.setdefault(name, body)
+            chunks.setdefault(name, body)
         if name == b"IHDR":
             width, height = struct.unpack(">II", body[:8])
         if name == b"IEND":
             break
-    orientation, space, notes = _exif(said.get(b"eXIf", b""))
+    orientation, space, notes = _exif(chunks.get(b"eXIf", b""))
     icc = None
-    if said.keys() & {b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"}:
+    if chunks.keys() & {b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"}:
         notes = ()
     try:
-        if b"cICP" in said:
-            primaries, transfer, matrix, full = said[b"cICP"][:4]
+        if b"cICP" in chunks:
+            primaries, transfer, matrix, full = chunks[b"cICP"][:4]
             if transfer in colour_space.HDR:
                 raise Refused("unsupported_format", "high dynamic range png")
             space = colour_space.of_code_points(primaries, transfer)
             if space is None or matrix != 0 or full != 1:
                 space, notes = None, UNKNOWN_SPACE
-        elif b"iCCP" in said:
-            icc = _inflated(said[b"iCCP"])
-        elif b"sRGB" in said:
+        elif b"iCCP" in chunks:
+            icc = _inflated(chunks[b"iCCP"])
+        elif b"sRGB" in chunks:
             space = None
-        elif said.keys() & {b"gAMA", b"cHRM"}:
-            gamma = said.get(b"gAMA")
-            primary = said.get(b"cHRM")
+        elif chunks.keys() & {b"gAMA", b"cHRM"}:
+            gamma = chunks.get(b"gAMA")
+            primary = chunks.get(b"cHRM")
             space = colour_space.of_gamma(
                 None if gamma is None else struct.unpack(">I", gamma)[0] / 100_000,
                 None if primary is None else [n / 100_000 for n in struct.unpack(">8I", primary)],
@@ -364,7 +364,7 @@ MAX_PROFILE_BYTES = 2**24
 
 
 def _inflated(body: bytes) -> bytes:
-    """The profile of an iCCP chunk; empty, which is a broken one, if it does not inflate."""
+    """The profile of an iCCP chunk; empty, which counts as broken, if it does not inflate."""
     try:
         return zlib.decompressobj().decompress(body[body.index(b"\0") + 2 :], MAX_PROFILE_BYTES)
     except (ValueError, zlib.error):
@@ -388,7 +388,7 @@ def _webp(data: bytes) -> ImageFile:
 _NEW_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _ORIENTATION, _SAMPLES, _PLANAR, _TILES, _INK_SET = 274, 277, 284, 324, 332
 _COLORIMETRY = {301, 318, 319}
-"""Transfer function, white point, primaries: a space that is stated in numbers."""
+"""Tags of a colour space in numbers: transfer function, white point, primaries."""
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _ICC, _DNG_VERSION = 338, 339, 34675, 50706
 _REDUCED, _TRANSPARENCY_MASK = 1, 4
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 3, 5: 4, 6: 3, 8: 3}
@@ -421,8 +421,8 @@ def _tiff(data: bytes) -> ImageFile:
         raise Refused("unsupported_format", f"tiff of {samples} samples, photometric {photometric}")
     if compression not in _COMPRESSIONS:
         raise Refused("unsupported_format", f"tiff of compression {compression}")
-    if photometric == _YCBCR and compression != _JPEG_IN_TIFF:  # libvips takes its numbers for RGB
-        raise Refused("unsupported_format", "tiff of YCbCr that is no JPEG")
+    if photometric == _YCBCR and compression != _JPEG_IN_TIFF:  # libvips reads its values as RGB
+        raise Refused("unsupported_format", "tiff of YCbCr without JPEG compression")
     if formats not in ({_UNSIGNED}, {_FLOAT}) or len(bits) != 1:
         raise Refused("unknown_range", "tiff of signed, complex or mixed samples")
     (bit,) = bits
@@ -446,7 +446,7 @@ def _tiff(data: bytes) -> ImageFile:
         "tiff",
         _number(page, _WIDTH, 0),
         _number(page, _HEIGHT, 0),
-        # libvips reads 8-bit Lab only as if it were RGB.
+        # libvips reads 8-bit Lab as RGB.
         _with_short(data, page[_PHOTOMETRIC_AT][0], _RGB) if lab else data,
         orientation if orientation in range(1, 9) else 1,
         icc,
@@ -465,7 +465,7 @@ def _with_short(data: bytes, at: int, value: int) -> bytes:
 
 
 def _check_whole(page: Tags, size: int) -> None:
-    """Unreadable if the strips or tiles do not lie in the file: libtiff guesses, and fills up with zeros."""
+    """Unreadable if strips or tiles lie outside the file: libtiff would guess and fill with zeros."""
     for offsets, counts in ((273, 279), (_TILES, 325)):
         starts, lengths = _numbers(page, offsets, 0), _numbers(page, counts, 0)
         if len(starts) != len(lengths):
@@ -483,7 +483,7 @@ def _numbers(page: Tags, tag: int, default: int) -> tuple[int, ...]:
 
 
 _INTEGERS = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}
-"""Types of tags that are read; what another tag says is no number that is needed."""
+"""The types of tags that are read; no other type holds a number that is needed."""
 
 
 def _tiff_pages(data: bytes) -> list[Tags]:
@@ -520,7 +520,7 @@ def _tiff_pages(data: bytes) -> list[Tags]:
             if tag == _PHOTOMETRIC:
                 page[_PHOTOMETRIC_AT] = (here,)
         pages.append(page)
-        if len(pages) > 64:  # enough to know that it is not one photograph
+        if len(pages) > 64:  # more than one photograph, surely
             raise Refused("animated", "tiff of several pages")
     if not pages:
         raise Unreadable("the header is damaged")
@@ -534,8 +534,8 @@ _ADOBE_RGB, _UNCALIBRATED = 2, 0xFFFF
 
 
 def _exif(block: bytes) -> tuple[int, Space | None, Notes]:
-    """The orientation, 1 where there is none; the colour space if it is not sRGB; and a note if it is another one that
-    is not named. A damaged block says nothing."""
+    """The orientation (1 if there is none), the colour space if it is not sRGB, and a note if the space is unknown. A
+    damaged block counts as empty."""
     if not block:
         return 1, None, ()
     orientation, space, notes = 1, None, Notes()

@@ -1,7 +1,7 @@
 """Pixels in and out of the bytes that a run stores: RGB JPEG for images, 1-bit PNG for masks.
 
-These files are our own, so they are known to be 8-bit RGB; what a user brings goes through `crispedit.normalise` first.
-Encoding is deterministic: the same pixels give the same bytes on every machine with the same library versions.
+These files are our own, so they are 8-bit RGB; a user's files go through `crispedit.normalise` first. Encoding is
+deterministic: the same pixels give the same bytes on every machine with the same library versions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 
 JPEG_QUALITY = 95
 
@@ -38,7 +38,7 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     """1-bit PNG of a mask, white where true."""
     out = io.BytesIO()
-    PillowImage.fromarray(mask).save(out, "PNG", optimize=False, compress_level=6)
+    Pillow.fromarray(mask).save(out, "PNG", optimize=False, compress_level=6)
     return out.getvalue()
 
 

@@ -1,8 +1,9 @@
 """Inverse edits: the instruction that undoes one, rewritten by rule, or by a chat model that sees both images.
 
 An inverse pair is the same two images in the other order: "Add a red ball on the grass." becomes "Remove the red ball
-on the grass." The rules rewrite only orders that name both states: "Make the car blue" does not say what colour the car
-was. A model can look; what it writes counts if the classifier reads it as the opposite kind of edit.
+on the grass." The rules only rewrite orders that name both states: "Make the car blue" does not say what colour the car
+was. A model can look at the images; its instruction is used if the classifier finds that it asks for the opposite kind
+of edit.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from crispedit import classifier, prompts
 from crispedit.category import load_categories
-from crispedit.chat import Answer, Chat, Reply, Request
+from crispedit.chat import Chat, ChatAnswer, ChatRequest, Reply
 from crispedit.record import Image
 
 RULE = "rule"
@@ -31,7 +32,7 @@ class Inverse:
 
 
 @dataclass(frozen=True)
-class Edited:
+class InvertibleEdit:
     """An edit that may be inverted."""
 
     category: str
@@ -49,32 +50,32 @@ class Opposite(Reply):
     instruction: str = Field(description="The instruction; empty if there is none.", max_length=400)
 
 
-def by_rule(edits: Sequence[Edited]) -> list[Inverse | None]:
+def by_rule(edits: Sequence[InvertibleEdit]) -> list[Inverse | None]:
     """The inverse of each edit that a rule knows."""
     return [invert(edit.category, edit.instruction) for edit in edits]
 
 
 @dataclass(frozen=True)
 class ByModel:
-    """Rules first; the edits that they do not know are shown to a chat model."""
+    """Applies the rules first and shows the remaining edits to a chat model."""
 
     chat: Chat
 
-    def __call__(self, edits: Sequence[Edited]) -> list[Inverse | None]:
+    def __call__(self, edits: Sequence[InvertibleEdit]) -> list[Inverse | None]:
         """The inverse of each edit; None where there is none, or the model gave no answer that can be used."""
         undone = by_rule(edits)
         left = [i for i, edit in enumerate(edits) if undone[i] is None and edit.category in _RULES]
         for i, answer in zip(left, self.chat.ask([_question(edits[i]) for i in left]), strict=True):
-            if isinstance(answer, Answer):
+            if isinstance(answer, ChatAnswer):
                 undone[i] = _checked(answer.value, _RULES[edits[i].category][1], self.chat.model)
         return undone
 
 
-def _question(edit: Edited) -> Request[Opposite]:
+def _question(edit: InvertibleEdit) -> ChatRequest[Opposite]:
     wanted = _RULES[edit.category][1]
     definition = load_categories()[wanted].definition
     text = prompts.render("inverse", instruction=edit.instruction, category=wanted, definition=definition)
-    return Request(text, Opposite, [edit.edited(), edit.source()])
+    return ChatRequest(text, Opposite, [edit.edited(), edit.source()])
 
 
 def _checked(said: Opposite, wanted: str, model: str) -> Inverse | None:
@@ -104,15 +105,15 @@ _POLITE = re.compile(
 _CLOSING = re.compile(
     r"^(leave|keep|don't|do not|nothing else|match|it should look|give it|show what|fill)\b", re.I
 )
-"""How sentences begin that ask for no second edit."""
+"""Beginnings of sentences that ask for no further edit."""
 _SEVERAL = re.compile(
     r"[;:?!]|\b(and|then|also|both|each|every|all|it|its|them|there|another|more|some)\b", re.I
 )
-"""Words of an order that says more than one thing, or speaks of a thing that it does not name."""
+"""Words of an order that asks for several things or refers to a thing without naming it."""
 
 
 def _order(instruction: str) -> str | None:
-    """The one order that an instruction gives, without polite words and closings; None where it may give several."""
+    """The single order of an instruction, without polite words and closings; None if there may be several."""
     sentences = re.split(r"(?<=[.!?])\s+", instruction.strip())
     if any(not _CLOSING.match(text) for text in sentences[1:]):
         return None
@@ -189,7 +190,7 @@ def _color(order: str) -> str | None:
 
 
 def _is_one(thing: str) -> bool:
-    """Whether the words name one thing: "a" can stand before it. A plural is left alone, and so is a doubtful word."""
+    """Whether the words name one thing, so that "a" can precede them. False for plurals and doubtful words."""
     head = _PLACE.sub("", f" {thing}").split()[-1:]
     return (
         bool(head)

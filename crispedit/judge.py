@@ -1,8 +1,8 @@
-"""A judge: a chat model that is asked a benchmark's questions, each of them paid for once.
+"""A judge: a chat model that answers a benchmark's questions, and a cache so that each is paid for once.
 
-What a judge says is kept in a folder by what decides it (the model, its settings, the words and the images), so that
-the same question is never paid for again, whichever editor's answer or output folder it belongs to. A reply that cannot
-be read is not kept. A judge that is down is asked a bounded number of questions.
+Replies are kept in a folder, by a key of everything that decides them: the model, its settings, the texts and the
+images. The same question is therefore never paid for twice, whichever editor or output folder it belongs to. Unreadable
+replies are not kept. A judge that is down is asked only a few questions.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from crispedit.chat import MORE_TOKENS, Chat, ChatError, Conversation, Published
 from crispedit.record import Image, canonical_json, content_key
 
 TRIES = 2
-"""How often a question is asked whose reply cannot be read, as VIEScore's script does before it guesses."""
+"""How often a question is asked while its reply cannot be read; VIEScore's script tries as often before it guesses."""
 GIVE_UP = 20
-"""A judge that fails so many questions in a row is down."""
+"""After this many failures in a row, a judge counts as down."""
 AT_ONCE = 16
-"""Questions that go out together, where the chat model does not say."""
+"""Questions sent together, unless the chat model sets its own number."""
 
 M = TypeVar("M")
 
 
 @dataclass(frozen=True)
 class Question(Generic[M]):
-    """Texts and images in the order in which they are shown, and how the reply is read: None if it cannot be.
+    """Texts and images in order, and `read`, which reads the reply: None if it cannot be read.
 
-    `published` sends it as the published script does. Without it the chat model's own settings hold, images are scaled
-    to its limit, and the reply is held to `shape` where there is one.
+    `published` sends it as the published script does. Without it, the chat model's own settings are used, images are
+    scaled to its limit, and the reply must have the `shape`, if there is one.
     """
 
     parts: Sequence[str | Image]
@@ -45,22 +45,23 @@ class Question(Generic[M]):
     published: Published | None = None
     shape: type[BaseModel] | None = None
     tell_shape: bool = True
-    """Append the shape's JSON Schema to the last text; false for a prompt that says it in its own words."""
+    """Append the shape's JSON Schema to the last text; false for a prompt that describes it itself."""
     repeat: int = 0
     """Which of several judgements of the same question this is."""
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What replies cost: questions sent, those answered from what was kept, and tokens where the backend counts."""
+class JudgeUsage:
+    """The cost of replies: questions sent, questions answered from the cache, and tokens, if the backend counts
+    them."""
 
     asked: int = 0
     kept: int = 0
     prompt_tokens: int = 0
     answer_tokens: int = 0
 
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
+    def __add__(self, other: JudgeUsage) -> JudgeUsage:
+        return JudgeUsage(
             self.asked + other.asked,
             self.kept + other.kept,
             self.prompt_tokens + other.prompt_tokens,
@@ -68,20 +69,20 @@ class Usage:
         )
 
 
-NO_USAGE = Usage()
+NO_USAGE = JudgeUsage()
 
 
 @dataclass(frozen=True)
 class Heard(Generic[M]):
-    """A reply: what it says (None if it cannot be read), its own words, and what it cost."""
+    """A reply: its value (None if it cannot be read), its text, and its cost."""
 
     value: M | None
     text: str
-    usage: Usage
+    usage: JudgeUsage
 
 
 def settings(published: Published | None, chat: Chat) -> dict[str, Any]:
-    """How a question is sent, for the record: what the published script sends, or the chat model's own settings."""
+    """How questions are sent, for the record: the published script's settings, or the chat model's."""
     if published is not None:
         kind = "JPEG, quality 75, 4:2:0" if published.encoding == "jpeg-75" else "PNG"
         sent = {"temperature": published.temperature, "max_tokens": published.max_tokens}
@@ -97,12 +98,12 @@ def settings(published: Published | None, chat: Chat) -> dict[str, Any]:
 
 
 class JudgeDownError(ChatError):
-    """A question that was not asked, because the judge failed too many before it."""
+    """A question that was not asked, because the judge failed too often before it."""
 
 
 @dataclass
-class Judge:
-    """Asks a chat model; one of it in each process that scores."""
+class JudgeModel:
+    """Asks a chat model; one in each process that scores."""
 
     chat: Chat
     kept: Path | None = None
@@ -119,25 +120,25 @@ class Judge:
         return self._failures >= GIVE_UP
 
     def ask(self, questions: Sequence[Question[Any]]) -> list[Heard[Any] | ChatError]:
-        """One result for each question, in order: what was heard, or why nothing was."""
-        found: dict[int, Heard[Any] | ChatError] = {}
+        """One result for each question, in order: the reply, or the error."""
+        results: dict[int, Heard[Any] | ChatError] = {}
         conversations = [self._conversation(question) for question in questions]
         keys = [self._key(question) for question in questions]
         for index, (question, key) in enumerate(zip(questions, keys, strict=True)):
             kept = self._recall(key, question)
             if kept is not None:
-                found[index] = kept
+                results[index] = kept
         first = {key: index for index, key in reversed(list(enumerate(keys)))}
-        waiting = [index for index, key in enumerate(keys) if index not in found and first[key] == index]
+        waiting = [index for index, key in enumerate(keys) if index not in results and first[key] == index]
         for _ in range(TRIES):
             said = self._say([conversations[index] for index in waiting])
             again = []
             for index, reply in zip(waiting, said, strict=True):
-                before = found.get(index)
-                found[index] = self._heard(
+                before = results.get(index)
+                results[index] = self._heard(
                     questions[index], reply, before if isinstance(before, Heard) else None
                 )
-                heard = found[index]
+                heard = results[index]
                 if isinstance(heard, Heard) and heard.value is None:
                     cut = isinstance(reply, Said) and reply.cut
                     conversations[index] = self._once_more(
@@ -148,17 +149,18 @@ class Judge:
                     self._keep(keys[index], heard)
             waiting = again
         return [
-            found[index] if index in found else _same(found[first[key]]) for index, key in enumerate(keys)
+            results[index] if index in results else _same(results[first[key]])
+            for index, key in enumerate(keys)
         ]
 
     def _say(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
-        """The replies, asked for in slices, so that a judge that is down is noticed after a few."""
+        """The replies. Questions are sent in slices, so that a judge that is down is noticed early."""
         size = max(1, min(getattr(self.chat, "concurrency", AT_ONCE), GIVE_UP))
-        found: list[Said | ChatError] = []
+        replies: list[Said | ChatError] = []
         for start in range(0, len(conversations), size):
             some = conversations[start : start + size]
             if self.down:
-                found += [
+                replies += [
                     JudgeDownError(
                         f"not asked: the judge failed {self._failures} times in a row ({self._last})"
                     )
@@ -170,17 +172,17 @@ class Judge:
                     self._failures, self._last = self._failures + 1, str(said)
                 else:
                     self._failures = 0
-                found.append(said)
-        return found
+                replies.append(said)
+        return replies
 
     def _heard(
         self, question: Question[Any], said: Said | ChatError, before: Heard[Any] | None
     ) -> Heard[Any] | ChatError:
         spent = before.usage if before is not None else NO_USAGE
         if isinstance(said, ChatError):
-            return said if before is None else replace(before, usage=spent + Usage(asked=1))
-        usage = spent + Usage(1, 0, said.prompt_tokens or 0, said.answer_tokens or 0)
-        text = said.text.encode("utf-8", "replace").decode()  # half a surrogate pair fits in no table
+            return said if before is None else replace(before, usage=spent + JudgeUsage(asked=1))
+        usage = spent + JudgeUsage(1, 0, said.prompt_tokens or 0, said.answer_tokens or 0)
+        text = said.text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored in a table
         return Heard(None if said.cut else question.read(text), text, usage)
 
     def _conversation(self, question: Question[Any]) -> Conversation:
@@ -195,7 +197,8 @@ class Judge:
         return Conversation([Turn("user", parts=parts)], question.shape.__name__, schema)
 
     def _once_more(self, asked: Conversation, question: Question[Any], text: str, cut: bool) -> Conversation:
-        """A published question as it was; ours with more tokens, or with the reply and what was wrong with it."""
+        """The conversation for a second try: unchanged if it is published, else with more tokens, or with the reply and
+        its error."""
         if question.published is not None:
             return asked
         if cut:
@@ -226,7 +229,7 @@ class Judge:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         value = question.read(text)
-        return None if value is None else Heard(value, text, Usage(kept=1))
+        return None if value is None else Heard(value, text, JudgeUsage(kept=1))
 
     def _keep(self, key: str, heard: Heard[Any]) -> None:
         if self.kept is None:
@@ -247,4 +250,4 @@ class Judge:
 
 def _same(heard: Heard[Any] | ChatError) -> Heard[Any] | ChatError:
     """The reply to an equal question, which was asked once."""
-    return replace(heard, usage=Usage(kept=1)) if isinstance(heard, Heard) else heard
+    return replace(heard, usage=JudgeUsage(kept=1)) if isinstance(heard, Heard) else heard

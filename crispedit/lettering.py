@@ -1,8 +1,8 @@
-"""Lettering: where words are written, by PaddleOCR's detector (PP-OCRv6), run in OpenCV.
+"""Lettering: finds lines of text in images, with PaddleOCR's detector (PP-OCRv6) in OpenCV.
 
 The weights (9.9 MB, Apache-2.0) come with the package `rapidocr` (Apache-2.0), the `ocr` extra; nothing is downloaded.
-Differentiable binarization (Liao et al. 2020): the network gives each pixel the probability that it lies in the core of
-a line of words; the box around a core is grown back to the line.
+Differentiable binarization (Liao et al. 2020): the network gives each pixel the probability of lying in the core of a
+text line; the box around a core is grown to the whole line.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from crispedit.record import Image, Mask
 
 PACKAGE = "rapidocr"
 MULTIPLE, SHORT_SIDE_PX = 32, 736
-"""The network's sides are multiples of the first; a longer short side is shrunk to the second, as PaddleOCR does."""
+"""The input's sides are multiples of MULTIPLE; a short side above SHORT_SIDE_PX is scaled down to it, as PaddleOCR
+does."""
 CORE, LINE, UNCLIP = 0.3, 0.7, 1.6
-"""The probability of a core's pixels, the mean probability in the box of a core that counts, and by how much of its
-area over its perimeter the box is grown."""
+"""The least probability of a core's pixels, the least mean probability in a core's box, and the growth of the box in
+units of its area over its perimeter."""
 Box = Any
 """OpenCV's rotated rectangle: centre, size, angle."""
 LEAST_PX, MOST_HIGH = 3, 0.15
-"""The least height of a core, in pixels, and the most, of the short side: what is higher is fur, leaves or cloth."""
+"""The least height of a core in pixels, and the largest as a share of the short side: taller ones are fur, leaves or
+cloth."""
 
 
 def weights() -> Path | None:
@@ -54,7 +56,7 @@ class Detector:
         self._network: Any = cv2.dnn.readNetFromONNX(np.frombuffer(path.read_bytes(), np.uint8))
 
     def added(self, source: Image, edited: Image, size: tuple[int, ...]) -> Mask:
-        """[h, w] of `size`, a grid of the images: where the edited image has lines of words and the source none."""
+        """[h, w] of `size`: where the edited image has lines of text and the source has none."""
         after = self._probability(edited)
         filled = np.zeros(size[:2], np.uint8)
         if cores := _cores(after):
@@ -69,7 +71,7 @@ class Detector:
         return filled > 0
 
     def _probability(self, image: Image) -> NDArray[np.float32]:
-        """[h, w] that a pixel lies in the core of a line, at the network's size."""
+        """[h, w]: the probability that a pixel lies in the core of a line, at the network's size."""
         scale = min(1.0, SHORT_SIDE_PX / min(image.shape[:2]))
         height, width = (max(1, round(side * scale / MULTIPLE)) * MULTIPLE for side in image.shape[:2])
         shrunk = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
@@ -79,8 +81,10 @@ class Detector:
 
 def _cores(probability: NDArray[np.float32]) -> list[Box]:
     """The box of the core of each line of words."""
-    found, _ = cv2.findContours((probability > CORE).view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    boxes = [cv2.minAreaRect(contour) for contour in found]
+    contours, _ = cv2.findContours(
+        (probability > CORE).view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE
+    )
+    boxes = [cv2.minAreaRect(contour) for contour in contours]
     return [
         box
         for box in boxes
@@ -90,7 +94,6 @@ def _cores(probability: NDArray[np.float32]) -> list[Box]:
 
 
 def _grown(core: Box) -> Box:
-    """The box of the line."""
     centre, (width, height), angle = core
     by = UNCLIP * width * height / (width + height)  # twice the distance: half of it on either side
     return centre, (width + by, height + by), angle

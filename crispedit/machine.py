@@ -1,7 +1,7 @@
 """The share of a machine that this process may use: of its cores and its memory.
 
-The machine's own numbers are far too large in a container or in a job of Slurm. Counted are the CPU affinity, the
-quotas of the control groups (version 1 and 2) and what Slurm says of the job; the smallest holds.
+In a container or a Slurm job, the machine's own numbers are far too large. The smallest of these counts: the CPU
+affinity, the quotas of the control groups (version 1 and 2), and the job's limits in Slurm.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ _OPENCV = {
     "FP16": {"f16c"},
     "AVX512-SKX": {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"},
 }
-"""OpenCV's names of what it dispatches by processor, and the kernel's; it complains of one that is not there."""
+"""OpenCV's names of the instruction sets that it chooses at run time, and the kernel's names; OpenCV complains of one
+that the processor lacks."""
 _NUMPY = "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"
 _NUMPY_BEFORE_2_4 = "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
-"""numpy's names of what it dispatches by processor; it warns of names that it does not know."""
+"""NumPy's names of the instruction sets that it chooses at run time; it warns of unknown names."""
 
 
 def alike(root: Path = Path("/")) -> dict[str, str]:
-    """Environment variables with which numpy and OpenCV use the same instructions on every x86-64 processor.
+    """Environment variables that make NumPy and OpenCV use the same instructions on every x86-64 processor.
 
-    Floating-point sums round differently with wider instructions, so that a pixel in some pairs, and now and then a
-    decision, would depend on the machine. It costs nothing that could be measured (docs/determinism.md). They count if
-    they are set before numpy and OpenCV are imported. Empty on other processors.
+    Floating-point sums round differently with wider instructions, so some pixels, and now and then a decision, would
+    depend on the machine. No cost could be measured (docs/determinism.md). Set them before NumPy and OpenCV are
+    imported. Empty on other processors.
     """
     flags = {
         word for line in _lines(root / "proc/cpuinfo") if line.startswith("flags") for word in line.split()
@@ -42,15 +43,15 @@ def alike(root: Path = Path("/")) -> dict[str, str]:
     there = [name for name, needed in _OPENCV.items() if needed <= flags]
     version = tuple(map(int, importlib.metadata.version("numpy").split(".")[:2]))
     names = _NUMPY if version >= (2, 4) else _NUMPY_BEFORE_2_4
-    found = {"OPENCV_IPP": "sse42", "NPY_DISABLE_CPU_FEATURES": names, "OPENBLAS_CORETYPE": "Nehalem"}
-    return found | ({"OPENCV_CPU_DISABLE": ",".join(there)} if there else {})
+    variables = {"OPENCV_IPP": "sse42", "NPY_DISABLE_CPU_FEATURES": names, "OPENBLAS_CORETYPE": "Nehalem"}
+    return variables | ({"OPENCV_CPU_DISABLE": ",".join(there)} if there else {})
 
 
 def keep_memory() -> None:
     """Let this process keep up to 64 MB that it frees, for its next arrays. No effect without glibc.
 
     By default glibc returns a large array to the system at once, and the next one costs a page fault every 4 kB: a
-    seventh of the time of all filters. It comes to the same values by itself once an array of 32 MB was freed.
+    seventh of the time of all filters. glibc sets the same values itself once an array of 32 MB was freed.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -120,8 +121,8 @@ def _slurm_memory(environment: Mapping[str, str]) -> list[int]:
     node, core = environment.get("SLURM_MEM_PER_NODE", ""), environment.get("SLURM_MEM_PER_CPU", "")
     if node.isdigit() and int(node):  # 0: all of the node's
         return [int(node) * MIB]
-    if core.isdigit() and (found := _slurm_cores(environment)):
-        return [int(core) * found[0] * MIB]
+    if core.isdigit() and (cores := _slurm_cores(environment)):
+        return [int(core) * cores[0] * MIB]
     return []
 
 

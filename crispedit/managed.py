@@ -1,15 +1,17 @@
-"""A model server of our own: started by a command, watched, started again when it dies or hangs, and stopped.
+"""A model server that we run: started by a command, watched, restarted when it dies or hangs, and stopped.
 
-It inherits the environment of the process that asks, so on Ray it sees the GPUs of that process (CUDA_VISIBLE_DEVICES).
-`crispedit.guard` stands between the two: the server ends when this process does, however that ends.
+It inherits the environment of its process, so on Ray it sees that process's GPUs (CUDA_VISIBLE_DEVICES). It runs under
+`crispedit.guard`, so it ends when this process does, even if this process is killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -24,22 +26,23 @@ from crispedit.outcome import Transient
 
 PORT = "{port}"
 HEALTH_S = 10.0
-"""How long a healthy server takes at most to answer GET /health."""
+"""Seconds within which a healthy server answers GET /health."""
 AGAIN_S = 30.0
-"""After a start that failed, how long the next one is not tried: all requests under way share the failure."""
+"""Seconds after a failed start before the next try: all requests under way share the failure."""
 LINES = 20
-"""Of the server's log, in errors."""
+"""Lines of the server's log that an error quotes."""
 TAKEN = re.compile(r"address already in use|EADDRINUSE", re.IGNORECASE)
 
 _LIVING: weakref.WeakSet[ManagedServer] = weakref.WeakSet()
 
 
 class NotServingError(Transient, ValueError):
-    """The server does not come up. Before a build begins that is the recipe's mistake; later it may pass."""
+    """The server does not start. Before a build begins this is a mistake in the recipe (ValueError); later it is
+    transient."""
 
 
 class ManagedServer:
-    """One server of one process, for requests from several threads."""
+    """One server of this process, used by several threads."""
 
     def __init__(self, command: str, start_s: float) -> None:
         self.command, self.start_s = command, start_s
@@ -47,22 +50,23 @@ class ManagedServer:
         self._process: subprocess.Popen[str] | None = None
         self._port = 0
         self._log: deque[str] = deque(maxlen=LINES)
+        self._reader: threading.Thread | None = None
         self._answered_s = 0.0
         self._failure: tuple[float, NotServingError] | None = None
         _LIVING.add(self)
 
     def url(self) -> str:
-        """Where it is, after it was started if it does not run. NotServingError, with its last words, if it does not
-        come up."""
+        """The server's URL; starts it if it does not run. NotServingError, with the end of its log, if it does not
+        start."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._restart()
             return self._url
 
     def look_after(self, url: str, waited_since: float | None) -> None:
-        """A request to `url` was not answered: start the server again if it has died, does not answer GET /health, or
-        let this request time out and has answered no other one since (on the monotonic clock). The next one to complain
-        of the same address finds that done."""
+        """Call this when a request to `url` was not answered. Restarts the server if it has died, does not answer GET
+        /health, or let this request time out and has answered no other since `waited_since` (monotonic clock). A later
+        call with the same URL does nothing more."""
         with self._lock:
             if url != self._url:
                 return
@@ -72,11 +76,10 @@ class ManagedServer:
                 self._restart()
 
     def answered(self) -> None:
-        """It has just answered a request."""
+        """Note that the server has just answered a request."""
         self._answered_s = time.monotonic()
 
     def stop(self) -> None:
-        """End it, and all of its processes."""
         with self._lock:
             self._stop()
 
@@ -99,11 +102,11 @@ class ManagedServer:
         self._failure = None
 
     def _start(self) -> bool:
-        """Start it and wait until it is healthy; False if it has ended before."""
+        """Start the server and wait until it is healthy; False if it ends before that."""
         self._port = _free_port()
         self._log.clear()
         words = [word.replace(PORT, str(self._port)) for word in shlex.split(self.command)]
-        # What lies beside the interpreter is found, as with an activated environment.
+        # Commands beside the interpreter are found, as in an activated environment.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         self._process = subprocess.Popen(
             [sys.executable, "-IS", guard.__file__, *words],
@@ -115,7 +118,8 @@ class ManagedServer:
             env={**os.environ, "PATH": path},
             start_new_session=True,
         )
-        threading.Thread(target=_drain, args=(self._process, self._log), daemon=True).start()
+        self._reader = threading.Thread(target=_drain, args=(self._process, self._log), daemon=True)
+        self._reader.start()
         deadline = time.monotonic() + self.start_s
         while self._process.poll() is None:
             if self._healthy(1.0):
@@ -124,10 +128,11 @@ class ManagedServer:
             if time.monotonic() > deadline:
                 raise self._not_serving(f"does not answer after {self.start_s:g} s (start_s)")
             time.sleep(0.1)
+        self._end()  # and have its last words
         return False
 
     def _healthy(self, within_s: float) -> bool:
-        """Whether it answers GET /health. A server that knows no such path is healthy if it says so."""
+        """Whether the server answers GET /health without a server error; a 404 counts as healthy."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=within_s)
         try:
             connection.request("GET", "/health")
@@ -138,20 +143,27 @@ class ManagedServer:
             connection.close()
 
     def _stop(self) -> None:
-        if self._process is None:
-            return
+        if self._process is not None:
+            self._end()
+            self._process = None
+
+    def _end(self) -> None:
+        """End all of its processes, and read what they have said to the end."""
+        assert self._process is not None
         assert self._process.stdin is not None
+        assert self._reader is not None
         self._process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(3 * guard.GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+        # The guard's group outlives it where it was killed itself.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._reader.join(guard.GRACE_S)
 
     def _not_serving(self, what: str) -> NotServingError:
-        said = self._words.strip() or "nothing"
-        return NotServingError(f"the server `{self.command}` {what}. It said last:\n{said}")
+        log = self._words.strip() or "nothing"
+        return NotServingError(f"the server `{self.command}` {what}. The end of its log:\n{log}")
 
     @property
     def _status(self) -> int | None:
@@ -163,13 +175,12 @@ class ManagedServer:
 
 
 def stop_all() -> None:
-    """Stop the servers of this process."""
     for server in list(_LIVING):
         server.stop()
 
 
 def _drain(process: subprocess.Popen[str], log: deque[str]) -> None:
-    """Read what a server says, so that it never waits for a reader; its last lines are kept."""
+    """Read a server's output, so that it never blocks; the last lines are kept."""
     assert process.stdout is not None
     with process.stdout:
         for line in process.stdout:

@@ -1,7 +1,7 @@
-"""Measures: the models that metrics need (CLIP, DINO, a judge), each only where the recipe names one.
+"""Measures: the models that metrics need (CLIP, DINO, a judge), where the recipe names them.
 
-A measure whose model the recipe does not name is None, and the report says so; a model that is named and not there is
-an error. Embeddings are kept, so that a source or target is embedded once, however many editors are compared on it.
+A measure whose model the recipe does not name is None, and the report says so; a named model that is missing is an
+error. Embeddings are cached, so a source or target is embedded once, however many editors are compared.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pydantic import Field
 
 from crispedit import metrics, weights
 from crispedit.chat import ChatOption
-from crispedit.judge import Judge
+from crispedit.judge import JudgeModel
 from crispedit.recipe import Strict
 from crispedit.record import Image
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crispedit.clip import Clip
-    from crispedit.dino import Dino
+    from crispedit.clip import ClipModel
+    from crispedit.dino import DinoModel
 
 ClipRole = Literal["clip", "clip_large"]
 KEPT = 20_000
-"""Embeddings in memory at most: some 40 MB of ViT-B/32."""
+"""Embeddings kept in memory: about 40 MB for ViT-B/32."""
 
 
 class ClipSpec(Strict):
@@ -49,46 +49,47 @@ class DinoSpec(Strict):
 
 
 class Models(Strict):
-    """The models of a recipe; null: what needs one is not measured. Nothing is downloaded unless a tag is named."""
+    """The models of a recipe. Without one (null), the measures that need it are null. Only a named tag is
+    downloaded."""
 
     clip: ClipSpec | None = None
     """CLIP-I and CLIP-T: published with OpenAI's ViT-B/32."""
     clip_large: ClipSpec | None = None
-    """CLIP-dir: published with OpenAI's ViT-L/14, on the whole image squashed to its size."""
+    """CLIP-dir: published with OpenAI's ViT-L/14, on the whole image without keeping its aspect."""
     dino: DinoSpec | None = None
     judge: ChatOption | None = Field(None)
     """A chat model (`crispedit.chat`) that scores what GEdit-Bench and ImgEdit-Bench ask."""
 
     def identity(self) -> dict[str, Any]:
-        """What makes their answers what they are: names, options, hashes of local weights."""
-        found: dict[str, Any] = {}
+        """What determines their results: names, options, hashes of local weights."""
+        identity: dict[str, Any] = {}
         for role in ("clip", "clip_large"):
             spec: ClipSpec | None = getattr(self, role)
             if spec is not None:
                 place = spec.pretrained or spec.model.removeprefix("local-dir:")
                 files = weights.fingerprint("clip") if spec.model == "embedded" else _content(place)
-                found[role] = spec.model_dump() | {"pretrained": files}
+                identity[role] = spec.model_dump() | {"pretrained": files}
         if self.dino is not None:
             files = _content(self.dino.weights or self.dino.model)
-            found["dino"] = {"model": Path(self.dino.model).name, "weights": files}
+            identity["dino"] = {"model": Path(self.dino.model).name, "weights": files}
         if self.judge is not None:
-            found["judge"] = self.judge.identity()
-        return found
+            identity["judge"] = self.judge.identity()
+        return identity
 
 
 class Measures:
-    """The loaded models. Load in the process that measures."""
+    """The models, to be loaded in the process that measures."""
 
     def __init__(self, models: Models, kept: Path | None = None) -> None:
         """kept: the folder of the judge's replies, if they are kept."""
         self.models = models
-        self.judge = None if models.judge is None else Judge(models.judge, kept)
-        self._clips: dict[str, Clip | None] = {}
-        self._dino: Dino | None = None
+        self.judge = None if models.judge is None else JudgeModel(models.judge, kept)
+        self._clips: dict[str, ClipModel | None] = {}
+        self._dino: DinoModel | None = None
         self._kept: dict[tuple[str, bytes], Tensor] = {}
 
     def load(self) -> None:
-        """Load what the recipe names. ValueError for what it names and is not there."""
+        """Load the recipe's models. ValueError for a missing one."""
         for role in ("clip", "clip_large"):
             self._clips[role] = self._load_clip(role)
         if self.models.dino is not None:
@@ -98,20 +99,20 @@ class Measures:
         if self.judge is not None:
             self.judge.load()
 
-    def _load_clip(self, role: str) -> Clip | None:
+    def _load_clip(self, role: str) -> ClipModel | None:
         spec: ClipSpec | None = getattr(self.models, role)
         if spec is None:
             return None
         from crispedit import clip
 
         resize: clip.Resize = "squash" if role == "clip_large" else "crop"
-        found = clip.load(spec.model, spec.pretrained, spec.precision, resize)
-        if found is None:
+        model = clip.load(spec.model, spec.pretrained, spec.precision, resize)
+        if model is None:
             raise ValueError(
-                f"models.{role}: no weights of {spec.model} {spec.pretrained} here, nor a way to download them; name a "
-                "local file (pretrained=FILE), or null to go without what it measures"
+                f"models.{role}: no weights of {spec.model} {spec.pretrained} here, and they cannot be downloaded; "
+                "name a local file (pretrained=FILE), or null to measure without it"
             )
-        return found
+        return model
 
     def clip_image(self, role: ClipRole, a: Image, b: Image) -> float | None:
         """CLIP-I: the cosine of two images."""
@@ -124,7 +125,7 @@ class Measures:
     def clip_direction(
         self, role: ClipRole, images: tuple[Image, Image], captions: tuple[str | None, str | None]
     ) -> float | None:
-        """CLIP-dir: the cosine of what changed in the images and in the captions; None where either did not change."""
+        """CLIP-dir: the cosine of what changed in the images and in the captions; None if either did not change."""
         before, after = (self._picture(role, image) for image in images)
         said_before, said_after = (self._text(role, caption) for caption in captions)
         if before is None or after is None or said_before is None or said_after is None:
@@ -166,5 +167,5 @@ def _key(image: Image) -> bytes:
 
 
 def _content(place: str) -> str:
-    """The digest of a file or of a model's folder; a name that is neither stands for itself."""
+    """The digest of a file or a model's folder; any other name is returned as it is."""
     return weights.digest(Path(place)) if place and Path(place).exists() else place

@@ -1,9 +1,8 @@
-"""Metrics: how far an edited image is from its target and its source, as exact definitions over pixels and vectors.
+"""Metrics: distances of an edited image from its target and its source, over pixels and embeddings.
 
 Distances follow MagicBrush's published evaluation (Zhang et al. 2023): RGB in [0, 1], the answer resized to its
-reference by Pillow's bicubic filter, one number a pair, means over pairs. `where` limits a measure to a region and
-makes it None where the region is empty. Measures of embeddings take unit vectors of `crispedit.clip` and
-`crispedit.dino`.
+reference by Pillow's bicubic filter, one number per pair, averaged over pairs. `where` limits a measure to a region; it
+is None if the region is empty. Measures of embeddings take unit vectors from `crispedit.clip` and `crispedit.dino`.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VERSION = 2
-"""Rises when a definition here changes: stored scores of another version are not used again."""
+"""Raise this when a definition here changes: stored scores of another version are not reused."""
 
 PSNR_LIMIT_DB = 10 * math.log10(12 * 255**2)
-"""58.9 dB, the noise that rounding to 8 bits makes by itself (a variance of 1/12): what equal images get."""
+"""58.9 dB, the noise of rounding to 8 bits (a variance of 1/12). Equal images get this value."""
 
 SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
@@ -36,7 +35,7 @@ LOOK_SHORT_SIDE_PX = 256
 grid."""
 
 SHORT = 1e-4
-"""Differences of unit vectors shorter than this have no direction: they are rounding."""
+"""Differences of unit vectors shorter than this are rounding and have no direction."""
 
 
 def resized(image: Image, like: Image) -> Image:
@@ -46,7 +45,7 @@ def resized(image: Image, like: Image) -> Image:
 
 
 def black(image: Image) -> bool:
-    """Whether every pixel is (0, 0, 0): what a safety checker returns for an answer it withholds."""
+    """Whether every pixel is (0, 0, 0), as a safety checker returns for a withheld answer."""
     return not image.any()
 
 
@@ -56,7 +55,7 @@ def l1(a: Image, b: Image, where: Mask | None = None) -> float | None:
 
 
 def l2(a: Image, b: Image, where: Mask | None = None) -> float | None:
-    """Mean squared difference, 0-1 (the "L2" of MagicBrush's tables is this, without a root)."""
+    """Mean squared difference, 0-1: the "L2" of MagicBrush's tables, which has no root."""
     return _mean(np.square(_difference(a, b), dtype=np.int32), where, 255.0**2)
 
 
@@ -71,8 +70,8 @@ def psnr(a: Image, b: Image, where: Mask | None = None) -> float | None:
 def ssim(a: Image, b: Image, where: Mask | None = None) -> float | None:
     """Structural similarity (Wang et al. 2004, eq. 13; Gaussian window of 11 px, sigma 1.5), mean over RGB and pixels.
 
-    With `where`, over the pixels whose whole window lies in the region: no window sees the other side. Equal to
-    torchmetrics' to rounding, at a fraction of its time on a CPU, where it convolves without separating the window.
+    With `where`, only pixels count whose whole window lies in the region. Equals torchmetrics' up to rounding, and is
+    much faster on a CPU because the window is separated.
     """
     _check(a, b)
     similarity = _ssim_map(a, b)
@@ -86,7 +85,7 @@ def ssim(a: Image, b: Image, where: Mask | None = None) -> float | None:
 def leakage(source: Image, edited: Image, mask: Mask) -> float | None:
     """The share, 0-1, of the area outside the edit that visibly changed (`changed`). None if nothing lies outside.
 
-    Outside is every place whose averaging window holds no pixel of the mask: no edit counts as its own leakage.
+    A place is outside if its averaging window holds no pixel of the mask, so an edit never counts as its own leakage.
     """
     seen = changed(source, edited)
     # Area averages: any edited pixel in a block makes it positive.
@@ -97,11 +96,11 @@ def leakage(source: Image, edited: Image, mask: Mask) -> float | None:
 
 
 def changed(source: Image, edited: Image) -> Mask:
-    """[h, w], where a viewer of the whole picture sees that the two differ, at a short side of 256 px or less.
+    """[h, w]: where a viewer of the whole picture sees a difference, at a short side of 256 px or less.
 
     Both are averaged over 9 x 9 px there and compared in CIE Lab: grain, resampling, JPEG error and a tokenizer's
-    redrawn texture average out, a change of colour, light or content does not. A change of texture alone, of the same
-    colour on average, is not seen.
+    redrawn texture average out; changes of colour, light or content do not. A change of texture with the same mean
+    colour is missed.
     """
     _check(source, edited)
     height, width = source.shape[:2]
@@ -114,8 +113,8 @@ def changed(source: Image, edited: Image) -> Mask:
 def cosine(a: Tensor, b: Tensor) -> float | None:
     """The cosine of two [D] vectors, -1 to 1; None if one of them has no direction.
 
-    Of two images it is CLIP-I or DINO, of an image and a text CLIP-T (not times 100), of the differences
-    (edited - source) and (target caption - source caption) CLIP-dir (Gal et al. 2022).
+    For two images it is CLIP-I or DINO; for an image and a text, CLIP-T (not times 100); for the differences edited -
+    source and target caption - source caption, CLIP-dir (Gal et al. 2022).
     """
     lengths = float(a.norm()), float(b.norm())
     return None if min(lengths) < SHORT else float(a @ b) / (lengths[0] * lengths[1])
@@ -123,7 +122,7 @@ def cosine(a: Tensor, b: Tensor) -> float | None:
 
 def _check(a: Image, b: Image) -> None:
     if a.shape != b.shape:
-        raise ValueError(f"sizes differ: {a.shape[:2]} and {b.shape[:2]}; bring them to one with `resized`")
+        raise ValueError(f"sizes differ: {a.shape[:2]} and {b.shape[:2]}; make them equal with `resized`")
 
 
 def _difference(a: Image, b: Image) -> NDArray[np.int16]:
@@ -147,5 +146,5 @@ def _ssim_map(a: Image, b: Image) -> NDArray[np.float64]:
     variances = mean(x * x) - mean_x * mean_x + mean(y * y) - mean_y * mean_y
     covariance = mean(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
-    found = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return np.asarray(found / ((mean_x**2 + mean_y**2 + c1) * (variances + c2)), np.float64)
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return np.asarray(similarity / ((mean_x**2 + mean_y**2 + c1) * (variances + c2)), np.float64)

@@ -1,7 +1,7 @@
-"""Motion: how one image of a scene lies on another, from what most of their blocks agree on.
+"""Motion: the affine motion between two images of a scene, by a vote of their blocks.
 
-Every block of the image casts one vote: its best corner is followed from source to edited (pyramidal Lucas-Kanade,
-forward and back). The affine motion that most votes agree on is the misalignment; an edit is outvoted.
+Each block of the image has one vote: its best corner is tracked from source to edited and back (pyramidal
+Lucas-Kanade). The affine motion with most votes is the misalignment; the edit's own blocks are outvoted.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float32]
-"""[n, 2] x, y in pixels of the images that were given."""
+"""[n, 2]: x, y in pixels of the given images."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """How the edited image lies on the source: `affine` [2, 3] takes source pixels to edited ones, both of the size
-    that was measured."""
+    """The motion from source to edited image: `affine` [2, 3] maps source pixels to edited pixels, both at the measured
+    size."""
 
     affine: NDArray[np.float64]
     points: Points
     """The source points that agree on it."""
     support: float
-    """They, of all followed points: 0-1."""
+    """Their share of all tracked points, 0-1."""
 
     @property
     def displacement(self) -> float:
-        """90th percentile of how far it moves the points that agree, in pixels."""
+        """90th percentile of the agreeing points' displacement, in pixels."""
         moved = self.points @ self.affine[:, :2].T + self.affine[:, 2]
         return float(np.percentile(np.linalg.norm(moved - self.points, axis=1), 90))
 
@@ -42,8 +42,8 @@ class Motion:
     def undone(
         self, edited: NDArray[np.uint8], source: NDArray[np.uint8], scale: float = 1.0
     ) -> NDArray[np.uint8]:
-        """The edited image laid onto the source, both `scale` times the size that was measured. Where it does not
-        reach, the result is the source."""
+        """The edited image aligned to the source, both `scale` times the measured size. Where it does not reach, the
+        result is the source."""
         height, width = source.shape[:2]
         return np.asarray(
             cv2.warpAffine(
@@ -58,37 +58,36 @@ class Motion:
         )
 
     def at(self, scale: float) -> NDArray[np.float64]:
-        """The affine [2, 3] in pixels of images `scale` times the size that was measured; pixel centres lie at
-        halves."""
+        """The affine [2, 3] in pixels of images `scale` times the measured size; pixel centres are at halves."""
         linear, half = self.affine[:, :2], np.full(2, 0.5)
         offset = scale * (self.affine[:, 2] + half - linear @ half) + linear @ half - half
         return np.column_stack([linear, offset])
 
 
 STILL_PX = 0.25
-"""Less is the error of the measurement."""
+"""Smaller motions are measurement error."""
 CONFIRMED = 0.9
-"""The most of the unmoved error that may be left once a motion is undone; redrawn texture that wanders leaves more."""
+"""The largest share of the error that may remain once a motion is undone; redrawn texture leaves more."""
 LEAST_POINTS, LEAST_SUPPORT, ENOUGH_POINTS = 10, 0.4, 40
-"""Fewer agreeing points can be chance, and so can a smaller share of the followed ones, unless there are enough."""
+"""Fewer agreeing points, or a smaller share of the tracked ones, can be chance, unless ENOUGH_POINTS agree."""
 CLOSE_PX = 0.75
-"""How near, in pixels, a followed point must be to a motion to agree with it."""
+"""The largest distance, in pixels, of a tracked point from a motion that it agrees with."""
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """What could be followed from one [H, W] luma to another and back: one point a block at most."""
+    """Points tracked from one [H, W] luma image to another and back: at most one per block."""
 
     source: NDArray[np.uint8]
     edited: NDArray[np.uint8]
-    """Both less their local means."""
+    """Both images, minus their local means."""
     points: Points
     followed: Points
-    """Where the points went."""
+    """Where the points moved to."""
 
     def wander(self, motion: Motion | None, where: NDArray[np.bool_]) -> float | None:
-        """The median distance, in pixels, by which points in a region ([h, w], any grid of the image) went elsewhere
-        than the motion says, or than they were; None of fewer than `LEAST_WANDERERS`."""
+        """The median distance, in pixels, of tracked points in a region ([h, w], any grid of the image) from where the
+        motion (or no motion) puts them; None for fewer than `LEAST_WANDERERS` points."""
         height, width = self.source.shape
         inside = cv2.resize(where.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
         x, y = self.points.astype(int).T if len(self.points) else np.zeros((2, 0), int)
@@ -104,17 +103,17 @@ LEAST_WANDERERS = 20
 def tracks(
     source: NDArray[np.uint8], edited: NDArray[np.uint8], background: NDArray[np.bool_] | None = None
 ) -> Tracks:
-    """Every block's best corner that can be followed; `background` ([h, w], any grid of the same image) is where blocks
+    """Each block's best corner, if it can be tracked; only blocks in `background` ([h, w], any grid of the image)
     count."""
     before, after = _detail(source), _detail(edited)
     return Tracks(before, after, *_follow(before, after, _corners(source, background)))
 
 
 def motion(tracks: Tracks) -> Motion | None:
-    """The motion that most blocks agree on, or None if too few agree on any.
+    """The motion that most blocks agree on; None if too few agree on any.
 
-    Staying in place needs half as many votes as the best other motion: a still background may be smooth, and a moved
-    subject full of corners.
+    No motion wins with half the votes of the best other motion: a still background may be smooth while a moved subject
+    is full of corners.
     """
     before, after, points, followed = tracks.source, tracks.edited, tracks.points, tracks.followed
     if len(points) < LEAST_POINTS:
@@ -141,13 +140,13 @@ def motion(tracks: Tracks) -> Motion | None:
 
 
 LEAST_CORNER = 42.0
-"""Of a corner's strength: the noise of a smooth photograph stays mostly below."""
+"""Least strength of a corner: the noise of a smooth photograph is mostly below."""
 BLOCK = 40
-"""Pixels: of a 512 px side, 12 blocks vote."""
+"""Side of a block in pixels: 12 blocks fit a side of 512 px."""
 WINDOW, LEVELS = (17, 17), 4
-"""Of the Lucas-Kanade tracker: four halvings reach shifts of about 100 pixels."""
+"""The Lucas-Kanade tracker's: four halvings reach shifts of about 100 pixels."""
 ENOUGH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 0.02)
-"""Its steps a level, and the step in pixels at which it stops."""
+"""The tracker's steps per level, and the step in pixels at which it stops."""
 
 
 def _corners(image: NDArray[np.uint8], background: NDArray[np.bool_] | None) -> Points:
@@ -170,8 +169,8 @@ def _corners(image: NDArray[np.uint8], background: NDArray[np.bool_] | None) -> 
 
 
 def _strength(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[H, W] twice the least eigenvalue of the structure tensor (Shi, Tomasi 1994), over 5x5 px, of Sobel gradients,
-    which are 8 times the levels a pixel: `cv2.cornerMinEigenVal` at half its time."""
+    """[H, W]: twice the least eigenvalue of the structure tensor (Shi, Tomasi 1994) over 5x5 px of Sobel gradients (8
+    times the levels per pixel): `cv2.cornerMinEigenVal` in half its time."""
     window = (5, 5)
     x, y = (np.asarray(gradient, np.float32) for gradient in cv2.spatialGradient(image))
     xx, yy, xy = (np.asarray(cv2.blur(product, window), np.float32) for product in (x * x, y * y, x * y))
@@ -180,15 +179,15 @@ def _strength(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _detail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image less its local mean, so that an edit of light or tone does not move what is followed."""
+    """The image minus its local mean, so that edits of light or tone do not disturb the tracking."""
     return cv2.addWeighted(image, 1, cv2.blur(image, (31, 31)), -1, 128)
 
 
 def _better_unmoved(
     source: NDArray[np.uint8], edited: NDArray[np.uint8], affine: NDArray[np.float64], points: Points
 ) -> NDArray[np.bool_]:
-    """[n] whether a point's surroundings match clearly better in place than under the motion. On a smooth or striped
-    ground the tracker stays put for want of anything to follow, and both match alike: no vote for either."""
+    """[n]: whether a point's surroundings match clearly better in place than under the motion. On smooth or striped
+    ground the tracker finds nothing to follow and both match equally well: that is a vote for neither."""
     unmoved, moved = _errors(source, edited, affine, points)
     return unmoved < 0.7 * moved
 
@@ -202,7 +201,7 @@ def _confirmed(source: NDArray[np.uint8], edited: NDArray[np.uint8], motion: Mot
 def _errors(
     source: NDArray[np.uint8], edited: NDArray[np.uint8], affine: NDArray[np.float64], points: Points
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[n] mean error, in levels, of each point's surroundings: in place, and under the motion."""
+    """[n] each: mean error, in levels, of each point's surroundings, in place and under the motion."""
     height, width = source.shape
     moved = cv2.warpAffine(edited, affine, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     x, y = points.astype(int).T
@@ -211,9 +210,9 @@ def _errors(
 
 
 def _follow(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points) -> tuple[Points, Points]:
-    """The points that can be followed to the edited image and back to where they began, and where they went.
+    """The points that can be tracked to the edited image and back to their start, and where they moved to.
 
-    A point whose surroundings are equal in both has stayed; it need not be looked for.
+    A point with equal surroundings in both images has not moved and is not tracked.
     """
     differs = cv2.dilate(cv2.absdiff(source, edited), np.ones(WINDOW, np.uint8))
     x, y = points.astype(int).T if len(points) else np.zeros((2, 0), int)
@@ -227,13 +226,13 @@ def _follow(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points
 def _found(
     source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points
 ) -> tuple[Points, NDArray[np.bool_]]:
-    """Where the points went, and [n] whether the way back leads to where they were."""
+    """Where the points moved to, and [n] whether tracking back leads to their start."""
     guess = np.empty_like(points)  # an output: the tracker starts from the points themselves
-    there, found, _ = cv2.calcOpticalFlowPyrLK(
+    there, tracked, _ = cv2.calcOpticalFlowPyrLK(
         source, edited, points, guess, winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
     )
     back, found_back, _ = cv2.calcOpticalFlowPyrLK(
         edited, source, there, guess.copy(), winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
     )
     returned = np.linalg.norm(back - points, axis=1) < 0.5
-    return there, returned & (found[:, 0] > 0) & (found_back[:, 0] > 0)
+    return there, returned & (tracked[:, 0] > 0) & (found_back[:, 0] > 0)

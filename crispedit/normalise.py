@@ -1,9 +1,9 @@
-"""Normalisation: whatever image file a user brings becomes 8-bit sRGB RGB, upright, or says why it does not.
+"""Normalisation: turns a user's image file into an upright 8-bit sRGB image, or says why it cannot.
 
-Two ways out, and callers treat them differently: `Refused` is an image that was understood and declined (a rejected
-row, with a short stable reason), `Unreadable` is damage (an error row, with a message). libvips decodes; whatever it
-warns of is damage, since only what decides the pixels is shown to it (`crispedit.image_file`). What was done to the
-colours is noted, so that a dataset can tell which of its photographs were converted:
+There are two exceptions: `Refused` is an image that was understood and declined (a rejected row, with a short stable
+reason), `Unreadable` is damage (an error row, with a message). libvips decodes; it is only given what decides the
+pixels (`crispedit.image_file`), so each of its warnings counts as damage. What was done to the colours is noted, so
+that a dataset can tell which photographs were converted:
 
 - EXIF (and TIFF) orientation is applied; a damaged EXIF block counts as none.
 - An ICC profile is converted to sRGB (relative colorimetric, black point compensation); a profile that is broken or
@@ -39,12 +39,12 @@ from crispedit.record import Image
 __all__ = ["SUFFIXES", "Normalised", "Refused", "Unreadable", "normalise"]
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff")
-"""Of files that may be read, in lower case."""
+"""Suffixes of files that are read, in lower case."""
 
 MAX_PIXELS = 2 * 89_478_485
-"""However large `max_pixels` is: 512 MB of RGB."""
+"""A limit above any `max_pixels`: 512 MB of RGB."""
 
-# What libvips has to say is raised; its log would go to the terminal.
+# libvips' complaints are raised here; its log would go to the terminal.
 logging.getLogger("pyvips").setLevel(logging.CRITICAL)
 pyvips.cache_set_max(0)  # no image is read twice
 
@@ -58,7 +58,7 @@ class Normalised:
     """Width in pixels of the file's image, upright, before any downscaling."""
     height: int
     format: str
-    """jpeg, png, webp or tiff: what the bytes are, whatever the file is called."""
+    """jpeg, png, webp or tiff: by content, not by the file's name."""
     notes: dict[str, str] = field(default_factory=dict)
     """What was done, by subject: orientation (2-8), icc (converted, srgb, broken, mismatched), space (one that is
     stated without a profile: its name, broken or unknown), alpha (white), depth (16, float), colour (grey, cmyk,
@@ -81,7 +81,7 @@ def normalise(data: bytes, *, max_pixels: int, max_short_side_px: int | None) ->
         except Pillow.DecompressionBombError:
             raise Refused("too_many_pixels") from None
         except Exception as error:
-            # Headers of hostile bytes meet with nearly any exception: struct.error, SyntaxError, KeyError, ...
+            # Hostile headers can raise nearly any exception: struct.error, SyntaxError, KeyError, ...
             raise Unreadable(f"the header is damaged: {type(error).__name__}: {_steady(error)}") from error
 
 
@@ -101,10 +101,10 @@ def _normalise(data: bytes, max_pixels: int, max_short_side_px: int | None) -> N
 
 
 def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """The image as a viewer shows it; orientations of EXIF, 2 to 8."""
+    """The image as a viewer shows it, for an EXIF orientation of 2 to 8."""
     if orientation > 4:
         image, orientation = cv2.transpose(image), orientation - 4
-    # 1: nothing is left to do; else the OpenCV code of a flip: left and right, both, top and bottom.
+    # 1: done; else OpenCV's code of a flip: horizontal, both, vertical.
     return image if orientation == 1 else cv2.flip(image, {2: 1, 3: -1, 4: 0}[orientation])
 
 
@@ -114,8 +114,8 @@ Pixels = NDArray[Any]
 
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 MAX_EXTRANEOUS_BYTES = 16
-"""Left over before a JPEG's end marker, or any number of one value. Many cameras leave some; more of them are the end
-of a scan that was overwritten and so decoded out of step."""
+"""Extra bytes allowed before a JPEG's end marker (any number, if all are equal). Many cameras leave some; more of them
+come from an overwritten scan that was decoded out of step."""
 
 
 def _decoded(file: ImageFile) -> Pixels:
@@ -123,8 +123,8 @@ def _decoded(file: ImageFile) -> Pixels:
     try:
         return _decode(file.encoded)
     except pyvips.Error as error:
-        found = _EXTRANEOUS.search(error.detail)
-        count = int(found[1]) if found else 0
+        match = _EXTRANEOUS.search(error.detail)
+        count = int(match[1]) if match else 0
         left = file.encoded[-2 - count : -2]
         if not count or (count > MAX_EXTRANEOUS_BYTES and len(set(left)) > 1):
             raise Unreadable(f"does not decode: {_steady(error.detail)}") from None
@@ -141,14 +141,13 @@ def _decode(data: bytes) -> Pixels:
 
 
 def _steady(error: object) -> str:
-    """What a library complains of first, without addresses, so that it is the same in every process."""
+    """A library's first complaint, without memory addresses, so that it is the same in every process."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = next((line for line in lines if not line.startswith("unable to ")), lines[0] if lines else "")
-    return re.sub(r"0x[0-9a-f]{5,}", "memory", told)[:200]
+    complaint = next((line for line in lines if not line.startswith("unable to ")), lines[0] if lines else "")
+    return re.sub(r"0x[0-9a-f]{5,}", "memory", complaint)[:200]
 
 
 def _channels(file: ImageFile, pixels: Pixels) -> tuple[Pixels, Pixels | None]:
-    """The colours and the alpha."""
     channels = pixels.shape[2]
     colours = file.colours or (1 if channels < 3 else 3)
     alpha = pixels[..., colours] if file.alpha and channels > colours else None
@@ -159,7 +158,7 @@ def _channels(file: ImageFile, pixels: Pixels) -> tuple[Pixels, Pixels | None]:
 
 
 def _rgb(file: ImageFile, pixels: Pixels, alpha: Pixels | None, notes: dict[str, str]) -> NDArray[np.uint8]:
-    """[H, W, 3] RGB, sRGB, opaque. Alpha is set aside while the profile is applied, then composited on white."""
+    """[H, W, 3]: opaque sRGB. The profile is applied to the colours alone; then they are composited on white."""
     if pixels.dtype.kind == "f":
         notes["depth"] = "float"
         pixels, alpha = _float_to_uint8(pixels), None if alpha is None else _float_to_uint8(alpha)
@@ -185,7 +184,7 @@ def _eight_bits(values: Pixels) -> NDArray[np.uint8]:
 
 
 def _float_to_uint8(values: Pixels) -> NDArray[np.uint8]:
-    """0-255 of values in 0-1, or of whole numbers to 255. Refuses any other range: its white is not known."""
+    """0-255, from values in 0-1 or whole numbers up to 255. Refuses other ranges, whose white is unknown."""
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
         raise Refused("unknown_range", "floating-point tiff")
     if values.max() <= 1:
@@ -196,7 +195,7 @@ def _float_to_uint8(values: Pixels) -> NDArray[np.uint8]:
 
 
 def _to_srgb(file: ImageFile, pixels: Pixels, notes: dict[str, str]) -> NDArray[np.uint8]:
-    """[H, W, 3] of grey, RGB, CMYK or Lab, through the profile or the stated space."""
+    """[H, W, 3]: grey, RGB, CMYK or Lab pixels, converted by the profile or the declared space."""
     if file.lab:
         notes["colour"] = "lab"
         lab = Pillow.frombytes("LAB", pixels.shape[1::-1], pixels.tobytes())
@@ -232,9 +231,9 @@ _CHANNELS = {
 
 @functools.lru_cache(maxsize=64)
 def _fate(icc: bytes, channels: int) -> str:
-    """What becomes of a profile, as in notes: converted, srgb, broken or mismatched.
+    """What is done with a profile, as in notes: converted, srgb, broken or mismatched.
 
-    It is sRGB if conversion changes no colour by more than a level: a profile's name proves nothing.
+    It counts as sRGB if conversion changes no colour by more than one level; its name proves nothing.
     """
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
@@ -294,16 +293,16 @@ def _through(icc: bytes, pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def _shrink(image: NDArray[np.uint8], max_short_side_px: int | None) -> NDArray[np.uint8]:
-    """Scaled down so that the short side is `max_short_side_px`, if it is longer.
+    """Scale a longer short side down to `max_short_side_px`.
 
-    Lanczos with a support that grows with the factor: it keeps detail up to the new Nyquist frequency. The
-    INTER_AREA of OpenCV is faster, but a box filter leaves ratios just above 1 both soft and aliased, and a
-    soft photograph looks to `filters.upscaled` like an enlarged one.
+    Lanczos with a support that grows with the factor: it keeps detail up to the new Nyquist frequency. The INTER_AREA
+    of OpenCV is faster, but a box filter leaves ratios just above 1 both soft and aliased, and a soft photograph looks
+    to `filters.upscaled` like an enlarged one.
     """
     height, width = image.shape[:2]
     short = min(height, width)
     if max_short_side_px is None or short <= max_short_side_px:
-        return image  # Pillow keeps its pixels in its own way: to it and back costs as much as decoding
+        return image  # converting to Pillow and back costs as much as decoding
     width, height = (max(1, round(side * max_short_side_px / short)) for side in (width, height))
     # reducing_gap: whole-number box reduction first, no closer than 3x the target, so it cannot be seen.
     return np.array(

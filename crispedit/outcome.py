@@ -1,8 +1,8 @@
-"""Outcomes: what can become of a row, and the one place that tells an error that may pass from one that will not.
+"""Outcomes: what can become of a row, and which errors are transient.
 
 A row is kept, rejected (with a reason), a permanent error (the input or the answer is bad), a transient error (a
-server, a disk, a lost process: it is tried again), or not reached. Damage to the run's own tables is none of these:
-it stops the run.
+server, a disk, a lost process: it is tried again), or not reached. Damage to the run's own tables is none of these: it
+stops the run.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ PASSING = {
 }
 """System errors that pass: of disks, networks and limits."""
 AWAY = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV}
-"""System errors of a file that is away or closed now: it may be back in the next run, hardly within this one."""
+"""System errors of a missing or inaccessible file: it may be back in the next run, hardly within this one."""
 
 STATUSES = {408, 409, 423, 425, 429}
-"""Answers of a server below 500 that ask to come again."""
+"""HTTP statuses below 500 after which a retry makes sense."""
 
 NETWORK = re.compile(
     r"(Connect\w*|Connection\w*|Timeout\w*|\w*Timeout|ServerDisconnected|Throttl\w*|SlowDown|IncompleteRead|"
@@ -81,8 +81,8 @@ NETWORK_LIBRARIES = {
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an error may pass by itself: of a server (429, 5xx), a network, a store, a disk or a lost process. What
-    an exception was raised from counts too."""
+    """Whether an error is transient: of a server (429, 5xx), a network, a store, a disk or a lost process. An
+    exception's cause counts too."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Damaged):
         if _passes(cause):
@@ -92,7 +92,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether a transient error is that of a file that is away: not worth waiting for."""
+    """Whether a transient error means a missing file, which is not worth waiting for."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in AWAY:
@@ -124,9 +124,9 @@ def _status(error: BaseException) -> int | None:
 
 
 def each(call: Callable[[Sequence[Q]], Sequence[A]], items: Sequence[Q]) -> list[A | Exception]:
-    """One answer per item of a batched call. A batch that raises is halved until the items that cannot be done are
-    alone with their exception, so one bad item never costs its neighbours (and a batch too big for memory shrinks).
-    Damage to the run's tables is raised."""
+    """One answer per item of a batched call. A batch that raises is halved until each failing item is alone with its
+    exception. So one bad item never costs its neighbours, and a batch too big for memory shrinks. Damage to the run's
+    tables is raised."""
     if not items:
         return []
     try:
@@ -149,8 +149,7 @@ def describe(error: BaseException) -> str:
 
 
 def kind(error: str) -> str:
-    """What errors of one kind have in common: the text without its names, numbers and quotations. Errors are grouped
-    and counted by it."""
+    """An error's text without names, numbers and quotations. Errors are grouped and counted by it."""
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "…", error.splitlines()[0] if error else "")
     text = re.sub(r"\S*[/\\]\S*|\b[0-9a-f]{16,}\b", "…", text)
     text = re.sub(

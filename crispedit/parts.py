@@ -25,7 +25,8 @@ from crispedit.record import Edit, Image, Job, Refusal, Sample, Score
 
 
 class Part(BaseModel):
-    """A step's replaceable piece. Fields are options; `version` rises when the same options compute something else."""
+    """A replaceable piece of a step. Fields are options; raise `version` when the same options compute something
+    else."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,14 +35,14 @@ class Part(BaseModel):
     """GPUs an actor of this part asks for unless the recipe says otherwise."""
 
     def lacks(self) -> str | None:
-        """What is missing without which this part could do nothing at all, and the way to it; None: nothing. Asked when
-        a recipe is checked, so that a run does not measure nulls."""
+        """What this part needs and cannot find (a package, weights), and how to get it; None if all is there. Called
+        when a recipe is checked, so that a run does not measure only nulls."""
         return None
 
     def load(self) -> None:
-        """Load what is heavy (weights). Called once in the process that will work, never at recipe time.
+        """Load weights. Called once in the process that does the work, never when a recipe is read.
 
-        What a library says of broken weights becomes a ValueError that names the part and its options.
+        A library's error about broken weights becomes a ValueError that names the part and its options.
         """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -50,17 +51,19 @@ class Part(BaseModel):
             cls.load = _named(cls.load)  # type: ignore[assignment, method-assign]
 
     def identity(self) -> dict[str, Any]:
-        """What makes this part's output what it is, JSON-ready: name, version, options. It enters the fingerprint."""
+        """What determines this part's output, JSON-ready: name, version, options. It is part of the fingerprint."""
         return {"name": name_of(type(self)), "version": self.version, "options": self.model_dump(mode="json")}
 
 
 def _named(load: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A part's `load`, with the part named by what it raises."""
+    """A part's `load`, whose errors name the part."""
 
     @functools.wraps(load)
     def named(self: Part) -> None:
-        told = {name: value for name, value in self.model_dump(mode="json").items() if isinstance(value, str)}
-        with loading(", ".join([name_of(type(self)), *(f"{name} {value}" for name, value in told.items())])):
+        texts = {
+            name: value for name, value in self.model_dump(mode="json").items() if isinstance(value, str)
+        }
+        with loading(", ".join([name_of(type(self)), *(f"{name} {value}" for name, value in texts.items())])):
             load(self)
 
     return named
@@ -68,14 +71,12 @@ def _named(load: Callable[[Any], None]) -> Callable[[Any], None]:
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """What a library says of weights that do not load: a ValueError that names them. A package that is missing and
-    memory that runs out are no fault of the weights."""
+    """Turn a library's error about weights into a ValueError that names them. Missing packages and exhausted memory are
+    not the weights' fault and pass unchanged."""
     try:
         yield
     except (ImportError, MemoryError, ValueError) as error:
-        if (
-            isinstance(error, ValueError) and type(error) is not ValueError
-        ):  # of JSON, of text: it names no file
+        if isinstance(error, ValueError) and type(error) is not ValueError:  # from parsing: it names no file
             raise ValueError(f"{what}: does not load: {type(error).__name__}: {error}") from error
         raise
     except Exception as error:
@@ -88,26 +89,26 @@ class Filter(Part):
     """Measures photographs or pairs into named score columns; never decides (see `crispedit.bounds`)."""
 
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"pair"})
-    """Where it can stand: on photographs in `curate`, on pairs in `score`, or both."""
+    """Where it can be used: on photographs in `curate`, on pairs in `score`, or both."""
     scores: ClassVar[Mapping[str, type[float] | type[int]]]
     """The columns it writes, without the filter's own name, and their type."""
     bounds: ClassVar[Mapping[str, Bound]] = {}
     """Default bounds, by score; recipes and category files may override each."""
     notes: ClassVar[tuple[str, ...]] = ()
-    """Columns of text that it may write beside its scores, such as a judge's own words; nothing is decided by them."""
+    """Text columns that it may write beside its scores, such as a judge's words; they decide nothing."""
     extra: ClassVar[str | None] = None
     """The extra of crispedit that brings the packages it needs; None: it needs no other package."""
     cost: ClassVar[float]
     """Milliseconds per pair of 1024x1024 on one core (or one GPU); the cascade runs cheapest first."""
 
     def price(self) -> float:
-        """`cost` with these options: by it the cascade is ordered."""
+        """`cost` with these options; it orders the cascade."""
         return self.cost
 
     def measure(self, samples: Sequence[Sample]) -> Sequence[Mapping[str, Score | str] | Exception]:
         """One dict per sample, in order, with a value for every name in `scores`; None is "cannot be known".
 
-        An exception in a sample's place is its error, for a filter that asks many at once and some in vain.
+        An exception in a sample's place is that sample's error.
         """
         raise NotImplementedError
 
@@ -116,7 +117,7 @@ class Annotator(Part):
     """Turns photographs into edit jobs."""
 
     categories: ClassVar[tuple[str, ...] | None] = None
-    """The categories that it can plan; None: any that has a file. A recipe that asks for another one is refused."""
+    """The categories that it can plan; None: any with a category file. A recipe with another one is refused."""
 
     def annotate(
         self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]
@@ -133,14 +134,14 @@ class Editor(Part):
     """Carries out jobs."""
 
     def check(self) -> None:
-        """ValueError for options that can be known to be wrong before weights are read: called as a recipe is read."""
+        """ValueError for options that are wrong whatever the weights; called when a recipe is checked."""
 
     def edit(
         self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
     ) -> Sequence[Edit | Refusal | Exception]:
         """One edit per job, in order. Seeds are 63-bit, derived from the candidate keys.
 
-        An exception in an edit's place is that job's error, for an editor that asks many at once and some in vain.
+        An exception in an edit's place is that job's error.
         """
         raise NotImplementedError
 
@@ -149,12 +150,12 @@ P = TypeVar("P", bound=Part)
 
 
 def name_of(part: type[Part]) -> str:
-    """The recipe name of a part: its file's."""
+    """The name of a part in a recipe: its file's name."""
     return part.__module__.rpartition(".")[2]
 
 
 def names(package: ModuleType) -> list[str]:
-    """The parts that lie in a package's folder, sorted."""
+    """The names of the parts in a package's folder, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
@@ -164,16 +165,16 @@ def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
     ValueError lists the choices, or says why the module cannot be imported.
     """
     module = _outside(name, kind) if "." in name else _inside(package, name, kind)
-    found = [
+    classes = [
         value
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, kind) and value.__module__ == module.__name__
     ]
-    if len(found) != 1:
+    if len(classes) != 1:
         raise ValueError(
-            f"{module.__name__} must define exactly one {kind.__name__}; it defines {len(found)}"
+            f"{module.__name__} must define exactly one {kind.__name__}; it defines {len(classes)}"
         )
-    return found[0]
+    return classes[0]
 
 
 def _inside(package: ModuleType, name: str, kind: type[Part]) -> ModuleType:
@@ -196,7 +197,7 @@ def _outside(name: str, kind: type[Part]) -> ModuleType:
 
 
 def needs(*modules: str, extra: str) -> str | None:
-    """What `lacks` says of libraries: which are not installed, and the extra that brings them."""
+    """A message for `lacks`: which modules are not installed, and the extra that brings them."""
     absent = [module for module in modules if importlib.util.find_spec(module) is None]
     return f"{' and '.join(absent)} not installed: pip install 'crispedit[{extra}]'" if absent else None
 

@@ -1,7 +1,6 @@
-"""Prompts: what models are asked, as Jinja files in `configs/prompts`, named by what is in their hashes.
+"""Prompts: Jinja files in `configs/prompts`.
 
-A prompt has no version number to forget: its identity is its text, so a word changed in a file changes the fingerprint
-of every part that uses it.
+A prompt's identity is the hash of its text, so changing a word changes the fingerprint of every part that uses it.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ FOLDER = resources.files("crispedit.configs") / "prompts"
 
 
 def render(name: str, **values: object) -> str:
-    """The prompt `configs/prompts/NAME.jinja` with these values; one that it needs and does not get is an error."""
+    """The prompt `configs/prompts/NAME.jinja`, filled with these values; a missing value is an error."""
     return _template(name).render(**values).strip()
 
 
 def versions(names: Sequence[str]) -> dict[str, Any]:
-    """What enters a part's identity for the prompts it uses: their texts' hashes, by name."""
+    """The hashes of prompts by name, for the identity of a part that uses them."""
     return {name: content_key("prompt", _text(name)) for name in names}
 
 

@@ -19,18 +19,18 @@ class Strict(BaseModel):
 
 
 class Pool(Strict):
-    """The actors that run a stage, and what each of them holds."""
+    """The actors that run a stage, and the resources of each."""
 
     actors: int | None = Field(None, ge=1)
-    """How many; null: as many as there is room for, without a GPU in processes that the other steps share."""
+    """Number of actors; null: as many as fit. Without a GPU, stages then share processes."""
     cpus: float = Field(1.0, gt=0)
-    """CPUs an actor."""
+    """CPUs per actor."""
     gpus: float | None = Field(None, ge=0)
-    """GPUs an actor; null: what the part declares."""
+    """GPUs per actor; null: what the part declares."""
     memory_gb: float | None = Field(None, gt=0)
-    """Heap an actor, for Ray's placement; null: not counted."""
+    """Memory per actor, for Ray's placement; null: not counted."""
     batch: int = Field(8, ge=1)
-    """Rows an actor is given at a time."""
+    """Rows that an actor processes at a time."""
 
 
 class PartSpec(BaseModel):
@@ -49,12 +49,12 @@ class FilterSpec(PartSpec):
     """A filter in a recipe: its options, and the bounds that decide on what it measures."""
 
     filter: str | None = None
-    """The part, where the entry is not named after it: a module of your own, `package.module`."""
+    """The part, if the entry has another name: a module of your own, `package.module`."""
     bounds: dict[str, Bound] = {}
 
     def apart(self, gpus: float) -> bool:
-        """Whether a filter that declares so many GPUs has actors of its own: it needs a GPU, or a recipe says how they
-        are. The others share theirs, and the decoded images."""
+        """Whether a filter that declares so many GPUs has actors of its own: if it needs a GPU, or the recipe sets its
+        pool. The other filters share actors and decoded images."""
         return gpus > 0 or self.pool != Pool()
 
 
@@ -62,12 +62,12 @@ class EditorSpec(PartSpec):
     """An editor in a recipe: its options, and how many seeds each job gets."""
 
     editor: str | None = None
-    """The part, where the entry is not named after it: a second model of one part, or `package.module`."""
+    """The part, if the entry has another name: a second model of one part, or `package.module`."""
     seeds: int = Field(1, ge=1)
     when: Literal["always", "failed"] = "always"
-    """"failed": only for jobs whose candidates by the editors before it were made, measured, and all fell through."""
+    """"failed": only for jobs whose candidates from earlier editors were all measured and rejected."""
     price: float | None = Field(None, gt=0)
-    """What a candidate costs, in a unit that all editors share, for `edit.share: measured`; null for all: the same."""
+    """Cost of a candidate, in a unit shared by all editors, for `edit.share: measured`; null for all: equal cost."""
 
 
 R = TypeVar("R", bound=BaseModel)
@@ -129,16 +129,16 @@ def _explain(model: type[BaseModel], data: object, problem: Mapping[str, Any]) -
 
 
 def _section(model: type[BaseModel], location: Sequence[object]) -> type[BaseModel] | None:
-    """The model that stands at a location of a recipe, for listing its keys."""
+    """The model at a location of a recipe, for listing its keys."""
     for step in location:
         field = model.model_fields.get(str(step))
-        found = _models(field.annotation) if field is not None else []
+        models = _models(field.annotation) if field is not None else []
         # A mapping's own keys (filters.unchanged) name entries, not fields: stay on the entry's model.
-        found = found or ([model] if field is None else [])
-        named = [m for m in found if _discriminator(m) == step]
-        if not found:
+        models = models or ([model] if field is None else [])
+        named = [m for m in models if _discriminator(m) == step]
+        if not models:
             return None
-        model = (named or found)[0]
+        model = (named or models)[0]
     return model
 
 

@@ -1,4 +1,4 @@
-"""The records of a run: photograph, job, edit, sample; and the keys and seeds that their content gives them."""
+"""The records of a run (job, edit, sample), and the keys and seeds that derive from content."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from crispedit.motion import Motion, Tracks
 Image = NDArray[np.uint8]
 """RGB, [H, W, 3], 0-255, sRGB."""
 Mask = NDArray[np.bool_]
-"""[H, W], true where the edit is."""
+"""[H, W]: true where the edit is."""
 Score = float | int | None
-"""One measured number; None means that it could not be known, never zero."""
+"""A measured number; None means unknown, never zero."""
 
 
 def content_key(*parts: str | bytes) -> str:
@@ -36,7 +36,7 @@ def content_key(*parts: str | bytes) -> str:
 
 
 def content_keys(parts: Sequence[str], last: Iterable[str]) -> list[str]:
-    """`content_key(*parts, each)` for each of `last`; many at a third of the price."""
+    """`content_key(*parts, each)` for each of `last`, three times as fast."""
     begun = blake2b(digest_size=16)
     for part in parts:
         begun.update(len(part.encode()).to_bytes(8, "big") + part.encode())
@@ -49,17 +49,16 @@ def content_keys(parts: Sequence[str], last: Iterable[str]) -> list[str]:
 
 
 def canonical_json(value: object) -> str:
-    """The one JSON text of a value: sorted keys, no spaces. Equal values give equal text, so it can be hashed."""
+    """The canonical JSON text of a value: sorted keys, no spaces. Equal values give equal text, so it can be hashed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def source_key(image: bytes) -> str:
-    """The key of a photograph: of its file's bytes, wherever the file lies."""
+    """The key of a photograph, from its file's bytes."""
     return content_key("source", image)
 
 
 def job_key(source: str, instruction: str, category: str) -> str:
-    """The key of an edit job."""
     return content_key("job", source, instruction, category)
 
 
@@ -75,9 +74,9 @@ def seed_of(key: str, purpose: str = "") -> int:
 
 @dataclass(frozen=True)
 class Job:
-    """One wanted edit of one photograph, in words, with the plan an editor may need to carry it out.
+    """One requested edit of one photograph: its texts, and a plan that an editor may need.
 
-    `plan` is JSON-serialisable and belongs to the annotator and editor that share it; others ignore it.
+    `plan` is JSON-serialisable. Only the annotator that wrote it and its editor read it.
     """
 
     source_key: str
@@ -87,7 +86,7 @@ class Job:
     target_caption: str
     plan: Mapping[str, Any] = field(default_factory=dict)
     tokens: tuple[int, int] | None = field(default=None, compare=False)
-    """(Input, output) tokens that a model took to write it; None: none, or it is not known."""
+    """(Input, output) tokens of the model that wrote it; None: no model, or unknown."""
 
     @property
     def key(self) -> str:
@@ -96,33 +95,34 @@ class Job:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a part declines what it understood: a short stable word such as "no_room". Counted as rejected, not error."""
+    """Why a part declines a request that it understood: a short stable word such as "no_room". It counts as
+    rejected."""
 
     reason: str
     job: Job | None = None
-    """What is declined, where an annotator has written a job and then thought better of it: kept for a reader."""
+    """The declined job, if the annotator wrote one and then rejected it: kept for readers."""
 
 
 @dataclass(frozen=True)
 class Edit:
-    """An editor's answer: the edited image, the true mask where it is known, and a new source where it made one.
+    """An editor's result: the edited image, the true mask if it is known, and a new source if it made one.
 
-    `source` is set by editors that compose both sides (removing an object that they first added); it then takes
-    the photograph's place in the pair. All arrays share height and width.
+    `source` is set by editors that compose both sides (removing an object that they first added); it then takes the
+    photograph's place in the pair. All arrays share height and width.
     """
 
     edited: Image
     mask: Mask | None = None
     source: Image | None = None
     cost: float | None = None
-    """What a server took for it, in the currency of its prices; None where it is unknown."""
+    """A server's price for it, in the currency of the recipe's prices; None if unknown."""
 
 
 @dataclass
 class Sample:
     """What a filter measures: a photograph (no `edited_jpeg`) or a pair. Pixels are decoded once, on demand.
 
-    Derived arrays that several filters need live here as cached properties, so that each is computed once a sample.
+    Arrays that several filters need are cached properties, so each is computed once per sample.
     """
 
     key: str
@@ -152,7 +152,7 @@ class Sample:
 
     @cached_property
     def mask(self) -> Mask | None:
-        """The true edit mask, where the editor knows it."""
+        """The true edit mask, if the editor knows it."""
         return None if self.mask_png is None else images.decode_mask(self.mask_png)
 
     @cached_property
@@ -185,26 +185,26 @@ class Sample:
 
     @property
     def _background(self) -> Mask | None:
-        """`outside` where a true mask tells it and leaves a tenth of the image; else None."""
+        """`outside`, if a true mask leaves at least a tenth of the image; else None."""
         known = self.mask is not None and change.share(self.outside) >= 0.1
         return self.outside if known else None
 
     @cached_property
     def blocks(self) -> change.Moments:
-        """How the two images' luma agrees over blocks of the middle grid."""
+        """Moments of the two images' luma over blocks of the middle grid."""
         return change.Moments.of(self.source_middle, self.edited_middle)
 
     @cached_property
     def tracks(self) -> Tracks:
-        """The points that can be followed from source to edited image, in pixels of the middle grid.
+        """The points that can be tracked from source to edited image, in pixels of the middle grid.
 
-        Only a true mask can excuse points from voting: an estimated one covers whatever a misalignment changed.
+        Only a true mask excludes points: an estimated one would cover whatever a misalignment changed.
         """
         return motion.tracks(self.source_middle, self.edited_middle, self._background)
 
     @cached_property
     def motion(self) -> Motion | None:
-        """How the edited image lies on the source, in pixels of the middle grid; None where it cannot be known."""
+        """The motion from source to edited image, in pixels of the middle grid; None if it cannot be known."""
         return motion.motion(self.tracks)
 
     @cached_property
@@ -214,8 +214,8 @@ class Sample:
 
     @cached_property
     def edited_small(self) -> Image:
-        """[h, w, 3] the edited image on that grid, laid onto the source: motion undone to a fraction of a pixel, so
-        that a change is one of content. Where the edited image does not reach, it is the source."""
+        """[h, w, 3] the edited image on that grid, aligned to the source to a fraction of a pixel, so that only content
+        differs. Where the edited image does not reach, it is the source."""
         small = change.shrink(self.edited, change.factor(self.source.shape), like=self.source_small)
         if self.motion is None or self.motion.displacement < motion.STILL_PX:
             return small
@@ -243,17 +243,17 @@ class Sample:
 
     @cached_property
     def texture(self) -> Map:
-        """[h, w] how much the source varies around each place, in Lab."""
+        """[h, w] local standard deviation of the source in Lab."""
         return change.texture(self.source_lab)
 
     @cached_property
     def noise(self) -> Noise:
-        """How much the part of the pair that was not edited differs: outside the true mask, where there is one."""
+        """How much the unedited part of the pair differs; measured outside the true mask, if there is one."""
         return change.noise(self.change, self.look, self.texture, self._background)
 
     @cached_property
     def changed(self) -> Mask:
-        """[h, w] where a person would see a change that is no mere re-rendering."""
+        """[h, w] where a person would see a change that is more than re-rendering."""
         return change.stands_out(self.change, self.noise.expected(self.texture))
 
     @cached_property

@@ -1,7 +1,7 @@
-"""Repair: bring a pair to one size, lay the edited image on its source, and take back a drift of tone.
+"""Repair: bring a pair to one size, align the edited image to its source, and remove a drift of tone.
 
-Nothing is invented: what one image does not show is cropped from both. These are pure functions of pixels; the steps
-decide when they are applied, and record what was done.
+No content is invented: what one image does not show is cropped from both. These are pure functions of pixels; the steps
+decide when to apply them, and record what was done.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from crispedit.record import Image, Mask
 
 SIZES_DIFFER = "sizes_differ"
 NO_MOTION, OVERLAP_TOO_SMALL = "no_motion", "overlap_too_small"
-"""Why a pair cannot be repaired: no motion is known, or none that a crop and a zoom make; too little is in both."""
+"""Why a pair cannot be repaired: no motion is known, or it is more than a crop and a zoom; the images share too little.
+"""
 
 MOST_ASPECT_ERROR = 0.01
-"""Relative: sizes rounded to multiples of 16 at 1024 px differ by up to 0.8 %."""
+"""Largest relative difference: sizes rounded to multiples of 16 at 1024 px differ by up to 0.8 %."""
 
 
 def fits(source: tuple[int, int], edited: tuple[int, int]) -> bool:
-    """Whether two (width, height) have one aspect ratio, within 1 % or one pixel: then `resampled` brings them
-    together.
+    """Whether two (width, height) have the same aspect ratio, within 1 % or one pixel, so that `resampled` can align
+    them.
 
     Otherwise one of the two was cropped or stretched, and the pair is refused as `SIZES_DIFFER`.
     """
@@ -46,19 +47,18 @@ def fits_sql(source: tuple[str, str], edited: tuple[str, str]) -> str:
 
 
 def resampled(edited: Image, like: Image) -> Image:
-    """The edited image at the source's size: area averages where it shrinks, a Lanczos window where it grows."""
+    """The edited image at the source's size: area averages where it shrinks, Lanczos where it grows."""
     return change.resize(edited, like.shape)
 
 
 def resampled_mask(mask: Mask, like: Image) -> Mask:
-    """The mask at the source's size."""
     height, width = like.shape[:2]
     return cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """A pair whose images show the same at the same place; all arrays share height and width."""
+    """An aligned pair; all arrays share height and width."""
 
     source: Image
     edited: Image
@@ -66,23 +66,23 @@ class Repaired:
     crop: tuple[int, int, int, int]
     """x, y, width, height of what was kept, in the source's pixels."""
     transform: list[list[float]]
-    """[2][3] affine that takes pixels of the cropped source to pixels of the edited image as it came."""
+    """[2][3] affine from pixels of the cropped source to pixels of the original edited image."""
 
 
 MOST_STRETCH, MOST_SHEAR, LEAST_SUPPORT = 0.05, 0.02, 0.5
-"""What a crop and a zoom make: axes whose scales differ by so much, and so much shear, by so many of the votes."""
+"""Limits of a crop and zoom: difference of the axes' scales, shear, and least support."""
 LEAST_OVERLAP = 0.7
 """The least share of the source's area, and of each of its sides, that a repair may keep."""
 LAID_PX = 0.25
-"""Pixels of the source: less needs no repair."""
+"""Misalignments below this many source pixels need no repair."""
 
 
 def to_overlap(source: Image, edited: Image, mask: Mask | None = None) -> Repaired | str | None:
-    """The pair laid on each other and cropped to what both show; None if it lies in place at one size already.
+    """The pair, aligned and cropped to what both images show; None if it is already aligned and of one size.
 
-    A string is why it cannot be: `NO_MOTION` where no motion is known, or neither the edited image nor its plain resize
-    to the source's size is a near-similarity of the source (such pairs were drawn anew rather than moved), or
-    `OVERLAP_TOO_SMALL`. `mask` is of the source's size, and is cropped with it.
+    A string says why it cannot be repaired. `NO_MOTION`: no motion is known, or neither the edited image nor its resize
+    to the source's size is nearly similar to the source (such pairs were redrawn, not moved). `OVERLAP_TOO_SMALL`: too
+    little is shared. `mask` has the source's size and is cropped with it.
     """
     height, width = source.shape[:2]
     stretch = np.array([edited.shape[1] / width, edited.shape[0] / height])
@@ -102,7 +102,7 @@ def to_overlap(source: Image, edited: Image, mask: Mask | None = None) -> Repair
     if box is None:
         return OVERLAP_TOO_SMALL
     x, y, kept_width, kept_height = box
-    if not in_place:  # else the resize was the repair: a second interpolation would only blur
+    if not in_place:  # else the resize was enough: a second interpolation would only blur
         resized = cv2.warpAffine(
             resized,
             affine,
@@ -111,7 +111,7 @@ def to_overlap(source: Image, edited: Image, mask: Mask | None = None) -> Repair
             borderMode=cv2.BORDER_REPLICATE,
         )
     part = slice(y, y + kept_height), slice(x, x + kept_width)
-    # To the pixels of the edited image as it came; centres of pixels lie at halves.
+    # To pixels of the original edited image; pixel centres are at halves.
     affine = affine.copy()
     affine[:, 2] += affine[:, :2] @ [x, y]
     affine[:, 2] = (affine[:, 2] + 0.5) * stretch - 0.5
@@ -133,8 +133,8 @@ def _near_similarity(linear: NDArray[np.float64]) -> bool:
 
 
 def _overlap(affine: NDArray[np.float64], width: int, height: int) -> tuple[int, int, int, int] | None:
-    """x, y, width, height of the largest centred-out box of the source that the edited image, of the same size, covers;
-    None if it keeps too little."""
+    """x, y, width, height of the largest box, grown from the centre of the source, that the edited image (of the same
+    size) covers; None if it is too small."""
     reached = cv2.warpAffine(
         np.full((height, width), 255, np.uint8),
         affine,
@@ -170,36 +170,36 @@ def _overlap(affine: NDArray[np.float64], width: int, height: int) -> tuple[int,
 
 @dataclass(frozen=True)
 class Drift:
-    """The tone that an editor added outside the edit: edited = gain * source + offset, a channel (RGB, levels)."""
+    """The change of tone outside the edit: edited = gain * source + offset, per channel (RGB, levels)."""
 
     gain: tuple[float, float, float]
     offset: tuple[float, float, float]
 
 
 SEEN_LEVELS, MOST_LEVELS = 1.5, 40.0
-"""The mean change of level that is worth taking back, and the most that is a drift and not an edit."""
+"""The least mean change of level that is removed, and the largest that counts as drift rather than as an edit."""
 LEAST_EXPLAINED, LEAST_GAIN = 0.5, 0.5
-"""The least share of the pixels that a drift explains, and the least gain that can be undone without tearing levels."""
+"""The least share of pixels that a drift must explain, and the least gain that can be undone without banding."""
 
 
 def without_drift(source: Image, edited: Image, mask: Mask | None = None) -> tuple[Image, Drift] | None:
-    """The edited image with the drift outside the edit taken back, everywhere alike, and the drift; None where none is
-    known or it is too small to be seen. Both images, and the mask, are of one size.
+    """The edited image with the drift outside the edit removed everywhere, and the drift; None if there is none, or it
+    is too small to be seen. Images and mask have one size.
 
-    The fit is that of `crispedit.tone`. Clipped pixels stay as they are.
+    `crispedit.tone` fits the drift. Clipped pixels stay as they are.
     """
     by = change.factor(source.shape)
     before, after = change.shrink(source, by), change.shrink(edited, by)
     outside = None if mask is None else change.shrink(mask.view(np.uint8) * 255, by) == 0
-    found = tone.fit(before, after, outside)
-    if found is None or found.explained < LEAST_EXPLAINED:
+    fitted = tone.fit(before, after, outside)
+    if fitted is None or fitted.explained < LEAST_EXPLAINED:
         return None
-    if not SEEN_LEVELS <= np.abs(found.shift).mean() <= MOST_LEVELS or found.gain.min() < LEAST_GAIN:
+    if not SEEN_LEVELS <= np.abs(fitted.shift).mean() <= MOST_LEVELS or fitted.gain.min() < LEAST_GAIN:
         return None
-    restored = np.clip(np.rint((edited - found.offset) / found.gain), 0, 255)
+    restored = np.clip(np.rint((edited - fitted.offset) / fitted.gain), 0, 255)
     clipped = (edited <= 2) | (edited >= 253)
-    red, green, blue = (float(gain) for gain in found.gain)
+    red, green, blue = (float(gain) for gain in fitted.gain)
     drift = Drift(
-        (red, green, blue), (float(found.offset[0]), float(found.offset[1]), float(found.offset[2]))
+        (red, green, blue), (float(fitted.offset[0]), float(fitted.offset[1]), float(fitted.offset[2]))
     )
     return np.where(clipped, edited, restored).astype(np.uint8), drift

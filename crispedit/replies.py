@@ -1,7 +1,7 @@
-"""Replies of judges in the published formats: marks and verdicts, or None where a reply does not say them.
+"""Reads judges' replies in the published formats: scores and verdicts, or None if a reply has none.
 
-Every format is read in the same way: reasoning is passed over, the last complete object or line counts (a draft before
-it does not), and what cannot be read is None, never a guess. What the published scripts accept is accepted.
+All formats are read alike: reasoning is skipped, the last complete object or line counts (earlier drafts do not), and
+what cannot be read is None, never a guess. Whatever the published scripts accept is accepted.
 """
 
 from __future__ import annotations
@@ -14,59 +14,59 @@ from typing import Any, Literal
 from crispedit import reply
 
 DELIMITER = "||V^=^V||"
-"""What VIEScore's longer prompts put around an answer."""
+"""The delimiter that VIEScore's longer prompts put around an answer."""
 
 Winner = Literal["first", "second", "tie"]
 
 
 def answer(text: str) -> str:
-    """A reply without its reasoning; nothing if the reasoning does not end."""
+    """A reply without its reasoning; empty if the reasoning does not end."""
     return reply.answer_of(text) or ""
 
 
 def last_object(text: str) -> dict[str, Any] | None:
-    """The last complete JSON object in a text, none inside another. Raw line breaks in strings and a comma before a
-    closing bracket are accepted. None if there is none, or if another one begins after it and does not end."""
-    found, at = None, text.find("{")
+    """The last complete outermost JSON object in a text. Raw line breaks in strings and a comma before a closing
+    bracket are accepted. None if there is none, or if an unfinished one follows it."""
+    last, at = None, text.find("{")
     while at >= 0:
         value, end = _decoded(text, at)
         if value is None:
-            found, end = None, at + 1
-            # An object that does not end swallows those inside it.
+            last, end = None, at + 1
+            # An unfinished object hides those inside it.
             if _unclosed(text, at):
                 return None
         else:
-            found = value
+            last = value
         at = text.find("{", end)
-    return found
+    return last
 
 
 def viescore(text: str) -> list[float] | None:
-    """The marks, 0-10, of a reply to VIEScore's prompts: `{"score": [8, 6], ...}` with or without a reasoning and other
+    """The marks, 0-10, of a reply to VIEScore's prompts: `{"score": [8, 6], ...}` with or without reasoning and other
     keys, `{"score": 8}`, a bare list of marks, or one number."""
-    said = answer(text)
-    if said.count(DELIMITER) == 2:
-        said = said.split(DELIMITER)[1].strip()
-    if "{" in said:
-        found = last_object(said)
-        return None if found is None else _marks(found.get("score"), 0, 10)
-    lists = re.findall(r"\[[^\[\]]*\]", said)
-    if lists and said.rfind("[") <= said.rfind("]"):
+    words = answer(text)
+    if words.count(DELIMITER) == 2:
+        words = words.split(DELIMITER)[1].strip()
+    if "{" in words:
+        last = last_object(words)
+        return None if last is None else _marks(last.get("score"), 0, 10)
+    lists = re.findall(r"\[[^\[\]]*\]", words)
+    if lists and words.rfind("[") <= words.rfind("]"):
         return _marks(_json(lists[-1]), 0, 10)
-    return _marks(_json(said), 0, 10)
+    return _marks(_json(words), 0, 10)
 
 
 def lines(text: str, names: Sequence[str]) -> list[int] | None:
-    """The marks, 1-5, of a reply in ImgEdit's lines ("Prompt Compliance: 5"), one for each name, in order. A judge that
-    is held to JSON may give an object of these names instead, or `{"scores": [5, 4, 4]}`."""
-    said = answer(text)
-    found = {
+    """The marks, 1-5, of a reply in ImgEdit's lines ("Prompt Compliance: 5"), one for each name, in order. A judge with
+    structured output may give an object of these names instead, or `{"scores": [5, 4, 4]}`."""
+    words = answer(text)
+    mark_of = {
         _plain(name): int(mark)
-        for name, mark in re.findall(r"(?m)^(.+?)\s*:\s*\**\s*([1-5])\b(?![.\d]*\d)", said)
+        for name, mark in re.findall(r"(?m)^(.+?)\s*:\s*\**\s*([1-5])\b(?![.\d]*\d)", words)
     }
-    if all(_plain(name) in found for name in names):
-        return [found[_plain(name)] for name in names]
-    written = last_object(said)
+    if all(_plain(name) in mark_of for name in names):
+        return [mark_of[_plain(name)] for name in names]
+    written = last_object(words)
     if written is None:
         return None
     named = {_plain(str(key)): value for key, value in written.items()}
@@ -76,23 +76,23 @@ def lines(text: str, names: Sequence[str]) -> list[int] | None:
 
 
 def published_lines(text: str) -> list[int] | None:
-    """The numbers that ImgEdit's own script finds: of every line that is "NAME: DIGITS", and nothing else."""
+    """The numbers that ImgEdit's own script finds: those of every line "NAME: DIGITS"."""
     parts = [line.strip().split(": ") for line in text.splitlines()]
     return [int(part[1]) for part in parts if len(part) == 2 and part[1].isdigit()] or None
 
 
 def score(text: str) -> int | None:
     """The mark, 1-5, of a reply to Edit-Compass' prompts: the `score` of the last object."""
-    found = last_object(answer(text))
-    marks = None if found is None else _whole([found.get("score")], 1)
+    last = last_object(answer(text))
+    marks = None if last is None else _whole([last.get("score")], 1)
     return None if marks is None else marks[0]
 
 
 def winner(text: str) -> Winner | None:
-    """Which of two images a reply prefers: `{"winner": "Image A", ...}`, or a last line that says only that."""
-    said = answer(text)
-    found = last_object(said)
-    word = found.get("winner") if found is not None else (said.splitlines() or [""])[-1]
+    """The image that a reply prefers: `{"winner": "Image A", ...}`, or a last line that says only that."""
+    words = answer(text)
+    last = last_object(words)
+    word = last.get("winner") if last is not None else (words.splitlines() or [""])[-1]
     return _WINNERS.get(_plain(str(word)).removeprefix("winner").strip(": "))
 
 
@@ -104,12 +104,12 @@ _WINNERS: dict[str, Winner] = {
 
 
 def _plain(name: str) -> str:
-    """A name without Markdown and case."""
+    """A name without Markdown, in lower case."""
     return name.strip(" *-#\"'.").lower()
 
 
 def _marks(value: object, low: float, high: float) -> list[float] | None:
-    """Numbers within the range, of a list or a single one; None if any is something else."""
+    """Numbers within the range, from a list or a single number; None if any is invalid."""
     values: list[Any] = value if isinstance(value, list) else [value]
     if not values or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return None
@@ -117,7 +117,7 @@ def _marks(value: object, low: float, high: float) -> list[float] | None:
 
 
 def _whole(value: object, count: int) -> list[int] | None:
-    """So many whole numbers from 1 to 5."""
+    """This many whole numbers from 1 to 5."""
     marks = _marks(value, 1, 5)
     if marks is None or len(marks) != count or any(mark != int(mark) for mark in marks):
         return None
@@ -132,7 +132,7 @@ def _json(text: str) -> object:
 
 
 def _decoded(text: str, at: int) -> tuple[dict[str, Any] | None, int]:
-    """The object that begins here and where it ends; (None, 0) if it is none."""
+    """The object that begins here and where it ends; (None, 0) if none does."""
     try:
         return _DECODER.raw_decode(text, at)
     except (ValueError, RecursionError):
@@ -148,12 +148,12 @@ def _decoded(text: str, at: int) -> tuple[dict[str, Any] | None, int]:
 
 
 def _unclosed(text: str, at: int) -> bool:
-    """Whether the bracket here is never closed, and looks like an object's."""
+    """Whether the bracket here looks like an object's and is never closed."""
     return _closing(text, at) is None and re.match(r'\{\s*"', text[at:]) is not None
 
 
 def _closing(text: str, at: int) -> int | None:
-    """Where the bracket that opens here is closed, strings passed over; None if it is not."""
+    """Where the bracket that opens here is closed (brackets in strings do not count); None if it is not."""
     depth, quoted, escaped = 0, False, False
     for place in range(at, len(text)):
         letter = text[place]

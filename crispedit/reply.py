@@ -1,8 +1,8 @@
-"""What a model's words answer: its thoughts left out, and the JSON object found that counts.
+"""Reads a model's reply: skips its reasoning and finds the JSON object that counts.
 
-A thinking model drafts answers that it then drops, so nothing inside its thoughts counts, nor anything before the mark
-that ends them where the prompt already opened them. Every chat model, for annotator, judge and comparison alike, is
-read here.
+A thinking model drafts answers that it then drops, so nothing inside its thoughts counts. If the prompt already opened
+the thoughts, everything before their end mark is thought. The replies of all chat models (annotator, judge, comparison)
+are read here.
 """
 
 from __future__ import annotations
@@ -40,43 +40,43 @@ _CLOSES = [re.compile(closes, re.IGNORECASE) for _, closes in _MARKS]
 
 
 @dataclass(frozen=True)
-class Words:
-    """A reply, read once from its start to its end."""
+class ReplyText:
+    """A parsed reply."""
 
     text: str
-    """All that is said after the thoughts."""
+    """The text after the thoughts."""
     objects: tuple[dict[str, Any], ...]
-    """The complete JSON objects in it, in order, none inside another, nor inside one that is cut off."""
+    """The complete outermost JSON objects in it, in order; none inside one that is cut off."""
     alone: bool
-    """Whether nothing but objects and white space is said, as where a server holds a model to a schema."""
+    """Whether there is nothing but objects and white space, as with structured decoding."""
     unfinished: bool
-    """Whether the thoughts never end: then there is no answer."""
+    """Whether the thoughts never end, so that there is no answer."""
 
 
-def read(reply: str) -> Words:
-    """What is said, and the objects in it. Marks inside an object's texts are part of it."""
+def read(reply: str) -> ReplyText:
+    """The parsed reply. Thought marks inside an object's strings are plain text."""
     at = 0
     objects: list[tuple[int, int, dict[str, Any]]] = []
     thoughts: list[tuple[int, int]] = []
     while (mark := _NEXT.search(reply, at)) is not None:
         if mark[0] == "{":
-            at, found = _object(reply, mark.start())
-            if found is not None:
-                objects.append((mark.start(), at, found))
+            at, value = _object(reply, mark.start())
+            if value is not None:
+                objects.append((mark.start(), at, value))
             continue
         kind = str(mark.lastgroup)
         if kind.startswith("open"):
             closing = _CLOSES[int(kind.removeprefix("open"))].search(reply, mark.end())
             if closing is None:
-                return Words("", (), alone=False, unfinished=True)
+                return ReplyText("", (), alone=False, unfinished=True)
             at = closing.end()
             thoughts.append((mark.start(), at))
-        else:  # of thoughts that were opened in the prompt: all before it was thought
+        else:  # the prompt opened the thoughts: all before it was thought
             at = mark.end()
             objects, thoughts = [], [(0, at)]
     text = _without(reply, thoughts)
     beside = _without(reply, sorted([*thoughts, *((start, end) for start, end, _ in objects)]))
-    return Words(text, tuple(found for _, _, found in objects), not beside, unfinished=False)
+    return ReplyText(text, tuple(value for _, _, value in objects), not beside, unfinished=False)
 
 
 def _without(text: str, spans: list[tuple[int, int]]) -> str:
@@ -86,33 +86,34 @@ def _without(text: str, spans: list[tuple[int, int]]) -> str:
 
 
 def _object(text: str, at: int) -> tuple[int, dict[str, Any] | None]:
-    """Where to go on, and the object that begins here, if it is whole. One that the text's end cuts off ends it."""
+    """The position to continue from, and the object that begins here, if it is complete. An object that is cut off ends
+    the text."""
     try:
-        found, end = _DECODER.raw_decode(text, at)
+        value, end = _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
         return (len(text) if cut else at + 1), None
-    except RecursionError:  # nobody's answer; every bracket after it would be tried in vain
+    except RecursionError:  # too deep to be an answer; every bracket after it would fail too
         return len(text), None
     except ValueError:
         return at + 1, None
-    # Half a surrogate pair fits in no table.
-    return end, json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
+    # A lone surrogate cannot be stored in a table.
+    return end, json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def answer_of(reply: str) -> str | None:
-    """The words after the thoughts; None if the thoughts never end."""
+    """The text after the thoughts; None if the thoughts never end."""
     words = read(reply)
     return None if words.unfinished else words.text
 
 
-def counting(words: Words, fields: frozenset[str], enforced: bool) -> dict[str, Any] | None:
-    """The object that counts as the answer, right or wrong; None if there is none.
+def counting(words: ReplyText, fields: frozenset[str], enforced: bool) -> dict[str, Any] | None:
+    """The object that counts as the answer, valid or not; None if there is none.
 
-    That is the last one that has a field of the wanted shape, for a model that corrects itself says the right one last.
-    Where a server held it to the schema, what follows the first object is no correction.
+    That is the last one with a field of the shape, because a model that corrects itself gives the right one last. With
+    structured decoding (`enforced`) it is the first one.
     """
-    meant = [found for found in words.objects if fields & found.keys()] or list(words.objects[-1:])
+    meant = [value for value in words.objects if fields & value.keys()] or list(words.objects[-1:])
     if not meant:
         return None
     return meant[0] if enforced and words.alone else meant[-1]

@@ -1,4 +1,4 @@
-"""Semantic duplicates: embeddings that nearly repeat an earlier one, by faiss, in bounded memory.
+"""Semantic duplicates: finds embeddings that nearly repeat an earlier one, with faiss, in bounded memory.
 
 Needs the `faiss-cpu` package (the `semantic` extra).
 """
@@ -11,27 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 1024
-"""Vectors compared at a time, first with all that are kept, then with each other."""
+"""Vectors compared at a time, first with all kept ones, then with each other."""
 EXACT = 20_000
-"""Up to so many vectors all are compared with all."""
+"""Up to this many vectors, all are compared with all."""
 REDUCED, LOOKED_AT = 96, 8
-"""Beyond: numbers per vector in the index, and nearest vectors there whose cosine is computed in full."""
+"""Above EXACT: components per vector in the index, and nearest vectors whose full cosine is computed."""
 SAMPLES_PER_CELL, ROUNDS, PROBED = 40, 8, 16
-"""Of the inverted index: vectors that a cell is learned from, rounds of k-means, and cells searched for each vector."""
+"""Inverted index: training vectors per cell, rounds of k-means, and cells searched for each vector."""
 ROUNDING = 1e-3
-"""Of a squared distance in the index, whose numbers have 16 bits."""
+"""Rounding error of a squared distance in the index, which has 16-bit components."""
 
 
 def repeats(vectors: NDArray[Any], least: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For every vector the index of a kept earlier one whose cosine with it is at least `least`, or -1 if it is kept
-    itself; and that cosine, or 0.
+    """For every vector: the index of an earlier kept vector whose cosine with it is at least `least`, or -1 if the
+    vector itself is kept; and that cosine, or 0.
 
-    vectors: [N, D] of length 1, fp16 or fp32, may be a memory map. Vectors are taken in order, and only kept ones are
-    compared with, so a crowd of copies costs no more than one. Every duplicate is confirmed by its cosine in full.
+    vectors: [N, D] of length 1, fp16 or fp32, possibly a memory map. Vectors are taken in order and compared only with
+    kept ones, so many copies cost no more than one. Every duplicate is confirmed by its full cosine.
 
     Beyond `EXACT` vectors the search is approximate. The index holds the `REDUCED` principal components of each kept
-    vector, two bytes each, in the cells of an inverted file. A projection shortens distances, so a duplicate is near
-    in the index too; but one beyond the nearest `LOOKED_AT`, or in a cell that is not searched, is missed.
+    vector, two bytes each, in the cells of an inverted file. A projection shortens distances, so duplicates are near in
+    the index too; those beyond the nearest `LOOKED_AT`, or in a cell that is not searched, are missed.
     """
     count = len(vectors)
     index, depth = (_exact(vectors), 1) if count <= EXACT else (_approximate(vectors), LOOKED_AT)
@@ -83,7 +83,7 @@ def _strike(
     parents: NDArray[np.int64],
     cosines: NDArray[np.float32],
 ) -> NDArray[np.int64]:
-    """The places of those that are kept among these vectors; `parents` and `cosines` are filled in for the others."""
+    """The indices of the kept ones among these vectors; fills in `parents` and `cosines` of the others."""
     products = np.tril(vectors @ vectors.T, -1)
     kept = np.ones(len(vectors), np.bool_)
     for place in np.flatnonzero((products >= least).any(axis=1)):

@@ -1,10 +1,10 @@
-"""Servers that a recipe names: one set of options, and one way to ask, for chat and image servers alike.
+"""Servers that a recipe names: shared options and requests for chat and image servers.
 
-A request that fails for a passing reason (a lost connection, a timeout, a body that ends early, 408, 409, 423, 425,
-429, 5xx) is sent again, after the pause that the server's Retry-After asks for, or growing ones. With `serve` the
-server is ours (`crispedit.managed`): it is started again when it died or hangs, before the request is sent again.
+A request that fails for a transient reason (a lost connection, a timeout, a body that ends early, 408, 409, 423, 425,
+429, 5xx) is retried, after the server's Retry-After or growing pauses. With `serve` the server is started here
+(`crispedit.managed`); if it died or hangs, it is restarted before the retry.
 
-The key is read from the environment when it is needed, and stands in no recipe, log, error or table.
+The key is read from the environment when it is needed, and is never in a recipe, log, error or table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 OPENAI_URL = "https://api.openai.com/v1"
 USED_UP = b"insufficient_quota"
-"""The code of a 429 that no short pause cures: the account has no money left."""
+"""The code of a 429 that no pause cures: the account has no money left."""
 
 T = TypeVar("T")
 Q = TypeVar("Q")
@@ -41,7 +41,7 @@ Q = TypeVar("Q")
 
 @dataclass(frozen=True)
 class Response:
-    """What a server answered, unless that may pass."""
+    """A server's answer, unless it is a transient failure."""
 
     status: int
     headers: Mapping[str, str]
@@ -49,7 +49,7 @@ class Response:
 
 
 class Later(Exception):  # noqa: N818
-    """A failure that may pass, and after how many seconds the server wants to be asked again."""
+    """A transient failure, and the seconds after which the server wants a retry."""
 
     def __init__(self, said: str, pause_s: float | None) -> None:
         super().__init__(said)
@@ -57,12 +57,12 @@ class Later(Exception):  # noqa: N818
 
 
 class Server(BaseModel):
-    """The options of a part that asks a server, and how it asks."""
+    """The options of a part that uses a server, and its requests."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: ClassVar[str] = "server"
-    """What messages call it."""
+    """Its name in messages."""
 
     base_url: str = OPENAI_URL
     api_key_env: str | None = None
@@ -71,21 +71,21 @@ class Server(BaseModel):
     """The command of a server that each process of the pool starts for itself, in place of `base_url`, such as
     "vllm serve MODEL --port {port}": it must listen on {port}, which is chosen."""
     start_s: float = Field(1800.0, gt=0)
-    """How long that server may take until it answers."""
+    """Seconds within which that server must be ready."""
     concurrency: int = Field(16, ge=1)
-    """Requests under way at once, for each process that asks."""
+    """Requests under way at once, per process."""
     requests_per_minute: float | None = Field(None, gt=0)
-    """Requests started at most, for each process that asks; null: as fast as `concurrency` allows."""
+    """Requests started at most, per process; null: as many as `concurrency` allows."""
     timeout_s: float = Field(300.0, gt=0)
-    """For one request and its whole answer."""
+    """For one request with its whole answer."""
     retries: int = Field(6, ge=0)
-    """How often a request that fails for a passing reason is sent again."""
+    """How often a request that fails for a transient reason is retried."""
     max_pause_s: float = Field(120.0, gt=0)
-    """The longest pause before a retry. A server that asks for more is left alone: the row is tried again later."""
+    """The longest pause before a retry. If a server asks for more, the row is tried again later."""
     max_answer_mb: float = Field(64.0, gt=0)
     """The largest answer that is read, in 2^20 bytes."""
     price_per_million_input: float | None = Field(None, ge=0)
-    """Of input tokens, of which the server's `usage` tells the number."""
+    """For input tokens; the server's `usage` tells how many."""
     price_per_million_output: float | None = Field(None, ge=0)
 
     _next_s: float = PrivateAttr(0.0)
@@ -97,7 +97,7 @@ class Server(BaseModel):
     def _no_credentials(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no address of a server, such as http://localhost:8000/v1")
+            raise ValueError(f"{url!r} is not a server's address such as http://localhost:8000/v1")
         if parts.username or parts.password or parts.query:
             raise ValueError("base_url holds credentials or a query, which runs would store; use api_key_env")
         return url
@@ -108,27 +108,28 @@ class Server(BaseModel):
         if command is not None and PORT not in command:
             raise ValueError(f"the command must say where the port goes, such as --port {PORT}")
         if command is not None:
-            shlex.split(command)  # ValueError for a quotation mark that is never closed
+            shlex.split(command)  # ValueError for an unclosed quotation mark
         return command
 
     def options_that_count(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options without those that say where the server is, how fast it is asked and what it costs. Of a command
-        its words, files by their names alone; of a model in a folder its name and a digest of its weights."""
-        found = {name: value for name, value in options.items() if name not in UNUSED}
+        """The options that can change an answer: without the server's address, request rates and prices. A command
+        counts by its words (files by name only), a model folder by its name and a digest of its weights."""
+        counted = {name: value for name, value in options.items() if name not in UNUSED}
         if self.serve is None:
-            return found
+            return counted
         folder = Path(options["model"])
-        found["serve"] = [word.rstrip("/").rpartition("/")[2] for word in shlex.split(self.serve)]
+        counted["serve"] = [word.rstrip("/").rpartition("/")[2] for word in shlex.split(self.serve)]
         if folder.is_dir():
-            found |= {"model": folder.name, "weights": weights.digest(folder)}
-        return found
+            counted |= {"model": folder.name, "weights": weights.digest(folder)}
+        return counted
 
     # Asking
 
     def each_answer(
         self, ask: Callable[[ClientSession, Q], Awaitable[T]], questions: Sequence[Q]
     ) -> list[T | Exception]:
-        """What `ask` gives for each question, in order, `concurrency` at once; an exception is that question's."""
+        """The result of `ask` for each question, in order, `concurrency` at once; an exception is that question's
+        error."""
         return asyncio.run(self._each_answer(ask, questions))
 
     async def _each_answer(
@@ -147,7 +148,7 @@ class Server(BaseModel):
             return list(await asyncio.gather(*map(one, questions)))
 
     def session(self, connector: TCPConnector | None = None) -> ClientSession:
-        """A session of this event loop. It goes through the environment's proxy to servers of the internet."""
+        """A session of this event loop; internet servers are reached through the environment's proxy."""
         import aiohttp
 
         outside = connector is None and self.serve is None and urlsplit(self.base_url).scheme == "https"
@@ -161,8 +162,8 @@ class Server(BaseModel):
     async def post(
         self, session: ClientSession, path: str, body: Callable[[], Mapping[str, Any]]
     ) -> Response:
-        """The answer to a POST of this body (aiohttp's arguments, made anew for each attempt). Transient if a passing
-        failure stays."""
+        """The answer to a POST of this body (aiohttp's arguments, made anew for each attempt). Raises Transient if the
+        retries run out."""
         return await self.again(lambda: self._post(session, path, body()))
 
     async def _post(self, session: ClientSession, path: str, body: Mapping[str, Any]) -> Response:
@@ -171,11 +172,11 @@ class Server(BaseModel):
         await self._wait()
         url, began = await self.address(), time.monotonic()
         try:
-            # A redirect would take the photograph and the key elsewhere.
+            # A redirect would send the photograph and the key elsewhere.
             async with session.post(
                 f"{url}/{path}", headers=self.headers(), allow_redirects=False, **body
             ) as answer:
-                found = Response(answer.status, dict(answer.headers), await self.read(answer))
+                response = Response(answer.status, dict(answer.headers), await self.read(answer))
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
             if self._managed is not None:
                 since = began if isinstance(error, TimeoutError) else None
@@ -183,12 +184,12 @@ class Server(BaseModel):
             raise
         if self._managed is not None:
             self._managed.answered()
-        if found.status >= 500 or found.status in STATUSES:
-            raise self._later(found)
-        return found
+        if response.status >= 500 or response.status in STATUSES:
+            raise self._later(response)
+        return response
 
     async def again(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """What `ask` gives, once its passing failures are over. Transient if they are not."""
+        """The result of `ask`, retried while its failures are transient. Raises Transient if the retries run out."""
         import aiohttp
 
         attempt = 0
@@ -208,7 +209,7 @@ class Server(BaseModel):
             attempt += 1
 
     async def read(self, answer: ClientResponse) -> bytes:
-        """The whole body. ValueError once it is larger than may be."""
+        """The whole body. ValueError if it exceeds `max_answer_mb`."""
         most = round(self.max_answer_mb * 2**20)
         body = bytearray()
         async for chunk in answer.content.iter_chunked(1 << 18):
@@ -219,27 +220,29 @@ class Server(BaseModel):
         return bytes(body)
 
     def said(self, response: Response) -> str:
-        """A response that is no answer, for an error."""
+        """The error message for a failed response."""
         return f"the {self.kind} answered {response.status}: {self.shown(response.body)}"
 
     def _later(self, response: Response) -> Later:
         pause = math.inf if USED_UP in response.body else pause_of(response.headers)
-        if pause is not None and pause <= self.max_pause_s:  # the others are not welcome earlier either
+        if (
+            pause is not None and pause <= self.max_pause_s
+        ):  # one that asks for more would refuse an earlier retry too
             self._next_s = max(self._next_s, time.monotonic() + pause)
         return Later(self.said(response), pause)
 
     async def _wait(self) -> None:
-        """Until this request may start: they are spread evenly over the minute."""
+        """Wait until this request may start: requests are spread evenly over the minute."""
         start = max(time.monotonic(), self._next_s)
         if self.requests_per_minute is not None:
             self._next_s = start + 60 / self.requests_per_minute
         await asyncio.sleep(start - time.monotonic())
 
-    # Where it is
+    # The server's address
 
     def start(self) -> None:
-        """Forget earlier pauses, and start the server if it is ours. ValueError, with its last words, if it does not
-        come up."""
+        """Forget earlier pauses, and start the server if `serve` is set. ValueError, with the end of its log, if it
+        does not start."""
         self._next_s = 0.0
         if self.serve is not None and self._managed is None:
             self._managed = ManagedServer(self.serve, self.start_s)
@@ -247,7 +250,7 @@ class Server(BaseModel):
             self._managed.url()
 
     async def address(self) -> str:
-        """Of the API, after our own server was started if it does not run."""
+        """The API's URL; with `serve`, the server is started if it does not run."""
         if self.serve is None:
             return self.base_url.rstrip("/")
         if self._managed is None:
@@ -255,14 +258,14 @@ class Server(BaseModel):
         return await asyncio.to_thread(self._managed.url)
 
     def headers(self) -> dict[str, str]:
-        """With the key, if there is one."""
+        """HTTP headers, with the key if there is one."""
         key = self.key
         return {"Authorization": f"Bearer {key}"} if key else {}
 
     @property
     def key(self) -> str | None:
-        """From the environment. A server that the recipe names no variable for is sent none, whatever the environment
-        holds; only OpenAI's own has a usual one. ValueError if it is not set."""
+        """The key from the environment: of the recipe's variable, or the usual one of OpenAI's server. Other servers
+        without a variable get no key. ValueError if the variable is not set."""
         variable = self.api_key_env
         own = self.serve is None and urlsplit(self.base_url).hostname == urlsplit(OPENAI_URL).hostname
         if variable is None and own:
@@ -276,7 +279,7 @@ class Server(BaseModel):
         return os.environ[variable]
 
     def without_key(self, text: str) -> str:
-        """Some servers repeat the key in their complaints."""
+        """The text without the key, which some servers repeat in errors."""
         return text.replace(key, "[key]") if (key := self.key) else text
 
     def shown(self, body: bytes) -> str:
@@ -284,7 +287,7 @@ class Server(BaseModel):
         return repr(self.without_key(body[:2000].decode(errors="replace"))[:300])
 
     def price(self, input_tokens: int | None, output_tokens: int | None) -> float | None:
-        """What so many tokens cost; None where no price is set, or a number is unknown that has one."""
+        """The cost of these tokens; None if no price is set, or a priced number is unknown."""
         priced = [
             (price, tokens)
             for price, tokens in (
@@ -298,18 +301,18 @@ class Server(BaseModel):
         return sum(price * (tokens or 0) / 1e6 for price, tokens in priced)
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Without the server: whoever unpickles this part starts its own."""
+        """Without the server: the process that unpickles this part starts its own."""
         state = dict(super().__getstate__())
         state["__pydantic_private__"] = {**(state["__pydantic_private__"] or {}), "_managed": None}
         return state
 
 
 UNUSED = frozenset(Server.model_fields)
-"""Options that decide where and how fast an answer is made and what it costs, not which."""
+"""Options that decide where, how fast and at what cost an answer is made, not what it is."""
 
 
 def pause_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a Retry-After, which is a number or a date."""
+    """Seconds of a Retry-After header (a number or a date)."""
     named = {name.lower(): value for name, value in headers.items()}
     try:
         if "retry-after-ms" in named:  # OpenAI's own

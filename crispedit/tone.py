@@ -1,7 +1,7 @@
-"""Tone: the gain and offset a channel that took a source to its edited image, wherever the edit itself is not.
+"""Tone: the gain and offset per channel between a source and its edited image, outside the edit.
 
-A robust fit (least trimmed squares; Rousseeuw 1984) on local means: the half of the pixels that fit best decide, and
-what was edited is left out by that. Drawing an image anew adds noise to it, and no tone.
+A robust fit (least trimmed squares; Rousseeuw 1984) on local means: only the half of the pixels that fits best counts,
+which leaves out the edit. Redrawing an image adds noise but no tone.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from crispedit import change
 Pixels = NDArray[np.float64]
 """[3, n] RGB levels."""
 GRID = 32
-"""The fit needs no more pixels than this many squared."""
+"""The fit uses at most GRID x GRID pixels."""
 EXPLAINED_LEVELS, LEVELS_PER_NOISE = 6.0, 2.5
-"""A pixel that the fitted tone misses by less than this was changed by nothing else; a Lab distance of the pair's own
-noise is about 2.5 levels."""
+"""A pixel within this many levels of the fitted tone counts as explained by it; one Lab unit of the pair's noise is
+about 2.5 levels."""
 LEAST_PIXELS = 64
 
 
 @dataclass(frozen=True)
 class Tone:
-    """edited = gain * source + offset, a channel, over the pixels that nothing else changed."""
+    """edited = gain * source + offset, per channel, over the pixels that nothing else changed."""
 
     gain: NDArray[np.float64]
     """[3] RGB."""
     offset: NDArray[np.float64]
     """[3] levels."""
     source: Pixels
-    """The source's pixels that the tone explains, and ..."""
+    """The source's pixels that the tone explains."""
     edited: Pixels
-    """... what they became."""
+    """The same pixels of the edited image."""
     explained: float
-    """They, of all pixels outside the edit: 0-1."""
+    """Their share of all pixels outside the edit, 0-1."""
 
     @property
     def shift(self) -> Pixels:
@@ -51,8 +51,8 @@ def fit(
     outside: NDArray[np.bool_] | None = None,
     noise: float = 0.0,
 ) -> Tone | None:
-    """The tone between two [h, w, 3] images of one size, of some hundred pixels a side; None where too few pixels can
-    tell. `outside` is where the edit is not, if that is known; `noise` the Lab distance by which the rest differs."""
+    """The tone between two [h, w, 3] images of one size, some hundred pixels a side; None for too few usable pixels.
+    `outside` is the area outside the edit, if known; `noise` is the Lab distance by which it differs."""
     window = (change.LOOK_PX, change.LOOK_PX)
     x, y = (_grid(cv2.blur(image, window)).astype(np.float64) for image in (source, edited))
     if outside is not None:
@@ -60,7 +60,7 @@ def fit(
         if change.share(where) < 0.02:
             return None
         x, y = x[:, where], y[:, where]
-    # What is clipped follows no line; black is clipped only when it became black.
+    # Clipped pixels do not follow a line; black is clipped only if it became black.
     keep = ((x < 251) & (y > 2) & (y < 251)).all(axis=0)
     if keep.sum() < LEAST_PIXELS:
         return None
@@ -86,14 +86,13 @@ def _best(x: Pixels, y: Pixels, near: float) -> Line:
     moments = np.stack([x, y, x * x, x * y])
     best, least = UNCHANGED, np.inf
     for line in (UNCHANGED, _line(moments, np.ones(x.shape[1], bool))):
-        for _ in range(3):  # each step lowers the trimmed sum of squares
+        for _ in range(3):  # each step reduces the trimmed sum of squares
             line = _line(moments, _better_half(_error(line, x, y)))
         error = _error(line, x, y)
         trimmed = error[_better_half(error)].mean()
         if trimmed < least:
             best, least = line, trimmed
-    # An edit of over half the image may follow a tone of its own: what stayed alike wins where it explains nearly as
-    # many pixels.
+    # An edit of over half the image may have its own tone: no change wins if it explains nearly as many pixels.
     alike = _explained(UNCHANGED, x, y, near)
     if alike.sum() >= LEAST_PIXELS:
         stayed = _line(moments, alike)
@@ -108,19 +107,19 @@ def _residual(line: Line, x: Pixels, y: Pixels) -> Pixels:
 
 
 def _error(line: Line, x: Pixels, y: Pixels) -> NDArray[np.float64]:
-    """[n] sum of squares, over the channels, of what the tone misses."""
+    """[n]: sum of squared errors over the channels."""
     residual = _residual(line, x, y)
     return np.asarray(np.square(residual, out=residual).sum(axis=0))
 
 
 def _better_half(error: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """[n] whether an error is not above the median."""
+    """[n]: whether an error is at most the median."""
     middle = (len(error) - 1) // 2
     return np.asarray(error <= np.partition(error, middle)[middle])
 
 
 def _explained(line: Line, x: Pixels, y: Pixels, near: float) -> NDArray[np.bool_]:
-    """[n] whether the tone alone made the pixel what it is."""
+    """[n]: whether the tone alone explains the pixel."""
     return np.asarray(np.abs(_residual(line, x, y)).max(axis=0) < near)
 
 
@@ -128,6 +127,6 @@ def _line(moments: NDArray[np.float64], keep: NDArray[np.bool_]) -> Line:
     """Gain and offset of the least-squares line of each channel over the kept pixels, from [4, 3, n] x, y, x^2, xy."""
     mean_x, mean_y, mean_xx, mean_xy = moments @ keep.astype(np.float64) / np.count_nonzero(keep)
     variance = mean_xx - mean_x * mean_x
-    # Two levels of spread count for no slope: a flat image says nothing about gain.
+    # A spread of two levels gives no slope: a flat image says nothing about gain.
     slope = 1 + (mean_xy - mean_x * mean_y - variance) / (variance + 4)
     return slope, mean_y - slope * mean_x

@@ -1,8 +1,7 @@
 """TorchScript archives, such as OpenAI's `ViT-B-32.pt`: their tensors, read without running anything in them.
 
-An archive is a zip file: `data.pkl` holds the tree of modules, and `data/N` the bytes of each tensor. The pickle is
-read with a list of names that are allowed: tensors and plain containers. Modules become empty shells, and the
-archive's code is never loaded.
+An archive is a zip file: `data.pkl` holds the tree of modules, and `data/N` the bytes of each tensor. Unpickling allows
+only tensors and plain containers. Modules become objects without code, and the archive's code is never loaded.
 """
 
 from __future__ import annotations
@@ -58,10 +57,10 @@ def state_dict(path: Path) -> dict[str, Tensor]:
         IndexError,
         pickle.UnpicklingError,
     ) as error:
-        raise ValueError(f"{path} is no TorchScript archive that can be read safely: {error}") from None
-    found: dict[str, Tensor] = {}
-    _collect(tree, "", found)
-    return found
+        raise ValueError(f"{path} is not a TorchScript archive that can be read safely: {error}") from None
+    tensors: dict[str, Tensor] = {}
+    _collect(tree, "", tensors)
+    return tensors
 
 
 class _Module:
@@ -74,16 +73,16 @@ class _Module:
         self.attributes = state if isinstance(state, dict) else {}
 
 
-def _collect(module: object, prefix: str, found: dict[str, Tensor]) -> None:
+def _collect(module: object, prefix: str, tensors: dict[str, Tensor]) -> None:
     for name, value in getattr(module, "attributes", {}).items():
         if isinstance(value, Tensor):
-            found[prefix + name] = value
+            tensors[prefix + name] = value
         elif isinstance(value, _Module):
-            _collect(value, f"{prefix}{name}.", found)
+            _collect(value, f"{prefix}{name}.", tensors)
 
 
 class _Reader(pickle.Unpickler):
-    """Unpickles what is on the list, and refuses everything else."""
+    """An unpickler that refuses everything but the allowed names."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))

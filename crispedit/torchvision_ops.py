@@ -1,8 +1,8 @@
-"""torchvision without its compiled half: declares the two operators that it looks up when it is imported.
+"""Makes torchvision importable without its compiled operators, by declaring the two that it looks up on import.
 
 torchvision's wheels are built for CUDA; beside a CPU build of torch, `import torchvision` fails with "operator
 torchvision::nms does not exist", and with it transformers, diffusers and open_clip, none of which need that operator
-here. Import this module before them. Where torchvision works, it does nothing; where it is not installed, neither.
+here. Import this module before them. It does nothing where torchvision works or is not installed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import torch
 
 _LIBRARY: torch.library.Library | None = None
-"""Kept: the declarations go when it does."""
+"""Kept alive: the declarations live as long as it does."""
 
 
 def declare() -> None:

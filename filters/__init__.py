@@ -1,1 +1,1 @@
-"""One measurement per file. A filter measures, bounds decide: see `crispedit.parts.Filter`."""
+"""Filters, one measurement per file. Filters measure, bounds decide: see `crispedit.parts.Filter`."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Aesthetic(Filter):
-    """`source` and, of a pair, `edited`: the aesthetic scores; null with `no_model` 1 where no CLIP could be loaded."""
+    """`source` and, of a pair, `edited`: the aesthetic scores; null, with `no_model` 1, if CLIP could not be loaded."""
 
     head: str
     """The file of the head: safetensors, or a checkpoint that loads weights-only."""
@@ -59,10 +59,10 @@ class Aesthetic(Filter):
         self._images = None if model is None else clip.Remembered(model.images)
 
     def identity(self) -> dict[str, Any]:
-        """The options, with the head's content for its place."""
-        found = super().identity()
-        path = Path(found["options"].pop("head"))
-        return found | {"head": content_key(path.read_bytes()) if path.is_file() else None}
+        """The options, with the head's content in place of its path."""
+        identity = super().identity()
+        path = Path(identity["options"].pop("head"))
+        return identity | {"head": content_key(path.read_bytes()) if path.is_file() else None}
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         if self._head is None:
@@ -94,12 +94,12 @@ class Aesthetic(Filter):
 
 
 def read_head(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weight [D] and the bias [] of a head of one or several linear layers. ValueError if the file holds none."""
+    """The weight [D] and the bias [] of a head of one or several linear layers. ValueError if the file has none."""
     import torch
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise ValueError(f"aesthetic: there is no head file {path}")
+        raise ValueError(f"aesthetic: the head file {path} does not exist")
     if path.suffix == ".safetensors":
         state = load_file(path)
     else:
@@ -109,7 +109,7 @@ def read_head(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     layers = [(state[f"{prefix}weight"].float(), state[f"{prefix}bias"].float()) for prefix in prefixes]
     if not layers or layers[-1][0].shape[0] != 1:
         raise ValueError(
-            f"aesthetic: {path} holds no linear head of one output; its tensors are {sorted(state)}"
+            f"aesthetic: {path} is not a linear head with one output; its tensors are {sorted(state)}"
         )
     weight, bias = layers[0]
     for w, b in layers[1:]:

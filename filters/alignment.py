@@ -1,8 +1,7 @@
-"""Alignment: does the edited image lie on the source? Aspect, scale and shift of what the edit left alone.
+"""Alignment: is the edited image aligned with its source? Aspect, scale and shift of the unedited part.
 
-Assumes that most blocks of the image that can be followed belong to what was not edited (`crispedit.motion`): an edit
-is outvoted. A motion counts only where undoing it makes the images match better, so that redrawn texture that wanders
-is none.
+Assumes that most trackable blocks are unedited (`crispedit.motion`), so that they outvote the edit. A motion counts
+only if undoing it makes the images match better, so redrawn texture does not count as motion.
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ from crispedit.record import Sample, Score
 
 
 class Alignment(Filter):
-    """`aspect_error`: relative difference of the two aspect ratios, beyond what rounding to whole pixels makes. The
-    rest is measured after a plain resize of the edited image to the source's size, and is null when too few blocks
-    agree to know (a smooth image, a style edit that redraws every edge): `displacement_px`, in pixels of the source;
-    `scale_error`, relative, of the worse axis; `agreement`, the share of followed blocks that fit (0-1). `wander_px`
-    is the median distance that blocks outside the edit went beyond that, each its own way: shapes drawn again near
-    their places."""
+    """`aspect_error`: relative difference of the aspect ratios, beyond rounding to whole pixels. The rest is measured
+    after resizing the edited image to the source's size, and is null if too few blocks agree (a smooth image, a style
+    edit that redraws every edge): `displacement_px`, in pixels of the source; `scale_error`, relative, of the worse
+    axis; `agreement`, the share of tracked blocks that fit (0-1). `wander_px`: the median distance by which single
+    blocks outside the edit depart from that motion, because shapes were redrawn near their places."""
 
     version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {

@@ -1,7 +1,7 @@
-"""Artefacts: what a bad encoder or decoder leaves in the edited image and not in its source.
+"""Artefacts: faults of an encoder or decoder in the edited image that its source does not have.
 
-Banding and a uniform frame along a border; what goes wrong in a grid is measured by `patches`. Each is measured on both
-images and reported as what the edit brought in, so that a photograph's own flaws do not count.
+Banding, and a uniform frame along a border; `patches` measures faults in a grid. Each is measured on both images and
+reported as the increase, so a photograph's own faults do not count.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from crispedit.record import Image, Sample, Score
 
 Gray = NDArray[np.uint8]
 FLAT_LEVELS, STEP_LEVELS = 4.0, 8.0
-"""A border row varies and drifts by less than the first; where the frame ends, most of the row jumps by the second."""
+"""Within a frame, a row varies and drifts by less than FLAT_LEVELS; at its end, most of a row jumps by STEP_LEVELS."""
 
 
 class Artefacts(Filter):
-    """`banding`: share of the pixels that would have to change level to smooth the channels' histograms. `border_px`:
-    width of the widest uniform frame side. Each is the edited image's value less the source's, never under 0."""
+    """`banding`: share of the pixels that must change level to make the channels' histograms smooth. `border_px`: width
+    of the widest side of a uniform frame. Each is the edited image's value minus the source's, at least 0."""
 
     version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
@@ -51,9 +51,10 @@ class Artefacts(Filter):
 
 
 def banding(image: Image) -> float:
-    """0-1: how far the channels' histograms are from smooth ones. A quantised channel's is a comb.
+    """0-1: how far the channels' histograms are from smooth. A quantised channel has a comb.
 
-    Counts are clipped at their 90th percentile: teeth are many, and a single tall one is a plain background.
+    Counts are clipped at their 90th percentile: a comb has many teeth, while a single tall one is a plain
+    background.
     """
     rows = np.ascontiguousarray(image[::8])
     excess = []
@@ -84,6 +85,6 @@ def _frame(gray: Gray) -> int:
     width = len(strip) if uniform.all() else int(np.argmin(uniform))
     if width > len(strip) - 3:
         return 0
-    # An even sky is uniform too, but it ends gradually or in an outline, not in a step across most of the row.
+    # An even sky is uniform too, but it ends gradually or at an outline, not in a step across most of a row.
     step = np.abs(strip[width + 2] - mean[0])
     return width if np.median(step) > STEP_LEVELS else 0

@@ -1,8 +1,8 @@
-"""CLIP: whether the edited image shows its caption, and whether the picture changed the way the words did.
+"""CLIP: whether the edited image shows its caption, and whether the image changed as the captions did.
 
-The four measures of InstructPix2Pix's filter (Brooks et al., 2023, section 3.1.2; the direction is StyleGAN-NADA's,
-Gal et al., 2022), on images squashed to the model's size. The published bounds are ViT-L-14's alone: source and target
-at least 0.2, image 0.7, direction 0.2. Another model's cosines lie elsewhere, so there are no default bounds.
+The four measures of InstructPix2Pix's filter (Brooks et al., 2023, section 3.1.2; the direction is StyleGAN-NADA's, Gal
+et al., 2022), on images squashed to the model's size. The published bounds are for ViT-L-14 only: source and target at
+least 0.2, image 0.7, direction 0.2. Cosines of other models differ, so there are no default bounds.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Clip(Filter):
 
     - `source`, `target`: an image and its caption (CLIP-T); null without the caption.
     - `image`: the two images (CLIP-I).
-    - `direction`: the difference of the images and that of the captions (CLIP-dir); null where either is nothing.
-    - `no_model`: 1 where no weights could be loaded, or open_clip is not installed (the `models` extra), and every
-      other score is null; else 0.
+    - `direction`: the difference of the images and that of the captions (CLIP-dir); null if either difference is zero.
+    - `no_model`: 1 if no weights could be loaded or open_clip is not installed (the `models` extra); every other
+      score is then null. Else 0.
     """
 
     model: str = "embedded"

@@ -1,8 +1,8 @@
-"""Content: photographs that show next to nothing, such as blank, monotone or two-tone images.
+"""Content: finds photographs with hardly any content, such as blank, monotone or two-tone images.
 
-Two numbers, because each is blind to the other's case. `entropy` is that of the luma histogram: line art,
-scans of text and masks have few grey levels, and little of it. `dominant_share` is the part of the image that
-one colour fills, noise and slow gradients within it included: a wall, a lens cap, a frosted pane.
+There are two scores, because each misses the other's case. `entropy` of the luma histogram is low for line art, scanned
+text and masks, which have few grey levels. `dominant_share` is the part of the image that one colour fills, including
+noise and slow gradients: a wall, a lens cap, a frosted pane.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOLERANCE = 16
 """Grey levels, in each channel, by which a pixel may differ from the dominant colour and still count as
 it."""
 GRID = 256
-"""The dominant colour is sought among about GRID x GRID pixels, taken at even steps."""
+"""The dominant colour is found on about GRID x GRID evenly spaced pixels."""
 
 
 class Content(Filter):
@@ -55,7 +55,7 @@ def dominant_share(image: Image) -> float:
     pixels = image[::step, ::step].reshape(-1, 3)
     levels = (pixels >> (8 - BIN_BITS)).astype(np.int32)
     bins = (levels[:, 0] << 2 * BIN_BITS) | (levels[:, 1] << BIN_BITS) | levels[:, 2]
-    # The mean of the fullest bin, not its corner: a colour that straddles two bins is still one colour.
+    # The mean of the fullest bin, not its corner, so that a colour across two bins counts as one.
     colour = pixels[bins == np.bincount(bins).argmax()].mean(axis=0)
     near = np.abs(pixels - colour.astype(np.float32)) <= TOLERANCE
     return float(near.all(axis=1).mean())

@@ -1,6 +1,6 @@
-"""Copies: whether a picture is a copy of one in local benchmark folders, so that no benchmark ends in a dataset.
+"""Copies: whether a picture is a copy of one in local benchmark folders, to keep benchmarks out of datasets.
 
-`crispedit.copies` says what is found: re-encoded, resized and slightly cropped copies; no mirrored or rotated ones.
+`crispedit.copies` finds re-encoded, resized and slightly cropped copies, but not mirrored or rotated ones.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from crispedit.record import Sample, Score
 
 
 class Copies(Filter):
-    """`source` and, of a pair, `edited`: how close the picture is to the benchmark picture that it is a copy of, 0.94
-    to 1, and 0 if it is a copy of none; null for a picture without detail, which cannot be told. `source_of` and
-    `edited_of` name the benchmark picture."""
+    """`source` and, of a pair, `edited`: how close the picture is to the benchmark picture that it copies, 0.94 to 1; 0
+    if it is not a copy; null for a picture without detail. `source_of` and `edited_of` name the benchmark picture."""
 
     against: tuple[str, ...] = Field(min_length=1)
     """Folders of benchmark pictures, on every node."""
@@ -37,10 +36,10 @@ class Copies(Filter):
         self._known = copies.Known(copies.read(self.against))
 
     def identity(self) -> dict[str, Any]:
-        """The options, with what lies in the folders for their places. ValueError if a folder has no pictures."""
-        found = super().identity()
-        found["options"]["against"] = copies.digest(self.against)
-        return found
+        """The options, with the folders' content in place of their paths. ValueError if a folder has no pictures."""
+        identity = super().identity()
+        identity["options"]["against"] = copies.digest(self.against)
+        return identity
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score | str]]:
         if self._known is None:

@@ -1,8 +1,8 @@
-"""DINO: how alike the two pictures of a pair are to a self-supervised ViT, which sees structure where CLIP sees topics.
+"""DINO: the similarity of a pair's two images to a self-supervised ViT, which sees structure where CLIP sees topics.
 
-The middle squares are embedded as in `crispedit.dino`, like for MagicBrush's and AnySD's DINO score: an edit
-that leaves the rest alone stays near 1, one that redraws the scene falls. Cosines of different models do not compare,
-so there are no default bounds.
+The centre squares are embedded by `crispedit.dino`, as for MagicBrush's and AnySD's DINO score. An edit that leaves the
+rest alone stays near 1; a redrawn scene scores lower. Cosines of different models are not comparable, so there are no
+default bounds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Dino(Filter):
-    """`image`: the cosine, -1 to 1, to five decimals. `no_model`: 1 where no model was named, and `image` is null."""
+    """`image`: the cosine, -1 to 1, to five decimals. `no_model`: 1 if no model was named; `image` is then null."""
 
     model: str = ""
     """A folder in transformers' layout (such as dinov2-base's), or an architecture of timm."""
@@ -35,7 +35,7 @@ class Dino(Filter):
     # Of ViT-S/16 on a core; a GPU is done with it before the pictures are resized.
     cost: ClassVar[float] = 90.0
 
-    _dino: dino.Dino | None = PrivateAttr(None)
+    _dino: dino.DinoModel | None = PrivateAttr(None)
 
     def lacks(self) -> str | None:
         return needs("torch", extra="models") if self.model else "no model is named: set its `model`"
@@ -47,16 +47,16 @@ class Dino(Filter):
             self._dino = dino.load(self.model, self.weights, self.precision)
 
     def identity(self) -> dict[str, Any]:
-        """The options, with a folder's or file's content for its place."""
-        found = super().identity()
+        """The options, with a folder's or file's content in place of its path."""
+        identity = super().identity()
         if Path(self.model).is_dir():
-            found["options"] |= {
+            identity["options"] |= {
                 "model": Path(self.model).resolve().name,
                 "weights": digest(Path(self.model)),
             }
         elif Path(self.weights).is_file():
-            found["options"]["weights"] = content_key(Path(self.weights).read_bytes())
-        return found
+            identity["options"]["weights"] = content_key(Path(self.weights).read_bytes())
+        return identity
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         if self.model and self._dino is None:

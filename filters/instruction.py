@@ -1,7 +1,7 @@
-"""Instruction: do the words ask for the kind of edit that the pair is filed under? The probability, by a trained model.
+"""Instruction: the probability, by a trained model, that the instruction asks for an edit of the pair's category.
 
-It reads words alone (`crispedit.classifier`), no pixels: it finds mislabelled pairs and instructions that belong to
-another pair. Whether the picture did what it was told is for `clip` and `judge`. It assumes English.
+It reads only the text (`crispedit.classifier`), no pixels: it finds mislabelled pairs and instructions of other pairs.
+`clip` and `judge` measure whether the image follows the instruction. It assumes English.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class Instruction(Filter):
     others. Null without an instruction, for one that the classifier cannot read (another language), and for a category
     that it does not know.
 
-    No default bound, for it is language that decides how many good pairs a bound costs: see `benchmarks/classifier.py`.
+    No default bound: how many good pairs a bound rejects depends on the instructions' language
+    (`benchmarks/classifier.py`).
     """
 
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"category": float}

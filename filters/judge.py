@@ -1,16 +1,16 @@
 """Judge: what a vision-language model sees in a pair, asked in two ways.
 
-(a) Facts, then code. The model says what is in the source, what in the edited image, and what differs, without
-knowing the instruction; then whether the instruction can be carried out on the source, and which of the differences it
-asks for. Code derives the verdicts. A model that is asked "is this a good edit?" says yes: sam3-crispedit reports that
-of 250,421 rows of CrispEdit-2M one such question kept 86 %, and facts kept 27 %.
-(b) A rubric, 0 to 10 as in VIEScore (Ku et al., 2024): how well the edit follows, and how clean the picture is.
+(a) Facts, then code. The model says what is in the source, what in the edited image, and what differs, without knowing
+the instruction; then whether the instruction can be carried out on the source, and which of the differences it asks
+for. Code derives the verdicts. Models tend to answer yes to "is this a good edit?": sam3-crispedit reports that of
+250,421 rows of CrispEdit-2M one such question kept 86 %, and facts kept 27 %. (b) A rubric, 0 to 10 as in VIEScore (Ku
+et al., 2024): how well the edit follows, and how clean the picture is.
 
-Its model can also choose: `compare` shows it the candidates of one job side by side.
+Its model can also choose among candidates: `compare` shows it those of one job side by side.
 
-A fact that the model is not sure of makes a verdict unknown (null), and `unsure` counts those: by default no unsure
-pair passes, with a reason of its own; a bound on `unsure` says otherwise. What the numbers are worth on your data is
-for `crispedit calibrate` with labels to say.
+A fact that the model is unsure of makes a verdict unknown (null), and `unsure` counts those. By default no unsure pair
+passes; a bound on `unsure` can change that. `crispedit calibrate` with labels measures how good the scores are on your
+data.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic import Field
 
 from crispedit import feasibility, prompts
 from crispedit.bounds import Bound
-from crispedit.chat import Answer, Chat, ChatError, ChatOption, Reply, Request, total
+from crispedit.chat import Chat, ChatAnswer, ChatError, ChatOption, ChatRequest, Reply, total
 from crispedit.feasibility import Fact, Feasibility
 from crispedit.parts import Filter
 from crispedit.record import Image, Sample, Score, canonical_json
@@ -42,8 +42,8 @@ RUBRIC = ("instruction_following", "over_editing", "naturalness", "artefacts")
 
 TOKENS = ("input_tokens", "output_tokens")
 
-Questions = dict[str, Request[Any]]
-Answers = dict[str, Answer[Any]]
+Questions = dict[str, ChatRequest[Any]]
+Answers = dict[str, ChatAnswer[Any]]
 
 
 class Look(Reply):
@@ -116,15 +116,15 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Choice:
+class PreferredCandidate:
     """Which candidate a model prefers."""
 
     candidate: int | None
-    """Its index; None if the model named none, or another one in each order: models favour places."""
+    """Its index; None if the model named none, or different ones in the two orders: models have a position bias."""
     answers: str
-    """The model's own words on both orders, as JSON."""
+    """The model's replies in both orders, as JSON."""
     tokens: tuple[int, int] | None = None
-    """(Input, output) of the model's."""
+    """The model's (input, output) tokens."""
 
 
 class Judge(Filter):
@@ -132,16 +132,16 @@ class Judge(Filter):
 
     - `instruction_actionable`: the instruction fits the source (`crispedit.feasibility`).
     - `change_happened`: there is a visible difference, other than of quality.
-    - `matches_instruction`: all that was asked for is among the differences.
+    - `matches_instruction`: the differences include everything that was asked for.
     - `subject_kept`, `composition_kept`: the same main subject, the same arrangement, unless the instruction asks for
       another.
     - `rest_preserved`: every difference was asked for, or follows from what was.
     - `unsure`: how many of these are null.
-    - `input_tokens`, `output_tokens`: what the model read and wrote; null where its server does not count.
-    - `no_model`: 1 where no chat model is configured, and every other score is null; else 0.
+    - `input_tokens`, `output_tokens`: the model's tokens; null if its server does not count.
+    - `no_model`: 1 if no chat model is configured; every other score is then null. Else 0.
 
-    `answers` keeps the model's own words. A question without an answer is the pair's error. Scores of a half that is
-    turned off are null.
+    `answers` has the model's replies. A question without an answer is the pair's error. Scores of a part that is turned
+    off are null.
     """
 
     chat: ChatOption | None = None
@@ -165,7 +165,7 @@ class Judge(Filter):
     cost: ClassVar[float] = 6700.0
 
     @property
-    def gpus(self) -> float:  # type: ignore[override]  # the class's is for all its instances, this is the backend's
+    def gpus(self) -> float:  # type: ignore[override]  # a class variable elsewhere; here the backend's
         return self.chat.gpus if self.chat is not None else 0.0
 
     def lacks(self) -> str | None:
@@ -176,9 +176,9 @@ class Judge(Filter):
             self.chat.load()
 
     def identity(self) -> dict[str, Any]:
-        found = super().identity()
-        found["options"]["chat"] = None if self.chat is None else self.chat.identity()
-        return found | {"prompts": prompts.versions((*QUESTIONS, *feasibility.PROMPTS))}
+        identity = super().identity()
+        identity["options"]["chat"] = None if self.chat is None else self.chat.identity()
+        return identity | {"prompts": prompts.versions((*QUESTIONS, *feasibility.PROMPTS))}
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score | str] | Exception]:
         if self.chat is None:
@@ -194,39 +194,41 @@ class Judge(Filter):
                 a if isinstance(a, Exception) else m if isinstance(m, Exception) else a | m
                 for a, m in zip(answers, second, strict=True)
             ]
-        return [found if isinstance(found, Exception) else _scores(found) for found in answers]
+        return [answer if isinstance(answer, Exception) else _scores(answer) for answer in answers]
 
-    def compare(self, contests: Sequence[Contest]) -> list[Choice | Exception]:
-        """For each contest the best candidate, by a model that sees the source and all candidates, in this order and in
-        the reverse one; or why it did not say."""
+    def compare(self, contests: Sequence[Contest]) -> list[PreferredCandidate | Exception]:
+        """The best candidate of each contest, by a model that sees the source and all candidates in both orders; or an
+        error."""
         assert self.chat is not None
         asked = _ask(self.chat, [_both_orders(contest) for contest in contests])
         return [
-            found if isinstance(found, Exception) else _choice(len(contest.candidates), found)
-            for contest, found in zip(contests, asked, strict=True)
+            answer if isinstance(answer, Exception) else _choice(len(contest.candidates), answer)
+            for contest, answer in zip(contests, asked, strict=True)
         ]
 
     def comparison(self) -> dict[str, Any]:
-        """What makes `compare`'s answers what they are: the model and the prompt, JSON-ready."""
+        """What determines `compare`'s answers: the model and the prompt, JSON-ready."""
         assert self.chat is not None
         return {"chat": self.chat.identity(), "prompts": prompts.versions([COMPARE])}
 
     def _questions(self, sample: Sample) -> Questions:
-        """What is asked of a pair at once. None of these sees more than it needs."""
+        """The questions about a pair that are asked together, each with only what it needs."""
         if not sample.instruction:
             raise ValueError("a pair without an instruction cannot be judged")
-        found: Questions = {}
+        questions: Questions = {}
         if self.facts:
             look, differ = prompts.render("judge/look"), prompts.render("judge/differences")
-            found["source"] = Request(look, Look, [sample.source])
-            found["edited"] = Request(look, Look, [sample.edited])
-            found["differences"] = Request(differ, Differences, [sample.source, sample.edited])
-            found["feasibility"] = feasibility.question(sample.source, sample.instruction, sample.category)
+            questions["source"] = ChatRequest(look, Look, [sample.source])
+            questions["edited"] = ChatRequest(look, Look, [sample.edited])
+            questions["differences"] = ChatRequest(differ, Differences, [sample.source, sample.edited])
+            questions["feasibility"] = feasibility.question(
+                sample.source, sample.instruction, sample.category
+            )
         if self.rubric:
             follows = prompts.render("judge/follows", instruction=sample.instruction)
-            found["follows"] = Request(follows, Follows, [sample.source, sample.edited])
-            found["quality"] = Request(prompts.render("judge/quality"), Quality, [sample.edited])
-        return found
+            questions["follows"] = ChatRequest(follows, Follows, [sample.source, sample.edited])
+            questions["quality"] = ChatRequest(prompts.render("judge/quality"), Quality, [sample.edited])
+        return questions
 
 
 def verdicts(feasible: Feasibility, seen: Differences, match: Match) -> dict[str, Fact]:
@@ -237,7 +239,7 @@ def verdicts(feasible: Feasibility, seen: Differences, match: Match) -> dict[str
     problem = feasibility.problem(feasible)
     actionable: Fact = "yes" if problem is None else "unsure" if problem == feasibility.UNSURE else "no"
     fulfilled: Fact = "unsure" if match.fulfilled == "yes" and not done else match.fulfilled
-    # What the instruction changes on purpose is not lost.
+    # Changes that the instruction asks for do not count as losses.
     taken = any(d.main_subject == "yes" and d.kind in ("disappeared", "replaced") for d in done)
     moved = any(d.kind in ("moved", "viewpoint") for d in done)
     return {
@@ -251,41 +253,41 @@ def verdicts(feasible: Feasibility, seen: Differences, match: Match) -> dict[str
 
 
 def _ask(model: Chat, asked: Sequence[Questions]) -> list[Answers | Exception]:
-    """The answers to every sample's questions, all asked together; the first error of a sample is the sample's."""
+    """The answers to every sample's questions, asked together; a sample's first error is its result."""
     flat = iter(model.ask([request for questions in asked for request in questions.values()]))
-    found: list[Answers | Exception] = []
+    results: list[Answers | Exception] = []
     for questions in asked:
         answers = {name: next(flat) for name in questions}
         errors = [(name, a) for name, a in answers.items() if isinstance(a, ChatError)]
         if errors:
             failure = ChatError(f"{errors[0][0]}: {errors[0][1]}", errors[0][1].raw)
             failure.__cause__ = errors[0][1]
-            found.append(failure)
+            results.append(failure)
         else:
-            found.append({name: a for name, a in answers.items() if isinstance(a, Answer)})
-    return found
+            results.append({name: a for name, a in answers.items() if isinstance(a, ChatAnswer)})
+    return results
 
 
 def _both_orders(contest: Contest) -> Questions:
     prompt = prompts.render(COMPARE, instruction=contest.instruction, candidates=len(contest.candidates))
     orders = {"in_order": contest.candidates, "in_reverse": contest.candidates[::-1]}
-    return {name: Request(prompt, Best, [contest.source, *order]) for name, order in orders.items()}
+    return {name: ChatRequest(prompt, Best, [contest.source, *order]) for name, order in orders.items()}
 
 
-def _choice(candidates: int, found: Answers) -> Choice | ChatError:
-    for answer in found.values():
+def _choice(candidates: int, answers: Answers) -> PreferredCandidate | ChatError:
+    for answer in answers.values():
         if answer.value.candidate > candidates:
             return ChatError(
                 f"it chose candidate {answer.value.candidate} of {candidates}: {answer.raw!r}", answer.raw
             )
-    first, last = (found[order].value.candidate for order in ("in_order", "in_reverse"))
-    agreed = first + last == candidates + 1  # the same one, counted from either end; never so if one is 0
-    return Choice(first - 1 if agreed else None, _words(found), _tokens(found))
+    first, last = (answers[order].value.candidate for order in ("in_order", "in_reverse"))
+    agreed = first + last == candidates + 1  # the same candidate in both orders; never if one is 0
+    return PreferredCandidate(first - 1 if agreed else None, _words(answers), _tokens(answers))
 
 
-def _match(sample: Sample, found: Answers) -> Questions:
-    """Words alone: which differences the instruction asks for."""
-    before, after, seen = (found[name].value for name in ("source", "edited", "differences"))
+def _match(sample: Sample, answers: Answers) -> Questions:
+    """The text-only question: which differences the instruction asks for."""
+    before, after, seen = (answers[name].value for name in ("source", "edited", "differences"))
     prompt = prompts.render(
         "judge/match",
         instruction=sample.instruction,
@@ -293,29 +295,29 @@ def _match(sample: Sample, found: Answers) -> Questions:
         after=canonical_json(after.model_dump()),
         differences=[difference.what for difference in seen.differences],
     )
-    return {"match": Request(prompt, Match)}
+    return {"match": ChatRequest(prompt, Match)}
 
 
-def _scores(found: Answers) -> dict[str, Score | str]:
+def _scores(answers: Answers) -> dict[str, Score | str]:
     scores: dict[str, Score | str] = dict.fromkeys(Judge.scores)
-    if "match" in found:
-        derived = verdicts(*(found[name].value for name in ("feasibility", "differences", "match")))
+    if "match" in answers:
+        derived = verdicts(*(answers[name].value for name in ("feasibility", "differences", "match")))
         scores |= {name: {"yes": 1, "no": 0, "unsure": None}[fact] for name, fact in derived.items()}
         scores["unsure"] = sum(fact == "unsure" for fact in derived.values())
     for name in ("follows", "quality"):
-        if name in found:
-            scores |= found[name].value.model_dump()
-    scores |= zip(TOKENS, _tokens(found) or (None, None), strict=True)
-    return scores | {"no_model": 0, "answers": _words(found)}
+        if name in answers:
+            scores |= answers[name].value.model_dump()
+    scores |= zip(TOKENS, _tokens(answers) or (None, None), strict=True)
+    return scores | {"no_model": 0, "answers": _words(answers)}
 
 
-def _words(found: Answers) -> str:
-    """The model's own words, by question, as JSON."""
-    return canonical_json({name: answer.raw for name, answer in found.items()})
+def _words(answers: Answers) -> str:
+    """The model's replies by question, as JSON."""
+    return canonical_json({name: answer.raw for name, answer in answers.items()})
 
 
-def _tokens(found: Answers) -> tuple[int, int] | None:
-    return total(answer.tokens for answer in found.values())
+def _tokens(answers: Answers) -> tuple[int, int] | None:
+    return total(answer.tokens for answer in answers.values())
 
 
 def _all(facts: Sequence[Fact]) -> Fact:

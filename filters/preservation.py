@@ -1,8 +1,9 @@
-"""Preservation: what changed where nothing should have.
+"""Preservation: changes where nothing should change.
 
-Leakage is visible, coherent change above the pair's own noise (`crispedit.change`), away from the edit. One edit may
-have several regions: without a true mask, every region a tenth as large as the largest is the edit. Drawing the image
-anew is no leakage; an image of which not even a quarter was left as it was (`least_change`) is leakage everywhere.
+Leakage is visible, coherent change above the pair's own noise (`crispedit.change`), away from the edit. An edit may
+have several regions: without a true mask, every region at least a tenth as large as the largest counts as edit.
+Redrawing the image is not leakage; but if not even a quarter was left as it was (`least_change`), leakage is
+everywhere.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
 LEAST_REGION = 0.002
-"""Of the image: smaller changes are not counted as leakage."""
+"""Share of the image; smaller changes are not leakage."""
 
 
 class Preservation(Filter):
-    """`leakage`: the share, 0-1, of the area outside the edit where a viewer sees a change that is no re-rendering.
-    `least_change`: the Lab distance of local means that the least changed quarter of the image stays below; from 5 on,
+    """`leakage`: the share, 0-1, of the area outside the edit where a viewer sees more than re-rendering.
+    `least_change`: the Lab distance of local means below which the least changed quarter of the image stays; from 5 on,
     a viewer sees that nothing was left as it was. `outside_ssim` is Wang et al. 2004 on luma over 8x8 blocks,
     `outside_change` the mean Lab distance. Outside is outside the true edit mask, or outside an estimated one
-    (`crispedit.change.estimate`), each with a margin; scores of it are null where less than `least_outside` of the
-    image lies there (a style edit has no outside)."""
+    (`crispedit.change.estimate`), each with a margin; its scores are null if it is smaller than `least_outside` of the
+    image (a style edit has no outside)."""
 
     least_outside: float = 0.02
 
@@ -75,7 +76,7 @@ class Preservation(Filter):
 
 
 def _coherent(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The regions that are large enough for no chance of redrawn texture to make them."""
+    """The regions that are too large to be chance effects of redrawn texture."""
     labels, stats = change.regions(seen)
     large = stats[:, cv2.CC_STAT_AREA] >= LEAST_REGION * seen.size
     return change.chosen(labels, large)

@@ -1,10 +1,11 @@
-"""Regeneration: was the part that nobody asked to edit left as it was, or drawn anew?
+"""Regeneration: was the unedited part of the image left as it was, or redrawn?
 
-Most editors decode every pixel afresh. That is their nature and no defect: nothing is rejected for it. Other filters
-judge relative to it (`crispedit.change.Noise`), and a recipe that wants pixel-exact pairs sets
-`regeneration: {bounds: {noise_floor: {max: 0.5}}}`.
+Most editors redraw every pixel. That is not a defect, so nothing is rejected for it. Other filters measure relative to
+it (`crispedit.change.Noise`), and a recipe that wants pixel-exact pairs sets `regeneration: {bounds: {noise_floor:
+{max: 0.5}}}`.
 
-Assumes that at least a quarter of the image was not edited; where none was left as it was, the regime is `global`.
+Assumes that at least a quarter of the image was not edited; if not even that was left as it was, the regime is
+`global`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from crispedit.record import Sample, Score
 
 
 class Regeneration(Filter):
-    """`noise_floor`: the CIE Lab distance that the least changed quarter of the aligned pair stays below, over means of
-    3x3 px of the small grid (`crispedit.change`); 0 is exact. `regime`: `exact` (below 0.5: intact, or a re-encoding),
-    `regenerated`, or `global` (even that quarter visibly changed)."""
+    """`noise_floor`: the CIE Lab distance below which the least changed quarter of the aligned pair stays, over means
+    of 3x3 px of the small grid (`crispedit.change`); 0 is exact. `regime`: `exact` (below 0.5: intact, or a
+    re-encoding), `regenerated`, or `global` (even that quarter visibly changed)."""
 
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"noise_floor": float}
     notes: ClassVar[tuple[str, ...]] = ("regime",)

@@ -1,9 +1,8 @@
-"""Region: where the edit is. How much of the image changed, in how many pieces, and how far they are spread.
+"""Region: the size of the edit: how much of the image changed, in how many pieces, and how spread out.
 
-Assumes that the edit stands out from the pair's own noise (`crispedit.change`). What is local is a matter of the
-category, and of its file's bounds: an object that is added or removed takes up to 0.6 of the image; one that is
-replaced, recoloured or moved may fill nearly all of it, as the face of a close-up does; a background or a style is
-everywhere."""
+Assumes that the edit stands out from the pair's own noise (`crispedit.change`). How local an edit should be depends on
+its category, whose file has the bounds: an added or removed object takes up to 0.6 of the image; a replaced, recoloured
+or moved one may fill nearly all of it (a face in a close-up); a background or style is everywhere."""
 
 from __future__ import annotations
 
@@ -18,10 +17,10 @@ from crispedit.record import Sample, Score
 
 
 class Region(Filter):
-    """Regions of visible change. `area_fraction` and `box_fraction` are of the image; the box is
-    the one that holds the middle 95 % of the changed pixels along each axis. `largest_share` is the largest region's
-    share of all change. `count` leaves out regions under `least_region` of the image. All but the first two are null
-    where nothing changed. There are no default bounds: they belong to the categories.
+    """Regions of visible change. `area_fraction` and `box_fraction` are of the image; the box is the one that holds the
+    middle 95 % of the changed pixels along each axis. `largest_share` is the largest region's share of all change.
+    `count` leaves out regions under `least_region` of the image. All but the first two are null if nothing changed.
+    Bounds are in the category files.
     """
 
     least_region: float = 0.0005
@@ -55,7 +54,7 @@ class Region(Filter):
 
 
 def _middle(profile: np.ndarray) -> int:
-    """How many bins hold the middle 95 % of a histogram."""
+    """The number of bins with the middle 95 % of a histogram."""
     cumulative = profile.cumsum() / profile.sum()
     low, high = np.searchsorted(cumulative, [0.025, 0.975])
     return int(high - low + 1)

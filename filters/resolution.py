@@ -13,9 +13,8 @@ from crispedit.record import Sample, Score
 
 
 class Resolution(Filter):
-    """Sides in pixels. A photograph is measured by its file's size (`Sample.original_*`) where that is known,
-    because the stored image may have been shrunk; a pair by the smaller of its two images. Reads headers,
-    decodes nothing."""
+    """Sides in pixels. A photograph is measured by its file's size (`Sample.original_*`), if known, because the stored
+    image may be smaller; a pair by the smaller of its two images. Only headers are read."""
 
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"short_side_px": int, "long_side_px": int}

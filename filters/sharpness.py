@@ -1,8 +1,7 @@
-"""Sharpness: is the edited image blurrier than its source, at one common size?
+"""Sharpness: is the edited image blurrier than its source, at the same size?
 
-Softening by regeneration is not blur: an editor that draws the image anew loses some of its grain and keeps its edges.
-So where the rest of the image was left intact, all of its detail must be there; where it was drawn anew, its texture
-must not be gone. Whether the finest detail is there at all is told by `upscaled`.
+Softening by redrawing is not blur: it loses some grain but keeps edges. So if the rest of the image was left intact,
+all its detail must remain; if it was redrawn, its texture must not vanish. `upscaled` measures the finest detail.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ Blocks = NDArray[np.float32]
 BLOCK = 16
 """Pixels."""
 FLAT_LEVELS = 1.0
-"""A source block with less detail than this shows noise and JPEG error, no edges whose sharpness could change."""
+"""A source block with less detail than this shows only noise and JPEG error."""
 SOFTENING, SOFT = 0.5, 0.5
-"""Each Lab distance of look that the rest of the image moved by allows for so much less texture, up to so much: no
-blur moves local means, and every autoencoder does."""
+"""The share of texture that may be lost per Lab unit by which the rest of the image changed, and the most: autoencoders
+change local means, and blur does not."""
 REDRAWN_MIDDLE = 0.08
-"""The share of the middle detail that each Lab distance of look may cost: shapes drawn anew are other shapes."""
+"""The share of middle detail that may be lost per Lab unit of change: redrawn shapes differ."""
 LEAST_LEVELS = 0.5
-"""Detail of an octave, in levels, below which a block of the source has nothing to lose."""
+"""Least detail of an octave, in levels, of a source block to compare."""
 
 
 class Sharpness(Filter):

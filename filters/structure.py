@@ -1,8 +1,8 @@
-"""Structure: is the scene still the scene after an edit of its whole look?
+"""Structure: is the scene still recognisable after an edit of its whole look?
 
-For `style` and `background`, where nothing need keep its colours: lines and shapes of the source must be found at their
-places in the result (a style), or in some part of it (the subject before a new background). A black, stained or
-posterised answer keeps few of either. New lines where the source is smooth, such as hatching, lose nothing.
+For `style` and `background`, where colours may change: lines and shapes of the source must remain in place in the whole
+result (style), or in a part of it (the subject before a new background). A black, stained or posterised image keeps few
+of them. New lines where the source is smooth, such as hatching, do not count.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ LEAST_DETAIL = 4.0
 """Variance of lightness (of 100) below which a place has no structure to keep."""
 
 BEST = 0.03
-"""The share of the structured places that a kept subject covers at least: small ones count too."""
+"""The least share of structured places that a kept subject covers; small subjects count too."""
 
 
 class Structure(Filter):
-    """`kept`: the median, over the places where the source has structure (outside the true mask of a background edit,
-    where there is one), of the correlation of lightness in source and
-    edited image (over `crispedit.change.LOOK_PX`), without its sign: a blueprint or a negative swaps light and dark;
-    `kept_best`: the correlation that 3 % of these places exceed, what the best kept part has. `tones`: the spread of
-    the edited image's lightness over the source's. All are 0 or more, and null where the source has no structure. There
-    are no default bounds: they belong to the categories."""
+    """`kept`: the median, over the places where the source has structure, of the absolute correlation of lightness in
+    source and edited image (over `crispedit.change.LOOK_PX`), because a blueprint or a negative swaps light and dark;
+    `kept_best`: the correlation that 3 % of these places exceed. For a background edit, only places outside the true
+    mask count, if there is one. `tones`: the spread of the edited image's lightness over the source's. All are 0 or
+    more, and null if the source has no structure. Bounds are in the category files."""
 
     version: ClassVar[int] = 4
 

@@ -1,6 +1,6 @@
-"""Unchanged: tells an edit from a no-op, a re-encoding, faint noise or a speck.
+"""Unchanged: distinguishes an edit from a no-op, a re-encoding, faint noise or a speck.
 
-Assumes that an edit stands out from the pair's own noise (`crispedit.change`): an editor that only drew the image anew
+Assumes that an edit stands out from the pair's own noise (`crispedit.change`): an editor that only redrew the image
 changed nothing.
 """
 
@@ -15,8 +15,8 @@ from crispedit.record import Sample, Score
 
 
 class Unchanged(Filter):
-    """How much of the image changed visibly: all of it together, and in its largest region, as fractions of the image's
-    area; `mean_abs` is the mean Lab distance over 100, 0-1. Images of different sizes are compared after a resize."""
+    """How much of the image changed visibly, in total and in the largest region, as fractions of its area; `mean_abs`
+    is the mean Lab distance over 100, 0-1. Images of different sizes are compared after a resize."""
 
     version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
@@ -24,9 +24,8 @@ class Unchanged(Filter):
         "largest_region_fraction": float,
         "mean_abs": float,
     }
-    # An object of 0.3 % of the image (56x56 px of 1024x1024) passes even where half of it has its
-    # background's colour; a speck of 0.05 % (23x23 px) does not. Noise, re-encoding and no-ops measure 0.
-    # `crispedit calibrate` shows all.
+    # An object of 0.3 % of the image (56x56 px of 1024x1024) passes even if half of it has its background's colour; a
+    # speck of 0.05 % (23x23 px) does not. Noise, re-encoding and no-ops measure 0 (`crispedit calibrate`).
     bounds: ClassVar[Mapping[str, Bound]] = {"largest_region_fraction": Bound(min=0.0012)}
     cost: ClassVar[float] = 2.0
 

@@ -1,28 +1,26 @@
-"""Upscaled: photographs with much less detail than pixels, as enlargement leaves them.
+"""Upscaled: finds photographs with much less detail than pixels, because they were enlarged.
 
-Enlarging by any interpolation leaves a cliff in the spectrum: power falls steeply at the old Nyquist
-frequency, far more than optics make it fall. Most of a good photograph may be out of focus, so the cliff is
-looked for only where it can be seen: in the 2 % of strips (64 pixels long, 8 wide, horizontal and vertical)
-with the strongest second derivative. Their power spectra are averaged in the logarithm, which is fair to
-faint strips and deaf to a lone sharp caption. A frequency f lies beyond the cliff when an octave, from f/2 to
-f, costs
+Enlarging by any interpolation leaves a cliff in the spectrum: power falls steeply at the old Nyquist frequency, far
+more than optics explain. Most of a good photograph may be out of focus, so the cliff is only searched for where it can
+be seen: in the 2 % of strips (64 pixels long, 8 wide, horizontal and vertical) with the strongest second derivative.
+Their power spectra are averaged in the logarithm, so that faint strips count and a single sharp caption does not
+dominate. A frequency f lies beyond the cliff when an octave, from f/2 to f, costs
 
     log10 P(f/2) - log10 P(f)  >  1.0 + 0.4 log2(f / f10)
 
-where f10 is 10/64 cycles per pixel; the second term allows for lenses, whose losses grow with frequency. Over
-ten macro photographs with blurred backgrounds (JPEG quality 75 to 95) the left side exceeds the second term
-by 0.91 at most; over their enlargements (2x to 4x, bilinear, bicubic, Lanczos, before and after
-recompression) by 1.09 at least.
+where f10 is 10/64 cycles per pixel; the second term allows for lenses, whose losses grow with frequency. Over ten macro
+photographs with blurred backgrounds (JPEG quality 75 to 95) the left side exceeds the second term by 0.91 at most; over
+their enlargements (2x to 4x, bilinear, bicubic, Lanczos, before and after recompression) by 1.09 at least.
 
-Of a pair, the edited image is compared with its source: an editor that works at a lower resolution leaves a cliff where
-the photograph has none, and a picture that was soft before is not the editor's fault.
+For a pair, the edited image is compared with its source: an editor that works at a lower resolution leaves a cliff that
+the photograph does not have, and a source that was soft before is not the editor's fault.
 
-A photograph blurred all over (motion, fog) has no detail to be lost, and its own spectrum may look like a
-cliff. Sensor grain tells it from an enlargement: where strips of middling contrast hold noise above the floor
-of JPEG encoding and without a cliff, the pixels are the camera's own.
+A photograph that is blurred everywhere (motion, fog) has no detail to lose, and its own spectrum may look like a cliff.
+Sensor grain distinguishes it from an enlargement: if strips of medium contrast have noise above JPEG's floor and
+without a cliff, the pixels are the camera's own.
 
-Two things it cannot see: the enlargement of an image that is all grain, whose cliff JPEG fills up again, and
-a generative model at work, whose inventions are detail like any other.
+It cannot detect two cases: the enlargement of a very grainy image, whose cliff JPEG fills again, and generative
+enlargement, which invents detail.
 """
 
 from __future__ import annotations
@@ -43,26 +41,26 @@ LENGTH, WIDTH = 64, 8
 SHARE = 0.02
 LEAST_STRIPS = 16
 FREQUENCIES = np.arange(8, 28)
-"""In 1/64 cycles per pixel. At lower ones scenes have cliffs of their own; near the Nyquist frequency
-interpolators leak mirror images of what lies below."""
+"""In 1/64 cycles per pixel. At lower ones scenes have cliffs of their own; near the Nyquist frequency interpolators
+leak mirrored frequencies."""
 CLIFF = np.where(FREQUENCIES < 10, 1.25, 1.0 + 0.4 * np.log2(FREQUENCIES / 10))
 ONSET = 0.85
 """Where the cliff begins, as a fraction of the cut-off frequency that makes it (measured on known
 enlargements)."""
 DETAIL_FLOOR = 0.0
-"""log10 of grey levels²: strips with less power at an eighth of the sampling rate have nothing to measure."""
+"""log10 of grey levels²: strips with less power at an eighth of the sampling rate are not measured."""
 GRAIN_FLOOR = -0.5
-"""log10 of grey levels²: about twice what JPEG at quality 95 leaves of nothing."""
+"""log10 of grey levels²: about twice the noise of JPEG at quality 95."""
 GRAIN_CLIFF = np.full(len(FREQUENCIES), 0.75)
-"""Grain is white but for the camera's own smoothing, so what vouches for an image must be flatter than a
-scene."""
+"""Grain is white except for the camera's smoothing, so grain that proves camera pixels must have a flatter spectrum
+than a scene."""
 
 
 class Upscaled(Filter):
-    """`detail_fraction`: of a photograph, estimated true resolution over pixel resolution, along one side, in (0, 1];
-    the least it tells apart is 0.3. Of a pair, that of the edited image over that of its source, each in its own pixels
-    and outside the true mask, where there is one, or what is left of its finest detail, whichever is more; at most 1.
-    Null if an image has no detail at all or is smaller than a few strips, and of a background edit without a mask."""
+    """`detail_fraction`: for a photograph, estimated true resolution over pixel resolution, along one side, in (0, 1];
+    the smallest value is 0.3. For a pair, that of the edited image over that of its source, each in its own pixels and
+    outside the true mask if there is one, or the remaining share of its finest detail, whichever is more; at most 1.
+    Null if an image has no detail or is smaller than a few strips, and for a background edit without a mask."""
 
     version: ClassVar[int] = 3
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
@@ -95,8 +93,8 @@ def _kept(sample: Sample) -> float | None:
 
 
 def _finest_left(sample: Sample) -> float:
-    """What is left, at the source's size, of the detail that half the size cannot hold: the geometric mean of its ratio
-    in the crispest places and of its ratio relative to the next octave's."""
+    """How much remains, at the source's size, of the detail that half the size cannot hold: the geometric mean of its
+    ratio in the crispest places and of its ratio relative to the next octave's."""
     grays = sample.source_gray, change.resize(sample.edited_gray, sample.source_gray.shape)
     finest = [_lost_at_half(gray) for gray in grays]
     coarser = [float(_lost_at_half(change.shrink(gray, 2)).mean()) for gray in grays]
@@ -111,15 +109,15 @@ def _finest_left(sample: Sample) -> float:
 def _lost_at_half(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
     half = change.shrink(gray, 2)
     height, width = (side * 2 for side in half.shape)
-    # A cubic window, as enlargers have: what it gives back was not lost.
+    # A cubic window, as enlargers use: what it restores was not lost.
     back = cv2.resize(half, (width, height), interpolation=cv2.INTER_CUBIC)
     lost = cv2.absdiff(np.ascontiguousarray(gray[:height, :width]), back)
     return np.asarray(np.maximum(lost.astype(np.float32), 1e-3))
 
 
 def detail_fraction(gray: NDArray[np.uint8], where: NDArray[np.bool_] | None = None) -> float | None:
-    """Estimated true resolution of a grey image [H, W] over its pixel resolution, or None where nothing tells; from the
-    strips that lie in a region ([h, w], any grid of the image), if there are enough."""
+    """Estimated true resolution of a grey image [H, W] over its pixel resolution, or None if it cannot be estimated;
+    from the strips in a region ([h, w], any grid of the image), if there are enough."""
     activity = [_activity(gray), _activity(cv2.transpose(gray))]
     shapes = [each.shape for each in activity]
     order = np.argsort(np.concatenate([each.ravel() for each in activity]), kind="stable")
@@ -168,14 +166,14 @@ def _strips(
     gray: NDArray[np.uint8], chosen: NDArray[np.int64], shapes: list[tuple[int, int]]
 ) -> NDArray[np.uint8]:
     """[S, WIDTH, LENGTH] strips by their numbers: row by row the horizontal ones, then those of the transposed image,
-    of so many rows and columns each."""
-    found = []
+    each with this many rows and columns."""
+    strips = []
     for image, (rows, columns) in zip((gray, gray.T), shapes, strict=True):
         own = chosen[chosen < rows * columns]
         blocks = image[: rows * WIDTH, : columns * LENGTH].reshape(rows, WIDTH, columns, LENGTH)
-        found.append(blocks[own // columns, :, own % columns])
+        strips.append(blocks[own // columns, :, own % columns])
         chosen = chosen[chosen >= rows * columns] - rows * columns
-    return np.concatenate(found)
+    return np.concatenate(strips)
 
 
 def _spectrum(strips: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -185,14 +183,14 @@ def _spectrum(strips: NDArray[np.uint8]) -> NDArray[np.float64]:
     lines -= lines.mean(axis=2, keepdims=True)
     power = (np.abs(np.fft.rfft(lines * window, axis=2)) ** 2).mean(axis=1) / (window**2).sum()
     spectrum = np.log10(power + 1e-3).mean(axis=0)
-    # The 8-pixel grid of JPEG stands out at single frequencies; a median over three is blind to them.
+    # JPEG's 8-pixel grid stands out at single frequencies; a median over three removes it.
     smooth = spectrum.copy()
     smooth[1:-1] = np.median([spectrum[:-2], spectrum[1:-1], spectrum[2:]], axis=0)
     return smooth.astype(np.float64)
 
 
 def _cliff(spectrum: NDArray[np.float64], limits: NDArray[np.float64]) -> float:
-    """The frequency of the first cliff over that of full resolution, in (0, 1]; 1 where there is none."""
+    """The frequency of the first cliff over that of full resolution, in (0, 1]; 1 if there is none."""
     octave = np.interp(FREQUENCIES / 2, np.arange(len(spectrum)), spectrum) - spectrum[FREQUENCIES]
     beyond = np.flatnonzero(octave > limits)
     if len(beyond) == 0:

@@ -1,14 +1,14 @@
-"""Watermark and text: lettering laid over the edited image that its source does not have.
+"""Watermark and text: lettering over the edited image that its source does not have.
 
-Assumes that an overlay is thin strokes of change on otherwise unchanged ground, spread over the image, and nearly all
-in one direction (white ink brightens, black ink darkens). Fine lines inside the edit and beside it are its own
-details, not text, and redrawn texture stays within the pair's own noise. That finds large overlays, a tiled watermark,
-a stamp or a caption, in any script; it does not read, and it does not know small logos. All sizes are of the middle
-grid (a short side of 384 to 767 px), so that strokes scale with the image.
+Assumes that an overlay consists of thin changed strokes on otherwise unchanged ground, spread over the image, nearly
+all brighter or nearly all darker. Fine lines inside or beside the edit are its own details, and redrawn texture stays
+within the pair's own noise. This finds large overlays in any script: a tiled watermark, a stamp, a caption. It cannot
+read and does not find small logos. All sizes are on the middle grid (a short side of 384 to 767 px), so that strokes
+scale with the image.
 
-With `detector: true` a network finds words as well (`crispedit.lettering`; the `ocr` extra, half a second a pair): a
-caption or a small logo, also over an image that was drawn anew. It assumes that words belong to an edit whose
-instruction asks for words, and to an edit of which they are the smaller part, such as a newspaper."""
+With `detector: true` a network also finds lines of text (`crispedit.lettering`; the `ocr` extra, half a second per
+pair), such as a caption or a small logo, even over a redrawn image. It assumes that text belongs to the edit if the
+instruction asks for text, or if text is the smaller part of the edit, such as a newspaper."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from crispedit.parts import Filter, needs
 from crispedit.record import Mask, Sample, Score
 
 STROKE_PX = 13
-"""Pixels: strokes are thinner."""
+"""Strokes are thinner than this, in pixels."""
 STROKE_LEVELS, GROUND_LEVELS = 8, 6
-"""The least change of a stroke, and the most of the ground it lies on; each Lab distance of the pair's noise adds
-levels, and so does the texture that was drawn anew."""
+"""The least change of a stroke, and the largest of its ground, in levels; the pair's noise and redrawn texture raise
+both."""
 LEVELS_PER_NOISE, REDRAWN = 3.0, 1.0
 REDRAWN_CELLS = 0.03
-"""The cells that lines drawn anew cross by themselves, for each Lab distance of the noise floor up to two."""
+"""The share of cells that redrawn lines cross by themselves, per Lab unit of the noise floor (up to two)."""
 CELLS = 12
-"""The image is divided into so many cells along each side."""
+"""The number of cells along each side of the image."""
 FULL = 0.08
-"""The share of a cell that strokes must cover for the cell to count in full: more tells no more of an overlay."""
+"""The share of a cell that strokes must cover for it to count fully."""
 NEAR_PX, HALO_PX, LEAST_EDIT = 41, 11, 0.005
-"""Gaps of up to the first between wide changes of so much of the image belong to the edit; a rim of half the second
-around any wide change is thin, but no stroke."""
+"""Gaps up to NEAR_PX between wide changes of at least LEAST_EDIT of the image belong to the edit; a rim of half HALO_PX
+around any wide change is not a stroke."""
 
 
 ASKS_FOR_WORDS = re.compile(
@@ -48,18 +48,18 @@ ASKS_FOR_WORDS = re.compile(
     r"|writ(e|es|ing|ten)|say(s|ing)|spell(s|ing)?|numbers?|names?|inscri\w+|graffiti|watermarks?|fonts?)\b",
     re.IGNORECASE,
 )
-"""An instruction that wants something written, or speaks of what is written."""
+"""Matches instructions that ask for writing or mention it."""
 
 
 DETECTOR_MS = 550.0
 
 
 class WatermarkText(Filter):
-    """`overlay`: share of a 12x12 grid's cells that bear strokes of the one direction, less the share that bear strokes
-    of the other (0-1). `ground`: share of the image that is unchanged but for strokes. Inside the true mask nothing
-    counts: an edit may add lettering. `overlay` is null where `ground` is under `least_ground`: strokes cannot be told
-    from the edit there. `text`: share of the image, 0-1, with lines of words that the source does not have there and
-    the instruction does not ask for, by the detector; null without it."""
+    """`overlay`: share of a 12x12 grid's cells with strokes of one direction (brighter or darker), minus the share with
+    strokes of the other (0-1). `ground`: share of the image that is unchanged except for strokes. Inside the true mask
+    nothing counts, because an edit may add lettering. `overlay` is null if `ground` is under `least_ground`, because
+    strokes then cannot be distinguished from the edit. `text`: share of the image, 0-1, with detected lines of text
+    that the source lacks and the instruction does not ask for; null without the detector."""
 
     least_ground: float = 0.3
     detector: bool = False
@@ -106,7 +106,7 @@ class WatermarkText(Filter):
         return change.share(added & (sample.outside if asked else _unwanted(sample, added)))
 
     def _overlay(self, sample: Sample) -> dict[str, Score]:
-        if sample.noise.regime == "global":  # there is no unchanged ground
+        if sample.noise.regime == "global":  # no unchanged ground
             return {"overlay": None, "ground": 0.0}
         source, edited = sample.source_middle, sample.edited_middle
         noise = LEVELS_PER_NOISE * sample.noise.floor
@@ -134,7 +134,7 @@ class WatermarkText(Filter):
 
     @staticmethod
     def _least(source: NDArray[np.uint8], floor: float) -> NDArray[np.uint8]:
-        """[h, w] levels that a stroke must reach: where texture was drawn anew, as many as the texture itself spans."""
+        """[h, w]: levels that a stroke must reach; on redrawn texture, the range of the texture."""
         window = np.ones((9, 9), np.uint8)
         span = cv2.subtract(cv2.dilate(source, window), cv2.erode(source, window))
         return cv2.addWeighted(
@@ -143,8 +143,8 @@ class WatermarkText(Filter):
 
 
 def _unwanted(sample: Sample, words: Mask) -> Mask:
-    """[h, w] where words that nobody asked for may not be: outside the edit, and in a region of it that is mostly
-    words; everywhere, where there is no telling what was edited."""
+    """[h, w]: where unrequested text counts: outside the edit, and in regions of it that are mostly text; everywhere,
+    if the edit is unknown."""
     if sample.mask is not None:
         return sample.outside
     if sample.noise.regime == "global":
@@ -155,7 +155,7 @@ def _unwanted(sample: Sample, words: Mask) -> Mask:
 
 
 def _edit(wide: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where wide changes are, the gaps between them, and their rim, which is thin but no stroke."""
+    """The wide changes, the gaps between them, and their rim."""
     height, width = wide.shape
     small = cv2.resize(
         wide.view(np.uint8), (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA

@@ -1,1 +1,1 @@
-"""The only place that composes parts, tables and Ray into runs and commands."""
+"""Composes parts, tables and Ray into runs and commands."""

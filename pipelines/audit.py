@@ -1,7 +1,8 @@
-"""audit: what went in, what came out and why, per step, filter and category; all of it queries over committed tables.
+"""audit: what went in, what came out and why, per step, filter and category. All numbers are queries over committed
+tables.
 
-Conservation is asserted: at every step and filter, in = kept + rejected + error + not reached. A violation raises,
-because a dataset whose rows do not add up has lost some.
+Conservation is asserted: at every step and filter, in = kept + rejected + error + not reached. A violation raises: rows
+were lost or counted twice.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ BINS = 40
 
 @dataclass
 class Count:
-    """One line of the audit: a step (or one filter of it) and a category. `rejected` and `error` are by reason; of
-    errors, "(transient)" marks those that the next run tries again."""
+    """One line of the audit: a step (or one of its filters) and a category. `rejected` and `error` are by reason;
+    "(transient)" marks errors that the next run retries."""
 
     step: str
     category: str
@@ -70,7 +71,8 @@ class Count:
 
 @dataclass
 class Histogram:
-    """The distribution of one score over candidates: `edges` has one more than `counts`; `nulls` were not knowable."""
+    """The distribution of one score over candidates: `edges` has one entry more than `counts`; `nulls` counts unknown
+    scores."""
 
     score: str
     edges: list[float]
@@ -81,33 +83,33 @@ class Histogram:
 
 @dataclass
 class Failures:
-    """The errors of one step that say the same but for names and numbers."""
+    """The errors of one step that differ only in names and numbers."""
 
     step: str
     kind: str
     rows: int
     transient: bool
-    """Whether the next run tries these rows again by itself."""
+    """Whether the next run retries these rows."""
     example: str
 
 
 @dataclass
-class Moved:
-    """How one editor treats what it should leave alone, in one category, over its measured candidates."""
+class OutsideChange:
+    """How one editor changes what it should leave alone, in one category, over its measured candidates."""
 
     editor: str
     category: str
     pairs: int
     regimes: dict[str, int]
-    """Candidates by `regeneration.regime`; empty where that filter did not run."""
+    """Candidates by `regeneration.regime`; empty if that filter did not run."""
     scores: dict[str, tuple[float, float]]
-    """Median and 95th percentile of each score of `MOVED` that is known of any."""
+    """Median and 95th percentile of each score in `MOVED` that was measured."""
 
 
 @dataclass
 class Worth:
-    """What one editor's candidates of one category came to, and what a kept pair of them took: null without one, and
-    where no row says."""
+    """The results of one editor in one category, and the cost of a kept pair: null without a kept pair, or if
+    unknown."""
 
     editor: str
     category: str
@@ -115,20 +117,21 @@ class Worth:
     kept: int
     keep_rate: float
     seconds_per_kept: float | None
-    """Of its processes."""
+    """Seconds of its processes."""
     gpu_seconds_per_kept: float | None
     cost_per_kept: float | None
-    """What its servers took, in the currency of their prices."""
+    """Its servers' charges, in the currency of their prices."""
     laid_back: int
-    """Edits that were shifted or scaled, and were laid back onto their source (`edit.repair`)."""
+    """Edits that were realigned with their source (`edit.repair`)."""
     restored: int
-    """Edits whose drift of tone was taken back (`edit.repair_drift`)."""
+    """Edits whose drift of tone was removed (`edit.repair_drift`)."""
     share: float | None
-    """Of the category's jobs, in the last wave that shared them (`edit.share`); null where they are not shared."""
+    """Its share of the category's jobs, in the last wave that shared them (`edit.share`); null if jobs are not
+    shared."""
 
 
 MOVED = ("alignment.displacement_px", "alignment.scale_error", "exposure.drift", "exposure.cast")
-"""Shift and scale, and what a drift of tone does to brightness and colours."""
+"""Scores of shift, scale, and drift of brightness and colours."""
 
 
 @dataclass
@@ -143,19 +146,19 @@ class Report:
     errors: list[Failures] = field(default_factory=list)
     """The errors of all steps, grouped, the most frequent first."""
     repaired: dict[str, int] | None = None
-    """Edits that were `laid_back` onto their source, or left `in_place`; null where that was not asked."""
+    """Edits that were `laid_back` onto their source, or left `in_place`; null without `edit.repair`."""
     restored: int | None = None
-    """Edits whose drift of tone was taken back; null where that was not asked."""
-    moved: list[Moved] = field(default_factory=list)
-    """Shift, drift and regimes by editor and category, of the images as they are stored: after any repair."""
+    """Edits whose drift of tone was removed; null without `edit.repair_drift`."""
+    moved: list[OutsideChange] = field(default_factory=list)
+    """Shift, drift and regimes by editor and category, measured on the stored images, after any repair."""
     editors: list[Worth] = field(default_factory=list)
-    """What a kept pair took, by editor and category; empty before anything is selected."""
+    """The cost of a kept pair, by editor and category; empty before anything is selected."""
     without_alias: dict[str, int] = field(default_factory=dict)
-    """How many imported pairs have each category word that no category claims."""
+    """Imported pairs by category word, for words that are no category's alias."""
     skipped: str = ""
-    """The files of the source that are no row, in words."""
+    """The files of the source without a row, in words."""
     stages: list[StageTotal] = field(default_factory=list)
-    """How long the processes of each stage worked, loaded and waited."""
+    """How long each stage's processes worked, loaded and waited."""
 
 
 def audit(run: Run) -> Report:
@@ -208,13 +211,13 @@ def _worth(run: Run, db: duckdb.DuckDBPyConnection) -> list[Worth]:
 
 
 def worth_text(editors: Sequence[Worth]) -> str:
-    """What a kept pair took, by editor and category, as a table; columns of which nothing is known are left out."""
+    """The cost of a kept pair, by editor and category, as a table without unknown columns."""
     columns = {
-        "s a kept pair": "seconds_per_kept",
-        "GPU s a kept pair": "gpu_seconds_per_kept",
-        "cost a kept pair": "cost_per_kept",
-        "laid back": "laid_back",
-        "drift taken back": "restored",
+        "s per kept pair": "seconds_per_kept",
+        "GPU s per kept pair": "gpu_seconds_per_kept",
+        "cost per kept pair": "cost_per_kept",
+        "realigned": "laid_back",
+        "drift removed": "restored",
         "share": "share",
     }
     known = {title: name for title, name in columns.items() if any(getattr(one, name) for one in editors)}
@@ -236,8 +239,8 @@ def worth_text(editors: Sequence[Worth]) -> str:
     return table(rows)
 
 
-def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[Moved]:
-    """A line for each editor and category, of candidates that some filter measured."""
+def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[OutsideChange]:
+    """A line for each editor and category with measured candidates."""
     known = {column.name for column in run.recipe.pair_cascade.columns}
     scores = [score for score in MOVED if score in known]
     parts = "".join(
@@ -252,17 +255,17 @@ def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[Moved]:
     lines = []
     for editor, category, pairs, exact, regenerated, changed, *values in rows:
         regimes = {"exact": exact, "regenerated": regenerated, "global": changed}
-        found = {
+        quantiles = {
             score: (float(values[2 * i]), float(values[2 * i + 1]))
             for i, score in enumerate(scores)
             if values[2 * i] is not None
         }
-        lines.append(Moved(editor, category, pairs, regimes if REGIME in known else {}, found))
+        lines.append(OutsideChange(editor, category, pairs, regimes if REGIME in known else {}, quantiles))
     return lines
 
 
-def moved_text(moved: Sequence[Moved]) -> str:
-    """Shift, drift and regimes by editor and category, as a table; "" where no filter measured them."""
+def moved_text(moved: Sequence[OutsideChange]) -> str:
+    """Shift, drift and regimes by editor and category, as a table; "" if no filter measured them."""
     scores = [score for score in MOVED if any(score in line.scores for line in moved)]
     regimes = list(next((line.regimes for line in moved if line.regimes), {}))
     if not scores and not regimes:
@@ -278,7 +281,7 @@ def moved_text(moved: Sequence[Moved]) -> str:
 
 
 def stages_text(stages: Sequence[StageTotal]) -> str:
-    """The stages of the builds, as a table; "" where no build has been at work."""
+    """The stages of the builds, as a table; "" if no build has run."""
     rows = [["stage", "rows", "busy s", "loading s", "held s", "busy share"]]
     for of in stages:
         seconds = [f"{value:.0f}" for value in (of.busy_s, of.loading_s, of.held_s)]
@@ -300,18 +303,18 @@ def _skipped(run: Run) -> str:
 
 
 def _packed(run: Run) -> dict[str, int]:
-    """Packed pairs by category; none if the shards are of an earlier selection."""
+    """Packed pairs by category; empty if the shards are from an earlier selection."""
     manifest, selection = storage.join(run.shards, layout.MANIFEST), run.folder("select") / SELECTION
     if not selection.exists() or not storage.exists(manifest):
         return {}
-    made = json.loads(storage.read_bytes(manifest))
-    current = made["meta"].get("selection") == digest_of(pq.read_table(selection))
-    return dict(made["categories"]) if current else {}
+    packed = json.loads(storage.read_bytes(manifest))
+    current = packed["meta"].get("selection") == digest_of(pq.read_table(selection))
+    return dict(packed["categories"]) if current else {}
 
 
 def _grouped(db: duckdb.DuckDBPyConnection, step: str, rows: str, ended: str) -> list[Count]:
-    """Lines by category, from two queries: the step's rows (category first), and (category, outcome, reason) of each as
-    it came out."""
+    """Lines by category, from two queries: the step's rows (category first), and the (category, outcome, reason) of
+    each."""
     totals = db.execute(f"SELECT category, count(*) FROM ({rows}) GROUP BY ALL").fetchall()
     lines = {category: Count(step, category, count) for category, count in totals}
     outcomes = db.execute(f"SELECT *, count(*) FROM ({ended}) GROUP BY ALL").fetchall()
@@ -361,7 +364,7 @@ def _edit(db: duckdb.DuckDBPyConnection) -> list[Count]:
 
 
 def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
-    """Every filter on its own: of the edited candidates, how many it passed, rejected, failed on, or never saw."""
+    """Every filter by itself: how many edited candidates it passed, rejected, failed on, or did not measure."""
     cascade = run.recipe.pair_cascade
     edited = "SELECT category, key FROM edit WHERE error IS NULL AND refusal IS NULL"
     lines = []
@@ -376,7 +379,7 @@ def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
 
 
 def _compare(run: Run, sources: pa.Table) -> list[Count]:
-    """Jobs of which several candidates pass, in the place of rows: for how many the judge's model chose one."""
+    """Jobs with several passing candidates: for how many the judge chose one."""
     if run.recipe.judge is None:
         return []
     db = tables.connect(run)
@@ -412,12 +415,13 @@ def _pack(db: duckdb.DuckDBPyConnection, pairs: Mapping[str, int]) -> list[Count
 
 
 def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:
-    """One per pair score, over everything measured; bins follow the data, so bounds can be judged against them."""
+    """One histogram per pair score, over everything measured; the bins span the data, so that bounds can be compared
+    with it."""
     cascade = run.recipe.pair_cascade
-    found = []
+    histograms = []
     for name, filter_ in cascade.filters.items():
         for score, of in filter_.scores.items():
-            if of is int:  # hashes are no quantity
+            if of is int:  # hashes are not quantities
                 continue
             key = f"{name}.{score}"
             values = db.execute(f'SELECT "{key}" AS v FROM score WHERE "{name}.measured"').fetchnumpy()["v"]
@@ -425,12 +429,14 @@ def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:
             known = masked.compressed()
             counts, edges = np.histogram(known, bins=BINS) if len(known) else (np.array([]), np.array([]))
             bounds = {c: b for c in run.recipe.categories if (b := cascade.bounds_of(c).get(key)) is not None}
-            found.append(Histogram(key, edges.tolist(), counts.tolist(), len(masked) - len(known), bounds))
-    return found
+            histograms.append(
+                Histogram(key, edges.tolist(), counts.tolist(), len(masked) - len(known), bounds)
+            )
+    return histograms
 
 
 def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Failures]:
-    """The errors in a run's tables, grouped by step and what they have in common, the most frequent first."""
+    """The errors in a run's tables, grouped by step and kind, the most frequent first."""
     db = tables.connect(run) if db is None else db
     queries = [
         f"SELECT '{step}', error, coalesce(transient, false), count(*) FROM {step} WHERE error IS NOT NULL GROUP BY ALL"
@@ -443,10 +449,12 @@ def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Fail
         f'WHERE "{name}.error" IS NOT NULL GROUP BY ALL'
         for step, name in scores
     ]
-    found = db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall()
-    found += [("list", row["error"], True, 1) for row in tables.listing_rows(run) if row["error"] is not None]
+    errors = db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall()
+    errors += [
+        ("list", row["error"], True, 1) for row in tables.listing_rows(run) if row["error"] is not None
+    ]
     groups: dict[tuple[str, str, bool], Failures] = {}
-    for step, error, transient, rows in found:
+    for step, error, transient, rows in errors:
         group = groups.setdefault(
             (step, kind(error), transient), Failures(step, kind(error), 0, transient, error)
         )
@@ -468,7 +476,7 @@ def failures_text(groups: Sequence[Failures], most: int = 5) -> str:
 
 
 def useless(report: Report) -> str | None:
-    """Why a build gave nothing, in a sentence; None if it kept a pair."""
+    """Why a build kept nothing, in a sentence; None if it kept a pair."""
     lines = [count for count in report.counts if count.step == "select"]
     if any(count.kept for count in lines):
         return None
@@ -484,7 +492,7 @@ def useless(report: Report) -> str | None:
 
 
 def summary(report: Report) -> str:
-    """The table that ends a build: per category, candidates and what became of them."""
+    """The table at the end of a build: candidates and their outcomes, by category."""
     lines = [count for count in report.counts if count.step == "select"]
     rows = [["category", "candidates", "kept", "rejected", "error", "not reached", "kept %", "packed"]]
     total = Count("select", "total")
@@ -520,9 +528,9 @@ def summary(report: Report) -> str:
         text.append(without_alias_text(report.without_alias))
     if report.repaired is not None:
         laid, all_ = report.repaired["laid_back"], sum(report.repaired.values())
-        text.append(f"laid back onto their source: {laid} of {all_} edits")
+        text.append(f"realigned with their source: {laid} of {all_} edits")
     if report.restored is not None:
-        text.append(f"drift of tone taken back: {report.restored} edits")
+        text.append(f"drift of tone removed: {report.restored} edits")
     if compared := [count for count in report.counts if count.step == "compare"]:
         chosen, all_ = sum(count.kept for count in compared), sum(count.rows for count in compared)
         undecided = sum(count.rejected.get("undecided", 0) for count in compared)
@@ -575,7 +583,7 @@ def run(args: argparse.Namespace) -> int:
     made = Run(recipe.load(args.run))
     report = audit(made)
     if not report.counts:
-        raise ValueError(f"{args.run} has nothing selected yet: run `crispedit select {args.run}` first")
+        raise ValueError(f"{args.run} has no selection yet: run `crispedit select {args.run}` first")
     path = page.write(made, report, light=args.light)
     if args.json:
         shown = {**asdict(report), "stages": [stage.to_json() for stage in report.stages]}

@@ -1,9 +1,9 @@
-"""build: every step of a run, in order and wave by wave; also the script that a Ray cluster is given.
+"""build: all steps of a run, wave by wave; also the script to submit to a Ray cluster.
 
     python pipelines/build.py configs/embedded.yaml source.path=photos run=runs/photos
     ray job submit --working-dir . -- python pipelines/build.py configs/embedded.yaml source.path=/data/photos ...
 
-does what `crispedit build` does.
+do the same as `crispedit build`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Run as a file, Python puts `pipelines/` on the path; what must be there is the checkout around it.
+    # When run as a file, Python puts `pipelines/` on the path; the checkout is needed there instead.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     import os
 
@@ -25,7 +25,7 @@ from collections.abc import Sequence
 
 from crispedit.pipelines import audit, engine, layout, recipe, report, steps
 from crispedit.pipelines.pairs import PairsSource
-from crispedit.pipelines.recipe import Engine, Recipe
+from crispedit.pipelines.recipe import EngineSpec, Recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import pack, select
 from crispedit.pipelines.steps.step import Step
@@ -35,14 +35,14 @@ from crispedit.pipelines.stream import Build
 def build(run: Run, *, retry_errors: bool = False, log_json: bool = False) -> None:
     """Curate, annotate, edit, score and compare wave by wave, then select and pack.
 
-    An existing run is resumed: what is committed is not made again, but for rows whose error may pass (all errors with
-    `retry_errors`).
+    An existing run is resumed: committed rows are not made again, except those with transient errors (with
+    `retry_errors`, all errors).
     """
     settings = run.recipe.engine
     with run.locked():
         identities = steps.identities(steps.of(run))
         run.begin(identities)
-        # What is wrong with the source shows before Ray starts, and before anything is stored.
+        # Errors of the source show before Ray starts and anything is stored.
         flow = Build(run, retry_errors=retry_errors)
         run.store_recipe(identities)
         with engine.cluster(settings):
@@ -60,7 +60,7 @@ def build_recipe(made: Recipe) -> Run:
 
 
 def step(run: Run, name: str, *, retry_errors: bool = False, log_json: bool = False) -> None:
-    """One step of a run, on what the steps before it have committed."""
+    """One step of a run, on what the earlier steps have committed."""
     settings = run.recipe.engine
     with run.locked():
         identities = steps.identities(steps.of(run))
@@ -82,8 +82,8 @@ def step(run: Run, name: str, *, retry_errors: bool = False, log_json: bool = Fa
                 engine.run_flow(flow, settings, run.root, log_json)
 
 
-def preflight(of: Sequence[Step], settings: Engine) -> None:
-    """ValueError, with the arithmetic, if the cluster has no room for some stage: before anything costs anything."""
+def preflight(of: Sequence[Step], settings: EngineSpec) -> None:
+    """ValueError, with the arithmetic, if a stage does not fit the cluster; called before any work."""
     for one in of:
         for stage in one.stages:
             engine.preflight(one.name, [stage], settings)
@@ -113,12 +113,12 @@ def add_retry(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry",
         choices=["errors"],
-        help="make rows again that ended in a permanent error; those whose error may pass are made again anyway",
+        help="retry rows that ended in a permanent error; transient errors are always retried",
     )
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every command that works by a recipe."""
+    """The arguments of every command that takes a recipe."""
     parser.add_argument(
         "recipe", help="a recipe file, the name of one that ships (embedded), or a run's directory"
     )
@@ -128,10 +128,10 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def surveyed(of: Recipe, source: PairsSource) -> str:
-    """What the first pairs of a source look like, and which of them are too small for the recipe. ValueError if none of
-    them can be read."""
-    found = layout.survey(source)
-    lines = [found.text()]
+    """A description of a source's first pairs, and how many are too small for the recipe. ValueError if none can be
+    read."""
+    survey = layout.survey(source)
+    lines = [survey.text()]
     score = "resolution.short_side_px"
     least = {
         "curate.filters": of.source_cascade.default_bounds.get(score),
@@ -140,12 +140,12 @@ def surveyed(of: Recipe, source: PairsSource) -> str:
     wanted = {
         place: bound.min for place, bound in least.items() if bound is not None and bound.min is not None
     }
-    small = sum(side < max(wanted.values(), default=0) for side in found.short_sides)
+    small = sum(side < max(wanted.values(), default=0) for side in survey.short_sides)
     if small:
         both = " and ".join(f"{place}.resolution wants {size:g} px" for place, size in wanted.items())
         ways = " ".join(f"{place}.{score.replace('.', '.bounds.')}.min=N" for place in wanted)
         lines.append(
-            f"too small, and rejected: {small} of these {len(found.short_sides)}. {both}; all apply: {ways}"
+            f"too small, and rejected: {small} of these {len(survey.short_sides)}. {both}; all apply: {ways}"
         )
     return "\n".join(lines)
 
@@ -167,11 +167,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show(made: Run) -> int:
-    """Show what a run kept, and write its report. The exit status is 1 if that is nothing."""
-    found = audit.audit(made)
-    print(audit.summary(found))
-    report.write(made, found)
-    if (why := audit.useless(found)) is not None:
+    """Show what a run kept, and write its report. The exit status is 1 if it kept nothing."""
+    result = audit.audit(made)
+    print(audit.summary(result))
+    report.write(made, result)
+    if (why := audit.useless(result)) is not None:
         print(f"error: {why}", file=sys.stderr)
         return 1
     return 0

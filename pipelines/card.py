@@ -23,13 +23,13 @@ from crispedit.shards.pack import ShardEntry
 
 EXAMPLES = "examples.jpg"
 SHOWN = 8
-"""Pairs on the sheet of examples, one of each category before a second of any."""
+"""Pairs on the sheet of examples, as many categories as possible."""
 THUMBNAIL_PX = 224
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
 def text(run: Run, shards: Sequence[ShardEntry]) -> str:
-    """The card of the set these shards make. Nothing in it is known from anywhere but the tables and the recipe."""
+    """The card of a shard set, made only from the tables and the recipe."""
     pairs = sum(shard.pairs for shard in shards)
     categories: Counter[str] = Counter()
     for shard in shards:
@@ -59,13 +59,13 @@ def text(run: Run, shards: Sequence[ShardEntry]) -> str:
         laid = tables.repaired(db, kept)["laid_back"]
         editors += (
             f"\n- {laid} of the {pairs} edited images were moved back onto their source; `transform` in their"
-            "\n  `<key>.json` is the affine map from source to original edited pixels (the identity: left as it came)"
+            "\n  `<key>.json` is the affine map from source to original edited pixels (the identity: unchanged)"
         )
     if run.recipe.edit.repair_drift:
         restored = tables.restored(db, kept)
         editors += (
-            f"\n- Of {restored} of the {pairs} edited images a drift of tone was taken back; `drift` in their"
-            "\n  `<key>.json` is its gain and offset a channel (edited = gain * source + offset, in levels)"
+            f"\n- Of {restored} of the {pairs} edited images a drift of tone was removed; `drift` in their"
+            "\n  `<key>.json` is its gain and offset per channel (edited = gain * source + offset, in levels)"
         )
     return f"""---
 {yaml.safe_dump(front, sort_keys=False)}---
@@ -107,7 +107,7 @@ def _listed(values: Sequence[str | None]) -> str:
 
 
 def _left_out(run: Run) -> str:
-    """What was filtered out, as a section of the card: how many candidates for which reason."""
+    """The card's section on what was filtered out: candidates by reason."""
     selection = quoted(str(run.folder("select") / SELECTION))
     with tables.connect(run) as db:
         rows = db.execute(f"""
@@ -162,7 +162,7 @@ class _Example:
 
 
 def examples(run: Run) -> bytes | None:
-    """The sheet of examples as a JPEG; None where no pair is kept."""
+    """The sheet of examples as a JPEG; None if no pair is kept."""
     selection = quoted(str(run.folder("select") / SELECTION))
     with tables.connect(run) as db:
         rows = (

@@ -36,7 +36,7 @@ GROUPS = {
         "filters": ("crispedit.pipelines.filter_list", "list the filters: scores, default bounds, packages"),
         "calibrate": (
             "crispedit.pipelines.calibration.calibrate",
-            "prove filters on known defects, and learn bounds",
+            "test filters on known defects, and learn bounds",
         ),
     },
     "share shards": {
@@ -72,7 +72,7 @@ GENERAL = {
     "--verbose": "verbose",
     "--traceback": "traceback",
 }
-"""Flags of every command, which may stand anywhere on the line."""
+"""Flags of every command, allowed anywhere on the line."""
 COMPLETION = "_ARGCOMPLETE"
 """The variable that a shell sets when it asks for completions."""
 
@@ -85,11 +85,11 @@ class Stopped(BaseException):
 
 
 MAKING = ("build", "step", "edit", "select", "pack", "calibrate")
-"""Commands whose pixels and scores are the same on every processor."""
+"""Commands whose pixels and scores must be the same on every processor."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that can list what it takes."""
+    """An argument parser that lists its arguments and suggests flags."""
 
     def actions(self) -> Iterator[argparse.Action]:
         """All arguments and flags, also those of its subcommands."""
@@ -112,7 +112,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """ "; did you mean X?" with the choice that is nearest in spelling; empty if none is near."""
+    """ "; did you mean X?" with the choice nearest in spelling; empty if none is near."""
     nearest = difflib.get_close_matches(word, list(choices), n=1)
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser_of(command: str) -> tuple[Parser, Parser]:
-    """The parser of the whole line, and that of the command. Only this command's module is loaded."""
+    """The parser of the whole line, and the command's own. Only this command's module is loaded."""
     width = max(map(len, COMMANDS))
     lines = [
         line
@@ -191,17 +191,17 @@ def _run(arguments: Sequence[str], command: str) -> int:
     try:
         return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
     except SystemExit as ended:
-        if ended.code == signal.SIGTERM:  # Ray's own handler, in place of ours
+        if ended.code == signal.SIGTERM:  # Ray replaced our handler by its own
             raise Stopped from None
         raise
 
 
 def _ended(error: BaseException, command: str) -> int:
-    """Say why the command ended; its exit status."""
-    # What a signal raises inside Ray's compiled code comes out as a SystemError.
+    """Print why the command ended, and return its exit status."""
+    # An exception that a signal raises inside Ray's compiled code becomes a SystemError.
     asked = [one for one in failure.causes(error) if isinstance(one, KeyboardInterrupt | Stopped)]
     error = asked[0] if asked else error
-    if isinstance(error, BrokenPipeError):  # `| head` has read enough
+    if isinstance(error, BrokenPipeError):  # `| head` has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if isinstance(error, Stopped):
@@ -216,7 +216,7 @@ def _ended(error: BaseException, command: str) -> int:
 
 @contextmanager
 def _told_of_sigterm() -> Iterator[None]:
-    """SIGTERM raises `Stopped`, so that what is open is closed. (Only a main thread can listen.)"""
+    """Let SIGTERM raise `Stopped`, so that resources are closed. (Only in a main thread.)"""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The cluster as the scheduler sees it: where processes run, and what is told of them."""
+"""The cluster as the scheduler sees it: where processes run, and the events about them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from crispedit.pipelines.flow import Stage
 from crispedit.pipelines.pool import Process, Sent
 from crispedit.pipelines.room import Node
-from crispedit.pipelines.worker import Report
+from crispedit.pipelines.worker import BlockResult
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class Ready:
 
 @dataclass(frozen=True)
 class Done:
-    """A block is done; `data` refers to the rows that are passed on."""
+    """A block is done; `data` refers to its rows for the next stage."""
 
     block: Sent
-    report: Report
+    report: BlockResult
     data: Any
 
 
 @dataclass(frozen=True)
 class Died:
-    """A process died: while it loaded (`block` is None), or at work."""
+    """A process died: while loading (`block` is None) or working."""
 
     process: Process | None
     block: Sent | None
@@ -54,7 +54,7 @@ class Cluster(Protocol):
     def now(self) -> float: ...
 
     def nodes(self) -> Sequence[Node]:
-        """The nodes that take work: alive, and not being drained."""
+        """The nodes that take work: alive and not draining."""
         ...
 
     def holds(self, stage: Stage) -> bool:
@@ -62,13 +62,13 @@ class Cluster(Protocol):
         ...
 
     def start(self, process: Process) -> None:
-        """Start and load it; an event follows."""
+        """Start a process and load its stage; an event follows."""
         ...
 
     def stop(self, process: Process) -> None: ...
 
     def send(self, block: Sent) -> None:
-        """Have a block worked on; an event follows."""
+        """Send a block to its process; an event follows."""
         ...
 
     def kill(self, block: Sent) -> None:
@@ -76,5 +76,5 @@ class Cluster(Protocol):
         ...
 
     def wait(self, seconds: float) -> Sequence[Event]:
-        """What has happened; returns when something has, or after so long."""
+        """The events so far; waits up to this long for the first."""
         ...

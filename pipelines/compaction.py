@@ -1,4 +1,4 @@
-"""Compaction: the many parts of a finished wave become one for each table."""
+"""Compaction: merges the parts of a finished wave into one per table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALONE = Pool(batch=1)
 
 @dataclass
 class Compacting:
-    """Makes one part of the many of a finished wave."""
+    """Merges the parts of a finished wave."""
 
     root: Path
     name: str = COMPACT
@@ -38,12 +38,12 @@ class Compacting:
 
 
 def route(wave: int) -> Route:
-    """How the folders of a finished wave travel."""
+    """The route of a finished wave's folders."""
     return Route(COMPACT, wave, (COMPACT,), Compacting.wire, _compacted, "folder")
 
 
 def folder(place: str, table: Table) -> Row:
-    """The row of a folder, given from the run's root."""
+    """The row of a folder, by its path in the run."""
     return {"folder": place, "table": pickle.dumps(table)}
 
 

@@ -1,4 +1,4 @@
-"""The source, container by container: what is listed, what is to be, and the waves that are cut from it."""
+"""The source's containers: which are listed, which are not yet, and the waves that are made of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ ALONE = Pool(batch=1)
 
 
 class Containers:
-    """Those of a run. `sample`: one wave of so many photographs, drawn at random by the hash of their names."""
+    """The containers of a run. `sample`: make one wave of this many photographs, chosen by the hashes of their
+    names."""
 
     def __init__(self, run: Run, waves: Waves, sample: int | None) -> None:
         self.run, self.waves, self.sample = run, waves, sample
@@ -52,22 +53,22 @@ class Containers:
         rows = tables.listing_rows(run)
         listed = {row["container"] for row in rows if row["last"]}
         files = [file for row in rows if row["container"] in listed for file in row["files"]]
-        found, left_out = listing.containers(self.source, files, self.members)
-        self.containers = {container.key: container for container in found}
+        containers, left_out = listing.containers(self.source, files, self.members)
+        self.containers = {container.key: container for container in containers}
         if left_out and not any(row["key"] == listing.REST for row in rows):
             journal.commit(run.folder("listing"), listing.table(self.source), [listing.rest(left_out)])
         self._waits = set(self.containers)
         self._cut = {key for wave in waves for key in wave.listing}
         self._lost = self._cut - {row["key"] for row in rows}
-        """Rows of the listing that waves hold and that are gone, with the part that held them."""
+        """Rows of the listing that waves hold but that are missing, with the part that held them."""
         self._rows = {
             row["key"]: row
             for row in rows
             if row["container"] in listed - {listing.REST} and row["key"] not in self._cut
         }
-        """Rows of the listing that are in no wave yet."""
+        """Rows of the listing that no wave holds yet."""
         self.drawn_from = 0
-        """How many members a sample was drawn from."""
+        """The number of members that the sample was drawn from."""
         if not self.containers and not listed - {listing.REST}:
             raise ValueError(listing.nothing(self.source, left_out))
 
@@ -77,12 +78,12 @@ class Containers:
 
     @property
     def to_come(self) -> int:
-        """Photographs listed and in no wave; containers that are not listed yet count as nothing."""
+        """Listed photographs in no wave yet; unlisted containers do not count."""
         return sum(row["rows"] for row in self._rows.values())
 
     @property
     def holds_waves(self) -> bool:
-        """Whether the listing has all rows of the waves, or never will."""
+        """Whether the listing has all rows of the waves, or will not get them any more."""
         return not (self._lost and self._waits)
 
     @property
@@ -101,12 +102,13 @@ class Containers:
         if not self._waits and not any(row["rows"] for row in self._rows.values()) and not len(self.waves):
             listed = tables.listing_rows(self.run)
             if failed := next((row["error"] for row in listed if row["error"] is not None), None):
-                raise ValueError(f"{self.source.path} could not be listed, which may pass: {failed}")
+                raise ValueError(
+                    f"{self.source.path} could not be listed for a transient reason, so try again: {failed}"
+                )
             raise ValueError(listing.nothing(self.source, listing.skipped(listed)))
 
     def cut_wave(self) -> None:
-        """Make a wave of the first containers, once enough of them are listed or no more will come. They go in the
-        order of their names, whichever was listed first."""
+        """Make a wave of the first containers in name order, once enough are listed or no more will come."""
         first_missing = min(self._waits, default=None)
         chosen: list[str] = []
         count = 0
@@ -123,7 +125,7 @@ class Containers:
                 del self._rows[key]
 
     def _draw(self, photographs: int) -> None:
-        """One wave of a random sample of all that is listed."""
+        """Make one wave of a random sample of everything listed."""
         if self._waits or not self._rows:
             return
         rows = {uri: key for key in sorted(self._rows) for uri, _ in members_of(self.run, [key])}
@@ -134,7 +136,7 @@ class Containers:
 
 
 def members_of(run: Run, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """The members that rows of the listing hold, by their uri."""
+    """The members in these rows of the listing, by uri."""
     table = listing.table(run.recipe.source)
     with journal.database() as db:
         body = journal.view(db, table, journal.parts(run.folder("listing")))
@@ -147,7 +149,7 @@ def members_of(run: Run, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 @dataclass
 class Indexing:
-    """Lists what containers hold."""
+    """The stage that lists containers."""
 
     source: AnySource
     root: Path
@@ -163,16 +165,19 @@ class Indexing:
         pass
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        found = []
+        results = []
         for row in rows:
             container = Container.from_row(json.loads(row["container"]))
             folder = str(self.root / "listing")
-            found.append({**row, "slices": list(listing.index(self.source, container, folder, self.members))})
-        return found
+            results.append(
+                {**row, "slices": list(listing.index(self.source, container, folder, self.members))}
+            )
+        return results
 
 
 def _unlisted(row: Row, error: Exception) -> Row:
-    """A container that could not be listed now; it waits for the next run. What cannot pass is the user's mistake."""
+    """The row of a container with a transient error, which waits for the next run. A permanent error is raised as the
+    user's mistake."""
     if not is_transient(error):
         raise error
     empty = {"key": row["key"], "container": row["key"], "slice": 0, "last": False, "files": [], "rows": 0}

@@ -1,8 +1,8 @@
-"""The demo: a small dataset from rendered landscapes, or from your own photographs; a tiny EditMGT trained on it.
+"""The demo: builds a small dataset from rendered landscapes or your own photographs, and trains a tiny EditMGT on it.
 
     python -m crispedit.pipelines.demo runs/demo [PHOTOS]
 
-Run it again and it continues; nothing that is done is done twice.
+Run it again to resume it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from crispedit.pipelines.shipped.landscapes import render
 
 PHOTOGRAPHS = 12
 HELD_OUT = 3
-"""Landscapes whose pairs the model is judged by and never trained on; small, since a tiny model sees no more."""
+"""Landscapes for evaluation only; small, because a tiny model sees only small images."""
 STEPS = 25
 
 
@@ -58,14 +58,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def stages(photographs: str, held_out: str, out: Path) -> list[tuple[str, str]]:
-    """What each stage is for, in a line, and its command. The folders are quoted for a shell."""
+    """For each stage, its purpose in one line and its command, with quoted paths."""
     run, held_run, training, evaluation = (
         shlex.quote(str(out / name)) for name in ("run", "held-out", "training", "evaluation")
     )
     small = (
-        "engine.kind=inprocess filters={} curate.filters={}"  # no dataset's size, and right by construction
+        "engine.kind=inprocess filters={} curate.filters={}"  # no filters: few pairs, correct by construction
     )
-    start = "model.start=crispedit/weights/editmgt-tiny optimiser.rate=1.0e-4"  # goes on from the model that ships
+    start = (
+        "model.start=crispedit/weights/editmgt-tiny optimiser.rate=1.0e-4"  # continues from the shipped model
+    )
     models = " ".join(
         f"editors.{name}.model={training}/model" for name in ("hold-off", "hold-on", "hold-on-pasted")
     )
@@ -91,8 +93,8 @@ def stages(photographs: str, held_out: str, out: Path) -> list[tuple[str, str]]:
 
 
 def environment() -> dict[str, str]:
-    """Variables for the libraries: threads for the cores that are idle now, which sleep when they wait, since threads
-    that spin for a busy core make it slower still; and no bars of loading."""
+    """Environment variables for libraries: as many threads as cores are idle, which sleep while they wait (spinning
+    would slow a busy core further), and no loading bars."""
     threads = max(1, round(machine.cores() - os.getloadavg()[0]))
     return {
         "OMP_NUM_THREADS": str(threads),

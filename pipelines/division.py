@@ -1,4 +1,4 @@
-"""The division of a cluster among the stages of a flow: where processes are started, and which make room."""
+"""Divides a cluster among the stages of a flow: starts processes, and stops some to make room."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Mapping, Sequence
 
 from crispedit.pipelines.cluster import Cluster
 from crispedit.pipelines.flow import Flow
-from crispedit.pipelines.pool import Pool, Process
+from crispedit.pipelines.pool import Process, StagePool
 from crispedit.pipelines.room import SLACK, Need, Node, Room
 
 WORTH = 1.5
-"""A process is started for a stage that has so many times the seconds of its loading to do."""
+"""A process is started if its stage has work for this many times the loading time."""
 MEASURING_SECONDS = 300.0
-"""How long the division waits for the first rows of a stage."""
+"""How long to wait for the first rows of a stage."""
 
 
 class Division:
-    """Which stage has how many processes, on which nodes."""
+    """The number of processes of each stage, and their nodes."""
 
-    def __init__(self, flow: Flow, cluster: Cluster, pools: Mapping[str, Pool]) -> None:
+    def __init__(self, flow: Flow, cluster: Cluster, pools: Mapping[str, StagePool]) -> None:
         self.flow, self.cluster, self.pools = flow, cluster, pools
         self.tasks_cpus = 0.0
-        """Of the blocks that are at work as tasks."""
+        """CPUs of the blocks that run as tasks."""
         self._nodes: Sequence[Node] = ()
         self._free = Room(())
-        """What the processes leave."""
+        """The resources that the processes leave free."""
 
     def look(self, passed: float) -> None:
-        """Look at the nodes, `passed` seconds after the last time, and divide them anew."""
+        """Update the nodes, `passed` seconds after the last time, and divide them again."""
         self._nodes = self.cluster.nodes()
         names = {node.name for node in self._nodes}
         for pool in self.pools.values():
@@ -38,20 +38,20 @@ class Division:
                     self._leave(process)
         self._divide()
 
-    def waiting(self, pool: Pool) -> int:
+    def waiting(self, pool: StagePool) -> int:
         """Rows that a stage could work on now."""
         return pool.queue.rows + self.flow.waiting(pool.stage.name)
 
-    def rest(self, pool: Pool) -> float:
-        """Rows that a stage still has to do."""
+    def rest(self, pool: StagePool) -> float:
+        """Rows that a stage has still to process."""
         return max(self.flow.remaining(pool.stage.name), self.waiting(pool) + pool.working)
 
-    def slots(self, pool: Pool) -> int:
-        """How many processes or tasks of a stage there can be, of tasks only beside the processes there are."""
+    def slots(self, pool: StagePool) -> int:
+        """How many processes of a stage can exist, or how many of its tasks fit beside the existing processes."""
         return len(pool.staying) if pool.held else self._free.slots(pool.need)
 
-    def fits(self, pool: Pool) -> bool:
-        """Whether there is a CPU for one more task of a stage."""
+    def fits(self, pool: StagePool) -> bool:
+        """Whether one more task of a stage fits."""
         return self.tasks_cpus + pool.need.cpus <= self._free.free_cpus() + SLACK
 
     def stop(self, process: Process) -> None:
@@ -67,7 +67,8 @@ class Division:
         return room
 
     def _divide(self) -> None:
-        """Start processes where there is room; else have idle ones, or those of a stage that has too many, make it."""
+        """Start processes where there is room; else make room by stopping idle ones, or those of a stage with too
+        many."""
         room = self._room()
         held = [pool for pool in self.pools.values() if pool.held]
         tasks = [pool for pool in self.pools.values() if not pool.held]
@@ -80,7 +81,7 @@ class Division:
                 if not self._start(pool, room):
                     short.append(pool)
                     break
-        if tasks:  # room for at least one task stays
+        if tasks:  # keeps room for at least one task
             largest = max((pool.need for pool in tasks), key=lambda need: need.cpus)
             if (node := room.node_for(Need(largest.cpus, 0.0, largest.memory_gb))) is not None:
                 room.take(node, Need(largest.cpus, 0.0, largest.memory_gb))
@@ -98,37 +99,37 @@ class Division:
             if self._make_room(pool):
                 break
 
-    def _count(self, pool: Pool) -> int:
-        """Processes of a stage, with those that others will make room for."""
+    def _count(self, pool: StagePool) -> int:
+        """Processes of a stage, including those that others make room for."""
         heirs = sum(p.heir is pool for other in self.pools.values() for p in other.processes if p.leaving)
         return len(pool.staying) + heirs
 
-    def _work_each(self, pool: Pool) -> float:
-        """Seconds of work that are left for each process of a stage."""
+    def _work_each(self, pool: StagePool) -> float:
+        """Seconds of work left for each process of a stage."""
         return self._seconds(pool) * self.rest(pool) / max(1, self._count(pool))
 
-    def _seconds(self, pool: Pool) -> float:
-        """Seconds a row; where nothing is measured yet, as long as others take."""
+    def _seconds(self, pool: StagePool) -> float:
+        """Seconds per row; if unmeasured, those of other stages."""
         if pool.row_seconds is not None:
             return pool.row_seconds
         known = [other.row_seconds for other in self.pools.values() if other.row_seconds is not None]
         return sum(known) / len(known) if known else 1.0
 
-    def _wants_more(self, pool: Pool) -> bool:
-        """Whether another process of a stage has more to do than its loading costs."""
+    def _wants_more(self, pool: StagePool) -> bool:
+        """Whether another process would have more work than its loading costs."""
         if pool.stage.pool.actors is not None or not pool.staying:
             return False
         if pool.row_seconds is None and not self.waiting(pool):
             return False
         return self._work_each(pool) > WORTH * pool.load and self.rest(pool) > self._count(pool)
 
-    def _backlog(self, pool: Pool) -> bool:
-        """Whether enough rows wait, not only will come, to keep another process busy for more than its loading."""
+    def _backlog(self, pool: StagePool) -> bool:
+        """Whether enough rows wait already to keep another process busy for longer than its loading."""
         if not pool.staying:
             return self.waiting(pool) > 0
         return self._seconds(pool) * self.waiting(pool) / (self._count(pool) + 1) > WORTH * pool.load
 
-    def _start(self, pool: Pool, room: Room) -> bool:
+    def _start(self, pool: StagePool, room: Room) -> bool:
         node = room.node_for(pool.need)
         if node is None:
             return False
@@ -138,8 +139,8 @@ class Division:
         self.cluster.start(process)
         return True
 
-    def _make_room(self, pool: Pool) -> bool:
-        """Have processes leave so that this stage gets one more: idle ones, else one of a stage with less work."""
+    def _make_room(self, pool: StagePool) -> bool:
+        """Stop processes so that this stage gets one more: idle ones, else one of a stage with less work."""
         if not self._backlog(pool) or (self._count(pool) and self._measuring()):
             return False
         first = not self._count(pool)
@@ -161,11 +162,11 @@ class Division:
         self._free = self._room()
         return bool(leaving)
 
-    def _can_go(self, pool: Pool, process: Process, to: Pool, first: bool) -> bool:
-        """Whether an idle process of a stage may make room for another stage; for the `first` process of that, any may.
+    def _can_go(self, pool: StagePool, process: Process, to: StagePool, first: bool) -> bool:
+        """Whether an idle process may make room for another stage; any may for that stage's `first` process.
 
-        Where its stage has more than its share it goes soon; else it waits a few times what the exchange would cost,
-        for its stage will want it back.
+        If its stage has more than its share, it goes soon. Otherwise it first waits a few times the cost of the
+        exchange, because its stage will want it back.
         """
         idle = self.cluster.now() - process.free_since
         if first:
@@ -174,8 +175,8 @@ class Division:
             return False
         return idle > to.load * (0.25 if len(pool.staying) > self._share(pool) + 0.5 else 0.5)
 
-    def _share(self, pool: Pool) -> float:
-        """How many processes a stage would have if the GPUs (the CPUs, of stages without) were divided by work."""
+    def _share(self, pool: StagePool) -> float:
+        """The number of processes of a stage if GPUs (or CPUs, for stages without GPUs) were divided by work."""
 
         def held(need: Need) -> float:
             return need.gpus if pool.need.gpus else need.cpus
@@ -187,7 +188,7 @@ class Division:
         return work[id(pool)] * whole / total if total else 0.0
 
     def _measuring(self) -> bool:
-        """Whether one of several stages with rows has just got its first: the division waits a little for its speed."""
+        """Whether one of several stages has just received its first rows: the division waits a little for its speed."""
         now = self.cluster.now()
         rivals = [pool for pool in self.pools.values() if pool.held and (pool.blocks or self.waiting(pool))]
         return len(rivals) > 1 and any(
@@ -196,9 +197,9 @@ class Division:
             for pool in rivals
         )
 
-    def _too_many(self, pool: Pool) -> list[Process]:
-        """Processes of stages that would finish well before this one even with one less."""
-        found = []
+    def _too_many(self, pool: StagePool) -> list[Process]:
+        """Processes of stages that, even with one process fewer, would finish well before this one."""
+        spare = []
         for other in self.pools.values():
             count = len(other.staying)
             if other is pool or other.stage.pool.actors is not None or count < 2 or other.row_seconds is None:
@@ -208,11 +209,12 @@ class Division:
             gain = math.inf if not mine else ours - max(then, ours * mine / (mine + 1))
             if (then * 1.25 < ours or not mine) and gain > WORTH * pool.load:
                 worked = [p for p in other.staying if self.cluster.now() - p.started > 2 * other.load]
-                found += [(then, process) for process in worked]
-        return [process for _, process in sorted(found, key=lambda item: item[0])]
+                spare += [(then, process) for process in worked]
+        return [process for _, process in sorted(spare, key=lambda item: item[0])]
 
-    def _clearing(self, pool: Pool, candidates: Sequence[Process]) -> list[Process]:
-        """The fewest of these, on one node, without which a process of the stage fits there. Empty: there are none."""
+    def _clearing(self, pool: StagePool, candidates: Sequence[Process]) -> list[Process]:
+        """The fewest of these processes, on one node, whose end makes room for one of the stage; empty if there are
+        none."""
         best: list[Process] = []
         for node in self._nodes:
             there = [process for process in candidates if process.node == node.name]

@@ -1,10 +1,11 @@
-"""Dry run: N photographs through every step in a directory of their own, and from them what the full run would take.
+"""Dry run: builds N photographs in a separate directory, and projects the cost and yield of the full run.
 
-Rates are read off the commits: the rows after a step's first block, over the time from that block to the last. So
-the time that models take to load is told apart, and is projected once, not once a photograph. The photographs are a
-random sample of the listing, drawn by the hash of their names: the same ones each time.
+Rates come from commits: the rows after a step's first block, over the time from that block to the last. So the loading
+time of models is separate, and counts once rather than per photograph. The photographs are a random sample of the
+listing by the hashes of their names, the same each time.
 
-What is projected is the cluster at hand. Near-duplicates, which grow faster than the set, are projected as seen.
+The projection is for the present cluster. The share of near-duplicates, which would grow with the set, is projected as
+seen.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from crispedit.outcome import KEPT
 from crispedit.pipelines import build, engine, steps, tables
 from crispedit.pipelines.audit import table
 from crispedit.pipelines.flow import Route, Row
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.records import TOKENS
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import pack, select
@@ -36,7 +37,7 @@ from crispedit.server import Server
 from crispedit.shards import journal
 
 Z = 1.96
-"""Of a 95 % interval."""
+"""The normal quantile of a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -56,41 +57,41 @@ class Range:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one step would take. Hours of CPUs and GPUs are those its actors hold, busy or not."""
+    """What one step would cost. Hours of CPUs and GPUs count while its actors hold them, busy or not."""
 
     step: str
     rows: int
-    """Of the full run."""
+    """Rows of the full run."""
     rows_per_s: float | None
-    """Of the dry run, once loaded; null if it had no rows."""
+    """The dry run's rate after loading; null if it had no rows."""
     wall_h: float | None
     gpu_h: float | None
     cpu_h: float | None
     gigabytes: float
-    """What the full run would write; a later pass of a step counts with its first."""
+    """Size of the full run's output; a later pass of a step counts with its first."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """A full run, told from a sample of its photographs."""
+    """A full run, projected from a sample of its photographs."""
 
     sampled: int
     photographs: int
     steps: list[StepCost]
     keep_rate: Range
-    """Kept pairs, of candidates."""
+    """Kept pairs per candidate."""
     pairs: dict[str, Range]
     """Kept pairs by category, at most its quota."""
     total_pairs: Range
     photographs_for_quota: dict[str, int | None]
-    """After how many photographs a category reaches its quota; null: not with these, or it has none."""
+    """Photographs after which a category reaches its quota; null: it does not, or has none."""
     gpu_hour_price: float | None
     server_costs: dict[str, float | None]
-    """What servers would take in the full run, by step, at the recipe's prices or as they say; null where that is
-    unknown. Without the steps that ask none."""
+    """Server charges of the full run by step, at the recipe's prices or as the servers state them; null if unknown.
+    Steps without servers are left out."""
     cost_per_pair: float | None
-    """GPU-hours at that price and what servers take, for each kept pair; null if nothing is priced, or GPUs are held
-    and have no price."""
+    """GPU-hours at the given price plus server charges, per kept pair; null if nothing has a price, or GPUs are used
+    without one."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,9 @@ class _Timed:
 
 
 def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> Projection:
-    """Build a sample beside the run and project the whole; also written to `projection.json` there.
+    """Build a sample beside the run, project the whole, and write `projection.json` there.
 
-    ValueError if the directory of such a dry run is there already: timings of a resumed one would tell nothing.
+    ValueError if the dry run's directory exists: timings of a resumed run would be meaningless.
     """
     if photographs < 1:
         raise ValueError(f"--dry-run takes a number of photographs, 1 or more; got {photographs}")
@@ -126,7 +127,7 @@ def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> 
         try:
             flow = Watched(sample, ["curate"], sample=photographs)
         except ValueError:
-            # Nothing was built: the way is free for another try.
+            # Nothing was built, so another try is possible.
             shutil.rmtree(sample.root, ignore_errors=True)
             raise
         sample.store_recipe(identities)
@@ -139,17 +140,17 @@ def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> 
             select.select(sample)
             pack.pack(sample)
             last_s = time.monotonic() - began
-    found = _project(sample, run, timed, last_s, flow.drawn_from, gpu_hour_price)
+    projection = _project(sample, run, timed, last_s, flow.drawn_from, gpu_hour_price)
     with journal.replaced(sample.root / "projection.json") as out:
-        out.write(json.dumps(asdict(found), indent=1).encode())
-    return found
+        out.write(json.dumps(asdict(projection), indent=1).encode())
+    return projection
 
 
 STEPS = ("curate", "annotate", "edit", "score", "compare")
 
 
 def _passes(run: Run) -> Iterator[tuple[str, str]]:
-    """(step, editor) of the passes after curate: each editor for failed jobs has one of edit and score to itself."""
+    """(step, editor) of the passes after curate: each editor for failed jobs has its own pass of edit and score."""
     for name in ("annotate", "edit", "score"):
         yield name, ""
     for editor, spec in run.recipe.edit.editors.items():
@@ -161,7 +162,7 @@ def _passes(run: Run) -> Iterator[tuple[str, str]]:
 
 
 class Watched(Build):
-    """One step of a build, with the moments at which its rows were committed."""
+    """One step of a build, with the times of its commits."""
 
     def __init__(self, run: Run, only: Sequence[str], sample: int | None = None) -> None:
         self.commits: list[tuple[float, int]] = []
@@ -174,7 +175,7 @@ class Watched(Build):
 
 
 def _beside(run: Run, photographs: int) -> Run:
-    """The same recipe without quotas, which a sample would reach or not by its size, in a directory of its own."""
+    """The same recipe in a separate directory, without quotas, which depend on the number of photographs."""
     recipe = run.recipe
     unlimited = {name: spec.model_copy(update={"quota": None}) for name, spec in recipe.categories.items()}
     root = recipe.run.with_name(f"{recipe.run.name}-dry-run-{photographs}")
@@ -183,8 +184,8 @@ def _beside(run: Run, photographs: int) -> Run:
     return Run(type(recipe)(**fields | own).check())
 
 
-def _time(flow: Watched, settings: Engine) -> _Timed:
-    """Do a step and take its times from when its rows were committed."""
+def _time(flow: Watched, settings: EngineSpec) -> _Timed:
+    """Run a step and time it by its commits."""
     cpus, gpus = _held(flow.active[0], settings)
     began = time.monotonic()
     engine.run_flow(flow, settings)
@@ -199,7 +200,7 @@ def _time(flow: Watched, settings: Engine) -> _Timed:
     return _Timed(rows, max(0.0, wall_s - rows / rate), rate, cpus, gpus)
 
 
-def _held(step: Step, settings: Engine) -> tuple[float, float]:
+def _held(step: Step, settings: EngineSpec) -> tuple[float, float]:
     """CPUs and GPUs that a step's actors hold while it runs."""
     stages = step.stages
     each = [(s.pool.cpus, s.gpus if s.pool.gpus is None else s.pool.gpus) for s in stages]
@@ -269,7 +270,7 @@ def _project(
 
 
 def _server_costs(sample: Run, db: duckdb.DuckDBPyConnection) -> dict[str, float | None]:
-    """What servers took of the sample, by step; None where a row does not say, or no price is set."""
+    """Server charges of the sample, by step; None if a row has none, or no price is set."""
     recipe = sample.recipe
     asks: dict[str, tuple[Any, str, str]] = {}
     if (chat := getattr(recipe.annotator, "chat", None)) is not None:
@@ -279,18 +280,18 @@ def _server_costs(sample: Run, db: duckdb.DuckDBPyConnection) -> dict[str, float
             asks[f"score: {name}"] = chat, "score", f"{name}."
     if recipe.judge is not None:
         asks["compare"] = recipe.judge.chat, "compare", ""
-    found: dict[str, float | None] = {}
+    costs: dict[str, float | None] = {}
     for name, (chat, table_, prefix) in asks.items():
         if isinstance(chat, Server):
             counts = ", ".join(f'sum("{prefix}{column}")::BIGINT' for column in TOKENS)
             tokens = db.execute(f"SELECT {counts} FROM {table_}").fetchall()[0]
-            found[name] = chat.price(*tokens)
+            costs[name] = chat.price(*tokens)
     editors: Mapping[str, object] = recipe.editors
     for name, editor in editors.items():
         if isinstance(editor, Server):
             [(cost,)] = db.execute("SELECT sum(cost) FROM edit WHERE editor = ?", [name]).fetchall()
-            found[f"edit: {name}"] = cost
-    return found
+            costs[f"edit: {name}"] = cost
+    return costs
 
 
 def _by_source(rows: Sequence[tuple[str, int, int]]) -> dict[str, tuple[int, int]]:
@@ -325,17 +326,17 @@ def _bytes(folder: Path) -> int:
 
 
 def ratio_range(numerators: Sequence[float], denominators: Sequence[float], of: float) -> Range:
-    """Wilson's interval of sum / sum (each numerator at most its denominator), for as many units times `of`.
+    """Wilson's interval of sum / sum (each numerator at most its denominator), for `of` times as many units.
 
-    Units (photographs) are drawn, not candidates: the binomial's n is cut to the one whose variance is that between
-    units. As the sample is drawn without replacement, it is grown by 1 / (1 - 1 / of): a whole is known exactly.
+    Photographs are sampled, not candidates, so the binomial's n is reduced to match the variance between photographs.
+    Because the sample is drawn without replacement, n is multiplied by 1 / (1 - 1 / of): a full sample has no error.
     """
     above, below = np.asarray(numerators, float), np.asarray(denominators, float)
     units, total = len(below), float(below.sum())
     if total == 0:
         return Range(0.0, 0.0, 1.0)
     rate = float(above.sum()) / total
-    effective = float(units)  # with no variance to see, each unit counts once
+    effective = float(units)  # without variance, each unit counts once
     if units > 1 and 0 < rate < 1:
         variance = units / (units - 1) * float(((above - rate * below) ** 2).sum()) / total**2
         effective = min(total, rate * (1 - rate) / variance) if variance > 0 else total
@@ -348,57 +349,58 @@ def ratio_range(numerators: Sequence[float], denominators: Sequence[float], of: 
 
 
 def mean_range(values: Sequence[float], units: int, population: int) -> Range:
-    """Kept pairs a photograph, of `units` sampled ones (those without a value have 0), for a population of them."""
+    """Kept pairs per photograph from `units` sampled ones (0 for those without a value), scaled to the population."""
     most = max([1.0, *values])
     padded = [*values, *[0.0] * (units - len(values))]
     return ratio_range(padded, [most] * units, population / units).times(most)
 
 
-def text(found: Projection) -> str:
-    """The projection as tables."""
+def text(projection: Projection) -> str:
     rows = [["step", "rows", "rows/s", "wall h", "GPU h", "CPU h", "GB"]]
-    for step in found.steps:
+    for step in projection.steps:
         numbers = (step.rows_per_s, step.wall_h, step.gpu_h, step.cpu_h, step.gigabytes)
         rows.append([step.step, str(step.rows), *("-" if n is None else f"{n:.4g}" for n in numbers)])
     sums = [
-        sum(getattr(step, name) or 0.0 for step in found.steps)
+        sum(getattr(step, name) or 0.0 for step in projection.steps)
         for name in ("wall_h", "gpu_h", "cpu_h", "gigabytes")
     ]
     rows.append(["all", "", "", *(f"{total:.4g}" for total in sums)])
     pairs = [["category", "pairs", "95 % interval", "quota after photographs"]]
-    for category, range_ in found.pairs.items():
-        after = found.photographs_for_quota[category]
+    for category, range_ in projection.pairs.items():
+        after = projection.photographs_for_quota[category]
         pairs.append(
             [category, f"{range_.estimate:.0f}", _interval(range_), "-" if after is None else str(after)]
         )
-    pairs.append(["total", f"{found.total_pairs.estimate:.0f}", _interval(found.total_pairs), ""])
-    keep = found.keep_rate
+    pairs.append(["total", f"{projection.total_pairs.estimate:.0f}", _interval(projection.total_pairs), ""])
+    keep = projection.keep_rate
     lines = [
-        f"projected from {found.sampled} of {found.photographs} photographs, on this cluster",
+        f"projected from {projection.sampled} of {projection.photographs} photographs, on this cluster",
         table(rows),
         "",
         table(pairs),
         "",
         f"kept of candidates: {100 * keep.estimate:.1f} % (95 %: {100 * keep.low:.1f} to {100 * keep.high:.1f})",
     ]
-    lines += _cost_lines(found)
+    lines += _cost_lines(projection)
     return "\n".join(lines)
 
 
-def _cost_lines(found: Projection) -> list[str]:
-    """What a kept pair would cost, and of what that is made; and what is not in it."""
-    pairs, lines = found.total_pairs.estimate, []
-    gpu_h = sum(step.gpu_h or 0.0 for step in found.steps)
-    parts = {name: cost for name, cost in found.server_costs.items() if cost is not None}
-    if found.gpu_hour_price is not None:
-        parts = {f"GPUs at {found.gpu_hour_price:g} an hour": found.gpu_hour_price * gpu_h, **parts}
-    if found.cost_per_pair is not None:
+def _cost_lines(projection: Projection) -> list[str]:
+    """Lines on the cost of a kept pair: its parts, and what it leaves out."""
+    pairs, lines = projection.total_pairs.estimate, []
+    gpu_h = sum(step.gpu_h or 0.0 for step in projection.steps)
+    parts = {name: cost for name, cost in projection.server_costs.items() if cost is not None}
+    if projection.gpu_hour_price is not None:
+        parts = {f"GPUs at {projection.gpu_hour_price:g} an hour": projection.gpu_hour_price * gpu_h, **parts}
+    if projection.cost_per_pair is not None:
         made_of = ", ".join(f"{name} {cost / pairs:.4g}" for name, cost in parts.items())
-        lines.append(f"cost of a kept pair: {found.cost_per_pair:.4g} ({made_of})")
+        lines.append(f"cost of a kept pair: {projection.cost_per_pair:.4g} ({made_of})")
     elif gpu_h and parts:
         lines.append("cost of a kept pair: not known without --gpu-hour-price")
-    if unknown := [name for name, cost in found.server_costs.items() if cost is None]:
-        lines.append(f"not in the cost: {', '.join(unknown)} (no price is set, or the server tells no usage)")
+    if unknown := [name for name, cost in projection.server_costs.items() if cost is None]:
+        lines.append(
+            f"not in the cost: {', '.join(unknown)} (no price is set, or the server reports no usage)"
+        )
     return lines
 
 

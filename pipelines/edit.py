@@ -1,8 +1,8 @@
 """Edit photographs with EditMGT from the command line: one image, a folder of them, or a JSONL list of jobs.
 
-A JSONL line is `{"image": PATH, "instruction": TEXT}` with, optionally, "mask" (an image, white where the edit may
-be), "seed" and "output" (a file name). Paths are relative to the list. Answers of a folder or list keep their image's
-name, as PNG; what fails is named on stderr, the rest goes on, and the exit status is 1.
+A JSONL line is `{"image": PATH, "instruction": TEXT}` with, optionally, "mask" (an image, white where the edit may be),
+"seed" and "output" (a file name). Paths are relative to the list. Outputs of a folder or list are PNGs named after
+their images. Failures are reported on stderr, the rest is done, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
-class Request:
+class EditRequest:
     """One image to edit. `where` names it in messages."""
 
     image: Path
@@ -55,13 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--model",
         required=True,
-        help="a checkpoint folder, a hub repository, or the name of a model that ships",
+        help="a checkpoint folder, a hub repository, or the name of a shipped model",
     )
-    add("--llm", help="where the language model lies, if the checkpoint does not bring it")
+    add("--llm", help="the language model, if the checkpoint does not include it")
     add("--mask", type=Path, help="an image of the same size, white where the edit may be")
-    add("--seed", type=int, default=0, help="of the first answer of each image (default 0)")
-    add("--count", type=int, default=1, help="answers per image, with seeds that follow each other")
-    add("--words", nargs="+", help="localise by these words of the instruction only")
+    add("--seed", type=int, default=0, help="seed of each image's first answer (default 0)")
+    add("--count", type=int, default=1, help="answers per image, with consecutive seeds")
+    add("--words", nargs="+", help="find the place to edit by these words of the instruction only")
     add("--map", action="store_true", help="also write where the instruction looked, as OUTPUT.map.png")
     add("--batch-size", type=int, default=1, help="answers sampled at once (default 1)")
     add("--device", default="auto", help='"cpu", "cuda", ...; default: the GPU if there is one')
@@ -80,13 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Edit all that was asked for. ValueError for a mistake in the request itself."""
+    """Edit all requested images. ValueError for a mistake in the request."""
     requests = list(_requests(args))
     if not requests:
         raise ValueError(f"{args.input} holds no images ({', '.join(SUFFIXES)})")
     _check(requests, args)
     changes = {name: getattr(args, name) for name in SamplingOptions.model_fields}
-    given = sampling_options(changes)  # a wrong value shows before the model is loaded
+    given = sampling_options(changes)  # checks values before the model is loaded
     pipeline = _load(args)
     options = given.over(pipeline.sampling)
 
@@ -127,13 +127,13 @@ def run(args: argparse.Namespace) -> int:
 class Loaded:
     """A request whose image and mask are read."""
 
-    request: Request
+    request: EditRequest
     source: Image
     mask: Mask | None
 
 
-def _report(request: Request, error: Exception) -> int:
-    """Say that a request failed; returns that it is one."""
+def _report(request: EditRequest, error: Exception) -> int:
+    """Report a failed request; returns the number of failures, 1."""
     print(f"error: {request.where}: {error}", file=sys.stderr)
     return 1
 
@@ -149,7 +149,7 @@ def _write_answers(one: Loaded, answers: Sequence[Edited], args: argparse.Namesp
         print(f"{output}  {answer.steps} steps, {answer.held_fraction:.0%} of the tokens held")
 
 
-def _requests(args: argparse.Namespace) -> Iterator[Request]:
+def _requests(args: argparse.Namespace) -> Iterator[EditRequest]:
     source: Path = args.input
     if source.suffix.lower() == ".jsonl":
         yield from _listed(source, args)
@@ -167,10 +167,10 @@ def _requests(args: argparse.Namespace) -> Iterator[Request]:
             output = args.output / image.relative_to(source).with_suffix(".png")
         elif output.is_dir():
             output = output / f"{image.stem}.png"
-        yield Request(image, args.instruction, output, args.mask, args.seed, str(image))
+        yield EditRequest(image, args.instruction, output, args.mask, args.seed, str(image))
 
 
-def _listed(path: Path, args: argparse.Namespace) -> Iterator[Request]:
+def _listed(path: Path, args: argparse.Namespace) -> Iterator[EditRequest]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -188,7 +188,7 @@ def _listed(path: Path, args: argparse.Namespace) -> Iterator[Request]:
         instruction = row.get("instruction", args.instruction)
         if not instruction:
             raise ValueError(f"{where}: no instruction, and none was given for all")
-        yield Request(image, instruction, args.output / name, mask, row.get("seed", args.seed), where)
+        yield EditRequest(image, instruction, args.output / name, mask, row.get("seed", args.seed), where)
 
 
 def _row(line: str, where: str) -> dict[str, Any]:
@@ -207,8 +207,8 @@ def _row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _check(requests: Sequence[Request], args: argparse.Namespace) -> None:
-    """Mistakes that would show only after minutes of work."""
+def _check(requests: Sequence[EditRequest], args: argparse.Namespace) -> None:
+    """Find mistakes that would otherwise show only after minutes of work."""
     seen: dict[Path, str] = {}
     for request in requests:
         if request.output.suffix.lower() not in WRITTEN:
@@ -253,7 +253,7 @@ def _heat(localisation: np.ndarray[Any, np.dtype[np.float32]], source: Image) ->
 
 
 def _write(path: Path, image: Image) -> None:
-    """To a temporary name first, so that nobody ever sees half a file."""
+    """Write an image through a temporary file, so that it is never incomplete."""
     if path.suffix.lower() in (".jpg", ".jpeg"):
         data = encode_jpeg(image)
     else:

@@ -1,8 +1,8 @@
 """The engine: where the work of a build runs, on Ray or in this process.
 
-Both carry out the same flow by the same scheduler and commit through the same journal, so they give the same tables.
-Between stages rows carry references and encoded bytes, never decoded arrays. A plan that could never be scheduled is
-refused with its arithmetic before anything starts.
+Both run the same flow with the same scheduler and journal, so they give the same tables. Between stages, rows carry
+references and encoded bytes, never decoded arrays. A plan that cannot be scheduled is refused, with the arithmetic,
+before anything starts.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from crispedit.pipelines.flow import Row as Row
 from crispedit.pipelines.flow import Stage as Stage
 from crispedit.pipelines.here import Here
 from crispedit.pipelines.progress import Progress
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
 
 @dataclass(frozen=True)
 class Work:
-    """A step ready to run: what is left to do, through which stages, into which table.
+    """A step ready to run: the remaining rows, its stages and its table.
 
     `wire` is the schema of rows between stages; `explode` gives the rows to commit for one processed row.
     """
@@ -49,13 +49,13 @@ class Work:
     wire: pa.Schema
     explode: Callable[[Row], Sequence[Row]]
     rows: int
-    """How many rows the whole plan will commit."""
+    """The number of rows that the plan commits."""
     key: str = "key"
 
 
 @dataclass(frozen=True)
 class Commit:
-    """Commits processed rows into a table as one part; answers with one light row for each of them."""
+    """Commits processed rows to a table as one part; returns a light row for each."""
 
     folder: Path
     table: Table
@@ -95,34 +95,35 @@ class WorkFlow:
         return self._done == len(self._plan)
 
 
-def run(work: Work, engine: Engine) -> None:
-    """Do the work, or nothing when the plan is empty. Call inside `cluster(engine)`."""
+def run(work: Work, engine: EngineSpec) -> None:
+    """Do the work, if there is any. Call inside `cluster(engine)`."""
     if work.plan:
         run_flow(WorkFlow(work), engine)
 
 
-def run_flow(flow: Flow, engine: Engine, run: Path | None = None, log_json: bool = False) -> None:
-    """Carry out a flow. Call inside `cluster(engine)`. `run`: the directory that keeps what is going on, for
-    `crispedit status`; `log_json`: log lines are JSON."""
-    told = Progress(run, log_json)
+def run_flow(flow: Flow, engine: EngineSpec, run: Path | None = None, log_json: bool = False) -> None:
+    """Run a flow. Call inside `cluster(engine)`. `run`: the directory that stores progress for `crispedit status`;
+    `log_json`: log lines are JSON."""
+    progress = Progress(run, log_json)
     if engine.kind == "inprocess":
-        made = scheduler.Scheduler(flow, Here(flow.stages), engine, told)
+        running = scheduler.Scheduler(flow, Here(flow.stages), engine, progress)
     else:
         from crispedit.pipelines.on_ray import RayCluster
 
-        made = scheduler.Scheduler(flow, RayCluster(flow.stages), engine, told)
+        running = scheduler.Scheduler(flow, RayCluster(flow.stages), engine, progress)
     try:
-        made.run()
+        running.run()
     finally:
-        told.end(made)
-        managed.stop_all()  # of this process; those of Ray's end with their processes
+        progress.end(running)
+        managed.stop_all()  # servers of this process; those of Ray's processes end with them
 
 
 @contextmanager
-def cluster(engine: Engine) -> Iterator[None]:
-    """The Ray cluster the block's work runs on: the one we are told to join, else one of our own, stopped afterwards.
+def cluster(engine: EngineSpec) -> Iterator[None]:
+    """The Ray cluster for the work inside this context: the one that is named, else a new one that is stopped
+    afterwards.
 
-    Another Ray on this machine is never joined by accident nor stopped.
+    Another Ray on this machine is neither joined by accident nor stopped.
     """
     if engine.kind == "inprocess":
         yield
@@ -141,24 +142,24 @@ def cluster(engine: Engine) -> Iterator[None]:
             if joined:
                 ray.init(address=joined, runtime_env=_runtime_env(), **quiet)
             else:
-                # Inherited, not a runtime_env: that would bar tasks from the processes Ray has ready.
+                # Inherited, not in a runtime_env, with which tasks could not use Ray's prestarted processes.
                 os.environ["PYTHONPATH"] = _python_path()
                 ray.init(address="local", include_dashboard=False, **_share(engine), **quiet)
-        except Exception as error:  # Ray raises nearly anything here
+        except Exception as error:  # Ray raises many kinds of errors here
             how = f"be joined at {joined}" if joined else "be started"
             raise ValueError(
                 f"Ray cannot {how}: {' '.join(str(error).split())[:500]}; {failure.AGAIN}"
             ) from error
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in its place
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray installed its own handler
         try:
             yield
         finally:
             ray.shutdown()
 
 
-def _share(engine: Engine) -> dict[str, int]:
-    """The cores and bytes of a Ray of our own: those of this process, where Ray would take the whole machine."""
+def _share(engine: EngineSpec) -> dict[str, int]:
+    """The cores and memory of our own Ray: those of this process, where Ray would take the whole machine."""
     memory = machine.memory_bytes()
     shared = Path("/dev/shm")
     room = shutil.disk_usage(shared).free if shared.is_dir() else memory
@@ -170,7 +171,7 @@ def _share(engine: Engine) -> dict[str, int]:
 
 
 def check_room(option: str, actors: int, cpus: float, gpus: float) -> None:
-    """ValueError if the cluster is too small for so many actors: Ray would wait for ever."""
+    """ValueError if the cluster is too small for this many actors; Ray would wait for ever."""
     import ray
 
     there = ray.cluster_resources()
@@ -181,8 +182,8 @@ def check_room(option: str, actors: int, cpus: float, gpus: float) -> None:
 
 
 def _runtime_env() -> dict[str, Any] | None:
-    """Workers import the code that the driver runs, also from a checkout that is not installed (a submitted job's
-    environment, `--working-dir`, already says so), and use the same instructions on every processor."""
+    """The environment with which workers import the driver's code, also from a checkout that is not installed (a job
+    submitted with `--working-dir` has it already), and use the same instructions on every processor."""
     alike = {name: os.environ[name] for name in machine.alike() if name in os.environ}
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return {"env_vars": alike} if alike else None
@@ -194,8 +195,8 @@ def _python_path() -> str:
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def preflight(step: str, stages: Sequence[Stage], engine: Engine) -> None:
-    """ValueError, with the arithmetic, if these stages cannot run together on the cluster that is joined."""
+def preflight(step: str, stages: Sequence[Stage], engine: EngineSpec) -> None:
+    """ValueError, with the arithmetic, if these stages do not fit together on the joined cluster."""
     if engine.kind == "ray":
         import ray
 
@@ -205,7 +206,7 @@ def preflight(step: str, stages: Sequence[Stage], engine: Engine) -> None:
 def placement(step: str, stages: Sequence[Stage], resources: Mapping[str, float]) -> list[int]:
     """Actors of each stage on a cluster with these resources. ValueError, with the arithmetic, if they do not fit.
 
-    A pool with `actors: null` takes what the named pools leave, shared evenly.
+    Pools with `actors: null` share evenly what the others leave.
     """
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     memory_gb = resources.get("memory", 0.0) / 2**30

@@ -1,11 +1,11 @@
 """Evaluate editors on benchmarks, against two controls: copying the source, and the ground truth.
 
     crispedit evaluate configs/evaluate/shards.yaml benchmarks.shards.path=SHARDS out=runs/evaluation
-    crispedit evaluate gedit --plan          # what would be edited, asked and paid, and nothing is
+    crispedit evaluate gedit --plan          # show what would be edited, asked and paid, without doing it
 
 Writes OUT/results.json, results.md, results.csv, results.tex, cases.parquet, cost.json and sheets/, beside the resolved
-recipe and the tables that they are read from. The same command continues an interrupted run, and nothing is edited,
-scored or asked twice. Protocols and their traps: docs/evaluation.md.
+recipe and the tables behind them. The same command resumes an interrupted run; nothing is edited, scored or asked
+twice. docs/evaluation.md explains the protocols.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from crispedit.pipelines import engine
 from crispedit.pipelines.evaluation import cases as case_table
 from crispedit.pipelines.evaluation import preferences, report, scoreboard, sheets
 from crispedit.pipelines.evaluation.preferences import Preference
-from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, Outcome, Seeds, Verdict
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, JudgedComparison, Outcome, Seeds
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.recipe import PartSpec, Pool, Strict
 from crispedit.record import content_key
 from crispedit.shards import journal, layout
@@ -43,9 +43,9 @@ from crispedit.shards.lock import locked
 from crispedit.shards.remote import Cache
 
 WORDS_PER_TOKEN = 4
-"""Letters of a token, about: what a prompt's tokens are estimated from."""
+"""Approximate letters per token, to estimate a prompt's tokens."""
 PROMPT_LETTERS, ANSWER_TOKENS = 2400, 150
-"""Of a question of a published prompt, and of its answer, about."""
+"""Approximate letters of a published prompt, and tokens of its answer."""
 
 
 class EntrySpec(PartSpec):
@@ -55,7 +55,7 @@ class EntrySpec(PartSpec):
     results: Path | tuple[Path, ...] | None = None
     """Images named by the ids of the cases; several folders are several seeds."""
     seeds: int = Field(1, ge=1)
-    """How often each case is edited, each time with other randomness."""
+    """How often each case is edited, each time with another seed."""
 
 
 class Price(Strict):
@@ -64,23 +64,21 @@ class Price(Strict):
     prompt_per_million: float = Field(ge=0)
     answer_per_million: float = Field(ge=0)
     image_tokens: int = Field(1000, ge=0)
-    """Tokens of an image, for the estimate before a run."""
+    """Tokens per image, for the estimate before a run."""
     currency: str = "USD"
 
     def of(self, prompt_tokens: float, answer_tokens: float) -> float:
         return (prompt_tokens * self.prompt_per_million + answer_tokens * self.answer_per_million) / 1e6
 
 
-class Recipe(Strict):
-    """One evaluation, whole."""
-
+class EvaluationRecipe(Strict):
     out: Path
     benchmarks: dict[str, dict[str, Any]] = Field(min_length=1)
-    """By name, with their options; `benchmark: package.module` among them names one of your own."""
+    """Benchmarks by name, with their options; `benchmark: package.module` names one of your own."""
     editors: dict[str, EntrySpec] = {}
-    """By the name that the table shows."""
+    """Editors by their names in the table."""
     controls: tuple[Literal["copy-source", "ground-truth"], ...] = ("copy-source", "ground-truth")
-    """Judging them costs as much as judging an editor, but only once: replies are kept."""
+    """Judging a control costs as much as judging an editor, but only once: replies are kept."""
     models: Models = Models()
     judgements: int = Field(1, ge=1)
     """How often a judge rates each answer."""
@@ -90,18 +88,18 @@ class Recipe(Strict):
     """The folder of edits, which several evaluations may share; null: `edits` beside `out`."""
     price: Price | None = None
     humans: Path | None = None
-    """Preferences of people about these editors: a CSV, JSONL or parquet of case, first, second, winner."""
+    """People's preferences about these editors: a CSV, JSONL or parquet of case, first, second, winner."""
     limit: int | None = Field(None, ge=1)
-    """Only so many families of cases (a session is one), chosen by their ids' hashes; null: all."""
+    """The most families of cases (such as sessions), chosen by the hashes of their ids; null: all."""
     level: float = Field(0.95, gt=0, lt=1)
     measure: Pool = Pool()
     """The actors that measure."""
-    engine: Engine = Engine(kind="inprocess")
+    engine: EngineSpec = EngineSpec(kind="inprocess")
 
 
 @dataclass
 class Evaluated:
-    """What came of an evaluation: its page, and why it failed, if it did."""
+    """The result of an evaluation: its page, and its problems, if any."""
 
     page: str = ""
     problems: list[str] = field(default_factory=list)
@@ -111,34 +109,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a recipe file, or the name of one in configs/evaluate")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as out=runs/evaluation")
     parser.add_argument(
-        "--plan", action="store_true", help="say what is left to do and its price, and do nothing"
+        "--plan", action="store_true", help="show what is left to do and its price, without doing it"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 if the judge was down or nothing could be measured."""
+    """The command. The exit status is 1 if the judge was down or nothing could be measured."""
     of = load(args.recipe, args.overrides)
     if args.plan:
         print("\n".join(plan(of)))
         return 0
-    found = evaluate(of)
-    if found.page:
-        print(found.page)
-    for problem in found.problems:
+    result = evaluate(of)
+    if result.page:
+        print(result.page)
+    for problem in result.problems:
         print(f"error: {problem}", file=sys.stderr)
-    return 1 if found.problems else 0
+    return 1 if result.problems else 0
 
 
-def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a file, or one that ships, by its name in `configs/evaluate`."""
+def load(path: str, overrides: Sequence[str] = ()) -> EvaluationRecipe:
+    """The recipe in a file, or a shipped one by its name in `configs/evaluate`."""
     shipped = resources.files("crispedit.configs") / "evaluate" / f"{Path(path).stem}.yaml"
     if not Path(path).is_file() and shipped.is_file():
-        return recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path)
-    return recipe.load(Recipe, Path(path), overrides)
+        return recipe.parse(EvaluationRecipe, shipped.read_text(encoding="utf-8"), overrides, name=path)
+    return recipe.load(EvaluationRecipe, Path(path), overrides)
 
 
-def evaluate(of: Recipe) -> Evaluated:
-    """Carry out an evaluation. If the judge is down it stops, and writes no results; the next run continues."""
+def evaluate(of: EvaluationRecipe) -> Evaluated:
+    """Run an evaluation. If the judge is down it stops without writing results; the next run continues."""
     entries = [_Entry(of, name, benchmark) for name, benchmark in _benchmarks(of).items()]
     editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
     people = [] if of.humans is None else preferences.majority(preferences.read(of.humans))
@@ -155,8 +153,8 @@ def evaluate(of: Recipe) -> Evaluated:
         return _written(of, entries, people)
 
 
-def plan(of: Recipe) -> list[str]:
-    """What is left to edit, to measure and to ask, and the judge's price, without doing any of it."""
+def plan(of: EvaluationRecipe) -> list[str]:
+    """Lines on what is left to edit, measure and ask, and the judge's price."""
     editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
     lines = []
     for name, benchmark in _benchmarks(of).items():
@@ -165,7 +163,7 @@ def plan(of: Recipe) -> list[str]:
     return lines
 
 
-def _benchmarks(of: Recipe) -> dict[str, Benchmark]:
+def _benchmarks(of: EvaluationRecipe) -> dict[str, Benchmark]:
     return {
         name: parts.make(
             benchmark_folder,
@@ -181,14 +179,14 @@ def _editor(label: str, spec: EntrySpec) -> Editor:
     if spec.editor is None:
         raise ValueError(f"editors.{label}: name an editor, or a folder of results")
     if label in (COPY, TRUTH):
-        raise ValueError(f"editors.{label}: this is a control's name; choose another")
+        raise ValueError(f"editors.{label}: this name is a control's; choose another")
     return parts.make(editor_folder, spec.editor, Editor, spec.options)
 
 
 class _Entry:
-    """One benchmark of a recipe on its way: cases, answers, scores, boards."""
+    """One benchmark of an evaluation in progress: cases, answers, scores, boards."""
 
-    def __init__(self, of: Recipe, name: str, benchmark: Benchmark) -> None:
+    def __init__(self, of: EvaluationRecipe, name: str, benchmark: Benchmark) -> None:
         if isinstance(benchmark, Shards):
             benchmark = benchmark.listed(shard_cases(benchmark))
         cases = _limited(benchmark.cases(), of.limit)
@@ -201,7 +199,7 @@ class _Entry:
         self.answers: dict[str, Seeds] = {}
 
     def edit(self, editors: Mapping[str, Editor]) -> None:
-        """Let every editor answer what it has not answered, one after the other."""
+        """Run the editors, one after the other, on the cases that they have not answered."""
         self.made.sweep()
         controls = {COPY: self.made.copied, TRUTH: self.made.truth}
         self.answers = {label: controls[label]() for label in self.of.controls}
@@ -210,7 +208,7 @@ class _Entry:
                 self.answers[label] = self._results(label, spec)
                 continue
             editor = editors[label]
-            working = editor.model_copy()  # goes with its weights before the next editor loads its own
+            working = editor.model_copy()  # freed with its weights before the next editor loads
             for wave in self.made.waves():
                 self.made.recall(label, working, wave, spec.seeds)
                 work = self.made.editing(label, working, spec.pool, wave, spec.seeds)
@@ -226,7 +224,7 @@ class _Entry:
         return [self.made.found_in(folder) for folder in folders]
 
     def to_edit(self, editors: Mapping[str, Editor]) -> list[str]:
-        """A line for each editor: how many edits are left."""
+        """A line for each editor with the number of edits left."""
         lines = []
         for label, editor in editors.items():
             seeds = self.of.editors[label].seeds
@@ -235,7 +233,7 @@ class _Entry:
         return lines
 
     def paid(self, everything: bool = False) -> list[str]:
-        """What the judge will be asked, and about what it costs. `everything`: as if all answers were there."""
+        """What the judge will be asked, and the approximate cost. `everything`: as if all answers existed."""
         if self.benchmark.questions == 0 or self.of.models.judge is None:
             return [f"{self.name}: nothing to ask a judge"]
         rows = self._answers_to_come() if everything else self._rows_left()
@@ -268,13 +266,13 @@ class _Entry:
         return scored * sum(players) * self.of.judgements
 
     def _scored(self) -> dict[str, Seeds]:
-        """The answers that are measured: a ground truth is no player in a comparison."""
+        """The answers to measure; a comparison leaves the ground truth out."""
         return {
             name: a for name, a in self.answers.items() if not (self.benchmark.pairwise and name == TRUTH)
         }
 
-    def verdicts(self) -> list[Verdict]:
-        """Of a pairwise benchmark, what the judge said of every pair."""
+    def verdicts(self) -> list[JudgedComparison]:
+        """The judge's verdict on every pair, for a pairwise benchmark."""
         return self.made.verdicts(self._scored())
 
     def measure(self) -> None:
@@ -286,32 +284,32 @@ class _Entry:
     def boards(
         self, people: Sequence[Preference]
     ) -> tuple[dict[str, scoreboard.Json], dict[str, list[Outcome]]]:
-        """The JSON of every protocol, and the outcomes that it was counted from."""
+        """The JSON of every protocol, and the outcomes behind it."""
         models, level = self.of.models, self.of.level
         if self.benchmark.pairwise:
             verdicts = self.verdicts()
-            found = {
+            board_of = {
                 name: scoreboard.pairwise_board(name, protocol, verdicts, models, level, self.benchmark)
                 for name, protocol in self.benchmark.protocols.items()
             }
-            for board in found.values():
+            for board in board_of.values():
                 self._with_people(board, _verdict_pairs(people, verdicts))
-            return found, {}
+            return board_of, {}
         outcomes = {label: self.made.outcomes(given) for label, given in self.answers.items()}
-        found = {}
+        board_of = {}
         for name, protocol in self.benchmark.protocols.items():
             board = scoreboard.protocol_board(name, protocol, outcomes, models, level, self.benchmark)
             better = 1 if protocol.metrics[protocol.headline] == "higher" else -1
             self._with_people(board, _score_pairs(people, outcomes, name, protocol.headline, better))
-            found[name] = board
-        return found, outcomes
+            board_of[name] = board
+        return board_of, outcomes
 
     def _with_people(self, board: scoreboard.Json, pairs: Sequence[tuple[Preference, Any]]) -> None:
         if pairs and self.of.humans is not None:
             board["humans"] = {"source": self.of.humans.name} | preferences.agreement(pairs, self.of.level)
 
     def cost(self) -> scoreboard.Json:
-        """What the benchmark has cost so far: seconds per edit, questions, tokens, price."""
+        """The benchmark's cost so far: seconds per edit, questions, tokens, price."""
         seconds = {}
         for label, seeds in self.answers.items():
             timed = [g.seconds for given in seeds for g in given.values() if g.seconds is not None]
@@ -325,8 +323,7 @@ class _Entry:
         return {"seconds_per_edit": seconds, **tokens, "price": spent, "currency": currency}
 
 
-def _written(of: Recipe, entries: Sequence[_Entry], people: Sequence[Preference]) -> Evaluated:
-    """Write everything that is read from the tables."""
+def _written(of: EvaluationRecipe, entries: Sequence[_Entry], people: Sequence[Preference]) -> Evaluated:
     boards: dict[str, dict[str, scoreboard.Json]] = {}
     rows: list[dict[str, object]] = []
     for entry in entries:
@@ -362,7 +359,7 @@ def _json(value: object) -> str:
 
 
 def _unmeasured(name: str, boards: Mapping[str, scoreboard.Json]) -> Iterator[str]:
-    """Why a benchmark measured nothing, if it did not; a run with only nulls is no success."""
+    """Why a benchmark measured nothing, if so: a run with only nulls is a failure."""
     for protocol, board in boards.items():
         if board.get("pairwise"):
             known = board["compared"] > 0
@@ -378,27 +375,29 @@ def _unmeasured(name: str, boards: Mapping[str, scoreboard.Json]) -> Iterator[st
 
 def _down(name: str, last: str) -> str:
     return (
-        f"{name}: the judge is down, and no more is asked of it ({last}). Its replies are kept: see that its server "
+        f"{name}: the judge is down, and was not asked further ({last}). Its replies are kept: check that its server "
         "answers, and run the same command again to continue. No results were written"
     )
 
 
-def _verdict_pairs(people: Sequence[Preference], verdicts: Sequence[Verdict]) -> list[tuple[Preference, Any]]:
-    """What people prefer beside what the judge said of the same two: in a dimension, or in most of them."""
-    said: dict[tuple[str, str, str, str], list[Any]] = {}
+def _verdict_pairs(
+    people: Sequence[Preference], verdicts: Sequence[JudgedComparison]
+) -> list[tuple[Preference, Any]]:
+    """People's preferences and the judge's verdicts on the same pairs, in one dimension or by majority."""
+    winners: dict[tuple[str, str, str, str], list[Any]] = {}
     for verdict in verdicts:
         for dimension, winner in verdict.winners.items():
             if winner is not None:
                 pair = verdict.case.id, verdict.first, verdict.second
                 one = Preference(*pair, winner).ordered  # type: ignore[arg-type]
                 for key in (dimension, ""):
-                    said.setdefault((one.case, one.first, one.second, key), []).append(one)
-    found = []
+                    winners.setdefault((one.case, one.first, one.second, key), []).append(one)
+    both = []
     for person in people:
-        votes = said.get((person.case, person.first, person.second, person.dimension))
+        votes = winners.get((person.case, person.first, person.second, person.dimension))
         if votes:
-            found.append((person, preferences.majority(votes)[0].winner))
-    return found
+            both.append((person, preferences.majority(votes)[0].winner))
+    return both
 
 
 def _score_pairs(
@@ -408,10 +407,10 @@ def _score_pairs(
     metric: str,
     better: int,
 ) -> list[tuple[Preference, Any]]:
-    """What people prefer beside which answer has the better mean of a metric."""
+    """People's preferences, and which answer has the better mean of a metric."""
     values: dict[tuple[str, str], list[float]] = {}
-    for editor, found in outcomes.items():
-        for outcome in found:
+    for editor, results in outcomes.items():
+        for outcome in results:
             if outcome.kind == "scored" and protocol in outcome.case.protocols:
                 value = outcome.values[protocol][metric]
                 if value is not None:
@@ -434,10 +433,10 @@ def _limited(cases: Sequence[Case], limit: int | None) -> list[Case]:
 
 
 def shard_cases(of: Shards) -> list[Case]:
-    """The pairs of a shard set as cases, in key order. Their pixels stay where they are."""
+    """The pairs of a shard set as cases, in key order, without reading pixels."""
     given = [of.path] if isinstance(of.path, str) else list(of.path)
     index = open_index(given, Cache())
-    found = []
+    cases = []
     for sample in range(len(index)):
         at = index.at(sample)
         if of.categories and at.category not in of.categories:
@@ -450,7 +449,7 @@ def shard_cases(of: Shards) -> list[Case]:
             if offset >= 0
         }
         meta = json.loads(members[layout.META].read())
-        found.append(
+        cases.append(
             Case(
                 id=at.key,
                 instruction=meta["instruction"],
@@ -460,11 +459,11 @@ def shard_cases(of: Shards) -> list[Case]:
                 mask=members.get(layout.MASK),
                 source_caption=meta.get("source_caption") or None,
                 target_caption=meta.get("target_caption") or None,
-                # Edits of one photograph stand or fall together.
+                # Edits of one photograph are dependent.
                 family=meta.get("source_key") or at.key,
                 protocols=tuple(of.protocols),
             )
         )
-    if not found:
+    if not cases:
         raise ValueError(f"benchmarks.shards: no pairs of {', '.join(of.categories) or 'any category'}")
-    return sorted(found, key=lambda case: case.id)
+    return sorted(cases, key=lambda case: case.id)

@@ -1,7 +1,7 @@
-"""What ends a command, said in one sentence: what was refused, of which file, and the way out.
+"""Turns the error that ended a command into one sentence: the problem, the file, and the way out.
 
-Everything that a command raises comes here (`pipelines/cli.py`), so that no part needs to dress up what the system
-says. A `ValueError` is a message of ours, for the user; the rest is known by its type.
+Every error of a command comes here (from `pipelines/cli.py`), so other code need not explain system errors. A
+`ValueError` already has a message for the user; other errors are explained by their type.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ AGAIN = "run the same command again to continue"
 
 
 def sentence(error: BaseException, command: str = "") -> str:
-    """One line for the terminal (a message of ours may have more)."""
+    """One line for the terminal (the message of a ValueError may have more)."""
     for one in causes(error):
         for known in (_missing_package, _system, _cluster):
-            if said := known(one, command):
-                return said
+            if explanation := known(one, command):
+                return explanation
     if isinstance(error, ValueError):
         return str(error) or type(error).__name__
     if isinstance(error, RecursionError):
         return "something in the input is nested too deeply to be read; --traceback shows where"
-    told = " ".join(str(error).split())[:500]
-    return f"{type(error).__name__}{told and ': '}{told} (--traceback shows where; please report it)"
+    message = " ".join(str(error).split())[:500]
+    return f"{type(error).__name__}{message and ': '}{message} (--traceback shows where; please report it)"
 
 
 @contextmanager
 def last_word() -> Iterator[None]:
-    """If the process ends inside the block without being asked (Ray ends it where its raylet or its head is lost, the
-    system where memory runs out), another one says so and what to do."""
-    said = f"the command was killed, or lost its Ray cluster; {AGAIN}"
-    listens = ["sh", "-c", 'read -r ended || echo "$0" >&2', said]
+    """If this process is killed inside the block (by Ray when its raylet or head is lost, or by the system when memory
+    runs out), a helper process says so and what to do."""
+    message = f"the command was killed, or lost its Ray cluster; {AGAIN}"
+    listens = ["sh", "-c", 'read -r ended || echo "$0" >&2', message]
     with subprocess.Popen(listens, stdin=subprocess.PIPE, start_new_session=True) as listener:
         assert listener.stdin is not None
         try:
@@ -57,14 +57,14 @@ def last_word() -> Iterator[None]:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it was raised from: what the system said first is the cause."""
+    """The error and its causes; the last one is the system's own error."""
     seen: list[BaseException] = []
     one: BaseException | None = error
     while one is not None and one not in seen:
         seen.append(one)
         yield one
         if isinstance(one, ValueError) and str(one):
-            return  # a sentence already
+            return  # already explained
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
 
 
@@ -109,7 +109,7 @@ _REMEDIES = {
 
 
 def _system(error: BaseException, command: str) -> str | None:
-    """Of the operating system: a disk, a permission, a connection, memory."""
+    """Errors of the operating system: disk, permission, connection, memory."""
     if isinstance(error, MemoryError):
         return "out of memory; use fewer processes or smaller batches"
     if isinstance(error, ConnectionError | TimeoutError) and not getattr(error, "filename", None):
@@ -123,7 +123,7 @@ def _system(error: BaseException, command: str) -> str | None:
 
 
 def _cluster(error: BaseException, command: str) -> str | None:
-    """Of Ray: a node, its raylet or the whole cluster is gone."""
+    """Errors of Ray: a node, its raylet or the whole cluster is lost."""
     if not type(error).__module__.startswith("ray."):
         return None
     return f"the Ray cluster was lost or failed ({type(error).__name__}: {_told(error)[:300]}); {AGAIN}"

@@ -19,13 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="FILTER",
-        help="only these, with all that is known; a module of your own too",
+        help="only these filters, in full; also a module of your own",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the filters. ValueError for a name that is none."""
+    """Print the filters. ValueError for an unknown name."""
     described = [described_filter(name) for name in args.names or parts.names(filter_folder)]
     if args.json:
         print(json.dumps(described, indent=1))
@@ -35,7 +35,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def described_filter(name: str) -> dict[str, Any]:
-    """A filter in words and numbers, JSON-ready."""
     cls = parts.find(filter_folder, name, Filter)
     module = inspect.getmodule(cls)
     return {
@@ -56,7 +55,6 @@ def described_filter(name: str) -> dict[str, Any]:
 
 
 def text(described: dict[str, Any], everything: bool) -> str:
-    """Lines for a reader."""
     of = " and ".join({"source": "photographs", "pair": "pairs"}[scope] for scope in described["of"])
     first_sentence = re.split(r"(?<=[.?!])\s", described["measures"].partition(": ")[2], maxsplit=1)[0]
     lines = [f"{described['filter']} ({of}): {first_sentence}"]

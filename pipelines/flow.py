@@ -1,7 +1,7 @@
-"""What an executor carries out: rows that wait for stages, the way they travel, and what becomes of them.
+"""The interface between a build and its executor: rows that wait for stages, their routes, and their results.
 
-A build is one `Flow`. It knows its tables; the executor (`pipelines.scheduler`) knows processes and nodes. Neither
-knows the other's part: the executor asks for rows that a stage can work on now, and tells what was committed.
+A build is one `Flow`. It knows its tables; the executor (`pipelines.scheduler`) knows processes and nodes. The executor
+asks for rows that a stage can process now, and reports what was committed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 class Stage(Protocol):
-    """What one pool of processes does. Pickles; `load` is called once in the process that will work."""
+    """The work of one pool of processes. It pickles; `load` is called once in each working process."""
 
     name: str
     pool: Pool
@@ -38,25 +38,25 @@ def gpus_of(stage: Stage) -> float:
 
 
 class Quarantined(Transient):
-    """A row that has killed, or hung, the processes that worked on it."""
+    """A row whose processing repeatedly killed or hung the process."""
 
 
 def failed(row: Row, error: Exception) -> Row:
-    """A row whose stage raised, or that was quarantined."""
-    said = f"quarantined: {error}" if isinstance(error, Quarantined) else describe(error)
-    return {**row, "error": said}
+    """The row with an error: its stage raised, or it was quarantined."""
+    message = f"quarantined: {error}" if isinstance(error, Quarantined) else describe(error)
+    return {**row, "error": message}
 
 
 def never(row: Row) -> bool:
-    """No result is worth another attempt."""
+    """No row is tried again."""
     return False
 
 
 @dataclass(frozen=True)
 class Route:
-    """How the rows of one step and wave travel: through which stages, in which form, and what commits them.
+    """The route of one step's rows in one wave: their stages, their schema, and how they are committed.
 
-    A route pickles: its callables run in the workers. Rows of two routes are never in one block.
+    A route pickles, because its callables run in workers. A block has rows of one route only.
     """
 
     step: str
@@ -66,7 +66,7 @@ class Route:
     wire: pa.Schema
     """Rows between stages. Bytes are allowed: these rows travel from worker to worker."""
     commit: Callable[[Sequence[Row]], Sequence[Row]]
-    """Commits rows as one part, in the worker of the last stage. Returns light rows for `Flow.done`: no bytes."""
+    """Commits rows as one part, in the last stage's worker. Returns light rows (without bytes) for `Flow.done`."""
     key: str = "key"
     failed: Callable[[Row, Exception], Row] = failed
     transient: Callable[[Row], bool] = never
@@ -75,15 +75,15 @@ class Route:
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows of one route, as planned: keys, texts and references to bytes, no bytes."""
+    """Planned rows of one route: keys, texts and references to bytes, without the bytes."""
 
     route: Route
     rows: Sequence[Row]
 
 
 class Flow(Protocol):
-    """The work of a build. One thread calls these, and each call returns at once: what takes long is done in a thread
-    of the flow's own, while `waiting` is 0. Every row that was taken comes back through `done`."""
+    """The work of a build. One thread calls these methods, and each returns at once: slow work runs in the flow's own
+    thread, while `waiting` is 0. Every taken row comes back through `done`."""
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -91,21 +91,21 @@ class Flow(Protocol):
         ...
 
     def take(self, stage: str, rows: int) -> Block | None:
-        """At most so many rows of one route that begins at this stage, oldest wave first. None: none wait now."""
+        """At most this many rows of one route that begins at this stage, oldest wave first; None if none wait."""
         ...
 
     def waiting(self, stage: str) -> int:
-        """How many rows `take` could give now."""
+        """The number of rows that `take` could give now."""
         ...
 
     def remaining(self, stage: str) -> float:
-        """About how many rows this stage still has to do in the whole build, those it works on included."""
+        """About how many rows of the whole build this stage has left, including those in work."""
         ...
 
     def done(self, route: Route, rows: Sequence[Row]) -> None:
-        """These rows of a route are committed; they are what `route.commit` returned."""
+        """Report committed rows of a route, as `route.commit` returned them."""
         ...
 
     def finished(self) -> bool:
-        """Nothing waits, nothing is out, and nothing will come."""
+        """Whether no rows wait, are in work, or will come."""
         ...

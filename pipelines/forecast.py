@@ -1,4 +1,4 @@
-"""Forecast: how many rows a stage has still to do, by what has become of those before."""
+"""Forecast: estimates the rows that a stage has left, from what became of earlier rows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from crispedit.pipelines.flow import Route
 
 
 class Forecast:
-    """How many rows went which way, and from that how many are to come."""
+    """Counts rows by route, and estimates how many are to come."""
 
     def __init__(self) -> None:
         self.photographs = 0
-        """Of waves that are judged."""
+        """Photographs of judged waves."""
         self._offered: Counter[tuple[str, tuple[str, ...]]] = Counter()
         self._done: Counter[tuple[str, tuple[str, ...]]] = Counter()
 
@@ -24,7 +24,7 @@ class Forecast:
         self._done[route.step, route.stages] += rows
 
     def remaining(self, stage: str, photographs: int, order: Sequence[str]) -> float:
-        """Of a stage: a step's rows follow those of the step before it in the proportion seen so far."""
+        """Rows left for a stage, if each step keeps its present ratio of rows to the step before."""
         left = 0.0
         for (step, stages), offered in self._offered.items():
             if stage in stages:
@@ -33,7 +33,7 @@ class Forecast:
         return left
 
     def _expected(self, step: str, stages: tuple[str, ...], photographs: int, order: Sequence[str]) -> float:
-        """Rows that go this way in the whole build."""
+        """Rows on this route in the whole build."""
         if step not in order:
             return 0.0
         place = order.index(step)

@@ -1,4 +1,4 @@
-"""The cluster that is this process: blocks are worked on one after another, and nothing is started. No Ray import."""
+"""This process as the cluster: it works on blocks one after another, starts no processes and does not import Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""crispedit init: look at a folder and write a recipe for it, from the recipe that ships for such data."""
+"""crispedit init: inspects a folder and writes a recipe for it, based on a shipped recipe."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from crispedit.pipelines.pairs import PairsSource
 from crispedit.pipelines.sources import FolderSource, ParquetSource, PhotoSource, Skipped, WebDatasetSource
 
 SAMPLES = 20
-"""How many photographs are opened to learn their sizes."""
+"""Photographs that are opened to learn their sizes."""
 SHORT_SIDE_PX = int(Resolution.bounds["short_side_px"].min or 0)
-"""What the filter asks of the short side by default."""
+"""The filter's default bound on the short side."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("recipe.yaml"), help="the recipe to write (recipe.yaml)"
     )
-    parser.add_argument("--run", help="where the recipe builds (runs/ and the folder's name)")
+    parser.add_argument("--run", help="the recipe's run directory (default: runs/ and the folder's name)")
     parser.add_argument("--force", action="store_true", help="replace an existing recipe")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the recipe, and say what was seen and what to do next."""
+    """Write the recipe, and print what was found and the next command."""
     if args.output.exists() and not args.force:
         raise ValueError(f"{args.output} exists already; --force replaces it, -o writes another")
     seen, text = recipe_for(args.folder, args.run)
@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def recipe_for(folder: str, run_folder: str | None = None) -> tuple[str, str]:
-    """What was seen in a folder, and the text of a recipe for it. ValueError if there is nothing to build from."""
+    """A description of a folder's content, and the text of a recipe for it. ValueError if there is nothing to build
+    from."""
     files = sources.files(folder, Skipped())
     source, seen, shipped, least = _inspected(folder, files)
     text = (resources.files("crispedit.configs") / f"{shipped}.yaml").read_text(encoding="utf-8")
@@ -73,23 +74,23 @@ def recipe_for(folder: str, run_folder: str | None = None) -> tuple[str, str]:
 
 
 def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, Any], str, str, int | None]:
-    """The source section, what was seen, the name of the shipped recipe that fits, and the smallest side of pairs, in
-    pixels, where most are smaller than that recipe takes."""
+    """The source section, a description, the name of the fitting shipped recipe, and, if most pairs are smaller than it
+    takes, their smallest side in pixels."""
     try:
         pairs = layout.detected(PairsSource(path=folder))
     except ValueError as no_pairs:
         photographs = _photographs(folder, files)
         try:
-            found = sources.listing(photographs)
+            listing = sources.listing(photographs)
         except ValueError as no_photographs:
             raise ValueError(
                 f"{folder} has neither pairs nor photographs. {no_pairs}. {no_photographs}"
             ) from None
-        sides = _short_sides(found.entries[:SAMPLES])
-        seen = f"{len(found.entries)} photographs ({photographs.kind})"
+        sides = _short_sides(listing.entries[:SAMPLES])
+        seen = f"{len(listing.entries)} photographs ({photographs.kind})"
         if sides:
             seen += f"; the short sides of the first {len(sides)}: {min(sides)} to {max(sides)} px"
-        if skipped := found.skipped.text():
+        if skipped := listing.skipped.text():
             seen += f"\n{skipped}"
         section = photographs.model_dump(exclude_defaults=True) | {"kind": photographs.kind}
         return section, seen, "embedded", None
@@ -105,7 +106,7 @@ def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, An
 
 
 def _photographs(folder: str, files: Sequence[sources.File]) -> PhotoSource:
-    """The kind of source that most of the files are of."""
+    """The source kind of most files."""
     kinds: dict[str, type[WebDatasetSource] | type[ParquetSource]] = {
         ".tar": WebDatasetSource,
         ".parquet": ParquetSource,
@@ -119,7 +120,7 @@ def _photographs(folder: str, files: Sequence[sources.File]) -> PhotoSource:
 
 
 def _short_sides(entries: Sequence[sources.Entry]) -> list[int]:
-    """In pixels, of the photographs that can be read."""
+    """The short sides, in pixels, of the readable photographs."""
     sides = []
     for data in sources.read(entries):
         try:

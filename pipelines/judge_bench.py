@@ -1,11 +1,11 @@
-"""Judge bench: how often chat models prefer the same one of two edits as people do.
+"""Judge bench: how often chat models prefer the same one of two edits as people.
 
-    crispedit judge-bench RECIPE        # judges side by side: agreement, position bias, seconds and price a verdict
+    crispedit judge-bench RECIPE        # compares judges: agreement, position bias, seconds and price per verdict
 
 A set of preferences is a folder with `metadata.jsonl` (VCReward-Bench of GEditBench v2), a folder of parquet tables
 (EditReward-Bench), a JSON list (EditReward-Compass), or a CSV or JSONL of our own: case, instruction, source, first,
-second, winner, with category and dimension where there are any. Writes OUT/judge-bench.json and judge-bench.md; replies
-are kept, so an interrupted run is continued.
+second, winner, and optionally category and dimension. Writes OUT/judge-bench.json and judge-bench.md. Replies are kept,
+so an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from crispedit import prompts, recipe, replies
 from crispedit.benchmark import Picture, read_json, read_jsonl, rows
 from crispedit.benchmarks.gedit_v2 import OWN, SWAPPED, Verdict
 from crispedit.chat import ChatError, ChatOption
-from crispedit.judge import NO_USAGE, Heard, Judge, JudgeDownError, Question, Usage
+from crispedit.judge import NO_USAGE, Heard, JudgeDownError, JudgeModel, JudgeUsage, Question
 from crispedit.pipelines.evaluate import Price
 from crispedit.pipelines.evaluation import preferences, report, statistics
 from crispedit.pipelines.evaluation.preferences import Preference
@@ -38,7 +38,7 @@ from crispedit.record import content_key, seed_of
 from crispedit.shards import journal
 
 AT_ONCE = 32
-"""Preferences whose questions go out together."""
+"""Preferences whose questions are sent together."""
 WINNERS: Mapping[str, Outcome] = {
     "image a": "first",
     "image b": "second",
@@ -47,22 +47,22 @@ WINNERS: Mapping[str, Outcome] = {
     "tie": "tie",
 }
 EDIT_REWARD = ("id", "instruction", "ranking", "comparison_type")
-"""Columns of EditReward-Bench beside its pictures. Candidates have letters: "B>C" of "BvsC" prefers the first one."""
+"""Columns of EditReward-Bench besides its pictures. Candidates are letters: "B>C" of "BvsC" prefers the first."""
 DIMENSIONS = {"IA": "instruction_following", "VC": "visual_consistency", "VQ": "visual_quality"}
 
 
-class Recipe(Strict):
-    """Judges, and the preferences that they are held against."""
+class JudgeBenchRecipe(Strict):
+    """The recipe: judges, and the preferences to compare them with."""
 
     out: Path
     judges: dict[str, ChatOption] = Field(min_length=1)
     sets: dict[str, Path] = Field(min_length=1)
     votes: int = Field(1, ge=1)
-    """How often a judge is asked about each pair; the majority counts."""
+    """Questions per pair to each judge; the majority counts."""
     price: dict[str, Price] = {}
-    """By judge."""
+    """Prices by judge."""
     limit: int | None = Field(None, ge=1)
-    """Only so many preferences of each set, chosen by their keys' hashes; null: all."""
+    """The most preferences of each set, chosen by the hashes of their keys; null: all."""
     kept: Path | None = None
     """The folder of replies; null: `judge-replies` beside `out`."""
     level: float = Field(0.95, gt=0, lt=1)
@@ -70,7 +70,7 @@ class Recipe(Strict):
 
 @dataclass(frozen=True)
 class Labelled:
-    """A preference of people with its pictures."""
+    """A person's preference with its pictures."""
 
     preference: Preference
     instruction: str
@@ -85,30 +85,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0, or 1 if a judge was down or said nothing that can be read."""
-    found = bench(recipe.load(Recipe, Path(args.recipe), args.overrides))
-    print(markdown(found))
-    silent = [f"{s}, {j}" for s, judges in found.items() for j, row in judges.items() if row["all"]["n"] == 0]
+    """The command. The exit status is 1 if a judge was down or gave no readable reply."""
+    results = bench(recipe.load(JudgeBenchRecipe, Path(args.recipe), args.overrides))
+    print(markdown(results))
+    silent = [
+        f"{s}, {j}" for s, judges in results.items() for j, row in judges.items() if row["all"]["n"] == 0
+    ]
     for name in silent:
-        print(f"error: {name}: no verdict could be had; run again when its server answers", file=sys.stderr)
+        print(f"error: {name}: no verdict was given; run again when its server answers", file=sys.stderr)
     return int(bool(silent))
 
 
-def bench(of: Recipe) -> dict[str, dict[str, Any]]:
-    """{set: {judge: agreement, position, unparsed, seconds, tokens, price}}, which is written to `out` too."""
+def bench(of: JudgeBenchRecipe) -> dict[str, dict[str, Any]]:
+    """{set: {judge: agreement, position, unparsed, seconds, tokens, price}}, also written to `out`."""
     sets = {name: _limited(read(path), of.limit) for name, path in of.sets.items()}
     kept = of.kept or of.out.absolute().parent / "judge-replies"
-    found: dict[str, dict[str, Any]] = {name: {} for name in sets}
+    results: dict[str, dict[str, Any]] = {name: {} for name in sets}
     for label, chat in of.judges.items():
-        judge = Judge(chat, kept)
+        judge = JudgeModel(chat, kept)
         judge.load()
         for name, labelled in sets.items():
-            found[name][label] = _held_against(judge, labelled, of, of.price.get(label))
+            results[name][label] = _held_against(judge, labelled, of, of.price.get(label))
     with journal.replaced(of.out / "judge-bench.json") as out:
-        out.write((json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+        out.write((json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
     with journal.replaced(of.out / "judge-bench.md") as out:
-        out.write(markdown(found).encode())
-    return found
+        out.write(markdown(results).encode())
+    return results
 
 
 def read(path: Path) -> list[Labelled]:
@@ -130,7 +132,7 @@ def read(path: Path) -> list[Labelled]:
 
 
 def _edit_reward(table: Path, number: int, row: Mapping[str, Any]) -> Labelled:
-    """A row of EditReward-Bench. Comparisons of one source stand together, so the interval draws sources."""
+    """A row of EditReward-Bench. Comparisons of one source are dependent, so the bootstrap draws sources."""
     ranking, first = str(row["ranking"]), str(row["comparison_type"] or "AvsB")[0]
     if not re.fullmatch(r"[A-D][>=][A-D]", ranking):
         raise ValueError(f"{table}: row {number}: the ranking {ranking!r} is not like A>B or A=B")
@@ -145,7 +147,7 @@ def _edit_reward(table: Path, number: int, row: Mapping[str, Any]) -> Labelled:
 
 def _labelled(row: Mapping[str, Any], root: Path, where: str) -> Labelled:
     try:
-        if "loser" in row:  # EditReward-Compass: the better one comes first, so the order is drawn
+        if "loser" in row:  # EditReward-Compass: the better one comes first, so the order is randomised
             names, said = [row["winner"], row["loser"]], "tie" if row["label"] == "tie" else "first"
             if seed_of(content_key(*map(str, names)), "order") % 2:
                 names, said = names[::-1], {"first": "second", "tie": "tie"}[said]
@@ -180,13 +182,13 @@ def _limited(labelled: Sequence[Labelled], limit: int | None) -> list[Labelled]:
 
 
 def _held_against(
-    judge: Judge, labelled: Sequence[Labelled], of: Recipe, price: Price | None
+    judge: JudgeModel, labelled: Sequence[Labelled], of: JudgeBenchRecipe, price: Price | None
 ) -> dict[str, Any]:
-    """What one judge says of one set."""
+    """The results of one judge on one set."""
     pairs: list[tuple[Preference, Outcome]] = []
     counts: Counter[str] = Counter()
     leanings: list[tuple[str, float]] = []
-    usage: Usage = NO_USAGE
+    usage: JudgeUsage = NO_USAGE
     start = time.perf_counter()
     for place in range(0, len(labelled), AT_ONCE):
         some = labelled[place : place + AT_ONCE]
@@ -222,7 +224,7 @@ def _held_against(
 
 
 def _estimate(leanings: Sequence[tuple[str, float]], level: float) -> dict[str, Any]:
-    """How often the edit that was shown first was preferred, where one was: 0.5 of a judge without position bias."""
+    """How often the first-shown edit was preferred, ties left out: 0.5 without position bias."""
     if not leanings:
         return {"mean": None, "low": None, "high": None, "n": 0}
     share = statistics.mean([leaning for _, leaning in leanings], [case for case, _ in leanings], level=level)
@@ -230,13 +232,13 @@ def _estimate(leanings: Sequence[tuple[str, float]], level: float) -> dict[str, 
 
 
 def _leaning(*heard: object) -> float | None:
-    """Of the verdicts on both orders that are no tie, the share that prefers what was shown first; None: all ties."""
-    said = [one.value for one in heard if isinstance(one, Heard) and one.value in ("first", "second")]
-    return said.count("first") / len(said) if said else None
+    """The share of verdicts, over both orders without ties, for the first-shown edit; None if all are ties."""
+    winners = [one.value for one in heard if isinstance(one, Heard) and one.value in ("first", "second")]
+    return winners.count("first") / len(winners) if winners else None
 
 
 def _questions(one: Labelled, votes: int) -> list[Question[Outcome]]:
-    """Both orders, as often as there are votes."""
+    """The question in both orders, for every vote."""
     text = prompts.render(OWN, instruction=one.instruction, dimension=one.preference.dimension or "overall")
     source, first, second = (picture.image() for picture in (one.source, one.first, one.second))
     return [
@@ -247,7 +249,7 @@ def _questions(one: Labelled, votes: int) -> list[Question[Outcome]]:
 
 
 def _vote(shown: object, swapped: object, counts: Counter[str]) -> Outcome | None:
-    """The verdict of both orders, a tie if they differ; None if either is not known."""
+    """The verdict of both orders; a tie if they differ, None if either is unknown."""
     if isinstance(shown, JudgeDownError) or isinstance(swapped, JudgeDownError):
         counts["unanswered"] += 1
         return None
@@ -266,10 +268,9 @@ def _vote(shown: object, swapped: object, counts: Counter[str]) -> Outcome | Non
     return answer
 
 
-def markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table for each set, judges by agreement."""
+def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["# Judges held against people", ""]
-    for name, judges in found.items():
+    for name, judges in results.items():
         head = [
             "",
             "pairs",

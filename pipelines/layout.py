@@ -1,8 +1,7 @@
-"""Layout: what kind of pairs lie at a place, and which of their columns hold what, found by looking.
+"""Layout: detects a data set's layout of pairs and the meaning of its columns.
 
-A newcomer names a folder; `detected` says which files there hold pairs, and finds the columns by the names that public
-datasets use. `survey` looks at the first pairs before a build starts, says what was found, and stops where none of them
-can be read.
+The user names a folder. `detected` finds the files with pairs there, and the columns by the names that public datasets
+use. `survey` reads the first pairs before a build starts, describes them, and raises if none can be read.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from PIL import Image
 from crispedit.category import load_categories, resolve
 from crispedit.classifier import needs_second_image
 from crispedit.pipelines import pairs, sources
-from crispedit.pipelines.pairs import Columns, Layout, Pair, PairsSource
+from crispedit.pipelines.pairs import Columns, ImportedPair, Layout, PairsSource
 from crispedit.pipelines.sources import IMAGE_SUFFIXES, File, Skipped, suffix_of, tar, texts
 
 LAYOUTS: dict[str, Layout] = {
@@ -32,7 +31,7 @@ LAYOUTS: dict[str, Layout] = {
     ".tar": "webdataset",
     ".json": "jsonl",
 }
-"""Which layout files of a suffix have; the first that is there counts."""
+"""The layout for each suffix; the first that is present counts."""
 
 NAMES = {
     "source": """source source_image source_img source_path source_file source_file_name src_image src_img src
@@ -48,7 +47,7 @@ NAMES = {
     "licence": "licence license",
     "dataset": "dataset source_dataset dataset_name",
 }
-"""What the columns of public datasets are called, likeliest first."""
+"""Names of columns in public datasets, likeliest first."""
 
 ENDINGS = (
     ("source", "edited"),
@@ -59,30 +58,30 @@ ENDINGS = (
     ("original", "edited"),
     ("orig", "edit"),
 )
-"""How the names of a pair's two image files end in a folder."""
+"""Endings of the names of a pair's two image files in a folder."""
 
 LOOK = 300
-"""How many pairs `survey` looks at."""
+"""Pairs that `survey` looks at."""
 READ = 20
-"""How many of them it reads at once, until one is whole."""
+"""Pairs whose images it reads at a time, until one is readable."""
 SHOWN = 8
 
 
 def detected(source: PairsSource) -> PairsSource:
-    """The source with its layout and columns filled in. ValueError says which column was not found, and lists those
-    that are there."""
+    """The source with its layout and columns filled in. ValueError names a column that was not found, and lists the
+    existing ones."""
     if source.layout is not None and source.columns.complete:
         return source
     files = sources.files(source.path, Skipped())
     settled = source.model_copy(update={"layout": source.layout or _layout(source.path, files)})
     there = columns_of(settled, files)
-    found = _endings(files) if settled.layout == "folder" else {}
+    endings = _endings(files) if settled.layout == "folder" else {}
     given = {part: column for part, column in source.columns.model_dump().items() if column is not None}
     for part, names in NAMES.items():
         column = _guess([name for name in there if name not in given.values()], names.split())
         if column is not None:
-            found.setdefault(part, column)
-    columns = Columns(**(found | given))
+            endings.setdefault(part, column)
+    columns = Columns(**(endings | given))
     for part in ("source", "edited", "instruction"):
         if getattr(columns, part) is None:
             raise ValueError(
@@ -97,7 +96,7 @@ def _layout(path: str, files: Sequence[File]) -> Layout:
     for suffix, layout in LAYOUTS.items():
         if counts[suffix] and not (
             suffix == ".json" and _endings(files)
-        ):  # else each stands beside its images
+        ):  # otherwise they are beside their images
             return layout
     if any(counts[suffix] for suffix in IMAGE_SUFFIXES):
         return "folder"
@@ -109,7 +108,7 @@ def _layout(path: str, files: Sequence[File]) -> Layout:
 
 
 def columns_of(source: PairsSource, files: Sequence[File]) -> list[str]:
-    """The columns of the first file that can be read: of a parquet or CSV, the fields of JSON (one step into lists and
+    """The columns of the first file that can be read: of a parquet or CSV, the fields of JSON (one level into lists and
     objects), the extensions of a tar's first sample with the fields of its JSON, the ends of names in a folder."""
     if source.layout == "folder":
         return _name_ends(files)
@@ -134,36 +133,36 @@ def _columns(source: PairsSource, file: File, opened: IO[bytes]) -> list[str]:
 
 
 def _members(opened: IO[bytes]) -> list[str]:
-    found: list[str] = []
+    members: list[str] = []
     first = None
     for member in itertools.islice(tar.members(opened), LOOK):
         key, extension = tar.split_member(member.name)
         first = key if first is None else first
         if key != first:
             break
-        found.append(extension)
+        members.append(extension)
         if extension.endswith("json") and member.size <= pairs.MOST_TEXT_BYTES:
             opened.seek(member.offset)
             row = json.loads(texts.decode(opened.read(member.size)))
-            found += [f"{extension}.{name}" for name in _fields(row)]
-    return found
+            members += [f"{extension}.{name}" for name in _fields(row)]
+    return members
 
 
 def _fields(row: object) -> list[str]:
-    found = []
+    fields = []
     for name, value in row.items() if isinstance(row, Mapping) else ():
         if isinstance(value, list):
-            found.append(f"{name}.0")
+            fields.append(f"{name}.0")
         elif isinstance(value, Mapping):
-            found += [f"{name}.{inner}" for inner in value]
+            fields += [f"{name}.{inner}" for inner in value]
         else:
-            found.append(str(name))
-    return found
+            fields.append(str(name))
+    return fields
 
 
 def _guess(there: Sequence[str], names: Sequence[str]) -> str | None:
-    """The first of the names that a column has: `json.edit_prompt` is called edit_prompt, `source.jpg` source and
-    `input_images.0` input_images and input_image."""
+    """The column that has the first of these names: `json.edit_prompt` counts as edit_prompt, `source.jpg` as source,
+    `input_images.0` as input_images or input_image."""
     known: dict[str, str] = {}
     for column in there:
         parts = column.casefold().split(".")
@@ -175,7 +174,7 @@ def _guess(there: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 def _endings(files: Sequence[File]) -> dict[str, str]:
-    """The ends of names that most files of a folder pair up by, and the text beside them."""
+    """The endings of names by which most files of a folder form pairs, and that of their texts."""
     stems = {os.path.splitext(file.uri)[0] for file in files if suffix_of(file.uri) in IMAGE_SUFFIXES}
     best: tuple[int, str, str] = (0, "", "")
     for (one, other), mark in itertools.product(ENDINGS, "_-."):
@@ -186,24 +185,24 @@ def _endings(files: Sequence[File]) -> dict[str, str]:
         best = max(best, (count, ending, mark + other))
     if not best[0]:
         return {}
-    found = {"source": best[1], "edited": best[2]}
+    endings = {"source": best[1], "edited": best[2]}
     keys = {stem.removesuffix(best[1]) for stem in stems if stem.endswith(best[1])}
     for ending in (".txt", "_instruction.txt", "_prompt.txt", ".instruction.txt"):
         if any(file.uri.removesuffix(ending) in keys for file in files if file.uri.endswith(ending)):
-            return found | {"instruction": ending}
+            return endings | {"instruction": ending}
     beside = [file for file in files if file.uri.removesuffix(".json") in keys and file.uri.endswith(".json")]
     for file in beside[:1]:
         with sources.open_file(file.path) as opened:
             row = json.loads(texts.decode(opened.read(pairs.MOST_TEXT_BYTES)))
         for part, names in NAMES.items():
-            column = None if part in found else _guess(_fields(row), names.split())
+            column = None if part in endings else _guess(_fields(row), names.split())
             if column is not None:
-                found[part] = f".json.{column}"
-    return found
+                endings[part] = f".json.{column}"
+    return endings
 
 
 def _name_ends(files: Sequence[File]) -> list[str]:
-    """The ends of file names after the last mark, the most frequent first: `_source.png`, `.txt`."""
+    """The endings of file names after the last separator, the most frequent first: `_source.png`, `.txt`."""
     ends: Counter[str] = Counter()
     for file in files:
         stem, suffix = os.path.splitext(os.path.basename(file.uri))
@@ -216,7 +215,7 @@ def _name_ends(files: Sequence[File]) -> list[str]:
 
 
 def without_alias_text(words: Mapping[str, int]) -> str:
-    """What becomes of category words without an alias, and the way out."""
+    """A message about category words without an alias."""
     shown = ", ".join(f"{word!r} {pairs}" for word, pairs in Counter(words).most_common(SHOWN))
     return (
         f"category words without an alias, whose instructions are classified instead: {shown} "
@@ -226,30 +225,29 @@ def without_alias_text(words: Mapping[str, int]) -> str:
 
 @dataclass
 class Survey:
-    """What the first pairs of a source look like."""
+    """A description of a source's first pairs."""
 
     source: PairsSource
     pairs: int = 0
     more: bool = False
-    """Whether there are more than were looked at."""
+    """Whether there are more pairs."""
     errors: Counter[str] = field(default_factory=Counter)
-    """How many pairs cannot be listed, by reason without the row."""
+    """Pairs that cannot be listed, by reason without the row."""
     without_alias: Counter[str] = field(default_factory=Counter)
-    """How many pairs have each category word that no category of `configs/categories` claims."""
+    """Pairs by category word, for words that are no category's alias."""
     second_image: int = 0
     short_sides: list[int] = field(default_factory=list)
-    """Of the source images that were read, in pixels."""
+    """Short sides of the source images that were read, in pixels."""
 
     def text(self) -> str:
-        """Lines for a reader."""
         looked = f"the first {self.pairs} pairs" if self.more else f"all {self.pairs} pairs"
         lines = [
             f"source: pairs, layout {self.source.layout}, columns {_told(self.source.columns)}",
             f"looked at {looked}",
         ]
         if self.errors:
-            told = "; ".join(f"{reason} ({count})" for reason, count in self.errors.most_common(3))
-            lines.append(f"cannot be read: {self.errors.total()}: {told}")
+            reasons = "; ".join(f"{reason} ({count})" for reason, count in self.errors.most_common(3))
+            lines.append(f"cannot be read: {self.errors.total()}: {reasons}")
         if self.without_alias:
             lines.append(without_alias_text(self.without_alias))
         if self.second_image:
@@ -263,25 +261,25 @@ class Survey:
 
 
 def survey(source: PairsSource) -> Survey:
-    """A look at the first `LOOK` pairs. ValueError if none of them can be read, with the reason, the row and the
-    columns that are there."""
-    found = Survey(source)
-    looked: list[Pair] = []
+    """A survey of the first `LOOK` pairs. ValueError if none can be read, with the reason, the row and the existing
+    columns."""
+    survey = Survey(source)
+    looked: list[ImportedPair] = []
     categories = load_categories()
     for pair in itertools.islice(pairs.pairs(source), LOOK + 1):
         if len(looked) == LOOK:
-            found.more = True
+            survey.more = True
             break
         looked.append(pair)
         if pair.error is not None:
-            found.errors[pair.error.removeprefix(f"{pair.uri}: ")] += 1
+            survey.errors[pair.error.removeprefix(f"{pair.uri}: ")] += 1
         if pair.category:
             try:
                 resolve(pair.category, categories)
             except ValueError:
-                found.without_alias[pair.category] += 1
-        found.second_image += bool(pair.instruction) and needs_second_image(str(pair.instruction))
-    found.pairs = len(looked)
+                survey.without_alias[pair.category] += 1
+        survey.second_image += bool(pair.instruction) and needs_second_image(str(pair.instruction))
+    survey.pairs = len(looked)
     whole = [pair for pair in looked if pair.error is None]
     first = next((pair.error for pair in looked if pair.error is not None), None)
     for start in range(0, len(whole), READ):
@@ -289,9 +287,9 @@ def survey(source: PairsSource) -> Survey:
             if isinstance(answer, Exception):
                 first = first or str(answer)
             else:
-                found.short_sides += _short_side(answer.source)
-        if found.short_sides:
-            return found
+                survey.short_sides += _short_side(answer.source)
+        if survey.short_sides:
+            return survey
     there = ", ".join(columns_of(source, sources.files(source.path, Skipped())))
     beside = (
         f"; image paths start from source.images={source.images}" if source.layout in ("jsonl", "csv") else ""

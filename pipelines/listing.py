@@ -1,8 +1,8 @@
-"""Listing: what a source holds, found out once. The driver finds the containers (tars, parquets, lists, some files of a
-folder) by name; workers index each of them in one pass, into rows of the run's `listing` table.
+"""Listing: what a source contains, listed once. The driver finds the containers (tars, parquets, lists, slices of a
+folder) by name; workers index each in one pass, into rows of the run's `listing` table.
 
-A row holds whole photographs or pairs, at most `MOST_MEMBERS` of them, so that a huge container is several rows and
-nobody holds it whole.
+A row holds whole photographs or pairs, at most `MOST_MEMBERS` of them, so a huge container is several rows, and no
+process holds all of it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 import pyarrow as pa
 
 from crispedit.pipelines import pairs, sources
-from crispedit.pipelines.pairs import AnySource, Pair, PairsSource
+from crispedit.pipelines.pairs import AnySource, ImportedPair, PairsSource
 from crispedit.pipelines.sources import ENTRY, Entry, File, FolderSource, Skipped
 from crispedit.shards.journal import Table
 
 MOST_MEMBERS = 10_000
 """Photographs or pairs of one row."""
 FILES_TOGETHER = 1000
-"""Files of a folder that are one container."""
+"""Files of a folder in one container."""
 REST = "#"
-"""The key of the row of what belongs to no container; no file is called so, for "#" is escaped."""
+"""The key of the row of files in no container; no file has this name, because "#" is escaped."""
 
 PAIR = pa.struct(
     [
@@ -47,7 +47,7 @@ PAIR = pa.struct(
 
 @dataclass(frozen=True)
 class Container:
-    """Some files that are indexed together: one tar, parquet or list, or some files of a folder."""
+    """Files that are indexed together: one tar, parquet or list, or some files of a folder."""
 
     key: str
     """The uri of its first file."""
@@ -55,12 +55,12 @@ class Container:
 
     @property
     def bytes(self) -> int | None:
-        """Bytes of its files, where the names came with sizes."""
+        """Bytes of its files, if the listing gave sizes."""
         sizes = [file.size for file in self.files if file.size is not None]
         return sum(sizes) if len(sizes) == len(self.files) else None
 
     def to_row(self) -> dict[str, Any]:
-        """Texts, integers, None, and a list of dicts of them."""
+        """A row of texts, integers, None, and lists of dicts of them."""
         return {"key": self.key, "files": [asdict(file) for file in self.files]}
 
     @classmethod
@@ -92,10 +92,10 @@ def table(source: AnySource) -> Table:
 def containers(
     source: AnySource, listed: Collection[str] = (), most: int = MOST_MEMBERS
 ) -> tuple[list[Container], Skipped]:
-    """The containers of a source, by name, without the files whose uris are `listed`; and what was left out by its name
-    alone. No file is opened. At most so many files of a folder are one container.
+    """The containers of a source by name, without the files whose uris are `listed`, and the files skipped by their
+    names. No file is opened. A container has at most this many files of a folder.
 
-    ValueError if there is no such place, or a pattern matches nothing.
+    ValueError if the place does not exist, or a pattern matches nothing.
     """
     left_out = Skipped()
     known = frozenset(listed)
@@ -112,23 +112,23 @@ def containers(
 def index(
     source: AnySource, container: Container, folder: str, most: int = MOST_MEMBERS
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a container, of at most so many members each, in one pass over its bytes. `folder`, the run's
-    `listing`, is where huge row groups are split.
+    """The rows of a container, each of at most this many members, in one pass over its bytes. Huge row groups are split
+    into `folder`, the run's `listing`.
 
-    What cannot be read is a member with its error. A fault that may pass is raised: index the container again.
-    ValueError if a column is not what the recipe says.
+    An unreadable member gets an error. Transient errors are raised: index the container again. ValueError if a column
+    is not what the recipe says.
     """
     skipped = Skipped()
-    found: Any
+    members: Any
     if isinstance(source, PairsSource):
         (file,) = container.files
-        found = pairs.of_file(source, file, skipped, folder=folder)
+        members = pairs.of_file(source, file, skipped, folder=folder)
     else:
-        found = sources.photographs(source, container.files, skipped, folder_of_run=folder)
+        members = sources.photographs(source, container.files, skipped, folder_of_run=folder)
     number = 0
-    here = list(itertools.islice(found, most))
+    here = list(itertools.islice(members, most))
     while here or number == 0:
-        more = list(itertools.islice(found, most))
+        more = list(itertools.islice(members, most))
         yield {
             "key": container.key if number == 0 else f"{container.key}:{number}",
             "container": container.key,
@@ -144,7 +144,7 @@ def index(
 
 
 def rest(left_out: Skipped) -> dict[str, Any]:
-    """The row that holds what was left out by its name alone."""
+    """The row of files skipped by their names."""
     return {
         "key": REST,
         "container": REST,
@@ -161,20 +161,20 @@ def _counts(skipped: Skipped) -> list[dict[str, Any]]:
     return [{"kind": kind, "count": count} for kind, count in sorted(skipped.items())]
 
 
-def members(row: Mapping[str, Any]) -> list[Entry] | list[Pair]:
+def members(row: Mapping[str, Any]) -> list[Entry] | list[ImportedPair]:
     """The photographs or pairs of a row."""
     if any("instruction" in member for member in row["members"]):
-        return [Pair.from_row(member) for member in row["members"]]
+        return [ImportedPair.from_row(member) for member in row["members"]]
     return [Entry.from_row(member) for member in row["members"]]
 
 
 def nothing(source: AnySource, left_out: Skipped) -> str:
-    """What to say of a source in which nothing was found."""
+    """The message for a source without photographs or pairs."""
     return sources.nothing(source.path, source.kind, left_out)
 
 
 def skipped(rows: Iterable[Mapping[str, Any]]) -> Skipped:
-    """What was left out, of rows with their column `skipped`."""
+    """The skipped files of rows, from their column `skipped`."""
     total = Skipped()
     for row in rows:
         for kind in row["skipped"] or ():

@@ -1,7 +1,7 @@
-"""The cluster that is Ray: processes are actors on nodes of our choice; stages without one run as tasks.
+"""Ray as the cluster: processes are actors on chosen nodes; stages without processes of their own run as tasks.
 
-Nothing is restarted or retried by Ray: the scheduler decides what a death means. Data between stages stays in the
-object stores; the driver sees reports only, by one `ray.wait` over everything in flight.
+Ray restarts and retries nothing; the scheduler handles deaths. Data between stages stays in the object stores; the
+driver only sees reports, through one `ray.wait` over everything in flight.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from crispedit.pipelines.cluster import Died, Done, Event, Lost, Ready
 from crispedit.pipelines.flow import Route, Stage, gpus_of
 from crispedit.pipelines.pool import Process, Sent
 from crispedit.pipelines.room import Node
-from crispedit.pipelines.worker import Order, Report, Worker
+from crispedit.pipelines.worker import BlockResult, Order, Worker
 
 LOOK_SECONDS = 5.0
-"""How often the nodes are asked for."""
+"""Seconds between looks at the nodes."""
 ROUTES = 256
-"""Routes that are kept in the object store."""
+"""Routes kept in the object store."""
 KINDS = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 """Ray's names of a resource, in options and in nodes."""
 
 
 class RayCluster:
-    """A `cluster.Cluster` on the Ray cluster that is joined."""
+    """A `cluster.Cluster` on the joined Ray cluster."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._stages = {stage.name: stage for stage in stages}
@@ -77,8 +77,8 @@ class RayCluster:
         return self._nodes
 
     def _node(self, name: str, total: Mapping[str, float], free: Mapping[str, float]) -> Node:
-        """A node with what is ours of it: all but what others hold, such as a model server its GPUs. That is the least
-        that was seen, for what has just been given back still counts as held for a while."""
+        """A node with the resources that we may use: all but what others hold, such as a model server's GPUs. The
+        smallest number seen counts for those, because resources that we give back count as held for a while."""
 
         def ours(kind: str, unit: float = 1.0) -> float:
             held = sum(
@@ -155,13 +155,13 @@ class RayCluster:
         if block is not None and process is None and block.order.error is None:
             self._tasks_cpus -= block.stage.pool.cpus
         if isinstance(what, Process) and what not in self._actors:
-            return None  # stopped while it loaded
+            return None  # it was stopped while loading
         try:
             report = ray.get(ref)
         except RayTaskError as error:
             if isinstance(error.cause, ObjectLostError) and block is not None:
                 return Lost(block)
-            raise error.cause from error  # what was raised there is raised here, as in this process
+            raise error.cause from error  # errors there are raised here, as if in this process
         except ObjectLostError:
             assert block is not None
             return Lost(block)
@@ -180,7 +180,7 @@ class RayCluster:
         return Died(process, block, lives, str(error))
 
     def _lives(self, node: str) -> bool:
-        """Asked now: a node's death is announced before that of its actors."""
+        """Whether the node lives now: its death is known before that of its actors."""
         self._looked = float("-inf")
         return any(there.name == node for there in self.nodes())
 
@@ -188,7 +188,7 @@ class RayCluster:
         return None if avoid is None else next((n.name for n in self._nodes if n.name != avoid), None)
 
     def _route(self, route: Route) -> Any:
-        """The route as an object that each node fetches once."""
+        """A reference to the route, which each node fetches once."""
         if id(route) not in self._routes:
             if len(self._routes) >= ROUTES:
                 del self._routes[next(iter(self._routes))]
@@ -197,7 +197,7 @@ class RayCluster:
 
 
 class _Actor:
-    """A process of its own for a stage."""
+    """A process for one stage."""
 
     def __init__(self, pickled: bytes) -> None:
         self._worker = Worker(pickle.loads(pickled))
@@ -205,12 +205,14 @@ class _Actor:
     def load(self) -> None:
         self._worker.load()
 
-    def work(self, route: bytes, order: Order, *data: pa.Table) -> tuple[Report, pa.Table | None]:
+    def work(self, route: bytes, order: Order, *data: pa.Table) -> tuple[BlockResult, pa.Table | None]:
         return self._worker.work(_route(route), order, *data)
 
 
-def _task(stage: bytes | None, route: bytes, order: Order, *data: pa.Table) -> tuple[Report, pa.Table | None]:
-    """A block through a stage that stays in this process, loaded, for the tasks to come."""
+def _task(
+    stage: bytes | None, route: bytes, order: Order, *data: pa.Table
+) -> tuple[BlockResult, pa.Table | None]:
+    """Process a block; the loaded stage stays in this process for later tasks."""
     worker = Worker(None) if stage is None else _worker(stage)
     return worker.work(_route(route), order, *data)
 

@@ -1,11 +1,11 @@
-"""Pairs: other people's (source, instruction, edited) pairs as a source, by naming where each thing lies in
-them.
+"""Pairs: existing (source, instruction, edited) pairs as a source, read by naming their columns.
 
-A mapping names columns: of a parquet; member extensions of a WebDataset; fields of JSON lines whose images
-are files. A dot steps into lists and objects, as in `edited_prompt_list.0` and `json.captions.source`.
-Mappings of public datasets lie in `configs/datasets`; a recipe names one and may override any of it.
+A mapping names columns of a parquet, member extensions of a WebDataset, or fields of JSON lines whose images are files.
+A dot steps into lists and objects, as in `edited_prompt_list.0` and `json.captions.source`. `configs/datasets` has
+mappings of public datasets; a recipe names one and may override any of it.
 
-As in `crispedit.pipelines.sources`, whatever looks like a pair is listed, and what is wrong with it is its own error.
+As in `crispedit.pipelines.sources`, everything that looks like a pair is listed, and a problem with it is its own
+error.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD
 
 
 class Columns(BaseModel):
-    """Where a pair's parts lie."""
+    """The columns of a pair's parts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,36 +55,36 @@ class Columns(BaseModel):
     edited: str | None = None
     instruction: str | None = None
     mask: str | None = None
-    """The edit mask, white where the edit is; leave it out where the convention is another."""
+    """The edit mask, white where the edit is; leave it out for another convention."""
     category: str | None = None
-    """What the dataset calls the kind of edit: see the aliases in `configs/categories`."""
+    """The dataset's word for the kind of edit: see the aliases in `configs/categories`."""
     source_caption: str | None = None
     target_caption: str | None = None
     id: str | None = None
     """The user's own name of a pair, which reports, labels and shards then show; a text or a number."""
     licence: str | None = None
-    """The licence of this pair, where it differs from row to row; likewise `dataset`."""
+    """The licence of this pair, if it differs from row to row; likewise `dataset`."""
     dataset: str | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether the three that every pair needs are named. Those that are not are looked for."""
+        """Whether the three required columns are named. Missing ones are detected."""
         return None not in (self.source, self.edited, self.instruction)
 
     @property
     def texts(self) -> dict[str, str]:
-        """The text columns that are mapped, by the name of the part."""
+        """The mapped text columns, by the name of the part."""
         parts = ("instruction", "category", "source_caption", "target_caption")
         return {part: getattr(self, part) for part in parts if getattr(self, part) is not None}
 
     @property
     def names(self) -> dict[str, str]:
-        """The columns that name a pair and its origin, likewise; they may hold numbers."""
+        """The mapped columns that name a pair and its origin, likewise; they may hold numbers."""
         return {part: getattr(self, part) for part in ("id", "licence", "dataset") if getattr(self, part)}
 
     @property
     def images(self) -> dict[str, str]:
-        """The image columns that are mapped, likewise."""
+        """The mapped image columns, likewise."""
         return {part: getattr(self, part) for part in ("source", "edited", "mask") if getattr(self, part)}
 
 
@@ -96,18 +96,18 @@ class PairsSource(Place):
 
     kind: Literal["pairs"] = "pairs"
     mapping: str | None = None
-    """A file of `configs/datasets`, which fills in whatever is not given here."""
+    """A file of `configs/datasets` that fills in what is not given here."""
     layout: Layout | None = None
     """parquet: rows; webdataset: uncompressed tars; jsonl: a JSON object a line (or a .json with a list of them), and
-    csv: a row a line, both of which name image files; folder: image files whose names tell what belongs together, such
-    as 12_source.jpg, 12_edited.jpg and 12.txt. Null: what `path` holds (`crispedit.pipelines.layout`)."""
+    csv: a row a line, which name image files; folder: image files that belong together by name, such as 12_source.jpg,
+    12_edited.jpg and 12.txt. Null: what `path` holds (`crispedit.pipelines.layout`)."""
     columns: Columns = Columns()
-    """What is not named here is looked for by the names that public datasets use."""
+    """Columns that are not named here are detected by the names that public datasets use."""
     images: str = "."
     """For jsonl and csv, the folder that image paths start from, relative to the file that holds them."""
     best_of_n: bool = False
-    """Several edits of one source by one instruction are candidates for one pair, of which the best is kept. False:
-    each is a pair."""
+    """Several edits of one source with one instruction are candidates for one pair, and the best is kept. False: each
+    is a pair."""
 
     @model_validator(mode="before")
     @classmethod
@@ -128,15 +128,15 @@ AnySource = Annotated[
 
 
 def mappings() -> dict[str, dict[str, Any]]:
-    """The mappings that ship, by name: what a `source` section of kind pairs would say."""
+    """The shipped mappings by name: each is the content of a `source` section of kind pairs."""
     folder = resources.files("crispedit.configs") / "datasets"
-    found = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda file: file.name)
-    return {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text(encoding="utf-8")) for f in found}
+    paths = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda file: file.name)
+    return {f.name.removesuffix(".yaml"): yaml.safe_load(f.read_text(encoding="utf-8")) for f in paths}
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """One pair of a source: its words, and where its images are. All fields survive a parquet or JSON."""
+class ImportedPair:
+    """One pair of a source: its texts, and where its images are. All fields can be stored in parquet or JSON."""
 
     uri: str
     """Unique in the source: `x.parquet#row`, `x.tar#key`, `x.jsonl#line`."""
@@ -144,25 +144,25 @@ class Pair:
     edited: Entry | None = None
     mask: Entry | None = None
     instruction: str | None = None
-    """None where the dataset has none for this pair."""
+    """None if the dataset has none for this pair."""
     category: str | None = None
-    """In the dataset's own words."""
+    """The dataset's own word."""
     source_caption: str | None = None
     target_caption: str | None = None
     dataset: str | None = None
     licence: str | None = None
     id: str | None = None
-    """The user's own name of it."""
+    """The user's own name of the pair."""
     error: str | None = None
-    """Why there is nothing to read, where the listing already knows."""
+    """Why the pair cannot be read, if the listing already knows."""
 
     def to_row(self) -> dict[str, Any]:
-        """Strings, integers, None, and dicts of them for the images."""
+        """A row of strings, integers, None, and dicts of them for the images."""
         return asdict(self)
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Pair:
-        """The pair of `to_row`; other columns of a table are not its business."""
+    def from_row(cls, row: Mapping[str, Any]) -> ImportedPair:
+        """The pair of `to_row`; other columns are ignored."""
         values = {name: row[name] for name in cls.__slots__}
         for part in ("source", "edited", "mask"):
             values[part] = None if values[part] is None else Entry.from_row(values[part])
@@ -171,47 +171,47 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PairImages:
-    """The image files of a pair, as they are stored."""
+    """The image files of a pair, as stored."""
 
     source: bytes
     edited: bytes
     mask: bytes | None = None
 
 
-def pairs(source: PairsSource) -> Iterator[Pair]:
-    """The pairs of a source, in the order of its files, one at a time: there may be millions.
+def pairs(source: PairsSource) -> Iterator[ImportedPair]:
+    """Iterate over the pairs of a source, in the order of its files.
 
-    ValueError if there are none, or a column is not there.
+    ValueError if there are none, or a column is missing.
     """
     skipped = Skipped()
-    found = (
+    listed = (
         pair for file in files(source, skipped) for pair in of_file(source, file, skipped, patient=False)
     )
-    first = next(found, None)
+    first = next(listed, None)
     if first is None:
         raise ValueError(sources.nothing(source.path, f"pairs, layout {source.layout}", skipped))
-    return itertools.chain([first], found)
+    return itertools.chain([first], listed)
 
 
 def files(source: PairsSource, skipped: Skipped, listed: Collection[str] = ()) -> list[File]:
-    """The files of a source that hold pairs by their names, but for those `listed` before; the others are counted."""
-    found = [file for file in sources.files(source.path, skipped) if file.uri not in listed]
+    """The files of a source that hold pairs, judged by their names, except those `listed` before; others are
+    counted."""
+    kept = [file for file in sources.files(source.path, skipped) if file.uri not in listed]
     if source.layout == "folder":
-        return [file for file in found if _is_source(source, file, skipped)]
+        return [file for file in kept if _is_source(source, file, skipped)]
     suffix = {"parquet": ".parquet", "webdataset": ".tar", "jsonl": ".json", "csv": ".csv"}[_layout(source)]
-    if source.layout == "jsonl" and any(sources.suffix_of(file.uri) == ".jsonl" for file in found):
+    if source.layout == "jsonl" and any(sources.suffix_of(file.uri) == ".jsonl" for file in kept):
         suffix = ".jsonl"
-    return [file for file in found if sources.is_container(file, suffix, skipped)]
+    return [file for file in kept if sources.is_container(file, suffix, skipped)]
 
 
 def of_file(
     source: PairsSource, file: File, skipped: Skipped, patient: bool = True, folder: str | None = None
-) -> Iterator[Pair]:
-    """The pairs of one file, which is read once, from front to end. Huge parquet row groups are split into `folder`,
-    if there is one.
+) -> Iterator[ImportedPair]:
+    """The pairs of one file, read once from start to end. Huge parquet row groups are split into `folder`, if given.
 
-    A file that cannot be read is a pair with the error. A fault that may pass is raised instead, for the caller to try
-    again, unless it is not `patient`. ValueError if a column is not there.
+    An unreadable file is one pair with the error; but if `patient`, a transient error is raised, so that the caller can
+    try again. ValueError if a column is missing.
     """
     try:
         sources.check(file)
@@ -232,11 +232,11 @@ def of_file(
         yield _pair(source, file.uri + "#", error=f"{file.uri}: {reason}")
 
 
-def read(wanted: Sequence[Pair], root: str | None = None) -> list[PairImages | Exception]:
-    """The images of each pair, in order, or the exception that says why there are none. A null mask is no
-    mask. `root` is the run of pairs that its listing has split off a huge row group.
+def read(wanted: Sequence[ImportedPair], root: str | None = None) -> list[PairImages | Exception]:
+    """The images of each pair, in order, or an exception. A null mask is no mask. `root` is the run whose listing holds
+    split row groups.
 
-    As `sources.read`: each column of a parquet row group is decoded once per call.
+    As in `sources.read`, each column of a parquet row group is decoded once per call.
     """
     entries = [(i, part) for i, pair in enumerate(wanted) for part in ("source", "edited", "mask")]
     entries = [(i, part) for i, part in entries if getattr(wanted[i], part) is not None]
@@ -249,33 +249,33 @@ def read(wanted: Sequence[Pair], root: str | None = None) -> list[PairImages | E
     return [_images(pair, answer) for pair, answer in zip(wanted, answers, strict=True)]
 
 
-def _images(pair: Pair, answers: Mapping[str, bytes | Exception]) -> PairImages | Exception:
+def _images(pair: ImportedPair, answers: Mapping[str, bytes | Exception]) -> PairImages | Exception:
     if pair.error is not None:
         return ValueError(pair.error)
     images: dict[str, bytes] = {}
     for part, answer in answers.items():
         if isinstance(answer, Exception):
             raised = type(answer)(f"{part} image{_place(getattr(pair, part))}: {answer}")
-            raised.__cause__ = answer.__cause__  # which tells whether it may pass
+            raised.__cause__ = answer.__cause__  # which decides whether it is transient
             return raised
         images[part] = answer
     return PairImages(images["source"], images["edited"], images.get("mask"))
 
 
 def _place(entry: Entry) -> str:
-    """The path that was tried, of an image that is a file of its own."""
+    """The path that was tried, if the image is a file of its own."""
     own = entry.offset is None and entry.row is None
     return f" at {sources.unescape(entry.path)}" if own else ""
 
 
-def _pair(source: PairsSource, uri: str, /, **found: Any) -> Pair:
-    own = {part: found.pop(part, None) or getattr(source, part) for part in ("dataset", "licence")}
-    return Pair(uri, **own, **found)
+def _pair(source: PairsSource, uri: str, /, **parts: Any) -> ImportedPair:
+    own = {part: parts.pop(part, None) or getattr(source, part) for part in ("dataset", "licence")}
+    return ImportedPair(uri, **own, **parts)
 
 
 def _layout(source: PairsSource) -> Layout:
     if source.layout is None:
-        raise ValueError("source.layout is not known yet: crispedit.pipelines.layout.detected finds it out")
+        raise ValueError("source.layout is not known yet: crispedit.pipelines.layout.detected finds it")
     return source.layout
 
 
@@ -283,10 +283,9 @@ def _layout(source: PairsSource) -> Layout:
 
 
 def dig(value: object, path: str) -> object:
-    """What lies at a dotted path of nested lists and objects. LookupError, saying what is there, if nothing
-    does.
+    """The value at a dotted path of nested lists and objects. LookupError, with the existing names, if there is none.
 
-    A name that holds dots itself is found before they are taken as steps.
+    A name that itself contains dots has precedence over steps.
     """
     if isinstance(value, Mapping):
         if path in value:
@@ -306,31 +305,33 @@ def dig(value: object, path: str) -> object:
 
 
 def _texts(columns: Columns, row: Mapping[str, Any]) -> dict[str, str | None]:
-    """The mapped texts of a row. LookupError or ValueError says which is not there or no text."""
-    found: dict[str, str | None] = {}
+    """The mapped texts of a row. LookupError names a missing one, ValueError one that is not text."""
+    by_part: dict[str, str | None] = {}
     for part, path in columns.texts.items():
         value = dig(row, path)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not text")
-        # "<image>" is LLaVA's mark for where an image stands in a prompt.
-        found[part] = texts.clean(_one_image(value or "")) or None
+        # "<image>" is LLaVA's placeholder for an image in a prompt.
+        by_part[part] = texts.clean(_one_image(value or "")) or None
     for part, path in columns.names.items():
         value = dig(row, path)
         if isinstance(value, Mapping | list):
             raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not a text or a number")
-        found[part] = None if value is None else str(value)
-    return found
+        by_part[part] = None if value is None else str(value)
+    return by_part
 
 
 def _one_image(text: str) -> str:
-    """Without the mark of a single image; several marks stay, for they say which image is meant."""
+    """The text without a single image placeholder; several stay, because they say which image is meant."""
     return text.replace("<image>", "") if text.count("<image>") == 1 else text
 
 
 # Layouts
 
 
-def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: str | None) -> Iterator[Pair]:
+def _of_parquet(
+    source: PairsSource, file: File, table: pq.ParquetFile, folder: str | None
+) -> Iterator[ImportedPair]:
     columns = source.columns
     schema = table.schema_arrow
     sources.check_columns(file.uri, schema, _options(columns.images), {})
@@ -370,7 +371,7 @@ def _without_empty_mask(images: Mapping[str, Entry]) -> dict[str, Entry]:
 def _image_column(
     file: File, table: pq.ParquetFile, group: int, column: str, start: int, folder: str | None
 ) -> Callable[[int], Entry]:
-    """Where the images of a row group are, by row."""
+    """The images' locations in a row group, by row."""
 
     def at(row: int) -> Entry:
         return Entry(f"{file.uri}#{start + row}", file.path, row_group=group, row=row, column=column)
@@ -386,14 +387,13 @@ def _options(columns: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def _top(schema: pa.Schema, path: str) -> str:
-    """The column that a dotted path starts from; the path itself if there is none, for the check to complain
-    of."""
+    """The column that a dotted path starts from; if there is none, the path itself, which the check then rejects."""
     steps = path.split(".")
     names = [".".join(steps[:count]) for count in range(len(steps), 0, -1)]
     return next((name for name in names if name in schema.names), path)
 
 
-def _of_tar(source: PairsSource, file: File, opened: IO[bytes], skipped: Skipped) -> Iterator[Pair]:
+def _of_tar(source: PairsSource, file: File, opened: IO[bytes], skipped: Skipped) -> Iterator[ImportedPair]:
     seen: Counter[str] = Counter()
     for sample in _samples(source.columns, opened, skipped):
         seen[sample.key] += 1
@@ -410,23 +410,23 @@ def _of_tar(source: PairsSource, file: File, opened: IO[bytes], skipped: Skipped
 
 @dataclass
 class _Sample:
-    """The members of a sample by extension, and the bytes of those that hold texts."""
+    """The members of a sample by extension, and the bytes of its text members."""
 
     key: str
     dotted: bool = False
-    """Whether the key holds a dot, which WebDataset would take for the start of the extension."""
+    """Whether the key contains a dot, where WebDataset would begin the extension."""
     members: dict[str, tar.Member] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     damage: str | None = None
 
 
 MOST_TEXT_BYTES = 16 << 20
-"""A longer text member is not read: it is no instruction."""
+"""A longer text member is not read: it is not an instruction."""
 
 
 def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[_Sample]:
     """The samples of a tar: neighbours whose base names agree up to the first dot, as in WebDataset, or up to a mapped
-    extension. An extension that comes again begins another sample of that key. Other members are counted."""
+    extension. A repeated extension begins another sample of that key. Other members are counted."""
     images = set(columns.images.values())
     named = [*columns.texts.values(), *columns.names.values()]
     words = {prefix for path in named for prefix in _prefixes(path)}
@@ -461,7 +461,7 @@ def _prefixes(path: str) -> list[str]:
 
 
 def _split(name: str, mapped: Collection[str]) -> tuple[str, str, bool]:
-    """(key, extension, whether the key holds a dot) of a member."""
+    """(key, extension, whether the key contains a dot) of a member."""
     key, extension = tar.split_member(name)
     if extension in mapped:
         return key, extension, False
@@ -473,7 +473,7 @@ def _split(name: str, mapped: Collection[str]) -> tuple[str, str, bool]:
 
 
 def _finished(sample: _Sample | None, images: Collection[str], skipped: Skipped) -> Iterator[_Sample]:
-    """The sample, unless it is only what stands beside one: `1.extra.json` beside `1.json` and `1.source.jpg`."""
+    """The sample, unless it only accompanies one: `1.extra.json` beside `1.json` and `1.source.jpg`."""
     if sample is None:
         return
     if sample.dotted and not images & sample.members.keys() and sample.damage is None:
@@ -485,14 +485,14 @@ def _finished(sample: _Sample | None, images: Collection[str], skipped: Skipped)
 
 def _members(columns: Columns, parts: Mapping[str, tar.Member], uri: str, path: str) -> dict[str, Entry]:
     """The image members of a sample. A mask may be missing; LookupError if a source or edited image is."""
-    found = {}
+    entries = {}
     for part, extension in columns.images.items():
         if extension in parts:
             member = parts[extension]
-            found[part] = Entry(f"{uri}.{extension}", path, offset=member.offset, size=member.size)
+            entries[part] = Entry(f"{uri}.{extension}", path, offset=member.offset, size=member.size)
         elif part != "mask":
             raise LookupError(f"no member {extension!r} among {', '.join(parts)}")
-    return found
+    return entries
 
 
 class _TarTexts(Mapping[str, Any]):
@@ -516,12 +516,11 @@ class _TarTexts(Mapping[str, Any]):
 
 
 def _parsed(data: bytes) -> Any:
-    """JSON, whatever Unicode encoding and byte order mark a tool has written it with."""
+    """The value of JSON bytes in any Unicode encoding, with or without a byte order mark."""
     return json.loads(data.decode(texts.encoding_of(data)))
 
 
-def _of_rows(source: PairsSource, file: File, opened: IO[bytes]) -> Iterator[Pair]:
-    """Pairs of JSON lines, a JSON list or a CSV."""
+def _of_rows(source: PairsSource, file: File, opened: IO[bytes]) -> Iterator[ImportedPair]:
     number = 0
     try:
         for row in rows_of(file, opened):
@@ -546,7 +545,8 @@ def rows_of(file: File, opened: IO[bytes]) -> Iterator[Any]:
 
 
 def _csv_rows(opened: IO[bytes]) -> Iterator[dict[str, str | None]]:
-    """The rows of a CSV by the names of its first line; an empty cell is None. Commas, semicolons or tabs divide."""
+    """The rows of a CSV by the names in its first line; an empty cell is None. Separators are commas, semicolons or
+    tabs."""
     encoding = texts.encoding_of(opened.read(4))
     opened.seek(0)
     lines = io.TextIOWrapper(opened, encoding=encoding, newline="")
@@ -559,11 +559,11 @@ def _csv_rows(opened: IO[bytes]) -> Iterator[dict[str, str | None]]:
 
 
 def _lines(opened: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a text that are not empty, in UTF-8."""
+    """The non-empty lines of a text, in UTF-8."""
     encoding = texts.encoding_of(opened.read(4))
     opened.seek(0)
     lines: Iterable[bytes] = opened
-    if encoding in ("utf-16", "utf-32"):  # their line feed is no byte of its own
+    if encoding in ("utf-16", "utf-32"):  # their line feed is more than one byte
         lines = (line.encode() for line in codecs.getreader(encoding)(opened))
     return (line for line in lines if line.strip(b"\xef\xbb\xbf \t\r\n"))
 
@@ -571,13 +571,13 @@ def _lines(opened: IO[bytes]) -> Iterator[bytes]:
 def _listed(data: bytes) -> list[Any]:
     rows = _parsed(data)
     if not isinstance(rows, list):
-        raise ValueError(f"a list of objects should be here, not {type(rows).__name__}")
+        raise ValueError(f"expected a list of objects, not {type(rows).__name__}")
     return rows
 
 
 def _files(source: PairsSource, row: object, uri: str, path: str) -> dict[str, Entry]:
     """The image files that a row names; a mask may be null."""
-    found = {}
+    entries = {}
     for part, column in source.columns.images.items():
         name = dig(row, column)
         if part == "mask" and name is None:
@@ -588,15 +588,15 @@ def _files(source: PairsSource, row: object, uri: str, path: str) -> dict[str, E
             at = sources.beside(sources.folder_of(path, source.images), name)
         except ValueError as error:
             raise ValueError(f"{part}: {error}") from error
-        found[part] = Entry(uri, at)
-    return found
+        entries[part] = Entry(uri, at)
+    return entries
 
 
 # A folder of files
 
 
 def _is_source(source: PairsSource, file: File, skipped: Skipped) -> bool:
-    """Whether a file is the source image of a pair by its name."""
+    """Whether a file's name is that of a pair's source image."""
     ending = str(source.columns.source)
     if _stem(file.uri, ending) is not None:
         return True
@@ -611,8 +611,8 @@ def _stem(name: str, ending: str) -> str | None:
     return stem.removesuffix(ending) if suffix.lower() in IMAGE_SUFFIXES and stem.endswith(ending) else None
 
 
-def _of_names(source: PairsSource, file: File) -> Pair:
-    """The pair that a source image belongs to, by the names of the files beside it."""
+def _of_names(source: PairsSource, file: File) -> ImportedPair:
+    """The pair of a source image, by the names of the files beside it."""
     columns = source.columns
     stem, suffix = _stem(file.path, str(columns.source)), os.path.splitext(file.path)[1]
     uri = file.uri
@@ -621,9 +621,9 @@ def _of_names(source: PairsSource, file: File) -> Pair:
         for part in ("edited", "mask"):
             ending = getattr(columns, part)
             tried = [f"{stem}{ending}{kind}" for kind in dict.fromkeys([suffix, *_USUAL])]
-            found = next((path for path in tried if ending and sources.exists(path)), None)
-            if found is not None:
-                images[part] = Entry(uri, found)
+            edited = next((path for path in tried if ending and sources.exists(path)), None)
+            if edited is not None:
+                images[part] = Entry(uri, edited)
             elif part == "edited":
                 raise LookupError(f"no edited image: there is no {tried[0]} (or .png, .jpg, .jpeg, .webp)")
         return _pair(source, uri, **images, **_texts(columns, _Beside(str(stem))))
@@ -635,7 +635,7 @@ _USUAL = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class _Beside(Mapping[str, Any]):
-    """The text files beside an image by the end of their names: `.txt`, `_prompt.txt`, `.json` (parsed)."""
+    """The text files beside an image by the endings of their names: `.txt`, `_prompt.txt`, `.json` (parsed)."""
 
     def __init__(self, stem: str) -> None:
         self.stem = stem

@@ -1,4 +1,4 @@
-"""Pools: what the scheduler knows of each stage: the rows that wait, its processes, and its measured speed."""
+"""Pools: the scheduler's state of each stage: waiting rows, processes, and measured speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from crispedit.pipelines.flow import Route, Row, Stage
 from crispedit.pipelines.room import Need
-from crispedit.pipelines.worker import Order, Report
+from crispedit.pipelines.worker import BlockResult, Order
 
 UNKNOWN_LOAD_SECONDS = 10.0
 
@@ -20,17 +20,17 @@ class Piece:
 
     route: Route
     plan: Sequence[Row]
-    """The rows as the flow gave them: what is left if their data is lost with a node."""
+    """The rows as the flow gave them, in case their data is lost with a node."""
     data: Any = None
-    """Reference to a table of what the stage before made of them; None: the plan is the data."""
+    """Reference to a table of the previous stage's results; None: the plan is the data."""
     first: int = 0
-    """Place of these rows in the data."""
+    """Index of the first of these rows in the data."""
     bytes_per_row: float = 0.0
     attempt: int = 1
     due: float = 0.0
     deaths: int = 0
     suspect: bool = False
-    """One of these rows may have killed a process: they share a block with no others."""
+    """Whether one of these rows may have killed a process; such rows share a block with no others."""
     avoid: str | None = None
     """The node where that happened."""
 
@@ -43,7 +43,7 @@ class Piece:
 
 @dataclass(eq=False)
 class Process:
-    """A process of a stage, from its start on."""
+    """A process of a stage, from its start."""
 
     stage: Stage
     node: str
@@ -52,23 +52,23 @@ class Process:
     free_since: float = 0.0
     block: Sent | None = None
     leaving: bool = False
-    """It gets no more blocks."""
-    heir: Pool | None = None
+    """Whether it gets no more blocks."""
+    heir: StagePool | None = None
     """The stage for which it makes room."""
 
 
 @dataclass(eq=False)
 class Sent:
-    """A block in the hands of a process, or of a task where the stage has no processes of its own."""
+    """A block in work, in a process or (for a stage without its own processes) a task."""
 
-    pool: Pool
+    pool: StagePool
     route: Route
     pieces: Sequence[Piece]
     order: Order
     process: Process | None
     since: float
     hung: bool = False
-    """Its process is killed for taking too long."""
+    """Whether its process is killed for taking too long."""
 
     @property
     def stage(self) -> Stage:
@@ -105,7 +105,7 @@ class Queue:
         return self._pieces[0] if self._pieces else None
 
     def take(self, rows: int) -> list[Piece]:
-        """The first rows, of one route; a suspect piece comes alone and whole."""
+        """The first rows, of one route; a suspect piece comes alone and complete."""
         taken: list[Piece] = []
         while rows > 0 and (head := self.head) is not None:
             if taken and (head.suspect or head.route is not taken[0].route):
@@ -128,14 +128,14 @@ class Queue:
 
 
 @dataclass(eq=False)
-class Pool:
-    """What the scheduler knows of one stage."""
+class StagePool:
+    """The scheduler's state of one stage."""
 
     stage: Stage
     held: bool
     queue: Queue = field(default_factory=Queue)
     later: list[Piece] = field(default_factory=list)
-    next: Pool | None = None
+    next: StagePool | None = None
     processes: list[Process] = field(default_factory=list)
     blocks: int = 0
     """In the hands of processes or tasks, with so many rows: """
@@ -160,7 +160,7 @@ class Pool:
 
     @property
     def row_seconds(self) -> float | None:
-        """Measured; None before the first block."""
+        """Measured seconds per row; None before the first block."""
         return self.recent_seconds / self.recent_rows if self.recent_rows else None
 
     @property
@@ -171,8 +171,8 @@ class Pool:
     def staying(self) -> list[Process]:
         return [process for process in self.processes if not process.leaving]
 
-    def learn(self, report: Report) -> None:
-        """What a block tells about the next ones; each block halves the weight of those before it."""
+    def learn(self, report: BlockResult) -> None:
+        """Update the measurements with a block; each block halves the weight of the earlier ones."""
         self.recent_seconds = self.recent_seconds / 2 + report.seconds + report.commit_seconds
         self.recent_rows = self.recent_rows / 2 + report.rows
         self.largest = max(self.largest, report.rows)

@@ -1,5 +1,5 @@
-"""What a build is doing: a line on the terminal or in the log, a file in the run that `crispedit status` reads, and
-Ray's metrics. These are signs of life. The numbers of a run are queries over its tables."""
+"""Progress of a build: a line on the terminal or in the log, a file in the run for `crispedit status`, and Ray's
+metrics. The numbers of a run are not kept here; they are queries over its tables."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ STORED_SECONDS = 10.0
 LOGGED_SECONDS = 60.0
 SHOWN_SECONDS = 0.5
 RATE_SECONDS = 300.0
-"""The time over which rates are measured."""
+"""Seconds over which rates are measured."""
 
 
 @dataclass
 class _Due:
-    """Something that is done every so many seconds."""
+    """A timer for something that is done every so many seconds."""
 
     seconds: float
     last: float = float("-inf")
@@ -40,8 +40,8 @@ class _Due:
 
 
 class Progress:
-    """Follows a scheduler. `run`: the run's directory, or None to store nothing. `log_json`: a JSON object a line on
-    standard error in place of words."""
+    """Reports on a scheduler. `run`: the run's directory, or None to store nothing. `log_json`: write a JSON object per
+    line to standard error, in place of text."""
 
     def __init__(self, run: Path | None = None, log_json: bool = False) -> None:
         self._path = (
@@ -50,7 +50,7 @@ class Progress:
         self._json = log_json
         self._begun = time.time()
         self._store, self._log, self._show = _Due(STORED_SECONDS), _Due(LOGGED_SECONDS), _Due(SHOWN_SECONDS)
-        self._log.last = time.monotonic()  # the first line after a minute
+        self._log.last = time.monotonic()  # the first line is due after a minute
         self._past: deque[tuple[float, dict[str, int]]] = deque()
         self._metrics = _Metrics()
         self._terminal = console.shows_progress() and not log_json
@@ -68,7 +68,6 @@ class Progress:
             self._say(self._state(scheduler, now))
 
     def end(self, scheduler: Scheduler) -> None:
-        """The last word: the run may be read from now on as it is."""
         state = self._state(scheduler, time.monotonic())
         self._write({**state, "ended": True})
         self._metrics(state)
@@ -134,7 +133,7 @@ class Progress:
 
 
 class _Metrics:
-    """Ray's metrics of this build, where a Ray is joined."""
+    """This build's metrics in Ray, if a Ray cluster is joined."""
 
     def __init__(self) -> None:
         self._gauges: dict[str, Any] = {}
@@ -173,8 +172,8 @@ def duration(seconds: float) -> str:
 
 
 def sessions(run: Path) -> list[dict[str, Any]]:
-    """What each driver of a run has stored, the last one at the end. Nothing depends on it, so a file that is damaged
-    is left out."""
+    """The state that each driver of a run has stored, the latest last. Damaged files are skipped, because nothing
+    depends on them."""
     stored = []
     for path in sorted((run / FOLDER).glob("*.json")):
         try:
@@ -186,22 +185,22 @@ def sessions(run: Path) -> list[dict[str, Any]]:
 
 @dataclass
 class StageTotal:
-    """How a stage of a run went, over all its builds."""
+    """Totals of a stage of a run, over all its builds."""
 
     stage: str
     gpus: float = 0.0
-    """Of each of its processes."""
+    """GPUs of each of its processes."""
     rows: int = 0
     wall_s: float = 0.0
-    """Seconds that builds with this stage took."""
+    """Total duration of the builds with this stage."""
     busy_s: float = 0.0
     loading_s: float = 0.0
     held_s: float = 0.0
-    """Seconds that its processes worked, that they loaded, and that they held their CPUs and GPUs, all together."""
+    """Total seconds that its processes worked, loaded, and held their CPUs and GPUs."""
 
     @property
     def share(self) -> float | None:
-        """The part of the time they were held that its processes worked; None if they were never held."""
+        """Working time as a share of the held time; None if nothing was held."""
         return min(1.0, self.busy_s / self.held_s) if self.held_s else None
 
     @property
@@ -213,14 +212,14 @@ class StageTotal:
 
 
 def stage_totals(run: Path) -> list[StageTotal]:
-    """Each stage that builds of a run have had, in the order of the work."""
-    found: dict[str, StageTotal] = {}
+    """The totals of every stage in a run's builds, in the order of the work."""
+    totals: dict[str, StageTotal] = {}
     for session in sessions(run):
         for name, stage in session["stages"].items():
-            total = found.setdefault(name, StageTotal(name, stage["gpus"]))
+            total = totals.setdefault(name, StageTotal(name, stage["gpus"]))
             total.rows += stage["done"]
             total.wall_s += session["updated"] - session["started"]
             total.busy_s += stage["busy_seconds"]
             total.loading_s += stage["loading_seconds"]
             total.held_s += stage["held_seconds"]
-    return list(found.values())
+    return list(totals.values())

@@ -1,4 +1,4 @@
-"""The recipe of a build: every choice of a run in one strict object, and the parts those choices make."""
+"""The recipe of a build: all choices of a run in one strict object, and the parts that they name."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class CategorySpec(Strict):
     """What a run wants of one category. A bare number in a recipe means `jobs`."""
 
     jobs: float = Field(1.0, ge=0)
-    """Jobs a photograph, on average: 2 gives each two, 0.25 gives a quarter of them (chosen by key) one."""
+    """Jobs per photograph on average: 2 gives each two; 0.25 gives one to a quarter of them, chosen by key."""
     quota: int | None = Field(None, ge=0)
-    """Pairs at most in the packed set; null: all that pass."""
+    """The most pairs in the packed set; null: all that pass."""
     file: Path | None = None
-    """The category's file, where it is not one of `configs/categories`."""
+    """The category's file, if it is not in `configs/categories`."""
     bounds: dict[str, Bound] = {}
     """Bounds of this category alone, by "filter.score"; they win over the category file's."""
 
@@ -49,11 +49,9 @@ def _without_nulls(value: object) -> object:
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
-class Curate(Strict):
-    """Photographs: how they are normalised and what of them is measured."""
-
+class CurateSpec(Strict):
     max_pixels: int = Field(200_000_000, ge=1)
-    """Larger files are refused before they are decoded: decompression bombs."""
+    """Larger files are refused before decoding, as protection from decompression bombs."""
     max_short_side_px: int | None = Field(1024, ge=16)
     """Larger photographs are scaled down to this short side; null keeps their size."""
     jpeg_quality: int = Field(95, ge=1, le=100)
@@ -63,109 +61,103 @@ class Curate(Strict):
     pool: Pool = Pool(batch=4)
 
 
-class Annotate(PartSpec):
+class AnnotateSpec(PartSpec):
     """The annotator by name; its options stand beside it."""
 
     annotator: str = "compositor"
     least_category_probability: float = Field(0.0, ge=0, le=1)
-    """A job whose words ask for its category with less than this (`crispedit.classifier`) is refused as
-    "category_mismatch", before anything is edited. 0: none is, for the classifier misreads some good ones too."""
+    """A job whose instruction asks for its category with a smaller probability (`crispedit.classifier`) is refused as
+    "category_mismatch" before anything is edited. 0 disables the check: the classifier also misreads some good ones."""
 
 
-class Edit(Strict):
+class EditSpec(Strict):
     """The editors by name, in order of preference when several candidates of a job pass."""
 
     editors: dict[str, EditorSpec] = Field({"compositor": EditorSpec()}, min_length=1)
     share: Literal["measured"] | None = None
-    """Null: every editor makes a candidate of each job. "measured": one does, and in each category the editor with the
-    most passing candidates per `price` in finished waves gets the most jobs (`crispedit.pipelines.routing`)."""
+    """Null: every editor makes a candidate of each job. "measured": one editor does; in each category the editor with
+    the most passing candidates per `price` in finished waves gets most jobs (`crispedit.pipelines.routing`)."""
     least_share: float = Field(0.1, gt=0, lt=1)
-    """Of a category's jobs, for every editor: so that each goes on being measured."""
+    """The least share of a category's jobs for every editor, so that each is still measured."""
     jpeg_quality: int = Field(95, ge=1, le=100)
     repair: bool = False
-    """Lay an edited image that was shifted, scaled, or cropped and stretched back onto its source, where a
-    near-similarity explains how it lies, and crop both to what they share. It stores other pixels than the editor or
-    the dataset made, so it is asked for."""
+    """Align an edited image that was shifted, scaled, or cropped and stretched with its source, if a
+    near-similarity explains it, and crop both to what they share. It changes the editor's or dataset's pixels, so
+    it is off by default."""
     repair_drift: bool = False
-    """Take back the change of brightness, contrast and colour outside the edit, everywhere alike, where one gain and
-    offset a channel explains it. Categories whose edits change the tone on purpose (`exposure.drift: {}`) are left."""
+    """Remove a change of brightness, contrast and colour outside the edit, in the whole image, if one gain and offset
+    per channel explains it. Categories whose edits change the tone on purpose (`exposure.drift: {}`) are left alone."""
 
 
-class Score(Strict):
-    """How pairs are measured."""
-
+class ScoreSpec(Strict):
     measure_everything: bool = False
-    """Measure pairs that have already failed a bound too: for calibration and what-if, at a price."""
+    """Also measure pairs that have already failed a bound, for calibration and what-if; it costs more."""
     pool: Pool = Pool()
-    """The actors that run every filter that needs no GPU; a filter with a GPU has a pool of its own."""
+    """The actors of all filters without a GPU; a filter with a GPU has its own pool."""
 
 
-class Select(Strict):
+class SelectSpec(Strict):
     """How pairs are chosen among those that pass."""
 
     best: dict[str, FiniteFloat] = {}
-    """Of a job's candidates that pass, the one with the highest sum of these scores times these weights is kept, such
-    as `{judge.instruction_following: 1, clip.target: 10}`; one that lacks a score comes last. Empty, and among equals:
-    the first editor's first seed."""
+    """Weights of scores, such as `{judge.instruction_following: 1, clip.target: 10}`: of a job's passing candidates the
+    one with the highest weighted sum is kept. One that lacks a score comes last. Empty, and among equals: the first
+    editor's first seed."""
     judge: bool = False
-    """The model of `filters.judge` compares the candidates of a job that pass, side by side, and the one it prefers is
-    kept. Where it prefers none, or does not answer, `best` decides."""
+    """The model of `filters.judge` compares a job's passing candidates side by side, and the one it prefers is kept. If
+    it prefers none or does not answer, `best` decides."""
     duplicate_bits: int = Field(2, ge=0, le=16)
     """Pairs with one instruction whose images' hashes differ by at most this count as one (needs `duplicate`)."""
 
 
-class Pack(Strict):
-    """How shards are cut."""
-
+class PackSpec(Strict):
     to: str | None = None
-    """Where the shards go: a folder, or a URL such as s3://bucket/set; null: `shards` in the run."""
+    """The shards' destination: a folder, or a URL such as s3://bucket/set; null: `shards` in the run."""
     pairs_per_shard: int = Field(1000, ge=1)
     seed: int = 0
 
 
-class Engine(Strict):
-    """Where the work runs."""
-
+class EngineSpec(Strict):
     kind: Literal["ray", "inprocess"] = "ray"
     address: str | None = None
-    """A Ray cluster to join, such as "auto"; null: RAY_ADDRESS, else a cluster of our own on this machine."""
+    """A Ray cluster to join, such as "auto"; null: RAY_ADDRESS, else a new cluster on this machine."""
     cpus: int | None = Field(None, ge=1)
-    """CPUs of a cluster of our own; null: the machine's."""
+    """CPUs of a new cluster; null: the machine's."""
     block_seconds: float = Field(120.0, gt=0)
-    """Work that a process is given at a time, in measured seconds: results are committed at least so often, and a crash
-    costs no more than this of each process."""
+    """Seconds of work that a process gets at a time: results are committed at least this often, and a crash costs each
+    process no more than this."""
     rows_per_part: int = Field(256, ge=1)
-    """Rows that are given and committed together at most."""
+    """The most rows that are processed and committed together."""
     attempts: int = Field(3, ge=1)
-    """How often a row is tried whose result is a passing trouble, such as a server that does not answer."""
+    """How often a row with a transient error is tried, such as a server that does not answer."""
     stall_minutes: float | None = Field(60.0, gt=0)
-    """A process that works longer than this on one block is killed: it hangs. null: never."""
+    """A process that works longer than this on one block counts as hung and is killed; null: never."""
     wave_sources: int | None = Field(10_000, ge=1)
-    """`build` works on whole containers of about this many photographs at a time: early ones are finished early, and
-    what is planned does not grow with the run; null: all at once. It changes no shard."""
+    """Photographs per wave, about: waves of whole containers are finished early, and planning does not grow with the
+    run; null: one wave. It changes no shard."""
     open_waves: int = Field(4, ge=1)
-    """Waves at work at once, so that no pool of processes waits for another step."""
+    """Waves in work at once, so that no pool waits for another step."""
     stop_at_failures: int | None = Field(200, ge=1)
-    """Stop when of a step's last so many rows four in five failed for the same reason; null: never."""
+    """Stop when four in five of a step's last this many rows failed for the same reason; null: never."""
 
 
 class Recipe(Strict):
-    """One run, whole: see `configs/embedded.yaml` for every key with its meaning."""
+    """The recipe of a run. `configs/embedded.yaml` explains every key."""
 
     run: Path
     source: AnySource
     categories: dict[str, Annotated[CategorySpec, BeforeValidator(_category_spec)]] = Field(min_length=1)
-    curate: Curate = Curate()
-    annotate: Annotate = Annotate()
-    edit: Edit = Edit()
+    curate: CurateSpec = CurateSpec()
+    annotate: AnnotateSpec = AnnotateSpec()
+    edit: EditSpec = EditSpec()
     filters: Annotated[dict[str, FilterSpec], BeforeValidator(_without_nulls)] = {}
     regimes: dict[Literal["exact", "regenerated", "global"], dict[str, dict[str, Bound]]] = {}
-    """Bounds by category and "filter.score" that hold for pairs of a regime alone: of editors that left the rest as it
-    was, drew it anew, or changed it all (the filter `regeneration` tells). They win over the category's."""
-    score: Score = Score()
-    select: Select = Select()
-    pack: Pack = Pack()
-    engine: Engine = Engine()
+    """Bounds by regime, category and "filter.score". The filter `regeneration` measures a pair's regime: the editor
+    left the rest as it was, redrew it, or changed everything. These bounds win over the category's."""
+    score: ScoreSpec = ScoreSpec()
+    select: SelectSpec = SelectSpec()
+    pack: PackSpec = PackSpec()
+    engine: EngineSpec = EngineSpec()
 
     @cached_property
     def category_files(self) -> Mapping[str, Category]:
@@ -182,12 +174,12 @@ class Recipe(Strict):
 
     @property
     def own_categories(self) -> tuple[Category, ...]:
-        """The wanted categories that do not ship."""
+        """The requested categories that are not shipped."""
         return tuple(self.category_files[c] for c, spec in self.categories.items() if spec.file is not None)
 
     @property
     def imports_pairs(self) -> bool:
-        """The source brings its own edits: annotate and edit import them."""
+        """Whether the source has edits, which annotate and edit import."""
         return isinstance(self.source, PairsSource)
 
     @cached_property
@@ -212,8 +204,7 @@ class Recipe(Strict):
 
     @cached_property
     def judge(self) -> Judge | None:
-        """The filter that compares the candidates of a job, where `select.judge` asks for that. ValueError if it has no
-        model."""
+        """The filter that compares a job's candidates, if `select.judge` is set. ValueError if it has no model."""
         if not self.select.judge:
             return None
         judge = self.pair_cascade.filters.get("judge")
@@ -226,8 +217,8 @@ class Recipe(Strict):
 
     @cached_property
     def annotator(self) -> Annotator:
-        """The annotator, which is given the categories that do not ship if it has a place for them. ValueError for a
-        category that it cannot plan."""
+        """The annotator, with the categories that are not shipped, if it takes any. ValueError for a category that it
+        cannot plan."""
         name, options = self.annotate.annotator, self.annotate.options
         kind = parts.find(annotator_folder, name, Annotator)
         if self.own_categories and "own_categories" in kind.model_fields:
@@ -252,15 +243,13 @@ class Recipe(Strict):
         """Make every part, so that a wrong name or option fails now and not on a GPU node. Returns itself."""
         check_no_secrets("source.path", self.source.path)
         check_no_secrets("pack.to", self.pack.to or "")
-        if re.match(r"[a-z][a-z0-9+.-]+:/", str(self.run)):  # a path of a URL has lost a slash
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(self.run)):  # as a path, a URL has lost a slash
             raise ValueError(
                 "run: a run cannot be in an object store yet: give a folder that all nodes share, and pack.to=s3://... "
                 "for the shards"
             )
         if (first := next(iter(self.edit.editors.items())))[1].when == "failed":
-            raise ValueError(
-                f"edit.editors.{first[0]}.when is failed, but no editor stands before it to fail"
-            )
+            raise ValueError(f"edit.editors.{first[0]}.when is failed, but no editor comes before it")
         self._check_share()
         scores = [f"{name}.{score}" for name, f in self.pair_cascade.filters.items() for score in f.scores]
         if strange := sorted(set(self.select.best) - set(scores)):
@@ -279,12 +268,12 @@ class Recipe(Strict):
         return self
 
     def _check_share(self) -> None:
-        """ValueError if the jobs cannot be shared as the recipe says."""
+        """ValueError if jobs cannot be shared as the recipe says."""
         if self.edit.share is None:
             return
         prices = {name: spec.price for name, spec in self.edit.editors.items() if spec.when == "always"}
         if len(prices) < 2 or self.imports_pairs:
-            raise ValueError("edit.share: measured needs two or more editors that make candidates of any job")
+            raise ValueError("edit.share: measured needs two or more editors without `when: failed`")
         if self.edit.least_share * len(prices) > 1:
             raise ValueError(
                 f"edit.least_share: {len(prices)} editors cannot have {self.edit.least_share:g} each"
@@ -313,46 +302,46 @@ def _cascade(
     category_bounds: Mapping[str, Mapping[str, Bound]],
     regime_bounds: Mapping[str, Mapping[str, Mapping[str, Bound]]] | None = None,
 ) -> Cascade:
-    made: dict[str, Filter] = {}
+    filters: dict[str, Filter] = {}
     for name, spec in specs.items():
-        made[name] = parts.make(filter_folder, spec.filter or name, Filter, spec.options)
-        if scope not in made[name].scope:
+        filters[name] = parts.make(filter_folder, spec.filter or name, Filter, spec.options)
+        if scope not in filters[name].scope:
             raise ValueError(
-                f"filter {name!r} does not measure a {scope}, only {', '.join(sorted(made[name].scope))}"
+                f"filter {name!r} does not measure a {scope}, only {', '.join(sorted(filters[name].scope))}"
             )
     bounds = {name: spec.bounds for name, spec in specs.items()}
-    return Cascade.of(made, bounds, category_bounds, regime_bounds)
+    return Cascade.of(filters, bounds, category_bounds, regime_bounds)
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a file, of a run's directory (its `recipe.yaml`), or one that ships (by its name in `configs/`).
+    """The recipe in a file, in a run's directory (its `recipe.yaml`), or a shipped one by its name in `configs/`.
 
-    A run's directory is the run, wherever it was built: its recipe names no `run`.
+    A run's own recipe names no `run`: the directory is the run, wherever it was built.
     """
     file = Path(path)
     if (file / "recipe.yaml").is_file():
-        made = recipe.load(Recipe, file / "recipe.yaml", [f"run={json.dumps(path)}", *overrides]).check()
-        return _settled(made)
+        loaded = recipe.load(Recipe, file / "recipe.yaml", [f"run={json.dumps(path)}", *overrides]).check()
+        return _settled(loaded)
     if file.is_dir():
-        raise ValueError(f"{path} is no run: it has no recipe.yaml (build one with `crispedit build`)")
+        raise ValueError(f"{path} is not a run: it has no recipe.yaml (build one with `crispedit build`)")
     shipped = resources.files("crispedit.configs") / f"{file.stem}.yaml"
     if not file.exists() and shipped.is_file():
-        made = recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()
-        return _settled(made)
+        loaded = recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()
+        return _settled(loaded)
     return _settled(recipe.load(Recipe, file, overrides).check())
 
 
-def _settled(made: Recipe) -> Recipe:
-    """The recipe with what the layout of its pairs is, where it leaves that open; its editors' options are
-    checked. (A run's own recipe was settled when the run began.)"""
-    for name, editor in made.editors.items():
+def _settled(loaded: Recipe) -> Recipe:
+    """The recipe with the detected layout of its pairs, and checked editor options. (A run's own recipe has this
+    already.)"""
+    for name, editor in loaded.editors.items():
         try:
             editor.check()
         except ValueError as error:
             raise ValueError(f"edit.editors.{name}: {error}") from None
-    if isinstance(made.source, PairsSource):
-        return made.model_copy(update={"source": layout.detected(made.source)})
-    return made
+    if isinstance(loaded.source, PairsSource):
+        return loaded.model_copy(update={"source": layout.detected(loaded.source)})
+    return loaded
 
 
 def resolved(of: Recipe) -> dict[str, Any]:

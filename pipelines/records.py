@@ -1,4 +1,4 @@
-"""Records: the tables of a run, and their rows as the driver holds them: keys, words, outcomes and references."""
+"""Records: the tables of a run, and their rows in the driver: keys, texts, outcomes and references."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from crispedit.cascade import Cascade
 from crispedit.shards.journal import BlobRef, Table
 
 OUTCOME = [("refusal", pa.string()), ("error", pa.string()), ("transient", pa.bool_())]
-"""`refusal`: understood and declined; `error`: it failed; `transient`: whether that may pass, null without an error."""
+"""`refusal`: understood and declined; `error`: failed; `transient`: whether the error is transient, null without
+one."""
 
 TOKENS = ("input_tokens", "output_tokens")
-"""What a chat model read and wrote for a row; null: none did, or its server does not count."""
+"""A chat model's tokens for a row; null: no model, or its server does not count."""
 
 CURATE = Table(
     pa.schema(
@@ -86,15 +87,15 @@ EDIT = Table(
     ),
     blobs={"source": "source.jpg", "edited": "edited.jpg", "mask": "mask.png"},
 )
-"""One row per candidate. `source` is null unless the editor composed a source of its own; `transform` is the JSON of
-the [2][3] affine map (source to edited pixels) that an edit was laid onto its source by, where that was asked; and
-`drift` that of `gain` and `offset` of each channel that were taken back (edited = gain * source + offset), else null.
-`cost` is what an editor's server took for the edit, in the currency of its prices, null where that is unknown.
-`seconds` is the editor's time for its batch, shared evenly, and `gpu_seconds` that times the GPUs of its process; null
-for imported edits and for those that raised."""
+"""One row per candidate. `source` is null unless the editor composed a new source. With `edit.repair`, `transform` is
+the JSON of the [2][3] affine map (source to edited pixels) that was undone; with `edit.repair_drift`, `drift` is the
+JSON of each channel's `gain` and `offset` that were removed (edited = gain * source + offset). Otherwise both are null.
+`cost` is the server's charge for the edit, in the currency of its prices; null if unknown. `seconds` is the editor's
+time for its batch, shared evenly, and `gpu_seconds` that times the GPUs of its process; null for imported edits and for
+errors."""
 
 IN_PLACE = "[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]"
-"""The `transform` of an edit that lay on its source, or that no repair could lay there: stored as it came."""
+"""The `transform` of an edit that was aligned already, or could not be: stored unchanged."""
 
 COMPARE = Table(
     pa.schema(
@@ -110,12 +111,12 @@ COMPARE = Table(
         ]
     )
 )
-"""One row per comparison of a job's candidates, whose keys are `candidates`: the key of the `chosen` one, or null if
-the judge's model preferred none. Other bounds let other candidates pass, which is another comparison."""
+"""One row per comparison of a job's candidates, whose keys are `candidates`. `chosen` is a key, or null if the judge
+preferred none. With other bounds other candidates pass, which makes another comparison."""
 
 
 def score_table(cascade: Cascade) -> Table:
-    """One row per measured candidate: its score columns. Rows of a key complete each other."""
+    """One row per measured candidate: its score columns. Several rows of a key complement each other."""
     return Table(pa.schema([pa.field("key", pa.string()), *cascade.columns]), completes=True)
 
 
@@ -127,7 +128,7 @@ def curate_table(cascade: Cascade) -> Table:
 
 @dataclass(slots=True)
 class Record:
-    """A row of a table, or what the driver needs of one."""
+    """The columns of a row that the driver needs."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -154,7 +155,7 @@ class Photograph(Record):
 
 @dataclass(slots=True)
 class Request(Record):
-    """A row of `annotate`: what was asked of a photograph, and the job that came of it."""
+    """A row of `annotate`: a requested edit of a photograph, and the resulting job."""
 
     key: str
     source_key: str

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """The images to store, and the columns of the table `edit` that say what was done to them."""
+class RepairedEdit:
+    """The images to store, and the columns of the table `edit` that record what was changed."""
 
     edited: Image
     mask: Mask | None
     source: Image | None
-    """A new source, where both images were cropped to what they share."""
+    """A new source, if both images were cropped to what they share."""
     columns: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Repairing:
-    """The repairs of a recipe. `motion` lays an edited image that was shifted or scaled back onto its source and crops
-    both to their overlap; `drift` takes back the change of tone outside the edit."""
+    """The repairs of a recipe. `motion` aligns a shifted or scaled edited image with its source and crops both to their
+    overlap; `drift` removes the change of tone outside the edit."""
 
     motion: bool = False
     drift: bool = False
@@ -48,15 +48,15 @@ class Repairing:
 
     @property
     def options(self) -> dict[str, bool]:
-        """What names a candidate, beside its editor: nothing without a repair."""
+        """The options that are part of a candidate's key: empty without a repair."""
         asked = {"repair": self.motion, "repair_drift": self.drift}
         return {name: True for name, on in asked.items() if on}
 
     def __bool__(self) -> bool:
         return self.motion or self.drift
 
-    def __call__(self, source: Image, edited: Image, mask: Mask | None, category: str) -> Candidate:
-        """The candidate, repaired where it can be; `mask` is of the source's or the edited image's size."""
+    def __call__(self, source: Image, edited: Image, mask: Mask | None, category: str) -> RepairedEdit:
+        """The edit, repaired if possible; `mask` has the source's or the edited image's size."""
         columns: dict[str, Any] = {}
         cropped = None
         if self.motion:
@@ -77,7 +77,7 @@ class Repairing:
                 columns["drift"] = json.dumps(
                     {name: [round(value, 6) for value in values] for name, values in asdict(drift).items()}
                 )
-        return Candidate(edited, mask, cropped, columns)
+        return RepairedEdit(edited, mask, cropped, columns)
 
 
 NO_REPAIR = Repairing()

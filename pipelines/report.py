@@ -1,5 +1,5 @@
-"""The report: `audit/report.html`, one file that needs no server and no network: what went in, what came out and why,
-with examples of every reason. Its style sheet is the browser's, and nothing in it is a script."""
+"""The report: `audit/report.html`, a single file without scripts that needs no server or network. It shows what went
+in, what came out and why, with examples of every reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crispedit.pipelines.audit import Report
 
 MAX_BYTES = 5_000_000
-"""Of the whole file. Images get what the text leaves, the first reasons first."""
+"""The largest size of the file. Images fill what the text leaves, the first reasons first."""
 TEXT_BYTES = 1_200_000
 EXAMPLES = 6
 WIDTH_PX = 240
@@ -28,7 +28,7 @@ QUALITY = 72
 
 
 @dataclass
-class Images:
+class Thumbnails:
     """Thumbnails as data URIs, until their bytes are used up."""
 
     snapshot: Snapshot
@@ -45,7 +45,7 @@ class Images:
         if name not in self.drawn:
             try:
                 data = pictures.drawn(self.snapshot, dict(row), side, WIDTH_PX, QUALITY)
-            except ValueError:  # a damaged image is the business of `crispedit verify`
+            except ValueError:  # `crispedit verify` reports damaged images
                 return None
             if data is None or len(data) * 4 / 3 > self.left:
                 return None
@@ -55,7 +55,6 @@ class Images:
 
 
 def path_of(run: Run) -> Path:
-    """Where a run's report lies."""
     return run.folder("audit") / "report.html"
 
 
@@ -70,17 +69,16 @@ def write(run: Run, report: Report, *, light: bool = False) -> Path:
 
 
 def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
-    """The report's text."""
-    images = Images(s, 0 if light else MAX_BYTES - TEXT_BYTES)
+    images = Thumbnails(s, 0 if light else MAX_BYTES - TEXT_BYTES)
     grid = overview.matrix(s)
     shown = {} if light else overview.examples(s, [row[1] for row in grid.rows], EXAMPLES)
     charted = [
         (
             score,
             [
-                (name, found)
+                (name, histogram)
                 for name in s.categories
-                if (found := distribution.histogram(s, score, name, bins=36)) is not None
+                if (histogram := distribution.histogram(s, score, name, bins=36)) is not None
             ],
         )
         for score in s.bounded

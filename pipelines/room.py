@@ -1,4 +1,4 @@
-"""What the nodes of a cluster have free, GPU by GPU: Ray places a fraction of a GPU on one GPU."""
+"""Free resources of a cluster's nodes, per GPU, because Ray places a fraction of a GPU on one GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SLACK = 1e-6
 
 @dataclass(frozen=True)
 class Node:
-    """A node that takes work. Resources are those that are ours to use."""
+    """A node that takes work, with the resources that we may use."""
 
     name: str
     cpus: float
@@ -23,7 +23,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Need:
-    """What one process holds."""
+    """The resources of one process."""
 
     cpus: float
     gpus: float = 0.0
@@ -53,7 +53,7 @@ class Room:
         return min(fitting)[-1] if fitting else None
 
     def take(self, name: str, need: Need) -> None:
-        """Hold this on a node; where it does not fit, the node is overfull."""
+        """Reserve this on a node, even if it does not fit."""
         if name not in self._nodes:
             return
         self._cpus[name] -= need.cpus
@@ -65,26 +65,25 @@ class Room:
         return sum(max(0.0, cpus) for cpus in self._cpus.values())
 
     def slots(self, need: Need) -> int:
-        """How many processes of this need fit beside each other."""
-        found = 0
+        count = 0
         for name in self._nodes:
             limits = [self._cpus[name] / need.cpus + SLACK]
             if need.memory_gb:
                 limits.append(self._memory[name] / need.memory_gb + SLACK)
-            found += max(0, int(min(limits)))
-        return found
+            count += max(0, int(min(limits)))
+        return count
 
     def _fits(self, name: str, need: Need) -> bool:
         enough = self._cpus[name] + SLACK >= need.cpus and self._memory[name] + SLACK >= need.memory_gb
         return enough and self._gpus_for(name, need) is not None
 
     def _left(self, name: str, need: Need) -> float:
-        """What is left of the fullest GPU that would be used: small is a tight fit. 0 for a need of no GPU."""
+        """The rest of the fullest GPU that would be used: the smaller, the tighter the fit. 0 without GPUs."""
         chosen = self._gpus_for(name, need) or []
         return sum(self._gpus[name][gpu] - amount for gpu, amount in chosen)
 
     def _gpus_for(self, name: str, need: Need) -> list[tuple[int, float]] | None:
-        """(GPU, share) that this need would take; None if the node has not so much free."""
+        """The (GPU, share) that this need would take; None if they are not free."""
         free = self._gpus[name]
         if need.gpus <= 0:
             return []

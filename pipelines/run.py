@@ -1,5 +1,5 @@
-"""A run: its directory, the schema of its tables, the lock that keeps a second driver out, and the fingerprints that
-keep two kinds of output from mixing in one table."""
+"""A run: its directory, the lock against a second driver, and the fingerprints that keep outputs of different settings
+apart."""
 
 from __future__ import annotations
 
@@ -25,22 +25,21 @@ STEPS = ("curate", "annotate", "edit", "score", "compare", "select", "pack")
 """The folders of a run, in the order of the work."""
 
 Identity = Mapping[str, Any]
-"""What decides the bytes that a step writes, by part; policy (bounds, quotas, pools) is not in it."""
+"""What determines a step's output, by part; without policy (bounds, quotas, pools)."""
 
 
 class Run:
-    """A recipe and the directory it fills."""
+    """A recipe and its directory."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.root = recipe.run.absolute()  # workers on other nodes have other working directories
+        self.root = recipe.run.absolute()  # workers have another working directory
 
     def folder(self, step: str) -> Path:
         return self.root / step
 
     @property
     def shards(self) -> str:
-        """Where the shards lie: a local folder or a URL."""
         to = self.recipe.pack.to
         return (
             to if to is not None and storage.is_remote(to) else os.path.abspath(to or self.folder("shards"))
@@ -48,13 +47,13 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other drivers out while the block runs; the lock dies with the process. ValueError if taken."""
+        """Lock the run inside this context; the lock ends with the process. ValueError if it is taken."""
         taken = f"another process is working in {self.root}; wait for it, or choose another run=DIR"
         with locked(self.root / ".lock", taken):
             yield
 
     def begin(self, identities: Mapping[str, Identity]) -> None:
-        """Claim these steps: sweep what a crash left, and refuse to mix outputs."""
+        """Prepare these steps: remove leftovers of a crash, and refuse to mix outputs."""
         for step in identities:
             if any(self.folder(step).glob("part-*.parquet")):
                 raise ValueError(
@@ -68,7 +67,7 @@ class Run:
             self._check_fingerprint(step, identity)
 
     def store_recipe(self, identities: Mapping[str, Identity]) -> None:
-        """Write the resolved recipe, with what runs it, into the run: what `audit` and a continued run go by."""
+        """Write the resolved recipe and the software versions into the run; `audit` and a resumed run use them."""
         with journal.replaced(self.root / "recipe.yaml") as out:
             out.write(self._recipe_text(identities).encode())
 
@@ -80,7 +79,7 @@ class Run:
             except ValueError as error:
                 again = "Remove it: the same command writes it again"
                 raise Damaged(f"{path} is damaged ({error}). {again}") from None
-            # A filter that is no longer asked for leaves columns nobody reads; one that is new adds columns.
+            # A removed filter leaves unused columns; a new one adds columns.
             changes = [
                 change
                 for part, before in old.items()
@@ -114,7 +113,7 @@ class Run:
         comment = "".join(
             f"# {line}\n" for line in yaml.safe_dump({"made with": provenance}, sort_keys=False).splitlines()
         )
-        # Without `run`: the directory that holds the recipe is the run, wherever it is moved.
+        # Without `run`: the recipe's directory is the run, wherever it is moved.
         kept = {key: value for key, value in resolved(self.recipe).items() if key != "run"}
         return header + comment + yaml.safe_dump(kept, sort_keys=False)
 
@@ -132,7 +131,7 @@ PACKAGES = ("ray", "pyarrow", "duckdb", "numpy", "opencv-python-headless", "pill
 
 
 def _packages() -> dict[str, str]:
-    """Versions of what can change a pixel or a number."""
+    """Versions of the packages that can change a pixel or a number."""
     installed = {}
     for name in (*PACKAGES, "torch", "transformers", "diffusers", "open_clip_torch"):
         try:
@@ -143,10 +142,10 @@ def _packages() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this runs from, with "+changes" when it has any; None when installed elsewhere."""
+    """The checkout's commit, with "+changes" if it has any; None outside a checkout."""
     here = Path(__file__).parent
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             [
                 "git",
                 "-C",
@@ -164,4 +163,4 @@ def _commit() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
+    return described.stdout.strip()

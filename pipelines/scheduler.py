@@ -1,8 +1,8 @@
-"""The scheduling of a flow: which stage gets a process, and which rows a process gets. docs/engine.md tells the rules.
+"""The scheduler of a flow: which stage gets a process, and which rows a process gets. docs/engine.md has the rules.
 
-This module decides and nothing else. Time, nodes and processes are a `Cluster`: Ray (`pipelines.on_ray`), this process
-(`pipelines.here`), or a simulation (`benchmarks.engine`). What the driver does for a block depends neither on the
-number of processes nor on the length of the run.
+This module only decides. Time, nodes and processes are a `Cluster`: Ray (`pipelines.on_ray`), this process
+(`pipelines.here`), or a simulation (`benchmarks.engine`). The driver's work for a block depends neither on the number
+of processes nor on the length of the run.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from crispedit.outcome import Failing
 from crispedit.pipelines.cluster import Cluster, Died, Done, Event, Lost, Ready
 from crispedit.pipelines.division import Division
 from crispedit.pipelines.flow import Flow, Quarantined, Route, Row
-from crispedit.pipelines.pool import Piece, Pool, Process, Sent
-from crispedit.pipelines.recipe import Engine
-from crispedit.pipelines.worker import Order, Report
+from crispedit.pipelines.pool import Piece, Process, Sent, StagePool
+from crispedit.pipelines.recipe import EngineSpec
+from crispedit.pipelines.worker import BlockResult, Order
 
 LOOK_SECONDS = 2.0
-"""How often, at most, nodes and their division are looked at."""
+"""Least seconds between looks at nodes and their division."""
 BLOCK_BYTES = 64 * 2**20
-"""Bytes that a block may pass on to the next stage: what a node fetches at once."""
+"""Bytes that a block may pass on to the next stage, which a node fetches at once."""
 QUEUE_BYTES = 2 * 2**30
-"""Bytes that may wait between two stages; a stage whose next one has so much waiting gets no block."""
+"""Bytes that may wait between two stages; if more wait, the earlier stage gets no block."""
 QUEUE_ROWS = 20_000
 GROWTH = 4
-"""A block has at most so many times the rows of the largest before it: one slow first row, or a fast one, misleads."""
+"""A block has at most this many times the rows of the largest before it, because a single first row may be unusually
+fast."""
 DEATHS_ALONE = 2
 LOADING_DEATHS = 3
 PAUSES = (2.0, 15.0, 60.0)
@@ -43,11 +44,11 @@ class Scheduler:
         self,
         flow: Flow,
         cluster: Cluster,
-        settings: Engine,
+        settings: EngineSpec,
         tell: Callable[[Scheduler], object] = lambda scheduler: None,
     ) -> None:
         self.flow, self.cluster, self.settings, self._tell = flow, cluster, settings, tell
-        self.pools = {stage.name: Pool(stage, cluster.holds(stage)) for stage in flow.stages}
+        self.pools = {stage.name: StagePool(stage, cluster.holds(stage)) for stage in flow.stages}
         if len(self.pools) != len(flow.stages):
             raise ValueError("two stages of a build have one name")
         self.committed: Counter[str] = Counter()
@@ -57,7 +58,7 @@ class Scheduler:
         self._looked = -math.inf
 
     def run(self) -> None:
-        """Until the flow is finished. What a commit, a load or the flow raises is raised here."""
+        """Run until the flow is finished. Errors of a commit, a load or the flow are raised here."""
         try:
             while True:
                 self._look()
@@ -72,15 +73,15 @@ class Scheduler:
                 for process in pool.processes:
                     self.cluster.stop(process)
 
-    def left_seconds(self, pool: Pool) -> float:
-        """About how long a stage still has to work, as it is now."""
+    def left_seconds(self, pool: StagePool) -> float:
+        """About how many seconds a stage has left, with its present processes."""
         return (pool.row_seconds or 0.0) * self.division.rest(pool) / max(1, self.division.slots(pool))
 
     def _queued(self) -> bool:
         return any(pool.queue.rows or pool.later for pool in self.pools.values())
 
     def _patience(self) -> float:
-        """How long to wait for an event: to the next look, or the end of a pause."""
+        """Seconds to wait for an event: until the next look, or the end of a pause."""
         now = self.cluster.now()
         due = [piece.due for pool in self.pools.values() for piece in pool.later]
         return max(0.001, min([self._looked + self._interval - now, *(at - now for at in due)]))
@@ -90,7 +91,7 @@ class Scheduler:
         return min(LOOK_SECONDS, self.settings.block_seconds / 20)
 
     def _look(self) -> None:
-        """Look at blocks that hang, at the nodes, and at their division among the stages."""
+        """Check hanging blocks, the nodes, and their division among the stages."""
         now = self.cluster.now()
         if now - self._looked < self._interval:
             return
@@ -103,7 +104,7 @@ class Scheduler:
                 self.cluster.kill(block)
         self.division.look(passed)
 
-    # What has happened
+    # Events
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Ready):
@@ -150,7 +151,7 @@ class Scheduler:
             self.division.tasks_cpus -= block.pool.need.cpus
         return block
 
-    def _done(self, block: Sent, report: Report, data: Any) -> None:
+    def _done(self, block: Sent, report: BlockResult, data: Any) -> None:
         pool = block.pool
         if not block.pieces:
             pool.probing, pool.load_seconds = False, report.load_seconds
@@ -178,11 +179,11 @@ class Scheduler:
         pause = PAUSES[min(piece.attempt, len(PAUSES)) - 1]
         return replace(piece, attempt=piece.attempt + 1, suspect=False, due=self.cluster.now() + pause)
 
-    def _after(self, route: Route, pool: Pool) -> Pool:
+    def _after(self, route: Route, pool: StagePool) -> StagePool:
         return self.pools[route.stages[route.stages.index(pool.stage.name) + 1]]
 
     def _died_working(self, block: Sent, event: Died) -> None:
-        """Rows that may have killed a process are run again in smaller blocks, at last alone."""
+        """Rows that may have killed a process are run again in smaller blocks, finally alone."""
         pool, pieces = block.pool, list(block.pieces)
         if block.order.error is not None:
             self._record(pool, pieces, block.order.error)
@@ -195,7 +196,7 @@ class Scheduler:
             pool.queue.put_back(pieces)
             return
         if not pool.held and pool.load_seconds is None:
-            # A task loads its stage itself: first see whether that is what kills its process.
+            # A task loads its stage itself, so first check whether loading kills its process.
             pool.queue.put_back(pieces)
             if not pool.probing:
                 self._probe(block)
@@ -208,15 +209,15 @@ class Scheduler:
                 pool.queue.put_back([piece])
             else:
                 how = "hung and was killed" if block.hung else "died"
-                said = f"its {pool.stage.name} process {how} {piece.deaths} times on it"
-                self._record(pool, [piece], Quarantined(said))
+                message = f"its {pool.stage.name} process {how} {piece.deaths} times on it"
+                self._record(pool, [piece], Quarantined(message))
             return
         batch = pool.stage.pool.batch
         size = batch if block.rows > batch else 1
         parts = [piece.part(at, at + size) for piece in pieces for at in range(0, len(piece), size)]
         pool.queue.put_back([replace(part, suspect=True, avoid=node) for part in parts])
 
-    def _died_loading(self, pool: Pool, event: Died) -> None:
+    def _died_loading(self, pool: StagePool, event: Died) -> None:
         pool.loading_deaths += event.node_lives
         if pool.loading_deaths >= LOADING_DEATHS:
             raise Failing(
@@ -226,19 +227,19 @@ class Scheduler:
             )
 
     def _probe(self, block: Sent) -> None:
-        """See whether a stage can be loaded, by a block of no rows."""
+        """Check whether a stage can be loaded, by an empty block."""
         block.pool.probing = True
         self._send(Sent(block.pool, block.route, [], Order([], False, True), None, self.cluster.now()))
 
-    def _record(self, pool: Pool, pieces: Sequence[Piece], error: Exception) -> None:
-        """Have rows recorded with an error, in a process that does not touch them."""
+    def _record(self, pool: StagePool, pieces: Sequence[Piece], error: Exception) -> None:
+        """Record rows with an error, through a process that does not touch them."""
         self._send(self._block(pool, pieces, None, error))
 
-    # Which rows
+    # Dispatch
 
     def _dispatch(self) -> None:
-        """Give blocks to what is free. Late stages come first; of a stage, the process that has just been at work, so
-        that one too many shows by being idle."""
+        """Give blocks to free processes. Late stages come first; within a stage, the process that worked last, so that
+        a superfluous one becomes idle."""
         now = self.cluster.now()
         for pool in self.pools.values():
             if due := [piece for piece in pool.later if piece.due <= now]:
@@ -258,8 +259,8 @@ class Scheduler:
                 ):
                     pass
 
-    def _give(self, pool: Pool, process: Process | None) -> bool:
-        """Give the process, or a task, a block, if there is one worth its while."""
+    def _give(self, pool: StagePool, process: Process | None) -> bool:
+        """Give the process, or a task, a block, if one is worth sending."""
         waiting = self.division.waiting(pool)
         follower = pool.next
         if not waiting or (
@@ -286,9 +287,9 @@ class Scheduler:
         self._send(self._block(pool, pieces, process))
         return True
 
-    def _rows(self, pool: Pool, waiting: int) -> int:
-        """Rows of the next block: `block_seconds` of work, less where the rows that wait have to be shared out; none
-        where it is better to let more of them gather."""
+    def _rows(self, pool: StagePool, waiting: int) -> int:
+        """Rows of the next block: `block_seconds` of work, fewer if the waiting rows must be shared, and none if it is
+        better to wait for more."""
         each, processes = pool.row_seconds, max(1, self.division.slots(pool))
         if each is None:
             return 1 if pool.blocks < processes else 0
@@ -308,7 +309,11 @@ class Scheduler:
         return max(1, int(rows) if rows < batch else int(rows) // batch * batch)
 
     def _block(
-        self, pool: Pool, pieces: Sequence[Piece], process: Process | None, error: Exception | None = None
+        self,
+        pool: StagePool,
+        pieces: Sequence[Piece],
+        process: Process | None,
+        error: Exception | None = None,
     ) -> Sent:
         spans = [
             (0, len(piece)) if piece.data is None else (piece.first, piece.first + len(piece))

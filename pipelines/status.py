@@ -1,4 +1,4 @@
-"""status: what a run has, and what the build that works on it is doing; from the run's directory alone."""
+"""status: what a run has, and what its build is doing, from the run's directory alone."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from crispedit.pipelines.progress import StageTotal
 from crispedit.pipelines.run import Run
 
 SILENT_SECONDS = 60.0
-"""A driver that has said nothing for so long has probably ended."""
+"""A driver that has been silent for this long has probably ended."""
 STEPS = ("curate", "annotate", "edit", "score", "compare")
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Rows per step and outcome, errors by kind, seconds by stage, and the last sign of a driver."""
+    """Rows per step and outcome, errors by kind, seconds by stage, and the driver's last report."""
     db = tables.connect(run)
     rows: dict[str, dict[str, int]] = {}
     for step in STEPS:
@@ -43,20 +43,19 @@ def status(run: Run) -> dict[str, Any]:
     }
 
 
-def text(found: dict[str, Any]) -> str:
-    """The status as tables."""
-    driver = found["driver"]
+def text(state: dict[str, Any]) -> str:
+    driver = state["driver"]
     rates = {} if driver is None or driver["ended"] else driver["rows_per_second"]
     lines = [["step", "rows", "refused", "error", "transient", "rows/s now"]]
-    for step, counts in found["rows"].items():
+    for step, counts in state["rows"].items():
         numbers = [str(counts[name]) for name in ("rows", "refused", "error", "transient")]
         lines.append([step, *numbers, f"{rates[step]:.3g}" if step in rates else "-"])
     parts = [audit.table(lines)]
-    if found["stages"]:
-        parts.append(audit.stages_text(found["stages"]))
-    parts.append(f"GPU-seconds held: {found['gpu_seconds']:.0f}")
-    if found["errors"]:
-        parts.append(audit.failures_text([audit.Failures(**group) for group in found["errors"]]))
+    if state["stages"]:
+        parts.append(audit.stages_text(state["stages"]))
+    parts.append(f"GPU-seconds held: {state['gpu_seconds']:.0f}")
+    if state["errors"]:
+        parts.append(audit.failures_text([audit.Failures(**group) for group in state["errors"]]))
     parts.append(_driver_text(driver))
     return "\n\n".join(parts)
 
@@ -69,7 +68,7 @@ def _driver_text(driver: dict[str, Any] | None) -> str:
         return f"No build is at work; the last one ended {progress.duration(ago)} ago."
     if ago > SILENT_SECONDS:
         return (
-            f"The build last gave a sign of life {progress.duration(ago)} ago: it has probably ended. "
+            f"The build last reported {progress.duration(ago)} ago, so it has probably ended. "
             "The same command continues it."
         )
     return f"A build is at work; about {progress.duration(driver['eta_seconds'])} left of what is listed."
@@ -81,9 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command."""
     if not (args.run / "recipe.yaml").exists():
-        raise ValueError(f"{args.run} is no run: it has no recipe.yaml")
-    found = status(Run(recipe.load(str(args.run), [f"run={args.run}"])))
-    print(json.dumps(found, default=StageTotal.to_json, indent=1) if args.json else text(found))
+        raise ValueError(f"{args.run} is not a run: it has no recipe.yaml")
+    state = status(Run(recipe.load(str(args.run), [f"run={args.run}"])))
+    print(json.dumps(state, default=StageTotal.to_json, indent=1) if args.json else text(state))
     return 0

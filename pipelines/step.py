@@ -25,7 +25,7 @@ STEPS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of `crispedit step NAME`, or of `crispedit select` and `crispedit pack`."""
+    """The arguments of `crispedit step NAME`, `crispedit select` and `crispedit pack`."""
     name = parser.prog.split()[-1]
     if name in STEPS:
         _add_step_arguments(parser, name)
@@ -39,15 +39,17 @@ def _add_step_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.set_defaults(step=name)
     build.add_recipe(parser)
     if name == "select":
-        parser.add_argument("--dry-run", action="store_true", help="only say what the overrides would change")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="only show what the overrides would change"
+        )
     elif name != "pack":
         build.add_retry(parser)
         build.add_log_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the step on what the steps before it committed; after select and pack, show what was kept. The status is 1 if
-    everything failed, or nothing was kept."""
+    """Do the step on what earlier steps committed; after select and pack, show what was kept. The exit status is 1 if
+    everything failed or nothing was kept."""
     made = Run(recipe.load(args.recipe, args.overrides))
     if getattr(args, "dry_run", False):
         print(what_if(Run(recipe.load(str(made.root))), made))
@@ -67,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
     if rows and rows == sum(group.rows for group in failed):
         print(f"error: every row of {args.step} failed", file=sys.stderr)
         return 1
-    if not rows and args.step != "compare":  # where at most one candidate of a job passes
+    if (
+        not rows and args.step != "compare"
+    ):  # compare has no rows if each job has at most one passing candidate
         print(
             f"error: {args.step} had nothing to do: the steps before it kept nothing, as `crispedit audit` shows",
             file=sys.stderr,
@@ -77,19 +81,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 LACKING = (NOT_REACHED, TRANSIENT)
-"""The outcomes of candidates of which a score is missing."""
+"""The outcomes of candidates with a missing score."""
 
 
 def what_if(now: Run, then: Run) -> str:
-    """What another recipe's bounds and quotas would keep of the same run, from stored scores alone."""
+    """What another recipe's bounds and quotas would keep of the run, from stored scores alone."""
     sources = source_verdicts(then, store=False)
     before, after = _outcomes(now, source_verdicts(now, store=False)), _outcomes(then, sources)
     rows = [["category", "kept", "would be kept", "change", "scores missing"]]
     categories = sorted({category for category, _ in before | after})
     for category in [*categories, None]:
         old, new = (
-            sum(n for (c, outcome), n in found.items() if outcome == KEPT and category in (c, None))
-            for found in (before, after)
+            sum(n for (c, outcome), n in verdicts.items() if outcome == KEPT and category in (c, None))
+            for verdicts in (before, after)
         )
         unknown = sum(n for (c, o), n in after.items() if o in LACKING and category in (c, None))
         rows.append([category or "total", str(old), str(new), f"{new - old:+d}", str(unknown)])
@@ -108,16 +112,15 @@ def what_if(now: Run, then: Run) -> str:
         )
     if uncompared := _uncompared(then, sources):
         text += (
-            f"\n{uncompared} jobs have other passing candidates than the judge has compared: here their scores choose."
+            f"\n{uncompared} jobs have other passing candidates than the judge has compared: here scores decide."
             f"\n`crispedit step compare` with the same overrides compares those {uncompared} only."
         )
     return text
 
 
 def _has_measured(run: Run, name: str) -> bool:
-    """Whether any candidate has been measured by a filter."""
-    found = tables.connect(run).execute(f'SELECT count(*) FROM score WHERE "{name}.measured"').fetchall()
-    return bool(found[0][0])
+    counts = tables.connect(run).execute(f'SELECT count(*) FROM score WHERE "{name}.measured"').fetchall()
+    return bool(counts[0][0])
 
 
 def _uncompared(run: Run, sources: pa.Table) -> int:
@@ -131,6 +134,6 @@ def _uncompared(run: Run, sources: pa.Table) -> int:
 
 
 def _outcomes(run: Run, sources: pa.Table) -> Counter[tuple[str, str]]:
-    verdicts = pair_verdicts(run, tables.connect(run), sources)
+    verdicts = pair_verdicts(run, sources)
     counted = verdicts.group_by(["category", "outcome"]).aggregate([("key", "count")])
     return Counter({(row["category"], row["outcome"]): row["key_count"] for row in counted.to_pylist()})

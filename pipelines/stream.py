@@ -1,9 +1,9 @@
-"""The build as a flow: every step of every open wave offers its rows as soon as what they depend on is committed.
+"""The build as a flow: every step of every open wave offers rows as soon as their inputs are committed.
 
-What is left to do for a photograph is asked of the steps (`Step.todo`) when its wave is opened, and again whenever a
-row of it is committed; so a resumed run and a running one are planned by the same code. What must not depend on timing
-waits: a wave's photographs are judged when all of them, and those of the waves before, are there; and a category with
-a quota is asked of a wave only when no wave still at work could fill it.
+The steps say what is left to do for a photograph (`Step.todo`) when its wave is opened, and again after each commit of
+one of its rows, so resumed and running builds are planned by the same code. Decisions that must not depend on timing
+wait: a wave's photographs are judged when all of them, and those of earlier waves, are measured; and jobs of a category
+with a quota are only requested in a wave when no wave in work could still fill it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from crispedit.pipelines.flow import Block, Route, Row, Stage
 from crispedit.pipelines.forecast import Forecast
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.annotate import requests
-from crispedit.pipelines.steps.curate import Curate
-from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave, folder_rows
+from crispedit.pipelines.steps.curate import CurateStep
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo, folder_rows
 from crispedit.pipelines.verdicts import Photographs, of_candidate
 from crispedit.pipelines.waves import Finished, Waves
 from crispedit.record import canonical_json, content_key
@@ -36,9 +36,9 @@ FAILING = 0.8
 
 
 class Build:
-    """The work of a build, for an executor (`pipelines.flow.Flow`). `only` names the steps to do, on what the others
-    have committed; null: all. `retry_errors` makes permanent errors again too; `sample` takes so many photographs of
-    the source at random, by the hash of their names."""
+    """The work of a build, for an executor (`pipelines.flow.Flow`). `only` names the steps to do (None: all), on what
+    the others have committed. `retry_errors` also retries permanent errors; `sample` takes this many photographs of the
+    source, by the hashes of their names."""
 
     def __init__(
         self,
@@ -57,17 +57,17 @@ class Build:
         self._sources = Containers(run, self.waves, sample) if self._does("curate") else None
         self._queues: dict[str, dict[tuple[int, str], deque[tuple[Route, Row]]]] = {}
         self._routes: dict[tuple[int, str, tuple[str, ...]], Route] = {}
-        self._open: dict[int, Wave] = {}
+        self._open: dict[int, ActiveWave] = {}
         self._next_open = self._next_judged = self._next_asked = 0
         self._kept: dict[int, Mapping[str, int]] = {}
-        """Of finished waves, what quotas count."""
+        """By finished wave: the numbers for quotas."""
         self._measured: dict[int, Mapping[str, Mapping[str, Sequence[int]]]] = {}
-        """Of finished waves, what each editor's candidates came to."""
+        """By finished wave: the results of each editor's candidates."""
         self._most: dict[int, Mapping[str, int]] = {}
-        """Of waves at work, how much of each category they can give at most."""
+        """By wave in work: the most that it can give of each category."""
         self._recent: dict[str, deque[str | None]] = {}
         self._forecast = Forecast()
-        # In one process nothing would be done meanwhile.
+        # In one process there is no other work meanwhile.
         beside = run.recipe.engine.kind == "ray"
         self._planner = ThreadPoolExecutor(1) if beside else None
         self._planned: tuple[Future[Any], Callable[[Any], None]] | None = None
@@ -76,10 +76,10 @@ class Build:
 
     @property
     def drawn_from(self) -> int:
-        """How many photographs the sample was drawn from."""
+        """The number of photographs that the sample was drawn from."""
         return 0 if self._sources is None else self._sources.drawn_from
 
-    # What the executor asks
+    # The executor's interface
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -97,7 +97,7 @@ class Build:
                 continue
             route = queue[0][0]
             taken = [queue.popleft()[1] for _ in range(min(rows, len(queue)))]
-            # Rows that are read together, such as those of a row group, stay together.
+            # Rows that are read together, such as a row group's, stay together.
             while (
                 queue and taken[-1].get("unit") is not None and queue[0][1].get("unit") == taken[-1]["unit"]
             ):
@@ -142,7 +142,7 @@ class Build:
     # Waves
 
     def _advance(self) -> None:
-        """Take what the planner has finished, and give it what is next."""
+        """Take the planner's result, and give it the next task."""
         while True:
             if self._planned is not None:
                 future, then = self._planned
@@ -154,11 +154,11 @@ class Build:
                 return
 
     def _plan_next(self) -> bool:
-        """Give the planner something to do, if there is something. One thing at a time, in the order of the waves."""
+        """Give the planner a task, if there is one; one at a time, in the order of the waves."""
         ready = self._next_judged
         while ready < self._next_open and (ready not in self._open or self._curated(self._open[ready])):
             ready += 1
-            if ready - 1 in self._open:  # one that is at work, after those that had nothing left to do
+            if ready - 1 in self._open:  # one in work, after those with nothing left to do
                 break
         if ready > self._next_judged:
             self._submit(partial(self._judge, range(self._next_judged, ready)), self._judged)
@@ -187,7 +187,7 @@ class Build:
         return any(one.name == step for one in self.active)
 
     def _has_nothing_left(self, number: int) -> bool:
-        """Whether a wave is finished under this recipe, as far as its record tells."""
+        """Whether a wave is finished under this recipe, by its record."""
         wave = self.waves[number]
         finished = wave.finished
         return (
@@ -200,35 +200,35 @@ class Build:
         )
 
     def _reopen(self, number: int) -> None:
-        self._open[number] = Wave(number, {}, retry_errors=self.retry_errors)
+        self._open[number] = ActiveWave(number, {}, retry_errors=self.retry_errors)
         self._submit(partial(self._read, number), self._opened)
 
-    def _read(self, number: int) -> Wave:
+    def _read(self, number: int) -> ActiveWave:
         """A wave with its photographs, from its own folders."""
         record = self.waves[number]
         members = dict(members_of(self.run, record.listing))
         if record.drawn is not None:
             members = {uri: members[uri] for uri in record.drawn}
-        wave = Wave(number, members, True, retry_errors=self.retry_errors)
+        wave = ActiveWave(number, members, True, retry_errors=self.retry_errors)
         curate = self.steps[0]
         for row in folder_rows(curate.folder(record.name), curate.table):
             curate.load(wave, row)
         return wave
 
-    def _opened(self, wave: Wave) -> None:
+    def _opened(self, wave: ActiveWave) -> None:
         self._open[wave.number] = wave
         curate = self.active[0] if self.active else None
-        if isinstance(curate, Curate):
+        if isinstance(curate, CurateStep):
             for todo in curate.files(wave):
                 self._offer(wave, curate, todo)
 
-    def _curated(self, wave: Wave) -> bool:
-        """Whether the photographs of a wave are all there, and not judged yet."""
+    def _curated(self, wave: ActiveWave) -> bool:
+        """Whether all photographs of a wave are measured, and not judged yet."""
         return wave.read and wave.judged is None and not any(step == "curate" for step, _ in wave.out)
 
     def _judge(self, numbers: range) -> list[tuple[int, pa.Table, dict[str, list[Row]]]]:
-        """The verdicts on the photographs of waves, and their rows of the later steps where a wave is at work."""
-        found = []
+        """The verdicts on the waves' photographs, and the rows of later steps for waves in work."""
+        judged = []
         for number in numbers:
             verdicts = self.photographs.of(number)
             opened = number in self._open
@@ -237,17 +237,17 @@ class Build:
                 for s in self.steps[1:]
                 if opened
             }
-            found.append((number, verdicts, rows))
-        return found
+            judged.append((number, verdicts, rows))
+        return judged
 
-    def _judged(self, found: list[tuple[int, pa.Table, dict[str, list[Row]]]]) -> None:
-        for number, verdicts, rows in found:
+    def _judged(self, judged: list[tuple[int, pa.Table, dict[str, list[Row]]]]) -> None:
+        for number, verdicts, rows in judged:
             record = self.waves[number].judged
             assert record is not None, f"wave {number} was not judged"
             if number not in self._open:
                 if not self._has_nothing_left(
                     number
-                ):  # earlier waves keep others now: it is opened after all
+                ):  # earlier waves keep other photographs now, so it is opened after all
                     self._reopen(number)
                     return
                 finished = self.waves[number].finished
@@ -269,7 +269,7 @@ class Build:
         self._ask()
 
     def _ask(self) -> None:
-        """Find out of which categories judged waves ask no more, in order, and offer what is left to do in them."""
+        """Find the full categories of judged waves, in order, and offer what is left to do in them."""
         while self._next_asked < self._next_judged:
             number = self._next_asked
             if number in self._open:
@@ -288,7 +288,7 @@ class Build:
                 self._next_asked += 1
 
     def _full(self, number: int) -> frozenset[str] | None:
-        """The categories that the waves before this one fill; None while that depends on waves at work."""
+        """The categories that earlier waves fill; None while that depends on waves in work."""
         full = set()
         for category, spec in self.run.recipe.categories.items():
             if spec.quota is None:
@@ -301,7 +301,7 @@ class Build:
         return frozenset(full)
 
     def _shares(self, number: int) -> Mapping[str, Mapping[str, float]] | None:
-        """The editors' shares of a wave's jobs, as recorded; None while that depends on waves at work."""
+        """The editors' recorded shares of a wave's jobs; None while they depend on waves in work."""
         recipe, recorded = self.run.recipe, self.waves[number].shares
         if recipe.edit.share is None:
             return {}
@@ -314,7 +314,7 @@ class Build:
             self.waves.shared(number, recorded)
         return recorded or {}
 
-    def _could_give(self, wave: Wave) -> Mapping[str, int]:
+    def _could_give(self, wave: ActiveWave) -> Mapping[str, int]:
         if not self._does("score") or self.run.recipe.imports_pairs:
             return {}
         asked = Counter(
@@ -327,12 +327,12 @@ class Build:
 
     # Rows
 
-    def _refresh(self, wave: Wave, subject: Subject) -> None:
+    def _refresh(self, wave: ActiveWave, subject: Subject) -> None:
         for step in self.active:
             for todo in step.todo(wave, subject):
                 self._offer(wave, step, todo)
 
-    def _offer(self, wave: Wave, step: Step, todo: Todo) -> None:
+    def _offer(self, wave: ActiveWave, step: Step, todo: Todo) -> None:
         at = (step.name, todo.row[step.key])
         if at in wave.offered:
             return
@@ -371,7 +371,7 @@ class Build:
         self._finish_if_done(wave)
 
     def _watch(self, step: Step, row: Row) -> None:
-        """Failing once most of a step's recent rows failed for one reason."""
+        """Raise Failing if most of a step's recent rows failed for one reason."""
         most = self.run.recipe.engine.stop_at_failures
         if most is None:
             return
@@ -388,7 +388,7 @@ class Build:
                 "pass by themselves); engine.stop_at_failures says when to stop"
             )
 
-    def _finish_if_done(self, wave: Wave) -> None:
+    def _finish_if_done(self, wave: ActiveWave) -> None:
         if wave.out or wave.full is None:
             return
         name = self.waves[wave.number].name
@@ -411,8 +411,8 @@ class Build:
         if not wave.out:
             self._close(wave)
 
-    def _close(self, wave: Wave) -> None:
-        """Record a wave that has nothing left to do, and forget its rows."""
+    def _close(self, wave: ActiveWave) -> None:
+        """Record a finished wave, and forget its rows."""
         record = self.waves[wave.number]
         self.photographs.renamed(wave.number)
         kept, measured = self._passing(wave)
@@ -433,9 +433,9 @@ class Build:
         paths = (path for step in self.steps for path in _parts(step.folder(wave)))
         return {path.relative_to(self.run.root).as_posix(): path.stat().st_size for path in paths}
 
-    def _passing(self, wave: Wave) -> tuple[dict[str, int], routing.Counts]:
-        """Jobs with a candidate that passes, by category; and by category and editor the measured candidates, and those
-        that pass."""
+    def _passing(self, wave: ActiveWave) -> tuple[dict[str, int], routing.Counts]:
+        """Jobs with a passing candidate, by category; and by category and editor the numbers of measured and passing
+        candidates."""
         kept: Counter[str] = Counter()
         measured: routing.Counts = {}
         for subject in wave.subjects.values():
@@ -472,8 +472,8 @@ def _parts(folder: Path) -> list[Path]:
     return list(folder.glob("part-*.parquet"))
 
 
-def _errors(wave: Wave) -> tuple[int, int]:
-    """Rows of a wave that ended in an error, and those of them that may pass."""
+def _errors(wave: ActiveWave) -> tuple[int, int]:
+    """Rows of a wave with an error, and how many of them are transient."""
     errors = transient = 0
     rows: Iterable[Any] = [
         *wave.photographs.values(),
@@ -493,7 +493,7 @@ def _errors(wave: Wave) -> tuple[int, int]:
 
 
 def policy(run: Run) -> str:
-    """Digest of what decides what there is to do in a wave: the recipe without the place, the pools and the packing."""
+    """Digest of the settings that decide what there is to do in a wave: the recipe without place, pools and packing."""
     recipe = run.recipe.model_dump(mode="json", exclude={"run", "engine", "pack"})
     files = {name: category.bounds for name, category in run.recipe.category_files.items()}
     bounds = {name: {key: b.model_dump() for key, b in of.items()} for name, of in files.items()}

@@ -16,22 +16,26 @@ from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
 
+def database(run: Run) -> duckdb.DuckDBPyConnection:
+    """An empty database for millions of rows: it leaves memory for other work, and spills the rest into the run."""
+    db = journal.database()
+    db.execute("SET preserve_insertion_order = false")
+    db.execute("SET memory_limit = '3GB'")
+    db.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
+    return db
+
+
 def connect(run: Run, waves: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with the views `curate`, `annotate`, `edit`, `score` and `compare`, each row once; `job`, each job
-    once; and `candidate`: `edit` with its job's words, its photograph's origin, and `source` the one it was made from,
-    composed by its editor or not. An imported pair has the origin of its own row, and the user's `id` of it.
-    `waves`: of these alone."""
-    found = journal.database()
-    found.execute("SET preserve_insertion_order = false")
-    # select over millions of rows must fit beside other work; the rest spills
-    found.execute("SET memory_limit = '3GB'")
-    found.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
-    _view(found, "curate", _parts(run, "curate", waves), curate_table(run.recipe.source_cascade))
-    _view(found, "annotate", _parts(run, "annotate", waves), ANNOTATE)
-    _view(found, "edit", _parts(run, "edit", waves), EDIT)
-    _view(found, "score", _parts(run, "score", waves), score_table(run.recipe.pair_cascade))
-    _view(found, "compare", _parts(run, "compare", waves), COMPARE)
-    found.execute("""
+    once; and `candidate`: `edit` with its job's texts, its photograph's origin, and its `source` (composed by the
+    editor or not). An imported pair has its own origin and `id`. `waves`: only these waves."""
+    db = database(run)
+    _view(db, "curate", _parts(run, "curate", waves), curate_table(run.recipe.source_cascade))
+    _view(db, "annotate", _parts(run, "annotate", waves), ANNOTATE)
+    _view(db, "edit", _parts(run, "edit", waves), EDIT)
+    _view(db, "score", _parts(run, "score", waves), score_table(run.recipe.pair_cascade))
+    _view(db, "compare", _parts(run, "compare", waves), COMPARE)
+    db.execute("""
         CREATE VIEW job AS SELECT * FROM annotate WHERE job_key IS NOT NULL
             QUALIFY row_number() OVER (PARTITION BY job_key ORDER BY key) = 1;
         CREATE VIEW candidate AS
@@ -46,11 +50,11 @@ def connect(run: Run, waves: Sequence[str] | None = None) -> duckdb.DuckDBPyConn
             ) p ON p.key = e.source_key
             LEFT JOIN curate own ON own.uri = json_extract_string(e.options, '$.uri') AND e.editor = 'imported'
     """)
-    return found
+    return db
 
 
 def listing_rows(run: Run) -> list[dict[str, Any]]:
-    """The rows of the listing, without their members: what containers there are, and what was left out of them."""
+    """The rows of the listing without their members: the containers, and what was skipped."""
     table = listing.table(run.recipe.source)
     with journal.database() as db:
         body = journal.view(db, table, journal.parts(run.folder("listing")))
@@ -59,19 +63,19 @@ def listing_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def repaired(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> dict[str, int]:
-    """Of the keys that a query names: how many edits were `laid_back` onto their source, or lay `in_place`."""
-    found = db.execute(
+    """Of the keys of a query, how many edits were `laid_back` onto their source or left `in_place`."""
+    counts = db.execute(
         "SELECT count(*) FILTER (transform <> $in_place), count(*) FILTER (transform = $in_place) "
         f"FROM edit WHERE key IN ({kept})",
         {"in_place": IN_PLACE},
     ).fetchall()
-    return {"laid_back": found[0][0], "in_place": found[0][1]}
+    return {"laid_back": counts[0][0], "in_place": counts[0][1]}
 
 
 def restored(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> int:
-    """Of the keys that a query names: of how many edits a drift of tone was taken back."""
-    found = db.execute(f"SELECT count(drift) FROM edit WHERE key IN ({kept})").fetchall()
-    return int(found[0][0])
+    """Of the keys of a query, how many edits had a drift of tone removed."""
+    counts = db.execute(f"SELECT count(drift) FROM edit WHERE key IN ({kept})").fetchall()
+    return int(counts[0][0])
 
 
 def _parts(run: Run, step: str, waves: Sequence[str] | None) -> list[Path]:

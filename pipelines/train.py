@@ -5,7 +5,7 @@
     accelerate launch --multi_gpu --num_processes 8 pipelines/train.py ...                           (the same)
     crispedit train configs/train/stage2-full.yaml ray.workers=8 shards=... run=...          (Ray Train, same loop)
 
-The same command goes on with a run that was stopped or killed; with a larger `steps`, with one that had finished.
+The same command resumes a run that was stopped or killed, and with a larger `steps` also a finished one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Run as a file, Python puts `pipelines/` on the path; what must be there is the checkout around it.
+    # When run as a file, Python puts `pipelines/` on the path; the checkout is needed there instead.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import argparse
@@ -48,13 +48,14 @@ if TYPE_CHECKING:
 MODEL = "model"
 """The finished model, in the run's folder."""
 TOKENISED = "tokenised"
-"""Where the manifest of a tokenised set says what made it."""
+"""The manifest's field that says what tokenised a set."""
 STOPPED = 143
-"""Exit status after SIGTERM, by which schedulers know that there is more to do."""
+"""Exit status after SIGTERM, which tells schedulers that there is more to do."""
 
 
 def train(recipe: TrainRecipe, write_model: bool = True) -> bool:
-    """One process's share of a run; whether it is finished (and not told to stop). ValueError for what cannot be."""
+    """Train as one process of a run; returns whether it is finished (and was not told to stop). ValueError for
+    impossible settings."""
     import torch
 
     from crispedit.editmgt.examples import Encoder
@@ -66,7 +67,7 @@ def train(recipe: TrainRecipe, write_model: bool = True) -> bool:
     accelerator = make_accelerator(recipe)
     source = ShardSource(training_reader(recipe, tokenised), recipe.global_batch // recipe.batch)
     pipeline = starting_model(recipe)
-    # Stored examples need no encoders: they stay on the CPU, for the finished model and a few pairs to look at.
+    # Stored examples need no encoders: these stay on the CPU, for the finished model and the previews.
     move(pipeline, torch.device("cpu") if tokenised else accelerator.device)
     encoder = Encoder(
         pipeline.vq, pipeline.text, recipe.data.crop, recipe.seed, recipe.objective.text_to_image
@@ -98,7 +99,7 @@ def train(recipe: TrainRecipe, write_model: bool = True) -> bool:
 
 
 def on_the_fly(encoder: Encoder) -> tuple[Encode, Unconditional]:
-    """How the images and instructions of a batch become examples, and the empty instruction."""
+    """The functions that encode a batch and the empty instruction."""
     from crispedit.editmgt.examples import Unconditional
 
     return encoder, Unconditional.of(encoder.text)
@@ -107,7 +108,8 @@ def on_the_fly(encoder: Encoder) -> tuple[Encode, Unconditional]:
 def stored_examples(
     recipe: TrainRecipe, pipeline: EditMGTPipeline, device: torch.device
 ) -> tuple[Encode, Unconditional]:
-    """The same of sets that `crispedit tokenize` wrote. ValueError if other tokenizers or buckets made one of them."""
+    """The same functions for sets from `crispedit tokenize`. ValueError if another tokenizer or other buckets made one
+    of them."""
     from crispedit.editmgt import stored
     from crispedit.editmgt.examples import Examples
 
@@ -124,7 +126,7 @@ def stored_examples(
         empty = stored.empty_from_bytes(storage.read_bytes(place))
     except FileNotFoundError as error:
         raise ValueError(
-            f"there is no {place}: it is not a set that `crispedit tokenize` has finished"
+            f"{place} is missing: this is not a set that `crispedit tokenize` has finished"
         ) from error
 
     def encode(batch: TokenBatch, step: int) -> Examples:
@@ -135,8 +137,8 @@ def stored_examples(
 
 
 def are_tokenised(recipe: TrainRecipe) -> bool:
-    """Whether the pairs are stored as tokens. ValueError if some are and some are not, or if the recipe asks for what
-    stored tokens cannot give."""
+    """Whether the pairs are stored as tokens. ValueError if only some are, or if the recipe needs what tokens cannot
+    give."""
     found = {
         path: not path.endswith(".tar") and TOKENISED in read_manifest(path)["meta"]
         for path in recipe.data.shards
@@ -153,7 +155,7 @@ def are_tokenised(recipe: TrainRecipe) -> bool:
 
 
 def training_reader(recipe: TrainRecipe, tokenised: bool) -> ShardReader:
-    """Full batches for ever, in an order that the seed decides. What is damaged is left out."""
+    """An endless reader of full batches, in an order that depends on the seed. Damaged pairs are left out."""
     data = recipe.data
     return ShardReader(
         list(data.shards),
@@ -174,7 +176,7 @@ def training_reader(recipe: TrainRecipe, tokenised: bool) -> ShardReader:
 
 
 def held_out(recipe: TrainRecipe, index: Index) -> NDArray[np.bool_]:
-    """[N] true for the pairs of `data.shards` that are set aside: those of the lowest hashes, whatever the order."""
+    """[N]: true for the pairs of `data.shards` that are held out: those with the lowest hashes."""
     wanted = recipe.data.held_out
     chosen = np.zeros(len(index), bool)
     if isinstance(wanted, int) and wanted:
@@ -185,8 +187,7 @@ def held_out(recipe: TrainRecipe, index: Index) -> NDArray[np.bool_]:
 
 
 def pairs_to_watch(recipe: TrainRecipe) -> Iterator[Batch]:
-    """Batches of the pairs held out, or else of those trained on, as many as are looked at: of all categories, which
-    shards hold one after another."""
+    """Batches of held-out pairs (or else of training pairs) for previews, from all categories."""
     data, watch = recipe.data, recipe.watch
     wanted = max(watch.samples, watch.held_out_pairs) if data.held_out else watch.samples
     paths = data.held_out if isinstance(data.held_out, str) else list(data.shards)
@@ -208,7 +209,7 @@ def pairs_to_watch(recipe: TrainRecipe) -> Iterator[Batch]:
 
 
 def shapes(recipe: TrainRecipe, crop: float = 1.0) -> list[Shape]:
-    """The buckets, (height, width) in pixels, `crop` times as large."""
+    """The buckets as (height, width) in pixels, enlarged by `crop`."""
     data = recipe.data
     found = aspect_shapes(data.resolution, data.multiple_px, data.max_aspect)
     return [(round(height * crop), round(width * crop)) for height, width in found]
@@ -258,7 +259,7 @@ def connect(recipe: TrainRecipe, pipeline: EditMGTPipeline) -> None:
 
 
 def move(pipeline: EditMGTPipeline, device: torch.device) -> None:
-    """The tokenizers to a device. (The transformer goes there with the trainer.)"""
+    """Move the tokenizers to a device. (The trainer moves the transformer.)"""
     for module in (pipeline.vq.model, pipeline.text.clip, pipeline.text.llm):
         if module is not None:
             module.to(device)
@@ -266,7 +267,7 @@ def move(pipeline: EditMGTPipeline, device: torch.device) -> None:
 
 
 def identity(recipe: TrainRecipe, pipeline: EditMGTPipeline) -> dict[str, Any]:
-    """What stored tokens depend on beside the pair: the tokenizers, and the buckets that images are scaled to."""
+    """What stored tokens depend on besides the pair: the tokenizers and the buckets."""
     from crispedit.editmgt import stored
 
     return {
@@ -277,7 +278,7 @@ def identity(recipe: TrainRecipe, pipeline: EditMGTPipeline) -> dict[str, Any]:
 
 
 def export(model: Transformer, pipeline: EditMGTPipeline, run: Path) -> None:
-    """Write the finished model into the run's folder, whole or not at all: adapters merged, and also by themselves."""
+    """Write the finished model into the run's folder, atomically: with adapters merged, and the adapters separately."""
     from crispedit.editmgt.pipeline import EditMGTPipeline
 
     temporary = run / f".{MODEL}.tmp"
@@ -306,7 +307,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command: train, or go on."""
+    """The command: train, or resume."""
     recipe = train_recipe.load(args.recipe, args.overrides)
     if recipe.ray is None:
         finished = train(recipe)
@@ -314,11 +315,11 @@ def run(args: argparse.Namespace) -> int:
         from crispedit.pipelines.training.on_ray import train_on_ray
 
         finished = train_on_ray(recipe)
-    if os.environ.get("RANK", "0") == "0":  # of those that torchrun has started, one speaks
+    if os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints
         if finished:
             print(f"model: {recipe.run / MODEL}")
         else:
-            print(f"stopped and saved; the same command goes on: {recipe.run}", file=sys.stderr)
+            print(f"stopped and saved; the same command resumes: {recipe.run}", file=sys.stderr)
     return 0 if finished else STOPPED
 
 

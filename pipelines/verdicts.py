@@ -1,8 +1,8 @@
-"""Verdicts: what a row's own columns and scores say of it, before any competition; below the steps that use them.
+"""Verdicts: the outcome of a row by its own columns and scores, before candidates are compared.
 
-Photographs are judged wave by wave, once: the verdicts and hashes of a wave are kept beside its record, and a wave
-needs those of earlier ones only to find what it repeats. Candidates are judged by one rule with two forms, for a row
-that the driver holds (`of_candidate`) and for a table (`candidates_sql`).
+Photographs are judged once, wave by wave. A wave's verdicts and hashes are stored beside its record; later waves need
+them only to find duplicates. Candidates are judged by one rule in two forms: for a row in the driver (`of_candidate`)
+and for a table (`candidates_sql`).
 """
 
 from __future__ import annotations
@@ -41,26 +41,25 @@ def of_candidate(recipe: Recipe, candidate: Candidate, *, has_job: bool = True) 
 
 
 def candidates_sql(recipe: Recipe) -> str:
-    """`of_candidate` as a DuckDB expression, "outcome" or "outcome reason", over the aliases e (edit), s (score), j
-    (its job) and a (its photograph, if that is kept)."""
+    """`of_candidate` as a DuckDB expression, "outcome" or "outcome reason", over the aliases s (score) and e: the edit,
+    with `job`, null if it has none, and `alive`, null if its photograph is not kept."""
     known = " OR ".join(f"e.category = {quoted(category)}" for category in recipe.categories)
     return f"""CASE
         WHEN e.error IS NOT NULL AND e.transient THEN '{TRANSIENT} edit'
         WHEN e.error IS NOT NULL THEN '{ERROR} edit'
         WHEN e.refusal IS NOT NULL THEN '{REJECTED} ' || e.refusal
-        WHEN a.key IS NULL THEN '{REJECTED} source'
-        WHEN j.job_key IS NULL THEN '{REJECTED} no_job'
+        WHEN e.alive IS NULL THEN '{REJECTED} source'
+        WHEN e.job IS NULL THEN '{REJECTED} no_job'
         WHEN ({known}) IS NOT TRUE THEN '{REJECTED} category'
         ELSE {recipe.pair_cascade.verdict_sql("s", "e.category")} END"""
 
 
 def quoted(value: str) -> str:
-    """A SQL string literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
 class Coded:
-    """The verdict of every row of a table as a number: words are few, rows are many."""
+    """The verdicts of a table's rows, coded as numbers to save memory."""
 
     def __init__(self, verdicts: pa.ChunkedArray, *reasons: str) -> None:
         """From "outcome" or "outcome reason" of each row; `reasons` are those of later rejects."""
@@ -71,7 +70,7 @@ class Coded:
         self._codes = renumbered[coded.indices.to_numpy()] if words else np.array([], np.int32)
 
     def passing(self) -> NDArray[np.int64]:
-        """The rows that no one has rejected so far."""
+        """The rows that are not rejected so far."""
         return np.flatnonzero(self._codes == 0)
 
     def reject(self, rows: NDArray[np.int64], reason: str) -> None:
@@ -118,9 +117,11 @@ class Photographs:
         )
         self._digest = ""
         self._done = 0
-        """How many waves the three below, and the digest, speak of."""
+        """How many waves are judged, and the digest speaks of."""
         self._keys: list[pa.ChunkedArray] = []
+        """Of each of the first waves, what it keeps; read when a later one is to be judged."""
         self._hashes: list[NDArray[np.int64]] = []
+        """Of the same waves."""
 
     def of(self, number: int) -> pa.Table:
         """The verdicts on one wave; earlier waves are judged first."""
@@ -144,8 +145,11 @@ class Photographs:
             tables.append(table.append_column("wave", pa.repeat(pa.scalar(number, pa.int32()), len(table))))
         return pa.concat_tables(tables)
 
-    def _table(self, number: int) -> pa.Table:
-        return self._unstored[number] if number in self._unstored else pq.read_table(self._path(number))
+    def _table(self, number: int, columns: list[str] | None = None) -> pa.Table:
+        if number in self._unstored:
+            return self._unstored[number]
+        # There are many, and `read_table` takes three times as long for each.
+        return pq.ParquetFile(self._path(number)).read(columns)
 
     def _path(self, number: int) -> Path:
         return self.waves.folder / f"{name(number)}.parquet"
@@ -156,10 +160,10 @@ class Photographs:
     def _judge_through(self, last: int) -> None:
         """Judge what is not judged, or was on other grounds: all such waves at once."""
         while self._done <= last and self._holds(self._done):
-            stored = pq.read_table(self._path(self._done), columns=["key", "phash", "outcome"])
             judged = self.waves[self._done].judged
             assert judged is not None
-            self._remember(stored, judged.digest)
+            self._digest = judged.digest
+            self._done += 1
         if self._done <= last:
             self._judge(self._done, last)
 
@@ -172,14 +176,14 @@ class Photographs:
             and self._path(number).exists()
         )
 
-    def _remember(self, verdicts: pa.Table, digest: str) -> None:
+    def _remember(self, verdicts: pa.Table) -> None:
         kept = _kept(verdicts)
         self._keys.append(kept.column("key"))
         self._hashes.append(kept.column("phash").drop_null().to_numpy())
-        self._digest = digest
-        self._done += 1
 
     def _judge(self, first: int, last: int) -> None:
+        while len(self._keys) < first:
+            self._remember(self._table(len(self._keys), ["key", "phash", "outcome"]))
         verdicts, parts = self._verdicts(first, last)
         ends = np.searchsorted(verdicts.column("wave").to_numpy(), np.arange(first, last + 2))
         for number, start, stop in zip(range(first, last + 1), ends, ends[1:], strict=False):
@@ -194,7 +198,9 @@ class Photographs:
                 self.waves.judged(number, Judged(self._policy, before, names, digest))
             else:
                 self._unstored[number] = table
-            self._remember(table, digest)
+            self._remember(table)
+            self._digest = digest
+            self._done += 1
 
     def _verdicts(self, first: int, last: int) -> tuple[pa.Table, dict[int, list[Path]]]:
         cascade, table = self.run.recipe.source_cascade, curate_table(self.run.recipe.source_cascade)
@@ -206,7 +212,7 @@ class Photographs:
                 f"SELECT {number}::INTEGER AS wave, * FROM ({journal.view(db, table, files)})"
                 for number, files in parts.items()
             ]
-            found = db.sql(f"""
+            verdicts = db.sql(f"""
                 SELECT r.wave, r.uri, r.key, {phash} AS phash, CASE
                     WHEN r.error IS NOT NULL AND r.transient THEN '{TRANSIENT} unreadable'
                     WHEN r.error IS NOT NULL THEN '{ERROR} unreadable'
@@ -214,21 +220,21 @@ class Photographs:
                     ELSE {cascade.verdict_sql("r")} END AS verdict
                 FROM ({" UNION ALL ".join(bodies)}) r ORDER BY r.wave, r.uri
             """).to_arrow_table()
-        verdict = Coded(found.column("verdict"), "duplicate", "near_duplicate")
+        verdict = Coded(verdicts.column("verdict"), "duplicate", "near_duplicate")
         if not self.run.recipe.imports_pairs:
-            self._reject_repeated(found, verdict)
-        columns = {column: found.column(column) for column in ("wave", "uri", "key", "phash")}
+            self._reject_repeated(verdicts, verdict)
+        columns = {column: verdicts.column(column) for column in ("wave", "uri", "key", "phash")}
         return pa.table(columns | verdict.columns()), parts
 
-    def _reject_repeated(self, found: pa.Table, verdict: Coded) -> None:
+    def _reject_repeated(self, photographs: pa.Table, verdict: Coded) -> None:
         alive = verdict.passing()
-        keys = dictionary(found.column("key").take(pa.array(alive)))
+        keys = dictionary(photographs.column("key").take(pa.array(alive)))
         again = np.ones(len(alive), np.bool_)
         again[np.unique(keys.indices.to_numpy(), return_index=True)[1]] = False
         verdict.reject(alive[again | self._known(keys)], "duplicate")
         if "duplicate" not in self.run.recipe.source_cascade.filters:
             return
-        hashes = found.column("phash")
+        hashes = photographs.column("phash")
         alive = verdict.passing()
         # A blank image resembles anything: it has no hash.
         alive = alive[hashes.is_valid().to_numpy()[alive]]
@@ -246,8 +252,8 @@ class Photographs:
         """Which of these keys earlier waves keep."""
         # Few keys are looked for among many: the table that is searched is that of the few.
         again = [earlier.filter(pc.is_in(earlier, value_set=keys.dictionary)) for earlier in self._keys]
-        found = pa.chunked_array([chunk for one in again for chunk in one.chunks], pa.string())
-        return np.asarray(pc.is_in(keys.dictionary_decode(), value_set=found.combine_chunks()))
+        repeated = pa.chunked_array([chunk for one in again for chunk in one.chunks], pa.string())
+        return np.asarray(pc.is_in(keys.dictionary_decode(), value_set=repeated.combine_chunks()))
 
 
 def _kept(verdicts: pa.Table) -> pa.Table:

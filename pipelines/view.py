@@ -6,8 +6,8 @@
     crispedit view runs/mine/shards
     crispedit view runs/evaluation                           every editor's answers side by side
 
-The page is for this machine alone, unless `--host` says otherwise: then its address has a token. Nothing is written but
-labels and, when asked for, the run's selection.
+Only this machine can open the page, unless `--host` is given; its address then has a token. Only labels and, on
+request, the run's selection are written.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from crispedit.pipelines.calibration.calibrate import LABELS
 from crispedit.pipelines.viewing import evaluation, snapshot
 from crispedit.pipelines.viewing.guard import Guard, is_loopback
 from crispedit.pipelines.viewing.labels import Labels
-from crispedit.pipelines.viewing.server import Shown, Site
+from crispedit.pipelines.viewing.server import Site, ViewedRun
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 PORT = 7266
-"""What no common tool takes."""
+"""A port that no common tool uses."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,22 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="the address to listen at (127.0.0.1: this machine only)"
     )
     parser.add_argument("--port", type=int, default=PORT, help=f"({PORT}); 0: any that is free")
-    parser.add_argument(
-        "--name", action="append", default=[], help="a further name that this machine is reached by"
-    )
+    parser.add_argument("--name", action="append", default=[], help="another name of this machine")
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command: take a snapshot, say where it is shown, and serve until interrupted."""
+    """The command: take a snapshot, print its address, and serve until interrupted."""
     import uvicorn
 
-    site, said, then = evaluated(args) if is_evaluation(args.shown) else of_pairs(args)
+    site, description, then = evaluated(args) if is_evaluation(args.shown) else of_pairs(args)
     listener = _listener(args.host, args.port)
     port = listener.getsockname()[1]
     token = None if is_loopback(args.host) else secrets.token_urlsafe(24)
     shown_host = f"[{args.host}]" if ":" in args.host else args.host
     address = f"http://{shown_host}:{port}/" + (f"?token={token}" if token else "")
-    print(f"{said}: {address}", flush=True)
+    print(f"{description}: {address}", flush=True)
     print(f"{then}stop with Ctrl-C", flush=True)
     app = Guard(site.app(), args.host, token, args.name)
     config = uvicorn.Config(
@@ -69,32 +67,32 @@ def run(args: argparse.Namespace) -> int:
 
 
 def is_evaluation(path: str) -> bool:
-    """Whether `crispedit evaluate` has written its results there."""
+    """Whether the folder has results of `crispedit evaluate`."""
     return all((Path(path) / name).is_file() for name in ("results.json", "cases.parquet"))
 
 
-def evaluated(args: argparse.Namespace) -> tuple[evaluation.Site, str, str]:
-    """The site of an evaluation, what it holds, and nothing more to say."""
+def evaluated(args: argparse.Namespace) -> tuple[evaluation.EvaluationSite, str, str]:
+    """The site of an evaluation, a description, and no further message."""
     if args.against or args.labels:
         raise ValueError(
             "--against and --labels are for runs and shard sets: an evaluation compares its editors itself"
         )
-    shown = evaluation.Evaluated(Path(args.shown))
-    return evaluation.Site(shown), f"{shown.count():,} cases", ""
+    shown = evaluation.EvaluationResults(Path(args.shown))
+    return evaluation.EvaluationSite(shown), f"{shown.count():,} cases", ""
 
 
 def of_pairs(args: argparse.Namespace) -> tuple[Site, str, str]:
-    """The site of a run or shard set, what it holds, and where labels go."""
+    """The site of a run or shard set, a description, and where labels go."""
     path = Path(args.shown)
     labels = args.labels or (path / LABELS if (path / "recipe.yaml").exists() else Path(LABELS))
-    site = Site(Shown(taker(args.shown), Labels(labels.absolute()), against(args.against)))
+    site = Site(ViewedRun(taker(args.shown), Labels(labels.absolute()), against(args.against)))
     seen = site.shown.snapshot
     pairs = seen.one("SELECT count(*) FROM pair")
     return site, f"{pairs:,} pairs, read in {seen.seconds:.1f} s", f"labels go to {labels}; "
 
 
 def taker(path: str) -> Callable[[], Snapshot]:
-    """What takes a snapshot of a run or shard set. ValueError if there is neither."""
+    """A function that takes a snapshot of a run or shard set. ValueError if it is neither."""
     root = Path(path)
     if (root / "recipe.yaml").exists():
         return partial(snapshot.of_run, root.absolute())
@@ -107,19 +105,19 @@ def taker(path: str) -> Callable[[], Snapshot]:
 
 
 def against(text: str | None) -> Callable[[], Snapshot] | str | None:
-    """What to compare with: what takes a snapshot of that run or shard set, or an override as it stands."""
+    """What to compare with: a function that takes a snapshot of that run or shard set, or the override."""
     return text if text is None or ("=" in text and not Path(text).exists()) else taker(text)
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """A socket that listens. ValueError if the address is taken or none of this machine."""
+    """A listening socket. ValueError if the address is taken or not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named, since asyncio sends small answers at once (TCP_NODELAY) only where it is.
+    # The protocol is given, because asyncio sets TCP_NODELAY (which sends small answers at once) only then.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host.strip("[]"), port))
-        listener.listen(128)  # who asks before the server is up waits for it
+        listener.listen(128)  # early requests wait for the server
     except OSError as error:
         listener.close()
         raise ValueError(

@@ -1,8 +1,8 @@
 """Waves: fixed sets of whole source containers, each with folders of its own in every table.
 
-What is known of a wave stands in `RUN/waves/wave-000012.json`: which rows of the listing it holds, how far its
-photographs have been judged, and, once it is finished, by which recipe and what it gave. So a resumed run opens no wave
-that has nothing left to do, and planning a wave reads that wave's folders alone.
+A wave's record is `RUN/waves/wave-000012.json`: its rows of the listing, how far its photographs have been judged, and,
+once it is finished, under which recipe and with what result. So a resumed run skips finished waves, and planning a wave
+reads only that wave's folders.
 """
 
 from __future__ import annotations
@@ -25,48 +25,48 @@ def name(number: int) -> str:
 
 @dataclass(frozen=True)
 class Judged:
-    """On what the verdicts on a wave's photographs stand."""
+    """What the verdicts on a wave's photographs depend on."""
 
     policy: str
-    """Of the bounds that decided."""
+    """Digest of the bounds."""
     before: str
-    """Digest of the photographs that earlier waves keep: what this wave repeats of them is a duplicate."""
+    """Digest of the photographs that earlier waves keep: this wave's copies of them are duplicates."""
     parts: list[str]
     """The parts of the wave's `curate` that were read."""
     digest: str
-    """Of the photographs kept up to and with this wave."""
+    """Digest of the photographs kept up to and including this wave."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A wave that had nothing left to do, under one recipe."""
+    """The record of a finished wave, under one recipe."""
 
     recipe: str
-    """Digest of what decides what there is to do."""
+    """Digest of the settings that decide what there is to do."""
     judged: str
     parts: dict[str, int]
-    """Bytes of each part of its tables, by path: one that is taken away or changed opens the wave again."""
+    """Bytes of each part of its tables, by path: a missing or changed part reopens the wave."""
     kept: dict[str, int] = field(default_factory=dict)
-    """Jobs with a passing candidate, by category: what quotas count."""
+    """Jobs with a passing candidate, by category, for quotas."""
     editors: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    """By category and editor: measured candidates, and those of them that pass."""
+    """By category and editor: the numbers of measured and of passing candidates."""
     errors: int = 0
     transient: int = 0
-    """Rows that ended in an error, and those of them that the next run tries again."""
+    """Rows with an error, and how many of them the next run retries."""
 
 
 @dataclass(frozen=True)
 class Wave:
-    """One wave of a run, as it is recorded."""
+    """The record of one wave of a run."""
 
     number: int
     listing: list[str]
-    """Keys of the listing's rows whose members it holds."""
+    """Keys of its rows of the listing."""
     photographs: int
     drawn: list[str] | None = None
-    """Of a sample: the only members that are taken, by uri."""
+    """For a sample: the uris of its members."""
     shares: dict[str, dict[str, float]] | None = None
-    """By category and editor: its share of the jobs, where they are shared (`edit.share`). Recorded before the wave's
+    """By category and editor: its share of the jobs, if they are shared (`edit.share`). Recorded before the wave's
     first edit, and never changed."""
     judged: Judged | None = None
     finished: Finished | None = None

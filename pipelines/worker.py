@@ -16,28 +16,28 @@ from crispedit.pipelines.flow import Route, Row, Stage
 
 @dataclass(frozen=True)
 class Order:
-    """What a process is told beside the data: which rows of each piece of data, and what to do with them."""
+    """Instructions to a process besides the data: which rows of each piece to process, and how."""
 
     spans: Sequence[tuple[int, int]]
     last: bool
     """Whether to commit the rows."""
     final: bool
-    """Whether a transient result counts."""
+    """Whether a transient error is final."""
     error: Exception | None = None
-    """Do no work: the rows are recorded with this error."""
+    """Do not process the rows; record them with this error."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """What came of a block, without its data."""
+class BlockResult:
+    """The result of a block, without its data."""
 
     rows: int
     again: Sequence[int] = ()
-    """Places in the block of rows whose result is transient: they are neither passed on nor committed."""
+    """Indices of rows with a transient error, which are neither passed on nor committed."""
     committed: Sequence[Row] = ()
-    """Light rows, where the block was committed."""
+    """Light rows, if the block was committed."""
     bytes: int = 0
-    """Of the data that is passed on."""
+    """Bytes of the data for the next stage."""
     load_seconds: float = 0.0
     seconds: float = 0.0
     commit_seconds: float = 0.0
@@ -51,19 +51,19 @@ class Worker:
         self.loaded = stage is None
 
     def load(self) -> float:
-        """Load the stage, if that is not done; returns the seconds it took."""
+        """Load the stage if needed; returns the seconds that it took."""
         if self.loaded or self.stage is None:
             return 0.0
         start = time.perf_counter()
-        # One thread a worker: Ray counts its CPU as one, and OpenCV's results must not depend on the machine's cores.
+        # One thread per worker: Ray counts one CPU for it, and OpenCV's results must not depend on the number of cores.
         cv2.setNumThreads(1)
         machine.keep_memory()
         self.stage.load()
         self.loaded = True
         return time.perf_counter() - start
 
-    def work(self, route: Route, order: Order, *data: pa.Table) -> tuple[Report, pa.Table | None]:
-        """The rows of a block after this stage: passed on, or committed at the end of their route."""
+    def work(self, route: Route, order: Order, *data: pa.Table) -> tuple[BlockResult, pa.Table | None]:
+        """Process the rows of a block: the result is passed on, or committed at the end of the route."""
         loading = self.load()
         start = time.perf_counter()
         rows = [
@@ -80,12 +80,12 @@ class Worker:
         if order.last:
             committed = route.commit(done) if done else ()
             seconds = time.perf_counter() - worked
-            return Report(len(rows), again, committed, 0, loading, worked - start, seconds), None
+            return BlockResult(len(rows), again, committed, 0, loading, worked - start, seconds), None
         table = pa.Table.from_pylist(done, schema=route.wire)
-        return Report(len(rows), again, (), table.nbytes, loading, time.perf_counter() - start), table
+        return BlockResult(len(rows), again, (), table.nbytes, loading, time.perf_counter() - start), table
 
     def _processed(self, route: Route, rows: Sequence[Row], error: Exception | None) -> list[Row]:
-        """The rows after the stage, in its own batches; rows that have failed pass through."""
+        """The rows after the stage, in its own batches; failed rows pass through."""
         if error is not None:
             return [row if row.get("error") is not None else route.failed(row, error) for row in rows]
         done = list(rows)

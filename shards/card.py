@@ -37,7 +37,7 @@ class Contents:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceCard:
     """A set's name and its card."""
 
     name: str
@@ -45,20 +45,20 @@ class Source:
     body: str
 
 
-def sources_of(paths: Iterable[str]) -> list[Source]:
+def sources_of(paths: Iterable[str]) -> list[SourceCard]:
     """The cards of these sets and tars, each folder's once; a folder without one is left out."""
-    found: dict[str, Source] = {}
+    cards: dict[str, SourceCard] = {}
     for path in (path for pattern in paths for path in storage.expand(pattern)):
         folder, name = storage.split(path)
         folder = folder if name.endswith(".tar") or name == layout.MANIFEST else path
-        if folder in found or not storage.exists(storage.join(folder, CARD)):
+        if folder in cards or not storage.exists(storage.join(folder, CARD)):
             continue
         text = storage.read_bytes(storage.join(folder, CARD)).decode("utf-8", "replace")
-        found[folder] = Source(storage.split(folder.rstrip("/"))[1] or folder, *_parted(text))
-    return list(found.values())
+        cards[folder] = SourceCard(storage.split(folder.rstrip("/"))[1] or folder, *_parted(text))
+    return list(cards.values())
 
 
-def text(made: str, contents: Contents, sources: list[Source], files: str) -> str:
+def text(made: str, contents: Contents, sources: list[SourceCard], files: str) -> str:
     """The card. `made` says how the set was made; `files` is the pattern of its data files."""
     pairs = contents.categories.total()
     front: dict[str, Any] = {}
@@ -104,7 +104,7 @@ def _parted(text: str) -> tuple[dict[str, Any], str]:
     return (front if isinstance(front, dict) else {}), rest.strip()
 
 
-def _tags(source: Source) -> list[str]:
+def _tags(source: SourceCard) -> list[str]:
     tags = source.front.get("tags")
     return [str(tag) for tag in tags] if isinstance(tags, list) else []
 

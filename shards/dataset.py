@@ -6,6 +6,7 @@ more.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,13 +36,16 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
 class ShardLoader:
     """A DataLoader over a reader that resumes exactly; `options` are DataLoader's own.
 
-    Each iteration delivers the rest of the reader's epoch, in its order, and moves the reader along.
+    Each iteration delivers the rest of the reader's epoch, in its order, and moves the reader along. In a process
+    that Ray has joined to a cluster, workers start from a fork server: a fork of Ray's threads can hang.
     """
 
     def __init__(self, reader: ShardReader, num_workers: int = 0, **options: Any) -> None:
         for name in ("batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "persistent_workers"):
             if options.get(name):
                 raise ValueError(f"{name}: the reader decides this, not the DataLoader")
+        if num_workers and "ray" in sys.modules and sys.modules["ray"].is_initialized():
+            options.setdefault("multiprocessing_context", "forkserver")
         self.reader = reader
         self._loader = DataLoader(_Numbered(reader), batch_size=None, num_workers=num_workers, **options)
 

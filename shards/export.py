@@ -34,7 +34,7 @@ from crispedit.shards.tables import IMAGE, ROWS_IN_MEMORY, SCORES, with_features
 Target = Literal["parquet", "hf", "folder", "released", "trainers"]
 TARGETS: tuple[Target, ...] = ("parquet", "hf", "folder", "released", "trainers")
 
-Invert = Callable[[Sequence[inverses.Edited]], list[inverses.Inverse | None]]
+Invert = Callable[[Sequence[inverses.InvertibleEdit]], list[inverses.Inverse | None]]
 AT_ONCE = 64
 """Pairs whose inverses are asked for together."""
 
@@ -138,7 +138,7 @@ def _with_inverses(pairs: Iterable[Pair], invert: Invert) -> Iterator[Pair]:
     while some := list(islice(rest, AT_ONCE)):
         undone = invert(
             [
-                inverses.Edited(
+                inverses.InvertibleEdit(
                     pair.category,
                     str(pair.meta.get("instruction") or ""),
                     partial(decode_jpeg, pair.source_jpeg),

@@ -79,17 +79,17 @@ class Fetcher:
         """The members of a sample, without its mask or tokens if those are not wanted. Damage if one is
         missing, cut off, or not what the index says."""
         unwanted = {layout.MASK: not masks, layout.TOKENS: not tokens}
-        found = self._read(at, [name for name in layout.MEMBERS if not unwanted.get(name)])
-        source, edited, meta = (found[name] for name in layout.REQUIRED)
+        data = self._read(at, [name for name in layout.MEMBERS if not unwanted.get(name)])
+        source, edited, meta = (data[name] for name in layout.REQUIRED)
         assert source is not None
         assert edited is not None
         assert meta is not None
-        return Members(source, edited, found.get(layout.MASK), meta, found.get(layout.TOKENS))
+        return Members(source, edited, data.get(layout.MASK), meta, data.get(layout.TOKENS))
 
     def tokens(self, at: SampleAt) -> tuple[bytes, dict[str, Any]]:
         """The tokens of a sample and its JSON member; nothing else is read. Damage as for `members`."""
-        found = self._read(at, [layout.META, layout.TOKENS])
-        meta, tokens = found[layout.META], found[layout.TOKENS]
+        data = self._read(at, [layout.META, layout.TOKENS])
+        meta, tokens = data[layout.META], data[layout.TOKENS]
         assert meta is not None
         if tokens is None:
             path = self._shards[at.shard].path
@@ -105,14 +105,14 @@ class Fetcher:
     def _read(self, at: SampleAt, names: Sequence[str]) -> dict[str, bytes | None]:
         path = self._shards[at.shard].path
         handle, shard_bytes = self._handle(at)
-        found: dict[str, bytes | None] = {}
+        data_by_name: dict[str, bytes | None] = {}
         for name in names:
             place = layout.MEMBERS.index(name)
             offset, size = at.offsets[place], at.sizes[place]
             if offset == ABSENT and name in layout.REQUIRED:
                 raise Damage(damage.MISSING_MEMBER, path, at.key, detail=name)
             if offset == ABSENT:
-                found[name] = None
+                data_by_name[name] = None
                 continue
             if offset < 0 or size < 0 or offset + size > shard_bytes:
                 reason = f"{name}: {size} bytes there are not in the file's {shard_bytes}"
@@ -120,8 +120,8 @@ class Fetcher:
             data = os.pread(handle, size, offset)
             if at.hashes is not None and xxhash.xxh3_64_intdigest(data) != at.hashes[place]:
                 raise Damage(damage.HASH, path, at.key, offset, f"{name}: not the bytes that were written")
-            found[name] = data
-        return found
+            data_by_name[name] = data
+        return data_by_name
 
     def pixels(self, at: SampleAt, masks: bool, into: Pixels) -> Fetched:
         """Decode a sample into memory. Damage as for `members`, or if an image does not decode or fit its
@@ -130,8 +130,8 @@ class Fetcher:
             source, edited, mask, text, _ = self.members(at, masks, tokens=False)
             meta = self.parsed(at, text)
             decode_pair(source, edited, mask, (at.height, at.width), into)
-        except Damage as found:
-            return Fetched(damage=found)
+        except Damage as problem:
+            return Fetched(damage=problem)
         except ValueError as error:
             kind = damage.SIZES_DIFFER if isinstance(error, SizesDifferError) else damage.UNDECODABLE
             path, offset = self._shards[at.shard].path, at.offsets[0]
@@ -168,9 +168,9 @@ class Fetcher:
 
     def _handle(self, at: SampleAt) -> tuple[int, int]:
         """(descriptor, size in bytes) of a sample's shard, opened if need be. Damage if it is not there."""
-        if found := self._open.get(at.shard):
+        if opened := self._open.get(at.shard):
             self._open.move_to_end(at.shard)
-            return found
+            return opened
         shard = self._shards[at.shard]
         try:
             handle = os.open(self._cache.local(shard.path, shard.size, shard.sha256), os.O_RDONLY)

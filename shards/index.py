@@ -127,11 +127,11 @@ class _Set:
 
     def mapped(self) -> Index | None:
         """The index that was packed with the set for this; None without one, or if it is damaged."""
-        told = self.manifest.get("mapped")
-        if told is None or self.names is not None:
+        entry = self.manifest.get("mapped")
+        if entry is None or self.names is not None:
             return None
         try:
-            path = self.cache.local(storage.join(self.folder, told["name"]), told["bytes"], told["sha256"])
+            path = self.cache.local(storage.join(self.folder, entry["name"]), entry["bytes"], entry["sha256"])
             return load(path, self.shards, self.manifest["index"]["sha256"])
         except OSError:
             return None
@@ -141,10 +141,10 @@ class _Set:
         shards = self.shards
         try:
             table = read_index(self.folder, self.manifest)
-        except Damage as found:
+        except Damage as problem:
             if on_damage is None:
                 raise
-            on_damage(found)
+            on_damage(problem)
             return build(*_scan(shards, self.cache, on_damage))
         if self.names is not None:
             names = pa.array(self.names, pa.string())
@@ -164,12 +164,12 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
     without a manifest, for one of another format, and for a key that comes twice.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    found = [path for pattern in given for path in storage.expand(os.fspath(pattern))]
-    if not found:
+    expanded = [path for pattern in given for path in storage.expand(os.fspath(pattern))]
+    if not expanded:
         raise ValueError("no shards were given")
     sets: list[tuple[str, list[str] | None]] = []
     tars: dict[str, list[str]] = {}
-    for path in found:
+    for path in expanded:
         folder, name = storage.split(path)
         if name.endswith(".tar"):
             tars.setdefault(folder, []).append(name)
@@ -186,10 +186,10 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
         return index
     damages: list[Damage] = []
 
-    def note(found: Damage) -> None:
-        damages.append(found)
+    def note(damage: Damage) -> None:
+        damages.append(damage)
         if on_damage is not None:
-            on_damage(found)
+            on_damage(damage)
 
     report = None if on_damage is None else note
 
@@ -215,19 +215,19 @@ def _cached(
     of = content_key(
         canonical_json([[one.folder, one.names, one.manifest["index"]["sha256"]] for one in sets])
     )
-    made: list[Index] = []
+    parts: list[Index] = []
 
     def write(path: Path) -> None:
-        made.append(read())
+        parts.append(read())
         if damages:
             raise OSError("an index that had to be mended is nobody else's")
-        store(path, made[0], of)
+        store(path, parts[0], of)
 
     try:
         path = cache.made(f"index-{of}.arrow", write)
         return load(path, tuple(shard for one in sets for shard in one.shards), of)
     except OSError:  # no room, or no folder to write into: each process has its own
-        return made[0] if made else read()
+        return parts[0] if parts else read()
 
 
 def store(path: Path, index: Index, of: str) -> None:
@@ -309,10 +309,10 @@ def scan_tar(
     The first damage is raised, or all of it is given to `on_damage` and what is whole is returned.
     """
 
-    def report(found: Damage) -> None:
+    def report(damage: Damage) -> None:
         if on_damage is None:
-            raise found
-        on_damage(found)
+            raise damage
+        on_damage(damage)
 
     shard = storage.split(path)[1]
     rows: list[dict[str, Any]] = []
@@ -333,8 +333,8 @@ def scan_tar(
                 data = os.pread(file.fileno(), member.size, member.offset_data)
                 try:
                     rows.append(_scanned(shard, key, name, member, data))
-                except Damage as found:
-                    report(Damage(found.kind, path, found.key, found.offset, found.detail))
+                except Damage as problem:
+                    report(Damage(problem.kind, path, problem.key, problem.offset, problem.detail))
     except FileNotFoundError:
         report(Damage(damage.MISSING_SHARD, path))
     except tarfile.TarError as error:

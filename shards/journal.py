@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
@@ -202,10 +203,9 @@ def _has_no_copies(files: tuple[Path, ...], key: str) -> bool:
     listed = ", ".join(_text(str(file)) for file in files)
     with database() as db:
         try:
-            counted = db.execute(
-                f"SELECT count(*) = count(DISTINCT hash({_name(key)})) FROM read_parquet([{listed}])"
-            )
-            return bool(counted.fetchall()[0][0])
+            rows = db.execute(f"SELECT hash({_name(key)}) AS hashed FROM read_parquet([{listed}])")
+            hashed = np.sort(rows.fetchnumpy()["hashed"])  # faster than to count them apart
+            return not bool((hashed[1:] == hashed[:-1]).any())
         except duckdb.Error as error:
             raise damaged(files, error) from error
 

@@ -386,12 +386,12 @@ def _write_mapped(
 ) -> dict[str, Any]:
     """Write the index as readers map it, from the parts of the shards; what the manifest says of it. `of`: the sha256
     of the same index as a table."""
-    made = index.joined(
+    mapped = index.joined(
         [index.build((ShardFile(shard.name),), table) for shard, table in zip(shards, tables, strict=True)]
     )
     with storage.replaced(storage.join(place, layout.MAPPED_INDEX)) as file:
         written = Path(file.name)
-        index.store(written, made, of)
+        index.store(written, mapped, of)
         size, sha256 = written.stat().st_size, file_sha256(written)
     return {"name": layout.MAPPED_INDEX, "bytes": size, "sha256": sha256}
 

@@ -29,7 +29,7 @@ from crispedit.shards.fetch import Fetched, Fetcher, SampleAt
 from crispedit.shards.index import Index, Paths, open_index
 from crispedit.shards.pack import Pair
 from crispedit.shards.remote import Cache
-from crispedit.shards.ring import Request, Ring
+from crispedit.shards.ring import DecodeRequest, Ring
 
 LISTED_DAMAGE = 1000
 """Damages that a reader keeps to show; it counts all of them."""
@@ -280,10 +280,10 @@ class ShardReader:
         batches, share = self._plan()
         return batches[share[position]]
 
-    def _request(self, position: int) -> Request:
+    def _request(self, position: int) -> DecodeRequest:
         samples = self._samples(position)
         shape = self._shape_list[self._shape_of[samples[0]]]
-        return Request([self.index.at(int(sample)) for sample in samples], shape, self._masks)
+        return DecodeRequest([self.index.at(int(sample)) for sample in samples], shape, self._masks)
 
     def _here(self, positions: Sequence[int]) -> Iterator[Any]:
         """The items at these positions, read in this process."""
@@ -298,8 +298,8 @@ class ShardReader:
                 at = self.index.at(int(sample))
                 try:
                     tokens, meta = self._fetcher.tokens(at)
-                except Damage as found:
-                    self._met(found)
+                except Damage as problem:
+                    self._met(problem)
                     continue
                 batch.keys.append(at.key)
                 batch.categories.append(at.category)
@@ -314,8 +314,8 @@ class ShardReader:
                 source, edited, mask, meta, tokens = self._fetcher.members(at, self._masks)
                 parsed = self._fetcher.parsed(at, meta)
                 yield Pair(at.key, at.category, source, edited, mask, parsed, tokens)
-            except Damage as found:
-                self._met(found)
+            except Damage as problem:
+                self._met(problem)
                 yield None
 
     def _decoded(self, positions: Iterable[int]) -> Iterator[DecodedPair | Batch | None]:
@@ -334,7 +334,7 @@ class ShardReader:
             yield self._assembled(request, results, memory)
 
     def _assembled(
-        self, request: Request, results: list[Fetched], memory: NDArray[np.uint8]
+        self, request: DecodeRequest, results: list[Fetched], memory: NDArray[np.uint8]
     ) -> DecodedPair | Batch | None:
         for result in results:
             if result.damage is not None:
@@ -355,15 +355,15 @@ class ShardReader:
                 return item
         raise self.damaged[-1]
 
-    def _met(self, found: Damage) -> None:
+    def _met(self, damage: Damage) -> None:
         if not self._skip:
-            raise found
-        self._count(found)
+            raise damage
+        self._count(damage)
 
-    def _count(self, found: Damage) -> None:
-        self.damage[found.kind] += 1
+    def _count(self, damage: Damage) -> None:
+        self.damage[damage.kind] += 1
         if len(self.damaged) < LISTED_DAMAGE:
-            self.damaged.append(found)
+            self.damaged.append(damage)
 
 
 read_shards = ShardReader

@@ -84,8 +84,8 @@ def repack(
     given = len(kept) + dropped.total()
 
     by_category: dict[str, list[str]] = {}
-    for key, found in kept.items():
-        by_category.setdefault(found.at.category, []).append(key)
+    for key, copy in kept.items():
+        by_category.setdefault(copy.at.category, []).append(key)
     if unknown := set(quotas) - set(by_category):
         raise ValueError(
             f"quota: no category {sorted(unknown)[0]!r}; there are {', '.join(sorted(by_category))}"
@@ -94,7 +94,7 @@ def repack(
         by_category[category].sort(key=lambda key: content_key("quota", str(seed), key))
         dropped["over_quota"] += max(0, len(by_category[category]) - quota)
         del by_category[category][quota:]
-    masked = {key for key, found in kept.items() if found.at.offsets[_MASK] != ABSENT}
+    masked = {key for key, copy in kept.items() if copy.at.offsets[_MASK] != ABSENT}
 
     settings = {"pairs_per_shard": pairs_per_shard, "seed": seed, "quotas": dict(quotas)}
     digest = content_key("repack", *fingerprints, canonical_json(settings))
@@ -128,11 +128,11 @@ def _shared(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _write_card(out: Folder, sources: Sequence[str], kept: Iterable[_Found]) -> None:
     contents = card.Contents()
-    for found in kept:
-        contents.add(found.at.category, found.fetcher.meta(found.at))
-    made = "merged by CrispEdit" if len(sources) > 1 else "packed again by CrispEdit"
+    for copy in kept:
+        contents.add(copy.at.category, copy.fetcher.meta(copy.at))
+    origin = "merged by CrispEdit" if len(sources) > 1 else "packed again by CrispEdit"
     with storage.replaced(storage.join(os.fspath(out), card.CARD)) as file:
-        file.write(card.text(made, contents, card.sources_of(sources), "*.tar").encode())
+        file.write(card.text(origin, contents, card.sources_of(sources), "*.tar").encode())
 
 
 _DROPS = ("same_key", "same_images", "over_quota")

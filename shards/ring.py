@@ -51,7 +51,7 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": s
 time."""
 
 
-class Request(NamedTuple):
+class DecodeRequest(NamedTuple):
     """A batch to decode: samples of one shape."""
 
     samples: list[SampleAt]
@@ -63,7 +63,7 @@ class Request(NamedTuple):
         return len(self.samples) * pair_bytes(self.shape)
 
 
-_Waiting = dict[int, tuple[int, Request]]
+_Waiting = dict[int, tuple[int, DecodeRequest]]
 _Worker = tuple[subprocess.Popen[bytes], "Connection[Any, Any]"]
 
 
@@ -91,7 +91,9 @@ class Ring:
         """End the workers. Delivered arrays stay valid."""
         self._close()
 
-    def run(self, requests: Iterable[Request]) -> Iterator[tuple[Request, list[Fetched], NDArray[np.uint8]]]:
+    def run(
+        self, requests: Iterable[DecodeRequest]
+    ) -> Iterator[tuple[DecodeRequest, list[Fetched], NDArray[np.uint8]]]:
         """Each request in order, the results of its samples, and flat memory as `Fetcher.batch` fills it.
 
         RuntimeError, which names the keys in question, if a worker dies.
@@ -146,7 +148,7 @@ class Ring:
             weakref.finalize(memory, self._free.append, slot).atexit = False
         return memory
 
-    def _send(self, worker: int, message: tuple[int, int, Request], waiting: _Waiting) -> None:
+    def _send(self, worker: int, message: tuple[int, int, DecodeRequest], waiting: _Waiting) -> None:
         try:
             self._workers[worker][1].send(message)
         except OSError as error:
@@ -185,7 +187,7 @@ def serve(connection_handle: int, memory_handle: int) -> None:
     connection: Connection[Any, Any] = Connection(connection_handle)
     shards, cache, size, threads = connection.recv()
     memory = np.frombuffer(_mapped(memory_handle, size), np.uint8)
-    requests: SimpleQueue[tuple[int, int, Request] | None] = SimpleQueue()
+    requests: SimpleQueue[tuple[int, int, DecodeRequest] | None] = SimpleQueue()
     answering = threading.Lock()
 
     def listen() -> None:

@@ -90,10 +90,10 @@ def fitted(mask: NDArray[np.bool_], image: Pixels) -> NDArray[np.bool_]:
 def overlaid(image: Pixels, mask: NDArray[np.bool_]) -> Pixels:
     """The image with the masked region in colour under a tint and an outline, and what is outside it darkened."""
     tinted = 0.62 * image + 0.38 * np.array(OVERLAY)
-    found = np.where(mask[..., None], tinted, 0.45 * image).astype(np.uint8)
+    blended = np.where(mask[..., None], tinted, 0.45 * image).astype(np.uint8)
     outlines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(found, outlines, -1, OVERLAY, max(1, image.shape[1] // 320))
-    return found
+    cv2.drawContours(blended, outlines, -1, OVERLAY, max(1, image.shape[1] // 320))
+    return blended
 
 
 STRONG = 25.0

@@ -88,8 +88,8 @@ def _matches_remotely(pattern: str) -> list[str]:
     if not glob.has_magic(pattern):
         return [pattern]
     system, inner = filesystem(pattern)
-    if found := sorted(system.unstrip_protocol(match) for match in system.glob(inner)):
-        return found
+    if matches := sorted(system.unstrip_protocol(match) for match in system.glob(inner)):
+        return matches
     if is_there(system, inner):
         return [pattern]
     raise no_match(pattern)
@@ -98,9 +98,9 @@ def _matches_remotely(pattern: str) -> list[str]:
 def _matches(folder: str, pattern: str) -> list[str]:
     if not glob.has_magic(pattern):
         return [folder + pattern]
-    if not (found := sorted(glob.glob(glob.escape(folder) + pattern, recursive=True))):
+    if not (matches := sorted(glob.glob(glob.escape(folder) + pattern, recursive=True))):
         raise no_match(folder + pattern)
-    return found
+    return matches
 
 
 def _literal_folder(pattern: str) -> tuple[str, str]:
@@ -141,16 +141,16 @@ def names(folder: str, ending: str) -> set[str]:
         if is_remote(folder):
             system, inner = filesystem(folder)
             system.invalidate_cache(inner)
-            found = [split(str(path))[1] for path in system.ls(inner, detail=False)]
+            paths = [split(str(path))[1] for path in system.ls(inner, detail=False)]
         else:
-            found = os.listdir(folder)
+            paths = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError, NotImplementedError):
         return set()
     except OSError:
         if not is_remote(folder):
             raise
         return set()
-    return {name for name in found if name.endswith(ending) and not name.startswith(".")}
+    return {name for name in paths if name.endswith(ending) and not name.startswith(".")}
 
 
 def size(path: str) -> int | None:

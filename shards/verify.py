@@ -21,7 +21,7 @@ from crispedit.shards.pack import file_sha256
 
 
 @dataclass
-class Report:
+class VerifyReport:
     """What was checked and what is wrong. `problems` lists the damage; `unknown` counts texts that are
     empty."""
 
@@ -70,18 +70,18 @@ def verify(
     threads: int,
     cache: remote.Cache,
     done: Callable[[str], object] = lambda shard: None,
-) -> Report:
+) -> VerifyReport:
     """Check a set: manifest, index, sizes, hashes, counts, members, image sizes and duplicates.
 
     `deep` also decodes every image and reads every JSON member and caption. `done` is told each shard that is
     checked. ValueError if the folder is not a finished set; everything else that is wrong is in the report.
     """
     manifest = read_manifest(folder)
-    report = Report(folder, deep)
+    report = VerifyReport(folder, deep)
     try:
         table = read_index(folder, manifest)
-    except Damage as found:
-        report.problems.append(found)
+    except Damage as problem:
+        report.problems.append(problem)
         table = None
     report.problems += _mapped(folder, manifest, cache)
     listed = {shard["name"]: shard for shard in manifest["shards"]}
@@ -108,15 +108,15 @@ def verify(
 
 def _mapped(folder: str, manifest: dict[str, Any], cache: remote.Cache) -> Iterator[Damage]:
     """Whether the index that readers map is the one that the manifest names."""
-    if (told := manifest.get("mapped")) is None:
+    if (entry := manifest.get("mapped")) is None:
         return
-    path = storage.join(folder, told["name"])
+    path = storage.join(folder, entry["name"])
     try:
-        sha256 = file_sha256(cache.local(path, told["bytes"], told["sha256"]))
+        sha256 = file_sha256(cache.local(path, entry["bytes"], entry["sha256"]))
     except OSError as error:
         yield Damage(damage.MISSING_SHARD, path, detail=f"the index that readers map: {error}")
         return
-    if sha256 != told["sha256"]:
+    if sha256 != entry["sha256"]:
         yield Damage(
             damage.HASH, path, detail="the index that readers map is not the one that the manifest names"
         )
@@ -199,8 +199,8 @@ def _check_samples(path: str, shard: _Shard, rows: pa.Table, deep: bool, cache: 
                 _check_content(path, shard, at, fetcher)
             else:
                 fetcher.members(at)
-        except Damage as found:
-            shard.problems.append(found)
+        except Damage as problem:
+            shard.problems.append(problem)
     fetcher.close()
 
 
@@ -272,15 +272,15 @@ def _duplicates(shards: Iterable[_Shard]) -> Iterator[Damage]:
             contents[content] = at.key
 
 
-def _totals(folder: str, manifest: dict[str, Any], report: Report) -> Iterator[Damage]:
+def _totals(folder: str, manifest: dict[str, Any], report: VerifyReport) -> Iterator[Damage]:
     """Where the manifest's sums are not those of the index."""
     if any(problem.shard.endswith(layout.INDEX) for problem in report.problems):
         return
     path = storage.join(folder, layout.MANIFEST)
     categories = dict(sorted(report.categories.items()))
-    for name, found in (("pairs", report.pairs), ("bytes", report.bytes), ("categories", categories)):
-        if manifest.get(name) != found:
-            detail = f"{name}: {found}, the manifest says {manifest.get(name)}"
+    for name, counted in (("pairs", report.pairs), ("bytes", report.bytes), ("categories", categories)):
+        if manifest.get(name) != counted:
+            detail = f"{name}: {counted}, the manifest says {manifest.get(name)}"
             yield Damage(damage.WRONG_COUNT, path, detail=detail)
 
 

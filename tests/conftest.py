@@ -17,14 +17,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 from object_store import seaweed
 
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
 from crispedit.pipelines import engine, recipe
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.run import Run
 from crispedit.shards import journal
+
+settings.load_profile("ci")  # the same examples each time, however busy the machine is
 
 WIDTH, HEIGHT = 384, 288
 
@@ -82,7 +85,7 @@ def ray_nodes() -> Iterator[None]:
         head_node_args={"num_cpus": 2, "include_dashboard": False, "object_store_memory": 200 << 20},
     )
     nodes.add_node(num_cpus=2, object_store_memory=200 << 20)
-    with engine.cluster(Engine(address=nodes.address)):
+    with engine.cluster(EngineSpec(address=nodes.address)):
         assert len([node for node in ray.nodes() if node["Alive"]]) == 2
         yield
     nodes.shutdown()

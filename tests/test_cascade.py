@@ -132,7 +132,6 @@ rows_of_scores = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(rows_of_scores, min_size=1, max_size=20), bounds, bounds, bounds, bounds)
 def test_the_verdict_of_a_row_is_the_verdict_of_the_table(rows, a, b, c, own):
     cascade = Cascade.of(
@@ -185,7 +184,7 @@ BY_REGIME = Cascade.of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

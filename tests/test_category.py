@@ -93,7 +93,7 @@ def test_two_categories_cannot_claim_one_alias(tmp_path):
 def test_a_folder_without_categories_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no category"):
         load_categories(tmp_path)
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="does not exist"):
         load_categories(tmp_path / "absent")
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crispedit.annotators.compositor import Compositor
+from crispedit.annotators.compositor import CompositorAnnotator
 from crispedit.category import load_categories
 from crispedit.classifier import CATEGORIES, LABELS, UNKNOWN, asked, classify, needs_second_image
 from crispedit.compositor.landscape import landscape
@@ -204,7 +204,11 @@ def test_the_compositors_instructions_are_read_as_they_are_meant():
     for seed in (41, 42, 43):
         jpeg = encode_jpeg(landscape(seed, 320, 240))
         sample = Sample(key=source_key(jpeg), source_jpeg=jpeg)
-        jobs += [job for job in Compositor().annotate([sample], [CATEGORIES * 3])[0] if isinstance(job, Job)]
+        jobs += [
+            job
+            for job in CompositorAnnotator().annotate([sample], [CATEGORIES * 3])[0]
+            if isinstance(job, Job)
+        ]
     right = [job for job in jobs if classify(job.instruction).category == job.category]
     assert len(jobs) > 50
     assert len(right) >= 0.92 * len(

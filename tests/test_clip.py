@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny_clip
 import torch
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 
 from crispedit import clip, weights
 from crispedit.compositor.landscape import landscape
@@ -32,7 +32,7 @@ def test_embeddings_are_open_clips_own(folder, model):
     )
     network.eval()
     with torch.inference_mode():
-        pixels = torch.stack([preprocess(PillowImage.fromarray(image)) for image in IMAGES])
+        pixels = torch.stack([preprocess(Pillow.fromarray(image)) for image in IMAGES])
         images = network.encode_image(pixels, normalize=True)
         texts = network.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS), normalize=True)
     torch.testing.assert_close(model.images(IMAGES), images)

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crispedit import images
-from crispedit.annotators.compositor import Compositor as Annotator
+from crispedit.annotators.compositor import CompositorAnnotator
 from crispedit.compositor import colours, cutout, objects, recolour
 from crispedit.compositor.landscape import KINDS, landscape
 from crispedit.compositor.render import Light
 from crispedit.compositor.sprites import sprite
 from crispedit.compositor.styles import STYLES, restyle
-from crispedit.editors.compositor import Compositor as Editor
+from crispedit.editors.compositor import CompositorEditor
 from crispedit.record import Edit, Image, Job, Refusal, Sample, seed_of, source_key
 
 CATEGORIES = ("add", "remove", "replace", "color", "background", "style", "motion")
@@ -43,9 +43,9 @@ def edits(category: str) -> list[tuple[Sample, Job, Image, Edit]]:
     out = []
     for kind in PHOTOGRAPHS:
         photo = photograph(kind)
-        for job in Annotator().annotate([photo], [[category] * 6])[0]:
+        for job in CompositorAnnotator().annotate([photo], [[category] * 6])[0]:
             assert isinstance(job, Job), (kind, category, job)
-            edit = Editor().edit([photo.source], [job], [seed_of(job.key)])[0]
+            edit = CompositorEditor().edit([photo.source], [job], [seed_of(job.key)])[0]
             assert isinstance(edit, Edit)
             out.append((photo, job, photo.source if edit.source is None else edit.source, edit))
     return out
@@ -68,14 +68,14 @@ def drawn(photo: Sample, side: Image) -> np.ndarray:
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_same_edit_alone_and_in_any_batch(category):
     photos = [photograph(kind) for kind in PHOTOGRAPHS]
-    together = Annotator().annotate(photos, [[category, "add"], [category], [category] * 2])
-    alone = Annotator().annotate(photos[1:2], [[category]])
+    together = CompositorAnnotator().annotate(photos, [[category, "add"], [category], [category] * 2])
+    alone = CompositorAnnotator().annotate(photos[1:2], [[category]])
     assert together[1] == alone[0]
     jobs = [found[0] for found in together]
     seeds = [seed_of(job.key) for job in jobs]
     sources = [photo.source for photo in photos]
-    batch = Editor().edit(sources, jobs, seeds)
-    backwards = Editor().edit(sources[::-1], jobs[::-1], seeds[::-1])[::-1]
+    batch = CompositorEditor().edit(sources, jobs, seeds)
+    backwards = CompositorEditor().edit(sources[::-1], jobs[::-1], seeds[::-1])[::-1]
     for one, other in zip(batch, backwards, strict=True):
         assert np.array_equal(one.edited, other.edited)
         assert np.array_equal(one.mask, other.mask)
@@ -84,7 +84,7 @@ def test_same_edit_alone_and_in_any_batch(category):
 
 
 def test_parts_pickle_and_plans_are_json():
-    annotator, editor = pickle.loads(pickle.dumps((Annotator(), Editor())))
+    annotator, editor = pickle.loads(pickle.dumps((CompositorAnnotator(), CompositorEditor())))
     photo = photograph("room")
     for job in annotator.annotate([photo], [CATEGORIES])[0]:
         again = Job(**{**vars(job), "plan": json.loads(json.dumps(job.plan))})
@@ -95,29 +95,31 @@ def test_parts_pickle_and_plans_are_json():
 def test_editing_leaves_the_photograph_alone():
     photo = photograph("meadow")
     before = photo.source.copy()
-    jobs = Annotator().annotate([photo], [CATEGORIES])[0]
-    Editor().edit([photo.source] * len(jobs), jobs, [1] * len(jobs))
+    jobs = CompositorAnnotator().annotate([photo], [CATEGORIES])[0]
+    CompositorEditor().edit([photo.source] * len(jobs), jobs, [1] * len(jobs))
     assert np.array_equal(photo.source, before)
 
 
 def test_foreign_jobs_and_categories_are_refused():
     photo = photograph("room")
-    with pytest.raises(ValueError, match="no plan for the compositor"):
-        Editor().edit([photo.source], [Job(photo.key, "add", "Add a hat.", "A photo.", "A hat.")], [0])
+    with pytest.raises(ValueError, match="no plan of the compositor"):
+        CompositorEditor().edit(
+            [photo.source], [Job(photo.key, "add", "Add a hat.", "A photo.", "A hat.")], [0]
+        )
     with pytest.raises(ValueError, match="cannot do 'relight'"):
-        Annotator().annotate([photo], [["relight"]])
+        CompositorAnnotator().annotate([photo], [["relight"]])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(16, 260), st.integers(16, 260), st.integers(0, 1000), st.sampled_from(CATEGORIES))
 def test_any_size_gives_an_edit_of_that_size_or_a_refusal(width, height, seed, category):
     photo = sample(landscape(seed, width, height))
-    answer = Annotator().annotate([photo], [[category]])[0][0]
+    answer = CompositorAnnotator().annotate([photo], [[category]])[0][0]
     if isinstance(answer, Refusal):
         assert answer.reason in ("no_room", "no_words")
         return
     assert min(width, height) >= 48
-    edit = Editor().edit([photo.source], [answer], [seed])[0]
+    edit = CompositorEditor().edit([photo.source], [answer], [seed])[0]
     assert edit.edited.shape == photo.source.shape
     assert edit.edited.dtype == np.uint8
     assert edit.mask.shape == photo.source.shape[:2]
@@ -125,10 +127,10 @@ def test_any_size_gives_an_edit_of_that_size_or_a_refusal(width, height, seed, c
 
 def test_flat_and_tiny_pictures():
     flat = sample(np.full((300, 300, 3), 128, np.uint8))
-    jobs = Annotator().annotate([flat], [CATEGORIES])[0]
+    jobs = CompositorAnnotator().annotate([flat], [CATEGORIES])[0]
     assert all(isinstance(job, Job) for job in jobs)
     tiny = sample(np.full((40, 300, 3), 128, np.uint8))
-    assert Annotator().annotate([tiny], [CATEGORIES])[0] == [Refusal("no_room")] * 7
+    assert CompositorAnnotator().annotate([tiny], [CATEGORIES])[0] == [Refusal("no_room")] * 7
 
 
 # --- what is said
@@ -136,7 +138,7 @@ def test_flat_and_tiny_pictures():
 
 def test_no_two_instructions_of_a_photograph_read_alike():
     for kind in PHOTOGRAPHS[:2]:
-        jobs = Annotator().annotate([photograph(kind)], [list(CATEGORIES) * 10])[0]
+        jobs = CompositorAnnotator().annotate([photograph(kind)], [list(CATEGORIES) * 10])[0]
         orders = [job.instruction.lower() for job in jobs if isinstance(job, Job)]
         assert len(orders) >= 66
         assert len(set(orders)) == len(orders)
@@ -144,7 +146,11 @@ def test_no_two_instructions_of_a_photograph_read_alike():
 
 def test_wordings_are_many():
     photos = [photograph(kind) for kind in KINDS]
-    jobs = [j for found in Annotator().annotate(photos, [list(CATEGORIES) * 6] * len(photos)) for j in found]
+    jobs = [
+        j
+        for found in CompositorAnnotator().annotate(photos, [list(CATEGORIES) * 6] * len(photos))
+        for j in found
+    ]
     made = [job for job in jobs if isinstance(job, Job)]
     assert len({job.instruction for job in made}) > 0.95 * len(made)
     # Without objects, colours and places the frames of the sentences still differ.
@@ -205,7 +211,7 @@ def test_outside_the_mask_nothing_changes_and_inside_much_does(category):
 def test_remove_is_the_inverse_of_add():
     for photo, job, source, edit in edits("remove"):
         as_add = Job(**{**vars(job), "plan": {**job.plan, "category": "add"}})
-        added = Editor().edit([photo.source], [as_add], [seed_of(job.key)])[0]
+        added = CompositorEditor().edit([photo.source], [as_add], [seed_of(job.key)])[0]
         # Another category is another job, so only the grain may differ.
         assert np.array_equal(edit.edited, photo.source)
         assert np.array_equal(added.mask, edit.mask)
@@ -274,8 +280,10 @@ def test_motion_goes_where_it_is_said_to():
 @cache
 def more_motion() -> list[tuple[Sample, Job, Image, Edit]]:
     photo = photograph("beach")
-    jobs = [job for job in Annotator().annotate([photo], [["motion"] * 14])[0] if isinstance(job, Job)]
-    found = Editor().edit([photo.source] * len(jobs), jobs, [3] * len(jobs))
+    jobs = [
+        job for job in CompositorAnnotator().annotate([photo], [["motion"] * 14])[0] if isinstance(job, Job)
+    ]
+    found = CompositorEditor().edit([photo.source] * len(jobs), jobs, [3] * len(jobs))
     return [(photo, job, edit.source, edit) for job, edit in zip(jobs, found, strict=True)]
 
 

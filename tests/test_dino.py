@@ -59,12 +59,12 @@ def test_a_file_of_weights_gives_the_same_as_timm(tmp_path, suffix):
 def test_nothing_runs_with_random_weights(tmp_path, folder):
     with pytest.raises(ValueError, match=r"must be a file of vit_small_patch16_224\.dino's weights"):
         dino.load("vit_small_patch16_224.dino")
-    with pytest.raises(ValueError, match=r"neither a folder nor a model of timm; its DINO models: .*dino"):
+    with pytest.raises(ValueError, match=r"neither a folder nor a timm model; its DINO models: .*dino"):
         dino.load("vit_of_mine")
     with pytest.raises(ValueError, match="brings its weights"):
         dino.load(str(folder), "weights.pth")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no model folder of transformers"):
+    with pytest.raises(ValueError, match="not a model folder of transformers"):
         dino.load(str(tmp_path / "empty"))
     wrong = tmp_path / "wrong.safetensors"
     save_file({"cls_token": torch.zeros(1, 1, 8)}, wrong)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from crispedit import managed
-from crispedit.chat import Answer, ChatError, Reply, Request, make
+from crispedit.chat import ChatAnswer, ChatError, ChatRequest, Reply, make
 from crispedit.outcome import is_transient
 
 SERVER = Path(__file__).with_name("managed_server.py")
@@ -55,17 +56,17 @@ def chat(tmp_path):
 
 
 def ask(chat, *prompts):
-    return chat.ask([Request(prompt, Animal) for prompt in prompts])
+    return chat.ask([ChatRequest(prompt, Animal) for prompt in prompts])
 
 
 def test_it_is_started_asked_and_stopped(chat, tmp_path):
     chat.load()
-    assert all(isinstance(answer, Answer) for answer in ask(chat, *"abcdef"))
+    assert all(isinstance(answer, ChatAnswer) for answer in ask(chat, *"abcdef"))
     [pid] = pids(tmp_path)
     assert runs(pid)
     managed.stop_all()
     assert not runs(pid)
-    assert isinstance(ask(chat, "again")[0], Answer)  # and started again when it is needed
+    assert isinstance(ask(chat, "again")[0], ChatAnswer)  # and started again when it is needed
     assert len(pids(tmp_path)) == 2
 
 
@@ -83,7 +84,7 @@ def test_killed_while_it_answers_it_is_started_again_and_no_request_is_lost(chat
     killer.start()
     answers = ask(chat, *map(str, range(200)))
     killer.join()
-    assert all(isinstance(answer, Answer) for answer in answers)
+    assert all(isinstance(answer, ChatAnswer) for answer in answers)
     assert len(pids(tmp_path)) == 3
 
 
@@ -92,10 +93,10 @@ def test_one_that_hangs_is_started_again(tmp_path):
     chat = make({**CHAT, "serve": command(tmp_path), "timeout_s": 1, "concurrency": 1})
     chat.load()
     (tmp_path / "hangs").touch()
-    assert isinstance(ask(chat, "which?")[0], Answer)
+    assert isinstance(ask(chat, "which?")[0], ChatAnswer)
     assert len(pids(tmp_path)) == 2
     os.kill(pids(tmp_path)[1], signal.SIGSTOP)
-    assert isinstance(ask(chat, "which?")[0], Answer)
+    assert isinstance(ask(chat, "which?")[0], ChatAnswer)
     assert len(pids(tmp_path)) == 3
     assert gone(pids(tmp_path)[1])
     managed.stop_all()
@@ -105,8 +106,8 @@ def test_a_request_that_kills_every_server_is_a_transient_error_and_takes_no_oth
     chat = make({**CHAT, "serve": command(tmp_path), "retries": 2, "concurrency": 1})
     chat.load()
     good, bad, also_good = ask(chat, "a cat", "this kills you", "a cat")
-    assert isinstance(good, Answer)
-    assert isinstance(also_good, Answer)
+    assert isinstance(good, ChatAnswer)
+    assert isinstance(also_good, ChatAnswer)
     assert isinstance(bad, ChatError)
     assert is_transient(bad)
     managed.stop_all()
@@ -157,6 +158,30 @@ def test_no_server_is_left_when_its_worker_or_guard_is_killed(tmp_path, killed):
     worker.stdout.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel gives orphans to the guard on Linux only")
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_server_has_started_ends_with_it(tmp_path, killed):
+    """Both hold the pipe of its log: one that has left its group, or one whose guard was killed."""
+    leaves = "" if killed else "os.setsid(); "
+    helper = f"import os, time; {leaves}print('helps', os.getpid(), flush=True); time.sleep(600)"
+    starts = (
+        f"import os, subprocess, sys; subprocess.Popen([sys.executable, '-c', \"{helper}\"]); "
+        f"os.execv(sys.executable, ['python', *sys.argv[1:]])"
+    )
+    python, *rest = command(tmp_path).split()
+    server = managed.ManagedServer(shlex.join([python, "-c", starts, *rest]), 30)
+    server.url()
+    while not server._words:
+        time.sleep(0.01)
+    helps = int(server._words.split()[1])
+    assert runs(helps)
+    if killed:
+        os.kill(server._process.pid, signal.SIGKILL)
+    server.stop()
+    assert not server._reader.is_alive()
+    assert gone(helps)
+
+
 def test_where_and_how_it_is_started_is_not_what_it_answers(tmp_path):
     def identity(serve, **options):
         return make({**CHAT, "serve": serve, **options}).identity()
@@ -177,5 +202,5 @@ def test_where_and_how_it_is_started_is_not_what_it_answers(tmp_path):
 def test_it_pickles_without_its_server(chat, tmp_path):
     chat.load()
     other = pickle.loads(pickle.dumps(chat))
-    assert isinstance(ask(other, "which?")[0], Answer)
+    assert isinstance(ask(other, "which?")[0], ChatAnswer)
     assert len(pids(tmp_path)) == 2

@@ -248,7 +248,7 @@ ENCODINGS = {
 WHOLE = {name: write(photo("whole", 64, 48)) for name, write in ENCODINGS.items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(kind=st.sampled_from(sorted(WHOLE)), share=st.floats(0, 0.9999))
 def test_a_file_cut_anywhere_never_gives_part_of_an_image(kind: str, share: float):
     whole = WHOLE[kind]
@@ -259,7 +259,7 @@ def test_a_file_cut_anywhere_never_gives_part_of_an_image(kind: str, share: floa
     assert np.array_equal(found.image, open_(whole).image), "only what is after the pixels may be missing"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(kind=st.sampled_from(sorted(WHOLE)), data=st.data())
 def test_damage_raises_nothing_else(kind: str, data: st.DataObject):
     damaged = bytearray(WHOLE[kind])
@@ -273,7 +273,7 @@ def test_damage_raises_nothing_else(kind: str, data: st.DataObject):
     assert found.image.ndim == 3
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.binary(max_size=200))
 def test_noise_is_no_image(noise: bytes):
     with pytest.raises((Refused, Unreadable)):

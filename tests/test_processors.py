@@ -19,7 +19,7 @@ PROGRAM = """
 import hashlib, sys
 from pathlib import Path
 from crispedit import images
-from crispedit.annotators.compositor import Compositor
+from crispedit.annotators.compositor import CompositorAnnotator
 from crispedit.normalise import Refused, normalise
 from crispedit.record import Sample, source_key
 
@@ -35,7 +35,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
     print(path.name, hashlib.sha256(jpeg).hexdigest())
     if not small:
         categories = ["add", "remove", "replace", "color", "background", "style", "motion"]
-        [jobs] = Compositor().annotate([Sample(source_key(data), jpeg)], [categories])
+        [jobs] = CompositorAnnotator().annotate([Sample(source_key(data), jpeg)], [categories])
         print(*jobs, sep="\\n")
 """
 BARE = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crispedit.annotators.chat import Draft
-from crispedit.chat import Answer, ChatError, Reply, parse
+from crispedit.chat import ChatAnswer, ChatError, Reply, parse
 from crispedit.reply import answer_of, read
 
 
@@ -90,7 +90,7 @@ def test_a_reply(name: str):
     found = parse(text, Score)
     assert time.process_time() - start < 5
     if isinstance(expected, int):
-        assert isinstance(found, Answer), found
+        assert isinstance(found, ChatAnswer), found
         assert found.value.score == expected
     else:
         assert isinstance(found, ChatError)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from crispedit import feasibility, prompts
 from crispedit.category import Category, load_categories
-from crispedit.chat import Answer, ChatError, ChatOption, Reply, Request, total
+from crispedit.chat import ChatAnswer, ChatError, ChatOption, ChatRequest, Reply, total
 from crispedit.parts import Annotator
 from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
 
@@ -56,34 +56,33 @@ class ChatAnnotator(Annotator):
 
     Refuses an instruction that fails its check, with `crispedit.feasibility`'s word for it ("object_absent",
     "already_true", "contradictory", "ambiguous", "unsafe", "unsure"), "repeated" if it is one of the photograph's
-    already, and "no_words" if there is none. The refused job is kept. A question without an answer is the request's
-    error.
+    already, and "no_words" if there is none. The refused job is kept. A question without an answer is an error of its
+    request.
     """
 
     chat: ChatOption
     """`{backend: transformers, model: ...}` or `{backend: openai, model: ..., base_url: ...}`: see `crispedit.chat`."""
     refinements: int = Field(1, ge=0, le=8)
-    """How often the model looks at its own draft again."""
+    """How often the model revises its own draft."""
     own_categories: tuple[Category, ...] = ()
-    """Categories that do not ship; a recipe fills them in from its `categories.NAME.file`."""
+    """The recipe's own categories, filled in from its `categories.NAME.file`."""
 
     @property
-    def gpus(self) -> float:  # type: ignore[override]  # the class's is for all its instances, this is the backend's
+    def gpus(self) -> float:  # type: ignore[override]  # a class variable elsewhere; here the backend's
         return self.chat.gpus
 
     def load(self) -> None:
         self.chat.load()
 
     def identity(self) -> dict[str, Any]:
-        """With the model, and all the words that it is asked in: the prompts and the categories' own."""
-        found = super().identity()
-        found["options"]["chat"] = self.chat.identity()
-        del found["options"]["own_categories"]  # their words count, which are below
+        """The options, with the model and all its prompts, the categories' included."""
+        identity = super().identity()
+        identity["options"]["chat"] = self.chat.identity()
+        del identity["options"]["own_categories"]  # their texts count, see below
         texts = {name: content_key(c.definition, c.prompt) for name, c in self._categories().items()}
-        return found | {"prompts": prompts.versions(PROMPTS), "categories": texts}
+        return identity | {"prompts": prompts.versions(PROMPTS), "categories": texts}
 
     def _categories(self) -> dict[str, Category]:
-        """All that it can be asked for, by name."""
         return load_categories() | {category.name: category for category in self.own_categories}
 
     def annotate(
@@ -103,7 +102,7 @@ class ChatAnnotator(Annotator):
             for sample, categories in zip(samples, requests, strict=True)
         ]
         self._describe([group for group in wishes if group])
-        # A category's second job is written when its first is known, so that it can differ.
+        # A category's second job is written after its first, so that it can differ.
         for nth in range(1 + max((wish.nth for group in wishes for wish in group), default=-1)):
             for group in wishes:
                 for wish in group:
@@ -113,62 +112,62 @@ class ChatAnnotator(Annotator):
         return [[wish.outcome() for wish in group] for group in wishes]
 
     def _describe(self, photographs: Sequence[Sequence[_Wish]]) -> None:
-        """Look at each photograph once, whatever is wished of it."""
+        """Describe each photograph once, however many jobs are requested of it."""
         prompt = prompts.render("annotate/describe")
-        asked = [Request(prompt, Description, [group[0].sample.source]) for group in photographs]
-        for group, found in zip(photographs, self.chat.ask(asked), strict=True):
+        asked = [ChatRequest(prompt, Description, [group[0].sample.source]) for group in photographs]
+        for group, description in zip(photographs, self.chat.ask(asked), strict=True):
             for wish in group:
-                wish.take("description", found)
-                if wish is not group[0]:  # it was paid once
+                wish.take("description", description)
+                if wish is not group[0]:  # the description was paid for once
                     wish.tokens.pop()
 
     def _write(self, wishes: Sequence[_Wish]) -> None:
-        rounds: list[tuple[str, Callable[[_Wish], Request[Any]]]] = [
+        rounds: list[tuple[str, Callable[[_Wish], ChatRequest[Any]]]] = [
             ("draft", _Wish.write),
             *[("draft", _Wish.refine)] * self.refinements,
             ("facts", _Wish.check),
         ]
         for name, question in rounds:
             alive = [wish for wish in wishes if wish.error is None]
-            for wish, found in zip(alive, self.chat.ask([question(w) for w in alive]), strict=True):
-                wish.take(name, found)
+            for wish, reply in zip(alive, self.chat.ask([question(w) for w in alive]), strict=True):
+                wish.take(name, reply)
 
 
 @dataclass
 class _Wish:
-    """One requested job on its way: what has been said about it so far."""
+    """One requested job in progress, with the answers so far."""
 
     sample: Sample
     category: Category
     nth: int
-    """Which of the photograph's jobs in this category it is, from 0."""
+    """Its number among the photograph's jobs in this category, from 0."""
     earlier: Sequence[str] = ()
-    """The instructions of those before it."""
+    """The instructions of the earlier ones."""
     said: dict[str, list[Any]] = field(default_factory=dict)
     """The answers: one "description", every "draft", the "facts"."""
     tokens: list[tuple[int, int] | None] = field(default_factory=list)
-    """Of each answer."""
+    """Tokens of each answer."""
     error: ChatError | None = None
 
-    def take(self, name: str, found: Answer[Any] | ChatError) -> None:
-        if isinstance(found, ChatError):
-            self.error = found
+    def take(self, name: str, answer: ChatAnswer[Any] | ChatError) -> None:
+        if isinstance(answer, ChatError):
+            self.error = answer
             self.tokens.append(None)
         else:
-            self.tokens.append(found.tokens)
-            self.said.setdefault(name, []).append(found.value)
+            self.tokens.append(answer.tokens)
+            self.said.setdefault(name, []).append(answer.value)
 
-    def write(self) -> Request[Draft]:
+    def write(self) -> ChatRequest[Draft]:
         seed = seed_of(self.sample.key, f"voice of {self.category.name} {self.nth}")
         more = {"task": self.category.prompt, "earlier": self.earlier, "seed": seed}
-        return Request(self._prompt("annotate/write", **more), Draft, [self.sample.source])
+        return ChatRequest(self._prompt("annotate/write", **more), Draft, [self.sample.source])
 
-    def refine(self) -> Request[Refinement]:
+    def refine(self) -> ChatRequest[Refinement]:
         caption = _one_line(self.said["draft"][-1].target_caption)
         more = {"instruction": self.instruction, "target_caption": caption}
-        return Request(self._prompt("annotate/refine", **more), Refinement, [self.sample.source])
+        return ChatRequest(self._prompt("annotate/refine", **more), Refinement, [self.sample.source])
 
-    def check(self) -> Request[feasibility.Feasibility]:
+    def check(self) -> ChatRequest[feasibility.Feasibility]:
         return feasibility.question(self.sample.source, self.instruction, self.category.name)
 
     def outcome(self) -> Job | Refusal | Exception:
@@ -194,7 +193,7 @@ class _Wish:
 
     @property
     def instruction(self) -> str:
-        """As it stands; empty before there is one."""
+        """The current instruction; empty before the first draft."""
         return _one_line(self.said["draft"][-1].instruction) if "draft" in self.said else ""
 
     def _prompt(self, name: str, **more: object) -> str:

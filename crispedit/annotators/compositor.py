@@ -1,4 +1,5 @@
-"""The compositor's annotator: looks at a photograph's light and room, and plans edits that its editor carries out."""
+"""The compositor's annotator: finds a photograph's light and free places, and plans edits for the compositor's
+editor."""
 
 from __future__ import annotations
 
@@ -25,14 +26,14 @@ _ON_THE_GROUND = ("meadow", "desert", "beach", "mountains", "snow", "room")
 _SHIFTS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -0.8), "down": (0.0, 0.8)}
 
 
-class Compositor(Annotator):
+class CompositorAnnotator(Annotator):
     """Plans edits in all seven categories; `plan["compositor"]` is the plan's format, 1.
 
-    Where it can, it edits what is in the photograph: turns its own colour, puts its own subject before another
-    background, repaints it. To remove, replace or move a thing it puts one in first.
+    If possible it edits the photograph's own content: turns its main colour, puts its subject before another
+    background, repaints it. To remove, replace or move an object, it first inserts one.
 
-    Refuses with "no_room" where nothing fits, "no_subject" where there is nothing to edit, and "no_words" where all
-    that could be asked of the photograph has been.
+    Refuses with "no_room" where nothing fits, "no_subject" where there is nothing to edit, and "no_words" where every
+    possible job has been written.
     """
 
     categories: ClassVar[tuple[str, ...] | None] = CATEGORIES
@@ -44,7 +45,7 @@ class Compositor(Annotator):
 
 
 class _Photograph:
-    """One photograph, what has been seen in it, and what has been said and put into it so far."""
+    """One photograph, with what was found in it and the jobs written so far."""
 
     def __init__(self, sample: Sample) -> None:
         self.key = sample.key
@@ -62,22 +63,22 @@ class _Photograph:
 
     @cached_property
     def subject(self) -> str | None:
-        """What the photograph's own subject is called, if it has one that can be cut out."""
-        found = cutout.find(self.image)
-        return None if found is None else f"{colours.name_of(found.pixels)} subject"
+        """The name of the photograph's own subject, if there is one that can be cut out."""
+        subject = cutout.find(self.image)
+        return None if subject is None else f"{colours.name_of(subject.pixels)} subject"
 
     @cached_property
-    def tone(self) -> recolour.Tone | None:
+    def tone(self) -> recolour.Hue | None:
         return recolour.tone_of(self.small)
 
     @cached_property
     def turns(self) -> dict[str, float]:
-        """The colours that the photograph's own tone can be turned to, by so many degrees."""
+        """The colours that the photograph's main colour can be turned to, with the degrees of each."""
         return {} if self.tone is None else recolour.reachable(self.small, self.tone)
 
     @cached_property
     def photo(self) -> str:
-        """The photograph in words that hold for its pixels."""
+        """A description of the photograph that is true of its pixels."""
         light = float(self.small.mean())
         mood = "a dark" if light < 70 else "a bright" if light > 150 else "a"
         half = self.small.shape[0] // 2
@@ -129,8 +130,8 @@ class _Photograph:
         return pick(rng, [kind for kind in kinds if self.used.count(kind) == fewest])
 
     def _thing(self, rng: np.random.Generator, paintable: bool = False) -> tuple[Thing, Spot] | None:
-        """An object that stands out where there is room for it, and that place: mostly what stands, where there is
-        ground, and what hangs in the air elsewhere. `paintable` ones have a colour that is said first."""
+        """An object that stands out, and a free place for it: mostly a standing object where there is ground, else one
+        that hangs in the air. `paintable` objects are named with their colour first."""
         air = rng.random() < (0.2 if self.scene.ground else 0.5)
         kinds = [
             kind
@@ -144,7 +145,7 @@ class _Photograph:
         return None if place is None or thing is None else (thing, place)
 
     def _painted(self, rng: np.random.Generator, kind: str, place: Spot) -> Thing | None:
-        """An object in one of its colours that can be told from what lies behind the place; None if none can."""
+        """The object in one of its colours that stands out from the background at the place; None if there is none."""
         about, behind = objects.KINDS[kind], scene.around(self.small, self.scene, place)
         if about.tint and colours.apart(about.tint, behind) < 36:
             return None
@@ -168,36 +169,36 @@ class _Photograph:
     # --- the categories
 
     def _add(self, rng: np.random.Generator) -> Planned | None:
-        found = self._thing(rng)
-        if found is None:
+        placed = self._thing(rng)
+        if placed is None:
             return None
-        thing, place = found
+        thing, place = placed
         name, at = _name(thing), self._where(rng, place)
         order = instruct(rng, "add", new=a(name), where=at)
         [full] = showing(rng, self.photo, (a(name), at))
         return {"thing": thing, "place": asdict(place)}, Wording(order, f"{sentence(self.photo)}.", full)
 
     def _remove(self, rng: np.random.Generator) -> Planned | None:
-        found = self._thing(rng)
-        if found is None:
+        placed = self._thing(rng)
+        if placed is None:
             return None
-        thing, place = found
+        thing, place = placed
         name, at = _name(thing), self._where(rng, place)
         order = instruct(rng, "remove", the=f"the {name}", bare=name, where=at)
         [full] = showing(rng, self.photo, (a(name), at))
         return {"thing": thing, "place": asdict(place)}, Wording(order, full, f"{sentence(self.photo)}.")
 
     def _replace(self, rng: np.random.Generator) -> Planned | None:
-        found = self._thing(rng)
-        if found is None:
+        placed = self._thing(rng)
+        if placed is None:
             return None
-        thing, place = found
+        thing, place = placed
         old = objects.KINDS[thing["kind"]]
         kinds = [k for k, about in objects.KINDS.items() if about.air == old.air and k != thing["kind"]]
         kind = self._least_used(rng, kinds)
         to = replace(place, size=round(place.size * sum(objects.KINDS[kind].sizes) / sum(old.sizes), 4))
         if old.air:
-            # What hangs keeps its middle, what stands keeps its foot.
+            # A hanging object keeps its centre, a standing one its foot.
             low = (to.size - place.size) * self.scene.short / self.scene.height / 2
             to = replace(to, y=round(place.y + low, 4))
         half, high = self._extent(kind, to)
@@ -214,10 +215,10 @@ class _Photograph:
     def _color(self, rng: np.random.Generator) -> Planned | None:
         if self.tone is not None and self.turns and rng.random() < 0.9:
             return self._turned_tone(rng, self.tone)
-        found = self._thing(rng, paintable=True)
-        if found is None:
+        placed = self._thing(rng, paintable=True)
+        if placed is None:
             return None
-        thing, place = found
+        thing, place = placed
         about, old = objects.KINDS[thing["kind"]], np.array(colours.NAMED[thing["colour"]]) * 255
         around = scene.around(self.small, self.scene, place)
         others = [c for c in about.colours if colours.apart(c, old) > 45 and colours.apart(c, around) > 30]
@@ -230,10 +231,10 @@ class _Photograph:
         captions = showing(rng, self.photo, (a(_name(thing)), at), (a(_name(other)), at))
         return {"thing": thing, "place": asdict(place), "other": other}, Wording(order, *captions)
 
-    def _turned_tone(self, rng: np.random.Generator, tone: recolour.Tone) -> Planned:
+    def _turned_tone(self, rng: np.random.Generator, tone: recolour.Hue) -> Planned:
         name = pick(rng, tuple(self.turns))
         order = instruct(rng, "tone", old=tone.name, colour=name)
-        # The photo's own shades are not named here: they are what changes.
+        # The photo's own shades are not named: they change.
         caption = pick(
             rng, ["A photo with {} parts.", "A photo in which some areas are {}.", "A photo with {} in it."]
         )
@@ -246,18 +247,18 @@ class _Photograph:
             name, kinds = self.subject, tuple(NAMES)
             plan["horizon"] = round(float(rng.uniform(0.45, 0.6)), 3)
         else:
-            found = self._thing(rng)
-            if found is None:
+            placed = self._thing(rng)
+            if placed is None:
                 return None
-            thing, place = found
+            thing, place = placed
             plan |= {"thing": thing, "place": asdict(place)}
             name, air = _name(thing), objects.KINDS[thing["kind"]].air
             kinds = _IN_THE_AIR if air else _ON_THE_GROUND
-            # The ground, or sand, begins some way below the horizon: nothing shall stand in the sea.
+            # The ground begins some way below the horizon, so that nothing stands in the sea.
             foot = place.y - 0.25 * self._extent(thing["kind"], place)[1]
             level = rng.uniform(0.55, 0.72) if air else np.clip(foot - rng.uniform(0.15, 0.25), 0.2, 0.6)
             plan["horizon"] = round(float(level), 3)
-        # An object lit by day looks pasted into the night, and the other way round.
+        # An object lit by day looks pasted into a night scene, and vice versa.
         dark = float(self.small.mean()) < 70
         fitting = [kind for kind in kinds if (kind in DARK) == dark]
         plan["landscape"] = pick(rng, fitting or kinds)
@@ -271,18 +272,18 @@ class _Photograph:
     def _style(self, rng: np.random.Generator) -> Planned | None:
         style = self._least_used(rng, tuple(styles.STYLES))
         self.used.append(style)
-        said = pick(rng, styles.NAMES[style])
+        name = pick(rng, styles.NAMES[style])
         after = pick(
             rng, ["{New} of the same scene.", "The same scene as {new}.", "The picture redone as {new}."]
         )
-        words = Wording(instruct(rng, "style", new=said), f"{sentence(self.photo)}.", filled(after, new=said))
+        words = Wording(instruct(rng, "style", new=name), f"{sentence(self.photo)}.", filled(after, new=name))
         return {"style": style, "seed": int(rng.integers(2**31))}, words
 
     def _motion(self, rng: np.random.Generator) -> Planned | None:
-        found = self._thing(rng)
-        if found is None:
+        placed = self._thing(rng)
+        if placed is None:
             return None
-        thing, place = found
+        thing, place = placed
         about, name, at = objects.KINDS[thing["kind"]], _name(thing), self._where(rng, place)
         acts = ["left", "right", "bigger", "smaller", *(["up", "down"] if about.air else [])]
         acts += ["face"] * 3 if about.front else ["turn"] * 2 if about.turns else []
@@ -312,21 +313,21 @@ class _Photograph:
                 {**thing, "yaw": round(180.0 - thing["yaw"], 1)},
             )
         else:
-            # Away from the front: the other way, what is symmetrical would look the same again.
+            # Away from the front: turned the other way, a symmetrical object would look the same.
             turned = thing["yaw"] + float(np.sign(thing["yaw"]) * rng.uniform(36, 50))
             other, after = {**thing, "yaw": round(turned, 1)}, f"{a(name)} seen from another side"
         half, high = self._extent(thing["kind"], to)
         lowest = 0.98 if about.air or self.scene.ground else 1.04
         if not half + 0.01 < to.x < 0.99 - half or to.y - high < 0.01 or to.y > lowest:
             return None
-        said = instruct(rng, order, the=f"the {name}", bare=name, where=at, **slots)
+        instruction = instruct(rng, order, the=f"the {name}", bare=name, where=at, **slots)
         captions = showing(rng, self.photo, (before, at), (after, there))
         plan = {"thing": thing, "place": asdict(place), "other": other, "to": asdict(to), "act": act}
-        return plan, Wording(said, *captions)
+        return plan, Wording(instruction, *captions)
 
 
 def _yaw(rng: np.random.Generator, kind: str) -> float:
-    """An angle that shows an object well: boxes cornerwise, what has a front turned about halfway to us."""
+    """An angle that shows an object well: boxes cornerwise, objects with a front turned halfway to the viewer."""
     one_way = float(rng.choice([-1.0, 1.0]))
     if objects.KINDS[kind].front:
         return round(one_way * float(rng.uniform(5, 38)) + (180.0 if rng.random() < 0.5 else 0.0), 1)

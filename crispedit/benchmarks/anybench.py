@@ -1,8 +1,8 @@
 """AnyBench (AnyEdit-Test): edits of many types against a ground truth, type by type.
 
-Paper: "AnyEdit: Mastering Unified High-Quality Image Editing for Any Idea" (Yu et al., CVPR 2025).
-Data: the AnyEdit-Test set, a folder per type with its `edit_result.json`. Types that need a second picture as
-instruction (`visual_*`) are not among them: an editor here is told in words.
+Paper: "AnyEdit: Mastering Unified High-Quality Image Editing for Any Idea" (Yu et al., CVPR 2025). Data: the
+AnyEdit-Test set, a folder per type with its `edit_result.json`. Types whose instruction is a second picture
+(`visual_*`) are left out: editors here get text.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class AnyBench(Benchmark):
     all-black answers are left out. Published type by type; the mean over types is ours."""
 
     path: Path
-    """The folder with a folder per type; the files that these name lie in it or beside it."""
+    """The folder with one folder per type; the files that they name are in it or beside it."""
     types: tuple[str, ...] = TYPES
 
     @property
@@ -59,7 +59,7 @@ class AnyBench(Benchmark):
 
     def _cases(self, kind: str) -> list[Case]:
         listed = read_json(self.path / kind / "edit_result.json", "the cases of this edit type")
-        found = []
+        cases = []
         seen: Counter[str] = Counter()
         for number, row in enumerate(listed):
             try:
@@ -68,10 +68,10 @@ class AnyBench(Benchmark):
                 raise ValueError(
                     f"{self.path / kind}/edit_result.json: item {number} has no {error}"
                 ) from None
-            # Files repeat within a type; the published script writes their answers to one file.
+            # File names repeat within a type; the published script writes their answers to one file.
             name = f"{kind}/{PurePosixPath(source).stem}"
             seen[name] += 1
-            found.append(
+            cases.append(
                 Case(
                     id=name if seen[name] == 1 else f"{name}~{seen[name]}",
                     result=name,
@@ -84,10 +84,10 @@ class AnyBench(Benchmark):
                     protocols=(ID,),
                 )
             )
-        return found
+        return cases
 
     def _picture(self, name: str) -> Picture:
-        """The files name themselves from the data set's root, which may be this folder or the one around it."""
+        """File names are relative to the data set's root: this folder or its parent."""
         for root in (self.path, self.path.parent):
             path = (root / name).resolve()
             if path.is_relative_to(root.resolve()) and path.is_file():

@@ -25,7 +25,7 @@ from crispedit.benchmark import (
     text_constants,
 )
 from crispedit.chat import Chat, ChatError, Published
-from crispedit.judge import NO_USAGE, Heard, Question, Usage
+from crispedit.judge import NO_USAGE, Heard, JudgeUsage, Question
 from crispedit.measures import Measures
 from crispedit.record import Image, content_key
 
@@ -36,7 +36,7 @@ ASPECTS: Mapping[str, str] = {
     "IC": "Identify_Consistecy.py",
     "VQ": "Visual_Quality.py",
 }
-"""What is marked, and the published file that asks for it."""
+"""The marked aspects, and the published prompt of each."""
 METRICS: Mapping[str, Better] = dict.fromkeys((*ASPECTS, "VC", "overall"), "higher")
 WEIGHTS: Mapping[str, tuple[float, float, float]] = {
     **dict.fromkeys(("Part1", "Part2", "Part6"), (0.4, 0.4, 0.2)),
@@ -56,8 +56,8 @@ class EditCompass(Benchmark):
     weighted geometric mean of instruction (mean of IF and WA), consistency (mean of IC and URC) and quality (VQ), with
     exponents by kind; per task the mean, then the unweighted mean of tasks, which is ours.
 
-    Questions go out as the published client sends them: PNG, temperature 0, images within the text. Deviation: the
-    published summary leaves URC out of consistency and stops at items without IC; the paper's consistency has both.
+    Questions are sent as by the published client: PNG, temperature 0, images within the text. Deviation: the published
+    summary leaves URC out of consistency and stops at items without IC; the paper's consistency has both.
     """
 
     questions: ClassVar[float] = 4.0
@@ -93,7 +93,7 @@ class EditCompass(Benchmark):
         files = sorted(self.path.glob("Part[12346]/*/*.json"))
         if not files:
             raise ValueError(f"{self.path}: no PartN/TASK/TASK.json of Edit-Compass")
-        found: dict[str, tuple[Case, Mapping[str, Any]]] = {}
+        items: dict[str, tuple[Case, Mapping[str, Any]]] = {}
         for file in files:
             task, part = file.stem, file.parts[-3]
             for number, item in enumerate(read_json(file, "the items of a task")):
@@ -110,8 +110,8 @@ class EditCompass(Benchmark):
                     group=task,
                     protocols=(self._id,),
                 )
-                found[case.id] = case, item
-        return found
+                items[case.id] = case, item
+        return items
 
     def _picture(self, name: str, file: Path) -> Picture:
         path = self.path / name
@@ -124,7 +124,7 @@ class EditCompass(Benchmark):
             return [Scored({self._id: dict.fromkeys(METRICS)}) for _ in answers]
         items = self._items()
         asked = [(answer, items[answer.case.id][1]) for answer in answers]
-        # The region that was not to be edited is asked about in two steps: what differs, then the mark.
+        # The unedited region is judged in two steps: the differences, then the mark.
         first = [self._differences(answer, item) for answer, item in asked if item["URC"]]
         noted = iter(measures.judge.ask(first))
         notes = [next(noted) if item["URC"] else None for _, item in asked]
@@ -139,7 +139,7 @@ class EditCompass(Benchmark):
         ]
 
     def _shown(self, answer: Answer, item: Mapping[str, Any]) -> tuple[Image, Image | None]:
-        """(source, marked source): tasks with drawn marks bring a source without them."""
+        """(source, marked source): tasks with drawn marks include a source without them."""
         if item.get("edit_type") != "Complex_paint":
             return answer.source, None
         kind = "CN" if item.get("sub_type") == "Complex_paint_cn" else "EN"
@@ -200,10 +200,10 @@ class EditCompass(Benchmark):
         heard: Sequence[Heard[int] | ChatError],
     ) -> Scored | Exception:
         replied: list[Heard[int]] = []
-        usage: Usage = NO_USAGE
+        usage: JudgeUsage = NO_USAGE
         for one in (note, *heard):
             if isinstance(one, ChatError):
-                return one  # the judge did not answer at all: to be asked again
+                return one  # no reply: the judge will be asked again
             if one is not None:
                 usage += one.usage
         replied = [one for one in heard if isinstance(one, Heard)]
@@ -230,7 +230,7 @@ class EditCompass(Benchmark):
 
 
 def _overall(marks: Mapping[str, float], case: Case) -> dict[str, float | None]:
-    """The overall mark of an item and its consistency; None where an aspect that counts was not asked for."""
+    """The overall mark of an item and its consistency; None if a needed aspect was not asked for."""
     style = case.group == STYLE
     if_w, vc_w, vq_w = STYLE_WEIGHTS if style else WEIGHTS[case.id.partition("/")[0]]
     sides = [_mean(marks, names) for names in (("IF", "WA"), ("IC", "URC"), ("VQ",))]
@@ -250,6 +250,6 @@ def _mean(marks: Mapping[str, float], names: Sequence[str]) -> float | None:
 
 
 def _note(text: str) -> str | None:
-    """The differences that a reply lists; as in the published client, nothing if it does not list them so."""
-    found = NOTE.search(replies.answer(text))
-    return found.group(1) if found else ""
+    """The differences that a reply lists; None if it has another form, as in the published client."""
+    match = NOTE.search(replies.answer(text))
+    return match.group(1) if match else ""

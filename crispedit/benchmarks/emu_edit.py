@@ -37,9 +37,9 @@ MODELS = {"clip": OPENAI_B32, "dino": DINO_S16}
 class EmuEdit(Benchmark):
     """Three protocols, which published tables mix.
 
-    `emu-source` compares the answer with the source, as UltraEdit's authors do: copying the source is perfect on all of
-    it but clip_t. `emu-anysd` compares with Emu Edit's own answer, as AnySD's script does, without all-black answers
-    (its clip_t, which scores Emu Edit's image instead of the model's, is repaired). `clipdir-ip2p` is InstructPix2Pix's
+    `emu-source` compares the answer with the source, as UltraEdit's authors do: copying the source is perfect except on
+    clip_t. `emu-anysd` compares with Emu Edit's own answer, as AnySD's script does, without all-black answers (its
+    clip_t, which scores Emu Edit's image instead of the model's, is repaired). `clipdir-ip2p` is InstructPix2Pix's
     direction. A direction is None where the two captions are equal, which some are.
     """
 
@@ -49,7 +49,7 @@ class EmuEdit(Benchmark):
 
     @property
     def protocols(self) -> Mapping[str, Protocol]:
-        found = {
+        protocols = {
             SOURCE: Protocol(
                 "against the source image",
                 AGAINST,
@@ -65,19 +65,19 @@ class EmuEdit(Benchmark):
             ),
         }
         if self._has_answers:
-            found[ANYSD] = Protocol(
+            protocols[ANYSD] = Protocol(
                 "against Emu Edit's own answer", AGAINST, "clip_t", drops_black=True, models=MODELS
             )
-        return found
+        return protocols
 
     @property
     def _files(self) -> list[Path]:
-        found = sorted(self.path.rglob(f"{self.split}-*.parquet"))
-        if not found:
+        paths = sorted(self.path.rglob(f"{self.split}-*.parquet"))
+        if not paths:
             raise ValueError(
                 f"{self.path}: no {self.split}-*.parquet of facebook/emu_edit_test_set(_generations)"
             )
-        return found
+        return paths
 
     @property
     def _has_answers(self) -> bool:
@@ -109,10 +109,10 @@ class EmuEdit(Benchmark):
         case = answer.case
         captions = case.source_caption, case.target_caption
         pair = answer.source, answer.edited
-        found: dict[str, dict[str, Score]] = {
+        scores: dict[str, dict[str, Score]] = {
             SOURCE: against(answer.source, answer.edited, case.target_caption, measures),
             DIRECTION: {"clip_dir": measures.clip_direction("clip_large", pair, captions)},
         }
         if answer.target is not None:
-            found[ANYSD] = against(answer.target, answer.edited, case.target_caption, measures)
-        return Scored(found)
+            scores[ANYSD] = against(answer.target, answer.edited, case.target_caption, measures)
+        return Scored(scores)

@@ -1,8 +1,8 @@
-"""GEdit-Bench: edits that users really asked for, in eleven groups, scored by a vision-language judge (VIEScore).
+"""GEdit-Bench: users' real edit requests in eleven groups, scored by a vision-language judge (VIEScore).
 
-Paper: "Step1X-Edit: A Practical Framework for General Image Editing" (Liu et al. 2025); VIEScore: Ku et al. 2024.
-Data: parquet or arrow files of stepfun-ai/GEdit-Bench. Prompts: `vie_prompts.py` of the published evaluation, which is
-read as data, never run.
+Paper: "Step1X-Edit: A Practical Framework for General Image Editing" (Liu et al. 2025); VIEScore: Ku et al. 2024. Data:
+parquet or arrow files of stepfun-ai/GEdit-Bench. Prompts: `vie_prompts.py` of the published evaluation, which is read
+as data, never run.
 """
 
 from __future__ import annotations
@@ -64,11 +64,12 @@ class GEdit(Benchmark):
     `gedit-official` asks as the published script does: the text, then the source and the answer at the source's size,
     as JPEG of quality 75, no temperature, at most 1,400 tokens, no schema. `gedit-editmgt-official` does so with the
     raw source and the answer each at about 512 x 512 pixels' area, as EditMGT's authors do. `gedit` and `gedit-editmgt`
-    show the same images before the text, with the judge's own settings (temperature 0 by default), and hold it to a
-    schema. Without `prompts` we ask in words of our own, under an id of its own: those numbers are not comparable.
+    show the same images before the text, with the judge's own settings (temperature 0 by default) and a schema. Without
+    `prompts`, our own prompts are used, under another id: those numbers are not comparable.
 
-    `balance` is GPT-Bal of VAREdit's authors: the harmonic mean of success and over-editing, 0 if either is; None where
-    a judge gives one mark for both. Where a reply cannot be read, all four are None; the published script draws lots.
+    `balance` is GPT-Bal of VAREdit's authors: the harmonic mean of success and over-editing, 0 if either is 0; None if
+    a judge gives one mark for both. If a reply cannot be read, all four are None; the published script draws random
+    marks.
     """
 
     questions: ClassVar[float] = 2.0
@@ -173,17 +174,17 @@ class GEdit(Benchmark):
         }
 
     def identity(self) -> dict[str, object]:
-        found = super().identity()
+        identity = super().identity()
         if self.prompts is None:
-            return found | {"prompts": prompts.versions(OWN)}
-        return found | {"prompts": list(_published(self.prompts))}
+            return identity | {"prompts": prompts.versions(OWN)}
+        return identity | {"prompts": list(_published(self.prompts))}
 
 
 def _scored(case: Case, semantics: object, quality: object) -> Scored | Exception:
     heard: list[Heard[list[float]]] = []
     for reply in (semantics, quality):
         if isinstance(reply, ChatError):
-            return reply  # the judge did not answer at all: to be asked again
+            return reply  # no reply: the judge will be asked again
         assert isinstance(reply, Heard)
         heard.append(reply)
     said, seen = heard

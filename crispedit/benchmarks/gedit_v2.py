@@ -16,11 +16,11 @@ from pydantic import Field
 
 from crispedit import judge, prompts, replies
 from crispedit.benchmark import (
+    AnswerPair,
     Benchmark,
     Better,
     Case,
     Compared,
-    Pair,
     Picture,
     Protocol,
     read_json,
@@ -36,7 +36,7 @@ Dimension = Literal["instruction_following", "visual_quality", "visual_consisten
 DIMENSIONS: tuple[Dimension, ...] = ("instruction_following", "visual_quality", "visual_consistency")
 OWN = "judge/gedit-v2"
 ASSET = "vlm/assessment/{dimension}/pairwise/v1.yaml"
-"""Where a published prompt lies among its assets."""
+"""A published prompt's path among the assets."""
 PLACES = ("<instruction>", "{instruction}")
 METRICS: Mapping[str, Better] = {"elo": "higher"}
 SWAPPED: Mapping[Winner, Winner] = {"first": "second", "second": "first", "tie": "tie"}
@@ -51,12 +51,12 @@ class Verdict(Reply):
 
 class GEditV2(Benchmark):
     """In each of three dimensions a judge sees the source and two answers and names the better one, or a tie. Strengths
-    are Davidson's extension of the Bradley-Terry model to ties, as the published script fits it: one strength for all
-    dimensions, weighed alike, on Elo's scale.
+    come from Davidson's extension of the Bradley-Terry model to ties, fitted as in the published script: one strength
+    over all dimensions with equal weights, on Elo's scale.
 
-    `both_orders` shows each pair in both orders, and takes two different verdicts for a tie; the published script shows
-    one, drawn by the case. The published judge for consistency is PVC-Judge. Without `prompts` we ask in words of our
-    own, under an id of its own.
+    `both_orders` shows each pair in both orders and counts two different verdicts as a tie; the published script shows
+    one order, drawn per case. The published judge for consistency is PVC-Judge. Without `prompts`, our own prompts are
+    used, under another id.
     """
 
     questions: ClassVar[float] = 6.0
@@ -66,7 +66,8 @@ class GEditV2(Benchmark):
     """The folder with `metadata.jsonl`."""
     prompts: Path | None = None
     """The published prompts: the folder `src/prompts/assets` of the repository ZhangqiJiang07/GEditBench_v2 (they ship
-    neither with its data nor with CrispEdit), or a JSON of prompts by dimension, with <instruction> where that goes."""
+    neither with its data nor with CrispEdit), or a JSON of prompts by dimension, with <instruction> as its placeholder.
+    """
     dimensions: tuple[Dimension, ...] = Field(DIMENSIONS, min_length=1)
     both_orders: bool = True
 
@@ -84,7 +85,7 @@ class GEditV2(Benchmark):
         }
 
     def cases(self) -> Sequence[Case]:
-        found = []
+        cases = []
         for number, row in enumerate(
             read_jsonl(self.path / "metadata.jsonl", "the items of GEditBench v2"), 1
         ):
@@ -97,10 +98,10 @@ class GEditV2(Benchmark):
             file = self.path / source
             if not file.resolve().is_relative_to(self.path.resolve()):
                 raise ValueError(f"{self.path}/metadata.jsonl: line {number}: {source!r} leaves the folder")
-            found.append(Case(key, instruction, Picture(str(file)), task, protocols=(self._id,)))
-        return found
+            cases.append(Case(key, instruction, Picture(str(file)), task, protocols=(self._id,)))
+        return cases
 
-    def compare(self, pairs: Sequence[Pair], measures: Measures) -> list[Compared | Exception]:
+    def compare(self, pairs: Sequence[AnswerPair], measures: Measures) -> list[Compared | Exception]:
         if measures.judge is None:
             nobody: dict[str, Winner | None] = dict.fromkeys(self.dimensions)
             return [Compared(nobody, nobody, nobody) for _ in pairs]
@@ -109,8 +110,8 @@ class GEditV2(Benchmark):
         each = len(asked) // len(pairs)
         return [self._compared(heard[n * each : (n + 1) * each]) for n in range(len(pairs))]
 
-    def _questions(self, pair: Pair) -> list[Question[Winner]]:
-        """Every dimension in order, then, if asked for, in the other order."""
+    def _questions(self, pair: AnswerPair) -> list[Question[Winner]]:
+        """The question of every dimension, then, with `both_orders`, the same in the other order."""
         orders = [(pair.first, pair.second), (pair.second, pair.first)][: 2 if self.both_orders else 1]
         return [
             Question(
@@ -128,7 +129,7 @@ class GEditV2(Benchmark):
         replied = []
         for one in heard:
             if isinstance(one, ChatError):
-                return one  # the judge did not answer at all: to be asked again
+                return one  # no reply: the judge will be asked again
             replied.append(one)
         count = len(self.dimensions)
         said = [one.value for one in replied]
@@ -154,10 +155,10 @@ class GEditV2(Benchmark):
     def _published(self, dimension: str) -> str:
         assert self.prompts is not None
         if not self.prompts.is_dir():
-            found = read_json(self.prompts, "the published prompts by dimension")
-            if dimension not in found:
+            prompts = read_json(self.prompts, "the published prompts by dimension")
+            if dimension not in prompts:
                 raise ValueError(f"{self.prompts}: no prompt for {dimension!r}")
-            return str(found[dimension])
+            return str(prompts[dimension])
         file = self.prompts / ASSET.format(dimension=dimension)
         try:
             asset = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -178,14 +179,14 @@ class GEditV2(Benchmark):
         }
 
     def identity(self) -> dict[str, object]:
-        found = super().identity()
+        identity = super().identity()
         if self.prompts is None:
-            return found | {"prompts": prompts.versions([OWN])}
-        return found | {"prompts": content_key(*(self._published(name) for name in self.dimensions))}
+            return identity | {"prompts": prompts.versions([OWN])}
+        return identity | {"prompts": content_key(*(self._published(name) for name in self.dimensions))}
 
 
 def _agreed(one: Winner | None, other: Winner | None) -> Winner | None:
-    """The verdict of both orders; a tie if they differ, None if either is not known."""
+    """The verdict of both orders; a tie if they differ, None if either is unknown."""
     if one is None or other is None:
         return None
     return one if one == other else "tie"

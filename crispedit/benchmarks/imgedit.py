@@ -46,8 +46,8 @@ class ImgEdit(Benchmark):
     The prompts name the three marks by the kind of edit (the published prompts forbid the second and third to exceed
     the first), and so do our tables by kind. `imgedit-basic-official` asks and counts as the published script does: the
     mean, to two decimals, of every line that ends in a number. `imgedit-basic` asks with the same prompts, the images
-    before the text and the judge's own settings, and takes exactly the three named marks of 1 to 5. Without `prompts`
-    we ask in words of our own, under an id of its own. A reply that cannot be read is None in all four.
+    before the text and the judge's own settings, and takes exactly the three named marks of 1 to 5. Without `prompts`,
+    our own prompts are used, under another id. A reply that cannot be read is None in all four.
     """
 
     questions: ClassVar[float] = 1.0
@@ -55,7 +55,7 @@ class ImgEdit(Benchmark):
     path: Path
     """The folder with `basic_edit.json`."""
     images: Path | None = None
-    """Where the images lie that it names; null: in `path`."""
+    """The folder of its images; null: `path`."""
     prompts: Path | None = None
     """The published JSON of prompts."""
     protocol: Literal["imgedit-basic", "imgedit-basic-official"] = "imgedit-basic"
@@ -95,7 +95,7 @@ class ImgEdit(Benchmark):
     def cases(self) -> Sequence[Case]:
         listed = read_json(self.path / "basic_edit.json", "the items of ImgEdit-Bench's basic part")
         root = self.images or self.path
-        found = []
+        cases = []
         for key, item in listed.items():
             try:
                 image, kind, instruction = item["id"], item["edit_type"], item["prompt"]
@@ -103,7 +103,7 @@ class ImgEdit(Benchmark):
                 raise ValueError(f"{self.path}/basic_edit.json: item {key} has no {error}") from None
             if not (root / image).resolve().is_relative_to(root.resolve()):
                 raise ValueError(f"{self.path}/basic_edit.json: item {key}: {image!r} leaves the folder")
-            found.append(
+            cases.append(
                 Case(
                     id=key,
                     instruction=instruction,
@@ -114,9 +114,9 @@ class ImgEdit(Benchmark):
             )
         if self.prompts is not None:
             known = self._published()
-            if unknown := {case.group for case in found} - known.keys():
+            if unknown := {case.group for case in cases} - known.keys():
                 raise ValueError(f"{self.prompts}: no prompt for edits of kind {sorted(unknown)[0]!r}")
-        return found
+        return cases
 
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         if measures.judge is None:
@@ -147,12 +147,12 @@ class ImgEdit(Benchmark):
 
     def _published(self) -> dict[str, str]:
         assert self.prompts is not None
-        found = read_json(self.prompts, "the published prompts, one per kind of edit")
-        return {str(kind): str(text) for kind, text in found.items()}
+        prompts = read_json(self.prompts, "the published prompts, one per kind of edit")
+        return {str(kind): str(text) for kind, text in prompts.items()}
 
     def _scored(self, heard: object) -> Scored | Exception:
         if isinstance(heard, ChatError):
-            return heard  # the judge did not answer at all: to be asked again
+            return heard  # no reply: the judge will be asked again
         assert isinstance(heard, Heard)
         values: dict[str, float | None] = dict.fromkeys(METRICS)
         if heard.value is not None:
@@ -172,7 +172,7 @@ class ImgEdit(Benchmark):
         }
 
     def identity(self) -> dict[str, object]:
-        found = super().identity()
+        identity = super().identity()
         if self.prompts is None:
-            return found | {"prompts": prompts.versions([OWN])}
-        return found | {"prompts": content_key(self.prompts.read_bytes())}
+            return identity | {"prompts": prompts.versions([OWN])}
+        return identity | {"prompts": content_key(self.prompts.read_bytes())}

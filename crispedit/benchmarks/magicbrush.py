@@ -32,13 +32,13 @@ MODELS = {"clip": OPENAI_B32, "dino": DINO_S16}
 class MagicBrush(Benchmark):
     """The official protocol: an answer against the session's ground truth of that turn, captions per target.
 
-    `magicbrush-anysd` is AnySD's variant: every turn by itself, without all-black answers. Its script's defaults are
-    ViT-B/32 and DINO ViT-S/16; the call that is checked in asks for ViT-L/14 and DINO ViT-B/16: name the models that
-    the figures you compare with were measured with.
+    `magicbrush-anysd` is AnySD's variant: every turn by itself, without all-black answers. Its script defaults to
+    ViT-B/32 and DINO ViT-S/16, but its published call uses ViT-L/14 and DINO ViT-B/16: use the models of the figures
+    that you compare with.
 
-    Single-turn edits every turn from the ground truth of the turn before. Multi-turn edits from one's own previous
-    answer, and scores the last. Ids are the official file names (`30_1`, `139_inde_2`, `139_iter_2`, each in a folder
-    of its session), so that a folder of results in the official layout can be scored.
+    Single-turn edits every turn from the ground truth of the turn before. Multi-turn edits from the editor's own
+    previous answer, and scores the last. Ids are the official file names (`30_1`, `139_inde_2`, `139_iter_2`, each in a
+    folder of its session), so that a folder of results in the official layout can be scored.
     """
 
     path: Path
@@ -78,7 +78,7 @@ class MagicBrush(Benchmark):
             for name, session in sorted(sessions.items())
             for number, turn in enumerate(session, 1)
         ]
-        # Turn by turn, not session by session: what waits for an earlier answer then comes long after it.
+        # Turn by turn, not session by session, so that a turn comes long after the answer that it needs.
         turns.sort(key=lambda item: item[1])
         return [case for item in turns for case in self._turn(*item, captions)]
 
@@ -124,5 +124,5 @@ class MagicBrush(Benchmark):
 
     def _score(self, answer: Answer, measures: Measures) -> Scored:
         assert answer.target is not None
-        found = against(answer.target, answer.edited, answer.case.target_caption, measures)
-        return Scored(dict.fromkeys(answer.case.protocols, found))
+        scores = against(answer.target, answer.edited, answer.case.target_caption, measures)
+        return Scored(dict.fromkeys(answer.case.protocols, scores))

@@ -1,7 +1,7 @@
-"""Shards: pairs of our own, with their masks: what was edited, and what was left alone.
+"""Shards: a benchmark of one's own pairs, with their masks: how well the edit and the rest match.
 
-Any shard set that was not trained on. The pairs are listed by `crispedit.pipelines.evaluate`, which knows the format
-of shards.
+Use a shard set that was not trained on. `crispedit.pipelines.evaluate` lists the pairs, because it knows the shard
+format.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ METRICS: Mapping[str, Better] = {
 class Shards(Benchmark):
     """Inside the mask the answer is compared with the target, outside it with the source; the rest with the target.
 
-    Inside and outside are None for a pair without a mask, outside also where the mask is everything (style).
+    Inside and outside are None for a pair without a mask, outside also if the mask covers everything (style).
     """
 
     path: str | tuple[str, ...]
     """A shard set (its folder), or tars of one; several are read together."""
     categories: tuple[str, ...] = ()
-    """Only these; empty: all."""
+    """Only these categories; empty: all."""
     short_side_px: int | None = Field(None, ge=16)
     """Pairs are scaled down to this short side before they are edited and scored; null: as stored."""
 
@@ -57,10 +57,10 @@ class Shards(Benchmark):
         return {ID: Protocol(about, METRICS, "inside_l1", perfect_by_copying=kept)}
 
     def listed(self, cases: Sequence[Case]) -> Shards:
-        """This benchmark over these pairs, in this order."""
-        found = self.model_copy()
-        found._cases = tuple(cases)
-        return found
+        """This benchmark with these pairs, in this order."""
+        copy = self.model_copy()
+        copy._cases = tuple(cases)
+        return copy
 
     def cases(self) -> Sequence[Case]:
         return self._cases
@@ -76,7 +76,7 @@ class Shards(Benchmark):
         return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
     def mask(self, picture: Picture) -> Mask:
-        """Any pixel that holds some of the mask is of the edit: outside is what surely is."""
+        """Any pixel with some of the mask counts as edited, so that outside is certainly unedited."""
         mask = super().mask(picture)
         height, width = self._size(*mask.shape)
         if (height, width) == mask.shape:
@@ -100,10 +100,10 @@ class Shards(Benchmark):
         assert target is not None
         edited = metrics.resized(answer.edited, target)
         captions = answer.case.source_caption, answer.case.target_caption
-        found: dict[str, float | None] = dict.fromkeys(METRICS)
+        scores: dict[str, float | None] = dict.fromkeys(METRICS)
         if mask is not None:
             outside = ~mask
-            found |= {
+            scores |= {
                 "inside_l1": metrics.l1(edited, target, mask),
                 "inside_psnr": metrics.psnr(edited, target, mask),
                 "inside_ssim": metrics.ssim(edited, target, mask),
@@ -112,7 +112,7 @@ class Shards(Benchmark):
                 "outside_ssim": metrics.ssim(edited, source, outside),
                 "leakage": metrics.leakage(source, edited, mask),
             }
-        return found | {
+        return scores | {
             "l1": metrics.l1(edited, target),
             "clip_i": measures.clip_image("clip", edited, target),
             "clip_t": measures.clip_text("clip", edited, captions[1]),

@@ -1,12 +1,12 @@
-"""Chat: questions about images, answered by a vision-language model with objects of a wanted shape.
+"""Chat: asks a vision-language model about images, and gets answers as typed objects.
 
 One interface and two backends: `transformers` runs a model in this process, `openai` asks a server. The shape of an
-answer is a pydantic model: its JSON Schema is told to the model, and `crispedit.reply` finds the object that counts.
-An answer that is cut off is asked for once more with more tokens, and one that does not fit once more with what was
-wrong with it; then it is that request's error, and no other's.
+answer is a pydantic model: the model is told its JSON Schema, and `crispedit.reply` finds the object that counts. A
+question is asked once more if the answer is cut off (with more tokens) or invalid (with the error). After that the
+failure is an error of that request alone.
 
     chat = make({"backend": "openai", "model": "Qwen/Qwen3-VL-8B-Instruct", "base_url": "http://localhost:8000/v1"})
-    [answer] = chat.ask([Request("Which animal is this?", Animal, images=[image])])
+    [answer] = chat.ask([ChatRequest("Which animal is this?", Animal, images=[image])])
     if isinstance(answer, ChatError): ...      # else answer.value is an Animal, answer.raw the model's words
 """
 
@@ -26,7 +26,7 @@ from crispedit.record import Image, canonical_json
 
 PROMPTS = ("chat/answer", "chat/retry")
 MORE_TOKENS = 4
-"""How many times `max_tokens` an answer may take that was cut off, when it is asked for again."""
+"""The factor on `max_tokens` when an answer that was cut off is asked for again."""
 
 
 class Reply(BaseModel):
@@ -42,30 +42,30 @@ A = TypeVar("A", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Request(Generic[A]):
-    """One question. `images` are shown before the words; `answer` is the shape of what is wanted."""
+class ChatRequest(Generic[A]):
+    """One question. `images` come before the prompt; `answer` is the answer's type."""
 
     prompt: str
     answer: type[A]
     images: Sequence[Image] = ()
     tell_schema: bool = True
-    """Append the shape's JSON Schema to the prompt; false for a published prompt that says it in its own words."""
+    """Append the shape's JSON Schema to the prompt; false for a published prompt that describes it itself."""
 
 
 @dataclass(frozen=True)
-class Answer(Generic[A]):
-    """An object of the wanted shape, and the model's own words."""
+class ChatAnswer(Generic[A]):
+    """An answer: the typed object, and the model's text."""
 
     value: A
     raw: str
     tokens: tuple[int, int] | None = None
-    """(Input, output) tokens of all attempts at it; None: the backend does not count."""
+    """(Input, output) tokens of all attempts; None: the backend does not count."""
 
 
 class ChatError(Exception):
-    """Why a request has no answer. `raw` is what the model said last, if it said anything; the message quotes it.
+    """Why a request has no answer. `raw` is the model's last text, if any; the message quotes it.
 
-    `cut`: it was cut off by the limit of tokens, or in the midst of its thoughts.
+    `cut`: the token limit cut it off, or its thoughts never ended.
     """
 
     def __init__(self, message: str, raw: str | None = None, cut: bool = False) -> None:
@@ -86,7 +86,6 @@ class Turn:
 
     @property
     def content(self) -> Sequence[str | Image]:
-        """Texts and images, in order."""
         return self.parts or [*self.images, self.text]
 
 
@@ -97,39 +96,38 @@ class Published:
     encoding: Literal["jpeg-75", "png"]
     """Pillow's default JPEG (quality 75, 4:2:0), or PNG. Images are never scaled."""
     temperature: float | None = None
-    """None: the script sends none, and the server's default holds."""
+    """None: the script sends none, so the server's default applies."""
     max_tokens: int | None = None
     """None: the script sends none."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a backend continues by one message of the assistant's."""
+    """A conversation that a backend continues by one message of the assistant."""
 
     turns: Sequence[Turn]
     name: str = ""
     """The name of the wanted shape."""
     schema: Mapping[str, Any] | None = None
-    """Its JSON Schema, for a backend that can hold a model to it; None: free text."""
+    """Its JSON Schema, for backends with structured decoding; None: free text."""
     published: Published | None = None
     max_tokens: int | None = None
-    """Of this answer, in place of the chat model's own."""
+    """The limit for this answer, in place of the chat model's own."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """One message of the assistant's."""
+    """One message of the assistant."""
 
     text: str
     cut: bool = False
-    """Whether the limit of tokens cut it off."""
+    """Whether the token limit cut it off."""
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
     """None: the backend does not count."""
 
     @property
     def tokens(self) -> tuple[int, int] | None:
-        """(Input, output) tokens."""
         if self.prompt_tokens is None or self.answer_tokens is None:
             return None
         return self.prompt_tokens, self.answer_tokens
@@ -144,66 +142,70 @@ def total(tokens: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:
 
 
 class Chat(Part):
-    """A vision-language model. Subclasses implement `complete`; everybody else calls `ask`."""
+    """A vision-language model. Subclasses implement `complete`; callers use `ask`."""
 
     unused: ClassVar[tuple[str, ...]] = ()
-    """Options that decide where and how fast an answer is made, not which: they stay out of the identity."""
+    """Options that decide where and how fast an answer is made, not what it is; they are not part of the identity."""
 
     model: str
     max_side_px: int = Field(1024, ge=28)
     """Images are scaled down to this longer side before they are sent."""
     max_tokens: int = Field(1024, ge=1)
-    """Tokens of an answer at most: one that is cut off is no JSON."""
+    """The most tokens of an answer; a truncated answer is not valid JSON."""
 
     def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
-        """The assistant's next message in each conversation, in order, or why there is none."""
+        """The assistant's next message in each conversation, in order, or an error."""
         raise NotImplementedError
 
-    def ask(self, requests: Sequence[Request[A]]) -> list[Answer[A] | ChatError]:
-        """One answer per request, in order, or why there is none.
+    def ask(self, requests: Sequence[ChatRequest[A]]) -> list[ChatAnswer[A] | ChatError]:
+        """One answer or error per request, in order.
 
-        Raises only for what makes every request hopeless, such as a key that is not set.
+        Raises only if no request can succeed, for example if the key is not set.
         """
         asked = [_opening(request, self.max_side_px) for request in requests]
-        answers: dict[int, Answer[A] | ChatError] = {}
+        answers: dict[int, ChatAnswer[A] | ChatError] = {}
         lengthened, corrected = set[int](), set[int]()
         tokens: dict[int, list[tuple[int, int] | None]] = {i: [] for i in range(len(requests))}
         waiting = list(range(len(requests)))
         while waiting:
             again = []
-            said = self.complete([asked[i] for i in waiting])
-            for i, words in zip(waiting, said, strict=True):
+            replies = self.complete([asked[i] for i in waiting])
+            for i, words in zip(waiting, replies, strict=True):
                 if isinstance(words, Said):
                     tokens[i].append(words.tokens)
-                found = self._read(words, requests[i].answer, asked[i])
+                result = self._read(words, requests[i].answer, asked[i])
                 before = answers.get(i)
-                if isinstance(found, ChatError) and isinstance(before, ChatError) and found.raw is None:
-                    found = type(found)(f"{found} (asked again: {before})", before.raw)
-                elif isinstance(found, ChatError) and found.cut and i not in lengthened:
+                if isinstance(result, ChatError) and isinstance(before, ChatError) and result.raw is None:
+                    result = type(result)(f"{result} (asked again: {before})", before.raw)
+                elif isinstance(result, ChatError) and result.cut and i not in lengthened:
                     lengthened.add(i)
                     again.append(i)
                     asked[i] = replace(asked[i], max_tokens=MORE_TOKENS * self.max_tokens)
                 elif (
-                    isinstance(found, ChatError)
-                    and found.raw is not None
-                    and not found.cut
+                    isinstance(result, ChatError)
+                    and result.raw is not None
+                    and not result.cut
                     and i not in corrected
                 ):
                     corrected.add(i)
                     again.append(i)
-                    asked[i] = _correction(asked[i], found)
-                answers[i] = found
+                    asked[i] = _correction(asked[i], result)
+                answers[i] = result
             waiting = again
         return [
-            replace(found, tokens=total(tokens[i])) if isinstance(found := answers[i], Answer) else found
+            replace(result, tokens=total(tokens[i]))
+            if isinstance(result := answers[i], ChatAnswer)
+            else result
             for i in range(len(requests))
         ]
 
     def enforces(self, conversation: Conversation) -> bool:
-        """Whether the model is held to the conversation's schema as it decodes."""
+        """Whether decoding is constrained to the conversation's schema."""
         return False
 
-    def _read(self, said: Said | ChatError, answer: type[A], asked: Conversation) -> Answer[A] | ChatError:
+    def _read(
+        self, said: Said | ChatError, answer: type[A], asked: Conversation
+    ) -> ChatAnswer[A] | ChatError:
         if isinstance(said, ChatError):
             return said
         if said.cut:
@@ -215,10 +217,10 @@ class Chat(Part):
         return parse(said.text, answer, self.enforces(asked))
 
     def identity(self) -> dict[str, Any]:
-        """Without the options that do not decide what is answered; with the interface's own prompts."""
-        found = super().identity()
-        options = {name: value for name, value in found["options"].items() if name not in self.unused}
-        return found | {"options": options, "prompts": prompts.versions(PROMPTS)}
+        """The options that can change an answer, and the prompts of this module."""
+        identity = super().identity()
+        options = {name: value for name, value in identity["options"].items() if name not in self.unused}
+        return identity | {"options": options, "prompts": prompts.versions(PROMPTS)}
 
 
 def make(spec: Mapping[str, Any]) -> Chat:
@@ -240,20 +242,20 @@ ChatOption = Annotated[Chat, BeforeValidator(_made), PlainSerializer(_spec)]
 """The type of a part's option that is a chat model: a recipe gives `{backend: ..., model: ..., ...}`."""
 
 
-def parse(text: str, answer: type[A], enforced: bool = False) -> Answer[A] | ChatError:
-    """The answer in a model's words: the last complete JSON object with fields of the shape, whatever stands around it.
+def parse(text: str, answer: type[A], enforced: bool = False) -> ChatAnswer[A] | ChatError:
+    """The answer in a model's text: the last complete JSON object with fields of the shape.
 
-    Thoughts, code fences and greetings are passed over. `enforced`: the server was told to hold the model to the shape.
+    Thoughts, code fences and greetings are skipped. `enforced`: the server constrained decoding to the shape.
     """
-    raw = text.encode("utf-8", "replace").decode()  # half a surrogate pair fits in no table
+    raw = text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored in a table
     words = reply.read(raw)
     if words.unfinished:
         return ChatError(f"its thoughts never end. It was: {raw[:600]!r}", raw, cut=True)
-    found = reply.counting(words, frozenset(answer.model_fields), enforced)
+    value = reply.counting(words, frozenset(answer.model_fields), enforced)
     problem = "it holds no complete JSON object"
-    if found is not None:
+    if value is not None:
         try:
-            return Answer(answer.model_validate(found), raw)
+            return ChatAnswer(answer.model_validate(value), raw)
         except ValidationError as error:
             wrong = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()]
             problem = "; ".join(wrong[:8])
@@ -270,7 +272,7 @@ def fitted(image: Image, max_side_px: int) -> Image:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _opening(request: Request[Any], max_side_px: int) -> Conversation:
+def _opening(request: ChatRequest[Any], max_side_px: int) -> Conversation:
     schema = request.answer.model_json_schema()
     text = request.prompt
     if request.tell_schema:
@@ -280,7 +282,7 @@ def _opening(request: Request[Any], max_side_px: int) -> Conversation:
 
 
 def _correction(asked: Conversation, error: ChatError) -> Conversation:
-    """The conversation with the answer that did not fit, and what was wrong with it."""
+    """The conversation, continued by the invalid answer and its error."""
     schema = canonical_json(asked.schema)
     retry = prompts.render("chat/retry", error=str(error).partition(". It was: ")[0], schema=schema)
     return replace(asked, turns=[*asked.turns, Turn("assistant", error.raw or ""), Turn("user", retry)])

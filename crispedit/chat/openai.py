@@ -1,6 +1,6 @@
 """Any OpenAI-compatible server as the chat model: vLLM, SGLang, `transformers serve`, or OpenAI's own.
 
-Requests go out together, so many at a time (`crispedit.server`). With `serve` each process starts a server of its own.
+Requests are sent concurrently (`crispedit.server`). With `serve` each process starts its own server.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
 class OpenAI(Server, Chat):
     """Asks a server for chat completions.
 
-    `load` asks a first question, so that a server that is not there, or does not know the key, the model or an option,
-    stops the run before it begins. Later on, what the server will not answer is that request's error.
+    `load` asks a first question, so that a run does not begin if the server is away, or rejects the key, the model or
+    an option. Later failures are errors of single requests.
     """
 
     kind: ClassVar[str] = "chat server"
 
     structured_output: Literal["json_schema", "none"] = "json_schema"
-    """Have the server decode only what fits the schema; "none" for one that refuses to."""
+    """Constrain decoding to the schema; "none" for a server that cannot."""
     temperature: float | None = 0.0
     """Null leaves it out, for models that refuse it."""
     seed: int | None = 0
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
-    """What the server calls the limit; older ones know only "max_tokens"."""
+    """The server's name of the limit; older ones know only "max_tokens"."""
     extra: dict[str, Any] = {}
-    """More of the request's body, such as vLLM's `chat_template_kwargs: {enable_thinking: false}`."""
+    """Further fields of the request, such as vLLM's `chat_template_kwargs: {enable_thinking: false}`."""
 
     @property
     def gpus(self) -> float:  # type: ignore[override]  # the class's is for all its instances
-        """Those of a server of its own; a server elsewhere needs none of ours."""
+        """The GPUs of a server started here; a remote server needs none."""
         return 0.0 if self.serve is None else 1.0
 
     def load(self) -> None:
-        """Start the server if it is ours, and ask a first question. ValueError, with what the server said, if it gives
-        no answer of any kind."""
+        """Start the server if `serve` is set, and ask a first question. ValueError, with the server's error, if it
+        gives no answer."""
         self.start()
         hello = Turn("user", 'Answer with this JSON object: {"ready": true}')
         [answer] = self.complete([Conversation([hello], "Hello", Hello.model_json_schema())])
@@ -57,13 +57,13 @@ class OpenAI(Server, Chat):
             raise ValueError(f"the chat server {where} does not answer: {answer}")
 
     def identity(self) -> dict[str, Any]:
-        """Without what does not decide the answers."""
-        found = super().identity()
-        return found | {"options": self.options_that_count(found["options"])}
+        """The options that can change an answer."""
+        identity = super().identity()
+        return identity | {"options": self.options_that_count(identity["options"])}
 
     def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
         answers = self.each_answer(self._ask, conversations)
-        return [_failed(found) if isinstance(found, Exception) else found for found in answers]
+        return [_failed(said) if isinstance(said, Exception) else said for said in answers]
 
     async def _ask(self, session: ClientSession, conversation: Conversation) -> Said | ChatError:
         body = self._body(conversation)
@@ -73,7 +73,7 @@ class OpenAI(Server, Chat):
         try:
             completion = Completion.model_validate_json(response.body)
         except ValidationError:
-            return ChatError(f"the server's answer is no chat completion: {self.shown(response.body)}")
+            return ChatError(f"the server's answer is not a chat completion: {self.shown(response.body)}")
         choice = completion.choices[0]
         usage = completion.usage or Usage()
         cut = choice.finish_reason == "length"
@@ -110,7 +110,7 @@ class OpenAI(Server, Chat):
 
 
 def _failed(error: Exception) -> ChatError:
-    """Of one request; whether it may pass is for its cause to say."""
+    """The error of one request; its cause decides whether it is transient."""
     failure = ChatError(str(error) or type(error).__name__)
     failure.__cause__ = error
     return failure
@@ -123,7 +123,7 @@ class Hello(Reply):
 
 
 class Message(BaseModel):
-    """What the model said. Its thoughts, which servers give in fields of their own, are no part of it."""
+    """The model's message, without its thoughts, which servers give in separate fields."""
 
     content: str | list[Any] | None = None
     refusal: str | None = None
@@ -132,7 +132,7 @@ class Message(BaseModel):
 
     @property
     def text(self) -> str:
-        """The words: of content in pieces, those of text (the others are thoughts)."""
+        """The text; of content in several parts, the text parts (the others are thoughts)."""
         if not isinstance(self.content, list):
             return self.content or ""
         pieces = [piece for piece in self.content if isinstance(piece, dict) and piece.get("type") == "text"]
@@ -161,7 +161,7 @@ class Completion(BaseModel):
 
 
 def _message(turn: Turn, published: Published | None) -> dict[str, Any]:
-    """A turn as the API writes it; images travel as data."""
+    """A turn in the API's format, with images as data URLs."""
     if not turn.images and not turn.parts:
         return {"role": turn.role, "content": turn.text}
     content = [
@@ -174,7 +174,7 @@ def _message(turn: Turn, published: Published | None) -> dict[str, Any]:
 
 
 def _url(image: Image, published: Published | None) -> str:
-    """An image as a data URL: JPEG of our own quality, or as the published script encodes it."""
+    """An image as a data URL: a JPEG, or as the published script encodes it."""
     if published is None:
         kind, data = "jpeg", images.encode_jpeg(image)
     else:

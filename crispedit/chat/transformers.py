@@ -1,8 +1,7 @@
 """A vision-language model in this process as the chat model: any that transformers loads for images and text.
 
-Qwen2.5-VL, Qwen3-VL, InternVL, SmolVLM, LLaVA ... from a local folder or the Hugging Face hub. Decoding is greedy: the
-same words come back each time. Weights are read from safetensors, and code that a repository brings is run only when
-the recipe says so.
+Qwen2.5-VL, Qwen3-VL, InternVL, SmolVLM, LLaVA ... from a local folder or the Hugging Face hub. Decoding is greedy, so
+answers repeat. Weights are read from safetensors; code in a repository runs only if the recipe allows it.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 from pydantic import Field, PrivateAttr
 
 from crispedit import weights
@@ -22,8 +21,8 @@ from crispedit.outcome import describe, each
 class Transformers(Chat):
     """Generates in batches, padded on the left; a batch that does not fit in memory is halved.
 
-    Padding is masked, so an answer does not depend on its neighbours in a batch, but for rounding, which at bfloat16
-    may turn a word now and then: set `batch_size: 1` where that must not be.
+    Padding is masked, so an answer depends on its batch only by rounding. In bfloat16 that changes a word now and then;
+    `batch_size: 1` avoids it.
     """
 
     gpus: ClassVar[float] = 1.0
@@ -34,7 +33,7 @@ class Transformers(Chat):
     revision: str | None = None
     """A commit, tag or branch of that repository."""
     adapter: str | None = None
-    """A LoRA of the package peft, such as EditScore's: a folder or a repository. It is merged into the weights once."""
+    """A LoRA of the package peft, such as EditScore's: a folder or a repository. Merged into the weights on loading."""
     adapter_revision: str | None = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     device: str = "auto"
@@ -79,18 +78,19 @@ class Transformers(Chat):
         self._network = network.eval()
 
     def identity(self) -> dict[str, Any]:
-        """With the weights, where they lie in a folder: a model that is trained further is another model."""
-        found = super().identity() | {"weights": _digest(self.model)}
-        if self.adapter is None:  # as before there were adapters
+        """The options, with the digest of a local folder's weights: a model that is trained further is another
+        model."""
+        identity = super().identity() | {"weights": _digest(self.model)}
+        if self.adapter is None:  # keeps the identity from before there were adapters
             for name in ("adapter", "adapter_revision"):
-                del found["options"][name]
-            return found
-        return found | {"adapter": _digest(self.adapter)}
+                del identity["options"][name]
+            return identity
+        return identity | {"adapter": _digest(self.adapter)}
 
     def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
         if self._network is None:
             self.load()
-        # Equally many images and one set of settings go together: not every processor takes a mixed batch.
+        # A batch has one number of images and one set of settings: not every processor takes a mixed batch.
         alike: dict[tuple[int, Published | None, int | None], list[int]] = {}
         for index, conversation in enumerate(conversations):
             shown = sum(not isinstance(part, str) for turn in conversation.turns for part in turn.content)
@@ -102,7 +102,9 @@ class Transformers(Chat):
                 batch = group[start : start + self.batch_size]
                 said.update(zip(batch, each(self._generate, [conversations[i] for i in batch]), strict=True))
         answers = [said[index] for index in range(len(conversations))]
-        return [ChatError(describe(found)) if isinstance(found, Exception) else found for found in answers]
+        return [
+            ChatError(describe(answer)) if isinstance(answer, Exception) else answer for answer in answers
+        ]
 
     def _generate(self, conversations: Sequence[Conversation]) -> list[Said]:
         import torch
@@ -114,7 +116,7 @@ class Transformers(Chat):
             tokenize=True,
             return_dict=True,
             add_generation_prompt=True,
-            sanitize_control_tokens=True,  # an instruction that spells out a control token is only words
+            sanitize_control_tokens=True,  # a control token spelt out in an instruction is plain text
             processor_kwargs={"return_tensors": "pt", "padding": True},
             **self.template,
         ).to(self._network.device, dtype=self._network.dtype)
@@ -161,7 +163,7 @@ def _message(turn: Turn) -> dict[str, Any]:
     content = [
         {"type": "text", "text": part}
         if isinstance(part, str)
-        else {"type": "image", "image": PillowImage.fromarray(part)}
+        else {"type": "image", "image": Pillow.fromarray(part)}
         for part in turn.content
     ]
     return {"role": turn.role, "content": content}

@@ -1,4 +1,4 @@
-"""Blending: sets a drawn object into a photograph, in linear light, with its shadow and the photograph's grain."""
+"""Blending: inserts a drawn object into a photograph, in linear light, with its shadow and the photograph's grain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crispedit.record import Image, Mask
 
 _TO_LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
 _FAINT = 0.05
-"""Shadow weaker than this cannot be seen; it is cut off so that the mask has an end."""
+"""Invisible shadow below this is cut off, so that the mask ends."""
 
 
 def set_in(
@@ -21,7 +21,8 @@ def set_in(
 ) -> tuple[Image, Mask]:
     """The photograph with the sprite standing at the place, and exactly which pixels may differ.
 
-    `noise` [256, 256] is standard normal; it is tiled by image position: one object in two colours has one grain.
+    `noise` [256, 256] is standard normal; it is tiled by image position, so that one object in two colours has the same
+    grain.
     """
     out = image.copy()
     mask = np.zeros(image.shape[:2], bool)
@@ -55,7 +56,7 @@ def set_in(
 def soften(
     alpha: NDArray[np.float32], rgb: NDArray[np.float32], sigma: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Blurs a sprite with premultiplied colours, so that no dark rim creeps in."""
+    """Blurs a sprite with premultiplied colours, which avoids a dark rim."""
     if sigma < 0.3:
         return alpha, rgb
     blurred = cv2.GaussianBlur(alpha, (0, 0), sigma)
@@ -64,8 +65,8 @@ def soften(
 
 
 def over(front: Image, alpha: NDArray[np.float32], behind: Image) -> Image:
-    """The subject of a photograph before another picture. In its soft edge, where the old background shines through,
-    the subject's own colour is spread outwards first."""
+    """The subject of a photograph before another picture. Its colour is first spread outwards into its soft edge, where
+    the old background shines through."""
     solid = (alpha > 0.97).astype(np.float32)
     sigma = max(1.0, min(alpha.shape) / 160)
     near = cv2.GaussianBlur(solid, (0, 0), sigma)
@@ -78,7 +79,6 @@ def over(front: Image, alpha: NDArray[np.float32], behind: Image) -> Image:
 
 
 def grained(picture: Image, scene: Scene, noise: NDArray[np.float32]) -> Image:
-    """A picture with the photograph's grain."""
     h, w = picture.shape[:2]
     tiled = np.tile(noise * np.float32(scene.grain), (-(-h // 256), -(-w // 256)))[:h, :w]
     return np.clip(picture + tiled[..., None] + 0.5, 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Colours by name: what the compositor paints with, and what it calls the colours that it finds."""
+"""Colours by name: the compositor's paints, and names for the colours that it finds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HUES = (
     (169, "pink"),
     (181, "red"),
 )
-"""Upper hue (OpenCV: 0-180) of each name."""
+"""The upper hue (OpenCV: 0-180) of each name."""
 
 
 def name_of(rgb: NDArray[np.uint8]) -> str:

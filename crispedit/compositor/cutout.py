@@ -15,14 +15,14 @@ _STUDY_PX = 168
 
 @dataclass(frozen=True)
 class Cutout:
-    """The main subject of a photograph at study size: where it is [h, w], and its pixels [N, 3]."""
+    """The main subject of a photograph at study size: its mask [h, w] and its pixels [N, 3]."""
 
     subject: NDArray[np.bool_]
     pixels: NDArray[np.uint8]
 
 
 def find(image: Image) -> Cutout | None:
-    """The main subject, or None where nothing stands out compactly, and sharply, from its surroundings."""
+    """The main subject, or None if nothing compact and sharp stands out from its surroundings."""
     height, width = image.shape[:2]
     scale = _STUDY_PX / max(height, width)
     if min(height, width) * scale < 24:
@@ -34,14 +34,14 @@ def find(image: Image) -> Cutout | None:
         return None
     cv2.setRNGSeed(1)
     cv2.grabCut(small, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
-    found = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8)
-    found = cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(found)
+    mask = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask)
     if count < 2:
         return None
     main = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
     area = int(stats[main, cv2.CC_STAT_AREA])
-    if area < 0.75 * found.sum() or not 0.03 < area / found.size < 0.68:
+    if area < 0.75 * mask.sum() or not 0.03 < area / mask.size < 0.68:
         return None
     subject = parts == main
     if not _stands_out(small, subject):
@@ -49,14 +49,14 @@ def find(image: Image) -> Cutout | None:
     return Cutout(subject, small[subject])
 
 
-def cut_out(image: Image, found: Cutout) -> NDArray[np.float32]:
-    """[H, W] how much of each pixel is the subject, 0-1: the found shape at full size, its edge pulled onto the
-    picture's (guided filter, He et al. 2010, over colour, at up to 800 pixels)."""
+def cut_out(image: Image, subject: Cutout) -> NDArray[np.float32]:
+    """[H, W], 0-1: the subject's share of each pixel. The shape is enlarged and its edge fitted to the picture's
+    (guided filter, He et al. 2010, over colour, at up to 800 pixels)."""
     height, width = image.shape[:2]
     scale = min(1.0, 800 / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     guide = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    mask = cv2.resize(found.subject.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    mask = cv2.resize(subject.subject.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     alpha = _guided(guide, mask, max(3, max(size) // 90) | 1)
     alpha = _guided(guide, np.clip((alpha - 0.25) / 0.5, 0, 1), max(3, max(size) // 160) | 1)
     alpha = np.clip((alpha - 0.22) / 0.56, 0, 1).astype(np.float32)
@@ -87,7 +87,7 @@ def _guided(guide: NDArray[np.float32], mask: NDArray[np.float32], side: int) ->
 
 
 def _prior(small: Image) -> NDArray[np.uint8] | None:
-    """GrabCut's labels from how unlike the frame's border a pixel is, in Lab, and how near the centre."""
+    """GrabCut's initial labels, from a pixel's Lab distance to the frame's border and its nearness to the centre."""
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32)
     h, w = lab.shape[:2]
     edge = max(2, min(h, w) // 14)
@@ -97,7 +97,7 @@ def _prior(small: Image) -> NDArray[np.uint8] | None:
     criteria = (cv2.TERM_CRITERIA_MAX_ITER, 8, 1.0)
     cv2.setRNGSeed(1)
     _, label, centers = cv2.kmeans(border, 4, None, criteria, 1, cv2.KMEANS_PP_CENTERS)
-    # What only a small part of the frame shows may be the subject reaching out of the picture.
+    # A colour on only a small part of the border may be a subject that extends out of the picture.
     share = np.bincount(label.ravel(), minlength=4) / len(border)
     common = centers[(share > 0.33) | (share == share.max())]
     unlike = np.min([np.sqrt((((lab - c) * (0.5, 1, 1)) ** 2).sum(axis=2)) for c in common], axis=0)
@@ -117,9 +117,9 @@ def _prior(small: Image) -> NDArray[np.uint8] | None:
 
 
 def _stands_out(small: Image, subject: NDArray[np.bool_]) -> bool:
-    """Whether a subject keeps off most of the frame, differs in colour from what lies around it, and has an edge."""
+    """Whether a subject avoids most of the frame, differs in colour from its surroundings, and has a sharp edge."""
     frame = np.concatenate([subject[0], subject[-1], subject[:, 0], subject[:, -1]])
-    # What reaches both sides is a floor or a strip of land, not a subject.
+    # A region that reaches both sides is a floor or a strip of land, not a subject.
     if frame.mean() > 0.55 or min(subject[:, 0].mean(), subject[:, -1].mean()) > 0.15:
         return False
     shape = subject.astype(np.uint8)
@@ -138,7 +138,7 @@ def _stands_out(small: Image, subject: NDArray[np.bool_]) -> bool:
     rim = cv2.morphologyEx(shape, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).astype(bool)
     rim[[0, -1]] = rim[:, [0, -1]] = False
     edge = np.median(steep[rim])
-    # Among other sharp things nothing is *the* subject: the rest must be a blur, or plain, or of quite another colour.
+    # Among other sharp things nothing is the main subject: the rest must be blurred, plain, or of another colour.
     if busy <= 4:
         return bool(colour >= 30 and focus >= 1.4 and edge > (140 if frame.mean() < 0.35 else 220))
     return bool(busy <= 15 and colour >= 105 and focus >= 1.8 and edge > 260)

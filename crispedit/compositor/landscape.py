@@ -12,7 +12,7 @@ from crispedit.record import Image
 _CATALOGUE = catalogue.load("landscapes")
 KINDS = tuple(_CATALOGUE)
 NAMES: dict[str, tuple[str, ...]] = {kind: tuple(entry["says"]) for kind, entry in _CATALOGUE.items()}
-"""What each kind of landscape is called."""
+"""The names of each kind of landscape."""
 DARK = frozenset(kind for kind, entry in _CATALOGUE.items() if entry.get("dark"))
 """The kinds at nightfall; the rest are by day."""
 
@@ -22,8 +22,8 @@ def landscape(
 ) -> Image:
     """A scene of [height, width]; the same arguments give the same pixels.
 
-    `horizon` is its height in the picture as a fraction from the top; by default the seed chooses it, and the kind.
-    ValueError for an unknown kind or a side below 16 pixels.
+    `horizon` is a fraction from the top. By default the seed chooses horizon and kind. ValueError for an unknown kind
+    or a side below 16 pixels.
     """
     if min(width, height) < 16:
         raise ValueError(f"a landscape of {width}x{height} is too small; it needs 16 pixels a side")
@@ -41,14 +41,14 @@ def landscape(
         getattr(painter, method)(**arguments)
     picture = painter.picture
     if chosen not in DARK:
-        # Exposed as a camera would: the brightest parts just below white.
+        # Exposed like a photograph: the brightest parts just below white.
         brightest = max(float(np.percentile(picture[::8, ::8], 98)), 0.05)
         picture *= np.float32(np.clip(0.93 / brightest, 0.8, 1.7))
     return _developed(rng, picture)
 
 
 def _developed(rng: np.random.Generator, picture: Picture) -> Image:
-    """As a camera gives it: a little vignetting, a little tone, sensor noise."""
+    """The picture with a camera's slight vignetting, tone curve and sensor noise."""
     h, w = picture.shape[:2]
     y = np.linspace(-1, 1, h, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, w, dtype=np.float32)[None]

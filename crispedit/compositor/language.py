@@ -1,4 +1,4 @@
-"""Language: says what an edit does, in many ways: instructions, and captions of the picture before and after it.
+"""Language: words edits in many ways, as instructions and as captions before and after.
 
 The wordings are in `language.yaml`.
 """
@@ -37,12 +37,11 @@ def _weighed(rng: np.random.Generator, weights: Mapping[str, int]) -> str:
 
 
 def a(noun: str) -> str:
-    """With its indefinite article."""
+    """The noun with its indefinite article."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def sentence(text: str) -> str:
-    """With a capital letter."""
     return text[0].upper() + text[1:]
 
 
@@ -75,18 +74,18 @@ def where(rng: np.random.Generator, x: float, y: float) -> str:
 
 
 def instruct(rng: np.random.Generator, act: str, **slots: str) -> str:
-    """One instruction for an act (a key of `orders`). Slots read as in mid-sentence: the="the red mug"."""
+    """One instruction for an act (a key of `orders`). Slots are in lower case: the="the red mug"."""
     if rng.random() < 0.22:
         return filled(pick(rng, _TABLES["sentences"][act]), **slots)
     order = filled(pick(rng, _TABLES["orders"][act]), **slots)
-    said = filled(_weighed(rng, _TABLES["manners"]), order=order)
-    if said[-1] in ".?":
+    line = filled(_weighed(rng, _TABLES["manners"]), order=order)
+    if line[-1] in ".?":
         closings = _TABLES["closings"]
-        said += filled(_weighed(rng, closings.get(act, closings["any"])), **slots)
-    return said
+        line += filled(_weighed(rng, closings.get(act, closings["any"])), **slots)
+    return line
 
 
 def showing(rng: np.random.Generator, photo: str, *things: tuple[str, str]) -> list[str]:
-    """One caption for each (what, where), all in one wording."""
+    """One caption for each (what, where), all in the same wording."""
     template = pick(rng, _TABLES["showing"])
     return [filled(template, photo=photo, what=what, where=at) for what, at in things]

@@ -35,7 +35,7 @@ KINDS = {kind: _kind(entry) for kind, entry in catalogue.load("objects").items()
 
 
 def name(kind: str, colour: str) -> str:
-    """What an object in a colour is called, without an article: "red mug", "wooden crate"."""
+    """The name of an object in a colour, without an article: "red mug", "wooden crate"."""
     noun = KINDS[kind].noun
     return noun.format(colour=colour) if "{" in noun else f"{colour} {noun}".strip()
 
@@ -55,7 +55,7 @@ def _surface(solid: dict[str, Any], paint: str | list[float] = "plain", **looks:
 
 
 def _built(spec: Any) -> Any:
-    """A solid or outline from {name: arguments}, any of which may be built in turn."""
+    """A solid or outline from {name: arguments}; arguments may be nested in the same form."""
     if not isinstance(spec, dict):
         return spec
     [(operation, arguments)] = spec.items()

@@ -12,19 +12,19 @@ from crispedit.compositor import colours
 from crispedit.record import Image, Mask
 
 _REACH = 24.0
-"""Degrees of hue about the centre that count as one colour; half as much again fades out."""
+"""Degrees of hue around the centre that count as one colour; beyond them it fades out over half as many."""
 
 
 @dataclass(frozen=True)
-class Tone:
-    """A hue that a photograph has enough of, but not everywhere: its name, its angle in Lab (degrees)."""
+class Hue:
+    """A hue that covers enough of a photograph, but not all: its name and its angle in Lab (degrees)."""
 
     name: str
     angle: float
 
 
 def _membership(image: Image, angle: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Lab [H, W, 3], and how much each pixel is of the hue, 0-1."""
+    """Lab [H, W, 3], and each pixel's degree of having the hue, 0-1."""
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     chroma, hue = cv2.cartToPolar(lab[..., 1], lab[..., 2], angleInDegrees=True)
     off = np.abs((hue - np.float32(angle) + 180) % 360 - 180)
@@ -34,7 +34,7 @@ def _membership(image: Image, angle: float) -> tuple[NDArray[np.float32], NDArra
     return lab, np.where(weight < 0.04, 0, weight).astype(np.float32)
 
 
-def tone_of(small: Image) -> Tone | None:
+def tone_of(small: Image) -> Hue | None:
     """The photograph's recolourable hue: vivid, not dark, and on 4 to 70 % of it. None where there is no such hue."""
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     chroma, hue = cv2.cartToPolar(lab[..., 1], lab[..., 2], angleInDegrees=True)
@@ -46,17 +46,18 @@ def tone_of(small: Image) -> Tone | None:
     angle = float(np.argmax(window) * 5 + 2.5)
     _, weight = _membership(small, angle)
     inside = weight > 0.5
-    # Of a hue that fades into others, half would be turned half-way.
+    # A hue that fades into others would be turned only in part.
     if ((weight > 0) & ~inside).sum() > 0.2 * inside.sum():
         return None
     if not 0.04 < inside.mean() < 0.7 or np.median(lab[..., 0][inside]) < 35:
         return None
     name = colours.name_of(small[inside])
-    return None if name in ("black", "white", "gray") else Tone(name, angle)
+    return None if name in ("black", "white", "gray") else Hue(name, angle)
 
 
 def turn_tone(image: Image, angle: float, by: float) -> tuple[Image, Mask]:
-    """The photograph with its hue about `angle` rotated `by` degrees, lightness kept; and what may differ."""
+    """The photograph with its hue around `angle` rotated `by` degrees, with unchanged lightness; and the mask of pixels
+    that may differ."""
     lab, weight = _membership(image, angle)
     turn = np.radians(weight * np.float32(by))
     c, s = np.cos(turn), np.sin(turn)
@@ -70,10 +71,10 @@ def turn_tone(image: Image, angle: float, by: float) -> tuple[Image, Mask]:
 TARGETS = ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink")
 
 
-def reachable(small: Image, tone: Tone) -> dict[str, float]:
-    """The named colours that a tone can be turned to, at least 55 degrees away, and the degrees (-180 to 180) to it.
+def reachable(small: Image, tone: Hue) -> dict[str, float]:
+    """The named colours at least 55 degrees away that a hue can be turned to, with the degrees (-180 to 180).
 
-    Not every colour exists at every lightness: each is turned, and named again.
+    Not every colour exists at every lightness, so each result is named again to check it.
     """
     out = {}
     _, weight = _membership(small, tone.angle)

@@ -1,7 +1,7 @@
 """Rendering: draws an object by sphere tracing (Hart 1996) at sprite size, lit as the photograph is.
 
-The camera is orthographic and looks down by `pitch` degrees. Geometry (what is where) is cached apart from shading, so
-that another colour of the same object costs little.
+The camera is orthographic and looks down by `pitch` degrees. Geometry is cached separately from shading, so that
+another colour of the same object costs little.
 """
 
 from __future__ import annotations
@@ -80,7 +80,6 @@ def linear(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def encoded(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Linear light to sRGB 0-1."""
     return np.clip(rgb, 0, 1) ** np.float32(1 / 2.2)
 
 
@@ -125,7 +124,7 @@ def _march(
 
 
 def trace(shape: Shape, yaw: float, pitch: float, height_px: int) -> Geometry:
-    """Where each pixel's ray meets the object; points and normals are in object space."""
+    """Where each pixel's ray hits the object; points and normals are in object space."""
     pixel = shape.top / height_px
     camera = _camera(yaw, pitch)
     low = -shape.radius * np.sin(np.radians(pitch)) - 2 * pixel
@@ -181,7 +180,7 @@ def _normals(shape: Shape, p: Points, step: float) -> NDArray[np.float32]:
 
 
 def _openness(shape: Shape, p: Points, n: NDArray[np.float32]) -> Values:
-    """Ambient occlusion, 0 shut in - 1 open, with the ground at y = 0 shutting in from below."""
+    """Ambient occlusion from 0 (enclosed) to 1 (open); the ground at y = 0 occludes too."""
     shut = np.zeros_like(p[0])
     for step, weight in ((0.04, 1.0), (0.1, 0.7), (0.22, 0.45)):
         q = (p[0] + n[:, 0] * step, p[1] + n[:, 1] * step, p[2] + n[:, 2] * step)
@@ -233,7 +232,7 @@ def shade(
 
 
 def _sunlit(shape: Shape, g: Geometry, towards: NDArray[np.float32]) -> Values:
-    """0 in the object's own shadow - 1 in the sun."""
+    """From 0 (in the object's own shadow) to 1 (in the sun)."""
     n = g.normals
     lit = np.ones(n.shape[0], np.float32)
     facing = np.nonzero(n @ towards > 0)[0]
@@ -250,7 +249,7 @@ def _unblocked(
     steps: int,
     sharpness: float,
 ) -> Values:
-    """Soft shadows by the closest approach along the way to the light (Quilez); writes lit[index]."""
+    """Soft shadows from the closest approach on the way to the light (Quilez); writes lit[index]."""
     t = np.full(index.size, 0.03, np.float32)
     live = np.arange(index.size)
     for _ in range(steps):

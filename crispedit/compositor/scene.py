@@ -1,4 +1,4 @@
-"""The scene: what a photograph tells about its light, its grain, its ground and where there is room for an object."""
+"""The scene: a photograph's light, grain, ground and free places, estimated from its pixels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from crispedit.compositor.render import Light, Rgb
 from crispedit.record import Image
 
 SMALLEST_PX = 48
-"""Below this side there is no room for anything that a person would recognise."""
+"""Smaller images have no room for a recognisable object."""
 _STUDY_PX = 320
 
 
 @dataclass(frozen=True)
 class Spot:
-    """Where an object goes: the foot (x, y) as fractions of width and height, its height as one of the short side."""
+    """An object's place: its foot (x, y) as fractions of width and height, its height as a fraction of the short
+    side."""
 
     x: float
     y: float
@@ -27,7 +28,8 @@ class Spot:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a photograph tells.
+    """A photograph's properties.
+
 
     `ground` says whether an object can stand in its lower part: a field, a road, a table, but not a close-up before
     a blur. `horizon` is a fraction from the top. `clutter` [h, w] is detail at study size, in grey levels; `grain` is
@@ -58,7 +60,7 @@ def reduced(image: Image) -> Image:
 
 
 def around(small: Image, scene: Scene, place: Spot) -> Image:
-    """[N, M, 3] what an object at the place would stand before, of the photograph at study size."""
+    """[N, M, 3]: the photograph, at study size, behind an object at the place."""
     h, w = small.shape[:2]
     half, high = place.size * scene.short / scene.width / 2, place.size * scene.short / scene.height
     x0, x1 = int(max(0, place.x - half) * w), int(min(1, place.x + half) * w)
@@ -67,14 +69,14 @@ def around(small: Image, scene: Scene, place: Spot) -> Image:
 
 
 def study(image: Image) -> Scene:
-    """Reads a photograph; deterministic, some 20 ms whatever its size."""
+    """The scene of a photograph; deterministic, about 20 ms for any size."""
     height, width = image.shape[:2]
     small = reduced(image)
     gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
     detail = np.abs(gray - cv2.GaussianBlur(gray, (0, 0), 2.0))
     clutter = cv2.GaussianBlur(detail, (0, 0), 3.0)
     low = cv2.resize(small[int(small.shape[0] * 0.62) :], (8, 4), interpolation=cv2.INTER_AREA)
-    # One colour from edge to edge is a surface; flower, sky and shadow side by side are a close-up.
+    # One colour from edge to edge is ground; flower, sky and shadow side by side are a close-up.
     ground = float(low.reshape(-1, 3).astype(np.float32).std(axis=0).mean()) < 24.5
     softness = 0.35 + 0.35 * min(height, width) / 1024
     return Scene(width, height, _light(small), ground, _horizon(small), clutter, _grain(image), softness)
@@ -91,7 +93,7 @@ def _light(small: Image) -> Light:
         lean = 0.3 if right >= left else -0.3
     direction = np.array([lean, 0.8, 0.45])
     direction /= np.linalg.norm(direction)
-    # What would be white here: the brightest channel of the brightest pixels, whatever their hue.
+    # The white level: the brightest channel of the brightest pixels.
     white = float(np.percentile(lin.max(axis=2), 96))
     exposure = float(np.clip(0.55 * white + 0.9 * float(luma.mean()), 0.09, 1.0))
     cast = _tint(lin.reshape(-1, 3).mean(axis=0), 0.12)
@@ -114,19 +116,19 @@ def _tint(mean: NDArray[np.float32], strength: float) -> NDArray[np.float64]:
 
 
 def _horizon(small: Image) -> float:
-    """Where the strongest change between rows lies, 0 top - 1 bottom, if it does at about the same height across the
-    whole width; 0.3 otherwise."""
+    """The height (0 top, 1 bottom) of the strongest change between rows, if it is similar across the whole width; else
+    0.3."""
     n, w = small.shape[:2]
     reach = max(2, n // 14)
     at = np.arange(max(reach, n // 5), min(n - reach, n * 78 // 100))
     if not at.size or w < 8:
         return 0.3
-    found = []
+    rows = []
     for strip in np.array_split(small.astype(np.float32), 4, axis=1):
         sums = np.vstack([np.zeros((1, 3), np.float32), np.cumsum(strip.mean(axis=1), axis=0)])
         jump = np.abs((sums[at + reach] - sums[at]) - (sums[at] - sums[at - reach])).sum(axis=1)
-        found.append(float(at[int(jump.argmax())] / n))
-    return max(found) if max(found) - min(found) < 0.12 else 0.3
+        rows.append(float(at[int(jump.argmax())] / n))
+    return max(rows) if max(rows) - min(rows) < 0.12 else 0.3
 
 
 def _grain(image: Image) -> float:
@@ -143,8 +145,8 @@ def find_place(
 ) -> Spot | None:
     """A free, uncluttered place for an object `aspect` times as wide as high; None where there is no room.
 
-    Objects stand on the ground below the horizon. Where there is no ground they stand in front, their foot at the
-    lower edge of the frame; what floats hangs in the air, above the horizon if it can.
+    Objects stand on the ground below the horizon. Without ground they stand in front, with the foot at the lower edge
+    of the frame. Floating objects hang in the air, above the horizon if possible.
     """
     integral = cv2.integral(scene.clutter)
     h, w = scene.clutter.shape
@@ -156,7 +158,7 @@ def find_place(
             low = max(high + 0.06, scene.horizon + 0.1 if scene.ground else 0.8)
             y = float(rng.uniform(high + 0.03, low))
         elif scene.ground:
-            # Near the horizon a thing is far away: it is smaller there, and never towers over what lies behind it.
+            # Objects near the horizon are far away, so they are smaller and never tower over the background.
             y = float(rng.uniform(max(scene.horizon + 0.12, 0.52), 0.95))
             size *= 0.6 + 0.4 * (y - scene.horizon) / (0.95 - scene.horizon)
             high = size * scene.short / scene.height

@@ -1,6 +1,7 @@
 """Scenery: the layers of a landscape (sky, hills, ground, water, trees ...), painted from far to near.
 
-Pictures are [H, W, 3], 0-1, sRGB, and painted in place. A colour may be a choice of several; each use takes a shade.
+Pictures are [H, W, 3], 0-1, sRGB, and painted in place. A colour may be one of several choices; each use varies it a
+little.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from crispedit.compositor.terrain import Plane, View
 Picture = NDArray[np.floating[Any]]
 Colour = NDArray[np.float32]
 Given = Sequence[float] | Sequence[Sequence[float]]
-"""A colour as the catalogue has it: [r, g, b], or a choice of such."""
+"""A colour in the catalogue: [r, g, b], or a list of them to choose from."""
 Range = tuple[float, float]
-"""The least and the most of something."""
+"""(least, most)"""
 
 
 def between(weight: Plane, low: Colour, high: Colour) -> Picture:
@@ -41,14 +42,14 @@ class Painter:
         """Rows below the horizon."""
 
     def colour(self, given: Given, much: float = 0.04) -> Colour:
-        """A shade of a colour."""
+        """A slightly varied shade of a colour."""
         choices = np.atleast_2d(np.asarray(given, np.float64))
         chosen = choices[int(self.rng.integers(len(choices)))] if len(choices) > 1 else choices[0]
         lighter, hue = self.rng.normal(0, much), self.rng.normal(0, much / 2, 3)
         return np.clip(chosen + lighter + hue, 0, 1).astype(np.float32)
 
     def lay(self, ground: terrain.Ground, colour: Picture, haze: Colour, reach: float) -> None:
-        """Sets ground colours [rows, W, 3] where ground is seen, fading into the haze over `reach` metres."""
+        """Paints ground colours [rows, W, 3] where ground is visible, fading into the haze over `reach` metres."""
         clear = np.exp(-ground.z / np.float32(reach))[..., None]
         part = self.picture[ground.top :]
         np.copyto(part, haze + clear * (colour - haze), where=ground.seen[..., None])
@@ -74,7 +75,7 @@ class Painter:
         if not much:
             return
         noise, stop = terrain.tile(self.rng, 1.55), min(h, int(horizon) + 2)
-        # A cloud deck in perspective: what is near the horizon is far, flat and small.
+        # A cloud deck in perspective: near the horizon clouds are far, flat and small.
         height = np.clip((horizon - rows[:stop]) / horizon, 0, 1)[:, None]
         u = (np.arange(w, dtype=np.float32)[None] - w / 2) / w / (height + 0.16) * 130 + 256
         v = np.broadcast_to(95 / (height + np.float32(0.16)), u.shape)
@@ -213,7 +214,7 @@ class Painter:
             spots = blobs[self.rng.integers(0, 7, leaves)] + off
             lit = (off[:, 0] * np.sign(self.sun[0]) - off[:, 1]) / size * 3.2
             lit = np.clip(0.45 + lit + self.rng.normal(0, 0.16, leaves), 0, 1)
-            # Many are equal, and the default order of those depends on the processor.
+            # Many are equal, and a non-stable sort orders those by processor.
             for i in np.argsort(lit, kind="stable"):
                 at, colour = (int(spots[i, 0] * 8), int(spots[i, 1] * 8)), low + lit[i] * (high - low)
                 cv2.circle(self.picture, at, max(5, int(size * 0.136)), colour.tolist(), -1, cv2.LINE_AA, 3)

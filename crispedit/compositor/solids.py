@@ -45,8 +45,6 @@ def ellipsoid(radii: tuple[float, float, float], center: tuple[float, float, flo
 
 
 def box(half: tuple[float, float, float], center: tuple[float, float, float], round_: float = 0.02) -> Solid:
-    """A box with rounded edges."""
-
     inner = [np.float32(h - round_) for h in half]
 
     def distance(p: Points) -> Values:
@@ -150,9 +148,9 @@ def _look_up(table: Values, x: Values, y: Values) -> Values:
     pad = rows * 4096 - u.size
     if pad:
         u, v = np.pad(u, (0, pad)), np.pad(v, (0, pad))
-    found = cv2.remap(table, u.reshape(rows, 4096), v.reshape(rows, 4096), cv2.INTER_LINEAR)
+    values = cv2.remap(table, u.reshape(rows, 4096), v.reshape(rows, 4096), cv2.INTER_LINEAR)
     beyond = np.maximum(np.abs(x - cx), np.abs(y - cy))
-    return found.ravel()[: shape[0]] + beyond
+    return values.ravel()[: shape[0]] + beyond
 
 
 def lathe(profile: Outline) -> Solid:
@@ -192,8 +190,6 @@ def puffed(outline: Outline, depth: float) -> Solid:
 
 
 def joined(*solids: Solid) -> Solid:
-    """The union."""
-
     def distance(p: Points) -> Values:
         out = solids[0](p)
         for solid in solids[1:]:
@@ -223,8 +219,6 @@ def mirrored(solid: Solid) -> Solid:
 
 
 def carved(solid: Solid, *holes: Solid) -> Solid:
-    """A solid without its holes."""
-
     def distance(p: Points) -> Values:
         out = solid(p)
         for hole in holes:
@@ -251,5 +245,4 @@ def turned(
 
 
 def moved(solid: Solid, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Solid:
-    """A solid shifted."""
     return lambda p: solid((p[0] - np.float32(x), p[1] - np.float32(y), p[2] - np.float32(z)))

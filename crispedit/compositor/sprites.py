@@ -1,4 +1,4 @@
-"""Sprites: objects of the library, drawn with their shadow, ready to be set into a photograph."""
+"""Sprites: objects drawn with their shadow, ready to be inserted into a photograph."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from crispedit.compositor import objects
 from crispedit.compositor.render import Geometry, Light, Rgb, ground_shade, shade, trace
 
 _MAX_TRACED_PX = 400
-"""Sprites are traced at most this high and wide, and enlarged from there: photographs are softer than that anyway."""
+"""Sprites are traced at most this high and wide, and enlarged beyond: photographs are softer anyway."""
 PITCH = 16.0
-"""Degrees that the camera looks down on objects."""
+"""Degrees by which the camera looks down on objects."""
 
 
 @dataclass(frozen=True)

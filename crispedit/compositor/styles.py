@@ -16,7 +16,7 @@ Plane = NDArray[np.floating[Any]]
 Colours = NDArray[np.floating[Any]]
 """[H, W, 3], 0-1."""
 Painting = Callable[[Colours, np.random.Generator, float], Colours]
-"""How a picture is painted in a style; the last argument is a fine length in pixels, 1 where the short side is 1024."""
+"""Paints a picture in a style; the last argument is a unit of length in pixels, 1 for a short side of 1024."""
 
 
 def restyle(image: Image, style: str, seed: int) -> Image:
@@ -44,19 +44,19 @@ def _vivid(p: Colours, much: float) -> Colours:
 
 
 def _painted_light(p: Colours) -> Colours:
-    """From light to dark as with paints: bright where it is brightest, and nowhere black."""
+    """The tonal range of paint: brighter highlights, and no black."""
     gain = np.clip(0.92 / np.percentile(_gray(p)[::4, ::4], 98), 1, 2)
     return p * np.float32(0.9 * gain) + np.array([0.11, 0.09, 0.12], np.float32)
 
 
 def _levelled(gray: Plane) -> Plane:
-    """Stretched between its 2nd and 98th percentile."""
+    """The plane, stretched between its 2nd and 98th percentile."""
     low, high = np.percentile(gray[::4, ::4], (2, 98))
     return np.clip((gray - low) / max(float(high - low), 0.08), 0, 1).astype(np.float32)
 
 
 def _outlines(p: Colours, thickness: float) -> Plane:
-    """Lines along the edges of large shapes, 1 on a line - 0 elsewhere."""
+    """Lines along the edges of large shapes: 1 on a line, 0 elsewhere."""
     levels = (np.clip(p, 0, 1) * 255).astype(np.uint8)
     edges = np.max([cv2.Canny(levels[..., channel], 45, 110) for channel in range(3)], axis=0)
     side = max(2, round(thickness))
@@ -65,7 +65,7 @@ def _outlines(p: Colours, thickness: float) -> Plane:
 
 
 def _kuwahara(p: Colours, radius: int) -> Colours:
-    """Kuwahara filter: each pixel takes the mean of whichever of four windows about it varies least."""
+    """Kuwahara filter: each pixel takes the mean of the least varied of four windows around it."""
     # An odd window has a centre; an even one would move the picture by half a pixel.
     side = radius | 1
     mean = cv2.blur(p, (side, side))
@@ -123,7 +123,7 @@ def _brushed(gray: Plane, rng: np.random.Generator, length: float) -> Plane:
 
 
 def _scattered(rng: np.random.Generator, h: int, w: int, size: float) -> NDArray[np.int64]:
-    """[N, 2] (y, x) one point at random in each square of about `size` pixels, in random order."""
+    """[N, 2]: (y, x) of a random point in each square of about `size` pixels, in random order."""
     rows, columns = max(1, int(h / size)), max(1, int(w / size))
     gy, gx = np.mgrid[0:rows, 0:columns]
     y, x = (gy + rng.random(gy.shape)) * h / rows, (gx + rng.random(gx.shape)) * w / columns
@@ -315,4 +315,4 @@ STYLES: dict[str, Painting] = {
     "pointillism": _points,
 }
 NAMES: dict[str, list[str]] = catalogue.load("styles")
-"""What each style is called."""
+"""The names of each style."""

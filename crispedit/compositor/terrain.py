@@ -30,7 +30,7 @@ class View:
 
 @dataclass(frozen=True)
 class Ground:
-    """What the camera sees of a height field: from row `top` down, where `seen`, at (x, z) and altitude."""
+    """The visible part of a height field: (x, z) and altitude for the rows from `top` down, where `seen`."""
 
     top: int
     seen: NDArray[np.bool_]
@@ -80,8 +80,8 @@ def detail(
 def look(view: View, heights: Plane, cell: float, relief: Plane, depths: Plane) -> Ground:
     """Casts a height field. `cell` is metres per tile cell, `relief` [Z] metres of height per unit at each of `depths`.
 
-    Per column the projected height's running maximum over depth says, for each row, at which depth it is met; rows are
-    counted from the bottom, so that one histogram and one cumulative sum answer all pixels.
+    Per column, the running maximum of the projected height over depth gives the depth at which each row's ray hits.
+    Rows are counted from the bottom, so one histogram and one cumulative sum solve all pixels.
     """
     columns = np.arange(view.width, dtype=np.float32)
     x = (columns[None] - view.width / 2) / view.focal * depths[:, None]
@@ -94,7 +94,7 @@ def look(view: View, heights: Plane, cell: float, relief: Plane, depths: Plane) 
     at = np.clip(np.ceil(row - top), 0, rows).astype(np.intp)
     counts = np.bincount((at * view.width + np.arange(view.width)).ravel(), minlength=(rows + 1) * view.width)
     counts = counts.reshape(rows + 1, view.width)[:rows]
-    # Depths whose row is below pixel r: all those that it looks over.
+    # Depths whose row is below pixel r: those that it looks over.
     met = len(depths) - np.cumsum(counts, axis=0)
     seen = met < len(depths)
     after = np.clip(met, 1, len(depths) - 1)

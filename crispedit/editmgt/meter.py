@@ -35,7 +35,6 @@ class Tally:
         self.numbers = dict.fromkeys(NUMBERS, 0.0)
 
     def add(self, batch: MaskedBatch, losses_M: Tensor) -> None:
-        """Add a batch."""
         masked, examples = batch.masked.flatten(1), batch.examples
         count = masked.sum(1)
         total = torch.zeros_like(masked, dtype=torch.float32).masked_scatter(masked, losses_M).sum(1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Noise(Protocol):
+class SamplingNoise(Protocol):
     """What a sampler draws. Per step: `begin`, then `pick` for any rows, then `gumbel` unless it is the last step."""
 
     def uniform(self) -> Tensor:

@@ -22,9 +22,9 @@ from crispedit.editmgt.connector import Resampler
 from crispedit.editmgt.frame import mask_to_tokens, paste, resize, working_size
 from crispedit.editmgt.localize import default_blocks
 from crispedit.editmgt.masking import partly_masked
-from crispedit.editmgt.noise import Noise, ReleasedNoise, SeededNoise
+from crispedit.editmgt.noise import ReleasedNoise, SamplingNoise, SeededNoise
 from crispedit.editmgt.options import RELEASED, SamplingOptions, sampling_options
-from crispedit.editmgt.sampler import Progress, sample
+from crispedit.editmgt.sampler import SamplingStep, sample
 from crispedit.editmgt.text import LLM_TOKENS, TextEncoder
 from crispedit.editmgt.transformer import Capture, Conditions, Transformer
 from crispedit.editmgt.vq import VQ
@@ -45,8 +45,6 @@ FOLDERS = {
 
 @dataclass(frozen=True)
 class Edited:
-    """One answer."""
-
     image: Image
     """[H, W, 3], at the source's size."""
     localisation: NDArray[np.float32]
@@ -167,7 +165,7 @@ class EditMGTPipeline:
         size: tuple[int, int] | None = None,
         batch_size: int = 8,
         released_noise: bool = False,
-        on_step: Callable[[Progress], None] | None = None,
+        on_step: Callable[[SamplingStep], None] | None = None,
         progress: bool = False,
     ) -> list[Edited]:
         """Edit images; one answer per image and `images_per_prompt`, in order, an image's answers together.
@@ -191,7 +189,7 @@ class EditMGTPipeline:
         found: list[Edited | None] = [None] * len(tasks)
         bar = tqdm(total=options.steps * len(batches), disable=not progress, desc="edit", unit="step")
 
-        def watch(now: Progress) -> None:
+        def watch(now: SamplingStep) -> None:
             bar.update()
             if on_step is not None:
                 on_step(now)
@@ -201,7 +199,7 @@ class EditMGTPipeline:
             reference = self._tokens(batch)
             tokens, fixed = self._start(batch, reference)
             seeds = [task.seed for task in batch]
-            noise: Noise = SeededNoise(seeds, reference[0].numel(), reference.device)
+            noise: SamplingNoise = SeededNoise(seeds, reference[0].numel(), reference.device)
             if released_noise:
                 generator = torch.Generator().manual_seed(seeds[0])
                 noise = ReleasedNoise(generator, len(batch), reference[0].numel(), reference.device)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crispedit.editmgt.localize import localisation
 from crispedit.editmgt.masking import mask_count, masked_share, remask, temperatures
-from crispedit.editmgt.noise import Noise
+from crispedit.editmgt.noise import SamplingNoise
 from crispedit.editmgt.options import RELEASED, SamplingOptions, Speed
 from crispedit.editmgt.transformer import Capture, Conditions, KeyValueCache, Transformer
 
@@ -42,7 +42,7 @@ SHORTCUTS: Mapping[Speed, Shortcuts | None] = {
 
 
 @dataclass(frozen=True)
-class Progress:
+class SamplingStep:
     """What a callback is shown after a step."""
 
     step: int
@@ -69,7 +69,7 @@ class Sampled:
 def choose(
     logits_of: Callable[[Tensor], Tensor],
     unknown_BN: Tensor,
-    noise: Noise,
+    noise: SamplingNoise,
     codebook: int,
     held_BN: Tensor | None = None,
     reference_BN: Tensor | None = None,
@@ -101,14 +101,14 @@ def sample(
     model: Transformer,
     conditions: Conditions,
     tokens_BHW: Tensor,
-    noise: Noise,
+    noise: SamplingNoise,
     options: SamplingOptions = RELEASED,
     *,
     reference: Tensor | None = None,
     capture: Capture | None = None,
     fixed: Tensor | None = None,
     early_exit: bool = True,
-    on_step: Callable[[Progress], None] | None = None,
+    on_step: Callable[[SamplingStep], None] | None = None,
 ) -> Sampled:
     """Fill in the tokens that are `model.config.mask_id`; all others are known and never change.
 
@@ -166,7 +166,7 @@ def sample(
             tokens = remask(tokens, confidence + heat[step] * noise.gumbel(), unknown, again, config.mask_id)
         done = step + 1
         if on_step is not None:
-            on_step(Progress(step, steps, tokens.view_as(tokens_BHW), scores))
+            on_step(SamplingStep(step, steps, tokens.view_as(tokens_BHW), scores))
     return Sampled(tokens.view_as(tokens_BHW), held.view_as(tokens_BHW), scores, done)
 
 

@@ -52,7 +52,7 @@ Observe = Callable[[Transformer, int], tuple[Mapping[str, float], NDArray[np.uin
 """Measures the model after so many steps, in one process: the measurements, and a picture [H, W, 3]."""
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Where a run's batches come from."""
 
     categories: Sequence[str]
@@ -93,7 +93,7 @@ class Trainer:
     def __init__(
         self,
         model: Transformer,
-        source: Source,
+        source: BatchSource,
         encode: Encode,
         unconditional: Unconditional,
         settings: Training,

@@ -1,4 +1,4 @@
-"""The compositor's editor: carries out its annotator's plans on the photograph; knows the true mask of each edit."""
+"""The compositor's editor: carries out its annotator's plans on the photograph, with the true mask of each edit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crispedit.parts import Editor
 from crispedit.record import Edit, Image, Job, Mask, Refusal, seed_of
 
 
-class Compositor(Editor):
+class CompositorEditor(Editor):
     """Executes plans of the compositor's annotator; the seed varies only the grain. ValueError without such a plan."""
 
     def edit(
@@ -31,7 +31,8 @@ def _carry_out(image: Image, job: Job, seed: int) -> Edit | Refusal:
     plan = job.plan
     if plan.get("compositor") != 1:
         raise ValueError(
-            f"job {job.key} carries no plan for the compositor: annotate with it, or choose another editor"
+            f"job {job.key} has no plan of the compositor: set annotate.annotator to compositor, "
+            "or choose another editor"
         )
     category = plan["category"]
     if category == "style":
@@ -56,14 +57,14 @@ def _carry_out(image: Image, job: Job, seed: int) -> Edit | Refusal:
 
 
 def _changed(first: Image, second: Image) -> Mask:
-    """Where two pictures differ, without the pinholes of pixels that happen to agree."""
+    """Where two pictures differ, with pinholes of equal pixels closed."""
     differ = (first != second).any(axis=2).astype(np.uint8)
     return cv2.morphologyEx(differ, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)).astype(bool)
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """A photograph that things are put into, with what was read in it and the grain to give them."""
+    """A photograph to insert objects into, with its scene and grain."""
 
     image: Image
     scene: Scene
@@ -72,7 +73,7 @@ class _Stage:
     def put(
         self, thing: Mapping[str, Any], place: Mapping[str, float], on: Image | None = None
     ) -> tuple[Image, Mask]:
-        """The photograph, or another picture of its size, with the thing in it, and which pixels may differ."""
+        """The photograph, or another picture of its size, with the object in it, and the pixels that may differ."""
         at = Spot(**place)
         drawn = sprite(
             thing["kind"],
@@ -86,7 +87,7 @@ class _Stage:
 
 def _background(stage: _Stage, plan: Mapping[str, Any]) -> Edit | Refusal:
     height, width = stage.image.shape[:2]
-    # Backgrounds lie a little out of focus: drawn at two thirds, in less than half the time.
+    # Backgrounds are a little out of focus, so they are drawn at two thirds of the size, in less than half the time.
     size = max(16, width * 2 // 3), max(16, height * 2 // 3)
     behind = landscape(plan["seed"], *size, plan["landscape"], plan["horizon"])
     behind = blend.grained(
@@ -96,8 +97,8 @@ def _background(stage: _Stage, plan: Mapping[str, Any]) -> Edit | Refusal:
         first, _ = stage.put(plan["thing"], plan["place"])
         second, _ = stage.put(plan["thing"], plan["place"], on=behind)
         return Edit(second, _changed(first, second), source=first)
-    found = cutout.find(stage.image)
-    if found is None:
+    subject = cutout.find(stage.image)
+    if subject is None:
         return Refusal("no_subject")
-    alpha = cutout.cut_out(stage.image, found)
+    alpha = cutout.cut_out(stage.image, subject)
     return Edit(blend.over(stage.image, alpha, behind), alpha < 1)

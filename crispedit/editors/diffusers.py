@@ -1,6 +1,6 @@
 """Any editing pipeline of the diffusers library as an editor, by its class and a folder or hub repository.
 
-The edit comes back at the source's own size and lies on it pixel by pixel, whatever sizes the model likes:
+The edit has the source's size and is aligned with it pixel by pixel, whatever sizes the model accepts:
 
 1. the canvas is the size that the model sees. Without `area_px` it is the source's size, each side rounded up to
    `multiple_px`. With it, it is a size of that area whose sides are multiples, of the source's aspect as nearly as
@@ -10,8 +10,8 @@ The edit comes back at the source's own size and lies on it pixel by pixel, what
    canvas, below and to the right, repeats it mirrored;
 3. of the answer, the mirrored rest is cut off and what is left is scaled back by the same factor.
 
-So a photograph of 1024 pixels or more on its short side gives an edit of as many; `area_px` below the photograph's
-area trades their sharpness for a size that the model was trained on.
+So a photograph of 1024 pixels or more on its short side gives an edit of as many; `area_px` below the photograph's area
+trades their sharpness for a size that the model was trained on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from crispedit import weights
@@ -35,8 +35,8 @@ from crispedit.parts import Editor
 from crispedit.record import Edit, Image, Job, Refusal
 
 ITEMWISE = ("FluxKontextPipeline", "StableDiffusionInstructPix2PixPipeline", "QwenImageEditPipeline")
-"""Pipelines that pair a list of images with a list of prompts. To others (Flux2, QwenImageEditPlus) several images are
-references of one edit: they are given one at a time."""
+"""Pipelines that edit a list of images with a list of prompts. Others (Flux2, QwenImageEditPlus) take several images as
+references of one edit, so they are given one image at a time."""
 
 SIZES = ("height", "width", "max_area", "_auto_resize", "output_resolution")
 OURS = {
@@ -49,23 +49,23 @@ OURS = {
     "generator",
     "output_type",
 }
-"""Arguments of a pipeline's call that are not `call`'s to set."""
+"""Arguments of a pipeline's call that `call` may not set."""
 
 
-class Lora(BaseModel):
-    """A low-rank change of a model's weights."""
+class LoraFile(BaseModel):
+    """A LoRA: a low-rank change of a model's weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str
     """A folder, a safetensors file, or a repository of the Hugging Face hub."""
     weight_name: str | None = None
-    """Of several files, the one."""
+    """The file to load, if there are several."""
     revision: str | None = None
     scale: float = 1.0
 
     def identity(self) -> dict[str, Any]:
-        """Of a folder or file its name and weights, of a hub repository its name and revision."""
+        """The name and weights of a folder or file, or the name and revision of a hub repository."""
         options = self.model_dump(mode="json")
         path = Path(self.path)
         if not path.exists():
@@ -74,15 +74,15 @@ class Lora(BaseModel):
         return options | {"path": path.resolve().name, "weights": weights.digest(file)}
 
 
-class Cache(BaseModel):
-    """A step cache: steps whose blocks would change little are not computed. Faster; other pixels."""
+class StepCache(BaseModel):
+    """A step cache: steps whose blocks would change little are skipped. Faster, but with other pixels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["first_block", "cache_dit"] = "first_block"
-    """diffusers' own first-block cache, or that of the package cache-dit, which must be installed."""
+    """diffusers' own first-block cache, or the package cache-dit, which must be installed."""
     threshold: float = Field(0.1, gt=0)
-    """How much the first block's residual may change, as a share of it, before a step is computed."""
+    """The relative change of the first block's residual above which a step is computed."""
 
 
 class Diffusers(Editor):
@@ -98,46 +98,46 @@ class Diffusers(Editor):
     model: str
     """A folder in diffusers' layout, or a repository of the Hugging Face hub."""
     revision: str | None = None
-    """Of the repository: a commit keeps what a run uses from changing."""
+    """Revision of the repository; a commit pins the weights."""
     steps: int = Field(28, ge=1)
     guidance: float | None = None
     """`guidance_scale`; null: the pipeline's own."""
     negative: str | None = None
-    """The negative prompt, which Qwen's `true_cfg_scale` needs: " " will do."""
+    """The negative prompt. Qwen's `true_cfg_scale` needs one; " " is enough."""
     call: dict[str, Any] = {}
     """Other arguments of the pipeline's call, such as `true_cfg_scale` or `image_guidance_scale`."""
     area_px: int | None = Field(None, ge=256)
-    """Pixels of the canvas, about; null: the source's own size. Qwen-Image-Edit knows 1048576."""
+    """Approximate area of the canvas; null: the source's own size. Qwen-Image-Edit was trained on 1048576."""
     multiple_px: int | None = Field(None, ge=1)
-    """What the sides of the canvas are multiples of; null: what the pipeline asks for. Qwen-Image-Edit rounds to 32."""
+    """The canvas' sides are multiples of this; null: of what the pipeline requires. Qwen-Image-Edit rounds to 32."""
     dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
     storage: Literal["float8"] | None = None
-    """Keep the transformer's weights in 8 bits and widen each layer as it runs: half the memory, other rounding."""
+    """Store the transformer's weights in 8 bits and widen each layer when it runs: half the memory, other rounding."""
     quantize: Literal["int8", "float8"] | None = None
-    """Keep the transformer's matrices in 8 bits with one scale a row, by torchao: half the memory, other rounding.
-    LoRAs are fused before. "float8" is fast on GPUs since Ada and Hopper."""
-    loras: tuple[Lora, ...] = ()
-    """Fused into the weights once, one after another."""
+    """Quantize the transformer's matrices to 8 bits with one scale per row, by torchao: half the memory, other
+    rounding. LoRAs are fused first. "float8" is fast on GPUs from Ada and Hopper on."""
+    loras: tuple[LoraFile, ...] = ()
+    """Fused into the weights on loading, in order."""
     scheduler: dict[str, Any] = {}
     """Changes of the scheduler's configuration, which few-step LoRAs ask for, such as `shift_terminal: null`."""
-    cache: Cache | None = None
+    cache: StepCache | None = None
     variant: str | None = None
-    """Of the weights' files: "fp16" reads *.fp16.safetensors."""
+    """Variant of the weight files: "fp16" reads *.fp16.safetensors."""
     offload: Literal["none", "model", "sequential"] = "none"
     """Keep on the GPU only the component ("model") or layer ("sequential") that runs: less memory, more time."""
     compile: bool = False
-    """Compile the transformer's repeated blocks: pays off when canvases are of few sizes."""
+    """Compile the transformer's repeated blocks, which pays off for few canvas sizes."""
     device: str = "auto"
     """"auto" is the GPU if there is one, else the CPU."""
     batch_size: int = Field(1, ge=1)
-    """Edits of one canvas made at once; halved for the rest of the call when they do not fit into memory."""
+    """Edits of one canvas size made at once; halved for the rest of the call if memory runs out."""
 
     _pipeline: Any = PrivateAttr(None)
 
     def check(self) -> None:
         if all(
             find_spec(package) for package in ("torch", "diffusers")
-        ):  # else the machine that edits has them
+        ):  # else they may be on the machine that edits
             self._check_call(pipeline_class(self.pipeline))
 
     def load(self) -> None:
@@ -149,87 +149,88 @@ class Diffusers(Editor):
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.offload != "none" and device == "cpu":
-            raise ValueError(
-                f"diffusers: offload={self.offload!r} moves weights to a GPU, and there is none here"
-            )
+            raise ValueError(f"diffusers: offload={self.offload!r} needs a GPU, and there is none here")
         # Safetensors only: other formats can run code as they load.
         named = {"revision": self.revision, "variant": self.variant}
-        made = cls.from_pretrained(
+        loaded = cls.from_pretrained(
             self.model,
             dtype=getattr(torch, self.dtype),
             use_safetensors=True,
             **{name: value for name, value in named.items() if value is not None},
         )
-        made.set_progress_bar_config(disable=True)
-        if self.multiple_px is None and not (hasattr(made, "image_processor") or _buckets(made)):
-            raise ValueError(f"diffusers: {self.pipeline} does not say what sizes it takes: set multiple_px")
+        loaded.set_progress_bar_config(disable=True)
+        if self.multiple_px is None and not (hasattr(loaded, "image_processor") or _buckets(loaded)):
+            raise ValueError(f"diffusers: {self.pipeline} does not say which sizes it takes: set multiple_px")
         if self.storage is not None:
-            _core(made).enable_layerwise_casting(
+            _core(loaded).enable_layerwise_casting(
                 storage_dtype=torch.float8_e4m3fn, compute_dtype=getattr(torch, self.dtype)
             )
-        self._change(made)
+        self._change(loaded)
         if self.offload == "model":
-            made.enable_model_cpu_offload(device=device)
+            loaded.enable_model_cpu_offload(device=device)
         elif self.offload == "sequential":
-            made.enable_sequential_cpu_offload(device=device)
+            loaded.enable_sequential_cpu_offload(device=device)
         else:
-            made.to(device)
+            loaded.to(device)
         if self.compile:
-            _core(made).compile_repeated_blocks()
-        self._pipeline = made
+            _core(loaded).compile_repeated_blocks()
+        self._pipeline = loaded
 
-    def _change(self, made: Any) -> None:
-        """Schedule, LoRAs, 8-bit matrices and step cache, in the order in which they build on each other."""
+    def _change(self, pipeline: Any) -> None:
+        """Apply scheduler changes, LoRAs, quantization and step cache, in the order of their dependencies."""
         if self.scheduler:
-            known = set(inspect.signature(type(made.scheduler).__init__).parameters) - {"self"}
+            known = set(inspect.signature(type(pipeline.scheduler).__init__).parameters) - {"self"}
             if strange := sorted(self.scheduler.keys() - known):
                 raise ValueError(
-                    f"diffusers: scheduler.{strange[0]} is no option of {type(made.scheduler).__name__}; choose from "
-                    f"{', '.join(sorted(known))}"
+                    f"diffusers: scheduler.{strange[0]} is not an option of "
+                    f"{type(pipeline.scheduler).__name__}; choose from {', '.join(sorted(known))}"
                 )
-            made.scheduler = type(made.scheduler).from_config(made.scheduler.config, **self.scheduler)
+            pipeline.scheduler = type(pipeline.scheduler).from_config(
+                pipeline.scheduler.config, **self.scheduler
+            )
         for lora in self.loras:
             where = {"weight_name": lora.weight_name, "revision": lora.revision}
             given = {key: value for key, value in where.items() if value is not None}
-            made.load_lora_weights(lora.path, use_safetensors=True, **given)
-            made.fuse_lora(lora_scale=lora.scale)
-            made.unload_lora_weights()
+            pipeline.load_lora_weights(lora.path, use_safetensors=True, **given)
+            pipeline.fuse_lora(lora_scale=lora.scale)
+            pipeline.unload_lora_weights()
         if self.quantize is not None:
             from torchao import quantization
 
             config = {"int8": "Int8WeightOnlyConfig", "float8": "Float8WeightOnlyConfig"}[self.quantize]
-            quantization.quantize_(_core(made), getattr(quantization, config)())
+            quantization.quantize_(_core(pipeline), getattr(quantization, config)())
         if self.cache is not None and self.cache.kind == "first_block":
             from diffusers import FirstBlockCacheConfig
 
-            _core(made).enable_cache(FirstBlockCacheConfig(threshold=self.cache.threshold))
+            _core(pipeline).enable_cache(FirstBlockCacheConfig(threshold=self.cache.threshold))
         elif self.cache is not None:
             import cache_dit
 
             config = cache_dit.DBCacheConfig(
                 Fn_compute_blocks=1, Bn_compute_blocks=0, residual_diff_threshold=self.cache.threshold
             )
-            cache_dit.enable_cache(made, cache_config=config)
+            cache_dit.enable_cache(pipeline, cache_config=config)
 
     def identity(self) -> dict[str, Any]:
-        """Options that matter; of a folder its name and weights, of a hub repository its name and revision."""
-        found = super().identity()
+        """The options that change pixels, with the name and weights of a folder, or the name and revision of a hub
+        repository."""
+        identity = super().identity()
         for name in ("device", "batch_size", "offload", "compile"):
-            del found["options"][name]
-        found["options"]["loras"] = [lora.identity() for lora in self.loras]
+            del identity["options"][name]
+        identity["options"]["loras"] = [lora.identity() for lora in self.loras]
         for name in (
             "quantize",
             "loras",
             "scheduler",
             "cache",
-        ):  # unused, they leave older candidates' keys as they are
-            if not found["options"][name]:
-                del found["options"][name]
+        ):  # left out when unused, so that older candidates keep their keys
+            if not identity["options"][name]:
+                del identity["options"][name]
         folder = Path(self.model)
         if not folder.is_dir():
-            return found
-        found["options"]["model"] = folder.resolve().name
-        return found | {"weights": weights.digest(folder)}
+            return identity
+        identity["options"]["model"] = folder.resolve().name
+        return identity | {"weights": weights.digest(folder)}
 
     def edit(
         self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
@@ -254,27 +255,27 @@ class Diffusers(Editor):
                     at_once = len(batch) // 2
                     continue
                 for index, picture in zip(batch, drawn, strict=True):
-                    made = picture if isinstance(picture, Refusal) else Edit(canvases[index].take(picture))
-                    answers[index] = made
+                    result = picture if isinstance(picture, Refusal) else Edit(canvases[index].take(picture))
+                    answers[index] = result
                 indices = rest
         return [answers[index] for index in range(len(sources))]
 
     def _canvas(self, width: int, height: int) -> Canvas:
-        made = self._pipeline
-        if buckets := _buckets(made):
+        pipeline = self._pipeline
+        if buckets := _buckets(pipeline):
             down, across = buckets.get_default_height_width(None, height, width)
             return Canvas.within(width, height, across, down)
-        multiple = self.multiple_px or made.image_processor.config.vae_scale_factor
-        return Canvas.of(width, height, multiple, self.area_px, _rule(type(made)))
+        multiple = self.multiple_px or pipeline.image_processor.config.vae_scale_factor
+        return Canvas.of(width, height, multiple, self.area_px, _rule(type(pipeline)))
 
     def _draw(
         self, images: Sequence[Image], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image | Refusal] | None:
-        """The pipeline's answers for canvases of one size, or None if several are too much for the memory at once."""
+        """The pipeline's answers for canvases of one size; None if memory ran out for several at once."""
         import torch
 
         height, width = images[0].shape[:2]
-        pictures = [PillowImage.fromarray(image) for image in images]
+        pictures = [Pillow.fromarray(image) for image in images]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         one = len(images) == 1
         given = {
@@ -290,8 +291,8 @@ class Diffusers(Editor):
         if self.negative is not None:
             given["negative_prompt"] = self.negative if one else [self.negative] * len(images)
         accepted = inspect.signature(type(self._pipeline).__call__).parameters
-        # FLUX.1 Kontext would bring the source to one of its favourite aspects and the edit to another area.
-        # Qwen-Image-2.1 would show the model a source of one megapixel, whatever the size of the edit.
+        # Stops FLUX.1 Kontext from changing the source's aspect and the edit's area.
+        # Stops Qwen-Image-2.1 from scaling every source to one megapixel.
         side = round((self.area_px or height * width) ** 0.5)
         sizes = dict(zip(SIZES, (height, width, height * width, False, side), strict=True))
         given |= {name: value for name, value in sizes.items() if name in accepted}
@@ -301,7 +302,7 @@ class Diffusers(Editor):
             if one:
                 raise
             answer = None
-        if answer is None:  # out of the handler, whose traceback holds the tensors that did not fit
+        if answer is None:  # outside the handler, whose traceback keeps the tensors alive
             torch.cuda.empty_cache()
             return None
         unsafe = getattr(answer, "nsfw_content_detected", None) or [False] * len(images)
@@ -311,11 +312,11 @@ class Diffusers(Editor):
         ]
 
     def _check_call(self, cls: type[Any]) -> None:
-        """ValueError for arguments that the pipeline's call does not have, or that are not `call`'s to set."""
+        """ValueError for arguments that the pipeline's call lacks, or that `call` may not set."""
         accepted = set(inspect.signature(cls.__call__).parameters) - {"self"}
         if missing := [name for name in ("image", "prompt") if name not in accepted]:
             raise ValueError(
-                f"diffusers: {self.pipeline} edits nothing: its call has no {' and no '.join(missing)}"
+                f"diffusers: {self.pipeline} cannot edit images: its call has no {' and no '.join(missing)}"
             )
         for name in self.call:
             if name in OURS or name not in accepted:
@@ -334,14 +335,16 @@ class Diffusers(Editor):
                 + (f", or set call.{others}" if others else "")
             )
         if self.loras and not hasattr(cls, "load_lora_weights"):
-            raise ValueError(f"diffusers: {self.pipeline} loads no LoRAs; drop loras")
+            raise ValueError(f"diffusers: {self.pipeline} cannot load LoRAs; drop loras")
         if self.cache is not None and self.cache.kind == "first_block" and (why := _no_cache(cls)):
             raise ValueError(
-                f"diffusers: {self.pipeline} works with no first-block cache: {why}; drop cache, or set "
+                f"diffusers: {self.pipeline} does not work with the first-block cache: {why}; drop cache, or set "
                 "cache.kind=cache_dit"
             )
         if self.storage is not None and self.quantize is not None:
-            raise ValueError("diffusers: storage and quantize both keep the weights in 8 bits: give one")
+            raise ValueError(
+                "diffusers: storage and quantize both reduce the weights to 8 bits: set one of them"
+            )
         if self.batch_size > 1 and not any(base.__name__ in ITEMWISE for base in cls.__mro__):
             raise ValueError(
                 f"diffusers: {self.pipeline} takes several images as references of one edit, so batch_size is 1; "
@@ -349,15 +352,15 @@ class Diffusers(Editor):
             )
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Without the weights: whoever unpickles this part loads its own."""
+        """Without the weights: the process that unpickles this part loads its own."""
         state = dict(super().__getstate__())
         state["__pydantic_private__"] = {"_pipeline": None}
         return state
 
 
 def pipeline_class(name: str) -> type[Any]:
-    """The pipeline class of that name, of diffusers unless it is dotted. ValueError if it is not there, or is another
-    thing."""
+    """The pipeline class of that name: diffusers' own, or `package.module.Class`. ValueError if there is no such
+    class."""
     from crispedit import torchvision_ops
 
     torchvision_ops.declare()  # before diffusers
@@ -367,28 +370,28 @@ def pipeline_class(name: str) -> type[Any]:
     package = package or "diffusers"
     try:
         module = importlib.import_module(package)
-        found = getattr(module, last)
+        cls = getattr(module, last)
     except ImportError as error:
         raise ValueError(
             f"diffusers: {package}, the package of {name}, cannot be imported ({error}): install it here and on every "
             "node, or name a class of diffusers"
         ) from None
     except AttributeError:
-        version = getattr(module, "__version__", "as it is installed")
+        version = getattr(module, "__version__", "the installed version")
         raise ValueError(
             f"diffusers: {package} ({version}) has no {last}: name one that it has, or package.module.Class of another "
             "package"
         ) from None
-    if not (inspect.isclass(found) and issubclass(found, DiffusionPipeline)):
+    if not (inspect.isclass(cls) and issubclass(cls, DiffusionPipeline)):
         raise ValueError(
-            f"diffusers: {name} is no pipeline class; such are FluxKontextPipeline, QwenImageEditPlusPipeline, "
+            f"diffusers: {name} is not a pipeline class, such as FluxKontextPipeline, QwenImageEditPlusPipeline, "
             "StableDiffusionInstructPix2PixPipeline, or package.Class of another package"
         )
-    return found
+    return cls
 
 
 def _buckets(pipeline: Any) -> Any:
-    """The image processor of a pipeline that knows some sizes only, or None."""
+    """The image processor of a pipeline with fixed sizes, or None."""
     processor = getattr(pipeline, "vae_image_processor", None)
     return processor if processor is not None and "basesize" in processor.config else None
 
@@ -402,7 +405,7 @@ def _no_cache(cls: type[Any]) -> str | None:
     network = getattr(inspect.signature(cls.__init__).parameters.get("transformer"), "annotation", None)
     blocks = getattr(network, "_repeated_blocks", [])
     if len(blocks) != 1:
-        return "its transformer has blocks of several kinds, whose outputs the cache mixes up"
+        return "its transformer mixes kinds of blocks, which the cache confuses"
     try:
         TransformerBlockRegistry.get(getattr(sys.modules[network.__module__], blocks[0]))
     except ValueError:
@@ -411,10 +414,10 @@ def _no_cache(cls: type[Any]) -> str | None:
 
 
 def _rule(cls: type[Any]) -> Rule | None:
-    """How a pipeline chooses the size of an area and aspect, where it does: Qwen's round, LongCat's round up."""
+    """How a pipeline chooses a size for an area and aspect, if it does: Qwen's round, LongCat's round up."""
     for base in cls.__mro__:
-        if found := getattr(sys.modules[base.__module__], "calculate_dimensions", None):
-            return found
+        if rule := getattr(sys.modules[base.__module__], "calculate_dimensions", None):
+            return rule
     return None
 
 
@@ -423,8 +426,8 @@ def _core(pipeline: Any) -> Any:
     return getattr(pipeline, "transformer", None) or pipeline.unet
 
 
-def _pixels(picture: PillowImage.Image, width: int, height: int) -> Image:
-    """[height, width, 3] of a pipeline's answer. ValueError if it chose another size: where would the source lie?"""
+def _pixels(picture: Pillow.Image, width: int, height: int) -> Image:
+    """[height, width, 3] of a pipeline's answer. ValueError for another size."""
     if picture.size != (width, height):
         across, down = picture.size
         raise ValueError(

@@ -1,7 +1,7 @@
-"""EditMGT as an editor: the model that this project trains carries out the jobs of its own pipeline.
+"""EditMGT, the model that this project trains, as an editor.
 
-Model: arXiv 2605.10859. The instruction is the job's; its plan and captions are not used. The true mask of an edit is
-not known, so none is returned.
+Model: arXiv 2605.10859. It uses the job's instruction, not its plan or captions. It does not know the true mask of an
+edit, so it returns none.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 class EditMGT(Editor, SamplingOptions):
-    """Edits with a checkpoint. Sampling options that a recipe does not give are the checkpoint's own."""
+    """Edits with a checkpoint. Sampling options that a recipe leaves out are the checkpoint's own."""
 
     gpus: ClassVar[float] = 1.0
 
     model: str
-    """A folder in diffusers' layout, a model that ships ("editmgt-tiny"), or a repository of the Hugging Face hub."""
+    """A folder in diffusers' layout, a shipped model ("editmgt-tiny"), or a repository of the Hugging Face hub."""
     llm: str | None = None
-    """Where the language model lies, if the checkpoint does not bring it."""
+    """The language model, if the checkpoint does not include it."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """null: bfloat16 on a GPU, float32 elsewhere."""
     device: str = "auto"
     """"auto" is the GPU if there is one, else the CPU. Not part of the identity, nor is `batch_size`."""
     batch_size: int = Field(1, ge=1)
-    """Edits sampled at once. Noise does not depend on it, but rounding does, and may turn a token at more than 1."""
+    """Edits sampled at once. Above 1, rounding may change a token now and then; noise does not depend on it."""
 
     _pipeline: EditMGTPipeline | None = PrivateAttr(None)
 
@@ -46,7 +46,7 @@ class EditMGT(Editor, SamplingOptions):
         )
 
     def identity(self) -> dict[str, Any]:
-        """Options that were given, and the weights with their own: a checkpoint that is trained further is another
+        """The options, the weights and the checkpoint's own options: a checkpoint that is trained further is another
         editor."""
         identity = super().identity()
         unset = SamplingOptions.model_fields.keys() - self.model_fields_set
@@ -71,7 +71,7 @@ class EditMGT(Editor, SamplingOptions):
         return [Edit(edit.image) for edit in edits]
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Without the weights: whoever unpickles this part loads its own."""
+        """Without the weights: the process that unpickles this part loads its own."""
         state = dict(super().__getstate__())
         state["__pydantic_private__"] = {"_pipeline": None}
         return state

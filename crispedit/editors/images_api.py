@@ -1,10 +1,10 @@
-"""Any server of `POST /v1/images/edits` as an editor: OpenAI's, LiteLLM's and vLLM-Omni's, and others through them.
+"""Any server with `POST /v1/images/edits` as an editor: OpenAI, LiteLLM, vLLM-Omni, and others through them.
 
-The edit comes back at the source's own size: the server is sent a canvas of one of `sizes` (`crispedit.canvas`), and
-of its answer the mirrored margins are cut off and what is left is scaled back.
+The edit has the source's size: the server gets a canvas of one of `sizes` (`crispedit.canvas`), and the mirrored
+margins of its answer are cut off before it is scaled back.
 
-Each job has its own answer: an edit, a refusal (`content_refused`), or an error, so no paid answer is asked for twice
-because a neighbour failed. How a server is asked, and asked again, is `crispedit.server`'s.
+Each job has its own result: an edit, a refusal (`content_refused`), or an error. So no paid answer is requested twice
+because a neighbour failed. `crispedit.server` sends and retries requests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator
 
 from crispedit import addresses
@@ -34,40 +34,40 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession, FormData
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-"""What an answer may be, by its bytes."""
+"""Accepted formats of an answer, by content."""
 REFUSES = re.compile(
     r"moderation|content.?polic|content.?filter|safety.?system|responsible.?ai", re.IGNORECASE
 )
-"""A code, type or message of an error that declines what a photograph shows or an instruction asks for."""
+"""Matches errors that decline the content of a photograph or instruction."""
 
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$")]
 
 
 class ImagesAPI(Server, Editor):
-    """Asks a server for edits, `concurrency` at once; give its pool one actor and a batch of some times as many.
+    """Asks a server for edits, `concurrency` at once; give its pool one actor and a batch of a few times `concurrency`.
 
-    `load` fails if the key is missing, or the server is away or does not know the key.
+    `load` fails if the key is missing, or the server is away or refuses the key.
     """
 
     kind: ClassVar[str] = "images server"
 
     model: str
-    """As the server calls it, such as gpt-image-1."""
+    """The server's name of the model, such as gpt-image-1."""
     sizes: tuple[Size, ...] = ()
-    """The sizes that the model makes, such as 1536x1024: the one nearest to the source's aspect is asked for. Empty:
-    the source's own size, each side rounded up to `multiple_px`."""
+    """The sizes that the model makes, such as 1536x1024; the one with the aspect nearest to the source's is used.
+    Empty: the source's own size, each side rounded up to `multiple_px`."""
     multiple_px: int = Field(16, ge=1)
     masks: bool = False
-    """Send a mask, transparent where the edit belongs, for jobs whose plan has a `box`: [left, top, right, bottom] in
-    shares of the photograph's sides."""
+    """Send a mask, transparent where to edit, for jobs whose plan has a `box`: [left, top, right, bottom] as fractions
+    of the photograph's sides."""
     send_seed: bool = False
-    """Send each edit's own seed as the field `seed` (31 bits), which vLLM-Omni takes and OpenAI's server refuses."""
+    """Send each edit's seed as the field `seed` (31 bits); vLLM-Omni takes it, OpenAI's server refuses it."""
     extra: dict[str, str | int | float | bool] = {}
-    """More of the form's fields, such as `quality: high` or `input_fidelity: high`."""
+    """Further form fields, such as `quality: high` or `input_fidelity: high`."""
     concurrency: int = Field(8, ge=1)
-    """Requests under way at once, for each process that asks."""
+    """Requests under way at once, per process."""
     private_urls: bool = False
-    """Fetch images from private addresses too, for a server of your own that answers with its own addresses."""
+    """Fetch images from private addresses too, for a server of your own that answers with such URLs."""
     price_per_image: float | None = Field(None, ge=0)
 
     @field_validator("extra")
@@ -81,7 +81,7 @@ class ImagesAPI(Server, Editor):
 
     @property
     def gpus(self) -> float:  # type: ignore[override]  # the class's is for all its instances
-        """Those of a server of its own; a server elsewhere needs none of ours."""
+        """The GPUs of a server started here; a remote server needs none."""
         return 0.0 if self.serve is None else 1.0
 
     def load(self) -> None:
@@ -151,29 +151,29 @@ class ImagesAPI(Server, Editor):
         return Canvas.among(width, height, sides)
 
     def _answer(self, response: Response) -> tuple[bytes | str, float | None]:
-        """The image, or where it lies, and its cost. ValueError where there is none."""
+        """The image or its URL, and its cost. ValueError if there is none."""
         try:
-            made = Answer.model_validate_json(response.body)
+            parsed = ImagesResponse.model_validate_json(response.body)
         except ValidationError:
             raise ValueError(f"the server's answer holds no image: {self.shown(response.body)}") from None
-        cost, first = self._cost(response.headers, made.usage or Usage()), made.data[0]
+        cost, first = self._cost(response.headers, parsed.usage or ImagesUsage()), parsed.data[0]
         if first.b64_json is not None:
             try:
                 return base64.b64decode(first.b64_json, validate=True), cost
             except binascii.Error as error:
-                raise ValueError(f"the server's image is no base64: {error}") from None
+                raise ValueError(f"the server's image is not base64: {error}") from None
         if first.url is None:
             raise ValueError(f"the server's answer holds no image: {self.shown(response.body)}")
         return first.url, cost
 
     def _declined(self, response: Response) -> Refusal:
-        """A refusal of the content; ValueError for any other answer that will not pass."""
+        """A refusal of the content; ValueError for any other permanent error."""
         if response.status in (400, 403, 422, 451) and REFUSES.search(_problem(response.body)):
             return Refusal("content_refused")
         raise ValueError(self.said(response))
 
     async def _fetch(self, url: str) -> bytes:
-        """The image at an address that the server named, or that this one redirects to; the key is not sent there."""
+        """The image at a URL from the server, following redirects; the key is not sent there."""
         import aiohttp
         from yarl import URL
 
@@ -182,23 +182,23 @@ class ImagesAPI(Server, Editor):
             for _ in range(5):
                 where = URL(url)
                 if where.scheme not in ("http", "https") or not where.host:
-                    raise ValueError(f"the server's image is at no web address: {where.scheme}:")
+                    raise ValueError(f"the server's image has no web address but {where.scheme}:")
                 if not self.private_urls:
                     addresses.check(where.host)
                 async with session.get(where, allow_redirects=False) as answer:
                     if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
                         url = str(where.join(URL(answer.headers["Location"])))
                         continue
-                    said = f"the server's image at {where.host} answered {answer.status}"
+                    failure = f"the server's image at {where.host} answered {answer.status}"
                     if answer.status >= 500 or answer.status in STATUSES:
-                        raise Later(said, pause_of(answer.headers))
+                        raise Later(failure, pause_of(answer.headers))
                     if answer.status != 200:
-                        raise ValueError(said)
+                        raise ValueError(failure)
                     return await self.read(answer)
         raise ValueError("the server's image is behind more than 4 redirects")
 
-    def _cost(self, headers: Mapping[str, str], usage: Usage) -> float | None:
-        """What the server says that the answer cost (LiteLLM does), else by the recipe's prices; null if unknown."""
+    def _cost(self, headers: Mapping[str, str], usage: ImagesUsage) -> float | None:
+        """The cost as the server states it (LiteLLM does), else by the recipe's prices; None if unknown."""
         named = {name.lower(): value for name, value in headers.items()}
         try:
             return float(named["x-litellm-response-cost"])
@@ -217,20 +217,20 @@ class Datum(BaseModel):
     url: str | None = None
 
 
-class Usage(BaseModel):
+class ImagesUsage(BaseModel):
     input_tokens: int | None = None
     output_tokens: int | None = None
 
 
-class Answer(BaseModel):
-    """What is read of a server's answer."""
+class ImagesResponse(BaseModel):
+    """The fields of a server's answer that are read."""
 
     data: list[Datum] = Field(min_length=1)
-    usage: Usage | None = None
+    usage: ImagesUsage | None = None
 
 
 def _problem(body: bytes) -> str:
-    """The code, type and message of an error, or nothing where the body is of another shape."""
+    """The code, type and message of an error; empty if the body has another form."""
     try:
         error = json.loads(body)["error"]
         return " ".join(str(error.get(name)) for name in ("code", "type", "message"))
@@ -252,21 +252,21 @@ def _form(fields: Mapping[str, str | bytes]) -> FormData:
 
 
 def _png(pixels: Image) -> bytes:
-    """A PNG of [H, W, 3] or, with alpha, [H, W, 4]."""
     file = io.BytesIO()
-    PillowImage.fromarray(pixels).save(file, "PNG", compress_level=1)
+    Pillow.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
 def _mask(canvas: Canvas, box: Any) -> Image:
-    """[height, width, 4] of the canvas: transparent in the box. ValueError unless it is in shares of the sides."""
+    """[height, width, 4] of the canvas: transparent in the box. ValueError unless the box is in fractions of the
+    sides."""
     match box:
         case [float() | int(), float() | int(), float() | int(), float() | int()]:
             left, top, right, bottom = box
         case _:
-            raise ValueError(f"plan.box is no [left, top, right, bottom]: {box!r}")
+            raise ValueError(f"plan.box is not [left, top, right, bottom]: {box!r}")
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise ValueError(f"plan.box is no [left, top, right, bottom] in shares of the sides: {box!r}")
+        raise ValueError(f"plan.box is not [left, top, right, bottom] in fractions of the sides: {box!r}")
     across, down = canvas.inner
     mask = np.full((canvas.height, canvas.width, 4), 255, np.uint8)
     mask[
@@ -277,10 +277,10 @@ def _mask(canvas: Canvas, box: Any) -> Image:
 
 
 def _pixels(data: bytes, canvas: Canvas) -> Image:
-    """[height, width, 3] of the canvas. ValueError for what is no image, or one of another shape: where would the
-    source lie?"""
+    """[height, width, 3] of the canvas. ValueError for bytes that are not an image, or one of another aspect, which
+    cannot be aligned with the source."""
     try:
-        with PillowImage.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with Pillow.open(io.BytesIO(data), formats=FORMATS) as picture:
             width, height = picture.size
             if (
                 abs(math.log(width / height * canvas.height / canvas.width)) > 0.01
@@ -291,8 +291,8 @@ def _pixels(data: bytes, canvas: Canvas) -> Image:
                     "that it keeps"
                 )
             rgb = picture.convert("RGB")
-    except (OSError, SyntaxError, PillowImage.DecompressionBombError) as error:
+    except (OSError, SyntaxError, Pillow.DecompressionBombError) as error:
         raise ValueError(f"the server's image cannot be decoded: {error}") from None
     if rgb.size != (canvas.width, canvas.height):
-        rgb = rgb.resize((canvas.width, canvas.height), PillowImage.Resampling.LANCZOS)
+        rgb = rgb.resize((canvas.width, canvas.height), Pillow.Resampling.LANCZOS)
     return np.asarray(rgb)

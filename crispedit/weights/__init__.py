@@ -11,19 +11,19 @@ from crispedit.record import content_key
 
 
 def folder(name: str) -> Path:
-    """Where the model lies, if it is there."""
+    """The model's folder."""
     return Path(str(resources.files(__name__))) / name
 
 
 def local(model: str) -> Path | None:
-    """The folder that a model's name means: a path, or the name of a model that ships; None for one of a hub."""
+    """The folder that a model's name means: a path, or the name of a shipped model; None for a hub model."""
     if Path(model).is_dir():
         return Path(model)
     return folder(model) if Path(model).name == model and folder(model).is_dir() else None
 
 
 def fingerprint(name: str) -> str | None:
-    """A hash of the model's weights, which change with the package; None if there are none."""
+    """A hash of the shipped model's weights; None if there are none."""
     files = sorted(file for suffix in ("npz", "safetensors") for file in folder(name).glob(f"*.{suffix}"))
     return content_key(*(file.read_bytes() for file in files)) if files else None
 
@@ -34,15 +34,15 @@ SUFFIXES = ("json", "jinja", "txt", "safetensors")
 
 @cache
 def digest(root: Path) -> str:
-    """32 hex digits of a model's folder or file: its configurations (JSON, text, chat templates), and of every
-    safetensors file the header and the first 64 KiB of each tensor. Training moves every tensor, so another checkpoint
-    has another digest, and 60 GB take seconds. (A file of another kind counts with all its bytes.)"""
-    found: list[str | bytes] = []
+    """32 hex digits for a model's folder or file. It covers the configuration (JSON, text, chat templates) and, of
+    every safetensors file, the header and the first 64 KiB of each tensor: training changes every tensor, so
+    checkpoints differ, and 60 GB take seconds. Of any other file all bytes count."""
+    pieces: list[str | bytes] = []
     files = [root] if root.is_file() else (p for suffix in SUFFIXES for p in root.rglob(f"*.{suffix}"))
     for path in sorted(files):
-        found.append(str(path.relative_to(root)))
-        found += _tensors(path) if path.suffix == ".safetensors" else [path.read_bytes()]
-    return content_key(*found)
+        pieces.append(str(path.relative_to(root)))
+        pieces += _tensors(path) if path.suffix == ".safetensors" else [path.read_bytes()]
+    return content_key(*pieces)
 
 
 def _tensors(path: Path) -> list[bytes]:
@@ -55,10 +55,10 @@ def _tensors(path: Path) -> list[bytes]:
             spans = [tuple(t["data_offsets"]) for name, t in tensors.items() if name != "__metadata__"]
         except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
             raise ValueError(
-                f"{path}: no safetensors file, or a damaged one; fetch or write it again"
+                f"{path}: not a safetensors file, or damaged; download or write it again"
             ) from None
-        found = [header]
+        pieces = [header]
         for start, end in sorted(spans):
             file.seek(8 + length + start)
-            found.append(file.read(min(end - start, SAMPLE_BYTES)))
-    return found
+            pieces.append(file.read(min(end - start, SAMPLE_BYTES)))
+    return pieces

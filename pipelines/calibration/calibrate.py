@@ -1,17 +1,17 @@
-"""crispedit calibrate: how well the filters of a recipe tell good pairs from bad ones, and which bounds do it best.
+"""crispedit calibrate: measures how well a recipe's filters separate good and bad pairs, and learns bounds.
 
     crispedit calibrate quality source.path=photos run=runs/calibration     on known defects
     crispedit calibrate runs/mine                                           on its labels, which `crispedit view` writes
     crispedit calibrate runs/mine --labels labels.jsonl --group repo        on other labels
     crispedit calibrate --flips before.json after.json                      which verdicts two versions differ on
 
-Known defects: the good pairs are a run's candidates before any bound is applied to them (the run is carried through
-edit first, where it is not yet), or those of a shard set (`--pairs`). Each defect of `defects.py` is applied to each of
-them. Bounds are learned on one half of the photographs and tested on the other, and the other way round. Semantic
-defects, which no pixel shows, are reported by the scores that have no bound yet (`clip`, `instruction`).
+Known defects: the good pairs are a run's candidates, whatever their verdict (edits are made first if the run has none),
+or those of a shard set (`--pairs`). Each defect of `defects.py` is applied to each of them. Bounds are learned on one
+half of the photographs and tested on the other, and vice versa. Semantic defects, which single pixels cannot show, are
+reported by the scores without a bound (`clip`, `instruction`).
 
-Labels: JSON lines or CSV with the pair's key, id or uri and a verdict. Pairs of one group (`--group`, such as the
-editing model) are judged by bounds learned on the other groups.
+Labels: JSON lines or CSV with the pair's key, id or uri and a verdict. Each group of pairs (`--group`, such as the
+editing model) is judged by bounds learned on the other groups.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from crispedit.pipelines.steps.select import SELECTION
 from crispedit.shards import journal
 
 LABELS = "labels.csv"
-"""Where `crispedit view` keeps the labels of a run, in its folder."""
+"""The file in a run's folder where `crispedit view` keeps labels."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe values, such as run=DIR")
     parser.add_argument("--pairs", metavar="SHARDS", help="take the good pairs from this shard set")
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="good pairs at most, spread over the photographs"
-    )
+    parser.add_argument("--limit", type=int, metavar="N", help="most good pairs, spread over the photographs")
     parser.add_argument("--no-masks", action="store_true", help="measure as if no edit mask were known")
     parser.add_argument(
-        "--false-rejects", type=float, metavar="SHARE", help="wanted (0.02; with --labels 0.1)"
+        "--false-rejects",
+        type=float,
+        metavar="SHARE",
+        help="share of good pairs that may be rejected (0.02; with --labels 0.1)",
     )
     parser.add_argument("--json", metavar="FILE", help="write the whole report")
     parser.add_argument(
@@ -58,10 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="JSON lines or CSV by a person: key, id or uri, and verdict or label (RUN/labels.csv, where it is there)",
+        help="a person's JSON lines or CSV: key, id or uri, and verdict or label (RUN/labels.csv, if it exists)",
     )
     parser.add_argument(
-        "--group", metavar="COLUMN", help="the labels' column that is held out value by value"
+        "--group", metavar="COLUMN", help="the labels' column whose values are held out in turn"
     )
     parser.add_argument("--verdict", metavar="COLUMN", help="the labels' column with the verdict")
     parser.add_argument(
@@ -72,69 +73,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.labels and args.flips:
-        raise ValueError("--labels and --flips are two questions: ask one at a time")
+        raise ValueError("use either --labels or --flips, not both")
     if args.false_rejects is not None and not 0 < args.false_rejects < 1:
-        raise ValueError(f"--false-rejects {args.false_rejects} must lie between 0 and 1")
+        raise ValueError(f"--false-rejects {args.false_rejects} must be between 0 and 1")
     own = Path(args.recipe) / LABELS
     if own.is_file() and not (args.labels or args.flips or args.pairs):
         args.labels = str(own)
     if args.labels:
-        report, told = _labelled(args)
+        report, printed = _labelled(args)
     elif args.flips:
         if len(args.overrides) != 1:
             raise ValueError("--flips compares two: crispedit calibrate --flips BEFORE AFTER")
         moved = flips(verdicts(Path(args.recipe)), verdicts(Path(args.overrides[0])))
         report = {"flips": [{"before": b, "after": a, "pairs": n} for (b, a), n in sorted(moved.items())]}
-        told = text.flips_table(moved)
+        printed = text.flips_table(moved)
     else:
         report = _defects(args)
-        told = text.markdown(report) if args.markdown else text.table(report)
+        printed = text.markdown(report) if args.markdown else text.table(report)
     if args.json:
         with journal.replaced(Path(args.json)) as out:
             out.write(json.dumps(report, indent=1, sort_keys=True).encode())
-    print(told)
+    print(printed)
     return 0
 
 
 def _defects(args: argparse.Namespace) -> dict[str, Any]:
-    made = recipe.load(args.recipe, args.overrides)
-    pairs = good_pairs.shard_pairs(args.pairs) if args.pairs else good_pairs.run_pairs(Run(made))
+    loaded = recipe.load(args.recipe, args.overrides)
+    pairs = good_pairs.shard_pairs(args.pairs) if args.pairs else good_pairs.run_pairs(Run(loaded))
     pairs = good_pairs.spread(pairs, args.limit)
     if not pairs:
-        raise ValueError(f"{args.pairs or made.run} has no pair to calibrate on")
-    rows = measured.measure(made.pair_cascade, pairs, masks=not args.no_masks)
-    report = known_defects.judge(rows, made.pair_cascade, args.false_rejects or 0.02)
-    report["near_duplicates"] = measured.near_duplicates(pairs, made.select.duplicate_bits)
+        raise ValueError(f"{args.pairs or loaded.run} has no pair to calibrate on")
+    rows = measured.measure(loaded.pair_cascade, pairs, masks=not args.no_masks)
+    report = known_defects.judge(rows, loaded.pair_cascade, args.false_rejects or 0.02)
+    report["near_duplicates"] = measured.near_duplicates(pairs, loaded.select.duplicate_bits)
     return report
 
 
 def _labelled(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Agreement with verdicts; where a run with scores is given, also bounds learned from the labels."""
-    said = labels.read(Path(args.labels), args.group, args.verdict)
+    """Agreement with verdicts, and, for a run with scores, bounds learned from the labels."""
+    person_labels = labels.read(Path(args.labels), args.group, args.verdict)
     path = Path(args.recipe)
     if not path.is_dir():
-        found = verdicts(path)
-        labelled_keys = labels.match(said, ((key, ()) for key in found))
-        report = against_labels(args.labels, said, labelled_keys, found)
+        decided = verdicts(path)
+        labelled_keys = labels.match(person_labels, ((key, ()) for key in decided))
+        report = against_labels(args.labels, person_labels, labelled_keys, decided)
         return report, text.labels_table(report)
     of = Run(recipe.load(args.recipe, args.overrides))
     names = good_pairs.names(of)
-    labelled_keys = labels.match(said, names.items())
-    report = against_labels(args.labels, said, labelled_keys, verdicts(path))
+    labelled_keys = labels.match(person_labels, names.items())
+    report = against_labels(args.labels, person_labels, labelled_keys, verdicts(path))
     rows = good_pairs.labelled_rows(of, labelled_keys, names)
     cascade = of.recipe.pair_cascade
     report |= labelled.judged(rows, cascade, args.false_rejects or 0.1)
     if args.bounds:
         with journal.replaced(Path(args.bounds)) as out:
             out.write(_recipe(report, args.labels).encode())
-    told = text.labels_table(report) + "\n" + text.learned_table(report)
+    printed = text.labels_table(report) + "\n" + text.learned_table(report)
     if any(report["bounds"].values()):
-        told += f"\nTo see what such bounds keep, and to apply them: crispedit view {path}, page Label"
-    return report, told
+        printed += f"\nTo see what such bounds keep, and to apply them: crispedit view {path}, page Label"
+    return report, printed
 
 
 def _recipe(report: Mapping[str, Any], source: str) -> str:
-    """The learned bounds as a fragment of a recipe, with what they were learned from."""
+    """The learned bounds as a fragment of a recipe, with a comment on their origin."""
     held_out = report["held_out"]
     measured_by = "" if held_out is None else f"; held out: agreement {held_out['agreement']:.1%}"
     pairs = f"{report['pairs']} pairs of {report['groups']} groups in {Path(source).name}"
@@ -160,21 +161,21 @@ def verdicts(path: Path) -> dict[str, str]:
         rows = pq.read_table(file, columns=["key", "outcome", "reason"]).to_pylist()
         return {row["key"]: KEPT if row["outcome"] == KEPT else str(row["reason"]) for row in rows}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["verdicts"]
+        verdict_of = json.loads(path.read_text(encoding="utf-8"))["verdicts"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is neither a run nor a report of calibrate --json: {error}") from None
-    return {str(key): str(value) for key, value in found.items()}
+    return {str(key): str(value) for key, value in verdict_of.items()}
 
 
 def against_labels(
-    file: str, said: Sequence[Label], matched: Mapping[str, Label], found: Mapping[str, str]
+    file: str, said: Sequence[Label], matched: Mapping[str, Label], decided: Mapping[str, str]
 ) -> dict[str, Any]:
     """Agreement of a person's labels with verdicts, on the pairs that have both. ValueError if there are none."""
-    both = sorted(matched.keys() & found.keys())
+    both = sorted(matched.keys() & decided.keys())
     if not both:
         first = f"; the first is {said[0].names[0]!r}" if said else ""
         raise ValueError(f"{file}: none of its {len(said)} keys has a verdict{first}")
-    seen = Agreement.of([matched[key].good for key in both], [found[key] == KEPT for key in both])
+    seen = Agreement.of([matched[key].good for key in both], [decided[key] == KEPT for key in both])
     return {
         "labelled": len(said),
         "compared": len(both),
@@ -184,5 +185,5 @@ def against_labels(
         "only_person_keeps": seen.first_only,
         "only_filters_keep": seen.second_only,
         "both_reject": seen.both_no,
-        "disagreements": {key: found[key] for key in both if matched[key].good != (found[key] == KEPT)},
+        "disagreements": {key: decided[key] for key in both if matched[key].good != (decided[key] == KEPT)},
     }

@@ -1,9 +1,9 @@
-"""Defects: the known ways in which a pair goes wrong, made on purpose from a good pair, to measure filters against.
+"""Defects: known faults, made on purpose in good pairs to test filters.
 
-A defect takes a good pair and a generator that derives from its key, and returns what the defect would have delivered:
-the images differ, the instruction and the stored mask stay as they were. Strengths are drawn from the ranges given,
-from the weakest that a careful person would reject. Semantic defects leave every pixel good and mix a pair up with
-another one: what must be understood to see them is what the words say, or what the pictures show.
+A defect takes a good pair and a generator seeded by its key, and returns the defective images; instruction and stored
+mask stay the same. Strengths are drawn from the given ranges, starting at the weakest that a careful person would
+reject. Semantic defects leave every pixel good and mix a pair up with another one; only the meaning of words or
+pictures shows them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Good:
 
 
 Make = Callable[[Good, Generator], tuple[Image, Image] | None]
-"""(source, edited) of the defective pair, or None where the defect cannot be shown (no room outside the edit)."""
+"""(source, edited) of the defective pair, or None if the defect is impossible (no room outside the edit)."""
 
 
 def no_op(good: Good, rng: Generator) -> tuple[Image, Image]:
@@ -88,7 +88,7 @@ def leakage(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def regenerated(good: Good, rng: Generator) -> tuple[Image, Image] | None:
-    """The whole image was drawn anew: everything outside the edit is nearly right, but shapes wobble by 3-6 px."""
+    """The whole image was redrawn: outside the edit it is nearly right, but shapes wobble by 3-6 px."""
     if not _leaves_something(good):
         return None
     height, width = good.source.shape[:2]
@@ -104,7 +104,7 @@ def regenerated(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def colour_cast(good: Good, rng: Generator) -> tuple[Image, Image] | None:
-    """One or two channels of the whole edited image are 10-24 levels off, all the same way."""
+    """One or two channels of the whole edited image are off by a constant 10-24 levels."""
     if not _leaves_something(good):
         return None
     offset = np.zeros(3)
@@ -123,7 +123,7 @@ def exposure_drift(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def shift(good: Good, rng: Generator) -> tuple[Image, Image] | None:
-    """The edited image lies 3-24 px off (of a 1024 px short side), and 2 px at least."""
+    """The edited image is shifted by 3-24 px (for a short side of 1024 px), at least 2 px."""
     if not _leaves_something(good):
         return None
     distance = max(2.0, rng.uniform(3, 24) * min(good.source.shape[:2]) / 1024)
@@ -140,7 +140,7 @@ def scale_change(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def crop_and_stretch(good: Good, rng: Generator) -> tuple[Image, Image] | None:
-    """The editor cropped 2-6 % of one side to another aspect ratio and was stretched back."""
+    """The editor cropped 2-6 % of one side, and the result was stretched back."""
     if not _leaves_something(good):
         return None
     stretch = 1 + rng.uniform(0.02, 0.06)
@@ -206,7 +206,7 @@ def bordered(good: Good, rng: Generator) -> tuple[Image, Image]:
 
 
 def checkerboard(good: Good, rng: Generator) -> tuple[Image, Image]:
-    """The edited image bears the pattern of period two that a transposed convolution leaves, of 3-8 levels."""
+    """The edited image has the pattern of period two of a transposed convolution, of 3-8 levels."""
     height, width = good.edited.shape[:2]
     pattern = 1 - 2 * ((np.arange(height)[:, None] + np.arange(width)) % 2)
     return good.source, _bytes(good.edited + rng.uniform(3, 8) * pattern[..., None])
@@ -239,7 +239,7 @@ def watermark(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def zoomed(good: Good, rng: Generator) -> tuple[Image, Image] | None:
-    """The editor's answer is 0.5-3 % larger or smaller about the centre, as that of many image editors is."""
+    """The edited image is zoomed in or out by 0.5-3 % about the centre, as many image editors do."""
     if not _leaves_something(good):
         return None
     scale = 1 + rng.uniform(0.005, 0.03) * rng.choice([-1, 1])
@@ -258,7 +258,7 @@ def api_mixture(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def contrast(good: Good, rng: Generator) -> tuple[Image, Image] | None:
-    """The contrast of the whole edited image is 8 % higher: little enough to be overlooked."""
+    """The contrast of the whole edited image is 8 % higher, which is easy to overlook."""
     if not _leaves_something(good):
         return None
     return good.source, _contrasted(good.edited, 1.08)
@@ -276,7 +276,7 @@ def saturation(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def half_resolution(good: Good, rng: Generator) -> tuple[Image, Image] | None:
-    """The editor worked at half the size and was enlarged to the source's. None where nothing is lost by that."""
+    """The editor worked at half the size and was enlarged to the source's. None if no detail is lost."""
     if not _leaves_something(good):
         return None
     height, width = good.edited.shape[:2]
@@ -287,7 +287,7 @@ def half_resolution(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def over_smoothed(good: Good, rng: Generator) -> tuple[Image, Image] | None:
-    """Fine texture is gone and edges are there: the plastic look of an over-eager denoiser."""
+    """Fine texture is lost while edges remain: the plastic look of strong denoising."""
     if not _leaves_something(good):
         return None
     smooth = good.edited
@@ -304,7 +304,7 @@ def poor_jpeg(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def checkers(good: Good, rng: Generator) -> tuple[Image, Image]:
-    """The edited image bears a grid of period 4, 8 or 16, of 3-8 levels: patches of a decoder."""
+    """The edited image has a decoder's grid of period 4, 8 or 16, of 3-8 levels."""
     height, width = good.edited.shape[:2]
     half = int(rng.choice([2, 4, 8]))
     pattern = 1 - 2 * ((np.arange(height)[:, None] // half + np.arange(width) // half) % 2)
@@ -322,7 +322,7 @@ def tile_steps(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def second_change(good: Good, rng: Generator) -> tuple[Image, Image] | None:
-    """Something else of the image, 3-8 % of its area, appears a second time away from the edit."""
+    """Another part of the image, 3-8 % of its area, is repeated away from the edit."""
     height, width = good.source.shape[:2]
     side = round((rng.uniform(0.03, 0.08) * height * width) ** 0.5)
     place = _room(good, side, rng)
@@ -359,7 +359,7 @@ def garbled_patch(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 
 
 def _room(good: Good, side: int, rng: Generator) -> tuple[int, int] | None:
-    """x, y of a square of this side that lies well away from the edit, or None."""
+    """x, y of a square of this side well away from the edit, or None."""
     height, width = good.source.shape[:2]
     if side >= min(height, width):
         return None
@@ -373,7 +373,7 @@ def _room(good: Good, side: int, rng: Generator) -> tuple[int, int] | None:
 
 def re_rendered(good: Good, rng: Generator) -> tuple[Image, Image]:
     """Harmless: the edited image went through an autoencoder, as most editors' answers do. The finest detail is weaker
-    and partly other than it was, chroma is softer, and tone wanders by about a level."""
+    and partly changed, chroma is softer, and tone varies by about a level."""
     height, width = good.edited.shape[:2]
     ycc = cv2.cvtColor(good.edited, cv2.COLOR_RGB2YCrCb).astype(np.float32)
     luma = ycc[..., 0]
@@ -427,14 +427,14 @@ STRUCTURAL: Mapping[str, Make] = {
 """Defects that pixels alone show, by name."""
 
 HARMLESS: Mapping[str, Make] = {"re_rendered": re_rendered}
-"""What must pass: it looks like a defect to a naive measure, and every good editor does it."""
+"""Changes that must pass: a naive measure sees a defect, but every good editor makes them."""
 
 
 LEAST_LEFT_ALONE = 0.2
 
 
 def _leaves_something(good: Good) -> bool:
-    """Whether the edit leaves a fifth of the image alone, without which these defects cannot be told from the edit.
+    """Whether the edit leaves a fifth of the image alone; otherwise these defects look like part of it.
 
     A style is a new tone, sharpness and number of colours by definition (pixel art is blocks), and may redraw every
     edge that would show a shift; so is a whole new background.
@@ -448,12 +448,11 @@ IMAGES = ("source_jpeg", "edited_jpeg", "mask_png")
 
 
 def swapped(pair: Fields, other: Fields | None) -> Fields:
-    """Source and edited image changed places."""
     return {**pair, "source_jpeg": pair["edited_jpeg"], "edited_jpeg": pair["source_jpeg"]}
 
 
 def wrong_edit(pair: Fields, other: Fields | None) -> Fields | None:
-    """Something else was edited than what the words say: the images of another pair of the category."""
+    """The edit does not match the instruction: the images are those of another pair of the category."""
     return other and {**pair, **{name: other[name] for name in IMAGES}}
 
 
@@ -470,11 +469,11 @@ def wrong_instruction(pair: Fields, other: Fields | None) -> Fields | None:
 SEMANTIC: Mapping[str, Callable[[Fields, Fields | None], Fields | None]] = {
     make.__name__: make for make in (swapped, wrong_edit, wrong_caption, wrong_instruction)
 }
-"""Defects whose every pixel is good, by name: what they make of a pair and another (None: there is no fit one)."""
+"""Semantic defects by name: functions of a pair and another pair (None if no other fits)."""
 
 
 def near_copy(image: Image) -> Image:
-    """The image 2 % smaller and re-encoded at quality 80: what another crawl of the same pair would hold."""
+    """The image 2 % smaller and re-encoded at quality 80: as another crawl of the same pair would have it."""
     return _jpeg(cv2.resize(image, None, fx=0.98, fy=0.98, interpolation=cv2.INTER_AREA), 80)
 
 
@@ -486,7 +485,7 @@ def _jpeg(image: Image, quality: int) -> Image:
 
 
 def _contrasted(image: NDArray[np.number], gain: float) -> Image:
-    """The image with its departures from its mean level multiplied."""
+    """The image with its differences from the mean level multiplied."""
     mean = image.mean(axis=(0, 1))
     return _bytes(mean + gain * (image - mean))
 

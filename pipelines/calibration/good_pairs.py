@@ -1,4 +1,4 @@
-"""Good pairs: what calibration starts from, taken from a run or from a shard set."""
+"""Good pairs: the input of calibration, from a run or a shard set."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from crispedit.shards.read import ShardReader
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A good pair as stored, and which photograph it was made from."""
+class GoodPair:
+    """A stored good pair, and its photograph."""
 
     photograph: str
     category: str
@@ -29,8 +29,8 @@ class Pair:
     """The fields of a `Sample`."""
 
 
-def run_pairs(of: Run) -> list[Pair]:
-    """Every candidate of a run that an editor delivered, in key order. A run without any is carried through edit."""
+def run_pairs(of: Run) -> list[GoodPair]:
+    """Every edited candidate of a run, in key order. A run without any is built up to edit first."""
     if not journal.parts(of.folder("edit")):
         for step in ("curate", "annotate", "edit"):
             build.step(of, step)
@@ -43,7 +43,7 @@ def run_pairs(of: Run) -> list[Pair]:
         .to_arrow_table()
     )
     return [
-        Pair(
+        GoodPair(
             photograph=row["source_key"],
             category=row["category"],
             stored={
@@ -61,11 +61,12 @@ def run_pairs(of: Run) -> list[Pair]:
     ]
 
 
-def shard_pairs(path: str) -> list[Pair]:
-    """Every pair of a shard set, in key order. Photographs are told apart by `source_key`; without it, all differ."""
+def shard_pairs(path: str) -> list[GoodPair]:
+    """Every pair of a shard set, in key order. Photographs are identified by `source_key`; without it, all count as
+    different."""
     texts = ("instruction", "source_caption", "target_caption")
     pairs = [
-        Pair(
+        GoodPair(
             photograph=str(pair.meta.get("source_key") or pair.key),
             category=pair.category,
             stored={
@@ -82,10 +83,10 @@ def shard_pairs(path: str) -> list[Pair]:
     return sorted(pairs, key=lambda pair: str(pair.stored["key"]))
 
 
-def spread(pairs: Sequence[Pair], limit: int | None) -> list[Pair]:
-    """At most `limit` pairs, one of each photograph and category before a second of any."""
+def spread(pairs: Sequence[GoodPair], limit: int | None) -> list[GoodPair]:
+    """At most `limit` pairs, from as many photographs and categories as possible."""
     turn: Counter[tuple[str, str]] = Counter()
-    ranked: list[tuple[int, int, Pair]] = []
+    ranked: list[tuple[int, int, GoodPair]] = []
     for pair in sorted(pairs, key=lambda pair: content_key("calibrate", str(pair.stored["key"]))):
         ranked.append((turn[pair.photograph, pair.category], len(ranked), pair))
         turn[pair.photograph, pair.category] += 1
@@ -93,20 +94,20 @@ def spread(pairs: Sequence[Pair], limit: int | None) -> list[Pair]:
 
 
 def names(of: Run) -> dict[str, list[str | None]]:
-    """For each candidate of a run by key, the other names of the pair: the user's own id, and its uri in the source."""
+    """The other names of each candidate's pair, by key: the user's own id, and its uri in the source."""
     rows = tables.connect(of).sql("SELECT key, options FROM edit ORDER BY key").fetchall()
-    found: dict[str, list[str | None]] = {}
+    names_of: dict[str, list[str | None]] = {}
     for key, options in rows:
         given = json.loads(options or "{}")
-        found[key] = [given.get("id"), given.get("uri")]
-    return found
+        names_of[key] = [given.get("id"), given.get("uri")]
+    return names_of
 
 
 def labelled_rows(
     of: Run, labels: Mapping[str, Label], known: Mapping[str, Sequence[str | None]]
 ) -> list[dict[str, Any]]:
-    """The scores of every labelled candidate that an editor delivered, with what the person said: the rows of
-    `labelled.judged`. What the run has not measured, because a bound had failed before, is measured now."""
+    """The scores of every labelled candidate, with the person's verdict: the rows for `labelled.judged`. Scores that
+    the run has not measured are measured now."""
     cascade = of.recipe.pair_cascade
     committed = {
         row["key"]: row for row in tables.connect(of).sql("SELECT * FROM score").to_arrow_table().to_pylist()

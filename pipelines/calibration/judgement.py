@@ -1,4 +1,4 @@
-"""Judgement: how good a decision is. ROC AUC, learned bounds, agreement of two judges (Cohen's kappa), and flips."""
+"""Judgement: the quality of decisions: ROC AUC, learned bounds, agreement of two judges (Cohen's kappa), and flips."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Side = Literal["min", "max"]
 SIDES: tuple[Side, Side] = ("min", "max")
 CAUGHT = 0.9
 SEPARABLE_AUC = 0.97
-"""A score that tells a defect from good pairs less well than this is not what should catch it."""
+"""A score with a smaller AUC for a defect is not meant to catch it."""
 
 
 def auc(good: Values, bad: Values, side: Side) -> float | None:
@@ -33,9 +33,8 @@ def auc(good: Values, bad: Values, side: Side) -> float | None:
 
 
 def clearness(good: Values, bad: Values, side: Side) -> tuple[float, int, float]:
-    """How clearly a score tells two groups apart, to compare scores by: the AUC, to three decimals; among equals, of
-    how many bad pairs it is known; then the distance of the means in standard deviations (d'). Zeros if a group is
-    empty."""
+    """How clearly a score separates two groups, as a sort key: the AUC to three decimals, the number of bad pairs with
+    the score, and the distance of the means in standard deviations (d'). Zeros if a group is empty."""
     area = auc(good, bad, side)
     if area is None:
         return 0.0, 0, 0.0
@@ -58,11 +57,11 @@ def learn(
     false_rejects: float,
     misses: float = 0.02,
 ) -> float | None:
-    """The bound in the middle of the gap between the good pairs, but for the share `false_rejects`, and the nearest
-    defect that it is there for, but for the share `misses`. None where there is no such defect: nothing was learned.
+    """The bound halfway between the good pairs (except the share `false_rejects`) and the nearest defect that it is
+    meant for (except the share `misses`). None without such a defect.
 
-    A bound is there for a defect if it catches `CAUGHT` of it as it stands and the score tells it from good pairs.
-    Without the first, a blur that is measured as 0.98 of the sharpness would be learned from an edit that is darker.
+    A bound is meant for a defect if it already catches the share `CAUGHT` of it and the score separates it from good
+    pairs. Without the first condition, a sharpness bound would be learned from defects that only darken an image.
     """
     sign = 1 if side == "max" else -1
     worst_good = sign * bound_at(good, side, false_rejects)
@@ -79,7 +78,7 @@ def learn(
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two judges' yes or no on the same pairs."""
+    """Counts of two judges' yes or no on the same pairs."""
 
     both_yes: int
     first_only: int
@@ -97,12 +96,11 @@ class Agreement:
 
     @property
     def agreement(self) -> float:
-        """The share of pairs on which they agree."""
         return (self.both_yes + self.both_no) / self.pairs
 
     @property
     def kappa(self) -> float | None:
-        """Cohen's kappa (Cohen 1960): agreement beyond chance, 1 at most; None where chance alone would agree."""
+        """Cohen's kappa (Cohen 1960): agreement beyond chance, at most 1; None if chance alone gives full agreement."""
         n = self.pairs
         first, second = self.both_yes + self.first_only, self.both_yes + self.second_only
         chance = (first * second + (n - first) * (n - second)) / n**2
@@ -110,21 +108,23 @@ class Agreement:
 
 
 def flips(before: Mapping[str, str], after: Mapping[str, str]) -> Counter[tuple[str, str]]:
-    """How many keys had which verdict before and which after; a key that one side lacks is "absent" there."""
+    """Counts of keys by (verdict before, verdict after); a missing key is "absent"."""
     return Counter(
         (before.get(key, "absent"), after.get(key, "absent")) for key in before.keys() | after.keys()
     )
 
 
 def failing(row: Mapping[str, Any], bounds: Mapping[str, Bound]) -> list[str]:
-    """Every "filter.score:side" that rejects the row, or the filter that failed on it as "filter:error"."""
-    found = [f"{name.removesuffix('.error')}:error" for name in row if name.endswith(".error") and row[name]]
+    """Every "filter.score:side" that rejects the row, and "filter:error" for a filter that failed on it."""
+    reasons = [
+        f"{name.removesuffix('.error')}:error" for name in row if name.endswith(".error") and row[name]
+    ]
     sides = ((score, bound.verdict(row.get(score))) for score, bound in bounds.items())
-    return found + [f"{score}:{side}" for score, side in sides if side]
+    return reasons + [f"{score}:{side}" for score, side in sides if side]
 
 
 def wilson(hits: int, of: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927), which is sound for small numbers: (0, 1) for nothing seen."""
+    """The 95 % interval of a share (Wilson 1927), which is valid for small numbers; (0, 1) without observations."""
     if not of:
         return 0.0, 1.0
     share = hits / of

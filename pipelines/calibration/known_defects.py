@@ -1,5 +1,5 @@
-"""Known defects: how well the filters of a recipe tell good pairs from pairs with known defects, under the recipe's
-bounds and under bounds learned on the other half of the photographs."""
+"""Known defects: how well a recipe's filters separate good pairs from known defects, with the recipe's bounds and with
+bounds learned on the other half of the photographs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from crispedit.record import content_key
 
 
 def judge(rows: Sequence[Mapping[str, Any]], cascade: Cascade, false_rejects: float) -> dict[str, Any]:
-    """The report on measured rows: per defect, per category and per score, under the recipe's bounds and under learned
-    ones; and the verdict of each row. JSON-ready."""
+    """The report on measured rows: per defect, category and score, with the recipe's and with learned bounds; and the
+    verdict of each row. JSON-ready."""
     half = halves([str(row["photograph"]) for row in rows])
     learned = [
         learn_bounds([row for row in rows if half[row["photograph"]] != test], cascade, false_rejects)
@@ -74,7 +74,7 @@ def judge(rows: Sequence[Mapping[str, Any]], cascade: Cascade, false_rejects: fl
 
 
 def halves(photographs: Sequence[str]) -> dict[str, int]:
-    """0 or 1 for each photograph, as many of each, by key and not by order."""
+    """0 or 1 for each photograph, equally often, by key and not by order."""
     ordered = sorted(set(photographs), key=lambda name: content_key("half", name))
     return {name: index % 2 for index, name in enumerate(ordered)}
 
@@ -82,12 +82,11 @@ def halves(photographs: Sequence[str]) -> dict[str, int]:
 def learn_bounds(
     rows: Sequence[Mapping[str, Any]], cascade: Cascade, false_rejects: float
 ) -> dict[str, dict[str, Bound]]:
-    """For each category, the recipe's bounds with every side that can be learned from these rows replaced.
+    """The recipe's bounds for each category, with every side that these rows teach replaced.
 
-    Categories that share a bound share what is learned; a side without a bound stays so. Each defect teaches the one
-    score that tells it best: banding is there for quantised colours, though it sees JPEG blocks as well, and a bound
-    drawn to catch these too would cost good pairs for nothing. The wanted share of false rejects is divided among the
-    sides.
+    Categories that share a bound learn it together; a side without a bound stays so. Each defect teaches only the score
+    that separates it best: banding, for example, also reacts to JPEG blocks, but a bound that caught them too would
+    reject good pairs. The allowed share of false rejects is divided among the sides.
     """
     categories = sorted({str(row["category"]) for row in rows} | set(cascade.bounds))
     bounds = {category: dict(cascade.bounds_of(category)) for category in categories}
@@ -104,8 +103,8 @@ def learn_bounds(
             limit = sides[side]
             if limit is not None and len(good):
                 taught = {name: seen for name, seen in bad.items() if lessons[name] == (score, side)}
-                found = learn(good, taught, limit, side, share)
-                sides[side] = limit if found is None else found
+                learned = learn(good, taught, limit, side, share)
+                sides[side] = limit if learned is None else learned
         for category in members:
             bounds[category][score] = Bound(**sides)
     return bounds
@@ -114,7 +113,7 @@ def learn_bounds(
 def _lessons(
     rows: Sequence[Mapping[str, Any]], groups: Mapping[tuple[str, Bound], list[str]]
 ) -> dict[str, tuple[str, Side] | None]:
-    """For each structural defect, the bounded score and side that tell it best from good pairs."""
+    """For each structural defect, the bounded score and side that separate it best from good pairs."""
     best: dict[str, tuple[tuple[float, int, float], tuple[str, Side] | None]] = {
         name: ((0.0, 0, 0.0), None) for name in defects.STRUCTURAL
     }
@@ -138,7 +137,7 @@ def _lessons(
 def _values(
     rows: Sequence[Mapping[str, Any]], score: str
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
-    """A score's known values over the good rows, and over those of each structural defect."""
+    """A score's known values for good rows and for each structural defect."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row.get(score) is not None:
@@ -167,8 +166,8 @@ def _rejection(
 def _score_report(
     rows: Sequence[Mapping[str, Any]], cascade: Cascade, false_rejects: float
 ) -> list[dict[str, Any]]:
-    """For every bounded score and the categories that share the bound: false rejects, the bound that meets the wanted
-    share, and the AUC and share of unknowns for each defect."""
+    """For every bounded score and the categories that share the bound: false rejects, the bound with the allowed share
+    of them, and the AUC and share of unknowns for each defect."""
     groups: dict[tuple[str, Bound], list[str]] = defaultdict(list)
     for category in sorted({str(row["category"]) for row in rows}):
         for score, bound in cascade.bounds_of(category).items():
@@ -208,9 +207,9 @@ def _score_report(
 def _semantic_report(
     rows: Sequence[Mapping[str, Any]], cascade: Cascade, half: Mapping[str, int], false_rejects: float
 ) -> list[dict[str, Any]]:
-    """For each semantic defect and each score of a filter that decides nothing yet: the AUC, by category too, and the
-    shares of defects and good pairs beyond the bound that meets the wanted share on the other half of the photographs.
-    A score's bad side is the one on which most defects lie."""
+    """For each semantic defect and each score of a filter without bounds: the AUC, also by category, and the shares of
+    defects and good pairs beyond the bound with the allowed false rejects on the other half of the photographs. A
+    score's bad side is the one with most defects."""
     bounded = {
         score.partition(".")[0] for category in cascade.bounds for score in cascade.bounds_of(category)
     }
@@ -219,16 +218,16 @@ def _semantic_report(
         for score in [] if name in bounded else filter_.scores:
             known = [row for row in rows if row.get(f"{name}.{score}") is not None]
             for defect in defects.SEMANTIC:
-                found = _tell_apart(known, f"{name}.{score}", defect, half, false_rejects)
-                if found is not None:
-                    report.append({"score": f"{name}.{score}", "defect": defect, **found})
+                entry = _tell_apart(known, f"{name}.{score}", defect, half, false_rejects)
+                if entry is not None:
+                    report.append({"score": f"{name}.{score}", "defect": defect, **entry})
     return report
 
 
 def _tell_apart(
     known: Sequence[Mapping[str, Any]], score: str, defect: str, half: Mapping[str, int], false_rejects: float
 ) -> dict[str, Any] | None:
-    """One entry of the semantic report; None where the score never varies or is not known on both sides and halves."""
+    """One entry of the semantic report; None if the score never varies, or is unknown for a group or half."""
 
     def values(kind: str, of: int | None = None, category: str | None = None) -> Values:
         return np.array(

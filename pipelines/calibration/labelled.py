@@ -1,8 +1,8 @@
-"""Bounds learned from pairs that a person judged, and how well the filters agree with the person.
+"""Learns bounds from pairs that a person judged, and measures the filters' agreement with the person.
 
 A row is a dict of score columns with `id`, `category`, `good` (bool), `verdict` (the person's word), `group`, and
-`regeneration.regime` where the filter `regeneration` ran. Pairs of one group (one editing model) are not independent:
-each group is judged by bounds that were learned on the others.
+`regeneration.regime` where the filter `regeneration` ran. Pairs of one group (one editing model) are not independent,
+so each group is judged by bounds learned on the others.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Bounds = Mapping[str, Bound]
 UNKNOWN = "unknown"
 
 LEAST_CAUGHT, LEAST_EASED = 3, 2
-"""A bound is tightened only for bad pairs of so many groups, and loosened only for good pairs of so many (of all where
-there are fewer): never for a single editing model, whose pairs say nothing of the next one's."""
+"""A bound is tightened only for bad pairs from at least LEAST_CAUGHT groups, and loosened only for good pairs from at
+least LEAST_EASED (from all, if there are fewer): one editing model says little about the next one."""
 LEAST_GOOD = 5
-"""A bound is learned where at least so many good pairs have the score."""
+"""A bound is learned if at least this many good pairs have the score."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Learned:
 
     cells: Mapping[tuple[str, str], Bounds]
     other: Callable[[str], Bounds]
-    """The bounds of a category in a regime that no pair taught."""
+    """The bounds of a category in a regime without pairs."""
 
     def of(self, row: Row) -> Bounds:
         category = str(row["category"])
@@ -44,7 +44,7 @@ class Learned:
 
 
 def regime(row: Row) -> str:
-    """How the editor left the rest of the picture: exact, regenerated or global; "unknown" where nobody measured."""
+    """The row's regime: exact, regenerated or global; "unknown" if it was not measured."""
     return str(row.get(REGIME) or UNKNOWN)
 
 
@@ -52,11 +52,11 @@ def learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> Learne
     """Bounds for each regime and category, from labelled rows.
 
     While the recipe's bounds together reject more than the share `false_rejects` of a regime's good pairs, the bound
-    that frees most good pairs for each bad one is loosened, if it rejects those of `LEAST_EASED` groups. Then bounds
+    that frees most good pairs for each bad one is loosened, if they are from at least `LEAST_EASED` groups. Then bounds
     are tightened, one at a time, always the one that rejects most bad pairs for each good one, as long as it rejects
     bad pairs of at least `LEAST_CAUGHT` groups, more bad than good ones, and all bounds together at most that share of
-    the good. Categories that share a bound in the recipe share what is learned. A bound that no good pair of the regime
-    teaches stays as it is.
+    the good. Categories that share a bound in the recipe learn it together. A bound without good pairs of the regime
+    stays the same.
     """
     cells: dict[tuple[str, str], Bounds] = {}
     for name in sorted({regime(row) for row in rows}):
@@ -78,10 +78,10 @@ class _Limit:
     side: Side
     categories: tuple[str, ...]
     now: float
-    """Where the recipe has it; as `values`, larger is looser."""
+    """The recipe's bound, on the scale of `values`: larger is looser."""
 
     def values(self, rows: Sequence[Row]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """[N] larger is worse; -inf where the limit says nothing of a row."""
+        """[N]: larger is worse; -inf if the limit does not apply to a row."""
         sign = 1 if self.side == "max" else -1
         return np.array(
             [
@@ -133,8 +133,8 @@ def _loosened(
     groups: np.ndarray[Any, Any],
     allowed: int,
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Loosen the chosen limits until at most so many good rows are rejected, or the rest are of too few groups; which
-    rows then are, [N]."""
+    """Loosen the chosen limits until at most this many good rows are rejected, or the rejected ones are from too few
+    groups; returns which rows are rejected, [N]."""
     least = min(LEAST_EASED, len(set(groups[good])))
 
     def failures() -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -174,7 +174,7 @@ def _limits(bounds: Mapping[str, Bounds]) -> list[_Limit]:
 
 
 def _steps(worse: np.ndarray[Any, Any], good: np.ndarray[Any, Any], now: float) -> list[float]:
-    """The tighter places of a limit that are worth a try: at each good pair below the present one."""
+    """Tighter values of a limit to try: at each good pair below the present one."""
     return sorted({float(value) for value in worse[good & (worse > -np.inf) & (worse < now)]}, reverse=True)
 
 
@@ -185,7 +185,7 @@ def _bounds(
     values: Mapping[_Limit, np.ndarray[Any, Any]],
     good: np.ndarray[Any, Any],
 ) -> Bounds:
-    """The recipe's bounds with the learned sides: half way between the last good value and the next bad one."""
+    """The recipe's bounds with the learned sides, halfway between the last good value and the next bad one."""
     bounds = dict(recipe)
     for limit, at in chosen.items():
         if category not in limit.categories or at == limit.now:
@@ -200,8 +200,8 @@ def _bounds(
 
 
 def judged(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[str, Any]:
-    """The report, JSON-ready: agreement with the person under the recipe's bounds, and under bounds learned on the
-    other groups; and the bounds learned on all rows."""
+    """The report, JSON-ready: agreement with the person with the recipe's bounds and with bounds learned on the other
+    groups; and the bounds learned on all rows."""
     groups = sorted({str(row["group"]) for row in rows})
     recipe = [failing(row, cascade.bounds_of(str(row["category"]), regime(row))) for row in rows]
     held_out: list[list[str]] | None = None
@@ -223,7 +223,7 @@ def judged(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[
 
 
 def agreement(rows: Sequence[Row], reasons: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """How a set of verdicts (the reasons against each row; none: kept) agrees with the person's."""
+    """The agreement of verdicts (the reasons against each row; none: kept) with the person's."""
     kept = [not why for why in reasons]
     seen = Agreement.of([bool(row["good"]) for row in rows], kept)
 
@@ -268,19 +268,19 @@ def agreement(rows: Sequence[Row], reasons: Sequence[Sequence[str]]) -> dict[str
 
 
 def share_of(hits: int, of: int) -> dict[str, Any]:
-    """A share with its 95 % interval; null where there is nothing to share."""
+    """A share with its 95 % interval; null without rows."""
     low, high = wilson(hits, of)
     return {"share": hits / of if of else None, "hits": hits, "of": of, "low": low, "high": high}
 
 
 def _outwards(side: str, value: float) -> float:
-    """To six digits, so that a bound at a good pair's score still keeps that pair."""
+    """Round to six digits, outwards, so that a bound at a good pair's score still keeps it."""
     return (math.floor(value * 1e6) if side == "min" else math.ceil(value * 1e6)) / 1e6
 
 
 def fragment(rows: Sequence[Row], learned: Learned, cascade: Cascade) -> dict[str, Any]:
-    """What to put into a recipe: for each regime, and category in it, the bounds that differ from the recipe's."""
-    found: dict[str, Any] = {}
+    """A recipe fragment: the bounds that differ from the recipe's, by regime and category."""
+    sections: dict[str, Any] = {}
     for (name, category), bounds in sorted(learned.cells.items()):
         if not any(regime(row) == name and row["category"] == category for row in rows):
             continue
@@ -295,5 +295,5 @@ def fragment(rows: Sequence[Row], learned: Learned, cascade: Cascade) -> dict[st
             if bound != before[score]
         }
         if moved:
-            found.setdefault(name, {})[category] = moved
-    return found
+            sections.setdefault(name, {})[category] = moved
+    return sections

@@ -1,4 +1,4 @@
-"""Labels: what a person said of pairs, from JSON lines or CSV with any columns, and which rows of a run they mean."""
+"""Labels: reads a person's verdicts on pairs from JSON lines or CSV, and matches them to rows of a run."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Label:
     """A person's verdict on one pair."""
 
     names: tuple[str, ...]
-    """What the file calls the pair: its key in a run, the user's own id, or its uri in the source."""
+    """The file's name of the pair: its key in a run, the user's own id, or its uri in the source."""
     good: bool
     verdict: str
-    """The word itself: "good", or what is wrong."""
+    """The verdict's word: "good", or the fault."""
     group: str | None
     """Pairs of one group are not independent, such as those of one editing model."""
 
 
 def read(file: Path, group: str | None = None, verdict: str | None = None) -> list[Label]:
-    """The labels of a file, in its order; of several for one pair the last counts. Unsure pairs are left out.
+    """The labels of a file in order; the last one of a pair counts, and unsure ones are left out.
 
-    A column `verdict` may hold any word, and all but "good" (or "keep" ...) mean bad; a column `label` must say good or
-    bad. ValueError names the file, the row and the columns that are there.
+    A column `verdict` may have any word; all except "good" ("keep", ...) mean bad. A column `label` must say good or
+    bad. ValueError names the file, the row and the existing columns.
     """
     labels: dict[tuple[str, ...], Label | None] = {}
     for number, row in _rows(file):
@@ -57,9 +57,9 @@ def read(file: Path, group: str | None = None, verdict: str | None = None) -> li
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(number, row) of each line that holds one: numbered as an editor numbers lines."""
+    """(line number, row) of each row, with line numbers as in a text editor."""
     if not file.is_file():
-        raise ValueError(f"there is no file of labels at {file}")
+        raise ValueError(f"the file of labels {file} does not exist")
     text = file.read_text(encoding="utf-8-sig")
     if file.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
         reader = csv.DictReader(text.splitlines())
@@ -73,18 +73,16 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             except ValueError as error:
                 raise ValueError(f"{file}, row {number}: not JSON: {error}") from None
             if not isinstance(parsed, dict):
-                raise ValueError(
-                    f"{file}, row {number}: an object should be here, not {type(parsed).__name__}"
-                )
+                raise ValueError(f"{file}, row {number}: expected an object, not {type(parsed).__name__}")
             yield number, parsed
 
 
 def match(labels: Sequence[Label], names: Iterable[tuple[str, Sequence[str | None]]]) -> dict[str, Label]:
     """The label of each key of a run that has one; `names` are (key, other names of the same pair)."""
     known = {name: label for label in labels for name in label.names}
-    found = {}
+    matched = {}
     for key, others in names:
         label = next((known[name] for name in (key, *others) if name is not None and name in known), None)
         if label is not None:
-            found[key] = label
-    return found
+            matched[key] = label
+    return matched

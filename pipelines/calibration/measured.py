@@ -1,4 +1,4 @@
-"""Measured: the scores of good pairs and of every defect made from them, and how near-duplicates are told."""
+"""Measured: the scores of good pairs and of every defect made from them, and the detection of near-duplicates."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from crispedit.change import estimate
 from crispedit.filters.duplicate import phash
 from crispedit.pipelines.calibration import defects
 from crispedit.pipelines.calibration.defects import Good
-from crispedit.pipelines.calibration.good_pairs import Pair
+from crispedit.pipelines.calibration.good_pairs import GoodPair
 from crispedit.record import Sample, seed_of
 
 GOOD = "good"
 
 
-def measure(cascade: Cascade, pairs: Sequence[Pair], *, masks: bool = True) -> list[dict[str, Any]]:
+def measure(cascade: Cascade, pairs: Sequence[GoodPair], *, masks: bool = True) -> list[dict[str, Any]]:
     """Every score of every good pair and of every defect made from it; a row also has key, photograph, category and
-    defect (`good` for none). A filter's exception ends in its error column, as in a run."""
+    defect (`good` for none). A filter's exception goes into its error column, as in a run."""
     for filter_ in cascade.filters.values():
         filter_.load()
     rows = []
@@ -39,11 +39,11 @@ def measure(cascade: Cascade, pairs: Sequence[Pair], *, masks: bool = True) -> l
     return rows
 
 
-def _with_defects(pair: Pair, pairs: Sequence[Pair]) -> Iterator[tuple[str, Sample]]:
+def _with_defects(pair: GoodPair, pairs: Sequence[GoodPair]) -> Iterator[tuple[str, Sample]]:
     sample = Sample(**pair.stored)
     yield GOOD, sample
     if sample.source.shape != sample.edited.shape:
-        return  # a pair that is not aligned already is no good one to make defects of
+        return  # a misaligned pair is not a good pair
     good = Good(sample.source, sample.edited, edit_of(sample))
     for name, make in defects.STRUCTURAL.items():
         made = make(good, np.random.default_rng(seed_of(sample.key, name)))
@@ -69,9 +69,9 @@ def _with_defects(pair: Pair, pairs: Sequence[Pair]) -> Iterator[tuple[str, Samp
             yield name, Sample(**mixed)
 
 
-def other_for(defect: str, pair: Pair, pairs: Sequence[Pair]) -> Pair | None:
-    """The pair that a semantic defect mixes this one up with: of the same category, or for `wrong_instruction` of
-    another; with another target caption, and on the same photograph if one is there, which is the harder case."""
+def other_for(defect: str, pair: GoodPair, pairs: Sequence[GoodPair]) -> GoodPair | None:
+    """The pair that a semantic defect confuses with this one: of the same category (another, for `wrong_instruction`),
+    with another target caption, and if possible on the same photograph, which is harder to detect."""
     fit = [
         other
         for other in pairs
@@ -95,9 +95,9 @@ def _stored(sample: Sample) -> dict[str, Any]:
     return {name: getattr(sample, name) for name in sample.__dataclass_fields__}
 
 
-def near_duplicates(pairs: Sequence[Pair], bits: int) -> dict[str, Any]:
-    """Copies that differ by a re-encoding and 2 % of size, against pairs of other photographs: which shares `select`
-    would call repeats, at this many bits, if their instructions were equal."""
+def near_duplicates(pairs: Sequence[GoodPair], bits: int) -> dict[str, Any]:
+    """The shares that `select` would call duplicates at this many bits, if instructions were equal: of re-encoded
+    copies 2 % smaller, and of pairs of other photographs."""
     hashes, copies = [], []
     for pair in pairs:
         sample = Sample(**pair.stored)

@@ -47,11 +47,11 @@ def table(report: Mapping[str, Any]) -> str:
             ((name, d["auc"]) for name, d in score["defects"].items() if d["auc"] is not None),
             key=lambda item: -item[1],
         )
-        told = ", ".join(f"{name} {value:.3f}" for name, value in best[:3])
+        best_scores = ", ".join(f"{name} {value:.3f}" for name, value in best[:3])
         many = "" if len(score["categories"]) > 2 else f" [{', '.join(score['categories'])}]"
         lines.append(
             f"{score['score']:<34}{score['side']:>4} {score['bound']:>7.4g}{score['false_rejects']:>8.1%}"
-            f"{score['bound_for_wanted']:>12.4g}  {told}{many}"
+            f"{score['bound_for_wanted']:>12.4g}  {best_scores}{many}"
         )
     return "\n".join([*lines, *_semantic_table(report)])
 
@@ -88,8 +88,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         by = ", ".join(f"`{filter_}`" for filter_ in list(entry["by_filter"])[:2])
         rejected, held_out = entry["rejected"], entry["rejected_held_out"]
         lines.append(f"| {name} | {entry['rows']} | {rejected:.1%} | {held_out:.1%} | {by} |")
-    found = report["near_duplicates"]["detected"]
-    lines.append(f"| near duplicate | {report['pairs']} | {found:.1%} | | `duplicate`, in `select` |")
+    detected = report["near_duplicates"]["detected"]
+    lines.append(f"| near duplicate | {report['pairs']} | {detected:.1%} | | `duplicate`, in `select` |")
     best: dict[str, Mapping[str, Any]] = {}
     for entry in sorted(report["semantic"], key=lambda entry: entry["auc"]):
         best[entry["defect"]] = entry
@@ -101,8 +101,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         ]
     for name in sorted(best):
         entry = best[name]
-        found, false = entry["detected_held_out"], entry["false_rejects_held_out"]
-        lines.append(f"| {name} | `{entry['score']}` | {entry['auc']:.3f} | {found:.1%} | {false:.1%} |")
+        detected, false = entry["detected_held_out"], entry["false_rejects_held_out"]
+        lines.append(f"| {name} | `{entry['score']}` | {entry['auc']:.3f} | {detected:.1%} | {false:.1%} |")
     return "\n".join(lines)
 
 

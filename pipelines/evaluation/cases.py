@@ -1,14 +1,13 @@
-"""Cases: every value of an evaluation as a plain parquet, with the benchmark's own ids, and the pictures to look at.
+"""Cases: every value of an evaluation as a parquet, with the benchmark's own ids and the pictures' locations.
 
-benchmark, protocol, case, group, family, instruction    as the benchmark names them
-editor, seed, judgement                                  whose answer, and which judgement of it
-metric, value                                            null where it is not known; `reason` says why
-black, kind                                              scored, refused, missing, error, unparsed, unjudged
-words                                                    what the judge said, a text for each question
-source, answer, target                                   where the images lie: {path, offset, size, row, column}
+benchmark, protocol, case, group, family, instruction    as the benchmark names them editor, seed, judgement whose
+answer, and which judgement of it metric, value                                            null where it is not known;
+`reason` says why black, kind                                              scored, refused, missing, error, unparsed,
+unjudged words                                                    what the judge said, a text for each question source,
+answer, target                                   the images' locations: {path, offset, size, row, column}
 
-Of a pairwise benchmark the metric is `preferred`: the share of its comparisons on this case that an answer won, a tie
-as a half; `words` are those of these comparisons.
+For a pairwise benchmark the metric is `preferred`: the share of the comparisons on this case that the answer won, ties
+counting half; `words` are from these comparisons.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crispedit.benchmark import Picture, Protocol
-from crispedit.pipelines.evaluation.runner import Outcome, Seeds, Verdict
+from crispedit.pipelines.evaluation.runner import JudgedComparison, Outcome, Seeds
 from crispedit.shards import journal
 
 PREFERRED = "preferred"
@@ -61,8 +60,8 @@ def rows(
     sources: Mapping[str, Picture | None],
 ) -> Iterator[dict[str, object]]:
     """One row for each case, editor, seed, judgement and metric."""
-    for editor, found in outcomes.items():
-        for outcome in found:
+    for editor, results in outcomes.items():
+        for outcome in results:
             case, seeds = outcome.case, answers[editor]
             given = seeds[outcome.seed].get(case.id)
             shared = {
@@ -89,11 +88,11 @@ def rows(
 
 
 def duels(
-    benchmark: str, protocol: str, verdicts: Sequence[Verdict], answers: Mapping[str, Seeds]
+    benchmark: str, protocol: str, verdicts: Sequence[JudgedComparison], answers: Mapping[str, Seeds]
 ) -> Iterator[dict[str, object]]:
-    """One row for each case and editor of a pairwise benchmark, over all of its comparisons."""
+    """One row for each case and editor of a pairwise benchmark, over all its comparisons."""
     won: dict[tuple[str, str], list[float]] = {}
-    cases: dict[tuple[str, str], list[Verdict]] = {}
+    cases: dict[tuple[str, str], list[JudgedComparison]] = {}
     for verdict in verdicts:
         for mine, editor in (("first", verdict.first), ("second", verdict.second)):
             cases.setdefault((verdict.case.id, editor), []).append(verdict)
@@ -124,9 +123,9 @@ def duels(
         }
 
 
-def write(path: Path, found: Sequence[dict[str, object]]) -> None:
+def write(path: Path, table: Sequence[dict[str, object]]) -> None:
     with journal.replaced(path) as out:
-        pq.write_table(pa.Table.from_pylist(list(found), schema=SCHEMA), out, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(list(table), schema=SCHEMA), out, compression="zstd")
 
 
 def _place(picture: Picture | None) -> dict[str, object] | None:

@@ -1,7 +1,7 @@
-"""Edits that were made before: an edit is paid for once, whichever evaluation and output folder asks for it.
+"""A cache of edits, shared by evaluations, so that each edit is paid for once.
 
-A file an edit, named by everything that decides it: the editor with its options and weights, the bytes of the source,
-what is asked, and the seed. Several evaluations may share the folder, at the same time too.
+One file per edit, named by a hash of everything that determines it: the editor with its options and weights, the
+source's bytes, the request and the seed. Several evaluations may share the folder, also at the same time.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ KEPT = ("seconds", "refusal")
 
 @dataclass(frozen=True)
 class Edits:
-    """The edits in a folder; None keeps none. A row's `edit` names it."""
+    """The edits in a folder (None: no cache). A row's `edit` is the edit's name."""
 
     folder: Path | None
 
     def recall(self, name: str) -> dict[str, Any] | None:
-        """What the row of an edit holds: its PNG or why it was refused, and its seconds; None if it is not there."""
+        """The stored columns of an edit (PNG or refusal, and seconds); None if it is not stored."""
         if self.folder is None:
             return None
         try:
-            told = json.loads(self._file(name, "json").read_text(encoding="utf-8"))
-            found = {column: told[column] for column in KEPT}
-            return found | {
-                "image": self._file(name, "png").read_bytes() if told["refusal"] is None else None
+            stored = json.loads(self._file(name, "json").read_text(encoding="utf-8"))
+            columns = {column: stored[column] for column in KEPT}
+            return columns | {
+                "image": self._file(name, "png").read_bytes() if stored["refusal"] is None else None
             }
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -41,7 +41,7 @@ class Edits:
         return self.folder is not None and self._file(name, "json").is_file()
 
     def keep(self, row: Mapping[str, Any]) -> None:
-        """Keep a row that was edited or refused; one that failed is tried again."""
+        """Store an edited or refused row; failed ones are tried again."""
         if self.folder is None or row.get("error") is not None:
             return
         image = row.get("image")

@@ -1,4 +1,4 @@
-"""Preferences of people: which of two edits of one case they found better, and how far a judge agrees with them."""
+"""People's preferences between two edits of one case, and a judge's agreement with them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REVERSED: Mapping[Outcome, Outcome] = {"first": "second", "second": "first", "ti
 
 @dataclass(frozen=True)
 class Preference:
-    """Which of two answers somebody preferred."""
+    """A person's preference between two answers."""
 
     case: str
     first: str
@@ -31,16 +31,15 @@ class Preference:
 
     @property
     def ordered(self) -> Preference:
-        """The same with the two in alphabetical order."""
         if self.first <= self.second:
             return self
         return replace(self, first=self.second, second=self.first, winner=REVERSED[self.winner])
 
 
 def read(path: Path) -> list[Preference]:
-    """A CSV, JSONL or parquet of `case, first, second, winner`, with `category` and `dimension` where there are any.
-    The winner is one of the two names, or first, second or tie. One row for each rater. ValueError names the row."""
-    found = []
+    """A CSV, JSONL or parquet of `case, first, second, winner`, and optionally `category` and `dimension`. The winner
+    is one of the two names, or first, second or tie. One row for each rater. ValueError names the row."""
+    preferences = []
     for number, row in enumerate(_rows(path), 1):
         try:
             first, second, winner = (str(row[name]) for name in ("first", "second", "winner"))
@@ -55,15 +54,15 @@ def read(path: Path) -> list[Preference]:
                 f"{path}: row {number}: the winner {winner!r} is neither {first!r}, {second!r} nor tie"
             )
         more = {name: str(row.get(name) or "") for name in ("category", "dimension")}
-        found.append(Preference(case, first, second, outcome, **more))  # type: ignore[arg-type]
-    if not found:
+        preferences.append(Preference(case, first, second, outcome, **more))  # type: ignore[arg-type]
+    if not preferences:
         raise ValueError(f"{path} holds no preferences")
-    return found
+    return preferences
 
 
 def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
     if not path.is_file():
-        raise ValueError(f"{path} is no file of preferences")
+        raise ValueError(f"{path} is not a file of preferences")
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
     text = path.read_text(encoding="utf-8")
@@ -73,24 +72,24 @@ def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def majority(given: Sequence[Preference]) -> list[Preference]:
-    """One preference for each case, pair and dimension: what most raters said; a tie where as many said either."""
+    """One preference for each case, pair and dimension: the raters' majority; a tie if they are split evenly."""
     votes: dict[Preference, Counter[Outcome]] = {}
     for one in (preference.ordered for preference in given):
         votes.setdefault(replace(one, winner="tie"), Counter())[one.winner] += 1
-    found = []
+    preferences = []
     for pair, count in votes.items():
         lead = count["first"] - count["second"]
         decided: Outcome = "first" if lead > 0 else "second" if lead < 0 else "tie"
         if count["tie"] > max(count["first"], count["second"]):
             decided = "tie"
-        found.append(replace(pair, winner=decided))
-    return found
+        preferences.append(replace(pair, winner=decided))
+    return preferences
 
 
 def agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict[str, Any]:
-    """How often a judge says what people say, {n, agreement, kappa, ties}, in all and by category. JSON-ready.
+    """A judge's agreement with people, {n, agreement, kappa, ties}, overall and by category. JSON-ready.
 
-    pairs: what people prefer, and what the judge says of the same two in the same order.
+    pairs: a person's preference, and the judge's verdict on the same answers in the same order.
     """
     categories = sorted({person.category for person, _ in pairs if person.category})
     return {
@@ -103,7 +102,7 @@ def agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict
 
 
 def _share(bound: float | None) -> float | None:
-    """A bound of a share, which lies between 0 and 1."""
+    """A bound of a share, clipped to 0 to 1."""
     return None if bound is None else min(1.0, max(0.0, bound))
 
 
@@ -111,17 +110,17 @@ def _agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dic
     if not pairs:
         return {"n": 0, "agreement": {"mean": None, "low": None, "high": None, "n": 0}, "kappa": None}
     same = [float(person.winner == said) for person, said in pairs]
-    found = statistics.mean(same, [person.case for person, _ in pairs], level=level)
+    mean = statistics.mean(same, [person.case for person, _ in pairs], level=level)
     people, judge = (Counter(side) for side in ([p.winner for p, _ in pairs], [said for _, said in pairs]))
     chance = sum(people[name] * judge[name] for name in people) / len(pairs) ** 2
     return {
         "n": len(pairs),
         "agreement": {
-            "mean": found.mean,
-            "low": _share(found.low),
-            "high": _share(found.high),
+            "mean": mean.mean,
+            "low": _share(mean.low),
+            "high": _share(mean.high),
             "n": len(pairs),
         },
-        "kappa": None if chance == 1 else (found.mean - chance) / (1 - chance),
+        "kappa": None if chance == 1 else (mean.mean - chance) / (1 - chance),
         "ties": {"people": people["tie"], "judge": judge["tie"]},
     }

@@ -1,5 +1,5 @@
-"""Report: an evaluation's boards as Markdown, CSV and LaTeX. Figures of papers stand in the same tables, each with its
-protocol and source, and are never ranked with ours."""
+"""Report: an evaluation's boards as Markdown, CSV and LaTeX. Figures from papers are shown in the same tables, with
+protocol and source, but are never ranked."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _sentence(text: str) -> str:
 
 
 def _shown(board: Json) -> list[str]:
-    """The metrics that are known for anybody."""
+    """The metrics with any known value."""
     return [
         metric
         for metric in board["metrics"]
@@ -145,9 +145,9 @@ def _differing(board: Json) -> list[str]:
     for row in board["differences"]:
         cells = []
         for metric in shown:
-            found = row["metrics"][metric]
-            won = f"{found['wins']}/{found['ties']}/{found['losses']}"
-            cells.append(f"{estimate(found)}, p {_p(found['p_corrected'])}, {won}" if found["n"] else "–")
+            figure = row["metrics"][metric]
+            won = f"{figure['wins']}/{figure['ties']}/{figure['losses']}"
+            cells.append(f"{estimate(figure)}, p {_p(figure['p_corrected'])}, {won}" if figure["n"] else "–")
         body.append([f"{row['editor']} − {row['minus']}", *cells])
     return table(["wins/ties/losses", *(_arrow(board, metric) for metric in shown)], body)
 
@@ -156,9 +156,9 @@ def _varying(board: Json) -> list[str]:
     metric = board["headline"]
     body = []
     for editor, row in board["rows"].items():
-        found = row["variances"][metric]
-        means = ", ".join(map(number, found["mean_by_seed"] or []))
-        parts = [number(found[source]) for source in ("cases", "seeds", "judgements")]
+        variances = row["variances"][metric]
+        means = ", ".join(map(number, variances["mean_by_seed"] or []))
+        parts = [number(variances[source]) for source in ("cases", "seeds", "judgements")]
         body.append([editor, *parts, means or "–"])
     return table([_arrow(board, metric), "cases", "seeds", "judgements", "mean by seed"], body)
 
@@ -197,22 +197,22 @@ def _pairwise(board: Json) -> list[str]:
     return lines
 
 
-def _humans(found: Json) -> list[str]:
-    lines = [f"Agreement with people ({found['source']}):", ""]
+def _humans(agreement: Json) -> list[str]:
+    lines = [f"Agreement with people ({agreement['source']}):", ""]
     body = [
         [name, str(row["n"]), estimate(row["agreement"]), number(row["kappa"])]
-        for name, row in [("all", found["all"]), *found["categories"].items()]
+        for name, row in [("all", agreement["all"]), *agreement["categories"].items()]
     ]
     return lines + table(["", "preferences", "agreement", "kappa"], body)
 
 
 def _cost(cost: Mapping[str, Json]) -> list[str]:
     body = []
-    for benchmark, found in cost.items():
-        seconds = ", ".join(f"{name} {value:.2f}" for name, value in found["seconds_per_edit"].items()) or "–"
-        price = "–" if found["price"] is None else f"{found['price']:.2f} {found['currency']}"
+    for benchmark, spent in cost.items():
+        seconds = ", ".join(f"{name} {value:.2f}" for name, value in spent["seconds_per_edit"].items()) or "–"
+        price = "–" if spent["price"] is None else f"{spent['price']:.2f} {spent['currency']}"
         names = ("asked", "kept", "prompt_tokens", "answer_tokens")
-        numbers = ["–" if found[name] is None else str(found[name]) for name in names]
+        numbers = ["–" if spent[name] is None else str(spent[name]) for name in names]
         body.append([benchmark, seconds, *numbers, price])
     head = [
         "",
@@ -303,7 +303,7 @@ def _plain(figure: Json) -> Json:
 
 
 def latex(boards: Boards, level: float) -> str:
-    """A booktabs table for each protocol; figures of papers below a rule, with their protocol and source."""
+    """A booktabs table for each protocol; figures from papers below a rule, with their protocol and source."""
     tables = [
         _latex_table(benchmark, protocol, board, level)
         for benchmark, protocols in boards.items()
@@ -366,14 +366,14 @@ def _tex(text: str) -> str:
     return "".join(special.get(letter, letter) for letter in text)
 
 
-def _tex_estimate(found: Json, best: bool) -> str:
-    if found["mean"] is None:
+def _tex_estimate(figure: Json, best: bool) -> str:
+    if figure["mean"] is None:
         return "--"
-    number = _tex_number(found["mean"])
+    number = _tex_number(figure["mean"])
     number = f"\\textbf{{{number}}}" if best else number
-    if found["low"] is None:
+    if figure["low"] is None:
         return number
-    return f"{number} {{\\scriptsize [{_tex_number(found['low'])}, {_tex_number(found['high'])}]}}"
+    return f"{number} {{\\scriptsize [{_tex_number(figure['low'])}, {_tex_number(figure['high'])}]}}"
 
 
 def _tex_number(value: float | None) -> str:
@@ -387,21 +387,21 @@ def _arrow(board: Json, metric: str) -> str:
     return f"{metric} {'↓' if board['metrics'][metric] == 'lower' else '↑'}"
 
 
-def estimate(found: Json, whole: int | None = None) -> str:
-    """The mean and its interval; of how many, where some are not known."""
-    if found["mean"] is None:
+def estimate(figure: Json, whole: int | None = None) -> str:
+    """The mean and its interval, and the number of cases if some are unknown."""
+    if figure["mean"] is None:
         return "–"
-    text = number(found["mean"])
-    if found["low"] is not None:
-        text += f" [{number(found['low'])}, {number(found['high'])}]"
-    return text if whole is None or found["n"] == whole else f"{text} of {found['n']}"
+    text = number(figure["mean"])
+    if figure["low"] is not None:
+        text += f" [{number(figure['low'])}, {number(figure['high'])}]"
+    return text if whole is None or figure["n"] == whole else f"{text} of {figure['n']}"
 
 
-def _rating(found: Json | None) -> str:
-    if found is None:
+def _rating(rating: Json | None) -> str:
+    if rating is None:
         return "–"
-    text = f"{found['elo']:.0f}"
-    return text if found["low"] is None else f"{text} [{found['low']:.0f}, {found['high']:.0f}]"
+    text = f"{rating['elo']:.0f}"
+    return text if rating["low"] is None else f"{text} [{rating['low']:.0f}, {rating['high']:.0f}]"
 
 
 def number(value: float | None) -> str:
@@ -437,5 +437,4 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that stays within its cell."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,12 +1,12 @@
-"""Evaluation: editors over a benchmark's cases, metrics over their answers; both as tables of committed parts.
+"""Evaluation: runs editors on a benchmark's cases and measures their answers, in tables of committed parts.
 
     OUT/NAME/answers/   one row per case, editor and seed: the image it answered with (PNG), or its refusal
-    OUT/NAME/scores/    one row per answer, judgement, and set of measuring models: what was measured
+    OUT/NAME/scores/    one row per answer, judgement and set of models: the metrics
     OUT/NAME/matches/   of a pairwise benchmark: one row per case and pair of answers, with the judge's verdicts
 
-A row's key is of everything that decides it (case, editor with its weights, seed, models), so an interrupted run is
-continued, a changed option adds rows beside the old ones, and nothing is scored twice. What failed, and what a judge
-said that cannot be read, has a key of its own and is tried again by the next run.
+A row's key hashes everything that determines it (case, editor with its weights, seed, models), so an interrupted run
+can be resumed, a changed option adds rows beside the old ones, and nothing is scored twice. Failures and unreadable
+replies have separate keys and are retried by the next run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from crispedit.measures import Models
 from crispedit.parts import Editor
 from crispedit.pipelines.engine import Row, Work
 from crispedit.pipelines.evaluation.kept import Edits
-from crispedit.pipelines.evaluation.stages import Comparing, Editing, Scoring
+from crispedit.pipelines.evaluation.stages import AnswerStage, JudgeStage, MetricStage
 from crispedit.pipelines.evaluation.tables import (
     ANSWERS,
     ASKED,
@@ -45,15 +45,15 @@ from crispedit.record import canonical_json, content_key, seed_of
 from crispedit.shards import journal
 
 COPY, TRUTH = "copy-source", "ground-truth"
-"""The controls: doing nothing, and doing what the benchmark's target shows."""
+"""The controls: the unchanged source, and the benchmark's target."""
 RECALLED = 64
-"""Kept edits that are committed in one part."""
+"""Cached edits that are committed in one part."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
 class Given:
-    """An answer before it is scored: where its image lies, or why there is none. `key` names what it is made from."""
+    """An answer before scoring: its image's location, or why there is none. `key` identifies what it is made from."""
 
     key: str
     picture: Picture | None
@@ -68,7 +68,7 @@ Seeds = Sequence[Mapping[str, Given]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one answer: its scores, or why it has none."""
+    """The result of one answer: its scores, or why it has none."""
 
     case: Case
     reason: str = ""
@@ -83,7 +83,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JudgedComparison:
     """A judge's comparison of two editors' answers to one case, by dimension."""
 
     case: Case
@@ -111,15 +111,14 @@ class Evaluation:
         kept: Path | None = None,
         edits: Path | None = None,
     ) -> None:
-        """judgements: of each answer. kept, edits: the folders of the judge's replies and of edits, which evaluations
-        share."""
+        """judgements: the number per answer. kept, edits: the shared folders of the judge's replies and of edits."""
         self.name, self.benchmark, self.models, self.judgements = name, benchmark, models, judgements
         self.kept = None if kept is None else kept.absolute()
         self.edits = Edits(None if edits is None else edits.absolute())
         self.cases = {case.id: case for case in cases}
         if len(self.cases) < len(cases):
             twice = next(case for case, count in Counter(case.id for case in cases).items() if count > 1)
-            raise ValueError(f"benchmarks.{name}: two cases are called {twice!r}")
+            raise ValueError(f"benchmarks.{name}: two cases have the id {twice!r}")
         folder = out.absolute() / name
         self.answers, self.scores, self.matches = (folder / t for t in ("answers", "scores", "matches"))
         self._identity = canonical_json(benchmark.identity())
@@ -133,15 +132,15 @@ class Evaluation:
     # Answers
 
     def copied(self) -> Seeds:
-        """The control that does nothing: every case's own source. A chain of turns ends where it began."""
-        found: dict[str, Given] = {}
+        """The control that does nothing: every case's source (for later turns, the first turn's)."""
+        given: dict[str, Given] = {}
         for case in self.cases.values():
-            before = found[case.after].picture if case.after is not None else case.source
-            found[case.id] = Given(COPY, before)
-        return [found]
+            before = given[case.after].picture if case.after is not None else case.source
+            given[case.id] = Given(COPY, before)
+        return [given]
 
     def truth(self) -> Seeds:
-        """The control that does what the targets show; empty where the benchmark has none."""
+        """The control that answers with the targets; empty if the benchmark has none."""
         return [
             {case.id: Given(TRUTH, case.target) for case in self.cases.values() if case.target is not None}
         ]
@@ -149,30 +148,30 @@ class Evaluation:
     def found_in(self, folder: Path) -> Mapping[str, Given]:
         """Results from a folder of images named by the cases' ids. ValueError if it holds none of them."""
         if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder of results")
+            raise ValueError(f"{folder} is not a folder of results")
         files: dict[str, list[Path]] = {}
         for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
             files.setdefault(path.stem, []).append(path)
         wanted = {case.id: PurePosixPath(case.result or case.id) for case in self.cases.values()}
         names = Counter(path.name for path in set(wanted.values()))
-        found = {}
+        given = {}
         for case, name in wanted.items():
             same = files.get(name.name, [])
             named = [p for p in same if p.with_suffix("").parts[-len(name.parts) :] == name.parts]
-            # Folders may be left out where the file's name alone says which case is meant.
+            # Folders may be left out if the file's name alone identifies the case.
             if not named and len(same) == names[name.name] == 1:
                 named = same
             if named:
                 digest = xxhash.xxh3_128_hexdigest(named[0].read_bytes())
-                found[case] = Given(digest, Picture(str(named[0].absolute())))
-        if not found:
+                given[case] = Given(digest, Picture(str(named[0].absolute())))
+        if not given:
             example = next(iter(wanted.values()), "ID")
             raise ValueError(f"{folder} holds no results for {self.name}: its images are named {example}.png")
         missing = Given("", None, "no image in the folder", "missing")
-        return {case: found.get(case, missing) for case in self.cases}
+        return {case: given.get(case, missing) for case in self.cases}
 
     def waves(self) -> list[list[Case]]:
-        """The cases in rounds: those of a round need answers of earlier rounds only."""
+        """The cases in rounds; each round needs only answers of earlier rounds."""
         depth: dict[str, int] = {}
         for case in self.cases.values():
             if case.after is not None and case.after not in depth:
@@ -186,34 +185,33 @@ class Evaluation:
     def editing(
         self, label: str, editor: Editor, pool: Pool, wave: Sequence[Case], seeds: int
     ) -> Work | None:
-        """What is left to edit of one round; None if nothing is."""
+        """The edits left in one round; None if there are none."""
         plan = self._left(editor, wave, seeds)
         if not plan:
             return None
         rows = [{**row, "editor": label} for row in plan]
-        stage = Editing(f"edit {label}", pool, editor, self.benchmark, self.edits, editor.gpus)
+        stage = AnswerStage(f"edit {label}", pool, editor, self.benchmark, self.edits, editor.gpus)
         return Work(
             f"edit {label}", self.answers, ANSWERS, rows, [stage], ASKED, Committing(ANSWERS), len(rows)
         )
 
     def recall(self, label: str, editor: Editor, wave: Sequence[Case], seeds: int) -> None:
-        """Commit the edits of one round that another evaluation has paid for."""
         known = [row for row in self._left(editor, wave, seeds) if self.edits.has(row["edit"])]
         for start in range(0, len(known), RECALLED):
             rows = known[start : start + RECALLED]
-            found = [(row, self.edits.recall(row["edit"])) for row in rows]
-            done = [{**row, "editor": label, **kept} for row, kept in found if kept is not None]
+            recalled = [(row, self.edits.recall(row["edit"])) for row in rows]
+            done = [{**row, "editor": label, **kept} for row, kept in recalled if kept is not None]
             journal.commit(self.answers, ANSWERS, done)
 
     def left(self, editor: Editor, seeds: int) -> int:
-        """Edits that are neither committed nor kept."""
+        """The number of edits that are neither committed nor cached."""
         given = [answer for answers in self.edited(editor, seeds) for answer in answers.values()]
         missing = sum(answer.picture is None and answer.kind != "refused" for answer in given)
         rows = [row for wave in self.waves() for row in self._left(editor, wave, seeds)]
         return missing - sum(self.edits.has(row["edit"]) for row in rows)
 
     def _left(self, editor: Editor, wave: Sequence[Case], seeds: int) -> list[Row]:
-        """The rows of one round that are not committed and whose source is known."""
+        """The uncommitted rows of one round whose source is known."""
         identity, shown = canonical_json(editor.identity()), canonical_json(self.benchmark.editing())
         rows = []
         for seed, given in enumerate(self._answered(identity, seeds)):
@@ -230,7 +228,6 @@ class Evaluation:
         return rows
 
     def edited(self, editor: Editor, seeds: int) -> Seeds:
-        """What an editor has answered, case by case."""
         return self._answered(canonical_json(editor.identity()), seeds)
 
     def _answered(self, identity: str, seeds: int) -> list[dict[str, Given]]:
@@ -259,16 +256,16 @@ class Evaluation:
         return content_key("answer", shown, identity, str(seed), *self._chain(case))
 
     def _chain(self, case: Case) -> list[str]:
-        """The cases that lead to this one: an answer is made from all of them."""
+        """The case and the earlier turns that its answer depends on."""
         before = [] if case.after is None else self._chain(self.cases[case.after])
         return [*before, case.id, case.instruction]
 
     # Scores
 
     def scoring(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
-        """What is left to score, of every editor; a case's answers together, so that its target is embedded once."""
+        """The answers left to score, grouped by case so that its target is embedded once."""
         committed = Committed(self.scores, SCORES, ["key"])
-        plan: dict[str, Row] = {}  # two labels of one answer are one row
+        plan: dict[str, Row] = {}  # the same answer under two labels is one row
         sources = self.copied()[0]
         for case in self.cases.values():
             for label, seeds in answers.items():
@@ -291,22 +288,24 @@ class Evaluation:
                             }
         if not plan:
             return None
-        stage = Scoring("score", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.scores)
+        stage = MetricStage(
+            "score", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.scores
+        )
         return Work(
             "score", self.scores, SCORES, [*plan.values()], [stage], SHOWN, Committing(SCORES), len(plan)
         )
 
     def outcomes(self, seeds: Seeds) -> list[Outcome]:
-        """What became of every answer that this editor could have given to a scored case, from the committed rows."""
+        """The outcome of every answer of this editor to a scored case, from the committed rows."""
         committed = Committed(self.scores, SCORES)
-        found = []
+        outcomes = []
         for case in self.cases.values():
             for seed, given in enumerate(seeds):
                 answer = given.get(case.id)
                 if answer is None or not case.protocols:
                     continue
                 if answer.picture is None:
-                    found.append(Outcome(case, answer.reason, kind=answer.kind, seed=seed))
+                    outcomes.append(Outcome(case, answer.reason, kind=answer.kind, seed=seed))
                     continue
                 for repeat in range(self.judgements):
                     key = self._score_key(case, answer, repeat)
@@ -316,11 +315,11 @@ class Evaluation:
                         scored = Outcome(
                             case, "", row["black"], values, seed=seed, repeat=repeat, words=words
                         )
-                        found.append(scored)
+                        outcomes.append(scored)
                     else:
                         kind, reason = committed.why(key)
-                        found.append(Outcome(case, reason, kind=kind, seed=seed, repeat=repeat))
-        return found
+                        outcomes.append(Outcome(case, reason, kind=kind, seed=seed, repeat=repeat))
+        return outcomes
 
     def _score_key(self, case: Case, given: Given, repeat: int = 0) -> str:
         parts = ("score", self._identity, self._measuring, case.to_json(), given.key)
@@ -329,7 +328,7 @@ class Evaluation:
     # Comparisons
 
     def comparing(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
-        """What is left to compare: every pair of editors on every case, in an order drawn by the case."""
+        """The comparisons left: every pair of editors on every case, in an order drawn per case."""
         committed = Committed(self.matches, MATCHES, ["key"])
         plan: dict[str, Row] = {}
         for case, first, second, repeat, pair in self._pairs(answers):
@@ -349,7 +348,7 @@ class Evaluation:
                 }
         if not plan:
             return None
-        stage = Comparing(
+        stage = JudgeStage(
             "compare", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.matches
         )
         return Work(
@@ -363,23 +362,25 @@ class Evaluation:
             len(plan),
         )
 
-    def verdicts(self, answers: Mapping[str, Seeds]) -> list[Verdict]:
-        """What the judge said of every pair that could be compared, from the committed rows."""
+    def verdicts(self, answers: Mapping[str, Seeds]) -> list[JudgedComparison]:
+        """The judge's verdicts on every comparable pair, from the committed rows."""
         committed = Committed(self.matches, MATCHES)
-        found = []
+        verdicts = []
         for case, first, second, repeat, pair in self._pairs(answers):
             row = committed.done.get(key := self._match_key(case, pair, repeat))
             if row is not None:
-                said = {name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")}
-                found.append(Verdict(case, first, second, **said))
+                columns = {
+                    name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")
+                }
+                verdicts.append(JudgedComparison(case, first, second, **columns))
             else:
                 kind, reason = committed.why(key)
-                found.append(Verdict(case, first, second, {}, {}, {}, kind, reason))
-        return found
+                verdicts.append(JudgedComparison(case, first, second, {}, {}, {}, kind, reason))
+        return verdicts
 
     def _pairs(self, answers: Mapping[str, Seeds]) -> list[tuple[Case, str, str, int, tuple[Given, Given]]]:
         """(case, first, second, judgement, answers) of all editors, seed by seed."""
-        found = []
+        pairs = []
         for case in self.cases.values():
             for one, other in combinations(sorted(answers), 2):
                 for ours, theirs in zip(answers[one], answers[other], strict=False):
@@ -388,31 +389,31 @@ class Evaluation:
                         pair.reverse()
                     (first, a), (second, b) = pair
                     if a is not None and b is not None and a.picture is not None and b.picture is not None:
-                        found += [(case, first, second, repeat, (a, b)) for repeat in range(self.judgements)]
-        return found
+                        pairs += [(case, first, second, repeat, (a, b)) for repeat in range(self.judgements)]
+        return pairs
 
     def _match_key(self, case: Case, pair: tuple[Given, Given], repeat: int) -> str:
         parts = ("match", self._identity, self._measuring, case.to_json(), pair[0].key, pair[1].key)
         return content_key(*parts, str(repeat))
 
-    # What a run did
+    # The run's totals
 
     def stopped(self) -> str | None:
-        """Why the judge is taken to be down, if a stage of this run found it so."""
+        """Why the judge counts as down, if a stage of this run found so."""
         for folder in (self.scores, self.matches):
             if (folder / STOPPED).is_file():
                 return str(json.loads((folder / STOPPED).read_text(encoding="utf-8"))["last"])
         return None
 
     def cost(self) -> dict[str, int | None]:
-        """Questions and tokens of every committed judgement, those that could not be read among them. Tokens are None
-        where the judge's server does not count them."""
-        found: Counter[str] = Counter(dict.fromkeys((name for name, _ in COST), 0))
+        """Questions and tokens of all committed judgements, including unreadable ones. Tokens are None if the server
+        does not count them."""
+        totals: Counter[str] = Counter(dict.fromkeys((name for name, _ in COST), 0))
         for folder, table in ((self.scores, SCORES), (self.matches, MATCHES)):
             for row in journal.read(folder, table, [name for name, _ in COST]).to_pylist():
-                found.update({name: row[name] or 0 for name, _ in COST})
-        counted = found["prompt_tokens"] > 0 or found["asked"] == 0
-        return {name: count if counted or "tokens" not in name else None for name, count in found.items()}
+                totals.update({name: row[name] or 0 for name, _ in COST})
+        counted = totals["prompt_tokens"] > 0 or totals["asked"] == 0
+        return {name: count if counted or "tokens" not in name else None for name, count in totals.items()}
 
 
 def _where(picture: Picture | None) -> str:

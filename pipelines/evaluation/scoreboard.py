@@ -12,7 +12,7 @@ import yaml
 from crispedit.benchmark import Benchmark, Protocol
 from crispedit.measures import Models
 from crispedit.pipelines.evaluation import statistics
-from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Outcome, Verdict
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, JudgedComparison, Outcome
 from crispedit.record import seed_of
 
 NEEDS = {"clip_i": "clip", "clip_t": "clip", "clip_dir": "clip_large", "dino": "dino"} | dict.fromkeys(
@@ -34,14 +34,14 @@ def protocol_board(
 ) -> Json:
     """Everything about one protocol, JSON-ready: a row per editor, differences, published figures.
 
-    level: of the intervals, such as 0.95.
+    level: the intervals' confidence level, such as 0.95.
     """
     mine = {
-        editor: [outcome for outcome in found if name in outcome.case.protocols]
-        for editor, found in outcomes.items()
+        editor: [outcome for outcome in results if name in outcome.case.protocols]
+        for editor, results in outcomes.items()
     }
     scorer = _Scorer(name, protocol, level, mine)
-    rows = {editor: scorer.row(found) for editor, found in mine.items() if found}
+    rows = {editor: scorer.row(results) for editor, results in mine.items() if results}
     null = {
         metric: f"the recipe names no models.{NEEDS[metric]}"
         for metric in protocol.metrics
@@ -67,10 +67,10 @@ def protocol_board(
 
 
 def published(protocol: str) -> list[Json]:
-    """Figures of papers for a protocol, each with its protocol and source (`configs/evaluate/published.yaml`)."""
+    """Figures from papers for a protocol, each with its protocol and source (`configs/evaluate/published.yaml`)."""
     text = (resources.files("crispedit.configs") / "evaluate" / "published.yaml").read_text(encoding="utf-8")
-    found: dict[str, list[Json]] = yaml.safe_load(text)
-    return [{"protocol": protocol} | row for row in found.get(protocol, [])]
+    figures: dict[str, list[Json]] = yaml.safe_load(text)
+    return [{"protocol": protocol} | row for row in figures.get(protocol, [])]
 
 
 def _used(models: Models, role: str) -> str | None:
@@ -79,13 +79,13 @@ def _used(models: Models, role: str) -> str | None:
 
 
 def _ranks(protocol: Protocol, rows: Mapping[str, Json]) -> Json:
-    """1 for the best mean of each metric; editors of equal means share a rank. Controls have none."""
-    found: Json = {}
+    """Ranks by each metric's mean, 1 the best; equal means share a rank, and controls have none."""
+    ranks: Json = {}
     for metric, better in protocol.metrics.items():
         means = {e: row["metrics"][metric]["mean"] for e, row in rows.items() if e not in (COPY, TRUTH)}
         known = sorted((m for m in means.values() if m is not None), reverse=better == "higher")
-        found[metric] = {e: known.index(m) + 1 for e, m in means.items() if m is not None}
-    return found
+        ranks[metric] = {e: known.index(m) + 1 for e, m in means.items() if m is not None}
+    return ranks
 
 
 class _Scorer:
@@ -95,7 +95,7 @@ class _Scorer:
         self, name: str, protocol: Protocol, level: float, outcomes: Mapping[str, Sequence[Outcome]]
     ) -> None:
         self.name, self.protocol, self.level, self.outcomes = name, protocol, level, outcomes
-        self.groups = sorted({o.case.group for found in outcomes.values() for o in found})
+        self.groups = sorted({o.case.group for results in outcomes.values() for o in results})
         self.source = {o.case.id: o for o in outcomes.get(COPY, []) if o.kind == "scored"}
 
     def row(self, outcomes: Sequence[Outcome]) -> Json:
@@ -132,27 +132,30 @@ class _Scorer:
         return outcome.values[self.name][metric]
 
     def _by_case(self, outcomes: Sequence[Outcome], metric: str) -> dict[str, tuple[Outcome, float]]:
-        """Each case with the mean over its seeds and judgements, where one is known."""
-        found: dict[str, tuple[Outcome, list[float]]] = {}
+        """Each case's mean over its seeds and judgements, if known."""
+        by_case: dict[str, tuple[Outcome, list[float]]] = {}
         for outcome in outcomes:
             value = self._value(outcome, metric)
             if value is not None:
-                found.setdefault(outcome.case.id, (outcome, []))[1].append(value)
-        return {case: (outcome, sum(values) / len(values)) for case, (outcome, values) in found.items()}
+                by_case.setdefault(outcome.case.id, (outcome, []))[1].append(value)
+        return {case: (outcome, sum(values) / len(values)) for case, (outcome, values) in by_case.items()}
 
     def _figure(self, outcomes: Sequence[Outcome], metric: str) -> Json:
-        """The overall figure; null, with the reason, if a group that the protocol weighs has nothing known."""
-        found = self._estimate(outcomes, metric, self.protocol.by_group)
-        if not self.protocol.by_group or found["n"] == 0:
-            return found
+        """The overall figure; null, with the reason, if a group of the protocol has no known value."""
+        estimate = self._estimate(outcomes, metric, self.protocol.by_group)
+        if not self.protocol.by_group or estimate["n"] == 0:
+            return estimate
         known = {outcome.case.group for outcome, _ in self._by_case(outcomes, metric).values()}
         missing = [group for group in self.groups if group not in known]
         if not missing:
-            return found
-        return dict.fromkeys(found) | {"n": found["n"], "error": f"nothing is known of {', '.join(missing)}"}
+            return estimate
+        return dict.fromkeys(estimate) | {
+            "n": estimate["n"],
+            "error": f"nothing is known of {', '.join(missing)}",
+        }
 
     def _estimate(self, outcomes: Sequence[Outcome], metric: str, by_group: bool = False) -> Json:
-        """{mean, low, high, n}: low and high are None where there is no interval, all where nothing is known."""
+        """{mean, low, high, n}: low and high are None without an interval; all are None without known values."""
         known = list(self._by_case(outcomes, metric).values())
         return self._mean([o for o, _ in known], [value for _, value in known], by_group)
 
@@ -160,19 +163,19 @@ class _Scorer:
         if not values:
             return {"mean": None, "low": None, "high": None, "n": 0}
         groups = [o.case.group for o in outcomes] if by_group else None
-        found = statistics.mean(values, _families(outcomes), groups, self.level)
-        return {"mean": found.mean, "low": found.low, "high": found.high, "n": len(values)}
+        estimate = statistics.mean(values, _families(outcomes), groups, self.level)
+        return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": len(values)}
 
     def _with_missing(self, outcomes: Sequence[Outcome]) -> Json | None:
-        """The means with an answer for every missing or refused one: the source's own value, or the worst value where
-        copying the source is perfect or its value is not known. None if nothing is missing."""
+        """The means with a value for every missing or refused answer: the source's own, or the worst if copying the
+        source is perfect or its value is unknown. None if nothing is missing."""
         absent = {o.case.id for o in outcomes if o.kind in ("refused", "missing", "error")}
         if not absent:
             return None
-        found = {}
+        figures = {}
         for metric, better in self.protocol.metrics.items():
             if not self.source and metric not in self.protocol.perfect_by_copying:
-                found[metric] = {
+                figures[metric] = {
                     "mean": None,
                     "low": None,
                     "high": None,
@@ -186,10 +189,10 @@ class _Scorer:
                 if known:
                     cells[case] = (some[0], sum(known) / len(known))
             members = list(cells.values())
-            found[metric] = self._mean(
+            figures[metric] = self._mean(
                 [o for o, _ in members], [v for _, v in members], self.protocol.by_group
             )
-        return found
+        return figures
 
     def _filled(self, outcome: Outcome, metric: str, better: str) -> float | None:
         if outcome.kind not in ("refused", "missing", "error"):
@@ -201,29 +204,30 @@ class _Scorer:
         return value
 
     def _variances(self, outcomes: Sequence[Outcome], metric: str) -> Json:
-        """Of one value between cases, seeds and judgements, and each seed's mean; None where nothing is repeated."""
+        """Variances of one value between cases, seeds and judgements, and each seed's mean; None without
+        repetitions."""
         cells = [
             (o.case.id, o.seed, o.repeat, value)
             for o in outcomes
             if (value := self._value(o, metric)) is not None
         ]
-        found = statistics.variances(cells)
+        variances = statistics.variances(cells)
         seeds = sorted({seed for _, seed, _, _ in cells})
         means = [
             self._estimate([o for o in outcomes if o.seed == seed], metric, self.protocol.by_group)
             for seed in seeds
         ]
         return {
-            "cases": found.cases,
-            "seeds": found.seeds,
-            "judgements": found.judgements,
+            "cases": variances.cases,
+            "seeds": variances.seeds,
+            "judgements": variances.judgements,
             "mean_by_seed": [one["mean"] for one in means] if len(seeds) > 1 else None,
         }
 
     def differences(self) -> list[Json]:
         """Every editor minus the control that copies, and minus the editors before it, on the cases that both answered.
 
-        p is corrected by Holm's method for the number of pairs that are tested on the metric.
+        p is corrected by Holm's method for the number of tests on the metric.
         """
         editors = [editor for editor in self.outcomes if editor not in (COPY, TRUTH)]
         pairs = [
@@ -231,16 +235,16 @@ class _Scorer:
             for place, editor in enumerate(editors)
             for other in [*([COPY] if self.outcomes.get(COPY) else []), *editors[:place]]
         ]
-        found: list[Json] = []
+        differences: list[Json] = []
         for editor, other in pairs:
             compared = {metric: self._difference(editor, other, metric) for metric in self.protocol.metrics}
             if any(one["n"] for one in compared.values()):
-                found.append({"editor": editor, "minus": other, "metrics": compared})
+                differences.append({"editor": editor, "minus": other, "metrics": compared})
         for metric in self.protocol.metrics:
-            corrected = statistics.holm([row["metrics"][metric]["p"] for row in found])
-            for row, p in zip(found, corrected, strict=True):
+            corrected = statistics.holm([row["metrics"][metric]["p"] for row in differences])
+            for row, p in zip(differences, corrected, strict=True):
                 row["metrics"][metric]["p_corrected"] = p
-        return found
+        return differences
 
     def _difference(self, editor: str, other: str, metric: str) -> Json:
         ours, theirs = (self._by_case(self.outcomes[name], metric) for name in (editor, other))
@@ -253,16 +257,16 @@ class _Scorer:
         apart = [x - y for x, y in zip(a, b, strict=True)]
         families = _families(outcomes)
         groups = [o.case.group for o in outcomes] if self.protocol.by_group else None
-        found = statistics.mean(apart, families, groups, self.level)
+        estimate = statistics.mean(apart, families, groups, self.level)
         ratio = statistics.ratio(a, b, families, groups, self.level)
         sign = 1 if self.protocol.metrics[metric] == "higher" else -1
         better = Counter(0 if abs(d) < 1e-12 else 1 if d * sign > 0 else -1 for d in apart)
         return {
-            "mean": found.mean,
-            "low": found.low,
-            "high": found.high,
+            "mean": estimate.mean,
+            "low": estimate.low,
+            "high": estimate.high,
             "n": len(both),
-            "p": found.p,
+            "p": estimate.p,
             "wins": better[1],
             "ties": better[0],
             "losses": better[-1],
@@ -277,15 +281,16 @@ def _families(outcomes: Sequence[Outcome]) -> list[str]:
 def pairwise_board(
     name: str,
     protocol: Protocol,
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[JudgedComparison],
     models: Models,
     level: float,
     benchmark: Benchmark,
 ) -> Json:
-    """A pairwise protocol, JSON-ready: ratings with intervals, matches between each two, and how sure the judge is."""
+    """A pairwise protocol, JSON-ready: ratings with intervals, matches between each two editors, and the judge's
+    consistency."""
     scored = [verdict for verdict in verdicts if verdict.kind == "scored"]
     matches = [
-        statistics.Match(verdict.case.id, dimension, verdict.first, verdict.second, winner)  # type: ignore[arg-type]
+        statistics.PairwiseResult(verdict.case.id, dimension, verdict.first, verdict.second, winner)  # type: ignore[arg-type]
         for verdict in scored
         for dimension, winner in verdict.winners.items()
         if winner is not None
@@ -321,38 +326,39 @@ def pairwise_board(
     }
 
 
-def _ids(verdicts: Sequence[Verdict], group: str) -> set[str]:
+def _ids(verdicts: Sequence[JudgedComparison], group: str) -> set[str]:
     return {verdict.case.id for verdict in verdicts if verdict.case.group == group}
 
 
-def _elo(matches: Sequence[statistics.Match], level: float, seed: int) -> Json:
+def _elo(matches: Sequence[statistics.PairwiseResult], level: float, seed: int) -> Json:
     return {
         player: vars(rating) for player, rating in statistics.strengths(matches, level, 100, seed).items()
     }
 
 
-def _pairs(matches: Sequence[statistics.Match]) -> list[Json]:
-    """Wins, ties and losses of each two players, and the two-sided p of a sign test over cases (each counts for whom it
-    favours on the whole: its dimensions, seeds and judgements are no independent witnesses), corrected by Holm."""
+def _pairs(matches: Sequence[statistics.PairwiseResult]) -> list[Json]:
+    """Wins, ties and losses of each two players, and the two-sided p of a sign test over cases, corrected by Holm's
+    method. A case counts once, for the player it favours overall, because its dimensions, seeds and judgements are not
+    independent."""
     tally: dict[tuple[str, str], dict[str, Counter[str]]] = {}
     for match in matches:
         one, other = sorted((match.first, match.second))
         winner = {"first": match.first, "second": match.second, "tie": "tie"}[match.outcome]
         tally.setdefault((one, other), {}).setdefault(match.case, Counter())[winner] += 1
-    found: list[Json] = []
+    pairs: list[Json] = []
     for (one, other), cases in sorted(tally.items()):
         whole = sum(cases.values(), Counter[str]())
         leads = [count[one] - count[other] for count in cases.values()]
         p = statistics.sign(sum(lead > 0 for lead in leads), sum(lead < 0 for lead in leads))
         counts = {"wins": whole[one], "ties": whole["tie"], "losses": whole[other], "cases": len(cases)}
-        found.append({"editor": one, "against": other, **counts, "p": p})
-    for row, corrected in zip(found, statistics.holm([row["p"] for row in found]), strict=True):
+        pairs.append({"editor": one, "against": other, **counts, "p": p})
+    for row, corrected in zip(pairs, statistics.holm([row["p"] for row in pairs]), strict=True):
         row["p_corrected"] = corrected
-    return found
+    return pairs
 
 
-def _position(verdicts: Sequence[Verdict]) -> Json:
-    """How often the judge prefers what it is shown first, and how often both orders agree."""
+def _position(verdicts: Sequence[JudgedComparison]) -> Json:
+    """How often the judge prefers the first-shown answer, and how often both orders agree."""
     shown: Counter[str] = Counter()
     agreed = both = 0
     for verdict in verdicts:

@@ -24,8 +24,8 @@ QUALITY = 88
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A case on a sheet: its pictures with a line above each."""
+class SheetCase:
+    """A case on a sheet: its pictures, each with a caption."""
 
     case: Case
     pictures: Sequence[tuple[str, Picture]]
@@ -44,18 +44,18 @@ def write(
     values = {
         editor: {
             o.case.id: (o.case, value)
-            for o in found
+            for o in results
             if name in o.case.protocols
             and (o.seed, o.repeat) == (0, 0)
             and o.kind == "scored"
             and (value := o.values[name][protocol.headline]) is not None
         }
-        for editor, found in outcomes.items()
+        for editor, results in outcomes.items()
         if editor not in (COPY, TRUTH)
     }
     higher = protocol.metrics[protocol.headline] == "higher"
 
-    def shown(case: Case, editors: Sequence[str]) -> Shown:
+    def shown(case: Case, editors: Sequence[str]) -> SheetCase:
         pictures = [("source", sources[case.id])]
         pictures += [
             (
@@ -65,25 +65,25 @@ def write(
             for editor in editors
         ]
         pictures.append(("target", case.target))
-        return Shown(case, [(text, picture) for text, picture in pictures if picture is not None])
+        return SheetCase(case, [(text, picture) for text, picture in pictures if picture is not None])
 
-    made: dict[str, list[Shown]] = {}
-    for editor, found in values.items():
-        order = sorted(found.values(), key=lambda item: (item[1] if higher else -item[1], item[0].id))
-        made[f"{editor} worst"] = [shown(case, [editor]) for case, _ in order[:ROWS]]
-        made[f"{editor} best"] = [shown(case, [editor]) for case, _ in order[::-1][:ROWS]]
+    sheets: dict[str, list[SheetCase]] = {}
+    for editor, results in values.items():
+        order = sorted(results.values(), key=lambda item: (item[1] if higher else -item[1], item[0].id))
+        sheets[f"{editor} worst"] = [shown(case, [editor]) for case, _ in order[:ROWS]]
+        sheets[f"{editor} best"] = [shown(case, [editor]) for case, _ in order[::-1][:ROWS]]
     for one, other in combinations(values, 2):
         both = [case for case in values[one] if case in values[other]]
         both.sort(key=lambda case: (-abs(values[one][case][1] - values[other][case][1]), case))
-        made[f"{one} against {other}"] = [shown(values[one][case][0], [one, other]) for case in both[:ROWS]]
+        sheets[f"{one} against {other}"] = [shown(values[one][case][0], [one, other]) for case in both[:ROWS]]
     return [
-        _save(folder / f"{_file_name(name)} {_file_name(title)}.jpg", found, benchmark)
-        for title, found in made.items()
-        if found
+        _save(folder / f"{_file_name(name)} {_file_name(title)}.jpg", results, benchmark)
+        for title, results in sheets.items()
+        if results
     ]
 
 
-def _save(path: Path, rows: Sequence[Shown], benchmark: Benchmark) -> Path:
+def _save(path: Path, rows: Sequence[SheetCase], benchmark: Benchmark) -> Path:
     font = ImageFont.load_default(TEXT_PX)
     columns = max(len(row.pictures) for row in rows)
     line = TEXT_PX + 4
@@ -109,5 +109,5 @@ def _save(path: Path, rows: Sequence[Shown], benchmark: Benchmark) -> Path:
 
 
 def _file_name(text: str) -> str:
-    """A label that is fit for a file's name."""
+    """A label made safe as a file name."""
     return re.sub(r"[^\w.+ -]", "_", text)

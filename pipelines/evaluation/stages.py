@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from crispedit import metrics
-from crispedit.benchmark import Answer, Benchmark, Case, Pair, Picture
+from crispedit.benchmark import Answer, AnswerPair, Benchmark, Case, Picture
 from crispedit.judge import JudgeDownError
 from crispedit.measures import Measures, Models
 from crispedit.parts import Editor
@@ -26,7 +26,7 @@ from crispedit.shards import journal
 
 
 @dataclass
-class Editing:
+class AnswerStage:
     """The stage that edits: cases in, PNG answers out."""
 
     name: str
@@ -62,7 +62,7 @@ def _edited(row: Row, edit: Edit | Refusal | Exception) -> Row:
 
 @dataclass
 class _Measuring:
-    """What the stages that measure share: the models, and the note that the judge is down."""
+    """Base of the stages that measure: loads the models, and notes if the judge is down."""
 
     name: str
     pool: Pool
@@ -83,7 +83,7 @@ class _Measuring:
         return self._measures
 
     def failed(self, row: Row, error: Exception) -> Row:
-        """The row with its error. One that was not asked, because the judge is down, is not committed."""
+        """The row with its error. A row that was not asked because the judge is down is not committed."""
         if isinstance(error, JudgeDownError):
             with journal.replaced(self.folder / STOPPED) as out:
                 out.write(json.dumps({"last": without_addresses(str(error))}).encode())
@@ -104,53 +104,55 @@ class _Measuring:
         source = image(_picture(row["source"]))
         target = None if case.target is None else image(case.target)
         mask = None if case.mask is None else self.benchmark.mask(case.mask)
-        # A control's answer is a picture of the case, so it is seen as the editor sees it; others are as they came.
+        # A control's answer is a picture of the case, so it is prepared as for an editor; others are used unchanged.
         edited = shown[answer] if answer in shown else answer.image()
         return Answer(case, source, edited, target, mask, row["repeat"])
 
 
-class Scoring(_Measuring):
+class MetricStage(_Measuring):
     """The stage that measures: answers in, JSON of their metrics out."""
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        shown: dict[Picture, Image] = {}  # the answers to one case follow each other: decode its images once
+        shown: dict[
+            Picture, Image
+        ] = {}  # answers to one case follow each other, so its images are decoded once
         answers = [self.answer(row, "answer", shown) for row in rows]
         scored = self.benchmark.score(answers, self.measures)
         done = []
-        for row, answer, found in zip(rows, answers, scored, strict=True):
-            if isinstance(found, Exception):
-                done.append(self.failed(row, found))
+        for row, answer, result in zip(rows, answers, scored, strict=True):
+            if isinstance(result, Exception):
+                done.append(self.failed(row, result))
                 continue
-            values, words = canonical_json(found.values), canonical_json(found.words)
-            flags = {"black": metrics.black(answer.edited), "unparsed": found.unparsed}
-            done.append({**row, **flags, **vars(found.usage), "values": values, "words": words})
+            values, words = canonical_json(result.values), canonical_json(result.words)
+            flags = {"black": metrics.black(answer.edited), "unparsed": result.unparsed}
+            done.append({**row, **flags, **vars(result.usage), "values": values, "words": words})
         return done
 
 
-class Comparing(_Measuring):
-    """The stage that compares: pairs of answers in, a judge's verdicts out."""
+class JudgeStage(_Measuring):
+    """The stage that compares: pairs of answers in, the judge's verdicts out."""
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         shown: dict[Picture, Image] = {}
         pairs = [
-            Pair(self.answer(row, "first_answer", shown), self.answer(row, "second_answer", shown))
+            AnswerPair(self.answer(row, "first_answer", shown), self.answer(row, "second_answer", shown))
             for row in rows
         ]
         done = []
-        for row, found in zip(rows, self.benchmark.compare(pairs, self.measures), strict=True):
-            if isinstance(found, Exception):
-                done.append(self.failed(row, found))
+        for row, result in zip(rows, self.benchmark.compare(pairs, self.measures), strict=True):
+            if isinstance(result, Exception):
+                done.append(self.failed(row, result))
                 continue
-            said = {
-                name: canonical_json(getattr(found, name))
+            columns = {
+                name: canonical_json(getattr(result, name))
                 for name in ("winners", "in_order", "reversed", "words")
             }
-            done.append({**row, **said, **vars(found.usage), "unparsed": found.unparsed})
+            done.append({**row, **columns, **vars(result.usage), "unparsed": result.unparsed})
         return done
 
 
 def _png(image: Image) -> bytes:
-    """Without loss, so that storing an answer changes no score."""
+    """A PNG: lossless, so that storing an answer changes no score."""
     done, data = cv2.imencode(
         ".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1]
     )

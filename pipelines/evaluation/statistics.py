@@ -1,11 +1,10 @@
 """Statistics of an evaluation: means with intervals, paired tests, variance by source, and strengths from comparisons.
 
-Cases of one family (turns of a session, edits of one photograph) stand or fall together, so a mean's variance is that
-of families: the CR2 estimate of Bell and McCaffrey (2002) with their degrees of freedom, which hold for five families
-as for five thousand. Where a protocol weighs groups alike, the variances of the groups' means are added, with
-Satterthwaite's degrees of freedom. A group of one family has no variance of its own: such groups are taken as drawn
-from many, and vary among each other. Where there is one family in all, or all values are equal, nothing is known of
-their spread, and there is no interval.
+Cases of one family (turns of a session, edits of one photograph) are dependent, so a mean's variance is computed over
+families: the CR2 estimate of Bell and McCaffrey (2002) with their degrees of freedom, which is valid for few families
+too. If a protocol weights groups equally, the variances of the groups' means are added, with Satterthwaite's degrees of
+freedom. A group of one family has no variance of its own; such groups are treated as a sample of groups, with the
+variance among them. With only one family, or equal values, the spread is unknown and there is no interval.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from scipy import optimize, stats
 Array = NDArray[np.float64]
 
 EXACT_FAMILIES = 400
-"""Above this many families their number less one is taken for the degrees of freedom: the difference is nothing."""
+"""Above this many families, their number minus one is used as degrees of freedom; the difference is negligible."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, its interval (None where there is none), and the two-sided p of its being 0."""
+    """A mean, its interval (None if unknown), and the two-sided p-value for 0."""
 
     mean: float
     low: float | None
@@ -62,7 +61,7 @@ def ratio(
     groups: Sequence[str] | None = None,
     level: float = 0.95,
 ) -> Estimate | None:
-    """The ratio of two means over the same cases, by linearisation; None where it is not defined."""
+    """The ratio of two means over the same cases, by linearisation; None if undefined."""
     above, below = (mean(values, families, groups, level).mean for values in (ours, theirs))
     if above is None or below <= 0:
         return None
@@ -82,7 +81,7 @@ class _Stratum:
     variance: float | None
     df: float
     spread: float
-    """Of one family's mean about the group's, squared, on average; 0 for one family."""
+    """Mean squared deviation of a family's mean from the group's; 0 for one family."""
 
 
 def _stratum(values: Array, families: NDArray[np.str_]) -> _Stratum:
@@ -100,7 +99,7 @@ def _stratum(values: Array, families: NDArray[np.str_]) -> _Stratum:
 
 
 def _freedom(share: Array, weight: Array, sizes: Array) -> float:
-    """Bell and McCaffrey's degrees of freedom, for values that vary alike and independently."""
+    """Bell and McCaffrey's degrees of freedom, for independent values of equal variance."""
     count = len(share)
     if count > EXACT_FAMILIES or np.ptp(sizes) == 0:
         return count - 1.0
@@ -110,18 +109,18 @@ def _freedom(share: Array, weight: Array, sizes: Array) -> float:
 
 
 def _combined(strata: Sequence[_Stratum]) -> tuple[float | None, float | None]:
-    """The variance of the strata's unweighted mean, and its degrees of freedom; None if it is not known."""
+    """The variance of the strata's unweighted mean, and its degrees of freedom; None if unknown."""
     known = [(s.variance, s.df) for s in strata if s.variance is not None]
     single = [s.mean for s in strata if s.variance is None]
     if len(single) > 1:
         known.append((float(np.var(single, ddof=1)) * len(single), len(single) - 1.0))
-    elif single and known:  # one group of one family: it varies as families of the other groups do
+    elif single and known:  # one group of one family: it gets the variance of families in the other groups
         known.append((float(np.mean([s.spread for s in strata if s.variance is not None])), known[0][1]))
     if not known:
         return None, None
     variances, freedom = np.array([v for v, _ in known]) / len(strata) ** 2, np.array([df for _, df in known])
     total = float(variances.sum())
-    # Satterthwaite's quotient with unbiased estimates of the squares: a square is too large by 2 / df of itself.
+    # Satterthwaite's quotient with unbiased squares: a squared variance is too large by a factor of 1 + 2 / df.
     below = float((variances**2 / (freedom + 2)).sum())
     if below == 0:
         return total, float(freedom.sum())
@@ -129,24 +128,24 @@ def _combined(strata: Sequence[_Stratum]) -> tuple[float | None, float | None]:
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
-    """p-values corrected for their number by Holm's method (1979); None stays None."""
+    """p-values, corrected by Holm's method (1979); None stays None."""
     known = sorted((value, index) for index, value in enumerate(p) if value is not None)
-    found: list[float | None] = [None] * len(p)
+    corrected: list[float | None] = [None] * len(p)
     highest = 0.0
     for place, (value, index) in enumerate(known):
         highest = max(highest, min(1.0, value * (len(known) - place)))
-        found[index] = highest
-    return found
+        corrected[index] = highest
+    return corrected
 
 
 def sign(wins: int, losses: int) -> float | None:
-    """The two-sided p of as many wins among so many decided matches, if both were equally likely; None without any."""
+    """The two-sided p-value of the sign test; None without decided matches."""
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else None
 
 
 @dataclass(frozen=True)
 class Variances:
-    """Of one value: between cases, between seeds of a case, between judgements of an answer; None: not repeated."""
+    """Variances of one value between cases, seeds of a case, and judgements of an answer; None: not repeated."""
 
     cases: float | None
     seeds: float | None
@@ -174,7 +173,7 @@ def variances(cells: Sequence[tuple[str, int, int, float]]) -> Variances:
 
 
 def _mean_count(lists: Sequence[Sequence[float]]) -> float:
-    """The harmonic mean of the lists' lengths, which is what divides a variance."""
+    """The harmonic mean of the lists' lengths, the divisor of a variance."""
     return len(lists) / sum(1 / len(values) for values in lists) if lists else 1.0
 
 
@@ -192,13 +191,13 @@ Outcome = Literal["first", "second", "tie"]
 ELO_PER_STRENGTH = 400 / np.log(10)
 ELO_MIDDLE = 1000.0
 SHRINKING = 1.0
-"""GEditBench v2's penalty on strengths: half of it times their squares."""
+"""GEditBench v2's penalty: half of this times the squared strengths."""
 TIE_BOUNDS = (-12.0, 8.0)
 PRECISE = {"ftol": 1e-15, "gtol": 1e-8}
 
 
 @dataclass(frozen=True)
-class Match:
+class PairwiseResult:
     """One comparison of two players about one case, in one dimension."""
 
     case: str
@@ -210,7 +209,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Strength:
-    """A player's rating on Elo's scale (the mean is 1000), with its interval, and how many matches it had."""
+    """A player's rating on Elo's scale (mean 1000), with its interval and number of matches."""
 
     elo: float
     low: float | None
@@ -219,12 +218,12 @@ class Strength:
 
 
 def strengths(
-    matches: Sequence[Match], level: float = 0.95, draws: int = 200, seed: int = 0
+    matches: Sequence[PairwiseResult], level: float = 0.95, draws: int = 200, seed: int = 0
 ) -> dict[str, Strength]:
     """Ratings by player, of Davidson's (1970) extension of the Bradley-Terry model to ties, as GEditBench v2 fits it:
-    one strength for all dimensions, a readiness to tie for each, dimensions weighed alike.
+    one strength for all dimensions, a tie parameter for each, equal weights of dimensions.
 
-    Intervals: over cases, which are drawn with replacement; t, with the standard deviation of the draws.
+    Intervals come from a bootstrap over cases: t, with the standard deviation of the draws.
     """
     players = sorted({name for match in matches for name in (match.first, match.second)})
     if len(players) < 2:
@@ -238,7 +237,7 @@ def strengths(
         weights = rng.multinomial(len(table.cases), share, size=draws).astype(np.float64)
         drawn = np.stack([table.fit(weight, centre) for weight in weights])[:, : len(players)]
     ratings = ELO_MIDDLE + ELO_PER_STRENGTH * centre[: len(players)]
-    found = {}
+    strengths = {}
     for place, name in enumerate(players):
         count = sum(name in (match.first, match.second) for match in matches)
         low = high = None
@@ -247,14 +246,14 @@ def strengths(
             spread = float(drawn[:, place].std(ddof=1)) * float(np.sqrt(cases / (cases - 1)))
             reach = ELO_PER_STRENGTH * spread * float(stats.t.ppf((1 + level) / 2, cases - 1))
             low, high = float(ratings[place]) - reach, float(ratings[place]) + reach
-        found[name] = Strength(float(ratings[place]), low, high, count)
-    return found
+        strengths[name] = Strength(float(ratings[place]), low, high, count)
+    return strengths
 
 
 class _Table:
     """Matches as arrays: (first, second, outcome, dimension) with a count for each case."""
 
-    def __init__(self, matches: Sequence[Match], players: Sequence[str]) -> None:
+    def __init__(self, matches: Sequence[PairwiseResult], players: Sequence[str]) -> None:
         self.players = len(players)
         self.cases = sorted({match.case for match in matches})
         dimensions = sorted({match.dimension for match in matches})
@@ -268,7 +267,8 @@ class _Table:
         self.case = np.array([case[m.case] for m in matches])
 
     def fit(self, weights: Array, start: Array | None = None) -> Array:
-        """[players + dimensions] strengths of mean 0 and logarithms of readiness to tie, with cases weighed so."""
+        """[players + dimensions]: strengths with mean 0 and logarithms of tie parameters, with these weights of
+        cases."""
         weight = weights[self.case]
         played = np.bincount(self.dimension, weight, self.dimensions)
         share = np.divide(played[played > 0].mean(), played, out=np.zeros_like(played), where=played > 0)
@@ -294,7 +294,7 @@ class _Table:
 
         bounds = [(None, None)] * self.players + [TIE_BOUNDS] * self.dimensions
         begin = np.zeros(self.players + self.dimensions) if start is None else start
-        found = optimize.minimize(loss, begin, jac=True, bounds=bounds, method="L-BFGS-B", options=PRECISE)
-        answer = np.asarray(found.x, np.float64)
+        minimum = optimize.minimize(loss, begin, jac=True, bounds=bounds, method="L-BFGS-B", options=PRECISE)
+        answer = np.asarray(minimum.x, np.float64)
         answer[: self.players] -= answer[: self.players].mean()
         return answer

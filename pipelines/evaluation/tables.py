@@ -1,4 +1,4 @@
-"""The tables of an evaluation: what their rows hold, which are done, and what a row commits."""
+"""The tables of an evaluation: their schemas, their committed rows, and how rows are committed."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ PAIRED = pa.schema(
     ]
 )
 STOPPED = "judge-down.json"
-"""The note that a stage leaves beside its table when the judge is down."""
+"""The file that a stage writes beside its table when the judge is down."""
 
 Kind = Literal["scored", "refused", "missing", "error", "unparsed", "unjudged"]
 
 
 class Committed:
-    """The rows of a table: done by key, failures and replies that cannot be read by the key that they would have."""
+    """The rows of a table: done rows by key; failures and unreadable replies by the key that they would have."""
 
     def __init__(self, folder: Path, table: Table, columns: Sequence[str] | None = None) -> None:
         names = table.schema.names
@@ -123,24 +123,24 @@ class Committed:
 
 
 def without_addresses(text: str) -> str:
-    """A message that is the same in every process."""
+    """A message without memory addresses, so that it is the same in every process."""
     return re.sub(r" (?:object )?at 0x[0-9a-fA-F]+", "", text)
 
 
 @dataclass(frozen=True)
 class Committing:
-    """What a done row commits: the table's columns. What failed or cannot be read has a key of its own, so that the
-    next run tries again; what was not tried is not committed."""
+    """Commits done rows. Failures and unreadable replies get another key, so that the next run retries them; rows that
+    were not tried are not committed."""
 
     table: Table
 
     def __call__(self, row: Row) -> list[Row]:
         if row.get("stopped"):
             return []
-        found: dict[str, Any] = {name: row.get(name) for name in self.table.schema.names}
-        if found["error"] is not None:
-            found["error"] = without_addresses(found["error"])
-            found["key"] = content_key("error", found["of"], found["error"])
-        elif found.get("unparsed"):
-            found["key"] = content_key("unparsed", found["of"], found["words"])
-        return [found]
+        columns: dict[str, Any] = {name: row.get(name) for name in self.table.schema.names}
+        if columns["error"] is not None:
+            columns["error"] = without_addresses(columns["error"])
+            columns["key"] = content_key("error", columns["of"], columns["error"])
+        elif columns.get("unparsed"):
+            columns["key"] = content_key("unparsed", columns["of"], columns["words"])
+        return [columns]

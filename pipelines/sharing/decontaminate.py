@@ -26,46 +26,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     known = copies.Known(copies.read(args.against))
     with tqdm(unit="pair", disable=not console.shows_progress()) as bar:
-        told = Told()
-        found = list(find(args.shards, known, told, bar.update))
-    if not told.pairs:
+        counts = Counts()
+        matches = list(find(args.shards, known, counts, bar.update))
+    if not counts.pairs:
         raise ValueError(f"{' '.join(args.shards)}: no pairs")
     if args.output is not None:
         args.output.write_text(
-            "".join(f"{json.dumps(copy, ensure_ascii=False)}\n" for copy in found), "utf-8"
+            "".join(f"{json.dumps(copy, ensure_ascii=False)}\n" for copy in matches), "utf-8"
         )
-    for copy in found[:SHOWN]:
+    for copy in matches[:SHOWN]:
         print(f"{copy['key']} {copy['side']}: {copy['closeness']:.3f} {copy['benchmark']}")
-    if len(found) > SHOWN:
-        print(f"... and {len(found) - SHOWN} more; --output lists all")
-    pairs = len({copy["key"] for copy in found})
-    print(f"{pairs} of {told.pairs} pairs hold a copy of one of {len(known.names)} benchmark pictures")
-    if told.plain or known.plain:
+    if len(matches) > SHOWN:
+        print(f"... and {len(matches) - SHOWN} more; --output lists all")
+    pairs = len({copy["key"] for copy in matches})
+    print(f"{pairs} of {counts.pairs} pairs hold a copy of one of {len(known.names)} benchmark pictures")
+    if counts.plain or known.plain:
         print(
-            f"not compared, for want of detail: {told.plain} pictures of the set, {len(known.plain)} of the benchmark"
+            f"not compared, without detail: {counts.plain} pictures of the set, {len(known.plain)} of the benchmark"
         )
-    return 1 if found else 0
+    return 1 if matches else 0
 
 
-class Told:
-    """What was looked at: pairs, and `plain` pictures without detail."""
+class Counts:
+    """Counts of what was compared: pairs, and `plain` pictures without detail."""
 
     def __init__(self) -> None:
         self.pairs = self.plain = 0
 
 
 def find(
-    shards: list[str], known: copies.Known, told: Told, done: Callable[[], object] = lambda: None
+    shards: list[str], known: copies.Known, counts: Counts, done: Callable[[], object] = lambda: None
 ) -> Iterator[dict[str, Any]]:
     """Each picture of a set that is a copy: {"key", "side", "benchmark", "closeness"}."""
     reader = read_shards(shards, decode=False)
     try:
         for pair in reader:
-            told.pairs += 1
+            counts.pairs += 1
             for side, jpeg in (("source", pair.source_jpeg), ("edited", pair.edited_jpeg)):
                 fingerprint = copies.fingerprint(cv2.cvtColor(images.decode_jpeg(jpeg), cv2.COLOR_RGB2GRAY))
                 copy = None if fingerprint is None else known.find(fingerprint)
-                told.plain += fingerprint is None
+                counts.plain += fingerprint is None
                 if copy is not None:
                     yield {"key": pair.key, "side": side, "benchmark": copy.name, "closeness": copy.closeness}
             done()

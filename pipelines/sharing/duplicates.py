@@ -1,4 +1,4 @@
-"""crispedit duplicates: list the pairs of a shard set whose source shows what an earlier one shows, by CLIP."""
+"""crispedit duplicates: list the pairs of a shard set whose source shows the same as an earlier one, by CLIP."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--model {args.model}: its weights cannot be loaded or downloaded")
     reader = read_shards(args.shards, decode=False)
     keys: dict[str, None] = {}
-    sources: dict[str, int] = {}  # pairs of one photograph are no duplicates of each other
+    sources: dict[str, int] = {}  # pairs of one photograph are not duplicates of each other
     of: list[int] = []
     with tempfile.TemporaryFile(prefix="crispedit-") as file:
         for pair in tqdm(reader, unit="pair", disable=not console.shows_progress()):
@@ -56,19 +56,19 @@ def run(args: argparse.Namespace) -> int:
         vectors = np.memmap(file, np.float16, "r").reshape(len(sources), -1)
         parents, cosines = semantic.repeats(vectors, args.least)
     first = {number: key for key, number in reversed(list(zip(keys, of, strict=True)))}
-    found = [
+    duplicates = [
         {"key": key, "duplicate_of": first[int(parents[number])], "cosine": round(float(cosines[number]), 4)}
         for key, number in zip(keys, of, strict=True)
         if parents[number] >= 0
     ]
     if args.output is not None:
-        args.output.write_text("".join(f"{json.dumps(one)}\n" for one in found), "utf-8")
-    for one in found[:SHOWN]:
+        args.output.write_text("".join(f"{json.dumps(one)}\n" for one in duplicates), "utf-8")
+    for one in duplicates[:SHOWN]:
         print(f"{one['key']} repeats {one['duplicate_of']} ({one['cosine']:.3f})")
-    if len(found) > SHOWN:
-        print(f"... and {len(found) - SHOWN} more; --output lists all")
+    if len(duplicates) > SHOWN:
+        print(f"... and {len(duplicates) - SHOWN} more; --output lists all")
     print(
-        f"{len(found)} of {len(keys)} pairs repeat an earlier source; {int((parents >= 0).sum())} of "
+        f"{len(duplicates)} of {len(keys)} pairs repeat an earlier source; {int((parents >= 0).sum())} of "
         f"{len(sources)} sources"
     )
     return 0

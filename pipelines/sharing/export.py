@@ -1,5 +1,5 @@
-"""crispedit export: write a shard set in another layout, for tools that do not read tars; or, of a run, what its
-choices say which of two edits is better."""
+"""crispedit export: write a shard set in another layout, for tools that do not read tars; or write a run's preferences
+between edits."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--inverse-chat",
         metavar="CHAT",
-        help="the same, and a chat model writes where no rule can; YAML: {backend: openai, model: ..., base_url: ...}",
+        help="the same, with a chat model where no rule applies; YAML: {backend: openai, model: ..., base_url: ...}",
     )
 
 
 class Inverses(Strict):
-    """Who writes instructions of inverse pairs."""
+    """How the instructions of inverse pairs are written."""
 
     chat: ChatOption
 

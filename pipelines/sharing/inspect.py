@@ -1,5 +1,4 @@
-"""crispedit inspect: look at a shard set: a contact sheet of pairs, or one pair with everything known about
-it."""
+"""crispedit inspect: show a shard set: a contact sheet of pairs, or one pair with all its data."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ SINGLE_PX = 768
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", help="a set, or plain tars; path, glob, braces or URL")
     parser.add_argument(
-        "key", nargs="?", help="of one pair, or how it begins; else pairs from all over the set are shown"
+        "key", nargs="?", help="a pair's key or its beginning; without it, pairs from the whole set are shown"
     )
     parser.add_argument(
         "--output",
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the image to write (contact_sheet.png)",
     )
     parser.add_argument("--pairs", type=int, default=24, help="how many to show")
-    parser.add_argument("--columns", type=int, default=2, help="pairs beside each other (default 2)")
+    parser.add_argument("--columns", type=int, default=2, help="pairs per row (default 2)")
     parser.add_argument("--categories", nargs="+", help="only these")
 
 
@@ -54,20 +53,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _whole_key(reader: ShardReader, shards: str, start: str) -> str:
-    """The key that is meant by its first characters. ValueError if none or several begin so."""
+    """The key that begins with these characters. ValueError if none or several do."""
     keys = reader.index.keys
-    found = (
+    matches = (
         [start]
         if pc.index(keys, start).as_py() >= 0
         else keys.filter(pc.starts_with(keys, start)).to_pylist()
     )
-    if not found:
-        raise ValueError(f"{shards}: no pair has the key {start!r}, nor one that begins so")
-    if len(found) > 1:
+    if not matches:
+        raise ValueError(f"{shards}: no pair's key is or begins with {start!r}")
+    if len(matches) > 1:
         raise ValueError(
-            f"{shards}: {len(found)} keys begin with {start!r}, such as {' and '.join(found[:2])}"
+            f"{shards}: {len(matches)} keys begin with {start!r}, such as {' and '.join(matches[:2])}"
         )
-    return str(found[0])
+    return str(matches[0])
 
 
 def _place(reader: ShardReader, key: str) -> dict[str, object]:

@@ -1,8 +1,8 @@
-"""Preferences of a run: for one source and instruction, the edit that was kept and another that was not.
+"""Preferences of a run: for one source and instruction, the kept edit and a rejected one.
 
-The rejected candidates of a job are stored already. Each becomes a row beside the kept one, with the reason of its
-rejection. Not every rejection says that an edit is worse: an error says nothing, and where `select.best` names no
-score, the order of the editors chose. Such candidates are left out.
+Each rejected candidate of a job becomes a row beside the kept one, with the reason of its rejection. Not every
+rejection means a worse edit: an error says nothing, and if `select.best` names no score, the order of the editors
+decided. Such candidates are left out.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ABOUT = [
 TRL = pa.schema(
     [("prompt", pa.string()), ("images", IMAGES), ("chosen", IMAGE), ("rejected", IMAGE), *_ABOUT]
 )
-"""The names of TRL's preference format with images. `images` holds the source alone."""
+"""The names of TRL's preference format with images. `images` is only the source."""
 DIFFUSION_DPO = pa.schema(
     [
         ("caption", pa.string()),
@@ -56,8 +56,8 @@ DIFFUSION_DPO = pa.schema(
 
 
 def export(run: Run, out: str, categories: Sequence[str] | None = None) -> int:
-    """Write the preferences of a run into a new folder, here or in a store, once with the column names of TRL (`trl/`)
-    and once with those of Diffusion-DPO (`diffusion_dpo/`); the number of them.
+    """Write the preferences of a run into a new local or remote folder, with the column names of TRL (`trl/`) and of
+    Diffusion-DPO (`diffusion_dpo/`); returns their number.
 
     ValueError if the folder is not empty, if nothing has been selected yet, or if there are no preferences.
     """
@@ -84,13 +84,13 @@ def export(run: Run, out: str, categories: Sequence[str] | None = None) -> int:
 
 
 def _preferences(run: Run, categories: Sequence[str] | None) -> pa.Table:
-    """A row per rejected candidate beside the kept one of its job, both made from one source, in order of keys."""
+    """A row per rejected candidate with the kept one of its job, both from the same source, in key order."""
     db = tables.connect(run)
     folder = run.folder("select")
     first_pass(run, db, pq.read_table(folder / SOURCES))
     db.register("selection", pq.read_table(folder / SELECTION))
     db.register("wanted", pa.table({"category": pa.array(categories or [], pa.string())}))
-    # An edit of another aspect differs from the chosen one, which fits the source, in more than the edit.
+    # An edit with another aspect than the chosen one differs in more than the edit, so it is left out.
     fits = fits_sql(("k.width", "k.height"), ("r.width", "r.height"))
     return db.sql(f"""
         WITH known AS (
@@ -111,7 +111,7 @@ def _preferences(run: Run, categories: Sequence[str] | None) -> pa.Table:
 
 
 def _scores(run: Run, alias: str) -> str:
-    """The scores of a row as a list of (name, value), as DuckDB; perceptual hashes are no scores."""
+    """The scores of a row as a list of (name, value), in DuckDB's SQL; without perceptual hashes."""
     names = [
         f"{name}.{score}"
         for name, filter_ in run.recipe.pair_cascade.filters.items()

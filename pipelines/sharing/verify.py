@@ -40,5 +40,5 @@ def run(args: argparse.Namespace) -> int:
         print(problem)
     if len(report.problems) > SHOWN:
         print(f"... and {len(report.problems) - SHOWN} more; --json lists all")
-    print("whole" if report.ok else f"{len(report.problems)} problems")
+    print("OK" if report.ok else f"{len(report.problems)} problems")
     return 0 if report.ok else 1

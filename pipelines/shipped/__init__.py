@@ -1,1 +1,1 @@
-"""Scripts that make what ships: the small models' weights and the contact sheets."""
+"""Scripts that make the shipped files: the small models' weights and the contact sheets."""

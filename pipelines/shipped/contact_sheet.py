@@ -13,13 +13,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont, ImageOps
 
 from crispedit import images
-from crispedit.annotators.compositor import Compositor as Annotator
+from crispedit.annotators.compositor import CompositorAnnotator
 from crispedit.compositor.landscape import KINDS, landscape
-from crispedit.editors.compositor import Compositor as Editor
+from crispedit.editors.compositor import CompositorEditor
 from crispedit.record import Edit, Image, Job, Sample, seed_of, source_key
 
 CATEGORIES = ("add", "remove", "replace", "color", "background", "style", "motion")
@@ -43,7 +43,7 @@ def photographs(folder: Path | None) -> Iterator[Sample]:
 
 
 def _read(path: Path) -> Image:
-    with PillowImage.open(path) as opened:
+    with Pillow.open(path) as opened:
         picture = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     scale = 1024 / min(picture.shape[:2])
     return (
@@ -62,7 +62,7 @@ def row(source: Image, job: Job, edit: Edit) -> Image:
     small = cv2.resize(white, (_WIDTH_PX // 2, size[1] // 2), interpolation=cv2.INTER_AREA)
     mask[: small.shape[0]] = small
     pair = np.concatenate([*sides, mask], axis=1)
-    caption = PillowImage.new("RGB", (pair.shape[1], _TEXT_PX), "white")
+    caption = Pillow.new("RGB", (pair.shape[1], _TEXT_PX), "white")
     text = "\n".join(textwrap.wrap(job.instruction, 96)[:2])
     ImageDraw.Draw(caption).text((4, 6), text, fill="black", font=ImageFont.load_default(14))
     return np.concatenate([np.asarray(caption), pair])
@@ -72,9 +72,9 @@ def sheet(category: str, photos: list[Sample], each: int) -> Image:
     """All rows of a category, in columns."""
     rows = []
     for photo in photos:
-        for job in Annotator().annotate([photo], [[category] * each])[0]:
+        for job in CompositorAnnotator().annotate([photo], [[category] * each])[0]:
             if isinstance(job, Job):
-                edit = Editor().edit([photo.source], [job], [seed_of(job.key)])[0]
+                edit = CompositorEditor().edit([photo.source], [job], [seed_of(job.key)])[0]
                 if isinstance(edit, Edit):
                     rows.append(row(photo.source, job, edit))
     tallest = max(r.shape[0] for r in rows)

@@ -1,8 +1,8 @@
-"""Render landscapes into a folder of JPEGs, for a build to edit: as many free photographs as are wanted.
+"""Render landscapes into a folder of JPEGs, as free photographs for a build.
 
     python -m crispedit.pipelines.shipped.landscapes OUT --first 100 --count 300 --size 384 256
 
-Number n is the landscape of seed n, whose kind the seed chooses too. What is there already is left alone.
+Number n is the landscape of seed n, whose kind the seed chooses too. Existing files are left alone.
 """
 
 from __future__ import annotations

@@ -40,14 +40,14 @@ COMPOUNDS = 6000
 HELD_OUT = 10
 """Every tenth template is held out, and every tenth labelled instruction in turn."""
 LEAST_SEEN = 3
-"""A word counts as English if so many instructions hold it."""
+"""A word counts as English if this many instructions have it."""
 PEOPLES = 8.0
-"""How many made instructions one that was written and labelled by a person counts for."""
+"""The weight of an instruction written and labelled by a person, relative to a generated one."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """One instruction with what it asks for, first edit first."""
+    """One instruction with the edits that it asks for, in order."""
 
     instruction: str
     categories: tuple[str, ...]
@@ -218,7 +218,7 @@ def seen(texts: Sequence[Text]) -> NDArray[np.bool_]:
 
 
 def temperature(logits: Floats, first: NDArray[np.int64]) -> float:
-    """What divides the logits so that the likelihood of held-out labels is greatest (Guo et al. 2017)."""
+    """The divisor of the logits that maximises the likelihood of held-out labels (Guo et al. 2017)."""
 
     def loss(scale: float) -> float:
         scaled = logits / scale

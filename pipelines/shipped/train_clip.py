@@ -27,15 +27,15 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from crispedit import torchvision_ops
-from crispedit.annotators.compositor import Compositor as Annotator
+from crispedit.annotators.compositor import CompositorAnnotator
 from crispedit.compositor.landscape import landscape
-from crispedit.editors.compositor import Compositor as Editor
+from crispedit.editors.compositor import CompositorEditor
 from crispedit.images import encode_jpeg
 from crispedit.record import Edit, Job, Sample, seed_of, source_key
 
 torchvision_ops.declare()
 
-import open_clip  # noqa: E402  (imports torchvision, which must be mended first)
+import open_clip  # noqa: E402  (imports torchvision: see crispedit.torchvision_ops)
 
 SIZE = 112
 RENDERED = (256, 192)
@@ -70,10 +70,10 @@ def render(seed: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], Jo
     """One landscape's pairs: source and edited [SIZE, SIZE, 3], and the job."""
     jpeg = encode_jpeg(landscape(seed, *RENDERED))
     sample = Sample(key=source_key(jpeg), source_jpeg=jpeg)
-    for job in Annotator().annotate([sample], [CATEGORIES])[0]:
+    for job in CompositorAnnotator().annotate([sample], [CATEGORIES])[0]:
         if not isinstance(job, Job):
             continue
-        edit = Editor().edit([sample.source], [job], [seed_of(job.key)])[0]
+        edit = CompositorEditor().edit([sample.source], [job], [seed_of(job.key)])[0]
         if isinstance(edit, Edit):
             source = sample.source if edit.source is None else edit.source
             small = [
@@ -117,7 +117,7 @@ def shifted(images: torch.Tensor, rng: np.random.Generator, by: int = 6) -> torc
 def contrast(
     a_ND: torch.Tensor, b_ND: torch.Tensor, same_NN: torch.Tensor, scale: torch.Tensor
 ) -> torch.Tensor:
-    """CLIP's symmetric loss; where several captions are equal, each is as right as the other."""
+    """CLIP's symmetric loss; equal captions all count as right."""
     logits = scale * a_ND @ b_ND.T
     target = same_NN / same_NN.sum(1, keepdim=True)
     rows = -(target * logits.log_softmax(1)).sum(1).mean()
@@ -179,7 +179,7 @@ def train(pairs: Pairs, steps: int, batch: int, rate: float) -> Any:
             )
     seen = torch.zeros(CONFIG["text_cfg"]["vocab_size"], dtype=torch.bool)
     seen[tokens.unique()] = True
-    with torch.no_grad():  # a word it has never read says nothing, rather than something random
+    with torch.no_grad():  # an unseen word contributes nothing instead of noise
         model.token_embedding.weight[~seen] = 0
     return model.eval()
 

@@ -1,12 +1,12 @@
-"""Sources: what a recipe's `source` section means, the photographs it lists, and their bytes.
+"""Sources: lists the photographs of a recipe's `source` section, and reads their bytes.
 
-Listing reads names and headers only, in an order that depends on nothing but the files. Every file ends as an entry or
-is counted: what looks like an image and cannot be read (a dangling link, the damaged end of a tar, a folder without
-permission) is an `Entry` too, whose reading fails with a clear message, so that it ends as an error row; what is no
-image is in `Listing.skipped`.
+Listing reads only names and headers, in an order that depends only on the files. Every file becomes an entry or is
+counted. What looks like an image but cannot be read (a dangling link, the damaged end of a tar, a folder without
+permission) is an `Entry` whose reading fails with a clear message, so it becomes an error row. Other files are counted
+in `Listing.skipped`.
 
-Paths are local, or any URL that fsspec knows (`s3://`, `gs://`, `https://`, `memory://`); an `https://` folder ends in
-a slash.
+Paths are local, or URLs that fsspec knows (`s3://`, `gs://`, `https://`, `memory://`); an `https://` folder ends in a
+slash.
 """
 
 from crispedit.pipelines.sources.entry import ENTRY, Entry

@@ -1,4 +1,4 @@
-"""An entry: one photograph of a source, what to call it and where its bytes are."""
+"""An entry: one photograph of a source, its name and where its bytes are."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pyarrow as pa
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One photograph of a source. All fields survive a parquet."""
+    """One photograph of a source. All fields can be stored in parquet."""
 
     uri: str
-    """Unique in the source and independent of where it lies: `a/b.jpg`, `x.tar#member`, `x.parquet#row`."""
+    """Unique in the source, and independent of the source's location: `a/b.jpg`, `x.tar#member`, `x.parquet#row`."""
     path: str
-    """The file: a URL, an absolute local path as `escape` writes it, or, for what was split off a huge row group, a
-    path relative to the run."""
+    """The file: a URL, an absolute local path as `escape` writes it, or, for images split off a huge row group, a path
+    relative to the run."""
     offset: int | None = None
-    """Where a tar member's bytes start; None for a whole file or a row."""
+    """The offset of a tar member's bytes; None for a whole file or a row."""
     size: int | None = None
     row_group: int | None = None
     row: int | None = None
@@ -29,20 +29,20 @@ class Entry:
     dataset: str | None = None
     licence: str | None = None
     error: str | None = None
-    """Why there is nothing to read, where the listing already knows."""
+    """Why it cannot be read, if the listing already knows."""
 
     @property
     def unit(self) -> tuple[str, int] | None:
-        """Rows of one unit share one decoding of their row group; None for what is read by itself."""
+        """Rows of one unit are decoded together; None for entries that are read alone."""
         return None if self.row_group is None else (self.path, self.row_group)
 
     def to_row(self) -> dict[str, Any]:
-        """Strings, integers and None."""
+        """The entry as strings, integers and None."""
         return asdict(self)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Entry:
-        """The entry of `to_row`; other columns of a table are not its business."""
+        """The entry of `to_row`; other columns are ignored."""
         return cls(**{name: row[name] for name in cls.__slots__})
 
 

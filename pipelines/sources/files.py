@@ -1,4 +1,4 @@
-"""Files of a source: which there are, by name, and how one is opened."""
+"""Files of a source: lists them by name, and opens them."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from crispedit.shards import storage
 _PATTERN = re.compile(r"[*?\[{]")
 
 READ_AHEAD = 4 << 20
-"""Bytes of one request to a server while a file is read from front to end."""
+"""Bytes per request to a server while a file is read sequentially."""
 LOOK_UP = 256 << 10
-"""Bytes of one request where little of a file is wanted."""
+"""Bytes per request when only a little of a file is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of a source: its name in the listing, the path that reads it, and what is known of it."""
+    """A file of a source: its name in the listing, its path, and its size if known."""
 
     uri: str
     path: str
     """A URL, or an absolute local path as `escape` writes it."""
     size: int | None = None
-    """In bytes, where the listing tells it for nothing."""
+    """In bytes, if listing gives it at no cost."""
     error: str | None = None
 
 
 def files(path: str, skipped: Skipped) -> list[File]:
-    """Every file under a folder, or matching a glob or brace pattern, or the one named; sorted by name. Hidden ones are
-    counted in `skipped`. ValueError if there is no such place, or nothing matches."""
+    """Every file under a folder, or matching a glob or brace pattern, or the named one; sorted by name. Hidden files
+    are counted in `skipped`. ValueError if the place does not exist, or nothing matches."""
     try:
         listed = _remote_files(path, skipped) if storage.is_remote(path) else _local_files(path, skipped)
         return sorted(listed, key=lambda file: file.uri)
@@ -45,15 +45,15 @@ def files(path: str, skipped: Skipped) -> list[File]:
     except Exception as error:
         if not storage.is_remote(path):
             raise
-        # Of the many kinds that the libraries of stores raise, for a bucket or credentials that are not there, say.
+        # Store libraries raise many kinds of errors, such as for a missing bucket or credentials.
         raise ValueError(
             f"source.path: {path!r} cannot be listed: {type(error).__name__}: {error}"
         ) from error
 
 
 def open_file(path: str, block: int = READ_AHEAD) -> IO[bytes]:
-    """Open for reading with seeks, in blocks of so many bytes at a server, each asked for once while it is read from
-    front to end. Never waits for a writer: only regular files are opened."""
+    """Open for reading with seeks; from a server, in blocks of this many bytes, each requested once if read
+    sequentially. Only regular files are opened, so it never waits for a writer."""
     if storage.is_remote(path):
         system, inside = storage.filesystem(path)
         options = {"block_size": block, "cache_type": "blockcache", "cache_options": {"maxblocks": 4}}
@@ -66,7 +66,7 @@ def open_file(path: str, block: int = READ_AHEAD) -> IO[bytes]:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file at this path, as `File.path` writes it."""
+    """Whether a file exists at this path, in the form of `File.path`."""
     if storage.is_remote(path):
         system, inside = storage.filesystem(path)
         return bool(system.exists(inside))
@@ -83,15 +83,15 @@ def _local_files(path: str, skipped: Skipped) -> Iterator[File]:
             raise ValueError(f"there is no {path!r}")
         base = os.path.dirname(path if os.path.lexists(path) else _PATTERN.split(path)[0])
     for match in matches:
-        found = _walk(match, skipped) if os.path.isdir(match) else [(match, None)]
-        for name, error in found:
+        paths = _walk(match, skipped) if os.path.isdir(match) else [(match, None)]
+        for name, error in paths:
             yield File(escape(os.path.relpath(name, base)), escape(name), error=error)
 
 
 def _walk(root: str, skipped: Skipped) -> Iterator[tuple[str, str | None]]:
-    """Every path below that is not a folder, and every folder that cannot be listed, with the reason."""
+    """Every path below that is not a folder, and every unreadable folder, with the reason."""
     seen: set[tuple[int, int]] = set()
-    # Linked folders wait until the real ones are done, so that a folder goes by its own name.
+    # Linked folders come after the real ones, so that a folder keeps its own name.
     folders, links = [root], list[str]()
     while folders or links:
         folder = folders.pop() if folders else links.pop()
@@ -117,7 +117,7 @@ def _walk(root: str, skipped: Skipped) -> Iterator[tuple[str, str | None]]:
 
 def _is_folder(item: os.DirEntry[str]) -> bool:
     try:
-        return item.is_dir()  # unlike os.path.isdir, asks the disk about links only
+        return item.is_dir()  # unlike os.path.isdir, it asks the disk only about links
     except OSError:  # a link to itself
         return False
 
@@ -127,13 +127,13 @@ def _remote_files(path: str, skipped: Skipped) -> Iterator[File]:
     for pattern in storage.expand_braces(path):
         system, inside = storage.filesystem(pattern)
         over_http = pattern.startswith("http")
-        if glob.has_magic(inside) and not (over_http and "*" not in inside):  # "?" begins the query of a URL
+        if glob.has_magic(inside) and not (over_http and "*" not in inside):  # "?" begins a URL's query
             matches = system.glob(inside, detail=True)
             if not matches and not storage.is_there(system, inside):
                 raise storage.no_match(pattern)
             matches = matches or {inside: system.info(inside)}
         elif pattern.endswith("/") if over_http else system.isdir(inside):
-            # Over HTTP only the slash tells a folder: asking would download the file.
+            # Over HTTP only a final slash marks a folder: checking would download the file.
             matches = {inside: {"type": "directory"}}
         else:
             matches = {inside: {}}

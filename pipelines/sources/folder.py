@@ -17,9 +17,9 @@ from crispedit.shards import storage
 
 
 def photographs(source: FolderSource, files: Sequence[File], skipped: Skipped) -> Iterator[Entry]:
-    """The photographs among these files, in order. Files with no suffix or an unknown one are opened to see.
+    """The photographs among these files, in order. Files with no suffix or an unknown one are opened to check.
 
-    A file that cannot be opened for that is an entry with its error.
+    A file that cannot be opened is an entry with the error.
     """
     known = {
         file.uri: True if file.error is not None else kinds.by_name(file.uri, source.suffixes)
@@ -45,14 +45,14 @@ def photographs(source: FolderSource, files: Sequence[File], skipped: Skipped) -
 
 
 def _heads(files: Sequence[File], skipped: Skipped) -> dict[str, bytes | Exception | None]:
-    """The first bytes of each file, or why it cannot be opened; None for what is no file and has been counted."""
+    """The first bytes of each file, or why it cannot be opened; None for non-files, which are counted."""
     if not files:
         return {}
     if storage.is_remote(files[0].path):
         system, _ = storage.filesystem(files[0].path)
         inside = [system._strip_protocol(file.path) for file in files]
-        found = system.cat_ranges(inside, [0] * len(files), [kinds.HEAD] * len(files), on_error="return")
-        return {file.uri: head for file, head in zip(files, found, strict=True)}
+        heads = system.cat_ranges(inside, [0] * len(files), [kinds.HEAD] * len(files), on_error="return")
+        return {file.uri: head for file, head in zip(files, heads, strict=True)}
     return {file.uri: _head(file, skipped) for file in files}
 
 

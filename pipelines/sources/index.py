@@ -1,4 +1,4 @@
-"""Indexing: the photographs in files of a source, each file looked at once."""
+"""Indexing: finds the photographs in a source's files, reading each file once."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ PhotoSource = FolderSource | WebDatasetSource | ParquetSource
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source holds: the entries in order, and how many other files there are, by what they are."""
+    """A source's content: the entries in order, and counts of other files by kind."""
 
     entries: list[Entry]
     skipped: Skipped
 
 
 def entries(source: PhotoSource) -> list[Entry]:
-    """The photographs of a source, sorted, looked for in this process. ValueError if there are none, or a column is not
-    what it must be."""
+    """The photographs of a source, sorted, listed in this process. ValueError if there are none, or a column has the
+    wrong type."""
     return listing(source).entries
 
 
 def listing(source: PhotoSource) -> Listing:
-    """The photographs of a source, and what was left out. Raises as `entries` does."""
+    """The photographs of a source, and what was skipped. Raises as `entries` does."""
     skipped = Skipped()
     of_kind = fitting(source, files(source.path, skipped), skipped)
     groups = [of_kind] if isinstance(source, FolderSource) else [[file] for file in of_kind]
-    found = [entry for group in groups for entry in photographs(source, group, skipped, patient=False)]
-    if not found:
+    entries = [entry for group in groups for entry in photographs(source, group, skipped, patient=False)]
+    if not entries:
         raise ValueError(nothing(source.path, source.kind, skipped))
-    return Listing(found, skipped)
+    return Listing(entries, skipped)
 
 
 def nothing(path: str, kind: str, skipped: Skipped) -> str:
-    """What to say of a source without photographs or pairs."""
+    """The message for a source without photographs or pairs."""
     what = "pairs" if kind.startswith("pairs") else "photographs"
     return f"source.path: no {what} in {path!r} for kind {kind!r} ({skipped.text() or 'there are no files'})"
 
 
-def fitting(source: PhotoSource, found: Sequence[File], skipped: Skipped) -> list[File]:
-    """The files that a source of this kind looks into, by their names; the others are counted."""
+def fitting(source: PhotoSource, files: Sequence[File], skipped: Skipped) -> list[File]:
+    """The files that this kind of source reads, judged by name; others are counted."""
     if isinstance(source, FolderSource):
-        return list(found)
+        return list(files)
     suffix = ".tar" if isinstance(source, WebDatasetSource) else ".parquet"
-    return [file for file in found if is_container(file, suffix, skipped)]
+    return [file for file in files if is_container(file, suffix, skipped)]
 
 
 def is_container(file: File, suffix: str, skipped: Skipped) -> bool:
-    """Whether a file is one of these; others are counted. Compressed tars count as tars, to end as an error."""
+    """Whether a file has this suffix; others are counted. Compressed tars count as tars, and become errors."""
     name = file.uri.lower()
     whole = file.error is not None or suffix_of(name) == suffix
     if whole or (suffix == ".tar" and name.endswith(tar.COMPRESSED)):
@@ -76,10 +76,10 @@ def photographs(
     folder_of_run: str | None = None,
 ) -> Iterator[Entry]:
     """The photographs in some files of a folder, or in one tar or parquet. Huge row groups are split into
-    `folder_of_run`, if there is one.
+    `folder_of_run`, if given.
 
-    A file that cannot be read is an entry with the error. A fault that may pass is raised instead, for the caller to
-    try again, unless it is not `patient`. ValueError if a column is not what it must be.
+    An unreadable file is an entry with the error; but if `patient`, a transient error is raised, so that the caller can
+    try again. ValueError if a column has the wrong type.
     """
     if isinstance(source, FolderSource):
         yield from folder.photographs(source, group, skipped)
@@ -107,7 +107,7 @@ def photographs(
 
 
 def check(file: File) -> None:
-    """OSError if it is known without opening it that a file cannot be read."""
+    """OSError if the file's name shows that it cannot be read."""
     if file.error is not None:
         raise OSError(file.error)
     if file.uri.lower().endswith(tar.COMPRESSED):

@@ -1,4 +1,4 @@
-"""Kinds of files: which are photographs, by their suffix or their first bytes."""
+"""Kinds of files: recognises photographs by suffix or first bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crispedit.pipelines.sources.names import suffix_of
 IMAGE_SUFFIXES = (
     *normalise.SUFFIXES,
     ".mpo",
-    # what `normalise` may decline: listed, so that they end as rejected rows and not as silence
+    # formats that `normalise` may decline: listed, so that they become rejected rows
     *(
         ".gif",
         ".bmp",
@@ -68,14 +68,14 @@ OTHER_SUFFIXES = frozenset(
         ),
     ]
 )
-"""What is no photograph and not opened to find out."""
+"""Suffixes of files that are not photographs and are not opened."""
 
 HEAD = 1024
-"""Bytes that tell what a file is."""
+"""Bytes that are read to recognise a file."""
 
 
 def by_name(name: str, suffixes: tuple[str, ...] | None) -> bool | None:
-    """Whether a name is a photograph's; None where only its first bytes tell. `suffixes` are the user's own, if any."""
+    """Whether a name is a photograph's; None if the first bytes must decide. `suffixes` are the user's own, if any."""
     if suffixes is not None:
         return name.lower().endswith(suffixes)
     if (suffix := suffix_of(name)) in IMAGE_SUFFIXES:
@@ -84,25 +84,24 @@ def by_name(name: str, suffixes: tuple[str, ...] | None) -> bool | None:
 
 
 def by_head(head: bytes) -> bool:
-    """Whether these are the first bytes of an image, of a kind that is read or of one that is declined by its name."""
+    """Whether these are the first bytes of an image, of a supported or a known unsupported format."""
     return image_file.sniff(head) is not None
 
 
 class Skipped(Counter[str]):
-    """How many files were left out, by what they are."""
+    """Counts of skipped files, by kind."""
 
     def file(self, name: str) -> None:
-        """Count a file by its suffix."""
         suffix = suffix_of(name)
         usual = len(suffix) <= 16 and suffix.isprintable()
         self.add((suffix or "without suffix") if usual else "of unusual suffix")
 
     def add(self, kind: str, count: int = 1) -> None:
-        """Count files of a kind. Hostile names do not make it grow without end."""
+        """Count files of a kind; the number of kinds is limited, whatever the names."""
         self[kind if kind in self or len(self) < 100 else "of other kinds"] += count
 
     def text(self) -> str:
-        """In words: "skipped: 4 files (2 .txt, 1 hidden, 1 without suffix)"; "" if there are none."""
+        """As text: "skipped: 4 files (2 .txt, 1 hidden, 1 without suffix)"; "" if there are none."""
         if not (total := self.total()):
             return ""
         most = sorted(self.items(), key=lambda item: (-item[1], item[0]))

@@ -1,4 +1,4 @@
-"""Names of files and members: as text that any table holds, and relative to the file that names them."""
+"""Names of files and members: escaped for tables, and resolved relative to the file that names them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from crispedit.shards.storage import is_remote
 
 
 def escape(name: str) -> str:
-    """A file name as UTF-8 text on one line, reversibly: `%`, `#` (which sets off a member), control characters and
-    bytes that are not UTF-8 become %XX."""
+    """A file name as one line of UTF-8, reversibly: `%`, `#` (the separator of members), control characters and bytes
+    that are not UTF-8 become %XX."""
     return re.sub(
         "[%#\x00-\x1f\x7f-\x9f\u2028\u2029\udc80-\udcff]",
-        lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogateescape")),
+        lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogateescape")),
         name,
     )
 
 
 def unescape(text: str) -> str:
     """The file name that `escape` wrote, with surrogates for bytes that are not UTF-8."""
-    raw = re.sub(rb"%([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), text.encode())
+    raw = re.sub(rb"%([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), text.encode())
     return raw.decode("utf-8", "surrogateescape")
 
 
@@ -40,27 +40,26 @@ def folder_of(path: str, below: str = ".") -> str:
 
 
 def beside(folder: str, name: str) -> str:
-    """The path of a file that a table names, which must lie in this folder. ValueError, with the reason, if it does
-    not.
+    """The path of a file that a table names. ValueError, with the reason, if it is outside this folder.
 
-    Judged by its name: links inside the folder are followed wherever they lead, as those of a folder source are. The
-    owner of the folder made them; a table can only name them.
+    Only the name is checked: links inside the folder are followed wherever they lead, as in a folder source. The
+    folder's owner made them; a table can only name them.
     """
     if name.startswith("file://"):
         name = unquote(urlsplit(name).path)
     if "\\" in name and not os.path.lexists(os.path.join(folder, name)):
-        name = name.replace("\\", "/")  # a list that was made on Windows
+        name = name.replace("\\", "/")  # lists made on Windows
     if is_remote(folder):
         return _beside_remotely(folder, name)
     if is_remote(name):
-        raise ValueError(f"the image {name!r} is a URL: it is not fetched; download it beside the list")
+        raise ValueError(f"the image {name!r} is a URL: URLs are not fetched; download it beside the list")
     if "\0" in name:
         raise ValueError(f"the path {name!r} holds a zero byte")
     path = os.path.normpath(os.path.join(folder, name))
     if not _inside(path, folder):
         if not os.path.isabs(name):
             raise ValueError(f"the path {name!r} leaves the folder of images, {folder}")
-        # The same folder may have been written through a link.
+        # The folder may have been named through a link.
         head, tail = os.path.split(path)
         path = os.path.join(os.path.realpath(head), tail)
         if not _inside(path, os.path.realpath(folder)):

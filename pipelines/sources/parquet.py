@@ -1,4 +1,4 @@
-"""Photographs in parquet files: their rows, the cells of a column one after another, and huge row groups split."""
+"""Photographs in parquet files: lists rows, reads cells in order, and splits huge row groups."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from crispedit.shards import storage
 from crispedit.shards.pack import tar_header
 
 HUGE_BYTES = 64 << 20
-"""A larger row group is split when it is listed: many workers that share it would each decode it from its start."""
+"""A larger row group is split when it is listed, because each worker that shares it would decode it from its start."""
 
 
 EMPTY = "the row's image is null"
 
 
-class Null(ValueError):  # noqa: N818  what the cell is
-    """A cell that should hold an image holds nothing."""
+class Null(ValueError):  # noqa: N818  named after the cell
+    """An image cell is null."""
 
 
 def photographs(
     source: ParquetSource, file: File, table: pq.ParquetFile, folder: str | None = None
 ) -> Iterator[Entry]:
-    """The rows of a parquet, in order; huge row groups are split into `folder`, if there is one. ValueError if a column
-    is not what it must be."""
+    """The rows of a parquet, in order; huge row groups are split into `folder`, if given. ValueError if a column has
+    the wrong type."""
     check_columns(file.uri, table.schema_arrow, {"image": source.image}, {"caption": source.caption})
     number = 0
     for group in range(table.num_row_groups):
@@ -72,8 +72,8 @@ def _captions(table: pq.ParquetFile, group: int, column: str) -> Iterator[str | 
 def check_columns(
     uri: str, schema: pa.Schema, images: Mapping[str, str | None], text: Mapping[str, str | None]
 ) -> None:
-    """ValueError unless the columns that the recipe names (option -> column) hold images and texts. A column without a
-    type, as pandas writes one that is all empty, holds either."""
+    """ValueError unless the columns that the recipe names (option -> column) hold images and texts. An untyped column,
+    as pandas writes an all-empty one, counts as both."""
     for option, column in {**images, **text}.items():
         if column is None:
             continue
@@ -83,7 +83,7 @@ def check_columns(
         kind = schema.field(column).type
         wanted = "bytes or struct {bytes, path}" if option in images else "text"
         if not (_holds_image(kind) if option in images else _holds_text(kind)):
-            raise ValueError(f"source.{option}: column {column!r} of {uri} is no {wanted}; it has {there}")
+            raise ValueError(f"source.{option}: column {column!r} of {uri} is not {wanted}; it has {there}")
 
 
 def _holds_image(kind: pa.DataType) -> bool:
@@ -104,16 +104,16 @@ def _holds_text(kind: pa.DataType) -> bool:
 
 
 BLOCK = 1 << 20
-"""Bytes of one request to a server for the cells of a column."""
+"""Bytes per request to a server for a column's cells."""
 
 
 class _Cursor:
-    """A place in one column of one row group. It only moves forward, so neighbours read in several calls cost one
-    decoding in all."""
+    """A position in one column of one row group. It only moves forward, so rows read in several calls are decoded
+    once."""
 
     def __init__(self, path: str, row_group: int, column: str) -> None:
         self.file = open_file(path, BLOCK)
-        # Without a buffer size the whole column chunk, often a gigabyte, would be loaded at once.
+        # Without a buffer size, the whole column chunk (often a gigabyte) would be loaded.
         table = pq.ParquetFile(self.file, page_checksum_verification=True, buffer_size=BLOCK)
         self.batches = table.iter_batches(batch_size=16, row_groups=[row_group], columns=[column])
         self.start = 0
@@ -135,14 +135,14 @@ class _Cursor:
 
 _cursors: dict[tuple[str, int, str], _Cursor] = {}
 CURSORS = 8
-"""Places kept open between calls, in each process: the columns of a pair or two."""
+"""Cursors kept open between calls in each process: enough for the columns of a pair or two."""
 
 
 def cells(path: str, row_group: int, column: str, rows: Sequence[int]) -> dict[int, Any]:
-    """The cells of these rows, ascending, of one row group; in the place of each that does not read, an exception."""
+    """The cells of these ascending rows of one row group; an exception for each that cannot be read."""
     answers: dict[int, Any] = {}
     key = (path, row_group, column)
-    cursor = _cursors.pop(key, None)  # taken while in use, so that threads do not share one
+    cursor = _cursors.pop(key, None)  # removed while in use, so that threads do not share one
     try:
         if cursor is None or rows[0] < cursor.start:
             cursor = _Cursor(*key)
@@ -159,8 +159,8 @@ def cells(path: str, row_group: int, column: str, rows: Sequence[int]) -> dict[i
 
 
 def bytes_or_path(parquet: str, value: object) -> bytes | str:
-    """The bytes in an image cell; of a cell with only a path, the path of that file beside the parquet, as an entry
-    names it. `Null` for an empty cell, ValueError for a path that leaves the folder."""
+    """The bytes in an image cell, or, for a cell with only a path, the path of that file beside the parquet. `Null` for
+    an empty cell, ValueError for a path that leaves the folder."""
     data = value.get("bytes") if isinstance(value, Mapping) else value
     if isinstance(data, bytes):
         return data
@@ -174,7 +174,7 @@ def bytes_or_path(parquet: str, value: object) -> bytes | str:
 
 
 def is_huge(table: pq.ParquetFile, row_group: int, column: str) -> bool:
-    """Whether an image column of a row group is to be split."""
+    """Whether an image column of a row group must be split."""
     group = table.metadata.row_group(row_group)
     chunks = [group.column(i) for i in range(group.num_columns)]
     own = [c.total_compressed_size for c in chunks if (c.path_in_schema + ".").startswith(column + ".")]
@@ -182,10 +182,10 @@ def is_huge(table: pq.ParquetFile, row_group: int, column: str) -> bool:
 
 
 def split(entries: Sequence[Entry], folder: str) -> list[Entry]:
-    """The image cells of one column of a row group, in a tar of their own in this folder of the run; the entries of
-    where they lie now. An empty cell is an entry with an error, `EMPTY`.
+    """Write the image cells of one column of a row group to a tar in this folder of the run, and return their new
+    entries. A null cell becomes an entry with the error `EMPTY`.
 
-    The tar's name comes from the place of the row group: one that is there from an attempt before is replaced.
+    The tar is named after the row group, so one from an earlier attempt is replaced.
     """
     first = entries[0]
     name = hashlib.sha256(f"{first.path}\0{first.row_group}\0{first.column}".encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Where the photographs of a recipe are: its `source` section, one class for each kind."""
+"""The `source` section of a recipe: one class for each kind of source."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SECRETS = re.compile(r"token|secret|signature|passw|passphrase|credential|apikey|accesskey", re.IGNORECASE)
 SECRET_WORDS = {"key", "sig", "sas", "jwt", "auth", "authorization", "pwd"}
-"""Of URL parameters whose values open doors, such as X-Amz-Signature, sig, access_token and AWSAccessKeyId."""
+"""Words in names of URL parameters with secret values, such as X-Amz-Signature, sig, access_token and
+AWSAccessKeyId."""
 TOKEN_USERS = {"http", "https", "git", "github", "hf", "s3", "s3a", "gs", "gcs"}
 """Schemes whose user part is a key or a token; that of sftp:// is a name, that of abfs:// a container."""
 
 
 def check_no_secrets(option: str, path: str) -> None:
-    """ValueError, which does not show it, if a part of the path is a secret: a run stores its recipe and shows it in
-    reports. A path may be a chain ("simplecache::https://..."): every link of it is looked at.
+    """ValueError (without the secret) if the path contains one, because a run stores its recipe and shows it in
+    reports. All parts of a chained path ("simplecache::https://...") are checked.
     """
     remedy = "which the run would store; put credentials in the environment or the store's own configuration"
     for link in path.split("::"):
@@ -33,7 +34,7 @@ def check_no_secrets(option: str, path: str) -> None:
 
 
 class Place(BaseModel):
-    """Where the files of a source are, and whose."""
+    """The location and origin of a source's files."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,8 +52,8 @@ class FolderSource(Place):
 
     kind: Literal["folder"] = "folder"
     suffixes: tuple[str, ...] | None = None
-    """Which files are photographs, by the end of their name in lower case. Null: the usual suffixes, and every file
-    with no suffix or an unknown one whose first bytes are an image's."""
+    """Suffixes of photographs, in lower case. Null: the usual suffixes, and files with no suffix or an unknown one
+    whose first bytes are an image's."""
 
 
 class WebDatasetSource(Place):
@@ -60,7 +61,7 @@ class WebDatasetSource(Place):
 
     kind: Literal["webdataset"] = "webdataset"
     suffixes: tuple[str, ...] | None = None
-    """Which members are photographs, as for a folder; ".source.jpg" works too."""
+    """Suffixes of photographs, as for a folder; ".source.jpg" works too."""
     caption: str | None = None
     """The extension of the member that holds the caption: "txt", or "json" for its field "caption"."""
 

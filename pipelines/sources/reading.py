@@ -1,4 +1,4 @@
-"""Reading: the bytes of entries, wherever they lie."""
+"""Reading: the bytes of entries, local or remote."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from crispedit.pipelines.sources.names import escape
 from crispedit.shards import storage
 
 MAX_FILE_BYTES = 1 << 30
-"""A larger "photograph" is not read: it would exhaust the node before the decoder could refuse it."""
+"""Larger files are not read: they would exhaust the node's memory before the decoder could refuse them."""
 
 
 def read(wanted: Sequence[Entry], root: str | None = None) -> list[bytes | Exception]:
-    """The bytes of each entry, in order, or the exception that says why there are none. What it was raised from tells
-    whether the fault may pass (`crispedit.outcome.is_transient`).
+    """The bytes of each entry, in order, or an exception, whose cause shows whether it is transient
+    (`crispedit.outcome.is_transient`).
 
-    `root` is the run that entries with relative paths belong to. A parquet row group is decoded once, as long as calls
-    go forward; remote files are fetched concurrently. All the answers are held in memory, so the caller chooses how
-    many entries that may be.
+    `root` is the run that entries with relative paths belong to. A parquet row group is decoded once if calls move
+    forward; remote files are fetched concurrently. All results are held in memory, so the caller chooses the number of
+    entries.
     """
     answers: dict[int, bytes | Exception] = {}
     rows: defaultdict[tuple[str, int, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -38,12 +38,12 @@ def read(wanted: Sequence[Entry], root: str | None = None) -> list[bytes | Excep
             files[i] = _in_run(entry, root)
     for (path, row_group, column), at in rows.items():
         for row, cell in parquet.cells(path, row_group, column, sorted(at)).items():
-            found = _of_cell(path, cell)
+            value = _of_cell(path, cell)
             for i in at[row]:
-                if isinstance(found, str):
-                    files[i] = Entry(f"{wanted[i].uri}, {os.path.basename(found)}", found)
+                if isinstance(value, str):
+                    files[i] = Entry(f"{wanted[i].uri}, {os.path.basename(value)}", value)
                 else:
-                    answers[i] = found
+                    answers[i] = value
     for i, entry in files.items():
         if entry.size is not None and entry.size > MAX_FILE_BYTES:
             answers[i] = _too_large(entry, entry.size)
@@ -96,8 +96,8 @@ def _remote(wanted: Sequence[Entry]) -> list[bytes | Exception]:
             None if start is None else start + (wanted[i].size or 0)
             for i, start in zip(at, starts, strict=True)
         ]
-        found = system.cat_ranges([inside[i] for i in at], starts, ends, on_error="return")
-        for i, data in zip(at, found, strict=True):
+        contents = system.cat_ranges([inside[i] for i in at], starts, ends, on_error="return")
+        for i, data in zip(at, contents, strict=True):
             whole = isinstance(data, bytes | bytearray | memoryview)
             answers[i] = _whole(wanted[i], bytes(data)) if whole else _failed(wanted[i], data)
     return [answers[i] for i in range(len(wanted))]
@@ -105,7 +105,9 @@ def _remote(wanted: Sequence[Entry]) -> list[bytes | Exception]:
 
 def _whole(entry: Entry, data: bytes) -> bytes | Exception:
     if entry.size is not None and len(data) != entry.size:
-        cut = ConnectionError("the answer was cut short")  # or the file was: reading it again tells
+        cut = ConnectionError(
+            "the answer was cut short"
+        )  # or the file itself was: reading it again will tell
         return _failed(entry, cut, f"{len(data)} bytes where {entry.size} should be")
     return _too_large(entry, len(data)) if len(data) > MAX_FILE_BYTES else data
 

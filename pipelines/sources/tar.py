@@ -1,4 +1,4 @@
-"""Tars of a source: their members in one pass from front to end, with whatever is damaged or hostile in them."""
+"""Tars of a source: lists their members in one pass, including damaged and hostile ones."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 MOST_METADATA = 1 << 20
-"""Bytes of headers that one member may have: names, times, attributes. More is an attack, or damage."""
+"""Largest headers of one member, in bytes (names, times, attributes). More is an attack or damage."""
 MOST_MEMBERS = 2_000_000
-"""Members of one tar that are looked at: the places of all of them are held, for the links between them."""
+"""Most members of one tar: all their positions are held in memory, to resolve links."""
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of a tar, by name and place. `error` says why it has no bytes, or what is wrong with the tar there."""
+    """A member of a tar: its name and position. `error` says why it has no bytes, or what is wrong with the tar
+    there."""
 
     name: str
     offset: int
     size: int
     error: str | None = None
     other: str | None = None
-    """What it is, where it is no file: "device"."""
+    """Its kind, if it is not a file: "device"."""
     damage: bool = False
-    """Whether the tar itself is damaged there; then it may have no name."""
+    """Whether the tar itself is damaged there; the member may then have no name."""
 
 
 def members(file: IO[bytes]) -> Iterator[Member]:
-    """The members of an uncompressed tar that are no folders, in order, links as what they lead to; then its damage, if
-    any. Between two of them the caller may move in the file.
+    """The members of an uncompressed tar except folders, in order, with links resolved; then its damage, if any. The
+    caller may seek in the file between two members.
 
-    Links to what comes later wait for the end. Raises OSError where the file cannot be read.
+    Links to later members come at the end. Raises OSError if the file cannot be read.
     """
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -60,11 +61,11 @@ def members(file: IO[bytes]) -> Iterator[Member]:
                 else:
                     waiting.append((member.name, target))
             elif member.isreg():
-                found = _file(member, end)
-                if found.error is None:
-                    places[member.name] = found.offset, found.size
-                yield found
-                if found.damage:
+                entry = _file(member, end)
+                if entry.error is None:
+                    places[member.name] = entry.offset, entry.size
+                yield entry
+                if entry.damage:
                     break
             elif not member.isdir():
                 yield Member(member.name, at, 0, other="device" if member.isdev() else "of another kind")
@@ -80,7 +81,7 @@ def _next(tar: tarfile.TarFile, guarded: _Headers) -> tarfile.TarInfo | None:
     if sum(map(len, tar.pax_headers.values())) > MOST_METADATA:
         raise tarfile.ReadError("its global headers are too long")
     member = tar.next()
-    tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
+    tar.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps every header
     return member
 
 
@@ -102,8 +103,7 @@ def _damage(at: int, error: str) -> Member:
 
 
 def _ending(file: IO[bytes], at: int) -> Iterator[Member]:
-    """What is wrong with the end, if anything: tarfile takes a damaged header for it; the real one is a block of
-    zeros."""
+    """The damage at the end, if any: tarfile takes a damaged header for the end; the real end is a block of zeros."""
     file.seek(at)
     block = file.read(tarfile.BLOCKSIZE)
     if block != bytes(tarfile.BLOCKSIZE):
@@ -113,12 +113,12 @@ def _ending(file: IO[bytes], at: int) -> Iterator[Member]:
 
 
 def _beside(name: str, target: str) -> str:
-    """The member that a symbolic link leads to, by name."""
+    """The name of the member that a symbolic link leads to."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
 
 
 def _resolved(waiting: list[tuple[str, str]], places: dict[str, tuple[int, int]]) -> Iterator[Member]:
-    """Links whose target came after them, or never. Names may be written with "./" before them."""
+    """Resolve links whose targets come later or are missing. Names may begin with "./"."""
     if not waiting:
         return
     plain = {posixpath.normpath(name): place for name, place in places.items()}
@@ -139,7 +139,7 @@ def _resolved(waiting: list[tuple[str, str]], places: dict[str, tuple[int, int]]
 
 
 def _led(name: str, targets: dict[str, str]) -> str | None:
-    """Where the first link in a path leads, the path's own end or a folder of it; None without a link."""
+    """The path with its first link (itself or a folder in it) resolved; None without a link."""
     parts = name.split("/")
     for count in range(1, len(parts) + 1):
         if (target := targets.get("/".join(parts[:count]))) is not None:
@@ -148,7 +148,7 @@ def _led(name: str, targets: dict[str, str]) -> str | None:
 
 
 class _Headers:
-    """A tar's file as tarfile reads it: headers only, and never endlessly many bytes of them for one member."""
+    """A tar's file as tarfile reads it: only headers, and a limited number of bytes per member."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.left = file, MOST_METADATA

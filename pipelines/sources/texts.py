@@ -1,4 +1,4 @@
-"""Texts of a source: captions and instructions, without what tools put around them."""
+"""Texts of a source: decodes and cleans captions and instructions."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _MARKS = (
 
 
 def encoding_of(data: bytes) -> str:
-    """The encoding that the first bytes of a text name by a byte order mark; UTF-8 where there is none."""
+    """The encoding by the byte order mark of a text; UTF-8 without one."""
     return next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
 
 
 def decode(data: bytes, errors: str = "strict") -> str:
-    """A text file's text. UnicodeDecodeError if it is not in the encoding that its first bytes name."""
+    """The decoded text. UnicodeDecodeError if it does not fit its byte order mark."""
     return clean(data.decode(encoding_of(data), errors))
 
 
 def clean(text: str) -> str:
-    """A text without byte order marks and white space around it, its lines ended by a line feed alone."""
+    """A text without byte order marks and surrounding white space, with line feeds as line ends."""
     return text.replace("\r\n", "\n").strip("\ufeff\0 \t\n\r\v\f").strip()
 
 
 def of_json(data: bytes, field: str) -> str | None:
-    """The text in a field of a JSON object; None if there is no such text, or it does not parse."""
+    """The text in a field of a JSON object; None if there is none, or the JSON does not parse."""
     try:
         value = json.loads(data.decode(encoding_of(data)))
     except (ValueError, RecursionError):

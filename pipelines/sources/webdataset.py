@@ -1,4 +1,4 @@
-"""Photographs in tars: image members, and the captions beside them, in one pass."""
+"""Photographs in tars: lists image members and their captions in one pass."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from crispedit.pipelines.sources.names import escape
 from crispedit.pipelines.sources.place import WebDatasetSource
 
 WINDOW = 5000
-"""Photographs that wait for a caption which may come after them: WebDataset keeps both side by side."""
+"""Photographs that may wait for a later caption; WebDataset stores both side by side."""
 MOST_CAPTION_BYTES = 1 << 20
 
 
 def photographs(source: WebDatasetSource, file: File, opened: IO[bytes], skipped: Skipped) -> Iterator[Entry]:
-    """The photographs of a tar, in order; where it is damaged, an entry with the error."""
+    """The photographs of a tar, in order; damage is an entry with the error."""
     window = _Window(skipped)
     names: Counter[int] = Counter()
     for member in tar.members(opened):
@@ -61,11 +61,11 @@ def _is_photograph(opened: IO[bytes], member: tar.Member, suffixes: tuple[str, .
     if known is None and member.error is None:
         opened.seek(member.offset)
         return kinds.by_head(opened.read(min(kinds.HEAD, member.size)))
-    return member.damage or known is not False  # what cannot be read may have been one
+    return member.damage or known is not False  # an unreadable member may have been one
 
 
 def _caption(opened: IO[bytes], member: tar.Member, extension: str | None, skipped: Skipped) -> str | None:
-    """A sidecar's text. One that does not parse is no caption; the photograph is still good."""
+    """A sidecar's text; None if it does not parse, which leaves the photograph without a caption."""
     if member.size > MOST_CAPTION_BYTES:
         skipped.add("caption longer than 1 MB")
         return None
@@ -76,7 +76,7 @@ def _caption(opened: IO[bytes], member: tar.Member, extension: str | None, skipp
 
 @dataclass
 class _Window:
-    """Photographs, and captions by the name without its extension, until both are there."""
+    """Photographs and captions by name without extension, until both are present."""
 
     skipped: Skipped
     waiting: list[tuple[str, Entry]] = field(default_factory=list)
@@ -104,7 +104,6 @@ class _Window:
             self.captions.pop(stem or "", None)
 
     def forget(self) -> None:
-        """Count the captions that no photograph stands beside."""
         if self.captions:
             self.skipped.add("caption without its photograph", len(self.captions))
         self.captions.clear()

@@ -1,4 +1,4 @@
-"""annotate: kept photographs become edit jobs, so many of each wanted category a photograph."""
+"""annotate: writes edit jobs for kept photographs, a number per category for each photograph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crispedit.pipelines.recipe import CategorySpec
 from crispedit.pipelines.records import ANNOTATE, TOKENS, Request
 from crispedit.pipelines.run import Identity
 from crispedit.pipelines.steps.curate import photographs
-from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
 from crispedit.recipe import Pool
 from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
 from crispedit.shards import journal
@@ -40,8 +40,8 @@ WIRE = pa.schema(
 """A row between stages is a photograph with all its requests: its jobs are committed together."""
 
 
-class Annotate(Step):
-    """The step. Categories that are full (`Wave.full`) are asked of no more photographs."""
+class AnnotateStep(Step):
+    """The step. No more jobs are requested in full categories (`ActiveWave.full`)."""
 
     name = "annotate"
     table = ANNOTATE
@@ -49,21 +49,20 @@ class Annotate(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        """One pool of annotators."""
         annotator, spec = self.recipe.annotator, self.recipe.annotate
         least = spec.least_category_probability
-        return [Annotation(annotator, self.run.root, spec.pool, annotator.gpus, least)]
+        return [AnnotateStage(annotator, self.run.root, spec.pool, annotator.gpus, least)]
 
     def identity(self) -> Identity:
         least = self.recipe.annotate.least_category_probability
         agreed = {"least_category_probability": least} if least else {}
         return {"photographs": photographs(self.run), "annotator": self.recipe.annotator.identity(), **agreed}
 
-    def load(self, wave: Wave, row: Row) -> None:
+    def load(self, wave: ActiveWave, row: Row) -> None:
         if subject := wave.subjects.get(row["source_key"]):
             subject.requests[row["key"]] = Request.of(row)
 
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         if wave.full is None:
             return
         asked = [
@@ -83,8 +82,8 @@ class Annotate(Step):
 
     @staticmethod
     def explode(row: Row) -> Sequence[Row]:
-        """The annotator saw every request, so that its jobs differ; the answers to those that have a row already are
-        dropped. A photograph that failed as a whole failed each of its requests."""
+        """The annotator saw every request, so that its jobs differ; results for requests that have a row already are
+        dropped. If the whole photograph failed, each of its requests did."""
         failed = (
             {name: row[name] for name in ("error", "transient")} if row.get("error") is not None else None
         )
@@ -96,22 +95,23 @@ class Annotate(Step):
 
 
 def requests(source_key: str, categories: Mapping[str, CategorySpec]) -> list[Row]:
-    """What is asked of one photograph: whole jobs always, the fraction left for that fraction of the keys.
+    """The requests for one photograph: the whole number of jobs, and one more for a share of the photographs, chosen by
+    key.
 
     Raising `jobs` only adds requests, so a run can be extended.
     """
-    found = []
+    rows = []
     for category, spec in categories.items():
         chance = seed_of(source_key, f"jobs of {category}") / 2**63
         for ordinal in range(math.floor(spec.jobs) + (chance < spec.jobs % 1)):
             key = content_key("request", source_key, category, str(ordinal))
-            found.append({"key": key, "category": category, "ordinal": ordinal})
-    return sorted(found, key=lambda request: (request["ordinal"], request["category"]))
+            rows.append({"key": key, "category": category, "ordinal": ordinal})
+    return sorted(rows, key=lambda request: (request["ordinal"], request["category"]))
 
 
 @dataclass
-class Annotation:
-    """Runs the annotator over photographs and turns its answers into rows."""
+class AnnotateStage:
+    """Runs the annotator on photographs and turns its results into rows."""
 
     annotator: Annotator
     root: Path
@@ -125,22 +125,24 @@ class Annotation:
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         return [
-            {**row, "error": describe(found), "transient": is_transient(found)}
-            if isinstance(found, Exception)
+            {**row, "error": describe(answers), "transient": is_transient(answers)}
+            if isinstance(answers, Exception)
             else {
                 **row,
-                "answers": [_answer(r, self._agreed(a)) for r, a in zip(row["requests"], found, strict=True)],
+                "answers": [
+                    _answer(r, self._agreed(a)) for r, a in zip(row["requests"], answers, strict=True)
+                ],
             }
-            for row, found in zip(rows, each(self._annotate, rows), strict=True)
+            for row, answers in zip(rows, each(self._annotate, rows), strict=True)
         ]
 
     def _agreed(self, answer: Job | Refusal | Exception) -> Job | Refusal | Exception:
-        """The answer, unless it is a job whose words ask for another category than its own."""
+        """The answer, or a refusal if the job's instruction asks for another category."""
         if not isinstance(answer, Job) or answer.category not in CATEGORIES:
             return answer
         chances = asked(answer.instruction)
         if chances is None or chances[answer.category] >= self.least_category_probability:
-            return answer  # nothing is held against words that the classifier cannot read
+            return answer  # an instruction that the classifier cannot read passes
         return Refusal("category_mismatch", answer)
 
     def _annotate(self, rows: Sequence[Row]) -> Sequence[Sequence[Job | Refusal | Exception]]:
@@ -164,7 +166,6 @@ def _answer(request: Row, answer: Job | Refusal | Exception) -> Row:
 
 
 def counted(tokens: tuple[int, int] | None) -> Row:
-    """Columns of (input, output) tokens."""
     return dict(zip(TOKENS, tokens or (None, None), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""compare: of each job with several candidates that pass, the judge's model says which is best, seeing all of them."""
+"""compare: for each job with several passing candidates, the judge looks at all of them and names the best."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crispedit.pipelines.records import COMPARE, Candidate, Comparison
 from crispedit.pipelines.run import Identity, Run
 from crispedit.pipelines.steps.annotate import counted
 from crispedit.pipelines.steps.curate import photographs
-from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
 from crispedit.pipelines.verdicts import of_candidate
 from crispedit.recipe import Pool
 from crispedit.record import content_key
@@ -33,8 +33,8 @@ WIRE = pa.schema(
 )
 
 
-class Compare(Step):
-    """The step, where the judge chooses (`select.judge`)."""
+class CompareStep(Step):
+    """The step, used with `select.judge`."""
 
     name = "compare"
     table = COMPARE
@@ -48,24 +48,23 @@ class Compare(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        """One pool, of the judge's kind."""
         spec = self.recipe.filters["judge"]
         pool = spec.pool if spec.apart(self.judge.gpus) else self.recipe.score.pool
-        return [Comparing("compare", self.judge, self.run.root, pool, self.judge.gpus)]
+        return [CompareStage("compare", self.judge, self.run.root, pool, self.judge.gpus)]
 
     def identity(self) -> Identity:
         return {"photographs": photographs(self.run), "judge": self.judge.comparison()}
 
-    def subject(self, wave: Wave, row: Row) -> str:
+    def subject(self, wave: ActiveWave, row: Row) -> str:
         return wave.owners.get(row["candidates"][0], ("", ""))[0]
 
-    def load(self, wave: Wave, row: Row) -> None:
+    def load(self, wave: ActiveWave, row: Row) -> None:
         if subject := wave.subjects.get(self.subject(wave, row)):
             subject.comparisons[row["key"]] = Comparison.of(row)
 
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
-        """Jobs of which several candidates pass and none is still at work. One for whose candidates an editor composed
-        different sources is left out: there is no one picture to compare them with."""
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
+        """Jobs with several passing candidates and none in work. A job whose candidates have different composed sources
+        is left out: they cannot be compared with one picture."""
         for job, request in subject.jobs().items():
             candidates = sorted(subject.candidates.get(job, {}).values(), key=lambda one: one.key)
             if wave.waits([candidate.key for candidate in candidates]):
@@ -97,8 +96,8 @@ def comparison_key(candidates: Sequence[Candidate]) -> str:
 
 
 @dataclass
-class Comparing:
-    """Shows the judge's model the candidates of a batch of jobs."""
+class CompareStage:
+    """Shows the judge the candidates of a batch of jobs."""
 
     name: str
     judge: Judge

@@ -17,20 +17,20 @@ from crispedit.outcome import describe, is_away, is_transient
 from crispedit.parts import Filter
 from crispedit.pipelines import sources
 from crispedit.pipelines.flow import Row, Stage
-from crispedit.pipelines.pairs import Pair
-from crispedit.pipelines.recipe import Curate as Options
+from crispedit.pipelines.pairs import ImportedPair
+from crispedit.pipelines.recipe import CurateSpec
 from crispedit.pipelines.records import Photograph, curate_table
 from crispedit.pipelines.run import Identity, Run
-from crispedit.pipelines.steps.step import Member, Step, Subject, Todo, Wave
+from crispedit.pipelines.steps.step import ActiveWave, Member, Step, Subject, Todo
 from crispedit.recipe import Pool
 from crispedit.record import Sample, source_key
 
 AWAY = "away"
-"""Of a row that has just been processed: its file is away, which no further attempt in this run will change."""
+"""Marks a processed row whose file is missing, so that this run does not retry it."""
 
 
-class Curate(Step):
-    """The step. Its rows are files, not subjects: a photograph is kept or not once all of a wave are there."""
+class CurateStep(Step):
+    """The step. Its rows are files, not subjects: photographs are judged once all of a wave are measured."""
 
     name = "curate"
     key = "uri"
@@ -42,15 +42,15 @@ class Curate(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        """Normalising with the filters that share its pixels; then a pool for each that needs a GPU or is given its
-        own."""
+        """Normalisation, with the filters that share its pixels; then a pool for each filter with a GPU or a pool of
+        its own."""
         options, cascade = self.recipe.curate, self.recipe.source_cascade
         apart = [name for name, f in cascade.filters.items() if options.filters[name].apart(f.gpus)]
         shared = [name for name in cascade.filters if name not in apart]
         return [
-            Normalise(options, cascade, shared, str(self.run.root), options.pool),
+            NormaliseStage(options, cascade, shared, str(self.run.root), options.pool),
             *(
-                Measure(
+                MeasureStage(
                     f"curate:{name}", cascade, name, options.filters[name].pool, cascade.filters[name].gpus
                 )
                 for name in apart
@@ -60,7 +60,7 @@ class Curate(Step):
     def identity(self) -> Identity:
         return {"photographs": photographs(self.run), **filters(self.recipe.source_cascade.filters)}
 
-    def load(self, wave: Wave, row: Row) -> None:
+    def load(self, wave: ActiveWave, row: Row) -> None:
         photograph = Photograph.of(row)
         for name in self.recipe.source_cascade.filters:
             if row[f"{name}.error"] is not None and photograph.error is None:
@@ -68,15 +68,15 @@ class Curate(Step):
                 photograph.transient = not row[f"{name}.measured"]
         wave.photographs[row["uri"]] = photograph
 
-    def files(self, wave: Wave) -> Iterator[Todo]:
-        """The files of a wave that have no row yet, or one that is to be made again."""
+    def files(self, wave: ActiveWave) -> Iterator[Todo]:
+        """The files of a wave without a row, or with one to be made again."""
         names = tuple(stage.name for stage in self.stages)
         for uri, member in wave.members.items():
             row = wave.photographs.get(uri)
             if row is None or wave.again(row):
                 yield Todo(names, _planned(uri, member))
 
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         return iter(())
 
     def transient(self, row: Row) -> bool:
@@ -86,8 +86,8 @@ class Curate(Step):
 
 
 def _planned(uri: str, member: Member) -> Row:
-    """A file's row as it is planned: what curate reads of a pair is its source image."""
-    entry = _source_of(member) if isinstance(member, Pair) else member
+    """The planned row of a file; of a pair, curate reads the source image."""
+    entry = _source_of(member) if isinstance(member, ImportedPair) else member
     return {
         "uri": uri,
         "unit": entry.unit,
@@ -98,7 +98,7 @@ def _planned(uri: str, member: Member) -> Row:
     }
 
 
-def _source_of(pair: Pair) -> sources.Entry:
+def _source_of(pair: ImportedPair) -> sources.Entry:
     given: dict[str, Any] = {"dataset": pair.dataset, "licence": pair.licence, "caption": pair.source_caption}
     if pair.source is None or pair.error is not None:
         error = pair.error or f"{pair.uri}: there is no source image"
@@ -107,7 +107,7 @@ def _source_of(pair: Pair) -> sources.Entry:
 
 
 def photographs(run: Run) -> dict[str, object]:
-    """What decides the stored photographs: part of every step's identity."""
+    """What determines the stored photographs; part of every step's identity."""
     curate = run.recipe.curate
     return {
         "source": run.recipe.source.model_dump(mode="json"),
@@ -122,14 +122,14 @@ def filters(of: Mapping[str, Filter]) -> dict[str, object]:
 
 
 @dataclass
-class Normalise:
+class NormaliseStage:
     """Reads files, stores each as upright sRGB JPEG under the key of its original bytes, and measures it on the CPU."""
 
-    options: Options
+    options: CurateSpec
     cascade: Cascade
     own: Sequence[str]
     root: str
-    """The run's directory, from which what was split out of huge files is read."""
+    """The run's directory, which holds the images split out of huge files."""
     pool: Pool
     name: str = "normalise"
     gpus: float = 0.0
@@ -148,28 +148,28 @@ class Normalise:
             return {**row, "error": describe(data), "transient": is_transient(data), AWAY: is_away(data)}
         row = {**row, "key": source_key(data), "sha256": hashlib.sha256(data).hexdigest()}
         try:
-            found = normalise(
+            photograph = normalise(
                 data, max_pixels=self.options.max_pixels, max_short_side_px=self.options.max_short_side_px
             )
         except Refused as refused:
             return {**row, "refusal": refused.reason, "format": refused.format}
-        except Exception as error:  # a decoder's complaint about one file is that file's row
+        except Exception as error:  # a decoder's error about one file is that row's error
             return {**row, "error": describe(error), "transient": is_transient(error)}
-        height, width = found.image.shape[:2]
+        height, width = photograph.image.shape[:2]
         return {
             **row,
-            "format": found.format,
-            "original_width": found.width,
-            "original_height": found.height,
+            "format": photograph.format,
+            "original_width": photograph.width,
+            "original_height": photograph.height,
             "width": width,
             "height": height,
-            "image": images.encode_jpeg(found.image, self.options.jpeg_quality),
+            "image": images.encode_jpeg(photograph.image, self.options.jpeg_quality),
         }
 
 
 @dataclass
-class Measure:
-    """Measures photographs with a filter that has an actor pool, and a GPU, of its own."""
+class MeasureStage:
+    """Measures photographs with a filter that has its own actor pool."""
 
     name: str
     cascade: Cascade
@@ -192,7 +192,7 @@ def _load(cascade: Cascade, own: Sequence[str]) -> None:
 
 
 def _measure(cascade: Cascade, own: Sequence[str], rows: Sequence[Row]) -> None:
-    """Measure every photograph with every filter: these scores are what bounds are moved over later."""
+    """Measure every photograph with every filter, so that bounds can be moved later."""
     whole = [row for row in rows if row.get("image") is not None]
     samples = [
         Sample(

@@ -1,4 +1,4 @@
-"""edit: every job becomes one candidate per editor and seed: its images and true mask, a refusal, or an error."""
+"""edit: makes a candidate per job, editor and seed: its images and true mask, a refusal, or an error."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ from crispedit.pipelines.repairing import NO_REPAIR, Repairing
 from crispedit.pipelines.routing import editor_of
 from crispedit.pipelines.run import Identity
 from crispedit.pipelines.steps.curate import photographs
-from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
 from crispedit.pipelines.verdicts import of_candidate
 from crispedit.recipe import Pool
-from crispedit.record import Edit as Edited
-from crispedit.record import Image, Job, Refusal, candidate_key, canonical_json, seed_of
+from crispedit.record import Edit, Image, Job, Refusal, candidate_key, canonical_json, seed_of
 from crispedit.shards import journal
 
 WORDS = ("instruction", "source_caption", "target_caption", "plan")
 WIRE = pa.schema([*EDIT.schema, *((word, pa.string()) for word in WORDS), pa.field("image", journal.BLOB)])
 
 
-class Edit(Step):
-    """The step. Each editor has a pool and a queue of its own; one for failed jobs (`when: failed`) works once every
-    candidate of the editors before it has failed."""
+class EditStep(Step):
+    """The step. Each editor has its own pool and queue; one with `when: failed` works on a job once all candidates of
+    the earlier editors have failed."""
 
     name = "edit"
     table = EDIT
@@ -44,7 +43,7 @@ class Edit(Step):
     def stages(self) -> list[Stage]:
         edit, repair = self.recipe.edit, Repairing.of(self.recipe)
         return [
-            Editing(
+            EditStage(
                 stage_of(name),
                 editor,
                 self.run.root,
@@ -62,14 +61,14 @@ class Edit(Step):
         stored = {"jpeg_quality": self.recipe.edit.jpeg_quality, **repair}
         return {"photographs": photographs(self.run), "edited": stored, **editors}
 
-    def load(self, wave: Wave, row: Row) -> None:
+    def load(self, wave: ActiveWave, row: Row) -> None:
         if subject := wave.subjects.get(row["source_key"]):
             subject.candidates.setdefault(row["job_key"], {})[row["key"]] = Candidate.of(row)
             wave.owners[row["key"]] = (subject.key, row["job_key"])
 
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         for job, request in subject.jobs().items():
-            made = subject.candidates.get(job, {})
+            candidates = subject.candidates.get(job, {})
             before: list[str] = []
             shares = wave.shares.get(request.category)
             chosen = None if shares is None else editor_of(job, shares)
@@ -77,10 +76,10 @@ class Edit(Step):
                 if spec.when == "always" and chosen not in (None, name):
                     continue
                 keys = [self._key(job, name, seed) for seed in range(spec.seeds)]
-                if spec.when == "failed" and not self._failed(made, before):
+                if spec.when == "failed" and not self._failed(candidates, before):
                     break
                 for seed, key in enumerate(keys):
-                    if key not in made or wave.again(made[key]):
+                    if key not in candidates or wave.again(candidates[key]):
                         yield Todo((stage_of(name),), self._row(subject, request, name, seed, key))
                 before += keys
 
@@ -92,9 +91,11 @@ class Edit(Step):
         repair = Repairing.of(self.recipe).options
         return {name: {**editor.identity(), **repair} for name, editor in self.recipe.editors.items()}
 
-    def _failed(self, made: dict[str, Candidate], keys: Sequence[str]) -> bool:
-        """Whether these candidates are all there, and none passes or may yet pass."""
-        outcomes = {of_candidate(self.recipe, made[key])[0] if key in made else None for key in keys}
+    def _failed(self, candidates: dict[str, Candidate], keys: Sequence[str]) -> bool:
+        """Whether all these candidates exist, and none passes or may still pass."""
+        outcomes = {
+            of_candidate(self.recipe, candidates[key])[0] if key in candidates else None for key in keys
+        }
         return outcomes <= {REJECTED, ERROR}
 
     def _row(self, subject: Subject, request: Request, name: str, seed: int, key: str) -> Row:
@@ -113,14 +114,11 @@ class Edit(Step):
 
 
 def stage_of(editor: str) -> str:
-    """The name of an editor's pool."""
     return f"edit:{editor}"
 
 
 @dataclass
-class Editing:
-    """Runs one editor over its candidates."""
-
+class EditStage:
     name: str
     editor: Editor
     root: Path
@@ -147,7 +145,7 @@ class Editing:
             for row, source, edit in zip(rows, sources, edits, strict=True)
         ]
 
-    def _columns(self, photograph: Image, edit: Edited | Refusal | Exception, category: str) -> Row:
+    def _columns(self, photograph: Image, edit: Edit | Refusal | Exception, category: str) -> Row:
         if isinstance(edit, Exception):
             return {"error": describe(edit), "transient": is_transient(edit)}
         if isinstance(edit, Refusal):
@@ -171,9 +169,9 @@ class Editing:
 
 @lru_cache(maxsize=4)
 def _photograph(root: Path, ref: tuple[tuple[str, Any], ...]) -> Image:
-    """Jobs of one photograph come one after another: decode it once."""
+    """A decoded photograph; cached, because jobs of one photograph follow each other."""
     image = images.decode_jpeg(journal.read_blob(root, dict(ref)))
-    # Shared by several jobs: an editor that drew on it would change its neighbours.
+    # Several jobs share it, so no editor may draw on it.
     image.flags.writeable = False
     return image
 

@@ -1,5 +1,5 @@
-"""imported: existing pairs in place of annotate and edit. Their words become jobs, their edited images candidates;
-from there on they are measured, selected, packed and audited like our own."""
+"""imported: imports existing pairs in place of annotate and edit. Their texts become jobs, and their edited images
+candidates, which are then measured, selected, packed and audited like any others."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from crispedit.normalise import Refused, normalise
 from crispedit.outcome import describe, is_transient
 from crispedit.pipelines import pairs
 from crispedit.pipelines.flow import Row, Stage
-from crispedit.pipelines.pairs import Pair, PairsSource
+from crispedit.pipelines.pairs import ImportedPair, PairsSource
 from crispedit.pipelines.records import ANNOTATE, EDIT, Candidate, Photograph, Request
 from crispedit.pipelines.repairing import NO_REPAIR, Repairing
 from crispedit.pipelines.run import Identity
 from crispedit.pipelines.steps.curate import photographs
-from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
 from crispedit.recipe import Pool
 from crispedit.record import candidate_key, canonical_json, content_key, job_key
 from crispedit.repair import resampled_mask
 from crispedit.shards import journal
 
 EDITOR = "imported"
-"""What an imported candidate says its editor is."""
+"""The editor's name of imported candidates."""
 WITHOUT_ALIAS = "category_without_alias"
-"""What a job's plan says of the dataset's word for its category, where no category claims that word."""
+"""The key in a job's plan for the dataset's category word, if it is no category's alias."""
 
 EDIT_WIRE = pa.schema(
     [*EDIT.schema, ("pair", pa.string()), ("scale", pa.float64()), pa.field("image", journal.BLOB)]
 )
 
 
-class Words(Step):
-    """annotate, of pairs: their words become jobs."""
+class ImportedJobsStep(Step):
+    """annotate for pairs: their texts become jobs."""
 
     name = "annotate"
     table = ANNOTATE
@@ -49,8 +49,11 @@ class Words(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        """One pool that names the categories."""
-        return [Naming(self.recipe.annotate.pool, self._best_of_n, own_categories=self.recipe.own_categories)]
+        return [
+            CategoryStage(
+                self.recipe.annotate.pool, self._best_of_n, own_categories=self.recipe.own_categories
+            )
+        ]
 
     @property
     def _best_of_n(self) -> bool:
@@ -65,11 +68,11 @@ class Words(Step):
             "best_of_n": self._best_of_n,
         }
 
-    def load(self, wave: Wave, row: Row) -> None:
+    def load(self, wave: ActiveWave, row: Row) -> None:
         if subject := wave.subjects.get(row["source_key"]):
             subject.requests[row["key"]] = Request.of(row)
 
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         for photograph in subject.photographs:
             pair = pair_of(wave, photograph)
             there = subject.requests.get(request_key(pair))
@@ -82,8 +85,8 @@ class Words(Step):
                 )
 
 
-class EditedImages(Step):
-    """edit, of pairs: their edited images become candidates."""
+class ImportedImagesStep(Step):
+    """edit for pairs: their edited images become candidates."""
 
     name = "edit"
     table = EDIT
@@ -91,10 +94,10 @@ class EditedImages(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        """One pool that reads and normalises the edited images, and lays them on their sources where that is asked."""
+        """One pool that reads, normalises and, with `edit.repair`, aligns the edited images."""
         recipe = self.recipe
         return [
-            Candidates(
+            ImagePairStage(
                 recipe.curate.max_pixels,
                 recipe.edit.jpeg_quality,
                 recipe.curate.pool,
@@ -108,12 +111,12 @@ class EditedImages(Step):
         stored |= Repairing.of(self.recipe).options
         return {"photographs": photographs(self.run), "edited": stored}
 
-    def load(self, wave: Wave, row: Row) -> None:
+    def load(self, wave: ActiveWave, row: Row) -> None:
         if subject := wave.subjects.get(row["source_key"]):
             subject.candidates.setdefault(row["job_key"], {})[row["key"]] = Candidate.of(row)
             wave.owners[row["key"]] = (subject.key, row["job_key"])
 
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         repair = Repairing.of(self.recipe).options
         for photograph in subject.photographs:
             pair = pair_of(wave, photograph)
@@ -144,29 +147,28 @@ class EditedImages(Step):
                 )
 
 
-def request_key(pair: Pair) -> str:
-    """The key of a pair's row in annotate."""
+def request_key(pair: ImportedPair) -> str:
     return content_key("pair", pair.uri)
 
 
-def pair_of(wave: Wave, photograph: Photograph) -> Pair:
-    """The pair whose source a photograph is."""
+def pair_of(wave: ActiveWave, photograph: Photograph) -> ImportedPair:
     pair = wave.members[photograph.uri]
-    assert isinstance(pair, Pair), f"{photograph.uri} is no pair"
+    assert isinstance(pair, ImportedPair), f"{photograph.uri} is no pair"
     return pair
 
 
 @dataclass
-class Naming:
-    """Makes jobs of words: the category is what the dataset's name for it means, else what the instruction says."""
+class CategoryStage:
+    """Makes jobs from texts: the category comes from the dataset's word for it, else from the instruction."""
 
     pool: Pool
     best_of_n: bool = False
-    """Pairs with equal source, words and category are candidates of one job; else each has a job of its own."""
+    """Whether pairs with equal source, instruction and category are candidates of one job; else each has its own
+    job."""
     name: str = "words"
     gpus: float = 0.0
     own_categories: tuple[Category, ...] = ()
-    """Those that do not ship, whose aliases count too."""
+    """The recipe's own categories, whose aliases count too."""
     categories: Mapping[str, Category] = field(default_factory=dict)
 
     def load(self) -> None:
@@ -196,11 +198,11 @@ class Naming:
 
 
 @dataclass
-class Candidates:
-    """Reads edited images and masks and stores them as curate stored the sources: upright sRGB JPEG, scaled alike.
+class ImagePairStage:
+    """Reads edited images and masks and stores them like the sources: upright sRGB JPEG, equally scaled.
 
-    With a `repair` they are laid on their sources, or freed of drift, first (`crispedit.pipelines.repairing`). What is
-    stored here is what is measured, packed and fingerprinted.
+    `repair` first aligns them or removes drift (`crispedit.pipelines.repairing`). The stored images are the ones that
+    are measured, packed and fingerprinted.
     """
 
     max_pixels: int
@@ -215,25 +217,25 @@ class Candidates:
         pass
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        found = pairs.read([Pair.from_row(json.loads(row["pair"])) for row in rows], self.root)
+        images = pairs.read([ImportedPair.from_row(json.loads(row["pair"])) for row in rows], self.root)
         return [
             self._candidate({**row, "pair": None, "image": None}, row["image"], pair)
-            for row, pair in zip(rows, found, strict=True)
+            for row, pair in zip(rows, images, strict=True)
         ]
 
-    def _candidate(self, row: Row, source: Any, found: pairs.PairImages | Exception) -> Row:
-        if isinstance(found, Exception):
-            return {**row, "error": describe(found), "transient": is_transient(found)}
+    def _candidate(self, row: Row, source: Any, files: pairs.PairImages | Exception) -> Row:
+        if isinstance(files, Exception):
+            return {**row, "error": describe(files), "transient": is_transient(files)}
         try:
-            edited: Any = normalise(found.edited, max_pixels=self.max_pixels, max_short_side_px=None).image
+            edited: Any = normalise(files.edited, max_pixels=self.max_pixels, max_short_side_px=None).image
         except Refused as refused:
             return {**row, "refusal": refused.reason}
-        except Exception as error:  # a decoder's complaint about one image is that pair's row
+        except Exception as error:  # a decoder's error about one image is that row's error
             return {**row, "error": describe(error), "transient": is_transient(error)}
-        if row["scale"] < 1:  # by the source's own factor: a pair whose sizes differ keeps its difference
+        if row["scale"] < 1:  # by the source's factor, so that a difference in size remains
             size = [max(1, round(side * row["scale"])) for side in edited.shape[1::-1]]
             edited = cv2.resize(edited, size, interpolation=cv2.INTER_AREA)
-        mask = None if found.mask is None else images.decode_mask(found.mask)
+        mask = None if files.mask is None else images.decode_mask(files.mask)
         if self.repair:
             onto = images.decode_jpeg(journal.read_blob(Path(self.root), source))
             repaired = self.repair(onto, edited, mask, row["category"])

@@ -1,4 +1,4 @@
-"""pack: the selected pairs become WebDataset shards by a deterministic plan, each shard an independent task."""
+"""pack: writes the selected pairs as WebDataset shards by a deterministic plan; each shard is an independent task."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from crispedit.shards.pack import Pair, ShardEntry, ShardPlan, committed, finish
 
 
 def pack(run: Run) -> list[ShardEntry]:
-    """Write the shards that are not there yet, sweep those of an earlier plan, and the manifest last.
+    """Write the missing shards, remove those of an earlier plan, and write the manifest last.
 
     Call inside `cluster(engine)`. ValueError if nothing has been selected yet.
     """
     selection = run.folder("select") / SELECTION
     if not selection.exists():
-        raise ValueError(f"there is no {selection}: run `crispedit select` first")
+        raise ValueError(f"{selection} is missing: run `crispedit select` first")
     place = run.shards
     with tqdm(desc="    pack", unit="shard", disable=not console.shows_progress()) as bar:
         entries = []
@@ -54,7 +54,7 @@ def pack(run: Run) -> list[ShardEntry]:
 
 
 def planned(run: Run, selection: Path) -> Iterator[pa.Table]:
-    """The pairs of each shard of the plan, in order: a table each."""
+    """A table of the pairs of each planned shard, in order."""
     db = tables.connect(run)
     kept = pq.read_table(selection, filters=[("outcome", "=", KEPT)], columns=["key", "category"])
     db.register("kept", kept)
@@ -64,15 +64,15 @@ def planned(run: Run, selection: Path) -> Iterator[pa.Table]:
     """).to_arrow_table()
     db.register("places", plan_table(pairs, run.recipe.pack.pairs_per_shard, run.recipe.pack.seed))
     scores = "".join(f', s."{score}"' for score in _scores(run))
-    found = db.sql(f"""
+    rows = db.sql(f"""
         SELECT p.shard, p.masked, e.key, e.job_key, e.category, e.editor, e.editor_version, e.options, e.seed, e.width,
             e.height, e.transform, e.drift, e.edited, e.mask, e.source, e.composed, e.instruction, e.source_caption,
             e.target_caption, e.source_key, e.uri, e.id, e.sha256, e.licence, e.dataset{scores}
         FROM places p LEFT JOIN candidate e USING (key) LEFT JOIN score s ON s.key = e.key
         ORDER BY p.shard, p.place
     """).to_arrow_reader(8192)
-    rest = found.schema.empty_table()
-    for batch in found:
+    rest = rows.schema.empty_table()
+    for batch in rows:
         rest = pa.concat_tables([rest, pa.Table.from_batches([batch])])
         shard = rest.column("shard")
         starts = np.flatnonzero(pc.not_equal(shard[1:], shard[:-1]).to_numpy()) + 1
@@ -89,7 +89,7 @@ def _scores(run: Run) -> list[str]:
 
 
 def _identity(row: Mapping[str, Any]) -> Row:
-    """What decides a pair's bytes in the shard: everything but where the journal happens to keep its images."""
+    """What determines a pair's bytes in the shard: everything except the images' locations in the run."""
     return {
         name: value["xxh3_64"] if isinstance(value, dict) and "xxh3_64" in value else value
         for name, value in row.items()
@@ -97,10 +97,11 @@ def _identity(row: Mapping[str, Any]) -> Row:
 
 
 def _written(run: Run, planned: Iterator[pa.Table]) -> Iterator[ShardEntry]:
-    """The shards as they are finished. On Ray few more are sent than are at work: the driver holds no more."""
-    told = run.root.absolute(), run.shards, steps.fingerprint(run), _scores(run)
+    """Yield the shards as they are finished. On Ray only a few more tasks are sent than are running, to save the
+    driver's memory."""
+    arguments = run.root.absolute(), run.shards, steps.fingerprint(run), _scores(run)
     if run.recipe.engine.kind == "inprocess":
-        yield from (_shard(*told, rows) for rows in planned)
+        yield from (_shard(*arguments, rows) for rows in planned)
         return
     import ray
 
@@ -111,14 +112,13 @@ def _written(run: Run, planned: Iterator[pa.Table]) -> Iterator[ShardEntry]:
         if len(waiting) >= most:
             (done,), waiting = ray.wait(waiting)
             yield ray.get(done)
-        waiting.append(remote(*told, rows))
+        waiting.append(remote(*arguments, rows))
     while waiting:
         (done,), waiting = ray.wait(waiting)
         yield ray.get(done)
 
 
 def _shard(root: Path, place: str, fingerprint: str, scores: Sequence[str], pairs: pa.Table) -> ShardEntry:
-    """Write a shard, if it is not there yet."""
     rows = pairs.to_pylist()
     if (lost := next((row for row in rows if row["key"] is None), None)) is not None:
         raise AssertionError(f"a pair of {lost['shard']} is not in the tables: they lost rows")
@@ -135,7 +135,7 @@ def _shard(root: Path, place: str, fingerprint: str, scores: Sequence[str], pair
 
 
 def at_size_of(source: bytes, edited: bytes) -> bytes:
-    """The edited JPEG at its source's size, of which it must have the aspect; as it came if it has the size."""
+    """The edited JPEG, resized to its source's size if that differs; the aspect must be equal."""
     if images.jpeg_size(source) == images.jpeg_size(edited):
         return edited
     return images.encode_jpeg(resampled(images.decode_jpeg(edited), images.decode_jpeg(source)))
@@ -145,7 +145,7 @@ def _pair(root: Path, fingerprint: str, row: Row) -> Pair:
     source, edited = (journal.read_blob(root, row[name]) for name in ("source", "edited"))
     mask = None if row["mask"] is None else journal.read_blob(root, row["mask"])
     size, own_size = images.jpeg_size(source), images.jpeg_size(edited)
-    edited = at_size_of(source, edited)  # of one aspect, or select would have rejected it
+    edited = at_size_of(source, edited)  # same aspect, or select would have rejected it
     if mask is not None and size != own_size:
         like = images.decode_jpeg(source)
         mask = images.encode_mask(resampled_mask(images.decode_mask(mask), like))

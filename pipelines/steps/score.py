@@ -1,4 +1,4 @@
-"""score: every candidate is measured by the cascade, cheapest filter first, until it has failed."""
+"""score: measures every candidate with the cascade, cheapest filter first, until it fails a bound."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crispedit.pipelines.flow import Row, Stage
 from crispedit.pipelines.records import Candidate, Request, score_table
 from crispedit.pipelines.run import Identity, Run
 from crispedit.pipelines.steps.curate import filters, photographs
-from crispedit.pipelines.steps.step import Step, Subject, Todo, Wave
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
 from crispedit.pipelines.verdicts import of_candidate
 from crispedit.recipe import Pool
 from crispedit.record import Sample
@@ -26,9 +26,9 @@ IMAGES = ("source", "edited", "mask")
 TEXTS = ("category", "instruction", "source_caption", "target_caption")
 
 
-class Score(Step):
-    """The step. A candidate is measured while its verdict needs a score (with `measure_everything`: while it lacks
-    any)."""
+class ScoreStep(Step):
+    """The step. A candidate is measured while its verdict needs a score (with `measure_everything`, while any is
+    missing)."""
 
     name = "score"
 
@@ -45,30 +45,30 @@ class Score(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        """Pools in the cascade's order: one for neighbours that share decoded images, one for each filter that needs a
-        GPU or is given actors of its own."""
+        """Pools in the cascade's order: one for consecutive filters that share decoded images, one for each filter with
+        a GPU or its own actors."""
         recipe, cascade = self.recipe, self.recipe.pair_cascade
-        found: list[Stage] = []
+        stages: list[Stage] = []
         apart = {name for name, f in cascade.filters.items() if recipe.filters[name].apart(f.gpus)}
         for alone, names in groupby(cascade.filters, key=lambda name: name in apart and name):
             own = list(names)
             gpus, pool = (cascade.filters[own[0]].gpus, recipe.filters[own[0]].pool) if alone else (0.0, None)
-            called = own[0] if alone else "filters" if not found else f"filters from {own[0]}"
+            called = own[0] if alone else "filters" if not stages else f"filters from {own[0]}"
             everything = recipe.score.measure_everything
-            scoring = Scoring(
+            scoring = ScoreStage(
                 f"score:{called}", cascade, own, self.run.root, pool or recipe.score.pool, everything, gpus
             )
-            found.append(scoring)
-        return found or [Scoring("score:filters", cascade, [], self.run.root, recipe.score.pool, False)]
+            stages.append(scoring)
+        return stages or [ScoreStage("score:filters", cascade, [], self.run.root, recipe.score.pool, False)]
 
     def identity(self) -> Identity:
         return {"photographs": photographs(self.run), **filters(self.recipe.pair_cascade.filters)}
 
-    def subject(self, wave: Wave, row: Row) -> str:
+    def subject(self, wave: ActiveWave, row: Row) -> str:
         return wave.owners.get(row["key"], ("", ""))[0]
 
-    def load(self, wave: Wave, row: Row) -> None:
-        """Later rows of a candidate complete or replace earlier ones."""
+    def load(self, wave: ActiveWave, row: Row) -> None:
+        """Later rows of a candidate complement or replace earlier ones."""
         if (candidate := wave.candidate(row["key"])) is not None:
             columns = {name: value for name, value in row.items() if "." in name and value is not None}
             candidate.scores = {**candidate.scores, **columns}
@@ -76,7 +76,7 @@ class Score(Step):
                 if row[f"{name}.measured"] and row[f"{name}.error"] is None:
                     candidate.scores.pop(f"{name}.error", None)
 
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
         names = tuple(stage.name for stage in self.stages)
         jobs = subject.jobs()
         for job, candidates in subject.candidates.items():
@@ -84,7 +84,7 @@ class Score(Step):
                 if job in jobs and candidate.edited is not None and self._lacks(wave, candidate):
                     yield Todo(names, self._row(wave, subject, jobs[job], candidate))
 
-    def _lacks(self, wave: Wave, candidate: Candidate) -> bool:
+    def _lacks(self, wave: ActiveWave, candidate: Candidate) -> bool:
         cascade, scores = self.recipe.pair_cascade, candidate.scores
         if wave.retry_errors and any(scores.get(f"{name}.error") for name in cascade.filters):
             return True
@@ -92,7 +92,7 @@ class Score(Step):
             return not all(scores.get(f"{name}.measured") for name in cascade.filters)
         return of_candidate(self.recipe, candidate)[0] in (NOT_REACHED, TRANSIENT)
 
-    def _row(self, wave: Wave, subject: Subject, request: Request, candidate: Candidate) -> Row:
+    def _row(self, wave: ActiveWave, subject: Subject, request: Request, candidate: Candidate) -> Row:
         scores = dict(candidate.scores)
         for name in self.recipe.pair_cascade.filters:
             if scores.get(f"{name}.error") and (wave.retry_errors or not scores.get(f"{name}.measured")):
@@ -112,7 +112,7 @@ class Score(Step):
         return self.recipe.pair_cascade.passes(row)
 
     def failed(self, row: Row, error: Exception) -> Row:
-        """The filter whose turn it was has failed."""
+        """The row with an error of the filter that was next."""
         turn = next(
             (name for name in self.recipe.pair_cascade.filters if not row.get(f"{name}.measured")), None
         )
@@ -120,7 +120,7 @@ class Score(Step):
 
 
 @dataclass
-class Scoring:
+class ScoreStage:
     """Runs the filters that share one actor pool, on images decoded once."""
 
     name: str
@@ -143,7 +143,7 @@ class Scoring:
 
 
 def sample(root: Path, row: Mapping[str, Any]) -> Sample:
-    """The pair of a row that refers to its images, as filters see it."""
+    """The sample for filters, from a row with references to its images."""
     source, edited, mask = (
         None if row[name] is None else journal.read_blob(root, row[name]) for name in IMAGES
     )

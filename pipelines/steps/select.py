@@ -1,11 +1,12 @@
-"""select: which photographs and which candidates are kept, and why the others are not. Policy only: tables in,
-verdicts out, no GPU and no Ray, so that a moved bound costs seconds."""
+"""select: decides which photographs and candidates are kept, and why the others are not. It only reads tables and needs
+neither a GPU nor Ray, so a moved bound costs seconds."""
 
 from __future__ import annotations
 
 import binascii
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -28,7 +29,7 @@ SELECTION = "selection.parquet"
 SOURCES = "sources.parquet"
 
 TOGETHER = 200_000
-"""Photographs whose candidates are looked at together."""
+"""Photographs whose candidates are processed together."""
 CHUNK = 1 << 20
 """Keys in one array; no array holds more than 2 GB of text."""
 
@@ -39,7 +40,7 @@ def select(run: Run) -> pa.Table:
     sources = source_verdicts(run)
     with ThreadPoolExecutor(1) as beside:
         written = beside.submit(_write, folder / SOURCES, sources.drop_columns(["wave"]))
-        pairs = pair_verdicts(run, tables.connect(run), sources)
+        pairs = pair_verdicts(run, sources)
         written.result()
     _write(folder / SELECTION, pairs)
     return pairs
@@ -52,26 +53,26 @@ def source_verdicts(run: Run, *, store: bool = True) -> pa.Table:
 
 
 def digest_of(selection: pa.Table) -> str:
-    """A word for which candidates are kept: a packed set says of which selection it is."""
+    """A digest of the kept candidates, by which a packed set names its selection."""
     kept = selection.filter(pc.equal(selection.column("outcome"), KEPT)).column("key").sort()
     return content_key(*kept.to_pylist())
 
 
-def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
+def pair_verdicts(run: Run, sources: pa.Table) -> pa.Table:
     """(key, category, outcome, reason) of every candidate, in key order.
 
-    After the cascade: of a job's passing candidates one is kept, by the judge's choice (the others are `not_chosen`) or
-    by its scores (`not_best`), as `Select` says; of pairs that repeat each other the first by key (`duplicate`), and of
-    a category at most its quota, by key (`quota`).
+    After the cascade, one of a job's passing candidates is kept: by the judge (the others are `not_chosen`) or as the
+    best by its scores (`not_best`), see `SelectSpec`. Of pairs that repeat each other the first by key is kept
+    (`duplicate`), and of a category at most its quota, by key (`quota`).
     """
     recipe = run.recipe
-    found, preferred = _looked_at(run, sources)
-    # The competition is over numbers, in the order of the keys.
-    order, keys = _in_order(found.column("key"))
+    candidates, preferred = _looked_at(run, sources)
+    # From here on, rows are numbers in key order.
+    order, keys = _in_order(candidates.column("key"))
     placed = pa.array(order)
-    category = dictionary(found.column("category")).take(placed).dictionary_decode()
-    verdict = Coded(found.column("verdict").take(placed), "not_best", "not_chosen", "duplicate", "quota")
-    job, worth, preference = (found.column(n).to_numpy()[order] for n in ("job", "worth", "preference"))
+    category = dictionary(candidates.column("category")).take(placed).dictionary_decode()
+    verdict = Coded(candidates.column("verdict").take(placed), "not_best", "not_chosen", "duplicate", "quota")
+    job, worth, preference = (candidates.column(n).to_numpy()[order] for n in ("job", "worth", "preference"))
     chosen = np.flatnonzero(pc.is_in(keys, value_set=preferred).to_numpy())
     worth[chosen] = np.inf
     rows = verdict.passing()
@@ -81,8 +82,9 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) ->
     verdict.reject(others[np.isin(job[others], job[chosen])], "not_chosen")
     if "duplicate" in recipe.pair_cascade.filters:
         rows = verdict.passing()
-        hashed = found.select(["text", "phash", "edited_phash"]).take(pa.array(order[rows]))
-        verdict.reject(rows[_repeats(db, hashed, recipe.select.duplicate_bits)], "duplicate")
+        hashed = candidates.select(["text", "phash", "edited_phash"]).take(pa.array(order[rows]))
+        with tables.database(run) as db:
+            verdict.reject(rows[_repeats(db, hashed, recipe.select.duplicate_bits)], "duplicate")
     for name, spec in recipe.categories.items():
         if spec.quota is not None:
             rows = verdict.passing()
@@ -92,28 +94,24 @@ def pair_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) ->
 
 
 def _looked_at(run: Run, sources: pa.Table) -> tuple[pa.Table, pa.Array]:
-    """(what the competition needs of every candidate, the keys of those that the judge prefers to the others of their
-    job that pass). Some waves at a time: joins of millions of rows would not fit in memory."""
-    groups, elsewhere = _groups(run), _elsewhere(sources)
-    passes = [_of_waves(run, waves, sources, elsewhere) for waves in groups]
-    jobs = np.concatenate([np.unique(found.column("job_hash").drop_null().to_numpy()) for found, _ in passes])
-    if len(passes) > 1 and len(np.unique(jobs)) < len(jobs):
-        # A photograph that several waves have has candidates in several, made under other bounds.
-        passes = [_of_waves(run, list(Waves(run)), sources, elsewhere)]
+    """(the columns of every candidate that the choice needs, the keys that the judge chose). It works on some waves at
+    a time, because joins of millions of rows would not fit in memory."""
+    elsewhere = _elsewhere(sources)
+    groups = [_of_waves(run, waves, sources, elsewhere) for waves in _groups(run)]
+    jobs = np.sort(np.concatenate([group.jobs for group in groups]))
+    if len(groups) > 1 and (jobs[1:] == jobs[:-1]).any():
+        # A photograph in several waves may have candidates in each, made under other bounds.
+        groups = [_of_waves(run, list(Waves(run)), sources, elsewhere)]
     numbered, first = [], 0
-    for found, _ in passes:
-        job = found.column("job").to_numpy()
-        numbered.append(
-            found.drop_columns(["job", "job_hash"]).append_column(
-                "job", pa.array(np.where(job < 0, -1, job + first))
-            )
-        )
+    for group in groups:
+        job = group.candidates.column("job").to_numpy()
+        numbered.append(group.candidates.set_column(0, "job", pa.array(np.where(job < 0, -1, job + first))))
         first += job.max(initial=-1) + 1
-    return pa.concat_tables(numbered), pa.concat_arrays([preferred for _, preferred in passes])
+    return pa.concat_tables(numbered), pa.concat_arrays([group.preferred for group in groups])
 
 
 def _groups(run: Run) -> list[list[Wave]]:
-    """The waves of a run, in order, with about `TOGETHER` photographs a group; at least one group."""
+    """The waves of a run in order, grouped to about `TOGETHER` photographs; at least one group."""
     groups: list[list[Wave]] = [[]]
     for wave in Waves(run):
         if sum(one.photographs for one in groups[-1]) >= TOGETHER:
@@ -123,24 +121,32 @@ def _groups(run: Run) -> list[list[Wave]]:
 
 
 def _elsewhere(sources: pa.Table) -> pa.Table:
-    """The kept files whose photograph some other wave has too, where it is a duplicate."""
-    kept = pc.equal(sources.column("outcome"), KEPT)
-    others = sources.filter(pc.invert(kept)).column("key").drop_null().unique()
-    found = sources.filter(kept)
-    return found.filter(pc.is_in(found.column("key"), value_set=others))
+    """The kept files whose photograph is a duplicate in another wave."""
+    kept, keys = pc.equal(sources.column("outcome"), KEPT), sources.column("key")
+    others = keys.filter(pc.invert(kept)).drop_null().unique()
+    return sources.filter(pc.and_(kept, pc.is_in(keys, value_set=others)))
 
 
-def _of_waves(
-    run: Run, waves: Sequence[Wave], sources: pa.Table, elsewhere: pa.Table
-) -> tuple[pa.Table, pa.Array]:
+@dataclass(frozen=True)
+class Group:
+    """The candidates of some waves."""
+
+    candidates: pa.Table
+    """The columns that the choice needs."""
+    jobs: NDArray[np.uint64]
+    """The hash of each of their jobs."""
+    preferred: pa.Array
+    """Keys of the candidates that the judge chose."""
+
+
+def _of_waves(run: Run, waves: Sequence[Wave], sources: pa.Table, elsewhere: pa.Table) -> Group:
     ranks = " ".join(f"WHEN {quoted(name)} THEN {rank}" for rank, name in enumerate(run.recipe.editors))
     numbers = [wave.number for wave in waves]
     own = sources.slice(*_rows_of(sources, numbers[0], numbers[-1])) if numbers else sources
     with tables.connect(run, [wave.name for wave in waves]) as db:
         first_pass(run, db, pa.concat_tables([own, elsewhere]))
-        found = db.sql(f"""
-            SELECT key, category, verdict, coalesce(job, -1) AS job,
-                CASE WHEN job_key IS NOT NULL THEN hash(job_key) END AS job_hash,
+        candidates = db.sql(f"""
+            SELECT coalesce(job, -1) AS job, hash(job_key) AS job_hash, key, category, verdict,
                 (CASE editor {ranks} ELSE {len(run.recipe.editors)} END::BIGINT << 33)
                     + coalesce(seed, 1::BIGINT << 31) AS preference, worth, text, phash, edited_phash
             FROM verdicts
@@ -151,29 +157,32 @@ def _of_waves(
             chosen = db.sql("SELECT chosen FROM contests WHERE chosen IS NOT NULL").to_arrow_table()
             preferred = chosen.column("chosen").combine_chunks()
     for name in ("category", "verdict"):
-        at = found.schema.get_field_index(name)
-        found = found.set_column(at, name, found.column(name).dictionary_encode())
-    return found, preferred
+        at = candidates.schema.get_field_index(name)
+        candidates = candidates.set_column(at, name, candidates.column(name).dictionary_encode())
+    return Group(
+        candidates.drop_columns(["job_hash"]), candidates.column("job_hash").unique().to_numpy(), preferred
+    )
 
 
 def _rows_of(sources: pa.Table, first: int, last: int) -> tuple[int, int]:
-    """(start, number) of the rows of some waves."""
+    """(start, number) of these waves' rows."""
     start, end = np.searchsorted(sources.column("wave").to_numpy(), [first, last + 1])
     return int(start), int(end - start)
 
 
 def first_pass(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> None:
-    """Create the view `verdicts`: every candidate with what its own row and its scores say, before any competition.
+    """Create the view `verdicts`: every candidate with the verdict by its own row and scores, before candidates are
+    compared.
 
-    `job` numbers the jobs, `text` stands for the instruction whatever its case, and `worth` is by what the best of a
-    job's candidates is chosen.
+    `job` is the job's number, `text` a number for the case-folded instruction, and `worth` the weighted sum that
+    chooses a job's best candidate.
     """
     cascade = run.recipe.pair_cascade
     worth = " + ".join(
         f'{weight!r}::DOUBLE * s."{score}"' for score, weight in run.recipe.select.best.items()
     )
     db.execute("""
-        CREATE OR REPLACE TEMP TABLE jobs AS SELECT job_key, hash(lower(any_value(instruction))) AS text
+        CREATE OR REPLACE TEMP TABLE jobs AS SELECT job_key, any_value(hash(lower(instruction))) AS text
         FROM annotate WHERE job_key IS NOT NULL GROUP BY job_key
     """)
     db.register("sources", sources)
@@ -181,29 +190,33 @@ def first_pass(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> No
         f's."duplicate.{name}" AS {name}' if "duplicate" in cascade.filters else f"NULL::BIGINT AS {name}"
         for name in ("phash", "edited_phash")
     )
-    # A pair of two sizes is packed at the source's, if its aspect allows that. A composed source is of the edit's size.
+    # A pair of two sizes is packed at the source's, if the aspects are equal. A composed source has the edit's size.
     fits = fits_sql(("p.width", "p.height"), ("e.width", "e.height"))
+    # The scores are joined last, to what is small: a join of all would hold their many columns.
     db.execute(f"""
         CREATE OR REPLACE TEMP VIEW verdicts AS
-        WITH alive AS (SELECT DISTINCT key FROM sources WHERE outcome = '{KEPT}')
-        SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, j.rowid AS job, j.text, {hashes},
-            e.source.xxh3_64 AS composed,
+        WITH alive AS (SELECT DISTINCT key FROM sources WHERE outcome = '{KEPT}'),
+        e AS MATERIALIZED (
+            SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, e.error, e.transient, e.refusal,
+                j.rowid AS job, j.text, a.key AS alive, e.source.xxh3_64 AS composed,
+                e.source IS NULL AND NOT ({fits}) AS differs
+            FROM edit e LEFT JOIN jobs j ON j.job_key = e.job_key LEFT JOIN alive a ON a.key = e.source_key
+                LEFT JOIN (
+                    SELECT key, any_value(width) AS width, any_value(height) AS height FROM curate
+                    WHERE image IS NOT NULL GROUP BY key
+                ) p ON p.key = e.source_key
+        )
+        SELECT e.key, e.job_key, e.source_key, e.category, e.editor, e.seed, e.job, e.text, {hashes}, e.composed,
             coalesce({worth or "0::DOUBLE"}, '-Infinity'::DOUBLE) AS worth, {candidates_sql(run.recipe)} AS found,
-            CASE WHEN found = '{KEPT}' AND e.source IS NULL AND NOT ({fits}) THEN '{REJECTED} {SIZES_DIFFER}'
-                ELSE found END AS verdict
-        FROM edit e LEFT JOIN score s ON s.key = e.key LEFT JOIN jobs j ON j.job_key = e.job_key
-            LEFT JOIN alive a ON a.key = e.source_key
-            LEFT JOIN (
-                SELECT key, any_value(width) AS width, any_value(height) AS height FROM curate
-                WHERE image IS NOT NULL GROUP BY key
-            ) p ON p.key = e.source_key
+            CASE WHEN found = '{KEPT}' AND e.differs THEN '{REJECTED} {SIZES_DIFFER}' ELSE found END AS verdict
+        FROM e LEFT JOIN score s ON s.key = e.key
     """)
 
 
 def contests(db: duckdb.DuckDBPyConnection) -> None:
-    """Create the view `contests`, after `first_pass`: the jobs of which several candidates pass, these in key order,
-    and what came of comparing exactly these (`compared` is null: nothing yet). A job for whose candidates an editor
-    composed different sources is none: there is no one picture to compare them with."""
+    """Create the view `contests`, after `first_pass`: the jobs with several passing candidates (in key order), and the
+    result of comparing exactly these (`compared` is null if there is none). Jobs whose candidates have different
+    composed sources are left out."""
     db.execute(f"""
         CREATE OR REPLACE TEMP VIEW contests AS
         WITH passing AS (
@@ -217,8 +230,8 @@ def contests(db: duckdb.DuckDBPyConnection) -> None:
 
 
 def _in_order(keys: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
-    """The rows in the order of their keys, and the keys in that order: 32 hex digits are two numbers, which are sorted
-    and moved many times as fast."""
+    """The rows in key order, and the keys in that order. 32 hex digits are sorted as two numbers, which is many times
+    faster."""
     digits = b"".join(binascii.unhexlify(_characters(chunk)) for chunk in keys.chunks)
     numbers = np.frombuffer(digits, ">u8").reshape(-1, 2)
     high = numbers[:, 0].astype(np.uint64)
@@ -241,30 +254,33 @@ def _characters(texts: pa.StringArray) -> memoryview:
 
 
 def _repeats(db: duckdb.DuckDBPyConnection, rows: pa.Table, bits: int) -> NDArray[np.int64]:
-    """The numbers of the rows that nearly repeat an earlier one: the same instruction, and of both hashes at most
-    `bits` differ.
+    """The numbers of rows that nearly repeat an earlier one: same instruction, and both hashes differ in at most `bits`
+    bits.
 
-    Hashes that differ in few bits agree in one of a few bands of them, so rows are compared only where they agree in a
-    band, not with all that share the instruction. Bands narrower than a byte would not be worth their copies.
+    Hashes that differ in few bits agree in at least one of a few bands, so only rows that agree in a band are compared.
+    Bands narrower than a byte would cost more than they save.
     """
     width = 64 // (bits + 1) if bits < 8 else 0
     mask = (1 << width) - 1 if width < 64 else -1
     db.register("passing", rows.append_column("row", pa.array(np.arange(len(rows)))))
-    found = db.sql(f"""
-        WITH banded AS (
-            SELECT row, text, phash, edited_phash, band, (phash >> (band * {width})) & {mask} AS value
-            FROM passing CROSS JOIN range({bits + 1 if width else 1}) AS bands(band)
-            WHERE phash IS NOT NULL AND edited_phash IS NOT NULL
-        )
-        SELECT DISTINCT b.row FROM banded a JOIN banded b ON a.text = b.text AND a.band = b.band AND a.value = b.value
-            AND a.row < b.row AND bit_count(xor(a.phash, b.phash)) <= {bits}
-            AND bit_count(xor(a.edited_phash, b.edited_phash)) <= {bits}
-    """).fetchnumpy()["row"]
+    # A band at a time: together they would hold as many copies of the rows.
+    repeats = [
+        db.sql(f"""
+            WITH banded AS (
+                SELECT row, text, phash, edited_phash, (phash >> {band * width}) & {mask} AS value
+                FROM passing WHERE phash IS NOT NULL AND edited_phash IS NOT NULL
+            )
+            SELECT DISTINCT b.row FROM banded a JOIN banded b ON a.text = b.text AND a.value = b.value
+                AND a.row < b.row AND bit_count(xor(a.phash, b.phash)) <= {bits}
+                AND bit_count(xor(a.edited_phash, b.edited_phash)) <= {bits}
+        """).fetchnumpy()["row"]
+        for band in range(bits + 1 if width else 1)
+    ]
     db.unregister("passing")
-    return np.asarray(found, np.int64)
+    return np.unique(np.concatenate(repeats)).astype(np.int64)
 
 
 def _write(path: Path, table: pa.Table) -> None:
     with journal.replaced(path) as out:
-        # Keys do not repeat enough for a dictionary, which would only be tried in vain.
+        # Keys do not repeat, so no dictionary is tried.
         pq.write_table(table, out, compression="zstd", use_dictionary=["category", "outcome", "reason"])

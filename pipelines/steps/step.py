@@ -1,4 +1,4 @@
-"""Step: what a build does to the rows of a wave, one table after the other; and a wave as the steps see it."""
+"""Step: the interface of a build's steps, and a wave in work as the steps see it."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ import pyarrow as pa
 
 from crispedit.outcome import describe, is_transient
 from crispedit.pipelines.flow import Row, Stage
-from crispedit.pipelines.pairs import Pair
+from crispedit.pipelines.pairs import ImportedPair
 from crispedit.pipelines.records import Candidate, Comparison, Photograph, Request
 from crispedit.pipelines.run import Identity, Run
 from crispedit.pipelines.sources import Entry
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
-Member = Entry | Pair
-"""What a source lists: a photograph, or an existing pair."""
+Member = Entry | ImportedPair
+"""A member of a source: a photograph or an existing pair."""
 
 
 @dataclass(slots=True)
 class Subject:
-    """A kept photograph with all that has been made of it."""
+    """A kept photograph with its jobs and candidates."""
 
     key: str
     photographs: list[Photograph] = field(default_factory=list)
-    """Its files: one, but for imported edits, several of which may have the same source."""
+    """Its files: one, or several for imported edits with the same source."""
     requests: dict[str, Request] = field(default_factory=dict)
     candidates: dict[str, dict[str, Candidate]] = field(default_factory=dict)
-    """By job and key."""
+    """Candidates by job and key."""
     comparisons: dict[str, Comparison] = field(default_factory=dict)
 
     def jobs(self) -> dict[str, Request]:
         """Each job once: the request of the first key."""
-        found: dict[str, Request] = {}
+        requests: dict[str, Request] = {}
         for key in sorted(self.requests):
             request = self.requests[key]
             if request.job_key is not None:
-                found.setdefault(request.job_key, request)
-        return found
+                requests.setdefault(request.job_key, request)
+        return requests
 
 
 @dataclass
-class Wave:
-    """A wave at work: its members, its committed rows, and what is out with a process."""
+class ActiveWave:
+    """A wave in work: its members, its committed rows, and the rows that processes hold."""
 
     number: int
     members: dict[str, Member]
@@ -62,13 +62,13 @@ class Wave:
     judged: str | None = None
     """Digest of the verdicts on its photographs."""
     full: frozenset[str] | None = None
-    """The categories of which no more is asked; None: not known yet."""
+    """The full categories; None: not known yet."""
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """By category and editor: its share of the jobs; empty where every editor makes a candidate of each job."""
+    """By category and editor: its share of the jobs; empty if every editor makes a candidate of each job."""
     out: set[tuple[str, str]] = field(default_factory=set)
-    """(step, key) of rows that wait for a process or are with one."""
+    """(step, key) of rows that wait for a process or are in work."""
     offered: set[tuple[str, str]] = field(default_factory=set)
-    """(step, key) of all rows that were tried in this run of the command: each is, once."""
+    """(step, key) of all rows that this command has tried: each is tried once."""
     retry_errors: bool = False
 
     def candidate(self, key: str) -> Candidate | None:
@@ -77,29 +77,29 @@ class Wave:
         return self.subjects[source].candidates[job][key] if source in self.subjects else None
 
     def again(self, row: Photograph | Request | Candidate | Comparison) -> bool:
-        """Whether a committed row is to be made once more."""
+        """Whether a committed row is to be made again."""
         return row.error is not None and bool(row.transient or self.retry_errors)
 
     def waits(self, keys: Sequence[str]) -> bool:
-        """Whether one of these candidates is with a process."""
+        """Whether one of these candidates is in work."""
         return any((step, key) in self.out for key in keys for step in ("edit", "score"))
 
 
 @dataclass(frozen=True)
 class Todo:
-    """A row that waits for a stage, as the route that begins there carries it."""
+    """A row that waits for a stage, in the schema of its route."""
 
     stages: tuple[str, ...]
     row: Row
 
 
 class Step(ABC):
-    """One step of a run. Its stages make and measure in worker processes; all else is the driver's and costs little."""
+    """One step of a run. Its stages work in worker processes; everything else runs in the driver and is cheap."""
 
     name: ClassVar[str]
     key: ClassVar[str] = "key"
     wire: pa.Schema
-    """Rows on their way through the stages."""
+    """The schema of rows between stages."""
     table: Table
 
     def __init__(self, run: Run) -> None:
@@ -108,38 +108,37 @@ class Step(ABC):
     @property
     @abstractmethod
     def stages(self) -> list[Stage]:
-        """The pools of processes, in the order in which rows pass them."""
+        """The stages, in the order in which rows pass them."""
 
     @abstractmethod
     def identity(self) -> Identity:
-        """What decides the bytes that the step writes: its part of the run's fingerprint."""
+        """What determines the step's output: its part of the run's fingerprint."""
 
     @abstractmethod
-    def load(self, wave: Wave, row: Row) -> None:
-        """Take a committed row into the wave. Rows of subjects that are not kept are left aside."""
+    def load(self, wave: ActiveWave, row: Row) -> None:
+        """Add a committed row to the wave. Rows of photographs that are not kept are ignored."""
 
     @abstractmethod
-    def todo(self, wave: Wave, subject: Subject) -> Iterator[Todo]:
-        """What is left to do for a photograph, as far as its rows tell by now. Pure policy over committed rows."""
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
+        """What is left to do for a photograph, by its committed rows so far."""
 
-    def subject(self, wave: Wave, row: Row) -> str:
+    def subject(self, wave: ActiveWave, row: Row) -> str:
         """The key of the photograph that a committed row belongs to."""
         return str(row["source_key"])
 
     def failed(self, row: Row, error: Exception) -> Row:
-        """A row whose stage raised, or that a process died of."""
+        """The row with an error: its stage raised, or its process died."""
         return {**row, "error": describe(error), "transient": is_transient(error)}
 
     def transient(self, row: Row) -> bool:
-        """Whether a processed row is worth another attempt."""
         return bool(row.get("transient"))
 
     def folder(self, wave: str) -> Path:
         return self.run.folder(self.name) / wave
 
     def commit(self, wave: str) -> Callable[[Sequence[Row]], Sequence[Row]]:
-        """What commits processed rows of a wave, in a worker: gives a light row for each, with its `key` and the
-        `committed` rows."""
+        """A function that commits processed rows of a wave in a worker, and returns a light row for each, with its
+        `key` and the `committed` rows."""
         return partial(
             _commit,
             folder=self.folder(wave),
@@ -151,7 +150,6 @@ class Step(ABC):
 
     @staticmethod
     def explode(row: Row) -> Sequence[Row]:
-        """The rows to commit for one processed row."""
         return [row]
 
 
@@ -164,14 +162,13 @@ def _commit(
     key: str,
     rows_of: Callable[[Row], Sequence[Row]],
 ) -> Sequence[Row]:
-    made = [rows_of(row) for row in rows]
-    committed = iter(journal.commit(folder, table, [row for several in made for row in several], root))
+    light = [rows_of(row) for row in rows]
+    committed = iter(journal.commit(folder, table, [row for several in light for row in several], root))
     return [
         {key: row[key], "committed": [next(committed) for _ in several]}
-        for row, several in zip(rows, made, strict=True)
+        for row, several in zip(rows, light, strict=True)
     ]
 
 
 def folder_rows(folder: Path, table: Table) -> list[dict[str, Any]]:
-    """The committed rows of one wave."""
     return journal.read(folder, table).to_pylist() if folder.exists() else []

@@ -1,1 +1,1 @@
-"""Training of EditMGT on shards: its recipe, its data, Ray, tokenising ahead."""
+"""Training of EditMGT on shards: recipe, data, Ray, and tokenising in advance."""

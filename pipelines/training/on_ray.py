@@ -1,7 +1,7 @@
 """Training on a Ray cluster: Ray Train starts the processes, each of which runs the same loop as under torchrun.
 
-A worker that dies takes its attempt with it; the next attempt goes on from the last savepoint. The run's folder and the
-shards must be where every node sees them.
+If a worker dies, the attempt ends, and the next one resumes from the last savepoint. All nodes must see the run's
+folder and the shards.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from crispedit.pipelines import engine, train
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.training.recipe import TrainRecipe
 
 ATTEMPTS = 3
-"""After the first."""
+"""Attempts after the first."""
 
 
 def train_on_ray(recipe: TrainRecipe) -> bool:
-    """All processes' share of a run; whether it is finished. ValueError if the recipe asks for no Ray."""
+    """Train on Ray; returns whether the run is finished. ValueError if the recipe has no `ray` section."""
     if recipe.ray is None:
-        raise ValueError("ray: the recipe has no such section")
+        raise ValueError("the recipe has no section `ray`")
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -32,7 +32,7 @@ def train_on_ray(recipe: TrainRecipe) -> bool:
     settled = recipe.model_copy(update={"run": recipe.run.absolute(), "data": data.model_copy(update=places)})
     settled.run.mkdir(parents=True, exist_ok=True)
     resources = {"CPU": cluster.cpus} | ({"GPU": cluster.gpus} if cluster.gpus else {})
-    with engine.cluster(Engine(address=cluster.address)):
+    with engine.cluster(EngineSpec(address=cluster.address)):
         engine.check_room(f"ray.workers {cluster.workers}", cluster.workers, cluster.cpus, cluster.gpus)
         TorchTrainer(
             _loop,

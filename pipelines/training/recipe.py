@@ -1,4 +1,4 @@
-"""The recipe of a training run: the trainer's own settings, and which model learns from which pairs."""
+"""The recipe of a training run: the trainer's settings, the model and the data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crispedit.recipe import Strict
 
 
 def _weighted(value: object) -> object:
-    """One path, or several, each with its weight: 1 where none is given."""
+    """Paths with their weights; 1 if none is given."""
     paths = [value] if isinstance(value, str) else value
     return dict.fromkeys(paths, 1.0) if isinstance(paths, list | tuple) else paths
 
@@ -26,57 +26,57 @@ class Model(Strict):
     start: str
     """A preset with fresh weights (`editmgt-tiny`), or a checkpoint: a folder in diffusers' layout, or a hub name."""
     llm: str | None = None
-    """The language model, if the checkpoint does not bring it."""
+    """The language model, if the checkpoint does not include it."""
     connector: Literal["linear", "mlp", "fmlp"] | None = None
     """Give a checkpoint that has none (Meissonic) a fresh connector to `llm`."""
     text_precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the text encoders while they run here; stored features have their own."""
+    """Precision of the text encoders; stored features have their own."""
 
 
 class Data(Strict):
-    """Which pairs are seen, and how large."""
+    """The training pairs and their size."""
 
     shards: Annotated[dict[str, float], BeforeValidator(_weighted)] = Field(min_length=1)
-    """Shard sets or tars, of images or (`crispedit tokenize`) of tokens: one path, a list, or a mixture, each path with
-    how often a pair of it comes in an epoch."""
+    """Shard sets or tars, of images or (`crispedit tokenize`) of tokens: one path, a list, or a mixture: paths with the
+    number of times that a pair is used in an epoch."""
     held_out: str | Annotated[int, Field(ge=0)] = 32
-    """What is measured but not trained on: a shard set of its own (strict: of other photographs), or so many pairs of
-    `shards` (a tenth at most), chosen by their keys. 0: nothing is; samples are then of pairs trained on."""
+    """Held-out pairs for measurements: a separate shard set (of other photographs, to be strict), or this many pairs of
+    `shards` (at most a tenth), chosen by key. 0: none; samples are then training pairs."""
     resolution: int = Field(1024, ge=16)
-    """Images are scaled to about its square in pixels, in the bucket of the nearest aspect."""
+    """Images are scaled to about the square of this in pixels, in the bucket with the nearest aspect."""
     multiple_px: int = Field(64, ge=8)
-    """Sides of the buckets are multiples of it."""
+    """The buckets' sides are multiples of this."""
     max_aspect: float = Field(2.0, ge=1)
     crop: float = Field(1.0, ge=1)
-    """Above 1, images are scaled that much larger and a window is cut out at random: the same one of source, edit and
-    mask, and the model is told which."""
+    """Above 1, images are enlarged by this factor and a random window is cropped, the same from source, edit and mask;
+    the model is told which."""
     categories: tuple[str, ...] | None = None
     weights: dict[str, float] = {}
-    """How often a pair of a category comes in an epoch; 1 where nothing is said."""
+    """The number of times that a pair of a category is used in an epoch; 1 by default."""
     window_shards: int = Field(16, ge=1)
-    """Shards whose pairs are mixed with each other."""
+    """The number of shards whose pairs are shuffled together."""
     workers: int = Field(2, ge=0)
-    """Processes that decode, for each process that trains; 0: none."""
+    """Decoding processes per training process; 0: none."""
 
 
-class Cluster(Strict):
+class RayTrain(Strict):
     """Training on Ray instead of under torchrun: Ray Train starts the processes."""
 
     workers: int = Field(1, ge=1)
     gpus: float = Field(1, ge=0)
-    """A worker."""
+    """GPUs per worker."""
     cpus: float = Field(8, gt=0)
-    """A worker; it needs one for itself and one for each of `data.workers`."""
+    """CPUs per worker: one for itself and one for each of `data.workers`."""
     address: str | None = None
-    """The cluster; null: RAY_ADDRESS, else one of our own."""
+    """The cluster; null: RAY_ADDRESS, else a new one."""
 
 
 class TrainRecipe(Training):
-    """One training run, whole: see `configs/train/tiny.yaml` for every key with its meaning."""
+    """The recipe of a training run. `configs/train/tiny.yaml` explains every key."""
 
     model: Model
     data: Data
-    ray: Cluster | None = None
+    ray: RayTrain | None = None
     """null: this process, or those that torchrun or accelerate launch has started."""
 
     @model_validator(mode="after")
@@ -87,9 +87,9 @@ class TrainRecipe(Training):
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> TrainRecipe:
-    """The recipe of a file, of a run's folder (its `recipe.yaml`), or one that ships (by its name in configs/train/).
+    """The recipe in a file, in a run's folder (its `recipe.yaml`), or a shipped one by its name in configs/train/.
 
-    `run=` and `shards=` may stand for themselves and for `data.shards=`.
+    `shards=` is short for `data.shards=`.
     """
     overrides = [f"data.{text}" if text.startswith("shards=") else text for text in overrides]
     file = Path(path)

@@ -1,5 +1,4 @@
-"""The trainer's source: batches of shards dealt out by number, so that what a step reads is the same on any number of
-processes."""
+"""The trainer's source of batches, distributed by number, so that a step reads the same on any number of processes."""
 
 from __future__ import annotations
 
@@ -14,8 +13,8 @@ State = Mapping[str, Any]
 class ShardSource:
     """A reader of full batches (rank 0 of 1, equal coverage), whose epochs follow each other without a gap.
 
-    Step s takes batches [s n, (s + 1) n) of that endless list, n being global_batch / batch, and rank r of p processes
-    those of its r-th p-th.
+    Step s takes batches [s n, (s + 1) n) of that endless list, with n = global_batch / batch; rank r of p processes
+    takes the r-th of p equal parts.
     """
 
     def __init__(self, reader: ShardReader, batches_per_step: int) -> None:
@@ -31,7 +30,7 @@ class ShardSource:
         return self.reader.damage
 
     def steps(self, state: State | None, rank: int, processes: int) -> Iterator[tuple[list[Any], State]]:
-        """See `crispedit.editmgt.trainer.Source`. ValueError for a state of another set or order."""
+        """See `crispedit.editmgt.trainer.BatchSource`. ValueError for a state of another set or order."""
         if state is not None:
             self.reader.load_state_dict(state)
         share = self.batches_per_step // processes
@@ -51,7 +50,7 @@ class ShardSource:
                 if place == 0:
                     yield batches, self._state(position + 1)
                     batches = []
-            next(items, None)  # lets the reader's workers know that it is over
+            next(items, None)  # tells the reader's workers that it is over
             self.reader.epoch, self.reader.position = self.reader.epoch + 1, 0
 
     def _state(self, position: int) -> State:

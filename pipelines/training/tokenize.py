@@ -1,11 +1,11 @@
-"""crispedit tokenize: a shard set again, each pair with its VQ tokens and text features, so that training encodes
+"""crispedit tokenize: copies a shard set and adds each pair's VQ tokens and text features, so that training encodes
 nothing.
 
     crispedit tokenize SHARDS OUT --recipe configs/train/stage2-full.yaml [model.start=PATH ...]
 
-The recipe says which model's tokenizers and which buckets; training must name the same. The set holds everything that
-the given one holds, and one member more, so every other tool reads it. Each shard is an independent task: what is
-there from an earlier call is not made again.
+The recipe gives the model's tokenizers and the buckets; training must use the same. The new set has everything of the
+old one plus one member per pair, so all other tools can read it. Each shard is an independent task; existing ones are
+not made again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from crispedit import console
 from crispedit.pipelines import engine
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.train import TOKENISED, identity, move, shapes, starting_model
 from crispedit.pipelines.training import recipe as train_recipe
 from crispedit.pipelines.training.recipe import TrainRecipe
@@ -36,15 +36,11 @@ from crispedit.shards.read import ShardReader
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", help="a finished shard set")
     parser.add_argument("out", help="folder of the new set, or a URL")
-    parser.add_argument(
-        "--recipe", required=True, help="of the training to come: its model and data.resolution"
-    )
+    parser.add_argument("--recipe", required=True, help="the training recipe, with model and data.resolution")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
-    parser.add_argument(
-        "--actors", type=int, default=0, help="Ray actors that share the work; 0: this process alone"
-    )
+    parser.add_argument("--actors", type=int, default=0, help="number of Ray actors; 0: work in this process")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each actor")
-    parser.add_argument("--address", help="the Ray cluster; default: RAY_ADDRESS, else one of our own")
+    parser.add_argument("--address", help="the Ray cluster; default: RAY_ADDRESS, else a new one")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,13 +68,13 @@ def tokenize(
         )
     place = os.fspath(out)
     if not storage.is_remote(place):
-        place = os.path.abspath(place)  # actors on other nodes have other working directories
+        place = os.path.abspath(place)  # actors have another working directory
     if place.rstrip("/") == given.rstrip("/") or (
         os.path.exists(place) and os.path.exists(given) and os.path.samefile(place, given)
     ):
         raise ValueError(f"{out}: cannot be the set itself; give a new folder")
     names = [shard["name"] for shard in read_manifest(given)["shards"]]
-    settings = Engine(kind="ray" if actors else "inprocess", address=address)
+    settings = EngineSpec(kind="ray" if actors else "inprocess", address=address)
     entries: list[ShardEntry] = []
     made_by: dict[str, Any] = {}
     with (
@@ -96,16 +92,18 @@ def tokenize(
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of a shard."""
+class TokenizedShard:
+    """The result of a shard."""
 
     entries: list[ShardEntry]
-    """Its own; none if no pair of it can be read."""
+    """The shard's entry; none if no pair can be read."""
     made_by: dict[str, Any]
     unreadable: list[str]
 
 
-def _work(recipe: TrainRecipe, out: str, names: Sequence[str], actors: int, gpus: float) -> Iterator[Answer]:
+def _work(
+    recipe: TrainRecipe, out: str, names: Sequence[str], actors: int, gpus: float
+) -> Iterator[TokenizedShard]:
     if not actors:
         tokenizer = Tokenizer(recipe, out)
         yield from (tokenizer.shard(name) for name in names)
@@ -139,8 +137,8 @@ class Tokenizer:
         with storage.replaced(storage.join(out, stored.EMPTY)) as file:
             file.write(stored.empty_to_bytes(self.empty))
 
-    def shard(self, name: str) -> Answer:
-        """Write that shard, if it is not there."""
+    def shard(self, name: str) -> TokenizedShard:
+        """Write that shard, unless it exists."""
         (given,) = self.recipe.data.shards
         tar = storage.join(given, name)
         with ShardReader(tar, decode=False, on_damage="skip") as pairs:
@@ -149,17 +147,17 @@ class Tokenizer:
             whole = ShardPlan(name, index.categories[0], tuple(index.keys.to_pylist()), masked)
             digest = content_key(self.digest, index.fingerprint)
             if (entry := committed(self.out, whole, digest)) is not None:
-                return Answer([entry], self.made_by, [])
+                return TokenizedShard([entry], self.made_by, [])
             tokens, unreadable = self._tokens(tar)
             if not tokens:
-                return Answer([], self.made_by, unreadable)
+                return TokenizedShard([], self.made_by, unreadable)
             written = replace(whole, keys=tuple(key for key in whole.keys if key in tokens))
             made = (replace(pairs.get(key), tokens=tokens[key]) for key in written.keys)
             entry = write_shard(self.out, written, made, digest)
-            return Answer([entry], self.made_by, unreadable)
+            return TokenizedShard([entry], self.made_by, unreadable)
 
     def _tokens(self, tar: str) -> tuple[dict[str, bytes], list[str]]:
-        """What is stored of every readable pair of a shard, by key, and what is wrong with the others."""
+        """The stored bytes of every readable pair of a shard by key, and the errors of the others."""
         from crispedit.editmgt import stored
 
         tokens: dict[str, bytes] = {}

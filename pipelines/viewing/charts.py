@@ -1,4 +1,4 @@
-"""Charts as SVG text, for the browser and the report: a histogram with its bounds, and a scatter of two scores.
+"""Charts as SVG, for the browser and the report: a histogram with bounds, and a scatter plot of two scores.
 
 Colours come from the page's style sheet by class, so that both follow the reader's light or dark setting.
 """
@@ -12,15 +12,15 @@ from html import escape
 from markupsafe import Markup
 
 from crispedit.bounds import Bound
-from crispedit.pipelines.viewing.distribution import Histogram
+from crispedit.pipelines.viewing.distribution import Distribution
 from crispedit.pipelines.viewing.queries import Row, short
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 200, 8, 22, 16
 WIDE = 1280
-"""Units of the drawing; the plot lies inside the margins."""
+"""Width of the drawing, including its margins."""
 
 NamedBound = tuple[str, float, str]
-"""A line of a chart: side ("min" or "max"), value, and for whom it holds ("all", or categories)."""
+"""A line of a chart: side ("min" or "max"), value, and where it applies ("all", or categories)."""
 
 
 def bounds_of(bounds: Sequence[tuple[str, Bound]]) -> list[NamedBound]:
@@ -43,7 +43,7 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
 
 
 def histogram(
-    of: Histogram,
+    of: Distribution,
     bounds: Sequence[NamedBound],
     *,
     width: int = WIDTH,
@@ -51,8 +51,8 @@ def histogram(
     handles: bool = False,
     ghosts: Sequence[NamedBound] = (),
 ) -> Markup:
-    """Bars of kept pairs under bars of the others, on a square-root scale so that the few are seen beside the many, and
-    a line at each bound; with `handles`, lines that a script lets the reader drag. `ghosts` are bounds of others."""
+    """Stacked bars of kept and other pairs, on a square-root scale so that small bins are visible, with a line at each
+    bound; with `handles`, lines can be dragged. `ghosts` are the bounds of the comparison."""
     plot_height, step = height - BOTTOM - TOP, (width - 2 * LEFT) / len(of.kept)
     top = max(k + o for k, o in zip(of.kept, of.other, strict=True)) or 1
     parts = [
@@ -97,7 +97,7 @@ def scatter(
     y_bounds: Sequence[NamedBound],
     names: tuple[str, str],
 ) -> Markup:
-    """A point a pair, and the bounds of both scores; each point leads to its pair."""
+    """A point per pair, linked to it, and the bounds of both scores."""
     height = 420
     parts = [_start(WIDE, height, f"Scatter of {names[0]} and {names[1]}: {len(points)} pairs", None)]
     for side, value, of in y_bounds:
@@ -135,23 +135,23 @@ def scatter(
 
 
 def bar(parts: Sequence[tuple[str, float]], label: str) -> Markup:
-    """A bar of shares (class, 0 to 1) beside each other."""
-    found, x = [], 0.0
+    """A bar of adjacent shares (class, 0 to 1)."""
+    rects, x = [], 0.0
     for name, share in parts:
-        found.append(
+        rects.append(
             f'<rect class="{escape(name)}" x="{1000 * x:.1f}" width="{1000 * share:.1f}" height="10"/>'
         )
         x += share
     return Markup(
         f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'
-        f"{''.join(found)}</svg>"
+        f"{''.join(rects)}</svg>"
     )
 
 
-def _start(width: int, height: int, label: str, of: Histogram | None) -> str:
+def _start(width: int, height: int, label: str, of: Distribution | None) -> str:
     data = "" if of is None else f' data-low="{of.low!r}" data-high="{of.high!r}"'
     kind = "chart wide" if width > WIDTH else "chart"
-    # A chart with links or handles in it is no single image to a screen reader.
+    # To a screen reader, a chart with links or handles is a group, not an image.
     return (
         f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="group" aria-label="{escape(label)}"{data}>'
     )

@@ -1,4 +1,4 @@
-"""Which verdicts differ: of a run as it stands, against moved bounds over the same measurements, or another run."""
+"""Comparisons of a run's verdicts: with moved bounds over the same measurements, or with another run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from crispedit.outcome import KEPT
-from crispedit.pipelines import recipe, tables
+from crispedit.pipelines import recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
-from crispedit.pipelines.viewing.queries import Page, Row, Wanted, order, where
+from crispedit.pipelines.viewing.queries import Page, PairsAddress, Row, order, where
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 ABSENT = "absent"
@@ -24,27 +24,27 @@ FLIPS = {
 
 
 @dataclass(frozen=True)
-class Comparison:
+class OtherVerdicts:
     """Other verdicts on a snapshot's pairs: the table `table` (key, other_key, outcome, reason) of the snapshot."""
 
     title: str
     table: str
     other: Snapshot | None = None
-    """The other run; None where the verdicts come from moved bounds."""
+    """The other run; None for moved bounds."""
     only_there: int = 0
     """Pairs of the other run that this one lacks."""
 
 
 def exact(snapshot: Snapshot, overrides: Sequence[str]) -> pa.Table:
-    """(key, category, outcome, reason): what `select` with these overrides would decide, competition and quotas too."""
+    """(key, category, outcome, reason): what `select` with these overrides would decide, including choices among
+    candidates and quotas."""
     assert snapshot.run is not None
     root = snapshot.run.root
     run = Run(recipe.load(str(root), [*overrides, f"run={root}"]))
-    with tables.connect(run) as db:
-        return pair_verdicts(run, db, source_verdicts(run, store=False))
+    return pair_verdicts(run, source_verdicts(run, store=False))
 
 
-def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, table: str) -> Comparison:
+def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, table: str) -> OtherVerdicts:
     """The comparison with other bounds or quotas over the same run."""
     verdicts = exact(snapshot, overrides)
     with snapshot.db.cursor() as db:
@@ -52,12 +52,12 @@ def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, tab
         db.execute(
             f"CREATE OR REPLACE TABLE {table} AS SELECT key, key AS other_key, outcome, reason FROM verdicts"
         )
-    return Comparison(title, table)
+    return OtherVerdicts(title, table)
 
 
-def against_run(snapshot: Snapshot, other: Snapshot) -> Comparison:
-    """The comparison with another run or shard set: by candidate where both have the same ones, else by job, the kept
-    candidate or else the best of each."""
+def against_run(snapshot: Snapshot, other: Snapshot) -> OtherVerdicts:
+    """The comparison with another run or shard set: by candidate if both have the same ones, else by job, with the kept
+    or best candidate of each."""
     rows = other.sql("SELECT key, job_key, outcome, reason, margin FROM pair")
     columns = ("key", "job_key", "outcome", "reason")
     theirs = pa.table(
@@ -76,12 +76,12 @@ def against_run(snapshot: Snapshot, other: Snapshot) -> Comparison:
             ) t ON p.{by} = t.{by}
         """)
         only = db.execute(f"SELECT count(*) FROM theirs WHERE {by} NOT IN (SELECT {by} FROM pair)").fetchone()
-    return Comparison(other.name, "other", other, only[0] if only else 0)
+    return OtherVerdicts(other.name, "other", other, only[0] if only else 0)
 
 
 @dataclass(frozen=True)
 class Moves:
-    """Of one category, or of all: pairs that are kept on both sides, on one, on none."""
+    """Counts for a category or all: pairs kept on both sides, on one, or on neither."""
 
     category: str
     both: int
@@ -90,13 +90,13 @@ class Moves:
     neither: int
 
 
-def moves(snapshot: Snapshot, comparison: Comparison) -> list[Moves]:
+def moves(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Moves]:
     """By category, the total last."""
     rows = snapshot.sql(f"""
         SELECT p.category, p.outcome = '{KEPT}' AS here, coalesce(t.outcome = '{KEPT}', false) AS there, count(*) AS n
         FROM pair p LEFT JOIN {comparison.table} t USING (key) GROUP BY ALL
     """)
-    found = []
+    moves = []
     for category in [*sorted({row["category"] or "" for row in rows}), ""]:
         n = {
             (h, t): sum(
@@ -107,11 +107,11 @@ def moves(snapshot: Snapshot, comparison: Comparison) -> list[Moves]:
             for h in (True, False)
             for t in (True, False)
         }
-        found.append(Moves(category, n[True, True], n[False, True], n[True, False], n[False, False]))
-    return found
+        moves.append(Moves(category, n[True, True], n[False, True], n[True, False], n[False, False]))
+    return moves
 
 
-def transitions(snapshot: Snapshot, comparison: Comparison) -> list[Row]:
+def transitions(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Row]:
     """(before, after, n) of the verdicts that differ, most first."""
     return snapshot.sql(f"""
         SELECT coalesce(p.reason, p.outcome) AS before, coalesce(t.reason, t.outcome, '{ABSENT}') AS after,
@@ -121,8 +121,8 @@ def transitions(snapshot: Snapshot, comparison: Comparison) -> list[Row]:
     """)
 
 
-def flipped(snapshot: Snapshot, comparison: Comparison, wanted: Wanted, size: int) -> Page:
-    """Pairs whose verdict differs, by the kind of flip that is wanted; each with `then_outcome`, `then_reason`."""
+def flipped(snapshot: Snapshot, comparison: OtherVerdicts, wanted: PairsAddress, size: int) -> Page:
+    """Pairs whose verdict differs, by the requested kind of change; each with `then_outcome` and `then_reason`."""
     condition, values = where(snapshot, wanted)
     flip = FLIPS.get(wanted.flip) or f"({FLIPS['gained']}) OR ({FLIPS['lost']})"
     source = f"FROM pair p LEFT JOIN {comparison.table} t ON t.key = p.key WHERE {condition} AND ({flip})"

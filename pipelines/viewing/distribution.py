@@ -1,4 +1,4 @@
-"""Distributions of scores: histograms that show their bounds, and two scores of the same pairs."""
+"""Distributions of scores: histograms, and two scores of the same pairs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from crispedit.bounds import Bound
 from crispedit.outcome import KEPT
-from crispedit.pipelines.viewing.queries import Row, Wanted, where
+from crispedit.pipelines.viewing.queries import PairsAddress, Row, where
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 BINS = 60
@@ -14,9 +14,9 @@ SCATTER_POINTS = 1500
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """The distribution of a score: pairs that are kept and that are not, in equal steps from `low` to `high`. The first
-    and the last bin hold what lies beyond, too."""
+class Distribution:
+    """The distribution of a score: kept and other pairs in equal bins from `low` to `high`. The first and last bin
+    include everything beyond."""
 
     score: str
     low: float
@@ -35,10 +35,10 @@ def histogram(
     *,
     bins: int = BINS,
     also: Bound | None = None,
-) -> Histogram | None:
-    """Of a score in a category, or in all, and in a regime, or in all; so wide that it shows the bounds and that one
-    `also`. None where it was measured nowhere."""
-    condition, values = where(snapshot, Wanted(category=category, regime=regime))
+) -> Distribution | None:
+    """The histogram of a score in a category and regime (or all), wide enough to show the bounds and `also`. None if
+    nothing was measured."""
+    condition, values = where(snapshot, PairsAddress(category=category, regime=regime))
     row = snapshot.sql(
         f"""SELECT count(p."{score}") AS known, count(*) - known AS unknown, min(p."{score}")::DOUBLE AS least,
             max(p."{score}")::DOUBLE AS most, approx_quantile(p."{score}", [0.005, 0.995]) AS middle
@@ -58,13 +58,13 @@ def histogram(
     kept, other = [0] * bins, [0] * bins
     for count in counts:
         kept[count["bin"]], other[count["bin"]] = count["kept"], count["other"]
-    return Histogram(score, low, high, kept, other, row["known"], row["unknown"])
+    return Distribution(score, low, high, kept, other, row["known"], row["unknown"])
 
 
 def extent(
     snapshot: Snapshot, score: str, category: str, row: Row, also: Bound | None = None
 ) -> tuple[float, float]:
-    """From where to where a chart of a score goes: its values but for outliers, and its bounds."""
+    """The range of a score's chart: its values without outliers, and its bounds."""
     low, high = (float(value) for value in row["middle"])
     span = (high - low) or 1.0
     ends = [max(row["least"], low - span / 4), min(row["most"], high + span / 4)]
@@ -77,8 +77,8 @@ def extent(
 
 
 def scatter(snapshot: Snapshot, x: str, y: str, category: str = "", regime: str = "") -> list[Row]:
-    """Points (key, x, y, outcome) of a sample of the pairs that have both scores, the same ones every time."""
-    condition, values = where(snapshot, Wanted(category=category, regime=regime))
+    """Points (key, x, y, outcome) of a fixed sample of the pairs with both scores."""
+    condition, values = where(snapshot, PairsAddress(category=category, regime=regime))
     return snapshot.sql(
         f"""SELECT p.key, p."{x}"::DOUBLE AS x, p."{y}"::DOUBLE AS y, p.outcome FROM pair p
         WHERE {condition} AND p."{x}" IS NOT NULL AND p."{y}" IS NOT NULL

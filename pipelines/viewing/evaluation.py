@@ -1,7 +1,6 @@
 """The browser's pages of an evaluation: the tables, the cases with every editor's answer side by side, and one case.
 
-All of it is read from `cases.parquet` and `results.json`; pictures are read where these say that they lie, and nothing
-else is served.
+Everything is read from `cases.parquet` and `results.json`. Only pictures at the locations named there are served.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Wanted(Address):
-    """What a page is asked to show; its fields are the parameters of the page's address."""
+class EvaluationAddress(Address):
+    """The content of a page; its fields are the parameters of the page's address."""
 
     benchmark: str = ""
     protocol: str = ""
@@ -47,14 +46,14 @@ class Wanted(Address):
     metric: str = ""
     order: str = ""
     editor: str = ""
-    """Whose worst or best cases; with `against`, one of two that differ."""
+    """The editor whose worst or best cases are shown; with `against`, one of the two compared."""
     against: str = ""
     q: str = ""
     page: int = 1
 
 
-class Evaluated:
-    """An evaluation's results, read again when another run of it has written them anew."""
+class EvaluationResults:
+    """An evaluation's results, read again when they have changed."""
 
     def __init__(self, root: Path) -> None:
         """ValueError if there are no results."""
@@ -63,8 +62,8 @@ class Evaluated:
         self.taken = 0.0
         self.current()
 
-    def current(self) -> Evaluated:
-        """Itself, as up to date as its files."""
+    def current(self) -> EvaluationResults:
+        """Itself, after reading changed files."""
         written = (self.root / "results.json").stat().st_mtime
         with self._lock:
             if written != self.taken:
@@ -90,27 +89,27 @@ class Evaluated:
             self.sql('SELECT count(*) AS n FROM (SELECT DISTINCT benchmark, "case" FROM value)')[0]["n"]
         )
 
-    def wanted(self, parameters: Mapping[str, str]) -> Wanted:
-        """What an address asks for, with what it leaves open. ValueError for what this evaluation does not have."""
-        given = {name: parameters.get(name, "")[:500] for name in Wanted.__dataclass_fields__}
+    def wanted(self, parameters: Mapping[str, str]) -> EvaluationAddress:
+        """The address's parameters, completed by defaults. ValueError for values that this evaluation does not have."""
+        given = {name: parameters.get(name, "")[:500] for name in EvaluationAddress.__dataclass_fields__}
         number = given.pop("page")
-        made = Wanted(**given, page=max(1, int(number)) if number.isdecimal() else 1)
-        benchmark = _one_of("benchmark", made.benchmark, list(self.boards))
+        address = EvaluationAddress(**given, page=max(1, int(number)) if number.isdecimal() else 1)
+        benchmark = _one_of("benchmark", address.benchmark, list(self.boards))
         boards = self.boards[benchmark]
-        protocol = _one_of("protocol", made.protocol, list(boards))
+        protocol = _one_of("protocol", address.protocol, list(boards))
         metrics = self.metrics(benchmark, protocol)
         headline = boards[protocol].get("headline")
-        metric = _one_of("metric", made.metric or (headline if headline in metrics else ""), list(metrics))
+        metric = _one_of("metric", address.metric or (headline if headline in metrics else ""), list(metrics))
         editors = self.editors(benchmark, protocol)
-        # Controls are no competitors: nobody looks for their worst cases first.
+        # Defaults are editors, not controls.
         players = [name for name in editors if name not in (COPY, TRUTH)] or editors
-        editor = _one_of("editor", made.editor, editors, players)
+        editor = _one_of("editor", address.editor, editors, players)
         rivals = [name for name in editors if name != editor] or [editor]
         others = [name for name in players if name != editor] or rivals
-        against = _one_of("editor", made.against if made.against != editor else "", rivals, others)
-        if made.order not in ORDERS:
+        against = _one_of("editor", address.against if address.against != editor else "", rivals, others)
+        if address.order not in ORDERS:
             raise ValueError(
-                f"there is no order {made.order!r}; choose from {', '.join(filter(None, ORDERS))}"
+                f"there is no order {address.order!r}; choose from {', '.join(filter(None, ORDERS))}"
             )
         open_ = {
             "benchmark": benchmark,
@@ -119,10 +118,10 @@ class Evaluated:
             "editor": editor,
             "against": against,
         }
-        return Wanted(**{**vars(made), **open_})
+        return EvaluationAddress(**{**vars(address), **open_})
 
     def metrics(self, benchmark: str, protocol: str) -> Mapping[str, str]:
-        """Those of the cases, and whether lower or higher is better."""
+        """The metrics of the cases, and whether lower or higher is better."""
         board = self.boards[benchmark][protocol]
         rows = self.sql(
             "SELECT DISTINCT metric FROM value WHERE benchmark = ? AND protocol = ? ORDER BY 1",
@@ -138,8 +137,8 @@ class Evaluated:
         )
         return [row["editor"] for row in rows]
 
-    def groups(self, wanted: Wanted) -> list[tuple[str, int]]:
-        """The kinds of edit, with their cases."""
+    def groups(self, wanted: EvaluationAddress) -> list[tuple[str, int]]:
+        """The kinds of edit, with their numbers of cases."""
         rows = self.sql(
             'SELECT "group", count(DISTINCT "case") AS n FROM value WHERE benchmark = ? AND protocol = ? GROUP BY 1 '
             "ORDER BY 1",
@@ -147,8 +146,8 @@ class Evaluated:
         )
         return [(row["group"], row["n"]) for row in rows]
 
-    def cases(self, wanted: Wanted) -> tuple[list[str], int]:
-        """The cases of a page, in the wanted order, and how many there are. A case without a value comes last."""
+    def cases(self, wanted: EvaluationAddress) -> tuple[list[str], int]:
+        """The cases of a page in the requested order, and their total. Cases without a value come last."""
         tests, values = ["benchmark = ?", "protocol = ?"], [wanted.benchmark, wanted.protocol]
         if wanted.group:
             tests.append('"group" = ?')
@@ -173,9 +172,9 @@ class Evaluated:
         )
         return [row["case"] for row in rows], total
 
-    def answers(self, wanted: Wanted, cases: Sequence[str]) -> list[Row]:
-        """These cases, in this order, each with its `answers`: one for each editor and seed, with its values (of
-        several judgements the mean), why it has none, and what the judge said."""
+    def answers(self, wanted: EvaluationAddress, cases: Sequence[str]) -> list[Row]:
+        """These cases in this order, each with its `answers`: one per editor and seed, with its values (means over
+        judgements), the reason if there are none, and the judge's words."""
         rows = self.sql(
             """
             WITH judged AS (
@@ -194,15 +193,15 @@ class Evaluated:
             """,
             [wanted.benchmark, wanted.protocol, list(cases), COPY, TRUTH],
         )
-        found: dict[str, Row] = {}
+        by_case: dict[str, Row] = {}
         for row in rows:
             row["marks"] = dict(zip(row.pop("metrics"), row["marks"], strict=True))
-            of = found.setdefault(row["case"], {**row, "answers": []})
+            of = by_case.setdefault(row["case"], {**row, "answers": []})
             of["answers"].append(row)
-        return [found[case] for case in cases if case in found]
+        return [by_case[case] for case in cases if case in by_case]
 
     def picture(self, row: int, side: str) -> Picture | None:
-        """Where a picture of a row lies. KeyError if there is no such row or side."""
+        """The location of a row's picture. KeyError if there is no such row or side."""
         if side not in SIDES:
             raise KeyError(side)
         rows = self.sql(f"SELECT {side} AS place FROM value WHERE rowid = ?", [row])
@@ -212,31 +211,31 @@ class Evaluated:
 
 
 def _one_of(what: str, given: str, known: Sequence[str], preferred: Sequence[str] = ()) -> str:
-    """What was asked for, or the first; ValueError if it is unknown."""
+    """The given value, or the first; ValueError if it is unknown."""
     if given and given not in known:
         raise ValueError(f"there is no {what} {given!r}; choose from {', '.join(known)}")
     return given or next(iter([*preferred, *known]), "")
 
 
 def drawn(picture: Picture, width: int) -> bytes:
-    """A picture at most `width` pixels wide (0: as it is) as JPEG. ValueError if it is none."""
+    """A picture as JPEG, at most `width` pixels wide (0: its own size). ValueError if it is not an image."""
     image = Image.fromarray(picture.image())
     if width:
         image.thumbnail((width, 4 * width), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return sheet.encoded(np.asarray(image), sheet.QUALITY if width else 95)
 
 
-class Site:
+class EvaluationSite:
     """The pages of an evaluation."""
 
-    def __init__(self, shown: Evaluated) -> None:
+    def __init__(self, shown: EvaluationResults) -> None:
         self.shown = shown
         self.recent = pictures.Recent()
         self.templates = templates.environment()
         self.templates.filters["estimate"] = report.estimate
 
     def app(self) -> Starlette:
-        """The routes. Nothing but what they name is served."""
+        """The routes; nothing else is served."""
         routes = [
             Route("/", self.tables),
             Route("/cases", self.cases),
@@ -275,15 +274,15 @@ class Site:
         s = self.shown.current()
         wanted, name = s.wanted(request.query_params), request.query_params.get("case", "")
         listed, _ = s.cases(wanted)
-        found = s.answers(wanted, [name])
-        if not found:
+        answers = s.answers(wanted, [name])
+        if not answers:
             raise KeyError(name)
         at = listed.index(name) if name in listed else None
         return self.page(
             request,
             "case",
             wanted=wanted,
-            case=found[0],
+            case=answers[0],
             before=listed[at - 1] if at else None,
             after=listed[at + 1] if at is not None and at + 1 < len(listed) else None,
             metrics=s.metrics(wanted.benchmark, wanted.protocol),

@@ -1,5 +1,5 @@
-"""Who may ask the browser's server for what: Host, Origin and token are checked before anything else, and every answer
-tells the page to load nothing from elsewhere."""
+"""Access control of the browser's server: Host, Origin and token are checked first, and every response forbids the page
+to load anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address."""
+    """Whether only this machine can reach the address."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -37,11 +37,11 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Lets requests through to `app` that name this server as their host, that come from its own pages where they
-    change something, and that bring the token where there is one.
+    """Passes a request on to `app` if its Host is this server, if its Origin is this server's pages (for changes), and
+    if it has the token (if one is set).
 
-    A page of another site can make a browser send requests here, under a name of its own that it points at this
-    machine (DNS rebinding) or as a form: the first has a wrong Host, the second a wrong Origin.
+    Another site's page can make a browser send requests here, through a host name that resolves to this machine (DNS
+    rebinding) or a form. The first has a wrong Host, the second a wrong Origin.
     """
 
     def __init__(self, app: ASGIApp, host: str, token: str | None, hosts: Sequence[str] = ()) -> None:
@@ -71,7 +71,7 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._known(host):
-            return PlainTextResponse(f"this server does not go by the name {host[:200]!r}\n", 421)
+            return PlainTextResponse(f"this server does not have the name {host[:200]!r}\n", 421)
         if scope["method"] not in ("GET", "HEAD"):
             origin = urlsplit(headers.get("origin", ""))
             if origin.netloc != host or headers.get("sec-fetch-site", "same-origin") != "same-origin":
@@ -84,7 +84,7 @@ class Guard:
             return True
         if self.token is None:
             return False
-        try:  # no name can be pointed elsewhere where there is none; the token guards the rest
+        try:  # an IP address cannot be rebound; the token guards the rest
             ipaddress.ip_address(name)
         except ValueError:
             return False
@@ -94,7 +94,7 @@ class Guard:
         given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         if secrets.compare_digest(given.pop("token", "").encode(), token.encode()):
             rest = f"?{urlencode(given)}" if given else ""
-            to = RedirectResponse(scope["path"] + rest, 303)  # the token leaves the address
+            to = RedirectResponse(scope["path"] + rest, 303)  # removes the token from the address
             to.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/")
             return to
         cookies = SimpleCookie(headers.get("cookie", ""))

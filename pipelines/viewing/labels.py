@@ -1,6 +1,7 @@
-"""Labels: a person's verdicts on pairs, in a CSV that `crispedit calibrate --labels` reads, and how the filters agree.
+"""Labels: a person's verdicts on pairs, in a CSV for `crispedit calibrate --labels`, and the filters' agreement with
+them.
 
-Lines are only added; the last line of a key counts, and an empty verdict takes an earlier one back.
+Lines are only added. The last line of a key counts, and an empty verdict deletes an earlier one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from crispedit.bounds import Bound
 from crispedit.outcome import KEPT, REJECTED
 from crispedit.pipelines.calibration import labelled
 from crispedit.pipelines.calibration.judgement import Agreement
-from crispedit.pipelines.viewing.moved import Moved
+from crispedit.pipelines.viewing.moved import MovedBound
 from crispedit.pipelines.viewing.queries import Row
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
@@ -39,7 +40,7 @@ class Labels:
     """The labels of one file. Safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
-        """ValueError if the file is there and is no file of labels."""
+        """ValueError if the file exists and is not a file of labels."""
         self.path = path
         self._rows: dict[str, Row] = {}
         self._lock = Lock()
@@ -57,7 +58,7 @@ class Labels:
         return len(self._rows)
 
     def add(self, pair: Mapping[str, object], verdict: str, reason: str = "") -> None:
-        """Write a verdict on a pair to the file. ValueError for one that is none; "" takes the last one back."""
+        """Write a verdict on a pair to the file ("" deletes the last one). ValueError for an unknown verdict."""
         if verdict not in (*VERDICTS, ""):
             raise ValueError(f"a verdict is one of {', '.join(VERDICTS)}, not {verdict!r}")
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -83,7 +84,7 @@ class Labels:
             self._take(row)
 
     def fill(self, snapshot: Snapshot, key: str | None = None) -> None:
-        """Bring the table `label` of a snapshot up to date: all labels, or that of one key."""
+        """Update the table `label` of a snapshot: all labels, or one key's."""
         with self._lock:
             rows = [row for row in self._rows.values() if key in (None, row["key"])]
         with snapshot.db.cursor() as db:
@@ -95,7 +96,7 @@ class Labels:
                 )
 
     def last(self) -> str | None:
-        """The key that was labelled last."""
+        """The last labelled key."""
         with self._lock:
             return next(reversed(self._rows), None)
 
@@ -107,16 +108,16 @@ class Labels:
 
 @dataclass(frozen=True)
 class Against:
-    """The filters' verdicts against a person's."""
+    """The filters' verdicts compared with a person's."""
 
     labelled: int
     unsure: int
     agreement: Agreement
-    """Whether a person, and whether the run, keeps a pair."""
+    """Agreement on whether a pair is kept."""
     wrongly_rejected: list[tuple[str, int]]
-    """Reasons of rejected pairs that a person calls good, most first."""
+    """Reasons of rejected pairs that a person calls good, most frequent first."""
     wrongly_kept: list[tuple[str, int]]
-    """A person's reasons against pairs that are kept, most first."""
+    """A person's reasons against kept pairs, most frequent first."""
 
     @property
     def kappa(self) -> float | None:
@@ -124,7 +125,7 @@ class Against:
 
 
 def against(snapshot: Snapshot) -> Against:
-    """How a run's verdicts agree with the labels. Pairs that were not decided (errors, not reached) are left out."""
+    """The agreement of a run's verdicts with the labels, without undecided pairs (errors, not reached)."""
     rows = snapshot.sql(
         "SELECT l.verdict, l.reason AS why, p.outcome, p.reason FROM label l JOIN pair p USING (key)"
     )
@@ -149,12 +150,12 @@ def against(snapshot: Snapshot) -> Against:
 
 
 FALSE_REJECTS = 0.1
-"""The share of pairs that a person calls good which bounds that labels teach may reject."""
+"""The share of pairs labelled good that learned bounds may reject."""
 
 
-def taught(snapshot: Snapshot) -> list[Moved]:
-    """The bounds that the labels teach where they differ from the run's, from the stored scores: loosened until they
-    reject no pair that is called good, tightened where that rejects pairs that are called bad."""
+def taught(snapshot: Snapshot) -> list[MovedBound]:
+    """The bounds learned from the labels and stored scores, where they differ from the run's: loosened for pairs
+    labelled good, and tightened against pairs labelled bad."""
     rows = snapshot.sql(
         f"SELECT p.*, l.verdict = '{GOOD}' AS good, p.key AS \"group\" FROM pair p JOIN label l USING (key) "
         f"WHERE l.verdict <> '{UNSURE}' AND p.category IS NOT NULL ORDER BY p.key"
@@ -162,7 +163,7 @@ def taught(snapshot: Snapshot) -> list[Moved]:
     rows = [row for row in rows if row["category"] in snapshot.categories]
     learned = labelled.fragment(rows, labelled.learn(rows, snapshot.cascade, FALSE_REJECTS), snapshot.cascade)
     return [
-        Moved(score, category, None if regime == labelled.UNKNOWN else regime, Bound(**sides))
+        MovedBound(score, category, None if regime == labelled.UNKNOWN else regime, Bound(**sides))
         for regime, categories in learned.items()
         for category, bounds in categories.items()
         for score, sides in bounds.items()
@@ -178,7 +179,7 @@ ORDERS = {
 
 
 def queue(snapshot: Snapshot, sort: str, condition: str, values: list[object], count: int = 4) -> list[Row]:
-    """The next pairs to label: most informative are those that a judge is unsure of, then those nearest to a bound."""
+    """The next pairs to label. Most informative are those of which a judge is unsure, then those nearest to a bound."""
     unsure = 'coalesce(p."judge.unsure", 0) > 0 DESC, ' if "judge.unsure" in snapshot.scores else ""
     by = f"{unsure}abs(p.margin) NULLS LAST, p.key" if sort == "informative" else "hash(p.key)"
     only = f" AND p.outcome = '{sort}'" if sort in (KEPT, REJECTED) else ""

@@ -1,6 +1,6 @@
-"""Moved bounds: what they would keep, from stored scores and at once, and the recipe overrides that move them.
+"""Moved bounds: what they would keep, from stored scores, and the recipe overrides for them.
 
-The bounds as moved are those of the recipe with these overrides, so that a page decides as the run would.
+Moved bounds are those of the recipe with these overrides, so a page decides as the run would.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from crispedit.bounds import Bound
 from crispedit.cascade import Cascade
 from crispedit.outcome import KEPT, NOT_REACHED
 from crispedit.pipelines import recipe
-from crispedit.pipelines.viewing.queries import Row, Wanted, where
+from crispedit.pipelines.viewing.queries import PairsAddress, Row, where
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
-class Moved:
-    """A bound that was moved: of a score, in one category (or in its pairs of one regime), or (None) wherever a
-    category has none of its own."""
+class MovedBound:
+    """A moved bound of a score, in one category (or its pairs of one regime), or (None) in all categories without a
+    bound of their own."""
 
     score: str
     category: str | None
@@ -29,21 +29,21 @@ class Moved:
     bound: Bound
 
     @staticmethod
-    def parse(text: str) -> Moved:
-        """From "filter.score@category/regime:min,max", as a page's address has it; the regime may be missing, or both.
-        ValueError if it is none."""
+    def parse(text: str) -> MovedBound:
+        """Parse "filter.score@category/regime:min,max" from a page's address; the regime, or both, may be missing.
+        ValueError for another form."""
         place, colon, sides = text.rpartition(":")
         score, _, cell = place.partition("@")
         category, _, regime = cell.partition("/")
         low, comma, high = sides.partition(",")
         if not colon or not comma or not score or (regime and not category):
             raise ValueError(
-                f"{text!r} is no moved bound: it is written filter.score@category/regime:min,max"
+                f"{text!r} is not a moved bound of the form filter.score@category/regime:min,max"
             )
         values = [float(side) if side else None for side in (low, high)]
         if any(value is not None and not math.isfinite(value) for value in values):
             raise ValueError(f"{text!r}: a bound is a finite number")
-        return Moved(score, category or None, regime or None, Bound(min=values[0], max=values[1]))
+        return MovedBound(score, category or None, regime or None, Bound(min=values[0], max=values[1]))
 
     @property
     def cell(self) -> tuple[str | None, str | None]:
@@ -52,7 +52,7 @@ class Moved:
 
     @property
     def place(self) -> str:
-        """Where it was moved, as an address has it."""
+        """The score, category and regime, as in an address."""
         return f"{self.score}@{self.category or ''}{f'/{self.regime}' if self.regime else ''}"
 
     def __str__(self) -> str:
@@ -62,21 +62,21 @@ class Moved:
 
 @dataclass(frozen=True)
 class Kept:
-    """Of one category, or of all: pairs that pass all bounds, as they stand and as they were moved."""
+    """Counts for a category or all: pairs that pass all bounds, before and after moving."""
 
     category: str
     kept: int
-    """Selected, as things stand."""
+    """Selected now."""
     passing: int
     then: int
     gained: int
     lost: int
     unmeasured: int
-    """Lost their verdict: they failed the bound that was moved and were not measured further."""
+    """Undecided now: they failed the moved bound and were not measured further."""
 
 
-def cascade(snapshot: Snapshot, moved: Sequence[Moved]) -> Cascade:
-    """The cascade of the run's recipe with these bounds moved."""
+def cascade(snapshot: Snapshot, moved: Sequence[MovedBound]) -> Cascade:
+    """The cascade of the run's recipe with these moved bounds."""
     if not moved or snapshot.run is None:
         return snapshot.cascade
     wanted = tuple(overrides(snapshot, moved))
@@ -87,9 +87,9 @@ def cascade(snapshot: Snapshot, moved: Sequence[Moved]) -> Cascade:
     return held[1]
 
 
-def what_if(snapshot: Snapshot, moved: Sequence[Moved]) -> list[Kept]:
+def what_if(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[Kept]:
     """What moved bounds would pass, by category, from stored scores; the total last."""
-    # Of the filters whose bounds were not moved, what they said is known.
+    # Filters whose bounds were not moved decide as before.
     names = list(snapshot.cascade.filters)
     asked = sorted({names.index(move.score.partition(".")[0]) for move in moved})
     then = cascade(snapshot, moved)
@@ -107,14 +107,14 @@ def what_if(snapshot: Snapshot, moved: Sequence[Moved]) -> list[Kept]:
             FROM pair p GROUP BY ALL
         ) GROUP BY ALL
     """)
-    found = []
+    kept = []
     for category in [*snapshot.categories, ""]:
         own = [row for row in rows if category in (row["category"], "")]
 
         def count(test: Any, of: list[Row] = own) -> int:
             return sum(row["n"] for row in of if test(row))
 
-        found.append(
+        kept.append(
             Kept(
                 category,
                 count(lambda r: r["kept"]),
@@ -125,22 +125,22 @@ def what_if(snapshot: Snapshot, moved: Sequence[Moved]) -> list[Kept]:
                 count(lambda r: r["unmeasured"]),
             )
         )
-    return found
+    return kept
 
 
 def sides(
-    snapshot: Snapshot, moved: Sequence[Moved], last: Moved, at: float, count: int = 6
+    snapshot: Snapshot, moved: Sequence[MovedBound], last: MovedBound, at: float, count: int = 6
 ) -> tuple[list[Row], list[Row]]:
-    """The pairs nearest to a value of a score among those that the last moved bound decides on: below it, the nearest
-    last, and from it on."""
-    condition, values = where(snapshot, Wanted(category=last.category or "", regime=last.regime or ""))
+    """The pairs nearest to a value of a score, among those to which the last moved bound applies: below the value (the
+    nearest last), and from it on."""
+    condition, values = where(snapshot, PairsAddress(category=last.category or "", regime=last.regime or ""))
     cells = cascade(snapshot, moved).bounds_sql(last.score, "p", "p.category")
     condition += (
         f" AND ({' OR '.join(cell or 'true' for cell, bound in cells if bound == last.bound) or 'true'})"
     )
-    found = []
+    pairs = []
     for sign, direction in (("<", "DESC"), (">=", "ASC")):
-        found.append(
+        pairs.append(
             snapshot.sql(
                 f"""SELECT {snapshot.card(last.score)}, l.verdict AS label FROM pair p LEFT JOIN label l USING (key)
                 WHERE p.rowid IN (
@@ -150,11 +150,12 @@ def sides(
                 [*values, at],
             )
         )
-    return found[0], found[1]
+    return pairs[0], pairs[1]
 
 
-def overrides(snapshot: Snapshot, moved: Sequence[Moved]) -> list[str]:
-    """The recipe overrides that move these bounds. Both sides are written out: a bound is replaced whole."""
+def overrides(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[str]:
+    """The recipe overrides that move these bounds. Both sides are written, because an override replaces the whole
+    bound."""
     assert snapshot.run is not None
     stated = snapshot.run.recipe
     texts = [

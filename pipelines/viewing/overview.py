@@ -1,4 +1,4 @@
-"""What a run came to, for the browser and the report: the funnel, who rejects what, errors by kind, how editors do."""
+"""A run's summary for the browser and the report: the funnel, rejections by filter, errors by kind, and editors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ DRIFT = (
     "exposure.cast",
     "sharpness.outside",
 )
-"""How far editors move, tone and soften what they should leave alone."""
+"""Scores of what editors change in parts that they should leave alone: position, tone, sharpness."""
 STEPS = {"curate": "photograph", "annotate": "job", "edit": "pair"}
-"""Steps with errors of their own, and the table of a snapshot that has them."""
+"""Steps with their own errors, and the snapshot's table that has them."""
 AFTER = {
     "not_best": "another candidate of the job scores higher",
     "not_chosen": "the judge preferred another candidate of the job",
@@ -33,43 +33,43 @@ AFTER = {
     "no_job": "its job is not in the tables",
     "category": "the recipe does not ask for its category",
 }
-"""Reasons that no score gives, in words."""
+"""Explanations of reasons that are not scores."""
 
 
 @dataclass(frozen=True)
-class Step:
+class FunnelStep:
     """A step of the funnel."""
 
     name: str
     count: int | float | None
-    """None where it is not known (yet)."""
+    """None if unknown (yet)."""
     note: str
     link: str
 
 
-def funnel(snapshot: Snapshot) -> list[Step]:
+def funnel(snapshot: Snapshot) -> list[FunnelStep]:
     """From photographs to packed pairs."""
     photos, photos_kept = _counted(snapshot, "photograph")
     jobs = snapshot.one("SELECT count(*) FROM job WHERE job_key IS NOT NULL AND error IS NULL")
     asked = snapshot.one("SELECT count(*) FROM job")
     pairs, kept = _counted(snapshot, "pair")
-    made = snapshot.one("SELECT count(*) FROM pair WHERE edited IS NOT NULL")
+    edited = snapshot.one("SELECT count(*) FROM pair WHERE edited IS NOT NULL")
     return [
-        Step("photographs", photos, f"{photos_kept:,} kept", "/photographs"),
-        Step("jobs", jobs, f"{asked:,} asked for", "/jobs"),
-        Step("candidates", pairs, f"{made:,} edited", "/pairs"),
-        Step(
+        FunnelStep("photographs", photos, f"{photos_kept:,} kept", "/photographs"),
+        FunnelStep("jobs", jobs, f"{asked:,} asked for", "/jobs"),
+        FunnelStep("candidates", pairs, f"{edited:,} edited", "/pairs"),
+        FunnelStep(
             "kept", kept, f"{kept / pairs:.1%} of candidates" if pairs else "none yet", "/pairs?outcome=kept"
         ),
-        Step("packed", packed(snapshot), "in shards", "/pairs?outcome=kept"),
+        FunnelStep("packed", packed(snapshot), "in shards", "/pairs?outcome=kept"),
         *_gpu_hours(snapshot),
     ]
 
 
-def _gpu_hours(snapshot: Snapshot) -> list[Step]:
+def _gpu_hours(snapshot: Snapshot) -> list[FunnelStep]:
     stages = progress(snapshot)
     hours = sum(stage.gpu_s for stage in stages) / 3600
-    return [Step("GPU-hours", round(hours, 2), "held by the builds", "/")] if stages else []
+    return [FunnelStep("GPU-hours", round(hours, 2), "held by the builds", "/")] if stages else []
 
 
 def _counted(snapshot: Snapshot, table: str) -> tuple[int, int]:
@@ -78,7 +78,7 @@ def _counted(snapshot: Snapshot, table: str) -> tuple[int, int]:
 
 
 def packed(snapshot: Snapshot) -> int | None:
-    """Pairs in the shards, whichever selection they are of; None before anything is packed."""
+    """Pairs in the shards, of whichever selection; None before anything is packed."""
     if snapshot.run is None:
         return int(snapshot.one("SELECT count(*) FROM pair"))
     manifest = snapshot.run.folder("shards") / "manifest.json"
@@ -98,28 +98,28 @@ def by_category(snapshot: Snapshot) -> list[Row]:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Rejected candidates, by who rejected them and category."""
+    """Rejected candidates by filter (or other reason) and category."""
 
     categories: list[str]
     rows: list[tuple[str, str, dict[str, int], int]]
-    """(what rejects: a filter, or a later choice; the reason; count by category; in all), the most first."""
+    """(filter or later step, reason, counts by category, total), most frequent first."""
     candidates: dict[str, int]
 
     @property
     def most(self) -> float:
-        """The largest share of a category that one reason rejects."""
+        """The largest share of a category with one reason."""
         shares = [n / self.candidates[c] for _, _, counts, _ in self.rows for c, n in counts.items()]
         return max(shares, default=0.0) or 1.0
 
 
 def matrix(snapshot: Snapshot) -> Matrix:
-    """Who rejects what."""
-    found = snapshot.sql(f"""
+    """The rejections by reason and category."""
+    cells = snapshot.sql(f"""
         SELECT coalesce(reason, '?') AS reason, coalesce(category, '(none)') AS category, count(*) AS n FROM pair
         WHERE outcome = '{REJECTED}' GROUP BY ALL
     """)
     counts: dict[str, dict[str, int]] = {}
-    for row in found:
+    for row in cells:
         counts.setdefault(row["reason"], {})[row["category"]] = row["n"]
     rows = [(owner(snapshot, reason), reason, of, sum(of.values())) for reason, of in counts.items()]
     sizes = {row["category"]: row["n"] for row in by_category(snapshot)}
@@ -127,7 +127,7 @@ def matrix(snapshot: Snapshot) -> Matrix:
 
 
 def owner(snapshot: Snapshot, reason: str) -> str:
-    """Who gives a reason: a filter's name, "select" for the competition, else the editor."""
+    """The origin of a reason: a filter's name, "select" for choices among candidates, else the editor."""
     filter_ = reason.partition(".")[0]
     return (
         filter_
@@ -139,7 +139,7 @@ def owner(snapshot: Snapshot, reason: str) -> str:
 
 
 def in_words(snapshot: Snapshot, reason: str | None, row: Mapping[str, Any]) -> str:
-    """A reason of a pair or job for a reader: "leakage above 0.05"."""
+    """The explanation of a reason: "leakage above 0.05"."""
     if reason is None:
         return ""
     score, colon, side = reason.rpartition(":")
@@ -152,20 +152,19 @@ def in_words(snapshot: Snapshot, reason: str | None, row: Mapping[str, Any]) -> 
 
 
 def examples(snapshot: Snapshot, reasons: Sequence[str], count: int = 6) -> dict[str, list[Row]]:
-    """Pairs rejected for each reason that have an image, the same ones every time, of as many categories as there
-    are."""
+    """A fixed sample of rejected pairs with images for each reason, from as many categories as possible."""
     return _spread(snapshot, "reason", f"outcome = '{REJECTED}'", reasons, count)
 
 
 def kept_examples(snapshot: Snapshot, count: int) -> list[Row]:
-    """Kept pairs, one of each category before a second of any."""
+    """Kept pairs from as many categories as possible."""
     return _spread(snapshot, "outcome", "true", [KEPT], count).get(KEPT, [])
 
 
 def _spread(
     snapshot: Snapshot, column: str, condition: str, values: Sequence[str], count: int
 ) -> dict[str, list[Row]]:
-    """By the value of a column, so many pairs that have their images, in turn of each category, the first by key."""
+    """This many pairs with images for each value of a column, taking categories in turn and the first by key."""
     if not values:
         return {}
     places = snapshot.sql(
@@ -185,18 +184,17 @@ def _spread(
     if not wanted:
         return {}
     listed = ", ".join(map(str, wanted))
-    found = {
+    cards = {
         row["row"]: row
         for row in snapshot.sql(
             f"SELECT {snapshot.card()}, p.rowid AS row FROM pair p WHERE p.rowid IN ({listed})"
         )
     }
-    return {value: [found[row] for row in rows] for value, rows in chosen.items()}
+    return {value: [cards[row] for row in rows] for value, rows in chosen.items()}
 
 
 def errors(snapshot: Snapshot) -> list[Row]:
-    """(step, kind, rows, transient, example) of rows that failed, grouped by what their messages have in common, the
-    most frequent first."""
+    """(step, kind, rows, transient, example) of failed rows, grouped by kind, most frequent first."""
     failed = f"outcome IN ('{ERROR}', '{TRANSIENT}')"
     parts = [
         *(
@@ -221,8 +219,8 @@ def errors(snapshot: Snapshot) -> list[Row]:
 
 
 def by_editor(snapshot: Snapshot) -> tuple[Sequence[str], list[Row]]:
-    """(scores, rows) of how each editor does: share kept, and the median and 95th percentile of what it should leave
-    alone, over the pairs where that is known."""
+    """(scores, rows) by editor: share kept, and the median and 95th percentile of changes to what it should leave
+    alone."""
     scores = [score for score in DRIFT if score in snapshot.scores]
     tails = {score: 0.05 if score.startswith("sharpness") else 0.95 for score in scores}
     parts = "".join(
@@ -237,7 +235,7 @@ def by_editor(snapshot: Snapshot) -> tuple[Sequence[str], list[Row]]:
 
 
 def by_dataset(snapshot: Snapshot) -> list[Row]:
-    """Candidates and kept pairs of each dataset and category, where there are several datasets; else none."""
+    """Candidates and kept pairs by dataset and category; empty for a single dataset."""
     rows = snapshot.sql(f"""
         SELECT coalesce(dataset, '(none)') AS dataset, count(*) AS n, count(*) FILTER (outcome = '{KEPT}') AS kept
         FROM pair GROUP BY 1 ORDER BY n DESC, dataset LIMIT 50
@@ -257,12 +255,12 @@ def by_dataset(snapshot: Snapshot) -> list[Row]:
 
 
 def progress(snapshot: Snapshot) -> list[StageTotal]:
-    """How each stage of the run's builds went; none where it has had none."""
+    """Totals of each stage of the run's builds."""
     return [] if snapshot.run is None else stage_totals(snapshot.run.root)
 
 
 def summary(snapshot: Snapshot) -> dict[str, Any]:
-    """What the browser's first page shows, by the names of its template."""
+    """The variables of the first page's template."""
     grid = matrix(snapshot)
     shown = examples(snapshot, [row[1] for row in grid.rows[:8]])
     return {

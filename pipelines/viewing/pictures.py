@@ -1,4 +1,4 @@
-"""Pictures of pairs as JPEG or PNG bytes: thumbnails, masks and maps of change, read by their place in the run."""
+"""Pictures of pairs as JPEG or PNG: thumbnails, masks and maps of change."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from crispedit.pipelines.viewing.snapshot import Snapshot
 from crispedit.shards import journal, sheet
 
 WIDTHS = (240, 320, 480, 640, 960, 1280)
-"""Pixels that a picture may be asked at; 0 is its own size."""
+"""The widths that a picture may be requested at; 0 is its own size."""
 SIDES = ("source", "edited", "mask", "change", "overlay")
 CACHE_BYTES = 96 << 20
 
 
 def stored(snapshot: Snapshot, row: queries.Row, side: str) -> bytes | None:
-    """The stored bytes of a pair's source, edited or mask; None where it has none. ValueError if they are damaged."""
+    """The stored bytes of a pair's source, edited or mask; None if there is none. ValueError if they are damaged."""
     if row.get(side) is None:
         return None
     if snapshot.reader is not None:
         pair = snapshot.reader.get(row["key"])
-        found: bytes | None = {"source": pair.source_jpeg, "edited": pair.edited_jpeg, "mask": pair.mask_png}[
+        data: bytes | None = {"source": pair.source_jpeg, "edited": pair.edited_jpeg, "mask": pair.mask_png}[
             side
         ]
-        return found
+        return data
     assert snapshot.run is not None
     return journal.read_blob(snapshot.run.root, row[side])
 
@@ -35,8 +35,8 @@ def stored(snapshot: Snapshot, row: queries.Row, side: str) -> bytes | None:
 def drawn(
     snapshot: Snapshot, row: queries.Row, side: str, width: int, quality: int = sheet.QUALITY
 ) -> bytes | None:
-    """One of `SIDES` at a width, as JPEG; `overlay` is the mask over the edited image, or the map of change where no
-    mask is known. None where there is no such picture."""
+    """One of `SIDES` at a width, as JPEG; `overlay` is the mask over the edited image, or the map of change without a
+    mask. None if there is no such picture."""
     if side in ("source", "edited"):
         data = stored(snapshot, row, side)
         return None if data is None else sheet.thumbnail(data, width, quality)
@@ -54,7 +54,7 @@ def drawn(
 
 
 def photograph(snapshot: Snapshot, key: str, width: int) -> bytes | None:
-    """A photograph of the run at a width; None where it has no picture. KeyError if there is none of that key."""
+    """A photograph of the run at a width; None if it has no picture. KeyError for an unknown key."""
     rows = snapshot.sql("SELECT image FROM photograph WHERE key = ? ORDER BY image IS NULL LIMIT 1", [key])
     if not rows:
         raise KeyError(key)
@@ -64,7 +64,7 @@ def photograph(snapshot: Snapshot, key: str, width: int) -> bytes | None:
 
 
 class Recent:
-    """The pictures drawn last, up to `CACHE_BYTES`."""
+    """A cache of the latest pictures, up to `CACHE_BYTES`."""
 
     def __init__(self) -> None:
         self._held: OrderedDict[Any, bytes] = OrderedDict()
@@ -72,7 +72,7 @@ class Recent:
         self._lock = Lock()
 
     def get(self, name: Any, draw: Callable[[], bytes | None]) -> bytes | None:
-        """The picture of that name, drawn if it is not held."""
+        """The picture of that name, drawn if it is not cached."""
         with self._lock:
             if name in self._held:
                 self._held.move_to_end(name)

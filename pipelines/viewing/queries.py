@@ -1,4 +1,4 @@
-"""Queries of the pages over a snapshot: which pairs, in what order, counted by what."""
+"""The pages' queries over a snapshot: selecting, ordering and counting pairs."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ PAGE = 48
 FACETS = {name: name for name in ("outcome", "category", "reason", "editor", "dataset", "wave")} | {
     "regime": REGIME
 }
-"""What pairs are filtered by, and the column of `pair` that has it."""
+"""The facets to filter by, and their columns in `pair`."""
 FACET_VALUES = 24
-"""Values of a facet that a page lists, the most frequent first."""
+"""Most values of a facet on a page, the most frequent first."""
 UNLABELLED = "none"
 NONE = "(none)"
-"""The value of a facet that is null."""
+"""The facet value that stands for null."""
 
 Row = dict[str, Any]
 
 
 class Address:
-    """What the dataclasses of pages' addresses share: their fields are the parameters, and `page` is one of them."""
+    """Base of the dataclasses of pages' addresses; their fields, with `page`, are the parameters."""
 
     def query(self, **changes: Any) -> str:
-        """The address's parameters with some changed; a page number survives only a change of itself."""
+        """The address's parameters with changes; any change resets the page number."""
         fields = {**vars(self), "page": 1, **changes}
-        told = {name: value for name, value in fields.items() if value not in ("", None)}
-        return urlencode({name: value for name, value in told.items() if (name, value) != ("page", 1)})
+        parameters = {name: value for name, value in fields.items() if value not in ("", None)}
+        return urlencode({name: value for name, value in parameters.items() if (name, value) != ("page", 1)})
 
 
 @dataclass(frozen=True)
-class Wanted(Address):
-    """What a page is asked to show; its fields are the parameters of the page's address."""
+class PairsAddress(Address):
+    """The content of a page; its fields are the parameters of the page's address."""
 
     outcome: str = ""
     category: str = ""
@@ -53,29 +53,29 @@ class Wanted(Address):
     score: str = ""
     low: float | None = None
     high: float | None = None
-    """With `score`: only pairs whose score lies in [low, high)."""
+    """With `score`: only pairs whose score is in [low, high)."""
     flip: str = ""
     """With a comparison: "gained", "lost" or "reason"."""
     sort: str = ""
     page: int = 1
 
     @staticmethod
-    def of(parameters: Mapping[str, str]) -> Wanted:
-        """From the parameters of an address; others are not its business. ValueError for a number that is none."""
-        texts = {name: parameters.get(name, "")[:500] for name in Wanted.__dataclass_fields__}
+    def of(parameters: Mapping[str, str]) -> PairsAddress:
+        """From the parameters of an address; others are ignored. ValueError for an invalid number."""
+        texts = {name: parameters.get(name, "")[:500] for name in PairsAddress.__dataclass_fields__}
         numbers = {name: float(texts.pop(name)) if texts[name] else None for name in ("low", "high")}
         if not texts["page"].isdecimal():
             texts["page"] = "1"
-        return Wanted(**{**texts, **numbers, "page": max(1, int(texts["page"]))})  # type: ignore[arg-type]
+        return PairsAddress(**{**texts, **numbers, "page": max(1, int(texts["page"]))})  # type: ignore[arg-type]
 
     @property
     def by(self) -> str:
-        """The score that pairs are sorted by, if it is one."""
+        """The score that pairs are sorted by, if any."""
         return self.sort.removeprefix("-").removeprefix("bound:")
 
     @property
     def chosen(self) -> list[tuple[str, str]]:
-        """The filters that are on: (parameter, what it says)."""
+        """The active filters: (parameter, text)."""
         names = (*FACETS, "label", "flip")
         on = [(name, getattr(self, name)) for name in names if getattr(self, name)]
         if self.q:
@@ -86,7 +86,7 @@ class Wanted(Address):
 
 
 def short(value: float | None) -> str:
-    """A number for a reader."""
+    """A number in short form."""
     if value is None:
         return "…"
     if isinstance(value, bool):
@@ -95,8 +95,8 @@ def short(value: float | None) -> str:
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e7 else text
 
 
-def where(snapshot: Snapshot, wanted: Wanted) -> tuple[str, list[Any]]:
-    """The condition on `pair p`, and its values."""
+def where(snapshot: Snapshot, wanted: PairsAddress) -> tuple[str, list[Any]]:
+    """The SQL condition on `pair p`, and its values."""
     tests, values = _beside_facets(snapshot, wanted)
     for name in facet_names(snapshot):
         if value := getattr(wanted, name):
@@ -112,8 +112,8 @@ def _is(name: str, value: str, alias: str = "") -> tuple[str, list[str]]:
     return (f"{column} IS NULL", []) if value == NONE else (f"{column} = ?", [value])
 
 
-def _beside_facets(snapshot: Snapshot, wanted: Wanted) -> tuple[list[str], list[Any]]:
-    """The other conditions: words, label, and the range of a score."""
+def _beside_facets(snapshot: Snapshot, wanted: PairsAddress) -> tuple[list[str], list[Any]]:
+    """The conditions other than facets: text search, label, and range of a score."""
     tests: list[str] = ["true"]
     values: list[Any] = []
     if wanted.q:
@@ -152,7 +152,7 @@ def order(snapshot: Snapshot, sort: str) -> str:
 
 
 def distance(snapshot: Snapshot, score: str) -> str:
-    """How far a score lies from the nearer side of its bound, as SQL over `pair p`; null where there is no bound."""
+    """The distance of a score from the nearer side of its bound, as SQL over `pair p`; null without a bound."""
     cases = []
     for cell, bound in snapshot.cascade.bounds_sql(score, "p", "p.category"):
         sides = [f'abs(p."{score}" - {side!r})' for side in (bound.min, bound.max) if side is not None]
@@ -163,7 +163,7 @@ def distance(snapshot: Snapshot, score: str) -> str:
 
 @dataclass(frozen=True)
 class Page:
-    """Pairs of one page, and how many there are in all."""
+    """The pairs of one page, and the total."""
 
     rows: list[Row]
     total: int
@@ -175,13 +175,13 @@ class Page:
         return max(1, math.ceil(self.total / self.size))
 
 
-def pairs(snapshot: Snapshot, wanted: Wanted, size: int = PAGE, total: int | None = None) -> Page:
-    """One page of pairs; `total`: how many there are in all, where that is known."""
+def pairs(snapshot: Snapshot, wanted: PairsAddress, size: int = PAGE, total: int | None = None) -> Page:
+    """One page of pairs; `total`: the number of all pairs, if known."""
     condition, values = where(snapshot, wanted)
     if total is None:
         total = int(snapshot.one(f"SELECT count(*) FROM pair p WHERE {condition}", values))
     number = min(wanted.page, max(1, math.ceil(total / size)))
-    # The order needs few columns, the page few rows: first which rows, then all of their columns.
+    # Sorting needs few columns, the page few rows: so first the row numbers, then their columns.
     places = snapshot.sql(
         f"SELECT p.rowid AS row FROM pair p WHERE {condition} ORDER BY {order(snapshot, wanted.sort)} LIMIT ? OFFSET ?",
         [*values, size, (number - 1) * size],
@@ -192,27 +192,27 @@ def pairs(snapshot: Snapshot, wanted: Wanted, size: int = PAGE, total: int | Non
 
 
 def at_rows(snapshot: Snapshot, places: Sequence[int], *more: str) -> list[Row]:
-    """The cards of the pairs at these rows of the table, in that order, each with its label and more columns."""
+    """The cards of the pairs at these row numbers, in that order, each with its label and more columns."""
     if not places:
         return []
-    found = snapshot.sql(f"""
+    cards = snapshot.sql(f"""
         SELECT {snapshot.card(*more)}, p.rowid AS row, l.verdict AS label, l.reason AS label_reason
         FROM pair p LEFT JOIN label l USING (key) WHERE p.rowid IN ({", ".join(map(str, places))})
     """)
-    by_place = {row["row"]: row for row in found}
+    by_place = {row["row"]: row for row in cards}
     return [by_place[place] for place in places]
 
 
 @dataclass(frozen=True)
 class Facets:
-    """How many pairs there are, and by facet its values with the pairs that each would leave, most first."""
+    """The number of pairs, and for each facet its values with the number of pairs each would leave, most first."""
 
     total: int
     values: dict[str, list[tuple[str, int]]]
 
 
-def facets(snapshot: Snapshot, wanted: Wanted) -> Facets:
-    """Counted in one pass over the pairs. Facets of one value are left out, unless they filter."""
+def facets(snapshot: Snapshot, wanted: PairsAddress) -> Facets:
+    """Count facets in one pass over the pairs. Facets with one value are left out, unless they filter."""
     names = facet_names(snapshot)
     chosen = {name: _is(name, value) for name in names if (value := getattr(wanted, name))}
     tests, values = _beside_facets(snapshot, wanted)
@@ -232,17 +232,17 @@ def facets(snapshot: Snapshot, wanted: Wanted) -> Facets:
         ) {" UNION ALL ".join(parts)} ORDER BY n DESC, value""",
         given,
     )
-    found = {}
+    facets = {}
     for facet in names:
         listed = [(row["value"], row["n"]) for row in rows if row["facet"] == facet]
         listed = [item for item in listed if (facet, item[0]) != ("reason", NONE)]
         if len(listed) > 1 or facet in chosen or (listed and facet in ("outcome", "reason")):
-            found[facet] = listed[:FACET_VALUES]
-    return Facets(sum(row["n"] or 0 for row in rows if not row["facet"]), found)
+            facets[facet] = listed[:FACET_VALUES]
+    return Facets(sum(row["n"] or 0 for row in rows if not row["facet"]), facets)
 
 
 def pair(snapshot: Snapshot, key: str) -> Row:
-    """One pair. KeyError if there is none of that key."""
+    """One pair. KeyError for an unknown key."""
     rows = snapshot.sql(
         "SELECT p.*, l.verdict AS label, l.reason AS label_reason FROM pair p LEFT JOIN label l USING (key) "
         "WHERE p.key = ?",
@@ -277,15 +277,15 @@ class Measured:
 
 def measured(snapshot: Snapshot, row: Row) -> dict[str, list[Measured]]:
     """A pair's scores by filter, in the order of the cascade."""
-    found: dict[str, list[Measured]] = {}
+    by_filter: dict[str, list[Measured]] = {}
     for name in snapshot.scores:
         filter_ = name.partition(".")[0]
         seen = bool(row.get(f"{filter_}.measured", row.get(name) is not None))
         bound = snapshot.bound(name, row["category"], row.get(REGIME))
-        found.setdefault(filter_, []).append(
+        by_filter.setdefault(filter_, []).append(
             Measured(name, row.get(name), bound, seen, row.get(f"{filter_}.error"))
         )
-    return found
+    return by_filter
 
 
 def neighbours(rows: Sequence[Row], key: str) -> tuple[str | None, str | None]:

@@ -1,4 +1,4 @@
-"""The server of `crispedit view`: addresses to pages. Each page is a few queries and a template."""
+"""The server of `crispedit view`. Each page is a few queries and a template."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from crispedit.pipelines.viewing import (
     templates,
 )
 from crispedit.pipelines.viewing import moved as moved_bounds
-from crispedit.pipelines.viewing.comparison import Comparison
+from crispedit.pipelines.viewing.comparison import OtherVerdicts
 from crispedit.pipelines.viewing.labels import Labels
-from crispedit.pipelines.viewing.moved import Moved
-from crispedit.pipelines.viewing.queries import Wanted
+from crispedit.pipelines.viewing.moved import MovedBound
+from crispedit.pipelines.viewing.queries import PairsAddress
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 SECTIONS = [
@@ -49,13 +49,13 @@ SECTIONS = [
 LISTED = 60
 """Photographs or jobs on one page."""
 FRESH_S = 3.0
-"""A snapshot is at least this old before another one is taken, and as old as 20 of the seconds that it took."""
+"""A new snapshot is taken when the old one is at least this old, and 20 times as old as the time that it took."""
 
 log = logging.getLogger(__name__)
 
 
-class Shown:
-    """What is on show: a snapshot that follows what the run commits, labels, and what it is compared with."""
+class ViewedRun:
+    """What is shown: a snapshot that follows the run's commits, labels, and the comparison."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class Shown:
         labelled: Labels,
         other: Callable[[], Snapshot] | str | None = None,
     ) -> None:
-        """`other`: what takes a snapshot of another run, or an override of the same run's recipe."""
+        """`other`: a function that takes a snapshot of another run, or an override of this run's recipe."""
         self._take, self._other = take, other
         self.labels = labelled
         self._lock = Lock()
         self._taking = False
-        self._moved: dict[tuple[str, ...], Comparison] = {}
+        self._moved: dict[tuple[str, ...], OtherVerdicts] = {}
         self.snapshot = self._taken()
 
     def _taken(self) -> Snapshot:
@@ -78,7 +78,7 @@ class Shown:
         self.comparison = self._compared(taken)
         return taken
 
-    def _compared(self, taken: Snapshot) -> Comparison | None:
+    def _compared(self, taken: Snapshot) -> OtherVerdicts | None:
         if self._other is None:
             return None
         if isinstance(self._other, str):
@@ -86,7 +86,7 @@ class Shown:
         return comparison.against_run(taken, self._other())
 
     def current(self) -> Snapshot:
-        """The snapshot to answer from. Where the run has committed more since, another one is taken beside."""
+        """The current snapshot. If the run has committed more, a new one is taken in the background."""
         shown = self.snapshot
         if (
             shown.run is not None
@@ -101,21 +101,21 @@ class Shown:
     def _refresh(self) -> None:
         try:
             self.take()
-        except Exception as error:  # a part may go while it is read; the next page tries again
-            log.warning("the run could not be read again, what is shown stays: %s", error)
+        except Exception as error:  # a part may vanish while it is read; the next page tries again
+            log.warning("the run could not be read again, so the page is not updated: %s", error)
             self.snapshot.taken = time.time()
         finally:
             self._taking = False
 
     def take(self) -> None:
-        """Take another snapshot now."""
+        """Take a new snapshot now."""
         taken = self._taken()
         with self._lock:
             self._moved.clear()
             self.snapshot = taken
 
-    def against(self, moved: list[Moved]) -> Comparison | None:
-        """The comparison with moved bounds, or with what the browser was started with."""
+    def against(self, moved: list[MovedBound]) -> OtherVerdicts | None:
+        """The comparison with moved bounds, or else the one of `--against`."""
         shown = self.snapshot
         if not moved or shown.run is None:
             return self.comparison
@@ -124,7 +124,7 @@ class Shown:
             if key not in self._moved:
                 if len(self._moved) >= 4:
                     self._moved.pop(next(iter(self._moved)))
-                used = {found.table for found in self._moved.values()}
+                used = {verdicts.table for verdicts in self._moved.values()}
                 table = next(name for name in (f"moved_{n}" for n in range(5)) if name not in used)
                 overrides = moved_bounds.overrides(shown, moved)
                 self._moved[key] = comparison.against_bounds(shown, overrides, "the moved bounds", table)
@@ -132,15 +132,15 @@ class Shown:
 
 
 class Site:
-    """The pages of one `Shown`."""
+    """The pages of one `ViewedRun`."""
 
-    def __init__(self, shown: Shown) -> None:
+    def __init__(self, shown: ViewedRun) -> None:
         self.shown = shown
         self.recent = pictures.Recent()
         self.templates = templates.environment()
 
     def app(self) -> Starlette:
-        """The routes. Nothing but what they name is served."""
+        """The routes; nothing else is served."""
         routes = [
             Route("/", self.overview),
             Route("/pairs", self.pairs),
@@ -163,7 +163,7 @@ class Site:
         return Starlette(routes=routes, exception_handlers=serving.MISTAKES)
 
     def page(self, request: Request, name: str, /, **values: Any) -> HTMLResponse:
-        """A template, given what all of them need."""
+        """A rendered template, with the variables that all templates need."""
         shown = self.shown
         common = {
             "s": shown.snapshot,
@@ -179,13 +179,13 @@ class Site:
         return self.page(request, "overview", **s.summary, progress=overview.progress(s))
 
     def pairs(self, request: Request) -> Response:
-        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
         facets = queries.facets(s, wanted)
         page = queries.pairs(s, wanted, total=facets.total)
         return self.page(request, "pairs", wanted=wanted, page=page, facets=facets)
 
     def pair(self, request: Request) -> Response:
-        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
         row = queries.pair(s, request.path_params["key"])
         before, after = queries.neighbours(queries.pairs(s, wanted).rows, row["key"])
         then = self._then(row["key"])
@@ -203,11 +203,13 @@ class Site:
         )
 
     def _then(self, key: str) -> dict[str, Any] | None:
-        """The verdict of what the browser was started to compare with."""
+        """The pair's verdict in the comparison of `--against`."""
         if self.shown.comparison is None:
             return None
-        found = self.shown.snapshot.sql(f"SELECT * FROM {self.shown.comparison.table} WHERE key = ?", [key])
-        return found[0] if found else None
+        verdicts = self.shown.snapshot.sql(
+            f"SELECT * FROM {self.shown.comparison.table} WHERE key = ?", [key]
+        )
+        return verdicts[0] if verdicts else None
 
     def job(self, request: Request) -> Response:
         s = self.shown.current()
@@ -232,7 +234,7 @@ class Site:
         return self._listing(request, "photographs", "photograph", "uri")
 
     def _listing(self, request: Request, name: str, table: str, text: str) -> Response:
-        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
         tests, values = ["true"], []
         for column in ("outcome", "reason", *(["category"] if table == "job" else [])):
             if getattr(wanted, column):
@@ -262,7 +264,7 @@ class Site:
         regime = parameters.get("regime", "") if category else ""
         other = parameters.get("other", "")
         moved = _moved(s, request)
-        here = Moved(score, category or None, regime or None, s.bound(score, category, regime))
+        here = MovedBound(score, category or None, regime or None, s.bound(score, category, regime))
         here = next((m for m in moved if m.place == here.place), here)
         chart = distribution.histogram(s, score, category, regime, also=here.bound) if score else None
         points = None
@@ -301,7 +303,7 @@ class Site:
         )
 
     def what_if(self, request: Request) -> Response:
-        """What moved bounds would keep, and the pairs on both sides of the one that was moved last."""
+        """What moved bounds would keep, and the pairs on both sides of the last moved bound."""
         s = self.shown.snapshot
         moved = _moved(s, request)
         side = request.query_params.get("side", "min")
@@ -312,7 +314,7 @@ class Site:
             )
             if score not in s.scores:
                 raise ValueError(f"there is no score {score!r}")
-            last = Moved(score, category or None, regime or None, s.bound(score, category, regime))
+            last = MovedBound(score, category or None, regime or None, s.bound(score, category, regime))
         at = last.bound.max if side == "max" or last.bound.min is None else last.bound.min
         below, above = moved_bounds.sides(s, moved, last, at) if at is not None else ([], [])
         exact = None
@@ -356,7 +358,7 @@ class Site:
         return JSONResponse({"kept": kept, "waiting": waiting, "next": then})
 
     def compare(self, request: Request) -> Response:
-        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
         moved = _moved(s, request)
         against = self.shown.against(moved)
         values: dict[str, Any] = {"wanted": wanted, "moved": moved, "against": against}
@@ -369,7 +371,7 @@ class Site:
         return self.page(request, "compare", **values)
 
     def label(self, request: Request) -> Response:
-        s, wanted = self.shown.current(), Wanted.of(request.query_params)
+        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
         sort = request.query_params.get("order", "informative")
         if sort not in labels.ORDERS:
             raise ValueError(f"there is no order {sort!r}; choose from {', '.join(labels.ORDERS)}")
@@ -394,15 +396,15 @@ class Site:
         )
 
     def taught(self, request: Request) -> Response:
-        """To the page of bounds, with those moved that the labels teach."""
+        """Redirect to the page of bounds, with the learned bounds moved."""
         s = self.shown.snapshot
-        found = labels.taught(s) if s.run is not None else []
-        if not found:
+        bounds = labels.taught(s) if s.run is not None else []
+        if not bounds:
             return self.page(request, "untaught", against=labels.against(s))
-        first = found[0]
+        first = bounds[0]
         place = {"score": first.score, "category": first.category or "", "regime": first.regime or ""}
         return RedirectResponse(
-            "/bounds?" + urlencode([*place.items(), *(("m", str(m)) for m in found)]), 303
+            "/bounds?" + urlencode([*place.items(), *(("m", str(m)) for m in bounds)]), 303
         )
 
     async def save_label(self, request: Request) -> Response:
@@ -433,12 +435,12 @@ class Site:
         )
 
     def fresh(self, request: Request) -> Response:
-        """When what is shown was taken: an open page asks, and says so when there is more to see."""
+        """The time of the shown snapshot; an open page polls it and says when there is more to see."""
         return JSONResponse({"taken": self.shown.current().taken})
 
 
 def _telling(s: Snapshot, score: str) -> str:
-    """The category to look at a score in: all, or where only some have a bound, the one that loses the most by it."""
+    """The default category for a score: all, or, if only some have a bound, the one that loses most by it."""
     own = [name for name, regime in s.cells if s.bound(score, name, regime) != Bound()]
     if not own or s.bound(score, None) != Bound():
         return ""
@@ -452,15 +454,15 @@ def _telling(s: Snapshot, score: str) -> str:
     return max(own, key=lambda name: lost.get(name, 0))
 
 
-def _moved(s: Snapshot, request: Request) -> list[Moved]:
+def _moved(s: Snapshot, request: Request) -> list[MovedBound]:
     """The moved bounds of an address (`m`, several times); the last one of a score and category counts."""
-    found: dict[str, Moved] = {}
+    moved: dict[str, MovedBound] = {}
     for text in request.query_params.getlist("m")[:40]:
-        move = Moved.parse(text)
+        move = MovedBound.parse(text)
         known = move.category is None or move.category in s.categories
         if move.score not in s.scores or not known or (move.regime or "") not in ("", *s.regimes):
             raise ValueError(f"{text!r}: there is no such score, category or regime here")
-        found.pop(move.place, None)
+        moved.pop(move.place, None)
         if move.bound != s.bound(move.score, *move.cell):
-            found[move.place] = move
-    return list(found.values())
+            moved[move.place] = move
+    return list(moved.values())

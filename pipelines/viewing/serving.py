@@ -1,4 +1,4 @@
-"""What every site of the browser answers alike: its own files, pictures, and mistakes."""
+"""Responses that all sites share: static files, pictures and errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATIC = {"style.css": "text/css", "view.js": "text/javascript", "icon.svg": "im
 
 
 def static(request: Request) -> Response:
-    """A file of the pages. KeyError for any other."""
+    """A static file of the pages. KeyError for any other."""
     name = request.path_params["name"]
     if name not in STATIC:
         raise KeyError(name)
@@ -23,7 +23,7 @@ def static(request: Request) -> Response:
 
 
 def picture(recent: pictures.Recent, name: Any, draw: Callable[[], bytes | None]) -> Response:
-    """A JPEG, drawn if it was not drawn before; 410 where it is damaged, 404 where there is none."""
+    """A cached or newly drawn JPEG; 410 if it is damaged, 404 if there is none."""
     try:
         data = recent.get(name, draw)
     except ValueError as error:
@@ -36,7 +36,7 @@ def picture(recent: pictures.Recent, name: Any, draw: Callable[[], bytes | None]
 
 
 def width(request: Request) -> int:
-    """The pixels that a picture is asked at. ValueError for a width that is not drawn."""
+    """The requested width of a picture. ValueError for an unsupported one."""
     text = request.query_params.get("w", "480")
     if not text.isdecimal() or int(text) not in (0, *pictures.WIDTHS):
         raise ValueError(f"a picture's width is 0 or one of {', '.join(map(str, pictures.WIDTHS))}")
@@ -56,4 +56,4 @@ MISTAKES: Mapping[Any, Callable[[Request, Exception], Response]] = {
     KeyError: _not_found,
     404: _not_found,
 }
-"""How an exception is answered."""
+"""The responses to exceptions."""

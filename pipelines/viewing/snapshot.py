@@ -1,8 +1,8 @@
-"""A snapshot: what a run has committed, or a shard set holds, at one moment, as three tables of a DuckDB file.
+"""A snapshot: the committed content of a run, or a shard set, at one moment, as three tables of a DuckDB file.
 
-Every page is a query over `photograph`, `job` and `pair` (one row a candidate: its words, verdict, scores, and where
-its images lie). A build may go on meanwhile: the snapshot stays as it is until another one takes its place. A run's
-tables are read through `crispedit.pipelines.tables` and the verdict functions of `select` only, and here only.
+Every page is a query over `photograph`, `job` and `pair` (one row per candidate: its texts, verdict, scores, and its
+images' locations). The snapshot does not change while a build goes on; a new one replaces it. Only this module reads a
+run's tables, through `crispedit.pipelines.tables` and the verdict functions of `select`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from crispedit.shards import journal
 from crispedit.shards.read import ShardReader
 
 MEMORY = "900MB"
-"""Of DuckDB's buffers; what a larger run needs stays in the snapshot's file."""
+"""Memory for DuckDB's buffers; a larger run's data stays in the snapshot's file."""
 KEY_SLICES = ("4", "8", "c")
-"""Where the keys of pairs are cut into slices that are joined one after the other."""
+"""Where the keys of pairs are cut into slices, which are joined one at a time."""
 FILE = "snapshot.duckdb"
 CARD = (
     *(
@@ -52,11 +52,11 @@ CARD = (
     ),
     *("width", "height", "composed", "source", "edited", "mask"),
 )
-"""The columns of `pair` that a grid of pairs needs: reading all of the others, too, costs three times as much."""
+"""The columns of `pair` that a grid of pairs needs: reading all columns costs three times as much."""
 PICTURED = ("key", "source_key", "composed", "source", "edited", "mask")
 """The columns of `pair` that its pictures need."""
 REMEMBERED = 10_000
-"""Pairs whose places are kept at hand."""
+"""Pairs whose picture locations are cached."""
 
 
 @dataclass
@@ -69,16 +69,16 @@ class Snapshot:
     cascade: Cascade
     categories: list[str]
     scores: list[str]
-    """Every "filter.score" that is a quantity (a hash is none), in the order of the cascade."""
+    """Every "filter.score" that is a quantity (hashes are not), in the order of the cascade."""
     run: Run | None = None
     """None for a shard set."""
     reader: ShardReader | None = None
     """None for a run."""
     folder: tempfile.TemporaryDirectory[str] | None = None
     summary: dict[str, Any] = field(default_factory=dict)
-    """What the first page shows: it is asked for at once, and of a moment that does not change."""
+    """The first page's content, computed at once, because a snapshot does not change."""
     stamp: object = None
-    """What was committed at that moment: another stamp, another snapshot."""
+    """Identifies what was committed at that moment; a changed stamp means a new snapshot."""
     _pictured: dict[str, dict[str, Any]] = field(default_factory=dict)
     taken: float = field(default_factory=time.time)
     seconds: float = 0.0
@@ -92,17 +92,17 @@ class Snapshot:
             self.folder.cleanup()
 
     def sql(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
-        """The rows of a query. Each call has a cursor of its own, so that pages may ask at the same time."""
+        """The rows of a query. Each call has its own cursor, so that pages may query concurrently."""
         with self.db.cursor() as cursor:
-            found = cursor.execute(query, values)
-            names = [column[0] for column in found.description or ()]
-            rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+            result = cursor.execute(query, values)
+            names = [column[0] for column in result.description or ()]
+            rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
         if names[:1] == ["key"] and set(PICTURED) <= set(names):
             self._remember(rows)
         return rows
 
     def pictured(self, key: str) -> dict[str, Any]:
-        """Of a pair, what its pictures need (`PICTURED`). KeyError if there is none of that key."""
+        """The columns for a pair's pictures (`PICTURED`). KeyError for an unknown key."""
         if (row := self._pictured.get(key)) is not None:
             return row
         rows = self.sql(f"SELECT {', '.join(PICTURED)} FROM pair WHERE key = ?", [key])
@@ -111,7 +111,7 @@ class Snapshot:
         return rows[0]
 
     def _remember(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """A page that shows these pairs is about to ask for their pictures, one by one."""
+        """Cache these pairs, whose pictures the page will request one by one."""
         if len(self._pictured) > REMEMBERED:
             self._pictured = {}
         self._pictured |= {row["key"]: {name: row[name] for name in PICTURED} for row in rows}
@@ -123,23 +123,23 @@ class Snapshot:
             return None if row is None else row[0]
 
     def bound(self, score: str, category: str | None, regime: str | None = None) -> Bound:
-        """The bound of a score in a category, or in its pairs of a regime; of no category: the one that holds where a
-        category has none of its own."""
+        """The bound of a score in a category, or its pairs of a regime; without a category, the bound of categories
+        that have none of their own."""
         return self.cascade.bounds_of(category, regime).get(score, Bound())
 
     @cached_property
     def columns(self) -> frozenset[str]:
-        """Those of `pair`."""
+        """The columns of `pair`."""
         return frozenset(row["column_name"] for row in self.sql("DESCRIBE pair"))
 
     def card(self, *more: str) -> str:
-        """The columns of a card, and more, as SQL over `pair p`."""
+        """The columns of a card, and these, as SQL over `pair p`."""
         names = dict.fromkeys([*CARD, *([REGIME] if REGIME in self.columns else []), *more])
         return ", ".join(f'p."{name}"' for name in names)
 
     @cached_property
     def cells(self) -> list[tuple[str, str]]:
-        """(category, regime) of all bounds: each category, and in it the regimes that have bounds of their own."""
+        """(category, regime) of all bounds: each category, and its regimes with their own bounds."""
         return [
             (c, r)
             for c in self.categories
@@ -149,18 +149,18 @@ class Snapshot:
 
     @cached_property
     def regimes(self) -> list[str]:
-        """Those that may have bounds of their own, where the run measures a pair's regime."""
+        """The regimes that may have their own bounds, if the run measures regimes."""
         return list(get_args(Regime)) if self.run is not None and REGIME in self.columns else []
 
     @cached_property
     def bounded(self) -> list[str]:
-        """The scores that have a bound in some category."""
+        """The scores with a bound in any category."""
         cells = [(None, None), *self.cells]
         return [score for score in self.scores if any(self.bound(score, *cell) != Bound() for cell in cells)]
 
 
 def committed(run: Run) -> object:
-    """What tells one moment of a run from another: its parts, and when it was last selected and by which recipe."""
+    """A stamp of a run's state: its parts, and the time and recipe of its last selection."""
     steps = ("curate", "annotate", "edit", "score", "compare")
     files = [
         run.root / "recipe.yaml",
@@ -181,7 +181,7 @@ def of_run(root: Path) -> Snapshot:
     sources = source_verdicts(run, store=False)
     first_pass(run, db, sources)
     cascade = run.recipe.pair_cascade
-    db.register("final", final_verdicts(run, db, sources))
+    db.register("final", final_verdicts(run, sources))
     _photographs(db)
     _pairs(db, cascade)
     _jobs(db)
@@ -202,7 +202,7 @@ def of_run(root: Path) -> Snapshot:
 
 
 def quantities(cascade: Cascade) -> list[str]:
-    """The cascade's scores that a histogram makes sense of: hashes are no quantities."""
+    """The cascade's scores that are quantities, without hashes."""
     return [
         f"{name}.{score}"
         for name, filter_ in cascade.filters.items()
@@ -211,8 +211,8 @@ def quantities(cascade: Cascade) -> list[str]:
     ]
 
 
-def final_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
-    """(key, category, outcome, reason) of every candidate: as selected, or as selecting now would decide."""
+def final_verdicts(run: Run, sources: pa.Table) -> pa.Table:
+    """(key, category, outcome, reason) of every candidate: as selected, or as a selection now would decide."""
     selection = run.folder("select") / SELECTION
     if selection.exists():
         parts = [
@@ -223,7 +223,7 @@ def final_verdicts(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -
         newest = max((part.stat().st_mtime_ns for part in [*parts, run.root / "recipe.yaml"]), default=0)
         if selection.stat().st_mtime_ns >= newest:
             return pq.read_table(selection)
-    return pair_verdicts(run, db, sources)
+    return pair_verdicts(run, sources)
 
 
 def _into_file(db: duckdb.DuckDBPyConnection) -> tempfile.TemporaryDirectory[str]:
@@ -232,15 +232,13 @@ def _into_file(db: duckdb.DuckDBPyConnection) -> tempfile.TemporaryDirectory[str
     db.execute(
         f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false"
     )
-    db.execute(
-        f"SET temp_directory = {quoted(folder.name)}"
-    )  # a run that is only looked at is not written to
+    db.execute(f"SET temp_directory = {quoted(folder.name)}")  # viewing a run does not write to it
     db.execute(f"ATTACH {quoted(folder.name + '/' + FILE)} AS snapshot")
     return folder
 
 
 def _opened(folder: tempfile.TemporaryDirectory[str]) -> duckdb.DuckDBPyConnection:
-    """The written file, with the table that labels go into."""
+    """A connection to the written file, with a table for labels."""
     db = duckdb.connect(f"{folder.name}/{FILE}")
     db.execute(
         f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false"
@@ -258,14 +256,15 @@ def _photographs(db: duckdb.DuckDBPyConnection) -> None:
 
 
 def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
-    """`first` is the verdict before any competition; `standing` is that if no bound can change it (an editor's error, a
-    rejected photograph), else null. `fails` has a bit for each filter, in the cascade's order, that does not keep the
-    pair, and `waits` one for each that has not measured it: the lowest bit of `fails` decides.
+    """Create the table `pair`. `first` is the verdict before candidates are compared; `standing` is the same if no
+    bound can change it (an editor's error, a rejected photograph), else null. `fails` has a bit for each filter, in the
+    cascade's order, that does not keep the pair, and `waits` one for each that has not measured it. The lowest bit of
+    `fails` decides.
 
-    Slice by slice of the keys, since what several joins hold at once is what runs out of memory.
+    The keys are processed in slices, because several joins at once would exhaust memory.
     """
     notes = {f"{name}.{note}" for name, filter_ in cascade.filters.items() for note in filter_.notes}
-    # Notes are long texts, which are read for one pair at a time; but bounds depend on the regime.
+    # Notes are long texts that are read for one pair at a time, except the regime, which bounds depend on.
     names = [f.name for f in cascade.columns if f.name not in notes or f.name == REGIME]
     scores = "".join(f', s."{name}"' for name in names)
     words = ", ".join(quoted(word) for word in cascade_words(cascade))
@@ -289,9 +288,9 @@ def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
     ends = ["0", *KEY_SLICES, "g"]  # keys are hexadecimal
     for number, (first, end) in enumerate(pairwise(ends)):
         here = f"key >= '{first}' AND key < '{end}'"
-        made = "INSERT INTO snapshot.pair" if number else "CREATE TABLE snapshot.pair AS"
+        statement = "INSERT INTO snapshot.pair" if number else "CREATE TABLE snapshot.pair AS"
         db.execute(f"""
-            {made}
+            {statement}
             SELECT c.key, c.job_key, c.source_key, c.category, c.editor, c.seed, c.width, c.height, c.options,
                 c.transform, c.error, p.dataset, p.licence, j.instruction, j.words, j.source_caption, j.target_caption,
                 coalesce(json_extract_string(c.options, '$.id'), json_extract_string(c.options, '$.uri'), p.uri) AS id,
@@ -307,7 +306,7 @@ def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
 
 
 def _bits(conditions: Iterable[str]) -> str:
-    """A number with a bit for each condition that holds, the first one's the lowest, as SQL."""
+    """SQL of a number with a bit for each true condition, the first one the lowest."""
     return " | ".join(f"(({one})::BIGINT << {bit})" for bit, one in enumerate(conditions)) or "0::BIGINT"
 
 
@@ -339,8 +338,8 @@ def _jobs(db: duckdb.DuckDBPyConnection) -> None:
 
 
 def _margin(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> str:
-    """How far a pair is inside its bounds, at the nearest of them, or beyond (below 0) at the worst, in spreads of the
-    score; null where no bounded score is known. SQL over the aliases c (its category) and s (its scores).
+    """SQL of a pair's distance to its nearest bound, or (below 0) beyond its worst, in spreads of the score; null
+    without known bounded scores. The aliases are c (its category) and s (its scores).
 
     The spread is the range of the middle half of a score's values, else their deviation, else 1.
     """
@@ -351,7 +350,7 @@ def _margin(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> str:
     parts = ", ".join(
         f'approx_quantile("{s}", 0.75) - approx_quantile("{s}", 0.25), stddev_pop("{s}")' for s in scores
     )
-    # Of many pairs a sample does, the same one every time.
+    # For many pairs a fixed sample is enough.
     many = db.sql("SELECT count(*) > 500000 FROM edit").fetchall()[0][0]
     sample = "key < '1'" if many else "true"
     row = db.execute(f"SELECT {parts} FROM score WHERE {sample}").fetchone() or ()
@@ -364,13 +363,13 @@ def _margin(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> str:
                 if (value := getattr(bound, side)) is not None
             ]
             if cases:
-                # On the bound exactly stands what is perfect (no border, a judge's yes): it is near nothing.
+                # A score exactly on its bound is perfect (no border, a judge's yes), so its distance is not counted.
                 sides.append(f"nullif(CASE {' '.join(cases)} END, 0) / {float(middle or deviation or 1)!r}")
     return f"least({', '.join(sides)})"
 
 
 def of_shards(path: str) -> Snapshot:
-    """A snapshot of a shard set: all its pairs are kept, and have the scores that were packed with them."""
+    """A snapshot of a shard set: all pairs are kept and have their packed scores."""
     start = time.perf_counter()
     reader = ShardReader(path, decode=False)
     rows = [_of_meta(pair.key, pair.category, pair.meta, pair.mask_png is not None) for pair in reader]
@@ -398,20 +397,20 @@ def of_shards(path: str) -> Snapshot:
     made |= {name: pa.array(values, pa.float64()) for name, values in columns.items()}
     db = duckdb.connect()
     folder = _into_file(db)
-    db.register("found", pa.table(made))
+    db.register("packed", pa.table(made))
     db.execute(f"""
         CREATE TABLE snapshot.pair AS SELECT *, lower(instruction) AS words, '{KEPT}' AS outcome,
             NULL::VARCHAR AS reason, NULL::VARCHAR AS standing,
             '{KEPT}' AS first, 0::BIGINT AS fails, 0::BIGINT AS waits,
             NULL::VARCHAR AS error, 'source' AS source, 'edited' AS edited,
             if(masked, 'mask', NULL) AS mask, NULL::DOUBLE AS margin
-        FROM found
+        FROM packed
     """)
     db.execute(f"""
         CREATE TABLE snapshot.photograph AS SELECT DISTINCT source_key AS key, id AS uri, dataset, licence,
             NULL::INTEGER AS width, NULL::INTEGER AS height, NULL::VARCHAR AS refusal, NULL::VARCHAR AS error,
             NULL::VARCHAR AS image, '{KEPT}' AS outcome, NULL::VARCHAR AS reason
-        FROM found WHERE NOT composed
+        FROM packed WHERE NOT composed
     """)
     db.execute(f"""
         CREATE TABLE snapshot.job AS SELECT any_value(key) AS key, job_key, any_value(source_key) AS source_key,
@@ -419,7 +418,7 @@ def of_shards(path: str) -> Snapshot:
             any_value(source_caption) AS source_caption, any_value(target_caption) AS target_caption,
             NULL::VARCHAR AS error, '{KEPT}' AS outcome, NULL::VARCHAR AS reason, count(*) AS candidates,
             count(*) AS kept
-        FROM found GROUP BY job_key
+        FROM packed GROUP BY job_key
     """)
     db.close()
     return Snapshot(
@@ -436,7 +435,7 @@ def of_shards(path: str) -> Snapshot:
 
 
 def _of_meta(key: str, category: str, meta: Mapping[str, Any], masked: bool) -> dict[str, Any]:
-    """A pair's columns from its JSON member; what another tool's shards lack is null."""
+    """A pair's columns from its JSON member; missing ones (in other tools' shards) are null."""
     row = {
         name: meta.get(name)
         for name in ("job_key", "source_key", "editor", "dataset", "licence", "transform")
@@ -465,8 +464,7 @@ def _of_meta(key: str, category: str, meta: Mapping[str, Any], masked: bool) -> 
 
 
 def answers(snapshot: Snapshot, row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The models' own words on a pair, by "filter.note": those texts stay in the run's tables. Empty where there are
-    none."""
+    """The notes on a pair by "filter.note", read from the run's tables. Empty if there are none."""
     if snapshot.run is None:
         return {}
     notes = [f"{name}.{note}" for name, filter_ in snapshot.cascade.filters.items() for note in filter_.notes]
@@ -474,12 +472,12 @@ def answers(snapshot: Snapshot, row: Mapping[str, Any]) -> dict[str, dict[str, A
         return {}
     with tables.connect(snapshot.run) as db:
         listed = ", ".join(f'"{note}"' for note in notes)
-        found = db.execute(f"SELECT {listed} FROM score WHERE key = ?", [row["key"]]).fetchone()
-    return {note: _parsed(text) for note, text in zip(notes, found or (), strict=False) if text}
+        stored = db.execute(f"SELECT {listed} FROM score WHERE key = ?", [row["key"]]).fetchone()
+    return {note: _parsed(text) for note, text in zip(notes, stored or (), strict=False) if text}
 
 
 def choice(snapshot: Snapshot, job_key: str) -> list[dict[str, Any]]:
-    """The judge's comparisons of a job's candidates: which ones, which one it chose, its words, or its error."""
+    """The judge's comparisons of a job's candidates: the candidates, the chosen one, its words, or its error."""
     if snapshot.run is None or snapshot.run.recipe.judge is None:
         return []
     with tables.connect(snapshot.run) as db:

@@ -1,4 +1,4 @@
-"""The templates of the browser and the report, and what they draw with; all is escaped unless our code drew it."""
+"""The templates of the browser and the report, and their helpers; everything is escaped except our own SVG."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ FOLDER = Path(__file__).parent / "pages"
 
 def environment() -> jinja2.Environment:
     """The templates of `pages/`."""
-    made = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"short": queries.short, "plain": plain}
-    made.globals |= {
+    environment.filters |= {"short": queries.short, "plain": plain}
+    environment.globals |= {
         "charts": charts,
         "in_words": overview.in_words,
         "owner": overview.owner,
         "bound_names": bound_names,
         "clock": lambda then: time.strftime("%H:%M:%S", time.localtime(then)),
     }
-    return made
+    return environment
 
 
 def plain(value: float | None) -> str:
-    """A bound as a reader would write it, to the last digit."""
+    """A bound in full precision."""
     return "" if value is None else str(int(value)) if value.is_integer() else repr(value)
 
 
 def bound_names(s: Snapshot, score: str, category: str = "", regime: str = "") -> list[charts.NamedBound]:
-    """The lines that a histogram of a score gets: of one category (with those of its regimes), or of all, named by the
-    categories."""
+    """The lines in a histogram of a score: the bounds of one category (and its regimes), or of all, named by
+    category."""
     cells = [cell for cell in s.cells if category in (cell[0], "") and (not regime or cell[1] == regime)]
     if regime and not cells:
         cells = [(name, "") for name in s.categories if category in (name, "")]

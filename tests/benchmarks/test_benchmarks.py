@@ -84,7 +84,7 @@ def test_a_picture_is_a_file_a_range_or_a_cell(tmp_path):
     assert np.array_equal(Picture(str(file), row=4, column="image").image(), sets.picture(4))
     for wrong, message in (
         (Picture(str(tmp_path / "none.png")), "none.png: No such file"),
-        (Picture(str(tmp_path / "range")), "range is no image"),
+        (Picture(str(tmp_path / "range")), "range is not an image"),
         (Picture(str(file), row=9, column="image"), "no row 9, it has 5"),
         (Picture(str(file), row=0, column="task"), "row 0 has no bytes in 'task'"),
     ):

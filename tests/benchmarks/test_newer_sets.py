@@ -9,8 +9,8 @@ import pytest
 from chat_server import Said, serving
 
 from crispedit import benchmarks, parts
-from crispedit.benchmark import Benchmark, Pair
-from crispedit.judge import Judge
+from crispedit.benchmark import AnswerPair, Benchmark
+from crispedit.judge import JudgeModel
 from crispedit.measures import Measures, Models
 
 
@@ -20,12 +20,12 @@ def make(name, path, **options):
 
 def measuring(server):
     measures = Measures(Models(judge=server.spec))
-    assert isinstance(measures.judge, Judge)
+    assert isinstance(measures.judge, JudgeModel)
     return measures
 
 
 def pair(case, first=40, second=60):
-    return Pair(sets.answer(case, sets.picture(first)), sets.answer(case, sets.picture(second)))
+    return AnswerPair(sets.answer(case, sets.picture(first)), sets.answer(case, sets.picture(second)))
 
 
 def verdict(winner):

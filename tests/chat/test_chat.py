@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chat_server import Said, serving
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crispedit import chat, prompts
-from crispedit.chat import Answer, ChatError, ChatOption, Reply, Request, make, parse
+from crispedit.chat import ChatAnswer, ChatError, ChatOption, ChatRequest, Reply, make, parse
 from crispedit.parts import Part
 from crispedit.pipelines import recipe
 
@@ -43,7 +43,7 @@ IMAGE = np.full((30, 40, 3), 90, np.uint8)
 )
 def test_the_first_object_of_the_shape_is_found_in_the_words(words):
     found = parse(words, Animal)
-    assert isinstance(found, Answer)
+    assert isinstance(found, ChatAnswer)
     assert found.value == Animal(name="cat", legs=4)
     assert found.raw == words
 
@@ -72,10 +72,9 @@ def test_what_is_no_answer_says_why_and_keeps_the_words(words, problem):
 
 def test_an_answer_cut_off_inside_a_list_is_not_taken_for_its_first_item():
     assert isinstance(parse(f'{{"animals": [{CAT}, {{"name": "d', Family), ChatError)
-    assert isinstance(parse(f'{{"animals": [{CAT}]}}', Family), Answer)
+    assert isinstance(parse(f'{{"animals": [{CAT}]}}', Family), ChatAnswer)
 
 
-@settings(deadline=None)
 @given(st.text(), st.text(), st.text(), st.integers())
 def test_any_object_is_read_back_from_any_surroundings(before, after, name, legs):
     before = before.replace("{", "").replace("</think>", "")
@@ -83,14 +82,14 @@ def test_any_object_is_read_back_from_any_surroundings(before, after, name, legs
     name = name.replace("</think>", "")
     words = before + json.dumps({"name": name, "legs": legs}) + after
     found = parse(words, Animal)
-    assert isinstance(found, Answer)
+    assert isinstance(found, ChatAnswer)
     assert found.value.legs == legs
     found.value.name.encode()
 
 
 def test_half_a_surrogate_pair_does_not_get_into_a_table():
     found = parse('{"name": "\\ud83d", "legs": 4}', Animal)
-    assert isinstance(found, Answer)
+    assert isinstance(found, ChatAnswer)
     assert found.value.name.encode() == b"?"
     assert parse("\ud83d", Animal).raw == "?"
 
@@ -103,10 +102,10 @@ def test_an_answer_that_does_not_fit_is_asked_for_once_more_with_what_was_wrong(
 
     with serving(reply) as server:
         wrong, right = make(server.spec).ask(
-            [Request("A cat?", Animal, [IMAGE]), Request("An ant?", Animal, [IMAGE])]
+            [ChatRequest("A cat?", Animal, [IMAGE]), ChatRequest("An ant?", Animal, [IMAGE])]
         )
-    assert isinstance(wrong, Answer)
-    assert isinstance(right, Answer)
+    assert isinstance(wrong, ChatAnswer)
+    assert isinstance(right, ChatAnswer)
     assert (wrong.value.name, right.value.name) == ("cat", "ant")
     assert len(server.asked) == 3  # the right one is not asked for again
     first, said, again = server.asked[-1].body["messages"]
@@ -122,8 +121,8 @@ def test_an_answer_that_never_fits_is_that_requests_error_with_the_last_words():
         return "again: no" if len(asked.body["messages"]) == 3 else "no"
 
     with serving(reply) as server:
-        good, bad = make(server.spec).ask([Request("A cat?", Animal), Request("A dog?", Animal)])
-    assert isinstance(good, Answer)
+        good, bad = make(server.spec).ask([ChatRequest("A cat?", Animal), ChatRequest("A dog?", Animal)])
+    assert isinstance(good, ChatAnswer)
     assert isinstance(bad, ChatError)
     assert bad.raw == "again: no"
     assert "again: no" in str(bad)
@@ -135,7 +134,7 @@ def test_a_server_that_fails_on_the_second_question_leaves_the_first_words():
         return Said(status=400, body="{}") if len(asked.body["messages"]) == 3 else "no"
 
     with serving(reply) as server:
-        [bad] = make(server.spec).ask([Request("A dog?", Animal)])
+        [bad] = make(server.spec).ask([ChatRequest("A dog?", Animal)])
     assert isinstance(bad, ChatError)
     assert bad.raw == "no"
     assert "answered 400" in str(bad)
@@ -143,8 +142,8 @@ def test_a_server_that_fails_on_the_second_question_leaves_the_first_words():
 
 def test_the_schema_is_told_unless_the_prompt_says_it_itself():
     with serving(lambda asked: CAT) as server:
-        make(server.spec).ask([Request("Which?", Animal)])
-        make(server.spec).ask([Request("Which?", Animal, tell_schema=False)])
+        make(server.spec).ask([ChatRequest("Which?", Animal)])
+        make(server.spec).ask([ChatRequest("Which?", Animal, tell_schema=False)])
     told, untold = (asked.text for asked in server.asked)
     assert '"required":["name","legs"]' in told
     assert untold == "Which?"
@@ -218,7 +217,7 @@ def test_an_answer_that_is_cut_off_is_asked_for_again_with_more_tokens():
         return CAT
 
     with serving(reply) as server:
-        [answer] = make(server.spec).ask([Request("Which?", Animal)])
+        [answer] = make(server.spec).ask([ChatRequest("Which?", Animal)])
     assert answer.value.name == "cat"
     short, long = (asked.body for asked in server.asked)
     assert long["max_completion_tokens"] == chat.MORE_TOKENS * short["max_completion_tokens"]
@@ -227,7 +226,7 @@ def test_an_answer_that_is_cut_off_is_asked_for_again_with_more_tokens():
 
 def test_a_whole_object_in_a_reply_that_is_cut_off_is_no_answer():
     with serving(lambda asked: Said(f"{CAT} But wait", finish_reason="length")) as server:
-        [error] = make(server.spec).ask([Request("Which?", Animal)])
+        [error] = make(server.spec).ask([ChatRequest("Which?", Animal)])
     assert isinstance(error, ChatError)
     assert "cut off after 4096 tokens" in str(error)
     assert len(server.asked) == 2
@@ -238,7 +237,7 @@ def test_thoughts_that_never_end_are_asked_for_again_with_more_tokens():
         return f"<think>{CAT} or" if asked.body["max_completion_tokens"] <= 1024 else f"<think></think>{CAT}"
 
     with serving(reply) as server:
-        [answer] = make(server.spec).ask([Request("Which?", Animal)])
+        [answer] = make(server.spec).ask([ChatRequest("Which?", Animal)])
     assert answer.value.name == "cat"
     assert len(server.asked) == 2
 
@@ -250,7 +249,7 @@ def test_one_that_was_cut_off_may_still_be_corrected():
         return CAT if len(asked.body["messages"]) == 3 else '{"name": "cat"}'
 
     with serving(reply) as server:
-        [answer] = make(server.spec).ask([Request("Which?", Animal)])
+        [answer] = make(server.spec).ask([ChatRequest("Which?", Animal)])
     assert answer.value.legs == 4
     assert len(server.asked) == 3
 
@@ -271,13 +270,13 @@ DOG = '{"name": "dog", "legs": 4}'
 )
 def test_thoughts_in_a_field_of_their_own_are_no_answer(said):
     with serving(lambda asked: said) as server:
-        [answer] = make(server.spec).ask([Request("Which?", Animal)])
+        [answer] = make(server.spec).ask([ChatRequest("Which?", Animal)])
     assert answer.value.name == "cat"
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 def test_a_model_that_only_thought_has_said_nothing(field):
     with serving(lambda asked: Said(None, thoughts={field: DOG})) as server:
-        [error] = make(server.spec).ask([Request("Which?", Animal)])
+        [error] = make(server.spec).ask([ChatRequest("Which?", Animal)])
     assert isinstance(error, ChatError)
     assert "said nothing after it thought" in str(error)

@@ -10,7 +10,7 @@ import pytest
 from chat_server import Said, serving
 from PIL import Image as Pillow
 
-from crispedit.chat import Answer, ChatError, Conversation, Published, Reply, Request, Turn, make
+from crispedit.chat import ChatAnswer, ChatError, ChatRequest, Conversation, Published, Reply, Turn, make
 
 KEY = "sk-very-secret-0123456789"
 SOON = {"retry-after-ms": "1"}
@@ -26,7 +26,7 @@ IMAGE = np.full((30, 40, 3), 90, np.uint8)
 
 def ask(server, *prompts, **options):
     chat = make({**server.spec, **options})
-    return chat.ask([Request(prompt, Animal, [IMAGE]) for prompt in prompts])
+    return chat.ask([ChatRequest(prompt, Animal, [IMAGE]) for prompt in prompts])
 
 
 def once(fault):
@@ -55,18 +55,18 @@ def once(fault):
 def test_a_passing_fault_is_outlived(fault):
     with serving(once(fault)) as server:
         [answer] = ask(server, "which?")
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ChatAnswer)
     assert len(server.asked) == 2
 
 
 def test_a_slow_answer_is_waited_for_until_the_timeout_then_asked_for_again():
     with serving(once(Said(CAT, after_s=1.5))) as server:
         [late] = ask(server, "which?", timeout_s=0.3)
-        assert isinstance(late, Answer)
+        assert isinstance(late, ChatAnswer)
         assert len(server.asked) == 2
     with serving(once(Said(CAT, after_s=0.3))) as server:
         [patient] = ask(server, "which?", timeout_s=10)
-        assert isinstance(patient, Answer)
+        assert isinstance(patient, ChatAnswer)
         assert len(server.asked) == 1
 
 
@@ -77,11 +77,15 @@ def test_a_slow_answer_is_waited_for_until_the_timeout_then_asked_for_again():
         (Said(status=429, headers=SOON, body="{}"), "answered 429", 4),
         (Said(status=400, body='{"error": {"message": "image too large"}}'), "image too large", 1),
         (Said(status=404, body='{"error": {"message": "no such model"}}'), "no such model", 1),
-        (Said(body="<html>Welcome</html>", headers={"Content-Type": "text/html"}), "no chat completion", 1),
-        (Said(body='{"choices": []}'), "no chat completion", 1),
-        (Said(body='{"choices": "cat"}'), "no chat completion", 1),
-        (Said(body=""), "no chat completion", 1),
-        (Said(body="\ud83d".encode("utf-8", "replace").decode()), "no chat completion", 1),
+        (
+            Said(body="<html>Welcome</html>", headers={"Content-Type": "text/html"}),
+            "not a chat completion",
+            1,
+        ),
+        (Said(body='{"choices": []}'), "not a chat completion", 1),
+        (Said(body='{"choices": "cat"}'), "not a chat completion", 1),
+        (Said(body=""), "not a chat completion", 1),
+        (Said(body="\ud83d".encode("utf-8", "replace").decode()), "not a chat completion", 1),
         (Said(refusal="I cannot look at this."), "I cannot look at this", 1),
         (Said(content="", finish_reason="content_filter"), "content_filter", 1),
     ],
@@ -89,8 +93,8 @@ def test_a_slow_answer_is_waited_for_until_the_timeout_then_asked_for_again():
 def test_a_lasting_fault_is_that_requests_error_and_no_others(fault, problem, requests):
     with serving(lambda asked: fault if "dog" in asked.text else CAT) as server:
         cat, dog, again = ask(server, "a cat", "a dog", "another cat")
-    assert isinstance(cat, Answer)
-    assert isinstance(again, Answer)
+    assert isinstance(cat, ChatAnswer)
+    assert isinstance(again, ChatAnswer)
     assert isinstance(dog, ChatError)
     assert problem in str(dog)
     assert len(server.asked) == 2 + requests
@@ -114,7 +118,7 @@ def test_the_rate_is_limited_over_several_calls():
         chat = make({**server.spec, "requests_per_minute": 600})
         start = time.monotonic()
         for _ in range(3):
-            chat.ask([Request("which?", Animal), Request("what?", Animal)])
+            chat.ask([ChatRequest("which?", Animal), ChatRequest("what?", Animal)])
         assert time.monotonic() - start >= 0.5  # six requests are five intervals of a tenth
 
 
@@ -143,7 +147,7 @@ def test_the_key_comes_from_the_environment_and_shows_nowhere(monkeypatch, caplo
     with serving(lambda asked: CAT if asked.is_hello else fault) as server:
         chat = make({**server.spec, "api_key_env": "TEST_CHAT_KEY"})
         chat.load()
-        [error] = chat.ask([Request("which?", Animal)])
+        [error] = chat.ask([ChatRequest("which?", Animal)])
         assert server.asked[-1].headers["Authorization"] == f"Bearer {KEY}"
     assert "bad request by [key]" in str(error)
     shown = [str(error), repr(chat), str(chat.identity()), str(chat.model_dump()), caplog.text]
@@ -191,7 +195,7 @@ def test_a_server_that_is_not_there_stops_the_run_before_it_begins():
     "url", ["http://me:secret@host/v1", "https://host/v1?key=secret", "host:80", "file:///etc"]
 )
 def test_an_address_with_credentials_or_of_no_server_is_refused(url):
-    with pytest.raises(ValueError, match=r"base_url|no address"):
+    with pytest.raises(ValueError, match=r"base_url|not a server's address"):
         make({"backend": "openai", "model": "tiny", "base_url": url})
 
 

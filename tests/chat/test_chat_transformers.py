@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from crispedit import managed
-from crispedit.chat import ChatError, Conversation, Reply, Request, Said, Turn, make
+from crispedit.chat import ChatError, ChatRequest, Conversation, Reply, Said, Turn, make
 
 
 class Animal(Reply):
@@ -78,7 +78,7 @@ def test_what_is_said_depends_on_the_words_and_on_each_image(chat):
 
 
 def test_noise_is_an_error_that_keeps_the_words_after_a_second_question(chat):
-    answers = chat.ask([Request("Which animal?", Animal, [image(40, 40)]), Request("Which?", Animal)])
+    answers = chat.ask([ChatRequest("Which animal?", Animal, [image(40, 40)]), ChatRequest("Which?", Animal)])
     assert all(isinstance(answer, ChatError) and answer.raw for answer in answers)
     [once] = words(chat, ("Which?", []))
     assert answers[1].raw != once
@@ -170,7 +170,7 @@ def served(folder):
 def test_a_real_server_is_asked_and_says_what_the_model_says(served, chat):
     asked = [(text, []) for text, _ in ASKED]
     assert words(served, *asked) == words(chat, *asked)
-    [error] = served.ask([Request("Which animal?", Animal)])
+    [error] = served.ask([ChatRequest("Which animal?", Animal)])
     assert isinstance(error, ChatError)
     assert error.raw
 

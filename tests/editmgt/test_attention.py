@@ -21,7 +21,7 @@ from crispedit.editmgt.attention import attend, attend_by_channel, attend_by_row
     frozen=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_equals_a_dense_bias(way, rest, reference, strength, frozen, seed):
     generator = torch.Generator().manual_seed(seed)
     total = rest + reference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crispedit.editmgt.frame import mask_to_tokens, paste, resize, tokens_to_pixels, working_size
@@ -33,7 +33,6 @@ def test_working_size_of_the_released_case():
 @given(
     height=sizes, width=sizes, rows=st.integers(1, 20), columns=st.integers(1, 20), seed=st.integers(0, 99)
 )
-@settings(deadline=None)
 def test_masks_and_tokens_agree_by_area(height, width, rows, columns, seed):
     """By the definition: a token and a pixel belong together if their rectangles of the unit square overlap."""
     random = np.random.default_rng(seed)
@@ -59,7 +58,6 @@ def test_masks_and_tokens_agree_by_area(height, width, rows, columns, seed):
 
 
 @given(height=sizes, width=sizes, rows=st.integers(1, 9), columns=st.integers(1, 9), seed=st.integers(0, 99))
-@settings(deadline=None)
 def test_paste_is_exact_outside_and_between_inside(height, width, rows, columns, seed):
     random = np.random.default_rng(seed)
     source = random.integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -97,7 +97,7 @@ def smooth_by_the_book(a):
 
 
 @given(h=st.integers(1, 20), w=st.integers(1, 20), seed=st.integers(0, 999))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_smoothing_of_any_size_and_batch(h, w, seed):
     """Released: other sizes are smoothed as a line, and across the batch."""
     maps = np.random.default_rng(seed).random((2, h, w))
@@ -109,7 +109,7 @@ def test_smoothing_of_any_size_and_batch(h, w, seed):
 @given(
     seed=st.integers(0, 999), length=st.integers(1, 9), image=st.integers(1, 20), samples=st.integers(1, 3)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_reduction_equals_the_whole_matrix(seed, length, image, samples):
     generator = torch.Generator().manual_seed(seed)
     q = torch.randn(samples, 2, length, 8, generator=generator) * 4

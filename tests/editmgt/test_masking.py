@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crispedit.editmgt.masking import (
@@ -48,7 +48,6 @@ def test_partly_masked(golden):
     schedule=st.sampled_from(["cosine", "linear"]),
     seed=st.integers(0, 99),
 )
-@settings(deadline=None)
 def test_remask_follows_the_schedule_and_spares_the_known(unknown, step, more, schedule, seed):
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.arange(64).repeat(len(unknown), 1)
@@ -73,7 +72,6 @@ def test_remask_of_none():
 
 
 @given(seed=st.integers(0, 999), tokens=st.integers(1, 80))
-@settings(deadline=None)
 def test_training_mask(seed, tokens):
     generator = torch.Generator().manual_seed(seed)
     time = torch.rand(3, generator=generator)

@@ -197,7 +197,7 @@ def test_seeds(scene):
 @given(
     seed=st.integers(0, 99), share=st.floats(0, 1), hold=st.sampled_from([0.0, 0.5]), steps=st.integers(1, 6)
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_known_tokens_never_change_and_counts_follow(scene, seed, share, hold, steps):
     generator = torch.Generator().manual_seed(seed)
     fixed = torch.rand(3, 6, 8, generator=generator) < share

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny_pipelines
@@ -200,7 +200,7 @@ def test_an_identity_edit_lies_on_its_source(unchanged, size, area):
         assert np.array_equal(edited, source)
     # What the usual rounding of both sides gives, a stretch, is seen by the same filter.
     stretched = np.ascontiguousarray(edited[:, : edited.shape[1] * 63 // 64])
-    stretched = np.asarray(PillowImage.fromarray(stretched).resize(size))
+    stretched = np.asarray(Pillow.fromarray(stretched).resize(size))
     assert aligned(source, stretched)["displacement_px"] > Alignment.bounds["displacement_px"].max
 
 
@@ -257,7 +257,7 @@ def test_a_pipeline_of_another_package_is_found_by_its_path(kontext, folder, tmp
         editor(model, "another.editing.Absent").load()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([(None, 16), (1 << 20, 32), (9000, 8)]))
 def test_a_canvas_holds_its_source(width, height, rule):
     area, multiple = rule
@@ -316,7 +316,7 @@ def test_a_schedule_of_few_steps(kontext):
     shifted = editor(kontext, scheduler={"shift": 5.0})
     assert not np.array_equal(edits(shifted, sources)[0], edits(editor(kontext), sources)[0])
     with pytest.raises(
-        ValueError, match=r"scheduler.shiftt is no option of FlowMatch.*; choose from .*shift_terminal"
+        ValueError, match=r"scheduler.shiftt is not an option of FlowMatch.*; choose from .*shift_terminal"
     ):
         editor(kontext, scheduler={"shiftt": 5.0}).load()
 
@@ -433,7 +433,7 @@ def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
     ("options", "said"),
     [
         ({"pipeline": "NoSuchPipeline"}, r"diffusers \(.*\) has no NoSuchPipeline: .* package.module.Class"),
-        ({"pipeline": "torch.nn.Linear"}, "torch.nn.Linear is no pipeline class"),
+        ({"pipeline": "torch.nn.Linear"}, "torch.nn.Linear is not a pipeline class"),
         ({"pipeline": "torch.nn.Editor"}, "torch.nn .* has no Editor"),
         ({"pipeline": "absent.a.Pipeline"}, r"absent.a, .* of absent.a.Pipeline, .* \(.*\): install it here"),
         ({"pipeline": "DDPMPipeline"}, "its call has no image and no prompt"),
@@ -443,12 +443,12 @@ def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
         ({"pipeline": "Flux2KleinPipeline", "negative": " "}, "takes no negative prompt"),
         ({"offload": "model", "device": "cpu"}, "there is none here"),
         ({"pipeline": "QwenImage21Pipeline", "guidance": 4.0}, "takes no guidance; .*call.true_cfg_scale"),
-        ({"pipeline": "LongCatImageEditPipeline", "loras": [{"path": "x"}]}, "loads no LoRAs"),
-        ({"cache": {}}, "no first-block cache: its call names no cache context"),
-        ({"pipeline": "LongCatImageEditPipeline", "cache": {}}, "blocks of several kinds"),
+        ({"pipeline": "LongCatImageEditPipeline", "loras": [{"path": "x"}]}, "cannot load LoRAs"),
+        ({"cache": {}}, "with the first-block cache: its call names no cache context"),
+        ({"pipeline": "LongCatImageEditPipeline", "cache": {}}, "mixes kinds of blocks"),
         ({"pipeline": "QwenImage21Pipeline", "cache": {}}, "does not know QwenImage21TransformerBlock"),
         ({"call": {"height": 512}}, "call.height is not an argument .* that can be set here"),
-        ({"storage": "float8", "quantize": "int8"}, "give one"),
+        ({"storage": "float8", "quantize": "int8"}, "set one of them"),
     ],
 )
 def test_wrong_options_are_refused_before_weights_are_read(tmp_path, options, said):

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny_pipelines
 from images_server import Sent, b64, inverted, png, problem, serving, url
-from PIL import Image as PillowImage
+from PIL import Image as Pillow
 
 from crispedit import addresses
 from crispedit.compositor.landscape import landscape
@@ -26,7 +26,7 @@ from crispedit.editors.images_api import ImagesAPI
 from crispedit.images import encode_jpeg
 from crispedit.outcome import Transient, is_transient
 from crispedit.pipelines.records import EDIT
-from crispedit.pipelines.steps.edit import Editing
+from crispedit.pipelines.steps.edit import EditStage
 from crispedit.recipe import Pool
 from crispedit.record import Edit, Job, Refusal
 from crispedit.shards import journal
@@ -200,9 +200,9 @@ def test_what_the_server_declines_to_make_is_a_refusal(photo, declined):
         (Sent(b"not json"), "holds no image: 'not json'"),
         (Sent(b'{"data": []}'), "holds no image"),
         (Sent(b'{"data": [{}]}'), "holds no image"),
-        (Sent(b'{"data": [{"b64_json": "%%%"}]}'), "no base64"),
+        (Sent(b'{"data": [{"b64_json": "%%%"}]}'), "not base64"),
         (b64(b"not an image"), "cannot be decoded"),
-        (b64(png(PillowImage.effect_noise((128, 96), 50))[:5000]), "cannot be decoded"),
+        (b64(png(Pillow.effect_noise((128, 96), 50))[:5000]), "cannot be decoded"),
         (Sent(b" " * 2_000_000), "larger than max_answer_mb=1"),
     ],
     ids=["400", "302", "text", "none", "empty", "base64", "no_image", "half_image", "huge"],
@@ -219,7 +219,7 @@ def test_a_bad_answer_is_that_rows_error_and_asked_for_once(photo, answer, said)
 
 
 def test_an_image_behind_an_address(photo):
-    data = png(PillowImage.fromarray(photo))
+    data = png(Pillow.fromarray(photo))
     files = {
         "/a.png": Sent(data),
         "/moved": Sent(status=302, headers={"Location": "/a.png"}),
@@ -257,10 +257,10 @@ def test_a_redirect_to_a_private_address_is_not_followed(photo, monkeypatch):
     moved = Sent(status=302, headers={"Location": "http://127.0.0.2:1/secret"})
     with serving(lambda form: url(f"{server.url}/a.png"), lambda path: moved) as server:
         answer = one(editor(server, retries=0), photo)
-    assert "127.0.0.2 is no public address" in str(answer)
+    assert "127.0.0.2 is not a public address" in str(answer)
     for scheme in ("file:///etc/passwd", "ftp://example.org/a.png"):
         with serving(lambda form, scheme=scheme: url(scheme)) as server:
-            assert "at no web address" in str(one(editor(server, retries=0), photo))
+            assert "has no web address" in str(one(editor(server, retries=0), photo))
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_the_rows_of_a_run_hold_each_edits_cost_refusal_or_error(tmp_path, photo
     ]
     with serving(lambda form: answers[form.fields["prompt"]](form)) as server:
         made = editor(server, price_per_image=0.04, retries=0)
-        done = Editing("edit:api", made, tmp_path, 95, Pool()).process(rows)
+        done = EditStage("edit:api", made, tmp_path, 95, Pool()).process(rows)
     told = [(row.get("cost"), row.get("refusal"), row.get("transient")) for row in done]
     assert told == [
         (0.04, None, None),
@@ -360,8 +360,8 @@ def test_the_rows_of_a_run_hold_each_edits_cost_refusal_or_error(tmp_path, photo
 
 def test_the_cost_of_an_edit(photo):
     tokens = {"usage": {"input_tokens": 1000, "output_tokens": 2000}}
-    plain = b64(png(PillowImage.fromarray(photo).resize((128, 96))))
-    counted = b64(png(PillowImage.fromarray(photo).resize((128, 96))), **tokens)
+    plain = b64(png(Pillow.fromarray(photo).resize((128, 96))))
+    counted = b64(png(Pillow.fromarray(photo).resize((128, 96))), **tokens)
     told = Sent(plain.body, headers={"x-litellm-response-cost": "0.031"})
     by_token = dict(price_per_million_input=5, price_per_million_output=40)
     for sent, prices, cost in (

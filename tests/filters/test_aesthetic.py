@@ -67,10 +67,10 @@ def test_a_stack_of_linear_layers_is_one_linear_layer(tmp_path, suffix):
 
 
 def test_wrong_heads_are_refused(model, tmp_path):
-    with pytest.raises(ValueError, match="no head file"):
+    with pytest.raises(ValueError, match="the head file"):
         Aesthetic(head=str(tmp_path / "absent.pth")).load()
     torch.save({"weight": torch.ones(2, 4), "bias": torch.ones(2)}, tmp_path / "two.pth")
-    with pytest.raises(ValueError, match="no linear head of one output"):
+    with pytest.raises(ValueError, match="is not a linear head with one output"):
         read_head(tmp_path / "two.pth")
     with pytest.raises(ValueError, match=r"embeddings of 768, but local-dir.* gives 32"):
         Aesthetic(head=str(v1(tmp_path / "l14.pth", 768)), model=model, pretrained="").measure([photo(1)])

@@ -25,7 +25,7 @@ def test_an_edit_in_place_is_aligned(mask, quality):
     assert Alignment().measure([sample])[0]["displacement_px"] < 0.3
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.floats(-25, 25), st.floats(-25, 25))
 def test_a_shift_is_measured_in_pixels_of_the_source(x, y):
     found = measured(shifted(EDITED, x, y))

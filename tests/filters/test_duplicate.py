@@ -95,7 +95,7 @@ def test_edges():
         near_duplicates(np.array([1], np.int64), -1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     count=st.integers(1, 400),
@@ -145,7 +145,7 @@ def test_it_is_exact_where_the_index_works(distance: int):
 
 @pytest.mark.parametrize("distance", range(9))
 def test_a_million_are_never_compared_all_with_all(distance: int):
-    assert _bands(500_000, 500_000, 64, distance) > 0
+    assert _bands(500_000, 500_000, 64, distance) > (0, 0)
 
 
 def test_a_crowded_bucket_is_divided_again():

@@ -37,7 +37,7 @@ def test_a_cast_is_a_cast(mask, offset):
     assert "cast:high" in verdicts(Exposure(), pair(SOURCE, toned(EDITED, offset=offset), mask))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.floats(-20, 20))
 def test_drift_is_the_mean_change_of_brightness(levels):
     grey = np.clip(SOURCE * 0.6 + 50, 0, 255).astype(np.uint8)  # away from clipping

@@ -13,7 +13,16 @@ from crispedit.cascade import Cascade
 from crispedit.chat import ChatError
 from crispedit.compositor.landscape import landscape
 from crispedit.feasibility import Feasibility
-from crispedit.filters.judge import RUBRIC, VERDICTS, Choice, Contest, Differences, Judge, Match, verdicts
+from crispedit.filters.judge import (
+    RUBRIC,
+    VERDICTS,
+    Contest,
+    Differences,
+    Judge,
+    Match,
+    PreferredCandidate,
+    verdicts,
+)
 from crispedit.images import encode_jpeg
 from crispedit.pipelines import audit, build
 from crispedit.pipelines.records import score_table
@@ -289,7 +298,7 @@ def chosen(*numbers, candidates=3):
         assert [len(asked.images) for asked in server.asked] == [1 + candidates] * 2
     forward, backward = (asked.images for asked in server.asked)
     assert forward[1:] == backward[:0:-1]
-    return found.candidate if isinstance(found, Choice) else found
+    return found.candidate if isinstance(found, PreferredCandidate) else found
 
 
 def test_the_best_candidate_is_the_one_that_is_chosen_in_both_orders():
@@ -312,7 +321,9 @@ def test_one_comparison_that_fails_costs_no_other():
     assert (
         before
         == after
-        == Choice(None, canonical_json(dict.fromkeys(("in_order", "in_reverse"), '{"candidate": 0}')))
+        == PreferredCandidate(
+            None, canonical_json(dict.fromkeys(("in_order", "in_reverse"), '{"candidate": 0}'))
+        )
     )
     assert isinstance(failed, ChatError)
     assert "both!" in str(failed)

@@ -25,7 +25,7 @@ def test_a_re_encoding_is_unchanged(quality):
     assert verdicts(Unchanged(), pair(SOURCE, SOURCE, quality=quality)) == REJECTED
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2]))
 def test_faint_noise_is_unchanged_and_does_not_wrap(seed, levels):
     """A uint8 subtraction would turn -1 into 255 and call this a third of the image."""

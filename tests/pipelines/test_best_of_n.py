@@ -115,7 +115,7 @@ def test_the_best_of_a_jobs_candidates_is_chosen_by_scores(tmp_path: Path):
         """Least, kept and greatest score of each job's passing candidates, and the seed of the kept one."""
         again = make_run(run.root, grainy, *three, *best)
         db = tables.connect(again)
-        db.register("s", pair_verdicts(again, db, source_verdicts(again)))
+        db.register("s", pair_verdicts(again, source_verdicts(again)))
         return db.execute(
             "SELECT min(score), any_value(score) FILTER (kept), max(score), any_value(seed) FILTER (kept) FROM ("
             "SELECT e.job_key, \"unchanged.mean_abs\" AS score, s.outcome = 'kept' AS kept, e.seed FROM s "
@@ -141,6 +141,6 @@ def test_the_dry_run_counts_the_passes_apart(photos: Path, tmp_path: Path):
 
 def test_the_first_editor_has_none_to_wait_for(photos: Path, tmp_path: Path):
     with pytest.raises(
-        ValueError, match=r"edit.editors.second.when is failed, but no editor stands before it"
+        ValueError, match=r"edit.editors.second.when is failed, but no editor comes before it"
     ):
         made(tmp_path / "run", photos, SECOND, FIRST)

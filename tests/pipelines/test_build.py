@@ -299,7 +299,7 @@ def test_a_mistake_is_one_line_and_status_two(capsys: pytest.CaptureFixture[str]
     )
     assert "error: " in capsys.readouterr().err
     assert cli.main(["audit", str(tmp_path)]) == 2
-    assert "is no run" in capsys.readouterr().err
+    assert "is not a run" in capsys.readouterr().err
 
 
 def test_a_submitted_job_builds_on_a_running_cluster(built: Run, photos: Path, tmp_path: Path):

@@ -9,7 +9,7 @@ from crispedit import recipe
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
 from crispedit.pipelines.calibration import calibrate, known_defects, measured, text
-from crispedit.pipelines.calibration.good_pairs import Pair
+from crispedit.pipelines.calibration.good_pairs import GoodPair
 from crispedit.pipelines.recipe import Recipe
 
 RECIPE = """
@@ -99,7 +99,7 @@ def test_a_semantic_defect_mixes_a_pair_up_with_one_of_its_photograph_if_it_can(
             "category": category,
             "target_caption": caption,
         }
-        return Pair(photograph, category, stored)
+        return GoodPair(photograph, category, stored)
 
     own, twin = pair("a", "add", "a kite"), pair("b", "add", "a kite")
     near, far = pair("a", "add", "a ball"), pair("b", "add", "a boat")

@@ -21,7 +21,7 @@ from crispedit.pipelines import audit, build, cli, step, tables
 from crispedit.pipelines.dry_run import dry_run
 from crispedit.pipelines.records import COMPARE
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.steps.compare import Compare
+from crispedit.pipelines.steps.compare import CompareStep
 from crispedit.shards import journal
 
 MADE = (
@@ -242,9 +242,9 @@ def test_another_model_does_not_mix_its_choices_in(compared: Run, server: Server
     with pytest.raises(
         ValueError, match=r"compare was made with other settings[^$]*judge.chat.options.model: was 'tiny'"
     ):
-        other.begin({"compare": Compare(other).identity()})
+        other.begin({"compare": CompareStep(other).identity()})
     same = judged(compared, compared.root, server.spec | {"concurrency": 1})
-    same.begin({"compare": Compare(same).identity()})
+    same.begin({"compare": CompareStep(same).identity()})
 
 
 def test_a_dry_run_projects_the_comparisons(built: Run, server: Server, tmp_path: Path):

@@ -19,7 +19,7 @@ from ray import cloudpickle
 from crispedit.outcome import Failing
 from crispedit.pipelines import build, engine
 from crispedit.pipelines.engine import Row, Work, placement
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.recipe import Pool
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
@@ -103,14 +103,14 @@ KEYS = [f"row{n}" for n in range(20)]
 
 
 def test_in_process_a_row_that_raises_costs_itself_alone(tmp_path: Path):
-    engine.run(work(tmp_path, [*KEYS, "bad1", "bad2"]), Engine(kind="inprocess", rows_per_part=5))
+    engine.run(work(tmp_path, [*KEYS, "bad1", "bad2"]), EngineSpec(kind="inprocess", rows_per_part=5))
     check_bad_rows(tmp_path)
     assert len(journal.parts(tmp_path)) > 1
 
 
 @pytest.mark.parametrize("pool", [None, TASKS], ids=["actors", "tasks"])
 def test_on_ray_a_row_that_raises_costs_itself_alone(tmp_path: Path, pool: Pool | None, ray_nodes: None):
-    engine.run(work(tmp_path, [*KEYS, "bad1", "bad2"], pool=pool), Engine(rows_per_part=5))
+    engine.run(work(tmp_path, [*KEYS, "bad1", "bad2"], pool=pool), EngineSpec(rows_per_part=5))
     check_bad_rows(tmp_path)
 
 
@@ -118,7 +118,7 @@ def test_on_ray_a_row_that_raises_costs_itself_alone(tmp_path: Path, pool: Pool 
 def test_on_ray_a_row_that_kills_its_process_is_quarantined(
     tmp_path: Path, pool: Pool | None, ray_nodes: None
 ):
-    engine.run(work(tmp_path, [*KEYS[:5], "poison", *KEYS[5:]], ["a"], pool), Engine(rows_per_part=7))
+    engine.run(work(tmp_path, [*KEYS[:5], "poison", *KEYS[5:]], ["a"], pool), EngineSpec(rows_per_part=7))
     done = rows(tmp_path, once=False)
     assert sorted(done) == sorted([*KEYS, "poison"])
     assert done["poison"]["error"] == "quarantined: its a process died 2 times on it"
@@ -127,7 +127,7 @@ def test_on_ray_a_row_that_kills_its_process_is_quarantined(
 
 def test_on_ray_processes_stay_for_the_next_step(tmp_path: Path, ray_nodes: None):
     for step in ("first", "second"):
-        engine.run(work(tmp_path / step, KEYS, ["a"], TASKS), Engine(rows_per_part=5))
+        engine.run(work(tmp_path / step, KEYS, ["a"], TASKS), EngineSpec(rows_per_part=5))
     first, second = ({row["pid"] for row in rows(tmp_path / step).values()} for step in ("first", "second"))
     assert first & second
 
@@ -137,7 +137,7 @@ def test_on_ray_a_stage_whose_loading_kills_its_process_stops_the_run(tmp_path: 
     stages = [Unloadable("a", TASKS), Append("b")]
     made = Work("test", tmp_path, made.table, made.plan, stages, SCHEMA, made.explode, made.rows)
     with pytest.raises(Failing, match="a cannot be loaded: its process has died of it 3 times"):
-        engine.run(made, Engine())
+        engine.run(made, EngineSpec())
     assert rows(tmp_path) == {}
 
 
@@ -147,12 +147,12 @@ def test_on_ray_both_nodes_work(tmp_path: Path, ray_nodes: None):
     made = Work(
         made.step, made.folder, made.table, made.plan, [Append("a", pool)], SCHEMA, made.explode, made.rows
     )
-    engine.run(made, Engine(rows_per_part=4))
+    engine.run(made, EngineSpec(rows_per_part=4))
     assert len({row["pid"] for row in rows(tmp_path).values()}) >= 3  # 4 x 0.9 CPU do not fit one node of 2
 
 
 def test_an_empty_plan_starts_nothing(tmp_path: Path):
-    engine.run(work(tmp_path / "table", []), Engine())
+    engine.run(work(tmp_path / "table", []), EngineSpec())
     assert not (tmp_path / "table").exists()
 
 

@@ -82,7 +82,7 @@ def editmgt(checkpoint, **options):
 
 def evaluated(recipe):
     """The JSON of an evaluation."""
-    evaluate.evaluate(evaluate.Recipe(kept=Path(recipe["out"]) / "replies", **recipe))
+    evaluate.evaluate(evaluate.EvaluationRecipe(kept=Path(recipe["out"]) / "replies", **recipe))
     return json.loads((Path(recipe["out"]) / "results.json").read_text())
 
 
@@ -172,7 +172,7 @@ def test_an_editor_that_fails_is_missing_with_its_reason_and_tried_again(tmp_pat
     }
     row = evaluated(recipe)["shards"]["shards"]["rows"]["c"]
     assert (row["scored"], row["missing"]) == (0, 6)
-    assert all("carries no plan for the compositor" in reason for reason in row["reasons"])
+    assert all("has no plan of the compositor" in reason for reason in row["reasons"])
     before = parts_of(tmp_path, "answers")
     assert evaluated(recipe)["shards"]["shards"]["rows"]["c"] == row
     assert before < parts_of(tmp_path, "answers")
@@ -213,7 +213,7 @@ def test_a_folder_of_results_is_counted(tmp_path):
         assert (row["cases"], row["scored"], row["missing"], row["unjudged"], row["black"]) == (4, 2, 1, 1, 1)
         assert len(row["reasons"]) == 2
         assert any("no image in the folder" in reason for reason in row["reasons"])
-        assert any("2.png is no image" in reason for reason in row["reasons"])
+        assert any("2.png is not an image" in reason for reason in row["reasons"])
     assert source["metrics"]["l1"]["n"] == 2  # against the source black answers count,
     assert anysd["metrics"]["l1"]["n"] == 1  # and AnySD's script drops them
     assert found["emu-source"]["rows"]["copy-source"]["metrics"]["l1"]["mean"] == 0
@@ -303,7 +303,7 @@ def test_a_judge_that_dies_half_way_and_returns_gives_the_same_results(tmp_path)
         server.asked.clear()
         alive, out = False, tmp_path / "broken"
         broken = recipe | {"models": judge, "out": out, "kept": out / "replies"}
-        found = evaluate.evaluate(evaluate.Recipe(**broken))
+        found = evaluate.evaluate(evaluate.EvaluationRecipe(**broken))
         assert not found.page
         assert "the judge is down" in found.problems[0]
         assert "run the same command again" in found.problems[0]
@@ -315,7 +315,7 @@ def test_a_judge_that_dies_half_way_and_returns_gives_the_same_results(tmp_path)
             ValueError, match="does not answer"
         ):  # still down: its first question is not answered
             evaluate.evaluate(
-                evaluate.Recipe(
+                evaluate.EvaluationRecipe(
                     **broken
                     | {"models": {"judge": server.spec | {"base_url": "http://127.0.0.1:9/v1", "retries": 0}}}
                 )
@@ -324,7 +324,7 @@ def test_a_judge_that_dies_half_way_and_returns_gives_the_same_results(tmp_path)
 
         alive = True
         server.asked.clear()
-        evaluate.evaluate(evaluate.Recipe(**broken))
+        evaluate.evaluate(evaluate.EvaluationRecipe(**broken))
         assert len(server.asked) <= everything - (
             asked_before_death - 6
         )  # what was said before is not asked again
@@ -352,13 +352,13 @@ def test_replies_are_shared_by_output_folders_and_protocols_share_answers(tmp_pa
     recipe = {"benchmarks": {"gedit": {"path": folder}}, "editors": {"mine": editmgt(checkpoint)}}
     with serving(lambda asked: READY if asked.is_hello else MARKS) as server:
         recipe |= {"models": {"judge": server.spec}}
-        evaluate.evaluate(evaluate.Recipe(out=tmp_path / "one", **recipe))
+        evaluate.evaluate(evaluate.EvaluationRecipe(out=tmp_path / "one", **recipe))
         first = len(server.asked)
-        evaluate.evaluate(evaluate.Recipe(out=tmp_path / "two", **recipe | {"editors": {}}))
+        evaluate.evaluate(evaluate.EvaluationRecipe(out=tmp_path / "two", **recipe | {"editors": {}}))
         assert len(server.asked) == first + 1  # hello: copy-source was judged before, in another folder
         answers = parts_of(tmp_path / "one", "answers")
         recipe["benchmarks"] = {"gedit": {"path": folder, "protocol": "gedit-editmgt"}}
-        evaluate.evaluate(evaluate.Recipe(out=tmp_path / "one", **recipe))
+        evaluate.evaluate(evaluate.EvaluationRecipe(out=tmp_path / "one", **recipe))
         assert parts_of(tmp_path / "one", "answers") == answers  # another protocol, the same edits
 
 
@@ -369,16 +369,16 @@ def test_an_edit_is_paid_for_once_whichever_folder_asks_for_it(tmp_path):
     with serving() as server:
         options = {"editor": "images_api", "model": "m", "base_url": server.url, "seeds": 2}
         recipe["editors"] = {"paid": options}
-        evaluate.evaluate(evaluate.Recipe(out=tmp_path / "one", **recipe))
+        evaluate.evaluate(evaluate.EvaluationRecipe(out=tmp_path / "one", **recipe))
         assert len(server.forms) == 6
-        two = evaluate.Recipe(out=tmp_path / "two", **recipe)
+        two = evaluate.EvaluationRecipe(out=tmp_path / "two", **recipe)
         assert "emu_edit: paid has 0 of 6 edits left" in evaluate.plan(two)
         evaluate.evaluate(two)
         assert len(server.forms) == 6  # the source, the words, the editor and the seed are the same
         results = [(tmp_path / name / "results.json").read_bytes() for name in ("one", "two")]
         assert results[0] == results[1]
         recipe["editors"] = {"paid": options | {"model": "another"}}
-        evaluate.evaluate(evaluate.Recipe(out=tmp_path / "three", **recipe))
+        evaluate.evaluate(evaluate.EvaluationRecipe(out=tmp_path / "three", **recipe))
         assert len(server.forms) == 12
 
 
@@ -390,13 +390,13 @@ def test_the_plan_counts_questions_and_their_price_before_anything_is_paid(tmp_p
         "models": {"judge": {"backend": "openai", "model": "gpt-4.1", "base_url": "http://127.0.0.1:9/v1"}},
         "price": {"prompt_per_million": 2.0, "answer_per_million": 8.0},
     }
-    lines = evaluate.plan(evaluate.Recipe(**recipe))
+    lines = evaluate.plan(evaluate.EvaluationRecipe(**recipe))
     assert lines[0] == "gedit: mine has 8 of 8 edits left"
     assert (
         "at most 24 questions to the judge (gpt-4.1), about 0.13 USD" in lines[1]
     )  # copy-source and two seeds
     del recipe["price"]
-    assert "set price=" in evaluate.plan(evaluate.Recipe(**recipe))[1]
+    assert "set price=" in evaluate.plan(evaluate.EvaluationRecipe(**recipe))[1]
 
 
 def test_tokens_seconds_and_price_are_told_afterwards(tmp_path, checkpoint):
@@ -411,7 +411,7 @@ def test_tokens_seconds_and_price_are_told_afterwards(tmp_path, checkpoint):
         "price": {"prompt_per_million": 2.0, "answer_per_million": 8.0, "currency": "EUR"},
     }
     with serving(lambda asked: READY if asked.is_hello else Said(MARKS, usage=usage)) as server:
-        found = evaluate.evaluate(evaluate.Recipe(models={"judge": server.spec}, **recipe))
+        found = evaluate.evaluate(evaluate.EvaluationRecipe(models={"judge": server.spec}, **recipe))
     cost = json.loads((tmp_path / "out" / "cost.json").read_text())["gedit"]
     assert (cost["asked"], cost["prompt_tokens"], cost["answer_tokens"]) == (8, 8000, 400)
     assert cost["price"] == pytest.approx(0.016 + 0.0032)
@@ -559,15 +559,15 @@ def test_a_limit_takes_families_whole(tmp_path, shards):
         ({"benchmarks": {"shards": {"folder": "x"}}}, "benchmark 'shards': .*its options: .*path"),
         ({"editors": {"x": {"editor": "photoshop"}}}, "no editor 'photoshop'"),
         ({"editors": {"x": {}}}, "editors.x: name an editor, or a folder of results"),
-        ({"editors": {"copy-source": {"editor": "compositor"}}}, "a control's name"),
-        ({"editors": {"x": {"results": "/no/such/folder"}}}, "/no/such/folder is no folder of results"),
+        ({"editors": {"copy-source": {"editor": "compositor"}}}, "name is a control's"),
+        ({"editors": {"x": {"results": "/no/such/folder"}}}, "/no/such/folder is not a folder of results"),
         ({"editors": {"x": {"results": "/tmp", "steps": 3}}}, "takes no editor and no options"),
     ],
 )
 def test_a_wrong_recipe_is_told_what_is_wrong(tmp_path, shards, change, message):
     recipe = {"out": tmp_path, "benchmarks": {"shards": {"path": str(shards)}}} | change
     with pytest.raises(ValueError, match=message):
-        evaluate.evaluate(evaluate.Recipe(**recipe))
+        evaluate.evaluate(evaluate.EvaluationRecipe(**recipe))
 
 
 def test_a_second_evaluation_is_kept_out_of_the_folder(tmp_path, shards):

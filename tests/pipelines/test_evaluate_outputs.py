@@ -75,8 +75,10 @@ def test_the_browser_opens_every_evaluation(made, layout):
     folder, _ = made
     out = folder / "evaluations" / layout
     assert view.is_evaluation(str(out))
-    shown = evaluation.Evaluated(out)
-    client = TestClient(Guard(evaluation.Site(shown).app(), "127.0.0.1", None), base_url="http://127.0.0.1")
+    shown = evaluation.EvaluationResults(out)
+    client = TestClient(
+        Guard(evaluation.EvaluationSite(shown).app(), "127.0.0.1", None), base_url="http://127.0.0.1"
+    )
     assert "strong" in client.get("/").text
     for protocol, board in shown.boards[layout].items():
         address = f"/cases?protocol={protocol}&order=worst&editor=strong"
@@ -179,7 +181,7 @@ def test_strengths_are_found_again_and_do_not_depend_on_who_is_first():
     assert found["e0"].low < 1000 + 0.8 * statistics.ELO_PER_STRENGTH < found["e0"].high
     assert found["e0"].elo > found["e1"].elo > found["e2"].elo
     turned = [
-        statistics.Match(m.case, m.dimension, m.second, m.first, preferences.REVERSED[m.outcome])
+        statistics.PairwiseResult(m.case, m.dimension, m.second, m.first, preferences.REVERSED[m.outcome])
         for m in matches
     ]
     again = statistics.strengths(turned, draws=2)
@@ -187,5 +189,5 @@ def test_strengths_are_found_again_and_do_not_depend_on_who_is_first():
         [found[p].elo for p in sorted(found)], abs=1e-3
     )
     assert statistics.strengths([]) == {}
-    alone = [statistics.Match("1", "d", "a", "b", "first")]
+    alone = [statistics.PairwiseResult("1", "d", "a", "b", "first")]
     assert statistics.strengths(alone)["a"].low is None  # one case

@@ -72,7 +72,7 @@ def test_turns_wait_for_what_they_continue(tmp_path):
 
 
 def test_two_cases_of_one_name_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="two cases are called 'a'"):
+    with pytest.raises(ValueError, match="two cases have the id 'a'"):
         evaluation(tmp_path, case("a"), case("b"), case("a"))
     evaluation(tmp_path, case("a"), case("b"))
 

@@ -22,7 +22,7 @@ def test_init_writes_a_recipe_for_photographs(
     assert (made.source.kind, made.source.path, made.run) == ("folder", str(photos), tmp_path / "run")
     shipped = recipe.load("embedded")
     assert made.model_copy(update={"source": shipped.source, "run": shipped.run}) == shipped
-    assert "# Jobs a photograph" in output.read_text()
+    assert "# Jobs per photograph" in output.read_text()
     assert cli.main(["init", str(photos), "-o", str(output)]) == 2
     assert "exists already" in capsys.readouterr().err
 
@@ -62,7 +62,7 @@ def test_init_says_what_it_looked_for(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_filters_lists_every_filter_with_its_bounds(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["filters"]) == 0
     said = capsys.readouterr().out
-    assert "\nunchanged (pairs): tells an edit from a no-op" in said
+    assert "\nunchanged (pairs): distinguishes an edit from a no-op" in said
     assert "crispedit[models]" in said
     assert cli.main(["filters", "unchanged", "clip", "--json"]) == 0
     unchanged, clip = json.loads(capsys.readouterr().out)

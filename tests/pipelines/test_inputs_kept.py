@@ -308,7 +308,7 @@ def test_brackets_without_end_are_that_rows_error(tmp_path: Path):
 # Samples of pairs
 
 
-def of_tar(path: Path, **columns: str) -> list[pairs_module.Pair]:
+def of_tar(path: Path, **columns: str) -> list[pairs_module.ImportedPair]:
     return list(pairs(PairsSource(path=str(path), layout="webdataset", columns={**IN_TAR, **columns})))
 
 

@@ -76,7 +76,7 @@ def test_the_true_accuracy_lies_in_the_interval_and_a_position_bias_is_found(tmp
             for name, server in (("fair", fair), ("biased", biased))
         }
         price = {"fair": {"prompt_per_million": 2.0, "answer_per_million": 8.0}}
-        options = judge_bench.Recipe(judges=judges, price=price, **recipe)
+        options = judge_bench.JudgeBenchRecipe(judges=judges, price=price, **recipe)
         found = judge_bench.bench(options)["made"]
         asked = len(fair.asked)
         again = judge_bench.bench(options)["made"]["fair"]
@@ -122,7 +122,7 @@ def test_several_votes_are_more_often_right_than_one(tmp_path):
     with serving(reply) as server:
         agreements = [
             judge_bench.bench(
-                judge_bench.Recipe(
+                judge_bench.JudgeBenchRecipe(
                     judges={"noisy": server.spec | {"concurrency": 1}},  # the order of its errors
                     sets={"made": folder},
                     votes=votes,
@@ -206,4 +206,4 @@ def test_a_judge_that_says_nothing_is_a_failure(tmp_path, capsys):
         parser = argparse.ArgumentParser()
         judge_bench.add_arguments(parser)
         assert judge_bench.run(parser.parse_args([str(tmp_path / "recipe.yaml")])) == 1
-    assert "made, mute: no verdict could be had" in capsys.readouterr().err
+    assert "made, mute: no verdict was given" in capsys.readouterr().err

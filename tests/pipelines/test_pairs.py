@@ -15,7 +15,16 @@ import pytest
 from bad_inputs import encode, photo
 from pydantic import TypeAdapter, ValidationError
 
-from crispedit.pipelines.pairs import AnySource, Pair, PairImages, PairsSource, dig, mappings, pairs, read
+from crispedit.pipelines.pairs import (
+    AnySource,
+    ImportedPair,
+    PairImages,
+    PairsSource,
+    dig,
+    mappings,
+    pairs,
+    read,
+)
 from crispedit.record import canonical_json
 from crispedit.shards import pack
 
@@ -58,7 +67,7 @@ def tar(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def found(path: Path, mapping: str, **more) -> list[Pair]:
+def found(path: Path, mapping: str, **more) -> list[ImportedPair]:
     return list(pairs(PairsSource(path=str(path), mapping=mapping, **more)))
 
 
@@ -391,7 +400,7 @@ def test_a_wrong_section_says_what_is_right():
 def test_pairs_survive_json(tmp_path: Path):
     anyedit(tmp_path)
     listed = found(tmp_path, "anyedit")
-    back = [Pair.from_row(json.loads(canonical_json(pair.to_row()))) for pair in listed]
+    back = [ImportedPair.from_row(json.loads(canonical_json(pair.to_row()))) for pair in listed]
     assert back == listed
     assert read(back[::-1]) == read(listed)[::-1]
 
@@ -411,7 +420,7 @@ def test_a_missing_column_lists_those_there(tmp_path: Path):
         ValueError, match=r"columns.source: .*no column 'input_img'; it has img_id \(string\)"
     ):
         found(tmp_path, "crispedit-2m")
-    with pytest.raises(ValueError, match=r"columns.instruction: column 'turn_index' .* is no text"):
+    with pytest.raises(ValueError, match=r"columns.instruction: column 'turn_index' .* is not text"):
         found(tmp_path, "magicbrush", columns={"instruction": "turn_index"})
     with pytest.raises(ValueError, match=r"columns.category: .*no column 'kind.0'"):
         found(tmp_path, "magicbrush", columns={"category": "kind.0"})
@@ -481,7 +490,7 @@ def test_a_damaged_parquet_is_an_error_row(tmp_path: Path):
 COLUMNS = {"source": "a.jpg", "edited": "b.jpg", "mask": "m.png", "instruction": "txt"}
 
 
-def of_tar(path: Path, **columns: str) -> list[Pair]:
+def of_tar(path: Path, **columns: str) -> list[ImportedPair]:
     return list(pairs(PairsSource(path=str(path), layout="webdataset", columns={**COLUMNS, **columns})))
 
 
@@ -540,7 +549,7 @@ def test_pairs_in_a_bucket(tmp_path: Path):
 # JSON
 
 
-def of_lines(path: Path, **options) -> list[Pair]:
+def of_lines(path: Path, **options) -> list[ImportedPair]:
     columns = {"source": "from", "edited": "to", "mask": "mask", "instruction": "say"}
     return list(pairs(PairsSource(path=str(path), layout="jsonl", columns=columns, **options)))
 
@@ -595,7 +604,7 @@ def test_image_paths_may_start_from_another_folder(tmp_path: Path):
 def test_a_json_file_that_is_no_list_is_an_error_row(tmp_path: Path):
     (tmp_path / "x.json").write_text('{"a": 1}')
     (answer,) = read(of_lines(tmp_path / "x.json"))
-    assert "a list of objects should be here, not dict" in str(answer)
+    assert "expected a list of objects, not dict" in str(answer)
 
 
 def test_digging():

@@ -100,12 +100,12 @@ def test_one_part_stands_in_a_recipe_under_two_names():
 
 def test_filters_with_actors_of_their_own_stand_in_the_cascades_order():
     from crispedit.pipelines.run import Run
-    from crispedit.pipelines.steps.curate import Curate
-    from crispedit.pipelines.steps.score import Score
+    from crispedit.pipelines.steps.curate import CurateStep
+    from crispedit.pipelines.steps.score import ScoreStep
 
     def pools(*overrides: str) -> list[tuple[str, list[str]]]:
         run = Run(load("filters={unchanged: {}, alignment: {}, duplicate: {}, clip: {}}", *overrides))
-        stages = Score(run).stages
+        stages = ScoreStep(run).stages
         return [(stage.name, list(stage.own)) for stage in stages]  # type: ignore[attr-defined]
 
     shared = ["duplicate", "unchanged", "alignment", "clip"]
@@ -116,7 +116,7 @@ def test_filters_with_actors_of_their_own_stand_in_the_cascades_order():
         ("score:unchanged", ["unchanged"]),
         ("score:filters from alignment", ["alignment", "clip"]),
     ]
-    apart = Curate(Run(load("curate.filters.content.pool.batch=1")))
+    apart = CurateStep(Run(load("curate.filters.content.pool.batch=1")))
     assert [stage.name for stage in apart.stages] == ["normalise", "curate:content"]
 
 

@@ -1,4 +1,4 @@
-"""Repairing: edits of our own editors are laid back onto their source and freed of drift, where a recipe asks."""
+"""Repairing: edits of our own editors are realigned with their source and freed of drift, if a recipe asks for it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from crispedit.editors.compositor import Compositor
+from crispedit.editors.compositor import CompositorEditor
 from crispedit.record import Edit
 
 
-class Loose(Compositor):
+class Loose(CompositorEditor):
     def edit(self, sources: Sequence, jobs: Sequence, seeds: Sequence) -> list:
         return [spoiled(edit) if isinstance(edit, Edit) else edit for edit in super().edit(sources, jobs, seeds)]
 
@@ -94,4 +94,4 @@ def test_edits_of_our_own_editors_are_repaired_where_that_is_asked(built):
     assert sum(lines[1].regimes.values()) == lines[1].pairs == len(added)
     assert "loose" in audit.moved_text(after.moved)
     card = (repaired.folder("shards") / "README.md").read_text()
-    assert "a drift of tone was taken back" in card
+    assert "a drift of tone was removed" in card

@@ -11,7 +11,7 @@ from conftest import lose_rows, make_run
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
 from crispedit.pipelines import audit, build, routing, tables
-from crispedit.pipelines.recipe import Edit
+from crispedit.pipelines.recipe import EditSpec
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.waves import Waves
 
@@ -28,9 +28,9 @@ class Own(Editor):
 )
 
 
-def edit(**prices: float | None) -> Edit:
+def edit(**prices: float | None) -> EditSpec:
     editors = {name: {"price": price} for name, price in prices.items()}
-    return Edit.model_validate({"share": "measured", "editors": editors})
+    return EditSpec.model_validate({"share": "measured", "editors": editors})
 
 
 def test_the_editor_with_the_most_passing_candidates_per_price_gets_what_the_others_must_not_have():

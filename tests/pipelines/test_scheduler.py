@@ -17,10 +17,10 @@ from crispedit.pipelines.cluster import Died, Done, Event, Lost, Ready
 from crispedit.pipelines.engine import Work, WorkFlow
 from crispedit.pipelines.flow import Row, Stage
 from crispedit.pipelines.pool import Process, Sent
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.room import Need, Node, Room
 from crispedit.pipelines.scheduler import Scheduler
-from crispedit.pipelines.worker import Report
+from crispedit.pipelines.worker import BlockResult
 from crispedit.recipe import Pool
 from crispedit.shards.journal import Table
 
@@ -30,7 +30,7 @@ def gpus(count: int) -> list[Node]:
 
 
 def utilisation(line: Line, cluster: Simulation, count: int, block_seconds: float = 120.0) -> float:
-    Scheduler(line, cluster, Engine(block_seconds=block_seconds, rows_per_part=1000)).run()
+    Scheduler(line, cluster, EngineSpec(block_seconds=block_seconds, rows_per_part=1000)).run()
     return max(line.work / count, line.longest) / cluster.now()
 
 
@@ -45,7 +45,7 @@ def test_gpus_follow_the_seconds_a_row():
                 counts.add(len(scheduler.pools[name].staying))
 
     line = Line(None, editors, None, 3000, 3000)
-    Scheduler(line, cluster, Engine(rows_per_part=1000), tell).run()
+    Scheduler(line, cluster, EngineSpec(rows_per_part=1000), tell).run()
     assert held == {"fast": {2}, "slow": {6}}
     assert line.work / 8 / cluster.now() > 0.97
     assert cluster.loads < 20
@@ -62,7 +62,7 @@ def test_a_slow_row_costs_its_own_time_only():
 def test_a_killed_node_costs_a_block_of_each_process():
     cluster = Simulation([Node("a", 8.0, 4), Node("b", 8.0, 4)], kills=[(800.0, "b")])
     line = Line(Sleep("annotate", 2, 60), [Sleep("slow", 30, 60), Sleep("fast", 1, 60)], None, 400, 100)
-    Scheduler(line, cluster, Engine()).run()
+    Scheduler(line, cluster, EngineSpec()).run()
     assert line.finished()
     assert 0 < cluster.lost <= 180
 
@@ -77,7 +77,7 @@ def test_a_node_that_joins_is_used():
             cluster._nodes.setdefault("late", Node("late", 8.0, 4))
         seen.update(p.node for p in scheduler.pools["slow"].processes if p.block is not None)
 
-    Scheduler(line, cluster, Engine(), tell).run()
+    Scheduler(line, cluster, EngineSpec(), tell).run()
     assert seen == {"node", "late"}
     assert cluster.now() < 0.45 * line.work / 2 + 600
 
@@ -100,7 +100,7 @@ def test_a_node_that_is_drained_gets_no_new_blocks():
             cluster._nodes.pop("b", None)
 
     cluster.send = send  # type: ignore[method-assign]
-    Scheduler(line, cluster, Engine(), tell).run()
+    Scheduler(line, cluster, EngineSpec(), tell).run()
     assert line.finished()
     assert late == []
 
@@ -110,7 +110,7 @@ def test_more_stages_than_gpus_take_turns():
     assert utilisation(line, Simulation(gpus(1)), 1) > 0.8
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 5),
     st.lists(st.floats(0.05, 40), min_size=1, max_size=3),
@@ -123,7 +123,7 @@ def test_every_row_is_done_once_whatever_the_cluster(
 ):
     editors = [Sleep(f"editor {n}", each, loading) for n, each in enumerate(seconds)]
     line = Line(Sleep("annotate", 1, loading), editors, Sleep("judge", 3, loading), rows, wave)
-    Scheduler(line, Simulation(gpus(count)), Engine()).run()
+    Scheduler(line, Simulation(gpus(count)), EngineSpec()).run()
     assert line._done == line.total
 
 
@@ -200,7 +200,9 @@ class Deadly:
         if block.order.last:
             self.committed |= {key: None if error is None else str(error) for key in done}
         self.events.append(
-            Done(block, Report(len(keys), again, [{} for _ in done], 10, seconds=0.01 * len(keys)), "data")
+            Done(
+                block, BlockResult(len(keys), again, [{} for _ in done], 10, seconds=0.01 * len(keys)), "data"
+            )
         )
 
     def wait(self, seconds: float) -> Sequence[Event]:
@@ -212,7 +214,7 @@ class Deadly:
 def run(cluster: Deadly, stages: Sequence[Stage], keys: Sequence[str], **options: object) -> Scheduler:
     plan = [{"key": key} for key in keys]
     work = Work("test", Path("table"), Table(SCHEMA), plan, stages, SCHEMA, lambda r: [r], 1)
-    made = Scheduler(WorkFlow(work), cluster, Engine(block_seconds=1.0, **options))
+    made = Scheduler(WorkFlow(work), cluster, EngineSpec(block_seconds=1.0, **options))
     made.run()
     return made
 

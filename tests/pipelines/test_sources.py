@@ -344,9 +344,9 @@ def test_a_wrong_column_lists_the_right_ones(tmp_path: Path):
         ValueError, match=r"source.image: a.parquet has no column 'photo'; it has image \(binary\)"
     ):
         entries(ParquetSource(path=str(path), image="photo"))
-    with pytest.raises(ValueError, match=r"source.image: column 'text' of a.parquet is no bytes"):
+    with pytest.raises(ValueError, match=r"source.image: column 'text' of a.parquet is not bytes"):
         entries(ParquetSource(path=str(path), image="text"))
-    with pytest.raises(ValueError, match=r"source.caption: column 'image' of a.parquet is no text"):
+    with pytest.raises(ValueError, match=r"source.caption: column 'image' of a.parquet is not text"):
         entries(ParquetSource(path=str(path), caption="image"))
 
 

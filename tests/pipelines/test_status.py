@@ -13,7 +13,7 @@ from test_scheduler import SCHEMA, Named
 from crispedit.pipelines import build, cli, progress
 from crispedit.pipelines.engine import Work, WorkFlow
 from crispedit.pipelines.here import Here
-from crispedit.pipelines.recipe import Engine
+from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.scheduler import Scheduler
 from crispedit.shards.journal import Table
 
@@ -54,7 +54,7 @@ def test_a_build_gives_signs_of_life(tmp_path: Path, capsys: pytest.CaptureFixtu
     work = Work("test", tmp_path, Table(SCHEMA), plan, [Named("a")], SCHEMA, lambda row: [row], 3)
     flow = WorkFlow(work)
     told = progress.Progress(tmp_path, log_json=True)
-    scheduler = Scheduler(flow, Here(flow.stages), Engine(), told)
+    scheduler = Scheduler(flow, Here(flow.stages), EngineSpec(), told)
     told(scheduler)
     (session,) = progress.sessions(tmp_path)
     assert (session["ended"], session["committed"]) == (False, {})

@@ -206,7 +206,7 @@ def test_a_signal_saves_and_is_told_to_the_scheduler(
     terminator.start()
     assert cli.main(["train", recipe, "steps=1000000"]) == train.STOPPED
     terminator.join()
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     assert not (run / "model").exists()
     done = len(losses(run))
     assert done >= 2

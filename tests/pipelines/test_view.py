@@ -29,9 +29,9 @@ from crispedit.pipelines.viewing import comparison, labels, overview, queries, s
 from crispedit.pipelines.viewing import moved as moved_bounds
 from crispedit.pipelines.viewing.guard import Guard
 from crispedit.pipelines.viewing.labels import Labels
-from crispedit.pipelines.viewing.moved import Moved
-from crispedit.pipelines.viewing.queries import Wanted
-from crispedit.pipelines.viewing.server import Shown, Site
+from crispedit.pipelines.viewing.moved import MovedBound
+from crispedit.pipelines.viewing.queries import PairsAddress
+from crispedit.pipelines.viewing.server import Site, ViewedRun
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 STRICT = "filters.unchanged.bounds.changed_fraction.min=0.05"
@@ -58,7 +58,7 @@ def seen(run: Run) -> Iterator[Snapshot]:
 
 def client_of(path: Path, labelled: Path, *, host: str = "127.0.0.1", token: str | None = None) -> TestClient:
     """A client of the whole server, guard included, as a browser on this machine is one."""
-    site = Site(Shown(view.taker(str(path)), Labels(labelled)))
+    site = Site(ViewedRun(view.taker(str(path)), Labels(labelled)))
     return TestClient(Guard(site.app(), host, token), base_url="http://127.0.0.1:7266")
 
 
@@ -98,7 +98,7 @@ def test_the_pages_count_what_the_tables_hold(client: TestClient, run: Run, seen
     )
     for count in counts:
         for reason, number in count.rejected.items():
-            page = queries.pairs(seen, Wanted(category=count.category, reason=reason))
+            page = queries.pairs(seen, PairsAddress(category=count.category, reason=reason))
             assert page.total == number
             assert {row["reason"] for row in page.rows} == {reason}
     shown = client.get("/pairs?outcome=rejected")
@@ -114,26 +114,26 @@ def test_sorting_and_paging_show_each_pair_once(seen: Snapshot):
         "-unchanged.mean_abs",
         "bound:unchanged.changed_fraction",
     ):
-        pages = [queries.pairs(seen, Wanted(sort=sort, page=number), size=5) for number in range(1, 7)]
+        pages = [queries.pairs(seen, PairsAddress(sort=sort, page=number), size=5) for number in range(1, 7)]
         shown = [row["key"] for page in pages[: pages[0].pages] for row in page.rows]
         assert len(shown) == len(set(shown)) == pages[0].total
-    rows = queries.pairs(seen, Wanted(sort="-unchanged.mean_abs")).rows
+    rows = queries.pairs(seen, PairsAddress(sort="-unchanged.mean_abs")).rows
     values = [row["unchanged.mean_abs"] for row in rows if row["unchanged.mean_abs"] is not None]
     assert values == sorted(values, reverse=True)
 
 
 def test_moved_bounds_keep_what_select_would(run: Run, seen: Snapshot, photos: Path):
-    moved = [Moved.parse(LOOSE)]
+    moved = [MovedBound.parse(LOOSE)]
     rows = moved_bounds.what_if(seen, moved)
     overrides = moved_bounds.overrides(seen, moved)
     then = Run(recipe.load(str(run.root), [*overrides, f"run={run.root}"]))
-    verdicts = pair_verdicts(then, tables.connect(then), source_verdicts(then, store=False)).to_pylist()
+    verdicts = pair_verdicts(then, source_verdicts(then, store=False)).to_pylist()
     kept = {row["key"] for row in verdicts if row["outcome"] == KEPT}
     against = comparison.against_bounds(seen, overrides, "moved", "moved_test")
     total = comparison.moves(seen, against)[-1]
     assert total.both + total.gained == len(kept) > rows[-1].kept
     assert rows[-1].then >= len(kept)
-    flipped = comparison.flipped(seen, against, Wanted(flip="gained"), 100)
+    flipped = comparison.flipped(seen, against, PairsAddress(flip="gained"), 100)
     assert {row["key"] for row in flipped.rows} <= kept
     assert flipped.total == total.gained
 
@@ -141,11 +141,11 @@ def test_moved_bounds_keep_what_select_would(run: Run, seen: Snapshot, photos: P
 def test_a_bound_of_one_category_leaves_the_others(seen: Snapshot):
     rows = {
         row.category: row
-        for row in moved_bounds.what_if(seen, [Moved.parse("unchanged.changed_fraction@add:0,")])
+        for row in moved_bounds.what_if(seen, [MovedBound.parse("unchanged.changed_fraction@add:0,")])
     }
     assert rows["add"].gained > 0
     assert all(not row.gained and not row.lost for name, row in rows.items() if name not in ("add", ""))
-    last = Moved.parse("unchanged.changed_fraction@add:0.01,")
+    last = MovedBound.parse("unchanged.changed_fraction@add:0.01,")
     below, above = moved_bounds.sides(seen, [last], last, 0.01)
     assert {row["category"] for row in [*below, *above]} <= {"add"}
     assert all(row["unchanged.changed_fraction"] < 0.01 for row in below)
@@ -177,7 +177,7 @@ def regimes(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Iterator[Snap
     ],
 )
 def test_bounds_of_a_regime_decide_in_the_browser_as_in_the_run(regimes: Snapshot, moved: list[str]):
-    bounds = [Moved.parse(f"unchanged.changed_fraction{text}") for text in moved]
+    bounds = [MovedBound.parse(f"unchanged.changed_fraction{text}") for text in moved]
     root, overrides = regimes.root, moved_bounds.overrides(regimes, bounds)
     then = Run(recipe.load(str(root), overrides))
     with tables.connect(then) as db:
@@ -308,7 +308,7 @@ def test_it_opens_while_another_process_builds(photos: Path, tmp_path: Path):
     made = make_run(tmp_path / "run", photos, "categories={add: 1, style: 1}")
     made.store_recipe(steps.identities(steps.of(made)))
     command = [sys.executable, "-m", "crispedit.pipelines.cli", "-q", "build", str(made.root)]
-    shown, seen = Shown(view.taker(str(made.root)), Labels(tmp_path / "labels.csv")), []
+    shown, seen = ViewedRun(view.taker(str(made.root)), Labels(tmp_path / "labels.csv")), []
     client = TestClient(Site(shown).app())
     with subprocess.Popen(command) as builder:
         while builder.poll() is None:

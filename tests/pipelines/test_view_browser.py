@@ -25,7 +25,7 @@ from crispedit.pipelines.run import Run
 from crispedit.pipelines.viewing import evaluation, snapshot
 from crispedit.pipelines.viewing.guard import Guard
 from crispedit.pipelines.viewing.labels import Labels
-from crispedit.pipelines.viewing.server import Shown, Site
+from crispedit.pipelines.viewing.server import Site, ViewedRun
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 uvicorn = pytest.importorskip("uvicorn")
@@ -81,7 +81,7 @@ def serving(site: Any) -> Iterator[str]:
 def address(run: Run, loose: Run) -> Iterator[str]:
     """A server of the run, compared with the other one."""
     labels = Labels(run.root / "labels.csv")
-    with serving(Site(Shown(view.taker(str(run.root)), labels, view.taker(str(loose.root))))) as at:
+    with serving(Site(ViewedRun(view.taker(str(run.root)), labels, view.taker(str(loose.root))))) as at:
         yield at
 
 
@@ -103,11 +103,11 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "emu").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), folder / "emu" / "validation-00000-of-00001.parquet")
     editors = {name: {"results": folder / name} for name in ("faint", "strong")}
-    of = evaluate.Recipe(
+    of = evaluate.EvaluationRecipe(
         out=folder / "out", benchmarks={"emu_edit": {"path": folder / "emu"}}, editors=editors
     )
     evaluate.evaluate(of)
-    with serving(evaluation.Site(evaluation.Evaluated(folder / "out"))) as at:
+    with serving(evaluation.EvaluationSite(evaluation.EvaluationResults(folder / "out"))) as at:
         yield at
 
 

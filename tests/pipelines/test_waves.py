@@ -146,7 +146,7 @@ MEASURED = Table(
 kinds = st.sampled_from(["good", "permanent", "transient"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from("xyz"), kinds), min_size=1, max_size=8))
 def test_of_several_attempts_the_best_counts_and_compacting_keeps_it(tmp_path_factory, attempts):
     folder = tmp_path_factory.mktemp("attempts")

@@ -38,7 +38,7 @@ def test_rows_and_their_bytes_come_back(tmp_path: Path):
         assert archive.getnames() == ["a.jpg", "a.png", "b.jpg"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=5), max_size=5))
 def test_every_key_is_read_once_however_often_it_was_committed(tmp_path_factory, parts):
     folder = tmp_path_factory.mktemp("table")

@@ -79,7 +79,7 @@ def test_pixels_are_those_of_the_decoder(folder: Path, workers: int):
     assert count == len(PAIRS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size=st.sampled_from([1, 3, 4, 40]),
     world_size=st.integers(1, 9),
@@ -139,7 +139,7 @@ def by_workers(folder: Path):
         yield [stack.enter_context(read_shards(folder, workers=n, **RESUMED)) for n in range(5)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(before=st.integers(0, 4), after=st.integers(0, 4), start=st.integers(0, 15), stop=st.integers(0, 16))
 def test_any_stop_resumes_with_any_workers(by_workers, folder, before, after, start, stop):
     reader = read_shards(folder, **RESUMED)

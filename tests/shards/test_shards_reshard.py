@@ -40,7 +40,7 @@ def test_resharding_keeps_every_byte(tmp_path: Path):
         assert (tmp_path / "c" / tar.name).read_bytes() == tar.read_bytes()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     parts=st.lists(st.sets(st.integers(0, 11), min_size=1), min_size=1, max_size=3),
     quota=st.none() | st.integers(0, 6),

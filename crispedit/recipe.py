@@ -15,7 +15,7 @@ from crispedit.bounds import Bound
 class Strict(BaseModel):
     """A recipe section: an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Pool(Strict):
@@ -36,9 +36,10 @@ class Pool(Strict):
 class PartSpec(BaseModel):
     """A part in a recipe: `pool`, and the part's own options beside it."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     pool: Pool = Pool()
+    """The actors that run the part, as in `score.pool`."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -51,6 +52,7 @@ class FilterSpec(PartSpec):
     filter: str | None = None
     """The part, if the entry has another name: a module of your own, `package.module`."""
     bounds: dict[str, Bound] = {}
+    """Bounds by score, in place of the filter's own."""
 
     def apart(self, gpus: float) -> bool:
         """Whether a filter that declares so many GPUs has actors of its own: if it needs a GPU, or the recipe sets its
@@ -64,6 +66,7 @@ class EditorSpec(PartSpec):
     editor: str | None = None
     """The part, if the entry has another name: a second model of one part, or `package.module`."""
     seeds: int = Field(1, ge=1)
+    """Candidates per job, each with its own seed."""
     when: Literal["always", "failed"] = "always"
     """"failed": only for jobs whose candidates from earlier editors were all measured and rejected."""
     price: float | None = Field(None, gt=0)
@@ -132,7 +135,7 @@ def _section(model: type[BaseModel], location: Sequence[object]) -> type[BaseMod
     """The model at a location of a recipe, for listing its keys."""
     for step in location:
         field = model.model_fields.get(str(step))
-        models = _models(field.annotation) if field is not None else []
+        models = models_in(field.annotation) if field is not None else []
         # A mapping's own keys (filters.unchanged) name entries, not fields: stay on the entry's model.
         models = models or ([model] if field is None else [])
         named = [m for m in models if _discriminator(m) == step]
@@ -142,11 +145,11 @@ def _section(model: type[BaseModel], location: Sequence[object]) -> type[BaseMod
     return model
 
 
-def _models(annotation: object) -> list[type[BaseModel]]:
+def models_in(annotation: object) -> list[type[BaseModel]]:
     """Every model inside an annotation such as `dict[str, FilterSpec]` or `A | B`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [m for inner in getattr(annotation, "__args__", ()) for m in _models(inner)]
+    return [m for inner in getattr(annotation, "__args__", ()) for m in models_in(inner)]
 
 
 def _discriminator(model: type[BaseModel]) -> object:

@@ -8,6 +8,7 @@ import difflib
 import importlib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -73,6 +74,7 @@ GENERAL = {
     "--traceback": "traceback",
 }
 """Flags of every command, allowed anywhere on the line."""
+OVERRIDE = re.compile(r"[a-z][\w.-]*=")
 COMPLETION = "_ARGCOMPLETE"
 """The variable that a shell sets when it asks for completions."""
 
@@ -131,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     try:
         with _told_of_sigterm(), console.quiet("quiet" in general):
+            if not console.shows_progress():  # nor do libraries
+                os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
             return _run(arguments, command)
     except (Exception, KeyboardInterrupt, Stopped) as error:
         if general & {"traceback", "verbose"}:
@@ -187,7 +191,12 @@ def _run(arguments: Sequence[str], command: str) -> int:
             f"there is no command {command!r}{did_you_mean(command, COMMANDS) or '; see crispedit --help'}"
         )
     chosen.check_flags(arguments[arguments.index(command) + 1 :] if command else arguments)
-    args = whole.parse_args(arguments)
+    args, further = whole.parse_known_args(arguments)
+    if further:
+        # argparse takes repeated values only up to the next option.
+        if not hasattr(args, "overrides") or not all(OVERRIDE.match(word) for word in further):
+            chosen.error(f"unrecognized arguments: {' '.join(further)}")
+        args.overrides = [*args.overrides, *further]
     try:
         return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
     except SystemExit as ended:

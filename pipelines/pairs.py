@@ -49,7 +49,7 @@ from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD
 class Columns(BaseModel):
     """The columns of a pair's parts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     source: str | None = None
     edited: str | None = None

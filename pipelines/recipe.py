@@ -55,16 +55,19 @@ class CurateSpec(Strict):
     max_short_side_px: int | None = Field(1024, ge=16)
     """Larger photographs are scaled down to this short side; null keeps their size."""
     jpeg_quality: int = Field(95, ge=1, le=100)
+    """JPEG quality of the stored photographs."""
     duplicate_bits: int = Field(4, ge=0, le=16)
     """Photographs whose perceptual hashes differ in at most this many of 64 bits count as one."""
     filters: Annotated[dict[str, FilterSpec], BeforeValidator(_without_nulls)] = {}
     pool: Pool = Pool(batch=4)
+    """The actors that read and normalise, as in `score.pool`."""
 
 
 class AnnotateSpec(PartSpec):
     """The annotator by name; its options stand beside it."""
 
     annotator: str = "compositor"
+    """The part that writes jobs: `compositor`, `chat`, or a module of your own, `package.module`."""
     least_category_probability: float = Field(0.0, ge=0, le=1)
     """A job whose instruction asks for its category with a smaller probability (`crispedit.classifier`) is refused as
     "category_mismatch" before anything is edited. 0 disables the check: the classifier also misreads some good ones."""
@@ -80,6 +83,7 @@ class EditSpec(Strict):
     least_share: float = Field(0.1, gt=0, lt=1)
     """The least share of a category's jobs for every editor, so that each is still measured."""
     jpeg_quality: int = Field(95, ge=1, le=100)
+    """JPEG quality of the stored edits."""
     repair: bool = False
     """Align an edited image that was shifted, scaled, or cropped and stretched with its source, if a
     near-similarity explains it, and crop both to what they share. It changes the editor's or dataset's pixels, so
@@ -114,11 +118,14 @@ class PackSpec(Strict):
     to: str | None = None
     """The shards' destination: a folder, or a URL such as s3://bucket/set; null: `shards` in the run."""
     pairs_per_shard: int = Field(1000, ge=1)
+    """Pairs in each shard but the last."""
     seed: int = 0
+    """Seed of the order of pairs."""
 
 
 class EngineSpec(Strict):
     kind: Literal["ray", "inprocess"] = "ray"
+    """On Ray, or one row after another in this process."""
     address: str | None = None
     """A Ray cluster to join, such as "auto"; null: RAY_ADDRESS, else a new cluster on this machine."""
     cpus: int | None = Field(None, ge=1)
@@ -142,9 +149,10 @@ class EngineSpec(Strict):
 
 
 class Recipe(Strict):
-    """The recipe of a run. `configs/embedded.yaml` explains every key."""
+    """The recipe of a run. `docs/recipe.md` explains every key."""
 
     run: Path
+    """The run's directory."""
     source: AnySource
     categories: dict[str, Annotated[CategorySpec, BeforeValidator(_category_spec)]] = Field(min_length=1)
     curate: CurateSpec = CurateSpec()

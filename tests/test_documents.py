@@ -13,6 +13,7 @@ from documents import ROOT, blocks
 
 from crispedit.pipelines import cli
 from crispedit.pipelines import recipe as build_recipe
+from crispedit.pipelines.shipped import recipe_page
 from crispedit.pipelines.training import recipe as train_recipe
 
 DOCUMENTS = [
@@ -101,3 +102,7 @@ def test_links_lead_somewhere(document: str):
     text = (ROOT / document).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
     assert not [link for link in links if not (folder / link).exists()]
+
+
+def test_the_page_of_recipe_keys_is_up_to_date():
+    assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == recipe_page.page()

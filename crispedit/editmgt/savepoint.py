@@ -57,19 +57,31 @@ def assign(to: Tensor, value: Tensor) -> None:
     to.copy_(value)
 
 
-def gather(
-    weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, ema: EMA | None
+def gather(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """The whole tensors, by name. Every process must call it; only one that is to keep them gets them, so that the
+    host's memory holds them once and not once a process."""
+    kept = {}
+    for name, tensor in tensors.items():
+        if keep:
+            kept[name] = whole(tensor).clone()  # 8-bit moments share their tables
+        elif isinstance(tensor, DTensor):
+            tensor.full_tensor()
+    return kept
+
+
+def files(
+    weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, ema: EMA | None, keep: bool = True
 ) -> dict[str, dict[str, Tensor]]:
-    """The files of a savepoint. Every process must call it."""
-    kept = {
-        f"{kind}/{name}": whole(torch.as_tensor(value)).clone()  # 8-bit moments share their tables
+    """The files of a savepoint, of the process that is to `keep` them. Every process must call it."""
+    moments = {
+        f"{kind}/{name}": torch.as_tensor(value)
         for name, weight in weights.items()
         for kind, value in optimizer.state.get(weight, {}).items()
     }
-    files = {WEIGHTS: {n: whole(w) for n, w in weights.items()}, OPTIMIZER: kept}
+    gathered = {WEIGHTS: gather(weights, keep), OPTIMIZER: gather(moments, keep)}
     if ema is not None:
-        files[AVERAGES] = {name: whole(average) for name, average in ema.weights.items()}
-    return files
+        gathered[AVERAGES] = gather(ema.weights, keep)
+    return gathered
 
 
 def write(

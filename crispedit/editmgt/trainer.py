@@ -258,17 +258,18 @@ class Trainer:
         LoRA's adapters are in it, not merged. Every process must call it; None in all but the main one.
         """
         averages = {} if self.ema is None else self.ema.weights
-        state = {
-            name: savepoint.whole(averages.get(name, weight))
-            for name, weight in self.model.named_parameters()
-        }
-        if not self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        state = savepoint.gather(
+            {name: averages.get(name, weight) for name, weight in self.model.named_parameters()}, main
+        )
+        if not main:
             return None
         return rebuilt(self.model, state).to(self.accelerator.device)
 
     def _save(self) -> None:
-        files = savepoint.gather(self.weights, self.optimizer, self.ema)
-        if self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        files = savepoint.files(self.weights, self.optimizer, self.ema, main)
+        if main:
             folder = self.settings.run / savepoint.FOLDER
             state = {
                 "reader": self.reader,

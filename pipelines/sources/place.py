@@ -36,7 +36,7 @@ def check_no_secrets(option: str, path: str) -> None:
 class Place(BaseModel):
     """The location and origin of a source's files."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     path: str
     """Where the files are: a local path or a URL."""

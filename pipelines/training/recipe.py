@@ -72,7 +72,7 @@ class RayTrain(Strict):
 
 
 class TrainRecipe(Training):
-    """The recipe of a training run. `configs/train/tiny.yaml` explains every key."""
+    """The recipe of a training run; `configs/train/tiny.yaml` is an example."""
 
     model: Model
     data: Data

@@ -26,7 +26,7 @@ def trained(steps: int = 2, shape: tuple[int, int] = (3, 2)) -> tuple[dict, torc
 
 def test_restored_training_goes_on_as_it_would_have(tmp_path: Path):
     weights, optimizer, ema = trained(2)
-    path = savepoint.write(tmp_path, 2, savepoint.gather(weights, optimizer, ema), {"reader": {"epoch": 1}})
+    path = savepoint.write(tmp_path, 2, savepoint.files(weights, optimizer, ema), {"reader": {"epoch": 1}})
     others, other_optimizer, other_ema = trained(0)
     state = savepoint.restore(path, others, other_optimizer, other_ema)
     assert (state["step"], state["reader"]) == (2, {"epoch": 1})
@@ -38,7 +38,7 @@ def test_restored_training_goes_on_as_it_would_have(tmp_path: Path):
 
 
 def test_the_last_ones_stay_and_half_written_ones_go(tmp_path: Path):
-    files = savepoint.gather(*trained())
+    files = savepoint.files(*trained())
     for step in (1, 2, 10):
         savepoint.write(tmp_path, step, files, {})
     half = tmp_path / ".step-00000011.x.tmp"
@@ -54,7 +54,7 @@ def test_the_last_ones_stay_and_half_written_ones_go(tmp_path: Path):
 
 def test_another_models_is_refused(tmp_path: Path):
     weights, optimizer, ema = trained()
-    path = savepoint.write(tmp_path, 1, savepoint.gather(weights, optimizer, None), {})
+    path = savepoint.write(tmp_path, 1, savepoint.files(weights, optimizer, None), {})
     with pytest.raises(ValueError, match="trained something else: b"):
         savepoint.restore(path, {"a": weights["a"]}, optimizer, None)
     with pytest.raises(ValueError, match=r"a is \(3, 2\), not \(2, 3\)"):
@@ -69,7 +69,7 @@ def test_another_models_is_refused(tmp_path: Path):
 )
 @pytest.mark.parametrize("kept", [0, 0.5, 0.99, None])
 def test_a_torn_one_is_told_and_nothing_of_it_is_used(tmp_path: Path, name: str, kept: float | None):
-    path = savepoint.write(tmp_path, 1, savepoint.gather(*trained()), {})
+    path = savepoint.write(tmp_path, 1, savepoint.files(*trained()), {})
     whole = (path / name).read_bytes()
     if kept is None:
         (path / name).unlink()
@@ -88,6 +88,12 @@ def test_a_torn_one_is_told_and_nothing_of_it_is_used(tmp_path: Path, name: str,
 
 def test_one_that_was_set_aside_is_no_more_found(tmp_path: Path):
     for _ in range(2):
-        savepoint.set_aside(savepoint.write(tmp_path, 1, savepoint.gather(*trained()), {}))
+        savepoint.set_aside(savepoint.write(tmp_path, 1, savepoint.files(*trained()), {}))
         assert savepoint.found(tmp_path) == []
         assert [path.name for path in tmp_path.iterdir()] == ["torn-step-00000001"]
+
+
+def test_a_process_that_writes_nothing_keeps_nothing():
+    files = savepoint.files(*trained(), keep=False)
+    assert set(files) == set(savepoint.files(*trained()))
+    assert not any(files.values())

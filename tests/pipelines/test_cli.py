@@ -148,3 +148,20 @@ def test_a_step_that_has_nothing_to_do_is_no_success(
     assert cli.main(["step", "annotate", *given]) == 1
     assert "error: annotate had nothing to do" in capsys.readouterr().err
     assert cli.main(["select", *given]) == 1
+
+
+def test_overrides_may_stand_behind_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    line = [
+        "build",
+        "embedded",
+        "--dry-run",
+        "3",
+        "source.kind=folder",
+        f"source.path={tmp_path}",
+        "--log-json",
+    ]
+    assert cli.main([*line, f"run={tmp_path / 'run'}"]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", str(tmp_path), "key", "--pairs", "1", "run=y"])
+    assert "unrecognized arguments: run=y" in capsys.readouterr().err

@@ -268,7 +268,7 @@ def test_labels_teach_bounds_that_keep_what_was_wrongly_rejected(run: Run, tmp_p
     client = client_of(root, root / "labels.csv")
     origin = {"origin": "http://127.0.0.1:7266"}
     low = "unchanged.changed_fraction:low"
-    assert "move no bound" in client.get("/label/taught").text
+    assert "change no bound" in client.get("/label/taught").text
     wrongly = keys(client.get(f"/pairs?reason={low}"))
     assert len(wrongly) >= 5
     for key in wrongly:

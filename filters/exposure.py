@@ -17,18 +17,17 @@ from crispedit.record import Sample, Score
 from crispedit.tone import Pixels
 
 LEAST_SPREAD, LEAST_COLOUR = 12.0, 6.0
-"""Standard deviation of luma, and root mean square of colour, in levels, from which a gain can be measured, however
-much was redrawn."""
+"""Standard deviation of luma, and root mean square of colour, in levels, from which on a gain is measured."""
 JUST, KNOWN = 3.0, 4.0
-"""If little was redrawn, a gain can be measured from JUST levels on, if they are KNOWN times the residual."""
+"""Less than that, but at least JUST levels, is enough if it is KNOWN times the error that the gain leaves."""
 
 
 class Exposure(Filter):
     """`drift` is the mean change of brightness, `cast` the largest departure of a channel from it, both 0-1; `contrast`
     and `saturation` are the relative changes of the spread of luma and of colour (0.08: 8 % more); `explained` is the
     share of the pixels that the tone explains. All others are null if `explained` is under `least_explained`, and for a
-    background edit without a true mask, because new surroundings have their own tone. Contrast and saturation are null
-    if the image has too little of either; saturation also if `explained` is under half."""
+    background edit without a true mask, whose new surroundings have their own tone. Contrast and saturation are also
+    null if the image has too little of either, saturation if `explained` is under half."""
 
     least_explained: float = 0.25
 
@@ -75,7 +74,7 @@ class Exposure(Filter):
 
 
 def _gains(x: Pixels, y: Pixels) -> tuple[float | None, float | None]:
-    """The relative increase of luma and colour gain (0.08: 8 %); None if there is too little of either."""
+    """How much steeper luma and colour became (0.08: by 8 %); None where there is too little of it."""
     luma_x, luma_y = x.mean(axis=0, keepdims=True), y.mean(axis=0, keepdims=True)
     contrast = _gain(_centred(luma_x), _centred(luma_y), LEAST_SPREAD)
     colour_x, colour_y = x - luma_x, y - luma_y

@@ -1,10 +1,9 @@
 """Patches: local and grid-like faults: steps between decoded tiles, checkerboards, JPEG blocks, and a second,
 unrequested change, such as garbled texture.
 
-The true mask says where the edit is. Without one, the edit is taken as one place, or several close to each other: a
-visible change a tenth of the image away from the largest one is a second change. This does not hold for motion and
-background edits. Tiles and grids are detected in the difference of the two images, so a fence in the source does not
-count.
+The edit is where the true mask is. Without a mask it is taken for one place, or several close to each other: a visible
+change a tenth of the image away from the largest one is a second change. For a motion or background edit this cannot be
+known. Tiles and grids are detected in the difference of the two images, so a fence in the source does not count.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ side, above the usual one within NEAR_PX. Differences above MOST_LEVELS are cont
 QUIET_LEVELS = 0.5
 """Added to the usual jump of a strip; strips are weighted by the inverse square of the sum."""
 APART_PX, OTHERS = 4, 0.5
-"""A grid of tiles has its steps at one phase; redrawn texture has chance steps at many. So the share OTHERS of the
-strongest other phase, at least APART_PX away, is subtracted."""
+"""Tiles have their steps at one phase; a redrawn image has chance steps at many. So this share of the strongest phase
+that is at least APART_PX from the best is subtracted."""
 WINDOW_PX, MOST_WINDOWS = 64, 40
 """Spectra are taken of at most MOST_WINDOWS windows of this side, evenly spread."""
 LEAST_CYCLES, LEAST_PEAK = 5.0, 2.5
@@ -45,22 +44,22 @@ PLAIN = 8.0
 REDRAWN_SHARE = 0.0005
 """The share of the image that may obviously change in one place, per Lab unit of the noise floor (up to four)."""
 LEAST_COHERENT_PEAK = 5.0
-"""The least peak of a pattern with the same phase in all windows."""
+"""A peak of a pattern that has one phase in all windows is this many times its surroundings."""
 PRINT_LEVELS = 24.0
 """A stronger regular pattern belongs to a style, such as the dots of newspaper print; a decoder's is weaker."""
 STROKE_PX, HIDING_LEVELS = 9, 4.0
-"""A style's strokes hide a pattern if their standard deviation over STROKE_PX exceeds HIDING_LEVELS."""
+"""Strokes hide a pattern if their standard deviation over STROKE_PX exceeds HIDING_LEVELS, in proportion."""
 
 
 class Patches(Filter):
     """`tile_step`: levels by which brightness jumps at lines 128 px apart more than elsewhere. `grid`: amplitude, in
-    levels, of the strongest regular pattern of period 2 to 16 px that the edit brought in, minus what the strokes of a
-    style hide; null if it belongs to a style. `blocking`: relative excess of steps on the 8 px grid of JPEG, over the
-    source's. `second_change`: share of the image, 0-1, that obviously changed in the largest region apart from the
-    edit, minus what re-rendering explains. `garbled`: share of the image, 0-1, in the largest region apart from the
-    edit whose texture differs from the source's and is not softer; null without texture, or if most of it was redrawn
-    differently. Without a true mask, the last two are null for motion and background edits, and `tile_step` for
-    background edits."""
+    levels, of the strongest regular pattern of period 2 to 16 px that the edit brought in, scaled down by what the
+    strokes of a style hide; null if it belongs to a style. `blocking`: relative excess of steps on the 8 px grid of
+    JPEG, over the source's. `second_change`: share of the image, 0-1, that obviously changed in the largest region
+    apart from the edit, minus what re-rendering explains. `garbled`: share of the image, 0-1, in the largest region
+    apart from the edit whose texture differs from the source's and is not softer; null without texture, or if most of
+    it was redrawn differently. Without a true mask, the last two are null for motion and background edits, and
+    `tile_step` for background edits."""
 
     version: ClassVar[int] = 5
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
@@ -153,8 +152,7 @@ def _by_phase(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def grid(before: Luma, after: Luma, redrawn: bool = False) -> float:
     """Amplitude, in levels, of the strongest peak in the difference's spectrum; 0 if none stands out. If everything was
-    `redrawn`, only patterns with one phase in all windows count, as of a decoder's grid, whose period is a power of
-    two."""
+    `redrawn`, only a pattern with one phase in all windows counts: a decoder's, whose period is a power of two."""
     windows = np.subtract(_windows(after), _windows(before), dtype=np.int16)
     if not len(windows):
         return 0.0

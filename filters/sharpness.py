@@ -1,8 +1,7 @@
 """Sharpness: is the edited image blurrier than its source, at the same size?
 
 Softening by redrawing is not blur: it loses some grain but keeps edges. So if the rest of the image was left intact,
-all its detail must remain; if it was redrawn, its texture must not vanish. `upscaled` measures whether the finest
-detail is present at all.
+all its detail must remain; if it was redrawn, its texture must not vanish. `upscaled` measures the finest detail.
 """
 
 from __future__ import annotations

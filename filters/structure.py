@@ -27,11 +27,11 @@ BEST = 0.03
 
 
 class Structure(Filter):
-    """`kept`: the median, over the places where the source has structure (for a background edit with a true mask,
-    outside it), of the absolute correlation of lightness in source and edited image (over `crispedit.change.LOOK_PX`),
-    because a blueprint or a negative swaps light and dark; `kept_best`: the correlation that 3 % of these places
-    exceed. `tones`: the spread of the edited image's lightness over the source's. All are 0 or more, and null if the
-    source has no structure. Bounds are in the category files."""
+    """`kept`: the median, over the places where the source has structure, of the absolute correlation of lightness in
+    source and edited image (over `crispedit.change.LOOK_PX`), because a blueprint or a negative swaps light and dark;
+    `kept_best`: the correlation that 3 % of these places exceed. For a background edit, only places outside the true
+    mask count, if there is one. `tones`: the spread of the edited image's lightness over the source's. All are 0 or
+    more, and null if the source has no structure. Bounds are in the category files."""
 
     version: ClassVar[int] = 4
 

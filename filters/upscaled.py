@@ -12,8 +12,8 @@ where f10 is 10/64 cycles per pixel; the second term allows for lenses, whose lo
 photographs with blurred backgrounds (JPEG quality 75 to 95) the left side exceeds the second term by 0.91 at most; over
 their enlargements (2x to 4x, bilinear, bicubic, Lanczos, before and after recompression) by 1.09 at least.
 
-Of a pair, the edited image is compared with its source: an editor that works at a lower resolution leaves a cliff where
-the photograph has none, and a picture that was soft before is not the editor's fault.
+For a pair, the edited image is compared with its source: an editor that works at a lower resolution leaves a cliff that
+the photograph does not have, and a source that was soft before is not the editor's fault.
 
 A photograph that is blurred everywhere (motion, fog) has no detail to lose, and its own spectrum may look like a cliff.
 Sensor grain distinguishes it from an enlargement: if strips of medium contrast have noise above JPEG's floor and
@@ -58,9 +58,9 @@ than a scene."""
 
 class Upscaled(Filter):
     """`detail_fraction`: for a photograph, estimated true resolution over pixel resolution, along one side, in (0, 1];
-    the smallest value is 0.3. For a pair, the edited image's value over its source's, each in its own pixels and
-    outside the true mask (if any), or the remaining share of its finest detail, whichever is larger; at most 1. Null if
-    an image has no detail or is smaller than a few strips, and for a background edit without a mask."""
+    the smallest value is 0.3. For a pair, that of the edited image over that of its source, each in its own pixels and
+    outside the true mask if there is one, or the remaining share of its finest detail, whichever is more; at most 1.
+    Null if an image has no detail or is smaller than a few strips, and for a background edit without a mask."""
 
     version: ClassVar[int] = 3
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
@@ -94,8 +94,8 @@ def _kept(sample: Sample) -> float | None:
 
 
 def _finest_left(sample: Sample) -> float:
-    """The remaining share, at the source's size, of the detail that half the size cannot hold: the geometric mean of
-    its ratio in the crispest places and its ratio relative to the next octave."""
+    """How much remains, at the source's size, of the detail that half the size cannot hold: the geometric mean of its
+    ratio in the crispest places and of its ratio relative to the next octave's."""
     grays = sample.source_gray, change.resize(sample.edited_gray, sample.source_gray.shape)
     finest = [_lost_at_half(gray) for gray in grays]
     coarser = [float(_lost_at_half(change.shrink(gray, 2)).mean()) for gray in grays]
@@ -110,7 +110,7 @@ def _finest_left(sample: Sample) -> float:
 def _lost_at_half(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
     half = change.shrink(gray, 2)
     height, width = (side * 2 for side in half.shape)
-    # A cubic window, as enlargers have: what it gives back was not lost.
+    # A cubic window, as enlargers use: what it restores was not lost.
     back = cv2.resize(half, (width, height), interpolation=cv2.INTER_CUBIC)
     lost = cv2.absdiff(np.ascontiguousarray(gray[:height, :width]), back)
     return np.asarray(np.maximum(lost.astype(np.float32), 1e-3))

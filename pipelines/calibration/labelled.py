@@ -24,8 +24,8 @@ Bounds = Mapping[str, Bound]
 UNKNOWN = "unknown"
 
 LEAST_CAUGHT, LEAST_EASED = 3, 2
-"""A bound is tightened only for bad pairs of so many groups, and loosened only for good pairs of so many (of all where
-there are fewer): never for a single editing model, whose pairs say nothing of the next one's."""
+"""A bound is tightened only for bad pairs from at least LEAST_CAUGHT groups, and loosened only for good pairs from at
+least LEAST_EASED (from all, if there are fewer): one editing model says little about the next one."""
 LEAST_GOOD = 5
 """A bound is learned if at least this many good pairs have the score."""
 
@@ -52,11 +52,11 @@ def learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> Learne
     """Bounds for each regime and category, from labelled rows.
 
     While the recipe's bounds together reject more than the share `false_rejects` of a regime's good pairs, the bound
-    that frees most good pairs for each bad one is loosened, if it rejects those of `LEAST_EASED` groups. Then bounds
+    that frees most good pairs for each bad one is loosened, if they are from at least `LEAST_EASED` groups. Then bounds
     are tightened, one at a time, always the one that rejects most bad pairs for each good one, as long as it rejects
     bad pairs of at least `LEAST_CAUGHT` groups, more bad than good ones, and all bounds together at most that share of
-    the good. Categories that share a bound in the recipe share what is learned. A bound that no good pair of the regime
-    teaches stays as it is.
+    the good. Categories that share a bound in the recipe learn it together. A bound without good pairs of the regime
+    stays the same.
     """
     cells: dict[tuple[str, str], Bounds] = {}
     for name in sorted({regime(row) for row in rows}):
@@ -133,8 +133,8 @@ def _loosened(
     groups: np.ndarray[Any, Any],
     allowed: int,
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Loosen the chosen limits until at most so many good rows are rejected, or the rest are of too few groups; which
-    rows then are, [N]."""
+    """Loosen the chosen limits until at most this many good rows are rejected, or the rejected ones are from too few
+    groups; returns which rows are rejected, [N]."""
     least = min(LEAST_EASED, len(set(groups[good])))
 
     def failures() -> np.ndarray[Any, np.dtype[np.int64]]:

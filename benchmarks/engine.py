@@ -365,7 +365,12 @@ def real(of: Scenario) -> Real:
     settings = EngineSpec(block_seconds=BLOCK_SECONDS / SPEED, rows_per_part=1000)
     line = of.line(SPEED, None)
     ray.init(
-        num_cpus=4, num_gpus=of.gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        "local",
+        num_cpus=4,
+        num_gpus=of.gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
     )
     try:
         cluster = Counting(line.stages)

@@ -317,7 +317,7 @@ def _grouped(db: duckdb.DuckDBPyConnection, step: str, rows: str, ended: str) ->
     each."""
     totals = db.execute(f"SELECT category, count(*) FROM ({rows}) GROUP BY ALL").fetchall()
     lines = {category: Count(step, category, count) for category, count in totals}
-    outcomes = db.execute(f"SELECT *, count(*) FROM ({ended}) GROUP BY ALL").fetchall()
+    outcomes = db.execute(f"SELECT *, count(*) FROM ({ended}) GROUP BY ALL ORDER BY ALL").fetchall()
     for category, outcome, reason, count in outcomes:
         lines.setdefault(category, Count(step, category)).add(outcome, reason, count)
     return [lines[category] for category in sorted(lines)]
@@ -364,18 +364,36 @@ def _edit(db: duckdb.DuckDBPyConnection) -> list[Count]:
 
 
 def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
-    """Every filter by itself: how many edited candidates it passed, rejected, failed on, or did not measure."""
+    """Every filter by itself, in one pass: how many edited candidates it passed, rejected, failed on, or did not
+    measure."""
     cascade = run.recipe.pair_cascade
+    if not cascade.filters:
+        return []
     edited = "SELECT category, key FROM edit WHERE error IS NULL AND refusal IS NULL"
-    lines = []
-    for name in cascade.filters:
-        verdict = cascade.verdict_sql("s", "e.category", [name])
-        ended = f"""
-            SELECT category, split_part(verdict, ' ', 1), nullif(split_part(verdict, ' ', 2), '')
-            FROM (SELECT e.category, {verdict} AS verdict FROM ({edited}) e LEFT JOIN score s USING (key))
-        """
-        lines += _grouped(db, f"score: {name}", edited, ended)
-    return lines
+    totals = dict(
+        db.execute(f"SELECT category, count(*) FROM ({edited}) GROUP BY ALL ORDER BY ALL").fetchall()
+    )
+    verdicts = ", ".join(
+        f'{cascade.verdict_sql("s", "e.category", [name])} AS "{name}"' for name in cascade.filters
+    )
+    sets = ", ".join(f'(category, "{name}")' for name in cascade.filters)
+    verdict_counts = db.execute(f"""
+        SELECT category, {", ".join(f'"{name}"' for name in cascade.filters)}, count(*)
+        FROM (SELECT e.category, {verdicts} FROM ({edited}) e LEFT JOIN score s USING (key))
+        GROUP BY GROUPING SETS ({sets}) ORDER BY ALL
+    """)
+    lines = {
+        (name, category): Count(f"score: {name}", category, rows)
+        for name in cascade.filters
+        for category, rows in totals.items()
+    }
+    for category, *of_filters, count in verdict_counts.fetchall():
+        [(name, verdict)] = [
+            pair for pair in zip(cascade.filters, of_filters, strict=True) if pair[1] is not None
+        ]
+        outcome, _, reason = verdict.partition(" ")
+        lines[name, category].add(outcome, reason or None, count)
+    return list(lines.values())
 
 
 def _compare(run: Run, sources: pa.Table) -> list[Count]:

@@ -7,7 +7,6 @@ It comes from index.parquet beside a manifest or, for plain tars without one, fr
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import tarfile
@@ -20,7 +19,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
@@ -290,7 +288,7 @@ def read_index(folder: str, manifest: dict[str, Any]) -> pa.Table:
         raise Damage(damage.MISSING_SHARD, path, detail="the index of the set") from error
     if hashlib.sha256(data).hexdigest() != manifest["index"]["sha256"]:
         raise Damage(damage.HASH, path, detail="the index is not the one that the manifest names")
-    return pq.read_table(io.BytesIO(data), read_dictionary=["shard", "key", "member", "category"])
+    return storage.table(data, ["shard", "key", "member", "category"])
 
 
 def _scan(

@@ -10,7 +10,6 @@ often.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import tarfile
@@ -200,7 +199,7 @@ def committed(folder: Folder, plan: ShardPlan, digest: str) -> ShardEntry | None
     again."""
     place = os.fspath(folder)
     try:
-        table = _read_table(storage.join(place, layout.part_name(plan.name)))
+        table = storage.table(storage.read_bytes(storage.join(place, layout.part_name(plan.name))))
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
     if (size := storage.size(storage.join(place, plan.name))) is None:
@@ -373,7 +372,7 @@ _HEADER[148:156] = b" " * 8
 def _part_of(place: str, entry: ShardEntry) -> pa.Table:
     """The index part of a committed shard, without its own metadata."""
     try:
-        table = _read_table(storage.join(place, layout.part_name(entry.name)))
+        table = storage.table(storage.read_bytes(storage.join(place, layout.part_name(entry.name))))
     except FileNotFoundError as error:
         raise ValueError(f"{place}: shard {entry.name} was never committed (no index part)") from error
     if (table.schema.metadata or {}).get(b"sha256", b"").decode() != entry.sha256:
@@ -409,10 +408,6 @@ def _sweep(place: str, keep: set[str]) -> None:
     if not storage.is_remote(place):  # uploads leave no temporary files
         for path in [*Path(place).glob(".*.tmp"), *Path(parts).glob(".*.tmp")]:
             path.unlink()
-
-
-def _read_table(path: str) -> pa.Table:
-    return pq.read_table(io.BytesIO(storage.read_bytes(path)))
 
 
 def _write_table(table: pa.Table, path: str) -> str:

@@ -11,12 +11,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 from braceexpand import braceexpand
 
 from crispedit.shards import layout
@@ -171,6 +173,14 @@ def read_bytes(path: str) -> bytes:
         system, inner = filesystem(path)
         return bytes(system.cat_file(inner))
     return Path(path).read_bytes()
+
+
+def table(data: bytes, dictionary: Sequence[str] = ()) -> pa.Table:
+    """The table in the bytes of a parquet file; the columns of `dictionary` as dictionaries.
+
+    Read by this thread alone: one of Arrow's that lets go of Python's bytes while the interpreter ends aborts it.
+    """
+    return pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(dictionary)).read(use_threads=False)
 
 
 def remove(path: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 
 from crispedit import machine
 
@@ -29,6 +32,7 @@ from crispedit.shards import journal
 
 settings.load_profile("ci")  # the same examples each time, however busy the machine is
 
+ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT = 384, 288
 
 RECIPE = """
@@ -72,6 +76,29 @@ def lose_rows(folder: Path, lost: Callable[[dict[str, Any]], bool]) -> None:
         table = pq.read_table(part)
         left = [row for row in table.to_pylist() if not lost(row)]
         pq.write_table(pa.Table.from_pylist(left, schema=table.schema), part)
+
+
+KILLED = """
+import os, re, sys
+committed = []
+def hook(event, args):
+    if event == "os.rename" and re.search(sys.argv[1], os.fspath(args[1])):
+        committed.append(args)
+        if len(committed) == 2:
+            os.kill(os.getpid(), 9)
+sys.addaudithook(hook)
+from crispedit.pipelines import cli
+raise SystemExit(cli.main(sys.argv[2:]))
+"""
+
+
+def killed_at_its_second(path: str, *command: str, **environment: str) -> None:
+    """Run a command of crispedit that is killed (kill -9) as it is about to commit a second file whose path matches:
+    however busy the machine is, one is there."""
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, path, *command], cwd=ROOT, env={**os.environ, **environment}
+    )
+    assert ended.returncode == -signal.SIGKILL
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(3600)
         choice = {"message": {"content": '{"name": "cat"}'}, "finish_reason": "stop"}
         self.answer({"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 10}})
+        (folder / f"answered-{os.getpid()}").touch()
 
     def answer(self, value):
         data = json.dumps(value).encode()

@@ -94,7 +94,7 @@ def faulty(server: str, monkeypatch: pytest.MonkeyPatch, plan) -> Iterator[Fault
 
 
 def _wait(port: int, running: subprocess.Popen) -> None:
-    for _ in range(300):
+    for _ in range(1200):
         try:
             answer = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
             answer.request("GET", "/")
@@ -103,7 +103,7 @@ def _wait(port: int, running: subprocess.Popen) -> None:
         except OSError:
             assert running.poll() is None, "the S3 server did not start"
         time.sleep(0.1)
-    raise TimeoutError("the S3 server did not answer within 30 s")
+    raise TimeoutError("the S3 server did not answer within two minutes")
 
 
 FAULTS = ("503", "reset", "cut", "slow", "corrupt")

@@ -41,7 +41,7 @@ def runs(pid):
         return False
 
 
-def gone(pid, within_s=15):
+def gone(pid, within_s=60):
     deadline = time.monotonic() + within_s
     while runs(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -73,16 +73,20 @@ def test_it_is_started_asked_and_stopped(chat, tmp_path):
 def test_killed_while_it_answers_it_is_started_again_and_no_request_is_lost(chat, tmp_path):
     chat.load()
 
+    over = threading.Event()
+
     def kill_twice():
-        for number in (0, 1):
-            while len(pids(tmp_path)) <= number:
-                time.sleep(0.01)
-            time.sleep(0.15)
-            os.kill(pids(tmp_path)[number], signal.SIGKILL)
+        """Each of two servers, once it has answered; sooner, it would not have come up."""
+        killed = set()
+        while len(killed) < 2 and not over.wait(0.01):
+            for file in set(tmp_path.glob("answered-*")) - killed:
+                os.kill(int(file.name.removeprefix("answered-")), signal.SIGKILL)
+                killed.add(file)
 
     killer = threading.Thread(target=kill_twice)
     killer.start()
     answers = ask(chat, *map(str, range(200)))
+    over.set()
     killer.join()
     assert all(isinstance(answer, ChatAnswer) for answer in answers)
     assert len(pids(tmp_path)) == 3
@@ -90,7 +94,7 @@ def test_killed_while_it_answers_it_is_started_again_and_no_request_is_lost(chat
 
 def test_one_that_hangs_is_started_again(tmp_path):
     """Stopped by a signal, it does not answer GET /health either; stuck in its only request, it does."""
-    chat = make({**CHAT, "serve": command(tmp_path), "timeout_s": 1, "concurrency": 1})
+    chat = make({**CHAT, "serve": command(tmp_path), "timeout_s": 4, "concurrency": 1})
     chat.load()
     (tmp_path / "hangs").touch()
     assert isinstance(ask(chat, "which?")[0], ChatAnswer)
@@ -120,8 +124,8 @@ def test_one_that_does_not_come_up_stops_the_run_before_it_begins_and_says_why(t
     with pytest.raises(ValueError, match=r"no-such-program(?s:.*)No such file"):
         make({**CHAT, "serve": "no-such-program {port}"}).load()
     silent = f'{sys.executable} -c "import time; print(1234, flush=True); time.sleep(99)" {{port}}'
-    with pytest.raises(ValueError, match=r"does not answer after 0\.5 s(?s:.*)1234"):
-        make({**CHAT, "serve": silent, "start_s": 0.5}).load()
+    with pytest.raises(ValueError, match=r"does not answer after 5 s(?s:.*)1234"):
+        make({**CHAT, "serve": silent, "start_s": 5}).load()
 
 
 def test_one_that_does_not_come_up_again_is_a_transient_error(chat, tmp_path):

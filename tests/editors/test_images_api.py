@@ -4,7 +4,6 @@ import pickle
 import re
 import sys
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -118,19 +117,22 @@ def test_the_mask_is_transparent_where_the_plan_has_its_box(photo):
 
 
 def test_requests_go_out_together_but_no_more_than_allowed(photo):
-    def slow(form):
-        time.sleep(0.15)
+    three = threading.Barrier(3, timeout=60)
+
+    def together(form):
+        three.wait()
         return inverted(form)
 
-    with serving(slow) as server:
-        assert all(isinstance(answer, Edit) for answer in edits(editor(server, concurrency=3), [photo] * 7))
+    with serving(together) as server:
+        made = editor(server, concurrency=3, timeout_s=60)
+        assert all(isinstance(answer, Edit) for answer in edits(made, [photo] * 6))
     assert server.most_at_once == 3
 
 
 def test_the_rate_is_kept(photo):
     with serving() as server:
-        edits(editor(server, requests_per_minute=300), [photo] * 4)
-    assert server.times[-1] - server.times[0] >= 3 * 0.2 - 0.05
+        edits(editor(server, requests_per_minute=120), [photo] * 4)
+    assert server.times[-1] - server.times[0] >= 3 * 0.5 - 0.5  # the first may be late, on a busy machine
 
 
 def after(*failures):
@@ -156,13 +158,13 @@ def test_the_server_is_asked_again_when_it_says(photo):
         Sent(b"<html>Bad gateway</html>", 502),
         Sent(hang_up=True),
         Sent(b'{"data": [', length=100_000),
-        Sent(after_s=1.5),
+        Sent(after_s=5),
     ],
     ids=["500", "502", "hang_up", "truncated", "stalled"],
 )
 def test_a_passing_failure_is_asked_again_and_is_transient_if_it_stays(photo, failure):
     with serving(after(failure)) as server:
-        assert isinstance(one(editor(server, timeout_s=1), photo), Edit)
+        assert isinstance(one(editor(server, timeout_s=4), photo), Edit)
     assert len(server.forms) == 2
     with serving(lambda form: failure) as server:
         answer = one(editor(server, retries=1, timeout_s=0.5), photo)

@@ -3,11 +3,6 @@
 import argparse
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -17,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from conftest import killed_at_its_second
 from PIL import Image as Pillow
 
 from crispedit import benchmarks as benchmark_folder
@@ -145,15 +141,8 @@ def test_a_killed_evaluation_goes_on_to_the_same_tables(tmp_path, shards, checkp
     recipe |= {"edits": str(tmp_path / "edits-of-the-killed")}
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe | {"out": str(tmp_path / "killed")}))
-    command = [sys.executable, "-m", "crispedit.pipelines.cli", "evaluate", str(file)]
-    env = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # rounding depends on the threads
-    running = subprocess.Popen(
-        command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while not parts_of(tmp_path / "killed", "answers") and running.poll() is None:
-        time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    threads = str(torch.get_num_threads())  # rounding depends on them
+    killed_at_its_second(r"answers/part-.*\.parquet$", "evaluate", str(file), OMP_NUM_THREADS=threads)
     left = parts_of(tmp_path / "killed", "answers")
     assert left
     assert not (tmp_path / "killed" / "results.json").exists()

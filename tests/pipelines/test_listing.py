@@ -155,7 +155,7 @@ def test_a_tar_is_listed_in_its_own_bytes_captions_included(server: RangeServer,
     server.bytes_sent = 0
     found = listing.members(row)
     assert sources.read(found[7:9]) == [parts["007.jpg"], parts["008.jpg"]]
-    for _ in range(100):  # the server counts after it has sent
+    for _ in range(3000):  # the server counts after it has sent
         if server.bytes_sent == 40_000:
             break
         time.sleep(0.02)

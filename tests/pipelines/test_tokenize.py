@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import fsspec
 import pytest
 import torch
+from conftest import killed_at_its_second
 from training_pairs import recipe_file, write_set
 
 from crispedit.pipelines import cli
@@ -29,11 +27,7 @@ def test_two_actors_finish_what_a_killed_process_began(
     command = ["tokenize", str(shards), "OUT", "--recipe", str(recipe_file(tmp_path, shards))]
     alone_command, shared_command = ([*command[:2], str(out), *command[3:]] for out in (alone, shared))
 
-    killed = subprocess.Popen([sys.executable, "-m", "crispedit.pipelines.cli", *shared_command])
-    while not list(shared.glob(f"{layout.PARTS}/*.parquet")) and killed.poll() is None:
-        time.sleep(0.002)
-    killed.kill()
-    assert killed.wait() == -9
+    killed_at_its_second(rf"{layout.PARTS}/.*\.parquet$", *shared_command)
     began = {path: path.stat().st_mtime_ns for path in shared.glob(f"{layout.PARTS}/*.parquet")}
     assert began
     assert not (shared / layout.MANIFEST).exists()

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -197,15 +196,21 @@ def test_a_signal_saves_and_is_told_to_the_scheduler(
 ):
     recipe, run = str(recipe_file(tmp_path, shards)), tmp_path / "run"
 
+    over = threading.Event()
+
     def terminate() -> None:
         while not (run / "metrics.jsonl").is_file() or len(losses(run)) < 2:
-            time.sleep(0.01)
+            if over.wait(0.01):
+                return
         os.kill(os.getpid(), number)
 
     terminator = threading.Thread(target=terminate)
     terminator.start()
-    assert cli.main(["train", recipe, "steps=1000000"]) == train.STOPPED
-    terminator.join()
+    try:
+        assert cli.main(["train", recipe, "steps=1000000"]) == train.STOPPED
+    finally:
+        over.set()
+        terminator.join()
     assert "the same command resumes" in capsys.readouterr().err
     assert not (run / "model").exists()
     done = len(losses(run))

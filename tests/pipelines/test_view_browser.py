@@ -121,14 +121,14 @@ def chromium() -> Iterator[Any]:
     if path is None:
         pytest.skip("there is no Chromium: apt-get install chromium")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=FLAGS, timeout=60_000)
+        browser = started.chromium.launch(executable_path=path, args=FLAGS, timeout=180_000)
         yield browser
         browser.close()
 
 
 def until(true: Callable[[], bool]) -> None:
     """Wait for something to become true; asked from here, since the pages' policy forbids scripts that are text."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -145,6 +145,7 @@ def page(chromium: Any, address: str) -> Iterator[Any]:
 def window_of(chromium: Any, address: str) -> Iterator[Any]:
     """A new window, which must end without an error in its console or an answer that failed."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900}, base_url=address)
+    context.set_default_timeout(120_000)
     window, wrong = context.new_page(), []
     window.on(
         "console",
@@ -287,7 +288,7 @@ def test_the_page_tells_of_new_results(page: Any, run: Run):
     page.goto("/pairs")
     time.sleep(3.1)
     (run.root / "recipe.yaml").touch()  # as a build that begins
-    page.wait_for_selector(".news", timeout=20_000)
+    page.wait_for_selector(".news")
     page.locator(".news").click()
     page.wait_for_selector("#grid [data-pair]")
 

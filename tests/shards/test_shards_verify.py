@@ -1,6 +1,8 @@
 """Verification: a whole set passes; every single damage is found and named."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +18,7 @@ from crispedit.shards.verify import verify
 
 PAIRS = [make_pair(str(i), ("add", "style")[i % 2], i % 2 == 0) for i in range(10)]
 SHARD = "crispedit-add-000000.tar"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -28,6 +31,18 @@ def kinds(folder: Path, deep: bool = False) -> dict[str, int]:
     report = verify(str(folder), deep, 2, Cache())
     assert report.ok == (not report.problems)
     return json.loads(json.dumps(report.to_json()))["counts"]
+
+
+def test_an_index_is_read_by_no_thread_of_arrow(folder: Path):
+    """One that still held the bytes when the interpreter ended aborted it."""
+    program = (
+        "import os, sys; from crispedit.shards.index import read_index, read_manifest; import pyarrow.dataset; "
+        "before = os.listdir('/proc/self/task'); rows = len(read_index(sys.argv[1], read_manifest(sys.argv[1]))); "
+        "assert os.listdir('/proc/self/task') == before; print(rows)"
+    )
+    if not Path("/proc/self/task").exists():
+        pytest.skip("threads are counted where Linux lists them")
+    assert int(subprocess.check_output([sys.executable, "-c", program, str(folder)], cwd=ROOT)) > 20
 
 
 def rewrite_manifest(folder: Path, change) -> None:

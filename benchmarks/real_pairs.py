@@ -33,7 +33,7 @@ from crispedit.pipelines.calibration.judgement import SIDES, Agreement, auc, bou
 from crispedit.pipelines.calibration.measured import edit_of
 from crispedit.record import Sample, seed_of
 
-FALSE_REJECTS = 0.04
+FALSE_REJECTS = 0.05
 WHOLE = ("style", "background")
 """Categories whose edits leave little alone: defects of the whole image cannot be told from them."""
 LEFT_OUT = ("resolution", "duplicate")

@@ -32,7 +32,6 @@ def unit(vectors):
 def write(file, count, size, least, seed=0):
     """The vectors as a memory map of fp16 [count, size], and the numbers of the planted duplicates."""
     rng = np.random.default_rng(seed)
-    vectors = np.memmap(file, np.float16, "w+", shape=(count, size))
     spectrum = np.arange(1, size + 1, dtype=np.float32) ** -0.5
     spectrum /= np.linalg.norm(spectrum)
     shared = unit(rng.standard_normal((1, size), np.float32))
@@ -52,10 +51,10 @@ def write(file, count, size, least, seed=0):
         noise = unit(noise - (noise * originals).sum(1, keepdims=True) * originals)
         cosine = rng.uniform(least, 1, (len(copies), 1)).astype(np.float32)
         chunk[copies] = cosine * originals + np.sqrt(1 - cosine**2) * noise
-        vectors[start : start + rows] = chunk
+        file.write(chunk.astype(np.float16).tobytes())
         planted.extend(start + copies)
-    vectors.flush()
-    return vectors, np.array(planted)
+    file.flush()
+    return np.memmap(file, np.float16, "r", shape=(count, size)), np.array(planted)
 
 
 def exact(vectors, numbers, kept, least):

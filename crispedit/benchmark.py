@@ -38,7 +38,8 @@ CHUNKS = 8
 
 @dataclass(frozen=True)
 class Picture:
-    """Where an image's bytes are: a file, a range of one (`offset`, `size`), or a cell of a table (`row`, `column`)."""
+    """Where an image's bytes are: a file, a range of one (`offset`, `size`), or a cell of a table (`row`, `column`;
+    "NAME/1" is the second one of a column of lists)."""
 
     path: str
     offset: int | None = None
@@ -321,11 +322,13 @@ def _schema(path: str) -> pa.Schema:
 
 def _cell(path: str, row: int, column: str) -> bytes:
     """The bytes of an image cell: Hugging Face's {bytes, path}, or plain binary."""
+    column, _, item = column.partition("/")
     if path.endswith(".parquet"):
         start, table = _group(path, row, column)
         value = table.column(column)[row - start].as_py()
     else:
         value = _arrow(path).column(column)[row].as_py()
+    value = value[int(item)] if item else value
     data = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(data, bytes):
         raise ValueError(f"{path}: row {row} has no bytes in {column!r}")

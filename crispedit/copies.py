@@ -1,13 +1,14 @@
-"""Copies: finds re-encoded, resized and slightly cropped copies of known pictures among many.
+"""Copies: finds re-encoded, resized and cropped copies of known pictures among many.
 
-It works in two steps. First, a short vector of each picture (the low frequencies of its grey values, each with its sign
-and the square root of its size) is compared with those of 81 windows of each known picture: each axis whole or cropped
-by 5 or 10 %, at several places. Then the few nearest known pictures are aligned exactly. A picture is a copy if the
-whole, the fine detail and the grey levels all agree. Two meadows under one sky agree as a whole but not in detail; two
-drawings of one straight edge agree in both, but seldom in brightness.
+Two steps. First a short vector of each picture, low frequencies of its grey values with their signs and the square
+roots of their sizes, is compared with those of windows of each known picture (each axis whole or cut by 10 or 20 %, at
+several places). Then each of the few nearest known pictures is aligned with the picture. It is a copy if it lies inside
+the known picture, and if the whole, the fine detail and the grey levels agree: two meadows under one sky agree in the
+first and not in the second.
 
-A picture without detail (fog, a plain wall) gets no fingerprint, because it would match anything. Mirrored, rotated,
-lightened or darkened copies and crops of more than about 12 % of a side are not found.
+A known picture must have detail that fixes its place. Copies of fog are not found, nor those of one edge between two
+flat areas: any piece of that edge lies on any other. Mirrored and rotated copies, copies made lighter or darker, and
+crops of more than a fifth of a side, are not found.
 """
 
 from __future__ import annotations
@@ -33,31 +34,33 @@ Map = NDArray[np.float32]
 SIDE, KNOWN_SIDE = 64, 96
 """Side in pixels of a picture's thumbnail, and of a known picture's, of which a window is compared."""
 SMALL, FREQUENCIES = 32, 10
-LEAST_DETAIL = 0.75
-"""The least standard deviation of the fine detail, in grey levels of the thumbnail: below it, JPEG noise is as strong.
-"""
+LEAST_DETAIL, KNOWN_DETAIL = 0.5, 1.0
+"""Standard deviation of the fine detail, in grey levels of the thumbnail: below, JPEG's own noise is as strong. More is
+asked of a known picture, because cropping and scaling take detail away."""
+LEAST_FIRMNESS = 0.003
+"""Of a known picture: the curvature of its detail's correlation with itself as the four edges move, in the direction in
+which it falls the least. At this value the edges move by 8 pixels of the thumbnail (root of the sum of squares) before
+the correlation is that of no copy: 1 - 0.003 x 8^2 / 2 = 0.9."""
 STRONG = 3.0
 """Detail is clipped at this many grey levels, so that one sharp edge does not decide."""
 LEAST_COSINE, NEAREST = 0.5, 3
-"""The least cosine of a known picture that is aligned, and how many are aligned at most."""
-LEAST_START = 0.6
-"""The least correlation in the vectors' window to go on aligning; copies have 0.78 or more there."""
-LEAST_WHOLE, LEAST_FINE = 0.97, 0.94
+"""Which known pictures are looked at closely, and how many at most."""
+LEAST_WHOLE, LEAST_FINE = 0.95, 0.9
 """Correlations of a copy. benchmarks/decontamination.py measures what they find and miss."""
 MOST_LEVELS = 8.0
-"""Largest mean difference of a copy in grey levels. Pictures of little but one straight edge align exactly but differ
-in brightness; cropping, scaling and JPEG change it by 6 levels at most."""
-CUTS = (
-    (0.0, 1.0),
-    *((at, at + 0.95) for at in (0.0, 0.025, 0.05)),
-    *((at, at + 0.9) for at in (0.0, 0.025, 0.05, 0.075, 0.1)),
-)
+"""Mean difference of a copy in grey levels, which cropping, scaling and JPEG leave as they are (6 levels at most were
+seen)."""
+LEAST_SIDE, MARGIN = 0.77, 0.03
+"""The least share of each side that a copy shows, and how far it may reach out of the known picture."""
+CUTS = ((0.0, 1.0), *((at, at + 0.9) for at in (0.0, 0.05, 0.1)), *((at, at + 0.8) for at in (0.0, 0.1, 0.2)))
 """(start, end) of the windows along an axis, as fractions."""
-STEPS = (0.0125, 0.006, 0.003)
-MARGIN = 0.01
+SOFT, ROUNDS = (2.0, 0.5), 8
+"""Standard deviations, in pixels of the thumbnail, of the smoothing while pictures are aligned, and rounds at each."""
+FARTHEST = 0.05
+"""How far an edge moves in a round, as a share of the side."""
 
-Window = tuple[float, float, float, float]
-"""(top, bottom, left, right) as fractions of the sides."""
+Window = NDArray[np.float64]
+"""[4] top, bottom, left, right as fractions of the sides."""
 
 
 @dataclass(frozen=True)
@@ -88,20 +91,28 @@ def fingerprint(gray: NDArray[np.uint8]) -> Fingerprint | None:
     return Fingerprint(vector, thumbnail)
 
 
+def _is_distinct(gray: NDArray[np.uint8]) -> bool:
+    """Whether a picture has detail that fixes its place."""
+    detail = _detail(_thumbnail(gray, SIDE))
+    effects = _effects(detail)
+    firmness = np.linalg.eigvalsh(effects @ effects.T)[0] / max(float((detail * detail).sum()), 1e-6)
+    return bool(detail.std() >= KNOWN_DETAIL and firmness >= LEAST_FIRMNESS)
+
+
 class Known:
-    """The pictures whose copies are searched for; each takes about 70 KB of memory."""
+    """Pictures whose copies are looked for; each takes about 60 KB of memory."""
 
     def __init__(self, pictures: Iterable[tuple[str, NDArray[np.uint8]]]) -> None:
         """From (name, grey image [H, W])."""
         self.names: list[str] = []
         self.plain: list[str] = []
-        """Names of the pictures without detail, whose copies cannot be found."""
+        """Names of the pictures without enough detail, of which no copy is found."""
         self._thumbnails: list[Map] = []
         vectors: list[NDArray[np.float32]] = []
         owners: list[int] = []
         self._windows: list[Window] = []
         for name, gray in pictures:
-            if fingerprint(gray) is None:
+            if not _is_distinct(gray):
                 self.plain.append(name)
                 continue
             for window, part in _windows(gray):
@@ -141,7 +152,7 @@ def _windows(gray: NDArray[np.uint8]) -> Iterator[tuple[Window, NDArray[np.uint8
     for (top, bottom), (left, right) in product(CUTS, CUTS):
         rows = slice(round(top * height), max(round(top * height) + 1, round(bottom * height)))
         columns = slice(round(left * width), max(round(left * width) + 1, round(right * width)))
-        yield (top, bottom, left, right), gray[rows, columns]
+        yield np.array((top, bottom, left, right)), gray[rows, columns]
 
 
 def _vector(gray: NDArray[np.uint8]) -> NDArray[np.float32] | None:
@@ -163,37 +174,41 @@ def _thumbnail(gray: NDArray[np.uint8], side: int) -> Map:
 
 
 def _closeness(picture: Map, known: Map, window: Window) -> float:
-    """The correlation of the fine detail at the best alignment near this window; 0 if either correlation is too low for
-    a copy, or the grey levels differ."""
-    whole, window = _laid(picture, known, window)
-    part = _part(known, window)
-    if whole < LEAST_WHOLE or np.abs(picture - part).mean() > MOST_LEVELS:
+    """The correlation of the fine detail where the picture lies best on the known one, near this window; 0 if it is no
+    copy."""
+    window = _aligned(picture, known, window)
+    if min(window[1::2] - window[::2]) < LEAST_SIDE or min(window) < -MARGIN or max(window) > 1 + MARGIN:
         return 0.0
-    fine = _correlation(_unit(_detail(picture)), _detail(part))
+    part = _part(known, window)
+    if _correlation(picture, part) < LEAST_WHOLE or np.abs(picture - part).mean() > MOST_LEVELS:
+        return 0.0
+    fine = _correlation(_detail(picture), _detail(part))
     return round(fine, 4) if fine >= LEAST_FINE else 0.0
 
 
-def _laid(picture: Map, known: Map, window: Window) -> tuple[float, Window]:
-    """Move the window's edges one at a time, in ever smaller steps, while the agreement improves."""
-    unit = _unit(picture)
-    edges = list(window)
-    best = _correlation(unit, _part(known, window))
-    if best < LEAST_START:
-        return best, window
-    for step in STEPS:
-        for _ in range(6):
-            before = best
-            for edge, move in product(range(4), (-step, step)):
-                moved = edges.copy()
-                moved[edge] += move
-                if not -MARGIN <= moved[edge] <= 1 + MARGIN:
-                    continue
-                value = _correlation(unit, _part(known, (moved[0], moved[1], moved[2], moved[3])))
-                if value > best:
-                    best, edges = value, moved
-            if best == before:
-                break
-    return best, (edges[0], edges[1], edges[2], edges[3])
+def _aligned(picture: Map, known: Map, window: Window) -> Window:
+    """The window of the known picture in which the picture lies best, near this one, by Gauss-Newton (Lucas and Kanade,
+    1981) for its four edges and the gain and offset of the grey values."""
+    edges = window
+    for soft in SOFT:
+        wanted, within = (cv2.GaussianBlur(image, (0, 0), soft) for image in (picture, known))
+        for _ in range(ROUNDS):
+            part = _part(within, edges)
+            columns = np.stack([*_effects(part), part.ravel(), np.ones(part.size, np.float32)])
+            *moves, gain, _ = np.linalg.lstsq(columns @ columns.T, columns @ wanted.ravel(), rcond=None)[0]
+            sides = np.repeat(edges[1::2] - edges[::2], 2)
+            edges = edges + np.clip(np.array(moves) / max(gain, 0.5) / SIDE, -FARTHEST, FARTHEST) * sides
+            if min(edges[1::2] - edges[::2]) < LEAST_SIDE / 2:  # it runs away: nothing in common
+                return window
+    return edges
+
+
+def _effects(image: Map) -> Map:
+    """[4, pixels] how each pixel changes when the top, bottom, left or right edge of what is shown moves by a pixel."""
+    down, across = np.gradient(image)
+    below, beside = ((np.arange(size, dtype=np.float32) + 0.5) / size for size in image.shape)
+    effects = (down * (1 - below)[:, None], down * below[:, None], across * (1 - beside), across * beside)
+    return np.stack([effect.ravel() for effect in effects])
 
 
 def _part(known: Map, window: Window) -> Map:
@@ -207,9 +222,8 @@ def _part(known: Map, window: Window) -> Map:
         np.float32,
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(
-        cv2.warpAffine(known, place, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE), np.float32
-    )
+    part = cv2.warpAffine(known, place, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(part, np.float32)
 
 
 def _detail(thumbnail: Map) -> Map:
@@ -222,13 +236,9 @@ def _detail(thumbnail: Map) -> Map:
     return np.asarray(STRONG * np.tanh(detail / STRONG), np.float32)
 
 
-def _unit(image: Map) -> Map:
-    centred = image - image.mean()
-    return np.asarray(centred / max(float(np.linalg.norm(centred)), 1e-6), np.float32)
-
-
-def _correlation(unit: Map, other: Map) -> float:
-    return float((unit * _unit(other)).sum())
+def _correlation(one: Map, other: Map) -> float:
+    centred, against = one - one.mean(), other - other.mean()
+    return float((centred * against).sum() / max(np.linalg.norm(centred) * np.linalg.norm(against), 1e-6))
 
 
 def pictures_in(folder: str) -> list[Path]:

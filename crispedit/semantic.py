@@ -5,6 +5,7 @@ Needs the `faiss-cpu` package (the `semantic` extra).
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 BLOCK = 1024
 """Vectors compared at a time, first with all kept ones, then with each other."""
+RELEASED = 64 * BLOCK
+"""Vectors after which the pages of a memory map are released."""
 EXACT = 20_000
 """Up to this many vectors, all are compared with all."""
 REDUCED, LOOKED_AT = 96, 8
@@ -39,6 +42,8 @@ def repeats(vectors: NDArray[Any], least: float) -> tuple[NDArray[np.int64], NDA
     kept = np.empty(count, np.int64)
     amount = 0
     for start in range(0, count, BLOCK):
+        if start % RELEASED == 0:
+            _release(vectors)
         block = np.ascontiguousarray(vectors[start : start + BLOCK], np.float32)
         if amount:
             near, which = index.search(block, depth)
@@ -54,6 +59,15 @@ def repeats(vectors: NDArray[Any], least: float) -> tuple[NDArray[np.int64], NDA
         kept[amount : amount + len(new)] = start + new
         amount += len(new)
     return parents, cosines
+
+
+def _release(vectors: NDArray[Any]) -> None:
+    """Drop the pages of a memory map, which otherwise count as this process's memory until others need it."""
+    owner: Any = vectors
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 def _exact(vectors: NDArray[Any]) -> Any:

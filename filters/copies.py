@@ -17,7 +17,7 @@ from crispedit.record import Sample, Score
 
 
 class Copies(Filter):
-    """`source` and, of a pair, `edited`: how close the picture is to the benchmark picture that it copies, 0.94 to 1; 0
+    """`source` and, of a pair, `edited`: how close the picture is to the benchmark picture that it copies, 0.9 to 1; 0
     if it is not a copy; null for a picture without detail. `source_of` and `edited_of` name the benchmark picture."""
 
     against: tuple[str, ...] = Field(min_length=1)
@@ -25,7 +25,7 @@ class Copies(Filter):
 
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"source": float, "edited": float}
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     notes: ClassVar[tuple[str, ...]] = ("source_of", "edited_of")
     bounds: ClassVar[Mapping[str, Bound]] = {"source": Bound(max=0.5), "edited": Bound(max=0.5)}
     cost: ClassVar[float] = 8.0

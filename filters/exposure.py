@@ -17,18 +17,21 @@ from crispedit.record import Sample, Score
 from crispedit.tone import Pixels
 
 LEAST_SPREAD, LEAST_COLOUR = 12.0, 6.0
-"""Least standard deviation of luma, and root mean square of colour, in levels, to measure a gain."""
+"""Standard deviation of luma, and root mean square of colour, in levels, from which on a gain is measured."""
+JUST, KNOWN = 3.0, 4.0
+"""Less than that, but at least JUST levels, is enough if it is KNOWN times the error that the gain leaves."""
 
 
 class Exposure(Filter):
     """`drift` is the mean change of brightness, `cast` the largest departure of a channel from it, both 0-1; `contrast`
     and `saturation` are the relative changes of the spread of luma and of colour (0.08: 8 % more); `explained` is the
-    share of the pixels that the tone explains. All others are null if `explained` is under `least_explained`; contrast
-    and saturation also if it is under half, or if the image has too little contrast or colour."""
+    share of the pixels that the tone explains. All others are null if `explained` is under `least_explained`, and for a
+    background edit without a true mask, whose new surroundings have their own tone. Contrast and saturation are also
+    null if the image has too little of either, saturation if `explained` is under half."""
 
     least_explained: float = 0.25
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "drift": float,
         "cast": float,
@@ -43,7 +46,7 @@ class Exposure(Filter):
         "drift": Bound(max=0.035),
         "cast": Bound(max=0.021),
         "contrast": Bound(min=-0.11, max=0.04),
-        "saturation": Bound(min=-0.15, max=0.1),
+        "saturation": Bound(min=-0.15, max=0.085),
     }
     cost: ClassVar[float] = 1.6
 
@@ -57,7 +60,8 @@ class Exposure(Filter):
         if fitted is None:
             return scores
         scores["explained"] = fitted.explained
-        if fitted.explained < self.least_explained:
+        surroundings = sample.category == "background" and sample.mask is None
+        if surroundings or fitted.explained < self.least_explained:
             return scores
         shift = fitted.shift
         brightness = shift.mean(axis=0)
@@ -70,19 +74,28 @@ class Exposure(Filter):
 
 
 def _gains(x: Pixels, y: Pixels) -> tuple[float | None, float | None]:
-    """The relative increase of luma and colour gain (0.08: 8 %); None if there is too little of either."""
-    luma_x, luma_y = x.mean(axis=0), y.mean(axis=0)
+    """How much steeper luma and colour became (0.08: by 8 %); None where there is too little of it."""
+    luma_x, luma_y = x.mean(axis=0, keepdims=True), y.mean(axis=0, keepdims=True)
+    contrast = _gain(_centred(luma_x), _centred(luma_y), LEAST_SPREAD)
     colour_x, colour_y = x - luma_x, y - luma_y
-    deviation = luma_x - luma_x.mean()
-    contrast = saturation = None
-    if deviation.std() >= LEAST_SPREAD:
-        contrast = float(deviation @ (luma_y - luma_y.mean()) / (deviation @ deviation)) - 1
-    # A cast shifts all colours equally; saturation scales each of them.
-    moved = colour_y - colour_x
-    moved -= np.median(moved, axis=1, keepdims=True)
-    centred = colour_x - colour_x.mean(axis=1, keepdims=True)
-    power = float((centred**2).sum())
-    strong = np.sqrt((colour_x**2).sum(axis=0).mean()) >= LEAST_COLOUR
-    if strong and power / len(luma_x) >= (LEAST_COLOUR / 2) ** 2:
-        saturation = float((centred * moved).sum() / power)
-    return contrast, saturation
+    if np.sqrt((colour_x**2).sum(axis=0).mean()) < LEAST_COLOUR:
+        return contrast, None
+    # A cast shifts all colours equally; saturation scales each of them. For a single hue, the two are the same.
+    saturation = _gain(_centred(colour_x), _centred(colour_y), LEAST_COLOUR / 2)
+    return contrast, _gain(colour_x, colour_y, np.inf) if saturation is None else saturation
+
+
+def _centred(values: Pixels) -> Pixels:
+    return np.asarray(values - values.mean(axis=1, keepdims=True))
+
+
+def _gain(x: Pixels, y: Pixels, least: float) -> float | None:
+    """The slope of y over x, minus 1. None if the spread of x is below `least`, and below `KNOWN` times the
+    residual."""
+    power = float((x * x).sum())
+    spread = np.sqrt(power / x.shape[1])
+    if spread == 0:
+        return None
+    slope = float((x * y).sum()) / power
+    left = np.sqrt(((y - slope * x) ** 2).sum() / x.shape[1])
+    return slope - 1 if spread >= min(least, max(JUST, KNOWN * left)) else None

@@ -1,8 +1,7 @@
 """Sharpness: is the edited image blurrier than its source, at the same size?
 
 Softening by redrawing is not blur: it loses some grain but keeps edges. So if the rest of the image was left intact,
-all its detail must remain; if it was redrawn, its crispest places must stay about as crisp, and its texture must not
-vanish.
+all its detail must remain; if it was redrawn, its texture must not vanish. `upscaled` measures the finest detail.
 """
 
 from __future__ import annotations
@@ -28,9 +27,6 @@ FLAT_LEVELS = 1.0
 SOFTENING, SOFT = 0.5, 0.5
 """The share of texture that may be lost per Lab unit by which the rest of the image changed, and the most: autoencoders
 change local means, and blur does not."""
-FINE_LEVELS, CRISP_LEVELS = 1.5, 3.0
-"""Least detail that half the size cannot hold: of a block to compare, and of the crispest twentieth of a sharp source.
-A softer source loses nothing at half the size."""
 REDRAWN_MIDDLE = 0.08
 """The share of middle detail that may be lost per Lab unit of change: redrawn shapes differ."""
 LEAST_LEVELS = 0.5
@@ -42,42 +38,36 @@ class Sharpness(Filter):
 
     `scale`: the edited image's own side over the source's. `texture`: the median over the textured blocks outside the
     edit; `outside`: the same, and what little re-rendering would have taken of it; null where it could have taken most
-    (`crispedit.change.Noise`). `crisp`: detail finer than two pixels; the geometric mean of what is left of it, in
-    the crisper quarter of blocks outside the edit or in the crispest twentieth of all, whichever is better, and of what
-    is left of it relative to detail of 2 to 4 px: drawing anew takes from both, half the size from the finest alone.
-    Where the source has no crisp place, it is the second alone. `middle`: detail of 2 to 4 px, the median outside, and
-    what shapes drawn anew may have taken of it. `balance`: the same median over that of
-    detail of 8 to 16 px: smoothing takes the one and leaves the other, drawing anew takes both alike. Both are null in
-    the `global` regime. `inside` compares the sharpest tenth of the blocks inside the edit with the sharpest tenth of
-    the source's: new content need not have the old texture, but some edge of it should be as crisp as the photograph's.
+    (`crispedit.change.Noise`). `middle`: detail of 2 to 4 px, the median outside, and what shapes drawn anew may have
+    taken of it. `balance`: the same median over that of detail of 8 to 16 px: smoothing takes the one and leaves the
+    other, drawing anew takes both alike. Both are null in the `global` regime. `inside` compares the sharpest tenth of
+    the blocks inside the edit with the sharpest tenth of the source's: new content need not have the old texture, but
+    some edge of it should be as crisp as the photograph's.
     Null where fewer than `least_blocks` blocks can be compared."""
 
     least_blocks: int = 12
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "scale": float,
         "texture": float,
         "outside": float,
-        "crisp": float,
         "middle": float,
         "balance": float,
         "inside": float,
     }
     # From compositor pairs, 76 good pairs of 9 real editors, and the defects of `crispedit calibrate` made from both.
-    # outside: good edits leave 0.93 or more, a twofold enlargement 0.82 at most. crisp: good edits drawn anew leave
-    # 0.65 or more but for one, half the size less on nearly all sharp sources. middle, balance: good edits leave 0.77
+    # outside: good edits leave 0.93 or more, a twofold enlargement 0.82 at most. middle, balance: good edits leave 0.77
     # and 0.79 (but for one), an autoencoder's re-encoding of them 0.75; over-smoothed ones have less of either. scale:
     # an answer of 0.73 of the side passed a person's eye, 0.53 did not.
     bounds: ClassVar[Mapping[str, Bound]] = {
         "scale": Bound(min=0.6),
         "texture": Bound(min=0.4),
         "outside": Bound(min=0.85),
-        "crisp": Bound(min=0.65),
         "middle": Bound(min=0.72),
         "balance": Bound(min=0.74),
     }
-    cost: ClassVar[float] = 5.0
+    cost: ClassVar[float] = 2.5
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         return [self._measure(sample) for sample in samples]
@@ -99,7 +89,6 @@ class Sharpness(Filter):
             "scale": min(new / old for new, old in zip(after_size, before.shape, strict=True)),
             "texture": texture,
             "outside": None if texture is None or look >= SOFT else texture + SOFTENING * look,
-            "crisp": self._crisp((_fine(before), _fine(after)), (octaves[0][0], octaves[1][0]), share == 255),
             "middle": None if middle is None else middle + REDRAWN_MIDDLE * look,
             "balance": None if middle is None or coarse is None else middle / coarse,
             "inside": self._inside(source[textured], edited[share == 0]),
@@ -109,27 +98,6 @@ class Sharpness(Filter):
         if where.sum() < self.least_blocks:
             return None
         return float(np.median(edited[where] / source[where]))
-
-    def _crisp(
-        self, fine: tuple[Blocks, Blocks], middle: tuple[Blocks, Blocks], outside: NDArray[np.bool_]
-    ) -> float | None:
-        """Of the finest and the next octave's detail, each of source and edited image."""
-        source, edited = fine
-        where = source > FINE_LEVELS
-        if where.sum() < self.least_blocks:
-            return None
-        (fine_before, fine_after), (middle_before, middle_after) = (
-            [float(blocks[where].sum()) for blocks in octave] for octave in (fine, middle)
-        )
-        relative = fine_after / fine_before * middle_before / max(middle_after, 1e-3)
-        sharpest = change.quantile(source, 0.95)
-        if sharpest < CRISP_LEVELS:
-            return relative
-        kept = change.quantile(edited, 0.95) / sharpest
-        where &= outside
-        if where.sum() >= self.least_blocks:
-            kept = max(kept, float(np.percentile(edited[where] / source[where], 75)))
-        return float(np.sqrt(kept * relative))
 
     def _kept(self, source: Blocks, edited: Blocks, outside: NDArray[np.bool_]) -> float | None:
         """The median, over the blocks outside, of what is left of an octave."""
@@ -147,15 +115,6 @@ class Sharpness(Filter):
 def _detail(gray: NDArray[np.uint8]) -> Blocks:
     """The mean of the Laplacian's positive half, which has the same mean as the negative half."""
     return _blocks(cv2.Laplacian(gray, cv2.CV_8U))
-
-
-def _fine(gray: NDArray[np.uint8]) -> Blocks:
-    """What the image loses at half its size: the finest octave of detail."""
-    height, width = (side // 2 * 2 for side in gray.shape)
-    half = change.shrink(gray, 2)
-    # A cubic window, as enlargers have: what it gives back was not lost.
-    back = cv2.resize(half, (width, height), interpolation=cv2.INTER_CUBIC)
-    return _blocks(cv2.absdiff(np.ascontiguousarray(gray[:height, :width]), back))
 
 
 def _octaves(gray: NDArray[np.uint8]) -> list[Blocks]:

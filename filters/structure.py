@@ -29,10 +29,11 @@ BEST = 0.03
 class Structure(Filter):
     """`kept`: the median, over the places where the source has structure, of the absolute correlation of lightness in
     source and edited image (over `crispedit.change.LOOK_PX`), because a blueprint or a negative swaps light and dark;
-    `kept_best`: the correlation that 3 % of these places exceed. `tones`: the spread of the edited image's lightness
-    over the source's. All are 0 or more, and null if the source has no structure. Bounds are in the category files."""
+    `kept_best`: the correlation that 3 % of these places exceed. For a background edit, only places outside the true
+    mask count, if there is one. `tones`: the spread of the edited image's lightness over the source's. All are 0 or
+    more, and null if the source has no structure. Bounds are in the category files."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "kept": float,
@@ -47,7 +48,8 @@ class Structure(Filter):
 
     def _measure(self, sample: Sample) -> dict[str, Score]:
         before, after = (cv2.extractChannel(lab, 0) for lab in (sample.source_lab, sample.edited_lab))
-        kept = correlation(before, after)
+        subject = sample.outside if sample.category == "background" and sample.mask is not None else None
+        kept = correlation(before, after, subject)
         if kept.size < 50:
             return dict.fromkeys(self.scores)
         return {
@@ -57,8 +59,11 @@ class Structure(Filter):
         }
 
 
-def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n] local correlation of two [h, w] images of lightness, at the places where the first has structure."""
+def correlation(
+    a: NDArray[np.float32], b: NDArray[np.float32], where: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """[n] local correlation of two [h, w] images of lightness, at the places (of a region) where the first has
+    structure."""
     window = (change.LOOK_PX, change.LOOK_PX)
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -68,4 +73,7 @@ def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.fl
     variance_a, variance_b = mean(a * a) - mean_a * mean_a, mean(b * b) - mean_b * mean_b
     both = np.sqrt(np.maximum(variance_a, 0) * np.maximum(variance_b, 0))
     covariance = mean(a * b) - mean_a * mean_b
-    return np.asarray((covariance / (both + 1e-3))[variance_a > LEAST_DETAIL], np.float32)
+    structured = variance_a > LEAST_DETAIL
+    return np.asarray(
+        (covariance / (both + 1e-3))[structured if where is None else structured & where], np.float32
+    )

@@ -12,6 +12,9 @@ where f10 is 10/64 cycles per pixel; the second term allows for lenses, whose lo
 photographs with blurred backgrounds (JPEG quality 75 to 95) the left side exceeds the second term by 0.91 at most; over
 their enlargements (2x to 4x, bilinear, bicubic, Lanczos, before and after recompression) by 1.09 at least.
 
+For a pair, the edited image is compared with its source: an editor that works at a lower resolution leaves a cliff that
+the photograph does not have, and a source that was soft before is not the editor's fault.
+
 A photograph that is blurred everywhere (motion, fog) has no detail to lose, and its own spectrum may look like a cliff.
 Sensor grain distinguishes it from an enlargement: if strips of medium contrast have noise above JPEG's floor and
 without a cliff, the pixels are the camera's own.
@@ -29,6 +32,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crispedit import change
 from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
@@ -53,31 +57,80 @@ than a scene."""
 
 
 class Upscaled(Filter):
-    """`detail_fraction`: estimated true resolution over pixel resolution, along one side, in (0, 1]; for a pair, that
-    of the edited image. The smallest value is 0.3. Null if the image has no detail, or is smaller than a few strips.
-    The bound rejects a side enlarged 1.4 times or more."""
+    """`detail_fraction`: for a photograph, estimated true resolution over pixel resolution, along one side, in (0, 1];
+    the smallest value is 0.3. For a pair, that of the edited image over that of its source, each in its own pixels and
+    outside the true mask if there is one, or the remaining share of its finest detail, whichever is more; at most 1.
+    Null if an image has no detail or is smaller than a few strips, and for a background edit without a mask."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"detail_fraction": float}
-    bounds: ClassVar[Mapping[str, Bound]] = {"detail_fraction": Bound(min=0.75)}
-    cost: ClassVar[float] = 6.0
+    # Of 76 good pairs of 9 real editors all but one measure 0.82 or more; of half the resolution, 0.77 or less but
+    # where the source itself has no detail to lose.
+    bounds: ClassVar[Mapping[str, Bound]] = {"detail_fraction": Bound(min=0.8)}
+    cost: ClassVar[float] = 4.0
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         return [
-            {"detail_fraction": detail_fraction(sample.edited_gray if sample.is_pair else sample.source_gray)}
+            {"detail_fraction": _kept(sample) if sample.is_pair else detail_fraction(sample.source_gray)}
             for sample in samples
         ]
 
 
-def detail_fraction(gray: NDArray[np.uint8]) -> float | None:
-    """Estimated true resolution of a grey image [H, W] over its pixel resolution, or None if it cannot be estimated."""
+def _kept(sample: Sample) -> float | None:
+    """The share of its source's resolution that the edited image has, by the cliff of its spectrum or by its finest
+    detail, whichever is larger: soft content makes a cliff, and redrawn content has other detail; enlargement does
+    both."""
+    outside = sample.outside if sample.mask is not None else None
+    if outside is None and sample.category == "background":  # new surroundings may be out of focus
+        return None
+    after = detail_fraction(sample.edited_gray, outside)
+    if after is None or after == 1:
+        return after
+    before = detail_fraction(sample.source_gray, outside)
+    if before is None or after >= before:
+        return None if before is None else 1.0
+    return min(1.0, max(after / before, _finest_left(sample)))
+
+
+def _finest_left(sample: Sample) -> float:
+    """How much remains, at the source's size, of the detail that half the size cannot hold: the geometric mean of its
+    ratio in the crispest places and of its ratio relative to the next octave's."""
+    grays = sample.source_gray, change.resize(sample.edited_gray, sample.source_gray.shape)
+    finest = [_lost_at_half(gray) for gray in grays]
+    coarser = [float(_lost_at_half(change.shrink(gray, 2)).mean()) for gray in grays]
+    before, after = (
+        change.quantile(cv2.resize(lost, None, fx=1 / 16, fy=1 / 16, interpolation=cv2.INTER_AREA), 0.95)
+        for lost in finest
+    )
+    relative = float(finest[1].mean() / finest[0].mean()) * coarser[0] / max(coarser[1], 1e-3)
+    return float(np.sqrt(after / before * relative))
+
+
+def _lost_at_half(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
+    half = change.shrink(gray, 2)
+    height, width = (side * 2 for side in half.shape)
+    # A cubic window, as enlargers use: what it restores was not lost.
+    back = cv2.resize(half, (width, height), interpolation=cv2.INTER_CUBIC)
+    lost = cv2.absdiff(np.ascontiguousarray(gray[:height, :width]), back)
+    return np.asarray(np.maximum(lost.astype(np.float32), 1e-3))
+
+
+def detail_fraction(gray: NDArray[np.uint8], where: NDArray[np.bool_] | None = None) -> float | None:
+    """Estimated true resolution of a grey image [H, W] over its pixel resolution, or None if it cannot be estimated;
+    from the strips in a region ([h, w], any grid of the image), if there are enough."""
     activity = [_activity(gray), _activity(cv2.transpose(gray))]
+    shapes = [each.shape for each in activity]
     order = np.argsort(np.concatenate([each.ravel() for each in activity]), kind="stable")
+    if where is not None:
+        inside = np.concatenate(
+            [_covered(mask, shape) for mask, shape in zip((where, where.T), shapes, strict=True)]
+        )
+        chosen = order[inside[order]]
+        order = chosen if len(chosen) >= 2 * LEAST_STRIPS else order
     count = max(LEAST_STRIPS, round(len(order) * SHARE))
     if len(order) < 2 * count:
         return None
-    shapes = [each.shape for each in activity]
     sharp = _spectrum(_strips(gray, order[-count:], shapes))
     middle = (len(order) - count) // 2
     grain = _spectrum(_strips(gray, order[middle : middle + count], shapes))
@@ -87,6 +140,16 @@ def detail_fraction(gray: NDArray[np.uint8]) -> float | None:
     if fraction < 1 and grain[20] > GRAIN_FLOOR and grain[8] < DETAIL_FLOOR + 1:
         fraction = max(fraction, _cliff(grain, GRAIN_CLIFF))
     return fraction
+
+
+def _covered(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """[rows * columns] whether all of each strip lies in the mask ([h, w], of any grid of the image)."""
+    if 0 in shape:
+        return np.zeros(0, bool)
+    share = cv2.resize(
+        np.ascontiguousarray(mask).view(np.uint8) * 255, shape[::-1], interpolation=cv2.INTER_AREA
+    )
+    return np.asarray(share == 255).ravel()
 
 
 def _activity(gray: NDArray[np.uint8]) -> NDArray[np.float32]:

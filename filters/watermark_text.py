@@ -8,7 +8,8 @@ scale with the image.
 
 With `detector: true` a network also finds lines of text (`crispedit.lettering`; the `ocr` extra, half a second per
 pair), such as a caption or a small logo, even over a redrawn image. It assumes that text belongs to the edit if the
-instruction asks for text, or if text is the smaller part of the edit, such as a newspaper."""
+instruction asks for text, or if text is the smaller part of the edit, such as a newspaper. The recipe names the
+detector because a run's rows must not depend on which packages a machine has."""
 
 from __future__ import annotations
 

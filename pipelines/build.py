@@ -94,10 +94,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_retry(parser)
     add_log_json(parser)
     parser.add_argument(
-        "--dry-run", type=int, metavar="N", help="build N photographs beside the run and project the whole"
+        "--dry-run", type=int, metavar="N", help="build a sample of N photographs and project the full run"
     )
     parser.add_argument(
-        "--gpu-hour-price", type=float, metavar="PRICE", help="what a GPU-hour costs, for the projection"
+        "--gpu-hour-price", type=float, metavar="PRICE", help="price of a GPU-hour, for the projection"
     )
 
 
@@ -105,7 +105,7 @@ def add_log_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-json",
         action="store_true",
-        help="what a build is doing as a JSON object a minute, in place of words",
+        help="log progress as one JSON object per minute, in place of text",
     )
 
 
@@ -120,7 +120,7 @@ def add_retry(parser: argparse.ArgumentParser) -> None:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The arguments of every command that takes a recipe."""
     parser.add_argument(
-        "recipe", help="a recipe file, the name of one that ships (embedded), or a run's directory"
+        "recipe", help="a recipe file, the name of a shipped one (embedded), or a run's directory"
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="such as source.path=photos run=runs/mine"

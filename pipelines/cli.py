@@ -52,7 +52,7 @@ GROUPS = {
             "crispedit.pipelines.sharing.duplicates",
             "find pairs whose sources show the same, by CLIP",
         ),
-        "merge": ("crispedit.pipelines.sharing.merge", "one shard set from several"),
+        "merge": ("crispedit.pipelines.sharing.merge", "merge shard sets into one"),
         "reshard": ("crispedit.pipelines.sharing.merge", "pack a shard set again"),
     },
     "train and evaluate": {

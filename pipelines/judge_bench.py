@@ -3,9 +3,9 @@
     crispedit judge-bench RECIPE        # compares judges: agreement, position bias, seconds and price per verdict
 
 A set of preferences is a folder with `metadata.jsonl` (VCReward-Bench of GEditBench v2), a folder of parquet tables
-(EditReward-Bench), a JSON list (EditReward-Compass), or a CSV or JSONL of our own: case, instruction, source, first,
-second, winner, and optionally category and dimension. Writes OUT/judge-bench.json and judge-bench.md. Replies are kept,
-so an interrupted run can be resumed.
+(TIGER-Lab's EditReward-Bench) or of Arrow files (EditScore's EditReward-Bench), a JSON list (EditReward-Compass), or a
+CSV or JSONL of our own: case, instruction, source, first, second, winner, and optionally category and
+dimension. Writes OUT/judge-bench.json and judge-bench.md. Replies are kept, so an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -47,8 +47,18 @@ WINNERS: Mapping[str, Outcome] = {
     "tie": "tie",
 }
 EDIT_REWARD = ("id", "instruction", "ranking", "comparison_type")
-"""Columns of EditReward-Bench besides its pictures. Candidates are letters: "B>C" of "BvsC" prefers the first."""
-DIMENSIONS = {"IA": "instruction_following", "VC": "visual_consistency", "VQ": "visual_quality"}
+"""Columns of TIGER-Lab's EditReward-Bench beside its pictures. Candidates have letters: "B>C" of "BvsC" prefers the
+first one."""
+EDIT_SCORE = ("key", "instruction", "task_type", "dimension")
+"""Columns of EditScore's EditReward-Bench beside its pictures. The first of two is the better one."""
+DIMENSIONS = {
+    "IA": "instruction_following",
+    "VC": "visual_consistency",
+    "VQ": "visual_quality",
+    "prompt_following": "instruction_following",
+    "consistency": "visual_consistency",
+    "overall": "",
+}
 
 
 class JudgeBenchRecipe(Strict):
@@ -118,6 +128,8 @@ def read(path: Path) -> list[Labelled]:
     root = path if path.is_dir() else path.parent
     if tables := sorted(path.rglob("*.parquet")):
         return [_edit_reward(*row) for row in rows(tables, EDIT_REWARD)]
+    if tables := sorted(path.rglob("*.arrow")):
+        return [_edit_score(*row) for row in rows(tables, EDIT_SCORE)]
     if path.is_dir():
         given: Iterable[Mapping[str, Any]] = read_jsonl(
             path / "metadata.jsonl", "the preferences of a published set"
@@ -145,12 +157,31 @@ def _edit_reward(table: Path, number: int, row: Mapping[str, Any]) -> Labelled:
     return Labelled(Preference(source, "first", "second", winner), str(row["instruction"]), *pictures)
 
 
+def _edit_score(table: Path, number: int, row: Mapping[str, Any]) -> Labelled:
+    """A row of EditScore's EditReward-Bench."""
+    keys = [str(key) for key in row["key"]]
+    places, winner = _drawn([0, 1], "first", keys)
+    dimension = DIMENSIONS.get(row["dimension"], row["dimension"])
+    return Labelled(
+        Preference(" ".join(keys), "first", "second", winner, str(row["task_type"]), dimension),
+        str(row["instruction"]),
+        Picture(str(table), row=number, column="input_image"),
+        *(Picture(str(table), row=number, column=f"output_images/{place}") for place in places),
+    )
+
+
+def _drawn(edits: list[Any], winner: Outcome, names: Sequence[str]) -> tuple[list[Any], Outcome]:
+    """Two edits of which the better one comes first, in an order drawn by their names."""
+    if seed_of(content_key(*names), "order") % 2 == 0:
+        return edits, winner
+    return edits[::-1], "tie" if winner == "tie" else "second"
+
+
 def _labelled(row: Mapping[str, Any], root: Path, where: str) -> Labelled:
     try:
         if "loser" in row:  # EditReward-Compass: the better one comes first, so the order is randomised
-            names, said = [row["winner"], row["loser"]], "tie" if row["label"] == "tie" else "first"
-            if seed_of(content_key(*map(str, names)), "order") % 2:
-                names, said = names[::-1], {"first": "second", "tie": "tie"}[said]
+            names = [str(row["winner"]), str(row["loser"])]
+            names, said = _drawn(names, "tie" if row["label"] == "tie" else "first", names)
             key, instruction, source = str(row.get("key", names[0])), row["prompt"], row["source_image"]
         elif "edited_images" in row:
             names, said = list(row["edited_images"]), row["winner"]

@@ -18,7 +18,7 @@ STEPS = {
     "annotate": "write edit jobs for kept photographs",
     "edit": "make the candidates of every job",
     "score": "measure candidates",
-    "compare": "let the judge compare the candidates of each job that pass",
+    "compare": "let the judge compare each job's passing candidates",
     "select": "choose pairs by bounds, duplicates and quotas",
     "pack": "write the chosen pairs as WebDataset shards",
 }

@@ -47,6 +47,20 @@ def test_a_crowd_of_one_picture_keeps_one():
     assert set(parents[1:]) == {0}
 
 
+def test_a_memory_map_whose_pages_are_released_gives_the_same_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(semantic, "BLOCK", 16)
+    monkeypatch.setattr(semantic, "RELEASED", 16)
+    vectors = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float16)
+    vectors[100:] = vectors[:100]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors.tofile(tmp_path / "vectors")
+    mapped = np.memmap(tmp_path / "vectors", np.float16, "r").reshape(200, 8)
+    for ours, theirs in zip(semantic.repeats(mapped, 0.99), semantic.repeats(vectors, 0.99), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
 def test_the_command_lists_pairs_of_repeated_sources(tmp_path: Path, capsys):
     pictures = {"a": landscape(0, 160, 120, "meadow"), "b": landscape(1, 160, 120, "desert")}
     pictures["again"] = np.ascontiguousarray(pictures["a"][2:, 2:])

@@ -113,9 +113,10 @@ class Diffusers(Editor):
     dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
     storage: Literal["float8"] | None = None
     """Store the transformer's weights in 8 bits and widen each layer when it runs: half the memory, other rounding."""
-    quantize: Literal["int8", "float8"] | None = None
-    """Quantize the transformer's matrices to 8 bits with one scale per row, by torchao: half the memory, other
-    rounding. LoRAs are fused first. "float8" is fast on GPUs from Ada and Hopper on."""
+    quantize: Literal["int8", "float8", "nf4"] | None = None
+    """Quantize the transformer's matrices: less memory, other rounding. "int8" and "float8" (fast on GPUs from Ada and
+    Hopper on) have one scale per row, by torchao; LoRAs are fused first. "nf4" has 4 bits, by bitsandbytes, and is
+    loaded that way, so it takes no LoRAs."""
     loras: tuple[LoraFile, ...] = ()
     """Fused into the weights on loading, in order."""
     scheduler: dict[str, Any] = {}
@@ -150,8 +151,16 @@ class Diffusers(Editor):
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.offload != "none" and device == "cpu":
             raise ValueError(f"diffusers: offload={self.offload!r} needs a GPU, and there is none here")
+        if self.quantize == "nf4" and device == "cpu":
+            raise ValueError(
+                "diffusers: quantize='nf4' needs a GPU, and there is none here: set another kind"
+            )
         # Safetensors only: other formats can run code as they load.
-        named = {"revision": self.revision, "variant": self.variant}
+        named = {
+            "revision": self.revision,
+            "variant": self.variant,
+            "quantization_config": self._four_bits() if self.quantize == "nf4" else None,
+        }
         loaded = cls.from_pretrained(
             self.model,
             dtype=getattr(torch, self.dtype),
@@ -194,7 +203,7 @@ class Diffusers(Editor):
             pipeline.load_lora_weights(lora.path, use_safetensors=True, **given)
             pipeline.fuse_lora(lora_scale=lora.scale)
             pipeline.unload_lora_weights()
-        if self.quantize is not None:
+        if self.quantize in ("int8", "float8"):
             from torchao import quantization
 
             config = {"int8": "Int8WeightOnlyConfig", "float8": "Float8WeightOnlyConfig"}[self.quantize]
@@ -210,6 +219,15 @@ class Diffusers(Editor):
                 Fn_compute_blocks=1, Bn_compute_blocks=0, residual_diff_threshold=self.cache.threshold
             )
             cache_dit.enable_cache(pipeline, cache_config=config)
+
+    def _four_bits(self) -> Any:
+        """diffusers' own configuration of a transformer in bitsandbytes' 4 bits."""
+        from diffusers import PipelineQuantizationConfig
+
+        if find_spec("bitsandbytes") is None:
+            raise ValueError("diffusers: quantize=nf4 needs bitsandbytes: pip install 'crispedit[faster]'")
+        options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": self.dtype}
+        return PipelineQuantizationConfig("bitsandbytes_4bit", options, ["transformer"])
 
     def identity(self) -> dict[str, Any]:
         """The options that change pixels, with the name and weights of a folder, or the name and revision of a hub
@@ -342,8 +360,14 @@ class Diffusers(Editor):
                 "cache.kind=cache_dit"
             )
         if self.storage is not None and self.quantize is not None:
+            raise ValueError("diffusers: storage and quantize both reduce the weights' bits: set one of them")
+        if self.quantize == "nf4" and self.loras:
             raise ValueError(
-                "diffusers: storage and quantize both reduce the weights to 8 bits: set one of them"
+                "diffusers: quantize='nf4' cannot fuse LoRAs: set 'int8' or 'float8', or drop loras"
+            )
+        if self.quantize == "nf4" and "transformer" not in inspect.signature(cls.__init__).parameters:
+            raise ValueError(
+                f"diffusers: {self.pipeline} has no transformer to load in 4 bits: drop quantize"
             )
         if self.batch_size > 1 and not any(base.__name__ in ITEMWISE for base in cls.__mro__):
             raise ValueError(

@@ -23,8 +23,9 @@ Row = Mapping[str, Any]
 Bounds = Mapping[str, Bound]
 UNKNOWN = "unknown"
 
-LEAST_CAUGHT = 2
-"""A bound is tightened only for bad pairs from at least this many groups."""
+LEAST_CAUGHT, LEAST_EASED = 3, 2
+"""A bound is tightened only for bad pairs from at least LEAST_CAUGHT groups, and loosened only for good pairs from at
+least LEAST_EASED (from all, if there are fewer): one editing model says little about the next one."""
 LEAST_GOOD = 5
 """A bound is learned if at least this many good pairs have the score."""
 
@@ -51,10 +52,11 @@ def learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> Learne
     """Bounds for each regime and category, from labelled rows.
 
     While the recipe's bounds together reject more than the share `false_rejects` of a regime's good pairs, the bound
-    that frees most good pairs for each bad one is loosened. Then bounds are tightened, one at a time, always the one
-    that rejects most bad pairs for each good one, as long as it rejects bad pairs of at least `LEAST_CAUGHT` groups,
-    more bad than good ones, and all bounds together at most that share of the good. Categories that share a bound in
-    the recipe learn it together. A bound without good pairs of the regime stays the same.
+    that frees most good pairs for each bad one is loosened, if they are from at least `LEAST_EASED` groups. Then bounds
+    are tightened, one at a time, always the one that rejects most bad pairs for each good one, as long as it rejects
+    bad pairs of at least `LEAST_CAUGHT` groups, more bad than good ones, and all bounds together at most that share of
+    the good. Categories that share a bound in the recipe learn it together. A bound without good pairs of the regime
+    stays the same.
     """
     cells: dict[tuple[str, str], Bounds] = {}
     for name in sorted({regime(row) for row in rows}):
@@ -101,7 +103,7 @@ def _learn(rows: Sequence[Row], before: Mapping[str, Bounds], false_rejects: flo
     chosen = {
         limit: limit.now for limit, worse in values.items() if (good & (worse > -np.inf)).sum() >= LEAST_GOOD
     }
-    rejected = _loosened(chosen, values, good, allowed)
+    rejected = _loosened(chosen, values, good, groups, allowed)
     while True:
         best: tuple[float, int, _Limit, float] | None = None
         for limit in chosen:
@@ -128,9 +130,12 @@ def _loosened(
     chosen: dict[_Limit, float],
     values: Mapping[_Limit, np.ndarray[Any, Any]],
     good: np.ndarray[Any, Any],
+    groups: np.ndarray[Any, Any],
     allowed: int,
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Loosen the chosen limits until at most this many good rows are rejected; returns which rows are, [N]."""
+    """Loosen the chosen limits until at most this many good rows are rejected, or the rejected ones are from too few
+    groups; returns which rows are rejected, [N]."""
+    least = min(LEAST_EASED, len(set(groups[good])))
 
     def failures() -> np.ndarray[Any, np.dtype[np.int64]]:
         each = [np.zeros(len(good), bool), *(values[limit] > at for limit, at in chosen.items())]
@@ -142,12 +147,15 @@ def _loosened(
             worse = values[limit]
             for at in sorted({float(value) for value in worse[good & (worse > now)]}):
                 eased = (worse > now) & (worse <= at)
+                if len(set(groups[eased & good])) < least:
+                    continue
                 freed = eased & (failed == 1)  # nothing else rejects them
                 gain = int((freed & good).sum()) / (int((freed & ~good).sum()) + 0.5)
                 nearer = int((eased & good).sum())
                 if best is None or (gain, nearer) > best[:2]:
                     best = gain, nearer, limit, at
-        assert best is not None, "a rejected row fails a limit"
+        if best is None:
+            break
         chosen[best[2]] = best[3]
     return failed > 0
 

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--to", choices=(*TARGETS, PREFERENCE), required=True, help="the layout to write")
     parser.add_argument("--output", required=True, help="a new folder, or a URL")
-    parser.add_argument("--categories", nargs="+", help="only these")
+    parser.add_argument("--categories", nargs="+", help="only these categories")
     parser.add_argument(
         "--inverse",
         action="store_true",

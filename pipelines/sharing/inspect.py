@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("contact_sheet.png"),
         help="the image to write (contact_sheet.png)",
     )
-    parser.add_argument("--pairs", type=int, default=24, help="how many to show")
+    parser.add_argument("--pairs", type=int, default=24, help="number of pairs to show")
     parser.add_argument("--columns", type=int, default=2, help="pairs per row (default 2)")
-    parser.add_argument("--categories", nargs="+", help="only these")
+    parser.add_argument("--categories", nargs="+", help="only these categories")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,10 +16,10 @@ from crispedit.shards.reshard import repack
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", help="folder of the new set, or a URL")
     parser.add_argument("shards", nargs="+", help="sets, or plain tars; paths, globs, braces or URLs")
-    parser.add_argument("--pairs-per-shard", type=int, default=1000, help="of the new set (default 1000)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the order within the set and of the choice by quota"
+        "--pairs-per-shard", type=int, default=1000, help="pairs in each new shard (default 1000)"
     )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order and of the choice by quota")
     parser.add_argument(
         "--quota",
         action="append",

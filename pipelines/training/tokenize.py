@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", help="a finished shard set")
     parser.add_argument("out", help="folder of the new set, or a URL")
     parser.add_argument("--recipe", required=True, help="the training recipe, with model and data.resolution")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="recipe values, such as data.resolution=512"
+    )
     parser.add_argument("--actors", type=int, default=0, help="number of Ray actors; 0: work in this process")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each actor")
     parser.add_argument("--address", help="the Ray cluster; default: RAY_ADDRESS, else a new one")

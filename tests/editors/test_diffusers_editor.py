@@ -376,6 +376,20 @@ def test_matrices_in_8_bits(kontext, lora, kind):
     assert "torchao" in type(made._pipeline.transformer.x_embedder.weight).__module__
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="diffusers' 4-bit loading needs a GPU")
+def test_matrices_in_4_bits(kontext):
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="4-bit matrices need bitsandbytes")
+    sources = photographs((64, 48))
+    made = editor(kontext, quantize="nf4")
+    off = np.abs(edits(made, sources)[0].astype(int) - edits(editor(kontext), sources)[0])
+    assert 0 < off.max()
+    assert off.mean() < 40
+    matrix = made._pipeline.transformer.x_embedder
+    assert isinstance(matrix, bitsandbytes.nn.Linear4bit)
+    assert matrix.weight.dtype == torch.uint8
+    assert made.identity() != editor(kontext).identity()
+
+
 def test_older_candidates_keep_their_keys(kontext):
     """An option that is not used is not in the identity."""
     assert not {"loras", "scheduler", "cache", "quantize"} & editor(kontext).identity()["options"].keys()
@@ -449,6 +463,9 @@ def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
         ({"pipeline": "QwenImage21Pipeline", "cache": {}}, "does not know QwenImage21TransformerBlock"),
         ({"call": {"height": 512}}, "call.height is not an argument .* that can be set here"),
         ({"storage": "float8", "quantize": "int8"}, "set one of them"),
+        ({"quantize": "nf4", "loras": [{"path": "x"}]}, "cannot fuse LoRAs"),
+        ({"pipeline": "StableDiffusionInstructPix2PixPipeline", "quantize": "nf4"}, "no transformer"),
+        ({"quantize": "nf4", "device": "cpu"}, "'nf4' needs a GPU"),
     ],
 )
 def test_wrong_options_are_refused_before_weights_are_read(tmp_path, options, said):

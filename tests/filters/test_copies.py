@@ -102,18 +102,40 @@ def test_the_command_lists_the_copies_of_a_finished_set(benchmark: Path, tmp_pat
     assert "1 of 2 pairs hold a copy of one of 4 benchmark pictures" in capsys.readouterr().out
 
 
-def test_two_drawings_of_one_edge_are_no_copies():
-    """They lie on each other exactly, whatever is drawn, but one is brighter."""
+def drawing(dark: int, light: int, *, edge: bool = False) -> np.ndarray:
+    """Flat shapes, or two flat areas that meet in a slanted edge."""
+    down, across = np.indices((HEIGHT, WIDTH))
+    if edge:
+        lit = across + down // 3 >= 180
+    else:
+        lit = (np.hypot(down - 80, across - 220) < 50) | ((abs(down - 160) < 40) & (abs(across - 90) < 60))
+    return np.where(lit, light, dark).astype(np.uint8)
 
-    def drawn(dark: int, light: int) -> np.ndarray:
-        across = np.arange(WIDTH)[None] + np.arange(HEIGHT)[:, None] // 3
-        return np.where(across < 180, dark, light).astype(np.uint8)
 
-    known = Known([("dark", drawn(20, 90))])
-    same, other = fingerprint(drawn(22, 88)), fingerprint(drawn(120, 190))
+def test_drawings_that_differ_in_brightness_are_no_copies():
+    """They lie on each other exactly, but one is brighter."""
+    known = Known([("dark", drawing(20, 90))])
+    same, other = (fingerprint(drawing(*levels)) for levels in ((22, 88), (120, 190)))
     assert same is not None
     assert other is not None
     found = known.find(same)
     assert found is not None
     assert found.name == "dark"
     assert known.find(other) is None
+
+
+def test_copies_of_one_straight_edge_cannot_be_told():
+    """Any piece of such an edge lies on any other."""
+    known = Known([("edge", drawing(20, 90, edge=True))])
+    assert known.plain == ["edge"]
+
+
+@pytest.mark.parametrize("kept", [0.9, 0.8])
+def test_copies_cropped_on_every_side_are_found(kept: float):
+    image = cv2.cvtColor(picture(3), cv2.COLOR_RGB2GRAY)
+    top, left = round(HEIGHT * (1 - kept) / 2), round(WIDTH * (1 - kept) / 2)
+    copied = fingerprint(cv2.resize(image[top : HEIGHT - top, left : WIDTH - left], (300, 300)))
+    assert copied is not None
+    found = Known([("it", image), ("other", cv2.cvtColor(picture(1), cv2.COLOR_RGB2GRAY))]).find(copied)
+    assert found is not None
+    assert found.name == "it"

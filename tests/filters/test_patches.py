@@ -90,7 +90,7 @@ def test_drawing_everything_anew_brings_nothing_in():
 
 
 def test_the_dots_of_a_print_are_its_style():
-    dots = 40 * np.sign(np.sin(np.arange(SOURCE.shape[1]) * np.pi / 3)).astype(np.float32)
+    dots = 40 * np.sign(np.sin((np.arange(SOURCE.shape[1]) + 0.5) * np.pi / 4)).astype(np.float32)
     printed = np.clip(SOURCE + dots[None, :, None], 0, 255).astype(np.uint8)
     sample = pair(SOURCE, printed)
     assert Patches().measure([sample])[0]["grid"] > 24

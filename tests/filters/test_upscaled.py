@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as Pillow
 
 from crispedit.filters.upscaled import Upscaled, detail_fraction
-from crispedit.images import decode_jpeg, encode_jpeg
+from crispedit.images import decode_jpeg, encode_jpeg, encode_mask
 from crispedit.record import Image, Sample
 
 SIDE = 512
@@ -131,11 +131,22 @@ def test_nothing_to_measure_is_unknown():
     assert fraction(macro(0)[:1, :1]) is None
 
 
-def test_of_a_pair_it_is_the_edited_image():
+def test_of_a_pair_it_is_what_the_edited_image_kept_of_its_source():
     good, poor = encode_jpeg(macro(0)), encode_jpeg(enlarged(0, 2, "bicubic"))
-    scores = Upscaled().measure([Sample("a", good, poor), Sample("b", poor, good)])
+    scores = Upscaled().measure([Sample("a", good, poor), Sample("b", poor, good), Sample("c", poor, poor)])
     assert scores[0]["detail_fraction"] < 0.75
-    assert scores[1]["detail_fraction"] == 1
+    assert [score["detail_fraction"] for score in scores[1:]] == [1, 1]
+
+
+def test_taking_away_the_only_sharp_thing_blurs_nothing():
+    source = macro(1, 1024)
+    soft = cv2.GaussianBlur(source, (0, 0), 1.5)
+    mask = np.zeros(source.shape[:2], bool)
+    mask[200:824, 200:824] = True
+    source = np.where(mask[..., None], source, soft)
+    (scores,) = Upscaled().measure([Sample("a", encode_jpeg(source), encode_jpeg(soft), encode_mask(mask))])
+    assert fraction(soft) < 0.8
+    assert scores["detail_fraction"] is None
 
 
 def test_turning_the_image_changes_nothing():

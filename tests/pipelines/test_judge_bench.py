@@ -6,6 +6,7 @@ import re
 import threading
 from base64 import b64decode
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -164,6 +165,33 @@ def test_editreward_bench_is_read_from_its_tables(tmp_path):
     pq.write_table(pa.Table.from_pylist([rows[0] | {"ranking": "left"}]), table)
     with pytest.raises(ValueError, match=r"row 0: the ranking 'left' is not like A>B"):
         judge_bench.read(tmp_path / "bench")
+
+
+def test_editscores_bench_is_read_from_the_files_of_datasets(tmp_path):
+    """The first of two is the better one there; here the order is drawn, so that no judge can profit from it."""
+    made(tmp_path, 8)
+    rows = {
+        "key": [[f"{n}-a", f"{n}-b"] for n in range(8)],
+        "instruction": ["edit"] * 8,
+        "input_image": [str(tmp_path / f"images/{n}.png") for n in range(8)],
+        "output_images": [
+            [str(tmp_path / f"images/{n}-{place}.png") for place in range(2)] for n in range(8)
+        ],
+        "task_type": ["add"] * 8,
+        "dimension": ["prompt_following", "overall"] * 4,
+    }
+    image = datasets.Image()
+    text = datasets.Value("string")
+    features = {name: text for name in rows} | {"key": [text], "input_image": image, "output_images": [image]}
+    datasets.Dataset.from_dict(rows, datasets.Features(features)).save_to_disk(str(tmp_path / "bench"))
+    read = judge_bench.read(tmp_path / "bench")
+    assert {one.preference.winner for one in read} == {"first", "second"}
+    for number, one in enumerate(read):
+        better = one.first if one.preference.winner == "first" else one.second
+        assert better.read() == (tmp_path / f"images/{number}-0.png").read_bytes()
+        assert one.source.read() == (tmp_path / f"images/{number}.png").read_bytes()
+    assert read[0].preference.dimension == "instruction_following"
+    assert (read[1].preference.dimension, read[1].preference.category) == ("", "add")
 
 
 def test_each_layout_of_preferences_is_read(tmp_path):

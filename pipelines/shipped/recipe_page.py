@@ -5,8 +5,8 @@ python -m crispedit.pipelines.shipped.recipe_page docs/recipe.md
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,4 +71,6 @@ def _row(key: str, field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("out", type=Path, help="the page's file")
+    parser.parse_args().out.write_text(page(), encoding="utf-8")

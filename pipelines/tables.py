@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from crispedit.pipelines import listing
 from crispedit.pipelines.records import ANNOTATE, COMPARE, EDIT, IN_PLACE, curate_table, score_table
@@ -14,6 +15,15 @@ from crispedit.pipelines.run import Run
 from crispedit.pipelines.verdicts import quoted
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
+
+OF_KEYS = {
+    "edit": "key IN (FROM keys)",
+    "score": "key IN (FROM keys)",
+    "annotate": "job_key IN (SELECT job_key FROM edit)",
+    "curate": "key IN (SELECT source_key FROM edit) "
+    "OR uri IN (SELECT json_extract_string(options, '$.uri') FROM edit WHERE editor = 'imported')",
+}
+"""The rows of each table that belong to candidates whose keys are given; a table may ask those before it."""
 
 
 def database(run: Run) -> duckdb.DuckDBPyConnection:
@@ -25,16 +35,24 @@ def database(run: Run) -> duckdb.DuckDBPyConnection:
     return db
 
 
-def connect(run: Run, waves: Sequence[str] | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    run: Run, waves: Sequence[str] | None = None, keys: pa.Table | None = None
+) -> duckdb.DuckDBPyConnection:
     """A connection with the views `curate`, `annotate`, `edit`, `score` and `compare`, each row once; `job`, each job
     once; and `candidate`: `edit` with its job's texts, its photograph's origin, and its `source` (composed by the
-    editor or not). An imported pair has its own origin and `id`. `waves`: only these waves."""
+    editor or not). An imported pair has its own origin and `id`. `waves`: only these waves. `keys`: only these
+    candidates (a column `key`), and what belongs to them."""
     db = database(run)
     _view(db, "curate", _parts(run, "curate", waves), curate_table(run.recipe.source_cascade))
     _view(db, "annotate", _parts(run, "annotate", waves), ANNOTATE)
     _view(db, "edit", _parts(run, "edit", waves), EDIT)
     _view(db, "score", _parts(run, "score", waves), score_table(run.recipe.pair_cascade))
     _view(db, "compare", _parts(run, "compare", waves), COMPARE)
+    if keys is not None:
+        db.register("keys", keys)
+        for name, condition in OF_KEYS.items():
+            db.execute(f"CREATE TABLE of_keys AS SELECT * FROM {name} WHERE {condition}")
+            db.execute(f"DROP VIEW {name}; ALTER TABLE of_keys RENAME TO {name}")
     db.execute("""
         CREATE VIEW job AS SELECT * FROM annotate WHERE job_key IS NOT NULL
             QUALIFY row_number() OVER (PARTITION BY job_key ORDER BY key) = 1;

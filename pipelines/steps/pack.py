@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,9 @@ from crispedit.record import canonical_json, content_key
 from crispedit.repair import resampled, resampled_mask
 from crispedit.shards import journal, storage
 from crispedit.shards.pack import Pair, ShardEntry, ShardPlan, committed, finish, plan_table, write_shard
+
+TOGETHER = 400_000
+"""Pairs whose rows are in memory at once."""
 
 
 def pack(run: Run) -> list[ShardEntry]:
@@ -55,32 +59,49 @@ def pack(run: Run) -> list[ShardEntry]:
 
 def planned(run: Run, selection: Path) -> Iterator[pa.Table]:
     """A table of the pairs of each planned shard, in order."""
-    db = tables.connect(run)
-    kept = pq.read_table(selection, filters=[("outcome", "=", KEPT)], columns=["key", "category"])
-    db.register("kept", kept)
-    pairs = db.sql("""
-        SELECT k.key, k.category, coalesce(e.mask IS NOT NULL, false) AS masked
-        FROM kept k LEFT JOIN edit e USING (key)
-    """).to_arrow_table()
-    db.register("places", plan_table(pairs, run.recipe.pack.pairs_per_shard, run.recipe.pack.seed))
+    with tables.connect(run) as db:
+        kept = pq.read_table(selection, filters=[("outcome", "=", KEPT)], columns=["key", "category"])
+        db.register("kept", kept)
+        pairs = db.sql("""
+            SELECT k.key, k.category, coalesce(e.mask IS NOT NULL, false) AS masked
+            FROM kept k LEFT JOIN edit e USING (key)
+        """).to_arrow_table()
+    places = plan_table(pairs, run.recipe.pack.pairs_per_shard, run.recipe.pack.seed)
+    starts = [0, *_starts(places), len(places)]
+    while len(starts) > 1:
+        # Whole shards, of about TOGETHER pairs: the columns of all pairs at once would not fit into the memory.
+        last = max(1, bisect_right(starts, starts[0] + TOGETHER) - 1)
+        yield from _rows(run, places.slice(starts[0], starts[last] - starts[0]))
+        starts = starts[last:]
+
+
+def _rows(run: Run, places: pa.Table) -> Iterator[pa.Table]:
+    """What `planned` gives for some of its shards."""
     scores = "".join(f', s."{score}"' for score in _scores(run))
-    rows = db.sql(f"""
-        SELECT p.shard, p.masked, e.key, e.job_key, e.category, e.editor, e.editor_version, e.options, e.seed, e.width,
-            e.height, e.transform, e.drift, e.edited, e.mask, e.source, e.composed, e.instruction, e.source_caption,
-            e.target_caption, e.source_key, e.uri, e.id, e.sha256, e.licence, e.dataset{scores}
-        FROM places p LEFT JOIN candidate e USING (key) LEFT JOIN score s ON s.key = e.key
-        ORDER BY p.shard, p.place
-    """).to_arrow_reader(8192)
-    rest = rows.schema.empty_table()
-    for batch in rows:
-        rest = pa.concat_tables([rest, pa.Table.from_batches([batch])])
-        shard = rest.column("shard")
-        starts = np.flatnonzero(pc.not_equal(shard[1:], shard[:-1]).to_numpy()) + 1
-        for first, end in pairwise([0, *starts]):
-            yield rest.slice(first, end - first)
-        rest = rest.slice(starts[-1] if len(starts) else 0)
-    if len(rest):
-        yield rest
+    with tables.connect(run, keys=places.select(["key"])) as db:
+        db.register("places", places)
+        rows = db.sql(f"""
+            SELECT p.shard, p.masked, e.key, e.job_key, e.category, e.editor, e.editor_version, e.options, e.seed,
+                e.width, e.height, e.transform, e.drift, e.edited, e.mask, e.source, e.composed, e.instruction,
+                e.source_caption, e.target_caption, e.source_key, e.uri, e.id, e.sha256, e.licence, e.dataset{scores}
+            FROM places p LEFT JOIN candidate e USING (key) LEFT JOIN score s ON s.key = e.key
+            ORDER BY p.shard, p.place
+        """).to_arrow_reader(8192)
+        rest = rows.schema.empty_table()
+        for batch in rows:
+            rest = pa.concat_tables([rest, pa.Table.from_batches([batch])])
+            starts = _starts(rest)
+            for first, end in pairwise([0, *starts]):
+                yield rest.slice(first, end - first)
+            rest = rest.slice(starts[-1] if starts else 0)
+        if len(rest):
+            yield rest
+
+
+def _starts(rows: pa.Table) -> list[int]:
+    """Where another shard begins."""
+    shard = rows.column("shard")
+    return [int(at) + 1 for at in np.flatnonzero(pc.not_equal(shard[1:], shard[:-1]).to_numpy())]
 
 
 def _scores(run: Run) -> list[str]:

@@ -23,7 +23,7 @@ OF_KEYS = {
     "curate": "key IN (SELECT source_key FROM edit) "
     "OR uri IN (SELECT json_extract_string(options, '$.uri') FROM edit WHERE editor = 'imported')",
 }
-"""The rows of each table that belong to candidates whose keys are given; a table may ask those before it."""
+"""Conditions for the rows that belong to given candidates, by table; a condition may use the tables above it."""
 
 
 def database(run: Run) -> duckdb.DuckDBPyConnection:

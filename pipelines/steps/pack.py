@@ -76,7 +76,7 @@ def planned(run: Run, selection: Path) -> Iterator[pa.Table]:
 
 
 def _rows(run: Run, places: pa.Table) -> Iterator[pa.Table]:
-    """What `planned` gives for some of its shards."""
+    """A table of the pairs of each shard in `places`, in order; whole shards only."""
     scores = "".join(f', s."{score}"' for score in _scores(run))
     with tables.connect(run, keys=places.select(["key"])) as db:
         db.register("places", places)
@@ -99,7 +99,7 @@ def _rows(run: Run, places: pa.Table) -> Iterator[pa.Table]:
 
 
 def _starts(rows: pa.Table) -> list[int]:
-    """Where another shard begins."""
+    """The rows at which a shard begins, without the first."""
     shard = rows.column("shard")
     return [int(at) + 1 for at in np.flatnonzero(pc.not_equal(shard[1:], shard[:-1]).to_numpy())]
 

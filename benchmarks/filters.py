@@ -63,6 +63,7 @@ SHARED = (
     "changed",
     "changed_areas",
     "outside",
+    "blocks",
 )
 CATEGORIES = ("add", "remove", "replace", "color", "background", "style", "motion")
 

@@ -12,8 +12,7 @@ of 192 to 383 px (not shrunk below 384 px). Sizes in pixels of that grid therefo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -36,6 +35,9 @@ EXACT = 0.5
 """The noise floor below which the rest of the image counts as untouched; re-encoding as a good JPEG stays below it."""
 
 
+Level = TypeVar("Level", np.uint8, np.float32)
+
+
 def factor(shape: tuple[int, ...]) -> int:
     """The power of two by which an image of this [H, W, ...] shape is shrunk to the small grid."""
     short, by = min(shape[:2]), 1
@@ -44,7 +46,7 @@ def factor(shape: tuple[int, ...]) -> int:
     return by
 
 
-def shrink(image: NDArray[np.uint8], factor: int, like: NDArray[Any] | None = None) -> NDArray[np.uint8]:
+def shrink(image: NDArray[Level], factor: int, like: NDArray[Any] | None = None) -> NDArray[Level]:
     """[H // factor, W // factor, ...] block means, for a factor that is a power of two; or the image resized to
     the grid of `like`, where that is another."""
     height, width = image.shape[0] // factor, image.shape[1] // factor
@@ -60,13 +62,13 @@ def shrink(image: NDArray[np.uint8], factor: int, like: NDArray[Any] | None = No
     return image
 
 
-def resize(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def resize(image: NDArray[Level], shape: tuple[int, ...]) -> NDArray[Level]:
     """The image at another [H, W, ...]: area averages where it shrinks, Lanczos where it grows."""
     if image.shape[:2] == shape[:2]:
         return image
     smaller = shape[0] <= image.shape[0] and shape[1] <= image.shape[1]
     kind = cv2.INTER_AREA if smaller else cv2.INTER_LANCZOS4
-    return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=kind), np.uint8)
+    return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=kind), image.dtype)
 
 
 def lab(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -147,13 +149,12 @@ def noise(fine: Map, look: Map, texture: Map, where: NDArray[np.bool_] | None = 
     fine, look, texture = (values[::2, ::2] for values in (fine, look, texture))
     chosen = slice(None) if where is None else where[::2, ::2]
     fine, look, texture = (values[chosen].ravel() for values in (fine, look, texture))
-    bounds = [len(texture) * part // BINS for part in range(BINS + 1)]
-    order = np.argpartition(texture, bounds[1:-1])
-    bins = [order[low:high] for low, high in pairwise(bounds) if low < high]
-    x = np.array([texture[part].mean() for part in bins])
-    y = np.array([quantile(fine[part], QUIET) for part in bins])
+    bins = min(BINS, len(texture))
+    order = np.argsort(texture)[: len(texture) // bins * bins].reshape(bins, -1)
+    x = texture[order].mean(axis=1)
+    y = np.sort(fine[order], axis=1)[:, int(QUIET * (order.shape[1] - 1))]
     # A bin that the edit fills does not show the noise, so the line follows the lower envelope of the bins.
-    slope = max(0.0, float(np.median(np.diff(y) / np.maximum(np.diff(x), 1e-3)))) if len(bins) > 1 else 0.0
+    slope = max(0.0, float(np.median(np.diff(y) / np.maximum(np.diff(x), 1e-3)))) if bins > 1 else 0.0
     slope = min(slope, 1.0)
     plain = max(0.0, float(np.quantile(y - slope * x, 0.4)))
     return Noise(quantile(fine, QUIET), quantile(look, QUIET), plain, slope)
@@ -221,11 +222,11 @@ class Moments:
 
     @staticmethod
     def of(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Moments:
-        x, y = (whole_blocks(image).astype(np.float32) for image in (a, b))
-        mean_x, mean_y = block_means(x), block_means(y)
-        covariance = block_means(x * y) - mean_x * mean_y
-        squares = block_means(cv2.add(np.square(x, out=x), np.square(y, out=y), dst=x))
-        return Moments((mean_x, mean_y), squares - (mean_x * mean_x + mean_y * mean_y), covariance)
+        a, b = whole_blocks(a), whole_blocks(b)
+        mean_a, mean_b = (block_means(image.astype(np.float32)) for image in (a, b))
+        aa, bb, ab = (block_means(cv2.multiply(x, y, dtype=cv2.CV_32F)) for x, y in ((a, a), (b, b), (a, b)))
+        variances = aa + bb - (mean_a * mean_a + mean_b * mean_b)
+        return Moments((mean_a, mean_b), variances, ab - mean_a * mean_b)
 
 
 def whole_blocks(image: NDArray[Any]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crispedit import change
 from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Image, Sample, Score
@@ -22,11 +23,15 @@ FLAT_LEVELS, STEP_LEVELS = 4.0, 8.0
 """Within a frame, a row varies and drifts by less than FLAT_LEVELS; at its end, most of a row jumps by STEP_LEVELS."""
 
 
+ENOUGH_PIXELS = 2**16
+"""Histograms are of about this many pixels, in evenly spread rows."""
+
+
 class Artefacts(Filter):
     """`banding`: share of the pixels that must change level to make the channels' histograms smooth. `border_px`: width
     of the widest side of a uniform frame. Each is the edited image's value minus the source's, at least 0."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "banding": float,
         "border_px": int,
@@ -56,7 +61,7 @@ def banding(image: Image) -> float:
     Counts are clipped at their 90th percentile: a comb has many teeth, while a single tall one is a plain
     background.
     """
-    rows = np.ascontiguousarray(image[::8])
+    rows = np.ascontiguousarray(image[:: max(1, image.shape[0] * image.shape[1] // ENOUGH_PIXELS)])
     excess = []
     for channel in range(3):
         counts = cv2.calcHist([rows], [channel], None, [256], [0, 256]).ravel()[1:-1]  # the ends are clipping
@@ -64,7 +69,7 @@ def banding(image: Image) -> float:
         used = counts[low : high + 1]
         if len(used) < 16:
             continue
-        used = np.minimum(used, np.percentile(used, 90))
+        used = np.minimum(used, change.quantile(used, 0.9))
         smooth = cv2.blur(used[:, None], (1, 15)).ravel()
         excess.append(np.abs(used - smooth).sum() / (2 * max(used.sum(), 1)))
     return float(np.mean(excess)) if excess else 0.0

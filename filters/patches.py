@@ -61,7 +61,7 @@ class Patches(Filter):
     it was redrawn differently. Without a true mask, the last two are null for motion and background edits, and
     `tile_step` for background edits."""
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "tile_step": float,
         "grid": float,
@@ -89,7 +89,8 @@ class Patches(Filter):
         pattern = grid(before, after, redrawn=sample.category in ("background", "style"))
         scores: dict[str, Score] = dict.fromkeys(self.scores)
         if sample.mask is not None or sample.category != "background":
-            scores["tile_step"] = tile_step(before, after, sample.outside)
+            scale = max(1, before.shape[0] // sample.source_middle.shape[0])
+            scores["tile_step"] = tile_step(sample.source_middle, sample.edited_middle, sample.outside, scale)
         if sample.mask is not None or sample.category not in ("background", "motion"):
             second, edit = second_change(sample)
             scores["second_change"] = max(0.0, second - REDRAWN_SHARE * min(sample.noise.floor, 4.0))
@@ -103,51 +104,54 @@ class Patches(Filter):
         }
 
 
-def tile_step(before: Luma, after: Luma, outside: NDArray[np.bool_]) -> float:
-    """How much more the difference jumps at the best lines `TILE_PX` apart than near them and at other such lines, in
-    levels, outside the edit ([h, w], any grid of the image); the mean of both directions."""
+def tile_step(before: Luma, after: Luma, outside: NDArray[np.bool_], scale: int = 1) -> float:
+    """How much more the difference of two images, shrunk by the power of two `scale`, jumps at the best lines `TILE_PX`
+    apart than near them and at other such lines, in levels, outside the edit ([h, w], any grid of the image); the mean
+    of both directions."""
     steps = []
-    if min(before.shape) >= 2 * STRIP_PX:
-        steps = [
-            _step(_strips(after) - _strips(before), outside),
-            _step(_strips(cv2.transpose(after)) - _strips(cv2.transpose(before)), outside.T.copy()),
-        ]
+    if scale * min(before.shape) >= 2 * STRIP_PX:
+        turned = cv2.transpose(before), cv2.transpose(after), outside.T.copy()
+        for a, b, where in ((before, after, outside), turned):
+            steps.append(_step(_strips(b, scale) - _strips(a, scale), where, scale))
     known = [step for step in steps if step is not None]
     return float(np.mean(known)) if known else 0.0
 
 
-def _strips(gray: Luma) -> NDArray[np.float32]:
-    """[H // STRIP_PX, W] means over strips."""
-    count = len(gray) // STRIP_PX
-    strips = gray[: count * STRIP_PX].reshape(count, STRIP_PX, -1)
+def _strips(gray: Luma, scale: int) -> NDArray[np.float32]:
+    """[strips, W] means over strips."""
+    strip = max(1, STRIP_PX // scale)
+    count = len(gray) // strip
+    strips = gray[: count * strip].reshape(count, strip, -1)
     # 16 bits hold the sum of 32 times 255, and are fastest to add.
-    return np.add.reduce(strips, axis=1, dtype=np.uint16) * np.float32(1 / STRIP_PX)
+    return np.add.reduce(strips, axis=1, dtype=np.uint16) * np.float32(1 / strip)
 
 
-def _step(mean: NDArray[np.float32], outside: NDArray[np.bool_]) -> float | None:
+def _step(mean: NDArray[np.float32], outside: NDArray[np.bool_], scale: int) -> float | None:
     """The same along one direction, from the means over strips [n, W]; None if too few lines fit."""
     count_of_strips, width = mean.shape
-    if width < 2 * TILE_PX:
+    tile, side, near, apart = (max(1, pixels // scale) for pixels in (TILE_PX, SIDE_PX, NEAR_PX, APART_PX))
+    if width < 2 * tile:
         return None
     free = cv2.resize(outside.view(np.uint8) * 255, (width, count_of_strips), interpolation=cv2.INTER_AREA)
-    beside = cv2.blur(mean, (SIDE_PX, 1), anchor=(0, 0))  # the mean from each pixel to the right
-    jump = np.minimum(np.abs(beside[:, SIDE_PX:] - beside[:, :-SIDE_PX]), MOST_LEVELS)
-    known = cv2.erode(free, np.ones((1, 2 * SIDE_PX + 1), np.uint8), anchor=(0, 0))[:, :-SIDE_PX] > 178
+    beside = cv2.blur(mean, (side, 1), anchor=(0, 0))  # the mean from each pixel to the right
+    jump = np.minimum(np.abs(beside[:, side:] - beside[:, :-side]), MOST_LEVELS)
+    known = cv2.erode(free, np.ones((1, 2 * side + 1), np.uint8), anchor=(0, 0))[:, :-side] > 178
     # A step shows best where little else changed: in the sky, not in a redrawn tree.
-    usual = np.median(np.where(known, jump, MOST_LEVELS)[:, ::4], axis=1)
+    sampled = np.sort(np.where(known, jump, MOST_LEVELS)[:, ::4], axis=1)
+    usual = sampled[:, sampled.shape[1] // 2]
     weight = (1 / (usual + QUIET_LEVELS) ** 2).astype(np.float32)
     total, count = weight @ (jump * known), weight @ known.astype(np.float32)
-    near = (NEAR_PX, 1)
-    excess = total - count * cv2.blur(total[None], near)[0] / np.maximum(cv2.blur(count[None], near)[0], 1e-6)
-    places = weight.sum() * (width // TILE_PX)  # lines that the edit mostly covers count little
-    phases = _by_phase(excess) / np.maximum(_by_phase(count), 0.4 * places)
-    others = np.roll(phases, -int(phases.argmax()))[APART_PX + 1 : -APART_PX]
+    around_total, around_count = (cv2.blur(values[None], (near, 1))[0] for values in (total, count))
+    excess = total - count * around_total / np.maximum(around_count, 1e-6)
+    places = weight.sum() * (width // tile)  # lines that the edit mostly covers count little
+    phases = _by_phase(excess, tile) / np.maximum(_by_phase(count, tile), 0.4 * places)
+    others = np.roll(phases, -int(phases.argmax()))[apart + 1 : -apart]
     return float(phases.max() - OTHERS * others.max())
 
 
-def _by_phase(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[TILE_PX] sums of the values `TILE_PX` apart."""
-    return np.asarray(np.pad(values, (0, -len(values) % TILE_PX)).reshape(-1, TILE_PX).sum(axis=0))
+def _by_phase(values: NDArray[np.float32], tile: int) -> NDArray[np.float32]:
+    """[tile] sums of the values `tile` apart."""
+    return np.asarray(np.pad(values, (0, -len(values) % tile)).reshape(-1, tile).sum(axis=0))
 
 
 def grid(before: Luma, after: Luma, redrawn: bool = False) -> float:
@@ -199,7 +203,7 @@ FREQUENCY = np.hypot(
 
 def blocking(gray: Luma) -> float:
     """Relative excess of the mean step between pixels on the strongest phase of an 8 px grid over the other phases;
-    steps above 32 levels are edges and count as 32.
+    steps above 32 levels are edges and count as 32. Every second line is measured.
 
     After Wang, Sheikh and Bovik 2002 ("No-reference perceptual quality assessment of JPEG compressed images").
     """
@@ -207,7 +211,13 @@ def blocking(gray: Luma) -> float:
 
 
 def _on_grid(gray: Luma, axis: int) -> float:
-    steps = cv2.absdiff(gray[:, 1:], gray[:, :-1]) if axis else cv2.absdiff(gray[1:], gray[:-1])
+    if axis:
+        lines = gray[::2]
+        steps = cv2.absdiff(lines[:, 1:], lines[:, :-1])
+    else:
+        height, width = gray.shape
+        lines = cv2.resize(gray, (max(width // 2, 1), height), interpolation=cv2.INTER_NEAREST)
+        steps = cv2.absdiff(lines[1:], lines[:-1])
     profile = cv2.reduce(cv2.min(steps, 32), 1 - axis, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
     if len(profile) < 16:
         return 0.0

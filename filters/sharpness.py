@@ -47,7 +47,7 @@ class Sharpness(Filter):
 
     least_blocks: int = 12
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "scale": float,
         "texture": float,
@@ -129,14 +129,8 @@ def _lost(gray: NDArray[np.uint8], block: int) -> Blocks:
     small = change.shrink(gray, 2).astype(np.float32)
     height, width = (side * 2 for side in small.shape)
     back = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-    lost = cv2.absdiff(gray[:height, :width].astype(np.float32), back)
-    height, width = (max(side // block, 1) for side in lost.shape)
-    lost = np.ascontiguousarray(lost[: height * block, : width * block])
-    return np.asarray(cv2.resize(lost, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+    return change.shrink(cv2.absdiff(gray[:height, :width].astype(np.float32), back), block)
 
 
 def _blocks(detail: NDArray[np.uint8]) -> Blocks:
-    small = change.shrink(detail, 4).astype(np.float32)
-    height, width = (max(side * 4 // BLOCK, 1) for side in small.shape)
-    small = small[: height * BLOCK // 4, : width * BLOCK // 4]
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+    return change.shrink(change.shrink(detail, 4).astype(np.float32), BLOCK // 4)

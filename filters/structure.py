@@ -19,8 +19,11 @@ from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
-LEAST_DETAIL = 4.0
-"""Variance of lightness (of 100) below which a place has no structure to keep."""
+WINDOW = 5
+"""Pixels of half the small grid of `crispedit.change`."""
+LEAST_DETAIL, LEAST_PLACES = 4.0, 12
+"""The variance of lightness (of 100) below which a place has no structure to keep; and the fewest places that are
+measured."""
 
 BEST = 0.03
 """The least share of structured places that a kept subject covers; small subjects count too."""
@@ -28,12 +31,12 @@ BEST = 0.03
 
 class Structure(Filter):
     """`kept`: the median, over the places where the source has structure, of the absolute correlation of lightness in
-    source and edited image (over `crispedit.change.LOOK_PX`), because a blueprint or a negative swaps light and dark;
+    source and edited image (over `WINDOW`), because a blueprint or a negative swaps light and dark;
     `kept_best`: the correlation that 3 % of these places exceed. For a background edit, only places outside the true
     mask count, if there is one. `tones`: the spread of the edited image's lightness over the source's. All are 0 or
     more, and null if the source has no structure. Bounds are in the category files."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "kept": float,
@@ -47,10 +50,15 @@ class Structure(Filter):
         return [self._measure(sample) for sample in samples]
 
     def _measure(self, sample: Sample) -> dict[str, Score]:
-        before, after = (cv2.extractChannel(lab, 0) for lab in (sample.source_lab, sample.edited_lab))
-        subject = sample.outside if sample.category == "background" and sample.mask is not None else None
-        kept = correlation(before, after, subject)
-        if kept.size < 50:
+        before, after = (
+            change.shrink(cv2.extractChannel(lab, 0), 2) for lab in (sample.source_lab, sample.edited_lab)
+        )
+        where = np.ones(before.shape, bool)
+        if sample.category == "background" and sample.mask is not None:
+            size = before.shape[::-1]
+            where = cv2.resize(sample.outside.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        kept = correlation(before, after, where)
+        if kept.size < LEAST_PLACES:
             return dict.fromkeys(self.scores)
         return {
             "kept": abs(change.quantile(kept, 0.5)),
@@ -60,11 +68,11 @@ class Structure(Filter):
 
 
 def correlation(
-    a: NDArray[np.float32], b: NDArray[np.float32], where: NDArray[np.bool_] | None = None
+    a: NDArray[np.float32], b: NDArray[np.float32], where: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """[n] local correlation of two [h, w] images of lightness, at the places (of a region) where the first has
+    """[n] local correlation of two [h, w] images of lightness, at the places of a region where the first has
     structure."""
-    window = (change.LOOK_PX, change.LOOK_PX)
+    window = (WINDOW, WINDOW)
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(cv2.blur(values, window), np.float32)
@@ -73,7 +81,4 @@ def correlation(
     variance_a, variance_b = mean(a * a) - mean_a * mean_a, mean(b * b) - mean_b * mean_b
     both = np.sqrt(np.maximum(variance_a, 0) * np.maximum(variance_b, 0))
     covariance = mean(a * b) - mean_a * mean_b
-    structured = variance_a > LEAST_DETAIL
-    return np.asarray(
-        (covariance / (both + 1e-3))[structured if where is None else structured & where], np.float32
-    )
+    return np.asarray((covariance / (both + 1e-3))[where & (variance_a > LEAST_DETAIL)], np.float32)

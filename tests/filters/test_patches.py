@@ -82,6 +82,30 @@ def test_a_second_change_is_as_large_as_it_is():
     assert found == pytest.approx(mask.mean(), rel=0.2)
 
 
+def test_with_a_mask_the_largest_change_may_be_the_unrequested_one():
+    two, mask = with_object(EDITED, 600, 400, 300)
+    assert mask.sum() > MASK.sum()
+    assert Patches().measure([pair(SOURCE, two, MASK)])[0]["second_change"] == pytest.approx(
+        mask.mean(), rel=0.2
+    )
+    assert Patches().measure([pair(SOURCE, two, MASK | mask)])[0]["second_change"] == 0
+
+
+@pytest.mark.parametrize("category", ["background", "motion"])
+def test_where_the_edit_cannot_be_guessed_only_a_mask_tells_what_is_apart_from_it(category):
+    spoiled, _ = with_object(in_tiles(EDITED, 5), 700, 480, 160)
+    known, unknown = pair(SOURCE, spoiled, MASK), pair(SOURCE, spoiled)
+    known.category = unknown.category = category
+    assert {"tile_step:high", "second_change:high"} <= set(verdicts(Patches(), known))
+    assert Patches().measure([unknown])[0]["second_change"] is None
+
+
+def test_tiles_are_found_in_a_large_image():
+    source, edited = (cv2.resize(image, None, fx=2, fy=2) for image in (SOURCE, EDITED))
+    assert "tile_step:high" in verdicts(Patches(), pair(source, in_tiles(edited, 5)))
+    assert "tile_step:high" not in verdicts(Patches(), pair(source, edited))
+
+
 def test_drawing_everything_anew_brings_nothing_in():
     soft = cv2.GaussianBlur(EDITED, (0, 0), 0.6).astype(float)
     noise = np.random.default_rng(0).normal(0, 2, EDITED.shape)

@@ -46,3 +46,12 @@ def test_black_blank_or_another_scene(lost):
 def test_a_blank_source_has_no_structure_to_keep():
     blank = np.full_like(SOURCE, 90)
     assert set(Structure().measure([pair(blank, blank)])[0].values()) == {None}
+
+
+def test_only_the_subject_before_a_new_background_is_compared():
+    mask = np.ones(SOURCE.shape[:2], bool)
+    mask[200:500, 200:500] = False
+    edited = np.where(mask[..., None], scene(32), SOURCE)
+    known, unknown = pair(SOURCE, edited, mask), pair(SOURCE, edited)
+    known.category = unknown.category = "background"
+    assert Structure().measure([known])[0]["kept"] > 0.95 > Structure().measure([unknown])[0]["kept"]

@@ -76,6 +76,27 @@ def test_a_single_bad_pair_moves_no_bound():
     assert report["held_out"]["detected"]["low quality"]["share"] == 0
 
 
+@pytest.mark.parametrize(("editors", "tightened"), [("ab", False), ("abc", True)])
+def test_a_bound_is_tightened_for_bad_pairs_of_three_editors(editors, tightened):
+    rows = [row(n, True, 0.995) | {"group": "abc"[n % 3]} for n in range(20)]
+    rows += [row(20 + n, False, 0.995, drift=3.0) | {"group": editors[n % len(editors)]} for n in range(6)]
+    drift = labelled.learn(rows, cascade(), 0.1).cells["regenerated", "add"]["exposure.drift"]
+    assert drift.max == (2.0 if tightened else 4)  # halfway between the good and the bad pairs
+
+
+@pytest.mark.parametrize(("editors", "loosened"), [("a", False), ("ab", True)])
+def test_a_bound_is_loosened_for_good_pairs_of_two_editors(editors, loosened):
+    rows = [row(n, True, 0.995) | {"group": "abc"[n % 3]} for n in range(15)]
+    rows += [row(15 + n, True, 0.8) | {"group": editors[n % len(editors)]} for n in range(6)]
+    sharpness = labelled.learn(rows, cascade(), 0.1).cells["regenerated", "add"]["sharpness.outside"]
+    assert sharpness.min == (0.8 if loosened else 0.99)
+
+
+def test_a_bound_is_loosened_for_the_only_editor():
+    rows = [row(n, True, 0.8) | {"group": "a"} for n in range(20)]
+    assert labelled.learn(rows, cascade(), 0.1).cells["regenerated", "add"]["sharpness.outside"].min == 0.8
+
+
 def test_a_score_that_tells_nothing_ends_with_a_bound_that_rejects_no_good_pair():
     rows = [row(n, n % 2 == 0, 0.5 + 0.02 * (n // 2)) for n in range(40)]
     learned = labelled.learn(rows, cascade(), 0.02).cells["regenerated", "add"]

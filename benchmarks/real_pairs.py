@@ -39,7 +39,7 @@ WHOLE = ("style", "background")
 LEFT_OUT = ("resolution", "duplicate")
 JPEG_QUALITY = 98
 """For what is not stored as JPEG."""
-ROC = (0.02, 0.05, 0.1)
+ROC = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Shares of the good pairs that a bound may reject."""
 JUDGES = (0.74, 0.9, 1.0)
 """How often a judge says what the person says; the first is the best published agreement on preference pairs
@@ -146,7 +146,8 @@ def summary(rows, reasons):
 
 def with_judge(rows, reasons):
     """{agreement: kappa} expected if a judge, who agrees so often with the person, says of each pair that the filters
-    keep whether the edit is the one that was asked for."""
+    keep whether the edit is the one that was asked for. "visible": if the filters found every bad pair but the wrong
+    edits."""
     pairs = [(row, why) for row, why in zip(rows, reasons, strict=True) if row["defect"] is None]
     kappas = {}
     for right in JUDGES:
@@ -156,7 +157,9 @@ def with_judge(rows, reasons):
             seen[row["good"], True] += 0 if why else 1 - rejects
             seen[row["good"], False] += 1 if why else rejects
         table = Agreement(seen[True, True], seen[True, False], seen[False, True], seen[False, False])
-        kappas[right] = table.kappa
+        kappas[str(right)] = table.kappa
+    visible = [bool(why) or row["verdict"] not in ("good", "wrong edit") for row, why in pairs]
+    kappas["visible"] = Agreement.of([row["good"] for row, _ in pairs], [not bad for bad in visible]).kappa
     return kappas
 
 
@@ -245,7 +248,7 @@ def main():
         print(f"{name:<34}{report[name]:>10.3f}{shipped[name]:>10.3f}")
     judged = with_judge(rows, reasons["shipped"])
     print(
-        "kappa with a judge beside, by agreement: ",
+        "kappa with a judge beside, by agreement; and if all that is visible were found: ",
         {share: round(kappa, 3) for share, kappa in judged.items()},
     )
     print(
@@ -253,10 +256,10 @@ def main():
     )
     for kind, (name, area, found) in sorted(curves(rows, cascade).items()):
         print(f"{kind:<20}{name:<26}{area:>6.3f}   {', '.join(map(percent, found))}")
-    print("\ngood, but rejected: ")
+    print("\nagainst the person's verdict:")
     for row, why in zip(rows, reasons["shipped"], strict=True):
-        if row["good"] and row["defect"] is None and why:
-            print(f"  {row['id']:<30}{row['category']:<12}{', '.join(why)}")
+        if row["defect"] is None and row["good"] == bool(why):
+            print(f"  {row['id']:<30}{row['category']:<12}{row['verdict']:<14}{', '.join(why) or 'kept'}")
     report |= {"shipped": shipped, "kappa_with_judge": judged, "classifier": classified(args.pairs)}
     if args.json:
         args.json.write_text(json.dumps(report, indent=1, sort_keys=True), encoding="utf-8")

@@ -165,13 +165,6 @@ class Sample:
         return images.gray(self.edited)
 
     @cached_property
-    def difference(self) -> NDArray[np.uint8]:
-        """[H, W] largest absolute channel difference, 0-255, of source and edited. ValueError if their sizes differ."""
-        if self.source.shape != self.edited.shape:
-            raise ValueError(f"sizes differ: source {self.source.shape[:2]}, edited {self.edited.shape[:2]}")
-        return images.difference(self.source, self.edited)
-
-    @cached_property
     def source_middle(self) -> NDArray[np.uint8]:
         """[h, w] luma of the source with a short side of 384 to 767 px (its own below 768 px)."""
         return change.shrink(self.source_gray, max(1, change.factor(self.source.shape) // 2))

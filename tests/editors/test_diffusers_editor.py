@@ -455,7 +455,7 @@ def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
         ({"call": {"prompt": "other"}}, "call.prompt"),
         ({"pipeline": "QwenImageEditPlusPipeline", "batch_size": 2}, "references of one edit"),
         ({"pipeline": "Flux2KleinPipeline", "negative": " "}, "takes no negative prompt"),
-        ({"offload": "model", "device": "cpu"}, "there is none here"),
+        ({"offload": "model", "device": "cpu"}, "this machine has none"),
         ({"pipeline": "QwenImage21Pipeline", "guidance": 4.0}, "takes no guidance; .*call.true_cfg_scale"),
         ({"pipeline": "LongCatImageEditPipeline", "loras": [{"path": "x"}]}, "cannot load LoRAs"),
         ({"cache": {}}, "with the first-block cache: its call names no cache context"),

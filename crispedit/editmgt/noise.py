@@ -39,7 +39,7 @@ class SeededNoise:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._tokens = tokens
         self._device = device
-        self._draws: Tensor | None = None
+        self.draws: Tensor | None = None
 
     def uniform(self) -> Tensor:
         rows = [torch.rand(self._tokens, generator=generator) for generator in self._generators]
@@ -47,15 +47,15 @@ class SeededNoise:
 
     def begin(self, codebook: int) -> None:
         del codebook
-        self._draws = self.uniform().flatten()
+        self.draws = self.uniform().flatten()
 
     def pick(self, probabilities_MV: Tensor, rows_M: Tensor) -> Tensor:
-        assert self._draws is not None, "begin() comes first"
+        assert self.draws is not None, "begin() comes first"
         cumulative = probabilities_MV.cumsum(-1)
         total = cumulative[:, -1:]
         # Strictly below the total, so that the index exists and its token has a probability above 0.
         below = torch.nextafter(total, torch.zeros_like(total))
-        target = torch.minimum(self._draws[rows_M, None] * total, below)
+        target = torch.minimum(self.draws[rows_M, None] * total, below)
         return torch.searchsorted(cumulative, target, right=True)[:, 0]
 
     def gumbel(self) -> Tensor:

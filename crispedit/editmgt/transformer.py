@@ -585,7 +585,7 @@ class Transformer(nn.Module):
             height, width = reference.shape[1] // config.stride, reference.shape[2] // config.stride
             rope = torch.cat([rope, grid_rope(height, width, axes, text.device)])
             embedded = _for_all(self.stem(reference), len(pooled))
-            fixed = self._time(torch.zeros(len(pooled), device=pooled.device), pooled_out)
+            fixed = self.condition_on_time(torch.zeros(len(pooled), device=pooled.device), pooled_out)
             modulations = tuple(norm(fixed) for norm in self.modulations())
         return Conditions(
             text=context,
@@ -602,7 +602,8 @@ class Transformer(nn.Module):
         doubles: list[Any] = [block.norm1 for block in self.transformer_blocks]
         return doubles + [block.norm for block in self.single_transformer_blocks]
 
-    def _time(self, timestep: Tensor, pooled: Tensor) -> Tensor:
+    def condition_on_time(self, timestep: Tensor, pooled: Tensor) -> Tensor:
+        """[B, D] the conditioning vector of a timestep [B], in fp32 for any dtype of the model."""
         wave = sinusoid(1000.0 * timestep.float()).type_as(pooled)
         return _apply_mlp(self.time_text_embed["timestep_embedder"], wave) + pooled
 
@@ -655,7 +656,7 @@ class Transformer(nn.Module):
             scores=[],
             last=self.config.blocks - 1 if self.config.num_single_layers else -1,
         )
-        condition = self._time(timestep, conditions.pooled)
+        condition = self.condition_on_time(timestep, conditions.pooled)
         modulated = frame.live_reference > 0
         fixed = [(m,) for m in conditions.reference_modulations] if modulated else [()] * self.config.blocks
         for index, block in enumerate(self.transformer_blocks):

@@ -45,9 +45,9 @@ class VQ:
         height, width = images.shape[-2:]
         if height % self.pixels or width % self.pixels:
             raise ValueError(f"image sides must be multiples of {self.pixels} pixels, not {width}x{height}")
-        return torch.stack([self._nearest(self._latents(image)) for image in images])
+        return torch.stack([self._nearest(self.latents(image)) for image in images])
 
-    def _latents(self, image: Tensor) -> Tensor:
+    def latents(self, image: Tensor) -> Tensor:
         """[c, h, w] of a [3, H, W] image."""
         latents: Tensor = self.model.encode(image[None].to(self.codebook)).latents
         return latents[0]

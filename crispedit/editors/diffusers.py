@@ -135,6 +135,11 @@ class Diffusers(Editor):
 
     _pipeline: Any = PrivateAttr(None)
 
+    @property
+    def loaded(self) -> Any:
+        """The loaded pipeline of diffusers; None before `load`."""
+        return self._pipeline
+
     def check(self) -> None:
         if all(
             find_spec(package) for package in ("torch", "diffusers")

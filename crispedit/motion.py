@@ -139,8 +139,8 @@ def motion(tracks: Tracks) -> Motion | None:
     return replace(motion, affine=np.eye(2, 3))
 
 
-LEAST_CORNER = 42.0
-"""Least strength of a corner: the noise of a smooth photograph is mostly below."""
+LEAST_CORNER = 2.02e-5
+"""Least strength of a corner (`cv2.cornerMinEigenVal`): the noise of a smooth photograph is mostly below."""
 BLOCK = 40
 """Side of a block in pixels: 12 blocks fit a side of 512 px."""
 WINDOW, LEVELS = (17, 17), 4
@@ -153,38 +153,21 @@ ENOUGH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 0.02)
 
 def _corners(image: NDArray[np.uint8], background: NDArray[np.bool_] | None) -> Points:
     """The strongest corner of each block that has one."""
-    strength = _strength(image)
-    side = BLOCK // 2
-    margin = side // 4  # the window of a corner at the border would leave the image
+    strength = cv2.cornerMinEigenVal(image, 5)
+    margin = BLOCK // 4  # the window of a corner at the border would leave the image
     strength[:margin] = strength[-margin:] = 0
     strength[:, :margin] = strength[:, -margin:] = 0
     if background is not None:
         height, width = strength.shape
         strength *= cv2.resize(background.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    rows, columns = strength.shape[0] // side, strength.shape[1] // side
-    split = strength[: rows * side, : columns * side].reshape(rows, side, columns, side)
-    blocks = split.transpose(0, 2, 1, 3).reshape(rows, columns, side * side)
+    rows, columns = strength.shape[0] // BLOCK, strength.shape[1] // BLOCK
+    split = strength[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
+    blocks = split.transpose(0, 2, 1, 3).reshape(rows, columns, BLOCK * BLOCK)
     best = blocks.argmax(axis=2)
-    y = best // side + side * np.arange(rows)[:, None]
-    x = best % side + side * np.arange(columns)
+    y = best // BLOCK + BLOCK * np.arange(rows)[:, None]
+    x = best % BLOCK + BLOCK * np.arange(columns)
     strong = blocks.max(axis=2, initial=0) > LEAST_CORNER
-    return np.column_stack([x[strong], y[strong]]).astype(np.float32) * 2 + 0.5
-
-
-def _strength(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[H // 2, W // 2]: twice the least eigenvalue of the structure tensor (Shi, Tomasi 1994) over 6x6 px of Sobel
-    gradients (8 times the levels per pixel), at every second pixel: `cv2.cornerMinEigenVal` in half its time."""
-    x, y = cv2.spatialGradient(image)
-    height, width = (max(side // 2, 1) for side in image.shape)
-
-    def mean(a: NDArray[np.int16], b: NDArray[np.int16]) -> NDArray[np.float32]:
-        product = cv2.multiply(a, b, dtype=cv2.CV_32F)[: 2 * height, : 2 * width]
-        halved = cv2.resize(product, (width, height), interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.blur(halved, (3, 3)), np.float32)
-
-    xx, yy, xy = mean(x, x), mean(y, y), mean(x, y)
-    strength: NDArray[np.float32] = xx + yy - cv2.magnitude(xx - yy, 2 * xy)
-    return strength
+    return np.column_stack([x[strong], y[strong]]).astype(np.float32)
 
 
 def _detail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -7,14 +7,13 @@ The runs are made up (`benchmarks.fabricated`). The last wave is the one at work
 are not written. `verify` reads real shards of four small pairs each; the readers open the index of a set whose tars are
 not there. Each operation runs in a process of its own. Its memory is the peak of that process, but for the readers: of
 those, the memory that a process does not share, above what its imports take. An exponent of 0 says that a cost does not
-grow with the run, of 1 that it grows as the run does.
+grow with the run, of 1 that it grows as the run does; it is the slope of a line through all sizes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import multiprocessing
 import multiprocessing.queues
 import resource
@@ -207,15 +206,17 @@ def measure(operation: str, made: Made, said: multiprocessing.queues.SimpleQueue
 
 
 def exponents(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Of each operation, how seconds, CPU seconds and megabytes grow from the first to the last size."""
-    sizes = sorted(found, key=int)
-    span = math.log(int(sizes[-1]) / int(sizes[0])) if len(sizes) > 1 else 1.0
+    """Of each operation, how seconds, CPU seconds and megabytes grow: the slope of a line through their logarithms."""
+    if len(found) < 2:
+        return {}
+    sizes = np.log([int(size) for size in found])
+    figures = next(iter(found.values()))
     return {
         operation: {
-            name: math.log(found[sizes[-1]][operation][name] / value) / span
-            for name, value in found[sizes[0]][operation].items()
+            name: float(np.polyfit(sizes, np.log([found[size][operation][name] for size in found]), 1)[0])
+            for name in figures[operation]
         }
-        for operation in found[sizes[0]]
+        for operation in figures
     }
 
 
@@ -258,7 +259,7 @@ def main() -> None:
                     f"  {operation:22} " + " ".join(f"{value:8.1f}" for value in figures.values()), flush=True
                 )
     grown = exponents(found)
-    if len(found) > 1:
+    if grown:
         print(f"  {'exponents':22} {'seconds':>8} {'CPU-s':>8} {'MB':>8}")
         for operation, figures in grown.items():
             print(f"  {operation:22} " + " ".join(f"{value:8.2f}" for value in figures.values()))

@@ -30,6 +30,7 @@ def database(run: Run) -> duckdb.DuckDBPyConnection:
     """An empty database for millions of rows: it leaves memory for other work, and spills the rest into the run."""
     db = journal.database()
     db.execute("SET preserve_insertion_order = false")
+    db.execute("SET parquet_metadata_cache = true")  # a query reads the footers of its parts several times
     db.execute("SET memory_limit = '3GB'")
     db.execute(f"SET temp_directory = {quoted(str(run.root / '.duckdb'))}")
     return db

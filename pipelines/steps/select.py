@@ -97,7 +97,8 @@ def _looked_at(run: Run, sources: pa.Table) -> tuple[pa.Table, pa.Array]:
     """(the columns of every candidate that the choice needs, the keys that the judge chose). It works on some waves at
     a time, because joins of millions of rows would not fit in memory."""
     elsewhere = _elsewhere(sources)
-    groups = [_of_waves(run, waves, sources, elsewhere) for waves in _groups(run)]
+    with ThreadPoolExecutor(2) as pool:  # one plans and reads while the other joins
+        groups = list(pool.map(lambda waves: _of_waves(run, waves, sources, elsewhere), _groups(run)))
     jobs = np.sort(np.concatenate([group.jobs for group in groups]))
     if len(groups) > 1 and (jobs[1:] == jobs[:-1]).any():
         # A photograph in several waves may have candidates in each, made under other bounds.

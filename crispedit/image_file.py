@@ -1,4 +1,4 @@
-"""Parses image files: what a JPEG, PNG, WebP or TIFF file says about its pixels, and the part that holds them.
+"""Parses JPEG, PNG, WebP and TIFF files: their metadata about pixels, and the part that holds the pixels.
 
 Text, previews, profiles and maker's notes never reach a decoder. Errors in them therefore do not cost the photograph,
 and every warning of the decoder can count as damage.
@@ -25,7 +25,7 @@ UNKNOWN_SPACE: Notes = (("space", "unknown"),)
 class Refused(Exception):  # noqa: N818  a refusal is not an error
     """An image that was understood and declined.
 
-    `reason` is one of: animated, too_many_pixels, unsupported_format, unknown_range; `format` names what it is.
+    `reason` is one of: animated, too_many_pixels, unsupported_format, unknown_range. `format` is the format found.
     """
 
     def __init__(self, reason: str, format: str | None = None) -> None:
@@ -80,7 +80,7 @@ def take_apart(data: bytes) -> ImageFile:
     raise Unreadable(f"no known image format starts with {data[:12]!r}")
 
 
-# What the first bytes say
+# Formats by their first bytes
 
 _MAGIC = (
     (b"\xff\xd8\xff", "jpeg"),
@@ -438,7 +438,7 @@ def _tiff(data: bytes) -> ImageFile:
     orientation = _number(page, _ORIENTATION, 1)
     icc = None if lab or _ICC not in page else bytes(page[_ICC])
     space, notes = None, Notes()
-    if icc is None and _EXIF_IFD in page:  # a TIFF is laid out as an EXIF block is
+    if icc is None and _EXIF_IFD in page:  # an EXIF block has the layout of a TIFF
         _, space, notes = _exif(data)
     if icc is None and page.keys() & _COLORIMETRY:
         notes = UNKNOWN_SPACE

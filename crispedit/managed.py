@@ -47,10 +47,10 @@ class ManagedServer:
     def __init__(self, command: str, start_s: float) -> None:
         self.command, self.start_s = command, start_s
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | None = None
         self._port = 0
         self._log: deque[str] = deque(maxlen=LINES)
-        self._reader: threading.Thread | None = None
+        self.reader: threading.Thread | None = None
         self._answered_s = 0.0
         self._failure: tuple[float, NotServingError] | None = None
         _LIVING.add(self)
@@ -59,7 +59,7 @@ class ManagedServer:
         """The server's URL; starts it if it does not run. NotServingError, with the end of its log, if it does not
         start."""
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
+            if self.process is None or self.process.poll() is not None:
                 self._restart()
             return self._url
 
@@ -70,7 +70,7 @@ class ManagedServer:
         with self._lock:
             if url != self._url:
                 return
-            runs = self._process is not None and self._process.poll() is None
+            runs = self.process is not None and self.process.poll() is None
             hangs = waited_since is not None and self._answered_s < waited_since
             if not runs or hangs or not self._healthy(HEALTH_S):
                 self._restart()
@@ -92,7 +92,7 @@ class ManagedServer:
             raise self._failure[1]
         self._stop()
         try:
-            if not self._start() and not (TAKEN.search(self._words) and self._start()):
+            if not self._start() and not (TAKEN.search(self.log) and self._start()):
                 raise self._not_serving(f"ended with status {self._status}")
         except BaseException as error:
             self._stop()
@@ -108,7 +108,7 @@ class ManagedServer:
         words = [word.replace(PORT, str(self._port)) for word in shlex.split(self.command)]
         # Commands beside the interpreter are found, as in an activated environment.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-IS", guard.__file__, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -118,10 +118,10 @@ class ManagedServer:
             env={**os.environ, "PATH": path},
             start_new_session=True,
         )
-        self._reader = threading.Thread(target=_drain, args=(self._process, self._log), daemon=True)
-        self._reader.start()
+        self.reader = threading.Thread(target=_drain, args=(self.process, self._log), daemon=True)
+        self.reader.start()
         deadline = time.monotonic() + self.start_s
-        while self._process.poll() is None:
+        while self.process.poll() is None:
             if self._healthy(1.0):
                 self._answered_s = time.monotonic()
                 return True
@@ -143,34 +143,36 @@ class ManagedServer:
             connection.close()
 
     def _stop(self) -> None:
-        if self._process is not None:
+        if self.process is not None:
             self._end()
-            self._process = None
+            self.process = None
 
     def _end(self) -> None:
         """End all of its processes, and read what they have said to the end."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        assert self._reader is not None
-        self._process.stdin.close()
+        assert self.process is not None
+        assert self.process.stdin is not None
+        assert self.reader is not None
+        self.process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(3 * guard.GRACE_S)
+            self.process.wait(3 * guard.GRACE_S)
         # The guard's group outlives it where it was killed itself.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._reader.join(guard.GRACE_S)
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.reader.join(guard.GRACE_S)
 
     def _not_serving(self, what: str) -> NotServingError:
-        log = self._words.strip() or "nothing"
-        return NotServingError(f"the server `{self.command}` {what}. The end of its log:\n{log}")
+        return NotServingError(
+            f"the server `{self.command}` {what}. The end of its log:\n{self.log.strip() or 'nothing'}"
+        )
 
     @property
     def _status(self) -> int | None:
-        return None if self._process is None else self._process.returncode
+        return None if self.process is None else self.process.returncode
 
     @property
-    def _words(self) -> str:
+    def log(self) -> str:
+        """The last lines that the server wrote."""
         return "".join(self._log)
 
 

@@ -21,7 +21,7 @@ A = TypeVar("A")
 
 
 class Transient(Exception):  # noqa: N818 - a kind of error, also mixed into others
-    """An error that may pass by itself: the row is tried again in this run and by the next one."""
+    """A temporary error: the row is tried again in this run, and in the next one."""
 
 
 class Damaged(ValueError):  # noqa: N818 - a state, as the others here are

@@ -55,7 +55,7 @@ class FilterSpec(PartSpec):
     """Bounds by score, in place of the filter's own."""
 
     def apart(self, gpus: float) -> bool:
-        """Whether a filter that declares so many GPUs has actors of its own: if it needs a GPU, or the recipe sets its
+        """Whether a filter that declares this many GPUs has its own actors: if it needs a GPU, or the recipe sets its
         pool. The other filters share actors and decoded images."""
         return gpus > 0 or self.pool != Pool()
 

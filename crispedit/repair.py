@@ -183,8 +183,8 @@ LEAST_EXPLAINED, LEAST_GAIN = 0.5, 0.5
 
 
 def without_drift(source: Image, edited: Image, mask: Mask | None = None) -> tuple[Image, Drift] | None:
-    """The edited image with the drift outside the edit removed everywhere, and the drift; None if there is none, or it
-    is too small to be seen. Images and mask have one size.
+    """The edited image without the drift that is measured outside the edit, and the drift. None if there is no visible
+    drift. Images and mask have one size.
 
     `crispedit.tone` fits the drift. Clipped pixels stay as they are.
     """

@@ -123,6 +123,11 @@ class Server(BaseModel):
             counted |= {"model": folder.name, "weights": weights.digest(folder)}
         return counted
 
+    @property
+    def managed(self) -> ManagedServer | None:
+        """The server of this process, once it is started; None without `serve`."""
+        return self._managed
+
     # Asking
 
     def each_answer(

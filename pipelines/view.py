@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     import uvicorn
 
     site, description, then = evaluated(args) if is_evaluation(args.shown) else of_pairs(args)
-    listener = _listener(args.host, args.port)
+    listener = listening(args.host, args.port)
     port = listener.getsockname()[1]
     token = None if is_loopback(args.host) else secrets.token_urlsafe(24)
     shown_host = f"[{args.host}]" if ":" in args.host else args.host
@@ -109,7 +109,7 @@ def against(text: str | None) -> Callable[[], Snapshot] | str | None:
     return text if text is None or ("=" in text and not Path(text).exists()) else taker(text)
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
     """A listening socket. ValueError if the address is taken or not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is given, because asyncio sets TCP_NODELAY (which sends small answers at once) only then.

@@ -143,7 +143,7 @@ def test_no_server_is_left_when_its_worker_or_guard_is_killed(tmp_path, killed):
     program = (
         "import sys, time\nfrom crispedit.managed import ManagedServer\n"
         "server = ManagedServer(sys.argv[1], 30)\nserver.url()\n"
-        "print(server._process.pid, flush=True)\ntime.sleep(600)"
+        "print(server.process.pid, flush=True)\ntime.sleep(600)"
     )
     worker = subprocess.Popen(
         [sys.executable, "-c", program, command(tmp_path)],
@@ -175,14 +175,14 @@ def test_what_a_server_has_started_ends_with_it(tmp_path, killed):
     python, *rest = command(tmp_path).split()
     server = managed.ManagedServer(shlex.join([python, "-c", starts, *rest]), 30)
     server.url()
-    while not server._words:
+    while not server.log:
         time.sleep(0.01)
-    helps = int(server._words.split()[1])
+    helps = int(server.log.split()[1])
     assert runs(helps)
     if killed:
-        os.kill(server._process.pid, signal.SIGKILL)
+        os.kill(server.process.pid, signal.SIGKILL)
     server.stop()
-    assert not server._reader.is_alive()
+    assert not server.reader.is_alive()
     assert gone(helps)
 
 

@@ -55,8 +55,8 @@ class ChatAnnotator(Annotator):
     """Writes jobs in any category that has a file; `plan["chat"]` holds the description, the drafts and the facts.
 
     Refuses an instruction that fails its check, with `crispedit.feasibility`'s word for it ("object_absent",
-    "already_true", "contradictory", "ambiguous", "unsafe", "unsure"), "repeated" if it is one of the photograph's
-    already, and "no_words" if there is none. The refused job is kept. A question without an answer is an error of its
+    "already_true", "contradictory", "ambiguous", "unsafe", "unsure"); "repeated" if the photograph has it already; and
+    "no_words" if the model wrote none. The refused job is kept. A question without an answer is an error of its
     request.
     """
 

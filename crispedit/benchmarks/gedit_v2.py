@@ -115,7 +115,7 @@ class GEditV2(Benchmark):
         orders = [(pair.first, pair.second), (pair.second, pair.first)][: 2 if self.both_orders else 1]
         return [
             Question(
-                [pair.first.source, a.edited, b.edited, self._prompt(dimension, a.case.instruction)],
+                [pair.first.source, a.edited, b.edited, self.prompt_for(dimension, a.case.instruction)],
                 replies.winner,
                 shape=Verdict,
                 tell_shape=self.prompts is None,
@@ -142,7 +142,8 @@ class GEditV2(Benchmark):
         usage = sum((one.usage for one in replied[1:]), replied[0].usage)
         return Compared(winners, in_order, other, None in said, tuple(one.text for one in replied), usage)
 
-    def _prompt(self, dimension: str, instruction: str) -> str:
+    def prompt_for(self, dimension: str, instruction: str) -> str:
+        """The text of a question. ValueError if the published prompt is unreadable or has no placeholder."""
         if self.prompts is None:
             return prompts.render(OWN, instruction=instruction, dimension=dimension)
         text = self._published(dimension)

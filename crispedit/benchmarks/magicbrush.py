@@ -32,7 +32,7 @@ MODELS = {"clip": OPENAI_B32, "dino": DINO_S16}
 class MagicBrush(Benchmark):
     """The official protocol: an answer against the session's ground truth of that turn, captions per target.
 
-    `magicbrush-anysd` is AnySD's variant: every turn by itself, without all-black answers. Its script defaults to
+    `magicbrush-anysd` is AnySD's variant: single turns, without all-black answers. Its script defaults to
     ViT-B/32 and DINO ViT-S/16, but its published call uses ViT-L/14 and DINO ViT-B/16: use the models of the figures
     that you compare with.
 
@@ -55,7 +55,7 @@ class MagicBrush(Benchmark):
             models=MODELS,
         )
         multi = Protocol(
-            "multi-turn: all turns from one's own answers, the last against the last ground truth",
+            "multi-turn: each turn edits the editor's previous answer; the last against the last ground truth",
             AGAINST,
             "l1",
             models=MODELS,

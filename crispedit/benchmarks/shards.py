@@ -1,4 +1,4 @@
-"""Shards: a benchmark of one's own pairs, with their masks: how well the edit and the rest match.
+"""Shards: a benchmark of your own pairs. With masks it measures the edit and the rest of the image separately.
 
 Use a shard set that was not trained on. `crispedit.pipelines.evaluate` lists the pairs, because it knows the shard
 format.

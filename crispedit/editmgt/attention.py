@@ -1,4 +1,4 @@
-"""Attention over [text, image, reference] in which one number says how strongly the reference and the rest attend."""
+"""Attention over [text, image, reference] with one bias between the reference and the rest."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def attend_by_rows(q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: in
 def attend_by_channel(
     q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: int, strength: float
 ) -> Tensor:
-    """`attend` in one call without a mask, which flash kernels demand: E rides in one more channel of q and k.
+    """`attend` in one call without a mask, as flash kernels require: E is encoded in an extra channel of q and k.
 
     With sigma = -1 on the reference and +1 elsewhere, -(ln s / 2) sigma_i sigma_j is +ln s / 2 across and -ln s / 2
-    within: E less a constant, which the softmax ignores. Eight channels are added, since kernels want multiples of 8.
+    within: E minus a constant, which the softmax ignores. Eight channels are added, since kernels want multiples of 8.
     """
     d, rest = q_BHSd.shape[-1], k_BHTd.shape[2] - reference
     sigma_T = q_BHSd.new_ones(k_BHTd.shape[2])

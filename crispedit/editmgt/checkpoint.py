@@ -1,6 +1,7 @@
-"""Checkpoints of the transformer in diffusers' layout: a folder with `config.json` and safetensors, whole or in shards.
+"""Checkpoints of the transformer in diffusers' layout: a folder of `config.json` and safetensors.
 
-Reads the released `editmgt/` and Meissonic's `transformer/` folders. Only safetensors: nothing in a checkpoint is run.
+Reads the released `editmgt/` and Meissonic's `transformer/` folders, in one file or several. Only safetensors are
+read, so a checkpoint cannot run code.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def save_transformer(model: Transformer, folder: Path, max_shard_size: str = "5G
 def load_transformer(
     folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Transformer:
-    """The model in a folder, in eval mode. ValueError says which file, key, shape or number is wrong."""
+    """The model in a folder, in eval mode. ValueError names the file, key, shape or value that is wrong."""
     state = read_weights(folder)
     config = read_config(folder, state)
     with torch.device("meta"):
@@ -72,9 +73,9 @@ def load_transformer(
 
 
 def with_connector(model: Transformer, kind: ConnectorType, text_dim: int, seed: int = 0) -> Transformer:
-    """The same weights behind a fresh connector from a language model `text_dim` wide: Meissonic, about to be EditMGT.
+    """Meissonic with a new connector from a language model of width `text_dim`: the start of training EditMGT.
 
-    ValueError if it has one already, or one would not fit.
+    ValueError if the model has a connector, or if no connector fits it.
     """
     config = model.config
     if model.connector is not None:
@@ -90,7 +91,7 @@ def with_connector(model: Transformer, kind: ConnectorType, text_dim: int, seed:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder, by name."""
+    """All tensors of a folder, by name. ValueError names a file that is missing or unreadable."""
     if (folder / INDEX).is_file():
         listed = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
         for name in listed:
@@ -102,8 +103,12 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name in names:
         if not (folder / name).is_file():
-            there = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no folder"
-            raise ValueError(f"{folder / name} does not exist (there: {there}); weights must be safetensors")
+            names_there = (
+                ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no folder"
+            )
+            raise ValueError(
+                f"{folder / name} does not exist (the folder has: {names_there}); weights must be safetensors"
+            )
         try:
             state |= load_file(folder / name)
         except (SafetensorError, OSError) as error:
@@ -117,9 +122,9 @@ def finite(value: Tensor) -> bool:
 
 
 def read_config(folder: Path, state: Mapping[str, Tensor]) -> TransformerConfig:
-    """The shape that `config.json` gives, its connector taken from the weights themselves.
+    """The configuration in `config.json`, with the connector read from the weights.
 
-    Released configurations do not agree with their weights about the connector, and none says how wide its input is.
+    Released configurations contradict their weights about the connector, and do not give the width of its input.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -144,7 +149,7 @@ def read_config(folder: Path, state: Mapping[str, Tensor]) -> TransformerConfig:
 
 
 def connector_of(state: Mapping[str, Tensor]) -> ConnectorType:
-    """Which connector these weights hold."""
+    """The type of the connector in these weights."""
     if "connector.latents" in state:
         return "qformer"
     if "connector.projector.4.weight" in state:

@@ -1,4 +1,4 @@
-"""Connectors: bring a language model's features to the width of the transformer's text stream."""
+"""Connectors: project a language model's features to the width of the transformer's text stream."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Projector(nn.Module):
             )
 
     def forward(self, text: Tensor, timestep: Tensor) -> Tensor:
-        del timestep  # only the resampler looks at the time
+        del timestep  # only the resampler uses the timestep
         out: Tensor = self.projector(text)
         return out
 
 
 class AdaptiveNorm(nn.Module):
-    """LayerNorm whose scale and shift come from the time, [B, dim]."""
+    """LayerNorm with scale and shift computed from the timestep's embedding, [B, dim]."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -70,8 +70,8 @@ class PerceiverBlock(nn.Module):
 class Resampler(nn.Module):
     """`qformer`: [B, L, text_dim] -> [B, 256, dim], a timestep-aware perceiver (ELLA, arXiv 2403.05135, section 3.2).
 
-    Names and shapes are the released connector's. No released weights or outputs of it are known to exist, so what is
-    ours to choose (8 heads, the time as a sinusoid as wide as the latents) follows ELLA and is not confirmed.
+    Names and shapes are those of the released code, but no released weights are known. The number of heads (8) and the
+    sinusoid of the timestep follow ELLA, and are not confirmed.
     """
 
     def __init__(self, text_dim: int, dim: int, latents: int = 256, blocks: int = 3, heads: int = 8) -> None:

@@ -1,4 +1,4 @@
-"""Positions and numbers as vectors: sinusoids for timesteps and sizes, rotary embeddings for places in the grid."""
+"""Embeddings: sinusoids for timesteps and sizes, rotary embeddings for positions in the grid."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 def sinusoid(x: Tensor, width: int = 256) -> Tensor:
     """[..., width] in fp32: cosines, then sines, of x * 10000^(-i / (width / 2)).
 
-    Always computed in fp32: in bf16 a timestep of 35 * 1000 would round to 35072. The frequencies are the same on every
-    processor and GPU: at a timestep of a million, the last bit of a frequency moves an angle by 0.06 radians.
+    Always computed in fp32: in bf16 a timestep of 35 * 1000 would round to 35072. The frequencies are the same on all
+    devices: at a timestep of a million, the last bit of a frequency changes an angle by 0.06 radians.
     """
     frequency = _RELEASED if width == 256 else _frequencies(width // 2)
     angle = x.float()[..., None] * frequency.to(x.device)
@@ -20,13 +20,13 @@ def sinusoid(x: Tensor, width: int = 256) -> Tensor:
 
 
 def _frequencies(half: int) -> Tensor:
-    """[half] in fp32, rounded once from fp64: the fp32 exp of libraries differs in the last bit."""
+    """[half] in fp32, rounded once from fp64, because the fp32 exp of libraries differs in the last bit."""
     exponent = -torch.arange(half, dtype=torch.float32) / half * 9.210340371976184  # ln 10000
     return exponent.double().exp().float()
 
 
 def _released_frequencies() -> Tensor:
-    """The 128 of the released model's recorded tensors: two that lie 0.48 of a unit above a number are rounded up."""
+    """The 128 frequencies of the released model; two of them are rounded up, from 0.48 units in the last place."""
     frequency = _frequencies(128)
     near = torch.tensor([12, 106])
     frequency[near] = frequency[near].nextafter(torch.ones(2))
@@ -41,8 +41,8 @@ def grid_rope(
 ) -> Tensor:
     """Rotary angles of a height x width grid, [height * width, sum(axes) / 2, 2]: cosine and sine, fp32.
 
-    A token's place is (0, row, column), the first axis being the text's, whose tokens all lie at (0, 0, 0); so text is
-    not rotated at all. Angles are computed in fp64 (theta 10000), as the released model was trained with.
+    A token's position is (0, row, column). The first axis belongs to the text, whose tokens are all at (0, 0, 0) and so
+    not rotated. Angles are computed in fp64 (theta 10000), as in the training of the released model.
     """
     row, column = torch.meshgrid(
         torch.arange(height, dtype=torch.float64, device=device),
@@ -50,15 +50,15 @@ def grid_rope(
         indexing="ij",
     )
     angles = []
-    for place, channels in zip((torch.zeros_like(row), row, column), axes, strict=True):
+    for position, channels in zip((torch.zeros_like(row), row, column), axes, strict=True):
         exponent = torch.arange(0, channels, 2, dtype=torch.float64, device=device) / channels
-        angles.append(place.reshape(-1, 1) / 10000.0**exponent)
+        angles.append(position.reshape(-1, 1) / 10000.0**exponent)
     angle = torch.cat(angles, 1)
     return torch.stack([angle.cos(), angle.sin()], -1).float()
 
 
 def still(tokens: int, channels: int, device: torch.device | str | None = None) -> Tensor:
-    """[tokens, channels / 2, 2]: the angles of tokens that are not rotated, such as the text's."""
+    """[tokens, channels / 2, 2]: angles of zero, for tokens that are not rotated, such as text."""
     return torch.tensor([1.0, 0.0], device=device).expand(tokens, channels // 2, 2)
 
 
@@ -68,7 +68,7 @@ def rotate(x_BSHd: Tensor, rope_Sp2: Tensor) -> Tensor:
     The angles may differ within the batch: [B, S, p, 2].
     """
     pairs = x_BSHd.float().unflatten(-1, (-1, 2))
-    if torch.compiler.is_compiling():  # it fuses real arithmetic, and does not know complex numbers
+    if torch.compiler.is_compiling():  # the compiler does not support complex numbers
         cos, sin = rope_Sp2.unsqueeze(-3).unbind(-1)
         even, odd = pairs.unbind(-1)
         out = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1)

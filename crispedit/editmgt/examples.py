@@ -1,4 +1,4 @@
-"""Training examples: both images of a pair as tokens, its instruction as features; made on the fly or stored.
+"""Training examples: the two images of a pair as tokens and its instruction as features, encoded on the fly.
 
 B batch, h x w tokens, L text tokens, C their width, P the pooled width.
 """
@@ -40,17 +40,17 @@ class Examples:
     keys: Sequence[str]
     categories: Sequence[str]
     source: Tensor | None
-    """[B, h, w] tokens of the image before the edit; None: the image is made from its caption alone."""
+    """[B, h, w] tokens of the image before the edit; None for text-to-image training."""
     edited: Tensor
-    """[B, h, w] tokens of the image after it: what is learnt."""
+    """[B, h, w] tokens of the image after the edit: the target."""
     region: Tensor
-    """[B, h, w] bool, tokens that the edit's mask touches; all false where it is not known."""
+    """[B, h, w] bool, tokens that the edit's mask touches; all false where the mask is unknown."""
     sequence: Tensor
     """[B, L, C]"""
     pooled: Tensor
     """[B, P]"""
     micro: Tensor
-    """[B, 5] width and height before the crop, its top and left, in pixels, and 6."""
+    """[B, 5] micro-conditions: width and height before the crop, its top and left, in pixels, and `SCORE`."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -62,10 +62,10 @@ class Examples:
 
 
 class Encoder:
-    """Pixels and instructions to examples: source, edited image and mask cropped through one window.
+    """Encodes pixels and instructions as examples; source, edited image and mask share one crop.
 
-    `crop` >= 1: images arrive larger than the window by that factor (rounded to pixels); the window's place is drawn
-    from (seed, step, key). `text_to_image`: the chance that a batch comes without its source, with target captions in
+    crop >= 1: images are larger than the cropped window by this factor (rounded to pixels); the window's position is
+    drawn from (seed, step, key). text_to_image: the probability that a batch has no source, and target captions in
     place of instructions.
     """
 
@@ -80,25 +80,24 @@ class Encoder:
         return self.text.clip.device
 
     def __call__(self, batch: PixelBatch, step: int = 0) -> Examples:
-        """Examples of a batch, on the encoders' device. ValueError if the window's sides are not whole tokens."""
+        """Examples of a batch, on the encoders' device. ValueError if the window does not divide into tokens."""
         height, width = batch.mask.shape[1:]
         down, across = round(height / self.crop), round(width / self.crop)
         windows = [self._window(key, step, height - down, width - across) for key in batch.keys]
-        cut = [(slice(top, top + down), slice(left, left + across)) for top, left in windows]
+        crops = [(slice(top, top + down), slice(left, left + across)) for top, left in windows]
         source, edited, mask = (
-            np.stack([image[window] for image, window in zip(images, cut, strict=True)])
+            np.stack([image[crop] for image, crop in zip(images, crops, strict=True)])
             for images in (batch.source, batch.edited, batch.mask)
         )
-        alone = self._without_source(batch.keys, step)
-        features = self.text.encode([_words(meta, alone) for meta in batch.metas])
-        # The size that the model works at, where the released trainer gives the photograph's own: sampling names the
-        # working size too, so a model told another one in training would be asked for what it has not seen.
+        text_to_image = self._without_source(batch.keys, step)
+        features = self.text.encode([_prompt(meta, text_to_image) for meta in batch.metas])
+        # The working size, as in sampling. The released trainer gives the photograph's size, which sampling never does.
         micro = [[width, height, top, left, SCORE] for top, left in windows]
-        # Cloned: what the encoders made under inference mode could not take part in a backward pass.
+        # Cloned: tensors made in inference mode cannot take part in a backward pass.
         return Examples(
             keys=list(batch.keys),
             categories=list(batch.categories),
-            source=None if alone else self._tokens(source),
+            source=None if text_to_image else self._tokens(source),
             edited=self._tokens(edited),
             region=self._region(mask, down // self.vq.pixels, across // self.vq.pixels),
             sequence=features.sequence.clone(),
@@ -107,7 +106,7 @@ class Encoder:
         )
 
     def _without_source(self, keys: Sequence[str], step: int) -> bool:
-        """Whether this batch trains text-to-image; batches are the same on any number of processes."""
+        """Whether this batch trains text-to-image; the same on any number of processes."""
         draw = np.random.default_rng(seed_of(content_key(str(self.seed), str(step), *keys), "text_to_image"))
         return bool(draw.random() < self.text_to_image)
 
@@ -126,9 +125,9 @@ class Encoder:
         return torch.from_numpy(np.stack(touched)).to(self.device)
 
 
-def _words(meta: Mapping[str, Any], alone: bool) -> str:
-    """What the model is told: the instruction or, without a source, the edited image's caption if it is known."""
-    return str((alone and meta.get("target_caption")) or meta.get("instruction") or "")
+def _prompt(meta: Mapping[str, Any], text_to_image: bool) -> str:
+    """The instruction or, for text-to-image, the edited image's caption if there is one."""
+    return str((text_to_image and meta.get("target_caption")) or meta.get("instruction") or "")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The arithmetic of a training step, counted from shapes alone, and the peak rates of GPUs."""
+"""FLOPs of a training step, computed from shapes, and the peak rates of GPUs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from crispedit.editmgt.transformer import Transformer, TransformerConfig
 
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
-"""Dense bf16 operations a second of the data sheets (SXM versions), by a word of the device's name."""
+"""Dense bf16 FLOP/s from data sheets (SXM versions), by a word of the device's name."""
 
 
 def peak(device: torch.device) -> float | None:
-    """The device's peak bf16 operations a second, from its data sheet; None if unknown."""
+    """Peak bf16 FLOP/s of the device, from its data sheet; None if unknown."""
     if device.type != "cuda":
         return None
     words = torch.cuda.get_device_name(device).replace("-", " ").split()
@@ -25,9 +25,9 @@ def peak(device: torch.device) -> float | None:
 def training_flops(
     config: TransformerConfig, rows: int, columns: int, text: int, source: bool = True
 ) -> float:
-    """Multiplications and additions of one example forward and backward, its head's included for every token.
+    """FLOPs of one example, forward and backward, with the head applied to every token.
 
-    rows, columns: of both token grids. text: length of the features. source: whether there is a source image. The
+    rows, columns: size of both token grids. text: length of the text features. source: with a source image. The
     backward pass counts as two forward passes; recomputation by gradient checkpointing does not count.
     """
     with torch.device("meta"):

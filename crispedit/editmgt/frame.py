@@ -1,7 +1,7 @@
-"""Images of any size to the model's size and back; untouched pixels are put back.
+"""Resizes images of any size to the model's size and back, and restores unedited pixels.
 
-The model works on about resolution x resolution pixels. An image is resized, aspect kept as far as the token grid
-allows (a side moves by at most half a grid step); nothing is cropped and nothing is random. The answer is resized back.
+The model works on about resolution x resolution pixels. An image is resized; its aspect ratio changes only because
+sides are rounded to the token grid. Nothing is cropped or random. The edited image is resized back.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from crispedit.record import Image, Mask
 
 FEATHER_TOKENS = 0.5
-"""How far into the edited tokens a pasted edge fades, in tokens."""
+"""Width of the blended seam, inside the edited tokens, in tokens."""
 
 
 def working_size(width: int, height: int, resolution: int, multiple: int) -> tuple[int, int]:
-    """Width and height in pixels the model works at: area about resolution^2, sides multiples of `multiple`."""
+    """The model's working width and height in pixels: area about resolution^2, sides multiples of `multiple`."""
     scale = resolution / math.sqrt(width * height)
     across, down = (max(1, round(side * scale / multiple)) * multiple for side in (width, height))
     return across, down
 
 
 def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """[height, width, 3]; area averages when shrinking, cubic when enlarging; the same array if nothing changes."""
+    """[height, width, 3], by area averages when shrinking, cubic when enlarging; the same array if the size fits."""
     if image.shape[:2] == (height, width):
         return image
     smaller = width * height < image.shape[0] * image.shape[1]
@@ -35,7 +35,7 @@ def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint
 
 
 def mask_to_tokens(mask: Mask, rows: int, columns: int) -> NDArray[np.bool_]:
-    """[rows, columns]: tokens that a mask of any size touches with any of its pixels. ValueError if it is empty."""
+    """[rows, columns]: the tokens that a mask of any size touches. ValueError if the mask is empty."""
     if not mask.any():
         raise ValueError("the mask is empty, so nothing may change")
     height, width = mask.shape
@@ -43,21 +43,21 @@ def mask_to_tokens(mask: Mask, rows: int, columns: int) -> NDArray[np.bool_]:
 
 
 def tokens_to_pixels(edited: NDArray[np.bool_], width: int, height: int) -> Mask:
-    """[height, width]: pixels, of a picture of that size, that an edited token covers any part of."""
+    """[height, width]: the pixels that an edited token touches, in an image of that size."""
     rows, columns = edited.shape
     return (_overlap(height, rows) @ edited.astype(np.float32) @ _overlap(width, columns).T) > 0
 
 
 def _overlap(cells: int, others: int) -> NDArray[np.float32]:
-    """[cells, others]: 1 where two divisions of the same length, into so many equal parts, share more than a point."""
+    """[cells, others]: 1 where cell i of one division of a length overlaps cell j of another; of equal cells."""
     cell, other = np.arange(cells)[:, None], np.arange(others)
     return ((cell * others < (other + 1) * cells) & (other * cells < (cell + 1) * others)).astype(np.float32)
 
 
 def paste(source: Image, answer: Image, edited: NDArray[np.bool_]) -> Image:
-    """The answer where its tokens [rows, columns] were edited, the source's own pixels elsewhere.
+    """The answer in edited tokens [rows, columns], the source's pixels elsewhere.
 
-    The seam fades over half a token inside the edited tokens, so that outside them every pixel is bit-exact.
+    The seam is blended over half a token inside the edited tokens, so every pixel outside them is bit-exact.
     """
     height, width = source.shape[:2]
     inside = tokens_to_pixels(edited, width, height)

@@ -44,9 +44,9 @@ def add_lora(model: Transformer, lora: Lora, seed: int = 0) -> Transformer:
 
 def inject(model: Transformer, config: LoraConfig) -> Transformer:
     """The model with adapters; all other weights are frozen."""
-    found: Any = inject_adapter_in_model(config, model)
-    assert isinstance(found, Transformer)
-    return found
+    adapted: Any = inject_adapter_in_model(config, model)
+    assert isinstance(adapted, Transformer)
+    return adapted
 
 
 def save_lora(model: Transformer, folder: Path) -> None:
@@ -85,7 +85,7 @@ def merge_lora(model: Transformer) -> Transformer:
 
 
 def _known(given: dict[str, Any]) -> dict[str, Any]:
-    """The part of a saved configuration that defines the adapters; the rest says how they were trained."""
+    """The fields of a saved configuration that define the adapters; the others describe their training."""
     names = (
         "r",
         "lora_alpha",

@@ -1,4 +1,4 @@
-"""The measurements of a training step: losses by mask ratio and category, and where its time went."""
+"""Measurements of training steps: losses by mask ratio and category, throughput and memory."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from crispedit.editmgt.transformer import TransformerConfig
 RATIOS = 5
 """Bins of the masked share."""
 
-
 NUMBERS = ("loss", "pairs", "tokens", "flops", "wait_s", "encode_s", "stop")
 
 
 class Tally:
-    """Sums of one step over a process's batches, as a flat tensor, so that one reduction adds up all processes'.
+    """Sums over a process's batches of one step; a flat tensor, so that one reduction sums over the processes.
 
-    For each group (a bin of the masked share; a category): the loss of its tokens, and their number. Then the weighted
-    loss, pairs, tokens inside the transformer, operations, seconds of waiting and encoding, and a sign to stop.
+    For each group (bins of the masked share, then categories): the summed loss of its tokens, and their number. Then
+    `NUMBERS`: weighted loss, pairs, tokens inside the transformer, FLOPs, seconds of waiting and encoding, stop flag.
     """
 
     def __init__(self, config: TransformerConfig, categories: Sequence[str], device: torch.device) -> None:
@@ -39,11 +38,11 @@ class Tally:
         count = masked.sum(1)
         total = torch.zeros_like(masked, dtype=torch.float32).masked_scatter(masked, losses_M).sum(1)
         bins = (batch.timestep / 1000.0 * RATIOS).long().clamp(0, RATIOS - 1)
-        places = [self.categories.index(name) for name in examples.categories]
-        category = torch.tensor(places, device=count.device)
-        both = torch.stack([total, count], 1)
+        indices = [self.categories.index(name) for name in examples.categories]
+        category = torch.tensor(indices, device=count.device)
+        sums = torch.stack([total, count], 1)
         for group in (bins, RATIOS + category):
-            self.groups.index_add_(0, group, both)
+            self.groups.index_add_(0, group, sums)
         rows, columns = examples.edited.shape[1:]
         text, source = examples.sequence.shape[1], examples.source is not None
         images = (1 + source) * rows * columns // self.config.stride**2
@@ -57,7 +56,7 @@ class Tally:
 
 
 class Meter:
-    """Reduced tallies of the steps since it was last read."""
+    """Adds up the reduced tallies of the steps since the last reset."""
 
     def __init__(
         self, config: TransformerConfig, categories: Sequence[str], device: torch.device, processes: int
@@ -81,7 +80,7 @@ class Meter:
         return step
 
     def read(self) -> dict[str, Any]:
-        """What was measured; null where it is not known. Losses are means over tokens, not weighted."""
+        """The measurements; None if unknown. Losses are unweighted means over tokens."""
         means = [total / count if count else None for total, count in self.groups.tolist()]
         numbers, seconds = self.numbers, max(self.seconds, 1e-9)
         edges = [f"{i / RATIOS:g}-{(i + 1) / RATIOS:g}" for i in range(RATIOS)]
@@ -98,7 +97,7 @@ class Meter:
 
 
 def memory_gb(device: torch.device) -> float:
-    """This process's peak memory in GB: of the GPU, or on a CPU of the machine."""
+    """Peak memory of this process in GiB: GPU memory, or on a CPU resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     # Linux counts in KiB, macOS in bytes.
@@ -113,11 +112,11 @@ def finite(value: Any) -> Any:
 
 
 def flat_items(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Nested numbers as "a/b": 1.0, without the unknown ones, as trackers want them."""
-    found: dict[str, float] = {}
+    """Nested numbers as {"a/b": 1.0}, without unknown ones, as trackers expect."""
+    flat: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= flat_items(value, f"{prefix}{name}/")
+            flat |= flat_items(value, f"{prefix}{name}/")
         elif isinstance(value, int | float):
-            found[prefix + name] = float(value)
-    return found
+            flat[prefix + name] = float(value)
+    return flat

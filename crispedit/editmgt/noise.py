@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 class SamplingNoise(Protocol):
-    """What a sampler draws. Per step: `begin`, then `pick` for any rows, then `gumbel` unless it is the last step."""
+    """Random numbers of a sampler. Per step: `begin`, then `pick` for any rows, then `gumbel` (not in the last)."""
 
     def uniform(self) -> Tensor:
         """[B, N] in [0, 1), drawn before the first step if sampling starts from a partly masked image."""
 
     def begin(self, codebook: int) -> None:
-        """Draw what this step's picks need."""
+        """Make this step's random draws."""
 
     def pick(self, probabilities_MV: Tensor, rows_M: Tensor) -> Tensor:
-        """[M] indices drawn from M distributions, those of the tokens at these places of the flattened [B, N]."""
+        """[M] indices drawn from M distributions: those of the tokens at these positions of the flattened [B, N]."""
 
     def gumbel(self) -> Tensor:
         """[B, N] standard Gumbel noise, fp32: in bf16 ties would flip tokens."""
@@ -32,14 +32,14 @@ def _gumbel(uniform: Tensor) -> Tensor:
 class SeededNoise:
     """A generator per sample, always drawn on the CPU: a sample is the same in any batch and on any device.
 
-    A token costs one number (inverse of the cumulative distribution), not one per codebook entry.
+    A token needs one random number (inverse transform sampling), not one per codebook entry.
     """
 
     def __init__(self, seeds: Sequence[int], tokens: int, device: torch.device | str) -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._tokens = tokens
         self._device = device
-        self._draws: Tensor | None = None
+        self.draws: Tensor | None = None
 
     def uniform(self) -> Tensor:
         rows = [torch.rand(self._tokens, generator=generator) for generator in self._generators]
@@ -47,15 +47,15 @@ class SeededNoise:
 
     def begin(self, codebook: int) -> None:
         del codebook
-        self._draws = self.uniform().flatten()
+        self.draws = self.uniform().flatten()
 
     def pick(self, probabilities_MV: Tensor, rows_M: Tensor) -> Tensor:
-        assert self._draws is not None, "begin() comes first"
+        assert self.draws is not None, "begin() comes first"
         cumulative = probabilities_MV.cumsum(-1)
         total = cumulative[:, -1:]
-        # Strictly below the total: then the index exists, and the token found has a probability above 0.
+        # Strictly below the total, so that the index exists and its token has a probability above 0.
         below = torch.nextafter(total, torch.zeros_like(total))
-        target = torch.minimum(self._draws[rows_M, None] * total, below)
+        target = torch.minimum(self.draws[rows_M, None] * total, below)
         return torch.searchsorted(cumulative, target, right=True)[:, 0]
 
     def gumbel(self) -> Tensor:
@@ -63,10 +63,10 @@ class SeededNoise:
 
 
 class ReleasedNoise:
-    """The released code's draws in its order, from one CPU generator: the same seed gives the same tokens.
+    """The released code's random numbers in its order, from one CPU generator: the same seed gives the same tokens.
 
     torch.multinomial on the CPU is argmax p / e with e ~ Exp(1), drawn for every token and codebook entry, known
-    tokens included. That is [B N, codebook] numbers a step, which is why `SeededNoise` is the default.
+    tokens included: [B N, codebook] numbers per step, so `SeededNoise` is the default.
     """
 
     def __init__(

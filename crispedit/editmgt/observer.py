@@ -1,4 +1,4 @@
-"""The observer: looks at a model in training, at its loss on pairs set aside and at sample edits of them."""
+"""The observer: measures a model during training, by its loss and sample edits on held-out pairs."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from crispedit.record import seed_of
 GUIDANCE = 3.0
 MARGIN_PX = 4
 DRAWS = 8
-"""Masks that each held-out pair's loss is a mean over; always the same ones."""
+"""Masks per held-out pair, over which its loss is averaged; the same at every step."""
 
 
 class Observer:
     """Measures a model and writes `samples/step-*.png` into the run's folder.
 
-    batches: examples of one size each. held_out: they are not trained on, so that figures of them mean something. A
-    sheet has a row for each of the first `watch.samples` pairs: source, target, the model's edit, all as the image
-    tokenizer decodes them.
+    batches: each with examples of one size. held_out: whether the pairs are not trained on; only then
+    they are measured.
+    A sheet has a row for each of the first `watch.samples` pairs: source, target, and the model's edit, all decoded by
+    the image tokenizer.
     """
 
     def __init__(
@@ -49,11 +50,11 @@ class Observer:
 
     @torch.no_grad()
     def __call__(self, model: Transformer, step: int) -> tuple[Mapping[str, float], NDArray[np.uint8] | None]:
-        """What was measured on pairs held out, and a sheet of sample edits.
+        """Measurements on held-out pairs, and a sheet of sample edits.
 
-        held_out_loss: the mean loss, by masks that are the same at every step. edit_l1_inside, copy_l1_inside: mean
-        distance (0 to 1) of the model's edit, and of the source, from the target inside the mask; edit_l1_outside: of
-        the edit from the source outside it.
+        held_out_loss: the mean loss, with the same masks at every step. edit_l1_inside, copy_l1_inside: mean absolute
+        distance (0 to 1) from the target inside the mask, of the model's edit and of the source. edit_l1_outside: of
+        the edit from the source, outside the mask.
         """
         device = next(model.parameters()).device
         batches = [batch.to(device) for batch in self.batches]
@@ -70,16 +71,16 @@ class Observer:
             Pillow.fromarray(sheet).save(path)
         if not self.held_out:
             return {}, sheet
-        all_told = Objective(drop_text=0)
+        keep_instructions = Objective(drop_text=0)
         losses = [
-            token_losses(model, masked_batch(batch, empty, all_told, model.config.mask_id, -1, draw))
+            token_losses(model, masked_batch(batch, empty, keep_instructions, model.config.mask_id, -1, draw))
             for batch in batches
             for draw in range(DRAWS)
         ]
         return {"held_out_loss": float(torch.cat(losses).mean())} | _distances(rows), sheet
 
     def _rows(self, model: Transformer, batch: Examples, empty: Unconditional) -> list[tuple[Tensor, Tensor]]:
-        """For each pair [3, 3, H, W] in [0, 1], its source, target and edit, and its mask [H, W]."""
+        """For each pair, its source, target and edit [3, 3, H, W] in [0, 1], and its mask [H, W]."""
         count = len(batch)
         assert batch.source is not None
         conditions = model.condition(
@@ -103,19 +104,19 @@ class Observer:
 
 
 def _distances(rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Means over the pairs whose mask is known (outside: and is not the whole image); nothing where there is none."""
-    found: dict[str, list[float]] = {"edit_l1_inside": [], "copy_l1_inside": [], "edit_l1_outside": []}
+    """Means over pairs with a mask; `edit_l1_outside` over those whose mask is not the whole image."""
+    distances: dict[str, list[float]] = {"edit_l1_inside": [], "copy_l1_inside": [], "edit_l1_outside": []}
     for (source, target, edit), mask in rows:
         if mask.any():
-            found["edit_l1_inside"].append(float((edit - target).abs()[:, mask].mean()))
-            found["copy_l1_inside"].append(float((source - target).abs()[:, mask].mean()))
+            distances["edit_l1_inside"].append(float((edit - target).abs()[:, mask].mean()))
+            distances["copy_l1_inside"].append(float((source - target).abs()[:, mask].mean()))
         if mask.any() and not mask.all():
-            found["edit_l1_outside"].append(float((edit - source).abs()[:, ~mask].mean()))
-    return {name: sum(values) / len(values) for name, values in found.items() if values}
+            distances["edit_l1_outside"].append(float((edit - source).abs()[:, ~mask].mean()))
+    return {name: sum(values) / len(values) for name, values in distances.items() if values}
 
 
 def _sheet(rows: Sequence[Tensor]) -> NDArray[np.uint8]:
-    """Rows of images below each other, each padded to the widest."""
+    """Rows of images, stacked, and padded to the widest row."""
     lines = []
     for row in rows:
         images = (row.permute(0, 2, 3, 1).numpy() * 255.0).round().astype(np.uint8)

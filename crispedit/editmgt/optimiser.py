@@ -1,4 +1,4 @@
-"""AdamW over a model's trainable weights: which of them decay, and the learning rate as a function of the step."""
+"""AdamW on a model's trainable weights: weight decay by parameter, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 from crispedit.editmgt.settings import Optimiser
 
 FLOOR = 0.1
-"""What the cosine schedule falls to, of the rate."""
+"""The end of the cosine schedule, as a share of the rate."""
 
 
 def adamw(weights: Mapping[str, Tensor], settings: Optimiser) -> torch.optim.Optimizer:
-    """Two groups: what decays, and norms, biases and embeddings, which do not.
+    """Two groups: weights that decay; and norms, biases and embeddings, which do not.
 
     ModuleNotFoundError for 8 bits without bitsandbytes.
     """
-    kept = [weight for name, weight in weights.items() if not decays(name, weight)]
+    constant = [weight for name, weight in weights.items() if not decays(name, weight)]
     decayed = [weight for name, weight in weights.items() if decays(name, weight)]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": kept, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": constant, "weight_decay": 0.0}]
     options: dict[str, Any] = {
         "lr": settings.rate,
         "betas": settings.betas,
@@ -43,8 +43,7 @@ def decays(name: str, weight: Tensor) -> bool:
 
 
 def rate_at(step: int, steps: int, settings: Optimiser) -> float:
-    """The rate of a step, 0 <= step < steps: a linear rise over the warm-up (at most a tenth of the steps), then the
-    schedule."""
+    """The rate of a step, 0 <= step < steps: linear warm-up over at most a tenth of the steps, then the schedule."""
     warmup = min(settings.warmup_steps, steps // 10)
     if step < warmup:
         return settings.rate * (step + 1) / warmup

@@ -15,38 +15,39 @@ Speed = Literal["exact", "fast", "faster"]
 
 
 class SamplingOptions(BaseModel):
-    """Every choice of the sampler. Only the fields that were given explicitly replace another set's: see `over`."""
+    """Options of the sampler. `over` replaces only those fields of another set that were given explicitly."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     steps: int = Field(36, ge=1)
-    """Passes of the model; each decides some of the tokens."""
+    """Passes of the model; each fixes some of the tokens."""
     guidance: float = 6.0
-    """Classifier-free guidance; 1 is off, and halves the work."""
+    """Scale of classifier-free guidance; 1 turns it off, which halves the work."""
     reference_strength: float = Field(1.1, gt=0)
     """Attention weight of the source: above 1, the edit stays closer to it."""
     hold: float = Field(0.0, ge=0, le=1)
-    """Tokens that the instruction attends to less than this keep the source's; 0 is off."""
+    """Tokens to which the instruction attends less than this keep the source's value; 0 is off."""
     negative: str = ""
-    """What the edit should not show: the text of the unconditional half."""
+    """Negative prompt: what the edit should not show."""
     paste_untouched: bool = False
-    """Put the source's own pixels back wherever a hold or a mask kept its tokens."""
+    """Restore the source's pixels wherever a hold or a mask kept its tokens."""
     temperature: tuple[float, float] | float = (2.0, 0.0)
-    """Of the noise on the order in which tokens are kept, from first to last step; a number falls to 0.01."""
+    """Temperature of the noise on the order in which tokens are fixed, at the first and last step; from a single number
+    it falls to 0.01."""
     token_temperature: float = Field(1.0, gt=0)
-    """Of the draw of each token; below 1, likely tokens are favoured, which suits small models."""
+    """Temperature at which tokens are drawn; below 1, likely tokens are favoured, which suits small models."""
     schedule: Schedule = "cosine"
     """How the share of masked tokens falls over the steps."""
     speed: Speed = "exact"
-    """fast, faster: reuse what hardly changes from step to step, which changes the edit a little."""
+    """fast, faster: reuse results that hardly change between steps; the edit differs a little."""
 
     def over(self, base: SamplingOptions) -> SamplingOptions:
-        """`base`, with the fields that were given here explicitly."""
+        """`base`, with the fields that were given explicitly in these options."""
         given = SamplingOptions.model_fields.keys() & self.model_fields_set
         return base.changed(**{name: getattr(self, name) for name in sorted(given)})
 
     def changed(self, **changes: Any) -> SamplingOptions:
-        """These options with others in place. ValueError names what is wrong, and the choices."""
+        """These options with changes. ValueError names what is wrong, and the choices."""
         return sampling_options({**self.model_dump(), **changes})
 
 

@@ -1,7 +1,6 @@
-"""One model on many processes: whole in each of them (DDP, by accelerate) or in shares (FSDP2, by torch itself).
+"""One model on many processes: replicated (DDP, by accelerate) or sharded (FSDP2, by torch).
 
-accelerate offers FSDP2 on GPUs only; torch's own `fully_shard` is as short, and is the same on CPUs, where it is
-tested.
+accelerate offers FSDP2 on GPUs only; torch's `fully_shard` also works on CPUs, where the tests run.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from crispedit.editmgt.transformer import Transformer
 
 
 def distribute(model: Transformer, settings: Training, accelerator: Accelerator) -> nn.Module:
-    """What to call in place of the model, which moves to the device and stays valid: its weights are those trained."""
+    """The module to call in training. The model moves to the device and keeps the trained weights."""
     if settings.sharding == "none" or accelerator.num_processes == 1:
         wrapped: nn.Module = accelerator.prepare_model(model)
         return wrapped
@@ -29,12 +28,13 @@ def distribute(model: Transformer, settings: Training, accelerator: Accelerator)
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     model.to(accelerator.device)
     policy = MixedPrecisionPolicy(param_dtype=bf16, reduce_dtype=torch.float32)
-    # Called twice, once for the reference before the blocks begin: shares of their own, whole until the backward pass.
+    # Modulations run twice, first for the reference before the blocks, so they are not resharded before the backward
+    # pass.
     for modulation in model.modulations():
         fully_shard(modulation, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for block in [*model.transformer_blocks, *model.single_transformer_blocks]:
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    # The root's inputs are not cast: timesteps and sizes in bf16 would be other timesteps and sizes.
+    # The root's inputs are not cast: bf16 would change timesteps and sizes.
     fully_shard(
         model, mesh=mesh, mp_policy=replace(policy, cast_forward_inputs=False, output_dtype=torch.float32)
     )
@@ -42,7 +42,7 @@ def distribute(model: Transformer, settings: Training, accelerator: Accelerator)
 
 
 def synchronised(model: nn.Module, last: bool) -> AbstractContextManager[object]:
-    """The context of a backward pass: gradients travel between processes at a step's last one only."""
+    """The context of a backward pass: gradients are synchronised only in the last one of a step."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
     elif isinstance(model, DistributedDataParallel) and not last:

@@ -1,4 +1,4 @@
-"""EditMGT as one call: a photograph and an instruction in, the edited photograph out, at the photograph's size."""
+"""The EditMGT pipeline: edits a photograph by an instruction, at the photograph's size."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FOLDERS = {
     "tokenizer": ("tokenizer",),
     "llm_encoder": ("llm_encoder", "text_encoder_2"),
 }
-"""Where a checkpoint's parts lie; the first name is the one that is written."""
+"""Folders of a checkpoint's parts; the first name is used for writing."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,21 @@ class Edited:
     image: Image
     """[H, W, 3], at the source's size."""
     localisation: NDArray[np.float32]
-    """[rows, columns] of tokens, 0-1: where the instruction looks, at the last step."""
+    """[rows, columns] of tokens, 0-1: attention of the instruction to each token, at the last step."""
     held: NDArray[np.bool_]
-    """[rows, columns] of tokens that a hold or the mask kept the source's."""
+    """[rows, columns] bool: tokens that a hold or the mask kept from the source."""
     steps: int
-    """Steps that were run for it and those sampled with it; fewer than asked for after an early exit."""
+    """Steps that were run for its batch; fewer than `options.steps` after an early exit."""
 
     @property
     def held_fraction(self) -> float:
-        """The share of the tokens that was held, 0-1."""
+        """The share of held tokens, 0-1."""
         return float(self.held.mean())
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One answer to make: a source at the model's size, what to do, and with which seed."""
+    """One edit to make. `pixels` is the source at the model's size."""
 
     source: Image
     pixels: Image
@@ -74,8 +74,8 @@ class _Task:
 class EditMGTPipeline:
     """The transformer, the image tokenizer and the text encoders together.
 
-    `resolution`: the model works on images of about its square in pixels. `sampling`: what this model samples best
-    with; a checkpoint carries it. `compile` makes the transformer's step a compiled graph.
+    resolution: the model works on images of about resolution x resolution pixels. sampling: default sampling options,
+    stored in the checkpoint.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class EditMGTPipeline:
         if vq.codebook_size != transformer.config.codebook_size:
             raise ValueError(
                 f"the image tokenizer has {vq.codebook_size} codes and the transformer "
-                f"{transformer.config.codebook_size}: they do not belong together"
+                f"{transformer.config.codebook_size}: they cannot be combined"
             )
         self.transformer, self.vq, self.text = transformer, vq, text
         self.resolution, self.sampling = resolution, sampling
@@ -105,7 +105,7 @@ class EditMGTPipeline:
     ) -> EditMGTPipeline:
         """Load a folder in diffusers' layout, a model that ships ("editmgt-tiny"), or a repository of a hub.
 
-        llm: where the language model lies if the checkpoint does not bring it (Gemma-2 2B is under its own licence).
+        llm: the language model's folder or repository, for a checkpoint without one (Gemma-2 2B has its own licence).
         device: "auto" is the GPU if there is one. dtype: by default bfloat16 on a GPU, float32 elsewhere; the image
         tokenizer stays in fp32 (on a GPU with TF32 products). ValueError names what is missing.
         """
@@ -168,25 +168,33 @@ class EditMGTPipeline:
         on_step: Callable[[SamplingStep], None] | None = None,
         progress: bool = False,
     ) -> list[Edited]:
-        """Edit images; one answer per image and `images_per_prompt`, in order, an image's answers together.
+        """Edit images. Returns `images_per_prompt` edits of each image, in order.
 
-        image: [H, W, 3] uint8 RGB, or several of any sizes. instruction: one for all, or one each. sampling: default
-        `self.sampling`, the checkpoint's; `self.sampling.changed(hold=0.3)` changes some of it. mask: [H, W] bool at
-        the source's size, true where the edit may be; with a hold, both must agree. seed: one for all, or one each;
-        its n-th answer uses seed + n. An answer depends on nothing but its own image, instruction, mask, options and
-        seed. start: the share of the editable tokens that begins unknown; the rest is the source's and stays. blocks:
-        whose attention localises (default: the paper's 28-36 of 42, in proportion). words: localise by these words of
-        the instruction only. padding_rows: count padding as text in the localisation, as released. size: the model's
-        width and height in pixels instead of `resolution`'s. batch_size: answers sampled at once; those of different
-        sizes never are. released_noise: draw and proceed as the released code does, from one generator per batch; then
-        answers depend on their batch. on_step, progress: to watch.
+        An edit depends only on its own image, instruction, mask, options and seed.
+
+        Args:
+            image: [H, W, 3] uint8 RGB, or several of any sizes.
+            instruction: one for all images, or one each.
+            sampling: default `self.sampling`; `self.sampling.changed(hold=0.3)` changes one option.
+            mask: [H, W] bool at the source's size, true where the image may change. With a hold, both apply.
+            seed: one for all images, or one each; the n-th edit of an image uses seed + n.
+            start: the share of the editable tokens that starts masked; the others keep the source's value.
+            blocks: blocks whose attention localises the edit (default: the paper's 28-36 of 42, in proportion).
+            words: localise by these words of the instruction only.
+            padding_rows: count padding as text in the localisation, as released.
+            size: the model's width and height in pixels, in place of the ones that follow from `resolution`.
+            batch_size: maximum number of edits sampled at once; a batch has one size.
+            released_noise: draw random numbers as the released code does, from one generator per batch. Then an edit
+                depends on its batch too.
+            on_step: called after every step.
+            progress: show a progress bar.
         """
         options = self.sampling if sampling is None else sampling
         tasks = self._tasks(image, instruction, mask, seed, images_per_prompt, size)
         if not 0.0 < start <= 1.0:
             raise ValueError(f"start is {start}; it must lie in (0, 1]")
         batches = _batches(tasks, batch_size)
-        found: list[Edited | None] = [None] * len(tasks)
+        results: list[Edited | None] = [None] * len(tasks)
         bar = tqdm(total=options.steps * len(batches), disable=not progress, desc="edit", unit="step")
 
         def watch(now: SamplingStep) -> None:
@@ -222,14 +230,14 @@ class EditMGTPipeline:
             for row, index in enumerate(indices):
                 held = out.held[row].cpu().numpy()
                 pixels = self.vq.decode(out.tokens[row : row + 1])[0]
-                found[index] = Edited(
+                results[index] = Edited(
                     image=_finish(tasks[index].source, pixels, held if options.paste_untouched else None),
                     localisation=maps[row].float().cpu().numpy(),
                     held=held,
                     steps=out.steps,
                 )
         bar.close()
-        return [edited for edited in found if edited is not None]
+        return [edited for edited in results if edited is not None]
 
     @property
     def _mask_id(self) -> int:
@@ -259,28 +267,28 @@ class EditMGTPipeline:
             raise ValueError(f"images_per_prompt is {images_per_prompt}; it must be at least 1")
         multiple = self.vq.pixels * self.transformer.config.stride
         tasks = []
-        for number, (source, words, where, first) in enumerate(
+        for number, (source, prompt, region, first) in enumerate(
             zip(images, instructions, masks, seeds, strict=True)
         ):
             if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
                 raise ValueError(
                     f"image {number} is {source.dtype} {source.shape}; give [height, width, 3] uint8 RGB"
                 )
-            if where is not None and where.shape != source.shape[:2]:
+            if region is not None and region.shape != source.shape[:2]:
                 raise ValueError(
-                    f"mask {number} is {where.shape} and its image {source.shape[:2]}: sizes differ"
+                    f"mask {number} is {region.shape} and its image {source.shape[:2]}: sizes differ"
                 )
             height, width = source.shape[:2]
             across, down = size or working_size(width, height, self.resolution, multiple)
             if across % multiple or down % multiple:
                 raise ValueError(f"size is {across}x{down}; this model needs multiples of {multiple} pixels")
             editable = None
-            if where is not None:
+            if region is not None:
                 editable = mask_to_tokens(
-                    where.astype(np.bool_), down // self.vq.pixels, across // self.vq.pixels
+                    region.astype(np.bool_), down // self.vq.pixels, across // self.vq.pixels
                 )
             pixels = resize(source, across, down)
-            tasks += [_Task(source, pixels, words, editable, first + n) for n in range(images_per_prompt)]
+            tasks += [_Task(source, pixels, prompt, editable, first + n) for n in range(images_per_prompt)]
         return tasks
 
     def _tokens(self, batch: Sequence[_Task]) -> Tensor:
@@ -289,12 +297,12 @@ class EditMGTPipeline:
         return self.vq.encode(rgb)
 
     def _start(self, batch: Sequence[_Task], reference: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The first tokens, and which of them a mask fixes: outside the masks the source's tokens are known."""
+        """The tokens to start from, and which of them are fixed: outside a mask, tokens keep the source's value."""
         tokens = torch.full_like(reference, self._mask_id)
         if all(task.mask is None for task in batch):
             return tokens, None
-        everywhere = np.ones(reference.shape[1:], np.bool_)
-        editable = np.stack([everywhere if task.mask is None else task.mask for task in batch])
+        all_tokens = np.ones(reference.shape[1:], np.bool_)
+        editable = np.stack([all_tokens if task.mask is None else task.mask for task in batch])
         fixed = ~torch.from_numpy(editable).to(reference.device)
         return torch.where(fixed, reference, tokens), fixed
 
@@ -329,7 +337,9 @@ class EditMGTPipeline:
         connector = self.transformer.connector
         if isinstance(connector, Resampler):
             if words or not padding_rows:
-                raise ValueError("this model's connector mixes all words, so none of them can be singled out")
+                raise ValueError(
+                    "this model's connector mixes all tokens: `words` and `padding_rows` cannot be used"
+                )
             rows = [torch.full((len(connector.latents),), 1.0 / len(connector.latents))] * len(batch)
         else:
             rows = [self.text.rows(task.instruction, words, padding_rows) for task in batch]
@@ -337,7 +347,7 @@ class EditMGTPipeline:
 
 
 def load_vq(root: Path, device: torch.device | str = "cpu") -> VQ:
-    """The image tokenizer of a checkpoint's folder. ValueError if it is not there."""
+    """The image tokenizer of a checkpoint's folder. ValueError if it is missing."""
     from diffusers import VQModel
 
     return VQ(VQModel.from_pretrained(_folder(root, "vqvae"), use_safetensors=True).to(device))
@@ -351,7 +361,7 @@ def load_text(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> TextEncoder:
-    """The text encoders of a checkpoint's folder. connected: with the language model, which may lie elsewhere (`llm`).
+    """The text encoders of a checkpoint's folder. connected: load the language model too, from `llm` if it is given.
 
     ValueError names what is missing.
     """
@@ -362,14 +372,16 @@ def load_text(
     ).to(device)
     text = {"clip_tokenizer": AutoTokenizer.from_pretrained(_folder(root, "tokenizer")), "clip": clip}
     if connected:
-        where = llm if llm is not None else _folder(root, "llm_encoder")
-        model = AutoModel.from_pretrained(where, use_safetensors=True, dtype=dtype).to(device)
-        text |= {"llm_tokenizer": AutoTokenizer.from_pretrained(where), "llm": model}
+        path = llm if llm is not None else _folder(root, "llm_encoder")
+        model = AutoModel.from_pretrained(path, use_safetensors=True, dtype=dtype).to(device)
+        text |= {"llm_tokenizer": AutoTokenizer.from_pretrained(path), "llm": model}
     return TextEncoder(**text, llm_tokens=int(_index(root).get("llm_tokens", LLM_TOKENS)))
 
 
 def _index(root: Path) -> dict[str, Any]:
-    return _read_json(root / "model_index.json") if (root / "model_index.json").is_file() else {}
+    path = root / "model_index.json"
+    index: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return index
 
 
 def _batches(tasks: Sequence[_Task], batch_size: int) -> list[list[int]]:
@@ -381,7 +393,7 @@ def _batches(tasks: Sequence[_Task], batch_size: int) -> list[list[int]]:
 
 
 def _finish(source: Image, pixels: Tensor, held: NDArray[np.bool_] | None) -> Image:
-    """The answer as uint8 at the source's size, with the held tokens' pixels put back if `held` is given."""
+    """The edit as uint8 at the source's size; with `held`, the source's pixels are restored in those tokens."""
     array = (pixels.permute(1, 2, 0).float().cpu().numpy() * 255.0).round().astype(np.uint8)
     answer = resize(array, source.shape[1], source.shape[0])
     return answer if held is None else paste(source, answer, ~held)
@@ -396,11 +408,6 @@ def _folder(root: Path, part: str) -> Path:
     raise ValueError(f"{root} has no folder {names}{hint}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
-
-
 def _download(repository: str) -> Path:
     """The local copy of a hub repository: configurations, tokenizers and safetensors, never code or pickles."""
     from huggingface_hub import snapshot_download
@@ -411,5 +418,5 @@ def _download(repository: str) -> Path:
         return Path(snapshot_download(repository, allow_patterns=patterns))
     except (HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError) as error:
         raise ValueError(
-            f"{repository!r} is neither a folder nor a repository that can be reached"
+            f"{repository!r} is not a folder, and no repository of that name can be downloaded"
         ) from error

@@ -1,4 +1,4 @@
-"""Presets: a whole EditMGT of given dimensions with fresh weights, text encoders and tokenizers included.
+"""Presets: a complete EditMGT pipeline of given dimensions with fresh weights.
 
 Presets are the files of `configs/model/`. Nothing is downloaded: the tokenizers of a fresh model read bytes.
 """
@@ -42,8 +42,8 @@ def read_preset(name: str | Path) -> dict[str, Any]:
 
 
 def build(name: str | Path, seed: int = 0) -> EditMGTPipeline:
-    """A pipeline of that preset, its transformer fresh, and so is what reads images and instructions unless the preset
-    names trained `encoders`. The same seed gives the same weights; the global generator is left alone.
+    """A pipeline of that preset with a fresh transformer. Image tokenizer and text encoders are fresh too, unless the
+    preset names trained `encoders`. The same seed gives the same weights; torch's global generator is not touched.
     """
     preset = read_preset(name)
     with torch.random.fork_rng(devices=[]):
@@ -58,7 +58,7 @@ def build(name: str | Path, seed: int = 0) -> EditMGTPipeline:
 
 
 def build_encoders(preset: dict[str, Any]) -> tuple[VQ, TextEncoder]:
-    """Its image tokenizer and text encoders: those that ship with the package under its `encoders`, or fresh ones."""
+    """Image tokenizer and text encoders of a preset: the shipped ones that `encoders` names, or fresh ones."""
     if "encoders" not in preset:
         return fresh_vq(preset), fresh_text(preset)
     root = weights.folder(preset["encoders"])
@@ -66,21 +66,21 @@ def build_encoders(preset: dict[str, Any]) -> tuple[VQ, TextEncoder]:
 
 
 def build_transformer(preset: dict[str, Any], generator: torch.Generator | None = None) -> Transformer:
-    """Its transformer, initialised for training."""
+    """The transformer of a preset, initialised for training."""
     model = Transformer(TransformerConfig(**preset["transformer"]))
     model.initialize(generator)
     return model.eval().requires_grad_(False)
 
 
 def fresh_vq(preset: dict[str, Any]) -> VQ:
-    """Its image tokenizer, untrained."""
+    """The image tokenizer of a preset, untrained."""
     from diffusers import VQModel
 
     return VQ(VQModel(**preset["vqvae"]))
 
 
 def fresh_text(preset: dict[str, Any]) -> TextEncoder:
-    """Its text encoders, fresh: CLIP's and Gemma-2's architectures over bytes, with room for `text_merges` merges."""
+    """The text encoders of a preset, untrained: CLIP's and Gemma-2's architectures on bytes (with `text_merges`)."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, Gemma2Config, Gemma2Model
 
     size = PAD + 1 + int(preset.get("text_merges", 0))
@@ -97,9 +97,9 @@ def fresh_text(preset: dict[str, Any]) -> TextEncoder:
 
 
 def byte_tokenizer(length: int, merges: Sequence[tuple[str, str]] = ()) -> Any:
-    """A tokenizer of UTF-8 bytes between a begin and an end token: any text, no vocabulary to download.
+    """A tokenizer of UTF-8 bytes with begin and end tokens: reads any text and needs no vocabulary file.
 
-    merges: pairs of tokens that become one, most frequent first (byte-level BPE); without them, a token is a byte.
+    merges: byte-level BPE merges, most frequent first; without them, a token is a byte.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

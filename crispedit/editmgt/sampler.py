@@ -1,8 +1,8 @@
-"""The sampler: masked tokens become an image in K steps, while the source is kept where the edit has no business.
+"""The sampler: fills in masked tokens in K steps, and keeps the source's tokens outside the edited region.
 
 MaskGIT decoding (arXiv 2202.04200) with classifier-free guidance and EditMGT's region hold (arXiv 2605.10859): at each
-step, tokens just predicted whose localisation score lies below a threshold are put back to the source's. Letters as in
-`crispedit.editmgt.transformer`; here N is the number of codebook tokens, M of unknown ones, V the codebook.
+step, predicted tokens whose localisation score is below a threshold are replaced by the source's. Letters as in
+`crispedit.editmgt.transformer`; here N counts codebook tokens, M unknown ones, and V codebook entries.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from crispedit.editmgt.options import RELEASED, SamplingOptions, Speed
 from crispedit.editmgt.transformer import Capture, Conditions, KeyValueCache, Transformer
 
 CHUNK = 2**23
-"""Logits that are looked at at once: 32 MiB in fp32, whatever the batch and codebook."""
+"""Logits processed at once: 32 MiB in fp32, for any batch and codebook."""
 
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """What an approximate run leaves out. The model's answer to what is decided hardly changes from step to step."""
+    """How often an approximate run recomputes what hardly changes between steps."""
 
     refresh: int
-    """Every so many steps all tokens are computed, the reference's too; between them only those not decided since."""
+    """Steps between passes over all tokens, the reference's too; passes between compute only tokens that may change."""
     guidance: int
-    """Every so many steps the unconditional half is computed; between them guidance adds the last difference again."""
+    """Steps between passes of the unconditional half; in between, guidance reuses the last difference."""
 
 
 SHORTCUTS: Mapping[Speed, Shortcuts | None] = {
@@ -43,7 +43,7 @@ SHORTCUTS: Mapping[Speed, Shortcuts | None] = {
 
 @dataclass(frozen=True)
 class SamplingStep:
-    """What a callback is shown after a step."""
+    """The state after a step, for `on_step`."""
 
     step: int
     """0 for the first."""
@@ -51,7 +51,7 @@ class SamplingStep:
     tokens: Tensor
     """[B, height, width]; the model's mask id where still unknown."""
     scores: Tensor | None
-    """[B, height, width] this step's localisation map."""
+    """[B, height, width] localisation map of this step."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Sampled:
     tokens: Tensor
     """[B, height, width], none masked."""
     held: Tensor
-    """[B, height, width] bool: the token is the source's because a hold says so, not because it was predicted."""
+    """[B, height, width] bool: tokens that a hold kept from the source."""
     scores: Tensor | None
     """[B, height, width] in [0, 1], the last localisation map; None if nothing was captured."""
     steps: int
-    """Steps that were run; fewer than asked for when everything was decided before."""
+    """Steps that were run; fewer than `options.steps` if all tokens were known before."""
 
 
 def choose(
@@ -75,16 +75,16 @@ def choose(
     reference_BN: Tensor | None = None,
     temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Draw a token for every unknown place, or take the reference's where held: ([M] tokens, [M] probabilities).
+    """Draw a token at every unknown position, or take the reference's where held: ([M] tokens, [M] probabilities).
 
-    `logits_of` gives [m, V] for m places of the flattened [B, N]; it is called on the unknown ones only, a chunk at
-    a time. Below 1, `temperature` favours the likely ones. The probability is, at that temperature, the model's for the
-    token that was taken, held or drawn.
+    `logits_of` gives [m, V] for m positions of the flattened [B, N]; it is called for unknown positions only, in
+    chunks. A temperature below 1 favours likely tokens. The probability is the model's, at that temperature, for the
+    token that was drawn or held.
     """
     noise.begin(codebook)
-    places = unknown_BN.flatten().nonzero()[:, 0]
+    unknown_M = unknown_BN.flatten().nonzero()[:, 0]
     tokens, probabilities = [], []
-    for rows in places.split(max(1, CHUNK // codebook)):
+    for rows in unknown_M.split(max(1, CHUNK // codebook)):
         p_mV = (logits_of(rows).float() / temperature).softmax(-1)
         token = noise.pick(p_mV, rows)
         if held_BN is not None and reference_BN is not None:
@@ -92,7 +92,7 @@ def choose(
         tokens.append(token)
         probabilities.append(p_mV.gather(1, token[:, None])[:, 0])
     if not tokens:
-        return places, unknown_BN.new_zeros(0, dtype=torch.float32)
+        return unknown_M, unknown_BN.new_zeros(0, dtype=torch.float32)
     return torch.cat(tokens), torch.cat(probabilities)
 
 
@@ -112,11 +112,11 @@ def sample(
 ) -> Sampled:
     """Fill in the tokens that are `model.config.mask_id`; all others are known and never change.
 
-    conditions: of B entries if guidance is 1, else of 2 B, the unconditional ones first; they already hold the
-    reference's strength. reference: [B, height, width] source tokens; a hold needs them, and `capture`. fixed:
-    [B, height, width] bool, tokens that a mask makes known; they count as held. early_exit: stop a sample once all
-    that it still lacks would be held (the released code goes on, since a later map could release them again).
-    ValueError for conditions or a hold that do not fit.
+    conditions: B entries if guidance is 1, else 2 B, the unconditional half first; they include the reference's
+    strength. reference: [B, height, width] source tokens; required for a hold, as is `capture`. fixed: [B, height,
+    width] bool, tokens that a mask makes known; they count as held. early_exit: finish a sample when all its unknown
+    tokens would be held (the released code continues, since a later map could release them). ValueError if the
+    conditions or the hold do not fit.
     """
     batch, height, width = tokens_BHW.shape
     count, config = height * width, model.config
@@ -140,13 +140,13 @@ def sample(
         logits_of, captured = passes(tokens.view_as(tokens_BHW), unknown, step)
         if captured is not None:
             maps = localisation(captured, conditions.grid, (height, width))
-            # A sample that is done keeps the map it was done with, whatever the rest of its batch still needs.
+            # A finished sample keeps its last map, even if the rest of its batch continues.
             scores = maps if scores is None else torch.where((left > 0)[:, None, None], maps, scores)
         now_held = scores.flatten(1) < hold if hold and scores is not None else None
         if now_held is not None:
             held = torch.where(unknown, now_held, held)
         if shortcuts is not None and now_held is not None and reference_BN is not None:
-            # What is held is decided here and now, not masked and held again at every step.
+            # Held tokens are fixed now, not masked and held again at every step.
             tokens = torch.where(unknown & now_held, reference_BN, tokens)
             unknown, now_held = unknown & ~now_held, None
             left = unknown.sum(1)
@@ -171,7 +171,7 @@ def sample(
 
 
 class _Passes:
-    """The model's passes of one run: over all tokens or, with shortcuts, over those that may have changed."""
+    """The model's passes: over all tokens or, with shortcuts, over those that may have changed."""
 
     def __init__(
         self,
@@ -186,14 +186,14 @@ class _Passes:
         self.half = slice(len(conditions.pooled) // 2, None)
         self.cache = None if shortcuts is None else KeyValueCache()
         self.changed_BN: Tensor | None = None
-        """Undecided at the last pass of the whole batch: what has been decided since is among them."""
+        """Tokens that were unknown at the last pass of both halves: a superset of those that have changed since."""
         self.difference: Tensor | None = None
-        """[B N, D] that guidance multiplies, of the last pass of both halves; zeros where a place was decided."""
+        """[B N, D] difference of the halves, which guidance scales, from their last joint pass; 0 for known tokens."""
 
     def __call__(
         self, tokens_BHW: Tensor, unknown_BN: Tensor, step: int
     ) -> tuple[Callable[[Tensor], Tensor], Tensor | None]:
-        """Logits of chosen places of the flattened [B, N], and the captured scores."""
+        """A function from positions of the flattened [B, N] to their logits, and the captured scores."""
         conditions, both = self.conditions, True
         if self.shortcuts is not None and self.cache is not None:
             refreshes = step % self.shortcuts.refresh == 0
@@ -215,8 +215,7 @@ class _Passes:
         return _Logits(self.model, features, second, self.options.guidance, self.difference), captured
 
     def _live(self, shape: tuple[int, ...]) -> Tensor:
-        """[B, n] places, inside the transformer, that may have changed: as many for each sample as the one with most
-        needs."""
+        """[B, n] positions inside the transformer that may have changed; n is the largest number in the batch."""
         assert self.changed_BN is not None
         changed = self.changed_BN.view(shape).float()
         stride = self.model.config.stride
@@ -227,26 +226,26 @@ class _Passes:
 
 @dataclass(frozen=True)
 class _Logits:
-    """Guided logits of chosen places. Guidance mixes what the last, linear layer reads, and so runs that layer once."""
+    """Guided logits of chosen positions. Guidance mixes the input of the last (linear) layer, which runs once."""
 
     model: Transformer
     features: Tensor
     conditional: int
-    """Where the conditional half begins; 0 if there is only one."""
+    """Start of the conditional half; 0 if there is only one half."""
     guidance: float
     difference: Tensor | None
-    """[B N, D] of the halves: written where both are there, read where only one is."""
+    """[B N, D] difference of the halves: written by passes of both, read by passes of one."""
 
     def __call__(self, rows: Tensor) -> Tensor:
         head = self.model.mlm_layer
         hidden = head.hidden(self.features[rows])
-        # fp32: the difference is multiplied by the guidance, and so would be a bf16 rounding of it.
+        # fp32: guidance would multiply a bf16 rounding error of the difference.
         if self.conditional:
-            base = hidden.float()
-            told = head.hidden(self.features[rows + self.conditional]).float()
+            unconditional = hidden.float()
+            conditional = head.hidden(self.features[rows + self.conditional]).float()
             if self.difference is not None:
-                self.difference[rows] = told - base
-            hidden = torch.lerp(base, told, self.guidance).type_as(hidden)
+                self.difference[rows] = conditional - unconditional
+            hidden = torch.lerp(unconditional, conditional, self.guidance).type_as(hidden)
         elif self.difference is not None:
             hidden = (hidden.float() + (self.guidance - 1) * self.difference[rows]).type_as(hidden)
         return head.logits(hidden)
@@ -256,8 +255,8 @@ def _check(
     conditions: Conditions, entries: int, hold: float, capture: Capture | None, reference: Tensor | None
 ) -> None:
     if len(conditions.pooled) != entries:
-        raise ValueError(f"this needs conditions of {entries} entries, not {len(conditions.pooled)}")
+        raise ValueError(f"conditions have {len(conditions.pooled)} entries; {entries} are needed")
     if hold and (capture is None or not capture.blocks):
         raise ValueError("a hold needs the attention of at least one block: name some to capture")
     if hold and reference is None:
-        raise ValueError("a hold keeps tokens of a source image, and there is none")
+        raise ValueError("a hold keeps tokens of a source image: give `reference`")

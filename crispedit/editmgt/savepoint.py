@@ -1,15 +1,14 @@
-"""Savepoints: all that a training run needs to resume, as folders that appear complete or not at all.
+"""Savepoints: everything a training run needs to resume, in folders that appear complete or not at all.
 
     step-00001000/
-      weights.safetensors     what is trained, by name
-      optimizer.safetensors   AdamW's state of each of them
-      ema.safetensors         the averages, if there are any
+      weights.safetensors     the trained weights, by name
+      optimizer.safetensors   AdamW's state of each weight
+      ema.safetensors         the averaged weights, with `ema`
       state.json              step, names of the files, reader state, counters
 
-A folder is written under a temporary name, every file and the folder synced, and renamed; one that a disk has cut off
-all the same is noticed before anything of it is used. Tensors are whole, whatever the sharding, so a savepoint of one
-process can be gone on with by eight, and one of DDP by FSDP2. No random state is kept: every draw of training
-depends only on (seed, step, sample).
+A folder is written under a temporary name, synced to disk, and renamed. A truncated file is detected before anything
+is restored. Tensors are saved unsharded, so a run of one process resumes on eight, and a DDP run resumes with FSDP2. No
+random state is saved: every draw of training depends only on (seed, step, sample).
 """
 
 from __future__ import annotations
@@ -36,43 +35,45 @@ WEIGHTS, OPTIMIZER, AVERAGES = "weights.safetensors", "optimizer.safetensors", "
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 ASIDE = "torn-"
-"""Before the name of a savepoint that could not be read."""
+"""Prefix of the folder of an unreadable savepoint."""
 
 
 class TornError(ValueError):
     """A savepoint with a missing or truncated file."""
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The whole tensor on the CPU, gathered from its shards. Every process must call it."""
+def unsharded(tensor: Tensor) -> Tensor:
+    """The complete tensor on the CPU, gathered from its shards. Every process must call it."""
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().contiguous()
 
 
 @torch.no_grad()
 def assign(to: Tensor, value: Tensor) -> None:
-    """Copy a whole tensor into one that may be sharded."""
+    """Copy a complete tensor into one that may be sharded."""
     if isinstance(to, DTensor):
         value = distribute_tensor(value.to(to.device), to.device_mesh, to.placements, src_data_rank=None)
     to.copy_(value)
 
 
 def gather(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """The whole tensors, by name. Every process must call it; only one that is to keep them gets them, so that the
-    host's memory holds them once and not once a process."""
-    kept = {}
+    """The unsharded tensors, by name; empty unless `keep`. Every process must call it.
+
+    One process per host should keep them, so that the host's memory holds them once.
+    """
+    gathered = {}
     for name, tensor in tensors.items():
         if keep:
-            kept[name] = whole(tensor).clone()  # 8-bit moments share their tables
+            gathered[name] = unsharded(tensor).clone()  # 8-bit moments share their tables
         elif isinstance(tensor, DTensor):
             tensor.full_tensor()
-    return kept
+    return gathered
 
 
 def files(
     weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, ema: EMA | None, keep: bool = True
 ) -> dict[str, dict[str, Tensor]]:
-    """The files of a savepoint, of the process that is to `keep` them. Every process must call it."""
+    """The contents of a savepoint's files; empty unless `keep`. Every process must call it."""
     moments = {
         f"{kind}/{name}": torch.as_tensor(value)
         for name, weight in weights.items()
@@ -104,19 +105,19 @@ def write(
     return final
 
 
-def found(folder: Path) -> list[Path]:
+def paths(folder: Path) -> list[Path]:
     """All savepoints in order of steps, readable or not."""
     return sorted(folder.glob("step-*"))
 
 
 def sweep(folder: Path, keep: int) -> None:
-    """Remove all but the last `keep`, and what a crash left half-written."""
-    for path in [*found(folder)[:-keep], *folder.glob(".step-*.tmp")]:
+    """Remove all but the last `keep` savepoints, and folders that a crash left half-written."""
+    for path in [*paths(folder)[:-keep], *folder.glob(".step-*.tmp")]:
         _remove(path)
 
 
 def set_aside(savepoint: Path) -> None:
-    """Rename an unreadable savepoint, for a person to look at."""
+    """Rename an unreadable savepoint, so that a person can inspect it."""
     aside = savepoint.with_name(f"{ASIDE}{savepoint.name}")
     if aside.exists():
         _remove(aside)
@@ -124,7 +125,7 @@ def set_aside(savepoint: Path) -> None:
 
 
 def read_state(savepoint: Path) -> dict[str, Any]:
-    """What `write` was given, the step and the names of the files. TornError if it cannot be read."""
+    """The state given to `write`, with the step and the file names. TornError if it cannot be read."""
     try:
         state: dict[str, Any] = json.loads((savepoint / STATE).read_text())
     except (OSError, ValueError) as error:
@@ -133,10 +134,10 @@ def read_state(savepoint: Path) -> dict[str, Any]:
 
 
 def _read(savepoint: Path, state: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """All its files. TornError if one is missing or truncated."""
-    there = {path.name for path in savepoint.glob("*.safetensors")}
+    """The tensors of all its files. TornError if one is missing or truncated."""
+    present = {path.name for path in savepoint.glob("*.safetensors")}
     files = {}
-    for name in {WEIGHTS, OPTIMIZER, *state.get("files", there)}:
+    for name in {WEIGHTS, OPTIMIZER, *state.get("files", present)}:
         try:
             files[name] = load_file(savepoint / name)
         except (OSError, SafetensorError) as error:
@@ -147,10 +148,10 @@ def _read(savepoint: Path, state: Mapping[str, Any]) -> dict[str, dict[str, Tens
 def restore(
     savepoint: Path, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, ema: EMA | None
 ) -> dict[str, Any]:
-    """Restore the tensors of a savepoint and return its state. Nothing changes unless all of it can be read.
+    """Restore the tensors of a savepoint and return its state. Nothing changes unless every file can be read.
 
-    TornError if it cannot be read; ValueError if it is of another model, or has no averages although the run keeps
-    some.
+    TornError if a file cannot be read; ValueError if the savepoint belongs to another model, or lacks the averaged
+    weights that the run needs.
     """
     state = read_state(savepoint)
     files = _read(savepoint, state)
@@ -158,7 +159,7 @@ def restore(
     if saved.keys() != weights.keys():
         name = sorted(saved.keys() ^ weights.keys())[0]
         raise ValueError(
-            f"{savepoint} is of a run that trained something else: {name}; use another run folder"
+            f"{savepoint} belongs to a run with other trained weights ({name} differs); use another run folder"
         )
     for name, weight in weights.items():
         if saved[name].shape != weight.shape:
@@ -183,7 +184,7 @@ def restore(
 
 
 def _by_weight(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """An optimiser's tensors, {weight: {kind: tensor}}, from their names "kind/weight"."""
+    """Optimiser state as {weight: {kind: tensor}}, from tensors named "kind/weight"."""
     out: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         kind, weight = name.split("/", 1)
@@ -194,7 +195,7 @@ def _by_weight(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 def _adamw(
     kinds: Mapping[str, Tensor], weight: Tensor, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """torch's AdamW's state of a weight, which may be sharded."""
+    """The state of torch's AdamW for one weight, which may be sharded."""
     state = {kind: torch.zeros_like(weight, requires_grad=False) for kind in MOMENTS}
     for kind in MOMENTS:
         assign(state[kind], kinds[kind])
@@ -203,7 +204,7 @@ def _adamw(
 
 
 def _eight_bit(kinds: Mapping[str, Tensor], weight: Tensor) -> dict[str, Any]:
-    """bitsandbytes' state of a weight: quantised moments, their tables and scales, and a plain number of steps."""
+    """The state of bitsandbytes' AdamW for one weight: quantised moments, tables, scales, and the step as an int."""
     tensors = {kind: tensor.to(weight.device) for kind, tensor in kinds.items() if kind != "step"}
     return {**tensors, "step": int(kinds["step"])}
 

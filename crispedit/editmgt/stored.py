@@ -1,7 +1,8 @@
 """Stored examples: a pair's tokens and text features as safetensors bytes, and back to the same tensors.
 
-A language model that pads on the left gives its padding the same features whatever the instruction, so only the rows
-of the sequence that differ from the empty instruction's are stored; those of one that pads on the right all do.
+Only the rows of the sequence that differ from the empty instruction's are stored. With a language model that pads on
+the left, padding has the same features for every instruction and is not stored; with padding on the right, all rows
+are.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ EMPTY = "empty.safetensors"
 """The file of a tokenised set that holds the empty instruction's features."""
 
 SAMPLED = 4096
-"""Values of each tensor that a fingerprint looks at: training moves every tensor."""
+"""Values of each tensor in a fingerprint; training changes every tensor, so a sample is enough."""
 
 
 def to_bytes(examples: Examples, empty: Unconditional) -> list[bytes]:
     """The bytes of each example."""
     if examples.source is None:
-        raise ValueError("examples without a source are made while training, never stored")
+        raise ValueError("examples without a source cannot be stored")
     stored = []
     for row in range(len(examples)):
         sequence = examples.sequence[row]
-        places = (sequence != empty.sequence[0]).any(1).nonzero()[:, 0]
-        first, last = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
+        differing = (sequence != empty.sequence[0]).any(1).nonzero()[:, 0]
+        first, last = (int(differing[0]), int(differing[-1]) + 1) if len(differing) else (0, 0)
         tensors = {
             "source": examples.source[row].int(),
             "edited": examples.edited[row].int(),
@@ -47,32 +48,32 @@ def to_bytes(examples: Examples, empty: Unconditional) -> list[bytes]:
 def from_bytes(
     keys: Sequence[str], categories: Sequence[str], stored: Sequence[bytes], empty: Unconditional, pixels: int
 ) -> Examples:
-    """The examples of a batch, on the CPU. pixels: of a token's side. ValueError if their sizes differ."""
-    found = [load(data) for data in stored]
-    grids = {tuple(tensors["edited"].shape) for tensors in found}
+    """The examples of a batch, on the CPU. pixels: side of a token. ValueError if their sizes differ."""
+    loaded = [load(data) for data in stored]
+    grids = {tuple(tensors["edited"].shape) for tensors in loaded}
     if len(grids) > 1:
         raise ValueError(
             f"examples of {sorted(grids)} tokens in one batch: tokenise with this recipe's buckets"
         )
     ((rows, columns),) = grids
-    sequence = empty.sequence.expand(len(found), -1, -1).clone()
-    for row, tensors in enumerate(found):
+    sequence = empty.sequence.expand(len(loaded), -1, -1).clone()
+    for row, tensors in enumerate(loaded):
         first = int(tensors["first"])
         sequence[row, first : first + len(tensors["sequence"])] = tensors["sequence"]
 
-    def all_of(name: str) -> Tensor:
-        return torch.stack([tensors[name] for tensors in found])
+    def stacked(name: str) -> Tensor:
+        return torch.stack([tensors[name] for tensors in loaded])
 
     micro = torch.tensor([columns * pixels, rows * pixels, 0.0, 0.0, SCORE])
     return Examples(
         keys=list(keys),
         categories=list(categories),
-        source=all_of("source").long(),
-        edited=all_of("edited").long(),
-        region=all_of("region"),
+        source=stacked("source").long(),
+        edited=stacked("edited").long(),
+        region=stacked("region"),
         sequence=sequence,
-        pooled=all_of("pooled"),
-        micro=micro.expand(len(found), -1).clone(),
+        pooled=stacked("pooled"),
+        micro=micro.expand(len(loaded), -1).clone(),
     )
 
 
@@ -88,7 +89,7 @@ def empty_from_bytes(data: bytes) -> Unconditional:
 
 
 def fingerprint(pipeline: EditMGTPipeline) -> str:
-    """32 hex digits of the image tokenizer and the text encoders: what stored examples depend on."""
+    """32 hex digits that identify the image tokenizer and the text encoders, on which stored examples depend."""
     parts: list[str | bytes] = [str(pipeline.text.llm_tokens)]
     for module in (pipeline.vq.model, pipeline.text.clip, pipeline.text.llm):
         for name, value in sorted(({} if module is None else module.state_dict()).items()):

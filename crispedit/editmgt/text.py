@@ -1,7 +1,7 @@
-"""Instructions as features: CLIP's pooled vector, and a language model's next-to-last hidden states.
+"""The text encoders: CLIP's pooled vector, and a language model's next-to-last hidden states.
 
 As released: CLIP reads 77 tokens and gives `text_embeds`; Gemma-2 reads 256, padded to that length without an attention
-mask, and gives `hidden_states[-2]`, the input of its last layer. That layer, the final norm and the LM head are not
+mask, and gives `hidden_states[-2]`, the input of its last layer. That layer, the final norm and the LM head do not
 run.
 """
 
@@ -30,10 +30,10 @@ class TextFeatures:
 
 
 class TextEncoder:
-    """Both encoders and their tokenizers. Without a language model (Meissonic) CLIP's hidden states are the sequence.
+    """Both text encoders and their tokenizers. Without a language model (Meissonic), CLIP gives the sequence too.
 
-    Features of the last `remember` prompts are kept. `clip` is a `CLIPTextModelWithProjection`, `llm` any decoder of
-    transformers with a list of layers, with or without its head.
+    clip: a `CLIPTextModelWithProjection`. llm: any decoder of transformers with a list of layers, with or without its
+    head. remember: number of prompts whose features are cached.
     """
 
     def __init__(
@@ -52,28 +52,28 @@ class TextEncoder:
             llm.eval().requires_grad_(False)
         self.llm_tokens = llm_tokens
         self._remember = remember
-        self._known: OrderedDict[str, tuple[Tensor, Tensor, Tensor]] = OrderedDict()
+        self._cached: OrderedDict[str, tuple[Tensor, Tensor, Tensor]] = OrderedDict()
 
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
-        """Features of the prompts, in order; each distinct prompt is computed once, and by itself.
+        """Features of the prompts, in order.
 
-        By itself, so that a prompt's features do not depend on its neighbours' rounding.
+        Each distinct prompt is encoded once and alone, so that its features do not depend on a batch.
         """
-        found = []
+        features = []
         for prompt in prompts:
-            if prompt not in self._known:
-                self._known[prompt] = self._encode_one(prompt)
-                while len(self._known) > max(self._remember, 1):
-                    self._known.popitem(last=False)
-            self._known.move_to_end(prompt)
-            found.append(self._known[prompt])
-        sequence, pooled, real = (torch.cat(parts) for parts in zip(*found, strict=True))
+            if prompt not in self._cached:
+                self._cached[prompt] = self._encode_one(prompt)
+                while len(self._cached) > max(self._remember, 1):
+                    self._cached.popitem(last=False)
+            self._cached.move_to_end(prompt)
+            features.append(self._cached[prompt])
+        sequence, pooled, real = (torch.cat(parts) for parts in zip(*features, strict=True))
         return TextFeatures(sequence, pooled, real)
 
     def forget(self) -> None:
-        """Drop the kept features: call it after moving or changing the encoders."""
-        self._known.clear()
+        """Clear the cache; needed after the encoders moved or changed."""
+        self._cached.clear()
 
     def _encode_one(self, prompt: str) -> tuple[Tensor, Tensor, Tensor]:
         ids = self._ids(self.clip_tokenizer, prompt, self.clip_tokens, self.clip.device)
@@ -94,10 +94,10 @@ class TextEncoder:
         return tokenizer(prompt, **options).to(device)
 
     def rows(self, prompt: str, words: Sequence[str] | None = None, padding: bool = True) -> Tensor:
-        """[L] how much each text token counts in the localisation; adds up to 1.
+        """[L] weight of each text token in the localisation; they add up to 1.
 
-        All alike as released, `padding` included; without it the real tokens only; with `words` the tokens of these
-        words only, of the tokenizer whose features are used. ValueError if a word is not in the prompt.
+        words: weigh only the tokens of these words. padding: without `words`, weigh padding like text, as released.
+        ValueError if a word is not in the prompt.
         """
         tokenizer, length = (
             (self.clip_tokenizer, self.clip_tokens)
@@ -119,21 +119,21 @@ class TextEncoder:
 
 
 def _positions(prompt: str, words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """The tokens that any of these words' occurrences touch. Case does not matter; "cat" is not in "category"."""
+    """The tokens of these words, at each occurrence. Case is ignored; "cat" does not match "category"."""
     positions: set[int] = set()
     for word in words:
-        found = list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE))
-        if not word.strip() or not found:
+        matches = list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE))
+        if not word.strip() or not matches:
             raise ValueError(f"the word {word!r} is not in the prompt {prompt!r}")
         touched = {
             i
             for i, (start, stop) in enumerate(offsets)
-            for match in found
+            for match in matches
             if start < match.end() and stop > match.start()
         }
         if not touched:
             raise ValueError(
-                f"the word {word!r} lies beyond the {len(offsets)} tokens that are read of the prompt"
+                f"the word {word!r} is not within the first {len(offsets)} tokens of the prompt; the rest is not read"
             )
         positions |= touched
     return sorted(positions)

@@ -1,12 +1,11 @@
-"""The trainer: examples in, a trained EditMGT out, on one process or many, by accelerate.
+"""The trainer: trains EditMGT on examples, on one process or many, with accelerate.
 
-    for a step's batches:  encode -> drop some instructions, mask tokens -> cross entropy -> backward
-    then:                  one clipped AdamW step, EMA, metrics, now and then a savepoint and a look at the model
+    for each batch of a step:  encode -> drop some instructions, mask tokens -> cross entropy -> backward
+    then:                      clip, AdamW step, EMA, metrics; at intervals a savepoint and samples
 
-What a step computes is a function of (seed, step, the pairs' keys) and never of the process that computes it: batches
-are dealt out by number, every draw comes from a generator of its pair's own, and the loss is a mean over the masked
-tokens of the *global* batch, whichever process and accumulation step they are in. So one process and eight give the
-same curve, and a run that was killed gives the one it would have given.
+The result of a step depends only on (seed, step, keys of the pairs), never on the process that computes it: each pair
+has its own random generator, and the loss is a mean over the masked tokens of the *global* batch, across processes and
+accumulation steps. So one process and eight give the same loss curve, and so does a run that was killed and resumed.
 """
 
 from __future__ import annotations
@@ -49,28 +48,28 @@ State = Mapping[str, Any]
 Encode = Callable[[Any, int], Examples]
 """A source's batch, at a step, as examples on this process's device."""
 Observe = Callable[[Transformer, int], tuple[Mapping[str, float], NDArray[np.uint8] | None]]
-"""Measures the model after so many steps, in one process: the measurements, and a picture [H, W, 3]."""
+"""Measures the model after a number of steps, in the main process: measurements and a picture [H, W, 3]."""
 
 
 class BatchSource(Protocol):
-    """Where a run's batches come from."""
+    """The source of a run's batches."""
 
     categories: Sequence[str]
 
     def steps(self, state: State | None, rank: int, processes: int) -> Iterator[tuple[Sequence[Any], State]]:
-        """Endless: this process's batches of the next step, and the state from which the step after it resumes."""
+        """Endless: this process's batches of each step, and the reader's state after that step."""
         ...
 
 
 def make_accelerator(settings: Training) -> Accelerator:
-    """accelerate for these settings; on the CPU where there is nothing better.
+    """The Accelerator for these settings; it uses the CPU if there is no accelerator.
 
-    ValueError for a tracker that is not installed, or if `accelerate launch` was told to share the model out itself.
+    ValueError for a tracker that is not installed, or if `accelerate launch` is configured to shard the model itself.
     """
-    for way in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
-        if os.environ.get(f"ACCELERATE_USE_{way}", "").lower() == "true":
+    for plugin in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{plugin}", "").lower() == "true":
             raise ValueError(
-                f"accelerate launch was told to use {way}: leave that out; the recipe's `sharding: full` is FSDP2"
+                f"accelerate launch is configured to use {plugin}: turn it off; the recipe's `sharding: full` is FSDP2"
             )
     tracker = settings.watch.tracker
     if tracker == "wandb" and not is_wandb_available():
@@ -84,10 +83,10 @@ def make_accelerator(settings: Training) -> Accelerator:
 
 
 class Trainer:
-    """One process's share of a run.
+    """Trains the model in one process of a run.
 
-    model: fresh or pretrained; it becomes this trainer's. unconditional: the empty instruction's features. ValueError
-    if the global batch cannot be shared out to the processes, or nothing is left to train.
+    model: fresh or pretrained; it is trained in place. unconditional: features of the empty instruction. ValueError if
+    the global batch cannot be divided among the processes, or if no parameter is trainable.
     """
 
     def __init__(
@@ -100,10 +99,10 @@ class Trainer:
         accelerator: Accelerator,
         observe: Observe | None = None,
     ) -> None:
-        at_once = settings.batch * accelerator.num_processes
-        if settings.global_batch % at_once:
+        parallel = settings.batch * accelerator.num_processes
+        if settings.global_batch % parallel:
             raise ValueError(
-                f"global_batch {settings.global_batch} is not a multiple of {at_once}, which is batch "
+                f"global_batch {settings.global_batch} is not a multiple of {parallel}, which is batch "
                 f"{settings.batch} times {accelerator.num_processes} processes"
             )
         self.settings, self.accelerator, self.source = settings, accelerator, source
@@ -130,17 +129,17 @@ class Trainer:
         steps = self.source.steps(self.reader, accelerator.process_index, accelerator.num_processes)
         hidden = not (accelerator.is_main_process and console.shows_progress())
         with (
-            _told_to_stop() as told,
+            _stop_signal() as signalled,
             tqdm(total=settings.steps, initial=self.step, desc="train", unit="step", disable=hidden) as bar,
         ):
             while self.step < settings.steps:
-                loss, stopping = self._step(steps, told)
+                loss, stopping = self._step(steps, signalled)
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 bar.update()
                 last = self.step == settings.steps
                 if last or stopping or self.step % settings.save.every == 0:
                     self._save()
-                # From the first savepoint on there is something to look at.
+                # The first samples come with the first savepoint.
                 if last or self.step == settings.save.every or self.step % settings.watch.sample_every == 0:
                     self._observe()
                 if stopping:
@@ -148,9 +147,9 @@ class Trainer:
         return "finished" if self.step >= settings.steps else "stopped"
 
     def _step(
-        self, steps: Iterator[tuple[Sequence[Any], State]], told: threading.Event
+        self, steps: Iterator[tuple[Sequence[Any], State]], signalled: threading.Event
     ) -> tuple[float, bool]:
-        """One step: its loss, and whether some process was told to stop. What is not finite is skipped, and counted."""
+        """Run one step; returns its loss, and whether any process received a stop signal."""
         settings = self.settings
         began = time.perf_counter()
         batches, self.reader = next(steps)
@@ -182,9 +181,9 @@ class Trainer:
                 (aim * self.accelerator.num_processes).backward()  # gradients are averaged over processes
             weighted += loss.detach()
             tally.add(batch, losses_M.detach())
-        tally.numbers |= {"loss": weighted.item(), "stop": float(told.is_set())}
+        tally.numbers |= {"loss": weighted.item(), "stop": float(signalled.is_set())}
         summed = self.meter.take(self._sum(tally.flat()).cpu())
-        norm = float(savepoint.whole(self._clip()))
+        norm = float(savepoint.unsharded(self._clip()))
         rate = rate_at(self.step, settings.steps, settings.optimiser)
         self._update(rate, skip=not math.isfinite(norm) or not math.isfinite(summed["loss"]))
         self.step += 1
@@ -214,7 +213,7 @@ class Trainer:
             if self.skipped_in_a_row > self.settings.max_skipped:
                 raise RuntimeError(
                     f"step {self.step}: loss or gradient was not finite for {self.skipped_in_a_row} steps in a row; "
-                    f"lower the rate, and go on from a savepoint in {self.settings.run / savepoint.FOLDER}"
+                    f"lower the rate, and resume from a savepoint in {self.settings.run / savepoint.FOLDER}"
                 )
 
     def _sum(self, value: Tensor) -> Tensor:
@@ -222,8 +221,8 @@ class Trainer:
         return summed
 
     def _log(self, row: dict[str, float]) -> None:
-        """Write a line for every step; at step 1 and every `log_every` steps with all measurements, which go to the
-        tracker too."""
+        """Write a line to the metrics. At step 1 and every `log_every` steps, add all measurements and send them to the
+        tracker."""
         watch, values = self.settings.watch, {"step": self.step, **row, "skipped": self.skipped}
         if self.step == 1 or self.step % watch.log_every == 0 or self.step == self.settings.steps:
             values |= self.meter.read()
@@ -282,32 +281,34 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        """Resume from the last readable savepoint, if there is any; unreadable later ones are set aside, and later
-        metrics removed.
+        """Resume from the last readable savepoint, if any. Unreadable savepoints after it are renamed; metrics of later
+        steps are removed.
 
-        ValueError if none is readable, or if processes do not see the same ones.
+        ValueError if savepoints exist and none is readable, or if processes see different ones.
         """
         run = self.settings.run
         run.mkdir(parents=True, exist_ok=True)
-        torn = self._restore(savepoint.found(run / savepoint.FOLDER))
-        found = self.accelerator.gather(torch.tensor([self.step], device=self.accelerator.device)).tolist()
-        if len(set(found)) > 1:
+        torn = self._restore(savepoint.paths(run / savepoint.FOLDER))
+        resumed_at = self.accelerator.gather(
+            torch.tensor([self.step], device=self.accelerator.device)
+        ).tolist()
+        if len(set(resumed_at)) > 1:
             raise ValueError(
-                f"{run}: its processes would go on from steps {found}; all must see the same folder"
+                f"{run}: its processes would resume at steps {resumed_at}; all must see the same folder"
             )
         if self.accelerator.is_main_process:
             for path in torn:
                 savepoint.set_aside(path)
             _truncate(run / METRICS, self.step)
 
-    def _restore(self, found: Sequence[Path]) -> list[Path]:
-        """Restore the last readable one; returns the unreadable ones after it."""
+    def _restore(self, savepoints: Sequence[Path]) -> list[Path]:
+        """Restore the last readable savepoint; returns the unreadable ones after it."""
         torn: list[Path] = []
-        for path in reversed(found):
+        for path in reversed(savepoints):
             try:
                 state = savepoint.restore(path, self.weights, self.optimizer, self.ema)
             except savepoint.TornError as error:
-                warnings.warn(f"this savepoint is not whole, going back by one: {error}", stacklevel=2)
+                warnings.warn(f"skipping a damaged savepoint: {error}", stacklevel=2)
                 torn.append(path)
                 continue
             self.step, self.reader, self.skipped = state["step"], state["reader"], state["skipped"]
@@ -316,12 +317,14 @@ class Trainer:
                 self.ema.updates = state["ema_updates"]
             return torn
         if torn:
-            raise ValueError(f"{torn[0].parent}: no savepoint is whole; remove that folder to begin anew")
+            raise ValueError(
+                f"{torn[0].parent}: all savepoints are damaged; remove that folder to start again"
+            )
         return torn
 
 
 def trainable(model: Transformer, settings: Training) -> Transformer:
-    """The model with gradients only where it is trained: in fresh adapters, or in the weights that the recipe names."""
+    """The model with gradients only for trained weights: fresh LoRA adapters, or those named by `trainable`."""
     if settings.lora is not None:
         from crispedit.editmgt.lora import add_lora
 
@@ -347,7 +350,7 @@ def rebuilt(model: Transformer, state: Mapping[str, Tensor]) -> Transformer:
 
 
 def _truncate(path: Path, step: int) -> None:
-    """Keep the lines up to a step: a killed run had trained beyond its last savepoint."""
+    """Remove the lines after a step: a killed run had trained beyond its last savepoint."""
     if not path.is_file():
         return
     kept = []
@@ -355,7 +358,7 @@ def _truncate(path: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-        except json.JSONDecodeError:  # the line it was killed at
+        except json.JSONDecodeError:  # half a line of a killed run
             break
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(f"{line}\n" for line in kept))
@@ -363,23 +366,25 @@ def _truncate(path: Path, step: int) -> None:
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[threading.Event]:
-    """Set when the process receives SIGTERM (from a scheduler) or SIGINT (Ctrl-C); a second signal ends it at once.
-    Only a main thread can listen."""
-    told = threading.Event()
+def _stop_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM (from a scheduler) or SIGINT (Ctrl-C) sets. A second signal ends the process at once.
+
+    Python delivers signals to the main thread only; in other threads the event is never set.
+    """
+    signalled = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield told
+        yield signalled
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def tell(number: int, frame: object) -> None:
-        told.set()
+    def handle(number: int, frame: object) -> None:
+        signalled.set()
         signal.signal(number, before[signal.Signals(number)])
 
     for number in before:
-        signal.signal(number, tell)
+        signal.signal(number, handle)
     try:
-        yield told
+        yield signalled
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,8 +1,8 @@
-"""The EditMGT transformer: masked image tokens, instruction and reference image in; codebook logits out.
+"""The EditMGT transformer: predicts codebook logits from masked image tokens, an instruction and a reference image.
 
-It is Meissonic's (arXiv 2410.08261) multimodal transformer with a third stream, the reference image's tokens, which
-share every weight with the image's but stand at timestep 0 (EditMGT, arXiv 2605.10859). Parameter names and shapes are
-those of the released checkpoints, so both load as they are.
+It is Meissonic's (arXiv 2410.08261) multimodal transformer with a third stream for the reference image's tokens, which
+use the image's weights, but always timestep 0 (EditMGT, arXiv 2605.10859). Parameter names and shapes are those of the
+released checkpoints of both, which load without conversion.
 
 Letters: B batch, L text tokens, N image tokens inside the transformer, R reference tokens inside it, S = L + N + R,
 D width, H heads, d width of a head. Streams are joined in the order text, image, reference. "Tokens" are codebook
@@ -40,7 +40,7 @@ class TransformerConfig(BaseModel):
     attention_head_dim: int = 128
     num_attention_heads: int = 8
     joint_attention_dim: int = 2304
-    """Width of the text features: of the language model where there is a connector, else of CLIP."""
+    """Width of the text features: of the language model with a connector, of CLIP without."""
     pooled_projection_dim: int = 1024
     axes_dims_rope: tuple[int, int, int] = (16, 56, 56)
     vocab_size: int = 8256
@@ -55,7 +55,9 @@ class TransformerConfig(BaseModel):
                 f"axes_dims_rope {self.axes_dims_rope} must add up to attention_head_dim {self.attention_head_dim}"
             )
         if self.vocab_size <= self.codebook_size:
-            raise ValueError(f"vocab_size {self.vocab_size} leaves no id for the mask beyond the codebook")
+            raise ValueError(
+                f"vocab_size {self.vocab_size} must exceed codebook_size {self.codebook_size}: the last id is the mask"
+            )
         return self
 
     @property
@@ -64,7 +66,7 @@ class TransformerConfig(BaseModel):
 
     @property
     def mask_id(self) -> int:
-        """The token that stands for "not known yet": the vocabulary's last."""
+        """The mask token: the last of the vocabulary."""
         return self.vocab_size - 1
 
     @property
@@ -79,7 +81,7 @@ class TransformerConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Capture:
-    """Which attention to reduce to a map of where the instruction looks (see `crispedit.editmgt.localize`).
+    """Which attention to reduce to a localisation map (see `crispedit.editmgt.localize`).
 
     `blocks` count the double blocks first, then the single ones. `rows` [C, L] weighs the text tokens of the last C
     entries of the batch (the conditional half under guidance); each row adds up to 1.
@@ -91,37 +93,36 @@ class Capture:
 
 @dataclass
 class KeyValueCache:
-    """Keys and values of image and reference in every block, so that a step computes only some tokens (approximate)."""
+    """Cached keys and values of image and reference in every block, so that a step computes only some tokens."""
 
     live: Tensor | None = None
-    """[B, n] places of the image tokens that a step computes, for each of its entries; all others, and the reference,
-    are as they were. None: the step computes everything, and fills the cache anew."""
+    """[B, n] positions of the image tokens that a step computes; other tokens and the reference come from the cache.
+    None: the step computes everything and refills the cache."""
     rows: slice = field(default_factory=lambda: slice(None))
-    """The entries of the batch that the step computes; such as the conditional half."""
+    """The entries of the batch that the step computes, such as the conditional half."""
     entries: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """Per block, keys and values [B, H, N + R, d]."""
 
     def merged(self, k: Tensor, v: Tensor, block: int, text: int, image: int) -> tuple[Tensor, Tensor]:
-        """The keys and values of all tokens, [B, H, L + N + R, d]: the live ones' new, the others' cached. Updates the
-        cache."""
+        """Keys and values of all tokens, [B, H, L + N + R, d]: new for live tokens, else cached. Updates the cache."""
         if self.live is None:
             self.entries.append((k[:, :, text:].clone(), v[:, :, text:].clone()))
             return k, v
-        whole = []
-        for live, kept in zip((k, v), self.entries[block], strict=True):
-            known = kept[self.rows]
+        merged = []
+        for live, cached in zip((k, v), self.entries[block], strict=True):
+            known = cached[self.rows]
             places = self.live[:, None, :, None].expand(-1, live.shape[1], -1, live.shape[3])
             known[:, :, :image].scatter_(2, places, live[:, :, text:])
-            whole.append(torch.cat([live[:, :, :text], known], 2))
-        return whole[0], whole[1]
+            merged.append(torch.cat([live[:, :, :text], known], 2))
+        return merged[0], merged[1]
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is the same at every step, computed once by `Transformer.condition`."""
+    """Inputs that are the same at every step, computed once by `Transformer.condition`."""
 
     text: Tensor
-    """[B, L, D], the finished context; or [B, L, text_dim] for a time-aware connector, which runs at every step."""
+    """[B, L, D] context; or [B, L, text_dim] with a time-aware connector, which runs at every step."""
     pooled: Tensor
     """[B, D] projection of the pooled text and the micro-conditions."""
     rope: Tensor
@@ -183,7 +184,7 @@ def _join(parts: Any) -> Tensor:
 
 
 class Modulation(nn.Module):
-    """Shift, scale and gate (once or twice) from the conditioning vector. Starts at zero: every block the identity."""
+    """Shift, scale and gate (once or twice) from the conditioning vector. Zero at first: blocks start as identity."""
 
     def __init__(self, dim: int, count: int) -> None:
         super().__init__()
@@ -210,7 +211,7 @@ class FeedForward(nn.Module):
 
 
 class JointAttention(nn.Module):
-    """The projections of one attention; a double block's also has the text's (`add_*`) and output layers."""
+    """The projections of an attention layer; in a double block also those of the text (`add_*`) and of the output."""
 
     def __init__(self, dim: int, heads: int, double: bool) -> None:
         super().__init__()
@@ -245,7 +246,7 @@ class Frame:
     cache: KeyValueCache | None
     scores: list[Tensor]
     last: int
-    """The block behind which only the image is read; -1 if there is no single block to spare anything."""
+    """The last single block, after which only image tokens are used; -1 if there is no single block."""
 
     def captures(self, block: int) -> bool:
         return self.capture is not None and block in self.capture.blocks
@@ -256,7 +257,7 @@ class Frame:
         return 0 if self.cache is not None and self.cache.live is not None else self.reference
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
-        """Queries (the last block asks fewer), keys and values of the live streams, [B, S, H, d] -> [B, S, D]."""
+        """Attention of the live streams, [B, S, H, d] -> [B, S, D]; the last block has fewer queries than keys."""
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if self.cache is not None:
             k, v = self.cache.merged(k, v, block, self.text, self.grid)
@@ -270,7 +271,7 @@ class Frame:
 
 
 class DoubleBlock(nn.Module):
-    """Text and image keep weights of their own and meet in the attention; the reference uses the image's."""
+    """Text and image have separate weights and share the attention; the reference uses the image's weights."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -283,7 +284,7 @@ class DoubleBlock(nn.Module):
     def forward(
         self, text: Tensor, x: Tensor, condition: Tensor, fixed: Sequence[Tensor], frame: Frame, index: int
     ) -> tuple[Tensor, Tensor]:
-        """`x` is [image, reference]; `fixed` the reference's modulation, if that stream is there."""
+        """x: [image, reference]. fixed: the reference's modulation; empty without a reference."""
         attn, lengths = self.attn, [frame.image, frame.live_reference][: 1 + len(fixed)]
         mods = [m.chunk(6, -1) for m in (self.norm1(condition), *fixed)]
         shift, scale, gate, shift2, scale2, gate2 = zip(*mods, strict=True)
@@ -309,7 +310,7 @@ class DoubleBlock(nn.Module):
 
 
 class SingleBlock(nn.Module):
-    """One set of weights for all streams; attention and MLP side by side."""
+    """One set of weights for all streams; attention and MLP in parallel."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -321,7 +322,7 @@ class SingleBlock(nn.Module):
     def forward(
         self, x: Tensor, condition: Tensor, fixed: Sequence[Tensor], frame: Frame, index: int
     ) -> Tensor:
-        """`x` is [text, image, reference]. The last block answers for the image only: nothing reads the rest."""
+        """x: [text, image, reference]. The last block returns only the image, as the rest is not used."""
         attn, lengths = self.attn, [frame.text + frame.image, frame.live_reference][: 1 + len(fixed)]
         mods = [m.chunk(3, -1) for m in (self.norm(condition), *fixed)]
         shift, scale, gate = zip(*mods, strict=True)
@@ -331,9 +332,9 @@ class SingleBlock(nn.Module):
         v = attn.split(attn.to_v(normed))
         rope = frame.rope
         if index == frame.last:
-            # Of all other queries, only the text's are of use, to a capture.
-            asked = slice(0 if frame.captures(index) else frame.text, frame.text + frame.image)
-            normed, rope = normed[:, asked], rope[..., asked, :, :]
+            # Besides the image's queries, a capture needs the text's.
+            queries = slice(0 if frame.captures(index) else frame.text, frame.text + frame.image)
+            normed, rope = normed[:, queries], rope[..., queries, :, :]
         q = rotate(attn.norm_q(attn.split(attn.to_q(normed))), rope)
         out = frame.attention(q, k, v, index)
         if index == frame.last:
@@ -359,7 +360,7 @@ class TokenEmbedding(nn.Module):
 
 
 class PointwiseConv(nn.Module):
-    """A bias-free 1x1 convolution over channels-last input: the matrix product that it is."""
+    """A 1x1 convolution without bias on channels-last input, as a matrix product."""
 
     def __init__(self, dim_in: int, dim_out: int) -> None:
         super().__init__()
@@ -379,7 +380,7 @@ class Resample(nn.Module):
         self.conv = nn.ParameterDict({"weight": nn.Parameter(torch.empty(dim, dim, 2, 2))})
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, h, w, D] -> [B, h / 2, w / 2, D], or `up`: [B, 2 h, 2 w, D]. Windows do not overlap: matrix products."""
+        """[B, h, w, D] -> [B, h / 2, w / 2, D], or `up`: [B, 2 h, 2 w, D]. Windows do not overlap: a matrix product."""
         batch, height, width, dim = x.shape
         x, weight = self.norm(x), self.conv["weight"]
         if self.up:
@@ -394,9 +395,9 @@ class Resample(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """[..., D] features of a token -> [..., codebook] logits, each token by itself.
+    """[..., D] features of tokens -> [..., codebook] logits.
 
-    Two methods, since the second is linear: guidance can mix the hidden features and project once.
+    In two methods, the second of them linear, so that guidance mixes hidden features and projects once.
     """
 
     def __init__(self, dim: int, codebook: int) -> None:
@@ -426,9 +427,9 @@ def _apply_mlp(layers: Any, x: Tensor) -> Tensor:
 
 
 def _for_all(x: Tensor, entries: int) -> Tensor:
-    """[B, n, D], or the same for both halves of a batch of [unconditional, conditional]."""
+    """[B, n, D]; repeated for both halves of a guided batch, [unconditional, conditional]."""
     if entries % len(x):
-        raise ValueError(f"{len(x)} images cannot be shared out to {entries} conditions")
+        raise ValueError(f"{entries} conditions are not a multiple of {len(x)} images")
     return x if len(x) == entries else x.repeat(entries // len(x), 1, 1)
 
 
@@ -468,12 +469,12 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def follow_codebook(self, codes_VC: Tensor, generator: torch.Generator | None = None) -> None:
         """Initialise embeddings and output rows with random Fourier features of the tokenizer's codes (arXiv
-        2006.10739), so that codes that look alike start alike, which a small model need not learn then."""
+        2006.10739), so that similar codes start similar. This helps small models."""
         scaled = (codes_VC - codes_VC.mean(0)) / codes_VC.std(0).clamp(min=1e-6)
         near = torch.cdist(scaled, scaled).topk(8, largest=False).values[:, 1:].mean()
-        # From what tells neighbours apart a little to what tells them apart well.
-        pace_D = torch.logspace(0, math.log10(4.0), self.config.dim) / near
-        waves = torch.randn(scaled.shape[1], self.config.dim, generator=generator) * pace_D
+        # Frequencies from coarse to fine, relative to the distance of neighbouring codes.
+        frequency_D = torch.logspace(0, math.log10(4.0), self.config.dim) / near
+        waves = torch.randn(scaled.shape[1], self.config.dim, generator=generator) * frequency_D
         phases = 2 * torch.pi * torch.rand(self.config.dim, generator=generator)
         features = torch.cos(scaled @ waves + phases)
         features = features - features.mean(0)
@@ -483,14 +484,15 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def begin_by_copying(self) -> None:
-        """Initialise a model that follows a codebook to copy the reference, so that it only has edits to learn.
+        """Initialise a model to copy the reference, so that training only has to learn edits. Call `follow_codebook`
+        first.
 
-        The layers between tokens and blocks begin as the identity, and each head of the first block looks at its own
-        place (as in mimetic initialization, arXiv 2305.09828): queries and keys are the same vector everywhere, which
-        only the rotary embedding tells apart. ValueError for a model that down-samples or has no double block.
+        The layers between tokens and blocks start as the identity, and each head of the first block attends to its own
+        position (as in mimetic initialization, arXiv 2305.09828): all queries and keys are one vector, rotated by the
+        position. ValueError for a model that down-samples or has no double block.
         """
         if self.config.downsample or not self.config.num_layers:
-            raise ValueError("only a model with double blocks that does not down-sample can begin by copying")
+            raise ValueError("only a model with double blocks and without down-sampling can begin by copying")
         dim = self.config.dim
         eye, first = torch.eye(dim), cast(DoubleBlock, self.transformer_blocks[0])
         for square in (self.embed.conv, self.mlm_layer.conv1):
@@ -502,15 +504,17 @@ class Transformer(nn.Module):
             cast(nn.Linear, first.attn.to_out[0]),
         ):
             linear.weight.copy_(eye)
-        self.mlm_layer.conv2.weight.mul_(4.0)  # as sure as a model that has learnt to copy
+        self.mlm_layer.conv2.weight.mul_(4.0)  # as confident as a model that has learnt to copy
         for linear, norm in ((first.attn.to_q, first.attn.norm_q), (first.attn.to_k, first.attn.norm_k)):
             linear.weight.mul_(0.1)
             linear.bias.fill_(1.0)
             norm.weight.fill_(6.0)  # sharp: a neighbour weighs less than e^-5 of the place itself
-        for modulation in self.modulations():  # gates ajar, so that all blocks learn from the first step on
+        for (
+            modulation
+        ) in self.modulations():  # gates slightly open, so that all blocks learn from the first step
             modulation.linear.bias[2 * dim : 3 * dim] = 0.2
             modulation.linear.bias[5 * dim :] = 0.2
-        first.norm1.linear.bias[2 * dim : 3 * dim] = 2.0  # what is copied outweighs what was there
+        first.norm1.linear.bias[2 * dim : 3 * dim] = 2.0  # the copied value outweighs the residual
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Fresh weights to train from: normal(0, 0.02), norms 1, biases and modulations 0 (DiT, arXiv 2212.09748)."""
@@ -527,7 +531,7 @@ class Transformer(nn.Module):
         self.encode = torch.compile(self.encode, **{"dynamic": True, **options})  # type: ignore[method-assign]
 
     def stem(self, tokens: Tensor) -> Tensor:
-        """[B, height, width] tokens -> [B, N, D]; image and reference share it. ValueError for an odd grid."""
+        """[B, height, width] tokens -> [B, N, D]; used for image and reference. ValueError for an odd grid."""
         stride = self.config.stride
         if tokens.shape[1] % stride or tokens.shape[2] % stride:
             raise ValueError(
@@ -549,15 +553,15 @@ class Transformer(nn.Module):
         reference: Tensor | None = None,
         strength: float = 1.0,
     ) -> Conditions:
-        """Everything that is the same at every step.
+        """Compute everything that is the same at every step.
 
         text: [B, L, text_dim] features. pooled: [B, pooled]. micro: [B, 5], width and height before the crop, top and
         left of the crop, in pixels, and 6 (an aesthetic score, constant as released). grid: rows and columns of tokens
-        of the image to make. reference: [B, height, width] tokens of the source image, of any size (or half as many, as
-        in `encode`). strength > 0: attention weight of the reference.
+        of the edited image. reference: [B, height, width] tokens of the source image, of any size (or B / 2, as in
+        `encode`). strength > 0: attention weight of the reference.
         """
         if strength <= 0:
-            raise ValueError(f"strength is {strength}; it multiplies attention weights and must be above 0")
+            raise ValueError(f"strength is {strength}; it must be above 0")
         config = self.config
         if text.shape[-1] != config.joint_attention_dim:
             raise ValueError(
@@ -581,7 +585,7 @@ class Transformer(nn.Module):
             height, width = reference.shape[1] // config.stride, reference.shape[2] // config.stride
             rope = torch.cat([rope, grid_rope(height, width, axes, text.device)])
             embedded = _for_all(self.stem(reference), len(pooled))
-            fixed = self._time(torch.zeros(len(pooled), device=pooled.device), pooled_out)
+            fixed = self.condition_on_time(torch.zeros(len(pooled), device=pooled.device), pooled_out)
             modulations = tuple(norm(fixed) for norm in self.modulations())
         return Conditions(
             text=context,
@@ -594,11 +598,12 @@ class Transformer(nn.Module):
         )
 
     def modulations(self) -> list[Any]:
-        """What turns the reference's timestep into shifts, scales and gates: of every block, in order."""
+        """The modulations of the image stream of every block, in order; the reference uses them at timestep 0."""
         doubles: list[Any] = [block.norm1 for block in self.transformer_blocks]
         return doubles + [block.norm for block in self.single_transformer_blocks]
 
-    def _time(self, timestep: Tensor, pooled: Tensor) -> Tensor:
+    def condition_on_time(self, timestep: Tensor, pooled: Tensor) -> Tensor:
+        """[B, D] the conditioning vector of a timestep [B], in fp32 for any dtype of the model."""
         wave = sinusoid(1000.0 * timestep.float()).type_as(pooled)
         return _apply_mlp(self.time_text_embed["timestep_embedder"], wave) + pooled
 
@@ -618,11 +623,11 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Features [B, height, width, D] for `head`, and the captured scores [C, N] (None without `capture`).
 
-        With a cache that names its live tokens, the features of all others are zeros.
+        With a cache that has live tokens, the features of all other tokens are zeros.
 
-        timestep: [B], the steps still to come (K - 1 - k) when sampling, 1000 x the masked fraction when training;
-        the model multiplies it by 1000, and the two scales differ. Both are as released. tokens: one grid per entry
-        of `conditions`, or half as many, which both halves under guidance then share.
+        timestep: [B], in sampling the number of steps left (K - 1 - k), in training 1000 x the masked fraction; the
+        model multiplies both by 1000, as released. tokens: one grid per entry of `conditions`, or half as many, which
+        both halves of a guided batch share.
         """
         x, image = self.stem(tokens), conditions.grid[0] * conditions.grid[1]
         x = _for_all(x, len(conditions.pooled))
@@ -651,7 +656,7 @@ class Transformer(nn.Module):
             scores=[],
             last=self.config.blocks - 1 if self.config.num_single_layers else -1,
         )
-        condition = self._time(timestep, conditions.pooled)
+        condition = self.condition_on_time(timestep, conditions.pooled)
         modulated = frame.live_reference > 0
         fixed = [(m,) for m in conditions.reference_modulations] if modulated else [()] * self.config.blocks
         for index, block in enumerate(self.transformer_blocks):
@@ -663,8 +668,8 @@ class Transformer(nn.Module):
             x = x[:, frame.text : frame.text + frame.image]
         x = self.project_from_hidden(self.project_from_hidden_norm(x))
         if live is not None:
-            places = live[..., None].expand(-1, -1, x.shape[2])
-            x = x.new_zeros(len(x), image, x.shape[2]).scatter(1, places, x)
+            positions = live[..., None].expand(-1, -1, x.shape[2])
+            x = x.new_zeros(len(x), image, x.shape[2]).scatter(1, positions, x)
         x = x.unflatten(1, conditions.grid)
         if self.config.downsample:
             x = self.up_block["upsample"](x)
@@ -690,8 +695,8 @@ class Transformer(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Logits [B, height, width, codebook] of every token. Arguments as in `condition` and `encode`.
 
-        chosen: [B, height, width] bool; then only their logits [M, codebook] are made, in row-major order. capture:
-        then its scores [C, N] come with the logits.
+        chosen: [B, height, width] bool: return only the logits [M, codebook] of these, in row-major order. capture:
+        return its scores [C, N] too.
         """
         grid = (tokens.shape[1], tokens.shape[2])
         conditions = self.condition(text, pooled, micro, grid, reference, strength)

@@ -15,7 +15,7 @@ _CHUNK = 2**23
 
 
 class VQ:
-    """A `VQModel` as tokens in, tokens out. Runs in its own dtype (fp32: the released one asks to be upcast)."""
+    """Encodes images as tokens and decodes them, with a `VQModel` in its own dtype (the released one needs fp32)."""
 
     def __init__(self, model: Any) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -45,9 +45,9 @@ class VQ:
         height, width = images.shape[-2:]
         if height % self.pixels or width % self.pixels:
             raise ValueError(f"image sides must be multiples of {self.pixels} pixels, not {width}x{height}")
-        return torch.stack([self._nearest(self._latents(image)) for image in images])
+        return torch.stack([self._nearest(self.latents(image)) for image in images])
 
-    def _latents(self, image: Tensor) -> Tensor:
+    def latents(self, image: Tensor) -> Tensor:
         """[c, h, w] of a [3, H, W] image."""
         latents: Tensor = self.model.encode(image[None].to(self.codebook)).latents
         return latents[0]
@@ -62,9 +62,8 @@ class VQ:
     def decode(self, tokens: Tensor, tile: int | None = 96, overlap: int = 16) -> Tensor:
         """[B, h, w] -> [B, 3, pixels h, pixels w] in [0, 1].
 
-        A grid longer than `tile` tokens (96: 1536 pixels at 16 each) is decoded in overlapping tiles that are blended
-        linearly, to bound the memory. The decoder normalises over all it sees, so a tiled image differs a little from
-        a whole one.
+        A grid with a side over `tile` tokens (96: 1536 pixels at 16 each) is decoded in overlapping tiles, blended
+        linearly, to bound the memory. The decoder normalises over its input, so a tiled image differs a little.
         """
         return torch.stack([self._decode_one(grid, tile, overlap) for grid in tokens]).clamp(0.0, 1.0)
 
@@ -92,9 +91,7 @@ class VQ:
 
 
 def spans(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Equal spans of at most `tile` that cover `length`; neighbours share at least `overlap`. ValueError if they
-    cannot.
-    """
+    """Equal spans of at most `tile` that cover `length` and overlap by at least `overlap`. ValueError if impossible."""
     if tile <= overlap:
         raise ValueError(f"a tile of {tile} tokens cannot overlap its neighbour by {overlap}")
     if length <= tile:
@@ -107,7 +104,7 @@ def spans(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
 
 
 def _ramp(length: int, overlap: int, like: Tensor) -> Tensor:
-    """[length] weights: rise over the overlap at both ends, never 0."""
+    """[length] weights that rise over the overlap at both ends; never 0."""
     place = torch.arange(length, device=like.device, dtype=like.dtype) + 0.5
     edge = torch.minimum(place, length - place)
     return (edge / overlap).clamp(max=1.0) if overlap else torch.ones_like(place)

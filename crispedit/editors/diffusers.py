@@ -8,7 +8,7 @@ The edit has the source's size and is aligned with it pixel by pixel, whatever s
    it is. A pipeline that knows some sizes only (JoyImage's) is given the one of the source's aspect;
 2. the source is scaled by one factor to fit into the canvas (not at all without `area_px`), and the rest of the
    canvas, below and to the right, repeats it mirrored;
-3. of the answer, the mirrored rest is cut off and what is left is scaled back by the same factor.
+3. the mirrored part of the answer is cut off, and the rest is scaled back by the same factor.
 
 So a photograph of 1024 pixels or more on its short side gives an edit of as many; `area_px` below the photograph's area
 trades their sharpness for a size that the model was trained on.
@@ -135,6 +135,11 @@ class Diffusers(Editor):
 
     _pipeline: Any = PrivateAttr(None)
 
+    @property
+    def loaded(self) -> Any:
+        """The loaded pipeline of diffusers; None before `load`."""
+        return self._pipeline
+
     def check(self) -> None:
         if all(
             find_spec(package) for package in ("torch", "diffusers")
@@ -150,10 +155,10 @@ class Diffusers(Editor):
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.offload != "none" and device == "cpu":
-            raise ValueError(f"diffusers: offload={self.offload!r} needs a GPU, and there is none here")
+            raise ValueError(f"diffusers: offload={self.offload!r} needs a GPU, and this machine has none")
         if self.quantize == "nf4" and device == "cpu":
             raise ValueError(
-                "diffusers: quantize='nf4' needs a GPU, and there is none here: set another kind"
+                "diffusers: quantize='nf4' needs a GPU, and this machine has none: set another kind"
             )
         # Safetensors only: other formats can run code as they load.
         named = {

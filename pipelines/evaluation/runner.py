@@ -216,7 +216,7 @@ class Evaluation:
             for case in wave:
                 source = case.source if case.after is None else given[case.after].picture
                 if source is not None and given[case.id].picture is None and given[case.id].kind != "refused":
-                    key = self._answer_key(case, identity, seed)
+                    key = self.answer_key(case, identity, seed)
                     number = seed_of(content_key("evaluate", case.id, str(seed)), "edit")
                     pixels = xxhash.xxh3_128_hexdigest(source.read())
                     asked = canonical_json(vars(case.job()) | {"source_key": pixels})
@@ -232,7 +232,7 @@ class Evaluation:
         committed = Committed(self.answers, ANSWERS)
         return [
             {
-                case.id: self._given(committed, self._answer_key(case, identity, seed))
+                case.id: self._given(committed, self.answer_key(case, identity, seed))
                 for case in self.cases.values()
             }
             for seed in range(seeds)
@@ -249,7 +249,7 @@ class Evaluation:
         picture = Picture(str(self.answers / ref["tar"]), offset=ref["offset"], size=ref["size"])
         return Given(key, picture, seconds=row["seconds"])
 
-    def _answer_key(self, case: Case, identity: str, seed: int = 0) -> str:
+    def answer_key(self, case: Case, identity: str, seed: int = 0) -> str:
         shown = canonical_json(self.benchmark.editing())
         return content_key("answer", shown, identity, str(seed), *self._chain(case))
 
@@ -272,7 +272,7 @@ class Evaluation:
                     if not case.protocols or answer is None or answer.picture is None:
                         continue
                     for repeat in range(self.judgements):
-                        key = self._score_key(case, answer, repeat)
+                        key = self.score_key(case, answer, repeat)
                         if key not in committed.done:
                             plan[key] = {
                                 "key": key,
@@ -304,7 +304,7 @@ class Evaluation:
                     outcomes.append(Outcome(case, answer.reason, kind=answer.kind, seed=seed))
                     continue
                 for repeat in range(self.judgements):
-                    key = self._score_key(case, answer, repeat)
+                    key = self.score_key(case, answer, repeat)
                     row = committed.done.get(key)
                     if row is not None:
                         values, words = json.loads(row["values"]), json.loads(row["words"])
@@ -317,7 +317,7 @@ class Evaluation:
                         outcomes.append(Outcome(case, reason, kind=kind, seed=seed, repeat=repeat))
         return outcomes
 
-    def _score_key(self, case: Case, given: Given, repeat: int = 0) -> str:
+    def score_key(self, case: Case, given: Given, repeat: int = 0) -> str:
         parts = ("score", self._identity, self._measuring, case.to_json(), given.key)
         return content_key(*parts, str(repeat))
 
@@ -328,7 +328,7 @@ class Evaluation:
         committed = Committed(self.matches, MATCHES, ["key"])
         plan: dict[str, Row] = {}
         for case, first, second, repeat, pair in self._pairs(answers):
-            key = self._match_key(case, pair, repeat)
+            key = self.match_key(case, pair, repeat)
             if key not in committed.done and case.source is not None:
                 plan[key] = {
                     "key": key,
@@ -362,7 +362,7 @@ class Evaluation:
         committed = Committed(self.matches, MATCHES)
         verdicts = []
         for case, first, second, repeat, pair in self._pairs(answers):
-            row = committed.done.get(key := self._match_key(case, pair, repeat))
+            row = committed.done.get(key := self.match_key(case, pair, repeat))
             if row is not None:
                 columns = {
                     name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")
@@ -387,7 +387,7 @@ class Evaluation:
                         pairs += [(case, first, second, repeat, (a, b)) for repeat in range(self.judgements)]
         return pairs
 
-    def _match_key(self, case: Case, pair: tuple[Given, Given], repeat: int) -> str:
+    def match_key(self, case: Case, pair: tuple[Given, Given], repeat: int) -> str:
         parts = ("match", self._identity, self._measuring, case.to_json(), pair[0].key, pair[1].key)
         return content_key(*parts, str(repeat))
 

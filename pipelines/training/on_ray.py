@@ -46,7 +46,7 @@ def train_on_ray(recipe: TrainRecipe) -> bool:
         ).fit()
     from crispedit.editmgt import savepoint
 
-    return savepoint.read_state(savepoint.found(settled.run / savepoint.FOLDER)[-1])["step"] >= recipe.steps
+    return savepoint.read_state(savepoint.paths(settled.run / savepoint.FOLDER)[-1])["step"] >= recipe.steps
 
 
 def _loop(recipe: dict[str, Any]) -> None:

@@ -58,12 +58,13 @@ def test_gedit_v2_reads_its_published_prompts_or_says_where_they_are(tmp_path):
             f"version: v1\nsystem_prompt: You judge.\nuser_prompt: 'Compare {dimension}: <instruction>'\n"
         )
     assert (
-        benchmark._prompt("visual_quality", "add a cat") == "You judge.\n\nCompare visual_quality: add a cat"
+        benchmark.prompt_for("visual_quality", "add a cat")
+        == "You judge.\n\nCompare visual_quality: add a cat"
     )
     assert list(benchmark.protocols) == ["gedit-v2"]
     file.write_text("user_prompt: which is better?\n")
     with pytest.raises(ValueError, match="has no <instruction> or"):
-        benchmark._prompt("visual_consistency", "add a cat")
+        benchmark.prompt_for("visual_consistency", "add a cat")
 
 
 def test_gedit_v2_asks_in_both_orders_and_takes_a_contradiction_for_a_tie(tmp_path):

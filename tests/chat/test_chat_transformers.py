@@ -179,9 +179,9 @@ def test_a_real_server_that_is_killed_while_it_answers_is_started_again(served):
     """The kill comes when the first of the answers is there and the others are under way."""
     turns = [Turn("user", f"Which animal is number {number}?") for number in range(6)]
     asked = [Conversation([turn], max_tokens=100) for turn in turns]
-    guard = served._managed._process.pid
+    guard = served.managed.process.pid
     killed = threading.Event()
-    answered = served._managed.answered
+    answered = served.managed.answered
 
     def kill_after_the_first():
         answered()
@@ -190,10 +190,10 @@ def test_a_real_server_that_is_killed_while_it_answers_is_started_again(served):
             [server] = map(int, Path(f"/proc/{guard}/task/{guard}/children").read_text().split())
             os.kill(server, signal.SIGKILL)
 
-    served._managed.answered = kill_after_the_first
+    served.managed.answered = kill_after_the_first
     said = [one.text for one in served.complete(asked)]
     assert killed.is_set()
-    assert served._managed._process.pid != guard
+    assert served.managed.process.pid != guard
     assert said == [one.text for one in served.complete(asked)]
     assert len(set(said)) == 6
 

@@ -19,7 +19,7 @@ def test_inverse_cumulative_draws_follow_the_distribution():
 
 def test_extreme_draws_stay_inside_and_possible():
     noise = SeededNoise([0], 3, "cpu")
-    noise._draws = torch.tensor([0.0, 0.5, 1.0])
+    noise.draws = torch.tensor([0.0, 0.5, 1.0])
     p = torch.zeros(3, 1000)
     p[:, 7] = 0.4
     p[:, 900] = 0.6

@@ -192,7 +192,7 @@ def test_a_resampling_connector(pipeline):
     resampling = EditMGTPipeline(model.eval(), pipeline.vq, pipeline.text, resolution=64)
     (out,) = resampling(photo(64, 64), "make it red", HELD)
     assert out.image.shape == (64, 64, 3)
-    with pytest.raises(ValueError, match="mixes all words"):
+    with pytest.raises(ValueError, match="mixes all tokens"):
         resampling(photo(64, 64), "make it red", FAST, words=["red"])
 
 
@@ -227,7 +227,7 @@ def test_mistakes_are_named(pipeline):
     with pytest.raises(ValueError, match="strength: Extra inputs"):
         FAST.changed(strength=1.1)
     small = TransformerConfig(**{**pipeline.transformer.config.model_dump(), "codebook_size": 512})
-    with pytest.raises(ValueError, match="do not belong together"):
+    with pytest.raises(ValueError, match="cannot be combined"):
         EditMGTPipeline(Transformer(small), pipeline.vq, pipeline.text)
     with pytest.raises(ValueError, match="has no folder"):
         EditMGTPipeline.from_pretrained("/tmp")

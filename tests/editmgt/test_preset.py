@@ -80,7 +80,7 @@ def test_a_fresh_model_answers_with_the_reference():
 def test_what_cannot_begin_by_copying_says_so():
     preset = read_preset("editmgt-tiny")
     preset["transformer"] |= {"downsample": True}
-    with pytest.raises(ValueError, match="only a model with double blocks that does not down-sample"):
+    with pytest.raises(ValueError, match="only a model with double blocks and without down-sampling"):
         build_transformer(preset).begin_by_copying()
 
 

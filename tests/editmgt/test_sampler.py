@@ -305,7 +305,7 @@ def test_refuses_a_hold_that_could_not_work(scene, golden, manifest, model):
     capture = Capture((3,), torch.full((1, 256), 1 / 256))
     with pytest.raises(ValueError, match="source image"):
         sample(net, conditions, tokens, noise, SamplingOptions(hold=0.3), capture=capture)
-    with pytest.raises(ValueError, match="needs conditions of 1 entries"):
+    with pytest.raises(ValueError, match="1 are needed"):
         sample(net, conditions, tokens, noise, SamplingOptions(guidance=1.0))
 
 

@@ -44,18 +44,18 @@ def test_the_last_ones_stay_and_half_written_ones_go(tmp_path: Path):
     half = tmp_path / ".step-00000011.x.tmp"
     half.mkdir()
     (half / savepoint.WEIGHTS).write_bytes(b"half")
-    assert [path.name for path in savepoint.found(tmp_path)][-1] == "step-00000010"
+    assert [path.name for path in savepoint.paths(tmp_path)][-1] == "step-00000010"
     savepoint.sweep(tmp_path, keep=2)
-    assert [path.name for path in savepoint.found(tmp_path)] == ["step-00000002", "step-00000010"]
+    assert [path.name for path in savepoint.paths(tmp_path)] == ["step-00000002", "step-00000010"]
     assert not half.exists()
     savepoint.write(tmp_path, 10, files, {"again": True})
-    assert savepoint.read_state(savepoint.found(tmp_path)[-1])["again"]
+    assert savepoint.read_state(savepoint.paths(tmp_path)[-1])["again"]
 
 
 def test_another_models_is_refused(tmp_path: Path):
     weights, optimizer, ema = trained()
     path = savepoint.write(tmp_path, 1, savepoint.files(weights, optimizer, None), {})
-    with pytest.raises(ValueError, match="trained something else: b"):
+    with pytest.raises(ValueError, match=r"other trained weights \(b differs"):
         savepoint.restore(path, {"a": weights["a"]}, optimizer, None)
     with pytest.raises(ValueError, match=r"a is \(3, 2\), not \(2, 3\)"):
         savepoint.restore(path, trained(0, (2, 3))[0], optimizer, None)
@@ -89,7 +89,7 @@ def test_a_torn_one_is_told_and_nothing_of_it_is_used(tmp_path: Path, name: str,
 def test_one_that_was_set_aside_is_no_more_found(tmp_path: Path):
     for _ in range(2):
         savepoint.set_aside(savepoint.write(tmp_path, 1, savepoint.files(*trained()), {}))
-        assert savepoint.found(tmp_path) == []
+        assert savepoint.paths(tmp_path) == []
         assert [path.name for path in tmp_path.iterdir()] == ["torn-step-00000001"]
 
 

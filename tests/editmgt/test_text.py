@@ -65,22 +65,21 @@ def test_features_are_padded_without_a_mask_and_truncated(text):
     assert ids == [BOS, 97 - 33, 98 - 33, EOS] + [PAD] * 124
 
 
-def test_features_are_remembered_but_not_forever():
-    encoder = TextEncoder(byte_tokenizer(77), *_clip_only(), remember=2)
-    first = encoder.encode(["a", "b", "c"])
-    assert list(encoder._known) == ["b", "c"]
-    assert torch.equal(encoder.encode(["a"]).pooled, first.pooled[:1])
-    assert list(encoder._known) == ["c", "a"]
+def test_features_of_the_last_prompts_are_cached():
+    clip, passes = fresh_text(TINY).clip, []
+    clip.register_forward_hook(lambda *_: passes.append(1))
+    encoder = TextEncoder(byte_tokenizer(77), clip, remember=2)
+    first = encoder.encode(["a", "b", "c", "b"])
+    assert len(passes) == 3
+    assert torch.equal(encoder.encode(["c", "a"]).pooled[1:], first.pooled[:1])
+    assert len(passes) == 4, "only the oldest, a, was computed again"
     encoder.forget()
-    assert not encoder._known
-
-
-def _clip_only():
-    return (fresh_text(TINY).clip,)
+    encoder.encode(["a"])
+    assert len(passes) == 5
 
 
 def test_meissonic_reads_clip_alone():
-    clip = _clip_only()[0]
+    clip = fresh_text(TINY).clip
     out = TextEncoder(byte_tokenizer(77), clip).encode(["a red dog"])
     assert out.sequence.shape == (1, 77, 128)
     assert out.pooled.shape == (1, 128)
@@ -112,5 +111,5 @@ def test_a_word_that_is_not_there_is_an_error(text):
     """Released: no match gives NaN scores and silently no hold."""
     with pytest.raises(ValueError, match="'dog' is not in the prompt"):
         text.rows("remove the hotdogs", ["dog"])
-    with pytest.raises(ValueError, match="beyond the 128 tokens"):
+    with pytest.raises(ValueError, match="not within the first 128 tokens"):
         text.rows("x" * 200 + " dog", ["dog"])

@@ -22,7 +22,7 @@ from editmgt.small_training import CONFIG, curve, examples, launch, settings, tr
 
 
 def weights(run: Path, name: str = savepoint.WEIGHTS) -> dict[str, torch.Tensor]:
-    return load_file(savepoint.found(run / "savepoints")[-1] / name)
+    return load_file(savepoint.paths(run / "savepoints")[-1] / name)
 
 
 LORA = "lora={rank: 2, dropout: 0.2}"
@@ -80,7 +80,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, precision: str)
     options = ["steps=9", "ema=0.9", LORA, "optimiser={warmup_steps: 5}", f"precision={precision}"]
     assert launch((broken, options), kill=5) == [-signal.SIGKILL]
     assert len(curve(broken)) == 5
-    assert savepoint.found(broken / "savepoints")[-1].name == "step-00000004"
+    assert savepoint.paths(broken / "savepoints")[-1].name == "step-00000004"
     with (broken / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')  # killed while it wrote
     assert launch((whole, options), (broken, options)) == [0]
@@ -90,24 +90,24 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, precision: str)
         assert same(weights(broken, name), weights(whole, name))
 
 
-def test_a_torn_savepoint_is_gone_without(tmp_path: Path):
+def test_a_damaged_savepoint_is_skipped(tmp_path: Path):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     trainer(settings(whole, "steps=8")).train()
     trainer(settings(torn)).train()
-    found = savepoint.found(torn / "savepoints")
+    found = savepoint.paths(torn / "savepoints")
     assert [path.name for path in found] == ["step-00000002", "step-00000004", "step-00000006"]
     os.truncate(found[-1] / savepoint.OPTIMIZER, 1000)
-    with pytest.warns(UserWarning, match=r"not whole.*step-00000006/optimizer.safetensors"):
+    with pytest.warns(UserWarning, match=r"damaged savepoint.*step-00000006/optimizer.safetensors"):
         trainer(settings(torn, "steps=8")).train()
     assert curve(torn) == curve(whole)
     assert (torn / "savepoints" / "torn-step-00000006" / savepoint.WEIGHTS).is_file()
     assert same(weights(torn), weights(whole))
 
-    for path in savepoint.found(torn / "savepoints"):
+    for path in savepoint.paths(torn / "savepoints"):
         (path / savepoint.WEIGHTS).unlink()
     with (
-        pytest.warns(UserWarning, match="going back"),
-        pytest.raises(ValueError, match="no savepoint is whole"),
+        pytest.warns(UserWarning, match="skipping a damaged savepoint"),
+        pytest.raises(ValueError, match="all savepoints are damaged"),
     ):
         trainer(settings(torn, "steps=9")).train()
 
@@ -124,7 +124,7 @@ def test_a_signal_saves_and_the_same_call_goes_on(tmp_path: Path, number: signal
     handler = signal.getsignal(number)
     assert trainer(settings(stopped), terminate).train() == "stopped"
     assert signal.getsignal(number) is handler
-    assert savepoint.found(stopped / "savepoints")[-1].name == "step-00000003"
+    assert savepoint.paths(stopped / "savepoints")[-1].name == "step-00000003"
     assert trainer(settings(stopped)).train() == "finished"
     assert curve(stopped) == curve(whole)
 
@@ -139,7 +139,7 @@ def test_what_is_not_finite_is_skipped_and_counted(tmp_path: Path):
     assert one.train() == "finished"
     assert curve(tmp_path / "one", "skipped") == [0, 0, 1, 1, 2, 2]
     assert [loss is None for loss in curve(tmp_path / "one")] == [step in bad for step in range(6)]
-    saved = [load_file(path / savepoint.WEIGHTS) for path in savepoint.found(tmp_path / "one" / "savepoints")]
+    saved = [load_file(path / savepoint.WEIGHTS) for path in savepoint.paths(tmp_path / "one" / "savepoints")]
     name = "embed.embeddings.weight"
     moved = [not torch.equal(before[name], after[name]) for before, after in pairwise(saved)]
     assert moved == [True, False, True, False, True]
@@ -247,7 +247,7 @@ def test_sharing_a_model_out_is_the_recipes_and_not_the_launchers(
 ):
     make_accelerator(settings(tmp_path))
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as `accelerate launch --use_fsdp` does
-    with pytest.raises(ValueError, match=r"told to use FSDP: leave that out.*sharding: full"):
+    with pytest.raises(ValueError, match=r"configured to use FSDP: turn it off.*sharding: full"):
         make_accelerator(settings(tmp_path))
 
 

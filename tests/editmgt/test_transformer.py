@@ -250,8 +250,8 @@ def test_bfloat16_keeps_the_timestep(golden, config):
     net = Transformer(config("down")).to(torch.bfloat16)
     net.load_state_dict(golden("weights_down"))
     pooled = torch.zeros(1, 64, dtype=torch.bfloat16)
-    exact = net._time(torch.tensor([35]), pooled)
-    rounded = net._time(torch.tensor([35.072]), pooled)
+    exact = net.condition_on_time(torch.tensor([35]), pooled)
+    rounded = net.condition_on_time(torch.tensor([35.072]), pooled)
     assert not torch.equal(exact, rounded)
 
 

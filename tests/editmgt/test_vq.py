@@ -29,7 +29,7 @@ def test_encode(golden, vq):
     assert torch.equal(tokens.flatten(1), t["tokens"])
     assert torch.equal(tokens.flatten(), t["indices"])
     with torch.inference_mode():
-        latents = torch.stack([vq._latents(image) for image in t["image"]])
+        latents = torch.stack([vq.latents(image) for image in t["image"]])
     assert torch.allclose(latents, t["latents"], atol=1e-5)
 
 

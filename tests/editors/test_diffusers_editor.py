@@ -251,8 +251,8 @@ def test_a_pipeline_of_another_package_is_found_by_its_path(kontext, folder, tmp
     monkeypatch.syspath_prepend(tmp_path)
     made = editor(model, "another.editing.OtherPipeline", batch_size=2)
     assert np.array_equal(edits(made, sources)[0], edits(editor(kontext), sources)[0])
-    assert type(made._pipeline).__name__ == "OtherPipeline"
-    assert type(made._pipeline.transformer).__name__ == "OtherTransformer"
+    assert type(made.loaded).__name__ == "OtherPipeline"
+    assert type(made.loaded.transformer).__name__ == "OtherTransformer"
     with pytest.raises(ValueError, match=r"another.editing .* has no Absent"):
         editor(model, "another.editing.Absent").load()
 
@@ -301,7 +301,7 @@ def test_loras_are_fused_at_their_scales_and_are_part_of_the_identity(kontext, l
     assert np.abs(one - halves).max() <= 1
     made = with_loras(1.0)
     made.load()
-    assert not any("lora" in name for name, _ in made._pipeline.transformer.named_parameters())
+    assert not any("lora" in name for name, _ in made.loaded.transformer.named_parameters())
     elsewhere = shutil.copytree(lora, folder / "moved" / "lora")
     assert with_loras(1.0, path=elsewhere).identity() == made.identity()
     assert with_loras(0.9).identity() != made.identity() != editor(kontext).identity()
@@ -351,7 +351,7 @@ def test_cache_dit_skips_what_changes_little_and_forgets_between_edits(folder):
         made = editor(klein, "Flux2KleinPipeline", **options, **cache)
         made.load()
         ran = []
-        made._pipeline.transformer.transformer_blocks[1].register_forward_hook(lambda *_: ran.append(1))
+        made.loaded.transformer.transformer_blocks[1].register_forward_hook(lambda *_: ran.append(1))
         first, again = edits(made, [source] * 2, seeds=[0, 0])
         assert np.array_equal(first, again)
         return len(ran), first
@@ -373,7 +373,7 @@ def test_matrices_in_8_bits(kontext, lora, kind):
     off = np.abs(edits(made, sources)[0].astype(int) - edits(editor(kontext, **options), sources)[0])
     assert 0 < off.max()
     assert off.mean() < 12
-    assert "torchao" in type(made._pipeline.transformer.x_embedder.weight).__module__
+    assert "torchao" in type(made.loaded.transformer.x_embedder.weight).__module__
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="diffusers' 4-bit loading needs a GPU")
@@ -384,7 +384,7 @@ def test_matrices_in_4_bits(kontext):
     off = np.abs(edits(made, sources)[0].astype(int) - edits(editor(kontext), sources)[0])
     assert 0 < off.max()
     assert off.mean() < 40
-    matrix = made._pipeline.transformer.x_embedder
+    matrix = made.loaded.transformer.x_embedder
     assert isinstance(matrix, bitsandbytes.nn.Linear4bit)
     assert matrix.weight.dtype == torch.uint8
     assert made.identity() != editor(kontext).identity()
@@ -455,7 +455,7 @@ def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
         ({"call": {"prompt": "other"}}, "call.prompt"),
         ({"pipeline": "QwenImageEditPlusPipeline", "batch_size": 2}, "references of one edit"),
         ({"pipeline": "Flux2KleinPipeline", "negative": " "}, "takes no negative prompt"),
-        ({"offload": "model", "device": "cpu"}, "there is none here"),
+        ({"offload": "model", "device": "cpu"}, "this machine has none"),
         ({"pipeline": "QwenImage21Pipeline", "guidance": 4.0}, "takes no guidance; .*call.true_cfg_scale"),
         ({"pipeline": "LongCatImageEditPipeline", "loras": [{"path": "x"}]}, "cannot load LoRAs"),
         ({"cache": {}}, "with the first-block cache: its call names no cache context"),

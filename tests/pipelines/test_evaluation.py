@@ -80,16 +80,16 @@ def test_two_cases_of_one_name_are_refused(tmp_path):
 def test_a_key_is_of_what_decides_the_row(tmp_path):
     one, other = case("1"), case("1", target_caption="a hill")
     plain, scaled = evaluation(tmp_path, one), evaluation(tmp_path, one, short_side_px=64)
-    assert plain._answer_key(one, "{}") != plain._answer_key(one, '{"steps": 2}')
-    assert plain._answer_key(one, "{}") != scaled._answer_key(one, "{}")
-    assert plain._answer_key(one, "{}") == plain._answer_key(
+    assert plain.answer_key(one, "{}") != plain.answer_key(one, '{"steps": 2}')
+    assert plain.answer_key(one, "{}") != scaled.answer_key(one, "{}")
+    assert plain.answer_key(one, "{}") == plain.answer_key(
         other, "{}"
     )  # captions are scored by, not edited by
-    assert plain._answer_key(one, "{}", 0) != plain._answer_key(one, "{}", 1)  # another seed
+    assert plain.answer_key(one, "{}", 0) != plain.answer_key(one, "{}", 1)  # another seed
     given = plain.copied()[0]["1"]
-    assert plain._score_key(one, given) != plain._score_key(other, given)
-    assert plain._score_key(one, given) != plain._score_key(one, plain.truth()[0]["1"])
-    assert plain._score_key(one, given, 0) != plain._score_key(one, given, 1)  # another judgement
+    assert plain.score_key(one, given) != plain.score_key(other, given)
+    assert plain.score_key(one, given) != plain.score_key(one, plain.truth()[0]["1"])
+    assert plain.score_key(one, given, 0) != plain.score_key(one, given, 1)  # another judgement
 
 
 def test_a_result_that_two_cases_share_is_found_for_both(tmp_path):

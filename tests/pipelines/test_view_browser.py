@@ -66,7 +66,7 @@ def loose(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Run:
 @contextmanager
 def serving(site: Any) -> Iterator[str]:
     """The address of a site while the block runs."""
-    listener = view._listener("127.0.0.1", 0)
+    listener = view.listening("127.0.0.1", 0)
     app = Guard(site.app(), "127.0.0.1", None)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)

@@ -27,7 +27,7 @@ from crispedit import metrics, replies
 from crispedit.benchmark import Case, Protocol
 from crispedit.benchmarks import edit_compass, gedit, imgedit
 from crispedit.compositor.landscape import landscape
-from crispedit.judge import NO_USAGE, Heard
+from crispedit.judge import NO_USAGE, JudgeReply
 from crispedit.measures import Models
 from crispedit.pipelines.evaluation import scoreboard, statistics
 from crispedit.pipelines.evaluation.runner import Outcome
@@ -103,7 +103,7 @@ def marks():
     case = Case("Part3/x/1", "edit", None, group="x", protocols=("p",))
 
     def heard(value):
-        return Heard(value, "", NO_USAGE)
+        return JudgeReply(value, "", NO_USAGE)
 
     for success in range(11):
         for restraint in range(11):

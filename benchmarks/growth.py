@@ -129,9 +129,11 @@ def write_parts(folder: Path, count: int) -> None:
 def resume(made: Made) -> None:
     """Until the last wave has offered all its rows, and a process has its first block."""
     flow = Build(made.run)
-    while not any([flow.take(stage.name, 10) for stage in flow.stages]):
+    while not (blocks := [block for stage in flow.stages if (block := flow.take(stage.name, 10))]):
         assert not flow.finished(), "the last wave has something to do"
         time.sleep(0.01)
+    last = len(flow.waves) - 1
+    assert all(block.route.wave == last for block in blocks), f"{made.root}: remove it, other code made it"
 
 
 def choose(made: Made) -> None:

@@ -78,9 +78,9 @@ def _question(edit: InvertibleEdit) -> ChatRequest[Opposite]:
     return ChatRequest(text, Opposite, [edit.edited(), edit.source()])
 
 
-def _checked(said: Opposite, wanted: str, model: str) -> Inverse | None:
-    words = " ".join(said.instruction.split())
-    if not said.possible or not words or classifier.classify(words).category != wanted:
+def _checked(answer: Opposite, wanted: str, model: str) -> Inverse | None:
+    words = " ".join(answer.instruction.split())
+    if not answer.possible or not words or classifier.classify(words).category != wanted:
         return None
     return Inverse(words, wanted, model)
 

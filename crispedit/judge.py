@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from crispedit import prompts
-from crispedit.chat import MORE_TOKENS, Chat, ChatError, Conversation, Published, Said, Turn, fitted
+from crispedit.chat import MORE_TOKENS, Chat, ChatError, Completion, Conversation, Published, Turn, fitted
 from crispedit.record import Image, canonical_json, content_key
 
 TRIES = 2
@@ -73,7 +73,7 @@ NO_USAGE = JudgeUsage()
 
 
 @dataclass(frozen=True)
-class Heard(Generic[M]):
+class JudgeReply(Generic[M]):
     """A reply: its value (None if it cannot be read), its text, and its cost."""
 
     value: M | None
@@ -119,9 +119,9 @@ class JudgeModel:
     def down(self) -> bool:
         return self._failures >= GIVE_UP
 
-    def ask(self, questions: Sequence[Question[Any]]) -> list[Heard[Any] | ChatError]:
+    def ask(self, questions: Sequence[Question[Any]]) -> list[JudgeReply[Any] | ChatError]:
         """One result for each question, in order: the reply, or the error."""
-        results: dict[int, Heard[Any] | ChatError] = {}
+        results: dict[int, JudgeReply[Any] | ChatError] = {}
         conversations = [self._conversation(question) for question in questions]
         keys = [self._key(question) for question in questions]
         for index, (question, key) in enumerate(zip(questions, keys, strict=True)):
@@ -131,59 +131,61 @@ class JudgeModel:
         first = {key: index for index, key in reversed(list(enumerate(keys)))}
         waiting = [index for index, key in enumerate(keys) if index not in results and first[key] == index]
         for _ in range(TRIES):
-            said = self._say([conversations[index] for index in waiting])
+            completions = self._complete([conversations[index] for index in waiting])
             again = []
-            for index, reply in zip(waiting, said, strict=True):
+            for index, completion in zip(waiting, completions, strict=True):
                 before = results.get(index)
-                results[index] = self._heard(
-                    questions[index], reply, before if isinstance(before, Heard) else None
+                reply = self._read(
+                    questions[index], completion, before if isinstance(before, JudgeReply) else None
                 )
-                heard = results[index]
-                if isinstance(heard, Heard) and heard.value is None:
-                    cut = isinstance(reply, Said) and reply.cut
+                results[index] = reply
+                if isinstance(reply, JudgeReply) and reply.value is None:
+                    cut = isinstance(completion, Completion) and completion.cut
                     conversations[index] = self._once_more(
-                        conversations[index], questions[index], heard.text, cut
+                        conversations[index], questions[index], reply.text, cut
                     )
                     again.append(index)
-                elif isinstance(heard, Heard):
-                    self._keep(keys[index], heard)
+                elif isinstance(reply, JudgeReply):
+                    self._keep(keys[index], reply)
             waiting = again
         return [
             results[index] if index in results else _same(results[first[key]])
             for index, key in enumerate(keys)
         ]
 
-    def _say(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
-        """The replies. Questions are sent in slices, so that a judge that is down is noticed early."""
+    def _complete(self, conversations: Sequence[Conversation]) -> list[Completion | ChatError]:
+        """The completions. Questions are sent in slices, so that a judge that is down is noticed early."""
         size = max(1, min(getattr(self.chat, "concurrency", AT_ONCE), GIVE_UP))
-        replies: list[Said | ChatError] = []
+        completions: list[Completion | ChatError] = []
         for start in range(0, len(conversations), size):
             some = conversations[start : start + size]
             if self.down:
-                replies += [
+                completions += [
                     JudgeDownError(
                         f"not asked: the judge failed {self._failures} times in a row ({self._last})"
                     )
                     for _ in some
                 ]
                 continue
-            for said in self.chat.complete(some):
-                if isinstance(said, ChatError):
-                    self._failures, self._last = self._failures + 1, str(said)
+            for completion in self.chat.complete(some):
+                if isinstance(completion, ChatError):
+                    self._failures, self._last = self._failures + 1, str(completion)
                 else:
                     self._failures = 0
-                replies.append(said)
-        return replies
+                completions.append(completion)
+        return completions
 
-    def _heard(
-        self, question: Question[Any], said: Said | ChatError, before: Heard[Any] | None
-    ) -> Heard[Any] | ChatError:
+    def _read(
+        self, question: Question[Any], completion: Completion | ChatError, before: JudgeReply[Any] | None
+    ) -> JudgeReply[Any] | ChatError:
         spent = before.usage if before is not None else NO_USAGE
-        if isinstance(said, ChatError):
-            return said if before is None else replace(before, usage=spent + JudgeUsage(asked=1))
-        usage = spent + JudgeUsage(1, 0, said.prompt_tokens or 0, said.answer_tokens or 0)
-        text = said.text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored in a table
-        return Heard(None if said.cut else question.read(text), text, usage)
+        if isinstance(completion, ChatError):
+            return completion if before is None else replace(before, usage=spent + JudgeUsage(asked=1))
+        usage = spent + JudgeUsage(1, 0, completion.prompt_tokens or 0, completion.answer_tokens or 0)
+        text = completion.text.encode(
+            "utf-8", "replace"
+        ).decode()  # a lone surrogate cannot be stored in a table
+        return JudgeReply(None if completion.cut else question.read(text), text, usage)
 
     def _conversation(self, question: Question[Any]) -> Conversation:
         if question.published is not None:
@@ -221,7 +223,7 @@ class JudgeModel:
         asked = {"judge": self.chat.identity(), "parts": shown, "shape": shape, "settings": settings}
         return content_key("judgement", canonical_json(asked), str(question.repeat))
 
-    def _recall(self, key: str, question: Question[Any]) -> Heard[Any] | None:
+    def _recall(self, key: str, question: Question[Any]) -> JudgeReply[Any] | None:
         if self.kept is None:
             return None
         try:
@@ -229,14 +231,14 @@ class JudgeModel:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         value = question.read(text)
-        return None if value is None else Heard(value, text, JudgeUsage(kept=1))
+        return None if value is None else JudgeReply(value, text, JudgeUsage(kept=1))
 
-    def _keep(self, key: str, heard: Heard[Any]) -> None:
+    def _keep(self, key: str, reply: JudgeReply[Any]) -> None:
         if self.kept is None:
             return
         file = self._file(key)
         file.parent.mkdir(parents=True, exist_ok=True)
-        written = canonical_json({"text": heard.text, **vars(heard.usage)})
+        written = canonical_json({"text": reply.text, **vars(reply.usage)})
         with tempfile.NamedTemporaryFile(
             "w", dir=file.parent, suffix=".tmp", delete=False, encoding="utf-8"
         ) as out:
@@ -248,6 +250,6 @@ class JudgeModel:
         return self.kept / key[:2] / f"{key}.json"
 
 
-def _same(heard: Heard[Any] | ChatError) -> Heard[Any] | ChatError:
+def _same(reply: JudgeReply[Any] | ChatError) -> JudgeReply[Any] | ChatError:
     """The reply to an equal question, which was asked once."""
-    return replace(heard, usage=JudgeUsage(kept=1)) if isinstance(heard, Heard) else heard
+    return replace(reply, usage=JudgeUsage(kept=1)) if isinstance(reply, JudgeReply) else reply

@@ -48,11 +48,11 @@ class Response:
     body: bytes
 
 
-class Later(Exception):  # noqa: N818
+class RetryLater(Exception):  # noqa: N818
     """A transient failure, and the seconds after which the server wants a retry."""
 
-    def __init__(self, said: str, pause_s: float | None) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, pause_s: float | None) -> None:
+        super().__init__(message)
         self.pause_s = pause_s
 
 
@@ -202,7 +202,7 @@ class Server(BaseModel):
             pause = None
             try:
                 return await ask()
-            except Later as error:
+            except RetryLater as error:
                 failure, pause = Transient(str(error)), error.pause_s
             except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
                 failure = Transient(self.without_key(f"{type(error).__name__}: {error}")[:500])
@@ -224,17 +224,17 @@ class Server(BaseModel):
                 raise ValueError(f"the answer is larger than max_answer_mb={self.max_answer_mb:g}")
         return bytes(body)
 
-    def said(self, response: Response) -> str:
+    def failure(self, response: Response) -> str:
         """The error message for a failed response."""
         return f"the {self.kind} answered {response.status}: {self.shown(response.body)}"
 
-    def _later(self, response: Response) -> Later:
+    def _later(self, response: Response) -> RetryLater:
         pause = math.inf if USED_UP in response.body else pause_of(response.headers)
         if (
             pause is not None and pause <= self.max_pause_s
         ):  # one that asks for more would refuse an earlier retry too
             self._next_s = max(self._next_s, time.monotonic() + pause)
-        return Later(self.said(response), pause)
+        return RetryLater(self.failure(response), pause)
 
     async def _wait(self) -> None:
         """Wait until this request may start: requests are spread evenly over the minute."""

@@ -16,9 +16,9 @@ from crispedit.outcome import KEPT
 from crispedit.pipelines import steps, tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION
-from crispedit.pipelines.verdicts import quoted
 from crispedit.record import Image, Mask
 from crispedit.shards import journal, sheet
+from crispedit.shards.journal import quoted
 from crispedit.shards.pack import ShardEntry
 
 EXAMPLES = "examples.jpg"

@@ -19,12 +19,11 @@ from crispedit.pipelines.flow import Route, Row
 from crispedit.pipelines.listing import Container
 from crispedit.pipelines.pairs import AnySource
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.verdicts import quoted
 from crispedit.pipelines.waves import Waves
 from crispedit.recipe import Pool
 from crispedit.record import content_key
 from crispedit.shards import journal
-from crispedit.shards.journal import Table
+from crispedit.shards.journal import Table, quoted
 
 LIST = "list"
 ALONE = Pool(batch=1)

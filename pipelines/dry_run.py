@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from crispedit.outcome import KEPT
 from crispedit.pipelines import build, engine, steps, tables
 from crispedit.pipelines.audit import table
-from crispedit.pipelines.flow import Route, Row
+from crispedit.pipelines.flow import Route, Row, gpus_of
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.records import TOKENS
 from crispedit.pipelines.run import Run
@@ -203,14 +203,13 @@ def _time(flow: Watched, settings: EngineSpec) -> _Timed:
 def _held(step: Step, settings: EngineSpec) -> tuple[float, float]:
     """CPUs and GPUs that a step's actors hold while it runs."""
     stages = step.stages
-    each = [(s.pool.cpus, s.gpus if s.pool.gpus is None else s.pool.gpus) for s in stages]
-    actors = [1] * len(stages)
-    if settings.kind == "ray":
-        import ray
+    if settings.kind != "ray":
+        return 1.0, sum(map(gpus_of, stages))
+    import ray
 
-        actors = engine.placement(step.name, stages, ray.cluster_resources())
-    cpus = sum(n * c for n, (c, _) in zip(actors, each, strict=True))
-    return cpus if settings.kind == "ray" else 1.0, sum(n * g for n, (_, g) in zip(actors, each, strict=True))
+    actors = engine.placement(step.name, stages, ray.cluster_resources())
+    counted = [*zip(actors, stages, strict=True)]
+    return sum(n * s.pool.cpus for n, s in counted), sum(n * gpus_of(s) for n, s in counted)
 
 
 def _project(
@@ -221,13 +220,14 @@ def _project(
     sampled = timed["curate"].rows
     factor = listed / sampled
     per_source = {
-        category: _by_source(
-            db.execute(
+        category: {
+            key: (candidates, kept)
+            for key, candidates, kept in db.execute(
                 "SELECT e.source_key, count(*), count(*) FILTER (s.outcome = ?) FROM selection s "
                 "JOIN edit e USING (key) WHERE s.category = ? GROUP BY e.source_key",
                 [KEPT, category],
             ).fetchall()
-        )
+        }
         for category in sample.recipe.categories
     }
     pairs, wanted = {}, {}
@@ -292,10 +292,6 @@ def _server_costs(sample: Run, db: duckdb.DuckDBPyConnection) -> dict[str, float
             [(cost,)] = db.execute("SELECT sum(cost) FROM edit WHERE editor = ?", [name]).fetchall()
             costs[f"edit: {name}"] = cost
     return costs
-
-
-def _by_source(rows: Sequence[tuple[str, int, int]]) -> dict[str, tuple[int, int]]:
-    return {key: (candidates, kept) for key, candidates, kept in rows}
 
 
 def _cost(sample: Run, name: str, one: _Timed, factor: float) -> StepCost:

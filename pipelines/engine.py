@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,12 @@ import pyarrow as pa
 import crispedit
 from crispedit import machine, managed
 from crispedit.pipelines import failure, scheduler
-from crispedit.pipelines.flow import Block, Flow, Route, gpus_of
+from crispedit.pipelines.flow import Block, Flow, Route, commit, gpus_of
 from crispedit.pipelines.flow import Row as Row
 from crispedit.pipelines.flow import Stage as Stage
 from crispedit.pipelines.here import Here
 from crispedit.pipelines.progress import Progress
 from crispedit.pipelines.recipe import EngineSpec
-from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
 
@@ -48,22 +48,7 @@ class Work:
     stages: Sequence[Stage]
     wire: pa.Schema
     explode: Callable[[Row], Sequence[Row]]
-    rows: int
-    """The number of rows that the plan commits."""
     key: str = "key"
-
-
-@dataclass(frozen=True)
-class Commit:
-    """Commits processed rows to a table as one part; returns a light row for each."""
-
-    folder: Path
-    table: Table
-    explode: Callable[[Row], Sequence[Row]]
-
-    def __call__(self, done: Sequence[Row]) -> Sequence[Row]:
-        journal.commit(self.folder, self.table, [row for one in done for row in self.explode(one)])
-        return [{} for _ in done]
 
 
 class WorkFlow:
@@ -71,8 +56,10 @@ class WorkFlow:
 
     def __init__(self, work: Work) -> None:
         self.stages = work.stages
-        commit = Commit(work.folder.absolute(), work.table, work.explode)
-        self._route = Route(work.step, 0, tuple(s.name for s in work.stages), work.wire, commit, work.key)
+        committing = partial(
+            commit, folder=work.folder.absolute(), table=work.table, key=work.key, explode=work.explode
+        )
+        self._route = Route(work.step, 0, tuple(s.name for s in work.stages), work.wire, committing, work.key)
         self._plan = work.plan
         self._taken = self._done = 0
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from crispedit.outcome import Transient, describe
 from crispedit.recipe import Pool
+from crispedit.shards import journal
+from crispedit.shards.journal import Table
 
 Row = dict[str, Any]
 
@@ -50,6 +53,25 @@ def failed(row: Row, error: Exception) -> Row:
 def never(row: Row) -> bool:
     """No row is tried again."""
     return False
+
+
+def commit(
+    rows: Sequence[Row],
+    *,
+    folder: Path,
+    table: Table,
+    key: str,
+    explode: Callable[[Row], Sequence[Row]],
+    root: Path | None = None,
+) -> Sequence[Row]:
+    """Commit processed rows to a table as one part (`journal.commit`); `explode` gives the rows of the table for each.
+    Returns a light row for each, with its `key` and its `committed` rows."""
+    exploded = [explode(row) for row in rows]
+    committed = iter(journal.commit(folder, table, [one for several in exploded for one in several], root))
+    return [
+        {key: row[key], "committed": [next(committed) for _ in several]}
+        for row, several in zip(rows, exploded, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from crispedit import prompts, recipe, replies
 from crispedit.benchmark import Picture, read_json, read_jsonl, rows
 from crispedit.benchmarks.gedit_v2 import OWN, SWAPPED, Verdict
 from crispedit.chat import ChatError, ChatOption
-from crispedit.judge import NO_USAGE, Heard, JudgeDownError, JudgeModel, JudgeUsage, Question
+from crispedit.judge import NO_USAGE, JudgeDownError, JudgeModel, JudgeReply, JudgeUsage, Question
 from crispedit.pipelines.evaluate import Price
 from crispedit.pipelines.evaluation import preferences, report, statistics
 from crispedit.pipelines.evaluation.preferences import Preference
@@ -228,7 +228,7 @@ def _held_against(
             votes = []
             for _ in range(of.votes):
                 shown, swapped = next(heard), next(heard)
-                usage += sum((h.usage for h in (shown, swapped) if isinstance(h, Heard)), NO_USAGE)
+                usage += sum((h.usage for h in (shown, swapped) if isinstance(h, JudgeReply)), NO_USAGE)
                 vote = _vote(shown, swapped, counts)
                 votes += [] if vote is None else [vote]
                 leaning = _leaning(shown, swapped)
@@ -264,7 +264,7 @@ def _estimate(leanings: Sequence[tuple[str, float]], level: float) -> dict[str, 
 
 def _leaning(*heard: object) -> float | None:
     """The share of verdicts, over both orders without ties, for the first-shown edit; None if all are ties."""
-    winners = [one.value for one in heard if isinstance(one, Heard) and one.value in ("first", "second")]
+    winners = [one.value for one in heard if isinstance(one, JudgeReply) and one.value in ("first", "second")]
     return winners.count("first") / len(winners) if winners else None
 
 
@@ -287,8 +287,8 @@ def _vote(shown: object, swapped: object, counts: Counter[str]) -> Outcome | Non
     if isinstance(shown, ChatError) or isinstance(swapped, ChatError):
         counts["unanswered"] += 1
         return None
-    assert isinstance(shown, Heard)
-    assert isinstance(swapped, Heard)
+    assert isinstance(shown, JudgeReply)
+    assert isinstance(swapped, JudgeReply)
     if shown.value is None or swapped.value is None:
         counts["unparsed"] += 1
         return None

@@ -12,9 +12,8 @@ import pyarrow as pa
 from crispedit.pipelines import listing
 from crispedit.pipelines.records import ANNOTATE, COMPARE, EDIT, IN_PLACE, curate_table, score_table
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.verdicts import quoted
 from crispedit.shards import journal
-from crispedit.shards.journal import Table
+from crispedit.shards.journal import Table, quoted
 
 OF_KEYS = {
     "edit": "key IN (FROM keys)",

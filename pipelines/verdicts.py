@@ -25,6 +25,7 @@ from crispedit.pipelines.run import Run
 from crispedit.pipelines.waves import Judged, Waves, name
 from crispedit.record import canonical_json, content_key
 from crispedit.shards import journal
+from crispedit.shards.journal import quoted
 
 
 def of_candidate(recipe: Recipe, candidate: Candidate, *, has_job: bool = True) -> tuple[str, str | None]:
@@ -52,10 +53,6 @@ def candidates_sql(recipe: Recipe) -> str:
         WHEN e.job IS NULL THEN '{REJECTED} no_job'
         WHEN ({known}) IS NOT TRUE THEN '{REJECTED} category'
         ELSE {recipe.pair_cascade.verdict_sql("s", "e.category")} END"""
-
-
-def quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 class Coded:

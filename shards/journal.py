@@ -131,7 +131,7 @@ def view(db: duckdb.DuckDBPyConnection, table: Table, files: Sequence[Path]) -> 
     columns = table.committed_schema
     if not files:
         return "SELECT " + ", ".join(f"{_null(db, f)} AS {_name(f.name)}" for f in columns) + " WHERE false"
-    listed = ", ".join(_text(str(file)) for file in files)
+    listed = ", ".join(quoted(str(file)) for file in files)
     raw = f"read_parquet([{listed}], union_by_name = true, filename = '__part')"
     try:
         present = {row[0] for row in db.execute(f"DESCRIBE SELECT * FROM {raw}").fetchall()}
@@ -200,7 +200,7 @@ def _has_no_copies(files: tuple[Path, ...], key: str) -> bool:
 
     As many hashes as rows prove it; two keys of one hash only cost the slower view.
     """
-    listed = ", ".join(_text(str(file)) for file in files)
+    listed = ", ".join(quoted(str(file)) for file in files)
     with database() as db:
         try:
             rows = db.execute(f"SELECT hash({_name(key)}) AS hashed FROM read_parquet([{listed}])")
@@ -218,7 +218,8 @@ def _listed(columns: Sequence[str]) -> str:
     return ", ".join(map(_name, columns))
 
 
-def _text(text: str) -> str:
+def quoted(text: str) -> str:
+    """The text as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 

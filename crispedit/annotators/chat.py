@@ -143,7 +143,7 @@ class _Wish:
     """Its number among the photograph's jobs in this category, from 0."""
     earlier: Sequence[str] = ()
     """The instructions of the earlier ones."""
-    said: dict[str, list[Any]] = field(default_factory=dict)
+    answers: dict[str, list[Any]] = field(default_factory=dict)
     """The answers: one "description", every "draft", the "facts"."""
     tokens: list[tuple[int, int] | None] = field(default_factory=list)
     """Tokens of each answer."""
@@ -155,7 +155,7 @@ class _Wish:
             self.tokens.append(None)
         else:
             self.tokens.append(answer.tokens)
-            self.said.setdefault(name, []).append(answer.value)
+            self.answers.setdefault(name, []).append(answer.value)
 
     def write(self) -> ChatRequest[Draft]:
         seed = seed_of(self.sample.key, f"voice of {self.category.name} {self.nth}")
@@ -163,7 +163,7 @@ class _Wish:
         return ChatRequest(self._prompt("annotate/write", **more), Draft, [self.sample.source])
 
     def refine(self) -> ChatRequest[Refinement]:
-        caption = _one_line(self.said["draft"][-1].target_caption)
+        caption = _one_line(self.answers["draft"][-1].target_caption)
         more = {"instruction": self.instruction, "target_caption": caption}
         return ChatRequest(self._prompt("annotate/refine", **more), Refinement, [self.sample.source])
 
@@ -173,8 +173,8 @@ class _Wish:
     def outcome(self) -> Job | Refusal | Exception:
         if self.error is not None:
             return self.error
-        description, draft, facts = (self.said[name][-1] for name in ("description", "draft", "facts"))
-        plan = {name: [answer.model_dump() for answer in answers] for name, answers in self.said.items()}
+        description, draft, facts = (self.answers[name][-1] for name in ("description", "draft", "facts"))
+        plan = {name: [answer.model_dump() for answer in answers] for name, answers in self.answers.items()}
         job = Job(
             source_key=self.sample.key,
             category=self.category.name,
@@ -194,10 +194,10 @@ class _Wish:
     @property
     def instruction(self) -> str:
         """The current instruction; empty before the first draft."""
-        return _one_line(self.said["draft"][-1].instruction) if "draft" in self.said else ""
+        return _one_line(self.answers["draft"][-1].instruction) if "draft" in self.answers else ""
 
     def _prompt(self, name: str, **more: object) -> str:
-        description = canonical_json(self.said["description"][-1].model_dump())
+        description = canonical_json(self.answers["description"][-1].model_dump())
         about = {"category": self.category.name, "definition": self.category.definition}
         return prompts.render(name, description=description, **about, **more)
 

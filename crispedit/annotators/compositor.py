@@ -50,7 +50,7 @@ class _Photograph:
     def __init__(self, sample: Sample) -> None:
         self.key = sample.key
         self.image = sample.source
-        self.said: set[str] = set()
+        self.instructions: set[str] = set()
         self.used: list[str] = []
 
     @cached_property
@@ -109,9 +109,9 @@ class _Photograph:
             if planned is None:
                 continue
             plan, words = planned
-            if words.instruction.lower() in self.said or words.source_caption == words.target_caption:
+            if words.instruction.lower() in self.instructions or words.source_caption == words.target_caption:
                 continue
-            self.said.add(words.instruction.lower())
+            self.instructions.add(words.instruction.lower())
             self.used += [plan[name]["kind"] for name in ("thing", "other") if name in plan]
             return Job(
                 source_key=self.key,

@@ -25,7 +25,7 @@ from crispedit.benchmark import (
     text_constants,
 )
 from crispedit.chat import Chat, ChatError, Published
-from crispedit.judge import NO_USAGE, Heard, JudgeUsage, Question
+from crispedit.judge import NO_USAGE, JudgeReply, JudgeUsage, Question
 from crispedit.measures import Measures
 from crispedit.record import Image, content_key
 
@@ -132,9 +132,9 @@ class EditCompass(Benchmark):
             [self._question(aspect, answer, item, note) for aspect in ASPECTS if item[aspect]]
             for (answer, item), note in zip(asked, notes, strict=True)
         ]
-        heard = iter(measures.judge.ask([question for some in questions for question in some]))
+        results = iter(measures.judge.ask([question for some in questions for question in some]))
         return [
-            self._scored(answer.case, item, note, [next(heard) for _ in some])
+            self._scored(answer.case, item, note, [next(results) for _ in some])
             for (answer, item), note, some in zip(asked, notes, questions, strict=True)
         ]
 
@@ -152,7 +152,7 @@ class EditCompass(Benchmark):
         return Question([text, source, " ", answer.edited], _note, AS_PUBLISHED, repeat=answer.repeat)
 
     def _question(
-        self, aspect: str, answer: Answer, item: Mapping[str, Any], note: Heard[str] | ChatError | None
+        self, aspect: str, answer: Answer, item: Mapping[str, Any], note: JudgeReply[str] | ChatError | None
     ) -> Question[int]:
         source, marked = self._shown(answer, item)
         constants = self._constants(aspect)
@@ -183,7 +183,7 @@ class EditCompass(Benchmark):
         if marked is not None and aspect != "URC":
             line("Annotated Instruction(with visual markers): ", marked)
         if aspect == "URC":
-            differs = note.value if isinstance(note, Heard) else ""
+            differs = note.value if isinstance(note, JudgeReply) else ""
             line(f"Image Difference between Source Image and Edited Image: {differs}.")
         if item.get("hints"):
             line(f"Hints: {item['hints']}.")
@@ -196,17 +196,17 @@ class EditCompass(Benchmark):
         self,
         case: Case,
         item: Mapping[str, Any],
-        note: Heard[str] | ChatError | None,
-        heard: Sequence[Heard[int] | ChatError],
+        note: JudgeReply[str] | ChatError | None,
+        results: Sequence[JudgeReply[int] | ChatError],
     ) -> Scored | Exception:
-        replied: list[Heard[int]] = []
+        replied: list[JudgeReply[int]] = []
         usage: JudgeUsage = NO_USAGE
-        for one in (note, *heard):
+        for one in (note, *results):
             if isinstance(one, ChatError):
                 return one  # no reply: the judge will be asked again
             if one is not None:
                 usage += one.usage
-        replied = [one for one in heard if isinstance(one, Heard)]
+        replied = [one for one in results if isinstance(one, JudgeReply)]
         asked = [aspect for aspect in ASPECTS if item[aspect]]
         marks = dict(zip(asked, (one.value for one in replied), strict=True))
         values: dict[str, float | None] = dict.fromkeys(METRICS) | {a: m for a, m in marks.items()}

@@ -29,7 +29,7 @@ from crispedit.benchmark import (
     text_constants,
 )
 from crispedit.chat import Chat, ChatError, Published, Reply
-from crispedit.judge import Heard, Question
+from crispedit.judge import JudgeReply, Question
 from crispedit.measures import Measures
 from crispedit.record import Image
 
@@ -134,8 +134,8 @@ class GEdit(Benchmark):
         if measures.judge is None:
             none = dict.fromkeys(METRICS)
             return [Scored(dict.fromkeys(answer.case.protocols, none)) for answer in answers]
-        heard = measures.judge.ask([question for answer in answers for question in self._questions(answer)])
-        return [_scored(answer.case, *heard[2 * n : 2 * n + 2]) for n, answer in enumerate(answers)]
+        results = measures.judge.ask([question for answer in answers for question in self._questions(answer)])
+        return [_scored(answer.case, *results[2 * n : 2 * n + 2]) for n, answer in enumerate(answers)]
 
     def _questions(self, answer: Answer) -> list[Question[list[float]]]:
         semantics, quality = self._prompts(answer.case.instruction)
@@ -181,22 +181,22 @@ class GEdit(Benchmark):
 
 
 def _scored(case: Case, semantics: object, quality: object) -> Scored | Exception:
-    heard: list[Heard[list[float]]] = []
+    both: list[JudgeReply[list[float]]] = []
     for reply in (semantics, quality):
         if isinstance(reply, ChatError):
             return reply  # no reply: the judge will be asked again
-        assert isinstance(reply, Heard)
-        heard.append(reply)
-    said, seen = heard
+        assert isinstance(reply, JudgeReply)
+        both.append(reply)
+    success, look = both
     values: dict[str, float | None] = dict.fromkeys(METRICS)
-    if said.value is not None and seen.value is not None:
-        sc, pq = min(said.value), min(seen.value)
-        values = {"SC": sc, "PQ": pq, "O": math.sqrt(sc * pq), "balance": _balance(said.value)}
+    if success.value is not None and look.value is not None:
+        sc, pq = min(success.value), min(look.value)
+        values = {"SC": sc, "PQ": pq, "O": math.sqrt(sc * pq), "balance": _balance(success.value)}
     return Scored(
         dict.fromkeys(case.protocols, values),
-        unparsed=said.value is None or seen.value is None,
-        words=(said.text, seen.text),
-        usage=said.usage + seen.usage,
+        unparsed=success.value is None or look.value is None,
+        words=(success.text, look.text),
+        usage=success.usage + look.usage,
     )
 
 

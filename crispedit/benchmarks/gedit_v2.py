@@ -27,7 +27,7 @@ from crispedit.benchmark import (
     read_jsonl,
 )
 from crispedit.chat import Chat, ChatError, Reply
-from crispedit.judge import Heard, Question
+from crispedit.judge import JudgeReply, Question
 from crispedit.measures import Measures
 from crispedit.record import content_key
 from crispedit.replies import Winner
@@ -106,9 +106,9 @@ class GEditV2(Benchmark):
             nobody: dict[str, Winner | None] = dict.fromkeys(self.dimensions)
             return [Compared(nobody, nobody, nobody) for _ in pairs]
         asked = [question for pair in pairs for question in self._questions(pair)]
-        heard = measures.judge.ask(asked)
+        results = measures.judge.ask(asked)
         each = len(asked) // len(pairs)
-        return [self._compared(heard[n * each : (n + 1) * each]) for n in range(len(pairs))]
+        return [self._compared(results[n * each : (n + 1) * each]) for n in range(len(pairs))]
 
     def _questions(self, pair: AnswerPair) -> list[Question[Winner]]:
         """The question of every dimension, then, with `both_orders`, the same in the other order."""
@@ -125,22 +125,22 @@ class GEditV2(Benchmark):
             for dimension in self.dimensions
         ]
 
-    def _compared(self, heard: Sequence[Heard[Winner] | ChatError]) -> Compared | Exception:
+    def _compared(self, results: Sequence[JudgeReply[Winner] | ChatError]) -> Compared | Exception:
         replied = []
-        for one in heard:
+        for one in results:
             if isinstance(one, ChatError):
                 return one  # no reply: the judge will be asked again
             replied.append(one)
         count = len(self.dimensions)
-        said = [one.value for one in replied]
-        in_order: dict[str, Winner | None] = dict(zip(self.dimensions, said[:count], strict=True))
-        swapped = [None if value is None else SWAPPED[value] for value in said[count:]]
+        verdicts = [one.value for one in replied]
+        in_order: dict[str, Winner | None] = dict(zip(self.dimensions, verdicts[:count], strict=True))
+        swapped = [None if value is None else SWAPPED[value] for value in verdicts[count:]]
         other: dict[str, Winner | None] = dict(zip(self.dimensions, swapped, strict=self.both_orders))
         winners: dict[str, Winner | None] = {
             d: _agreed(in_order[d], other.get(d, in_order[d])) for d in self.dimensions
         }
         usage = sum((one.usage for one in replied[1:]), replied[0].usage)
-        return Compared(winners, in_order, other, None in said, tuple(one.text for one in replied), usage)
+        return Compared(winners, in_order, other, None in verdicts, tuple(one.text for one in replied), usage)
 
     def prompt_for(self, dimension: str, instruction: str) -> str:
         """The text of a question. ValueError if the published prompt is unreadable or has no placeholder."""

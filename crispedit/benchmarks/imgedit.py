@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from crispedit import judge, prompts, replies
 from crispedit.benchmark import Answer, Benchmark, Better, Case, Picture, Protocol, Scored, read_json
 from crispedit.chat import Chat, ChatError, Published, Reply
-from crispedit.judge import Heard, Question
+from crispedit.judge import JudgeReply, Question
 from crispedit.measures import Measures
 from crispedit.record import content_key
 
@@ -121,7 +121,7 @@ class ImgEdit(Benchmark):
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         if measures.judge is None:
             return [Scored({self._id: dict.fromkeys(METRICS)}) for _ in answers]
-        return [self._scored(heard) for heard in measures.judge.ask([self._question(a) for a in answers])]
+        return [self._scored(reply) for reply in measures.judge.ask([self._question(a) for a in answers])]
 
     def _question(self, answer: Answer) -> Question[list[int]]:
         text, shown = self._prompt(answer.case), [answer.source, answer.edited]
@@ -150,18 +150,18 @@ class ImgEdit(Benchmark):
         prompts = read_json(self.prompts, "the published prompts, one per kind of edit")
         return {str(kind): str(text) for kind, text in prompts.items()}
 
-    def _scored(self, heard: object) -> Scored | Exception:
-        if isinstance(heard, ChatError):
-            return heard  # no reply: the judge will be asked again
-        assert isinstance(heard, Heard)
+    def _scored(self, reply: object) -> Scored | Exception:
+        if isinstance(reply, ChatError):
+            return reply  # no reply: the judge will be asked again
+        assert isinstance(reply, JudgeReply)
         values: dict[str, float | None] = dict.fromkeys(METRICS)
-        if heard.value is not None:
-            mean = sum(heard.value) / len(heard.value)
+        if reply.value is not None:
+            mean = sum(reply.value) / len(reply.value)
             values["mean"] = round(mean, 2) if self._official else mean
-            if len(heard.value) == 3:
-                values |= dict(zip(METRICS, heard.value, strict=False))
+            if len(reply.value) == 3:
+                values |= dict(zip(METRICS, reply.value, strict=False))
         return Scored(
-            {self._id: values}, unparsed=heard.value is None, words=(heard.text,), usage=heard.usage
+            {self._id: values}, unparsed=reply.value is None, words=(reply.text,), usage=reply.usage
         )
 
     def request(self, chat: Chat) -> Mapping[str, Any]:

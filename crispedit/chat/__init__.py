@@ -116,7 +116,7 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Said:
+class Completion:
     """One message of the assistant."""
 
     text: str
@@ -153,7 +153,7 @@ class Chat(Part):
     max_tokens: int = Field(1024, ge=1)
     """The most tokens of an answer; a truncated answer is not valid JSON."""
 
-    def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
+    def complete(self, conversations: Sequence[Conversation]) -> list[Completion | ChatError]:
         """The assistant's next message in each conversation, in order, or an error."""
         raise NotImplementedError
 
@@ -171,7 +171,7 @@ class Chat(Part):
             again = []
             replies = self.complete([asked[i] for i in waiting])
             for i, words in zip(waiting, replies, strict=True):
-                if isinstance(words, Said):
+                if isinstance(words, Completion):
                     tokens[i].append(words.tokens)
                 result = self._read(words, requests[i].answer, asked[i])
                 before = answers.get(i)
@@ -204,17 +204,17 @@ class Chat(Part):
         return False
 
     def _read(
-        self, said: Said | ChatError, answer: type[A], asked: Conversation
+        self, completion: Completion | ChatError, answer: type[A], asked: Conversation
     ) -> ChatAnswer[A] | ChatError:
-        if isinstance(said, ChatError):
-            return said
-        if said.cut:
+        if isinstance(completion, ChatError):
+            return completion
+        if completion.cut:
             tokens = asked.max_tokens or self.max_tokens
-            raw = said.text.encode("utf-8", "replace").decode()
+            raw = completion.text.encode("utf-8", "replace").decode()
             return ChatError(
                 f"cut off after {tokens} tokens (max_tokens). It was: {raw[:600]!r}", raw, cut=True
             )
-        return parse(said.text, answer, self.enforces(asked))
+        return parse(completion.text, answer, self.enforces(asked))
 
     def identity(self) -> dict[str, Any]:
         """The options that can change an answer, and the prompts of this module."""

@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from pydantic import BaseModel, Field, ValidationError
 
 from crispedit import images
-from crispedit.chat import Chat, ChatError, Conversation, Published, Reply, Said, Turn
+from crispedit.chat import Chat, ChatError, Completion, Conversation, Published, Reply, Turn
 from crispedit.record import Image
 from crispedit.server import Server
 
@@ -26,7 +26,7 @@ class OpenAI(Server, Chat):
     """Asks a server for chat completions.
 
     `load` asks a first question, so that a run does not begin if the server is away, or rejects the key, the model or
-    an option. Later failures are errors of single requests.
+    an option. RetryLater failures are errors of single requests.
     """
 
     kind: ClassVar[str] = "chat server"
@@ -61,17 +61,17 @@ class OpenAI(Server, Chat):
         identity = super().identity()
         return identity | {"options": self.options_that_count(identity["options"])}
 
-    def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
+    def complete(self, conversations: Sequence[Conversation]) -> list[Completion | ChatError]:
         answers = self.each_answer(self._ask, conversations)
-        return [_failed(said) if isinstance(said, Exception) else said for said in answers]
+        return [_failed(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
-    async def _ask(self, session: ClientSession, conversation: Conversation) -> Said | ChatError:
+    async def _ask(self, session: ClientSession, conversation: Conversation) -> Completion | ChatError:
         body = self._body(conversation)
         response = await self.post(session, "chat/completions", lambda: {"json": body})
         if response.status != 200:
-            return ChatError(self.said(response))
+            return ChatError(self.failure(response))
         try:
-            completion = Completion.model_validate_json(response.body)
+            completion = CompletionBody.model_validate_json(response.body)
         except ValidationError:
             return ChatError(f"the server's answer is not a chat completion: {self.shown(response.body)}")
         choice = completion.choices[0]
@@ -83,7 +83,7 @@ class OpenAI(Server, Chat):
                 f"the model said nothing{thought} (finish reason {choice.finish_reason}, "
                 f"refusal {choice.message.refusal!r})"
             )
-        return Said(text, cut, usage.prompt_tokens, usage.completion_tokens)
+        return Completion(text, cut, usage.prompt_tokens, usage.completion_tokens)
 
     def enforces(self, conversation: Conversation) -> bool:
         return self.structured_output == "json_schema" and conversation.schema is not None
@@ -153,7 +153,7 @@ class Usage(BaseModel):
     completion_tokens: int | None = None
 
 
-class Completion(BaseModel):
+class CompletionBody(BaseModel):
     """What is read of a server's answer."""
 
     choices: list[Choice] = Field(min_length=1)

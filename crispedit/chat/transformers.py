@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from pydantic import Field, PrivateAttr
 
 from crispedit import weights
-from crispedit.chat import Chat, ChatError, Conversation, Published, Said, Turn
+from crispedit.chat import Chat, ChatError, Completion, Conversation, Published, Turn
 from crispedit.outcome import describe, each
 
 
@@ -87,7 +87,7 @@ class Transformers(Chat):
             return identity
         return identity | {"adapter": _digest(self.adapter)}
 
-    def complete(self, conversations: Sequence[Conversation]) -> list[Said | ChatError]:
+    def complete(self, conversations: Sequence[Conversation]) -> list[Completion | ChatError]:
         if self._network is None:
             self.load()
         # A batch has one number of images and one set of settings: not every processor takes a mixed batch.
@@ -96,17 +96,19 @@ class Transformers(Chat):
             shown = sum(not isinstance(part, str) for turn in conversation.turns for part in turn.content)
             settings = shown, conversation.published, conversation.max_tokens
             alike.setdefault(settings, []).append(index)
-        said: dict[int, Said | Exception] = {}
+        completions: dict[int, Completion | Exception] = {}
         for group in alike.values():
             for start in range(0, len(group), self.batch_size):
                 batch = group[start : start + self.batch_size]
-                said.update(zip(batch, each(self._generate, [conversations[i] for i in batch]), strict=True))
-        answers = [said[index] for index in range(len(conversations))]
+                completions.update(
+                    zip(batch, each(self._generate, [conversations[i] for i in batch]), strict=True)
+                )
+        answers = [completions[index] for index in range(len(conversations))]
         return [
             ChatError(describe(answer)) if isinstance(answer, Exception) else answer for answer in answers
         ]
 
-    def _generate(self, conversations: Sequence[Conversation]) -> list[Said]:
+    def _generate(self, conversations: Sequence[Conversation]) -> list[Completion]:
         import torch
 
         published = conversations[0].published
@@ -134,10 +136,10 @@ class Transformers(Chat):
         answers_BT = tokens_BT[:, inputs["input_ids"].shape[1] :]
         texts = self._processor.batch_decode(answers_BT, skip_special_tokens=True)
         asked_B = inputs["attention_mask"].sum(dim=1).tolist()
-        said_B = [self._length(answer_T) for answer_T in answers_BT.tolist()]
+        written_B = [self._length(answer_T) for answer_T in answers_BT.tolist()]
         return [
-            Said(text, said > limit, asked, min(said, limit))
-            for text, asked, said in zip(texts, asked_B, said_B, strict=True)
+            Completion(text, written > limit, asked, min(written, limit))
+            for text, asked, written in zip(texts, asked_B, written_B, strict=True)
         ]
 
     def _length(self, answer_T: Sequence[int]) -> int:

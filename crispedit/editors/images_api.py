@@ -28,7 +28,7 @@ from crispedit.canvas import Canvas
 from crispedit.outcome import STATUSES
 from crispedit.parts import Editor
 from crispedit.record import Edit, Image, Job, Refusal
-from crispedit.server import Later, Response, Server, pause_of
+from crispedit.server import Response, RetryLater, Server, pause_of
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession, FormData
@@ -170,7 +170,7 @@ class ImagesAPI(Server, Editor):
         """A refusal of the content; ValueError for any other permanent error."""
         if response.status in (400, 403, 422, 451) and REFUSES.search(_problem(response.body)):
             return Refusal("content_refused")
-        raise ValueError(self.said(response))
+        raise ValueError(self.failure(response))
 
     async def _fetch(self, url: str) -> bytes:
         """The image at a URL from the server, following redirects; the key is not sent there."""
@@ -191,7 +191,7 @@ class ImagesAPI(Server, Editor):
                         continue
                     failure = f"the server's image at {where.host} answered {answer.status}"
                     if answer.status >= 500 or answer.status in STATUSES:
-                        raise Later(failure, pause_of(answer.headers))
+                        raise RetryLater(failure, pause_of(answer.headers))
                     if answer.status != 200:
                         raise ValueError(failure)
                     return await self.read(answer)

@@ -1,13 +1,16 @@
 """Cases: every value of an evaluation as a parquet, with the benchmark's own ids and the pictures' locations.
 
-benchmark, protocol, case, group, family, instruction    as the benchmark names them editor, seed, judgement whose
-answer, and which judgement of it metric, value                                            null where it is not known;
-`reason` says why black, kind                                              scored, refused, missing, error, unparsed,
-unjudged words                                                    what the judge said, a text for each question source,
-answer, target                                   the images' locations: {path, offset, size, row, column}
+| columns | meaning |
+|---|---|
+| benchmark, protocol, case, group, family, instruction | as the benchmark names them |
+| editor, seed, judgement | the answer, and which judgement of it |
+| metric, value | `value` is null if unknown; `reason` says why |
+| black, kind | scored, refused, missing, error, unparsed or unjudged |
+| words | the judge's replies, a text for each question |
+| source, answer, target | the images' locations: {path, offset, size, row, column} |
 
-For a pairwise benchmark the metric is `preferred`: the share of the comparisons on this case that the answer won, ties
-counting half; `words` are from these comparisons.
+For a pairwise benchmark the metric is `preferred`: the share of the comparisons on this case that the answer won; a tie
+counts half. `words` are from these comparisons.
 """
 
 from __future__ import annotations

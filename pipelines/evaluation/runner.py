@@ -191,9 +191,7 @@ class Evaluation:
             return None
         rows = [{**row, "editor": label} for row in plan]
         stage = AnswerStage(f"edit {label}", pool, editor, self.benchmark, self.edits, editor.gpus)
-        return Work(
-            f"edit {label}", self.answers, ANSWERS, rows, [stage], ASKED, Committing(ANSWERS), len(rows)
-        )
+        return Work(f"edit {label}", self.answers, ANSWERS, rows, [stage], ASKED, Committing(ANSWERS))
 
     def recall(self, label: str, editor: Editor, wave: Sequence[Case], seeds: int) -> None:
         known = [row for row in self._left(editor, wave, seeds) if self.edits.has(row["edit"])]
@@ -291,9 +289,7 @@ class Evaluation:
         stage = MetricStage(
             "score", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.scores
         )
-        return Work(
-            "score", self.scores, SCORES, [*plan.values()], [stage], SHOWN, Committing(SCORES), len(plan)
-        )
+        return Work("score", self.scores, SCORES, [*plan.values()], [stage], SHOWN, Committing(SCORES))
 
     def outcomes(self, seeds: Seeds) -> list[Outcome]:
         """The outcome of every answer of this editor to a scored case, from the committed rows."""
@@ -359,7 +355,6 @@ class Evaluation:
             [stage],
             PAIRED,
             Committing(MATCHES),
-            len(plan),
         )
 
     def verdicts(self, answers: Mapping[str, Seeds]) -> list[JudgedComparison]:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from crispedit.outcome import KEPT, REJECTED
 from crispedit.pipelines import tables
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.verdicts import Coded, Photographs, candidates_sql, dictionary, quoted
+from crispedit.pipelines.verdicts import Coded, Photographs, candidates_sql, dictionary
 from crispedit.pipelines.waves import Wave, Waves
 from crispedit.record import content_key
 from crispedit.repair import SIZES_DIFFER, fits_sql
 from crispedit.shards import journal
+from crispedit.shards.journal import quoted
 
 SELECTION = "selection.parquet"
 SOURCES = "sources.parquet"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from crispedit.outcome import describe, is_transient
-from crispedit.pipelines.flow import Row, Stage
+from crispedit.pipelines.flow import Row, Stage, commit
 from crispedit.pipelines.pairs import ImportedPair
 from crispedit.pipelines.records import Candidate, Comparison, Photograph, Request
 from crispedit.pipelines.run import Identity, Run
@@ -140,34 +140,17 @@ class Step(ABC):
         """A function that commits processed rows of a wave in a worker, and returns a light row for each, with its
         `key` and the `committed` rows."""
         return partial(
-            _commit,
+            commit,
             folder=self.folder(wave),
             root=self.run.root,
             table=self.table,
             key=self.key,
-            rows_of=self.explode,
+            explode=self.explode,
         )
 
     @staticmethod
     def explode(row: Row) -> Sequence[Row]:
         return [row]
-
-
-def _commit(
-    rows: Sequence[Row],
-    *,
-    folder: Path,
-    root: Path,
-    table: Table,
-    key: str,
-    rows_of: Callable[[Row], Sequence[Row]],
-) -> Sequence[Row]:
-    light = [rows_of(row) for row in rows]
-    committed = iter(journal.commit(folder, table, [row for several in light for row in several], root))
-    return [
-        {key: row[key], "committed": [next(committed) for _ in several]}
-        for row, several in zip(rows, light, strict=True)
-    ]
 
 
 def folder_rows(folder: Path, table: Table) -> list[dict[str, Any]]:

@@ -153,7 +153,7 @@ FALSE_REJECTS = 0.1
 """The share of pairs labelled good that learned bounds may reject."""
 
 
-def taught(snapshot: Snapshot) -> list[MovedBound]:
+def learned_bounds(snapshot: Snapshot) -> list[MovedBound]:
     """The bounds learned from the labels and stored scores, where they differ from the run's: loosened for pairs
     labelled good, and tightened against pairs labelled bad."""
     rows = snapshot.sql(

@@ -154,7 +154,7 @@ class Site:
             Route("/compare", self.compare),
             Route("/label", self.label),
             Route("/label", self.save_label, methods=["POST"]),
-            Route("/label/taught", self.taught),
+            Route("/label/learned", self.learned),
             Route("/image/{which}/{key}/{side}", self.image),
             Route("/photograph/{key}", self.photograph),
             Route("/static/{name}", serving.static),
@@ -395,12 +395,12 @@ class Site:
             reasons=[row[1] for row in overview.matrix(s).rows],
         )
 
-    def taught(self, request: Request) -> Response:
+    def learned(self, request: Request) -> Response:
         """Redirect to the page of bounds, with the learned bounds moved."""
         s = self.shown.snapshot
-        bounds = labels.taught(s) if s.run is not None else []
+        bounds = labels.learned_bounds(s) if s.run is not None else []
         if not bounds:
-            return self.page(request, "untaught", against=labels.against(s))
+            return self.page(request, "no_learned_bounds", against=labels.against(s))
         first = bounds[0]
         place = {"score": first.score, "category": first.category or "", "regime": first.regime or ""}
         return RedirectResponse(

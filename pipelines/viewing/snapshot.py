@@ -28,8 +28,8 @@ from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT
 from crispedit.pipelines import recipe, tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, first_pass, pair_verdicts, source_verdicts
-from crispedit.pipelines.verdicts import quoted
 from crispedit.shards import journal
+from crispedit.shards.journal import quoted
 from crispedit.shards.read import ShardReader
 
 MEMORY = "900MB"

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from crispedit import managed
-from crispedit.chat import ChatError, ChatRequest, Conversation, Reply, Said, Turn, make
+from crispedit.chat import ChatError, ChatRequest, Completion, Conversation, Reply, Turn, make
 
 
 class Animal(Reply):
@@ -48,7 +48,7 @@ def chat(folder):
 def words(chat, *turns):
     """The text said in one-turn conversations of (text, images), or the error."""
     said = chat.complete([Conversation([Turn("user", text, images)], "Animal", {}) for text, images in turns])
-    return [one.text if isinstance(one, Said) else one for one in said]
+    return [one.text if isinstance(one, Completion) else one for one in said]
 
 
 ASKED = (

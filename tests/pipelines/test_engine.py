@@ -76,7 +76,6 @@ def work(
         [Append(name, pool) if pool else Append(name) for name in stages],
         SCHEMA,
         lambda row: [row],
-        len(keys),
     )
 
 
@@ -135,7 +134,7 @@ def test_on_ray_processes_stay_for_the_next_step(tmp_path: Path, ray_nodes: None
 def test_on_ray_a_stage_whose_loading_kills_its_process_stops_the_run(tmp_path: Path, ray_nodes: None):
     made = work(tmp_path, ["row0"])
     stages = [Unloadable("a", TASKS), Append("b")]
-    made = Work("test", tmp_path, made.table, made.plan, stages, SCHEMA, made.explode, made.rows)
+    made = Work("test", tmp_path, made.table, made.plan, stages, SCHEMA, made.explode)
     with pytest.raises(Failing, match="a cannot be loaded: its process has died of it 3 times"):
         engine.run(made, EngineSpec())
     assert rows(tmp_path) == {}
@@ -144,9 +143,7 @@ def test_on_ray_a_stage_whose_loading_kills_its_process_stops_the_run(tmp_path: 
 def test_on_ray_both_nodes_work(tmp_path: Path, ray_nodes: None):
     made = work(tmp_path, [f"slow{n}" for n in range(64)], ["a"])
     pool = Pool(actors=4, cpus=0.9, batch=2)
-    made = Work(
-        made.step, made.folder, made.table, made.plan, [Append("a", pool)], SCHEMA, made.explode, made.rows
-    )
+    made = Work(made.step, made.folder, made.table, made.plan, [Append("a", pool)], SCHEMA, made.explode)
     engine.run(made, EngineSpec(rows_per_part=4))
     assert len({row["pid"] for row in rows(tmp_path).values()}) >= 3  # 4 x 0.9 CPU do not fit one node of 2
 

@@ -213,7 +213,7 @@ class Deadly:
 
 def run(cluster: Deadly, stages: Sequence[Stage], keys: Sequence[str], **options: object) -> Scheduler:
     plan = [{"key": key} for key in keys]
-    work = Work("test", Path("table"), Table(SCHEMA), plan, stages, SCHEMA, lambda r: [r], 1)
+    work = Work("test", Path("table"), Table(SCHEMA), plan, stages, SCHEMA, lambda r: [r])
     made = Scheduler(WorkFlow(work), cluster, EngineSpec(block_seconds=1.0, **options))
     made.run()
     return made

@@ -51,7 +51,7 @@ def test_a_run_tells_what_it_has(photos: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_a_build_gives_signs_of_life(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     plan = [{"key": str(n)} for n in range(3)]
-    work = Work("test", tmp_path, Table(SCHEMA), plan, [Named("a")], SCHEMA, lambda row: [row], 3)
+    work = Work("test", tmp_path, Table(SCHEMA), plan, [Named("a")], SCHEMA, lambda row: [row])
     flow = WorkFlow(work)
     told = progress.Progress(tmp_path, log_json=True)
     scheduler = Scheduler(flow, Here(flow.stages), EngineSpec(), told)

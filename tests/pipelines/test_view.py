@@ -268,16 +268,16 @@ def test_labels_teach_bounds_that_keep_what_was_wrongly_rejected(run: Run, tmp_p
     client = client_of(root, root / "labels.csv")
     origin = {"origin": "http://127.0.0.1:7266"}
     low = "unchanged.changed_fraction:low"
-    assert "change no bound" in client.get("/label/taught").text
+    assert "change no bound" in client.get("/label/learned").text
     wrongly = keys(client.get(f"/pairs?reason={low}"))
     assert len(wrongly) >= 5
     for key in wrongly:
         given = json.dumps({"key": key, "verdict": "good", "reason": ""})
         assert client.post("/label", content=given, headers=origin).status_code == 200
     page = client.get("/label")
-    assert "/label/taught" in page.text
+    assert "/label/learned" in page.text
     assert f"crispedit calibrate {root}<" in page.text  # it finds the labels by itself
-    to = client.get("/label/taught", follow_redirects=False)
+    to = client.get("/label/learned", follow_redirects=False)
     assert to.status_code == 303
     moved = [part for name, part in parse_qsl(urlsplit(to.headers["location"]).query) if name == "m"]
     assert any(part.startswith("unchanged.changed_fraction@") for part in moved)

@@ -49,6 +49,7 @@ MODEL = {
     "attention_head_dim": 48,
     "num_attention_heads": 2,
     "axes_dims_rope": [16, 16, 16],
+    "downsample": False,
 }
 """What differs from editmgt-tiny: 0.7 million parameters, and 11 x 7 tokens an image."""
 RESOLUTION = 66

@@ -15,18 +15,20 @@ def text_to_image(q_CHLd: Tensor, k_CHTd: Tensor, rows_CL: Tensor) -> Tensor:
     """[C, N]: the attention of the L text queries to the N = T - L image keys, averaged over heads and text rows.
 
     Keys are text then image; the reference's are left out of the softmax, as released. `rows` weighs the text tokens
-    and adds up to 1 per sample. One sample at a time, and the softmax is not normalised: each row's sum divides its
-    weight instead, so that the largest buffer is [H, L, T] of one sample.
+    and adds up to 1 per sample. The softmax is not normalised: each row's sum divides its weight instead. When
+    sampling, one sample at a time, so that the largest buffer is [H, L, T] of one sample.
     """
+    at_once = len(q_CHLd) if q_CHLd.requires_grad else 1
+    parts = zip(*(x.split(at_once) for x in (q_CHLd, k_CHTd, rows_CL)), strict=True)
+    return torch.cat([_text_to_image(*part) for part in parts])
+
+
+def _text_to_image(q_CHLd: Tensor, k_CHTd: Tensor, rows_CL: Tensor) -> Tensor:
     heads, length, d = q_CHLd.shape[1:]
-    scores = []
-    for q_HLd, k_HTd, rows_L in zip(q_CHLd, k_CHTd, rows_CL, strict=True):
-        logits = (q_HLd * d**-0.5) @ k_HTd.transpose(1, 2)
-        logits = logits.float()
-        weights = (logits - logits.amax(-1, keepdim=True)).exp()
-        rows_HL = rows_L / (weights.sum(-1) * heads)
-        scores.append(torch.einsum("hl,hln->n", rows_HL, weights[..., length:]))
-    return torch.stack(scores)
+    logits = ((q_CHLd * d**-0.5) @ k_CHTd.transpose(2, 3)).float()
+    weights = (logits - logits.amax(-1, keepdim=True)).exp()
+    rows_CHL = rows_CL[:, None] / (weights.sum(-1) * heads)
+    return torch.einsum("chl,chln->cn", rows_CHL, weights[..., length:])
 
 
 def default_blocks(blocks: int) -> tuple[int, ...]:
@@ -71,9 +73,19 @@ def upsample(scores_Chw: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(scores_Chw[:, None], size, mode="bicubic", align_corners=False)[:, 0]
 
 
-def localisation(scores_CN: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Captured scores [C, N] on the transformer's grid -> map [C, *size] in [0, 1] on the tokens', 1 where it looks."""
+def localisation(
+    scores_CN: Tensor, grid: tuple[int, int], size: tuple[int, int], peak: float = 0.0
+) -> Tensor:
+    """Captured scores [C, N] on the transformer's grid -> map [C, *size] in [0, 1] on the tokens', 1 where it looks.
+
+    A sample whose highest score is below `peak` times its mean looks at most of the image: its map is the scores over
+    their mean, since their range would only show noise. 0: never, as released.
+    """
     maps = smooth(rescale(scores_CN).unflatten(1, grid))
+    mean_C1 = scores_CN.mean(1, keepdim=True)
+    flat_C1 = scores_CN.amax(1, keepdim=True) < peak * mean_C1
+    if flat_C1.any():
+        maps = torch.where(flat_C1[..., None], (scores_CN / mean_C1).unflatten(1, grid), maps)
     return upsample(maps, size).clamp(0.0, 1.0)
 
 

@@ -27,6 +27,9 @@ class SamplingOptions(BaseModel):
     """Attention weight of the source: above 1, the edit stays closer to it."""
     hold: float = Field(0.0, ge=0, le=1)
     """Tokens to which the instruction attends less than this keep the source's value; 0 is off."""
+    hold_peak: float = Field(0.0, ge=0)
+    """Where attention peaks below this many times its mean, the edit is of most of the image, such as a new style: a
+    hold then compares attention with its mean, not with its range. 0 is off, as released."""
     negative: str = ""
     """Negative prompt: what the edit should not show."""
     paste_untouched: bool = False

@@ -52,8 +52,7 @@ def build(name: str | Path, seed: int = 0) -> EditMGTPipeline:
         vq, text = build_encoders(preset)
         if "encoders" in preset:
             transformer.follow_codebook(vq.codebook)
-            if not transformer.config.downsample:
-                transformer.begin_by_copying()
+            transformer.begin_by_copying()
     return EditMGTPipeline(transformer, vq, text, resolution=int(preset["resolution"]))
 
 

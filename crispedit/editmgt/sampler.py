@@ -139,7 +139,7 @@ def sample(
             break
         logits_of, captured = passes(tokens.view_as(tokens_BHW), unknown, step)
         if captured is not None:
-            maps = localisation(captured, conditions.grid, (height, width))
+            maps = localisation(captured, conditions.grid, (height, width), options.hold_peak)
             # A finished sample keeps its last map, even if the rest of its batch continues.
             scores = maps if scores is None else torch.where((left > 0)[:, None, None], maps, scores)
         now_held = scores.flatten(1) < hold if hold and scores is not None else None

@@ -426,6 +426,25 @@ def _apply_mlp(layers: Any, x: Tensor) -> Tensor:
     return out
 
 
+def _lay_side_by_side(down_OIrc: Tensor, up_IOrc: Tensor) -> None:
+    """Initialise down- and up-sampling for tokens whose features are the first quarter of D.
+
+    Down-sampling copies those of a window's token (r, c) into the quarter 2 r + c, and up-sampling copies them back.
+    All other weights become small.
+    """
+    dim = len(down_OIrc)
+    quarter = dim // 4
+    eye = torch.eye(quarter)
+    down_OIrc.mul_(0.25)
+    up_IOrc.mul_(0.25)
+    down_OIrc[:, :quarter] = 0
+    up_IOrc[:, :quarter] = 0
+    for place in range(4):
+        here = slice(place * quarter, (place + 1) * quarter)
+        down_OIrc[here, :quarter, place // 2, place % 2] = eye
+        up_IOrc[here, :quarter, place // 2, place % 2] = eye
+
+
 def _for_all(x: Tensor, entries: int) -> Tensor:
     """[B, n, D]; repeated for both halves of a guided batch, [unconditional, conditional]."""
     if entries % len(x):
@@ -469,34 +488,48 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def follow_codebook(self, codes_VC: Tensor, generator: torch.Generator | None = None) -> None:
         """Initialise embeddings and output rows with random Fourier features of the tokenizer's codes (arXiv
-        2006.10739), so that similar codes start similar. This helps small models."""
+        2006.10739), so that similar codes start similar. This helps small models.
+
+        With down-sampling, each of a window's four tokens has D / 4 features.
+        """
         scaled = (codes_VC - codes_VC.mean(0)) / codes_VC.std(0).clamp(min=1e-6)
         near = torch.cdist(scaled, scaled).topk(8, largest=False).values[:, 1:].mean()
+        width = self.config.dim // self.config.stride**2
         # Frequencies from coarse to fine, relative to the distance of neighbouring codes.
-        frequency_D = torch.logspace(0, math.log10(4.0), self.config.dim) / near
-        waves = torch.randn(scaled.shape[1], self.config.dim, generator=generator) * frequency_D
-        phases = 2 * torch.pi * torch.rand(self.config.dim, generator=generator)
+        frequencies = torch.logspace(0, math.log10(4.0), width) / near
+        waves = torch.randn(scaled.shape[1], width, generator=generator) * frequencies
+        phases = 2 * torch.pi * torch.rand(width, generator=generator)
         features = torch.cos(scaled @ waves + phases)
         features = features - features.mean(0)
-        features = 0.02 * features / features.square().mean(1, keepdim=True).sqrt()
-        self.embed.embeddings.weight[: len(features)] = features
-        self.mlm_layer.conv2.weight.copy_(features[:, :, None, None])
+        features = 0.02 * self.config.stride * features / features.square().mean(1, keepdim=True).sqrt()
+        embeddings, rows = self.embed.embeddings.weight, self.mlm_layer.conv2.weight[:, :, 0, 0]
+        if self.config.downsample:  # small noise in the other channels, and nothing else in the mask's
+            embeddings[: len(features)] *= 0.25
+            embeddings[:, :width] = 0
+            rows.mul_(0.25)
+        embeddings[: len(features), :width] = features
+        rows[:, :width] = features
 
     @torch.no_grad()
     def begin_by_copying(self) -> None:
         """Initialise a model to copy the reference, so that training only has to learn edits. Call `follow_codebook`
         first.
 
-        The layers between tokens and blocks start as the identity, and each head of the first block attends to its own
-        position (as in mimetic initialization, arXiv 2305.09828): all queries and keys are one vector, rotated by the
-        position. ValueError for a model that down-samples or has no double block.
+        The layers between tokens and blocks start as the identity (down-sampling puts the features of four tokens side
+        by side), and each head of the first block attends to its own position (as in mimetic initialization, arXiv
+        2305.09828): all queries and keys are one vector, rotated by the position. ValueError for a model without
+        double blocks.
         """
-        if self.config.downsample or not self.config.num_layers:
-            raise ValueError("only a model with double blocks and without down-sampling can begin by copying")
+        if not self.config.num_layers:
+            raise ValueError("only a model with double blocks can begin by copying")
         dim = self.config.dim
         eye, first = torch.eye(dim), cast(DoubleBlock, self.transformer_blocks[0])
         for square in (self.embed.conv, self.mlm_layer.conv1):
             square.weight.copy_(eye[:, :, None, None])
+        if self.config.downsample:
+            down: Any = self.down_block["downsample"]
+            up: Any = self.up_block["upsample"]
+            _lay_side_by_side(down.conv["weight"], up.conv["weight"])
         for linear in (
             self.project_to_hidden,
             self.project_from_hidden,
@@ -514,7 +547,8 @@ class Transformer(nn.Module):
         ) in self.modulations():  # gates slightly open, so that all blocks learn from the first step
             modulation.linear.bias[2 * dim : 3 * dim] = 0.2
             modulation.linear.bias[5 * dim :] = 0.2
-        first.norm1.linear.bias[2 * dim : 3 * dim] = 2.0  # the copied value outweighs the residual
+        # The copied value outweighs the residual.
+        first.norm1.linear.bias[2 * dim : 3 * dim] = 8.0 if self.config.downsample else 2.0
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Fresh weights to train from: normal(0, 0.02), norms 1, biases and modulations 0 (DiT, arXiv 2212.09748)."""

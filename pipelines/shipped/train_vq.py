@@ -1,25 +1,14 @@
-"""Train the image tokenizer of `editmgt-tiny`: on the images of shards, before and after their edits.
+"""How the image tokenizer of `editmgt-tiny` begins, what its decoder learns by, and how it is measured.
 
-    python -m crispedit.pipelines.shipped.train_vq SHARDS... --held-out SHARDS --work WORK
-
-trains (resumable: from the last checkpoint in WORK), measures on the held-out shards, and writes weights, configuration
-and card to WORK/vqvae. Same shards, arguments and library versions: the same weights.
-
-So that it takes minutes, only the decoder is trained. The encoder's weights are written down: they are those of a
-linear block transform (the mean colour of 8 x 8 pixels, and how it differs between their halves), which a `VQModel` can
-hold. The codebook is the k-means of that, the decoder starts as its inverse, and learns edges and texture.
+The encoder is not trained: its weights hold a linear transform of each block of 8 x 8 pixels (the mean colour, and how
+it differs between the block's halves). The codebook is the k-means of its output. The decoder starts as its inverse and
+learns edges and texture.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,16 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crispedit.editmgt.preset import fresh_vq, read_preset
 from crispedit.editmgt.vq import VQ
-from crispedit.record import seed_of
-from crispedit.shards.read import ShardReader
 
-PRESET = "editmgt-tiny"
-SHAPE = (112, 160)
-"""Height and width of the images in pixels; pairs of another shape are scaled to cover it, and cropped."""
-SIDE = 8
-"""Tokens along a side of the square crops that the decoder is trained on."""
 PIXELS = 8
 """Of a token along a side: the transform is written for an encoder that halves three times."""
 
@@ -50,6 +31,8 @@ LATENTS = (
     (ACROSS, 0, 1.0), (DOWN, 0, 1.0), (BOTH, 0, 1.0), (ACROSS, 1, 1.0), (DOWN, 1, 1.0),
 )  # fmt: skip
 """Each latent: which function of the block, of which opponent colour, and what it weighs when codes are compared."""
+SIDE = 8
+"""Tokens along a side of the squares that the decoder learns from."""
 STILL = 16.0
 """What the constant channels hold beside the signals, to make group norm a division by a constant (to 1 in 1000)."""
 
@@ -60,15 +43,6 @@ class Images:
 
     pixels: NDArray[np.uint8]
     mask: NDArray[np.bool_]
-
-
-def load(shards: Sequence[str]) -> Images:
-    pixels, masks = [], []
-    with ShardReader(shards, batch_size=64, shapes=[SHAPE]) as reader:
-        for batch in reader:
-            pixels += [batch.source, batch.edited]
-            masks += [batch.mask, batch.mask]
-    return Images(np.concatenate(pixels), np.concatenate(masks))
 
 
 def block_transform() -> tuple[Tensor, Tensor]:
@@ -164,10 +138,21 @@ def _bias(conv: nn.Conv2d) -> Tensor:
     return conv.bias
 
 
+def codes_of(pixels: NDArray[np.uint8], codes_VC: Tensor) -> Tensor:
+    """[N, H / 8, W / 8]: the code nearest to each block of images [N, H, W, 3], as the encoder would give it."""
+    parts = []
+    for part in np.array_split(pixels, -(-len(pixels) // 128)):
+        latents = latents_of(part).permute(0, 2, 3, 1).to(codes_VC.device)
+        nearer = codes_VC.square().sum(1) - 2 * latents.flatten(0, 2) @ codes_VC.T
+        parts.append(nearer.argmin(1).view(latents.shape[:3]))
+    return torch.cat(parts)
+
+
 def kmeans(points_MC: Tensor, count: int, rounds: int = 25) -> Tensor:
     """[count, C] codes, by Lloyd's algorithm; a code that nothing is near starts again at a point far from its own."""
     generator = torch.Generator().manual_seed(0)
-    codes = points_MC[torch.randperm(len(points_MC), generator=generator)[:count]].clone()
+    first = torch.randperm(len(points_MC), generator=generator)[:count]
+    codes = points_MC[first.to(points_MC.device)].clone()
     for _ in range(rounds):
         distance, nearest = (
             torch.cat(x)
@@ -181,12 +166,12 @@ def kmeans(points_MC: Tensor, count: int, rounds: int = 25) -> Tensor:
     return codes
 
 
-def codebook(images: Images, latents: Tensor, count: int, samples: int = 150_000) -> Tensor:
+def codebook(images: Images, count: int, samples: int = 120_000) -> Tensor:
     """The codes of blocks drawn at random, half of them where something was edited: its colours are rarer."""
     generator = torch.Generator().manual_seed(0)
     edited = F.avg_pool2d(torch.from_numpy(images.mask)[:, None].float(), PIXELS)[:, 0] > 0
     whole = edited.flatten(1).all(1)  # a new style or tone is everywhere
-    flat = latents.permute(0, 2, 3, 1).flatten(0, 2)
+    flat = latents_of(images.pixels).permute(0, 2, 3, 1).flatten(0, 2)
     objects = flat[(edited & ~whole[:, None, None]).flatten()]
     half = [
         points[torch.randint(len(points), (samples // 2,), generator=generator)] for points in (flat, objects)
@@ -207,89 +192,59 @@ def difference(made: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     return loss
 
 
-@dataclass(frozen=True)
-class Crops:
-    """Tokens [count, side, side], the pixels [count, 3, h, w] in [0, 1] behind them, their masks [count, 1, h, w]."""
-
-    tokens: Tensor
-    pixels: Tensor
-    mask: Tensor
-
-
-def crops(images: Images, tokens: Tensor, count: int, side: int | None, step: int) -> Crops:
-    """Random images, or (`side`) squares of them, three of four about a place that was edited.
-
-    What is drawn depends on the step alone, so that a resumed run draws what it would have drawn.
-    """
-    rng = np.random.Generator(np.random.PCG64(seed_of("train_vq", str(step))))
-    height, width = tokens.shape[1:]
-    rows, columns = (height, width) if side is None else (side, side)
-    found: list[tuple[Tensor, ...]] = []
-    for place in range(count):
-        chosen = int(rng.integers(len(tokens)))
-        edited = np.argwhere(images.mask[chosen, ::PIXELS, ::PIXELS])
-        middle = rng.integers((height, width))
-        if place % 4 and len(edited):
-            middle = edited[rng.integers(len(edited))]
-        top, left = np.clip(middle - (rows // 2, columns // 2), 0, (height - rows, width - columns))
-        window = (
-            chosen,
-            slice(top * PIXELS, (top + rows) * PIXELS),
-            slice(left * PIXELS, (left + columns) * PIXELS),
-        )
-        found.append(
-            (
-                tokens[chosen, top : top + rows, left : left + columns],
-                torch.from_numpy(images.pixels[window]).permute(2, 0, 1).float() / 255,
-                torch.from_numpy(images.mask[window])[None],
-            )
-        )
-    return Crops(*(torch.stack(column) for column in zip(*found, strict=True)))
-
-
-def train(
-    model: Any, images: Images, tokens: Tensor, steps: int, count: int, rate: float, saved: Path
-) -> None:
-    """Train the decoder in place, from the checkpoint if there is one: on squares, at last on whole images."""
-    learned = list(model.decoder.parameters())
+def train_decoder(vq: VQ, images: Images, steps: int, batch: int = 24, rate: float = 1e-3) -> None:
+    """Train the decoder on squares of `SIDE` tokens, three of four about an edit."""
+    tokens, rng = codes_of(images.pixels, vq.codebook), np.random.default_rng(0)
+    learned = [*vq.model.decoder.parameters(), *vq.model.post_quant_conv.parameters()]
+    for weight in learned:
+        weight.requires_grad_(True)
+    averages = [weight.detach().clone() for weight in learned]
     optimizer = torch.optim.AdamW(learned, lr=rate, betas=(0.9, 0.98), weight_decay=1e-4)
-    first = 0
-    if saved.exists():
-        state = torch.load(saved, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = int(state["step"])
-    began = time.process_time()
-    for step in range(first, steps):
-        share = step / steps
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * (1 + math.cos(math.pi * share)) / 2)
-            )
-        whole = share >= 0.8
-        part = crops(images, tokens, max(1, count // 4) if whole else count, None if whole else SIDE, step)
-        latents = F.embedding(part.tokens, model.quantize.embedding.weight).permute(0, 3, 1, 2)
-        with torch.autocast("cpu", torch.bfloat16):
-            made = model.decoder(model.post_quant_conv(latents)).float()
-        loss = difference(made, part.pixels, part.mask)
+    for step in range(1, steps + 1):
+        chosen, pixels, mask = squares(images, tokens, batch, rng)
+        latents = F.embedding(chosen, vq.codebook).permute(0, 3, 1, 2)
+        with torch.autocast(chosen.device.type, torch.bfloat16):
+            made = vq.model.decoder(vq.model.post_quant_conv(latents)).float()
+        loss = difference(made, pixels, mask)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learned, 1.0)
+        nn.utils.clip_grad_norm_(learned, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = (
+                rate * min(1.0, step / 100) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
+            )
         optimizer.step()
-        if step % 50 == 49:
-            psnr = -10 * float(torch.log10(F.mse_loss(made.detach().clamp(0, 1), part.pixels)))
-            print(
-                f"step {step + 1}/{steps}  loss {float(loss.detach()):.4f}  psnr {psnr:.2f} dB  "
-                f"{time.process_time() - began:.0f} s of CPU",
-                flush=True,
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, learned, 1 - min(0.995, step / (step + 10)))
+        if step % 100 == 0:
+            print(f"decoder: step {step}/{steps}  loss {float(loss.detach()):.4f}", flush=True)
+    for weight, average in zip(learned, averages, strict=True):
+        weight.requires_grad_(False).copy_(average)
+
+
+def squares(
+    images: Images, tokens: Tensor, count: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens [count, SIDE, SIDE], the pixels behind them [count, 3, ...] in 0-1, and where they were edited."""
+    rows, columns = tokens.shape[1:]
+    parts = []
+    for place in range(count):
+        image = int(rng.integers(len(tokens)))
+        middle = rng.integers((rows, columns))
+        edited = np.argwhere(images.mask[image, ::PIXELS, ::PIXELS])
+        if place % 4 and len(edited):
+            middle = edited[rng.integers(len(edited))]
+        top, left = np.clip(middle - SIDE // 2, 0, (rows - SIDE, columns - SIDE))
+        window = tuple(slice(first * PIXELS, (first + SIDE) * PIXELS) for first in (top, left))
+        parts.append(
+            (
+                tokens[image, top : top + SIDE, left : left + SIDE],
+                torch.from_numpy(images.pixels[image][window]).permute(2, 0, 1).float() / 255,
+                torch.from_numpy(images.mask[image][window])[None],
             )
-        if step % 200 == 199 or step == steps - 1:
-            part_path = saved.with_suffix(".part")
-            torch.save(
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1},
-                part_path,
-            )
-            os.replace(part_path, saved)
+        )
+    chosen, pixels, mask = (torch.stack(column) for column in zip(*parts, strict=True))
+    return chosen, pixels, mask
 
 
 @torch.inference_mode()
@@ -313,84 +268,3 @@ def measure(vq: VQ, images: Images) -> dict[str, float]:
         "codes_used": int((used > 0).sum()),
         "entropy_bits": float(-(p * p.clamp(min=1e-12).log2()).sum()),
     }
-
-
-CARD = """# The image tokenizer of `editmgt-tiny`
-
-A diffusers `VQModel` of {parameters:.2f} million parameters: one of {codes} codes for every {pixels} x {pixels}
-pixels. Made by `python -m crispedit.pipelines.shipped.train_vq`. It exists so that EditMGT can be
-trained and tried on real pixels anywhere, offline. **It is no substitute for a published tokenizer.**
-
-Its encoder was not trained: its weights hold a linear transform of each block of {pixels} x {pixels} pixels (mean
-colour, and the differences between the block's halves). The codes are the k-means of that. The decoder was trained.
-
-## Data
-{train_images} images, before and after edits in all seven categories, of landscapes that the compositor rendered; at
-{width} x {height} pixels. {steps} steps of {batch} crops of 64 x 64 pixels, three of four about an edit (whole images
-in the last fifth), AdamW at {rate:g}. No photograph was used, so nobody's licence binds the weights.
-
-## Measured on {images} images of landscapes it was not trained on
-| | |
-|---|---|
-| PSNR of encoding and decoding | {psnr_db:.2f} dB |
-| mean absolute error | {l1:.4f} of the range |
-| codes that are used | {codes_used} of {codes} |
-| entropy of a token, by itself | {entropy_bits:.2f} bits |
-
-## Limits
-- Fine texture is lost: grass, foliage and grain come back as smooth colour, and edges soft.
-- Its decoder knows rendered landscapes and the compositor's objects and styles. Photographs come back blurrier.
-- Made for about {resolution} x {resolution} pixels.
-"""
-
-
-def write(folder: Path, vq: VQ, facts: dict[str, Any]) -> None:
-    """The tokenizer in diffusers' layout with its card and the measurements."""
-    folder.mkdir(parents=True, exist_ok=True)
-    vq.model.save_pretrained(folder)
-    (folder / "measured.json").write_text(json.dumps(facts, indent=2) + "\n")
-    (folder / "README.md").write_text(CARD.format(**facts))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("shards", nargs="+", help="shard sets to train on")
-    parser.add_argument("--held-out", required=True, help="a shard set to measure on")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the checkpoint and the result")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=12, help="crops a step")
-    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
-    args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
-    preset = read_preset(PRESET)
-    torch.manual_seed(0)
-    vq = fresh_vq(preset)
-    write_transform(vq.model)
-    training = load(args.shards)
-    latents = latents_of(training.pixels)
-    vq.codebook.copy_(codebook(training, latents, vq.codebook_size))
-    tokens = torch.cat(
-        [torch.cdist(p, vq.codebook).argmin(1) for p in latents.permute(0, 2, 3, 1).flatten(0, 2).split(8192)]
-    )
-    tokens = tokens.view(len(latents), *latents.shape[2:])
-    vq.model.decoder.requires_grad_(True)
-    train(vq.model, training, tokens, args.steps, args.batch, args.rate, args.work / "checkpoint.pt")
-    vq.model.requires_grad_(False)
-    facts = {
-        "parameters": sum(p.numel() for p in vq.model.parameters()) / 1e6,
-        "resolution": preset["resolution"],
-        "pixels": vq.pixels,
-        "height": SHAPE[0],
-        "width": SHAPE[1],
-        "train_images": len(training.pixels),
-        "steps": args.steps,
-        "batch": args.batch,
-        "rate": args.rate,
-        **measure(vq, load([args.held_out])),
-    }
-    write(args.work / "vqvae", vq, facts)
-    print(json.dumps(facts, indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -131,6 +131,18 @@ def test_the_map_lies_between_0_and_1():
     assert out.max() <= 1
 
 
+def test_a_flat_map_is_measured_against_its_mean():
+    """An edit of all but one token: its range would be noise. A peaked map in the same batch stays as it is."""
+    flat = 1.0 + 0.05 * torch.rand(16, generator=torch.Generator().manual_seed(0))
+    flat[5] = 0.1
+    peaked = torch.zeros(16)
+    peaked[3] = 1.0
+    scores = torch.stack([flat, peaked])
+    maps = localisation(scores, (4, 4), (4, 4), peak=3.0).flatten(1)
+    assert (maps[0] < 0.6).nonzero().flatten().tolist() == [5]
+    assert torch.equal(maps[1], localisation(scores, (4, 4), (4, 4)).flatten(1)[1])
+
+
 def test_a_64x64_stream_needs_no_upsampling():
     """Released: it takes any 4096 tokens for a 32x32 map, and crashes without down-sampling."""
     scores = torch.rand(2, 4096, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,122 @@
+"""Pairs without shards: rendered landscapes and the compositor's edits of them, to train a model in memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from crispedit import images
+from crispedit.annotators.compositor import CompositorAnnotator
+from crispedit.classifier import CATEGORIES
+from crispedit.compositor.landscape import landscape
+from crispedit.editmgt.frame import resize
+from crispedit.editors.compositor import CompositorEditor
+from crispedit.record import Image, Job, Mask, Refusal, Sample, content_key
+
+SIZE = (384, 256)
+"""Width and height in pixels of a landscape when it is edited."""
+SHAPE = (112, 160)
+"""Height and width in pixels that editmgt-tiny works at, for images of 3:2."""
+MARGIN = (12, 16)
+"""Pixels that a pair for training is higher and wider, so that it can be cropped in many ways."""
+PER_TASK = 25
+"""Landscapes that a process renders at once."""
+
+
+class RenderedPair(NamedTuple):
+    key: str
+    landscape: int
+    category: str
+    instruction: str
+    source: Image
+    edited: Image
+    mask: Mask
+
+
+def rendered(seed: int) -> list[RenderedPair]:
+    """The pairs of one landscape, of `SIZE`: an edit of each category, where the compositor can make one."""
+    sample = Sample(content_key("landscape", str(seed)), images.encode_jpeg(landscape(seed, *SIZE)))
+    [answers] = CompositorAnnotator().annotate([sample], [CATEGORIES])
+    jobs = [answer for answer in answers if isinstance(answer, Job)]
+    edits = CompositorEditor().edit([sample.source] * len(jobs), jobs, [0] * len(jobs))
+    pairs = []
+    for job, edit in zip(jobs, edits, strict=True):
+        if isinstance(edit, Refusal):
+            continue
+        assert edit.mask is not None, "the compositor knows its masks"
+        before = sample.source if edit.source is None else edit.source
+        pairs.append(
+            RenderedPair(job.key, seed, job.category, job.instruction, before, edit.edited, edit.mask)
+        )
+    return pairs
+
+
+def resized(pair: RenderedPair, height: int, width: int) -> RenderedPair:
+    mask = cv2.resize(pair.mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0
+    source, edited = (resize(image, width, height) for image in (pair.source, pair.edited))
+    return pair._replace(source=source, edited=edited, mask=mask)
+
+
+def cropped(pair: RenderedPair, rng: np.random.Generator, flip: bool) -> RenderedPair | None:
+    """A window of `SHAPE` at random; with `flip` mirrored, "left" and "right" swapped. None: it misses the edit."""
+    for _ in range(8):
+        top, left = (int(rng.integers(margin + 1)) for margin in MARGIN)
+        window = slice(top, top + SHAPE[0]), slice(left, left + SHAPE[1])
+        if pair.mask[window].any():
+            break
+    else:
+        return None
+    pair = pair._replace(source=pair.source[window], edited=pair.edited[window], mask=pair.mask[window])
+    return mirrored(pair) if flip else pair
+
+
+def mirrored(pair: RenderedPair) -> RenderedPair:
+    def other(side: re.Match[str]) -> str:
+        return "right" if side[0] == "left" else "left"
+
+    return pair._replace(
+        instruction=re.sub(r"\b(left|right)\b", other, pair.instruction),
+        source=np.ascontiguousarray(pair.source[:, ::-1]),
+        edited=np.ascontiguousarray(pair.edited[:, ::-1]),
+        mask=np.ascontiguousarray(pair.mask[:, ::-1]),
+    )
+
+
+def _render(seeds: Sequence[int]) -> list[RenderedPair]:
+    cv2.setNumThreads(1)
+    height, width = (side + margin for side, margin in zip(SHAPE, MARGIN, strict=True))
+    return [resized(pair, height, width) for seed in seeds for pair in rendered(seed)]
+
+
+class Rendering:
+    """Landscapes that `processes` render in the background, taken in their order; `MARGIN` larger than `SHAPE`."""
+
+    def __init__(self, seeds: Sequence[int], processes: int) -> None:
+        self._pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=os.nice, initargs=(5,))
+        parts = [seeds[i : i + PER_TASK] for i in range(0, len(seeds), PER_TASK)]
+        self._waiting: list[Future[list[RenderedPair]]] = [self._pool.submit(_render, part) for part in parts]
+
+    def take(self, count: int) -> list[RenderedPair]:
+        """At least so many pairs, as soon as they are ready, and all others that are; fewer at the end."""
+        pairs: list[RenderedPair] = []
+        while self._waiting and (len(pairs) < count or self._waiting[0].done()):
+            pairs += self._waiting.pop(0).result()
+        return pairs
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def stacked(pairs: Sequence[RenderedPair]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+    """Sources [N, H, W, 3], edited images, and masks [N, H, W], of pairs of one size."""
+    columns = zip(*((pair.source, pair.edited, pair.mask) for pair in pairs), strict=True)
+    source, edited, mask = (np.stack(column) for column in columns)
+    return source, edited, mask

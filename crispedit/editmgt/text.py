@@ -76,22 +76,17 @@ class TextEncoder:
         self._cached.clear()
 
     def _encode_one(self, prompt: str) -> tuple[Tensor, Tensor, Tensor]:
-        ids = self._ids(self.clip_tokenizer, prompt, self.clip_tokens, self.clip.device)
+        ids = token_ids(self.clip_tokenizer, prompt, self.clip_tokens).to(self.clip.device)
         if self.llm is None:
             out = self.clip(ids["input_ids"], output_hidden_states=True)
             return out.hidden_states[-2], out.text_embeds, ids["attention_mask"].bool()
         pooled = self.clip(ids["input_ids"]).text_embeds
-        ids = self._ids(self.llm_tokenizer, prompt, self.llm_tokens, self.llm.device)
+        ids = token_ids(self.llm_tokenizer, prompt, self.llm_tokens).to(self.llm.device)
         return hidden_states(self.llm, ids["input_ids"]), pooled, ids["attention_mask"].bool()
 
     @property
     def clip_tokens(self) -> int:
         return int(self.clip.config.max_position_embeddings)
-
-    @staticmethod
-    def _ids(tokenizer: Any, prompt: str, length: int, device: torch.device) -> Any:
-        options = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
-        return tokenizer(prompt, **options).to(device)
 
     def rows(self, prompt: str, words: Sequence[str] | None = None, padding: bool = True) -> Tensor:
         """[L] weight of each text token in the localisation; they add up to 1.
@@ -116,6 +111,11 @@ class TextEncoder:
             if not weights.any():
                 raise ValueError(f"the prompt {prompt!r} has no tokens but padding")
         return weights / weights.sum()
+
+
+def token_ids(tokenizer: Any, prompts: str | list[str], length: int) -> Any:
+    """`input_ids` and `attention_mask` of the prompts, [B, length]: padded or cut."""
+    return tokenizer(prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
 
 
 def _positions(prompt: str, words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -21,22 +20,37 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispedit.editmgt.examples import Examples
 from crispedit.editmgt.frame import mask_to_tokens
 from crispedit.editmgt.masking import mask_tokens
-from crispedit.editmgt.objective import MaskedBatch, everywhere, misplaced
+from crispedit.editmgt.objective import MaskedBatch, everywhere, losses
 from crispedit.editmgt.options import SamplingOptions
 from crispedit.editmgt.pipeline import SCORE, EditMGTPipeline
 from crispedit.editmgt.preset import build_transformer, byte_tokenizer, fresh_text, fresh_vq, read_preset
 from crispedit.editmgt.settings import Objective
-from crispedit.editmgt.text import TextEncoder
+from crispedit.editmgt.text import TextEncoder, hidden_states, token_ids
 from crispedit.editmgt.transformer import Transformer
 from crispedit.editmgt.vq import VQ
-from crispedit.pipelines.shipped.rendered import SHAPE, RenderedPair, Rendering, cropped, stacked
-from crispedit.pipelines.shipped.train_vq import Images, codebook, codes_of, train_decoder, write_transform
+from crispedit.pipelines.shipped.rendered import (
+    SHAPE,
+    RenderedPair,
+    Rendering,
+    cropped,
+    rendered,
+    resized,
+    stacked,
+)
+from crispedit.pipelines.shipped.train_vq import (
+    Images,
+    codebook,
+    codes_of,
+    measure,
+    rate_at,
+    train_decoder,
+    write_transform,
+)
 
 PRESET = "editmgt-tiny"
 SAMPLING = SamplingOptions(
@@ -94,10 +108,7 @@ def ids_of(text: TextEncoder, instructions: Sequence[str]) -> tuple[Tensor, Tens
     """The ids [M, L] for CLIP and for the language model."""
     readers = ((text.clip_tokenizer, text.clip_tokens), (text.llm_tokenizer, text.llm_tokens))
     clip_ids, llm_ids = (
-        tokenizer(
-            list(instructions), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        )["input_ids"]
-        for tokenizer, length in readers
+        token_ids(tokenizer, list(instructions), length)["input_ids"] for tokenizer, length in readers
     )
     return clip_ids, llm_ids
 
@@ -135,8 +146,7 @@ class Learner(nn.Module):
 
     def read(self, clip_ids: Tensor, llm_ids: Tensor) -> tuple[Tensor, Tensor]:
         """The sequence [B, L, C] and the pooled vector [B, P], as `TextEncoder` gives them."""
-        hidden = self.llm(input_ids=llm_ids, output_hidden_states=True, use_cache=False).hidden_states
-        return hidden[-2], self.clip(clip_ids).text_embeds
+        return hidden_states(self.llm, llm_ids), self.clip(clip_ids).text_embeds
 
     def forward(self, batch: Tokens, objective: Objective) -> dict[str, Tensor]:
         """The terms of the loss, each a mean: `all` (weighted), `misplaced`; and to watch, `edited` and `rest`."""
@@ -155,35 +165,19 @@ class Learner(nn.Module):
         inputs = torch.where(masked, self.transformer.config.mask_id, edited)
         micro = torch.tensor([SHAPE[1], SHAPE[0], 0.0, 0.0, SCORE], device=device).expand(size, -1)
         chosen = masked & (region | (torch.rand(region.shape, device=device) < KEPT))
-        whole = MaskedBatch(
-            Examples((), (), source, edited, region, sequence, pooled, micro),
-            inputs,
-            timestep,
-            chosen,
-            torch.where(region, objective.edit_weight, 1 / KEPT)[chosen],
-            ~dropped,
+        weight = torch.where(region, objective.edit_weight, 1 / KEPT)[chosen]
+        examples = Examples((), (), source, edited, region, sequence, pooled, micro)
+        masked_batch = MaskedBatch(examples, inputs, timestep, chosen, weight, ~dropped)
+        losses_M, misplaced_B = losses(
+            self.transformer, masked_batch, everywhere(self.transformer.config, masked_batch)
         )
-        conditions = self.transformer.condition(sequence, pooled, micro, edited.shape[1:], source)  # type: ignore[arg-type]
-        features, scores = self.transformer.encode(
-            inputs, timestep, conditions, everywhere(self.transformer.config, whole)
-        )
-        head = self.transformer.mlm_layer
-        losses = F.cross_entropy(
-            head.logits(head.hidden(features[chosen])).float(), edited[chosen], reduction="none"
-        )
-        assert scores is not None
         inside = region[chosen]
         return {
-            "all": (losses * whole.weight).sum() / whole.weight.sum(),
-            "misplaced": torch.where(dropped, 0.0, misplaced(scores, region)).mean(),
-            "edited": losses[inside].mean().detach(),
-            "rest": losses[~inside].mean().detach(),
+            "all": (losses_M * weight).sum() / weight.sum(),
+            "misplaced": misplaced_B.mean(),
+            "edited": losses_M[inside].mean().detach(),
+            "rest": losses_M[~inside].mean().detach(),
         }
-
-
-def rate_at(peak: float, share: float, warmup: float = 0.03) -> float:
-    share = min(share, 1.0)
-    return peak * min(1.0, share / warmup + 0.01) * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
 
 
 def train(
@@ -242,7 +236,7 @@ def train(
         (terms["all"] + objective.localise * terms["misplaced"]).backward()
         nn.utils.clip_grad_norm_(learned, 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = rate_at(rate, step / steps)
+            group["lr"] = rate_at(rate, step, steps, warmup=0.03 * steps)
         optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(averages, learned, 1 - min(EMA, step / (step + 10)))
@@ -279,6 +273,8 @@ def tokenizer_of(preset: dict[str, Any], pairs: Sequence[RenderedPair], work: Pa
         both = Images(np.concatenate([source, edited]), np.concatenate([mask, mask]))
         vq.codebook.copy_(codebook(both, vq.codebook_size))
         train_decoder(vq, both, steps)
+        _, images, where = stacked([resized(pair, *SHAPE) for seed in range(24) for pair in rendered(seed)])
+        print(f"on held-out images: {measure(vq, Images(images, where))}", flush=True)
         torch.save(vq.model.state_dict(), trained)
     vq.model.load_state_dict(torch.load(trained, weights_only=True))
     return vq

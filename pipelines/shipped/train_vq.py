@@ -192,6 +192,11 @@ def difference(made: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     return loss
 
 
+def rate_at(peak: float, step: int, steps: int, warmup: float) -> float:
+    """The learning rate at a step: up to `peak` in `warmup` steps, then a cosine to 1 % of it."""
+    return peak * min(1.0, step / warmup) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
+
+
 def train_decoder(vq: VQ, images: Images, steps: int, batch: int = 24, rate: float = 1e-3) -> None:
     """Train the decoder on squares of `SIDE` tokens, three of four about an edit."""
     tokens, rng = codes_of(images.pixels, vq.codebook), np.random.default_rng(0)
@@ -210,9 +215,7 @@ def train_decoder(vq: VQ, images: Images, steps: int, batch: int = 24, rate: flo
         loss.backward()
         nn.utils.clip_grad_norm_(learned, 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = (
-                rate * min(1.0, step / 100) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
-            )
+            group["lr"] = rate_at(rate, step, steps, warmup=100)
         optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(averages, learned, 1 - min(0.995, step / (step + 10)))

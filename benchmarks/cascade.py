@@ -100,17 +100,11 @@ def measured(
     for start in range(0, len(stored), size):
         samples = [Sample(**fields) for fields in stored[start : start + size]]
         rows: list[dict[str, Any]] = [{"category": sample.category} for sample in samples]
-        cascade.measure(
-            samples, rows, own=[n for n in cascade.filters if n not in MODELS], everything=everything
-        )
+        cascade.measure(samples, rows, own=[n for n in cascade.filters if n not in MODELS], everything=everything)
         begun = time.process_time()
         cascade.measure([undecoded(sample) for sample in samples], rows, own=MODELS, everything=everything)
         work.cpu_s += time.process_time() - begun
-        kept += [
-            sample.key
-            for sample, row in zip(samples, rows, strict=True)
-            if cascade.verdict(row) == (KEPT, None)
-        ]
+        kept += [sample.key for sample, row in zip(samples, rows, strict=True) if cascade.verdict(row) == (KEPT, None)]
     return kept, work
 
 
@@ -153,9 +147,7 @@ def cascade_of(made: recipe.Recipe, folder: Path) -> Cascade:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", help="a folder of photographs; without it, six rendered landscapes")
     parser.add_argument("--jobs", type=int, default=1, help="a photograph and category")
     parser.add_argument("--categories", default=",".join(CATEGORIES))
@@ -169,9 +161,7 @@ def main() -> None:
             for seed, kind in enumerate(("meadow", "beach", "mountains", "room", "desert", "lake")):
                 (photos / f"{kind}.jpg").write_bytes(images.encode_jpeg(landscape(seed, 1280, 1024, kind)))
         jobs = ", ".join(f"{name}: {args.jobs}" for name in args.categories.split(","))
-        made = recipe.load(
-            "calibrate", [f"source.path={photos}", f"run={folder / 'run'}", f"categories={{{jobs}}}"]
-        )
+        made = recipe.load("calibrate", [f"source.path={photos}", f"run={folder / 'run'}", f"categories={{{jobs}}}"])
         pairs = good_pairs.run_pairs(Run(made))
         cascade = cascade_of(made, folder)
         stored = list(corpus(pairs))

@@ -126,13 +126,7 @@ class Trial:
     numbers = itertools.count(1)
 
     def __init__(
-        self,
-        world: World,
-        scene: str,
-        *overrides: str,
-        text: str = RECIPE,
-        like: str = "",
-        at: Path | None = None,
+        self, world: World, scene: str, *overrides: str, text: str = RECIPE, like: str = "", at: Path | None = None
     ) -> None:
         self.world, self.scene, self.like = world, scene, like or scene
         self.folder = world.folder / f"{next(Trial.numbers):03d}-{scene}"
@@ -141,20 +135,9 @@ class Trial:
         (self.folder / "recipe.yaml").write_text(text)
         if not any(one.startswith("source.path=") for one in overrides):
             overrides = (*overrides, f"source.path={world.folder / 'photos'}")
-        self.command = [
-            sys.executable,
-            "-m",
-            "crispedit.pipelines.cli",
-            "build",
-            str(self.folder / "recipe.yaml"),
-        ]
+        self.command = [sys.executable, "-m", "crispedit.pipelines.cli", "build", str(self.folder / "recipe.yaml")]
         self.command += [f"run={self.root}", *overrides]
-        self.env = {
-            **os.environ,
-            "CHAOS": str(self.folder),
-            "PYTHONPATH": str(ROOT),
-            "RAY_AUTH_MODE": "disabled",
-        }
+        self.env = {**os.environ, "CHAOS": str(self.folder), "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
         self.runs = 0
         self.struck: list[tuple[Fault, int]] = []
         self.will(0.0)
@@ -197,11 +180,7 @@ class Trial:
         return self.ended(self.start(*more, **options))
 
     def parts(self) -> list[Path]:
-        return [
-            path
-            for path in self.root.rglob("*.*")
-            if path.suffix in (".parquet", ".tar") and path.name[0] != "."
-        ]
+        return [path for path in self.root.rglob("*.*") if path.suffix in (".parquet", ".tar") and path.name[0] != "."]
 
     def where(self) -> str:
         """What was committed last when a fault struck."""
@@ -345,9 +324,7 @@ class Nodes:
     def busy(self) -> list[int]:
         """Processes of the cluster that are at work on a block."""
         raylets = {self.raylet(node) for node in self.cluster.list_all_nodes()}
-        return [
-            pid for pid, parent, command in processes() if parent in raylets and command.startswith("ray::_")
-        ]
+        return [pid for pid, parent, command in processes() if parent in raylets and command.startswith("ray::_")]
 
 
 def processes() -> Iterator[tuple[int, int, str]]:
@@ -468,11 +445,7 @@ def cluster(world: World) -> None:
 
 
 def struck(
-    trial: Trial,
-    nodes: Nodes,
-    left: list[tuple[str, Strike]],
-    rng: random.Random,
-    driver: subprocess.Popen[bytes],
+    trial: Trial, nodes: Nodes, left: list[tuple[str, Strike]], rng: random.Random, driver: subprocess.Popen[bytes]
 ) -> None:
     """Strike whenever the build has come further, until it ends."""
     seen = len(trial.parts())
@@ -558,9 +531,7 @@ def small_disk(world: World, size: int) -> Iterator[Path | None]:
     """A disk of so many bytes; None where the system does not let us have one."""
     place = world.folder / "disk"
     place.mkdir(exist_ok=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "chaos", place], capture_output=True
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "chaos", place], capture_output=True)
     if mounted.returncode:
         print("no right to mount a disk: its faults are left out")
         yield None
@@ -777,9 +748,7 @@ CHAT: dict[str, Callable[[chat_server.Asked], Said]] = {
     "502 with a page of HTML": lambda asked: Said(status=502, body="<html>Bad Gateway</html>"),
     "connection reset": lambda asked: Said(hang_up=True),
     "no answer in time": lambda asked: Said(reply(asked), after_s=4),
-    "answer cut in the middle": lambda asked: Said(
-        body='{"id": "1", "choices": [{"mess', headers={"X-Cut": "1"}
-    ),
+    "answer cut in the middle": lambda asked: Said(body='{"id": "1", "choices": [{"mess', headers={"X-Cut": "1"}),
     "body is no JSON": lambda asked: Said(body="out of memory"),
     "no choices": lambda asked: Said(body='{"id": "1", "object": "chat.completion", "choices": []}'),
     "words in place of JSON": lambda asked: Said("I am sorry, Dave."),
@@ -794,13 +763,7 @@ IMAGES: dict[str, Callable[[images_server.Form], Sent]] = {
     "body is no JSON": lambda form: Sent(b"out of memory"),
     "image garbled": lambda form: images_server.b64(b"no image"),
 }
-PERMANENT = {
-    "body is no JSON",
-    "no choices",
-    "words in place of JSON",
-    "cut off by the length",
-    "image garbled",
-}
+PERMANENT = {"body is no JSON", "no choices", "words in place of JSON", "cut off by the length", "image garbled"}
 PERMANENT |= {"answer cut in the middle"}
 """Answers that are wrong and not late: an error of the row, which `--retry errors` asks for again."""
 
@@ -838,9 +801,7 @@ def servers(world: World) -> None:
             for kind in world.some(list(faults)):
                 trial = started()
                 server.will(faults[kind], 5)
-                trial.strike(
-                    f"{which} server: {kind}", "annotate" if which == "chat" else "edit", at_next=True
-                )
+                trial.strike(f"{which} server: {kind}", "annotate" if which == "chat" else "edit", at_next=True)
                 trial.once()
                 server.will(server.sound, 0)
                 trial.finish(*(["--retry", "errors"] if kind in PERMANENT else []))
@@ -922,9 +883,7 @@ def table(faults: Sequence[Fault]) -> str:
         kinds[fault.scene, fault.kind].append(fault)
     lines = ["| fault | times | where it struck | runs of the command | identical |", "|---|---|---|---|---|"]
     for (_, kind), of in kinds.items():
-        places = ", ".join(
-            f"{where} {n}" if n > 1 else where for where, n in Counter(f.where for f in of).items()
-        )
+        places = ", ".join(f"{where} {n}" if n > 1 else where for where, n in Counter(f.where for f in of).items())
         runs = sorted({fault.runs for fault in of})
         same = sum(fault.identical for fault in of)
         told = "yes" if same == len(of) else f"{same} of {len(of)}"
@@ -937,9 +896,7 @@ def table(faults: Sequence[Fault]) -> str:
 def chaos(world: World, scenes: Sequence[str]) -> list[Fault]:
     """Strike; returns what struck and what became of it. The world's folder gets every run, and the log of every
     command."""
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's background jobs, and theirs, ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore it
     # Apart from other Rays of the machine; its sockets want a short path.
     apart = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": apart.name}
@@ -958,16 +915,12 @@ def chaos(world: World, scenes: Sequence[str]) -> list[Fault]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=list(SCENES), default=list(SCENES), metavar="SCENE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="keep the runs and logs in this new folder"
-    )
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the runs and logs in this new folder")
     args = parser.parse_args(argv)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:

@@ -27,14 +27,10 @@ def measure(rows):
     start = time.perf_counter()
     answers = [classify(instruction) for instruction, _ in rows]
     seconds = time.perf_counter() - start
-    right = np.array(
-        [answer.category == category for answer, (_, category) in zip(answers, rows, strict=True)]
-    )
+    right = np.array([answer.category == category for answer, (_, category) in zip(answers, rows, strict=True)])
     sure = np.array([answer.score for answer in answers])
     place = np.minimum((sure * BINS).astype(int), BINS - 1)
-    error = sum(
-        abs(right[place == b].mean() - sure[place == b].mean()) * (place == b).mean() for b in set(place)
-    )
+    error = sum(abs(right[place == b].mean() - sure[place == b].mean()) * (place == b).mean() for b in set(place))
     confused = Counter(
         (category, answer.category)
         for answer, (_, category) in zip(answers, rows, strict=True)
@@ -54,9 +50,7 @@ def sets(pairs=None, instructions=None):
     """The sets of (instruction, category) by name."""
     _, made, _ = train_classifier.write(seed=0)
     found = {
-        "labelled": [
-            (text.instruction, text.categories[0]) for text in train_classifier.labelled(LABELLED, "test")
-        ],
+        "labelled": [(text.instruction, text.categories[0]) for text in train_classifier.labelled(LABELLED, "test")],
         "held_out_templates": [(t.instruction, t.categories[0] if t.categories else UNKNOWN) for t in made],
     }
     found["held_out"] = found["labelled"] + found["held_out_templates"]

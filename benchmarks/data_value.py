@@ -75,15 +75,11 @@ def main() -> None:
     pairs = list(read_shards(held))
     preset = args.folder / "model.yaml"
     tiny = read_preset("editmgt-tiny")
-    preset.write_text(
-        yaml.safe_dump({**tiny, "resolution": RESOLUTION, "transformer": tiny["transformer"] | MODEL})
-    )
+    preset.write_text(yaml.safe_dump({**tiny, "resolution": RESOLUTION, "transformer": tiny["transformer"] | MODEL}))
     model = [f"model.start={preset}", f"data.resolution={RESOLUTION}"]
     results = {}
     for arm, names in arms.items():
-        tokens = tokenised(
-            imported(pool, arm, [row for row in rows if row["id"] in names], args.folder), model
-        )
+        tokens = tokenised(imported(pool, arm, [row for row in rows if row["id"] in names], args.folder), model)
         for seed in args.seeds:
             run = args.folder / f"{arm}-{seed}"
             settings = [*model, f"shards={tokens}", f"run={run}", f"steps={args.steps}", f"seed={seed}"]
@@ -158,9 +154,7 @@ def damaged(folder: Path, pairs: list) -> list[dict]:
         names = {side: f"{pair.key}_{side}.jpg" for side in ("source", "edited")}
         for side, image in (("source", source), ("edited", target)):
             (folder / names[side]).write_bytes(images.encode_jpeg(image))
-        rows.append(
-            {"id": pair.key, **names, "instruction": instruction, "category": pair.category, "truth": kind}
-        )
+        rows.append({"id": pair.key, **names, "instruction": instruction, "category": pair.category, "truth": kind})
     (folder / "truth.json").write_text(json.dumps(rows))
     write_list(folder / "all.jsonl", rows)
     return rows
@@ -183,11 +177,7 @@ def chosen(rows: list[dict], kept_ids: set[str]) -> dict[str, set[str]]:
     """The ids of each arm: equally many, in an order that hashes of the ids decide."""
     order = sorted((row["id"] for row in rows), key=lambda name: content_key("data value", name))
     clean = {row["id"] for row in rows if row["truth"] == "good"}
-    of = {
-        "random": order,
-        "kept": [i for i in order if i in kept_ids],
-        "clean": [i for i in order if i in clean],
-    }
+    of = {"random": order, "kept": [i for i in order if i in kept_ids], "clean": [i for i in order if i in clean]}
     count = min(len(ids) for ids in of.values())
     return {arm: set(of[arm][:count]) for arm in ARMS}
 
@@ -220,10 +210,7 @@ def report(args, arms, rows, pairs, results) -> None:
     for place, pair in enumerate(pairs):
         of_landscape[pair.meta["source_key"]].append(place)
     groups = list(of_landscape.values())
-    copy = [
-        float(abs(pair.source.astype(float) - pair.edited.astype(float))[pair.mask].mean() / 255)
-        for pair in pairs
-    ]
+    copy = [float(abs(pair.source.astype(float) - pair.edited.astype(float))[pair.mask].mean() / 255) for pair in pairs]
     columns = ("loss", "inside", "outside")
     print(f"{'':10}{'pairs':>7}{'damaged':>9}" + "".join(f"{name:>26}" for name in columns))
     table = {"copying": float(np.mean(copy))}
@@ -236,9 +223,7 @@ def report(args, arms, rows, pairs, results) -> None:
         print(f"{arm:10}{len(names):7}{bad:9.1%}{text}")
     for better, worse in (("kept", "random"), ("clean", "random"), ("clean", "kept")):
         both = [np.array([results[arm, seed] for seed in args.seeds]) for arm in (better, worse)]
-        cells = {
-            name: interval((both[0] - both[1])[..., place], groups) for place, name in enumerate(columns)
-        }
+        cells = {name: interval((both[0] - both[1])[..., place], groups) for place, name in enumerate(columns)}
         table[f"{better} - {worse}"] = cells
         text = "".join(f"{'{:+.4f} [{:+.4f}, {:+.4f}]'.format(*cell):>26}" for cell in cells.values())
         print(f"{better + ' - ' + worse:26}{text}")
@@ -259,9 +244,7 @@ def interval(values, groups):
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--folder", type=Path, required=True, help="for data and trained models; used again if it is there")
     add("--landscapes", type=int, default=300, help="of which the pool is made, seven pairs each")

@@ -92,9 +92,7 @@ def copied(gray, rng, kept):
     top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
     scale = rng.uniform(0.5, 1.5)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    part = cv2.resize(
-        gray[top : top + rows, left : left + columns], None, fx=scale, fy=scale, interpolation=how
-    )
+    part = cv2.resize(gray[top : top + rows, left : left + columns], None, fx=scale, fy=scale, interpolation=how)
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(50, 96))]
     return cv2.imdecode(cv2.imencode(".jpg", part, quality)[1], cv2.IMREAD_GRAYSCALE)
 
@@ -130,9 +128,7 @@ class Looked:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, nargs="+", default=[Path("../shared/photos")])
     parser.add_argument("--pictures", type=int, default=100_000, help="with the copies")
     parser.add_argument("--benchmark", type=int, default=500, help="pictures of the benchmark")

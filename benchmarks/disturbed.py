@@ -21,9 +21,7 @@ KINDS = ("raises", "no connection", "out of memory", "exits", "crashes", "hangs"
 class Disturbed(CompositorEditor):
     """Edits as the compositor does, unless a fault is to strike."""
 
-    def edit(
-        self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
-    ) -> list[Edit | Refusal]:
+    def edit(self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]) -> list[Edit | Refusal]:
         folder = Path(os.environ["CHAOS"])
         time.sleep(float((folder / "pause").read_text()) * len(jobs))
         kind, _, times = (folder / "fault").read_text().partition(" x ")

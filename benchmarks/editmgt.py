@@ -68,9 +68,7 @@ def make_model(config: TransformerConfig, seed: int = 0) -> Transformer:
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1 and "norm" in name and name.endswith("weight"):
             continue
-        torch.nn.init.normal_(
-            parameter, std=0.02 if parameter.ndim == 1 else 1.0 / math.sqrt(parameter[0].numel())
-        )
+        torch.nn.init.normal_(parameter, std=0.02 if parameter.ndim == 1 else 1.0 / math.sqrt(parameter[0].numel()))
     return model.eval().requires_grad_(False)
 
 
@@ -130,9 +128,7 @@ class Straightforward:
         x = F.embedding(tokens, self.w["embed.embeddings.weight"])
         x = self.conv("embed.conv", self.rms("embed.layer_norm", x).permute(0, 3, 1, 2))
         if self.m.config.downsample:
-            x = self.conv(
-                "down_block.downsample.conv", self.norm2d("down_block.downsample.norm", x), stride=2
-            )
+            x = self.conv("down_block.downsample.conv", self.norm2d("down_block.downsample.norm", x), stride=2)
         side = x.shape[-1]
         x = x.flatten(2).transpose(1, 2)
         return self.linear("project_to_hidden", self.rms("project_to_hidden_norm", x)), side
@@ -192,9 +188,7 @@ class Straightforward:
         zero = pooled + self.mlp("time_text_embed.timestep_embedder", self.wave(torch.zeros_like(timestep)))
         x, side = self.stem(tokens)
         r, _ = self.stem(given["reference"].repeat(2, 1, 1))
-        grid = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"), -1).view(
-            -1, 2
-        )
+        grid = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"), -1).view(-1, 2)
         grid = F.pad(grid, (1, 0))
         n_text = text.shape[1]
         rope = self.rope(torch.cat([torch.zeros(n_text, 3, dtype=torch.long), grid, grid]))
@@ -216,12 +210,8 @@ class Straightforward:
         b = self.linear(f"{name}.norm1.linear", F.silu(zero)).chunk(6, -1)
         q, k, v = [], [], []
         normed = self.norm(text, c[0], c[1])
-        q.append(
-            self.rms(f"{name}.attn.norm_added_q", self.split(self.linear(f"{name}.attn.add_q_proj", normed)))
-        )
-        k.append(
-            self.rms(f"{name}.attn.norm_added_k", self.split(self.linear(f"{name}.attn.add_k_proj", normed)))
-        )
+        q.append(self.rms(f"{name}.attn.norm_added_q", self.split(self.linear(f"{name}.attn.add_q_proj", normed))))
+        k.append(self.rms(f"{name}.attn.norm_added_k", self.split(self.linear(f"{name}.attn.add_k_proj", normed))))
         v.append(self.split(self.linear(f"{name}.attn.add_v_proj", normed)))
         for stream, mod in ((x, a), (r, b)):
             normed = self.norm(stream, mod[0], mod[1])
@@ -236,9 +226,7 @@ class Straightforward:
         def finish(stream, part, to_out, ff, mod):
             stream = stream + mod[2][:, None] * self.linear(f"{name}.attn.{to_out}", part)
             hidden = self.linear(f"{name}.{ff}.net.0.proj", self.norm(stream, mod[3], mod[4]))
-            return stream + mod[5][:, None] * self.linear(
-                f"{name}.{ff}.net.2", F.gelu(hidden, approximate="tanh")
-            )
+            return stream + mod[5][:, None] * self.linear(f"{name}.{ff}.net.2", F.gelu(hidden, approximate="tanh"))
 
         text = finish(text, out[:, :n_text], "to_add_out", "ff_context", c)
         x = finish(x, out[:, n_text : n_text + n], "to_out.0", "ff", a)
@@ -258,9 +246,7 @@ class Straightforward:
         result = []
         for stream, part, s, m in zip((z, r), parts, normed, mods, strict=True):
             hidden = F.gelu(self.linear(f"{name}.proj_mlp", s), approximate="tanh")
-            result.append(
-                stream + m[2][:, None] * self.linear(f"{name}.proj_out", torch.cat([part, hidden], -1))
-            )
+            result.append(stream + m[2][:, None] * self.linear(f"{name}.proj_out", torch.cat([part, hidden], -1)))
         return result
 
     @torch.no_grad()
@@ -374,9 +360,7 @@ def comparison(theirs, ours) -> str:
 
 def cpu_report(args) -> None:
     torch.set_num_threads(args.threads)
-    print(
-        f"torch {torch.__version__}, {args.threads} threads, fp32, {args.steps} steps, {args.rounds} rounds\n"
-    )
+    print(f"torch {torch.__version__}, {args.threads} threads, fp32, {args.steps} steps, {args.rounds} rounds\n")
     for name, (config, side) in CASES.items():
         if args.case and args.case not in name:
             continue
@@ -426,14 +410,10 @@ def memory_report(args) -> None:
         for what in ("nothing", "plain", "capture", "straightforward"):
             command = [sys.executable, __file__, "--memory-of", what, "--case", case, "--steps", "2"]
             command += ["--threads", str(args.threads)]
-            peaks[what] = (
-                int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
-            )
+            peaks[what] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
         over = peaks["capture"] / peaks["plain"] - 1
         print(f"{case}: peak memory in MB: " + ", ".join(f"{k} {v:.0f}" for k, v in peaks.items()))
-        print(
-            f"  capture and hold over plain: {over:+.1%} of the process, {peaks['capture'] - peaks['plain']:+.0f} MB"
-        )
+        print(f"  capture and hold over plain: {over:+.1%} of the process, {peaks['capture'] - peaks['plain']:+.0f} MB")
 
 
 def memory_of(args) -> None:
@@ -492,9 +472,7 @@ def edit_once(model, vq, given, steps, blocks):
     """What one edit is but for reading text and the source: sampling with capture and hold, and decoding."""
     reference = given["reference"]
     batch, side, device = len(reference), reference.shape[1], reference.device
-    conditions = model.condition(
-        given["text"], given["pooled"], given["micro"], (side, side), reference, STRENGTH
-    )
+    conditions = model.condition(given["text"], given["pooled"], given["micro"], (side, side), reference, STRENGTH)
     out = sample(
         model,
         conditions,
@@ -527,9 +505,7 @@ def load_file(path: str):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--device", default="cpu")
     add("--threads", type=int, default=2)

@@ -83,9 +83,7 @@ class Line:
     ) -> None:
         self.stages = [stage for stage in (annotate, *editors, judge) if stage is not None]
         self._annotate, self._editors, self._judge = annotate, editors, judge
-        self._seconds = seconds or (
-            lambda stage, key: stage.seconds * random.Random(key * 31).uniform(0.6, 1.4)
-        )
+        self._seconds = seconds or (lambda stage, key: stage.seconds * random.Random(key * 31).uniform(0.6, 1.4))
         self._rows, self._wave, self._open_waves = rows, wave, open_waves
         self._begun = 0
         self._queues: dict[str, deque[tuple[int, deque[Row]]]] = {s.name: deque() for s in self.stages}
@@ -270,9 +268,7 @@ class Scenario:
     """The work, with all times divided by the first, and loading of the second seconds if that is given."""
 
 
-def editing(
-    seconds: Sequence[float], around: float | None, rows: int, wave: int = 500, loading: float = 60.0
-):
+def editing(seconds: Sequence[float], around: float | None, rows: int, wave: int = 500, loading: float = 60.0):
     """Editors of these seconds a row; annotate and judge of `around` seconds."""
 
     def line(speed: float, loaded: float | None) -> Line:
@@ -364,14 +360,7 @@ def real(of: Scenario) -> Real:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     settings = EngineSpec(block_seconds=BLOCK_SECONDS / SPEED, rows_per_part=1000)
     line = of.line(SPEED, None)
-    ray.init(
-        "local",
-        num_cpus=4,
-        num_gpus=of.gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    ray.init("local", num_cpus=4, num_gpus=of.gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         cluster = Counting(line.stages)
         scheduler = Scheduler(line, cluster, settings)
@@ -386,9 +375,7 @@ def real(of: Scenario) -> Real:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], help="parts of names of scenarios")
     parser.add_argument("--driver-ms", type=float, default=3.0, help="the driver's time for a block")
     parser.add_argument("--real", action="store_true", help="on a Ray of this machine, beside its simulation")
@@ -401,10 +388,7 @@ def main() -> None:
 
     def tell(name: str, share: float, seconds: float, blocks: int, loads: int, driver: float) -> None:
         found[name] = share
-        print(
-            f"{name:42} {share:11.3f} {seconds / 3600:7.2f} {blocks:7} {loads:6} {1000 * driver:15.2f}",
-            flush=True,
-        )
+        print(f"{name:42} {share:11.3f} {seconds / 3600:7.2f} {blocks:7} {loads:6} {1000 * driver:15.2f}", flush=True)
 
     for name, of in chosen.items():
         if args.real:

@@ -115,15 +115,11 @@ def marks():
             expected["balance"] = stats.hmean([success, restraint]) if min(success, restraint) else 0.0
             for name, value in expected.items():
                 found[name] = max(found[name], abs(scored[name] - value))
-    official = imgedit.ImgEdit.model_construct(
-        protocol="imgedit-basic-official", prompts=Path("x"), path=Path("x")
-    )
+    official = imgedit.ImgEdit.model_construct(protocol="imgedit-basic-official", prompts=Path("x"), path=Path("x"))
     for a in range(1, 6):
         for b in range(1, 6):
             lines = f"Brief reasoning: x\nA: {a}\nB: {b}\nC: {min(a, b)}"
-            value = official._scored(heard(replies.published_lines(lines))).values["imgedit-basic-official"][
-                "mean"
-            ]
+            value = official._scored(heard(replies.published_lines(lines))).values["imgedit-basic-official"]["mean"]
             found["ImgEdit mean"] = max(found["ImgEdit mean"], abs(value - round((a + b + min(a, b)) / 3, 2)))
             known = {"IF": float(a), "WA": float(b), "IC": 3.0, "VQ": 4.0}
             overall = edit_compass._overall(known, case)["overall"]
@@ -148,13 +144,11 @@ def aggregates():
 
     def figure(**options):
         protocol = Protocol("p", {"m": "higher"}, "m", **options)
-        return scoreboard.protocol_board("p", protocol, {"e": outcomes}, Models(), 0.95)["rows"]["e"][
-            "metrics"
-        ]["m"]["mean"]
+        return scoreboard.protocol_board("p", protocol, {"e": outcomes}, Models(), 0.95)["rows"]["e"]["metrics"]["m"][
+            "mean"
+        ]
 
-    by_group = np.mean(
-        [np.mean([v for v, n in zip(values, names, strict=True) if n == name]) for name in set(names)]
-    )
+    by_group = np.mean([np.mean([v for v, n in zip(values, names, strict=True) if n == name]) for name in set(names)])
     return {
         "mean of cases": abs(figure() - values.mean()),
         "mean of groups": abs(figure(by_group=True) - by_group),
@@ -182,13 +176,9 @@ def comparisons():
             total -= weight * count * math.log({"first": a, "second": b, "tie": t}[outcome] / (a + b + t))
         return total
 
-    best = optimize.minimize(
-        loss, np.zeros(len(players) + len(dimensions)), method="BFGS", options={"gtol": 1e-9}
-    )
+    best = optimize.minimize(loss, np.zeros(len(players) + len(dimensions)), method="BFGS", options={"gtol": 1e-9})
     theta = best.x[: len(players)] - best.x[: len(players)].mean()
-    strength = max(
-        abs((ours[p].elo - 1000) * math.log(10) / 400 - t) for p, t in zip(players, theta, strict=True)
-    )
+    strength = max(abs((ours[p].elo - 1000) * math.log(10) / 400 - t) for p, t in zip(players, theta, strict=True))
 
     p = [0.04, 0.001, 0.03, 0.5]
     order = sorted(p)
@@ -346,9 +336,7 @@ def made(out):
     clip = {"model": f"local-dir:{tiny_clip.save(out / 'models' / 'clip')}"}
     models = {"clip": clip, "clip_large": clip, "dino": {"model": str(tiny_vit.save(out / "models" / "vit"))}}
     layouts = {
-        "magicbrush": {
-            "path": sets.magicbrush(out / "sets/magicbrush", {str(n): 1 + n % 3 for n in range(1, 6)})
-        },
+        "magicbrush": {"path": sets.magicbrush(out / "sets/magicbrush", {str(n): 1 + n % 3 for n in range(1, 6)})},
         "emu_edit": {"path": sets.emu(out / "sets/emu_edit")},
         "anybench": {"path": sets.anybench(out / "sets/anybench")},
         "gedit": {
@@ -430,9 +418,7 @@ def judge(asked):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2000, help="simulated evaluations of each design")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--made", type=Path, metavar="DIR")
@@ -448,9 +434,7 @@ def main():
     print(f"\n| design ({args.runs} simulations) | intervals of 95 % that hold the truth |\n|---|---|")
     for name, value in shares.items():
         print(f"| {name} | {value:.1%} |")
-    wrong = [n for n, v in differences.items() if v > EXACT] + [
-        n for n, v in shares.items() if not LOW <= v <= HIGH
-    ]
+    wrong = [n for n, v in differences.items() if v > EXACT] + [n for n, v in shares.items() if not LOW <= v <= HIGH]
     covered = f"coverage {min(shares.values()):.1%} to {max(shares.values()):.1%}"
     print(f"\nlargest difference {max(differences.values()):.1e}; {covered}")
     if args.json is not None:

@@ -55,11 +55,7 @@ def near(rng: np.random.Generator, hashes: NDArray[np.int64]) -> NDArray[np.int6
 
 
 def drawn(
-    rng: np.random.Generator,
-    kind: type,
-    low: NDArray[np.float64],
-    high: NDArray[np.float64],
-    fails: NDArray[np.bool_],
+    rng: np.random.Generator, kind: type, low: NDArray[np.float64], high: NDArray[np.float64], fails: NDArray[np.bool_]
 ) -> NDArray[np.float64] | NDArray[np.int64]:
     """A score within each row's bounds (NaN: none), or beyond them where the row fails."""
     spread = rng.random(len(fails))
@@ -109,9 +105,7 @@ def write(folder: Path, schema: pa.Schema, columns: dict[str, pa.Array], rows: i
     """A part with these columns; the others null."""
     folder.mkdir(parents=True, exist_ok=True)
     full = [columns[f.name].cast(f.type) if f.name in columns else pa.nulls(rows, f.type) for f in schema]
-    pq.write_table(
-        pa.Table.from_arrays(full, schema=schema), folder / f"part-{part:032x}.parquet", compression="zstd"
-    )
+    pq.write_table(pa.Table.from_arrays(full, schema=schema), folder / f"part-{part:032x}.parquet", compression="zstd")
 
 
 def fill(run: Run, wave: Wave, candidates: int, jobs: int | None = None) -> None:
@@ -120,13 +114,9 @@ def fill(run: Run, wave: Wave, candidates: int, jobs: int | None = None) -> None
     rows, source_count, part = candidates, wave.photographs, wave.number
     rng = np.random.default_rng(part)
     sources, uris = keys_of(rng, source_count), [f"{part:05d}/{n:06d}.jpg" for n in range(source_count)]
-    again = np.arange(source_count) - (
-        rng.random(source_count) < REPEATED / 4
-    )  # the same bytes as the file before
+    again = np.arange(source_count) - (rng.random(source_count) < REPEATED / 4)  # the same bytes as the file before
     sources = sources.take(pa.array(np.maximum(again, 0)))
-    measured = {
-        f"{n}.measured": pa.array(np.ones(source_count, bool)) for n in run.recipe.source_cascade.filters
-    }
+    measured = {f"{n}.measured": pa.array(np.ones(source_count, bool)) for n in run.recipe.source_cascade.filters}
     hashes = pa.array(near(rng, rng.integers(-(2**63), 2**63 - 1, source_count)))
     refusal = pa.array(np.full(source_count, "animated"), pa.string(), mask=rng.random(source_count) > 0.01)
     image = {"tar": f"curate/{wave.name}/part-0.tar", "offset": 0, "size": 1, "xxh3_64": 0}
@@ -154,15 +144,9 @@ def fill(run: Run, wave: Wave, candidates: int, jobs: int | None = None) -> None
     count = len(owner)
     categories = np.array(list(run.recipe.categories))
     category = categories[rng.integers(len(categories), size=count)]
-    number = np.where(
-        category == "style", rng.integers(STYLES, size=count), rng.integers(INSTRUCTIONS, size=count)
-    )
-    number[1:] = np.where(
-        rng.random(count - 1) < 0.3, number[:-1], number[1:]
-    )  # near-duplicates need one text
-    words = pa.array(
-        np.strings.add(np.strings.add(category, ": an Instruction with number "), number.astype(str))
-    )
+    number = np.where(category == "style", rng.integers(STYLES, size=count), rng.integers(INSTRUCTIONS, size=count))
+    number[1:] = np.where(rng.random(count - 1) < 0.3, number[:-1], number[1:])  # near-duplicates need one text
+    words = pa.array(np.strings.add(np.strings.add(category, ": an Instruction with number "), number.astype(str)))
     photograph = np.arange(count) * source_count // count
     job = {
         "key": keys_of(rng, count),
@@ -173,11 +157,7 @@ def fill(run: Run, wave: Wave, candidates: int, jobs: int | None = None) -> None
     }
     write(run.folder("annotate") / wave.name, ANNOTATE.committed_schema, job, count, part)
     of_job = pa.array(candidate_job)
-    edit = {
-        "key": keys_of(rng, rows),
-        "editor": pa.array(np.full(rows, "compositor")),
-        "seed": pa.array(seed),
-    }
+    edit = {"key": keys_of(rng, rows), "editor": pa.array(np.full(rows, "compositor")), "seed": pa.array(seed)}
     edit |= {name: job[name].take(of_job) for name in ("job_key", "source_key", "category")}
     failed = rng.random(rows)
     edit["refusal"] = pa.array(np.full(rows, "no_room"), pa.string(), mask=failed > 0.03)
@@ -185,16 +165,9 @@ def fill(run: Run, wave: Wave, candidates: int, jobs: int | None = None) -> None
     write(run.folder("edit") / wave.name, EDIT.committed_schema, edit, rows, part)
     there = np.flatnonzero((failed > 0.03) & (failed < 0.999))
     of = candidate_job[there]
-    scores = {
-        "key": edit["key"].take(pa.array(there)),
-        **score_columns(run, rng, category[of], photograph[of]),
-    }
+    scores = {"key": edit["key"].take(pa.array(there)), **score_columns(run, rng, category[of], photograph[of])}
     write(
-        run.folder("score") / wave.name,
-        score_table(run.recipe.pair_cascade).committed_schema,
-        scores,
-        len(there),
-        part,
+        run.folder("score") / wave.name, score_table(run.recipe.pair_cascade).committed_schema, scores, len(there), part
     )
 
 

@@ -125,9 +125,7 @@ def warmed(fields, *names):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", help="a folder of photographs; without it, rendered landscapes")
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--side", type=int, default=1024, help="pixels")

@@ -85,12 +85,7 @@ def write_shards(folder: Path, count: int) -> None:
         # Two pairs with the same images would be reported.
         texts = [int(key[:6], 16).to_bytes(3, "big") for key in shard.keys]
         pairs = [
-            Pair(
-                key,
-                "color",
-                images.encode_jpeg(flat) + b"\0" + text + key.encode(),
-                images.encode_jpeg(flat + 99),
-            )
+            Pair(key, "color", images.encode_jpeg(flat) + b"\0" + text + key.encode(), images.encode_jpeg(flat + 99))
             for key, text in zip(shard.keys, texts, strict=True)
         ]
         entries.append(write_shard(folder, shard, pairs, "growth"))
@@ -103,9 +98,7 @@ def write_parts(folder: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     for number in range(count):
         name = layout.shard_name("color", number)
-        keys = fabricated.keys_of(rng, PAIRS_PER_SHARD).take(
-            pa.array(np.repeat(np.arange(PAIRS_PER_SHARD), 4))
-        )
+        keys = fabricated.keys_of(rng, PAIRS_PER_SHARD).take(pa.array(np.repeat(np.arange(PAIRS_PER_SHARD), 4)))
         rows = len(keys)
         table = pa.table(
             {
@@ -165,9 +158,7 @@ def read(made: Made) -> None:
     """Until the order of the first epoch is there."""
     # A cache of its own: as on a node where nobody has read the set.
     with tempfile.TemporaryDirectory() as cache:
-        reader = read_shards(
-            made.index, rank=1, world_size=8, batch_size=8, shuffle=True, cache=Cache(Path(cache))
-        )
+        reader = read_shards(made.index, rank=1, world_size=8, batch_size=8, shuffle=True, cache=Cache(Path(cache)))
         assert len(reader)
 
 
@@ -200,9 +191,7 @@ def measure(operation: str, made: Made, said: multiprocessing.queues.SimpleQueue
         {
             "seconds": time.perf_counter() - start,
             "cpu_seconds": usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime,
-            "megabytes": megabytes("RssAnon") - alone
-            if operation.startswith("reader")
-            else megabytes("VmHWM"),
+            "megabytes": megabytes("RssAnon") - alone if operation.startswith("reader") else megabytes("VmHWM"),
         }
     )
 
@@ -223,16 +212,10 @@ def exponents(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=int, nargs="+", default=PHOTOGRAPHS)
-    parser.add_argument(
-        "--only", nargs="+", choices=list(OPERATIONS), default=list(OPERATIONS), metavar="NAME"
-    )
-    parser.add_argument(
-        "--folder", type=Path, help="where to write, and to find what an earlier call has written"
-    )
+    parser.add_argument("--only", nargs="+", choices=list(OPERATIONS), default=list(OPERATIONS), metavar="NAME")
+    parser.add_argument("--folder", type=Path, help="where to write, and to find what an earlier call has written")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -244,9 +227,7 @@ def main() -> None:
                 made.make()
                 done.touch()
             jobs, shards, pairs = map(made.of, (JOBS, SHARDS, PAIRS))
-            print(
-                f"{photographs} photographs, {jobs} jobs; {shards} shards; {pairs} packed pairs", flush=True
-            )
+            print(f"{photographs} photographs, {jobs} jobs; {shards} shards; {pairs} packed pairs", flush=True)
             print(f"  {'':22} {'seconds':>8} {'CPU-s':>8} {'MB':>8}")
             found[str(photographs)] = {}
             for operation in args.only:
@@ -257,9 +238,7 @@ def main() -> None:
                 if process.exitcode:
                     raise SystemExit(process.exitcode)
                 figures = found[str(photographs)][operation] = said.get()
-                print(
-                    f"  {operation:22} " + " ".join(f"{value:8.1f}" for value in figures.values()), flush=True
-                )
+                print(f"  {operation:22} " + " ".join(f"{value:8.1f}" for value in figures.values()), flush=True)
     grown = exponents(found)
     if grown:
         print(f"  {'exponents':22} {'seconds':>8} {'CPU-s':>8} {'MB':>8}")

@@ -53,9 +53,7 @@ def index(source: WebDatasetSource, container: Container, folder: str) -> tuple[
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tars", type=int, default=50)
     parser.add_argument("--members", type=int, default=1000)
     parser.add_argument("--bytes", type=int, default=8000, help="of an image")

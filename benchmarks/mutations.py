@@ -115,9 +115,7 @@ def unnoticed(file, sample=None):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", help="default: bounds, cascade, verdicts and all filters")
     parser.add_argument("--sample", type=int, help="mutants a file (default: all)")
     parser.add_argument("--json", type=Path)

@@ -37,8 +37,7 @@ def main() -> None:
             start = time.process_time()
             found = near_duplicates(hashes, distance)
             print(
-                f"{name:<12}{distance:>6}{time.process_time() - start:>10.1f}{int((found >= 0).sum()):>12}",
-                flush=True,
+                f"{name:<12}{distance:>6}{time.process_time() - start:>10.1f}{int((found >= 0).sum()):>12}", flush=True
             )
 
 

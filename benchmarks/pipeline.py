@@ -35,9 +35,7 @@ def photograph(made: Recipe, entry: sources.Entry) -> list[Pair]:
     """Everything that a build does for one photograph."""
     cv2.setNumThreads(1)
     (data,) = sources.read([entry])
-    found = normalise(
-        data, max_pixels=made.curate.max_pixels, max_short_side_px=made.curate.max_short_side_px
-    )
+    found = normalise(data, max_pixels=made.curate.max_pixels, max_short_side_px=made.curate.max_short_side_px)
     key, jpeg = source_key(data), images.encode_jpeg(found.image, made.curate.jpeg_quality)
     sample = Sample(key, jpeg, original_width=found.width, original_height=found.height)
     row: dict[str, object] = {}
@@ -69,9 +67,7 @@ def photograph(made: Recipe, entry: sources.Entry) -> list[Pair]:
         made.pair_cascade.measure([pair], [scores])
         if made.pair_cascade.verdict(scores)[0] == KEPT:
             meta = {"instruction": job.instruction}
-            pairs.append(
-                Pair(candidate, job.category, pair.source_jpeg, pair.edited_jpeg, pair.mask_png, meta)
-            )
+            pairs.append(Pair(candidate, job.category, pair.source_jpeg, pair.edited_jpeg, pair.mask_png, meta))
     return pairs
 
 
@@ -98,12 +94,8 @@ def packed(run: Run) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--photos", type=Path, help="a folder of photographs; without it ten landscapes are rendered"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="a folder of photographs; without it ten landscapes are rendered")
     parser.add_argument("--candidates", type=int, default=500)
     parser.add_argument("--processes", type=int, default=machine.cores())
     parser.add_argument("--repeats", type=int, default=1)
@@ -144,9 +136,7 @@ def main() -> None:
         pairs = results[0][0]
         processes = 1 if way == "in-process" else args.processes
         name = {"bare loop": "bare loop", "in-process": "build, in this process", "ray": "build, on Ray"}[way]
-        print(
-            f"{name:24} {processes:9} {pairs:6} {seconds:8.1f} {pairs / seconds:8.2f} {seconds / limit:17.2f}"
-        )
+        print(f"{name:24} {processes:9} {pairs:6} {seconds:8.1f} {pairs / seconds:8.2f} {seconds / limit:17.2f}")
 
 
 if __name__ == "__main__":

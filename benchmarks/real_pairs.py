@@ -110,9 +110,7 @@ def with_defects(pair, sample, cascade):
 
 def reasons_of(rows, cascade):
     """For the bounds "shipped" and "held_out", what rejects each row."""
-    found = {
-        "shipped": [failing(row, cascade.bounds_of(row["category"], labelled.regime(row))) for row in rows]
-    }
+    found = {"shipped": [failing(row, cascade.bounds_of(row["category"], labelled.regime(row))) for row in rows]}
     pairs = [row for row in rows if row["defect"] is None]
     learned = {
         group: labelled.learn([row for row in pairs if row["group"] != group], cascade, FALSE_REJECTS)
@@ -211,9 +209,7 @@ def percent(value):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=Path, required=True, help="the folder of pairs.jsonl")
     parser.add_argument("--recipe", default="embedded")
     parser.add_argument("--no-defects", action="store_true", help="leave out the defects, which take minutes")
@@ -221,9 +217,7 @@ def main():
     args = parser.parse_args()
     cv2.setNumThreads(1)
     dropped = [f"filters.{name}=null" for name in LEFT_OUT]
-    cascade = recipe.load(
-        args.recipe, [f"source.path={args.pairs}", "run=runs/real-pairs", *dropped]
-    ).pair_cascade
+    cascade = recipe.load(args.recipe, [f"source.path={args.pairs}", "run=runs/real-pairs", *dropped]).pair_cascade
     for filter_ in cascade.filters.values():
         filter_.load()
     rows = []
@@ -235,9 +229,7 @@ def main():
         rows += [row | {"compound": "compound" in pair["notes"]} for row in own]
     reasons = reasons_of(rows, cascade)
     report, shipped = (summary(rows, reasons[name]) for name in ("held_out", "shipped"))
-    print(
-        f"{sum(row['defect'] is None for row in rows)} pairs of {len({row['group'] for row in rows})} models"
-    )
+    print(f"{sum(row['defect'] is None for row in rows)} pairs of {len({row['group'] for row in rows})} models")
     print(f"{'':<34}{'held out':>10}{'shipped':>10}")
     for part in ("good_rejected", "detected", "defects"):
         for name in sorted(report[part]):
@@ -251,9 +243,7 @@ def main():
         "kappa with a judge beside, by agreement; and if all that is visible were found: ",
         {share: round(kappa, 3) for share, kappa in judged.items()},
     )
-    print(
-        f"\n{'best score of':<20}{'':<26}{'AUC':>6}   found at {', '.join(map(percent, ROC))} of good rejected"
-    )
+    print(f"\n{'best score of':<20}{'':<26}{'AUC':>6}   found at {', '.join(map(percent, ROC))} of good rejected")
     for kind, (name, area, found) in sorted(curves(rows, cascade).items()):
         print(f"{kind:<20}{name:<26}{area:>6.3f}   {', '.join(map(percent, found))}")
     print("\nagainst the person's verdict:")

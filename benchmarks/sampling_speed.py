@@ -40,9 +40,7 @@ def main() -> None:
     print(f"{args.model}, {len(pairs)} pairs of {args.shards}")
     print(f"{'':24}{'CPU s':>8}{'faster':>8}{'L1 inside':>24}{'L1 outside':>24}{'tokens agree':>14}")
     for name, row in rows.items():
-        columns = "".join(
-            f"{'{:.4f} [{:.4f}, {:.4f}]'.format(*row[key]):>24}" for key in ("inside", "outside")
-        )
+        columns = "".join(f"{'{:.4f} [{:.4f}, {:.4f}]'.format(*row[key]):>24}" for key in ("inside", "outside"))
         print(f"{name:24}{row['cpu_s']:8.3f}{first / row['cpu_s']:7.2f}x{columns}{row['agree']:14.1%}")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2))
@@ -59,12 +57,7 @@ def edited(pipeline, pair, options):
     image = answer.image.astype(np.float32) / 255
     target, source = (array.astype(np.float32) / 255 for array in (pair.edited, pair.source))
     inside, outside = abs(image - target)[pair.mask], abs(image - source)[~pair.mask]
-    return (
-        seconds,
-        inside.mean(),
-        outside.mean() if outside.size else np.nan,
-        last[-1].tokens.numpy(force=True),
-    )
+    return (seconds, inside.mean(), outside.mean() if outside.size else np.nan, last[-1].tokens.numpy(force=True))
 
 
 def summary(found, exact):
@@ -86,9 +79,7 @@ def interval(values):
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("shards", help="a shard set of held-out pairs with masks")
     add("--model", default="editmgt-tiny")

@@ -87,10 +87,7 @@ def make_pairs(count: int, masks: bool) -> list[Pair]:
         source = np.roll(photographs[number % 12], 64 * (number // 12) + number, axis=(0, 1))
         edited = source.copy()
         edited[mask] = 255 - edited[mask]
-        meta = {
-            "instruction": f"invert the ellipse of photograph {number}",
-            "target_caption": "noise and shapes",
-        }
+        meta = {"instruction": f"invert the ellipse of photograph {number}", "target_caption": "noise and shapes"}
         encoded = images.encode_jpeg(source), images.encode_jpeg(edited)
         pairs.append(Pair(content_key("benchmark", str(number)), "color", *encoded, png, meta))
     return pairs
@@ -210,9 +207,7 @@ class Delivered:
         return count / (time.perf_counter() - start)
 
 
-def webdataset_loader(
-    folder: Path, workers: int, batched: bool, decoders: Sequence[object], masks: bool
-) -> DataLoader:
+def webdataset_loader(folder: Path, workers: int, batched: bool, decoders: Sequence[object], masks: bool) -> DataLoader:
     """As webdataset's documentation has it: decoded in the workers, whole samples (key, both images, parsed JSON), or
     collated batches of (source, edited, json); handed over by the DataLoader."""
     data = webdataset.WebDataset(tars(folder), shardshuffle=False).decode(*decoders)
@@ -242,9 +237,7 @@ def delivered(folder: Path, workers: int, count: int) -> dict[str, Delivered]:
         loaders[name] = Delivered(lambda r=reader: r, count, lambda item: len(getattr(item, "keys", [0])))
     for name, (batched, decoders) in theirs.items():
         loader = webdataset_loader(folder, workers, batched, decoders, masks)
-        loaders[name] = Delivered(
-            lambda d=loader: d, count, lambda item: 1 if isinstance(item, dict) else len(item[0])
-        )
+        loaders[name] = Delivered(lambda d=loader: d, count, lambda item: 1 if isinstance(item, dict) else len(item[0]))
     return loaders
 
 
@@ -278,12 +271,7 @@ def writers(folder: Path, pairs: list[Pair]) -> dict[str, Callable[[], None]]:
     def bare() -> None:
         with open(folder / "bare", "wb") as file:
             for pair in pairs:
-                for data in (
-                    pair.source_jpeg,
-                    pair.edited_jpeg,
-                    pair.mask_png or b"",
-                    document(pair).encode(),
-                ):
+                for data in (pair.source_jpeg, pair.edited_jpeg, pair.mask_png or b"", document(pair).encode()):
                     file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -371,8 +359,7 @@ def measure(folder: Path, root: Path, pairs: list[Pair], repeats: int) -> None:
     count = len(pairs)
     jpeg = pairs[0].source_jpeg
     turns = {
-        name: lambda d=decode: rate_of(lambda: [d() for _ in range(20)], 20)
-        for name, decode in decoders(jpeg).items()
+        name: lambda d=decode: rate_of(lambda: [d() for _ in range(20)], 20) for name, decode in decoders(jpeg).items()
     }
     table("decoders, images/s, 1 process", take_turns(turns, repeats), "OpenCV, to RGB")
     for world in (1, 2):
@@ -384,15 +371,11 @@ def measure(folder: Path, root: Path, pairs: list[Pair], repeats: int) -> None:
         turns = {name: lambda w=work, n=world: in_processes(w, folder, n) for name, work in works.items()}
         table(f"raw bytes in the reading process, {world} of them", take_turns(turns, repeats), "webdataset")
     for workers in (1, 2):
-        turns = {
-            "limit: pread + decode in the worker": lambda n=workers: in_processes(pread_decoded, folder, n)
-        }
+        turns = {"limit: pread + decode in the worker": lambda n=workers: in_processes(pread_decoded, folder, n)}
         loaders = delivered(folder, workers, count)
         turns |= {name: loader.rate for name, loader in loaders.items()}
         turns["ours, ShardLoader (DataLoader)"] = lambda n=workers: torch_loader(folder, n, count)
-        turns["ours, decoded in the reading process"] = lambda n=workers: in_processes(
-            ours_decoded, folder, n
-        )
+        turns["ours, decoded in the reading process"] = lambda n=workers: in_processes(ours_decoded, folder, n)
         turns["webdataset, decoded in the reading process"] = lambda n=workers: in_processes(
             webdataset_decoded, folder, n
         )

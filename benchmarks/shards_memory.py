@@ -43,16 +43,12 @@ SLACK_MB = 48
 def write_set(folder: Path, count: int, pairs_per_shard: int) -> int:
     """A set of `count` pairs of one photograph under different keys; the bytes of its largest shard."""
     noise = np.random.default_rng(0).random((256, 256, 3), dtype=np.float32)
-    image = (255 * cv2.resize(noise, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_CUBIC).clip(0, 1)).astype(
-        np.uint8
-    )
+    image = (255 * cv2.resize(noise, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_CUBIC).clip(0, 1)).astype(np.uint8)
     source, edited = images.encode_jpeg(image), images.encode_jpeg(255 - image)
     mask = images.encode_mask(np.ones((SIZE_PX, SIZE_PX), bool))
     keys = [content_key(str(number)) for number in range(count)]
     entries = [
-        write_shard(
-            folder, shard, (Pair(key, "color", source, edited, mask, {}) for key in shard.keys), "memory"
-        )
+        write_shard(folder, shard, (Pair(key, "color", source, edited, mask, {}) for key in shard.keys), "memory")
         for shard in plan({"color": keys}, pairs_per_shard, 0, keys)
     ]
     finish(folder, entries, {})
@@ -69,9 +65,7 @@ def read(folder: str, decode: bool) -> None:
     with read_shards(folder, decode=decode, shuffle=True, workers=WORKERS if decode else 0) as reader:
         before = peak_mb("self")
         count = sum(1 for _ in reader)
-        workers = (
-            [] if reader._ring is None else [peak_mb(process.pid) for process, _ in reader._ring._workers]
-        )
+        workers = [] if reader._ring is None else [peak_mb(process.pid) for process, _ in reader._ring._workers]
         print(json.dumps({"pairs": count, "before": before, "main": peak_mb("self"), "workers": workers}))
 
 

@@ -53,9 +53,7 @@ def write_pairs(folder: Path, count: int, size: int) -> None:
     finish(folder, entries, {})
 
 
-def recipe(
-    folder: Path, name: str, shards: Path, model: str, size: int, steps: int, **more: Any
-) -> TrainRecipe:
+def recipe(folder: Path, name: str, shards: Path, model: str, size: int, steps: int, **more: Any) -> TrainRecipe:
     precision = "bf16" if torch.cuda.is_available() else "fp32"
     data = {"shards": [str(shards)], "resolution": size, "max_aspect": 1, "workers": 1}
     watch = {"tracker": "none", "log_every": 1, "sample_every": 10**6, "samples": 0}

@@ -251,13 +251,7 @@ def against(reference: Image, edited: Image, caption: str | None, measures: Meas
     }
 
 
-AGAINST: Mapping[str, Better] = {
-    "l1": "lower",
-    "l2": "lower",
-    "clip_i": "higher",
-    "dino": "higher",
-    "clip_t": "higher",
-}
+AGAINST: Mapping[str, Better] = {"l1": "lower", "l2": "lower", "clip_i": "higher", "dino": "higher", "clip_t": "higher"}
 OPENAI_B32 = "ViT-B-32-quickgelu openai"
 OPENAI_L14 = "ViT-L-14-quickgelu openai"
 DINO_S16 = "vit_small_patch16_224.dino"

@@ -121,9 +121,7 @@ class Cascade:
                     row |= {f"{name}.{score}": value for score, value in checked.items()}
                     row |= {f"{name}.measured": True, f"{name}.error": None}
 
-    def decide(
-        self, name: str, row: Mapping[str, Any], bounds: Mapping[str, Bound]
-    ) -> tuple[str, str | None]:
+    def decide(self, name: str, row: Mapping[str, Any], bounds: Mapping[str, Bound]) -> tuple[str, str | None]:
         """(outcome, reason) of one filter on one row. Reasons are stable words: "filter.score:low",
         "filter.score:high", or the filter's name for an error or a miss."""
         failed = row.get(f"{name}.error") is not None
@@ -153,9 +151,7 @@ class Cascade:
         """Whether a filter had a transient error on the row."""
         return any(row.get(f"{name}.error") and not row.get(f"{name}.measured") for name in self.filters)
 
-    def verdict_sql(
-        self, row: str = "r", category: str = "r.category", filters: Collection[str] | None = None
-    ) -> str:
+    def verdict_sql(self, row: str = "r", category: str = "r.category", filters: Collection[str] | None = None) -> str:
         """A DuckDB expression for "outcome" or "outcome reason" of the rows with this alias, by the whole cascade or
         only some filters. `category` is the SQL of the category that the bounds depend on."""
         cases = [
@@ -231,9 +227,7 @@ def failed(name: str, error: Exception) -> dict[str, Any]:
     return {f"{name}.measured": None if passes else True, f"{name}.error": describe(error)}
 
 
-def _checked(
-    name: str, filter_: Filter, answer: Mapping[str, Score | str]
-) -> Mapping[str, Score | str] | ValueError:
+def _checked(name: str, filter_: Filter, answer: Mapping[str, Score | str]) -> Mapping[str, Score | str] | ValueError:
     """The answer, if it has exactly the declared scores (finite numbers or None) and at most the declared notes; else
     the error to record."""
     if set(answer) - set(filter_.notes) != set(filter_.scores):

@@ -50,9 +50,7 @@ def load_categories(folder: Path | None = None, files: Sequence[Path] = ()) -> d
     root = resources.files("crispedit.configs") / "categories" if folder is None else folder
     if not root.is_dir():
         raise ValueError(f"the folder of categories {root} does not exist")
-    shipped = sorted(
-        (file for file in root.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name
-    )
+    shipped = sorted((file for file in root.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
     if not shipped:
         raise ValueError(f"there is no category (*.yaml) in {root}")
     categories = {}

@@ -139,9 +139,7 @@ def texture(source: NDArray[np.float32]) -> Map:
     window = (LOOK_PX // 2, LOOK_PX // 2)
     mean = cv2.blur(half, window)
     variance = _sum_of_channels(np.maximum(cv2.blur(half * half, window) - mean * mean, 0))
-    return np.asarray(
-        cv2.resize(cv2.sqrt(variance), (width, height), interpolation=cv2.INTER_LINEAR), np.float32
-    )
+    return np.asarray(cv2.resize(cv2.sqrt(variance), (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def noise(fine: Map, look: Map, texture: Map, where: NDArray[np.bool_] | None = None) -> Noise:

@@ -63,9 +63,7 @@ def asked(instruction: str) -> dict[str, float] | None:
     readings = _readings(instruction)
     if _is_unknown(readings[0]):
         return None
-    return {
-        category: 1 - float(np.prod([1 - read[category] for read in readings])) for category in CATEGORIES
-    }
+    return {category: 1 - float(np.prod([1 - read[category] for read in readings])) for category in CATEGORIES}
 
 
 def _readings(instruction: str) -> list[dict[str, float]]:

@@ -112,9 +112,7 @@ def load(
     if os.path.isfile(pretrained) and torchscript.is_archive(Path(pretrained)):
         network = _from_archive(model, pretrained, precision, device, mode)
         preprocess = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
-        return ClipModel(
-            network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision]
-        )
+        return ClipModel(network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision])
     try:
         network, preprocess = open_clip.create_model_from_pretrained(
             model,
@@ -127,9 +125,7 @@ def load(
     except RuntimeError as error:
         if "Failed to download" in str(error):
             return None
-        raise ValueError(
-            f"clip: the weights {pretrained or model} do not load as {model}: {error}"
-        ) from error
+        raise ValueError(f"clip: the weights {pretrained or model} do not load as {model}: {error}") from error
     return ClipModel(network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision])
 
 
@@ -153,9 +149,7 @@ def _from_archive(model: str, pretrained: str, precision: str, device: torch.dev
     try:
         network.load_state_dict({name: state[name] for name in wanted})
     except KeyError as error:
-        raise ValueError(
-            f"clip: the weights {pretrained} do not load as {model}: no tensor {error}"
-        ) from None
+        raise ValueError(f"clip: the weights {pretrained} do not load as {model}: no tensor {error}") from None
     except RuntimeError as error:
         raise ValueError(f"clip: the weights {pretrained} do not load as {model}: {error}") from error
     return network
@@ -171,9 +165,7 @@ def check(model: str, pretrained: str) -> None:
             raise ValueError(f"clip: there is no open_clip model (open_clip_config.json) in {folder}")
         return
     if model not in open_clip.list_models():
-        raise ValueError(
-            f"clip: open_clip has no model {model!r}; choose from {', '.join(open_clip.list_models())}"
-        )
+        raise ValueError(f"clip: open_clip has no model {model!r}; choose from {', '.join(open_clip.list_models())}")
     tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained not in tags and not os.path.isfile(pretrained):
         raise ValueError(

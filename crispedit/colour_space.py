@@ -94,8 +94,7 @@ Matrix = list[list[Fraction]]
 
 _D50 = [Fraction(96422, 100_000), Fraction(1), Fraction(82491, 100_000)]
 _BRADFORD = [
-    [Fraction(n, 10_000) for n in row]
-    for row in ((8951, 2664, -1614), (-7502, 17135, 367), (389, -685, 10296))
+    [Fraction(n, 10_000) for n in row] for row in ((8951, 2664, -1614), (-7502, 17135, 367), (389, -685, 10296))
 ]
 
 
@@ -145,10 +144,7 @@ def _transposed(matrix: Matrix) -> Matrix:
 
 def _times(a: Matrix, b: Matrix) -> Matrix:
     columns = _transposed(b)
-    return [
-        [sum((x * y for x, y in zip(row, column, strict=True)), Fraction()) for column in columns]
-        for row in a
-    ]
+    return [[sum((x * y for x, y in zip(row, column, strict=True)), Fraction()) for column in columns] for row in a]
 
 
 def _inverse(m: Matrix) -> Matrix:

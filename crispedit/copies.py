@@ -215,11 +215,7 @@ def _part(known: Map, window: Window) -> Map:
     top, bottom, left, right = window
     across, down = ((end - start) * KNOWN_SIDE / SIDE for start, end in ((left, right), (top, bottom)))
     place = np.array(
-        [
-            [across, 0, left * KNOWN_SIDE + (across - 1) / 2],
-            [0, down, top * KNOWN_SIDE + (down - 1) / 2],
-        ],
-        np.float32,
+        [[across, 0, left * KNOWN_SIDE + (across - 1) / 2], [0, down, top * KNOWN_SIDE + (down - 1) / 2]], np.float32
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     part = cv2.warpAffine(known, place, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE)

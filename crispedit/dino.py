@@ -87,9 +87,7 @@ def _from_folder(folder: str) -> Any:
     from transformers import AutoModel
 
     try:
-        return AutoModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
-        )
+        return AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"dino: {folder} is not a model folder of transformers: {error}") from error
 

@@ -52,9 +52,7 @@ def main() -> int:
         signal.signal(ignored, signal.SIG_IGN)
     tell_kernel(PR_SET_CHILD_SUBREAPER, 1)
     try:
-        command = subprocess.Popen(
-            sys.argv[1:], stdin=subprocess.DEVNULL, restore_signals=True, preexec_fn=prepare
-        )
+        command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, restore_signals=True, preexec_fn=prepare)
     except OSError as error:
         print(f"{sys.argv[1]}: {error.strerror}", flush=True)
         return 127

@@ -261,9 +261,7 @@ def _jpeg(data: bytes) -> ImageFile:
 
 def _keeps(marker: int, body: bytes) -> bool:
     """Whether a segment says how colours are stored."""
-    return (marker == _APP0 and body.startswith(b"JFIF\0")) or (
-        marker == _APP14 and body.startswith(b"Adobe")
-    )
+    return (marker == _APP0 and body.startswith(b"JFIF\0")) or (marker == _APP14 and body.startswith(b"Adobe"))
 
 
 def _jpeg_frame(marker: int, body: bytes) -> tuple[int, int]:

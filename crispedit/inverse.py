@@ -44,9 +44,7 @@ class InvertibleEdit:
 class Opposite(Reply):
     """The opposite edit."""
 
-    possible: bool = Field(
-        description="Can an edit of this kind turn the first photograph into the second one?"
-    )
+    possible: bool = Field(description="Can an edit of this kind turn the first photograph into the second one?")
     instruction: str = Field(description="The instruction; empty if there is none.", max_length=400)
 
 
@@ -102,13 +100,9 @@ _POLITE = re.compile(
     r"in this (photo|image|picture),? |use this (photo|image|picture) and )",
     re.I,
 )
-_CLOSING = re.compile(
-    r"^(leave|keep|don't|do not|nothing else|match|it should look|give it|show what|fill)\b", re.I
-)
+_CLOSING = re.compile(r"^(leave|keep|don't|do not|nothing else|match|it should look|give it|show what|fill)\b", re.I)
 """Beginnings of sentences that ask for no further edit."""
-_SEVERAL = re.compile(
-    r"[;:?!]|\b(and|then|also|both|each|every|all|it|its|them|there|another|more|some)\b", re.I
-)
+_SEVERAL = re.compile(r"[;:?!]|\b(and|then|also|both|each|every|all|it|its|them|there|another|more|some)\b", re.I)
 """Words of an order that asks for several things or refers to a thing without naming it."""
 
 

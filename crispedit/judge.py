@@ -135,23 +135,16 @@ class JudgeModel:
             again = []
             for index, completion in zip(waiting, completions, strict=True):
                 before = results.get(index)
-                reply = self._read(
-                    questions[index], completion, before if isinstance(before, JudgeReply) else None
-                )
+                reply = self._read(questions[index], completion, before if isinstance(before, JudgeReply) else None)
                 results[index] = reply
                 if isinstance(reply, JudgeReply) and reply.value is None:
                     cut = isinstance(completion, Completion) and completion.cut
-                    conversations[index] = self._once_more(
-                        conversations[index], questions[index], reply.text, cut
-                    )
+                    conversations[index] = self._once_more(conversations[index], questions[index], reply.text, cut)
                     again.append(index)
                 elif isinstance(reply, JudgeReply):
                     self._keep(keys[index], reply)
             waiting = again
-        return [
-            results[index] if index in results else _same(results[first[key]])
-            for index, key in enumerate(keys)
-        ]
+        return [results[index] if index in results else _same(results[first[key]]) for index, key in enumerate(keys)]
 
     def _complete(self, conversations: Sequence[Conversation]) -> list[Completion | ChatError]:
         """The completions. Questions are sent in slices, so that a judge that is down is noticed early."""
@@ -161,9 +154,7 @@ class JudgeModel:
             some = conversations[start : start + size]
             if self.down:
                 completions += [
-                    JudgeDownError(
-                        f"not asked: the judge failed {self._failures} times in a row ({self._last})"
-                    )
+                    JudgeDownError(f"not asked: the judge failed {self._failures} times in a row ({self._last})")
                     for _ in some
                 ]
                 continue
@@ -182,9 +173,7 @@ class JudgeModel:
         if isinstance(completion, ChatError):
             return completion if before is None else replace(before, usage=spent + JudgeUsage(asked=1))
         usage = spent + JudgeUsage(1, 0, completion.prompt_tokens or 0, completion.answer_tokens or 0)
-        text = completion.text.encode(
-            "utf-8", "replace"
-        ).decode()  # a lone surrogate cannot be stored in a table
+        text = completion.text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored in a table
         return JudgeReply(None if completion.cut else question.read(text), text, usage)
 
     def _conversation(self, question: Question[Any]) -> Conversation:
@@ -239,9 +228,7 @@ class JudgeModel:
         file = self._file(key)
         file.parent.mkdir(parents=True, exist_ok=True)
         written = canonical_json({"text": reply.text, **vars(reply.usage)})
-        with tempfile.NamedTemporaryFile(
-            "w", dir=file.parent, suffix=".tmp", delete=False, encoding="utf-8"
-        ) as out:
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".tmp", delete=False, encoding="utf-8") as out:
             out.write(written)
         os.replace(out.name, file)
 

@@ -81,9 +81,7 @@ class Detector:
 
 def _cores(probability: NDArray[np.float32]) -> list[Box]:
     """The box of the core of each line of words."""
-    contours, _ = cv2.findContours(
-        (probability > CORE).view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE
-    )
+    contours, _ = cv2.findContours((probability > CORE).view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     boxes = [cv2.minAreaRect(contour) for contour in contours]
     return [
         box

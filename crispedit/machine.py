@@ -35,9 +35,7 @@ def alike(root: Path = Path("/")) -> dict[str, str]:
     depend on the machine. No cost could be measured (docs/determinism.md). Set them before NumPy and OpenCV are
     imported. Empty on other processors.
     """
-    flags = {
-        word for line in _lines(root / "proc/cpuinfo") if line.startswith("flags") for word in line.split()
-    }
+    flags = {word for line in _lines(root / "proc/cpuinfo") if line.startswith("flags") for word in line.split()}
     if "sse2" not in flags:
         return {}
     there = [name for name, needed in _OPENCV.items() if needed <= flags]

@@ -39,9 +39,7 @@ class Motion:
         x, y = np.linalg.norm(self.affine[:, :2], axis=0)
         return float(x), float(y)
 
-    def undone(
-        self, edited: NDArray[np.uint8], source: NDArray[np.uint8], scale: float = 1.0
-    ) -> NDArray[np.uint8]:
+    def undone(self, edited: NDArray[np.uint8], source: NDArray[np.uint8], scale: float = 1.0) -> NDArray[np.uint8]:
         """The edited image aligned to the source, both `scale` times the measured size. Where it does not reach, the
         result is the source."""
         height, width = source.shape[:2]
@@ -100,9 +98,7 @@ class Tracks:
 LEAST_WANDERERS = 20
 
 
-def tracks(
-    source: NDArray[np.uint8], edited: NDArray[np.uint8], background: NDArray[np.bool_] | None = None
-) -> Tracks:
+def tracks(source: NDArray[np.uint8], edited: NDArray[np.uint8], background: NDArray[np.bool_] | None = None) -> Tracks:
     """Each block's best corner, if it can be tracked; only blocks in `background` ([h, w], any grid of the image)
     count."""
     before, after = _detail(source), _detail(edited)
@@ -216,9 +212,7 @@ def _follow(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points
     return points[good], there[good]
 
 
-def _found(
-    source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points
-) -> tuple[Points, NDArray[np.bool_]]:
+def _found(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points) -> tuple[Points, NDArray[np.bool_]]:
     """Where the points moved to, and [n] whether tracking back leads to their start."""
     guess = np.empty_like(points)  # an output: the tracker starts from the points themselves
     there, tracked, _ = cv2.calcOpticalFlowPyrLK(

@@ -222,11 +222,7 @@ def _without_profile(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 _MODES = {1: "L", 3: "RGB", 4: "CMYK"}
-_CHANNELS = {
-    "GRAY": (1,),
-    "RGB ": (3, 1),
-    "CMYK": (4,),
-}  # grey files are often tagged with their RGB working space
+_CHANNELS = {"GRAY": (1,), "RGB ": (3, 1), "CMYK": (4,)}  # grey files are often tagged with their RGB working space
 
 
 @functools.lru_cache(maxsize=64)
@@ -266,14 +262,7 @@ def _transform(profile: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCm
     )
 
 
-_INTERPRETATIONS = {
-    (1, 1): "b-w",
-    (1, 2): "grey16",
-    (3, 1): "srgb",
-    (3, 2): "rgb16",
-    (4, 1): "cmyk",
-    (4, 2): "cmyk",
-}
+_INTERPRETATIONS = {(1, 1): "b-w", (1, 2): "grey16", (3, 1): "srgb", (3, 2): "rgb16", (4, 1): "cmyk", (4, 2): "cmyk"}
 
 
 def _through(icc: bytes, pixels: Pixels) -> NDArray[np.uint8]:
@@ -305,6 +294,4 @@ def _shrink(image: NDArray[np.uint8], max_short_side_px: int | None) -> NDArray[
         return image  # converting to Pillow and back costs as much as decoding
     width, height = (max(1, round(side * max_short_side_px / short)) for side in (width, height))
     # reducing_gap: whole-number box reduction first, no closer than 3x the target, so it cannot be seen.
-    return np.array(
-        Pillow.fromarray(image).resize((width, height), Pillow.Resampling.LANCZOS, reducing_gap=3.0)
-    )
+    return np.array(Pillow.fromarray(image).resize((width, height), Pillow.Resampling.LANCZOS, reducing_gap=3.0))

@@ -36,16 +36,7 @@ PASSING = {
     getattr(errno, name)
     for name in (
         *("EIO", "EAGAIN", "EBUSY", "ETXTBSY", "ESTALE", "EREMOTEIO", "ENOSPC", "EDQUOT", "EMFILE", "ENFILE"),
-        *(
-            "ENOMEM",
-            "ENOBUFS",
-            "ENETDOWN",
-            "ENETUNREACH",
-            "ENETRESET",
-            "EHOSTDOWN",
-            "EHOSTUNREACH",
-            "ENOTCONN",
-        ),
+        *("ENOMEM", "ENOBUFS", "ENETDOWN", "ENETUNREACH", "ENETRESET", "EHOSTDOWN", "EHOSTUNREACH", "ENOTCONN"),
         *("ETIMEDOUT", "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "ESHUTDOWN", "EINTR", "EPROTO"),
     )
     if hasattr(errno, name)
@@ -65,17 +56,7 @@ NETWORK = re.compile(
 )
 """Names of the network libraries' own exceptions (httpx, aiohttp, urllib3, requests, botocore)."""
 NETWORK_LIBRARIES = {
-    *(
-        "httpx",
-        "httpcore",
-        "aiohttp",
-        "urllib3",
-        "requests",
-        "botocore",
-        "aiobotocore",
-        "http",
-        "h11",
-    ),
+    *("httpx", "httpcore", "aiohttp", "urllib3", "requests", "botocore", "aiobotocore", "http", "h11"),
     *("s3fs", "gcsfs", "google", "fsspec"),
 }
 
@@ -152,8 +133,6 @@ def kind(error: str) -> str:
     """An error's text without names, numbers and quotations. Errors are grouped and counted by it."""
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "…", error.splitlines()[0] if error else "")
     text = re.sub(r"\S*[/\\]\S*|\b[0-9a-f]{16,}\b", "…", text)
-    text = re.sub(
-        r"\S+\.(jpe?g|png|webp|tiff?|gif|bmp|tar|parquet|jsonl?)\b\S*", "…", text, flags=re.IGNORECASE
-    )
+    text = re.sub(r"\S+\.(jpe?g|png|webp|tiff?|gif|bmp|tar|parquet|jsonl?)\b\S*", "…", text, flags=re.IGNORECASE)
     text = re.sub(r"\d+", "N", text)
     return text[:160]

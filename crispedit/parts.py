@@ -60,9 +60,7 @@ def _named(load: Callable[[Any], None]) -> Callable[[Any], None]:
 
     @functools.wraps(load)
     def named(self: Part) -> None:
-        texts = {
-            name: value for name, value in self.model_dump(mode="json").items() if isinstance(value, str)
-        }
+        texts = {name: value for name, value in self.model_dump(mode="json").items() if isinstance(value, str)}
         with loading(", ".join([name_of(type(self)), *(f"{name} {value}" for name, value in texts.items())])):
             load(self)
 
@@ -171,9 +169,7 @@ def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
         if inspect.isclass(value) and issubclass(value, kind) and value.__module__ == module.__name__
     ]
     if len(classes) != 1:
-        raise ValueError(
-            f"{module.__name__} must define exactly one {kind.__name__}; it defines {len(classes)}"
-        )
+        raise ValueError(f"{module.__name__} must define exactly one {kind.__name__}; it defines {len(classes)}")
     return classes[0]
 
 
@@ -191,8 +187,7 @@ def _outside(name: str, kind: type[Part]) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise ValueError(
-            f"{kind.__name__.lower()} {name!r} cannot be imported: {error}; "
-            "is its folder on PYTHONPATH, on every node?"
+            f"{kind.__name__.lower()} {name!r} cannot be imported: {error}; is its folder on PYTHONPATH, on every node?"
         ) from None
 
 

@@ -172,9 +172,7 @@ class Sample:
     @cached_property
     def edited_middle(self) -> NDArray[np.uint8]:
         """[h, w] luma of the edited image on that grid of the source, resized if it is of another size."""
-        return change.shrink(
-            self.edited_gray, max(1, change.factor(self.source.shape) // 2), like=self.source_middle
-        )
+        return change.shrink(self.edited_gray, max(1, change.factor(self.source.shape) // 2), like=self.source_middle)
 
     @property
     def _background(self) -> Mask | None:

@@ -136,10 +136,7 @@ def _overlap(affine: NDArray[np.float64], width: int, height: int) -> tuple[int,
     """x, y, width, height of the largest box, grown from the centre of the source, that the edited image (of the same
     size) covers; None if it is too small."""
     reached = cv2.warpAffine(
-        np.full((height, width), 255, np.uint8),
-        affine,
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        np.full((height, width), 255, np.uint8), affine, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     )
     reached = reached == 255
     left, top, right, bottom = 0, 0, width, height
@@ -161,11 +158,7 @@ def _overlap(affine: NDArray[np.float64], width: int, height: int) -> tuple[int,
     kept_width, kept_height = right - left, bottom - top
     if kept_width < LEAST_OVERLAP * width or kept_height < LEAST_OVERLAP * height:
         return None
-    return (
-        (left, top, kept_width, kept_height)
-        if kept_width * kept_height >= LEAST_OVERLAP * width * height
-        else None
-    )
+    return (left, top, kept_width, kept_height) if kept_width * kept_height >= LEAST_OVERLAP * width * height else None
 
 
 @dataclass(frozen=True)
@@ -199,7 +192,5 @@ def without_drift(source: Image, edited: Image, mask: Mask | None = None) -> tup
     restored = np.clip(np.rint((edited - fitted.offset) / fitted.gain), 0, 255)
     clipped = (edited <= 2) | (edited >= 253)
     red, green, blue = (float(gain) for gain in fitted.gain)
-    drift = Drift(
-        (red, green, blue), (float(fitted.offset[0]), float(fitted.offset[1]), float(fitted.offset[2]))
-    )
+    drift = Drift((red, green, blue), (float(fitted.offset[0]), float(fitted.offset[1]), float(fitted.offset[2])))
     return np.where(clipped, edited, restored).astype(np.uint8), drift

@@ -61,8 +61,7 @@ def lines(text: str, names: Sequence[str]) -> list[int] | None:
     structured output may give an object of these names instead, or `{"scores": [5, 4, 4]}`."""
     words = answer(text)
     mark_of = {
-        _plain(name): int(mark)
-        for name, mark in re.findall(r"(?m)^(.+?)\s*:\s*\**\s*([1-5])\b(?![.\d]*\d)", words)
+        _plain(name): int(mark) for name, mark in re.findall(r"(?m)^(.+?)\s*:\s*\**\s*([1-5])\b(?![.\d]*\d)", words)
     }
     if all(_plain(name) in mark_of for name in names):
         return [mark_of[_plain(name)] for name in names]

@@ -21,10 +21,7 @@ _MARKS = (
     (r"◁think▷", r"◁/think▷"),  # Kimi
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
     (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command
-    (
-        r"<\|channel\|>(?:analysis|commentary)",
-        r"<\|channel\|>final(?: <\|constrain\|>\w+)?<\|message\|>",
-    ),  # harmony
+    (r"<\|channel\|>(?:analysis|commentary)", r"<\|channel\|>final(?: <\|constrain\|>\w+)?<\|message\|>"),  # harmony
     (r"\A\s*analysis(?=[A-Z])", r"assistantfinal"),  # harmony, its marks dropped by a tokenizer
     (r"<\|channel>thought", r"<channel\|>"),  # Gemma
     (r"<unused94>", r"<unused95>"),  # MedGemma

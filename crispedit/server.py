@@ -164,9 +164,7 @@ class Server(BaseModel):
             trust_env=outside,
         )
 
-    async def post(
-        self, session: ClientSession, path: str, body: Callable[[], Mapping[str, Any]]
-    ) -> Response:
+    async def post(self, session: ClientSession, path: str, body: Callable[[], Mapping[str, Any]]) -> Response:
         """The answer to a POST of this body (aiohttp's arguments, made anew for each attempt). Raises Transient if the
         retries run out."""
         return await self.again(lambda: self._post(session, path, body()))
@@ -178,9 +176,7 @@ class Server(BaseModel):
         url, began = await self.address(), time.monotonic()
         try:
             # A redirect would send the photograph and the key elsewhere.
-            async with session.post(
-                f"{url}/{path}", headers=self.headers(), allow_redirects=False, **body
-            ) as answer:
+            async with session.post(f"{url}/{path}", headers=self.headers(), allow_redirects=False, **body) as answer:
                 response = Response(answer.status, dict(answer.headers), await self.read(answer))
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
             if self._managed is not None:
@@ -230,9 +226,7 @@ class Server(BaseModel):
 
     def _later(self, response: Response) -> RetryLater:
         pause = math.inf if USED_UP in response.body else pause_of(response.headers)
-        if (
-            pause is not None and pause <= self.max_pause_s
-        ):  # one that asks for more would refuse an earlier retry too
+        if pause is not None and pause <= self.max_pause_s:  # one that asks for more would refuse an earlier retry too
             self._next_s = max(self._next_s, time.monotonic() + pause)
         return RetryLater(self.failure(response), pause)
 
@@ -278,9 +272,7 @@ class Server(BaseModel):
         if variable is None:
             return None
         if not os.environ.get(variable):
-            raise ValueError(
-                f"the {self.kind} {self.base_url} needs a key: set the environment variable {variable}"
-            )
+            raise ValueError(f"the {self.kind} {self.base_url} needs a key: set the environment variable {variable}")
         return os.environ[variable]
 
     def without_key(self, text: str) -> str:

@@ -46,10 +46,7 @@ class Tone:
 
 
 def fit(
-    source: NDArray[np.uint8],
-    edited: NDArray[np.uint8],
-    outside: NDArray[np.bool_] | None = None,
-    noise: float = 0.0,
+    source: NDArray[np.uint8], edited: NDArray[np.uint8], outside: NDArray[np.bool_] | None = None, noise: float = 0.0
 ) -> Tone | None:
     """The tone between two [h, w, 3] images of one size, some hundred pixels a side; None for too few usable pixels.
     `outside` is the area outside the edit, if known; `noise` is the Lab distance by which it differs."""

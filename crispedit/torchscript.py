@@ -45,18 +45,9 @@ def state_dict(path: Path) -> dict[str, Tensor]:
     plain attributes of a module. ValueError if the archive is damaged or holds anything but modules and tensors."""
     try:
         with zipfile.ZipFile(path) as archive:
-            root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix(
-                "data.pkl"
-            )
+            root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
             tree = _Reader(archive, root).load()
-    except (
-        zipfile.BadZipFile,
-        StopIteration,
-        KeyError,
-        EOFError,
-        IndexError,
-        pickle.UnpicklingError,
-    ) as error:
+    except (zipfile.BadZipFile, StopIteration, KeyError, EOFError, IndexError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is not a TorchScript archive that can be read safely: {error}") from None
     tensors: dict[str, Tensor] = {}
     _collect(tree, "", tensors)
@@ -133,12 +124,6 @@ _ALLOWED: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_parameter"): _parameter,
     **{
         ("torch.jit._pickle", name): _values
-        for name in (
-            "build_intlist",
-            "build_doublelist",
-            "build_boollist",
-            "build_tensorlist",
-            "restore_type_tag",
-        )
+        for name in ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
     },
 }

@@ -36,11 +36,7 @@ class Aesthetic(Filter):
 
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
     extra: ClassVar[str | None] = "models"
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
-        "source": float,
-        "edited": float,
-        "no_model": int,
-    }
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"source": float, "edited": float, "no_model": int}
     # CrispEdit-2M's curation keeps photographs above 4.5 (arXiv 2605.10859).
     bounds: ClassVar[Mapping[str, Bound]] = {"source": Bound(min=4.5)}
     cost: ClassVar[float] = 80.0
@@ -108,9 +104,7 @@ def read_head(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     prefixes.sort(key=lambda name: [int(digits) for digits in re.findall(r"\d+", name)])
     layers = [(state[f"{prefix}weight"].float(), state[f"{prefix}bias"].float()) for prefix in prefixes]
     if not layers or layers[-1][0].shape[0] != 1:
-        raise ValueError(
-            f"aesthetic: {path} is not a linear head with one output; its tensors are {sorted(state)}"
-        )
+        raise ValueError(f"aesthetic: {path} is not a linear head with one output; its tensors are {sorted(state)}")
     weight, bias = layers[0]
     for w, b in layers[1:]:
         weight, bias = w @ weight, w @ bias + b

@@ -48,9 +48,7 @@ class Alignment(Filter):
         height, width = sample.source.shape[:2]
         edited_height, edited_width = sample.edited.shape[:2]
         aspect = edited_width * height / (edited_height * width)
-        rounding = (
-            0.5 / min(edited_height, edited_width) if sample.source.shape != sample.edited.shape else 0.0
-        )
+        rounding = 0.5 / min(edited_height, edited_width) if sample.source.shape != sample.edited.shape else 0.0
         scores: dict[str, Score] = dict.fromkeys(self.scores)
         scores["aspect_error"] = max(0.0, abs(aspect - 1) - rounding)
         pixels = height / sample.source_middle.shape[0]

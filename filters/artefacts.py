@@ -32,16 +32,10 @@ class Artefacts(Filter):
     of the widest side of a uniform frame. Each is the edited image's value minus the source's, at least 0."""
 
     version: ClassVar[int] = 3
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
-        "banding": float,
-        "border_px": int,
-    }
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"banding": float, "border_px": int}
     # From compositor pairs and their defects (`crispedit calibrate`). banding: 24 levels a channel bring in 0.12 at
     # least, even on rendered backgrounds, good edits 0.04 at most. The others are far from both sides.
-    bounds: ClassVar[Mapping[str, Bound]] = {
-        "banding": Bound(max=0.07),
-        "border_px": Bound(max=3),
-    }
+    bounds: ClassVar[Mapping[str, Bound]] = {"banding": Bound(max=0.07), "border_px": Bound(max=3)}
     cost: ClassVar[float] = 3.0
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:

@@ -50,10 +50,7 @@ class Dino(Filter):
         """The options, with a folder's or file's content in place of its path."""
         identity = super().identity()
         if Path(self.model).is_dir():
-            identity["options"] |= {
-                "model": Path(self.model).resolve().name,
-                "weights": digest(Path(self.model)),
-            }
+            identity["options"] |= {"model": Path(self.model).resolve().name, "weights": digest(Path(self.model))}
         elif Path(self.weights).is_file():
             identity["options"]["weights"] = content_key(Path(self.weights).read_bytes())
         return identity

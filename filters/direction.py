@@ -44,8 +44,7 @@ def _detail(sample: Sample) -> float | None:
         return None
     region = cv2.dilate(sample.changed.view(np.uint8), np.ones((5, 5), np.uint8)) > 0
     before, after = (
-        float(_edges(images.gray(small))[region].mean())
-        for small in (sample.source_small, sample.edited_small)
+        float(_edges(images.gray(small))[region].mean()) for small in (sample.source_small, sample.edited_small)
     )
     return round(sign * float(np.log((after + 0.5) / (before + 0.5))), 6)
 

@@ -39,10 +39,7 @@ class Duplicate(Filter):
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         return [
-            {
-                "phash": phash(sample.source_gray),
-                "edited_phash": phash(sample.edited_gray) if sample.is_pair else None,
-            }
+            {"phash": phash(sample.source_gray), "edited_phash": phash(sample.edited_gray) if sample.is_pair else None}
             for sample in samples
         ]
 
@@ -100,11 +97,7 @@ TABLE_BITS, MOST_CHOSEN = 22, 6
 
 
 def _keep(
-    bits: NDArray[np.uint64],
-    width: int,
-    items: NDArray[np.int64],
-    distance: int,
-    parent: NDArray[np.int64],
+    bits: NDArray[np.uint64], width: int, items: NDArray[np.int64], distance: int, parent: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """The kept ones of ascending `items`; fills in `parent` for the others.
 
@@ -206,11 +199,7 @@ def _varying(numbers: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], int]:
 
 
 def _compare(
-    a: NDArray[np.uint64],
-    b: NDArray[np.uint64],
-    starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    distance: int,
+    a: NDArray[np.uint64], b: NDArray[np.uint64], starts: NDArray[np.int64], lengths: NDArray[np.int64], distance: int
 ) -> Pairs:
     """The near pairs of each b[j] with a[starts[j]:][:lengths[j]], compared CHUNK at a time."""
     totals = np.cumsum(lengths)

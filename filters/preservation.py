@@ -65,9 +65,7 @@ class Preservation(Filter):
             return scores
         seen = change.stands_out(sample.look, sample.noise.expected(sample.texture))
         similarity = ssim(sample.blocks)
-        covered = cv2.resize(
-            outside.view(np.uint8) * 255, similarity.shape[::-1], interpolation=cv2.INTER_AREA
-        )
+        covered = cv2.resize(outside.view(np.uint8) * 255, similarity.shape[::-1], interpolation=cv2.INTER_AREA)
         whole = similarity[covered == 255]
         scores["leakage"] = change.share(_coherent(seen & outside), outside)
         scores["outside_change"] = float(sample.change[outside].mean())
@@ -88,7 +86,5 @@ def ssim(blocks: change.Moments) -> change.Map:
     mean_xy = mean_x * mean_y
     squares = mean_x * mean_x + mean_y * mean_y
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    similarity = (
-        (2 * mean_xy + c1) * (2 * blocks.covariance + c2) / ((squares + c1) * (blocks.variances + c2))
-    )
+    similarity = (2 * mean_xy + c1) * (2 * blocks.covariance + c2) / ((squares + c1) * (blocks.variances + c2))
     return np.asarray(similarity, np.float32)

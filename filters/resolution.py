@@ -31,7 +31,4 @@ class Resolution(Filter):
             sizes = [(sample.original_width, sample.original_height)]
         if sample.edited_jpeg is not None:
             sizes.append(images.jpeg_size(sample.edited_jpeg))
-        return {
-            "short_side_px": min(min(size) for size in sizes),
-            "long_side_px": min(max(size) for size in sizes),
-        }
+        return {"short_side_px": min(min(size) for size in sizes), "long_side_px": min(max(size) for size in sizes)}

@@ -38,11 +38,7 @@ class Structure(Filter):
 
     version: ClassVar[int] = 5
 
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
-        "kept": float,
-        "kept_best": float,
-        "tones": float,
-    }
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"kept": float, "kept_best": float, "tones": float}
     bounds: ClassVar[Mapping[str, Bound]] = {}
     cost: ClassVar[float] = 1.2
 
@@ -50,9 +46,7 @@ class Structure(Filter):
         return [self._measure(sample) for sample in samples]
 
     def _measure(self, sample: Sample) -> dict[str, Score]:
-        before, after = (
-            change.shrink(cv2.extractChannel(lab, 0), 2) for lab in (sample.source_lab, sample.edited_lab)
-        )
+        before, after = (change.shrink(cv2.extractChannel(lab, 0), 2) for lab in (sample.source_lab, sample.edited_lab))
         where = np.ones(before.shape, bool)
         if sample.category == "background" and sample.mask is not None:
             size = before.shape[::-1]
@@ -67,9 +61,7 @@ class Structure(Filter):
         }
 
 
-def correlation(
-    a: NDArray[np.float32], b: NDArray[np.float32], where: NDArray[np.bool_]
-) -> NDArray[np.float32]:
+def correlation(a: NDArray[np.float32], b: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
     """[n] local correlation of two [h, w] images of lightness, at the places of a region where the first has
     structure."""
     window = (WINDOW, WINDOW)

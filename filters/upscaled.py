@@ -124,9 +124,7 @@ def detail_fraction(gray: NDArray[np.uint8], where: NDArray[np.bool_] | None = N
     shapes = [each.shape for each in activity]
     order = np.argsort(np.concatenate([each.ravel() for each in activity]), kind="stable")
     if where is not None:
-        inside = np.concatenate(
-            [_covered(mask, shape) for mask, shape in zip((where, where.T), shapes, strict=True)]
-        )
+        inside = np.concatenate([_covered(mask, shape) for mask, shape in zip((where, where.T), shapes, strict=True)])
         chosen = order[inside[order]]
         order = chosen if len(chosen) >= 2 * LEAST_STRIPS else order
     count = max(LEAST_STRIPS, round(len(order) * SHARE))
@@ -147,9 +145,7 @@ def _covered(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool
     """[rows * columns] whether all of each strip lies in the mask ([h, w], of any grid of the image)."""
     if 0 in shape:
         return np.zeros(0, bool)
-    share = cv2.resize(
-        np.ascontiguousarray(mask).view(np.uint8) * 255, shape[::-1], interpolation=cv2.INTER_AREA
-    )
+    share = cv2.resize(np.ascontiguousarray(mask).view(np.uint8) * 255, shape[::-1], interpolation=cv2.INTER_AREA)
     return np.asarray(share == 255).ravel()
 
 
@@ -164,9 +160,7 @@ def _activity(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.einsum("rlcx,rlcx->rc", curvature, curvature)
 
 
-def _strips(
-    gray: NDArray[np.uint8], chosen: NDArray[np.int64], shapes: list[tuple[int, int]]
-) -> NDArray[np.uint8]:
+def _strips(gray: NDArray[np.uint8], chosen: NDArray[np.int64], shapes: list[tuple[int, int]]) -> NDArray[np.uint8]:
     """[S, WIDTH, LENGTH] strips by their numbers: row by row the horizontal ones, then those of the transposed image,
     each with this many rows and columns."""
     strips = []

@@ -66,11 +66,7 @@ class WatermarkText(Filter):
     detector: bool = False
 
     version: ClassVar[int] = 4
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
-        "overlay": float,
-        "ground": float,
-        "text": float,
-    }
+    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"overlay": float, "ground": float, "text": float}
     # Of compositor pairs without their masks, 99 % measure under 0.03, 98 % of those with a watermark over 0.04. Of 62
     # good local edits by 9 real editors, one measures more.
     # text: of 76 good pairs one measures more, sdfill-sample3; the others measure 0.00005 at most.
@@ -136,9 +132,7 @@ class WatermarkText(Filter):
         """[h, w]: levels that a stroke must reach; on redrawn texture, the range of the texture."""
         window = np.ones((9, 9), np.uint8)
         span = cv2.subtract(cv2.dilate(source, window), cv2.erode(source, window))
-        return cv2.addWeighted(
-            span, REDRAWN * min(floor, 1.0), span, 0, STROKE_LEVELS + LEVELS_PER_NOISE * floor
-        )
+        return cv2.addWeighted(span, REDRAWN * min(floor, 1.0), span, 0, STROKE_LEVELS + LEVELS_PER_NOISE * floor)
 
 
 def _unwanted(sample: Sample, words: Mask) -> Mask:
@@ -156,9 +150,7 @@ def _unwanted(sample: Sample, words: Mask) -> Mask:
 def _edit(wide: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The wide changes, the gaps between them, and their rim."""
     height, width = wide.shape
-    small = cv2.resize(
-        wide.view(np.uint8), (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA
-    )
+    small = cv2.resize(wide.view(np.uint8), (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA)
     near, halo = (np.ones((side // 4 | 1, side // 4 | 1), np.uint8) for side in (NEAR_PX, HALO_PX))
     labels, stats = change.regions(small > 0)
     large = np.concatenate([[False], stats[:, cv2.CC_STAT_AREA] >= LEAST_EDIT * small.size])[labels]

@@ -169,14 +169,7 @@ def audit(run: Run) -> Report:
         sources = pq.read_table(run.folder("select") / SOURCES)
         db.register("sources", sources)
         db.register("selection", pq.read_table(run.folder("select") / SELECTION))
-        counts += (
-            _curate(db)
-            + _annotate(db)
-            + _edit(db)
-            + _filters(run, db)
-            + _compare(run, sources)
-            + _selection(db)
-        )
+        counts += _curate(db) + _annotate(db) + _edit(db) + _filters(run, db) + _compare(run, sources) + _selection(db)
     pairs = _packed(run)
     counts += _pack(db, pairs) if pairs else []
     for count in counts:
@@ -243,9 +236,7 @@ def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[OutsideChange]:
     """A line for each editor and category with measured candidates."""
     known = {column.name for column in run.recipe.pair_cascade.columns}
     scores = [score for score in MOVED if score in known]
-    parts = "".join(
-        f', approx_quantile(s."{score}", 0.5), approx_quantile(s."{score}", 0.95)' for score in scores
-    )
+    parts = "".join(f', approx_quantile(s."{score}", 0.5), approx_quantile(s."{score}", 0.95)' for score in scores)
     regime = f's."{REGIME}"' if REGIME in known else "NULL"
     rows = db.execute(f"""
         SELECT e.editor, e.category, count(*), count(*) FILTER ({regime} = 'exact'),
@@ -272,9 +263,7 @@ def moved_text(moved: Sequence[OutsideChange]) -> str:
         return ""
     rows = [["editor", "category", "pairs", *regimes, *scores]]
     for line in moved:
-        cells = [
-            "{:.3g}, {:.3g}".format(*line.scores[score]) if score in line.scores else "-" for score in scores
-        ]
+        cells = ["{:.3g}, {:.3g}".format(*line.scores[score]) if score in line.scores else "-" for score in scores]
         counts = [str(line.regimes.get(name, 0)) for name in regimes]
         rows.append([line.editor, line.category, str(line.pairs), *counts, *cells])
     return table(rows) + ("\n(of scores: median, 95th percentile)" if scores else "")
@@ -325,10 +314,7 @@ def _grouped(db: duckdb.DuckDBPyConnection, step: str, rows: str, ended: str) ->
 
 def _curate(db: duckdb.DuckDBPyConnection) -> list[Count]:
     return _grouped(
-        db,
-        "curate",
-        "SELECT '' AS category FROM curate",
-        "SELECT '' AS category, outcome, reason FROM sources",
+        db, "curate", "SELECT '' AS category FROM curate", "SELECT '' AS category, outcome, reason FROM sources"
     )
 
 
@@ -370,12 +356,8 @@ def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
     if not cascade.filters:
         return []
     edited = "SELECT category, key FROM edit WHERE error IS NULL AND refusal IS NULL"
-    totals = dict(
-        db.execute(f"SELECT category, count(*) FROM ({edited}) GROUP BY ALL ORDER BY ALL").fetchall()
-    )
-    verdicts = ", ".join(
-        f'{cascade.verdict_sql("s", "e.category", [name])} AS "{name}"' for name in cascade.filters
-    )
+    totals = dict(db.execute(f"SELECT category, count(*) FROM ({edited}) GROUP BY ALL ORDER BY ALL").fetchall())
+    verdicts = ", ".join(f'{cascade.verdict_sql("s", "e.category", [name])} AS "{name}"' for name in cascade.filters)
     sets = ", ".join(f'(category, "{name}")' for name in cascade.filters)
     verdict_counts = db.execute(f"""
         SELECT category, {", ".join(f'"{name}"' for name in cascade.filters)}, count(*)
@@ -388,9 +370,7 @@ def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
         for category, rows in totals.items()
     }
     for category, *of_filters, count in verdict_counts.fetchall():
-        [(name, verdict)] = [
-            pair for pair in zip(cascade.filters, of_filters, strict=True) if pair[1] is not None
-        ]
+        [(name, verdict)] = [pair for pair in zip(cascade.filters, of_filters, strict=True) if pair[1] is not None]
         outcome, _, reason = verdict.partition(" ")
         lines[name, category].add(outcome, reason or None, count)
     return list(lines.values())
@@ -419,10 +399,7 @@ def _compare(run: Run, sources: pa.Table) -> list[Count]:
 
 def _selection(db: duckdb.DuckDBPyConnection) -> list[Count]:
     return _grouped(
-        db,
-        "select",
-        "SELECT DISTINCT category, key FROM edit",
-        "SELECT category, outcome, reason FROM selection",
+        db, "select", "SELECT DISTINCT category, key FROM edit", "SELECT category, outcome, reason FROM selection"
     )
 
 
@@ -447,9 +424,7 @@ def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:
             known = masked.compressed()
             counts, edges = np.histogram(known, bins=BINS) if len(known) else (np.array([]), np.array([]))
             bounds = {c: b for c in run.recipe.categories if (b := cascade.bounds_of(c).get(key)) is not None}
-            histograms.append(
-                Histogram(key, edges.tolist(), counts.tolist(), len(masked) - len(known), bounds)
-            )
+            histograms.append(Histogram(key, edges.tolist(), counts.tolist(), len(masked) - len(known), bounds))
     return histograms
 
 
@@ -468,14 +443,10 @@ def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Fail
         for step, name in scores
     ]
     errors = db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall()
-    errors += [
-        ("list", row["error"], True, 1) for row in tables.listing_rows(run) if row["error"] is not None
-    ]
+    errors += [("list", row["error"], True, 1) for row in tables.listing_rows(run) if row["error"] is not None]
     groups: dict[tuple[str, str, bool], Failures] = {}
     for step, error, transient, rows in errors:
-        group = groups.setdefault(
-            (step, kind(error), transient), Failures(step, kind(error), 0, transient, error)
-        )
+        group = groups.setdefault((step, kind(error), transient), Failures(step, kind(error), 0, transient, error))
         group.rows += rows
     return sorted(groups.values(), key=lambda group: (-group.rows, group.step, group.kind))
 
@@ -537,9 +508,7 @@ def summary(report: Report) -> str:
     sources = next((count for count in report.counts if count.step == "curate"), None)
     if sources is not None:
         out = {**sources.rejected, **sources.error}
-        why = ", ".join(
-            f"{reason} {number}" for reason, number in sorted(out.items(), key=lambda item: -item[1])
-        )
+        why = ", ".join(f"{reason} {number}" for reason, number in sorted(out.items(), key=lambda item: -item[1]))
         line = f"photographs: {sources.rows} in, {sources.kept} kept" + (f" ({why})" if why else "")
         text.insert(0, f"{line}; {report.skipped}" if report.skipped else line)
     if report.without_alias:
@@ -569,9 +538,7 @@ def table(rows: list[list[str]]) -> str:
     """Columns of text, the first to the left, under a header line."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
-        )
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
@@ -581,9 +548,7 @@ def detail(report: Report) -> str:
     """Every line of the audit, as text."""
     rows = [["step", "category", "in", "kept", "rejected", "error", "not reached", "why"]]
     for count in report.counts:
-        why = ", ".join(
-            f"{reason} {number}" for reason, number in sorted({**count.rejected, **count.error}.items())
-        )
+        why = ", ".join(f"{reason} {number}" for reason, number in sorted({**count.rejected, **count.error}.items()))
         rejected, error = sum(count.rejected.values()), sum(count.error.values())
         numbers = (count.rows, count.kept, rejected, error, count.not_reached)
         rows.append([f"{count.step:24}", count.category or "-", *map(str, numbers), why])

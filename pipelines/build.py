@@ -96,16 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", type=int, metavar="N", help="build a sample of N photographs and project the full run"
     )
-    parser.add_argument(
-        "--gpu-hour-price", type=float, metavar="PRICE", help="price of a GPU-hour, for the projection"
-    )
+    parser.add_argument("--gpu-hour-price", type=float, metavar="PRICE", help="price of a GPU-hour, for the projection")
 
 
 def add_log_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--log-json",
-        action="store_true",
-        help="log progress as one JSON object per minute, in place of text",
+        "--log-json", action="store_true", help="log progress as one JSON object per minute, in place of text"
     )
 
 
@@ -119,12 +115,8 @@ def add_retry(parser: argparse.ArgumentParser) -> None:
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The arguments of every command that takes a recipe."""
-    parser.add_argument(
-        "recipe", help="a recipe file, the name of a shipped one (embedded), or a run's directory"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="such as source.path=photos run=runs/mine"
-    )
+    parser.add_argument("recipe", help="a recipe file, the name of a shipped one (embedded), or a run's directory")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as source.path=photos run=runs/mine")
 
 
 def surveyed(of: Recipe, source: PairsSource) -> str:
@@ -137,16 +129,12 @@ def surveyed(of: Recipe, source: PairsSource) -> str:
         "curate.filters": of.source_cascade.default_bounds.get(score),
         "filters": of.pair_cascade.default_bounds.get(score),
     }
-    wanted = {
-        place: bound.min for place, bound in least.items() if bound is not None and bound.min is not None
-    }
+    wanted = {place: bound.min for place, bound in least.items() if bound is not None and bound.min is not None}
     small = sum(side < max(wanted.values(), default=0) for side in survey.short_sides)
     if small:
         both = " and ".join(f"{place}.resolution wants {size:g} px" for place, size in wanted.items())
         ways = " ".join(f"{place}.{score.replace('.', '.bounds.')}.min=N" for place in wanted)
-        lines.append(
-            f"too small, and rejected: {small} of these {len(survey.short_sides)}. {both}; all apply: {ways}"
-        )
+        lines.append(f"too small, and rejected: {small} of these {len(survey.short_sides)}. {both}; all apply: {ways}")
     return "\n".join(lines)
 
 

@@ -118,9 +118,7 @@ def _left_out(run: Run) -> str:
         return "Nothing was filtered out: every candidate is in this set."
     lines = "\n".join(f"| `{reason}` | {number} |" for reason, number in rows)
     total = sum(number for _, number in rows)
-    return (
-        f"{total} more candidates were made and filtered out:\n\n| reason | candidates |\n|---|---|\n{lines}"
-    )
+    return f"{total} more candidates were made and filtered out:\n\n| reason | candidates |\n|---|---|\n{lines}"
 
 
 @dataclass(frozen=True)

@@ -26,19 +26,13 @@ GROUPS = {
         "status": ("crispedit.pipelines.status", "what a run has, and what its build is doing"),
         "select": ("crispedit.pipelines.step", "choose pairs again by bounds, duplicates and quotas"),
         "pack": ("crispedit.pipelines.step", "write the chosen pairs as WebDataset shards"),
-        "step": (
-            "crispedit.pipelines.step",
-            "one step of a run: curate, annotate, edit, score, compare, ...",
-        ),
+        "step": ("crispedit.pipelines.step", "one step of a run: curate, annotate, edit, score, compare, ..."),
     },
     "inspect a run": {
         "view": ("crispedit.pipelines.view", "look at pairs, bounds and labels in a web browser"),
         "audit": ("crispedit.pipelines.audit", "what was kept, and why the rest was not"),
         "filters": ("crispedit.pipelines.filter_list", "list the filters: scores, default bounds, packages"),
-        "calibrate": (
-            "crispedit.pipelines.calibration.calibrate",
-            "test filters on known defects, and learn bounds",
-        ),
+        "calibrate": ("crispedit.pipelines.calibration.calibrate", "test filters on known defects, and learn bounds"),
     },
     "share shards": {
         "verify": ("crispedit.pipelines.sharing.verify", "check a shard set"),
@@ -48,10 +42,7 @@ GROUPS = {
             "crispedit.pipelines.sharing.decontaminate",
             "find copies of benchmark pictures in a shard set",
         ),
-        "duplicates": (
-            "crispedit.pipelines.sharing.duplicates",
-            "find pairs whose sources show the same, by CLIP",
-        ),
+        "duplicates": ("crispedit.pipelines.sharing.duplicates", "find pairs whose sources show the same, by CLIP"),
         "merge": ("crispedit.pipelines.sharing.merge", "merge shard sets into one"),
         "reshard": ("crispedit.pipelines.sharing.merge", "pack a shard set again"),
     },
@@ -66,13 +57,7 @@ GROUPS = {
 """The commands by task: name, module, and the line that `crispedit --help` shows."""
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
-GENERAL = {
-    "-q": "quiet",
-    "--quiet": "quiet",
-    "-v": "verbose",
-    "--verbose": "verbose",
-    "--traceback": "traceback",
-}
+GENERAL = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--traceback": "traceback"}
 """Flags of every command, allowed anywhere on the line."""
 OVERRIDE = re.compile(r"[a-z][\w.-]*=")
 COMPLETION = "_ARGCOMPLETE"
@@ -159,13 +144,9 @@ def parser_of(command: str) -> tuple[Parser, Parser]:
         epilog="crispedit COMMAND --help explains a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    whole.add_argument(
-        "--version", action="version", version=f"crispedit {__version__}", help="show the version"
-    )
+    whole.add_argument("--version", action="version", version=f"crispedit {__version__}", help="show the version")
     whole.add_argument("-q", "--quiet", action="store_true", help="no progress on the screen")
-    whole.add_argument(
-        "-v", "--verbose", action="store_true", help="log more, and show where a command failed"
-    )
+    whole.add_argument("-v", "--verbose", action="store_true", help="log more, and show where a command failed")
     whole.add_argument("--traceback", action="store_true", help="show where a command failed")
     commands = whole.add_subparsers(
         prog="crispedit", dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS
@@ -187,9 +168,7 @@ def _run(arguments: Sequence[str], command: str) -> int:
         whole.print_help()
         return 2
     if command and command not in COMMANDS:
-        whole.error(
-            f"there is no command {command!r}{did_you_mean(command, COMMANDS) or '; see crispedit --help'}"
-        )
+        whole.error(f"there is no command {command!r}{did_you_mean(command, COMMANDS) or '; see crispedit --help'}")
     chosen.check_flags(arguments[arguments.index(command) + 1 :] if command else arguments)
     args, further = whole.parse_known_args(arguments)
     if further:

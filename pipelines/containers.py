@@ -94,9 +94,7 @@ class Containers:
             self._waits.discard(row["key"])
             self._lost -= {one["key"] for one in row["committed"]}
             self._rows |= {
-                one["key"]: one
-                for one in row["committed"]
-                if one["error"] is None and one["key"] not in self._cut
+                one["key"]: one for one in row["committed"] if one["error"] is None and one["key"] not in self._cut
             }
         if not self._waits and not any(row["rows"] for row in self._rows.values()) and not len(self.waves):
             listed = tables.listing_rows(self.run)
@@ -168,9 +166,7 @@ class Indexing:
         for row in rows:
             container = Container.from_row(json.loads(row["container"]))
             folder = str(self.root / "listing")
-            results.append(
-                {**row, "slices": list(listing.index(self.source, container, folder, self.members))}
-            )
+            results.append({**row, "slices": list(listing.index(self.source, container, folder, self.members))})
         return results
 
 
@@ -194,9 +190,7 @@ def _listed(rows: Sequence[Row], *, folder: Path, table: Table) -> Sequence[Row]
     return [
         {
             "key": row["key"],
-            "committed": [
-                {name: one[name] for name in light} for one in itertools.islice(slices, len(row["slices"]))
-            ],
+            "committed": [{name: one[name] for name in light} for one in itertools.islice(slices, len(row["slices"]))],
         }
         for row in rows
     ]

@@ -36,9 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Photographs: rendering {PHOTOGRAPHS} landscapes into {folder}.", flush=True)
         render(folder, 0, PHOTOGRAPHS, 1536, 1024)
     render(held_out, PHOTOGRAPHS, HELD_OUT, 384, 256)
-    run, training, evaluation = (
-        shlex.quote(str(args.out / name)) for name in ("run", "training", "evaluation")
-    )
+    run, training, evaluation = (shlex.quote(str(args.out / name)) for name in ("run", "training", "evaluation"))
     for text, line in stages(shlex.quote(str(folder)), shlex.quote(str(held_out)), args.out):
         print(f"\n{text}\n$ crispedit {line}", flush=True)
         status = cli.main(shlex.split(line))
@@ -62,15 +60,9 @@ def stages(photographs: str, held_out: str, out: Path) -> list[tuple[str, str]]:
     run, held_run, training, evaluation = (
         shlex.quote(str(out / name)) for name in ("run", "held-out", "training", "evaluation")
     )
-    small = (
-        "engine.kind=inprocess filters={} curate.filters={}"  # no filters: few pairs, correct by construction
-    )
-    start = (
-        "model.start=crispedit/weights/editmgt-tiny optimiser.rate=1.0e-4"  # continues from the shipped model
-    )
-    models = " ".join(
-        f"editors.{name}.model={training}/model" for name in ("hold-off", "hold-on", "hold-on-pasted")
-    )
+    small = "engine.kind=inprocess filters={} curate.filters={}"  # no filters: few pairs, correct by construction
+    start = "model.start=crispedit/weights/editmgt-tiny optimiser.rate=1.0e-4"  # continues from the shipped model
+    models = " ".join(f"editors.{name}.model={training}/model" for name in ("hold-off", "hold-on", "hold-on-pasted"))
     return [
         (
             "Build: invents edits of the photographs, carries them out, measures the pairs, and packs the good ones.",

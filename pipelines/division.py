@@ -72,9 +72,7 @@ class Division:
         room = self._room()
         held = [pool for pool in self.pools.values() if pool.held]
         tasks = [pool for pool in self.pools.values() if not pool.held]
-        firsts = [
-            pool for pool in held if self._count(pool) < (pool.stage.pool.actors or 1) and self.rest(pool)
-        ]
+        firsts = [pool for pool in held if self._count(pool) < (pool.stage.pool.actors or 1) and self.rest(pool)]
         short = []
         for pool in sorted(firsts, key=lambda pool: not self.waiting(pool)):
             while self._count(pool) < (pool.stage.pool.actors or 1):

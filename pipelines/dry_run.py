@@ -237,21 +237,15 @@ def _project(
         pairs[category] = expected if quota is None else expected.at_most(quota)
         wanted[category] = math.ceil(quota / each.estimate) if quota and expected.estimate >= quota else None
     keys = sorted({key for by_source in per_source.values() for key in by_source})
-    sums = np.array(
-        [[sum(b.get(key, (0, 0))[i] for b in per_source.values()) for key in keys] for i in (0, 1)], float
-    )
+    sums = np.array([[sum(b.get(key, (0, 0))[i] for b in per_source.values()) for key in keys] for i in (0, 1)], float)
     candidates, kept = sums
     total = mean_range(kept.tolist(), sampled, listed).times(listed)
     if any(spec.quota is not None for spec in run.recipe.categories.values()):
-        total = Range(
-            *(sum(getattr(r, side) for r in pairs.values()) for side in ("estimate", "low", "high"))
-        )
+        total = Range(*(sum(getattr(r, side) for r in pairs.values()) for side in ("estimate", "low", "high")))
     steps = [_cost(sample, name, one, factor) for name, one in timed.items()]
     steps.append(_last(sample, last_s, factor, int(candidates.sum())))
     gpu_h = sum(step.gpu_h or 0.0 for step in steps)
-    servers = {
-        name: None if cost is None else cost * factor for name, cost in _server_costs(sample, db).items()
-    }
+    servers = {name: None if cost is None else cost * factor for name, cost in _server_costs(sample, db).items()}
     known = [cost for cost in servers.values() if cost is not None]
     unpriced = price is None and (gpu_h > 0 or not known)
     cost = None if unpriced or not total.estimate else ((price or 0.0) * gpu_h + sum(known)) / total.estimate
@@ -364,9 +358,7 @@ def text(projection: Projection) -> str:
     pairs = [["category", "pairs", "95 % interval", "quota after photographs"]]
     for category, range_ in projection.pairs.items():
         after = projection.photographs_for_quota[category]
-        pairs.append(
-            [category, f"{range_.estimate:.0f}", _interval(range_), "-" if after is None else str(after)]
-        )
+        pairs.append([category, f"{range_.estimate:.0f}", _interval(range_), "-" if after is None else str(after)])
     pairs.append(["total", f"{projection.total_pairs.estimate:.0f}", _interval(projection.total_pairs), ""])
     keep = projection.keep_rate
     lines = [
@@ -394,9 +386,7 @@ def _cost_lines(projection: Projection) -> list[str]:
     elif gpu_h and parts:
         lines.append("cost of a kept pair: not known without --gpu-hour-price")
     if unknown := [name for name, cost in projection.server_costs.items() if cost is None]:
-        lines.append(
-            f"not in the cost: {', '.join(unknown)} (no price is set, or the server reports no usage)"
-        )
+        lines.append(f"not in the cost: {', '.join(unknown)} (no price is set, or the server reports no usage)")
     return lines
 
 

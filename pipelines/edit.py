@@ -52,11 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("input", type=Path, metavar="IMAGE", help="an image, a folder of images, or a .jsonl list of jobs")
     add("instruction", nargs="?", help="what to change; a .jsonl list brings its own")
     add("-o", "--output", type=Path, required=True, help="the file to write; a folder for a folder or list")
-    add(
-        "--model",
-        required=True,
-        help="a checkpoint folder, a hub repository, or the name of a shipped model",
-    )
+    add("--model", required=True, help="a checkpoint folder, a hub repository, or the name of a shipped model")
     add("--llm", help="the language model, if the checkpoint does not include it")
     add("--mask", type=Path, help="an image of the same size, white where the edit may be")
     add("--seed", type=int, default=0, help="seed of each image's first answer (default 0)")
@@ -181,9 +177,7 @@ def _listed(path: Path, args: argparse.Namespace) -> Iterator[EditRequest]:
         image = path.parent / row["image"]
         name = row.get("output", f"{image.stem}.png")
         if Path(name).name != name or name in ("", ".", ".."):
-            raise ValueError(
-                f"{where}: output {name!r} must be a file name: it is written below {args.output}"
-            )
+            raise ValueError(f"{where}: output {name!r} must be a file name: it is written below {args.output}")
         mask = path.parent / row["mask"] if "mask" in row else args.mask
         instruction = row.get("instruction", args.instruction)
         if not instruction:
@@ -226,9 +220,7 @@ def _load(args: argparse.Namespace) -> EditMGTPipeline:
     from crispedit.editmgt.pipeline import EditMGTPipeline
 
     with parts.loading(str(args.model)):
-        pipeline = EditMGTPipeline.from_pretrained(
-            args.model, llm=args.llm, device=args.device, dtype=args.dtype
-        )
+        pipeline = EditMGTPipeline.from_pretrained(args.model, llm=args.llm, device=args.device, dtype=args.dtype)
     if args.compile:
         pipeline.transformer.compile_step()
     return pipeline

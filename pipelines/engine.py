@@ -134,9 +134,7 @@ def cluster(engine: EngineSpec) -> Iterator[None]:
                 ray.init(address="local", include_dashboard=False, **_share(engine), **quiet)
         except Exception as error:  # Ray raises many kinds of errors here
             how = f"be joined at {joined}" if joined else "be started"
-            raise ValueError(
-                f"Ray cannot {how}: {' '.join(str(error).split())[:500]}; {failure.AGAIN}"
-            ) from error
+            raise ValueError(f"Ray cannot {how}: {' '.join(str(error).split())[:500]}; {failure.AGAIN}") from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray installed its own handler
         try:

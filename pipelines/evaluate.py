@@ -108,9 +108,7 @@ class Evaluated:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a recipe file, or the name of one in configs/evaluate")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as out=runs/evaluation")
-    parser.add_argument(
-        "--plan", action="store_true", help="show what is left to do and its price, without doing it"
-    )
+    parser.add_argument("--plan", action="store_true", help="show what is left to do and its price, without doing it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -254,8 +252,7 @@ class _Entry:
     def _answers_to_come(self) -> int:
         scored = sum(bool(case.protocols) for case in self.made.cases.values())
         seeds = [
-            len(spec.results) if isinstance(spec.results, tuple) else spec.seeds
-            for spec in self.of.editors.values()
+            len(spec.results) if isinstance(spec.results, tuple) else spec.seeds for spec in self.of.editors.values()
         ]
         targets = any(case.target is not None for case in self.made.cases.values())
         controls = [name for name in self.of.controls if name == COPY or targets]
@@ -267,9 +264,7 @@ class _Entry:
 
     def _scored(self) -> dict[str, Seeds]:
         """The answers to measure; a comparison leaves the ground truth out."""
-        return {
-            name: a for name, a in self.answers.items() if not (self.benchmark.pairwise and name == TRUTH)
-        }
+        return {name: a for name, a in self.answers.items() if not (self.benchmark.pairwise and name == TRUTH)}
 
     def verdicts(self) -> list[JudgedComparison]:
         """The judge's verdict on every pair, for a pairwise benchmark."""
@@ -281,9 +276,7 @@ class _Entry:
         if work is not None:
             engine.run(work, self.of.engine)
 
-    def boards(
-        self, people: Sequence[Preference]
-    ) -> tuple[dict[str, scoreboard.Json], dict[str, list[Outcome]]]:
+    def boards(self, people: Sequence[Preference]) -> tuple[dict[str, scoreboard.Json], dict[str, list[Outcome]]]:
         """The JSON of every protocol, and the outcomes behind it."""
         models, level = self.of.models, self.of.level
         if self.benchmark.pairwise:
@@ -349,9 +342,7 @@ def _written(of: EvaluationRecipe, entries: Sequence[_Entry], people: Sequence[P
     ):
         with journal.replaced(of.out / name) as out:
             out.write(text.encode())
-    return Evaluated(
-        page, [problem for entry in entries for problem in _unmeasured(entry.name, boards[entry.name])]
-    )
+    return Evaluated(page, [problem for entry in entries for problem in _unmeasured(entry.name, boards[entry.name])])
 
 
 def _json(value: object) -> str:
@@ -380,9 +371,7 @@ def _down(name: str, last: str) -> str:
     )
 
 
-def _verdict_pairs(
-    people: Sequence[Preference], verdicts: Sequence[JudgedComparison]
-) -> list[tuple[Preference, Any]]:
+def _verdict_pairs(people: Sequence[Preference], verdicts: Sequence[JudgedComparison]) -> list[tuple[Preference, Any]]:
     """People's preferences and the judge's verdicts on the same pairs, in one dimension or by majority."""
     winners: dict[tuple[str, str, str, str], list[Any]] = {}
     for verdict in verdicts:
@@ -401,11 +390,7 @@ def _verdict_pairs(
 
 
 def _score_pairs(
-    people: Sequence[Preference],
-    outcomes: Mapping[str, Sequence[Outcome]],
-    protocol: str,
-    metric: str,
-    better: int,
+    people: Sequence[Preference], outcomes: Mapping[str, Sequence[Outcome]], protocol: str, metric: str, better: int
 ) -> list[tuple[Preference, Any]]:
     """People's preferences, and which answer has the better mean of a metric."""
     values: dict[tuple[str, str], list[float]] = {}
@@ -425,9 +410,7 @@ def _score_pairs(
 
 
 def _limited(cases: Sequence[Case], limit: int | None) -> list[Case]:
-    families = sorted(
-        {case.family or case.id for case in cases}, key=lambda name: content_key("evaluate", name)
-    )
+    families = sorted({case.family or case.id for case in cases}, key=lambda name: content_key("evaluate", name))
     chosen = set(families[:limit])
     return [case for case in cases if (case.family or case.id) in chosen]
 

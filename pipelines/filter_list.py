@@ -16,10 +16,7 @@ from crispedit.parts import Filter
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="FILTER",
-        help="only these filters, in full; also a module of your own",
+        "names", nargs="*", metavar="FILTER", help="only these filters, in full; also a module of your own"
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
 
@@ -42,9 +39,7 @@ def described_filter(name: str) -> dict[str, Any]:
         "measures": " ".join((inspect.getdoc(module) or "").partition("\n\n")[0].split()),
         "details": inspect.getdoc(cls) or "",
         "of": sorted(cls.scope),
-        "scores": {
-            score: cls.bounds[score].model_dump() if score in cls.bounds else None for score in cls.scores
-        },
+        "scores": {score: cls.bounds[score].model_dump() if score in cls.bounds else None for score in cls.scores},
         "options": {
             option: None if field.is_required() else field.get_default(call_default_factory=True)
             for option, field in cls.model_fields.items()

@@ -40,9 +40,7 @@ class Forecast:
         if place == 0:
             return float(photographs)
         before = order[place - 1]
-        finished = (
-            self.photographs if place == 1 else sum(n for (s, _), n in self._done.items() if s == before)
-        )
+        finished = self.photographs if place == 1 else sum(n for (s, _), n in self._done.items() if s == before)
         share = self._offered[step, stages] / finished if finished else 0.0
         return share * self._total(before, photographs, order)
 

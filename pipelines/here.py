@@ -34,9 +34,7 @@ class Here:
 
     def send(self, block: Sent) -> None:
         data = [
-            pa.Table.from_pylist(list(piece.plan), schema=block.route.wire)
-            if piece.data is None
-            else piece.data
+            pa.Table.from_pylist(list(piece.plan), schema=block.route.wire) if piece.data is None else piece.data
             for piece in block.pieces
         ]
         report, table = self._workers[block.stage.name].work(block.route, block.order, *data)

@@ -27,9 +27,7 @@ SHORT_SIDE_PX = int(Resolution.bounds["short_side_px"].min or 0)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folder", help="a folder or URL of photographs, of pairs, or of tars or parquet files of them"
-    )
+    parser.add_argument("folder", help="a folder or URL of photographs, of pairs, or of tars or parquet files of them")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("recipe.yaml"), help="the recipe to write (recipe.yaml)"
     )
@@ -60,8 +58,7 @@ def recipe_for(folder: str, run_folder: str | None = None) -> tuple[str, str]:
     if least is not None:
         seen += f"\nmost are smaller than the usual {SHORT_SIDE_PX} px, so the recipe takes pairs from {least} px on"
         rest = rest.replace(
-            "resolution: {}",
-            f"resolution: {{bounds: {{short_side_px: {{min: {least}}}}}}} # as the smallest seen",
+            "resolution: {}", f"resolution: {{bounds: {{short_side_px: {{min: {least}}}}}}} # as the smallest seen"
         )
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(folder.rstrip("/")).name).strip("-.") or "mine"
     head = [
@@ -83,9 +80,7 @@ def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, An
         try:
             listing = sources.listing(photographs)
         except ValueError as no_photographs:
-            raise ValueError(
-                f"{folder} has neither pairs nor photographs. {no_pairs}. {no_photographs}"
-            ) from None
+            raise ValueError(f"{folder} has neither pairs nor photographs. {no_pairs}. {no_photographs}") from None
         sides = _short_sides(listing.entries[:SAMPLES])
         seen = f"{len(listing.entries)} photographs ({photographs.kind})"
         if sides:

@@ -98,9 +98,7 @@ def run(args: argparse.Namespace) -> int:
     """The command. The exit status is 1 if a judge was down or gave no readable reply."""
     results = bench(recipe.load(JudgeBenchRecipe, Path(args.recipe), args.overrides))
     print(markdown(results))
-    silent = [
-        f"{s}, {j}" for s, judges in results.items() for j, row in judges.items() if row["all"]["n"] == 0
-    ]
+    silent = [f"{s}, {j}" for s, judges in results.items() for j, row in judges.items() if row["all"]["n"] == 0]
     for name in silent:
         print(f"error: {name}: no verdict was given; run again when its server answers", file=sys.stderr)
     return int(bool(silent))
@@ -131,9 +129,7 @@ def read(path: Path) -> list[Labelled]:
     if tables := sorted(path.rglob("*.arrow")):
         return [_edit_score(*row) for row in rows(tables, EDIT_SCORE)]
     if path.is_dir():
-        given: Iterable[Mapping[str, Any]] = read_jsonl(
-            path / "metadata.jsonl", "the preferences of a published set"
-        )
+        given: Iterable[Mapping[str, Any]] = read_jsonl(path / "metadata.jsonl", "the preferences of a published set")
     elif path.suffix == ".json":
         given = read_json(path, "a list of preferences")
     elif path.suffix == ".jsonl":
@@ -149,10 +145,7 @@ def _edit_reward(table: Path, number: int, row: Mapping[str, Any]) -> Labelled:
     if not re.fullmatch(r"[A-D][>=][A-D]", ranking):
         raise ValueError(f"{table}: row {number}: the ranking {ranking!r} is not like A>B or A=B")
     winner: Outcome = "tie" if "=" in ranking else "first" if ranking[0] == first else "second"
-    pictures = [
-        Picture(str(table), row=number, column=name)
-        for name in ("source_image", "candidate_1", "candidate_2")
-    ]
+    pictures = [Picture(str(table), row=number, column=name) for name in ("source_image", "candidate_1", "candidate_2")]
     source = str(row["id"]).partition("_")[0]
     return Labelled(Preference(source, "first", "second", winner), str(row["instruction"]), *pictures)
 
@@ -196,9 +189,7 @@ def _labelled(row: Mapping[str, Any], root: Path, where: str) -> Labelled:
     category, dimension = str(row.get("task") or row.get("category") or ""), str(row.get("dimension") or "")
     preference = Preference(key, "first", "second", winner, category, DIMENSIONS.get(dimension, dimension))
     return Labelled(
-        preference,
-        instruction,
-        *(Picture(str(_inside(root, name, where))) for name in (source, first, second)),
+        preference, instruction, *(Picture(str(_inside(root, name, where))) for name in (source, first, second))
     )
 
 
@@ -316,9 +307,7 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
         ]
         body = [
             _row(label, row)
-            for label, row in sorted(
-                judges.items(), key=lambda item: -(item[1]["all"]["agreement"]["mean"] or 0)
-            )
+            for label, row in sorted(judges.items(), key=lambda item: -(item[1]["all"]["agreement"]["mean"] or 0))
         ]
         lines += [f"## {name}", "", *report.table(head, body), ""]
         categories = sorted({category for row in judges.values() for category in row["categories"]})

@@ -94,17 +94,13 @@ def detected(source: PairsSource) -> PairsSource:
 def _layout(path: str, files: Sequence[File]) -> Layout:
     counts = Counter(suffix_of(file.uri) for file in files)
     for suffix, layout in LAYOUTS.items():
-        if counts[suffix] and not (
-            suffix == ".json" and _endings(files)
-        ):  # otherwise they are beside their images
+        if counts[suffix] and not (suffix == ".json" and _endings(files)):  # otherwise they are beside their images
             return layout
     if any(counts[suffix] for suffix in IMAGE_SUFFIXES):
         return "folder"
     there = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counts.most_common(5))
     looked_for = ", ".join([*LAYOUTS, "images"])
-    raise ValueError(
-        f"source.path: no pairs in {path!r}: looked for {looked_for}; there are {there or 'no files'}"
-    )
+    raise ValueError(f"source.path: no pairs in {path!r}: looked for {looked_for}; there are {there or 'no files'}")
 
 
 def columns_of(source: PairsSource, files: Sequence[File]) -> list[str]:
@@ -179,9 +175,7 @@ def _endings(files: Sequence[File]) -> dict[str, str]:
     best: tuple[int, str, str] = (0, "", "")
     for (one, other), mark in itertools.product(ENDINGS, "_-."):
         ending = mark + one
-        count = sum(
-            stem.removesuffix(ending) + mark + other in stems for stem in stems if stem.endswith(ending)
-        )
+        count = sum(stem.removesuffix(ending) + mark + other in stems for stem in stems if stem.endswith(ending))
         best = max(best, (count, ending, mark + other))
     if not best[0]:
         return {}
@@ -291,9 +285,7 @@ def survey(source: PairsSource) -> Survey:
         if survey.short_sides:
             return survey
     there = ", ".join(columns_of(source, sources.files(source.path, Skipped())))
-    beside = (
-        f"; image paths start from source.images={source.images}" if source.layout in ("jsonl", "csv") else ""
-    )
+    beside = f"; image paths start from source.images={source.images}" if source.layout in ("jsonl", "csv") else ""
     raise ValueError(
         f"source: none of the first {len(looked)} pairs of {source.path!r} can be read. The first: {first}. "
         f"The columns are {there or 'none'}; read as pairs: {_told(source.columns)}{beside}"

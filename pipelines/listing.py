@@ -109,9 +109,7 @@ def containers(
     return [Container(group[0].uri, group) for group in groups], left_out
 
 
-def index(
-    source: AnySource, container: Container, folder: str, most: int = MOST_MEMBERS
-) -> Iterator[dict[str, Any]]:
+def index(source: AnySource, container: Container, folder: str, most: int = MOST_MEMBERS) -> Iterator[dict[str, Any]]:
     """The rows of a container, each of at most this many members, in one pass over its bytes. Huge row groups are split
     into `folder`, the run's `listing`.
 

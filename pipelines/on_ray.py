@@ -46,9 +46,7 @@ class RayCluster:
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._stages = {stage.name: stage for stage in stages}
-        self._shared = {
-            stage.name: ray.put(cloudpickle.dumps(stage)) for stage in stages if not self.holds(stage)
-        }
+        self._shared = {stage.name: ray.put(cloudpickle.dumps(stage)) for stage in stages if not self.holds(stage)}
         self._actors: dict[Process, Any] = {}
         self._flying: dict[Any, Process | Sent] = {}
         self._data: dict[Any, Any] = {}
@@ -81,9 +79,7 @@ class RayCluster:
         smallest number seen counts for those, because resources that we give back count as held for a while."""
 
         def ours(kind: str, unit: float = 1.0) -> float:
-            held = sum(
-                _resources(process.stage)[kind] or 0.0 for process in self._actors if process.node == name
-            )
+            held = sum(_resources(process.stage)[kind] or 0.0 for process in self._actors if process.node == name)
             held += self._tasks_cpus if kind == "num_cpus" else 0.0
             resource = KINDS[kind]
             others = max(0.0, total.get(resource, 0.0) - free.get(resource, 0.0) - held)
@@ -110,9 +106,7 @@ class RayCluster:
 
     def send(self, block: Sent) -> None:
         data = [
-            pa.Table.from_pylist(list(piece.plan), schema=block.route.wire)
-            if piece.data is None
-            else piece.data
+            pa.Table.from_pylist(list(piece.plan), schema=block.route.wire) if piece.data is None else piece.data
             for piece in block.pieces
         ]
         route = self._route(block.route)
@@ -209,9 +203,7 @@ class _Actor:
         return self._worker.work(_route(route), order, *data)
 
 
-def _task(
-    stage: bytes | None, route: bytes, order: Order, *data: pa.Table
-) -> tuple[BlockResult, pa.Table | None]:
+def _task(stage: bytes | None, route: bytes, order: Order, *data: pa.Table) -> tuple[BlockResult, pa.Table | None]:
     """Process a block; the loaded stage stays in this process for later tasks."""
     worker = Worker(None) if stage is None else _worker(stage)
     return worker.work(_route(route), order, *data)

@@ -122,9 +122,7 @@ class PairsSource(Place):
         return {**default, **{k: v for k, v in given.items() if v is not None}, "columns": columns}
 
 
-AnySource = Annotated[
-    FolderSource | WebDatasetSource | ParquetSource | PairsSource, Field(discriminator="kind")
-]
+AnySource = Annotated[FolderSource | WebDatasetSource | ParquetSource | PairsSource, Field(discriminator="kind")]
 
 
 def mappings() -> dict[str, dict[str, Any]]:
@@ -184,9 +182,7 @@ def pairs(source: PairsSource) -> Iterator[ImportedPair]:
     ValueError if there are none, or a column is missing.
     """
     skipped = Skipped()
-    listed = (
-        pair for file in files(source, skipped) for pair in of_file(source, file, skipped, patient=False)
-    )
+    listed = (pair for file in files(source, skipped) for pair in of_file(source, file, skipped, patient=False))
     first = next(listed, None)
     if first is None:
         raise ValueError(sources.nothing(source.path, f"pairs, layout {source.layout}", skipped))
@@ -329,9 +325,7 @@ def _one_image(text: str) -> str:
 # Layouts
 
 
-def _of_parquet(
-    source: PairsSource, file: File, table: pq.ParquetFile, folder: str | None
-) -> Iterator[ImportedPair]:
+def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: str | None) -> Iterator[ImportedPair]:
     columns = source.columns
     schema = table.schema_arrow
     sources.check_columns(file.uri, schema, _options(columns.images), {})
@@ -347,8 +341,7 @@ def _of_parquet(
     start = 0
     for group in range(table.num_row_groups):
         images = {
-            part: _image_column(file, table, group, column, start, folder)
-            for part, column in columns.images.items()
+            part: _image_column(file, table, group, column, start, folder) for part, column in columns.images.items()
         }
         batches = table.iter_batches(1000, row_groups=[group], columns=sorted(set(tops.values())))
         for number, row in enumerate(itertools.chain.from_iterable(batch.to_pylist() for batch in batches)):
@@ -358,9 +351,7 @@ def _of_parquet(
             except (LookupError, ValueError) as error:
                 yield _pair(source, uri, error=f"{uri}: {error}")
                 continue
-            yield _pair(
-                source, uri, **_without_empty_mask({part: at(number) for part, at in images.items()}), **words
-            )
+            yield _pair(source, uri, **_without_empty_mask({part: at(number) for part, at in images.items()}), **words)
         start += table.metadata.row_group(group).num_rows
 
 

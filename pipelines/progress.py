@@ -44,9 +44,7 @@ class Progress:
     line to standard error, in place of text."""
 
     def __init__(self, run: Path | None = None, log_json: bool = False) -> None:
-        self._path = (
-            None if run is None else run / FOLDER / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.json"
-        )
+        self._path = None if run is None else run / FOLDER / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.json"
         self._json = log_json
         self._begun = time.time()
         self._store, self._log, self._show = _Due(STORED_SECONDS), _Due(LOGGED_SECONDS), _Due(SHOWN_SECONDS)
@@ -126,8 +124,7 @@ class Progress:
     @staticmethod
     def _line(state: dict[str, Any]) -> str:
         steps = ", ".join(
-            f"{step} {rows:,} ({state['rows_per_second'][step]:.3g}/s)"
-            for step, rows in state["committed"].items()
+            f"{step} {rows:,} ({state['rows_per_second'][step]:.3g}/s)" for step, rows in state["committed"].items()
         )
         return f"{steps or 'starting'}; about {duration(state['eta_seconds'])} left"
 
@@ -144,14 +141,7 @@ class _Metrics:
         for step, rows in state["committed"].items():
             self._set("crispedit_committed_rows", "Rows committed by this driver.", rows, step=step)
         for name, stage in state["stages"].items():
-            for key in (
-                "processes",
-                "waiting",
-                "remaining",
-                "busy_seconds",
-                "held_seconds",
-                "loading_seconds",
-            ):
+            for key in ("processes", "waiting", "remaining", "busy_seconds", "held_seconds", "loading_seconds"):
                 self._set(f"crispedit_{key}", f"{key.replace('_', ' ')} of a stage.", stage[key], stage=name)
 
     def _set(self, name: str, description: str, value: float, **tags: str) -> None:

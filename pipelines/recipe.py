@@ -170,14 +170,10 @@ class Recipe(Strict):
     @cached_property
     def category_files(self) -> Mapping[str, Category]:
         """The wanted categories. ValueError for one that has no file."""
-        known = load_categories(
-            files=[spec.file for spec in self.categories.values() if spec.file is not None]
-        )
+        known = load_categories(files=[spec.file for spec in self.categories.values() if spec.file is not None])
         for name in self.categories:
             if name not in known:
-                raise ValueError(
-                    f"categories.{name}: there is no such category; choose from {', '.join(known)}"
-                )
+                raise ValueError(f"categories.{name}: there is no such category; choose from {', '.join(known)}")
         return {name: known[name] for name in self.categories}
 
     @property
@@ -198,16 +194,11 @@ class Recipe(Strict):
     @cached_property
     def pair_cascade(self) -> Cascade:
         """The filters on pairs, with their bounds by category."""
-        bounds = {
-            name: {**self.category_files[name].bounds, **spec.bounds}
-            for name, spec in self.categories.items()
-        }
+        bounds = {name: {**self.category_files[name].bounds, **spec.bounds} for name, spec in self.categories.items()}
         for regime, categories in self.regimes.items():
             if strange := sorted(set(categories) - set(self.categories)):
                 raise ValueError(f"regimes.{regime}.{strange[0]}: the recipe has no such category")
-        regimes: dict[str, dict[str, dict[str, Bound]]] = {
-            str(name): own for name, own in self.regimes.items()
-        }
+        regimes: dict[str, dict[str, dict[str, Bound]]] = {str(name): own for name, own in self.regimes.items()}
         return _cascade(self.filters, "pair", bounds, regimes)
 
     @cached_property
@@ -270,9 +261,7 @@ class Recipe(Strict):
         for section, cascade in (("curate.filters", self.source_cascade), ("filters", self.pair_cascade)):
             for name, one in cascade.filters.items():
                 if (lacking := one.lacks()) is not None:
-                    raise ValueError(
-                        f"{section}.{name} cannot measure anything: {lacking}, or take the filter out"
-                    )
+                    raise ValueError(f"{section}.{name} cannot measure anything: {lacking}, or take the filter out")
         return self
 
     def _check_share(self) -> None:
@@ -283,9 +272,7 @@ class Recipe(Strict):
         if len(prices) < 2 or self.imports_pairs:
             raise ValueError("edit.share: measured needs two or more editors without `when: failed`")
         if self.edit.least_share * len(prices) > 1:
-            raise ValueError(
-                f"edit.least_share: {len(prices)} editors cannot have {self.edit.least_share:g} each"
-            )
+            raise ValueError(f"edit.least_share: {len(prices)} editors cannot have {self.edit.least_share:g} each")
         if None in prices.values() and set(prices.values()) != {None}:
             raise ValueError(
                 "edit.share: measured compares candidates by their price: give every editor a `price`, or none"

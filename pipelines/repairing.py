@@ -40,9 +40,7 @@ class Repairing:
     @classmethod
     def of(cls, recipe: Recipe) -> Repairing:
         free = {
-            name
-            for name, category in recipe.category_files.items()
-            if category.bounds.get("exposure.drift") == Bound()
+            name for name, category in recipe.category_files.items() if category.bounds.get("exposure.drift") == Bound()
         }
         return cls(recipe.edit.repair, recipe.edit.repair_drift, frozenset(free))
 
@@ -65,9 +63,7 @@ class Repairing:
             laid = repair.to_overlap(source, edited, onto)
             if isinstance(laid, repair.Repaired):
                 edited, mask = laid.edited, laid.mask
-                columns["transform"] = json.dumps(
-                    [[round(value, 6) for value in line] for line in laid.transform]
-                )
+                columns["transform"] = json.dumps([[round(value, 6) for value in line] for line in laid.transform])
                 if laid.source.shape != source.shape:
                     source = cropped = laid.source
         if self.drift and category not in self.tone_is_free and source.shape == edited.shape:

@@ -37,11 +37,7 @@ class Thumbnails:
 
     def uri(self, row: Mapping[str, Any], side: str) -> str | None:
         """A picture of a pair; None where it cannot be read or there is no room."""
-        name = (
-            (str(row["source_key"]), side)
-            if side == "source" and not row["composed"]
-            else (str(row["key"]), side)
-        )
+        name = (str(row["source_key"]), side) if side == "source" and not row["composed"] else (str(row["key"]), side)
         if name not in self.drawn:
             try:
                 data = pictures.drawn(self.snapshot, dict(row), side, WIDTH_PX, QUALITY)

@@ -45,11 +45,7 @@ class Room:
 
     def node_for(self, need: Need) -> str | None:
         """The node where this fits and leaves the least GPU, then the most CPU."""
-        fitting = [
-            (self._left(name, need), -self._cpus[name], name)
-            for name in self._nodes
-            if self._fits(name, need)
-        ]
+        fitting = [(self._left(name, need), -self._cpus[name], name) for name in self._nodes if self._fits(name, need)]
         return min(fitting)[-1] if fitting else None
 
     def take(self, name: str, need: Need) -> None:

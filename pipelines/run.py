@@ -41,9 +41,7 @@ class Run:
     @property
     def shards(self) -> str:
         to = self.recipe.pack.to
-        return (
-            to if to is not None and storage.is_remote(to) else os.path.abspath(to or self.folder("shards"))
-        )
+        return to if to is not None and storage.is_remote(to) else os.path.abspath(to or self.folder("shards"))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -106,8 +104,7 @@ class Run:
         }
         provenance["packages"] = _packages()
         provenance["parts"] = {
-            step: {n: p for n, p in identity.items() if n != "photographs"}
-            for step, identity in identities.items()
+            step: {n: p for n, p in identity.items() if n != "photographs"} for step, identity in identities.items()
         }
         header = "# The resolved recipe of this run; `crispedit build` on this directory continues it.\n"
         comment = "".join(
@@ -146,16 +143,7 @@ def _commit() -> str | None:
     here = Path(__file__).parent
     try:
         described = subprocess.run(
-            [
-                "git",
-                "-C",
-                str(here),
-                "describe",
-                "--always",
-                "--abbrev=40",
-                "--dirty=+changes",
-                "--exclude=*",
-            ],
+            ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
             capture_output=True,
             text=True,
             timeout=10,

@@ -252,11 +252,7 @@ class Scheduler:
                     self._give(pool, process)
         for pool in reversed(self.pools.values()):
             if not pool.held and not pool.probing and self.division.waiting(pool):
-                while (
-                    self.division.slots(pool) > pool.blocks
-                    and self.division.fits(pool)
-                    and self._give(pool, None)
-                ):
+                while self.division.slots(pool) > pool.blocks and self.division.fits(pool) and self._give(pool, None):
                     pass
 
     def _give(self, pool: StagePool, process: Process | None) -> bool:
@@ -309,16 +305,9 @@ class Scheduler:
         return max(1, int(rows) if rows < batch else int(rows) // batch * batch)
 
     def _block(
-        self,
-        pool: StagePool,
-        pieces: Sequence[Piece],
-        process: Process | None,
-        error: Exception | None = None,
+        self, pool: StagePool, pieces: Sequence[Piece], process: Process | None, error: Exception | None = None
     ) -> Sent:
-        spans = [
-            (0, len(piece)) if piece.data is None else (piece.first, piece.first + len(piece))
-            for piece in pieces
-        ]
+        spans = [(0, len(piece)) if piece.data is None else (piece.first, piece.first + len(piece)) for piece in pieces]
         route = pieces[0].route
         last = route.stages[-1] == pool.stage.name
         final = max(piece.attempt for piece in pieces) >= self.settings.attempts

@@ -39,9 +39,7 @@ def _add_step_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.set_defaults(step=name)
     build.add_recipe(parser)
     if name == "select":
-        parser.add_argument(
-            "--dry-run", action="store_true", help="only show what the overrides would change"
-        )
+        parser.add_argument("--dry-run", action="store_true", help="only show what the overrides would change")
     elif name != "pack":
         build.add_retry(parser)
         build.add_log_json(parser)
@@ -69,9 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if rows and rows == sum(group.rows for group in failed):
         print(f"error: every row of {args.step} failed", file=sys.stderr)
         return 1
-    if (
-        not rows and args.step != "compare"
-    ):  # compare has no rows if each job has at most one passing candidate
+    if not rows and args.step != "compare":  # compare has no rows if each job has at most one passing candidate
         print(
             f"error: {args.step} had nothing to do: the steps before it kept nothing, as `crispedit audit` shows",
             file=sys.stderr,

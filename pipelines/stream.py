@@ -41,12 +41,7 @@ class Build:
     source, by the hashes of their names."""
 
     def __init__(
-        self,
-        run: Run,
-        only: Sequence[str] | None = None,
-        *,
-        retry_errors: bool = False,
-        sample: int | None = None,
+        self, run: Run, only: Sequence[str] | None = None, *, retry_errors: bool = False, sample: int | None = None
     ) -> None:
         self.run, self.retry_errors = run, retry_errors
         self.steps = steps.of(run)
@@ -98,9 +93,7 @@ class Build:
             route = queue[0][0]
             taken = [queue.popleft()[1] for _ in range(min(rows, len(queue)))]
             # Rows that are read together, such as a row group's, stay together.
-            while (
-                queue and taken[-1].get("unit") is not None and queue[0][1].get("unit") == taken[-1]["unit"]
-            ):
+            while queue and taken[-1].get("unit") is not None and queue[0][1].get("unit") == taken[-1]["unit"]:
                 taken.append(queue.popleft()[1])
             return Block(route, taken)
         return None
@@ -232,11 +225,7 @@ class Build:
         for number in numbers:
             verdicts = self.photographs.of(number)
             opened = number in self._open
-            rows = {
-                s.name: folder_rows(s.folder(self.waves[number].name), s.table)
-                for s in self.steps[1:]
-                if opened
-            }
+            rows = {s.name: folder_rows(s.folder(self.waves[number].name), s.table) for s in self.steps[1:] if opened}
             judged.append((number, verdicts, rows))
         return judged
 
@@ -346,9 +335,7 @@ class Build:
         at = (wave, step.name, stages)
         if at not in self._routes:
             commit = step.commit(self.waves[wave].name)
-            self._routes[at] = Route(
-                step.name, wave, stages, step.wire, commit, step.key, step.failed, step.transient
-            )
+            self._routes[at] = Route(step.name, wave, stages, step.wire, commit, step.key, step.failed, step.transient)
         return self._routes[at]
 
     def _queue(self, stage: str, wave: int, step: str) -> deque[tuple[Route, Row]]:
@@ -397,9 +384,7 @@ class Build:
             if len(_parts(step.folder(name))) > 1:
                 place = str(step.folder(name).relative_to(self.run.root))
                 wave.out.add((COMPACT, place))
-                self._queue(COMPACT, wave.number, COMPACT).append(
-                    (route, compaction.folder(place, step.table))
-                )
+                self._queue(COMPACT, wave.number, COMPACT).append((route, compaction.folder(place, step.table)))
                 self._forecast.offered(route)
         if not wave.out:
             self._close(wave)
@@ -418,9 +403,7 @@ class Build:
         kept, measured = self._passing(wave)
         assert wave.judged is not None, f"{record.name} was not judged"
         errors, transient = _errors(wave)
-        finished = Finished(
-            self._recipe, wave.judged, self.parts_of(record.name), kept, measured, errors, transient
-        )
+        finished = Finished(self._recipe, wave.judged, self.parts_of(record.name), kept, measured, errors, transient)
         self.waves.finished(wave.number, finished if self.whole else None)
         self._kept[wave.number], self._measured[wave.number] = kept, measured
         self._most.pop(wave.number, None)
@@ -483,9 +466,7 @@ def _errors(wave: ActiveWave) -> tuple[int, int]:
     ]
     for row in rows:
         scores = getattr(row, "scores", {})
-        failed = [
-            n.removesuffix(".error") for n, v in scores.items() if n.endswith(".error") and v is not None
-        ]
+        failed = [n.removesuffix(".error") for n, v in scores.items() if n.endswith(".error") and v is not None]
         errors += row.error is not None or bool(failed)
         passes = row.error is not None and bool(row.transient)
         transient += passes or any(not scores.get(f"{name}.measured") for name in failed)

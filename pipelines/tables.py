@@ -35,9 +35,7 @@ def database(run: Run) -> duckdb.DuckDBPyConnection:
     return db
 
 
-def connect(
-    run: Run, waves: Sequence[str] | None = None, keys: pa.Table | None = None
-) -> duckdb.DuckDBPyConnection:
+def connect(run: Run, waves: Sequence[str] | None = None, keys: pa.Table | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with the views `curate`, `annotate`, `edit`, `score` and `compare`, each row once; `job`, each job
     once; and `candidate`: `edit` with its job's texts, its photograph's origin, and its `source` (composed by the
     editor or not). An imported pair has its own origin and `id`. `waves`: only these waves. `keys`: only these
@@ -98,11 +96,7 @@ def restored(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") 
 
 def _parts(run: Run, step: str, waves: Sequence[str] | None) -> list[Path]:
     folder = run.folder(step)
-    return (
-        journal.parts(folder)
-        if waves is None
-        else [p for wave in waves for p in journal.parts(folder / wave)]
-    )
+    return journal.parts(folder) if waves is None else [p for wave in waves for p in journal.parts(folder / wave)]
 
 
 def _view(db: duckdb.DuckDBPyConnection, name: str, parts: Sequence[Path], table: Table) -> None:

@@ -69,12 +69,8 @@ def train(recipe: TrainRecipe, write_model: bool = True) -> bool:
     pipeline = starting_model(recipe)
     # Stored examples need no encoders: these stay on the CPU, for the finished model and the previews.
     move(pipeline, torch.device("cpu") if tokenised else accelerator.device)
-    encoder = Encoder(
-        pipeline.vq, pipeline.text, recipe.data.crop, recipe.seed, recipe.objective.text_to_image
-    )
-    encode, empty = (
-        stored_examples(recipe, pipeline, accelerator.device) if tokenised else on_the_fly(encoder)
-    )
+    encoder = Encoder(pipeline.vq, pipeline.text, recipe.data.crop, recipe.seed, recipe.objective.text_to_image)
+    encode, empty = stored_examples(recipe, pipeline, accelerator.device) if tokenised else on_the_fly(encoder)
     main = accelerator.is_main_process
     whole = Encoder(pipeline.vq, pipeline.text)
     looked_at = [whole(batch) for batch in pairs_to_watch(recipe)] if main else []
@@ -118,16 +114,12 @@ def stored_examples(
         there = read_manifest(path)["meta"][TOKENISED]
         for name, value in wanted.items():
             if there[name] != value:
-                raise ValueError(
-                    f"{path} was tokenised with other {name} than this recipe's: tokenise it again"
-                )
+                raise ValueError(f"{path} was tokenised with other {name} than this recipe's: tokenise it again")
     place = storage.join(next(iter(recipe.data.shards)), stored.EMPTY)
     try:
         empty = stored.empty_from_bytes(storage.read_bytes(place))
     except FileNotFoundError as error:
-        raise ValueError(
-            f"{place} is missing: this is not a set that `crispedit tokenize` has finished"
-        ) from error
+        raise ValueError(f"{place} is missing: this is not a set that `crispedit tokenize` has finished") from error
 
     def encode(batch: TokenBatch, step: int) -> Examples:
         found = stored.from_bytes(batch.keys, batch.categories, batch.tokens, empty, pipeline.vq.pixels)
@@ -140,17 +132,14 @@ def are_tokenised(recipe: TrainRecipe) -> bool:
     """Whether the pairs are stored as tokens. ValueError if only some are, or if the recipe needs what tokens cannot
     give."""
     found = {
-        path: not path.endswith(".tar") and TOKENISED in read_manifest(path)["meta"]
-        for path in recipe.data.shards
+        path: not path.endswith(".tar") and TOKENISED in read_manifest(path)["meta"] for path in recipe.data.shards
     }
     if any(found.values()) and not all(found.values()):
         raise ValueError("data.shards: all sets must be tokenised, or none; tokenise the others too")
     if any(found.values()) and recipe.data.crop != 1:
         raise ValueError("data.crop: stored tokens cannot be cropped; train on the images, or leave it at 1")
     if any(found.values()) and recipe.objective.text_to_image:
-        raise ValueError(
-            "objective.text_to_image: captions are not stored; train on the images, or leave it at 0"
-        )
+        raise ValueError("objective.text_to_image: captions are not stored; train on the images, or leave it at 0")
     return all(found.values())
 
 
@@ -227,9 +216,7 @@ def starting_model(recipe: TrainRecipe) -> EditMGTPipeline:
         pipeline = preset.build(start, recipe.seed)
     else:
         with parts.loading(f"model.start {start}"):
-            pipeline = EditMGTPipeline.from_pretrained(
-                start, llm=recipe.model.llm, device="cpu", dtype=torch.float32
-            )
+            pipeline = EditMGTPipeline.from_pretrained(start, llm=recipe.model.llm, device="cpu", dtype=torch.float32)
     if recipe.model.connector is not None and pipeline.transformer.connector is None:
         connect(recipe, pipeline)
     if recipe.model.text_precision == "bf16":
@@ -288,9 +275,9 @@ def export(model: Transformer, pipeline: EditMGTPipeline, run: Path) -> None:
 
         save_lora(model, run / "lora")
         model = merge_lora(model)
-    EditMGTPipeline(
-        model, pipeline.vq, pipeline.text, pipeline.resolution, pipeline.sampling
-    ).save_pretrained(temporary)
+    EditMGTPipeline(model, pipeline.vq, pipeline.text, pipeline.resolution, pipeline.sampling).save_pretrained(
+        temporary
+    )
     if (run / MODEL).exists():
         (run / MODEL).rename(run / f".{MODEL}.old.tmp")
     temporary.rename(run / MODEL)
@@ -298,9 +285,7 @@ def export(model: Transformer, pipeline: EditMGTPipeline, run: Path) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "recipe", help="a recipe file, the name of one in configs/train/ (tiny), or a run's folder"
-    )
+    parser.add_argument("recipe", help="a recipe file, the name of one in configs/train/ (tiny), or a run's folder")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="such as shards=runs/mine/shards run=runs/tiny"
     )

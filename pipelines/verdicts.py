@@ -104,12 +104,7 @@ class Photographs:
         bounds = {key: bound.model_dump() for key, bound in recipe.source_cascade.default_bounds.items()}
         self._policy = content_key(
             canonical_json(
-                [
-                    bounds,
-                    list(recipe.source_cascade.filters),
-                    recipe.curate.duplicate_bits,
-                    recipe.imports_pairs,
-                ]
+                [bounds, list(recipe.source_cascade.filters), recipe.curate.duplicate_bits, recipe.imports_pairs]
             )
         )
         self._digest = ""

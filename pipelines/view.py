@@ -31,16 +31,10 @@ PORT = 7266
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "shown", metavar="RUN|SHARDS|EVALUATION", help="a run's, shard set's or evaluation's folder"
-    )
-    parser.add_argument(
-        "--against", metavar="RUN|OVERRIDE", help="another run, or key=value, to compare verdicts with"
-    )
+    parser.add_argument("shown", metavar="RUN|SHARDS|EVALUATION", help="a run's, shard set's or evaluation's folder")
+    parser.add_argument("--against", metavar="RUN|OVERRIDE", help="another run, or key=value, to compare verdicts with")
     parser.add_argument("--labels", type=Path, metavar="CSV", help="where labels are kept (RUN/labels.csv)")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="the address to listen at (127.0.0.1: this machine only)"
-    )
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at (127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, default=PORT, help=f"({PORT}); 0: any that is free")
     parser.add_argument("--name", action="append", default=[], help="another name of this machine")
 
@@ -120,7 +114,5 @@ def listening(host: str, port: int) -> socket.socket:
         listener.listen(128)  # early requests wait for the server
     except OSError as error:
         listener.close()
-        raise ValueError(
-            f"cannot listen at {host}, port {port}: {error.strerror}; choose another --port"
-        ) from None
+        raise ValueError(f"cannot listen at {host}, port {port}: {error.strerror}; choose another --port") from None
     return listener

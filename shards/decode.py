@@ -97,18 +97,14 @@ def decode_pair(source: bytes, edited: bytes, mask: bytes | None, size: Shape, i
         if size == shape:
             simplejpeg.decode_jpeg(jpeg, colorspace="RGB", buffer=out)
         else:
-            reduced = simplejpeg.decode_jpeg(
-                jpeg, colorspace="RGB", min_height=covered[0], min_width=covered[1]
-            )
+            reduced = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", min_height=covered[0], min_width=covered[1])
             out[:] = _resized(reduced, covered)[top : top + shape[0], left : left + shape[1]]
     if mask is None:
         into.mask[:] = False
         return
     decoded = images.decode_mask(mask)
     if decoded.shape != size:
-        raise SizesDifferError(
-            f"the mask is {decoded.shape[1]}x{decoded.shape[0]}, the pair {size[1]}x{size[0]}"
-        )
+        raise SizesDifferError(f"the mask is {decoded.shape[1]}x{decoded.shape[0]}, the pair {size[1]}x{size[0]}")
     if size != shape:
         grey = _resized(decoded.astype(np.uint8) * 255, covered)
         decoded = grey[top : top + shape[0], left : left + shape[1]] >= 128

@@ -67,12 +67,7 @@ _PROVENANCE = pa.schema(
         *((name, pa.string()) for name in card.PROVENANCE),
     ]
 )
-_RELEASED_COLUMNS = [
-    ("input_img", IMAGE),
-    ("instruction", pa.string()),
-    ("output_img", IMAGE),
-    ("type", pa.string()),
-]
+_RELEASED_COLUMNS = [("input_img", IMAGE), ("instruction", pa.string()), ("output_img", IMAGE), ("type", pa.string())]
 
 
 def export(
@@ -97,9 +92,7 @@ def export(
     reader = read_shards(paths, decode=False, categories=categories, cache=cache)
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not len(reader):
-        raise ValueError(
-            f"{', '.join(map(str, given))}: no pairs{' of these categories' if categories else ''}"
-        )
+        raise ValueError(f"{', '.join(map(str, given))}: no pairs{' of these categories' if categories else ''}")
     contents = card.Contents()
 
     def pairs() -> Iterator[Pair]:
@@ -124,8 +117,7 @@ def export(
             files = {"folder": "metadata.jsonl", "trainers": "metadata.csv"}.get(to, "data/*.parquet")
             sources = card.sources_of([os.fspath(path) for path in given])
             (folder / card.CARD).write_text(
-                card.text(f"exported by CrispEdit in the layout `{to}`", contents, sources, files),
-                encoding="utf-8",
+                card.text(f"exported by CrispEdit in the layout `{to}`", contents, sources, files), encoding="utf-8"
             )
     finally:
         reader.close()
@@ -307,9 +299,7 @@ def _row(pair: Pair) -> dict[str, Any]:
         "height": height,
         "source": {"bytes": pair.source_jpeg, "path": f"{pair.key}.{layout.SOURCE}"},
         "edited": {"bytes": pair.edited_jpeg, "path": f"{pair.key}.{layout.EDITED}"},
-        "mask": None
-        if pair.mask_png is None
-        else {"bytes": pair.mask_png, "path": f"{pair.key}.{layout.MASK}"},
+        "mask": None if pair.mask_png is None else {"bytes": pair.mask_png, "path": f"{pair.key}.{layout.MASK}"},
         **_provenance(pair),
         "scores": meta.get("scores", []),
         "meta": text,

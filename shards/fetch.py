@@ -138,9 +138,7 @@ class Fetcher:
             return Fetched(damage=Damage(kind, path, at.key, offset, str(error)))
         return Fetched(meta, mask is not None)
 
-    def batch(
-        self, samples: Sequence[SampleAt], shape: Shape, masks: bool, memory: NDArray[np.uint8]
-    ) -> list[Fetched]:
+    def batch(self, samples: Sequence[SampleAt], shape: Shape, masks: bool, memory: NDArray[np.uint8]) -> list[Fetched]:
         """Decode a batch into flat memory, carved for all of it; what is damaged leaves no gap in it."""
         room = carve(memory, len(samples), shape)
         results = []

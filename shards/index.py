@@ -205,14 +205,10 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
     return _cached(opened, read, damages, cache)
 
 
-def _cached(
-    sets: Sequence[_Set], read: Callable[[], Index], damages: Sequence[Damage], cache: remote.Cache
-) -> Index:
+def _cached(sets: Sequence[_Set], read: Callable[[], Index], damages: Sequence[Damage], cache: remote.Cache) -> Index:
     """The index of several sets, or of one that was packed without an index to map, from a file in the cache, which the
     first process of a node writes and all of them map."""
-    of = content_key(
-        canonical_json([[one.folder, one.names, one.manifest["index"]["sha256"]] for one in sets])
-    )
+    of = content_key(canonical_json([[one.folder, one.names, one.manifest["index"]["sha256"]] for one in sets]))
     parts: list[Index] = []
 
     def write(path: Path) -> None:
@@ -244,9 +240,7 @@ def load(path: Path, shards: tuple[ShardFile, ...], of: str) -> Index:
     if note.get("of") != of:
         raise OSError(f"{path} is the index of another set")
     numbers: Any = {name: arrays.get(name) for name in _ARRAYS}
-    index = Index(
-        shards=shards, keys=arrays["keys"], categories=tuple(json.loads(note["categories"])), **numbers
-    )
+    index = Index(shards=shards, keys=arrays["keys"], categories=tuple(json.loads(note["categories"])), **numbers)
     index.__dict__["fingerprint"] = note["fingerprint"]  # where cached_property keeps it
     return index
 
@@ -273,9 +267,7 @@ def _no_set(folder: str) -> str:
     if not storage.exists(folder):
         return f"{folder}: there is no such file or folder"
     if storage.names(folder, ".tar"):
-        return (
-            f"{folder}: no {layout.MANIFEST}, so the set is unfinished: run pack again, or give single tars"
-        )
+        return f"{folder}: no {layout.MANIFEST}, so the set is unfinished: run pack again, or give single tars"
     return f"{folder}: no set of shards: it has no {layout.MANIFEST} and no tars"
 
 
@@ -299,9 +291,7 @@ def _scan(
     return tuple(shards), pa.Table.from_pylist(rows, layout.INDEX_SCHEMA)
 
 
-def scan_tar(
-    path: str, cache: remote.Cache, on_damage: Callable[[Damage], None] | None = None
-) -> list[dict[str, Any]]:
+def scan_tar(path: str, cache: remote.Cache, on_damage: Callable[[Damage], None] | None = None) -> list[dict[str, Any]]:
     """Index rows, with hashes left out, from a walk over a tar's headers. Foreign members are left out.
 
     The first damage is raised, or all of it is given to `on_damage` and what is whole is returned.
@@ -410,8 +400,7 @@ def build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
     sample = np.cumsum(starts) - 1
     member_row, member_names = encoded(table, "member")
     member = np.array(
-        [layout.MEMBERS.index(n) if n in layout.MEMBERS else ABSENT for n in member_names.to_pylist()],
-        np.int64,
+        [layout.MEMBERS.index(n) if n in layout.MEMBERS else ABSENT for n in member_names.to_pylist()], np.int64
     )[member_row]
     category_row, category_names = encoded(table, "category")
     categories = sorted(category_names.to_pylist())

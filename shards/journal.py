@@ -29,9 +29,7 @@ import xxhash
 from crispedit.outcome import Damaged
 from crispedit.shards.layout import replaced as replaced
 
-BLOB = pa.struct(
-    [("tar", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("xxh3_64", pa.uint64())]
-)
+BLOB = pa.struct([("tar", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("xxh3_64", pa.uint64())])
 """How a committed row points at bytes: the tar, relative to the root of the tables (a run's directory), the range
 inside it, their hash. Every image of a run is read by such a reference, whichever table holds it."""
 
@@ -137,9 +135,7 @@ def view(db: duckdb.DuckDBPyConnection, table: Table, files: Sequence[Path]) -> 
         present = {row[0] for row in db.execute(f"DESCRIBE SELECT * FROM {raw}").fetchall()}
     except duckdb.Error as error:
         raise damaged(files, error) from error
-    body = ", ".join(
-        f"{_name(f.name) if f.name in present else _null(db, f)} AS {_name(f.name)}" for f in columns
-    )
+    body = ", ".join(f"{_name(f.name) if f.name in present else _null(db, f)} AS {_name(f.name)}" for f in columns)
     body = f"SELECT {body}, __part FROM {raw}"
     key = _name(table.key)
     if _has_no_copies(tuple(files), table.key):
@@ -160,9 +156,7 @@ def view(db: duckdb.DuckDBPyConnection, table: Table, files: Sequence[Path]) -> 
         )
         struct = ", ".join(f"{_name(name)} := {_name(name)}" for name in names)
         chosen.append(f"arg_min(struct_pack({struct}), {rank}) AS {_name(group)}")
-    unpacked = [
-        f"{_name(group)}.{_name(name)} AS {_name(name)}" for group in groups for name in groups[group]
-    ]
+    unpacked = [f"{_name(group)}.{_name(name)} AS {_name(name)}" for group in groups for name in groups[group]]
     best = f"SELECT {', '.join([key, *chosen])} FROM ({body}) GROUP BY {key}"
     return f"SELECT {', '.join([key, *unpacked])} FROM ({best})"
 
@@ -185,9 +179,7 @@ def _rank(columns: Sequence[str]) -> str:
     """0: no error; 1: a permanent one; 2: a transient one, of the row or of one of its filters."""
     filters = [name.removesuffix(".error") for name in columns if name.endswith(".error")]
     failed = [f"{_name(f'{f}.error')} IS NOT NULL" for f in filters]
-    passes = [
-        f"{one} AND {_name(f'{f}.measured')} IS NOT TRUE" for f, one in zip(filters, failed, strict=True)
-    ]
+    passes = [f"{one} AND {_name(f'{f}.measured')} IS NOT TRUE" for f, one in zip(filters, failed, strict=True)]
     failed += ["error IS NOT NULL"] if "error" in columns else []
     passes += ["transient"] if "transient" in columns else []
     cases = [*(f"WHEN {one} THEN 2" for one in passes), *(f"WHEN {one} THEN 1" for one in failed)]
@@ -247,10 +239,7 @@ def compact(folder: Path, table: Table, root: Path | None = None) -> None:
     columns = [column for column in table.blobs or () if rows.column(column).null_count < len(rows)]
     if columns:
         moved: dict[str, list[Any]] = {column: [] for column in columns}
-        with (
-            replaced(tar) as out,
-            tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive,
-        ):
+        with replaced(tar) as out, tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
             named = rows.select(list(dict.fromkeys([table.member or table.key, *columns])))
             for row in (row for batch in named.to_batches(1000) for row in batch.to_pylist()):
                 for column in columns:
@@ -281,9 +270,7 @@ def read_blob(root: Path, ref: BlobRef) -> bytes:
     except FileNotFoundError:
         raise Damaged(f"{path} is missing, though a committed row points into it. {again}") from None
     if len(data) != ref["size"]:
-        raise Damaged(
-            f"{path} is cut short: {len(data)} of {ref['size']} bytes at offset {ref['offset']}. {again}"
-        )
+        raise Damaged(f"{path} is cut short: {len(data)} of {ref['size']} bytes at offset {ref['offset']}. {again}")
     if xxhash.xxh3_64_intdigest(data) != ref["xxh3_64"]:
         raise Damaged(
             f"{path} is damaged: the bytes at offset {ref['offset']} are not those that were committed. {again}"

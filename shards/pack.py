@@ -83,10 +83,7 @@ class ShardEntry:
 
 
 def plan(
-    keys: Mapping[str, Sequence[str]],
-    pairs_per_shard: int,
-    seed: int,
-    masked: Collection[str],
+    keys: Mapping[str, Sequence[str]], pairs_per_shard: int, seed: int, masked: Collection[str]
 ) -> list[ShardPlan]:
     """The shards of a set, sorted by name, from category -> keys in any order.
 
@@ -230,9 +227,7 @@ def finish(folder: Folder, entries: Iterable[ShardEntry], meta: Mapping[str, Any
     whole = pa.concat_tables([layout.INDEX_SCHEMA.empty_table(), *tables])
     index_sha256 = _write_table(whole, storage.join(place, layout.INDEX))
     pairs = sum(entry.pairs for entry in shards)
-    mapped = (
-        {"mapped": _write_mapped(place, shards, tables, index_sha256)} if pairs >= index.MAPPED_PAIRS else {}
-    )
+    mapped = {"mapped": _write_mapped(place, shards, tables, index_sha256)} if pairs >= index.MAPPED_PAIRS else {}
     wids = {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,
@@ -278,9 +273,7 @@ def _write_tar(handle: int, plan: ShardPlan, pairs: Iterable[Pair]) -> tuple[lis
             if (key := next(expected, None)) != pair.key or pair.category != plan.category:
                 raise ValueError(f"{plan.name}: expected key {key!r}, got {pair.key!r} ({pair.category})")
             if (pair.mask_png is not None) != plan.masked:
-                raise ValueError(
-                    f"{plan.name}: {key}: planned with masked={plan.masked}, but the pair differs"
-                )
+                raise ValueError(f"{plan.name}: {key}: planned with masked={plan.masked}, but the pair differs")
             chunks = []
             for name, data in _members(pair):
                 header = tar_header(f"{pair.key}.{name}", len(data))
@@ -380,9 +373,7 @@ def _part_of(place: str, entry: ShardEntry) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _write_mapped(
-    place: str, shards: Sequence[ShardEntry], tables: Sequence[pa.Table], of: str
-) -> dict[str, Any]:
+def _write_mapped(place: str, shards: Sequence[ShardEntry], tables: Sequence[pa.Table], of: str) -> dict[str, Any]:
     """Write the index as readers map it, from the parts of the shards; what the manifest says of it. `of`: the sha256
     of the same index as a table."""
     mapped = index.joined(

@@ -128,9 +128,7 @@ class ShardReader:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank: must be in 0..{world_size - 1}, not {rank}")
         if batch_size is not None and not decode:
-            raise ValueError(
-                "batch_size: stored bytes have no shape to batch; leave it out, or set decode=True"
-            )
+            raise ValueError("batch_size: stored bytes have no shape to batch; leave it out, or set decode=True")
         if tokens and batch_size is None:
             raise ValueError("tokens: they come in batches; give a batch_size")
         if coverage not in ("exact", "equal") or on_damage not in ("raise", "skip"):
@@ -216,9 +214,7 @@ class ShardReader:
             raise ValueError("reader state: of another shard set, or of other categories of it")
         for name, value in self._order().items():
             if state["order"].get(name) != value:
-                raise ValueError(
-                    f"reader state: {name} was {state['order'].get(name)!r}, now it is {value!r}"
-                )
+                raise ValueError(f"reader state: {name} was {state['order'].get(name)!r}, now it is {value!r}")
         if state["world_size"] != self._world_size and state["position"] != 0:
             raise ValueError(
                 f"reader state: taken in mid-epoch with world_size {state['world_size']}, now it is "
@@ -401,14 +397,10 @@ def _chosen(index: Index, categories: Sequence[str] | None) -> Index:
     return index.select(np.isin(index.category_of, numbers))
 
 
-def _weights_of(
-    index: Index, weights: Mapping[str, float], mixture: Mapping[str, float]
-) -> NDArray[np.float64]:
+def _weights_of(index: Index, weights: Mapping[str, float], mixture: Mapping[str, float]) -> NDArray[np.float64]:
     """[N] how often each sample comes in an epoch. ValueError for an unknown name, or a weight outside 0..1000."""
     if unknown := set(weights) - set(index.categories):
-        raise ValueError(
-            f"weights: no category {sorted(unknown)[0]!r}; choose from {', '.join(index.categories)}"
-        )
+        raise ValueError(f"weights: no category {sorted(unknown)[0]!r}; choose from {', '.join(index.categories)}")
     for name, weight in [*weights.items(), *mixture.items()]:
         if not 0 <= weight <= 1000:
             raise ValueError(f"weights: {name}: must be between 0 and 1000, not {weight}")

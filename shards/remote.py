@@ -25,9 +25,7 @@ class Cache:
     """
 
     folder: Path = field(
-        default_factory=lambda: (
-            Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crispedit" / "shards"
-        )
+        default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crispedit" / "shards"
     )
     max_bytes: int = 20 * 2**30
 

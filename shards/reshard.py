@@ -87,9 +87,7 @@ def repack(
     for key, copy in kept.items():
         by_category.setdefault(copy.at.category, []).append(key)
     if unknown := set(quotas) - set(by_category):
-        raise ValueError(
-            f"quota: no category {sorted(unknown)[0]!r}; there are {', '.join(sorted(by_category))}"
-        )
+        raise ValueError(f"quota: no category {sorted(unknown)[0]!r}; there are {', '.join(sorted(by_category))}")
     for category, quota in quotas.items():
         by_category[category].sort(key=lambda key: content_key("quota", str(seed), key))
         dropped["over_quota"] += max(0, len(by_category[category]) - quota)
@@ -159,6 +157,4 @@ def _inside(source: str, out: Folder) -> bool:
     if storage.is_remote(place):
         return place.rstrip("/") in (source.rstrip("/"), storage.split(source)[0])
     folder, target = Path(source), Path(out)
-    return target.exists() and any(
-        path.exists() and path.samefile(target) for path in (folder, folder.parent)
-    )
+    return target.exists() and any(path.exists() and path.samefile(target) for path in (folder, folder.parent))

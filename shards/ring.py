@@ -99,9 +99,7 @@ class Ring:
         RuntimeError, which names the keys in question, if a worker dies.
         """
         if self._running:
-            raise RuntimeError(
-                "this reader is already being iterated; one iteration at a time uses its workers"
-            )
+            raise RuntimeError("this reader is already being iterated; one iteration at a time uses its workers")
         self._running = True
         numbered = enumerate(requests)
         waiting: _Waiting = {}  # number -> (slot, request), in order of request
@@ -175,9 +173,7 @@ class Ring:
         self.close()
         keys = [at.key for _, request in waiting.values() for at in request.samples]
         shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
-        return RuntimeError(
-            f"a reading worker died (exit status {status}) while these were being read: {shown}"
-        )
+        return RuntimeError(f"a reading worker died (exit status {status}) while these were being read: {shown}")
 
 
 def serve(connection_handle: int, memory_handle: int) -> None:
@@ -224,9 +220,8 @@ def serve(connection_handle: int, memory_handle: int) -> None:
 def _start_worker(memory_handle: int) -> _Worker:
     ours, theirs = Pipe()
     # The worker must find the same packages as we do, wherever our path was changed.
-    program = (
-        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from crispedit.shards.ring import serve; "
-        + (f"serve({theirs.fileno()}, {memory_handle})")
+    program = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from crispedit.shards.ring import serve; " + (
+        f"serve({theirs.fileno()}, {memory_handle})"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, json.dumps(sys.path)],

@@ -23,13 +23,7 @@ Pixels = NDArray[np.uint8]
 MARGIN_PX = 12
 TEXT_PX = 14
 TEXT_LINES = 2
-INK, FAINT, PAPER, CARD, LINE = (
-    (28, 30, 36),
-    (96, 102, 114),
-    (246, 247, 249),
-    (255, 255, 255),
-    (222, 225, 231),
-)
+INK, FAINT, PAPER, CARD, LINE = ((28, 30, 36), (96, 102, 114), (246, 247, 249), (255, 255, 255), (222, 225, 231))
 OVERLAY = (255, 32, 96)
 QUALITY = 82
 """Of thumbnails: they are looked at, never measured."""
@@ -63,9 +57,7 @@ def pixels(data: bytes, width: int) -> Pixels:
     if image.shape[1] <= width:
         return image
     height = max(1, round(image.shape[0] * width / image.shape[1]))
-    near = (
-        image.shape[1] < 1.5 * width
-    )  # so little is shrunk that areas look like points, for a fifth of their price
+    near = image.shape[1] < 1.5 * width  # so little is shrunk that areas look like points, for a fifth of their price
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR if near else cv2.INTER_AREA)
 
 
@@ -111,9 +103,7 @@ def change_map(source: Pixels, edited: Pixels) -> Pixels:
     distance = change.distance(change.lab(small[0]), change.lab(small[1]), 3)
     strength = np.clip((distance - change.VISIBLE / 2) / STRONG, 0, 1)
     strength = cv2.resize(strength, (width, height), interpolation=cv2.INTER_LINEAR)
-    heat = cv2.cvtColor(
-        cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB
-    )
+    heat = cv2.cvtColor(cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     grey = cv2.cvtColor(cv2.cvtColor(edited, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     shown = np.minimum(1, 2 * strength)[..., None]
     return ((1 - shown) * 0.4 * grey + shown * heat).astype(np.uint8)
@@ -131,9 +121,7 @@ def contact_sheet(pairs: Sequence[Drawn], columns: int, thumbnail_px: int) -> Im
     cells = [_thumbnails(pair, thumbnail_px) for pair in pairs]
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     text_height = TEXT_LINES * (TEXT_PX + 5) + MARGIN_PX
-    heights = [
-        max(image.height for cell in row for image in cell) + text_height + 2 * MARGIN_PX for row in rows
-    ]
+    heights = [max(image.height for cell in row for image in cell) + text_height + 2 * MARGIN_PX for row in rows]
     across = min(columns, len(pairs))
     size = across * (card_width + MARGIN_PX) + MARGIN_PX, sum(heights) + (len(rows) + 1) * MARGIN_PX
     sheet = Image.new("RGB", size, PAPER)

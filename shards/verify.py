@@ -65,11 +65,7 @@ class _Shard:
 
 
 def verify(
-    folder: str,
-    deep: bool,
-    threads: int,
-    cache: remote.Cache,
-    done: Callable[[str], object] = lambda shard: None,
+    folder: str, deep: bool, threads: int, cache: remote.Cache, done: Callable[[str], object] = lambda shard: None
 ) -> VerifyReport:
     """Check a set: manifest, index, sizes, hashes, counts, members, image sizes and duplicates.
 
@@ -117,9 +113,7 @@ def _mapped(folder: str, manifest: dict[str, Any], cache: remote.Cache) -> Itera
         yield Damage(damage.MISSING_SHARD, path, detail=f"the index that readers map: {error}")
         return
     if sha256 != entry["sha256"]:
-        yield Damage(
-            damage.HASH, path, detail="the index that readers map is not the one that the manifest names"
-        )
+        yield Damage(damage.HASH, path, detail="the index that readers map is not the one that the manifest names")
 
 
 def _by_shard(table: pa.Table) -> Callable[[str], pa.Table]:
@@ -141,11 +135,7 @@ def _by_shard(table: pa.Table) -> Callable[[str], pa.Table]:
 
 
 def _check_shard(
-    folder: str,
-    entry: dict[str, Any],
-    rows_of: Callable[[str], pa.Table] | None,
-    deep: bool,
-    cache: remote.Cache,
+    folder: str, entry: dict[str, Any], rows_of: Callable[[str], pa.Table] | None, deep: bool, cache: remote.Cache
 ) -> _Shard:
     path = storage.join(folder, entry["name"])
     shard = _Shard(entry["name"])
@@ -258,9 +248,7 @@ def _duplicates(shards: Iterable[_Shard]) -> Iterator[Damage]:
         for number in range(len(shard.index)):
             at = shard.index.at(number)
             if at.key in keys:
-                yield Damage(
-                    damage.DUPLICATE, path, at.key, at.offsets[0], f"the key is also in {keys[at.key]}"
-                )
+                yield Damage(damage.DUPLICATE, path, at.key, at.offsets[0], f"the key is also in {keys[at.key]}")
                 continue
             keys[at.key] = shard.name
             if at.hashes is None:

@@ -72,9 +72,7 @@ def ycck(name: str) -> bytes:
     return bytes(data)
 
 
-def profile(
-    red: tuple[float, float], green: tuple[float, float], blue: tuple[float, float], gamma: float
-) -> bytes:
+def profile(red: tuple[float, float], green: tuple[float, float], blue: tuple[float, float], gamma: float) -> bytes:
     """A small ICC display profile, of primaries in CIE xy under D50 and one gamma."""
     white = np.array([0.9642, 1.0, 0.8249])
     columns = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in (red, green, blue)]).T
@@ -191,21 +189,15 @@ def kept_files() -> dict[str, bytes]:
         "cmyk.jpg": encode(picture("cmyk.jpg", "CMYK"), "JPEG", **jpeg),
         "ycck.jpg": ycck("ycck.jpg"),
         "two_pictures.jpg": encode(
-            photo("two_pictures.jpg"),
-            "MPO",
-            save_all=True,
-            append_images=[picture("preview").resize((40, 30))],
+            photo("two_pictures.jpg"), "MPO", save_all=True, append_images=[picture("preview").resize((40, 30))]
         ),
-        "trailing_garbage.jpg": encode(photo("trailing_garbage.jpg"), "JPEG", **jpeg)
-        + b"\0garbage\xff" * 999,
+        "trailing_garbage.jpg": encode(photo("trailing_garbage.jpg"), "JPEG", **jpeg) + b"\0garbage\xff" * 999,
         "broken_exif.jpg": encode(photo("broken_exif.jpg"), "JPEG", exif=exif_blob, **jpeg),
         "large_exif.jpg": encode(photo("large_exif.jpg"), "JPEG", exif=large_exif.tobytes(), **jpeg),
         "broken_icc.jpg": encode(photo("broken_icc.jpg"), "JPEG", icc_profile=b"no profile" * 40, **jpeg),
         "srgb_icc.jpg": encode(photo("srgb_icc.jpg"), "JPEG", icc_profile=srgb, **jpeg),
         "wide_gamut.png": encode(photo("wide_gamut.png"), "PNG", icc_profile=WIDE_GAMUT),
-        "grey_with_rgb_icc.jpg": encode(
-            picture("grey_with_rgb_icc.jpg", "L"), "JPEG", icc_profile=WIDE_GAMUT, **jpeg
-        ),
+        "grey_with_rgb_icc.jpg": encode(picture("grey_with_rgb_icc.jpg", "L"), "JPEG", icc_profile=WIDE_GAMUT, **jpeg),
         "cmyk_with_rgb_icc.jpg": encode(
             picture("cmyk_with_rgb_icc.jpg", "CMYK"), "JPEG", icc_profile=WIDE_GAMUT, **jpeg
         ),

@@ -95,13 +95,7 @@ def serving(reply: Callable[[Asked], Said | str]):
                 return
             message = {"role": "assistant", "content": said.content, "refusal": said.refusal, **said.thoughts}
             choice = {"index": 0, "message": message, "finish_reason": said.finish_reason}
-            whole = {
-                "id": "1",
-                "object": "chat.completion",
-                "created": 0,
-                "model": "tiny",
-                "choices": [choice],
-            }
+            whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "tiny", "choices": [choice]}
             if said.usage is not None:
                 whole["usage"] = said.usage
             data = (json.dumps(whole) if said.body is None else said.body).encode()

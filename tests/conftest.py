@@ -95,9 +95,7 @@ raise SystemExit(cli.main(sys.argv[2:]))
 def killed_at_its_second(path: str, *command: str, **environment: str) -> None:
     """Run a command of crispedit that is killed (kill -9) as it is about to commit a second file whose path matches:
     however busy the machine is, one is there."""
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED, path, *command], cwd=ROOT, env={**os.environ, **environment}
-    )
+    ended = subprocess.run([sys.executable, "-c", KILLED, path, *command], cwd=ROOT, env={**os.environ, **environment})
     assert ended.returncode == -signal.SIGKILL
 
 

@@ -64,9 +64,7 @@ def answer(body):
     with torch.inference_mode():
         logits = network(**inputs).logits[0, -1]
     said = {}
-    for at, (name, schema) in enumerate(
-        body["response_format"]["json_schema"]["schema"]["properties"].items()
-    ):
+    for at, (name, schema) in enumerate(body["response_format"]["json_schema"]["schema"]["properties"].items()):
         options = choices(schema)
         said[name] = options[int(logits[40 * at : 40 * at + len(options)].argmax())]
     return json.dumps(said), inputs["input_ids"].shape[1]

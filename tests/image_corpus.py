@@ -64,9 +64,7 @@ def without_jfif(data: bytes) -> bytes:
     return data[:2] + data[4 + int.from_bytes(data[4:6], "big") :]
 
 
-def flat_jpeg(
-    blocks: list[np.ndarray], factors: list[tuple[int, int]], width: int, height: int, **how
-) -> bytes:
+def flat_jpeg(blocks: list[np.ndarray], factors: list[tuple[int, int]], width: int, height: int, **how) -> bytes:
     """A baseline JPEG of blocks of one level each: `blocks` are the levels by component, in whole MCUs.
 
     Any sampling factors can be had, also those that no library writes. `interleaved=False`: a scan for each.
@@ -107,8 +105,7 @@ def flat_jpeg(
         scans = scan(list(range(len(factors))), order)
     else:
         scans = b"".join(
-            scan([i], [(i, y, x) for y in range(b.shape[0]) for x in range(b.shape[1])])
-            for i, b in enumerate(blocks)
+            scan([i], [(i, y, x) for y in range(b.shape[0]) for x in range(b.shape[1])]) for i, b in enumerate(blocks)
         )
     return b"\xff\xd8" + quant + segment(0xC0, frame) + dc + ac + scans + b"\xff\xd9"
 
@@ -187,9 +184,7 @@ def jpegs() -> dict[str, Made]:
         add(f"odd_{name}", sampled(name, factors))
     add("separate_scans", sampled("scans", [(1, 1)] * 3, interleaved=False))
     for factor in ((3, 1), (2, 2)):
-        fractional = sampled(
-            "fractional", [factor, (2, 1), (1, 1)] if factor[0] == 3 else [(3, 2), (2, 2), (1, 1)]
-        )
+        fractional = sampled("fractional", [factor, (2, 1), (1, 1)] if factor[0] == 3 else [(3, 2), (2, 2), (1, 1)])
         made[f"fractional_{factor[0]}.jpg"] = Made(fractional, declined="unsupported_format")
 
     grey = base("grey")[..., 0]
@@ -215,15 +210,10 @@ def jpegs() -> dict[str, Made]:
         "icc_twice": (after_start(plain, *[segment(0xE2, icc + b"\1\1" + srgb)] * 2), {"icc": "broken"}),
         "icc_short": (after_start(plain, segment(0xE2, icc)), {"icc": "broken"}),
         "icc_swapped": (
-            after_start(
-                plain, segment(0xE2, icc + b"\2\2" + srgb[half:]), segment(0xE2, icc + b"\1\2" + srgb[:half])
-            ),
+            after_start(plain, segment(0xE2, icc + b"\2\2" + srgb[half:]), segment(0xE2, icc + b"\1\2" + srgb[:half])),
             {"icc": "srgb"},
         ),
-        "icc_after_frame": (
-            plain[:scan] + segment(0xE2, icc + b"\1\1" + srgb) + plain[scan:],
-            {"icc": "srgb"},
-        ),
+        "icc_after_frame": (plain[:scan] + segment(0xE2, icc + b"\1\1" + srgb) + plain[scan:], {"icc": "srgb"}),
         "adobe_unknown": (after_start(plain, segment(0xEE, b"Adobe\0\x64\0\0\0\0\7")), {}),
         "bytes_before_end": (plain[:-2] + b"\0" * 6 + plain[-2:], {}),
         "words_before_end": (plain[:-2] + b"made by a camera" + plain[-2:], {}),
@@ -257,9 +247,7 @@ def jpegs() -> dict[str, Made]:
         "lossless": imagecodecs.jpeg8_encode(base("lossless"), lossless=True),
         "arithmetic": plain.replace(b"\xff\xc0", b"\xff\xc9", 1),
         "hierarchical": plain.replace(b"\xff\xc0", b"\xff\xc5", 1),
-        "height_comes_later": plain.replace(
-            struct.pack(">BHH", 8, HEIGHT, WIDTH), struct.pack(">BHH", 8, 0, WIDTH)
-        ),
+        "height_comes_later": plain.replace(struct.pack(">BHH", 8, HEIGHT, WIDTH), struct.pack(">BHH", 8, 0, WIDTH)),
         "two_channels": flat_jpeg([np.full((2, 2), 99)] * 2, [(1, 1)] * 2, 16, 16),
         "jpeg_ls": imagecodecs.jpegls_encode(base("ls")),
     }.items():
@@ -286,12 +274,7 @@ def png(samples: np.ndarray, depth: int, colour: int, *chunks: bytes, interlaced
                     values = np.packbits(bits.astype(np.uint8).ravel())
                 raw += b"\0" + (values if isinstance(values, bytes) else values.tobytes())
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
-    parts = [
-        png_chunk(b"IHDR", header),
-        *chunks,
-        png_chunk(b"IDAT", zlib.compress(raw)),
-        png_chunk(b"IEND", b""),
-    ]
+    parts = [png_chunk(b"IHDR", header), *chunks, png_chunk(b"IDAT", zlib.compress(raw)), png_chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -302,9 +285,7 @@ def pngs() -> dict[str, Made]:
     for interlaced in (False, True):
         way = "interlaced" if interlaced else "plain"
 
-        def add(
-            name: str, samples: np.ndarray, depth: int, colour: int, truth: np.ndarray, *chunks: bytes
-        ) -> None:
+        def add(name: str, samples: np.ndarray, depth: int, colour: int, truth: np.ndarray, *chunks: bytes) -> None:
             samples = samples if samples.ndim == 3 else samples[..., None]
             data = png(samples, depth, colour, *chunks, interlaced=interlaced)  # noqa: B023
             made[f"{name}_{depth}_{way}.png"] = Made(data, truth)  # noqa: B023
@@ -331,13 +312,7 @@ def pngs() -> dict[str, Made]:
             clear = png_chunk(b"tRNS", struct.pack(">3H", *deep[3, 4].tolist()))
             hidden = (image == image[3, 4]).all(axis=2)
             add("rgb_clear", deep, depth, 2, np.where(hidden[..., None], 255, image).astype(np.uint8), clear)
-            add(
-                "grey_alpha",
-                np.dstack([deep[..., 0], deep_alpha]),
-                depth,
-                4,
-                on_white(grey3(image[..., 0]), alpha),
-            )
+            add("grey_alpha", np.dstack([deep[..., 0], deep_alpha]), depth, 4, on_white(grey3(image[..., 0]), alpha))
             add("rgba", np.dstack([deep, deep_alpha]), depth, 6, on_white(image, alpha))
 
     light = srgb_light(image / 255)
@@ -346,9 +321,7 @@ def pngs() -> dict[str, Made]:
     def chunk(name: bytes, kind: str, *numbers: int) -> bytes:
         return png_chunk(name, struct.pack(f">{kind}", *numbers))
 
-    def declared(
-        name: str, truth: np.ndarray, *chunks: bytes, deep: np.ndarray | None = None, **notes: str
-    ) -> None:
+    def declared(name: str, truth: np.ndarray, *chunks: bytes, deep: np.ndarray | None = None, **notes: str) -> None:
         depth, samples = (8, image) if deep is None else (16, deep)
         made[f"{name}.png"] = Made(png(samples, depth, 2, *chunks), truth, notes=notes)
 
@@ -368,9 +341,7 @@ def pngs() -> dict[str, Made]:
     declared("gama_short", image, png_chunk(b"gAMA", b"\0\0"), space="broken")
     declared("srgb_wins", image, png_chunk(b"sRGB", b"\0"), gama(100000))
     declared("cicp_srgb", image, png_chunk(b"cICP", bytes([1, 13, 0, 1])), gama(100000), space="cicp_1_13")
-    declared(
-        "cicp_p3", to_srgb(light, P3_TO_XYZ), png_chunk(b"cICP", bytes([12, 13, 0, 1])), space="cicp_12_13"
-    )
+    declared("cicp_p3", to_srgb(light, P3_TO_XYZ), png_chunk(b"cICP", bytes([12, 13, 0, 1])), space="cicp_12_13")
     declared("cicp_linear", image, png_chunk(b"cICP", bytes([1, 8, 0, 1])), deep=linear, space="cicp_1_8")
     declared("cicp_unknown", image, png_chunk(b"cICP", bytes([99, 13, 0, 1])), space="unknown")
     wrong = bytearray(gama(100000))
@@ -383,9 +354,7 @@ def pngs() -> dict[str, Made]:
     declared("unknown_chunk", image, png_chunk(b"cRAZ", b"y" * 99))
     turned = png_chunk(b"eXIf", exif(orientation=6).removeprefix(b"Exif\0\0"))
     made["orientation.png"] = Made(png(image, 8, 2, turned), np.rot90(image, 3))
-    phone = png(image, 8, 2).replace(
-        b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + png_chunk(b"CgBI", bytes(4))
-    )
+    phone = png(image, 8, 2).replace(b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + png_chunk(b"CgBI", bytes(4)))
     made["apple.png"] = Made(phone, declined="unsupported_format")
     for transfer in (16, 18):
         data = png(linear, 16, 2, png_chunk(b"cICP", bytes([9, transfer, 0, 1])))
@@ -419,9 +388,7 @@ def tiffs() -> dict[str, Made]:
     inks = np.dstack([255 - image, np.zeros_like(grey)])
     for order, order_name in (("<", "little"), (">", "big")):
 
-        def add(
-            name: str, array: np.ndarray, truth: np.ndarray | None, declined: str | None = None, **options
-        ) -> None:
+        def add(name: str, array: np.ndarray, truth: np.ndarray | None, declined: str | None = None, **options) -> None:
             data = tiff(array, byteorder=order, **options)  # noqa: B023
             made[f"{name}_{order_name}.tif"] = Made(data, None if declined else truth, declined)  # noqa: B023
 
@@ -436,14 +403,7 @@ def tiffs() -> dict[str, Made]:
             separate = planes.astype(kind) * kind(scale)
             add(f"rgb{bits}", deep, image, photometric="rgb")
             add(f"planar{bits}", separate, image, photometric="rgb", planarconfig="separate")
-            add(
-                f"planar_lzw{bits}",
-                separate,
-                image,
-                photometric="rgb",
-                planarconfig="separate",
-                compression="lzw",
-            )
+            add(f"planar_lzw{bits}", separate, image, photometric="rgb", planarconfig="separate", compression="lzw")
             add(f"tiled{bits}", deep, image, photometric="rgb", tile=(16, 32))
             add(f"predictor{bits}", deep, image, photometric="rgb", compression="deflate", predictor=True)
             add(f"grey{bits}", flat, grey3(grey), photometric="minisblack")
@@ -470,13 +430,7 @@ def tiffs() -> dict[str, Made]:
                 photometric="rgb",
                 extrasamples=["assocalpha"],
             )
-            add(
-                f"extra{bits}",
-                np.dstack([deep, opacity]),
-                image,
-                photometric="rgb",
-                extrasamples=["unspecified"],
-            )
+            add(f"extra{bits}", np.dstack([deep, opacity]), image, photometric="rgb", extrasamples=["unspecified"])
             add(f"cmyk{bits}", inks.astype(kind) * kind(scale), image, photometric="separated")
             add(
                 f"cmyk_planar{bits}",
@@ -488,14 +442,7 @@ def tiffs() -> dict[str, Made]:
         for compression in ("packbits", "lzw", "deflate"):
             add(compression, image, image, photometric="rgb", compression=compression)
         for compression in ("zstd", "lzma"):
-            add(
-                compression,
-                image,
-                None,
-                "unsupported_format",
-                photometric="rgb",
-                compression=compression,
-            )
+            add(compression, image, None, "unsupported_format", photometric="rgb", compression=compression)
         add("jpeg_xl", image, None, "unsupported_format", photometric="rgb", compression="jpegxl")
         add("float", image.astype(np.float32) / 255, image, photometric="rgb")
         add("float_grey", grey.astype(np.float32) / 255, grey3(grey), photometric="minisblack")
@@ -525,39 +472,16 @@ def tiffs() -> dict[str, Made]:
                 photometric="minisblack",
                 bitspersample=bits,
             )
-        add(
-            "palette",
-            grey,
-            colour_map.T[grey].astype(np.uint8),
-            photometric="palette",
-            colormap=colour_map * 257,
-        )
-        add(
-            "palette_8_bit",
-            grey,
-            colour_map.T[grey].astype(np.uint8),
-            photometric="palette",
-            colormap=colour_map,
-        )
-        add(
-            "one_bit",
-            grey > 128,
-            grey3(np.where(grey > 128, 255, 0).astype(np.uint8)),
-            photometric="minisblack",
-        )
+        add("palette", grey, colour_map.T[grey].astype(np.uint8), photometric="palette", colormap=colour_map * 257)
+        add("palette_8_bit", grey, colour_map.T[grey].astype(np.uint8), photometric="palette", colormap=colour_map)
+        add("one_bit", grey > 128, grey3(np.where(grey > 128, 255, 0).astype(np.uint8)), photometric="minisblack")
         add(
             "one_bit_white_is_zero",
             grey <= 128,
             grey3(np.where(grey > 128, 255, 0).astype(np.uint8)),
             photometric="miniswhite",
         )
-        add(
-            "white_point",
-            image,
-            image,
-            photometric="rgb",
-            extratags=[(318, 5, 2, (3127, 10000, 329, 1000), True)],
-        )
+        add("white_point", image, image, photometric="rgb", extratags=[(318, 5, 2, (3127, 10000, 329, 1000), True)])
         made[f"white_point_{order_name}.tif"] = replace(
             made[f"white_point_{order_name}.tif"], notes={"space": "unknown"}
         )
@@ -573,9 +497,7 @@ def tiffs() -> dict[str, Made]:
         add("several_pages", np.stack([image, image]), None, "animated", photometric="rgb")
         add("turned", image, np.rot90(image, 3), photometric="rgb", extratags=[(274, 3, 1, 6, True)])
         add("unknown_tag", image, image, photometric="rgb", extratags=[(65000, 2, 6, "maker", True)])
-        made[f"big_{order_name}.tif"] = Made(
-            tiff(image, byteorder=order, bigtiff=True, photometric="rgb"), image
-        )
+        made[f"big_{order_name}.tif"] = Made(tiff(image, byteorder=order, bigtiff=True, photometric="rgb"), image)
     for bits in (2, 4):
         values = grey >> (8 - bits)
         row = (WIDTH * bits + 7) // 8
@@ -587,9 +509,7 @@ def tiffs() -> dict[str, Made]:
             levels = (values.astype(int) * 255 // (2**bits - 1)).astype(np.uint8)
             name = f"{'white_is_zero' if inverted else 'grey'}{bits}.tif"
             made[name] = Made(data, grey3(255 - levels if inverted else levels))
-    made["ycbcr.tif"] = Made(
-        encode(Image.fromarray(image).convert("YCbCr"), "TIFF"), declined="unsupported_format"
-    )
+    made["ycbcr.tif"] = Made(encode(Image.fromarray(image).convert("YCbCr"), "TIFF"), declined="unsupported_format")
     jpeg = tiff(cv2.GaussianBlur(image, (0, 0), 4), photometric="ycbcr", compression="jpeg")
     made["ycbcr_jpeg.tif"] = Made(jpeg, by_pillow(jpeg))
     return made
@@ -608,9 +528,7 @@ def strips(pixels: bytes, bits: int, photometric: int) -> bytes:
         (278, 4, HEIGHT),
         (279, 4, len(pixels)),
     ]
-    table = struct.pack("<H", len(tags)) + b"".join(
-        struct.pack("<HHII", tag, kind, 1, n) for tag, kind, n in tags
-    )
+    table = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, n) for tag, kind, n in tags)
     return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + table + bytes(4)
 
 
@@ -636,9 +554,7 @@ def webps() -> dict[str, Made]:
         "lossless.webp": Made(lossless(image), image),
         "alpha.webp": Made(lossless(rgba), clear, notes={"alpha": "white"}),
         "srgb.webp": Made(lossless(image, icc_profile=srgb), image, notes={"icc": "srgb"}),
-        "wide.webp": Made(
-            lossless(image, icc_profile=WIDE_GAMUT), np.asarray(wide), notes={"icc": "converted"}
-        ),
+        "wide.webp": Made(lossless(image, icc_profile=WIDE_GAMUT), np.asarray(wide), notes={"icc": "converted"}),
         "broken_icc.webp": Made(lossless(image, icc_profile=b"none" * 50), image, notes={"icc": "broken"}),
         "turned.webp": Made(lossless(image, exif=exif(orientation=6)), np.rot90(image, 3)),
         "adobe_rgb.webp": Made(
@@ -683,9 +599,7 @@ def declined() -> dict[str, Made]:
         "panasonic.rw2": b"IIU\0\x18\0\0\0" + bytes(60),
         "olympus.orf": b"IIRO\x08\0\0\0" + bytes(60),
         "fuji.raf": b"FUJIFILMCCD-RAW 0201" + bytes(60),
-        "canon.cr2": b"II*\0\x10\0\0\0CR\2\0"
-        + bytes(4)
-        + struct.pack("<HHHIIHHIII", 2, 256, 4, 1, 9, 257, 4, 1, 9, 0),
+        "canon.cr2": b"II*\0\x10\0\0\0CR\2\0" + bytes(4) + struct.pack("<HHHIIHHIII", 2, 256, 4, 1, 9, 257, 4, 1, 9, 0),
         "canon.cr3": b"\0\0\0\x18ftypcrx \0\0\0\1" + bytes(60),
         "photo.heic": b"\0\0\0\x18ftypheic" + bytes(60),
         "photo.jxl": b"\xff\x0a" + bytes(60),
@@ -700,10 +614,7 @@ def declined() -> dict[str, Made]:
         "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         "scan.dcm": bytes(128) + b"DICM" + bytes(60),
     }
-    return {
-        name: Made(data, declined="unsupported_format")
-        for name, data in {**targa, **written, **first}.items()
-    }
+    return {name: Made(data, declined="unsupported_format") for name, data in {**targa, **written, **first}.items()}
 
 
 KINDS: tuple[Callable[[], dict[str, Made]], ...] = (jpegs, pngs, tiffs, webps, declined)

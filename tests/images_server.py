@@ -135,9 +135,7 @@ def serving(edit: Callable[[Form], Sent] = inverted, get: Callable[[str], Sent] 
                 self.send_response(sent.status)
                 for name, value in sent.headers.items():
                     self.send_header(name, value)
-                self.send_header(
-                    "Content-Length", str(len(sent.body) if sent.length is None else sent.length)
-                )
+                self.send_header("Content-Length", str(len(sent.body) if sent.length is None else sent.length))
                 self.end_headers()
                 self.wfile.write(sent.body)
                 if sent.length is not None:

@@ -94,8 +94,6 @@ def test_the_recipe_loads_without_torch():
 
 
 def test_only_view_loads_a_web_server():
-    code = (
-        "import sys, crispedit.pipelines.build; print(*sorted({'starlette', 'uvicorn'} & sys.modules.keys()))"
-    )
+    code = "import sys, crispedit.pipelines.build; print(*sorted({'starlette', 'uvicorn'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == ""

@@ -44,9 +44,7 @@ class Broken(Filter):
         return [{"d": float("nan") if s.key == "nan" else 1.0} for s in samples]
 
 
-CASCADE = Cascade.of(
-    {"dear": Dear(), "cheap": Cheap()}, {}, {"style": {"cheap.a": Bound(max=0.1)}, "add": {}}
-)
+CASCADE = Cascade.of({"dear": Dear(), "cheap": Cheap()}, {}, {"style": {"cheap.a": Bound(max=0.1)}, "add": {}})
 
 
 def sample(key: str, a: float) -> Sample:
@@ -161,10 +159,7 @@ def test_each_answers_once_per_item_whatever_raises(items):
 
 
 def test_not_reached_names_the_filter_that_is_missing():
-    assert CASCADE.verdict({"category": "add", "cheap.measured": True, "cheap.a": 0.5}) == (
-        NOT_REACHED,
-        "dear",
-    )
+    assert CASCADE.verdict({"category": "add", "cheap.measured": True, "cheap.a": 0.5}) == (NOT_REACHED, "dear")
 
 
 class Regeneration(Filter):
@@ -197,30 +192,16 @@ BY_REGIME = Cascade.of(
 )
 def test_a_regime_has_bounds_of_its_own_in_rows_and_in_sql(cases):
     rows = [
-        {
-            "n": n,
-            "category": category,
-            "regeneration.regime": regime,
-            "cheap.a": a,
-            "cheap.b": None,
-            "dear.c": 1,
-        }
-        | {
-            f"{name}.{end}": value
-            for name in BY_REGIME.filters
-            for end, value in (("measured", True), ("error", None))
-        }
+        {"n": n, "category": category, "regeneration.regime": regime, "cheap.a": a, "cheap.b": None, "dear.c": 1}
+        | {f"{name}.{end}": value for name in BY_REGIME.filters for end, value in (("measured", True), ("error", None))}
         | {"regeneration.noise_floor": 0.0}
         for n, (category, regime, a) in enumerate(cases)
     ]
     schema = pa.schema([("n", pa.int64()), ("category", pa.string()), *BY_REGIME.columns])
     table = pa.Table.from_pylist(rows, schema=schema)
-    told = (
-        duckdb.from_arrow(table).query("r", f"SELECT {BY_REGIME.verdict_sql()} FROM r ORDER BY n").fetchall()
-    )
+    told = duckdb.from_arrow(table).query("r", f"SELECT {BY_REGIME.verdict_sql()} FROM r ORDER BY n").fetchall()
     assert [outcome for (outcome,) in told] == [
-        outcome if reason is None else f"{outcome} {reason}"
-        for outcome, reason in map(BY_REGIME.verdict, rows)
+        outcome if reason is None else f"{outcome} {reason}" for outcome, reason in map(BY_REGIME.verdict, rows)
     ]
 
 
@@ -233,9 +214,4 @@ def test_what_bounds_depend_on_is_measured_first():
     with pytest.raises(ValueError, match="filters must have regeneration"):
         Cascade.of({"cheap": Cheap()}, {}, {}, {"exact": {"add": {}}})
     with pytest.raises(ValueError, match=r"regimes\.exact\.add\.cheap\.z: cheap measures no such score"):
-        Cascade.of(
-            {"cheap": Cheap(), "regeneration": Regeneration()},
-            {},
-            {},
-            {"exact": {"add": {"cheap.z": Bound()}}},
-        )
+        Cascade.of({"cheap": Cheap(), "regeneration": Regeneration()}, {}, {}, {"exact": {"add": {"cheap.z": Bound()}}})

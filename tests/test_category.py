@@ -43,9 +43,7 @@ def test_public_names_resolve(name, category):
     assert resolve(name, CATEGORIES) == category
 
 
-@given(
-    st.sampled_from([n for c in CATEGORIES.values() for n in (c.name, *c.aliases)]), st.sampled_from(" -_")
-)
+@given(st.sampled_from([n for c in CATEGORIES.values() for n in (c.name, *c.aliases)]), st.sampled_from(" -_"))
 def test_case_and_separators_do_not_matter(name, separator):
     respelt = name.upper().replace(" ", separator).replace("_", separator).replace("-", separator)
     assert resolve(respelt, CATEGORIES) == resolve(name, CATEGORIES)
@@ -60,9 +58,7 @@ def test_an_unknown_name_lists_the_choices(name):
 def test_a_folder_of_ones_own(tmp_path):
     write(tmp_path, "relight", "{name: relight, definition: d, prompt: p, bounds: {region.area: {min: 0.5}}}")
     assert load_categories(tmp_path) == {
-        "relight": Category(
-            name="relight", definition="d", prompt="p", bounds={"region.area": Bound(min=0.5)}
-        )
+        "relight": Category(name="relight", definition="d", prompt="p", bounds={"region.area": Bound(min=0.5)})
     }
 
 

@@ -35,9 +35,7 @@ def accuracy(rows):
 def calibration_error(rows):
     """The expected calibration error over ten bins of equal width."""
     answers = [classify(instruction) for instruction, _ in rows]
-    right = np.array(
-        [answer.category == category for answer, (_, category) in zip(answers, rows, strict=True)]
-    )
+    right = np.array([answer.category == category for answer, (_, category) in zip(answers, rows, strict=True)])
     sure = np.array([answer.score for answer in answers])
     bins = np.minimum((sure * 10).astype(int), 9)
     return sum(abs(right[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean() for b in set(bins))
@@ -176,8 +174,7 @@ OTHER_LANGUAGES = {
 
 
 @pytest.mark.parametrize(
-    ("instruction", "category"),
-    [(text, category) for category, texts in OTHER_LANGUAGES.items() for text in texts],
+    ("instruction", "category"), [(text, category) for category, texts in OTHER_LANGUAGES.items() for text in texts]
 )
 def test_another_language_is_read_right_or_not_at_all(instruction, category):
     assert classify(instruction).category in (category, UNKNOWN)
@@ -204,16 +201,10 @@ def test_the_compositors_instructions_are_read_as_they_are_meant():
     for seed in (41, 42, 43):
         jpeg = encode_jpeg(landscape(seed, 320, 240))
         sample = Sample(key=source_key(jpeg), source_jpeg=jpeg)
-        jobs += [
-            job
-            for job in CompositorAnnotator().annotate([sample], [CATEGORIES * 3])[0]
-            if isinstance(job, Job)
-        ]
+        jobs += [job for job in CompositorAnnotator().annotate([sample], [CATEGORIES * 3])[0] if isinstance(job, Job)]
     right = [job for job in jobs if classify(job.instruction).category == job.category]
     assert len(jobs) > 50
-    assert len(right) >= 0.92 * len(
-        jobs
-    )  # no training text is the compositor's; the grammar was fitted to it
+    assert len(right) >= 0.92 * len(jobs)  # no training text is the compositor's; the grammar was fitted to it
 
 
 WORDS = sorted({word for row in ROWS for word in row["instruction"].split()})

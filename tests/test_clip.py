@@ -27,9 +27,7 @@ TEXTS = ["a red car", "a photo of a lake", ""]
 
 
 def test_embeddings_are_open_clips_own(folder, model):
-    network, preprocess = open_clip.create_model_from_pretrained(
-        f"local-dir:{folder}", image_resize_mode="squash"
-    )
+    network, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}", image_resize_mode="squash")
     network.eval()
     with torch.inference_mode():
         pixels = torch.stack([preprocess(Pillow.fromarray(image)) for image in IMAGES])
@@ -112,7 +110,5 @@ def test_the_embedded_model_loads_and_tells_colors_apart():
     assert weights.fingerprint("clip")
     assert model is not None
     flat = [np.full((64, 64, 3), color, np.uint8) for color in ((60, 120, 220), (230, 140, 40))]
-    cosines = (
-        model.images(flat) @ model.texts(["A photo in shades of blue.", "A photo in shades of orange."]).T
-    )
+    cosines = model.images(flat) @ model.texts(["A photo in shades of blue.", "A photo in shades of orange."]).T
     assert cosines.argmax(1).tolist() == [0, 1]

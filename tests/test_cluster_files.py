@@ -32,12 +32,6 @@ def test_machines_stop_no_ray_of_others():
 
 
 def test_no_document_opens_a_dashboard_without_a_token():
-    text = (
-        (CLUSTER.parents[1] / "docs" / "cluster.md").read_text()
-        if (CLUSTER.parents[1] / "docs").exists()
-        else ""
-    )
-    commands = [
-        line for block in text.split("```sh\n")[1:] for line in block.partition("```")[0].splitlines()
-    ]
+    text = (CLUSTER.parents[1] / "docs" / "cluster.md").read_text() if (CLUSTER.parents[1] / "docs").exists() else ""
+    commands = [line for block in text.split("```sh\n")[1:] for line in block.partition("```")[0].splitlines()]
     assert not any("--dashboard-host=0.0.0.0" in line for line in commands)

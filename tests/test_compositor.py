@@ -108,9 +108,7 @@ def test_editing_leaves_the_photograph_alone():
 def test_foreign_jobs_and_categories_are_refused():
     photo = photograph("room")
     with pytest.raises(ValueError, match="no plan of the compositor"):
-        CompositorEditor().edit(
-            [photo.source], [Job(photo.key, "add", "Add a hat.", "A photo.", "A hat.")], [0]
-        )
+        CompositorEditor().edit([photo.source], [Job(photo.key, "add", "Add a hat.", "A photo.", "A hat.")], [0])
     with pytest.raises(ValueError, match="cannot do 'relight'"):
         CompositorAnnotator().annotate([photo], [["relight"]])
 
@@ -151,18 +149,12 @@ def test_no_two_instructions_of_a_photograph_read_alike():
 
 def test_wordings_are_many():
     photos = [photograph(kind) for kind in KINDS]
-    jobs = [
-        j
-        for found in CompositorAnnotator().annotate(photos, [list(CATEGORIES) * 6] * len(photos))
-        for j in found
-    ]
+    jobs = [j for found in CompositorAnnotator().annotate(photos, [list(CATEGORIES) * 6] * len(photos)) for j in found]
     made = [job for job in jobs if isinstance(job, Job)]
     assert len({job.instruction for job in made}) > 0.95 * len(made)
     # Without objects, colours and places the frames of the sentences still differ.
     nouns = {word for kind in objects.KINDS.values() for word in kind.noun.split()} | set(colours.NAMED)
-    frames = {
-        " ".join(w for w in job.instruction.lower().split() if w.strip(".?,") not in nouns) for job in made
-    }
+    frames = {" ".join(w for w in job.instruction.lower().split() if w.strip(".?,") not in nouns) for job in made}
     assert len(frames) > 300
     assert not any("{" in text for j in made for text in (j.instruction, j.source_caption, j.target_caption))
 
@@ -285,9 +277,7 @@ def test_motion_goes_where_it_is_said_to():
 @cache
 def more_motion() -> list[tuple[Sample, Job, Image, Edit]]:
     photo = photograph("beach")
-    jobs = [
-        job for job in CompositorAnnotator().annotate([photo], [["motion"] * 14])[0] if isinstance(job, Job)
-    ]
+    jobs = [job for job in CompositorAnnotator().annotate([photo], [["motion"] * 14])[0] if isinstance(job, Job)]
     found = CompositorEditor().edit([photo.source] * len(jobs), jobs, [3] * len(jobs))
     return [(photo, job, edit.source, edit) for job, edit in zip(jobs, found, strict=True)]
 
@@ -327,8 +317,7 @@ def test_style_changes_everything_and_moves_nothing():
         assert change.mean() > 6, style
         # The large light and dark areas stay where they were (or are inverted, as in neon).
         small = [
-            cv2.resize(images.gray(side), (24, 19), interpolation=cv2.INTER_AREA).ravel()
-            for side in (photo, painted)
+            cv2.resize(images.gray(side), (24, 19), interpolation=cv2.INTER_AREA).ravel() for side in (photo, painted)
         ]
         assert abs(np.corrcoef(small[0], small[1])[0, 1]) > 0.2, style
         outputs[style] = painted
@@ -375,8 +364,7 @@ def test_every_object_is_drawn_whole(kind):
 
 def test_landscapes_differ_and_repeat():
     small = [
-        cv2.resize(landscape(seed, 320, 256), (16, 13), interpolation=cv2.INTER_AREA).astype(int)
-        for seed in range(10)
+        cv2.resize(landscape(seed, 320, 256), (16, 13), interpolation=cv2.INTER_AREA).astype(int) for seed in range(10)
     ]
     assert np.array_equal(landscape(4, 320, 256), landscape(4, 320, 256))
     for i in range(10):
@@ -396,9 +384,7 @@ def test_landscapes_have_detail_up_to_the_pixel(kind):
     soft = cv2.resize(half, (512, 384), interpolation=cv2.INTER_CUBIC)
     lost = float(np.abs(gray - soft).mean())
     again = cv2.resize(
-        cv2.resize(soft, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
-        (512, 384),
-        interpolation=cv2.INTER_CUBIC,
+        cv2.resize(soft, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), (512, 384), interpolation=cv2.INTER_CUBIC
     )
     assert lost > 1.3
     assert lost > 2 * float(np.abs(soft - again).mean())

@@ -54,9 +54,7 @@ def jobs() -> list[tuple[Sample, Job]]:
     annotator = parts.make(annotator_folder, "compositor", Annotator, {})
     samples = photographs()
     answers = annotator.annotate(samples, [CATEGORIES] * len(samples))
-    return [
-        (s, job) for s, found in zip(samples, answers, strict=True) for job in found if isinstance(job, Job)
-    ]
+    return [(s, job) for s, found in zip(samples, answers, strict=True) for job in found if isinstance(job, Job)]
 
 
 def pairs() -> list[Sample]:

@@ -94,9 +94,7 @@ def test_inside_the_checkout_a_part_is_named_by_its_file(
         contracts.test_a_part_pickles_and_has_a_stable_identity(type(made))
         if kind is Filter:
             samples = {"pair": contracts.pairs()[:3]}
-            contracts.test_a_filter_answers_each_sample_alike_alone_in_a_batch_and_reversed(
-                type(made), samples
-            )
+            contracts.test_a_filter_answers_each_sample_alike_alone_in_a_batch_and_reversed(type(made), samples)
     finally:
         sys.modules.pop(f"{package.__name__}.{name}", None)
 

@@ -25,9 +25,7 @@ def published_preprocess(image):
     """MagicBrush's transform by hand: bicubic to a short side of 256, the middle 224, ImageNet's mean and deviation."""
     picture = Pillow.fromarray(image)
     scale = 256 / min(picture.size)
-    picture = picture.resize(
-        (int(picture.width * scale), int(picture.height * scale)), Pillow.Resampling.BICUBIC
-    )
+    picture = picture.resize((int(picture.width * scale), int(picture.height * scale)), Pillow.Resampling.BICUBIC)
     left, top = round((picture.width - 224) / 2), round((picture.height - 224) / 2)
     pixels = np.asarray(picture.crop((left, top, left + 224, top + 224)), np.float32) / 255
     pixels = (pixels - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])

@@ -16,11 +16,7 @@ from crispedit.pipelines import recipe as build_recipe
 from crispedit.pipelines.shipped import recipe_page
 from crispedit.pipelines.training import recipe as train_recipe
 
-DOCUMENTS = [
-    "README.md",
-    "CONTRIBUTING.md",
-    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
-]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 
 COMMAND = re.compile(r"(OMP_\w+=\w+ )?((\.venv/bin/)?crispedit|python -m) [a-z]")
 
@@ -86,14 +82,11 @@ def test_imports_of_the_code_exist(document: str):
                 missing = [
                     name.name
                     for name in node.names
-                    if not hasattr(module, name.name)
-                    and importlib.util.find_spec(f"{node.module}.{name.name}") is None
+                    if not hasattr(module, name.name) and importlib.util.find_spec(f"{node.module}.{name.name}") is None
                 ]
                 assert not missing, f"{document}: {node.module} has no {missing}"
             elif isinstance(node, ast.ImportFrom) and node.module:
-                assert not (ROOT / node.module.split(".")[0]).is_dir(), (
-                    f"{document}: import crispedit.{node.module}"
-                )
+                assert not (ROOT / node.module.split(".")[0]).is_dir(), f"{document}: import crispedit.{node.module}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

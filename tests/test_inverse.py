@@ -7,12 +7,7 @@ from crispedit.inverse import invert
 
 REWRITTEN = [
     ("add", "Add a red ball on the grass.", "remove", "Remove the red ball on the grass."),
-    (
-        "add",
-        "Could you place an owl to the left of the tree?",
-        "remove",
-        "Remove the owl to the left of the tree.",
-    ),
+    ("add", "Could you place an owl to the left of the tree?", "remove", "Remove the owl to the left of the tree."),
     ("add", "Add a straw hat to the man.", "remove", "Remove the straw hat from the man."),
     ("add", "please put a lamp at the top. It should look natural.", "remove", "Remove the lamp at the top."),
     ("remove", "Remove the old car from the street.", "add", "Add an old car to the street."),
@@ -24,19 +19,9 @@ REWRITTEN = [
         "replace",
         "Replace the bench on the left with an orange cone.",
     ),
-    (
-        "color",
-        "Change the car on the left from red to blue.",
-        "color",
-        "Change the car on the left from blue to red.",
-    ),
+    ("color", "Change the car on the left from red to blue.", "color", "Change the car on the left from blue to red."),
     ("color", "Make the red car blue", "color", "Make the blue car red."),
-    (
-        "color",
-        "Change the colour of the red car to green.",
-        "color",
-        "Change the colour of the green car to red.",
-    ),
+    ("color", "Change the colour of the red car to green.", "color", "Change the colour of the green car to red."),
 ]
 
 

@@ -146,10 +146,7 @@ def test_no_server_is_left_when_its_worker_or_guard_is_killed(tmp_path, killed):
         "print(server.process.pid, flush=True)\ntime.sleep(600)"
     )
     worker = subprocess.Popen(
-        [sys.executable, "-c", program, command(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=SERVER.parents[1],
+        [sys.executable, "-c", program, command(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=SERVER.parents[1]
     )
     guard = int(worker.stdout.readline())
     [pid] = pids(tmp_path)

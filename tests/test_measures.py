@@ -69,9 +69,7 @@ def test_no_caption_and_no_change_have_no_cosine(measures):
 
 
 def test_identity_follows_the_weights(tmp_path):
-    first, second = (
-        Models(dino=DinoSpec(model=str(tiny_vit.save(tmp_path / str(n) / "vit", seed=n)))) for n in (0, 1)
-    )
+    first, second = (Models(dino=DinoSpec(model=str(tiny_vit.save(tmp_path / str(n) / "vit", seed=n)))) for n in (0, 1))
     assert first.identity() != second.identity()
     assert first.identity() != Models().identity()
     same = Models(dino=DinoSpec(model=str(tiny_vit.save(tmp_path / "copy" / "vit", seed=0))))

@@ -13,10 +13,7 @@ from crispedit.compositor.landscape import landscape
 
 torchvision_ops.declare()
 
-from torchmetrics.functional.image import (  # noqa: E402  (imports torchvision, which must be mended first)
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure  # noqa: E402  (imports torchvision, which must be mended first)
 from torchvision.transforms import ToTensor  # noqa: E402
 
 PHOTO = landscape(1, 320, 256, "lake")
@@ -53,9 +50,7 @@ def test_distances_do_not_wrap():
 def test_psnr_and_ssim_are_torchmetrics():
     noisy = cv2.GaussianBlur(PHOTO, (0, 0), 1.5)
     pair = as_tensor(noisy), as_tensor(PHOTO)
-    assert metrics.psnr(noisy, PHOTO) == pytest.approx(
-        peak_signal_noise_ratio(*pair, data_range=1.0).item(), abs=1e-3
-    )
+    assert metrics.psnr(noisy, PHOTO) == pytest.approx(peak_signal_noise_ratio(*pair, data_range=1.0).item(), abs=1e-3)
     theirs = structural_similarity_index_measure(*pair, data_range=1.0).item()
     assert metrics.ssim(noisy, PHOTO) == pytest.approx(theirs, abs=1e-4)
     assert theirs < 0.99
@@ -120,13 +115,7 @@ def test_leakage_sees_changes_and_not_reencoding(scale):
     """At any resolution, because both are judged at one."""
     image = landscape(1, 320 * scale, 256 * scale, "lake")
     mask = cv2.resize(masked().astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
-    for change in (
-        lambda x: x,
-        lambda x: jpeg(x, 75, 2),
-        lambda x: jpeg(x, 95, 0),
-        halved,
-        noisy,
-    ):
+    for change in (lambda x: x, lambda x: jpeg(x, 75, 2), lambda x: jpeg(x, 95, 0), halved, noisy):
         assert metrics.leakage(image, change(image), mask) < 0.005
     for change in (brighter, redder):
         assert metrics.leakage(image, change(image), mask) > 0.8

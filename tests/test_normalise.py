@@ -128,9 +128,7 @@ def test_a_turned_tiff_is_turned_once():
     assert (found.width, found.height) == (160, 120)
 
 
-@pytest.mark.parametrize(
-    ("format", "mode"), [("PNG", "RGBA"), ("PNG", "LA"), ("WEBP", "RGBA"), ("TIFF", "RGBA")]
-)
+@pytest.mark.parametrize(("format", "mode"), [("PNG", "RGBA"), ("PNG", "LA"), ("WEBP", "RGBA"), ("TIFF", "RGBA")])
 def test_transparent_pixels_become_white(format: str, mode: str):
     options = {"lossless": True} if format == "WEBP" else {}
     found = open_(encode(with_alpha("glass", mode), format, **options))

@@ -19,9 +19,7 @@ DATA = {".yaml", ".json", ".jinja", ".css", ".js", ".svg", ".safetensors", ".typ
 def test_every_package_is_listed():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     packages = {
-        ".".join(("crispedit", *file.parent.relative_to(ROOT).parts)).replace(
-            "crispedit.crispedit", "crispedit"
-        )
+        ".".join(("crispedit", *file.parent.relative_to(ROOT).parts)).replace("crispedit.crispedit", "crispedit")
         for folder in FOLDERS
         for file in (ROOT / folder).rglob("__init__.py")
     }
@@ -37,9 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, copy / file)
     code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    subprocess.run(
-        [sys.executable, "-c", code, str(copy / "dist")], cwd=copy, capture_output=True, check=True
-    )
+    subprocess.run([sys.executable, "-c", code, str(copy / "dist")], cwd=copy, capture_output=True, check=True)
     return next((copy / "dist").glob("*.whl"))
 
 
@@ -61,10 +57,6 @@ def test_a_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Path):
         "from crispedit.pipelines import recipe; print(*recipe.load('embedded').pair_cascade.filters)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "site")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", code, str(tmp_path / "site")], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "unchanged" in done.stdout

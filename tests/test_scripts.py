@@ -46,11 +46,7 @@ def test_the_sampling_benchmark_gives_the_tokens_of_the_specification():
     """A short run of the benchmark itself, which compares every token with the loop written from the specification."""
     options = "--rounds 1 --steps 2 --case 32x32 --no-memory --threads 1".split()
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.editmgt", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [sys.executable, "-m", "benchmarks.editmgt", *options], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert "x faster" in done.stdout or "faster" in done.stdout

@@ -47,9 +47,7 @@ def test_a_crowd_of_one_picture_keeps_one():
     assert set(parents[1:]) == {0}
 
 
-def test_a_memory_map_whose_pages_are_released_gives_the_same_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_memory_map_whose_pages_are_released_gives_the_same_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(semantic, "BLOCK", 16)
     monkeypatch.setattr(semantic, "RELEASED", 16)
     vectors = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float16)
@@ -69,9 +67,7 @@ def test_the_command_lists_pairs_of_repeated_sources(tmp_path: Path, capsys):
         key, jpeg = content_key(name), encode_jpeg(picture)
         pairs[key] = Pair(key, "style", jpeg, jpeg, None, {"source_key": name})
     shards = plan({"style": list(pairs)}, 4, 0, frozenset())
-    entries = [
-        write_shard(tmp_path / "set", shard, (pairs[key] for key in shard.keys), "d") for shard in shards
-    ]
+    entries = [write_shard(tmp_path / "set", shard, (pairs[key] for key in shard.keys), "d") for shard in shards]
     finish(tmp_path / "set", entries, {})
     out = tmp_path / "found.jsonl"
     assert cli.main(["duplicates", str(tmp_path / "set"), "--least", "0.99", "--output", str(out)]) == 0

@@ -16,9 +16,7 @@ from crispedit.record import Sample
 
 import open_clip  # isort: skip  (after crispedit.clip, which mends torchvision)
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.torch.jit:DeprecationWarning"
-)  # what writes the format, deprecated
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # what writes the format, deprecated
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +110,7 @@ def test_what_is_no_tensor_is_refused_and_not_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "data", "message"),
-    [((3,), b"\0" * 8, "cut short"), ((9,), b"\0" * 12, "reaches outside its bytes")],
+    ("size", "data", "message"), [((3,), b"\0" * 8, "cut short"), ((9,), b"\0" * 12, "reaches outside its bytes")]
 )
 def test_a_damaged_archive_is_named(tmp_path, size, data, message):
     class Storage:

@@ -85,13 +85,7 @@ def t5_text():
         tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=64
     )
     config = T5Config(
-        vocab_size=len(words),
-        d_model=32,
-        d_ff=37,
-        d_kv=8,
-        num_layers=2,
-        num_heads=4,
-        decoder_start_token_id=0,
+        vocab_size=len(words), d_model=32, d_ff=37, d_kv=8, num_layers=2, num_heads=4, decoder_start_token_id=0
     )
     return T5EncoderModel(config).eval(), tokenizer
 
@@ -129,9 +123,7 @@ def kontext(folder):
     )
     FluxKontextPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=vae(
-            1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0609, scaling_factor=1.5035
-        ),
+        vae=vae(1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0609, scaling_factor=1.5035),
         text_encoder=text,
         tokenizer=tokenizer,
         text_encoder_2=text_2,
@@ -214,9 +206,7 @@ def flux2(folder):
     template = "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] }}{% endfor %}</s>{% endfor %}"
     sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, head_dim=8)
     config = Mistral3Config(
-        text_config=dict(
-            model_type="mistral", vocab_size=len(words) + len(LETTERS), num_key_value_heads=2, **sizes
-        ),
+        text_config=dict(model_type="mistral", vocab_size=len(words) + len(LETTERS), num_key_value_heads=2, **sizes),
         vision_config=dict(model_type="pixtral", patch_size=14, image_size=56, **sizes),
         image_token_index=4,
     )
@@ -235,9 +225,7 @@ def klein(folder):
     torch.manual_seed(0)
     words = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     vocab = {word: i for i, word in enumerate(LETTERS + words)}
-    tokenizer = Qwen2Tokenizer(
-        vocab=vocab, merges=[], pad_token="<|endoftext|>", additional_special_tokens=words
-    )
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=[], pad_token="<|endoftext|>", additional_special_tokens=words)
     tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
     config = Qwen3Config(
         vocab_size=len(vocab),
@@ -265,34 +253,20 @@ QWEN_WORDS += ("<|image_pad|>", "<|video_pad|>")
 
 def qwen_tokenizer():
     vocab = {word: i for i, word in enumerate((*LETTERS, *QWEN_WORDS))}
-    return Qwen2Tokenizer(
-        vocab=vocab, merges=[], pad_token="<|endoftext|>", additional_special_tokens=list(QWEN_WORDS)
-    )
+    return Qwen2Tokenizer(vocab=vocab, merges=[], pad_token="<|endoftext|>", additional_special_tokens=list(QWEN_WORDS))
 
 
 def qwen_vision(tokenizer):
     """Qwen2.5-VL and its processor."""
-    names = {
-        "vision_start": "vision_start",
-        "vision_end": "vision_end",
-        "image": "image_pad",
-        "video": "video_pad",
-    }
+    names = {"vision_start": "vision_start", "vision_end": "vision_end", "image": "image_pad", "video": "video_pad"}
     text = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1000000.0}
     config = Qwen2_5_VLConfig(
         text_config=dict(num_key_value_heads=2, rope_parameters=rope, vocab_size=len(tokenizer), **text),
         vision_config=dict(
-            depth=2,
-            hidden_size=16,
-            intermediate_size=16,
-            num_heads=2,
-            out_hidden_size=16,
-            fullatt_block_indexes=[0, 1],
+            depth=2, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=16, fullatt_block_indexes=[0, 1]
         ),
-        **{
-            f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{word}|>") for name, word in names.items()
-        },
+        **{f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{word}|>") for name, word in names.items()},
     )
     processor = Qwen2VLProcessor(Qwen2VLImageProcessor(), tokenizer, video_processor(), chat_template=None)
     return Qwen2_5_VLForConditionalGeneration(config).eval(), processor
@@ -300,12 +274,7 @@ def qwen_vision(tokenizer):
 
 def qwen3_vision(tokenizer):
     """Qwen3-VL and its processor."""
-    names = {
-        "vision_start": "vision_start",
-        "vision_end": "vision_end",
-        "image": "image_pad",
-        "video": "video_pad",
-    }
+    names = {"vision_start": "vision_start", "vision_end": "vision_end", "image": "image_pad", "video": "video_pad"}
     text = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, head_dim=8)
     rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 1e6}
     config = Qwen3VLConfig(
@@ -319,9 +288,7 @@ def qwen3_vision(tokenizer):
             num_position_embeddings=256,
             deepstack_visual_indexes=[0],
         ),
-        **{
-            f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{word}|>") for name, word in names.items()
-        },
+        **{f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{word}|>") for name, word in names.items()},
     )
     images = Qwen2VLImageProcessor(patch_size=16, size={"shortest_edge": 64 * 64, "longest_edge": 1 << 24})
     template = "{% for m in messages %}<|im_start|>{{ m['role'] }}{% for c in m['content'] %}{{ c['text'] }}"
@@ -337,14 +304,7 @@ def longcat(folder):
     text_encoder, processor = qwen_vision(tokenizer)
     LongCatImageEditPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=vae(
-            16,
-            blocks=4,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            shift_factor=0.06,
-            scaling_factor=1.5,
-        ),
+        vae=vae(16, blocks=4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         text_processor=processor,
@@ -383,12 +343,7 @@ def joyimage(folder):
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         transformer=JoyImageEditTransformer3DModel(
-            in_channels=4,
-            hidden_size=32,
-            num_attention_heads=2,
-            text_dim=16,
-            num_layers=2,
-            rope_dim_list=[4, 6, 6],
+            in_channels=4, hidden_size=32, num_attention_heads=2, text_dim=16, num_layers=2, rope_dim_list=[4, 6, 6]
         ).eval(),
         processor=processor,
     ).save_pretrained(folder)

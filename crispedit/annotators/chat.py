@@ -91,9 +91,7 @@ class ChatAnnotator(Annotator):
         known = self._categories()
         strange = sorted({category for categories in requests for category in categories} - set(known))
         if strange:
-            raise ValueError(
-                f"there is no category file for {', '.join(strange)}; choose from {', '.join(known)}"
-            )
+            raise ValueError(f"there is no category file for {', '.join(strange)}; choose from {', '.join(known)}")
         wishes = [
             [
                 _Wish(sample, known[category], nth=list(categories[:at]).count(category))

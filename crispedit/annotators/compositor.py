@@ -38,9 +38,7 @@ class CompositorAnnotator(Annotator):
 
     categories: ClassVar[tuple[str, ...] | None] = CATEGORIES
 
-    def annotate(
-        self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]
-    ) -> list[list[Job | Refusal]]:
+    def annotate(self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]) -> list[list[Job | Refusal]]:
         return [_Photograph(sample).jobs(wanted) for sample, wanted in zip(samples, requests, strict=True)]
 
 
@@ -235,9 +233,7 @@ class _Photograph:
         name = pick(rng, tuple(self.turns))
         order = instruct(rng, "tone", old=tone.name, colour=name)
         # The photo's own shades are not named: they change.
-        caption = pick(
-            rng, ["A photo with {} parts.", "A photo in which some areas are {}.", "A photo with {} in it."]
-        )
+        caption = pick(rng, ["A photo with {} parts.", "A photo in which some areas are {}.", "A photo with {} in it."])
         words = Wording(order, caption.format(tone.name), caption.format(name))
         return {"tone": round(tone.angle, 1), "by": self.turns[name]}, words
 
@@ -273,9 +269,7 @@ class _Photograph:
         style = self._least_used(rng, tuple(styles.STYLES))
         self.used.append(style)
         name = pick(rng, styles.NAMES[style])
-        after = pick(
-            rng, ["{New} of the same scene.", "The same scene as {new}.", "The picture redone as {new}."]
-        )
+        after = pick(rng, ["{New} of the same scene.", "The same scene as {new}.", "The picture redone as {new}."])
         words = Wording(instruct(rng, "style", new=name), f"{sentence(self.photo)}.", filled(after, new=name))
         return {"style": style, "seed": int(rng.integers(2**31))}, words
 
@@ -296,9 +290,7 @@ class _Photograph:
             to = replace(place, x=round(place.x + across, 4), y=round(place.y + down, 4))
             if side(to.x, self._middle(to)) == side(place.x, self._middle(place)):
                 return None
-            ways = (
-                [act] if about.air and down else [f"to the {act}", f"towards the {act}", f"over to the {act}"]
-            )
+            ways = [act] if about.air and down else [f"to the {act}", f"towards the {act}", f"over to the {act}"]
             order, slots, there = "move", {"to": pick(rng, ways)}, self._where(rng, to)
         elif act in ("bigger", "smaller"):
             scale = float(rng.uniform(1.4, 1.75) if act == "bigger" else rng.uniform(0.5, 0.68))
@@ -308,10 +300,7 @@ class _Photograph:
         elif act == "face":
             ways = ["right", "left"] if np.cos(np.radians(thing["yaw"])) > 0 else ["left", "right"]
             before, after = (f"{a(name)} with its {about.front} pointing {way}" for way in ways)
-            slots, other = (
-                {"front": about.front, "to": ways[1]},
-                {**thing, "yaw": round(180.0 - thing["yaw"], 1)},
-            )
+            slots, other = ({"front": about.front, "to": ways[1]}, {**thing, "yaw": round(180.0 - thing["yaw"], 1)})
         else:
             # Away from the front: turned the other way, a symmetrical object would look the same.
             turned = thing["yaw"] + float(np.sign(thing["yaw"]) * rng.uniform(36, 50))

@@ -52,9 +52,7 @@ class AnyBench(Benchmark):
     def cases(self) -> Sequence[Case]:
         there = [kind for kind in self.types if (self.path / kind).is_dir()]
         if not there:
-            raise ValueError(
-                f"{self.path}: no folder of an edit type of AnyEdit-Test, such as {self.types[0]}"
-            )
+            raise ValueError(f"{self.path}: no folder of an edit type of AnyEdit-Test, such as {self.types[0]}")
         return [case for kind in there for case in self._cases(kind)]
 
     def _cases(self, kind: str) -> list[Case]:
@@ -65,9 +63,7 @@ class AnyBench(Benchmark):
             try:
                 source, target, instruction = row["image_file"], row["edited_file"], row["edit"]
             except KeyError as error:
-                raise ValueError(
-                    f"{self.path / kind}/edit_result.json: item {number} has no {error}"
-                ) from None
+                raise ValueError(f"{self.path / kind}/edit_result.json: item {number} has no {error}") from None
             # File names repeat within a type; the published script writes their answers to one file.
             name = f"{kind}/{PurePosixPath(source).stem}"
             seen[name] += 1

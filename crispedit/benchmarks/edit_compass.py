@@ -13,17 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from crispedit import judge, replies
-from crispedit.benchmark import (
-    Answer,
-    Benchmark,
-    Better,
-    Case,
-    Picture,
-    Protocol,
-    Scored,
-    read_json,
-    text_constants,
-)
+from crispedit.benchmark import Answer, Benchmark, Better, Case, Picture, Protocol, Scored, read_json, text_constants
 from crispedit.chat import Chat, ChatError, Published
 from crispedit.judge import NO_USAGE, JudgeReply, JudgeUsage, Question
 from crispedit.measures import Measures

@@ -74,9 +74,7 @@ class EmuEdit(Benchmark):
     def _files(self) -> list[Path]:
         paths = sorted(self.path.rglob(f"{self.split}-*.parquet"))
         if not paths:
-            raise ValueError(
-                f"{self.path}: no {self.split}-*.parquet of facebook/emu_edit_test_set(_generations)"
-            )
+            raise ValueError(f"{self.path}: no {self.split}-*.parquet of facebook/emu_edit_test_set(_generations)")
         return paths
 
     @property

@@ -17,17 +17,7 @@ from PIL import Image as Pillow
 from pydantic import Field, model_validator
 
 from crispedit import judge, metrics, prompts, replies
-from crispedit.benchmark import (
-    Answer,
-    Benchmark,
-    Better,
-    Case,
-    Picture,
-    Protocol,
-    Scored,
-    rows,
-    text_constants,
-)
+from crispedit.benchmark import Answer, Benchmark, Better, Case, Picture, Protocol, Scored, rows, text_constants
 from crispedit.chat import Chat, ChatError, Published, Reply
 from crispedit.judge import JudgeReply, Question
 from crispedit.measures import Measures
@@ -36,11 +26,7 @@ from crispedit.record import Image
 COLUMNS = ("task_type", "key", "instruction", "instruction_language", "Intersection_exist")
 METRICS: Mapping[str, Better] = {"SC": "higher", "PQ": "higher", "O": "higher", "balance": "higher"}
 PIECES = {
-    "semantics": (
-        "_context_no_delimit",
-        "_prompts_0shot_two_image_edit_rule",
-        "_prompts_0shot_tie_rule_SC",
-    ),
+    "semantics": ("_context_no_delimit", "_prompts_0shot_two_image_edit_rule", "_prompts_0shot_tie_rule_SC"),
     "quality": ("_context_no_delimit", "_prompts_0shot_rule_PQ"),
 }
 """The published prompts' pieces, which are joined by line breaks."""
@@ -122,9 +108,7 @@ class GEdit(Benchmark):
                 instruction=row["instruction"],
                 source=Picture(str(file), row=number, column="input_image"),
                 group=row["task_type"],
-                protocols=(self._id, f"{self._id}-intersection")
-                if row["Intersection_exist"]
-                else (self._id,),
+                protocols=(self._id, f"{self._id}-intersection") if row["Intersection_exist"] else (self._id,),
             )
             for file, number, row in rows(files, COLUMNS)
             if row["instruction_language"] == self.language

@@ -15,17 +15,7 @@ import yaml
 from pydantic import Field
 
 from crispedit import judge, prompts, replies
-from crispedit.benchmark import (
-    AnswerPair,
-    Benchmark,
-    Better,
-    Case,
-    Compared,
-    Picture,
-    Protocol,
-    read_json,
-    read_jsonl,
-)
+from crispedit.benchmark import AnswerPair, Benchmark, Better, Case, Compared, Picture, Protocol, read_json, read_jsonl
 from crispedit.chat import Chat, ChatError, Reply
 from crispedit.judge import JudgeReply, Question
 from crispedit.measures import Measures
@@ -80,19 +70,13 @@ class GEditV2(Benchmark):
     def protocols(self) -> Mapping[str, Protocol]:
         about = "a judge's comparisons of two answers at a time; strengths of Davidson's model on Elo's scale"
         published = {"judge": "PVC-Judge (consistency)"}
-        return {
-            self._id: Protocol(about, METRICS, "elo", models=published, published_as="gedit-v2-one-order")
-        }
+        return {self._id: Protocol(about, METRICS, "elo", models=published, published_as="gedit-v2-one-order")}
 
     def cases(self) -> Sequence[Case]:
         cases = []
-        for number, row in enumerate(
-            read_jsonl(self.path / "metadata.jsonl", "the items of GEditBench v2"), 1
-        ):
+        for number, row in enumerate(read_jsonl(self.path / "metadata.jsonl", "the items of GEditBench v2"), 1):
             try:
-                key, task, instruction, source = (
-                    row[n] for n in ("key", "task", "instruction", "source_image")
-                )
+                key, task, instruction, source = (row[n] for n in ("key", "task", "instruction", "source_image"))
             except KeyError as error:
                 raise ValueError(f"{self.path}/metadata.jsonl: line {number} has no {error}") from None
             file = self.path / source

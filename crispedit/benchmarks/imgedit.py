@@ -21,12 +21,7 @@ from crispedit.judge import JudgeReply, Question
 from crispedit.measures import Measures
 from crispedit.record import content_key
 
-METRICS: Mapping[str, Better] = {
-    "first": "higher",
-    "second": "higher",
-    "third": "higher",
-    "mean": "higher",
-}
+METRICS: Mapping[str, Better] = {"first": "higher", "second": "higher", "third": "higher", "mean": "higher"}
 OWN = "judge/imgedit"
 OWN_NAMES = ("Compliance", "Seamlessness", "Fidelity")
 AS_PUBLISHED = Published("png")
@@ -160,9 +155,7 @@ class ImgEdit(Benchmark):
             values["mean"] = round(mean, 2) if self._official else mean
             if len(reply.value) == 3:
                 values |= dict(zip(METRICS, reply.value, strict=False))
-        return Scored(
-            {self._id: values}, unparsed=reply.value is None, words=(reply.text,), usage=reply.usage
-        )
+        return Scored({self._id: values}, unparsed=reply.value is None, words=(reply.text,), usage=reply.usage)
 
     def request(self, chat: Chat) -> Mapping[str, Any]:
         return judge.settings(AS_PUBLISHED if self._official else None, chat) | {

@@ -61,11 +61,7 @@ class MagicBrush(Benchmark):
             models=MODELS,
         )
         anysd = Protocol(
-            "single-turn, as AnySD scores it: without all-black answers",
-            AGAINST,
-            "l1",
-            drops_black=True,
-            models=MODELS,
+            "single-turn, as AnySD scores it: without all-black answers", AGAINST, "l1", drops_black=True, models=MODELS
         )
         both = {SINGLE: single, ANYSD: anysd}
         return both | {MULTI: multi} if self.multi_turn else both

@@ -81,9 +81,7 @@ class Shards(Benchmark):
         height, width = self._size(*mask.shape)
         if (height, width) == mask.shape:
             return mask
-        return np.asarray(
-            cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0
-        )
+        return np.asarray(cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0)
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
         short = min(height, width)

@@ -181,21 +181,14 @@ class Chat(Part):
                     lengthened.add(i)
                     again.append(i)
                     asked[i] = replace(asked[i], max_tokens=MORE_TOKENS * self.max_tokens)
-                elif (
-                    isinstance(result, ChatError)
-                    and result.raw is not None
-                    and not result.cut
-                    and i not in corrected
-                ):
+                elif isinstance(result, ChatError) and result.raw is not None and not result.cut and i not in corrected:
                     corrected.add(i)
                     again.append(i)
                     asked[i] = _correction(asked[i], result)
                 answers[i] = result
             waiting = again
         return [
-            replace(result, tokens=total(tokens[i]))
-            if isinstance(result := answers[i], ChatAnswer)
-            else result
+            replace(result, tokens=total(tokens[i])) if isinstance(result := answers[i], ChatAnswer) else result
             for i in range(len(requests))
         ]
 
@@ -211,9 +204,7 @@ class Chat(Part):
         if completion.cut:
             tokens = asked.max_tokens or self.max_tokens
             raw = completion.text.encode("utf-8", "replace").decode()
-            return ChatError(
-                f"cut off after {tokens} tokens (max_tokens). It was: {raw[:600]!r}", raw, cut=True
-            )
+            return ChatError(f"cut off after {tokens} tokens (max_tokens). It was: {raw[:600]!r}", raw, cut=True)
         return parse(completion.text, answer, self.enforces(asked))
 
     def identity(self) -> dict[str, Any]:

@@ -100,13 +100,9 @@ class Transformers(Chat):
         for group in alike.values():
             for start in range(0, len(group), self.batch_size):
                 batch = group[start : start + self.batch_size]
-                completions.update(
-                    zip(batch, each(self._generate, [conversations[i] for i in batch]), strict=True)
-                )
+                completions.update(zip(batch, each(self._generate, [conversations[i] for i in batch]), strict=True))
         answers = [completions[index] for index in range(len(conversations))]
-        return [
-            ChatError(describe(answer)) if isinstance(answer, Exception) else answer for answer in answers
-        ]
+        return [ChatError(describe(answer)) if isinstance(answer, Exception) else answer for answer in answers]
 
     def _generate(self, conversations: Sequence[Conversation]) -> list[Completion]:
         import torch
@@ -163,9 +159,7 @@ def _digest(model: str) -> str | None:
 def _message(turn: Turn) -> dict[str, Any]:
     """A turn as transformers' chat templates take it."""
     content = [
-        {"type": "text", "text": part}
-        if isinstance(part, str)
-        else {"type": "image", "image": Pillow.fromarray(part)}
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": Pillow.fromarray(part)}
         for part in turn.content
     ]
     return {"role": turn.role, "content": content}

@@ -16,9 +16,7 @@ _FAINT = 0.05
 """Invisible shadow below this is cut off, so that the mask ends."""
 
 
-def set_in(
-    image: Image, sprite: Sprite, place: Spot, scene: Scene, noise: NDArray[np.float32]
-) -> tuple[Image, Mask]:
+def set_in(image: Image, sprite: Sprite, place: Spot, scene: Scene, noise: NDArray[np.float32]) -> tuple[Image, Mask]:
     """The photograph with the sprite standing at the place, and exactly which pixels may differ.
 
     `noise` [256, 256] is standard normal; it is tiled by image position, so that one object in two colours has the same

@@ -72,8 +72,7 @@ def _guided(guide: NDArray[np.float32], mask: NDArray[np.float32], side: int) ->
     r, g, b = cv2.split(guide)
     pairs = [(r, r, 0, 0), (r, g, 0, 1), (r, b, 0, 2), (g, g, 1, 1), (g, b, 1, 2), (b, b, 2, 2)]
     rr, rg, rb, gg, gb, bb = (
-        cv2.blur(p * q, k) - mean_g[..., i] * mean_g[..., j] + np.float32(4e-4 * (i == j))
-        for p, q, i, j in pairs
+        cv2.blur(p * q, k) - mean_g[..., i] * mean_g[..., j] + np.float32(4e-4 * (i == j)) for p, q, i, j in pairs
     )
     # The inverse of the symmetric 3x3 covariance, by cofactors.
     c0, c1, c2 = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
@@ -91,9 +90,7 @@ def _prior(small: Image) -> NDArray[np.uint8] | None:
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32)
     h, w = lab.shape[:2]
     edge = max(2, min(h, w) // 14)
-    border = np.concatenate(
-        [lab[:edge].reshape(-1, 3), lab[:, :edge].reshape(-1, 3), lab[:, -edge:].reshape(-1, 3)]
-    )
+    border = np.concatenate([lab[:edge].reshape(-1, 3), lab[:, :edge].reshape(-1, 3), lab[:, -edge:].reshape(-1, 3)])
     criteria = (cv2.TERM_CRITERIA_MAX_ITER, 8, 1.0)
     cv2.setRNGSeed(1)
     _, label, centers = cv2.kmeans(border, 4, None, criteria, 1, cv2.KMEANS_PP_CENTERS)

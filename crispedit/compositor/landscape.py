@@ -17,9 +17,7 @@ DARK = frozenset(kind for kind, entry in _CATALOGUE.items() if entry.get("dark")
 """The kinds at nightfall; the rest are by day."""
 
 
-def landscape(
-    seed: int, width: int, height: int, kind: str | None = None, horizon: float | None = None
-) -> Image:
+def landscape(seed: int, width: int, height: int, kind: str | None = None, horizon: float | None = None) -> Image:
     """A scene of [height, width]; the same arguments give the same pixels.
 
     `horizon` is a fraction from the top. By default the seed chooses horizon and kind. ValueError for an unknown kind

@@ -52,10 +52,7 @@ def filled(template: str, **slots: str) -> str:
 
 def side(x: float, y: float) -> tuple[str, str]:
     """(left | right | "", top | bottom | "") of a point of the picture, x and y as fractions; "" is the middle."""
-    return (
-        "left" if x < 0.42 else "right" if x > 0.58 else "",
-        "top" if y < 0.36 else "bottom" if y > 0.68 else "",
-    )
+    return ("left" if x < 0.42 else "right" if x > 0.58 else "", "top" if y < 0.36 else "bottom" if y > 0.68 else "")
 
 
 def where(rng: np.random.Generator, x: float, y: float) -> str:

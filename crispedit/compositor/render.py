@@ -189,9 +189,7 @@ def _openness(shape: Shape, p: Points, n: NDArray[np.float32]) -> Values:
     return np.clip(1 - 0.5 * shut, 0.12, 1).astype(np.float32)
 
 
-def shade(
-    shape: Shape, g: Geometry, colour: Rgb, light: Light, yaw: float, pitch: float
-) -> NDArray[np.float32]:
+def shade(shape: Shape, g: Geometry, colour: Rgb, light: Light, yaw: float, pitch: float) -> NDArray[np.float32]:
     """[rows, columns, 3] linear colours of a traced object."""
     camera = _camera(yaw, pitch)
     flat = _camera(yaw, 0.0)
@@ -219,9 +217,7 @@ def shade(
     spark = np.clip((n @ half)[:, None], 0, 1) ** shine * lit.clip(0.0, 1) * (shine / 40 + 0.5)
     mirror = 2 * (n @ back)[:, None] * n - back
     horizon = np.clip(mirror[:, 1:2] * 3, -1, 1)
-    surrounding = np.where(
-        horizon > 0, sky * (0.75 + 0.6 * horizon), sky * 0.45 * (1 + horizon) - ground * horizon
-    )
+    surrounding = np.where(horizon > 0, sky * (0.75 + 0.6 * horizon), sky * 0.45 * (1 + horizon) - ground * horizon)
     fresnel = 0.04 + 0.96 * (1 - np.clip((n @ back)[:, None], 0, 1)) ** 5
     tint = 1 + metal * (albedo / max(float(albedo.max(initial=1e-3)), 1e-3) - 1)
     reflect = gloss * (fresnel + metal * 0.75) * surrounding * g.open_[:, None] * tint * 0.9
@@ -276,8 +272,7 @@ def ground_shade(
     far = -shape.radius - margin + min(throw[1], 0)
     near = shape.radius + margin + max(throw[1], 0)
     x, z = np.meshgrid(
-        np.linspace(left, right, _SHADOW_PX, dtype=np.float32),
-        np.linspace(far, near, _SHADOW_PX, dtype=np.float32),
+        np.linspace(left, right, _SHADOW_PX, dtype=np.float32), np.linspace(far, near, _SHADOW_PX, dtype=np.float32)
     )
     flat = _camera(yaw, 0.0)
     world = [x.ravel(), np.full(x.size, 0.004, np.float32), z.ravel()]

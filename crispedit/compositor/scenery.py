@@ -189,10 +189,7 @@ class Painter:
 
     def _standing(self, count: Range, tall: Range, away: Range) -> list[tuple[float, float, float]]:
         """(x, y, size) in pixels of things that stand on the ground, far to near."""
-        far = (
-            np.sort(self.rng.uniform(*away, int(self.rng.integers(int(count[0]), int(count[1])))))
-            * self.below
-        )
+        far = np.sort(self.rng.uniform(*away, int(self.rng.integers(int(count[0]), int(count[1]))))) * self.below
         x, size = self.rng.uniform(0, self.view.width, far.size), self.rng.uniform(*tall, far.size)
         size *= far / self.view.eye
         return list(zip(x.tolist(), (self.view.horizon + far).tolist(), size.tolist(), strict=True))
@@ -254,17 +251,12 @@ class Painter:
     def flowers(self, count: Range, colour: Given) -> None:
         """Flowers of one colour, each of five petals."""
         own = self.colour(colour, 0)
-        for far in (
-            np.sort(self.rng.random(int(self.rng.integers(int(count[0]), int(count[1])))) ** 0.6) * self.below
-        ):
+        for far in np.sort(self.rng.random(int(self.rng.integers(int(count[0]), int(count[1])))) ** 0.6) * self.below:
             x, y = self.rng.uniform(0, self.view.width), self.view.horizon + far * 0.98
             r = max(1.0, far * self.rng.uniform(0.008, 0.018))
             dots = [(x + r * np.cos(a), y + 0.7 * r * np.sin(a)) for a in np.arange(5) * 1.2566]
             shade = (own * np.float32(self.rng.uniform(0.75, 1.1))).tolist()
-            for (px, py), size, tint in [
-                *((dot, 0.7, shade) for dot in dots),
-                ((x, y), 0.45, (0.85, 0.65, 0.1)),
-            ]:
+            for (px, py), size, tint in [*((dot, 0.7, shade) for dot in dots), ((x, y), 0.45, (0.85, 0.65, 0.1))]:
                 at = (round(px * 8), round(py * 8))
                 cv2.circle(self.picture, at, round(r * size * 8), tint, -1, cv2.LINE_AA, 3)
 

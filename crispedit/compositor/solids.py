@@ -64,9 +64,7 @@ def box(half: tuple[float, float, float], center: tuple[float, float, float], ro
     return distance
 
 
-def rod(
-    a: tuple[float, float, float], b: tuple[float, float, float], radius: float, end: float | None = None
-) -> Solid:
+def rod(a: tuple[float, float, float], b: tuple[float, float, float], radius: float, end: float | None = None) -> Solid:
     """A round-ended rod from a to b, whose radius goes linearly to `end` at b."""
     last = radius if end is None else end
     ab = np.subtract(b, a)
@@ -81,9 +79,7 @@ def rod(
     return distance
 
 
-def ring(
-    major: float, minor: float, center: tuple[float, float, float], axis: int = 1, squash: float = 1.0
-) -> Solid:
+def ring(major: float, minor: float, center: tuple[float, float, float], axis: int = 1, squash: float = 1.0) -> Solid:
     """A torus around the given axis; `squash` < 1 flattens it along the axis."""
 
     def distance(p: Points) -> Values:
@@ -182,9 +178,9 @@ def puffed(outline: Outline, depth: float) -> Solid:
         flat = _look_up(_table(closed), p[0], p[1])
         inner = np.clip(-flat / thickest, 0, 1)
         bulge = depth * np.sqrt(inner * (2 - inner) + 1e-6)
-        return np.maximum(
-            np.hypot(np.maximum(flat, 0), np.maximum(np.abs(p[2]) - bulge, 0)), -0.05
-        ) * 0.55 + np.where((flat < 0) & (np.abs(p[2]) < bulge), np.abs(p[2]) - bulge, 0) * np.float32(0.5)
+        return np.maximum(np.hypot(np.maximum(flat, 0), np.maximum(np.abs(p[2]) - bulge, 0)), -0.05) * 0.55 + np.where(
+            (flat < 0) & (np.abs(p[2]) < bulge), np.abs(p[2]) - bulge, 0
+        ) * np.float32(0.5)
 
     return distance
 
@@ -228,9 +224,7 @@ def carved(solid: Solid, *holes: Solid) -> Solid:
     return distance
 
 
-def turned(
-    solid: Solid, axis: int, degrees: float, pivot: tuple[float, float, float] = (0.0, 0.0, 0.0)
-) -> Solid:
+def turned(solid: Solid, axis: int, degrees: float, pivot: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Solid:
     """A solid rotated about an axis through the pivot."""
     c, s = np.float32(np.cos(np.radians(degrees))), np.float32(np.sin(np.radians(degrees)))
     i, j = [k for k in range(3) if k != axis]

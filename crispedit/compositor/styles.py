@@ -161,9 +161,7 @@ def _watercolour(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     flat = _kuwahara(_kuwahara(p, max(2, round(6 * unit))), max(2, round(9 * unit)))
     gray = _gray(flat)
     pooled = np.clip((_blur(gray, 4 * unit) - gray) * 1.2, -0.05, 0.2)
-    edge = np.clip(
-        np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)) - 0.03, 0, 0.5
-    )
+    edge = np.clip(np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)) - 0.03, 0, 0.5)
     wash = cv2.resize(rng.standard_normal((9, 9)).astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
     density = 0.86 + 0.1 * wash + 1.5 * pooled + 0.5 * edge + 0.045 * _paper(rng, h, w, unit)
     pigment = -np.log(np.clip(flat * 0.86 + 0.12, 0.03, 1))
@@ -177,9 +175,7 @@ def _pencil(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     dodge = np.clip(gray / np.maximum(_blur(gray, 9 * unit), 0.03), 0, 1)
     h, w = gray.shape
     y, x = np.mgrid[0:h, 0:w].astype(np.float32) / np.float32(max(unit, 0.3))
-    wobble = 6 * cv2.resize(
-        rng.standard_normal((12, 12)).astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC
-    )
+    wobble = 6 * cv2.resize(rng.standard_normal((12, 12)).astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
     hatch = 0.5 + 0.5 * np.sin((x + y + wobble) * 1.25)
     cross = 0.5 + 0.5 * np.sin((x - 0.8 * y + wobble) * 1.15)
     tooth = _paper(rng, h, w, unit)
@@ -232,18 +228,11 @@ def _neon(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     h, w = gray.shape
     drift = cv2.resize(rng.uniform(-70, 70, (4, 4)).astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
     hue = (hsv[..., 0] * 1.5 + drift + turn) % 360
-    tube = cv2.cvtColor(
-        np.stack([hue, np.full_like(hue, 0.85), np.ones_like(hue)], axis=2), cv2.COLOR_HSV2RGB
-    )
+    tube = cv2.cvtColor(np.stack([hue, np.full_like(hue, 0.85), np.ones_like(hue)], axis=2), cv2.COLOR_HSV2RGB)
     line = tube * edge[..., None]
-    glow = _blur(line, 5 * unit) * 1.3 + cv2.resize(
-        _blur(cv2.resize(line, None, fx=0.25, fy=0.25), 6 * unit), (w, h)
-    )
+    glow = _blur(line, 5 * unit) * 1.3 + cv2.resize(_blur(cv2.resize(line, None, fx=0.25, fy=0.25), 6 * unit), (w, h))
     return (
-        line
-        + glow * 0.8
-        + 0.3 * np.clip(edge - 0.6, 0, 1)[..., None]
-        + soft * np.array([0.03, 0.03, 0.07], np.float32)
+        line + glow * 0.8 + 0.3 * np.clip(edge - 0.6, 0, 1)[..., None] + soft * np.array([0.03, 0.03, 0.07], np.float32)
     )
 
 
@@ -253,9 +242,7 @@ def _sepia(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     y, x = np.linspace(-1, 1, h, dtype=np.float32)[:, None], np.linspace(-1, 1, w, dtype=np.float32)[None]
     fade = 1 - 0.38 * np.clip(x * x + y * y - 0.35, 0, 2)
     tone = np.clip(gray * fade + 0.02 * _paper(rng, h, w, unit), 0, 1)[..., None]
-    return (
-        np.array([0.2, 0.12, 0.06], np.float32) * (1 - tone) + np.array([1.0, 0.92, 0.74], np.float32) * tone
-    )
+    return np.array([0.2, 0.12, 0.06], np.float32) * (1 - tone) + np.array([1.0, 0.92, 0.74], np.float32) * tone
 
 
 def _film(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
@@ -273,9 +260,7 @@ def _blueprint(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     grid[::pitch] = grid[:, ::pitch] = 0.16
     ink = _outlines(_kuwahara(p, max(2, round(12 * unit))), 2.5 * unit)
     line = np.clip(0.9 * ink + grid + 0.3 * _levelled(_gray(p)), 0, 1)[..., None]
-    return (
-        np.array([0.04, 0.18, 0.46], np.float32) * (1 - line) + np.array([0.92, 0.96, 1.0], np.float32) * line
-    )
+    return np.array([0.04, 0.18, 0.46], np.float32) * (1 - line) + np.array([0.92, 0.96, 1.0], np.float32) * line
 
 
 def _pixels(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
@@ -294,9 +279,7 @@ def _points(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
         colour = _vivid(_blur(p, pitch / 4), 0.5)
         for y, x in _scattered(rng, h, w, pitch * 0.8):
             dab = np.clip(colour[y, x] + rng.normal(0, 0.09, 3), 0, 1).tolist()
-            cv2.circle(
-                out, (int(x), int(y)), max(1, int(pitch * rng.uniform(0.34, 0.5))), dab, -1, cv2.LINE_AA
-            )
+            cv2.circle(out, (int(x), int(y)), max(1, int(pitch * rng.uniform(0.34, 0.5))), dab, -1, cv2.LINE_AA)
     return out
 
 

@@ -63,9 +63,7 @@ def sample(noise: Plane, u: Plane, v: Plane) -> Plane:
     return cv2.remap(noise, u % (TILE - 1), v % (TILE - 1), cv2.INTER_LINEAR)
 
 
-def detail(
-    view: View, x: Plane, z: Plane, size: float = 2.0, squash: float = 1.0, stretch: float = 1.0
-) -> Plane:
+def detail(view: View, x: Plane, z: Plane, size: float = 2.0, squash: float = 1.0, stretch: float = 1.0) -> Plane:
     """Noise on the ground whose features are about `size` pixels at any distance; unit deviation, roughly."""
     level = np.log2(np.maximum(z, 1e-3) * np.float32(size / view.focal))
     low = np.floor(level)

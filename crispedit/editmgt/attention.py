@@ -48,9 +48,7 @@ def attend_by_rows(q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: in
     return torch.cat(outputs, 2)
 
 
-def attend_by_channel(
-    q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: int, strength: float
-) -> Tensor:
+def attend_by_channel(q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: int, strength: float) -> Tensor:
     """`attend` in one call without a mask, as flash kernels require: E is encoded in an extra channel of q and k.
 
     With sigma = -1 on the reference and +1 elsewhere, -(ln s / 2) sigma_i sigma_j is +ln s / 2 across and -ln s / 2

@@ -60,15 +60,11 @@ def load_transformer(
         for name, shape in expected.items()
         if name in state and state[name].shape != shape
     ]
-    wrong += [
-        f"{name} holds numbers that are not finite" for name, value in state.items() if not finite(value)
-    ]
+    wrong += [f"{name} holds numbers that are not finite" for name, value in state.items() if not finite(value)]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"{folder} does not fit its {CONFIG}: {'; '.join(wrong[:3])}{more}")
-    model.load_state_dict(
-        {name: value.to(device=device, dtype=dtype) for name, value in state.items()}, assign=True
-    )
+    model.load_state_dict({name: value.to(device=device, dtype=dtype) for name, value in state.items()}, assign=True)
     return model.eval().requires_grad_(False)
 
 
@@ -81,9 +77,7 @@ def with_connector(model: Transformer, kind: ConnectorType, text_dim: int, seed:
     if model.connector is not None:
         raise ValueError(f"the model has a connector already ({config.connector_type})")
     if config.joint_attention_dim != config.dim:
-        raise ValueError(
-            f"the model reads text {config.joint_attention_dim} wide, and a connector gives {config.dim}"
-        )
+        raise ValueError(f"the model reads text {config.joint_attention_dim} wide, and a connector gives {config.dim}")
     grown = Transformer(config.model_copy(update={"connector_type": kind, "joint_attention_dim": text_dim}))
     grown.initialize(torch.Generator().manual_seed(seed))
     grown.load_state_dict(model.state_dict(), strict=False)
@@ -103,9 +97,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name in names:
         if not (folder / name).is_file():
-            names_there = (
-                ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no folder"
-            )
+            names_there = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no folder"
             raise ValueError(
                 f"{folder / name} does not exist (the folder has: {names_there}); weights must be safetensors"
             )
@@ -140,9 +132,7 @@ def read_config(folder: Path, state: Mapping[str, Tensor]) -> TransformerConfig:
     if connector != "none":
         entry = "proj_in" if connector == "qformer" else "projector"
         first = next(
-            f"connector.{entry}{middle}weight"
-            for middle in (".", ".0.")
-            if f"connector.{entry}{middle}weight" in state
+            f"connector.{entry}{middle}weight" for middle in (".", ".0.") if f"connector.{entry}{middle}weight" in state
         )
         known["joint_attention_dim"] = state[first].shape[1]
     return TransformerConfig(**known)

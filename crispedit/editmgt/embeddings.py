@@ -36,9 +36,7 @@ def _released_frequencies() -> Tensor:
 _RELEASED = _released_frequencies()
 
 
-def grid_rope(
-    height: int, width: int, axes: Sequence[int], device: torch.device | str | None = None
-) -> Tensor:
+def grid_rope(height: int, width: int, axes: Sequence[int], device: torch.device | str | None = None) -> Tensor:
     """Rotary angles of a height x width grid, [height * width, sum(axes) / 2, 2]: cosine and sine, fp32.
 
     A token's position is (0, row, column). The first axis belongs to the text, whose tokens are all at (0, 0, 0) and so

@@ -69,9 +69,7 @@ class Encoder:
     place of instructions.
     """
 
-    def __init__(
-        self, vq: VQ, text: TextEncoder, crop: float = 1.0, seed: int = 0, text_to_image: float = 0.0
-    ) -> None:
+    def __init__(self, vq: VQ, text: TextEncoder, crop: float = 1.0, seed: int = 0, text_to_image: float = 0.0) -> None:
         self.vq, self.text, self.crop, self.seed = vq, text, crop, seed
         self.text_to_image = text_to_image
 

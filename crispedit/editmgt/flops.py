@@ -22,9 +22,7 @@ def peak(device: torch.device) -> float | None:
 
 
 @lru_cache(maxsize=256)
-def training_flops(
-    config: TransformerConfig, rows: int, columns: int, text: int, source: bool = True
-) -> float:
+def training_flops(config: TransformerConfig, rows: int, columns: int, text: int, source: bool = True) -> float:
     """FLOPs of one example, forward and backward, with the head applied to every token.
 
     rows, columns: size of both token grids. text: length of the text features. source: with a source image. The

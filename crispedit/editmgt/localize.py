@@ -73,9 +73,7 @@ def upsample(scores_Chw: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(scores_Chw[:, None], size, mode="bicubic", align_corners=False)[:, 0]
 
 
-def localisation(
-    scores_CN: Tensor, grid: tuple[int, int], size: tuple[int, int], peak: float = 0.0
-) -> Tensor:
+def localisation(scores_CN: Tensor, grid: tuple[int, int], size: tuple[int, int], peak: float = 0.0) -> Tensor:
     """Captured scores [C, N] on the transformer's grid -> map [C, *size] in [0, 1] on the tokens', 1 where it looks.
 
     A sample whose highest score is below `peak` times its mean looks at most of the image: its map is the scores over

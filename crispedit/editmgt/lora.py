@@ -86,13 +86,5 @@ def merge_lora(model: Transformer) -> Transformer:
 
 def _known(given: dict[str, Any]) -> dict[str, Any]:
     """The fields of a saved configuration that define the adapters; the others describe their training."""
-    names = (
-        "r",
-        "lora_alpha",
-        "lora_dropout",
-        "target_modules",
-        "use_rslora",
-        "rank_pattern",
-        "alpha_pattern",
-    )
+    names = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern")
     return {name: given[name] for name in names if name in given}

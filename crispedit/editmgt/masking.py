@@ -35,13 +35,7 @@ def temperatures(steps: int, temperature: tuple[float, float] | float) -> Tensor
     return torch.linspace(first, last, steps)
 
 
-def remask(
-    tokens_BN: Tensor,
-    confidence_BN: Tensor,
-    unknown_BN: Tensor,
-    count_B: Tensor,
-    mask_id: int,
-) -> Tensor:
+def remask(tokens_BN: Tensor, confidence_BN: Tensor, unknown_BN: Tensor, count_B: Tensor, mask_id: int) -> Tensor:
     """The tokens, with the `count` least confident unknown ones masked again. A count of 0 masks none.
 
     Exactly `count` are masked unless confidences tie. Known tokens are never masked.
@@ -56,9 +50,7 @@ def partly_masked(tokens: Tensor, share: float | Tensor, uniform: Tensor, mask_i
     return torch.where(uniform < share, mask_id, tokens)
 
 
-def mask_tokens(
-    time_B: Tensor, order_BN: Tensor, candidates_BN: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def mask_tokens(time_B: Tensor, order_BN: Tensor, candidates_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Choose the tokens of each row to mask in training: ([B, N] bool, [B] timestep).
 
     max(1, round(n cos(pi t / 2))) of a row's n candidates are masked (default: all its tokens are candidates; a row

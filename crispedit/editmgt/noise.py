@@ -69,9 +69,7 @@ class ReleasedNoise:
     tokens included: [B N, codebook] numbers per step, so `SeededNoise` is the default.
     """
 
-    def __init__(
-        self, generator: torch.Generator, batch: int, tokens: int, device: torch.device | str
-    ) -> None:
+    def __init__(self, generator: torch.Generator, batch: int, tokens: int, device: torch.device | str) -> None:
         self._generator = generator
         self._shape = (batch, tokens)
         self._device = device

@@ -116,8 +116,5 @@ def misplaced(scores_BN: Tensor, region_Bhw: Tensor) -> Tensor:
 
 def everywhere(config: TransformerConfig, batch: MaskedBatch) -> Capture:
     """The capture that a hold goes by when nothing else is asked for: the default blocks, all text tokens alike."""
-    rows_BL = (
-        torch.ones_like(batch.examples.sequence[..., 0], dtype=torch.float32)
-        / batch.examples.sequence.shape[1]
-    )
+    rows_BL = torch.ones_like(batch.examples.sequence[..., 0], dtype=torch.float32) / batch.examples.sequence.shape[1]
     return Capture(default_blocks(config.blocks), rows_BL)

@@ -37,13 +37,7 @@ class Observer:
     """
 
     def __init__(
-        self,
-        run: Path,
-        vq: VQ,
-        batches: Sequence[Examples],
-        empty: Unconditional,
-        watch: Watch,
-        held_out: bool,
+        self, run: Path, vq: VQ, batches: Sequence[Examples], empty: Unconditional, watch: Watch, held_out: bool
     ) -> None:
         self.run, self.vq, self.batches, self.empty = run, vq, batches, empty
         self.watch, self.held_out = watch, held_out
@@ -120,8 +114,6 @@ def _sheet(rows: Sequence[Tensor]) -> NDArray[np.uint8]:
     lines = []
     for row in rows:
         images = (row.permute(0, 2, 3, 1).numpy() * 255.0).round().astype(np.uint8)
-        lines.append(
-            np.concatenate([np.pad(i, ((0, MARGIN_PX), (0, MARGIN_PX), (0, 0))) for i in images], axis=1)
-        )
+        lines.append(np.concatenate([np.pad(i, ((0, MARGIN_PX), (0, MARGIN_PX), (0, 0))) for i in images], axis=1))
     width = max(line.shape[1] for line in lines)
     return np.concatenate([np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0))) for line in lines])

@@ -35,9 +35,7 @@ def distribute(model: Transformer, settings: Training, accelerator: Accelerator)
     for block in [*model.transformer_blocks, *model.single_transformer_blocks]:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     # The root's inputs are not cast: bf16 would change timesteps and sizes.
-    fully_shard(
-        model, mesh=mesh, mp_policy=replace(policy, cast_forward_inputs=False, output_dtype=torch.float32)
-    )
+    fully_shard(model, mesh=mesh, mp_policy=replace(policy, cast_forward_inputs=False, output_dtype=torch.float32))
     return model
 
 

@@ -267,26 +267,18 @@ class EditMGTPipeline:
             raise ValueError(f"images_per_prompt is {images_per_prompt}; it must be at least 1")
         multiple = self.vq.pixels * self.transformer.config.stride
         tasks = []
-        for number, (source, prompt, region, first) in enumerate(
-            zip(images, instructions, masks, seeds, strict=True)
-        ):
+        for number, (source, prompt, region, first) in enumerate(zip(images, instructions, masks, seeds, strict=True)):
             if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
-                raise ValueError(
-                    f"image {number} is {source.dtype} {source.shape}; give [height, width, 3] uint8 RGB"
-                )
+                raise ValueError(f"image {number} is {source.dtype} {source.shape}; give [height, width, 3] uint8 RGB")
             if region is not None and region.shape != source.shape[:2]:
-                raise ValueError(
-                    f"mask {number} is {region.shape} and its image {source.shape[:2]}: sizes differ"
-                )
+                raise ValueError(f"mask {number} is {region.shape} and its image {source.shape[:2]}: sizes differ")
             height, width = source.shape[:2]
             across, down = size or working_size(width, height, self.resolution, multiple)
             if across % multiple or down % multiple:
                 raise ValueError(f"size is {across}x{down}; this model needs multiples of {multiple} pixels")
             editable = None
             if region is not None:
-                editable = mask_to_tokens(
-                    region.astype(np.bool_), down // self.vq.pixels, across // self.vq.pixels
-                )
+                editable = mask_to_tokens(region.astype(np.bool_), down // self.vq.pixels, across // self.vq.pixels)
             pixels = resize(source, across, down)
             tasks += [_Task(source, pixels, prompt, editable, first + n) for n in range(images_per_prompt)]
         return tasks
@@ -324,11 +316,7 @@ class EditMGTPipeline:
             )
 
     def _capture(
-        self,
-        batch: Sequence[_Task],
-        blocks: Sequence[int] | None,
-        words: Sequence[str] | None,
-        padding_rows: bool,
+        self, batch: Sequence[_Task], blocks: Sequence[int] | None, words: Sequence[str] | None, padding_rows: bool
     ) -> Capture:
         count = self.transformer.config.blocks
         chosen = tuple(default_blocks(count) if blocks is None else blocks)
@@ -337,9 +325,7 @@ class EditMGTPipeline:
         connector = self.transformer.connector
         if isinstance(connector, Resampler):
             if words or not padding_rows:
-                raise ValueError(
-                    "this model's connector mixes all tokens: `words` and `padding_rows` cannot be used"
-                )
+                raise ValueError("this model's connector mixes all tokens: `words` and `padding_rows` cannot be used")
             rows = [torch.full((len(connector.latents),), 1.0 / len(connector.latents))] * len(batch)
         else:
             rows = [self.text.rows(task.instruction, words, padding_rows) for task in batch]
@@ -417,6 +403,4 @@ def _download(repository: str) -> Path:
         patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
         return Path(snapshot_download(repository, allow_patterns=patterns))
     except (HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError) as error:
-        raise ValueError(
-            f"{repository!r} is not a folder, and no repository of that name can be downloaded"
-        ) from error
+        raise ValueError(f"{repository!r} is not a folder, and no repository of that name can be downloaded") from error

@@ -33,9 +33,7 @@ def read_preset(name: str | Path) -> dict[str, Any]:
         names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
         raise ValueError(f"there is no model preset {str(name)!r}; choose from {names}, or give a .yaml file")
     preset: dict[str, Any] = yaml.safe_load(path.read_text())
-    missing = {"resolution", "llm_tokens", "transformer", "vqvae", "text_encoder", "llm_encoder"} - set(
-        preset
-    )
+    missing = {"resolution", "llm_tokens", "transformer", "vqvae", "text_encoder", "llm_encoder"} - set(preset)
     if missing:
         raise ValueError(f"{path}: {', '.join(sorted(missing))} missing")
     return preset
@@ -113,9 +111,5 @@ def byte_tokenizer(length: int, merges: Sequence[tuple[str, str]] = ()) -> Any:
         single="<bos> $A <eos>", special_tokens=[("<bos>", BOS), ("<eos>", EOS)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",
-        model_max_length=length,
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", model_max_length=length
     )

@@ -204,9 +204,7 @@ class _Passes:
             self.cache.live = None if refreshes else self._live(tokens_BHW.shape).repeat(halves, 1)
             if both:
                 self.changed_BN = unknown_BN
-        timestep = torch.full(
-            (len(conditions.pooled),), self.options.steps - 1 - step, device=tokens_BHW.device
-        )
+        timestep = torch.full((len(conditions.pooled),), self.options.steps - 1 - step, device=tokens_BHW.device)
         features, captured = self.model.encode(tokens_BHW, timestep, conditions, self.capture, self.cache)
         features = features.flatten(0, 2)
         if self.guided and both and self.shortcuts is not None:

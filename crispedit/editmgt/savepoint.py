@@ -85,9 +85,7 @@ def files(
     return gathered
 
 
-def write(
-    folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
-) -> Path:
+def write(folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
     """Write the savepoint of a step into the run's savepoint folder; called by one process."""
     final = folder / f"step-{step:08d}"
     temporary = folder / f".{final.name}.{uuid4().hex}.tmp"
@@ -168,15 +166,11 @@ def restore(
         raise ValueError(f"{savepoint} has no averaged weights: it was trained without ema")
     eight_bit = any("state1" in kinds for kinds in optimised.values())
     if optimised and eight_bit == isinstance(optimizer, torch.optim.AdamW):
-        raise ValueError(
-            f"{savepoint} was trained with other `optimiser.bits`; keep them, or use another run folder"
-        )
+        raise ValueError(f"{savepoint} was trained with other `optimiser.bits`; keep them, or use another run folder")
     for name, weight in weights.items():
         assign(weight, saved[name])
         if kinds := optimised.get(name):
-            optimizer.state[weight] = (
-                _eight_bit(kinds, weight) if eight_bit else _adamw(kinds, weight, optimizer)
-            )
+            optimizer.state[weight] = _eight_bit(kinds, weight) if eight_bit else _adamw(kinds, weight, optimizer)
     if ema is not None:
         for name, average in ema.weights.items():
             assign(average, files[AVERAGES][name])
@@ -192,9 +186,7 @@ def _by_weight(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return out
 
 
-def _adamw(
-    kinds: Mapping[str, Tensor], weight: Tensor, optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
+def _adamw(kinds: Mapping[str, Tensor], weight: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The state of torch's AdamW for one weight, which may be sharded."""
     state = {kind: torch.zeros_like(weight, requires_grad=False) for kind in MOMENTS}
     for kind in MOMENTS:

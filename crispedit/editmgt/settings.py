@@ -117,7 +117,5 @@ class Training(Strict):
         if self.optimiser.bits == 8 and self.sharding == "full":
             raise ValueError("optimiser.bits: 8-bit moments cannot be sharded; use 32, or `sharding: none`")
         if self.compile and self.sharding == "full":
-            raise ValueError(
-                "compile: a sharded model cannot be compiled; remove `compile`, or use `sharding: none`"
-            )
+            raise ValueError("compile: a sharded model cannot be compiled; remove `compile`, or use `sharding: none`")
         return self

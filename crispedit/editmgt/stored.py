@@ -52,9 +52,7 @@ def from_bytes(
     loaded = [load(data) for data in stored]
     grids = {tuple(tensors["edited"].shape) for tensors in loaded}
     if len(grids) > 1:
-        raise ValueError(
-            f"examples of {sorted(grids)} tokens in one batch: tokenise with this recipe's buckets"
-        )
+        raise ValueError(f"examples of {sorted(grids)} tokens in one batch: tokenise with this recipe's buckets")
     ((rows, columns),) = grids
     sequence = empty.sequence.expand(len(loaded), -1, -1).clone()
     for row, tensors in enumerate(loaded):

@@ -95,9 +95,7 @@ class TextEncoder:
         ValueError if a word is not in the prompt.
         """
         tokenizer, length = (
-            (self.clip_tokenizer, self.clip_tokens)
-            if self.llm is None
-            else (self.llm_tokenizer, self.llm_tokens)
+            (self.clip_tokenizer, self.clip_tokens) if self.llm is None else (self.llm_tokenizer, self.llm_tokens)
         )
         encoded = tokenizer(
             prompt, padding="max_length", truncation=True, max_length=length, return_offsets_mapping=True

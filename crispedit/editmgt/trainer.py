@@ -146,9 +146,7 @@ class Trainer:
                     break
         return "finished" if self.step >= settings.steps else "stopped"
 
-    def _step(
-        self, steps: Iterator[tuple[Sequence[Any], State]], signalled: threading.Event
-    ) -> tuple[float, bool]:
+    def _step(self, steps: Iterator[tuple[Sequence[Any], State]], signalled: threading.Event) -> tuple[float, bool]:
         """Run one step; returns its loss, and whether any process received a stop signal."""
         settings = self.settings
         began = time.perf_counter()
@@ -289,13 +287,9 @@ class Trainer:
         run = self.settings.run
         run.mkdir(parents=True, exist_ok=True)
         torn = self._restore(savepoint.paths(run / savepoint.FOLDER))
-        resumed_at = self.accelerator.gather(
-            torch.tensor([self.step], device=self.accelerator.device)
-        ).tolist()
+        resumed_at = self.accelerator.gather(torch.tensor([self.step], device=self.accelerator.device)).tolist()
         if len(set(resumed_at)) > 1:
-            raise ValueError(
-                f"{run}: its processes would resume at steps {resumed_at}; all must see the same folder"
-            )
+            raise ValueError(f"{run}: its processes would resume at steps {resumed_at}; all must see the same folder")
         if self.accelerator.is_main_process:
             for path in torn:
                 savepoint.set_aside(path)
@@ -317,9 +311,7 @@ class Trainer:
                 self.ema.updates = state["ema_updates"]
             return torn
         if torn:
-            raise ValueError(
-                f"{torn[0].parent}: all savepoints are damaged; remove that folder to start again"
-            )
+            raise ValueError(f"{torn[0].parent}: all savepoints are damaged; remove that folder to start again")
         return torn
 
 

@@ -264,9 +264,7 @@ class Frame:
         rest = self.text + self.grid
         if self.capture is not None and self.captures(block):
             last = self.capture.rows.shape[0]
-            self.scores.append(
-                text_to_image(q[-last:, :, : self.text], k[-last:, :, :rest], self.capture.rows)
-            )
+            self.scores.append(text_to_image(q[-last:, :, : self.text], k[-last:, :, :rest], self.capture.rows))
         return attend(q, k, v, self.reference, self.strength).transpose(1, 2).flatten(2)
 
 
@@ -319,9 +317,7 @@ class SingleBlock(nn.Module):
         self.proj_mlp = nn.Linear(dim, 4 * dim)
         self.proj_out = nn.Linear(5 * dim, dim)
 
-    def forward(
-        self, x: Tensor, condition: Tensor, fixed: Sequence[Tensor], frame: Frame, index: int
-    ) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, fixed: Sequence[Tensor], frame: Frame, index: int) -> Tensor:
         """x: [text, image, reference]. The last block returns only the image, as the rest is not used."""
         attn, lengths = self.attn, [frame.text + frame.image, frame.live_reference][: 1 + len(fixed)]
         mods = [m.chunk(3, -1) for m in (self.norm(condition), *fixed)]
@@ -389,9 +385,7 @@ class Resample(nn.Module):
             out = out.view(batch, height, width, 2, 2, dim).permute(0, 1, 3, 2, 4, 5)
             return out.reshape(batch, 2 * height, 2 * width, dim)
         windows = x.view(batch, height // 2, 2, width // 2, 2, dim).permute(0, 1, 3, 2, 4, 5)
-        return F.linear(
-            windows.reshape(batch, height // 2, width // 2, 4 * dim), weight.permute(0, 2, 3, 1).flatten(1)
-        )
+        return F.linear(windows.reshape(batch, height // 2, width // 2, 4 * dim), weight.permute(0, 2, 3, 1).flatten(1))
 
 
 class TokenHead(nn.Module):
@@ -416,9 +410,7 @@ class TokenHead(nn.Module):
 
 
 def _mlp(dim_in: int, dim: int, bias: bool = True) -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {"linear_1": nn.Linear(dim_in, dim, bias=bias), "linear_2": nn.Linear(dim, dim, bias=bias)}
-    )
+    return nn.ModuleDict({"linear_1": nn.Linear(dim_in, dim, bias=bias), "linear_2": nn.Linear(dim, dim, bias=bias)})
 
 
 def _apply_mlp(layers: Any, x: Tensor) -> Tensor:
@@ -461,19 +453,12 @@ class Transformer(nn.Module):
         self.gradient_checkpointing = False
         dim, heads = config.dim, config.num_attention_heads
         self.connector = make_connector(config.connector_type, config.joint_attention_dim, dim)
-        self.time_text_embed = nn.ModuleDict(
-            {
-                "timestep_embedder": _mlp(256, dim),
-                "text_embedder": _mlp(dim, dim),
-            }
-        )
+        self.time_text_embed = nn.ModuleDict({"timestep_embedder": _mlp(256, dim), "text_embedder": _mlp(dim, dim)})
         context_dim = config.joint_attention_dim if self.connector is None else dim
         self.context_embedder = nn.Linear(context_dim, dim)
         self.cond_embed = _mlp(config.pooled_projection_dim + 5 * 256, dim, bias=False)
         self.transformer_blocks = nn.ModuleList(DoubleBlock(dim, heads) for _ in range(config.num_layers))
-        self.single_transformer_blocks = nn.ModuleList(
-            SingleBlock(dim, heads) for _ in range(config.num_single_layers)
-        )
+        self.single_transformer_blocks = nn.ModuleList(SingleBlock(dim, heads) for _ in range(config.num_single_layers))
         self.embed = TokenEmbedding(config.vocab_size, dim)
         self.project_to_hidden_norm = RMSNorm(dim)
         self.project_to_hidden = nn.Linear(dim, dim, bias=False)
@@ -542,9 +527,7 @@ class Transformer(nn.Module):
             linear.weight.mul_(0.1)
             linear.bias.fill_(1.0)
             norm.weight.fill_(6.0)  # sharp: a neighbour weighs less than e^-5 of the place itself
-        for (
-            modulation
-        ) in self.modulations():  # gates slightly open, so that all blocks learn from the first step
+        for modulation in self.modulations():  # gates slightly open, so that all blocks learn from the first step
             modulation.linear.bias[2 * dim : 3 * dim] = 0.2
             modulation.linear.bias[5 * dim :] = 0.2
         # The copied value outweighs the residual.
@@ -604,10 +587,7 @@ class Transformer(nn.Module):
             )
         pooled_out = _apply_mlp(
             self.time_text_embed["text_embedder"],
-            _apply_mlp(
-                self.cond_embed,
-                torch.cat([pooled, sinusoid(micro.float()).flatten(1).to(pooled.dtype)], -1),
-            ),
+            _apply_mlp(self.cond_embed, torch.cat([pooled, sinusoid(micro.float()).flatten(1).to(pooled.dtype)], -1)),
         )
         inner = (grid[0] // config.stride, grid[1] // config.stride)
         axes = config.axes_dims_rope

@@ -21,9 +21,7 @@ from crispedit.record import Edit, Image, Job, Mask, Refusal, seed_of
 class CompositorEditor(Editor):
     """Executes plans of the compositor's annotator; the seed varies only the grain. ValueError without such a plan."""
 
-    def edit(
-        self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
-    ) -> list[Edit | Refusal]:
+    def edit(self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]) -> list[Edit | Refusal]:
         return [_carry_out(image, job, seed) for image, job, seed in zip(sources, jobs, seeds, strict=True)]
 
 
@@ -70,9 +68,7 @@ class _Stage:
     scene: Scene
     noise: NDArray[np.float32]
 
-    def put(
-        self, thing: Mapping[str, Any], place: Mapping[str, float], on: Image | None = None
-    ) -> tuple[Image, Mask]:
+    def put(self, thing: Mapping[str, Any], place: Mapping[str, float], on: Image | None = None) -> tuple[Image, Mask]:
         """The photograph, or another picture of its size, with the object in it, and the pixels that may differ."""
         at = Spot(**place)
         drawn = sprite(
@@ -90,9 +86,7 @@ def _background(stage: _Stage, plan: Mapping[str, Any]) -> Edit | Refusal:
     # Backgrounds are a little out of focus, so they are drawn at two thirds of the size, in less than half the time.
     size = max(16, width * 2 // 3), max(16, height * 2 // 3)
     behind = landscape(plan["seed"], *size, plan["landscape"], plan["horizon"])
-    behind = blend.grained(
-        cv2.resize(behind, (width, height), interpolation=cv2.INTER_CUBIC), stage.scene, stage.noise
-    )
+    behind = blend.grained(cv2.resize(behind, (width, height), interpolation=cv2.INTER_CUBIC), stage.scene, stage.noise)
     if "thing" in plan:
         first, _ = stage.put(plan["thing"], plan["place"])
         second, _ = stage.put(plan["thing"], plan["place"], on=behind)

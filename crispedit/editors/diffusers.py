@@ -141,9 +141,7 @@ class Diffusers(Editor):
         return self._pipeline
 
     def check(self) -> None:
-        if all(
-            find_spec(package) for package in ("torch", "diffusers")
-        ):  # else they may be on the machine that edits
+        if all(find_spec(package) for package in ("torch", "diffusers")):  # else they may be on the machine that edits
             self._check_call(pipeline_class(self.pipeline))
 
     def load(self) -> None:
@@ -157,9 +155,7 @@ class Diffusers(Editor):
         if self.offload != "none" and device == "cpu":
             raise ValueError(f"diffusers: offload={self.offload!r} needs a GPU, and this machine has none")
         if self.quantize == "nf4" and device == "cpu":
-            raise ValueError(
-                "diffusers: quantize='nf4' needs a GPU, and this machine has none: set another kind"
-            )
+            raise ValueError("diffusers: quantize='nf4' needs a GPU, and this machine has none: set another kind")
         # Safetensors only: other formats can run code as they load.
         named = {
             "revision": self.revision,
@@ -199,9 +195,7 @@ class Diffusers(Editor):
                     f"diffusers: scheduler.{strange[0]} is not an option of "
                     f"{type(pipeline.scheduler).__name__}; choose from {', '.join(sorted(known))}"
                 )
-            pipeline.scheduler = type(pipeline.scheduler).from_config(
-                pipeline.scheduler.config, **self.scheduler
-            )
+            pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **self.scheduler)
         for lora in self.loras:
             where = {"weight_name": lora.weight_name, "revision": lora.revision}
             given = {key: value for key, value in where.items() if value is not None}
@@ -255,9 +249,7 @@ class Diffusers(Editor):
         identity["options"]["model"] = folder.resolve().name
         return identity | {"weights": weights.digest(folder)}
 
-    def edit(
-        self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
-    ) -> list[Edit | Refusal]:
+    def edit(self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]) -> list[Edit | Refusal]:
         if self._pipeline is None:
             self.load()
         canvases = [self._canvas(source.shape[1], source.shape[0]) for source in sources]
@@ -348,9 +340,7 @@ class Diffusers(Editor):
                     f"choose from {', '.join(sorted(accepted - OURS))}"
                 )
         if self.negative is not None and "negative_prompt" not in accepted:
-            raise ValueError(
-                f"diffusers: {self.pipeline} takes no negative prompt; drop negative={self.negative!r}"
-            )
+            raise ValueError(f"diffusers: {self.pipeline} takes no negative prompt; drop negative={self.negative!r}")
         if self.guidance is not None and "guidance_scale" not in accepted:
             others = ", ".join(sorted(name for name in accepted if "cfg" in name or "guidance" in name))
             raise ValueError(
@@ -367,13 +357,9 @@ class Diffusers(Editor):
         if self.storage is not None and self.quantize is not None:
             raise ValueError("diffusers: storage and quantize both reduce the weights' bits: set one of them")
         if self.quantize == "nf4" and self.loras:
-            raise ValueError(
-                "diffusers: quantize='nf4' cannot fuse LoRAs: set 'int8' or 'float8', or drop loras"
-            )
+            raise ValueError("diffusers: quantize='nf4' cannot fuse LoRAs: set 'int8' or 'float8', or drop loras")
         if self.quantize == "nf4" and "transformer" not in inspect.signature(cls.__init__).parameters:
-            raise ValueError(
-                f"diffusers: {self.pipeline} has no transformer to load in 4 bits: drop quantize"
-            )
+            raise ValueError(f"diffusers: {self.pipeline} has no transformer to load in 4 bits: drop quantize")
         if self.batch_size > 1 and not any(base.__name__ in ITEMWISE for base in cls.__mro__):
             raise ValueError(
                 f"diffusers: {self.pipeline} takes several images as references of one edit, so batch_size is 1; "

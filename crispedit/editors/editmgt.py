@@ -41,9 +41,7 @@ class EditMGT(Editor, SamplingOptions):
     def load(self) -> None:
         from crispedit.editmgt.pipeline import EditMGTPipeline
 
-        self._pipeline = EditMGTPipeline.from_pretrained(
-            self.model, llm=self.llm, device=self.device, dtype=self.dtype
-        )
+        self._pipeline = EditMGTPipeline.from_pretrained(self.model, llm=self.llm, device=self.device, dtype=self.dtype)
 
     def identity(self) -> dict[str, Any]:
         """The options, the weights and the checkpoint's own options: a checkpoint that is trained further is another
@@ -55,9 +53,7 @@ class EditMGT(Editor, SamplingOptions):
         folders = [weights.local(model) for model in (self.model, self.llm) if model is not None]
         return identity | {"weights": [weights.digest(folder) for folder in folders if folder is not None]}
 
-    def edit(
-        self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
-    ) -> list[Edit | Refusal]:
+    def edit(self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]) -> list[Edit | Refusal]:
         if self._pipeline is None:
             self.load()
         assert self._pipeline is not None

@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """Accepted formats of an answer, by content."""
-REFUSES = re.compile(
-    r"moderation|content.?polic|content.?filter|safety.?system|responsible.?ai", re.IGNORECASE
-)
+REFUSES = re.compile(r"moderation|content.?polic|content.?filter|safety.?system|responsible.?ai", re.IGNORECASE)
 """Matches errors that decline the content of a photograph or instruction."""
 
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$")]
@@ -110,9 +108,7 @@ class ImagesAPI(Server, Editor):
                 async with session.get(f"{url}/models", headers=headers, allow_redirects=False) as answer:
                     status = answer.status
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise ValueError(
-                    f"the images server {url} does not answer: {type(error).__name__}: {error}"
-                ) from error
+                raise ValueError(f"the images server {url} does not answer: {type(error).__name__}: {error}") from error
         if status in (401, 403):
             raise ValueError(f"the images server {url} refuses the key: it answered {status}")
 
@@ -126,8 +122,7 @@ class ImagesAPI(Server, Editor):
             "n": "1",
             "image": _png(canvas.put(source)),
             **{
-                name: json.dumps(value) if isinstance(value, bool) else str(value)
-                for name, value in self.extra.items()
+                name: json.dumps(value) if isinstance(value, bool) else str(value) for name, value in self.extra.items()
             },
         }
         if self.masks and "box" in job.plan:
@@ -269,10 +264,7 @@ def _mask(canvas: Canvas, box: Any) -> Image:
         raise ValueError(f"plan.box is not [left, top, right, bottom] in fractions of the sides: {box!r}")
     across, down = canvas.inner
     mask = np.full((canvas.height, canvas.width, 4), 255, np.uint8)
-    mask[
-        math.floor(top * down) : math.ceil(bottom * down),
-        math.floor(left * across) : math.ceil(right * across),
-    ] = 0
+    mask[math.floor(top * down) : math.ceil(bottom * down), math.floor(left * across) : math.ceil(right * across)] = 0
     return mask
 
 
@@ -282,10 +274,7 @@ def _pixels(data: bytes, canvas: Canvas) -> Image:
     try:
         with Pillow.open(io.BytesIO(data), formats=FORMATS) as picture:
             width, height = picture.size
-            if (
-                abs(math.log(width / height * canvas.height / canvas.width)) > 0.01
-                or width > 4 * canvas.width
-            ):
+            if abs(math.log(width / height * canvas.height / canvas.width)) > 0.01 or width > 4 * canvas.width:
                 raise ValueError(
                     f"the server answered a canvas of {canvas.width}x{canvas.height} with {width}x{height}: give sizes "
                     "that it keeps"

@@ -54,9 +54,7 @@ def _tensors(path: Path) -> list[bytes]:
             tensors = json.loads(header)
             spans = [tuple(t["data_offsets"]) for name, t in tensors.items() if name != "__metadata__"]
         except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
-            raise ValueError(
-                f"{path}: not a safetensors file, or damaged; download or write it again"
-            ) from None
+            raise ValueError(f"{path}: not a safetensors file, or damaged; download or write it again") from None
         pieces = [header]
         for start, end in sorted(spans):
             file.seek(8 + length + start)

@@ -39,9 +39,7 @@ LABELS = "labels.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "recipe", help="a recipe, a shipped recipe's name or a run; or verdicts: a run or a report"
-    )
+    parser.add_argument("recipe", help="a recipe, a shipped recipe's name or a run; or verdicts: a run or a report")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe values, such as run=DIR")
     parser.add_argument("--pairs", metavar="SHARDS", help="take the good pairs from this shard set")
     parser.add_argument("--limit", type=int, metavar="N", help="most good pairs, spread over the photographs")
@@ -53,21 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of good pairs that may be rejected (0.02; with --labels 0.1)",
     )
     parser.add_argument("--json", metavar="FILE", help="write the whole report")
-    parser.add_argument(
-        "--markdown", action="store_true", help="print the defects alone, as a Markdown table"
-    )
+    parser.add_argument("--markdown", action="store_true", help="print the defects alone, as a Markdown table")
     parser.add_argument(
         "--labels",
         metavar="FILE",
         help="a person's JSON lines or CSV: key, id or uri, and verdict or label (RUN/labels.csv, if it exists)",
     )
-    parser.add_argument(
-        "--group", metavar="COLUMN", help="the labels' column whose values are held out in turn"
-    )
+    parser.add_argument("--group", metavar="COLUMN", help="the labels' column whose values are held out in turn")
     parser.add_argument("--verdict", metavar="COLUMN", help="the labels' column with the verdict")
-    parser.add_argument(
-        "--bounds", metavar="FILE", help="write the bounds learned from the labels, for a recipe"
-    )
+    parser.add_argument("--bounds", metavar="FILE", help="write the bounds learned from the labels, for a recipe")
     parser.add_argument("--flips", action="store_true", help="compare two runs or reports")
 
 
@@ -144,9 +136,7 @@ def _recipe(report: Mapping[str, Any], source: str) -> str:
     everywhere = regimes.pop(labelled.UNKNOWN, {})
     body: dict[str, Any] = {}
     if everywhere:
-        body["categories"] = {
-            category: {"jobs": 1, "bounds": moved} for category, moved in everywhere.items()
-        }
+        body["categories"] = {category: {"jobs": 1, "bounds": moved} for category, moved in everywhere.items()}
     if regimes:
         body["regimes"] = regimes
     return head + yaml.safe_dump(body, sort_keys=True)

@@ -98,9 +98,7 @@ def regenerated(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     there = wobble + np.dstack(np.meshgrid(np.arange(width), np.arange(height))).astype(np.float32)
     redrawn = cv2.remap(good.edited, there, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     redrawn = cv2.bilateralFilter(redrawn, 5, 20, 2)
-    return good.source, _blend(
-        redrawn, good.edited, cv2.GaussianBlur(good.edit.astype(np.float32), (0, 0), 3)
-    )
+    return good.source, _blend(redrawn, good.edited, cv2.GaussianBlur(good.edit.astype(np.float32), (0, 0), 3))
 
 
 def colour_cast(good: Good, rng: Generator) -> tuple[Image, Image] | None:
@@ -267,10 +265,7 @@ def contrast(good: Good, rng: Generator) -> tuple[Image, Image] | None:
 def saturation(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     """The colours of the whole edited image are 20 % stronger. None if it has hardly any colour."""
     grey = good.edited.mean(axis=2, keepdims=True)
-    if (
-        not _leaves_something(good)
-        or np.abs(good.source - good.source.mean(axis=2, keepdims=True)).mean() < 6
-    ):
+    if not _leaves_something(good) or np.abs(good.source - good.source.mean(axis=2, keepdims=True)).mean() < 6:
         return None
     return good.source, _bytes(grey + 1.2 * (good.edited - grey))
 
@@ -383,9 +378,7 @@ def re_rendered(good: Good, rng: Generator) -> tuple[Image, Image]:
     other = cv2.GaussianBlur(rng.standard_normal((height, width)).astype(np.float32), (0, 0), 0.7)
     ycc[..., 0] = base + rng.uniform(0.7, 0.9) * fine + rng.uniform(0.2, 0.4) * amount * other / other.std()
     ycc[..., 1:] = cv2.GaussianBlur(ycc[..., 1:], (0, 0), 1.2)
-    wander = cv2.resize(
-        rng.normal(0, 1, (4, 4, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
-    )
+    wander = cv2.resize(rng.normal(0, 1, (4, 4, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     return good.source, _bytes(cv2.cvtColor(_bytes(ycc), cv2.COLOR_YCrCb2RGB) + wander)
 
 
@@ -502,9 +495,5 @@ def _blend(below: Image, above: Image, alpha: NDArray[np.floating]) -> Image:
 def _affine(image: Image, scale_x: float, scale_y: float, x: float, y: float) -> Image:
     """Scaled about the centre, then moved by x, y pixels; the border is repeated."""
     height, width = image.shape[:2]
-    matrix = np.array(
-        [[scale_x, 0, (1 - scale_x) * width / 2 + x], [0, scale_y, (1 - scale_y) * height / 2 + y]]
-    )
-    return cv2.warpAffine(
-        image, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
+    matrix = np.array([[scale_x, 0, (1 - scale_x) * width / 2 + x], [0, scale_y, (1 - scale_y) * height / 2 + y]])
+    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)

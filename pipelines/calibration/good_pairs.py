@@ -51,10 +51,7 @@ def run_pairs(of: Run) -> list[GoodPair]:
                 "source_jpeg": journal.read_blob(root, row["source"]),
                 "edited_jpeg": journal.read_blob(root, row["edited"]),
                 "mask_png": None if row["mask"] is None else journal.read_blob(root, row["mask"]),
-                **{
-                    name: row[name]
-                    for name in ("category", "instruction", "source_caption", "target_caption")
-                },
+                **{name: row[name] for name in ("category", "instruction", "source_caption", "target_caption")},
             },
         )
         for row in rows.to_pylist()
@@ -109,9 +106,7 @@ def labelled_rows(
     """The scores of every labelled candidate, with the person's verdict: the rows for `labelled.judged`. Scores that
     the run has not measured are measured now."""
     cascade = of.recipe.pair_cascade
-    committed = {
-        row["key"]: row for row in tables.connect(of).sql("SELECT * FROM score").to_arrow_table().to_pylist()
-    }
+    committed = {row["key"]: row for row in tables.connect(of).sql("SELECT * FROM score").to_arrow_table().to_pylist()}
     rows = []
     pairs = [pair for pair in run_pairs(of) if pair.stored["key"] in labels]
     for filter_ in cascade.filters.values():
@@ -122,12 +117,6 @@ def labelled_rows(
         cascade.measure([Sample(**pair.stored)], [row], everything=True)
         label = labels[key]
         own = next((name for name in known.get(key, ()) if name is not None), key)
-        row |= {
-            "key": key,
-            "id": own,
-            "good": label.good,
-            "verdict": label.verdict,
-            "group": label.group or own,
-        }
+        row |= {"key": key, "id": own, "good": label.good, "verdict": label.verdict, "group": label.group or own}
         rows.append(row)
     return rows

@@ -50,12 +50,7 @@ def bound_at(good: Values, side: Side, false_rejects: float) -> float:
 
 
 def learn(
-    good: Values,
-    defects: Mapping[str, Values],
-    bound: float,
-    side: Side,
-    false_rejects: float,
-    misses: float = 0.02,
+    good: Values, defects: Mapping[str, Values], bound: float, side: Side, false_rejects: float, misses: float = 0.02
 ) -> float | None:
     """The bound halfway between the good pairs (except the share `false_rejects`) and the nearest defect that it is
     meant for (except the share `misses`). None without such a defect.
@@ -109,16 +104,12 @@ class Agreement:
 
 def flips(before: Mapping[str, str], after: Mapping[str, str]) -> Counter[tuple[str, str]]:
     """Counts of keys by (verdict before, verdict after); a missing key is "absent"."""
-    return Counter(
-        (before.get(key, "absent"), after.get(key, "absent")) for key in before.keys() | after.keys()
-    )
+    return Counter((before.get(key, "absent"), after.get(key, "absent")) for key in before.keys() | after.keys())
 
 
 def failing(row: Mapping[str, Any], bounds: Mapping[str, Bound]) -> list[str]:
     """Every "filter.score:side" that rejects the row, and "filter:error" for a filter that failed on it."""
-    reasons = [
-        f"{name.removesuffix('.error')}:error" for name in row if name.endswith(".error") and row[name]
-    ]
+    reasons = [f"{name.removesuffix('.error')}:error" for name in row if name.endswith(".error") and row[name]]
     sides = ((score, bound.verdict(row.get(score))) for score, bound in bounds.items())
     return reasons + [f"{score}:{side}" for score, side in sides if side]
 

@@ -14,16 +14,7 @@ from crispedit.bounds import Bound
 from crispedit.cascade import Cascade
 from crispedit.outcome import KEPT
 from crispedit.pipelines.calibration import defects
-from crispedit.pipelines.calibration.judgement import (
-    SIDES,
-    Side,
-    Values,
-    auc,
-    bound_at,
-    clearness,
-    failing,
-    learn,
-)
+from crispedit.pipelines.calibration.judgement import SIDES, Side, Values, auc, bound_at, clearness, failing, learn
 from crispedit.pipelines.calibration.measured import GOOD
 from crispedit.record import content_key
 
@@ -52,9 +43,7 @@ def judge(rows: Sequence[Mapping[str, Any]], cascade: Cascade, false_rejects: fl
             "defect": name,
             "kind": "good" if name == GOOD else "semantic" if name in defects.SEMANTIC else "structural",
             "categories": {
-                category: _rejection(
-                    rows, [i for i in chosen if rows[i]["category"] == category], verdict, held_out
-                )
+                category: _rejection(rows, [i for i in chosen if rows[i]["category"] == category], verdict, held_out)
                 for category in sorted({rows[i]["category"] for i in chosen})
             },
         }
@@ -163,9 +152,7 @@ def _rejection(
     }
 
 
-def _score_report(
-    rows: Sequence[Mapping[str, Any]], cascade: Cascade, false_rejects: float
-) -> list[dict[str, Any]]:
+def _score_report(rows: Sequence[Mapping[str, Any]], cascade: Cascade, false_rejects: float) -> list[dict[str, Any]]:
     """For every bounded score and the categories that share the bound: false rejects, the bound with the allowed share
     of them, and the AUC and share of unknowns for each defect."""
     groups: dict[tuple[str, Bound], list[str]] = defaultdict(list)
@@ -193,8 +180,7 @@ def _score_report(
                     "defects": {
                         name: {
                             "auc": auc(good, values, side),
-                            "detected": sum(outside.verdict(float(v)) is not None for v in values)
-                            / total[name],
+                            "detected": sum(outside.verdict(float(v)) is not None for v in values) / total[name],
                             "unknown": 1 - len(values) / total[name],
                         }
                         for name, values in bad.items()
@@ -210,9 +196,7 @@ def _semantic_report(
     """For each semantic defect and each score of a filter without bounds: the AUC, also by category, and the shares of
     defects and good pairs beyond the bound with the allowed false rejects on the other half of the photographs. A
     score's bad side is the one with most defects."""
-    bounded = {
-        score.partition(".")[0] for category in cascade.bounds for score in cascade.bounds_of(category)
-    }
+    bounded = {score.partition(".")[0] for category in cascade.bounds for score in cascade.bounds_of(category)}
     report = []
     for name, filter_ in cascade.filters.items():
         for score in [] if name in bounded else filter_.scores:

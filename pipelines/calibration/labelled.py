@@ -100,9 +100,7 @@ def _learn(rows: Sequence[Row], before: Mapping[str, Bounds], false_rejects: flo
     groups = np.array([str(row["group"]) for row in rows])
     allowed = int(np.floor(false_rejects * good.sum()))
     values = {limit: limit.values(rows) for limit in limits}
-    chosen = {
-        limit: limit.now for limit, worse in values.items() if (good & (worse > -np.inf)).sum() >= LEAST_GOOD
-    }
+    chosen = {limit: limit.now for limit, worse in values.items() if (good & (worse > -np.inf)).sum() >= LEAST_GOOD}
     rejected = _loosened(chosen, values, good, groups, allowed)
     while True:
         best: tuple[float, int, _Limit, float] | None = None
@@ -234,9 +232,7 @@ def agreement(rows: Sequence[Row], reasons: Sequence[Sequence[str]]) -> dict[str
     by_regime: dict[str, list[int]] = defaultdict(list)
     for i in good:
         by_regime[regime(rows[i])].append(i)
-    local = [
-        i for i in good if regime(rows[i]) != "exact" and rows[i]["category"] not in ("style", "background")
-    ]
+    local = [i for i in good if regime(rows[i]) != "exact" and rows[i]["category"] not in ("style", "background")]
     parts = {"all": good, **by_regime, "regenerated_local": local}
     return {
         "agreement": seen.agreement,
@@ -286,11 +282,7 @@ def fragment(rows: Sequence[Row], learned: Learned, cascade: Cascade) -> dict[st
             continue
         before = cascade.bounds_of(category, name)
         moved = {
-            score: {
-                side: _outwards(side, value)
-                for side, value in bound.model_dump().items()
-                if value is not None
-            }
+            score: {side: _outwards(side, value) for side, value in bound.model_dump().items() if value is not None}
             for score, bound in bounds.items()
             if bound != before[score]
         }

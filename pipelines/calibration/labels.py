@@ -48,9 +48,7 @@ def read(file: Path, group: str | None = None, verdict: str | None = None) -> li
             raise ValueError(f"{place}: no column {group} to group by; it has {', '.join(row)}")
         word = str(row[column] if row[column] is not None else "").strip().lower()
         if column == "label" and word not in GOOD | BAD | NO_VOTE:
-            raise ValueError(
-                f"{place}: label {word!r} is none of {', '.join(sorted((GOOD | BAD | NO_VOTE) - {''}))}"
-            )
+            raise ValueError(f"{place}: label {word!r} is none of {', '.join(sorted((GOOD | BAD | NO_VOTE) - {''}))}")
         said = Label(ids, word in GOOD, "good" if word in GOOD else word, str(row[group]) if group else None)
         labels[ids] = None if word in NO_VOTE else said
     return [label for label in labels.values() if label is not None]

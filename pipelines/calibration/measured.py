@@ -55,9 +55,7 @@ def _with_defects(pair: GoodPair, pairs: Sequence[GoodPair]) -> Iterator[tuple[s
             Sample(
                 **{
                     **pair.stored,
-                    "source_jpeg": sample.source_jpeg
-                    if source is good.source
-                    else images.encode_jpeg(source),
+                    "source_jpeg": sample.source_jpeg if source is good.source else images.encode_jpeg(source),
                     "edited_jpeg": images.encode_jpeg(edited),
                 }
             ),

@@ -37,9 +37,7 @@ def table(report: Mapping[str, Any]) -> str:
         cells = [entry["categories"].get(category) for category in categories]
         lines.append(
             f"{entry['defect']:<18}"
-            + "".join(
-                f"{c['rejected']:>7.0%}/{c['rejected_held_out']:<6.0%}" if c else f"{'-':>14}" for c in cells
-            )
+            + "".join(f"{c['rejected']:>7.0%}/{c['rejected_held_out']:<6.0%}" if c else f"{'-':>14}" for c in cells)
         )
     lines += ["", f"{'score':<34}{'bound':>12}{'false':>8}{'for wanted':>12}  best at (AUC)"]
     for score in report["scores"]:
@@ -94,11 +92,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     for entry in sorted(report["semantic"], key=lambda entry: entry["auc"]):
         best[entry["defect"]] = entry
     if best:
-        lines += [
-            "",
-            "| semantic defect | best score | AUC | found | at false rejects |",
-            "|---|---|---:|---:|---:|",
-        ]
+        lines += ["", "| semantic defect | best score | AUC | found | at false rejects |", "|---|---|---:|---:|---:|"]
     for name in sorted(best):
         entry = best[name]
         detected, false = entry["detected_held_out"], entry["false_rejects_held_out"]

@@ -27,20 +27,11 @@ from crispedit.shards import journal
 
 PREFERRED = "preferred"
 PLACE = pa.struct(
-    [
-        ("path", pa.string()),
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
-        ("row", pa.int64()),
-        ("column", pa.string()),
-    ]
+    [("path", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("row", pa.int64()), ("column", pa.string())]
 )
 SCHEMA = pa.schema(
     [
-        *(
-            (name, pa.string())
-            for name in ("benchmark", "protocol", "case", "group", "family", "instruction")
-        ),
+        *((name, pa.string()) for name in ("benchmark", "protocol", "case", "group", "family", "instruction")),
         ("editor", pa.string()),
         ("seed", pa.int32()),
         ("judgement", pa.int32()),

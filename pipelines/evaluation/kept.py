@@ -31,9 +31,7 @@ class Edits:
         try:
             stored = json.loads(self._file(name, "json").read_text(encoding="utf-8"))
             columns = {column: stored[column] for column in KEPT}
-            return columns | {
-                "image": self._file(name, "png").read_bytes() if stored["refusal"] is None else None
-            }
+            return columns | {"image": self._file(name, "png").read_bytes() if stored["refusal"] is None else None}
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

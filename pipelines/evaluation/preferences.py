@@ -45,14 +45,10 @@ def read(path: Path) -> list[Preference]:
             first, second, winner = (str(row[name]) for name in ("first", "second", "winner"))
             case = str(row["case"])
         except KeyError as error:
-            raise ValueError(
-                f"{path}: row {number} has no {error}; it needs case, first, second, winner"
-            ) from None
+            raise ValueError(f"{path}: row {number} has no {error}; it needs case, first, second, winner") from None
         outcome = {first: "first", second: "second"}.get(winner, winner)
         if outcome not in ("first", "second", "tie"):
-            raise ValueError(
-                f"{path}: row {number}: the winner {winner!r} is neither {first!r}, {second!r} nor tie"
-            )
+            raise ValueError(f"{path}: row {number}: the winner {winner!r} is neither {first!r}, {second!r} nor tie")
         more = {name: str(row.get(name) or "") for name in ("category", "dimension")}
         preferences.append(Preference(case, first, second, outcome, **more))  # type: ignore[arg-type]
     if not preferences:
@@ -95,8 +91,7 @@ def agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict
     return {
         "all": _agreement(pairs, level),
         "categories": {
-            name: _agreement([pair for pair in pairs if pair[0].category == name], level)
-            for name in categories
+            name: _agreement([pair for pair in pairs if pair[0].category == name], level) for name in categories
         },
     }
 
@@ -115,12 +110,7 @@ def _agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dic
     chance = sum(people[name] * judge[name] for name in people) / len(pairs) ** 2
     return {
         "n": len(pairs),
-        "agreement": {
-            "mean": mean.mean,
-            "low": _share(mean.low),
-            "high": _share(mean.high),
-            "n": len(pairs),
-        },
+        "agreement": {"mean": mean.mean, "low": _share(mean.low), "high": _share(mean.high), "n": len(pairs)},
         "kappa": None if chance == 1 else (mean.mean - chance) / (1 - chance),
         "ties": {"people": people["tie"], "judge": judge["tie"]},
     }

@@ -44,11 +44,7 @@ def _figures(boards: Boards) -> Iterator[Json]:
             where = {"benchmark": benchmark, "protocol": protocol}
             yield from (where | row for row in (_rated(board) if board.get("pairwise") else _scored(board)))
             for row in board["published"]:
-                source = where | {
-                    "protocol": row["protocol"],
-                    "editor": row["model"],
-                    "source": row["source"],
-                }
+                source = where | {"protocol": row["protocol"], "editor": row["model"], "source": row["source"]}
                 for metric, value in row["values"].items():
                     yield source | {"metric": metric, "mean": value}
 
@@ -93,19 +89,7 @@ def _template(name: str, escape: Callable[[str], str]) -> jinja2.Template:
         finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(str(value))),
     )
     filters = (_shown, _compared, _groups, _best, _players, _notes)
-    formats = (
-        _sentence,
-        _arrow,
-        estimate,
-        number,
-        _rating,
-        _share,
-        _p,
-        _bold,
-        _italic,
-        _tex_estimate,
-        _tex_number,
-    )
+    formats = (_sentence, _arrow, estimate, number, _rating, _share, _p, _bold, _italic, _tex_estimate, _tex_number)
     environment.filters |= {function.__name__.strip("_"): function for function in (*filters, *formats)}
     environment.globals["counts"] = COUNTS
     return environment.get_template(name)

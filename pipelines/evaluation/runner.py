@@ -141,9 +141,7 @@ class Evaluation:
 
     def truth(self) -> Seeds:
         """The control that answers with the targets; empty if the benchmark has none."""
-        return [
-            {case.id: Given(TRUTH, case.target) for case in self.cases.values() if case.target is not None}
-        ]
+        return [{case.id: Given(TRUTH, case.target) for case in self.cases.values() if case.target is not None}]
 
     def found_in(self, folder: Path) -> Mapping[str, Given]:
         """Results from a folder of images named by the cases' ids. ValueError if it holds none of them."""
@@ -182,9 +180,7 @@ class Evaluation:
             rounds[depth[case.id]].append(case)
         return rounds
 
-    def editing(
-        self, label: str, editor: Editor, pool: Pool, wave: Sequence[Case], seeds: int
-    ) -> Work | None:
+    def editing(self, label: str, editor: Editor, pool: Pool, wave: Sequence[Case], seeds: int) -> Work | None:
         """The edits left in one round; None if there are none."""
         plan = self._left(editor, wave, seeds)
         if not plan:
@@ -231,10 +227,7 @@ class Evaluation:
     def _answered(self, identity: str, seeds: int) -> list[dict[str, Given]]:
         committed = Committed(self.answers, ANSWERS)
         return [
-            {
-                case.id: self._given(committed, self.answer_key(case, identity, seed))
-                for case in self.cases.values()
-            }
+            {case.id: self._given(committed, self.answer_key(case, identity, seed)) for case in self.cases.values()}
             for seed in range(seeds)
         ]
 
@@ -286,9 +279,7 @@ class Evaluation:
                             }
         if not plan:
             return None
-        stage = MetricStage(
-            "score", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.scores
-        )
+        stage = MetricStage("score", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.scores)
         return Work("score", self.scores, SCORES, [*plan.values()], [stage], SHOWN, Committing(SCORES))
 
     def outcomes(self, seeds: Seeds) -> list[Outcome]:
@@ -308,9 +299,7 @@ class Evaluation:
                     row = committed.done.get(key)
                     if row is not None:
                         values, words = json.loads(row["values"]), json.loads(row["words"])
-                        scored = Outcome(
-                            case, "", row["black"], values, seed=seed, repeat=repeat, words=words
-                        )
+                        scored = Outcome(case, "", row["black"], values, seed=seed, repeat=repeat, words=words)
                         outcomes.append(scored)
                     else:
                         kind, reason = committed.why(key)
@@ -344,18 +333,8 @@ class Evaluation:
                 }
         if not plan:
             return None
-        stage = JudgeStage(
-            "compare", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.matches
-        )
-        return Work(
-            "compare",
-            self.matches,
-            MATCHES,
-            [*plan.values()],
-            [stage],
-            PAIRED,
-            Committing(MATCHES),
-        )
+        stage = JudgeStage("compare", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.matches)
+        return Work("compare", self.matches, MATCHES, [*plan.values()], [stage], PAIRED, Committing(MATCHES))
 
     def verdicts(self, answers: Mapping[str, Seeds]) -> list[JudgedComparison]:
         """The judge's verdicts on every comparable pair, from the committed rows."""
@@ -364,9 +343,7 @@ class Evaluation:
         for case, first, second, repeat, pair in self._pairs(answers):
             row = committed.done.get(key := self.match_key(case, pair, repeat))
             if row is not None:
-                columns = {
-                    name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")
-                }
+                columns = {name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")}
                 verdicts.append(JudgedComparison(case, first, second, **columns))
             else:
                 kind, reason = committed.why(key)

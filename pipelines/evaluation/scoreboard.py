@@ -91,9 +91,7 @@ def _ranks(protocol: Protocol, rows: Mapping[str, Json]) -> Json:
 class _Scorer:
     """One protocol's figures from the outcomes of every editor."""
 
-    def __init__(
-        self, name: str, protocol: Protocol, level: float, outcomes: Mapping[str, Sequence[Outcome]]
-    ) -> None:
+    def __init__(self, name: str, protocol: Protocol, level: float, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
         self.name, self.protocol, self.level, self.outcomes = name, protocol, level, outcomes
         self.groups = sorted({o.case.group for results in outcomes.values() for o in results})
         self.source = {o.case.id: o for o in outcomes.get(COPY, []) if o.kind == "scored"}
@@ -149,10 +147,7 @@ class _Scorer:
         missing = [group for group in self.groups if group not in known]
         if not missing:
             return estimate
-        return dict.fromkeys(estimate) | {
-            "n": estimate["n"],
-            "error": f"nothing is known of {', '.join(missing)}",
-        }
+        return dict.fromkeys(estimate) | {"n": estimate["n"], "error": f"nothing is known of {', '.join(missing)}"}
 
     def _estimate(self, outcomes: Sequence[Outcome], metric: str, by_group: bool = False) -> Json:
         """{mean, low, high, n}: low and high are None without an interval; all are None without known values."""
@@ -175,12 +170,7 @@ class _Scorer:
         figures = {}
         for metric, better in self.protocol.metrics.items():
             if not self.source and metric not in self.protocol.perfect_by_copying:
-                figures[metric] = {
-                    "mean": None,
-                    "low": None,
-                    "high": None,
-                    "n": 0,
-                }  # the control was not asked for
+                figures[metric] = {"mean": None, "low": None, "high": None, "n": 0}  # the control was not asked for
                 continue
             cells = dict(self._by_case(outcomes, metric))
             for case in sorted(absent):
@@ -189,9 +179,7 @@ class _Scorer:
                 if known:
                     cells[case] = (some[0], sum(known) / len(known))
             members = list(cells.values())
-            figures[metric] = self._mean(
-                [o for o, _ in members], [v for _, v in members], self.protocol.by_group
-            )
+            figures[metric] = self._mean([o for o, _ in members], [v for _, v in members], self.protocol.by_group)
         return figures
 
     def _filled(self, outcome: Outcome, metric: str, better: str) -> float | None:
@@ -207,15 +195,12 @@ class _Scorer:
         """Variances of one value between cases, seeds and judgements, and each seed's mean; None without
         repetitions."""
         cells = [
-            (o.case.id, o.seed, o.repeat, value)
-            for o in outcomes
-            if (value := self._value(o, metric)) is not None
+            (o.case.id, o.seed, o.repeat, value) for o in outcomes if (value := self._value(o, metric)) is not None
         ]
         variances = statistics.variances(cells)
         seeds = sorted({seed for _, seed, _, _ in cells})
         means = [
-            self._estimate([o for o in outcomes if o.seed == seed], metric, self.protocol.by_group)
-            for seed in seeds
+            self._estimate([o for o in outcomes if o.seed == seed], metric, self.protocol.by_group) for seed in seeds
         ]
         return {
             "cases": variances.cases,
@@ -313,13 +298,9 @@ def pairwise_board(
         "reasons": dict(sorted(Counter(v.reason for v in verdicts if v.reason).items())),
         "ratings": {player: vars(rating) for player, rating in overall.items()},
         "dimensions": {
-            dimension: _elo([m for m in matches if m.dimension == dimension], level, seed)
-            for dimension in dimensions
+            dimension: _elo([m for m in matches if m.dimension == dimension], level, seed) for dimension in dimensions
         },
-        "groups": {
-            group: _elo([m for m in matches if m.case in _ids(scored, group)], level, seed)
-            for group in groups
-        },
+        "groups": {group: _elo([m for m in matches if m.case in _ids(scored, group)], level, seed) for group in groups},
         "pairs": _pairs(matches),
         "position": _position(scored),
         "published": published(protocol.published_as or name),
@@ -331,9 +312,7 @@ def _ids(verdicts: Sequence[JudgedComparison], group: str) -> set[str]:
 
 
 def _elo(matches: Sequence[statistics.PairwiseResult], level: float, seed: int) -> Json:
-    return {
-        player: vars(rating) for player, rating in statistics.strengths(matches, level, 100, seed).items()
-    }
+    return {player: vars(rating) for player, rating in statistics.strengths(matches, level, 100, seed).items()}
 
 
 def _pairs(matches: Sequence[statistics.PairwiseResult]) -> list[Json]:

@@ -58,10 +58,7 @@ def write(
     def shown(case: Case, editors: Sequence[str]) -> SheetCase:
         pictures = [("source", sources[case.id])]
         pictures += [
-            (
-                f"{editor}: {protocol.headline} {values[editor][case.id][1]:.3g}",
-                answers[editor][0][case.id].picture,
-            )
+            (f"{editor}: {protocol.headline} {values[editor][case.id][1]:.3g}", answers[editor][0][case.id].picture)
             for editor in editors
         ]
         pictures.append(("target", case.target))
@@ -99,9 +96,7 @@ def _save(path: Path, rows: Sequence[SheetCase], benchmark: Benchmark) -> Path:
             image = Image.fromarray(benchmark.image(picture))
             image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
             sheet.paste(image, (left, top + line))
-        words = textwrap.wrap(
-            f"{row.case.id}: {row.case.instruction}", width // 8, max_lines=2, placeholder=" ..."
-        )
+        words = textwrap.wrap(f"{row.case.id}: {row.case.instruction}", width // 8, max_lines=2, placeholder=" ...")
         draw.text((MARGIN_PX, top + line + THUMBNAIL_PX + 2), "\n".join(words), "black", font)
     with journal.replaced(path) as out:
         sheet.save(out, "JPEG", quality=QUALITY)

@@ -87,11 +87,7 @@ class _Measuring:
         if isinstance(error, JudgeDownError):
             with journal.replaced(self.folder / STOPPED) as out:
                 out.write(json.dumps({"last": without_addresses(str(error))}).encode())
-        return {
-            **row,
-            "error": f"{type(error).__name__}: {error}",
-            "stopped": isinstance(error, JudgeDownError),
-        }
+        return {**row, "error": f"{type(error).__name__}: {error}", "stopped": isinstance(error, JudgeDownError)}
 
     def answer(self, row: Row, name: str, shown: dict[Picture, Image]) -> Answer:
         def image(picture: Picture) -> Image:
@@ -113,9 +109,7 @@ class MetricStage(_Measuring):
     """The stage that measures: answers in, JSON of their metrics out."""
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        shown: dict[
-            Picture, Image
-        ] = {}  # answers to one case follow each other, so its images are decoded once
+        shown: dict[Picture, Image] = {}  # answers to one case follow each other, so its images are decoded once
         answers = [self.answer(row, "answer", shown) for row in rows]
         scored = self.benchmark.score(answers, self.measures)
         done = []
@@ -144,8 +138,7 @@ class JudgeStage(_Measuring):
                 done.append(self.failed(row, result))
                 continue
             columns = {
-                name: canonical_json(getattr(result, name))
-                for name in ("winners", "in_order", "reversed", "words")
+                name: canonical_json(getattr(result, name)) for name in ("winners", "in_order", "reversed", "words")
             }
             done.append({**row, **columns, **vars(result.usage), "unparsed": result.unparsed})
         return done
@@ -153,9 +146,7 @@ class JudgeStage(_Measuring):
 
 def _png(image: Image) -> bytes:
     """A PNG: lossless, so that storing an answer changes no score."""
-    done, data = cv2.imencode(
-        ".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    )
+    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
     assert done
     return bytes(np.asarray(data))
 

@@ -41,9 +41,7 @@ def mean(
     """The mean of C values, or the unweighted mean of their groups' means, with its interval over families."""
     data = np.asarray(values, np.float64)
     labels = np.asarray(groups if groups is not None else [""] * len(data))
-    strata = [
-        _stratum(data[labels == name], np.asarray(families)[labels == name]) for name in np.unique(labels)
-    ]
+    strata = [_stratum(data[labels == name], np.asarray(families)[labels == name]) for name in np.unique(labels)]
     centre = float(np.mean([stratum.mean for stratum in strata]))
     variance, df = _combined(strata)
     if not variance or df is None:
@@ -285,9 +283,7 @@ class _Table:
             slope = np.exp(logits - log_sum[:, None])
             slope[rows, self.outcome] -= 1
             slope *= weight[:, None]
-            gradient = np.concatenate(
-                [SHRINKING * strength, np.bincount(self.dimension, slope[:, 2], self.dimensions)]
-            )
+            gradient = np.concatenate([SHRINKING * strength, np.bincount(self.dimension, slope[:, 2], self.dimensions)])
             np.add.at(gradient, self.first, slope[:, 0] + slope[:, 2] / 2)
             np.add.at(gradient, self.second, slope[:, 1] + slope[:, 2] / 2)
             return float(value), gradient

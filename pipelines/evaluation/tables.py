@@ -69,18 +69,10 @@ MATCHES = Table(
     )
 )
 ASKED = pa.schema(
-    [
-        *ANSWERS.schema,
-        *((name, pa.string()) for name in ("asked_of", "source", "edit")),
-        ("number", pa.int64()),
-    ]
+    [*ANSWERS.schema, *((name, pa.string()) for name in ("asked_of", "source", "edit")), ("number", pa.int64())]
 )
 SHOWN = pa.schema(
-    [
-        *SCORES.schema,
-        *((name, pa.string()) for name in ("asked_of", "source", "answer")),
-        ("stopped", pa.bool_()),
-    ]
+    [*SCORES.schema, *((name, pa.string()) for name in ("asked_of", "source", "answer")), ("stopped", pa.bool_())]
 )
 PAIRED = pa.schema(
     [

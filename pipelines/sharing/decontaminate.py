@@ -31,9 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if not counts.pairs:
         raise ValueError(f"{' '.join(args.shards)}: no pairs")
     if args.output is not None:
-        args.output.write_text(
-            "".join(f"{json.dumps(copy, ensure_ascii=False)}\n" for copy in matches), "utf-8"
-        )
+        args.output.write_text("".join(f"{json.dumps(copy, ensure_ascii=False)}\n" for copy in matches), "utf-8")
     for copy in matches[:SHOWN]:
         print(f"{copy['key']} {copy['side']}: {copy['closeness']:.3f} {copy['benchmark']}")
     if len(matches) > SHOWN:
@@ -41,9 +39,7 @@ def run(args: argparse.Namespace) -> int:
     pairs = len({copy["key"] for copy in matches})
     print(f"{pairs} of {counts.pairs} pairs hold a copy of one of {len(known.names)} benchmark pictures")
     if counts.plain or known.plain:
-        print(
-            f"not compared, without detail: {counts.plain} pictures of the set, {len(known.plain)} of the benchmark"
-        )
+        print(f"not compared, without detail: {counts.plain} pictures of the set, {len(known.plain)} of the benchmark")
     return 1 if matches else 0
 
 

@@ -18,13 +18,9 @@ SHOWN = 50
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", nargs="+", help="sets, or plain tars; paths, globs, braces or URLs")
-    parser.add_argument(
-        "--least", type=float, default=0.95, help="cosine from which two pictures are duplicates"
-    )
+    parser.add_argument("--least", type=float, default=0.95, help="cosine from which two pictures are duplicates")
     parser.add_argument("--model", default="embedded", help="an open_clip architecture; see docs/sharing.md")
-    parser.add_argument(
-        "--pretrained", default="", help="a tag of that architecture, or a file of its weights"
-    )
+    parser.add_argument("--pretrained", default="", help="a tag of that architecture, or a file of its weights")
     parser.add_argument("--output", type=Path, help="a file for the duplicates, a line of JSON each")
 
 

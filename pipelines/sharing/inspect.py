@@ -24,10 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "key", nargs="?", help="a pair's key or its beginning; without it, pairs from the whole set are shown"
     )
     parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("contact_sheet.png"),
-        help="the image to write (contact_sheet.png)",
+        "--output", type=Path, default=Path("contact_sheet.png"), help="the image to write (contact_sheet.png)"
     )
     parser.add_argument("--pairs", type=int, default=24, help="number of pairs to show")
     parser.add_argument("--columns", type=int, default=2, help="pairs per row (default 2)")
@@ -55,17 +52,11 @@ def run(args: argparse.Namespace) -> int:
 def _whole_key(reader: ShardReader, shards: str, start: str) -> str:
     """The key that begins with these characters. ValueError if none or several do."""
     keys = reader.index.keys
-    matches = (
-        [start]
-        if pc.index(keys, start).as_py() >= 0
-        else keys.filter(pc.starts_with(keys, start)).to_pylist()
-    )
+    matches = [start] if pc.index(keys, start).as_py() >= 0 else keys.filter(pc.starts_with(keys, start)).to_pylist()
     if not matches:
         raise ValueError(f"{shards}: no pair's key is or begins with {start!r}")
     if len(matches) > 1:
-        raise ValueError(
-            f"{shards}: {len(matches)} keys begin with {start!r}, such as {' and '.join(matches[:2])}"
-        )
+        raise ValueError(f"{shards}: {len(matches)} keys begin with {start!r}, such as {' and '.join(matches[:2])}")
     return str(matches[0])
 
 

@@ -16,25 +16,17 @@ from crispedit.shards.reshard import repack
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", help="folder of the new set, or a URL")
     parser.add_argument("shards", nargs="+", help="sets, or plain tars; paths, globs, braces or URLs")
-    parser.add_argument(
-        "--pairs-per-shard", type=int, default=1000, help="pairs in each new shard (default 1000)"
-    )
+    parser.add_argument("--pairs-per-shard", type=int, default=1000, help="pairs in each new shard (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the order and of the choice by quota")
     parser.add_argument(
-        "--quota",
-        action="append",
-        default=[],
-        metavar="CATEGORY=N",
-        help="at most N pairs of a category; repeatable",
+        "--quota", action="append", default=[], metavar="CATEGORY=N", help="at most N pairs of a category; repeatable"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     quotas = dict(_quota(text) for text in args.quota)
     with tqdm(unit="shard", disable=not console.shows_progress()) as bar:
-        result = repack(
-            args.shards, args.out, args.pairs_per_shard, args.seed, quotas, Cache(), lambda _: bar.update()
-        )
+        result = repack(args.shards, args.out, args.pairs_per_shard, args.seed, quotas, Cache(), lambda _: bar.update())
     print(f"{result.written} of {result.given} pairs in {len(result.shards)} shards: {args.out}")
     print(f"left out: {result.same_key} of the same key, {result.same_images} with the same images, ", end="")
     print(f"{result.over_quota} over quota")

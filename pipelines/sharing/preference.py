@@ -38,9 +38,7 @@ _ABOUT = [
     ("uri", pa.string()),
     ("source_key", pa.string()),
 ]
-TRL = pa.schema(
-    [("prompt", pa.string()), ("images", IMAGES), ("chosen", IMAGE), ("rejected", IMAGE), *_ABOUT]
-)
+TRL = pa.schema([("prompt", pa.string()), ("images", IMAGES), ("chosen", IMAGE), ("rejected", IMAGE), *_ABOUT])
 """The names of TRL's preference format with images. `images` is only the source."""
 DIFFUSION_DPO = pa.schema(
     [
@@ -159,15 +157,8 @@ def _card(rows: pa.Table) -> str:
         "task_categories": ["image-to-image"],
         "tags": ["image-editing", "crispedit", "preference", "dpo"],
         "configs": [
-            {
-                "config_name": "trl",
-                "default": True,
-                "data_files": [{"split": "train", "path": "trl/*.parquet"}],
-            },
-            {
-                "config_name": "diffusion_dpo",
-                "data_files": [{"split": "train", "path": "diffusion_dpo/*.parquet"}],
-            },
+            {"config_name": "trl", "default": True, "data_files": [{"split": "train", "path": "trl/*.parquet"}]},
+            {"config_name": "diffusion_dpo", "data_files": [{"split": "train", "path": "diffusion_dpo/*.parquet"}]},
         ],
     }
     if len(licences) == 1 and "unknown" not in licences:

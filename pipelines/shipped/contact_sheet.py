@@ -46,9 +46,7 @@ def _read(path: Path) -> Image:
     with Pillow.open(path) as opened:
         picture = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     scale = 1024 / min(picture.shape[:2])
-    return (
-        picture if scale >= 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    )
+    return picture if scale >= 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 def row(source: Image, job: Job, edit: Edit) -> Image:
@@ -78,23 +76,16 @@ def sheet(category: str, photos: list[Sample], each: int) -> Image:
                 if isinstance(edit, Edit):
                     rows.append(row(photo.source, job, edit))
     tallest = max(r.shape[0] for r in rows)
-    padded = [
-        cv2.copyMakeBorder(r, 0, tallest - r.shape[0], 0, 8, cv2.BORDER_CONSTANT, value=(255,) * 3)
-        for r in rows
-    ]
+    padded = [cv2.copyMakeBorder(r, 0, tallest - r.shape[0], 0, 8, cv2.BORDER_CONSTANT, value=(255,) * 3) for r in rows]
     padded += [np.full_like(padded[0], 255)] * (-len(padded) % _COLUMNS)
     lines = [np.concatenate(padded[i : i + _COLUMNS], axis=1) for i in range(0, len(padded), _COLUMNS)]
     return np.concatenate(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder that the sheets are written to")
-    parser.add_argument(
-        "photos", type=Path, nargs="?", help="folder of photographs (default: rendered landscapes)"
-    )
+    parser.add_argument("photos", type=Path, nargs="?", help="folder of photographs (default: rendered landscapes)")
     parser.add_argument("--each", type=int, default=1, help="edits of each photograph")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
@@ -103,9 +94,7 @@ def main() -> None:
         path = chosen.out / f"{category}.jpg"
         picture = sheet(category, photos, chosen.each)
         tries = (images.encode_jpeg(picture, quality) for quality in range(80, 40, -5))
-        path.write_bytes(
-            next((jpeg for jpeg in tries if len(jpeg) < _MAX_BYTES), images.encode_jpeg(picture, 40))
-        )
+        path.write_bytes(next((jpeg for jpeg in tries if len(jpeg) < _MAX_BYTES), images.encode_jpeg(picture, 40)))
         print(path)
 
 

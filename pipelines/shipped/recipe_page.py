@@ -50,9 +50,7 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
             yield _row(prefix + name, field)
         for section in sections:
             if section is not Pool or prefix == "score.":
-                yield from _rows(
-                    section, f"{prefix}{name}.NAME." if _is_mapping(field) else f"{prefix}{name}."
-                )
+                yield from _rows(section, f"{prefix}{name}.NAME." if _is_mapping(field) else f"{prefix}{name}.")
 
 
 def _sections(field: FieldInfo) -> list[type[BaseModel]]:

@@ -53,9 +53,7 @@ def rendered(seed: int) -> list[RenderedPair]:
             continue
         assert edit.mask is not None, "the compositor knows its masks"
         before = sample.source if edit.source is None else edit.source
-        pairs.append(
-            RenderedPair(job.key, seed, job.category, job.instruction, before, edit.edited, edit.mask)
-        )
+        pairs.append(RenderedPair(job.key, seed, job.category, job.instruction, before, edit.edited, edit.mask))
     return pairs
 
 

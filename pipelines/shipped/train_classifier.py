@@ -79,9 +79,7 @@ class Grammar:
     def fill(self, template: str) -> str:
         """The template with its blanks filled in."""
         while "{" in template:
-            template = self.choose(
-                re.sub(r"\{(\w+)\}", lambda m: self.random.choice(self.words[m[1]]), template)
-            )
+            template = self.choose(re.sub(r"\{(\w+)\}", lambda m: self.random.choice(self.words[m[1]]), template))
         template = re.sub(r"\\([?.*\[\]])", r"\1", template)
         return re.sub(r"\s+([,.?])", r"\1", re.sub(r"\s+", " ", template)).strip()
 
@@ -129,11 +127,7 @@ def compounds(single: Sequence[Text], seed: int) -> list[Text]:
     for _ in range(COMPOUNDS):
         first, second = random.sample(plain, 2)
         join = random.choice(joins)
-        said = (
-            second.instruction
-            if join.startswith(".")
-            else second.instruction[:1].lower() + second.instruction[1:]
-        )
+        said = second.instruction if join.startswith(".") else second.instruction[:1].lower() + second.instruction[1:]
         both = tuple(dict.fromkeys(first.categories + second.categories))
         made.append(Text(first.instruction.rstrip(". ") + join + said, both))
     return made
@@ -176,11 +170,7 @@ def slip(text: str, random: Random) -> str:
 def labelled(file: Path, split: str) -> list[Text]:
     """A split of the labelled instructions."""
     with file.open(newline="", encoding="utf-8") as lines:
-        return [
-            Text(row["instruction"], (row["category"],))
-            for row in csv.DictReader(lines)
-            if row["split"] == split
-        ]
+        return [Text(row["instruction"], (row["category"],)) for row in csv.DictReader(lines) if row["split"] == split]
 
 
 def matrix(texts: Sequence[Text]) -> csr_matrix:
@@ -201,17 +191,13 @@ def first_edits(texts: Sequence[Text]) -> NDArray[np.int64]:
 
 def train(texts: Sequence[Text], weights: NDArray[np.float64], strength: float) -> tuple[Floats, Floats]:
     """[BUCKETS, 8] weights and [8] bias."""
-    model = LogisticRegression(C=strength, max_iter=80, tol=1e-3).fit(
-        matrix(texts), first_edits(texts), weights
-    )
+    model = LogisticRegression(C=strength, max_iter=80, tol=1e-3).fit(matrix(texts), first_edits(texts), weights)
     return model.coef_.T.astype(np.float16), model.intercept_.astype(np.float32)
 
 
 def seen(texts: Sequence[Text]) -> NDArray[np.bool_]:
     """[BUCKETS] the words of English texts, but for those that a slip may have made."""
-    words = Counter(
-        word for text in texts if text.categories for word in set(classifier.tokens(text.instruction))
-    )
+    words = Counter(word for text in texts if text.categories for word in set(classifier.tokens(text.instruction)))
     known = np.zeros(BUCKETS, bool)
     known[[classifier.bucket(f"w {word}") for word, count in words.items() if count >= LEAST_SEEN]] = True
     return known
@@ -250,10 +236,7 @@ def main() -> None:
     measured = {
         "templates": count,
         "texts": len(made) + len(people),
-        "held_out_templates": {
-            "texts": len(others),
-            "accuracy": _accuracy(predict(weights, bias, others), others),
-        },
+        "held_out_templates": {"texts": len(others), "accuracy": _accuracy(predict(weights, bias, others), others)},
         "held_out_lines_and_labelled": unfamiliar,
         "temperature": round(scale, 3),
     }
@@ -261,9 +244,7 @@ def main() -> None:
     print(json.dumps(measured))
 
 
-def calibrate(
-    single: Sequence[Text], people: Sequence[Text], strength: float
-) -> tuple[float, dict[str, float]]:
+def calibrate(single: Sequence[Text], people: Sequence[Text], strength: float) -> tuple[float, dict[str, float]]:
     """The temperature, from a first model's answers to unfamiliar wording: every tenth line of the file as a whole,
     and a fifth of the labelled instructions. And how often it was right."""
 

@@ -50,12 +50,7 @@ CONFIG: dict[str, Any] = {
     "vision_cfg": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64},
     "text_cfg": {"context_length": 48, "vocab_size": 49408, "width": 48, "heads": 3, "layers": 2},
 }
-PREPROCESS = {
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.25, 0.25, 0.25],
-    "interpolation": "bicubic",
-    "resize_mode": "squash",
-}
+PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bicubic", "resize_mode": "squash"}
 
 
 @dataclass(frozen=True)
@@ -76,9 +71,7 @@ def render(seed: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], Jo
         edit = CompositorEditor().edit([sample.source], [job], [seed_of(job.key)])[0]
         if isinstance(edit, Edit):
             source = sample.source if edit.source is None else edit.source
-            small = [
-                cv2.resize(side, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for side in (source, edit.edited)
-            ]
+            small = [cv2.resize(side, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for side in (source, edit.edited)]
             yield np.asarray(small[0], np.uint8), np.asarray(small[1], np.uint8), job
 
 
@@ -114,9 +107,7 @@ def shifted(images: torch.Tensor, rng: np.random.Generator, by: int = 6) -> torc
     return torch.stack([padded[i, :, y : y + SIZE, x : x + SIZE] for i, (y, x) in enumerate(corners)])
 
 
-def contrast(
-    a_ND: torch.Tensor, b_ND: torch.Tensor, same_NN: torch.Tensor, scale: torch.Tensor
-) -> torch.Tensor:
+def contrast(a_ND: torch.Tensor, b_ND: torch.Tensor, same_NN: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """CLIP's symmetric loss; equal captions all count as right."""
     logits = scale * a_ND @ b_ND.T
     target = same_NN / same_NN.sum(1, keepdim=True)
@@ -140,9 +131,7 @@ def train(pairs: Pairs, steps: int, batch: int, rate: float) -> Any:
     model = open_clip.model.CLIP(**CONFIG)
     model.visual.to(memory_format=torch.channels_last)
     tokenize = open_clip.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])
-    tokens = tokenize([caption for both in pairs.captions for caption in both]).reshape(
-        len(pairs.captions), 2, -1
-    )
+    tokens = tokenize([caption for both in pairs.captions for caption in both]).reshape(len(pairs.captions), 2, -1)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
@@ -151,9 +140,7 @@ def train(pairs: Pairs, steps: int, batch: int, rate: float) -> Any:
     for step in range(steps):
         share = step / steps
         for group in optimizer.param_groups:
-            group["lr"] = (
-                rate * min(1.0, (step + 1) / 40) * (0.02 + 0.98 * (1 + math.cos(math.pi * share)) / 2)
-            )
+            group["lr"] = rate * min(1.0, (step + 1) / 40) * (0.02 + 0.98 * (1 + math.cos(math.pi * share)) / 2)
         chosen = rng.choice(len(pairs.captions), batch, replace=False)
         images = shifted(to_tensor(pairs.images[chosen].reshape(-1, SIZE, SIZE, 3)), rng)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -163,9 +150,7 @@ def train(pairs: Pairs, steps: int, batch: int, rate: float) -> Any:
         scale = model.logit_scale.exp()
         loss = contrast(images_ND, texts_ND, equal([caption for both in said for caption in both]), scale)
         moved = [F.normalize(x[1::2] - x[::2], dim=-1, eps=1e-4) for x in (images_ND, texts_ND)]
-        loss = loss + 0.5 * contrast(
-            moved[0], moved[1], equal([f"{a}|{b}" for a, b in said]), scale.clamp(max=20)
-        )
+        loss = loss + 0.5 * contrast(moved[0], moved[1], equal([f"{a}|{b}" for a, b in said]), scale.clamp(max=20))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -174,9 +159,7 @@ def train(pairs: Pairs, steps: int, batch: int, rate: float) -> Any:
             model.logit_scale.clamp_(0, math.log(100))
         average = loss.item() if average is None else 0.95 * average + 0.05 * loss.item()
         if step % 20 == 19:
-            print(
-                f"step {step + 1}/{steps}  loss {average:.3f}  {time.monotonic() - began:.0f} s", flush=True
-            )
+            print(f"step {step + 1}/{steps}  loss {average:.3f}  {time.monotonic() - began:.0f} s", flush=True)
     seen = torch.zeros(CONFIG["text_cfg"]["vocab_size"], dtype=torch.bool)
     seen[tokens.unique()] = True
     with torch.no_grad():  # an unseen word contributes nothing instead of noise
@@ -191,9 +174,7 @@ def measure(model: Any, pairs: Pairs, among: int = 64) -> dict[str, float]:
     own captions better than another edit's."""
     tokenize = open_clip.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])
     pixels = pairs.images.reshape(-1, SIZE, SIZE, 3)
-    parts = [
-        model.encode_image(to_tensor(pixels[i : i + 64]), normalize=True) for i in range(0, len(pixels), 64)
-    ]
+    parts = [model.encode_image(to_tensor(pixels[i : i + 64]), normalize=True) for i in range(0, len(pixels), 64)]
     images = torch.cat(parts).reshape(len(pairs.images), 2, -1)
     flat = [caption for both in pairs.captions for caption in both]
     parts = [model.encode_text(tokenize(flat[i : i + 64]), normalize=True) for i in range(0, len(flat), 64)]
@@ -210,9 +191,7 @@ def measure(model: Any, pairs: Pairs, among: int = 64) -> dict[str, float]:
         top1, top5, total = top1 + int(hits[:, 0].sum()), top5 + int(hits[:, :5].sum()), total + among
     differ = torch.tensor([before != after for before, after in pairs.captions])
     cosines = torch.einsum("pid,pjd->pij", images, texts)[differ]
-    prefer = (
-        torch.stack([cosines[:, 0, 0] > cosines[:, 0, 1], cosines[:, 1, 1] > cosines[:, 1, 0]]).float().mean()
-    )
+    prefer = torch.stack([cosines[:, 0, 0] > cosines[:, 0, 1], cosines[:, 1, 1] > cosines[:, 1, 0]]).float().mean()
     moved = [F.normalize(x[:, 1] - x[:, 0], dim=-1)[differ] for x in (images, texts)]
     own = (moved[0] * moved[1]).sum(1)
     other = (moved[0] * moved[1].roll(1, 0)).sum(1)
@@ -262,13 +241,8 @@ another's.
 def write(folder: Path, model: Any, facts: dict[str, Any]) -> None:
     """The model in open_clip's `local-dir` layout, with its card and the measurements."""
     folder.mkdir(parents=True, exist_ok=True)
-    half = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-    }
-    save_file(
-        {name: value.contiguous() for name, value in half.items()}, folder / "open_clip_model.safetensors"
-    )
+    half = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    save_file({name: value.contiguous() for name, value in half.items()}, folder / "open_clip_model.safetensors")
     layout = {"model_cfg": CONFIG, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(layout, indent=2) + "\n")
     (folder / "measured.json").write_text(json.dumps(facts, indent=2) + "\n")
@@ -278,9 +252,7 @@ def write(folder: Path, model: Any, facts: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("work", type=Path, help="folder for the rendered pairs and the result")
-    parser.add_argument(
-        "--chunks", type=int, nargs="+", default=range(30), help=f"which {CHUNK} landscapes each"
-    )
+    parser.add_argument("--chunks", type=int, nargs="+", default=range(30), help=f"which {CHUNK} landscapes each")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=20, help="pairs a step")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")

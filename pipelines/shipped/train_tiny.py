@@ -33,15 +33,7 @@ from crispedit.editmgt.settings import Objective
 from crispedit.editmgt.text import TextEncoder, hidden_states, token_ids
 from crispedit.editmgt.transformer import Transformer
 from crispedit.editmgt.vq import VQ
-from crispedit.pipelines.shipped.rendered import (
-    SHAPE,
-    RenderedPair,
-    Rendering,
-    cropped,
-    rendered,
-    resized,
-    stacked,
-)
+from crispedit.pipelines.shipped.rendered import SHAPE, RenderedPair, Rendering, cropped, rendered, resized, stacked
 from crispedit.pipelines.shipped.train_vq import (
     Images,
     codebook,
@@ -81,9 +73,7 @@ class Tokens:
         return len(self.source)
 
     def plus(self, other: Tokens) -> Tokens:
-        return Tokens(
-            *(torch.cat(both) for both in zip(vars(self).values(), vars(other).values(), strict=True))
-        )
+        return Tokens(*(torch.cat(both) for both in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def rows(self, chosen: Tensor) -> Tokens:
         return Tokens(*(column[chosen] for column in vars(self).values()))
@@ -107,9 +97,7 @@ def tokenise(vq: VQ, text: TextEncoder, pairs: Sequence[RenderedPair]) -> Tokens
 def ids_of(text: TextEncoder, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
     """The ids [M, L] for CLIP and for the language model."""
     readers = ((text.clip_tokenizer, text.clip_tokens), (text.llm_tokenizer, text.llm_tokens))
-    clip_ids, llm_ids = (
-        token_ids(tokenizer, list(instructions), length)["input_ids"] for tokenizer, length in readers
-    )
+    clip_ids, llm_ids = (token_ids(tokenizer, list(instructions), length)["input_ids"] for tokenizer, length in readers)
     return clip_ids, llm_ids
 
 
@@ -120,9 +108,7 @@ def merges(texts: Sequence[str], count: int) -> list[tuple[str, str]]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=len(alphabet) + count, initial_alphabet=alphabet, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=len(alphabet) + count, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
 
@@ -295,10 +281,7 @@ def main() -> None:
     text = fresh_readers(json.loads(texts.read_text()), preset)
     vq = tokenizer_of(preset, crops(pairs, 1, rng), args.work, args.vq_steps)
     transformer = fresh_transformer(preset, vq)
-    print(
-        f"{len(pairs)} pairs; {sum(p.numel() for p in transformer.parameters()) / 1e6:.1f} M parameters",
-        flush=True,
-    )
+    print(f"{len(pairs)} pairs; {sum(p.numel() for p in transformer.parameters()) / 1e6:.1f} M parameters", flush=True)
     model = Learner(transformer, text).to(device)
     if not args.eager:
         transformer.compile_step(dynamic=False)
@@ -311,20 +294,10 @@ def main() -> None:
         fresh = rendering.take(0)
         return on_device(fresh) if fresh else None
 
-    history = train(
-        model,
-        on_device(pairs),
-        args.work / "savepoint.pt",
-        args.steps,
-        args.batch,
-        args.rate,
-        more,
-    )
+    history = train(model, on_device(pairs), args.work / "savepoint.pt", args.steps, args.batch, args.rate, more)
     rendering.close()
     model.cpu()
-    EditMGTPipeline(transformer.half(), vq, text, int(preset["resolution"]), SAMPLING).save_pretrained(
-        args.out
-    )
+    EditMGTPipeline(transformer.half(), vq, text, int(preset["resolution"]), SAMPLING).save_pretrained(args.out)
     (args.work / "history.json").write_text(json.dumps(history, indent=1) + "\n")
 
 

@@ -155,8 +155,7 @@ def kmeans(points_MC: Tensor, count: int, rounds: int = 25) -> Tensor:
     codes = points_MC[first.to(points_MC.device)].clone()
     for _ in range(rounds):
         distance, nearest = (
-            torch.cat(x)
-            for x in zip(*(torch.cdist(p, codes).min(1) for p in points_MC.split(8192)), strict=True)
+            torch.cat(x) for x in zip(*(torch.cdist(p, codes).min(1) for p in points_MC.split(8192)), strict=True)
         )
         used = torch.bincount(nearest, minlength=count)
         sums = torch.zeros_like(codes).index_add_(0, nearest, points_MC)
@@ -173,9 +172,7 @@ def codebook(images: Images, count: int, samples: int = 120_000) -> Tensor:
     whole = edited.flatten(1).all(1)  # a new style or tone is everywhere
     flat = latents_of(images.pixels).permute(0, 2, 3, 1).flatten(0, 2)
     objects = flat[(edited & ~whole[:, None, None]).flatten()]
-    half = [
-        points[torch.randint(len(points), (samples // 2,), generator=generator)] for points in (flat, objects)
-    ]
+    half = [points[torch.randint(len(points), (samples // 2,), generator=generator)] for points in (flat, objects)]
     return kmeans(torch.cat(half), count)
 
 
@@ -225,9 +222,7 @@ def train_decoder(vq: VQ, images: Images, steps: int, batch: int = 24, rate: flo
         weight.requires_grad_(False).copy_(average)
 
 
-def squares(
-    images: Images, tokens: Tensor, count: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+def squares(images: Images, tokens: Tensor, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens [count, SIDE, SIDE], the pixels behind them [count, 3, ...] in 0-1, and where they were edited."""
     rows, columns = tokens.shape[1:]
     parts = []

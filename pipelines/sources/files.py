@@ -46,9 +46,7 @@ def files(path: str, skipped: Skipped) -> list[File]:
         if not storage.is_remote(path):
             raise
         # Store libraries raise many kinds of errors, such as for a missing bucket or credentials.
-        raise ValueError(
-            f"source.path: {path!r} cannot be listed: {type(error).__name__}: {error}"
-        ) from error
+        raise ValueError(f"source.path: {path!r} cannot be listed: {type(error).__name__}: {error}") from error
 
 
 def open_file(path: str, block: int = READ_AHEAD) -> IO[bytes]:
@@ -143,9 +141,7 @@ def _remote_files(path: str, skipped: Skipped) -> Iterator[File]:
             sizes |= {name: info.get("size") for name, info in within.items()}
     if not any(storage.is_there(system, name) for name in sizes):
         raise ValueError(f"there is no file at {path!r}")
-    base = (
-        inside.rstrip("/") if is_folder and inside in matches else os.path.dirname(_PATTERN.split(inside)[0])
-    )
+    base = inside.rstrip("/") if is_folder and inside in matches else os.path.dirname(_PATTERN.split(inside)[0])
     for name, size in sizes.items():
         relative = os.path.relpath(name, base)
         if any(part.startswith(".") and part != ".." for part in relative.split("/")):

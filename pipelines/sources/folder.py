@@ -21,10 +21,7 @@ def photographs(source: FolderSource, files: Sequence[File], skipped: Skipped) -
 
     A file that cannot be opened is an entry with the error.
     """
-    known = {
-        file.uri: True if file.error is not None else kinds.by_name(file.uri, source.suffixes)
-        for file in files
-    }
+    known = {file.uri: True if file.error is not None else kinds.by_name(file.uri, source.suffixes) for file in files}
     heads = _heads([file for file in files if known[file.uri] is None], skipped)
     for file in files:
         if (is_one := known[file.uri]) is None:
@@ -39,9 +36,7 @@ def photographs(source: FolderSource, files: Sequence[File], skipped: Skipped) -
             skipped.file(file.uri)
             continue
         error = None if file.error is None else f"{file.uri}: {file.error}"
-        yield Entry(
-            file.uri, file.path, size=file.size, dataset=source.dataset, licence=source.licence, error=error
-        )
+        yield Entry(file.uri, file.path, size=file.size, dataset=source.dataset, licence=source.licence, error=error)
 
 
 def _heads(files: Sequence[File], skipped: Skipped) -> dict[str, bytes | Exception | None]:

@@ -69,11 +69,7 @@ def is_container(file: File, suffix: str, skipped: Skipped) -> bool:
 
 
 def photographs(
-    source: PhotoSource,
-    group: Sequence[File],
-    skipped: Skipped,
-    patient: bool = True,
-    folder_of_run: str | None = None,
+    source: PhotoSource, group: Sequence[File], skipped: Skipped, patient: bool = True, folder_of_run: str | None = None
 ) -> Iterator[Entry]:
     """The photographs in some files of a folder, or in one tar or parquet. Huge row groups are split into
     `folder_of_run`, if given.
@@ -98,11 +94,7 @@ def photographs(
             raise
         reason = getattr(error, "strerror", None) or error
         yield Entry(
-            file.uri + "#",
-            file.path,
-            dataset=source.dataset,
-            licence=source.licence,
-            error=f"{file.uri}: {reason}",
+            file.uri + "#", file.path, dataset=source.dataset, licence=source.licence, error=f"{file.uri}: {reason}"
         )
 
 

@@ -30,9 +30,7 @@ class Null(ValueError):  # noqa: N818  named after the cell
     """An image cell is null."""
 
 
-def photographs(
-    source: ParquetSource, file: File, table: pq.ParquetFile, folder: str | None = None
-) -> Iterator[Entry]:
+def photographs(source: ParquetSource, file: File, table: pq.ParquetFile, folder: str | None = None) -> Iterator[Entry]:
     """The rows of a parquet, in order; huge row groups are split into `folder`, if given. ValueError if a column has
     the wrong type."""
     check_columns(file.uri, table.schema_arrow, {"image": source.image}, {"caption": source.caption})

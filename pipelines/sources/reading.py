@@ -92,10 +92,7 @@ def _remote(wanted: Sequence[Entry]) -> list[bytes | Exception]:
     answers: dict[int, bytes | Exception] = {}
     for system, at in by_system.items():
         starts = [wanted[i].offset for i in at]
-        ends = [
-            None if start is None else start + (wanted[i].size or 0)
-            for i, start in zip(at, starts, strict=True)
-        ]
+        ends = [None if start is None else start + (wanted[i].size or 0) for i, start in zip(at, starts, strict=True)]
         contents = system.cat_ranges([inside[i] for i in at], starts, ends, on_error="return")
         for i, data in zip(at, contents, strict=True):
             whole = isinstance(data, bytes | bytearray | memoryview)
@@ -105,9 +102,7 @@ def _remote(wanted: Sequence[Entry]) -> list[bytes | Exception]:
 
 def _whole(entry: Entry, data: bytes) -> bytes | Exception:
     if entry.size is not None and len(data) != entry.size:
-        cut = ConnectionError(
-            "the answer was cut short"
-        )  # or the file itself was: reading it again will tell
+        cut = ConnectionError("the answer was cut short")  # or the file itself was: reading it again will tell
         return _failed(entry, cut, f"{len(data)} bytes where {entry.size} should be")
     return _too_large(entry, len(data)) if len(data) > MAX_FILE_BYTES else data
 

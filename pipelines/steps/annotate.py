@@ -22,9 +22,7 @@ from crispedit.recipe import Pool
 from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
 from crispedit.shards import journal
 
-REQUEST = pa.struct(
-    [("key", pa.string()), ("category", pa.string()), ("ordinal", pa.int32()), ("new", pa.bool_())]
-)
+REQUEST = pa.struct([("key", pa.string()), ("category", pa.string()), ("ordinal", pa.int32()), ("new", pa.bool_())])
 ANSWER = pa.struct([field for field in ANNOTATE.schema if field.name != "source_key"])
 WIRE = pa.schema(
     [
@@ -68,8 +66,7 @@ class AnnotateStep(Step):
         asked = [
             {**request, "new": there is None or wave.again(there)}
             for request in requests(subject.key, self.recipe.categories)
-            if (there := subject.requests.get(request["key"])) is not None
-            or request["category"] not in wave.full
+            if (there := subject.requests.get(request["key"])) is not None or request["category"] not in wave.full
         ]
         if any(request["new"] for request in asked):
             photograph = subject.photographs[0]
@@ -84,9 +81,7 @@ class AnnotateStep(Step):
     def explode(row: Row) -> Sequence[Row]:
         """The annotator saw every request, so that its jobs differ; results for requests that have a row already are
         dropped. If the whole photograph failed, each of its requests did."""
-        failed = (
-            {name: row[name] for name in ("error", "transient")} if row.get("error") is not None else None
-        )
+        failed = {name: row[name] for name in ("error", "transient")} if row.get("error") is not None else None
         return [
             {**answer, "source_key": row["key"], **(failed or {})}
             for request, answer in zip(row["requests"], row["requests" if failed else "answers"], strict=True)
@@ -129,9 +124,7 @@ class AnnotateStage:
             if isinstance(answers, Exception)
             else {
                 **row,
-                "answers": [
-                    _answer(r, self._agreed(a)) for r, a in zip(row["requests"], answers, strict=True)
-                ],
+                "answers": [_answer(r, self._agreed(a)) for r, a in zip(row["requests"], answers, strict=True)],
             }
             for row, answers in zip(rows, each(self._annotate, rows), strict=True)
         ]
@@ -148,9 +141,7 @@ class AnnotateStage:
     def _annotate(self, rows: Sequence[Row]) -> Sequence[Sequence[Job | Refusal | Exception]]:
         samples = [
             Sample(
-                key=row["key"],
-                source_jpeg=journal.read_blob(self.root, row["image"]),
-                source_caption=row["caption"],
+                key=row["key"], source_jpeg=journal.read_blob(self.root, row["image"]), source_caption=row["caption"]
             )
             for row in rows
         ]

@@ -50,9 +50,7 @@ class CurateStep(Step):
         return [
             NormaliseStage(options, cascade, shared, str(self.run.root), options.pool),
             *(
-                MeasureStage(
-                    f"curate:{name}", cascade, name, options.filters[name].pool, cascade.filters[name].gpus
-                )
+                MeasureStage(f"curate:{name}", cascade, name, options.filters[name].pool, cascade.filters[name].gpus)
                 for name in apart
             ),
         ]

@@ -44,13 +44,7 @@ class EditStep(Step):
         edit, repair = self.recipe.edit, Repairing.of(self.recipe)
         return [
             EditStage(
-                stage_of(name),
-                editor,
-                self.run.root,
-                edit.jpeg_quality,
-                edit.editors[name].pool,
-                editor.gpus,
-                repair,
+                stage_of(name), editor, self.run.root, edit.jpeg_quality, edit.editors[name].pool, editor.gpus, repair
             )
             for name, editor in self.recipe.editors.items()
         ]
@@ -93,9 +87,7 @@ class EditStep(Step):
 
     def _failed(self, candidates: dict[str, Candidate], keys: Sequence[str]) -> bool:
         """Whether all these candidates exist, and none passes or may still pass."""
-        outcomes = {
-            of_candidate(self.recipe, candidates[key])[0] if key in candidates else None for key in keys
-        }
+        outcomes = {of_candidate(self.recipe, candidates[key])[0] if key in candidates else None for key in keys}
         return outcomes <= {REJECTED, ERROR}
 
     def _row(self, subject: Subject, request: Request, name: str, seed: int, key: str) -> Row:
@@ -133,11 +125,7 @@ class EditStage:
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         sources = [_photograph(self.root, tuple(row["image"].items())) for row in rows]
         began = time.perf_counter()
-        edits = self.editor.edit(
-            sources,
-            [_job(row) for row in rows],
-            [seed_of(row["key"], "edit") for row in rows],
-        )
+        edits = self.editor.edit(sources, [_job(row) for row in rows], [seed_of(row["key"], "edit") for row in rows])
         seconds = (time.perf_counter() - began) / len(rows)
         taken = {"seconds": seconds, "gpu_seconds": seconds * gpus_of(self)}
         return [

@@ -35,9 +35,7 @@ EDITOR = "imported"
 WITHOUT_ALIAS = "category_without_alias"
 """The key in a job's plan for the dataset's category word, if it is no category's alias."""
 
-EDIT_WIRE = pa.schema(
-    [*EDIT.schema, ("pair", pa.string()), ("scale", pa.float64()), pa.field("image", journal.BLOB)]
-)
+EDIT_WIRE = pa.schema([*EDIT.schema, ("pair", pa.string()), ("scale", pa.float64()), pa.field("image", journal.BLOB)])
 
 
 class ImportedJobsStep(Step):
@@ -49,11 +47,7 @@ class ImportedJobsStep(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        return [
-            CategoryStage(
-                self.recipe.annotate.pool, self._best_of_n, own_categories=self.recipe.own_categories
-            )
-        ]
+        return [CategoryStage(self.recipe.annotate.pool, self._best_of_n, own_categories=self.recipe.own_categories)]
 
     @property
     def _best_of_n(self) -> bool:
@@ -79,10 +73,7 @@ class ImportedJobsStep(Step):
             if there is None or wave.again(there):
                 words = ("category", "instruction", "source_caption", "target_caption")
                 row = {word: getattr(pair, word) for word in words}
-                yield Todo(
-                    ("words",),
-                    {**row, "key": request_key(pair), "source_key": subject.key, "ordinal": 0},
-                )
+                yield Todo(("words",), {**row, "key": request_key(pair), "source_key": subject.key, "ordinal": 0})
 
 
 class ImportedImagesStep(Step):

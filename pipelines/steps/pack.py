@@ -50,9 +50,7 @@ def pack(run: Run) -> list[ShardEntry]:
         with storage.replaced(storage.join(place, card.EXAMPLES)) as out:
             out.write(drawn)
     finish(
-        place,
-        entries,
-        {"recipe_fingerprint": steps.fingerprint(run), "selection": digest_of(pq.read_table(selection))},
+        place, entries, {"recipe_fingerprint": steps.fingerprint(run), "selection": digest_of(pq.read_table(selection))}
     )
     return entries
 
@@ -143,9 +141,7 @@ def _shard(root: Path, place: str, fingerprint: str, scores: Sequence[str], pair
     rows = pairs.to_pylist()
     if (lost := next((row for row in rows if row["key"] is None), None)) is not None:
         raise AssertionError(f"a pair of {lost['shard']} is not in the tables: they lost rows")
-    shard = ShardPlan(
-        rows[0]["shard"], rows[0]["category"], tuple(row["key"] for row in rows), rows[0]["masked"]
-    )
+    shard = ShardPlan(rows[0]["shard"], rows[0]["category"], tuple(row["key"] for row in rows), rows[0]["masked"])
     for row in rows:
         row["scores"] = {score: row.pop(score) for score in scores}
     digest = content_key(canonical_json([_identity(row) for row in rows]), fingerprint)

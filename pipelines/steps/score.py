@@ -113,9 +113,7 @@ class ScoreStep(Step):
 
     def failed(self, row: Row, error: Exception) -> Row:
         """The row with an error of the filter that was next."""
-        turn = next(
-            (name for name in self.recipe.pair_cascade.filters if not row.get(f"{name}.measured")), None
-        )
+        turn = next((name for name in self.recipe.pair_cascade.filters if not row.get(f"{name}.measured")), None)
         return {**row, **({} if turn is None else failed(turn, error))}
 
 
@@ -144,9 +142,7 @@ class ScoreStage:
 
 def sample(root: Path, row: Mapping[str, Any]) -> Sample:
     """The sample for filters, from a row with references to its images."""
-    source, edited, mask = (
-        None if row[name] is None else journal.read_blob(root, row[name]) for name in IMAGES
-    )
+    source, edited, mask = (None if row[name] is None else journal.read_blob(root, row[name]) for name in IMAGES)
     assert source is not None, f"{row['key']} has no source image"
     texts = {text: row[text] for text in TEXTS}
     return Sample(key=row["key"], source_jpeg=source, edited_jpeg=edited, mask_png=mask, **texts)

@@ -161,9 +161,7 @@ def _of_waves(run: Run, waves: Sequence[Wave], sources: pa.Table, elsewhere: pa.
     for name in ("category", "verdict"):
         at = candidates.schema.get_field_index(name)
         candidates = candidates.set_column(at, name, candidates.column(name).dictionary_encode())
-    return Group(
-        candidates.drop_columns(["job_hash"]), candidates.column("job_hash").unique().to_numpy(), preferred
-    )
+    return Group(candidates.drop_columns(["job_hash"]), candidates.column("job_hash").unique().to_numpy(), preferred)
 
 
 def _rows_of(sources: pa.Table, first: int, last: int) -> tuple[int, int]:
@@ -180,9 +178,7 @@ def first_pass(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> No
     chooses a job's best candidate.
     """
     cascade = run.recipe.pair_cascade
-    worth = " + ".join(
-        f'{weight!r}::DOUBLE * s."{score}"' for score, weight in run.recipe.select.best.items()
-    )
+    worth = " + ".join(f'{weight!r}::DOUBLE * s."{score}"' for score, weight in run.recipe.select.best.items())
     db.execute("""
         CREATE OR REPLACE TEMP TABLE jobs AS SELECT job_key, any_value(hash(lower(instruction))) AS text
         FROM annotate WHERE job_key IS NOT NULL GROUP BY job_key

@@ -140,12 +140,7 @@ class Step(ABC):
         """A function that commits processed rows of a wave in a worker, and returns a light row for each, with its
         `key` and the `committed` rows."""
         return partial(
-            commit,
-            folder=self.folder(wave),
-            root=self.run.root,
-            table=self.table,
-            key=self.key,
-            explode=self.explode,
+            commit, folder=self.folder(wave), root=self.run.root, table=self.table, key=self.key, explode=self.explode
         )
 
     @staticmethod

@@ -37,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", help="a finished shard set")
     parser.add_argument("out", help="folder of the new set, or a URL")
     parser.add_argument("--recipe", required=True, help="the training recipe, with model and data.resolution")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="recipe values, such as data.resolution=512"
-    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe values, such as data.resolution=512")
     parser.add_argument("--actors", type=int, default=0, help="number of Ray actors; 0: work in this process")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each actor")
     parser.add_argument("--address", help="the Ray cluster; default: RAY_ADDRESS, else a new one")
@@ -65,9 +63,7 @@ def tokenize(
     """
     (given,) = recipe.data.shards if len(recipe.data.shards) == 1 else ("",)
     if not given or recipe.data.crop != 1:
-        raise ValueError(
-            "tokenize: give one shard set (crispedit merge makes one of several) and data.crop=1"
-        )
+        raise ValueError("tokenize: give one shard set (crispedit merge makes one of several) and data.crop=1")
     place = os.fspath(out)
     if not storage.is_remote(place):
         place = os.path.abspath(place)  # actors have another working directory
@@ -103,9 +99,7 @@ class TokenizedShard:
     unreadable: list[str]
 
 
-def _work(
-    recipe: TrainRecipe, out: str, names: Sequence[str], actors: int, gpus: float
-) -> Iterator[TokenizedShard]:
+def _work(recipe: TrainRecipe, out: str, names: Sequence[str], actors: int, gpus: float) -> Iterator[TokenizedShard]:
     if not actors:
         tokenizer = Tokenizer(recipe, out)
         yield from (tokenizer.shard(name) for name in names)

@@ -56,12 +56,7 @@ def histogram(
     plot_height, step = height - BOTTOM - TOP, (width - 2 * LEFT) / len(of.kept)
     top = max(k + o for k, o in zip(of.kept, of.other, strict=True)) or 1
     parts = [
-        _start(
-            width,
-            height,
-            f"Histogram of {of.score}: {of.known} pairs from {short(of.low)} to {short(of.high)}",
-            of,
-        )
+        _start(width, height, f"Histogram of {of.score}: {of.known} pairs from {short(of.low)} to {short(of.high)}", of)
     ]
     bin_width = (of.high - of.low) / len(of.kept)
     for index, (kept, other) in enumerate(zip(of.kept, of.other, strict=True)):
@@ -75,9 +70,7 @@ def histogram(
         parts.append(f"<g><title>{title}</title>")
         for name, y, h in (("kept", base - below, below), ("other", base - tall, tall - below)):
             if h > 0:
-                parts.append(
-                    f'<rect class="{name}" x="{x:.1f}" y="{y:.1f}" width="{step - 1:.1f}" height="{h:.1f}"/>'
-                )
+                parts.append(f'<rect class="{name}" x="{x:.1f}" y="{y:.1f}" width="{step - 1:.1f}" height="{h:.1f}"/>')
         parts.append("</g>")
     parts.append(_axis(of.low, of.high, width, height))
     for lines, handle, kind in ((ghosts, False, "bound ghost"), (bounds, handles, "bound")):
@@ -103,15 +96,10 @@ def scatter(
     for side, value, of in y_bounds:
         if y_range[0] <= value <= y_range[1]:
             y = _y(value, *y_range, height)
-            parts.append(
-                f'<g class="bound"><title>{escape(f"{names[1]} {side} {short(value)}: {of}")}</title>'
-            )
+            parts.append(f'<g class="bound"><title>{escape(f"{names[1]} {side} {short(value)}: {of}")}</title>')
             parts.append(f'<line x1="{LEFT}" x2="{WIDE - LEFT}" y1="{y:.1f}" y2="{y:.1f}"/></g>')
     for point in points:
-        x, y = (
-            _x(_within(point["x"], x_range), *x_range, WIDE),
-            _y(_within(point["y"], y_range), *y_range, height),
-        )
+        x, y = (_x(_within(point["x"], x_range), *x_range, WIDE), _y(_within(point["y"], y_range), *y_range, height))
         kind = "kept" if point["outcome"] == "kept" else "other"
         parts.append(
             f'<a href="/pair/{escape(point["key"])}" tabindex="-1">'
@@ -122,9 +110,7 @@ def scatter(
         )
     parts.append(_axis(*x_range, WIDE, height))
     for tick in ticks(*y_range):
-        parts.append(
-            f'<text class="tick" x="{LEFT}" y="{_y(tick, *y_range, height) - 3:.1f}">{short(tick)}</text>'
-        )
+        parts.append(f'<text class="tick" x="{LEFT}" y="{_y(tick, *y_range, height) - 3:.1f}">{short(tick)}</text>')
     parts += [
         _bound_line(s, v, n, _x(v, *x_range, WIDE), WIDE, height, False)
         for s, v, n in x_bounds
@@ -138,9 +124,7 @@ def bar(parts: Sequence[tuple[str, float]], label: str) -> Markup:
     """A bar of adjacent shares (class, 0 to 1)."""
     rects, x = [], 0.0
     for name, share in parts:
-        rects.append(
-            f'<rect class="{escape(name)}" x="{1000 * x:.1f}" width="{1000 * share:.1f}" height="10"/>'
-        )
+        rects.append(f'<rect class="{escape(name)}" x="{1000 * x:.1f}" width="{1000 * share:.1f}" height="10"/>')
         x += share
     return Markup(
         f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'
@@ -152,9 +136,7 @@ def _start(width: int, height: int, label: str, of: Distribution | None) -> str:
     data = "" if of is None else f' data-low="{of.low!r}" data-high="{of.high!r}"'
     kind = "chart wide" if width > WIDTH else "chart"
     # To a screen reader, a chart with links or handles is a group, not an image.
-    return (
-        f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="group" aria-label="{escape(label)}"{data}>'
-    )
+    return f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="group" aria-label="{escape(label)}"{data}>'
 
 
 def _axis(low: float, high: float, width: int, height: int) -> str:
@@ -163,9 +145,7 @@ def _axis(low: float, high: float, width: int, height: int) -> str:
     for tick in ticks(low, high):
         x = _x(tick, low, high, width)
         anchor = "start" if x < 30 else "end" if x > width - 30 else "middle"
-        parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="{anchor}">{short(tick)}</text>'
-        )
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="{anchor}">{short(tick)}</text>')
     return "".join(parts)
 
 

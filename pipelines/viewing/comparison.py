@@ -49,9 +49,7 @@ def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, tab
     verdicts = exact(snapshot, overrides)
     with snapshot.db.cursor() as db:
         db.register("verdicts", verdicts)
-        db.execute(
-            f"CREATE OR REPLACE TABLE {table} AS SELECT key, key AS other_key, outcome, reason FROM verdicts"
-        )
+        db.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT key, key AS other_key, outcome, reason FROM verdicts")
     return OtherVerdicts(title, table)
 
 
@@ -60,9 +58,9 @@ def against_run(snapshot: Snapshot, other: Snapshot) -> OtherVerdicts:
     or best candidate of each."""
     rows = other.sql("SELECT key, job_key, outcome, reason, margin FROM pair")
     columns = ("key", "job_key", "outcome", "reason")
-    theirs = pa.table(
-        {name: pa.array([row[name] for row in rows], pa.string()) for name in columns}
-    ).append_column("margin", pa.array([row["margin"] for row in rows], pa.float64()))
+    theirs = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in columns}).append_column(
+        "margin", pa.array([row["margin"] for row in rows], pa.float64())
+    )
     with snapshot.db.cursor() as db:
         db.register("theirs", theirs)
         shared = db.execute("SELECT count(*) FROM pair JOIN theirs USING (key)").fetchone()
@@ -100,9 +98,7 @@ def moves(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Moves]:
     for category in [*sorted({row["category"] or "" for row in rows}), ""]:
         n = {
             (h, t): sum(
-                r["n"]
-                for r in rows
-                if r["here"] == h and r["there"] == t and category in (r["category"] or "", "")
+                r["n"] for r in rows if r["here"] == h and r["there"] == t and category in (r["category"] or "", "")
             )
             for h in (True, False)
             for t in (True, False)

@@ -28,13 +28,7 @@ class Distribution:
 
 
 def histogram(
-    snapshot: Snapshot,
-    score: str,
-    category: str = "",
-    regime: str = "",
-    *,
-    bins: int = BINS,
-    also: Bound | None = None,
+    snapshot: Snapshot, score: str, category: str = "", regime: str = "", *, bins: int = BINS, also: Bound | None = None
 ) -> Distribution | None:
     """The histogram of a score in a category and regime (or all), wide enough to show the bounds and `also`. None if
     nothing was measured."""
@@ -61,9 +55,7 @@ def histogram(
     return Distribution(score, low, high, kept, other, row["known"], row["unknown"])
 
 
-def extent(
-    snapshot: Snapshot, score: str, category: str, row: Row, also: Bound | None = None
-) -> tuple[float, float]:
+def extent(snapshot: Snapshot, score: str, category: str, row: Row, also: Bound | None = None) -> tuple[float, float]:
     """The range of a score's chart: its values without outliers, and its bounds."""
     low, high = (float(value) for value in row["middle"])
     span = (high - low) or 1.0

@@ -67,9 +67,7 @@ class EvaluationResults:
         written = (self.root / "results.json").stat().st_mtime
         with self._lock:
             if written != self.taken:
-                self.boards: Mapping[str, Mapping[str, Any]] = json.loads(
-                    (self.root / "results.json").read_text()
-                )
+                self.boards: Mapping[str, Mapping[str, Any]] = json.loads((self.root / "results.json").read_text())
                 self.db = duckdb.connect()
                 self.db.execute(
                     "CREATE TABLE value AS SELECT * FROM read_parquet(?)", [str(self.root / "cases.parquet")]
@@ -85,9 +83,7 @@ class EvaluationResults:
 
     def count(self) -> int:
         """Cases of all benchmarks."""
-        return int(
-            self.sql('SELECT count(*) AS n FROM (SELECT DISTINCT benchmark, "case" FROM value)')[0]["n"]
-        )
+        return int(self.sql('SELECT count(*) AS n FROM (SELECT DISTINCT benchmark, "case" FROM value)')[0]["n"])
 
     def wanted(self, parameters: Mapping[str, str]) -> EvaluationAddress:
         """The address's parameters, completed by defaults. ValueError for values that this evaluation does not have."""
@@ -108,24 +104,15 @@ class EvaluationResults:
         others = [name for name in players if name != editor] or rivals
         against = _one_of("editor", address.against if address.against != editor else "", rivals, others)
         if address.order not in ORDERS:
-            raise ValueError(
-                f"there is no order {address.order!r}; choose from {', '.join(filter(None, ORDERS))}"
-            )
-        open_ = {
-            "benchmark": benchmark,
-            "protocol": protocol,
-            "metric": metric,
-            "editor": editor,
-            "against": against,
-        }
+            raise ValueError(f"there is no order {address.order!r}; choose from {', '.join(filter(None, ORDERS))}")
+        open_ = {"benchmark": benchmark, "protocol": protocol, "metric": metric, "editor": editor, "against": against}
         return EvaluationAddress(**{**vars(address), **open_})
 
     def metrics(self, benchmark: str, protocol: str) -> Mapping[str, str]:
         """The metrics of the cases, and whether lower or higher is better."""
         board = self.boards[benchmark][protocol]
         rows = self.sql(
-            "SELECT DISTINCT metric FROM value WHERE benchmark = ? AND protocol = ? ORDER BY 1",
-            [benchmark, protocol],
+            "SELECT DISTINCT metric FROM value WHERE benchmark = ? AND protocol = ? ORDER BY 1", [benchmark, protocol]
         )
         return {row["metric"]: board.get("metrics", {}).get(row["metric"], "higher") for row in rows}
 

@@ -47,13 +47,7 @@ class Guard:
     def __init__(self, app: ASGIApp, host: str, token: str | None, hosts: Sequence[str] = ()) -> None:
         self.app = app
         self.token = token
-        self._names = {
-            "localhost",
-            "127.0.0.1",
-            "::1",
-            host.strip("[]").lower(),
-            *(name.lower() for name in hosts),
-        }
+        self._names = {"localhost", "127.0.0.1", "::1", host.strip("[]").lower(), *(name.lower() for name in hosts)}
         if not is_loopback(host):
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
 

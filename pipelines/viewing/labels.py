@@ -91,8 +91,7 @@ class Labels:
             db.execute("DELETE FROM label WHERE ? IS NULL OR key = ?", [key, key])
             if rows:
                 db.executemany(
-                    "INSERT INTO label VALUES (?, ?, ?)",
-                    [[r["key"], r["verdict"], r["reason"]] for r in rows],
+                    "INSERT INTO label VALUES (?, ?, ?)", [[r["key"], r["verdict"], r["reason"]] for r in rows]
                 )
 
     def last(self) -> str | None:
@@ -126,9 +125,7 @@ class Against:
 
 def against(snapshot: Snapshot) -> Against:
     """The agreement of a run's verdicts with the labels, without undecided pairs (errors, not reached)."""
-    rows = snapshot.sql(
-        "SELECT l.verdict, l.reason AS why, p.outcome, p.reason FROM label l JOIN pair p USING (key)"
-    )
+    rows = snapshot.sql("SELECT l.verdict, l.reason AS why, p.outcome, p.reason FROM label l JOIN pair p USING (key)")
     sure = [row for row in rows if row["verdict"] != UNSURE and row["outcome"] in (KEPT, REJECTED)]
     person = [row["verdict"] == GOOD for row in sure]
     filters = [row["outcome"] == KEPT for row in sure]
@@ -136,9 +133,7 @@ def against(snapshot: Snapshot) -> Against:
         r["reason"] or "?" for r, good, kept in zip(sure, person, filters, strict=True) if good and not kept
     )
     kept_ = Counter(
-        r["why"] or "no reason given"
-        for r, good, kept in zip(sure, person, filters, strict=True)
-        if kept and not good
+        r["why"] or "no reason given" for r, good, kept in zip(sure, person, filters, strict=True) if kept and not good
     )
     return Against(
         len(rows),

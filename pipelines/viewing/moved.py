@@ -37,9 +37,7 @@ class MovedBound:
         category, _, regime = cell.partition("/")
         low, comma, high = sides.partition(",")
         if not colon or not comma or not score or (regime and not category):
-            raise ValueError(
-                f"{text!r} is not a moved bound of the form filter.score@category/regime:min,max"
-            )
+            raise ValueError(f"{text!r} is not a moved bound of the form filter.score@category/regime:min,max")
         values = [float(side) if side else None for side in (low, high)]
         if any(value is not None and not math.isfinite(value) for value in values):
             raise ValueError(f"{text!r}: a bound is a finite number")
@@ -94,8 +92,7 @@ def what_if(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[Kept]:
     asked = sorted({names.index(move.score.partition(".")[0]) for move in moved})
     then = cascade(snapshot, moved)
     verdicts = [
-        f"(({then.verdict_sql('p', 'p.category', [names[bit]])} <> '{KEPT}')::BIGINT << {bit})"
-        for bit in asked
+        f"(({then.verdict_sql('p', 'p.category', [names[bit]])} <> '{KEPT}')::BIGINT << {bit})" for bit in asked
     ]
     fails = " | ".join([f"(p.fails & {~sum(1 << bit for bit in asked)})", *verdicts])
     rows = snapshot.sql(f"""
@@ -135,9 +132,7 @@ def sides(
     nearest last), and from it on."""
     condition, values = where(snapshot, PairsAddress(category=last.category or "", regime=last.regime or ""))
     cells = cascade(snapshot, moved).bounds_sql(last.score, "p", "p.category")
-    condition += (
-        f" AND ({' OR '.join(cell or 'true' for cell, bound in cells if bound == last.bound) or 'true'})"
-    )
+    condition += f" AND ({' OR '.join(cell or 'true' for cell, bound in cells if bound == last.bound) or 'true'})"
     pairs = []
     for sign, direction in (("<", "DESC"), (">=", "ASC")):
         pairs.append(

@@ -13,13 +13,7 @@ from crispedit.pipelines.progress import StageTotal, stage_totals
 from crispedit.pipelines.viewing.queries import Row
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
-DRIFT = (
-    "alignment.displacement_px",
-    "alignment.scale_error",
-    "exposure.drift",
-    "exposure.cast",
-    "sharpness.outside",
-)
+DRIFT = ("alignment.displacement_px", "alignment.scale_error", "exposure.drift", "exposure.cast", "sharpness.outside")
 """Scores of what editors change in parts that they should leave alone: position, tone, sharpness."""
 STEPS = {"curate": "photograph", "annotate": "job", "edit": "pair"}
 """Steps with their own errors, and the snapshot's table that has them."""
@@ -58,9 +52,7 @@ def funnel(snapshot: Snapshot) -> list[FunnelStep]:
         FunnelStep("photographs", photos, f"{photos_kept:,} kept", "/photographs"),
         FunnelStep("jobs", jobs, f"{asked:,} asked for", "/jobs"),
         FunnelStep("candidates", pairs, f"{edited:,} edited", "/pairs"),
-        FunnelStep(
-            "kept", kept, f"{kept / pairs:.1%} of candidates" if pairs else "none yet", "/pairs?outcome=kept"
-        ),
+        FunnelStep("kept", kept, f"{kept / pairs:.1%} of candidates" if pairs else "none yet", "/pairs?outcome=kept"),
         FunnelStep("packed", packed(snapshot), "in shards", "/pairs?outcome=kept"),
         *_gpu_hours(snapshot),
     ]
@@ -130,11 +122,7 @@ def owner(snapshot: Snapshot, reason: str) -> str:
     """The origin of a reason: a filter's name, "select" for choices among candidates, else the editor."""
     filter_ = reason.partition(".")[0]
     return (
-        filter_
-        if filter_ in snapshot.cascade.filters and "." in reason
-        else "select"
-        if reason in AFTER
-        else "editor"
+        filter_ if filter_ in snapshot.cascade.filters and "." in reason else "select" if reason in AFTER else "editor"
     )
 
 
@@ -161,9 +149,7 @@ def kept_examples(snapshot: Snapshot, count: int) -> list[Row]:
     return _spread(snapshot, "outcome", "true", [KEPT], count).get(KEPT, [])
 
 
-def _spread(
-    snapshot: Snapshot, column: str, condition: str, values: Sequence[str], count: int
-) -> dict[str, list[Row]]:
+def _spread(snapshot: Snapshot, column: str, condition: str, values: Sequence[str], count: int) -> dict[str, list[Row]]:
     """This many pairs with images for each value of a column, taking categories in turn and the first by key."""
     if not values:
         return {}
@@ -186,9 +172,7 @@ def _spread(
     listed = ", ".join(map(str, wanted))
     cards = {
         row["row"]: row
-        for row in snapshot.sql(
-            f"SELECT {snapshot.card()}, p.rowid AS row FROM pair p WHERE p.rowid IN ({listed})"
-        )
+        for row in snapshot.sql(f"SELECT {snapshot.card()}, p.rowid AS row FROM pair p WHERE p.rowid IN ({listed})")
     }
     return {value: [cards[row] for row in rows] for value, rows in chosen.items()}
 
@@ -197,10 +181,7 @@ def errors(snapshot: Snapshot) -> list[Row]:
     """(step, kind, rows, transient, example) of failed rows, grouped by kind, most frequent first."""
     failed = f"outcome IN ('{ERROR}', '{TRANSIENT}')"
     parts = [
-        *(
-            f"SELECT '{step}' AS step, error, outcome FROM {table} WHERE {failed}"
-            for step, table in STEPS.items()
-        ),
+        *(f"SELECT '{step}' AS step, error, outcome FROM {table} WHERE {failed}" for step, table in STEPS.items()),
         *(
             f"SELECT 'score: {name}', \"{name}.error\", outcome FROM pair WHERE {failed}"
             for name in snapshot.cascade.filters

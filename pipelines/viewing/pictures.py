@@ -24,17 +24,13 @@ def stored(snapshot: Snapshot, row: queries.Row, side: str) -> bytes | None:
         return None
     if snapshot.reader is not None:
         pair = snapshot.reader.get(row["key"])
-        data: bytes | None = {"source": pair.source_jpeg, "edited": pair.edited_jpeg, "mask": pair.mask_png}[
-            side
-        ]
+        data: bytes | None = {"source": pair.source_jpeg, "edited": pair.edited_jpeg, "mask": pair.mask_png}[side]
         return data
     assert snapshot.run is not None
     return journal.read_blob(snapshot.run.root, row[side])
 
 
-def drawn(
-    snapshot: Snapshot, row: queries.Row, side: str, width: int, quality: int = sheet.QUALITY
-) -> bytes | None:
+def drawn(snapshot: Snapshot, row: queries.Row, side: str, width: int, quality: int = sheet.QUALITY) -> bytes | None:
     """One of `SIDES` at a width, as JPEG; `overlay` is the mask over the edited image, or the map of change without a
     mask. None if there is no such picture."""
     if side in ("source", "edited"):

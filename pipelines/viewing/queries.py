@@ -14,9 +14,7 @@ from crispedit.outcome import KEPT
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 PAGE = 48
-FACETS = {name: name for name in ("outcome", "category", "reason", "editor", "dataset", "wave")} | {
-    "regime": REGIME
-}
+FACETS = {name: name for name in ("outcome", "category", "reason", "editor", "dataset", "wave")} | {"regime": REGIME}
 """The facets to filter by, and their columns in `pair`."""
 FACET_VALUES = 24
 """Most values of a facet on a page, the most frequent first."""

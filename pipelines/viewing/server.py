@@ -58,10 +58,7 @@ class ViewedRun:
     """What is shown: a snapshot that follows the run's commits, labels, and the comparison."""
 
     def __init__(
-        self,
-        take: Callable[[], Snapshot],
-        labelled: Labels,
-        other: Callable[[], Snapshot] | str | None = None,
+        self, take: Callable[[], Snapshot], labelled: Labels, other: Callable[[], Snapshot] | str | None = None
     ) -> None:
         """`other`: a function that takes a snapshot of another run, or an override of this run's recipe."""
         self._take, self._other = take, other
@@ -88,11 +85,7 @@ class ViewedRun:
     def current(self) -> Snapshot:
         """The current snapshot. If the run has committed more, a new one is taken in the background."""
         shown = self.snapshot
-        if (
-            shown.run is not None
-            and not self._taking
-            and time.time() - shown.taken > max(FRESH_S, 20 * shown.seconds)
-        ):
+        if shown.run is not None and not self._taking and time.time() - shown.taken > max(FRESH_S, 20 * shown.seconds):
             if snapshot.committed(shown.run) != shown.stamp:
                 self._taking = True
                 Thread(target=self._refresh, daemon=True).start()
@@ -206,9 +199,7 @@ class Site:
         """The pair's verdict in the comparison of `--against`."""
         if self.shown.comparison is None:
             return None
-        verdicts = self.shown.snapshot.sql(
-            f"SELECT * FROM {self.shown.comparison.table} WHERE key = ?", [key]
-        )
+        verdicts = self.shown.snapshot.sql(f"SELECT * FROM {self.shown.comparison.table} WHERE key = ?", [key])
         return verdicts[0] if verdicts else None
 
     def job(self, request: Request) -> Response:
@@ -219,12 +210,7 @@ class Site:
         siblings = queries.siblings(s, jobs[0]["job_key"])
         scores = {row["key"]: queries.measured(s, row) for row in siblings}
         return self.page(
-            request,
-            "job",
-            job=jobs[0],
-            siblings=siblings,
-            scores=scores,
-            choice=snapshot.choice(s, jobs[0]["job_key"]),
+            request, "job", job=jobs[0], siblings=siblings, scores=scores, choice=snapshot.choice(s, jobs[0]["job_key"])
         )
 
     def jobs(self, request: Request) -> Response:
@@ -250,9 +236,7 @@ class Site:
             f"SELECT * FROM {table} WHERE {condition} ORDER BY {text}, key LIMIT ? OFFSET ?",
             [*values, LISTED, (page.number - 1) * LISTED],
         )
-        counts = s.sql(
-            f"SELECT outcome, reason, count(*) AS n FROM {table} GROUP BY ALL ORDER BY n DESC LIMIT 30"
-        )
+        counts = s.sql(f"SELECT outcome, reason, count(*) AS n FROM {table} GROUP BY ALL ORDER BY n DESC LIMIT 30")
         return self.page(request, name, wanted=wanted, page=page, rows=rows, counts=counts)
 
     def bounds(self, request: Request) -> Response:
@@ -279,9 +263,7 @@ class Site:
                     charts.bounds_of([(category or "all", s.bound(other, category, regime))]),
                     (score, other),
                 )
-        by_category = {
-            name: distribution.histogram(s, score, name, regime, bins=40) for name in s.categories if score
-        }
+        by_category = {name: distribution.histogram(s, score, name, regime, bins=40) for name in s.categories if score}
         return self.page(
             request,
             "bounds",
@@ -293,9 +275,7 @@ class Site:
             bound=here.bound,
             chart=chart,
             ghosts=[
-                line
-                for line in templates.bound_names(s, score)
-                if line[1] not in (here.bound.min, here.bound.max)
+                line for line in templates.bound_names(s, score) if line[1] not in (here.bound.min, here.bound.max)
             ],
             points=points,
             small=[(name, chart) for name, chart in by_category.items() if chart is not None],
@@ -309,9 +289,7 @@ class Site:
         side = request.query_params.get("side", "min")
         last = moved[-1] if moved else None
         if last is None or last.score not in s.scores:
-            score, category, regime = (
-                request.query_params.get(name, "") for name in ("score", "category", "regime")
-            )
+            score, category, regime = (request.query_params.get(name, "") for name in ("score", "category", "regime"))
             if score not in s.scores:
                 raise ValueError(f"there is no score {score!r}")
             last = MovedBound(score, category or None, regime or None, s.bound(score, category, regime))
@@ -341,19 +319,13 @@ class Site:
         s = self.shown.snapshot
         moved = _moved(s, request)
         if s.run is None or not moved:
-            raise ValueError(
-                "there is nothing to apply: no bound was moved" if s.run else "a shard set has no bounds"
-            )
+            raise ValueError("there is nothing to apply: no bound was moved" if s.run else "a shard set has no bounds")
         root = s.run.root
         build.step(Run(recipe.load(str(root), [*moved_bounds.overrides(s, moved), f"run={root}"])), "select")
         self.shown.take()
         now = self.shown.snapshot
         waiting = now.one(f"SELECT count(*) FROM pair WHERE outcome = '{NOT_REACHED}'")
-        then = (
-            f"crispedit step score {root}, then crispedit select {root}"
-            if waiting
-            else f"crispedit pack {root}"
-        )
+        then = f"crispedit step score {root}, then crispedit select {root}" if waiting else f"crispedit pack {root}"
         kept = now.one(f"SELECT count(*) FROM pair WHERE outcome = '{KEPT}'")
         return JSONResponse({"kept": kept, "waiting": waiting, "next": then})
 
@@ -403,9 +375,7 @@ class Site:
             return self.page(request, "no_learned_bounds", against=labels.against(s))
         first = bounds[0]
         place = {"score": first.score, "category": first.category or "", "regime": first.regime or ""}
-        return RedirectResponse(
-            "/bounds?" + urlencode([*place.items(), *(("m", str(m)) for m in bounds)]), 303
-        )
+        return RedirectResponse("/bounds?" + urlencode([*place.items(), *(("m", str(m)) for m in bounds)]), 303)
 
     async def save_label(self, request: Request) -> Response:
         given = await request.json()
@@ -447,8 +417,7 @@ def _telling(s: Snapshot, score: str) -> str:
     lost = {
         row["category"]: row["n"]
         for row in s.sql(
-            "SELECT category, count(*) AS n FROM pair WHERE starts_with(reason, ?) GROUP BY ALL",
-            [f"{score}:"],
+            "SELECT category, count(*) AS n FROM pair WHERE starts_with(reason, ?) GROUP BY ALL", [f"{score}:"]
         )
     }
     return max(own, key=lambda name: lost.get(name, 0))

@@ -38,18 +38,7 @@ KEY_SLICES = ("4", "8", "c")
 """Where the keys of pairs are cut into slices, which are joined one at a time."""
 FILE = "snapshot.duckdb"
 CARD = (
-    *(
-        "key",
-        "job_key",
-        "source_key",
-        "id",
-        "category",
-        "editor",
-        "outcome",
-        "reason",
-        "error",
-        "instruction",
-    ),
+    *("key", "job_key", "source_key", "id", "category", "editor", "outcome", "reason", "error", "instruction"),
     *("width", "height", "composed", "source", "edited", "mask"),
 )
 """The columns of `pair` that a grid of pairs needs: reading all columns costs three times as much."""
@@ -140,12 +129,7 @@ class Snapshot:
     @cached_property
     def cells(self) -> list[tuple[str, str]]:
         """(category, regime) of all bounds: each category, and its regimes with their own bounds."""
-        return [
-            (c, r)
-            for c in self.categories
-            for r in ("", *self.regimes)
-            if not r or (r, c) in self.cascade.regimes
-        ]
+        return [(c, r) for c in self.categories for r in ("", *self.regimes) if not r or (r, c) in self.cascade.regimes]
 
     @cached_property
     def regimes(self) -> list[str]:
@@ -162,11 +146,7 @@ class Snapshot:
 def committed(run: Run) -> object:
     """A stamp of a run's state: its parts, and the time and recipe of its last selection."""
     steps = ("curate", "annotate", "edit", "score", "compare")
-    files = [
-        run.root / "recipe.yaml",
-        run.folder("select") / SELECTION,
-        run.folder("shards") / "manifest.json",
-    ]
+    files = [run.root / "recipe.yaml", run.folder("select") / SELECTION, run.folder("shards") / "manifest.json"]
     times = [file.stat().st_mtime_ns if file.exists() else 0 for file in files]
     return tuple(tuple(journal.parts(run.folder(step))) for step in steps), tuple(times)
 
@@ -215,11 +195,7 @@ def final_verdicts(run: Run, sources: pa.Table) -> pa.Table:
     """(key, category, outcome, reason) of every candidate: as selected, or as a selection now would decide."""
     selection = run.folder("select") / SELECTION
     if selection.exists():
-        parts = [
-            part
-            for step in ("curate", "edit", "score", "compare")
-            for part in journal.parts(run.folder(step))
-        ]
+        parts = [part for step in ("curate", "edit", "score", "compare") for part in journal.parts(run.folder(step))]
         newest = max((part.stat().st_mtime_ns for part in [*parts, run.root / "recipe.yaml"]), default=0)
         if selection.stat().st_mtime_ns >= newest:
             return pq.read_table(selection)
@@ -229,9 +205,7 @@ def final_verdicts(run: Run, sources: pa.Table) -> pa.Table:
 def _into_file(db: duckdb.DuckDBPyConnection) -> tempfile.TemporaryDirectory[str]:
     """Attach a new file in a temporary folder and make it the place of new tables."""
     folder = tempfile.TemporaryDirectory(prefix="crispedit-view-", ignore_cleanup_errors=True)
-    db.execute(
-        f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false"
-    )
+    db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false")
     db.execute(f"SET temp_directory = {quoted(folder.name)}")  # viewing a run does not write to it
     db.execute(f"ATTACH {quoted(folder.name + '/' + FILE)} AS snapshot")
     return folder
@@ -240,9 +214,7 @@ def _into_file(db: duckdb.DuckDBPyConnection) -> tempfile.TemporaryDirectory[str
 def _opened(folder: tempfile.TemporaryDirectory[str]) -> duckdb.DuckDBPyConnection:
     """A connection to the written file, with a table for labels."""
     db = duckdb.connect(f"{folder.name}/{FILE}")
-    db.execute(
-        f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false"
-    )
+    db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false")
     db.execute(f"SET temp_directory = {quoted(folder.name)}")
     db.execute("CREATE TABLE label (key VARCHAR, verdict VARCHAR, reason VARCHAR)")
     return db
@@ -270,9 +242,7 @@ def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
     words = ", ".join(quoted(word) for word in cascade_words(cascade))
     margin = _margin(db, cascade)
     fails = _bits(f"{cascade.verdict_sql('s', 'c.category', [name])} <> '{KEPT}'" for name in cascade.filters)
-    waits = _bits(
-        f'(s."{name}.measured" IS NOT TRUE AND s."{name}.error" IS NULL)' for name in cascade.filters
-    )
+    waits = _bits(f'(s."{name}.measured" IS NOT TRUE AND s."{name}.error" IS NULL)' for name in cascade.filters)
     db.execute(f"""
         CREATE TABLE snapshot.decided AS
         SELECT f.key, f.outcome, f.reason, v.verdict AS first,
@@ -347,9 +317,7 @@ def _margin(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> str:
     scores = [score for score, of in bounds.items() if any(bound != Bound() for _, bound in of)]
     if not scores:
         return "NULL::DOUBLE"
-    parts = ", ".join(
-        f'approx_quantile("{s}", 0.75) - approx_quantile("{s}", 0.25), stddev_pop("{s}")' for s in scores
-    )
+    parts = ", ".join(f'approx_quantile("{s}", 0.75) - approx_quantile("{s}", 0.25), stddev_pop("{s}")' for s in scores)
     # For many pairs a fixed sample is enough.
     many = db.sql("SELECT count(*) > 500000 FROM edit").fetchall()[0][0]
     sample = "key < '1'" if many else "true"
@@ -377,18 +345,7 @@ def of_shards(path: str) -> Snapshot:
     scores = [name for name in scores if not name.startswith("duplicate.")]
     columns = {name: [row["scores"].get(name) for row in rows] for name in scores}
     texts = [
-        *(
-            "key",
-            "job_key",
-            "source_key",
-            "category",
-            "editor",
-            "options",
-            "transform",
-            "id",
-            "dataset",
-            "licence",
-        ),
+        *("key", "job_key", "source_key", "category", "editor", "options", "transform", "id", "dataset", "licence"),
         *("instruction", "source_caption", "target_caption"),
     ]
     made = {name: pa.array([row[name] for row in rows], pa.string()) for name in texts}
@@ -436,20 +393,13 @@ def of_shards(path: str) -> Snapshot:
 
 def _of_meta(key: str, category: str, meta: Mapping[str, Any], masked: bool) -> dict[str, Any]:
     """A pair's columns from its JSON member; missing ones (in other tools' shards) are null."""
-    row = {
-        name: meta.get(name)
-        for name in ("job_key", "source_key", "editor", "dataset", "licence", "transform")
-    }
+    row = {name: meta.get(name) for name in ("job_key", "source_key", "editor", "dataset", "licence", "transform")}
     row |= {name: meta.get(name) for name in ("instruction", "source_caption", "target_caption")}
-    row = {
-        name: value if isinstance(value, str) else value and json.dumps(value) for name, value in row.items()
-    }
+    row = {name: value if isinstance(value, str) else value and json.dumps(value) for name, value in row.items()}
     row |= {name: row[name] or None for name in ("dataset", "licence")}
     row |= {name: n if isinstance(n := meta.get(name), int) else None for name in ("seed", "width", "height")}
     given = meta.get("scores")
-    scores = (
-        given.items() if isinstance(given, dict) else [(s.get("name"), s.get("value")) for s in given or ()]
-    )
+    scores = given.items() if isinstance(given, dict) else [(s.get("name"), s.get("value")) for s in given or ()]
     return row | {
         "key": key,
         "job_key": row["job_key"] or key,

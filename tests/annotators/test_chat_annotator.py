@@ -25,21 +25,13 @@ DESCRIPTION = {
     "objects": [{"name": "tree", "attributes": ["green"], "place": "left"}],
     "caption": CAPTION,
 }
-FEASIBLE = {
-    "object_present": "yes",
-    "already_true": "no",
-    "contradictory": "no",
-    "ambiguous": "no",
-    "unsafe": "no",
-}
+FEASIBLE = {"object_present": "yes", "already_true": "no", "contradictory": "no", "ambiguous": "no", "unsafe": "no"}
 
 
 def kind(text):
     """The category that a prompt speaks of."""
     return next(
-        c
-        for c in ("add", "remove", "color", "style")
-        if f'kind of edit ("{c}")' in text or f'kind "{c}"' in text
+        c for c in ("add", "remove", "color", "style") if f'kind of edit ("{c}")' in text or f'kind "{c}"' in text
     )
 
 
@@ -55,9 +47,7 @@ def replying(facts=FEASIBLE, instead=lambda text: None):
             return json.dumps(DESCRIPTION)
         if "Phrase the instruction" in text:
             number = text.count("\n- ")
-            return json.dumps(
-                {"instruction": f"{kind(text)} it, {number}", "target_caption": f"after {number}"}
-            )
+            return json.dumps({"instruction": f"{kind(text)} it, {number}", "target_caption": f"after {number}"})
         if "weaknesses" in text:
             draft = text.partition("instruction: ")[2].partition("\n")[0]
             better = {"instruction": f" {draft}\n now", "target_caption": "A meadow, edited."}
@@ -69,9 +59,7 @@ def replying(facts=FEASIBLE, instead=lambda text: None):
 
 
 def photograph(seed=0):
-    return Sample(
-        key=content_key("photo", str(seed)), source_jpeg=encode_jpeg(landscape(seed, WIDTH, HEIGHT))
-    )
+    return Sample(key=content_key("photo", str(seed)), source_jpeg=encode_jpeg(landscape(seed, WIDTH, HEIGHT)))
 
 
 def annotated(server, *requests, **options):
@@ -196,10 +184,7 @@ def test_a_photograph_that_cannot_be_described_fails_its_requests_and_no_others(
 
 
 def test_a_category_without_a_file_is_named():
-    with (
-        replying() as server,
-        pytest.raises(ValueError, match=r"category file for relight; choose from add, "),
-    ):
+    with replying() as server, pytest.raises(ValueError, match=r"category file for relight; choose from add, "):
         annotated(server, ("relight",))
 
 
@@ -256,15 +241,8 @@ def test_a_job_whose_words_ask_for_another_category_is_refused_when_the_recipe_s
         return None
 
     def outcomes(name, least):
-        annotate = {
-            "annotator": "chat",
-            "chat": server.spec,
-            "refinements": 0,
-            "least_category_probability": least,
-        }
-        run = make_run(
-            tmp_path / name, photos, f"annotate={json.dumps(annotate)}", "categories={color: 1, remove: 1}"
-        )
+        annotate = {"annotator": "chat", "chat": server.spec, "refinements": 0, "least_category_probability": least}
+        run = make_run(tmp_path / name, photos, f"annotate={json.dumps(annotate)}", "categories={color: 1, remove: 1}")
         build.step(run, "curate")
         build.step(run, "annotate")
         rows = journal.read(run.folder("annotate"), ANNOTATE).to_pylist()

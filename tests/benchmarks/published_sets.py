@@ -141,9 +141,7 @@ def imgedit(folder):
         "adjust": ("Prompt Compliance", "Visual Seamlessness", "Physical & Detail Fidelity"),
         "style": ("Style Fidelity", "Content Preservation", "Rendering Quality"),
     }
-    lines = {
-        kind: "\n".join(f"{name}: A number from 1 to 5." for name in names) for kind, names in named.items()
-    }
+    lines = {kind: "\n".join(f"{name}: A number from 1 to 5." for name in names) for kind, names in named.items()}
     prompts = {kind: f"Rate this {kind}: <edit_prompt>\n{lines[kind]}" for kind in named}
     (folder / "prompts.json").write_text(json.dumps(prompts))
     return folder
@@ -186,12 +184,7 @@ def edit_compass(folder):
             write(folder / name.replace("EN", "image"), picture(90 + number))
             paint = {"edit_type": "Complex_paint"} if "Paint" in task else {}
             items.append(
-                {
-                    "save_id": f"s{number}",
-                    "source_image": name,
-                    "prompt_en": f"edit {number}.",
-                    "prompt_cn": "x",
-                }
+                {"save_id": f"s{number}", "source_image": name, "prompt_en": f"edit {number}.", "prompt_cn": "x"}
                 | {"hints": "it is noon" if "Temporal" in task else "", **aspects, **paint}
             )
         file = folder / task / f"{task.partition('/')[2]}.json"

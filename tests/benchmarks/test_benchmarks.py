@@ -37,9 +37,7 @@ def made(request, tmp_path):
     for n in range(4):
         sets.write(tmp_path / f"{n}.png", sets.picture(n))
     pictures = [Picture(str(tmp_path / f"{n}.png")) for n in range(4)]
-    cases = [
-        Case(str(n), "edit", pictures[n], target=pictures[n + 1], protocols=("shards",)) for n in range(3)
-    ]
+    cases = [Case(str(n), "edit", pictures[n], target=pictures[n + 1], protocols=("shards",)) for n in range(3)]
     return shards.listed(cases)
 
 

@@ -83,9 +83,7 @@ def test_magicbrush_scores_are_the_official_formulae(tmp_path, measures):
 
 
 def test_what_is_missing_of_magicbrush_is_named(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"edit_sessions.json is missing: the sessions of MagicBrush's test.zip"
-    ):
+    with pytest.raises(ValueError, match=r"edit_sessions.json is missing: the sessions of MagicBrush's test.zip"):
         make("magicbrush", tmp_path).cases()
     sets.magicbrush(tmp_path)
     sessions = json.loads((tmp_path / "edit_sessions.json").read_text())
@@ -145,12 +143,8 @@ def test_anybench_resizes_the_ground_truth_to_the_answer(tmp_path, measures):
     (found,) = benchmark.score([sets.answer(cases["add/001"], edited)], measures)
     truth = cv2.resize(sets.picture(51), (48, 40))
     l1 = torch.nn.L1Loss()
-    assert found.values["anybench-anysd"]["l1"] == pytest.approx(
-        official_distance(truth, edited, l1), rel=1e-5
-    )
-    assert found.values["anybench-anysd"]["l1"] != pytest.approx(
-        official_distance(edited, truth, l1), rel=1e-3
-    )
+    assert found.values["anybench-anysd"]["l1"] == pytest.approx(official_distance(truth, edited, l1), rel=1e-5)
+    assert found.values["anybench-anysd"]["l1"] != pytest.approx(official_distance(edited, truth, l1), rel=1e-3)
 
 
 def test_anybench_reads_a_set_that_repeats_a_file_name(tmp_path):

@@ -77,9 +77,7 @@ def test_gedit_as_editmgt_ran_it_shows_the_raw_source(tmp_path):
     benchmark = make("gedit", sets.gedit(tmp_path / "set"), prompts=prompts, protocol="gedit-editmgt")
     found, asked = judged(benchmark, [sets.answer(benchmark.cases()[0], sets.picture(40))], viescore)
     assert "gedit-editmgt" in found[0].values
-    sizes = {
-        simplejpeg.decode_jpeg_header(b64decode(url.partition(",")[2]))[:2] for a in asked for url in a.images
-    }
+    sizes = {simplejpeg.decode_jpeg_header(b64decode(url.partition(",")[2]))[:2] for a in asked for url in a.images}
     side = 512 / math.sqrt(sets.WIDTH * sets.HEIGHT)
     assert sizes == {(int(sets.HEIGHT * side), int(sets.WIDTH * side))}
 
@@ -148,11 +146,7 @@ def test_imgedit_is_the_mean_of_three_marks(tmp_path, protocol):
     folder = sets.imgedit(tmp_path)
     benchmark = make("imgedit", folder, prompts=folder / "prompts.json", protocol=protocol)
     cases = benchmark.cases()
-    assert [(case.id, case.group) for case in cases] == [
-        ("1082", "adjust"),
-        ("1083", "style"),
-        ("1084", "adjust"),
-    ]
+    assert [(case.id, case.group) for case in cases] == [("1082", "adjust"), ("1083", "style"), ("1084", "adjust")]
     answers = [sets.answer(case, sets.picture(40)) for case in cases]
 
     def reply(asked):

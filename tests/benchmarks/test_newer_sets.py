@@ -54,13 +54,8 @@ def test_gedit_v2_reads_its_published_prompts_or_says_where_they_are(tmp_path):
     for dimension in benchmark.dimensions:
         file = assets / "vlm" / "assessment" / dimension / "pairwise" / "v1.yaml"
         file.parent.mkdir(parents=True)
-        file.write_text(
-            f"version: v1\nsystem_prompt: You judge.\nuser_prompt: 'Compare {dimension}: <instruction>'\n"
-        )
-    assert (
-        benchmark.prompt_for("visual_quality", "add a cat")
-        == "You judge.\n\nCompare visual_quality: add a cat"
-    )
+        file.write_text(f"version: v1\nsystem_prompt: You judge.\nuser_prompt: 'Compare {dimension}: <instruction>'\n")
+    assert benchmark.prompt_for("visual_quality", "add a cat") == "You judge.\n\nCompare visual_quality: add a cat"
     assert list(benchmark.protocols) == ["gedit-v2"]
     file.write_text("user_prompt: which is better?\n")
     with pytest.raises(ValueError, match="has no <instruction> or"):
@@ -87,11 +82,7 @@ def test_gedit_v2_asks_in_both_orders_and_takes_a_contradiction_for_a_tie(tmp_pa
         server.asked.clear()
         (found,) = benchmark.compare([pair(case)], measures)
         assert len(server.asked) == 6
-    assert found.winners == {
-        "instruction_following": "tie",
-        "visual_quality": "tie",
-        "visual_consistency": "first",
-    }
+    assert found.winners == {"instruction_following": "tie", "visual_quality": "tie", "visual_consistency": "first"}
     assert found.in_order["instruction_following"] == "first"
     assert found.reversed["instruction_following"] == "second"
     assert not found.unparsed
@@ -139,9 +130,7 @@ def test_edit_compass_marks_and_weighs_as_published(tmp_path):
     style, reasoning, painted = (dict(one.values["edit-compass"]) for one in found)
     assert (style["IF"], style["VQ"], style["IC"], style["VC"]) == (4, 4, None, None)
     assert style["overall"] == pytest.approx(4**0.7 * 4**0.3)
-    assert reasoning["overall"] == pytest.approx(
-        3**0.5 * 4**0.3 * 4**0.2
-    )  # (IF + WA) / 2, (IC + URC) / 2, VQ
+    assert reasoning["overall"] == pytest.approx(3**0.5 * 4**0.3 * 4**0.2)  # (IF + WA) / 2, (IC + URC) / 2, VQ
     assert painted["overall"] == pytest.approx(4**0.4 * 4**0.4 * 4**0.2)
     texts = [one.text for one in asked]
     temporal = next(text for text in texts if text.startswith("URC Single_image_prompt"))

@@ -6,8 +6,7 @@ from crispedit import replies
 
 NAMES = ("Prompt Compliance", "Visual Naturalness", "Physical & Detail Integrity")
 LINES = (
-    "Brief reasoning: The car is red now.\n"
-    "Prompt Compliance: 5\nVisual Naturalness: 4\nPhysical & Detail Integrity: 4"
+    "Brief reasoning: The car is red now.\nPrompt Compliance: 5\nVisual Naturalness: 4\nPhysical & Detail Integrity: 4"
 )
 
 

@@ -149,9 +149,7 @@ def test_the_schema_is_told_unless_the_prompt_says_it_itself():
     assert untold == "Which?"
 
 
-@pytest.mark.parametrize(
-    ("shape", "size"), [((100, 200), (50, 100)), ((300, 30), (100, 10)), ((80, 90), (80, 90))]
-)
+@pytest.mark.parametrize(("shape", "size"), [((100, 200), (50, 100)), ((300, 30), (100, 10)), ((80, 90), (80, 90))])
 def test_images_are_scaled_down_to_the_longer_side_never_up(shape, size):
     assert chat.fitted(np.zeros((*shape, 3), np.uint8), 100).shape == (*size, 3)
 
@@ -262,9 +260,7 @@ DOG = '{"name": "dog", "legs": 4}'
     [
         Said(CAT, thoughts={"reasoning_content": DOG}),
         Said(CAT, thoughts={"reasoning": DOG}),
-        Said(
-            [{"type": "thinking", "thinking": [{"type": "text", "text": DOG}]}, {"type": "text", "text": CAT}]
-        ),
+        Said([{"type": "thinking", "thinking": [{"type": "text", "text": DOG}]}, {"type": "text", "text": CAT}]),
     ],
     ids=["reasoning_content", "reasoning", "pieces"],
 )

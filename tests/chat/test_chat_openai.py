@@ -77,11 +77,7 @@ def test_a_slow_answer_is_waited_for_until_the_timeout_then_asked_for_again():
         (Said(status=429, headers=SOON, body="{}"), "answered 429", 4),
         (Said(status=400, body='{"error": {"message": "image too large"}}'), "image too large", 1),
         (Said(status=404, body='{"error": {"message": "no such model"}}'), "no such model", 1),
-        (
-            Said(body="<html>Welcome</html>", headers={"Content-Type": "text/html"}),
-            "not a chat completion",
-            1,
-        ),
+        (Said(body="<html>Welcome</html>", headers={"Content-Type": "text/html"}), "not a chat completion", 1),
         (Said(body='{"choices": []}'), "not a chat completion", 1),
         (Said(body='{"choices": "cat"}'), "not a chat completion", 1),
         (Said(body=""), "not a chat completion", 1),
@@ -191,9 +187,7 @@ def test_a_server_that_is_not_there_stops_the_run_before_it_begins():
         make({**server.spec, "retries": 0}).load()
 
 
-@pytest.mark.parametrize(
-    "url", ["http://me:secret@host/v1", "https://host/v1?key=secret", "host:80", "file:///etc"]
-)
+@pytest.mark.parametrize("url", ["http://me:secret@host/v1", "https://host/v1?key=secret", "host:80", "file:///etc"])
 def test_an_address_with_credentials_or_of_no_server_is_refused(url):
     with pytest.raises(ValueError, match=r"base_url|not a server's address"):
         make({"backend": "openai", "model": "tiny", "base_url": url})

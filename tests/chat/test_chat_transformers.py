@@ -133,10 +133,7 @@ def test_pickled_weights_are_refused(folder, tmp_path):
 def test_code_that_a_model_brings_is_run_only_when_asked_for(folder, tmp_path):
     brings = shutil.copytree(folder, tmp_path / "brings")
     config = json.loads((brings / "config.json").read_text())
-    config |= {
-        "model_type": "its_own",
-        "auto_map": {"AutoConfig": "own.Own", "AutoModelForImageTextToText": "own.Own"},
-    }
+    config |= {"model_type": "its_own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForImageTextToText": "own.Own"}}
     (brings / "config.json").write_text(json.dumps(config))
     (brings / "own.py").write_text(
         f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\nclass Own: pass\n"

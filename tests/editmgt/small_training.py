@@ -32,9 +32,7 @@ CONFIG = TransformerConfig(
     codebook_size=32,
     downsample=False,
 )
-SETTINGS = (
-    "{run: RUN, steps: 6, batch: 2, global_batch: 4, save: {every: 2}, watch: {tracker: none, log_every: 2}}"
-)
+SETTINGS = "{run: RUN, steps: 6, batch: 2, global_batch: 4, save: {every: 2}, watch: {tracker: none, log_every: 2}}"
 
 
 def examples(number: int, count: int = 2) -> Examples:
@@ -112,8 +110,7 @@ def launch(*runs: tuple[Path, Sequence[str]], processes: int = 1, kill: int = -1
     context.set_forkserver_preload(["crispedit.editmgt.lora", "crispedit.editmgt.trainer"])
     meeting = runs[0][0].with_name(f"{uuid4().hex}.store").as_uri()
     started = [
-        context.Process(target=_process, args=(rank, processes, meeting, runs, kill))
-        for rank in range(processes)
+        context.Process(target=_process, args=(rank, processes, meeting, runs, kill)) for rank in range(processes)
     ]
     for process in started:
         process.start()
@@ -122,9 +119,7 @@ def launch(*runs: tuple[Path, Sequence[str]], processes: int = 1, kill: int = -1
     return [process.exitcode for process in started]
 
 
-def _process(
-    rank: int, processes: int, meeting: str, runs: Sequence[tuple[Path, Sequence[str]]], kill: int
-) -> None:
+def _process(rank: int, processes: int, meeting: str, runs: Sequence[tuple[Path, Sequence[str]]], kill: int) -> None:
     torch.set_num_threads(1)
     if processes > 1:  # as torchrun says it, but for the place where they meet
         told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}

@@ -136,9 +136,7 @@ def released_context(folder, text):
         text, width = connector(text), dim
     embedder = torch.nn.Linear(width, dim)
     embedder.load_state_dict({name: state[f"context_embedder.{name}"] for name in ("weight", "bias")})
-    return torch.nn.functional.rms_norm(
-        embedder(text), (dim,), state.get("encoder_proj_layer_norm.weight"), 1e-6
-    )
+    return torch.nn.functional.rms_norm(embedder(text), (dim,), state.get("encoder_proj_layer_norm.weight"), 1e-6)
 
 
 @pytest.mark.parametrize(("connector", "width"), [("linear", 28), ("linear", 32), ("none", 28)])

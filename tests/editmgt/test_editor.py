@@ -150,10 +150,7 @@ def test_mistakes(photos, tmp_path, common):
         ('{"image": "a.png", "instruction": 3}', "instruction must be str, not 3"),
         ('{"image": "a.png"}', "no instruction"),
         ('{"image": "a.png", "instruction": "x", "output": "../x.png"}', "must be a file name"),
-        (
-            '{"image": "a.png", "instruction": "x"}\n{"image": "sub/a.jpg", "instruction": "y"}',
-            "would both be",
-        ),
+        ('{"image": "a.png", "instruction": "x"}\n{"image": "sub/a.jpg", "instruction": "y"}', "would both be"),
     ):
         (photos / "jobs.jsonl").write_text(line)
         refused(match, photos / "jobs.jsonl", "-o", tmp_path / "out")

@@ -48,8 +48,7 @@ class Pixels:
 def equal(one: Examples, other: Examples) -> bool:
     names = ("source", "edited", "region", "sequence", "pooled", "micro")
     return all(
-        torch.equal(getattr(one, name), getattr(other, name))
-        and getattr(one, name).dtype == getattr(other, name).dtype
+        torch.equal(getattr(one, name), getattr(other, name)) and getattr(one, name).dtype == getattr(other, name).dtype
         for name in names
     )
 

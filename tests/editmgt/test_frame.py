@@ -30,9 +30,7 @@ def test_working_size_of_the_released_case():
     assert working_size(4000, 3000, 1024, 32) == (1184, 896)
 
 
-@given(
-    height=sizes, width=sizes, rows=st.integers(1, 20), columns=st.integers(1, 20), seed=st.integers(0, 99)
-)
+@given(height=sizes, width=sizes, rows=st.integers(1, 20), columns=st.integers(1, 20), seed=st.integers(0, 99))
 def test_masks_and_tokens_agree_by_area(height, width, rows, columns, seed):
     """By the definition: a token and a pixel belong together if their rectangles of the unit square overlap."""
     random = np.random.default_rng(seed)

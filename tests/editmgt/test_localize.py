@@ -30,11 +30,7 @@ def captured(net, t, strength, blocks, rows=None, reference=True):
 
 @pytest.mark.parametrize(
     ("case", "strength", "blocks", "reference"),
-    [
-        ("double_s1", 1.0, (0, 1), True),
-        ("single_s1.1", 1.1, (2, 3, 4, 5), True),
-        ("single_t2i", 1.0, (4, 5), False),
-    ],
+    [("double_s1", 1.0, (0, 1), True), ("single_s1.1", 1.1, (2, 3, 4, 5), True), ("single_t2i", 1.0, (4, 5), False)],
 )
 def test_scores(golden, model, case, strength, blocks, reference):
     t = golden("capture_small")
@@ -106,9 +102,7 @@ def test_smoothing_of_any_size_and_batch(h, w, seed):
         assert np.allclose(one, smooth_by_the_book(expected), atol=1e-9)
 
 
-@given(
-    seed=st.integers(0, 999), length=st.integers(1, 9), image=st.integers(1, 20), samples=st.integers(1, 3)
-)
+@given(seed=st.integers(0, 999), length=st.integers(1, 9), image=st.integers(1, 20), samples=st.integers(1, 3))
 @settings(max_examples=40)
 def test_reduction_equals_the_whole_matrix(seed, length, image, samples):
     generator = torch.Generator().manual_seed(seed)

@@ -20,9 +20,7 @@ def base() -> Transformer:
 def logits(model: Transformer) -> torch.Tensor:
     batch = examples(0)
     with torch.no_grad():
-        return model(
-            batch.edited, batch.sequence, batch.pooled, batch.micro, torch.tensor([9.0, 99.0]), batch.source
-        )
+        return model(batch.edited, batch.sequence, batch.pooled, batch.micro, torch.tensor([9.0, 99.0]), batch.source)
 
 
 def adapted(lora: Lora) -> Transformer:
@@ -46,10 +44,7 @@ def test_it_begins_as_the_identity_and_alone_is_trainable():
 def test_round_trip_and_merge(tmp_path: Path):
     model = adapted(Lora(rank=3, alpha=7))
     save_lora(model, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "adapter_model.safetensors",
-        "adapter_config.json",
-    }
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
     assert (logits(model) - logits(base())).abs().max() > 1e-2
     loaded = load_lora(base(), tmp_path)
     assert torch.equal(logits(loaded), logits(model))

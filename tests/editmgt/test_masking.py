@@ -7,14 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crispedit.editmgt.masking import (
-    mask_count,
-    mask_tokens,
-    masked_share,
-    partly_masked,
-    remask,
-    temperatures,
-)
+from crispedit.editmgt.masking import mask_count, mask_tokens, masked_share, partly_masked, remask, temperatures
 
 
 @pytest.mark.parametrize("steps", [12, 16, 36])

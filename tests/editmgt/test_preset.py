@@ -55,9 +55,7 @@ def test_tokens_that_look_alike_begin_alike():
     quarter = pipeline.transformer.config.dim // 4  # which a token has to itself in a window of four
     rows = rows[:, :quarter]
     embedded = pipeline.transformer.embed.embeddings.weight[: len(rows), :quarter]
-    torch.testing.assert_close(
-        rows / rows.norm(dim=1, keepdim=True), embedded / embedded.norm(dim=1, keepdim=True)
-    )
+    torch.testing.assert_close(rows / rows.norm(dim=1, keepdim=True), embedded / embedded.norm(dim=1, keepdim=True))
     order = torch.cdist(codes, codes).argsort(1)
     likeness = torch.nn.functional.cosine_similarity
     near, far = likeness(rows, rows[order[:, 1]]), likeness(rows, rows[order[:, 512]])
@@ -89,9 +87,7 @@ def test_what_cannot_begin_by_copying_says_so():
 def test_every_block_of_a_fresh_model_learns():
     model = build("editmgt-tiny").transformer.requires_grad_(True)
     tokens = torch.randint(0, 2048, (1, 4, 4))
-    logits = model(
-        tokens, torch.randn(1, 8, 128), torch.randn(1, 128), torch.ones(1, 5), torch.ones(1), tokens
-    )
+    logits = model(tokens, torch.randn(1, 8, 128), torch.randn(1, 128), torch.ones(1, 5), torch.ones(1), tokens)
     assert logits.shape == (1, 4, 4, 2048)
     logits.logsumexp(-1).sum().backward()
     assert model.embed.embeddings.weight.grad.abs().sum() > 0

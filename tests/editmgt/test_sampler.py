@@ -42,9 +42,7 @@ def test_scheduler_chains(golden, manifest, case, draws):
     t = golden("scheduler")
     batch, n, steps = c["B"], c["H"] * c["W"], c["num_inference_steps"]
     temperature = c["temperature"]
-    heat = temperatures(
-        steps, tuple(map(float, temperature)) if isinstance(temperature, list) else temperature
-    )
+    heat = temperatures(steps, tuple(map(float, temperature)) if isinstance(temperature, list) else temperature)
     start = torch.full((batch,), c["starting_mask_ratio"])
     seeded = ReleasedNoise(torch.Generator().manual_seed(c["generator_seed"]), batch, n, "cpu")
     held, reference = None, None
@@ -82,9 +80,7 @@ def golden_loop(golden, manifest, model, name):
     micro = torch.tensor([[c["height"], c["width"], 0, 0, 6.0]] * 2)
     text, pooled = t[f"{name}.encoder_hidden_states"], t[f"{name}.prompt_embeds"]
     with torch.inference_mode():
-        conditions = net.condition(
-            text, pooled, micro, reference.shape[1:], reference, c["reference_strength"]
-        )
+        conditions = net.condition(text, pooled, micro, reference.shape[1:], reference, c["reference_strength"])
     blocks = c["attention_enable_blocks"]
     capture = Capture(tuple(blocks), torch.full((1, 256), 1 / 256)) if blocks else None
     return c, net, conditions, reference, capture
@@ -142,9 +138,7 @@ def scene(golden, model):
     empty = t["px512_plain.encoder_hidden_states"][:1, :20]
     reference = torch.randint(0, 128, (3, 6, 8), generator=generator)
 
-    def run(
-        which=(0, 1, 2), seeds=(10, 11, 12), tokens=None, guidance=3.0, capture=False, strength=1.1, **options
-    ):
+    def run(which=(0, 1, 2), seeds=(10, 11, 12), tokens=None, guidance=3.0, capture=False, strength=1.1, **options):
         which = list(which)
         n = len(which)
         seeds = [seeds[i] for i in which] if len(seeds) == 3 else list(seeds)
@@ -194,9 +188,7 @@ def test_seeds(scene):
     assert (one.tokens != MASK).all()
 
 
-@given(
-    seed=st.integers(0, 99), share=st.floats(0, 1), hold=st.sampled_from([0.0, 0.5]), steps=st.integers(1, 6)
-)
+@given(seed=st.integers(0, 99), share=st.floats(0, 1), hold=st.sampled_from([0.0, 0.5]), steps=st.integers(1, 6))
 @settings(max_examples=20)
 def test_known_tokens_never_change_and_counts_follow(scene, seed, share, hold, steps):
     generator = torch.Generator().manual_seed(seed)
@@ -314,9 +306,7 @@ def test_a_low_token_temperature_takes_the_likely():
     unknown = torch.ones(1, 1000, dtype=torch.bool)
 
     def likeliest(temperature: float) -> float:
-        drawn, _ = choose(
-            logits.__getitem__, unknown, SeededNoise([0], 1000, "cpu"), 16, temperature=temperature
-        )
+        drawn, _ = choose(logits.__getitem__, unknown, SeededNoise([0], 1000, "cpu"), 16, temperature=temperature)
         return (drawn == logits.argmax(-1)).float().mean().item()
 
     assert likeliest(1.0) < 0.5

@@ -64,9 +64,7 @@ def test_another_models_is_refused(tmp_path: Path):
     savepoint.restore(path, weights, optimizer, None)
 
 
-@pytest.mark.parametrize(
-    "name", [savepoint.WEIGHTS, savepoint.OPTIMIZER, savepoint.AVERAGES, savepoint.STATE]
-)
+@pytest.mark.parametrize("name", [savepoint.WEIGHTS, savepoint.OPTIMIZER, savepoint.AVERAGES, savepoint.STATE])
 @pytest.mark.parametrize("kept", [0, 0.5, 0.99, None])
 def test_a_torn_one_is_told_and_nothing_of_it_is_used(tmp_path: Path, name: str, kept: float | None):
     path = savepoint.write(tmp_path, 1, savepoint.files(*trained()), {})

@@ -242,9 +242,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path):
         settings(tmp_path, "global_batch=3")
 
 
-def test_sharing_a_model_out_is_the_recipes_and_not_the_launchers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_sharing_a_model_out_is_the_recipes_and_not_the_launchers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_accelerator(settings(tmp_path))
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as `accelerate launch --use_fsdp` does
     with pytest.raises(ValueError, match=r"configured to use FSDP: turn it off.*sharding: full"):
@@ -270,14 +268,7 @@ def test_a_rebuilt_model_is_the_same(tmp_path: Path):
     made = trainer(settings(tmp_path, "lora={rank: 2}"))
     copy = rebuilt(made.model, {name: value.detach() for name, value in made.model.named_parameters()})
     batch = examples(1)
-    inputs = (
-        batch.edited,
-        batch.sequence,
-        batch.pooled,
-        batch.micro,
-        torch.tensor([300.0, 700.0]),
-        batch.source,
-    )
+    inputs = (batch.edited, batch.sequence, batch.pooled, batch.micro, torch.tensor([300.0, 700.0]), batch.source)
     with torch.no_grad():
         assert torch.equal(copy(*inputs), made.model(*inputs))
     assert copy.config == CONFIG

@@ -167,9 +167,7 @@ def test_one_call_does_not_change_the_next(golden, model):
             conditions = net.condition(
                 text, pooled, micro, tokens.shape[1:], reference if with_reference else None, strength
             )
-            features, scores = net.encode(
-                tokens, t["in.timestep"], conditions, capture if with_capture else None
-            )
+            features, scores = net.encode(tokens, t["in.timestep"], conditions, capture if with_capture else None)
             assert (scores is not None) == with_capture
             return net.mlm_layer.logits(net.mlm_layer.hidden(features))
 
@@ -186,9 +184,7 @@ def test_cached_keys_and_values_are_exact_where_nothing_has_moved(golden, model)
     t, net = golden("forward_down"), model("down")
     tokens, text, pooled, micro = inputs(t)
     with torch.inference_mode():
-        conditions = net.condition(
-            text, pooled, micro, tokens.shape[1:], t["in.reference_image_hidden_states"], 1.1
-        )
+        conditions = net.condition(text, pooled, micro, tokens.shape[1:], t["in.reference_image_hidden_states"], 1.1)
         capture = Capture((1, 4), torch.full((1, text.shape[1]), 1 / text.shape[1]))
         cache = KeyValueCache()
         fresh, scores = net.encode(tokens, t["in.timestep"], conditions, capture, cache)
@@ -236,9 +232,7 @@ def test_compiles_without_a_break(golden, model):
     capture = Capture((1, 4), torch.full((1, 256), 1 / 256))
     encode = torch.compile(net.encode, fullgraph=True, backend="eager")
     with torch.inference_mode():
-        conditions = net.condition(
-            text, pooled, micro, tokens.shape[1:], t["in.reference_image_hidden_states"], 1.1
-        )
+        conditions = net.condition(text, pooled, micro, tokens.shape[1:], t["in.reference_image_hidden_states"], 1.1)
         ours, scores = encode(tokens, t["in.timestep"], conditions, capture)
         eager, eager_scores = net.encode(tokens, t["in.timestep"], conditions, capture)
     assert torch.equal(ours, eager)

@@ -68,17 +68,9 @@ def edits(of, sources, instructions=None, seeds=None):
         (tiny_pipelines.kontext, "FluxKontextPipeline", {"guidance": 2.5}),
         (tiny_pipelines.kontext, "FluxKontextPipeline", {"area_px": 9000}),
         (tiny_pipelines.kontext, "FluxKontextPipeline", {"storage": "float8"}),
-        (
-            tiny_pipelines.pix2pix,
-            "StableDiffusionInstructPix2PixPipeline",
-            {"call": {"image_guidance_scale": 1.5}},
-        ),
+        (tiny_pipelines.pix2pix, "StableDiffusionInstructPix2PixPipeline", {"call": {"image_guidance_scale": 1.5}}),
         (tiny_pipelines.klein, "Flux2KleinPipeline", {"call": {"text_encoder_out_layers": [1, 2]}}),
-        (
-            tiny_pipelines.flux2,
-            "Flux2Pipeline",
-            {"guidance": 4.0, "call": {"text_encoder_out_layers": [1, 2]}},
-        ),
+        (tiny_pipelines.flux2, "Flux2Pipeline", {"guidance": 4.0, "call": {"text_encoder_out_layers": [1, 2]}}),
         (tiny_pipelines.qwen_image_21, "QwenImage21Pipeline", {"area_px": 128 * 128, "multiple_px": 32}),
         (tiny_pipelines.qwen_edit, "QwenImageEditPlusPipeline", QWEN | {"steps": 1}),
         (
@@ -108,9 +100,7 @@ def test_a_pipeline_edits_at_the_sources_own_size(folder, make, pipeline, option
 def test_a_batch_answers_each_job_like_one_alone(kontext):
     sources = photographs((64, 48), (96, 64), (64, 48), (64, 48))
     texts = ["add a boat", "add a tree", "make it winter, with snow on every roof", "remove the tree"]
-    alone = [
-        edits(editor(kontext), [s], [t], [n])[0] for n, (s, t) in enumerate(zip(sources, texts, strict=True))
-    ]
+    alone = [edits(editor(kontext), [s], [t], [n])[0] for n, (s, t) in enumerate(zip(sources, texts, strict=True))]
     together = edits(editor(kontext, batch_size=3), sources, texts)
     for one, other in zip(alone, together, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 1  # matrix products of another shape round otherwise
@@ -171,10 +161,7 @@ class Stretched(Unchanged):
 @pytest.fixture(scope="module")
 def unchanged(folder):
     unet = tiny_pipelines.UNet2DConditionModel(
-        block_out_channels=(8,),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
+        block_out_channels=(8,), norm_num_groups=4, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",)
     )
     Unchanged(unet).save_pretrained(folder / "unchanged")
     return folder / "unchanged"
@@ -431,10 +418,7 @@ def test_each_pipelines_own_choice_of_size_leaves_the_canvases_as_they_are(pipel
 
 
 def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
-    from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import (
-        VAE_IMAGE_SIZE,
-        calculate_dimensions,
-    )
+    from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import VAE_IMAGE_SIZE, calculate_dimensions
 
     sizes = stable_sizes(VAE_IMAGE_SIZE, 32)
     assert len(sizes) > 40

@@ -172,9 +172,7 @@ def test_a_passing_failure_is_asked_again_and_is_transient_if_it_stays(photo, fa
     assert len(server.forms) == 2
 
 
-@pytest.mark.parametrize(
-    "failure", [problem(429, "slow", Retry_After="3600"), problem(429, "insufficient_quota")]
-)
+@pytest.mark.parametrize("failure", [problem(429, "slow", Retry_After="3600"), problem(429, "insufficient_quota")])
 def test_a_server_that_will_not_answer_soon_is_left_alone(photo, failure):
     with serving(lambda form: failure) as server:
         assert isinstance(one(editor(server), photo), Transient)
@@ -243,8 +241,7 @@ def test_an_image_behind_an_address(photo):
 
 
 @pytest.mark.parametrize(
-    "host",
-    ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"],
+    "host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"]
 )
 def test_no_private_address_is_reached(photo, host):
     with serving(lambda form: url(f"http://{host}:{server.url.split(':')[-1][:-3]}/a.png")) as server:
@@ -350,12 +347,7 @@ def test_the_rows_of_a_run_hold_each_edits_cost_refusal_or_error(tmp_path, photo
         made = editor(server, price_per_image=0.04, retries=0)
         done = EditStage("edit:api", made, tmp_path, 95, Pool()).process(rows)
     told = [(row.get("cost"), row.get("refusal"), row.get("transient")) for row in done]
-    assert told == [
-        (0.04, None, None),
-        (None, "content_refused", None),
-        (None, None, True),
-        (None, None, False),
-    ]
+    assert told == [(0.04, None, None), (None, "content_refused", None), (None, None, True), (None, None, False)]
     assert len(server.forms) == 4
     assert "cost" in EDIT.schema.names
 

@@ -49,12 +49,7 @@ def with_object(source: np.ndarray, x: int, y: int, side: int) -> tuple[np.ndarr
     centre, radius = (x + side // 2, y + side // 2), side // 2
     cv2.circle(edited, centre, radius, (190, 40, 30), -1, cv2.LINE_AA)
     cv2.circle(
-        edited,
-        (centre[0] - radius // 3, centre[1] - radius // 3),
-        radius // 4,
-        (255, 170, 150),
-        -1,
-        cv2.LINE_AA,
+        edited, (centre[0] - radius // 3, centre[1] - radius // 3), radius // 4, (255, 170, 150), -1, cv2.LINE_AA
     )
     cv2.circle(mask, centre, radius, 1, -1)
     return edited, mask > 0

@@ -50,10 +50,7 @@ def test_a_zoom_of_half_a_percent_is_one_and_a_rounded_size_is_not():
 def test_scale_and_crop_and_stretch(x, y):
     found = measured(zoomed(EDITED, x, y))
     assert found["scale_error"] == pytest.approx(max(abs(x - 1), abs(y - 1)), abs=0.003)
-    assert verdicts(Alignment(), pair(SOURCE, zoomed(EDITED, x, y))) == [
-        "displacement_px:high",
-        "scale_error:high",
-    ]
+    assert verdicts(Alignment(), pair(SOURCE, zoomed(EDITED, x, y))) == ["displacement_px:high", "scale_error:high"]
 
 
 def test_another_aspect_is_an_error_and_another_size_is_not():

@@ -38,10 +38,7 @@ def test_each_defect_by_its_reason_and_its_neighbour_passes(bad, nearly, reason)
     assert verdicts(Artefacts(), pair(SOURCE, nearly)) == []
 
 
-@pytest.mark.parametrize(
-    "flawed",
-    [banded(SOURCE, 16), framed(SOURCE, 12, 255)],
-)
+@pytest.mark.parametrize("flawed", [banded(SOURCE, 16), framed(SOURCE, 12, 255)])
 def test_a_flaw_of_the_photograph_is_not_the_edit_s(flawed):
     edited, _ = with_object(flawed, 200, 150, 100)
     assert verdicts(Artefacts(), pair(flawed, edited)) == []

@@ -24,9 +24,7 @@ def model(tmp_path_factory):
 
 def pair(seed, before="a lake", after="a lake with a boat"):
     source, edited = (encode_jpeg(landscape(seed + offset, 96, 64)) for offset in (0, 100))
-    return Sample(
-        key=str(seed), source_jpeg=source, edited_jpeg=edited, source_caption=before, target_caption=after
-    )
+    return Sample(key=str(seed), source_jpeg=source, edited_jpeg=edited, source_caption=before, target_caption=after)
 
 
 def test_the_scores_are_the_published_definitions(model):
@@ -41,9 +39,7 @@ def test_the_scores_are_the_published_definitions(model):
         "direction": F.cosine_similarity(edited - source, after - before, dim=0),
     }
     scores = Clip(model=model).measure([sample])[0]
-    assert scores == {name: pytest.approx(float(value), abs=2e-5) for name, value in cosine.items()} | {
-        "no_model": 0
-    }
+    assert scores == {name: pytest.approx(float(value), abs=2e-5) for name, value in cosine.items()} | {"no_model": 0}
 
 
 def test_a_pair_is_measured_alike_in_any_company(model):
@@ -94,9 +90,7 @@ def test_nothing_heavy_is_imported_before_it_loads():
 
 
 def test_the_embedded_model_measures_an_edit():
-    sample = pair(
-        1, "A photo in shades of blue.", "A photo in shades of blue; on the left there is a red kite."
-    )
+    sample = pair(1, "A photo in shades of blue.", "A photo in shades of blue; on the left there is a red kite.")
     scores = Clip().measure([sample])[0]
     assert scores["no_model"] == 0
     assert all(-1 <= scores[name] <= 1 for name in ("source", "target", "image", "direction"))

@@ -90,9 +90,7 @@ def test_the_command_lists_the_copies_of_a_finished_set(benchmark: Path, tmp_pat
         copied = copy_of(source, 10, 10, 0.8)
         pairs[key] = Pair(key, "style", encode_jpeg(copied), encode_jpeg(255 - copied), None, {})
     shards = plan({"style": list(pairs)}, 4, 0, frozenset())
-    entries = [
-        write_shard(tmp_path / "set", shard, (pairs[key] for key in shard.keys), "d") for shard in shards
-    ]
+    entries = [write_shard(tmp_path / "set", shard, (pairs[key] for key in shard.keys), "d") for shard in shards]
     finish(tmp_path / "set", entries, {})
     arguments = ["decontaminate", str(tmp_path / "set"), "--against", str(benchmark)]
     assert cli.main([*arguments, "--output", str(tmp_path / "copies.jsonl")]) == 1

@@ -23,9 +23,7 @@ def pair(source, edited):
 
 def dinov2(folder, seed=0):
     torch.manual_seed(seed)
-    config = Dinov2Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=224, patch_size=32
-    )
+    config = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=224, patch_size=32)
     Dinov2Model(config).save_pretrained(folder)
     return folder
 

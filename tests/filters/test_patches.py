@@ -85,9 +85,7 @@ def test_a_second_change_is_as_large_as_it_is():
 def test_with_a_mask_the_largest_change_may_be_the_unrequested_one():
     two, mask = with_object(EDITED, 600, 400, 300)
     assert mask.sum() > MASK.sum()
-    assert Patches().measure([pair(SOURCE, two, MASK)])[0]["second_change"] == pytest.approx(
-        mask.mean(), rel=0.2
-    )
+    assert Patches().measure([pair(SOURCE, two, MASK)])[0]["second_change"] == pytest.approx(mask.mean(), rel=0.2)
     assert Patches().measure([pair(SOURCE, two, MASK | mask)])[0]["second_change"] == 0
 
 

@@ -51,9 +51,7 @@ def test_a_regenerated_outside_fails(known):
     there = cv2.resize(offset, (640, 512), interpolation=cv2.INTER_CUBIC) + np.dstack(
         np.meshgrid(range(640), range(512))
     )
-    redrawn = cv2.remap(
-        SOURCE, there.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    redrawn = cv2.remap(SOURCE, there.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     redrawn[MASK] = EDITED[MASK]
     assert "wander_px:high" in verdicts(Alignment(), pair(SOURCE, redrawn, masks(known)))
 

@@ -38,12 +38,7 @@ def test_a_style_is_everywhere():
 
 
 def test_nothing_changed_is_no_region():
-    assert measured(SOURCE) == {
-        "count": 0,
-        "area_fraction": 0.0,
-        "largest_share": None,
-        "box_fraction": None,
-    }
+    assert measured(SOURCE) == {"count": 0, "area_fraction": 0.0, "largest_share": None, "box_fraction": None}
 
 
 def test_specks_are_change_but_no_regions():

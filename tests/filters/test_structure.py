@@ -30,15 +30,7 @@ def test_a_style_keeps_the_scene(style):
     assert rejected(style) == []
 
 
-@pytest.mark.parametrize(
-    "lost",
-    [
-        np.zeros_like(SOURCE),
-        np.full_like(SOURCE, 128),
-        scene(32),
-        SOURCE[::-1].copy(),
-    ],
-)
+@pytest.mark.parametrize("lost", [np.zeros_like(SOURCE), np.full_like(SOURCE, 128), scene(32), SOURCE[::-1].copy()])
 def test_black_blank_or_another_scene(lost):
     assert rejected(lost) != []
 

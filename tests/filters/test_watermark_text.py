@@ -47,12 +47,7 @@ def test_lettering_that_is_the_edit_passes_where_the_mask_says_so():
 
 
 def test_a_watermark_that_the_source_has_too_is_none():
-    assert (
-        verdicts(
-            WatermarkText(), pair(lettered(SOURCE, TILED, 1.2, 2), lettered(EDITED, TILED, 1.2, 2), MASK)
-        )
-        == []
-    )
+    assert verdicts(WatermarkText(), pair(lettered(SOURCE, TILED, 1.2, 2), lettered(EDITED, TILED, 1.2, 2), MASK)) == []
 
 
 def test_a_whole_image_edit_is_not_known():
@@ -96,9 +91,7 @@ def test_without_the_detector_words_are_not_known():
 def test_a_recipe_that_wants_the_detector_is_refused_without_its_package(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name == lettering.PACKAGE else find(name, *rest),
+        importlib.util, "find_spec", lambda name, *rest: None if name == lettering.PACKAGE else find(name, *rest)
     )
     assert WatermarkText().lacks() is None
     assert "pip install 'crispedit[ocr]'" in (WatermarkText(detector=True).lacks() or "")

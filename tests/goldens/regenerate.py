@@ -30,9 +30,7 @@ GOLDEN = HERE / "shards.json"
 
 def golden_run(root: Path) -> Run:
     """A run of 3 photographs (the third a duplicate) and 10 candidates, of which the bounds keep 6; packed."""
-    run = make_run(
-        root, Path("photos"), "source.dataset=golden", "source.licence=cc0-1.0", "pack.pairs_per_shard=2"
-    )
+    run = make_run(root, Path("photos"), "source.dataset=golden", "source.licence=cc0-1.0", "pack.pairs_per_shard=2")
     source, edited, mask = ((HERE / name).read_bytes() for name in ("source.jpg", "edited.jpg", "mask.png"))
     photographs, answers, candidates, scores = [], [], [], []
     for number in range(3):
@@ -45,21 +43,9 @@ def golden_run(root: Path) -> Run:
             job = job_key(key, instruction, category)
             candidate = candidate_key(job, "compositor", {}, 0)
             texts = {"source_caption": "a photograph", "target_caption": f"a photograph after {category}"}
-            request = {
-                "key": content_key(job),
-                "job_key": job,
-                "source_key": key,
-                "category": category,
-                "ordinal": 0,
-            }
+            request = {"key": content_key(job), "job_key": job, "source_key": key, "category": category, "ordinal": 0}
             answers.append({**request, **texts, "instruction": instruction, "plan": "{}"})
-            same = {
-                "key": candidate,
-                "job_key": job,
-                "source_key": key,
-                "category": category,
-                "editor": "compositor",
-            }
+            same = {"key": candidate, "job_key": job, "source_key": key, "category": category, "editor": "compositor"}
             images = {"edited": edited, "mask": None if category == "style" else mask}
             images["source"] = edited if category == "remove" else None
             candidates.append(
@@ -73,13 +59,9 @@ def golden_run(root: Path) -> Run:
                     "height": 16,
                 }
             )
-            scores.append(
-                _scores(run, candidate, passes=category != "motion" and (number, category) != (1, "add"))
-            )
+            scores.append(_scores(run, candidate, passes=category != "motion" and (number, category) != (1, "add")))
     wave = Waves(run).add([], len(photographs)).name
-    journal.commit(
-        run.folder("curate") / wave, curate_table(run.recipe.source_cascade), photographs, run.root
-    )
+    journal.commit(run.folder("curate") / wave, curate_table(run.recipe.source_cascade), photographs, run.root)
     journal.commit(run.folder("annotate") / wave, ANNOTATE, answers, run.root)
     journal.commit(run.folder("edit") / wave, EDIT, candidates, run.root)
     journal.commit(run.folder("score") / wave, score_table(run.recipe.pair_cascade), scores, run.root)
@@ -90,13 +72,7 @@ def golden_run(root: Path) -> Run:
 
 def _photograph(uri: str, key: str, image: bytes) -> dict[str, object]:
     size = {"width": 16, "height": 16, "original_width": 900, "original_height": 600}
-    row = {
-        "uri": uri,
-        "key": key,
-        "image": image,
-        "sha256": hashlib.sha256(key.encode()).hexdigest(),
-        "format": "jpeg",
-    }
+    row = {"uri": uri, "key": key, "image": image, "sha256": hashlib.sha256(key.encode()).hexdigest(), "format": "jpeg"}
     scores = {"resolution": {"short_side_px": 600.0}, "content": {}, "duplicate": {}}
     flat = {f"{name}.{score}": value for name, found in scores.items() for score, value in found.items()}
     measured = {f"{name}.measured": True for name in scores}

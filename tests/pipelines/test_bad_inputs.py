@@ -16,10 +16,7 @@ from crispedit.pipelines.run import Run
 def outcomes(run: Run) -> dict[str, str]:
     rows = pq.read_table(run.folder("select") / "sources.parquet").to_pylist()
     assert len({row["uri"] for row in rows}) == len(rows)
-    return {
-        row["uri"]: f"rejected:{row['reason']}" if row["outcome"] == "rejected" else row["outcome"]
-        for row in rows
-    }
+    return {row["uri"]: f"rejected:{row['reason']}" if row["outcome"] == "rejected" else row["outcome"] for row in rows}
 
 
 def hostile_run(tmp_path: Path, *overrides: str) -> tuple[Run, dict[str, str]]:

@@ -25,9 +25,7 @@ STRICT = "filters.unchanged.bounds.changed_fraction.min=0.08"
 
 
 def made(root: Path, photos: Path, *editors: str, bound: str = STRICT) -> Run:
-    return make_run(
-        root, photos, bound, f"edit.editors={{{', '.join(editors)}}}", "categories={color: 1, add: 1}"
-    )
+    return make_run(root, photos, bound, f"edit.editors={{{', '.join(editors)}}}", "categories={color: 1, add: 1}")
 
 
 def candidates(run: Run) -> dict[str, dict[str, list[str]]]:
@@ -66,17 +64,13 @@ def test_a_later_editor_works_only_where_all_before_it_failed(whole: Run):
     assert 0 < len(passed) < len(found)
     assert {job for job, verdicts in found.items() if "second" in verdicts} == set(found) - passed
     assert all(sum(v.count("kept") for v in verdicts.values()) <= 1 for verdicts in found.values())
-    by_second = {
-        job for job, verdicts in found.items() if set(verdicts.get("second", ["kept"])) == {"rejected"}
-    }
+    by_second = {job for job, verdicts in found.items() if set(verdicts.get("second", ["kept"])) == {"rejected"}}
     assert {job for job, verdicts in found.items() if "third" in verdicts} == by_second
     assert by_second
     assert waiting(whole, "edit") == {}
 
 
-def test_a_build_cut_short_between_passes_goes_on_to_the_same_candidates(
-    whole: Run, photos: Path, tmp_path: Path
-):
+def test_a_build_cut_short_between_passes_goes_on_to_the_same_candidates(whole: Run, photos: Path, tmp_path: Path):
     """As it stands when the first editor has just finished."""
     shutil.copytree(whole.root, tmp_path / "pieces")
     pieces = made(tmp_path / "pieces", photos, FIRST, SECOND, THIRD)
@@ -127,9 +121,7 @@ def test_the_best_of_a_jobs_candidates_is_chosen_by_scores(tmp_path: Path):
     assert {seed for *_, seed in chosen()} == {0}
     assert all(kept == greatest for _, kept, greatest, _ in chosen("select.best={unchanged.mean_abs: 1}"))
     assert all(kept == least for least, kept, _, _ in chosen("select.best={unchanged.mean_abs: -0.5}"))
-    with pytest.raises(
-        ValueError, match=r"select.best.clip.target: no filter measures it; .* unchanged.mean_abs"
-    ):
+    with pytest.raises(ValueError, match=r"select.best.clip.target: no filter measures it; .* unchanged.mean_abs"):
         make_run(run.root, grainy, "select.best={clip.target: 1}")
 
 
@@ -140,7 +132,5 @@ def test_the_dry_run_counts_the_passes_apart(photos: Path, tmp_path: Path):
 
 
 def test_the_first_editor_has_none_to_wait_for(photos: Path, tmp_path: Path):
-    with pytest.raises(
-        ValueError, match=r"edit.editors.second.when is failed, but no editor comes before it"
-    ):
+    with pytest.raises(ValueError, match=r"edit.editors.second.when is failed, but no editor comes before it"):
         made(tmp_path / "run", photos, SECOND, FIRST)

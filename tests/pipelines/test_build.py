@@ -71,14 +71,7 @@ def test_plain_webdataset_reads_every_pair(built: Run):
         assert source.shape == edited.shape == (meta["height"], meta["width"], 3)
         assert decode_mask(sample["mask.png"]).shape == source.shape[:2]
         assert meta["key"] == sample["__key__"]
-        for text in (
-            "instruction",
-            "source_caption",
-            "target_caption",
-            "uri",
-            "sha256",
-            "recipe_fingerprint",
-        ):
+        for text in ("instruction", "source_caption", "target_caption", "uri", "sha256", "recipe_fingerprint"):
             assert meta[text]
         assert {score["name"] for score in meta["scores"]} >= {"unchanged.changed_fraction"}
 
@@ -202,9 +195,7 @@ def test_killed_at_any_point_a_run_continues_to_the_same_bytes(photos: Path, tmp
     assert statistics(run) == statistics(whole)
 
 
-def test_a_killed_driver_takes_its_workers_along_and_the_run_continues(
-    built: Run, photos: Path, tmp_path: Path
-):
+def test_a_killed_driver_takes_its_workers_along_and_the_run_continues(built: Run, photos: Path, tmp_path: Path):
     run = make_run(tmp_path / "run", photos, "engine.kind=ray")
     process = start(run, "engine.kind=ray")
     kill_at(process, run, 6, pause_s=0.2)
@@ -258,18 +249,13 @@ def test_a_quota_is_met_exactly(photos: Path, tmp_path: Path):
 
 
 def test_a_later_wave_asks_no_more_of_a_category_that_is_full(photos: Path, tmp_path: Path):
-    run = make_run(
-        tmp_path / "run", photos, "categories={add: {jobs: 1, quota: 2}, style: 1}", "engine.wave_sources=2"
-    )
+    run = make_run(tmp_path / "run", photos, "categories={add: {jobs: 1, quota: 2}, style: 1}", "engine.wave_sources=2")
     build.build(run)
     counts = {c.category: c for c in audit.audit(run).counts if c.step == "annotate"}
     assert (counts["add"].rows, counts["style"].rows) == (2, 4)
     more = make_run(tmp_path / "run", photos, "categories={add: {jobs: 1, quota: 3}, style: 1}")
     build.build(more)  # a quota is policy: raised, what it held back is asked for
-    assert {c.category: c.rows for c in audit.audit(more).counts if c.step == "annotate"} == {
-        "add": 4,
-        "style": 4,
-    }
+    assert {c.category: c.rows for c in audit.audit(more).counts if c.step == "annotate"} == {"add": 4, "style": 4}
 
 
 def test_a_run_is_extended_by_more_jobs_and_photographs(photos: Path, tmp_path: Path):
@@ -300,9 +286,7 @@ def test_two_drivers_do_not_share_a_run(built: Run):
         build.build(built)
 
 
-def test_the_steps_one_by_one_are_a_build(
-    built: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_the_steps_one_by_one_are_a_build(built: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)
     for step in ("curate", "annotate", "edit", "score", "select", "pack"):
@@ -311,9 +295,7 @@ def test_the_steps_one_by_one_are_a_build(
     capsys.readouterr()
     assert cli.main(["audit", str(tmp_path / "run"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert {"step", "category", "rows", "kept", "rejected", "error", "not_reached"} <= set(
-        report["counts"][0]
-    )
+    assert {"step", "category", "rows", "kept", "rejected", "error", "not_reached"} <= set(report["counts"][0])
     assert (tmp_path / "run" / "audit" / "report.html").exists()
 
 
@@ -326,10 +308,7 @@ def test_a_lost_row_fails_the_audit_loudly(photos: Path, tmp_path: Path):
 
 
 def test_a_mistake_is_one_line_and_status_two(capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    assert (
-        cli.main(["build", "configs/embedded.yaml", "source.path=/nowhere/at/all", f"run={tmp_path / 'r'}"])
-        == 2
-    )
+    assert cli.main(["build", "configs/embedded.yaml", "source.path=/nowhere/at/all", f"run={tmp_path / 'r'}"]) == 2
     assert "error: " in capsys.readouterr().err
     assert cli.main(["audit", str(tmp_path)]) == 2
     assert "is not a run" in capsys.readouterr().err
@@ -353,27 +332,10 @@ def test_a_submitted_job_builds_on_a_running_cluster(built: Run, photos: Path, t
         start_new_session=True,
     )
     try:
-        submit = [
-            ray,
-            "job",
-            "submit",
-            "--address",
-            "http://127.0.0.1:28265",
-            "--working-dir",
-            str(_package(tmp_path)),
-        ]
-        command = [
-            "--",
-            sys.executable,
-            "pipelines/build.py",
-            str(recipe),
-            f"run={run.root}",
-            f"source.path={photos}",
-        ]
+        submit = [ray, "job", "submit", "--address", "http://127.0.0.1:28265", "--working-dir", str(_package(tmp_path))]
+        command = ["--", sys.executable, "pipelines/build.py", str(recipe), f"run={run.root}", f"source.path={photos}"]
         for _ in range(20):
-            done = subprocess.run(
-                [*submit, *command, "engine.kind=ray"], capture_output=True, text=True, env=env
-            )
+            done = subprocess.run([*submit, *command, "engine.kind=ray"], capture_output=True, text=True, env=env)
             if "submitted successfully" in done.stderr + done.stdout:  # else the head is still starting
                 break
             time.sleep(1)
@@ -395,9 +357,7 @@ def _package(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_if_tells_what_moved_bounds_would_keep(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_what_if_tells_what_moved_bounds_would_keep(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     strict = "filters.unchanged.bounds.changed_fraction.min=0.9"
     run = make_run(tmp_path / "run", photos, strict)
     build.build(run)

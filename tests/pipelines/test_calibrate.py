@@ -36,11 +36,7 @@ def report(tmp_path_factory):
         (folder / "photos" / f"{kind}.jpg").write_bytes(encode_jpeg(landscape(seed, 512, 384, kind)))
     (folder / "recipe.yaml").write_text(RECIPE)
     run(
-        folder / "recipe.yaml",
-        f"run={folder / 'run'}",
-        f"source.path={folder / 'photos'}",
-        "--json",
-        folder / "a.json",
+        folder / "recipe.yaml", f"run={folder / 'run'}", f"source.path={folder / 'photos'}", "--json", folder / "a.json"
     )
     return folder
 
@@ -94,11 +90,7 @@ def test_the_defects_as_markdown(report):
 
 def test_a_semantic_defect_mixes_a_pair_up_with_one_of_its_photograph_if_it_can():
     def pair(photograph, category, caption):
-        stored = {
-            "key": f"{photograph} {category} {caption}",
-            "category": category,
-            "target_caption": caption,
-        }
+        stored = {"key": f"{photograph} {category} {caption}", "category": category, "target_caption": caption}
         return GoodPair(photograph, category, stored)
 
     own, twin = pair("a", "add", "a kite"), pair("b", "add", "a kite")
@@ -170,9 +162,7 @@ def test_a_defect_teaches_the_score_that_tells_it_best_alone():
     ]
     bounds = known_defects.learn_bounds(rows, cascade, 0.02)["add"]
     assert bounds["patches.blocking"].max == pytest.approx((0.09 + 3) / 2, abs=0.01)
-    assert bounds["artefacts.banding"].max == pytest.approx(
-        (0.009 + 0.3) / 2, abs=0.01
-    )  # not (0.009 + 0.08) / 2
+    assert bounds["artefacts.banding"].max == pytest.approx((0.009 + 0.3) / 2, abs=0.01)  # not (0.009 + 0.08) / 2
     assert bounds["sharpness.outside"] == cascade.default_bounds["sharpness.outside"]  # nothing taught it
 
 

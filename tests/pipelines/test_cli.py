@@ -138,9 +138,7 @@ def test_a_set_without_pairs_is_no_success(
     assert re.search(r"error: .*(no pairs|0 pairs|nothing was kept|names none of the shards)", said[-1])
 
 
-def test_a_step_that_has_nothing_to_do_is_no_success(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_step_that_has_nothing_to_do_is_no_success(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     small = "curate.filters.resolution.bounds.short_side_px.min=5000"
     given = [str(tmp_path / "recipe.yaml"), f"run={tmp_path / 'run'}", f"source.path={photos}", small]
@@ -151,15 +149,7 @@ def test_a_step_that_has_nothing_to_do_is_no_success(
 
 
 def test_overrides_may_stand_behind_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    line = [
-        "build",
-        "embedded",
-        "--dry-run",
-        "3",
-        "source.kind=folder",
-        f"source.path={tmp_path}",
-        "--log-json",
-    ]
+    line = ["build", "embedded", "--dry-run", "3", "source.kind=folder", f"source.path={tmp_path}", "--log-json"]
     assert cli.main([*line, f"run={tmp_path / 'run'}"]) == 2
     assert str(tmp_path) in capsys.readouterr().err
     with pytest.raises(SystemExit):

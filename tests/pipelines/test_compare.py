@@ -143,11 +143,7 @@ def test_the_judges_choice_is_kept_and_where_it_has_none_the_scores_choose(built
             ("rejected", "not_chosen"),
         ]
     for job in (second, third):
-        assert [found[key] for key in job.keys] == [
-            ("rejected", "not_best"),
-            ("rejected", "not_best"),
-            ("kept", None),
-        ]
+        assert [found[key] for key in job.keys] == [("rejected", "not_best"), ("rejected", "not_best"), ("kept", None)]
 
     rows = {tuple(row["candidates"]): row for row in journal.read(run.folder("compare"), COMPARE).to_pylist()}
     chosen, undecided, failed, _ = (rows[tuple(sorted(job.keys))] for job in (first, second, third, fourth))
@@ -169,11 +165,7 @@ def test_the_judges_choice_is_kept_and_where_it_has_none_the_scores_choose(built
 
 def test_candidates_with_sources_of_their_own_are_not_compared(compared: Run):
     """To remove a thing, the compositor first adds it: with the grain of a seed."""
-    shown = {
-        key
-        for row in journal.read(compared.folder("compare"), COMPARE).to_pylist()
-        for key in row["candidates"]
-    }
+    shown = {key for row in journal.read(compared.folder("compare"), COMPARE).to_pylist() for key in row["candidates"]}
     removed = {key for job in jobs(compared, "remove") for key in job.keys}
     added = {key for job in jobs(compared, "add") for key in job.keys}
     assert len(removed) == len(added) == 12
@@ -181,9 +173,7 @@ def test_candidates_with_sources_of_their_own_are_not_compared(compared: Run):
     assert {selection(compared)[key] for key in removed} == {("kept", None), ("rejected", "not_best")}
 
 
-def test_a_comparison_is_committed_once_and_what_was_lost_is_asked_again(
-    compared: Run, server: Server, tmp_path: Path
-):
+def test_a_comparison_is_committed_once_and_what_was_lost_is_asked_again(compared: Run, server: Server, tmp_path: Path):
     run = judged(compared, tmp_path / "run", server.spec)
     found, shards = selection(run), (run.folder("shards") / "manifest.json").read_bytes()
     lose_rows(run.folder("compare"), lambda row: row["chosen"] == jobs(run)[0].keys[0])
@@ -197,9 +187,7 @@ def test_a_comparison_is_committed_once_and_what_was_lost_is_asked_again(
     assert (run.folder("shards") / "manifest.json").read_bytes() == shards
 
 
-def test_other_bounds_compare_only_the_jobs_where_other_candidates_pass(
-    compared: Run, server: Server, tmp_path: Path
-):
+def test_other_bounds_compare_only_the_jobs_where_other_candidates_pass(compared: Run, server: Server, tmp_path: Path):
     run = judged(compared, tmp_path / "run", server.spec)
     first = jobs(run)[0]
     low, middle, high = first.scores
@@ -254,9 +242,7 @@ def test_a_dry_run_projects_the_comparisons(built: Run, server: Server, tmp_path
     assert steps["compare"].gigabytes > 0
 
 
-def test_without_a_model_the_judge_cannot_choose(
-    built: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_without_a_model_the_judge_cannot_choose(built: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     photographs = Path(built.recipe.source.path)
     for overrides in (["select.judge=true"], ["select.judge=true", "filters.judge={}"]):
         with pytest.raises(ValueError, match=r"select.judge .* set filters.judge.chat"):

@@ -63,15 +63,7 @@ def test_a_squeezed_image_is_smaller_along_one_axis(seed):
 
 
 def fields(name):
-    parts = (
-        "key",
-        "source_jpeg",
-        "edited_jpeg",
-        "mask_png",
-        "instruction",
-        "source_caption",
-        "target_caption",
-    )
+    parts = ("key", "source_jpeg", "edited_jpeg", "mask_png", "instruction", "source_caption", "target_caption")
     return {part: f"{name} {part}" for part in parts} | {"category": "add"}
 
 

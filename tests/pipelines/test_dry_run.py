@@ -132,20 +132,13 @@ def test_imported_pairs_are_projected_too(tmp_path: Path):
         ball = source.copy()
         ball[90:170, 100:190] = (225, 40, 35)
         rows += [
-            {
-                "input_img": encode_jpeg(source),
-                "output_img": encode_jpeg(edited),
-                "instruction": text,
-                "type": "add",
-            }
+            {"input_img": encode_jpeg(source), "output_img": encode_jpeg(edited), "instruction": text, "type": "add"}
             for edited, text in ((ball, "Add a red box."), (source, "Add a red ball."))
         ]
     (tmp_path / "pairs").mkdir()
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     schema = pa.schema([(n, image if n.endswith("img") else pa.string()) for n in rows[0]])
-    stored = [
-        {n: {"bytes": v, "path": None} if n.endswith("img") else v for n, v in row.items()} for row in rows
-    ]
+    stored = [{n: {"bytes": v, "path": None} if n.endswith("img") else v for n, v in row.items()} for row in rows]
     pq.write_table(pa.Table.from_pylist(stored, schema), tmp_path / "pairs" / "data.parquet")
     pairs = f"source={{kind: pairs, mapping: crispedit-2m, path: {tmp_path / 'pairs'}}}"
     run = make_run(tmp_path / "run", tmp_path, pairs, "categories={add: 1}", "curate.filters.duplicate=null")
@@ -207,9 +200,7 @@ def test_a_recipe_of_servers_is_priced_beside_one_of_gpus(
 def test_what_has_no_price_is_said_and_not_counted(photos: Path, tmp_path: Path):
     with serving(judged) as chat:
         judge = {"chat": chat.spec, "facts": False}
-        run = make_run(
-            tmp_path / "run", photos, "categories={color: 1}", f"filters={json.dumps({'judge': judge})}"
-        )
+        run = make_run(tmp_path / "run", photos, "categories={color: 1}", f"filters={json.dumps({'judge': judge})}")
         found = dry_run(run, 2)
     assert found.server_costs == {"score: judge": None}
     assert found.cost_per_pair is None

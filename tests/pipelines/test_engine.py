@@ -26,9 +26,7 @@ from crispedit.shards.journal import Table
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
 
-SCHEMA = pa.schema(
-    [("key", pa.string()), ("trail", pa.string()), ("pid", pa.int64()), ("error", pa.string())]
-)
+SCHEMA = pa.schema([("key", pa.string()), ("trail", pa.string()), ("pid", pa.int64()), ("error", pa.string())])
 
 
 @dataclass
@@ -65,9 +63,7 @@ TASKS = Pool(batch=3)
 """A stage that needs no GPU and is given no actors runs as tasks."""
 
 
-def work(
-    folder: Path, keys: Sequence[str], stages: Sequence[str] = ("a", "b"), pool: Pool | None = None
-) -> Work:
+def work(folder: Path, keys: Sequence[str], stages: Sequence[str] = ("a", "b"), pool: Pool | None = None) -> Work:
     return Work(
         "test",
         folder,
@@ -114,9 +110,7 @@ def test_on_ray_a_row_that_raises_costs_itself_alone(tmp_path: Path, pool: Pool 
 
 
 @pytest.mark.parametrize("pool", [None, TASKS], ids=["actors", "tasks"])
-def test_on_ray_a_row_that_kills_its_process_is_quarantined(
-    tmp_path: Path, pool: Pool | None, ray_nodes: None
-):
+def test_on_ray_a_row_that_kills_its_process_is_quarantined(tmp_path: Path, pool: Pool | None, ray_nodes: None):
     engine.run(work(tmp_path, [*KEYS[:5], "poison", *KEYS[5:]], ["a"], pool), EngineSpec(rows_per_part=7))
     done = rows(tmp_path, once=False)
     assert sorted(done) == sorted([*KEYS, "poison"])
@@ -159,17 +153,13 @@ def stage(name: str, **pool: object) -> Append:
 
 def test_preflight_shows_its_arithmetic():
     stages = [stage("decode", actors=2, cpus=1.0), stage("clip", gpus=1.0, cpus=0.5)]
-    with pytest.raises(
-        ValueError, match=r"score cannot be scheduled.*2\.5 CPU, 1 GPU and 0 GB.*has 2 CPU, 0 GPU"
-    ) as e:
+    with pytest.raises(ValueError, match=r"score cannot be scheduled.*2\.5 CPU, 1 GPU and 0 GB.*has 2 CPU, 0 GPU") as e:
         placement("score", stages, {"CPU": 2.0})
     assert "2 x decode: 2 CPU, 0 GPU, 0 GB" in str(e.value)
     assert "1 x clip: 0.5 CPU, 1 GPU, 0 GB" in str(e.value)
 
 
-def test_a_build_that_cannot_be_scheduled_is_refused_before_it_starts(
-    tmp_path: Path, photos: Path, ray_nodes: None
-):
+def test_a_build_that_cannot_be_scheduled_is_refused_before_it_starts(tmp_path: Path, photos: Path, ray_nodes: None):
     run = make_run(tmp_path / "run", photos, "engine.kind=ray", "score.pool={actors: 9}")
     with pytest.raises(ValueError, match=r"score cannot be scheduled: it needs at least 9 CPU.*has 4 CPU"):
         build.build(run)
@@ -179,9 +169,7 @@ def test_a_build_that_cannot_be_scheduled_is_refused_before_it_starts(
 def test_open_pools_share_what_is_left():
     assert placement("s", [stage("a", cpus=0.9)], {"CPU": 2.0}) == [2]
     assert placement("s", [stage("a", cpus=0.9)], {"CPU": 16.0}) == [17]
-    assert placement(
-        "s", [stage("a", cpus=1.0), stage("g", cpus=0.5, gpus=0.5)], {"CPU": 8.0, "GPU": 2.0}
-    ) == [4, 4]
+    assert placement("s", [stage("a", cpus=1.0), stage("g", cpus=0.5, gpus=0.5)], {"CPU": 8.0, "GPU": 2.0}) == [4, 4]
     assert placement("s", [stage("a", cpus=1.0, memory_gb=8)], {"CPU": 16.0, "memory": 20 * 2**30}) == [2]
 
 

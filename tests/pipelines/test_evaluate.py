@@ -278,11 +278,7 @@ def test_a_judge_that_dies_half_way_and_returns_gives_the_same_results(tmp_path)
         number = len(server.asked)
         return MARKS if alive or number < asked_before_death else Said(status=400)
 
-    recipe = {
-        "benchmarks": {"gedit": {"path": folder}},
-        "controls": ["copy-source"],
-        "measure": {"batch": 16},
-    }
+    recipe = {"benchmarks": {"gedit": {"path": folder}}, "controls": ["copy-source"], "measure": {"batch": 16}}
     with serving(reply) as server:
         judge = {"judge": server.spec | {"concurrency": 4}}
         whole = evaluated(recipe | {"models": judge, "out": tmp_path / "whole"})
@@ -300,13 +296,10 @@ def test_a_judge_that_dies_half_way_and_returns_gives_the_same_results(tmp_path)
         assert len(server.asked) < asked_before_death + GIVE_UP + 4
 
         spent = len(server.asked)
-        with pytest.raises(
-            ValueError, match="does not answer"
-        ):  # still down: its first question is not answered
+        with pytest.raises(ValueError, match="does not answer"):  # still down: its first question is not answered
             evaluate.evaluate(
                 evaluate.EvaluationRecipe(
-                    **broken
-                    | {"models": {"judge": server.spec | {"base_url": "http://127.0.0.1:9/v1", "retries": 0}}}
+                    **broken | {"models": {"judge": server.spec | {"base_url": "http://127.0.0.1:9/v1", "retries": 0}}}
                 )
             )
         assert len(server.asked) == spent
@@ -314,9 +307,7 @@ def test_a_judge_that_dies_half_way_and_returns_gives_the_same_results(tmp_path)
         alive = True
         server.asked.clear()
         evaluate.evaluate(evaluate.EvaluationRecipe(**broken))
-        assert len(server.asked) <= everything - (
-            asked_before_death - 6
-        )  # what was said before is not asked again
+        assert len(server.asked) <= everything - (asked_before_death - 6)  # what was said before is not asked again
         assert json.loads((out / "results.json").read_text()) == whole
 
 
@@ -324,9 +315,7 @@ def test_a_run_that_measures_nothing_fails(tmp_path, capsys):
     """All null: the recipe names no judge."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        yaml.safe_dump(
-            {"out": str(tmp_path / "out"), "benchmarks": {"gedit": {"path": str(gedit(tmp_path / "set"))}}}
-        )
+        yaml.safe_dump({"out": str(tmp_path / "out"), "benchmarks": {"gedit": {"path": str(gedit(tmp_path / "set"))}}})
     )
     parser = argparse.ArgumentParser()
     evaluate.add_arguments(parser)
@@ -381,9 +370,7 @@ def test_the_plan_counts_questions_and_their_price_before_anything_is_paid(tmp_p
     }
     lines = evaluate.plan(evaluate.EvaluationRecipe(**recipe))
     assert lines[0] == "gedit: mine has 8 of 8 edits left"
-    assert (
-        "at most 24 questions to the judge (gpt-4.1), about 0.13 USD" in lines[1]
-    )  # copy-source and two seeds
+    assert "at most 24 questions to the judge (gpt-4.1), about 0.13 USD" in lines[1]  # copy-source and two seeds
     del recipe["price"]
     assert "set price=" in evaluate.plan(evaluate.EvaluationRecipe(**recipe))[1]
 
@@ -420,12 +407,8 @@ def test_results_are_the_same_bytes_in_another_run(tmp_path, shards):
 
 def test_controls_are_chosen(tmp_path, shards):
     recipe = {"out": tmp_path, "benchmarks": {"shards": {"path": str(shards)}}}
-    assert set(evaluated(recipe | {"controls": ["ground-truth"]})["shards"]["shards"]["rows"]) == {
-        "ground-truth"
-    }
-    rows = evaluated(
-        recipe | {"controls": []} | {"editors": {"x": {"results": results_of(tmp_path / "r", shards)}}}
-    )
+    assert set(evaluated(recipe | {"controls": ["ground-truth"]})["shards"]["shards"]["rows"]) == {"ground-truth"}
+    rows = evaluated(recipe | {"controls": []} | {"editors": {"x": {"results": results_of(tmp_path / "r", shards)}}})
     assert set(rows["shards"]["shards"]["rows"]) == {"x"}
 
 
@@ -445,9 +428,7 @@ def magicbrush(folder):
         names = [f"{session}-input.png", *(f"{session}-output{k}.png" for k in range(1, count + 1))]
         (folder / "images" / session).mkdir(parents=True)
         for number, name in enumerate(names):
-            Pillow.fromarray(landscape(int(session) + number, 96, 64)).save(
-                folder / "images" / session / name
-            )
+            Pillow.fromarray(landscape(int(session) + number, 96, 64)).save(folder / "images" / session / name)
         sessions[session] = [
             {"input": names[k], "output": names[k + 1], "instruction": f"edit {k}"} for k in range(count)
         ]
@@ -513,8 +494,7 @@ def test_multi_turn_edits_its_own_previous_answer(tmp_path, checkpoint):
     rows = {row["case"]: row for row in journal.read(table, ANSWERS).to_pylist()}
     stored = {
         name: cv2.cvtColor(
-            cv2.imdecode(np.frombuffer(journal.read_blob(table, row["image"]), np.uint8), 1),
-            cv2.COLOR_BGR2RGB,
+            cv2.imdecode(np.frombuffer(journal.read_blob(table, row["image"]), np.uint8), 1), cv2.COLOR_BGR2RGB
         )
         for name, row in rows.items()
     }

@@ -52,13 +52,9 @@ def test_every_layout_gives_every_output(made, layout):
     if layout == "gedit_v2":
         assert not sheets
         assert {row["metric"] for row in table} == {"preferred"}
-        shares = {
-            (row["case"], row["editor"]): row["value"] for row in table if row["editor"] != "copy-source"
-        }
+        shares = {(row["case"], row["editor"]): row["value"] for row in table if row["editor"] != "copy-source"}
         assert all(0 <= value <= 1 for value in shares.values())
-        assert all(
-            shares[case, "faint"] > shares[case, "strong"] for case, editor in shares if editor == "strong"
-        )
+        assert all(shares[case, "faint"] > shares[case, "strong"] for case, editor in shares if editor == "strong")
         return
     assert {(row["seed"], row["judgement"]) for row in table if row["editor"] == "faint"} >= {(0, 0), (1, 0)}
     assert {row["kind"] for row in table if row["editor"] == "strong"} >= {"scored"}
@@ -76,9 +72,7 @@ def test_the_browser_opens_every_evaluation(made, layout):
     out = folder / "evaluations" / layout
     assert view.is_evaluation(str(out))
     shown = evaluation.EvaluationResults(out)
-    client = TestClient(
-        Guard(evaluation.EvaluationSite(shown).app(), "127.0.0.1", None), base_url="http://127.0.0.1"
-    )
+    client = TestClient(Guard(evaluation.EvaluationSite(shown).app(), "127.0.0.1", None), base_url="http://127.0.0.1")
     assert "strong" in client.get("/").text
     for protocol, board in shown.boards[layout].items():
         address = f"/cases?protocol={protocol}&order=worst&editor=strong"
@@ -104,12 +98,7 @@ def test_the_browser_opens_every_evaluation(made, layout):
         judged = [a for case in cases for a in case["answers"] if a["words"]]
         assert bool(judged) == (layout in ("gedit", "imgedit", "gedit_v2", "edit_compass")), board["about"]
         assert all(a["words"][0] for a in judged)
-    for path in (
-        "/cases/one?case=nothing",
-        "/picture/999999/source",
-        "/picture/0/..%2fresults.json",
-        "/results.json",
-    ):
+    for path in ("/cases/one?case=nothing", "/picture/999999/source", "/picture/0/..%2fresults.json", "/results.json"):
         assert client.get(path).status_code == 404, path
     for path in ("/cases?benchmark=x", "/cases?order=x", "/cases?editor=x", "/picture/0/source?w=3"):
         assert client.get(path).status_code == 400, path
@@ -130,9 +119,7 @@ def test_the_made_judge_ranks_the_editors_as_they_were_made(made):
 
     marks = board("gedit", "gedit-official")["rows"]
     assert marks["faint"]["metrics"]["O"]["mean"] > marks["middling"]["metrics"]["O"]["mean"]
-    assert (
-        "nothing is known of" in marks["strong"]["metrics"]["O"]["error"]
-    )  # the only case of a group is missing
+    assert "nothing is known of" in marks["strong"]["metrics"]["O"]["error"]  # the only case of a group is missing
     assert board("gedit", "gedit-official")["request"]["max_tokens"] == 1400
     duel = board("gedit_v2", "gedit-v2-own-prompts")
     order = sorted(duel["ratings"], key=lambda name: -duel["ratings"][name]["elo"])
@@ -147,9 +134,7 @@ def test_the_made_judge_ranks_the_editors_as_they_were_made(made):
 
 def test_people_are_read_from_a_table_and_their_majority_counts(tmp_path):
     file = tmp_path / "people.csv"
-    file.write_text(
-        "case,first,second,winner,category\n1,a,b,a,x\n1,b,a,a,x\n1,a,b,tie,x\n2,b,a,second,y\n2,a,b,b,y\n"
-    )
+    file.write_text("case,first,second,winner,category\n1,a,b,a,x\n1,b,a,a,x\n1,a,b,tie,x\n2,b,a,second,y\n2,a,b,b,y\n")
     read = preferences.read(file)
     assert preferences.majority(read) == [
         Preference("1", "a", "b", "first", "x"),
@@ -185,9 +170,7 @@ def test_strengths_are_found_again_and_do_not_depend_on_who_is_first():
         for m in matches
     ]
     again = statistics.strengths(turned, draws=2)
-    assert [again[p].elo for p in sorted(again)] == pytest.approx(
-        [found[p].elo for p in sorted(found)], abs=1e-3
-    )
+    assert [again[p].elo for p in sorted(again)] == pytest.approx([found[p].elo for p in sorted(found)], abs=1e-3)
     assert statistics.strengths([]) == {}
     alone = [statistics.PairwiseResult("1", "d", "a", "b", "first")]
     assert statistics.strengths(alone)["a"].low is None  # one case

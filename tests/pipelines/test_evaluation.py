@@ -12,9 +12,7 @@ from crispedit.pipelines.evaluation.runner import Evaluation
 
 def case(name, after=None, **more):
     source = None if after else Picture(f"{name}.png")
-    return Case(
-        name, "edit", source, after=after, target=Picture("target.png"), protocols=("shards",), **more
-    )
+    return Case(name, "edit", source, after=after, target=Picture("target.png"), protocols=("shards",), **more)
 
 
 def evaluation(tmp_path, *cases, **options):
@@ -28,8 +26,7 @@ def write(path, level):
 
 def names(given):
     return {
-        name: None if one.picture is None else one.picture.path.rpartition("results/")[2]
-        for name, one in given.items()
+        name: None if one.picture is None else one.picture.path.rpartition("results/")[2] for name, one in given.items()
     }
 
 
@@ -82,9 +79,7 @@ def test_a_key_is_of_what_decides_the_row(tmp_path):
     plain, scaled = evaluation(tmp_path, one), evaluation(tmp_path, one, short_side_px=64)
     assert plain.answer_key(one, "{}") != plain.answer_key(one, '{"steps": 2}')
     assert plain.answer_key(one, "{}") != scaled.answer_key(one, "{}")
-    assert plain.answer_key(one, "{}") == plain.answer_key(
-        other, "{}"
-    )  # captions are scored by, not edited by
+    assert plain.answer_key(one, "{}") == plain.answer_key(other, "{}")  # captions are scored by, not edited by
     assert plain.answer_key(one, "{}", 0) != plain.answer_key(one, "{}", 1)  # another seed
     given = plain.copied()[0]["1"]
     assert plain.score_key(one, given) != plain.score_key(other, given)

@@ -29,30 +29,19 @@ def photos(tmp_path: Path) -> list[str]:
     """Overrides of the embedded recipe: one photograph, one edit."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(encode(photo("a", 320, 240), "JPEG"))
-    return [
-        f"source.path={tmp_path / 'photos'}",
-        "curate.filters={}",
-        "categories={style: 1}",
-        "engine.kind=inprocess",
-    ]
+    return [f"source.path={tmp_path / 'photos'}", "curate.filters={}", "categories={style: 1}", "engine.kind=inprocess"]
 
 
 def without(package: str, *arguments: str) -> subprocess.CompletedProcess:
     """A command in a process that has no such package."""
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT, package, *arguments], capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, "-c", WITHOUT, package, *arguments], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
     ("package", "arguments", "remedy"),
     [
         ("torch", ("train", "tiny", "shards=x", "run={}"), "'crispedit[train]'"),
-        (
-            "s3fs",
-            ("step", "curate", "embedded", "source.path=s3://bucket/photos", "run={}"),
-            "'crispedit[s3]'",
-        ),
+        ("s3fs", ("step", "curate", "embedded", "source.path=s3://bucket/photos", "run={}"), "'crispedit[s3]'"),
     ],
 )
 def test_a_package_that_is_missing_is_named_with_what_installs_it(tmp_path, package, arguments, remedy):
@@ -84,9 +73,7 @@ def test_a_full_disk_names_the_file(tmp_path, photos, capsys):
     """A real one of two megabytes, where the system lets us have it."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], capture_output=True
-    ).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], capture_output=True).returncode:
         pytest.skip("needs the right to mount a small disk")
     try:
         assert cli.main(["build", "embedded", *photos, f"run={disk / 'run'}"]) == 2
@@ -192,10 +179,7 @@ RayletDiedError.__module__ = "ray.exceptions"
         (OSError(errno.EDQUOT, "Quota exceeded", "/home/a"), "/home/a: your quota is used up"),
         (PermissionError(errno.EACCES, "Permission denied", "/runs"), "/runs: not permitted"),
         (OSError(errno.EROFS, "Read-only file system", "/runs"), "/runs: the file system is read-only"),
-        (
-            OSError(errno.ENOSYS, "Function not implemented", "/lustre/.lock"),
-            "/lustre/.lock: the file system there",
-        ),
+        (OSError(errno.ENOSYS, "Function not implemented", "/lustre/.lock"), "/lustre/.lock: the file system there"),
         (OSError(errno.EFBIG, "File too large", "/runs/a.tar"), "ulimit -f"),
         (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
         (FileNotFoundError(errno.ENOENT, "No such file", "/a.yaml"), "/a.yaml: there is no such file"),

@@ -39,9 +39,7 @@ def edited(image: np.ndarray) -> np.ndarray:
 def released(folder: Path) -> None:
     """Eight rows in the layout of the released CrispEdit-2M, of which two are good."""
     rows = []
-    for number, kind in enumerate(
-        ("meadow", "desert", "beach", "mountains", "snow", "lake", "room", "sunset")
-    ):
+    for number, kind in enumerate(("meadow", "desert", "beach", "mountains", "snow", "lake", "room", "sunset")):
         source = landscape(number, WIDTH, HEIGHT, kind)
         rows.append(
             {
@@ -51,10 +49,7 @@ def released(folder: Path) -> None:
                 "type": "add",
             }
         )
-    rows[1] |= {
-        "type": "background change",
-        "instruction": "Add a red ball in the middle.",
-    }  # mislabelled
+    rows[1] |= {"type": "background change", "instruction": "Add a red ball in the middle."}  # mislabelled
     rows[7]["type"] = "gizmo"  # no category claims it
     rows[2]["output_img"] = rows[2]["input_img"]  # a no-op
     stretched = cv2.resize(edited(landscape(3, WIDTH, HEIGHT, "mountains")), (WIDTH - 40, HEIGHT))
@@ -91,19 +86,14 @@ def outcomes(run: Run) -> dict[str, tuple[str, str | None]]:
     rows = {row["key"]: row for row in pq.read_table(run.folder("select") / "selection.parquet").to_pylist()}
     candidates = journal.read(run.folder("edit"), EDIT).to_pylist()
     return {
-        json.loads(row["options"])["uri"].rpartition("#")[2]: (
-            rows[row["key"]]["outcome"],
-            rows[row["key"]]["reason"],
-        )
+        json.loads(row["options"])["uri"].rpartition("#")[2]: (rows[row["key"]]["outcome"], rows[row["key"]]["reason"])
         for row in candidates
     }
 
 
 def test_the_released_layout_is_filtered_and_every_pair_has_an_outcome(tmp_path: Path):
     released(tmp_path / "data")
-    run = refiltered(
-        tmp_path, tmp_path / "data", "filters.sharpness=null"
-    )  # it is cheaper, and sees a stretch too
+    run = refiltered(tmp_path, tmp_path / "data", "filters.sharpness=null")  # it is cheaper, and sees a stretch too
     outcome = outcomes(run)
     assert outcome["0"] == ("kept", None)
     assert outcome["7"] == ("kept", None)
@@ -117,9 +107,7 @@ def test_the_released_layout_is_filtered_and_every_pair_has_an_outcome(tmp_path:
     assert counts["curate", ""].error == {"unreadable": 1}
     assert counts["annotate", "add"].rejected == {"no_instruction": 1}
     samples = list(
-        webdataset.WebDataset(
-            [str(p) for p in sorted(run.folder("shards").glob("*.tar"))], shardshuffle=False
-        )
+        webdataset.WebDataset([str(p) for p in sorted(run.folder("shards").glob("*.tar"))], shardshuffle=False)
     )
     metas = [json.loads(sample["json"]) for sample in samples]
     assert {meta["dataset"] for meta in metas} == {"CrispEdit-2M"}
@@ -143,9 +131,7 @@ def test_what_was_moved_is_laid_back_and_recorded_where_that_is_asked(tmp_path: 
             for a, b in zip(sources, images, strict=True)
         ],
     )
-    only = [
-        f"filters.{name}=null" for name in ("resolution", "region", "sharpness", "exposure", "preservation")
-    ]
+    only = [f"filters.{name}=null" for name in ("resolution", "region", "sharpness", "exposure", "preservation")]
     as_they_came = refiltered(tmp_path / "a", tmp_path / "data", *only)
     repaired = refiltered(tmp_path / "b", tmp_path / "data", "edit.repair=true", *only)
     before, after = (outcomes(run) for run in (as_they_came, repaired))
@@ -171,9 +157,7 @@ def test_what_was_moved_is_laid_back_and_recorded_where_that_is_asked(tmp_path: 
     assert "transform" not in json.loads(plain["0"]["json"])
     assert transform(laid["0"]) == [[1, 0, 0], [0, 1, 0]]
     # Both images are cropped to what they share: nothing is filled in, and the source of the pair is a new one.
-    back, onto = (
-        np.asarray(Image.open(io.BytesIO(laid["1"][f"{name}.jpg"]))) for name in ("edited", "source")
-    )
+    back, onto = (np.asarray(Image.open(io.BytesIO(laid["1"][f"{name}.jpg"]))) for name in ("edited", "source"))
     assert back.shape == onto.shape < sources[1].shape
     corner = np.array(transform(laid["1"])) @ [0, 0, 1]
     x, y = np.rint(np.linalg.solve(moved[:, :2], corner - moved[:, 2])).astype(int)

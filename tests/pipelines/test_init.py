@@ -12,9 +12,7 @@ from crispedit.pipelines import cli, init, recipe
 from crispedit.pipelines.pairs import PairsSource
 
 
-def test_init_writes_a_recipe_for_photographs(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_init_writes_a_recipe_for_photographs(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     output = tmp_path / "mine.yaml"
     assert cli.main(["init", str(photos), "-o", str(output), "--run", str(tmp_path / "run")]) == 0
     assert "4 photographs (folder)" in capsys.readouterr().out
@@ -44,8 +42,7 @@ def test_init_recognises_pairs(photos: Path, tmp_path: Path):
     assert made.source.columns.complete
     assert made.run == Path("runs/my-pairs")
     least = {
-        spec.bounds["short_side_px"].min
-        for spec in (made.filters["resolution"], made.curate.filters["resolution"])
+        spec.bounds["short_side_px"].min for spec in (made.filters["resolution"], made.curate.filters["resolution"])
     }
     assert len(least) == 1
     assert least.pop() < 1024

@@ -83,9 +83,7 @@ def test_unknown_names_are_told_by_their_first_bytes(tmp_path: Path):
     found = listing(FolderSource(path=str(tmp_path)))
     assert sorted([*images, "gone"]) == [entry.uri for entry in found.entries]
     assert [entry.uri for entry in found.entries if entry.error] == ["gone"]
-    assert found.skipped.text() == (
-        "skipped: 6 files (2 without suffix, 1 .dat, 1 .txt, 1 hidden, 1 pipe or device)"
-    )
+    assert found.skipped.text() == ("skipped: 6 files (2 without suffix, 1 .dat, 1 .txt, 1 hidden, 1 pipe or device)")
     total = len(found.entries) + found.skipped.total()
     assert total == len(os.listdir(tmp_path))
 
@@ -107,9 +105,7 @@ def test_brackets_and_braces_in_the_names_of_folders(tmp_path: Path):
             assert read(entries(FolderSource(path=str(path)))) == [folder.encode()], path
     (tmp_path / "one[1].jpg").write_bytes(b"1")
     assert read(entries(FolderSource(path=str(tmp_path / "one[[]1].jpg")))) == [b"1"]
-    with pytest.raises(
-        ValueError, match=r"nothing matches this pattern \(\[2\] stands for .* write \[\[\]2\]"
-    ):
+    with pytest.raises(ValueError, match=r"nothing matches this pattern \(\[2\] stands for .* write \[\[\]2\]"):
         entries(FolderSource(path=str(tmp_path / "one[2]*.jpg")))
     with pytest.raises(ValueError, match=r"\*\.webp: nothing matches this pattern$"):
         entries(FolderSource(path=str(tmp_path / "*.webp")))
@@ -264,9 +260,7 @@ def test_texts_as_windows_tools_write_them(encoding: str, tmp_path: Path):
     (pair,) = pairs(PairsSource(path=str(path), layout="webdataset", columns=IN_TAR))
     assert pair.instruction == words
     (entry,) = entries(
-        WebDatasetSource(
-            path=str(tar(tmp_path / "b.tar", ("1.txt", written(words)), ("1.jpg", b"1"))), caption="txt"
-        )
+        WebDatasetSource(path=str(tar(tmp_path / "b.tar", ("1.txt", written(words)), ("1.jpg", b"1"))), caption="txt")
     )
     assert entry.caption == words
     note = written(json.dumps({"caption": words}, ensure_ascii=False))
@@ -314,15 +308,10 @@ def of_tar(path: Path, **columns: str) -> list[pairs_module.ImportedPair]:
 
 def test_keys_with_dots_are_pairs_of_their_own(tmp_path: Path):
     members = [
-        (f"x/v1.0_{n}.{part}", f"{n}{part}".encode())
-        for n in "ab"
-        for part in ("source.jpg", "edited.jpg", "txt")
+        (f"x/v1.0_{n}.{part}", f"{n}{part}".encode()) for n in "ab" for part in ("source.jpg", "edited.jpg", "txt")
     ]
     listed = of_tar(tar(tmp_path / "a.tar", *members))
-    assert [(pair.uri, pair.instruction) for pair in listed] == [
-        ("a.tar#x/v1.0_a", "atxt"),
-        ("a.tar#x/v1.0_b", "btxt"),
-    ]
+    assert [(pair.uri, pair.instruction) for pair in listed] == [("a.tar#x/v1.0_a", "atxt"), ("a.tar#x/v1.0_b", "btxt")]
     assert pairs_module.read(listed)[1] == PairImages(b"bsource.jpg", b"bedited.jpg")
 
 
@@ -337,10 +326,7 @@ def test_extensions_that_collide_are_no_loss(tmp_path: Path):
     sample = [("1.source.jpg", b"s"), ("1.edited.jpg", b"e"), ("1.txt", b"words")]
     second = [("1.SOURCE.jpg", b"S"), ("1.edited.jpg", b"E"), ("1.txt", b"other words")]
     listed = of_tar(tar(tmp_path / "a.tar", *sample, *second))
-    assert [(pair.uri, pair.instruction) for pair in listed] == [
-        ("a.tar#1", "words"),
-        ("a.tar#1#2", "other words"),
-    ]
+    assert [(pair.uri, pair.instruction) for pair in listed] == [("a.tar#1", "words"), ("a.tar#1#2", "other words")]
     assert pairs_module.read(listed)[1] == PairImages(b"S", b"E")
 
 

@@ -15,14 +15,8 @@ from crispedit.shards.pack import Pair, finish, plan, write_shard
 
 ASKED = {
     "Add a red ball on the grass.": ("add", None),  # a rule knows it
-    "Make the car blue.": (
-        "color",
-        '{"possible": true, "instruction": "Change the  color of the car to red."}',
-    ),
-    "Paint the door green.": (
-        "color",
-        '{"possible": true, "instruction": "Remove the door."}',
-    ),  # another kind
+    "Make the car blue.": ("color", '{"possible": true, "instruction": "Change the  color of the car to red."}'),
+    "Paint the door green.": ("color", '{"possible": true, "instruction": "Remove the door."}'),  # another kind
     "Give the house a new roof colour.": ("color", '{"possible": false, "instruction": ""}'),
     "Get rid of all that is on the table.": ("remove", "I cannot help with that."),
     "Make it winter.": ("background", None),  # has no opposite kind
@@ -52,16 +46,7 @@ def test_a_model_writes_what_no_rule_can(tmp_path: Path):
     with serving(reply) as server:
         out = tmp_path / "out"
         chat = json.dumps(server.spec)
-        command = [
-            "export",
-            str(tmp_path / "set"),
-            "--to",
-            "folder",
-            "--output",
-            str(out),
-            "--inverse-chat",
-            chat,
-        ]
+        command = ["export", str(tmp_path / "set"), "--to", "folder", "--output", str(out), "--inverse-chat", chat]
         assert cli.main(command) == 0
         told = {asked.text for asked in server.asked if not asked.is_hello}
     assert not any("red ball" in text or "winter" in text for text in told)

@@ -68,10 +68,7 @@ def test_the_true_accuracy_lies_in_the_interval_and_a_position_bias_is_found(tmp
     folder = made(tmp_path / "set", COUNT)
     recipe = {"out": tmp_path / "out", "sets": {"made": folder}}
     cost = {"prompt_tokens": 1000, "completion_tokens": 50, "total_tokens": 1050}
-    with (
-        serving(judge(0.2, 0.0, usage=cost)) as fair,
-        serving(judge(0.1, 0.3, ties=0.1)) as biased,
-    ):
+    with serving(judge(0.2, 0.0, usage=cost)) as fair, serving(judge(0.1, 0.3, ties=0.1)) as biased:
         judges = {
             name: server.spec | {"model": name, "concurrency": 8}
             for name, server in (("fair", fair), ("biased", biased))
@@ -140,20 +137,9 @@ def test_editreward_bench_is_read_from_its_tables(tmp_path):
     made(tmp_path, 2)
     names = ["images/0.png", "images/0-0.png", "images/0-1.png"]
     pictures = [{"bytes": (tmp_path / name).read_bytes(), "path": None} for name in names]
-    columns = (
-        "id",
-        "instruction",
-        "ranking",
-        "comparison_type",
-        "source_image",
-        "candidate_1",
-        "candidate_2",
-    )
+    columns = ("id", "instruction", "ranking", "comparison_type", "source_image", "candidate_1", "candidate_2")
     given = (("7_AvsB", "A>B", "AvsB"), ("7_BvsC", "C>B", "BvsC"), ("8", "A=B", None))
-    rows = [
-        dict(zip(columns, (name, "edit", ranking, kind, *pictures), strict=True))
-        for name, ranking, kind in given
-    ]
+    rows = [dict(zip(columns, (name, "edit", ranking, kind, *pictures), strict=True)) for name, ranking, kind in given]
     (tmp_path / "bench" / "3pair").mkdir(parents=True)
     table = tmp_path / "bench" / "3pair" / "train-00000-of-00001.parquet"
     pq.write_table(pa.Table.from_pylist(rows), table)
@@ -174,9 +160,7 @@ def test_editscores_bench_is_read_from_the_files_of_datasets(tmp_path):
         "key": [[f"{n}-a", f"{n}-b"] for n in range(8)],
         "instruction": ["edit"] * 8,
         "input_image": [str(tmp_path / f"images/{n}.png") for n in range(8)],
-        "output_images": [
-            [str(tmp_path / f"images/{n}-{place}.png") for place in range(2)] for n in range(8)
-        ],
+        "output_images": [[str(tmp_path / f"images/{n}-{place}.png") for place in range(2)] for n in range(8)],
         "task_type": ["add"] * 8,
         "dimension": ["prompt_following", "overall"] * 4,
     }
@@ -197,12 +181,7 @@ def test_editscores_bench_is_read_from_the_files_of_datasets(tmp_path):
 def test_each_layout_of_preferences_is_read(tmp_path):
     made(tmp_path, 2)
     compass = [
-        {
-            "source_image": "images/0.png",
-            "prompt": "edit",
-            "winner": "images/0-0.png",
-            "loser": "images/0-1.png",
-        }
+        {"source_image": "images/0.png", "prompt": "edit", "winner": "images/0-0.png", "loser": "images/0-1.png"}
         | {"label": label, "dimension": "IA"}
         for label in ("preference", "tie")
     ]
@@ -225,11 +204,7 @@ def test_each_layout_of_preferences_is_read(tmp_path):
 def test_a_judge_that_says_nothing_is_a_failure(tmp_path, capsys):
     folder = made(tmp_path / "set", 3)
     with serving(lambda asked: '{"ready": true}' if asked.is_hello else "no idea") as server:
-        recipe = {
-            "out": str(tmp_path / "out"),
-            "sets": {"made": str(folder)},
-            "judges": {"mute": server.spec},
-        }
+        recipe = {"out": str(tmp_path / "out"), "sets": {"made": str(folder)}, "judges": {"mute": server.spec}}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         parser = argparse.ArgumentParser()
         judge_bench.add_arguments(parser)

@@ -30,11 +30,7 @@ def test_a_bound_rejects_no_more_than_it_may_and_none_is_tighter(values, side, s
     bound = bound_at(good, side, share)
     beyond = (good > bound) if side == "max" else (good < bound)
     assert beyond.mean() <= share + 1e-9
-    tighter = (
-        np.unique(good)[np.unique(good) < bound]
-        if side == "max"
-        else np.unique(good)[np.unique(good) > bound]
-    )
+    tighter = np.unique(good)[np.unique(good) < bound] if side == "max" else np.unique(good)[np.unique(good) > bound]
     for other in tighter:
         worse = (good > other) if side == "max" else (good < other)
         assert worse.mean() > share - 1 / len(good) - 1e-9
@@ -57,18 +53,14 @@ def test_what_a_score_does_not_tell_teaches_it_nothing():
 
 def test_a_defect_that_the_bound_is_not_there_for_does_not_pull_it():
     good, blurred, darker = np.linspace(0, 1, 200), np.linspace(8, 9, 200), np.linspace(1.1, 1.2, 200)
-    assert learn(good, {"blurred": blurred, "darker": darker}, 5.0, "max", 0.0) == pytest.approx(
-        4.51, abs=0.05
-    )
+    assert learn(good, {"blurred": blurred, "darker": darker}, 5.0, "max", 0.0) == pytest.approx(4.51, abs=0.05)
 
 
 def test_the_clearest_score_is_the_surest_then_the_widest_known_then_the_farthest():
     good, near, far = np.linspace(0, 1, 50), np.linspace(2, 3, 50), np.linspace(20, 21, 50)
     mixed, few = np.linspace(0.9, 3, 50), np.linspace(200, 201, 5)
     by_clearness = sorted([few, far, mixed, near], key=lambda bad: clearness(good, bad, "max"))
-    assert [values is like for values, like in zip(by_clearness, [mixed, few, near, far], strict=True)] == [
-        True
-    ] * 4
+    assert [values is like for values, like in zip(by_clearness, [mixed, few, near, far], strict=True)] == [True] * 4
     assert clearness(-good, -near, "min") == clearness(good, near, "max")
     assert clearness(good, np.array([]), "max") == (0, 0, 0)
 

@@ -119,8 +119,7 @@ def test_labels_are_read_from_json_lines_with_the_users_own_columns(tmp_path):
 def test_the_last_row_of_a_pair_counts_and_an_empty_verdict_takes_it_back(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text(
-        "\ufeffkey,id,verdict,reason\n1,a,good,\n2,b,bad,leaks\n1,a,bad,misaligned\n2,b,,\n3,c,good,\n",
-        "utf-8",
+        "\ufeffkey,id,verdict,reason\n1,a,good,\n2,b,bad,leaks\n1,a,bad,misaligned\n2,b,,\n3,c,good,\n", "utf-8"
     )
     a, c = labels.read(path)
     assert (a.names, a.good) == (("1", "a"), False)

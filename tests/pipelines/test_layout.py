@@ -22,8 +22,7 @@ def write_images(folder: Path, *names: str) -> None:
 def rows(folder: Path, **more) -> list[dict]:
     write_images(folder, *(f"{n}_{kind}.jpg" for n in range(3) for kind in "ab"))
     return [
-        {"id": n, "before": f"{n}_a.jpg", "after": f"{n}_b.jpg", "prompt": f"Add a dog {n}", **more}
-        for n in range(3)
+        {"id": n, "before": f"{n}_a.jpg", "after": f"{n}_b.jpg", "prompt": f"Add a dog {n}", **more} for n in range(3)
     ]
 
 
@@ -84,9 +83,7 @@ def test_a_layout_is_found_with_its_columns(kind: str, tmp_path: Path):
     listed = list(pairs.pairs(source))
     assert [pair.error for pair in listed] == [None] * 3
     assert [pair.instruction for pair in listed] == [f"Add a dog {n}" for n in range(3)]
-    assert [(pair.id, pair.licence, pair.dataset) for pair in listed] == [
-        (str(n), "MIT", "mine") for n in range(3)
-    ]
+    assert [(pair.id, pair.licence, pair.dataset) for pair in listed] == [(str(n), "MIT", "mine") for n in range(3)]
     assert all(isinstance(answer, PairImages) for answer in pairs.read(listed))
     told = layout.survey(source).text()
     assert f"layout {source.layout}" in told
@@ -96,31 +93,19 @@ def test_a_layout_is_found_with_its_columns(kind: str, tmp_path: Path):
 
 def test_a_csv_may_be_divided_by_semicolons(tmp_path: Path):
     as_csv(tmp_path, ";")
-    assert [pair.id for pair in pairs.pairs(layout.detected(PairsSource(path=str(tmp_path))))] == [
-        "0",
-        "1",
-        "2",
-    ]
+    assert [pair.id for pair in pairs.pairs(layout.detected(PairsSource(path=str(tmp_path))))] == ["0", "1", "2"]
 
 
 def test_what_is_named_wins_over_what_is_found(tmp_path: Path):
     as_json_lines(tmp_path)
     given = Columns(source="after", edited="before")
     source = layout.detected(PairsSource(path=str(tmp_path), columns=given))
-    assert (source.columns.source, source.columns.edited, source.columns.instruction) == (
-        "after",
-        "before",
-        "prompt",
-    )
+    assert (source.columns.source, source.columns.edited, source.columns.instruction) == ("after", "before", "prompt")
 
 
 def test_a_column_that_is_not_found_lists_those_there(tmp_path: Path):
-    (tmp_path / "x.jsonl").write_text(
-        json.dumps({"source": "a.jpg", "edited": "b.jpg", "words": "Add a dog"})
-    )
-    with pytest.raises(
-        ValueError, match=r"source\.columns\.instruction: no column .* one of source, edited, words"
-    ):
+    (tmp_path / "x.jsonl").write_text(json.dumps({"source": "a.jpg", "edited": "b.jpg", "words": "Add a dog"}))
+    with pytest.raises(ValueError, match=r"source\.columns\.instruction: no column .* one of source, edited, words"):
         layout.detected(PairsSource(path=str(tmp_path)))
 
 
@@ -153,9 +138,7 @@ def test_a_source_of_which_nothing_can_be_read_is_refused_with_the_path_that_was
 
 def test_rows_without_the_columns_are_refused_with_what_they_have(tmp_path: Path):
     (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"a": 1, "b": 2}) for _ in range(3)))
-    source = PairsSource(
-        path=str(tmp_path), layout="jsonl", columns=Columns(source="s", edited="e", instruction="i")
-    )
+    source = PairsSource(path=str(tmp_path), layout="jsonl", columns=Columns(source="s", edited="e", instruction="i"))
     with pytest.raises(ValueError, match=r"first: x\.jsonl#0: no 's' among a, b\. The columns are a, b"):
         layout.survey(source)
 

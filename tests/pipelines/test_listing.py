@@ -219,14 +219,10 @@ def test_a_huge_row_group_of_pairs_is_split_by_column(tmp_path: Path, monkeypatc
 
 
 def test_pairs_of_each_layout_survive_the_table(tmp_path: Path):
-    parts = {
-        f"{n}.{part}": f"{n}{part}".encode() for n in range(3) for part in ("source.jpg", "edited.jpg", "txt")
-    }
+    parts = {f"{n}.{part}": f"{n}{part}".encode() for n in range(3) for part in ("source.jpg", "edited.jpg", "txt")}
     tar(tmp_path / "a.tar", parts)
     columns = {"source": "source.jpg", "edited": "edited.jpg", "instruction": "txt"}
     source = PairsSource(path=str(tmp_path / "a.tar"), layout="webdataset", columns=columns, licence="CC0")
     found = members(listed(source, tmp_path / "run"))
     assert found == list(pairs.pairs(source))
-    assert pairs.read(found) == [
-        PairImages(f"{n}source.jpg".encode(), f"{n}edited.jpg".encode()) for n in range(3)
-    ]
+    assert pairs.read(found) == [PairImages(f"{n}source.jpg".encode(), f"{n}edited.jpg".encode()) for n in range(3)]

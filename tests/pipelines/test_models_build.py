@@ -37,9 +37,7 @@ def reply(asked):
         kind = next(c for c in ("color", "style") if f'"{c}"' in text)
         draft = {"instruction": f"Give it another {kind}.", "target_caption": f"Hills of another {kind}."}
         return json.dumps(draft | ({"critique": "none"} if "weaknesses" in text else {}))
-    return json.dumps(
-        FACTS | {"object_present": "yes"} | ({"contradictory": "yes"} if '"style"' in text else {})
-    )
+    return json.dumps(FACTS | {"object_present": "yes"} | ({"contradictory": "yes"} if '"style"' in text else {}))
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +65,7 @@ def recipe(models: dict[str, str], chat: dict) -> list[str]:
         "resolution": {"bounds": {"short_side_px": {"min": 256}}},
         "clip": {"model": models["clip"]},
         "dino": {"model": models["vit"]},
-        "aesthetic": {
-            "head": models["head"],
-            "model": models["clip"],
-            "pretrained": "",
-            "bounds": {"source": {}},
-        },
+        "aesthetic": {"head": models["head"], "model": models["clip"], "pretrained": "", "bounds": {"source": {}}},
         "judge": {
             "chat": {"backend": "transformers", "model": models["vlm"], "dtype": "float32", "max_tokens": 8},
             "facts": False,
@@ -82,17 +75,9 @@ def recipe(models: dict[str, str], chat: dict) -> list[str]:
     }
     editors = {
         "kontext": edit
-        | {
-            "pipeline": "FluxKontextPipeline",
-            "model": models["kontext"],
-            "pool": {"gpus": 0, "actors": 1},
-        },
+        | {"pipeline": "FluxKontextPipeline", "model": models["kontext"], "pool": {"gpus": 0, "actors": 1}},
         "pix2pix": edit
-        | {
-            "pipeline": "StableDiffusionInstructPix2PixPipeline",
-            "model": models["pix2pix"],
-            "pool": shared,
-        },
+        | {"pipeline": "StableDiffusionInstructPix2PixPipeline", "model": models["pix2pix"], "pool": shared},
     }
     return [
         "engine.kind=ray",
@@ -107,9 +92,7 @@ def recipe(models: dict[str, str], chat: dict) -> list[str]:
 
 
 def candidates(run: Run) -> list[tuple]:
-    return sorted(
-        tables.connect(run).execute("SELECT key, editor, error, width, height FROM edit").fetchall()
-    )
+    return sorted(tables.connect(run).execute("SELECT key, editor, error, width, height FROM edit").fetchall())
 
 
 def test_models_in_every_role_build_on_ray_and_what_they_reject_is_told(

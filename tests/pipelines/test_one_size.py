@@ -27,12 +27,7 @@ def test_pairs_of_any_two_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[st
         fit.append(number % 3 != 2)
         other = cv2.resize(edited(source), size, interpolation=cv2.INTER_AREA)
         rows.append(
-            {
-                "input_img": jpeg(source),
-                "output_img": jpeg(other),
-                "instruction": "Add a red ball.",
-                "type": "add",
-            }
+            {"input_img": jpeg(source), "output_img": jpeg(other), "instruction": "Add a red ball.", "type": "add"}
         )
     write_pairs(tmp_path / "data", rows)
     # No filter but one: that the sizes fit is no matter of filters.

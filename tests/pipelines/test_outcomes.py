@@ -98,9 +98,7 @@ def test_rows_that_a_server_failed_are_tried_again_by_the_same_command(
     assert [asked for asked in server.asked if not asked.is_hello] == []
 
 
-def test_a_step_that_fails_and_fails_stops_the_build(
-    outage: tuple[Outage, Server], photos: Path, tmp_path: Path
-):
+def test_a_step_that_fails_and_fails_stops_the_build(outage: tuple[Outage, Server], photos: Path, tmp_path: Path):
     reply, server = outage
     reply.down = True
     run = chatting(tmp_path / "run", photos, server, "engine.stop_at_failures=4", "engine.rows_per_part=1")
@@ -140,9 +138,7 @@ def test_a_file_that_is_away_for_a_while_is_read_when_it_is_back(photos: Path, t
     """It is listed, and gone when it is to be read."""
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
-    run = make_run(
-        tmp_path / "run", folder, "categories={style: 1}", "engine.wave_sources=1", "engine.attempts=1"
-    )
+    run = make_run(tmp_path / "run", folder, "categories={style: 1}", "engine.wave_sources=1", "engine.attempts=1")
     build.step(run, "curate")
     lose_rows(run.folder("curate"), lambda row: row["uri"] == "meadow.jpg")
     (folder / "meadow.jpg").rename(tmp_path / "away.jpg")

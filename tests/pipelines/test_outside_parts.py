@@ -61,9 +61,7 @@ def test_a_module_that_cannot_be_imported_says_so(outside: Path):
 
 
 def test_a_category_is_named_by_its_file(outside: Path):
-    chat = (
-        "annotate: {annotator: chat, chat: {backend: openai, model: m, base_url: 'http://127.0.0.1:9/v1'}}\n"
-    )
+    chat = "annotate: {annotator: chat, chat: {backend: openai, model: m, base_url: 'http://127.0.0.1:9/v1'}}\n"
     made = load(f"{chat}categories: {{relight: {{jobs: 1, file: {outside / 'relight.yaml'}}}}}")
     assert made.category_files["relight"].definition.startswith("The light")
     with pytest.raises(ValueError, match="there is no category file at"):

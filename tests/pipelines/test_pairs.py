@@ -15,16 +15,7 @@ import pytest
 from bad_inputs import encode, photo
 from pydantic import TypeAdapter, ValidationError
 
-from crispedit.pipelines.pairs import (
-    AnySource,
-    ImportedPair,
-    PairImages,
-    PairsSource,
-    dig,
-    mappings,
-    pairs,
-    read,
-)
+from crispedit.pipelines.pairs import AnySource, ImportedPair, PairImages, PairsSource, dig, mappings, pairs, read
 from crispedit.record import canonical_json
 from crispedit.shards import pack
 
@@ -159,12 +150,7 @@ def omniedit(root: Path) -> dict:
         "o_score": numbers(pa.float64()),
     }
     parquet(root / "data" / "train.parquet", columns)
-    return {
-        "instruction": "edited_prompt_list",
-        "source": "src_img",
-        "edited": "edited_img",
-        "category": "task",
-    }
+    return {"instruction": "edited_prompt_list", "source": "src_img", "edited": "edited_img", "category": "task"}
 
 
 def anyedit(root: Path) -> dict:
@@ -228,11 +214,7 @@ def gpt_image_edit(root: Path) -> dict:
 def crispedit_shards(root: Path) -> dict:
     members = {}
     for n in range(3):
-        meta = {
-            "source_caption": f"source_caption {n}",
-            "target_caption": None,
-            "instruction": f"instruction {n}",
-        }
+        meta = {"source_caption": f"source_caption {n}", "target_caption": None, "instruction": f"instruction {n}"}
         pair = pack.Pair(f"{n:032x}", "add", jpeg(f"source {n}"), jpeg(f"edited {n}"), None, meta)
         members[f"{pair.key}.source.jpg"] = pair.source_jpeg
         members[f"{pair.key}.edited.jpg"] = pair.edited_jpeg
@@ -274,9 +256,7 @@ def of_json(name: str, row: dict, folder: str = "."):
                 text = text.replace(f'"{kind}"', f'"Nano-150k/images/{kind}{n}.jpg"')
             rows.append(json.loads(text))
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(
-            "\n".join(map(json.dumps, rows)) if name.endswith(".jsonl") else json.dumps(rows)
-        )
+        (root / name).write_text("\n".join(map(json.dumps, rows)) if name.endswith(".jsonl") else json.dumps(rows))
         return {
             "instruction": "T",
             "source": "S",
@@ -324,19 +304,11 @@ WRITERS = {
     "opengpt-4o-image": of_json("editing.json", GPT_4O),
     "pico-banana-400k": of_json(
         "sft.jsonl",
-        {
-            "open_image_input_url": "x",
-            "local_input_image": "S",
-            "output_image": "E",
-            "text": "T",
-            "edit_type": "C",
-        },
+        {"open_image_input_url": "x", "local_input_image": "S", "output_image": "E", "text": "T", "edit_type": "C"},
     ),
     "scaleedit-12m": of_parquet("source_image", "edited_image", "edit_instruction", "edit_task", "id"),
     "sharegpt-4o-image": of_json("text_and_image_to_image.json", GPT_4O),
-    "unicedit-10m": of_parquet(
-        "src_image", "edit_image", "prompt_en", "edit_subtask", "key", "edit_task", "prompt_cn"
-    ),
+    "unicedit-10m": of_parquet("src_image", "edit_image", "prompt_en", "edit_subtask", "key", "edit_task", "prompt_cn"),
     "x2edit": x2edit,
     "anyedit": anyedit,
     "crispedit-2m": crispedit_2m,
@@ -416,9 +388,7 @@ def test_there_must_be_pairs(tmp_path: Path):
 
 def test_a_missing_column_lists_those_there(tmp_path: Path):
     magicbrush(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"columns.source: .*no column 'input_img'; it has img_id \(string\)"
-    ):
+    with pytest.raises(ValueError, match=r"columns.source: .*no column 'input_img'; it has img_id \(string\)"):
         found(tmp_path, "crispedit-2m")
     with pytest.raises(ValueError, match=r"columns.instruction: column 'turn_index' .* is not text"):
         found(tmp_path, "magicbrush", columns={"instruction": "turn_index"})
@@ -535,10 +505,7 @@ def test_pairs_in_a_bucket(tmp_path: Path):
         crispedit_shards(tmp_path)
         nhr_edit(tmp_path)
         fs.put(str(tmp_path), "/pairs", recursive=True)
-        for mapping, path in (
-            ("crispedit-shards", "memory://pairs/*.tar"),
-            ("nhr-edit", "memory://pairs/train"),
-        ):
+        for mapping, path in (("crispedit-shards", "memory://pairs/*.tar"), ("nhr-edit", "memory://pairs/train")):
             remote = list(pairs(PairsSource(path=path, mapping=mapping)))
             assert len(remote) == 3
             assert all(isinstance(answer, PairImages) for answer in read(remote))
@@ -578,13 +545,7 @@ def test_lines_that_are_wrong_are_errors_of_their_own(tmp_path: Path):
     answers = read(listed)
     assert answers[0] == PairImages(b"a.jpg", b"b.jpg")
     assert answers[1] == PairImages(b"a.jpg", b"b.jpg", b"m.png")
-    said = [
-        "Expecting property",
-        "leaves the folder",
-        "outside the folder",
-        "'to' is int",
-        "no 'to' among from",
-    ]
+    said = ["Expecting property", "leaves the folder", "outside the folder", "'to' is int", "no 'to' among from"]
     said += ["no 'from' in list", "No such file"]
     for answer, words in zip(answers[2:], said, strict=True):
         assert isinstance(answer, Exception)

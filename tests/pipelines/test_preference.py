@@ -26,13 +26,9 @@ MADE = ("edit.editors={compositor: {seeds: 3}}", "categories={add: 1, remove: 1}
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder, rng = tmp_path_factory.mktemp("grainy"), np.random.default_rng(0)
     for seed in range(3):
-        noisy = landscape(seed, 288, 256) + rng.normal(
-            0, 9, (256, 288, 3)
-        )  # the compositor's seeds vary grain
+        noisy = landscape(seed, 288, 256) + rng.normal(0, 9, (256, 288, 3))  # the compositor's seeds vary grain
         (folder / f"{seed}.jpg").write_bytes(encode_jpeg(noisy.clip(0, 255).astype(np.uint8)))
-    run = make_run(
-        tmp_path_factory.mktemp("built") / "run", folder, *MADE, "select.best={unchanged.mean_abs: 1}"
-    )
+    run = make_run(tmp_path_factory.mktemp("built") / "run", folder, *MADE, "select.best={unchanged.mean_abs: 1}")
     build.build(run)
     return run
 

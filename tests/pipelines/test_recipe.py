@@ -21,9 +21,7 @@ def load(*overrides: str) -> Recipe:
 
 
 def test_overrides_are_yaml_and_make_sections():
-    made = load(
-        "pack.pairs_per_shard=7", "curate.max_short_side_px=null", "source.path=a=b", "categories.add=2"
-    )
+    made = load("pack.pairs_per_shard=7", "curate.max_short_side_px=null", "source.path=a=b", "categories.add=2")
     assert made.pack.pairs_per_shard == 7
     assert made.curate.max_short_side_px is None
     assert made.source.path == "a=b"
@@ -47,10 +45,7 @@ def test_a_part_is_taken_out_with_null():
         ("pack.seed=abc", r"pack\.seed: .*integer.*got 'abc'"),
         ("filters.unchanged.bounds.changed_fraction.mn=1", r"choose from max, min"),
         ("filters.unchanged.bounds.changed=1", r"got 1"),
-        (
-            "filters.unchanged.bounds.zzz.min=1",
-            r"unchanged measures no such score; choose from .*changed_fraction",
-        ),
+        ("filters.unchanged.bounds.zzz.min=1", r"unchanged measures no such score; choose from .*changed_fraction"),
         ("filters.unchange={}", r"there is no filter 'unchange'; choose from .*unchanged"),
         ("filters.unchanged.colour=1", r"filter 'unchanged': colour: .*\(its options: "),
         ("curate.filters.unchanged={}", r"'unchanged' does not measure a source"),
@@ -81,9 +76,7 @@ def test_a_recipe_file_that_is_missing_or_no_mapping_is_named(tmp_path: Path):
 
 
 def test_the_shipped_recipe_loads_by_path_and_by_name():
-    assert recipe.load("configs/embedded.yaml", ["source.path=x"]) == recipe.load(
-        "embedded", ["source.path=x"]
-    )
+    assert recipe.load("configs/embedded.yaml", ["source.path=x"]) == recipe.load("embedded", ["source.path=x"])
 
 
 def test_a_resolved_recipe_is_a_recipe():
@@ -122,10 +115,7 @@ def test_filters_with_actors_of_their_own_stand_in_the_cascades_order():
 
 @pytest.mark.parametrize(
     ("part", "said"),
-    [
-        ("dino: {}", "filters.dino cannot measure anything: no model is named"),
-        ("judge: {}", "set its `chat`"),
-    ],
+    [("dino: {}", "filters.dino cannot measure anything: no model is named"), ("judge: {}", "set its `chat`")],
 )
 def test_a_filter_that_could_measure_nothing_is_refused(part: str, said: str):
     with pytest.raises(ValueError, match=said):

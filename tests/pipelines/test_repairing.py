@@ -49,9 +49,7 @@ def built(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
 
     def build_(name: str, *overrides: str) -> Run:
         editors = "edit.editors={loose: {editor: loose.editor}}"
-        run = make_run(
-            tmp_path / name, photos, "categories={add: 1, style: 1}", editors, *FILTERS, *overrides
-        )
+        run = make_run(tmp_path / name, photos, "categories={add: 1, style: 1}", editors, *FILTERS, *overrides)
         build.build(run)
         return run
 
@@ -59,9 +57,7 @@ def built(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def rows(run: Run) -> list[dict]:
-    found = tables.connect(run).sql(
-        "SELECT category, transform, drift, composed, width FROM candidate ORDER BY key"
-    )
+    found = tables.connect(run).sql("SELECT category, transform, drift, composed, width FROM candidate ORDER BY key")
     return found.to_arrow_table().to_pylist()
 
 

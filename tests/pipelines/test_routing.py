@@ -38,11 +38,7 @@ def test_the_editor_with_the_most_passing_candidates_per_price_gets_what_the_oth
     found = routing.shares(edit(a=None, b=None, c=None), ["add"], waves)
     assert found == {"add": dict.fromkeys("abc", 1 / 3)}  # c was not measured
     found = routing.shares(edit(a=None, b=None), ["add", "color", "style"], waves)
-    assert found == {
-        "add": {"a": 0.1, "b": 0.9},
-        "color": {"a": 0.5, "b": 0.5},
-        "style": {"a": 0.5, "b": 0.5},
-    }
+    assert found == {"add": {"a": 0.1, "b": 0.9}, "color": {"a": 0.5, "b": 0.5}, "style": {"a": 0.5, "b": 0.5}}
     assert routing.shares(edit(a=1.0, b=2.0), ["add"], waves) == {"add": {"a": 0.9, "b": 0.1}}
     twice = routing.shares(edit(a=None, b=None), ["color"], [*waves, *waves])
     assert twice == {"color": {"a": 0.1, "b": 0.9}}

@@ -200,9 +200,7 @@ class Deadly:
         if block.order.last:
             self.committed |= {key: None if error is None else str(error) for key in done}
         self.events.append(
-            Done(
-                block, BlockResult(len(keys), again, [{} for _ in done], 10, seconds=0.01 * len(keys)), "data"
-            )
+            Done(block, BlockResult(len(keys), again, [{} for _ in done], 10, seconds=0.01 * len(keys)), "data")
         )
 
     def wait(self, seconds: float) -> Sequence[Event]:
@@ -222,9 +220,7 @@ def run(cluster: Deadly, stages: Sequence[Stage], keys: Sequence[str], **options
 KEYS = [f"row{n:02}" for n in range(40)]
 
 
-@pytest.mark.parametrize(
-    "pool", [Pool(actors=2, cpus=1.0, batch=4), Pool(cpus=1.0, batch=4)], ids=["actors", "tasks"]
-)
+@pytest.mark.parametrize("pool", [Pool(actors=2, cpus=1.0, batch=4), Pool(cpus=1.0, batch=4)], ids=["actors", "tasks"])
 def test_a_row_that_kills_its_process_is_found_and_recorded(pool: Pool):
     cluster = Deadly({"row17"})
     run(cluster, [Named("a", pool)], KEYS)

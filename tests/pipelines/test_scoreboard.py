@@ -58,9 +58,7 @@ def test_what_is_not_known_is_left_out_and_counted():
     mine = [
         outcome(0, 0.5),
         Outcome(
-            Case("1", "edit", None, group="a", protocols=("p",)),
-            "the judge's reply cannot be read",
-            kind="unparsed",
+            Case("1", "edit", None, group="a", protocols=("p",)), "the judge's reply cannot be read", kind="unparsed"
         ),
         outcome(2, 0.0, black=True),
         Outcome(Case("3", "edit", None, protocols=("p",)), "no image in the folder", kind="missing"),
@@ -86,9 +84,7 @@ def test_a_metric_without_its_model_is_null_with_the_reason():
 def test_the_page_says_which_models_measured():
     from crispedit.measures import ClipSpec
 
-    protocol = Protocol(
-        "how near", {"l1": "lower", "clip_i": "higher"}, "l1", models={"clip": "ViT-B-32 openai"}
-    )
+    protocol = Protocol("how near", {"l1": "lower", "clip_i": "higher"}, "l1", models={"clip": "ViT-B-32 openai"})
     case = Case("1", "edit", None, protocols=("p",))
     outcomes = {"mine": [Outcome(case, values={"p": {"l1": 0.5, "clip_i": 0.5}})]}
     models = Models(clip=ClipSpec(model="embedded"))
@@ -163,17 +159,13 @@ def test_refusing_improves_nothing():
     perfect = Protocol("p", {"l1": "lower", "dino": "higher"}, "l1", perfect_by_copying=frozenset({"l1"}))
     row = board({COPY: [outcome(n, 0.0) for n in range(4)], "mine": mine}, perfect)["rows"]["mine"]
     assert row["with_missing"]["l1"]["mean"] == pytest.approx((0.2 + 0.2 + 1 + 1) / 4)
-    assert (
-        board({"mine": mine})["rows"]["mine"]["with_missing"]["l1"]["mean"] is None
-    )  # no control to count as
+    assert board({"mine": mine})["rows"]["mine"]["with_missing"]["l1"]["mean"] is None  # no control to count as
     assert board({COPY: copied})["rows"][COPY]["with_missing"] is None
 
 
 def test_seeds_and_judgements_are_one_value_a_case_with_their_variances():
     def cell(case, seed, repeat, value):
-        return Outcome(
-            outcome(case, 0).case, values={"p": {"l1": value, "dino": None}}, seed=seed, repeat=repeat
-        )
+        return Outcome(outcome(case, 0).case, values={"p": {"l1": value, "dino": None}}, seed=seed, repeat=repeat)
 
     cells = [
         cell(case, seed, repeat, case + (seed - 0.5) * 2 + (repeat - 0.5) * 0.2)

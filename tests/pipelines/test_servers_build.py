@@ -54,9 +54,7 @@ def editing(pipeline: object) -> Callable[[images_server.Form], images_server.Se
         source = form.image.convert("RGB")
         with lock:
             generator = torch.Generator().manual_seed(int(form.fields["seed"]))
-            drawn = pipeline(
-                form.fields["prompt"], source, num_inference_steps=1, generator=generator
-            ).images[0]
+            drawn = pipeline(form.fields["prompt"], source, num_inference_steps=1, generator=generator).images[0]
         moved = np.roll(np.asarray(source, np.float32), 4, axis=1) + 12
         mixed = 0.96 * moved + 0.04 * np.asarray(drawn.resize(source.size), np.float32)
         return images_server.b64(images_server.png(Pillow.fromarray(mixed.clip(0, 255).astype(np.uint8))))
@@ -116,9 +114,7 @@ def test_a_chat_server_that_is_killed_twice_costs_no_row_and_no_byte(
 ):
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
-    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-        tiny_pipelines.pix2pix(tmp_path / "pix2pix")
-    )
+    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(tiny_pipelines.pix2pix(tmp_path / "pix2pix"))
     pipeline.set_progress_bar_config(disable=True)
     model, pids = tiny_vlm.save(tmp_path / "vlm"), tmp_path / "pids"
     pids.mkdir()
@@ -129,9 +125,7 @@ def test_a_chat_server_that_is_killed_twice_costs_no_row_and_no_byte(
     killer = threading.Thread(target=kill_twice, args=(pids, killed, stop))
     with images_server.serving(editing(pipeline)) as images:
         run = make_run(
-            tmp_path / "run",
-            photographs,
-            *recipe(images.url, serve, model, "engine.kind=ray", "engine.attempts=2"),
+            tmp_path / "run", photographs, *recipe(images.url, serve, model, "engine.kind=ray", "engine.attempts=2")
         )
         killer.start()
         try:

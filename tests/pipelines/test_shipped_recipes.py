@@ -51,9 +51,7 @@ def test_the_gpu_recipes_can_be_scheduled_and_leave_no_gpu_idle(name: str, clust
     for step in steps.of(run):
         stages = step.stages
         actors = engine.placement(step.name, stages, cluster)
-        pools = [
-            (n, s.gpus if s.pool.gpus is None else s.pool.gpus) for n, s in zip(actors, stages, strict=True)
-        ]
+        pools = [(n, s.gpus if s.pool.gpus is None else s.pool.gpus) for n, s in zip(actors, stages, strict=True)]
         held = sum(n * gpus for n, gpus in pools)
         assert held <= cluster["GPU"]
         if any(gpus for _, gpus in pools):

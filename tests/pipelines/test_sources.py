@@ -340,9 +340,7 @@ def test_a_path_is_read_beside_the_parquet_and_nowhere_else(tmp_path: Path):
 
 def test_a_wrong_column_lists_the_right_ones(tmp_path: Path):
     path = parquet(tmp_path / "a.parquet", pa.array([b"x"]))
-    with pytest.raises(
-        ValueError, match=r"source.image: a.parquet has no column 'photo'; it has image \(binary\)"
-    ):
+    with pytest.raises(ValueError, match=r"source.image: a.parquet has no column 'photo'; it has image \(binary\)"):
         entries(ParquetSource(path=str(path), image="photo"))
     with pytest.raises(ValueError, match=r"source.image: column 'text' of a.parquet is not bytes"):
         entries(ParquetSource(path=str(path), image="text"))
@@ -387,9 +385,7 @@ def test_a_row_group_is_decoded_once_by_calls_that_go_forward(tmp_path: Path):
 
 def test_many_row_groups_at_once(tmp_path: Path):
     cells = [str(n).encode() for n in range(60)]
-    found = entries(
-        ParquetSource(path=str(parquet(tmp_path / "a.parquet", pa.array(cells), row_group_size=2)))
-    )
+    found = entries(ParquetSource(path=str(parquet(tmp_path / "a.parquet", pa.array(cells), row_group_size=2))))
     for order in (range(60), range(59, -1, -1), [n * 7 % 60 for n in range(60)]):
         assert [read([found[n]])[0] for n in order] == [cells[n] for n in order]
         assert read([found[n] for n in order]) == [cells[n] for n in order]

@@ -30,9 +30,7 @@ def in_folder(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_build_packs_into_a_store(
-    s3_server: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_build_packs_into_a_store(s3_server: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(index, "MAPPED_PAIRS", 1)  # with the index that readers of a large set map
     few = ("categories={color: 1, style: 1}", "pack.pairs_per_shard=2")
     build(make_run(tmp_path / "here", photos, *few))
@@ -51,9 +49,7 @@ def test_a_build_packs_into_a_store(
     }
 
 
-def test_merge_export_and_tokenize_write_into_a_store(
-    s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_merge_export_and_tokenize_write_into_a_store(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shards = write_set(tmp_path / "set")
     recipe = str(recipe_file(tmp_path, shards))
     commands = {

@@ -97,9 +97,7 @@ def test_a_mixture_gives_each_set_its_weight(tmp_path: Path, shards: Path):
     other = write_set(tmp_path / "other")  # the same pairs under another path
     (other / "manifest.json").unlink()
     first = sorted(other.glob("*.tar"))[0]
-    recipe = train_recipe.load(
-        str(recipe_file(tmp_path, shards)), [f"data.shards={{{first}: 2.0}}", "data.held_out=0"]
-    )
+    recipe = train_recipe.load(str(recipe_file(tmp_path, shards)), [f"data.shards={{{first}: 2.0}}", "data.held_out=0"])
     assert len(train.training_reader(recipe, tokenised=False)) == 6  # 6 pairs, twice, in batches of 2
 
 
@@ -145,11 +143,7 @@ def test_a_damaged_shard_does_not_stop_training_and_adapters_are_merged(
     (tar,) = broken.glob("*add-000000.tar")
     tar.write_bytes(tar.read_bytes()[:2000])
     recipe, run = recipe_file(tmp_path, broken), tmp_path / "run"
-    lora = [
-        "lora={rank: 2, alpha: 64, targets: [project_from_hidden, to_q]}",
-        "optimiser.rate=0.05",
-        "watch.samples=0",
-    ]
+    lora = ["lora={rank: 2, alpha: 64, targets: [project_from_hidden, to_q]}", "optimiser.rate=0.05", "watch.samples=0"]
     assert cli.main(["train", str(recipe), "steps=7", *lora]) == 0
     assert len(losses(run)) == 7
     assert "left out as unreadable: " in capsys.readouterr().err
@@ -167,13 +161,7 @@ def test_the_script_under_accelerate_launch_makes_the_model_of_one_process(tmp_p
     """Two processes, each with a share of the weights (FSDP2); adapters and averages. It is torchrun that it starts."""
     recipe = recipe_file(tmp_path, shards, "two")
     options = ["lora={rank: 2, targets: [project_from_hidden, to_q]}", "ema=0.9", "optimiser.rate=0.02"]
-    launcher = [
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes=2",
-        "--main_process_port=0",
-    ]
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0"]
     launched = subprocess.run(
         [sys.executable, *launcher, train.__file__, recipe, *options, "sharding=full"],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
@@ -223,9 +211,7 @@ def test_a_signal_saves_and_is_told_to_the_scheduler(
 
 
 def source(shards: Path, batches_per_step: int) -> ShardSource:
-    reader = ShardReader(
-        shards, batch_size=2, shapes=[(64, 80), (80, 64)], shuffle=True, seed=3, coverage="equal"
-    )
+    reader = ShardReader(shards, batch_size=2, shapes=[(64, 80), (80, 64)], shuffle=True, seed=3, coverage="equal")
     return ShardSource(reader, batches_per_step)
 
 
@@ -251,9 +237,7 @@ def test_a_set_without_a_full_batch_is_refused(shards: Path):
         ShardSource(ShardReader(shards, batch_size=50, shapes=[(64, 64)], coverage="equal"), 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "steps"), [("stage1-adapt", 5000), ("stage2-full", 50000), ("stage3-refine", 1000)]
-)
+@pytest.mark.parametrize(("name", "steps"), [("stage1-adapt", 5000), ("stage2-full", 50000), ("stage3-refine", 1000)])
 def test_the_papers_stages(name: str, steps: int):
     recipe = train_recipe.load(name, ["shards=anywhere"])
     assert (recipe.steps, recipe.optimiser.rate, recipe.optimiser.clip) == (steps, 1e-4, 10)

@@ -29,9 +29,7 @@ def test_the_loss_is_clips_where_all_captions_differ():
 def test_equal_captions_are_equally_right():
     same = train_clip.equal(["a lake", "a boat", "a lake"])
     assert same.tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
-    a, text = (
-        F.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(s)), dim=1) for s in (0, 1)
-    )
+    a, text = (F.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(s)), dim=1) for s in (0, 1))
     scale = torch.tensor(14.0)
     exchanged = text[[2, 1, 0]]
     torch.testing.assert_close(

@@ -55,9 +55,7 @@ def test_the_encoder_is_the_block_transform(vq, images):
 
 def test_the_decoder_begins_as_the_blocks_mean_colours(vq, images):
     rgb = torch.from_numpy(images.pixels[:2]).permute(0, 3, 1, 2).float() / 255
-    means = (
-        torch.nn.functional.avg_pool2d(rgb, PIXELS).repeat_interleave(PIXELS, 2).repeat_interleave(PIXELS, 3)
-    )
+    means = torch.nn.functional.avg_pool2d(rgb, PIXELS).repeat_interleave(PIXELS, 2).repeat_interleave(PIXELS, 3)
     with torch.no_grad():
         decoded = vq.model.decoder(latents_of(images.pixels[:2]))
     assert torch.allclose(decoded, means, atol=0.01)

@@ -64,11 +64,7 @@ def test_a_candidates_verdict_is_the_same_of_its_row_and_of_the_table(
 ):
     folder = tmp_path_factory.getbasetemp()
     run = make_run(folder / "run", folder, *RECIPE)
-    scores = {
-        "unchanged.measured": measured,
-        "unchanged.error": error,
-        "unchanged.changed_fraction": score,
-    }
+    scores = {"unchanged.measured": measured, "unchanged.error": error, "unchanged.changed_fraction": score}
     candidate = Candidate(
         "k", "j", "p", category, "e", refusal=refusal, error=failed[0], transient=failed[1], scores=scores
     )
@@ -84,9 +80,7 @@ def test_a_candidates_verdict_is_the_same_of_its_row_and_of_the_table(
         ):
             wanted = {column: row.get(column) for column in schema.names}
             db.register(name, pa.Table.from_pylist([wanted], schema=schema))
-        [(found,)] = db.execute(
-            f"SELECT {candidates_sql(run.recipe)} FROM (SELECT * FROM edits, j) e, s"
-        ).fetchall()
+        [(found,)] = db.execute(f"SELECT {candidates_sql(run.recipe)} FROM (SELECT * FROM edits, j) e, s").fetchall()
     assert found == " ".join(filter(None, of_candidate(run.recipe, candidate, has_job=has_job)))
 
 
@@ -97,10 +91,7 @@ def test_codes_keep_the_words():
     coded.reject(np.array([2]), "late")
     assert coded.passing().tolist() == [0]
     columns = {name: column.to_pylist() for name, column in coded.columns().items()}
-    assert columns == {
-        "outcome": ["kept", "error", "rejected", "rejected"],
-        "reason": [None, "a", "late", "b"],
-    }
+    assert columns == {"outcome": ["kept", "error", "rejected", "rejected"], "reason": [None, "a", "late", "b"]}
     assert Coded(pa.chunked_array([[]], pa.string()), "late").passing().size == 0
 
 
@@ -167,9 +158,7 @@ def test_what_cannot_be_read_or_is_refused_is_not_kept(tmp_path: Path, columns: 
     run = photographed(tmp_path, [("a", SQUARE)], **columns)
     assert reasons(run) == [reason]
     [outcome] = Photographs(run, Waves(run)).of(0).column("outcome").to_pylist()
-    assert outcome == (
-        "rejected" if "refusal" in columns else "transient" if "transient" in columns else "error"
-    )
+    assert outcome == ("rejected" if "refusal" in columns else "transient" if "transient" in columns else "error")
 
 
 def test_a_new_photograph_in_an_early_wave_is_seen_by_later_ones(tmp_path: Path):

@@ -73,16 +73,7 @@ def keys(answer: Any) -> list[str]:
 
 def test_every_page_answers_and_every_picture_is_one(client: TestClient, seen: Snapshot):
     row = seen.sql("SELECT * FROM pair WHERE edited IS NOT NULL AND mask IS NOT NULL LIMIT 1")[0]
-    for path in (
-        "/",
-        "/pairs",
-        "/bounds",
-        "/label",
-        "/compare",
-        "/photographs",
-        "/jobs",
-        f"/pair/{row['key']}",
-    ):
+    for path in ("/", "/pairs", "/bounds", "/label", "/compare", "/photographs", "/jobs", f"/pair/{row['key']}"):
         assert client.get(path).status_code == 200, path
     assert client.get(f"/job/{row['job_key']}").status_code == 200
     for side in ("source", "edited", "mask", "change", "overlay"):
@@ -93,9 +84,7 @@ def test_every_page_answers_and_every_picture_is_one(client: TestClient, seen: S
 
 def test_the_pages_count_what_the_tables_hold(client: TestClient, run: Run, seen: Snapshot):
     counts = [count for count in audit.audit(run).counts if count.step == "select"]
-    assert seen.one(f"SELECT count(*) FROM pair WHERE outcome = '{KEPT}'") == sum(
-        count.kept for count in counts
-    )
+    assert seen.one(f"SELECT count(*) FROM pair WHERE outcome = '{KEPT}'") == sum(count.kept for count in counts)
     for count in counts:
         for reason, number in count.rejected.items():
             page = queries.pairs(seen, PairsAddress(category=count.category, reason=reason))
@@ -140,8 +129,7 @@ def test_moved_bounds_keep_what_select_would(run: Run, seen: Snapshot, photos: P
 
 def test_a_bound_of_one_category_leaves_the_others(seen: Snapshot):
     rows = {
-        row.category: row
-        for row in moved_bounds.what_if(seen, [MovedBound.parse("unchanged.changed_fraction@add:0,")])
+        row.category: row for row in moved_bounds.what_if(seen, [MovedBound.parse("unchanged.changed_fraction@add:0,")])
     }
     assert rows["add"].gained > 0
     assert all(not row.gained and not row.lost for name, row in rows.items() if name not in ("add", ""))
@@ -183,15 +171,11 @@ def test_bounds_of_a_regime_decide_in_the_browser_as_in_the_run(regimes: Snapsho
     with tables.connect(then) as db:
         select.first_pass(then, db, select.source_verdicts(then, store=False))
         passing = dict(
-            db.execute(
-                f"SELECT category, count(*) FROM verdicts WHERE verdict = '{KEPT}' GROUP BY 1"
-            ).fetchall()
+            db.execute(f"SELECT category, count(*) FROM verdicts WHERE verdict = '{KEPT}' GROUP BY 1").fetchall()
         )
     shown = {row.category: row.then for row in moved_bounds.what_if(regimes, bounds) if row.category}
     assert {category: n for category, n in shown.items() if n} == passing
-    regime = {
-        row["regeneration.regime"] for row in regimes.sql('SELECT DISTINCT "regeneration.regime" FROM pair')
-    }
+    regime = {row["regeneration.regime"] for row in regimes.sql('SELECT DISTINCT "regeneration.regime" FROM pair')}
     assert {"exact", "regenerated"} & regime
     for last in bounds:  # only pairs that this bound decides on lie on its sides
         cascade = then.recipe.pair_cascade
@@ -219,9 +203,7 @@ def test_a_run_with_regimes_has_its_pages(regimes: Snapshot, tmp_path: Path):
         row = queries.pair(regimes, key)
         bound = STRICTER if row["regeneration.regime"] == "regenerated" else LOOSER
         shown = queries.measured(regimes, row)["unchanged"][0].bound
-        assert (
-            row["regeneration.regime"] == "global" or shown.min == bound["unchanged.changed_fraction"]["min"]
-        )
+        assert row["regeneration.regime"] == "global" or shown.min == bound["unchanged.changed_fraction"]["min"]
 
 
 def test_apply_selects_again(photos: Path, tmp_path: Path):
@@ -241,9 +223,7 @@ def test_apply_selects_again(photos: Path, tmp_path: Path):
 
 def test_labels_are_what_calibrate_reads(client: TestClient, run: Run, seen: Snapshot, tmp_path: Path):
     origin = {"origin": "http://127.0.0.1:7266"}
-    rows = seen.sql(
-        "SELECT key, outcome FROM pair WHERE outcome IN ('kept', 'rejected') ORDER BY key LIMIT 6"
-    )
+    rows = seen.sql("SELECT key, outcome FROM pair WHERE outcome IN ('kept', 'rejected') ORDER BY key LIMIT 6")
     for number, row in enumerate(rows):
         verdict = "good" if number < 4 else "bad"
         given = {"key": row["key"], "verdict": verdict, "reason": "leaks"}
@@ -330,9 +310,7 @@ def test_only_its_own_pages_may_ask(client: TestClient, run: Run, tmp_path: Path
     given = json.dumps({"key": "x", "verdict": "good"})
     for headers in ({}, {"origin": "http://evil.example"}, {"origin": "null"}):
         assert client.post("/label", content=given, headers=headers).status_code == 403
-    assert (
-        client.post("/label", content=given, headers={"origin": "http://127.0.0.1:7266"}).status_code == 404
-    )
+    assert client.post("/label", content=given, headers={"origin": "http://127.0.0.1:7266"}).status_code == 404
     policy = client.get("/").headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
@@ -433,9 +411,7 @@ def test_the_report_tells_datasets_apart_and_how_the_run_went(run: Run):
         taken.db.execute("UPDATE pair SET dataset = if(category = 'add', 'one', 'two')")
         rows = overview.by_dataset(taken)
         assert {row["dataset"] for row in rows} == {"one", "two"}
-        assert sum(row["kept"] for row in rows) == taken.one(
-            f"SELECT count(*) FROM pair WHERE outcome = '{KEPT}'"
-        )
+        assert sum(row["kept"] for row in rows) == taken.one(f"SELECT count(*) FROM pair WHERE outcome = '{KEPT}'")
         stages = {stage.stage: stage for stage in overview.progress(taken)}
         text = report.html(taken, audit.audit(run), light=True)
     file.unlink()

@@ -38,19 +38,14 @@ FLAGS = [
     "--no-first-run",
 ]
 # Debian's `chromium` is a shell script that closes the pipe which Playwright talks through.
-BROWSERS = (
-    "/usr/lib/chromium/chromium",
-    *(shutil.which(n) for n in ("google-chrome", "chromium-browser", "chromium")),
-)
+BROWSERS = ("/usr/lib/chromium/chromium", *(shutil.which(n) for n in ("google-chrome", "chromium-browser", "chromium")))
 STRICT = "filters.unchanged.bounds.changed_fraction.min=0.05"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Run:
     """A run in which a bound rejects about half of the pairs."""
-    made = make_run(
-        tmp_path_factory.mktemp("view") / "strict", photos, STRICT, "score.measure_everything=true"
-    )
+    made = make_run(tmp_path_factory.mktemp("view") / "strict", photos, STRICT, "score.measure_everything=true")
     build.build(made)
     return made
 
@@ -147,18 +142,13 @@ def window_of(chromium: Any, address: str) -> Iterator[Any]:
     context = chromium.new_context(viewport={"width": 1440, "height": 900}, base_url=address)
     context.set_default_timeout(120_000)
     window, wrong = context.new_page(), []
-    window.on(
-        "console",
-        lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None,
-    )
+    window.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     window.on("pageerror", lambda error: wrong.append(str(error)))
     window.on(
-        "response",
-        lambda answer: wrong.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None,
+        "response", lambda answer: wrong.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None
     )
     window.on(
-        "request",
-        lambda asked: wrong.append(asked.url) if not asked.url.startswith((address, "data:")) else None,
+        "request", lambda asked: wrong.append(asked.url) if not asked.url.startswith((address, "data:")) else None
     )
     yield window
     context.close()
@@ -220,11 +210,7 @@ def test_a_dragged_bound_shows_what_would_be_kept(page: Any, run: Run):
     after, exact = int(total.nth(3).inner_text()), int(page.locator("tr.total .exact").inner_text())
     assert after > before
     assert before < exact <= after
-    assert (
-        page.locator("#override")
-        .inner_text()
-        .startswith("'filters.unchanged.bounds.changed_fraction={min: 0.")
-    )
+    assert page.locator("#override").inner_text().startswith("'filters.unchanged.bounds.changed_fraction={min: 0.")
     assert page.locator(".across .mini").count() > 0
     address = page.url  # the moved bound is in the address: a reload keeps it
     page.reload()
@@ -296,9 +282,7 @@ def test_the_page_tells_of_new_results(page: Any, run: Run):
 def test_an_evaluation_is_looked_at(chromium: Any, evaluated: str):
     with window_of(chromium, evaluated) as page:
         page.goto("/")
-        page.locator("section.card", has_text="emu-source").get_by_role(
-            "link", name="Look at the cases"
-        ).click()
+        page.locator("section.card", has_text="emu-source").get_by_role("link", name="Look at the cases").click()
         page.wait_for_selector(".case")
         assert page.locator(".case").count() == 8
         assert page.locator(".case").first.locator("figure").count() == 4  # source, two editors, target
@@ -325,9 +309,7 @@ def test_an_evaluation_is_accessible(chromium: Any, evaluated: str, width: int):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 400])
-def test_no_serious_violation_of_accessibility(
-    chromium: Any, address: str, run: Run, width: int, scheme: str
-):
+def test_no_serious_violation_of_accessibility(chromium: Any, address: str, run: Run, width: int, scheme: str):
     with snapshot.of_run(run.root) as seen:
         pair = f"/pair/{seen.one('SELECT key FROM pair WHERE edited IS NOT NULL')}"
     report = (run.folder("audit") / "report.html").as_uri()
@@ -341,9 +323,7 @@ def test_no_serious_violation_of_accessibility(
 
 
 def look_for_violations(chromium: Any, address: str, width: int, scheme: str, paths: list[str]) -> None:
-    axe = pytest.importorskip(
-        "axe_core_python.sync_playwright", reason="axe-core-python is not installed"
-    ).Axe()
+    axe = pytest.importorskip("axe_core_python.sync_playwright", reason="axe-core-python is not installed").Axe()
     context = chromium.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, base_url=address, bypass_csp=True
     )
@@ -357,7 +337,5 @@ def look_for_violations(chromium: Any, address: str, width: int, scheme: str, pa
             if v["impact"] in ("serious", "critical")
         ]
         assert found == [], path
-        assert window.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
-            f"{path} is wider than the window"
-        )
+        assert window.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is wider than the window"
     context.close()

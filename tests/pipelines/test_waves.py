@@ -41,14 +41,10 @@ def repeating(photos: Path, tmp_path: Path) -> Path:
 
 
 def verdicts(run: Run) -> list[dict[str, Any]]:
-    return sorted(
-        pq.read_table(run.folder("select") / "sources.parquet").to_pylist(), key=lambda row: row["uri"]
-    )
+    return sorted(pq.read_table(run.folder("select") / "sources.parquet").to_pylist(), key=lambda row: row["uri"])
 
 
-def test_what_repeats_an_earlier_wave_is_a_duplicate_whatever_the_size_of_waves(
-    repeating: Path, tmp_path: Path
-):
+def test_what_repeats_an_earlier_wave_is_a_duplicate_whatever_the_size_of_waves(repeating: Path, tmp_path: Path):
     runs = [
         make_run(tmp_path / f"run-{size}", repeating, "categories={style: 1}", f"engine.wave_sources={size}")
         for size in ("null", 1, 5)
@@ -69,9 +65,7 @@ def test_candidates_are_judged_alike_some_waves_at_a_time(
     repeating: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     large = "filters.unchanged.bounds.changed_fraction.min=0.3"  # a new style is, a new colour is not
-    run = make_run(
-        tmp_path / "run", repeating, "categories={style: 2, color: 2}", "engine.wave_sources=1", large
-    )
+    run = make_run(tmp_path / "run", repeating, "categories={style: 2, color: 2}", "engine.wave_sources=1", large)
     build.build(run)
     whole = pq.read_table(run.folder("select") / select.SELECTION)
     assert {row["outcome"] for row in whole.to_pylist()} > {KEPT}
@@ -100,10 +94,7 @@ def test_a_finished_run_is_one_part_a_table_and_wave_and_opens_no_wave(photos: P
     run = make_run(tmp_path / "run", photos, "engine.wave_sources=2", "engine.rows_per_part=1")
     build.build(run)
     for table in ("curate", "annotate", "edit", "score"):
-        assert [part.parent.name for part in journal.parts(run.folder(table))] == [
-            "wave-000000",
-            "wave-000001",
-        ]
+        assert [part.parent.name for part in journal.parts(run.folder(table))] == ["wave-000000", "wave-000001"]
     assert len(list(run.folder("edit").rglob("*.tar"))) == 2
     flow = Build(run)
     assert flow.finished()
@@ -140,8 +131,7 @@ ATTEMPTS = Table(
 )
 COLUMNS = (("s", pa.float64()), ("measured", pa.bool_()), ("error", pa.string()))
 MEASURED = Table(
-    pa.schema([("key", pa.string()), *((f"{f}.{name}", kind) for f in "ab" for name, kind in COLUMNS)]),
-    completes=True,
+    pa.schema([("key", pa.string()), *((f"{f}.{name}", kind) for f in "ab" for name, kind in COLUMNS)]), completes=True
 )
 kinds = st.sampled_from(["good", "permanent", "transient"])
 

@@ -24,9 +24,7 @@ def photograph(key: str, width: int, height: int) -> np.ndarray:
     return image.astype(np.uint8)
 
 
-def make_pair(
-    name: str, category: str = "add", masked: bool = True, width: int = 96, height: int = 64
-) -> Pair:
+def make_pair(name: str, category: str = "add", masked: bool = True, width: int = 96, height: int = 64) -> Pair:
     """A pair whose edit is a rectangle, with everything that the pipeline stores about one."""
     key = content_key("test", category, name)
     source = photograph(key, width, height)
@@ -52,9 +50,7 @@ def make_pair(
     )
 
 
-def write_pairs(
-    folder: Path | str, pairs: list[Pair], pairs_per_shard: int, seed: int = 0
-) -> list[ShardEntry]:
+def write_pairs(folder: Path | str, pairs: list[Pair], pairs_per_shard: int, seed: int = 0) -> list[ShardEntry]:
     """Write these pairs as a finished set into a folder."""
     by_key: Mapping[str, Pair] = {pair.key: pair for pair in pairs}
     keys: dict[str, list[str]] = {}

@@ -19,9 +19,7 @@ TABLE = Table(
 )
 
 
-def row(
-    key: str, n: int = 0, image: bytes | None = b"picture", mask: bytes | None = None
-) -> dict[str, object]:
+def row(key: str, n: int = 0, image: bytes | None = b"picture", mask: bytes | None = None) -> dict[str, object]:
     return {"key": key, "n": n, "image": image, "mask": mask}
 
 

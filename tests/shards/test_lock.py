@@ -29,9 +29,7 @@ NO_FLOCK = "#include <errno.h>\nint flock(int fd, int op) { errno = %s; return -
 def hold(path: Path, **environment: str) -> subprocess.Popen:
     """A process that holds the lock."""
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path), "60"],
-        stdout=subprocess.PIPE,
-        env={**os.environ, **environment},
+        [sys.executable, "-c", HOLD, str(path), "60"], stdout=subprocess.PIPE, env={**os.environ, **environment}
     )
     assert holder.stdout.readline() == b"held\n"
     return holder
@@ -49,9 +47,7 @@ def no_flock(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if not shutil.which("gcc"):
         pytest.skip("needs gcc to build a library without flock")
     (tmp_path / "noflock.c").write_text(NO_FLOCK % request.param)
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-o", tmp_path / "noflock.so", tmp_path / "noflock.c"], check=True
-    )
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "noflock.so", tmp_path / "noflock.c"], check=True)
     return str(tmp_path / "noflock.so")
 
 

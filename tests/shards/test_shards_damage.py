@@ -53,10 +53,7 @@ def rewrite_index(folder: Path, change) -> None:
 def check(folder: Path, kind: str, lost: set[str], key=None, offset=None, workers=(0,)) -> None:
     """Raised with its place when damage is fatal; else exactly the lost keys are left out, and counted."""
     for count in workers:
-        with (
-            pytest.raises(Damage) as raised,
-            read_shards(folder, workers=count) as reader,
-        ):
+        with pytest.raises(Damage) as raised, read_shards(folder, workers=count) as reader:
             list(reader)
         assert raised.value.kind == kind
         assert SHARD in raised.value.shard
@@ -176,15 +173,11 @@ def test_a_truncated_plain_tar(folder: Path, tmp_path: Path, cut: int):
 
 
 def test_equal_coverage_keeps_its_length_through_damage(folder: Path):
-    whole = [
-        [pair.key for pair in read_shards(folder, rank=r, world_size=2, coverage="equal")] for r in (0, 1)
-    ]
+    whole = [[pair.key for pair in read_shards(folder, rank=r, world_size=2, coverage="equal")] for r in (0, 1)]
     row = row_of(folder, 1, layout.EDITED)
     overwrite(folder / SHARD, row["offset"], b"xx")
     for workers in (0, 1):
-        with read_shards(
-            folder, rank=0, world_size=2, coverage="equal", workers=workers, on_damage="skip"
-        ) as reader:
+        with read_shards(folder, rank=0, world_size=2, coverage="equal", workers=workers, on_damage="skip") as reader:
             keys = [pair.key for pair in reader]
         assert len(keys) == len(whole[1])
         place = whole[0].index(row["key"])

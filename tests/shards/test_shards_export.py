@@ -105,10 +105,7 @@ def test_inverse_pairs_follow_theirs_and_say_so(tmp_path: Path, layout_: str):
         (one,) = (row for row in rows if row["inverse_of"])
         assert (one["inverse_of"], one["inverse_by"]) == (pairs[0].key, "rule")
         assert one["instruction"] == "Remove the ball."
-        assert (one["source"]["bytes"], one["edited"]["bytes"]) == (
-            pairs[0].edited_jpeg,
-            pairs[0].source_jpeg,
-        )
+        assert (one["source"]["bytes"], one["edited"]["bytes"]) == (pairs[0].edited_jpeg, pairs[0].source_jpeg)
         assert (one["source_caption"], one["target_caption"]) == ("a ball on a lawn", "a lawn")
         assert {score["value"] for score in one["scores"]} == {None}
         assert json.loads(one["meta"])["transform"] == ""
@@ -130,9 +127,7 @@ def test_released_layout(folder: Path, tmp_path: Path):
 
 def test_released_files_hold_at_most_256_rows(tmp_path: Path):
     small = make_pair("small", width=8, height=8)
-    pairs = [
-        Pair(f"{i:032x}", "add", small.source_jpeg, small.edited_jpeg, None, small.meta) for i in range(600)
-    ]
+    pairs = [Pair(f"{i:032x}", "add", small.source_jpeg, small.edited_jpeg, None, small.meta) for i in range(600)]
     write_pairs(tmp_path / "set", pairs, 100)
     export(tmp_path / "set", "released", tmp_path / "out", Cache())
     counts = [pq.read_metadata(path).num_rows for path in sorted((tmp_path / "out" / "data").iterdir())]
@@ -249,11 +244,7 @@ def test_hints_fit_what_was_given(tmp_path: Path, folder: Path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "shards").symlink_to(folder)
     (tmp_path / "empty").mkdir()
-    hints = {
-        "run": "did you mean .*run/shards",
-        "nowhere": "no such file or folder",
-        "empty": "no set of shards",
-    }
+    hints = {"run": "did you mean .*run/shards", "nowhere": "no such file or folder", "empty": "no set of shards"}
     for name, hint in hints.items():
         with pytest.raises(ValueError, match=hint):
             export(str(tmp_path / name), "hf", tmp_path / "out", Cache())

@@ -20,14 +20,7 @@ UNKNOWN = {"scores": {"ssim": None}, "target_caption": None}
 PAIRS = [
     # The first rows know neither score nor caption nor, in "style", a mask: types must not be guessed from them.
     *(
-        Pair(
-            p.key,
-            p.category,
-            p.source_jpeg,
-            p.edited_jpeg,
-            p.mask_png,
-            {**p.meta, **UNKNOWN, "scores": SCORES},
-        )
+        Pair(p.key, p.category, p.source_jpeg, p.edited_jpeg, p.mask_png, {**p.meta, **UNKNOWN, "scores": SCORES})
         for p, SCORES in ((make_pair(f"null{i}", "add"), {"alignment_px": 1, "ssim": None}) for i in range(7))
     ),
     *(make_pair(f"half{i}", "color", masked=i % 2 == 0) for i in range(9)),
@@ -114,11 +107,7 @@ def test_hugging_face_datasets(folder: Path, tmp_path: Path, streaming: bool):
     from datasets import Image, load_dataset
 
     data = load_dataset(
-        "webdataset",
-        data_files={"train": tars(folder)},
-        split="train",
-        streaming=streaming,
-        cache_dir=str(tmp_path),
+        "webdataset", data_files={"train": tars(folder)}, split="train", streaming=streaming, cache_dir=str(tmp_path)
     )
     for name in (layout.SOURCE, layout.EDITED, layout.MASK):
         assert isinstance(data.features[name], Image)
@@ -127,13 +116,10 @@ def test_hugging_face_datasets(folder: Path, tmp_path: Path, streaming: bool):
     for row in data:
         pair = BY_KEY[row["__key__"]]
         assert row["json"] == json.loads(document(pair))
-        images = {
-            name: row[name] and row[name]["bytes"] for name in (layout.SOURCE, layout.EDITED, layout.MASK)
-        }
+        images = {name: row[name] and row[name]["bytes"] for name in (layout.SOURCE, layout.EDITED, layout.MASK)}
         found[pair.key] = {name: value for name, value in images.items() if value is not None}
     assert found == {
-        key: {name: data for name, data in want.items() if name != layout.META}
-        for key, want in EXPECTED.items()
+        key: {name: data for name, data in want.items() if name != layout.META} for key, want in EXPECTED.items()
     }
 
 
@@ -153,23 +139,14 @@ def test_ray_data(folder: Path, tmp_path: Path):
     out = tmp_path / "rows"
     subprocess.run([sys.executable, "-c", RAY, str(out), *tars(folder)], check=True, timeout=300)
     rows = pickle.loads(out.read_bytes())
-    found = {
-        row["__key__"]: {name: data for name, data in members(row).items() if data is not None}
-        for row in rows
-    }
+    found = {row["__key__"]: {name: data for name, data in members(row).items() if data is not None} for row in rows}
     assert found == EXPECTED
 
 
 def test_megatron_energon(folder: Path, tmp_path: Path):
     energon = pytest.importorskip("megatron.energon", reason="megatron-energon brings its own torch")
     root = shutil.copytree(folder, tmp_path / "set")
-    prepare = [
-        Path(sys.executable).with_name("energon"),
-        "prepare",
-        root,
-        "--non-interactive",
-        "--no-progress",
-    ]
+    prepare = [Path(sys.executable).with_name("energon"), "prepare", root, "--non-interactive", "--no-progress"]
     prepare += ["--split-parts", r"train:.*\.tar", "--sample-type", "CrudeWebdataset"]
     subprocess.run(prepare, check=True, timeout=300)
 

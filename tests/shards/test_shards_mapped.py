@@ -89,11 +89,7 @@ def test_a_large_set_is_packed_with_an_index_that_the_first_reader_maps(
     (moved / layout.MAPPED_INDEX).unlink()
     monkeypatch.setattr(index, "MAPPED_PAIRS", 100)
     alone = index.open_index(moved, cache)
-    assert (shared.keys, shared.categories, shared.fingerprint) == (
-        alone.keys,
-        alone.categories,
-        alone.fingerprint,
-    )
+    assert (shared.keys, shared.categories, shared.fingerprint) == (alone.keys, alone.categories, alone.fingerprint)
     for name in ("shard_of", "category_of", "size_of", "offsets", "sizes", "hashes"):
         assert np.array_equal(getattr(shared, name), getattr(alone, name))
         assert getattr(shared, name).dtype == getattr(alone, name).dtype
@@ -105,9 +101,7 @@ def test_the_named_shards_of_a_large_set_are_read_alone(packed: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "of another set"])
-def test_without_its_mapped_index_a_set_is_read_by_its_table_and_verify_tells(
-    harm: str, packed: Path, tmp_path: Path
-):
+def test_without_its_mapped_index_a_set_is_read_by_its_table_and_verify_tells(harm: str, packed: Path, tmp_path: Path):
     path, cache = packed / layout.MAPPED_INDEX, Cache(tmp_path / "cache")
     if harm == "cut":
         path.write_bytes(path.read_bytes()[:-100])
@@ -118,10 +112,7 @@ def test_without_its_mapped_index_a_set_is_read_by_its_table_and_verify_tells(
         path.write_bytes((tmp_path / "other" / layout.MAPPED_INDEX).read_bytes())
     assert len([pair.key for pair in read_shards(packed, cache=cache)]) == 9
     (problem,) = verify(str(packed), False, 1, cache).problems
-    assert (problem.kind, problem.shard) == (
-        damage.MISSING_SHARD if harm == "gone" else damage.HASH,
-        str(path),
-    )
+    assert (problem.kind, problem.shard) == (damage.MISSING_SHARD if harm == "gone" else damage.HASH, str(path))
 
 
 def test_a_set_that_is_packed_again_and_is_small_has_no_index_to_map(

@@ -39,9 +39,7 @@ def test_shuffle_is_a_permutation_that_needs_one_window_at_a_time(sizes, window,
 def test_shuffle_differs_by_seed_and_epoch_and_mixes_the_whole_window():
     shards = shard_of([50] * 8)
     orders = {
-        (seed, epoch): tuple(shuffled(*plain(400), shards, 8, seed, epoch))
-        for seed in (0, 1)
-        for epoch in (0, 1)
+        (seed, epoch): tuple(shuffled(*plain(400), shards, 8, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)
     }
     assert len(set(orders.values())) == 4
     first = Counter(shards[list(orders[0, 0][:100])].tolist())
@@ -59,10 +57,7 @@ def test_shuffle_is_uniform_over_positions():
 
 
 @given(
-    st.lists(st.integers(0, 4), max_size=60),
-    st.integers(1, 9),
-    st.integers(1, 9),
-    st.sampled_from(["exact", "equal"]),
+    st.lists(st.integers(0, 4), max_size=60), st.integers(1, 9), st.integers(1, 9), st.sampled_from(["exact", "equal"])
 )
 def test_ranges_of_the_ranks_partition_the_batches(buckets, batch_size, world_size, coverage):
     bucket = np.array(buckets, np.int64)

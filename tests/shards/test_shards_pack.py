@@ -15,23 +15,12 @@ from shard_pairs import make_pair, write_pairs
 
 from crispedit.record import content_key
 from crispedit.shards import layout
-from crispedit.shards.pack import (
-    Pair,
-    committed,
-    document,
-    file_sha256,
-    finish,
-    plan,
-    tar_header,
-    write_shard,
-)
+from crispedit.shards.pack import Pair, committed, document, file_sha256, finish, plan, tar_header, write_shard
 
 KEYS = st.lists(st.text("0123456789abcdef", min_size=32, max_size=32), unique=True, max_size=40)
 
 
-@given(
-    KEYS, st.integers(1, 9), st.integers(0, 3), st.randoms(use_true_random=False), st.sets(st.integers(0, 39))
-)
+@given(KEYS, st.integers(1, 9), st.integers(0, 3), st.randoms(use_true_random=False), st.sets(st.integers(0, 39)))
 def test_plan_is_a_partition_whatever_the_input_order(keys, size, seed, random, masked_places):
     by_category = {"add": keys[::2], "style": keys[1::2]}
     masked = {keys[i] for i in masked_places if i < len(keys)}
@@ -96,11 +85,7 @@ def test_shard_is_plain_ustar_without_clock_or_user(tmp_path: Path):
 
 
 def test_index_points_at_the_members(tmp_path: Path):
-    pairs = [
-        make_pair(str(i), category, masked=category == "add")
-        for i in range(3)
-        for category in ("add", "style")
-    ]
+    pairs = [make_pair(str(i), category, masked=category == "add") for i in range(3) for category in ("add", "style")]
     write_pairs(tmp_path, pairs, 2)
     index = pq.read_table(tmp_path / layout.INDEX).to_pylist()
     assert len(index) == 3 * 4 + 3 * 3
@@ -118,8 +103,7 @@ def test_unicode_and_long_keys_use_pax(tmp_path: Path):
     first = make_pair("one")
     keys = ["ключ", "k" * 150]
     pairs = [
-        Pair(key, "add", first.source_jpeg, first.edited_jpeg, first.mask_png, {"instruction": "bildä"})
-        for key in keys
+        Pair(key, "add", first.source_jpeg, first.edited_jpeg, first.mask_png, {"instruction": "bildä"}) for key in keys
     ]
     (entry,) = write_pairs(tmp_path, pairs, 2)
     with tarfile.open(tmp_path / entry.name) as tar:
@@ -144,10 +128,7 @@ def test_document_types_do_not_depend_on_the_row():
     row = json.loads(document(pair))
     assert row["format"] == layout.FORMAT_VERSION
     assert (row["key"], row["category"]) == (pair.key, "add")
-    assert row["scores"] == [
-        {"name": "alignment_px", "value": 0.0},
-        {"name": "preservation_ssim", "value": 0.5},
-    ]
+    assert row["scores"] == [{"name": "alignment_px", "value": 0.0}, {"name": "preservation_ssim", "value": 0.5}]
     assert isinstance(row["scores"][0]["value"], float)
     assert row["editor_options"] == '{"strength":1}'
     assert row["source_caption"] == ""
@@ -168,13 +149,7 @@ def test_write_shard_takes_exactly_the_plan(tmp_path: Path):
     ordered = [next(p for p in pairs if p.key == key) for key in shard.keys]
     unmasked = Pair(ordered[0].key, "add", ordered[0].source_jpeg, ordered[0].edited_jpeg)
     broken = Pair(ordered[0].key, "add", b"not a jpeg", ordered[0].edited_jpeg, ordered[0].mask_png)
-    for wrong in (
-        ordered[:2],
-        ordered[::-1],
-        [*ordered, ordered[0]],
-        [unmasked, *ordered[1:]],
-        [broken, *ordered[1:]],
-    ):
+    for wrong in (ordered[:2], ordered[::-1], [*ordered, ordered[0]], [unmasked, *ordered[1:]], [broken, *ordered[1:]]):
         with pytest.raises(ValueError, match=shard.name):
             write_shard(tmp_path, shard, wrong, "d")
         assert committed(tmp_path, shard, "d") is None

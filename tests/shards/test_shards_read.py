@@ -21,9 +21,7 @@ from crispedit.shards.pack import Pair
 from crispedit.shards.read import Batch, DecodedPair, read_shards
 
 PAIRS = [
-    make_pair(
-        str(i), ("add", "style", "color")[i % 3], i % 3 != 1, *((96, 64), (64, 96), (128, 64))[i % 5 % 3]
-    )
+    make_pair(str(i), ("add", "style", "color")[i % 3], i % 3 != 1, *((96, 64), (64, 96), (128, 64))[i % 5 % 3])
     for i in range(31)
 ]
 BY_KEY = {pair.key: pair for pair in PAIRS}
@@ -229,9 +227,7 @@ def test_random_access_by_key(folder: Path):
     reader = read_shards(folder, decode=False)
     for key, want in BY_KEY.items():
         assert reader.get(key).edited_jpeg == want.edited_jpeg
-    assert np.array_equal(
-        read_shards(folder).get(PAIRS[3].key).source, images.decode_jpeg(PAIRS[3].source_jpeg)
-    )
+    assert np.array_equal(read_shards(folder).get(PAIRS[3].key).source, images.decode_jpeg(PAIRS[3].source_jpeg))
     with pytest.raises(KeyError):
         reader.get("0" * 32)
 
@@ -328,13 +324,7 @@ def test_reduced_decoding_is_near_the_full_one():
     full = images.decode_jpeg(pair.source_jpeg)
     want = cv2.resize(full, (128, 96), interpolation=cv2.INTER_AREA)
     source, edited = (np.empty((96, 128, 3), np.uint8) for _ in range(2))
-    decode_pair(
-        pair.source_jpeg,
-        pair.edited_jpeg,
-        None,
-        (384, 512),
-        Pixels(source, edited, np.empty((96, 128), bool)),
-    )
+    decode_pair(pair.source_jpeg, pair.edited_jpeg, None, (384, 512), Pixels(source, edited, np.empty((96, 128), bool)))
     assert np.abs(source.astype(int) - want).mean() < 1
 
 
@@ -370,9 +360,7 @@ def test_several_sets_and_single_tars_read_as_one(sets, tmp_path: Path):
     tars = str(sets[4] / "crispedit-{add,style}-00000{0..1}.tar")
     some = keys_of(read_shards(tars, decode=False))
     assert {BY_KEY[key].category for key in some} == {"add", "style"}
-    assert keys_of(read_shards(str(sets[4] / "*.tar"), decode=False)) == keys_of(
-        read_shards(sets[4], decode=False)
-    )
+    assert keys_of(read_shards(str(sets[4] / "*.tar"), decode=False)) == keys_of(read_shards(sets[4], decode=False))
 
 
 def test_plain_tars_without_index_are_scanned(sets, tmp_path: Path):
@@ -388,9 +376,7 @@ def test_plain_tars_without_index_are_scanned(sets, tmp_path: Path):
 def test_unicode_keys_read_by_index_and_by_scan(tmp_path: Path):
     first = PAIRS[0]
     keys = {"ключ", "k" * 150, "é" * 100}
-    pairs = [
-        Pair(k, "add", first.source_jpeg, first.edited_jpeg, first.mask_png, {"instruction": k}) for k in keys
-    ]
+    pairs = [Pair(k, "add", first.source_jpeg, first.edited_jpeg, first.mask_png, {"instruction": k}) for k in keys]
     write_pairs(tmp_path, pairs, 4)
     indexed = {pair.key: pair for pair in read_shards(tmp_path, decode=False)}
     (tmp_path / "manifest.json").unlink()

@@ -42,8 +42,7 @@ def test_resharding_keeps_every_byte(tmp_path: Path):
 
 @settings(max_examples=15)
 @given(
-    parts=st.lists(st.sets(st.integers(0, 11), min_size=1), min_size=1, max_size=3),
-    quota=st.none() | st.integers(0, 6),
+    parts=st.lists(st.sets(st.integers(0, 11), min_size=1), min_size=1, max_size=3), quota=st.none() | st.integers(0, 6)
 )
 def test_merging_conserves_pairs(tmp_path_factory, parts: list[set[int]], quota: int | None):
     root = tmp_path_factory.mktemp("merge")
@@ -132,9 +131,7 @@ def test_cards_and_what_the_sets_say_of_themselves_survive(tmp_path: Path):
     known = {"dataset": "mine", "licence": "cc0-1.0"}
     for name, some in (("a", PAIRS[:3]), ("b", PAIRS[3:5])):
         write_pairs(tmp_path / name, [replace(pair, meta={**pair.meta, **known}) for pair in some], 4)
-        (tmp_path / name / "README.md").write_text(
-            f"---\nlicense: cc0-1.0\n---\n# Set {name}\n\nSaid of {name}.\n"
-        )
+        (tmp_path / name / "README.md").write_text(f"---\nlicense: cc0-1.0\n---\n# Set {name}\n\nSaid of {name}.\n")
     repack([str(tmp_path / name) for name in "ab"], tmp_path / "out", 4, 0, {}, Cache())
     text = (tmp_path / "out" / "README.md").read_text()
     assert "license: cc0-1.0" in text

@@ -35,9 +35,7 @@ def test_a_set_is_written_read_and_verified_in_a_bucket(bucket: str, tmp_path: P
     write_pairs(tmp_path / "here", PAIRS, 3)
     write_pairs(f"{bucket}/set", PAIRS, 3)
     names = {
-        path.relative_to(tmp_path / "here").as_posix()
-        for path in (tmp_path / "here").rglob("*")
-        if path.is_file()
+        path.relative_to(tmp_path / "here").as_posix() for path in (tmp_path / "here").rglob("*") if path.is_file()
     }
     system, inner = storage.filesystem(f"{bucket}/set")
     assert {name.removeprefix(inner + "/") for name in system.find(inner)} == names
@@ -79,9 +77,7 @@ def test_merge_and_export_to_a_bucket(bucket: str, tmp_path: Path):
         export(f"{bucket}/out", kind, f"{bucket}/{kind}", cache)
         system, inner = storage.filesystem(f"{bucket}/{kind}")
         found = {name.removeprefix(inner + "/") for name in system.find(inner)}
-        assert found == {
-            p.relative_to(tmp_path / kind).as_posix() for p in (tmp_path / kind).rglob("*") if p.is_file()
-        }
+        assert found == {p.relative_to(tmp_path / kind).as_posix() for p in (tmp_path / kind).rglob("*") if p.is_file()}
         with pytest.raises(ValueError, match="not an empty folder"):
             export(f"{bucket}/out", kind, f"{bucket}/{kind}", cache)
 
@@ -142,18 +138,14 @@ def test_bytes_that_are_damaged_on_the_way_are_noticed(
             assert there.damaged
 
 
-def test_faults_that_stay_may_pass_and_others_do_not(
-    s3_server: str, bucket: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_faults_that_stay_may_pass_and_others_do_not(s3_server: str, bucket: str, monkeypatch: pytest.MonkeyPatch):
     system = use(monkeypatch, s3_server)
     for name in ("a.jpg", "b.jpg"):
         system.pipe(f"{bucket}/photos/{name}", name.encode())
     entries = sources.entries(FolderSource(path=f"{bucket}/photos"))
     monkeypatch.setattr(type(system), "retries", 1)
     down = True
-    with faulty(
-        s3_server, monkeypatch, lambda number, method, path: "503" if down and "b.jpg" in path else None
-    ):
+    with faulty(s3_server, monkeypatch, lambda number, method, path: "503" if down and "b.jpg" in path else None):
         good, throttled = sources.read(entries)
         assert good == b"a.jpg"
         assert isinstance(throttled, OSError)
@@ -162,13 +154,8 @@ def test_faults_that_stay_may_pass_and_others_do_not(
         assert sources.read(entries) == [b"a.jpg", b"b.jpg"]
 
 
-def test_a_place_that_cannot_be_listed_is_one_sentence(
-    s3_server: str, bucket: str, monkeypatch: pytest.MonkeyPatch
-):
-    for place, words in (
-        ("s3://no-such-bucket/x", "there is no file"),
-        (f"{bucket}/none", "there is no file"),
-    ):
+def test_a_place_that_cannot_be_listed_is_one_sentence(s3_server: str, bucket: str, monkeypatch: pytest.MonkeyPatch):
+    for place, words in (("s3://no-such-bucket/x", "there is no file"), (f"{bucket}/none", "there is no file")):
         with pytest.raises(ValueError, match=rf"^source\.path: .*{words}"):
             sources.entries(FolderSource(path=place))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")

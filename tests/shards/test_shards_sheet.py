@@ -41,9 +41,7 @@ def test_the_map_of_change_is_bright_where_the_pair_differs():
 
 
 def test_a_thumbnail_is_as_wide_as_asked_and_never_enlarged():
-    jpeg = encode_jpeg(
-        np.repeat(np.arange(200, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(100, axis=0)
-    )
+    jpeg = encode_jpeg(np.repeat(np.arange(200, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(100, axis=0))
     assert pixels(jpeg, 80).shape == (40, 80, 3)
     assert pixels(jpeg, 640).shape == (100, 200, 3)
     assert thumbnail(jpeg, 0) == jpeg

@@ -105,9 +105,7 @@ def test_a_foreign_member(folder: Path, tmp_path: Path):
         info.size = 3
         tar.addfile(info, io.BytesIO(b"abc"))
     path = folder / SHARD
-    rewrite_manifest(
-        folder, lambda m: m["shards"][0].update(sha256=file_sha256(path), bytes=path.stat().st_size)
-    )
+    rewrite_manifest(folder, lambda m: m["shards"][0].update(sha256=file_sha256(path), bytes=path.stat().st_size))
     rewrite_manifest(folder, lambda m: m.update(bytes=sum(s["bytes"] for s in m["shards"])))
     assert kinds(folder) == {"foreign_member": 1}
 

@@ -65,7 +65,7 @@ def read(folder: str, decode: bool) -> None:
     with read_shards(folder, decode=decode, shuffle=True, workers=WORKERS if decode else 0) as reader:
         before = peak_mb("self")
         count = sum(1 for _ in reader)
-        workers = [] if reader._ring is None else [peak_mb(process.pid) for process, _ in reader._ring._workers]
+        workers = [] if reader.ring is None else [peak_mb(worker.process.pid) for worker in reader.ring.workers]
         print(json.dumps({"pairs": count, "before": before, "main": peak_mb("self"), "workers": workers}))
 
 

@@ -203,7 +203,7 @@ class EditCompass(Benchmark):
         known = {aspect: float(mark) for aspect, mark in marks.items() if mark is not None}
         unparsed = len(known) < len(marks)
         if not unparsed:
-            values |= _overall(known, case)
+            values |= overall_mark(known, case)
         return Scored({self._id: values}, unparsed, tuple(one.text for one in replied), usage)
 
     def request(self, chat: Chat) -> Mapping[str, Any]:
@@ -219,7 +219,7 @@ class EditCompass(Benchmark):
         return super().identity() | {"prompts": dict(zip((file.name for file in files), texts, strict=True))}
 
 
-def _overall(marks: Mapping[str, float], case: Case) -> dict[str, float | None]:
+def overall_mark(marks: Mapping[str, float], case: Case) -> dict[str, float | None]:
     """The overall mark of an item and its consistency; None if a needed aspect was not asked for."""
     style = case.group == STYLE
     if_w, vc_w, vq_w = STYLE_WEIGHTS if style else WEIGHTS[case.id.partition("/")[0]]

@@ -116,7 +116,7 @@ class ImgEdit(Benchmark):
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         if measures.judge is None:
             return [Scored({self._id: dict.fromkeys(METRICS)}) for _ in answers]
-        return [self._scored(reply) for reply in measures.judge.ask([self._question(a) for a in answers])]
+        return [self.scored(reply) for reply in measures.judge.ask([self._question(a) for a in answers])]
 
     def _question(self, answer: Answer) -> Question[list[int]]:
         text, shown = self._prompt(answer.case), [answer.source, answer.edited]
@@ -145,7 +145,7 @@ class ImgEdit(Benchmark):
         prompts = read_json(self.prompts, "the published prompts, one per kind of edit")
         return {str(kind): str(text) for kind, text in prompts.items()}
 
-    def _scored(self, reply: object) -> Scored | Exception:
+    def scored(self, reply: object) -> Scored | Exception:
         if isinstance(reply, ChatError):
             return reply  # no reply: the judge will be asked again
         assert isinstance(reply, JudgeReply)

@@ -286,8 +286,7 @@ def _vote(shown: object, swapped: object, counts: Counter[str]) -> Outcome | Non
     counts["both"] += 1
     agree = shown.value == SWAPPED[swapped.value]
     counts["agree"] += agree
-    answer: Outcome = shown.value if agree else "tie"
-    return answer
+    return shown.value if agree else "tie"
 
 
 def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:

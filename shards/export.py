@@ -242,8 +242,7 @@ class _ReleasedFiles:
 
 
 def _write_folder(pairs: Iterator[Pair], out: Path) -> None:
-    """<category>/<key>.source.jpg and so on, and a metadata.jsonl that Hugging Face's imagefolder
-    understands."""
+    """<category>/<key>.source.jpg and so on, and a metadata.jsonl that Hugging Face's imagefolder understands."""
     with open(out / "metadata.jsonl", "w", encoding="utf-8") as lines:
         for pair in pairs:
             folder = out / pair.category

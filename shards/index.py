@@ -1,5 +1,4 @@
-"""The index of a shard set in memory: where every member of every sample lies, as arrays, about 150 bytes a
-sample.
+"""The index of a shard set in memory: where every member of every sample lies, as arrays, about 150 bytes a sample.
 
 It comes from index.parquet beside a manifest or, for plain tars without one, from a scan of their headers.
 """

@@ -1,5 +1,4 @@
-"""Reading a shard set: deterministic, resumable to the batch, split over ranks, and as fast as decoding
-allows.
+"""Reading a shard set: deterministic, resumable to the batch, split over ranks, and as fast as decoding allows.
 
     reader = read_shards("runs/a/shards", batch_size=8, shapes=aspect_shapes(512), workers=4, seed=1)
     for batch in reader:                                # one epoch; the next loop is the next epoch
@@ -223,8 +222,7 @@ class ShardReader:
         self.epoch, self.position = state["epoch"], state["position"]
 
     def close(self) -> None:
-        """End the workers and close the shards. Delivered arrays stay valid, and reading again starts
-        anew."""
+        """End the workers and close the shards. Delivered arrays stay valid, and reading again starts anew."""
         if self.ring is not None:
             self.ring.close()
             self.ring = None
@@ -341,8 +339,7 @@ class ShardReader:
         return _batch(request.samples, results, room)
 
     def _substitute(self, position: int) -> Any:
-        """The next readable item, so that no rank has fewer steps than another. Damage if there is none at
-        all."""
+        """The next readable item, so that no rank has fewer steps than another. Damage if there is none at all."""
         count = len(self)
         for ahead in range(1, count):
             at = [(position + ahead) % count]
@@ -415,8 +412,7 @@ def _weights_of(index: Index, weights: Mapping[str, float], mixture: Mapping[str
         if index.shards and not any(inside):
             raise ValueError(f"mixture: {pattern} names none of the shards that are read")
         by_shard[inside] = weight
-    out: NDArray[np.float64] = by_category[index.category_of] * by_shard[index.shard_of]
-    return out
+    return by_category[index.category_of] * by_shard[index.shard_of]
 
 
 def _shapes_of(index: Index, shapes: Sequence[Shape] | None) -> tuple[NDArray[np.int64], list[Shape]]:

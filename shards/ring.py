@@ -1,18 +1,15 @@
-"""The ring: worker processes that decode batches into shared memory, from which the training process takes
-them.
+"""The ring: worker processes that decode batches into shared memory, from which the training process takes them.
 
-Handing 6 MB of pixels a pair through a pipe costs more than half as much as decoding them. Here a worker
-decodes into a slot of memory that both processes map, and only a few hundred bytes pass through a socket.
-What is delivered are numpy views of the slot; the slot is used again when the last of them is garbage, so no
-view ever changes under its holder. A consumer that holds more slots than its share gets private copies
-instead, so it cannot block the ring.
+Handing 6 MB of pixels a pair through a pipe costs more than half as much as decoding them. Here a worker decodes into a
+slot of memory that both processes map, and only a few hundred bytes pass through a socket. What is delivered are numpy
+views of the slot; the slot is used again when the last of them is garbage, so no view ever changes under its holder. A
+consumer that holds more slots than its share gets private copies instead, so it cannot block the ring.
 
 Where there are two cores for each worker, it decodes two requests at once, on two threads: the decoder
 releases the interpreter.
 
-A worker is a fresh interpreter (no fork of a process with threads or a GPU, and the caller's main module is
-not run again), and ends when the training process closes its socket or dies. The memory has no name: nothing
-is left behind.
+A worker is a fresh interpreter (no fork of a process with threads or a GPU, and the caller's main module is not run
+again), and ends when the training process closes its socket or dies. The memory has no name: nothing is left behind.
 """
 
 from __future__ import annotations
@@ -47,8 +44,7 @@ SLOT_MULTIPLE = 2 * 2**20
 
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20)}
-"""glibc would give the memory of every member back to the kernel and fault it in again: a tenth of a worker's
-time."""
+"""glibc would give the memory of every member back to the kernel and fault it in again: a tenth of a worker's time."""
 
 
 class DecodeRequest(NamedTuple):
@@ -140,8 +136,7 @@ class Ring:
             self._running = False
 
     def _deliver(self, slot: int, size: int, waiting: int) -> NDArray[np.uint8]:
-        """A view of a slot that frees it when it dies, or a copy if the consumer holds its share of the
-        slots."""
+        """A view of a slot that frees it when it dies, or a copy if the consumer holds its share of the slots."""
         memory = np.frombuffer(self._memory, np.uint8, size, slot * self.slot_bytes)
         if len(self._free) + waiting < self._in_flight:
             memory = memory.copy()
@@ -250,8 +245,7 @@ def _stop_workers(workers: list[Worker]) -> None:
 
 
 def _mapped(handle: int, size: int) -> mmap.mmap:
-    """The shared memory, on huge pages where the system grants them: decoding into it is some percent
-    faster."""
+    """The shared memory, on huge pages where the system grants them: decoding into it is some percent faster."""
     memory = mmap.mmap(handle, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):

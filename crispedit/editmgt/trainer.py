@@ -215,8 +215,7 @@ class Trainer:
                 )
 
     def _sum(self, value: Tensor) -> Tensor:
-        summed: Tensor = self.accelerator.reduce(value, "sum")
-        return summed
+        return self.accelerator.reduce(value, "sum")
 
     def _log(self, row: dict[str, float]) -> None:
         """Write a line to the metrics. At step 1 and every `log_every` steps, add all measurements and send them to the

@@ -149,8 +149,7 @@ def test_a_million_are_never_compared_all_with_all(distance: int):
 
 
 def test_a_crowded_bucket_is_divided_again():
-    # Most hashes agree in 44 bits and a few in none, so no bit is constant, and most bands crowd into one
-    # bucket.
+    # Most hashes agree in 44 bits and a few in none, so no bit is constant, and most bands crowd into one bucket.
     rng = np.random.default_rng(1)
     hashes = rng.integers(0, 1 << 20, 24_000)
     hashes[::50] = rng.integers(-(2**63), 2**63 - 1, len(hashes[::50]), dtype=np.int64)

@@ -234,10 +234,8 @@ class Build:
             record = self.waves[number].judged
             assert record is not None, f"wave {number} was not judged"
             if number not in self.in_work:
-                if not self._has_nothing_left(
-                    number
-                ):  # earlier waves keep other photographs now, so it is opened after all
-                    self._reopen(number)
+                if not self._has_nothing_left(number):
+                    self._reopen(number)  # earlier waves keep other photographs now
                     return
                 finished = self.waves[number].finished
                 assert finished is not None, f"wave {number} was not finished"

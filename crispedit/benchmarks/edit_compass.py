@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from crispedit import judge, replies
-from crispedit.benchmark import Answer, Benchmark, Better, Case, Picture, Protocol, Scored, read_json, text_constants
+from crispedit.benchmark import Answer, Benchmark, Better, Case, Protocol, Scored, picture_in, read_json, text_constants
 from crispedit.chat import Chat, ChatError, Published
 from crispedit.judge import NO_USAGE, JudgeReply, JudgeUsage, Question
 from crispedit.measures import Measures
@@ -96,18 +96,12 @@ class EditCompass(Benchmark):
                 case = Case(
                     id=f"{part}/{task}/{name}",
                     instruction=instruction,
-                    source=self._picture(source, file),
+                    source=picture_in(self.path, source, str(file)),
                     group=task,
                     protocols=(self._id,),
                 )
                 items[case.id] = case, item
         return items
-
-    def _picture(self, name: str, file: Path) -> Picture:
-        path = self.path / name
-        if not path.resolve().is_relative_to(self.path.resolve()):
-            raise ValueError(f"{file}: {name!r} leaves the folder")
-        return Picture(str(path))
 
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         if measures.judge is None:
@@ -133,7 +127,7 @@ class EditCompass(Benchmark):
         if item.get("edit_type") != "Complex_paint":
             return answer.source, None
         kind = "CN" if item.get("sub_type") == "Complex_paint_cn" else "EN"
-        plain = self._picture(item["source_image"].replace(kind, "image"), self.path)
+        plain = picture_in(self.path, item["source_image"].replace(kind, "image"), str(self.path))
         return plain.image(), answer.source
 
     def _differences(self, answer: Answer, item: Mapping[str, Any]) -> Question[str]:

@@ -151,7 +151,10 @@ class Learner(nn.Module):
         inputs = torch.where(masked, self.transformer.config.mask_id, edited)
         micro = torch.tensor([SHAPE[1], SHAPE[0], 0.0, 0.0, SCORE], device=device).expand(size, -1)
         chosen = masked & (region | (torch.rand(region.shape, device=device) < KEPT))
-        weight = torch.where(region, objective.edit_weight, 1 / KEPT)[chosen]
+        # A new style edits 300 tokens and a new colour 20: by the root, the many do not drown the few.
+        share = region.flatten(1).float().mean(1).clamp(min=1 / region[0].numel())
+        edited_weight = objective.edit_weight * share.rsqrt()[:, None, None]
+        weight = torch.where(region, edited_weight, 1 / KEPT)[chosen]
         examples = Examples((), (), source, edited, region, sequence, pooled, micro)
         masked_batch = MaskedBatch(examples, inputs, timestep, chosen, weight, ~dropped)
         losses_M, localisation_B = losses(

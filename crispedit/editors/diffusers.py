@@ -237,8 +237,9 @@ class Diffusers(Editor):
         for name in ("device", "batch_size", "offload", "compile"):
             del identity["options"][name]
         identity["options"]["loras"] = [lora.identity() for lora in self.loras]
+        # Left out when unused, so that older candidates keep their keys.
         for name in ("quantize", "loras", "scheduler", "cache"):
-            if not identity["options"][name]:  # left out when unused, so that older candidates keep their keys
+            if not identity["options"][name]:
                 del identity["options"][name]
         folder = Path(self.model)
         if not folder.is_dir():

@@ -5,7 +5,7 @@ answer is a pydantic model: the model is told its JSON Schema, and `crispedit.re
 question is asked once more if the answer is cut off (with more tokens) or invalid (with the error). After that the
 failure is an error of that request alone.
 
-    chat = make({"backend": "openai", "model": "Qwen/Qwen3-VL-8B-Instruct", "base_url": "http://localhost:8000/v1"})
+    chat = make({"backend": "openai", "model": "Qwen/Qwen3.5-9B", "base_url": "http://localhost:8000/v1"})
     [answer] = chat.ask([ChatRequest("Which animal is this?", Animal, images=[image])])
     if isinstance(answer, ChatError): ...      # else answer.value is an Animal, answer.raw the model's words
 """

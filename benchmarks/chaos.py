@@ -30,7 +30,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -173,7 +173,7 @@ class Trial:
         except subprocess.TimeoutExpired:
             return -signal.SIGKILL
         finally:
-            with suppressed(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
     def once(self, *more: str, **options: Any) -> int:
@@ -184,7 +184,7 @@ class Trial:
 
     def where(self) -> str:
         """What was committed last when a fault struck."""
-        with suppressed(OSError):  # a temporary file has just got its name
+        with suppress(OSError):  # a temporary file has just got its name
             newest = max(self.parts(), key=lambda path: path.stat().st_mtime_ns, default=None)
             return "start" if newest is None else f"after {newest.relative_to(self.root).parts[0]}"
         return "in a commit"
@@ -228,14 +228,6 @@ class Trial:
     @property
     def run(self) -> Run:
         return Run(recipe.load(str(self.root)))
-
-
-@contextmanager
-def suppressed(*errors: type[Exception]) -> Iterator[None]:
-    try:
-        yield
-    except errors:
-        pass
 
 
 TIMES = ("seconds", "gpu_seconds")
@@ -330,7 +322,7 @@ class Nodes:
 def processes() -> Iterator[tuple[int, int, str]]:
     """(pid, parent's pid, command line) of each process."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppressed(OSError):
+        with suppress(OSError):
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
             command = (stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             yield int(stat.parent.name), parent, command
@@ -340,36 +332,55 @@ Strike = Callable[[Trial, Nodes, subprocess.Popen[bytes], random.Random], bool]
 """Strikes, or answers False: there is nothing that it could strike now."""
 
 
+def signalled(pid: int, number: int, seconds: float | None = None) -> None:
+    """Send a signal; with `seconds`, let the process continue after that long."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+        if seconds is not None:
+            time.sleep(seconds)
+            os.kill(pid, signal.SIGCONT)
+
+
 def of_worker(number: int, seconds: float | None = None) -> Strike:
     def strike(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
-        if not (busy := nodes.busy()):
-            return False
-        chosen = rng.choice(busy)
-        with suppressed(ProcessLookupError):
-            os.kill(chosen, number)
-            if seconds is not None:
-                time.sleep(seconds)
-                os.kill(chosen, signal.SIGCONT)
-        return True
+        if busy := nodes.busy():
+            signalled(rng.choice(busy), number, seconds)
+        return bool(busy)
 
     return strike
 
 
 def of_driver(number: int, seconds: float | None = None) -> Strike:
     def strike(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
-        driver.send_signal(number)
-        if seconds is not None:
-            time.sleep(seconds)
-            driver.send_signal(signal.SIGCONT)
+        signalled(driver.pid, number, seconds)
         return True
 
     return strike
 
 
-def node_killed(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
-    if not nodes.workers:
-        return False
-    nodes.cluster.remove_node(rng.choice(nodes.workers), allow_graceful=False)
+def of_node(act: Callable[[Trial, Nodes, Any], bool]) -> Strike:
+    """A strike on one of the workers' nodes."""
+
+    def strike(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
+        return bool(nodes.workers) and act(trial, nodes, rng.choice(nodes.workers))
+
+    return strike
+
+
+def node_killed(trial: Trial, nodes: Nodes, node: Any) -> bool:
+    nodes.cluster.remove_node(node, allow_graceful=False)
+    return True
+
+
+def node_drained(trial: Trial, nodes: Nodes, node: Any) -> bool:
+    command = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", nodes.cluster.address]
+    command += ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    command += ["--reason-message", "a spot notice", "--deadline-remaining-seconds", "4"]
+    return subprocess.run(command, capture_output=True, env=trial.env).returncode == 0
+
+
+def node_paused(trial: Trial, nodes: Nodes, node: Any) -> bool:
+    signalled(nodes.raylet(node), signal.SIGSTOP, 3)
     return True
 
 
@@ -377,27 +388,6 @@ def node_joins(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng:
     if len(nodes.workers) > 2:  # no more than it began with
         nodes.cluster.remove_node(nodes.workers[0], allow_graceful=True)
     nodes.cluster.add_node(**NODE)
-    return True
-
-
-def node_drained(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
-    if not nodes.workers:
-        return False
-    node = rng.choice(nodes.workers)
-    command = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", nodes.cluster.address]
-    command += ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-    command += ["--reason-message", "a spot notice", "--deadline-remaining-seconds", "4"]
-    drained = subprocess.run(command, capture_output=True, env=trial.env)
-    return drained.returncode == 0
-
-
-def node_paused(trial: Trial, nodes: Nodes, driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
-    if not nodes.workers:
-        return False
-    raylet = nodes.raylet(rng.choice(nodes.workers))
-    os.kill(raylet, signal.SIGSTOP)
-    time.sleep(3)
-    os.kill(raylet, signal.SIGCONT)
     return True
 
 
@@ -411,10 +401,10 @@ STRIKES: dict[str, tuple[int, Strike]] = {
     "worker killed": (8, of_worker(signal.SIGKILL)),
     "worker paused for 3 s": (3, of_worker(signal.SIGSTOP, 3)),
     "worker stops for good": (1, of_worker(signal.SIGSTOP)),
-    "node killed": (5, node_killed),
+    "node killed": (5, of_node(node_killed)),
     "node joins": (5, node_joins),
-    "node drained": (2, node_drained),
-    "node paused for 3 s": (2, node_paused),
+    "node drained": (2, of_node(node_drained)),
+    "node paused for 3 s": (2, of_node(node_paused)),
     "driver killed": (5, of_driver(signal.SIGKILL)),
     "driver sent SIGTERM": (2, of_driver(signal.SIGTERM)),
     "driver sent SIGINT": (2, of_driver(signal.SIGINT)),

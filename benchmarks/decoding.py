@@ -1,6 +1,6 @@
 """Decoding image files: libvips, as `crispedit.normalise` uses it, beside Pillow and OpenCV, in time and memory.
 
-    python benchmarks/decoding.py [PHOTO.jpg ...] [--json FILE]
+    python -m benchmarks.decoding [PHOTO.jpg ...] [--json FILE]
 
 Each photograph (a generated one of 12 megapixels, or those given) in six encodings; the best of five, in CPU time of
 one thread. Memory is the peak that a process of its own reaches above its imports.

@@ -5,14 +5,14 @@ turn, several rounds, in one process: the loop as the released code is described
 specification; ours with the same draws, whose tokens are compared; ours with its own noise, plain and with capture and
 hold; and the approximate speeds, `fast` and `faster`.
 
-    python benchmarks/editmgt.py [--rounds 3] [--steps 16] [--released FILE.py]
+    python -m benchmarks.editmgt [--rounds 3] [--steps 16] [--released FILE.py]
 
 FILE.py, if given, is a second implementation of the released loop, timed in the same rounds: it defines
 `make(state_dict, config)`, which returns a function of (conditions as a dict, steps, seed) that returns the tokens.
 
 GPU: the released dimensions, random weights in bf16, 1024x1024, 36 steps, guidance, strength 1.1, nine blocks.
 
-    python benchmarks/editmgt.py --device cuda --preset editmgt-1b [--compile] [--batch 1 8]
+    python -m benchmarks.editmgt --device cuda --preset editmgt-1b [--compile] [--batch 1 8]
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from crispedit.editmgt.embeddings import sinusoid
 from crispedit.editmgt.localize import default_blocks, rescale, smooth, upsample
 from crispedit.editmgt.masking import mask_count, masked_share, temperatures
+from crispedit.editmgt.meter import training_flops
 from crispedit.editmgt.noise import ReleasedNoise, SeededNoise
 from crispedit.editmgt.options import SamplingOptions
 from crispedit.editmgt.preset import fresh_vq, read_preset
@@ -61,9 +62,9 @@ CASES = {
 }
 
 
-def make_model(config: TransformerConfig, seed: int = 0) -> Transformer:
+def make_model(config: TransformerConfig) -> Transformer:
     """Random weights that are not at the identity, so that streams and steps influence each other."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = Transformer(config)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1 and "norm" in name and name.endswith("weight"):
@@ -160,17 +161,15 @@ class Straightforward:
         if block in self.blocks:
             weights = ((q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5 + bias).softmax(-1)
             rest = text + image
-            self.maps.append(
-                [
-                    weights[:, :, text:rest, :text].cpu(),
-                    weights[:, :, rest:, :text].cpu(),
-                    weights[:, :, rest:, text:rest].cpu(),
-                    weights[:, :, text:rest, rest:].cpu(),
-                    ((q[:, :, :rest] @ k[:, :, :rest].transpose(-2, -1)) * q.shape[-1] ** -0.5)
-                    .softmax(-1)[:, :, :text, text:]
-                    .cpu(),
-                ]
-            )
+            own = ((q[:, :, :rest] @ k[:, :, :rest].transpose(-2, -1)) * q.shape[-1] ** -0.5).softmax(-1)
+            maps = [
+                weights[:, :, text:rest, :text],
+                weights[:, :, rest:, :text],
+                weights[:, :, rest:, text:rest],
+                weights[:, :, text:rest, rest:],
+                own[:, :, :text, text:],
+            ]
+            self.maps.append([part.cpu() for part in maps])
         return out.transpose(1, 2).flatten(2)
 
     @staticmethod
@@ -289,8 +288,9 @@ class Straightforward:
 # --- Ours ---------------------------------------------------------------------------------------------------------
 
 
-def ours(model, given, steps, seed, *, hold=0.0, released=False, speed="exact", history=None):
-    """The tokens of one run; those after each step go to the list `history`."""
+def ours(model, given, steps, seed, *, hold=0.0, blocks=None, released=False, speed="exact", history=None):
+    """The tokens of one run; those after each step go to the list `history`. `blocks`: to capture; default: the last
+    third."""
     if history is not None:
         history.clear()
     reference = given["reference"]
@@ -304,7 +304,7 @@ def ours(model, given, steps, seed, *, hold=0.0, released=False, speed="exact", 
         noise = ReleasedNoise(torch.Generator().manual_seed(seed), batch, count, device)
     capture = None
     if hold:
-        capture = Capture(last_third(model.config), torch.full((batch, TEXT), 1 / TEXT, device=device))
+        capture = Capture(blocks or last_third(model.config), torch.full((batch, TEXT), 1 / TEXT, device=device))
     out = sample(
         model,
         conditions,
@@ -408,7 +408,7 @@ def memory_report(args) -> None:
             continue
         peaks = {}
         for what in ("nothing", "plain", "capture", "straightforward"):
-            command = [sys.executable, __file__, "--memory-of", what, "--case", case, "--steps", "2"]
+            command = [sys.executable, "-m", "benchmarks.editmgt", "--memory-of", what, "--case", case, "--steps", "2"]
             command += ["--threads", str(args.threads)]
             peaks[what] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
         over = peaks["capture"] / peaks["plain"] - 1
@@ -461,7 +461,8 @@ def preset_report(args) -> None:
         line = f"  batch {batch}: {statistics.median(seconds):.3f} s per edit (median of {args.rounds}), "
         line += f"min {min(seconds):.3f}"
         if cuda:
-            floor = flops(config, side) * args.steps / (args.peak_tflops * 1e12)
+            # A training step is three forward passes, a guided one two.
+            floor = training_flops(config, side, side, TEXT) / 3 * 2 * args.steps / (args.peak_tflops * 1e12)
             line += f", peak {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
             line += f"; arithmetic alone at {args.peak_tflops:.0f} TFLOP/s: {floor:.3f} s"
         print(line, flush=True)
@@ -470,31 +471,10 @@ def preset_report(args) -> None:
 @torch.inference_mode()
 def edit_once(model, vq, given, steps, blocks):
     """What one edit is but for reading text and the source: sampling with capture and hold, and decoding."""
-    reference = given["reference"]
-    batch, side, device = len(reference), reference.shape[1], reference.device
-    conditions = model.condition(given["text"], given["pooled"], given["micro"], (side, side), reference, STRENGTH)
-    out = sample(
-        model,
-        conditions,
-        torch.full_like(reference, model.config.mask_id),
-        SeededNoise(range(batch), side * side, device),
-        SamplingOptions(steps=steps, guidance=GUIDANCE, hold=HOLD),
-        reference=reference,
-        capture=Capture(blocks, torch.full((batch, TEXT), 1 / TEXT, device=device)),
-        early_exit=False,
-    )
-    image = vq.decode(out.tokens)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    image = vq.decode(ours(model, given, steps, 0, hold=HOLD, blocks=blocks))
+    if image.device.type == "cuda":
+        torch.cuda.synchronize(image.device)
     return image
-
-
-def flops(config: TransformerConfig, side: int) -> float:
-    """Of one guided step of one image in the transformer's blocks and its head, two per multiply and add."""
-    dim, image = config.dim, (side // config.stride) ** 2
-    total = TEXT + 2 * image
-    blocks = config.blocks * (2 * 12 * dim**2 * total + 4 * total**2 * dim)
-    return 2 * blocks + 2 * side**2 * dim * (2 * dim + config.codebook_size)
 
 
 def load_file(path: str):

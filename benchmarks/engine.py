@@ -178,7 +178,7 @@ class Simulation:
     def __init__(
         self, nodes: Sequence[Node], driver_seconds: float = 0.0, kills: Sequence[tuple[float, str]] = ()
     ) -> None:
-        self._nodes = {node.name: node for node in nodes}
+        self.alive = {node.name: node for node in nodes}
         self._time = 0.0
         self._events: list[tuple[float, int, Event | str]] = []
         self._count = 0
@@ -196,7 +196,7 @@ class Simulation:
         return self._time
 
     def nodes(self) -> Sequence[Node]:
-        return list(self._nodes.values())
+        return list(self.alive.values())
 
     def holds(self, stage: object) -> bool:
         return True
@@ -243,7 +243,7 @@ class Simulation:
 
     def _killed(self, node: str) -> list[Event]:
         """A node is gone, with all that was at work on it."""
-        del self._nodes[node]
+        del self.alive[node]
         there = {process for process in self._processes if process.node == node}
         self._processes -= there
         dead = [block for block in self._flying if block.process in there]

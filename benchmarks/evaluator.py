@@ -109,7 +109,7 @@ def marks():
         for restraint in range(11):
             quality = [(success + 3) % 11, (restraint + 7) % 11]
             text = json.dumps({"score": [success, restraint]})
-            scored = gedit._scored(case, heard(replies.viescore(text)), heard(quality)).values["p"]
+            scored = gedit.scored(case, heard(replies.viescore(text)), heard(quality)).values["p"]
             sc, pq = min(success, restraint), min(quality)
             expected = {"SC": sc, "PQ": pq, "O": math.sqrt(sc * pq)}
             expected["balance"] = stats.hmean([success, restraint]) if min(success, restraint) else 0.0
@@ -119,10 +119,10 @@ def marks():
     for a in range(1, 6):
         for b in range(1, 6):
             lines = f"Brief reasoning: x\nA: {a}\nB: {b}\nC: {min(a, b)}"
-            value = official._scored(heard(replies.published_lines(lines))).values["imgedit-basic-official"]["mean"]
+            value = official.scored(heard(replies.published_lines(lines))).values["imgedit-basic-official"]["mean"]
             found["ImgEdit mean"] = max(found["ImgEdit mean"], abs(value - round((a + b + min(a, b)) / 3, 2)))
             known = {"IF": float(a), "WA": float(b), "IC": 3.0, "VQ": 4.0}
-            overall = edit_compass._overall(known, case)["overall"]
+            overall = edit_compass.overall_mark(known, case)["overall"]
             expected = 1.0 if min(known.values()) <= 1 else ((a + b) / 2) ** 0.5 * 3**0.3 * 4**0.2
             found["Edit-Compass overall"] = max(found["Edit-Compass overall"], abs(overall - expected))
     return dict(found)

@@ -1,6 +1,6 @@
 """What the CPU filters cost: milliseconds of one core per pair, each and together, against decoding the pair's JPEGs.
 
-    python benchmarks/filters.py [--photos FOLDER] [--pairs 12] [--side 1024]
+    python -m benchmarks.filters [--photos FOLDER] [--pairs 12] [--side 1024]
 
 Pairs are made by the compositor, on photographs or on rendered landscapes, and stored as a run stores them. Shared
 arrays (grey, smaller sizes, motion, change, outside) are computed once a pair and listed as "shared". "Together" is one
@@ -8,15 +8,11 @@ pass of all filters over a decoded pair, as a build measures it. Times are CPU t
 that other work on the machine does not enter.
 """
 
-import sys
-from pathlib import Path
-
-# ruff: noqa: E402
-# This file is called like the package that it measures; its folder must not come first.
-sys.path = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
+from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np

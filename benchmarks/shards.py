@@ -1,6 +1,6 @@
 """Reading and writing speed of shards, against webdataset and against the physical limit, in one run.
 
-    python benchmarks/shards.py [--pairs 96] [--repeats 5] [--masks] [--folder DIR]
+    python -m benchmarks.shards [--pairs 96] [--repeats 5] [--masks] [--folder DIR]
 
 Pairs per second, medians over repeats; the contenders take turns within each repeat, so that whatever else
 the machine does meets all of them. Workers are started before the clock. The page cache is warm. "Limit" is a bare
@@ -12,16 +12,10 @@ end with an fsync; only ours hashes.
 
 from __future__ import annotations
 
-# ruff: noqa: E402
-# Modules of this folder may be called like packages that are imported here; it must not come first.
-import os
-import sys
-
-sys.path = [path for path in sys.path if os.path.abspath(path) != os.path.dirname(os.path.abspath(__file__))]
-
 import argparse
 import io
 import multiprocessing
+import os
 import shutil
 import statistics
 import tempfile

@@ -1,6 +1,6 @@
 """Peak memory of the shard reader for small and large shards; fails if it grows with the size of the shards.
 
-    python benchmarks/shards_memory.py [--pairs 1024] [--folder DIR]
+    python -m benchmarks.shards_memory [--pairs 1024] [--folder DIR]
 
 The same pairs are packed into shards of different sizes. A fresh process reads each set with two workers, and the peak
 resident memory of all three processes is added up; pages of the ring are counted in each process that touches them.
@@ -8,23 +8,16 @@ resident memory of all three processes is added up; pages of the ring are counte
 
 from __future__ import annotations
 
-# ruff: noqa: E402, I001
-# Modules of this folder may be called like packages that are imported here; it must not come first.
-import os
-import sys
-
-sys.path = [path for path in sys.path if os.path.abspath(path) != os.path.dirname(os.path.abspath(__file__))]
-
 import argparse
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
-
 
 from crispedit import images
 from crispedit.record import content_key
@@ -65,7 +58,7 @@ def read(folder: str, decode: bool) -> None:
     with read_shards(folder, decode=decode, shuffle=True, workers=WORKERS if decode else 0) as reader:
         before = peak_mb("self")
         count = sum(1 for _ in reader)
-        workers = [] if reader._ring is None else [peak_mb(process.pid) for process, _ in reader._ring._workers]
+        workers = [] if reader.ring is None else [peak_mb(worker.process.pid) for worker in reader.ring.workers]
         print(json.dumps({"pairs": count, "before": before, "main": peak_mb("self"), "workers": workers}))
 
 
@@ -88,7 +81,7 @@ def main() -> int:
             root = Path(tempfile.mkdtemp(prefix="memory-", dir=args.folder))
             try:
                 largest = write_set(root, args.pairs, pairs_per_shard)
-                command = [sys.executable, __file__, "--read", str(root), what]
+                command = [sys.executable, "-m", "benchmarks.shards_memory", "--read", str(root), what]
                 found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
             finally:
                 shutil.rmtree(root)

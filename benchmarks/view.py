@@ -115,11 +115,11 @@ class Clock:
         self.times: dict[str, list[tuple[float, float]]] = {name: [] for name in LIMITS}
 
     def __call__(self, name: str, call: Callable[[], object]) -> None:
-        start, cpu = time.perf_counter(), self._cpu()
+        start, cpu = time.perf_counter(), self.cpu_seconds()
         call()
-        self.times[name].append((time.perf_counter() - start, self._cpu() - cpu))
+        self.times[name].append((time.perf_counter() - start, self.cpu_seconds() - cpu))
 
-    def _cpu(self) -> float:
+    def cpu_seconds(self) -> float:
         fields = self._stat.read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -145,7 +145,7 @@ def measure(run: Run, repeats: int) -> dict[str, object]:
         ]
         names = list(run.recipe.categories)
         clock = Clock(server.pid)
-        found["opened_cpu_s"] = clock._cpu()
+        found["opened_cpu_s"] = clock.cpu_seconds()
         clock("first page", lambda: client.get("/"))
         with ThreadPoolExecutor(CONNECTIONS) as browser:
             for number in range(repeats):

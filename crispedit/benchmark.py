@@ -257,6 +257,14 @@ OPENAI_L14 = "ViT-L-14-quickgelu openai"
 DINO_S16 = "vit_small_patch16_224.dino"
 
 
+def picture_in(folder: Path, name: str, where: str) -> Picture:
+    """A published set's picture by its file name. ValueError, which begins with `where`, if it leaves the folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{where}: {name!r} leaves the folder")
+    return Picture(str(path))
+
+
 def read_json(path: Path, what: str) -> Any:
     """A published JSON file. ValueError says what it should be."""
     try:

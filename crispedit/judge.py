@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -61,12 +61,7 @@ class JudgeUsage:
     answer_tokens: int = 0
 
     def __add__(self, other: JudgeUsage) -> JudgeUsage:
-        return JudgeUsage(
-            self.asked + other.asked,
-            self.kept + other.kept,
-            self.prompt_tokens + other.prompt_tokens,
-            self.answer_tokens + other.answer_tokens,
-        )
+        return JudgeUsage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 NO_USAGE = JudgeUsage()
@@ -153,10 +148,8 @@ class JudgeModel:
         for start in range(0, len(conversations), size):
             some = conversations[start : start + size]
             if self.down:
-                completions += [
-                    JudgeDownError(f"not asked: the judge failed {self._failures} times in a row ({self._last})")
-                    for _ in some
-                ]
+                why = f"not asked: the judge failed {self._failures} times in a row ({self._last})"
+                completions += [JudgeDownError(why) for _ in some]
                 continue
             for completion in self.chat.complete(some):
                 if isinstance(completion, ChatError):

@@ -275,10 +275,7 @@ def _through(icc: bytes, pixels: Pixels) -> NDArray[np.uint8]:
         np.ascontiguousarray(pixels), width, height, channels, "uchar" if size == 1 else "ushort"
     ).copy(interpretation=_INTERPRETATIONS[channels, size])
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
-    converted: NDArray[np.uint8] = image.icc_transform(
-        "srgb", embedded=True, intent="relative", black_point_compensation=True, depth=8
-    ).numpy()
-    return converted
+    return image.icc_transform("srgb", embedded=True, intent="relative", black_point_compensation=True, depth=8).numpy()
 
 
 def _shrink(image: NDArray[np.uint8], max_short_side_px: int | None) -> NDArray[np.uint8]:

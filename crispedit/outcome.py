@@ -14,7 +14,6 @@ from typing import TypeVar
 
 KEPT, REJECTED, ERROR, TRANSIENT, NOT_REACHED = "kept", "rejected", "error", "transient", "not_reached"
 """The five outcomes. NOT_REACHED: no bound failed, but a filter that the verdict needs has not measured the row."""
-OUTCOMES = (KEPT, REJECTED, ERROR, TRANSIENT, NOT_REACHED)
 
 Q = TypeVar("Q")
 A = TypeVar("A")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -83,6 +84,14 @@ def load(model: type[R], path: Path, overrides: Sequence[str] = ()) -> R:
     except OSError as error:
         raise ValueError(f"cannot read the recipe {path}: {error.strerror}") from None
     return parse(model, text, overrides, name=str(path))
+
+
+def by_name(model: type[R], path: str, overrides: Sequence[str] = (), folder: str = "") -> R:
+    """The recipe in a file, or, if there is no such file, a shipped one by its name in `configs/FOLDER`."""
+    shipped = resources.files("crispedit.configs") / folder / f"{Path(path).stem}.yaml"
+    if not Path(path).is_file() and shipped.is_file():
+        return parse(model, shipped.read_text(encoding="utf-8"), overrides, name=path)
+    return load(model, Path(path), overrides)
 
 
 def parse(model: type[R], text: str, overrides: Sequence[str] = (), *, name: str = "recipe") -> R:

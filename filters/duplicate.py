@@ -141,7 +141,7 @@ def _near(a: NDArray[np.uint64], b: NDArray[np.uint64], width: int, distance: in
     if len(a) > len(b):  # the table is of the fewer
         yield from ((i, j) for j, i in _near(b, a, width, distance))
         return
-    count, size = _bands(len(a), len(b), width, distance)
+    count, size = bands(len(a), len(b), width, distance)
     if count == 0 or len(a) * len(b) <= BLOCK * BLOCK:
         rows = max(1, CHUNK // len(b)) if len(b) else 1
         for start in range(0, len(a), rows):
@@ -177,7 +177,7 @@ def _key(numbers: NDArray[np.uint64], starts: Sequence[int], size: int) -> NDArr
     return key.astype(np.int64)
 
 
-def _bands(few: int, many: int, width: int, distance: int) -> tuple[int, int]:
+def bands(few: int, many: int, width: int, distance: int) -> tuple[int, int]:
     """The cheapest (number of bands, bits of each); no bands if comparing all pairs is cheaper."""
     costs = {(0, 0): few * many / 4}  # without gathering
     for count in range(distance + 1, distance + 1 + MOST_CHOSEN):

@@ -59,6 +59,12 @@ class Count:
             name = f"{reason} (transient)" if outcome == TRANSIENT else reason or outcome
             by_reason[name] = by_reason.get(name, 0) + rows
 
+    @property
+    def numbers(self) -> list[str]:
+        """Rows in, kept, rejected, with an error, and not reached, as cells of a table."""
+        rejected, error = sum(self.rejected.values()), sum(self.error.values())
+        return [str(number) for number in (self.rows, self.kept, rejected, error, self.not_reached)]
+
     def check(self) -> None:
         """RuntimeError unless in = sum of outcomes."""
         out = self.kept + sum(self.rejected.values()) + sum(self.error.values()) + self.not_reached
@@ -219,16 +225,8 @@ def worth_text(editors: Sequence[Worth]) -> str:
     rows = [["editor", "category", "candidates", "kept", "kept %", *known]]
     for one in editors:
         values = [getattr(one, name) for name in known.values()]
-        rows.append(
-            [
-                one.editor,
-                one.category,
-                str(one.candidates),
-                str(one.kept),
-                f"{100 * one.keep_rate:.1f}",
-                *("-" if value is None else f"{value:.3g}" for value in values),
-            ]
-        )
+        counts = [str(one.candidates), str(one.kept), f"{100 * one.keep_rate:.1f}"]
+        rows.append([one.editor, one.category, *counts, *("-" if v is None else f"{v:.3g}" for v in values)])
     return table(rows)
 
 
@@ -313,9 +311,8 @@ def _grouped(db: duckdb.DuckDBPyConnection, step: str, rows: str, ended: str) ->
 
 
 def _curate(db: duckdb.DuckDBPyConnection) -> list[Count]:
-    return _grouped(
-        db, "curate", "SELECT '' AS category FROM curate", "SELECT '' AS category, outcome, reason FROM sources"
-    )
+    verdicts = "SELECT '' AS category, outcome, reason FROM sources"
+    return _grouped(db, "curate", "SELECT '' AS category FROM curate", verdicts)
 
 
 def _annotate(db: duckdb.DuckDBPyConnection) -> list[Count]:
@@ -398,9 +395,8 @@ def _compare(run: Run, sources: pa.Table) -> list[Count]:
 
 
 def _selection(db: duckdb.DuckDBPyConnection) -> list[Count]:
-    return _grouped(
-        db, "select", "SELECT DISTINCT category, key FROM edit", "SELECT category, outcome, reason FROM selection"
-    )
+    verdicts = "SELECT category, outcome, reason FROM selection"
+    return _grouped(db, "select", "SELECT DISTINCT category, key FROM edit", verdicts)
 
 
 def _pack(db: duckdb.DuckDBPyConnection, pairs: Mapping[str, int]) -> list[Count]:
@@ -489,26 +485,17 @@ def summary(report: Report) -> str:
         total.rows += count.rows
         total.kept += count.kept
         total.not_reached += count.not_reached
-        for into, of in ((total.rejected, count.rejected), (total.error, count.error)):
-            for reason, number in of.items():
-                into[reason] = into.get(reason, 0) + number
+        total.rejected = dict(Counter(total.rejected) + Counter(count.rejected))
+        total.error = dict(Counter(total.error) + Counter(count.error))
     for count in [*lines, total]:
-        rejected, error = sum(count.rejected.values()), sum(count.error.values())
         share = f"{100 * count.kept / count.rows:.1f}" if count.rows else "-"
         packed = sum(report.pairs.values()) if count is total else report.pairs.get(count.category, 0)
-        rows.append(
-            [
-                count.category,
-                *map(str, (count.rows, count.kept, rejected, error, count.not_reached)),
-                share,
-                str(packed),
-            ]
-        )
+        rows.append([count.category, *count.numbers, share, str(packed)])
     text = [table(rows)]
     sources = next((count for count in report.counts if count.step == "curate"), None)
     if sources is not None:
-        out = {**sources.rejected, **sources.error}
-        why = ", ".join(f"{reason} {number}" for reason, number in sorted(out.items(), key=lambda item: -item[1]))
+        out = Counter({**sources.rejected, **sources.error})
+        why = ", ".join(f"{reason} {number}" for reason, number in out.most_common())
         line = f"photographs: {sources.rows} in, {sources.kept} kept" + (f" ({why})" if why else "")
         text.insert(0, f"{line}; {report.skipped}" if report.skipped else line)
     if report.without_alias:
@@ -549,9 +536,7 @@ def detail(report: Report) -> str:
     rows = [["step", "category", "in", "kept", "rejected", "error", "not reached", "why"]]
     for count in report.counts:
         why = ", ".join(f"{reason} {number}" for reason, number in sorted({**count.rejected, **count.error}.items()))
-        rejected, error = sum(count.rejected.values()), sum(count.error.values())
-        numbers = (count.rows, count.kept, rejected, error, count.not_reached)
-        rows.append([f"{count.step:24}", count.category or "-", *map(str, numbers), why])
+        rows.append([f"{count.step:24}", count.category or "-", *count.numbers, why])
     return table(rows)
 
 
@@ -572,13 +557,6 @@ def run(args: argparse.Namespace) -> int:
         shown = {**asdict(report), "stages": [stage.to_json() for stage in report.stages]}
         print(json.dumps(shown, default=lambda bound: bound.model_dump(), indent=1))
     else:
-        parts = [
-            detail(report),
-            worth_text(report.editors),
-            moved_text(report.moved),
-            stages_text(report.stages),
-            summary(report),
-        ]
-        parts.append(f"report: {path}")
-        print("\n\n".join(part for part in parts if part))
+        tables_ = [detail(report), worth_text(report.editors), moved_text(report.moved), stages_text(report.stages)]
+        print("\n\n".join(filter(None, [*tables_, summary(report), f"report: {path}"])))
     return 0

@@ -18,6 +18,7 @@ from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION
 from crispedit.record import Image, Mask
 from crispedit.shards import journal, sheet
+from crispedit.shards.card import size_category
 from crispedit.shards.journal import quoted
 from crispedit.shards.pack import ShardEntry
 
@@ -25,7 +26,6 @@ EXAMPLES = "examples.jpg"
 SHOWN = 8
 """Pairs on the sheet of examples, as many categories as possible."""
 THUMBNAIL_PX = 224
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
 def text(run: Run, shards: Sequence[ShardEntry]) -> str:
@@ -40,7 +40,7 @@ def text(run: Run, shards: Sequence[ShardEntry]) -> str:
     front: dict[str, Any] = {
         "task_categories": ["image-to-image"],
         "tags": ["image-editing", "webdataset", "crispedit"],
-        "size_categories": [next((name for limit, name in SIZES if pairs < limit), "1M<n<10M")],
+        "size_categories": [size_category(pairs)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "*.tar"}]}],
     }
     if len(licences) == 1 and licences[0] is not None:
@@ -163,17 +163,14 @@ def examples(run: Run) -> bytes | None:
     """The sheet of examples as a JPEG; None if no pair is kept."""
     selection = quoted(str(run.folder("select") / SELECTION))
     with tables.connect(run) as db:
-        rows = (
-            db.sql(f"""
+        chosen = db.sql(f"""
             SELECT c.key, c.category, c.instruction, c.source, c.edited, c.mask, c.composed
             FROM (
                 SELECT key, row_number() OVER (PARTITION BY category ORDER BY key) AS turn
                 FROM read_parquet({selection}) WHERE outcome = '{KEPT}' ORDER BY turn, category LIMIT {SHOWN}
             ) e JOIN candidate c USING (key) ORDER BY e.turn, c.category
         """)
-            .to_arrow_table()
-            .to_pylist()
-        )
+        rows = chosen.to_arrow_table().to_pylist()
     if not rows:
         return None
     drawn = sheet.contact_sheet([_Example(run, row) for row in rows], 2, THUMBNAIL_PX)

@@ -15,7 +15,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,10 +126,7 @@ def run(args: argparse.Namespace) -> int:
 
 def load(path: str, overrides: Sequence[str] = ()) -> EvaluationRecipe:
     """The recipe in a file, or a shipped one by its name in `configs/evaluate`."""
-    shipped = resources.files("crispedit.configs") / "evaluate" / f"{Path(path).stem}.yaml"
-    if not Path(path).is_file() and shipped.is_file():
-        return recipe.parse(EvaluationRecipe, shipped.read_text(encoding="utf-8"), overrides, name=path)
-    return recipe.load(EvaluationRecipe, Path(path), overrides)
+    return recipe.by_name(EvaluationRecipe, path, overrides, "evaluate")
 
 
 def evaluate(of: EvaluationRecipe) -> Evaluated:

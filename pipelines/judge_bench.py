@@ -25,10 +25,10 @@ from typing import Any
 from pydantic import Field
 
 from crispedit import prompts, recipe, replies
-from crispedit.benchmark import Picture, read_json, read_jsonl, rows
+from crispedit.benchmark import Picture, picture_in, read_json, read_jsonl, rows
 from crispedit.benchmarks.gedit_v2 import OWN, SWAPPED, Verdict
 from crispedit.chat import ChatError, ChatOption
-from crispedit.judge import NO_USAGE, JudgeDownError, JudgeModel, JudgeReply, JudgeUsage, Question
+from crispedit.judge import NO_USAGE, JudgeModel, JudgeReply, JudgeUsage, Question
 from crispedit.pipelines.evaluate import Price
 from crispedit.pipelines.evaluation import preferences, report, statistics
 from crispedit.pipelines.evaluation.preferences import Preference
@@ -188,15 +188,7 @@ def _labelled(row: Mapping[str, Any], root: Path, where: str) -> Labelled:
         raise ValueError(f"{where}: {error} is missing or not known") from None
     category, dimension = str(row.get("task") or row.get("category") or ""), str(row.get("dimension") or "")
     preference = Preference(key, "first", "second", winner, category, DIMENSIONS.get(dimension, dimension))
-    return Labelled(
-        preference, instruction, *(Picture(str(_inside(root, name, where))) for name in (source, first, second))
-    )
-
-
-def _inside(root: Path, name: str, where: str) -> Path:
-    if not (root / name).resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{where}: {name!r} leaves the folder")
-    return root / name
+    return Labelled(preference, instruction, *(picture_in(root, name, where) for name in (source, first, second)))
 
 
 def _limited(labelled: Sequence[Labelled], limit: int | None) -> list[Labelled]:
@@ -248,9 +240,9 @@ def _held_against(
 def _estimate(leanings: Sequence[tuple[str, float]], level: float) -> dict[str, Any]:
     """How often the first-shown edit was preferred, ties left out: 0.5 without position bias."""
     if not leanings:
-        return {"mean": None, "low": None, "high": None, "n": 0}
+        return dict(statistics.UNKNOWN)
     share = statistics.mean([leaning for _, leaning in leanings], [case for case, _ in leanings], level=level)
-    return {"mean": share.mean, "low": share.low, "high": share.high, "n": len(leanings)}
+    return share.figure(len(leanings))
 
 
 def _leaning(*heard: object) -> float | None:
@@ -272,9 +264,6 @@ def _questions(one: Labelled, votes: int) -> list[Question[Outcome]]:
 
 def _vote(shown: object, swapped: object, counts: Counter[str]) -> Outcome | None:
     """The verdict of both orders; a tie if they differ, None if either is unknown."""
-    if isinstance(shown, JudgeDownError) or isinstance(swapped, JudgeDownError):
-        counts["unanswered"] += 1
-        return None
     if isinstance(shown, ChatError) or isinstance(swapped, ChatError):
         counts["unanswered"] += 1
         return None
@@ -286,44 +275,28 @@ def _vote(shown: object, swapped: object, counts: Counter[str]) -> Outcome | Non
     counts["both"] += 1
     agree = shown.value == SWAPPED[swapped.value]
     counts["agree"] += agree
-    answer: Outcome = shown.value if agree else "tie"
-    return answer
+    return shown.value if agree else "tie"
 
 
 def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["# Judges held against people", ""]
     for name, judges in results.items():
-        head = [
-            "",
-            "pairs",
-            "agreement",
-            "kappa",
-            "prefers the first",
-            "orders agree",
-            "unparsed",
-            "s a verdict",
-            "price a verdict",
-            "price",
-        ]
-        body = [
-            _row(label, row)
-            for label, row in sorted(judges.items(), key=lambda item: -(item[1]["all"]["agreement"]["mean"] or 0))
-        ]
-        lines += [f"## {name}", "", *report.table(head, body), ""]
+        ordered = sorted(judges.items(), key=lambda item: -(item[1]["all"]["agreement"]["mean"] or 0))
+        lines += [f"## {name}", "", *report.table(COLUMNS, [_row(label, row) for label, row in ordered]), ""]
         categories = sorted({category for row in judges.values() for category in row["categories"]})
         if categories:
-            body = [
-                [
-                    label,
-                    *(
-                        report.estimate(row["categories"][c]["agreement"]) if c in row["categories"] else "–"
-                        for c in categories
-                    ),
-                ]
-                for label, row in judges.items()
-            ]
+            body = [[label, *(_agreement(row, name) for name in categories)] for label, row in judges.items()]
             lines += ["By category:", "", *report.table(["", *categories], body), ""]
     return "\n".join(lines)
+
+
+def _agreement(row: Mapping[str, Any], category: str) -> str:
+    known = row["categories"].get(category)
+    return "–" if known is None else report.estimate(known["agreement"])
+
+
+COLUMNS: tuple[str, ...] = ("", "pairs", "agreement", "kappa", "prefers the first", "orders agree", "unparsed")
+COLUMNS += ("s a verdict", "price a verdict", "price")
 
 
 def _row(label: str, row: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from crispedit.pipelines import pairs, sources
 from crispedit.pipelines.pairs import AnySource, ImportedPair, PairsSource
 from crispedit.pipelines.sources import ENTRY, Entry, File, FolderSource, Skipped
-from crispedit.shards.journal import Table
+from crispedit.shards.journal import Table, columns
 
 MOST_MEMBERS = 10_000
 """Photographs or pairs of one row."""
@@ -32,14 +32,8 @@ PAIR = pa.struct(
         ("source", ENTRY),
         ("edited", ENTRY),
         ("mask", ENTRY),
-        ("instruction", pa.string()),
-        ("category", pa.string()),
-        ("source_caption", pa.string()),
-        ("target_caption", pa.string()),
-        ("dataset", pa.string()),
-        ("licence", pa.string()),
-        ("id", pa.string()),
-        ("error", pa.string()),
+        *columns(pa.string(), "instruction", "category", "source_caption", "target_caption", "dataset", "licence"),
+        *columns(pa.string(), "id", "error"),
     ]
 )
 """Pairs in a table."""
@@ -74,8 +68,7 @@ def table(source: AnySource) -> Table:
     return Table(
         pa.schema(
             [
-                ("key", pa.string()),
-                ("container", pa.string()),
+                *columns(pa.string(), "key", "container"),
                 ("slice", pa.int32()),
                 ("last", pa.bool_()),
                 ("files", pa.list_(pa.string())),

@@ -216,8 +216,7 @@ def _worker(pickled: bytes) -> Worker:
 
 @lru_cache(maxsize=32)
 def _route(pickled: bytes) -> Route:
-    route: Route = pickle.loads(pickled)
-    return route
+    return pickle.loads(pickled)
 
 
 def _resources(stage: Stage) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -319,11 +318,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
         return _settled(loaded)
     if file.is_dir():
         raise ValueError(f"{path} is not a run: it has no recipe.yaml (build one with `crispedit build`)")
-    shipped = resources.files("crispedit.configs") / f"{file.stem}.yaml"
-    if not file.exists() and shipped.is_file():
-        loaded = recipe.parse(Recipe, shipped.read_text(encoding="utf-8"), overrides, name=path).check()
-        return _settled(loaded)
-    return _settled(recipe.load(Recipe, file, overrides).check())
+    return _settled(recipe.by_name(Recipe, path, overrides).check())
 
 
 def _settled(loaded: Recipe) -> Recipe:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import pyarrow as pa
 
 from crispedit.cascade import Cascade
-from crispedit.shards.journal import BlobRef, Table
+from crispedit.shards.journal import BlobRef, Table, columns
 
 OUTCOME = [("refusal", pa.string()), ("error", pa.string()), ("transient", pa.bool_())]
 """`refusal`: understood and declined; `error`: failed; `transient`: whether the error is transient, null without
@@ -21,16 +21,8 @@ TOKENS = ("input_tokens", "output_tokens")
 CURATE = Table(
     pa.schema(
         [
-            ("uri", pa.string()),
-            ("key", pa.string()),
-            ("dataset", pa.string()),
-            ("licence", pa.string()),
-            ("caption", pa.string()),
-            ("format", pa.string()),
-            ("original_width", pa.int32()),
-            ("original_height", pa.int32()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
+            *columns(pa.string(), "uri", "key", "dataset", "licence", "caption", "format"),
+            *columns(pa.int32(), "original_width", "original_height", "width", "height"),
             ("sha256", pa.string()),
             *OUTCOME,
             ("image", pa.binary()),
@@ -45,15 +37,9 @@ CURATE = Table(
 ANNOTATE = Table(
     pa.schema(
         [
-            ("key", pa.string()),
-            ("job_key", pa.string()),
-            ("source_key", pa.string()),
-            ("category", pa.string()),
+            *columns(pa.string(), "key", "job_key", "source_key", "category"),
             ("ordinal", pa.int32()),
-            ("instruction", pa.string()),
-            ("source_caption", pa.string()),
-            ("target_caption", pa.string()),
-            ("plan", pa.string()),
+            *columns(pa.string(), "instruction", "source_caption", "target_caption", "plan"),
             *((name, pa.int64()) for name in TOKENS),
             *OUTCOME,
         ]
@@ -64,25 +50,14 @@ ANNOTATE = Table(
 EDIT = Table(
     pa.schema(
         [
-            ("key", pa.string()),
-            ("job_key", pa.string()),
-            ("source_key", pa.string()),
-            ("category", pa.string()),
-            ("editor", pa.string()),
+            *columns(pa.string(), "key", "job_key", "source_key", "category", "editor"),
             ("editor_version", pa.int32()),
             ("options", pa.string()),
-            ("seed", pa.int32()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("transform", pa.string()),
-            ("drift", pa.string()),
-            ("cost", pa.float64()),
-            ("seconds", pa.float64()),
-            ("gpu_seconds", pa.float64()),
+            *columns(pa.int32(), "seed", "width", "height"),
+            *columns(pa.string(), "transform", "drift"),
+            *columns(pa.float64(), "cost", "seconds", "gpu_seconds"),
             *OUTCOME,
-            ("source", pa.binary()),
-            ("edited", pa.binary()),
-            ("mask", pa.binary()),
+            *columns(pa.binary(), "source", "edited", "mask"),
         ]
     ),
     blobs={"source": "source.jpg", "edited": "edited.jpg", "mask": "mask.png"},
@@ -100,11 +75,9 @@ IN_PLACE = "[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]"
 COMPARE = Table(
     pa.schema(
         [
-            ("key", pa.string()),
-            ("job_key", pa.string()),
+            *columns(pa.string(), "key", "job_key"),
             ("candidates", pa.list_(pa.string())),
-            ("chosen", pa.string()),
-            ("answers", pa.string()),
+            *columns(pa.string(), "chosen", "answers"),
             *((name, pa.int64()) for name in TOKENS),
             ("error", pa.string()),
             ("transient", pa.bool_()),

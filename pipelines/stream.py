@@ -52,7 +52,7 @@ class Build:
         self._sources = Containers(run, self.waves, sample) if self._does("curate") else None
         self._queues: dict[str, dict[tuple[int, str], deque[tuple[Route, Row]]]] = {}
         self._routes: dict[tuple[int, str, tuple[str, ...]], Route] = {}
-        self._open: dict[int, ActiveWave] = {}
+        self.in_work: dict[int, ActiveWave] = {}
         self._next_open = self._next_judged = self._next_asked = 0
         self._kept: dict[int, Mapping[str, int]] = {}
         """By finished wave: the numbers for quotas."""
@@ -125,7 +125,7 @@ class Build:
         more = self._sources is not None and not self._sources.exhausted
         return not (
             more
-            or self._open
+            or self.in_work
             or self._planned
             or self._next_open < len(self.waves)
             or self._next_judged < len(self.waves)
@@ -149,16 +149,16 @@ class Build:
     def _plan_next(self) -> bool:
         """Give the planner a task, if there is one; one at a time, in the order of the waves."""
         ready = self._next_judged
-        while ready < self._next_open and (ready not in self._open or self._curated(self._open[ready])):
+        while ready < self._next_open and (ready not in self.in_work or self._curated(self.in_work[ready])):
             ready += 1
-            if ready - 1 in self._open:  # one in work, after those with nothing left to do
+            if ready - 1 in self.in_work:  # one in work, after those with nothing left to do
                 break
         if ready > self._next_judged:
             self._submit(partial(self._judge, range(self._next_judged, ready)), self._judged)
             return True
         if self._sources is not None and not self._sources.holds_waves:
             return False
-        if len(self._open) < self.run.recipe.engine.open_waves:
+        if len(self.in_work) < self.run.recipe.engine.open_waves:
             if self._next_open == len(self.waves) and self._sources is not None:
                 self._sources.cut_wave()
             if self._next_open < len(self.waves):
@@ -193,7 +193,7 @@ class Build:
         )
 
     def _reopen(self, number: int) -> None:
-        self._open[number] = ActiveWave(number, {}, retry_errors=self.retry_errors)
+        self.in_work[number] = ActiveWave(number, {}, retry_errors=self.retry_errors)
         self._submit(partial(self._read, number), self._opened)
 
     def _read(self, number: int) -> ActiveWave:
@@ -209,7 +209,7 @@ class Build:
         return wave
 
     def _opened(self, wave: ActiveWave) -> None:
-        self._open[wave.number] = wave
+        self.in_work[wave.number] = wave
         curate = self.active[0] if self.active else None
         if isinstance(curate, CurateStep):
             for todo in curate.files(wave):
@@ -224,7 +224,7 @@ class Build:
         judged = []
         for number in numbers:
             verdicts = self.photographs.of(number)
-            opened = number in self._open
+            opened = number in self.in_work
             rows = {s.name: folder_rows(s.folder(self.waves[number].name), s.table) for s in self.steps[1:] if opened}
             judged.append((number, verdicts, rows))
         return judged
@@ -233,17 +233,15 @@ class Build:
         for number, verdicts, rows in judged:
             record = self.waves[number].judged
             assert record is not None, f"wave {number} was not judged"
-            if number not in self._open:
-                if not self._has_nothing_left(
-                    number
-                ):  # earlier waves keep other photographs now, so it is opened after all
-                    self._reopen(number)
+            if number not in self.in_work:
+                if not self._has_nothing_left(number):
+                    self._reopen(number)  # earlier waves keep other photographs now
                     return
                 finished = self.waves[number].finished
                 assert finished is not None, f"wave {number} was not finished"
                 self._kept[number], self._measured[number] = finished.kept, finished.editors
             else:
-                wave = self._open[number]
+                wave = self.in_work[number]
                 wave.judged = record.digest
                 for uri, key, outcome in zip(
                     *(verdicts.column(name).to_pylist() for name in ("uri", "key", "outcome")), strict=True
@@ -261,11 +259,11 @@ class Build:
         """Find the full categories of judged waves, in order, and offer what is left to do in them."""
         while self._next_asked < self._next_judged:
             number = self._next_asked
-            if number in self._open:
+            if number in self.in_work:
                 full, shares = self._full(number), self._shares(number)
                 if full is None or shares is None:
                     return
-                wave = self._open[number]
+                wave = self.in_work[number]
                 wave.full, wave.shares = full, shares
                 self._most[number] = self._could_give(wave)
                 self._forecast.photographs += len(wave.photographs)
@@ -296,7 +294,7 @@ class Build:
             return {}
         if recorded is None and self._does("edit"):
             before = range(number - routing.LAG + 1)
-            if any(at in self._open for at in before):
+            if any(at in self.in_work for at in before):
                 return None
             counted = [self._measured.get(at, {}) for at in before]
             recorded = routing.shares(recipe.edit, recipe.categories, counted)
@@ -342,7 +340,7 @@ class Build:
         return self._queues.setdefault(stage, {}).setdefault((wave, step), deque())
 
     def _committed(self, route: Route, rows: Sequence[Row]) -> None:
-        wave = self._open[route.wave]
+        wave = self.in_work[route.wave]
         step = next(step for step in self.steps if step.name == route.step)
         touched = []
         for row in rows:
@@ -390,7 +388,7 @@ class Build:
             self._close(wave)
 
     def _compacted(self, number: int, rows: Sequence[Row]) -> None:
-        wave = self._open[number]
+        wave = self.in_work[number]
         for row in rows:
             wave.out.discard((COMPACT, row["folder"]))
         if not wave.out:
@@ -407,7 +405,7 @@ class Build:
         self.waves.finished(wave.number, finished if self.whole else None)
         self._kept[wave.number], self._measured[wave.number] = kept, measured
         self._most.pop(wave.number, None)
-        del self._open[wave.number]
+        del self.in_work[wave.number]
         self._routes = {at: route for at, route in self._routes.items() if at[0] != wave.number}
         self._ask()
 

@@ -7,7 +7,6 @@ and for a table (`candidates_sql`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from crispedit.pipelines.run import Run
 from crispedit.pipelines.waves import Judged, Waves, name
 from crispedit.record import canonical_json, content_key
 from crispedit.shards import journal
-from crispedit.shards.journal import quoted
+from crispedit.shards.journal import columns, quoted
 
 
 def of_candidate(recipe: Recipe, candidate: Candidate, *, has_job: bool = True) -> tuple[str, str | None]:
@@ -254,17 +253,9 @@ def _kept(verdicts: pa.Table) -> pa.Table:
 
 SOURCES = pa.schema(
     [
-        ("uri", pa.string()),
-        ("key", pa.string()),
+        *columns(pa.string(), "uri", "key"),
         ("phash", pa.int64()),
-        ("outcome", pa.string()),
-        ("reason", pa.string()),
+        *columns(pa.string(), "outcome", "reason"),
         ("wave", pa.int32()),
     ]
 )
-
-
-def passing(recipe: Recipe, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates that the cascade keeps, in key order."""
-    kept = [candidate for candidate in candidates if of_candidate(recipe, candidate)[0] == KEPT]
-    return sorted(kept, key=lambda candidate: candidate.key)

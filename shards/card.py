@@ -45,6 +45,11 @@ class SourceCard:
     body: str
 
 
+def size_category(pairs: int) -> str:
+    """Hugging Face's word for the size of a set."""
+    return next((name for limit, name in SIZES if pairs < limit), "1M<n<10M")
+
+
 def sources_of(paths: Iterable[str]) -> list[SourceCard]:
     """The cards of these sets and tars, each folder's once; a folder without one is left out."""
     cards: dict[str, SourceCard] = {}
@@ -72,7 +77,7 @@ def text(made: str, contents: Contents, sources: list[SourceCard], files: str) -
     front |= {
         "task_categories": ["image-to-image"],
         "tags": sorted({"image-editing", "crispedit", *(tag for s in sources for tag in _tags(s))}),
-        "size_categories": [next((name for limit, name in SIZES if pairs < limit), "1M<n<10M")],
+        "size_categories": [size_category(pairs)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
     }
     rows = "".join(f"| {name} | {count} |\n" for name, count in sorted(contents.categories.items()))

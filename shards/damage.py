@@ -19,8 +19,7 @@ CAPTION = "caption"
 
 
 class Damage(ValueError):  # noqa: N818 - it is also what `verify` lists, not only what is raised
-    """One damaged place. `kind` is one of this module's words; key and offset are None where they are not
-    known."""
+    """One damaged place. `kind` is one of this module's words; key and offset are None where they are not known."""
 
     def __init__(
         self, kind: str, shard: str, key: str | None = None, offset: int | None = None, detail: str = ""

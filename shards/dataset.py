@@ -1,7 +1,6 @@
 """A shard reader inside torch's DataLoader: the only module of shards/ that imports torch.
 
-For speed, a `ShardReader` with workers of its own is the better loader: a DataLoader copies every pixel once
-more.
+For speed, a `ShardReader` with workers of its own is the better loader: a DataLoader copies every pixel once more.
 """
 
 from __future__ import annotations
@@ -78,8 +77,7 @@ class _Numbered(IterableDataset[tuple[int, dict[str, Any] | None]]):
 
 
 def _share(reader: ShardReader) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """This worker's (position, item) of the rest of the epoch: the DataLoader takes from its workers in
-    turn."""
+    """This worker's (position, item) of the rest of the epoch: the DataLoader takes from its workers in turn."""
     info = get_worker_info()
     number, workers = (info.id, info.num_workers) if info is not None else (0, 1)
     for position, item in reader.items(range(reader.position + number, len(reader), workers)):

@@ -1,9 +1,7 @@
-"""Decoding of a stored pair into pixels: both images and the mask through one geometry, straight into given
-memory.
+"""Decoding of a stored pair into pixels: both images and the mask through one geometry, straight into given memory.
 
-simplejpeg (libjpeg-turbo) releases the interpreter while it decodes and writes into the buffer it is given;
-it is the fastest of the decoders measured in benchmarks/shards.py. Its fast DCT is not used: it changes
-pixels.
+simplejpeg (libjpeg-turbo) releases the interpreter while it decodes and writes into the buffer it is given; it is the
+fastest of the decoders measured in benchmarks/shards.py. Its fast DCT is not used: it changes pixels.
 """
 
 from __future__ import annotations
@@ -38,8 +36,7 @@ def pair_bytes(shape: Shape) -> int:
 
 
 def carve(memory: NDArray[np.uint8], count: int, shape: Shape) -> Pixels:
-    """`count` pairs as views of a flat uint8 array: source and edited [count, H, W, 3], mask [count, H,
-    W]."""
+    """`count` pairs as views of a flat uint8 array: source and edited [count, H, W, 3], mask [count, H, W]."""
     image = count * shape[0] * shape[1] * 3
     return Pixels(
         memory[:image].reshape(count, *shape, 3),
@@ -49,8 +46,7 @@ def carve(memory: NDArray[np.uint8], count: int, shape: Shape) -> Pixels:
 
 
 def image_size(name: str, data: bytes) -> tuple[int, int]:
-    """(width, height) in pixels from the header of a JPEG or PNG; nothing is decoded. ValueError if it has
-    none."""
+    """(width, height) in pixels from the header of a JPEG or PNG; nothing is decoded. ValueError if it has none."""
     if name.endswith(".png"):
         if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 24:
             raise ValueError("not a PNG")
@@ -61,8 +57,7 @@ def image_size(name: str, data: bytes) -> tuple[int, int]:
 
 
 def aspect_shapes(size: int, multiple: int = 64, max_aspect: float = 2.0) -> list[Shape]:
-    """Shapes of about size x size pixels, sides a multiple of `multiple`, aspects from 1/max_aspect to
-    max_aspect."""
+    """Shapes of about size x size pixels, sides a multiple of `multiple`, aspects from 1/max_aspect to max_aspect."""
     shapes = set()
     for width in range(multiple, int(size * max_aspect) + multiple, multiple):
         height = max(multiple, round(size * size / width / multiple) * multiple)
@@ -72,21 +67,18 @@ def aspect_shapes(size: int, multiple: int = 64, max_aspect: float = 2.0) -> lis
 
 
 def nearest_shape(sizes: NDArray[np.int64], shapes: Sequence[Shape]) -> NDArray[np.int64]:
-    """[N] for each (width, height) in sizes [N, 2], the number of the shape whose aspect is nearest (as a
-    ratio)."""
+    """[N] for each (width, height) in sizes [N, 2], the number of the shape whose aspect is nearest (as a ratio)."""
     aspects = np.log([width / height for height, width in shapes])
     wanted = np.log(np.maximum(sizes[:, 0], 1) / np.maximum(sizes[:, 1], 1))
     return np.abs(wanted[:, None] - aspects[None, :]).argmin(axis=1)
 
 
 def decode_pair(source: bytes, edited: bytes, mask: bytes | None, size: Shape, into: Pixels) -> None:
-    """Decode a pair of this stored size into memory of the wanted shape; without a mask, its memory becomes
-    false.
+    """Decode a pair of this stored size into memory of the wanted shape; without a mask, its memory becomes false.
 
-    Images of another size than the shape are scaled to cover it and cropped about the centre: all three
-    alike. A JPEG of at least twice the size is decoded at a half, a quarter, ... (libjpeg's scaled DCT),
-    which is faster and as good. ValueError if anything does not decode; SizesDifferError if source, edited or
-    mask is not of the stored size.
+    Images of another size than the shape are scaled to cover it and cropped about the centre: all three alike. A JPEG
+    of at least twice the size is decoded at a half, a quarter, ... (libjpeg's scaled DCT), which is faster and as good.
+    ValueError if anything does not decode; SizesDifferError if source, edited or mask is not of the stored size.
     """
     shape = into.mask.shape[0], into.mask.shape[1]
     covered, top, left = _cover(size, shape)

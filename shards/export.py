@@ -26,6 +26,7 @@ from crispedit.record import content_key
 from crispedit.shards import card, layout, storage
 from crispedit.shards.decode import image_size
 from crispedit.shards.index import Paths
+from crispedit.shards.journal import columns
 from crispedit.shards.pack import Folder, Pair, document
 from crispedit.shards.read import read_shards
 from crispedit.shards.remote import Cache
@@ -45,13 +46,8 @@ RELEASED_TYPES = {"background": "background change", "motion": "motion change"}
 """Our categories whose name in the released data differs."""
 
 _COLUMNS = [
-    ("key", pa.string()),
-    ("category", pa.string()),
-    ("instruction", pa.string()),
-    ("source_caption", pa.string()),
-    ("target_caption", pa.string()),
-    ("width", pa.int32()),
-    ("height", pa.int32()),
+    *columns(pa.string(), "key", "category", "instruction", "source_caption", "target_caption"),
+    *columns(pa.int32(), "width", "height"),
     ("source", IMAGE),
     ("edited", IMAGE),
     ("mask", IMAGE),
@@ -242,8 +238,7 @@ class _ReleasedFiles:
 
 
 def _write_folder(pairs: Iterator[Pair], out: Path) -> None:
-    """<category>/<key>.source.jpg and so on, and a metadata.jsonl that Hugging Face's imagefolder
-    understands."""
+    """<category>/<key>.source.jpg and so on, and a metadata.jsonl that Hugging Face's imagefolder understands."""
     with open(out / "metadata.jsonl", "w", encoding="utf-8") as lines:
         for pair in pairs:
             folder = out / pair.category

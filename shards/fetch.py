@@ -27,8 +27,7 @@ ABSENT = -1
 
 
 class SampleAt(NamedTuple):
-    """Where one sample lies. The tuples run in the order of `layout.MEMBERS`; a hash is None where it is not
-    known."""
+    """Where one sample lies. The tuples run in the order of `layout.MEMBERS`; a hash is None where it is not known."""
 
     shard: int
     key: str
@@ -124,8 +123,7 @@ class Fetcher:
         return data_by_name
 
     def pixels(self, at: SampleAt, masks: bool, into: Pixels) -> Fetched:
-        """Decode a sample into memory. Damage as for `members`, or if an image does not decode or fit its
-        pair."""
+        """Decode a sample into memory. Damage as for `members`, or if an image does not decode or fit its pair."""
         try:
             source, edited, mask, text, _ = self.members(at, masks, tokens=False)
             meta = self.parsed(at, text)

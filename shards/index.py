@@ -1,5 +1,4 @@
-"""The index of a shard set in memory: where every member of every sample lies, as arrays, about 150 bytes a
-sample.
+"""The index of a shard set in memory: where every member of every sample lies, as arrays, about 150 bytes a sample.
 
 It comes from index.parquet beside a manifest or, for plain tars without one, from a scan of their headers.
 """
@@ -23,7 +22,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from crispedit.record import canonical_json, content_key
-from crispedit.shards import damage, layout, mapped, remote, storage
+from crispedit.shards import damage, layout, remote, storage
 from crispedit.shards.damage import Damage
 from crispedit.shards.decode import image_size
 from crispedit.shards.fetch import ABSENT, SampleAt, ShardFile
@@ -227,22 +226,42 @@ def _cached(sets: Sequence[_Set], read: Callable[[], Index], damages: Sequence[D
 def store(path: Path, index: Index, of: str) -> None:
     """Write an index as a file to map, without the paths of its shards. `of`: what it is the index of."""
     note = {"of": of, "categories": json.dumps(index.categories), "fingerprint": index.fingerprint}
-    numbers = {name: getattr(index, name) for name in _ARRAYS if getattr(index, name) is not None}
-    mapped.store(path, {"keys": index.keys, **numbers}, note)
+    arrays = {name: array for name in _ARRAYS if (array := getattr(index, name)) is not None}
+    table = pa.table({"keys": index.keys, **{name: _column(array) for name, array in arrays.items()}})
+    table = table.replace_schema_metadata(note)
+    with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(1, len(table)))
 
 
 def load(path: Path, shards: tuple[ShardFile, ...], of: str) -> Index:
-    """The index that `store` wrote. OSError if the file is damaged, or of something else."""
+    """The index that `store` wrote; its arrays are read-only views of the file, which all processes share. OSError if
+    the file is damaged, or of something else."""
     try:
-        arrays, note = mapped.load(path)
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except pa.ArrowInvalid as error:
         raise OSError(f"{path}: {error}") from error
+    note = {name.decode(): text.decode() for name, text in (table.schema.metadata or {}).items()}
     if note.get("of") != of:
         raise OSError(f"{path} is the index of another set")
+    arrays = {name: _array(table.column(name)) for name in table.column_names}
     numbers: Any = {name: arrays.get(name) for name in _ARRAYS}
     index = Index(shards=shards, keys=arrays["keys"], categories=tuple(json.loads(note["categories"])), **numbers)
     index.__dict__["fingerprint"] = note["fingerprint"]  # where cached_property keeps it
     return index
+
+
+def _column(array: NDArray[Any]) -> pa.Array:
+    """An array [N] or [N, K] as a column."""
+    if array.ndim == 1:
+        return pa.array(array)
+    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1])
+
+
+def _array(column: pa.ChunkedArray) -> pa.Array | NDArray[Any]:
+    array = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+    if pa.types.is_fixed_size_list(array.type):
+        return array.flatten().to_numpy(zero_copy_only=True).reshape(-1, array.type.list_size)
+    return array if pa.types.is_string(array.type) else array.to_numpy(zero_copy_only=True)
 
 
 def read_manifest(folder: str) -> dict[str, Any]:

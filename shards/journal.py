@@ -36,6 +36,11 @@ inside it, their hash. Every image of a run is read by such a reference, whichev
 BlobRef = Mapping[str, Any]
 
 
+def columns(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
+    """Columns of one type, for a schema or a struct."""
+    return [(name, kind) for name in names]
+
+
 @dataclass(frozen=True)
 class Table:
     """What a table's rows hold. `key` names the column that identifies a row; `blobs` the columns of bytes and the

@@ -67,9 +67,8 @@ def part_name(shard: str) -> str:
 def check_key(key: str) -> str:
     """The key, if it can name files. ValueError otherwise.
 
-    WebDataset cuts a member's name at the first dot of its base name, so a key with a dot would be read back
-    as another key; a slash would make folders, and two Unicode spellings of one text would be one file on
-    some file systems.
+    WebDataset cuts a member's name at the first dot of its base name, so a key with a dot would be read back as another
+    key; a slash would make folders, and two Unicode spellings of one text would be one file on some file systems.
     """
     if not key or any(c in "./\\" or ord(c) < 32 for c in key):
         raise ValueError(f"key {key!r}: must not be empty nor contain a dot, slash or control character")

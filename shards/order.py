@@ -59,9 +59,8 @@ def shuffled(
 ) -> NDArray[np.int64]:
     """[M] the samples in shuffled order: shards at random, then samples at random within windows of shards.
 
-    A reader needs only the shards of one window at a time. With window_shards at least the number of shards
-    it is a uniform shuffle of everything. Sorting by hashes, not numpy's generators, whose streams may change
-    with its version.
+    A reader needs only the shards of one window at a time. With window_shards at least the number of shards it is a
+    uniform shuffle of everything. Sorting by hashes, not numpy's generators, whose streams may change with its version.
     """
     if window_shards < 1:
         raise ValueError(f"window_shards: must be at least 1, not {window_shards}")
@@ -96,9 +95,8 @@ def batched(samples: NDArray[np.int64], bucket: NDArray[np.int64], batch_size: i
 
 
 def rank_range(batches: int, rank: int, world_size: int, coverage: Coverage) -> range:
-    """The batches of a rank. "exact": every batch is in one rank's range, whose lengths differ by at most
-    one. "equal": all ranges have the same length, and up to world_size - 1 batches at the end are left
-    out."""
+    """The batches of a rank. "exact": every batch is in one rank's range, whose lengths differ by at most one. "equal":
+    all ranges have the same length, and up to world_size - 1 batches at the end are left out."""
     if coverage == "equal":
         share = batches // world_size
         return range(rank * share, (rank + 1) * share)
@@ -106,8 +104,7 @@ def rank_range(batches: int, rank: int, world_size: int, coverage: Coverage) -> 
 
 
 def _mix(numbers: NDArray[np.uint64], purpose: str) -> NDArray[np.uint64]:
-    """64 well-mixed bits a number (the finaliser of SplitMix64; Steele, Lea and Flood 2014), different per
-    purpose."""
+    """64 well-mixed bits a number (the finaliser of SplitMix64; Steele, Lea and Flood 2014), different per purpose."""
     with np.errstate(over="ignore"):
         mixed = numbers * np.uint64(0x9E3779B97F4A7C15) + np.uint64(int(content_key(purpose)[:16], 16))
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

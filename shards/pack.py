@@ -1,10 +1,8 @@
-"""Pack: the plan that assigns pairs to shards, and the writing of one shard, its index part and the set's
-manifest.
+"""Pack: the plan that assigns pairs to shards, and the writing of one shard, its index part and the set's manifest.
 
-Every shard is an independent, idempotent task: a tar under a temporary name, synced and renamed, then its
-index part the same way. The part's appearance is the commit. `finish` writes manifest.json last: a folder
-without it is an unfinished set. The same plan and pairs give the same bytes whoever writes them and however
-often.
+Every shard is an independent, idempotent task: a tar under a temporary name, synced and renamed, then its index part
+the same way. The part's appearance is the commit. `finish` writes manifest.json last: a folder without it is an
+unfinished set. The same plan and pairs give the same bytes whoever writes them and however often.
 """
 
 from __future__ import annotations
@@ -62,8 +60,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """The name of a shard and the keys it will hold, in order; `masked`: all of them have a mask, or none
-    has."""
+    """The name of a shard and the keys it will hold, in order; `masked`: all of them have a mask, or none has."""
 
     name: str
     category: str
@@ -136,11 +133,10 @@ def plan_table(pairs: pa.Table, pairs_per_shard: int, seed: int) -> pa.Table:
 def document(pair: Pair) -> str:
     """The canonical JSON text of a pair: its meta with format version, key and category.
 
-    Readers that infer types from a few rows (Hugging Face `datasets` looks at five) must find the same type
-    in every row. So `scores`, a mapping name -> number or None, becomes a list of {"name", "value"} with
-    float values, sorted by name; any other mapping or list becomes JSON text; and None, a text that is not
-    known, becomes "". Perceptual hashes are 64 bits, which no float holds: they stand in `hashes` as 16 hexadecimal
-    digits.
+    Readers that infer types from a few rows (Hugging Face `datasets` looks at five) must find the same type in every
+    row. So `scores`, a mapping name -> number or None, becomes a list of {"name", "value"} with float values, sorted by
+    name; any other mapping or list becomes JSON text; and None, a text that is not known, becomes "". Perceptual hashes
+    are 64 bits, which no float holds: they stand in `hashes` as 16 hexadecimal digits.
     """
     row: dict[str, Any] = {"format": layout.FORMAT_VERSION, "key": pair.key, "category": pair.category}
     for name, value in pair.meta.items():
@@ -172,8 +168,7 @@ def document(pair: Pair) -> str:
 
 
 def write_shard(folder: Folder, plan: ShardPlan, pairs: Iterable[Pair], digest: str) -> ShardEntry:
-    """Write and commit one shard: exactly the plan's pairs, in its order. `digest` names what they were made
-    from.
+    """Write and commit one shard: exactly the plan's pairs, in its order. `digest` names what they were made from.
 
     ValueError if a pair is not the one planned or an image has no readable header; nothing is committed then.
     """
@@ -181,8 +176,7 @@ def write_shard(folder: Folder, plan: ShardPlan, pairs: Iterable[Pair], digest: 
     part = storage.join(place, layout.part_name(plan.name))
     with storage.replaced(storage.join(place, plan.name)) as out:
         rows, size, sha256 = _write_tar(out.fileno(), plan, pairs)
-        # From here on the old set, if there was one, is no more: first its manifest, then the shard's old
-        # commit.
+        # From here on the old set, if there was one, is no more: first its manifest, then the shard's old commit.
         storage.remove(storage.join(place, layout.MANIFEST))
         storage.remove(part)
     entry = ShardEntry(plan.name, plan.category, len(plan.keys), size, sha256)
@@ -192,8 +186,7 @@ def write_shard(folder: Folder, plan: ShardPlan, pairs: Iterable[Pair], digest: 
 
 
 def committed(folder: Folder, plan: ShardPlan, digest: str) -> ShardEntry | None:
-    """The shard of this plan and digest, if it is already there and complete; then it need not be written
-    again."""
+    """The shard of this plan and digest, if it is already there and complete; then it need not be written again."""
     place = os.fspath(folder)
     try:
         table = storage.table(storage.read_bytes(storage.join(place, layout.part_name(plan.name))))

@@ -1,5 +1,4 @@
-"""Reading a shard set: deterministic, resumable to the batch, split over ranks, and as fast as decoding
-allows.
+"""Reading a shard set: deterministic, resumable to the batch, split over ranks, and as fast as decoding allows.
 
     reader = read_shards("runs/a/shards", batch_size=8, shapes=aspect_shapes(512), workers=4, seed=1)
     for batch in reader:                                # one epoch; the next loop is the next epoch
@@ -152,7 +151,7 @@ class ShardReader:
         self._weight_N = _weights_of(self.index, self._weights, self._mixture)
         self._shape_of, self._shape_list = _shapes_of(self.index, self._shapes)
         self._fetcher = Fetcher(self.index.shards, self._cache)
-        self._ring: Ring | None = None
+        self.ring: Ring | None = None
         self._planned: tuple[int, order.Batches, range] | None = None
         self._plan()  # refuses wrong options here, not in the middle of a run
 
@@ -223,11 +222,10 @@ class ShardReader:
         self.epoch, self.position = state["epoch"], state["position"]
 
     def close(self) -> None:
-        """End the workers and close the shards. Delivered arrays stay valid, and reading again starts
-        anew."""
-        if self._ring is not None:
-            self._ring.close()
-            self._ring = None
+        """End the workers and close the shards. Delivered arrays stay valid, and reading again starts anew."""
+        if self.ring is not None:
+            self.ring.close()
+            self.ring = None
         self._fetcher.close()
 
     def __enter__(self) -> Self:
@@ -240,7 +238,7 @@ class ShardReader:
 
     def __getstate__(self) -> dict[str, Any]:
         # To another process goes the plan; processes and descriptors stay here.
-        return {**self.__dict__, "_ring": None, "_fetcher": Fetcher(self.index.shards, self._cache)}
+        return {**self.__dict__, "ring": None, "_fetcher": Fetcher(self.index.shards, self._cache)}
 
     def _order(self) -> dict[str, Any]:
         """Everything that the order of batches depends on, besides the set, the epoch and the world size."""
@@ -322,11 +320,11 @@ class ShardReader:
             yield self._assembled(request, results, memory)
 
     def _from_ring(self, positions: Sequence[int]) -> Iterator[DecodedPair | Batch | None]:
-        if self._ring is None:
+        if self.ring is None:
             largest = max((pair_bytes(shape) for shape in self._shape_list), default=1)
             slot = largest * (self._batch_size or 1)
-            self._ring = Ring(self.index.shards, self._cache, self.workers, slot)
-        for request, results, memory in self._ring.run(self._request(position) for position in positions):
+            self.ring = Ring(self.index.shards, self._cache, self.workers, slot)
+        for request, results, memory in self.ring.run(self._request(position) for position in positions):
             yield self._assembled(request, results, memory)
 
     def _assembled(
@@ -341,8 +339,7 @@ class ShardReader:
         return _batch(request.samples, results, room)
 
     def _substitute(self, position: int) -> Any:
-        """The next readable item, so that no rank has fewer steps than another. Damage if there is none at
-        all."""
+        """The next readable item, so that no rank has fewer steps than another. Damage if there is none at all."""
         count = len(self)
         for ahead in range(1, count):
             at = [(position + ahead) % count]
@@ -415,8 +412,7 @@ def _weights_of(index: Index, weights: Mapping[str, float], mixture: Mapping[str
         if index.shards and not any(inside):
             raise ValueError(f"mixture: {pattern} names none of the shards that are read")
         by_shard[inside] = weight
-    out: NDArray[np.float64] = by_category[index.category_of] * by_shard[index.shard_of]
-    return out
+    return by_category[index.category_of] * by_shard[index.shard_of]
 
 
 def _shapes_of(index: Index, shapes: Sequence[Shape] | None) -> tuple[NDArray[np.int64], list[Shape]]:

@@ -32,8 +32,7 @@ class Cache:
     def local(self, path: str, size: int | None = None, version: str = "") -> Path:
         """A local file with the bytes of this path; fetched if need be. OSError if it cannot be had whole.
 
-        `version` tells apart what has lain under one path at different times: a hash of the content, if it is
-        known.
+        `version` tells apart what has lain under one path at different times: a hash of the content, if it is known.
         """
         if not storage.is_remote(path):
             return Path(path)

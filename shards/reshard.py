@@ -1,5 +1,4 @@
-"""Repacking: one set made of several, without duplicates and within quotas, through the plan that pack
-uses."""
+"""Repacking: one set made of several, without duplicates and within quotas, through the plan that pack uses."""
 
 from __future__ import annotations
 
@@ -52,13 +51,11 @@ def repack(
     cache: Cache,
     done: Callable[[ShardEntry], object] = lambda entry: None,
 ) -> Repacked:
-    """Write the pairs of the source sets (or plain tars) as one finished set; run again after a crash, it
-    goes on.
+    """Write the pairs of the source sets (or plain tars) as one finished set; run again after a crash, it goes on.
 
-    Of pairs with one key, or with the same source and edited bytes, the first stays: sources in the order
-    given, keys in theirs. Where a quota is below what a category has, the pairs are chosen by the hash of
-    (seed, key). ValueError if one key names different images, and for a quota of a category that no source
-    has.
+    Of pairs with one key, or with the same source and edited bytes, the first stays: sources in the order given, keys
+    in theirs. Where a quota is below what a category has, the pairs are chosen by the hash of (seed, key). ValueError
+    if one key names different images, and for a quota of a category that no source has.
     """
     kept: dict[str, _Found] = {}
     keys_of: dict[tuple[int, ...], str] = {}

@@ -1,18 +1,15 @@
-"""The ring: worker processes that decode batches into shared memory, from which the training process takes
-them.
+"""The ring: worker processes that decode batches into shared memory, from which the training process takes them.
 
-Handing 6 MB of pixels a pair through a pipe costs more than half as much as decoding them. Here a worker
-decodes into a slot of memory that both processes map, and only a few hundred bytes pass through a socket.
-What is delivered are numpy views of the slot; the slot is used again when the last of them is garbage, so no
-view ever changes under its holder. A consumer that holds more slots than its share gets private copies
-instead, so it cannot block the ring.
+Handing 6 MB of pixels a pair through a pipe costs more than half as much as decoding them. Here a worker decodes into a
+slot of memory that both processes map, and only a few hundred bytes pass through a socket. What is delivered are numpy
+views of the slot; the slot is used again when the last of them is garbage, so no view ever changes under its holder. A
+consumer that holds more slots than its share gets private copies instead, so it cannot block the ring.
 
 Where there are two cores for each worker, it decodes two requests at once, on two threads: the decoder
 releases the interpreter.
 
-A worker is a fresh interpreter (no fork of a process with threads or a GPU, and the caller's main module is
-not run again), and ends when the training process closes its socket or dies. The memory has no name: nothing
-is left behind.
+A worker is a fresh interpreter (no fork of a process with threads or a GPU, and the caller's main module is not run
+again), and ends when the training process closes its socket or dies. The memory has no name: nothing is left behind.
 """
 
 from __future__ import annotations
@@ -47,8 +44,7 @@ SLOT_MULTIPLE = 2 * 2**20
 
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20)}
-"""glibc would give the memory of every member back to the kernel and fault it in again: a tenth of a worker's
-time."""
+"""glibc would give the memory of every member back to the kernel and fault it in again: a tenth of a worker's time."""
 
 
 class DecodeRequest(NamedTuple):
@@ -64,7 +60,11 @@ class DecodeRequest(NamedTuple):
 
 
 _Waiting = dict[int, tuple[int, DecodeRequest]]
-_Worker = tuple[subprocess.Popen[bytes], "Connection[Any, Any]"]
+
+
+class Worker(NamedTuple):
+    process: subprocess.Popen[bytes]
+    connection: Connection[Any, Any]
 
 
 class Ring:
@@ -81,11 +81,11 @@ class Ring:
         self._memory = _mapped(handle, slots * self.slot_bytes)
         self._free = deque(range(slots))
         self._running = False
-        self._workers = [_start_worker(handle) for _ in range(workers)]
+        self.workers = [_start_worker(handle) for _ in range(workers)]
         os.close(handle)
-        for _, connection in self._workers:
-            connection.send((tuple(shards), cache, slots * self.slot_bytes, threads))
-        self._close = weakref.finalize(self, _stop_workers, self._workers)
+        for worker in self.workers:
+            worker.connection.send((tuple(shards), cache, slots * self.slot_bytes, threads))
+        self._close = weakref.finalize(self, _stop_workers, self.workers)
 
     def close(self) -> None:
         """End the workers. Delivered arrays stay valid."""
@@ -104,7 +104,7 @@ class Ring:
         numbered = enumerate(requests)
         waiting: _Waiting = {}  # number -> (slot, request), in order of request
         done: dict[int, list[Fetched]] = {}
-        load = [0] * len(self._workers)
+        load = [0] * len(self.workers)
         exhausted = False
         try:
             while True:
@@ -136,8 +136,7 @@ class Ring:
             self._running = False
 
     def _deliver(self, slot: int, size: int, waiting: int) -> NDArray[np.uint8]:
-        """A view of a slot that frees it when it dies, or a copy if the consumer holds its share of the
-        slots."""
+        """A view of a slot that frees it when it dies, or a copy if the consumer holds its share of the slots."""
         memory = np.frombuffer(self._memory, np.uint8, size, slot * self.slot_bytes)
         if len(self._free) + waiting < self._in_flight:
             memory = memory.copy()
@@ -148,13 +147,13 @@ class Ring:
 
     def _send(self, worker: int, message: tuple[int, int, DecodeRequest], waiting: _Waiting) -> None:
         try:
-            self._workers[worker][1].send(message)
+            self.workers[worker].connection.send(message)
         except OSError as error:
             raise self._death(worker, waiting) from error
 
     def _receive(self, waiting: _Waiting) -> list[tuple[int, int, list[Fetched]]]:
         """(worker, number, results) of every worker that has an answer; waits for the first."""
-        connections = [connection for _, connection in self._workers]
+        connections = [worker.connection for worker in self.workers]
         answers = []
         for ready in wait(connections):
             worker = connections.index(ready)  # type: ignore[arg-type]
@@ -169,7 +168,7 @@ class Ring:
 
     def _death(self, worker: int, waiting: _Waiting) -> RuntimeError:
         """End the ring; returns the error to raise."""
-        status = self._workers[worker][0].wait()
+        status = self.workers[worker].process.wait()
         self.close()
         keys = [at.key for _, request in waiting.values() for at in request.samples]
         shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
@@ -217,7 +216,7 @@ def serve(connection_handle: int, memory_handle: int) -> None:
     decode()
 
 
-def _start_worker(memory_handle: int) -> _Worker:
+def _start_worker(memory_handle: int) -> Worker:
     ours, theirs = Pipe()
     # The worker must find the same packages as we do, wherever our path was changed.
     program = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from crispedit.shards.ring import serve; " + (
@@ -231,23 +230,22 @@ def _start_worker(memory_handle: int) -> _Worker:
         env={**MALLOC, **os.environ},
     )
     theirs.close()
-    return process, ours
+    return Worker(process, ours)
 
 
-def _stop_workers(workers: list[_Worker]) -> None:
-    for _, connection in workers:
-        connection.close()
-    for process, _ in workers:
+def _stop_workers(workers: list[Worker]) -> None:
+    for worker in workers:
+        worker.connection.close()
+    for worker in workers:
         try:
-            process.wait(timeout=5)
+            worker.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            worker.process.kill()
+            worker.process.wait()
 
 
 def _mapped(handle: int, size: int) -> mmap.mmap:
-    """The shared memory, on huge pages where the system grants them: decoding into it is some percent
-    faster."""
+    """The shared memory, on huge pages where the system grants them: decoding into it is some percent faster."""
     memory = mmap.mmap(handle, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):

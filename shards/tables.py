@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,13 @@ def write_files(folder: Path, schema: pa.Schema, rows: Iterator[dict[str, Any]])
             break
         files.append(folder / f"{number}.parquet")
         with pq.ParquetWriter(files[-1], schema) as writer:
-            file = _chain(head, islice(rows, ROWS_PER_FILE - 1))
+            file = chain(head, islice(rows, ROWS_PER_FILE - 1))
             while chunk := list(islice(file, ROWS_IN_MEMORY)):
                 writer.write_table(pa.Table.from_pylist(chunk, schema))
                 written += len(chunk)
     for number, path in enumerate(files):
         path.rename(folder / f"train-{number:05d}-of-{len(files):05d}.parquet")
     return written
-
-
-def _chain(head: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
-    yield from head
-    yield from rest
 
 
 def with_features(schema: pa.Schema) -> pa.Schema:

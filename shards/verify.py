@@ -1,5 +1,4 @@
-"""Verification of a finished set: everything that its manifest, index and tars say is checked against each
-other."""
+"""Verification of a finished set: everything that its manifest, index and tars say is checked against each other."""
 
 from __future__ import annotations
 
@@ -22,8 +21,7 @@ from crispedit.shards.pack import file_sha256
 
 @dataclass
 class VerifyReport:
-    """What was checked and what is wrong. `problems` lists the damage; `unknown` counts texts that are
-    empty."""
+    """What was checked and what is wrong. `problems` lists the damage; `unknown` counts texts that are empty."""
 
     folder: str
     deep: bool

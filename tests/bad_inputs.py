@@ -1,5 +1,4 @@
-"""A folder of hostile and odd image files, each with what must become of it; written by the tests that need
-one."""
+"""A folder of hostile and odd image files, each with what must become of it; written by the tests that need one."""
 
 from __future__ import annotations
 

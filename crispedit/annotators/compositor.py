@@ -127,9 +127,11 @@ class _Photograph:
         fewest = min(self.used.count(kind) for kind in kinds)
         return pick(rng, [kind for kind in kinds if self.used.count(kind) == fewest])
 
-    def _thing(self, rng: np.random.Generator, paintable: bool = False) -> tuple[Thing, Spot] | None:
+    def _thing(
+        self, rng: np.random.Generator, paintable: bool = False, scale: float = 1.0
+    ) -> tuple[Thing, Spot] | None:
         """An object that stands out, and a free place for it: mostly a standing object where there is ground, else one
-        that hangs in the air. `paintable` objects are named with their colour first."""
+        that hangs in the air. `paintable` objects are named with their colour first. `scale` multiplies its size."""
         air = rng.random() < (0.2 if self.scene.ground else 0.5)
         kinds = [
             kind
@@ -138,7 +140,8 @@ class _Photograph:
         ]
         kind = self._least_used(rng, kinds)
         about = objects.KINDS[kind]
-        place = scene.find_place(self.scene, rng, air, 2 * about.radius / about.top, about.sizes)
+        low, high = (min(scale * size, 0.8) for size in about.sizes)
+        place = scene.find_place(self.scene, rng, air, 2 * about.radius / about.top, (low, high))
         thing = None if place is None else self._painted(rng, kind, place)
         return None if place is None or thing is None else (thing, place)
 
@@ -200,7 +203,7 @@ class _Photograph:
             low = (to.size - place.size) * self.scene.short / self.scene.height / 2
             to = replace(to, y=round(place.y + low, 4))
         half, high = self._extent(kind, to)
-        fits = half + 0.01 < to.x < 0.99 - half and to.y - high >= 0.01 and to.size <= 0.5
+        fits = half + 0.01 < to.x < 0.99 - half and to.y - high >= 0.01 and to.size <= 0.8
         other = self._painted(rng, kind, to) if fits and not (old.air and to.y > 0.97) else None
         if other is None:
             return None
@@ -243,7 +246,8 @@ class _Photograph:
             name, kinds = self.subject, tuple(NAMES)
             plan["horizon"] = round(float(rng.uniform(0.45, 0.6)), 3)
         else:
-            placed = self._thing(rng)
+            # What keeps its place before a new background is the picture's subject, so it is large.
+            placed = self._thing(rng, scale=1.4)
             if placed is None:
                 return None
             thing, place = placed

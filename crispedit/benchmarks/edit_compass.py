@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from crispedit import judge, replies
-from crispedit.benchmark import Answer, Benchmark, Better, Case, Picture, Protocol, Scored, read_json, text_constants
+from crispedit.benchmark import Answer, Benchmark, Better, Case, Protocol, Scored, picture_in, read_json, text_constants
 from crispedit.chat import Chat, ChatError, Published
 from crispedit.judge import NO_USAGE, JudgeReply, JudgeUsage, Question
 from crispedit.measures import Measures
@@ -96,18 +96,12 @@ class EditCompass(Benchmark):
                 case = Case(
                     id=f"{part}/{task}/{name}",
                     instruction=instruction,
-                    source=self._picture(source, file),
+                    source=picture_in(self.path, source, str(file)),
                     group=task,
                     protocols=(self._id,),
                 )
                 items[case.id] = case, item
         return items
-
-    def _picture(self, name: str, file: Path) -> Picture:
-        path = self.path / name
-        if not path.resolve().is_relative_to(self.path.resolve()):
-            raise ValueError(f"{file}: {name!r} leaves the folder")
-        return Picture(str(path))
 
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         if measures.judge is None:
@@ -133,7 +127,7 @@ class EditCompass(Benchmark):
         if item.get("edit_type") != "Complex_paint":
             return answer.source, None
         kind = "CN" if item.get("sub_type") == "Complex_paint_cn" else "EN"
-        plain = self._picture(item["source_image"].replace(kind, "image"), self.path)
+        plain = picture_in(self.path, item["source_image"].replace(kind, "image"), str(self.path))
         return plain.image(), answer.source
 
     def _differences(self, answer: Answer, item: Mapping[str, Any]) -> Question[str]:
@@ -203,7 +197,7 @@ class EditCompass(Benchmark):
         known = {aspect: float(mark) for aspect, mark in marks.items() if mark is not None}
         unparsed = len(known) < len(marks)
         if not unparsed:
-            values |= _overall(known, case)
+            values |= overall_mark(known, case)
         return Scored({self._id: values}, unparsed, tuple(one.text for one in replied), usage)
 
     def request(self, chat: Chat) -> Mapping[str, Any]:
@@ -219,7 +213,7 @@ class EditCompass(Benchmark):
         return super().identity() | {"prompts": dict(zip((file.name for file in files), texts, strict=True))}
 
 
-def _overall(marks: Mapping[str, float], case: Case) -> dict[str, float | None]:
+def overall_mark(marks: Mapping[str, float], case: Case) -> dict[str, float | None]:
     """The overall mark of an item and its consistency; None if a needed aspect was not asked for."""
     style = case.group == STYLE
     if_w, vc_w, vq_w = STYLE_WEIGHTS if style else WEIGHTS[case.id.partition("/")[0]]

@@ -119,7 +119,7 @@ class GEdit(Benchmark):
             none = dict.fromkeys(METRICS)
             return [Scored(dict.fromkeys(answer.case.protocols, none)) for answer in answers]
         results = measures.judge.ask([question for answer in answers for question in self._questions(answer)])
-        return [_scored(answer.case, *results[2 * n : 2 * n + 2]) for n, answer in enumerate(answers)]
+        return [scored(answer.case, *results[2 * n : 2 * n + 2]) for n, answer in enumerate(answers)]
 
     def _questions(self, answer: Answer) -> list[Question[list[float]]]:
         semantics, quality = self._prompts(answer.case.instruction)
@@ -164,7 +164,7 @@ class GEdit(Benchmark):
         return identity | {"prompts": list(_published(self.prompts))}
 
 
-def _scored(case: Case, semantics: object, quality: object) -> Scored | Exception:
+def scored(case: Case, semantics: object, quality: object) -> Scored | Exception:
     both: list[JudgeReply[list[float]]] = []
     for reply in (semantics, quality):
         if isinstance(reply, ChatError):

@@ -15,7 +15,17 @@ import yaml
 from pydantic import Field
 
 from crispedit import judge, prompts, replies
-from crispedit.benchmark import AnswerPair, Benchmark, Better, Case, Compared, Picture, Protocol, read_json, read_jsonl
+from crispedit.benchmark import (
+    AnswerPair,
+    Benchmark,
+    Better,
+    Case,
+    Compared,
+    Protocol,
+    picture_in,
+    read_json,
+    read_jsonl,
+)
 from crispedit.chat import Chat, ChatError, Reply
 from crispedit.judge import JudgeReply, Question
 from crispedit.measures import Measures
@@ -79,10 +89,8 @@ class GEditV2(Benchmark):
                 key, task, instruction, source = (row[n] for n in ("key", "task", "instruction", "source_image"))
             except KeyError as error:
                 raise ValueError(f"{self.path}/metadata.jsonl: line {number} has no {error}") from None
-            file = self.path / source
-            if not file.resolve().is_relative_to(self.path.resolve()):
-                raise ValueError(f"{self.path}/metadata.jsonl: line {number}: {source!r} leaves the folder")
-            cases.append(Case(key, instruction, Picture(str(file)), task, protocols=(self._id,)))
+            picture = picture_in(self.path, source, f"{self.path}/metadata.jsonl: line {number}")
+            cases.append(Case(key, instruction, picture, task, protocols=(self._id,)))
         return cases
 
     def compare(self, pairs: Sequence[AnswerPair], measures: Measures) -> list[Compared | Exception]:

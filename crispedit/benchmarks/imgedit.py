@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from crispedit import judge, prompts, replies
-from crispedit.benchmark import Answer, Benchmark, Better, Case, Picture, Protocol, Scored, read_json
+from crispedit.benchmark import Answer, Benchmark, Better, Case, Protocol, Scored, picture_in, read_json
 from crispedit.chat import Chat, ChatError, Published, Reply
 from crispedit.judge import JudgeReply, Question
 from crispedit.measures import Measures
@@ -96,17 +96,8 @@ class ImgEdit(Benchmark):
                 image, kind, instruction = item["id"], item["edit_type"], item["prompt"]
             except KeyError as error:
                 raise ValueError(f"{self.path}/basic_edit.json: item {key} has no {error}") from None
-            if not (root / image).resolve().is_relative_to(root.resolve()):
-                raise ValueError(f"{self.path}/basic_edit.json: item {key}: {image!r} leaves the folder")
-            cases.append(
-                Case(
-                    id=key,
-                    instruction=instruction,
-                    source=Picture(str(root / image)),
-                    group=kind,
-                    protocols=(self._id,),
-                )
-            )
+            picture = picture_in(root, image, f"{self.path}/basic_edit.json: item {key}")
+            cases.append(Case(key, instruction, picture, kind, protocols=(self._id,)))
         if self.prompts is not None:
             known = self._published()
             if unknown := {case.group for case in cases} - known.keys():
@@ -116,7 +107,7 @@ class ImgEdit(Benchmark):
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         if measures.judge is None:
             return [Scored({self._id: dict.fromkeys(METRICS)}) for _ in answers]
-        return [self._scored(reply) for reply in measures.judge.ask([self._question(a) for a in answers])]
+        return [self.scored(reply) for reply in measures.judge.ask([self._question(a) for a in answers])]
 
     def _question(self, answer: Answer) -> Question[list[int]]:
         text, shown = self._prompt(answer.case), [answer.source, answer.edited]
@@ -145,7 +136,7 @@ class ImgEdit(Benchmark):
         prompts = read_json(self.prompts, "the published prompts, one per kind of edit")
         return {str(kind): str(text) for kind, text in prompts.items()}
 
-    def _scored(self, reply: object) -> Scored | Exception:
+    def scored(self, reply: object) -> Scored | Exception:
         if isinstance(reply, ChatError):
             return reply  # no reply: the judge will be asked again
         assert isinstance(reply, JudgeReply)

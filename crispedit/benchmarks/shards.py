@@ -58,9 +58,9 @@ class Shards(Benchmark):
 
     def listed(self, cases: Sequence[Case]) -> Shards:
         """This benchmark with these pairs, in this order."""
-        copy = self.model_copy()
-        copy._cases = tuple(cases)
-        return copy
+        listed = self.model_copy()
+        listed._cases = tuple(cases)
+        return listed
 
     def cases(self) -> Sequence[Case]:
         return self._cases

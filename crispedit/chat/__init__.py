@@ -1,7 +1,7 @@
 """Chat: asks a vision-language model about images, and gets answers as typed objects.
 
 One interface and two backends: `transformers` runs a model in this process, `openai` asks a server. The shape of an
-answer is a pydantic model: the model is told its JSON Schema, and `crispedit.reply` finds the object that counts. A
+answer is a pydantic model: the model is told its JSON Schema, and `crispedit.replies` finds the object that counts. A
 question is asked once more if the answer is cut off (with more tokens) or invalid (with the error). After that the
 failure is an error of that request alone.
 
@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 import cv2
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
-from crispedit import parts, prompts, reply
+from crispedit import parts, prompts, replies
 from crispedit.parts import Part
 from crispedit.record import Image, canonical_json
 
@@ -239,10 +239,10 @@ def parse(text: str, answer: type[A], enforced: bool = False) -> ChatAnswer[A] |
     Thoughts, code fences and greetings are skipped. `enforced`: the server constrained decoding to the shape.
     """
     raw = text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored in a table
-    words = reply.read(raw)
+    words = replies.read(raw)
     if words.unfinished:
         return ChatError(f"its thoughts never end. It was: {raw[:600]!r}", raw, cut=True)
-    value = reply.counting(words, frozenset(answer.model_fields), enforced)
+    value = replies.counting(words, frozenset(answer.model_fields), enforced)
     problem = "it holds no complete JSON object"
     if value is not None:
         try:

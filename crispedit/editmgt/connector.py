@@ -31,8 +31,7 @@ class Projector(nn.Module):
 
     def forward(self, text: Tensor, timestep: Tensor) -> Tensor:
         del timestep  # only the resampler uses the timestep
-        out: Tensor = self.projector(text)
-        return out
+        return self.projector(text)
 
 
 class AdaptiveNorm(nn.Module):
@@ -63,8 +62,7 @@ class PerceiverBlock(nn.Module):
         key = torch.cat([query, self.ln_2(text, time)], 1)
         latents = latents + self.attn(query, key, key, need_weights=False)[0]
         hidden = F.relu(self.mlp["c_fc"](self.ln_ff(latents, time))).square()
-        out: Tensor = latents + self.mlp["c_proj"](hidden)
-        return out
+        return latents + self.mlp["c_proj"](hidden)
 
 
 class Resampler(nn.Module):

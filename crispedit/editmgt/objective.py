@@ -99,10 +99,10 @@ def losses(model: nn.Module, batch: MaskedBatch, capture: Capture | None = None)
     tokens_M = F.cross_entropy(logits_MV.float(), examples.edited[batch.masked], reduction="none")
     if scores_BN is None:
         return tokens_M, tokens_M.new_zeros(len(examples))
-    return tokens_M, torch.where(batch.has_instruction, misplaced(scores_BN, examples.region), 0.0)
+    return tokens_M, torch.where(batch.has_instruction, localisation_loss(scores_BN, examples.region), 0.0)
 
 
-def misplaced(scores_BN: Tensor, region_Bhw: Tensor) -> Tensor:
+def localisation_loss(scores_BN: Tensor, region_Bhw: Tensor) -> Tensor:
     """[B] cross entropy between the region as a distribution and the scores as one; 0 where there is no region.
 
     The scores' grid may be the region's own, or half as fine.
@@ -114,7 +114,7 @@ def misplaced(scores_BN: Tensor, region_Bhw: Tensor) -> Tensor:
     return -(wanted_BN * looked_BN.clamp(min=1e-8).log()).sum(1)
 
 
-def everywhere(config: TransformerConfig, batch: MaskedBatch) -> Capture:
-    """The capture that a hold goes by when nothing else is asked for: the default blocks, all text tokens alike."""
+def default_capture(config: TransformerConfig, batch: MaskedBatch) -> Capture:
+    """The capture for the localisation loss: the default blocks, all text tokens with the same weight."""
     rows_BL = torch.ones_like(batch.examples.sequence[..., 0], dtype=torch.float32) / batch.examples.sequence.shape[1]
     return Capture(default_blocks(config.blocks), rows_BL)

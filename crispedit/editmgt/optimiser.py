@@ -32,8 +32,7 @@ def adamw(weights: Mapping[str, Tensor], settings: Optimiser) -> torch.optim.Opt
     if settings.bits == 8:
         from bitsandbytes.optim.adamw import AdamW8bit
 
-        optimizer: torch.optim.Optimizer = AdamW8bit(groups, **options)
-        return optimizer
+        return AdamW8bit(groups, **options)
     return torch.optim.AdamW(groups, **options, fused=all(weight.is_cuda for weight in weights.values()))
 
 

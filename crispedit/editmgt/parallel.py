@@ -22,8 +22,7 @@ from crispedit.editmgt.transformer import Transformer
 def distribute(model: Transformer, settings: Training, accelerator: Accelerator) -> nn.Module:
     """The module to call in training. The model moves to the device and keeps the trained weights."""
     if settings.sharding == "none" or accelerator.num_processes == 1:
-        wrapped: nn.Module = accelerator.prepare_model(model)
-        return wrapped
+        return accelerator.prepare_model(model)
     bf16 = torch.bfloat16 if settings.precision == "bf16" else None
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     model.to(accelerator.device)

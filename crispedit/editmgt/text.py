@@ -1,8 +1,7 @@
 """The text encoders: CLIP's pooled vector, and a language model's next-to-last hidden states.
 
 As released: CLIP reads 77 tokens and gives `text_embeds`; Gemma-2 reads 256, padded to that length without an attention
-mask, and gives `hidden_states[-2]`, the input of its last layer. That layer, the final norm and the LM head do not
-run.
+mask, and gives `hidden_states[-2]`, the input of its last layer. That layer, the final norm and the LM head do not run.
 """
 
 from __future__ import annotations

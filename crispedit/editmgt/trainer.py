@@ -35,7 +35,7 @@ from crispedit.editmgt import savepoint
 from crispedit.editmgt.ema import EMA
 from crispedit.editmgt.examples import Examples, Unconditional
 from crispedit.editmgt.meter import Meter, Tally, finite, flat_items
-from crispedit.editmgt.objective import everywhere, losses, masked_batch
+from crispedit.editmgt.objective import default_capture, losses, masked_batch
 from crispedit.editmgt.optimiser import adamw, rate_at
 from crispedit.editmgt.parallel import distribute, synchronised
 from crispedit.editmgt.settings import Training
@@ -172,10 +172,10 @@ class Trainer:
             with synchronised(self.wrapped, last=number == len(masked) - 1):
                 with self.accelerator.autocast():
                     localised = settings.objective.localise and batch.examples.source is not None
-                    capture = everywhere(self.model.config, batch) if localised else None
-                    losses_M, misplaced_B = losses(self.wrapped, batch, capture)
+                    capture = default_capture(self.model.config, batch) if localised else None
+                    losses_M, localisation_B = losses(self.wrapped, batch, capture)
                 loss = (losses_M * batch.weight).sum() / total
-                aim = loss + settings.objective.localise * misplaced_B.sum() / settings.global_batch
+                aim = loss + settings.objective.localise * localisation_B.sum() / settings.global_batch
                 (aim * self.accelerator.num_processes).backward()  # gradients are averaged over processes
             weighted += loss.detach()
             tally.add(batch, losses_M.detach())
@@ -215,8 +215,7 @@ class Trainer:
                 )
 
     def _sum(self, value: Tensor) -> Tensor:
-        summed: Tensor = self.accelerator.reduce(value, "sum")
-        return summed
+        return self.accelerator.reduce(value, "sum")
 
     def _log(self, row: dict[str, float]) -> None:
         """Write a line to the metrics. At step 1 and every `log_every` steps, add all measurements and send them to the

@@ -191,8 +191,7 @@ class Modulation(nn.Module):
         self.linear = nn.Linear(dim, count * dim)
 
     def forward(self, condition: Tensor) -> Tensor:
-        out: Tensor = self.linear(F.silu(condition))
-        return out
+        return self.linear(F.silu(condition))
 
 
 class FeedForward(nn.Module):
@@ -206,8 +205,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first: Any = self.net[0]
-        out: Tensor = self.net[2](F.gelu(first["proj"](x), approximate="tanh"))
-        return out
+        return self.net[2](F.gelu(first["proj"](x), approximate="tanh"))
 
 
 class JointAttention(nn.Module):
@@ -351,8 +349,7 @@ class TokenEmbedding(nn.Module):
         self.conv = PointwiseConv(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        out: Tensor = self.conv(self.layer_norm(self.embeddings(tokens)))
-        return out
+        return self.conv(self.layer_norm(self.embeddings(tokens)))
 
 
 class PointwiseConv(nn.Module):
@@ -401,12 +398,10 @@ class TokenHead(nn.Module):
         self.conv2 = PointwiseConv(dim, codebook)
 
     def hidden(self, features: Tensor) -> Tensor:
-        out: Tensor = self.layer_norm(self.conv1(features))
-        return out
+        return self.layer_norm(self.conv1(features))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        out: Tensor = self.conv2(hidden)
-        return out
+        return self.conv2(hidden)
 
 
 def _mlp(dim_in: int, dim: int, bias: bool = True) -> nn.ModuleDict:
@@ -414,8 +409,7 @@ def _mlp(dim_in: int, dim: int, bias: bool = True) -> nn.ModuleDict:
 
 
 def _apply_mlp(layers: Any, x: Tensor) -> Tensor:
-    out: Tensor = layers["linear_2"](F.silu(layers["linear_1"](x)))
-    return out
+    return layers["linear_2"](F.silu(layers["linear_1"](x)))
 
 
 def _lay_side_by_side(down_OIrc: Tensor, up_IOrc: Tensor) -> None:
@@ -558,8 +552,7 @@ class Transformer(nn.Module):
         x = self.embed(tokens)
         if stride == 2:
             x = self.down_block["downsample"](x)
-        out: Tensor = self.project_to_hidden(self.project_to_hidden_norm(x.flatten(1, 2)))
-        return out
+        return self.project_to_hidden(self.project_to_hidden_norm(x.flatten(1, 2)))
 
     def condition(
         self,
@@ -624,8 +617,7 @@ class Transformer(nn.Module):
     def _context(self, text: Tensor, timestep: Tensor | None) -> Tensor:
         if self.connector is not None:
             text = self.connector(text, timestep)
-        out: Tensor = self.encoder_proj_layer_norm(self.context_embedder(text))
-        return out
+        return self.encoder_proj_layer_norm(self.context_embedder(text))
 
     def encode(
         self,

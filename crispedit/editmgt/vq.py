@@ -32,8 +32,7 @@ class VQ:
     @property
     def codebook(self) -> Tensor:
         """[V, C]"""
-        weight: Tensor = self.model.quantize.embedding.weight
-        return weight
+        return self.model.quantize.embedding.weight
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:

@@ -235,12 +235,8 @@ class Diffusers(Editor):
         for name in ("device", "batch_size", "offload", "compile"):
             del identity["options"][name]
         identity["options"]["loras"] = [lora.identity() for lora in self.loras]
-        for name in (
-            "quantize",
-            "loras",
-            "scheduler",
-            "cache",
-        ):  # left out when unused, so that older candidates keep their keys
+        # Left out when unused, so that older candidates keep their keys.
+        for name in ("quantize", "loras", "scheduler", "cache"):
             if not identity["options"][name]:
                 del identity["options"][name]
         folder = Path(self.model)

@@ -21,24 +21,21 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crispedit.benchmark import Picture, Protocol
-from crispedit.pipelines.evaluation.runner import JudgedComparison, Outcome, Seeds
+from crispedit.benchmark import Case, Picture, Protocol
+from crispedit.pipelines.evaluation.runner import Given, JudgedComparison, Outcome, Seeds
 from crispedit.shards import journal
+from crispedit.shards.journal import columns
 
 PREFERRED = "preferred"
-PLACE = pa.struct(
-    [("path", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("row", pa.int64()), ("column", pa.string())]
-)
+PLACE = pa.struct([("path", pa.string()), *columns(pa.int64(), "offset", "size", "row"), ("column", pa.string())])
 SCHEMA = pa.schema(
     [
-        *((name, pa.string()) for name in ("benchmark", "protocol", "case", "group", "family", "instruction")),
+        *columns(pa.string(), "benchmark", "protocol", "case", "group", "family", "instruction"),
         ("editor", pa.string()),
-        ("seed", pa.int32()),
-        ("judgement", pa.int32()),
+        *columns(pa.int32(), "seed", "judgement"),
         ("metric", pa.string()),
         ("value", pa.float64()),
-        ("kind", pa.string()),
-        ("reason", pa.string()),
+        *columns(pa.string(), "kind", "reason"),
         ("black", pa.bool_()),
         ("words", pa.list_(pa.string())),
         *((name, PLACE) for name in ("source", "answer", "target")),
@@ -58,22 +55,13 @@ def rows(
         for outcome in results:
             case, seeds = outcome.case, answers[editor]
             given = seeds[outcome.seed].get(case.id)
-            shared = {
-                "benchmark": benchmark,
-                "case": case.id,
-                "group": case.group,
-                "family": case.family or case.id,
-                "instruction": case.instruction,
-                "editor": editor,
+            shared = _of_answer(benchmark, case, editor, given, sources[case.id]) | {
                 "seed": outcome.seed,
                 "judgement": outcome.repeat,
                 "kind": outcome.kind,
                 "reason": outcome.reason,
                 "black": outcome.black,
                 "words": list(outcome.words),
-                "source": _place(sources[case.id]),
-                "answer": _place(None if given is None else given.picture),
-                "target": _place(case.target),
             }
             for protocol in case.protocols:
                 for metric in protocols[protocol].metrics:
@@ -96,14 +84,8 @@ def duels(
     for (case_id, editor), of in cases.items():
         case, shares = of[0].case, won[case_id, editor]
         given = answers[editor][0].get(case_id)
-        yield {
-            "benchmark": benchmark,
+        yield _of_answer(benchmark, case, editor, given, case.source) | {
             "protocol": protocol,
-            "case": case_id,
-            "group": case.group,
-            "family": case.family or case_id,
-            "instruction": case.instruction,
-            "editor": editor,
             "seed": 0,
             "judgement": 0,
             "metric": PREFERRED,
@@ -111,10 +93,23 @@ def duels(
             "kind": "scored" if shares else of[0].kind,
             "reason": "" if shares else of[0].reason,
             "words": [word for verdict in of for word in verdict.words],
-            "source": _place(case.source),
-            "answer": _place(None if given is None else given.picture),
-            "target": _place(case.target),
         }
+
+
+def _of_answer(
+    benchmark: str, case: Case, editor: str, given: Given | None, source: Picture | None
+) -> dict[str, object]:
+    return {
+        "benchmark": benchmark,
+        "case": case.id,
+        "group": case.group,
+        "family": case.family or case.id,
+        "instruction": case.instruction,
+        "editor": editor,
+        "source": _place(source),
+        "answer": _place(None if given is None else given.picture),
+        "target": _place(case.target),
+    }
 
 
 def write(path: Path, table: Sequence[dict[str, object]]) -> None:

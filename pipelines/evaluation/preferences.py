@@ -103,14 +103,14 @@ def _share(bound: float | None) -> float | None:
 
 def _agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict[str, Any]:
     if not pairs:
-        return {"n": 0, "agreement": {"mean": None, "low": None, "high": None, "n": 0}, "kappa": None}
+        return {"n": 0, "agreement": dict(statistics.UNKNOWN), "kappa": None}
     same = [float(person.winner == said) for person, said in pairs]
     mean = statistics.mean(same, [person.case for person, _ in pairs], level=level)
     people, judge = (Counter(side) for side in ([p.winner for p, _ in pairs], [said for _, said in pairs]))
     chance = sum(people[name] * judge[name] for name in people) / len(pairs) ** 2
     return {
         "n": len(pairs),
-        "agreement": {"mean": mean.mean, "low": _share(mean.low), "high": _share(mean.high), "n": len(pairs)},
+        "agreement": mean.figure(len(pairs)) | {"low": _share(mean.low), "high": _share(mean.high)},
         "kappa": None if chance == 1 else (mean.mean - chance) / (1 - chance),
         "ties": {"people": people["tie"], "judge": judge["tie"]},
     }

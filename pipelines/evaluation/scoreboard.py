@@ -156,10 +156,9 @@ class _Scorer:
 
     def _mean(self, outcomes: Sequence[Outcome], values: Sequence[float], by_group: bool) -> Json:
         if not values:
-            return {"mean": None, "low": None, "high": None, "n": 0}
+            return dict(statistics.UNKNOWN)
         groups = [o.case.group for o in outcomes] if by_group else None
-        estimate = statistics.mean(values, _families(outcomes), groups, self.level)
-        return {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": len(values)}
+        return statistics.mean(values, _families(outcomes), groups, self.level).figure(len(values))
 
     def _with_missing(self, outcomes: Sequence[Outcome]) -> Json | None:
         """The means with a value for every missing or refused answer: the source's own, or the worst if copying the
@@ -170,7 +169,7 @@ class _Scorer:
         figures = {}
         for metric, better in self.protocol.metrics.items():
             if not self.source and metric not in self.protocol.perfect_by_copying:
-                figures[metric] = {"mean": None, "low": None, "high": None, "n": 0}  # the control was not asked for
+                figures[metric] = dict(statistics.UNKNOWN)  # the control was not asked for
                 continue
             cells = dict(self._by_case(outcomes, metric))
             for case in sorted(absent):
@@ -234,9 +233,8 @@ class _Scorer:
     def _difference(self, editor: str, other: str, metric: str) -> Json:
         ours, theirs = (self._by_case(self.outcomes[name], metric) for name in (editor, other))
         both = [case for case in ours if case in theirs]
-        nothing = {"mean": None, "low": None, "high": None, "n": 0, "p": None, "ratio": None}
         if not both:
-            return nothing | {"wins": 0, "ties": 0, "losses": 0}
+            return {**statistics.UNKNOWN, "p": None, "ratio": None, "wins": 0, "ties": 0, "losses": 0}
         outcomes = [ours[case][0] for case in both]
         a, b = ([side[case][1] for case in both] for side in (ours, theirs))
         apart = [x - y for x, y in zip(a, b, strict=True)]
@@ -246,11 +244,7 @@ class _Scorer:
         ratio = statistics.ratio(a, b, families, groups, self.level)
         sign = 1 if self.protocol.metrics[metric] == "higher" else -1
         better = Counter(0 if abs(d) < 1e-12 else 1 if d * sign > 0 else -1 for d in apart)
-        return {
-            "mean": estimate.mean,
-            "low": estimate.low,
-            "high": estimate.high,
-            "n": len(both),
+        return estimate.figure(len(both)) | {
             "p": estimate.p,
             "wins": better[1],
             "ties": better[0],

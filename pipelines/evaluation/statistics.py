@@ -9,7 +9,7 @@ variance among them. With only one family, or equal values, the spread is unknow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +33,14 @@ class Estimate:
     se: float | None
     df: float | None
     p: float | None
+
+    def figure(self, n: int) -> dict[str, float | int | None]:
+        """The mean of `n` values and its interval, JSON-ready."""
+        return {"mean": self.mean, "low": self.low, "high": self.high, "n": n}
+
+
+UNKNOWN: Mapping[str, float | int | None] = {"mean": None, "low": None, "high": None, "n": 0}
+"""The figure of no values."""
 
 
 def mean(

@@ -13,19 +13,15 @@ import pyarrow as pa
 from crispedit.pipelines.engine import Row
 from crispedit.record import content_key
 from crispedit.shards import journal
-from crispedit.shards.journal import Table
+from crispedit.shards.journal import Table, columns
 
 ANSWERS = Table(
     pa.schema(
         [
-            ("key", pa.string()),
-            ("of", pa.string()),
-            ("editor", pa.string()),
-            ("case", pa.string()),
+            *columns(pa.string(), "key", "of", "editor", "case"),
             ("seed", pa.int64()),
             ("seconds", pa.float64()),
-            ("refusal", pa.string()),
-            ("error", pa.string()),
+            *columns(pa.string(), "refusal", "error"),
             ("image", pa.binary()),
         ]
     ),
@@ -35,13 +31,9 @@ COST = [(name, pa.int64()) for name in ("asked", "kept", "prompt_tokens", "answe
 SCORES = Table(
     pa.schema(
         [
-            ("key", pa.string()),
-            ("of", pa.string()),
-            ("editor", pa.string()),
-            ("case", pa.string()),
+            *columns(pa.string(), "key", "of", "editor", "case"),
             ("repeat", pa.int64()),
-            ("black", pa.bool_()),
-            ("unparsed", pa.bool_()),
+            *columns(pa.bool_(), "black", "unparsed"),
             ("values", pa.string()),  # JSON: protocol -> metric -> number or null
             ("words", pa.string()),  # JSON: what a judge said
             ("error", pa.string()),
@@ -52,32 +44,21 @@ SCORES = Table(
 MATCHES = Table(
     pa.schema(
         [
-            ("key", pa.string()),
-            ("of", pa.string()),
-            ("case", pa.string()),
-            ("first", pa.string()),
-            ("second", pa.string()),
+            *columns(pa.string(), "key", "of", "case", "first", "second"),
             ("repeat", pa.int64()),
             ("unparsed", pa.bool_()),
             ("winners", pa.string()),  # JSON: dimension -> first, second, tie or null
-            ("in_order", pa.string()),
-            ("reversed", pa.string()),
-            ("words", pa.string()),
-            ("error", pa.string()),
+            *columns(pa.string(), "in_order", "reversed", "words", "error"),
             *COST,
         ]
     )
 )
-ASKED = pa.schema(
-    [*ANSWERS.schema, *((name, pa.string()) for name in ("asked_of", "source", "edit")), ("number", pa.int64())]
-)
-SHOWN = pa.schema(
-    [*SCORES.schema, *((name, pa.string()) for name in ("asked_of", "source", "answer")), ("stopped", pa.bool_())]
-)
+ASKED = pa.schema([*ANSWERS.schema, *columns(pa.string(), "asked_of", "source", "edit"), ("number", pa.int64())])
+SHOWN = pa.schema([*SCORES.schema, *columns(pa.string(), "asked_of", "source", "answer"), ("stopped", pa.bool_())])
 PAIRED = pa.schema(
     [
         *MATCHES.schema,
-        *((name, pa.string()) for name in ("asked_of", "source", "first_answer", "second_answer")),
+        *columns(pa.string(), "asked_of", "source", "first_answer", "second_answer"),
         ("stopped", pa.bool_()),
     ]
 )

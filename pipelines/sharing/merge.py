@@ -1,5 +1,4 @@
-"""crispedit merge, crispedit reshard: write one shard set from one or several, with quotas, without
-duplicates."""
+"""crispedit merge, crispedit reshard: write one shard set from one or several, with quotas, without duplicates."""
 
 from __future__ import annotations
 

@@ -22,21 +22,14 @@ from crispedit.pipelines.steps.pack import at_size_of
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, first_pass
 from crispedit.repair import fits_sql
 from crispedit.shards import card, journal, storage
+from crispedit.shards.journal import columns
 from crispedit.shards.tables import IMAGE, IMAGES, SCORES, with_features, write_files
 
 _ABOUT = [
-    ("key", pa.string()),
-    ("chosen_key", pa.string()),
-    ("category", pa.string()),
-    ("reason", pa.string()),
+    *columns(pa.string(), "key", "chosen_key", "category", "reason"),
     ("chosen_scores", SCORES),
     ("rejected_scores", SCORES),
-    ("chosen_editor", pa.string()),
-    ("rejected_editor", pa.string()),
-    ("dataset", pa.string()),
-    ("licence", pa.string()),
-    ("uri", pa.string()),
-    ("source_key", pa.string()),
+    *columns(pa.string(), "chosen_editor", "rejected_editor", "dataset", "licence", "uri", "source_key"),
 ]
 TRL = pa.schema([("prompt", pa.string()), ("images", IMAGES), ("chosen", IMAGE), ("rejected", IMAGE), *_ABOUT])
 """The names of TRL's preference format with images. `images` is only the source."""
@@ -44,8 +37,7 @@ DIFFUSION_DPO = pa.schema(
     [
         ("caption", pa.string()),
         ("source", IMAGE),
-        ("jpg_0", pa.binary()),
-        ("jpg_1", pa.binary()),
+        *columns(pa.binary(), "jpg_0", "jpg_1"),
         ("label_0", pa.float64()),
         *_ABOUT,
     ]

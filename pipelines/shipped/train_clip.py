@@ -31,6 +31,7 @@ from crispedit.annotators.compositor import CompositorAnnotator
 from crispedit.compositor.landscape import landscape
 from crispedit.editors.compositor import CompositorEditor
 from crispedit.images import encode_jpeg
+from crispedit.pipelines.shipped.train_vq import rate_at
 from crispedit.record import Edit, Job, Sample, seed_of, source_key
 
 torchvision_ops.declare()
@@ -138,9 +139,8 @@ def train(pairs: Pairs, steps: int, batch: int, rate: float) -> Any:
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
     began, average = time.monotonic(), None
     for step in range(steps):
-        share = step / steps
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 40) * (0.02 + 0.98 * (1 + math.cos(math.pi * share)) / 2)
+            group["lr"] = rate_at(rate, step + 1, steps, warmup=40)
         chosen = rng.choice(len(pairs.captions), batch, replace=False)
         images = shifted(to_tensor(pairs.images[chosen].reshape(-1, SIZE, SIZE, 3)), rng)
         images = images.contiguous(memory_format=torch.channels_last)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from crispedit.editmgt.examples import Examples
 from crispedit.editmgt.frame import mask_to_tokens
 from crispedit.editmgt.masking import mask_tokens
-from crispedit.editmgt.objective import MaskedBatch, everywhere, losses
+from crispedit.editmgt.objective import MaskedBatch, default_capture, losses
 from crispedit.editmgt.options import SamplingOptions
 from crispedit.editmgt.pipeline import SCORE, EditMGTPipeline
 from crispedit.editmgt.preset import build_transformer, byte_tokenizer, fresh_text, fresh_vq, read_preset
@@ -135,7 +135,7 @@ class Learner(nn.Module):
         return hidden_states(self.llm, llm_ids), self.clip(clip_ids).text_embeds
 
     def forward(self, batch: Tokens, objective: Objective) -> dict[str, Tensor]:
-        """The terms of the loss, each a mean: `all` (weighted), `misplaced`; and to watch, `edited` and `rest`."""
+        """The terms of the loss, each a mean: `all` (weighted), `localisation`; and to watch, `edited` and `rest`."""
         size, device = len(batch), batch.source.device
         source, edited, region = batch.source.long(), batch.edited.long(), batch.region
         dropped = torch.rand(size, device=device) < objective.drop_text
@@ -151,16 +151,19 @@ class Learner(nn.Module):
         inputs = torch.where(masked, self.transformer.config.mask_id, edited)
         micro = torch.tensor([SHAPE[1], SHAPE[0], 0.0, 0.0, SCORE], device=device).expand(size, -1)
         chosen = masked & (region | (torch.rand(region.shape, device=device) < KEPT))
-        weight = torch.where(region, objective.edit_weight, 1 / KEPT)[chosen]
+        # A new style edits 300 tokens and a new colour 20: by the root, the many do not drown the few.
+        share = region.flatten(1).float().mean(1).clamp(min=1 / region[0].numel())
+        edited_weight = objective.edit_weight * share.rsqrt()[:, None, None]
+        weight = torch.where(region, edited_weight, 1 / KEPT)[chosen]
         examples = Examples((), (), source, edited, region, sequence, pooled, micro)
         masked_batch = MaskedBatch(examples, inputs, timestep, chosen, weight, ~dropped)
-        losses_M, misplaced_B = losses(
-            self.transformer, masked_batch, everywhere(self.transformer.config, masked_batch)
+        losses_M, localisation_B = losses(
+            self.transformer, masked_batch, default_capture(self.transformer.config, masked_batch)
         )
         inside = region[chosen]
         return {
             "all": (losses_M * weight).sum() / weight.sum(),
-            "misplaced": misplaced_B.mean(),
+            "localisation": localisation_B.mean(),
             "edited": losses_M[inside].mean().detach(),
             "rest": losses_M[~inside].mean().detach(),
         }
@@ -219,7 +222,7 @@ def train(
         with torch.autocast(device.type, torch.bfloat16):
             terms = model(tokens.rows(chosen), objective)
         optimizer.zero_grad(set_to_none=True)
-        (terms["all"] + objective.localise * terms["misplaced"]).backward()
+        (terms["all"] + objective.localise * terms["localisation"]).backward()
         nn.utils.clip_grad_norm_(learned, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = rate_at(rate, step, steps, warmup=0.03 * steps)

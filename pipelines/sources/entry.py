@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from crispedit.shards.journal import columns
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -48,17 +50,11 @@ class Entry:
 
 ENTRY = pa.struct(
     [
-        ("uri", pa.string()),
-        ("path", pa.string()),
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
+        *columns(pa.string(), "uri", "path"),
+        *columns(pa.int64(), "offset", "size"),
         ("row_group", pa.int32()),
         ("row", pa.int64()),
-        ("column", pa.string()),
-        ("caption", pa.string()),
-        ("dataset", pa.string()),
-        ("licence", pa.string()),
-        ("error", pa.string()),
+        *columns(pa.string(), "column", "caption", "dataset", "licence", "error"),
     ]
 )
 """Entries in a table."""

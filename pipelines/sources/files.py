@@ -55,8 +55,7 @@ def open_file(path: str, block: int = READ_AHEAD) -> IO[bytes]:
     if storage.is_remote(path):
         system, inside = storage.filesystem(path)
         options = {"block_size": block, "cache_type": "blockcache", "cache_options": {"maxblocks": 4}}
-        opened: IO[bytes] = system.open(inside, "rb", **options)
-        return opened
+        return system.open(inside, "rb", **options)
     name = unescape(path)
     if not stat.S_ISREG(os.stat(name).st_mode):
         raise OSError(f"{name!r} is not a regular file")

@@ -69,7 +69,7 @@ def pair_verdicts(run: Run, sources: pa.Table) -> pa.Table:
     recipe = run.recipe
     candidates, preferred = _looked_at(run, sources)
     # From here on, rows are numbers in key order.
-    order, keys = _in_order(candidates.column("key"))
+    order, keys = in_key_order(candidates.column("key"))
     placed = pa.array(order)
     category = dictionary(candidates.column("category")).take(placed).dictionary_decode()
     verdict = Coded(candidates.column("verdict").take(placed), "not_best", "not_chosen", "duplicate", "quota")
@@ -85,7 +85,7 @@ def pair_verdicts(run: Run, sources: pa.Table) -> pa.Table:
         rows = verdict.passing()
         hashed = candidates.select(["text", "phash", "edited_phash"]).take(pa.array(order[rows]))
         with tables.database(run) as db:
-            verdict.reject(rows[_repeats(db, hashed, recipe.select.duplicate_bits)], "duplicate")
+            verdict.reject(rows[near_repeats(db, hashed, recipe.select.duplicate_bits)], "duplicate")
     for name, spec in recipe.categories.items():
         if spec.quota is not None:
             rows = verdict.passing()
@@ -99,7 +99,7 @@ def _looked_at(run: Run, sources: pa.Table) -> tuple[pa.Table, pa.Array]:
     a time, because joins of millions of rows would not fit in memory."""
     elsewhere = _elsewhere(sources)
     with ThreadPoolExecutor(2) as pool:  # one plans and reads while the other joins
-        groups = list(pool.map(lambda waves: _of_waves(run, waves, sources, elsewhere), _groups(run)))
+        groups = list(pool.map(lambda waves: _of_waves(run, waves, sources, elsewhere), wave_groups(run)))
     jobs = np.sort(np.concatenate([group.jobs for group in groups]))
     if len(groups) > 1 and (jobs[1:] == jobs[:-1]).any():
         # A photograph in several waves may have candidates in each, made under other bounds.
@@ -112,7 +112,7 @@ def _looked_at(run: Run, sources: pa.Table) -> tuple[pa.Table, pa.Array]:
     return pa.concat_tables(numbered), pa.concat_arrays([group.preferred for group in groups])
 
 
-def _groups(run: Run) -> list[list[Wave]]:
+def wave_groups(run: Run) -> list[list[Wave]]:
     """The waves of a run in order, grouped to about `TOGETHER` photographs; at least one group."""
     groups: list[list[Wave]] = [[]]
     for wave in Waves(run):
@@ -227,7 +227,7 @@ def contests(db: duckdb.DuckDBPyConnection) -> None:
     """)
 
 
-def _in_order(keys: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
+def in_key_order(keys: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.ChunkedArray]:
     """The rows in key order, and the keys in that order. 32 hex digits are sorted as two numbers, which is many times
     faster."""
     digits = b"".join(binascii.unhexlify(_characters(chunk)) for chunk in keys.chunks)
@@ -251,7 +251,7 @@ def _characters(texts: pa.StringArray) -> memoryview:
     return memoryview(characters)[ends[0] : ends[-1]]
 
 
-def _repeats(db: duckdb.DuckDBPyConnection, rows: pa.Table, bits: int) -> NDArray[np.int64]:
+def near_repeats(db: duckdb.DuckDBPyConnection, rows: pa.Table, bits: int) -> NDArray[np.int64]:
     """The numbers of rows that nearly repeat an earlier one: same instruction, and both hashes differ in at most `bits`
     bits.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -92,10 +91,6 @@ def load(path: str, overrides: Sequence[str] = ()) -> TrainRecipe:
     `shards=` is short for `data.shards=`.
     """
     overrides = [f"data.{text}" if text.startswith("shards=") else text for text in overrides]
-    file = Path(path)
-    if file.is_dir():
-        file = file / "recipe.yaml"
-    shipped = resources.files("crispedit.configs") / "train" / f"{file.stem}.yaml"
-    if not file.exists() and shipped.is_file():
-        return recipe.parse(TrainRecipe, shipped.read_text(encoding="utf-8"), overrides, name=path)
-    return recipe.load(TrainRecipe, file, overrides)
+    if Path(path).is_dir():
+        return recipe.load(TrainRecipe, Path(path) / "recipe.yaml", overrides)
+    return recipe.by_name(TrainRecipe, path, overrides, "train")

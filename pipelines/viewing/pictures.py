@@ -24,8 +24,7 @@ def stored(snapshot: Snapshot, row: queries.Row, side: str) -> bytes | None:
         return None
     if snapshot.reader is not None:
         pair = snapshot.reader.get(row["key"])
-        data: bytes | None = {"source": pair.source_jpeg, "edited": pair.edited_jpeg, "mask": pair.mask_png}[side]
-        return data
+        return {"source": pair.source_jpeg, "edited": pair.edited_jpeg, "mask": pair.mask_png}[side]
     assert snapshot.run is not None
     return journal.read_blob(snapshot.run.root, row[side])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from crispedit.editmgt.flops import peak, training_flops
+from crispedit.editmgt.meter import peak, training_flops
 from crispedit.editmgt.transformer import PointwiseConv, Transformer
 from editmgt.small_training import CONFIG, examples
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from crispedit.editmgt.examples import Unconditional
-from crispedit.editmgt.objective import draws, everywhere, losses, masked_batch, misplaced, token_losses
+from crispedit.editmgt.objective import default_capture, draws, localisation_loss, losses, masked_batch, token_losses
 from crispedit.editmgt.settings import Objective
 from editmgt.small_training import CONFIG, examples, fresh
 
@@ -94,7 +94,7 @@ def test_looking_at_the_region_costs_less_than_looking_elsewhere():
     there = torch.full((6,), 0.01)
     there[0] = 0.5  # the first of 2 x 3, each of which is 2 x 2 of the region's
     elsewhere = there.roll(1)
-    right, wrong, unknown = misplaced(torch.stack([there, elsewhere, there]), region)
+    right, wrong, unknown = localisation_loss(torch.stack([there, elsewhere, there]), region)
     assert right.item() == pytest.approx(-math.log(0.5 / 0.55))
     assert wrong > right + 3
     assert unknown == 0
@@ -108,7 +108,7 @@ def test_what_the_instruction_looks_at_can_be_taught():
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     seen = []
     for _ in range(15):
-        tokens, where = losses(model, part, everywhere(model.config, part))
+        tokens, where = losses(model, part, default_capture(model.config, part))
         assert (where > 0).tolist() == told.tolist()
         assert tokens.shape == (int(part.masked.sum()),)
         seen.append(where.sum().item())

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -108,16 +110,16 @@ def test_without_open_clip_there_is_no_model_and_no_error():
     assert Clip().identity()["weights"] is not None
 
 
-def test_a_shared_photograph_and_caption_are_embedded_once(model):
+def test_a_shared_photograph_and_caption_are_embedded_once(model, monkeypatch):
     edits = [pair(seed, "a lake", f"a lake with {seed} boats") for seed in range(3)]
     for edit in edits[1:]:
         edit.source_jpeg = edits[0].source_jpeg
     apart = [Clip(model=model).measure([edit])[0] for edit in edits]
+    loaded = clip.load(model)
+    monkeypatch.setattr(clip, "load", lambda *_: loaded)
     filter_ = Clip(model=model)
-    filter_.load()
     through = {"image": 0, "text": 0}
-    network = filter_._images._embed.__self__.network
-    for tower, module in (("image", network.visual), ("text", network.transformer)):
+    for tower, module in (("image", loaded.network.visual), ("text", loaded.network.transformer)):
         module.register_forward_hook(lambda *_, tower=tower: through.update({tower: through[tower] + 1}))
     assert filter_.measure(edits[:2]) + filter_.measure(edits[2:]) == apart
     assert through == {"image": 4, "text": 4}
@@ -125,9 +127,15 @@ def test_a_shared_photograph_and_caption_are_embedded_once(model):
     assert through == {"image": 4, "text": 4}
 
 
-def test_only_so_many_embeddings_are_remembered(model, monkeypatch):
+def test_only_so_many_embeddings_are_remembered(monkeypatch):
     monkeypatch.setattr(clip, "REMEMBERED", 3)
-    filter_ = Clip(model=model)
-    samples = [pair(seed) for seed in range(3)]
-    assert filter_.measure(samples) == [Clip(model=model).measure([sample])[0] for sample in samples]
-    assert len(filter_._images._known) == 3
+    embedded = []
+
+    def embed(items):
+        embedded.extend(items)
+        return torch.tensor([[float(item)] for item in items])
+
+    cache = clip.Remembered(embed)
+    for keys in ("abc", "bd", "abd"):  # "a" is forgotten for "d"
+        assert cache({key: partial(ord, key) for key in keys}) == {key: torch.tensor([ord(key)]) for key in keys}
+    assert "".join(map(chr, embedded)) == "abcda"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from crispedit.filters.duplicate import Duplicate, _bands, near_duplicates
+from crispedit.filters.duplicate import Duplicate, bands, near_duplicates
 from crispedit.images import encode_jpeg
 from crispedit.record import Image, Sample
 
@@ -145,12 +145,11 @@ def test_it_is_exact_where_the_index_works(distance: int):
 
 @pytest.mark.parametrize("distance", range(9))
 def test_a_million_are_never_compared_all_with_all(distance: int):
-    assert _bands(500_000, 500_000, 64, distance) > (0, 0)
+    assert bands(500_000, 500_000, 64, distance) > (0, 0)
 
 
 def test_a_crowded_bucket_is_divided_again():
-    # Most hashes agree in 44 bits and a few in none, so no bit is constant, and most bands crowd into one
-    # bucket.
+    # Most hashes agree in 44 bits and a few in none, so no bit is constant, and most bands crowd into one bucket.
     rng = np.random.default_rng(1)
     hashes = rng.integers(0, 1 << 20, 24_000)
     hashes[::50] = rng.integers(-(2**63), 2**63 - 1, len(hashes[::50]), dtype=np.int64)

@@ -23,8 +23,7 @@ RESAMPLING = {
 
 @functools.cache
 def macro(seed: int, side: int = SIDE) -> Image:
-    """A subject in focus (texture whose power falls as f⁻³, and edges) before a background far out of
-    focus."""
+    """A subject in focus (texture whose power falls as f⁻³, and edges) before a background far out of focus."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)) + 1 / side
     spectrum = np.fft.rfft2(rng.normal(size=(side, side))) * frequency**-1.5

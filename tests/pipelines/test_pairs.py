@@ -1,5 +1,4 @@
-"""Existing pairs as a source: every shipped mapping on a tiny dataset of exactly that schema, and what goes
-wrong."""
+"""Existing pairs as a source: every shipped mapping on a tiny dataset of exactly that schema, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -62,8 +61,7 @@ def found(path: Path, mapping: str, **more) -> list[ImportedPair]:
     return list(pairs(PairsSource(path=str(path), mapping=mapping, **more)))
 
 
-# The schemas are those of the datasets' own files, as far as they are known: see the comments in
-# configs/datasets.
+# The schemas are those of the datasets' own files, as far as they are known: see the comments in configs/datasets.
 
 
 def crispedit_2m(root: Path) -> dict:

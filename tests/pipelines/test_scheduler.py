@@ -74,7 +74,7 @@ def test_a_node_that_joins_is_used():
 
     def tell(scheduler: Scheduler) -> None:
         if cluster.now() > 600:
-            cluster._nodes.setdefault("late", Node("late", 8.0, 4))
+            cluster.alive.setdefault("late", Node("late", 8.0, 4))
         seen.update(p.node for p in scheduler.pools["slow"].processes if p.block is not None)
 
     Scheduler(line, cluster, EngineSpec(), tell).run()
@@ -97,7 +97,7 @@ def test_a_node_that_is_drained_gets_no_new_blocks():
 
     def tell(scheduler: Scheduler) -> None:
         if cluster.now() > 1000:
-            cluster._nodes.pop("b", None)
+            cluster.alive.pop("b", None)
 
     cluster.send = send  # type: ignore[method-assign]
     Scheduler(line, cluster, EngineSpec(), tell).run()
@@ -124,7 +124,7 @@ def test_every_row_is_done_once_whatever_the_cluster(
     editors = [Sleep(f"editor {n}", each, loading) for n, each in enumerate(seconds)]
     line = Line(Sleep("annotate", 1, loading), editors, Sleep("judge", 3, loading), rows, wave)
     Scheduler(line, Simulation(gpus(count)), EngineSpec()).run()
-    assert line._done == line.total
+    assert [line.remaining(stage) for stage in line.total] == [0] * len(line.total)
 
 
 # Deaths

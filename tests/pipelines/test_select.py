@@ -17,7 +17,7 @@ alike = st.integers(0, 3).map(lambda half: "0" * 16 + f"{half:016x}")
 @given(st.lists(keys | alike, unique=True, max_size=40), st.integers(1, 7))
 def test_rows_and_keys_in_the_order_of_the_keys(keys, chunk):
     chunks = [pa.array(keys[start : start + chunk], pa.string()) for start in range(0, len(keys), chunk)]
-    order, moved = select._in_order(pa.chunked_array(chunks, pa.string()))
+    order, moved = select.in_key_order(pa.chunked_array(chunks, pa.string()))
     assert [keys[row] for row in order] == sorted(keys) == moved.to_pylist()
 
 
@@ -41,6 +41,6 @@ def test_a_repeat_has_an_earlier_row_of_its_instruction_within_the_bits_of_both_
             for a in range(b)
         )
     ]
-    found = select._repeats(duckdb.connect(), rows, bits)
-    assert sorted(found.tolist()) == near
+    repeats = select.near_repeats(duckdb.connect(), rows, bits)
+    assert sorted(repeats.tolist()) == near
     assert 0 < len(near) < 60

@@ -70,7 +70,7 @@ def test_candidates_are_judged_alike_some_waves_at_a_time(
     whole = pq.read_table(run.folder("select") / select.SELECTION)
     assert {row["outcome"] for row in whole.to_pylist()} > {KEPT}
     monkeypatch.setattr(select, "TOGETHER", 1)
-    assert len(select._groups(run)) == 12
+    assert len(select.wave_groups(run)) == 12
     assert select.select(run).equals(whole)
     first, second, *_ = journal.parts(run.folder("edit"))
     # The same candidates in two waves, as when a photograph was unreadable in the first one for a while.
@@ -98,7 +98,7 @@ def test_a_finished_run_is_one_part_a_table_and_wave_and_opens_no_wave(photos: P
     assert len(list(run.folder("edit").rglob("*.tar"))) == 2
     flow = Build(run)
     assert flow.finished()
-    assert flow._open == {}
+    assert flow.in_work == {}
 
 
 def test_a_wave_is_planned_from_its_own_folders(photos: Path, tmp_path: Path):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from shard_pairs import make_pair, write_pairs
 
-from crispedit.shards import damage, index, layout, mapped
+from crispedit.shards import damage, index, layout
 from crispedit.shards.read import read_shards
 from crispedit.shards.remote import Cache
 from crispedit.shards.verify import verify
@@ -124,12 +123,15 @@ def test_a_set_that_is_packed_again_and_is_small_has_no_index_to_map(
     assert len(read_shards(packed, cache=Cache(tmp_path / "cache"))) == 4
 
 
-def test_arrays_come_back_as_views_of_the_file(tmp_path: Path):
-    arrays = {"keys": pa.array(["a", "b"]), "numbers": np.arange(6).reshape(2, 3), "flags": np.arange(2)}
-    mapped.store(tmp_path / "file", arrays, {"note": "x"})
-    found, note = mapped.load(tmp_path / "file")
-    assert note == {"note": "x"}
-    assert found["keys"] == arrays["keys"]
-    assert np.array_equal(found["numbers"], arrays["numbers"])
-    assert not found["numbers"].flags.owndata
-    assert not found["numbers"].flags.writeable
+def test_arrays_come_back_as_views_of_the_file(folder: Path, tmp_path: Path):
+    built = index.open_index(folder, Cache(tmp_path / "cache"))
+    index.store(tmp_path / "file", built, "x")
+    loaded = index.load(tmp_path / "file", built.shards, "x")
+    assert loaded.keys == built.keys
+    for name in ("shard_of", "category_of", "size_of", "offsets", "sizes", "hashes"):
+        array = getattr(loaded, name)
+        assert np.array_equal(array, getattr(built, name))
+        assert not array.flags.owndata
+        assert not array.flags.writeable
+    with pytest.raises(OSError, match="another set"):
+        index.load(tmp_path / "file", built.shards, "y")

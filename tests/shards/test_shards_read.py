@@ -208,7 +208,7 @@ def test_a_dead_worker_is_an_error_that_names_the_keys(folder: Path):
     with read_shards(folder, workers=1) as reader:
         iterator = iter(reader)
         next(iterator)
-        process = reader._ring._workers[0][0]
+        process = reader.ring.workers[0].process
         process.kill()
         process.wait()
         with pytest.raises(RuntimeError, match=r"worker died.*-9.*[0-9a-f]{32}"):

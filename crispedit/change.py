@@ -144,8 +144,8 @@ def texture(source: NDArray[np.float32]) -> Map:
 
 def noise(fine: Map, look: Map, texture: Map, where: NDArray[np.bool_] | None = None) -> Noise:
     """The noise of a pair from its distances over 3 px and over `LOOK_PX`, and its source's texture; in a region."""
-    fine, look, texture = (values[::3, ::3] for values in (fine, look, texture))  # enough for quantiles
-    chosen = slice(None) if where is None else where[::3, ::3]
+    fine, look, texture = (values[::2, ::2] for values in (fine, look, texture))
+    chosen = slice(None) if where is None else where[::2, ::2]
     fine, look, texture = (values[chosen].ravel() for values in (fine, look, texture))
     bins = min(BINS, len(texture))
     order = np.argsort(texture)[: len(texture) // bins * bins].reshape(bins, -1)

@@ -50,9 +50,10 @@ def fit(
 ) -> Tone | None:
     """The tone between two [h, w, 3] images of one size, some hundred pixels a side; None for too few usable pixels.
     `outside` is the area outside the edit, if known; `noise` is the Lab distance by which it differs."""
-    x, y = (_grid(image, cv2.INTER_AREA).astype(np.float64) for image in (source, edited))
+    window = (change.LOOK_PX, change.LOOK_PX)
+    x, y = (_grid(cv2.blur(image, window)).astype(np.float64) for image in (source, edited))
     if outside is not None:
-        where = _grid(outside.view(np.uint8), cv2.INTER_NEAREST)[0] > 0
+        where = _grid(outside.view(np.uint8))[0] > 0
         if change.share(where) < 0.02:
             return None
         x, y = x[:, where], y[:, where]
@@ -67,9 +68,9 @@ def fit(
     return Tone(*line, x[:, explained], y[:, explained], change.share(explained))
 
 
-def _grid(image: NDArray[np.uint8], kind: int) -> NDArray[np.uint8]:
-    """[channels, GRID * GRID] pixels of an image at that size; `kind` is OpenCV's interpolation."""
-    sampled = cv2.resize(image, (GRID, GRID), interpolation=kind)
+def _grid(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[channels, GRID * GRID] pixels of an image, evenly spread."""
+    sampled = cv2.resize(image, (GRID, GRID), interpolation=cv2.INTER_NEAREST)
     return np.ascontiguousarray(sampled.reshape(GRID * GRID, -1).T)
 
 

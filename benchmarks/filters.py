@@ -107,7 +107,7 @@ def pairs(folder, side, count):
     return made
 
 
-def milliseconds(prepare, work, repeat=5):
+def milliseconds(prepare, work, repeat=9):
     """The least CPU time of `work` on a freshly prepared argument."""
     best = float("inf")
     for _ in range(repeat):

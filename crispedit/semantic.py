@@ -19,8 +19,11 @@ EXACT = 20_000
 """Up to this many vectors, all are compared with all."""
 REDUCED, LOOKED_AT = 96, 8
 """Above EXACT: components per vector in the index, and nearest vectors whose full cosine is computed."""
+CELL, MOST_CELLS = 500, 10_000
+"""Inverted index: vectors per cell between one and five million vectors, so that a search does not get slower, and the
+most cells, which bound the memory of the training."""
 SAMPLES_PER_CELL, ROUNDS, PROBED = 40, 8, 16
-"""Inverted index: training vectors per cell, rounds of k-means, and cells searched for each vector."""
+"""Training vectors per cell, rounds of k-means, and cells searched for each vector."""
 ROUNDING = 1e-3
 """Rounding error of a squared distance in the index, which has 16-bit components."""
 
@@ -81,12 +84,16 @@ def _approximate(vectors: NDArray[Any]) -> Any:
     import faiss
 
     count, size = vectors.shape
-    cells = int(np.clip(2 * np.sqrt(count), 64, 4096))
+    cells = min(max(int(2 * np.sqrt(count)), count // CELL), MOST_CELLS)
     index = faiss.index_factory(size, f"PCA{min(REDUCED, size)},IVF{cells},SQfp16", faiss.METRIC_L2)
     inverted = faiss.extract_index_ivf(index)
     inverted.cp.niter, inverted.nprobe = ROUNDS, PROBED
-    chosen = np.random.default_rng(0).choice(count, min(count, SAMPLES_PER_CELL * cells), replace=False)
-    index.train(np.ascontiguousarray(vectors[np.sort(chosen)], np.float32))
+    chosen = np.sort(np.random.default_rng(0).choice(count, min(count, SAMPLES_PER_CELL * cells), replace=False))
+    samples = np.empty((len(chosen), size), np.float32)
+    for start in range(0, len(chosen), BLOCK):
+        samples[start : start + BLOCK] = vectors[chosen[start : start + BLOCK]]
+        _release(vectors)
+    index.train(samples)
     return index
 
 

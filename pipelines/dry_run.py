@@ -122,24 +122,24 @@ def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> 
     settings = sample.recipe.engine
     timed: dict[str, _Timed] = {}
     with sample.locked():
-        identities = steps.identities(steps.of(sample))
-        sample.begin(identities)
         try:
+            identities = steps.identities(steps.of(sample))
+            sample.begin(identities)
             flow = Watched(sample, ["curate"], sample=photographs)
-        except ValueError:
-            # Nothing was built, so another try is possible.
-            shutil.rmtree(sample.root, ignore_errors=True)
+            sample.store_recipe(identities)
+            with engine.cluster(settings):
+                build.preflight(steps.of(sample), settings)
+                timed["curate"] = _time(flow, settings)
+                for name, after in _passes(sample):
+                    timed[f"{name} {after}".strip()] = _time(Watched(sample, [name]), settings)
+                began = time.monotonic()
+                select.select(sample)
+                pack.pack(sample)
+                last_s = time.monotonic() - began
+        except BaseException:
+            if "edit" not in timed:  # nothing that would be worth a look, so the same command works again
+                shutil.rmtree(sample.root, ignore_errors=True)
             raise
-        sample.store_recipe(identities)
-        with engine.cluster(settings):
-            build.preflight(steps.of(sample), settings)
-            timed["curate"] = _time(flow, settings)
-            for name, after in _passes(sample):
-                timed[f"{name} {after}".strip()] = _time(Watched(sample, [name]), settings)
-            began = time.monotonic()
-            select.select(sample)
-            pack.pack(sample)
-            last_s = time.monotonic() - began
     projection = _project(sample, run, timed, last_s, flow.drawn_from, gpu_hour_price)
     with journal.replaced(sample.root / "projection.json") as out:
         out.write(json.dumps(asdict(projection), indent=1).encode())

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 EXTRAS = {
     **dict.fromkeys(("torch", "safetensors", "transformers", "diffusers", "open_clip", "timm"), "models"),
     **dict.fromkeys(("accelerate", "torchvision", "peft"), "models"),
+    **dict.fromkeys(("torchao", "bitsandbytes", "cache_dit"), "faster"),
     "tensorboard": "train",
     "faiss": "semantic",
     "s3fs": "s3",

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     print(markdown(results))
     silent = [f"{s}, {j}" for s, judges in results.items() for j, row in judges.items() if row["all"]["n"] == 0]
     for name in silent:
-        print(f"error: {name}: no verdict was given; run again when its server answers", file=sys.stderr)
+        print(f"error: {name}: no verdict was given; see the messages above, then run again", file=sys.stderr)
     return int(bool(silent))
 
 
@@ -135,7 +135,8 @@ def read(path: Path) -> list[Labelled]:
     elif path.suffix == ".jsonl":
         given = read_jsonl(path, "a preference a line")
     else:
-        given = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            given = list(csv.DictReader(file))
     return [_labelled(row, root, f"{path}: row {number}") for number, row in enumerate(given, 1)]
 
 
@@ -205,9 +206,11 @@ def _held_against(
     usage: JudgeUsage = NO_USAGE
     start = time.perf_counter()
     for place in range(0, len(labelled), AT_ONCE):
-        some = labelled[place : place + AT_ONCE]
-        heard = iter(judge.ask([question for one in some for question in _questions(one, of.votes)]))
-        for one in some:
+        asked = [(one, _questions(one, of.votes, counts)) for one in labelled[place : place + AT_ONCE]]
+        heard = iter(judge.ask([question for _, questions in asked for question in questions]))
+        for one, questions in asked:
+            if not questions:
+                continue
             votes = []
             for _ in range(of.votes):
                 shown, swapped = next(heard), next(heard)
@@ -225,6 +228,7 @@ def _held_against(
     spent = price.of(usage.prompt_tokens, usage.answer_tokens) if price and counted else None
     return preferences.agreement(pairs, of.level) | {
         "preferences": len(labelled),
+        "unreadable": counts["unreadable"],
         "unparsed": counts["unparsed"],
         "unanswered": counts["unanswered"],
         "first_preferred": _estimate(leanings, of.level),
@@ -251,10 +255,16 @@ def _leaning(*heard: object) -> float | None:
     return winners.count("first") / len(winners) if winners else None
 
 
-def _questions(one: Labelled, votes: int) -> list[Question[Outcome]]:
-    """The question in both orders, for every vote."""
+def _questions(one: Labelled, votes: int, counts: Counter[str]) -> list[Question[Outcome]]:
+    """The question in both orders, for every vote; none if a picture cannot be read."""
     text = prompts.render(OWN, instruction=one.instruction, dimension=one.preference.dimension or "overall")
-    source, first, second = (picture.image() for picture in (one.source, one.first, one.second))
+    try:
+        source, first, second = (picture.image() for picture in (one.source, one.first, one.second))
+    except ValueError as error:
+        counts["unreadable"] += 1
+        if counts["unreadable"] == 1:
+            print(f"left out: {error}", file=sys.stderr)
+        return []
     return [
         Question([source, a, b, text], replies.winner, shape=Verdict, repeat=repeat)
         for repeat in range(votes)

@@ -128,6 +128,23 @@ def test_one_that_does_not_come_up_stops_the_run_before_it_begins_and_says_why(t
         make({**CHAT, "serve": silent, "start_s": 5}).load()
 
 
+def test_a_port_that_was_taken_meanwhile_is_exchanged_for_another(tmp_path):
+    """The server's own message says so; it is started once more, on another port."""
+    first = (
+        "import pathlib, os, sys; once = pathlib.Path(sys.argv[2]) / 'once'; taken = not once.exists(); once.touch(); "
+        "taken and sys.exit('OSError: [Errno 98] Address already in use'); os.execv(sys.executable, sys.argv[3:])"
+    )
+    python, *rest = command(tmp_path).split()
+    chat = make({**CHAT, "serve": shlex.join([python, "-c", first, "{port}", str(tmp_path), python, *rest])})
+    chat.load()
+    assert isinstance(ask(chat, "which?")[0], ChatAnswer)
+    managed.stop_all()
+    (tmp_path / "once").unlink()
+    always = f"{python} -c \"import sys; sys.exit('Address already in use')\" {{port}}"
+    with pytest.raises(ValueError, match=r"ended with status 1(?s:.*)Address already in use"):
+        make({**CHAT, "serve": always}).load()
+
+
 def test_one_that_does_not_come_up_again_is_a_transient_error(chat, tmp_path):
     chat.load()
     (tmp_path / "broken").touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from crispedit import semantic
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
 from crispedit.pipelines import cli
+from crispedit.pipelines.sharing import duplicates
 from crispedit.record import content_key
 from crispedit.shards.pack import Pair, finish, plan, write_shard
 
@@ -59,7 +61,10 @@ def test_a_memory_map_whose_pages_are_released_gives_the_same_answer(tmp_path: P
         assert np.array_equal(ours, theirs)
 
 
-def test_the_command_lists_pairs_of_repeated_sources(tmp_path: Path, capsys):
+def test_the_command_lists_pairs_of_repeated_sources(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(duplicates, "AT_ONCE", 2)
     pictures = {"a": landscape(0, 160, 120, "meadow"), "b": landscape(1, 160, 120, "desert")}
     pictures["again"] = np.ascontiguousarray(pictures["a"][2:, 2:])
     pairs = {}
@@ -74,3 +79,12 @@ def test_the_command_lists_pairs_of_repeated_sources(tmp_path: Path, capsys):
     (found,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert {found["key"], found["duplicate_of"]} == {content_key("a"), content_key("again")}
     assert "1 of 3 pairs repeat an earlier source" in capsys.readouterr().out
+
+
+def test_a_missing_package_is_told_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "faiss" else find(name, *rest))
+    assert cli.main(["duplicates", str(tmp_path / "nowhere")]) == 2
+    assert "faiss not installed: pip install 'crispedit[models,semantic]'" in capsys.readouterr().err

@@ -5,7 +5,7 @@ answer is a pydantic model: the model is told its JSON Schema, and `crispedit.re
 question is asked once more if the answer is cut off (with more tokens) or invalid (with the error). After that the
 failure is an error of that request alone.
 
-    chat = make({"backend": "openai", "model": "Qwen/Qwen3-VL-8B-Instruct", "base_url": "http://localhost:8000/v1"})
+    chat = make({"backend": "openai", "model": "Qwen/Qwen3.5-9B", "base_url": "http://localhost:8000/v1"})
     [answer] = chat.ask([ChatRequest("Which animal is this?", Animal, images=[image])])
     if isinstance(answer, ChatError): ...      # else answer.value is an Animal, answer.raw the model's words
 """
@@ -169,11 +169,11 @@ class Chat(Part):
         waiting = list(range(len(requests)))
         while waiting:
             again = []
-            replies = self.complete([asked[i] for i in waiting])
-            for i, words in zip(waiting, replies, strict=True):
-                if isinstance(words, Completion):
-                    tokens[i].append(words.tokens)
-                result = self._read(words, requests[i].answer, asked[i])
+            completions = self.complete([asked[i] for i in waiting])
+            for i, completion in zip(waiting, completions, strict=True):
+                if isinstance(completion, Completion):
+                    tokens[i].append(completion.tokens)
+                result = self._read(completion, requests[i].answer, asked[i])
                 before = answers.get(i)
                 if isinstance(result, ChatError) and isinstance(before, ChatError) and result.raw is None:
                     result = type(result)(f"{result} (asked again: {before})", before.raw)

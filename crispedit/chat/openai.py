@@ -49,12 +49,13 @@ class OpenAI(Server, Chat):
     def load(self) -> None:
         """Start the server if `serve` is set, and ask a first question. ValueError, with the server's error, if it
         gives no answer."""
+        _ = self.key  # ValueError if it is not set
         self.start()
         hello = Turn("user", 'Answer with this JSON object: {"ready": true}')
         [answer] = self.complete([Conversation([hello], "Hello", Hello.model_json_schema())])
         if isinstance(answer, ChatError) and answer.raw is None:
             where = self.base_url if self.serve is None else f"`{self.serve}`"
-            raise ValueError(f"the chat server {where} does not answer: {answer}")
+            raise ValueError(f"the chat server {where} cannot be used: {answer}")
 
     def identity(self) -> dict[str, Any]:
         """The options that can change an answer."""

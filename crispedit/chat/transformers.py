@@ -1,6 +1,6 @@
 """A vision-language model in this process as the chat model: any that transformers loads for images and text.
 
-Qwen2.5-VL, Qwen3-VL, InternVL, SmolVLM, LLaVA ... from a local folder or the Hugging Face hub. Decoding is greedy, so
+Qwen3.5, Qwen3-VL, InternVL, SmolVLM, LLaVA ... from a local folder or the Hugging Face hub. Decoding is greedy, so
 answers repeat. Weights are read from safetensors; code in a repository runs only if the recipe allows it.
 """
 

@@ -171,10 +171,6 @@ class Diffusers(Editor):
         loaded.set_progress_bar_config(disable=True)
         if self.multiple_px is None and not (hasattr(loaded, "image_processor") or _buckets(loaded)):
             raise ValueError(f"diffusers: {self.pipeline} does not say which sizes it takes: set multiple_px")
-        if self.storage is not None:
-            _core(loaded).enable_layerwise_casting(
-                storage_dtype=torch.float8_e4m3fn, compute_dtype=getattr(torch, self.dtype)
-            )
         self._change(loaded)
         if self.offload == "model":
             loaded.enable_model_cpu_offload(device=device)
@@ -187,7 +183,9 @@ class Diffusers(Editor):
         self._pipeline = loaded
 
     def _change(self, pipeline: Any) -> None:
-        """Apply scheduler changes, LoRAs, quantization and step cache, in the order of their dependencies."""
+        """Apply scheduler changes, LoRAs, fewer bits and step cache, in the order of their dependencies."""
+        import torch
+
         if self.scheduler:
             known = set(inspect.signature(type(pipeline.scheduler).__init__).parameters) - {"self"}
             if strange := sorted(self.scheduler.keys() - known):
@@ -202,6 +200,10 @@ class Diffusers(Editor):
             pipeline.load_lora_weights(lora.path, use_safetensors=True, **given)
             pipeline.fuse_lora(lora_scale=lora.scale)
             pipeline.unload_lora_weights()
+        if self.storage is not None:
+            _core(pipeline).enable_layerwise_casting(
+                storage_dtype=torch.float8_e4m3fn, compute_dtype=getattr(torch, self.dtype)
+            )
         if self.quantize in ("int8", "float8"):
             from torchao import quantization
 
@@ -342,6 +344,17 @@ class Diffusers(Editor):
             raise ValueError(
                 f"diffusers: {self.pipeline} takes no guidance; drop guidance={self.guidance:g}"
                 + (f", or set call.{others}" if others else "")
+            )
+        scale = self.call.get("true_cfg_scale")
+        if isinstance(scale, int | float) and scale > 1 and self.negative is None and "negative_prompt" in accepted:
+            raise ValueError(
+                f'diffusers: {self.pipeline} ignores call.true_cfg_scale without a negative prompt: set negative (" " '
+                "is enough)"
+            )
+        if self.area_px is None and _rule(cls) is not None and "height" not in accepted:
+            raise ValueError(
+                f"diffusers: {self.pipeline} chooses the size of its images itself: set area_px to its area, which is "
+                "1048576 for LongCat's"
             )
         if self.loras and not hasattr(cls, "load_lora_weights"):
             raise ValueError(f"diffusers: {self.pipeline} cannot load LoRAs; drop loras")

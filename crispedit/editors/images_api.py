@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """Accepted formats of an answer, by content."""
-REFUSES = re.compile(r"moderation|content.?polic|content.?filter|safety.?system|responsible.?ai", re.IGNORECASE)
+REFUSES = re.compile(
+    r"moderat(ion|ed)|content.?polic|content.?filter|prohibited.?content|safety.?system|image.?safety|responsible.?ai",
+    re.IGNORECASE,
+)
 """Matches errors that decline the content of a photograph or instruction."""
 
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$")]
@@ -225,10 +228,11 @@ class ImagesResponse(BaseModel):
 
 
 def _problem(body: bytes) -> str:
-    """The code, type and message of an error; empty if the body has another form."""
+    """The code, type and message of an error, or its text (FastAPI's `detail`); empty if the body has another form."""
     try:
-        error = json.loads(body)["error"]
-        return " ".join(str(error.get(name)) for name in ("code", "type", "message"))
+        answer = json.loads(body)
+        error = answer["error"] if "error" in answer else answer["detail"]
+        return error if isinstance(error, str) else " ".join(str(error.get(n)) for n in ("code", "type", "message"))
     except (ValueError, TypeError, KeyError, AttributeError):
         return ""
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from crispedit import console, images, semantic
+from crispedit.parts import needs
+from crispedit.record import Image
 from crispedit.shards.read import read_shards
 
+if TYPE_CHECKING:
+    from crispedit.clip import ClipModel
+
 SHOWN = 50
+AT_ONCE = 32
+"""Sources whose embeddings are computed together."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,46 +36,73 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from crispedit import clip
-
     if not 0 < args.least <= 1:
         raise ValueError(f"--least {args.least}: must be over 0, and 1 at most")
+    if (lacking := needs("faiss", "open_clip", "torch", extra="models,semantic")) is not None:
+        raise ValueError(lacking)
+    from crispedit import clip
+
     model = clip.load(args.model, args.pretrained)
     if model is None:
         raise ValueError(f"--model {args.model}: its weights cannot be loaded or downloaded")
-    reader = read_shards(args.shards, decode=False)
-    keys: dict[str, None] = {}
-    sources: dict[str, int] = {}  # pairs of one photograph are not duplicates of each other
-    of: list[int] = []
-    with tempfile.TemporaryFile(prefix="crispedit-") as file:
+    with TemporaryFile(prefix="crispedit-") as vectors, TemporaryFile("w+", prefix="crispedit-") as keys:
+        numbers, sources = _embed(args.shards, model, vectors, keys)
+        if not sources:
+            raise ValueError(f"{' '.join(args.shards)}: no pairs")
+        embeddings = np.memmap(vectors, np.float16, "r").reshape(sources, -1)
+        parents, cosines = semantic.repeats(embeddings, args.least)
+        first: dict[int, str] = dict.fromkeys(parents[parents >= 0].tolist(), "")
+        for key, number in _pairs(keys, numbers):
+            if first.get(number) == "":
+                first[number] = key
+        amount = 0
+        with args.output.open("w", encoding="utf-8") if args.output is not None else nullcontext() as out:
+            for key, number in _pairs(keys, numbers):
+                if parents[number] < 0:
+                    continue
+                amount += 1
+                original, cosine = first[int(parents[number])], float(cosines[number])
+                if amount <= SHOWN:
+                    print(f"{key} repeats {original} ({cosine:.3f})")
+                if out is not None:
+                    line = json.dumps({"key": key, "duplicate_of": original, "cosine": round(cosine, 4)})
+                    out.write(f"{line}\n")
+    if amount > SHOWN:
+        print(f"... and {amount - SHOWN} more; --output lists all")
+    print(
+        f"{amount} of {len(numbers)} pairs repeat an earlier source; {int((parents >= 0).sum())} of {sources} sources"
+    )
+    return 0
+
+
+def _embed(shards: Sequence[str], model: ClipModel, vectors: IO[bytes], keys: IO[str]) -> tuple[array[int], int]:
+    """Write the fp16 embedding of each source once, and the key of each pair as a line. The number of each pair's
+    source (pairs of one photograph are not duplicates of each other), and how many sources there are."""
+    sources: dict[str, int] = {}
+    numbers = array("q")
+    waiting: list[Image] = []
+
+    def write() -> None:
+        vectors.write(model.images(waiting).numpy().astype(np.float16).tobytes())
+        waiting.clear()
+
+    with closing(read_shards(list(shards), decode=False)) as reader:
         for pair in tqdm(reader, unit="pair", disable=not console.shows_progress()):
             source = str(pair.meta.get("source_key") or pair.key)
             if source not in sources:
                 sources[source] = len(sources)
-                (vector,) = model.images([images.decode_jpeg(pair.source_jpeg)])
-                file.write(vector.numpy().astype(np.float16).tobytes())
-            keys[pair.key] = None
-            of.append(sources[source])
-        reader.close()
-        if not sources:
-            raise ValueError(f"{' '.join(args.shards)}: no pairs")
-        file.flush()
-        vectors = np.memmap(file, np.float16, "r").reshape(len(sources), -1)
-        parents, cosines = semantic.repeats(vectors, args.least)
-    first = {number: key for key, number in reversed(list(zip(keys, of, strict=True)))}
-    duplicates = [
-        {"key": key, "duplicate_of": first[int(parents[number])], "cosine": round(float(cosines[number]), 4)}
-        for key, number in zip(keys, of, strict=True)
-        if parents[number] >= 0
-    ]
-    if args.output is not None:
-        args.output.write_text("".join(f"{json.dumps(one)}\n" for one in duplicates), "utf-8")
-    for one in duplicates[:SHOWN]:
-        print(f"{one['key']} repeats {one['duplicate_of']} ({one['cosine']:.3f})")
-    if len(duplicates) > SHOWN:
-        print(f"... and {len(duplicates) - SHOWN} more; --output lists all")
-    print(
-        f"{len(duplicates)} of {len(keys)} pairs repeat an earlier source; {int((parents >= 0).sum())} of "
-        f"{len(sources)} sources"
-    )
-    return 0
+                waiting.append(images.decode_jpeg(pair.source_jpeg))
+                if len(waiting) == AT_ONCE:
+                    write()
+            numbers.append(sources[source])
+            keys.write(f"{pair.key}\n")
+    if waiting:
+        write()
+    vectors.flush()
+    return numbers, len(sources)
+
+
+def _pairs(keys: IO[str], numbers: array[int]) -> Iterator[tuple[str, int]]:
+    """(key, number of the source) of each pair."""
+    keys.seek(0)
+    return zip((line.rstrip("\n") for line in keys), numbers, strict=True)

@@ -30,6 +30,7 @@ from crispedit.filters.alignment import Alignment
 from crispedit.images import encode_jpeg
 from crispedit.record import Edit, Job, Refusal, Sample
 
+LONGCAT = dict(pipeline="LongCatImageEditPipeline", area_px=1 << 20, multiple_px=16)
 QWEN = dict(negative=" ", call={"true_cfg_scale": 4.0}, area_px=1024 * 1024, multiple_px=32)
 
 
@@ -70,22 +71,19 @@ def edits(of, sources, instructions=None, seeds=None):
         (tiny_pipelines.kontext, "FluxKontextPipeline", {"storage": "float8"}),
         (tiny_pipelines.pix2pix, "StableDiffusionInstructPix2PixPipeline", {"call": {"image_guidance_scale": 1.5}}),
         (tiny_pipelines.klein, "Flux2KleinPipeline", {"call": {"text_encoder_out_layers": [1, 2]}}),
+        (tiny_pipelines.klein, "Flux2KleinKVPipeline", {"call": {"text_encoder_out_layers": [1, 2]}}),
         (tiny_pipelines.flux2, "Flux2Pipeline", {"guidance": 4.0, "call": {"text_encoder_out_layers": [1, 2]}}),
         (tiny_pipelines.qwen_image_21, "QwenImage21Pipeline", {"area_px": 128 * 128, "multiple_px": 32}),
         (tiny_pipelines.qwen_edit, "QwenImageEditPlusPipeline", QWEN | {"steps": 1}),
-        (
-            tiny_pipelines.longcat,
-            "LongCatImageEditPipeline",
-            {"area_px": 1 << 20, "multiple_px": 16, "guidance": 1.0, "steps": 1},
-        ),
+        (tiny_pipelines.longcat, "LongCatImageEditPipeline", LONGCAT | {"guidance": 1.0, "steps": 1}),
         (tiny_pipelines.joyimage, "JoyImageEditPipeline", {"guidance": 1.0, "steps": 1}),
     ],
-    ids=["kontext", "area", "float8", "pix2pix", "klein", "flux2", "qwen21", "qwen", "longcat", "joyimage"],
+    ids=["kontext", "area", "float8", "pix2pix", "klein", "klein_kv", "flux2", "qwen21", "qwen", "longcat", "joyimage"],
 )
 def test_a_pipeline_edits_at_the_sources_own_size(folder, make, pipeline, options):
     model = make(folder / make.__name__)
     (source,) = photographs((99, 66))
-    made = editor(model, pipeline, **options)
+    made = editor(model, **({"pipeline": pipeline} | options))
     (first,) = edits(made, [source], seeds=[1])
     assert first.shape == source.shape
     assert first.dtype == np.uint8
@@ -351,15 +349,19 @@ def test_cache_dit_skips_what_changes_little_and_forgets_between_edits(folder):
     assert 16 <= skipped < 24
 
 
-@pytest.mark.parametrize("kind", ["int8", "float8"])
-def test_matrices_in_8_bits(kontext, lora, kind):
-    pytest.importorskip("torchao", reason="8-bit matrices need torchao")
+@pytest.mark.parametrize("how", [{"quantize": "int8"}, {"quantize": "float8"}, {"storage": "float8"}])
+def test_matrices_in_8_bits(kontext, lora, how):
     sources = photographs((64, 48))
     options = {"loras": [{"path": str(lora)}]}
-    made = editor(kontext, quantize=kind, **options)
+    if "quantize" in how:
+        pytest.importorskip("torchao", reason="8-bit matrices need torchao")
+    made = editor(kontext, **how, **options)
     off = np.abs(edits(made, sources)[0].astype(int) - edits(editor(kontext, **options), sources)[0])
     assert 0 < off.max()
     assert off.mean() < 12
+    if "storage" in how:
+        assert made.loaded.transformer.transformer_blocks[0].attn.to_q.weight.dtype == torch.float8_e4m3fn
+        return
     assert "torchao" in type(made.loaded.transformer.x_embedder.weight).__module__
 
 
@@ -441,9 +443,12 @@ def test_qwens_own_rounding_leaves_the_canvases_as_they_are():
         ({"pipeline": "Flux2KleinPipeline", "negative": " "}, "takes no negative prompt"),
         ({"offload": "model", "device": "cpu"}, "this machine has none"),
         ({"pipeline": "QwenImage21Pipeline", "guidance": 4.0}, "takes no guidance; .*call.true_cfg_scale"),
-        ({"pipeline": "LongCatImageEditPipeline", "loras": [{"path": "x"}]}, "cannot load LoRAs"),
+        ({"pipeline": "Flux2KleinKVPipeline", "guidance": 1.0}, "takes no guidance; drop guidance=1"),
+        ({"pipeline": "QwenImageEditPlusPipeline", "call": {"true_cfg_scale": 4}}, "ignores .* without a negative"),
+        ({"pipeline": "LongCatImageEditPipeline"}, "chooses the size .* set area_px .* 1048576"),
+        (LONGCAT | {"loras": [{"path": "x"}]}, "cannot load LoRAs"),
         ({"cache": {}}, "with the first-block cache: its call names no cache context"),
-        ({"pipeline": "LongCatImageEditPipeline", "cache": {}}, "mixes kinds of blocks"),
+        (LONGCAT | {"cache": {}}, "mixes kinds of blocks"),
         ({"pipeline": "QwenImage21Pipeline", "cache": {}}, "does not know QwenImage21TransformerBlock"),
         ({"call": {"height": 512}}, "call.height is not an argument .* that can be set here"),
         ({"storage": "float8", "quantize": "int8"}, "set one of them"),

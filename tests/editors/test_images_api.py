@@ -185,6 +185,8 @@ def test_a_server_that_will_not_answer_soon_is_left_alone(photo, failure):
         problem(400, "moderation_blocked"),
         problem(400, "content_policy_violation"),
         problem(403, None, "Your request was rejected by the safety system."),
+        Sent(b'{"error": "Request Moderated"}', 422),
+        Sent(b'{"detail": "blocked: PROHIBITED_CONTENT"}', 400),
     ],
 )
 def test_what_the_server_declines_to_make_is_a_refusal(photo, declined):

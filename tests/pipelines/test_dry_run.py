@@ -97,6 +97,18 @@ def test_the_command_prints_and_keeps_the_projection_and_refuses_a_second(
     assert not (tmp_path / "run-dry-run-3").exists()
 
 
+def test_a_dry_run_that_cannot_edit_leaves_nothing_so_that_it_can_be_repeated(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    api = {"editor": "images_api", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO_SUCH_KEY"}
+    run = make_run(tmp_path / "run", photos, f"edit.editors={json.dumps({'api': api})}", "categories={color: 1}")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="set the environment variable NO_SUCH_KEY"):
+            dry_run(run, 2)
+    assert not list(tmp_path.iterdir())
+
+
 def test_intervals_cover_what_they_say():
     """Photographs whose candidates share a fate: an interval that took them for independent is too short."""
     rng = np.random.default_rng(0)

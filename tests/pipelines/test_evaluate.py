@@ -296,7 +296,7 @@ def test_a_judge_that_dies_half_way_and_returns_gives_the_same_results(tmp_path)
         assert len(server.asked) < asked_before_death + GIVE_UP + 4
 
         spent = len(server.asked)
-        with pytest.raises(ValueError, match="does not answer"):  # still down: its first question is not answered
+        with pytest.raises(ValueError, match="cannot be used"):  # still down: its first question is not answered
             evaluate.evaluate(
                 evaluate.EvaluationRecipe(
                     **broken | {"models": {"judge": server.spec | {"base_url": "http://127.0.0.1:9/v1", "retries": 0}}}

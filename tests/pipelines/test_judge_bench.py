@@ -191,9 +191,10 @@ def test_each_layout_of_preferences_is_read(tmp_path):
     assert better.path.endswith("0-0.png")
     assert (tie.preference.winner, tie.preference.dimension) == ("tie", "instruction_following")
     (tmp_path / "own.csv").write_text(
-        "case,instruction,source,first,second,winner\n1,edit,images/0.png,images/0-0.png,images/0-1.png,second\n"
+        'case,instruction,source,first,second,winner\n1,"edit\nit",images/0.png,images/0-0.png,images/0-1.png,second\n'
     )
-    assert judge_bench.read(tmp_path / "own.csv")[0].preference.winner == "second"
+    (own,) = judge_bench.read(tmp_path / "own.csv")
+    assert (own.preference.winner, own.instruction) == ("second", "edit\nit")
     (tmp_path / "own.csv").write_text(
         "case,instruction,source,first,second,winner\n1,edit,../x.png,images/0-0.png,images/0-1.png,second\n"
     )
@@ -210,3 +211,14 @@ def test_a_judge_that_says_nothing_is_a_failure(tmp_path, capsys):
         judge_bench.add_arguments(parser)
         assert judge_bench.run(parser.parse_args([str(tmp_path / "recipe.yaml")])) == 1
     assert "made, mute: no verdict was given" in capsys.readouterr().err
+
+
+def test_a_pair_whose_image_is_missing_is_left_out_and_counted(tmp_path, capsys):
+    folder = made(tmp_path / "set", 4)
+    (folder / "images" / "2-1.png").unlink()
+    right = lambda asked: '{"ready": true}' if asked.is_hello else '{"reasoning": "x", "winner": "Image A"}'  # noqa: E731
+    with serving(right) as server:
+        options = judge_bench.JudgeBenchRecipe(judges={"one": server.spec}, sets={"s": folder}, out=tmp_path / "out")
+        found = judge_bench.bench(options)["s"]["one"]
+    assert (found["preferences"], found["unreadable"], found["all"]["agreement"]["n"]) == (4, 1, 3)
+    assert "2-1.png" in capsys.readouterr().err

@@ -12,8 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crispedit import change
-
 Points = NDArray[np.float32]
 """[n, 2]: x, y in pixels of the given images."""
 
@@ -137,9 +135,8 @@ def motion(tracks: Tracks) -> Motion | None:
     return replace(motion, affine=np.eye(2, 3))
 
 
-LEAST_CORNER = 1.77e-5
-"""Least strength of a corner (`cv2.cornerMinEigenVal` over 3 px at half the size): the noise of a smooth photograph is
-mostly below."""
+LEAST_CORNER = 2.02e-5
+"""Least strength of a corner (`cv2.cornerMinEigenVal`): the noise of a smooth photograph is mostly below."""
 BLOCK = 40
 """Side of a block in pixels: 12 blocks fit a side of 512 px."""
 WINDOW, LEVELS = (17, 17), 4
@@ -151,24 +148,22 @@ ENOUGH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 0.02)
 
 
 def _corners(image: NDArray[np.uint8], background: NDArray[np.bool_] | None) -> Points:
-    """The strongest corner of each block that has one, to two pixels: the tracker's window is far larger."""
-    half = change.shrink(image, 2)
-    strength = cv2.cornerMinEigenVal(half, 3)
-    block = BLOCK // 2
-    margin = block // 4  # the window of a corner at the border would leave the image
+    """The strongest corner of each block that has one."""
+    strength = cv2.cornerMinEigenVal(image, 5)
+    margin = BLOCK // 4  # the window of a corner at the border would leave the image
     strength[:margin] = strength[-margin:] = 0
     strength[:, :margin] = strength[:, -margin:] = 0
     if background is not None:
         height, width = strength.shape
         strength *= cv2.resize(background.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    rows, columns = strength.shape[0] // block, strength.shape[1] // block
-    split = strength[: rows * block, : columns * block].reshape(rows, block, columns, block)
-    blocks = split.transpose(0, 2, 1, 3).reshape(rows, columns, block * block)
+    rows, columns = strength.shape[0] // BLOCK, strength.shape[1] // BLOCK
+    split = strength[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
+    blocks = split.transpose(0, 2, 1, 3).reshape(rows, columns, BLOCK * BLOCK)
     best = blocks.argmax(axis=2)
-    y = best // block + block * np.arange(rows)[:, None]
-    x = best % block + block * np.arange(columns)
+    y = best // BLOCK + BLOCK * np.arange(rows)[:, None]
+    x = best % BLOCK + BLOCK * np.arange(columns)
     strong = blocks.max(axis=2, initial=0) > LEAST_CORNER
-    return 2 * np.column_stack([x[strong], y[strong]]).astype(np.float32) + 0.5
+    return np.column_stack([x[strong], y[strong]]).astype(np.float32)
 
 
 def _detail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

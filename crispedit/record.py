@@ -186,9 +186,11 @@ class Sample:
 
     @cached_property
     def edited_middle(self) -> NDArray[np.uint8]:
-        """[h, w] luma of the edited image on that grid of the source."""
+        """[h, w] luma of the edited image on that grid of the source, resized if it is of another size."""
         by = change.factor(self.source.shape) // 2
-        return self.edited_fitted if by < 2 else change.shrink(self.edited_half, by // 2)
+        if by < 2 or self.edited_gray.shape != self.source_gray.shape:
+            return change.shrink(self.edited_gray, max(by, 1), like=self.source_middle)
+        return change.shrink(self.edited_half, by // 2)
 
     @property
     def _background(self) -> Mask | None:

@@ -21,7 +21,7 @@ class Alignment(Filter):
     axis; `agreement`, the share of tracked blocks that fit (0-1). `wander_px`: the median distance by which single
     blocks outside the edit depart from that motion, because shapes were redrawn near their places."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 3
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "aspect_error": float,
         "displacement_px": float,

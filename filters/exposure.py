@@ -35,7 +35,7 @@ class Exposure(Filter):
 
     least_explained: float = 0.25
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 5
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "drift": float,
         "cast": float,

@@ -34,7 +34,7 @@ class Preservation(Filter):
 
     least_outside: float = 0.02
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 3
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "leakage": float,
         "least_change": float,

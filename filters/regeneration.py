@@ -23,7 +23,7 @@ class Regeneration(Filter):
     of 3x3 px of the small grid (`crispedit.change`); 0 is exact. `regime`: `exact` (below 0.5: intact, or a
     re-encoding), `regenerated`, or `global` (even that quarter visibly changed)."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 2
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"noise_floor": float}
     notes: ClassVar[tuple[str, ...]] = ("regime",)
     bounds: ClassVar[Mapping[str, Bound]] = {}

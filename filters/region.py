@@ -25,7 +25,7 @@ class Region(Filter):
 
     least_region: float = 0.0005
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 3
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "count": int,
         "area_fraction": float,

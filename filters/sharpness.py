@@ -114,6 +114,8 @@ class Sharpness(Filter):
 def _detail(gray: NDArray[np.uint8]) -> Blocks:
     """The mean of the Laplacian's positive half, which has the same mean as the negative half, on every fourth line."""
     rows, columns = (side // BLOCK * BLOCK for side in gray.shape)
+    if not rows or not columns:
+        raise ValueError(f"an image of {gray.shape[1]}x{gray.shape[0]} px is too small to compare")
     above, line, below = (gray[start:rows:4, :columns] for start in range(3))
     laplacian = np.add(above, below, dtype=np.uint16)
     laplacian[:, 1:-1] += line[:, 2:]

@@ -36,7 +36,7 @@ class Structure(Filter):
     mask count, if there is one. `tones`: the spread of the edited image's lightness over the source's. All are 0 or
     more, and null if the source has no structure. Bounds are in the category files."""
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 5
 
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"kept": float, "kept_best": float, "tones": float}
     bounds: ClassVar[Mapping[str, Bound]] = {}

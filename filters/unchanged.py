@@ -18,7 +18,7 @@ class Unchanged(Filter):
     """How much of the image changed visibly, in total and in the largest region, as fractions of its area; `mean_abs`
     is the mean Lab distance over 100, 0-1. Images of different sizes are compared after a resize."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 3
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "changed_fraction": float,
         "largest_region_fraction": float,

@@ -65,7 +65,7 @@ class WatermarkText(Filter):
     least_ground: float = 0.3
     detector: bool = False
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 4
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"overlay": float, "ground": float, "text": float}
     # Of compositor pairs without their masks, 99 % measure under 0.03, 98 % of those with a watermark over 0.04. Of 62
     # good local edits by 9 real editors, one measures more.

@@ -76,9 +76,9 @@ def lab(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(cv2.cvtColor(image.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab), np.float32)
 
 
-def distance(a: NDArray[np.float32], b: NDArray[np.float32], window: int) -> Map:
-    """[h, w] distance of the means over `window` x `window` px of two Lab images."""
-    means = cv2.blur(a - b, (window, window))
+def distance(difference: NDArray[np.float32], window: int) -> Map:
+    """[h, w] distance of the means over `window` x `window` px of two Lab images, from their difference."""
+    means = cv2.blur(difference, (window, window))
     return np.asarray(cv2.sqrt(_sum_of_channels(cv2.multiply(means, means))), np.float32)
 
 

@@ -136,16 +136,11 @@ class Cascade:
                 return REJECTED, f"{name}.{score}:{side}"
         return KEPT, None
 
-    def decisions(
-        self, row: Mapping[str, Any], bounds: Mapping[str, Bound] | None = None
-    ) -> Iterator[tuple[str, str | None]]:
-        """The decision of each filter on a row, in the cascade's order; `bounds` are those of the row's category."""
-        own = self.bounds_of(row.get("category"), row.get(REGIME)) if bounds is None else bounds
-        return (self.decide(name, row, own) for name in self.filters)
-
     def verdict(self, row: Mapping[str, Any]) -> tuple[str, str | None]:
         """(outcome, reason) of one row, from the first filter that does not keep it."""
-        return next((decision for decision in self.decisions(row) if decision[0] != KEPT), (KEPT, None))
+        bounds = self.bounds_of(row.get("category"), row.get(REGIME))
+        decisions = (self.decide(name, row, bounds) for name in self.filters)
+        return next((decision for decision in decisions if decision[0] != KEPT), (KEPT, None))
 
     def passes(self, row: Mapping[str, Any]) -> bool:
         """Whether a filter had a transient error on the row."""

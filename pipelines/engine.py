@@ -156,7 +156,7 @@ def _share(engine: EngineSpec) -> dict[str, int]:
 
 
 def check_room(option: str, actors: int, cpus: float, gpus: float) -> None:
-    """ValueError if the cluster is too small for this many actors; Ray would wait for ever."""
+    """ValueError if the cluster is too small for this many actors; Ray would wait forever."""
     import ray
 
     there = ray.cluster_resources()

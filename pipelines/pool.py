@@ -138,8 +138,9 @@ class StagePool:
     next: StagePool | None = None
     processes: list[Process] = field(default_factory=list)
     blocks: int = 0
-    """In the hands of processes or tasks, with so many rows: """
+    """Blocks in processes or tasks."""
     working: int = 0
+    """Rows of these blocks."""
     recent_seconds: float = 0.0
     recent_rows: float = 0.0
     largest: int = 0

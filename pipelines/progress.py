@@ -27,7 +27,7 @@ RATE_SECONDS = 300.0
 
 @dataclass
 class _Due:
-    """A timer for something that is done every so many seconds."""
+    """A timer for something that is done at intervals."""
 
     seconds: float
     last: float = float("-inf")

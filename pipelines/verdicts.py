@@ -108,11 +108,11 @@ class Photographs:
         )
         self._digest = ""
         self._done = 0
-        """How many waves are judged, and the digest speaks of."""
+        """The number of judged waves, which the digest covers."""
         self._keys: list[pa.ChunkedArray] = []
-        """Of each of the first waves, what it keeps; read when a later one is to be judged."""
+        """The keys that each judged wave keeps; read when a later wave is to be judged."""
         self._hashes: list[NDArray[np.int64]] = []
-        """Of the same waves."""
+        """The hashes of these photographs."""
 
     def of(self, number: int) -> pa.Table:
         """The verdicts on one wave; earlier waves are judged first."""
@@ -120,7 +120,7 @@ class Photographs:
         return self._table(number)
 
     def renamed(self, number: int) -> None:
-        """The wave's `curate` has been compacted: its rows are the same."""
+        """Note that the wave's `curate` has been compacted; its rows are the same."""
         judged = self.waves[number].judged
         if judged is not None:
             self.waves.judged(number, replace(judged, parts=[part.name for part in self._parts(number)]))
@@ -149,7 +149,7 @@ class Photographs:
         return journal.parts(self.run.folder("curate") / name(number))
 
     def _judge_through(self, last: int) -> None:
-        """Judge what is not judged, or was on other grounds: all such waves at once."""
+        """Judge all waves that are not judged, or were judged on other grounds, at once."""
         while self._done <= last and self._holds(self._done):
             judged = self.waves[self._done].judged
             assert judged is not None
@@ -241,7 +241,7 @@ class Photographs:
 
     def _known(self, keys: pa.DictionaryArray) -> NDArray[np.bool_]:
         """Which of these keys earlier waves keep."""
-        # Few keys are looked for among many: the table that is searched is that of the few.
+        # A few keys are searched among many, so the hash table is built of the few.
         again = [earlier.filter(pc.is_in(earlier, value_set=keys.dictionary)) for earlier in self._keys]
         repeated = pa.chunked_array([chunk for one in again for chunk in one.chunks], pa.string())
         return np.asarray(pc.is_in(keys.dictionary_decode(), value_set=repeated.combine_chunks()))

@@ -82,7 +82,7 @@ class Index:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the samples and their places, by which a resumed reader knows its set again."""
+        """A hash of the samples and their locations, which identifies the set for a resumed reader."""
         digest = xxhash.xxh3_128()
         for shard in self.shards:
             digest.update(storage.split(shard.path)[1].encode() + b"\0")
@@ -98,7 +98,7 @@ class Index:
 
 
 MAPPED_PAIRS = 100_000
-"""From so many samples on, the processes of a node share one index, mapped from a file."""
+"""With at least this many samples, the processes of a node share one index, mapped from a file."""
 
 _ARRAYS = ("shard_of", "category_of", "size_of", "offsets", "sizes", "hashes")
 
@@ -123,7 +123,7 @@ class _Set:
         )
 
     def mapped(self) -> Index | None:
-        """The index that was packed with the set for this; None without one, or if it is damaged."""
+        """The index file that was packed with the set; None without one, or if it is damaged."""
         entry = self.manifest.get("mapped")
         if entry is None or self.names is not None:
             return None
@@ -134,7 +134,7 @@ class _Set:
             return None
 
     def index(self, on_damage: Callable[[Damage], None] | None) -> Index:
-        """From the table of its members, or if that is damaged from the headers of its tars."""
+        """The index from the table of members, or, if that is damaged, from the headers of the tars."""
         shards = self.shards
         try:
             table = read_index(self.folder, self.manifest)
@@ -156,9 +156,9 @@ Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], None] | None = None) -> Index:
     """The index of shard sets and tars.
 
-    Several sets are read one after another. Damage to an index, or to a tar that has to be scanned, is
-    raised; with `on_damage` it is given to that, and what can still be found is used. ValueError for a set
-    without a manifest, for one of another format, and for a key that comes twice.
+    Several sets are read one after another. Damage to an index, or to a tar that must be scanned, is raised; with
+    `on_damage` it is passed to that function, and the readable rest is used. ValueError for a set without a manifest or
+    of another format, and for a repeated key.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     expanded = [path for pattern in given for path in storage.expand(os.fspath(pattern))]
@@ -213,18 +213,18 @@ def _cached(sets: Sequence[_Set], read: Callable[[], Index], damages: Sequence[D
     def write(path: Path) -> None:
         parts.append(read())
         if damages:
-            raise OSError("an index that had to be mended is nobody else's")
+            raise OSError("the index of a damaged set is not shared")
         store(path, parts[0], of)
 
     try:
         path = cache.made(f"index-{of}.arrow", write)
         return load(path, tuple(shard for one in sets for shard in one.shards), of)
-    except OSError:  # no room, or no folder to write into: each process has its own
+    except OSError:  # no room, no folder to write to, or damage: each process has its own
         return parts[0] if parts else read()
 
 
 def store(path: Path, index: Index, of: str) -> None:
-    """Write an index as a file to map, without the paths of its shards. `of`: what it is the index of."""
+    """Write an index as a file to map, without the paths of its shards. `of` identifies the indexed sets."""
     note = {"of": of, "categories": json.dumps(index.categories), "fingerprint": index.fingerprint}
     arrays = {name: array for name in _ARRAYS if (array := getattr(index, name)) is not None}
     table = pa.table({"keys": index.keys, **{name: _column(array) for name, array in arrays.items()}})
@@ -313,7 +313,7 @@ def _scan(
 def scan_tar(path: str, cache: remote.Cache, on_damage: Callable[[Damage], None] | None = None) -> list[dict[str, Any]]:
     """Index rows, with hashes left out, from a walk over a tar's headers. Foreign members are left out.
 
-    The first damage is raised, or all of it is given to `on_damage` and what is whole is returned.
+    The first damage is raised; with `on_damage` all of it is passed to that function, and the intact rows are returned.
     """
 
     def report(damage: Damage) -> None:
@@ -405,8 +405,8 @@ def _scanned(shard: str, key: str, name: str, member: tarfile.TarInfo, data: byt
 
 
 def build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
-    """The index of member rows: neighbouring rows of one shard and key are one sample. ValueError for a key
-    that comes twice, or a row of a shard that is not among these."""
+    """The index of member rows: neighbouring rows of one shard and key are one sample. ValueError for a repeated key,
+    or a row of another shard."""
     shard_row, shard_names = encoded(table, "shard")
     numbers = {storage.split(shard.path)[1]: number for number, shard in enumerate(shards)}
     if unknown := set(shard_names.to_pylist()) - set(numbers):
@@ -469,7 +469,7 @@ def _unique(keys: pa.Array) -> pa.Array:
         counts = keys.value_counts()
         twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
         raise ValueError(
-            f"key {twice!r} comes more than once; a key names one sample: merge the sets to drop duplicates"
+            f"key {twice!r} comes more than once: merge the sets with `crispedit merge`, which drops duplicates"
         )
     return keys
 
@@ -483,7 +483,7 @@ def encoded(table: pa.Table, column: str) -> tuple[NDArray[np.int32], pa.Array]:
         return np.zeros(0, np.int32), pa.array([], pa.string())
     texts = texts.unify_dictionaries()
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in texts.chunks])
-    used, dense = np.unique(codes, return_inverse=True)  # a filtered table keeps the names of what it lost
+    used, dense = np.unique(codes, return_inverse=True)  # a filtered table keeps unused names
     return dense.astype(np.int32), texts.chunk(0).dictionary.take(pa.array(used))
 
 

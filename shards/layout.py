@@ -107,7 +107,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def temporary(final: Path) -> Path:
-    """A name beside the final one, of its own for every writer: two attempts at one file never share it."""
+    """A temporary name beside the final one, unique to each writer."""
     return final.with_name(f".{final.name}.{uuid4().hex}.tmp")
 
 

@@ -3,7 +3,7 @@
     reader = read_shards("runs/a/shards", batch_size=8, shapes=aspect_shapes(512), workers=4, seed=1)
     for batch in reader:                                # one epoch; the next loop is the next epoch
         step(batch.source, batch.edited, batch.mask)
-        save(reader.state_dict())                       # a resumed reader goes on with exactly the next batch
+        save(reader.state_dict())                       # a resumed reader continues with exactly the next batch
 
 Memory, whatever the size of the shards: about 0.6 kB a sample of the set for index and order (twice that
 while it is opened; a large set's index is mapped, and shared), and at most 6 * workers + 2 batches of pixels
@@ -420,7 +420,7 @@ def _shapes_of(index: Index, shapes: Sequence[Shape] | None) -> tuple[NDArray[np
     if shapes is not None and (not shapes or min(min(shape) for shape in shapes) < 1):
         raise ValueError(f"shapes: must be (height, width) in pixels, at least one, not {list(shapes)}")
     width, height = index.size_of.astype(np.int64).T
-    # There are few sizes among many samples; one number stands for a size.
+    # Many samples share few sizes; each size is coded as one number.
     both, number = np.unique((width << 32) | height, return_inverse=True)
     sizes = np.stack([both >> 32, both & 0xFFFFFFFF], axis=1)
     if shapes is not None:

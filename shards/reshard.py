@@ -51,7 +51,7 @@ def repack(
     cache: Cache,
     done: Callable[[ShardEntry], object] = lambda entry: None,
 ) -> Repacked:
-    """Write the pairs of the source sets (or plain tars) as one finished set; run again after a crash, it goes on.
+    """Write the pairs of the source sets (or plain tars) as one finished set. After a crash, the same call resumes.
 
     Of pairs with one key, or with the same source and edited bytes, the first stays: sources in the order given, keys
     in theirs. Where a quota is below what a category has, the pairs are chosen by the hash of (seed, key). ValueError

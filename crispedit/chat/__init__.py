@@ -169,11 +169,11 @@ class Chat(Part):
         waiting = list(range(len(requests)))
         while waiting:
             again = []
-            replies = self.complete([asked[i] for i in waiting])
-            for i, words in zip(waiting, replies, strict=True):
-                if isinstance(words, Completion):
-                    tokens[i].append(words.tokens)
-                result = self._read(words, requests[i].answer, asked[i])
+            completions = self.complete([asked[i] for i in waiting])
+            for i, completion in zip(waiting, completions, strict=True):
+                if isinstance(completion, Completion):
+                    tokens[i].append(completion.tokens)
+                result = self._read(completion, requests[i].answer, asked[i])
                 before = answers.get(i)
                 if isinstance(result, ChatError) and isinstance(before, ChatError) and result.raw is None:
                     result = type(result)(f"{result} (asked again: {before})", before.raw)

@@ -42,7 +42,8 @@ class SamplingOptions(BaseModel):
     schedule: Schedule = "cosine"
     """How the share of masked tokens falls over the steps."""
     speed: Speed = "exact"
-    """fast, faster: reuse results that hardly change between steps; the edit differs a little."""
+    """fast, faster: reuse results that hardly change between steps, and take fewer steps where little is edited; the
+    edit differs a little."""
 
     def over(self, base: SamplingOptions) -> SamplingOptions:
         """`base`, with the fields that were given explicitly in these options."""

@@ -7,6 +7,7 @@ step, predicted tokens whose localisation score is below a threshold are replace
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -32,6 +33,11 @@ class Shortcuts:
     """Steps between passes over all tokens, the reference's too; passes between compute only tokens that may change."""
     guidance: int
     """Steps between passes of the unconditional half; in between, guidance reuses the last difference."""
+    fewest: int = 6
+    """Steps of the smallest edit: where only a share s of the tokens is unknown, sqrt(s) times the steps are enough."""
+
+    def steps(self, steps: int, share: float) -> int:
+        return min(steps, max(self.fewest, math.ceil(steps * math.sqrt(share))))
 
 
 SHORTCUTS: Mapping[Speed, Shortcuts | None] = {
@@ -132,7 +138,8 @@ def sample(
     passes = _Passes(model, conditions, options, capture, shortcuts)
     scores: Tensor | None = None
     done = 0
-    for step in range(steps):
+    while done < steps:
+        step = done
         unknown = tokens == config.mask_id
         left = unknown.sum(1)
         if not left.any():
@@ -151,6 +158,9 @@ def sample(
             unknown, now_held = unknown & ~now_held, None
             left = unknown.sum(1)
             start = left / count if step == 0 else start
+        if shortcuts is not None and step == 0:
+            steps = shortcuts.steps(steps, float(start.max()))
+            heat = temperatures(steps, options.temperature).to(tokens.device)
 
         drawn, probability = choose(
             logits_of, unknown, noise, config.codebook_size, now_held, reference_BN, options.token_temperature

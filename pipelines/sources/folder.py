@@ -54,7 +54,7 @@ def _heads(files: Sequence[File], skipped: Skipped) -> dict[str, bytes | Excepti
 def _head(file: File, skipped: Skipped) -> bytes | Exception | None:
     name = unescape(file.path)
     try:
-        if not stat.S_ISREG(os.stat(name).st_mode):  # a pipe would wait for a writer for ever
+        if not stat.S_ISREG(os.stat(name).st_mode):  # a pipe would wait forever for a writer
             skipped.add("pipe or device")
             return None
         with open(name, "rb") as opened:

@@ -1,7 +1,7 @@
 """A snapshot: the committed content of a run, or a shard set, at one moment, as three tables of a DuckDB file.
 
 Every page is a query over `photograph`, `job` and `pair` (one row per candidate: its texts, verdict, scores, and its
-images' locations). The snapshot does not change while a build goes on; a new one replaces it. Only this module reads a
+images' locations). A snapshot does not change while a build runs; a new one replaces it. Only this module reads a
 run's tables, through `crispedit.pipelines.tables` and the verdict functions of `select`.
 """
 

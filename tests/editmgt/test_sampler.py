@@ -273,6 +273,16 @@ def test_shortcuts_of_one_step_are_exact(scene, monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(scene(steps=6, speed="fast").tokens, scene(steps=6).tokens)
 
 
+@pytest.mark.parametrize(("columns", "steps"), [(None, 18), (2, 9)])
+def test_an_approximate_run_takes_fewer_steps_for_a_small_edit(scene, columns: int | None, steps: int):
+    tokens = scene.reference.clone()
+    tokens[..., :columns] = MASK
+    out = scene(tokens=tokens, steps=18, speed="fast")
+    assert out.steps == steps
+    assert (out.tokens != MASK).all()
+    assert scene(tokens=tokens, steps=18).steps == 18
+
+
 def test_known_tokens_stay_under_shortcuts(scene):
     tokens = scene.reference.clone()
     tokens[:, :3, :5] = MASK

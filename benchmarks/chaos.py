@@ -1,14 +1,14 @@
-"""Faults on real builds. Each strikes a build; the same command is repeated until it finishes, and what it made is
-compared with an undisturbed build: every byte of the shards, every row of the tables.
+"""Faults in real builds. Each build is disturbed by a fault, then the same command is repeated until it finishes, and
+the result is compared with an undisturbed build: every byte of the shards, every row of the tables.
 
     python -m benchmarks.chaos [--only SCENE ...] [--seed N] [--share 1.0] [--json FILE]
 
-Scenes: `cluster` (a Ray of three nodes on loopback: processes, nodes and drivers killed, paused, drained, added),
-`editors` (a part that raises, dies or hangs), `machine` (disks, limits, clocks, locks, signals), `inputs` and `tables`
-(files that go, change and come back; damage to the run itself), `servers` (chat and image servers that fail), `store`
-(a real S3 server behind a proxy that misbehaves, for photographs and shards).
+Scenes: `cluster` (a Ray cluster of three nodes on one machine: processes, nodes and drivers are killed, paused,
+drained, added), `editors` (an editor that raises, dies or hangs), `machine` (disks, limits, clocks, locks, signals),
+`inputs` and `tables` (files that vanish, change and come back; damaged files of the run), `servers` (chat and image
+servers that fail), `store` (a real S3 server behind a proxy that misbehaves, for photographs and shards).
 
-`--share` takes that part of the faults of each kind, one at least; `--seed` decides when and whom they strike.
+`--share` is the part of each kind's faults that is tried, at least one; `--seed` decides when and where they strike.
 """
 
 from __future__ import annotations
@@ -93,19 +93,19 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 
 @dataclass
 class Fault:
-    """A fault that struck, and what became of the build."""
+    """A fault, and the outcome of the disturbed build."""
 
     scene: str
     kind: str
     where: str
     runs: int = 0
-    """Of the command until it had finished; 1: the one that was struck finished by itself."""
+    """Runs of the command until it finished; 1: the disturbed one finished by itself."""
     identical: bool = False
 
 
 @dataclass
 class World:
-    """What all builds of one call share."""
+    """The settings, photographs and results that all builds of one call share."""
 
     folder: Path
     seed: int
@@ -147,7 +147,7 @@ class Trial:
         return self.folder / f"run-{self.runs}.log"
 
     def will(self, pause: float, fault: str = "") -> None:
-        """What the disturbed editor does from now on."""
+        """Set how the disturbed editor behaves from now on."""
         for old in self.folder.glob("struck-*"):
             old.unlink()
         (self.folder / "pause").write_text(str(pause))
@@ -167,7 +167,7 @@ class Trial:
             )
 
     def ended(self, process: subprocess.Popen[bytes]) -> int:
-        """Wait for the command, and end what it left behind; one that takes too long is killed as another fault."""
+        """Wait for the command, and end processes that it left. If it takes too long it is killed: one more fault."""
         try:
             return process.wait(timeout=600)
         except subprocess.TimeoutExpired:
@@ -183,7 +183,7 @@ class Trial:
         return [path for path in self.root.rglob("*.*") if path.suffix in (".parquet", ".tar") and path.name[0] != "."]
 
     def where(self) -> str:
-        """What was committed last when a fault struck."""
+        """The step that committed last when a fault struck."""
         with suppress(OSError):  # a temporary file has just got its name
             newest = max(self.parts(), key=lambda path: path.stat().st_mtime_ns, default=None)
             return "start" if newest is None else f"after {newest.relative_to(self.root).parts[0]}"
@@ -201,8 +201,8 @@ class Trial:
         during: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
         mend: Callable[[Trial], None] = lambda trial: None,
     ) -> bool:
-        """Repeat the command until it finishes with nothing left to try again, and compare. `mend` is what the user
-        does after it has failed."""
+        """Repeat the command until it finishes with nothing left to try again, and compare. `mend`: what the user does
+        after a failure."""
         for _ in range(MOST_RUNS):
             process = self.start(*more)
             during(process)
@@ -231,7 +231,7 @@ class Trial:
 
 
 TIMES = ("seconds", "gpu_seconds")
-"""Columns of what a row took, which no two builds share."""
+"""Columns of time spent, which differ between any two builds."""
 
 
 def digest(run: Run) -> dict[str, str]:
@@ -314,7 +314,7 @@ class Nodes:
         return int(node.all_processes["raylet"][0].process.pid)
 
     def busy(self) -> list[int]:
-        """Processes of the cluster that are at work on a block."""
+        """Processes of the cluster that work on a block."""
         raylets = {self.raylet(node) for node in self.cluster.list_all_nodes()}
         return [pid for pid, parent, command in processes() if parent in raylets and command.startswith("ray::_")]
 
@@ -329,7 +329,7 @@ def processes() -> Iterator[tuple[int, int, str]]:
 
 
 Strike = Callable[[Trial, Nodes, subprocess.Popen[bytes], random.Random], bool]
-"""Strikes, or answers False: there is nothing that it could strike now."""
+"""Strikes and returns True, or returns False if there is nothing to strike now."""
 
 
 def signalled(pid: int, number: int, seconds: float | None = None) -> None:
@@ -467,7 +467,7 @@ def editors(world: World) -> None:
         trial.will(0.0, f"{kind} x 4")
         trial.strike(f"editor {kind}", "edit", at_next=True)
         trial.once()
-        # What a part raises or answers wrongly is permanent; that it was mended only its user knows.
+        # Errors of a part are permanent for the build: only the user knows that it was mended.
         trial.finish(*([] if kills or kind == "no connection" else ["--retry", "errors"]))
 
 
@@ -518,12 +518,12 @@ def one_node_lost(world: World) -> None:
 
 @contextmanager
 def small_disk(world: World, size: int) -> Iterator[Path | None]:
-    """A disk of so many bytes; None where the system does not let us have one."""
+    """A mounted disk of `size` bytes; None if the system does not permit it."""
     place = world.folder / "disk"
     place.mkdir(exist_ok=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "chaos", place], capture_output=True)
     if mounted.returncode:
-        print("no right to mount a disk: its faults are left out")
+        print("not permitted to mount a disk: its faults are left out")
         yield None
         return
     try:
@@ -537,7 +537,7 @@ def remount(place: Path, option: str) -> None:
 
 
 def disk(world: World, share: float) -> None:
-    """A disk that has room for this share of what the build writes."""
+    """A disk with room for this share of the bytes that the build writes."""
     with small_disk(world, int(share * 2_000_000)) as place:
         if place is not None:
             trial = Trial(world, "machine", like="plain", at=place)
@@ -638,7 +638,7 @@ def inputs(world: World) -> None:
         trial.ended(process)
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         path.write_bytes(whole)
-        # A file that is away comes back by itself; that a damaged one was mended only its user knows.
+        # A missing file is tried again by itself; only the user knows that a damaged one was mended.
         trial.finish(*([] if "removed" in kind else ["--retry", "errors"]))
 
 
@@ -697,7 +697,7 @@ def damage(world: World) -> None:
     for kind in world.some(list(DAMAGES)):
         pattern, change = DAMAGES[kind]
         if not pattern.startswith("shards"):
-            shutil.rmtree(trial.root / "shards")  # what nothing reads costs nothing
+            shutil.rmtree(trial.root / "shards")  # unread parts do not matter
         change(rng.choice(sorted(trial.root.glob(pattern))))
         trial.strike(kind, pattern.partition("/")[0], at_next=True)
         if not trial.finish(mend=do_what_it_says):
@@ -719,7 +719,7 @@ def do_what_it_says(trial: Trial) -> None:
 
 
 def reply(asked: chat_server.Asked) -> str:
-    """The least that fits what the annotator asks."""
+    """The smallest valid reply to the annotator's request."""
     if asked.is_hello:
         return '{"ready": true}'
     schema = asked.body["response_format"]["json_schema"]["schema"]
@@ -755,7 +755,7 @@ IMAGES: dict[str, Callable[[images_server.Form], Sent]] = {
 }
 PERMANENT = {"body is no JSON", "no choices", "words in place of JSON", "cut off by the length", "image garbled"}
 PERMANENT |= {"answer cut in the middle"}
-"""Answers that are wrong and not late: an error of the row, which `--retry errors` asks for again."""
+"""Wrong answers, not missing ones: the row keeps an error, which `--retry errors` tries again."""
 
 
 def tinted(form: images_server.Form) -> Sent:
@@ -844,7 +844,7 @@ KINDS = {
 
 
 def plan(kind: str, asked: str, number: int, method: str, path: str) -> str | None:
-    """Every third request for some objects goes wrong; of a store that is down, all do."""
+    """Every third request for some objects fails; all fail if the store is down."""
     if asked not in path:
         return None
     if kind == "down":
@@ -884,10 +884,10 @@ def table(faults: Sequence[Fault]) -> str:
 
 
 def chaos(world: World, scenes: Sequence[str]) -> list[Fault]:
-    """Strike; returns what struck and what became of it. The world's folder gets every run, and the log of every
+    """Run the scenes; returns the faults with their outcomes. The world's folder keeps every run, and the log of every
     command."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore it
-    # Apart from other Rays of the machine; its sockets want a short path.
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell would ignore it
+    # Separate from other Ray clusters of this machine; its sockets need a short path.
     apart = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": apart.name}
     photos = world.folder / "photos"
@@ -898,7 +898,7 @@ def chaos(world: World, scenes: Sequence[str]) -> list[Fault]:
     with apart, ThreadPoolExecutor(1) as pool:
         beside = [pool.submit(SCENES[scene], world) for scene in scenes if scene != "cluster"]
         if "cluster" in scenes:
-            cluster(world)  # Ray's nodes want to be started in the main thread
+            cluster(world)  # Ray's nodes must be started in the main thread
         for done in beside:
             done.result()
     return world.faults

@@ -3,8 +3,8 @@
     python -m benchmarks.classifier [--pairs ../shared/pairs] [--instructions FILE.jsonl] [--json FILE]
 
 `instructions` are JSON lines with instruction and category, such as those of a public benchmark; `pairs` a folder with
-a `pairs.jsonl` whose `instruction_origin` says whose words they are. The labelled test split of this repository, made
-text of held-out templates are always there.
+a `pairs.jsonl` whose `instruction_origin` says who wrote the instruction. The labelled test split of this repository,
+made text of held-out templates are always there.
 """
 
 import argparse

@@ -2,15 +2,15 @@
 
     python -m benchmarks.data_value --folder DIR [--landscapes 300] [--steps 400] [--seeds 0 1 2] [--json FILE]
 
-The pool: pairs that the compositor makes of rendered landscapes, then damaged at `RATES`, about what is found in public
-datasets (no-ops, shifts, changes elsewhere, swapped images, wrong instructions). It is imported as anybody's pairs are,
-without masks. `kept` is what the shipped filters keep, `clean` what was not damaged, `random` any; each as many pairs
-as the smallest has. Every arm trains a fresh model (`MODEL`: two CPU cores must do) by one recipe for as many steps, on
-the seeds given.
+The pool: pairs that the compositor makes of rendered landscapes, damaged at the rates `RATES`, which resemble those of
+public datasets (no-ops, shifts, changes elsewhere, swapped images, wrong instructions). It is imported like any user's
+pairs, without masks. `kept` are the pairs that the shipped filters keep, `clean` the undamaged ones, `random` any; all
+three have as many pairs as the smallest. Each trains a new model (`MODEL`, small enough for two CPU cores) with the
+same recipe, number of steps and seeds.
 
-Printed: per arm the share of damaged pairs, and on held-out landscapes the cross entropy of edited tokens that are
-masked, the L1 to the target inside the mask (copying the source: the last row) and to the source outside it; means over
-seeds with 95 % intervals that resample seeds and landscapes. The same folder resumes.
+Printed for each: the share of damaged pairs, and on held-out landscapes the cross entropy of masked edited tokens, the
+L1 to the target inside the mask (last row: of a copy of the source) and to the source outside it; means over seeds with
+95 % intervals that resample seeds and landscapes. A second call with the same folder resumes.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def tokenised(shards: Path, model: list[str]) -> Path:
 
 @torch.no_grad()
 def losses(pipeline: EditMGTPipeline, held: Path) -> list[float]:
-    """Of each pair, in the order of its shards: the mean cross entropy, in nats, of edited tokens that are masked."""
+    """The mean cross entropy, in nats, of the masked edited tokens of each pair, in the shards' order."""
     encoder, empty = Encoder(pipeline.vq, pipeline.text), Unconditional.of(pipeline.text)
     told, shape = Objective(drop_text=0, region_only=1), (56, 80)
     means = []
@@ -120,7 +120,7 @@ def losses(pipeline: EditMGTPipeline, held: Path) -> list[float]:
 
 
 def made(folder: Path, first: int, count: int) -> Path:
-    """Shards of good pairs of so many landscapes."""
+    """Shards of good pairs, from `count` landscapes."""
     photographs, run = folder / "landscapes", folder / "run"
     if not (run / "shards" / "manifest.json").exists():
         module = "crispedit.pipelines.shipped.landscapes"

@@ -3,7 +3,7 @@
     python -m benchmarks.decoding [PHOTO.jpg ...] [--json FILE]
 
 Each photograph (a generated one of 12 megapixels, or those given) in six encodings; the best of five, in CPU time of
-one thread. Memory is the peak that a process of its own reaches above its imports.
+one thread. Memory is the peak of a separate process, above its imports.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ edge).
 
 The others are the rest of the photographs, random pieces of all photographs, and, where these are too few, rendered
 landscapes. Pieces show 200x150 pixels of a photograph at full size, 283x212, 400x300 and so on; two of them have at
-most half of their area in common, and none is more than half of its photograph: these are no copies. They are hard:
-many lie beside a benchmark picture in the same sky. Benchmark pictures without enough detail are counted, and no copies
-of them are looked for.
+most half of their area in common, and none is more than half of its photograph: so these are no copies. They are
+hard: many show the same sky as a benchmark picture, next to it. Benchmark pictures without enough detail are counted,
+but not tested.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def chosen(folders, size, seed):
 
 
 class Looked:
-    """What became of the pictures of one kind."""
+    """The results for the pictures of one kind."""
 
     def __init__(self):
         self.count = self.plain = self.found = 0

@@ -1,7 +1,7 @@
-"""The compositor's editor with faults: the part that `benchmarks.chaos` puts into its recipes.
+"""The compositor's editor with faults, for the recipes of `benchmarks.chaos`.
 
-What is to go wrong stands in the folder that the environment variable CHAOS names, so that a recipe, its fingerprint
-and every other part stay the same: `fault` holds the kind and how often it strikes, `pause` the seconds for an edit.
+The fault is set by files, so that the recipe, its fingerprint and all other parts stay the same. In the folder that the
+environment variable CHAOS names, `fault` holds the kind and how often it happens, `pause` the seconds for each edit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KINDS = ("raises", "no connection", "out of memory", "exits", "crashes", "hangs"
 
 
 class Disturbed(CompositorEditor):
-    """Edits as the compositor does, unless a fault is to strike."""
+    """Edits like the compositor, unless a fault is set."""
 
     def edit(self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]) -> list[Edit | Refusal]:
         folder = Path(os.environ["CHAOS"])
@@ -33,7 +33,7 @@ class Disturbed(CompositorEditor):
 
 
 def claim(folder: Path, times: int) -> bool:
-    """Whether this call is one of the first so many, of all processes."""
+    """Whether this call is among the first `times` of all processes."""
     for number in range(times):
         try:
             (folder / f"struck-{number}").touch(exist_ok=False)

@@ -2,14 +2,14 @@
 
     python -m benchmarks.engine [--only NAME ...] [--real] [--json FILE]
 
-The scheduler that is measured is the one that builds use, `crispedit.pipelines.scheduler`. By itself the script runs
-it over a simulated cluster: the same decisions, with simulated time, loading, and a driver that takes `--driver-ms` for
-each block. `--real` runs it on a Ray of this machine instead, with logical GPUs, stages that sleep, and all times
-divided by `SPEED`. Beside it stands its simulation, which is told how long a process took from its start until it was
-loaded, and what the driver took for a block: that says how far to trust the simulation.
+It measures the scheduler of real builds, `crispedit.pipelines.scheduler`. By default the cluster is simulated: the same
+decisions with simulated time, loading, and a driver that needs `--driver-ms` for each block. `--real` uses Ray on this
+machine instead, with logical GPUs, stages that sleep, and all times divided by `SPEED`. Next to each such result is its
+simulation, with the measured loading time and driver time per block: the difference shows how far the simulation can be
+trusted.
 
-Ideal is the work itself shared by all GPUs (and no less than the longest row): no loading, no waiting, no tail. So
-utilisation is ideal time over time taken, from the first process on.
+The ideal time is the work divided by the number of GPUs, but at least the longest row: no loading, no waiting, no tail.
+Utilisation is the ideal time over the time taken since the first process was started.
 """
 
 from __future__ import annotations

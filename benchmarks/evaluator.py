@@ -5,7 +5,7 @@ against simulations whose truth is known.
     python -m benchmarks.evaluator --made DIR    # a complete evaluation in every published layout, with all outputs
 
 The first table shows the largest difference of each figure on generated images and replies, which must be at most 1e-6;
-the second how often an interval of 95 % holds the truth, which must be in 93 to 97 % of the simulated evaluations.
+the second how often a 95 % interval contains the truth, which must be in 93 to 97 % of the simulated evaluations.
 `--made` needs the `dev` extra: it makes small sets of every layout, and a judge that answers on loopback.
 """
 
@@ -223,7 +223,7 @@ def bell_mccaffrey(values, families, level=0.95):
 
 
 def coverage(runs):
-    """{design: share of simulated evaluations whose interval of 95 % holds the truth}."""
+    """{design: share of simulated evaluations whose 95 % interval contains the truth}."""
     rng = np.random.default_rng(4)
     designs = {
         "5 families of 1 to 3 turns": families(rng, 5),
@@ -322,7 +322,7 @@ def strength_covered(rng):
 
 
 def made(out):
-    """{layout: what came of a complete evaluation} of three editors by two seeds: folders of results in each published
+    """{layout: the result of a complete evaluation} of three editors by two seeds: folders of results in each published
     layout, measured with tiny models and a judge on loopback."""
     sys.path[:0] = [str(ROOT / "tests" / "benchmarks"), str(ROOT / "tests")]
     import published_sets as sets

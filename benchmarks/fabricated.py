@@ -1,8 +1,8 @@
-"""Runs that are made up: every table as it is in a real run after compaction, with the images left out.
+"""Synthetic runs: every table as in a real run after compaction, without the images.
 
-One or two candidates a job, cascades that stop at the first failed bound, filters that erred, scores that are unknown,
-photographs that repeat, instructions that come thousands of times, and near-duplicate pairs among them; about two
-thirds are kept.
+Jobs have one or two candidates, cascades stop at the first failed bound, some filters failed, some scores are unknown,
+photographs repeat, instructions occur thousands of times, and there are near-duplicate pairs; about two thirds of the
+pairs are kept.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ STYLES = 100
 INSTRUCTIONS = 100_000
 """Of all the other categories."""
 FAILS, ERRS, UNREACHED, UNKNOWN = 0.025, 0.001, 0.002, 0.05
-"""Of the rows that reach a filter: shares that it rejects, that it errs on, that it has not measured yet; and of its
-scores, the share that is null."""
+"""Shares of the rows that reach a filter: rejected, failed with an error, not measured yet; and the share of its scores
+that are null."""
 REPEATED = 0.05
-"""Of the photographs, and of the candidates, those that nearly repeat the last but one."""
+"""The share of photographs, and of candidates, that nearly repeat the last but one."""
 
 
 def keys_of(rng: np.random.Generator, count: int) -> pa.Array:
@@ -69,7 +69,7 @@ def drawn(
 def score_columns(
     run: Run, rng: np.random.Generator, category: NDArray[np.str_], photograph: NDArray[np.int64]
 ) -> dict[str, pa.Array]:
-    """What the cascade leaves of candidates of these categories and photographs."""
+    """The cascade's columns for candidates of these categories and photographs."""
     cascade, rows = run.recipe.pair_cascade, len(category)
     hashes = {
         "phash": rng.integers(-(2**63), 2**63 - 1, rows)[photograph],  # the candidates of one have one
@@ -102,15 +102,15 @@ def score_columns(
 
 
 def write(folder: Path, schema: pa.Schema, columns: dict[str, pa.Array], rows: int, part: int) -> None:
-    """A part with these columns; the others null."""
+    """Write a part with these columns; the others are null."""
     folder.mkdir(parents=True, exist_ok=True)
     full = [columns[f.name].cast(f.type) if f.name in columns else pa.nulls(rows, f.type) for f in schema]
     pq.write_table(pa.Table.from_arrays(full, schema=schema), folder / f"part-{part:032x}.parquet", compression="zstd")
 
 
 def fill(run: Run, wave: Wave, candidates: int, jobs: int | None = None) -> None:
-    """Every table of a wave, as they are after compaction, with so many candidates of so many jobs (null: one or two
-    candidates each)."""
+    """Write every table of a wave, as after compaction, with this many candidates and jobs (None: one or two candidates
+    each)."""
     rows, source_count, part = candidates, wave.photographs, wave.number
     rng = np.random.default_rng(part)
     sources, uris = keys_of(rng, source_count), [f"{part:05d}/{n:06d}.jpg" for n in range(source_count)]
@@ -172,8 +172,8 @@ def fill(run: Run, wave: Wave, candidates: int, jobs: int | None = None) -> None
 
 
 def run_of(root: Path, photographs: int, jobs_per_photograph: float) -> Run:
-    """A run of so many photographs whose last wave is at work: its photographs are there, not judged yet, and nothing
-    is made of them."""
+    """A run with this many photographs, whose last wave is in work: its photographs are curated but not judged, and
+    there are no jobs yet."""
     tars = root / "source"
     tars.mkdir(parents=True)
     run = Run(recipe.load("embedded", [f"run={root / 'run'}", f"source={{kind: webdataset, path: {tars}}}"]))

@@ -1,13 +1,13 @@
-"""What a run costs its driver, and a set its readers, as they grow to 5.5 million photographs, 8.9 million jobs, 8,000
-shards and 2 million packed pairs.
+"""Time and memory of a run's driver and of a shard set's readers, as both grow to 5.5 million photographs, 8.9 million
+jobs, 8,000 shards and 2 million packed pairs.
 
-python -m benchmarks.growth [--photographs 100000 1000000 5500000] [--only NAME ...] [--folder DIR] [--json FILE]
+    python -m benchmarks.growth [--photographs 100000 1000000 5500000] [--only NAME ...] [--folder DIR] [--json FILE]
 
-The runs are made up (`benchmarks.fabricated`). The last wave is the one at work: its photographs are curated, its jobs
-are not written. `verify` reads real shards of four small pairs each; the readers open the index of a set whose tars are
-not there. Each operation runs in a process of its own. Its memory is the peak of that process, but for the readers: of
-those, the memory that a process does not share, above what its imports take. An exponent of 0 says that a cost does not
-grow with the run, of 1 that it grows as the run does; it is the slope of a line through all sizes.
+The runs are synthetic (`benchmarks.fabricated`). The last wave is in work: its photographs are curated, its jobs not
+written. `verify` reads real shards of four small pairs each; the readers open the index of a set without its tars. Each
+operation runs in its own process. Its memory is that process's peak; for the readers it is the memory that a process
+does not share, less what its imports take. A cost with exponent 0 does not grow with the run, one with exponent 1 grows
+in proportion; the exponent is the slope of a line through all sizes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PAIRS_PER_SHARD = 1_000
 
 @dataclass(frozen=True)
 class Made:
-    """What the operations work on, in one folder."""
+    """The run and the shard sets of one size, in one folder."""
 
     root: Path
     photographs: int
@@ -67,7 +67,7 @@ class Made:
         return self.root / "index"
 
     def of(self, most: int) -> int:
-        """The part of a number that belongs to a run of this size."""
+        """A number of the largest run, scaled to this size."""
         return round(most * self.photographs / MOST)
 
     def make(self) -> None:
@@ -77,7 +77,7 @@ class Made:
 
 
 def write_shards(folder: Path, count: int) -> None:
-    """A set of so many shards of four small pairs."""
+    """A set of `count` shards of four small pairs each."""
     flat = np.zeros((8, 8, 3), np.uint8)
     keys = [content_key(str(number)) for number in range(4 * count)]
     entries = []
@@ -93,7 +93,7 @@ def write_shards(folder: Path, count: int) -> None:
 
 
 def write_parts(folder: Path, count: int) -> None:
-    """The index parts of so many shards, as `write_shard` leaves them."""
+    """The index parts of `count` shards, as `write_shard` writes them."""
     members = (layout.SOURCE, layout.EDITED, layout.MASK, layout.META)
     rng = np.random.default_rng(0)
     for number in range(count):
@@ -120,7 +120,7 @@ def write_parts(folder: Path, count: int) -> None:
 
 
 def resume(made: Made) -> None:
-    """Until the last wave has offered all its rows, and a process has its first block."""
+    """Resume until the last wave has offered all its rows, and a process has its first block."""
     flow = Build(made.run)
     while not (blocks := [block for stage in flow.stages if (block := flow.take(stage.name, 10))]):
         assert not flow.finished(), "the last wave has something to do"
@@ -155,8 +155,8 @@ def close(made: Made) -> None:
 
 
 def read(made: Made) -> None:
-    """Until the order of the first epoch is there."""
-    # A cache of its own: as on a node where nobody has read the set.
+    """Open the set and compute the order of the first epoch."""
+    # A new cache, as on a node where nobody has read the set.
     with tempfile.TemporaryDirectory() as cache:
         reader = read_shards(made.index, rank=1, world_size=8, batch_size=8, shuffle=True, cache=Cache(Path(cache)))
         assert len(reader)
@@ -175,14 +175,14 @@ OPERATIONS: dict[str, Callable[[Made], None]] = {
 
 
 def megabytes(field: str) -> float:
-    """VmHWM: the peak of this process (`ru_maxrss` would start at that of the process that started it); RssAnon: what
-    it now shares with nobody."""
+    """VmHWM: the peak of this process (`ru_maxrss` would begin at its parent's); RssAnon: the memory that it now shares
+    with no other."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
 
 def measure(operation: str, made: Made, said: multiprocessing.queues.SimpleQueue[dict[str, float]]) -> None:
-    """In a process of its own."""
+    """Measure an operation; runs in its own process."""
     alone = megabytes("RssAnon")
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     OPERATIONS[operation](made)
@@ -197,7 +197,7 @@ def measure(operation: str, made: Made, said: multiprocessing.queues.SimpleQueue
 
 
 def exponents(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Of each operation, how seconds, CPU seconds and megabytes grow: the slope of a line through their logarithms."""
+    """How each operation's seconds, CPU seconds and megabytes grow: the slope of a line through the logarithms."""
     if len(found) < 2:
         return {}
     sizes = np.log([int(size) for size in found])

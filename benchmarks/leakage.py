@@ -1,10 +1,10 @@
-"""Is leakage sound? The share of photographs that `metrics.changed` calls visibly changed, after what nobody sees and
-after what everybody does.
+"""Is leakage sound? The share of photographs that `metrics.changed` calls visibly changed, after invisible changes and
+after visible ones.
 
     python -m benchmarks.leakage --photos DIR [--model CHECKPOINT] [--short-side-px 512]
 
 --model adds the round trip through a checkpoint's image tokenizer. The last column is the share at the threshold of a
-just-noticeable difference (Lab 2.3) over single pixels, which is what goes wrong without averages.
+just-noticeable difference (Lab 2.3) over single pixels, which is too high without averages.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m benchmarks.listing [--tars 50] [--members 1000] [--bytes 8000] [--delay-ms 30] [--workers 8]
 
-A server on loopback delays every request. The containers of the source are found as the driver of a build finds them,
-indexed as its workers do, in processes of their own, captions included, and listed again as a resumed build does.
+A server on loopback delays every request. The source's containers are found as by the driver of a
+build, indexed with their captions in separate processes as by its workers, and listed again as by a resumed build.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Does a test fail when the code decides wrongly? Changes one comparison at a time, and runs the tests of that file.
+"""Do tests fail when the code is wrong? Changes one comparison at a time and runs the tests of that file.
 
     python -m benchmarks.mutations [FILE ...] [--sample N] [--json FILE]
 
 Changes `<` to `<=`, `==` to `!=`, `is` to `is not`, `in` to `not in`, `and` to `or`, `+ 1` to `- 1`, and back. In
-filters `<` becomes `>=`: what they compare are measurements, which are never equal to a limit. Prints what no test
+filters `<` becomes `>=`: they compare measurements, which are never equal to a limit. Prints the changes that no test
 noticed. Each mutant runs in a fork of this process, which has imported the heavy libraries once.
 """
 

@@ -1,18 +1,19 @@
-"""Do the filters tell good pairs from bad ones that real editing models made? A person's verdicts, and known defects.
+"""Do the filters tell good pairs of editing models from bad ones? By a person's verdicts and by known defects.
 
     python -m benchmarks.real_pairs --pairs FOLDER [--recipe embedded] [--json FILE] [--no-defects]
 
-FOLDER holds `pairs.jsonl`: a line a pair with `id`, `source` and `edited` (file names), `category`, `verdict` (`good`,
-or what is wrong), `repo` (the model), and `notes`. Printed are: the share of good pairs that is rejected, of bad ones
-that is found, and the agreement with the person; then the defects of `crispedit.pipelines.calibration.defects`, made
-from the good local pairs of one size. Sizes are not bounded here: most of these pairs are small.
+FOLDER holds `pairs.jsonl`: a line for each pair with `id`, `source` and `edited` (file names), `category`, `verdict`
+(`good`, or what is wrong), `repo` (the model), and `notes`. Printed are: the share of good pairs that is rejected, of
+bad ones that is found, and the agreement with the person; then the defects of
+`crispedit.pipelines.calibration.defects`, made from the good local pairs of one size. Sizes are not checked here: most
+of these pairs are small.
 
 Every figure is given twice. Held out: each model's pairs, and the defects made from them, are judged by bounds that
-`crispedit calibrate` learns from the other models' pairs, at `FALSE_REJECTS`. Shipped: by the bounds that ship. The
-measures and the shipped bounds were made with the 113 pairs of nine models in view: on those pairs neither column is a
-test, and pairs of other models are.
+`crispedit calibrate` learns from the other models' pairs, at `FALSE_REJECTS`. Shipped: by the shipped bounds. The
+measures and the shipped bounds were developed on the 113 pairs of nine models, so neither column is a test on those
+pairs; both are on pairs of other models.
 
-What the notes call compound is left out of false rejects, what was cropped from a figure is left out of `alignment`.
+Pairs whose notes say "compound" do not count as false rejects; those cropped from a figure do not count in `alignment`.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def with_defects(pair, sample, cascade):
 
 
 def reasons_of(rows, cascade):
-    """For the bounds "shipped" and "held_out", what rejects each row."""
+    """The reasons for which each row is rejected, by the bounds "shipped" and "held_out"."""
     found = {"shipped": [failing(row, cascade.bounds_of(row["category"], labelled.regime(row))) for row in rows]}
     pairs = [row for row in rows if row["defect"] is None]
     learned = {
@@ -121,7 +122,7 @@ def reasons_of(rows, cascade):
 
 
 def summary(rows, reasons):
-    """The figures of one set of verdicts."""
+    """The figures for one set of verdicts."""
     chosen = [i for i, row in enumerate(rows) if row["defect"] is None and not row["compound"]]
     report = labelled.agreement([rows[i] for i in chosen], [reasons[i] for i in chosen])
     passes = {row["id"] for row, why in zip(rows, reasons, strict=True) if row["defect"] is None and not why}

@@ -2,10 +2,10 @@
 
     python -m benchmarks.shards [--pairs 96] [--repeats 5] [--masks] [--folder DIR]
 
-Pairs per second, medians over repeats; the contenders take turns within each repeat, so that whatever else
-the machine does meets all of them. Workers are started before the clock. The page cache is warm. "Limit" is a bare
-loop of pread, or of pread and decoding into one buffer. Everybody decodes with the same function (simplejpeg for
-JPEG, OpenCV for the mask) and delivers the same, whole samples; webdataset is used as its documentation has it:
+Pairs per second, medians over repeats; the contenders take turns within each repeat, so that other work on
+the machine affects all of them. Workers are started before the clock. The page cache is warm. "Limit" is a bare
+loop of pread, or of pread and decoding into one buffer. All decode with the same function (simplejpeg for
+JPEG, OpenCV for the mask) and delivers the same, whole samples; webdataset is used as its documentation shows:
 `.decode(...)`, or `.decode(...).to_tuple(...).batched(...)`, in a DataLoader with batch_size=None. Writers both
 end with an fsync; only ours hashes.
 """
@@ -202,7 +202,7 @@ class Delivered:
 
 
 def webdataset_loader(folder: Path, workers: int, batched: bool, decoders: Sequence[object], masks: bool) -> DataLoader:
-    """As webdataset's documentation has it: decoded in the workers, whole samples (key, both images, parsed JSON), or
+    """As webdataset's documentation shows: decoded in the workers, whole samples (key, both images, parsed JSON), or
     collated batches of (source, edited, json); handed over by the DataLoader."""
     data = webdataset.WebDataset(tars(folder), shardshuffle=False).decode(*decoders)
     if batched:

@@ -1,10 +1,10 @@
-"""How fast `crispedit view` answers over a run of a million candidates, and what it holds: the real server, over HTTP.
+"""How fast `crispedit view` answers for a run of a million candidates, and its memory: the real server, over HTTP.
 
-python -m benchmarks.view [--rows 1000000] [--folder DIR] [--json FILE]
+    python -m benchmarks.view [--rows 1000000] [--folder DIR] [--json FILE]
 
 The rows are those of `benchmarks.fabricated`. Every picture is one of 48 rendered pairs of 1024 x 1024 pixels, stored
-as a run stores them, so that a page costs what it costs to read and shrink its pictures. A page of 48 pairs counts when
-all of its 96 thumbnails have come, over six connections as a browser has them, and none was drawn before.
+as in a run, so that reading and shrinking them costs the usual time. A page of 48 pairs is complete when all of its 96
+thumbnails have come over six connections, as in a browser; none was drawn before.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LIMIT_GB = 1.5
 
 
 def pictures(run: Run, step: str, suffix: str, shift: int) -> pa.Array:
-    """Write the rendered pictures as a tar of a step; their references."""
+    """Write the rendered pictures as a step's tar; returns their references."""
     folder = run.folder(step)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"part-{'0' * 32}.tar"
@@ -69,7 +69,7 @@ def pictures(run: Run, step: str, suffix: str, shift: int) -> pa.Array:
 
 
 def fabricate(run: Run, rows: int) -> None:
-    """A run of so many candidates, whose pictures are there; selected."""
+    """Fill the run with this many candidates and their pictures, and select."""
     waves = Waves(run)
     for start in range(0, rows, ROWS_PER_WAVE):
         count = min(ROWS_PER_WAVE, rows - start)
@@ -90,7 +90,7 @@ def fabricate(run: Run, rows: int) -> None:
 
 
 class Client:
-    """What a browser on this machine asks; a connection a thread."""
+    """A browser on this machine, with a connection for each thread."""
 
     def __init__(self, port: int) -> None:
         self.port, self._local = port, local()
@@ -108,7 +108,7 @@ class Client:
 
 
 class Clock:
-    """Seconds by the wall, and CPU seconds of the server: on a machine that is busy otherwise the second tells more."""
+    """Wall seconds, and CPU seconds of the server, which tell more on a busy machine."""
 
     def __init__(self, pid: int) -> None:
         self._stat = Path(f"/proc/{pid}/stat")
@@ -125,7 +125,7 @@ class Clock:
 
 
 def measure(run: Run, repeats: int) -> dict[str, object]:
-    """Seconds of each kind of question (median and worst), and the server's peak memory."""
+    """Seconds for each kind of request (median and worst), and the server's peak memory."""
     command = [sys.executable, "-m", "crispedit.pipelines.cli", "view", str(run.root), "--port", "0"]
     start = time.perf_counter()
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

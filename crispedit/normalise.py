@@ -198,8 +198,9 @@ def _to_srgb(file: ImageFile, pixels: Pixels, notes: dict[str, str]) -> NDArray[
     """[H, W, 3]: grey, RGB, CMYK or Lab pixels, converted by the profile or the declared space."""
     if file.lab:
         notes["colour"] = "lab"
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         lab = Pillow.frombytes("LAB", pixels.shape[1::-1], pixels.tobytes())
-        return np.asarray(_transform(_lab(), "LAB").apply(lab))
+        return np.asarray(_transform(profile, "LAB").apply(lab))
     if file.icc is not None:
         fate = _fate(file.icc, pixels.shape[2])
         notes["icc"] = fate
@@ -245,10 +246,6 @@ def _fate(icc: bytes, channels: int) -> str:
     colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
     converted = np.asarray(transform.apply(Pillow.fromarray(colours)))
     return "srgb" if int(cv2.absdiff(converted, colours).max()) <= 1 else "converted"
-
-
-def _lab() -> ImageCms.ImageCmsProfile:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
 
 
 def _transform(profile: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:

@@ -8,9 +8,7 @@ their images. Failures are reported on stderr, the rest is done, and the exit st
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from crispedit.images import decode_mask, encode_jpeg
 from crispedit.normalise import SUFFIXES, Refused, Unreadable, normalise
 from crispedit.outcome import each
 from crispedit.record import Image, Mask
+from crispedit.shards import journal
 
 if TYPE_CHECKING:
     from crispedit.editmgt.pipeline import Edited, EditMGTPipeline
@@ -245,14 +244,9 @@ def _heat(localisation: np.ndarray[Any, np.dtype[np.float32]], source: Image) ->
 
 
 def _write(path: Path, image: Image) -> None:
-    """Write an image through a temporary file, so that it is never incomplete."""
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        data = encode_jpeg(image)
-    else:
-        buffer = io.BytesIO()
-        Pillow.fromarray(image).save(buffer, path.suffix[1:].upper())
-        data = buffer.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    """Write an image; the file is never incomplete."""
+    with journal.replaced(path) as out:
+        if path.suffix.lower() in (".jpg", ".jpeg"):
+            out.write(encode_jpeg(image))
+        else:
+            Pillow.fromarray(image).save(out, path.suffix[1:].upper())

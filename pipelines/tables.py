@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,16 @@ def connect(run: Run, waves: Sequence[str] | None = None, keys: pa.Table | None 
             LEFT JOIN curate own ON own.uri = json_extract_string(e.options, '$.uri') AND e.editor = 'imported'
     """)
     return db
+
+
+def rows(
+    db: duckdb.DuckDBPyConnection, query: str, values: Sequence[Any] | Mapping[str, Any] = ()
+) -> list[dict[str, Any]]:
+    """The rows of a query. Each call has its own cursor, so that threads may query concurrently."""
+    with db.cursor() as cursor:
+        result = cursor.execute(query, values)
+        names = [column[0] for column in result.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
 def listing_rows(run: Run) -> list[dict[str, Any]]:

@@ -11,8 +11,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from crispedit.shards.pack import Pair
-from crispedit.shards.read import Batch, DecodedPair, ShardReader
+from crispedit.shards.read import ShardReader
 
 
 class ShardDataset(IterableDataset[dict[str, Any]]):
@@ -81,8 +80,4 @@ def _share(reader: ShardReader) -> Iterator[tuple[int, dict[str, Any] | None]]:
     info = get_worker_info()
     number, workers = (info.id, info.num_workers) if info is not None else (0, 1)
     for position, item in reader.items(range(reader.position + number, len(reader), workers)):
-        yield position, None if item is None else _as_dict(item)
-
-
-def _as_dict(item: Pair | DecodedPair | Batch) -> dict[str, Any]:
-    return dict(vars(item))
+        yield position, None if item is None else dict(vars(item))

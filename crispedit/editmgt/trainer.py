@@ -181,7 +181,8 @@ class Trainer:
             tally.add(batch, losses_M.detach())
         tally.numbers |= {"loss": weighted.item(), "stop": float(signalled.is_set())}
         summed = self.meter.take(self._sum(tally.flat()).cpu())
-        norm = float(savepoint.unsharded(self._clip()))
+        total_norm = torch.nn.utils.clip_grad_norm_(list(self.weights.values()), settings.optimiser.clip)
+        norm = float(savepoint.unsharded(total_norm))
         rate = rate_at(self.step, settings.steps, settings.optimiser)
         self._update(rate, skip=not math.isfinite(norm) or not math.isfinite(summed["loss"]))
         self.step += 1
@@ -192,9 +193,6 @@ class Trainer:
     def _seed(self, batch: int) -> None:
         """Seed the draws inside the model (LoRA's dropout), so that no generator's state must be saved."""
         torch.manual_seed(seed_of(content_key(str(self.settings.seed), str(self.step), str(batch)), "model"))
-
-    def _clip(self) -> Tensor:
-        return torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.optimiser.clip)
 
     def _update(self, rate: float, skip: bool) -> None:
         """Update the weights, or skip the step if it was not finite. RuntimeError after too many skipped steps."""

@@ -22,6 +22,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from crispedit.benchmark import Picture
+from crispedit.pipelines import tables
 from crispedit.pipelines.evaluation import report
 from crispedit.pipelines.evaluation.runner import COPY, TRUTH
 from crispedit.pipelines.viewing import pictures, serving, templates
@@ -76,10 +77,7 @@ class EvaluationResults:
         return self
 
     def sql(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
-        with self.db.cursor() as cursor:
-            done = cursor.execute(query, values)
-            names = [column[0] for column in done.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in done.fetchall()]
+        return tables.rows(self.db, query, values)
 
     def count(self) -> int:
         """Cases of all benchmarks."""

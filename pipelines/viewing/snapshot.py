@@ -44,6 +44,13 @@ CARD = (
 """The columns of `pair` that a grid of pairs needs: reading all columns costs three times as much."""
 PICTURED = ("key", "source_key", "composed", "source", "edited", "mask")
 """The columns of `pair` that its pictures need."""
+PACKED = (
+    *journal.columns(pa.string(), "key", "job_key", "source_key", "category", "editor", "options", "transform", "id"),
+    *journal.columns(pa.string(), "dataset", "licence", "instruction", "source_caption", "target_caption"),
+    *journal.columns(pa.int64(), "seed", "width", "height"),
+    *journal.columns(pa.bool_(), "composed", "masked"),
+)
+"""The columns of a packed pair, without its scores."""
 REMEMBERED = 10_000
 """Pairs whose picture locations are cached."""
 
@@ -81,12 +88,9 @@ class Snapshot:
             self.folder.cleanup()
 
     def sql(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
-        """The rows of a query. Each call has its own cursor, so that pages may query concurrently."""
-        with self.db.cursor() as cursor:
-            result = cursor.execute(query, values)
-            names = [column[0] for column in result.description or ()]
-            rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-        if names[:1] == ["key"] and set(PICTURED) <= set(names):
+        """The rows of a query; pages may query concurrently."""
+        rows = tables.rows(self.db, query, values)
+        if rows and next(iter(rows[0])) == "key" and rows[0].keys() >= set(PICTURED):
             self._remember(rows)
         return rows
 
@@ -205,8 +209,7 @@ def final_verdicts(run: Run, sources: pa.Table) -> pa.Table:
 def _into_file(db: duckdb.DuckDBPyConnection) -> tempfile.TemporaryDirectory[str]:
     """Attach a new file in a temporary folder and make it the place of new tables."""
     folder = tempfile.TemporaryDirectory(prefix="crispedit-view-", ignore_cleanup_errors=True)
-    db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false")
-    db.execute(f"SET temp_directory = {quoted(folder.name)}")  # viewing a run does not write to it
+    _limit(db, folder.name)
     db.execute(f"ATTACH {quoted(folder.name + '/' + FILE)} AS snapshot")
     return folder
 
@@ -214,10 +217,15 @@ def _into_file(db: duckdb.DuckDBPyConnection) -> tempfile.TemporaryDirectory[str
 def _opened(folder: tempfile.TemporaryDirectory[str]) -> duckdb.DuckDBPyConnection:
     """A connection to the written file, with a table for labels."""
     db = duckdb.connect(f"{folder.name}/{FILE}")
-    db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false")
-    db.execute(f"SET temp_directory = {quoted(folder.name)}")
+    _limit(db, folder.name)
     db.execute("CREATE TABLE label (key VARCHAR, verdict VARCHAR, reason VARCHAR)")
     return db
+
+
+def _limit(db: duckdb.DuckDBPyConnection, folder: str) -> None:
+    """Limit the memory; the rest is spilled into this folder, because viewing a run does not write to it."""
+    db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false")
+    db.execute(f"SET temp_directory = {quoted(folder)}")
 
 
 def _photographs(db: duckdb.DuckDBPyConnection) -> None:
@@ -343,18 +351,10 @@ def of_shards(path: str) -> Snapshot:
     rows = [_of_meta(pair.key, pair.category, pair.meta, pair.mask_png is not None) for pair in reader]
     scores = list(dict.fromkeys(name for row in rows for name in row["scores"]))
     scores = [name for name in scores if not name.startswith("duplicate.")]
-    columns = {name: [row["scores"].get(name) for row in rows] for name in scores}
-    texts = [
-        *("key", "job_key", "source_key", "category", "editor", "options", "transform", "id", "dataset", "licence"),
-        *("instruction", "source_caption", "target_caption"),
-    ]
-    made = {name: pa.array([row[name] for row in rows], pa.string()) for name in texts}
-    made |= {name: pa.array([row[name] for row in rows], pa.int64()) for name in ("seed", "width", "height")}
-    made |= {name: pa.array([row[name] for row in rows], pa.bool_()) for name in ("composed", "masked")}
-    made |= {name: pa.array(values, pa.float64()) for name, values in columns.items()}
+    schema = pa.schema(dict(PACKED) | dict.fromkeys(scores, pa.float64()))
     db = duckdb.connect()
     folder = _into_file(db)
-    db.register("packed", pa.table(made))
+    db.register("packed", pa.Table.from_pylist([row | row["scores"] for row in rows], schema))
     db.execute(f"""
         CREATE TABLE snapshot.pair AS SELECT *, lower(instruction) AS words, '{KEPT}' AS outcome,
             NULL::VARCHAR AS reason, NULL::VARCHAR AS standing,

@@ -266,25 +266,26 @@ def _project(
 def _server_costs(sample: Run, db: duckdb.DuckDBPyConnection) -> dict[str, float | None]:
     """Server charges of the sample, by step; None if a row has none, or no price is set."""
     recipe = sample.recipe
-    asks: dict[str, tuple[Any, str, str]] = {}
+    asks: dict[str, tuple[Any, str, str, str]] = {}
     if (chat := getattr(recipe.annotator, "chat", None)) is not None:
-        asks["annotate"] = chat, "annotate", ""
+        asks["annotate"] = chat, "annotate", "", "count(*)"
     for name, part in recipe.pair_cascade.filters.items():
         if (chat := getattr(part, "chat", None)) is not None:
-            asks[f"score: {name}"] = chat, "score", f"{name}."
+            scores = ", ".join(f'"{name}.{score}"::VARCHAR' for score in part.scores)
+            asks[f"score: {name}"] = chat, "score", f"{name}.", f"count(coalesce({scores}))"
     if recipe.judge is not None:
-        asks["compare"] = recipe.judge.chat, "compare", ""
+        asks["compare"] = recipe.judge.chat, "compare", "", "count(*)"
     costs: dict[str, float | None] = {}
-    for name, (chat, table_, prefix) in asks.items():
+    for name, (chat, table_, prefix, asked) in asks.items():
         if isinstance(chat, Server):
             counts = ", ".join(f'sum("{prefix}{column}")::BIGINT' for column in TOKENS)
-            tokens = db.execute(f"SELECT {counts} FROM {table_}").fetchall()[0]
-            costs[name] = chat.price(*tokens)
+            [(rows, *tokens)] = db.execute(f"SELECT {asked}, {counts} FROM {table_}").fetchall()
+            costs[name] = chat.price(*tokens) if rows else 0.0
     editors: Mapping[str, object] = recipe.editors
     for name, editor in editors.items():
         if isinstance(editor, Server):
-            [(cost,)] = db.execute("SELECT sum(cost) FROM edit WHERE editor = ?", [name]).fetchall()
-            costs[f"edit: {name}"] = cost
+            [(rows, cost)] = db.execute("SELECT count(*), sum(cost) FROM edit WHERE editor = ?", [name]).fetchall()
+            costs[f"edit: {name}"] = cost if rows else 0.0
     return costs
 
 
@@ -385,6 +386,9 @@ def _cost_lines(projection: Projection) -> list[str]:
         lines.append(f"cost of a kept pair: {projection.cost_per_pair:.4g} ({made_of})")
     elif gpu_h and parts:
         lines.append("cost of a kept pair: not known without --gpu-hour-price")
+    elif parts and not pairs:
+        made_of = ", ".join(f"{name} {cost:.4g}" for name, cost in parts.items())
+        lines.append(f"no pair was kept; the whole would cost {sum(parts.values()):.4g} ({made_of})")
     if unknown := [name for name, cost in projection.server_costs.items() if cost is None]:
         lines.append(f"not in the cost: {', '.join(unknown)} (no price is set, or the server reports no usage)")
     return lines

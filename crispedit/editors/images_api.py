@@ -155,9 +155,12 @@ class ImagesAPI(Server, Editor):
         except ValidationError:
             raise ValueError(f"the server's answer holds no image: {self.shown(response.body)}") from None
         cost, first = self._cost(response.headers, parsed.usage or ImagesUsage()), parsed.data[0]
-        if first.b64_json is not None:
+        encoded = first.b64_json
+        if encoded is None and (first.url or "").startswith("data:"):
+            encoded = str(first.url).partition(",")[2]
+        if encoded is not None:
             try:
-                return base64.b64decode(first.b64_json, validate=True), cost
+                return base64.b64decode(encoded, validate=True), cost
             except binascii.Error as error:
                 raise ValueError(f"the server's image is not base64: {error}") from None
         if first.url is None:

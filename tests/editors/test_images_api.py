@@ -1,5 +1,6 @@
 """The images_api editor against a real server on loopback: edits that lie on their source, and every way to fail."""
 
+import base64
 import pickle
 import re
 import sys
@@ -230,6 +231,8 @@ def test_an_image_behind_an_address(photo):
         "/huge": Sent(b"\0" * 1_100_000),
         "/cut": Sent(data[:100], length=len(data)),
     }
+    with serving(lambda form: url(f"data:image/png;base64,{base64.b64encode(data).decode()}")) as server:
+        assert np.array_equal(one(editor(server, multiple_px=30), photo).edited, photo)
     names = iter(["a.png", "moved", "round", "gone", "huge", "cut"])
     with serving(
         lambda form: url(f"{server.url[:-3]}/{next(names)}"), lambda path: files.get(path, Sent(b"{}"))

@@ -97,6 +97,20 @@ def test_the_command_prints_and_keeps_the_projection_and_refuses_a_second(
     assert not (tmp_path / "run-dry-run-3").exists()
 
 
+def test_a_judge_that_was_not_reached_costs_nothing_and_the_whole_is_priced(photos: Path, tmp_path: Path):
+    """An editor that changes nothing: no pair comes as far as the judge, and each edit is paid for."""
+    with serving(judged) as chat, images_server.serving(lambda form: images_server.b64(form.files["image"])) as images:
+        judge = {"chat": {**chat.spec, "price_per_million_input": 2.0}, "facts": False}
+        api = {"editor": "images_api", "model": "tiny", "base_url": images.url, "price_per_image": 0.04}
+        filters = f"filters={json.dumps({'unchanged': {}, 'judge': judge})}"
+        run = make_run(
+            tmp_path / "run", photos, f"edit.editors={json.dumps({'api': api})}", "categories={color: 1}", filters
+        )
+        found = dry_run(run, 4)
+    assert found.server_costs == {"score: judge": 0.0, "edit: api": pytest.approx(0.16)}
+    assert "no pair was kept; the whole would cost 0.16 (score: judge 0, edit: api 0.16)" in dry_run_text(found)
+
+
 def test_a_dry_run_that_cannot_edit_leaves_nothing_so_that_it_can_be_repeated(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

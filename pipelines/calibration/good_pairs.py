@@ -14,6 +14,7 @@ from crispedit import console
 from crispedit.pipelines import build, tables
 from crispedit.pipelines.calibration.labels import Label
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.steps.select import SELECTION
 from crispedit.record import Sample, content_key
 from crispedit.shards import journal
 from crispedit.shards.read import ShardReader
@@ -30,8 +31,8 @@ class GoodPair:
 
 
 def run_pairs(of: Run) -> list[GoodPair]:
-    """Every edited candidate of a run, in key order. A run without any is built up to edit first."""
-    if not journal.parts(of.folder("edit")):
+    """Every edited candidate of a run, in key order. A run without a selection is built, or resumed, up to edit."""
+    if not (of.folder("select") / SELECTION).exists():
         for step in ("curate", "annotate", "edit"):
             build.step(of, step)
     root = of.root

@@ -2,15 +2,18 @@
 
 import argparse
 import json
+import shutil
 
 import pytest
 
 from crispedit import recipe
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
-from crispedit.pipelines.calibration import calibrate, known_defects, measured, text
+from crispedit.pipelines import recipe as recipes
+from crispedit.pipelines.calibration import calibrate, good_pairs, known_defects, measured, text
 from crispedit.pipelines.calibration.good_pairs import GoodPair
 from crispedit.pipelines.recipe import Recipe
+from crispedit.pipelines.run import Run
 
 RECIPE = """
 run: run
@@ -60,6 +63,17 @@ def test_the_report_tells_defects_from_good_pairs(report):
     unchanged = next(s for s in found["scores"] if s["score"] == "unchanged.largest_region_fraction")
     assert unchanged["defects"]["no_op"]["auc"] == 1
     assert unchanged["defects"]["no_op"]["detected"] == 1
+
+
+def test_a_run_that_lacks_edits_gets_them_first(report, tmp_path):
+    """Those that it had were taken for all good pairs."""
+    (tmp_path / "photos").mkdir()
+    pairs = []
+    of = [f"run={tmp_path / 'run'}", f"source.path={tmp_path / 'photos'}"]
+    for kind in ("meadow", "room"):
+        shutil.copy(report / "photos" / f"{kind}.jpg", tmp_path / "photos")
+        pairs.append(good_pairs.run_pairs(Run(recipes.load(str(report / "recipe.yaml"), of))))
+    assert [len(of_run) for of_run in pairs] == [2, 4]
 
 
 def test_semantic_defects_are_told_by_the_scores_that_see_them(report):

@@ -73,12 +73,12 @@ def resize(image: NDArray[Level], shape: tuple[int, ...]) -> NDArray[Level]:
 
 def lab(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[h, w, 3]: CIE Lab (L 0-100) of RGB."""
-    return np.asarray(cv2.cvtColor(image.astype(np.float32) * (1 / 255), cv2.COLOR_RGB2Lab), np.float32)
+    return np.asarray(cv2.cvtColor(np.multiply(image, 1 / 255, dtype=np.float32), cv2.COLOR_RGB2Lab), np.float32)
 
 
-def distance(a: NDArray[np.float32], b: NDArray[np.float32], window: int) -> Map:
-    """[h, w] distance of the means over `window` x `window` px of two Lab images."""
-    means = cv2.blur(a - b, (window, window))
+def distance(difference: NDArray[np.float32], window: int) -> Map:
+    """[h, w] distance of the means over `window` x `window` px of two Lab images, from their difference."""
+    means = cv2.blur(difference, (window, window))
     return np.asarray(cv2.sqrt(_sum_of_channels(cv2.multiply(means, means))), np.float32)
 
 
@@ -150,7 +150,8 @@ def noise(fine: Map, look: Map, texture: Map, where: NDArray[np.bool_] | None = 
     bins = min(BINS, len(texture))
     order = np.argsort(texture)[: len(texture) // bins * bins].reshape(bins, -1)
     x = texture[order].mean(axis=1)
-    y = np.sort(fine[order], axis=1)[:, int(QUIET * (order.shape[1] - 1))]
+    at = int(QUIET * (order.shape[1] - 1))
+    y = np.partition(fine[order], at, axis=1)[:, at]
     # A bin that the edit fills does not show the noise, so the line follows the lower envelope of the bins.
     slope = max(0.0, float(np.median(np.diff(y) / np.maximum(np.diff(x), 1e-3)))) if bins > 1 else 0.0
     slope = min(slope, 1.0)

@@ -107,7 +107,7 @@ def changed(source: Image, edited: Image) -> Mask:
     scale = min(1.0, LOOK_SHORT_SIDE_PX / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     a, b = (change.lab(cv2.resize(image, size, interpolation=cv2.INTER_AREA)) for image in (source, edited))
-    return np.asarray(change.distance(a, b, change.LOOK_PX) > change.VISIBLE)
+    return np.asarray(change.distance(a - b, change.LOOK_PX) > change.VISIBLE)
 
 
 def cosine(a: Tensor, b: Tensor) -> float | None:

@@ -165,14 +165,32 @@ class Sample:
         return images.gray(self.edited)
 
     @cached_property
+    def edited_fitted(self) -> NDArray[np.uint8]:
+        """[H, W] luma of the edited image at the source's size."""
+        return change.resize(self.edited_gray, self.source_gray.shape)
+
+    @cached_property
+    def source_half(self) -> NDArray[np.uint8]:
+        """[H // 2, W // 2] luma of the source."""
+        return change.shrink(self.source_gray, 2)
+
+    @cached_property
+    def edited_half(self) -> NDArray[np.uint8]:
+        return change.shrink(self.edited_fitted, 2)
+
+    @cached_property
     def source_middle(self) -> NDArray[np.uint8]:
         """[h, w] luma of the source with a short side of 384 to 767 px (its own below 768 px)."""
-        return change.shrink(self.source_gray, max(1, change.factor(self.source.shape) // 2))
+        by = change.factor(self.source.shape) // 2
+        return self.source_gray if by < 2 else change.shrink(self.source_half, by // 2)
 
     @cached_property
     def edited_middle(self) -> NDArray[np.uint8]:
         """[h, w] luma of the edited image on that grid of the source, resized if it is of another size."""
-        return change.shrink(self.edited_gray, max(1, change.factor(self.source.shape) // 2), like=self.source_middle)
+        by = change.factor(self.source.shape) // 2
+        if by < 2 or self.edited_gray.shape != self.source_gray.shape:
+            return change.shrink(self.edited_gray, max(by, 1), like=self.source_middle)
+        return change.shrink(self.edited_half, by // 2)
 
     @property
     def _background(self) -> Mask | None:
@@ -223,14 +241,18 @@ class Sample:
         return change.lab(self.edited_small)
 
     @cached_property
+    def lab_difference(self) -> NDArray[np.float32]:
+        return self.source_lab - self.edited_lab
+
+    @cached_property
     def change(self) -> Map:
         """[h, w] Lab distance of the pair's means over 3x3 px of the small grid."""
-        return change.distance(self.source_lab, self.edited_lab, 3)
+        return change.distance(self.lab_difference, 3)
 
     @cached_property
     def look(self) -> Map:
         """[h, w] Lab distance of the pair's means over `change.LOOK_PX`: what a viewer of the whole picture sees."""
-        return change.distance(self.source_lab, self.edited_lab, change.LOOK_PX)
+        return change.distance(self.lab_difference, change.LOOK_PX)
 
     @cached_property
     def texture(self) -> Map:

@@ -31,7 +31,7 @@ class Duplicate(Filter):
     """`phash`: of the source, 64 bits as a signed integer; null for a blank image, which would match anything.
     `edited_phash`: of the edited image; null for a photograph."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"phash": int, "edited_phash": int}
     bounds: ClassVar[Mapping[str, Bound]] = {}
@@ -39,7 +39,10 @@ class Duplicate(Filter):
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         return [
-            {"phash": phash(sample.source_gray), "edited_phash": phash(sample.edited_gray) if sample.is_pair else None}
+            {
+                "phash": phash(sample.source_middle),
+                "edited_phash": phash(sample.edited_middle) if sample.is_pair else None,
+            }
             for sample in samples
         ]
 

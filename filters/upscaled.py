@@ -25,7 +25,7 @@ enlargement, which invents detail.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import cv2
@@ -97,9 +97,9 @@ def _kept(sample: Sample) -> float | None:
 def _finest_left(sample: Sample) -> float:
     """How much remains, at the source's size, of the detail that half the size cannot hold: the geometric mean of its
     ratio in the crispest places and of its ratio relative to the next octave's."""
-    grays = sample.source_gray, change.resize(sample.edited_gray, sample.source_gray.shape)
-    finest = [_lost_at_half(gray) for gray in grays]
-    coarser = [float(_lost_at_half(change.shrink(gray, 2)).mean()) for gray in grays]
+    halves = sample.source_half, sample.edited_half
+    finest = [_lost(*pair) for pair in zip((sample.source_gray, sample.edited_fitted), halves, strict=True)]
+    coarser = [float(_lost(half, change.shrink(half, 2)).mean()) for half in halves]
     before, after = (
         change.quantile(cv2.resize(lost, None, fx=1 / 16, fy=1 / 16, interpolation=cv2.INTER_AREA), 0.95)
         for lost in finest
@@ -108,8 +108,8 @@ def _finest_left(sample: Sample) -> float:
     return float(np.sqrt(after / before * relative))
 
 
-def _lost_at_half(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
-    half = change.shrink(gray, 2)
+def _lost(gray: NDArray[np.uint8], half: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What an image loses at `half` its size."""
     height, width = (side * 2 for side in half.shape)
     # A cubic window, as enlargers use: what it restores was not lost.
     back = cv2.resize(half, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -120,7 +120,7 @@ def _lost_at_half(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
 def detail_fraction(gray: NDArray[np.uint8], where: NDArray[np.bool_] | None = None) -> float | None:
     """Estimated true resolution of a grey image [H, W] over its pixel resolution, or None if it cannot be estimated;
     from the strips in a region ([h, w], any grid of the image), if there are enough."""
-    activity = [_activity(gray), _activity(cv2.transpose(gray))]
+    activity = [_activity(lines) for lines in _sampled(gray)]
     shapes = [each.shape for each in activity]
     order = np.argsort(np.concatenate([each.ravel() for each in activity]), kind="stable")
     if where is not None:
@@ -131,14 +131,15 @@ def detail_fraction(gray: NDArray[np.uint8], where: NDArray[np.bool_] | None = N
     if len(order) < 2 * count:
         return None
     sharp = _spectrum(_strips(gray, order[-count:], shapes))
-    middle = (len(order) - count) // 2
-    grain = _spectrum(_strips(gray, order[middle : middle + count], shapes))
     if sharp[8] < DETAIL_FLOOR:
         return None
     fraction = _cliff(sharp, CLIFF)
-    if fraction < 1 and grain[20] > GRAIN_FLOOR and grain[8] < DETAIL_FLOOR + 1:
-        fraction = max(fraction, _cliff(grain, GRAIN_CLIFF))
-    return fraction
+    if fraction == 1:
+        return fraction
+    middle = (len(order) - count) // 2
+    grain = _spectrum(_strips(gray, order[middle : middle + count], shapes))
+    known = grain[20] > GRAIN_FLOOR and grain[8] < DETAIL_FLOOR + 1
+    return max(fraction, _cliff(grain, GRAIN_CLIFF)) if known else fraction
 
 
 def _covered(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -149,14 +150,21 @@ def _covered(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool
     return np.asarray(share == 255).ravel()
 
 
-def _activity(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[H // WIDTH, W // LENGTH] sum of the squared second derivative along each horizontal strip, of every fourth
-    line."""
-    rows, columns = gray.shape[0] // WIDTH, gray.shape[1] // LENGTH
+def _sampled(gray: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Every `WIDTH // 2`th row of an image, and every such column, as rows."""
+    by = WIDTH // 2
+    height, width = (max(side // by, 1) * by for side in gray.shape)
+    yield gray[:height:by]
+    yield cv2.transpose(cv2.resize(gray[:, :width], (width // by, len(gray)), interpolation=cv2.INTER_NEAREST))
+
+
+def _activity(lines: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[H // WIDTH, W // LENGTH] sum of the squared second derivative along each horizontal strip, two `lines` each."""
+    rows, columns = lines.shape[0] // 2, lines.shape[1] // LENGTH
     if not rows or not columns:
         return np.empty((0, 0), np.float32)
-    lines = gray[: rows * WIDTH : 4, : columns * LENGTH]
-    curvature = cv2.Sobel(lines, cv2.CV_32F, 2, 0, ksize=1).reshape(rows, WIDTH // 4, columns, LENGTH)
+    curvature = cv2.Sobel(lines[: 2 * rows, : columns * LENGTH], cv2.CV_32F, 2, 0, ksize=1)
+    curvature = curvature.reshape(rows, 2, columns, LENGTH)
     return np.einsum("rlcx,rlcx->rc", curvature, curvature)
 
 
@@ -182,7 +190,7 @@ def _spectrum(strips: NDArray[np.uint8]) -> NDArray[np.float64]:
     spectrum = np.log10(power + 1e-3).mean(axis=0)
     # JPEG's 8-pixel grid stands out at single frequencies; a median over three removes it.
     smooth = spectrum.copy()
-    smooth[1:-1] = np.median([spectrum[:-2], spectrum[1:-1], spectrum[2:]], axis=0)
+    smooth[1:-1] = np.sort([spectrum[:-2], spectrum[1:-1], spectrum[2:]], axis=0)[1]
     return smooth.astype(np.float64)
 
 

@@ -120,8 +120,8 @@ class WatermarkText(Filter):
         least = self._least(source, sample.noise.floor)
         spread = []
         for ink in (brighter, darker):
-            strokes = (cv2.subtract(ink, wide) >= least) & ground
-            cells = change.shrink(strokes.view(np.uint8) * 255, 4).astype(np.float32) / 255
+            strokes = cv2.compare(cv2.subtract(ink, wide), least, cv2.CMP_GE)
+            cells = change.shrink(cv2.bitwise_and(strokes, ground.view(np.uint8) * 255), 4).astype(np.float32) / 255
             cells = cv2.resize(cells, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
             spread.append(float(np.minimum(cells / FULL, 1).mean()))
         redrawn = REDRAWN_CELLS * min(sample.noise.floor, 2.0) if sample.noise.floor >= change.EXACT else 0.0

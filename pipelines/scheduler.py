@@ -50,7 +50,7 @@ class Scheduler:
         self.flow, self.cluster, self.settings, self._tell = flow, cluster, settings, tell
         self.pools = {stage.name: StagePool(stage, cluster.holds(stage)) for stage in flow.stages}
         if len(self.pools) != len(flow.stages):
-            raise ValueError("two stages of a build have one name")
+            raise ValueError("two stages of a build have the same name")
         self.committed: Counter[str] = Counter()
         """Rows by step."""
         self.division = Division(flow, cluster, self.pools)

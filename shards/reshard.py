@@ -71,7 +71,7 @@ def repack(
             content = _content(at, fetcher)
             if (same := kept.get(at.key)) is not None:
                 if same.content != content:
-                    raise ValueError(f"key {at.key}: {source} has other images under it than a set before it")
+                    raise ValueError(f"key {at.key}: its images in {source} differ from those in an earlier set")
                 dropped["same_key"] += 1
             elif content in keys_of:
                 dropped["same_images"] += 1

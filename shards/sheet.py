@@ -100,7 +100,7 @@ def change_map(source: Pixels, edited: Pixels) -> Pixels:
         source = cv2.resize(source, (width, height), interpolation=cv2.INTER_AREA)
     size = max(1, width // 2), max(1, height // 2)
     small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (source, edited)]
-    distance = change.distance(change.lab(small[0]), change.lab(small[1]), 3)
+    distance = change.distance(change.lab(small[0]) - change.lab(small[1]), 3)
     strength = np.clip((distance - change.VISIBLE / 2) / STRONG, 0, 1)
     strength = cv2.resize(strength, (width, height), interpolation=cv2.INTER_LINEAR)
     heat = cv2.cvtColor(cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)

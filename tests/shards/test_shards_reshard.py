@@ -76,7 +76,7 @@ def test_one_key_with_other_images_is_an_error(tmp_path: Path):
     clash = Pair(pair.key, pair.category, other.source_jpeg, other.edited_jpeg, other.mask_png, other.meta)
     write_pairs(tmp_path / "a", [pair], 4)
     write_pairs(tmp_path / "b", [clash], 4)
-    with pytest.raises(ValueError, match=f"{pair.key}.*other images"):
+    with pytest.raises(ValueError, match=f"{pair.key}.*earlier set"):
         repack([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "out", 4, 0, {}, Cache())
     assert not (tmp_path / "out").exists()
 

@@ -28,7 +28,7 @@ def main() -> None:
     pipeline = EditMGTPipeline.from_pretrained(args.model, device=args.device)
     pairs = [pair for pair in read_shards(args.shards, shuffle=True) if pair.mask is not None][: args.pairs]
     sampling = pipeline.sampling.changed(hold=args.hold) if args.hold is not None else pipeline.sampling
-    ways = {f"exact, {steps} steps": sampling.changed(steps=steps) for steps in args.steps}
+    ways = {f"exact, {steps} steps": sampling.changed(steps=steps, speed="exact") for steps in args.steps}
     ways |= {
         f"{speed}, {args.steps[0]} steps": sampling.changed(steps=args.steps[0], speed=speed)
         for speed in ("fast", "faster")

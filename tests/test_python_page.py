@@ -22,7 +22,7 @@ def test_the_page_runs_from_top_to_bottom(
     names: dict[str, Any] = {}
     for block in blocks("docs/python.md", "python"):
         # The test's photographs are small.
-        exec(block.replace('"engine.kind=inprocess",', f'"engine.kind=inprocess", *{small!r},'), names)
+        exec(block.replace('"engine.kind=inprocess"', f'"engine.kind=inprocess", *{small!r}'), names)
     said = capsys.readouterr().out
     assert "color" in said
     assert "changed_fraction" in said

@@ -10,6 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FLAT = 2 / 3
+"""The mean of a flat map: a hold of 0.4 keeps what has less than 0.6 of the mean score, such as the subject before a
+new background."""
+
 
 def text_to_image(q_CHLd: Tensor, k_CHTd: Tensor, rows_CL: Tensor) -> Tensor:
     """[C, N]: the attention of the L text queries to the N = T - L image keys, averaged over heads and text rows.
@@ -77,13 +81,13 @@ def localisation(scores_CN: Tensor, grid: tuple[int, int], size: tuple[int, int]
     """Captured scores [C, N] on the transformer's grid -> map [C, *size] in [0, 1] on the tokens', 1 where it looks.
 
     A sample whose highest score is below `peak` times its mean looks at most of the image: its map is the scores over
-    their mean, since their range would only show noise. 0: never, as released.
+    their mean, times `FLAT`, since their range would only show noise. 0: never, as released.
     """
     maps = smooth(rescale(scores_CN).unflatten(1, grid))
     mean_C1 = scores_CN.mean(1, keepdim=True)
     flat_C1 = scores_CN.amax(1, keepdim=True) < peak * mean_C1
     if flat_C1.any():
-        maps = torch.where(flat_C1[..., None], (scores_CN / mean_C1).unflatten(1, grid), maps)
+        maps = torch.where(flat_C1[..., None], (FLAT * scores_CN / mean_C1).unflatten(1, grid), maps)
     return upsample(maps, size).clamp(0.0, 1.0)
 
 

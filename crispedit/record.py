@@ -181,16 +181,21 @@ class Sample:
     @cached_property
     def source_middle(self) -> NDArray[np.uint8]:
         """[h, w] luma of the source with a short side of 384 to 767 px (its own below 768 px)."""
-        by = change.factor(self.source.shape) // 2
-        return self.source_gray if by < 2 else change.shrink(self.source_half, by // 2)
+        by = self._middle_factor
+        return self.source_gray if by == 1 else change.shrink(self.source_half, by // 2)
 
     @cached_property
     def edited_middle(self) -> NDArray[np.uint8]:
         """[h, w] luma of the edited image on that grid of the source, resized if it is of another size."""
-        by = change.factor(self.source.shape) // 2
-        if by < 2 or self.edited_gray.shape != self.source_gray.shape:
-            return change.shrink(self.edited_gray, max(by, 1), like=self.source_middle)
+        by = self._middle_factor
+        if by == 1 or self.edited_gray.shape != self.source_gray.shape:
+            return change.shrink(self.edited_gray, by, like=self.source_middle)
         return change.shrink(self.edited_half, by // 2)
+
+    @property
+    def _middle_factor(self) -> int:
+        """The power of two by which the source is shrunk to the middle grid."""
+        return max(1, change.factor(self.source.shape) // 2)
 
     @property
     def _background(self) -> Mask | None:
@@ -242,6 +247,7 @@ class Sample:
 
     @cached_property
     def lab_difference(self) -> NDArray[np.float32]:
+        """[h, w, 3] difference of the pair in CIE Lab, on the small grid."""
         return self.source_lab - self.edited_lab
 
     @cached_property

@@ -20,8 +20,8 @@ EXACT = 20_000
 REDUCED, LOOKED_AT = 96, 8
 """Above EXACT: components per vector in the index, and nearest vectors whose full cosine is computed."""
 CELL, MOST_CELLS = 500, 10_000
-"""Inverted index: vectors per cell between one and five million vectors, so that a search does not get slower, and the
-most cells, which bound the memory of the training."""
+"""Inverted index: vectors per cell from a million vectors on, so that a search does not get slower, and the largest
+number of cells, which bounds the memory of the training."""
 SAMPLES_PER_CELL, ROUNDS, PROBED = 40, 8, 16
 """Training vectors per cell, rounds of k-means, and cells searched for each vector."""
 ROUNDING = 1e-3

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PrivateAttr
 
-from crispedit import weights
+from crispedit import metrics, weights
 from crispedit.parts import Filter, needs
 from crispedit.record import Sample, Score, content_key
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     import torch
 
     from crispedit import clip
-
-SHORT = 1e-4
-"""Differences of unit vectors shorter than this have no direction: they are rounding."""
 
 
 class Clip(Filter):
@@ -128,6 +125,5 @@ def _captions(sample: Sample) -> tuple[str | None, str | None]:
 
 
 def _cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
-    """The cosine of two [D] vectors, or None if one is too short to have a direction."""
-    lengths = float(a.norm()), float(b.norm())
-    return None if min(lengths) < SHORT else round(float(a @ b) / (lengths[0] * lengths[1]), 5)
+    value = metrics.cosine(a, b)
+    return None if value is None else round(value, 5)

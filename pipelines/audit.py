@@ -557,6 +557,6 @@ def run(args: argparse.Namespace) -> int:
         shown = {**asdict(report), "stages": [stage.to_json() for stage in report.stages]}
         print(json.dumps(shown, default=lambda bound: bound.model_dump(), indent=1))
     else:
-        tables_ = [detail(report), worth_text(report.editors), moved_text(report.moved), stages_text(report.stages)]
-        print("\n\n".join(filter(None, [*tables_, summary(report), f"report: {path}"])))
+        texts = [detail(report), worth_text(report.editors), moved_text(report.moved), stages_text(report.stages)]
+        print("\n\n".join(filter(None, [*texts, summary(report), f"report: {path}"])))
     return 0

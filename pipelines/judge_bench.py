@@ -288,6 +288,12 @@ def _vote(shown: object, swapped: object, counts: Counter[str]) -> Outcome | Non
     return shown.value if agree else "tie"
 
 
+COLUMNS = (
+    *("", "pairs", "agreement", "kappa", "prefers the first", "orders agree", "unparsed"),
+    *("s a verdict", "price a verdict", "price"),
+)
+
+
 def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["# Judges held against people", ""]
     for name, judges in results.items():
@@ -303,10 +309,6 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
 def _agreement(row: Mapping[str, Any], category: str) -> str:
     known = row["categories"].get(category)
     return "–" if known is None else report.estimate(known["agreement"])
-
-
-COLUMNS: tuple[str, ...] = ("", "pairs", "agreement", "kappa", "prefers the first", "orders agree", "unparsed")
-COLUMNS += ("s a verdict", "price a verdict", "price")
 
 
 def _row(label: str, row: Mapping[str, Any]) -> list[str]:

@@ -40,7 +40,7 @@ ANNOTATE = Table(
             *columns(pa.string(), "key", "job_key", "source_key", "category"),
             ("ordinal", pa.int32()),
             *columns(pa.string(), "instruction", "source_caption", "target_caption", "plan"),
-            *((name, pa.int64()) for name in TOKENS),
+            *columns(pa.int64(), *TOKENS),
             *OUTCOME,
         ]
     )
@@ -78,7 +78,7 @@ COMPARE = Table(
             *columns(pa.string(), "key", "job_key"),
             ("candidates", pa.list_(pa.string())),
             *columns(pa.string(), "chosen", "answers"),
-            *((name, pa.int64()) for name in TOKENS),
+            *columns(pa.int64(), *TOKENS),
             ("error", pa.string()),
             ("transient", pa.bool_()),
         ]

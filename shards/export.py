@@ -51,17 +51,12 @@ _COLUMNS = [
     ("source", IMAGE),
     ("edited", IMAGE),
     ("mask", IMAGE),
-    *((name, pa.string()) for name in card.PROVENANCE),
+    *columns(pa.string(), *card.PROVENANCE),
     ("scores", SCORES),
     ("meta", pa.string()),  # the whole JSON member
 ]
 _PROVENANCE = pa.schema(
-    [
-        ("file", pa.string()),
-        ("row", pa.int64()),
-        ("key", pa.string()),
-        *((name, pa.string()) for name in card.PROVENANCE),
-    ]
+    [("file", pa.string()), ("row", pa.int64()), ("key", pa.string()), *columns(pa.string(), *card.PROVENANCE)]
 )
 _RELEASED_COLUMNS = [("input_img", IMAGE), ("instruction", pa.string()), ("output_img", IMAGE), ("type", pa.string())]
 

@@ -23,6 +23,8 @@ Thing = dict[str, Any]
 Planned = tuple[dict[str, Any], Wording]
 _IN_THE_AIR = ("meadow", "desert", "beach", "lake", "mountains", "snow", "sunset")
 _ON_THE_GROUND = ("meadow", "desert", "beach", "mountains", "snow", "room")
+LARGEST = 0.8
+"""Height of the largest object, as a fraction of the photograph's short side."""
 _SHIFTS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -0.8), "down": (0.0, 0.8)}
 
 
@@ -140,7 +142,7 @@ class _Photograph:
         ]
         kind = self._least_used(rng, kinds)
         about = objects.KINDS[kind]
-        low, high = (min(scale * size, 0.8) for size in about.sizes)
+        low, high = (min(scale * size, LARGEST) for size in about.sizes)
         place = scene.find_place(self.scene, rng, air, 2 * about.radius / about.top, (low, high))
         thing = None if place is None else self._painted(rng, kind, place)
         return None if place is None or thing is None else (thing, place)
@@ -203,7 +205,7 @@ class _Photograph:
             low = (to.size - place.size) * self.scene.short / self.scene.height / 2
             to = replace(to, y=round(place.y + low, 4))
         half, high = self._extent(kind, to)
-        fits = half + 0.01 < to.x < 0.99 - half and to.y - high >= 0.01 and to.size <= 0.8
+        fits = half + 0.01 < to.x < 0.99 - half and to.y - high >= 0.01 and to.size <= LARGEST
         other = self._painted(rng, kind, to) if fits and not (old.air and to.y > 0.97) else None
         if other is None:
             return None

@@ -34,9 +34,10 @@ class Shortcuts:
     guidance: int
     """Steps between passes of the unconditional half; in between, guidance reuses the last difference."""
     fewest: int = 6
-    """Steps of the smallest edit: where only a share s of the tokens is unknown, sqrt(s) times the steps are enough."""
+    """Steps of the smallest edit."""
 
     def steps(self, steps: int, share: float) -> int:
+        """The number of steps to run, of `steps`, where this share of the tokens is unknown: sqrt(share) times them."""
         return min(steps, max(self.fewest, math.ceil(steps * math.sqrt(share))))
 
 
@@ -137,9 +138,8 @@ def sample(
     shortcuts = SHORTCUTS[options.speed]
     passes = _Passes(model, conditions, options, capture, shortcuts)
     scores: Tensor | None = None
-    done = 0
-    while done < steps:
-        step = done
+    step = 0
+    while step < steps:
         unknown = tokens == config.mask_id
         left = unknown.sum(1)
         if not left.any():
@@ -174,10 +174,10 @@ def sample(
                 unknown, probability.clamp(min=1e-20).log()
             )
             tokens = remask(tokens, confidence + heat[step] * noise.gumbel(), unknown, again, config.mask_id)
-        done = step + 1
         if on_step is not None:
             on_step(SamplingStep(step, steps, tokens.view_as(tokens_BHW), scores))
-    return Sampled(tokens.view_as(tokens_BHW), held.view_as(tokens_BHW), scores, done)
+        step += 1
+    return Sampled(tokens.view_as(tokens_BHW), held.view_as(tokens_BHW), scores, step)
 
 
 class _Passes:

@@ -183,7 +183,7 @@ class Diffusers(Editor):
         self._pipeline = loaded
 
     def _change(self, pipeline: Any) -> None:
-        """Apply scheduler changes, LoRAs, fewer bits and step cache, in the order of their dependencies."""
+        """Apply scheduler changes, LoRAs, storage type, quantization and step cache, in the order of their needs."""
         import torch
 
         if self.scheduler:
@@ -353,8 +353,8 @@ class Diffusers(Editor):
             )
         if self.area_px is None and _rule(cls) is not None and "height" not in accepted:
             raise ValueError(
-                f"diffusers: {self.pipeline} chooses the size of its images itself: set area_px to its area, which is "
-                "1048576 for LongCat's"
+                f"diffusers: {self.pipeline} chooses the size of its images itself: set area_px to the area it "
+                "uses, such as 1048576 for LongCat"
             )
         if self.loras and not hasattr(cls, "load_lora_weights"):
             raise ValueError(f"diffusers: {self.pipeline} cannot load LoRAs; drop loras")

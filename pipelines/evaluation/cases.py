@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
         *columns(pa.string(), "kind", "reason"),
         ("black", pa.bool_()),
         ("words", pa.list_(pa.string())),
-        *((name, PLACE) for name in ("source", "answer", "target")),
+        *columns(PLACE, "source", "answer", "target"),
     ]
 )
 
@@ -99,6 +99,7 @@ def duels(
 def _of_answer(
     benchmark: str, case: Case, editor: str, given: Given | None, source: Picture | None
 ) -> dict[str, object]:
+    """The columns that every row about an answer has."""
     return {
         "benchmark": benchmark,
         "case": case.id,

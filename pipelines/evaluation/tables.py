@@ -27,7 +27,7 @@ ANSWERS = Table(
     ),
     blobs={"image": "png"},
 )
-COST = [(name, pa.int64()) for name in ("asked", "kept", "prompt_tokens", "answer_tokens")]
+COST = columns(pa.int64(), "asked", "kept", "prompt_tokens", "answer_tokens")
 SCORES = Table(
     pa.schema(
         [

@@ -55,24 +55,31 @@ def run(args: argparse.Namespace) -> int:
         for key, number in _pairs(keys, numbers):
             if first.get(number) == "":
                 first[number] = key
-        amount = 0
-        with args.output.open("w", encoding="utf-8") if args.output is not None else nullcontext() as out:
-            for key, number in _pairs(keys, numbers):
-                if parents[number] < 0:
-                    continue
-                amount += 1
-                original, cosine = first[int(parents[number])], float(cosines[number])
-                if amount <= SHOWN:
-                    print(f"{key} repeats {original} ({cosine:.3f})")
-                if out is not None:
-                    line = json.dumps({"key": key, "duplicate_of": original, "cosine": round(cosine, 4)})
-                    out.write(f"{line}\n")
+        repeats = (
+            (key, first[int(parents[number])], float(cosines[number]))
+            for key, number in _pairs(keys, numbers)
+            if parents[number] >= 0
+        )
+        amount = _report(repeats, args.output)
     if amount > SHOWN:
         print(f"... and {amount - SHOWN} more; --output lists all")
     print(
         f"{amount} of {len(numbers)} pairs repeat an earlier source; {int((parents >= 0).sum())} of {sources} sources"
     )
     return 0
+
+
+def _report(repeats: Iterator[tuple[str, str, float]], output: Path | None) -> int:
+    """Print the first repeats (key, the key it repeats, cosine) and write all as JSON lines. Returns their number."""
+    amount = 0
+    with output.open("w", encoding="utf-8") if output is not None else nullcontext() as out:
+        for key, original, cosine in repeats:
+            amount += 1
+            if amount <= SHOWN:
+                print(f"{key} repeats {original} ({cosine:.3f})")
+            if out is not None:
+                out.write(json.dumps({"key": key, "duplicate_of": original, "cosine": round(cosine, 4)}) + "\n")
+    return amount
 
 
 def _embed(shards: Sequence[str], model: ClipModel, vectors: IO[bytes], keys: IO[str]) -> tuple[array[int], int]:

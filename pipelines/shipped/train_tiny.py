@@ -49,8 +49,8 @@ SAMPLING = SamplingOptions(
     steps=24, guidance=2.0, reference_strength=1.0, hold=0.4, hold_peak=3.0, paste_untouched=True,
     temperature=(0.5, 0.0), token_temperature=0.1, speed="fast",
 )  # fmt: skip
-"""What a model this small samples best with. `fast` decides held tokens at the first step: later, its attention turns
-to what a new background leaves as it is."""
+"""What a model this small samples best with. `fast` decides held tokens at the first step, because later steps
+attend to the very subject that a new background should keep."""
 OBJECTIVE = Objective(drop_text=0.1, edit_weight=3, localise=0.3)
 KEPT = 0.34
 """Of the masked tokens that were not edited, the share that the loss is computed for; each counts 1 / KEPT."""
@@ -152,7 +152,7 @@ class Learner(nn.Module):
         inputs = torch.where(masked, self.transformer.config.mask_id, edited)
         micro = torch.tensor([SHAPE[1], SHAPE[0], 0.0, 0.0, SCORE], device=device).expand(size, -1)
         chosen = masked & (region | (torch.rand(region.shape, device=device) < KEPT))
-        # A new style edits 300 tokens and a new colour 20: by the root, the many do not drown the few.
+        # A new style edits 300 tokens and a new colour 20. The root keeps styles from dominating the loss.
         share = region.flatten(1).float().mean(1).clamp(min=1 / region[0].numel())
         edited_weight = objective.edit_weight * share.rsqrt()[:, None, None]
         weight = torch.where(region, edited_weight, 1 / KEPT)[chosen]

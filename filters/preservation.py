@@ -3,11 +3,13 @@
 Leakage is visible, coherent change above the pair's own noise (`crispedit.change`), away from the edit. An edit may
 have several regions: without a true mask, every region at least a tenth as large as the largest counts as edit.
 Redrawing the image is not leakage; but if not even a quarter was left as it was (`least_change`), leakage is
-everywhere.
+everywhere. A style is for the whole picture, unless the instruction gives it to one thing: "turn the cat into a
+low-poly cat" leaves the room as it is.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -22,22 +24,34 @@ from crispedit.record import Sample, Score
 
 LEAST_REGION = 0.002
 """Share of the image; smaller changes are not leakage."""
+SAME_THING = re.compile(
+    r"\b(?:the|this|that) (?:[\w-]+ ){0,3}?([\w-]+)\b.*?\ban? (?:[\w-]+ ){0,6}?\1(?= *(?:[.,;!?]|$|with |in |of |and |but ))",
+    re.IGNORECASE,
+)
+"""The X ... a(n) ... X: one thing, restyled."""
+WHOLE = frozenset(
+    "image picture photo photograph scene view shot frame style painting drawing illustration portrait render background "
+    "place room interior house building garden park forest beach landscape world city cityscape town village street".split()
+)
+"""Words for the picture, and for what fills it."""
 
 
 class Preservation(Filter):
     """`leakage`: the share, 0-1, of the area outside the edit where a viewer sees more than re-rendering.
     `least_change`: the Lab distance of local means below which the least changed quarter of the image stays; from 5 on,
-    a viewer sees that nothing was left as it was. `outside_ssim` is Wang et al. 2004 on luma over 8x8 blocks,
+    a viewer sees that nothing was left as it was. `beside_thing`: the same for a style edit whose instruction restyles one
+    thing; else null. `outside_ssim` is Wang et al. 2004 on luma over 8x8 blocks,
     `outside_change` the mean Lab distance. Outside is outside the true edit mask, or outside an estimated one
     (`crispedit.change.estimate`), each with a margin; its scores are null if it is smaller than `least_outside` of the
     image (a style edit has no outside)."""
 
     least_outside: float = 0.02
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
         "leakage": float,
         "least_change": float,
+        "beside_thing": float,
         "outside_change": float,
         "outside_ssim": float,
         "outside_fraction": float,
@@ -48,6 +62,7 @@ class Preservation(Filter):
     bounds: ClassVar[Mapping[str, Bound]] = {
         "leakage": Bound(max=0.0225),
         "least_change": Bound(max=6.0),
+        "beside_thing": Bound(max=6.0),
         "outside_ssim": Bound(min=0.4),
     }
     cost: ClassVar[float] = 0.8
@@ -61,6 +76,8 @@ class Preservation(Filter):
         scores["outside_fraction"] = share = change.share(outside)
         if sample.mask is None or share >= self.least_outside:
             scores["least_change"] = sample.noise.look
+            if sample.category == "style" and restyles_one_thing(sample.instruction or ""):
+                scores["beside_thing"] = sample.noise.look
         if share < self.least_outside:
             return scores
         seen = change.stands_out(sample.look, sample.noise.expected(sample.texture))
@@ -71,6 +88,13 @@ class Preservation(Filter):
         scores["outside_change"] = float(sample.change[outside].mean())
         scores["outside_ssim"] = float(whole.mean()) if len(whole) else None
         return scores
+
+
+def restyles_one_thing(instruction: str) -> bool:
+    """Whether a style's instruction names the same thing before and after: "turn the cat into a low-poly cat". The
+    picture and what fills it ("the city") are not one thing in it."""
+    thing = SAME_THING.search(instruction)
+    return thing is not None and thing[1].lower() not in WHOLE
 
 
 def _coherent(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:

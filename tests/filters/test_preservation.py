@@ -7,7 +7,7 @@ from pair_scenes import pair, scene, verdicts, with_object
 
 from crispedit.change import Moments
 from crispedit.filters.alignment import Alignment
-from crispedit.filters.preservation import Preservation, ssim
+from crispedit.filters.preservation import Preservation, restyles_one_thing, ssim
 
 SOURCE = scene(2)
 EDITED, MASK = with_object(SOURCE, 200, 150, 120)
@@ -65,6 +65,28 @@ def test_a_whole_image_edit_has_no_outside(known):
     least = scores.pop("least_change")
     assert least is None if known else least > 6  # nothing at all was left as it was
     assert set(scores.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("instruction", "one"),
+    [
+        ("Turn the cat into a low poly cat", True),
+        ("Make the wooden toy horse look like an origami horse, please.", True),
+        ("Restyle this car as a hand-drawn car with thick outlines", True),
+        ("Transfer the image into a folded-paper origami art style.", False),
+        ("Turn the photo into an old photo", False),
+        ("Turn the city into a cyberpunk city", False),
+        ("Turn the cat into a watercolour painting", False),
+        ("Make the old street an old drawing", False),
+        ("Convert the style of the picture to a comic style", False),
+    ],
+)
+def test_a_style_may_be_for_one_thing_alone(instruction: str, one: bool):
+    assert restyles_one_thing(instruction) is one
+    everywhere = pair(SOURCE, 255 - SOURCE)
+    everywhere.category, everywhere.instruction = "style", instruction
+    scores = Preservation().measure([everywhere])[0]
+    assert scores["beside_thing"] == (scores["least_change"] if one else None)
 
 
 def test_images_of_different_sizes_are_compared_on_the_source_grid():

@@ -25,23 +25,23 @@ from crispedit.record import Sample, Score
 LEAST_REGION = 0.002
 """Share of the image; smaller changes are not leakage."""
 SAME_THING = re.compile(
-    r"\b(?:the|this|that) (?:[\w-]+ ){0,3}?([\w-]+)\b.*?\ban? (?:[\w-]+ ){0,6}?\1(?= *(?:[.,;!?]|$|with |in |of |and |but ))",
+    r"\b(?:the|this|that) (?:[\w-]+ ){0,3}?([\w-]+)\b.*?\ban? (?:[\w-]+ ){0,6}?\1(?= *(?:[.,;!?]|$|with |of |and ))",
     re.IGNORECASE,
 )
 """The X ... a(n) ... X: one thing, restyled."""
-WHOLE = frozenset(
-    "image picture photo photograph scene view shot frame style painting drawing illustration portrait render background "
-    "place room interior house building garden park forest beach landscape world city cityscape town village street".split()
-)
+WHOLE = (
+    "image picture photo photograph scene view shot frame style painting drawing illustration portrait render "
+    "background place room interior house building garden park forest beach landscape world city town village street"
+).split()
 """Words for the picture, and for what fills it."""
 
 
 class Preservation(Filter):
     """`leakage`: the share, 0-1, of the area outside the edit where a viewer sees more than re-rendering.
     `least_change`: the Lab distance of local means below which the least changed quarter of the image stays; from 5 on,
-    a viewer sees that nothing was left as it was. `beside_thing`: the same for a style edit whose instruction restyles one
-    thing; else null. `outside_ssim` is Wang et al. 2004 on luma over 8x8 blocks,
-    `outside_change` the mean Lab distance. Outside is outside the true edit mask, or outside an estimated one
+    a viewer sees that nothing was left as it was. `beside_thing`: the same for a style edit whose instruction restyles
+    one thing; else null. `outside_ssim` is Wang et al. 2004 on luma over 8x8 blocks, `outside_change` the mean Lab
+    distance. Outside is outside the true edit mask, or outside an estimated one
     (`crispedit.change.estimate`), each with a margin; its scores are null if it is smaller than `least_outside` of the
     image (a style edit has no outside)."""
 

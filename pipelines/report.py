@@ -67,7 +67,7 @@ def write(run: Run, report: Report, *, light: bool = False) -> Path:
 def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
     images = Thumbnails(s, 0 if light else MAX_BYTES - TEXT_BYTES)
     grid = overview.matrix(s)
-    shown = {} if light else overview.examples(s, [row[1] for row in grid.rows], EXAMPLES)
+    shown = {} if light else overview.examples(s, [row[0] for row in grid.rows], EXAMPLES)
     charted = [
         (
             score,
@@ -94,7 +94,7 @@ def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
             datasets=overview.by_dataset(s),
             matrix=grid,
             kept=[] if light else overview.kept_examples(s, 12),
-            reasons=[(row, shown.get(row[1], [])) for row in grid.rows],
+            reasons=[(row, shown.get(row[0], [])) for row in grid.rows],
             charted=charted,
             editors=overview.by_editor(s),
             errors=report.errors,

@@ -52,7 +52,7 @@ def histogram(
     ghosts: Sequence[NamedBound] = (),
 ) -> Markup:
     """Stacked bars of kept and other pairs, on a square-root scale so that small bins are visible, with a line at each
-    bound; with `handles`, lines can be dragged. `ghosts` are the bounds of the comparison."""
+    bound; with `handles`, lines can be dragged. `ghosts` are the recipe's bounds, dashed beneath the others."""
     plot_height, step = height - BOTTOM - TOP, (width - 2 * LEFT) / len(of.kept)
     top = max(k + o for k, o in zip(of.kept, of.other, strict=True)) or 1
     parts = [
@@ -73,11 +73,13 @@ def histogram(
                 parts.append(f'<rect class="{name}" x="{x:.1f}" y="{y:.1f}" width="{step - 1:.1f}" height="{h:.1f}"/>')
         parts.append("</g>")
     parts.append(_axis(of.low, of.high, width, height))
+    drawn = {(side, value) for side, value, _ in bounds}
     for lines, handle, kind in ((ghosts, False, "bound ghost"), (bounds, handles, "bound")):
         for side, value, names in lines:
             if of.low <= value <= of.high:
                 x = _x(value, of.low, of.high, width)
-                parts.append(_bound_line(side, value, names, x, width, height, handle, kind))
+                covered = " covered" if kind != "bound" and (side, value) in drawn else ""
+                parts.append(_bound_line(side, value, names, x, width, height, handle, kind + covered))
     parts.append("</svg>")
     return Markup("".join(parts))
 
@@ -155,7 +157,8 @@ def _bound_line(
     title = escape(f"{side} {short(value)}: {names}")
     word = escape(f"{'≥' if side == 'min' else '≤'} {short(value)}")
     beside, anchor = (-6, "end") if x > width - 90 else (6, "start")
-    text = f'<text x="{x + beside:.1f}" y="{TOP - 3}" text-anchor="{anchor}">{word}</text>'
+    row = ' dy="1.2em"' if "ghost" in kind else ""  # below the label of the bound that was moved
+    text = f'<text x="{x + beside:.1f}" y="{TOP - 3}"{row} text-anchor="{anchor}">{word}</text>'
     line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height - BOTTOM}"/>'
     if not handle:
         return f'<g class="{kind}"><title>{title}</title>{line}{text}</g>'

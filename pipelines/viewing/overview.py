@@ -59,9 +59,8 @@ def funnel(snapshot: Snapshot) -> list[FunnelStep]:
 
 
 def _gpu_hours(snapshot: Snapshot) -> list[FunnelStep]:
-    stages = progress(snapshot)
-    hours = sum(stage.gpu_s for stage in stages) / 3600
-    return [FunnelStep("GPU-hours", round(hours, 2), "held by the builds", "/")] if stages else []
+    hours = round(sum(stage.gpu_s for stage in progress(snapshot)) / 3600, 2)
+    return [FunnelStep("GPU-hours", hours, "held by the builds", "/")] if hours else []
 
 
 def _counted(snapshot: Snapshot, table: str) -> tuple[int, int]:
@@ -90,17 +89,17 @@ def by_category(snapshot: Snapshot) -> list[Row]:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Rejected candidates by filter (or other reason) and category."""
+    """Rejected candidates by reason and category."""
 
     categories: list[str]
-    rows: list[tuple[str, str, dict[str, int], int]]
-    """(filter or later step, reason, counts by category, total), most frequent first."""
+    rows: list[tuple[str, dict[str, int], int]]
+    """(reason, counts by category, total), most frequent first."""
     candidates: dict[str, int]
 
     @property
     def most(self) -> float:
         """The largest share of a category with one reason."""
-        shares = [n / self.candidates[c] for _, _, counts, _ in self.rows for c, n in counts.items()]
+        shares = [n / self.candidates[c] for _, counts, _ in self.rows for c, n in counts.items()]
         return max(shares, default=0.0) or 1.0
 
 
@@ -113,17 +112,9 @@ def matrix(snapshot: Snapshot) -> Matrix:
     counts: dict[str, dict[str, int]] = {}
     for row in cells:
         counts.setdefault(row["reason"], {})[row["category"]] = row["n"]
-    rows = [(owner(snapshot, reason), reason, of, sum(of.values())) for reason, of in counts.items()]
+    rows = [(reason, of, sum(of.values())) for reason, of in counts.items()]
     sizes = {row["category"]: row["n"] for row in by_category(snapshot)}
-    return Matrix(sorted(sizes), sorted(rows, key=lambda row: (-row[3], row[1])), sizes)
-
-
-def owner(snapshot: Snapshot, reason: str) -> str:
-    """The origin of a reason: a filter's name, "select" for choices among candidates, else the editor."""
-    filter_ = reason.partition(".")[0]
-    return (
-        filter_ if filter_ in snapshot.cascade.filters and "." in reason else "select" if reason in AFTER else "editor"
-    )
+    return Matrix(sorted(sizes), sorted(rows, key=lambda row: (-row[2], row[0])), sizes)
 
 
 def in_words(snapshot: Snapshot, reason: str | None, row: Mapping[str, Any]) -> str:
@@ -243,12 +234,12 @@ def progress(snapshot: Snapshot) -> list[StageTotal]:
 def summary(snapshot: Snapshot) -> dict[str, Any]:
     """The variables of the first page's template."""
     grid = matrix(snapshot)
-    shown = examples(snapshot, [row[1] for row in grid.rows[:8]])
+    shown = examples(snapshot, [row[0] for row in grid.rows[:8]])
     return {
         "funnel": funnel(snapshot),
         "categories": by_category(snapshot),
         "matrix": grid,
-        "reasons": [(row, shown.get(row[1], [])) for row in grid.rows[:8]],
+        "reasons": [(row, shown.get(row[0], [])) for row in grid.rows[:8]],
         "kept": kept_examples(snapshot, 8),
         "errors": errors(snapshot),
         "editors": by_editor(snapshot),

@@ -241,7 +241,9 @@ class Site:
 
     def bounds(self, request: Request) -> Response:
         s, parameters = self.shown.current(), request.query_params
-        score = parameters.get("score") or (s.bounded or s.scores or [""])[0]
+        reasons = {reason: total for reason, _, total in overview.matrix(s).rows}
+        rejecting = [score for score in (reason.rpartition(":")[0] for reason in reasons) if score in s.scores]
+        score = parameters.get("score") or [*rejecting, *s.bounded, *s.scores, ""][0]
         if score and score not in s.scores:
             raise ValueError(f"there is no score {score!r}; choose from {', '.join(s.scores)}")
         category = parameters.get("category", _telling(s, score))
@@ -274,12 +276,10 @@ class Site:
             moved=moved,
             bound=here.bound,
             chart=chart,
-            ghosts=[
-                line for line in templates.bound_names(s, score) if line[1] not in (here.bound.min, here.bound.max)
-            ],
+            ghosts=templates.bound_names(s, score, category, regime),
             points=points,
             small=[(name, chart) for name, chart in by_category.items() if chart is not None],
-            reasons={row[1]: row[3] for row in overview.matrix(s).rows},
+            reasons=reasons,
         )
 
     def what_if(self, request: Request) -> Response:
@@ -364,7 +364,7 @@ class Site:
             bad=labels.REASONS,
             against=labels.against(s),
             last=self.shown.labels.last(),
-            reasons=[row[1] for row in overview.matrix(s).rows],
+            reasons=[reason for reason, _, _ in overview.matrix(s).rows],
         )
 
     def learned(self, request: Request) -> Response:

@@ -417,7 +417,8 @@ def answers(snapshot: Snapshot, row: Mapping[str, Any]) -> dict[str, dict[str, A
     """The notes on a pair by "filter.note", read from the run's tables. Empty if there are none."""
     if snapshot.run is None:
         return {}
-    notes = [f"{name}.{note}" for name, filter_ in snapshot.cascade.filters.items() for note in filter_.notes]
+    filters = snapshot.cascade.filters.items()
+    notes = [note for name, filter_ in filters for of in filter_.notes if (note := f"{name}.{of}") != REGIME]
     if not notes:
         return {}
     with tables.connect(snapshot.run) as db:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jinja2
 
+from crispedit.cascade import REGIME
 from crispedit.pipelines.viewing import charts, overview, queries
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
@@ -26,8 +27,8 @@ def environment() -> jinja2.Environment:
     environment.globals |= {
         "charts": charts,
         "in_words": overview.in_words,
-        "owner": overview.owner,
         "bound_names": bound_names,
+        "REGIME": REGIME,
         "clock": lambda then: time.strftime("%H:%M:%S", time.localtime(then)),
     }
     return environment

@@ -94,6 +94,19 @@ def test_the_pages_count_what_the_tables_hold(client: TestClient, run: Run, seen
     assert len(keys(shown)) == sum(sum(count.rejected.values()) for count in counts)
 
 
+def test_the_page_of_bounds_opens_with_the_score_that_rejects_most(client: TestClient, seen: Snapshot):
+    worst = seen.one("SELECT reason FROM pair WHERE outcome = 'rejected' GROUP BY ALL ORDER BY count(*) DESC LIMIT 1")
+    assert f'data-score="{worst.rpartition(":")[0]}"' in client.get("/bounds").text
+
+
+def test_the_current_bounds_of_a_category_are_its_own(client: TestClient):
+    """`style` allows a displacement of 4 px and `motion` of 3 px: the chart of one shows no line of the other."""
+    page = client.get("/bounds?score=alignment.displacement_px&category=style").text
+    chart = page.partition('id="bound"')[2].partition("</svg>")[0]
+    assert "≤ 4<" in chart
+    assert "≤ 3<" not in chart
+
+
 def test_sorting_and_paging_show_each_pair_once(seen: Snapshot):
     for sort in (
         "",

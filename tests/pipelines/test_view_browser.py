@@ -170,10 +170,11 @@ def test_filter_search_and_sort(page: Any, run: Run):
     page.wait_for_url("**sort=unchanged**")
     page.locator("#grid a.shots").first.click()
     page.wait_for_selector(".stage")
-    first = page.locator(".scores", has_text="unchanged.changed_fraction").locator("dd").first.inner_text()
+    changed = page.locator(".scores", has=page.get_by_role("link", name="changed_fraction", exact=True))
+    first = changed.locator("dd").first.inner_text()
     page.keyboard.press("j")
     page.wait_for_selector("a[rel=prev]")
-    second = page.locator(".scores", has_text="unchanged.changed_fraction").locator("dd").first.inner_text()
+    second = changed.locator("dd").first.inner_text()
     assert float(first) <= float(second)
     page.goto("/pairs?q=nothing+says+this")
     assert page.get_by_text("No pair matches").is_visible()
@@ -216,6 +217,8 @@ def test_a_dragged_bound_shows_what_would_be_kept(page: Any, run: Run):
     page.reload()
     page.wait_for_selector("#override")
     assert page.url == address
+    moved, current = handle.locator("text").bounding_box(), page.locator(".chart.wide .ghost text").bounding_box()
+    assert current["y"] >= moved["y"] + moved["height"] - 2  # neither label covers the other, however near the lines
     handle.focus()
     value = float(handle.get_attribute("data-value"))
     page.keyboard.press("ArrowRight")
@@ -300,6 +303,20 @@ def test_an_evaluation_is_looked_at(chromium: Any, evaluated: str):
         assert page.locator(".candidates article").count() == 2
         page.keyboard.press("j")
         page.wait_for_selector("h1:has-text('Change 3')")
+
+
+def test_a_phone_cuts_off_no_count_name_or_section(chromium: Any, address: str):
+    with window_of(chromium, address) as page:
+        page.set_viewport_size({"width": 400, "height": 860})
+        page.goto("/")
+        reason, count = (page.locator(f".heat tr:nth-child(2) td:nth-child({n})").bounding_box() for n in (1, 2))
+        assert reason["x"] + reason["width"] <= count["x"] + 1 < count["x"] + count["width"] < 400
+        page.locator("#content .mini").first.click()
+        page.wait_for_selector(".scores")
+        assert page.locator(".scores dt").evaluate_all("names => names.every(n => n.scrollWidth <= n.clientWidth)")
+        page.goto("/jobs")
+        section = page.locator("nav a[aria-current]").bounding_box()
+        assert section["x"] + section["width"] <= 400
 
 
 @pytest.mark.parametrize("width", [1440, 400])

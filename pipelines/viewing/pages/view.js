@@ -369,6 +369,8 @@ function begin() {
   if ($("#grid") && sessionStorage.look && sessionStorage.look !== "side") showGrid(sessionStorage.look);
   clearInterval(blinking);
   if ($(".stage") && sessionStorage.stage && sessionStorage.stage !== "side") showStage(sessionStorage.stage);
+  const section = $("nav.sections [aria-current]");
+  if (section) section.parentNode.scrollLeft = section.offsetLeft - section.parentNode.offsetWidth / 3;
   if (matchMedia("(max-width: 62rem)").matches) $(".filters")?.removeAttribute("open");
   for (const key of JSON.parse($("[data-ahead]")?.dataset.ahead ?? "[]"))
     for (const side of ["source", "edited"]) new Image().src = `/image/this/${key}/${side}?w=0`;

@@ -112,7 +112,8 @@ def scatter(
         )
     parts.append(_axis(*x_range, WIDE, height))
     for tick in ticks(*y_range):
-        parts.append(f'<text class="tick" x="{LEFT}" y="{_y(tick, *y_range, height) - 3:.1f}">{short(tick)}</text>')
+        y = _y(tick, *y_range, height) - 3
+        parts.append(f'<text class="tick" x="{WIDE - LEFT}" y="{y:.1f}" text-anchor="end">{short(tick)}</text>')
     parts += [
         _bound_line(s, v, n, _x(v, *x_range, WIDE), WIDE, height, False)
         for s, v, n in x_bounds

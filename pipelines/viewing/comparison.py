@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from crispedit.cascade import Cascade
 from crispedit.outcome import KEPT
 from crispedit.pipelines import recipe
 from crispedit.pipelines.run import Run
@@ -29,28 +30,25 @@ class OtherVerdicts:
 
     title: str
     table: str
+    cascade: Cascade
+    """Their bounds."""
     other: Snapshot | None = None
     """The other run; None for moved bounds."""
     only_there: int = 0
     """Pairs of the other run that this one lacks."""
 
 
-def exact(snapshot: Snapshot, overrides: Sequence[str]) -> pa.Table:
-    """(key, category, outcome, reason): what `select` with these overrides would decide, including choices among
-    candidates and quotas."""
+def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, table: str) -> OtherVerdicts:
+    """The comparison with other bounds or quotas over the same run: what `select` with these overrides would decide,
+    including choices among candidates and quotas."""
     assert snapshot.run is not None
     root = snapshot.run.root
     run = Run(recipe.load(str(root), [*overrides, f"run={root}"]))
-    return pair_verdicts(run, source_verdicts(run, store=False))
-
-
-def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, table: str) -> OtherVerdicts:
-    """The comparison with other bounds or quotas over the same run."""
-    verdicts = exact(snapshot, overrides)
+    verdicts = pair_verdicts(run, source_verdicts(run, store=False))
     with snapshot.db.cursor() as db:
         db.register("verdicts", verdicts)
         db.execute(f"CREATE OR REPLACE TABLE {table} AS SELECT key, key AS other_key, outcome, reason FROM verdicts")
-    return OtherVerdicts(title, table)
+    return OtherVerdicts(title, table, run.recipe.pair_cascade)
 
 
 def against_run(snapshot: Snapshot, other: Snapshot) -> OtherVerdicts:
@@ -74,7 +72,7 @@ def against_run(snapshot: Snapshot, other: Snapshot) -> OtherVerdicts:
             ) t ON p.{by} = t.{by}
         """)
         only = db.execute(f"SELECT count(*) FROM theirs WHERE {by} NOT IN (SELECT {by} FROM pair)").fetchone()
-    return OtherVerdicts(other.name, "other", other, only[0] if only else 0)
+    return OtherVerdicts(other.name, "other", other.cascade, other, only[0] if only else 0)
 
 
 @dataclass(frozen=True)

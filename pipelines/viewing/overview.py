@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crispedit.cascade import REGIME
+from crispedit.bounds import Bound
+from crispedit.cascade import REGIME, Cascade
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
 from crispedit.pipelines.progress import StageTotal, stage_totals
 from crispedit.pipelines.viewing.queries import Row
@@ -117,14 +118,14 @@ def matrix(snapshot: Snapshot) -> Matrix:
     return Matrix(sorted(sizes), sorted(rows, key=lambda row: (-row[2], row[0])), sizes)
 
 
-def in_words(snapshot: Snapshot, reason: str | None, row: Mapping[str, Any]) -> str:
-    """The explanation of a reason: "leakage above 0.05"."""
+def in_words(cascade: Cascade, reason: str | None, row: Mapping[str, Any]) -> str:
+    """The explanation of a reason given by this cascade: "leakage above 0.05"."""
     if reason is None:
         return ""
     score, colon, side = reason.rpartition(":")
     if not colon:
         return AFTER.get(reason, reason.replace("_", " "))
-    bound = snapshot.bound(score, row["category"], row.get(REGIME))
+    bound = cascade.bounds_of(row["category"], row.get(REGIME)).get(score, Bound())
     value = bound.min if side == "low" else bound.max
     word = {"low": "below", "high": "above"}.get(side, side)
     return f"{score} {word} {value:g}" if value is not None else f"{score} too {side}"

@@ -107,6 +107,20 @@ def test_the_current_bounds_of_a_category_are_its_own(client: TestClient):
     assert "≤ 3<" not in chart
 
 
+def test_candidates_of_different_sources_are_each_shown_with_their_own(run: Run, tmp_path: Path):
+    """The compositor may draw into a photograph what it then edits; another editor of the job gets the photograph."""
+    site = Site(ViewedRun(view.taker(str(run.root)), Labels(tmp_path / "labels.csv")))
+    pages, db = TestClient(site.app()), site.shown.snapshot.db
+    key, job = db.execute("SELECT key, job_key FROM pair WHERE source IS NOT NULL LIMIT 1").fetchone()
+    shared = "SELECT * REPLACE ('other' AS editor, 'a' AS key) FROM pair WHERE key = ?"
+    own = "SELECT * REPLACE ('b' AS key, edited AS source) FROM pair WHERE key = ?"
+    shown = []
+    for added in (shared, own):
+        db.execute(f"INSERT INTO pair {added}", [key])
+        shown.append(pages.get(f"/job/{job}").text.count("/source?w="))
+    assert shown == [1, 3]
+
+
 def test_sorting_and_paging_show_each_pair_once(seen: Snapshot):
     for sort in (
         "",
@@ -138,6 +152,11 @@ def test_moved_bounds_keep_what_select_would(run: Run, seen: Snapshot, photos: P
     flipped = comparison.flipped(seen, against, PairsAddress(flip="gained"), 100)
     assert {row["key"] for row in flipped.rows} <= kept
     assert flipped.total == total.gained
+
+
+def test_a_moved_bound_rejects_by_its_own_value(client: TestClient):
+    page = client.get("/compare?m=unchanged.changed_fraction@:0.15,&flip=lost").text
+    assert "then: unchanged.changed_fraction below 0.15" in page
 
 
 def test_a_bound_of_one_category_leaves_the_others(seen: Snapshot):

@@ -86,10 +86,11 @@ function showStage(look) {
 }
 
 function slide() {
-  const stage = $(".stage"), edited = $(".edited", stage), at = $("input[type=range]", stage)?.value;
-  if (!edited || at === undefined) return;
+  const stage = $(".stage"), edited = $(".edited", stage), range = $("input[type=range]", stage);
+  if (!edited || !range) return;
+  const at = range.value, box = edited.getBoundingClientRect(), outer = stage.getBoundingClientRect();
   edited.style.clipPath = `inset(0 0 0 ${at}%)`;
-  const box = edited.getBoundingClientRect(), outer = stage.getBoundingClientRect();
+  range.style.width = box.width + "px"; // its thumb is where the images meet
   $(".divider", stage).style.left = box.left - outer.left + (box.width * at) / 100 + "px";
 }
 

@@ -94,7 +94,8 @@ def detected(source: PairsSource) -> PairsSource:
 def _layout(path: str, files: Sequence[File]) -> Layout:
     counts = Counter(suffix_of(file.uri) for file in files)
     for suffix, layout in LAYOUTS.items():
-        if counts[suffix] and not (suffix == ".json" and _endings(files)):  # otherwise they are beside their images
+        beside = (suffix == ".json" and _endings(files)) or (suffix == ".parquet" and counts[".tar"])
+        if counts[suffix] and not beside:  # texts beside images, the index of tars
             return layout
     if any(counts[suffix] for suffix in IMAGE_SUFFIXES):
         return "folder"

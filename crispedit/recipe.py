@@ -88,11 +88,12 @@ def load(model: type[R], path: Path, overrides: Sequence[str] = ()) -> R:
 
 def by_name(model: type[R], path: str, overrides: Sequence[str] = (), folder: str = "") -> R:
     """The recipe in a file, or, if there is no such file, a shipped one by its name in `configs/FOLDER`."""
-    shipped = resources.files("crispedit.configs") / folder / f"{Path(path).stem}.yaml"
+    there = resources.files("crispedit.configs") / folder
+    shipped = there / f"{Path(path).stem}.yaml"
     if not Path(path).is_file() and shipped.is_file():
         return parse(model, shipped.read_text(encoding="utf-8"), overrides, name=path)
     if not Path(path).exists():
-        names = sorted(one.name.removesuffix(".yaml") for one in shipped.parent.iterdir() if one.suffix == ".yaml")
+        names = sorted(one.name.removesuffix(".yaml") for one in there.iterdir() if one.name.endswith(".yaml"))
         raise ValueError(f"there is no recipe file {path}; the shipped ones are {', '.join(names)}")
     return load(model, Path(path), overrides)
 

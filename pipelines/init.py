@@ -72,8 +72,8 @@ def recipe_for(folder: str, run_folder: str | None = None) -> tuple[str, str]:
 
 
 def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, Any], str, str, int | None]:
-    """The source section, a description, the name of the fitting shipped recipe, and, if most images are smaller than it
-    takes, their smallest short side in pixels."""
+    """The source section, a description, the name of the fitting shipped recipe, and, if most images are smaller than
+    it takes, their smallest short side in pixels."""
     try:
         pairs = layout.detected(PairsSource(path=folder))
     except ValueError as no_pairs:

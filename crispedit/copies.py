@@ -238,7 +238,7 @@ def _correlation(one: Map, other: Map) -> float:
 
 
 def pictures_in(folder: str) -> list[Path]:
-    """The image files in a local folder and those below it, sorted, but no hidden ones. ValueError if there are none."""
+    """The image files in a local folder and those below it, sorted, no hidden ones. ValueError if there are none."""
     paths = sorted(
         path
         for path in Path(folder).rglob("*")

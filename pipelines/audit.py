@@ -456,8 +456,8 @@ def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Fail
 def failures_text(groups: Sequence[Failures], most: int = 5) -> str:
     """The most frequent errors, a line each; "" without any."""
     lines = [
-        f"  {group.rows} x {group.step}: {group.example[:160]}{' (transient)' if group.transient else ''}: "
-        + ", ".join(group.first)
+        f"  {group.rows} x {group.step}: {group.example[:160]}{' (transient)' if group.transient else ''}"
+        + (f": {', '.join(group.first)}" if group.rows > 1 or group.first[0] not in group.example else "")
         + (", ..." if group.rows > len(group.first) else "")
         for group in groups[:most]
     ]

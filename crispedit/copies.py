@@ -238,8 +238,14 @@ def _correlation(one: Map, other: Map) -> float:
 
 
 def pictures_in(folder: str) -> list[Path]:
-    """The image files in a local folder and those below it, sorted. ValueError if there are none."""
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    """The image files in a local folder and those below it, sorted, no hidden ones. ValueError if there are none."""
+    paths = sorted(
+        path
+        for path in Path(folder).rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
     if not paths:
         raise ValueError(f"{folder}: no image files ({', '.join(SUFFIXES)}) to compare with in this folder")
     return paths

@@ -88,9 +88,13 @@ def load(model: type[R], path: Path, overrides: Sequence[str] = ()) -> R:
 
 def by_name(model: type[R], path: str, overrides: Sequence[str] = (), folder: str = "") -> R:
     """The recipe in a file, or, if there is no such file, a shipped one by its name in `configs/FOLDER`."""
-    shipped = resources.files("crispedit.configs") / folder / f"{Path(path).stem}.yaml"
+    there = resources.files("crispedit.configs") / folder
+    shipped = there / f"{Path(path).stem}.yaml"
     if not Path(path).is_file() and shipped.is_file():
         return parse(model, shipped.read_text(encoding="utf-8"), overrides, name=path)
+    if not Path(path).exists():
+        names = sorted(one.name.removesuffix(".yaml") for one in there.iterdir() if one.name.endswith(".yaml"))
+        raise ValueError(f"there is no recipe file {path}; the shipped ones are {', '.join(names)}")
     return load(model, Path(path), overrides)
 
 
@@ -130,13 +134,16 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise ValueError(f"{override!r}: the value is not YAML: {error}") from None
 
 
-def _explain(model: type[BaseModel], data: object, problem: Mapping[str, Any]) -> str:
+def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: Mapping[str, Any]) -> str:
     location = problem["loc"]
-    key = ".".join(map(str, location))
+    section = data.get(location[0]) if location else None
+    kind = section.get("kind") if isinstance(section, Mapping) else None  # pydantic says source.folder.path
+    key = ".".join(str(step) for place, step in enumerate(location) if place != 1 or step != kind)
     if problem["type"] != "extra_forbidden":
-        return f"{key}: {problem['msg']} (got {problem['input']!r})"
-    section = _section(model, location[:-1])
-    choices = f"; choose from {', '.join(sorted(section.model_fields))}" if section is not None else ""
+        space = "; write a space after the colon" if problem["input"] is None and ":" in key else ""
+        return f"{key}: {problem['msg']} (got {problem['input']!r}){space}"
+    known = _section(model, location[:-1])
+    choices = f"; choose from {', '.join(sorted(known.model_fields))}" if known is not None else ""
     return f"{key}: there is no such key{choices}"
 
 

@@ -97,6 +97,8 @@ class Failures:
     transient: bool
     """Whether the next run retries these rows."""
     example: str
+    first: list[str]
+    """Names (uris or keys) of the first of these rows, at most three."""
 
 
 @dataclass
@@ -428,29 +430,35 @@ def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Fail
     """The errors in a run's tables, grouped by step and kind, the most frequent first."""
     db = tables.connect(run) if db is None else db
     queries = [
-        f"SELECT '{step}', error, coalesce(transient, false), count(*) FROM {step} WHERE error IS NOT NULL GROUP BY ALL"
-        for step in ("curate", "annotate", "edit", "compare")
+        f"SELECT '{step}', error, coalesce(transient, false), count(*), min({name}, 3) FROM {step} "
+        "WHERE error IS NOT NULL GROUP BY ALL"
+        for step, name in (("curate", "uri"), ("annotate", "key"), ("edit", "key"), ("compare", "key"))
     ]
     scores = [("curate", name) for name in run.recipe.source_cascade.filters]
     scores += [("score", name) for name in run.recipe.pair_cascade.filters]
     queries += [
-        f'SELECT \'{step}: {name}\', "{name}.error", "{name}.measured" IS NOT TRUE, count(*) FROM {step} '
+        f'SELECT \'{step}: {name}\', "{name}.error", "{name}.measured" IS NOT TRUE, count(*), min(key, 3) FROM {step} '
         f'WHERE "{name}.error" IS NOT NULL GROUP BY ALL'
         for step, name in scores
     ]
     errors = db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall()
-    errors += [("list", row["error"], True, 1) for row in tables.listing_rows(run) if row["error"] is not None]
+    errors += [
+        ("list", row["error"], True, 1, [row["key"]]) for row in tables.listing_rows(run) if row["error"] is not None
+    ]
     groups: dict[tuple[str, str, bool], Failures] = {}
-    for step, error, transient, rows in errors:
-        group = groups.setdefault((step, kind(error), transient), Failures(step, kind(error), 0, transient, error))
+    for step, error, transient, rows, first in errors:
+        group = groups.setdefault((step, kind(error), transient), Failures(step, kind(error), 0, transient, error, []))
         group.rows += rows
+        group.first = sorted([*group.first, *first])[:3]
     return sorted(groups.values(), key=lambda group: (-group.rows, group.step, group.kind))
 
 
 def failures_text(groups: Sequence[Failures], most: int = 5) -> str:
     """The most frequent errors, a line each; "" without any."""
     lines = [
-        f"  {group.rows} x {group.step}: {group.example[:160]}" + (" (transient)" if group.transient else "")
+        f"  {group.rows} x {group.step}: {group.example[:160]}{' (transient)' if group.transient else ''}"
+        + (f": {', '.join(group.first)}" if group.rows > 1 or group.first[0] not in group.example else "")
+        + (", ..." if group.rows > len(group.first) else "")
         for group in groups[:most]
     ]
     if len(groups) > most:
@@ -552,11 +560,13 @@ def run(args: argparse.Namespace) -> int:
     report = audit(made)
     if not report.counts:
         raise ValueError(f"{args.run} has no selection yet: run `crispedit select {args.run}` first")
-    path = page.write(made, report, light=args.light)
     if args.json:
         shown = {**asdict(report), "stages": [stage.to_json() for stage in report.stages]}
         print(json.dumps(shown, default=lambda bound: bound.model_dump(), indent=1))
     else:
         texts = [detail(report), worth_text(report.editors), moved_text(report.moved), stages_text(report.stages)]
-        print("\n\n".join(filter(None, [*texts, summary(report), f"report: {path}"])))
+        print("\n\n".join(filter(None, [*texts, summary(report)])), end="\n\n", flush=True)
+    path = page.write(made, report, light=args.light)
+    if not args.json:
+        print(f"report: {path}")
     return 0

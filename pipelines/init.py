@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import re
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(text, encoding="utf-8")
     recipe.load(str(args.output))
-    print(f"{seen}\n\nwrote {args.output}; look at it, then: crispedit build {args.output}")
+    print(f"{seen}\n\nwrote {args.output}; look at it, then: crispedit build {shlex.quote(str(args.output))}")
     return 0
 
 
@@ -56,7 +57,7 @@ def recipe_for(folder: str, run_folder: str | None = None) -> tuple[str, str]:
     _, _, body = text.partition("\nrun: ")
     _, _, rest = body.partition("\nsource: ")
     if least is not None:
-        seen += f"\nmost are smaller than the usual {SHORT_SIDE_PX} px, so the recipe takes pairs from {least} px on"
+        seen += f"\nmost are smaller than the usual {SHORT_SIDE_PX} px, so the recipe takes images from {least} px on"
         rest = rest.replace(
             "resolution: {}", f"resolution: {{bounds: {{short_side_px: {{min: {least}}}}}}} # as the smallest seen"
         )
@@ -71,8 +72,8 @@ def recipe_for(folder: str, run_folder: str | None = None) -> tuple[str, str]:
 
 
 def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, Any], str, str, int | None]:
-    """The source section, a description, the name of the fitting shipped recipe, and, if most pairs are smaller than it
-    takes, their smallest side in pixels."""
+    """The source section, a description, the name of the fitting shipped recipe, and, if most images are smaller than
+    it takes, their smallest short side in pixels."""
     try:
         pairs = layout.detected(PairsSource(path=folder))
     except ValueError as no_pairs:
@@ -88,7 +89,7 @@ def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, An
         if skipped := listing.skipped.text():
             seen += f"\n{skipped}"
         section = photographs.model_dump(exclude_defaults=True) | {"kind": photographs.kind}
-        return section, seen, "embedded", None
+        return section, seen, "embedded", _least(sides)
     section = {
         "kind": "pairs",
         "path": folder,
@@ -96,8 +97,12 @@ def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, An
         "columns": pairs.columns.model_dump(exclude_none=True),
     }
     survey = layout.survey(pairs)
-    small = survey.short_sides and statistics.median(survey.short_sides) < SHORT_SIDE_PX
-    return section, survey.text(), "refilter-crispedit2m", min(survey.short_sides) if small else None
+    return section, survey.text(), "refilter-crispedit2m", _least(survey.short_sides)
+
+
+def _least(sides: Sequence[int]) -> int | None:
+    """The smallest short side, if most are smaller than the usual bound."""
+    return min(sides) if sides and statistics.median(sides) < SHORT_SIDE_PX else None
 
 
 def _photographs(folder: str, files: Sequence[sources.File]) -> PhotoSource:

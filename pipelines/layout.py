@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,7 +95,8 @@ def detected(source: PairsSource) -> PairsSource:
 def _layout(path: str, files: Sequence[File]) -> Layout:
     counts = Counter(suffix_of(file.uri) for file in files)
     for suffix, layout in LAYOUTS.items():
-        if counts[suffix] and not (suffix == ".json" and _endings(files)):  # otherwise they are beside their images
+        beside = (suffix == ".json" and _endings(files)) or (suffix == ".parquet" and counts[".tar"])
+        if counts[suffix] and not beside:  # texts beside images, the index of tars
             return layout
     if any(counts[suffix] for suffix in IMAGE_SUFFIXES):
         return "folder"
@@ -157,11 +159,11 @@ def _fields(row: object) -> list[str]:
 
 
 def _guess(there: Sequence[str], names: Sequence[str]) -> str | None:
-    """The column that has the first of these names: `json.edit_prompt` counts as edit_prompt, `source.jpg` as source,
-    `input_images.0` as input_images or input_image."""
+    """The column that has the first of these names: `json.edit_prompt` and `Edit Prompt` count as edit_prompt,
+    `source.jpg` as source, `input_images.0` as input_images or input_image."""
     known: dict[str, str] = {}
     for column in there:
-        parts = column.casefold().split(".")
+        parts = re.sub("[ -]", "_", column.casefold()).split(".")
         steps = [step for step in parts if step not in ("0", "json") and f".{step}" not in IMAGE_SUFFIXES]
         if steps:
             known.setdefault(steps[-1], column)

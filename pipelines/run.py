@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from crispedit.pipelines.recipe import Recipe, resolved
 from crispedit.shards import journal, storage
 from crispedit.shards.lock import locked
 
-STEPS = ("curate", "annotate", "edit", "score", "compare", "select", "pack")
+STEPS = ("listing", "waves", "curate", "annotate", "edit", "score", "compare", "select")
 """The folders of a run, in the order of the work."""
 
 Identity = Mapping[str, Any]
@@ -58,8 +59,8 @@ class Run:
                     f"{self.root} was built by an earlier CrispEdit, whose tables are not in waves. Finish it with "
                     f"the commit that {self.root / 'recipe.yaml'} names, or build into a new directory (run=DIR)"
                 )
-        journal.sweep(self.folder("listing"))
-        for step, identity in identities.items():
+        listing = {"photographs": {"source": self.recipe.source.model_dump(mode="json")}}
+        for step, identity in {**identities, "listing": listing}.items():
             self.folder(step).mkdir(parents=True, exist_ok=True)
             journal.sweep(self.folder(step))
             self._check_fingerprint(step, identity)
@@ -82,15 +83,18 @@ class Run:
                 change
                 for part, before in old.items()
                 if not (part.startswith("filter ") and part not in new and step == "score")
-                for change in _changes(part, before, new.get(part))
+                for change in _changes(_key(step, part), before, new.get(part))
             ]
-            changes += [f"{part}: was not there" for part in new if part not in old and step != "score"]
+            changes += [f"{_key(step, part)}: was not there" for part in new if part not in old and step != "score"]
             if changes and journal.parts(self.folder(step)):
-                later = " ".join(str(self.folder(name)) for name in STEPS[STEPS.index(step) :])
+                # Another source is listed anew.
+                later = STEPS if step == "curate" else STEPS[STEPS.index(step) :]
+                folders = [str(self.folder(name)) for name in later if self.folder(name).exists()]
                 raise ValueError(
                     f"{self.folder(step)} was made with other settings, and a table does not mix two:\n"
                     + "".join(f"  {change}\n" for change in changes)
-                    + f"Either build into a new directory (run=DIR), or remove {later} and run again."
+                    + "Either build into a new directory (run=DIR), or remove these folders and run the same command "
+                    + f"again: {shlex.join(folders)}"
                 )
             new = {**old, **new} if not changes else new
         with journal.replaced(path) as out:
@@ -115,13 +119,27 @@ class Run:
         return header + comment + yaml.safe_dump(kept, sort_keys=False)
 
 
+def _key(step: str, part: str) -> str:
+    """The recipe's key of a part of a fingerprint: edit.editors.NAME of "editor NAME"."""
+    keys = {
+        "photographs": "curate",
+        "edited": "edit",
+        "editor ": "edit.editors.",
+        "filter ": "curate.filters." if step == "curate" else "filters.",
+        "annotator": "annotate",
+        "judge": "filters.judge",
+    }
+    return next((key + part.removeprefix(one) for one, key in keys.items() if part.startswith(one)), part)
+
+
 def _changes(part: str, before: Any, after: Any) -> list[str]:
     if before == after:
         return []
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         keys = sorted({*before, *after})
         return [c for key in keys for c in _changes(f"{part}.{key}", before.get(key), after.get(key))]
-    return [f"{part}: was {before!r}, is now {after!r}"]
+    key = part.replace("curate.source", "source").replace(".options", "")
+    return [f"{key}: was {before!r}, is now {after!r}"]
 
 
 PACKAGES = ("ray", "pyarrow", "duckdb", "numpy", "opencv-python-headless", "pillow", "simplejpeg")

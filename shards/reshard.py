@@ -55,7 +55,7 @@ def repack(
 
     Of pairs with one key, or with the same source and edited bytes, the first stays: sources in the order given, keys
     in theirs. Where a quota is below what a category has, the pairs are chosen by the hash of (seed, key). ValueError
-    if one key names different images, and for a quota of a category that no source has.
+    if one key names different images, for a quota of a category that no source has, and if `out` holds another set.
     """
     kept: dict[str, _Found] = {}
     keys_of: dict[tuple[int, ...], str] = {}
@@ -92,6 +92,11 @@ def repack(
     masked = {key for key, copy in kept.items() if copy.at.offsets[_MASK] != ABSENT}
 
     settings = {"pairs_per_shard": pairs_per_shard, "seed": seed, "quotas": dict(quotas)}
+    made = {"sources": fingerprints, **settings}
+    if storage.exists(storage.join(os.fspath(out), layout.MANIFEST)):
+        there = read_manifest(os.fspath(out))["meta"].get("repacked", {})
+        if {name: there.get(name) for name in made} != made:
+            raise ValueError(f"{out}: holds another set; give a new folder, or remove that set first")
     digest = content_key("repack", *fingerprints, canonical_json(settings))
     entries = []
     for shard in plan(by_category, pairs_per_shard, seed, masked):
@@ -103,7 +108,7 @@ def repack(
     written = sum(entry.pairs for entry in entries)
     counts = {"given": given, "written": written, **{name: dropped[name] for name in _DROPS}}
     metas = _metas(sources)
-    repacked = {"sources": fingerprints, **settings, **counts, "meta": metas}
+    repacked = {**made, **counts, "meta": metas}
     finish(out, entries, {**_shared(metas), "repacked": repacked})
     _write_card(out, sources, (kept[key] for keys in by_category.values() for key in keys))
     return Repacked(entries, given, written, *(dropped[name] for name in _DROPS))

@@ -76,11 +76,20 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def match(labels: Sequence[Label], names: Iterable[tuple[str, Sequence[str | None]]]) -> dict[str, Label]:
-    """The label of each key of a run that has one; `names` are (key, other names of the same pair)."""
-    known = {name: label for label in labels for name in label.names}
-    matched = {}
+    """The label of each key of a run that has one; `names` are (key, other names of the same pair). ValueError if a
+    name fits several pairs, so that nobody knows which of them the person saw."""
+    keys: dict[str, list[str]] = {}
     for key, others in names:
-        label = next((known[name] for name in (key, *others) if name is not None and name in known), None)
-        if label is not None:
-            matched[key] = label
+        for name in {key, *others} - {None}:
+            keys.setdefault(str(name), []).append(key)
+    matched = {}
+    for label in labels:
+        name = next((name for name in label.names if name in keys), None)
+        if name is None:
+            continue
+        if len(keys[name]) > 1:
+            raise ValueError(
+                f"the label {name!r} fits {len(keys[name])} pairs; label them by key: {', '.join(keys[name][:5])}"
+            )
+        matched[keys[name][0]] = label
     return matched

@@ -71,6 +71,7 @@ def test_the_fingerprint_of_a_run_is_of_what_lies_in_the_folders(benchmark: Path
     moved.mkdir()
     for path in pictures_in(str(benchmark)):
         (moved / path.name).write_bytes(path.read_bytes())
+    (moved / "._0.png").write_bytes(b"what macOS writes beside each file of a foreign disk")
     identity = Copies(against=(str(benchmark),)).identity()
     assert Copies(against=(str(moved),)).identity() == identity
     (moved / "0.png").unlink()

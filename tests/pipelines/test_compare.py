@@ -228,7 +228,7 @@ def test_other_bounds_compare_only_the_jobs_where_other_candidates_pass(compared
 def test_another_model_does_not_mix_its_choices_in(compared: Run, server: Server):
     other = judged(compared, compared.root, server.spec | {"model": "other"})
     with pytest.raises(
-        ValueError, match=r"compare was made with other settings[^$]*judge.chat.options.model: was 'tiny'"
+        ValueError, match=r"compare was made with other settings[^$]*filters.judge.chat.model: was 'tiny'"
     ):
         other.begin({"compare": CompareStep(other).identity()})
     same = judged(compared, compared.root, server.spec | {"concurrency": 1})

@@ -13,13 +13,19 @@ from crispedit.pipelines.pairs import PairsSource
 
 
 def test_init_writes_a_recipe_for_photographs(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    output = tmp_path / "mine.yaml"
+    output = tmp_path / "my recipe.yaml"
     assert cli.main(["init", str(photos), "-o", str(output), "--run", str(tmp_path / "run")]) == 0
-    assert "4 photographs (folder)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "4 photographs (folder)" in told
+    assert f"crispedit build '{output}'" in told
+    assert "takes images from 288 px on" in told  # with the usual bound, a build would keep none of them
     made = recipe.load(str(output))
     assert (made.source.kind, made.source.path, made.run) == ("folder", str(photos), tmp_path / "run")
     shipped = recipe.load("embedded")
-    assert made.model_copy(update={"source": shipped.source, "run": shipped.run}) == shipped
+    for spec in (made.filters["resolution"], made.curate.filters["resolution"]):
+        assert spec.bounds["short_side_px"].min == 288
+    same = {key: getattr(shipped, key) for key in ("source", "run", "curate", "filters")}
+    assert made.model_copy(update=same) == shipped
     assert "# Jobs per photograph" in output.read_text()
     assert cli.main(["init", str(photos), "-o", str(output)]) == 2
     assert "exists already" in capsys.readouterr().err

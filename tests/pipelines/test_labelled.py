@@ -132,6 +132,11 @@ def test_labels_find_their_pairs_by_key_id_or_uri(tmp_path):
     names = {"key0": ["mine", "pairs.jsonl#3"], "key1": [None, "pairs.jsonl#7"], "key2": [None, "x"]}
     found = labels.match(labels.read(path), names.items())
     assert {key: label.good for key, label in found.items()} == {"key0": True, "key1": False, "key2": True}
+    twice = {"key0": ["mine", None], "key3": ["mine", None]}
+    with pytest.raises(ValueError, match="the label 'mine' fits 2 pairs; label them by key: key0, key3"):
+        labels.match(labels.read(path), twice.items())
+    path.write_text("key,id,verdict\nkey0,mine,bad\n")  # as `crispedit view` writes them
+    assert list(labels.match(labels.read(path), twice.items())) == ["key0"]
 
 
 def test_what_is_no_table_of_labels_is_refused(tmp_path):

@@ -91,6 +91,12 @@ def test_a_layout_is_found_with_its_columns(kind: str, tmp_path: Path):
     assert PairsSource.model_validate(source.model_dump()) == source
 
 
+def test_a_parquet_beside_tars_is_their_index(tmp_path: Path):
+    as_tar(tmp_path)
+    parquet(tmp_path / "index.parquet", {"tar": texts("x.tar")})
+    assert layout.detected(PairsSource(path=str(tmp_path))).layout == "webdataset"
+
+
 def test_a_csv_may_be_divided_by_semicolons(tmp_path: Path):
     as_csv(tmp_path, ";")
     assert [pair.id for pair in pairs.pairs(layout.detected(PairsSource(path=str(tmp_path))))] == ["0", "1", "2"]

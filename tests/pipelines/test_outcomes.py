@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,6 +187,24 @@ def test_a_run_can_be_moved_and_copied(photos: Path, tmp_path: Path):
     assert Run(recipe.load(str(second))).root == second
     shutil.rmtree(first)
     assert cli.main(["build", str(second), "filters.unchanged.bounds.changed_fraction.min=0.0005"]) == 0
+
+
+def test_another_source_is_listed_anew_once_the_named_folders_are_gone(photos: Path, tmp_path: Path):
+    small = ["categories={style: 1}", "filters={}", "curate.filters={}"]
+    build.build(make_run(tmp_path / "my run", photos, *small))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "one.jpg").write_bytes((photos / "lake.jpg").read_bytes())
+    run = make_run(tmp_path / "my run", tmp_path / "other", *small)
+    with pytest.raises(ValueError, match=r"curate was made.*\n  source.path: was .*, is now") as refused:
+        build.build(run)
+    for name in ("curate", "annotate", "edit", "score"):
+        shutil.rmtree(run.folder(name))
+    with pytest.raises(ValueError, match=r"listing was made.*\n  source.path: was"):
+        build.build(run)
+    for folder in shlex.split(str(refused.value).rpartition("again: ")[2]):
+        shutil.rmtree(folder, ignore_errors=True)
+    build.build(run)
+    assert tables.connect(run).execute("SELECT uri FROM curate").fetchall() == [("one.jpg",)]
 
 
 def test_an_older_run_is_refused_with_the_way_out(photos: Path, tmp_path: Path):

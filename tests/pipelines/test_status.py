@@ -38,6 +38,8 @@ def test_a_run_tells_what_it_has(photos: Path, tmp_path: Path, capsys: pytest.Ca
     assert cli.main(["status", str(run.root)]) == 0
     said = capsys.readouterr().out
     assert "No build is at work; the last one ended" in said
+    assert "1 x curate: " in said
+    assert said.partition("1 x curate: ")[2].splitlines()[0].endswith(": broken.jpg")
     assert cli.main(["audit", str(run.root), "--light"]) == 0
     audited = capsys.readouterr().out
     (line,) = [line for line in audited.splitlines() if line.startswith("edit:compositor ")]

@@ -116,6 +116,12 @@ def test_a_merge_that_was_cut_off_goes_on(tmp_path: Path):
 
 def test_wrong_requests_are_refused(tmp_path: Path):
     write_pairs(tmp_path / "a", PAIRS, 4)
+    write_pairs(tmp_path / "other", PAIRS[:2], 4)
+    again(tmp_path / "a", tmp_path / "made")
+    again(tmp_path / "a", tmp_path / "made")
+    for source, out in (("other", "a"), ("other", "made")):  # as one may take OUT for a source
+        with pytest.raises(ValueError, match=f"{out}: holds another set"):
+            again(tmp_path / source, tmp_path / out)
     before = {path: path.read_bytes() for path in (tmp_path / "a").glob("*.*")}
     with pytest.raises(ValueError, match="no category 'ad'"):
         again(tmp_path / "a", tmp_path / "b", quotas={"ad": 1})

@@ -47,7 +47,7 @@ class Exposure(Filter):
     # by 0.032 and a channel by 0.020 at most. Contrast falls by up to 0.10 and, but for one, rises by 0.03 at most (a
     # decoder flattens); colours lose up to 0.11 and, but for one, gain 0.06 at most.
     bounds: ClassVar[Mapping[str, Bound]] = {
-        "drift": Bound(max=0.035),
+        "drift": Bound(max=0.033),
         "cast": Bound(max=0.021),
         "contrast": Bound(min=-0.11, max=0.033),
         "saturation": Bound(min=-0.15, max=0.07),

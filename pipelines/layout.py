@@ -68,7 +68,7 @@ READ = 20
 SHOWN = 8
 
 
-class Ambiguous(ValueError):
+class AmbiguousError(ValueError):
     """There are pairs, but which image is the source cannot be told."""
 
 
@@ -88,9 +88,9 @@ def detected(source: PairsSource) -> PairsSource:
             endings.setdefault(part, column)
     columns = Columns(**(endings | given))
     if (columns.source, columns.edited) == ("image", "edit_image") and not {"source", "edited"} & given.keys():
-        raise Ambiguous(
-            f"source.columns: {source.path!r} has image and edit_image, and DiffSynth-Studio's edit_image is the source. "
-            "Name them: source.columns.source=edit_image source.columns.edited=image, or the reverse"
+        raise AmbiguousError(
+            f"source.columns: {source.path!r} has image and edit_image, and DiffSynth-Studio's edit_image is the "
+            "source. Name them: source.columns.source=edit_image source.columns.edited=image, or the reverse"
         )
     for part in ("source", "edited", "instruction"):
         if getattr(columns, part) is None:

@@ -268,7 +268,7 @@ def picture_in(folder: Path, name: str, where: str) -> Picture:
 def read_json(path: Path, what: str) -> Any:
     """A published JSON file. ValueError says what it should be."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError:
         raise ValueError(f"{path} is missing: {what}") from None
     except ValueError as error:
@@ -278,7 +278,7 @@ def read_json(path: Path, what: str) -> Any:
 def read_jsonl(path: Path, what: str) -> list[Any]:
     """The objects of a published JSONL file. ValueError says what it should be, or which line is not JSON."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would split at U+2028 inside a text, too
     except OSError:
         raise ValueError(f"{path} is missing: {what}") from None
     objects = []

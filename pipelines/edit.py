@@ -168,7 +168,7 @@ def _requests(args: argparse.Namespace) -> Iterator[EditRequest]:
 def _listed(path: Path, args: argparse.Namespace) -> Iterator[EditRequest]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path}:{number}"

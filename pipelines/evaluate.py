@@ -349,14 +349,15 @@ def _unmeasured(name: str, boards: Mapping[str, scoreboard.Json]) -> Iterator[st
     """Why a benchmark measured nothing, if so: a run with only nulls is a failure."""
     for protocol, board in boards.items():
         if board.get("pairwise"):
+            looked_at = [board]
             known = board["compared"] > 0
         else:
             mine = [row for label, row in board["rows"].items() if label not in (COPY, TRUTH)]
             looked_at = mine or list(board["rows"].values())
             known = any(figure["n"] for row in looked_at for figure in row["metrics"].values())
         if not known:
-            rows = board.get("rows", {"": board}).values()
-            why = [*board["null"].values(), *(reason for row in rows for reason in row["reasons"])]
+            reasons = [reason for row in looked_at for reason in row["reasons"]]
+            why = list(dict.fromkeys([*reasons, *board["null"].values()]))
             yield f"{name}, {protocol}: nothing was measured ({'; '.join(why[:3]) or 'there are no answers'})"
 
 

@@ -76,6 +76,8 @@ def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, An
     it takes, their smallest short side in pixels."""
     try:
         pairs = layout.detected(PairsSource(path=folder))
+    except layout.AmbiguousError:
+        raise
     except ValueError as no_pairs:
         photographs = _photographs(folder, files)
         try:

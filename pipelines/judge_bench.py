@@ -11,13 +11,12 @@ dimension. Writes OUT/judge-bench.json and judge-bench.md. Replies are kept, so 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from crispedit.pipelines.evaluate import Price
 from crispedit.pipelines.evaluation import preferences, report, statistics
 from crispedit.pipelines.evaluation.preferences import Preference
 from crispedit.pipelines.evaluation.statistics import Outcome
+from crispedit.pipelines.sources import texts
 from crispedit.recipe import Strict
 from crispedit.record import content_key, seed_of
 from crispedit.shards import journal
@@ -129,14 +129,16 @@ def read(path: Path) -> list[Labelled]:
     if tables := sorted(path.rglob("*.arrow")):
         return [_edit_score(*row) for row in rows(tables, EDIT_SCORE)]
     if path.is_dir():
-        given: Iterable[Mapping[str, Any]] = read_jsonl(path / "metadata.jsonl", "the preferences of a published set")
+        given: Sequence[Mapping[str, Any]] = read_jsonl(path / "metadata.jsonl", "the preferences of a published set")
     elif path.suffix == ".json":
         given = read_json(path, "a list of preferences")
     elif path.suffix == ".jsonl":
         given = read_jsonl(path, "a preference a line")
     else:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            given = list(csv.DictReader(file))
+        with path.open("rb") as file:
+            given = [{name: cell for name, cell in row.items() if cell} for row in texts.csv_rows(file)]
+    if not given:
+        raise ValueError(f"{path} holds no preferences")
     return [_labelled(row, root, f"{path}: row {number}") for number, row in enumerate(given, 1)]
 
 
@@ -184,9 +186,13 @@ def _labelled(row: Mapping[str, Any], root: Path, where: str) -> Labelled:
             names, said = [row["first"], row["second"]], row["winner"]
             key, instruction, source = str(row["case"]), row["instruction"], row["source"]
         first, second = names
-        winner = WINNERS[str(said).lower()]
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{where}: {error} is missing or not known") from None
+    except KeyError as error:
+        raise ValueError(f"{where}: no column {error}; it has {', '.join(row)}") from None
+    except ValueError:
+        raise ValueError(f"{where}: edited_images must hold two") from None
+    winner = WINNERS.get(str(said).lower())
+    if winner is None:
+        raise ValueError(f"{where}: the winner {said!r} is none of first, second, tie")
     category, dimension = str(row.get("task") or row.get("category") or ""), str(row.get("dimension") or "")
     preference = Preference(key, "first", "second", winner, category, DIMENSIONS.get(dimension, dimension))
     return Labelled(preference, instruction, *(picture_in(root, name, where) for name in (source, first, second)))

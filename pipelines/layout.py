@@ -68,6 +68,10 @@ READ = 20
 SHOWN = 8
 
 
+class AmbiguousError(ValueError):
+    """There are pairs, but which image is the source cannot be told."""
+
+
 def detected(source: PairsSource) -> PairsSource:
     """The source with its layout and columns filled in. ValueError names a column that was not found, and lists the
     existing ones."""
@@ -83,6 +87,11 @@ def detected(source: PairsSource) -> PairsSource:
         if column is not None:
             endings.setdefault(part, column)
     columns = Columns(**(endings | given))
+    if (columns.source, columns.edited) == ("image", "edit_image") and not {"source", "edited"} & given.keys():
+        raise AmbiguousError(
+            f"source.columns: {source.path!r} has image and edit_image, and DiffSynth-Studio's edit_image is the "
+            "source. Name them: source.columns.source=edit_image source.columns.edited=image, or the reverse"
+        )
     for part in ("source", "edited", "instruction"):
         if getattr(columns, part) is None:
             raise ValueError(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import itertools
 import json
 import os
@@ -532,21 +531,7 @@ def rows_of(file: File, opened: IO[bytes]) -> Iterator[Any]:
     suffix = sources.suffix_of(file.uri)
     if suffix == ".jsonl":
         return _lines(opened)
-    return iter(_listed(opened.read())) if suffix == ".json" else _csv_rows(opened)
-
-
-def _csv_rows(opened: IO[bytes]) -> Iterator[dict[str, str | None]]:
-    """The rows of a CSV by the names in its first line; an empty cell is None. Separators are commas, semicolons or
-    tabs."""
-    encoding = texts.encoding_of(opened.read(4))
-    opened.seek(0)
-    lines = io.TextIOWrapper(opened, encoding=encoding, newline="")
-    first = lines.readline()
-    lines.seek(0)
-    reader = csv.DictReader(lines, delimiter=max(",;\t", key=first.count))
-    for row in reader:
-        yield {name: (value or None) for name, value in row.items() if isinstance(name, str)}
-    lines.detach()
+    return iter(_listed(opened.read())) if suffix == ".json" else texts.csv_rows(opened)
 
 
 def _lines(opened: IO[bytes]) -> Iterator[bytes]:

@@ -3,7 +3,7 @@ the folders that trainers of editors read.
 
 An export is written beside its place under a temporary name and renamed when it is whole; one for a store is written
 here first. Dataset card, licence and provenance go with it: as README.md and, for each pair, as columns (in the
-released layout, whose columns are fixed, in provenance.parquet).
+released layout, whose columns are fixed, in provenance.jsonl).
 """
 
 from __future__ import annotations
@@ -55,9 +55,6 @@ _COLUMNS = [
     ("scores", SCORES),
     ("meta", pa.string()),  # the whole JSON member
 ]
-_PROVENANCE = pa.schema(
-    [("file", pa.string()), ("row", pa.int64()), ("key", pa.string()), *columns(pa.string(), *card.PROVENANCE)]
-)
 _RELEASED_COLUMNS = [("input_img", IMAGE), ("instruction", pa.string()), ("output_img", IMAGE), ("type", pa.string())]
 
 
@@ -167,12 +164,12 @@ def inverted(pair: Pair, undone: inverses.Inverse) -> Pair:
 
 
 def _write_released(pairs: Iterator[Pair], out: Path) -> None:
-    """data/<type>_%05d.parquet of at most 256 rows, and provenance.parquet with a row for each of theirs. The pairs
+    """data/<type>_%05d.parquet of at most 256 rows, and provenance.jsonl with a line for each of theirs. The pairs
     come category by category, as the shards lie."""
     schema = with_features(pa.schema(_RELEASED_COLUMNS))
     (out / "data").mkdir()
     writers: dict[str, _ReleasedFiles] = {}
-    with pq.ParquetWriter(out / "provenance.parquet", _PROVENANCE) as provenance:
+    with open(out / "provenance.jsonl", "w", encoding="utf-8") as provenance:
         try:
             for pair in pairs:
                 kind = RELEASED_TYPES.get(pair.category, pair.category)
@@ -187,7 +184,7 @@ def _write_released(pairs: Iterator[Pair], out: Path) -> None:
                     }
                 )
                 where = {"file": file, "row": row, "key": pair.key, **_provenance(pair)}
-                provenance.write_table(pa.Table.from_pylist([where], _PROVENANCE))
+                provenance.write(json.dumps(where) + "\n")
         finally:
             for files in writers.values():
                 files.close()

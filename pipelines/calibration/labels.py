@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from crispedit.pipelines.sources import texts
 
 IDS = ("key", "id", "uri")
 VERDICTS = ("verdict", "label")
@@ -49,22 +50,20 @@ def read(file: Path, group: str | None = None, verdict: str | None = None) -> li
         word = str(row[column] if row[column] is not None else "").strip().lower()
         if column == "label" and word not in GOOD | BAD | NO_VOTE:
             raise ValueError(f"{place}: label {word!r} is none of {', '.join(sorted((GOOD | BAD | NO_VOTE) - {''}))}")
-        said = Label(ids, word in GOOD, "good" if word in GOOD else word, str(row[group]) if group else None)
+        said = Label(ids, word in GOOD, "good" if word in GOOD else word, str(row[group] or "") if group else None)
         labels[ids] = None if word in NO_VOTE else said
     return [label for label in labels.values() if label is not None]
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(line number, row) of each row, with line numbers as in a text editor."""
+    """(number, row) of each row; the first line of a file is row 1."""
     if not file.is_file():
         raise ValueError(f"the file of labels {file} does not exist")
-    text = file.read_text(encoding="utf-8-sig")
     if file.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
-        reader = csv.DictReader(text.splitlines())
-        for row in reader:
-            yield reader.line_num, {str(name): value for name, value in row.items() if name is not None}
+        with file.open("rb") as opened:
+            yield from enumerate(texts.csv_rows(opened), start=2)
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(texts.decode(file.read_bytes()).split("\n"), start=1):
         if line.strip():
             try:
                 parsed = json.loads(line)

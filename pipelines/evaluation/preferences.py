@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from crispedit.benchmark import read_jsonl
 from crispedit.pipelines.evaluation import statistics
 from crispedit.pipelines.evaluation.statistics import Outcome
+from crispedit.pipelines.sources import texts
 
 REVERSED: Mapping[Outcome, Outcome] = {"first": "second", "second": "first", "tie": "tie"}
 
@@ -61,10 +61,10 @@ def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
         raise ValueError(f"{path} is not a file of preferences")
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
-    text = path.read_text(encoding="utf-8")
     if path.suffix == ".jsonl":
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    return list(csv.DictReader(text.splitlines()))
+        return read_jsonl(path, "a preference a line")
+    with path.open("rb") as opened:
+        return list(texts.csv_rows(opened))
 
 
 def majority(given: Sequence[Preference]) -> list[Preference]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import json
+from collections.abc import Iterator
+from typing import IO
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -27,6 +31,20 @@ def decode(data: bytes, errors: str = "strict") -> str:
 def clean(text: str) -> str:
     """A text without byte order marks and surrounding white space, with line feeds as line ends."""
     return text.replace("\r\n", "\n").strip("\ufeff\0 \t\n\r\v\f").strip()
+
+
+def csv_rows(opened: IO[bytes]) -> Iterator[dict[str, str | None]]:
+    """The rows of a CSV by the names in its first line; an empty cell is None. Separators are commas, semicolons or
+    tabs."""
+    encoding = encoding_of(opened.read(4))
+    opened.seek(0)
+    lines = io.TextIOWrapper(opened, encoding=encoding, newline="")
+    first = lines.readline()
+    lines.seek(0)
+    reader = csv.DictReader(lines, delimiter=max(",;\t", key=first.count))
+    for row in reader:
+        yield {name: (value or None) for name, value in row.items() if isinstance(name, str)}
+    lines.detach()
 
 
 def of_json(data: bytes, field: str) -> str | None:

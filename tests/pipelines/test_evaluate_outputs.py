@@ -1,5 +1,6 @@
 """A complete evaluation of three editors by two seeds in every published layout, and each of its outputs."""
 
+import codecs
 import csv
 import json
 import re
@@ -135,6 +136,7 @@ def test_the_made_judge_ranks_the_editors_as_they_were_made(made):
 def test_people_are_read_from_a_table_and_their_majority_counts(tmp_path):
     file = tmp_path / "people.csv"
     file.write_text("case,first,second,winner,category\n1,a,b,a,x\n1,b,a,a,x\n1,a,b,tie,x\n2,b,a,second,y\n2,a,b,b,y\n")
+    file.write_bytes(codecs.BOM_UTF8 + file.read_bytes().replace(b",", b";"))  # as a spreadsheet saves it
     read = preferences.read(file)
     assert preferences.majority(read) == [
         Preference("1", "a", "b", "first", "x"),

@@ -194,6 +194,17 @@ def test_each_layout_of_preferences_is_read(tmp_path):
         'case,instruction,source,first,second,winner\n1,"edit\nit",images/0.png,images/0-0.png,images/0-1.png,second\n'
     )
     (own,) = judge_bench.read(tmp_path / "own.csv")
+    for line, said in (
+        (
+            "1,edit,images/0.png,images/0-0.png,images/0-1.png,frist",
+            "row 1: the winner 'frist' is none of first, second",
+        ),
+        ("1,edit,images/0.png,,images/0-1.png,first", "row 1: no column 'first'; it has case, instruction"),
+        ("", "holds no preferences"),
+    ):
+        (tmp_path / "wrong.csv").write_text(f"case,instruction,source,first,second,winner\n{line}\n")
+        with pytest.raises(ValueError, match=said):
+            judge_bench.read(tmp_path / "wrong.csv")
     assert (own.preference.winner, own.instruction) == ("second", "edit\nit")
     (tmp_path / "own.csv").write_text(
         "case,instruction,source,first,second,winner\n1,edit,../x.png,images/0-0.png,images/0-1.png,second\n"

@@ -107,7 +107,7 @@ def test_labels_are_read_from_json_lines_with_the_users_own_columns(tmp_path):
     path = tmp_path / "labels.jsonl"
     path.write_text(
         '{"id": "a", "verdict": "good", "repo": "x"}\n\n{"id": "b", "verdict": "leaks outside", "repo": "y"}\n'
-        '{"id": "c", "verdict": "unsure", "repo": "y"}\n'
+        '{"id": "c", "verdict": "unsure", "repo": "\u2028"}\n'
     )
     a, b = labels.read(path, group="repo")
     assert (a.names, a.good, a.group) == (("a",), True, "x")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_pairs import cell, images, jpeg, parquet, tar, texts
 
-from crispedit.pipelines import layout, pairs
+from crispedit.pipelines import init, layout, pairs
 from crispedit.pipelines.pairs import Columns, PairImages, PairsSource
 
 SHARED = Path(__file__).parents[3] / "shared/pairs"
@@ -107,6 +107,18 @@ def test_what_is_named_wins_over_what_is_found(tmp_path: Path):
     given = Columns(source="after", edited="before")
     source = layout.detected(PairsSource(path=str(tmp_path), columns=given))
     assert (source.columns.source, source.columns.edited, source.columns.instruction) == ("after", "before", "prompt")
+
+
+def test_columns_that_may_mean_either_image_must_be_named(tmp_path: Path):
+    columns = {"image": images("a"), "edit_image": images("b"), "prompt": texts("Add a dog")}
+    parquet(tmp_path / "x.parquet", columns)
+    with pytest.raises(ValueError, match=r"DiffSynth-Studio's edit_image is the source\. Name them"):
+        init.recipe_for(str(tmp_path))
+    named = PairsSource(path=str(tmp_path), columns=Columns(source="edit_image"))
+    with pytest.raises(ValueError, match=r"source\.columns\.edited: no column"):
+        layout.detected(named)
+    named = PairsSource(path=str(tmp_path), columns=Columns(source="edit_image", edited="image"))
+    assert layout.detected(named).columns.instruction == "prompt"
 
 
 def test_a_column_that_is_not_found_lists_those_there(tmp_path: Path):

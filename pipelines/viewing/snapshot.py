@@ -395,7 +395,10 @@ def _of_meta(key: str, category: str, meta: Mapping[str, Any], masked: bool) -> 
     """A pair's columns from its JSON member; missing ones (in other tools' shards) are null."""
     row = {name: meta.get(name) for name in ("job_key", "source_key", "editor", "dataset", "licence", "transform")}
     row |= {name: meta.get(name) for name in ("instruction", "source_caption", "target_caption")}
-    row = {name: value if isinstance(value, str) else value and json.dumps(value) for name, value in row.items()}
+    row["options"] = meta.get("editor_options")
+    row = {
+        name: value if isinstance(value, str) else json.dumps(value) if value else None for name, value in row.items()
+    }
     row |= {name: row[name] or None for name in ("dataset", "licence")}
     row |= {name: n if isinstance(n := meta.get(name), int) else None for name in ("seed", "width", "height")}
     given = meta.get("scores")
@@ -405,7 +408,6 @@ def _of_meta(key: str, category: str, meta: Mapping[str, Any], masked: bool) -> 
         "job_key": row["job_key"] or key,
         "source_key": row["source_key"] or key,
         "category": category,
-        "options": json.dumps(meta.get("editor_options")),
         "id": next((meta[name] for name in ("id", "uri") if isinstance(meta.get(name), str)), None),
         "composed": bool(meta.get("source_is_composed")),
         "masked": masked,

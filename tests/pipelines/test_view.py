@@ -403,9 +403,15 @@ def test_a_shard_set_is_shown_too(run: Run, tmp_path: Path):
     with snapshot.of_shards(str(run.folder("shards"))) as packed:
         assert len(shown) == packed.one("SELECT count(*) FROM pair") > 0
         assert "unchanged.changed_fraction" in packed.scores
+        assert packed.one("SELECT DISTINCT options FROM pair") == "{}"
     for path in ("/", "/bounds", "/label", "/compare", "/jobs", f"/pair/{shown[0]}"):
         assert client.get(path).status_code == 200, path
     assert images.decode_jpeg(client.get(f"/image/this/{shown[0]}/overlay?w=240").content).shape[1] == 240
+
+
+def test_fields_of_other_tools_are_texts_or_unknown():
+    row = snapshot._of_meta("a", "add", {"editor_options": {"steps": 4}, "transform": {}, "instruction": "Add."}, False)
+    assert (row["options"], row["transform"], row["instruction"]) == ('{"steps": 4}', None, "Add.")
 
 
 def test_what_is_neither_a_run_nor_a_set_is_refused(tmp_path: Path):

@@ -149,15 +149,17 @@ def sample(
             maps = localisation(captured, conditions.grid, (height, width), options.hold_peak)
             # A finished sample keeps its last map, even if the rest of its batch continues.
             scores = maps if scores is None else torch.where((left > 0)[:, None, None], maps, scores)
-        now_held = scores.flatten(1) < hold if hold and scores is not None else None
+        # With shortcuts, the first map alone decides: later ones turn to what is left to draw.
+        decides = shortcuts is None or step == 0
+        now_held = scores.flatten(1) < hold if decides and hold and scores is not None else None
         if now_held is not None:
             held = torch.where(unknown, now_held, held)
         if shortcuts is not None and now_held is not None and reference_BN is not None:
-            # Held tokens are fixed now, not masked and held again at every step.
+            # Held tokens are fixed, not masked and held again at every step.
             tokens = torch.where(unknown & now_held, reference_BN, tokens)
             unknown, now_held = unknown & ~now_held, None
             left = unknown.sum(1)
-            start = left / count if step == 0 else start
+            start = left / count
         if shortcuts is not None and step == 0:
             steps = shortcuts.steps(steps, float(start.max()))
             heat = temperatures(steps, options.temperature).to(tokens.device)
@@ -215,7 +217,8 @@ class _Passes:
             if both:
                 self.changed_BN = unknown_BN
         timestep = torch.full((len(conditions.pooled),), self.options.steps - 1 - step, device=tokens_BHW.device)
-        features, captured = self.model.encode(tokens_BHW, timestep, conditions, self.capture, self.cache)
+        capture = self.capture if self.shortcuts is None or step == 0 else None
+        features, captured = self.model.encode(tokens_BHW, timestep, conditions, capture, self.cache)
         features = features.flatten(0, 2)
         if self.guided and both and self.shortcuts is not None:
             self.difference = features.new_zeros(tokens_BHW.numel(), features.shape[1], dtype=torch.float32)

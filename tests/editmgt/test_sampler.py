@@ -267,6 +267,14 @@ def test_approximate_speeds_decide_everything_and_compute_less(scene, speed: str
     assert quick.tokens.shape == exact.tokens.shape
 
 
+def test_with_shortcuts_the_first_map_alone_decides_what_is_held(scene):
+    steps = []
+    out = scene(steps=12, hold=0.4, speed="fast", on_step=steps.append)
+    first = steps[0].scores
+    assert all(torch.equal(step.scores, first) for step in steps)
+    assert torch.equal(out.held, first < 0.4)
+
+
 def test_shortcuts_of_one_step_are_exact(scene, monkeypatch: pytest.MonkeyPatch):
     """Refreshed at every step, a run computes all that an exact run does."""
     monkeypatch.setitem(sampler.SHORTCUTS, "fast", sampler.Shortcuts(refresh=1, guidance=1))

@@ -246,6 +246,12 @@ class Recipe(Strict):
                 "run: a run cannot be in an object store yet: give a folder that all nodes share, and pack.to=s3://... "
                 "for the shards"
             )
+        for key, path in (("run", str(self.run)), ("pack.to", self.pack.to or "/")):
+            if "://" not in path and "working_dir_files" in Path(path).absolute().parts:
+                raise ValueError(
+                    f"{key}: {path} would be in Ray's temporary copy of the working directory, which Ray removes: "
+                    "give an absolute path that all nodes share"
+                )
         if (first := next(iter(self.edit.editors.items())))[1].when == "failed":
             raise ValueError(f"edit.editors.{first[0]}.when is failed, but no editor comes before it")
         self._check_share()

@@ -285,8 +285,10 @@ def _no_set(folder: str) -> str:
         return f"{folder} is a run; did you mean {storage.join(folder, 'shards')}?"
     if not storage.exists(folder):
         return f"{folder}: there is no such file or folder"
+    if folder.endswith(".tar"):
+        return f"{folder}: a single tar; give the folder of a finished set"
     if storage.names(folder, ".tar"):
-        return f"{folder}: no {layout.MANIFEST}, so the set is unfinished: run pack again, or give single tars"
+        return f"{folder}: no {layout.MANIFEST}, so the set is unfinished: run pack again, or give its tars to a reader"
     return f"{folder}: no set of shards: it has no {layout.MANIFEST} and no tars"
 
 

@@ -23,7 +23,8 @@ from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION, digest_of
 from crispedit.record import canonical_json, content_key
 from crispedit.repair import resampled, resampled_mask
-from crispedit.shards import journal, storage
+from crispedit.shards import journal, layout, storage
+from crispedit.shards.index import read_index, read_manifest
 from crispedit.shards.pack import Pair, ShardEntry, ShardPlan, committed, finish, plan_table, write_shard
 
 TOGETHER = 400_000
@@ -33,12 +34,14 @@ TOGETHER = 400_000
 def pack(run: Run) -> list[ShardEntry]:
     """Write the missing shards, remove those of an earlier plan, and write the manifest last.
 
-    Call inside `cluster(engine)`. ValueError if nothing has been selected yet.
+    Call inside `cluster(engine)`. ValueError if nothing has been selected yet, or if `pack.to` holds another run's set.
     """
     selection = run.folder("select") / SELECTION
     if not selection.exists():
         raise ValueError(f"{selection} is missing: run `crispedit select` first")
     place = run.shards
+    if run.recipe.pack.to is not None and storage.exists(storage.join(place, layout.MANIFEST)):
+        _check_own(run, place)
     with tqdm(desc="    pack", unit="shard", disable=not console.shows_progress()) as bar:
         entries = []
         for entry in _written(run, planned(run, selection)):
@@ -53,6 +56,18 @@ def pack(run: Run) -> list[ShardEntry]:
         place, entries, {"recipe_fingerprint": steps.fingerprint(run), "selection": digest_of(pq.read_table(selection))}
     )
     return entries
+
+
+def _check_own(run: Run, place: str) -> None:
+    """ValueError if another run packed the set at `pack.to`: packing replaces what is there."""
+    there = read_index(place, read_manifest(place)).select(["key"])
+    with tables.connect(run) as db:
+        db.register("there", there)
+        strange = db.sql("SELECT count(DISTINCT key) FROM there ANTI JOIN edit USING (key)").fetchall()[0][0]
+    if strange:
+        raise ValueError(
+            f"pack.to: {place} holds {strange} pairs that are not of this run; give another place, or remove that set"
+        )
 
 
 def planned(run: Run, selection: Path) -> Iterator[pa.Table]:

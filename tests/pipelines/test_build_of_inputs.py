@@ -40,6 +40,12 @@ def test_shards_go_where_the_recipe_says_and_a_run_may_not(photos: Path, tmp_pat
     build(made)
     assert (tmp_path / "elsewhere" / "manifest.json").exists()
     assert not (tmp_path / "run" / "shards").exists()
+    build(make_run(tmp_path / "run", folder, f"pack.to={tmp_path / 'elsewhere'}", "pack.seed=1"))
+    before = (tmp_path / "elsewhere" / "manifest.json").read_bytes()
+    other = make_run(tmp_path / "second", photos, f"pack.to={tmp_path / 'elsewhere'}", "categories={style: 1}")
+    with pytest.raises(ValueError, match=r"^pack\.to: .* holds 6 pairs that are not of this run"):
+        build(other)
+    assert (tmp_path / "elsewhere" / "manifest.json").read_bytes() == before
     assert audit.audit(made).pairs
     with pytest.raises(ValueError, match=r"^run: a run cannot be in an object store yet"):
         make_run(Path("s3://bucket/run"), folder)

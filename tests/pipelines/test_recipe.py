@@ -66,6 +66,20 @@ def test_what_is_wrong_is_named_with_the_choices(override: str, message: str):
         load("pack.seed=0", override)
 
 
+def test_a_job_of_ray_does_not_write_into_its_temporary_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`ray job submit --working-dir .` runs in such a folder: a relative `run` would be lost with it."""
+    folder = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_1"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    load("pack.to=s3://bucket/set", f"run={tmp_path / 'run'}")
+    with pytest.raises(ValueError, match=r"run: runs/mine would be in Ray's temporary copy .* give an absolute path"):
+        load("pack.seed=0", "run=runs/mine")
+    with pytest.raises(ValueError, match=r"pack\.to: set would be in"):
+        load("pack.to=set", f"run={tmp_path / 'run'}")
+
+
 def test_a_recipe_file_that_is_missing_or_no_mapping_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no recipe file .*nowhere\.yaml; the shipped ones are .*embedded"):
         recipe.load(str(tmp_path / "nowhere.yaml"))

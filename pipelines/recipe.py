@@ -66,7 +66,8 @@ class AnnotateSpec(PartSpec):
     """The annotator by name; its options stand beside it."""
 
     annotator: str = "compositor"
-    """The part that writes jobs: `compositor`, `chat`, or a module of your own, `package.module`."""
+    """The part that writes jobs: `compositor` (for its own editor, which first draws the things that the jobs name),
+    `chat`, or a module of your own, `package.module`."""
     least_category_probability: float = Field(0.0, ge=0, le=1)
     """A job whose instruction asks for its category with a smaller probability (`crispedit.classifier`) is refused as
     "category_mismatch" before anything is edited. 0 disables the check: the classifier also misreads some good ones."""

@@ -91,6 +91,6 @@ def load(path: str, overrides: Sequence[str] = ()) -> TrainRecipe:
     `shards=` is short for `data.shards=`.
     """
     overrides = [f"data.{text}" if text.startswith("shards=") else text for text in overrides]
-    if Path(path).is_dir():
+    if (Path(path) / "recipe.yaml").is_file():
         return recipe.load(TrainRecipe, Path(path) / "recipe.yaml", overrides)
     return recipe.by_name(TrainRecipe, path, overrides, "train")

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,6 +128,9 @@ def cluster(engine: EngineSpec) -> Iterator[None]:
     with failure.last_word():
         try:
             if joined:
+                host, _, port = joined.rpartition(":")
+                if port.isdigit() and "/" not in host:  # Ray itself waits ten minutes for a machine that is away
+                    socket.create_connection((host.strip("[]"), int(port)), timeout=30).close()
                 ray.init(address=joined, runtime_env=_runtime_env(), **quiet)
             else:
                 # Inherited, not in a runtime_env, with which tasks could not use Ray's prestarted processes.

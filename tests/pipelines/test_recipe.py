@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import RECIPE
 
-from crispedit.pipelines import recipe
-from crispedit.pipelines.recipe import Recipe
+from crispedit.pipelines import engine, recipe
+from crispedit.pipelines.recipe import EngineSpec, Recipe
 from crispedit.recipe import parse
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +79,17 @@ def test_a_job_of_ray_does_not_write_into_its_temporary_working_directory(
         load("pack.seed=0", "run=runs/mine")
     with pytest.raises(ValueError, match=r"pack\.to: set would be in"):
         load("pack.to=set", f"run={tmp_path / 'run'}")
+
+
+def test_a_cluster_that_does_not_answer_is_named_at_once():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # no one listens there
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with (
+            pytest.raises(ValueError, match=f"Ray cannot be joined at {address}: .*refused"),
+            engine.cluster(EngineSpec(address=address)),
+        ):
+            pass
 
 
 def test_a_recipe_file_that_is_missing_or_no_mapping_is_named(tmp_path: Path):

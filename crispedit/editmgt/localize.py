@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FLAT = 0.5
-"""The mean of a flat map: a hold of 0.4 keeps what has less than 0.8 of the mean score, such as the subject before a
+FLAT = 0.45
+"""The mean of a flat map: a hold of 0.4 keeps what has less than 0.9 of the mean score, such as the subject before a
 new background."""
 
 

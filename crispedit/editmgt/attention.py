@@ -21,7 +21,8 @@ def attend(q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: int, stren
             return attend_by_products(q_BHSd, k_BHTd, v_BHTd)
         return F.scaled_dot_product_attention(q_BHSd, k_BHTd, v_BHTd)
     if q_BHSd.is_cuda:
-        return attend_by_channel(q_BHSd, k_BHTd, v_BHTd, reference, strength)
+        way = attend_by_parts if _flash_gives_sums(q_BHSd) else attend_by_channel
+        return way(q_BHSd, k_BHTd, v_BHTd, reference, strength)
     return attend_by_rows(q_BHSd, k_BHTd, v_BHTd, reference, strength)
 
 
@@ -48,8 +49,42 @@ def attend_by_rows(q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: in
     return torch.cat(outputs, 2)
 
 
+def attend_by_parts(q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: int, strength: float) -> Tensor:
+    """`attend` in two calls of a flash kernel, over the reference's keys and over the others, with heads as they are.
+
+    A softmax over all keys weighs the two results by their sums of exponentials, which the kernel gives as logarithms;
+    E scales one of them: by s for the rest's queries, and by 1/s, up to a factor of the row, for the reference's.
+    """
+    rest = k_BHTd.shape[2] - reference
+    others, other_log_BHS = _flash(q_BHSd, k_BHTd[:, :, :rest], v_BHTd[:, :, :rest])
+    own, log_BHS = _flash(q_BHSd, k_BHTd[:, :, rest:], v_BHTd[:, :, rest:])
+    sign_S = torch.ones_like(log_BHS[0, 0])
+    sign_S[rest:] = -1.0
+    share_BHS1 = torch.sigmoid(log_BHS + math.log(strength) * sign_S - other_log_BHS)[..., None]
+    return (others + (own - others) * share_BHS1).type_as(q_BHSd)  # fp32, since the logarithms are
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention, and the logarithm of each query's sum of exponentials [B, H, S], which the public function keeps."""
+    aten = torch.ops.aten
+    kernel = aten._scaled_dot_product_flash_attention if q.is_cuda else aten._scaled_dot_product_flash_attention_for_cpu
+    out, log_sum, *_ = kernel(q, k, v)
+    return out, log_sum
+
+
+def _flash_gives_sums(q: Tensor) -> bool:
+    """Whether a CUDA device has the flash kernel for these queries; its sums have no gradient."""
+    fits = q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
+    return fits and not q.requires_grad and _has_flash()
+
+
+@torch.compiler.assume_constant_result
+def _has_flash() -> bool:
+    return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability() >= (8, 0)
+
+
 def attend_by_channel(q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: int, strength: float) -> Tensor:
-    """`attend` in one call without a mask, as flash kernels require: E is encoded in an extra channel of q and k.
+    """`attend` in one call without a mask and with a gradient: E is encoded in an extra channel of q and k.
 
     With sigma = -1 on the reference and +1 elsewhere, -(ln s / 2) sigma_i sigma_j is +ln s / 2 across and -ln s / 2
     within: E minus a constant, which the softmax ignores. Eight channels are added, since kernels want multiples of 8.

@@ -275,7 +275,7 @@ def test_a_run_is_extended_by_more_jobs_and_photographs(photos: Path, tmp_path: 
 def test_a_change_of_measurements_is_refused_with_the_ways_out(photos: Path, tmp_path: Path):
     build.build(make_run(tmp_path / "run", photos, "categories={style: 1}"))
     changed = make_run(tmp_path / "run", photos, "categories={style: 1}", "curate.jpeg_quality=80")
-    with pytest.raises(ValueError, match=r"photographs\.jpeg_quality: was 95, is now 80") as error:
+    with pytest.raises(ValueError, match=r"curate\.jpeg_quality: was 95, is now 80") as error:
         build.build(changed)
     assert "run=DIR" in str(error.value)
     assert str(tmp_path / "run" / "curate") in str(error.value)

@@ -175,6 +175,7 @@ def test_filter_search_and_sort(page: Any, run: Run):
     page.wait_for_url("**sort=unchanged**")
     page.locator("#grid a.shots").first.click()
     page.wait_for_selector(".stage")
+    page.wait_for_load_state()  # only then are keys heard
     changed = page.locator(".scores", has=page.get_by_role("link", name="changed_fraction", exact=True))
     first = changed.locator("dd").first.inner_text()
     page.keyboard.press("j")
@@ -189,6 +190,7 @@ def test_full_size_slider_blink_and_overlay(page: Any):
     page.goto("/pairs?outcome=kept")
     page.locator("#grid a.shots").first.click()
     page.wait_for_selector(".stage")
+    page.wait_for_load_state()  # only then are keys heard
     page.keyboard.press("2")
     page.locator(".stage input[type=range]").fill("25")
     assert page.locator(".stage figure.edited").evaluate("e => e.style.clipPath") == "inset(0px 0px 0px 25%)"
@@ -306,6 +308,7 @@ def test_an_evaluation_is_looked_at(chromium: Any, evaluated: str):
         until(lambda: image.evaluate("e => e.naturalWidth") > 0)
         page.locator(".case h2 a").first.click()
         page.wait_for_selector(".candidates article")
+        page.wait_for_load_state()  # only then are keys heard
         assert page.locator(".candidates article").count() == 2
         page.keyboard.press("j")
         page.wait_for_selector("h1:has-text('Change 3')")

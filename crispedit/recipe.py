@@ -88,12 +88,12 @@ def load(model: type[R], path: Path, overrides: Sequence[str] = ()) -> R:
 
 def by_name(model: type[R], path: str, overrides: Sequence[str] = (), folder: str = "") -> R:
     """The recipe in a file, or, if there is no such file, a shipped one by its name in `configs/FOLDER`."""
-    there = resources.files("crispedit.configs") / folder
-    shipped = there / f"{Path(path).stem}.yaml"
+    configs = resources.files("crispedit.configs") / folder
+    shipped = configs / f"{Path(path).stem}.yaml"
     if not Path(path).is_file() and shipped.is_file():
         return parse(model, shipped.read_text(encoding="utf-8"), overrides, name=path)
     if not Path(path).exists():
-        names = sorted(one.name.removesuffix(".yaml") for one in there.iterdir() if one.name.endswith(".yaml"))
+        names = sorted(file.name.removesuffix(".yaml") for file in configs.iterdir() if file.name.endswith(".yaml"))
         raise ValueError(f"there is no recipe file {path}; the shipped ones are {', '.join(names)}")
     return load(model, Path(path), overrides)
 

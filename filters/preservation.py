@@ -28,7 +28,7 @@ SAME_THING = re.compile(
     r"\b(?:the|this|that) (?:[\w-]+ ){0,3}?([\w-]+)\b.*?\ban? (?:[\w-]+ ){0,6}?\1(?= *(?:[.,;!?]|$|with |of |and ))",
     re.IGNORECASE,
 )
-"""The X ... a(n) ... X: one thing, restyled."""
+"""A style for one thing names it twice: "the cat ... a low-poly cat"."""
 WHOLE = (
     "image picture photo photograph scene view shot frame style painting drawing illustration portrait render "
     "background place room interior house building garden park forest beach landscape world city town village street"
@@ -41,9 +41,9 @@ class Preservation(Filter):
     `least_change`: the Lab distance of local means below which the least changed quarter of the image stays; from 5 on,
     a viewer sees that nothing was left as it was. `beside_thing`: the same for a style edit whose instruction restyles
     one thing; else null. `outside_ssim` is Wang et al. 2004 on luma over 8x8 blocks, `outside_change` the mean Lab
-    distance. Outside is outside the true edit mask, or outside an estimated one
-    (`crispedit.change.estimate`), each with a margin; its scores are null if it is smaller than `least_outside` of the
-    image (a style edit has no outside)."""
+    distance. Outside is outside the true edit mask, or outside an estimated one (`crispedit.change.estimate`), each
+    with a margin; its scores are null if it is smaller than `least_outside` of the image (a style edit has no
+    outside)."""
 
     least_outside: float = 0.02
 
@@ -58,7 +58,7 @@ class Preservation(Filter):
     }
     # least_change: of 113 pairs of 9 real editors judged by a person, local edits that were drawn anew measure 0.3 to
     # 5.7 when good but for one, and 5 to 11 when their surroundings are other. An added or removed object leaves more
-    # alone (categories add and remove: 4). leakage: good ones measure 0.02 or less.
+    # alone (categories add and remove: 4). beside_thing: as least_change. leakage: good ones measure 0.02 or less.
     bounds: ClassVar[Mapping[str, Bound]] = {
         "leakage": Bound(max=0.0225),
         "least_change": Bound(max=6.0),

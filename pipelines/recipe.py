@@ -247,8 +247,8 @@ class Recipe(Strict):
                 "run: a run cannot be in an object store yet: give a folder that all nodes share, and pack.to=s3://... "
                 "for the shards"
             )
-        for key, path in (("run", str(self.run)), ("pack.to", self.pack.to or "/")):
-            if "://" not in path and "working_dir_files" in Path(path).absolute().parts:
+        for key, path in (("run", str(self.run)), ("pack.to", self.pack.to)):
+            if path is not None and "://" not in path and "working_dir_files" in Path(path).absolute().parts:
                 raise ValueError(
                     f"{key}: {path} would be in Ray's temporary copy of the working directory, which Ray removes: "
                     "give an absolute path that all nodes share"

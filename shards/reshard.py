@@ -94,8 +94,8 @@ def repack(
     settings = {"pairs_per_shard": pairs_per_shard, "seed": seed, "quotas": dict(quotas)}
     made = {"sources": fingerprints, **settings}
     if storage.exists(storage.join(os.fspath(out), layout.MANIFEST)):
-        there = read_manifest(os.fspath(out))["meta"].get("repacked", {})
-        if {name: there.get(name) for name in made} != made:
+        existing = read_manifest(os.fspath(out))["meta"].get("repacked", {})
+        if {name: existing.get(name) for name in made} != made:
             raise ValueError(f"{out}: holds another set; give a new folder, or remove that set first")
     digest = content_key("repack", *fingerprints, canonical_json(settings))
     entries = []

@@ -21,7 +21,7 @@ def attend(q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: int, stren
             return attend_by_products(q_BHSd, k_BHTd, v_BHTd)
         return F.scaled_dot_product_attention(q_BHSd, k_BHTd, v_BHTd)
     if q_BHSd.is_cuda:
-        way = attend_by_parts if _flash_gives_sums(q_BHSd) else attend_by_channel
+        way = attend_by_parts if _flash_takes(q_BHSd) else attend_by_channel
         return way(q_BHSd, k_BHTd, v_BHTd, reference, strength)
     return attend_by_rows(q_BHSd, k_BHTd, v_BHTd, reference, strength)
 
@@ -50,35 +50,35 @@ def attend_by_rows(q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: in
 
 
 def attend_by_parts(q_BHSd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, reference: int, strength: float) -> Tensor:
-    """`attend` in two calls of a flash kernel, over the reference's keys and over the others, with heads as they are.
+    """`attend` in two calls of a flash kernel, over the reference's keys and over the others, without padded heads.
 
-    A softmax over all keys weighs the two results by their sums of exponentials, which the kernel gives as logarithms;
-    E scales one of them: by s for the rest's queries, and by 1/s, up to a factor of the row, for the reference's.
+    The two results are merged by their log-sum-exp (lse). E adds ln s to the reference's for queries of the rest. For
+    queries of the reference it adds ln s to the others', which is the same as -ln s on the reference's own.
     """
     rest = k_BHTd.shape[2] - reference
-    others, other_log_BHS = _flash(q_BHSd, k_BHTd[:, :, :rest], v_BHTd[:, :, :rest])
-    own, log_BHS = _flash(q_BHSd, k_BHTd[:, :, rest:], v_BHTd[:, :, rest:])
-    sign_S = torch.ones_like(log_BHS[0, 0])
+    others, others_lse_BHS = _flash(q_BHSd, k_BHTd[:, :, :rest], v_BHTd[:, :, :rest])
+    own, own_lse_BHS = _flash(q_BHSd, k_BHTd[:, :, rest:], v_BHTd[:, :, rest:])
+    sign_S = torch.ones_like(own_lse_BHS[0, 0])
     sign_S[rest:] = -1.0
-    share_BHS1 = torch.sigmoid(log_BHS + math.log(strength) * sign_S - other_log_BHS)[..., None]
-    return (others + (own - others) * share_BHS1).type_as(q_BHSd)  # fp32, since the logarithms are
+    share_BHS1 = torch.sigmoid(own_lse_BHS + math.log(strength) * sign_S - others_lse_BHS)[..., None]
+    return (others + (own - others) * share_BHS1).type_as(q_BHSd)  # merged in fp32, the type of the lse
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention, and the logarithm of each query's sum of exponentials [B, H, S], which the public function keeps."""
+    """Attention, and each query's log-sum-exp [B, H, S], which the public function does not return."""
     aten = torch.ops.aten
     kernel = aten._scaled_dot_product_flash_attention if q.is_cuda else aten._scaled_dot_product_flash_attention_for_cpu
-    out, log_sum, *_ = kernel(q, k, v)
-    return out, log_sum
+    out, lse, *_ = kernel(q, k, v)
+    return out, lse
 
 
-def _flash_gives_sums(q: Tensor) -> bool:
-    """Whether a CUDA device has the flash kernel for these queries; its sums have no gradient."""
+def _flash_takes(q: Tensor) -> bool:
+    """Whether the flash kernel takes these queries and the device has it; its log-sum-exp has no gradient."""
     fits = q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
     return fits and not q.requires_grad and _has_flash()
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # torch.compile cannot trace the query of the device
 def _has_flash() -> bool:
     return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability() >= (8, 0)
 

@@ -29,7 +29,7 @@ class SamplingOptions(BaseModel):
     """Tokens to which the instruction attends less than this keep the source's value; 0 is off."""
     hold_peak: float = Field(0.0, ge=0)
     """Where attention peaks below this many times its mean, the edit is of most of the image, such as a new style: a
-    hold then keeps what gets less than twice `hold` of the mean attention. 0 is off, as released."""
+    hold then keeps what gets less than `hold` / 0.45 of the mean attention. 0 is off, as released."""
     negative: str = ""
     """Negative prompt: what the edit should not show."""
     paste_untouched: bool = False

@@ -145,13 +145,12 @@ def sample(
         if not left.any():
             break
         logits_of, captured = passes(tokens.view_as(tokens_BHW), unknown, step)
+        now_held = None
         if captured is not None:
             maps = localisation(captured, conditions.grid, (height, width), options.hold_peak)
             # A finished sample keeps its last map, even if the rest of its batch continues.
             scores = maps if scores is None else torch.where((left > 0)[:, None, None], maps, scores)
-        # With shortcuts, the first map alone decides: later ones turn to what is left to draw.
-        decides = shortcuts is None or step == 0
-        now_held = scores.flatten(1) < hold if decides and hold and scores is not None else None
+            now_held = scores.flatten(1) < hold if hold else None
         if now_held is not None:
             held = torch.where(unknown, now_held, held)
         if shortcuts is not None and now_held is not None and reference_BN is not None:
@@ -217,6 +216,7 @@ class _Passes:
             if both:
                 self.changed_BN = unknown_BN
         timestep = torch.full((len(conditions.pooled),), self.options.steps - 1 - step, device=tokens_BHW.device)
+        # With shortcuts, the first map alone decides what is held: later ones turn to what is left to draw.
         capture = self.capture if self.shortcuts is None or step == 0 else None
         features, captured = self.model.encode(tokens_BHW, timestep, conditions, capture, self.cache)
         features = features.flatten(0, 2)

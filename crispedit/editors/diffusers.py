@@ -183,7 +183,7 @@ class Diffusers(Editor):
         self._pipeline = loaded
 
     def _change(self, pipeline: Any) -> None:
-        """Apply scheduler changes, LoRAs, storage type, quantization and step cache, in the order of their needs."""
+        """Apply scheduler changes, LoRAs, storage type, quantization and step cache, in this order."""
         import torch
 
         if self.scheduler:

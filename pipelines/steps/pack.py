@@ -60,13 +60,13 @@ def pack(run: Run) -> list[ShardEntry]:
 
 def _check_own(run: Run, place: str) -> None:
     """ValueError if another run packed the set at `pack.to`: packing replaces what is there."""
-    there = read_index(place, read_manifest(place)).select(["key"])
+    packed = read_index(place, read_manifest(place)).select(["key"])
     with tables.connect(run) as db:
-        db.register("there", there)
-        strange = db.sql("SELECT count(DISTINCT key) FROM there ANTI JOIN edit USING (key)").fetchall()[0][0]
-    if strange:
+        db.register("packed", packed)
+        foreign = db.sql("SELECT count(DISTINCT key) FROM packed ANTI JOIN edit USING (key)").fetchall()[0][0]
+    if foreign:
         raise ValueError(
-            f"pack.to: {place} holds {strange} pairs that are not of this run; give another place, or remove that set"
+            f"pack.to: {place} holds {foreign} pairs that are not of this run; give another place, or remove that set"
         )
 
 

@@ -2,11 +2,11 @@
 
     python -m benchmarks.engine [--only NAME ...] [--real] [--json FILE]
 
-It measures the scheduler of real builds, `crispedit.pipelines.scheduler`. By default the cluster is simulated: the same
-decisions with simulated time, loading, and a driver that needs `--driver-ms` for each block. `--real` uses Ray on this
-machine instead, with logical GPUs, stages that sleep, and all times divided by `SPEED`. Next to each such result is its
-simulation, with the measured loading time and driver time per block: the difference shows how far the simulation can be
-trusted.
+It measures the scheduler of real builds (`crispedit.pipelines.scheduling`). By default the cluster is simulated: the
+same decisions with simulated time, loading, and a driver that needs `--driver-ms` for each block. `--real` uses Ray on
+this machine instead, with logical GPUs, stages that sleep, and all times divided by `SPEED`. Next to each such result
+is its simulation, with the measured loading time and driver time per block: the difference shows how far the simulation
+can be trusted.
 
 The ideal time is the work divided by the number of GPUs, but at least the longest row: no loading, no waiting, no tail.
 Utilisation is the ideal time over the time taken since the first process was started.
@@ -27,13 +27,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from crispedit.pipelines.cluster import Died, Done, Event, Ready
-from crispedit.pipelines.flow import Block, Route, Row
-from crispedit.pipelines.pool import Process, Sent
 from crispedit.pipelines.recipe import EngineSpec
-from crispedit.pipelines.room import Node
-from crispedit.pipelines.scheduler import Scheduler
-from crispedit.pipelines.worker import BlockResult
+from crispedit.pipelines.scheduling.cluster import Died, Done, Event, Ready
+from crispedit.pipelines.scheduling.flow import Block, Route, Row
+from crispedit.pipelines.scheduling.pool import Process, Sent
+from crispedit.pipelines.scheduling.room import Node
+from crispedit.pipelines.scheduling.scheduler import Scheduler
+from crispedit.pipelines.scheduling.worker import BlockResult
 from crispedit.recipe import Pool
 
 WIRE = pa.schema([("key", pa.int64()), ("seconds", pa.float64())])
@@ -344,7 +344,7 @@ def real(of: Scenario) -> Real:
     import ray
     from ray import cloudpickle
 
-    from crispedit.pipelines.on_ray import RayCluster
+    from crispedit.pipelines.scheduling.on_ray import RayCluster
 
     class Counting(RayCluster):
         sent = started = 0

@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from crispedit.bounds import Bound
-from crispedit.pipelines import listing, recipe, steps
+from crispedit.pipelines import recipe, steps
+from crispedit.pipelines.building import listing
+from crispedit.pipelines.building.stream import Build, policy
+from crispedit.pipelines.building.verdicts import Photographs
+from crispedit.pipelines.building.waves import Finished, Wave, Waves
 from crispedit.pipelines.records import ANNOTATE, EDIT, curate_table, score_table
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.sources import Entry
-from crispedit.pipelines.stream import Build, policy
-from crispedit.pipelines.verdicts import Photographs
-from crispedit.pipelines.waves import Finished, Wave, Waves
 from crispedit.shards import journal
 
 WAVE = 10_000

@@ -30,9 +30,9 @@ import pyarrow.parquet as pq
 from benchmarks import fabricated
 from crispedit import images
 from crispedit.pipelines import audit, recipe
+from crispedit.pipelines.building.stream import Build
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import pack, select
-from crispedit.pipelines.stream import Build
 from crispedit.record import content_key
 from crispedit.shards import layout
 from crispedit.shards.pack import Pair, ShardEntry, finish, plan, write_shard

@@ -26,8 +26,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from range_server import RangeServer
 
-from crispedit.pipelines import listing
-from crispedit.pipelines.listing import Container
+from crispedit.pipelines.building import listing
+from crispedit.pipelines.building.listing import Container
 from crispedit.pipelines.sources import WebDatasetSource
 
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 TESTS = {
     "crispedit/bounds.py": ["tests/test_cascade.py"],
     "crispedit/cascade.py": ["tests/test_cascade.py"],
-    "pipelines/verdicts.py": ["tests/pipelines/test_verdicts.py"],
+    "pipelines/building/verdicts.py": ["tests/pipelines/test_verdicts.py"],
     "filters/clip.py": ["tests/filters/test_clip_filter.py"],
     "filters/dino.py": ["tests/filters/test_dino_filter.py"],
 }

@@ -35,9 +35,9 @@ from benchmarks import fabricated
 from crispedit import images
 from crispedit.compositor.landscape import KINDS, landscape
 from crispedit.pipelines import recipe, steps
+from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import select
-from crispedit.pipelines.waves import Waves
 from crispedit.shards import journal
 
 PICTURES = 48

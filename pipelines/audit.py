@@ -22,15 +22,16 @@ import pyarrow.parquet as pq
 from crispedit.bounds import Bound
 from crispedit.cascade import REGIME
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
-from crispedit.pipelines import listing, progress, recipe, tables
-from crispedit.pipelines import report as page
-from crispedit.pipelines.layout import without_alias_text
+from crispedit.pipelines import progress, recipe, tables
+from crispedit.pipelines.building import listing
+from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.progress import StageTotal
 from crispedit.pipelines.records import IN_PLACE
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.sources.layout import without_alias_text
 from crispedit.pipelines.steps.imported import WITHOUT_ALIAS
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
-from crispedit.pipelines.waves import Waves
+from crispedit.pipelines.viewing import report as page
 from crispedit.shards import journal, layout, storage
 
 BINS = 40

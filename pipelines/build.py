@@ -23,13 +23,15 @@ if __name__ == "__main__":
 import argparse
 from collections.abc import Sequence
 
-from crispedit.pipelines import audit, engine, layout, recipe, report, steps
-from crispedit.pipelines.pairs import PairsSource
+from crispedit.pipelines import audit, engine, recipe, steps
+from crispedit.pipelines.building.stream import Build
 from crispedit.pipelines.recipe import EngineSpec, Recipe
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.sources import layout
+from crispedit.pipelines.sources.pairs import PairsSource
 from crispedit.pipelines.steps import pack, select
 from crispedit.pipelines.steps.step import Step
-from crispedit.pipelines.stream import Build
+from crispedit.pipelines.viewing import report
 
 
 def build(run: Run, *, retry_errors: bool = False, log_json: bool = False) -> None:

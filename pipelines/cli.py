@@ -51,7 +51,7 @@ GROUPS = {
         "train": ("crispedit.pipelines.train", "train EditMGT on a shard set"),
         "edit": ("crispedit.pipelines.edit", "edit images with EditMGT"),
         "evaluate": ("crispedit.pipelines.evaluate", "score editors on benchmarks, beside two controls"),
-        "judge-bench": ("crispedit.pipelines.judge_bench", "compare chat models with people's preferences"),
+        "judge-bench": ("crispedit.pipelines.evaluation.judge_bench", "compare chat models with people's preferences"),
     },
 }
 """The commands by task: name, module, and the line that `crispedit --help` shows."""

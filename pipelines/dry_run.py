@@ -26,13 +26,13 @@ import pyarrow.parquet as pq
 from crispedit.outcome import KEPT
 from crispedit.pipelines import build, engine, steps, tables
 from crispedit.pipelines.audit import table
-from crispedit.pipelines.flow import Route, Row, gpus_of
+from crispedit.pipelines.building.stream import Build
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.records import TOKENS
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.scheduling.flow import Route, Row, gpus_of
 from crispedit.pipelines.steps import pack, select
 from crispedit.pipelines.steps.step import Step
-from crispedit.pipelines.stream import Build
 from crispedit.server import Server
 from crispedit.shards import journal
 

@@ -25,13 +25,14 @@ import pyarrow as pa
 
 import crispedit
 from crispedit import machine, managed
-from crispedit.pipelines import failure, scheduler
-from crispedit.pipelines.flow import Block, Flow, Route, commit, gpus_of
-from crispedit.pipelines.flow import Row as Row
-from crispedit.pipelines.flow import Stage as Stage
-from crispedit.pipelines.here import Here
+from crispedit.pipelines import failure
 from crispedit.pipelines.progress import Progress
 from crispedit.pipelines.recipe import EngineSpec
+from crispedit.pipelines.scheduling import scheduler
+from crispedit.pipelines.scheduling.flow import Block, Flow, Route, commit, gpus_of
+from crispedit.pipelines.scheduling.flow import Row as Row
+from crispedit.pipelines.scheduling.flow import Stage as Stage
+from crispedit.pipelines.scheduling.here import Here
 from crispedit.shards.journal import Table
 
 
@@ -96,7 +97,7 @@ def run_flow(flow: Flow, engine: EngineSpec, run: Path | None = None, log_json: 
     if engine.kind == "inprocess":
         running = scheduler.Scheduler(flow, Here(flow.stages), engine, progress)
     else:
-        from crispedit.pipelines.on_ray import RayCluster
+        from crispedit.pipelines.scheduling.on_ray import RayCluster
 
         running = scheduler.Scheduler(flow, RayCluster(flow.stages), engine, progress)
     try:

@@ -17,9 +17,9 @@ from typing import Any
 from PIL import Image
 
 from crispedit.filters.resolution import Resolution
-from crispedit.pipelines import layout, recipe, sources
-from crispedit.pipelines.pairs import PairsSource
-from crispedit.pipelines.sources import FolderSource, ParquetSource, PhotoSource, Skipped, WebDatasetSource
+from crispedit.pipelines import recipe, sources
+from crispedit.pipelines.sources import FolderSource, ParquetSource, PhotoSource, Skipped, WebDatasetSource, layout
+from crispedit.pipelines.sources.pairs import PairsSource
 
 SAMPLES = 20
 """Photographs that are opened to learn their sizes."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from crispedit import console
-from crispedit.pipelines.flow import gpus_of
-from crispedit.pipelines.scheduler import Scheduler
+from crispedit.pipelines.scheduling.flow import gpus_of
+from crispedit.pipelines.scheduling.scheduler import Scheduler
 from crispedit.shards import journal
 
 FOLDER = "progress"

@@ -20,9 +20,8 @@ from crispedit.cascade import Cascade
 from crispedit.category import Category, load_categories
 from crispedit.filters.judge import Judge
 from crispedit.parts import Annotator, Editor, Filter, Part
-from crispedit.pipelines import layout
-from crispedit.pipelines.pairs import AnySource, PairsSource
-from crispedit.pipelines.sources import check_no_secrets
+from crispedit.pipelines.sources import check_no_secrets, layout
+from crispedit.pipelines.sources.pairs import AnySource, PairsSource
 from crispedit.recipe import EditorSpec, FilterSpec, PartSpec, Pool, Strict
 
 
@@ -79,7 +78,7 @@ class EditSpec(Strict):
     editors: dict[str, EditorSpec] = Field({"compositor": EditorSpec()}, min_length=1)
     share: Literal["measured"] | None = None
     """Null: every editor makes a candidate of each job. "measured": one editor does; in each category the editor with
-    the most passing candidates per `price` in finished waves gets most jobs (`crispedit.pipelines.routing`)."""
+    the most passing candidates per `price` in finished waves gets most jobs (pipelines/building/routing.py)."""
     least_share: float = Field(0.1, gt=0, lt=1)
     """The least share of a category's jobs for every editor, so that each is still measured."""
     jpeg_quality: int = Field(95, ge=1, le=100)

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from crispedit.pipelines import listing
+from crispedit.pipelines.building import listing
 from crispedit.pipelines.records import ANNOTATE, COMPARE, EDIT, IN_PLACE, curate_table, score_table
 from crispedit.pipelines.run import Run
 from crispedit.shards import journal

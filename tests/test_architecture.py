@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,31 @@ def test_imports_go_one_way(package: str):
     for file in files:
         wrong = (imports(file) & MAY_IMPORT.keys()) - MAY_IMPORT[package]
         assert not wrong, f"{file.relative_to(ROOT)} imports {', '.join(wrong)}"
+
+
+def test_the_scheduler_knows_no_build():
+    """Training and evaluation use it too: it knows flows, stages and rows, and the recipe's `engine` section."""
+    for file in (ROOT / "pipelines" / "scheduling").glob("*.py"):
+        modules = re.findall(r"from crispedit\.pipelines\.(\w+)", file.read_text(encoding="utf-8"))
+        assert set(modules) <= {"scheduling", "recipe"}, file.name
+
+
+def test_the_readme_draws_the_layout():
+    """Every package is drawn, and everything drawn exists."""
+    drawn: set[str] = set()
+    top = ""
+    for line in re.search(r"```\n(crispedit/ .*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[
+        1
+    ].splitlines():
+        names = re.split(r"\s{2,}", line.strip())[0].split()
+        if not line.startswith(" "):
+            top = names[0]
+            names = [""]
+        drawn |= {top + name for name in names if name == "" or re.search(r"(/|\.py)$", name)}
+    for path in drawn:
+        assert (ROOT / path).exists(), f"README draws {path}"
+    packages = {f"{file.parent.relative_to(ROOT)}/" for file in ROOT.glob("*/*/__init__.py")}
+    assert {path for path in packages if path.split("/")[0] in MAY_IMPORT} <= drawn
 
 
 LIGHT = [

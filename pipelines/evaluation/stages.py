@@ -19,7 +19,7 @@ from crispedit.parts import Editor
 from crispedit.pipelines.engine import Row
 from crispedit.pipelines.evaluation.kept import Edits
 from crispedit.pipelines.evaluation.tables import STOPPED, without_addresses
-from crispedit.pipelines.flow import failed
+from crispedit.pipelines.scheduling.flow import failed
 from crispedit.recipe import Pool
 from crispedit.record import Edit, Image, Refusal, canonical_json
 from crispedit.shards import journal

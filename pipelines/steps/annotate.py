@@ -12,10 +12,10 @@ import pyarrow as pa
 from crispedit.classifier import CATEGORIES, asked
 from crispedit.outcome import describe, each, is_transient
 from crispedit.parts import Annotator
-from crispedit.pipelines.flow import Row, Stage
 from crispedit.pipelines.recipe import CategorySpec
 from crispedit.pipelines.records import ANNOTATE, TOKENS, Request
 from crispedit.pipelines.run import Identity
+from crispedit.pipelines.scheduling.flow import Row, Stage
 from crispedit.pipelines.steps.curate import photographs
 from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
 from crispedit.recipe import Pool

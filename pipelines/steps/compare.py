@@ -11,13 +11,13 @@ import pyarrow as pa
 from crispedit import images
 from crispedit.filters.judge import Contest, Judge
 from crispedit.outcome import KEPT, NOT_REACHED, TRANSIENT, describe, is_transient
-from crispedit.pipelines.flow import Row, Stage
+from crispedit.pipelines.building.verdicts import of_candidate
 from crispedit.pipelines.records import COMPARE, Candidate, Comparison
 from crispedit.pipelines.run import Identity, Run
+from crispedit.pipelines.scheduling.flow import Row, Stage
 from crispedit.pipelines.steps.annotate import counted
 from crispedit.pipelines.steps.curate import photographs
 from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
-from crispedit.pipelines.verdicts import of_candidate
 from crispedit.recipe import Pool
 from crispedit.record import content_key
 from crispedit.shards import journal

@@ -16,11 +16,11 @@ from crispedit.normalise import Refused, normalise
 from crispedit.outcome import describe, is_away, is_transient
 from crispedit.parts import Filter
 from crispedit.pipelines import sources
-from crispedit.pipelines.flow import Row, Stage
-from crispedit.pipelines.pairs import ImportedPair
 from crispedit.pipelines.recipe import CurateSpec
 from crispedit.pipelines.records import Photograph, curate_table
 from crispedit.pipelines.run import Identity, Run
+from crispedit.pipelines.scheduling.flow import Row, Stage
+from crispedit.pipelines.sources.pairs import ImportedPair
 from crispedit.pipelines.steps.step import ActiveWave, Member, Step, Subject, Todo
 from crispedit.recipe import Pool
 from crispedit.record import Sample, source_key

@@ -15,14 +15,14 @@ import pyarrow as pa
 from crispedit import images
 from crispedit.outcome import ERROR, REJECTED, describe, is_transient
 from crispedit.parts import Editor
-from crispedit.pipelines.flow import Row, Stage, gpus_of
+from crispedit.pipelines.building.repairing import NO_REPAIR, Repairing
+from crispedit.pipelines.building.routing import editor_of
+from crispedit.pipelines.building.verdicts import of_candidate
 from crispedit.pipelines.records import EDIT, Candidate, Request
-from crispedit.pipelines.repairing import NO_REPAIR, Repairing
-from crispedit.pipelines.routing import editor_of
 from crispedit.pipelines.run import Identity
+from crispedit.pipelines.scheduling.flow import Row, Stage, gpus_of
 from crispedit.pipelines.steps.curate import photographs
 from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
-from crispedit.pipelines.verdicts import of_candidate
 from crispedit.recipe import Pool
 from crispedit.record import Edit, Image, Job, Refusal, candidate_key, canonical_json, seed_of
 from crispedit.shards import journal

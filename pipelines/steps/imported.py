@@ -17,12 +17,12 @@ from crispedit.category import Category, load_categories, resolve
 from crispedit.classifier import UNKNOWN, classify, needs_second_image
 from crispedit.normalise import Refused, normalise
 from crispedit.outcome import describe, is_transient
-from crispedit.pipelines import pairs
-from crispedit.pipelines.flow import Row, Stage
-from crispedit.pipelines.pairs import ImportedPair, PairsSource
+from crispedit.pipelines.building.repairing import NO_REPAIR, Repairing
 from crispedit.pipelines.records import ANNOTATE, EDIT, Candidate, Photograph, Request
-from crispedit.pipelines.repairing import NO_REPAIR, Repairing
 from crispedit.pipelines.run import Identity
+from crispedit.pipelines.scheduling.flow import Row, Stage
+from crispedit.pipelines.sources import pairs
+from crispedit.pipelines.sources.pairs import ImportedPair, PairsSource
 from crispedit.pipelines.steps.curate import photographs
 from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
 from crispedit.recipe import Pool
@@ -192,8 +192,8 @@ class CategoryStage:
 class ImagePairStage:
     """Reads edited images and masks and stores them like the sources: upright sRGB JPEG, equally scaled.
 
-    `repair` first aligns them or removes drift (`crispedit.pipelines.repairing`). The stored images are the ones that
-    are measured, packed and fingerprinted.
+    `repair` first aligns them or removes drift (building/repairing.py). The stored images are the ones that are
+    measured, packed and fingerprinted.
     """
 
     max_pixels: int

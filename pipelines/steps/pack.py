@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from crispedit import console, images
 from crispedit.outcome import KEPT
-from crispedit.pipelines import card, steps, tables
-from crispedit.pipelines.flow import Row
+from crispedit.pipelines import steps, tables
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.scheduling.flow import Row
+from crispedit.pipelines.sharing import card
 from crispedit.pipelines.steps.select import SELECTION, digest_of
 from crispedit.record import canonical_json, content_key
 from crispedit.repair import resampled, resampled_mask

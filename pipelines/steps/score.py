@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from crispedit.cascade import Cascade, failed
 from crispedit.outcome import NOT_REACHED, TRANSIENT
-from crispedit.pipelines.flow import Row, Stage
+from crispedit.pipelines.building.verdicts import of_candidate
 from crispedit.pipelines.records import Candidate, Request, score_table
 from crispedit.pipelines.run import Identity, Run
+from crispedit.pipelines.scheduling.flow import Row, Stage
 from crispedit.pipelines.steps.curate import filters, photographs
 from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
-from crispedit.pipelines.verdicts import of_candidate
 from crispedit.recipe import Pool
 from crispedit.record import Sample
 from crispedit.shards import journal

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from crispedit.outcome import KEPT, REJECTED
 from crispedit.pipelines import tables
+from crispedit.pipelines.building.verdicts import Coded, Photographs, candidates_sql, dictionary
+from crispedit.pipelines.building.waves import Wave, Waves
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.verdicts import Coded, Photographs, candidates_sql, dictionary
-from crispedit.pipelines.waves import Wave, Waves
 from crispedit.record import content_key
 from crispedit.repair import SIZES_DIFFER, fits_sql
 from crispedit.shards import journal

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from crispedit.outcome import describe, is_transient
-from crispedit.pipelines.flow import Row, Stage, commit
-from crispedit.pipelines.pairs import ImportedPair
 from crispedit.pipelines.records import Candidate, Comparison, Photograph, Request
 from crispedit.pipelines.run import Identity, Run
+from crispedit.pipelines.scheduling.flow import Row, Stage, commit
 from crispedit.pipelines.sources import Entry
+from crispedit.pipelines.sources.pairs import ImportedPair
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
 

@@ -19,9 +19,9 @@ if __name__ == "__main__":
 from conftest import make_run  # noqa: E402 - found beside the tests
 
 from crispedit.pipelines import build  # noqa: E402
+from crispedit.pipelines.building.waves import Waves  # noqa: E402
 from crispedit.pipelines.records import ANNOTATE, EDIT, curate_table, score_table  # noqa: E402
 from crispedit.pipelines.run import Run  # noqa: E402
-from crispedit.pipelines.waves import Waves  # noqa: E402
 from crispedit.record import candidate_key, canonical_json, content_key, job_key, source_key  # noqa: E402
 from crispedit.shards import journal  # noqa: E402
 

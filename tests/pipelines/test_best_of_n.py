@@ -12,10 +12,10 @@ from conftest import lose_rows, make_run
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
 from crispedit.pipelines import build, tables
+from crispedit.pipelines.building.stream import Build
 from crispedit.pipelines.dry_run import dry_run
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
-from crispedit.pipelines.stream import Build
 from crispedit.shards import journal
 
 FIRST, SECOND, THIRD = ("first: {editor: compositor, seeds: 2}", "second: {editor: compositor, when: failed}",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crispedit.pipelines import cli, init, recipe
-from crispedit.pipelines.pairs import PairsSource
+from crispedit.pipelines.sources.pairs import PairsSource
 
 
 def test_init_writes_a_recipe_for_photographs(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -15,8 +15,6 @@ import pytest
 from bad_inputs import encode, photo
 
 from crispedit.normalise import normalise
-from crispedit.pipelines import pairs as pairs_module
-from crispedit.pipelines.pairs import PairImages, PairsSource, pairs
 from crispedit.pipelines.sources import (
     FolderSource,
     ParquetSource,
@@ -26,7 +24,9 @@ from crispedit.pipelines.sources import (
     listing,
     read,
 )
+from crispedit.pipelines.sources import pairs as pairs_module
 from crispedit.pipelines.sources import tar as tar_module
+from crispedit.pipelines.sources.pairs import PairImages, PairsSource, pairs
 
 CASES = Path(__file__).parents[2] / ".." / "shared" / "cases"
 COLUMNS = {"source": "source", "edited": "edited", "instruction": "instruction"}

@@ -16,7 +16,7 @@ import yaml
 from chat_server import Said, serving
 from PIL import Image as Pillow
 
-from crispedit.pipelines import judge_bench
+from crispedit.pipelines.evaluation import judge_bench
 from crispedit.record import content_key, seed_of
 
 

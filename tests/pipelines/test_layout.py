@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from test_pairs import cell, images, jpeg, parquet, tar, texts
 
-from crispedit.pipelines import init, layout, pairs
-from crispedit.pipelines.pairs import Columns, PairImages, PairsSource
+from crispedit.pipelines import init
+from crispedit.pipelines.sources import layout, pairs
+from crispedit.pipelines.sources.pairs import Columns, PairImages, PairsSource
 
 SHARED = Path(__file__).parents[3] / "shared/pairs"
 

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from range_server import RangeServer
 
-from crispedit.pipelines import listing, pairs, sources
-from crispedit.pipelines.pairs import AnySource, PairImages, PairsSource
-from crispedit.pipelines.sources import FolderSource, ParquetSource, WebDatasetSource
+from crispedit.pipelines import sources
+from crispedit.pipelines.building import listing
+from crispedit.pipelines.sources import FolderSource, ParquetSource, WebDatasetSource, pairs
 from crispedit.pipelines.sources import parquet as parquet_module
+from crispedit.pipelines.sources.pairs import AnySource, PairImages, PairsSource
 from crispedit.shards import journal
 
 

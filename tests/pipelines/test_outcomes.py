@@ -18,8 +18,8 @@ from test_build import shard_bytes, statistics
 
 from crispedit.outcome import Damaged, Failing
 from crispedit.pipelines import audit, build, cli, recipe, tables
+from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.waves import Waves
 from crispedit.shards import journal
 
 

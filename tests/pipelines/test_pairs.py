@@ -14,7 +14,16 @@ import pytest
 from bad_inputs import encode, photo
 from pydantic import TypeAdapter, ValidationError
 
-from crispedit.pipelines.pairs import AnySource, ImportedPair, PairImages, PairsSource, dig, mappings, pairs, read
+from crispedit.pipelines.sources.pairs import (
+    AnySource,
+    ImportedPair,
+    PairImages,
+    PairsSource,
+    dig,
+    mappings,
+    pairs,
+    read,
+)
 from crispedit.record import canonical_json
 from crispedit.shards import pack
 

@@ -10,10 +10,11 @@ from conftest import lose_rows, make_run
 
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
-from crispedit.pipelines import audit, build, routing, tables
+from crispedit.pipelines import audit, build, tables
+from crispedit.pipelines.building import routing
+from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.recipe import EditSpec
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.waves import Waves
 
 IDLE, TINT = (
     f"""

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.engine import Line, Simulation, Sleep
-from crispedit.pipelines.cluster import Died, Done, Event, Lost, Ready
 from crispedit.pipelines.engine import Work, WorkFlow
-from crispedit.pipelines.flow import Row, Stage
-from crispedit.pipelines.pool import Process, Sent
 from crispedit.pipelines.recipe import EngineSpec
-from crispedit.pipelines.room import Need, Node, Room
-from crispedit.pipelines.scheduler import Scheduler
-from crispedit.pipelines.worker import BlockResult
+from crispedit.pipelines.scheduling.cluster import Died, Done, Event, Lost, Ready
+from crispedit.pipelines.scheduling.flow import Row, Stage
+from crispedit.pipelines.scheduling.pool import Process, Sent
+from crispedit.pipelines.scheduling.room import Need, Node, Room
+from crispedit.pipelines.scheduling.scheduler import Scheduler
+from crispedit.pipelines.scheduling.worker import BlockResult
 from crispedit.recipe import Pool
 from crispedit.shards.journal import Table
 

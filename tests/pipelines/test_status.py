@@ -12,9 +12,9 @@ from test_scheduler import SCHEMA, Named
 
 from crispedit.pipelines import build, cli, progress
 from crispedit.pipelines.engine import Work, WorkFlow
-from crispedit.pipelines.here import Here
 from crispedit.pipelines.recipe import EngineSpec
-from crispedit.pipelines.scheduler import Scheduler
+from crispedit.pipelines.scheduling.here import Here
+from crispedit.pipelines.scheduling.scheduler import Scheduler
 from crispedit.shards.journal import Table
 
 

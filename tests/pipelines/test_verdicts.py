@@ -13,10 +13,10 @@ from conftest import make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crispedit.pipelines.building.verdicts import Coded, Photographs, candidates_sql, of_candidate
+from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.records import EDIT, Candidate, curate_table, score_table
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.verdicts import Coded, Photographs, candidates_sql, of_candidate
-from crispedit.pipelines.waves import Waves
 from crispedit.shards import journal
 
 RECIPE = ("categories={style: 1}", "filters={unchanged: {bounds: {changed_fraction: {min: 0.5}}}}")

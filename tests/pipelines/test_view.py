@@ -20,12 +20,12 @@ from starlette.testclient import TestClient
 
 from crispedit import images
 from crispedit.outcome import KEPT
-from crispedit.pipelines import audit, build, recipe, report, steps, tables, view
+from crispedit.pipelines import audit, build, recipe, steps, tables, view
 from crispedit.pipelines.calibration import calibrate, labelled
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import select
 from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
-from crispedit.pipelines.viewing import comparison, labels, overview, queries, snapshot
+from crispedit.pipelines.viewing import comparison, labels, overview, queries, report, snapshot
 from crispedit.pipelines.viewing import moved as moved_bounds
 from crispedit.pipelines.viewing.guard import Guard
 from crispedit.pipelines.viewing.labels import Labels

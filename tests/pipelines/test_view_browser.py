@@ -341,7 +341,7 @@ def test_no_serious_violation_of_accessibility(chromium: Any, address: str, run:
     report = (run.folder("audit") / "report.html").as_uri()
     if not (run.folder("audit") / "report.html").exists():
         from crispedit.pipelines import audit
-        from crispedit.pipelines import report as page_of
+        from crispedit.pipelines.viewing import report as page_of
 
         page_of.write(run, audit.audit(run))
     paths = ["/", "/pairs", pair, "/bounds", "/label?blind=0", "/compare", "/photographs", "/jobs", report]

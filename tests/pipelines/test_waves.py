@@ -19,11 +19,11 @@ from test_build import shard_bytes, statistics
 from crispedit.images import decode_jpeg, encode_jpeg
 from crispedit.outcome import KEPT
 from crispedit.pipelines import build
+from crispedit.pipelines.building.stream import Build
+from crispedit.pipelines.building.verdicts import Photographs
+from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import select
-from crispedit.pipelines.stream import Build
-from crispedit.pipelines.verdicts import Photographs
-from crispedit.pipelines.waves import Waves
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
 

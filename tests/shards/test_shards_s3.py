@@ -13,7 +13,8 @@ from object_store import faulty, use
 from shard_pairs import make_pair, write_pairs
 
 from crispedit.outcome import is_transient
-from crispedit.pipelines import listing, sources
+from crispedit.pipelines import sources
+from crispedit.pipelines.building import listing
 from crispedit.pipelines.sources import FolderSource, WebDatasetSource
 from crispedit.shards import storage
 from crispedit.shards.export import export

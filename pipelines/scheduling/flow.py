@@ -1,6 +1,6 @@
 """The interface between a build and its executor: rows that wait for stages, their routes, and their results.
 
-A build is one `Flow`. It knows its tables; the executor (`pipelines.scheduler`) knows processes and nodes. The executor
+A build is one `Flow`. It knows its tables; the executor (`scheduler.py`) knows processes and nodes. The executor
 asks for rows that a stage can process now, and reports what was committed.
 """
 

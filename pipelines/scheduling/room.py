@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from crispedit.pipelines.flow import Stage, gpus_of
+from crispedit.pipelines.scheduling.flow import Stage, gpus_of
 
 SLACK = 1e-6
 """Sums of fractions such as 0.1 are not exact."""

@@ -18,17 +18,18 @@ from typing import Any
 import pyarrow as pa
 
 from crispedit.outcome import ERROR, KEPT, REJECTED, Failing, kind
-from crispedit.pipelines import compaction, routing, steps
-from crispedit.pipelines.compaction import COMPACT, Compacting
-from crispedit.pipelines.containers import LIST, Containers, members_of
-from crispedit.pipelines.flow import Block, Route, Row, Stage
-from crispedit.pipelines.forecast import Forecast
+from crispedit.pipelines import steps
+from crispedit.pipelines.building import compaction, routing
+from crispedit.pipelines.building.compaction import COMPACT, Compacting
+from crispedit.pipelines.building.containers import LIST, Containers, members_of
+from crispedit.pipelines.building.verdicts import Photographs, of_candidate
+from crispedit.pipelines.building.waves import Finished, Waves
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.scheduling.flow import Block, Route, Row, Stage
+from crispedit.pipelines.scheduling.forecast import Forecast
 from crispedit.pipelines.steps.annotate import requests
 from crispedit.pipelines.steps.curate import CurateStep
 from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo, folder_rows
-from crispedit.pipelines.verdicts import Photographs, of_candidate
-from crispedit.pipelines.waves import Finished, Waves
 from crispedit.record import canonical_json, content_key
 
 FAILING = 0.8
@@ -36,7 +37,7 @@ FAILING = 0.8
 
 
 class Build:
-    """The work of a build, for an executor (`pipelines.flow.Flow`). `only` names the steps to do (None: all), on what
+    """The work of a build, for an executor (`scheduling.flow.Flow`). `only` names the steps to do (None: all), on what
     the others have committed. `retry_errors` also retries permanent errors; `sample` takes this many photographs of the
     source, by the hashes of their names."""
 

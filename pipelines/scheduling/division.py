@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from crispedit.pipelines.cluster import Cluster
-from crispedit.pipelines.flow import Flow
-from crispedit.pipelines.pool import Process, StagePool
-from crispedit.pipelines.room import SLACK, Need, Node, Room
+from crispedit.pipelines.scheduling.cluster import Cluster
+from crispedit.pipelines.scheduling.flow import Flow
+from crispedit.pipelines.scheduling.pool import Process, StagePool
+from crispedit.pipelines.scheduling.room import SLACK, Need, Node, Room
 
 WORTH = 1.5
 """A process is started if its stage has work for this many times the loading time."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from crispedit.pipelines.flow import Stage
-from crispedit.pipelines.pool import Process, Sent
-from crispedit.pipelines.room import Node
-from crispedit.pipelines.worker import BlockResult
+from crispedit.pipelines.scheduling.flow import Stage
+from crispedit.pipelines.scheduling.pool import Process, Sent
+from crispedit.pipelines.scheduling.room import Node
+from crispedit.pipelines.scheduling.worker import BlockResult
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from typing import Any
 import pyarrow as pa
 
 from crispedit.outcome import describe, is_transient
-from crispedit.pipelines import listing, tables
-from crispedit.pipelines.flow import Route, Row
-from crispedit.pipelines.listing import Container
-from crispedit.pipelines.pairs import AnySource
+from crispedit.pipelines import tables
+from crispedit.pipelines.building import listing
+from crispedit.pipelines.building.listing import Container
+from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.waves import Waves
+from crispedit.pipelines.scheduling.flow import Route, Row
+from crispedit.pipelines.sources.pairs import AnySource
 from crispedit.recipe import Pool
 from crispedit.record import content_key
 from crispedit.shards import journal

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from crispedit import machine
 from crispedit.outcome import each
-from crispedit.pipelines.flow import Route, Row, Stage
+from crispedit.pipelines.scheduling.flow import Route, Row, Stage
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from crispedit.filters.duplicate import near_duplicates, near_known
 from crispedit.outcome import ERROR, KEPT, REJECTED, TRANSIENT
+from crispedit.pipelines.building.waves import Judged, Waves, name
 from crispedit.pipelines.recipe import Recipe
 from crispedit.pipelines.records import Candidate, curate_table
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.waves import Judged, Waves, name
 from crispedit.record import canonical_json, content_key
 from crispedit.shards import journal
 from crispedit.shards.journal import columns, quoted

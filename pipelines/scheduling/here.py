@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from crispedit.pipelines.cluster import Done, Event
-from crispedit.pipelines.flow import Stage
-from crispedit.pipelines.pool import Process, Sent
-from crispedit.pipelines.room import Node
-from crispedit.pipelines.worker import Worker
+from crispedit.pipelines.scheduling.cluster import Done, Event
+from crispedit.pipelines.scheduling.flow import Stage
+from crispedit.pipelines.scheduling.pool import Process, Sent
+from crispedit.pipelines.scheduling.room import Node
+from crispedit.pipelines.scheduling.worker import Worker
 
 
 class Here:

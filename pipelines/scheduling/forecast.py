@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from crispedit.pipelines.flow import Route
+from crispedit.pipelines.scheduling.flow import Route
 
 
 class Forecast:

@@ -27,11 +27,11 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from crispedit.pipelines.cluster import Died, Done, Event, Lost, Ready
-from crispedit.pipelines.flow import Route, Stage, gpus_of
-from crispedit.pipelines.pool import Process, Sent
-from crispedit.pipelines.room import Node
-from crispedit.pipelines.worker import BlockResult, Order, Worker
+from crispedit.pipelines.scheduling.cluster import Died, Done, Event, Lost, Ready
+from crispedit.pipelines.scheduling.flow import Route, Stage, gpus_of
+from crispedit.pipelines.scheduling.pool import Process, Sent
+from crispedit.pipelines.scheduling.room import Node
+from crispedit.pipelines.scheduling.worker import BlockResult, Order, Worker
 
 LOOK_SECONDS = 5.0
 """Seconds between looks at the nodes."""

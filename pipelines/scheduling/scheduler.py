@@ -1,7 +1,7 @@
 """The scheduler of a flow: which stage gets a process, and which rows a process gets. docs/engine.md has the rules.
 
-This module only decides. Time, nodes and processes are a `Cluster`: Ray (`pipelines.on_ray`), this process
-(`pipelines.here`), or a simulation (`benchmarks.engine`). The driver's work for a block depends neither on the number
+This module only decides. Time, nodes and processes are a `Cluster`: Ray (`on_ray.py`), this process
+(`here.py`), or a simulation (`benchmarks.engine`). The driver's work for a block depends neither on the number
 of processes nor on the length of the run.
 """
 
@@ -14,12 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from crispedit.outcome import Failing
-from crispedit.pipelines.cluster import Cluster, Died, Done, Event, Lost, Ready
-from crispedit.pipelines.division import Division
-from crispedit.pipelines.flow import Flow, Quarantined, Route, Row
-from crispedit.pipelines.pool import Piece, Process, Sent, StagePool
 from crispedit.pipelines.recipe import EngineSpec
-from crispedit.pipelines.worker import BlockResult, Order
+from crispedit.pipelines.scheduling.cluster import Cluster, Died, Done, Event, Lost, Ready
+from crispedit.pipelines.scheduling.division import Division
+from crispedit.pipelines.scheduling.flow import Flow, Quarantined, Route, Row
+from crispedit.pipelines.scheduling.pool import Piece, Process, Sent, StagePool
+from crispedit.pipelines.scheduling.worker import BlockResult, Order
 
 LOOK_SECONDS = 2.0
 """Least seconds between looks at nodes and their division."""

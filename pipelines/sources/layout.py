@@ -21,9 +21,9 @@ from PIL import Image
 
 from crispedit.category import load_categories, resolve
 from crispedit.classifier import needs_second_image
-from crispedit.pipelines import pairs, sources
-from crispedit.pipelines.pairs import Columns, ImportedPair, Layout, PairsSource
-from crispedit.pipelines.sources import IMAGE_SUFFIXES, File, Skipped, suffix_of, tar, texts
+from crispedit.pipelines import sources
+from crispedit.pipelines.sources import IMAGE_SUFFIXES, File, Skipped, pairs, suffix_of, tar, texts
+from crispedit.pipelines.sources.pairs import Columns, ImportedPair, Layout, PairsSource
 
 LAYOUTS: dict[str, Layout] = {
     ".parquet": "parquet",

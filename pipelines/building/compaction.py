@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from crispedit.pipelines.flow import Route, Row
+from crispedit.pipelines.scheduling.flow import Route, Row
 from crispedit.recipe import Pool
 from crispedit.shards import journal
 from crispedit.shards.journal import Table

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from crispedit.pipelines.flow import Route, Row, Stage
-from crispedit.pipelines.room import Need
-from crispedit.pipelines.worker import BlockResult, Order
+from crispedit.pipelines.scheduling.flow import Route, Row, Stage
+from crispedit.pipelines.scheduling.room import Need
+from crispedit.pipelines.scheduling.worker import BlockResult, Order
 
 UNKNOWN_LOAD_SECONDS = 10.0
 

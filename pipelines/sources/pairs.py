@@ -99,7 +99,7 @@ class PairsSource(Place):
     layout: Layout | None = None
     """parquet: rows; webdataset: uncompressed tars; jsonl: a JSON object a line (or a .json with a list of them), and
     csv: a row a line, which name image files; folder: image files that belong together by name, such as 12_source.jpg,
-    12_edited.jpg and 12.txt. Null: what `path` holds (`crispedit.pipelines.layout`)."""
+    12_edited.jpg and 12.txt. Null: what `path` holds (`crispedit.pipelines.sources.layout`)."""
     columns: Columns = Columns()
     """Columns that are not named here are detected by the names that public datasets use."""
     images: str = "."
@@ -270,7 +270,7 @@ def _pair(source: PairsSource, uri: str, /, **parts: Any) -> ImportedPair:
 
 def _layout(source: PairsSource) -> Layout:
     if source.layout is None:
-        raise ValueError("source.layout is not known yet: crispedit.pipelines.layout.detected finds it")
+        raise ValueError("source.layout is not known yet: crispedit.pipelines.sources.layout.detected finds it")
     return source.layout
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from crispedit.pipelines import pairs, sources
-from crispedit.pipelines.pairs import AnySource, ImportedPair, PairsSource
-from crispedit.pipelines.sources import ENTRY, Entry, File, FolderSource, Skipped
+from crispedit.pipelines import sources
+from crispedit.pipelines.sources import ENTRY, Entry, File, FolderSource, Skipped, pairs
+from crispedit.pipelines.sources.pairs import AnySource, ImportedPair, PairsSource
 from crispedit.shards.journal import Table, columns
 
 MOST_MEMBERS = 10_000

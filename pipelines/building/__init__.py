@@ -1,0 +1,1 @@
+"""Building: the waves of a build, their containers, steps and verdicts."""

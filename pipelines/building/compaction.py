@@ -39,7 +39,7 @@ class Compacting:
 
 def route(wave: int) -> Route:
     """The route of a finished wave's folders."""
-    return Route(COMPACT, wave, (COMPACT,), Compacting.wire, _compacted, "folder")
+    return Route(COMPACT, wave, (COMPACT,), Compacting.wire, _compacted)
 
 
 def folder(place: str, table: Table) -> Row:
@@ -48,4 +48,4 @@ def folder(place: str, table: Table) -> Row:
 
 
 def _compacted(rows: Sequence[Row]) -> Sequence[Row]:
-    return [{"folder": row["folder"]} for row in rows]
+    return [{"key": row["folder"]} for row in rows]

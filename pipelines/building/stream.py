@@ -321,7 +321,7 @@ class Build:
                 self._offer(wave, step, todo)
 
     def _offer(self, wave: ActiveWave, step: Step, todo: Todo) -> None:
-        at = (step.name, todo.row[step.key])
+        at = (step.name, todo.row[step.table.key])
         if at in wave.offered:
             return
         wave.offered.add(at)
@@ -334,7 +334,7 @@ class Build:
         at = (wave, step.name, stages)
         if at not in self._routes:
             commit = step.commit(self.waves[wave].name)
-            self._routes[at] = Route(step.name, wave, stages, step.wire, commit, step.key, step.failed, step.transient)
+            self._routes[at] = Route(step.name, wave, stages, step.wire, commit, step.failed, step.transient)
         return self._routes[at]
 
     def _queue(self, stage: str, wave: int, step: str) -> deque[tuple[Route, Row]]:
@@ -345,7 +345,7 @@ class Build:
         step = next(step for step in self.steps if step.name == route.step)
         touched = []
         for row in rows:
-            wave.out.discard((step.name, row[route.key]))
+            wave.out.discard((step.name, row["key"]))
             for committed in row["committed"]:
                 step.load(wave, committed)
                 self._watch(step, committed)
@@ -391,7 +391,7 @@ class Build:
     def _compacted(self, number: int, rows: Sequence[Row]) -> None:
         wave = self.in_work[number]
         for row in rows:
-            wave.out.discard((COMPACT, row["folder"]))
+            wave.out.discard((COMPACT, row["key"]))
         if not wave.out:
             self._close(wave)
 

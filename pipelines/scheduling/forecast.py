@@ -9,7 +9,7 @@ from crispedit.pipelines.scheduling.flow import Route
 
 
 class Forecast:
-    """Counts rows by route, and estimates how many are to come."""
+    """Counts rows by step and stages, and estimates how many are to come."""
 
     def __init__(self) -> None:
         self.photographs = 0
@@ -24,26 +24,18 @@ class Forecast:
         self._done[route.step, route.stages] += rows
 
     def remaining(self, stage: str, photographs: int, order: Sequence[str]) -> float:
-        """Rows left for a stage, if each step keeps its present ratio of rows to the step before."""
-        left = 0.0
-        for (step, stages), offered in self._offered.items():
-            if stage in stages:
-                done = self._done[step, stages]
-                left += max(offered - done, self._expected(step, stages, photographs, order) - done)
-        return left
-
-    def _expected(self, step: str, stages: tuple[str, ...], photographs: int, order: Sequence[str]) -> float:
-        """Rows on this route in the whole build."""
-        if step not in order:
-            return 0.0
-        place = order.index(step)
-        if place == 0:
-            return float(photographs)
-        before = order[place - 1]
-        finished = self.photographs if place == 1 else sum(n for (s, _), n in self._done.items() if s == before)
-        share = self._offered[step, stages] / finished if finished else 0.0
-        return share * self._total(before, photographs, order)
-
-    def _total(self, step: str, photographs: int, order: Sequence[str]) -> float:
-        ways = [stages for name, stages in self._offered if name == step]
-        return sum(self._expected(step, way, photographs, order) for way in ways) or float(photographs)
+        """Rows left for a stage, if each of these steps keeps its present ratio of rows to the step before."""
+        expected: dict[tuple[str, tuple[str, ...]], float] = {}
+        before, finished = 0.0, 0
+        for place, step in enumerate(order):
+            ways = [way for way in self._offered if way[0] == step]
+            for way in ways:
+                ratio = self._offered[way] / finished if finished else 0.0
+                expected[way] = ratio * before if place else photographs
+            before = sum(expected[way] for way in ways) or photographs
+            finished = sum(self._done[way] for way in ways) if place else self.photographs
+        return sum(
+            max(offered, expected.get(way, 0.0)) - self._done[way]
+            for way, offered in self._offered.items()
+            if stage in way[1]
+        )

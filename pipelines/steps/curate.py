@@ -33,7 +33,6 @@ class CurateStep(Step):
     """The step. Its rows are files, not subjects: photographs are judged once all of a wave are measured."""
 
     name = "curate"
-    key = "uri"
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)

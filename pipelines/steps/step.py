@@ -97,7 +97,6 @@ class Step(ABC):
     """One step of a run. Its stages work in worker processes; everything else runs in the driver and is cheap."""
 
     name: ClassVar[str]
-    key: ClassVar[str] = "key"
     wire: pa.Schema
     """The schema of rows between stages."""
     table: Table
@@ -139,9 +138,7 @@ class Step(ABC):
     def commit(self, wave: str) -> Callable[[Sequence[Row]], Sequence[Row]]:
         """A function that commits processed rows of a wave in a worker, and returns a light row for each, with its
         `key` and the `committed` rows."""
-        return partial(
-            commit, folder=self.folder(wave), root=self.run.root, table=self.table, key=self.key, explode=self.explode
-        )
+        return partial(commit, folder=self.folder(wave), root=self.run.root, table=self.table, explode=self.explode)
 
     @staticmethod
     def explode(row: Row) -> Sequence[Row]:

@@ -29,7 +29,7 @@ from crispedit.pipelines.scheduling.flow import Block, Route, Row, Stage
 from crispedit.pipelines.scheduling.forecast import Forecast
 from crispedit.pipelines.steps.annotate import requests
 from crispedit.pipelines.steps.curate import CurateStep
-from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo, folder_rows
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, folder_rows
 from crispedit.record import canonical_json, content_key
 
 FAILING = 0.8
@@ -52,7 +52,6 @@ class Build:
         self.photographs = Photographs(run, self.waves)
         self._sources = Containers(run, self.waves, sample) if self._does("curate") else None
         self._queues: dict[str, dict[tuple[int, str], deque[tuple[Route, Row]]]] = {}
-        self._routes: dict[tuple[int, str, tuple[str, ...]], Route] = {}
         self.in_work: dict[int, ActiveWave] = {}
         self._next_open = self._next_judged = self._next_asked = 0
         self._kept: dict[int, Mapping[str, int]] = {}
@@ -213,8 +212,8 @@ class Build:
         self.in_work[wave.number] = wave
         curate = self.active[0] if self.active else None
         if isinstance(curate, CurateStep):
-            for todo in curate.files(wave):
-                self._offer(wave, curate, todo)
+            for row in curate.files(wave):
+                self._offer(wave, curate, row)
 
     def _curated(self, wave: ActiveWave) -> bool:
         """Whether all photographs of a wave are measured, and not judged yet."""
@@ -317,28 +316,27 @@ class Build:
 
     def _refresh(self, wave: ActiveWave, subject: Subject) -> None:
         for step in self.active:
-            for todo in step.todo(wave, subject):
-                self._offer(wave, step, todo)
+            for row in step.todo(wave, subject):
+                self._offer(wave, step, row)
 
-    def _offer(self, wave: ActiveWave, step: Step, todo: Todo) -> None:
-        at = (step.name, todo.row[step.table.key])
+    def _offer(self, wave: ActiveWave, step: Step, row: Row) -> None:
+        at = (step.name, row[step.table.key])
         if at in wave.offered:
             return
         wave.offered.add(at)
         wave.out.add(at)
-        route = self._route(wave.number, step, todo.stages)
-        self._queue(todo.stages[0], wave.number, step.name).append((route, todo.row))
+        stages = step.route(row)
+        route = wave.routes.get((step.name, stages))
+        if route is None:
+            commit = step.commit(self.waves[wave.number].name)
+            route = Route(step.name, wave.number, stages, step.wire, commit, step.failed, step.transient)
+            wave.routes[step.name, stages] = route
+        self._enqueue(route, row)
+
+    def _enqueue(self, route: Route, row: Row) -> None:
+        queues = self._queues.setdefault(route.stages[0], {})
+        queues.setdefault((route.wave, route.step), deque()).append((route, row))
         self._forecast.offered(route)
-
-    def _route(self, wave: int, step: Step, stages: tuple[str, ...]) -> Route:
-        at = (wave, step.name, stages)
-        if at not in self._routes:
-            commit = step.commit(self.waves[wave].name)
-            self._routes[at] = Route(step.name, wave, stages, step.wire, commit, step.failed, step.transient)
-        return self._routes[at]
-
-    def _queue(self, stage: str, wave: int, step: str) -> deque[tuple[Route, Row]]:
-        return self._queues.setdefault(stage, {}).setdefault((wave, step), deque())
 
     def _committed(self, route: Route, rows: Sequence[Row]) -> None:
         wave = self.in_work[route.wave]
@@ -383,8 +381,7 @@ class Build:
             if len(_parts(step.folder(name))) > 1:
                 place = str(step.folder(name).relative_to(self.run.root))
                 wave.out.add((COMPACT, place))
-                self._queue(COMPACT, wave.number, COMPACT).append((route, compaction.folder(place, step.table)))
-                self._forecast.offered(route)
+                self._enqueue(route, compaction.folder(place, step.table))
         if not wave.out:
             self._close(wave)
 
@@ -407,7 +404,6 @@ class Build:
         self._kept[wave.number], self._measured[wave.number] = kept, measured
         self._most.pop(wave.number, None)
         del self.in_work[wave.number]
-        self._routes = {at: route for at, route in self._routes.items() if at[0] != wave.number}
         self._ask()
 
     def parts_of(self, wave: str) -> dict[str, int]:
@@ -440,8 +436,7 @@ class Build:
         if self._sources is None:
             return
         for row in self._sources.todo():
-            self._queue(LIST, -1, LIST).append((self._sources.route, row))
-            self._forecast.offered(self._sources.route)
+            self._enqueue(self._sources.route, row)
 
 
 def error_of(row: Mapping[str, Any]) -> str | None:

@@ -1,7 +1,7 @@
 """The scheduler of a flow: which stage gets a process, and which rows a process gets. docs/engine.md has the rules.
 
 This module only decides. Time, nodes and processes are a `Cluster`: Ray (`on_ray.py`), this process
-(`here.py`), or a simulation (`benchmarks.engine`). The driver's work for a block depends neither on the number
+(`cluster.py`), or a simulation (`benchmarks.engine`). The driver's work for a block depends neither on the number
 of processes nor on the length of the run.
 """
 

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import heapq
-import itertools
-import json
+import math
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from crispedit.outcome import describe, is_transient
+from crispedit.outcome import is_transient
 from crispedit.pipelines import tables
 from crispedit.pipelines.building import listing
-from crispedit.pipelines.building.listing import Container
 from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.scheduling.flow import Route, Row
+from crispedit.pipelines.scheduling.flow import Route, Row, Stage, commit, failed
 from crispedit.pipelines.sources.pairs import AnySource
 from crispedit.recipe import Pool
 from crispedit.record import content_key
 from crispedit.shards import journal
-from crispedit.shards.journal import Table, quoted
+from crispedit.shards.journal import quoted
 
 LIST = "list"
-ALONE = Pool(batch=1)
+WIRE = pa.schema([("key", pa.string()), ("container", pa.binary()), ("error", pa.string()), ("transient", pa.bool_())])
 
 
 class Containers:
@@ -38,18 +38,17 @@ class Containers:
         self.run, self.waves, self.sample = run, waves, sample
         self.source = run.recipe.source
         size = run.recipe.engine.wave_sources
-        self.size = float("inf") if size is None else size
+        self.size = math.inf if size is None else size
         self.members = listing.MOST_MEMBERS if size is None else min(listing.MOST_MEMBERS, size)
         self.stage = Indexing(self.source, run.root, self.members)
-        self.route = Route(
-            LIST,
-            -1,
-            (LIST,),
-            Indexing.wire,
-            partial(_listed, folder=run.folder("listing"), table=listing.table(self.source)),
-            failed=_unlisted,
-            transient=_may_pass,
+        committing = partial(
+            commit,
+            folder=run.folder("listing"),
+            table=listing.table(self.source),
+            explode=itemgetter("slices"),
+            heavy="members",
         )
+        self.route = Route(LIST, -1, (LIST,), WIRE, committing, _unlisted, itemgetter("transient"))
         rows = tables.listing_rows(run)
         listed = {row["container"] for row in rows if row["last"]}
         files = [file for row in rows if row["container"] in listed for file in row["files"]]
@@ -74,7 +73,7 @@ class Containers:
 
     def todo(self) -> Iterator[Row]:
         for container in self.containers.values():
-            yield {"key": container.key, "container": json.dumps(container.to_row())}
+            yield {"key": container.key, "container": pickle.dumps(container)}
 
     @property
     def to_come(self) -> int:
@@ -146,29 +145,22 @@ def members_of(run: Run, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 @dataclass
-class Indexing:
+class Indexing(Stage):
     """The stage that lists containers."""
 
+    name = LIST
+    pool = Pool(batch=1)
     source: AnySource
     root: Path
     members: int
-    name: str = LIST
-    pool: Pool = ALONE
-    gpus: float = 0.0
-    wire = pa.schema(
-        [("key", pa.string()), ("container", pa.string()), ("error", pa.string()), ("transient", pa.bool_())]
-    )
-
-    def load(self) -> None:
-        pass
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        results = []
-        for row in rows:
-            container = Container.from_row(json.loads(row["container"]))
-            folder = str(self.root / "listing")
-            results.append({**row, "slices": list(listing.index(self.source, container, folder, self.members))})
-        return results
+        folder = str(self.root / "listing")
+        containers = [pickle.loads(row["container"]) for row in rows]
+        return [
+            {**row, "slices": list(listing.index(self.source, container, folder, self.members))}
+            for row, container in zip(rows, containers, strict=True)
+        ]
 
 
 def _unlisted(row: Row, error: Exception) -> Row:
@@ -176,22 +168,6 @@ def _unlisted(row: Row, error: Exception) -> Row:
     user's mistake."""
     if not is_transient(error):
         raise error
-    empty = {"key": row["key"], "container": row["key"], "slice": 0, "last": False, "files": [], "rows": 0}
-    failed = {"error": describe(error), "transient": True}
-    return {**row, **failed, "slices": [{**empty, **failed, "members": [], "skipped": []}]}
-
-
-def _may_pass(row: Row) -> bool:
-    return bool(row.get("transient"))
-
-
-def _listed(rows: Sequence[Row], *, folder: Path, table: Table) -> Sequence[Row]:
-    slices = iter(journal.commit(folder, table, [one for row in rows for one in row["slices"]]))
-    light = [name for name in table.schema.names if name != "members"]
-    return [
-        {
-            "key": row["key"],
-            "committed": [{name: one[name] for name in light} for one in itertools.islice(slices, len(row["slices"]))],
-        }
-        for row in rows
-    ]
+    done = failed(row, error)
+    slices = [listing.row(row["key"], last=False, error=done["error"], transient=True)]
+    return {**done, "slices": slices}

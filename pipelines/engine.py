@@ -167,10 +167,10 @@ def check_room(option: str, actors: int, cpus: float, gpus: float) -> None:
 def _runtime_env() -> dict[str, Any] | None:
     """The environment with which workers import the driver's code, also from a checkout that is not installed (a job
     submitted with `--working-dir` has it already), and use the same instructions on every processor."""
-    alike = {name: os.environ[name] for name in machine.alike() if name in os.environ}
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return {"env_vars": alike} if alike else None
-    return {"env_vars": {**alike, "PYTHONPATH": _python_path()}}
+    variables = {name: os.environ[name] for name in machine.alike() if name in os.environ}
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        variables["PYTHONPATH"] = _python_path()
+    return {"env_vars": variables} if variables else None
 
 
 def _python_path() -> str:

@@ -21,8 +21,6 @@ class Division:
 
     def __init__(self, flow: Flow, cluster: Cluster, pools: Mapping[str, StagePool]) -> None:
         self.flow, self.cluster, self.pools = flow, cluster, pools
-        self.tasks_cpus = 0.0
-        """CPUs of the blocks that run as tasks."""
         self._nodes: Sequence[Node] = ()
         self._free = Room(())
         """The resources that the processes leave free."""
@@ -48,6 +46,11 @@ class Division:
     def slots(self, pool: StagePool) -> int:
         """How many processes of a stage can exist, or how many of its tasks fit beside the existing processes."""
         return len(pool.staying) if pool.held else self._free.slots(pool.need)
+
+    @property
+    def tasks_cpus(self) -> float:
+        """CPUs of the blocks that run as tasks."""
+        return sum(pool.blocks * pool.need.cpus for pool in self.pools.values() if not pool.held)
 
     def fits(self, pool: StagePool) -> bool:
         """Whether one more task of a stage fits."""

@@ -54,7 +54,6 @@ class RayCluster(Cluster):
         self._flying: dict[Any, Process | Sent] = {}
         self._data: dict[Any, Any] = {}
         self._taken: dict[tuple[str, str], float] = {}
-        self._tasks_cpus = 0.0
         self._nodes: list[Node] = []
         self._looked = float("-inf")
 
@@ -66,20 +65,23 @@ class RayCluster(Cluster):
             self._looked = self.now()
             leaving = ray._private.state.state.get_draining_nodes()
             free = ray._private.state.available_resources_per_node()
+            sent = [block for block in self._flying.values() if isinstance(block, Sent)]
+            tasks = [block for block in sent if block.process is None and block.order.error is None]
+            cpus = sum(block.stage.pool.cpus for block in tasks)
             self._nodes = [
-                self._node(node["NodeID"], node["Resources"], free.get(node["NodeID"], {}))
+                self._node(node["NodeID"], node["Resources"], free.get(node["NodeID"], {}), cpus)
                 for node in ray.nodes()
                 if node["Alive"] and node["NodeID"] not in leaving
             ]
         return self._nodes
 
-    def _node(self, name: str, total: Mapping[str, float], free: Mapping[str, float]) -> Node:
+    def _node(self, name: str, total: Mapping[str, float], free: Mapping[str, float], tasks_cpus: float) -> Node:
         """A node with the resources that we may use: all but what others hold, such as a model server's GPUs. The
         smallest number seen counts for those, because resources that we give back count as held for a while."""
 
         def ours(kind: str, unit: float = 1.0) -> float:
             held = sum(_resources(process.stage)[kind] or 0.0 for process in self._actors if process.node == name)
-            held += self._tasks_cpus if kind == "num_cpus" else 0.0
+            held += tasks_cpus if kind == "num_cpus" else 0.0
             resource = KINDS[kind]
             others = max(0.0, total.get(resource, 0.0) - free.get(resource, 0.0) - held)
             self._taken[name, kind] = min(others, self._taken.get((name, kind), others))
@@ -113,7 +115,6 @@ class RayCluster(Cluster):
                 resources["scheduling_strategy"] = NodeAffinitySchedulingStrategy(other, soft=True)
             task = ray.remote(_task).options(num_returns=2, max_retries=0, **resources)
             report, table = task.remote(None if idle else self._shared[block.stage.name], *work)
-            self._tasks_cpus += resources["num_cpus"]
         self._flying[report], self._data[report] = block, table
 
     def kill(self, block: Sent) -> None:
@@ -136,8 +137,6 @@ class RayCluster(Cluster):
         what = self._flying.pop(ref)
         data = self._data.pop(ref, None)
         process, block = (what, None) if isinstance(what, Process) else (what.process, what)
-        if block is not None and process is None and block.order.error is None:
-            self._tasks_cpus -= block.stage.pool.cpus
         if what is process and process not in self._actors:
             return None  # it was stopped while loading
         try:

@@ -146,7 +146,7 @@ class StagePool:
     next: StagePool | None = None
     processes: list[Process] = field(default_factory=list)
     blocks: int = 0
-    """Blocks in processes or tasks."""
+    """Blocks in processes or tasks, without those that only record an error."""
     working: int = 0
     """Rows of these blocks."""
     recent_seconds: float = 0.0

@@ -17,7 +17,7 @@ from crispedit.outcome import Failing
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.scheduling.cluster import Cluster, Died, Done, Event, Lost, Ready
 from crispedit.pipelines.scheduling.division import Division
-from crispedit.pipelines.scheduling.flow import Flow, Quarantined
+from crispedit.pipelines.scheduling.flow import Flow, Quarantined, Route
 from crispedit.pipelines.scheduling.pool import Piece, Process, Sent, StagePool
 from crispedit.pipelines.scheduling.worker import BlockResult, Order
 
@@ -138,12 +138,10 @@ class Scheduler:
 
     def _ended(self, block: Sent) -> None:
         self._blocks.remove(block)
-        block.pool.blocks -= 1
+        block.pool.blocks -= block.order.error is None
         block.pool.working -= block.rows
         if block.process is not None:
             block.process.block, block.process.free_since = None, self.cluster.now()
-        elif block.order.error is None:
-            self.division.tasks_cpus -= block.pool.need.cpus
 
     def _done(self, block: Sent, report: BlockResult, data: Any) -> None:
         pool = block.pool
@@ -173,21 +171,22 @@ class Scheduler:
         alone = block.rows == 1
         deaths = pieces[0].deaths + alone if pieces else 0
         if block.order.error is not None:
-            self._record(pool, pieces, block.order.error)
+            self._send(pool, block.route, pieces, error=block.order.error)
         elif not pieces:
             self._died_loading(pool, event)
-            self._probe(block)
+            self._send(pool, block.route, ())
         elif not event.node_lives:
             pool.queue.put_back(pieces)
         elif not pool.held and pool.load_seconds is None:
             # A task loads its stage itself, so first check whether loading kills its process.
             pool.queue.put_back(pieces)
             if not pool.probing:
-                self._probe(block)
+                pool.probing = True
+                self._send(pool, block.route, ())
         elif alone and deaths >= DEATHS_ALONE:
             how = "hung and was killed" if block.hung else "died"
-            message = f"its {pool.stage.name} process {how} {deaths} times on it"
-            self._record(pool, pieces, Quarantined(message))
+            error = Quarantined(f"its {pool.stage.name} process {how} {deaths} times on it")
+            self._send(pool, block.route, pieces, error=error)
         else:
             node = None if block.process is None else block.process.node
             batch = pool.stage.pool.batch
@@ -203,15 +202,6 @@ class Scheduler:
                 f"({event.detail or 'it hung, or was killed'}). If something else killed it, such as the system for "
                 "want of memory, run the same command again"
             )
-
-    def _probe(self, block: Sent) -> None:
-        """Check whether a stage can be loaded, by an empty block."""
-        block.pool.probing = True
-        self._send(Sent(block.pool, block.route, [], Order([], False, True), None, self.cluster.now()))
-
-    def _record(self, pool: StagePool, pieces: Sequence[Piece], error: Exception) -> None:
-        """Record rows with an error, through a process that does not touch them."""
-        self._send(self._block(pool, pieces, None, error))
 
     # Dispatch
 
@@ -258,7 +248,7 @@ class Scheduler:
                     return False
                 pieces = [Piece(taken.route, taken.rows)]
         pool.waiting_since = None
-        self._send(self._block(pool, pieces, process))
+        self._send(pool, pieces[0].route, pieces, process)
         return True
 
     def _rows(self, pool: StagePool, waiting: int) -> int:
@@ -282,21 +272,23 @@ class Scheduler:
         batch = pool.stage.pool.batch
         return max(1, int(rows) if rows < batch else int(rows) // batch * batch)
 
-    def _block(
-        self, pool: StagePool, pieces: Sequence[Piece], process: Process | None, error: Exception | None = None
-    ) -> Sent:
+    def _send(
+        self,
+        pool: StagePool,
+        route: Route,
+        pieces: Sequence[Piece],
+        process: Process | None = None,
+        error: Exception | None = None,
+    ) -> None:
+        """Send a block: without pieces, to see whether the stage can be loaded; with an error, to record the rows
+        with it, through a process that does not touch them."""
         spans = [(0, len(piece)) if piece.data is None else (piece.first, piece.first + len(piece)) for piece in pieces]
-        route = pieces[0].route
         last = route.stages[-1] == pool.stage.name
-        final = max(piece.attempt for piece in pieces) >= self.settings.attempts
-        return Sent(pool, route, pieces, Order(spans, last, final, error), process, self.cluster.now())
-
-    def _send(self, block: Sent) -> None:
+        final = max((piece.attempt for piece in pieces), default=0) >= self.settings.attempts
+        block = Sent(pool, route, pieces, Order(spans, last, final, error), process, self.cluster.now())
         self._blocks.add(block)
-        block.pool.blocks += 1
-        block.pool.working += block.rows
-        if block.process is not None:
-            block.process.block = block
-        elif block.order.error is None:
-            self.division.tasks_cpus += block.pool.need.cpus
+        pool.blocks += error is None
+        pool.working += block.rows
+        if process is not None:
+            process.block = block
         self.cluster.send(block)

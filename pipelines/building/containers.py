@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -53,27 +53,21 @@ class Containers:
         listed = {row["container"] for row in rows if row["last"]}
         files = [file for row in rows if row["container"] in listed for file in row["files"]]
         containers, left_out = listing.containers(self.source, files, self.members)
-        self.containers = {container.key: container for container in containers}
+        self.todo = [{"key": container.key, "container": pickle.dumps(container)} for container in containers]
+        """The rows of the containers that are not listed."""
         if left_out and not any(row["key"] == listing.REST for row in rows):
             journal.commit(run.folder("listing"), listing.table(self.source), [listing.rest(left_out)])
-        self._waits = set(self.containers)
+        self._waits = {container.key for container in containers}
         self._cut = {key for wave in waves for key in wave.listing}
         self._lost = self._cut - {row["key"] for row in rows}
         """Rows of the listing that waves hold but that are missing, with the part that held them."""
-        self._rows = {
-            row["key"]: row
-            for row in rows
-            if row["container"] in listed - {listing.REST} and row["key"] not in self._cut
-        }
+        self._rows: dict[str, Row] = {}
         """Rows of the listing that no wave holds yet."""
+        self._add(row for row in rows if row["container"] in listed - {listing.REST})
         self.drawn_from = 0
         """The number of members that the sample was drawn from."""
-        if not self.containers and not listed - {listing.REST}:
+        if not containers and not listed - {listing.REST}:
             raise ValueError(listing.nothing(self.source, left_out))
-
-    def todo(self) -> Iterator[Row]:
-        for container in self.containers.values():
-            yield {"key": container.key, "container": pickle.dumps(container)}
 
     @property
     def to_come(self) -> int:
@@ -93,9 +87,7 @@ class Containers:
         for row in rows:
             self._waits.discard(row["key"])
             self._lost -= {one["key"] for one in row["committed"]}
-            self._rows |= {
-                one["key"]: one for one in row["committed"] if one["error"] is None and one["key"] not in self._cut
-            }
+            self._add(row["committed"])
         if not self._waits and not any(row["rows"] for row in self._rows.values()) and not len(self.waves):
             listed = tables.listing_rows(self.run)
             if failed := next((row["error"] for row in listed if row["error"] is not None), None):
@@ -103,6 +95,9 @@ class Containers:
                     f"{self.source.path} could not be listed for a transient reason, so try again: {failed}"
                 )
             raise ValueError(listing.nothing(self.source, listing.skipped(listed)))
+
+    def _add(self, rows: Iterable[Row]) -> None:
+        self._rows |= {row["key"]: row for row in rows if row["error"] is None and row["key"] not in self._cut}
 
     def cut_wave(self) -> None:
         """Make a wave of the first containers in name order, once enough are listed or no more will come."""

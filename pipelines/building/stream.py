@@ -62,7 +62,7 @@ class Build:
         self._recipe = policy(run)
         self._sources = Containers(run, self.waves, sample) if self._does("curate") else None
         if self._sources is not None:
-            for row in self._sources.todo():
+            for row in self._sources.todo:
                 self._enqueue(self._sources.route, row)
 
     @property
@@ -140,7 +140,7 @@ class Build:
     def _plan_next(self) -> bool:
         """Give the planner a task, if there is one; one at a time, in the order of the waves."""
         ready = self._next_judged
-        while ready < self._next_open and (ready not in self.in_work or self._curated(self.in_work[ready])):
+        while ready < self._next_open and (ready not in self.in_work or self.in_work[ready].curated):
             ready += 1
             if ready - 1 in self.in_work:  # one in work, after those with nothing left to do
                 break
@@ -200,10 +200,6 @@ class Build:
             if isinstance(step, CurateStep):
                 for row in step.files(wave):
                     self._offer(wave, step, row)
-
-    def _curated(self, wave: ActiveWave) -> bool:
-        """Whether all photographs of a wave are measured, and not judged yet."""
-        return wave.read and wave.judged is None and not any(step == "curate" for step, _ in wave.out)
 
     def _judge(self, numbers: range) -> list[tuple[int, pa.Table, list[tuple[Step, Row]]]]:
         """The verdicts on the waves' photographs, and the rows of later steps for waves in work."""
@@ -387,16 +383,13 @@ class Build:
         measured: routing.Counts = {}
         for subject in wave.subjects.values():
             for job in subject.candidates.values():
-                passing = []
-                for candidate in job.values():
-                    outcome = of_candidate(self.run.recipe, candidate)[0]
+                outcomes = [(one, of_candidate(self.run.recipe, one)[0]) for one in job.values()]
+                for candidate, outcome in outcomes:
                     if outcome in (KEPT, REJECTED, ERROR):
-                        of = measured.setdefault(candidate.category, {}).setdefault(candidate.editor, [0, 0])
-                        of[0] += 1
-                        of[1] += outcome == KEPT
-                    if outcome == KEPT:
-                        passing.append(candidate)
-                kept.update(candidate.category for candidate in passing[:1])
+                        counts = measured.setdefault(candidate.category, {}).setdefault(candidate.editor, [0, 0])
+                        counts[0] += 1
+                        counts[1] += outcome == KEPT
+                kept.update([candidate.category for candidate, outcome in outcomes if outcome == KEPT][:1])
         return dict(kept), measured
 
 

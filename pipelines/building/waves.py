@@ -131,14 +131,13 @@ def _read(path: Path) -> Wave:
         ) from None
 
 
+@dataclass
 class Compacting(Stage):
     """Merges the parts of a finished wave: its rows are folders of the run, each with its table."""
 
     name = COMPACT
     pool = Pool(batch=1)
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    root: Path
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         for row in rows:

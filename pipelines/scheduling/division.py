@@ -121,12 +121,6 @@ class Division:
             return False
         return self._work_each(pool) > WORTH * pool.load and self.rest(pool) > self._count(pool)
 
-    def _backlog(self, pool: StagePool) -> bool:
-        """Whether enough rows wait already to keep another process busy for longer than its loading."""
-        if not pool.staying:
-            return self.waiting(pool) > 0
-        return self._seconds(pool) * self.waiting(pool) / (self._count(pool) + 1) > WORTH * pool.load
-
     def _start(self, pool: StagePool, room: Room) -> bool:
         node = room.node_for(pool.need)
         if node is None:
@@ -140,7 +134,10 @@ class Division:
     def _make_room(self, pool: StagePool) -> bool:
         """Stop processes so that this stage gets one more: idle ones, else one of a stage with less work."""
         first = not self._count(pool)
-        if not self._backlog(pool) or (not first and self._measuring()):
+        # Enough rows must wait already to keep another process busy for longer than its loading.
+        busy = self._seconds(pool) * self.waiting(pool) / (self._count(pool) + 1)
+        enough = busy > WORTH * pool.load if pool.staying else self.waiting(pool) > 0
+        if not enough or (not first and self._measuring()):
             return False
         idle = [
             process
@@ -174,7 +171,6 @@ class Division:
 
     def _share(self, pool: StagePool) -> float:
         """The number of processes of a stage if GPUs (or CPUs, for stages without GPUs) were divided by work."""
-
         kind = "gpus" if pool.need.gpus else "cpus"
         whole = sum(getattr(node, kind) for node in self._nodes)
         total = sum(

@@ -141,13 +141,11 @@ class RayCluster(Cluster):
             return None  # it was stopped while loading
         try:
             report = ray.get(ref)
-        except RayTaskError as error:
-            if isinstance(error.cause, ObjectLostError) and block is not None:
+        except (RayTaskError, ObjectLostError) as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, ObjectLostError) and block is not None:
                 return Lost(block)
-            raise error.cause from error  # errors there are raised here, as if in this process
-        except ObjectLostError:
-            assert block is not None
-            return Lost(block)
+            raise cause from error  # errors there are raised here, as if in this process
         except (NodeDiedError, TaskUnschedulableError, *DEATHS) as error:
             lives = isinstance(error, DEATHS) and (process is None or self._lives(process.node))
             if process is not None:

@@ -75,12 +75,10 @@ class CompareStep(Step):
             key = content_key("compare", *keys)
             if (there := subject.comparisons.get(key)) is None or wave.again(there):
                 yield {
+                    **request.row(),
                     "key": key,
-                    "job_key": job,
-                    "source_key": subject.key,
                     "candidates": keys,
                     "edited": [candidate.edited for candidate in passing],
-                    "instruction": request.instruction,
                     "source": passing[0].source or subject.photographs[0].image,
                 }
 
@@ -99,13 +97,12 @@ class CompareStage(Stage):
         self.judge.load()
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        choices = self.judge.compare([self._contest(row) for row in rows])
-        return [_chosen(row, choice) for row, choice in zip(rows, choices, strict=True)]
-
-    def _contest(self, row: Row) -> Contest:
-        references = (row["source"], *row["edited"])
-        source, *edited = (images.decode_jpeg(journal.read_blob(self.root, ref)) for ref in references)
-        return Contest(source, row["instruction"], edited)
+        contests = []
+        for row in rows:
+            references = (row["source"], *row["edited"])
+            source, *edited = (images.decode_jpeg(journal.read_blob(self.root, ref)) for ref in references)
+            contests.append(Contest(source, row["instruction"], edited))
+        return [_chosen(row, choice) for row, choice in zip(rows, self.judge.compare(contests), strict=True)]
 
 
 def _chosen(row: Row, choice: PreferredCandidate | Exception) -> Row:

@@ -41,7 +41,7 @@ class EditStep(Step):
     def stages(self) -> list[Stage]:
         specs, repair = self.recipe.edit.editors, Repairing.of(self.recipe)
         return [
-            EditStage(stage_of(name), editor, self.run.root, specs[name].pool, repair, editor.gpus)
+            EditStage(f"edit:{name}", editor, self.run.root, specs[name].pool, repair, editor.gpus)
             for name, editor in self.recipe.editors.items()
         ]
 
@@ -70,21 +70,18 @@ class EditStep(Step):
                 for seed, key in enumerate(keys):
                     if key not in candidates or wave.again(candidates[key]):
                         yield {
+                            **request.row(),
                             "key": key,
-                            "job_key": job,
-                            "source_key": subject.key,
-                            "category": request.category,
                             "editor": name,
                             "editor_version": self.recipe.editors[name].version,
                             "options": canonical_json(self._options[name]["options"]),
                             "seed": seed,
-                            **{word: getattr(request, word) for word in WORDS},
                             "image": subject.photographs[0].image,
                         }
                 before += keys
 
     def route(self, row: Row) -> tuple[str, ...]:
-        return (stage_of(row["editor"]),)
+        return (f"edit:{row['editor']}",)
 
     @cached_property
     def _options(self) -> dict[str, dict[str, Any]]:
@@ -95,10 +92,6 @@ class EditStep(Step):
         """Whether all these candidates exist, and none passes or may still pass."""
         outcomes = {of_candidate(self.recipe, candidates[key])[0] if key in candidates else None for key in keys}
         return outcomes <= {REJECTED, ERROR}
-
-
-def stage_of(editor: str) -> str:
-    return f"edit:{editor}"
 
 
 @dataclass

@@ -96,10 +96,8 @@ class ImportedImagesStep(EditStep):
                 assert photograph.width is not None, f"{pair.uri} has no size"
                 assert photograph.original_width is not None, f"{pair.uri} has no size"
                 yield {
+                    **request.row(),
                     "key": key,
-                    "job_key": request.job_key,
-                    "category": request.category,
-                    "source_key": subject.key,
                     "editor": EDITOR,
                     "editor_version": 1,
                     "options": canonical_json(options),

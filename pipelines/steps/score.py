@@ -95,16 +95,8 @@ class ScoreStep(Step):
         for name in self.recipe.pair_cascade.filters:
             if scores.get(f"{name}.error") and (wave.retry_errors or not scores.get(f"{name}.measured")):
                 scores[f"{name}.error"] = scores[f"{name}.measured"] = None
-        return {
-            **scores,
-            "key": candidate.key,
-            "source_key": subject.key,
-            "source": candidate.source or subject.photographs[0].image,
-            "edited": candidate.edited,
-            "mask": candidate.mask,
-            "category": candidate.category,
-            **{text: getattr(request, text) for text in TEXTS if text != "category"},
-        }
+        source = candidate.source or subject.photographs[0].image
+        return {**request.row(), **candidate.row(), **scores, "source": source}
 
     def transient(self, row: Row) -> bool:
         return self.recipe.pair_cascade.passes(row)

@@ -78,6 +78,11 @@ class ActiveWave:
     """By step and stages."""
     retry_errors: bool = False
 
+    @property
+    def curated(self) -> bool:
+        """Whether all photographs are measured, and not judged yet."""
+        return self.read and self.judged is None and not any(step == "curate" for step, _ in self.out)
+
     def candidate(self, key: str) -> Candidate | None:
         """A candidate by its key, if its photograph is kept."""
         source, job = self.owners.get(key, ("", ""))
@@ -114,7 +119,8 @@ class Step(ABC):
 
     @abstractmethod
     def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Row]:
-        """The rows that are left to make for a photograph, by its committed rows so far."""
+        """The rows that are left to make for a photograph, by its committed rows so far. Columns that `wire` has not
+        are dropped."""
 
     def identity(self) -> dict[str, Any]:
         """What determines the step's output: its part of the run's fingerprint. Every step's output depends on what

@@ -8,6 +8,7 @@ with a quota are only requested in a wave when no wave in work could still fill 
 
 from __future__ import annotations
 
+import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,6 +47,7 @@ class Build:
         self.run, self.retry_errors = run, retry_errors
         self.steps = steps.of(run)
         self.active = [step for step in self.steps if only is None or step.name in only]
+        self._active = [step.name for step in self.active]
         self.waves = Waves(run)
         self.photographs = Photographs(run, self.waves)
         self._queues: dict[str, dict[tuple[int, str], deque[tuple[Route, Row]]]] = {}
@@ -60,7 +62,7 @@ class Build:
         self._planner = ThreadPoolExecutor(1) if run.recipe.engine.kind == "ray" else None
         self._planned: tuple[Future[Any], Callable[[Any], None]] | None = None
         self._recipe = policy(run)
-        self._sources = Containers(run, self.waves, sample) if self._does("curate") else None
+        self._sources = Containers(run, self.waves, sample) if "curate" in self._active else None
         if self._sources is not None:
             for row in self._sources.todo:
                 self._enqueue(self._sources.route, row)
@@ -101,7 +103,7 @@ class Build:
         photographs = sum(wave.photographs for wave in self.waves if wave.number not in self._finished)
         if self._sources is not None:
             photographs += self._sources.to_come
-        return self._forecast.remaining(stage, photographs, [step.name for step in self.active])
+        return self._forecast.remaining(stage, photographs, self._active)
 
     def done(self, route: Route, rows: Sequence[Row]) -> None:
         self._forecast.done(route, len(rows))
@@ -165,9 +167,6 @@ class Build:
             self._planned = self._planner.submit(job), then
         else:
             then(job())
-
-    def _does(self, step: str) -> bool:
-        return any(one.name == step for one in self.active)
 
     def _left_nothing(self, number: int) -> Finished | None:
         """The record of a wave that has nothing left to do under this recipe; None if it may have."""
@@ -271,7 +270,7 @@ class Build:
         recipe, recorded = self.run.recipe, self.waves[number].shares
         if recipe.edit.share is None:
             return {}
-        if recorded is None and self._does("edit"):
+        if recorded is None and "edit" in self._active:
             before = range(number - routing.LAG + 1)
             if any(at in self.in_work for at in before):
                 return None
@@ -281,7 +280,7 @@ class Build:
         return recorded or {}
 
     def _could_give(self, wave: ActiveWave, full: frozenset[str]) -> Mapping[str, int]:
-        if not self._does("score") or self.run.recipe.imports_pairs:
+        if "score" not in self._active or self.run.recipe.imports_pairs:
             return {}
         asked = Counter(
             request["category"]
@@ -334,7 +333,9 @@ class Build:
         most = self.run.recipe.engine.stop_at_failures
         if most is None:
             return
-        error = error_of(row)
+        # The row's own error, or that of the first filter that failed on it.
+        failed = (value for name, value in row.items() if name.endswith(".error") and value is not None)
+        error = row.get("error") or next(failed, None)
         recent = self._recent.setdefault(step.name, deque(maxlen=most))
         recent.append(None if error is None else kind(error))
         if error is None or len(recent) < most:
@@ -393,12 +394,6 @@ class Build:
         return dict(kept), measured
 
 
-def error_of(row: Mapping[str, Any]) -> str | None:
-    """The error of a committed row: its own, or that of the first filter that failed on it."""
-    own = row.get("error")
-    return own or next((v for name, v in row.items() if name.endswith(".error") and v is not None), None)
-
-
 def _parts(folder: Path) -> list[Path]:
     return list(folder.glob("part-*.parquet"))
 
@@ -416,20 +411,15 @@ def _errors(wave: ActiveWave) -> tuple[int, int]:
         scores = getattr(row, "scores", {})
         failed = [n.removesuffix(".error") for n, v in scores.items() if n.endswith(".error") and v is not None]
         errors += row.error is not None or bool(failed)
-        passes = row.error is not None and bool(row.transient)
-        transient += passes or any(not scores.get(f"{name}.measured") for name in failed)
+        may_pass = row.error is not None and bool(row.transient)
+        transient += may_pass or any(not scores.get(f"{name}.measured") for name in failed)
     return errors, transient
 
 
 def policy(run: Run) -> str:
     """Digest of the settings that decide what there is to do in a wave: the recipe without place, pools and packing."""
-    recipe = run.recipe.model_dump(mode="json", exclude={"run", "engine", "pack"})
+    settings = run.recipe.model_dump_json(exclude={"run", "engine", "pack"})
+    recipe = json.loads(settings, object_hook=lambda of: {key: value for key, value in of.items() if key != "pool"})
     files = {name: category.bounds for name, category in run.recipe.category_files.items()}
     bounds = {name: {key: b.model_dump() for key, b in of.items()} for name, of in files.items()}
-    return content_key(canonical_json([_without_pools(recipe), bounds, steps.fingerprint(run)]))
-
-
-def _without_pools(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_pools(inner) for key, inner in value.items() if key != "pool"}
-    return [_without_pools(inner) for inner in value] if isinstance(value, list) else value
+    return content_key(canonical_json([recipe, bounds, steps.fingerprint(run)]))

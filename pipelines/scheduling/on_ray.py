@@ -51,8 +51,8 @@ class RayCluster(Cluster):
         self._route = lru_cache(ROUTES)(ray.put)
         """A reference to a route; each node fetches it once."""
         self._actors: dict[Process, Any] = {}
-        self._flying: dict[Any, Process | Sent] = {}
-        self._data: dict[Any, Any] = {}
+        self._flying: dict[Any, tuple[Process | Sent, Any]] = {}
+        """By reference to a report: whose it is, and a reference to the block's rows for the next stage."""
         self._taken: dict[tuple[str, str], float] = {}
         self._nodes: list[Node] = []
         self._looked = float("-inf")
@@ -65,7 +65,7 @@ class RayCluster(Cluster):
             self._looked = self.now()
             leaving = ray._private.state.state.get_draining_nodes()
             free = ray._private.state.available_resources_per_node()
-            sent = [block for block in self._flying.values() if isinstance(block, Sent)]
+            sent = [block for block, _ in self._flying.values() if isinstance(block, Sent)]
             tasks = [block for block in sent if block.process is None and block.order.error is None]
             cpus = sum(block.stage.pool.cpus for block in tasks)
             self._nodes = [
@@ -97,7 +97,7 @@ class RayCluster(Cluster):
             scheduling_strategy=NodeAffinitySchedulingStrategy(process.node, soft=False),
         )
         self._actors[process] = actor.remote(process.stage)
-        self._flying[self._actors[process].load.remote()] = process
+        self._flying[self._actors[process].load.remote()] = process, None
 
     def stop(self, process: Process) -> None:
         if process in self._actors:
@@ -115,13 +115,13 @@ class RayCluster(Cluster):
                 resources["scheduling_strategy"] = NodeAffinitySchedulingStrategy(other, soft=True)
             task = ray.remote(_task).options(num_returns=2, max_retries=0, **resources)
             report, table = task.remote(None if idle else self._shared[block.stage.name], *work)
-        self._flying[report], self._data[report] = block, table
+        self._flying[report] = block, table
 
     def kill(self, block: Sent) -> None:
         if block.process is not None:
             ray.kill(self._actors[block.process])
         else:
-            (report,) = [ref for ref, flying in self._flying.items() if flying is block]
+            (report,) = [ref for ref, (flying, _) in self._flying.items() if flying is block]
             ray.cancel(report, force=True)
 
     def wait(self, seconds: float) -> Sequence[Event]:
@@ -134,8 +134,7 @@ class RayCluster(Cluster):
         return [event for ref in ready if (event := self._event(ref)) is not None]
 
     def _event(self, ref: Any) -> Event | None:
-        what = self._flying.pop(ref)
-        data = self._data.pop(ref, None)
+        what, data = self._flying.pop(ref)
         process, block = (what, None) if isinstance(what, Process) else (what.process, what)
         if what is process and process not in self._actors:
             return None  # it was stopped while loading

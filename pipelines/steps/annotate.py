@@ -70,8 +70,7 @@ class AnnotateStep(Step):
             yield {"key": subject.key, "image": photograph.image, "caption": photograph.caption, "requests": asked}
 
     def transient(self, row: Row) -> bool:
-        answers = row.get("answers") or []
-        return bool(row.get("transient")) or any(answer.get("transient") for answer in answers)
+        return super().transient(row) or any(answer.get("transient") for answer in row.get("answers") or ())
 
     @staticmethod
     def explode(row: Row) -> Sequence[Row]:

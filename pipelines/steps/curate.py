@@ -19,7 +19,7 @@ from crispedit.pipelines.records import Photograph, curate_table
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.scheduling.flow import Row, Stage, failed
 from crispedit.pipelines.sources.pairs import ImportedPair
-from crispedit.pipelines.steps.step import ActiveWave, MeasureStage, Step, Subject, filters
+from crispedit.pipelines.steps.step import ActiveWave, MeasureStage, Step, filters
 from crispedit.record import source_key
 
 AWAY = "away"
@@ -72,9 +72,6 @@ class CurateStep(Step):
                 entry = _source_of(member) if isinstance(member, ImportedPair) else member
                 about = {name: getattr(entry, name) for name in ("unit", "dataset", "licence", "caption")}
                 yield {"uri": uri, "entry": json.dumps(entry.to_row()), **about}
-
-    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Row]:
-        return iter(())
 
     def transient(self, row: Row) -> bool:
         return not row.get(AWAY) and (bool(row.get("transient")) or self.recipe.source_cascade.passes(row))

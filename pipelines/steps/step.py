@@ -117,10 +117,10 @@ class Step(ABC):
     def load(self, wave: ActiveWave, row: Row) -> None:
         """Add a committed row to the wave. Rows of photographs that are not kept are ignored."""
 
-    @abstractmethod
     def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Row]:
         """The rows that are left to make for a photograph, by its committed rows so far. Columns that `wire` has not
         are dropped."""
+        return iter(())
 
     def identity(self) -> dict[str, Any]:
         """What determines the step's output: its part of the run's fingerprint. Every step's output depends on what

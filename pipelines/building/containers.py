@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from crispedit.outcome import is_transient
-from crispedit.pipelines import tables
+from crispedit.pipelines import sources, tables
 from crispedit.pipelines.building import listing
 from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.run import Run
@@ -39,8 +39,8 @@ class Containers:
         self.source = run.recipe.source
         size = run.recipe.engine.wave_sources
         self.size = math.inf if size is None else size
-        self.members = listing.MOST_MEMBERS if size is None else min(listing.MOST_MEMBERS, size)
-        self.stage = Indexing(self.source, run.root, self.members)
+        members = listing.MOST_MEMBERS if size is None else min(listing.MOST_MEMBERS, size)
+        self.stage = Indexing(self.source, run.root, members)
         committing = partial(
             commit,
             folder=run.folder("listing"),
@@ -52,7 +52,7 @@ class Containers:
         rows = tables.listing_rows(run)
         listed = {row["container"] for row in rows if row["last"]}
         files = [file for row in rows if row["container"] in listed for file in row["files"]]
-        containers, left_out = listing.containers(self.source, files, self.members)
+        containers, left_out = listing.containers(self.source, files, members)
         self.todo = [{"key": container.key, "container": pickle.dumps(container)} for container in containers]
         """The rows of the containers that are not listed."""
         if left_out and not any(row["key"] == listing.REST for row in rows):
@@ -67,7 +67,7 @@ class Containers:
         self.drawn_from = 0
         """The number of members that the sample was drawn from."""
         if not containers and not listed - {listing.REST}:
-            raise ValueError(listing.nothing(self.source, left_out))
+            raise ValueError(sources.nothing(self.source.path, self.source.kind, left_out))
 
     @property
     def to_come(self) -> int:
@@ -94,7 +94,7 @@ class Containers:
                 raise ValueError(
                     f"{self.source.path} could not be listed for a transient reason, so try again: {failed}"
                 )
-            raise ValueError(listing.nothing(self.source, listing.skipped(listed)))
+            raise ValueError(sources.nothing(self.source.path, self.source.kind, listing.skipped(listed)))
 
     def _add(self, rows: Iterable[Row]) -> None:
         self._rows |= {row["key"]: row for row in rows if row["error"] is None and row["key"] not in self._cut}

@@ -148,11 +148,6 @@ def members(row: Mapping[str, Any]) -> list[Entry | ImportedPair]:
     return [(ImportedPair if "instruction" in member else Entry).from_row(member) for member in row["members"]]
 
 
-def nothing(source: AnySource, left_out: Skipped) -> str:
-    """The message for a source without photographs or pairs."""
-    return sources.nothing(source.path, source.kind, left_out)
-
-
 def skipped(rows: Iterable[Mapping[str, Any]]) -> Skipped:
     """The skipped files of rows, from their column `skipped`."""
     total = Skipped()

@@ -26,10 +26,9 @@ from crispedit.pipelines.building.verdicts import Photographs, of_candidate
 from crispedit.pipelines.building.waves import COMPACT, Compacting, Finished, Waves
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.scheduling.flow import Block, Route, Row, Stage
-from crispedit.pipelines.scheduling.forecast import Forecast
 from crispedit.pipelines.steps.annotate import requests
 from crispedit.pipelines.steps.curate import CurateStep
-from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, folder_rows
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject
 from crispedit.record import canonical_json, content_key
 
 FAILING = 0.8
@@ -57,7 +56,10 @@ class Build:
         self._finished: dict[int, Finished] = {}
         """The results of the waves so far that have nothing left to do."""
         self._recent: dict[str, deque[str | None]] = {}
-        self._forecast = Forecast()
+        self._offered: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        self._done: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        """Rows by step and stages, from which the rows to come are estimated."""
+        self._judged_photographs = 0
         # In one process there is no other work meanwhile.
         self._planner = ThreadPoolExecutor(1) if run.recipe.engine.kind == "ray" else None
         self._planned: tuple[Future[Any], Callable[[Any], None]] | None = None
@@ -103,10 +105,21 @@ class Build:
         photographs = sum(wave.photographs for wave in self.waves if wave.number not in self._finished)
         if self._sources is not None:
             photographs += self._sources.to_come
-        return self._forecast.remaining(stage, photographs, self._active)
+        # Each step is expected to keep its present ratio of rows to the step before.
+        expected: dict[tuple[str, tuple[str, ...]], float] = {}
+        before, finished = 0.0, 0
+        for place, step in enumerate(self._active):
+            ways = [way for way in self._offered if way[0] == step]
+            for way in ways:
+                ratio = self._offered[way] / finished if finished else 0.0
+                expected[way] = ratio * before if place else photographs
+            before = sum(expected[way] for way in ways) or photographs
+            finished = sum(self._done[way] for way in ways) if place else self._judged_photographs
+        ways = [way for way in self._offered if stage in way[1]]
+        return sum(max(self._offered[way], expected.get(way, 0.0)) - self._done[way] for way in ways)
 
     def done(self, route: Route, rows: Sequence[Row]) -> None:
-        self._forecast.done(route, len(rows))
+        self._done[route.step, route.stages] += len(rows)
         if route.step == LIST:
             assert self._sources is not None, "nothing was to be listed"
             self._sources.listed(rows)
@@ -188,9 +201,8 @@ class Build:
         if record.drawn is not None:
             members = {uri: members[uri] for uri in record.drawn}
         wave = ActiveWave(number, members, True, retry_errors=self.retry_errors)
-        curate = self.steps[0]
-        for row in folder_rows(curate.folder(record.name), curate.table):
-            curate.load(wave, row)
+        for row in self.steps[0].rows(record.name):
+            self.steps[0].load(wave, row)
         return wave
 
     def _opened(self, wave: ActiveWave) -> None:
@@ -206,7 +218,7 @@ class Build:
         for number in numbers:
             verdicts = self.photographs.of(number)
             later, name = self.steps[1:] if number in self.in_work else [], self.waves[number].name
-            rows = [(step, row) for step in later for row in folder_rows(step.folder(name), step.table)]
+            rows = [(step, row) for step in later for row in step.rows(name)]
             judged.append((number, verdicts, rows))
         return judged
 
@@ -245,7 +257,7 @@ class Build:
                     return
                 wave.full, wave.shares = full, shares
                 wave.most = self._could_give(wave, full)
-                self._forecast.photographs += len(wave.photographs)
+                self._judged_photographs += len(wave.photographs)
                 for subject in wave.subjects.values():
                     self._refresh(wave, subject)
             self._next_asked += 1
@@ -313,7 +325,7 @@ class Build:
     def _enqueue(self, route: Route, row: Row) -> None:
         queues = self._queues.setdefault(route.stages[0], {})
         queues.setdefault((route.wave, route.step), deque()).append((route, row))
-        self._forecast.offered(route)
+        self._offered[route.step, route.stages] += 1
 
     def _committed(self, wave: ActiveWave, name: str, rows: Sequence[Row]) -> None:
         step = next(step for step in self.steps if step.name == name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,33 +84,24 @@ class Wave:
         return name(self.number)
 
 
-class Waves:
-    """The waves of a run, in order; changes are written at once."""
+class Waves(list[Wave]):
+    """The waves of a run, in order; changes by these methods are written at once."""
 
     def __init__(self, run: Run) -> None:
         self.folder = run.root / FOLDER
-        self._waves = [_read(path) for path in sorted(self.folder.glob("wave-*.json"))]
-
-    def __len__(self) -> int:
-        return len(self._waves)
-
-    def __getitem__(self, number: int) -> Wave:
-        return self._waves[number]
-
-    def __iter__(self) -> Iterator[Wave]:
-        return iter(self._waves)
+        super().__init__(map(_read, sorted(self.folder.glob("wave-*.json"))))
 
     def add(self, listing: list[str], photographs: int, drawn: list[str] | None = None) -> Wave:
-        wave = Wave(len(self._waves), listing, photographs, drawn)
-        self._waves.append(wave)
+        wave = Wave(len(self), listing, photographs, drawn)
+        self.append(wave)
         self._write(wave)
         return wave
 
     def change(self, number: int, **changes: Any) -> None:
         """Replace fields of a wave's record: `judged`, `shares` or `finished`."""
-        wave = replace(self._waves[number], **changes)
-        if self._waves[number] != wave:
-            self._waves[number] = wave
+        wave = replace(self[number], **changes)
+        if self[number] != wave:
+            self[number] = wave
             self._write(wave)
 
     def _write(self, wave: Wave) -> None:

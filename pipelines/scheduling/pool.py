@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from crispedit.pipelines.scheduling.flow import Route, Row, Stage
+from crispedit.pipelines.scheduling.flow import Route, Row, Stage, gpus_of
 from crispedit.pipelines.scheduling.room import Need
 from crispedit.pipelines.scheduling.worker import BlockResult, Order
 
@@ -165,7 +165,7 @@ class StagePool:
 
     @cached_property
     def need(self) -> Need:
-        return Need.of(self.stage)
+        return Need(self.stage.pool.cpus, gpus_of(self.stage), self.stage.pool.memory_gb or 0.0)
 
     @property
     def row_seconds(self) -> float | None:

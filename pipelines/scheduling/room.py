@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crispedit.pipelines.scheduling.flow import Stage, gpus_of
-
 SLACK = 1e-6
 """Sums of fractions such as 0.1 are not exact."""
 
@@ -29,10 +27,6 @@ class Need:
     cpus: float
     gpus: float = 0.0
     memory_gb: float = 0.0
-
-    @staticmethod
-    def of(stage: Stage) -> Need:
-        return Need(stage.pool.cpus, gpus_of(stage), stage.pool.memory_gb or 0.0)
 
 
 class Room:

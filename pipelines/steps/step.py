@@ -155,6 +155,11 @@ class Step(ABC):
     def folder(self, wave: str) -> Path:
         return self.run.folder(self.name) / wave
 
+    def rows(self, wave: str) -> list[Row]:
+        """The committed rows of a wave."""
+        folder = self.folder(wave)
+        return journal.read(folder, self.table).to_pylist() if folder.exists() else []
+
     def commit(self, wave: str) -> Callable[[Sequence[Row]], Sequence[Row]]:
         """A function that commits processed rows of a wave in a worker (see `flow.commit`)."""
         return partial(commit, folder=self.folder(wave), root=self.run.root, table=self.table, explode=self.explode)
@@ -197,7 +202,3 @@ class MeasureStage(Stage):
 def filters(of: Mapping[str, Filter]) -> dict[str, object]:
     """The identities of filters, as parts of a step's identity."""
     return {f"filter {name}": one.identity() for name, one in of.items()}
-
-
-def folder_rows(folder: Path, table: Table) -> list[dict[str, Any]]:
-    return journal.read(folder, table).to_pylist() if folder.exists() else []

@@ -99,13 +99,10 @@ class Photographs:
     def __init__(self, run: Run, waves: Waves, *, store: bool = True) -> None:
         self.run, self.waves, self._store = run, waves, store
         self._unstored: dict[int, pa.Table] = {}
-        recipe = run.recipe
-        bounds = {key: bound.model_dump() for key, bound in recipe.source_cascade.default_bounds.items()}
-        self._policy = content_key(
-            canonical_json(
-                [bounds, list(recipe.source_cascade.filters), recipe.curate.duplicate_bits, recipe.imports_pairs]
-            )
-        )
+        cascade, recipe = run.recipe.source_cascade, run.recipe
+        bounds = {key: bound.model_dump() for key, bound in cascade.default_bounds.items()}
+        policy = [bounds, list(cascade.filters), recipe.curate.duplicate_bits, recipe.imports_pairs]
+        self._policy = content_key(canonical_json(policy))
         self._digest = ""
         self._done = 0
         """The number of judged waves, which the digest covers."""
@@ -193,10 +190,8 @@ class Photographs:
         phash = 'r."duplicate.phash"' if "duplicate" in cascade.filters else "NULL::BIGINT"
         with journal.database() as db:
             db.execute("SET preserve_insertion_order = false")
-            bodies = [
-                f"SELECT {number}::INTEGER AS wave, * FROM ({journal.view(db, table, files)})"
-                for number, files in parts.items()
-            ]
+            views = {number: journal.view(db, table, files) for number, files in parts.items()}
+            bodies = [f"SELECT {number}::INTEGER AS wave, * FROM ({view})" for number, view in views.items()]
             verdicts = db.sql(f"""
                 SELECT r.wave, r.uri, r.key, {phash} AS phash, CASE
                     WHEN r.error IS NOT NULL AND r.transient THEN '{TRANSIENT} unreadable'

@@ -42,22 +42,15 @@ class ScoreStep(Step):
     def stages(self) -> list[Stage]:
         """Pools in the cascade's order: one for consecutive filters that share decoded images, one for each filter with
         a GPU or its own actors."""
-        recipe, cascade = self.recipe, self.recipe.pair_cascade
+        recipe, cascade, everything = self.recipe, self.recipe.pair_cascade, self.recipe.score.measure_everything
         stages: list[Stage] = []
         apart = {name for name, f in cascade.filters.items() if recipe.filters[name].apart(f.gpus)}
         groups = [(key, list(own)) for key, own in groupby(cascade.filters, key=lambda name: name in apart and name)]
         for alone, own in groups or [(False, [])]:
             called = own[0] if alone else "filters" if not stages else f"filters from {own[0]}"
-            scoring = ScoreStage(
-                name=f"score:{called}",
-                pool=recipe.filters[own[0]].pool if alone else recipe.score.pool,
-                gpus=cascade.filters[own[0]].gpus if alone else 0.0,
-                cascade=cascade,
-                own=own,
-                root=self.run.root,
-                everything=recipe.score.measure_everything,
-            )
-            stages.append(scoring)
+            pool = recipe.filters[own[0]].pool if alone else recipe.score.pool
+            gpus = cascade.filters[own[0]].gpus if alone else 0.0
+            stages.append(ScoreStage(cascade, own, pool, gpus, f"score:{called}", self.run.root, everything))
         return stages
 
     def identity(self) -> dict[str, Any]:
@@ -107,12 +100,12 @@ class ScoreStep(Step):
         return {**row, **({} if turn is None else failed(turn, error))}
 
 
-@dataclass(kw_only=True)
+@dataclass
 class ScoreStage(MeasureStage):
     """Measures pairs with the filters that share one pool, on images decoded once."""
 
-    root: Path
-    everything: bool
+    root: Path = Path()
+    everything: bool = False
 
     def measure(self, rows: Sequence[Row]) -> None:
         samples = [sample(self.root, row) for row in rows]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from crispedit.cascade import Cascade
-from crispedit.parts import Filter
+from crispedit.parts import Filter, Part
 from crispedit.pipelines.records import Candidate, Comparison, Photograph, Request
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.scheduling.flow import Route, Row, Stage, commit, failed
@@ -170,15 +170,30 @@ class Step(ABC):
         return [row]
 
 
-@dataclass(kw_only=True)
+@dataclass
+class PartStage(Stage):
+    """A stage whose work one part of the recipe does, on images of the run in `root`."""
+
+    part: Part
+    root: Path
+    pool: Pool
+
+    def __post_init__(self) -> None:
+        self.gpus = self.part.gpus
+
+    def load(self) -> None:
+        self.part.load()
+
+
+@dataclass
 class MeasureStage(Stage):
     """Measures photographs with the cascade's filters in `own`, which share this pool."""
 
-    name: str
-    pool: Pool
-    gpus: float = 0.0
     cascade: Cascade
     own: Sequence[str]
+    pool: Pool
+    gpus: float = 0.0
+    name: str = "filters"
 
     def load(self) -> None:
         for name in self.own:

@@ -30,9 +30,7 @@ REST = "#"
 PAIR = pa.struct(
     [
         ("uri", pa.string()),
-        ("source", ENTRY),
-        ("edited", ENTRY),
-        ("mask", ENTRY),
+        *columns(ENTRY, "source", "edited", "mask"),
         *columns(pa.string(), "instruction", "category", "source_caption", "target_caption", "dataset", "licence"),
         *columns(pa.string(), "id", "error"),
     ]

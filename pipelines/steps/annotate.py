@@ -22,13 +22,11 @@ REQUEST = pa.struct([("key", pa.string()), ("category", pa.string()), ("ordinal"
 ANSWER = pa.struct([field for field in ANNOTATE.schema if field.name != "source_key"])
 WIRE = pa.schema(
     [
-        ("key", pa.string()),
+        *journal.columns(pa.string(), "key", "caption", "error"),
+        ("transient", pa.bool_()),
         ("image", journal.BLOB),
-        ("caption", pa.string()),
         ("requests", pa.list_(REQUEST)),
         ("answers", pa.list_(ANSWER)),
-        ("error", pa.string()),
-        ("transient", pa.bool_()),
     ]
 )
 """A row between stages is a photograph with all its requests: its jobs are committed together."""

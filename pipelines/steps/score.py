@@ -62,8 +62,7 @@ class ScoreStep(Step):
     def load(self, wave: ActiveWave, row: Row) -> None:
         """Later rows of a candidate complement or replace earlier ones."""
         if (candidate := wave.candidate(row["key"])) is not None:
-            columns = {name: value for name, value in row.items() if "." in name and value is not None}
-            candidate.scores = {**candidate.scores, **columns}
+            candidate.scores |= {name: value for name, value in row.items() if "." in name and value is not None}
             for name in self.recipe.pair_cascade.filters:
                 if row[f"{name}.measured"] and row[f"{name}.error"] is None:
                     candidate.scores.pop(f"{name}.error", None)

@@ -12,8 +12,6 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +29,7 @@ from crispedit.pipelines.steps.curate import CurateStep
 from crispedit.pipelines.steps.step import ActiveWave, Step, Subject
 from crispedit.record import canonical_json, content_key
 
+PART = "part-*.parquet"
 FAILING = 0.8
 """The share of recent rows that must fail for one reason to stop a build."""
 
@@ -60,8 +59,7 @@ class Build:
         self._done: Counter[tuple[str, tuple[str, ...]]] = Counter()
         """Rows by step and stages, from which the rows to come are estimated."""
         self._judged_photographs = 0
-        # In one process there is no other work meanwhile.
-        self._planner = ThreadPoolExecutor(1) if run.recipe.engine.kind == "ray" else None
+        self._planner = ThreadPoolExecutor(1)
         self._planned: tuple[Future[Any], Callable[[Any], None]] | None = None
         self._recipe = policy(run)
         self._sources = Containers(run, self.waves, sample) if "curate" in self._active else None
@@ -145,11 +143,12 @@ class Build:
         while True:
             if self._planned is not None:
                 future, then = self._planned
-                if not future.done():
+                # In one process there is no other work meanwhile.
+                if not future.done() and self.run.recipe.engine.kind == "ray":
                     return
                 self._planned = None
                 then(future.result())
-            if not self._plan_next():
+            elif not self._plan_next():
                 return
 
     def _plan_next(self) -> bool:
@@ -160,7 +159,7 @@ class Build:
             if ready - 1 in self.in_work:  # one in work, after those with nothing left to do
                 break
         if ready > self._next_judged:
-            self._submit(partial(self._judge, range(self._next_judged, ready)), self._judged)
+            self._planned = self._planner.submit(self._judge, range(self._next_judged, ready)), self._judged
             return True
         if self._sources is not None and not self._sources.holds_waves:
             return False
@@ -175,12 +174,6 @@ class Build:
             self._reopen(self._next_open - 1)
         return True
 
-    def _submit(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        if self._planner is not None:
-            self._planned = self._planner.submit(job), then
-        else:
-            then(job())
-
     def _left_nothing(self, number: int) -> Finished | None:
         """The record of a wave that has nothing left to do under this recipe; None if it may have."""
         wave = self.waves[number]
@@ -192,7 +185,7 @@ class Build:
 
     def _reopen(self, number: int) -> None:
         self.in_work[number] = ActiveWave(number, {}, retry_errors=self.retry_errors)
-        self._submit(partial(self._read, number), self._opened)
+        self._planned = self._planner.submit(self._read, number), self._opened
 
     def _read(self, number: int) -> ActiveWave:
         """A wave with its photographs, from its own folders."""
@@ -366,7 +359,7 @@ class Build:
         route = Compacting.route(wave.number)
         for step in self.steps:
             folder = step.folder(self.waves[wave.number].name)
-            if len(_parts(folder)) > 1:
+            if len(list(folder.glob(PART))) > 1:
                 place = str(folder.relative_to(self.run.root))
                 wave.out.add((COMPACT, place))
                 self._enqueue(route, Compacting.row(place, step.table))
@@ -386,7 +379,7 @@ class Build:
 
     def parts_of(self, wave: str) -> dict[str, int]:
         """Bytes of each part of a wave's tables."""
-        paths = (path for step in self.steps for path in _parts(step.folder(wave)))
+        paths = (path for step in self.steps for path in step.folder(wave).glob(PART))
         return {path.relative_to(self.run.root).as_posix(): path.stat().st_size for path in paths}
 
     def _passing(self, wave: ActiveWave) -> tuple[dict[str, int], routing.Counts]:
@@ -404,10 +397,6 @@ class Build:
                         counts[1] += outcome == KEPT
                 kept.update([candidate.category for candidate, outcome in outcomes if outcome == KEPT][:1])
         return dict(kept), measured
-
-
-def _parts(folder: Path) -> list[Path]:
-    return list(folder.glob("part-*.parquet"))
 
 
 def _errors(wave: ActiveWave) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -96,8 +96,7 @@ class Route:
     """Whether a processed row should be tried again later."""
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Planned rows of one route: keys, texts and references to bytes, without the bytes."""
 
     route: Route

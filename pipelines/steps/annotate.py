@@ -57,7 +57,7 @@ class AnnotateStep(Step):
         if wave.full is None:
             return
         asked = [
-            {**request, "new": there is None or wave.again(there)}
+            {**request, "new": wave.lacks(there)}
             for request in requests(subject.key, self.recipe.categories)
             if (there := subject.requests.get(request["key"])) is not None or request["category"] not in wave.full
         ]

@@ -71,7 +71,7 @@ class CompareStep(Step):
                 continue
             keys = [candidate.key for candidate in passing]
             key = content_key("compare", *keys)
-            if (there := subject.comparisons.get(key)) is None or wave.again(there):
+            if wave.lacks(subject.comparisons.get(key)):
                 yield {
                     **request.row(),
                     "key": key,

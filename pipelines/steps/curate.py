@@ -63,8 +63,7 @@ class CurateStep(Step):
     def files(self, wave: ActiveWave) -> Iterator[Row]:
         """The files of a wave without a row, or with one to be made again."""
         for uri, member in wave.members.items():
-            row = wave.photographs.get(uri)
-            if row is None or wave.again(row):
+            if wave.lacks(wave.photographs.get(uri)):
                 entry = _source_of(member) if isinstance(member, ImportedPair) else member
                 about = {name: getattr(entry, name) for name in ("unit", "dataset", "licence", "caption")}
                 yield {"uri": uri, "entry": json.dumps(entry.to_row()), **about}

@@ -67,7 +67,7 @@ class EditStep(Step):
                     break
                 keys = [candidate_key(job, name, self._options[name], seed) for seed in range(spec.seeds)]
                 for seed, key in enumerate(keys):
-                    if key not in candidates or wave.again(candidates[key]):
+                    if wave.lacks(candidates.get(key)):
                         yield {
                             **request.row(),
                             "key": key,

@@ -23,9 +23,6 @@ from crispedit.record import Sample
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
-Member = Entry | ImportedPair
-"""A member of a source: a photograph or an existing pair."""
-
 
 @dataclass(slots=True)
 class Subject:
@@ -54,7 +51,7 @@ class ActiveWave:
     """A wave in work: its members, its committed rows, and the rows that processes hold."""
 
     number: int
-    members: dict[str, Member]
+    members: dict[str, Entry | ImportedPair]
     read: bool = False
     """Whether its members and photographs have been read."""
     photographs: dict[str, Photograph] = field(default_factory=dict)
@@ -88,9 +85,9 @@ class ActiveWave:
         source, job = self.owners.get(key, ("", ""))
         return self.subjects[source].candidates[job][key] if source in self.subjects else None
 
-    def again(self, row: Photograph | Request | Candidate | Comparison) -> bool:
-        """Whether a committed row is to be made again."""
-        return row.error is not None and bool(row.transient or self.retry_errors)
+    def lacks(self, row: Photograph | Request | Candidate | Comparison | None) -> bool:
+        """Whether a row is to be made: it is not committed, or only with an error that is to be retried."""
+        return row is None or (row.error is not None and bool(row.transient or self.retry_errors))
 
     def waits(self, keys: Sequence[str]) -> bool:
         """Whether one of these candidates is in work."""

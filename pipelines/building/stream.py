@@ -169,9 +169,9 @@ class Build:
             self._sources.cut_wave()
         if self._next_open == len(self.waves):
             return False
+        if self._left_nothing(self._next_open) is None:
+            self._planned = self._planner.submit(self._read, self._next_open), self._opened
         self._next_open += 1
-        if self._left_nothing(self._next_open - 1) is None:
-            self._reopen(self._next_open - 1)
         return True
 
     def _left_nothing(self, number: int) -> Finished | None:
@@ -183,17 +183,13 @@ class Build:
         to_retry = finished.transient or (self.retry_errors and finished.errors)
         return finished if not to_retry and finished.parts == self.parts_of(wave.name) else None
 
-    def _reopen(self, number: int) -> None:
-        self.in_work[number] = ActiveWave(number, {}, retry_errors=self.retry_errors)
-        self._planned = self._planner.submit(self._read, number), self._opened
-
     def _read(self, number: int) -> ActiveWave:
         """A wave with its photographs, from its own folders."""
         record = self.waves[number]
         members = dict(members_of(self.run, record.listing))
         if record.drawn is not None:
             members = {uri: members[uri] for uri in record.drawn}
-        wave = ActiveWave(number, members, True, retry_errors=self.retry_errors)
+        wave = ActiveWave(number, members, retry_errors=self.retry_errors)
         for row in self.steps[0].rows(record.name):
             self.steps[0].load(wave, row)
         return wave
@@ -222,7 +218,8 @@ class Build:
             elif (finished := self._left_nothing(number)) is not None:
                 self._finished[number] = finished
             else:
-                self._reopen(number)  # earlier waves keep other photographs now
+                # Earlier waves keep other photographs now.
+                self._planned = self._planner.submit(self._read, number), self._opened
                 return
             self._next_judged = number + 1
         self._ask()

@@ -52,8 +52,6 @@ class ActiveWave:
 
     number: int
     members: dict[str, Entry | ImportedPair]
-    read: bool = False
-    """Whether its members and photographs have been read."""
     photographs: dict[str, Photograph] = field(default_factory=dict)
     subjects: dict[str, Subject] = field(default_factory=dict)
     """The kept photographs, once the wave is judged."""
@@ -78,7 +76,7 @@ class ActiveWave:
     @property
     def curated(self) -> bool:
         """Whether all photographs are measured, and not judged yet."""
-        return self.read and self.judged is None and not any(step == "curate" for step, _ in self.out)
+        return self.judged is None and not any(step == "curate" for step, _ in self.out)
 
     def candidate(self, key: str) -> Candidate | None:
         """A candidate by its key, if its photograph is kept."""

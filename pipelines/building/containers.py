@@ -52,7 +52,7 @@ class Containers:
         self.todo = [{"key": container.key, "container": pickle.dumps(container)} for container in containers]
         """The rows of the containers that are not listed."""
         if left_out and not any(row["key"] == listing.REST for row in rows):
-            journal.commit(folder, table, [listing.rest(left_out)])
+            journal.commit(folder, table, [listing.row(listing.REST, skipped=left_out)])
         self._waits = {container.key for container in containers}
         self._cut = {key for wave in waves for key in wave.listing}
         self._lost = self._cut - {row["key"] for row in rows}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -50,21 +49,18 @@ class Container:
 def table(source: AnySource) -> Table:
     """The listing table of a source of this kind."""
     member = PAIR if isinstance(source, PairsSource) else ENTRY
-    return Table(
-        pa.schema(
-            [
-                *columns(pa.string(), "key", "container"),
-                ("slice", pa.int32()),
-                ("last", pa.bool_()),
-                ("files", pa.list_(pa.string())),
-                ("rows", pa.int32()),
-                ("members", pa.list_(member)),
-                ("skipped", pa.list_(pa.struct([("kind", pa.string()), ("count", pa.int64())]))),
-                ("error", pa.string()),
-                ("transient", pa.bool_()),
-            ]
-        )
-    )
+    fields = [
+        *columns(pa.string(), "key", "container"),
+        ("slice", pa.int32()),
+        ("last", pa.bool_()),
+        ("files", pa.list_(pa.string())),
+        ("rows", pa.int32()),
+        ("members", pa.list_(member)),
+        ("skipped", pa.list_(pa.struct([("kind", pa.string()), ("count", pa.int64())]))),
+        ("error", pa.string()),
+        ("transient", pa.bool_()),
+    ]
+    return Table(pa.schema(fields))
 
 
 def containers(
@@ -119,7 +115,7 @@ def row(
     last: bool = True,
     files: Sequence[str] = (),
     members: Sequence[Entry | ImportedPair] = (),
-    skipped: Mapping[str, int] = MappingProxyType({}),
+    skipped: Mapping[str, int] | None = None,
     **error: Any,
 ) -> dict[str, Any]:
     """Slice `number` of a container as a row of the table."""
@@ -131,14 +127,9 @@ def row(
         "files": files,
         "rows": len(members),
         "members": [member.to_row() for member in members],
-        "skipped": [{"kind": kind, "count": count} for kind, count in sorted(skipped.items())],
+        "skipped": [{"kind": kind, "count": count} for kind, count in sorted((skipped or {}).items())],
         **error,
     }
-
-
-def rest(left_out: Skipped) -> dict[str, Any]:
-    """The row of files skipped by their names."""
-    return row(REST, skipped=left_out)
 
 
 def members(row: Mapping[str, Any]) -> list[Entry | ImportedPair]:

@@ -26,6 +26,11 @@ from crispedit.record import canonical_json, content_key
 from crispedit.shards import journal
 from crispedit.shards.journal import columns, quoted
 
+SOURCES = pa.schema(
+    [*columns(pa.string(), "uri", "key", "outcome", "reason"), ("phash", pa.int64()), ("wave", pa.int32())]
+)
+"""The columns of photographs' verdicts."""
+
 
 def of_candidate(recipe: Recipe, candidate: Candidate, *, has_job: bool = True) -> tuple[str, str | None]:
     """(outcome, reason) of a candidate whose photograph is kept."""
@@ -125,11 +130,11 @@ class Photographs:
     def all(self) -> pa.Table:
         """The verdicts on all waves, in their order, with the number of the `wave`."""
         self._judge_through(len(self.waves) - 1)
-        tables = [SOURCES.empty_table()]
+        tables = []
         for number in range(len(self.waves)):
             table = self._table(number)
             tables.append(table.append_column("wave", pa.repeat(pa.scalar(number, pa.int32()), len(table))))
-        return pa.concat_tables(tables)
+        return pa.concat_tables(tables) if tables else SOURCES.empty_table()
 
     def _table(self, number: int, columns: list[str] | None = None) -> pa.Table:
         if number in self._unstored:
@@ -238,13 +243,3 @@ class Photographs:
 
 def _kept(verdicts: pa.Table) -> pa.Table:
     return verdicts.filter(pc.equal(verdicts.column("outcome"), KEPT))
-
-
-SOURCES = pa.schema(
-    [
-        *columns(pa.string(), "uri", "key"),
-        ("phash", pa.int64()),
-        *columns(pa.string(), "outcome", "reason"),
-        ("wave", pa.int32()),
-    ]
-)

@@ -19,6 +19,7 @@ from crispedit.pipelines.sources import ENTRY, Entry, File, FolderSource, Skippe
 from crispedit.pipelines.sources.pairs import AnySource, ImportedPair, PairsSource
 from crispedit.shards.journal import Table, columns
 
+Member = Entry | ImportedPair
 MOST_MEMBERS = 10_000
 """Photographs or pairs of one row."""
 FILES_TOGETHER = 1000
@@ -101,7 +102,7 @@ def index(source: AnySource, container: Container, folder: str, most: int = MOST
     for number in itertools.count():
         more = list(itertools.islice(members, most))
         files = [file.uri for file in container.files] if number == 0 else []
-        yield row(container.key, number, last=not more, files=files, members=here, skipped=skipped)
+        yield row(container.key, number, here, skipped, last=not more, files=files)
         if not more:
             return
         skipped.clear()
@@ -109,30 +110,23 @@ def index(source: AnySource, container: Container, folder: str, most: int = MOST
 
 
 def row(
-    container: str,
-    number: int = 0,
-    *,
-    last: bool = True,
-    files: Sequence[str] = (),
-    members: Sequence[Entry | ImportedPair] = (),
-    skipped: Mapping[str, int] | None = None,
-    **error: Any,
+    container: str, number: int = 0, members: Sequence[Member] = (), skipped: Skipped | None = None, **more: Any
 ) -> dict[str, Any]:
-    """Slice `number` of a container as a row of the table."""
+    """Slice `number` of a container as a row of the table; `more` are further columns."""
     return {
         "key": f"{container}:{number}" if number else container,
         "container": container,
         "slice": number,
-        "last": last,
-        "files": files,
+        "last": True,
+        "files": [],
         "rows": len(members),
         "members": [member.to_row() for member in members],
         "skipped": [{"kind": kind, "count": count} for kind, count in sorted((skipped or {}).items())],
-        **error,
+        **more,
     }
 
 
-def members(row: Mapping[str, Any]) -> list[Entry | ImportedPair]:
+def members(row: Mapping[str, Any]) -> list[Member]:
     """The photographs or pairs of a row."""
     return [(ImportedPair if "instruction" in member else Entry).from_row(member) for member in row["members"]]
 

@@ -36,17 +36,14 @@ LOADING_DEATHS = 3
 PAUSES = (2.0, 15.0, 60.0)
 """Seconds before the second, third and later attempts at a row whose result was transient."""
 
+Tell = Callable[["Scheduler"], object]
+"""Is called with the scheduler after each event."""
+
 
 class Scheduler:
     """Carries out a flow on a cluster."""
 
-    def __init__(
-        self,
-        flow: Flow,
-        cluster: Cluster,
-        settings: EngineSpec,
-        tell: Callable[[Scheduler], object] = lambda scheduler: None,
-    ) -> None:
+    def __init__(self, flow: Flow, cluster: Cluster, settings: EngineSpec, tell: Tell = lambda _: None) -> None:
         self.flow, self.cluster, self.settings, self._tell = flow, cluster, settings, tell
         self.pools = {stage.name: StagePool(stage, cluster.holds(stage)) for stage in flow.stages}
         if len(self.pools) != len(flow.stages):

@@ -13,11 +13,10 @@ import pyarrow as pa
 
 from crispedit.cascade import Cascade
 from crispedit.parts import Filter, Part
+from crispedit.pipelines.building.listing import Member
 from crispedit.pipelines.records import Candidate, Comparison, Photograph, Request
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.scheduling.flow import Route, Row, Stage, commit, failed
-from crispedit.pipelines.sources import Entry
-from crispedit.pipelines.sources.pairs import ImportedPair
 from crispedit.recipe import Pool
 from crispedit.record import Sample
 from crispedit.shards import journal
@@ -51,7 +50,7 @@ class ActiveWave:
     """A wave in work: its members, its committed rows, and the rows that processes hold."""
 
     number: int
-    members: dict[str, Entry | ImportedPair]
+    members: dict[str, Member]
     photographs: dict[str, Photograph] = field(default_factory=dict)
     subjects: dict[str, Subject] = field(default_factory=dict)
     """The kept photographs, once the wave is judged."""

@@ -68,7 +68,7 @@ class Coded:
         words = coded.dictionary.to_pylist()
         self._words = list(dict.fromkeys([KEPT, *words, *(f"{REJECTED} {reason}" for reason in reasons)]))
         renumbered = np.array([self._words.index(word) for word in words], np.int32)
-        self._codes = renumbered[coded.indices.to_numpy()] if words else np.array([], np.int32)
+        self._codes = renumbered[coded.indices.to_numpy()]
 
     def passing(self) -> NDArray[np.int64]:
         """The rows that are not rejected so far."""

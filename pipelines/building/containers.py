@@ -38,9 +38,8 @@ class Containers:
     def __init__(self, run: Run, waves: Waves, sample: int | None) -> None:
         self.run, self.waves, self.sample = run, waves, sample
         self.source = run.recipe.source
-        size = run.recipe.engine.wave_sources
-        self.size = math.inf if size is None else size
-        members = listing.MOST_MEMBERS if size is None else min(listing.MOST_MEMBERS, size)
+        self.size = run.recipe.engine.wave_sources or math.inf
+        members = int(min(listing.MOST_MEMBERS, self.size))
         self.stage = Indexing(self.source, run.root, members)
         folder, table = run.folder("listing"), listing.table(self.source)
         committing = partial(commit, folder=folder, table=table, explode=itemgetter("slices"), heavy="members")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -399,12 +399,10 @@ class Build:
 def _errors(wave: ActiveWave) -> tuple[int, int]:
     """Rows of a wave with an error, and how many of them are transient."""
     errors = transient = 0
-    rows: Iterable[Any] = [
-        *wave.photographs.values(),
-        *(r for s in wave.subjects.values() for r in s.requests.values()),
-        *(c for s in wave.subjects.values() for job in s.candidates.values() for c in job.values()),
-        *(c for s in wave.subjects.values() for c in s.comparisons.values()),
-    ]
+    rows: list[Any] = list(wave.photographs.values())
+    for subject in wave.subjects.values():
+        rows += [*subject.requests.values(), *subject.comparisons.values()]
+        rows += [candidate for job in subject.candidates.values() for candidate in job.values()]
     for row in rows:
         scores = getattr(row, "scores", {})
         failed = [n.removesuffix(".error") for n, v in scores.items() if n.endswith(".error") and v is not None]

@@ -47,25 +47,19 @@ def build(name: str | Path, seed: int = 0) -> EditMGTPipeline:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer = build_transformer(preset)
-        vq, text = build_encoders(preset)
         if "encoders" in preset:
-            transformer.follow_codebook(vq.codebook)
-            transformer.begin_by_copying()
+            root = weights.folder(preset["encoders"])
+            vq, text = load_vq(root), load_text(root)
+            transformer.begin_by_copying(vq.codebook)
+        else:
+            vq, text = fresh_vq(preset), fresh_text(preset)
     return EditMGTPipeline(transformer, vq, text, resolution=int(preset["resolution"]))
 
 
-def build_encoders(preset: dict[str, Any]) -> tuple[VQ, TextEncoder]:
-    """Image tokenizer and text encoders of a preset: the shipped ones that `encoders` names, or fresh ones."""
-    if "encoders" not in preset:
-        return fresh_vq(preset), fresh_text(preset)
-    root = weights.folder(preset["encoders"])
-    return load_vq(root), load_text(root)
-
-
-def build_transformer(preset: dict[str, Any], generator: torch.Generator | None = None) -> Transformer:
+def build_transformer(preset: dict[str, Any]) -> Transformer:
     """The transformer of a preset, initialised for training."""
     model = Transformer(TransformerConfig(**preset["transformer"]))
-    model.initialize(generator)
+    model.initialize()
     return model.eval().requires_grad_(False)
 
 

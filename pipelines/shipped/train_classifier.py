@@ -212,7 +212,7 @@ def main() -> None:
     weights, bias = fit(made, people, args.strength)
     args.out.mkdir(parents=True, exist_ok=True)
     known = np.packbits(seen(made + people))
-    arrays = {"weights": weights, "bias": bias, "temperature": np.float32(scale), "seen": known}
+    arrays: dict[str, Any] = {"weights": weights, "bias": bias, "temperature": np.float32(scale), "seen": known}
     np.savez_compressed(args.out / "classifier.npz", **arrays)
     measured = {
         "templates": count,

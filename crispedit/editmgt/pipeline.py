@@ -72,26 +72,24 @@ class _Task:
     seed: int
 
 
+@dataclass(eq=False)
 class EditMGTPipeline:
-    """The transformer, the image tokenizer and the text encoders together.
+    """The transformer, the image tokenizer and the text encoders together. ValueError if they do not fit."""
 
-    resolution: the model works on images of about resolution x resolution pixels. sampling: default sampling options,
-    stored in the checkpoint.
-    """
+    transformer: Transformer
+    vq: VQ
+    text: TextEncoder
+    resolution: int = 1024
+    """The model works on images of about resolution x resolution pixels."""
+    sampling: SamplingOptions = RELEASED
+    """Default sampling options, stored in the checkpoint."""
 
-    def __init__(
-        self,
-        transformer: Transformer,
-        vq: VQ,
-        text: TextEncoder,
-        resolution: int = 1024,
-        sampling: SamplingOptions = RELEASED,
-    ) -> None:
-        if vq.codebook_size != transformer.config.codebook_size:
-            codes = f"{vq.codebook_size} codes and the transformer {transformer.config.codebook_size}"
-            raise ValueError(f"the image tokenizer has {codes}: they cannot be combined")
-        self.transformer, self.vq, self.text = transformer, vq, text
-        self.resolution, self.sampling = resolution, sampling
+    def __post_init__(self) -> None:
+        read, drawn = self.vq.codebook_size, self.transformer.config.codebook_size
+        if read != drawn:
+            raise ValueError(
+                f"the image tokenizer has {read} codes and the transformer {drawn}: they cannot be combined"
+            )
 
     @classmethod
     def from_pretrained(

@@ -78,13 +78,8 @@ def fresh_text(preset: dict[str, Any]) -> TextEncoder:
     ids = {"vocab_size": size, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
     clip_config = CLIPTextConfig(**preset["text_encoder"], **ids, max_position_embeddings=CLIP_TOKENS)
     llm_config = Gemma2Config(**preset["llm_encoder"], **ids)
-    return TextEncoder(
-        byte_tokenizer(CLIP_TOKENS),
-        CLIPTextModelWithProjection(clip_config),
-        byte_tokenizer(int(preset["llm_tokens"])),
-        Gemma2Model(llm_config),
-        llm_tokens=int(preset["llm_tokens"]),
-    )
+    clip, llm, llm_tokens = CLIPTextModelWithProjection(clip_config), Gemma2Model(llm_config), preset["llm_tokens"]
+    return TextEncoder(byte_tokenizer(CLIP_TOKENS), clip, byte_tokenizer(llm_tokens), llm, llm_tokens)
 
 
 def byte_tokenizer(length: int, merges: Sequence[tuple[str, str]] = ()) -> Any:

@@ -30,29 +30,24 @@ class TextFeatures:
         return TextFeatures(self.sequence.to(device), self.pooled.to(device))
 
 
+@dataclass(eq=False)
 class TextEncoder:
-    """Both text encoders and their tokenizers. Without a language model (Meissonic), CLIP gives the sequence too.
+    """Both text encoders and their tokenizers. Without a language model (Meissonic), CLIP gives the sequence too."""
 
-    clip: a `CLIPTextModelWithProjection`. llm: any decoder of transformers with a list of layers, with or without its
-    head. remember: number of prompts whose features are cached.
-    """
+    clip_tokenizer: Any
+    clip: Any
+    """A `CLIPTextModelWithProjection`."""
+    llm_tokenizer: Any = None
+    llm: Any = None
+    """Any decoder of transformers with a list of layers, with or without its head."""
+    llm_tokens: int = LLM_TOKENS
+    remember: int = 64
+    """Prompts whose features are cached."""
 
-    def __init__(
-        self,
-        clip_tokenizer: Any,
-        clip: Any,
-        llm_tokenizer: Any = None,
-        llm: Any = None,
-        *,
-        llm_tokens: int = LLM_TOKENS,
-        remember: int = 64,
-    ) -> None:
-        self.clip_tokenizer, self.clip = clip_tokenizer, clip.eval().requires_grad_(False)
-        self.llm_tokenizer, self.llm = llm_tokenizer, llm
-        if llm is not None:
-            llm.eval().requires_grad_(False)
-        self.llm_tokens = llm_tokens
-        self._remember = remember
+    def __post_init__(self) -> None:
+        for model in (self.clip, self.llm):
+            if model is not None:
+                model.eval().requires_grad_(False)
         self._cached: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
@@ -66,7 +61,7 @@ class TextEncoder:
                 self._cached[prompt] = self._encode_one(prompt)
             self._cached.move_to_end(prompt)
             features.append(self._cached[prompt])
-            if len(self._cached) > self._remember:
+            if len(self._cached) > self.remember:
                 self._cached.popitem(last=False)
         return TextFeatures(*(torch.cat(parts) for parts in zip(*features, strict=True)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -93,17 +92,14 @@ class VQ:
         return self.model.decoder(self.model.post_quant_conv(latents))[0]
 
 
-def spans(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
+def spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
     """Equal spans of at most `tile` that cover `length` and overlap by at least `overlap`. ValueError if impossible."""
     if tile <= overlap:
         raise ValueError(f"a tile of {tile} tokens cannot overlap its neighbour by {overlap}")
-    if length <= tile:
-        yield 0, length
-        return
-    count = -(-(length - overlap) // (tile - overlap))
-    for i in range(count):
-        start = round(i * (length - tile) / (count - 1))
-        yield start, start + tile
+    count = max(1, -(-(length - overlap) // (tile - overlap)))
+    tile = min(tile, length)
+    starts = [round(i * (length - tile) / max(1, count - 1)) for i in range(count)]
+    return [(start, start + tile) for start in starts]
 
 
 def _ramp(length: int, overlap: int, like: Tensor) -> Tensor:

@@ -32,7 +32,11 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from crispedit import classifier
+from crispedit import torchvision_ops as torchvision_ops  # before torchvision
 from crispedit.classifier import BUCKETS, LABELS, UNKNOWN
+
+# isort: split
+from torchvision.models import ResNet18_Weights
 
 Floats = NDArray[Any]
 A_LINE = 150
@@ -65,7 +69,7 @@ class Grammar:
             name: [w.strip() for w in said.split(",")] if isinstance(said, str) else list(said)
             for name, said in words.items()
         }
-        self.words["imagenet"] = imagenet()
+        self.words["imagenet"] = [name.lower() for name in ResNet18_Weights.IMAGENET1K_V1.meta["categories"]]
         for name, choices in self.words.items():
             for choice in choices:
                 if choice.count("(") != choice.count(")") or choice.count("{") != choice.count("}"):
@@ -83,16 +87,6 @@ class Grammar:
             template = self.choose(re.sub(r"\{(\w+)\}", lambda m: self.random.choice(self.words[m[1]]), template))
         template = re.sub(r"\\([?.*\[\]])", r"\1", template)
         return re.sub(r"\s+([,.?])", r"\1", re.sub(r"\s+", " ", template)).strip()
-
-
-def imagenet() -> list[str]:
-    """The thousand class names of ImageNet: nouns of every kind."""
-    from crispedit import torchvision_ops as torchvision_ops  # before torchvision
-
-    # isort: split
-    from torchvision.models import ResNet18_Weights
-
-    return [name.lower() for name in ResNet18_Weights.IMAGENET1K_V1.meta["categories"]]
 
 
 def templates() -> dict[str, Any]:

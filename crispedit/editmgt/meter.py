@@ -36,12 +36,10 @@ class Meter:
         self.begin_step()
 
     def reset(self) -> None:
-        self.groups = torch.zeros(RATIOS + len(self.categories), 2)
-        self.numbers = dict.fromkeys(NUMBERS, 0.0)
-        self.seconds = 0.0
+        self.total, self.seconds = torch.zeros(2 * (RATIOS + len(self.categories)) + len(NUMBERS)), 0.0
 
     def begin_step(self) -> None:
-        self.step_groups = torch.zeros_like(self.groups, device=self.device)
+        self.groups = torch.zeros(RATIOS + len(self.categories), 2, device=self.device)
         self.step = dict.fromkeys(NUMBERS, 0.0)
         """This process's numbers of the step."""
 
@@ -53,7 +51,7 @@ class Meter:
         bins = (batch.timestep / 1000.0 * RATIOS).long().clamp(0, RATIOS - 1)
         indices = [RATIOS + self.categories.index(name) for name in examples.categories]
         for group in (bins, torch.tensor(indices, device=count.device)):
-            self.step_groups.index_add_(0, group, torch.stack([total, count], 1))
+            self.groups.index_add_(0, group, torch.stack([total, count], 1))
         rows, columns = examples.edited.shape[1:]
         text, source = examples.sequence.shape[1], examples.source is not None
         images = (1 + source) * rows * columns // self.config.stride**2
@@ -64,26 +62,25 @@ class Meter:
     def end_step(self) -> dict[str, float]:
         """Sum the step over the processes and add it up; its numbers by name. Every process must call it."""
         numbers = torch.tensor(list(self.step.values()), device=self.device)
-        flat = self.accelerator.reduce(torch.cat([self.step_groups.flatten(), numbers]), "sum").cpu()
-        split = self.groups.numel()
-        self.groups += flat[:split].view_as(self.groups)
-        step = dict(zip(NUMBERS, flat[split:].tolist(), strict=True))
-        self.numbers = {name: self.numbers[name] + value for name, value in step.items()}
-        return step
+        step = self.accelerator.reduce(torch.cat([self.groups.flatten(), numbers]), "sum").cpu()
+        self.total += step
+        return dict(zip(NUMBERS, step[-len(NUMBERS) :].tolist(), strict=True))
 
     def read(self) -> dict[str, Any]:
         """The measurements; None if unknown. Losses are unweighted means over tokens."""
-        means = [total / count if count else None for total, count in self.groups.tolist()]
-        numbers, seconds, processes = self.numbers, max(self.seconds, 1e-9), self.accelerator.num_processes
+        groups, numbers = self.total[: -len(NUMBERS)].view(-1, 2), self.total[-len(NUMBERS) :]
+        means = [total / count if count else None for total, count in groups.tolist()]
+        per_s = dict(zip(NUMBERS, (numbers / max(self.seconds, 1e-9)).tolist(), strict=True))
+        processes = self.accelerator.num_processes
         edges = [f"{i / RATIOS:g}-{(i + 1) / RATIOS:g}" for i in range(RATIOS)]
         return {
             "loss_by_masked_share": dict(zip(edges, means[:RATIOS], strict=True)),
             "loss_by_category": dict(zip(self.categories, means[RATIOS:], strict=True)),
-            "pairs_per_s": numbers["pairs"] / seconds,
-            "tokens_per_s": numbers["tokens"] / seconds,
-            "mfu": None if self.peak is None else numbers["flops"] / seconds / processes / self.peak,
-            "data_wait_share": numbers["wait_s"] / processes / seconds,
-            "encode_share": numbers["encode_s"] / processes / seconds,
+            "pairs_per_s": per_s["pairs"],
+            "tokens_per_s": per_s["tokens"],
+            "mfu": None if self.peak is None else per_s["flops"] / processes / self.peak,
+            "data_wait_share": per_s["wait_s"] / processes,
+            "encode_share": per_s["encode_s"] / processes,
             "memory_gb": memory_gb(self.device),
         }
 

@@ -158,7 +158,9 @@ def restore(
     saved, optimised = files[WEIGHTS], _by_weight(files[OPTIMIZER])
     if saved.keys() != weights.keys():
         name = sorted(saved.keys() ^ weights.keys())[0]
-        raise ValueError(f"{savepoint} is of a run with other trained weights ({name} differs); use another run folder")
+        raise ValueError(
+            f"{savepoint} belongs to a run with other trained weights ({name} differs); use another run folder"
+        )
     for name, weight in weights.items():
         if saved[name].shape != weight.shape:
             raise ValueError(f"{savepoint}: {name} is {tuple(saved[name].shape)}, not {tuple(weight.shape)}")

@@ -523,8 +523,8 @@ class Transformer(nn.Module):
         """[B, height, width] tokens -> [B, N, D]; used for image and reference. ValueError for an odd grid."""
         stride = self.config.stride
         if tokens.shape[1] % stride or tokens.shape[2] % stride:
-            grid = f"{tokens.shape[1]}x{tokens.shape[2]} tokens"
-            raise ValueError(f"a grid of {grid} is odd: give images whose sides are multiples of {16 * stride} pixels")
+            grid = f"a grid of {tokens.shape[1]}x{tokens.shape[2]} tokens is odd, and this model halves it"
+            raise ValueError(f"{grid}: give images whose sides are multiples of {16 * stride} pixels")
         x = self.embed(tokens)
         if stride == 2:
             x = self.down_block["downsample"](x)

@@ -157,12 +157,9 @@ def measure(model: Any, pairs: Pairs, among: int = 64) -> dict[str, float]:
     read = torch.cat([model.encode_text(tokenize(captions[part]), normalize=True) for part in parts])
     images, texts = (side.reshape(len(pairs.captions), 2, -1) for side in (seen, read))
     unique = np.sort(np.unique(pairs.captions[:, 1], return_index=True)[1])
-    top1 = top5 = total = 0
-    for start in range(0, len(unique) - among + 1, among):
-        group = unique[start : start + among]
-        ranks = (images[group, 1] @ texts[group, 1].T).argsort(1, descending=True)
-        hits = ranks == torch.arange(among)[:, None]
-        top1, top5, total = top1 + int(hits[:, 0].sum()), top5 + int(hits[:, :5].sum()), total + among
+    groups = unique[: len(unique) // among * among].reshape(-1, among)
+    ranks = (images[groups, 1] @ texts[groups, 1].mT).argsort(2, descending=True)
+    hits = (ranks == torch.arange(among)[:, None]).double()
     differ = torch.from_numpy(pairs.captions[:, 0] != pairs.captions[:, 1])
     cosines = torch.einsum("pid,pjd->pij", images, texts)[differ]
     prefer = torch.stack([cosines[:, 0, 0] > cosines[:, 0, 1], cosines[:, 1, 1] > cosines[:, 1, 0]]).float().mean()
@@ -170,8 +167,8 @@ def measure(model: Any, pairs: Pairs, among: int = 64) -> dict[str, float]:
     own, other = ((moved[0] * captions_moved).sum(1) for captions_moved in (moved[1], moved[1].roll(1, 0)))
     return {
         "pairs": len(pairs.captions),
-        "top1": top1 / max(1, total),
-        "top5": top5 / max(1, total),
+        "top1": float(hits[..., 0].mean()),
+        "top5": float(hits[..., :5].sum(2).mean()),
         "prefers_own_caption": float(prefer),
         "direction_beats_another": float((own > other).float().mean()),
         "mean_direction": float(own.mean()),

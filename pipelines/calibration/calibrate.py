@@ -114,7 +114,7 @@ def _labelled(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     names = good_pairs.names(of)
     labelled_keys = labels.match(person_labels, names.items())
     report = against_labels(args.labels, person_labels, labelled_keys, verdicts(path))
-    rows = good_pairs.labelled_rows(of, labelled_keys, names)
+    rows = measured.labelled_rows(of, labelled_keys, names)
     cascade = of.recipe.pair_cascade
     report |= labelled.judged(rows, cascade, args.false_rejects or 0.1)
     if args.bounds:

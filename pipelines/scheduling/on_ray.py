@@ -70,15 +70,15 @@ class RayCluster(Cluster):
         """A node with the resources that we may use: all but what others hold, such as a model server's GPUs. The
         smallest number seen counts for those, because resources that we give back count as held for a while."""
 
-        def ours(kind: str, unit: float = 1.0) -> float:
+        def ours(kind: str) -> float:
             held = sum(_resources(process.stage)[kind] or 0.0 for process in self._actors if process.node == name)
             held += tasks_cpus if kind == "num_cpus" else 0.0
-            resource = KINDS[kind]
-            others = max(0.0, total.get(resource, 0.0) - free.get(resource, 0.0) - held)
+            whole = total.get(KINDS[kind], 0.0)
+            others = max(0.0, whole - free.get(KINDS[kind], 0.0) - held)
             self._taken[name, kind] = min(others, self._taken.get((name, kind), others))
-            return (total.get(resource, 0.0) - self._taken[name, kind]) / unit
+            return whole - self._taken[name, kind]
 
-        return Node(name, ours("num_cpus"), ours("num_gpus"), ours("memory", 2**30))
+        return Node(name, ours("num_cpus"), ours("num_gpus"), ours("memory") / 2**30)
 
     def start(self, process: Process) -> None:
         actor = ray.remote(Worker).options(

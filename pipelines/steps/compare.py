@@ -62,7 +62,7 @@ class CompareStep(Step):
         is left out: they cannot be compared with one picture."""
         for job, request in subject.jobs().items():
             candidates = sorted(subject.candidates.get(job, {}).values(), key=lambda one: one.key)
-            if wave.waits([candidate.key for candidate in candidates]):
+            if any((step, candidate.key) in wave.out for candidate in candidates for step in ("edit", "score")):
                 continue
             outcomes = [of_candidate(self.recipe, candidate)[0] for candidate in candidates]
             passing = [c for c, outcome in zip(candidates, outcomes, strict=True) if outcome == KEPT]

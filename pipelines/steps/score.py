@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -61,11 +61,13 @@ class ScoreStep(Step):
 
     def load(self, wave: ActiveWave, row: Row) -> None:
         """Later rows of a candidate complement or replace earlier ones."""
-        if (candidate := wave.candidate(row["key"])) is not None:
-            candidate.scores |= {name: value for name, value in row.items() if "." in name and value is not None}
+        source, job = wave.owners.get(row["key"], ("", ""))
+        if subject := wave.subjects.get(source):
+            scores = subject.candidates[job][row["key"]].scores
+            scores |= {name: value for name, value in row.items() if "." in name and value is not None}
             for name in self.recipe.pair_cascade.filters:
                 if row[f"{name}.measured"] and row[f"{name}.error"] is None:
-                    candidate.scores.pop(f"{name}.error", None)
+                    scores.pop(f"{name}.error", None)
 
     def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Row]:
         jobs = subject.jobs()
@@ -107,13 +109,11 @@ class ScoreStage(MeasureStage):
     everything: bool = False
 
     def measure(self, rows: Sequence[Row]) -> None:
-        samples = [sample(self.root, row) for row in rows]
+        samples = []
+        for row in rows:
+            read = (None if row[name] is None else journal.read_blob(self.root, row[name]) for name in IMAGES)
+            source, edited, mask = read
+            assert source is not None, f"{row['key']} has no source image"
+            texts = {text: row[text] for text in TEXTS}
+            samples.append(Sample(key=row["key"], source_jpeg=source, edited_jpeg=edited, mask_png=mask, **texts))
         self.cascade.measure(samples, rows, own=self.own, everything=self.everything)
-
-
-def sample(root: Path, row: Mapping[str, Any]) -> Sample:
-    """The sample for filters, from a row with references to its images."""
-    source, edited, mask = (None if row[name] is None else journal.read_blob(root, row[name]) for name in IMAGES)
-    assert source is not None, f"{row['key']} has no source image"
-    texts = {text: row[text] for text in TEXTS}
-    return Sample(key=row["key"], source_jpeg=source, edited_jpeg=edited, mask_png=mask, **texts)

@@ -77,18 +77,9 @@ class ActiveWave:
         """Whether all photographs are measured, and not judged yet."""
         return self.judged is None and not any(step == "curate" for step, _ in self.out)
 
-    def candidate(self, key: str) -> Candidate | None:
-        """A candidate by its key, if its photograph is kept."""
-        source, job = self.owners.get(key, ("", ""))
-        return self.subjects[source].candidates[job][key] if source in self.subjects else None
-
     def lacks(self, row: Photograph | Request | Candidate | Comparison | None) -> bool:
         """Whether a row is to be made: it is not committed, or only with an error that is to be retried."""
         return row is None or (row.error is not None and bool(row.transient or self.retry_errors))
-
-    def waits(self, keys: Sequence[str]) -> bool:
-        """Whether one of these candidates is in work."""
-        return any((step, key) in self.out for key in keys for step in ("edit", "score"))
 
 
 class Step(ABC):

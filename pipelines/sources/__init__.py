@@ -9,8 +9,8 @@ Paths are local, or URLs that fsspec knows (`s3://`, `gs://`, `https://`, `memor
 slash.
 """
 
-from crispedit.pipelines.sources.entry import ENTRY, Entry
-from crispedit.pipelines.sources.files import File, exists, files, open_file
+from crispedit.pipelines.sources.entry import ENTRY, Entry, File, Skipped
+from crispedit.pipelines.sources.files import exists, files, open_file
 from crispedit.pipelines.sources.index import (
     Listing,
     PhotoSource,
@@ -22,8 +22,7 @@ from crispedit.pipelines.sources.index import (
     nothing,
     photographs,
 )
-from crispedit.pipelines.sources.kinds import IMAGE_SUFFIXES, Skipped
-from crispedit.pipelines.sources.names import beside, escape, folder_of, suffix_of, unescape
+from crispedit.pipelines.sources.names import IMAGE_SUFFIXES, KNOWN, beside, escape, folder_of, suffix_of, unescape
 from crispedit.pipelines.sources.parquet import Null, check_columns
 from crispedit.pipelines.sources.place import (
     FolderSource,

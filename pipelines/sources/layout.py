@@ -22,7 +22,7 @@ from PIL import Image
 from crispedit.category import load_categories, resolve
 from crispedit.classifier import needs_second_image
 from crispedit.pipelines import sources
-from crispedit.pipelines.sources import IMAGE_SUFFIXES, File, Skipped, pairs, suffix_of, tar, texts
+from crispedit.pipelines.sources import IMAGE_SUFFIXES, KNOWN, File, Skipped, pairs, suffix_of, tar, texts
 from crispedit.pipelines.sources.pairs import Columns, ImportedPair, Layout, PairsSource
 
 LAYOUTS: dict[str, Layout] = {
@@ -34,32 +34,8 @@ LAYOUTS: dict[str, Layout] = {
 }
 """The layout for each suffix; the first that is present counts."""
 
-NAMES = {
-    "source": """source source_image source_img source_path source_file source_file_name src_image src_img src
-        input_image input_img input_path original_image original_img original before_image before image_before
-        local_input_image image_file init_image input image""",
-    "edited": """edited edited_image edited_img edited_file edited_path edited_file_name edit_image edit_img
-        output_image output_img output_path target_image target_img target_path target after_image after image_after tgt
-        generated_image result_image result output""",
-    "instruction": """instruction edit_instruction editing_instruction edit_prompt prompt_en input_prompt prompt
-        edited_prompt_list instructions edit_text edit text txt""",
-    "category": "category edit_type edit_task edit_subtask task_type task type",
-    "id": "id uid uuid sample_id pair_id key omni_edit_id",
-    "licence": "licence license",
-    "dataset": "dataset source_dataset dataset_name",
-}
-"""Names of columns in public datasets, likeliest first."""
-
-ENDINGS = (
-    ("source", "edited"),
-    ("source", "target"),
-    ("src", "tgt"),
-    ("input", "output"),
-    ("before", "after"),
-    ("original", "edited"),
-    ("orig", "edit"),
-)
-"""Endings of the names of a pair's two image files in a folder."""
+NAMES: dict[str, list[str]] = {part: names.split() for part, names in KNOWN["columns"].items()}
+"""Names of columns in public datasets by what they hold, likeliest first."""
 
 LOOK = 300
 """Pairs that `survey` looks at."""
@@ -83,7 +59,7 @@ def detected(source: PairsSource) -> PairsSource:
     endings = _endings(files) if settled.layout == "folder" else {}
     given = {part: column for part, column in source.columns.model_dump().items() if column is not None}
     for part, names in NAMES.items():
-        column = _guess([name for name in there if name not in given.values()], names.split())
+        column = _guess([name for name in there if name not in given.values()], names)
         if column is not None:
             endings.setdefault(part, column)
     columns = Columns(**(endings | given))
@@ -120,23 +96,16 @@ def columns_of(source: PairsSource, files: Sequence[File]) -> list[str]:
     if source.layout == "folder":
         return _name_ends(files)
     suffixes = [suffix for suffix, layout in LAYOUTS.items() if layout == source.layout]
-    for suffix in suffixes:
-        for file in files:
-            if suffix_of(file.uri) == suffix and file.error is None:
-                with sources.open_file(file.path) as opened:
-                    return _columns(source, file, opened)
-    return []
-
-
-def _columns(source: PairsSource, file: File, opened: IO[bytes]) -> list[str]:
-    if source.layout == "parquet":
-        return list(pq.ParquetFile(opened).schema_arrow.names)
-    if source.layout == "webdataset":
-        return _members(opened)
-    row = next(pairs.rows_of(file, opened), None)
-    if isinstance(row, bytes):
-        row = json.loads(texts.decode(row))
-    return _fields(row)
+    readable = [file for suffix in suffixes for file in files if suffix_of(file.uri) == suffix and file.error is None]
+    if not readable:
+        return []
+    with sources.open_file(readable[0].path) as opened:
+        if source.layout == "parquet":
+            return list(pq.ParquetFile(opened).schema_arrow.names)
+        if source.layout == "webdataset":
+            return _members(opened)
+        row = next(pairs.rows_of(readable[0], opened), None)
+        return _fields(json.loads(texts.decode(row)) if isinstance(row, bytes) else row)
 
 
 def _members(opened: IO[bytes]) -> list[str]:
@@ -184,7 +153,7 @@ def _endings(files: Sequence[File]) -> dict[str, str]:
     """The endings of names by which most files of a folder form pairs, and that of their texts."""
     stems = {os.path.splitext(file.uri)[0] for file in files if suffix_of(file.uri) in IMAGE_SUFFIXES}
     best: tuple[int, str, str] = (0, "", "")
-    for (one, other), mark in itertools.product(ENDINGS, "_-."):
+    for (one, other), mark in itertools.product(KNOWN["endings"], "_-."):
         ending = mark + one
         count = sum(stem.removesuffix(ending) + mark + other in stems for stem in stems if stem.endswith(ending))
         best = max(best, (count, ending, mark + other))
@@ -200,7 +169,7 @@ def _endings(files: Sequence[File]) -> dict[str, str]:
         with sources.open_file(file.path) as opened:
             row = json.loads(texts.decode(opened.read(pairs.MOST_TEXT_BYTES)))
         for part, names in NAMES.items():
-            column = None if part in endings else _guess(_fields(row), names.split())
+            column = None if part in endings else _guess(_fields(row), names)
             if column is not None:
                 endings[part] = f".json.{column}"
     return endings
@@ -259,9 +228,8 @@ class Survey:
             lines.append(f"instructions that need a second image, which are refused: {self.second_image}")
         if self.short_sides:
             sides = sorted(self.short_sides)
-            lines.append(
-                f"short sides of {len(sides)} sources: {sides[0]} to {sides[-1]} px, median {sides[len(sides) // 2]}"
-            )
+            median = sides[len(sides) // 2]
+            lines.append(f"short sides of {len(sides)} sources: {sides[0]} to {sides[-1]} px, median {median}")
         return "\n".join(lines)
 
 

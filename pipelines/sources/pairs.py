@@ -44,6 +44,10 @@ from crispedit.pipelines.sources import (
 )
 from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD
 
+IMAGES = ("source", "edited", "mask")
+MOST_TEXT_BYTES = 16 << 20
+"""A longer text member is not read: it is not an instruction."""
+
 
 class Columns(BaseModel):
     """The columns of a pair's parts."""
@@ -84,7 +88,7 @@ class Columns(BaseModel):
     @property
     def images(self) -> dict[str, str]:
         """The mapped image columns, likewise."""
-        return {part: getattr(self, part) for part in ("source", "edited", "mask") if getattr(self, part)}
+        return {part: getattr(self, part) for part in IMAGES if getattr(self, part)}
 
 
 Layout = Literal["parquet", "webdataset", "jsonl", "csv", "folder"]
@@ -160,10 +164,8 @@ class ImportedPair:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> ImportedPair:
         """The pair of `to_row`; other columns are ignored."""
-        values = {name: row[name] for name in cls.__slots__}
-        for part in ("source", "edited", "mask"):
-            values[part] = None if values[part] is None else Entry.from_row(values[part])
-        return cls(**values)
+        images = {part: None if row[part] is None else Entry.from_row(row[part]) for part in IMAGES}
+        return cls(**{name: row[name] for name in cls.__slots__} | images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ def files(source: PairsSource, skipped: Skipped, listed: Collection[str] = ()) -
     kept = [file for file in sources.files(source.path, skipped) if file.uri not in listed]
     if source.layout == "folder":
         return [file for file in kept if _is_source(source, file, skipped)]
-    suffix = {"parquet": ".parquet", "webdataset": ".tar", "jsonl": ".json", "csv": ".csv"}[_layout(source)]
+    suffix = {"parquet": ".parquet", "webdataset": ".tar", "jsonl": ".json", "csv": ".csv"}[str(source.layout)]
     if source.layout == "jsonl" and any(sources.suffix_of(file.uri) == ".jsonl" for file in kept):
         suffix = ".jsonl"
     return [file for file in kept if sources.is_container(file, suffix, skipped)]
@@ -233,12 +235,10 @@ def read(wanted: Sequence[ImportedPair], root: str | None = None) -> list[PairIm
 
     As in `sources.read`, each column of a parquet row group is decoded once per call.
     """
-    entries = [(i, part) for i, pair in enumerate(wanted) for part in ("source", "edited", "mask")]
-    entries = [(i, part) for i, part in entries if getattr(wanted[i], part) is not None]
+    images = [(i, part) for i, pair in enumerate(wanted) for part in IMAGES if getattr(pair, part) is not None]
+    read = sources.read([getattr(wanted[i], part) for i, part in images], root)
     answers: list[dict[str, bytes | Exception]] = [{} for _ in wanted]
-    for (i, part), answer in zip(
-        entries, sources.read([getattr(wanted[i], part) for i, part in entries], root), strict=True
-    ):
+    for (i, part), answer in zip(images, read, strict=True):
         if not (part == "mask" and isinstance(answer, Null)):
             answers[i][part] = answer
     return [_images(pair, answer) for pair, answer in zip(wanted, answers, strict=True)]
@@ -250,28 +250,19 @@ def _images(pair: ImportedPair, answers: Mapping[str, bytes | Exception]) -> Pai
     images: dict[str, bytes] = {}
     for part, answer in answers.items():
         if isinstance(answer, Exception):
-            raised = type(answer)(f"{part} image{_place(getattr(pair, part))}: {answer}")
+            entry: Entry = getattr(pair, part)
+            is_file = entry.offset is None and entry.row is None
+            place = f" at {sources.unescape(entry.path)}" if is_file else ""
+            raised = type(answer)(f"{part} image{place}: {answer}")
             raised.__cause__ = answer.__cause__  # which decides whether it is transient
             return raised
         images[part] = answer
-    return PairImages(images["source"], images["edited"], images.get("mask"))
-
-
-def _place(entry: Entry) -> str:
-    """The path that was tried, if the image is a file of its own."""
-    own = entry.offset is None and entry.row is None
-    return f" at {sources.unescape(entry.path)}" if own else ""
+    return PairImages(**images)
 
 
 def _pair(source: PairsSource, uri: str, /, **parts: Any) -> ImportedPair:
     own = {part: parts.pop(part, None) or getattr(source, part) for part in ("dataset", "licence")}
     return ImportedPair(uri, **own, **parts)
-
-
-def _layout(source: PairsSource) -> Layout:
-    if source.layout is None:
-        raise ValueError("source.layout is not known yet: crispedit.pipelines.sources.layout.detected finds it")
-    return source.layout
 
 
 # What a column names
@@ -306,19 +297,16 @@ def _texts(columns: Columns, row: Mapping[str, Any]) -> dict[str, str | None]:
         value = dig(row, path)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not text")
-        # "<image>" is LLaVA's placeholder for an image in a prompt.
-        by_part[part] = texts.clean(_one_image(value or "")) or None
+        text = value or ""
+        if text.count("<image>") == 1:  # LLaVA's placeholder; several stay, because they say which image is meant
+            text = text.replace("<image>", "")
+        by_part[part] = texts.clean(text) or None
     for part, path in columns.names.items():
         value = dig(row, path)
         if isinstance(value, Mapping | list):
             raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not a text or a number")
-        by_part[part] = None if value is None else str(value)
+        by_part[part] = None if value is None else texts.storable(str(value))
     return by_part
-
-
-def _one_image(text: str) -> str:
-    """The text without a single image placeholder; several stay, because they say which image is meant."""
-    return text.replace("<image>", "") if text.count("<image>") == 1 else text
 
 
 # Layouts
@@ -327,19 +315,18 @@ def _one_image(text: str) -> str:
 def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: str | None) -> Iterator[ImportedPair]:
     columns = source.columns
     schema = table.schema_arrow
-    sources.check_columns(file.uri, schema, _options(columns.images), {})
     named = columns.texts | columns.names
     tops = {part: _top(schema, path) for part, path in named.items()}
     plain = {part: top for part, top in tops.items() if columns.texts.get(part) == top}
+    sources.check_columns(file.uri, schema, _options(columns.images), _options(plain))
     for part, column in columns.names.items():
         if tops[part] not in schema.names:
             raise ValueError(
                 f"source.columns.{part}: {file.uri} has no column {column!r}; it has {', '.join(schema.names)}"
             )
-    sources.check_columns(file.uri, schema, {}, _options(plain))
     start = 0
     for group in range(table.num_row_groups):
-        images = {
+        image_of = {
             part: _image_column(file, table, group, column, start, folder) for part, column in columns.images.items()
         }
         batches = table.iter_batches(1000, row_groups=[group], columns=sorted(set(tops.values())))
@@ -350,12 +337,11 @@ def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: 
             except (LookupError, ValueError) as error:
                 yield _pair(source, uri, error=f"{uri}: {error}")
                 continue
-            yield _pair(source, uri, **_without_empty_mask({part: at(number) for part, at in images.items()}), **words)
+            images = {part: at(number) for part, at in image_of.items()}
+            if "mask" in images and images["mask"].error == parquet.EMPTY:
+                del images["mask"]
+            yield _pair(source, uri, **images, **words)
         start += table.metadata.row_group(group).num_rows
-
-
-def _without_empty_mask(images: Mapping[str, Entry]) -> dict[str, Entry]:
-    return {part: at for part, at in images.items() if part != "mask" or at.error != parquet.EMPTY}
 
 
 def _image_column(
@@ -393,7 +379,8 @@ def _of_tar(source: PairsSource, file: File, opened: IO[bytes], skipped: Skipped
             if sample.damage is not None:
                 raise ValueError(sample.damage)
             images = _members(source.columns, sample.members, uri, file.path)
-            yield _pair(source, uri, **images, **_texts(source.columns, _TarTexts(sample.texts)))
+            words = {extension: _text(extension, data) for extension, data in sample.texts.items()}
+            yield _pair(source, uri, **images, **_texts(source.columns, words))
         except (LookupError, ValueError, RecursionError) as error:
             yield _pair(source, uri, error=f"{uri}: {error}")
 
@@ -408,10 +395,6 @@ class _Sample:
     members: dict[str, tar.Member] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     damage: str | None = None
-
-
-MOST_TEXT_BYTES = 16 << 20
-"""A longer text member is not read: it is not an instruction."""
 
 
 def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[_Sample]:
@@ -436,7 +419,7 @@ def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[
         if not known:
             skipped.file(member.name)
             continue
-        if member.error is not None and (member.damage or extension in images | words):
+        if member.error is not None:
             sample.damage = member.error
         if extension in words and member.error is None and member.size <= MOST_TEXT_BYTES:
             opened.seek(member.offset)
@@ -485,39 +468,17 @@ def _members(columns: Columns, parts: Mapping[str, tar.Member], uri: str, path: 
     return entries
 
 
-class _TarTexts(Mapping[str, Any]):
-    """The text members of a sample by extension, decoded when asked for; .json is parsed."""
-
-    def __init__(self, data: Mapping[str, bytes]) -> None:
-        self.data = data
-
-    def __getitem__(self, extension: str) -> Any:
-        data = self.data[extension]
-        return _parsed(data) if extension.endswith("json") else texts.decode(data)
-
-    def __contains__(self, extension: object) -> bool:
-        return extension in self.data
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.data)
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-
-def _parsed(data: bytes) -> Any:
-    """The value of JSON bytes in any Unicode encoding, with or without a byte order mark."""
-    return json.loads(data.decode(texts.encoding_of(data)))
+def _text(name: str, data: bytes) -> Any:
+    """The text of a file or member of this name; JSON is parsed."""
+    return json.loads(data) if name.endswith("json") else texts.decode(data)
 
 
 def _of_rows(source: PairsSource, file: File, opened: IO[bytes]) -> Iterator[ImportedPair]:
-    number = 0
     try:
-        for row in rows_of(file, opened):
+        for number, row in enumerate(rows_of(file, opened)):
             uri = f"{file.uri}#{number}"
-            number += 1
             try:
-                parsed = _parsed(row) if isinstance(row, bytes) else row
+                parsed = json.loads(row) if isinstance(row, bytes) else row
                 images = _files(source, parsed, uri, file.path)
                 yield _pair(source, uri, **images, **_texts(source.columns, parsed))
             except (LookupError, ValueError, RecursionError) as error:
@@ -545,7 +506,7 @@ def _lines(opened: IO[bytes]) -> Iterator[bytes]:
 
 
 def _listed(data: bytes) -> list[Any]:
-    rows = _parsed(data)
+    rows = json.loads(data)
     if not isinstance(rows, list):
         raise ValueError(f"expected a list of objects, not {type(rows).__name__}")
     return rows
@@ -619,7 +580,7 @@ class _Beside(Mapping[str, Any]):
     def __getitem__(self, ending: str) -> Any:
         with sources.open_file(self.stem + ending) as opened:
             data = opened.read(MOST_TEXT_BYTES)
-        return _parsed(data) if ending.endswith(".json") else texts.decode(data)
+        return _text(ending, data)
 
     def __contains__(self, ending: object) -> bool:
         return isinstance(ending, str) and sources.exists(self.stem + ending)

@@ -1,67 +1,30 @@
-"""Photographs in parquet files: lists rows, reads cells in order, and splits huge row groups."""
+"""Parquet files of images: checks columns, reads cells in order, and splits huge row groups."""
 
 from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crispedit.pipelines.sources import texts
 from crispedit.pipelines.sources.entry import Entry
-from crispedit.pipelines.sources.files import File, open_file
+from crispedit.pipelines.sources.files import open_file
 from crispedit.pipelines.sources.names import beside, folder_of
-from crispedit.pipelines.sources.place import ParquetSource
 from crispedit.shards import storage
 from crispedit.shards.pack import tar_header
 
 HUGE_BYTES = 64 << 20
 """A larger row group is split when it is listed, because each worker that shares it would decode it from its start."""
 
-
 EMPTY = "the row's image is null"
 
 
 class Null(ValueError):  # noqa: N818  named after the cell
     """An image cell is null."""
-
-
-def photographs(source: ParquetSource, file: File, table: pq.ParquetFile, folder: str | None = None) -> Iterator[Entry]:
-    """The rows of a parquet, in order; huge row groups are split into `folder`, if given. ValueError if a column has
-    the wrong type."""
-    check_columns(file.uri, table.schema_arrow, {"image": source.image}, {"caption": source.caption})
-    number = 0
-    for group in range(table.num_row_groups):
-        length = table.metadata.row_group(group).num_rows
-        captions = _captions(table, group, source.caption) if source.caption else iter([None] * length)
-        entries = (
-            Entry(
-                uri=f"{file.uri}#{number + row}",
-                path=file.path,
-                row_group=group,
-                row=row,
-                column=source.image,
-                caption=caption,
-                dataset=source.dataset,
-                licence=source.licence,
-            )
-            for row, caption in enumerate(captions)
-        )
-        if folder is not None and is_huge(table, group, source.image):
-            yield from split(list(entries), folder)
-        else:
-            yield from entries
-        number += length
-
-
-def _captions(table: pq.ParquetFile, group: int, column: str) -> Iterator[str | None]:
-    for batch in table.iter_batches(1000, row_groups=[group], columns=[column]):
-        for cell in batch.column(0).to_pylist():
-            yield None if cell is None else texts.clean(cell) or None
 
 
 # Columns
@@ -84,18 +47,18 @@ def check_columns(
             raise ValueError(f"source.{option}: column {column!r} of {uri} is not {wanted}; it has {there}")
 
 
+_BYTES = (pa.binary(), pa.large_binary(), pa.binary_view(), pa.null())
+_TEXT = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+
+
 def _holds_image(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(kind.get_field_index(name) >= 0 for name in ("bytes", "path"))
-    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    return is_bytes or pa.types.is_null(kind)
+    return kind in _BYTES
 
 
 def _holds_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _holds_text(kind.value_type)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return is_text or pa.types.is_null(kind)
+    return (kind.value_type if pa.types.is_dictionary(kind) else kind) in _TEXT
 
 
 # Cells

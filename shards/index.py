@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tarfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +21,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from crispedit.record import canonical_json, content_key
-from crispedit.shards import layout, remote, storage
+from crispedit.shards import layout, remote, storage, tar
 from crispedit.shards.damage import Damage, Kind
 from crispedit.shards.decode import image_size
 from crispedit.shards.fetch import ABSENT, SampleAt, ShardFile
@@ -316,49 +315,32 @@ def scan_tar(path: str, cache: remote.Cache, on_damage: OnDamage = None) -> list
     shard = storage.split(path)[1]
     rows: list[dict[str, Any]] = []
     try:
-        with open(cache.local(path), "rb") as file, tarfile.open(fileobj=file) as tar:
-            for member in _members(tar, file.fileno(), path, report):
+        with open(cache.local(path), "rb") as file:
+            for member in tar.members(file):
                 in_folder = "/" in member.name
                 key, _, name = member.name.rpartition("/")[2].partition(".")
-                if in_folder or name not in layout.MEMBERS or not member.isreg():
-                    in_folder = in_folder and name in layout.MEMBERS
-                    reason = "a sample's key must not contain a slash" if in_folder else ""
-                    if in_folder or on_damage is not None:
-                        report(Damage("foreign_member", path, member.name, member.offset, reason))
-                    continue
-                data = os.pread(file.fileno(), member.size, member.offset_data)
-                try:
-                    category = str(json.loads(data).get("category", "")) if name == layout.META else ""
-                    rows.append(member_row(shard, key, name, member.offset_data, data, category))
-                except (ValueError, AttributeError) as error:
-                    kind: Kind = "json" if name == layout.META else "undecodable"
-                    report(Damage(kind, path, key, member.offset_data, f"{name}: {error}"))
+                if member.damage:
+                    report(Damage("truncated", path, member.name or None, member.offset, str(member.error)))
+                elif in_folder and name in layout.MEMBERS:
+                    reason = "a sample's key must not contain a slash"
+                    report(Damage("foreign_member", path, member.name, member.offset, reason))
+                elif in_folder or name not in layout.MEMBERS or member.other or member.error:
+                    if on_damage is not None:
+                        on_damage(Damage("foreign_member", path, member.name, member.offset, member.error or ""))
+                else:
+                    data = os.pread(file.fileno(), member.size, member.offset)
+                    try:
+                        category = str(json.loads(data).get("category", "")) if name == layout.META else ""
+                        rows.append(member_row(shard, key, name, member.offset, data, category))
+                    except (ValueError, AttributeError) as error:
+                        kind: Kind = "json" if name == layout.META else "undecodable"
+                        report(Damage(kind, path, key, member.offset, f"{name}: {error}"))
     except FileNotFoundError:
         report(Damage("missing_shard", path))
-    except tarfile.TarError as error:
-        report(Damage("truncated", path, detail=f"not a tar: {error}"))
     categories = {row["key"]: row["category"] for row in rows if row["member"] == layout.META}
     for row in rows:
         row["category"] = categories.get(row["key"], "")
     return rows
-
-
-def _members(
-    tar: tarfile.TarFile, handle: int, path: str, report: Callable[[Damage], None]
-) -> Iterable[tarfile.TarInfo]:
-    """The members of a tar up to the first broken header. A tar must end in a block of zeros: one cut between
-    two members would else pass as OK."""
-    size = os.fstat(handle).st_size
-    try:
-        while (member := tar.next()) is not None:
-            if member.offset_data + member.size > size:
-                reason = f"ends at byte {size} of the file"
-                return report(Damage("truncated", path, member.name, member.offset, reason))
-            yield member
-    except tarfile.TarError as error:
-        return report(Damage("truncated", path, offset=tar.offset, detail=str(error)))
-    if os.pread(handle, tarfile.BLOCKSIZE, tar.offset) != bytes(tarfile.BLOCKSIZE):
-        report(Damage("truncated", path, offset=tar.offset, detail="no end-of-archive block"))
 
 
 def member_row(

@@ -12,9 +12,10 @@ in the ring (one batch without workers); compressed bytes are held for one sampl
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -73,6 +74,7 @@ class TokenBatch:
     tokens: list[bytes]
 
 
+@dataclass(eq=False, repr=False)
 class ShardReader:
     """The batches of one rank, epoch after epoch; `read_shards` is its other name.
 
@@ -98,56 +100,50 @@ class ShardReader:
     cache: where remote shards are kept, and how many bytes of them.
     """
 
-    def __init__(
-        self,
-        paths: Paths,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        workers: int = 0,
-        seed: int = 0,
-        epoch: int = 0,
-        shuffle: bool = False,
-        window_shards: int = 16,
-        categories: Sequence[str] | None = None,
-        weights: Mapping[str, float] | None = None,
-        mixture: Mapping[str, float] | None = None,
-        select: Callable[[Index], NDArray[np.bool_]] | None = None,
-        decode: bool = True,
-        batch_size: int | None = None,
-        shapes: Sequence[Shape] | None = None,
-        masks: bool = True,
-        tokens: bool = False,
-        coverage: order.Coverage = "exact",
-        on_damage: Literal["raise", "skip"] = "raise",
-        cache: Cache | None = None,
+    paths: InitVar[Paths]
+    _: KW_ONLY
+    rank: int = 0
+    world_size: int = 1
+    workers: int = 0
+    seed: int = 0
+    epoch: int = 0
+    shuffle: bool = False
+    window_shards: int = 16
+    categories: InitVar[Sequence[str] | None] = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    mixture: Mapping[str, float] = field(default_factory=dict)
+    select: InitVar[Callable[[Index], NDArray[np.bool_]] | None] = None
+    decode: bool = True
+    batch_size: int | None = None
+    shapes: Sequence[Shape] | None = None
+    masks: bool = True
+    tokens: bool = False
+    coverage: order.Coverage = "exact"
+    on_damage: Literal["raise", "skip"] = "raise"
+    cache: Cache = field(default_factory=Cache)
+
+    def __post_init__(
+        self, paths: Paths, categories: Sequence[str] | None, select: Callable[[Index], NDArray[np.bool_]] | None
     ) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank: must be in 0..{world_size - 1}, not {rank}")
-        if batch_size is not None and not decode:
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank: must be in 0..{self.world_size - 1}, not {self.rank}")
+        if self.batch_size is not None and not self.decode:
             raise ValueError("batch_size: stored bytes have no shape to batch; leave it out, or set decode=True")
-        if tokens and batch_size is None:
+        if self.tokens and self.batch_size is None:
             raise ValueError("tokens: they come in batches; give a batch_size")
-        if coverage not in ("exact", "equal") or on_damage not in ("raise", "skip"):
-            raise ValueError(f"coverage, on_damage: unknown value {coverage!r} or {on_damage!r}")
-        self.rank, self.world_size, self.workers = rank, world_size, workers
-        self.seed, self.shuffle, self.window_shards = seed, shuffle, window_shards
-        self.weights, self.mixture = dict(weights or {}), dict(mixture or {})
-        self.decode, self.batch_size, self.masks, self.tokens = decode, batch_size, masks, tokens
-        self.shapes = None if shapes is None else [list(shape) for shape in shapes]
-        self.coverage: order.Coverage = coverage
-        self.epoch = epoch
+        if self.coverage not in ("exact", "equal") or self.on_damage not in ("raise", "skip"):
+            raise ValueError(f"coverage, on_damage: unknown value {self.coverage!r} or {self.on_damage!r}")
         self.position = 0
         self.damage: Counter[str] = Counter()
         self.damaged: list[Damage] = []
-        self._skip = on_damage == "skip"
-        self._cache = cache or Cache()
-        self.index = _chosen(open_index(paths, self._cache, self._count if self._skip else None), categories)
+        self.index = _chosen(
+            open_index(paths, self.cache, None if self.on_damage == "raise" else self._count), categories
+        )
         if select is not None:
             self.index = self.index.select(select(self.index))
         self._weight_N = _weights_of(self.index, self.weights, self.mixture)
-        self._shape_of, self._shape_list = _shapes_of(self.index, shapes)
-        self._fetcher = Fetcher(self.index.shards, self._cache)
+        self._shape_of, self._shape_list = _shapes_of(self.index, self.shapes)
+        self._fetcher = Fetcher(self.index.shards, self.cache)
         self.ring: Ring | None = None
         self._planned: tuple[int, order.Batches, range] | None = None
         self._plan()  # refuses wrong options here, not in the middle of a run
@@ -194,7 +190,7 @@ class ShardReader:
         return {
             "version": STATE_VERSION,
             "set": self.index.fingerprint,
-            "order": {name: getattr(self, name) for name in ORDER_OPTIONS},
+            "order": self._order(),
             "world_size": self.world_size,
             "epoch": self.epoch + finished,
             "position": 0 if finished else self.position,
@@ -207,8 +203,8 @@ class ShardReader:
             raise ValueError(f"reader state: version {state.get('version')}, expected {STATE_VERSION}")
         if state["set"] != self.index.fingerprint:
             raise ValueError("reader state: of another shard set, or of other categories of it")
-        for name in ORDER_OPTIONS:
-            if (was := state["order"].get(name)) != (now := getattr(self, name)):
+        for name, now in self._order().items():
+            if (was := state["order"].get(name)) != now:
                 raise ValueError(f"reader state: {name} was {was!r}, now it is {now!r}")
         if state["world_size"] != self.world_size and state["position"] != 0:
             raise ValueError(
@@ -232,7 +228,11 @@ class ShardReader:
 
     def __getstate__(self) -> dict[str, Any]:
         # To another process goes the plan; processes and descriptors stay here.
-        return {**self.__dict__, "ring": None, "_fetcher": Fetcher(self.index.shards, self._cache)}
+        return {**self.__dict__, "ring": None, "_fetcher": Fetcher(self.index.shards, self.cache)}
+
+    def _order(self) -> dict[str, Any]:
+        """The options that the order depends on, as JSON gives them back."""
+        return dict(json.loads(json.dumps({name: getattr(self, name) for name in ORDER_OPTIONS})))
 
     def _plan(self) -> tuple[order.Batches, range]:
         """(batches of the current epoch, this rank's range of them)."""
@@ -287,7 +287,7 @@ class ShardReader:
     def _from_ring(self, positions: Sequence[int]) -> Iterator[DecodedPair | Batch | None]:
         if self.ring is None:
             largest = max((pair_bytes(shape) for shape in self._shape_list), default=1)
-            self.ring = Ring(self.index.shards, self._cache, self.workers, largest * (self.batch_size or 1))
+            self.ring = Ring(self.index.shards, self.cache, self.workers, largest * (self.batch_size or 1))
         for request, results, memory in self.ring.run(map(self._request, positions)):
             yield self._assembled(request, results, memory)
 
@@ -322,7 +322,7 @@ class ShardReader:
         raise self.damaged[-1]
 
     def _met(self, damage: Damage) -> None:
-        if not self._skip:
+        if self.on_damage == "raise":
             raise damage
         self._count(damage)
 

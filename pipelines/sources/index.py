@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crispedit.outcome import is_transient
-from crispedit.pipelines.sources import parquet, tar, texts
+from crispedit.pipelines.sources import parquet, texts
 from crispedit.pipelines.sources.entry import Entry, File, Skipped
 from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD, files, open_file
 from crispedit.pipelines.sources.names import HEAD, by_head, by_name, escape, suffix_of, unescape
 from crispedit.pipelines.sources.place import FolderSource, ParquetSource, WebDatasetSource
-from crispedit.shards import storage
+from crispedit.shards import storage, tar
 
 PhotoSource = FolderSource | WebDatasetSource | ParquetSource
 

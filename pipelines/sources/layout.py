@@ -22,8 +22,9 @@ from PIL import Image
 from crispedit.category import load_categories, resolve
 from crispedit.classifier import needs_second_image
 from crispedit.pipelines import sources
-from crispedit.pipelines.sources import IMAGE_SUFFIXES, KNOWN, File, Skipped, pairs, suffix_of, tar, texts
+from crispedit.pipelines.sources import IMAGE_SUFFIXES, KNOWN, File, Skipped, pairs, suffix_of, texts
 from crispedit.pipelines.sources.pairs import Columns, ImportedPair, Layout, PairsSource
+from crispedit.shards import tar
 
 LAYOUTS: dict[str, Layout] = {
     ".parquet": "parquet",

@@ -39,10 +39,10 @@ from crispedit.pipelines.sources import (
     Skipped,
     WebDatasetSource,
     parquet,
-    tar,
     texts,
 )
 from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD
+from crispedit.shards import tar
 
 IMAGES = ("source", "edited", "mask")
 MOST_TEXT_BYTES = 16 << 20

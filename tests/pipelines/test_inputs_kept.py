@@ -26,9 +26,9 @@ from crispedit.pipelines.sources import (
     read,
 )
 from crispedit.pipelines.sources import pairs as pairs_module
-from crispedit.pipelines.sources import tar as tar_module
 from crispedit.pipelines.sources.pairs import PairImages, PairsSource, pairs
 from crispedit.shards import journal
+from crispedit.shards import tar as tar_module
 
 CASES = Path(__file__).parents[2] / ".." / "shared" / "cases"
 COLUMNS = {"source": "source", "edited": "edited", "instruction": "instruction"}

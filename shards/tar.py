@@ -1,4 +1,4 @@
-"""Tars of a source: lists their members in one pass, including damaged and hostile ones."""
+"""Tars: lists their members in one pass, including those of damaged and hostile ones."""
 
 from __future__ import annotations
 

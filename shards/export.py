@@ -91,23 +91,13 @@ def export(
             yield pair
             done()
 
+    write, files = _WRITERS[to]
     try:
         with storage.replaced_folder(place) as folder:
-            if to == "folder":
-                _write_folder(pairs(), folder)
-            elif to == "released":
-                _write_released(pairs(), folder)
-            elif to == "trainers":
-                _write_trainers(pairs(), folder)
-            else:
-                schema = pa.schema(_COLUMNS)
-                rows = (_row(pair) for pair in pairs())
-                write_files(folder / "data", with_features(schema) if to == "hf" else schema, rows)
-            files = {"folder": "metadata.jsonl", "trainers": "metadata.csv"}.get(to, "data/*.parquet")
-            sources = card.sources_of([os.fspath(path) for path in given])
-            (folder / card.CARD).write_text(
-                card.text(f"exported by CrispEdit in the layout `{to}`", contents, sources, files), encoding="utf-8"
-            )
+            write(pairs(), folder)
+            made = f"exported by CrispEdit in the layout `{to}`"
+            text = card.text(made, contents, card.sources_of([os.fspath(path) for path in given]), files)
+            (folder / card.CARD).write_text(text, encoding="utf-8")
     finally:
         reader.close()
     return contents.categories.total()
@@ -161,6 +151,11 @@ def inverted(pair: Pair, undone: inverses.Inverse) -> Pair:
         mask_png=pair.mask_png,
         meta=meta,
     )
+
+
+def _write_parquet(pairs: Iterator[Pair], out: Path, features: bool) -> None:
+    schema = pa.schema(_COLUMNS)
+    write_files(out / "data", with_features(schema) if features else schema, map(_row, pairs))
 
 
 def _write_released(pairs: Iterator[Pair], out: Path) -> None:
@@ -252,3 +247,13 @@ def _row(pair: Pair) -> dict[str, Any]:
 
 def _provenance(pair: Pair) -> dict[str, Any]:
     return {name: pair.meta.get(name) or None for name in card.PROVENANCE}
+
+
+_WRITERS: dict[Target, tuple[Callable[[Iterator[Pair], Path], None], str]] = {
+    "parquet": (partial(_write_parquet, features=False), "data/*.parquet"),
+    "hf": (partial(_write_parquet, features=True), "data/*.parquet"),
+    "folder": (_write_folder, "metadata.jsonl"),
+    "released": (_write_released, "data/*.parquet"),
+    "trainers": (_write_trainers, "metadata.csv"),
+}
+"""What writes each layout, and the pattern of its data files."""

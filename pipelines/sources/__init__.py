@@ -14,13 +14,13 @@ from crispedit.pipelines.sources.files import exists, files, open_file
 from crispedit.pipelines.sources.index import (
     Listing,
     PhotoSource,
-    check,
     entries,
     fitting,
     is_container,
     listing,
     nothing,
     photographs,
+    read_once,
 )
 from crispedit.pipelines.sources.names import IMAGE_SUFFIXES, KNOWN, beside, escape, folder_of, suffix_of, unescape
 from crispedit.pipelines.sources.parquet import Null, check_columns

@@ -6,9 +6,9 @@ import os
 import posixpath
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,8 @@ from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD, files, open_f
 from crispedit.pipelines.sources.names import HEAD, by_head, by_name, escape, suffix_of, unescape
 from crispedit.pipelines.sources.place import FolderSource, ParquetSource, WebDatasetSource
 from crispedit.shards import storage, tar
+
+T = TypeVar("T")
 
 PhotoSource = FolderSource | WebDatasetSource | ParquetSource
 
@@ -86,26 +88,35 @@ def photographs(
         yield from _in_folder(source, group, skipped)
         return
     (file,) = group
+
+    def members(opened: IO[bytes]) -> Iterator[Entry]:
+        if isinstance(source, WebDatasetSource):
+            return _in_tar(source, file, opened, skipped)
+        return _in_parquet(source, file, pq.ParquetFile(opened), folder_of_run)
+
+    def failed(uri: str, error: str) -> Entry:
+        return _entry(source, uri, file.path, error=error)
+
+    yield from read_once(file, READ_AHEAD if source.kind == "webdataset" else LOOK_UP, members, failed, patient)
+
+
+def read_once(
+    file: File, block: int, members: Callable[[IO[bytes]], Iterable[T]], failed: Callable[[str, str], T], patient: bool
+) -> Iterator[T]:
+    """The members of a file that is opened with blocks of this many bytes, or `failed(uri, error)` if it cannot be
+    read; but if `patient`, a transient error is raised."""
     try:
-        check(file)
-        with open_file(file.path, READ_AHEAD if source.kind == "webdataset" else LOOK_UP) as opened:
-            if isinstance(source, WebDatasetSource):
-                yield from _in_tar(source, file, opened, skipped)
-            else:
-                yield from _in_parquet(source, file, pq.ParquetFile(opened), folder_of_run)
+        if file.error is not None:
+            raise OSError(file.error)
+        if file.uri.lower().endswith(tar.COMPRESSED):
+            raise OSError("members of a compressed tar cannot be addressed: decompress it to .tar first")
+        with open_file(file.path, block) as opened:
+            yield from members(opened)
     except (OSError, pa.ArrowException) as error:
         if patient and is_transient(error):
             raise
         reason = getattr(error, "strerror", None) or error
-        yield _entry(source, file.uri + "#", file.path, error=f"{file.uri}: {reason}")
-
-
-def check(file: File) -> None:
-    """OSError if the file's name shows that it cannot be read."""
-    if file.error is not None:
-        raise OSError(file.error)
-    if file.uri.lower().endswith(tar.COMPRESSED):
-        raise OSError("members of a compressed tar cannot be addressed: decompress it to .tar first")
+        yield failed(f"{file.uri}#", f"{file.uri}: {reason}")
 
 
 def _entry(source: PhotoSource, uri: str, path: str, **parts: Any) -> Entry:
@@ -260,31 +271,8 @@ def _stems(name: str) -> list[str]:
 def _in_parquet(source: ParquetSource, file: File, table: pq.ParquetFile, folder: str | None = None) -> Iterator[Entry]:
     """The rows of a parquet, in order; huge row groups are split into `folder`, if given. ValueError if a column has
     the wrong type."""
-    parquet.check_columns(file.uri, table.schema_arrow, {"image": source.image}, {"caption": source.caption})
-    number = 0
-    for group in range(table.num_row_groups):
-        length = table.metadata.row_group(group).num_rows
-        captions = _captions(table, group, source.caption) if source.caption else iter([None] * length)
-        entries = (
-            _entry(
-                source,
-                f"{file.uri}#{number + row}",
-                file.path,
-                row_group=group,
-                row=row,
-                column=source.image,
-                caption=caption,
-            )
-            for row, caption in enumerate(captions)
-        )
-        if folder is not None and parquet.is_huge(table, group, source.image):
-            yield from parquet.split(list(entries), folder)
-        else:
-            yield from entries
-        number += length
-
-
-def _captions(table: pq.ParquetFile, group: int, column: str) -> Iterator[str | None]:
-    for batch in table.iter_batches(1000, row_groups=[group], columns=[column]):
-        for cell in batch.column(0).to_pylist():
-            yield None if cell is None else texts.clean(cell) or None
+    parquet.check_columns(file.uri, table.schema_arrow, {"image": source.image}, {"caption": source.caption}, {})
+    columns = [] if source.caption is None else [source.caption]
+    for _, images, row in parquet.rows(file, table, {"image": source.image}, columns, folder):
+        caption = texts.clean(row.get(source.caption or "") or "") or None
+        yield replace(images["image"], caption=caption, dataset=source.dataset, licence=source.licence)

@@ -12,7 +12,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -22,18 +23,9 @@ from PIL import Image
 from crispedit.category import load_categories, resolve
 from crispedit.classifier import needs_second_image
 from crispedit.pipelines import sources
-from crispedit.pipelines.sources import IMAGE_SUFFIXES, KNOWN, File, Skipped, pairs, suffix_of, texts
-from crispedit.pipelines.sources.pairs import Columns, ImportedPair, Layout, PairsSource
+from crispedit.pipelines.sources import IMAGE_SUFFIXES, KNOWN, File, Skipped, pairs, suffix_of
+from crispedit.pipelines.sources.pairs import LAYOUTS, Columns, ImportedPair, Layout, PairsSource
 from crispedit.shards import tar
-
-LAYOUTS: dict[str, Layout] = {
-    ".parquet": "parquet",
-    ".jsonl": "jsonl",
-    ".csv": "csv",
-    ".tar": "webdataset",
-    ".json": "jsonl",
-}
-"""The layout for each suffix; the first that is present counts."""
 
 NAMES: dict[str, list[str]] = {part: names.split() for part, names in KNOWN["columns"].items()}
 """Names of columns in public datasets by what they hold, likeliest first."""
@@ -106,7 +98,7 @@ def columns_of(source: PairsSource, files: Sequence[File]) -> list[str]:
         if source.layout == "webdataset":
             return _members(opened)
         row = next(pairs.rows_of(readable[0], opened), None)
-        return _fields(json.loads(texts.decode(row)) if isinstance(row, bytes) else row)
+        return _fields(json.loads(row) if isinstance(row, bytes) else row)
 
 
 def _members(opened: IO[bytes]) -> list[str]:
@@ -120,7 +112,7 @@ def _members(opened: IO[bytes]) -> list[str]:
         members.append(extension)
         if extension.endswith("json") and member.size <= pairs.MOST_TEXT_BYTES:
             opened.seek(member.offset)
-            row = json.loads(texts.decode(opened.read(member.size)))
+            row = json.loads(opened.read(member.size))
             members += [f"{extension}.{name}" for name in _fields(row)]
     return members
 
@@ -168,7 +160,7 @@ def _endings(files: Sequence[File]) -> dict[str, str]:
     beside = [file for file in files if file.uri.removesuffix(".json") in keys and file.uri.endswith(".json")]
     for file in beside[:1]:
         with sources.open_file(file.path) as opened:
-            row = json.loads(texts.decode(opened.read(pairs.MOST_TEXT_BYTES)))
+            row = json.loads(opened.read(pairs.MOST_TEXT_BYTES))
         for part, names in NAMES.items():
             column = None if part in endings else _guess(_fields(row), names)
             if column is not None:
@@ -261,7 +253,7 @@ def survey(source: PairsSource) -> Survey:
             if isinstance(answer, Exception):
                 first = first or str(answer)
             else:
-                survey.short_sides += _short_side(answer.source)
+                survey.short_sides += short_sides([answer.source])
         if survey.short_sides:
             return survey
     there = ", ".join(columns_of(source, sources.files(source.path, Skipped())))
@@ -276,9 +268,11 @@ def _told(columns: Columns) -> str:
     return ", ".join(f"{part}={name}" for part, name in columns.model_dump().items() if name)
 
 
-def _short_side(data: bytes) -> list[int]:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return [min(image.size)]
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return []
+def short_sides(images: Iterable[bytes | Exception]) -> list[int]:
+    """The short sides of the readable images, in pixels."""
+    sides = []
+    for data in images:
+        with suppress(OSError, ValueError, Image.DecompressionBombError):
+            if isinstance(data, bytes):
+                sides.append(min(Image.open(io.BytesIO(data)).size))
+    return sides

@@ -26,7 +26,6 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from crispedit.outcome import is_transient
 from crispedit.pipelines import sources
 from crispedit.pipelines.sources import (
     IMAGE_SUFFIXES,
@@ -92,6 +91,15 @@ class Columns(BaseModel):
 
 
 Layout = Literal["parquet", "webdataset", "jsonl", "csv", "folder"]
+
+LAYOUTS: dict[str, Layout] = {
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".tar": "webdataset",
+    ".json": "jsonl",
+}
+"""The layout for each suffix; the first that is present counts."""
 
 
 class PairsSource(Place):
@@ -196,9 +204,9 @@ def files(source: PairsSource, skipped: Skipped, listed: Collection[str] = ()) -
     kept = [file for file in sources.files(source.path, skipped) if file.uri not in listed]
     if source.layout == "folder":
         return [file for file in kept if _is_source(source, file, skipped)]
-    suffix = {"parquet": ".parquet", "webdataset": ".tar", "jsonl": ".json", "csv": ".csv"}[str(source.layout)]
-    if source.layout == "jsonl" and any(sources.suffix_of(file.uri) == ".jsonl" for file in kept):
-        suffix = ".jsonl"
+    suffixes = [suffix for suffix, layout in LAYOUTS.items() if layout == source.layout]
+    first_is_there = any(sources.suffix_of(file.uri) == suffixes[0] for file in kept)
+    suffix = suffixes[0] if first_is_there else suffixes[-1]
     return [file for file in kept if sources.is_container(file, suffix, skipped)]
 
 
@@ -210,23 +218,14 @@ def of_file(
     An unreadable file is one pair with the error; but if `patient`, a transient error is raised, so that the caller can
     try again. ValueError if a column is missing.
     """
-    try:
-        sources.check(file)
-        block = LOOK_UP if source.layout == "parquet" else READ_AHEAD
-        with sources.open_file(file.path, block) as opened:
-            if source.layout == "parquet":
-                yield from _of_parquet(source, file, pq.ParquetFile(opened), folder)
-            elif source.layout == "webdataset":
-                yield from _of_tar(source, file, opened, skipped)
-            elif source.layout == "folder":
-                yield _of_names(source, file)
-            else:
-                yield from _of_rows(source, file, opened)
-    except (OSError, pa.ArrowException) as error:
-        if patient and is_transient(error):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        yield _pair(source, file.uri + "#", error=f"{file.uri}: {reason}")
+    readers: dict[str, Callable[[IO[bytes]], Iterable[ImportedPair]]] = {
+        "parquet": lambda opened: _of_parquet(source, file, pq.ParquetFile(opened), folder),
+        "webdataset": lambda opened: _of_tar(source, file, opened, skipped),
+        "folder": lambda _: [_of_names(source, file)],
+    }
+    read = readers.get(str(source.layout), lambda opened: _of_rows(source, file, opened))
+    block = LOOK_UP if source.layout == "parquet" else READ_AHEAD
+    return sources.read_once(file, block, read, lambda uri, error: _pair(source, uri, error=error), patient)
 
 
 def read(wanted: Sequence[ImportedPair], root: str | None = None) -> list[PairImages | Exception]:
@@ -315,47 +314,18 @@ def _texts(columns: Columns, row: Mapping[str, Any]) -> dict[str, str | None]:
 def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: str | None) -> Iterator[ImportedPair]:
     columns = source.columns
     schema = table.schema_arrow
-    named = columns.texts | columns.names
-    tops = {part: _top(schema, path) for part, path in named.items()}
+    tops = {part: _top(schema, path) for part, path in (columns.texts | columns.names).items()}
+    # What lies deeper than its column is checked row by row.
     plain = {part: top for part, top in tops.items() if columns.texts.get(part) == top}
-    sources.check_columns(file.uri, schema, _options(columns.images), _options(plain))
-    for part, column in columns.names.items():
-        if tops[part] not in schema.names:
-            raise ValueError(
-                f"source.columns.{part}: {file.uri} has no column {column!r}; it has {', '.join(schema.names)}"
-            )
-    start = 0
-    for group in range(table.num_row_groups):
-        image_of = {
-            part: _image_column(file, table, group, column, start, folder) for part, column in columns.images.items()
-        }
-        batches = table.iter_batches(1000, row_groups=[group], columns=sorted(set(tops.values())))
-        for number, row in enumerate(itertools.chain.from_iterable(batch.to_pylist() for batch in batches)):
-            uri = f"{file.uri}#{start + number}"
-            try:
-                words = _texts(columns, row)
-            except (LookupError, ValueError) as error:
-                yield _pair(source, uri, error=f"{uri}: {error}")
-                continue
-            images = {part: at(number) for part, at in image_of.items()}
-            if "mask" in images and images["mask"].error == parquet.EMPTY:
-                del images["mask"]
-            yield _pair(source, uri, **images, **words)
-        start += table.metadata.row_group(group).num_rows
-
-
-def _image_column(
-    file: File, table: pq.ParquetFile, group: int, column: str, start: int, folder: str | None
-) -> Callable[[int], Entry]:
-    """The images' locations in a row group, by row."""
-
-    def at(row: int) -> Entry:
-        return Entry(f"{file.uri}#{start + row}", file.path, row_group=group, row=row, column=column)
-
-    if folder is None or not parquet.is_huge(table, group, column):
-        return at
-    rows = range(table.metadata.row_group(group).num_rows)
-    return parquet.split([at(row) for row in rows], folder).__getitem__
+    names = {part: tops[part] for part in columns.names}
+    sources.check_columns(file.uri, schema, _options(columns.images), _options(plain), _options(names))
+    for uri, images, row in parquet.rows(file, table, columns.images, set(tops.values()), folder):
+        if "mask" in images and images["mask"].error == parquet.EMPTY:
+            del images["mask"]
+        try:
+            yield _pair(source, uri, **images, **_texts(columns, row))
+        except (LookupError, ValueError) as error:
+            yield _pair(source, uri, error=f"{uri}: {error}")
 
 
 def _options(columns: Mapping[str, str]) -> dict[str, str | None]:

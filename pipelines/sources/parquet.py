@@ -1,17 +1,18 @@
-"""Parquet files of images: checks columns, reads cells in order, and splits huge row groups."""
+"""Parquet files of images: checks columns, lists rows, reads cells in order, and splits huge row groups."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crispedit.pipelines.sources.entry import Entry
+from crispedit.pipelines.sources.entry import Entry, File
 from crispedit.pipelines.sources.files import open_file
 from crispedit.pipelines.sources.names import beside, folder_of
 from crispedit.shards import storage
@@ -31,11 +32,15 @@ class Null(ValueError):  # noqa: N818  named after the cell
 
 
 def check_columns(
-    uri: str, schema: pa.Schema, images: Mapping[str, str | None], text: Mapping[str, str | None]
+    uri: str,
+    schema: pa.Schema,
+    images: Mapping[str, str | None],
+    text: Mapping[str, str | None],
+    others: Mapping[str, str | None],
 ) -> None:
-    """ValueError unless the columns that the recipe names (option -> column) hold images and texts. An untyped column,
-    as pandas writes an all-empty one, counts as both."""
-    for option, column in {**images, **text}.items():
+    """ValueError unless the columns that the recipe names (option -> column) exist and hold images and texts. An
+    untyped column, as pandas writes an all-empty one, counts as both."""
+    for option, column in {**images, **text, **others}.items():
         if column is None:
             continue
         there = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -43,7 +48,7 @@ def check_columns(
             raise ValueError(f"source.{option}: {uri} has no column {column!r}; it has {there}")
         kind = schema.field(column).type
         wanted = "bytes or struct {bytes, path}" if option in images else "text"
-        if not (_holds_image(kind) if option in images else _holds_text(kind)):
+        if option not in others and not (_holds_image(kind) if option in images else _holds_text(kind)):
             raise ValueError(f"source.{option}: column {column!r} of {uri} is not {wanted}; it has {there}")
 
 
@@ -59,6 +64,34 @@ def _holds_image(kind: pa.DataType) -> bool:
 
 def _holds_text(kind: pa.DataType) -> bool:
     return (kind.value_type if pa.types.is_dictionary(kind) else kind) in _TEXT
+
+
+# Rows
+
+
+def rows(
+    file: File, table: pq.ParquetFile, images: Mapping[str, str], others: Collection[str], folder: str | None
+) -> Iterator[tuple[str, dict[str, Entry], dict[str, Any]]]:
+    """The uri of each row, where its images are (part -> column), and its other columns, in order. Huge row groups are
+    split into `folder`, if given."""
+    start = 0
+    for group in range(table.num_row_groups):
+        places = {part: _places(file, table, group, column, start, folder) for part, column in images.items()}
+        batches = table.iter_batches(1000, row_groups=[group], columns=sorted(others))
+        for row in itertools.chain.from_iterable(batch.to_pylist() for batch in batches):
+            yield f"{file.uri}#{start}", {part: next(entries) for part, entries in places.items()}, row
+            start += 1
+
+
+def _places(
+    file: File, table: pq.ParquetFile, group: int, column: str, start: int, folder: str | None
+) -> Iterator[Entry]:
+    """The images of a column of a row group."""
+    numbers = range(table.metadata.row_group(group).num_rows)
+    entries = (
+        Entry(f"{file.uri}#{start + row}", file.path, row_group=group, row=row, column=column) for row in numbers
+    )
+    return iter(split(list(entries), folder)) if folder is not None and is_huge(table, group, column) else entries
 
 
 # Cells
@@ -99,16 +132,17 @@ CURSORS = 8
 """Cursors kept open between calls in each process: enough for the columns of a pair or two."""
 
 
-def cells(path: str, row_group: int, column: str, rows: Sequence[int]) -> dict[int, Any]:
-    """The cells of these ascending rows of one row group; an exception for each that cannot be read."""
-    answers: dict[int, Any] = {}
+def cells(path: str, row_group: int, column: str, rows: Sequence[int]) -> dict[int, bytes | str | Exception]:
+    """The images in these ascending rows of one row group, as `bytes_or_path` gives them; an exception for each row
+    that cannot be read."""
+    answers: dict[int, bytes | str | Exception] = {}
     key = (path, row_group, column)
     cursor = _cursors.pop(key, None)  # removed while in use, so that threads do not share one
     try:
         if cursor is None or rows[0] < cursor.start:
             cursor = _Cursor(*key)
         for row in rows:
-            answers[row] = cursor.cell(row)
+            answers[row] = bytes_or_path(path, cursor.cell(row))
     except (OSError, IndexError, pa.ArrowException, ValueError) as error:
         failed = OSError(f"{path}: row group {row_group} does not read: {error}")
         failed.__cause__ = error
@@ -119,16 +153,17 @@ def cells(path: str, row_group: int, column: str, rows: Sequence[int]) -> dict[i
     return answers
 
 
-def bytes_or_path(parquet: str, value: object) -> bytes | str:
-    """The bytes in an image cell, or, for a cell with only a path, the path of that file beside the parquet. `Null` for
-    an empty cell, ValueError for a path that leaves the folder."""
+def bytes_or_path(parquet: str, value: object) -> bytes | str | ValueError:
+    """The bytes in an image cell, or, for a cell with only a path, the path of that file beside the parquet; `Null` for
+    an empty cell, an error for a path that leaves the folder."""
     data = value.get("bytes") if isinstance(value, Mapping) else value
     if isinstance(data, bytes):
         return data
     name = value.get("path") if isinstance(value, Mapping) else None
-    if not name:
-        raise Null(f"{parquet}: {EMPTY}")
-    return beside(folder_of(parquet), str(name))
+    try:
+        return beside(folder_of(parquet), str(name)) if name else Null(f"{parquet}: {EMPTY}")
+    except ValueError as error:
+        return error
 
 
 # Huge row groups
@@ -157,13 +192,9 @@ def split(entries: Sequence[Entry], folder: str) -> list[Entry]:
         cursor = _Cursor(first.path, first.row_group or 0, first.column or "")
         for entry in entries:
             own = replace(entry, row_group=None, row=None, column=None)
-            try:
-                cell = bytes_or_path(first.path, cursor.cell(entry.row or 0))
-            except Null:
-                moved.append(replace(own, error=EMPTY))
-                continue
-            except ValueError as error:
-                moved.append(replace(own, error=str(error)))
+            cell = bytes_or_path(first.path, cursor.cell(entry.row or 0))
+            if isinstance(cell, ValueError):
+                moved.append(replace(own, error=EMPTY if isinstance(cell, Null) else str(cell)))
                 continue
             if isinstance(cell, str):
                 moved.append(replace(own, path=cell))

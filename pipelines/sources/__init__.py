@@ -13,7 +13,6 @@ from crispedit.pipelines.sources.entry import ENTRY, Entry, File, Skipped
 from crispedit.pipelines.sources.files import exists, files, open_file
 from crispedit.pipelines.sources.index import (
     Listing,
-    PhotoSource,
     entries,
     fitting,
     is_container,
@@ -27,8 +26,8 @@ from crispedit.pipelines.sources.parquet import Null, check_columns
 from crispedit.pipelines.sources.place import (
     FolderSource,
     ParquetSource,
+    PhotoSource,
     Place,
-    Source,
     WebDatasetSource,
     check_no_secrets,
 )

@@ -18,12 +18,10 @@ from crispedit.pipelines.sources import parquet, texts
 from crispedit.pipelines.sources.entry import Entry, File, Skipped
 from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD, files, open_file
 from crispedit.pipelines.sources.names import HEAD, by_head, by_name, escape, suffix_of, unescape
-from crispedit.pipelines.sources.place import FolderSource, ParquetSource, WebDatasetSource
+from crispedit.pipelines.sources.place import FolderSource, ParquetSource, PhotoSource, WebDatasetSource
 from crispedit.shards import storage, tar
 
 T = TypeVar("T")
-
-PhotoSource = FolderSource | WebDatasetSource | ParquetSource
 
 
 @dataclass(frozen=True)

@@ -27,19 +27,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from crispedit.pipelines import sources
-from crispedit.pipelines.sources import (
-    IMAGE_SUFFIXES,
-    Entry,
-    File,
-    FolderSource,
-    Null,
-    ParquetSource,
-    Place,
-    Skipped,
-    WebDatasetSource,
-    parquet,
-    texts,
-)
+from crispedit.pipelines.sources import IMAGE_SUFFIXES, Entry, File, Null, PhotoSource, Place, Skipped, parquet, texts
 from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD
 from crispedit.shards import tar
 
@@ -133,7 +121,7 @@ class PairsSource(Place):
         return {**default, **{k: v for k, v in given.items() if v is not None}, "columns": columns}
 
 
-AnySource = Annotated[FolderSource | WebDatasetSource | ParquetSource | PairsSource, Field(discriminator="kind")]
+AnySource = Annotated[PhotoSource | PairsSource, Field(discriminator="kind")]
 
 
 def mappings() -> dict[str, dict[str, Any]]:
@@ -273,13 +261,9 @@ def dig(value: object, path: str) -> object:
     A name that itself contains dots has precedence over steps.
     """
     if isinstance(value, Mapping):
-        if path in value:
-            return value[path]
-        steps = path.split(".")
-        for count in range(len(steps) - 1, 0, -1):
-            name = ".".join(steps[:count])
+        for name in _prefixes(path):
             if name in value:
-                return dig(value[name], ".".join(steps[count:]))
+                return value[name] if name == path else dig(value[name], path[len(name) + 1 :])
         raise LookupError(f"no {path!r} among {', '.join(map(str, value)) or 'nothing'}")
     step, _, rest = path.partition(".")
     if isinstance(value, Sequence) and not isinstance(value, str) and step.lstrip("-").isdigit():
@@ -287,6 +271,12 @@ def dig(value: object, path: str) -> object:
             raise LookupError(f"no item {step} in a list of {len(value)}")
         return dig(value[int(step)], rest) if rest else value[int(step)]
     raise LookupError(f"no {path!r} in {type(value).__name__}")
+
+
+def _prefixes(path: str) -> list[str]:
+    """A dotted path, and what it begins with: "a.b.c", "a.b", "a"."""
+    steps = path.split(".")
+    return [".".join(steps[:count]) for count in range(len(steps), 0, -1)]
 
 
 def _texts(columns: Columns, row: Mapping[str, Any]) -> dict[str, str | None]:
@@ -334,9 +324,7 @@ def _options(columns: Mapping[str, str]) -> dict[str, str | None]:
 
 def _top(schema: pa.Schema, path: str) -> str:
     """The column that a dotted path starts from; if there is none, the path itself, which the check then rejects."""
-    steps = path.split(".")
-    names = [".".join(steps[:count]) for count in range(len(steps), 0, -1)]
-    return next((name for name in names if name in schema.names), path)
+    return next((name for name in _prefixes(path) if name in schema.names), path)
 
 
 def _of_tar(source: PairsSource, file: File, opened: IO[bytes], skipped: Skipped) -> Iterator[ImportedPair]:
@@ -360,8 +348,6 @@ class _Sample:
     """The members of a sample by extension, and the bytes of its text members."""
 
     key: str
-    dotted: bool = False
-    """Whether the key contains a dot, where WebDataset would begin the extension."""
     members: dict[str, tar.Member] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     damage: str | None = None
@@ -372,20 +358,21 @@ def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[
     extension. A repeated extension begins another sample of that key. Other members are counted."""
     images = set(columns.images.values())
     named = [*columns.texts.values(), *columns.names.values()]
-    words = {prefix for path in named for prefix in _prefixes(path)}
+    words = {prefix.lower() for path in named for prefix in _prefixes(path)}
+    mapped = images | words
     sample: _Sample | None = None
     for member in tar.members(opened):
         if member.other is not None:
             skipped.add(member.other)
             continue
-        key, extension, dotted = _split(member.name, images | words)
-        known = member.damage or extension in images | words
+        key, extension = _split(member.name, mapped)
+        known = member.damage or extension in mapped
         if sample is None or key != sample.key or (known and extension in sample.members):
             if not known and sample is not None and key == sample.key.partition(".")[0]:
                 skipped.file(member.name)
                 continue
             yield from _finished(sample, images, skipped)
-            sample = _Sample(key, dotted)
+            sample = _Sample(key)
         if not known:
             skipped.file(member.name)
             continue
@@ -398,28 +385,23 @@ def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[
     yield from _finished(sample, images, skipped)
 
 
-def _prefixes(path: str) -> list[str]:
-    steps = path.split(".")
-    return [".".join(steps[:count]).lower() for count in range(1, len(steps) + 1)]
-
-
-def _split(name: str, mapped: Collection[str]) -> tuple[str, str, bool]:
-    """(key, extension, whether the key contains a dot) of a member."""
+def _split(name: str, mapped: Collection[str]) -> tuple[str, str]:
+    """(key, extension) of a member: as in WebDataset, or with the longest mapped extension."""
     key, extension = tar.split_member(name)
-    if extension in mapped:
-        return key, extension, False
     steps = extension.split(".")
-    for count in range(1, len(steps)):
+    for count in range(len(steps)):
         if (rest := ".".join(steps[count:])) in mapped:
-            return f"{key}.{name[len(key) + 1 : -len(rest) - 1]}", rest, True
-    return key, extension, False
+            return name[: -len(rest) - 1] if count else key, rest
+    return key, extension
 
 
 def _finished(sample: _Sample | None, images: Collection[str], skipped: Skipped) -> Iterator[_Sample]:
-    """The sample, unless it only accompanies one: `1.extra.json` beside `1.json` and `1.source.jpg`."""
+    """The sample, unless it only accompanies one: `1.extra.json` beside `1.json` and `1.source.jpg`. WebDataset would
+    end its key at the dot."""
     if sample is None:
         return
-    if sample.dotted and not images & sample.members.keys() and sample.damage is None:
+    dotted = "." in sample.key.rpartition("/")[2]
+    if dotted and not images & sample.members.keys() and sample.damage is None:
         for member in sample.members.values():
             skipped.file(member.name)
     elif sample.members or sample.damage:
@@ -462,7 +444,12 @@ def rows_of(file: File, opened: IO[bytes]) -> Iterator[Any]:
     suffix = sources.suffix_of(file.uri)
     if suffix == ".jsonl":
         return _lines(opened)
-    return iter(_listed(opened.read())) if suffix == ".json" else texts.csv_rows(opened)
+    if suffix == ".csv":
+        return texts.csv_rows(opened)
+    rows = json.loads(opened.read())
+    if not isinstance(rows, list):
+        raise ValueError(f"expected a list of objects, not {type(rows).__name__}")
+    return iter(rows)
 
 
 def _lines(opened: IO[bytes]) -> Iterator[bytes]:
@@ -473,13 +460,6 @@ def _lines(opened: IO[bytes]) -> Iterator[bytes]:
     if encoding in ("utf-16", "utf-32"):  # their line feed is more than one byte
         lines = (line.encode() for line in codecs.getreader(encoding)(opened))
     return (line for line in lines if line.strip(b"\xef\xbb\xbf \t\r\n"))
-
-
-def _listed(data: bytes) -> list[Any]:
-    rows = json.loads(data)
-    if not isinstance(rows, list):
-        raise ValueError(f"expected a list of objects, not {type(rows).__name__}")
-    return rows
 
 
 def _files(source: PairsSource, row: object, uri: str, path: str) -> dict[str, Entry]:

@@ -411,12 +411,9 @@ def joined(parts: Sequence[Index]) -> Index:
 
 
 def _unique(keys: pa.Array) -> pa.Array:
-    if pc.count_distinct(keys).as_py() < len(keys):
-        counts = keys.value_counts()
-        twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
-        raise ValueError(
-            f"key {twice!r} comes more than once: merge the sets with `crispedit merge`, which drops duplicates"
-        )
+    if (twice := layout.repeated(keys)) is not None:
+        remedy = "merge the sets with `crispedit merge`, which drops duplicates"
+        raise ValueError(f"key {twice['values']!r} comes more than once: {remedy}")
     return keys
 
 

@@ -98,10 +98,16 @@ def check_keys(keys: pa.Array | pa.ChunkedArray) -> None:
     plain = pc.match_substring_regex(keys, r"^[A-Za-z0-9_-]{1,200}$")
     for key in keys.filter(pc.invert(plain)).to_pylist():
         check_key(key)
-    if pc.count_distinct(keys).as_py() < len(keys):
-        counts = keys.value_counts()
-        (twice, *_) = counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist()
+    if (twice := repeated(keys)) is not None:
         raise ValueError(f"key {twice['values']!r}: planned {twice['counts']} times; a key names one pair")
+
+
+def repeated(keys: pa.Array | pa.ChunkedArray) -> dict[str, Any] | None:
+    """A key that comes more than once ("values") and how often ("counts"); None if there is none."""
+    if pc.count_distinct(keys).as_py() == len(keys):
+        return None
+    counts = keys.value_counts()
+    return dict(counts.filter(pc.greater(counts.field("counts"), 1))[0].as_py())
 
 
 def check_category(category: str) -> str:

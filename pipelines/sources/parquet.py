@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import tarfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,8 +14,7 @@ import pyarrow.parquet as pq
 from crispedit.pipelines.sources.entry import Entry, File
 from crispedit.pipelines.sources.files import open_file
 from crispedit.pipelines.sources.names import beside, folder_of
-from crispedit.shards import storage
-from crispedit.shards.pack import tar_header
+from crispedit.shards import storage, tar
 
 HUGE_BYTES = 64 << 20
 """A larger row group is split when it is listed, because each worker that shares it would decode it from its start."""
@@ -184,10 +182,10 @@ def split(entries: Sequence[Entry], folder: str) -> list[Entry]:
     The tar is named after the row group, so one from an earlier attempt is replaced.
     """
     first = entries[0]
-    name = hashlib.sha256(f"{first.path}\0{first.row_group}\0{first.column}".encode()).hexdigest()[:32]
-    tar = f"split-{name}.tar"
+    group = f"{first.path}\0{first.row_group}\0{first.column}"
+    name = f"split-{hashlib.sha256(group.encode()).hexdigest()[:32]}.tar"
     moved = []
-    with storage.replaced(storage.join(folder, tar)) as out:
+    with storage.replaced(storage.join(folder, name)) as out:
         offset = 0
         cursor = _Cursor(first.path, first.row_group or 0, first.column or "")
         for entry in entries:
@@ -199,9 +197,9 @@ def split(entries: Sequence[Entry], folder: str) -> list[Entry]:
             if isinstance(cell, str):
                 moved.append(replace(own, path=cell))
                 continue
-            header, padding = tar_header(f"{entry.row:09d}", len(cell)), bytes(-len(cell) % tarfile.BLOCKSIZE)
-            out.write(header + cell + padding)
-            moved.append(replace(own, path=f"listing/{tar}", offset=offset + len(header), size=len(cell)))
-            offset += len(header) + len(cell) + len(padding)
-        out.write(bytes(2 * tarfile.BLOCKSIZE))
+            member = tar.chunks(f"{entry.row:09d}", cell)
+            out.writelines(member)
+            moved.append(replace(own, path=f"listing/{name}", offset=offset + len(member[0]), size=len(cell)))
+            offset += sum(map(len, member))
+        out.write(tar.END)
     return moved

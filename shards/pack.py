@@ -252,7 +252,7 @@ def _write_tar(handle: int, plan: ShardPlan, pairs: Iterable[Pair]) -> tuple[lis
                 raise ValueError(f"{plan.name}: expected key {key!r}, got {pair.key!r} ({pair.category})")
             if (pair.mask_png is not None) != plan.masked:
                 raise ValueError(f"{plan.name}: {key}: planned with masked={plan.masked}, but the pair differs")
-            chunks = []
+            chunks: list[bytes] = []
             for name, data in _members(pair).items():
                 member = tar.chunks(f"{key}.{name}", data)
                 start = offset + len(member[0])

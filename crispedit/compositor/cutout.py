@@ -64,6 +64,20 @@ def cut_out(image: Image, subject: Cutout) -> NDArray[np.float32]:
     return np.where(full < 0.02, 0, full).astype(np.float32)
 
 
+def over(front: Image, alpha: NDArray[np.float32], behind: Image) -> Image:
+    """The subject of a photograph before another picture. Its colour is first spread outwards into its soft edge, where
+    the old background shines through."""
+    solid = (alpha > 0.97).astype(np.float32)
+    sigma = max(1.0, min(alpha.shape) / 160)
+    near = cv2.GaussianBlur(solid, (0, 0), sigma)
+    spread = cv2.GaussianBlur(front.astype(np.float32) * solid[..., None], (0, 0), sigma)
+    own = np.where((near > 0.02)[..., None], spread / np.maximum(near, 0.02)[..., None], front)
+    a = alpha[..., None]
+    rim = np.clip((1 - a) * 1.5, 0, 1)
+    mixed = (front * (1 - rim) + own * rim) * a + behind * (1 - a)
+    return np.where(a >= 1, front, np.clip(mixed + 0.5, 0, 255).astype(np.uint8))
+
+
 def _guided(guide: NDArray[np.float32], mask: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     """The guided filter with a colour guide [H, W, 3] in windows of `side` pixels."""
     k = (side, side)

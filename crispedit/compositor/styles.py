@@ -297,5 +297,5 @@ STYLES: dict[str, Painting] = {
     "pixel art": _pixels,
     "pointillism": _points,
 }
-NAMES: dict[str, list[str]] = catalogue.load("styles")
+NAMES: dict[str, list[str]] = catalogue("styles")
 """The names of each style."""

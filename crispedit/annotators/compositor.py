@@ -4,7 +4,7 @@ editor."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -107,7 +107,8 @@ class _Photograph:
                 continue
             self.instructions.add(words.instruction.lower())
             self.used += [plan[name]["kind"] for name in ("thing", "other") if name in plan]
-            return Job(self.key, category, *astuple(words), {"compositor": 1, "category": category, **plan})
+            texts = words.instruction, words.source_caption, words.target_caption
+            return Job(self.key, category, *texts, {"compositor": 1, "category": category, **plan})
         return Refusal(reason)
 
     # --- things and places

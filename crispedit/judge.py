@@ -19,7 +19,8 @@ import numpy as np
 from pydantic import BaseModel
 
 from crispedit import prompts
-from crispedit.chat import MORE_TOKENS, Chat, ChatError, Completion, Conversation, Published, Turn, fitted
+from crispedit.chat import MORE_TOKENS, Chat, ChatError, Completion, Conversation, Published, Turn
+from crispedit.images import fitted
 from crispedit.record import Image, canonical_json, content_key
 
 TRIES = 2

@@ -161,19 +161,17 @@ class _Photograph:
 
     # --- the categories
 
-    def _add(self, rng: np.random.Generator) -> Planned:
+    def _add(self, rng: np.random.Generator, act: str = "add") -> Planned:
         thing, place = self._thing(rng)
         name, at = _name(thing), self._where(rng, place)
-        order = instruct(rng, "add", new=a(name), where=at)
+        order = instruct(rng, act, the=f"the {name}", bare=name, new=a(name), where=at)
         [full] = showing(rng, self.photo, (a(name), at))
-        return {"thing": thing, "place": asdict(place)}, Wording(order, f"{sentence(self.photo)}.", full)
+        empty = f"{sentence(self.photo)}."
+        captions = (empty, full) if act == "add" else (full, empty)
+        return {"thing": thing, "place": asdict(place)}, Wording(order, *captions)
 
     def _remove(self, rng: np.random.Generator) -> Planned:
-        thing, place = self._thing(rng)
-        name, at = _name(thing), self._where(rng, place)
-        order = instruct(rng, "remove", the=f"the {name}", bare=name, where=at)
-        [full] = showing(rng, self.photo, (a(name), at))
-        return {"thing": thing, "place": asdict(place)}, Wording(order, full, f"{sentence(self.photo)}.")
+        return self._add(rng, "remove")
 
     def _replace(self, rng: np.random.Generator) -> Planned:
         thing, place = self._thing(rng)

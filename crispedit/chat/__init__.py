@@ -17,10 +17,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-import cv2
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from crispedit import parts, prompts, replies
+from crispedit.images import fitted
 from crispedit.parts import ModelPart
 from crispedit.recipe import problems
 from crispedit.record import Image, canonical_json
@@ -234,16 +234,6 @@ def parse(text: str, answer: type[A], enforced: bool = False) -> ChatAnswer[A] |
         except ValidationError as error:
             problem = "; ".join(problems(error)[:8])
     return ChatError(f"the answer is no {answer.__name__}: {problem}. It was: {raw[:600]!r}", raw)
-
-
-def fitted(image: Image, max_side_px: int) -> Image:
-    """The image [H, W, 3], scaled down to this longer side if it is larger."""
-    height, width = image.shape[:2]
-    scale = max_side_px / max(height, width)
-    if scale >= 1:
-        return image
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _opening(request: ChatRequest[Any], max_side_px: int) -> Conversation:

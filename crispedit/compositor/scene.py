@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispedit.compositor.render import Light, Rgb
+from crispedit.images import fitted
 from crispedit.record import Image
 
 SMALLEST_PX = 48
@@ -55,11 +56,7 @@ class Scene:
 
 def reduced(image: Image) -> Image:
     """The photograph at study size, its longer side at most 320 pixels."""
-    scale = _STUDY_PX / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return fitted(image, _STUDY_PX)
 
 
 def around(small: Image, scene: Scene, place: Spot) -> Image:

@@ -294,6 +294,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command: train, or resume."""
     recipe = train_recipe.load(args.recipe, args.overrides)
+    storage.check_lasts("run", recipe.run)
     if recipe.ray is None:
         finished = train(recipe)
     else:

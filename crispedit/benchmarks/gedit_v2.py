@@ -14,18 +14,8 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import Field
 
-from crispedit import judge, prompts, replies
-from crispedit.benchmark import (
-    AnswerPair,
-    Benchmark,
-    Better,
-    Case,
-    Compared,
-    Protocol,
-    picture_in,
-    read_json,
-    read_jsonl,
-)
+from crispedit import jsonl, judge, prompts, replies
+from crispedit.benchmark import AnswerPair, Benchmark, Better, Case, Compared, Protocol, picture_in, read_json
 from crispedit.chat import Chat, ChatError, Reply
 from crispedit.judge import JudgeReply, Question
 from crispedit.measures import Measures
@@ -84,7 +74,7 @@ class GEditV2(Benchmark):
 
     def cases(self) -> Sequence[Case]:
         cases = []
-        for number, row in enumerate(read_jsonl(self.path / "metadata.jsonl", "the items of GEditBench v2"), 1):
+        for number, row in jsonl.read(self.path / "metadata.jsonl", "the items of GEditBench v2"):
             try:
                 key, task, instruction, source = (row[n] for n in ("key", "task", "instruction", "source_image"))
             except KeyError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from crispedit.benchmark import read_jsonl
+from crispedit import jsonl
 from crispedit.pipelines.evaluation import statistics
 from crispedit.pipelines.evaluation.statistics import Outcome
 from crispedit.pipelines.sources import texts
@@ -62,7 +62,7 @@ def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
     if path.suffix == ".jsonl":
-        return read_jsonl(path, "a preference a line")
+        return [row for _, row in jsonl.read(path, "a preference per line")]
     with path.open("rb") as opened:
         return list(texts.csv_rows(opened))
 

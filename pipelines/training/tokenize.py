@@ -64,9 +64,8 @@ def tokenize(
     (given,) = recipe.data.shards if len(recipe.data.shards) == 1 else ("",)
     if not given or recipe.data.crop != 1:
         raise ValueError("tokenize: give one shard set (crispedit merge makes one of several) and data.crop=1")
-    place = os.fspath(out)
-    if not storage.is_remote(place):
-        place = os.path.abspath(place)  # actors have another working directory
+    storage.check_lasts("out", out)
+    place = storage.absolute(os.fspath(out))  # actors have another working directory
     if place.rstrip("/") == given.rstrip("/") or (
         os.path.exists(place) and os.path.exists(given) and os.path.samefile(place, given)
     ):

@@ -53,7 +53,7 @@ def find(image: Image) -> Cutout | None:
 def cut_out(image: Image, subject: Cutout) -> NDArray[np.float32]:
     """[H, W], 0-1: the subject's share of each pixel. The shape is enlarged and its edge fitted to the picture's
     (guided filter, He et al. 2010, over colour, at up to 800 pixels)."""
-    guide = fitted(image, 800).astype(np.float32) / 255
+    guide = fitted(image, 800).astype(np.float32) / np.float32(255)
     mask = cv2.resize(subject.shape.astype(np.float32), guide.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     alpha = _guided(guide, mask, max(3, max(mask.shape) // 90) | 1)
     alpha = _guided(guide, np.clip((alpha - 0.25) / 0.5, 0, 1), max(3, max(mask.shape) // 160) | 1)

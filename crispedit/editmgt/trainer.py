@@ -191,7 +191,7 @@ class Trainer:
                 group["lr"] = rate
             self.optimizer.step()
             if self.ema is not None:
-                self.ema.update(self.weights)
+                self.ema.update(self.weights, self.step + 1 - self.skipped)
             self.skipped_in_a_row = 0
         self.optimizer.zero_grad(set_to_none=True)
         if skip:
@@ -250,7 +250,6 @@ class Trainer:
         if main:
             folder = self.settings.run / savepoint.FOLDER
             state = {"reader": self.reader, "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
-            state["ema_updates"] = 0 if self.ema is None else self.ema.updates
             savepoint.write(folder, self.step, files, state)
             savepoint.sweep(folder, self.settings.save.keep)
         self.accelerator.wait_for_everyone()
@@ -284,8 +283,6 @@ class Trainer:
                 continue
             self.step, self.reader, self.skipped = state["step"], state["reader"], state["skipped"]
             self.skipped_in_a_row = state["skipped_in_a_row"]
-            if self.ema is not None:
-                self.ema.updates = state["ema_updates"]
             return torn
         if torn:
             raise ValueError(f"{torn[0].parent}: all savepoints are damaged; remove that folder to start again")

@@ -13,9 +13,8 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,8 +50,7 @@ CODEBOOK_PAIRS = 1500
 EMA = 0.9985
 
 
-@dataclass
-class Tokens:
+class Tokens(NamedTuple):
     """Pairs as tensors: M of them, of h x w tokens."""
 
     source: Tensor
@@ -62,15 +60,6 @@ class Tokens:
     """[M, h, w] bool"""
     clip_ids: Tensor
     llm_ids: Tensor
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def plus(self, other: Tokens) -> Tokens:
-        return Tokens(*(torch.cat(both) for both in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    def rows(self, chosen: Tensor) -> Tokens:
-        return Tokens(*(column[chosen] for column in vars(self).values()))
 
 
 def crops(pairs: Sequence[RenderedPair], count: int, rng: np.random.Generator) -> list[RenderedPair]:
@@ -129,7 +118,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: Tokens) -> dict[str, Tensor]:
         """The terms of the loss, each a mean: `all` (weighted), `localisation`; and to watch, `edited` and `rest`."""
-        size, device = len(batch), batch.source.device
+        size, device = len(batch.source), batch.source.device
         source, edited, region = batch.source.long(), batch.edited.long(), batch.region
         dropped = torch.rand(size, device=device) < OBJECTIVE.drop_text
         clip_ids, llm_ids = (
@@ -182,24 +171,24 @@ def train(
         descent.optimizer.load_state_dict(state["optimizer"])
         descent.averages, first = state["averages"], state["step"]
     model.train()
-    order, place, asked = torch.randperm(len(tokens)), 0, time.monotonic()
+    order, place, asked = torch.randperm(len(tokens.source)), 0, time.monotonic()
     sums: dict[str, Tensor] = {}
     for step in range(first + 1, steps + 1):
         if time.monotonic() - asked > 60:
             fresh = more()
             if fresh is not None:
-                tokens, place = tokens.plus(fresh), len(order)
+                tokens, place = Tokens(*map(torch.cat, zip(tokens, fresh, strict=True))), len(order)
             asked = time.monotonic()
         if place + batch > len(order):
-            order, place = torch.randperm(len(tokens)), 0
+            order, place = torch.randperm(len(tokens.source)), 0
         chosen, place = order[place : place + batch].to(device), place + batch
         with torch.autocast(device.type, torch.bfloat16):
-            terms = model(tokens.rows(chosen))
+            terms = model(Tokens(*(column[chosen] for column in tokens)))
         descent.step(terms["all"] + OBJECTIVE.localise * terms["localisation"], step)
         sums = {name: sums.get(name, 0) + value.detach() for name, value in terms.items()}
         if step % 50 == 0:
             row = {name: float(value) / 50 for name, value in sums.items()}
-            history.append({"step": step, "pairs": len(tokens), **row})
+            history.append({"step": step, "pairs": len(tokens.source), **row})
             print("  ".join(f"{name} {value:.4g}" for name, value in history[-1].items()), flush=True)
             sums = {}
         if step % 250 == 0 or step == steps:
@@ -256,8 +245,7 @@ def main() -> None:
         transformer.compile_step(dynamic=False)
 
     def on_device(some: Sequence[RenderedPair]) -> Tokens:
-        tokens = tokenise(vq, text, crops(some, args.crops, rng))
-        return Tokens(*(column.to(device) for column in vars(tokens).values()))
+        return Tokens(*(column.to(device) for column in tokenise(vq, text, crops(some, args.crops, rng))))
 
     def more() -> Tokens | None:
         fresh = rendering.take(0)

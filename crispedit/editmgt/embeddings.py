@@ -46,11 +46,6 @@ def grid_rope(height: int, width: int, axes: Sequence[int], device: torch.device
     return torch.stack([angle.cos(), angle.sin()], -1).float()
 
 
-def still(tokens: int, channels: int, device: torch.device | str | None = None) -> Tensor:
-    """[tokens, channels / 2, 2]: angles of zero, for tokens that are not rotated, such as text."""
-    return torch.tensor([1.0, 0.0], device=device).expand(tokens, channels // 2, 2)
-
-
 def rotate(x_BSHd: Tensor, rope_Sp2: Tensor) -> Tensor:
     """Rotate the pairs (x0, x1), (x2, x3), ... of each head by the token's angles; p = d / 2. fp32 inside.
 

@@ -330,8 +330,7 @@ def load_text(
 
 def _index(root: Path) -> dict[str, Any]:
     path = root / "model_index.json"
-    index: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return index
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _each(values: Any, count: int, name: str) -> list[Any]:

@@ -127,10 +127,9 @@ def set_aside(savepoint: Path) -> None:
 def read_state(savepoint: Path) -> dict[str, Any]:
     """The state given to `write`, with the step and the file names. TornError if it cannot be read."""
     try:
-        state: dict[str, Any] = json.loads((savepoint / STATE).read_text())
+        return json.loads((savepoint / STATE).read_text())
     except (OSError, ValueError) as error:
         raise TornError(f"{savepoint / STATE}: {error}") from error
-    return state
 
 
 def _read(savepoint: Path, state: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:

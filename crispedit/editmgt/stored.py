@@ -26,8 +26,7 @@ SAMPLED = 4096
 
 def to_bytes(examples: Examples, empty: TextFeatures) -> list[bytes]:
     """The bytes of each example."""
-    if examples.source is None:
-        raise ValueError("examples without a source cannot be stored")
+    assert examples.source is not None
     stored = []
     for row, sequence in enumerate(examples.sequence):
         differing = (sequence != empty.sequence[0]).any(1).nonzero()[:, 0]

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crispedit.editmgt.attention import attend
 from crispedit.editmgt.connector import ConnectorType, Resampler, make_connector
-from crispedit.editmgt.embeddings import grid_rope, rotate, sinusoid, still
+from crispedit.editmgt.embeddings import grid_rope, rotate, sinusoid
 from crispedit.editmgt.localize import text_to_image
 
 EPS = 1e-6
@@ -249,7 +249,7 @@ class Frame:
         if self.cache is not None:
             k, v = self.cache.merged(k, v, block, self.text, grid)
         if self.capture is not None and self.captures(block):
-            last = self.capture.rows.shape[0]
+            last = len(self.capture.rows)
             keys = k[-last:, :, : self.text + grid]
             self.scores.append(text_to_image(q[-last:, :, : self.text], keys, self.capture.rows))
         return attend(q, k, v, reference, self.conditions.strength).transpose(1, 2).flatten(2)
@@ -562,7 +562,8 @@ class Transformer(nn.Module):
             length = len(self.connector.latents)
         else:
             text = self._context(text, None)
-        rope = torch.cat([still(length, sum(axes), text.device), grid_rope(*inner, axes, text.device)])
+        still = torch.tensor([1.0, 0.0], device=text.device).expand(length, sum(axes) // 2, 2)  # text is not rotated
+        rope = torch.cat([still, grid_rope(*inner, axes, text.device)])
         embedded, modulations = None, ()
         if reference is not None:
             height, width = reference.shape[1] // config.stride, reference.shape[2] // config.stride

@@ -25,8 +25,7 @@ def _frequencies(half: int) -> Tensor:
     return exponent.double().exp().float()
 
 
-_RELEASED = _frequencies(128)
-"""The released model's; two of them are rounded up, from 0.48 units in the last place."""
+_RELEASED = _frequencies(128)  # the released model's; two of them are rounded up, from 0.48 units in the last place
 _RELEASED[[12, 106]] = _RELEASED[[12, 106]].nextafter(torch.ones(2))
 
 

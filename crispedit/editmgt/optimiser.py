@@ -11,8 +11,7 @@ from torch import Tensor
 
 from crispedit.editmgt.settings import Optimiser
 
-FLOOR = 0.1
-"""The end of the cosine schedule, as a share of the rate."""
+FLOOR = 0.1  # the end of the cosine schedule, as a share of the rate
 
 
 def adamw(weights: Mapping[str, Tensor], settings: Optimiser) -> torch.optim.Optimizer:

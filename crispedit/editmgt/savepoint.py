@@ -30,13 +30,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from crispedit.editmgt.optimiser import EMA
 
-FOLDER = "savepoints"
-"""In a run's folder."""
+FOLDER = "savepoints"  # in a run's folder
 WEIGHTS, OPTIMIZER, AVERAGES = "weights.safetensors", "optimizer.safetensors", "ema.safetensors"
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-ASIDE = "torn-"
-"""Prefix of the folder of an unreadable savepoint."""
+ASIDE = "torn-"  # prefix of the folder of an unreadable savepoint
 
 
 class TornError(ValueError):

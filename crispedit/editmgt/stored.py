@@ -17,11 +17,9 @@ from crispedit.editmgt.pipeline import SCORE, EditMGTPipeline
 from crispedit.editmgt.text import TextFeatures
 from crispedit.record import content_key
 
-EMPTY = "empty.safetensors"
-"""The file of a tokenised set that holds the empty instruction's features."""
+EMPTY = "empty.safetensors"  # the file of a tokenised set that holds the empty instruction's features
 
-SAMPLED = 4096
-"""Values of each tensor in a fingerprint; training changes every tensor, so a sample is enough."""
+SAMPLED = 4096  # values of each tensor in a fingerprint; training changes every tensor, so a sample is enough
 
 
 def to_bytes(examples: Examples, empty: TextFeatures) -> list[bytes]:

@@ -46,10 +46,10 @@ from crispedit.record import content_key, seed_of
 METRICS = "metrics.jsonl"
 
 State = Mapping[str, Any]
+# A source's batch, at a step, as examples on this process's device.
 Encode = Callable[[Any, int], Examples]
-"""A source's batch, at a step, as examples on this process's device."""
+# Measures the model after a number of steps, in the main process: measurements and a picture [H, W, 3].
 Observe = Callable[[Transformer, int], tuple[Mapping[str, float], NDArray[np.uint8] | None]]
-"""Measures the model after a number of steps, in the main process: measurements and a picture [H, W, 3]."""
 
 
 class BatchSource(Protocol):

@@ -118,18 +118,12 @@ class KeyValueCache:
 class Conditions:
     """Inputs that are the same at every step, computed once by `Transformer.condition`."""
 
-    text: Tensor
-    """[B, L, D] context; or [B, L, text_dim] with a time-aware connector, which runs at every step."""
-    pooled: Tensor
-    """[B, D] projection of the pooled text and the micro-conditions."""
-    rope: Tensor
-    """[S, d / 2, 2] rotary angles of all tokens."""
-    grid: tuple[int, int]
-    """Rows and columns of image tokens inside the transformer."""
-    reference: Tensor | None
-    """[B, R, D] embedded reference image."""
-    reference_modulations: tuple[Tensor, ...]
-    """Per block, [B, 6 D] or [B, 3 D]; the reference's timestep is always 0."""
+    text: Tensor  # [B, L, D] context; or [B, L, text_dim] with a time-aware connector, which runs at every step
+    pooled: Tensor  # [B, D] projection of the pooled text and the micro-conditions
+    rope: Tensor  # [S, d / 2, 2] rotary angles of all tokens
+    grid: tuple[int, int]  # rows and columns of image tokens inside the transformer
+    reference: Tensor | None  # [B, R, D] embedded reference image
+    reference_modulations: tuple[Tensor, ...]  # per block, [B, 6 D] or [B, 3 D]; the reference's timestep is always 0
     strength: float
 
     @property
@@ -224,14 +218,11 @@ class Frame:
 
     conditions: Conditions
     text: int
-    image: int
-    """Image tokens that this pass computes."""
-    rope: Tensor
-    """Of the tokens that this pass computes."""
+    image: int  # image tokens that this pass computes
+    rope: Tensor  # of the tokens that this pass computes
     capture: Capture | None
     cache: KeyValueCache | None
-    last: int
-    """The last single block, after which only image tokens are used; -1 if there is no single block."""
+    last: int  # the last single block, after which only image tokens are used; -1 if there is no single block
     scores: list[Tensor] = field(default_factory=list)
 
     def captures(self, block: int) -> bool:

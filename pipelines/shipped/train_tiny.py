@@ -44,8 +44,7 @@ SAMPLING = SamplingOptions(
 """What a model this small samples best with. `fast` decides held tokens at the first step, because later steps
 attend to the very subject that a new background should keep."""
 OBJECTIVE = Objective(drop_text=0.1, edit_weight=3, localise=0.3)
-KEPT = 0.34
-"""Of the masked tokens that were not edited, the share that the loss is computed for; each counts 1 / KEPT."""
+KEPT = 0.34  # of the masked tokens that were not edited, the share that the loss is computed for; each counts 1 / KEPT
 CODEBOOK_PAIRS = 1500
 EMA = 0.9985
 
@@ -53,11 +52,9 @@ EMA = 0.9985
 class Tokens(NamedTuple):
     """Pairs as tensors: M of them, of h x w tokens."""
 
-    source: Tensor
-    """[M, h, w] int16"""
+    source: Tensor  # [M, h, w] int16
     edited: Tensor
-    region: Tensor
-    """[M, h, w] bool"""
+    region: Tensor  # [M, h, w] bool
     clip_ids: Tensor
     llm_ids: Tensor
 

@@ -82,13 +82,10 @@ def ids_of(text: TextEncoder, instructions: Sequence[str]) -> tuple[Tensor, Tens
 
 def merges(texts: Sequence[str], count: int) -> list[tuple[str, str]]:
     """The byte-level BPE merges of these texts, most frequent first; after them a word in common use is a token."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import ByteLevelBPETokenizer
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=len(alphabet) + count, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(texts, vocab_size=256 + count, min_frequency=0, show_progress=False)
     return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
 
 

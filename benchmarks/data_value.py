@@ -145,7 +145,7 @@ def damaged(folder: Path, pairs: list) -> list[dict]:
         if kind in defects.STRUCTURAL:
             rng = np.random.default_rng(seed_of(pair.key, kind))
             out = defects.STRUCTURAL[kind](defects.Good(source, target, mask), rng)
-            kind, (source, target) = (kind, out) if out is not None else ("good", (source, target))
+            kind, target = (kind, out) if out is not None else ("good", target)
         elif kind == "swapped":
             source, target = target, source
         elif kind == "wrong_instruction":

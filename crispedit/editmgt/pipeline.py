@@ -66,7 +66,7 @@ class _Task:
     seed: int
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class EditMGTPipeline:
     """The transformer, the image tokenizer and the text encoders together. ValueError if they do not fit."""
 

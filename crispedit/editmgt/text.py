@@ -28,7 +28,7 @@ class TextFeatures:
         return TextFeatures(self.sequence.to(device), self.pooled.to(device))
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TextEncoder:
     """Both text encoders and their tokenizers. Without a language model (Meissonic), CLIP gives the sequence too."""
 

@@ -2,7 +2,7 @@
 
     python -m crispedit.pipelines.shipped.train_tiny OUT --work FOLDER [--steps 4000] [--landscapes 3000]
 
-OUT becomes a checkpoint's folder. FOLDER keeps what is needed to resume: the rendered pairs, the tokenizer and a
+OUT becomes a checkpoint's folder. FOLDER keeps what is needed to resume: the instructions, the tokenizer and a
 savepoint. Landscapes are rendered by another process while the first ones are trained on, so two runs do not give the
 same weights. Matrix products run in bf16: a CPU with AMX does ten times as many of them a second as in fp32.
 """

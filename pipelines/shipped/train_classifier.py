@@ -60,10 +60,7 @@ class Grammar:
 
     def __init__(self, words: Mapping[str, str | Sequence[str]], random: Random) -> None:
         self.random = random
-        self.words = {
-            name: [w.strip() for w in said.split(",")] if isinstance(said, str) else list(said)
-            for name, said in words.items()
-        }
+        self.words = {name: w.split(", ") if isinstance(w, str) else list(w) for name, w in words.items()}
         self.words["imagenet"] = [name.lower() for name in ResNet18_Weights.IMAGENET1K_V1.meta["categories"]]
         for name, choices in self.words.items():
             for choice in choices:

@@ -18,6 +18,7 @@ import yaml
 from crispedit.outcome import KEPT, REJECTED
 from crispedit.pipelines import tables
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.sharing.card import TEMPLATES
 from crispedit.pipelines.steps.pack import at_size_of
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, first_pass
 from crispedit.repair import fits_sql
@@ -155,16 +156,9 @@ def _card(rows: pa.Table) -> str:
     }
     if len(licences) == 1 and "unknown" not in licences:
         front["license"] = next(iter(licences))
-    counted = "".join(f"| {reason} | {count} |\n" for reason, count in sorted(reasons.items()))
-    return f"""---
-{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
-# Preferences between image edits
-
-{len(rows)} preferences, exported by CrispEdit: for a source and an instruction, the edit that was kept and one that was
-not. `trl` and `diffusion_dpo` hold the same preferences under the column names of TRL and of Diffusion-DPO.
-
-| why the other was rejected | preferences |
-|---|---|
-{counted}
-- licence of the photographs: {", ".join(f"{name} ({count})" for name, count in sorted(licences.items()))}
-"""
+    return TEMPLATES.get_template("preference.md.jinja").render(
+        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
+        preferences=len(rows),
+        reasons=reasons,
+        licences=licences,
+    )

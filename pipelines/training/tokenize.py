@@ -119,14 +119,14 @@ class Tokenizer:
         import torch
 
         from crispedit.editmgt import stored
-        from crispedit.editmgt.examples import Encoder, Unconditional
+        from crispedit.editmgt.examples import Encoder
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         pipeline = starting_model(recipe)
         move(pipeline, device)
         self.recipe, self.out = recipe, out
         self.encode = Encoder(pipeline.vq, pipeline.text)
-        self.empty = Unconditional.of(pipeline.text)
+        self.empty = pipeline.text.encode([""])
         self.made_by = identity(recipe, pipeline)
         self.digest = content_key("tokenize", canonical_json(self.made_by))
         with storage.replaced(storage.join(out, stored.EMPTY)) as file:

@@ -177,6 +177,16 @@ def grow(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
     return cv2.dilate(mask.view(np.uint8), kernel) > 0
 
 
+def onto(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The mask on another grid of the image, of this [H, W, ...]: the nearest pixel of each."""
+    return cv2.resize(mask.view(np.uint8), shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+
+
+def coverage(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """[H, W] of `shape`: how much of each cell of another grid the mask covers; 255 is all of it."""
+    return np.asarray(cv2.resize(mask.view(np.uint8) * 255, shape[1::-1], interpolation=cv2.INTER_AREA))
+
+
 def regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """[h, w] label of each pixel's 8-connected region (0: none); [n, 5] x, y, width, height, area, from label 1 on."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)

@@ -23,6 +23,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from crispedit.bounds import Bound
 from crispedit.record import Edit, Image, Job, Refusal, Sample, Score
 
+__all__ = ["Annotator", "Bound", "Edit", "Editor", "Filter", "Image", "Job", "Part", "Refusal", "Sample", "Score"]
+__all__ += ["find", "loading", "make", "name_of", "names", "needs"]
+
 
 class Part(BaseModel):
     """A replaceable piece of a step. Fields are options; raise `version` when the same options compute something

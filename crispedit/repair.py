@@ -52,8 +52,7 @@ def resampled(edited: Image, like: Image) -> Image:
 
 
 def resampled_mask(mask: Mask, like: Image) -> Mask:
-    height, width = like.shape[:2]
-    return cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    return change.onto(mask, like.shape)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ only if undoing it makes the images match better, so redrawn texture does not co
 
 from __future__ import annotations
 
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 
 class Alignment(Filter):

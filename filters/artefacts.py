@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Image, Sample, Score
+from crispedit.parts import Bound, Filter, Image, Sample, Score
 
 Gray = NDArray[np.uint8]
 FLAT_LEVELS, STEP_LEVELS = 4.0, 8.0

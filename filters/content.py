@@ -11,9 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Image, Sample, Score
+from crispedit.parts import Bound, Filter, Image, Sample, Score
 
 BIN_BITS = 5
 TOLERANCE = 16

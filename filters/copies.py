@@ -10,9 +10,7 @@ from typing import Any
 from pydantic import Field, PrivateAttr
 
 from crispedit import copies
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 
 class Copies(Filter):

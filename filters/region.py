@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Filter, Sample, Score
 
 
 class Region(Filter):

@@ -4,9 +4,7 @@ shrinking)."""
 from __future__ import annotations
 
 from crispedit import images
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 
 class Resolution(Filter):

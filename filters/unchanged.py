@@ -6,9 +6,7 @@ changed nothing.
 
 from __future__ import annotations
 
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 
 class Unchanged(Filter):

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
 from crispedit import change, lettering
-from crispedit.bounds import Bound
-from crispedit.parts import Filter, needs
-from crispedit.record import Mask, Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score, needs
+from crispedit.record import Mask
 
 STROKE_PX = 13
 """Strokes are thinner than this, in pixels."""
@@ -111,8 +110,7 @@ class WatermarkText(Filter):
         wide = cv2.morphologyEx(either, cv2.MORPH_OPEN, np.ones((STROKE_PX, STROKE_PX), np.uint8))
         ground = ~_edit(wide > GROUND_LEVELS + noise)
         if sample.mask is not None:
-            size = (ground.shape[1], ground.shape[0])
-            ground &= cv2.resize(sample.outside.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+            ground &= change.onto(sample.outside, ground.shape)
         share = change.share(ground)
         if share < self.least_ground:
             return {"overlay": None, "ground": share}

@@ -8,14 +8,12 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from crispedit import console, images
+from crispedit import change, console, images
 from crispedit.cascade import Cascade
-from crispedit.change import estimate
 from crispedit.filters.duplicate import phash
 from crispedit.pipelines import tables
 from crispedit.pipelines.calibration import defects, good_pairs
@@ -102,11 +100,7 @@ def other_for(defect: str, pair: GoodPair, pairs: Sequence[GoodPair]) -> GoodPai
 
 def edit_of(sample: Sample) -> NDArray[np.bool_]:
     """[H, W] where the edit is: the true mask, or the estimated one."""
-    if sample.mask is not None:
-        return sample.mask
-    height, width = sample.source.shape[:2]
-    small = estimate(sample.changed).view(np.uint8)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    return change.onto(change.estimate(sample.changed), sample.source.shape) if sample.mask is None else sample.mask
 
 
 def near_duplicates(pairs: Sequence[GoodPair], bits: int) -> dict[str, Any]:

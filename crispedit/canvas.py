@@ -4,7 +4,7 @@ pixels."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -70,18 +70,16 @@ def stable_sizes(area: int, multiple: int, rule: Rule | None = None) -> tuple[tu
         across, down = (round(side / multiple) * multiple for side in sides)
         return across, down
 
-    def stable() -> Iterator[tuple[int, int]]:
-        longest = math.ceil(2 * math.sqrt(area) / multiple)
-        for across in range(1, longest + 1):
-            for down in range(max(1, math.ceil(across / 4)), min(4 * across, longest) + 1):
-                size = across * multiple, down * multiple
-                if tuple((rule or rounded)(area, across / down)[:2]) == size:
-                    yield size
-
-    sizes = tuple(stable())
+    longest = math.ceil(2 * math.sqrt(area) / multiple)
+    sizes = []
+    for across in range(1, longest + 1):
+        for down in range(max(1, math.ceil(across / 4)), min(4 * across, longest) + 1):
+            size = across * multiple, down * multiple
+            if tuple((rule or rounded)(area, across / down)[:2]) == size:
+                sizes.append(size)
     if not sizes:
         raise ValueError(f"no size of area_px={area} has sides in multiples of {multiple}")
-    return sizes
+    return tuple(sizes)
 
 
 def _scaled(image: Image, size: tuple[int, int]) -> Image:

@@ -50,11 +50,10 @@ def classify(instruction: str) -> Classification:
     readings = _readings(instruction)
     chances = readings[0]
     best, second = sorted(LABELS, key=lambda label: (-chances[label], label))[:2]
-    if best == UNKNOWN:
-        return Classification(best, chances[best], second, chances[second])
     wanted = {category: max(read[category] for read in readings) for category in CATEGORIES}
     also = sorted((c for c in CATEGORIES if wanted[c] >= LEAST_ASKED and c != best), key=lambda c: -wanted[c])
-    return Classification(best, chances[best], second, chances[second], (best, *also))
+    categories = () if best == UNKNOWN else (best, *also)
+    return Classification(best, chances[best], second, chances[second], categories)
 
 
 def asked(instruction: str) -> dict[str, float] | None:
@@ -83,12 +82,11 @@ def orders(instruction: str) -> list[str]:
     cuts = [0]
     for join in _JOIN.finditer(instruction):
         word = _TOKEN.match(instruction, join.end())
-        if word is None or word[0].casefold() not in ORDERS or join.start() <= cuts[-1]:
-            continue
-        before = tokens(instruction[cuts[-1] : join.start()])
-        is_order = len(before) > 2 and not ORDERS.isdisjoint(before)  # "go ahead and" is none
-        if is_order and not _IN_ITS_PLACE.match(instruction, join.end()):
-            cuts.append(join.end())
+        if word is not None and word[0].casefold() in ORDERS and join.start() > cuts[-1]:
+            before = tokens(instruction[cuts[-1] : join.start()])
+            is_order = len(before) > 2 and not ORDERS.isdisjoint(before)  # "go ahead and" is none
+            if is_order and not _IN_ITS_PLACE.match(instruction, join.end()):
+                cuts.append(join.end())
     return [instruction[start:end] for start, end in zip(cuts, [*cuts[1:], None], strict=True)]
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from crispedit import change
 from crispedit.parts import Filter, Sample, Score
+from crispedit.semantic import first_kept
 
 THUMBNAIL = 32
 LEAST_CONTRAST = 1.0
@@ -108,14 +109,9 @@ def _keep(
         struck = nearest < len(bits)
         parent[right[struck]] = nearest[struck]
         return np.concatenate([left, _keep(bits, width, right[~struck], distance, parent)])
-    near = np.tril(np.bitwise_count(bits[items, None] ^ bits[items]) <= distance, -1)
-    kept = np.ones(len(items), np.bool_)
-    for item in np.flatnonzero(near.any(axis=1)):
-        before = np.flatnonzero(near[item] & kept)
-        if len(before):
-            kept[item] = False
-            parent[items[item]] = items[before[0]]
-    return items[kept]
+    first = first_kept(np.bitwise_count(bits[items, None] ^ bits[items]) <= distance)
+    parent[items[first >= 0]] = items[first[first >= 0]]
+    return items[first < 0]
 
 
 Pairs = Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]

@@ -239,14 +239,16 @@ def _ask(model: Chat, asked: Sequence[Questions]) -> list[Answers | Exception]:
     flat = iter(model.ask([request for questions in asked for request in questions.values()]))
     results: list[Answers | Exception] = []
     for questions in asked:
-        answers = {name: next(flat) for name in questions}
-        errors = [(name, a) for name, a in answers.items() if isinstance(a, ChatError)]
-        if errors:
-            failure = ChatError(f"{errors[0][0]}: {errors[0][1]}", errors[0][1].raw)
-            failure.__cause__ = errors[0][1]
-            results.append(failure)
-        else:
-            results.append({name: a for name, a in answers.items() if isinstance(a, ChatAnswer)})
+        answers: Answers = {}
+        failure = None
+        for name in questions:
+            answer = next(flat)
+            if isinstance(answer, ChatAnswer):
+                answers[name] = answer
+            elif failure is None:
+                failure = ChatError(f"{name}: {answer}", answer.raw)
+                failure.__cause__ = answer
+        results.append(failure or answers)
     return results
 
 

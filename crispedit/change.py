@@ -188,9 +188,9 @@ def coverage(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.uint
 
 
 def regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """[h, w] label of each pixel's 8-connected region (0: none); [n, 5] x, y, width, height, area, from label 1 on."""
+    """[h, w] label of each pixel's 8-connected region (0: none); [n] the regions' areas in pixels, from label 1 on."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    return labels, stats[1:]
+    return labels, stats[1:, cv2.CC_STAT_AREA]
 
 
 def chosen(labels: NDArray[np.int32], which: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -205,11 +205,10 @@ def estimate(changed: NDArray[np.bool_]) -> NDArray[np.bool_]:
     Gaps up to 5 pixels wide and enclosed holes (an object partly of its background's colour) belong to the edit.
     """
     closed = cv2.morphologyEx(changed.view(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) > 0
-    labels, stats = regions(closed)
-    if not len(stats):
+    labels, areas = regions(closed)
+    if not len(areas):
         return closed
-    area = stats[:, cv2.CC_STAT_AREA]
-    edit = chosen(labels, area * 10 >= area.max())
+    edit = chosen(labels, areas * 10 >= areas.max())
     contours, _ = cv2.findContours(edit.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     filled = np.zeros(edit.shape, np.uint8)
     cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,33 +124,20 @@ def _read(words: list[str]) -> dict[str, float]:
     """The probability of each label for the first edit that these words ask for."""
     model = _model()
     named = [bucket(f"w {word}") for word in words if word.isalpha()]
-    if not named or np.mean(model.seen[named]) < LEAST_KNOWN_WORDS:
+    if not named or np.mean(model["seen"][named]) < LEAST_KNOWN_WORDS:
         return {label: float(label == UNKNOWN) for label in LABELS}
     rows, values = features(words)
-    logits = (values @ model.weights[rows].astype(np.float32) + model.bias) / model.temperature
+    logits = (values @ model["weights"][rows].astype(np.float32) + model["bias"]) / float(model["temperature"])
     chances = np.exp(logits - logits.max())
     return dict(zip(LABELS, (chances / chances.sum()).tolist(), strict=True))
 
 
-@dataclass(frozen=True)
-class ClassifierWeights:
-    """The weights, as they are stored."""
-
-    weights: NDArray[np.float16]
-    """[BUCKETS, 8]: a column for each of LABELS."""
-    bias: NDArray[np.float32]
-    """[8]"""
-    temperature: float
-    """Divides the logits, so that the probabilities are calibrated."""
-    seen: NDArray[np.bool_]
-    """[BUCKETS]: the words of the English training text."""
-
-
 @cache
-def _model() -> ClassifierWeights:
+def _model() -> dict[str, NDArray[Any]]:
+    """`weights` [BUCKETS, 8], a column for each of LABELS; `bias` [8]; `temperature`, which divides the logits so that
+    the probabilities are calibrated; `seen` [BUCKETS]: the words of the English training text."""
     with np.load(weights.folder("classifier") / "classifier.npz", allow_pickle=False) as stored:
-        seen = np.unpackbits(stored["seen"]).astype(bool)
-        return ClassifierWeights(stored["weights"], stored["bias"], float(stored["temperature"]), seen)
+        return {**stored, "seen": np.unpackbits(stored["seen"]).astype(bool)}
 
 
 # Features
@@ -185,10 +173,8 @@ def bucket(feature: str) -> int:
 
 def _head(words: list[str]) -> list[str]:
     """The first clause of at least two words."""
-    for i, word in enumerate(words[:HEAD_WORDS]):
-        if word in _CLAUSE_ENDS and i >= 3:
-            return words[:i]
-    return words[:HEAD_WORDS]
+    ends = (i for i, word in enumerate(words[:HEAD_WORDS]) if word in _CLAUSE_ENDS and i >= 3)
+    return words[: next(ends, HEAD_WORDS)]
 
 
 def _words(words: list[str], name: str = "") -> Iterator[str]:

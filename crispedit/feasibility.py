@@ -43,12 +43,8 @@ def question(image: Image, instruction: str, category: str | None) -> ChatReques
 
 def problem(facts: Feasibility) -> str | None:
     """The instruction's problem as a stable word; "unsure" if only a fact is missing; None if there is none."""
-    wrong = {
-        "object_absent": facts.object_present == "no",
-        "already_true": facts.already_true == "yes",
-        "contradictory": facts.contradictory == "yes",
-        "ambiguous": facts.ambiguous == "yes",
-        "unsafe": facts.unsafe == "yes",
-    }
-    reason = next((word for word, holds in wrong.items() if holds), None)
-    return reason or (UNSURE if UNSURE in facts.model_dump().values() else None)
+    answers = facts.model_dump()
+    if answers.pop("object_present") == "no":
+        return "object_absent"
+    reason = next((word for word, answer in answers.items() if answer == "yes"), None)
+    return reason or (UNSURE if UNSURE in (facts.object_present, *answers.values()) else None)

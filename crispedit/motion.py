@@ -44,18 +44,10 @@ class Motion:
     def undone(self, edited: NDArray[np.uint8], source: NDArray[np.uint8], scale: float = 1.0) -> NDArray[np.uint8]:
         """The edited image aligned to the source, both `scale` times the measured size. Where it does not reach, the
         result is the source."""
-        height, width = source.shape[:2]
-        return np.asarray(
-            cv2.warpAffine(
-                edited,
-                self.at(scale),
-                (width, height),
-                dst=source.copy(),
-                flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_TRANSPARENT,
-            ),
-            np.uint8,
-        )
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        affine, size = self.at(scale), source.shape[1::-1]
+        moved = cv2.warpAffine(edited, affine, size, source.copy(), flags=flags, borderMode=cv2.BORDER_TRANSPARENT)
+        return np.asarray(moved, np.uint8)
 
     def at(self, scale: float) -> NDArray[np.float64]:
         """The affine [2, 3] in pixels of images `scale` times the measured size; pixel centres are at halves."""

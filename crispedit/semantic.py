@@ -39,8 +39,10 @@ def repeats(vectors: NDArray[Any], least: float) -> tuple[NDArray[np.int64], NDA
     vector, two bytes each, in the cells of an inverted file. A projection shortens distances, so duplicates are near in
     the index too; those beyond the nearest `LOOKED_AT`, or in a cell that is not searched, are missed.
     """
-    count = len(vectors)
-    index, depth = (_exact(vectors), 1) if count <= EXACT else (_approximate(vectors), LOOKED_AT)
+    import faiss
+
+    count, size = vectors.shape
+    index, depth = (faiss.IndexFlatL2(size), 1) if count <= EXACT else (_approximate(vectors), LOOKED_AT)
     parents, cosines = np.full(count, -1, np.int64), np.zeros(count, np.float32)
     kept = np.empty(count, np.int64)
     amount = 0
@@ -76,12 +78,6 @@ def _release(vectors: NDArray[Any]) -> None:
         owner = owner.base
     if isinstance(owner, mmap.mmap):
         owner.madvise(mmap.MADV_DONTNEED)
-
-
-def _exact(vectors: NDArray[Any]) -> Any:
-    import faiss
-
-    return faiss.IndexFlatL2(vectors.shape[1])
 
 
 def _approximate(vectors: NDArray[Any]) -> Any:

@@ -58,13 +58,14 @@ def near_duplicates(hashes: NDArray[np.int64], distance: int) -> NDArray[np.int6
     """
     if distance < 0:
         raise ValueError(f"distance {distance} must be at least 0 bits")
+    if not len(hashes):
+        return np.zeros(0, np.int64)
     # Equal hashes have equal neighbours, so only the first of each takes part.
     values, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")
-    bits, width = _varying(values[order].view(np.uint64)) if len(values) else (values.view(np.uint64), 0)
+    bits, width = _varying(values[order].view(np.uint64))
     parent = np.full(len(bits), -1, np.int64)
-    if len(bits):
-        _keep(bits, width, np.arange(len(bits)), distance, parent)
+    _keep(bits, width, np.arange(len(bits)), distance, parent)
     position = np.empty(len(bits), np.int64)
     position[order] = np.arange(len(bits))
     own = position[inverse.ravel()]

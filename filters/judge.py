@@ -184,10 +184,14 @@ class Judge(Filter):
         """The best candidate of each contest, by a model that sees the source and all candidates in both orders; or an
         error."""
         assert self.chat is not None
-        asked = _ask(self.chat, [_both_orders(contest) for contest in contests])
+        asked = []
+        for contest in contests:
+            prompt = prompts.render(COMPARE, instruction=contest.instruction, candidates=len(contest.candidates))
+            orders = {"in_order": contest.candidates, "in_reverse": contest.candidates[::-1]}
+            asked.append({name: ChatRequest(prompt, Best, [contest.source, *order]) for name, order in orders.items()})
         return [
             answer if isinstance(answer, Exception) else _choice(len(contest.candidates), answer)
-            for contest, answer in zip(contests, asked, strict=True)
+            for contest, answer in zip(contests, _ask(self.chat, asked), strict=True)
         ]
 
     def comparison(self) -> dict[str, Any]:
@@ -217,6 +221,7 @@ def verdicts(feasible: Feasibility, seen: Differences, match: Match) -> dict[str
     """The six verdicts that follow from the facts."""
     asked = {entry.difference: entry.asked_for for entry in match.differences}
     visible = [(d, asked.get(n, "unsure")) for n, d in enumerate(seen.differences, 1) if d.kind != "quality"]
+    asked_for = [wanted for _, wanted in visible]
     done = [difference for difference, wanted in visible if wanted == "yes"]
     problem = feasibility.problem(feasible)
     actionable: Fact = "yes" if problem is None else "unsure" if problem == feasibility.UNSURE else "no"
@@ -230,7 +235,7 @@ def verdicts(feasible: Feasibility, seen: Differences, match: Match) -> dict[str
         "matches_instruction": fulfilled if visible else "no",
         "subject_kept": "yes" if taken else seen.same_subject,
         "composition_kept": "yes" if moved else seen.same_composition,
-        "rest_preserved": _all([wanted for _, wanted in visible]),
+        "rest_preserved": "no" if "no" in asked_for else "unsure" if "unsure" in asked_for else "yes",
     }
 
 
@@ -250,12 +255,6 @@ def _ask(model: Chat, asked: Sequence[Questions]) -> list[Answers | Exception]:
                 failure.__cause__ = answer
         results.append(failure or answers)
     return results
-
-
-def _both_orders(contest: Contest) -> Questions:
-    prompt = prompts.render(COMPARE, instruction=contest.instruction, candidates=len(contest.candidates))
-    orders = {"in_order": contest.candidates, "in_reverse": contest.candidates[::-1]}
-    return {name: ChatRequest(prompt, Best, [contest.source, *order]) for name, order in orders.items()}
 
 
 def _choice(candidates: int, answers: Answers) -> PreferredCandidate | ChatError:
@@ -300,7 +299,3 @@ def _words(answers: Answers) -> str:
 
 def _tokens(answers: Answers) -> tuple[int, int] | None:
     return total(answer.tokens for answer in answers.values())
-
-
-def _all(facts: Sequence[Fact]) -> Fact:
-    return "no" if "no" in facts else "unsure" if "unsure" in facts else "yes"

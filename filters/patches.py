@@ -217,8 +217,8 @@ def second_change(sample: Sample) -> tuple[float, NDArray[np.bool_]]:
     specks = cv2.morphologyEx(sample.changed.view(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
     if known is not None:
         plain, specks = plain & ~known, specks & ~known
-    labels, stats = change.regions(change.grow(specks, JOIN))
-    area = np.bincount(labels[plain], minlength=len(stats) + 1)
+    labels, areas = change.regions(change.grow(specks, JOIN))
+    area = np.bincount(labels[plain], minlength=len(areas) + 1)
     area[0] = 0
     if known is not None:
         return float(area.max() / specks.size), known
@@ -247,7 +247,7 @@ def garbled(sample: Sample, edit: NDArray[np.bool_]) -> float | None:
     differing = (textured & (unlike > UNLIKE) & (finer > FINER)).view(np.uint8)
     for operation in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN):
         differing = cv2.morphologyEx(differing, operation, np.ones((3, 3), np.uint8))
-    areas = change.regions(differing > 0)[1][:, cv2.CC_STAT_AREA]
+    _, areas = change.regions(differing > 0)
     return float(areas.max(initial=0) / differing.size)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 
-import cv2
 import numpy as np
 
 from crispedit import change
@@ -75,9 +74,9 @@ class Preservation(Filter):
         seen = change.stands_out(sample.look, sample.noise.expected(sample.texture))
         similarity = ssim(sample.blocks)
         whole = similarity[change.coverage(outside, similarity.shape) == 255]
-        labels, stats = change.regions(seen & outside)
-        large = stats[:, cv2.CC_STAT_AREA] >= LEAST_REGION * seen.size  # smaller ones are chance in redrawn texture
-        scores["leakage"] = change.share(change.chosen(labels, large), outside)
+        labels, areas = change.regions(seen & outside)
+        large = change.chosen(labels, areas >= LEAST_REGION * seen.size)  # smaller ones are chance in redrawn texture
+        scores["leakage"] = change.share(large, outside)
         scores["outside_change"] = float(sample.change[outside].mean())
         scores["outside_ssim"] = float(whole.mean()) if len(whole) else None
         return scores

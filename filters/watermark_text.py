@@ -139,8 +139,8 @@ def _unwanted(sample: Sample, words: Mask) -> Mask:
         return sample.outside
     if sample.noise.regime == "global":
         return np.ones_like(words)
-    labels, stats = change.regions(~sample.outside)
-    share = np.bincount(labels[words], minlength=len(stats) + 1)[1:] / stats[:, cv2.CC_STAT_AREA]
+    labels, areas = change.regions(~sample.outside)
+    share = np.bincount(labels[words], minlength=len(areas) + 1)[1:] / areas
     return sample.outside | change.chosen(labels, share >= 0.5)
 
 
@@ -149,7 +149,7 @@ def _edit(wide: NDArray[np.bool_]) -> NDArray[np.bool_]:
     height, width = wide.shape
     small = cv2.resize(wide.view(np.uint8), (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA)
     near, halo = (np.ones((side // 4 | 1, side // 4 | 1), np.uint8) for side in (NEAR_PX, HALO_PX))
-    labels, stats = change.regions(small > 0)
-    large = np.concatenate([[False], stats[:, cv2.CC_STAT_AREA] >= LEAST_EDIT * small.size])[labels]
+    labels, areas = change.regions(small > 0)
+    large = change.chosen(labels, areas >= LEAST_EDIT * small.size)
     joined = cv2.morphologyEx(large.view(np.uint8), cv2.MORPH_CLOSE, near) | small
     return cv2.resize(cv2.dilate(joined, halo), (width, height), interpolation=cv2.INTER_NEAREST) > 0

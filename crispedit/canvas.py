@@ -1,13 +1,11 @@
 """The canvas that an editing model is given: the source, scaled, with mirrored edges where the model needs more
 pixels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -28,7 +26,7 @@ class Canvas:
     height: int
 
     @classmethod
-    def of(cls, width: int, height: int, multiple: int, area: int | None, rule: Rule | None = None) -> Canvas:
+    def of(cls, width: int, height: int, multiple: int, area: int | None, rule: Rule | None = None) -> Self:
         """The canvas of a source of this size: see crispedit.editors.diffusers."""
         if area is None:
             across, down = (math.ceil(side / multiple) * multiple for side in (width, height))
@@ -36,13 +34,13 @@ class Canvas:
         return cls.among(width, height, stable_sizes(area, multiple, rule))
 
     @classmethod
-    def among(cls, width: int, height: int, sizes: Iterable[tuple[int, int]]) -> Canvas:
+    def among(cls, width: int, height: int, sizes: Iterable[tuple[int, int]]) -> Self:
         """The canvas with the size whose aspect is nearest to the source's."""
         across, down = min(sizes, key=lambda size: abs(math.log(size[0] / size[1] * height / width)))
         return cls.within(width, height, across, down)
 
     @classmethod
-    def within(cls, width: int, height: int, across: int, down: int) -> Canvas:
+    def within(cls, width: int, height: int, across: int, down: int) -> Self:
         """The canvas of `across` x `down` for a source of this size, scaled by one factor to fit."""
         scale = min(across / width, down / height)
         inner = (max(1, min(across, round(width * scale))), max(1, min(down, round(height * scale))))

@@ -9,10 +9,8 @@ All maps are on the small grid of a pair: block means of the source, shrunk by t
 of 192 to 383 px (not shrunk below 384 px). Sizes in pixels of that grid therefore scale with the image.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import cv2
 import numpy as np
@@ -228,13 +226,13 @@ class Moments:
     """The sum of the two images' variances."""
     covariance: Map
 
-    @staticmethod
-    def of(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Moments:
+    @classmethod
+    def of(cls, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Self:
         a, b = whole_blocks(a), whole_blocks(b)
         mean_a, mean_b = (block_means(image.astype(np.float32)) for image in (a, b))
         aa, bb, ab = (block_means(cv2.multiply(x, y, dtype=cv2.CV_32F)) for x, y in ((a, a), (b, b), (a, b)))
         variances = aa + bb - (mean_a * mean_a + mean_b * mean_b)
-        return Moments((mean_a, mean_b), variances, ab - mean_a * mean_b)
+        return cls((mean_a, mean_b), variances, ab - mean_a * mean_b)
 
 
 def whole_blocks(image: NDArray[Any]) -> NDArray[Any]:

@@ -8,8 +8,6 @@ The categories are those of `configs/categories`. An instruction in another lang
 `unknown`.
 """
 
-from __future__ import annotations
-
 import re
 import zlib
 from collections.abc import Iterator

@@ -11,8 +11,6 @@ flat areas: any piece of that edge lies on any other. Mirrored and rotated copie
 crops of more than a fifth of a side, are not found.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product

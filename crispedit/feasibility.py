@@ -5,8 +5,6 @@ those of the paper's instruction validation (arXiv 2605.10859, stage 4), and one
 satisfies the instruction, which is the most frequent defect of the released data.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

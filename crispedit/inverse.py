@@ -6,8 +6,6 @@ was. A model can look at the images; its instruction is used if the classifier f
 of edit.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

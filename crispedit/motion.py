@@ -4,8 +4,6 @@ Each block of the image has one vote: its best corner is tracked from source to 
 Lucas-Kanade). The affine motion with most votes is the misalignment; the edit's own blocks are outvoted.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import cv2

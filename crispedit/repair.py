@@ -4,8 +4,6 @@ No content is invented: what one image does not show is cropped from both. These
 decide when to apply them, and record what was done.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

@@ -3,8 +3,6 @@
 Needs the `faiss-cpu` package (the `semantic` extra).
 """
 
-from __future__ import annotations
-
 import mmap
 from typing import Any
 

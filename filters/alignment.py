@@ -4,8 +4,6 @@ Assumes that most trackable blocks are unedited (`crispedit.motion`), so that th
 only if undoing it makes the images match better, so redrawn texture does not count as motion.
 """
 
-from __future__ import annotations
-
 from crispedit.parts import Bound, Filter, Sample, Score
 
 

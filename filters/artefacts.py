@@ -4,8 +4,6 @@ Banding, and a uniform frame along a border; `patches` measures faults in a grid
 reported as the increase, so a photograph's own faults do not count.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray

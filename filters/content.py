@@ -5,8 +5,6 @@ text and masks, which have few grey levels. `dominant_share` is the part of the 
 noise and slow gradients: a wall, a lens cap, a frosted pane.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray

@@ -3,8 +3,6 @@
 `crispedit.copies` finds re-encoded, resized and slightly cropped copies, but not mirrored or rotated ones.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field, PrivateAttr

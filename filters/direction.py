@@ -5,8 +5,6 @@ from its background: a shadow or reflection hardly does, and a smooth ball on ro
 grass. Other categories are not measured; `clip.direction` measures them if captions are known.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

@@ -6,8 +6,6 @@ survives scaling and recompression; unrelated photographs differ in about 32 bit
 `near_duplicates` finds duplicates among the hashes of a whole run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from math import comb

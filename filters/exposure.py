@@ -3,8 +3,6 @@
 Assumes that outside the edit one tone (gain and offset) leads from source to edited image (`crispedit.tone`).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from crispedit import tone

@@ -6,8 +6,6 @@ downloaded. It counts faces and does not identify them. Faces of animals, statue
 faces from the side or from behind often are not.
 """
 
-from __future__ import annotations
-
 import warnings
 from functools import cache
 from pathlib import Path

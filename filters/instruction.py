@@ -4,8 +4,6 @@ It reads only the text (`crispedit.classifier`), no pixels: it finds mislabelled
 `clip` and `judge` measure whether the image follows the instruction. It assumes English.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from crispedit import weights

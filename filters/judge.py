@@ -13,8 +13,6 @@ passes; a bound on `unsure` can change that. `crispedit calibrate` with labels m
 data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -5,8 +5,6 @@ downloaded. The network recognises explicit photographs, not drawings or violenc
 check what it rejects before you rely on a bound.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

@@ -6,8 +6,6 @@ change a tenth of the image away from the largest one is a second change. For a 
 known. Tiles and grids are detected in the difference of the two images, so a fence in the source does not count.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import scipy.fft

@@ -7,8 +7,6 @@ everywhere. A style is for the whole picture, unless the instruction gives it to
 low-poly cat" leaves the room as it is.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

@@ -8,8 +8,6 @@ Assumes that at least a quarter of the image was not edited; if not even that wa
 `global`.
 """
 
-from __future__ import annotations
-
 from crispedit.parts import Filter, Sample, Score
 
 

@@ -1,8 +1,6 @@
 """Resolution: how many pixels a photograph, or both sides of a pair, have (of the file, before any
 shrinking)."""
 
-from __future__ import annotations
-
 from crispedit import images
 from crispedit.parts import Bound, Filter, Sample, Score
 

@@ -4,8 +4,6 @@ Softening by redrawing is not blur: it loses some grain but keeps edges. So if t
 all its detail must remain; if it was redrawn, its texture must not vanish. `upscaled` measures the finest detail.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray

@@ -5,8 +5,6 @@ result (style), or in a part of it (the subject before a new background). A blac
 of them. New lines where the source is smooth, such as hatching, do not count.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray

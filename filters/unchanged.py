@@ -4,8 +4,6 @@ Assumes that an edit stands out from the pair's own noise (`crispedit.change`): 
 changed nothing.
 """
 
-from __future__ import annotations
-
 from crispedit.parts import Bound, Filter, Sample, Score
 
 

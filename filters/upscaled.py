@@ -23,8 +23,6 @@ It cannot detect two cases: the enlargement of a very grainy image, whose cliff 
 enlargement, which invents detail.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import cv2

@@ -11,8 +11,6 @@ pair), such as a caption or a small logo, even over a redrawn image. It assumes 
 instruction asks for text, or if text is the smaller part of the edit, such as a newspaper. The recipe names the
 detector because a run's rows must not depend on which packages a machine has."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

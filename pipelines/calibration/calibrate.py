@@ -14,8 +14,6 @@ Labels: JSON lines or CSV with the pair's key, id or uri and a verdict. Each gro
 editing model) is judged by bounds learned on the other groups.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,6 @@ careful person would reject. Semantic defects leave every pixel good and mix a p
 meaning of words or pictures shows them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps

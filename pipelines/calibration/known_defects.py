@@ -1,8 +1,6 @@
 """Known defects: how well a recipe's filters separate good pairs from known defects, with the recipe's bounds and with
 bounds learned on the other half of the photographs."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -1,8 +1,6 @@
 """Measured: the good pairs of a run or a shard set, and their scores: of the pairs, of every defect made from them, and
 of those with a person's label; and the detection of near-duplicates."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -36,7 +36,7 @@ from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, Judge
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.recipe import PartSpec, Pool, Strict
 from crispedit.record import content_key
-from crispedit.shards import journal, layout
+from crispedit.shards import journal, layout, storage
 from crispedit.shards.index import open_index
 from crispedit.shards.lock import locked
 from crispedit.shards.remote import Cache
@@ -131,6 +131,9 @@ def load(path: str, overrides: Sequence[str] = ()) -> EvaluationRecipe:
 
 def evaluate(of: EvaluationRecipe) -> Evaluated:
     """Run an evaluation. If the judge is down it stops without writing results; the next run continues."""
+    for option in ("out", "kept", "edits"):
+        if (path := getattr(of, option)) is not None:
+            storage.check_lasts(option, path)
     entries = [_Entry(of, name, benchmark) for name, benchmark in _benchmarks(of).items()]
     editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
     people = [] if of.humans is None else preferences.majority(preferences.read(of.humans))

@@ -134,7 +134,7 @@ def failing(row: Mapping[str, Any], bounds: Mapping[str, Bound]) -> list[str]:
     return reasons + [f"{score}:{side}" for score, side in sides if side]
 
 
-def wilson(hits: int, of: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(hits: float, of: float, z: float = 1.96) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927), which is valid for small numbers; (0, 1) without observations."""
     if not of:
         return 0.0, 1.0

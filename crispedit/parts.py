@@ -26,6 +26,7 @@ from crispedit.record import Edit, Image, Job, Refusal, Sample, Score
 
 __all__ = ["Annotator", "Bound", "Edit", "Editor", "Filter", "Image", "Job", "Part", "Refusal", "Sample", "Score"]
 __all__ += ["find", "loading", "make", "name_of", "names", "needs"]
+"""What the file of a part imports, and what finds and makes parts."""
 
 
 class Part(BaseModel):

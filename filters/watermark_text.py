@@ -102,11 +102,10 @@ class WatermarkText(Filter):
         if sample.noise.regime == "global":  # no unchanged ground
             return {"overlay": None, "ground": 0.0}
         source, edited = sample.source_middle, sample.edited_middle
-        noise = LEVELS_PER_NOISE * sample.noise.floor
         brighter, darker = cv2.subtract(edited, source), cv2.subtract(source, edited)
-        either = cv2.max(brighter, darker)
-        wide = cv2.morphologyEx(either, cv2.MORPH_OPEN, np.ones((STROKE_PX, STROKE_PX), np.uint8))
-        ground = ~_edit(wide > GROUND_LEVELS + noise)
+        square = np.ones((STROKE_PX, STROKE_PX), np.uint8)
+        wide = cv2.morphologyEx(cv2.max(brighter, darker), cv2.MORPH_OPEN, square)
+        ground = ~_edit(wide > GROUND_LEVELS + LEVELS_PER_NOISE * sample.noise.floor)
         if sample.mask is not None:
             ground &= change.onto(sample.outside, ground.shape)
         share = change.share(ground)

@@ -24,6 +24,10 @@ from crispedit.bounds import Bound
 from crispedit.recipe import problems
 from crispedit.record import Edit, Image, Job, Refusal, Sample, Score
 
+__all__ = ["Annotator", "Bound", "Edit", "Editor", "Filter", "Image", "Job", "Part", "Refusal", "Sample", "Score"]
+__all__ += ["find", "loading", "make", "name_of", "names", "needs"]
+"""What the file of a part imports, and what finds and makes parts."""
+
 
 class Part(BaseModel):
     """A replaceable piece of a step. Fields are options; raise `version` when the same options compute something

@@ -13,8 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from crispedit import metrics
 from crispedit.benchmark import (
-    DINO_S16,
-    OPENAI_B32,
+    AGAINST_MODELS,
     Answer,
     Benchmark,
     Better,
@@ -22,6 +21,7 @@ from crispedit.benchmark import (
     Picture,
     Protocol,
     Scored,
+    fields,
     read_json,
 )
 from crispedit.measures import Measures
@@ -45,9 +45,8 @@ class AnyBench(Benchmark):
 
     @property
     def protocols(self) -> Mapping[str, Protocol]:
-        models = {"clip": OPENAI_B32, "dino": DINO_S16}
         about = "against the ground truth, at the answer's size; the mean of the types' means"
-        return {ID: Protocol(about, METRICS, "clip_i", by_group=True, drops_black=True, models=models)}
+        return {ID: Protocol(about, METRICS, "clip_i", by_group=True, drops_black=True, models=AGAINST_MODELS)}
 
     def cases(self) -> Sequence[Case]:
         there = [kind for kind in self.types if (self.path / kind).is_dir()]
@@ -60,10 +59,8 @@ class AnyBench(Benchmark):
         cases = []
         seen: Counter[str] = Counter()
         for number, row in enumerate(listed):
-            try:
-                source, target, instruction = row["image_file"], row["edited_file"], row["edit"]
-            except KeyError as error:
-                raise ValueError(f"{self.path / kind}/edit_result.json: item {number} has no {error}") from None
+            where = f"{self.path / kind}/edit_result.json: item {number}"
+            source, target, instruction = fields(row, ("image_file", "edited_file", "edit"), where)
             # File names repeat within a type; the published script writes their answers to one file.
             name = f"{kind}/{PurePosixPath(source).stem}"
             seen[name] += 1

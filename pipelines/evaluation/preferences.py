@@ -10,12 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from crispedit.benchmark import read_jsonl
+from crispedit.benchmark import REVERSED, read_jsonl
 from crispedit.pipelines.evaluation import statistics
-from crispedit.pipelines.evaluation.statistics import Outcome
 from crispedit.pipelines.sources import texts
-
-REVERSED: Mapping[Outcome, Outcome] = {"first": "second", "second": "first", "tie": "tie"}
+from crispedit.replies import Winner
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Preference:
     case: str
     first: str
     second: str
-    winner: Outcome
+    winner: Winner
     category: str = ""
     dimension: str = ""
 
@@ -69,20 +67,23 @@ def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
 
 def majority(given: Sequence[Preference]) -> list[Preference]:
     """One preference for each case, pair and dimension: the raters' majority; a tie if they are split evenly."""
-    votes: dict[Preference, Counter[Outcome]] = {}
+    votes: dict[Preference, Counter[Winner]] = {}
     for one in (preference.ordered for preference in given):
         votes.setdefault(replace(one, winner="tie"), Counter())[one.winner] += 1
     preferences = []
     for pair, count in votes.items():
-        lead = count["first"] - count["second"]
-        decided: Outcome = "first" if lead > 0 else "second" if lead < 0 else "tie"
-        if count["tie"] > max(count["first"], count["second"]):
-            decided = "tie"
-        preferences.append(replace(pair, winner=decided))
+        split = count["tie"] > max(count["first"], count["second"])
+        preferences.append(replace(pair, winner="tie" if split else leading(count)))
     return preferences
 
 
-def agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict[str, Any]:
+def leading(votes: Counter[Winner]) -> Winner:
+    """The one of two answers with more votes, whatever the number of ties; a tie if they have as many."""
+    lead = votes["first"] - votes["second"]
+    return "first" if lead > 0 else "second" if lead < 0 else "tie"
+
+
+def agreement(pairs: Sequence[tuple[Preference, Winner]], level: float) -> dict[str, Any]:
     """A judge's agreement with people, {n, agreement, kappa, ties}, overall and by category. JSON-ready.
 
     pairs: a person's preference, and the judge's verdict on the same answers in the same order.
@@ -96,21 +97,17 @@ def agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict
     }
 
 
-def _share(bound: float | None) -> float | None:
-    """A bound of a share, clipped to 0 to 1."""
-    return None if bound is None else min(1.0, max(0.0, bound))
-
-
-def _agreement(pairs: Sequence[tuple[Preference, Outcome]], level: float) -> dict[str, Any]:
+def _agreement(pairs: Sequence[tuple[Preference, Winner]], level: float) -> dict[str, Any]:
     if not pairs:
         return {"n": 0, "agreement": dict(statistics.UNKNOWN), "kappa": None}
     same = [float(person.winner == said) for person, said in pairs]
     mean = statistics.mean(same, [person.case for person, _ in pairs], level=level)
     people, judge = (Counter(side) for side in ([p.winner for p, _ in pairs], [said for _, said in pairs]))
     chance = sum(people[name] * judge[name] for name in people) / len(pairs) ** 2
+    low, high = (None if end is None else min(1.0, max(0.0, end)) for end in (mean.low, mean.high))
     return {
         "n": len(pairs),
-        "agreement": mean.figure(len(pairs)) | {"low": _share(mean.low), "high": _share(mean.high)},
+        "agreement": mean.figure(len(pairs)) | {"low": low, "high": high},
         "kappa": None if chance == 1 else (mean.mean - chance) / (1 - chance),
         "ties": {"people": people["tie"], "judge": judge["tie"]},
     }

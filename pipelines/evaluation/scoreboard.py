@@ -155,10 +155,8 @@ class _Scorer:
         return self._mean([o for o, _ in known], [value for _, value in known], by_group)
 
     def _mean(self, outcomes: Sequence[Outcome], values: Sequence[float], by_group: bool) -> Json:
-        if not values:
-            return dict(statistics.UNKNOWN)
         groups = [o.case.group for o in outcomes] if by_group else None
-        return statistics.mean(values, _families(outcomes), groups, self.level).figure(len(values))
+        return statistics.figure(values, _families(outcomes), groups, self.level)
 
     def _with_missing(self, outcomes: Sequence[Outcome]) -> Json | None:
         """The means with a value for every missing or refused answer: the source's own, or the worst if copying the

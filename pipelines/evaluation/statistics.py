@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
+
+from crispedit.replies import Winner
 
 Array = NDArray[np.float64]
 
@@ -41,6 +42,13 @@ class Estimate:
 
 UNKNOWN: Mapping[str, float | int | None] = {"mean": None, "low": None, "high": None, "n": 0}
 """The figure of no values."""
+
+
+def figure(
+    values: Sequence[float], families: Sequence[str], groups: Sequence[str] | None = None, level: float = 0.95
+) -> dict[str, float | int | None]:
+    """The mean of values and its interval, JSON-ready."""
+    return mean(values, families, groups, level).figure(len(values)) if values else dict(UNKNOWN)
 
 
 def mean(
@@ -193,7 +201,6 @@ def _within(lists: Sequence[Sequence[float]]) -> float | None:
 
 # Pairwise comparisons
 
-Outcome = Literal["first", "second", "tie"]
 ELO_PER_STRENGTH = 400 / np.log(10)
 ELO_MIDDLE = 1000.0
 SHRINKING = 1.0
@@ -210,7 +217,7 @@ class PairwiseResult:
     dimension: str
     first: str
     second: str
-    outcome: Outcome
+    outcome: Winner
 
 
 @dataclass(frozen=True)

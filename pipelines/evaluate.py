@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from pydantic import Field
 from crispedit import benchmarks as benchmark_folder
 from crispedit import editors as editor_folder
 from crispedit import parts, recipe
-from crispedit.benchmark import Benchmark, Case, Picture
+from crispedit.benchmark import Benchmark, Case, Picture, Protocol
 from crispedit.benchmarks.shards import Shards
 from crispedit.measures import Models
 from crispedit.parts import Editor
@@ -36,6 +37,7 @@ from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, Judge
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.recipe import PartSpec, Pool, Strict
 from crispedit.record import content_key
+from crispedit.replies import Winner
 from crispedit.shards import journal, layout
 from crispedit.shards.index import open_index
 from crispedit.shards.lock import locked
@@ -204,7 +206,6 @@ class _Entry:
             editor = editors[label]
             working = editor.model_copy()  # freed with its weights before the next editor loads
             for wave in self.made.waves():
-                self.made.recall(label, working, wave, spec.seeds)
                 work = self.made.editing(label, working, spec.pool, wave, spec.seeds)
                 if work is not None:
                     engine.run(work, self.of.engine)
@@ -219,18 +220,22 @@ class _Entry:
 
     def to_edit(self, editors: Mapping[str, Editor]) -> list[str]:
         """A line for each editor with the number of edits left."""
-        lines = []
-        for label, editor in editors.items():
-            seeds = self.of.editors[label].seeds
-            left, of = self.made.left(editor, seeds), seeds * len(self.made.cases)
-            lines.append(f"{self.name}: {label} has {left} of {of} edits left")
-        return lines
+        seeds = {label: self.of.editors[label].seeds for label in editors}
+        count = len(self.made.cases)
+        return [
+            f"{self.name}: {label} has {self.made.left(editor, seeds[label])} of {seeds[label] * count} edits left"
+            for label, editor in editors.items()
+        ]
 
     def paid(self, everything: bool = False) -> list[str]:
         """What the judge will be asked, and the approximate cost. `everything`: as if all answers existed."""
         if self.benchmark.questions == 0 or self.of.models.judge is None:
             return [f"{self.name}: nothing to ask a judge"]
-        rows = self._answers_to_come() if everything else self._rows_left()
+        if everything:
+            rows = self._answers_to_come()
+        else:
+            work = self.made.measuring(self.scored(), self.of.measure)
+            rows = 0 if work is None else len(work.plan)
         questions = round(rows * self.benchmark.questions)
         line = f"{self.name}: at most {questions} questions to the judge ({self.of.models.judge.model})"
         price = self.of.price
@@ -240,62 +245,51 @@ class _Entry:
         cost = price.of(prompt, questions * ANSWER_TOKENS)
         return [f"{line}, about {cost:.2f} {price.currency}; replies that were kept cost nothing"]
 
-    def _rows_left(self) -> int:
-        make = self.made.comparing if self.benchmark.pairwise else self.made.scoring
-        work = make(self._scored(), self.of.measure)
-        return 0 if work is None else len(work.plan)
-
     def _answers_to_come(self) -> int:
+        """The number of judgements if all answers existed."""
         scored = sum(bool(case.protocols) for case in self.made.cases.values())
-        seeds = [
-            len(spec.results) if isinstance(spec.results, tuple) else spec.seeds for spec in self.of.editors.values()
-        ]
         targets = any(case.target is not None for case in self.made.cases.values())
-        controls = [name for name in self.of.controls if name == COPY or targets]
-        players = [*([1] * len(controls)), *seeds]
-        if self.benchmark.pairwise:
-            pairs = sum(min(a, b) for n, a in enumerate(players) for b in players[:n])
-            return scored * pairs * self.of.judgements
-        return scored * sum(players) * self.of.judgements
+        players = [1 for name in self.of.controls if name == COPY or targets]
+        for spec in self.of.editors.values():
+            players.append(len(spec.results) if isinstance(spec.results, tuple) else spec.seeds)
+        of_case = sum(map(min, combinations(players, 2))) if self.benchmark.pairwise else sum(players)
+        return scored * of_case * self.of.judgements
 
-    def _scored(self) -> dict[str, Seeds]:
+    def scored(self) -> dict[str, Seeds]:
         """The answers to measure; a comparison leaves the ground truth out."""
         return {name: a for name, a in self.answers.items() if not (self.benchmark.pairwise and name == TRUTH)}
 
-    def verdicts(self) -> list[JudgedComparison]:
-        """The judge's verdict on every pair, for a pairwise benchmark."""
-        return self.made.verdicts(self._scored())
-
     def measure(self) -> None:
-        make = self.made.comparing if self.benchmark.pairwise else self.made.scoring
-        work = make(self._scored(), self.of.measure)
+        work = self.made.measuring(self.scored(), self.of.measure)
         if work is not None:
             engine.run(work, self.of.engine)
 
-    def boards(self, people: Sequence[Preference]) -> tuple[dict[str, scoreboard.Json], dict[str, list[Outcome]]]:
-        """The JSON of every protocol, and the outcomes behind it."""
-        models, level = self.of.models, self.of.level
+    def results(self) -> tuple[dict[str, list[Outcome]], list[JudgedComparison]]:
+        """The outcomes by editor, or the verdicts of a pairwise benchmark."""
         if self.benchmark.pairwise:
-            verdicts = self.verdicts()
-            board_of = {
-                name: scoreboard.pairwise_board(name, protocol, verdicts, models, level, self.benchmark)
-                for name, protocol in self.benchmark.protocols.items()
-            }
-            for board in board_of.values():
-                self._with_people(board, _verdict_pairs(people, verdicts))
-            return board_of, {}
-        outcomes = {label: self.made.outcomes(given) for label, given in self.answers.items()}
-        board_of = {}
-        for name, protocol in self.benchmark.protocols.items():
-            board = scoreboard.protocol_board(name, protocol, outcomes, models, level, self.benchmark)
-            better = 1 if protocol.metrics[protocol.headline] == "higher" else -1
-            self._with_people(board, _score_pairs(people, outcomes, name, protocol.headline, better))
-            board_of[name] = board
-        return board_of, outcomes
+            return {}, self.made.verdicts(self.scored())
+        return {label: self.made.outcomes(given) for label, given in self.answers.items()}, []
 
-    def _with_people(self, board: scoreboard.Json, pairs: Sequence[tuple[Preference, Any]]) -> None:
-        if pairs and self.of.humans is not None:
-            board["humans"] = {"source": self.of.humans.name} | preferences.agreement(pairs, self.of.level)
+    def boards(
+        self,
+        people: Sequence[Preference],
+        outcomes: Mapping[str, Sequence[Outcome]],
+        verdicts: Sequence[JudgedComparison],
+    ) -> dict[str, scoreboard.Json]:
+        """The JSON of every protocol."""
+        shared = self.of.models, self.of.level, self.benchmark
+        boards: dict[str, scoreboard.Json] = {}
+        for name, protocol in self.benchmark.protocols.items():
+            if self.benchmark.pairwise:
+                boards[name] = scoreboard.pairwise_board(name, protocol, verdicts, *shared)
+                compared = _verdict_pairs(people, verdicts)
+            else:
+                boards[name] = scoreboard.protocol_board(name, protocol, outcomes, *shared)
+                compared = _score_pairs(people, outcomes, name, protocol)
+            if compared and self.of.humans is not None:
+                agreement = preferences.agreement(compared, self.of.level)
+                boards[name]["humans"] = {"source": self.of.humans.name} | agreement
+        return boards
 
     def cost(self) -> scoreboard.Json:
         """The benchmark's cost so far: seconds per edit, questions, tokens, price."""
@@ -316,14 +310,13 @@ def _written(of: EvaluationRecipe, entries: Sequence[_Entry], people: Sequence[P
     boards: dict[str, dict[str, scoreboard.Json]] = {}
     rows: list[dict[str, object]] = []
     for entry in entries:
-        boards[entry.name], outcomes = entry.boards(people)
+        outcomes, verdicts = entry.results()
+        boards[entry.name] = entry.boards(people, outcomes, verdicts)
         sources = {case: given.picture for case, given in entry.made.copied()[0].items()}
         protocols = entry.benchmark.protocols
         rows += case_table.rows(entry.name, protocols, outcomes, entry.answers, sources)
-        if entry.benchmark.pairwise:
-            for name in protocols:
-                rows += case_table.duels(entry.name, name, entry.verdicts(), entry.answers)
         for name, protocol in protocols.items():
+            rows += case_table.duels(entry.name, name, verdicts, entry.answers)
             folder = of.out / "sheets" / entry.name
             sheets.write(folder, name, protocol, entry.benchmark, outcomes, entry.answers, sources)
     cost = {entry.name: entry.cost() for entry in entries}
@@ -368,40 +361,39 @@ def _down(name: str, last: str) -> str:
     )
 
 
-def _verdict_pairs(people: Sequence[Preference], verdicts: Sequence[JudgedComparison]) -> list[tuple[Preference, Any]]:
+def _verdict_pairs(
+    people: Sequence[Preference], verdicts: Sequence[JudgedComparison]
+) -> list[tuple[Preference, Winner]]:
     """People's preferences and the judge's verdicts on the same pairs, in one dimension or by majority."""
-    winners: dict[tuple[str, str, str, str], list[Any]] = {}
+    votes: dict[tuple[str, str, str, str], list[Preference]] = {}
     for verdict in verdicts:
         for dimension, winner in verdict.winners.items():
             if winner is not None:
-                pair = verdict.case.id, verdict.first, verdict.second
-                one = Preference(*pair, winner).ordered  # type: ignore[arg-type]
+                one = Preference(verdict.case.id, verdict.first, verdict.second, winner).ordered
                 for key in (dimension, ""):
-                    winners.setdefault((one.case, one.first, one.second, key), []).append(one)
-    both = []
-    for person in people:
-        votes = winners.get((person.case, person.first, person.second, person.dimension))
-        if votes:
-            both.append((person, preferences.majority(votes)[0].winner))
-    return both
+                    votes.setdefault((one.case, one.first, one.second, key), []).append(one)
+    asked = [(person, votes.get((person.case, person.first, person.second, person.dimension))) for person in people]
+    return [(person, preferences.majority(given)[0].winner) for person, given in asked if given]
 
 
 def _score_pairs(
-    people: Sequence[Preference], outcomes: Mapping[str, Sequence[Outcome]], protocol: str, metric: str, better: int
-) -> list[tuple[Preference, Any]]:
-    """People's preferences, and which answer has the better mean of a metric."""
+    people: Sequence[Preference], outcomes: Mapping[str, Sequence[Outcome]], name: str, protocol: Protocol
+) -> list[tuple[Preference, Winner]]:
+    """People's preferences, and which answer has the better mean of the protocol's headline metric."""
     values: dict[tuple[str, str], list[float]] = {}
     for editor, results in outcomes.items():
         for outcome in results:
-            if outcome.kind == "scored" and protocol in outcome.case.protocols:
-                value = outcome.values[protocol][metric]
+            if outcome.kind == "scored" and name in outcome.case.protocols:
+                value = outcome.values[name][protocol.headline]
                 if value is not None:
                     values.setdefault((editor, outcome.case.id), []).append(value)
-    pairs = []
+    means = {answer: sum(some) / len(some) for answer, some in values.items()}
+    better = 1 if protocol.metrics[protocol.headline] == "higher" else -1
+    pairs: list[tuple[Preference, Winner]] = []
     for person in people:
-        sides = [values.get((editor, person.case)) for editor in (person.first, person.second)]
-        if sides[0] and sides[1]:
-            apart = better * (sum(sides[0]) / len(sides[0]) - sum(sides[1]) / len(sides[1]))
+        first, second = (means.get((editor, person.case)) for editor in (person.first, person.second))
+        if first is not None and second is not None:
+            apart = better * (first - second)
             pairs.append((person, "tie" if abs(apart) < 1e-12 else "first" if apart > 0 else "second"))
     return pairs
 

@@ -53,16 +53,10 @@ def rows(
     """One row for each case, editor, seed, judgement and metric."""
     for editor, results in outcomes.items():
         for outcome in results:
-            case, seeds = outcome.case, answers[editor]
-            given = seeds[outcome.seed].get(case.id)
-            shared = _of_answer(benchmark, case, editor, given, sources[case.id]) | {
-                "seed": outcome.seed,
-                "judgement": outcome.repeat,
-                "kind": outcome.kind,
-                "reason": outcome.reason,
-                "black": outcome.black,
-                "words": list(outcome.words),
-            }
+            case, given = outcome.case, answers[editor][outcome.seed].get(outcome.case.id)
+            shared = _of_answer(benchmark, case, editor, given, sources[case.id])
+            shared |= {name: getattr(outcome, name) for name in ("seed", "kind", "reason", "black", "words")}
+            shared |= {"judgement": outcome.repeat}
             for protocol in case.protocols:
                 for metric in protocols[protocol].metrics:
                     value = outcome.values[protocol][metric] if outcome.kind == "scored" else None
@@ -73,17 +67,15 @@ def duels(
     benchmark: str, protocol: str, verdicts: Sequence[JudgedComparison], answers: Mapping[str, Seeds]
 ) -> Iterator[dict[str, object]]:
     """One row for each case and editor of a pairwise benchmark, over all its comparisons."""
-    won: dict[tuple[str, str], list[float]] = {}
-    cases: dict[tuple[str, str], list[JudgedComparison]] = {}
+    duels: dict[tuple[str, str], tuple[list[JudgedComparison], list[float]]] = {}
     for verdict in verdicts:
         for mine, editor in (("first", verdict.first), ("second", verdict.second)):
-            cases.setdefault((verdict.case.id, editor), []).append(verdict)
-            shares = won.setdefault((verdict.case.id, editor), [])
+            of, shares = duels.setdefault((verdict.case.id, editor), ([], []))
+            of.append(verdict)
             known = [winner for winner in verdict.winners.values() if winner is not None]
             shares += [0.5 if winner == "tie" else float(winner == mine) for winner in known]
-    for (case_id, editor), of in cases.items():
-        case, shares = of[0].case, won[case_id, editor]
-        given = answers[editor][0].get(case_id)
+    for (case_id, editor), (of, shares) in duels.items():
+        case, given = of[0].case, answers[editor][0].get(case_id)
         yield _of_answer(benchmark, case, editor, given, case.source) | {
             "protocol": protocol,
             "seed": 0,

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import xxhash
 
@@ -25,23 +26,13 @@ from crispedit.benchmark import Benchmark, Case, Picture
 from crispedit.measures import Models
 from crispedit.parts import Editor
 from crispedit.pipelines.engine import Row, Work
+from crispedit.pipelines.evaluation import tables
 from crispedit.pipelines.evaluation.kept import Edits
-from crispedit.pipelines.evaluation.stages import AnswerStage, JudgeStage, MetricStage
-from crispedit.pipelines.evaluation.tables import (
-    ANSWERS,
-    ASKED,
-    COST,
-    MATCHES,
-    PAIRED,
-    SCORES,
-    SHOWN,
-    STOPPED,
-    Committed,
-    Committing,
-    Kind,
-)
+from crispedit.pipelines.evaluation.stages import AnswerStage, MeasureStage
+from crispedit.pipelines.evaluation.tables import Committed, Committing, Kind
 from crispedit.recipe import Pool
 from crispedit.record import canonical_json, content_key, seed_of
+from crispedit.replies import Winner
 from crispedit.shards import journal
 
 COPY, TRUTH = "copy-source", "ground-truth"
@@ -89,9 +80,9 @@ class JudgedComparison:
     case: Case
     first: str
     second: str
-    winners: Mapping[str, str | None]
-    in_order: Mapping[str, str | None]
-    reversed: Mapping[str, str | None]
+    winners: Mapping[str, Winner | None] = field(default_factory=dict)
+    in_order: Mapping[str, Winner | None] = field(default_factory=dict)
+    reversed: Mapping[str, Winner | None] = field(default_factory=dict)
     kind: Kind = "scored"
     reason: str = ""
     words: Sequence[str] = ()
@@ -120,14 +111,16 @@ class Evaluation:
             twice = next(case for case, count in Counter(case.id for case in cases).items() if count > 1)
             raise ValueError(f"benchmarks.{name}: two cases have the id {twice!r}")
         folder = out.absolute() / name
-        self.answers, self.scores, self.matches = (folder / t for t in ("answers", "scores", "matches"))
+        self.answers = folder / "answers"
+        self.table = tables.MATCHES if benchmark.pairwise else tables.SCORES
+        self.measured = folder / ("matches" if benchmark.pairwise else "scores")
         self._identity = canonical_json(benchmark.identity())
         self._measuring = canonical_json({"models": models.identity(), "metrics": metrics.VERSION})
 
     def sweep(self) -> None:
-        for folder in (self.answers, self.scores, self.matches):
+        for folder in (self.answers, self.measured):
             journal.sweep(folder)
-            (folder / STOPPED).unlink(missing_ok=True)
+        (self.measured / tables.STOPPED).unlink(missing_ok=True)
 
     # Answers
 
@@ -181,21 +174,22 @@ class Evaluation:
         return rounds
 
     def editing(self, label: str, editor: Editor, pool: Pool, wave: Sequence[Case], seeds: int) -> Work | None:
-        """The edits left in one round; None if there are none."""
-        plan = self._left(editor, wave, seeds)
+        """The edits left in one round, after the cached ones were committed; None if there are none."""
+        plan = [{**row, "editor": label} for row in self._left(editor, wave, seeds)]
+        known = [row for row in plan if self.edits.has(row["edit"])]
+        recalled: set[str] = set()
+        for start in range(0, len(known), RECALLED):
+            cached = [(row, self.edits.recall(row["edit"])) for row in known[start : start + RECALLED]]
+            done = [{**row, **columns} for row, columns in cached if columns is not None]
+            journal.commit(self.answers, tables.ANSWERS, done)
+            recalled |= {row["key"] for row in done}
+        plan = [row for row in plan if row["key"] not in recalled]
         if not plan:
             return None
-        rows = [{**row, "editor": label} for row in plan]
         stage = AnswerStage(f"edit {label}", pool, editor, self.benchmark, self.edits, editor.gpus)
-        return Work(f"edit {label}", self.answers, ANSWERS, rows, [stage], ASKED, Committing(ANSWERS))
-
-    def recall(self, label: str, editor: Editor, wave: Sequence[Case], seeds: int) -> None:
-        known = [row for row in self._left(editor, wave, seeds) if self.edits.has(row["edit"])]
-        for start in range(0, len(known), RECALLED):
-            rows = known[start : start + RECALLED]
-            recalled = [(row, self.edits.recall(row["edit"])) for row in rows]
-            done = [{**row, "editor": label, **kept} for row, kept in recalled if kept is not None]
-            journal.commit(self.answers, ANSWERS, done)
+        return Work(
+            f"edit {label}", self.answers, tables.ANSWERS, plan, [stage], tables.ASKED, Committing(tables.ANSWERS)
+        )
 
     def left(self, editor: Editor, seeds: int) -> int:
         """The number of edits that are neither committed nor cached."""
@@ -225,7 +219,7 @@ class Evaluation:
         return self._answered(canonical_json(editor.identity()), seeds)
 
     def _answered(self, identity: str, seeds: int) -> list[dict[str, Given]]:
-        committed = Committed(self.answers, ANSWERS)
+        committed = Committed(self.answers, tables.ANSWERS)
         return [
             {case.id: self._given(committed, self.answer_key(case, identity, seed)) for case in self.cases.values()}
             for seed in range(seeds)
@@ -251,40 +245,32 @@ class Evaluation:
         before = [] if case.after is None else self._chain(self.cases[case.after])
         return [*before, case.id, case.instruction]
 
-    # Scores
+    # Measurements
 
-    def scoring(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
-        """The answers left to score, grouped by case so that its target is embedded once."""
-        committed = Committed(self.scores, SCORES, ["key"])
-        plan: dict[str, Row] = {}  # the same answer under two labels is one row
+    def measuring(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
+        """The measurements left, case by case, so that a target is embedded once: of every answer, or, for a pairwise
+        benchmark, of every pair of answers. None if there are none."""
+        committed = Committed(self.measured, self.table, ["key"])
         sources = self.copied()[0]
-        for case in self.cases.values():
-            for label, seeds in answers.items():
-                for given in seeds:
-                    answer = given.get(case.id)
-                    if not case.protocols or answer is None or answer.picture is None:
-                        continue
-                    for repeat in range(self.judgements):
-                        key = self.score_key(case, answer, repeat)
-                        if key not in committed.done:
-                            plan[key] = {
-                                "key": key,
-                                "of": key,
-                                "editor": label,
-                                "case": case.id,
-                                "repeat": repeat,
-                                "asked_of": case.to_json(),
-                                "source": _where(sources[case.id].picture),
-                                "answer": _where(answer.picture),
-                            }
+        plan: dict[str, Row] = {}  # the same answer under two labels is one row
+        for case, players in self._pairs(answers) if self.benchmark.pairwise else self._single(answers):
+            shared = {"case": case.id, "asked_of": case.to_json(), "source": _where(sources[case.id].picture)}
+            for name, (label, given) in zip(tables.players_of(self.table), players.items(), strict=True):
+                shared |= {name: label, f"{name}_answer": _where(given.picture)}
+            for repeat in range(self.judgements):
+                key = self.key(case, *players.values(), repeat=repeat)
+                if key not in committed.done:
+                    plan[key] = {"key": key, "of": key, "repeat": repeat, **shared}
         if not plan:
             return None
-        stage = MetricStage("score", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.scores)
-        return Work("score", self.scores, SCORES, [*plan.values()], [stage], SHOWN, Committing(SCORES))
+        name = "compare" if self.benchmark.pairwise else "score"
+        stage = MeasureStage(name, pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.measured)
+        work = [*plan.values()]
+        return Work(name, self.measured, self.table, work, [stage], tables.wire(self.table), Committing(self.table))
 
     def outcomes(self, seeds: Seeds) -> list[Outcome]:
         """The outcome of every answer of this editor to a scored case, from the committed rows."""
-        committed = Committed(self.scores, SCORES)
+        committed = Committed(self.measured, self.table)
         outcomes = []
         for case in self.cases.values():
             for seed, given in enumerate(seeds):
@@ -295,95 +281,69 @@ class Evaluation:
                     outcomes.append(Outcome(case, answer.reason, kind=answer.kind, seed=seed))
                     continue
                 for repeat in range(self.judgements):
-                    key = self.score_key(case, answer, repeat)
-                    row = committed.done.get(key)
-                    if row is not None:
-                        values, words = json.loads(row["values"]), json.loads(row["words"])
-                        scored = Outcome(case, "", row["black"], values, seed=seed, repeat=repeat, words=words)
-                        outcomes.append(scored)
+                    key = self.key(case, answer, repeat=repeat)
+                    if (row := committed.done.get(key)) is not None:
+                        result: dict[str, Any] = {name: json.loads(row[name]) for name in ("values", "words")}
+                        result["black"] = row["black"]
                     else:
-                        kind, reason = committed.why(key)
-                        outcomes.append(Outcome(case, reason, kind=kind, seed=seed, repeat=repeat))
+                        result = dict(zip(("kind", "reason"), committed.why(key), strict=True))
+                    outcomes.append(Outcome(case, seed=seed, repeat=repeat, **result))
         return outcomes
-
-    def score_key(self, case: Case, given: Given, repeat: int = 0) -> str:
-        parts = ("score", self._identity, self._measuring, case.to_json(), given.key)
-        return content_key(*parts, str(repeat))
-
-    # Comparisons
-
-    def comparing(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
-        """The comparisons left: every pair of editors on every case, in an order drawn per case."""
-        committed = Committed(self.matches, MATCHES, ["key"])
-        plan: dict[str, Row] = {}
-        for case, first, second, repeat, pair in self._pairs(answers):
-            key = self.match_key(case, pair, repeat)
-            if key not in committed.done and case.source is not None:
-                plan[key] = {
-                    "key": key,
-                    "of": key,
-                    "case": case.id,
-                    "first": first,
-                    "second": second,
-                    "repeat": repeat,
-                    "asked_of": case.to_json(),
-                    "source": _where(case.source),
-                    "first_answer": _where(pair[0].picture),
-                    "second_answer": _where(pair[1].picture),
-                }
-        if not plan:
-            return None
-        stage = JudgeStage("compare", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.matches)
-        return Work("compare", self.matches, MATCHES, [*plan.values()], [stage], PAIRED, Committing(MATCHES))
 
     def verdicts(self, answers: Mapping[str, Seeds]) -> list[JudgedComparison]:
         """The judge's verdicts on every comparable pair, from the committed rows."""
-        committed = Committed(self.matches, MATCHES)
+        committed = Committed(self.measured, self.table)
         verdicts = []
-        for case, first, second, repeat, pair in self._pairs(answers):
-            row = committed.done.get(key := self.match_key(case, pair, repeat))
-            if row is not None:
-                columns = {name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")}
-                verdicts.append(JudgedComparison(case, first, second, **columns))
-            else:
-                kind, reason = committed.why(key)
-                verdicts.append(JudgedComparison(case, first, second, {}, {}, {}, kind, reason))
+        for case, players in self._pairs(answers):
+            for repeat in range(self.judgements):
+                key = self.key(case, *players.values(), repeat=repeat)
+                if (row := committed.done.get(key)) is not None:
+                    result = {name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")}
+                else:
+                    result = dict(zip(("kind", "reason"), committed.why(key), strict=True))
+                first, second = players
+                verdicts.append(JudgedComparison(case, first, second, **result))
         return verdicts
 
-    def _pairs(self, answers: Mapping[str, Seeds]) -> list[tuple[Case, str, str, int, tuple[Given, Given]]]:
-        """(case, first, second, judgement, answers) of all editors, seed by seed."""
-        pairs = []
+    def _single(self, answers: Mapping[str, Seeds]) -> Iterator[tuple[Case, dict[str, Given]]]:
+        """Every answer to a scored case, with its editor."""
+        for case in self.cases.values():
+            for label, seeds in answers.items():
+                for given in seeds:
+                    answer = given.get(case.id)
+                    if case.protocols and answer is not None and answer.picture is not None:
+                        yield case, {label: answer}
+
+    def _pairs(self, answers: Mapping[str, Seeds]) -> Iterator[tuple[Case, dict[str, Given]]]:
+        """Both answers by editor, seed by seed, in an order drawn for the case."""
         for case in self.cases.values():
             for one, other in combinations(sorted(answers), 2):
+                drawn = seed_of(content_key(case.id, one, other), "order") % 2
                 for ours, theirs in zip(answers[one], answers[other], strict=False):
                     pair = [(one, ours.get(case.id)), (other, theirs.get(case.id))]
-                    if seed_of(content_key(case.id, one, other), "order") % 2:
-                        pair.reverse()
-                    (first, a), (second, b) = pair
-                    if a is not None and b is not None and a.picture is not None and b.picture is not None:
-                        pairs += [(case, first, second, repeat, (a, b)) for repeat in range(self.judgements)]
-        return pairs
+                    known = {name: given for name, given in pair if given is not None and given.picture is not None}
+                    if len(known) == 2:
+                        yield case, dict(reversed(known.items())) if drawn else known
 
-    def match_key(self, case: Case, pair: tuple[Given, Given], repeat: int) -> str:
-        parts = ("match", self._identity, self._measuring, case.to_json(), pair[0].key, pair[1].key)
-        return content_key(*parts, str(repeat))
+    def key(self, case: Case, *given: Given, repeat: int = 0) -> str:
+        """The key of a measurement of these answers."""
+        kind = "match" if self.benchmark.pairwise else "score"
+        answers = [answer.key for answer in given]
+        return content_key(kind, self._identity, self._measuring, case.to_json(), *answers, str(repeat))
 
     # The run's totals
 
     def stopped(self) -> str | None:
         """Why the judge counts as down, if a stage of this run found so."""
-        for folder in (self.scores, self.matches):
-            if (folder / STOPPED).is_file():
-                return str(json.loads((folder / STOPPED).read_text(encoding="utf-8"))["last"])
-        return None
+        file = self.measured / tables.STOPPED
+        return str(json.loads(file.read_text(encoding="utf-8"))["last"]) if file.is_file() else None
 
     def cost(self) -> dict[str, int | None]:
         """Questions and tokens of all committed judgements, including unreadable ones. Tokens are None if the server
         does not count them."""
-        totals: Counter[str] = Counter(dict.fromkeys((name for name, _ in COST), 0))
-        for folder, table in ((self.scores, SCORES), (self.matches, MATCHES)):
-            for row in journal.read(folder, table, [name for name, _ in COST]).to_pylist():
-                totals.update({name: row[name] or 0 for name, _ in COST})
+        names = [name for name, _ in tables.COST]
+        rows = journal.read(self.measured, self.table, names).to_pylist()
+        totals = {name: sum(row[name] or 0 for row in rows) for name in names}
         counted = totals["prompt_tokens"] > 0 or totals["asked"] == 0
         return {name: count if counted or "tokens" not in name else None for name, count in totals.items()}
 

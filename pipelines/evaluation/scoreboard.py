@@ -9,17 +9,17 @@ from typing import Any
 
 import yaml
 
-from crispedit.benchmark import Benchmark, Protocol
+from crispedit.benchmark import REVERSED, Benchmark, Protocol
 from crispedit.measures import Models
 from crispedit.pipelines.evaluation import statistics
 from crispedit.pipelines.evaluation.runner import COPY, TRUTH, JudgedComparison, Outcome
 from crispedit.record import seed_of
 
 NEEDS = {"clip_i": "clip", "clip_t": "clip", "clip_dir": "clip_large", "dino": "dino"} | dict.fromkeys(
-    ("SC", "PQ", "O", "balance", "first", "second", "third", "mean"), "judge"
+    ("SC", "PQ", "O", "balance", "first", "second", "third", "mean", "IF", "WA", "URC", "IC", "VC", "VQ", "overall"),
+    "judge",
 )
 """The model that a metric needs."""
-NEEDS |= dict.fromkeys(("IF", "WA", "URC", "IC", "VC", "VQ", "overall"), "judge")
 
 Json = dict[str, Any]
 
@@ -247,7 +247,7 @@ class _Scorer:
             "wins": better[1],
             "ties": better[0],
             "losses": better[-1],
-            "ratio": None if ratio is None else {"mean": ratio.mean, "low": ratio.low, "high": ratio.high},
+            "ratio": None if ratio is None else {side: getattr(ratio, side) for side in ("mean", "low", "high")},
         }
 
 
@@ -267,15 +267,17 @@ def pairwise_board(
     consistency."""
     scored = [verdict for verdict in verdicts if verdict.kind == "scored"]
     matches = [
-        statistics.PairwiseResult(verdict.case.id, dimension, verdict.first, verdict.second, winner)  # type: ignore[arg-type]
+        statistics.PairwiseResult(verdict.case.id, dimension, verdict.first, verdict.second, winner)
         for verdict in scored
         for dimension, winner in verdict.winners.items()
         if winner is not None
     ]
-    seed = seed_of(name, "strengths")
-    groups = sorted({verdict.case.group for verdict in scored})
-    dimensions = sorted({match.dimension for match in matches})
-    overall = statistics.strengths(matches, level, seed=seed)
+    group_of = {verdict.case.id: verdict.case.group for verdict in scored}
+
+    def ratings(of: Sequence[statistics.PairwiseResult], draws: int = 100) -> Json:
+        strengths = statistics.strengths(of, level, draws, seed_of(name, "strengths"))
+        return {player: vars(rating) for player, rating in strengths.items()}
+
     judge = models.judge
     return {
         "about": protocol.about,
@@ -288,23 +290,19 @@ def pairwise_board(
         "unparsed": sum(verdict.kind == "unparsed" for verdict in verdicts),
         "unjudged": sum(verdict.kind == "unjudged" for verdict in verdicts),
         "reasons": dict(sorted(Counter(v.reason for v in verdicts if v.reason).items())),
-        "ratings": {player: vars(rating) for player, rating in overall.items()},
+        "ratings": ratings(matches, 200),
         "dimensions": {
-            dimension: _elo([m for m in matches if m.dimension == dimension], level, seed) for dimension in dimensions
+            dimension: ratings([match for match in matches if match.dimension == dimension])
+            for dimension in sorted({match.dimension for match in matches})
         },
-        "groups": {group: _elo([m for m in matches if m.case in _ids(scored, group)], level, seed) for group in groups},
+        "groups": {
+            group: ratings([match for match in matches if group_of[match.case] == group])
+            for group in sorted(set(group_of.values()))
+        },
         "pairs": _pairs(matches),
         "position": _position(scored),
         "published": published(protocol.published_as or name),
     }
-
-
-def _ids(verdicts: Sequence[JudgedComparison], group: str) -> set[str]:
-    return {verdict.case.id for verdict in verdicts if verdict.case.group == group}
-
-
-def _elo(matches: Sequence[statistics.PairwiseResult], level: float, seed: int) -> Json:
-    return {player: vars(rating) for player, rating in statistics.strengths(matches, level, 100, seed).items()}
 
 
 def _pairs(matches: Sequence[statistics.PairwiseResult]) -> list[Json]:
@@ -330,20 +328,16 @@ def _pairs(matches: Sequence[statistics.PairwiseResult]) -> list[Json]:
 
 def _position(verdicts: Sequence[JudgedComparison]) -> Json:
     """How often the judge prefers the first-shown answer, and how often both orders agree."""
-    shown: Counter[str] = Counter()
-    agreed = both = 0
-    for verdict in verdicts:
-        for dimension, winner in verdict.in_order.items():
-            other = verdict.reversed.get(dimension)
-            if winner is None or other is None:
-                continue
-            both += 1
-            agreed += winner == other
-            shown[winner] += 1
-            shown[{"first": "second", "second": "first", "tie": "tie"}[other]] += 1
+    both = [
+        (in_order, other)
+        for verdict in verdicts
+        for dimension, in_order in verdict.in_order.items()
+        if in_order is not None and (other := verdict.reversed.get(dimension)) is not None
+    ]
+    shown = Counter([*(in_order for in_order, _ in both), *(REVERSED[other] for _, other in both)])
     decided = shown["first"] + shown["second"]
     return {
         "first_preferred": shown["first"] / decided if decided else None,
-        "orders_agree": agreed / both if both else None,
-        "n": both,
+        "orders_agree": sum(in_order == other for in_order, other in both) / len(both) if both else None,
+        "n": len(both),
     }

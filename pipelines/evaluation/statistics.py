@@ -31,8 +31,6 @@ class Estimate:
     mean: float
     low: float | None
     high: float | None
-    se: float | None
-    df: float | None
     p: float | None
 
     def figure(self, n: int) -> dict[str, float | int | None]:
@@ -61,11 +59,11 @@ def mean(
     centre = float(np.mean([stratum.mean for stratum in strata]))
     variance, df = _combined(strata)
     if not variance or df is None:
-        return Estimate(centre, None, None, None, None, None)
+        return Estimate(centre, None, None, None)
     se = float(np.sqrt(variance))
     reach = float(stats.t.ppf((1 + level) / 2, df)) * se
     p = float(2 * stats.t.sf(abs(centre) / se, df))
-    return Estimate(centre, centre - reach, centre + reach, se, df, p)
+    return Estimate(centre, centre - reach, centre + reach, p)
 
 
 def ratio(
@@ -83,8 +81,8 @@ def ratio(
     apart = [(a - quotient * b) / below for a, b in zip(ours, theirs, strict=True)]
     around = mean(apart, families, groups, level)
     if around.low is None or around.high is None:
-        return Estimate(quotient, None, None, None, None, None)
-    return Estimate(quotient, quotient + around.low, quotient + around.high, around.se, around.df, None)
+        return Estimate(quotient, None, None, None)
+    return Estimate(quotient, quotient + around.low, quotient + around.high, None)
 
 
 @dataclass(frozen=True)

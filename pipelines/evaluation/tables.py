@@ -54,16 +54,20 @@ MATCHES = Table(
     )
 )
 ASKED = pa.schema([*ANSWERS.schema, *columns(pa.string(), "asked_of", "source", "edit"), ("number", pa.int64())])
-SHOWN = pa.schema([*SCORES.schema, *columns(pa.string(), "asked_of", "source", "answer"), ("stopped", pa.bool_())])
-PAIRED = pa.schema(
-    [
-        *MATCHES.schema,
-        *columns(pa.string(), "asked_of", "source", "first_answer", "second_answer"),
-        ("stopped", pa.bool_()),
-    ]
-)
 STOPPED = "judge-down.json"
 """The file that a stage writes beside its table when the judge is down."""
+
+
+def players_of(table: Table) -> list[str]:
+    """The columns of a table of measurements that name editors."""
+    return [name for name in ("editor", "first", "second") if name in table.schema.names]
+
+
+def wire(table: Table) -> pa.Schema:
+    """The schema of measurements between the stages."""
+    answers = [f"{name}_answer" for name in players_of(table)]
+    return pa.schema([*table.schema, *columns(pa.string(), "asked_of", "source", *answers), ("stopped", pa.bool_())])
+
 
 Kind = Literal["scored", "refused", "missing", "error", "unparsed", "unjudged"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from crispedit.bounds import Bound
 from crispedit.cascade import Cascade
@@ -60,7 +59,7 @@ class MovedBound:
 
 @dataclass(frozen=True)
 class Kept:
-    """Counts for a category or all: pairs that pass all bounds, before and after moving."""
+    """Counts for a category or all (""): pairs that pass all bounds, before and after moving."""
 
     category: str
     kept: int
@@ -71,6 +70,17 @@ class Kept:
     lost: int
     unmeasured: int
     """Undecided now: they failed the moved bound and were not measured further."""
+
+
+COUNTED = {
+    "kept": "kept",
+    "passing": "passing",
+    "then": "then_",
+    "gained": "then_ AND NOT passing",
+    "lost": "passing AND NOT then_",
+    "unmeasured": "unmeasured",
+}
+"""What `Kept` counts, as conditions on pairs."""
 
 
 def cascade(snapshot: Snapshot, moved: Sequence[MovedBound]) -> Cascade:
@@ -95,34 +105,22 @@ def what_if(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[Kept]:
         f"(({then.verdict_sql('p', 'p.category', [names[bit]])} <> '{KEPT}')::BIGINT << {bit})" for bit in asked
     ]
     fails = " | ".join([f"(p.fails & {~sum(1 << bit for bit in asked)})", *verdicts])
+    counts = ", ".join(f'coalesce(sum(n) FILTER ({test}), 0)::BIGINT AS "{name}"' for name, test in COUNTED.items())
     rows = snapshot.sql(f"""
-        SELECT category, kept, passing, standing IS NULL AND fails = 0 AS then_,
-            standing IS NULL AND fails & -fails & waits <> 0 AND NOT waited AS unmeasured, sum(n)::BIGINT AS n
+        SELECT if(grouping(category) = 1, '', category) AS category, {counts}
         FROM (
-            SELECT p.category, p.outcome = '{KEPT}' AS kept, p.first = '{KEPT}' AS passing, p.standing,
-                starts_with(p.first, '{NOT_REACHED}') AS waited, {fails} AS fails, p.waits, count(*) AS n
-            FROM pair p GROUP BY ALL
-        ) GROUP BY ALL
-    """)
-    kept = []
-    for category in [*snapshot.categories, ""]:
-        own = [row for row in rows if category in (row["category"], "")]
-
-        def count(test: Any, of: list[Row] = own) -> int:
-            return sum(row["n"] for row in of if test(row))
-
-        kept.append(
-            Kept(
-                category,
-                count(lambda r: r["kept"]),
-                count(lambda r: r["passing"]),
-                count(lambda r: r["then_"]),
-                count(lambda r: r["then_"] and not r["passing"]),
-                count(lambda r: r["passing"] and not r["then_"]),
-                count(lambda r: r["unmeasured"]),
+            SELECT *, standing IS NULL AND fails = 0 AS then_,
+                standing IS NULL AND fails & -fails & waits <> 0 AND NOT waited AS unmeasured
+            FROM (
+                SELECT p.category, p.outcome = '{KEPT}' AS kept, p.first = '{KEPT}' AS passing, p.standing,
+                    starts_with(p.first, '{NOT_REACHED}') AS waited, {fails} AS fails, p.waits, count(*) AS n
+                FROM pair p GROUP BY ALL
             )
-        )
-    return kept
+        ) GROUP BY ROLLUP (category)
+    """)
+    by_category = {row["category"]: Kept(**row) for row in rows}
+    none = dict.fromkeys(COUNTED, 0)
+    return [by_category.get(category) or Kept(category, **none) for category in [*snapshot.categories, ""]]
 
 
 def sides(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.viewing import distribution, overview, pictures, snapshot, templates
+from crispedit.pipelines.viewing import charts, overview, pictures, serving, snapshot
 from crispedit.pipelines.viewing.snapshot import Snapshot
 from crispedit.shards import journal
 
@@ -68,36 +68,23 @@ def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
     images = Thumbnails(s, 0 if light else MAX_BYTES - TEXT_BYTES)
     grid = overview.matrix(s)
     shown = {} if light else overview.examples(s, [row[0] for row in grid.rows], EXAMPLES)
-    charted = [
-        (
-            score,
-            [
-                (name, histogram)
-                for name in s.categories
-                if (histogram := distribution.histogram(s, score, name, bins=36)) is not None
-            ],
-        )
-        for score in s.bounded
-    ]
-    sheet = (templates.FOLDER / "style.css").read_text(encoding="utf-8")
-    return (
-        templates.environment()
-        .get_template("report.html.jinja")
-        .render(
-            s=s,
-            style=Markup(sheet),
-            report=report,
-            light=light,
-            uri=images.uri,
-            funnel=overview.funnel(s),
-            categories=overview.by_category(s),
-            datasets=overview.by_dataset(s),
-            matrix=grid,
-            kept=[] if light else overview.kept_examples(s, 12),
-            reasons=[(row, shown.get(row[0], [])) for row in grid.rows],
-            charted=charted,
-            editors=overview.by_editor(s),
-            errors=report.errors,
-            progress=overview.progress(s),
-        )
+    charted = {score: {name: charts.histogram(s, score, name, bins=36) for name in s.categories} for score in s.bounded}
+    style = Markup((serving.FOLDER / "style.css").read_text(encoding="utf-8"))
+    template = serving.environment().get_template("report.html.jinja")
+    return template.render(
+        s=s,
+        style=style,
+        report=report,
+        light=light,
+        uri=images.uri,
+        funnel=overview.funnel(s),
+        categories=overview.by_category(s),
+        datasets=overview.by_dataset(s),
+        matrix=grid,
+        kept=[] if light else overview.kept_examples(s, 12),
+        reasons=[(row, shown.get(row[0], [])) for row in grid.rows],
+        charted=charted,
+        editors=overview.by_editor(s),
+        errors=report.errors,
+        progress=overview.progress(s),
     )

@@ -340,21 +340,6 @@ def read_json(path: Path, what: str) -> Any:
         raise ValueError(f"{path} is not JSON: {error}") from None
 
 
-def read_jsonl(path: Path, what: str) -> list[Any]:
-    """The objects of a published JSONL file. ValueError says what it should be, or which line is not JSON."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would split at U+2028 inside a text, too
-    except OSError:
-        raise ValueError(f"{path} is missing: {what}") from None
-    objects = []
-    for number, line in enumerate(lines, 1):
-        try:
-            objects += [json.loads(line)] if line.strip() else []
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number} is not JSON: {error}") from None
-    return objects
-
-
 @cache
 def text_constants(path: Path, what: str) -> Mapping[str, str]:
     """The texts that a published Python file assigns to names; it is parsed, not run. ValueError if it cannot be."""

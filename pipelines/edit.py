@@ -8,7 +8,6 @@ their images. Failures are reported on stderr, the rest is done, and the exit st
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image as Pillow
 
-from crispedit import console, parts
+from crispedit import console, jsonl, parts
 from crispedit.editmgt.options import SamplingOptions, Schedule, sampling_options
 from crispedit.images import decode_mask, encode_jpeg
 from crispedit.normalise import SUFFIXES, Refused, Unreadable, normalise
@@ -166,13 +165,9 @@ def _requests(args: argparse.Namespace) -> Iterator[EditRequest]:
 
 
 def _listed(path: Path, args: argparse.Namespace) -> Iterator[EditRequest]:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist")
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        row = _row(line, where)
+    for number, row in jsonl.read(path, "a list of jobs"):
+        where = f"{path}: line {number}"
+        _check_row(row, where)
         image = path.parent / row["image"]
         name = row.get("output", f"{image.stem}.png")
         if Path(name).name != name or name in ("", ".", ".."):
@@ -184,20 +179,15 @@ def _listed(path: Path, args: argparse.Namespace) -> Iterator[EditRequest]:
         yield EditRequest(image, instruction, args.output / name, mask, row.get("seed", args.seed), where)
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: {error}") from None
+def _check_row(row: dict[str, Any], where: str) -> None:
     kinds = {"image": str, "instruction": str, "mask": str, "seed": int, "output": str}
-    if not isinstance(row, dict) or "image" not in row:
-        raise ValueError(f'{where}: a line must be an object with an "image"')
+    if "image" not in row:
+        raise ValueError(f'{where}: no "image"')
     for name, value in row.items():
         if name not in kinds:
             raise ValueError(f"{where}: unknown key {name!r}; choose from {', '.join(kinds)}")
         if not isinstance(value, kinds[name]) or isinstance(value, bool):
             raise ValueError(f"{where}: {name} must be {kinds[name].__name__}, not {value!r}")
-    return row
 
 
 def _check(requests: Sequence[EditRequest], args: argparse.Namespace) -> None:

@@ -25,10 +25,38 @@ from object_store import seaweed
 
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
-from crispedit.pipelines import engine, recipe
+from crispedit.pipelines import build, engine, recipe
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.run import Run
 from crispedit.shards import journal
+
+STARTS_RAY = {
+    "test_bad_inputs.py",
+    "test_build_on_ray.py",
+    "test_cli.py",
+    "test_engine.py",
+    "test_failure.py",
+    "test_models_build.py",
+    "test_servers_build.py",
+    "test_shards_dataset.py",
+    "test_shards_interop.py",
+    "test_tokenize.py",
+    "test_train_on_ray.py",
+}
+"""Files of tests that start Ray. One process runs them all, so that one cluster at a time starts on the machine."""
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A process takes a whole file of tests, or all of `STARTS_RAY`."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class RayTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "ray" if Path(file).name in STARTS_RAY else file
+
+    return RayTogether(config, log)
+
 
 settings.load_profile("ci")  # the same examples each time, however busy the machine is
 
@@ -68,6 +96,14 @@ def make_run(root: Path, photos: Path, *overrides: str) -> Run:
     """A run of the small recipe."""
     made = recipe.recipe.parse(recipe.Recipe, RECIPE, [f"run={root}", f"source.path={photos}", *overrides])
     return Run(made.check())
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Run:
+    """An uninterrupted in-process build: what every other build must equal."""
+    run = make_run(tmp_path_factory.mktemp("built") / "run", photos)
+    build.build(run)
+    return run
 
 
 def lose_rows(folder: Path, lost: Callable[[dict[str, Any]], bool]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import Field
 
-from crispedit import judge, prompts, replies
+from crispedit import jsonl, judge, prompts, replies
 from crispedit.benchmark import (
     REVERSED,
     AnswerPair,
@@ -26,7 +26,6 @@ from crispedit.benchmark import (
     fields,
     picture_in,
     read_json,
-    read_jsonl,
 )
 from crispedit.chat import Chat, ChatError, Reply
 from crispedit.judge import NO_USAGE, JudgeReply, Question
@@ -86,7 +85,7 @@ class GEditV2(JudgedBenchmark):
 
     def cases(self) -> Sequence[Case]:
         cases = []
-        for number, row in enumerate(read_jsonl(self.path / "metadata.jsonl", "the items of GEditBench v2"), 1):
+        for number, row in jsonl.read(self.path / "metadata.jsonl", "the items of GEditBench v2"):
             where = f"{self.path}/metadata.jsonl: line {number}"
             key, task, instruction, source = fields(row, ("key", "task", "instruction", "source_image"), where)
             cases.append(Case(key, instruction, picture_in(self.path, source, where), task, protocols=(self._id,)))

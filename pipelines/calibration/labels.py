@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crispedit import jsonl
 from crispedit.pipelines.sources import texts
 
 IDS = ("key", "id", "uri")
@@ -59,19 +59,11 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(number, row) of each row; the first line of a file is row 1."""
     if not file.is_file():
         raise ValueError(f"the file of labels {file} does not exist")
-    if file.suffix.lower() not in (".jsonl", ".json", ".ndjson"):
+    if file.suffix.lower() in (".jsonl", ".json", ".ndjson"):
+        yield from jsonl.read(file, "a label per line")
+    else:
         with file.open("rb") as opened:
             yield from enumerate(texts.csv_rows(opened), start=2)
-        return
-    for number, line in enumerate(texts.decode(file.read_bytes()).split("\n"), start=1):
-        if line.strip():
-            try:
-                parsed = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{file}, row {number}: not JSON: {error}") from None
-            if not isinstance(parsed, dict):
-                raise ValueError(f"{file}, row {number}: expected an object, not {type(parsed).__name__}")
-            yield number, parsed
 
 
 def match(labels: Sequence[Label], names: Iterable[tuple[str, Sequence[str | None]]]) -> dict[str, Label]:

@@ -23,8 +23,8 @@ from typing import Any
 
 from pydantic import Field
 
-from crispedit import prompts, recipe
-from crispedit.benchmark import REVERSED, Picture, picture_in, read_json, read_jsonl, rows
+from crispedit import jsonl, prompts, recipe
+from crispedit.benchmark import REVERSED, Picture, picture_in, read_json, rows
 from crispedit.benchmarks.gedit_v2 import OWN, in_both_orders
 from crispedit.chat import ChatError, ChatOption
 from crispedit.judge import NO_USAGE, JudgeModel, JudgeReply, JudgeUsage, Question
@@ -125,12 +125,11 @@ def read(path: Path) -> list[Labelled]:
         return [_edit_reward(*row) for row in rows(tables, EDIT_REWARD)]
     if tables := sorted(path.rglob("*.arrow")):
         return [_edit_score(*row) for row in rows(tables, EDIT_SCORE)]
-    if path.is_dir():
-        given: Sequence[Mapping[str, Any]] = read_jsonl(path / "metadata.jsonl", "the preferences of a published set")
+    lines = path / "metadata.jsonl" if path.is_dir() else path
+    if lines.suffix == ".jsonl":
+        given: Sequence[Mapping[str, Any]] = [row for _, row in jsonl.read(lines, "a preference per line")]
     elif path.suffix == ".json":
         given = read_json(path, "a list of preferences")
-    elif path.suffix == ".jsonl":
-        given = read_jsonl(path, "a preference a line")
     else:
         with path.open("rb") as file:
             given = [{name: cell for name, cell in row.items() if cell} for row in texts.csv_rows(file)]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from crispedit.benchmark import REVERSED, read_jsonl
+from crispedit import jsonl
+from crispedit.benchmark import REVERSED
 from crispedit.pipelines.evaluation import statistics
 from crispedit.pipelines.sources import texts
 from crispedit.replies import Winner
@@ -60,7 +61,7 @@ def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
     if path.suffix == ".jsonl":
-        return read_jsonl(path, "a preference a line")
+        return [row for _, row in jsonl.read(path, "a preference per line")]
     with path.open("rb") as opened:
         return list(texts.csv_rows(opened))
 

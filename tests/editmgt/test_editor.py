@@ -144,8 +144,9 @@ def test_mistakes(photos, tmp_path, common):
     (tmp_path / "empty").mkdir()
     refused("holds no images", tmp_path / "empty", "x", "-o", tmp_path / "out")
     for line, match in (
-        ("{", r"jobs\.jsonl:1: "),
-        ("[]", "must be an object"),
+        ("{", r"jobs\.jsonl: line 1 is not JSON"),
+        ("[]", "line 1: expected an object, not list"),
+        ('{"instruction": "x"}', 'line 1: no "image"'),
         ('{"image": "a.png", "prompt": "x"}', "unknown key 'prompt'; choose from image"),
         ('{"image": "a.png", "instruction": 3}', "instruction must be str, not 3"),
         ('{"image": "a.png"}', "no instruction"),

@@ -143,10 +143,10 @@ def test_what_is_no_table_of_labels_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"the file of labels .* does not exist"):
         labels.read(tmp_path / "gone.csv")
     (tmp_path / "x.jsonl").write_text("[1]\n")
-    with pytest.raises(ValueError, match="row 1: expected an object, not list"):
+    with pytest.raises(ValueError, match="line 1: expected an object, not list"):
         labels.read(tmp_path / "x.jsonl")
     (tmp_path / "x.jsonl").write_text("{broken\n")
-    with pytest.raises(ValueError, match="row 1: not JSON"):
+    with pytest.raises(ValueError, match="line 1 is not JSON"):
         labels.read(tmp_path / "x.jsonl")
 
 

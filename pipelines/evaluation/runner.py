@@ -27,8 +27,7 @@ from crispedit.measures import Models
 from crispedit.parts import Editor
 from crispedit.pipelines.engine import Row, Work
 from crispedit.pipelines.evaluation import tables
-from crispedit.pipelines.evaluation.kept import Edits
-from crispedit.pipelines.evaluation.stages import AnswerStage, MeasureStage
+from crispedit.pipelines.evaluation.stages import AnswerStage, Edits, MeasureStage
 from crispedit.pipelines.evaluation.tables import Committed, Committing, Kind
 from crispedit.recipe import Pool
 from crispedit.record import canonical_json, content_key, seed_of

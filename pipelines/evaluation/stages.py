@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,12 +18,51 @@ from crispedit.judge import JudgeDownError
 from crispedit.measures import Measures, Models
 from crispedit.parts import Editor
 from crispedit.pipelines.engine import Row
-from crispedit.pipelines.evaluation.kept import Edits
 from crispedit.pipelines.evaluation.tables import STOPPED, without_addresses
 from crispedit.pipelines.scheduling.flow import failed
 from crispedit.recipe import Pool
 from crispedit.record import Image, Refusal, canonical_json
 from crispedit.shards import journal
+
+KEPT = ("seconds", "refusal")
+
+
+@dataclass(frozen=True)
+class Edits:
+    """A cache of edits in a folder (None: no cache), so that each is paid for once; several evaluations may share it,
+    also at the same time. One file per edit, named by a hash of everything that determines it: the editor with its
+    options and weights, the source's bytes, the request and the seed (a row's `edit`)."""
+
+    folder: Path | None
+
+    def recall(self, name: str) -> dict[str, Any] | None:
+        """The stored columns of an edit (PNG or refusal, and seconds); None if it is not stored."""
+        if self.folder is None:
+            return None
+        try:
+            stored = json.loads(self._file(name, "json").read_text(encoding="utf-8"))
+            columns = {column: stored[column] for column in KEPT}
+            return columns | {"image": self._file(name, "png").read_bytes() if stored["refusal"] is None else None}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def has(self, name: str) -> bool:
+        return self.folder is not None and self._file(name, "json").is_file()
+
+    def keep(self, row: Mapping[str, Any]) -> None:
+        """Store an edited or refused row; failed ones are tried again."""
+        if self.folder is None or row.get("error") is not None:
+            return
+        image = row.get("image")
+        if image is not None:
+            with journal.replaced(self._file(row["edit"], "png")) as out:
+                out.write(image)
+        with journal.replaced(self._file(row["edit"], "json")) as out:
+            out.write(canonical_json({column: row.get(column) for column in KEPT}).encode())
+
+    def _file(self, name: str, suffix: str) -> Path:
+        assert self.folder is not None
+        return self.folder / name[:2] / f"{name}.{suffix}"
 
 
 @dataclass

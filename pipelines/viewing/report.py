@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 MAX_BYTES = 5_000_000
 """The largest size of the file. Images fill what the text leaves, the first reasons first."""
 TEXT_BYTES = 1_200_000
-EXAMPLES = 6
 WIDTH_PX = 240
 QUALITY = 72
 
@@ -65,26 +64,16 @@ def write(run: Run, report: Report, *, light: bool = False) -> Path:
 
 
 def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
-    images = Thumbnails(s, 0 if light else MAX_BYTES - TEXT_BYTES)
-    grid = overview.matrix(s)
-    shown = {} if light else overview.examples(s, [row[0] for row in grid.rows], EXAMPLES)
     charted = {score: {name: charts.histogram(s, score, name, bins=36) for name in s.categories} for score in s.bounded}
-    style = Markup((serving.FOLDER / "style.css").read_text(encoding="utf-8"))
-    template = serving.environment().get_template("report.html.jinja")
-    return template.render(
-        s=s,
-        style=style,
-        report=report,
-        light=light,
-        uri=images.uri,
-        funnel=overview.funnel(s),
-        categories=overview.by_category(s),
-        datasets=overview.by_dataset(s),
-        matrix=grid,
-        kept=[] if light else overview.kept_examples(s, 12),
-        reasons=[(row, shown.get(row[0], [])) for row in grid.rows],
-        charted=charted,
-        editors=overview.by_editor(s),
-        errors=report.errors,
-        progress=overview.progress(s),
-    )
+    values = overview.summary(s, reasons=0 if light else None, kept=0 if light else 12) | {
+        "s": s,
+        "style": Markup((serving.FOLDER / "style.css").read_text(encoding="utf-8")),
+        "report": report,
+        "errors": report.errors,
+        "light": light,
+        "uri": Thumbnails(s, 0 if light else MAX_BYTES - TEXT_BYTES).uri,
+        "datasets": overview.by_dataset(s),
+        "charted": charted,
+        "progress": overview.progress(s),
+    }
+    return serving.environment().get_template("report.html.jinja").render(values)

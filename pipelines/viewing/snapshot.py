@@ -44,9 +44,13 @@ CARD = (
 """The columns of `pair` that a grid of pairs needs: reading all columns costs three times as much."""
 PICTURED = ("key", "source_key", "composed", "source", "edited", "mask")
 """The columns of `pair` that its pictures need."""
+TEXTS = (
+    *("job_key", "source_key", "editor", "dataset", "licence", "transform"),
+    *("instruction", "source_caption", "target_caption"),
+)
+"""The texts of a packed pair."""
 PACKED = (
-    *journal.columns(pa.string(), "key", "job_key", "source_key", "category", "editor", "options", "transform", "id"),
-    *journal.columns(pa.string(), "dataset", "licence", "instruction", "source_caption", "target_caption"),
+    *journal.columns(pa.string(), "key", "category", "options", "id", *TEXTS),
     *journal.columns(pa.int64(), "seed", "width", "height"),
     *journal.columns(pa.bool_(), "composed", "masked"),
 )
@@ -91,7 +95,10 @@ class Snapshot:
         """The rows of a query; pages may query concurrently."""
         rows = tables.rows(self.db, query, values)
         if rows and next(iter(rows[0])) == "key" and rows[0].keys() >= set(PICTURED):
-            self._remember(rows)
+            # The page will request these pairs' pictures one by one.
+            if len(self._pictured) > REMEMBERED:
+                self._pictured = {}
+            self._pictured |= {row["key"]: {name: row[name] for name in PICTURED} for row in rows}
         return rows
 
     def pictured(self, key: str) -> dict[str, Any]:
@@ -102,12 +109,6 @@ class Snapshot:
         if not rows:
             raise KeyError(key)
         return rows[0]
-
-    def _remember(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Cache these pairs, whose pictures the page will request one by one."""
-        if len(self._pictured) > REMEMBERED:
-            self._pictured = {}
-        self._pictured |= {row["key"]: {name: row[name] for name in PICTURED} for row in rows}
 
     def one(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
         """The first value of the first row."""
@@ -166,11 +167,14 @@ def of_run(root: Path) -> Snapshot:
     first_pass(run, db, sources)
     cascade = run.recipe.pair_cascade
     db.register("final", final_verdicts(run, sources))
-    _photographs(db)
+    db.execute("""
+        CREATE TABLE snapshot.photograph AS
+        SELECT c.*, v.outcome, v.reason FROM curate c JOIN sources v USING (uri)
+    """)
     _pairs(db, cascade)
     _jobs(db)
     db.close()
-    snapshot = Snapshot(
+    return Snapshot(
         name=run.root.name,
         root=run.root,
         db=_opened(folder),
@@ -180,9 +184,8 @@ def of_run(root: Path) -> Snapshot:
         run=run,
         folder=folder,
         stamp=stamp,
+        seconds=time.perf_counter() - start,
     )
-    snapshot.seconds = time.perf_counter() - start
-    return snapshot
 
 
 def quantities(cascade: Cascade) -> list[str]:
@@ -226,13 +229,6 @@ def _limit(db: duckdb.DuckDBPyConnection, folder: str) -> None:
     """Limit the memory; the rest is spilled into this folder, because viewing a run does not write to it."""
     db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false")
     db.execute(f"SET temp_directory = {quoted(folder)}")
-
-
-def _photographs(db: duckdb.DuckDBPyConnection) -> None:
-    db.execute("""
-        CREATE TABLE snapshot.photograph AS
-        SELECT c.*, v.outcome, v.reason FROM curate c JOIN sources v USING (uri)
-    """)
 
 
 def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
@@ -393,11 +389,9 @@ def of_shards(path: str) -> Snapshot:
 
 def _of_meta(key: str, category: str, meta: Mapping[str, Any], masked: bool) -> dict[str, Any]:
     """A pair's columns from its JSON member; missing ones (in other tools' shards) are null."""
-    row = {name: meta.get(name) for name in ("job_key", "source_key", "editor", "dataset", "licence", "transform")}
-    row |= {name: meta.get(name) for name in ("instruction", "source_caption", "target_caption")}
-    row["options"] = meta.get("editor_options")
-    row = {
-        name: value if isinstance(value, str) else json.dumps(value) if value else None for name, value in row.items()
+    texts = {name: meta.get(name) for name in TEXTS} | {"options": meta.get("editor_options")}
+    row: dict[str, Any] = {
+        name: value if isinstance(value, str) else json.dumps(value) if value else None for name, value in texts.items()
     }
     row |= {name: row[name] or None for name in ("dataset", "licence")}
     row |= {name: n if isinstance(n := meta.get(name), int) else None for name in ("seed", "width", "height")}

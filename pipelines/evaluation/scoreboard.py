@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from crispedit.benchmark import REVERSED, Benchmark, Protocol
+from crispedit.benchmark import REVERSED, Benchmark, Case, Protocol
 from crispedit.measures import Models
 from crispedit.pipelines.evaluation import statistics
 from crispedit.pipelines.evaluation.runner import COPY, TRUTH, JudgedComparison, Outcome
@@ -116,7 +116,7 @@ class _Scorer:
             "with_missing": self._with_missing(outcomes),
             "groups": {
                 group: {
-                    metric: self._estimate([o for o in outcomes if o.case.group == group], metric)
+                    metric: self._mean(self._by_case([o for o in outcomes if o.case.group == group], metric))
                     for metric in self.protocol.metrics
                 }
                 for group in self.groups
@@ -129,34 +129,28 @@ class _Scorer:
             return None
         return outcome.values[self.name][metric]
 
-    def _by_case(self, outcomes: Sequence[Outcome], metric: str) -> dict[str, tuple[Outcome, float]]:
+    def _by_case(self, outcomes: Sequence[Outcome], metric: str) -> dict[str, tuple[Case, float]]:
         """Each case's mean over its seeds and judgements, if known."""
-        by_case: dict[str, tuple[Outcome, list[float]]] = {}
+        by_case: dict[str, tuple[Case, list[float]]] = {}
         for outcome in outcomes:
-            value = self._value(outcome, metric)
-            if value is not None:
-                by_case.setdefault(outcome.case.id, (outcome, []))[1].append(value)
-        return {case: (outcome, sum(values) / len(values)) for case, (outcome, values) in by_case.items()}
+            if (value := self._value(outcome, metric)) is not None:
+                by_case.setdefault(outcome.case.id, (outcome.case, []))[1].append(value)
+        return {name: (case, sum(values) / len(values)) for name, (case, values) in by_case.items()}
 
     def _figure(self, outcomes: Sequence[Outcome], metric: str) -> Json:
         """The overall figure; null, with the reason, if a group of the protocol has no known value."""
-        estimate = self._estimate(outcomes, metric, self.protocol.by_group)
-        if not self.protocol.by_group or estimate["n"] == 0:
-            return estimate
-        known = {outcome.case.group for outcome, _ in self._by_case(outcomes, metric).values()}
-        missing = [group for group in self.groups if group not in known]
-        if not missing:
+        cells = self._by_case(outcomes, metric)
+        estimate = self._mean(cells, self.protocol.by_group)
+        missing = [group for group in self.groups if group not in {case.group for case, _ in cells.values()}]
+        if not self.protocol.by_group or not cells or not missing:
             return estimate
         return dict.fromkeys(estimate) | {"n": estimate["n"], "error": f"nothing is known of {', '.join(missing)}"}
 
-    def _estimate(self, outcomes: Sequence[Outcome], metric: str, by_group: bool = False) -> Json:
+    def _mean(self, cells: Mapping[str, tuple[Case, float]], by_group: bool = False) -> Json:
         """{mean, low, high, n}: low and high are None without an interval; all are None without known values."""
-        known = list(self._by_case(outcomes, metric).values())
-        return self._mean([o for o, _ in known], [value for _, value in known], by_group)
-
-    def _mean(self, outcomes: Sequence[Outcome], values: Sequence[float], by_group: bool) -> Json:
-        groups = [o.case.group for o in outcomes] if by_group else None
-        return statistics.figure(values, _families(outcomes), groups, self.level)
+        families = [case.family or case.id for case, _ in cells.values()]
+        groups = [case.group for case, _ in cells.values()] if by_group else None
+        return statistics.figure([value for _, value in cells.values()], families, groups, self.level)
 
     def _with_missing(self, outcomes: Sequence[Outcome]) -> Json | None:
         """The means with a value for every missing or refused answer: the source's own, or the worst if copying the
@@ -169,14 +163,13 @@ class _Scorer:
             if not self.source and metric not in self.protocol.perfect_by_copying:
                 figures[metric] = dict(statistics.UNKNOWN)  # the control was not asked for
                 continue
-            cells = dict(self._by_case(outcomes, metric))
+            cells = self._by_case(outcomes, metric)
             for case in sorted(absent):
                 some = [o for o in outcomes if o.case.id == case]
                 known = [v for o in some if (v := self._filled(o, metric, better)) is not None]
                 if known:
-                    cells[case] = (some[0], sum(known) / len(known))
-            members = list(cells.values())
-            figures[metric] = self._mean([o for o, _ in members], [v for _, v in members], self.protocol.by_group)
+                    cells[case] = (some[0].case, sum(known) / len(known))
+            figures[metric] = self._mean(cells, self.protocol.by_group)
         return figures
 
     def _filled(self, outcome: Outcome, metric: str, better: str) -> float | None:
@@ -194,17 +187,11 @@ class _Scorer:
         cells = [
             (o.case.id, o.seed, o.repeat, value) for o in outcomes if (value := self._value(o, metric)) is not None
         ]
-        variances = statistics.variances(cells)
-        seeds = sorted({seed for _, seed, _, _ in cells})
-        means = [
-            self._estimate([o for o in outcomes if o.seed == seed], metric, self.protocol.by_group) for seed in seeds
-        ]
-        return {
-            "cases": variances.cases,
-            "seeds": variances.seeds,
-            "judgements": variances.judgements,
-            "mean_by_seed": [one["mean"] for one in means] if len(seeds) > 1 else None,
-        }
+        by_group, means = self.protocol.by_group, []
+        for seed in sorted({seed for _, seed, _, _ in cells}):
+            by_case = self._by_case([o for o in outcomes if o.seed == seed], metric)
+            means.append(self._mean(by_case, by_group)["mean"])
+        return vars(statistics.variances(cells)) | {"mean_by_seed": means if len(means) > 1 else None}
 
     def differences(self) -> list[Json]:
         """Every editor minus the control that copies, and minus the editors before it, on the cases that both answered.
@@ -233,11 +220,11 @@ class _Scorer:
         both = [case for case in ours if case in theirs]
         if not both:
             return {**statistics.UNKNOWN, "p": None, "ratio": None, "wins": 0, "ties": 0, "losses": 0}
-        outcomes = [ours[case][0] for case in both]
+        cases = [ours[case][0] for case in both]
         a, b = ([side[case][1] for case in both] for side in (ours, theirs))
         apart = [x - y for x, y in zip(a, b, strict=True)]
-        families = _families(outcomes)
-        groups = [o.case.group for o in outcomes] if self.protocol.by_group else None
+        families = [case.family or case.id for case in cases]
+        groups = [case.group for case in cases] if self.protocol.by_group else None
         estimate = statistics.mean(apart, families, groups, self.level)
         ratio = statistics.ratio(a, b, families, groups, self.level)
         sign = 1 if self.protocol.metrics[metric] == "higher" else -1
@@ -249,10 +236,6 @@ class _Scorer:
             "losses": better[-1],
             "ratio": None if ratio is None else {side: getattr(ratio, side) for side in ("mean", "low", "high")},
         }
-
-
-def _families(outcomes: Sequence[Outcome]) -> list[str]:
-    return [o.case.family or o.case.id for o in outcomes]
 
 
 def pairwise_board(

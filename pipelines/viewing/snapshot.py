@@ -79,6 +79,8 @@ class Snapshot:
     """The first page's content, computed at once, because a snapshot does not change."""
     stamp: object = None
     """Identifies what was committed at that moment; a changed stamp means a new snapshot."""
+    cascades: dict[tuple[str, ...], Cascade] = field(default_factory=dict)
+    """With moved bounds, by the overrides that move them."""
     _pictured: dict[str, dict[str, Any]] = field(default_factory=dict)
     taken: float = field(default_factory=time.time)
     seconds: float = 0.0

@@ -360,16 +360,12 @@ def rows(files: Sequence[Path], columns: Sequence[str]) -> list[tuple[Path, int,
     """(file, row number, the light columns) of parquet or arrow files. ValueError names a column that is missing."""
     numbered = []
     for path in files:
-        schema = _schema(str(path))
+        schema = pq.read_schema(path) if path.suffix == ".parquet" else _arrow(str(path)).schema
         if missing := [column for column in columns if column not in schema.names]:
             raise ValueError(f"{path}: no column {missing[0]!r}; it has {', '.join(schema.names)}")
         table = pq.read_table(path, columns=list(columns)) if path.suffix == ".parquet" else _arrow(str(path))
         numbered += [(path, i, row) for i, row in enumerate(table.select(list(columns)).to_pylist())]
     return numbered
-
-
-def _schema(path: str) -> pa.Schema:
-    return pq.read_schema(path) if path.endswith(".parquet") else _arrow(path).schema
 
 
 def _cell(path: str, row: int, column: str) -> bytes:

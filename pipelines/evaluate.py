@@ -133,8 +133,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> EvaluationRecipe:
 
 def evaluate(of: EvaluationRecipe) -> Evaluated:
     """Run an evaluation. If the judge is down it stops without writing results; the next run continues."""
-    entries = [_Entry(of, name, benchmark) for name, benchmark in _benchmarks(of).items()]
-    editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
+    entries, editors = _entries(of), _editors(of)
     people = [] if of.humans is None else preferences.majority(preferences.read(of.humans))
     taken = f"another evaluation is working in {of.out}; wait, or choose another out=DIR"
     with locked(of.out / ".lock", taken), engine.cluster(of.engine):
@@ -151,32 +150,30 @@ def evaluate(of: EvaluationRecipe) -> Evaluated:
 
 def plan(of: EvaluationRecipe) -> list[str]:
     """Lines on what is left to edit, measure and ask, and the judge's price."""
-    editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
-    lines = []
-    for name, benchmark in _benchmarks(of).items():
-        entry = _Entry(of, name, benchmark)
-        lines += [*entry.to_edit(editors), *entry.paid(everything=True)]
-    return lines
+    editors = _editors(of)
+    return [line for entry in _entries(of) for line in [*entry.to_edit(editors), *entry.paid(everything=True)]]
 
 
-def _benchmarks(of: EvaluationRecipe) -> dict[str, Benchmark]:
-    return {
-        name: parts.make(
-            benchmark_folder,
-            options.get("benchmark", name),
-            Benchmark,
-            {option: value for option, value in options.items() if option != "benchmark"},
-        )
-        for name, options in of.benchmarks.items()
-    }
+def _entries(of: EvaluationRecipe) -> list[_Entry]:
+    entries = []
+    for name, options in of.benchmarks.items():
+        given = dict(options)
+        benchmark = parts.make(benchmark_folder, given.pop("benchmark", name), Benchmark, given)
+        entries.append(_Entry(of, name, benchmark))
+    return entries
 
 
-def _editor(label: str, spec: EntrySpec) -> Editor:
-    if spec.editor is None:
-        raise ValueError(f"editors.{label}: name an editor, or a folder of results")
-    if label in (COPY, TRUTH):
-        raise ValueError(f"editors.{label}: this name is a control's; choose another")
-    return parts.make(editor_folder, spec.editor, Editor, spec.options)
+def _editors(of: EvaluationRecipe) -> dict[str, Editor]:
+    editors = {}
+    for label, spec in of.editors.items():
+        if spec.results is not None:
+            continue
+        if spec.editor is None:
+            raise ValueError(f"editors.{label}: name an editor, or a folder of results")
+        if label in (COPY, TRUTH):
+            raise ValueError(f"editors.{label}: this name is a control's; choose another")
+        editors[label] = parts.make(editor_folder, spec.editor, Editor, spec.options)
+    return editors
 
 
 class _Entry:

@@ -23,15 +23,14 @@ from typing import Any
 
 from pydantic import Field
 
-from crispedit import jsonl, prompts, recipe
-from crispedit.benchmark import REVERSED, Picture, picture_in, read_json, rows
+from crispedit import prompts, recipe
+from crispedit.benchmark import REVERSED, Picture, picture_in, rows
 from crispedit.benchmarks.gedit_v2 import OWN, in_both_orders
 from crispedit.chat import ChatError, ChatOption
 from crispedit.judge import NO_USAGE, JudgeModel, JudgeReply, JudgeUsage, Question
 from crispedit.pipelines.evaluate import Price
 from crispedit.pipelines.evaluation import preferences, report, statistics
 from crispedit.pipelines.evaluation.preferences import Preference
-from crispedit.pipelines.sources import texts
 from crispedit.recipe import Strict
 from crispedit.record import content_key, seed_of
 from crispedit.replies import Winner
@@ -103,7 +102,10 @@ def run(args: argparse.Namespace) -> int:
 
 def bench(of: JudgeBenchRecipe) -> dict[str, dict[str, Any]]:
     """{set: {judge: agreement, position, unparsed, seconds, tokens, price}}, also written to `out`."""
-    sets = {name: _limited(read(path), of.limit) for name, path in of.sets.items()}
+    sets = {
+        name: sorted(read(path), key=lambda one: content_key("judge-bench", one.preference.case))[: of.limit]
+        for name, path in of.sets.items()
+    }
     kept = of.kept or of.out.absolute().parent / "judge-replies"
     results: dict[str, dict[str, Any]] = {name: {} for name in sets}
     for label, chat in of.judges.items():
@@ -125,16 +127,7 @@ def read(path: Path) -> list[Labelled]:
         return [_edit_reward(*row) for row in rows(tables, EDIT_REWARD)]
     if tables := sorted(path.rglob("*.arrow")):
         return [_edit_score(*row) for row in rows(tables, EDIT_SCORE)]
-    lines = path / "metadata.jsonl" if path.is_dir() else path
-    if lines.suffix == ".jsonl":
-        given: Sequence[Mapping[str, Any]] = [row for _, row in jsonl.read(lines, "a preference per line")]
-    elif path.suffix == ".json":
-        given = read_json(path, "a list of preferences")
-    else:
-        with path.open("rb") as file:
-            given = [{name: cell for name, cell in row.items() if cell} for row in texts.csv_rows(file)]
-    if not given:
-        raise ValueError(f"{path} holds no preferences")
+    given = preferences.rows(path / "metadata.jsonl" if path.is_dir() else path)
     return [_labelled(row, root, f"{path}: row {number}") for number, row in enumerate(given, 1)]
 
 
@@ -192,10 +185,6 @@ def _labelled(row: Mapping[str, Any], root: Path, where: str) -> Labelled:
     category, dimension = str(row.get("task") or row.get("category") or ""), str(row.get("dimension") or "")
     preference = Preference(key, "first", "second", winner, category, DIMENSIONS.get(dimension, dimension))
     return Labelled(preference, instruction, *(picture_in(root, name, where) for name in (source, first, second)))
-
-
-def _limited(labelled: Sequence[Labelled], limit: int | None) -> list[Labelled]:
-    return sorted(labelled, key=lambda one: content_key("judge-bench", one.preference.case))[:limit]
 
 
 Replied = JudgeReply[Winner] | ChatError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from crispedit import jsonl
-from crispedit.benchmark import REVERSED
+from crispedit.benchmark import REVERSED, read_json
 from crispedit.pipelines.evaluation import statistics
 from crispedit.pipelines.sources import texts
 from crispedit.replies import Winner
@@ -39,10 +39,9 @@ def read(path: Path) -> list[Preference]:
     """A CSV, JSONL or parquet of `case, first, second, winner`, and optionally `category` and `dimension`. The winner
     is one of the two names, or first, second or tie. One row for each rater. ValueError names the row."""
     preferences = []
-    for number, row in enumerate(_rows(path), 1):
+    for number, row in enumerate(rows(path), 1):
         try:
-            first, second, winner = (str(row[name]) for name in ("first", "second", "winner"))
-            case = str(row["case"])
+            case, first, second, winner = (str(row[name]) for name in ("case", "first", "second", "winner"))
         except KeyError as error:
             raise ValueError(f"{path}: row {number} has no {error}; it needs case, first, second, winner") from None
         outcome = {first: "first", second: "second"}.get(winner, winner)
@@ -50,20 +49,26 @@ def read(path: Path) -> list[Preference]:
             raise ValueError(f"{path}: row {number}: the winner {winner!r} is neither {first!r}, {second!r} nor tie")
         more = {name: str(row.get(name) or "") for name in ("category", "dimension")}
         preferences.append(Preference(case, first, second, outcome, **more))  # type: ignore[arg-type]
-    if not preferences:
-        raise ValueError(f"{path} holds no preferences")
     return preferences
 
 
-def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file of preferences")
-    if path.suffix == ".parquet":
-        return pq.read_table(path).to_pylist()
+def rows(path: Path) -> Sequence[Mapping[str, Any]]:
+    """The rows of a CSV (without empty cells), JSON, JSONL or parquet. ValueError if there are none."""
+    rows: Sequence[Mapping[str, Any]]
     if path.suffix == ".jsonl":
-        return [row for _, row in jsonl.read(path, "a preference per line")]
-    with path.open("rb") as opened:
-        return list(texts.csv_rows(opened))
+        rows = [row for _, row in jsonl.read(path, "a preference per line")]
+    elif path.suffix == ".json":
+        rows = read_json(path, "a list of preferences")
+    elif not path.is_file():
+        raise ValueError(f"{path} is not a file of preferences")
+    elif path.suffix == ".parquet":
+        rows = pq.read_table(path).to_pylist()
+    else:
+        with path.open("rb") as file:
+            rows = [{name: cell for name, cell in row.items() if cell} for row in texts.csv_rows(file)]
+    if not rows:
+        raise ValueError(f"{path} holds no preferences")
+    return rows
 
 
 def majority(given: Sequence[Preference]) -> list[Preference]:

@@ -249,7 +249,7 @@ class Evaluation:
     def measuring(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
         """The measurements left, case by case, so that a target is embedded once: of every answer, or, for a pairwise
         benchmark, of every pair of answers. None if there are none."""
-        committed = Committed(self.measured, self.table, ["key"])
+        committed = Committed(self.measured, self.table, keys_only=True)
         sources = self.copied()[0]
         plan: dict[str, Row] = {}  # the same answer under two labels is one row
         for case, players in self._pairs(answers) if self.benchmark.pairwise else self._single(answers):

@@ -268,14 +268,12 @@ class _Table:
         self.players = len(players)
         self.cases = sorted({match.case for match in matches})
         dimensions = sorted({match.dimension for match in matches})
+        shown = [(match.first, match.second) for match in matches]
         self.dimensions = len(dimensions)
-        number = {name: place for place, name in enumerate(players)}
-        case = {name: place for place, name in enumerate(self.cases)}
-        self.first = np.array([number[m.first] for m in matches])
-        self.second = np.array([number[m.second] for m in matches])
-        self.outcome = np.array([("first", "second", "tie").index(m.outcome) for m in matches])
-        self.dimension = np.array([dimensions.index(m.dimension) for m in matches])
-        self.case = np.array([case[m.case] for m in matches])
+        self.first, self.second = (np.searchsorted(players, names) for names in zip(*shown, strict=True))
+        self.outcome = np.array([("first", "second", "tie").index(match.outcome) for match in matches])
+        self.dimension = np.searchsorted(dimensions, [match.dimension for match in matches])
+        self.case = np.searchsorted(self.cases, [match.case for match in matches])
 
     def fit(self, weights: Array, start: Array | None = None) -> Array:
         """[players + dimensions]: strengths with mean 0 and logarithms of tie parameters, with these weights of

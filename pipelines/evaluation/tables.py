@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,10 +74,8 @@ Kind = Literal["scored", "refused", "missing", "error", "unparsed", "unjudged"]
 class Committed:
     """The rows of a table: done rows by key; failures and unreadable replies by the key that they would have."""
 
-    def __init__(self, folder: Path, table: Table, columns: Sequence[str] | None = None) -> None:
-        names = table.schema.names
-        extra = [name for name in ("key", "of", "error", "unparsed") if name in names]
-        wanted = None if columns is None else list(dict.fromkeys([*columns, *extra]))
+    def __init__(self, folder: Path, table: Table, keys_only: bool = False) -> None:
+        wanted = ["key", "of", "error", "unparsed"] if keys_only else None
         self.done: dict[str, Row] = {}
         self.failed: dict[str, str] = {}
         self.unread: set[str] = set()

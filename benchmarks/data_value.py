@@ -29,8 +29,8 @@ import yaml
 
 from benchmarks.sampling_speed import edited
 from crispedit import images
-from crispedit.editmgt.examples import Encoder, Unconditional
-from crispedit.editmgt.objective import masked_batch, token_losses
+from crispedit.editmgt.examples import Encoder
+from crispedit.editmgt.objective import losses, masked_batch
 from crispedit.editmgt.pipeline import EditMGTPipeline
 from crispedit.editmgt.preset import read_preset
 from crispedit.editmgt.settings import Objective
@@ -92,7 +92,7 @@ def main() -> None:
             sampling = sampling.changed(hold=0, paste_untouched=False)
             results[arm, seed] = [
                 (loss, *edited(pipeline, pair, sampling)[1:3])
-                for loss, pair in zip(losses(pipeline, held), pairs, strict=True)
+                for loss, pair in zip(held_out_losses(pipeline, held), pairs, strict=True)
             ]
     report(args, arms, rows, pairs, results)
 
@@ -104,9 +104,9 @@ def tokenised(shards: Path, model: list[str]) -> Path:
 
 
 @torch.no_grad()
-def losses(pipeline: EditMGTPipeline, held: Path) -> list[float]:
+def held_out_losses(pipeline: EditMGTPipeline, held: Path) -> list[float]:
     """The mean cross entropy, in nats, of the masked edited tokens of each pair, in the shards' order."""
-    encoder, empty = Encoder(pipeline.vq, pipeline.text), Unconditional.of(pipeline.text)
+    encoder, empty = Encoder(pipeline.vq, pipeline.text), pipeline.text.encode([""])
     told, shape = Objective(drop_text=0, region_only=1), (56, 80)
     means = []
     for batch in read_shards(held, batch_size=1, shapes=[shape]):
@@ -114,7 +114,7 @@ def losses(pipeline: EditMGTPipeline, held: Path) -> list[float]:
             masked_batch(encoder(batch), empty, told, pipeline.transformer.config.mask_id, -1, draw)
             for draw in range(MASKINGS)
         ]
-        tokens = [token_losses(pipeline.transformer, one)[one.examples.region[one.masked]] for one in batches]
+        tokens = [losses(pipeline.transformer, one)[0][one.examples.region[one.masked]] for one in batches]
         means.append(float(torch.cat(tokens).mean()))
     return means
 
@@ -145,7 +145,7 @@ def damaged(folder: Path, pairs: list) -> list[dict]:
         if kind in defects.STRUCTURAL:
             rng = np.random.default_rng(seed_of(pair.key, kind))
             out = defects.STRUCTURAL[kind](defects.Good(source, target, mask), rng)
-            kind, (source, target) = (kind, out) if out is not None else ("good", (source, target))
+            kind, target = (kind, out) if out is not None else ("good", target)
         elif kind == "swapped":
             source, target = target, source
         elif kind == "wrong_instruction":

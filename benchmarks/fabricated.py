@@ -197,7 +197,7 @@ def run_of(root: Path, photographs: int, jobs_per_photograph: float) -> Run:
     for wave in list(waves)[:-1]:
         assert wave.judged is not None, "all waves but the last were judged"
         parts = flow.parts_of(wave.name)
-        waves.finished(wave.number, Finished(policy(run), wave.judged.digest, parts, {"add": 1}))
+        waves.change(wave.number, finished=Finished(policy(run), wave.judged.digest, parts, {"add": 1}))
     return run
 
 

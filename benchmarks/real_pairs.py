@@ -102,7 +102,7 @@ def with_defects(pair, sample, cascade):
             spoiled = Sample(
                 key=pair["id"],
                 source_jpeg=sample.source_jpeg,
-                edited_jpeg=images.encode_jpeg(made[1]),
+                edited_jpeg=images.encode_jpeg(made),
                 category=pair["category"],
                 instruction=pair["instruction"],
             )

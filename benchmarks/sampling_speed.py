@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from crispedit.editmgt.pipeline import EditMGTPipeline
-from crispedit.editmgt.sampler import SamplingStep
+from crispedit.editmgt.sampler import Sampled
 from crispedit.shards.read import read_shards
 
 
@@ -49,7 +49,7 @@ def main() -> None:
 def edited(pipeline, pair, options):
     """(CPU seconds, L1 inside, L1 outside, tokens) of one edit, with the pair's seed."""
     began = time.process_time()
-    last: list[SamplingStep] = []
+    last: list[Sampled] = []
     (answer,) = pipeline(
         pair.source, pair.meta["instruction"], options, seed=int(pair.key[:8], 16), on_step=last.append
     )

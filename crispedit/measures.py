@@ -6,15 +6,15 @@ error. Embeddings are cached, so a source or target is embedded once, however ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import xxhash
 from pydantic import Field
 
 from crispedit import metrics, weights
 from crispedit.chat import ChatOption
+from crispedit.embedding import Remembered
 from crispedit.judge import JudgeModel
 from crispedit.recipe import Strict
 from crispedit.record import Image
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crispedit.clip import ClipModel
-    from crispedit.dino import DinoModel
 
 ClipRole = Literal["clip", "clip_large"]
 KEPT = 20_000
@@ -60,15 +59,18 @@ class Models(Strict):
     judge: ChatOption | None = Field(None)
     """A chat model (`crispedit.chat`) that scores what GEdit-Bench and ImgEdit-Bench ask."""
 
+    @property
+    def clips(self) -> dict[str, ClipSpec]:
+        """The CLIP models by role, without those that are not named."""
+        return {role: spec for role in get_args(ClipRole) if (spec := getattr(self, role)) is not None}
+
     def identity(self) -> dict[str, Any]:
         """What determines their results: names, options, hashes of local weights."""
         identity: dict[str, Any] = {}
-        for role in ("clip", "clip_large"):
-            spec: ClipSpec | None = getattr(self, role)
-            if spec is not None:
-                place = spec.pretrained or spec.model.removeprefix("local-dir:")
-                files = weights.fingerprint("clip") if spec.model == "embedded" else _content(place)
-                identity[role] = spec.model_dump() | {"pretrained": files}
+        for role, spec in self.clips.items():
+            place = spec.pretrained or spec.model.removeprefix("local-dir:")
+            files = weights.fingerprint("clip") if spec.model == "embedded" else _content(place)
+            identity[role] = spec.model_dump() | {"pretrained": files}
         if self.dino is not None:
             files = _content(self.dino.weights or self.dino.model)
             identity["dino"] = {"model": Path(self.dino.model).name, "weights": files}
@@ -84,35 +86,22 @@ class Measures:
         """kept: the folder of the judge's replies, if they are kept."""
         self.models = models
         self.judge = None if models.judge is None else JudgeModel(models.judge, kept)
-        self._clips: dict[str, ClipModel | None] = {}
-        self._dino: DinoModel | None = None
-        self._kept: dict[tuple[str, bytes], Tensor] = {}
+        self._images: dict[str, Remembered] = {}
+        self._texts: dict[str, Remembered] = {}
 
     def load(self) -> None:
         """Load the recipe's models. ValueError for a missing one."""
-        for role in ("clip", "clip_large"):
-            self._clips[role] = self._load_clip(role)
+        for role, spec in self.models.clips.items():
+            model = _load_clip(role, spec)
+            self._images[role] = Remembered(model.images, KEPT)
+            self._texts[role] = Remembered(model.texts, KEPT)
         if self.models.dino is not None:
             from crispedit import dino
 
-            self._dino = dino.load(self.models.dino.model, self.models.dino.weights)
+            model_of_dino = dino.load(self.models.dino.model, self.models.dino.weights)
+            self._images["dino"] = Remembered(model_of_dino.images, KEPT)
         if self.judge is not None:
             self.judge.load()
-
-    def _load_clip(self, role: str) -> ClipModel | None:
-        spec: ClipSpec | None = getattr(self.models, role)
-        if spec is None:
-            return None
-        from crispedit import clip
-
-        resize: clip.Resize = "squash" if role == "clip_large" else "crop"
-        model = clip.load(spec.model, spec.pretrained, spec.precision, resize)
-        if model is None:
-            raise ValueError(
-                f"models.{role}: no weights of {spec.model} {spec.pretrained} here, and they cannot be downloaded; "
-                "name a local file (pretrained=FILE), or null to measure without it"
-            )
-        return model
 
     def clip_image(self, role: ClipRole, a: Image, b: Image) -> float | None:
         """CLIP-I: the cosine of two images."""
@@ -134,36 +123,33 @@ class Measures:
 
     def dino_image(self, a: Image, b: Image) -> float | None:
         """The cosine of two images' class tokens."""
-        return _cosine(self._class_token(a), self._class_token(b))
-
-    def _class_token(self, image: Image) -> Tensor | None:
-        model = self._dino
-        return None if model is None else self._embedded("dino", _key(image), lambda: model.images([image]))
+        return _cosine(self._picture("dino", a), self._picture("dino", b))
 
     def _picture(self, role: str, image: Image) -> Tensor | None:
-        model = self._clips.get(role)
-        return None if model is None else self._embedded(role, _key(image), lambda: model.images([image]))
+        embed = self._images.get(role)
+        key = str(image.shape).encode() + xxhash.xxh3_128_digest(image.tobytes())
+        return None if embed is None else embed({key: lambda: image})[key]
 
     def _text(self, role: str, caption: str | None) -> Tensor | None:
-        model = self._clips.get(role)
-        if model is None or not caption:
-            return None
-        return self._embedded(role, b"text " + caption.encode(), lambda: model.texts([caption]))
+        embed = self._texts.get(role)
+        return embed({caption: lambda: caption})[caption] if embed is not None and caption else None
 
-    def _embedded(self, role: str, key: bytes, embed: Callable[[], Tensor]) -> Tensor:
-        if (role, key) not in self._kept:
-            if len(self._kept) >= KEPT:
-                del self._kept[next(iter(self._kept))]  # the oldest
-            self._kept[role, key] = embed()[0]
-        return self._kept[role, key]
+
+def _load_clip(role: str, spec: ClipSpec) -> ClipModel:
+    from crispedit import clip
+
+    resize: clip.Resize = "squash" if role == "clip_large" else "crop"
+    model = clip.load(spec.model, spec.pretrained, spec.precision, resize)
+    if model is None:
+        raise ValueError(
+            f"models.{role}: no weights of {spec.model} {spec.pretrained} here, and they cannot be downloaded; "
+            "name a local file (pretrained=FILE), or null to measure without it"
+        )
+    return model
 
 
 def _cosine(a: Tensor | None, b: Tensor | None) -> float | None:
     return None if a is None or b is None else metrics.cosine(a, b)
-
-
-def _key(image: Image) -> bytes:
-    return str(image.shape).encode() + xxhash.xxh3_128_digest(image.tobytes())
 
 
 def _content(place: str) -> str:

@@ -108,6 +108,10 @@ class Filter(Part):
 
         An exception in a sample's place is that sample's error.
         """
+        return [self.measure_one(sample) for sample in samples]
+
+    def measure_one(self, sample: Sample) -> Mapping[str, Score | str]:
+        """The dict of one sample. A filter defines this, or `measure` if it works on batches."""
         raise NotImplementedError
 
 

@@ -11,11 +11,12 @@ import pickle
 import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 STORAGES = {
@@ -49,9 +50,14 @@ def state_dict(path: Path) -> dict[str, Tensor]:
             tree = _Reader(archive, root).load()
     except (zipfile.BadZipFile, StopIteration, KeyError, EOFError, IndexError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is not a TorchScript archive that can be read safely: {error}") from None
-    tensors: dict[str, Tensor] = {}
-    _collect(tree, "", tensors)
-    return tensors
+    return dict(_named_tensors(tree))
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of weights: safetensors, a TorchScript archive, or a checkpoint that loads weights-only."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return state_dict(path) if is_archive(path) else torch.load(path, map_location="cpu", weights_only=True)
 
 
 class _Module:
@@ -64,12 +70,12 @@ class _Module:
         self.attributes = state if isinstance(state, dict) else {}
 
 
-def _collect(module: object, prefix: str, tensors: dict[str, Tensor]) -> None:
+def _named_tensors(module: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     for name, value in getattr(module, "attributes", {}).items():
         if isinstance(value, Tensor):
-            tensors[prefix + name] = value
+            yield prefix + name, value
         elif isinstance(value, _Module):
-            _collect(value, f"{prefix}{name}.", tensors)
+            yield from _named_tensors(value, f"{prefix}{name}.")
 
 
 class _Reader(pickle.Unpickler):
@@ -83,11 +89,9 @@ class _Reader(pickle.Unpickler):
             raise pickle.UnpicklingError("its tensors have another byte order than this machine")
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == "__torch__" or module.startswith("__torch__."):
+        if module.partition(".")[0] == "__torch__":
             return _Module
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        allowed = _ALLOWED.get((module, name))
+        allowed = STORAGES.get(name) if module == "torch" else _ALLOWED.get((module, name))
         if allowed is None:
             raise pickle.UnpicklingError(f"it holds {module}.{name}")
         return allowed
@@ -110,20 +114,17 @@ def _tensor(storage: Tensor, offset: int, size: Sequence[int], stride: Sequence[
     return torch.as_strided(storage, tuple(size), tuple(stride), offset).clone()
 
 
-def _parameter(data: Tensor, *_: object) -> Tensor:
-    return data
-
-
-def _values(values: Sequence[Any], *_: object) -> Sequence[Any]:
-    return values
+def _first(value: Any, *_: object) -> Any:
+    return value
 
 
 _ALLOWED: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    **{
-        ("torch.jit._pickle", name): _values
-        for name in ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
-    },
+    ("torch._utils", "_rebuild_parameter"): _first,
+    ("torch.jit._pickle", "build_intlist"): _first,
+    ("torch.jit._pickle", "build_doublelist"): _first,
+    ("torch.jit._pickle", "build_boollist"): _first,
+    ("torch.jit._pickle", "build_tensorlist"): _first,
+    ("torch.jit._pickle", "restore_type_tag"): _first,
 }

@@ -8,21 +8,19 @@ it is linear too), both for OpenAI's ViT-L-14 and embeddings of length 1. Scores
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr
 
 from crispedit.bounds import Bound
+from crispedit.embedding import Remembered, sides
 from crispedit.parts import Filter, needs
 from crispedit.record import Sample, Score, content_key
 
 if TYPE_CHECKING:
-    import torch
-
-    from crispedit import clip
+    from torch import Tensor
 
 
 class Aesthetic(Filter):
@@ -34,15 +32,15 @@ class Aesthetic(Filter):
     pretrained: str = "openai"
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
 
-    scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
-    extra: ClassVar[str | None] = "models"
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"source": float, "edited": float, "no_model": int}
+    scope = frozenset({"source", "pair"})
+    extra = "models"
+    scores = {"source": float, "edited": float, "no_model": int}
     # CrispEdit-2M's curation keeps photographs above 4.5 (arXiv 2605.10859).
-    bounds: ClassVar[Mapping[str, Bound]] = {"source": Bound(min=4.5)}
-    cost: ClassVar[float] = 80.0
+    bounds = {"source": Bound(min=4.5)}
+    cost = 80.0
 
-    _images: clip.Remembered | None = PrivateAttr(None)
-    _head: tuple[torch.Tensor, torch.Tensor] | None = PrivateAttr(None)
+    _images: Remembered | None = PrivateAttr(None)
+    _head: tuple[Tensor, Tensor] | None = PrivateAttr(None)
 
     def lacks(self) -> str | None:
         return needs("open_clip", "torch", extra="models")
@@ -52,7 +50,7 @@ class Aesthetic(Filter):
 
         self._head = read_head(Path(self.head))
         model = clip.load(self.model, self.pretrained, self.precision, resize="crop")
-        self._images = None if model is None else clip.Remembered(model.images)
+        self._images = None if model is None else Remembered(model.images)
 
     def identity(self) -> dict[str, Any]:
         """The options, with the head's content in place of its path."""
@@ -67,15 +65,8 @@ class Aesthetic(Filter):
         if self._images is None:
             return [dict.fromkeys(self.scores) | {"no_model": 1} for _ in samples]
         weight, bias = self._head
-        pictures, keys = {}, []
-        for sample in samples:
-            source = content_key("image", sample.source_jpeg)
-            edited = None if sample.edited_jpeg is None else content_key("image", sample.edited_jpeg)
-            pictures[source] = partial(getattr, sample, "source")
-            if edited is not None:
-                pictures[edited] = partial(getattr, sample, "edited")
-            keys.append((source, edited))
-        embedded = self._images(pictures)
+        pictures = [sides(sample) for sample in samples]
+        embedded = self._images(dict(side for both in pictures for side in both))
         for vector in embedded.values():
             if len(vector) != len(weight):
                 raise ValueError(
@@ -84,22 +75,18 @@ class Aesthetic(Filter):
                 )
         score = {key: round(float(vector @ weight + bias), 4) for key, vector in embedded.items()}
         return [
-            {"source": score[source], "edited": None if edited is None else score[edited], "no_model": 0}
-            for source, edited in keys
+            {"source": score[both[0][0]], "edited": score[both[1][0]] if both[1:] else None, "no_model": 0}
+            for both in pictures
         ]
 
 
-def read_head(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def read_head(path: Path) -> tuple[Tensor, Tensor]:
     """The weight [D] and the bias [] of a head of one or several linear layers. ValueError if the file has none."""
-    import torch
-    from safetensors.torch import load_file
+    from crispedit import torchscript
 
     if not path.is_file():
         raise ValueError(f"aesthetic: the head file {path} does not exist")
-    if path.suffix == ".safetensors":
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    state = torchscript.tensors(path)
     prefixes = [name.removesuffix("weight") for name in state if name.endswith("weight")]
     prefixes.sort(key=lambda name: [int(digits) for digits in re.findall(r"\d+", name)])
     layers = [(state[f"{prefix}weight"].float(), state[f"{prefix}bias"].float()) for prefix in prefixes]

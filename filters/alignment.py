@@ -6,9 +6,6 @@ only if undoing it makes the images match better, so redrawn texture does not co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
 from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
@@ -21,8 +18,8 @@ class Alignment(Filter):
     axis; `agreement`, the share of tracked blocks that fit (0-1). `wander_px`: the median distance by which single
     blocks outside the edit depart from that motion, because shapes were redrawn near their places."""
 
-    version: ClassVar[int] = 3
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
+    version = 3
+    scores = {
         "aspect_error": float,
         "displacement_px": float,
         "scale_error": float,
@@ -33,18 +30,15 @@ class Alignment(Filter):
     # editors (9 models, judged by a person), those in place measure 0.9 px and 0.003 or less, but for two whose subject
     # fills the image; zoomed by 0.5 %, nearly all measure 0.0045 or more. wander_px: they measure 2.2 or less, shapes
     # that wobble by 3 to 6 px (`crispedit calibrate`) 2.1 or more.
-    bounds: ClassVar[Mapping[str, Bound]] = {
+    bounds = {
         "aspect_error": Bound(max=0.01),
         "displacement_px": Bound(max=1.5),
         "scale_error": Bound(max=0.004),
         "wander_px": Bound(max=2.3),
     }
-    cost: ClassVar[float] = 5.5
+    cost = 5.5
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> dict[str, Score]:
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
         height, width = sample.source.shape[:2]
         edited_height, edited_width = sample.edited.shape[:2]
         aspect = edited_width * height / (edited_height * width)

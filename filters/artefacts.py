@@ -6,9 +6,6 @@ reported as the increase, so a photograph's own faults do not count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +28,14 @@ class Artefacts(Filter):
     """`banding`: share of the pixels that must change level to make the channels' histograms smooth. `border_px`: width
     of the widest side of a uniform frame. Each is the edited image's value minus the source's, at least 0."""
 
-    version: ClassVar[int] = 3
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"banding": float, "border_px": int}
+    version = 3
+    scores = {"banding": float, "border_px": int}
     # From compositor pairs and their defects (`crispedit calibrate`). banding: 24 levels a channel bring in 0.12 at
     # least, even on rendered backgrounds, good edits 0.04 at most. The others are far from both sides.
-    bounds: ClassVar[Mapping[str, Bound]] = {"banding": Bound(max=0.07), "border_px": Bound(max=3)}
-    cost: ClassVar[float] = 3.0
+    bounds = {"banding": Bound(max=0.07), "border_px": Bound(max=3)}
+    cost = 3.0
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> dict[str, Score]:
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
         before, after = sample.source_gray, sample.edited_gray
         return {
             "banding": max(0.0, banding(sample.edited) - banding(sample.source)),

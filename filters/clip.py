@@ -8,20 +8,19 @@ least 0.2, image 0.7, direction 0.2. Cosines of other models differ, so there ar
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr
 
 from crispedit import metrics, weights
+from crispedit.embedding import Remembered, sides
 from crispedit.parts import Filter, needs
-from crispedit.record import Sample, Score, content_key
+from crispedit.record import Sample, Score
 
 if TYPE_CHECKING:
-    import torch
-
-    from crispedit import clip
+    from torch import Tensor
 
 
 class Clip(Filter):
@@ -42,20 +41,14 @@ class Clip(Filter):
     resize: Literal["squash", "crop"] = "squash"
     """"squash" sees the whole image, as InstructPix2Pix's filter does; "crop" its middle, as CLIP-I and CLIP-T do."""
 
-    extra: ClassVar[str | None] = "models"
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
-        "source": float,
-        "target": float,
-        "image": float,
-        "direction": float,
-        "no_model": int,
-    }
+    extra = "models"
+    scores = {"source": float, "target": float, "image": float, "direction": float, "no_model": int}
     # Of the embedded model on a core, half of it resizing; ViT-L-14 takes as long on a GPU, seconds on a core.
-    cost: ClassVar[float] = 35.0
+    cost = 35.0
 
     _loaded: bool = PrivateAttr(False)
-    _images: clip.Remembered | None = PrivateAttr(None)
-    _texts: clip.Remembered | None = PrivateAttr(None)
+    _images: Remembered | None = PrivateAttr(None)
+    _texts: Remembered | None = PrivateAttr(None)
 
     def lacks(self) -> str | None:
         return needs("open_clip", "torch", extra="models")
@@ -68,41 +61,28 @@ class Clip(Filter):
 
         model = clip.load(self.model, self.pretrained, self.precision, self.resize)
         if model is not None:
-            self._images, self._texts = clip.Remembered(model.images), clip.Remembered(model.texts)
+            self._images, self._texts = Remembered(model.images), Remembered(model.texts)
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {
-            "weights": weights.fingerprint("clip") if self.model == "embedded" and _installed() else None
-        }
+        embedded = self.model == "embedded" and _installed()
+        return super().identity() | {"weights": weights.fingerprint("clip") if embedded else None}
 
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         if not self._loaded:
             self.load()
         if self._images is None or self._texts is None:
             return [dict.fromkeys(self.scores) | {"no_model": 1} for _ in samples]
-        pictures, captions = {}, {}
-        keys = []
-        for sample in samples:
-            assert sample.edited_jpeg is not None, "a photograph has no edited image"
-            source, edited = (content_key("image", jpeg) for jpeg in (sample.source_jpeg, sample.edited_jpeg))
-            pictures[source] = partial(getattr, sample, "source")
-            pictures[edited] = partial(getattr, sample, "edited")
-            texts = {text: content_key("text", text) for text in _captions(sample) if text}
-            captions.update({key: partial(str, text) for text, key in texts.items()})
-            before, after = (texts.get(text or "") for text in _captions(sample))
-            keys.append((source, edited, before, after))
-        images, words = self._images(pictures), self._texts(captions)
+        pairs = [sides(sample) for sample in samples]
+        captions = [(sample.source_caption or "", sample.target_caption or "") for sample in samples]
+        images = self._images(dict(side for pair in pairs for side in pair))
+        texts = self._texts({text: partial(str, text) for both in captions for text in both if text})
         return [
-            self._measure(images[source], images[edited], words.get(before or ""), words.get(after or ""))
-            for source, edited, before, after in keys
+            self._cosines(*(images[key] for key, _ in pair), *(texts.get(text) for text in both))
+            for pair, both in zip(pairs, captions, strict=True)
         ]
 
-    def _measure(
-        self,
-        source: torch.Tensor,
-        edited: torch.Tensor,
-        source_caption: torch.Tensor | None,
-        target_caption: torch.Tensor | None,
+    def _cosines(
+        self, source: Tensor, edited: Tensor, source_caption: Tensor | None, target_caption: Tensor | None
     ) -> dict[str, Score]:
         direction = None
         if source_caption is not None and target_caption is not None:
@@ -120,10 +100,6 @@ def _installed() -> bool:
     return importlib.util.find_spec("open_clip") is not None
 
 
-def _captions(sample: Sample) -> tuple[str | None, str | None]:
-    return sample.source_caption, sample.target_caption
-
-
-def _cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
+def _cosine(a: Tensor, b: Tensor) -> float | None:
     value = metrics.cosine(a, b)
     return None if value is None else round(value, 5)

@@ -7,9 +7,6 @@ noise and slow gradients: a wall, a lens cap, a frosted pane.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +27,13 @@ class Content(Filter):
     """`entropy`: of the luma histogram, in bits, 0-8; photographs have 5 to 8. `dominant_share`: the share of
     pixels, 0-1, within 16 levels of the commonest colour in all three channels."""
 
-    scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source"})
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"entropy": float, "dominant_share": float}
-    bounds: ClassVar[Mapping[str, Bound]] = {"entropy": Bound(min=2.5), "dominant_share": Bound(max=0.9)}
-    cost: ClassVar[float] = 3.0
+    scope = frozenset({"source"})
+    scores = {"entropy": float, "dominant_share": float}
+    bounds = {"entropy": Bound(min=2.5), "dominant_share": Bound(max=0.9)}
+    cost = 3.0
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        return [
-            {"entropy": entropy(sample.source_gray), "dominant_share": dominant_share(sample.source)}
-            for sample in samples
-        ]
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
+        return {"entropy": entropy(sample.source_gray), "dominant_share": dominant_share(sample.source)}
 
 
 def entropy(gray: NDArray[np.uint8]) -> float:

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from pydantic import Field, PrivateAttr
 
@@ -23,12 +22,12 @@ class Copies(Filter):
     against: tuple[str, ...] = Field(min_length=1)
     """Folders of benchmark pictures, on every node."""
 
-    scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"source": float, "edited": float}
-    version: ClassVar[int] = 3
-    notes: ClassVar[tuple[str, ...]] = ("source_of", "edited_of")
-    bounds: ClassVar[Mapping[str, Bound]] = {"source": Bound(max=0.5), "edited": Bound(max=0.5)}
-    cost: ClassVar[float] = 8.0
+    scope = frozenset({"source", "pair"})
+    scores = {"source": float, "edited": float}
+    version = 3
+    notes = ("source_of", "edited_of")
+    bounds = {"source": Bound(max=0.5), "edited": Bound(max=0.5)}
+    cost = 8.0
 
     _known: copies.Known | None = PrivateAttr(None)
 
@@ -41,12 +40,9 @@ class Copies(Filter):
         identity["options"]["against"] = copies.digest(self.against)
         return identity
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score | str]]:
+    def measure_one(self, sample: Sample) -> dict[str, Score | str]:
         if self._known is None:
             self.load()
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> dict[str, Score | str]:
         assert self._known is not None
         answer: dict[str, Score | str] = {"source": None, "edited": None}
         pictures = {"source": sample.source_gray} | ({"edited": sample.edited_gray} if sample.is_pair else {})

@@ -7,9 +7,9 @@ default bounds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr
 
@@ -30,10 +30,10 @@ class Dino(Filter):
     """The file of that architecture's weights."""
     precision: Literal["fp32", "bf16"] = "fp32"
 
-    extra: ClassVar[str | None] = "models"
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"image": float, "no_model": int}
+    extra = "models"
+    scores = {"image": float, "no_model": int}
     # Of ViT-S/16 on a core; a GPU is done with it before the pictures are resized.
-    cost: ClassVar[float] = 90.0
+    cost = 90.0
 
     _dino: dino.DinoModel | None = PrivateAttr(None)
 
@@ -58,8 +58,8 @@ class Dino(Filter):
     def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         if self.model and self._dino is None:
             self.load()
-        if self._dino is None:
+        if self._dino is None or not samples:
             return [{"image": None, "no_model": 1} for _ in samples]
         embedded = self._dino.images([image for s in samples for image in (s.source, s.edited)])
-        cosines = (embedded[0::2] * embedded[1::2]).sum(dim=1).tolist() if len(samples) else []
+        cosines = (embedded[0::2] * embedded[1::2]).sum(dim=1).tolist()
         return [{"image": round(cosine, 5), "no_model": 0} for cosine in cosines]

@@ -7,13 +7,10 @@ grass. Other categories are not measured; `clip.direction` measures them if capt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
 import cv2
 import numpy as np
 
-from crispedit import images
+from crispedit import change, images
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
@@ -31,22 +28,18 @@ class Direction(Filter):
     compositor's; of their swapped ones it rejects 13 and 77.
     """
 
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"detail": float}
-    cost: ClassVar[float] = 0.6
+    scores = {"detail": float}
+    cost = 0.6
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        return [{"detail": _detail(sample)} for sample in samples]
-
-
-def _detail(sample: Sample) -> float | None:
-    sign = SIGNS.get(sample.category or "")
-    if sign is None or sample.changed.sum() < LEAST_PIXELS:
-        return None
-    region = cv2.dilate(sample.changed.view(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    before, after = (
-        float(_edges(images.gray(small))[region].mean()) for small in (sample.source_small, sample.edited_small)
-    )
-    return round(sign * float(np.log((after + 0.5) / (before + 0.5))), 6)
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
+        sign = SIGNS.get(sample.category or "")
+        if sign is None or sample.changed.sum() < LEAST_PIXELS:
+            return {"detail": None}
+        region = change.grow(sample.changed, 2)
+        before, after = (
+            float(_edges(images.gray(small))[region].mean()) for small in (sample.source_small, sample.edited_small)
+        )
+        return {"detail": round(sign * float(np.log((after + 0.5) / (before + 0.5))), 6)}
 
 
 def _edges(gray: np.ndarray) -> np.ndarray:

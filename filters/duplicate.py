@@ -8,17 +8,15 @@ survives scaling and recompression; unrelated photographs differ in about 32 bit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from math import comb
-from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
@@ -31,20 +29,14 @@ class Duplicate(Filter):
     """`phash`: of the source, 64 bits as a signed integer; null for a blank image, which would match anything.
     `edited_phash`: of the edited image; null for a photograph."""
 
-    version: ClassVar[int] = 3
-    scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"phash": int, "edited_phash": int}
-    bounds: ClassVar[Mapping[str, Bound]] = {}
-    cost: ClassVar[float] = 1.0
+    version = 3
+    scope = frozenset({"source", "pair"})
+    scores = {"phash": int, "edited_phash": int}
+    cost = 1.0
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        return [
-            {
-                "phash": phash(sample.source_middle),
-                "edited_phash": phash(sample.edited_middle) if sample.is_pair else None,
-            }
-            for sample in samples
-        ]
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
+        edited = phash(sample.edited_middle) if sample.is_pair else None
+        return {"phash": phash(sample.source_middle), "edited_phash": edited}
 
 
 def phash(gray: NDArray[np.uint8]) -> int | None:

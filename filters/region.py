@@ -6,12 +6,8 @@ or moved one may fill nearly all of it (a face in a close-up); a background or s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
 import numpy as np
 
-from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
@@ -25,20 +21,11 @@ class Region(Filter):
 
     least_region: float = 0.0005
 
-    version: ClassVar[int] = 3
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
-        "count": int,
-        "area_fraction": float,
-        "largest_share": float,
-        "box_fraction": float,
-    }
-    bounds: ClassVar[Mapping[str, Bound]] = {}
-    cost: ClassVar[float] = 0.5
+    version = 3
+    scores = {"count": int, "area_fraction": float, "largest_share": float, "box_fraction": float}
+    cost = 0.5
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> dict[str, Score]:
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
         changed = sample.changed
         area = sample.changed_areas
         total = int(area.sum())

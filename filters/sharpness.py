@@ -6,9 +6,6 @@ all its detail must remain; if it was redrawn, its texture must not vanish. `ups
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -47,33 +44,23 @@ class Sharpness(Filter):
 
     least_blocks: int = 12
 
-    version: ClassVar[int] = 7
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
-        "scale": float,
-        "texture": float,
-        "outside": float,
-        "middle": float,
-        "balance": float,
-        "inside": float,
-    }
+    version = 7
+    scores = {"scale": float, "texture": float, "outside": float, "middle": float, "balance": float, "inside": float}
     # From compositor pairs, 76 good pairs of 9 real editors, and the defects of `crispedit calibrate` made from both.
     # texture: good edits leave 0.27 or more.
     # outside: good edits leave 0.93 or more, a twofold enlargement 0.82 at most. middle, balance: good edits leave 0.77
     # and 0.79 (but for one), an autoencoder's re-encoding of them 0.75; over-smoothed ones have less of either. scale:
     # an answer of 0.73 of the side passed a person's eye, 0.53 did not.
-    bounds: ClassVar[Mapping[str, Bound]] = {
+    bounds = {
         "scale": Bound(min=0.6),
         "texture": Bound(min=0.25),
         "outside": Bound(min=0.85),
         "middle": Bound(min=0.72),
         "balance": Bound(min=0.74),
     }
-    cost: ClassVar[float] = 2.5
+    cost = 2.5
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> dict[str, Score]:
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
         source, edited = _detail(sample.source_gray), _detail(sample.edited_fitted)
         size = source.shape[::-1]
         share = cv2.resize(sample.outside.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)

@@ -7,15 +7,11 @@ of them. New lines where the source is smooth, such as hatching, do not count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
 
@@ -36,16 +32,12 @@ class Structure(Filter):
     mask count, if there is one. `tones`: the spread of the edited image's lightness over the source's. All are 0 or
     more, and null if the source has no structure. Bounds are in the category files."""
 
-    version: ClassVar[int] = 5
+    version = 5
 
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {"kept": float, "kept_best": float, "tones": float}
-    bounds: ClassVar[Mapping[str, Bound]] = {}
-    cost: ClassVar[float] = 1.2
+    scores = {"kept": float, "kept_best": float, "tones": float}
+    cost = 1.2
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> dict[str, Score]:
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
         before, after = (change.shrink(cv2.extractChannel(lab, 0), 2) for lab in (sample.source_lab, sample.edited_lab))
         where = np.ones(before.shape, bool)
         if sample.category == "background" and sample.mask is not None:

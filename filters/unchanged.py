@@ -6,9 +6,6 @@ changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
 from crispedit.bounds import Bound
 from crispedit.parts import Filter
 from crispedit.record import Sample, Score
@@ -18,21 +15,14 @@ class Unchanged(Filter):
     """How much of the image changed visibly, in total and in the largest region, as fractions of its area; `mean_abs`
     is the mean Lab distance over 100, 0-1. Images of different sizes are compared after a resize."""
 
-    version: ClassVar[int] = 3
-    scores: ClassVar[Mapping[str, type[float] | type[int]]] = {
-        "changed_fraction": float,
-        "largest_region_fraction": float,
-        "mean_abs": float,
-    }
+    version = 3
+    scores = {"changed_fraction": float, "largest_region_fraction": float, "mean_abs": float}
     # An object of 0.3 % of the image (56x56 px of 1024x1024) passes even if half of it has its background's colour; a
     # speck of 0.05 % (23x23 px) does not. Noise, re-encoding and no-ops measure 0 (`crispedit calibrate`).
-    bounds: ClassVar[Mapping[str, Bound]] = {"largest_region_fraction": Bound(min=0.0012)}
-    cost: ClassVar[float] = 2.0
+    bounds = {"largest_region_fraction": Bound(min=0.0012)}
+    cost = 2.0
 
-    def measure(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> dict[str, Score]:
+    def measure_one(self, sample: Sample) -> dict[str, Score]:
         area = sample.changed_areas
         return {
             "changed_fraction": float(area.sum() / sample.changed.size),

@@ -10,24 +10,23 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crispedit.bounds import Bound
 from crispedit.cascade import REGIME
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
-from crispedit.pipelines import progress, recipe, tables
+from crispedit.pipelines import progress, tables
 from crispedit.pipelines.building import listing
 from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.progress import StageTotal
 from crispedit.pipelines.records import IN_PLACE
-from crispedit.pipelines.run import Run
+from crispedit.pipelines.run import Run, run_in
 from crispedit.pipelines.sources.layout import without_alias_text
 from crispedit.pipelines.steps.imported import WITHOUT_ALIAS
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
@@ -35,6 +34,9 @@ from crispedit.pipelines.viewing import report as page
 from crispedit.shards import journal, layout, storage
 
 BINS = 40
+REGIMES = ("exact", "regenerated", "global")
+MOVED = ("alignment.displacement_px", "alignment.scale_error", "exposure.drift", "exposure.cast")
+"""Scores of shift, scale, and drift of brightness and colours."""
 
 
 @dataclass
@@ -46,8 +48,8 @@ class Count:
     category: str
     rows: int = 0
     kept: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    error: dict[str, int] = field(default_factory=dict)
+    rejected: Counter[str] = field(default_factory=Counter)
+    error: Counter[str] = field(default_factory=Counter)
     not_reached: int = 0
 
     def add(self, outcome: str, reason: str | None, rows: int) -> None:
@@ -57,22 +59,20 @@ class Count:
             self.not_reached += rows
         else:
             by_reason = self.rejected if outcome == REJECTED else self.error
-            name = f"{reason} (transient)" if outcome == TRANSIENT else reason or outcome
-            by_reason[name] = by_reason.get(name, 0) + rows
+            by_reason[f"{reason} (transient)" if outcome == TRANSIENT else reason or outcome] += rows
 
     @property
-    def numbers(self) -> list[str]:
-        """Rows in, kept, rejected, with an error, and not reached, as cells of a table."""
-        rejected, error = sum(self.rejected.values()), sum(self.error.values())
-        return [str(number) for number in (self.rows, self.kept, rejected, error, self.not_reached)]
+    def numbers(self) -> list[int]:
+        """Rows in, kept, rejected, with an error, and not reached."""
+        return [self.rows, self.kept, self.rejected.total(), self.error.total(), self.not_reached]
 
     def check(self) -> None:
         """RuntimeError unless in = sum of outcomes."""
-        out = self.kept + sum(self.rejected.values()) + sum(self.error.values()) + self.not_reached
-        if out != self.rows:
+        rows, *outcomes = self.numbers
+        if rows != sum(outcomes):
             raise RuntimeError(
-                f"conservation violated at {self.step}, category {self.category or 'all'}: {self.rows} rows in, "
-                f"{out} accounted for. Rows were lost or counted twice; this run's tables cannot be trusted."
+                f"conservation violated at {self.step}, category {self.category or 'all'}: {rows} rows in, "
+                f"{sum(outcomes)} accounted for. Rows were lost or counted twice; this run's tables cannot be trusted."
             )
 
 
@@ -111,7 +111,7 @@ class OutsideChange:
     pairs: int
     regimes: dict[str, int]
     """Candidates by `regeneration.regime`; empty if that filter did not run."""
-    scores: dict[str, tuple[float, float]]
+    scores: dict[str, list[float]]
     """Median and 95th percentile of each score in `MOVED` that was measured."""
 
 
@@ -139,10 +139,6 @@ class Worth:
     shared."""
 
 
-MOVED = ("alignment.displacement_px", "alignment.scale_error", "exposure.drift", "exposure.cast")
-"""Scores of shift, scale, and drift of brightness and colours."""
-
-
 @dataclass
 class Report:
     """Everything the audit shows."""
@@ -152,21 +148,21 @@ class Report:
     histograms: list[Histogram]
     pairs: dict[str, int]
     """Packed pairs by category, from the manifest; empty before the present selection is packed."""
-    errors: list[Failures] = field(default_factory=list)
+    errors: list[Failures]
     """The errors of all steps, grouped, the most frequent first."""
-    repaired: dict[str, int] | None = None
+    repaired: dict[str, int] | None
     """Edits that were `laid_back` onto their source, or left `in_place`; null without `edit.repair`."""
-    restored: int | None = None
+    restored: int | None
     """Edits whose drift of tone was removed; null without `edit.repair_drift`."""
-    moved: list[OutsideChange] = field(default_factory=list)
+    moved: list[OutsideChange]
     """Shift, drift and regimes by editor and category, measured on the stored images, after any repair."""
-    editors: list[Worth] = field(default_factory=list)
+    editors: list[Worth]
     """The cost of a kept pair, by editor and category; empty before anything is selected."""
-    without_alias: dict[str, int] = field(default_factory=dict)
+    without_alias: dict[str, int]
     """Imported pairs by category word, for words that are no category's alias."""
-    skipped: str = ""
+    skipped: str
     """The files of the source without a row, in words."""
-    stages: list[StageTotal] = field(default_factory=list)
+    stages: list[StageTotal]
     """How long each stage's processes worked, loaded and waited."""
 
 
@@ -178,175 +174,80 @@ def audit(run: Run) -> Report:
         sources = pq.read_table(run.folder("select") / SOURCES)
         db.register("sources", sources)
         db.register("selection", pq.read_table(run.folder("select") / SELECTION))
-        counts += _curate(db) + _annotate(db) + _edit(db) + _filters(run, db) + _compare(run, sources) + _selection(db)
-    pairs = _packed(run)
-    counts += _pack(db, pairs) if pairs else []
+        counts = [*_counts(db, "curate"), *_counts(db, "annotate"), *_counts(db, "edit"), *_filters(run, db)]
+        if run.recipe.judge is not None:
+            first_pass(run, db, sources)
+            contests(db)
+            counts += _counts(db, "compare")
+        counts += _counts(db, "select")
+    if pairs := _packed(run):
+        kept = db.execute(f"SELECT category, count(*) FROM selection WHERE outcome = '{KEPT}' GROUP BY ALL")
+        selected = dict(kept.fetchall())
+        counts += [Count("pack", c, selected.get(c, 0), pairs.get(c, 0)) for c in sorted({*selected, *pairs})]
     for count in counts:
         count.check()
-    asked = run.recipe.edit
+    repairs = tables.repairs(db)
+    restored = repairs.pop("restored")
+    skipped = journal.read(run.folder("listing"), listing.table(run.recipe.source), ["skipped"])
     return Report(
-        run.root.name,
-        counts,
-        _histograms(run, db),
-        pairs,
-        failures(run, db),
-        repaired=tables.repaired(db) if asked.repair else None,
-        restored=tables.restored(db) if asked.repair_drift else None,
+        run=run.root.name,
+        counts=counts,
+        histograms=_histograms(run, db),
+        pairs=pairs,
+        errors=failures(run, db),
+        repaired=repairs if run.recipe.edit.repair else None,
+        restored=restored if run.recipe.edit.repair_drift else None,
         moved=_moved(run, db),
         editors=_worth(run, db) if counts else [],
         without_alias=_without_alias(db),
-        skipped=_skipped(run),
+        skipped=listing.skipped(skipped.to_pylist()).text(),
         stages=progress.stage_totals(run.root),
     )
 
 
-def _worth(run: Run, db: duckdb.DuckDBPyConnection) -> list[Worth]:
-    """A line for each editor and category that has candidates."""
-    rows = db.execute(f"""
-        SELECT e.editor, e.category, count(*), count(*) FILTER (s.outcome = '{KEPT}') AS kept, kept / count(*),
-            sum(e.seconds) / nullif(kept, 0), sum(e.gpu_seconds) / nullif(kept, 0), sum(e.cost) / nullif(kept, 0),
-            count(*) FILTER (e.transform <> '{IN_PLACE}'), count(e.drift)
-        FROM edit e JOIN selection s USING (key) GROUP BY e.editor, e.category ORDER BY e.editor, e.category
-    """).fetchall()
-    shared = next((wave.shares for wave in reversed(list(Waves(run))) if wave.shares), {})
-    return [Worth(*(*row, shared.get(row[1], {}).get(row[0]))) for row in rows]
-
-
-def worth_text(editors: Sequence[Worth]) -> str:
-    """The cost of a kept pair, by editor and category, as a table without unknown columns."""
-    columns = {
-        "s per kept pair": "seconds_per_kept",
-        "GPU s per kept pair": "gpu_seconds_per_kept",
-        "cost per kept pair": "cost_per_kept",
-        "realigned": "laid_back",
-        "drift removed": "restored",
-        "share": "share",
-    }
-    known = {title: name for title, name in columns.items() if any(getattr(one, name) for one in editors)}
-    if not editors:
-        return ""
-    rows = [["editor", "category", "candidates", "kept", "kept %", *known]]
-    for one in editors:
-        values = [getattr(one, name) for name in known.values()]
-        counts = [str(one.candidates), str(one.kept), f"{100 * one.keep_rate:.1f}"]
-        rows.append([one.editor, one.category, *counts, *("-" if v is None else f"{v:.3g}" for v in values)])
-    return table(rows)
-
-
-def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[OutsideChange]:
-    """A line for each editor and category with measured candidates."""
-    known = {column.name for column in run.recipe.pair_cascade.columns}
-    scores = [score for score in MOVED if score in known]
-    parts = "".join(f', approx_quantile(s."{score}", 0.5), approx_quantile(s."{score}", 0.95)' for score in scores)
-    regime = f's."{REGIME}"' if REGIME in known else "NULL"
-    rows = db.execute(f"""
-        SELECT e.editor, e.category, count(*), count(*) FILTER ({regime} = 'exact'),
-            count(*) FILTER ({regime} = 'regenerated'), count(*) FILTER ({regime} = 'global'){parts}
-        FROM edit e JOIN score s USING (key) GROUP BY e.editor, e.category ORDER BY ALL
-    """).fetchall()
-    lines = []
-    for editor, category, pairs, exact, regenerated, changed, *values in rows:
-        regimes = {"exact": exact, "regenerated": regenerated, "global": changed}
-        quantiles = {
-            score: (float(values[2 * i]), float(values[2 * i + 1]))
-            for i, score in enumerate(scores)
-            if values[2 * i] is not None
-        }
-        lines.append(OutsideChange(editor, category, pairs, regimes if REGIME in known else {}, quantiles))
-    return lines
-
-
-def moved_text(moved: Sequence[OutsideChange]) -> str:
-    """Shift, drift and regimes by editor and category, as a table; "" if no filter measured them."""
-    scores = [score for score in MOVED if any(score in line.scores for line in moved)]
-    regimes = list(next((line.regimes for line in moved if line.regimes), {}))
-    if not scores and not regimes:
-        return ""
-    rows = [["editor", "category", "pairs", *regimes, *scores]]
-    for line in moved:
-        cells = ["{:.3g}, {:.3g}".format(*line.scores[score]) if score in line.scores else "-" for score in scores]
-        counts = [str(line.regimes.get(name, 0)) for name in regimes]
-        rows.append([line.editor, line.category, str(line.pairs), *counts, *cells])
-    return table(rows) + ("\n(of scores: median, 95th percentile)" if scores else "")
-
-
-def stages_text(stages: Sequence[StageTotal]) -> str:
-    """The stages of the builds, as a table; "" if no build has run."""
-    rows = [["stage", "rows", "busy s", "loading s", "held s", "busy share"]]
-    for of in stages:
-        seconds = [f"{value:.0f}" for value in (of.busy_s, of.loading_s, of.held_s)]
-        rows.append([of.stage, str(of.rows), *seconds, "-" if of.share is None else f"{of.share:.0%}"])
-    return table(rows) if stages else ""
-
-
-def _without_alias(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    rows = db.execute(
-        f"SELECT json_extract_string(plan, '$.{WITHOUT_ALIAS}') AS word, count(*) AS pairs FROM annotate "
-        "WHERE word IS NOT NULL GROUP BY word ORDER BY word"
-    )
-    return dict(rows.fetchall())
-
-
-def _skipped(run: Run) -> str:
-    rows = journal.read(run.folder("listing"), listing.table(run.recipe.source), ["skipped"])
-    return listing.skipped(rows.to_pylist()).text()
-
-
-def _packed(run: Run) -> dict[str, int]:
-    """Packed pairs by category; empty if the shards are from an earlier selection."""
-    manifest, selection = storage.join(run.shards, layout.MANIFEST), run.folder("select") / SELECTION
-    if not selection.exists() or not storage.exists(manifest):
-        return {}
-    packed = json.loads(storage.read_bytes(manifest))
-    current = packed["meta"].get("selection") == digest_of(pq.read_table(selection))
-    return dict(packed["categories"]) if current else {}
-
-
-def _grouped(db: duckdb.DuckDBPyConnection, step: str, rows: str, ended: str) -> list[Count]:
-    """Lines by category, from two queries: the step's rows (category first), and the (category, outcome, reason) of
-    each."""
-    totals = db.execute(f"SELECT category, count(*) FROM ({rows}) GROUP BY ALL").fetchall()
-    lines = {category: Count(step, category, count) for category, count in totals}
-    outcomes = db.execute(f"SELECT *, count(*) FROM ({ended}) GROUP BY ALL ORDER BY ALL").fetchall()
-    for category, outcome, reason, count in outcomes:
-        lines.setdefault(category, Count(step, category)).add(outcome, reason, count)
-    return [lines[category] for category in sorted(lines)]
-
-
-def _curate(db: duckdb.DuckDBPyConnection) -> list[Count]:
-    verdicts = "SELECT '' AS category, outcome, reason FROM sources"
-    return _grouped(db, "curate", "SELECT '' AS category FROM curate", verdicts)
-
-
-def _annotate(db: duckdb.DuckDBPyConnection) -> list[Count]:
-    return _grouped(
-        db,
-        "annotate",
+_FAILED = f"WHEN transient THEN '{TRANSIENT}' WHEN error IS NOT NULL THEN '{ERROR}'"
+_COUNTED = {
+    "curate": ("SELECT '' AS category FROM curate", "SELECT '' AS category, outcome, reason FROM sources"),
+    "annotate": (
         "SELECT DISTINCT category, key FROM annotate",
         f"""
-            SELECT category, CASE WHEN transient THEN '{TRANSIENT}' WHEN error IS NOT NULL THEN '{ERROR}'
-                    WHEN refusal IS NOT NULL THEN '{REJECTED}' WHEN repeated THEN '{REJECTED}' ELSE '{KEPT}' END,
-                CASE WHEN error IS NOT NULL THEN 'annotate'
-                    ELSE coalesce(refusal, if(repeated, 'repeated_job', NULL)) END
-            FROM (SELECT *, job_key IS NOT NULL
-                    AND row_number() OVER (PARTITION BY job_key ORDER BY key) > 1 AS repeated
-                FROM annotate)
+            SELECT category, CASE {_FAILED} WHEN refusal IS NOT NULL OR repeated THEN '{REJECTED}' ELSE '{KEPT}' END,
+                if(error IS NOT NULL, 'annotate', coalesce(refusal, if(repeated, 'repeated_job', NULL)))
+            FROM (SELECT *, job_key IS NOT NULL AND row_number() OVER (PARTITION BY job_key ORDER BY key) > 1
+                AS repeated FROM annotate)
         """,
-    )
-
-
-def _edit(db: duckdb.DuckDBPyConnection) -> list[Count]:
-    return _grouped(
-        db,
-        "edit",
+    ),
+    "edit": (
         "SELECT DISTINCT category, key FROM edit",
         f"""
-            SELECT category, CASE WHEN transient THEN '{TRANSIENT}' WHEN error IS NOT NULL THEN '{ERROR}'
-                WHEN refusal IS NOT NULL THEN '{REJECTED}' ELSE '{KEPT}' END,
+            SELECT category, CASE {_FAILED} WHEN refusal IS NOT NULL THEN '{REJECTED}' ELSE '{KEPT}' END,
                 if(error IS NOT NULL, 'edit', refusal)
             FROM edit
         """,
-    )
+    ),
+    "compare": (
+        "SELECT category FROM contests",
+        f"""
+            SELECT category, CASE WHEN compared IS NULL THEN '{NOT_REACHED}' {_FAILED}
+                WHEN chosen IS NULL THEN '{REJECTED}' ELSE '{KEPT}' END AS outcome,
+                CASE WHEN error IS NOT NULL THEN 'compare' WHEN outcome = '{REJECTED}' THEN 'undecided' END
+            FROM contests
+        """,
+    ),
+    "select": ("SELECT DISTINCT category, key FROM edit", "SELECT category, outcome, reason FROM selection"),
+}
+"""Two queries for each step, from independent tables where there are two: its rows, and each one's (category, outcome,
+reason)."""
+
+
+def _counts(db: duckdb.DuckDBPyConnection, step: str) -> list[Count]:
+    """A step's lines by category."""
+    rows, outcomes = _COUNTED[step]
+    totals = db.execute(f"SELECT category, count(*) FROM ({rows}) GROUP BY ALL").fetchall()
+    lines = {category: Count(step, category, count) for category, count in totals}
+    for category, *outcome in db.execute(f"SELECT *, count(*) FROM ({outcomes}) GROUP BY ALL ORDER BY ALL").fetchall():
+        lines.setdefault(category, Count(step, category)).add(*outcome)
+    return [lines[category] for category in sorted(lines)]
 
 
 def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
@@ -376,36 +277,14 @@ def _filters(run: Run, db: duckdb.DuckDBPyConnection) -> list[Count]:
     return list(lines.values())
 
 
-def _compare(run: Run, sources: pa.Table) -> list[Count]:
-    """Jobs with several passing candidates: for how many the judge chose one."""
-    if run.recipe.judge is None:
-        return []
-    db = tables.connect(run)
-    first_pass(run, db, sources)
-    contests(db)
-    return _grouped(
-        db,
-        "compare",
-        "SELECT category FROM contests",
-        f"""
-            SELECT category, CASE WHEN compared IS NULL THEN '{NOT_REACHED}' WHEN transient THEN '{TRANSIENT}'
-                WHEN error IS NOT NULL THEN '{ERROR}' WHEN chosen IS NULL THEN '{REJECTED}' ELSE '{KEPT}'
-                END AS outcome,
-                CASE WHEN error IS NOT NULL THEN 'compare' WHEN outcome = '{REJECTED}' THEN 'undecided' END
-            FROM contests
-        """,
-    )
-
-
-def _selection(db: duckdb.DuckDBPyConnection) -> list[Count]:
-    verdicts = "SELECT category, outcome, reason FROM selection"
-    return _grouped(db, "select", "SELECT DISTINCT category, key FROM edit", verdicts)
-
-
-def _pack(db: duckdb.DuckDBPyConnection, pairs: Mapping[str, int]) -> list[Count]:
-    kept = db.execute(f"SELECT category, count(*) FROM selection WHERE outcome = '{KEPT}' GROUP BY ALL")
-    selected = dict(kept.fetchall())
-    return [Count("pack", c, selected.get(c, 0), kept=pairs.get(c, 0)) for c in sorted({*selected, *pairs})]
+def _packed(run: Run) -> dict[str, int]:
+    """Packed pairs by category; empty if the shards are from an earlier selection."""
+    manifest, selection = storage.join(run.shards, layout.MANIFEST), run.folder("select") / SELECTION
+    if not selection.exists() or not storage.exists(manifest):
+        return {}
+    packed = json.loads(storage.read_bytes(manifest))
+    current = packed["meta"].get("selection") == digest_of(pq.read_table(selection))
+    return dict(packed["categories"]) if current else {}
 
 
 def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:
@@ -443,15 +322,121 @@ def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Fail
         for step, name in scores
     ]
     errors = db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall()
-    errors += [
-        ("list", row["error"], True, 1, [row["key"]]) for row in tables.listing_rows(run) if row["error"] is not None
-    ]
+    errors += [("list", row["error"], True, 1, [row["key"]]) for row in tables.listing_rows(run) if row["error"]]
     groups: dict[tuple[str, str, bool], Failures] = {}
     for step, error, transient, rows, first in errors:
         group = groups.setdefault((step, kind(error), transient), Failures(step, kind(error), 0, transient, error, []))
         group.rows += rows
         group.first = sorted([*group.first, *first])[:3]
     return sorted(groups.values(), key=lambda group: (-group.rows, group.step, group.kind))
+
+
+def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[OutsideChange]:
+    """A line for each editor and category with measured candidates."""
+    known = {column.name for column in run.recipe.pair_cascade.columns}
+    regimes = REGIMES if REGIME in known else ()
+    scores = [score for score in MOVED if score in known]
+    columns = [f"count(*) FILTER (s.\"{REGIME}\" = '{name}')" for name in regimes]
+    columns += [f'approx_quantile(s."{score}", [0.5, 0.95])' for score in scores]
+    rows = db.execute(f"""
+        SELECT {", ".join(["e.editor", "e.category", "count(*)", *columns])}
+        FROM edit e JOIN score s USING (key) GROUP BY e.editor, e.category ORDER BY ALL
+    """).fetchall()
+    lines = []
+    for editor, category, pairs, *values in rows:
+        counts, quantiles = values[: len(regimes)], zip(scores, values[len(regimes) :], strict=True)
+        measured = {score: [float(one) for one in both] for score, both in quantiles if both is not None}
+        lines.append(OutsideChange(editor, category, pairs, dict(zip(regimes, counts, strict=True)), measured))
+    return lines
+
+
+def _worth(run: Run, db: duckdb.DuckDBPyConnection) -> list[Worth]:
+    """A line for each editor and category that has candidates."""
+    rows = db.execute(f"""
+        SELECT e.editor, e.category, count(*), count(*) FILTER (s.outcome = '{KEPT}') AS kept, kept / count(*),
+            sum(e.seconds) / nullif(kept, 0), sum(e.gpu_seconds) / nullif(kept, 0), sum(e.cost) / nullif(kept, 0),
+            count(*) FILTER (e.transform <> '{IN_PLACE}'), count(e.drift)
+        FROM edit e JOIN selection s USING (key) GROUP BY e.editor, e.category ORDER BY e.editor, e.category
+    """).fetchall()
+    shared = next((wave.shares for wave in reversed(list(Waves(run))) if wave.shares), {})
+    return [Worth(*(*row, shared.get(row[1], {}).get(row[0]))) for row in rows]
+
+
+def _without_alias(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    rows = db.execute(
+        f"SELECT json_extract_string(plan, '$.{WITHOUT_ALIAS}') AS word, count(*) AS pairs FROM annotate "
+        "WHERE word IS NOT NULL GROUP BY word ORDER BY word"
+    )
+    return dict(rows.fetchall())
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], digits: int = 3) -> str:
+    """Columns of text under a header line, the first to the left. Floats have this many digits; None is "-"."""
+    cells = [header, *([_cell(value, digits) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _cell(value: object, digits: int) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def detail_text(counts: Sequence[Count]) -> str:
+    """Every line of the audit."""
+    rows = []
+    for count in counts:
+        why = ", ".join(f"{reason} {number}" for reason, number in sorted({**count.rejected, **count.error}.items()))
+        rows.append([f"{count.step:24}", count.category or "-", *count.numbers, why])
+    return table(["step", "category", "in", "kept", "rejected", "error", "not reached", "why"], rows)
+
+
+def worth_text(editors: Sequence[Worth]) -> str:
+    """The cost of a kept pair, by editor and category, as a table without unknown columns; "" without editors."""
+    columns = {
+        "s per kept pair": "seconds_per_kept",
+        "GPU s per kept pair": "gpu_seconds_per_kept",
+        "cost per kept pair": "cost_per_kept",
+        "realigned": "laid_back",
+        "drift removed": "restored",
+        "share": "share",
+    }
+    known = {title: name for title, name in columns.items() if any(getattr(one, name) for one in editors)}
+    rows = [
+        [one.editor, one.category, one.candidates, one.kept, f"{100 * one.keep_rate:.1f}"]
+        + [getattr(one, name) for name in known.values()]
+        for one in editors
+    ]
+    return table(["editor", "category", "candidates", "kept", "kept %", *known], rows) if rows else ""
+
+
+def moved_text(moved: Sequence[OutsideChange]) -> str:
+    """Shift, drift and regimes by editor and category, as a table; "" if no filter measured them."""
+    scores = [score for score in MOVED if any(score in line.scores for line in moved)]
+    regimes = list(next((line.regimes for line in moved if line.regimes), {}))
+    if not scores and not regimes:
+        return ""
+    rows = [
+        [line.editor, line.category, line.pairs, *line.regimes.values()]
+        + ["{:.3g}, {:.3g}".format(*line.scores[score]) if score in line.scores else None for score in scores]
+        for line in moved
+    ]
+    text = table(["editor", "category", "pairs", *regimes, *scores], rows)
+    return text + ("\n(of scores: median, 95th percentile)" if scores else "")
+
+
+def stages_text(stages: Sequence[StageTotal]) -> str:
+    """The stages of the builds, as a table; "" if no build has run."""
+    rows = []
+    for of in stages:
+        share = None if of.share is None else f"{of.share:.0%}"
+        rows.append([of.stage, of.rows, round(of.busy_s), round(of.loading_s), round(of.held_s), share])
+    return table(["stage", "rows", "busy s", "loading s", "held s", "busy share"], rows) if rows else ""
 
 
 def failures_text(groups: Sequence[Failures], most: int = 5) -> str:
@@ -469,6 +454,17 @@ def failures_text(groups: Sequence[Failures], most: int = 5) -> str:
     return "\n".join(["errors:", *lines]) if groups else ""
 
 
+def _total(counts: Sequence[Count]) -> Count:
+    total = Count("", "total")
+    for count in counts:
+        total.rows += count.rows
+        total.kept += count.kept
+        total.rejected += count.rejected
+        total.error += count.error
+        total.not_reached += count.not_reached
+    return total
+
+
 def useless(report: Report) -> str | None:
     """Why a build kept nothing, in a sentence; None if it kept a pair."""
     lines = [count for count in report.counts if count.step == "select"]
@@ -477,76 +473,50 @@ def useless(report: Report) -> str | None:
     if report.errors and not lines:
         worst = report.errors[0]
         return f"nothing was kept: {worst.rows} rows of {worst.step} failed: {worst.example}"
-    reasons = Counter[str]()
-    for count in lines or [count for count in report.counts if count.step == "curate"]:
-        reasons.update(count.rejected)
-        reasons.update(count.error)
-    why = ", ".join(f"{reason} {rows}" for reason, rows in reasons.most_common(3))
-    return f"nothing was kept: {why or 'there was no candidate'}"
+    total = _total(lines or [count for count in report.counts if count.step == "curate"])
+    return f"nothing was kept: {_reasons((total.rejected + total.error).most_common(3)) or 'there was no candidate'}"
+
+
+def _reasons(counted: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{reason} {number}" for reason, number in counted)
 
 
 def summary(report: Report) -> str:
-    """The table at the end of a build: candidates and their outcomes, by category."""
-    lines = [count for count in report.counts if count.step == "select"]
-    rows = [["category", "candidates", "kept", "rejected", "error", "not reached", "kept %", "packed"]]
-    total = Count("select", "total")
-    for count in lines:
-        total.rows += count.rows
-        total.kept += count.kept
-        total.not_reached += count.not_reached
-        total.rejected = dict(Counter(total.rejected) + Counter(count.rejected))
-        total.error = dict(Counter(total.error) + Counter(count.error))
-    for count in [*lines, total]:
-        share = f"{100 * count.kept / count.rows:.1f}" if count.rows else "-"
-        packed = sum(report.pairs.values()) if count is total else report.pairs.get(count.category, 0)
-        rows.append([count.category, *count.numbers, share, str(packed)])
-    text = [table(rows)]
-    sources = next((count for count in report.counts if count.step == "curate"), None)
-    if sources is not None:
-        out = Counter({**sources.rejected, **sources.error})
-        why = ", ".join(f"{reason} {number}" for reason, number in out.most_common())
-        line = f"photographs: {sources.rows} in, {sources.kept} kept" + (f" ({why})" if why else "")
-        text.insert(0, f"{line}; {report.skipped}" if report.skipped else line)
+    """The text at the end of a build: candidates and their outcomes, by category."""
+    lines, sources, compared = (
+        [count for count in report.counts if count.step == step] for step in ("select", "curate", "compare")
+    )
+    text = []
+    for source in sources:
+        why = _reasons((source.rejected + source.error).most_common())
+        text.append(f"photographs: {source.rows} in, {source.kept} kept" + (f" ({why})" if why else ""))
+        text[-1] += f"; {report.skipped}" if report.skipped else ""
+    total = _total(lines)
+    packed = [*(report.pairs.get(count.category, 0) for count in lines), sum(report.pairs.values())]
+    rows = [
+        [count.category, *count.numbers, f"{100 * count.kept / count.rows:.1f}" if count.rows else None, pairs]
+        for count, pairs in zip([*lines, total], packed, strict=True)
+    ]
+    text.append(table(["category", "candidates", "kept", "rejected", "error", "not reached", "kept %", "packed"], rows))
     if report.without_alias:
         text.append(without_alias_text(report.without_alias))
     if report.repaired is not None:
-        laid, all_ = report.repaired["laid_back"], sum(report.repaired.values())
-        text.append(f"realigned with their source: {laid} of {all_} edits")
+        laid, edits = report.repaired["laid_back"], sum(report.repaired.values())
+        text.append(f"realigned with their source: {laid} of {edits} edits")
     if report.restored is not None:
         text.append(f"drift of tone removed: {report.restored} edits")
-    if compared := [count for count in report.counts if count.step == "compare"]:
-        chosen, all_ = sum(count.kept for count in compared), sum(count.rows for count in compared)
-        undecided = sum(count.rejected.get("undecided", 0) for count in compared)
-        errors = sum(sum(count.error.values()) for count in compared)
+    if compared:
+        judged = _total(compared)
         text.append(
-            f"chosen by the judge: for {chosen} of {all_} jobs with several candidates that pass "
-            f"(undecided {undecided}, error {errors}); for the others by scores"
+            f"chosen by the judge: for {judged.kept} of {judged.rows} jobs with several candidates that pass "
+            f"(undecided {judged.rejected['undecided']}, error {judged.error.total()}); for the others by scores"
         )
-    reasons = sorted(total.rejected.items(), key=lambda item: (-item[1], item[0]))
-    if reasons:
-        text.append("rejected by: " + ", ".join(f"{reason} {number}" for reason, number in reasons))
+    if total.rejected:
+        by_frequency = sorted(total.rejected.items(), key=lambda item: (-item[1], item[0]))
+        text.append(f"rejected by: {_reasons(by_frequency)}")
     if report.errors:
         text.append(failures_text(report.errors))
     return "\n".join(text)
-
-
-def table(rows: list[list[str]]) -> str:
-    """Columns of text, the first to the left, under a header line."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def detail(report: Report) -> str:
-    """Every line of the audit, as text."""
-    rows = [["step", "category", "in", "kept", "rejected", "error", "not reached", "why"]]
-    for count in report.counts:
-        why = ", ".join(f"{reason} {number}" for reason, number in sorted({**count.rejected, **count.error}.items()))
-        rows.append([f"{count.step:24}", count.category or "-", *count.numbers, why])
-    return table(rows)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -557,16 +527,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command: print the audit and write its HTML."""
-    made = Run(recipe.load(args.run))
+    made = run_in(args.run)
     report = audit(made)
     if not report.counts:
         raise ValueError(f"{args.run} has no selection yet: run `crispedit select {args.run}` first")
     if args.json:
-        shown = {**asdict(report), "stages": [stage.to_json() for stage in report.stages]}
-        print(json.dumps(shown, default=lambda bound: bound.model_dump(), indent=1))
+        print(json.dumps(report, default=vars, indent=1))
     else:
-        texts = [detail(report), worth_text(report.editors), moved_text(report.moved), stages_text(report.stages)]
-        print("\n\n".join(filter(None, [*texts, summary(report)])), end="\n\n", flush=True)
+        texts = [detail_text(report.counts), worth_text(report.editors), moved_text(report.moved)]
+        texts += [stages_text(report.stages), summary(report)]
+        print("\n\n".join(filter(None, texts)), end="\n\n", flush=True)
     path = page.write(made, report, light=args.light)
     if not args.json:
         print(f"report: {path}")

@@ -22,6 +22,7 @@ if __name__ == "__main__":
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from crispedit.pipelines import audit, engine, recipe, steps
 from crispedit.pipelines.building.stream import Build
@@ -33,6 +34,9 @@ from crispedit.pipelines.steps import pack, select
 from crispedit.pipelines.steps.step import Step
 from crispedit.pipelines.viewing import report
 
+SELECT, PACK = "select", "pack"
+"""The steps that make no rows."""
+
 
 def build(run: Run, *, retry_errors: bool = False, log_json: bool = False) -> None:
     """Curate, annotate, edit, score and compare wave by wave, then select and pack.
@@ -40,18 +44,7 @@ def build(run: Run, *, retry_errors: bool = False, log_json: bool = False) -> No
     An existing run is resumed: committed rows are not made again, except those with transient errors (with
     `retry_errors`, all errors).
     """
-    settings = run.recipe.engine
-    with run.locked():
-        identities = steps.identities(steps.of(run))
-        run.begin(identities)
-        # Errors of the source show before Ray starts and anything is stored.
-        flow = Build(run, retry_errors=retry_errors)
-        run.store_recipe(identities)
-        with engine.cluster(settings):
-            preflight(flow.active, settings)
-            engine.run_flow(flow, settings, run.root, log_json)
-            select.select(run)
-            pack.pack(run)
+    step(run, None, retry_errors=retry_errors, log_json=log_json)
 
 
 def build_recipe(made: Recipe) -> Run:
@@ -61,27 +54,27 @@ def build_recipe(made: Recipe) -> Run:
     return run
 
 
-def step(run: Run, name: str, *, retry_errors: bool = False, log_json: bool = False) -> None:
-    """One step of a run, on what the earlier steps have committed."""
+def step(run: Run, name: str | None, *, retry_errors: bool = False, log_json: bool = False) -> None:
+    """One step of a run, on what the earlier steps have committed; None: all steps."""
     settings = run.recipe.engine
     with run.locked():
         identities = steps.identities(steps.of(run))
-        if name == "select":
-            run.store_recipe(identities)
-            select.select(run)
-        elif name == "pack":
-            run.store_recipe(identities)
-            with engine.cluster(settings):
-                pack.pack(run)
-        elif name not in identities:
-            raise ValueError("select.judge is false: no candidates are to be compared")
-        else:
-            run.begin({name: identities[name]})
-            flow = Build(run, [name], retry_errors=retry_errors)
-            run.store_recipe(identities)
-            with engine.cluster(settings):
+        flow = None
+        if name not in (SELECT, PACK):
+            if name not in (None, *identities):
+                raise ValueError("select.judge is false: no candidates are to be compared")
+            run.begin(identities if name is None else {name: identities[name]})
+            # Errors of the source show before Ray starts and anything is stored.
+            flow = Build(run, None if name is None else [name], retry_errors=retry_errors)
+        run.store_recipe(identities)
+        with nullcontext() if name == SELECT else engine.cluster(settings):
+            if flow is not None:
                 preflight(flow.active, settings)
                 engine.run_flow(flow, settings, run.root, log_json)
+            if name in (None, SELECT):
+                select.select(run)
+            if name in (None, PACK):
+                pack.pack(run)
 
 
 def preflight(of: Sequence[Step], settings: EngineSpec) -> None:
@@ -93,26 +86,11 @@ def preflight(of: Sequence[Step], settings: EngineSpec) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
-    add_retry(parser)
-    add_log_json(parser)
+    add_progress(parser)
     parser.add_argument(
         "--dry-run", type=int, metavar="N", help="build a sample of N photographs and project the full run"
     )
     parser.add_argument("--gpu-hour-price", type=float, metavar="PRICE", help="price of a GPU-hour, for the projection")
-
-
-def add_log_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--log-json", action="store_true", help="log progress as one JSON object per minute, in place of text"
-    )
-
-
-def add_retry(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--retry",
-        choices=["errors"],
-        help="retry rows that ended in a permanent error; transient errors are always retried",
-    )
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -121,23 +99,36 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as source.path=photos run=runs/mine")
 
 
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """The flags of commands that make rows."""
+    parser.add_argument(
+        "--retry",
+        choices=["errors"],
+        help="retry rows that ended in a permanent error; transient errors are always retried",
+    )
+    parser.add_argument(
+        "--log-json", action="store_true", help="log progress as one JSON object per minute, in place of text"
+    )
+
+
 def surveyed(of: Recipe, source: PairsSource) -> str:
     """A description of a source's first pairs, and how many are too small for the recipe. ValueError if none can be
     read."""
     survey = layout.survey(source)
-    lines = [survey.text()]
-    score = "resolution.short_side_px"
-    least = {
-        "curate.filters": of.source_cascade.default_bounds.get(score),
-        "filters": of.pair_cascade.default_bounds.get(score),
-    }
-    wanted = {place: bound.min for place, bound in least.items() if bound is not None and bound.min is not None}
+    wanted = {}
+    for place, cascade in (("curate.filters", of.source_cascade), ("filters", of.pair_cascade)):
+        bound = cascade.default_bounds.get("resolution.short_side_px")
+        if bound is not None and bound.min is not None:
+            wanted[place] = bound.min
     small = sum(side < max(wanted.values(), default=0) for side in survey.short_sides)
-    if small:
-        both = " and ".join(f"{place}.resolution wants {size:g} px" for place, size in wanted.items())
-        ways = " ".join(f"{place}.{score.replace('.', '.bounds.')}.min=N" for place in wanted)
-        lines.append(f"too small, and rejected: {small} of these {len(survey.short_sides)}. {both}; all apply: {ways}")
-    return "\n".join(lines)
+    if not small:
+        return survey.text()
+    both = " and ".join(f"{place}.resolution wants {size:g} px" for place, size in wanted.items())
+    ways = " ".join(f"{place}.resolution.bounds.short_side_px.min=N" for place in wanted)
+    return (
+        f"{survey.text()}\ntoo small, and rejected: {small} of these {len(survey.short_sides)}. {both}; "
+        f"all apply: {ways}"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,11 +22,13 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from crispedit.outcome import KEPT
 from crispedit.pipelines import build, engine, steps, tables
 from crispedit.pipelines.audit import table
 from crispedit.pipelines.building.stream import Build
+from crispedit.pipelines.calibration.judgement import wilson
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.records import TOKENS
 from crispedit.pipelines.run import Run
@@ -35,9 +37,7 @@ from crispedit.pipelines.steps import pack, select
 from crispedit.pipelines.steps.step import Step
 from crispedit.server import Server
 from crispedit.shards import journal
-
-Z = 1.96
-"""The normal quantile of a 95 % interval."""
+from crispedit.shards.journal import quoted
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class StepCost:
     """Rows of the full run."""
     rows_per_s: float | None
     """The dry run's rate after loading; null if it had no rows."""
-    wall_h: float | None
-    gpu_h: float | None
-    cpu_h: float | None
+    wall_h: float
+    gpu_h: float
+    cpu_h: float
     gigabytes: float
     """Size of the full run's output; a later pass of a step counts with its first."""
 
@@ -97,16 +97,19 @@ class Projection:
 @dataclass(frozen=True)
 class _Timed:
     rows: int
-    loading_s: float
-    rows_per_s: float | None
-    cpus: float
-    gpus: float
+    loading_s: float = 0.0
+    rows_per_s: float | None = None
+    cpus: float = 0.0
+    gpus: float = 0.0
 
-    def seconds(self, rows: float) -> float | None:
-        if self.rows == 0:
-            return 0.0 if rows == 0 else None
-        assert self.rows_per_s is not None
-        return self.loading_s + rows / self.rows_per_s
+    def cost(self, step: str, factor: float, folders: Sequence[Path]) -> StepCost:
+        """The cost of `factor` times these rows, which were written to these folders."""
+        rows, hours = self.rows * factor, 0.0
+        if self.rows_per_s:
+            hours = (self.loading_s + rows / self.rows_per_s) / 3600
+        size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+        gigabytes = size * factor / 1e9
+        return StepCost(step, round(rows), self.rows_per_s, hours, hours * self.gpus, hours * self.cpus, gigabytes)
 
 
 def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> Projection:
@@ -130,8 +133,8 @@ def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> 
             with engine.cluster(settings):
                 build.preflight(steps.of(sample), settings)
                 timed["curate"] = _time(flow, settings)
-                for name, after in _passes(sample):
-                    timed[f"{name} {after}".strip()] = _time(Watched(sample, [name]), settings)
+                for name in _passes(sample):
+                    timed[name] = _time(Watched(sample, name.split()[:1]), settings)
                 began = time.monotonic()
                 select.select(sample)
                 pack.pack(sample)
@@ -146,19 +149,14 @@ def dry_run(run: Run, photographs: int, gpu_hour_price: float | None = None) -> 
     return projection
 
 
-STEPS = ("curate", "annotate", "edit", "score", "compare")
-
-
-def _passes(run: Run) -> Iterator[tuple[str, str]]:
-    """(step, editor) of the passes after curate: each editor for failed jobs has its own pass of edit and score."""
-    for name in ("annotate", "edit", "score"):
-        yield name, ""
+def _passes(run: Run) -> Iterator[str]:
+    """The passes after curate; each editor for failed jobs has its own pass of edit and score."""
+    yield from ("annotate", "edit", "score")
     for editor, spec in run.recipe.edit.editors.items():
         if spec.when == "failed":
-            yield "edit", editor
-            yield "score", editor
+            yield from (f"edit {editor}", f"score {editor}")
     if run.recipe.judge is not None:
-        yield "compare", ""
+        yield "compare"
 
 
 class Watched(Build):
@@ -169,7 +167,7 @@ class Watched(Build):
         super().__init__(run, only, sample=sample)
 
     def done(self, route: Route, rows: Sequence[Row]) -> None:
-        if route.step in STEPS:
+        if route.step == self.active[0].name:
             self.commits.append((time.monotonic(), sum(len(row["committed"]) for row in rows)))
         super().done(route, rows)
 
@@ -191,7 +189,7 @@ def _time(flow: Watched, settings: EngineSpec) -> _Timed:
     engine.run_flow(flow, settings)
     rows = sum(count for _, count in flow.commits)
     if rows == 0:
-        return _Timed(0, 0.0, None, 0.0, 0.0)
+        return _Timed(0)
     (first, first_rows), (last, _) = flow.commits[0], flow.commits[-1]
     wall_s = max(last - began, 1e-3)
     if first_rows == rows or last <= first:
@@ -219,47 +217,46 @@ def _project(
     db.register("selection", pq.read_table(sample.folder("select") / select.SELECTION))
     sampled = timed["curate"].rows
     factor = listed / sampled
-    per_source = {
-        category: {
-            key: (candidates, kept)
-            for key, candidates, kept in db.execute(
-                "SELECT e.source_key, count(*), count(*) FILTER (s.outcome = ?) FROM selection s "
-                "JOIN edit e USING (key) WHERE s.category = ? GROUP BY e.source_key",
-                [KEPT, category],
-            ).fetchall()
-        }
-        for category in sample.recipe.categories
-    }
+
+    def of_photographs(condition: str) -> NDArray[np.float64]:
+        """[2, N]: candidates and kept pairs of each photograph that has candidates."""
+        counts = db.execute(
+            f"SELECT count(*), count(*) FILTER (s.outcome = '{KEPT}') FROM selection s JOIN edit e USING (key) "
+            f"WHERE {condition} GROUP BY e.source_key ORDER BY e.source_key"
+        ).fetchall()
+        return np.array(counts, float).reshape(-1, 2).T
+
     pairs, wanted = {}, {}
-    for category, by_source in per_source.items():
-        each = mean_range([kept for _, kept in by_source.values()], sampled, listed)
-        quota, expected = run.recipe.categories[category].quota, each.times(listed)
+    for category, spec in run.recipe.categories.items():
+        each = mean_range(of_photographs(f"s.category = {quoted(category)}")[1].tolist(), sampled, listed)
+        quota, expected = spec.quota, each.times(listed)
         pairs[category] = expected if quota is None else expected.at_most(quota)
         wanted[category] = math.ceil(quota / each.estimate) if quota and expected.estimate >= quota else None
-    keys = sorted({key for by_source in per_source.values() for key in by_source})
-    sums = np.array([[sum(b.get(key, (0, 0))[i] for b in per_source.values()) for key in keys] for i in (0, 1)], float)
-    candidates, kept = sums
+    candidates, kept = of_photographs("true")
     total = mean_range(kept.tolist(), sampled, listed).times(listed)
     if any(spec.quota is not None for spec in run.recipe.categories.values()):
         total = Range(*(sum(getattr(r, side) for r in pairs.values()) for side in ("estimate", "low", "high")))
-    steps = [_cost(sample, name, one, factor) for name, one in timed.items()]
-    steps.append(_last(sample, last_s, factor, int(candidates.sum())))
-    gpu_h = sum(step.gpu_h or 0.0 for step in steps)
+    steps = [one.cost(name, factor, [sample.folder(name)]) for name, one in timed.items()]
+    made = int(candidates.sum())
+    last = _Timed(made, rows_per_s=made / last_s if made else None, cpus=1.0)  # select and pack need no GPU
+    steps.append(last.cost("select, pack", factor, [sample.folder("select"), sample.folder("shards")]))
+    gpu_h = sum(step.gpu_h for step in steps)
     servers = {name: None if cost is None else cost * factor for name, cost in _server_costs(sample, db).items()}
     known = [cost for cost in servers.values() if cost is not None]
     unpriced = price is None and (gpu_h > 0 or not known)
-    cost = None if unpriced or not total.estimate else ((price or 0.0) * gpu_h + sum(known)) / total.estimate
     return Projection(
-        sampled,
-        listed,
-        steps,
-        ratio_range(kept.tolist(), candidates.tolist(), listed / sampled),
-        pairs,
-        total,
-        wanted,
-        price,
-        servers,
-        cost,
+        sampled=sampled,
+        photographs=listed,
+        steps=steps,
+        keep_rate=ratio_range(kept.tolist(), candidates.tolist(), factor),
+        pairs=pairs,
+        total_pairs=total,
+        photographs_for_quota=wanted,
+        gpu_hour_price=price,
+        server_costs=servers,
+        cost_per_pair=None
+        if unpriced or not total.estimate
+        else ((price or 0.0) * gpu_h + sum(known)) / total.estimate,
     )
 
 
@@ -289,33 +286,6 @@ def _server_costs(sample: Run, db: duckdb.DuckDBPyConnection) -> dict[str, float
     return costs
 
 
-def _cost(sample: Run, name: str, one: _Timed, factor: float) -> StepCost:
-    rows = round(one.rows * factor)
-    seconds = one.seconds(one.rows * factor)
-    hours = None if seconds is None else seconds / 3600
-    return StepCost(
-        name,
-        rows,
-        one.rows_per_s,
-        hours,
-        None if hours is None else hours * one.gpus,
-        None if hours is None else hours * one.cpus,
-        _bytes(sample.folder(name)) * factor / 1e9 if name in STEPS else 0.0,
-    )
-
-
-def _last(sample: Run, seconds: float, factor: float, candidates: int) -> StepCost:
-    """select and pack, which need no GPU, as one line."""
-    hours = seconds * factor / 3600
-    size = sum(_bytes(sample.folder(name)) for name in ("select", "shards")) * factor / 1e9
-    rate = candidates / seconds if candidates and seconds > 0 else None
-    return StepCost("select, pack", round(candidates * factor), rate, hours, 0.0, hours, size)
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def ratio_range(numerators: Sequence[float], denominators: Sequence[float], of: float) -> Range:
     """Wilson's interval of sum / sum (each numerator at most its denominator), for `of` times as many units.
 
@@ -334,9 +304,7 @@ def ratio_range(numerators: Sequence[float], denominators: Sequence[float], of: 
     if of <= 1:
         return Range(rate, rate, rate)
     effective /= 1 - 1 / of
-    centre = (rate + Z**2 / (2 * effective)) / (1 + Z**2 / effective)
-    half = Z / (1 + Z**2 / effective) * math.sqrt(rate * (1 - rate) / effective + Z**2 / (4 * effective**2))
-    return Range(rate, max(0.0, centre - half), min(1.0, centre + half))
+    return Range(rate, *wilson(rate * effective, effective))
 
 
 def mean_range(values: Sequence[float], units: int, population: int) -> Range:
@@ -347,52 +315,43 @@ def mean_range(values: Sequence[float], units: int, population: int) -> Range:
 
 
 def text(projection: Projection) -> str:
-    rows = [["step", "rows", "rows/s", "wall h", "GPU h", "CPU h", "GB"]]
-    for step in projection.steps:
-        numbers = (step.rows_per_s, step.wall_h, step.gpu_h, step.cpu_h, step.gigabytes)
-        rows.append([step.step, str(step.rows), *("-" if n is None else f"{n:.4g}" for n in numbers)])
-    sums = [
-        sum(getattr(step, name) or 0.0 for step in projection.steps)
-        for name in ("wall_h", "gpu_h", "cpu_h", "gigabytes")
+    hours = ("wall_h", "gpu_h", "cpu_h", "gigabytes")
+    rows: list[list[object]] = [
+        [step.step, step.rows, step.rows_per_s, *(getattr(step, name) for name in hours)] for step in projection.steps
     ]
-    rows.append(["all", "", "", *(f"{total:.4g}" for total in sums)])
-    pairs = [["category", "pairs", "95 % interval", "quota after photographs"]]
-    for category, range_ in projection.pairs.items():
-        after = projection.photographs_for_quota[category]
-        pairs.append([category, f"{range_.estimate:.0f}", _interval(range_), "-" if after is None else str(after)])
-    pairs.append(["total", f"{projection.total_pairs.estimate:.0f}", _interval(projection.total_pairs), ""])
+    rows.append(["all", "", "", *(float(sum(getattr(step, name) for step in projection.steps)) for name in hours)])
+    ranges = {**projection.pairs, "total": projection.total_pairs}
+    after: dict[str, object] = {**projection.photographs_for_quota, "total": ""}
+    pairs = [
+        [category, f"{of.estimate:.0f}", f"{of.low:.0f} to {of.high:.0f}", after[category]]
+        for category, of in ranges.items()
+    ]
     keep = projection.keep_rate
     lines = [
         f"projected from {projection.sampled} of {projection.photographs} photographs, on this cluster",
-        table(rows),
+        table(["step", "rows", "rows/s", "wall h", "GPU h", "CPU h", "GB"], rows, digits=4),
         "",
-        table(pairs),
+        table(["category", "pairs", "95 % interval", "quota after photographs"], pairs),
         "",
         f"kept of candidates: {100 * keep.estimate:.1f} % (95 %: {100 * keep.low:.1f} to {100 * keep.high:.1f})",
+        *_cost_lines(projection),
     ]
-    lines += _cost_lines(projection)
     return "\n".join(lines)
 
 
-def _cost_lines(projection: Projection) -> list[str]:
+def _cost_lines(projection: Projection) -> Iterator[str]:
     """Lines on the cost of a kept pair: its parts, and what it leaves out."""
-    pairs, lines = projection.total_pairs.estimate, []
-    gpu_h = sum(step.gpu_h or 0.0 for step in projection.steps)
+    pairs, price = projection.total_pairs.estimate, projection.gpu_hour_price
+    gpu_h = sum(step.gpu_h for step in projection.steps)
     parts = {name: cost for name, cost in projection.server_costs.items() if cost is not None}
-    if projection.gpu_hour_price is not None:
-        parts = {f"GPUs at {projection.gpu_hour_price:g} an hour": projection.gpu_hour_price * gpu_h, **parts}
+    if price is not None:
+        parts = {f"GPUs at {price:g} an hour": price * gpu_h, **parts}
+    each = ", ".join(f"{name} {cost / (pairs or 1):.4g}" for name, cost in parts.items())
     if projection.cost_per_pair is not None:
-        made_of = ", ".join(f"{name} {cost / pairs:.4g}" for name, cost in parts.items())
-        lines.append(f"cost of a kept pair: {projection.cost_per_pair:.4g} ({made_of})")
+        yield f"cost of a kept pair: {projection.cost_per_pair:.4g} ({each})"
     elif gpu_h and parts:
-        lines.append("cost of a kept pair: not known without --gpu-hour-price")
+        yield "cost of a kept pair: not known without --gpu-hour-price"
     elif parts and not pairs:
-        made_of = ", ".join(f"{name} {cost:.4g}" for name, cost in parts.items())
-        lines.append(f"no pair was kept; the whole would cost {sum(parts.values()):.4g} ({made_of})")
+        yield f"no pair was kept; the whole would cost {sum(parts.values()):.4g} ({each})"
     if unknown := [name for name, cost in projection.server_costs.items() if cost is None]:
-        lines.append(f"not in the cost: {', '.join(unknown)} (no price is set, or the server reports no usage)")
-    return lines
-
-
-def _interval(range_: Range) -> str:
-    return f"{range_.low:.0f} to {range_.high:.0f}"
+        yield f"not in the cost: {', '.join(unknown)} (no price is set, or the server reports no usage)"

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,16 @@ from crispedit.pipelines import failure
 from crispedit.pipelines.progress import Progress
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.scheduling import scheduler
+from crispedit.pipelines.scheduling.cluster import Cluster, Here
 from crispedit.pipelines.scheduling.flow import Block, Flow, Route, commit, gpus_of
 from crispedit.pipelines.scheduling.flow import Row as Row
 from crispedit.pipelines.scheduling.flow import Stage as Stage
-from crispedit.pipelines.scheduling.here import Here
 from crispedit.shards.journal import Table
 
 
-@dataclass(frozen=True)
+@dataclass
 class Work:
-    """A step ready to run: the remaining rows, its stages and its table.
+    """The `Flow` of one step: its remaining rows, its stages and its table.
 
     `wire` is the schema of rows between stages; `explode` gives the rows to commit for one processed row.
     """
@@ -50,56 +50,49 @@ class Work:
     stages: Sequence[Stage]
     wire: pa.Schema
     explode: Callable[[Row], Sequence[Row]]
-    key: str = "key"
+    _taken: int = 0
+    _done: int = 0
 
-
-class WorkFlow:
-    """A `Flow` of one step."""
-
-    def __init__(self, work: Work) -> None:
-        self.stages = work.stages
-        committing = partial(
-            commit, folder=work.folder.absolute(), table=work.table, key=work.key, explode=work.explode
-        )
-        self._route = Route(work.step, 0, tuple(s.name for s in work.stages), work.wire, committing, work.key)
-        self._plan = work.plan
-        self._taken = self._done = 0
+    @cached_property
+    def _route(self) -> Route:
+        committing = partial(commit, folder=self.folder.absolute(), table=self.table, explode=self.explode)
+        return Route(self.step, 0, tuple(stage.name for stage in self.stages), self.wire, committing)
 
     def take(self, stage: str, rows: int) -> Block | None:
         if not self.waiting(stage):
             return None
-        self._taken, first = min(self._taken + rows, len(self._plan)), self._taken
-        return Block(self._route, self._plan[first : self._taken])
+        self._taken, first = min(self._taken + rows, len(self.plan)), self._taken
+        return Block(self._route, self.plan[first : self._taken])
 
     def waiting(self, stage: str) -> int:
-        return len(self._plan) - self._taken if stage == self._route.stages[0] else 0
+        return len(self.plan) - self._taken if stage == self.stages[0].name else 0
 
     def remaining(self, stage: str) -> float:
-        return len(self._plan) - self._done
+        return len(self.plan) - self._done
 
     def done(self, route: Route, rows: Sequence[Row]) -> None:
         self._done += len(rows)
 
     def finished(self) -> bool:
-        return self._done == len(self._plan)
+        return self._done == len(self.plan)
 
 
 def run(work: Work, engine: EngineSpec) -> None:
     """Do the work, if there is any. Call inside `cluster(engine)`."""
     if work.plan:
-        run_flow(WorkFlow(work), engine)
+        run_flow(work, engine)
 
 
 def run_flow(flow: Flow, engine: EngineSpec, run: Path | None = None, log_json: bool = False) -> None:
     """Run a flow. Call inside `cluster(engine)`. `run`: the directory that stores progress for `crispedit status`;
     `log_json`: log lines are JSON."""
     progress = Progress(run, log_json)
-    if engine.kind == "inprocess":
-        running = scheduler.Scheduler(flow, Here(flow.stages), engine, progress)
-    else:
+    cluster: Cluster = Here(flow.stages)
+    if engine.kind == "ray":
         from crispedit.pipelines.scheduling.on_ray import RayCluster
 
-        running = scheduler.Scheduler(flow, RayCluster(flow.stages), engine, progress)
+        cluster = RayCluster(flow.stages)
+    running = scheduler.Scheduler(flow, cluster, engine, progress)
     try:
         running.run()
     finally:
@@ -174,10 +167,10 @@ def check_room(option: str, actors: int, cpus: float, gpus: float) -> None:
 def _runtime_env() -> dict[str, Any] | None:
     """The environment with which workers import the driver's code, also from a checkout that is not installed (a job
     submitted with `--working-dir` has it already), and use the same instructions on every processor."""
-    alike = {name: os.environ[name] for name in machine.alike() if name in os.environ}
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return {"env_vars": alike} if alike else None
-    return {"env_vars": {**alike, "PYTHONPATH": _python_path()}}
+    variables = {name: os.environ[name] for name in machine.alike() if name in os.environ}
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        variables["PYTHONPATH"] = _python_path()
+    return {"env_vars": variables} if variables else None
 
 
 def _python_path() -> str:
@@ -198,40 +191,30 @@ def placement(step: str, stages: Sequence[Stage], resources: Mapping[str, float]
 
     Pools with `actors: null` share evenly what the others leave.
     """
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    memory_gb = resources.get("memory", 0.0) / 2**30
-    fixed = [stage for stage in stages if stage.pool.actors is not None]
-    open_ = [stage for stage in stages if stage.pool.actors is None]
-    lines = [
-        f"{actors} x {stage.name}: {actors * stage.pool.cpus:g} CPU, {actors * gpus_of(stage):g} GPU, "
-        f"{actors * (stage.pool.memory_gb or 0):g} GB"
-        for stage, actors in [*((s, s.pool.actors or 1) for s in fixed), *((s, 1) for s in open_)]
-    ]
-
-    def total(of: Callable[[Stage], float]) -> float:
-        return sum((stage.pool.actors or 1) * of(stage) for stage in stages)
-
-    need_cpus = total(lambda s: s.pool.cpus)
-    need_gpus, need_gb = total(gpus_of), total(lambda s: s.pool.memory_gb or 0)
-    if need_cpus > cpus + 1e-6 or need_gpus > gpus + 1e-6 or need_gb > memory_gb + 1e-6:
-        arithmetic = "\n".join(f"  {line}" for line in lines)
+    amounts: dict[str, Callable[[Stage], float]] = {
+        "CPU": lambda stage: stage.pool.cpus,
+        "GPU": gpus_of,
+        "GB": lambda stage: stage.pool.memory_gb or 0.0,
+    }
+    least = [(stage.pool.actors or 1, stage) for stage in stages]
+    has = {kind: resources.get(kind, 0.0) for kind in amounts} | {"GB": resources.get("memory", 0.0) / 2**30}
+    needs = {kind: sum(count * of(stage) for count, stage in least) for kind, of in amounts.items()}
+    if any(needs[kind] > has[kind] + 1e-6 for kind in amounts):
+        arithmetic = [
+            f"  {count} x {stage.name}: " + ", ".join(f"{count * of(stage):g} {kind}" for kind, of in amounts.items())
+            for count, stage in least
+        ]
         raise ValueError(
-            f"{step} cannot be scheduled: it needs at least {need_cpus:g} CPU, {need_gpus:g} GPU and {need_gb:g} GB, "
-            f"the cluster has {cpus:g} CPU, {gpus:g} GPU and {memory_gb:.1f} GB.\n{arithmetic}\n"
-            "Lower the actors, cpus, gpus or memory_gb of these pools, or use a larger cluster "
+            f"{step} cannot be scheduled: it needs at least {needs['CPU']:g} CPU, {needs['GPU']:g} GPU and "
+            f"{needs['GB']:g} GB, the cluster has {has['CPU']:g} CPU, {has['GPU']:g} GPU and {has['GB']:.1f} GB.\n"
+            + "\n".join(arithmetic)
+            + "\nLower the actors, cpus, gpus or memory_gb of these pools, or use a larger cluster "
             "(engine.cpus=N for one of our own)."
         )
-    spare: list[tuple[float, Callable[[Stage], float]]] = [
-        (cpus - need_cpus, lambda s: s.pool.cpus),
-        (gpus - need_gpus, gpus_of),
-        (memory_gb - need_gb, lambda s: s.pool.memory_gb or 0),
-    ]
-    more = {
-        id(stage): min(
-            math.floor(left / sum(of(other) > 0 for other in open_) / of(stage) + 1e-6)
-            for left, of in spare
-            if of(stage) > 0
-        )
-        for stage in open_
-    }
-    return [stage.pool.actors or 1 + more[id(stage)] for stage in stages]
+    sharing = {kind: sum(s.pool.actors is None and of(s) > 0 for s in stages) for kind, of in amounts.items()}
+
+    def more(stage: Stage) -> int:
+        shares = [(has[k] - needs[k]) / sharing[k] / of(stage) for k, of in amounts.items() if of(stage) > 0]
+        return math.floor(min(shares) + 1e-6)
+
+    return [stage.pool.actors or 1 + more(stage) for stage in stages]

@@ -38,7 +38,7 @@ from crispedit.pipelines.recipe import EngineSpec
 from crispedit.recipe import PartSpec, Pool, Strict
 from crispedit.record import content_key
 from crispedit.replies import Winner
-from crispedit.shards import journal, layout
+from crispedit.shards import journal, layout, storage
 from crispedit.shards.index import open_index
 from crispedit.shards.lock import locked
 from crispedit.shards.remote import Cache
@@ -133,6 +133,9 @@ def load(path: str, overrides: Sequence[str] = ()) -> EvaluationRecipe:
 
 def evaluate(of: EvaluationRecipe) -> Evaluated:
     """Run an evaluation. If the judge is down it stops without writing results; the next run continues."""
+    for option in ("out", "kept", "edits"):
+        if (path := getattr(of, option)) is not None:
+            storage.check_lasts(option, path)
     entries, editors = _entries(of), _editors(of)
     people = [] if of.humans is None else preferences.majority(preferences.read(of.humans))
     taken = f"another evaluation is working in {of.out}; wait, or choose another out=DIR"

@@ -4,6 +4,7 @@ metrics. The numbers of a run are not kept here; they are queries over its table
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -23,20 +24,8 @@ LOGGED_SECONDS = 60.0
 SHOWN_SECONDS = 0.5
 RATE_SECONDS = 300.0
 """Seconds over which rates are measured."""
-
-
-@dataclass
-class _Due:
-    """A timer for something that is done at intervals."""
-
-    seconds: float
-    last: float = float("-inf")
-
-    def __call__(self, now: float) -> bool:
-        due = now - self.last >= self.seconds
-        if due:
-            self.last = now
-        return due
+SECONDS = ("busy_seconds", "held_seconds", "loading_seconds")
+"""A pool's totals: how long its processes worked, held their CPUs and GPUs, and loaded."""
 
 
 class Progress:
@@ -47,28 +36,32 @@ class Progress:
         self._path = None if run is None else run / FOLDER / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.json"
         self._json = log_json
         self._begun = time.time()
-        self._store, self._log, self._show = _Due(STORED_SECONDS), _Due(LOGGED_SECONDS), _Due(SHOWN_SECONDS)
-        self._log.last = time.monotonic()  # the first line is due after a minute
-        self._past: deque[tuple[float, dict[str, int]]] = deque()
-        self._metrics = _Metrics()
         self._terminal = console.shows_progress() and not log_json
+        self._intervals = {
+            "store": STORED_SECONDS,
+            **({"show": SHOWN_SECONDS} if self._terminal else {"log": LOGGED_SECONDS}),
+        }
+        self._last = {"log": time.monotonic()}  # the first line is due after a minute
+        self._past: deque[tuple[float, dict[str, int]]] = deque()
+        self._gauges: dict[str, Any] = {}
 
     def __call__(self, scheduler: Scheduler) -> None:
         now = time.monotonic()
-        if self._terminal and self._show(now):
-            line = self._line(self._state(scheduler, now))
-            print(f"\r{line[:150]:150}", end="", file=sys.stderr, flush=True)
-        if self._store(now):
-            state = self._state(scheduler, now)
-            self._write(state)
-            self._metrics(state)
-        if not self._terminal and self._log(now):
-            self._say(self._state(scheduler, now))
+        due = [what for what, seconds in self._intervals.items() if now - self._last.get(what, -math.inf) >= seconds]
+        if not due:
+            return
+        self._last.update(dict.fromkeys(due, now))
+        state = self._state(scheduler, now)
+        if "store" in due:
+            self._store(state)
+        if "show" in due:
+            print(f"\r{self._line(state)[:150]:150}", end="", file=sys.stderr, flush=True)
+        if "log" in due:
+            self._say(state)
 
     def end(self, scheduler: Scheduler) -> None:
-        state = self._state(scheduler, time.monotonic())
-        self._write({**state, "ended": True})
-        self._metrics(state)
+        state = {**self._state(scheduler, time.monotonic()), "ended": True}
+        self._store(state)
         if self._terminal:
             print(f"\r{' ' * 150}\r", end="", file=sys.stderr, flush=True)
         elif self._json or time.time() - self._begun > LOGGED_SECONDS:
@@ -80,10 +73,25 @@ class Progress:
         elif not console.is_quiet():
             print(self._line(state), file=sys.stderr, flush=True)
 
-    def _write(self, state: dict[str, Any]) -> None:
+    def _store(self, state: dict[str, Any]) -> None:
+        """Write the state into the run, and into Ray's metrics if a Ray cluster is joined."""
         if self._path is not None:
             with journal.replaced(self._path) as out:
                 out.write(json.dumps(state, indent=1).encode())
+        if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
+            return
+        for step, rows in state["committed"].items():
+            self._gauge("committed_rows", "Rows committed by this driver.", rows, step=step)
+        for name, stage in state["stages"].items():
+            for key in ("processes", "waiting", "remaining", *SECONDS):
+                self._gauge(key, f"{key.replace('_', ' ')} of a stage.", stage[key], stage=name)
+
+    def _gauge(self, name: str, description: str, value: float, **tags: str) -> None:
+        from ray.util.metrics import Gauge
+
+        if name not in self._gauges:
+            self._gauges[name] = Gauge(f"crispedit_{name}", description, tuple(tags))
+        self._gauges[name].set(value, tags)
 
     def _state(self, scheduler: Scheduler, now: float) -> dict[str, Any]:
         done = dict(scheduler.committed)
@@ -103,9 +111,7 @@ class Progress:
                 "done": pool.done_rows,
                 "tried_again": pool.again_rows,
                 "row_seconds": pool.row_seconds,
-                "busy_seconds": round(pool.busy_seconds, 3),
-                "held_seconds": round(pool.held_seconds, 3),
-                "loading_seconds": round(pool.loading_seconds, 3),
+                **{name: round(getattr(pool, name), 3) for name in SECONDS},
                 "left_seconds": scheduler.left_seconds(pool),
             }
         return {
@@ -127,29 +133,6 @@ class Progress:
             f"{step} {rows:,} ({state['rows_per_second'][step]:.3g}/s)" for step, rows in state["committed"].items()
         )
         return f"{steps or 'starting'}; about {duration(state['eta_seconds'])} left"
-
-
-class _Metrics:
-    """This build's metrics in Ray, if a Ray cluster is joined."""
-
-    def __init__(self) -> None:
-        self._gauges: dict[str, Any] = {}
-
-    def __call__(self, state: dict[str, Any]) -> None:
-        if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
-            return
-        for step, rows in state["committed"].items():
-            self._set("crispedit_committed_rows", "Rows committed by this driver.", rows, step=step)
-        for name, stage in state["stages"].items():
-            for key in ("processes", "waiting", "remaining", "busy_seconds", "held_seconds", "loading_seconds"):
-                self._set(f"crispedit_{key}", f"{key.replace('_', ' ')} of a stage.", stage[key], stage=name)
-
-    def _set(self, name: str, description: str, value: float, **tags: str) -> None:
-        from ray.util.metrics import Gauge
-
-        if name not in self._gauges:
-            self._gauges[name] = Gauge(name, description, tuple(tags))
-        self._gauges[name].set(value, tags)
 
 
 def duration(seconds: float) -> str:
@@ -187,18 +170,9 @@ class StageTotal:
     loading_s: float = 0.0
     held_s: float = 0.0
     """Total seconds that its processes worked, loaded, and held their CPUs and GPUs."""
-
-    @property
-    def share(self) -> float | None:
-        """Working time as a share of the held time; None if nothing was held."""
-        return min(1.0, self.busy_s / self.held_s) if self.held_s else None
-
-    @property
-    def gpu_s(self) -> float:
-        return self.held_s * self.gpus
-
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "share": self.share, "gpu_s": self.gpu_s}
+    share: float | None = None
+    """Working time as a share of the held time; None if nothing was held."""
+    gpu_s: float = 0.0
 
 
 def stage_totals(run: Path) -> list[StageTotal]:
@@ -212,4 +186,7 @@ def stage_totals(run: Path) -> list[StageTotal]:
             total.busy_s += stage["busy_seconds"]
             total.loading_s += stage["loading_seconds"]
             total.held_s += stage["held_seconds"]
+    for total in totals.values():
+        total.share = min(1.0, total.busy_s / total.held_s) if total.held_s else None
+        total.gpu_s = total.held_s * total.gpus
     return list(totals.values())

@@ -23,6 +23,10 @@ from crispedit.parts import Annotator, Editor, Filter, Part
 from crispedit.pipelines.sources import check_no_secrets, layout
 from crispedit.pipelines.sources.pairs import AnySource, PairsSource
 from crispedit.recipe import EditorSpec, FilterSpec, PartSpec, Pool, Strict
+from crispedit.shards import storage
+
+STORED, LOCK = "recipe.yaml", ".lock"
+"""Files of a run: its recipe, and the lock of the build that works on it."""
 
 
 class CategorySpec(Strict):
@@ -246,12 +250,9 @@ class Recipe(Strict):
                 "run: a run cannot be in an object store yet: give a folder that all nodes share, and pack.to=s3://... "
                 "for the shards"
             )
-        for key, path in (("run", str(self.run)), ("pack.to", self.pack.to)):
-            if path is not None and "://" not in path and "working_dir_files" in Path(path).absolute().parts:
-                raise ValueError(
-                    f"{key}: {path} would be in Ray's temporary copy of the working directory, which Ray removes: "
-                    "give an absolute path that all nodes share"
-                )
+        storage.check_lasts("run", self.run)
+        if self.pack.to is not None:
+            storage.check_lasts("pack.to", self.pack.to)
         if (first := next(iter(self.edit.editors.items())))[1].when == "failed":
             raise ValueError(f"edit.editors.{first[0]}.when is failed, but no editor comes before it")
         self._check_share()
@@ -318,18 +319,27 @@ def load(path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     A run's own recipe names no `run`: the directory is the run, wherever it was built.
     """
-    file = Path(path)
-    if (file / "recipe.yaml").is_file():
-        loaded = recipe.load(Recipe, file / "recipe.yaml", [f"run={json.dumps(path)}", *overrides]).check()
-        return _settled(loaded)
-    if file.is_dir():
-        raise ValueError(f"{path} is not a run: it has no recipe.yaml (build one with `crispedit build`)")
-    return _settled(recipe.by_name(Recipe, path, overrides).check())
+    if Path(path).is_dir():
+        return of_run(path, overrides)
+    return _settled(recipe.by_name(Recipe, path, overrides))
+
+
+def of_run(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a run's directory. ValueError if there is none."""
+    file = Path(path) / STORED
+    if file.is_file():
+        return _settled(recipe.load(Recipe, file, [f"run={json.dumps(str(path))}", *overrides]))
+    if (Path(path) / LOCK).exists():
+        raise ValueError(
+            f"{path} has no {STORED} yet: its build is just starting, or was stopped before it made anything; "
+            "if so, run the same `crispedit build` command again"
+        )
+    raise ValueError(f"{path} is not a run: it has no {STORED} (build one with `crispedit build`)")
 
 
 def _settled(loaded: Recipe) -> Recipe:
-    """The recipe with the detected layout of its pairs, and checked editor options. (A run's own recipe has this
-    already.)"""
+    """The checked recipe with the detected layout of its pairs. (A run's own recipe has this already.)"""
+    loaded.check()
     for name, editor in loaded.editors.items():
         try:
             editor.check()

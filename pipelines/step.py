@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from crispedit.outcome import KEPT, NOT_REACHED, TRANSIENT
 from crispedit.pipelines import audit, build, recipe, tables
-from crispedit.pipelines.run import Run
+from crispedit.pipelines.run import Run, run_in
 from crispedit.pipelines.steps.select import contests, first_pass, pair_verdicts, source_verdicts
 
 STEPS = {
@@ -27,22 +27,17 @@ STEPS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `crispedit step NAME`, `crispedit select` and `crispedit pack`."""
     name = parser.prog.split()[-1]
-    if name in STEPS:
-        _add_step_arguments(parser, name)
+    if name not in STEPS:
+        steps = parser.add_subparsers(dest="step", required=True, metavar="STEP", help=", ".join(STEPS))
+        for name, text in STEPS.items():
+            add_arguments(steps.add_parser(name, help=text, description=text))
         return
-    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP", help=", ".join(STEPS))
-    for name, text in STEPS.items():
-        _add_step_arguments(steps.add_parser(name, help=text, description=text), name)
-
-
-def _add_step_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.set_defaults(step=name)
     build.add_recipe(parser)
-    if name == "select":
+    if name == build.SELECT:
         parser.add_argument("--dry-run", action="store_true", help="only show what the overrides would change")
-    elif name != "pack":
-        build.add_retry(parser)
-        build.add_log_json(parser)
+    elif name != build.PACK:
+        build.add_progress(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,16 +45,12 @@ def run(args: argparse.Namespace) -> int:
     everything failed or nothing was kept."""
     made = Run(recipe.load(args.recipe, args.overrides))
     if getattr(args, "dry_run", False):
-        print(what_if(Run(recipe.load(str(made.root))), made))
+        print(what_if(run_in(made.root), made))
         return 0
-    build.step(
-        made,
-        args.step,
-        retry_errors=getattr(args, "retry", None) == "errors",
-        log_json=getattr(args, "log_json", False),
-    )
-    if args.step in ("select", "pack"):
+    if args.step in (build.SELECT, build.PACK):
+        build.step(made, args.step)
         return build.show(made)
+    build.step(made, args.step, retry_errors=args.retry == "errors", log_json=args.log_json)
     failed = [group for group in audit.failures(made) if group.step.startswith(args.step)]
     if failed:
         print(audit.failures_text(failed))
@@ -76,27 +67,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-LACKING = (NOT_REACHED, TRANSIENT)
-"""The outcomes of candidates with a missing score."""
+MISSING = "missing"
+"""The outcome of candidates that lack a score."""
 
 
 def what_if(now: Run, then: Run) -> str:
     """What another recipe's bounds and quotas would keep of the run, from stored scores alone."""
     sources = source_verdicts(then, store=False)
     before, after = _outcomes(now, source_verdicts(now, store=False)), _outcomes(then, sources)
-    rows = [["category", "kept", "would be kept", "change", "scores missing"]]
-    categories = sorted({category for category, _ in before | after})
-    for category in [*categories, None]:
-        old, new = (
-            sum(n for (c, outcome), n in verdicts.items() if outcome == KEPT and category in (c, None))
-            for verdicts in (before, after)
-        )
-        unknown = sum(n for (c, o), n in after.items() if o in LACKING and category in (c, None))
-        rows.append([category or "total", str(old), str(new), f"{new - old:+d}", str(unknown)])
-    text = audit.table(rows)
-    missing = sum(n for (_, outcome), n in after.items() if outcome in LACKING)
-    if missing:
-        unmeasured = [name for name in then.recipe.pair_cascade.filters if not _has_measured(then, name)]
+    rows = []
+    for category in [*sorted({category for category, _ in before | after if category}), None]:
+        old, new = before[category, KEPT], after[category, KEPT]
+        rows.append([category or "total", old, new, f"{new - old:+d}", after[category, MISSING]])
+    text = audit.table(["category", "kept", "would be kept", "change", "scores missing"], rows)
+    if missing := after[None, MISSING]:
+        db = tables.connect(then)
+        measured = 'SELECT bool_or("{}.measured") FROM score'
+        unmeasured = [f for f in then.recipe.pair_cascade.filters if not db.sql(measured.format(f)).fetchall()[0][0]]
         why = (
             f"{' and '.join(unmeasured)} has measured nothing of this run yet, so how many they would keep is not known"
             if unmeasured
@@ -114,11 +101,6 @@ def what_if(now: Run, then: Run) -> str:
     return text
 
 
-def _has_measured(run: Run, name: str) -> bool:
-    counts = tables.connect(run).execute(f'SELECT count(*) FROM score WHERE "{name}.measured"').fetchall()
-    return bool(counts[0][0])
-
-
 def _uncompared(run: Run, sources: pa.Table) -> int:
     """Jobs that the judge has yet to decide."""
     if run.recipe.judge is None:
@@ -129,7 +111,11 @@ def _uncompared(run: Run, sources: pa.Table) -> int:
     return int(db.execute("SELECT count(*) FROM contests WHERE compared IS NULL").fetchall()[0][0])
 
 
-def _outcomes(run: Run, sources: pa.Table) -> Counter[tuple[str, str]]:
+def _outcomes(run: Run, sources: pa.Table) -> Counter[tuple[str | None, str]]:
+    """Candidates by (category, outcome), of all categories under None."""
     verdicts = pair_verdicts(run, sources)
-    counted = verdicts.group_by(["category", "outcome"]).aggregate([("key", "count")])
-    return Counter({(row["category"], row["outcome"]): row["key_count"] for row in counted.to_pylist()})
+    counts: Counter[tuple[str | None, str]] = Counter()
+    for row in verdicts.group_by(["category", "outcome"]).aggregate([("key", "count")]).to_pylist():
+        outcome = MISSING if row["outcome"] in (NOT_REACHED, TRANSIENT) else row["outcome"]
+        counts.update({(row["category"], outcome): row["key_count"], (None, outcome): row["key_count"]})
+    return counts

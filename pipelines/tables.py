@@ -88,20 +88,16 @@ def listing_rows(run: Run) -> list[dict[str, Any]]:
         return db.sql(f"SELECT {columns} FROM ({body}) ORDER BY key").to_arrow_table().to_pylist()
 
 
-def repaired(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> dict[str, int]:
-    """Of the keys of a query, how many edits were `laid_back` onto their source or left `in_place`."""
-    counts = db.execute(
-        "SELECT count(*) FILTER (transform <> $in_place), count(*) FILTER (transform = $in_place) "
+def repairs(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> dict[str, int]:
+    """Of the keys of a query, how many edits were `laid_back` onto their source or left `in_place`, and from how many
+    a drift of tone was removed (`restored`)."""
+    [counts] = rows(
+        db,
+        f"SELECT count(*) FILTER (transform <> '{IN_PLACE}') AS laid_back, "
+        f"count(*) FILTER (transform = '{IN_PLACE}') AS in_place, count(drift) AS restored "
         f"FROM edit WHERE key IN ({kept})",
-        {"in_place": IN_PLACE},
-    ).fetchall()
-    return {"laid_back": counts[0][0], "in_place": counts[0][1]}
-
-
-def restored(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> int:
-    """Of the keys of a query, how many edits had a drift of tone removed."""
-    counts = db.execute(f"SELECT count(drift) FROM edit WHERE key IN ({kept})").fetchall()
-    return int(counts[0][0])
+    )
+    return counts
 
 
 def _parts(run: Run, step: str, waves: Sequence[str] | None) -> list[Path]:

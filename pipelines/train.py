@@ -40,8 +40,8 @@ from crispedit.shards.read import Batch, ShardReader, TokenBatch
 if TYPE_CHECKING:
     import torch
 
-    from crispedit.editmgt.examples import Encoder, Unconditional
     from crispedit.editmgt.pipeline import EditMGTPipeline
+    from crispedit.editmgt.text import TextFeatures
     from crispedit.editmgt.trainer import Encode
     from crispedit.editmgt.transformer import Transformer
 
@@ -69,8 +69,11 @@ def train(recipe: TrainRecipe, write_model: bool = True) -> bool:
     pipeline = starting_model(recipe)
     # Stored examples need no encoders: these stay on the CPU, for the finished model and the previews.
     move(pipeline, torch.device("cpu") if tokenised else accelerator.device)
-    encoder = Encoder(pipeline.vq, pipeline.text, recipe.data.crop, recipe.seed, recipe.objective.text_to_image)
-    encode, empty = stored_examples(recipe, pipeline, accelerator.device) if tokenised else on_the_fly(encoder)
+    if tokenised:
+        encode, empty = stored_examples(recipe, pipeline, accelerator.device)
+    else:
+        data, chance = recipe.data, recipe.objective.text_to_image
+        encode, empty = Encoder(pipeline.vq, pipeline.text, data.crop, recipe.seed, chance), pipeline.text.encode([""])
     main = accelerator.is_main_process
     whole = Encoder(pipeline.vq, pipeline.text)
     looked_at = [whole(batch) for batch in pairs_to_watch(recipe)] if main else []
@@ -94,18 +97,13 @@ def train(recipe: TrainRecipe, write_model: bool = True) -> bool:
     return finished
 
 
-def on_the_fly(encoder: Encoder) -> tuple[Encode, Unconditional]:
-    """The functions that encode a batch and the empty instruction."""
-    from crispedit.editmgt.examples import Unconditional
-
-    return encoder, Unconditional.of(encoder.text)
-
-
 def stored_examples(
     recipe: TrainRecipe, pipeline: EditMGTPipeline, device: torch.device
-) -> tuple[Encode, Unconditional]:
-    """The same functions for sets from `crispedit tokenize`. ValueError if another tokenizer or other buckets made one
-    of them."""
+) -> tuple[Encode, TextFeatures]:
+    """The functions that read a batch, and the empty instruction's features, for sets from `crispedit tokenize`.
+
+    ValueError if another tokenizer or other buckets made one of them.
+    """
     from crispedit.editmgt import stored
     from crispedit.editmgt.examples import Examples
 
@@ -294,6 +292,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command: train, or resume."""
     recipe = train_recipe.load(args.recipe, args.overrides)
+    storage.check_lasts("run", recipe.run)
     if recipe.ray is None:
         finished = train(recipe)
     else:

@@ -13,6 +13,7 @@ request, the run's selection are written.
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import socket
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from crispedit.pipelines.viewing.guard import Guard, is_loopback
 from crispedit.pipelines.viewing.labels import Labels
 from crispedit.pipelines.viewing.server import Site, ViewedRun
 from crispedit.pipelines.viewing.snapshot import Snapshot
+from crispedit.shards import storage
 
 PORT = 7266
 """A port that no common tool uses."""
@@ -90,6 +92,8 @@ def taker(path: str) -> Callable[[], Snapshot]:
     root = Path(path)
     if (root / "recipe.yaml").exists():
         return partial(snapshot.of_run, root.absolute())
+    if not storage.is_remote(path) and not any(map(os.path.exists, storage.expand(path))):
+        raise ValueError(f"{path} does not exist: give a run's, shard set's or evaluation's folder")
     if root.is_dir() and not (root / "manifest.json").exists() and not any(root.glob("*.tar")):
         raise ValueError(
             f"{path} is neither a run (no recipe.yaml) nor a shard set (no manifest.json, no tars), nor an evaluation "

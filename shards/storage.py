@@ -39,6 +39,25 @@ def is_remote(path: str) -> bool:
     return bool(_SCHEME.match(path))
 
 
+def absolute(path: str) -> str:
+    """The path for processes with another working directory."""
+    return path if is_remote(path) else os.path.abspath(path)
+
+
+def is_temporary(path: str | os.PathLike[str]) -> bool:
+    """Whether Ray removes it: it lies in `ray job submit --working-dir`'s copy of the working directory."""
+    return not is_remote(os.fspath(path)) and "working_dir_files" in Path(path).absolute().parts
+
+
+def check_lasts(option: str, path: str | os.PathLike[str]) -> None:
+    """ValueError if an output would be written to a place that Ray removes."""
+    if is_temporary(path):
+        raise ValueError(
+            f"{option}: {path} would be in Ray's temporary copy of the working directory, which Ray removes: "
+            "give an absolute path that all nodes share"
+        )
+
+
 def filesystem(path: str) -> tuple[Any, str]:
     """(fsspec's file system of a URL, the path inside it). ValueError if its package is not installed, or there is no
     such scheme."""

@@ -23,19 +23,20 @@ from crispedit.editmgt.transformer import Transformer, TransformerConfig
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
+CONNECTORS = {
+    "latents": "qformer",
+    "projector.4.weight": "fmlp",
+    "projector.2.weight": "mlp",
+    "projector.weight": "linear",
+}
+"""The type of a connector by a weight that it has; the first one counts."""
 
 
 def save_transformer(model: Transformer, folder: Path, max_shard_size: str = "5GB") -> None:
     """Write the folder; beyond `max_shard_size` the weights go into several files with an index."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("diffusion_pytorch_model*"):
-        old.unlink()
-    save_torch_state_dict(
-        {name: value.contiguous() for name, value in model.state_dict().items()},
-        folder,
-        filename_pattern="diffusion_pytorch_model{suffix}.safetensors",
-        max_shard_size=max_shard_size,
-    )
+    pattern = "diffusion_pytorch_model{suffix}.safetensors"
+    save_torch_state_dict(model.state_dict(), folder, filename_pattern=pattern, max_shard_size=max_shard_size)
     config = model.config.model_dump(mode="json")
     config |= {"_class_name": "Transformer2DModel", "upsample": config["downsample"]}
     config |= {"patch_size": 1, "in_channels": 64, "guidance_embeds": False}
@@ -52,15 +53,15 @@ def load_transformer(
     config = read_config(folder, state)
     with torch.device("meta"):
         model = Transformer(config)
-    expected = {name: value.shape for name, value in model.state_dict().items()}
+    expected = model.state_dict()
     wrong = [f"{name} is missing" for name in expected if name not in state]
-    wrong += [f"{name} is not part of the model" for name in state if name not in expected]
-    wrong += [
-        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(shape)}"
-        for name, shape in expected.items()
-        if name in state and state[name].shape != shape
-    ]
-    wrong += [f"{name} holds numbers that are not finite" for name, value in state.items() if not finite(value)]
+    for name, value in state.items():
+        if name not in expected:
+            wrong.append(f"{name} is not part of the model")
+        elif value.shape != expected[name].shape:
+            wrong.append(f"{name} has shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}")
+        elif not value.isfinite().all():
+            wrong.append(f"{name} holds numbers that are not finite")
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"{folder} does not fit its {CONFIG}: {'; '.join(wrong[:3])}{more}")
@@ -86,16 +87,13 @@ def with_connector(model: Transformer, kind: ConnectorType, text_dim: int, seed:
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder, by name. ValueError names a file that is missing or unreadable."""
+    names = [WEIGHTS]
     if (folder / INDEX).is_file():
-        listed = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-        for name in listed:
-            if Path(name).name != name:
-                raise ValueError(f"{folder / INDEX} names {name!r}, which is not a file beside it")
-        names = listed
-    else:
-        names = [WEIGHTS]
+        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
     state: dict[str, Tensor] = {}
     for name in names:
+        if Path(name).name != name:
+            raise ValueError(f"{folder / INDEX} names {name!r}, which is not a file beside it")
         if not (folder / name).is_file():
             names_there = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no folder"
             raise ValueError(
@@ -106,11 +104,6 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{folder / name} cannot be read: {error}") from None
     return state
-
-
-def finite(value: Tensor) -> bool:
-    """Whether a tensor holds no NaN and no infinity."""
-    return not value.is_floating_point() or bool(value.isfinite().all())
 
 
 def read_config(folder: Path, state: Mapping[str, Tensor]) -> TransformerConfig:
@@ -127,23 +120,8 @@ def read_config(folder: Path, state: Mapping[str, Tensor]) -> TransformerConfig:
     if given.get("upsample", given.get("downsample")) != given.get("downsample"):
         raise ValueError(f"{path}: downsample and upsample must be equal")
     known = {name: given[name] for name in TransformerConfig.model_fields if name in given}
-    connector = connector_of(state)
-    known["connector_type"] = connector
-    if connector != "none":
-        entry = "proj_in" if connector == "qformer" else "projector"
-        first = next(
-            f"connector.{entry}{middle}weight" for middle in (".", ".0.") if f"connector.{entry}{middle}weight" in state
-        )
-        known["joint_attention_dim"] = state[first].shape[1]
+    known["connector_type"] = next((kind for name, kind in CONNECTORS.items() if f"connector.{name}" in state), "none")
+    for name in ("proj_in.weight", "projector.0.weight", "projector.weight"):
+        if f"connector.{name}" in state:
+            known["joint_attention_dim"] = state[f"connector.{name}"].shape[1]
     return TransformerConfig(**known)
-
-
-def connector_of(state: Mapping[str, Tensor]) -> ConnectorType:
-    """The type of the connector in these weights."""
-    if "connector.latents" in state:
-        return "qformer"
-    if "connector.projector.4.weight" in state:
-        return "fmlp"
-    if "connector.projector.2.weight" in state:
-        return "mlp"
-    return "linear" if "connector.projector.weight" in state else "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -18,16 +19,11 @@ class Projector(nn.Module):
 
     def __init__(self, kind: Literal["linear", "mlp", "fmlp"], text_dim: int, dim: int) -> None:
         super().__init__()
-        self.projector: nn.Module
-        if kind == "linear":
-            self.projector = nn.Linear(text_dim, dim)
-        elif kind == "mlp":
-            self.projector = nn.Sequential(nn.Linear(text_dim, dim), nn.GELU(), nn.Linear(dim, dim))
-        else:
-            wide = 4 * text_dim
-            self.projector = nn.Sequential(
-                nn.Linear(text_dim, wide), nn.GELU(), nn.Linear(wide, dim), nn.GELU(), nn.Linear(dim, dim)
-            )
+        widths = {"linear": [dim], "mlp": [dim, dim], "fmlp": [4 * text_dim, dim, dim]}[kind]
+        layers: list[nn.Module] = []
+        for before, after in pairwise([text_dim, *widths]):
+            layers += [nn.Linear(before, after), nn.GELU()]
+        self.projector = layers[0] if kind == "linear" else nn.Sequential(*layers[:-1])
 
     def forward(self, text: Tensor, timestep: Tensor) -> Tensor:
         del timestep  # only the resampler uses the timestep
@@ -53,9 +49,7 @@ class PerceiverBlock(nn.Module):
         super().__init__()
         self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.mlp = nn.ModuleDict({"c_fc": nn.Linear(dim, 4 * dim), "c_proj": nn.Linear(4 * dim, dim)})
-        self.ln_1 = AdaptiveNorm(dim)
-        self.ln_2 = AdaptiveNorm(dim)
-        self.ln_ff = AdaptiveNorm(dim)
+        self.ln_1, self.ln_2, self.ln_ff = (AdaptiveNorm(dim) for _ in range(3))
 
     def forward(self, latents: Tensor, text: Tensor, time: Tensor) -> Tensor:
         query = self.ln_1(latents, time)

@@ -25,15 +25,9 @@ def _frequencies(half: int) -> Tensor:
     return exponent.double().exp().float()
 
 
-def _released_frequencies() -> Tensor:
-    """The 128 frequencies of the released model; two of them are rounded up, from 0.48 units in the last place."""
-    frequency = _frequencies(128)
-    near = torch.tensor([12, 106])
-    frequency[near] = frequency[near].nextafter(torch.ones(2))
-    return frequency
-
-
-_RELEASED = _released_frequencies()
+_RELEASED = _frequencies(128)
+"""The released model's; two of them are rounded up, from 0.48 units in the last place."""
+_RELEASED[[12, 106]] = _RELEASED[[12, 106]].nextafter(torch.ones(2))
 
 
 def grid_rope(height: int, width: int, axes: Sequence[int], device: torch.device | str | None = None) -> Tensor:
@@ -42,11 +36,8 @@ def grid_rope(height: int, width: int, axes: Sequence[int], device: torch.device
     A token's position is (0, row, column). The first axis belongs to the text, whose tokens are all at (0, 0, 0) and so
     not rotated. Angles are computed in fp64 (theta 10000), as in the training of the released model.
     """
-    row, column = torch.meshgrid(
-        torch.arange(height, dtype=torch.float64, device=device),
-        torch.arange(width, dtype=torch.float64, device=device),
-        indexing="ij",
-    )
+    sides = (torch.arange(side, dtype=torch.float64, device=device) for side in (height, width))
+    row, column = torch.meshgrid(*sides, indexing="ij")
     angles = []
     for position, channels in zip((torch.zeros_like(row), row, column), axes, strict=True):
         exponent = torch.arange(0, channels, 2, dtype=torch.float64, device=device) / channels

@@ -5,7 +5,7 @@ B batch, h x w tokens, L text tokens, C their width, P the pooled width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from crispedit.editmgt.frame import mask_to_tokens
 from crispedit.editmgt.pipeline import SCORE
 from crispedit.editmgt.text import TextEncoder
-from crispedit.editmgt.vq import VQ
+from crispedit.editmgt.vq import VQ, rgb
 from crispedit.record import content_key, seed_of
 
 
@@ -30,7 +30,6 @@ class PixelBatch(Protocol):
     source: NDArray[np.uint8]
     edited: NDArray[np.uint8]
     mask: NDArray[np.bool_]
-    masked: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,8 @@ class Examples:
         return len(self.keys)
 
     def to(self, device: torch.device) -> Examples:
-        names = ("source", "edited", "region", "sequence", "pooled", "micro")
-        tensors = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: t.to(device) for name, t in tensors.items() if t is not None})
+        moved: dict[str, Any] = {name: v.to(device) for name, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
 class Encoder:
@@ -73,74 +71,36 @@ class Encoder:
         self.vq, self.text, self.crop, self.seed = vq, text, crop, seed
         self.text_to_image = text_to_image
 
-    @property
-    def device(self) -> torch.device:
-        return self.text.clip.device
-
     def __call__(self, batch: PixelBatch, step: int = 0) -> Examples:
         """Examples of a batch, on the encoders' device. ValueError if the window does not divide into tokens."""
         height, width = batch.mask.shape[1:]
         down, across = round(height / self.crop), round(width / self.crop)
-        windows = [self._window(key, step, height - down, width - across) for key in batch.keys]
-        crops = [(slice(top, top + down), slice(left, left + across)) for top, left in windows]
+        randoms = [self._random("crop", step, key) for key in batch.keys]
+        corners = [(int(r.integers(height - down + 1)), int(r.integers(width - across + 1))) for r in randoms]
+        crops = [(slice(top, top + down), slice(left, left + across)) for top, left in corners]
         source, edited, mask = (
             np.stack([image[crop] for image, crop in zip(images, crops, strict=True)])
             for images in (batch.source, batch.edited, batch.mask)
         )
-        text_to_image = self._without_source(batch.keys, step)
-        features = self.text.encode([_prompt(meta, text_to_image) for meta in batch.metas])
+        # The draw depends on the whole batch, so it is the same on any number of processes.
+        text_to_image = self._random("text_to_image", step, *batch.keys).random() < self.text_to_image
+        prompts = [
+            (text_to_image and meta.get("target_caption")) or meta.get("instruction") or "" for meta in batch.metas
+        ]
+        features = self.text.encode(prompts)
+        device, grid = self.vq.codebook.device, (down // self.vq.pixels, across // self.vq.pixels)
         # The working size, as in sampling. The released trainer gives the photograph's size, which sampling never does.
-        micro = [[width, height, top, left, SCORE] for top, left in windows]
-        # Cloned: tensors made in inference mode cannot take part in a backward pass.
+        micro = [[width, height, top, left, SCORE] for top, left in corners]
         return Examples(
             keys=list(batch.keys),
             categories=list(batch.categories),
-            source=None if text_to_image else self._tokens(source),
-            edited=self._tokens(edited),
-            region=self._region(mask, down // self.vq.pixels, across // self.vq.pixels),
-            sequence=features.sequence.clone(),
-            pooled=features.pooled.clone(),
-            micro=torch.tensor(micro, device=self.device),
+            source=None if text_to_image else self.vq.encode(rgb(source, device)),
+            edited=self.vq.encode(rgb(edited, device)),
+            region=torch.from_numpy(np.stack([mask_to_tokens(each, *grid) for each in mask])).to(device),
+            sequence=features.sequence,
+            pooled=features.pooled,
+            micro=torch.tensor(micro, device=device),
         )
 
-    def _without_source(self, keys: Sequence[str], step: int) -> bool:
-        """Whether this batch trains text-to-image; the same on any number of processes."""
-        draw = np.random.default_rng(seed_of(content_key(str(self.seed), str(step), *keys), "text_to_image"))
-        return bool(draw.random() < self.text_to_image)
-
-    def _window(self, key: str, step: int, down: int, across: int) -> tuple[int, int]:
-        """Top and left of a pair's window at a step."""
-        draw = np.random.default_rng(seed_of(content_key(str(self.seed), str(step), key), "crop"))
-        return int(draw.integers(down + 1)), int(draw.integers(across + 1))
-
-    def _tokens(self, images: NDArray[np.uint8]) -> Tensor:
-        rgb = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255.0
-        return self.vq.encode(rgb).clone()
-
-    def _region(self, masks: NDArray[np.bool_], rows: int, columns: int) -> Tensor:
-        nothing = np.zeros((rows, columns), np.bool_)
-        touched = [mask_to_tokens(mask, rows, columns) if mask.any() else nothing for mask in masks]
-        return torch.from_numpy(np.stack(touched)).to(self.device)
-
-
-def _prompt(meta: Mapping[str, Any], text_to_image: bool) -> str:
-    """The instruction or, for text-to-image, the edited image's caption if there is one."""
-    return str((text_to_image and meta.get("target_caption")) or meta.get("instruction") or "")
-
-
-@dataclass(frozen=True)
-class Unconditional:
-    """The features of the empty instruction, which replace those of a dropped one."""
-
-    sequence: Tensor
-    """[1, L, C]"""
-    pooled: Tensor
-    """[1, P]"""
-
-    @classmethod
-    def of(cls, text: TextEncoder) -> Unconditional:
-        features = text.encode([""])
-        return cls(features.sequence.clone(), features.pooled.clone())
-
-    def to(self, device: torch.device) -> Unconditional:
-        return Unconditional(self.sequence.to(device), self.pooled.to(device))
+    def _random(self, purpose: str, step: int, *keys: str) -> np.random.Generator:
+        return np.random.default_rng(seed_of(content_key(str(self.seed), str(step), *keys), purpose))

@@ -22,17 +22,15 @@ def text_to_image(q_CHLd: Tensor, k_CHTd: Tensor, rows_CL: Tensor) -> Tensor:
     and adds up to 1 per sample. The softmax is not normalised: each row's sum divides its weight instead. When
     sampling, one sample at a time, so that the largest buffer is [H, L, T] of one sample.
     """
-    at_once = len(q_CHLd) if q_CHLd.requires_grad else 1
-    parts = zip(*(x.split(at_once) for x in (q_CHLd, k_CHTd, rows_CL)), strict=True)
-    return torch.cat([_text_to_image(*part) for part in parts])
-
-
-def _text_to_image(q_CHLd: Tensor, k_CHTd: Tensor, rows_CL: Tensor) -> Tensor:
     heads, length, d = q_CHLd.shape[1:]
-    logits = ((q_CHLd * d**-0.5) @ k_CHTd.transpose(2, 3)).float()
-    weights = (logits - logits.amax(-1, keepdim=True)).exp()
-    rows_CHL = rows_CL[:, None] / (weights.sum(-1) * heads)
-    return torch.einsum("chl,chln->cn", rows_CHL, weights[..., length:])
+    at_once = len(q_CHLd) if q_CHLd.requires_grad else 1
+    maps = []
+    for q, k, rows in zip(*(x.split(at_once) for x in (q_CHLd, k_CHTd, rows_CL)), strict=True):
+        logits = ((q * d**-0.5) @ k.transpose(2, 3)).float()
+        weights = (logits - logits.amax(-1, keepdim=True)).exp()
+        rows_CHL = rows[:, None] / (weights.sum(-1) * heads)
+        maps.append(torch.einsum("chl,chln->cn", rows_CHL, weights[..., length:]))
+    return torch.cat(maps)
 
 
 def default_blocks(blocks: int) -> tuple[int, ...]:
@@ -56,10 +54,7 @@ def smooth(scores_Chw: Tensor) -> Tensor:
     """
     mean = _gaussian(scores_Chw)
     variance = _variance(scores_Chw)
-    flat = variance.flatten(1)
-    low, high = flat.aminmax(dim=1, keepdim=True)
-    busy = ((flat - low) / (high - low + 1e-8)).view_as(variance)
-    weight = 1.0 - 0.7 * busy
+    weight = 1.0 - 0.7 * rescale(variance.flatten(1)).view_as(variance)
     out = weight * mean + (1.0 - weight) * scores_Chw
     peak = torch.quantile(scores_Chw.flatten(1), 0.9, dim=1)[:, None, None]
     out = torch.where(scores_Chw > peak, 0.7 * scores_Chw + 0.3 * out, out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,8 @@ def add_lora(model: Transformer, lora: Lora, seed: int = 0) -> Transformer:
 
     ValueError if a target names no layer.
     """
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
-        init_lora_weights=True,
-    )
+    targets = list(lora.targets)
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
     names = [name for name, _ in model.named_modules()]
     for target in lora.targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
@@ -44,9 +38,7 @@ def add_lora(model: Transformer, lora: Lora, seed: int = 0) -> Transformer:
 
 def inject(model: Transformer, config: LoraConfig) -> Transformer:
     """The model with adapters; all other weights are frozen."""
-    adapted: Any = inject_adapter_in_model(config, model)
-    assert isinstance(adapted, Transformer)
-    return adapted
+    return inject_adapter_in_model(config, model)
 
 
 def save_lora(model: Transformer, folder: Path) -> None:
@@ -63,9 +55,8 @@ def load_lora(model: Transformer, folder: Path) -> Transformer:
     for name in (WEIGHTS, CONFIG):
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name} does not exist; a LoRA folder has {WEIGHTS} and {CONFIG}")
-    config = LoraConfig(**_known(json.loads((folder / CONFIG).read_text())))
-    model = inject(model, config)
-    wrong: Any = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+    model = inject(model, LoraConfig.from_pretrained(str(folder)))
+    wrong = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
     missing = [name for name in wrong.missing_keys if "lora_" in name]
     if wrong.unexpected_keys or missing:
         name = (wrong.unexpected_keys or missing)[0]
@@ -82,9 +73,3 @@ def merge_lora(model: Transformer) -> Transformer:
             setattr(model.get_submodule(parent), child, module.get_base_layer())
     del model.peft_config
     return model
-
-
-def _known(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a saved configuration that define the adapters; the others describe their training."""
-    names = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern")
-    return {name: given[name] for name in names if name in given}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,77 +22,65 @@ RATIOS = 5
 NUMBERS = ("loss", "pairs", "tokens", "flops", "wait_s", "encode_s", "stop")
 
 
-class Tally:
-    """Sums over a process's batches of one step; a flat tensor, so that one reduction sums over the processes.
+class Meter:
+    """Adds up what is measured of the steps since the last reset, summed over the processes by one reduction a step.
 
     For each group (bins of the masked share, then categories): the summed loss of its tokens, and their number. Then
     `NUMBERS`: weighted loss, pairs, tokens inside the transformer, FLOPs, seconds of waiting and encoding, stop flag.
     """
 
-    def __init__(self, config: TransformerConfig, categories: Sequence[str], device: torch.device) -> None:
-        self.config, self.categories = config, list(categories)
-        self.groups = torch.zeros(RATIOS + len(self.categories), 2, device=device)
-        self.numbers = dict.fromkeys(NUMBERS, 0.0)
+    def __init__(self, config: TransformerConfig, categories: Sequence[str], accelerator: Accelerator) -> None:
+        self.config, self.categories, self.accelerator = config, list(categories), accelerator
+        self.device, self.peak = accelerator.device, peak(accelerator.device)
+        self.reset()
+        self.begin_step()
+
+    def reset(self) -> None:
+        self.total, self.seconds = torch.zeros(2 * (RATIOS + len(self.categories)) + len(NUMBERS)), 0.0
+
+    def begin_step(self) -> None:
+        self.groups = torch.zeros(RATIOS + len(self.categories), 2, device=self.device)
+        self.step = dict.fromkeys(NUMBERS, 0.0)
+        """This process's numbers of the step."""
 
     def add(self, batch: MaskedBatch, losses_M: Tensor) -> None:
+        """Add a batch of this process to the step."""
         masked, examples = batch.masked.flatten(1), batch.examples
         count = masked.sum(1)
         total = torch.zeros_like(masked, dtype=torch.float32).masked_scatter(masked, losses_M).sum(1)
         bins = (batch.timestep / 1000.0 * RATIOS).long().clamp(0, RATIOS - 1)
-        indices = [self.categories.index(name) for name in examples.categories]
-        category = torch.tensor(indices, device=count.device)
-        sums = torch.stack([total, count], 1)
-        for group in (bins, RATIOS + category):
-            self.groups.index_add_(0, group, sums)
+        indices = [RATIOS + self.categories.index(name) for name in examples.categories]
+        for group in (bins, torch.tensor(indices, device=count.device)):
+            self.groups.index_add_(0, group, torch.stack([total, count], 1))
         rows, columns = examples.edited.shape[1:]
         text, source = examples.sequence.shape[1], examples.source is not None
         images = (1 + source) * rows * columns // self.config.stride**2
-        self.numbers["pairs"] += len(examples)
-        self.numbers["tokens"] += len(examples) * (images + text)
-        self.numbers["flops"] += len(examples) * training_flops(self.config, rows, columns, text, source)
+        self.step["pairs"] += len(examples)
+        self.step["tokens"] += len(examples) * (images + text)
+        self.step["flops"] += len(examples) * training_flops(self.config, rows, columns, text, source)
 
-    def flat(self) -> Tensor:
-        numbers = torch.tensor(list(self.numbers.values()), device=self.groups.device)
-        return torch.cat([self.groups.flatten(), numbers])
-
-
-class Meter:
-    """Adds up the reduced tallies of the steps since the last reset."""
-
-    def __init__(
-        self, config: TransformerConfig, categories: Sequence[str], device: torch.device, processes: int
-    ) -> None:
-        self.categories, self.device, self.processes = list(categories), device, processes
-        self.peak = peak(device)
-        self.reset()
-
-    def reset(self) -> None:
-        self.groups = torch.zeros(RATIOS + len(self.categories), 2)
-        self.numbers = dict.fromkeys(NUMBERS, 0.0)
-        self.seconds = 0.0
-
-    def take(self, flat: Tensor) -> dict[str, float]:
-        """Add a step's reduced tally (on the CPU); its numbers by name."""
-        split = self.groups.numel()
-        self.groups += flat[:split].view_as(self.groups)
-        step = dict(zip(NUMBERS, flat[split:].tolist(), strict=True))
-        for name, value in step.items():
-            self.numbers[name] += value
-        return step
+    def end_step(self) -> dict[str, float]:
+        """Sum the step over the processes and add it up; its numbers by name. Every process must call it."""
+        numbers = torch.tensor(list(self.step.values()), device=self.device)
+        step = self.accelerator.reduce(torch.cat([self.groups.flatten(), numbers]), "sum").cpu()
+        self.total += step
+        return dict(zip(NUMBERS, step[-len(NUMBERS) :].tolist(), strict=True))
 
     def read(self) -> dict[str, Any]:
         """The measurements; None if unknown. Losses are unweighted means over tokens."""
-        means = [total / count if count else None for total, count in self.groups.tolist()]
-        numbers, seconds = self.numbers, max(self.seconds, 1e-9)
+        groups, numbers = self.total[: -len(NUMBERS)].view(-1, 2), self.total[-len(NUMBERS) :]
+        means = [total / count if count else None for total, count in groups.tolist()]
+        per_s = dict(zip(NUMBERS, (numbers / max(self.seconds, 1e-9)).tolist(), strict=True))
+        processes = self.accelerator.num_processes
         edges = [f"{i / RATIOS:g}-{(i + 1) / RATIOS:g}" for i in range(RATIOS)]
         return {
             "loss_by_masked_share": dict(zip(edges, means[:RATIOS], strict=True)),
             "loss_by_category": dict(zip(self.categories, means[RATIOS:], strict=True)),
-            "pairs_per_s": numbers["pairs"] / seconds,
-            "tokens_per_s": numbers["tokens"] / seconds,
-            "mfu": None if self.peak is None else numbers["flops"] / seconds / self.processes / self.peak,
-            "data_wait_share": numbers["wait_s"] / self.processes / seconds,
-            "encode_share": numbers["encode_s"] / self.processes / seconds,
+            "pairs_per_s": per_s["pairs"],
+            "tokens_per_s": per_s["tokens"],
+            "mfu": None if self.peak is None else per_s["flops"] / processes / self.peak,
+            "data_wait_share": per_s["wait_s"] / processes,
+            "encode_share": per_s["encode_s"] / processes,
             "memory_gb": memory_gb(self.device),
         }
 
@@ -103,13 +91,6 @@ def memory_gb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**30
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def finite(value: Any) -> Any:
-    """The same value with None for NaN and infinity, which JSON cannot hold."""
-    if isinstance(value, Mapping):
-        return {name: finite(inner) for name, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def flat_items(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

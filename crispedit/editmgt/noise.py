@@ -3,54 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 
-class SamplingNoise(Protocol):
-    """Random numbers of a sampler. Per step: `begin`, then `pick` for any rows, then `gumbel` (not in the last)."""
-
-    def uniform(self) -> Tensor:
-        """[B, N] in [0, 1), drawn before the first step if sampling starts from a partly masked image."""
-
-    def begin(self, codebook: int) -> None:
-        """Make this step's random draws."""
-
-    def pick(self, probabilities_MV: Tensor, rows_M: Tensor) -> Tensor:
-        """[M] indices drawn from M distributions: those of the tokens at these positions of the flattened [B, N]."""
-
-    def gumbel(self) -> Tensor:
-        """[B, N] standard Gumbel noise, fp32: in bf16 ties would flip tokens."""
-
-
-def _gumbel(uniform: Tensor) -> Tensor:
-    return -(-uniform.clamp(min=1e-20).log()).clamp(min=1e-20).log()
-
-
 class SeededNoise:
     """A generator per sample, always drawn on the CPU: a sample is the same in any batch and on any device.
 
-    A token needs one random number (inverse transform sampling), not one per codebook entry.
+    Per step: `begin`, then `pick` for any rows, then `gumbel` (not in the last). A token needs one random number
+    (inverse transform sampling), not one per codebook entry.
     """
 
     def __init__(self, seeds: Sequence[int], tokens: int, device: torch.device | str) -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._tokens = tokens
-        self._device = device
-        self.draws: Tensor | None = None
+        self._tokens, self._device = tokens, device
 
     def uniform(self) -> Tensor:
+        """[B, N] in [0, 1); drawn before the first step if sampling starts from a partly masked image."""
         rows = [torch.rand(self._tokens, generator=generator) for generator in self._generators]
         return torch.stack(rows).to(self._device)
 
     def begin(self, codebook: int) -> None:
+        """Make this step's random draws."""
         del codebook
         self.draws = self.uniform().flatten()
 
     def pick(self, probabilities_MV: Tensor, rows_M: Tensor) -> Tensor:
-        assert self.draws is not None, "begin() comes first"
+        """[M] indices drawn from M distributions: those of the tokens at these positions of the flattened [B, N]."""
         cumulative = probabilities_MV.cumsum(-1)
         total = cumulative[:, -1:]
         # Strictly below the total, so that the index exists and its token has a probability above 0.
@@ -59,10 +39,11 @@ class SeededNoise:
         return torch.searchsorted(cumulative, target, right=True)[:, 0]
 
     def gumbel(self) -> Tensor:
-        return _gumbel(self.uniform())
+        """[B, N] standard Gumbel noise, fp32: in bf16 ties would flip tokens."""
+        return -(-self.uniform().clamp(min=1e-20).log()).clamp(min=1e-20).log()
 
 
-class ReleasedNoise:
+class ReleasedNoise(SeededNoise):
     """The released code's random numbers in its order, from one CPU generator: the same seed gives the same tokens.
 
     torch.multinomial on the CPU is argmax p / e with e ~ Exp(1), drawn for every token and codebook entry, known
@@ -70,22 +51,15 @@ class ReleasedNoise:
     """
 
     def __init__(self, generator: torch.Generator, batch: int, tokens: int, device: torch.device | str) -> None:
-        self._generator = generator
-        self._shape = (batch, tokens)
-        self._device = device
-        self._exponential: Tensor | None = None
+        super().__init__((), tokens, device)
+        self._generator, self._batch = generator, batch
 
     def uniform(self) -> Tensor:
-        return torch.rand(self._shape, generator=self._generator).to(self._device)
+        return torch.rand((self._batch, self._tokens), generator=self._generator).to(self._device)
 
     def begin(self, codebook: int) -> None:
-        batch, tokens = self._shape
-        self._exponential = torch.empty(batch * tokens, codebook).exponential_(generator=self._generator)
+        self.draws = torch.empty(self._batch * self._tokens, codebook).exponential_(generator=self._generator)
 
     def pick(self, probabilities_MV: Tensor, rows_M: Tensor) -> Tensor:
-        assert self._exponential is not None, "begin() comes first"
-        noise = self._exponential[rows_M.to(self._exponential.device)].to(probabilities_MV.device)
+        noise = self.draws[rows_M.to(self.draws.device)].to(probabilities_MV.device)
         return (probabilities_MV / noise).argmax(-1)
-
-    def gumbel(self) -> Tensor:
-        return _gumbel(self.uniform())

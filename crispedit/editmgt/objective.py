@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispedit.editmgt.examples import Examples, Unconditional
+from crispedit.editmgt.examples import Examples
 from crispedit.editmgt.localize import default_blocks
 from crispedit.editmgt.masking import mask_tokens
 from crispedit.editmgt.settings import Objective
+from crispedit.editmgt.text import TextFeatures
 from crispedit.editmgt.transformer import Capture, TransformerConfig
 from crispedit.record import content_key, seed_of
 
@@ -41,31 +42,25 @@ class MaskedBatch:
 
 def draws(seed: int, step: int, keys: Sequence[str], count: int) -> Tensor:
     """[B, count] uniform draws in [0, 1), a row for each pair, on the CPU."""
-    rows = []
-    for key in keys:
-        generator = torch.Generator().manual_seed(seed_of(content_key(str(seed), str(step), key), "train"))
-        rows.append(torch.rand(count, generator=generator))
-    return torch.stack(rows)
+    seeds = [seed_of(content_key(str(seed), str(step), key), "train") for key in keys]
+    return torch.stack([torch.rand(count, generator=torch.Generator().manual_seed(each)) for each in seeds])
 
 
 def masked_batch(
-    examples: Examples, empty: Unconditional, settings: Objective, mask_id: int, seed: int, step: int
+    examples: Examples, empty: TextFeatures, settings: Objective, mask_id: int, seed: int, step: int
 ) -> MaskedBatch:
-    """Drop instructions and mask tokens of these examples, as they are seen at this step."""
+    """Drop instructions and mask tokens of these examples, as they are seen at this step. empty: features of ""."""
     tokens, region = examples.edited.flatten(1), examples.region.flatten(1)
     drawn = draws(seed, step, examples.keys, 3 + tokens.shape[1]).to(tokens.device)
     drop, confine, time, order = drawn[:, 0], drawn[:, 1], drawn[:, 2], drawn[:, 3:]
 
     dropped = drop < settings.drop_text
-    examples = replace(
-        examples,
-        sequence=torch.where(dropped[:, None, None], empty.sequence.to(examples.sequence), examples.sequence),
-        pooled=torch.where(dropped[:, None], empty.pooled.to(examples.pooled), examples.pooled),
-    )
+    sequence = torch.where(dropped[:, None, None], empty.sequence.to(examples.sequence), examples.sequence)
+    pooled = torch.where(dropped[:, None], empty.pooled.to(examples.pooled), examples.pooled)
     confined = (confine < settings.region_only) & region.any(1)
     masked, timestep = mask_tokens(time, order, region | ~confined[:, None])
     return MaskedBatch(
-        examples=examples,
+        examples=replace(examples, sequence=sequence, pooled=pooled),
         inputs=torch.where(masked, mask_id, tokens).view_as(examples.edited),
         timestep=timestep,
         masked=masked.view_as(examples.edited),
@@ -74,27 +69,16 @@ def masked_batch(
     )
 
 
-def token_losses(model: nn.Module, batch: MaskedBatch) -> Tensor:
-    """[M] cross entropy of the masked tokens. Logits of the others are not made. `model` is called once."""
-    return losses(model, batch)[0]
-
-
 def losses(model: nn.Module, batch: MaskedBatch, capture: Capture | None = None) -> tuple[Tensor, Tensor]:
     """([M] cross entropy of the masked tokens, [B] of the masks and what is captured), by one call of `model`.
 
-    The second is 0 for a pair whose mask is not known or whose instruction was dropped, and without `capture`.
+    Logits of other tokens are not made. The second is 0 for a pair whose mask is not known or whose instruction was
+    dropped, and without `capture`.
     """
     examples = batch.examples
-    answer = model(
-        batch.inputs,
-        examples.sequence.float(),  # encoders may have run in bf16
-        examples.pooled.float(),
-        examples.micro,
-        batch.timestep,
-        examples.source,
-        chosen=batch.masked,
-        capture=capture,
-    )
+    text, pooled = examples.sequence.float(), examples.pooled.float()  # encoders may have run in bf16
+    inputs = (batch.inputs, text, pooled, examples.micro, batch.timestep, examples.source)
+    answer = model(*inputs, chosen=batch.masked, capture=capture)
     logits_MV, scores_BN = answer if capture is not None else (answer, None)
     tokens_M = F.cross_entropy(logits_MV.float(), examples.edited[batch.masked], reduction="none")
     if scores_BN is None:

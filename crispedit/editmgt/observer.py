@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from torch import Tensor
 
-from crispedit.editmgt.examples import Examples, Unconditional
+from crispedit.editmgt.examples import Examples
 from crispedit.editmgt.noise import SeededNoise
-from crispedit.editmgt.objective import masked_batch, token_losses
+from crispedit.editmgt.objective import losses, masked_batch
 from crispedit.editmgt.options import SamplingOptions
 from crispedit.editmgt.sampler import sample
 from crispedit.editmgt.settings import Objective, Watch
+from crispedit.editmgt.text import TextFeatures
 from crispedit.editmgt.transformer import Transformer
 from crispedit.editmgt.vq import VQ
 from crispedit.record import seed_of
@@ -37,7 +40,7 @@ class Observer:
     """
 
     def __init__(
-        self, run: Path, vq: VQ, batches: Sequence[Examples], empty: Unconditional, watch: Watch, held_out: bool
+        self, run: Path, vq: VQ, batches: Sequence[Examples], empty: TextFeatures, watch: Watch, held_out: bool
     ) -> None:
         self.run, self.vq, self.batches, self.empty = run, vq, batches, empty
         self.watch, self.held_out = watch, held_out
@@ -53,48 +56,39 @@ class Observer:
         device = next(model.parameters()).device
         batches = [batch.to(device) for batch in self.batches]
         empty = self.empty.to(device)
-        rows: list[tuple[Tensor, Tensor]] = []
-        for batch in batches:
-            if len(rows) < self.watch.samples:
-                rows += self._rows(model, batch, empty)
-        rows = rows[: self.watch.samples]
-        sheet = _sheet([images for images, _ in rows]) if rows else None
-        if sheet is not None:
+        samples = (row for batch in batches for row in self._rows(model, batch, empty))
+        rows = list(islice(samples, self.watch.samples))
+        sheet = None
+        if rows:
+            sheet = _sheet([images for images, _ in rows])
             path = self.run / "samples" / f"step-{step:08d}.png"
             path.parent.mkdir(exist_ok=True)
             Pillow.fromarray(sheet).save(path)
         if not self.held_out:
             return {}, sheet
-        keep_instructions = Objective(drop_text=0)
-        losses = [
-            token_losses(model, masked_batch(batch, empty, keep_instructions, model.config.mask_id, -1, draw))
-            for batch in batches
-            for draw in range(DRAWS)
-        ]
-        return {"held_out_loss": float(torch.cat(losses).mean())} | _distances(rows), sheet
+        objective, mask_id = Objective(drop_text=0), model.config.mask_id
+        masked = (
+            masked_batch(batch, empty, objective, mask_id, -1, draw) for batch in batches for draw in range(DRAWS)
+        )
+        loss = torch.cat([losses(model, batch)[0] for batch in masked]).mean()
+        return {"held_out_loss": float(loss)} | _distances(rows), sheet
 
-    def _rows(self, model: Transformer, batch: Examples, empty: Unconditional) -> list[tuple[Tensor, Tensor]]:
+    def _rows(self, model: Transformer, batch: Examples, empty: TextFeatures) -> Iterator[tuple[Tensor, Tensor]]:
         """For each pair, its source, target and edit [3, 3, H, W] in [0, 1], and its mask [H, W]."""
         count = len(batch)
         assert batch.source is not None
-        conditions = model.condition(
-            torch.cat([empty.sequence.expand(count, -1, -1).to(batch.sequence), batch.sequence]),
-            torch.cat([empty.pooled.expand(count, -1).to(batch.pooled), batch.pooled]),
-            batch.micro.repeat(2, 1),
-            (batch.source.shape[1], batch.source.shape[2]),
-            batch.source,
-        )
+        sequence = torch.cat([empty.sequence.expand(count, -1, -1).to(batch.sequence), batch.sequence])
+        pooled = torch.cat([empty.pooled.expand(count, -1).to(batch.pooled), batch.pooled])
+        grid = (batch.source.shape[1], batch.source.shape[2])
+        conditions = model.condition(sequence, pooled, batch.micro.repeat(2, 1), grid, batch.source)
+        masked = torch.full_like(batch.source, model.config.mask_id)
         seeds = [seed_of(key, "sample") for key in batch.keys]
-        out = sample(
-            model,
-            conditions,
-            torch.full_like(batch.source, model.config.mask_id),
-            SeededNoise(seeds, batch.source[0].numel(), batch.source.device),
-            SamplingOptions(steps=self.watch.sampling_steps, guidance=GUIDANCE),
-        )
+        noise = SeededNoise(seeds, batch.source[0].numel(), batch.source.device)
+        options = SamplingOptions(steps=self.watch.sampling_steps, guidance=GUIDANCE)
+        out = sample(model, conditions, masked, noise, options)
         decoded = [self.vq.decode(tokens).cpu() for tokens in (batch.source, batch.edited, out.tokens)]
         masks = batch.region.cpu().repeat_interleave(self.vq.pixels, 1).repeat_interleave(self.vq.pixels, 2)
-        return list(zip(torch.stack(decoded, 1), masks, strict=True))
+        yield from zip(torch.stack(decoded, 1), masks, strict=True)
 
 
 def _distances(rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
@@ -111,9 +105,7 @@ def _distances(rows: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
 
 def _sheet(rows: Sequence[Tensor]) -> NDArray[np.uint8]:
     """Rows of images, stacked, and padded to the widest row."""
-    lines = []
-    for row in rows:
-        images = (row.permute(0, 2, 3, 1).numpy() * 255.0).round().astype(np.uint8)
-        lines.append(np.concatenate([np.pad(i, ((0, MARGIN_PX), (0, MARGIN_PX), (0, 0))) for i in images], axis=1))
+    lines = [F.pad(row, (0, MARGIN_PX, 0, MARGIN_PX)).permute(2, 0, 3, 1).flatten(1, 2) for row in rows]
     width = max(line.shape[1] for line in lines)
-    return np.concatenate([np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0))) for line in lines])
+    sheet = torch.cat([F.pad(line, (0, 0, 0, width - line.shape[1])) for line in lines])
+    return (sheet * 255.0).round().byte().numpy()

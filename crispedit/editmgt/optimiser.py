@@ -1,4 +1,4 @@
-"""AdamW on a model's trainable weights: weight decay by parameter, and the learning rate of each step."""
+"""AdamW on a model's trainable weights, the learning rate of each step, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -23,12 +23,7 @@ def adamw(weights: Mapping[str, Tensor], settings: Optimiser) -> torch.optim.Opt
     constant = [weight for name, weight in weights.items() if not decays(name, weight)]
     decayed = [weight for name, weight in weights.items() if decays(name, weight)]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": constant, "weight_decay": 0.0}]
-    options: dict[str, Any] = {
-        "lr": settings.rate,
-        "betas": settings.betas,
-        "eps": settings.eps,
-        "weight_decay": settings.weight_decay,
-    }
+    options: dict[str, Any] = settings.model_dump(include={"betas", "eps", "weight_decay"}) | {"lr": settings.rate}
     if settings.bits == 8:
         from bitsandbytes.optim.adamw import AdamW8bit
 
@@ -50,3 +45,22 @@ def rate_at(step: int, steps: int, settings: Optimiser) -> float:
         return settings.rate
     progress = (step - warmup) / max(1, steps - warmup)
     return settings.rate * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+class EMA:
+    """average <- decay average + (1 - decay) weight after every step; fp32, by name, sharded wherever the weights are.
+
+    torch's AveragedModel copies the module, which a module sharded by FSDP2 does not allow; tensors can be cloned.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.weights = {name: weight.detach().clone() for name, weight in weights.items()}
+
+    @torch.no_grad()
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        """Average the weights after a step: the n-th with a decay of at most (1 + n) / (10 + n)."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        new = [weights[name].detach() for name in self.weights]
+        torch._foreach_lerp_(list(self.weights.values()), new, 1.0 - decay)

@@ -47,8 +47,7 @@ class SamplingOptions(BaseModel):
 
     def over(self, base: SamplingOptions) -> SamplingOptions:
         """`base`, with the fields that were given explicitly in these options."""
-        given = SamplingOptions.model_fields.keys() & self.model_fields_set
-        return base.changed(**{name: getattr(self, name) for name in sorted(given)})
+        return base.changed(**self.model_dump(include=SamplingOptions.model_fields.keys() & self.model_fields_set))
 
     def changed(self, **changes: Any) -> SamplingOptions:
         """These options with changes. ValueError names what is wrong, and the choices."""

@@ -22,12 +22,12 @@ from crispedit.editmgt.connector import Resampler
 from crispedit.editmgt.frame import mask_to_tokens, paste, resize, working_size
 from crispedit.editmgt.localize import default_blocks
 from crispedit.editmgt.masking import partly_masked
-from crispedit.editmgt.noise import ReleasedNoise, SamplingNoise, SeededNoise
+from crispedit.editmgt.noise import ReleasedNoise, SeededNoise
 from crispedit.editmgt.options import RELEASED, SamplingOptions, sampling_options
-from crispedit.editmgt.sampler import SamplingStep, sample
+from crispedit.editmgt.sampler import Sampled, sample
 from crispedit.editmgt.text import LLM_TOKENS, TextEncoder
 from crispedit.editmgt.transformer import Capture, Conditions, Transformer
-from crispedit.editmgt.vq import VQ
+from crispedit.editmgt.vq import VQ, rgb
 from crispedit.record import Image, Mask
 
 SCORE = 6.0
@@ -67,32 +67,29 @@ class _Task:
     source: Image
     pixels: Image
     instruction: str
-    mask: NDArray[np.bool_] | None
+    editable: NDArray[np.bool_]
+    """[rows, columns] of tokens."""
     seed: int
 
 
+@dataclass(eq=False)
 class EditMGTPipeline:
-    """The transformer, the image tokenizer and the text encoders together.
+    """The transformer, the image tokenizer and the text encoders together. ValueError if they do not fit."""
 
-    resolution: the model works on images of about resolution x resolution pixels. sampling: default sampling options,
-    stored in the checkpoint.
-    """
+    transformer: Transformer
+    vq: VQ
+    text: TextEncoder
+    resolution: int = 1024
+    """The model works on images of about resolution x resolution pixels."""
+    sampling: SamplingOptions = RELEASED
+    """Default sampling options, stored in the checkpoint."""
 
-    def __init__(
-        self,
-        transformer: Transformer,
-        vq: VQ,
-        text: TextEncoder,
-        resolution: int = 1024,
-        sampling: SamplingOptions = RELEASED,
-    ) -> None:
-        if vq.codebook_size != transformer.config.codebook_size:
+    def __post_init__(self) -> None:
+        read, drawn = self.vq.codebook_size, self.transformer.config.codebook_size
+        if read != drawn:
             raise ValueError(
-                f"the image tokenizer has {vq.codebook_size} codes and the transformer "
-                f"{transformer.config.codebook_size}: they cannot be combined"
+                f"the image tokenizer has {read} codes and the transformer {drawn}: they cannot be combined"
             )
-        self.transformer, self.vq, self.text = transformer, vq, text
-        self.resolution, self.sampling = resolution, sampling
 
     @classmethod
     def from_pretrained(
@@ -114,14 +111,11 @@ class EditMGTPipeline:
         on_gpu = torch.device(device).type == "cuda"
         if on_gpu:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        if dtype is None:
-            dtype = torch.bfloat16 if on_gpu else torch.float32
-        elif isinstance(dtype, str):
-            dtype = getattr(torch, dtype)
-        assert isinstance(dtype, torch.dtype)
+        dtype = dtype or ("bfloat16" if on_gpu else "float32")
+        precision: torch.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         root = weights.local(str(path)) or _download(str(path))
-        transformer = load_transformer(_folder(root, "transformer"), device, dtype)
-        text = load_text(root, transformer.connector is not None, llm=llm, device=device, dtype=dtype)
+        transformer = load_transformer(_folder(root, "transformer"), device, precision)
+        text = load_text(root, transformer.connector is not None, llm=llm, device=device, dtype=precision)
         index = _index(root)
         sampling = sampling_options(index.get("sampling", {}))
         return cls(transformer, load_vq(root, device), text, int(index.get("resolution", 1024)), sampling)
@@ -165,7 +159,7 @@ class EditMGTPipeline:
         size: tuple[int, int] | None = None,
         batch_size: int = 8,
         released_noise: bool = False,
-        on_step: Callable[[SamplingStep], None] | None = None,
+        on_step: Callable[[Sampled], None] | None = None,
         progress: bool = False,
     ) -> list[Edited]:
         """Edit images. Returns `images_per_prompt` edits of each image, in order.
@@ -193,36 +187,35 @@ class EditMGTPipeline:
         tasks = self._tasks(image, instruction, mask, seed, images_per_prompt, size)
         if not 0.0 < start <= 1.0:
             raise ValueError(f"start is {start}; it must lie in (0, 1]")
-        batches = _batches(tasks, batch_size)
+        batches, mask_id = _batches(tasks, batch_size), self.transformer.config.mask_id
         results: list[Edited | None] = [None] * len(tasks)
         bar = tqdm(total=options.steps * len(batches), disable=not progress, desc="edit", unit="step")
 
-        def watch(now: SamplingStep) -> None:
+        def watch(now: Sampled) -> None:
             bar.update()
             if on_step is not None:
                 on_step(now)
 
         for indices in batches:
             batch = [tasks[i] for i in indices]
-            reference = self._tokens(batch)
-            tokens, fixed = self._start(batch, reference)
-            seeds = [task.seed for task in batch]
-            noise: SamplingNoise = SeededNoise(seeds, reference[0].numel(), reference.device)
+            reference = self.vq.encode(rgb(np.stack([task.pixels for task in batch]), self._device))
+            editable = torch.from_numpy(np.stack([task.editable for task in batch])).to(self._device)
+            noise = SeededNoise([task.seed for task in batch], reference[0].numel(), self._device)
             if released_noise:
-                generator = torch.Generator().manual_seed(seeds[0])
-                noise = ReleasedNoise(generator, len(batch), reference[0].numel(), reference.device)
+                generator = torch.Generator().manual_seed(batch[0].seed)
+                noise = ReleasedNoise(generator, len(batch), reference[0].numel(), self._device)
+            tokens = torch.full_like(reference, mask_id)
             if start < 1.0:
-                masked = partly_masked(reference, start, noise.uniform().view_as(reference), self._mask_id)
-                tokens = torch.where(tokens == self._mask_id, masked, tokens)
+                tokens = partly_masked(reference, start, noise.uniform().view_as(reference), mask_id)
             out = sample(
                 self.transformer,
                 self._conditions(batch, reference, options),
-                tokens,
+                torch.where(editable, tokens, reference),  # outside a mask, tokens keep the source's value
                 noise,
                 options,
                 reference=reference,
                 capture=self._capture(batch, blocks, words, padding_rows),
-                fixed=fixed,
+                fixed=~editable,
                 early_exit=not released_noise,
                 on_step=watch,
             )
@@ -230,18 +223,10 @@ class EditMGTPipeline:
             for row, index in enumerate(indices):
                 held = out.held[row].cpu().numpy()
                 pixels = self.vq.decode(out.tokens[row : row + 1])[0]
-                results[index] = Edited(
-                    image=_finish(tasks[index].source, pixels, held if options.paste_untouched else None),
-                    localisation=maps[row].float().cpu().numpy(),
-                    held=held,
-                    steps=out.steps,
-                )
+                answer = _finish(tasks[index].source, pixels, held if options.paste_untouched else None)
+                results[index] = Edited(answer, maps[row].float().cpu().numpy(), held, out.steps)
         bar.close()
         return [edited for edited in results if edited is not None]
-
-    @property
-    def _mask_id(self) -> int:
-        return self.transformer.config.mask_id
 
     @property
     def _device(self) -> torch.device:
@@ -257,12 +242,8 @@ class EditMGTPipeline:
         size: tuple[int, int] | None,
     ) -> list[_Task]:
         images = [image] if isinstance(image, np.ndarray) else list(image)
-        instructions = [instruction] * len(images) if isinstance(instruction, str) else list(instruction)
-        masks = [mask] * len(images) if mask is None or isinstance(mask, np.ndarray) else list(mask)
-        seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
-        for name, given in (("instructions", instructions), ("masks", masks), ("seeds", seeds)):
-            if len(given) != len(images):
-                raise ValueError(f"{len(images)} images but {len(given)} {name}")
+        given = {"instructions": instruction, "masks": mask, "seeds": seed}
+        instructions, masks, seeds = (_each(values, len(images), name) for name, values in given.items())
         if images_per_prompt < 1:
             raise ValueError(f"images_per_prompt is {images_per_prompt}; it must be at least 1")
         multiple = self.vq.pixels * self.transformer.config.stride
@@ -276,27 +257,15 @@ class EditMGTPipeline:
             across, down = size or working_size(width, height, self.resolution, multiple)
             if across % multiple or down % multiple:
                 raise ValueError(f"size is {across}x{down}; this model needs multiples of {multiple} pixels")
-            editable = None
+            grid = (down // self.vq.pixels, across // self.vq.pixels)
+            editable = np.ones(grid, np.bool_)
             if region is not None:
-                editable = mask_to_tokens(region.astype(np.bool_), down // self.vq.pixels, across // self.vq.pixels)
+                if not region.any():
+                    raise ValueError("the mask is empty, so nothing may change")
+                editable = mask_to_tokens(region.astype(np.bool_), *grid)
             pixels = resize(source, across, down)
             tasks += [_Task(source, pixels, prompt, editable, first + n) for n in range(images_per_prompt)]
         return tasks
-
-    def _tokens(self, batch: Sequence[_Task]) -> Tensor:
-        pixels = np.stack([task.pixels for task in batch])
-        rgb = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() / 255.0
-        return self.vq.encode(rgb)
-
-    def _start(self, batch: Sequence[_Task], reference: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The tokens to start from, and which of them are fixed: outside a mask, tokens keep the source's value."""
-        tokens = torch.full_like(reference, self._mask_id)
-        if all(task.mask is None for task in batch):
-            return tokens, None
-        all_tokens = np.ones(reference.shape[1:], np.bool_)
-        editable = np.stack([all_tokens if task.mask is None else task.mask for task in batch])
-        fixed = ~torch.from_numpy(editable).to(reference.device)
-        return torch.where(fixed, reference, tokens), fixed
 
     def _conditions(self, batch: Sequence[_Task], reference: Tensor, options: SamplingOptions) -> Conditions:
         guided = options.guidance != 1.0
@@ -304,16 +273,11 @@ class EditMGTPipeline:
         features = self.text.encode([options.negative] * len(batch) * guided + prompts)
         dtype = self.transformer.context_embedder.weight.dtype
         height, width = batch[0].pixels.shape[:2]
-        micro = torch.tensor([width, height, 0.0, 0.0, SCORE], device=self._device)
+        micro = torch.tensor([[width, height, 0.0, 0.0, SCORE]] * len(features.pooled), device=self._device)
+        grid, strength = (reference.shape[1], reference.shape[2]), options.reference_strength
+        sequence, pooled = features.sequence.to(dtype), features.pooled.to(dtype)
         with torch.inference_mode():
-            return self.transformer.condition(
-                features.sequence.to(dtype),
-                features.pooled.to(dtype),
-                micro.expand(len(features.pooled), -1),
-                (reference.shape[1], reference.shape[2]),
-                reference,
-                options.reference_strength,
-            )
+            return self.transformer.condition(sequence, pooled, micro, grid, reference, strength)
 
     def _capture(
         self, batch: Sequence[_Task], blocks: Sequence[int] | None, words: Sequence[str] | None, padding_rows: bool
@@ -326,9 +290,9 @@ class EditMGTPipeline:
         if isinstance(connector, Resampler):
             if words or not padding_rows:
                 raise ValueError("this model's connector mixes all tokens: `words` and `padding_rows` cannot be used")
-            rows = [torch.full((len(connector.latents),), 1.0 / len(connector.latents))] * len(batch)
-        else:
-            rows = [self.text.rows(task.instruction, words, padding_rows) for task in batch]
+            count = len(connector.latents)
+            return Capture(chosen, torch.full((len(batch), count), 1.0 / count, device=self._device))
+        rows = [self.text.rows(task.instruction, words, padding_rows) for task in batch]
         return Capture(chosen, torch.stack(rows).to(self._device))
 
 
@@ -353,21 +317,30 @@ def load_text(
     """
     from transformers import AutoModel, AutoTokenizer, CLIPTextModelWithProjection
 
-    clip = CLIPTextModelWithProjection.from_pretrained(
-        _folder(root, "text_encoder"), use_safetensors=True, dtype=dtype
-    ).to(device)
-    text = {"clip_tokenizer": AutoTokenizer.from_pretrained(_folder(root, "tokenizer")), "clip": clip}
+    options: dict[str, Any] = {"use_safetensors": True, "dtype": dtype}
+    clip = CLIPTextModelWithProjection.from_pretrained(_folder(root, "text_encoder"), **options).to(device)
+    tokenizer, language, language_tokenizer = AutoTokenizer.from_pretrained(_folder(root, "tokenizer")), None, None
     if connected:
         path = llm if llm is not None else _folder(root, "llm_encoder")
-        model = AutoModel.from_pretrained(path, use_safetensors=True, dtype=dtype).to(device)
-        text |= {"llm_tokenizer": AutoTokenizer.from_pretrained(path), "llm": model}
-    return TextEncoder(**text, llm_tokens=int(_index(root).get("llm_tokens", LLM_TOKENS)))
+        language = AutoModel.from_pretrained(path, **options).to(device)
+        language_tokenizer = AutoTokenizer.from_pretrained(path)
+    llm_tokens = int(_index(root).get("llm_tokens", LLM_TOKENS))
+    return TextEncoder(tokenizer, clip, language_tokenizer, language, llm_tokens=llm_tokens)
 
 
 def _index(root: Path) -> dict[str, Any]:
     path = root / "model_index.json"
     index: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return index
+
+
+def _each(values: Any, count: int, name: str) -> list[Any]:
+    """One value per image, of one for all or one each."""
+    if values is None or isinstance(values, str | int | np.ndarray):
+        return [values] * count
+    if len(values) != count:
+        raise ValueError(f"{count} images but {len(values)} {name}")
+    return list(values)
 
 
 def _batches(tasks: Sequence[_Task], batch_size: int) -> list[list[int]]:

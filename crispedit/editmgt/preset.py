@@ -47,25 +47,19 @@ def build(name: str | Path, seed: int = 0) -> EditMGTPipeline:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer = build_transformer(preset)
-        vq, text = build_encoders(preset)
         if "encoders" in preset:
-            transformer.follow_codebook(vq.codebook)
-            transformer.begin_by_copying()
+            root = weights.folder(preset["encoders"])
+            vq, text = load_vq(root), load_text(root)
+            transformer.begin_by_copying(vq.codebook)
+        else:
+            vq, text = fresh_vq(preset), fresh_text(preset)
     return EditMGTPipeline(transformer, vq, text, resolution=int(preset["resolution"]))
 
 
-def build_encoders(preset: dict[str, Any]) -> tuple[VQ, TextEncoder]:
-    """Image tokenizer and text encoders of a preset: the shipped ones that `encoders` names, or fresh ones."""
-    if "encoders" not in preset:
-        return fresh_vq(preset), fresh_text(preset)
-    root = weights.folder(preset["encoders"])
-    return load_vq(root), load_text(root)
-
-
-def build_transformer(preset: dict[str, Any], generator: torch.Generator | None = None) -> Transformer:
+def build_transformer(preset: dict[str, Any]) -> Transformer:
     """The transformer of a preset, initialised for training."""
     model = Transformer(TransformerConfig(**preset["transformer"]))
-    model.initialize(generator)
+    model.initialize()
     return model.eval().requires_grad_(False)
 
 
@@ -84,13 +78,8 @@ def fresh_text(preset: dict[str, Any]) -> TextEncoder:
     ids = {"vocab_size": size, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
     clip_config = CLIPTextConfig(**preset["text_encoder"], **ids, max_position_embeddings=CLIP_TOKENS)
     llm_config = Gemma2Config(**preset["llm_encoder"], **ids)
-    return TextEncoder(
-        byte_tokenizer(CLIP_TOKENS),
-        CLIPTextModelWithProjection(clip_config),
-        byte_tokenizer(int(preset["llm_tokens"])),
-        Gemma2Model(llm_config),
-        llm_tokens=int(preset["llm_tokens"]),
-    )
+    clip, llm, llm_tokens = CLIPTextModelWithProjection(clip_config), Gemma2Model(llm_config), preset["llm_tokens"]
+    return TextEncoder(byte_tokenizer(CLIP_TOKENS), clip, byte_tokenizer(llm_tokens), llm, llm_tokens)
 
 
 def byte_tokenizer(length: int, merges: Sequence[tuple[str, str]] = ()) -> Any:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from crispedit.editmgt.localize import localisation
 from crispedit.editmgt.masking import mask_count, masked_share, remask, temperatures
-from crispedit.editmgt.noise import SamplingNoise
+from crispedit.editmgt.noise import SeededNoise
 from crispedit.editmgt.options import RELEASED, SamplingOptions, Speed
 from crispedit.editmgt.transformer import Capture, Conditions, KeyValueCache, Transformer
 
@@ -49,34 +50,23 @@ SHORTCUTS: Mapping[Speed, Shortcuts | None] = {
 
 
 @dataclass(frozen=True)
-class SamplingStep:
-    """The state after a step, for `on_step`."""
-
-    step: int
-    """0 for the first."""
-    steps: int
-    tokens: Tensor
-    """[B, height, width]; the model's mask id where still unknown."""
-    scores: Tensor | None
-    """[B, height, width] localisation map of this step."""
-
-
-@dataclass(frozen=True)
 class Sampled:
+    """The state after the last step or, for `on_step`, after any."""
+
     tokens: Tensor
-    """[B, height, width], none masked."""
+    """[B, height, width]; before the end, the model's mask id where still unknown."""
     held: Tensor
     """[B, height, width] bool: tokens that a hold kept from the source."""
     scores: Tensor | None
     """[B, height, width] in [0, 1], the last localisation map; None if nothing was captured."""
     steps: int
-    """Steps that were run; fewer than `options.steps` if all tokens were known before."""
+    """Steps that were run; at the end fewer than `options.steps` if all tokens were known before."""
 
 
 def choose(
     logits_of: Callable[[Tensor], Tensor],
     unknown_BN: Tensor,
-    noise: SamplingNoise,
+    noise: SeededNoise,
     codebook: int,
     held_BN: Tensor | None = None,
     reference_BN: Tensor | None = None,
@@ -98,8 +88,6 @@ def choose(
             token = torch.where(held_BN.flatten()[rows], reference_BN.flatten()[rows], token)
         tokens.append(token)
         probabilities.append(p_mV.gather(1, token[:, None])[:, 0])
-    if not tokens:
-        return unknown_M, unknown_BN.new_zeros(0, dtype=torch.float32)
     return torch.cat(tokens), torch.cat(probabilities)
 
 
@@ -108,14 +96,14 @@ def sample(
     model: Transformer,
     conditions: Conditions,
     tokens_BHW: Tensor,
-    noise: SamplingNoise,
+    noise: SeededNoise,
     options: SamplingOptions = RELEASED,
     *,
     reference: Tensor | None = None,
     capture: Capture | None = None,
     fixed: Tensor | None = None,
     early_exit: bool = True,
-    on_step: Callable[[SamplingStep], None] | None = None,
+    on_step: Callable[[Sampled], None] | None = None,
 ) -> Sampled:
     """Fill in the tokens that are `model.config.mask_id`; all others are known and never change.
 
@@ -126,21 +114,30 @@ def sample(
     conditions or the hold do not fit.
     """
     batch, height, width = tokens_BHW.shape
-    count, config = height * width, model.config
-    steps, hold, guided = options.steps, options.hold, options.guidance != 1.0
-    _check(conditions, batch * (2 if guided else 1), hold, capture, reference)
+    count, codebook, mask_id = height * width, model.config.codebook_size, model.config.mask_id
+    steps, hold, entries = options.steps, options.hold, batch * (1 if options.guidance == 1.0 else 2)
+    if len(conditions.pooled) != entries:
+        raise ValueError(f"conditions have {len(conditions.pooled)} entries; {entries} are needed")
+    if hold and (capture is None or not capture.blocks):
+        raise ValueError("a hold needs the attention of at least one block: name some to capture")
+    if hold and reference is None:
+        raise ValueError("a hold keeps tokens of a source image: give `reference`")
 
     tokens = tokens_BHW.flatten(1)
-    reference_BN = None if reference is None else reference.flatten(1)
+    reference_BN = tokens if reference is None else reference.flatten(1)
     held = torch.zeros_like(tokens, dtype=torch.bool) if fixed is None else fixed.flatten(1)
-    start = (tokens == config.mask_id).sum(1) / count
+    start = (tokens == mask_id).sum(1) / count
     heat = temperatures(steps, options.temperature).to(tokens.device)
     shortcuts = SHORTCUTS[options.speed]
     passes = _Passes(model, conditions, options, capture, shortcuts)
     scores: Tensor | None = None
     step = 0
+
+    def state() -> Sampled:
+        return Sampled(tokens.view_as(tokens_BHW), held.view_as(tokens_BHW), scores, step)
+
     while step < steps:
-        unknown = tokens == config.mask_id
+        unknown = tokens == mask_id
         left = unknown.sum(1)
         if not left.any():
             break
@@ -153,7 +150,7 @@ def sample(
             now_held = scores.flatten(1) < hold if hold else None
         if now_held is not None:
             held = torch.where(unknown, now_held, held)
-        if shortcuts is not None and now_held is not None and reference_BN is not None:
+        if shortcuts is not None and now_held is not None:
             # Held tokens are fixed, not masked and held again at every step.
             tokens = torch.where(unknown & now_held, reference_BN, tokens)
             unknown, now_held = unknown & ~now_held, None
@@ -163,111 +160,83 @@ def sample(
             steps = shortcuts.steps(steps, float(start.max()))
             heat = temperatures(steps, options.temperature).to(tokens.device)
 
-        drawn, probability = choose(
-            logits_of, unknown, noise, config.codebook_size, now_held, reference_BN, options.token_temperature
-        )
+        temperature = options.token_temperature
+        drawn, probability = choose(logits_of, unknown, noise, codebook, now_held, reference_BN, temperature)
         tokens = tokens.masked_scatter(unknown, drawn)
         if step < steps - 1:
             again = mask_count(left, count, start, masked_share(step, steps, options.schedule))
             if early_exit and now_held is not None:
                 again = again * (unknown & ~now_held).any(1)
-            confidence = torch.zeros_like(tokens, dtype=torch.float32).masked_scatter(
-                unknown, probability.clamp(min=1e-20).log()
-            )
-            tokens = remask(tokens, confidence + heat[step] * noise.gumbel(), unknown, again, config.mask_id)
-        if on_step is not None:
-            on_step(SamplingStep(step, steps, tokens.view_as(tokens_BHW), scores))
+            likelihood = probability.clamp(min=1e-20).log()
+            confidence = torch.zeros_like(tokens, dtype=torch.float32).masked_scatter(unknown, likelihood)
+            tokens = remask(tokens, confidence + heat[step] * noise.gumbel(), unknown, again, mask_id)
         step += 1
-    return Sampled(tokens.view_as(tokens_BHW), held.view_as(tokens_BHW), scores, step)
+        if on_step is not None:
+            on_step(state())
+    return state()
 
 
+@dataclass
 class _Passes:
     """The model's passes: over all tokens or, with shortcuts, over those that may have changed."""
 
-    def __init__(
-        self,
-        model: Transformer,
-        conditions: Conditions,
-        options: SamplingOptions,
-        capture: Capture | None,
-        shortcuts: Shortcuts | None,
-    ) -> None:
-        self.model, self.options, self.capture, self.shortcuts = model, options, capture, shortcuts
-        self.conditions, self.guided = conditions, options.guidance != 1.0
-        self.half = slice(len(conditions.pooled) // 2, None)
-        self.cache = None if shortcuts is None else KeyValueCache()
-        self.changed_BN: Tensor | None = None
-        """Tokens that were unknown at the last pass of both halves: a superset of those that have changed since."""
-        self.difference: Tensor | None = None
-        """[B N, D] difference of the halves, which guidance scales, from their last joint pass; 0 for known tokens."""
+    model: Transformer
+    conditions: Conditions
+    options: SamplingOptions
+    capture: Capture | None
+    shortcuts: Shortcuts | None
+    cache: KeyValueCache = field(default_factory=KeyValueCache)
+    changed: Tensor | None = None
+    """Tokens that were unknown at the last pass of both halves: a superset of those that have changed since."""
+    difference: Tensor | None = None
+    """[B N, D] difference of the halves, which guidance scales, from their last joint pass; 0 for known tokens."""
 
     def __call__(
         self, tokens_BHW: Tensor, unknown_BN: Tensor, step: int
     ) -> tuple[Callable[[Tensor], Tensor], Tensor | None]:
         """A function from positions of the flattened [B, N] to their logits, and the captured scores."""
-        conditions, both = self.conditions, True
-        if self.shortcuts is not None and self.cache is not None:
+        conditions, guided, both, cache = self.conditions, self.options.guidance != 1.0, True, None
+        if self.shortcuts is not None:
+            cache = self.cache
             refreshes = step % self.shortcuts.refresh == 0
-            both = refreshes or step % self.shortcuts.guidance == 0 or not self.guided
-            conditions = conditions if both else conditions.rows(self.half)
-            self.cache.rows = slice(None) if both else self.half
-            halves = 2 if both and self.guided else 1
-            self.cache.live = None if refreshes else self._live(tokens_BHW.shape).repeat(halves, 1)
+            both = refreshes or step % self.shortcuts.guidance == 0 or not guided
+            cache.rows = slice(None) if both else slice(len(conditions.pooled) // 2, None)
+            conditions = conditions.rows(cache.rows)
+            cache.live = None if refreshes else self._live(tokens_BHW.shape).repeat(2 if both and guided else 1, 1)
             if both:
-                self.changed_BN = unknown_BN
+                self.changed = unknown_BN
         timestep = torch.full((len(conditions.pooled),), self.options.steps - 1 - step, device=tokens_BHW.device)
         # With shortcuts, the first map alone decides what is held: later ones turn to what is left to draw.
         capture = self.capture if self.shortcuts is None or step == 0 else None
-        features, captured = self.model.encode(tokens_BHW, timestep, conditions, capture, self.cache)
+        features, captured = self.model.encode(tokens_BHW, timestep, conditions, capture, cache)
         features = features.flatten(0, 2)
-        if self.guided and both and self.shortcuts is not None:
+        if self.shortcuts is not None and both and guided:
             self.difference = features.new_zeros(tokens_BHW.numel(), features.shape[1], dtype=torch.float32)
-        second = tokens_BHW.numel() if self.guided and both else 0
-        return _Logits(self.model, features, second, self.options.guidance, self.difference), captured
+        return partial(self._logits, features, both and guided), captured
+
+    def _logits(self, features: Tensor, halves: bool, rows: Tensor) -> Tensor:
+        """Guided logits of chosen positions. Guidance mixes the input of the last (linear) layer, which runs once.
+
+        halves: the features are those of both, the unconditional half first.
+        """
+        head = self.model.mlm_layer
+        hidden = head.hidden(features[rows])
+        # fp32: guidance would multiply a bf16 rounding error of the difference.
+        if halves:
+            unconditional = hidden.float()
+            conditional = head.hidden(features[rows + len(features) // 2]).float()
+            if self.difference is not None:
+                self.difference[rows] = conditional - unconditional
+            hidden = torch.lerp(unconditional, conditional, self.options.guidance).type_as(hidden)
+        elif self.difference is not None:
+            hidden = (hidden.float() + (self.options.guidance - 1) * self.difference[rows]).type_as(hidden)
+        return head.logits(hidden)
 
     def _live(self, shape: tuple[int, ...]) -> Tensor:
         """[B, n] positions inside the transformer that may have changed; n is the largest number in the batch."""
-        assert self.changed_BN is not None
-        changed = self.changed_BN.view(shape).float()
+        assert self.changed is not None
+        changed = self.changed.view(shape).float()
         stride = self.model.config.stride
         inner_BN = F.max_pool2d(changed[:, None], stride).flatten(1) if stride > 1 else changed.flatten(1)
         most = int(inner_BN.sum(1).max())
         return inner_BN.topk(most, dim=1).indices.sort(dim=1).values
-
-
-@dataclass(frozen=True)
-class _Logits:
-    """Guided logits of chosen positions. Guidance mixes the input of the last (linear) layer, which runs once."""
-
-    model: Transformer
-    features: Tensor
-    conditional: int
-    """Start of the conditional half; 0 if there is only one half."""
-    guidance: float
-    difference: Tensor | None
-    """[B N, D] difference of the halves: written by passes of both, read by passes of one."""
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        head = self.model.mlm_layer
-        hidden = head.hidden(self.features[rows])
-        # fp32: guidance would multiply a bf16 rounding error of the difference.
-        if self.conditional:
-            unconditional = hidden.float()
-            conditional = head.hidden(self.features[rows + self.conditional]).float()
-            if self.difference is not None:
-                self.difference[rows] = conditional - unconditional
-            hidden = torch.lerp(unconditional, conditional, self.guidance).type_as(hidden)
-        elif self.difference is not None:
-            hidden = (hidden.float() + (self.guidance - 1) * self.difference[rows]).type_as(hidden)
-        return head.logits(hidden)
-
-
-def _check(
-    conditions: Conditions, entries: int, hold: float, capture: Capture | None, reference: Tensor | None
-) -> None:
-    if len(conditions.pooled) != entries:
-        raise ValueError(f"conditions have {len(conditions.pooled)} entries; {entries} are needed")
-    if hold and (capture is None or not capture.blocks):
-        raise ValueError("a hold needs the attention of at least one block: name some to capture")
-    if hold and reference is None:
-        raise ValueError("a hold keeps tokens of a source image: give `reference`")

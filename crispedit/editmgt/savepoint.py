@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from crispedit.editmgt.ema import EMA
+from crispedit.editmgt.optimiser import EMA
 
 FOLDER = "savepoints"
 """In a run's folder."""
@@ -88,7 +89,7 @@ def files(
 def write(folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
     """Write the savepoint of a step into the run's savepoint folder; called by one process."""
     final = folder / f"step-{step:08d}"
-    temporary = folder / f".{final.name}.{uuid4().hex}.tmp"
+    temporary = _hidden(final)
     temporary.mkdir(parents=True)
     for name, tensors in files.items():
         save_file(dict(tensors), temporary / name)
@@ -97,7 +98,7 @@ def write(folder: Path, step: int, files: Mapping[str, Mapping[str, Tensor]], st
     for path in [*temporary.iterdir(), temporary]:
         _sync(path)
     if final.exists():
-        _remove(final)
+        os.replace(final, _hidden(final))
     os.replace(temporary, final)
     _sync(folder)
     return final
@@ -110,15 +111,16 @@ def paths(folder: Path) -> list[Path]:
 
 def sweep(folder: Path, keep: int) -> None:
     """Remove all but the last `keep` savepoints, and folders that a crash left half-written."""
-    for path in [*paths(folder)[:-keep], *folder.glob(".step-*.tmp")]:
-        _remove(path)
+    for path in paths(folder)[:-keep]:
+        os.replace(path, _hidden(path))  # a half-removed savepoint is never taken for a complete one
+    for path in folder.glob(".step-*.tmp"):
+        shutil.rmtree(path)
 
 
 def set_aside(savepoint: Path) -> None:
     """Rename an unreadable savepoint, so that a person can inspect it."""
     aside = savepoint.with_name(f"{ASIDE}{savepoint.name}")
-    if aside.exists():
-        _remove(aside)
+    shutil.rmtree(aside, ignore_errors=True)
     os.replace(savepoint, aside)
 
 
@@ -170,7 +172,7 @@ def restore(
     for name, weight in weights.items():
         assign(weight, saved[name])
         if kinds := optimised.get(name):
-            optimizer.state[weight] = _eight_bit(kinds, weight) if eight_bit else _adamw(kinds, weight, optimizer)
+            optimizer.state[weight] = _moments(kinds, weight, optimizer)
     if ema is not None:
         for name, average in ema.weights.items():
             assign(average, files[AVERAGES][name])
@@ -179,15 +181,17 @@ def restore(
 
 def _by_weight(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Optimiser state as {weight: {kind: tensor}}, from tensors named "kind/weight"."""
-    out: dict[str, dict[str, Tensor]] = {}
+    by_weight: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
         kind, weight = name.split("/", 1)
-        out.setdefault(weight, {})[kind] = tensor
-    return out
+        by_weight[weight][kind] = tensor
+    return by_weight
 
 
-def _adamw(kinds: Mapping[str, Tensor], weight: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state of torch's AdamW for one weight, which may be sharded."""
+def _moments(kinds: Mapping[str, Tensor], weight: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The state of torch's AdamW for one weight, which may be sharded, or of bitsandbytes' AdamW."""
+    if "state1" in kinds:  # quantised moments, tables and scales; the step is an int
+        return {name: int(value) if name == "step" else value.to(weight.device) for name, value in kinds.items()}
     state = {kind: torch.zeros_like(weight, requires_grad=False) for kind in MOMENTS}
     for kind in MOMENTS:
         assign(state[kind], kinds[kind])
@@ -195,10 +199,9 @@ def _adamw(kinds: Mapping[str, Tensor], weight: Tensor, optimizer: torch.optim.O
     return state
 
 
-def _eight_bit(kinds: Mapping[str, Tensor], weight: Tensor) -> dict[str, Any]:
-    """The state of bitsandbytes' AdamW for one weight: quantised moments, tables, scales, and the step as an int."""
-    tensors = {kind: tensor.to(weight.device) for kind, tensor in kinds.items() if kind != "step"}
-    return {**tensors, "step": int(kinds["step"])}
+def _hidden(path: Path) -> Path:
+    """A unique name for a folder that is being written or removed; `sweep` removes what a crash leaves of these."""
+    return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
 
 
 def _sync(path: Path) -> None:
@@ -207,11 +210,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _remove(folder: Path) -> None:
-    """Rename first, so that a half-removed savepoint is never taken for a complete one."""
-    gone = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
-    if gone != folder:
-        os.replace(folder, gone)
-    shutil.rmtree(gone)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
 
-from crispedit.editmgt.examples import Examples, Unconditional
+from crispedit.editmgt.examples import Examples
 from crispedit.editmgt.pipeline import SCORE, EditMGTPipeline
+from crispedit.editmgt.text import TextFeatures
 from crispedit.record import content_key
 
 EMPTY = "empty.safetensors"
@@ -24,13 +24,12 @@ SAMPLED = 4096
 """Values of each tensor in a fingerprint; training changes every tensor, so a sample is enough."""
 
 
-def to_bytes(examples: Examples, empty: Unconditional) -> list[bytes]:
+def to_bytes(examples: Examples, empty: TextFeatures) -> list[bytes]:
     """The bytes of each example."""
     if examples.source is None:
         raise ValueError("examples without a source cannot be stored")
     stored = []
-    for row in range(len(examples)):
-        sequence = examples.sequence[row]
+    for row, sequence in enumerate(examples.sequence):
         differing = (sequence != empty.sequence[0]).any(1).nonzero()[:, 0]
         first, last = (int(differing[0]), int(differing[-1]) + 1) if len(differing) else (0, 0)
         tensors = {
@@ -46,7 +45,7 @@ def to_bytes(examples: Examples, empty: Unconditional) -> list[bytes]:
 
 
 def from_bytes(
-    keys: Sequence[str], categories: Sequence[str], stored: Sequence[bytes], empty: Unconditional, pixels: int
+    keys: Sequence[str], categories: Sequence[str], stored: Sequence[bytes], empty: TextFeatures, pixels: int
 ) -> Examples:
     """The examples of a batch, on the CPU. pixels: side of a token. ValueError if their sizes differ."""
     loaded = [load(data) for data in stored]
@@ -55,35 +54,23 @@ def from_bytes(
         raise ValueError(f"examples of {sorted(grids)} tokens in one batch: tokenise with this recipe's buckets")
     ((rows, columns),) = grids
     sequence = empty.sequence.expand(len(loaded), -1, -1).clone()
-    for row, tensors in enumerate(loaded):
+    for row, tensors in zip(sequence, loaded, strict=True):
         first = int(tensors["first"])
-        sequence[row, first : first + len(tensors["sequence"])] = tensors["sequence"]
-
-    def stacked(name: str) -> Tensor:
-        return torch.stack([tensors[name] for tensors in loaded])
-
-    micro = torch.tensor([columns * pixels, rows * pixels, 0.0, 0.0, SCORE])
-    return Examples(
-        keys=list(keys),
-        categories=list(categories),
-        source=stacked("source").long(),
-        edited=stacked("edited").long(),
-        region=stacked("region"),
-        sequence=sequence,
-        pooled=stacked("pooled"),
-        micro=micro.expand(len(loaded), -1).clone(),
-    )
+        row[first : first + len(tensors["sequence"])] = tensors["sequence"]
+    names = ("source", "edited", "region", "pooled")
+    stacked = {name: torch.stack([tensors[name] for tensors in loaded]) for name in names}
+    stacked |= {name: stacked[name].long() for name in ("source", "edited")}
+    micro = torch.tensor([columns * pixels, rows * pixels, 0.0, 0.0, SCORE]).repeat(len(loaded), 1)
+    return Examples(list(keys), list(categories), **stacked, sequence=sequence, micro=micro)
 
 
-def empty_to_bytes(empty: Unconditional) -> bytes:
+def empty_to_bytes(empty: TextFeatures) -> bytes:
     """The empty instruction's features, which are stored beside the shards as `EMPTY`."""
-    tensors = {"sequence": empty.sequence, "pooled": empty.pooled}
-    return save({name: value.cpu().contiguous() for name, value in tensors.items()})
+    return save({name: value.cpu().contiguous() for name, value in vars(empty).items()})
 
 
-def empty_from_bytes(data: bytes) -> Unconditional:
-    tensors = load(data)
-    return Unconditional(tensors["sequence"], tensors["pooled"])
+def empty_from_bytes(data: bytes) -> TextFeatures:
+    return TextFeatures(**load(data))
 
 
 def fingerprint(pipeline: EditMGTPipeline) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 LLM_TOKENS = 256
+PADDED: dict[str, Any] = {"padding": "max_length", "truncation": True}
 
 
 @dataclass(frozen=True)
@@ -24,36 +25,31 @@ class TextFeatures:
     """[B, L, text_dim]"""
     pooled: Tensor
     """[B, pooled]"""
-    real: Tensor
-    """[B, L] bool, false where the token is padding."""
+
+    def to(self, device: torch.device) -> TextFeatures:
+        return TextFeatures(self.sequence.to(device), self.pooled.to(device))
 
 
+@dataclass(eq=False)
 class TextEncoder:
-    """Both text encoders and their tokenizers. Without a language model (Meissonic), CLIP gives the sequence too.
+    """Both text encoders and their tokenizers. Without a language model (Meissonic), CLIP gives the sequence too."""
 
-    clip: a `CLIPTextModelWithProjection`. llm: any decoder of transformers with a list of layers, with or without its
-    head. remember: number of prompts whose features are cached.
-    """
+    clip_tokenizer: Any
+    clip: Any
+    """A `CLIPTextModelWithProjection`."""
+    llm_tokenizer: Any = None
+    llm: Any = None
+    """Any decoder of transformers with a list of layers, with or without its head."""
+    llm_tokens: int = LLM_TOKENS
+    remember: int = 64
+    """Prompts whose features are cached."""
 
-    def __init__(
-        self,
-        clip_tokenizer: Any,
-        clip: Any,
-        llm_tokenizer: Any = None,
-        llm: Any = None,
-        *,
-        llm_tokens: int = LLM_TOKENS,
-        remember: int = 64,
-    ) -> None:
-        self.clip_tokenizer, self.clip = clip_tokenizer, clip.eval().requires_grad_(False)
-        self.llm_tokenizer, self.llm = llm_tokenizer, llm
-        if llm is not None:
-            llm.eval().requires_grad_(False)
-        self.llm_tokens = llm_tokens
-        self._remember = remember
-        self._cached: OrderedDict[str, tuple[Tensor, Tensor, Tensor]] = OrderedDict()
+    def __post_init__(self) -> None:
+        for model in (self.clip, self.llm):
+            if model is not None:
+                model.eval().requires_grad_(False)
+        self._cached: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 
-    @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
         """Features of the prompts, in order.
 
@@ -63,25 +59,25 @@ class TextEncoder:
         for prompt in prompts:
             if prompt not in self._cached:
                 self._cached[prompt] = self._encode_one(prompt)
-                while len(self._cached) > max(self._remember, 1):
-                    self._cached.popitem(last=False)
             self._cached.move_to_end(prompt)
             features.append(self._cached[prompt])
-        sequence, pooled, real = (torch.cat(parts) for parts in zip(*features, strict=True))
-        return TextFeatures(sequence, pooled, real)
+            if len(self._cached) > self.remember:
+                self._cached.popitem(last=False)
+        return TextFeatures(*(torch.cat(parts) for parts in zip(*features, strict=True)))
 
     def forget(self) -> None:
         """Clear the cache; needed after the encoders moved or changed."""
         self._cached.clear()
 
-    def _encode_one(self, prompt: str) -> tuple[Tensor, Tensor, Tensor]:
+    @torch.inference_mode()
+    def _encode_one(self, prompt: str) -> tuple[Tensor, Tensor]:
         ids = token_ids(self.clip_tokenizer, prompt, self.clip_tokens).to(self.clip.device)
         if self.llm is None:
-            out = self.clip(ids["input_ids"], output_hidden_states=True)
-            return out.hidden_states[-2], out.text_embeds, ids["attention_mask"].bool()
-        pooled = self.clip(ids["input_ids"]).text_embeds
+            out = self.clip(ids, output_hidden_states=True)
+            return out.hidden_states[-2], out.text_embeds
+        pooled = self.clip(ids).text_embeds
         ids = token_ids(self.llm_tokenizer, prompt, self.llm_tokens).to(self.llm.device)
-        return hidden_states(self.llm, ids["input_ids"]), pooled, ids["attention_mask"].bool()
+        return hidden_states(self.llm, ids), pooled
 
     @property
     def clip_tokens(self) -> int:
@@ -93,12 +89,10 @@ class TextEncoder:
         words: weigh only the tokens of these words. padding: without `words`, weigh padding like text, as released.
         ValueError if a word is not in the prompt.
         """
-        tokenizer, length = (
-            (self.clip_tokenizer, self.clip_tokens) if self.llm is None else (self.llm_tokenizer, self.llm_tokens)
-        )
-        encoded = tokenizer(
-            prompt, padding="max_length", truncation=True, max_length=length, return_offsets_mapping=True
-        )
+        tokenizer, length = self.llm_tokenizer, self.llm_tokens
+        if self.llm is None:
+            tokenizer, length = self.clip_tokenizer, self.clip_tokens
+        encoded = tokenizer(prompt, **PADDED, max_length=length, return_offsets_mapping=True)
         weights = torch.ones(length)
         if words:
             weights.zero_()
@@ -110,24 +104,19 @@ class TextEncoder:
         return weights / weights.sum()
 
 
-def token_ids(tokenizer: Any, prompts: str | list[str], length: int) -> Any:
-    """`input_ids` and `attention_mask` of the prompts, [B, length]: padded or cut."""
-    return tokenizer(prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+def token_ids(tokenizer: Any, prompts: str | list[str], length: int) -> Tensor:
+    """[B, length] the tokens of the prompts, padded or cut."""
+    return tokenizer(prompts, **PADDED, max_length=length, return_tensors="pt")["input_ids"]
 
 
 def _positions(prompt: str, words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
     """The tokens of these words, at each occurrence. Case is ignored; "cat" does not match "category"."""
     positions: set[int] = set()
     for word in words:
-        matches = list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE))
-        if not word.strip() or not matches:
+        spans = [m.span() for m in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE)]
+        if not word.strip() or not spans:
             raise ValueError(f"the word {word!r} is not in the prompt {prompt!r}")
-        touched = {
-            i
-            for i, (start, stop) in enumerate(offsets)
-            for match in matches
-            if start < match.end() and stop > match.start()
-        }
+        touched = {i for i, (a, b) in enumerate(offsets) for start, stop in spans if a < stop and start < b}
         if not touched:
             raise ValueError(
                 f"the word {word!r} is not within the first {len(offsets)} tokens of the prompt; the rest is not read"
@@ -138,10 +127,6 @@ def _positions(prompt: str, words: Sequence[str], offsets: Sequence[tuple[int, i
 
 class _ReachedError(Exception):
     """Carries the last layer's input out of a forward pass that stops there."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        super().__init__()
-        self.hidden = hidden
 
 
 def hidden_states(llm: Any, input_ids: Tensor) -> Tensor:
@@ -158,7 +143,7 @@ def hidden_states(llm: Any, input_ids: Tensor) -> Tensor:
     try:
         decoder(input_ids=input_ids, use_cache=False)
     except _ReachedError as reached:
-        return reached.hidden
+        return reached.args[0]
     finally:
         handle.remove()
     raise AssertionError("the decoder did not run its last layer")

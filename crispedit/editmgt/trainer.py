@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -27,18 +27,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, is_wandb_available
 from numpy.typing import NDArray
+from pydantic_core import to_json
 from torch import Tensor
 from tqdm import tqdm
 
 from crispedit import console
 from crispedit.editmgt import savepoint
-from crispedit.editmgt.ema import EMA
-from crispedit.editmgt.examples import Examples, Unconditional
-from crispedit.editmgt.meter import Meter, Tally, finite, flat_items
+from crispedit.editmgt.examples import Examples
+from crispedit.editmgt.meter import Meter, flat_items
 from crispedit.editmgt.objective import default_capture, losses, masked_batch
-from crispedit.editmgt.optimiser import adamw, rate_at
+from crispedit.editmgt.optimiser import EMA, adamw, rate_at
 from crispedit.editmgt.parallel import distribute, synchronised
 from crispedit.editmgt.settings import Training
+from crispedit.editmgt.text import TextFeatures
 from crispedit.editmgt.transformer import Transformer
 from crispedit.record import content_key, seed_of
 
@@ -85,8 +86,8 @@ def make_accelerator(settings: Training) -> Accelerator:
 class Trainer:
     """Trains the model in one process of a run.
 
-    model: fresh or pretrained; it is trained in place. unconditional: features of the empty instruction. ValueError if
-    the global batch cannot be divided among the processes, or if no parameter is trainable.
+    model: fresh or pretrained; it is trained in place. empty: features of the empty instruction. ValueError if the
+    global batch cannot be divided among the processes, or if no parameter is trainable.
     """
 
     def __init__(
@@ -94,20 +95,18 @@ class Trainer:
         model: Transformer,
         source: BatchSource,
         encode: Encode,
-        unconditional: Unconditional,
+        empty: TextFeatures,
         settings: Training,
         accelerator: Accelerator,
         observe: Observe | None = None,
     ) -> None:
         parallel = settings.batch * accelerator.num_processes
         if settings.global_batch % parallel:
-            raise ValueError(
-                f"global_batch {settings.global_batch} is not a multiple of {parallel}, which is batch "
-                f"{settings.batch} times {accelerator.num_processes} processes"
-            )
+            product = f"{parallel}, batch {settings.batch} times {accelerator.num_processes} processes"
+            raise ValueError(f"global_batch {settings.global_batch} is not a multiple of {product}")
         self.settings, self.accelerator, self.source = settings, accelerator, source
         self.encode, self.observe = encode, observe
-        self.unconditional = unconditional.to(accelerator.device)
+        self.empty = empty.to(accelerator.device)
         self.model = trainable(model, settings).train()
         self.model.gradient_checkpointing = settings.gradient_checkpointing
         if settings.compile:
@@ -116,7 +115,7 @@ class Trainer:
         self.weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = adamw(self.weights, settings.optimiser)
         self.ema = None if settings.ema is None else EMA(self.weights, settings.ema)
-        self.meter = Meter(model.config, source.categories, accelerator.device, accelerator.num_processes)
+        self.meter = Meter(model.config, source.categories, accelerator)
         self.step = self.skipped = self.skipped_in_a_row = 0
         self.reader: State | None = None
 
@@ -148,24 +147,15 @@ class Trainer:
 
     def _step(self, steps: Iterator[tuple[Sequence[Any], State]], signalled: threading.Event) -> tuple[float, bool]:
         """Run one step; returns its loss, and whether any process received a stop signal."""
-        settings = self.settings
+        settings, mask_id = self.settings, self.model.config.mask_id
         began = time.perf_counter()
         batches, self.reader = next(steps)
         read = time.perf_counter()
-        masked = [
-            masked_batch(
-                self.encode(batch, self.step),
-                self.unconditional,
-                settings.objective,
-                self.model.config.mask_id,
-                settings.seed,
-                self.step,
-            )
-            for batch in batches
-        ]
-        total = self._sum(torch.stack([batch.weight.sum() for batch in masked]).sum())
-        tally = Tally(self.model.config, self.source.categories, self.accelerator.device)
-        tally.numbers |= {"wait_s": read - began, "encode_s": time.perf_counter() - read}
+        seed, examples = settings.seed, (self.encode(batch, self.step) for batch in batches)
+        masked = [masked_batch(e, self.empty, settings.objective, mask_id, seed, self.step) for e in examples]
+        total = self.accelerator.reduce(torch.stack([batch.weight.sum() for batch in masked]).sum(), "sum")
+        self.meter.begin_step()
+        self.meter.step |= {"wait_s": read - began, "encode_s": time.perf_counter() - read}
         weighted = torch.zeros_like(total)
         for number, batch in enumerate(masked):
             self._seed(self.accelerator.process_index * len(masked) + number)
@@ -178,9 +168,9 @@ class Trainer:
                 aim = loss + settings.objective.localise * localisation_B.sum() / settings.global_batch
                 (aim * self.accelerator.num_processes).backward()  # gradients are averaged over processes
             weighted += loss.detach()
-            tally.add(batch, losses_M.detach())
-        tally.numbers |= {"loss": weighted.item(), "stop": float(signalled.is_set())}
-        summed = self.meter.take(self._sum(tally.flat()).cpu())
+            self.meter.add(batch, losses_M.detach())
+        self.meter.step |= {"loss": weighted.item(), "stop": float(signalled.is_set())}
+        summed = self.meter.end_step()
         total_norm = torch.nn.utils.clip_grad_norm_(list(self.weights.values()), settings.optimiser.clip)
         norm = float(savepoint.unsharded(total_norm))
         rate = rate_at(self.step, settings.steps, settings.optimiser)
@@ -212,9 +202,6 @@ class Trainer:
                     f"lower the rate, and resume from a savepoint in {self.settings.run / savepoint.FOLDER}"
                 )
 
-    def _sum(self, value: Tensor) -> Tensor:
-        return self.accelerator.reduce(value, "sum")
-
     def _log(self, row: dict[str, float]) -> None:
         """Write a line to the metrics. At step 1 and every `log_every` steps, add all measurements and send them to the
         tracker."""
@@ -227,8 +214,8 @@ class Trainer:
 
     def _write(self, values: Mapping[str, Any]) -> None:
         if self.accelerator.is_main_process:
-            with (self.settings.run / METRICS).open("a") as file:
-                file.write(json.dumps(finite(values), allow_nan=False) + "\n")
+            with (self.settings.run / METRICS).open("ab") as file:
+                file.write(to_json(values, inf_nan_mode="null") + b"\n")  # JSON holds neither NaN nor infinity
 
     def _observe(self) -> None:
         """Call the observer in the main process; the others wait."""
@@ -253,24 +240,17 @@ class Trainer:
         """
         averages = {} if self.ema is None else self.ema.weights
         main = self.accelerator.is_main_process
-        state = savepoint.gather(
-            {name: averages.get(name, weight) for name, weight in self.model.named_parameters()}, main
-        )
-        if not main:
-            return None
-        return rebuilt(self.model, state).to(self.accelerator.device)
+        weights = {name: averages.get(name, weight) for name, weight in self.model.named_parameters()}
+        state = savepoint.gather(weights, main)
+        return rebuilt(self.model, state).to(self.accelerator.device) if main else None
 
     def _save(self) -> None:
         main = self.accelerator.is_main_process
         files = savepoint.files(self.weights, self.optimizer, self.ema, main)
         if main:
             folder = self.settings.run / savepoint.FOLDER
-            state = {
-                "reader": self.reader,
-                "skipped": self.skipped,
-                "skipped_in_a_row": self.skipped_in_a_row,
-                "ema_updates": 0 if self.ema is None else self.ema.updates,
-            }
+            state = {"reader": self.reader, "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
+            state["ema_updates"] = 0 if self.ema is None else self.ema.updates
             savepoint.write(folder, self.step, files, state)
             savepoint.sweep(folder, self.settings.save.keep)
         self.accelerator.wait_for_everyone()
@@ -339,19 +319,13 @@ def rebuilt(model: Transformer, state: Mapping[str, Tensor]) -> Transformer:
 
 
 def _truncate(path: Path, step: int) -> None:
-    """Remove the lines after a step: a killed run had trained beyond its last savepoint."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except json.JSONDecodeError:  # half a line of a killed run
-            break
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(f"{line}\n" for line in kept))
-    os.replace(temporary, path)
+    """Remove the lines after a step: a killed run had trained beyond its last savepoint, and may have cut a line."""
+    if path.is_file():
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        os.replace(temporary, path)
 
 
 @contextmanager
@@ -361,19 +335,13 @@ def _stop_signal() -> Iterator[threading.Event]:
     Python delivers signals to the main thread only; in other threads the event is never set.
     """
     signalled = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield signalled
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    with ExitStack() as former:
 
-    def handle(number: int, frame: object) -> None:
-        signalled.set()
-        signal.signal(number, before[signal.Signals(number)])
+        def handle(number: int, frame: object) -> None:
+            signalled.set()
+            former.close()
 
-    for number in before:
-        signal.signal(number, handle)
-    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                former.callback(signal.signal, number, signal.signal(number, handle))
         yield signalled
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

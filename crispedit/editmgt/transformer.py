@@ -50,14 +50,11 @@ class TransformerConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> TransformerConfig:
-        if sum(self.axes_dims_rope) != self.attention_head_dim:
-            raise ValueError(
-                f"axes_dims_rope {self.axes_dims_rope} must add up to attention_head_dim {self.attention_head_dim}"
-            )
-        if self.vocab_size <= self.codebook_size:
-            raise ValueError(
-                f"vocab_size {self.vocab_size} must exceed codebook_size {self.codebook_size}: the last id is the mask"
-            )
+        width, codes = self.attention_head_dim, self.codebook_size
+        if sum(self.axes_dims_rope) != width:
+            raise ValueError(f"axes_dims_rope {self.axes_dims_rope} must add up to attention_head_dim {width}")
+        if self.vocab_size <= codes:
+            raise ValueError(f"vocab_size {self.vocab_size} must exceed codebook_size {codes}: the last id is the mask")
         return self
 
     @property
@@ -141,13 +138,10 @@ class Conditions:
 
     def rows(self, chosen: slice) -> Conditions:
         """The conditions of some entries of the batch."""
-        return replace(
-            self,
-            text=self.text[chosen],
-            pooled=self.pooled[chosen],
-            reference=None if self.reference is None else self.reference[chosen],
-            reference_modulations=tuple(m[chosen] for m in self.reference_modulations),
-        )
+        reference = None if self.reference is None else self.reference[chosen]
+        fixed = tuple(m[chosen] for m in self.reference_modulations)
+        text, pooled = self.text[chosen], self.pooled[chosen]
+        return replace(self, text=text, pooled=pooled, reference=reference, reference_modulations=fixed)
 
 
 class RMSNorm(nn.Module):
@@ -166,10 +160,8 @@ class RMSNorm(nn.Module):
 def modulate(x: Tensor, shifts: Sequence[Tensor], scales: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
     """LayerNorm(x) (1 + scale) + shift, each segment of x [B, sum(lengths), D] with its own [B, D] pair."""
     normed = F.layer_norm(x, x.shape[-1:], eps=EPS)
-    return _join(
-        torch.addcmul(shift[:, None], part, 1 + scale[:, None])
-        for part, shift, scale in zip(normed.split(list(lengths), 1), shifts, scales, strict=True)
-    )
+    parts = zip(normed.split(list(lengths), 1), shifts, scales, strict=True)
+    return _join(torch.addcmul(shift[:, None], part, 1 + scale[:, None]) for part, shift, scale in parts)
 
 
 def gated(x: Tensor, gates: Sequence[Tensor], update: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -199,9 +191,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.net = nn.ModuleList(
-            [nn.ModuleDict({"proj": nn.Linear(dim, 4 * dim)}), nn.Identity(), nn.Linear(4 * dim, dim)]
-        )
+        first = nn.ModuleDict({"proj": nn.Linear(dim, 4 * dim)})
+        self.net = nn.ModuleList([first, nn.Identity(), nn.Linear(4 * dim, dim)])
 
     def forward(self, x: Tensor) -> Tensor:
         first: Any = self.net[0]
@@ -214,11 +205,10 @@ class JointAttention(nn.Module):
     def __init__(self, dim: int, heads: int, double: bool) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q, self.to_k, self.to_v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(dim, dim) for _ in range(3))
         self.norm_q, self.norm_k = RMSNorm(dim // heads), RMSNorm(dim // heads)
         if double:
-            self.add_q_proj, self.add_k_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
-            self.add_v_proj = nn.Linear(dim, dim)
+            self.add_q_proj, self.add_k_proj, self.add_v_proj = (nn.Linear(dim, dim) for _ in range(3))
             self.norm_added_q, self.norm_added_k = RMSNorm(dim // heads), RMSNorm(dim // heads)
             self.to_out = nn.ModuleList([nn.Linear(dim, dim)])
             self.to_add_out = nn.Linear(dim, dim)
@@ -232,19 +222,17 @@ class JointAttention(nn.Module):
 class Frame:
     """What the blocks of one forward pass share."""
 
+    conditions: Conditions
     text: int
     image: int
     """Image tokens that this pass computes."""
-    grid: int
-    """All image tokens."""
-    reference: int
     rope: Tensor
-    strength: float
+    """Of the tokens that this pass computes."""
     capture: Capture | None
     cache: KeyValueCache | None
-    scores: list[Tensor]
     last: int
     """The last single block, after which only image tokens are used; -1 if there is no single block."""
+    scores: list[Tensor] = field(default_factory=list)
 
     def captures(self, block: int) -> bool:
         return self.capture is not None and block in self.capture.blocks
@@ -252,18 +240,19 @@ class Frame:
     @property
     def live_reference(self) -> int:
         """Reference tokens that this pass computes: none when their keys and values come from a cache."""
-        return 0 if self.cache is not None and self.cache.live is not None else self.reference
+        return 0 if self.cache is not None and self.cache.live is not None else self.conditions.reference_tokens
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
         """Attention of the live streams, [B, S, H, d] -> [B, S, D]; the last block has fewer queries than keys."""
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        grid, reference = math.prod(self.conditions.grid), self.conditions.reference_tokens
         if self.cache is not None:
-            k, v = self.cache.merged(k, v, block, self.text, self.grid)
-        rest = self.text + self.grid
+            k, v = self.cache.merged(k, v, block, self.text, grid)
         if self.capture is not None and self.captures(block):
             last = self.capture.rows.shape[0]
-            self.scores.append(text_to_image(q[-last:, :, : self.text], k[-last:, :, :rest], self.capture.rows))
-        return attend(q, k, v, self.reference, self.strength).transpose(1, 2).flatten(2)
+            keys = k[-last:, :, : self.text + grid]
+            self.scores.append(text_to_image(q[-last:, :, : self.text], keys, self.capture.rows))
+        return attend(q, k, v, reference, self.conditions.strength).transpose(1, 2).flatten(2)
 
 
 class DoubleBlock(nn.Module):
@@ -418,23 +407,17 @@ def _lay_side_by_side(down_OIrc: Tensor, up_IOrc: Tensor) -> None:
     Down-sampling copies those of a window's token (r, c) into the quarter 2 r + c, and up-sampling copies them back.
     All other weights become small.
     """
-    dim = len(down_OIrc)
-    quarter = dim // 4
-    eye = torch.eye(quarter)
-    down_OIrc.mul_(0.25)
-    up_IOrc.mul_(0.25)
-    down_OIrc[:, :quarter] = 0
-    up_IOrc[:, :quarter] = 0
-    for place in range(4):
-        here = slice(place * quarter, (place + 1) * quarter)
-        down_OIrc[here, :quarter, place // 2, place % 2] = eye
-        up_IOrc[here, :quarter, place // 2, place % 2] = eye
+    quarter = len(down_OIrc) // 4
+    for weight in (down_OIrc, up_IOrc):
+        weight.mul_(0.25)
+        weight[:, :quarter] = 0
+        for place in range(4):
+            here = slice(place * quarter, (place + 1) * quarter)
+            weight[here, :quarter, place // 2, place % 2] = torch.eye(quarter)
 
 
 def _for_all(x: Tensor, entries: int) -> Tensor:
     """[B, n, D]; repeated for both halves of a guided batch, [unconditional, conditional]."""
-    if entries % len(x):
-        raise ValueError(f"{entries} conditions are not a multiple of {len(x)} images")
     return x if len(x) == entries else x.repeat(entries // len(x), 1, 1)
 
 
@@ -465,7 +448,7 @@ class Transformer(nn.Module):
         self.mlm_layer = TokenHead(dim, config.codebook_size)
 
     @torch.no_grad()
-    def follow_codebook(self, codes_VC: Tensor, generator: torch.Generator | None = None) -> None:
+    def follow_codebook(self, codes_VC: Tensor) -> None:
         """Initialise embeddings and output rows with random Fourier features of the tokenizer's codes (arXiv
         2006.10739), so that similar codes start similar. This helps small models.
 
@@ -476,9 +459,8 @@ class Transformer(nn.Module):
         width = self.config.dim // self.config.stride**2
         # Frequencies from coarse to fine, relative to the distance of neighbouring codes.
         frequencies = torch.logspace(0, math.log10(4.0), width) / near
-        waves = torch.randn(scaled.shape[1], width, generator=generator) * frequencies
-        phases = 2 * torch.pi * torch.rand(width, generator=generator)
-        features = torch.cos(scaled @ waves + phases)
+        waves = torch.randn(scaled.shape[1], width) * frequencies
+        features = torch.cos(scaled @ waves + 2 * torch.pi * torch.rand(width))
         features = features - features.mean(0)
         features = 0.02 * self.config.stride * features / features.square().mean(1, keepdim=True).sqrt()
         embeddings, rows = self.embed.embeddings.weight, self.mlm_layer.conv2.weight[:, :, 0, 0]
@@ -490,9 +472,8 @@ class Transformer(nn.Module):
         rows[:, :width] = features
 
     @torch.no_grad()
-    def begin_by_copying(self) -> None:
-        """Initialise a model to copy the reference, so that training only has to learn edits. Call `follow_codebook`
-        first.
+    def begin_by_copying(self, codes_VC: Tensor) -> None:
+        """Initialise a model to copy the reference, so that training only has to learn edits, and `follow_codebook`.
 
         The layers between tokens and blocks start as the identity (down-sampling puts the features of four tokens side
         by side), and each head of the first block attends to its own position (as in mimetic initialization, arXiv
@@ -501,6 +482,7 @@ class Transformer(nn.Module):
         """
         if not self.config.num_layers:
             raise ValueError("only a model with double blocks can begin by copying")
+        self.follow_codebook(codes_VC)
         dim = self.config.dim
         eye, first = torch.eye(dim), cast(DoubleBlock, self.transformer_blocks[0])
         for square in (self.embed.conv, self.mlm_layer.conv1):
@@ -509,12 +491,8 @@ class Transformer(nn.Module):
             down: Any = self.down_block["downsample"]
             up: Any = self.up_block["upsample"]
             _lay_side_by_side(down.conv["weight"], up.conv["weight"])
-        for linear in (
-            self.project_to_hidden,
-            self.project_from_hidden,
-            first.attn.to_v,
-            cast(nn.Linear, first.attn.to_out[0]),
-        ):
+        to_out = cast(nn.Linear, first.attn.to_out[0])
+        for linear in (self.project_to_hidden, self.project_from_hidden, first.attn.to_v, to_out):
             linear.weight.copy_(eye)
         self.mlm_layer.conv2.weight.mul_(4.0)  # as confident as a model that has learnt to copy
         for linear, norm in ((first.attn.to_q, first.attn.norm_q), (first.attn.to_k, first.attn.norm_k)):
@@ -545,10 +523,8 @@ class Transformer(nn.Module):
         """[B, height, width] tokens -> [B, N, D]; used for image and reference. ValueError for an odd grid."""
         stride = self.config.stride
         if tokens.shape[1] % stride or tokens.shape[2] % stride:
-            raise ValueError(
-                f"a grid of {tokens.shape[1]}x{tokens.shape[2]} tokens is odd, and this model halves it: "
-                f"give images whose sides are multiples of {16 * stride} pixels"
-            )
+            grid = f"a grid of {tokens.shape[1]}x{tokens.shape[2]} tokens is odd, and this model halves it"
+            raise ValueError(f"{grid}: give images whose sides are multiples of {16 * stride} pixels")
         x = self.embed(tokens)
         if stride == 2:
             x = self.down_block["downsample"](x)
@@ -574,35 +550,27 @@ class Transformer(nn.Module):
             raise ValueError(f"strength is {strength}; it must be above 0")
         config = self.config
         if text.shape[-1] != config.joint_attention_dim:
-            raise ValueError(
-                f"text features are {text.shape[-1]} wide; this model's connector "
-                f"({config.connector_type}) reads {config.joint_attention_dim}"
-            )
-        pooled_out = _apply_mlp(
-            self.time_text_embed["text_embedder"],
-            _apply_mlp(self.cond_embed, torch.cat([pooled, sinusoid(micro.float()).flatten(1).to(pooled.dtype)], -1)),
-        )
+            wanted = f"this model's connector ({config.connector_type}) reads {config.joint_attention_dim}"
+            raise ValueError(f"text features are {text.shape[-1]} wide; {wanted}")
+        sizes = sinusoid(micro.float()).flatten(1).to(pooled.dtype)
+        pooled = _apply_mlp(self.cond_embed, torch.cat([pooled, sizes], -1))
+        pooled = _apply_mlp(self.time_text_embed["text_embedder"], pooled)
         inner = (grid[0] // config.stride, grid[1] // config.stride)
         axes = config.axes_dims_rope
-        context = text if isinstance(self.connector, Resampler) else self._context(text, None)
-        length = len(self.connector.latents) if isinstance(self.connector, Resampler) else text.shape[1]
+        length = text.shape[1]
+        if isinstance(self.connector, Resampler):
+            length = len(self.connector.latents)
+        else:
+            text = self._context(text, None)
         rope = torch.cat([still(length, sum(axes), text.device), grid_rope(*inner, axes, text.device)])
         embedded, modulations = None, ()
         if reference is not None:
             height, width = reference.shape[1] // config.stride, reference.shape[2] // config.stride
             rope = torch.cat([rope, grid_rope(height, width, axes, text.device)])
             embedded = _for_all(self.stem(reference), len(pooled))
-            fixed = self.condition_on_time(torch.zeros(len(pooled), device=pooled.device), pooled_out)
+            fixed = self.condition_on_time(torch.zeros(len(pooled), device=pooled.device), pooled)
             modulations = tuple(norm(fixed) for norm in self.modulations())
-        return Conditions(
-            text=context,
-            pooled=pooled_out,
-            rope=rope,
-            grid=inner,
-            reference=embedded,
-            reference_modulations=modulations,
-            strength=float(strength),
-        )
+        return Conditions(text, pooled, rope, inner, embedded, modulations, float(strength))
 
     def modulations(self) -> list[Any]:
         """The modulations of the image stream of every block, in order; the reference uses them at timestep 0."""
@@ -635,13 +603,11 @@ class Transformer(nn.Module):
         model multiplies both by 1000, as released. tokens: one grid per entry of `conditions`, or half as many, which
         both halves of a guided batch share.
         """
-        x, image = self.stem(tokens), conditions.grid[0] * conditions.grid[1]
-        x = _for_all(x, len(conditions.pooled))
-        text = conditions.text
+        x, image = _for_all(self.stem(tokens), len(conditions.pooled)), math.prod(conditions.grid)
+        text, rope = conditions.text, conditions.rope
         if isinstance(self.connector, Resampler):
             text = self._context(text, timestep)
         live = None if cache is None else cache.live
-        rope = conditions.rope
         if live is not None:
             x = x.gather(1, live[..., None].expand(-1, -1, x.shape[2]))
             of_text, of_image = rope.split([text.shape[1], len(rope) - text.shape[1]])
@@ -650,21 +616,13 @@ class Transformer(nn.Module):
             cache.entries.clear()
         if live is None and conditions.reference is not None:
             x = torch.cat([x, conditions.reference], 1)
-        frame = Frame(
-            text=text.shape[1],
-            image=image if live is None else live.shape[1],
-            grid=image,
-            reference=conditions.reference_tokens,
-            rope=rope,
-            strength=conditions.strength,
-            capture=capture,
-            cache=cache,
-            scores=[],
-            last=self.config.blocks - 1 if self.config.num_single_layers else -1,
-        )
+        computed = image if live is None else live.shape[1]
+        last = self.config.blocks - 1 if self.config.num_single_layers else -1
+        frame = Frame(conditions, text.shape[1], computed, rope, capture, cache, last)
         condition = self.condition_on_time(timestep, conditions.pooled)
-        modulated = frame.live_reference > 0
-        fixed = [(m,) for m in conditions.reference_modulations] if modulated else [()] * self.config.blocks
+        fixed: list[tuple[Tensor, ...]] = [()] * self.config.blocks
+        if frame.live_reference:
+            fixed = [(m,) for m in conditions.reference_modulations]
         for index, block in enumerate(self.transformer_blocks):
             text, x = self._run(block, text, x, condition, fixed[index], frame, index)
         x = torch.cat([text, x], 1)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from crispedit import torchvision_ops as torchvision_ops  # before diffusers
 
 _CHUNK = 2**23
+
+
+def rgb(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """[B, 3, H, W] in [0, 1], on the device, of images [B, H, W, 3]."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255.0
 
 
 class VQ:
@@ -34,7 +40,7 @@ class VQ:
         """[V, C]"""
         return self.model.quantize.embedding.weight
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] (no other normalisation) -> [B, H / pixels, W / pixels]: the nearest codes.
 
@@ -44,12 +50,11 @@ class VQ:
         height, width = images.shape[-2:]
         if height % self.pixels or width % self.pixels:
             raise ValueError(f"image sides must be multiples of {self.pixels} pixels, not {width}x{height}")
-        return torch.stack([self._nearest(self.latents(image)) for image in images])
+        return torch.stack([self._nearest(self.latents(image)) for image in images.to(self.codebook)])
 
     def latents(self, image: Tensor) -> Tensor:
         """[c, h, w] of a [3, H, W] image."""
-        latents: Tensor = self.model.encode(image[None].to(self.codebook)).latents
-        return latents[0]
+        return self.model.encode(image[None]).latents[0]
 
     def _nearest(self, latents_chw: Tensor) -> Tensor:
         codes, flat = self.codebook, latents_chw.flatten(1).T
@@ -75,9 +80,8 @@ class VQ:
         weight = self.codebook.new_zeros(1, height * p, width * p)
         for top, bottom in spans(height, tile, overlap):
             for left, right in spans(width, tile, overlap):
-                ramp = _ramp((bottom - top) * p, overlap * p, out)[:, None] * _ramp(
-                    (right - left) * p, overlap * p, out
-                )
+                down, across = (_ramp(side * p, overlap * p, out) for side in (bottom - top, right - left))
+                ramp = down[:, None] * across
                 area = (slice(None), slice(top * p, bottom * p), slice(left * p, right * p))
                 out[area] += ramp * self._pixels(tokens_hw[top:bottom, left:right])
                 weight[area] += ramp
@@ -85,21 +89,17 @@ class VQ:
 
     def _pixels(self, tokens_hw: Tensor) -> Tensor:
         latents = F.embedding(tokens_hw, self.codebook).permute(2, 0, 1)[None]
-        pixels: Tensor = self.model.decoder(self.model.post_quant_conv(latents))
-        return pixels[0]
+        return self.model.decoder(self.model.post_quant_conv(latents))[0]
 
 
-def spans(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
+def spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
     """Equal spans of at most `tile` that cover `length` and overlap by at least `overlap`. ValueError if impossible."""
     if tile <= overlap:
         raise ValueError(f"a tile of {tile} tokens cannot overlap its neighbour by {overlap}")
-    if length <= tile:
-        yield 0, length
-        return
-    count = -(-(length - overlap) // (tile - overlap))
-    for i in range(count):
-        start = round(i * (length - tile) / (count - 1))
-        yield start, start + tile
+    count = max(1, -(-(length - overlap) // (tile - overlap)))
+    tile = min(tile, length)
+    starts = [round(i * (length - tile) / max(1, count - 1)) for i in range(count)]
+    return [(start, start + tile) for start in starts]
 
 
 def _ramp(length: int, overlap: int, like: Tensor) -> Tensor:

@@ -57,13 +57,8 @@ class EditMGT(Editor, SamplingOptions):
         if self._pipeline is None:
             self.load()
         assert self._pipeline is not None
-        edits = self._pipeline(
-            list(sources),
-            [job.instruction for job in jobs],
-            self.over(self._pipeline.sampling),
-            seed=list(seeds),
-            batch_size=self.batch_size,
-        )
+        instructions, options = [job.instruction for job in jobs], self.over(self._pipeline.sampling)
+        edits = self._pipeline(sources, instructions, options, seed=seeds, batch_size=self.batch_size)
         return [Edit(edit.image) for edit in edits]
 
     def __getstate__(self) -> dict[Any, Any]:

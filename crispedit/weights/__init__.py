@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 from functools import cache
 from importlib import resources
@@ -26,6 +28,22 @@ def fingerprint(name: str) -> str | None:
     """A hash of the shipped model's weights; None if there are none."""
     files = sorted(file for suffix in ("npz", "safetensors") for file in folder(name).glob(f"*.{suffix}"))
     return content_key(*(file.read_bytes() for file in files)) if files else None
+
+
+def packaged(package: str, pattern: str) -> Path | None:
+    """The first file in an installed package's folder whose path fits a glob pattern; None if there is none. It does
+    not import the package."""
+    spec = importlib.util.find_spec(package)
+    files = [] if spec is None or spec.origin is None else sorted(Path(spec.origin).parent.glob(pattern))
+    return files[0] if files else None
+
+
+def verified(file: Path, sha256: str, package: str) -> bytes:
+    """The bytes of a package's file of weights. ValueError if they are not those of the `package` and version."""
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{file}: not the weights of {package}; install that version again")
+    return data
 
 
 SAMPLE_BYTES = 1 << 16

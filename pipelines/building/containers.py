@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import heapq
-import itertools
-import json
-from collections.abc import Iterator, Sequence
+import math
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from crispedit.outcome import describe, is_transient
-from crispedit.pipelines import tables
+from crispedit.outcome import is_transient
+from crispedit.pipelines import sources, tables
 from crispedit.pipelines.building import listing
-from crispedit.pipelines.building.listing import Container
 from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.scheduling.flow import Route, Row
+from crispedit.pipelines.scheduling.flow import Route, Row, Stage, commit, failed
 from crispedit.pipelines.sources.pairs import AnySource
 from crispedit.recipe import Pool
 from crispedit.record import content_key
 from crispedit.shards import journal
-from crispedit.shards.journal import Table, quoted
+from crispedit.shards.journal import quoted
 
 LIST = "list"
-ALONE = Pool(batch=1)
+WIRE = pa.schema([("key", pa.string()), ("container", pa.binary()), ("error", pa.string()), ("transient", pa.bool_())])
 
 
 class Containers:
@@ -38,43 +38,36 @@ class Containers:
         self.run, self.waves, self.sample = run, waves, sample
         self.source = run.recipe.source
         size = run.recipe.engine.wave_sources
-        self.size = float("inf") if size is None else size
-        self.members = listing.MOST_MEMBERS if size is None else min(listing.MOST_MEMBERS, size)
-        self.stage = Indexing(self.source, run.root, self.members)
-        self.route = Route(
-            LIST,
-            -1,
-            (LIST,),
-            Indexing.wire,
-            partial(_listed, folder=run.folder("listing"), table=listing.table(self.source)),
-            failed=_unlisted,
-            transient=_may_pass,
+        self.size = math.inf if size is None else size
+        members = listing.MOST_MEMBERS if size is None else min(listing.MOST_MEMBERS, size)
+        self.stage = Indexing(self.source, run.root, members)
+        committing = partial(
+            commit,
+            folder=run.folder("listing"),
+            table=listing.table(self.source),
+            explode=itemgetter("slices"),
+            heavy="members",
         )
+        self.route = Route(LIST, -1, (LIST,), WIRE, committing, _unlisted, itemgetter("transient"))
         rows = tables.listing_rows(run)
         listed = {row["container"] for row in rows if row["last"]}
         files = [file for row in rows if row["container"] in listed for file in row["files"]]
-        containers, left_out = listing.containers(self.source, files, self.members)
-        self.containers = {container.key: container for container in containers}
+        containers, left_out = listing.containers(self.source, files, members)
+        self.todo = [{"key": container.key, "container": pickle.dumps(container)} for container in containers]
+        """The rows of the containers that are not listed."""
         if left_out and not any(row["key"] == listing.REST for row in rows):
             journal.commit(run.folder("listing"), listing.table(self.source), [listing.rest(left_out)])
-        self._waits = set(self.containers)
+        self._waits = {container.key for container in containers}
         self._cut = {key for wave in waves for key in wave.listing}
         self._lost = self._cut - {row["key"] for row in rows}
         """Rows of the listing that waves hold but that are missing, with the part that held them."""
-        self._rows = {
-            row["key"]: row
-            for row in rows
-            if row["container"] in listed - {listing.REST} and row["key"] not in self._cut
-        }
+        self._rows: dict[str, Row] = {}
         """Rows of the listing that no wave holds yet."""
+        self._add(row for row in rows if row["container"] in listed - {listing.REST})
         self.drawn_from = 0
         """The number of members that the sample was drawn from."""
-        if not self.containers and not listed - {listing.REST}:
-            raise ValueError(listing.nothing(self.source, left_out))
-
-    def todo(self) -> Iterator[Row]:
-        for container in self.containers.values():
-            yield {"key": container.key, "container": json.dumps(container.to_row())}
+        if not containers and not listed - {listing.REST}:
+            raise ValueError(sources.nothing(self.source.path, self.source.kind, left_out))
 
     @property
     def to_come(self) -> int:
@@ -94,16 +87,17 @@ class Containers:
         for row in rows:
             self._waits.discard(row["key"])
             self._lost -= {one["key"] for one in row["committed"]}
-            self._rows |= {
-                one["key"]: one for one in row["committed"] if one["error"] is None and one["key"] not in self._cut
-            }
+            self._add(row["committed"])
         if not self._waits and not any(row["rows"] for row in self._rows.values()) and not len(self.waves):
             listed = tables.listing_rows(self.run)
             if failed := next((row["error"] for row in listed if row["error"] is not None), None):
                 raise ValueError(
                     f"{self.source.path} could not be listed for a transient reason, so try again: {failed}"
                 )
-            raise ValueError(listing.nothing(self.source, listing.skipped(listed)))
+            raise ValueError(sources.nothing(self.source.path, self.source.kind, listing.skipped(listed)))
+
+    def _add(self, rows: Iterable[Row]) -> None:
+        self._rows |= {row["key"]: row for row in rows if row["error"] is None and row["key"] not in self._cut}
 
     def cut_wave(self) -> None:
         """Make a wave of the first containers in name order, once enough are listed or no more will come."""
@@ -146,29 +140,22 @@ def members_of(run: Run, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 @dataclass
-class Indexing:
+class Indexing(Stage):
     """The stage that lists containers."""
 
+    name = LIST
+    pool = Pool(batch=1)
     source: AnySource
     root: Path
     members: int
-    name: str = LIST
-    pool: Pool = ALONE
-    gpus: float = 0.0
-    wire = pa.schema(
-        [("key", pa.string()), ("container", pa.string()), ("error", pa.string()), ("transient", pa.bool_())]
-    )
-
-    def load(self) -> None:
-        pass
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        results = []
-        for row in rows:
-            container = Container.from_row(json.loads(row["container"]))
-            folder = str(self.root / "listing")
-            results.append({**row, "slices": list(listing.index(self.source, container, folder, self.members))})
-        return results
+        folder = str(self.root / "listing")
+        containers = [pickle.loads(row["container"]) for row in rows]
+        return [
+            {**row, "slices": list(listing.index(self.source, container, folder, self.members))}
+            for row, container in zip(rows, containers, strict=True)
+        ]
 
 
 def _unlisted(row: Row, error: Exception) -> Row:
@@ -176,22 +163,6 @@ def _unlisted(row: Row, error: Exception) -> Row:
     user's mistake."""
     if not is_transient(error):
         raise error
-    empty = {"key": row["key"], "container": row["key"], "slice": 0, "last": False, "files": [], "rows": 0}
-    failed = {"error": describe(error), "transient": True}
-    return {**row, **failed, "slices": [{**empty, **failed, "members": [], "skipped": []}]}
-
-
-def _may_pass(row: Row) -> bool:
-    return bool(row.get("transient"))
-
-
-def _listed(rows: Sequence[Row], *, folder: Path, table: Table) -> Sequence[Row]:
-    slices = iter(journal.commit(folder, table, [one for row in rows for one in row["slices"]]))
-    light = [name for name in table.schema.names if name != "members"]
-    return [
-        {
-            "key": row["key"],
-            "committed": [{name: one[name] for name in light} for one in itertools.islice(slices, len(row["slices"]))],
-        }
-        for row in rows
-    ]
+    done = failed(row, error)
+    slices = [listing.row(row["key"], last=False, error=done["error"], transient=True)]
+    return {**done, "slices": slices}

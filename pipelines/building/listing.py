@@ -8,8 +8,9 @@ process holds all of it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -46,20 +47,6 @@ class Container:
     key: str
     """The uri of its first file."""
     files: tuple[File, ...]
-
-    @property
-    def bytes(self) -> int | None:
-        """Bytes of its files, if the listing gave sizes."""
-        sizes = [file.size for file in self.files if file.size is not None]
-        return sum(sizes) if len(sizes) == len(self.files) else None
-
-    def to_row(self) -> dict[str, Any]:
-        """A row of texts, integers, None, and lists of dicts of them."""
-        return {"key": self.key, "files": [asdict(file) for file in self.files]}
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Container:
-        return cls(row["key"], tuple(File(**file) for file in row["files"]))
 
 
 def table(source: AnySource) -> Table:
@@ -116,52 +103,49 @@ def index(source: AnySource, container: Container, folder: str, most: int = MOST
         members = pairs.of_file(source, file, skipped, folder=folder)
     else:
         members = sources.photographs(source, container.files, skipped, folder_of_run=folder)
-    number = 0
     here = list(itertools.islice(members, most))
-    while here or number == 0:
+    for number in itertools.count():
         more = list(itertools.islice(members, most))
-        yield {
-            "key": container.key if number == 0 else f"{container.key}:{number}",
-            "container": container.key,
-            "slice": number,
-            "last": not more,
-            "files": [file.uri for file in container.files] if number == 0 else [],
-            "rows": len(here),
-            "members": [member.to_row() for member in here],
-            "skipped": _counts(skipped),
-        }
+        files = [file.uri for file in container.files] if number == 0 else []
+        yield row(container.key, number, last=not more, files=files, members=here, skipped=skipped)
+        if not more:
+            return
         skipped.clear()
-        number, here = number + 1, more
+        here = more
+
+
+def row(
+    container: str,
+    number: int = 0,
+    *,
+    last: bool = True,
+    files: Sequence[str] = (),
+    members: Sequence[Entry | ImportedPair] = (),
+    skipped: Mapping[str, int] = MappingProxyType({}),
+    **error: Any,
+) -> dict[str, Any]:
+    """Slice `number` of a container as a row of the table."""
+    return {
+        "key": f"{container}:{number}" if number else container,
+        "container": container,
+        "slice": number,
+        "last": last,
+        "files": files,
+        "rows": len(members),
+        "members": [member.to_row() for member in members],
+        "skipped": [{"kind": kind, "count": count} for kind, count in sorted(skipped.items())],
+        **error,
+    }
 
 
 def rest(left_out: Skipped) -> dict[str, Any]:
     """The row of files skipped by their names."""
-    return {
-        "key": REST,
-        "container": REST,
-        "slice": 0,
-        "last": True,
-        "files": [],
-        "rows": 0,
-        "members": [],
-        "skipped": _counts(left_out),
-    }
+    return row(REST, skipped=left_out)
 
 
-def _counts(skipped: Skipped) -> list[dict[str, Any]]:
-    return [{"kind": kind, "count": count} for kind, count in sorted(skipped.items())]
-
-
-def members(row: Mapping[str, Any]) -> list[Entry] | list[ImportedPair]:
+def members(row: Mapping[str, Any]) -> list[Entry | ImportedPair]:
     """The photographs or pairs of a row."""
-    if any("instruction" in member for member in row["members"]):
-        return [ImportedPair.from_row(member) for member in row["members"]]
-    return [Entry.from_row(member) for member in row["members"]]
-
-
-def nothing(source: AnySource, left_out: Skipped) -> str:
-    """The message for a source without photographs or pairs."""
-    return sources.nothing(source.path, source.kind, left_out)
+    return [(ImportedPair if "instruction" in member else Entry).from_row(member) for member in row["members"]]
 
 
 def skipped(rows: Iterable[Mapping[str, Any]]) -> Skipped:

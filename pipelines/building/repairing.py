@@ -1,30 +1,19 @@
-"""Repairing: what a recipe's `edit.repair` and `edit.repair_drift` do to a candidate before it is stored."""
+"""Repairing: what a recipe's `edit.repair` and `edit.repair_drift` do to an edit, and how an edit is stored."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from crispedit import repair
+from crispedit import images, repair
 from crispedit.bounds import Bound
 from crispedit.pipelines.records import IN_PLACE
-from crispedit.record import Image, Mask
+from crispedit.record import Edit, Image
 
 if TYPE_CHECKING:
     from crispedit.pipelines.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class RepairedEdit:
-    """The images to store, and the columns of the table `edit` that record what was changed."""
-
-    edited: Image
-    mask: Mask | None
-    source: Image | None
-    """A new source, if both images were cropped to what they share."""
-    columns: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,6 +21,7 @@ class Repairing:
     """The repairs of a recipe. `motion` aligns a shifted or scaled edited image with its source and crops both to their
     overlap; `drift` removes the change of tone outside the edit."""
 
+    jpeg_quality: int = 95
     motion: bool = False
     drift: bool = False
     tone_is_free: frozenset[str] = frozenset()
@@ -39,10 +29,9 @@ class Repairing:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Repairing:
-        free = {
-            name for name, category in recipe.category_files.items() if category.bounds.get("exposure.drift") == Bound()
-        }
-        return cls(recipe.edit.repair, recipe.edit.repair_drift, frozenset(free))
+        edit, files = recipe.edit, recipe.category_files.items()
+        free = {name for name, category in files if category.bounds.get("exposure.drift") == Bound()}
+        return cls(edit.jpeg_quality, edit.repair, edit.repair_drift, frozenset(free))
 
     @property
     def options(self) -> dict[str, bool]:
@@ -50,30 +39,35 @@ class Repairing:
         asked = {"repair": self.motion, "repair_drift": self.drift}
         return {name: True for name, on in asked.items() if on}
 
-    def __bool__(self) -> bool:
-        return self.motion or self.drift
-
-    def __call__(self, source: Image, edited: Image, mask: Mask | None, category: str) -> RepairedEdit:
-        """The edit, repaired if possible; `mask` has the source's or the edited image's size."""
-        columns: dict[str, Any] = {}
-        cropped = None
+    def stored(self, edit: Edit, photograph: Image, category: str) -> dict[str, Any]:
+        """The columns of the table `edit` for an edit, repaired if possible. Its mask may have the size of its source
+        or of its edited image."""
+        edited, mask, source = edit.edited, edit.mask, edit.source
+        onto = photograph if source is None else source
+        columns: dict[str, Any] = {"cost": edit.cost}
         if self.motion:
             columns["transform"] = IN_PLACE
-            onto = None if mask is None else repair.resampled_mask(mask, source)
-            laid = repair.to_overlap(source, edited, onto)
+            laid = repair.to_overlap(onto, edited, None if mask is None else repair.resampled_mask(mask, onto))
             if isinstance(laid, repair.Repaired):
                 edited, mask = laid.edited, laid.mask
-                columns["transform"] = json.dumps([[round(value, 6) for value in line] for line in laid.transform])
-                if laid.source.shape != source.shape:
-                    source = cropped = laid.source
-        if self.drift and category not in self.tone_is_free and source.shape == edited.shape:
-            onto = None if mask is None else repair.resampled_mask(mask, source)
-            if (restored := repair.without_drift(source, edited, onto)) is not None:
+                columns["transform"] = json.dumps([_rounded(line) for line in laid.transform])
+                if laid.source.shape != onto.shape:
+                    onto = source = laid.source
+        if self.drift and category not in self.tone_is_free and onto.shape == edited.shape:
+            known = None if mask is None else repair.resampled_mask(mask, onto)
+            if (restored := repair.without_drift(onto, edited, known)) is not None:
                 edited, drift = restored
-                columns["drift"] = json.dumps(
-                    {name: [round(value, 6) for value in values] for name, values in asdict(drift).items()}
-                )
-        return RepairedEdit(edited, mask, cropped, columns)
+                columns["drift"] = json.dumps({name: _rounded(values) for name, values in asdict(drift).items()})
+        height, width = edited.shape[:2]
+        return {
+            **columns,
+            "width": width,
+            "height": height,
+            "edited": images.encode_jpeg(edited, self.jpeg_quality),
+            "mask": None if mask is None else images.encode_mask(repair.resampled_mask(mask, edited)),
+            "source": None if source is None else images.encode_jpeg(source, self.jpeg_quality),
+        }
 
 
-NO_REPAIR = Repairing()
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 6) for value in values]

@@ -23,17 +23,12 @@ Shares = dict[str, dict[str, float]]
 """By category and editor: the share of the jobs."""
 
 
-def routed(edit: EditSpec) -> list[str]:
-    """The editors that share the jobs; those for failed jobs do not."""
-    return [name for name, spec in edit.editors.items() if spec.when == "always"]
-
-
 def shares(
     edit: EditSpec, categories: Iterable[str], waves: Sequence[Mapping[str, Mapping[str, Sequence[int]]]]
 ) -> Shares:
     """The shares by these waves' counts: in each category `least_share` for every editor, and the rest for the one with
     the most passing candidates per price. Equal shares while too little is measured."""
-    names = routed(edit)
+    names = [name for name, spec in edit.editors.items() if spec.when == "always"]
     shares_of: Shares = {}
     for category in categories:
         measured, passing = (

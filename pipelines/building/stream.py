@@ -8,6 +8,7 @@ with a quota are only requested in a wave when no wave in work could still fill 
 
 from __future__ import annotations
 
+import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,17 +20,15 @@ import pyarrow as pa
 
 from crispedit.outcome import ERROR, KEPT, REJECTED, Failing, kind
 from crispedit.pipelines import steps
-from crispedit.pipelines.building import compaction, routing
-from crispedit.pipelines.building.compaction import COMPACT, Compacting
+from crispedit.pipelines.building import routing
 from crispedit.pipelines.building.containers import LIST, Containers, members_of
 from crispedit.pipelines.building.verdicts import Photographs, of_candidate
-from crispedit.pipelines.building.waves import Finished, Waves
+from crispedit.pipelines.building.waves import COMPACT, Compacting, Finished, Waves
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.scheduling.flow import Block, Route, Row, Stage
-from crispedit.pipelines.scheduling.forecast import Forecast
 from crispedit.pipelines.steps.annotate import requests
 from crispedit.pipelines.steps.curate import CurateStep
-from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo, folder_rows
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject
 from crispedit.record import canonical_json, content_key
 
 FAILING = 0.8
@@ -47,28 +46,28 @@ class Build:
         self.run, self.retry_errors = run, retry_errors
         self.steps = steps.of(run)
         self.active = [step for step in self.steps if only is None or step.name in only]
-        self.whole = len(self.active) == len(self.steps)
+        self._active = [step.name for step in self.active]
         self.waves = Waves(run)
         self.photographs = Photographs(run, self.waves)
-        self._sources = Containers(run, self.waves, sample) if self._does("curate") else None
         self._queues: dict[str, dict[tuple[int, str], deque[tuple[Route, Row]]]] = {}
-        self._routes: dict[tuple[int, str, tuple[str, ...]], Route] = {}
+        """Rows that wait for a stage, by wave and step."""
         self.in_work: dict[int, ActiveWave] = {}
         self._next_open = self._next_judged = self._next_asked = 0
-        self._kept: dict[int, Mapping[str, int]] = {}
-        """By finished wave: the numbers for quotas."""
-        self._measured: dict[int, Mapping[str, Mapping[str, Sequence[int]]]] = {}
-        """By finished wave: the results of each editor's candidates."""
-        self._most: dict[int, Mapping[str, int]] = {}
-        """By wave in work: the most that it can give of each category."""
+        self._finished: dict[int, Finished] = {}
+        """The results of the waves so far that have nothing left to do."""
         self._recent: dict[str, deque[str | None]] = {}
-        self._forecast = Forecast()
+        self._offered: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        self._done: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        """Rows by step and stages, from which the rows to come are estimated."""
+        self._judged_photographs = 0
         # In one process there is no other work meanwhile.
-        beside = run.recipe.engine.kind == "ray"
-        self._planner = ThreadPoolExecutor(1) if beside else None
+        self._planner = ThreadPoolExecutor(1) if run.recipe.engine.kind == "ray" else None
         self._planned: tuple[Future[Any], Callable[[Any], None]] | None = None
         self._recipe = policy(run)
-        self._offer_listing()
+        self._sources = Containers(run, self.waves, sample) if "curate" in self._active else None
+        if self._sources is not None:
+            for row in self._sources.todo:
+                self._enqueue(self._sources.route, row)
 
     @property
     def drawn_from(self) -> int:
@@ -84,54 +83,60 @@ class Build:
 
     def take(self, stage: str, rows: int) -> Block | None:
         self._advance()
-        queues = self._queues.get(stage, {})
-        while queues:
-            oldest = min(queues)
-            queue = queues[oldest]
-            if not queue:
-                del queues[oldest]
-                continue
-            route = queue[0][0]
-            taken = [queue.popleft()[1] for _ in range(min(rows, len(queue)))]
-            # Rows that are read together, such as a row group's, stay together.
-            while queue and taken[-1].get("unit") is not None and queue[0][1].get("unit") == taken[-1]["unit"]:
-                taken.append(queue.popleft()[1])
-            return Block(route, taken)
-        return None
+        queues = self._queues.get(stage)
+        if not queues:
+            return None
+        oldest = min(queues)
+        queue = queues[oldest]
+        route = queue[0][0]
+        taken = [queue.popleft()[1] for _ in range(min(rows, len(queue)))]
+        # Rows that are read together, such as a row group's, stay together.
+        while queue and taken[-1].get("unit") is not None and queue[0][1].get("unit") == taken[-1]["unit"]:
+            taken.append(queue.popleft()[1])
+        if not queue:
+            del queues[oldest]
+        return Block(route, taken)
 
     def waiting(self, stage: str) -> int:
         self._advance()
         return sum(map(len, self._queues.get(stage, {}).values()))
 
     def remaining(self, stage: str) -> float:
-        photographs = sum(wave.photographs for wave in self.waves)
+        photographs = sum(wave.photographs for wave in self.waves if wave.number not in self._finished)
         if self._sources is not None:
             photographs += self._sources.to_come
-        skipped = sum(wave.photographs for wave in self.waves if wave.number in self._kept)
-        return self._forecast.remaining(stage, photographs - skipped, [step.name for step in self.active])
+        # Each step is expected to keep its present ratio of rows to the step before.
+        expected: dict[tuple[str, tuple[str, ...]], float] = {}
+        before, finished = 0.0, 0
+        for place, step in enumerate(self._active):
+            ways = [way for way in self._offered if way[0] == step]
+            for way in ways:
+                ratio = self._offered[way] / finished if finished else 0.0
+                expected[way] = ratio * before if place else photographs
+            before = sum(expected[way] for way in ways) or photographs
+            finished = sum(self._done[way] for way in ways) if place else self._judged_photographs
+        ways = [way for way in self._offered if stage in way[1]]
+        return sum(max(self._offered[way], expected.get(way, 0.0)) - self._done[way] for way in ways)
 
     def done(self, route: Route, rows: Sequence[Row]) -> None:
-        self._forecast.done(route, len(rows))
+        self._done[route.step, route.stages] += len(rows)
         if route.step == LIST:
             assert self._sources is not None, "nothing was to be listed"
             self._sources.listed(rows)
-        elif route.step == COMPACT:
-            self._compacted(route.wave, rows)
         else:
-            self._committed(route, rows)
+            wave = self.in_work[route.wave]
+            wave.out -= {(route.step, row["key"]) for row in rows}
+            if route.step != COMPACT:
+                self._committed(wave, route.step, rows)
+            elif not wave.out:
+                self._close(wave)
         self._advance()
 
     def finished(self) -> bool:
         self._advance()
-        more = self._sources is not None and not self._sources.exhausted
-        return not (
-            more
-            or self.in_work
-            or self._planned
-            or self._next_open < len(self.waves)
-            or self._next_judged < len(self.waves)
-            or any(map(len, (queue for queues in self._queues.values() for queue in queues.values())))
-        )
+        to_list = self._sources is not None and not self._sources.exhausted
+        to_open = min(self._next_open, self._next_judged) < len(self.waves)
+        return not (to_list or to_open or self.in_work or self._planned or any(self._queues.values()))
 
     # Waves
 
@@ -150,7 +155,7 @@ class Build:
     def _plan_next(self) -> bool:
         """Give the planner a task, if there is one; one at a time, in the order of the waves."""
         ready = self._next_judged
-        while ready < self._next_open and (ready not in self.in_work or self._curated(self.in_work[ready])):
+        while ready < self._next_open and (ready not in self.in_work or self.in_work[ready].curated):
             ready += 1
             if ready - 1 in self.in_work:  # one in work, after those with nothing left to do
                 break
@@ -159,17 +164,16 @@ class Build:
             return True
         if self._sources is not None and not self._sources.holds_waves:
             return False
-        if len(self.in_work) < self.run.recipe.engine.open_waves:
-            if self._next_open == len(self.waves) and self._sources is not None:
-                self._sources.cut_wave()
-            if self._next_open < len(self.waves):
-                number = self._next_open
-                self._next_open += 1
-                if self._has_nothing_left(number):
-                    return True
-                self._reopen(number)
-                return True
-        return False
+        if len(self.in_work) >= self.run.recipe.engine.open_waves:
+            return False
+        if self._next_open == len(self.waves) and self._sources is not None:
+            self._sources.cut_wave()
+        if self._next_open == len(self.waves):
+            return False
+        self._next_open += 1
+        if self._left_nothing(self._next_open - 1) is None:
+            self._reopen(self._next_open - 1)
+        return True
 
     def _submit(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
         if self._planner is not None:
@@ -177,21 +181,14 @@ class Build:
         else:
             then(job())
 
-    def _does(self, step: str) -> bool:
-        return any(one.name == step for one in self.active)
-
-    def _has_nothing_left(self, number: int) -> bool:
-        """Whether a wave is finished under this recipe, by its record."""
+    def _left_nothing(self, number: int) -> Finished | None:
+        """The record of a wave that has nothing left to do under this recipe; None if it may have."""
         wave = self.waves[number]
-        finished = wave.finished
-        return (
-            finished is not None
-            and wave.judged is not None
-            and (finished.recipe, finished.judged) == (self._recipe, wave.judged.digest)
-            and finished.parts == self.parts_of(wave.name)
-            and not finished.transient
-            and not (self.retry_errors and finished.errors)
-        )
+        judged, finished = wave.judged, wave.finished
+        if finished is None or judged is None or (finished.recipe, finished.judged) != (self._recipe, judged.digest):
+            return None
+        to_retry = finished.transient or (self.retry_errors and finished.errors)
+        return finished if not to_retry and finished.parts == self.parts_of(wave.name) else None
 
     def _reopen(self, number: int) -> None:
         self.in_work[number] = ActiveWave(number, {}, retry_errors=self.retry_errors)
@@ -204,76 +201,68 @@ class Build:
         if record.drawn is not None:
             members = {uri: members[uri] for uri in record.drawn}
         wave = ActiveWave(number, members, True, retry_errors=self.retry_errors)
-        curate = self.steps[0]
-        for row in folder_rows(curate.folder(record.name), curate.table):
-            curate.load(wave, row)
+        for row in self.steps[0].rows(record.name):
+            self.steps[0].load(wave, row)
         return wave
 
     def _opened(self, wave: ActiveWave) -> None:
         self.in_work[wave.number] = wave
-        curate = self.active[0] if self.active else None
-        if isinstance(curate, CurateStep):
-            for todo in curate.files(wave):
-                self._offer(wave, curate, todo)
+        for step in self.active:
+            if isinstance(step, CurateStep):
+                for row in step.files(wave):
+                    self._offer(wave, step, row)
 
-    def _curated(self, wave: ActiveWave) -> bool:
-        """Whether all photographs of a wave are measured, and not judged yet."""
-        return wave.read and wave.judged is None and not any(step == "curate" for step, _ in wave.out)
-
-    def _judge(self, numbers: range) -> list[tuple[int, pa.Table, dict[str, list[Row]]]]:
+    def _judge(self, numbers: range) -> list[tuple[int, pa.Table, list[tuple[Step, Row]]]]:
         """The verdicts on the waves' photographs, and the rows of later steps for waves in work."""
         judged = []
         for number in numbers:
             verdicts = self.photographs.of(number)
-            opened = number in self.in_work
-            rows = {s.name: folder_rows(s.folder(self.waves[number].name), s.table) for s in self.steps[1:] if opened}
+            later, name = self.steps[1:] if number in self.in_work else [], self.waves[number].name
+            rows = [(step, row) for step in later for row in step.rows(name)]
             judged.append((number, verdicts, rows))
         return judged
 
-    def _judged(self, judged: list[tuple[int, pa.Table, dict[str, list[Row]]]]) -> None:
+    def _judged(self, judged: list[tuple[int, pa.Table, list[tuple[Step, Row]]]]) -> None:
         for number, verdicts, rows in judged:
-            record = self.waves[number].judged
-            assert record is not None, f"wave {number} was not judged"
-            if number not in self.in_work:
-                if not self._has_nothing_left(number):
-                    self._reopen(number)  # earlier waves keep other photographs now
-                    return
-                finished = self.waves[number].finished
-                assert finished is not None, f"wave {number} was not finished"
-                self._kept[number], self._measured[number] = finished.kept, finished.editors
+            if (wave := self.in_work.get(number)) is not None:
+                self._add_subjects(wave, verdicts, rows)
+            elif (finished := self._left_nothing(number)) is not None:
+                self._finished[number] = finished
             else:
-                wave = self.in_work[number]
-                wave.judged = record.digest
-                for uri, key, outcome in zip(
-                    *(verdicts.column(name).to_pylist() for name in ("uri", "key", "outcome")), strict=True
-                ):
-                    if outcome == KEPT:
-                        subject = wave.subjects.setdefault(key, Subject(key))
-                        subject.photographs.append(wave.photographs[uri])
-                for step in self.steps[1:]:
-                    for row in rows[step.name]:
-                        step.load(wave, row)
+                self._reopen(number)  # earlier waves keep other photographs now
+                return
             self._next_judged = number + 1
         self._ask()
+
+    def _add_subjects(self, wave: ActiveWave, verdicts: pa.Table, rows: Sequence[tuple[Step, Row]]) -> None:
+        """Add the kept photographs to a wave that is judged, and their rows of later steps."""
+        judged = self.waves[wave.number].judged
+        assert judged is not None, f"wave {wave.number} was not judged"
+        wave.judged = judged.digest
+        columns = (verdicts.column(name).to_pylist() for name in ("uri", "key", "outcome"))
+        for uri, key, outcome in zip(*columns, strict=True):
+            if outcome == KEPT:
+                wave.subjects.setdefault(key, Subject(key)).photographs.append(wave.photographs[uri])
+        for step, row in rows:
+            step.load(wave, row)
 
     def _ask(self) -> None:
         """Find the full categories of judged waves, in order, and offer what is left to do in them."""
         while self._next_asked < self._next_judged:
             number = self._next_asked
-            if number in self.in_work:
+            wave = self.in_work.get(number)
+            if wave is not None:
                 full, shares = self._full(number), self._shares(number)
                 if full is None or shares is None:
                     return
-                wave = self.in_work[number]
                 wave.full, wave.shares = full, shares
-                self._most[number] = self._could_give(wave)
-                self._forecast.photographs += len(wave.photographs)
+                wave.most = self._could_give(wave, full)
+                self._judged_photographs += len(wave.photographs)
                 for subject in wave.subjects.values():
                     self._refresh(wave, subject)
-                self._next_asked += 1
+            self._next_asked += 1
+            if wave is not None:
                 self._finish_if_done(wave)
-            else:
-                self._next_asked += 1
 
     def _full(self, number: int) -> frozenset[str] | None:
         """The categories that earlier waves fill; None while that depends on waves in work."""
@@ -281,10 +270,10 @@ class Build:
         for category, spec in self.run.recipe.categories.items():
             if spec.quota is None:
                 continue
-            sure = sum(kept.get(category, 0) for at, kept in self._kept.items() if at < number)
+            sure = sum(wave.kept.get(category, 0) for at, wave in self._finished.items() if at < number)
             if sure >= spec.quota:
                 full.add(category)
-            elif sure + sum(m.get(category, 0) for at, m in self._most.items() if at < number) >= spec.quota:
+            elif sure + sum(w.most.get(category, 0) for at, w in self.in_work.items() if at < number) >= spec.quota:
                 return None
         return frozenset(full)
 
@@ -293,64 +282,59 @@ class Build:
         recipe, recorded = self.run.recipe, self.waves[number].shares
         if recipe.edit.share is None:
             return {}
-        if recorded is None and self._does("edit"):
+        if recorded is None and "edit" in self._active:
             before = range(number - routing.LAG + 1)
             if any(at in self.in_work for at in before):
                 return None
-            counted = [self._measured.get(at, {}) for at in before]
+            counted = [self._finished[at].editors for at in before if at in self._finished]
             recorded = routing.shares(recipe.edit, recipe.categories, counted)
-            self.waves.shared(number, recorded)
+            self.waves.change(number, shares=recorded)
         return recorded or {}
 
-    def _could_give(self, wave: ActiveWave) -> Mapping[str, int]:
-        if not self._does("score") or self.run.recipe.imports_pairs:
+    def _could_give(self, wave: ActiveWave, full: frozenset[str]) -> Mapping[str, int]:
+        if "score" not in self._active or self.run.recipe.imports_pairs:
             return {}
         asked = Counter(
             request["category"]
             for subject in wave.subjects.values()
             for request in requests(subject.key, self.run.recipe.categories)
         )
-        assert wave.full is not None, f"wave {wave.number} was not asked"
-        return {category: n for category, n in asked.items() if category not in wave.full}
+        return {category: n for category, n in asked.items() if category not in full}
 
     # Rows
 
     def _refresh(self, wave: ActiveWave, subject: Subject) -> None:
         for step in self.active:
-            for todo in step.todo(wave, subject):
-                self._offer(wave, step, todo)
+            for row in step.todo(wave, subject):
+                self._offer(wave, step, row)
 
-    def _offer(self, wave: ActiveWave, step: Step, todo: Todo) -> None:
-        at = (step.name, todo.row[step.key])
+    def _offer(self, wave: ActiveWave, step: Step, row: Row) -> None:
+        at = (step.name, row[step.table.key])
         if at in wave.offered:
             return
         wave.offered.add(at)
         wave.out.add(at)
-        route = self._route(wave.number, step, todo.stages)
-        self._queue(todo.stages[0], wave.number, step.name).append((route, todo.row))
-        self._forecast.offered(route)
+        stages = step.route(row)
+        route = wave.routes.get((step.name, stages))
+        if route is None:
+            commit = step.commit(self.waves[wave.number].name)
+            route = Route(step.name, wave.number, stages, step.wire, commit, step.failed, step.transient)
+            wave.routes[step.name, stages] = route
+        self._enqueue(route, row)
 
-    def _route(self, wave: int, step: Step, stages: tuple[str, ...]) -> Route:
-        at = (wave, step.name, stages)
-        if at not in self._routes:
-            commit = step.commit(self.waves[wave].name)
-            self._routes[at] = Route(step.name, wave, stages, step.wire, commit, step.key, step.failed, step.transient)
-        return self._routes[at]
+    def _enqueue(self, route: Route, row: Row) -> None:
+        queues = self._queues.setdefault(route.stages[0], {})
+        queues.setdefault((route.wave, route.step), deque()).append((route, row))
+        self._offered[route.step, route.stages] += 1
 
-    def _queue(self, stage: str, wave: int, step: str) -> deque[tuple[Route, Row]]:
-        return self._queues.setdefault(stage, {}).setdefault((wave, step), deque())
-
-    def _committed(self, route: Route, rows: Sequence[Row]) -> None:
-        wave = self.in_work[route.wave]
-        step = next(step for step in self.steps if step.name == route.step)
+    def _committed(self, wave: ActiveWave, name: str, rows: Sequence[Row]) -> None:
+        step = next(step for step in self.steps if step.name == name)
         touched = []
-        for row in rows:
-            wave.out.discard((step.name, row[route.key]))
-            for committed in row["committed"]:
-                step.load(wave, committed)
-                self._watch(step, committed)
-                if step.name != "curate":
-                    touched.append(step.subject(wave, committed))
+        for committed in (committed for row in rows for committed in row["committed"]):
+            step.load(wave, committed)
+            self._watch(step, committed)
+            if name != "curate":
+                touched.append(step.subject(wave, committed))
         for key in dict.fromkeys(touched):
             if subject := wave.subjects.get(key):
                 self._refresh(wave, subject)
@@ -361,7 +345,9 @@ class Build:
         most = self.run.recipe.engine.stop_at_failures
         if most is None:
             return
-        error = error_of(row)
+        # The row's own error, or that of the first filter that failed on it.
+        failed = (value for name, value in row.items() if name.endswith(".error") and value is not None)
+        error = row.get("error") or next(failed, None)
         recent = self._recent.setdefault(step.name, deque(maxlen=most))
         recent.append(None if error is None else kind(error))
         if error is None or len(recent) < most:
@@ -377,37 +363,25 @@ class Build:
     def _finish_if_done(self, wave: ActiveWave) -> None:
         if wave.out or wave.full is None:
             return
-        name = self.waves[wave.number].name
-        route = compaction.route(wave.number)
+        route = Compacting.route(wave.number)
         for step in self.steps:
-            if len(_parts(step.folder(name))) > 1:
-                place = str(step.folder(name).relative_to(self.run.root))
+            folder = step.folder(self.waves[wave.number].name)
+            if len(_parts(folder)) > 1:
+                place = str(folder.relative_to(self.run.root))
                 wave.out.add((COMPACT, place))
-                self._queue(COMPACT, wave.number, COMPACT).append((route, compaction.folder(place, step.table)))
-                self._forecast.offered(route)
-        if not wave.out:
-            self._close(wave)
-
-    def _compacted(self, number: int, rows: Sequence[Row]) -> None:
-        wave = self.in_work[number]
-        for row in rows:
-            wave.out.discard((COMPACT, row["folder"]))
+                self._enqueue(route, Compacting.row(place, step.table))
         if not wave.out:
             self._close(wave)
 
     def _close(self, wave: ActiveWave) -> None:
         """Record a finished wave, and forget its rows."""
-        record = self.waves[wave.number]
-        self.photographs.renamed(wave.number)
-        kept, measured = self._passing(wave)
-        assert wave.judged is not None, f"{record.name} was not judged"
-        errors, transient = _errors(wave)
-        finished = Finished(self._recipe, wave.judged, self.parts_of(record.name), kept, measured, errors, transient)
-        self.waves.finished(wave.number, finished if self.whole else None)
-        self._kept[wave.number], self._measured[wave.number] = kept, measured
-        self._most.pop(wave.number, None)
-        del self.in_work[wave.number]
-        self._routes = {at: route for at, route in self._routes.items() if at[0] != wave.number}
+        number, name = wave.number, self.waves[wave.number].name
+        self.photographs.renamed(number)
+        assert wave.judged is not None, f"{name} was not judged"
+        finished = Finished(self._recipe, wave.judged, self.parts_of(name), *self._passing(wave), *_errors(wave))
+        self.waves.change(number, finished=finished if len(self.active) == len(self.steps) else None)
+        self._finished[number] = finished
+        del self.in_work[number]
         self._ask()
 
     def parts_of(self, wave: str) -> dict[str, int]:
@@ -422,32 +396,14 @@ class Build:
         measured: routing.Counts = {}
         for subject in wave.subjects.values():
             for job in subject.candidates.values():
-                passing = []
-                for candidate in job.values():
-                    outcome = of_candidate(self.run.recipe, candidate)[0]
+                outcomes = [(one, of_candidate(self.run.recipe, one)[0]) for one in job.values()]
+                for candidate, outcome in outcomes:
                     if outcome in (KEPT, REJECTED, ERROR):
-                        of = measured.setdefault(candidate.category, {}).setdefault(candidate.editor, [0, 0])
-                        of[0] += 1
-                        of[1] += outcome == KEPT
-                    if outcome == KEPT:
-                        passing.append(candidate)
-                kept.update(candidate.category for candidate in passing[:1])
+                        counts = measured.setdefault(candidate.category, {}).setdefault(candidate.editor, [0, 0])
+                        counts[0] += 1
+                        counts[1] += outcome == KEPT
+                kept.update([candidate.category for candidate, outcome in outcomes if outcome == KEPT][:1])
         return dict(kept), measured
-
-    # The source
-
-    def _offer_listing(self) -> None:
-        if self._sources is None:
-            return
-        for row in self._sources.todo():
-            self._queue(LIST, -1, LIST).append((self._sources.route, row))
-            self._forecast.offered(self._sources.route)
-
-
-def error_of(row: Mapping[str, Any]) -> str | None:
-    """The error of a committed row: its own, or that of the first filter that failed on it."""
-    own = row.get("error")
-    return own or next((v for name, v in row.items() if name.endswith(".error") and v is not None), None)
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -467,20 +423,15 @@ def _errors(wave: ActiveWave) -> tuple[int, int]:
         scores = getattr(row, "scores", {})
         failed = [n.removesuffix(".error") for n, v in scores.items() if n.endswith(".error") and v is not None]
         errors += row.error is not None or bool(failed)
-        passes = row.error is not None and bool(row.transient)
-        transient += passes or any(not scores.get(f"{name}.measured") for name in failed)
+        may_pass = row.error is not None and bool(row.transient)
+        transient += may_pass or any(not scores.get(f"{name}.measured") for name in failed)
     return errors, transient
 
 
 def policy(run: Run) -> str:
     """Digest of the settings that decide what there is to do in a wave: the recipe without place, pools and packing."""
-    recipe = run.recipe.model_dump(mode="json", exclude={"run", "engine", "pack"})
+    settings = run.recipe.model_dump_json(exclude={"run", "engine", "pack"})
+    recipe = json.loads(settings, object_hook=lambda of: {key: value for key, value in of.items() if key != "pool"})
     files = {name: category.bounds for name, category in run.recipe.category_files.items()}
     bounds = {name: {key: b.model_dump() for key, b in of.items()} for name, of in files.items()}
-    return content_key(canonical_json([_without_pools(recipe), bounds, steps.fingerprint(run)]))
-
-
-def _without_pools(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_pools(inner) for key, inner in value.items() if key != "pool"}
-    return [_without_pools(inner) for inner in value] if isinstance(value, list) else value
+    return content_key(canonical_json([recipe, bounds, steps.fingerprint(run)]))

@@ -123,14 +123,12 @@ class Photographs:
         """Note that the wave's `curate` has been compacted; its rows are the same."""
         judged = self.waves[number].judged
         if judged is not None:
-            self.waves.judged(number, replace(judged, parts=[part.name for part in self._parts(number)]))
+            self.waves.change(number, judged=replace(judged, parts=self._names(number)))
 
     def all(self) -> pa.Table:
         """The verdicts on all waves, in their order, with the number of the `wave`."""
-        if not len(self.waves):
-            return SOURCES.empty_table()
         self._judge_through(len(self.waves) - 1)
-        tables = []
+        tables = [SOURCES.empty_table()]
         for number in range(len(self.waves)):
             table = self._table(number)
             tables.append(table.append_column("wave", pa.repeat(pa.scalar(number, pa.int32()), len(table))))
@@ -148,24 +146,20 @@ class Photographs:
     def _parts(self, number: int) -> list[Path]:
         return journal.parts(self.run.folder("curate") / name(number))
 
+    def _names(self, number: int) -> list[str]:
+        return [part.name for part in self._parts(number)]
+
     def _judge_through(self, last: int) -> None:
         """Judge all waves that are not judged, or were judged on other grounds, at once."""
-        while self._done <= last and self._holds(self._done):
+        while self._done <= last:
             judged = self.waves[self._done].judged
-            assert judged is not None
+            grounds = self._policy, self._digest, self._names(self._done)
+            holds = judged is not None and (judged.policy, judged.before, judged.parts) == grounds
+            if judged is None or not holds or not self._path(self._done).exists():
+                self._judge(self._done, last)
+                return
             self._digest = judged.digest
             self._done += 1
-        if self._done <= last:
-            self._judge(self._done, last)
-
-    def _holds(self, number: int) -> bool:
-        judged = self.waves[number].judged
-        return (
-            judged is not None
-            and (judged.policy, judged.before) == (self._policy, self._digest)
-            and judged.parts == [part.name for part in self._parts(number)]
-            and self._path(number).exists()
-        )
 
     def _remember(self, verdicts: pa.Table) -> None:
         kept = _kept(verdicts)
@@ -186,7 +180,7 @@ class Photographs:
                 with journal.replaced(self._path(number)) as out:
                     pq.write_table(table, out, compression="zstd")
                 names = [part.name for part in parts[number]]
-                self.waves.judged(number, Judged(self._policy, before, names, digest))
+                self.waves.change(number, judged=Judged(self._policy, before, names, digest))
             else:
                 self._unstored[number] = table
             self._remember(table)

@@ -8,14 +8,22 @@ reads only that wave's folders.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import pickle
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from crispedit.outcome import Damaged
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.scheduling.flow import Route, Row, Stage
+from crispedit.recipe import Pool
 from crispedit.shards import journal
+from crispedit.shards.journal import Table
 
+COMPACT = "compact"
 FOLDER = "waves"
 
 
@@ -76,40 +84,24 @@ class Wave:
         return name(self.number)
 
 
-class Waves:
-    """The waves of a run, in order; changes are written at once."""
+class Waves(list[Wave]):
+    """The waves of a run, in order; changes by these methods are written at once."""
 
     def __init__(self, run: Run) -> None:
         self.folder = run.root / FOLDER
-        self._waves = [_read(path) for path in sorted(self.folder.glob("wave-*.json"))]
-
-    def __len__(self) -> int:
-        return len(self._waves)
-
-    def __getitem__(self, number: int) -> Wave:
-        return self._waves[number]
-
-    def __iter__(self) -> Iterator[Wave]:
-        return iter(self._waves)
+        super().__init__(map(_read, sorted(self.folder.glob("wave-*.json"))))
 
     def add(self, listing: list[str], photographs: int, drawn: list[str] | None = None) -> Wave:
-        wave = Wave(len(self._waves), listing, photographs, drawn)
-        self._waves.append(wave)
+        wave = Wave(len(self), listing, photographs, drawn)
+        self.append(wave)
         self._write(wave)
         return wave
 
-    def judged(self, number: int, judged: Judged) -> None:
-        self._change(replace(self._waves[number], judged=judged))
-
-    def shared(self, number: int, shares: dict[str, dict[str, float]]) -> None:
-        self._change(replace(self._waves[number], shares=shares))
-
-    def finished(self, number: int, finished: Finished | None) -> None:
-        self._change(replace(self._waves[number], finished=finished))
-
-    def _change(self, wave: Wave) -> None:
-        if self._waves[wave.number] != wave:
-            self._waves[wave.number] = wave
+    def change(self, number: int, **changes: Any) -> None:
+        """Replace fields of a wave's record: `judged`, `shares` or `finished`."""
+        wave = replace(self[number], **changes)
+        if self[number] != wave:
+            self[number] = wave
             self._write(wave)
 
     def _write(self, wave: Wave) -> None:
@@ -120,14 +112,33 @@ class Waves:
 def _read(path: Path) -> Wave:
     try:
         row = json.loads(path.read_text())
-        judged, finished = row.pop("judged"), row.pop("finished")
-        return Wave(
-            **row,
-            judged=None if judged is None else Judged(**judged),
-            finished=None if finished is None else Finished(**finished),
-        )
+        parts = {"judged": Judged, "finished": Finished}
+        records = {name: kind(**row[name]) for name, kind in parts.items() if row[name] is not None}
+        return Wave(**{**row, **records})
     except (ValueError, TypeError, KeyError) as error:
         raise Damaged(
             f"{path} is damaged ({error}): it says which photographs its wave holds. Restore it from a copy, or build "
             "into a new directory"
         ) from None
+
+
+@dataclass
+class Compacting(Stage):
+    """Merges the parts of a finished wave: its rows are folders of the run, each with its table."""
+
+    name = COMPACT
+    pool = Pool(batch=1)
+    root: Path
+
+    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
+        for row in rows:
+            journal.compact(self.root / row["key"], pickle.loads(row["table"]), self.root)
+        return rows
+
+    @staticmethod
+    def route(wave: int) -> Route:
+        return Route(COMPACT, wave, (COMPACT,), pa.schema([("key", pa.string()), ("table", pa.binary())]), list)
+
+    @staticmethod
+    def row(folder: str, table: Table) -> Row:
+        return {"key": folder, "table": pickle.dumps(table)}

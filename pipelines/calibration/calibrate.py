@@ -71,17 +71,7 @@ def run(args: argparse.Namespace) -> int:
     own = Path(args.recipe) / LABELS
     if own.is_file() and not (args.labels or args.flips or args.pairs):
         args.labels = str(own)
-    if args.labels:
-        report, printed = _labelled(args)
-    elif args.flips:
-        if len(args.overrides) != 1:
-            raise ValueError("--flips compares two: crispedit calibrate --flips BEFORE AFTER")
-        moved = flips(verdicts(Path(args.recipe)), verdicts(Path(args.overrides[0])))
-        report = {"flips": [{"before": b, "after": a, "pairs": n} for (b, a), n in sorted(moved.items())]}
-        printed = text.flips_table(moved)
-    else:
-        report = _defects(args)
-        printed = text.markdown(report) if args.markdown else text.table(report)
+    report, printed = (_labelled if args.labels else _flips if args.flips else _defects)(args)
     if args.json:
         with journal.replaced(Path(args.json)) as out:
             out.write(json.dumps(report, indent=1, sort_keys=True).encode())
@@ -89,7 +79,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _defects(args: argparse.Namespace) -> dict[str, Any]:
+def _flips(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    if len(args.overrides) != 1:
+        raise ValueError("--flips compares two: crispedit calibrate --flips BEFORE AFTER")
+    moved = flips(verdicts(Path(args.recipe)), verdicts(Path(args.overrides[0])))
+    rows = [{"before": before, "after": after, "pairs": pairs} for (before, after), pairs in sorted(moved.items())]
+    return {"flips": rows}, text.flips_table(moved)
+
+
+def _defects(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     loaded = recipe.load(args.recipe, args.overrides)
     pairs = good_pairs.shard_pairs(args.pairs) if args.pairs else good_pairs.run_pairs(Run(loaded))
     pairs = good_pairs.spread(pairs, args.limit)
@@ -98,25 +96,22 @@ def _defects(args: argparse.Namespace) -> dict[str, Any]:
     rows = measured.measure(loaded.pair_cascade, pairs, masks=not args.no_masks)
     report = known_defects.judge(rows, loaded.pair_cascade, args.false_rejects or 0.02)
     report["near_duplicates"] = measured.near_duplicates(pairs, loaded.select.duplicate_bits)
-    return report
+    return report, text.markdown(report) if args.markdown else text.table(report)
 
 
 def _labelled(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Agreement with verdicts, and, for a run with scores, bounds learned from the labels."""
     person_labels = labels.read(Path(args.labels), args.group, args.verdict)
     path = Path(args.recipe)
-    if not path.is_dir():
-        decided = verdicts(path)
-        labelled_keys = labels.match(person_labels, ((key, ()) for key in decided))
-        report = against_labels(args.labels, person_labels, labelled_keys, decided)
+    decided = verdicts(path)
+    of = Run(recipe.load(args.recipe, args.overrides)) if path.is_dir() else None
+    names = {key: [] for key in decided} if of is None else good_pairs.names(of)
+    matched = labels.match(person_labels, names.items())
+    report = against_labels(args.labels, person_labels, matched, decided)
+    if of is None:
         return report, text.labels_table(report)
-    of = Run(recipe.load(args.recipe, args.overrides))
-    names = good_pairs.names(of)
-    labelled_keys = labels.match(person_labels, names.items())
-    report = against_labels(args.labels, person_labels, labelled_keys, verdicts(path))
-    rows = good_pairs.labelled_rows(of, labelled_keys, names)
-    cascade = of.recipe.pair_cascade
-    report |= labelled.judged(rows, cascade, args.false_rejects or 0.1)
+    rows = measured.labelled_rows(of, matched, names)
+    report |= labelled.judged(rows, of.recipe.pair_cascade, args.false_rejects or 0.1)
     if args.bounds:
         with journal.replaced(Path(args.bounds)) as out:
             out.write(_recipe(report, args.labels).encode())
@@ -129,17 +124,16 @@ def _labelled(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _recipe(report: Mapping[str, Any], source: str) -> str:
     """The learned bounds as a fragment of a recipe, with a comment on their origin."""
     held_out = report["held_out"]
-    measured_by = "" if held_out is None else f"; held out: agreement {held_out['agreement']:.1%}"
+    agreement = "" if held_out is None else f"; held out: agreement {held_out['agreement']:.1%}"
     pairs = f"{report['pairs']} pairs of {report['groups']} groups in {Path(source).name}"
-    head = f"# Bounds learned from {pairs}{measured_by}.\n"
     regimes = dict(report["bounds"])
     everywhere = regimes.pop(labelled.UNKNOWN, {})
-    body: dict[str, Any] = {}
-    if everywhere:
-        body["categories"] = {category: {"jobs": 1, "bounds": moved} for category, moved in everywhere.items()}
-    if regimes:
-        body["regimes"] = regimes
-    return head + yaml.safe_dump(body, sort_keys=True)
+    sections = {
+        "categories": {category: {"jobs": 1, "bounds": moved} for category, moved in everywhere.items()},
+        "regimes": regimes,
+    }
+    body = yaml.safe_dump({name: section for name, section in sections.items() if section}, sort_keys=True)
+    return f"# Bounds learned from {pairs}{agreement}.\n{body}"
 
 
 def verdicts(path: Path) -> dict[str, str]:

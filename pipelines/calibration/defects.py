@@ -1,16 +1,16 @@
 """Defects: known faults, made on purpose in good pairs to test filters.
 
-A defect takes a good pair and a generator seeded by its key, and returns the defective images; instruction and stored
-mask stay the same. Strengths are drawn from the given ranges, starting at the weakest that a careful person would
-reject. Semantic defects leave every pixel good and mix a pair up with another one; only the meaning of words or
-pictures shows them.
+A defect takes a good pair and a generator seeded by its key, and returns the defective edited image; source,
+instruction and stored mask stay the same. Strengths are drawn from the given ranges, starting at the weakest that a
+careful person would reject. Semantic defects leave every pixel good and mix a pair up with another one; only the
+meaning of words or pictures shows them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import wraps
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from crispedit.change import grow
-from crispedit.record import Image, Mask
+from crispedit.record import Image, Mask, Sample
 
 Generator = np.random.Generator
 
@@ -32,28 +32,54 @@ class Good:
     edit: Mask
 
 
-Make = Callable[[Good, Generator], tuple[Image, Image] | None]
-"""(source, edited) of the defective pair, or None if the defect is impossible (no room outside the edit)."""
+Make = Callable[[Good, Generator], Image | None]
+"""The edited image of the defective pair, or None if the defect is impossible (no room outside the edit)."""
+STRUCTURAL: dict[str, Make] = {}
+"""Defects that pixels alone show, by name."""
+LEAST_LEFT_ALONE = 0.2
 
 
-def no_op(good: Good, rng: Generator) -> tuple[Image, Image]:
+def _structural(make: Make) -> Make:
+    STRUCTURAL[make.__name__] = make
+    return make
+
+
+def _of_the_rest(make: Make) -> Make:
+    """A structural defect that is impossible unless the edit leaves a fifth of the image alone; otherwise it looks like
+    part of the edit.
+
+    A style is a new tone, sharpness and number of colours by definition (pixel art is blocks), and may redraw every
+    edge that would show a shift; so is a whole new background.
+    """
+
+    @wraps(make)
+    def checked(good: Good, rng: Generator) -> Image | None:
+        return make(good, rng) if (~good.edit).mean() >= LEAST_LEFT_ALONE else None
+
+    return _structural(checked)
+
+
+@_structural
+def no_op(good: Good, rng: Generator) -> Image:
     """The editor returned its input."""
-    return good.source, good.source
+    return good.source
 
 
-def re_encoded(good: Good, rng: Generator) -> tuple[Image, Image]:
+@_structural
+def re_encoded(good: Good, rng: Generator) -> Image:
     """The editor returned its input as a JPEG of quality 70-90, with chroma subsampling."""
-    return good.source, _jpeg(good.source, int(rng.integers(70, 91)))
+    return _jpeg(good.source, int(rng.integers(70, 91)))
 
 
-def noise(good: Good, rng: Generator) -> tuple[Image, Image]:
+@_structural
+def noise(good: Good, rng: Generator) -> Image:
     """The editor returned its input with 1 or 2 levels of noise."""
     levels = int(rng.integers(1, 3))
-    moved = good.source.astype(np.int16) + rng.integers(-levels, levels + 1, good.source.shape, np.int16)
-    return good.source, _bytes(moved)
+    return _bytes(good.source.astype(np.int16) + rng.integers(-levels, levels + 1, good.source.shape, np.int16))
 
 
-def speck(good: Good, rng: Generator) -> tuple[Image, Image]:
+@_structural
+def speck(good: Good, rng: Generator) -> Image:
     """The only change is a spot of 0.02-0.04 % of the image."""
     height, width = good.source.shape[:2]
     radius = (rng.uniform(0.0002, 0.0004) * height * width / np.pi) ** 0.5
@@ -61,10 +87,11 @@ def speck(good: Good, rng: Generator) -> tuple[Image, Image]:
     x, y = int(rng.integers(20, width - 20)), int(rng.integers(20, height - 20))
     colour = 255 - good.source[y, x].astype(np.int16)
     cv2.circle(edited, (x, y), round(radius), tuple(map(int, colour)), -1, cv2.LINE_AA)
-    return good.source, edited
+    return edited
 
 
-def leakage(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_structural
+def leakage(good: Good, rng: Generator) -> Image | None:
     """Something else changed too: the colours of 4-10 % of the image, away from the edit."""
     height, width = good.source.shape[:2]
     area = rng.uniform(0.04, 0.10) * height * width
@@ -84,13 +111,12 @@ def leakage(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     hsv[..., 1] = np.clip(hsv[..., 1] + 70, 0, 255)
     hsv[..., 2] = np.clip(hsv[..., 2] + rng.choice([-35, 35]), 0, 255)
     other = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
-    return good.source, _blend(good.edited, other, cv2.GaussianBlur(spot, (0, 0), 3) / 255)
+    return _blend(good.edited, other, cv2.GaussianBlur(spot, (0, 0), 3) / 255)
 
 
-def regenerated(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def regenerated(good: Good, rng: Generator) -> Image:
     """The whole image was redrawn: outside the edit it is nearly right, but shapes wobble by 3-6 px."""
-    if not _leaves_something(good):
-        return None
     height, width = good.source.shape[:2]
     cells = rng.normal(0, 1, (height // 32, width // 32, 2)).astype(np.float32)
     wobble = cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -98,96 +124,88 @@ def regenerated(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     there = wobble + np.dstack(np.meshgrid(np.arange(width), np.arange(height))).astype(np.float32)
     redrawn = cv2.remap(good.edited, there, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     redrawn = cv2.bilateralFilter(redrawn, 5, 20, 2)
-    return good.source, _blend(redrawn, good.edited, cv2.GaussianBlur(good.edit.astype(np.float32), (0, 0), 3))
+    return _blend(redrawn, good.edited, cv2.GaussianBlur(good.edit.astype(np.float32), (0, 0), 3))
 
 
-def colour_cast(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def colour_cast(good: Good, rng: Generator) -> Image:
     """One or two channels of the whole edited image are off by a constant 10-24 levels."""
-    if not _leaves_something(good):
-        return None
     offset = np.zeros(3)
     offset[rng.permutation(3)[: rng.integers(1, 3)]] = rng.uniform(10, 24) * rng.choice([-1, 1])
-    return good.source, _bytes(good.edited + offset)
+    return _bytes(good.edited + offset)
 
 
-def exposure_drift(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def exposure_drift(good: Good, rng: Generator) -> Image:
     """The whole edited image is 15-30 % darker, or its mid-tones are lifted as much."""
-    if not _leaves_something(good):
-        return None
     if rng.random() < 0.5:
-        return good.source, _bytes(good.edited * (1 - rng.uniform(0.15, 0.30)))
+        return _bytes(good.edited * (1 - rng.uniform(0.15, 0.30)))
     gamma = 1 - rng.uniform(0.15, 0.30)
-    return good.source, _bytes(255 * (good.edited / 255.0) ** gamma)
+    return _bytes(255 * (good.edited / 255.0) ** gamma)
 
 
-def shift(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def shift(good: Good, rng: Generator) -> Image:
     """The edited image is shifted by 3-24 px (for a short side of 1024 px), at least 2 px."""
-    if not _leaves_something(good):
-        return None
     distance = max(2.0, rng.uniform(3, 24) * min(good.source.shape[:2]) / 1024)
     angle = rng.uniform(0, 2 * np.pi)
-    return good.source, _affine(good.edited, 1, 1, distance * np.cos(angle), distance * np.sin(angle))
+    return _affine(good.edited, 1, 1, distance * np.cos(angle), distance * np.sin(angle))
 
 
-def scale_change(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def scale_change(good: Good, rng: Generator) -> Image:
     """The edited image is magnified by 1.5-6 %, or shrunk by as much with its border repeated."""
-    if not _leaves_something(good):
-        return None
-    scale = 1 + rng.uniform(0.015, 0.06) * rng.choice([-1, 1])
-    return good.source, _affine(good.edited, scale, scale, 0, 0)
+    return _zoomed(good.edited, rng, 0.015, 0.06)
 
 
-def crop_and_stretch(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def crop_and_stretch(good: Good, rng: Generator) -> Image:
     """The editor cropped 2-6 % of one side, and the result was stretched back."""
-    if not _leaves_something(good):
-        return None
     stretch = 1 + rng.uniform(0.02, 0.06)
     x, y = (stretch, 1.0) if rng.random() < 0.5 else (1.0, stretch)
-    return good.source, _affine(good.edited, x, y, 0, 0)
+    return _affine(good.edited, x, y, 0, 0)
 
 
-def squeezed(good: Good, rng: Generator) -> tuple[Image, Image]:
+@_structural
+def squeezed(good: Good, rng: Generator) -> Image:
     """The edited image has 2-8 % fewer columns, or rows, than the source."""
     height, width = good.source.shape[:2]
     share = 1 - rng.uniform(0.02, 0.08)
     size = (round(width * share), height) if rng.random() < 0.5 else (width, round(height * share))
-    return good.source, cv2.resize(good.edited, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(good.edited, size, interpolation=cv2.INTER_AREA)
 
 
-def blurred(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def blurred(good: Good, rng: Generator) -> Image:
     """The edited image is blurred (Gaussian, 1.5-4 px)."""
-    if not _leaves_something(good):
-        return None
-    return good.source, cv2.GaussianBlur(good.edited, (0, 0), rng.uniform(1.5, 4))
+    return cv2.GaussianBlur(good.edited, (0, 0), rng.uniform(1.5, 4))
 
 
-def upscaled(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def upscaled(good: Good, rng: Generator) -> Image:
     """The editor worked at half to a third of the size, and its answer was enlarged."""
-    if not _leaves_something(good):
-        return None
     height, width = good.source.shape[:2]
     factor = rng.uniform(2, 3)
     small = cv2.resize(good.edited, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
     kind = int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4]))
-    return good.source, cv2.resize(small, (width, height), interpolation=kind)
+    return cv2.resize(small, (width, height), interpolation=kind)
 
 
-def blocky(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def blocky(good: Good, rng: Generator) -> Image:
     """The edited image went through a JPEG of quality 8-18."""
-    if not _leaves_something(good):
-        return None
-    return good.source, _jpeg(good.edited, int(rng.integers(8, 19)))
+    return _jpeg(good.edited, int(rng.integers(8, 19)))
 
 
-def banded(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def banded(good: Good, rng: Generator) -> Image:
     """The edited image has 12-24 levels a channel."""
-    if not _leaves_something(good):
-        return None
     step = 255 / rng.integers(11, 24)
-    return good.source, _bytes(np.round(good.edited / step) * step)
+    return _bytes(np.round(good.edited / step) * step)
 
 
-def bordered(good: Good, rng: Generator) -> tuple[Image, Image]:
+@_structural
+def bordered(good: Good, rng: Generator) -> Image:
     """The edited image has a plain frame, 6-40 px, on one side, two or all."""
     edited = good.edited.copy()
     width = round(rng.uniform(6, 40) * min(edited.shape[:2]) / 1024)
@@ -200,20 +218,18 @@ def bordered(good: Good, rng: Generator) -> tuple[Image, Image]:
         edited[-width:] = colour
     if sides == 2:
         edited[:, :width] = edited[:, -width:] = colour
-    return good.source, edited
+    return edited
 
 
-def checkerboard(good: Good, rng: Generator) -> tuple[Image, Image]:
+@_structural
+def checkerboard(good: Good, rng: Generator) -> Image:
     """The edited image has the pattern of period two of a transposed convolution, of 3-8 levels."""
-    height, width = good.edited.shape[:2]
-    pattern = 1 - 2 * ((np.arange(height)[:, None] + np.arange(width)) % 2)
-    return good.source, _bytes(good.edited + rng.uniform(3, 8) * pattern[..., None])
+    return _checkered(good.edited, 1, rng.uniform(3, 8))
 
 
-def watermark(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def watermark(good: Good, rng: Generator) -> Image:
     """Lettering, 40-70 % opaque, over the edited image: tiled small, or once and large."""
-    if not _leaves_something(good):
-        return None
     height, width = good.edited.shape[:2]
     text = str(rng.choice(["SAMPLE", "Stock Photo", "preview 2024", "(c) studio", "DO NOT COPY"]))
     font = int(rng.choice([cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX]))
@@ -233,90 +249,80 @@ def watermark(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-30, 30), 1)
     layer = cv2.warpAffine(layer, turn, (width, height))
     ink = np.full_like(good.edited, 255 if good.edited.mean() < 140 else 0)
-    return good.source, _blend(good.edited, ink, rng.uniform(0.4, 0.7) * layer / 255)
+    return _blend(good.edited, ink, rng.uniform(0.4, 0.7) * layer / 255)
 
 
-def zoomed(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def zoomed(good: Good, rng: Generator) -> Image:
     """The edited image is zoomed in or out by 0.5-3 % about the centre, as many image editors do."""
-    if not _leaves_something(good):
-        return None
-    scale = 1 + rng.uniform(0.005, 0.03) * rng.choice([-1, 1])
-    return good.source, _affine(good.edited, scale, scale, 0, 0)
+    return _zoomed(good.edited, rng, 0.005, 0.03)
 
 
-def api_mixture(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def api_mixture(good: Good, rng: Generator) -> Image:
     """What image APIs do at once: 0.5-2 % of zoom, 1-4 px of shift, a warm cast, more contrast, and a JPEG."""
-    if not _leaves_something(good):
-        return None
-    unit = min(good.source.shape[:2]) / 1024
-    scale = 1 + rng.uniform(0.005, 0.02) * rng.choice([-1, 1])
-    moved = _affine(good.edited, scale, scale, *(rng.uniform(1, 4, 2) * unit))
+    moved = _zoomed(good.edited, rng, 0.005, 0.02, most_px=4)
     warm = moved + rng.uniform(2, 5) * np.array([1, 0.3, -1])
-    return good.source, _jpeg(_contrasted(warm, 1 + rng.uniform(0.02, 0.06)), 85)
+    return _jpeg(_contrasted(warm, 1 + rng.uniform(0.02, 0.06)), 85)
 
 
-def contrast(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def contrast(good: Good, rng: Generator) -> Image:
     """The contrast of the whole edited image is 8 % higher, which is easy to overlook."""
-    if not _leaves_something(good):
-        return None
-    return good.source, _contrasted(good.edited, 1.08)
+    return _contrasted(good.edited, 1.08)
 
 
-def saturation(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def saturation(good: Good, rng: Generator) -> Image | None:
     """The colours of the whole edited image are 20 % stronger. None if it has hardly any colour."""
     grey = good.edited.mean(axis=2, keepdims=True)
-    if not _leaves_something(good) or np.abs(good.source - good.source.mean(axis=2, keepdims=True)).mean() < 6:
+    if np.abs(good.source - good.source.mean(axis=2, keepdims=True)).mean() < 6:
         return None
-    return good.source, _bytes(grey + 1.2 * (good.edited - grey))
+    return _bytes(grey + 1.2 * (good.edited - grey))
 
 
-def half_resolution(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def half_resolution(good: Good, rng: Generator) -> Image | None:
     """The editor worked at half the size and was enlarged to the source's. None if no detail is lost."""
-    if not _leaves_something(good):
-        return None
     height, width = good.edited.shape[:2]
     small = cv2.resize(good.edited, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     large = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     lost = cv2.blur(np.abs(large.astype(np.float32) - good.edited).mean(axis=2), (16, 16))
-    return (good.source, large) if np.percentile(lost, 95) >= 5 else None
+    return large if np.percentile(lost, 95) >= 5 else None
 
 
-def over_smoothed(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def over_smoothed(good: Good, rng: Generator) -> Image:
     """Fine texture is lost while edges remain: the plastic look of strong denoising."""
-    if not _leaves_something(good):
-        return None
     smooth = good.edited
     for _ in range(2):
         smooth = cv2.bilateralFilter(smooth, 11, rng.uniform(60, 100), 5)
-    return good.source, smooth
+    return smooth
 
 
-def poor_jpeg(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def poor_jpeg(good: Good, rng: Generator) -> Image:
     """The edited image went through a JPEG of quality 30."""
-    if not _leaves_something(good):
-        return None
-    return good.source, _jpeg(good.edited, 30)
+    return _jpeg(good.edited, 30)
 
 
-def checkers(good: Good, rng: Generator) -> tuple[Image, Image]:
+@_structural
+def checkers(good: Good, rng: Generator) -> Image:
     """The edited image has a decoder's grid of period 4, 8 or 16, of 3-8 levels."""
-    height, width = good.edited.shape[:2]
-    half = int(rng.choice([2, 4, 8]))
-    pattern = 1 - 2 * ((np.arange(height)[:, None] // half + np.arange(width) // half) % 2)
-    return good.source, _bytes(good.edited + rng.uniform(3, 8) * pattern[..., None])
+    return _checkered(good.edited, int(rng.choice([2, 4, 8])), rng.uniform(3, 8))
 
 
-def tile_steps(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_of_the_rest
+def tile_steps(good: Good, rng: Generator) -> Image:
     """The answer was decoded in tiles of 128 px whose brightness differs by 3-6 levels (standard deviation)."""
-    if not _leaves_something(good):
-        return None
     height, width = good.edited.shape[:2]
     steps = rng.normal(0, rng.uniform(3, 6), (height // 128 + 1, width // 128 + 1))
     tiles = np.kron(steps, np.ones((128, 128)))[:height, :width]
-    return good.source, _bytes(good.edited + tiles[..., None])
+    return _bytes(good.edited + tiles[..., None])
 
 
-def second_change(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_structural
+def second_change(good: Good, rng: Generator) -> Image | None:
     """Another part of the image, 3-8 % of its area, is repeated away from the edit."""
     height, width = good.source.shape[:2]
     side = round((rng.uniform(0.03, 0.08) * height * width) ** 0.5)
@@ -332,10 +338,11 @@ def second_change(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     cv2.ellipse(spot, (x + side // 2, y + side // 2), (side // 2 - 4, side // 2 - 4), 0, 0, 360, 255, -1)
     other = good.edited.copy()
     other[y : y + side, x : x + side] = piece
-    return good.source, _blend(good.edited, other, cv2.GaussianBlur(spot, (0, 0), 2) / 255)
+    return _blend(good.edited, other, cv2.GaussianBlur(spot, (0, 0), 2) / 255)
 
 
-def garbled_patch(good: Good, rng: Generator) -> tuple[Image, Image] | None:
+@_structural
+def garbled_patch(good: Good, rng: Generator) -> Image | None:
     """The texture of one place, 1-3 % of the area away from the edit, is garbled: its pieces of 8 px are shuffled."""
     height, width = good.source.shape[:2]
     side = max(32, round((rng.uniform(0.01, 0.03) * height * width) ** 0.5) // 8 * 8)
@@ -350,7 +357,7 @@ def garbled_patch(good: Good, rng: Generator) -> tuple[Image, Image] | None:
     pieces = patch.reshape(side // 8, 8, side // 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 8, 8, 3)
     pieces = rng.permutation(pieces).reshape(side // 8, side // 8, 8, 8, 3)
     edited[y : y + side, x : x + side] = pieces.transpose(0, 2, 1, 3, 4).reshape(side, side, 3)
-    return good.source, edited
+    return edited
 
 
 def _room(good: Good, side: int, rng: Generator) -> tuple[int, int] | None:
@@ -366,7 +373,7 @@ def _room(good: Good, side: int, rng: Generator) -> tuple[int, int] | None:
     return None
 
 
-def re_rendered(good: Good, rng: Generator) -> tuple[Image, Image]:
+def re_rendered(good: Good, rng: Generator) -> Image:
     """Harmless: the edited image went through an autoencoder, as most editors' answers do. The finest detail is weaker
     and partly changed, chroma is softer, and tone varies by about a level."""
     height, width = good.edited.shape[:2]
@@ -379,87 +386,36 @@ def re_rendered(good: Good, rng: Generator) -> tuple[Image, Image]:
     ycc[..., 0] = base + rng.uniform(0.7, 0.9) * fine + rng.uniform(0.2, 0.4) * amount * other / other.std()
     ycc[..., 1:] = cv2.GaussianBlur(ycc[..., 1:], (0, 0), 1.2)
     wander = cv2.resize(rng.normal(0, 1, (4, 4, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    return good.source, _bytes(cv2.cvtColor(_bytes(ycc), cv2.COLOR_YCrCb2RGB) + wander)
+    return _bytes(cv2.cvtColor(_bytes(ycc), cv2.COLOR_YCrCb2RGB) + wander)
 
-
-STRUCTURAL: Mapping[str, Make] = {
-    make.__name__: make
-    for make in (
-        no_op,
-        re_encoded,
-        noise,
-        speck,
-        leakage,
-        regenerated,
-        colour_cast,
-        exposure_drift,
-        shift,
-        scale_change,
-        crop_and_stretch,
-        squeezed,
-        blurred,
-        upscaled,
-        blocky,
-        banded,
-        bordered,
-        checkerboard,
-        watermark,
-        zoomed,
-        api_mixture,
-        contrast,
-        saturation,
-        half_resolution,
-        over_smoothed,
-        poor_jpeg,
-        checkers,
-        tile_steps,
-        second_change,
-        garbled_patch,
-    )
-}
-"""Defects that pixels alone show, by name."""
 
 HARMLESS: Mapping[str, Make] = {"re_rendered": re_rendered}
 """Changes that must pass: a naive measure sees a defect, but every good editor makes them."""
 
 
-LEAST_LEFT_ALONE = 0.2
+def swapped(pair: Sample, other: Sample | None) -> Sample:
+    assert pair.edited_jpeg is not None
+    return replace(pair, source_jpeg=pair.edited_jpeg, edited_jpeg=pair.source_jpeg)
 
 
-def _leaves_something(good: Good) -> bool:
-    """Whether the edit leaves a fifth of the image alone; otherwise these defects look like part of it.
-
-    A style is a new tone, sharpness and number of colours by definition (pixel art is blocks), and may redraw every
-    edge that would show a shift; so is a whole new background.
-    """
-    return bool((~good.edit).mean() >= LEAST_LEFT_ALONE)
-
-
-Fields = Mapping[str, Any]
-"""The fields of a good pair's `crispedit.record.Sample`."""
-IMAGES = ("source_jpeg", "edited_jpeg", "mask_png")
-
-
-def swapped(pair: Fields, other: Fields | None) -> Fields:
-    return {**pair, "source_jpeg": pair["edited_jpeg"], "edited_jpeg": pair["source_jpeg"]}
-
-
-def wrong_edit(pair: Fields, other: Fields | None) -> Fields | None:
+def wrong_edit(pair: Sample, other: Sample | None) -> Sample | None:
     """The edit does not match the instruction: the images are those of another pair of the category."""
-    return other and {**pair, **{name: other[name] for name in IMAGES}}
+    if other is None:
+        return None
+    return replace(pair, source_jpeg=other.source_jpeg, edited_jpeg=other.edited_jpeg, mask_png=other.mask_png)
 
 
-def wrong_caption(pair: Fields, other: Fields | None) -> Fields | None:
+def wrong_caption(pair: Sample, other: Sample | None) -> Sample | None:
     """The target caption is that of another pair of the category."""
-    return other and {**pair, "target_caption": other["target_caption"]}
+    return other and replace(pair, target_caption=other.target_caption)
 
 
-def wrong_instruction(pair: Fields, other: Fields | None) -> Fields | None:
+def wrong_instruction(pair: Sample, other: Sample | None) -> Sample | None:
     """The instruction is that of a pair of another category."""
-    return other and {**pair, "instruction": other["instruction"]}
+    return other and replace(pair, instruction=other.instruction)
 
 
-SEMANTIC: Mapping[str, Callable[[Fields, Fields | None], Fields | None]] = {
+SEMANTIC: Mapping[str, Callable[[Sample, Sample | None], Sample | None]] = {
     make.__name__: make for make in (swapped, wrong_edit, wrong_caption, wrong_instruction)
 }
 """Semantic defects by name: functions of a pair and another pair (None if no other fits)."""
@@ -490,6 +446,21 @@ def _bytes(levels: NDArray[np.number]) -> Image:
 def _blend(below: Image, above: Image, alpha: NDArray[np.floating]) -> Image:
     weight = alpha[..., None].astype(np.float32)
     return _bytes(below * (1 - weight) + above * weight)
+
+
+def _checkered(image: Image, side: int, levels: float) -> Image:
+    """The image with a checkerboard of this side in pixels, so many levels up and down."""
+    rows, columns = (np.arange(length) // side for length in image.shape[:2])
+    pattern = 1 - 2 * ((rows[:, None] + columns) % 2)
+    return _bytes(image + levels * pattern[..., None])
+
+
+def _zoomed(image: Image, rng: Generator, low: float, high: float, most_px: float | None = None) -> Image:
+    """The image scaled by a share between `low` and `high`, up or down; and moved by 1 to `most_px` pixels (for a short
+    side of 1024 px) along both axes."""
+    scale = 1 + rng.uniform(low, high) * rng.choice([-1, 1])
+    x, y = (0, 0) if most_px is None else rng.uniform(1, most_px, 2) * min(image.shape[:2]) / 1024
+    return _affine(image, scale, scale, x, y)
 
 
 def _affine(image: Image, scale_x: float, scale_y: float, x: float, y: float) -> Image:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crispedit.bounds import Bound
 
+T = TypeVar("T")
 Values = NDArray[np.float64]
 Side = Literal["min", "max"]
 SIDES: tuple[Side, Side] = ("min", "max")
+SIGN: Mapping[Side, int] = {"min": -1, "max": 1}
+"""Times a score or bound of that side: larger is worse."""
 CAUGHT = 0.9
 SEPARABLE_AUC = 0.97
 """A score with a smaller AUC for a defect is not meant to catch it."""
@@ -25,10 +28,8 @@ def auc(good: Values, bad: Values, side: Side) -> float | None:
     either is empty. `side` is the bound that the score has: beyond a max, more is worse."""
     if not len(good) or not len(bad):
         return None
-    sign = 1 if side == "max" else -1
-    ordered = np.sort(sign * good)
-    below = np.searchsorted(ordered, sign * bad, "left")
-    not_above = np.searchsorted(ordered, sign * bad, "right")
+    ordered, worse = np.sort(SIGN[side] * good), SIGN[side] * bad
+    below, not_above = np.searchsorted(ordered, worse, "left"), np.searchsorted(ordered, worse, "right")
     return float((below + not_above).mean() / 2 / len(good))
 
 
@@ -39,14 +40,13 @@ def clearness(good: Values, bad: Values, side: Side) -> tuple[float, int, float]
     if area is None:
         return 0.0, 0, 0.0
     spread = float(np.sqrt((good.var() + bad.var()) / 2))
-    apart = (1 if side == "max" else -1) * float(bad.mean() - good.mean())
+    apart = SIGN[side] * float(bad.mean() - good.mean())
     return round(area, 3), len(bad), apart / max(spread, 1e-12)
 
 
 def bound_at(good: Values, side: Side, false_rejects: float) -> float:
     """The tightest bound that rejects at most this share of the good pairs."""
-    sign = 1 if side == "max" else -1
-    return float(sign * np.quantile(sign * good, 1 - false_rejects, method="higher"))
+    return float(SIGN[side] * np.quantile(SIGN[side] * good, 1 - false_rejects, method="higher"))
 
 
 def learn(
@@ -58,7 +58,7 @@ def learn(
     A bound is meant for a defect if it already catches the share `CAUGHT` of it and the score separates it from good
     pairs. Without the first condition, a sharpness bound would be learned from defects that only darken an image.
     """
-    sign = 1 if side == "max" else -1
+    sign = SIGN[side]
     worst_good = sign * bound_at(good, side, false_rejects)
     edges = [
         float(np.quantile(sign * bad, misses))
@@ -69,6 +69,28 @@ def learn(
         return None
     beyond = [edge for edge in edges if edge > worst_good]
     return sign * ((worst_good + min(beyond)) / 2 if beyond else worst_good)
+
+
+def limits(bound: Bound) -> dict[Side, float]:
+    """The sides of a bound that have a limit."""
+    return {side: limit for side in SIDES if (limit := getattr(bound, side)) is not None}
+
+
+def shared(bounds: Mapping[str, Mapping[str, Bound]]) -> dict[tuple[str, Bound], list[str]]:
+    """The categories that share each bound of a score, from the bounds of each category."""
+    categories: dict[tuple[str, Bound], list[str]] = defaultdict(list)
+    for category, own in bounds.items():
+        for score, bound in own.items():
+            categories[score, bound].append(category)
+    return categories
+
+
+def grouped(rows: Iterable[T], key: Callable[[T], object]) -> dict[str, list[T]]:
+    """The rows of each group, by name."""
+    groups: dict[str, list[T]] = defaultdict(list)
+    for row in rows:
+        groups[str(key(row))].append(row)
+    return dict(sorted(groups.items()))
 
 
 @dataclass(frozen=True)
@@ -114,7 +136,7 @@ def failing(row: Mapping[str, Any], bounds: Mapping[str, Bound]) -> list[str]:
     return reasons + [f"{score}:{side}" for score, side in sides if side]
 
 
-def wilson(hits: int, of: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(hits: float, of: float, z: float = 1.96) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927), which is valid for small numbers; (0, 1) without observations."""
     if not of:
         return 0.0, 1.0

@@ -8,19 +8,24 @@ so each group is judged by bounds learned on the others.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crispedit.bounds import Bound
 from crispedit.cascade import REGIME, Cascade
-from crispedit.pipelines.calibration.judgement import SIDES, Agreement, Side, failing, wilson
+from crispedit.outcome import KEPT
+from crispedit.pipelines.calibration.judgement import SIGN, Agreement, Side, Values, failing, grouped, shared, wilson
+from crispedit.pipelines.calibration.judgement import limits as limits_of
 
 Row = Mapping[str, Any]
 Bounds = Mapping[str, Bound]
+Flags = NDArray[np.bool_]
 UNKNOWN = "unknown"
 
 LEAST_CAUGHT, LEAST_EASED = 3, 2
@@ -58,142 +63,105 @@ def learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> Learne
     the good. Categories that share a bound in the recipe learn it together. A bound without good pairs of the regime
     stays the same.
     """
+    categories = sorted({str(row["category"]) for row in rows} | set(cascade.bounds))
     cells: dict[tuple[str, str], Bounds] = {}
-    for name in sorted({regime(row) for row in rows}):
-        own = [row for row in rows if regime(row) == name]
-        before = {
-            category: cascade.bounds_of(category, name)
-            for category in sorted({str(row["category"]) for row in rows} | set(cascade.bounds))
-        }
-        for category, bounds in _learn(own, before, false_rejects).items():
-            cells[name, category] = bounds
+    for name, own in grouped(rows, regime).items():
+        before = {category: cascade.bounds_of(category, name) for category in categories}
+        limits = _learned(own, before, false_rejects)
+        bad = np.array([not row["good"] for row in own])
+        cells |= {(name, category): _bounds(bounds, category, limits, bad) for category, bounds in before.items()}
     return Learned(cells, cascade.bounds_of)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Limit:
-    """One side of one bound, for the categories that share it."""
+    """One side of one bound, for the categories that share it, on a scale where larger is looser."""
 
     score: str
     side: Side
-    categories: tuple[str, ...]
-    now: float
-    """The recipe's bound, on the scale of `values`: larger is looser."""
-
-    def values(self, rows: Sequence[Row]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """[N]: larger is worse; -inf if the limit does not apply to a row."""
-        sign = 1 if self.side == "max" else -1
-        return np.array(
-            [
-                sign * row[self.score]
-                if row["category"] in self.categories and row.get(self.score) is not None
-                else -np.inf
-                for row in rows
-            ],
-            np.float64,
-        )
+    categories: Sequence[str]
+    recipe: float
+    at: float
+    worse: Values
+    """[N] of the rows: larger is worse; -inf if the limit does not apply to a row."""
 
 
-def _learn(rows: Sequence[Row], before: Mapping[str, Bounds], false_rejects: float) -> dict[str, Bounds]:
-    limits = _limits(before)
+def _limits(rows: Sequence[Row], bounds: Mapping[str, Bounds]) -> list[_Limit]:
+    made = []
+    for (score, bound), categories in shared(bounds).items():
+        own = [row.get(score) if row["category"] in categories else None for row in rows]
+        for side, limit in limits_of(bound).items():
+            worse = np.array([-np.inf if value is None else SIGN[side] * value for value in own], np.float64)
+            made.append(_Limit(score, side, categories, SIGN[side] * limit, SIGN[side] * limit, worse))
+    return made
+
+
+def _learned(rows: Sequence[Row], before: Mapping[str, Bounds], false_rejects: float) -> list[_Limit]:
+    """The limits that can be learned from rows of one regime, moved."""
     good = np.array([bool(row["good"]) for row in rows])
     groups = np.array([str(row["group"]) for row in rows])
     allowed = int(np.floor(false_rejects * good.sum()))
-    values = {limit: limit.values(rows) for limit in limits}
-    chosen = {limit: limit.now for limit, worse in values.items() if (good & (worse > -np.inf)).sum() >= LEAST_GOOD}
-    rejected = _loosened(chosen, values, good, groups, allowed)
+    limits = [limit for limit in _limits(rows, before) if (good & (limit.worse > -np.inf)).sum() >= LEAST_GOOD]
+    rejected = _loosen(limits, good, groups, allowed)
+    while best := max(_tighter(limits, rejected, good, groups, allowed), key=itemgetter(0), default=None):
+        _, limit, at = best
+        limit.at = at
+        rejected |= limit.worse > at
+    return limits
+
+
+Step = tuple[tuple[float, int], _Limit, float]
+"""How good a step is, the limit and its new value."""
+
+
+def _tighter(limits: Sequence[_Limit], rejected: Flags, good: Flags, groups: Any, allowed: int) -> Iterator[Step]:
+    """Every limit at each good row below its present value, if that is worth it."""
+    for limit in limits:
+        tried = limit.worse[good & (limit.worse > -np.inf) & (limit.worse < limit.at)]
+        for at in sorted(set(tried.tolist()), reverse=True):
+            more = (limit.worse > at) & ~rejected
+            caught, lost = int((more & ~good).sum()), int((more & good).sum())
+            enough = len(set(groups[more & ~good])) >= LEAST_CAUGHT
+            if enough and lost < caught and (rejected & good).sum() + lost <= allowed:
+                yield (caught / (lost + 0.5), caught), limit, at
+
+
+def _loosen(limits: Sequence[_Limit], good: Flags, groups: Any, allowed: int) -> Flags:
+    """Loosen the limits until at most this many good rows are rejected, or the rejected ones are from too few groups;
+    returns which rows are rejected, [N]."""
     while True:
-        best: tuple[float, int, _Limit, float] | None = None
-        for limit in chosen:
-            for at in _steps(values[limit], good, chosen[limit]):
-                more = (values[limit] > at) & ~rejected
-                caught, lost = int((more & ~good).sum()), int((more & good).sum())
-                if (
-                    len(set(groups[more & ~good])) < LEAST_CAUGHT
-                    or lost >= caught
-                    or (rejected & good).sum() + lost > allowed
-                ):
-                    continue
-                if best is None or (caught / (lost + 0.5), caught) > best[:2]:
-                    best = (caught / (lost + 0.5), caught, limit, at)
+        failed = np.sum([np.zeros(len(good), bool), *(limit.worse > limit.at for limit in limits)], axis=0, dtype=int)
+        steps = _looser(limits, failed, good, groups) if (failed[good] > 0).sum() > allowed else iter(())
+        best = max(steps, key=itemgetter(0), default=None)
         if best is None:
-            break
-        _, _, limit, at = best
-        chosen[limit] = at
-        rejected |= values[limit] > at
-    return {category: _bounds(own, category, chosen, values, good) for category, own in before.items()}
+            return np.asarray(failed > 0)
+        _, limit, at = best
+        limit.at = at
 
 
-def _loosened(
-    chosen: dict[_Limit, float],
-    values: Mapping[_Limit, np.ndarray[Any, Any]],
-    good: np.ndarray[Any, Any],
-    groups: np.ndarray[Any, Any],
-    allowed: int,
-) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Loosen the chosen limits until at most this many good rows are rejected, or the rejected ones are from too few
-    groups; returns which rows are rejected, [N]."""
+def _looser(limits: Sequence[_Limit], failed: NDArray[np.int64], good: Flags, groups: Any) -> Iterator[Step]:
+    """Every limit at each good row that it rejects, if rows of enough groups then pass it. `failed`: [N] by how many
+    limits."""
     least = min(LEAST_EASED, len(set(groups[good])))
-
-    def failures() -> np.ndarray[Any, np.dtype[np.int64]]:
-        each = [np.zeros(len(good), bool), *(values[limit] > at for limit, at in chosen.items())]
-        return np.sum(each, axis=0, dtype=np.int64)
-
-    while ((failed := failures()) > 0)[good].sum() > allowed:
-        best: tuple[float, int, _Limit, float] | None = None
-        for limit, now in chosen.items():
-            worse = values[limit]
-            for at in sorted({float(value) for value in worse[good & (worse > now)]}):
-                eased = (worse > now) & (worse <= at)
-                if len(set(groups[eased & good])) < least:
-                    continue
+    for limit in limits:
+        for at in sorted(set(limit.worse[good & (limit.worse > limit.at)].tolist())):
+            eased = (limit.worse > limit.at) & (limit.worse <= at)
+            if len(set(groups[eased & good])) >= least:
                 freed = eased & (failed == 1)  # nothing else rejects them
                 gain = int((freed & good).sum()) / (int((freed & ~good).sum()) + 0.5)
-                nearer = int((eased & good).sum())
-                if best is None or (gain, nearer) > best[:2]:
-                    best = gain, nearer, limit, at
-        if best is None:
-            break
-        chosen[best[2]] = best[3]
-    return failed > 0
+                yield (gain, int((eased & good).sum())), limit, at
 
 
-def _limits(bounds: Mapping[str, Bounds]) -> list[_Limit]:
-    shared: dict[tuple[str, Bound], list[str]] = defaultdict(list)
-    for category, own in bounds.items():
-        for score, bound in own.items():
-            shared[score, bound].append(category)
-    return [
-        _Limit(score, side, tuple(members), (1 if side == "max" else -1) * float(getattr(bound, side)))
-        for (score, bound), members in shared.items()
-        for side in SIDES
-        if getattr(bound, side) is not None
-    ]
-
-
-def _steps(worse: np.ndarray[Any, Any], good: np.ndarray[Any, Any], now: float) -> list[float]:
-    """Tighter values of a limit to try: at each good pair below the present one."""
-    return sorted({float(value) for value in worse[good & (worse > -np.inf) & (worse < now)]}, reverse=True)
-
-
-def _bounds(
-    recipe: Bounds,
-    category: str,
-    chosen: Mapping[_Limit, float],
-    values: Mapping[_Limit, np.ndarray[Any, Any]],
-    good: np.ndarray[Any, Any],
-) -> Bounds:
+def _bounds(recipe: Bounds, category: str, limits: Sequence[_Limit], bad: Flags) -> Bounds:
     """The recipe's bounds with the learned sides, halfway between the last good value and the next bad one."""
     bounds = dict(recipe)
-    for limit, at in chosen.items():
-        if category not in limit.categories or at == limit.now:
-            continue
-        beyond = values[limit][~good & (values[limit] > at)]
-        place = (at + float(beyond.min())) / 2 if len(beyond) else at
-        sides = {side: getattr(bounds[limit.score], side) for side in SIDES}
-        sides[limit.side] = place if limit.side == "max" else -place
-        if sides["min"] is None or sides["max"] is None or sides["min"] <= sides["max"]:
-            bounds[limit.score] = Bound(**sides)
+    for limit in limits:
+        if category in limit.categories and limit.at != limit.recipe:
+            beyond = limit.worse[bad & (limit.worse > limit.at)]
+            place = (limit.at + float(beyond.min())) / 2 if len(beyond) else limit.at
+            sides = bounds[limit.score].model_dump() | {limit.side: SIGN[limit.side] * place}
+            if None in sides.values() or sides["min"] <= sides["max"]:
+                bounds[limit.score] = Bound(**sides)
     return bounds
 
 
@@ -201,15 +169,12 @@ def judged(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[
     """The report, JSON-ready: agreement with the person with the recipe's bounds and with bounds learned on the other
     groups; and the bounds learned on all rows."""
     groups = sorted({str(row["group"]) for row in rows})
+    others = {
+        group: learn([row for row in rows if str(row["group"]) != group], cascade, false_rejects)
+        for group in (groups if len(groups) > 1 else ())
+    }
     recipe = [failing(row, cascade.bounds_of(str(row["category"]), regime(row))) for row in rows]
-    held_out: list[list[str]] | None = None
-    if len(groups) > 1:
-        held_out = [[] for _ in rows]
-        for group in groups:
-            learned = learn([row for row in rows if str(row["group"]) != group], cascade, false_rejects)
-            for i, row in enumerate(rows):
-                if str(row["group"]) == group:
-                    held_out[i] = failing(row, learned.of(row))
+    held_out = [failing(row, others[str(row["group"])].of(row)) for row in rows] if others else None
     return {
         "pairs": len(rows),
         "groups": len(groups),
@@ -222,43 +187,32 @@ def judged(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[
 
 def agreement(rows: Sequence[Row], reasons: Sequence[Sequence[str]]) -> dict[str, Any]:
     """The agreement of verdicts (the reasons against each row; none: kept) with the person's."""
-    kept = [not why for why in reasons]
-    seen = Agreement.of([bool(row["good"]) for row in rows], kept)
+    pairs = list(zip(rows, reasons, strict=True))
+    good, bad = ([pair for pair in pairs if bool(pair[0]["good"]) == kind] for kind in (True, False))
+    seen = Agreement.of([bool(row["good"]) for row in rows], [not why for why in reasons])
 
-    def share(chosen: Sequence[int], hit: Callable[[int], bool]) -> dict[str, Any]:
-        return share_of(sum(hit(i) for i in chosen), len(chosen))
+    def rejected(pairs: Sequence[tuple[Row, Sequence[str]]]) -> dict[str, Any]:
+        return share_of(sum(bool(why) for _, why in pairs), len(pairs))
 
-    good = [i for i, row in enumerate(rows) if row["good"]]
-    by_regime: dict[str, list[int]] = defaultdict(list)
-    for i in good:
-        by_regime[regime(rows[i])].append(i)
-    local = [i for i in good if regime(rows[i]) != "exact" and rows[i]["category"] not in ("style", "background")]
-    parts = {"all": good, **by_regime, "regenerated_local": local}
+    local = [
+        (row, why) for row, why in good if regime(row) != "exact" and row["category"] not in ("style", "background")
+    ]
+    parts = {"all": good, "regenerated_local": local, **grouped(good, lambda pair: regime(pair[0]))}
     return {
         "agreement": seen.agreement,
         "kappa": seen.kappa,
-        "good_rejected": {
-            name: share(chosen, lambda i: not kept[i]) for name, chosen in sorted(parts.items()) if chosen
-        },
-        "detected": {
-            word: share([i for i, row in enumerate(rows) if row["verdict"] == word], lambda i: not kept[i])
-            for word in sorted({str(row["verdict"]) for row in rows if not row["good"]})
-        },
+        "good_rejected": {name: rejected(part) for name, part in sorted(parts.items()) if part},
+        "detected": {word: rejected(part) for word, part in grouped(bad, lambda pair: pair[0]["verdict"]).items()},
         "groups": {
             group: {
-                "good_rejected": share([i for i in good if rows[i]["group"] == group], lambda i: not kept[i]),
-                "detected": share(
-                    [i for i, row in enumerate(rows) if row["group"] == group and not row["good"]],
-                    lambda i: not kept[i],
-                ),
+                "good_rejected": rejected([pair for pair in part if pair[0]["good"]]),
+                "detected": rejected([pair for pair in part if not pair[0]["good"]]),
             }
-            for group in sorted({str(row["group"]) for row in rows})
+            for group, part in grouped(pairs, lambda pair: pair[0]["group"]).items()
         },
-        "good_rejected_by": dict(Counter(why for i in good for why in reasons[i]).most_common()),
+        "good_rejected_by": dict(Counter(reason for _, why in good for reason in why).most_common()),
         "disagreements": {
-            str(row["id"]): (why[0] if why else "kept")
-            for row, why in zip(rows, reasons, strict=True)
-            if bool(row["good"]) == bool(why)
+            str(row["id"]): (why[0] if why else KEPT) for row, why in pairs if bool(row["good"]) == bool(why)
         },
     }
 
@@ -277,13 +231,12 @@ def _outwards(side: str, value: float) -> float:
 def fragment(rows: Sequence[Row], learned: Learned, cascade: Cascade) -> dict[str, Any]:
     """A recipe fragment: the bounds that differ from the recipe's, by regime and category."""
     sections: dict[str, Any] = {}
-    for (name, category), bounds in sorted(learned.cells.items()):
-        if not any(regime(row) == name and row["category"] == category for row in rows):
-            continue
+    present = {(regime(row), row["category"]) for row in rows}
+    for name, category in sorted(present & learned.cells.keys()):
         before = cascade.bounds_of(category, name)
         moved = {
             score: {side: _outwards(side, value) for side, value in bound.model_dump().items() if value is not None}
-            for score, bound in bounds.items()
+            for score, bound in learned.cells[name, category].items()
             if bound != before[score]
         }
         if moved:

@@ -1,8 +1,11 @@
-"""Measured: the scores of good pairs and of every defect made from them, and the detection of near-duplicates."""
+"""Measured: the scores of good pairs, of every defect made from them, and of pairs with a person's label; and the
+detection of near-duplicates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import cv2
@@ -14,9 +17,12 @@ from crispedit import console, images
 from crispedit.cascade import Cascade
 from crispedit.change import estimate
 from crispedit.filters.duplicate import phash
-from crispedit.pipelines.calibration import defects
+from crispedit.pipelines import tables
+from crispedit.pipelines.calibration import defects, good_pairs
 from crispedit.pipelines.calibration.defects import Good
 from crispedit.pipelines.calibration.good_pairs import GoodPair
+from crispedit.pipelines.calibration.labels import Label
+from crispedit.pipelines.run import Run
 from crispedit.record import Sample, seed_of
 
 GOOD = "good"
@@ -25,46 +31,60 @@ GOOD = "good"
 def measure(cascade: Cascade, pairs: Sequence[GoodPair], *, masks: bool = True) -> list[dict[str, Any]]:
     """Every score of every good pair and of every defect made from it; a row also has key, photograph, category and
     defect (`good` for none). A filter's exception goes into its error column, as in a run."""
-    for filter_ in cascade.filters.values():
-        filter_.load()
+    return [
+        _scored(cascade, sample if masks else replace(sample, mask_png=None), {})
+        | {"key": sample.key, "photograph": pair.photograph, "defect": defect}
+        for pair in _loaded(cascade, pairs)
+        for defect, sample in _with_defects(pair, pairs)
+    ]
+
+
+def labelled_rows(
+    of: Run, labels: Mapping[str, Label], known: Mapping[str, Sequence[str | None]]
+) -> list[dict[str, Any]]:
+    """The scores of every labelled candidate, with the person's verdict: the rows for `labelled.judged`. Scores that
+    the run has not measured are measured now."""
+    committed = {row["key"]: row for row in tables.connect(of).sql("SELECT * FROM score").to_arrow_table().to_pylist()}
+    cascade = of.recipe.pair_cascade
     rows = []
-    for pair in tqdm(pairs, desc="calibrate", unit="pair", disable=not console.shows_progress()):
-        for defect, sample in _with_defects(pair, pairs):
-            if not masks:
-                sample = Sample(**{**_stored(sample), "mask_png": None})
-            row: dict[str, Any] = {"category": pair.category}
-            cascade.measure([sample], [row], everything=True)
-            row |= {"key": sample.key, "photograph": pair.photograph, "defect": defect}
-            rows.append(row)
+    for pair in _loaded(cascade, [pair for pair in good_pairs.run_pairs(of) if pair.sample.key in labels]):
+        key, label = pair.sample.key, labels[pair.sample.key]
+        own = next((name for name in known.get(key, ()) if name is not None), key)
+        row = _scored(cascade, replace(pair.sample), committed.get(key, {}))
+        row |= {"key": key, "id": own, "good": label.good, "verdict": label.verdict, "group": label.group or own}
+        rows.append(row)
     return rows
 
 
+def _loaded(cascade: Cascade, pairs: Sequence[GoodPair]) -> Iterator[GoodPair]:
+    """The pairs, with a progress bar, once the filters are loaded."""
+    for filter_ in cascade.filters.values():
+        filter_.load()
+    yield from tqdm(pairs, desc="measure", unit="pair", disable=not console.shows_progress())
+
+
+def _scored(cascade: Cascade, sample: Sample, known: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the known scores of a sample and all that were missing."""
+    row = {**known, "category": sample.category}
+    cascade.measure([sample], [row], everything=True)
+    return row
+
+
 def _with_defects(pair: GoodPair, pairs: Sequence[GoodPair]) -> Iterator[tuple[str, Sample]]:
-    sample = Sample(**pair.stored)
+    sample = replace(pair.sample)
     yield GOOD, sample
     if sample.source.shape != sample.edited.shape:
         return  # a misaligned pair is not a good pair
     good = Good(sample.source, sample.edited, edit_of(sample))
     for name, make in defects.STRUCTURAL.items():
-        made = make(good, np.random.default_rng(seed_of(sample.key, name)))
-        if made is None:
-            continue
-        source, edited = made
-        yield (
-            name,
-            Sample(
-                **{
-                    **pair.stored,
-                    "source_jpeg": sample.source_jpeg if source is good.source else images.encode_jpeg(source),
-                    "edited_jpeg": images.encode_jpeg(edited),
-                }
-            ),
-        )
+        edited = make(good, np.random.default_rng(seed_of(sample.key, name)))
+        if edited is not None:
+            yield name, replace(sample, edited_jpeg=images.encode_jpeg(edited))
     for name, mix in defects.SEMANTIC.items():
         other = other_for(name, pair, pairs)
-        mixed = mix(pair.stored, None if other is None else other.stored)
+        mixed = mix(sample, None if other is None else other.sample)
         if mixed is not None:
-            yield name, Sample(**mixed)
+            yield name, mixed
 
 
 def other_for(defect: str, pair: GoodPair, pairs: Sequence[GoodPair]) -> GoodPair | None:
@@ -73,11 +93,11 @@ def other_for(defect: str, pair: GoodPair, pairs: Sequence[GoodPair]) -> GoodPai
     fit = [
         other
         for other in pairs
-        if (other.category != pair.category) == (defect == "wrong_instruction")
-        and other.stored["target_caption"] != pair.stored["target_caption"]
+        if (other.sample.category != pair.sample.category) == (defect == "wrong_instruction")
+        and other.sample.target_caption != pair.sample.target_caption
     ]
     near = [other for other in fit if other.photograph == pair.photograph] or fit
-    return near[seed_of(str(pair.stored["key"]), defect) % len(near)] if near else None
+    return near[seed_of(pair.sample.key, defect) % len(near)] if near else None
 
 
 def edit_of(sample: Sample) -> NDArray[np.bool_]:
@@ -89,16 +109,12 @@ def edit_of(sample: Sample) -> NDArray[np.bool_]:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST) > 0
 
 
-def _stored(sample: Sample) -> dict[str, Any]:
-    return {name: getattr(sample, name) for name in sample.__dataclass_fields__}
-
-
 def near_duplicates(pairs: Sequence[GoodPair], bits: int) -> dict[str, Any]:
     """The shares that `select` would call duplicates at this many bits, if instructions were equal: of re-encoded
     copies 2 % smaller, and of pairs of other photographs."""
     hashes, copies = [], []
     for pair in pairs:
-        sample = Sample(**pair.stored)
+        sample = replace(pair.sample)
         copied = [defects.near_copy(image) for image in (sample.source, sample.edited)]
         hashes.append([phash(sample.source_gray), phash(sample.edited_gray)])
         copies.append([phash(images.gray(image)) for image in copied])
@@ -110,10 +126,9 @@ def near_duplicates(pairs: Sequence[GoodPair], bits: int) -> dict[str, Any]:
         )
 
     strangers = [
-        alike(hashes[i], hashes[j])
-        for i in range(len(pairs))
-        for j in range(i)
-        if pairs[i].photograph != pairs[j].photograph
+        alike(a, b)
+        for (one, a), (other, b) in combinations(zip(pairs, hashes, strict=True), 2)
+        if one.photograph != other.photograph
     ]
     return {
         "bits": bits,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crispedit.outcome import KEPT
@@ -41,34 +41,27 @@ def table(report: Mapping[str, Any]) -> str:
         )
     lines += ["", f"{'score':<34}{'bound':>12}{'false':>8}{'for wanted':>12}  best at (AUC)"]
     for score in report["scores"]:
-        best = sorted(
-            ((name, d["auc"]) for name, d in score["defects"].items() if d["auc"] is not None),
-            key=lambda item: -item[1],
-        )
-        best_scores = ", ".join(f"{name} {value:.3f}" for name, value in best[:3])
+        areas = {name: told["auc"] for name, told in score["defects"].items() if told["auc"] is not None}
+        best = ", ".join(f"{name} {areas[name]:.3f}" for name in sorted(areas, key=lambda name: -areas[name])[:3])
         many = "" if len(score["categories"]) > 2 else f" [{', '.join(score['categories'])}]"
         lines.append(
             f"{score['score']:<34}{score['side']:>4} {score['bound']:>7.4g}{score['false_rejects']:>8.1%}"
-            f"{score['bound_for_wanted']:>12.4g}  {best_scores}{many}"
+            f"{score['bound_for_wanted']:>12.4g}  {best}{many}"
         )
-    return "\n".join([*lines, *_semantic_table(report)])
-
-
-def _semantic_table(report: Mapping[str, Any]) -> list[str]:
-    wanted = report["false_rejects_wanted"]
-    lines = [
-        "",
-        f"semantic defects by scores without a bound: AUC, then found and (falsely) rejected on the other half at"
-        f" {wanted:.0%} wanted; AUC by category:",
-        f"{'':<18}{'score':<24}{'AUC':>7}{'found':>8}{'false':>8}  by category",
-    ]
+    if report["semantic"]:
+        lines += [
+            "",
+            f"semantic defects by scores without a bound: AUC, then found and (falsely) rejected on the other half at"
+            f" {report['false_rejects_wanted']:.0%} wanted; AUC by category:",
+            f"{'':<18}{'score':<24}{'AUC':>7}{'found':>8}{'false':>8}  by category",
+        ]
     for entry in sorted(report["semantic"], key=lambda entry: (entry["defect"], -entry["auc"])):
         by = ", ".join(f"{name} {area:.2f}" for name, area in entry["categories"].items() if area is not None)
         lines.append(
             f"{entry['defect']:<18}{entry['score'] + ':' + entry['side']:<24}{entry['auc']:>7.3f}"
             f"{entry['detected_held_out']:>8.1%}{entry['false_rejects_held_out']:>8.1%}  {by}"
         )
-    return lines if report["semantic"] else []
+    return "\n".join(lines)
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -88,13 +81,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         lines.append(f"| {name} | {entry['rows']} | {rejected:.1%} | {held_out:.1%} | {by} |")
     detected = report["near_duplicates"]["detected"]
     lines.append(f"| near duplicate | {report['pairs']} | {detected:.1%} | | `duplicate`, in `select` |")
-    best: dict[str, Mapping[str, Any]] = {}
-    for entry in sorted(report["semantic"], key=lambda entry: entry["auc"]):
-        best[entry["defect"]] = entry
+    best = {entry["defect"]: entry for entry in sorted(report["semantic"], key=lambda entry: entry["auc"])}
     if best:
         lines += ["", "| semantic defect | best score | AUC | found | at false rejects |", "|---|---|---:|---:|---:|"]
-    for name in sorted(best):
-        entry = best[name]
+    for name, entry in sorted(best.items()):
         detected, false = entry["detected_held_out"], entry["false_rejects_held_out"]
         lines.append(f"| {name} | `{entry['score']}` | {entry['auc']:.3f} | {detected:.1%} | {false:.1%} |")
     return "\n".join(lines)
@@ -126,28 +116,27 @@ def labels_table(report: Mapping[str, Any]) -> str:
 
 def learned_table(report: Mapping[str, Any]) -> str:
     """Agreement under the recipe's bounds beside bounds learned on the other groups, with 95 % intervals."""
-    columns = {"recipe's bounds": report["recipe"]}
-    if report["held_out"] is not None:
-        columns["learned on other groups"] = report["held_out"]
+    columns = {"recipe's bounds": report["recipe"], "learned on other groups": report["held_out"]}
+    parts = [part for part in columns.values() if part is not None]
+
+    def line(title: str, cells: Iterable[str]) -> str:
+        return f"{title:<34}" + "".join(f"{cell:>28}" for cell in cells)
+
+    def hits(group: Mapping[str, Any]) -> str:
+        return "  ".join(f"{group[name]['hits']}/{group[name]['of']}" for name in ("good_rejected", "detected"))
+
     lines = [
         "",
         f"{report['pairs']} measured pairs of {report['groups']} groups; good pairs that may be rejected:"
         f" {report['false_rejects_wanted']:.0%}; shares with 95 % intervals",
-        f"{'':<34}" + "".join(f"{name:>28}" for name in columns),
-        f"{'agreement':<34}" + "".join(f"{part['agreement']:>28.1%}" for part in columns.values()),
-        f"{'kappa':<34}" + "".join(f"{_kappa(part['kappa']):>28}" for part in columns.values()),
+        line("", list(columns)[: len(parts)]),
+        line("agreement", (f"{part['agreement']:.1%}" for part in parts)),
+        line("kappa", (_kappa(part["kappa"]) for part in parts)),
     ]
     for title, name in (("good rejected", "good_rejected"), ("bad found", "detected")):
-        for key in report["recipe"][name]:
-            cells = "".join(f"{_share(part[name][key]):>28}" for part in columns.values())
-            lines.append(f"{title + ': ' + key:<34}{cells}")
+        lines += [line(f"{title}: {key}", (_share(part[name][key]) for part in parts)) for key in parts[0][name]]
     lines += ["", "by group: good rejected, bad found"]
-    for group in report["recipe"]["groups"]:
-        cells = "".join(
-            f"{_short(part['groups'][group]['good_rejected']) + '  ' + _short(part['groups'][group]['detected']):>28}"
-            for part in columns.values()
-        )
-        lines.append(f"{group[:33]:<34}{cells}")
+    lines += [line(group[:33], (hits(part["groups"][group]) for part in parts)) for group in parts[0]["groups"]]
     return "\n".join(lines)
 
 
@@ -155,10 +144,6 @@ def _share(share: Mapping[str, Any]) -> str:
     if not share["of"]:
         return "none"
     return f"{share['share']:.0%} of {share['of']} ({share['low']:.0%}-{share['high']:.0%})"
-
-
-def _short(share: Mapping[str, Any]) -> str:
-    return f"{share['hits']}/{share['of']}"
 
 
 def _kappa(kappa: float | None) -> str:

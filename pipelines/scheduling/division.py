@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from crispedit.pipelines.scheduling.cluster import Cluster
 from crispedit.pipelines.scheduling.flow import Flow
 from crispedit.pipelines.scheduling.pool import Process, StagePool
-from crispedit.pipelines.scheduling.room import SLACK, Need, Node, Room
+from crispedit.pipelines.scheduling.room import SLACK, Node, Room
 
 WORTH = 1.5
 """A process is started if its stage has work for this many times the loading time."""
@@ -21,8 +21,6 @@ class Division:
 
     def __init__(self, flow: Flow, cluster: Cluster, pools: Mapping[str, StagePool]) -> None:
         self.flow, self.cluster, self.pools = flow, cluster, pools
-        self.tasks_cpus = 0.0
-        """CPUs of the blocks that run as tasks."""
         self._nodes: Sequence[Node] = ()
         self._free = Room(())
         """The resources that the processes leave free."""
@@ -33,9 +31,8 @@ class Division:
         names = {node.name for node in self._nodes}
         for pool in self.pools.values():
             pool.held_seconds += passed * len(pool.processes)
-            for process in list(pool.processes):
-                if process.node not in names:
-                    self._leave(process)
+            for process in [process for process in pool.processes if process.node not in names]:
+                self._leave(process)
         self._divide()
 
     def waiting(self, pool: StagePool) -> int:
@@ -49,6 +46,11 @@ class Division:
     def slots(self, pool: StagePool) -> int:
         """How many processes of a stage can exist, or how many of its tasks fit beside the existing processes."""
         return len(pool.staying) if pool.held else self._free.slots(pool.need)
+
+    @property
+    def tasks_cpus(self) -> float:
+        """CPUs of the blocks that run as tasks."""
+        return sum(pool.blocks * pool.need.cpus for pool in self.pools.values() if not pool.held)
 
     def fits(self, pool: StagePool) -> bool:
         """Whether one more task of a stage fits."""
@@ -72,24 +74,22 @@ class Division:
         room = self._room()
         held = [pool for pool in self.pools.values() if pool.held]
         tasks = [pool for pool in self.pools.values() if not pool.held]
-        firsts = [pool for pool in held if self._count(pool) < (pool.stage.pool.actors or 1) and self.rest(pool)]
         short = []
-        for pool in sorted(firsts, key=lambda pool: not self.waiting(pool)):
-            while self._count(pool) < (pool.stage.pool.actors or 1):
+        for pool in sorted(held, key=lambda pool: not self.waiting(pool)):
+            while self.rest(pool) and self._count(pool) < (pool.stage.pool.actors or 1):
                 if not self._start(pool, room):
                     short.append(pool)
                     break
         if tasks:  # keeps room for at least one task
             largest = max((pool.need for pool in tasks), key=lambda need: need.cpus)
-            if (node := room.node_for(Need(largest.cpus, 0.0, largest.memory_gb))) is not None:
-                room.take(node, Need(largest.cpus, 0.0, largest.memory_gb))
+            if (node := room.node_for(largest)) is not None:
+                room.take(node, largest)
         wanting = [] if self._measuring() else [pool for pool in held if self._wants_more(pool)]
         while wanting:
             pool = max(wanting, key=self._work_each)
-            if not self._start(pool, room):
+            if not (started := self._start(pool, room)):
                 short.append(pool)
-                wanting.remove(pool)
-            elif not self._wants_more(pool):
+            if not started or not self._wants_more(pool):
                 wanting.remove(pool)
         self._free = self._room()
         starving = [p for p in tasks if self.waiting(p) and not self.tasks_cpus and not self.slots(p)]
@@ -121,12 +121,6 @@ class Division:
             return False
         return self._work_each(pool) > WORTH * pool.load and self.rest(pool) > self._count(pool)
 
-    def _backlog(self, pool: StagePool) -> bool:
-        """Whether enough rows wait already to keep another process busy for longer than its loading."""
-        if not pool.staying:
-            return self.waiting(pool) > 0
-        return self._seconds(pool) * self.waiting(pool) / (self._count(pool) + 1) > WORTH * pool.load
-
     def _start(self, pool: StagePool, room: Room) -> bool:
         node = room.node_for(pool.need)
         if node is None:
@@ -139,9 +133,12 @@ class Division:
 
     def _make_room(self, pool: StagePool) -> bool:
         """Stop processes so that this stage gets one more: idle ones, else one of a stage with less work."""
-        if not self._backlog(pool) or (self._count(pool) and self._measuring()):
-            return False
         first = not self._count(pool)
+        # Enough rows must wait already to keep another process busy for longer than its loading.
+        busy = self._seconds(pool) * self.waiting(pool) / (self._count(pool) + 1)
+        enough = busy > WORTH * pool.load if pool.staying else self.waiting(pool) > 0
+        if not enough or (not first and self._measuring()):
+            return False
         idle = [
             process
             for other in self.pools.values()
@@ -149,9 +146,8 @@ class Division:
             for process in other.staying
             if process.ready and process.block is None and self._can_go(other, process, pool, first)
         ]
-        leaving = self._clearing(pool, sorted(idle, key=lambda p: p.free_since))
-        if not leaving:
-            leaving = self._clearing(pool, self._too_many(pool))
+        idle.sort(key=lambda process: process.free_since)
+        leaving = self._clearing(pool, idle) or self._clearing(pool, self._too_many(pool))
         for process in leaving:
             process.heir = pool
             self._leave(process)
@@ -175,15 +171,14 @@ class Division:
 
     def _share(self, pool: StagePool) -> float:
         """The number of processes of a stage if GPUs (or CPUs, for stages without GPUs) were divided by work."""
-
-        def held(need: Need) -> float:
-            return need.gpus if pool.need.gpus else need.cpus
-
-        rivals = [other for other in self.pools.values() if other.held and held(other.need)]
-        work = {id(other): self.rest(other) * self._seconds(other) for other in rivals}
-        whole = sum(held(Need(node.cpus, node.gpus)) for node in self._nodes)
-        total = sum(work[id(other)] * held(other.need) for other in rivals)
-        return work[id(pool)] * whole / total if total else 0.0
+        kind = "gpus" if pool.need.gpus else "cpus"
+        whole = sum(getattr(node, kind) for node in self._nodes)
+        total = sum(
+            self.rest(other) * self._seconds(other) * getattr(other.need, kind)
+            for other in self.pools.values()
+            if other.held
+        )
+        return self.rest(pool) * self._seconds(pool) * whole / total if total else 0.0
 
     def _measuring(self) -> bool:
         """Whether one of several stages has just received its first rows: the division waits a little for its speed."""
@@ -197,13 +192,13 @@ class Division:
 
     def _too_many(self, pool: StagePool) -> list[Process]:
         """Processes of stages that, even with one process fewer, would finish well before this one."""
+        ours, mine = self._work_each(pool), self._count(pool)
         spare = []
         for other in self.pools.values():
             count = len(other.staying)
             if other is pool or other.stage.pool.actors is not None or count < 2 or other.row_seconds is None:
                 continue
             then = self._work_each(other) * count / (count - 1)
-            ours, mine = self._work_each(pool), self._count(pool)
             gain = math.inf if not mine else ours - max(then, ours * mine / (mine + 1))
             if (then * 1.25 < ours or not mine) and gain > WORTH * pool.load:
                 worked = [p for p in other.staying if self.cluster.now() - p.started > 2 * other.load]
@@ -213,15 +208,12 @@ class Division:
     def _clearing(self, pool: StagePool, candidates: Sequence[Process]) -> list[Process]:
         """The fewest of these processes, on one node, whose end makes room for one of the stage; empty if there are
         none."""
-        best: list[Process] = []
-        for node in self._nodes:
-            there = [process for process in candidates if process.node == node.name]
-            for count in range(1, len(there) + 1):
-                if best and count >= len(best):
-                    break
-                if self._room(without=there[:count]).node_for(pool.need) == node.name:
-                    best = there[:count]
-        return best
+        by_node = [[process for process in candidates if process.node == node.name] for node in self._nodes]
+        for count in range(1, max(map(len, by_node), default=0) + 1):
+            for ending in (there[:count] for there in by_node if len(there) >= count):
+                if self._room(without=ending).node_for(pool.need) == ending[0].node:
+                    return ending
+        return []
 
     def _leave(self, process: Process) -> None:
         process.leaving = True

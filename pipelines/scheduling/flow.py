@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from crispedit.outcome import Transient, describe
+from crispedit.outcome import Transient, describe, is_transient
 from crispedit.recipe import Pool
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
@@ -22,17 +22,18 @@ Row = dict[str, Any]
 
 
 class Stage(Protocol):
-    """The work of one pool of processes. It pickles; `load` is called once in each working process."""
+    """The work of one pool of processes. It pickles."""
 
     name: str
     pool: Pool
-    gpus: float
+    gpus: float = 0.0
 
-    def load(self) -> None: ...
+    def load(self) -> None:
+        """Prepare for work, such as loading a model; called once in each working process."""
+        return None
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The same rows in order, with more columns. Rows with an `error` never arrive; an exception becomes one."""
-        ...
 
 
 def gpus_of(stage: Stage) -> float:
@@ -47,7 +48,7 @@ class Quarantined(Transient):
 def failed(row: Row, error: Exception) -> Row:
     """The row with an error: its stage raised, or it was quarantined."""
     message = f"quarantined: {error}" if isinstance(error, Quarantined) else describe(error)
-    return {**row, "error": message}
+    return {**row, "error": message, "transient": is_transient(error)}
 
 
 def never(row: Row) -> bool:
@@ -60,16 +61,17 @@ def commit(
     *,
     folder: Path,
     table: Table,
-    key: str,
     explode: Callable[[Row], Sequence[Row]],
     root: Path | None = None,
+    heavy: str = "",
 ) -> Sequence[Row]:
     """Commit processed rows to a table as one part (`journal.commit`); `explode` gives the rows of the table for each.
-    Returns a light row for each, with its `key` and its `committed` rows."""
+    Returns a light row for each, with its `key` and its `committed` rows, without their column `heavy`."""
     exploded = [explode(row) for row in rows]
-    committed = iter(journal.commit(folder, table, [one for several in exploded for one in several], root))
+    committed = journal.commit(folder, table, [one for several in exploded for one in several], root)
+    light = iter([{name: value for name, value in row.items() if name != heavy} for row in committed])
     return [
-        {key: row[key], "committed": [next(committed) for _ in several]}
+        {"key": row[table.key], "committed": [next(light) for _ in several]}
         for row, several in zip(rows, exploded, strict=True)
     ]
 
@@ -89,7 +91,6 @@ class Route:
     """Rows between stages. Bytes are allowed: these rows travel from worker to worker."""
     commit: Callable[[Sequence[Row]], Sequence[Row]]
     """Commits rows as one part, in the last stage's worker. Returns light rows (without bytes) for `Flow.done`."""
-    key: str = "key"
     failed: Callable[[Row, Exception], Row] = failed
     transient: Callable[[Row], bool] = never
     """Whether a processed row should be tried again later."""
@@ -110,24 +111,18 @@ class Flow(Protocol):
     @property
     def stages(self) -> Sequence[Stage]:
         """All stages of the build, in the order of the work."""
-        ...
 
     def take(self, stage: str, rows: int) -> Block | None:
         """At most this many rows of one route that begins at this stage, oldest wave first; None if none wait."""
-        ...
 
     def waiting(self, stage: str) -> int:
         """The number of rows that `take` could give now."""
-        ...
 
     def remaining(self, stage: str) -> float:
         """About how many rows of the whole build this stage has left, including those in work."""
-        ...
 
     def done(self, route: Route, rows: Sequence[Row]) -> None:
         """Report committed rows of a route, as `route.commit` returned them."""
-        ...
 
     def finished(self) -> bool:
         """Whether no rows wait, are in work, or will come."""
-        ...

@@ -27,37 +27,35 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from crispedit.pipelines.scheduling.cluster import Died, Done, Event, Lost, Ready
-from crispedit.pipelines.scheduling.flow import Route, Stage, gpus_of
+from crispedit.pipelines.scheduling.cluster import Cluster, Died, Done, Event, Lost, Ready
+from crispedit.pipelines.scheduling.flow import Stage, gpus_of
 from crispedit.pipelines.scheduling.pool import Process, Sent
 from crispedit.pipelines.scheduling.room import Node
-from crispedit.pipelines.scheduling.worker import BlockResult, Order, Worker
+from crispedit.pipelines.scheduling.worker import BlockResult, Worker
 
 LOOK_SECONDS = 5.0
 """Seconds between looks at the nodes."""
 ROUTES = 256
 """Routes kept in the object store."""
+DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError, TaskCancelledError)
+"""Errors of a process that died, perhaps with its node."""
 KINDS = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 """Ray's names of a resource, in options and in nodes."""
 
 
-class RayCluster:
-    """A `cluster.Cluster` on the joined Ray cluster."""
+class RayCluster(Cluster):
+    """The joined Ray cluster."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
-        self._stages = {stage.name: stage for stage in stages}
         self._shared = {stage.name: ray.put(cloudpickle.dumps(stage)) for stage in stages if not self.holds(stage)}
+        self._route = lru_cache(ROUTES)(ray.put)
+        """A reference to a route; each node fetches it once."""
         self._actors: dict[Process, Any] = {}
-        self._flying: dict[Any, Process | Sent] = {}
-        self._data: dict[Any, Any] = {}
-        self._routes: dict[int, tuple[Route, Any]] = {}
+        self._flying: dict[Any, tuple[Process | Sent, Any]] = {}
+        """By reference to a report: whose it is, and a reference to the block's rows for the next stage."""
         self._taken: dict[tuple[str, str], float] = {}
-        self._tasks_cpus = 0.0
         self._nodes: list[Node] = []
         self._looked = float("-inf")
-
-    def now(self) -> float:
-        return time.monotonic()
 
     def holds(self, stage: Stage) -> bool:
         return stage.pool.actors is not None or gpus_of(stage) > 0
@@ -67,20 +65,23 @@ class RayCluster:
             self._looked = self.now()
             leaving = ray._private.state.state.get_draining_nodes()
             free = ray._private.state.available_resources_per_node()
+            sent = [block for block, _ in self._flying.values() if isinstance(block, Sent)]
+            tasks = [block for block in sent if block.process is None and block.order.error is None]
+            cpus = sum(block.stage.pool.cpus for block in tasks)
             self._nodes = [
-                self._node(node["NodeID"], node["Resources"], free.get(node["NodeID"], {}))
+                self._node(node["NodeID"], node["Resources"], free.get(node["NodeID"], {}), cpus)
                 for node in ray.nodes()
                 if node["Alive"] and node["NodeID"] not in leaving
             ]
         return self._nodes
 
-    def _node(self, name: str, total: Mapping[str, float], free: Mapping[str, float]) -> Node:
+    def _node(self, name: str, total: Mapping[str, float], free: Mapping[str, float], tasks_cpus: float) -> Node:
         """A node with the resources that we may use: all but what others hold, such as a model server's GPUs. The
         smallest number seen counts for those, because resources that we give back count as held for a while."""
 
         def ours(kind: str, unit: float = 1.0) -> float:
             held = sum(_resources(process.stage)[kind] or 0.0 for process in self._actors if process.node == name)
-            held += self._tasks_cpus if kind == "num_cpus" else 0.0
+            held += tasks_cpus if kind == "num_cpus" else 0.0
             resource = KINDS[kind]
             others = max(0.0, total.get(resource, 0.0) - free.get(resource, 0.0) - held)
             self._taken[name, kind] = min(others, self._taken.get((name, kind), others))
@@ -89,47 +90,38 @@ class RayCluster:
         return Node(name, ours("num_cpus"), ours("num_gpus"), ours("memory", 2**30))
 
     def start(self, process: Process) -> None:
-        stage = process.stage
-        actor = ray.remote(_Actor).options(
-            **_resources(stage),
+        actor = ray.remote(Worker).options(
+            **_resources(process.stage),
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(process.node, soft=False),
         )
-        self._actors[process] = actor.remote(cloudpickle.dumps(stage))
-        self._flying[self._actors[process].load.remote()] = process
+        self._actors[process] = actor.remote(process.stage)
+        self._flying[self._actors[process].load.remote()] = process, None
 
     def stop(self, process: Process) -> None:
-        actor = self._actors.pop(process, None)
-        if actor is not None:
-            ray.kill(actor)
+        if process in self._actors:
+            ray.kill(self._actors.pop(process))
 
     def send(self, block: Sent) -> None:
-        data = [
-            pa.Table.from_pylist(list(piece.plan), schema=block.route.wire) if piece.data is None else piece.data
-            for piece in block.pieces
-        ]
-        route = self._route(block.route)
+        work = self._route(block.route), block.order, *block.data()
         if block.process is not None:
-            work = self._actors[block.process].work.options(num_returns=2)
-            report, table = work.remote(route, block.order, *data)
+            report, table = self._actors[block.process].work.options(num_returns=2).remote(*work)
         else:
             idle = block.order.error is not None
             resources = {"num_cpus": 0} if idle else _resources(block.stage)
-            if (other := self._other_node(block.avoid)) is not None:
+            other = next((node.name for node in self._nodes if block.avoid not in (None, node.name)), None)
+            if other is not None:
                 resources["scheduling_strategy"] = NodeAffinitySchedulingStrategy(other, soft=True)
             task = ray.remote(_task).options(num_returns=2, max_retries=0, **resources)
-            shared = None if idle else self._shared[block.stage.name]
-            report, table = task.remote(shared, route, block.order, *data)
-            self._tasks_cpus += resources["num_cpus"]
-        self._flying[report] = block
-        self._data[report] = table
+            report, table = task.remote(None if idle else self._shared[block.stage.name], *work)
+        self._flying[report] = block, table
 
     def kill(self, block: Sent) -> None:
         if block.process is not None:
             ray.kill(self._actors[block.process])
         else:
-            (report,) = [ref for ref, flying in self._flying.items() if flying is block]
+            (report,) = [ref for ref, (flying, _) in self._flying.items() if flying is block]
             ray.cancel(report, force=True)
 
     def wait(self, seconds: float) -> Sequence[Event]:
@@ -142,81 +134,38 @@ class RayCluster:
         return [event for ref in ready if (event := self._event(ref)) is not None]
 
     def _event(self, ref: Any) -> Event | None:
-        what = self._flying.pop(ref)
-        data = self._data.pop(ref, None)
-        process = what if isinstance(what, Process) else what.process
-        block = None if isinstance(what, Process) else what
-        if block is not None and process is None and block.order.error is None:
-            self._tasks_cpus -= block.stage.pool.cpus
-        if isinstance(what, Process) and what not in self._actors:
+        what, data = self._flying.pop(ref)
+        process, block = (what, None) if isinstance(what, Process) else (what.process, what)
+        if what is process and process not in self._actors:
             return None  # it was stopped while loading
         try:
             report = ray.get(ref)
-        except RayTaskError as error:
-            if isinstance(error.cause, ObjectLostError) and block is not None:
+        except (RayTaskError, ObjectLostError) as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, ObjectLostError) and block is not None:
                 return Lost(block)
-            raise error.cause from error  # errors there are raised here, as if in this process
-        except ObjectLostError:
-            assert block is not None
-            return Lost(block)
-        except (NodeDiedError, TaskUnschedulableError) as error:
-            return self._died(process, block, False, error)
-        except (RayActorError, WorkerCrashedError, OutOfMemoryError, TaskCancelledError) as error:
-            return self._died(process, block, process is None or self._lives(process.node), error)
-        if block is None:
-            assert process is not None
-            return Ready(process)
-        return Done(block, report, data)
-
-    def _died(self, process: Process | None, block: Sent | None, lives: bool, error: Exception) -> Died:
-        if process is not None:
-            self._actors.pop(process, None)
-        return Died(process, block, lives, str(error))
+            raise cause from error  # errors there are raised here, as if in this process
+        except (NodeDiedError, TaskUnschedulableError, *DEATHS) as error:
+            lives = isinstance(error, DEATHS) and (process is None or self._lives(process.node))
+            if process is not None:
+                self._actors.pop(process, None)
+            return Died(process, block, lives, str(error))
+        return Ready(what) if isinstance(what, Process) else Done(what, report, data)
 
     def _lives(self, node: str) -> bool:
         """Whether the node lives now: its death is known before that of its actors."""
         self._looked = float("-inf")
         return any(there.name == node for there in self.nodes())
 
-    def _other_node(self, avoid: str | None) -> str | None:
-        return None if avoid is None else next((n.name for n in self._nodes if n.name != avoid), None)
 
-    def _route(self, route: Route) -> Any:
-        """A reference to the route, which each node fetches once."""
-        if id(route) not in self._routes:
-            if len(self._routes) >= ROUTES:
-                del self._routes[next(iter(self._routes))]
-            self._routes[id(route)] = route, ray.put(cloudpickle.dumps(route))
-        return self._routes[id(route)][1]
-
-
-class _Actor:
-    """A process for one stage."""
-
-    def __init__(self, pickled: bytes) -> None:
-        self._worker = Worker(pickle.loads(pickled))
-
-    def load(self) -> None:
-        self._worker.load()
-
-    def work(self, route: bytes, order: Order, *data: pa.Table) -> tuple[BlockResult, pa.Table | None]:
-        return self._worker.work(_route(route), order, *data)
-
-
-def _task(stage: bytes | None, route: bytes, order: Order, *data: pa.Table) -> tuple[BlockResult, pa.Table | None]:
+def _task(stage: bytes | None, *work: Any) -> tuple[BlockResult, pa.Table | None]:
     """Process a block; the loaded stage stays in this process for later tasks."""
-    worker = Worker(None) if stage is None else _worker(stage)
-    return worker.work(_route(route), order, *data)
+    return (Worker(None) if stage is None else _worker(stage)).work(*work)
 
 
 @lru_cache(maxsize=32)
 def _worker(pickled: bytes) -> Worker:
     return Worker(pickle.loads(pickled))
-
-
-@lru_cache(maxsize=32)
-def _route(pickled: bytes) -> Route:
-    return pickle.loads(pickled)
 
 
 def _resources(stage: Stage) -> dict[str, Any]:

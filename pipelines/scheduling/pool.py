@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from crispedit.pipelines.scheduling.flow import Route, Row, Stage
+import pyarrow as pa
+
+from crispedit.pipelines.scheduling.flow import Route, Row, Stage, gpus_of
 from crispedit.pipelines.scheduling.room import Need
 from crispedit.pipelines.scheduling.worker import BlockResult, Order
 
@@ -82,6 +85,13 @@ class Sent:
     def avoid(self) -> str | None:
         return self.pieces[0].avoid if self.pieces else None
 
+    def data(self) -> list[Any]:
+        """Of each piece: its rows as a table, or a reference to a table."""
+        return [
+            pa.Table.from_pylist(list(piece.plan), schema=self.route.wire) if piece.data is None else piece.data
+            for piece in self.pieces
+        ]
+
 
 class Queue:
     """Pieces in order, with their rows and bytes counted."""
@@ -91,18 +101,18 @@ class Queue:
         self.rows = 0
         self.bytes = 0.0
 
+    @property
+    def head(self) -> Piece | None:
+        return self._pieces[0] if self._pieces else None
+
     def append(self, piece: Piece) -> None:
         self._pieces.append(piece)
         self._count(piece, 1)
 
     def put_back(self, pieces: Sequence[Piece]) -> None:
-        for piece in reversed(pieces):
-            self._pieces.appendleft(piece)
+        self._pieces.extendleft(reversed(pieces))
+        for piece in pieces:
             self._count(piece, 1)
-
-    @property
-    def head(self) -> Piece | None:
-        return self._pieces[0] if self._pieces else None
 
     def take(self, rows: int) -> list[Piece]:
         """The first rows, of one route; a suspect piece comes alone and complete."""
@@ -110,16 +120,14 @@ class Queue:
         while rows > 0 and (head := self.head) is not None:
             if taken and (head.suspect or head.route is not taken[0].route):
                 break
-            self._pieces.popleft()
-            self._count(head, -1)
-            if not head.suspect and len(head) > rows:
-                rest = head.part(rows, len(head))
-                self.put_back([rest])
+            self._count(self._pieces.popleft(), -1)
+            if head.suspect:
+                return [head]
+            if len(head) > rows:
+                self.put_back([head.part(rows, len(head))])
                 head = head.part(0, rows)
             taken.append(head)
             rows -= len(head)
-            if head.suspect:
-                break
         return taken
 
     def _count(self, piece: Piece, sign: int) -> None:
@@ -138,7 +146,7 @@ class StagePool:
     next: StagePool | None = None
     processes: list[Process] = field(default_factory=list)
     blocks: int = 0
-    """Blocks in processes or tasks."""
+    """Blocks in processes or tasks, without those that only record an error."""
     working: int = 0
     """Rows of these blocks."""
     recent_seconds: float = 0.0
@@ -155,9 +163,9 @@ class StagePool:
     done_rows: int = 0
     again_rows: int = 0
 
-    @property
+    @cached_property
     def need(self) -> Need:
-        return Need.of(self.stage)
+        return Need(self.stage.pool.cpus, gpus_of(self.stage), self.stage.pool.memory_gb or 0.0)
 
     @property
     def row_seconds(self) -> float | None:
@@ -174,15 +182,14 @@ class StagePool:
 
     def learn(self, report: BlockResult) -> None:
         """Update the measurements with a block; each block halves the weight of the earlier ones."""
-        self.recent_seconds = self.recent_seconds / 2 + report.seconds + report.commit_seconds
+        self.recent_seconds = self.recent_seconds / 2 + report.seconds
         self.recent_rows = self.recent_rows / 2 + report.rows
         self.largest = max(self.largest, report.rows)
-        self.busy_seconds += report.seconds + report.commit_seconds
+        self.busy_seconds += report.seconds
         self.loading_seconds += report.load_seconds
         if not self.held:  # a task holds its CPUs while it works
-            self.held_seconds += report.load_seconds + report.seconds + report.commit_seconds
+            self.held_seconds += report.load_seconds + report.seconds
         self.load_seconds = max(report.load_seconds, self.load_seconds or 0.0)
         self.again_rows += len(report.again)
         self.done_rows += report.rows - len(report.again)
-        if report.rows:
-            self.bytes_per_row = max(self.bytes_per_row, report.bytes / report.rows)
+        self.bytes_per_row = max(self.bytes_per_row, report.bytes / max(1, report.rows))

@@ -1,7 +1,7 @@
 """The scheduler of a flow: which stage gets a process, and which rows a process gets. docs/engine.md has the rules.
 
 This module only decides. Time, nodes and processes are a `Cluster`: Ray (`on_ray.py`), this process
-(`here.py`), or a simulation (`benchmarks.engine`). The driver's work for a block depends neither on the number
+(`cluster.py`), or a simulation (`benchmarks.engine`). The driver's work for a block depends neither on the number
 of processes nor on the length of the run.
 """
 
@@ -17,7 +17,7 @@ from crispedit.outcome import Failing
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.scheduling.cluster import Cluster, Died, Done, Event, Lost, Ready
 from crispedit.pipelines.scheduling.division import Division
-from crispedit.pipelines.scheduling.flow import Flow, Quarantined, Route, Row
+from crispedit.pipelines.scheduling.flow import Flow, Quarantined, Route
 from crispedit.pipelines.scheduling.pool import Piece, Process, Sent, StagePool
 from crispedit.pipelines.scheduling.worker import BlockResult, Order
 
@@ -55,6 +55,7 @@ class Scheduler:
         """Rows by step."""
         self.division = Division(flow, cluster, self.pools)
         self._blocks: set[Sent] = set()
+        self._interval = min(LOOK_SECONDS, settings.block_seconds / 20)
         self._looked = -math.inf
 
     def run(self) -> None:
@@ -63,7 +64,8 @@ class Scheduler:
             while True:
                 self._look()
                 self._dispatch()
-                if not self._blocks and not self._queued() and self.flow.finished():
+                queued = any(pool.queue.rows or pool.later for pool in self.pools.values())
+                if not self._blocks and not queued and self.flow.finished():
                     return
                 for event in self.cluster.wait(self._patience()):
                     self._handle(event)
@@ -77,18 +79,11 @@ class Scheduler:
         """About how many seconds a stage has left, with its present processes."""
         return (pool.row_seconds or 0.0) * self.division.rest(pool) / max(1, self.division.slots(pool))
 
-    def _queued(self) -> bool:
-        return any(pool.queue.rows or pool.later for pool in self.pools.values())
-
     def _patience(self) -> float:
         """Seconds to wait for an event: until the next look, or the end of a pause."""
         now = self.cluster.now()
         due = [piece.due for pool in self.pools.values() for piece in pool.later]
         return max(0.001, min([self._looked + self._interval - now, *(at - now for at in due)]))
-
-    @property
-    def _interval(self) -> float:
-        return min(LOOK_SECONDS, self.settings.block_seconds / 20)
 
     def _look(self) -> None:
         """Check hanging blocks, the nodes, and their division among the stages."""
@@ -109,25 +104,16 @@ class Scheduler:
     def _handle(self, event: Event) -> None:
         if isinstance(event, Ready):
             self._ready(event.process)
-        elif isinstance(event, Died) and event.block is None:  # while it loaded
+            return
+        block = event.block
+        if isinstance(event, Died) and block is None:  # while it loaded
             assert event.process is not None
             pool = self.pools[event.process.stage.name]
             pool.processes.remove(event.process)
             self._died_loading(pool, event)
-        else:
-            assert event.block is not None
-            self._answered(event, self._ended(event.block))
-
-    def _ready(self, process: Process) -> None:
-        pool, now = self.pools[process.stage.name], self.cluster.now()
-        process.ready, process.free_since = True, now
-        pool.load_seconds = now - process.started
-        pool.loading_seconds += now - process.started
-        pool.loading_deaths = 0
-        if process.leaving:
-            self.division.stop(process)
-
-    def _answered(self, event: Done | Died | Lost, block: Sent) -> None:
+            return
+        assert block is not None
+        self._ended(block)
         process = block.process
         if isinstance(event, Done):
             self._done(block, event.report, event.data)
@@ -141,15 +127,21 @@ class Scheduler:
         if process is not None and process.leaving and process in block.pool.processes:
             self.division.stop(process)
 
-    def _ended(self, block: Sent) -> Sent:
+    def _ready(self, process: Process) -> None:
+        pool, now = self.pools[process.stage.name], self.cluster.now()
+        process.ready, process.free_since = True, now
+        pool.load_seconds = now - process.started
+        pool.loading_seconds += pool.load_seconds
+        pool.loading_deaths = 0
+        if process.leaving:
+            self.division.stop(process)
+
+    def _ended(self, block: Sent) -> None:
         self._blocks.remove(block)
-        block.pool.blocks -= 1
+        block.pool.blocks -= block.order.error is None
         block.pool.working -= block.rows
         if block.process is not None:
             block.process.block, block.process.free_since = None, self.cluster.now()
-        elif block.order.error is None:
-            self.division.tasks_cpus -= block.pool.need.cpus
-        return block
 
     def _done(self, block: Sent, report: BlockResult, data: Any) -> None:
         pool = block.pool
@@ -158,64 +150,49 @@ class Scheduler:
             return
         if block.order.error is None:
             pool.learn(report)
-        again = set(report.again)
-        kept: list[Row] = []
-        place = 0
-        for piece in block.pieces:
-            for at, row in enumerate(piece.plan):
-                if place + at in again:
-                    pool.later.append(self._another_attempt(piece.part(at, at + 1)))
-                else:
-                    kept.append(row)
-            place += len(piece)
+        rows = [(piece, at) for piece in block.pieces for at in range(len(piece))]
+        for piece, at in (rows[place] for place in report.again):
+            due = self.cluster.now() + PAUSES[min(piece.attempt, len(PAUSES)) - 1]
+            again = replace(piece.part(at, at + 1), attempt=piece.attempt + 1, suspect=False, due=due)
+            pool.later.append(again)
+        tried_again = set(report.again)
+        kept = [piece.plan[at] for place, (piece, at) in enumerate(rows) if place not in tried_again]
         if kept and block.order.last:
             self.committed[block.route.step] += len(kept)
             self.flow.done(block.route, report.committed)
         elif kept:
-            pool.next = self._after(block.route, pool)
+            stages = block.route.stages
+            pool.next = self.pools[stages[stages.index(pool.stage.name) + 1]]
             pool.next.queue.append(Piece(block.route, kept, data, 0, report.bytes / len(kept)))
-
-    def _another_attempt(self, piece: Piece) -> Piece:
-        pause = PAUSES[min(piece.attempt, len(PAUSES)) - 1]
-        return replace(piece, attempt=piece.attempt + 1, suspect=False, due=self.cluster.now() + pause)
-
-    def _after(self, route: Route, pool: StagePool) -> StagePool:
-        return self.pools[route.stages[route.stages.index(pool.stage.name) + 1]]
 
     def _died_working(self, block: Sent, event: Died) -> None:
         """Rows that may have killed a process are run again in smaller blocks, finally alone."""
         pool, pieces = block.pool, list(block.pieces)
+        alone = block.rows == 1
+        deaths = pieces[0].deaths + alone if pieces else 0
         if block.order.error is not None:
-            self._record(pool, pieces, block.order.error)
-            return
-        if not pieces:
+            self._send(pool, block.route, pieces, error=block.order.error)
+        elif not pieces:
             self._died_loading(pool, event)
-            self._probe(block)
-            return
-        if not event.node_lives:
+            self._send(pool, block.route, ())
+        elif not event.node_lives:
             pool.queue.put_back(pieces)
-            return
-        if not pool.held and pool.load_seconds is None:
+        elif not pool.held and pool.load_seconds is None:
             # A task loads its stage itself, so first check whether loading kills its process.
             pool.queue.put_back(pieces)
             if not pool.probing:
-                self._probe(block)
-            return
-        node = None if block.process is None else block.process.node
-        if block.rows == 1:
-            (piece,) = pieces
-            piece = replace(piece, deaths=piece.deaths + 1, suspect=True, avoid=node)
-            if piece.deaths < DEATHS_ALONE:
-                pool.queue.put_back([piece])
-            else:
-                how = "hung and was killed" if block.hung else "died"
-                message = f"its {pool.stage.name} process {how} {piece.deaths} times on it"
-                self._record(pool, [piece], Quarantined(message))
-            return
-        batch = pool.stage.pool.batch
-        size = batch if block.rows > batch else 1
-        parts = [piece.part(at, at + size) for piece in pieces for at in range(0, len(piece), size)]
-        pool.queue.put_back([replace(part, suspect=True, avoid=node) for part in parts])
+                pool.probing = True
+                self._send(pool, block.route, ())
+        elif alone and deaths >= DEATHS_ALONE:
+            how = "hung and was killed" if block.hung else "died"
+            error = Quarantined(f"its {pool.stage.name} process {how} {deaths} times on it")
+            self._send(pool, block.route, pieces, error=error)
+        else:
+            node = None if block.process is None else block.process.node
+            batch = pool.stage.pool.batch
+            size = batch if block.rows > batch else 1
+            parts = [piece.part(at, at + size) for piece in pieces for at in range(0, len(piece), size)]
+            pool.queue.put_back([replace(part, deaths=part.deaths + alone, suspect=True, avoid=node) for part in parts])
 
     def _died_loading(self, pool: StagePool, event: Died) -> None:
         pool.loading_deaths += event.node_lives
@@ -225,15 +202,6 @@ class Scheduler:
                 f"({event.detail or 'it hung, or was killed'}). If something else killed it, such as the system for "
                 "want of memory, run the same command again"
             )
-
-    def _probe(self, block: Sent) -> None:
-        """Check whether a stage can be loaded, by an empty block."""
-        block.pool.probing = True
-        self._send(Sent(block.pool, block.route, [], Order([], False, True), None, self.cluster.now()))
-
-    def _record(self, pool: StagePool, pieces: Sequence[Piece], error: Exception) -> None:
-        """Record rows with an error, through a process that does not touch them."""
-        self._send(self._block(pool, pieces, None, error))
 
     # Dispatch
 
@@ -280,7 +248,7 @@ class Scheduler:
                     return False
                 pieces = [Piece(taken.route, taken.rows)]
         pool.waiting_since = None
-        self._send(self._block(pool, pieces, process))
+        self._send(pool, pieces[0].route, pieces, process)
         return True
 
     def _rows(self, pool: StagePool, waiting: int) -> int:
@@ -304,21 +272,23 @@ class Scheduler:
         batch = pool.stage.pool.batch
         return max(1, int(rows) if rows < batch else int(rows) // batch * batch)
 
-    def _block(
-        self, pool: StagePool, pieces: Sequence[Piece], process: Process | None, error: Exception | None = None
-    ) -> Sent:
+    def _send(
+        self,
+        pool: StagePool,
+        route: Route,
+        pieces: Sequence[Piece],
+        process: Process | None = None,
+        error: Exception | None = None,
+    ) -> None:
+        """Send a block: without pieces, to see whether the stage can be loaded; with an error, to record the rows
+        with it, through a process that does not touch them."""
         spans = [(0, len(piece)) if piece.data is None else (piece.first, piece.first + len(piece)) for piece in pieces]
-        route = pieces[0].route
         last = route.stages[-1] == pool.stage.name
-        final = max(piece.attempt for piece in pieces) >= self.settings.attempts
-        return Sent(pool, route, pieces, Order(spans, last, final, error), process, self.cluster.now())
-
-    def _send(self, block: Sent) -> None:
+        final = max((piece.attempt for piece in pieces), default=0) >= self.settings.attempts
+        block = Sent(pool, route, pieces, Order(spans, last, final, error), process, self.cluster.now())
         self._blocks.add(block)
-        block.pool.blocks += 1
-        block.pool.working += block.rows
-        if block.process is not None:
-            block.process.block = block
-        elif block.order.error is None:
-            self.division.tasks_cpus += block.pool.need.cpus
+        pool.blocks += error is None
+        pool.working += block.rows
+        if process is not None:
+            process.block = block
         self.cluster.send(block)

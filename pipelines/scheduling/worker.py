@@ -40,7 +40,7 @@ class BlockResult:
     """Bytes of the data for the next stage."""
     load_seconds: float = 0.0
     seconds: float = 0.0
-    commit_seconds: float = 0.0
+    """Seconds of the work, with the commit."""
 
 
 class Worker:
@@ -48,11 +48,11 @@ class Worker:
 
     def __init__(self, stage: Stage | None) -> None:
         self.stage = stage
-        self.loaded = stage is None
+        self.loaded = False
 
     def load(self) -> float:
         """Load the stage if needed; returns the seconds that it took."""
-        if self.loaded or self.stage is None:
+        if self.stage is None or self.loaded:
             return 0.0
         start = time.perf_counter()
         # One thread per worker: Ray counts one CPU for it, and OpenCV's results must not depend on the number of cores.
@@ -72,25 +72,22 @@ class Worker:
             for row in table.slice(first, end - first).to_pylist()
         ]
         done = self._processed(route, rows, order.error)
-        again = () if order.final else [place for place, row in enumerate(done) if route.transient(row)]
-        if again:
-            kept = set(range(len(done))) - set(again)
-            done = [done[place] for place in sorted(kept)]
-        worked = time.perf_counter()
+        again = [place for place, row in enumerate(done) if not order.final and route.transient(row)]
+        tried_again = set(again)
+        kept = [row for place, row in enumerate(done) if place not in tried_again]
         if order.last:
-            committed = route.commit(done) if done else ()
-            seconds = time.perf_counter() - worked
-            return BlockResult(len(rows), again, committed, 0, loading, worked - start, seconds), None
-        table = pa.Table.from_pylist(done, schema=route.wire)
-        return BlockResult(len(rows), again, (), table.nbytes, loading, time.perf_counter() - start), table
+            table, committed = None, route.commit(kept) if kept else ()
+        else:
+            table, committed = pa.Table.from_pylist(kept, schema=route.wire), ()
+        size = 0 if table is None else table.nbytes
+        return BlockResult(len(rows), again, committed, size, loading, time.perf_counter() - start), table
 
     def _processed(self, route: Route, rows: Sequence[Row], error: Exception | None) -> list[Row]:
         """The rows after the stage, in its own batches; failed rows pass through."""
         if error is not None:
             return [row if row.get("error") is not None else route.failed(row, error) for row in rows]
+        assert self.stage is not None, "rows are only recorded with an error here"
         done = list(rows)
-        if self.stage is None:
-            return done
         live = [place for place, row in enumerate(rows) if row.get("error") is None]
         for first in range(0, len(live), self.stage.pool.batch):
             places = live[first : first + self.stage.pool.batch]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
+import duckdb
 import yaml
 
 from crispedit import images
@@ -16,11 +15,11 @@ from crispedit.outcome import KEPT
 from crispedit.pipelines import steps, tables
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import SELECTION
-from crispedit.record import Image, Mask
 from crispedit.shards import journal, sheet
 from crispedit.shards.card import size_category
 from crispedit.shards.journal import quoted
 from crispedit.shards.pack import ShardEntry
+from crispedit.shards.read import DecodedPair
 
 EXAMPLES = "examples.jpg"
 SHOWN = 8
@@ -35,8 +34,10 @@ def text(run: Run, shards: Sequence[ShardEntry]) -> str:
     for shard in shards:
         categories[shard.category] += shard.pairs
     db = tables.connect(run)
-    licences = [row[0] for row in db.execute("SELECT DISTINCT licence FROM curate ORDER BY ALL").fetchall()]
-    datasets = [row[0] for row in db.execute("SELECT DISTINCT dataset FROM curate ORDER BY ALL").fetchall()]
+    licences, datasets = (
+        [row[0] for row in db.execute(f"SELECT DISTINCT {column} FROM curate ORDER BY ALL").fetchall()]
+        for column in ("licence", "dataset")
+    )
     front: dict[str, Any] = {
         "task_categories": ["image-to-image"],
         "tags": ["image-editing", "webdataset", "crispedit"],
@@ -53,18 +54,16 @@ def text(run: Run, shards: Sequence[ShardEntry]) -> str:
     annotator = f"`{run.recipe.annotate.annotator}`"
     if run.recipe.imports_pairs:
         editors, annotator = "- imported with the pairs", "imported with the pairs"
-    selection = quoted(str(run.folder("select") / SELECTION))
-    kept = f"SELECT key FROM read_parquet({selection}) WHERE outcome = '{KEPT}'"
+    repairs = tables.repairs(db, f"SELECT key FROM {_selection(run)} WHERE outcome = '{KEPT}'")
     if run.recipe.edit.repair:
-        laid = tables.repaired(db, kept)["laid_back"]
         editors += (
-            f"\n- {laid} of the {pairs} edited images were moved back onto their source; `transform` in their"
-            "\n  `<key>.json` is the affine map from source to original edited pixels (the identity: unchanged)"
+            f"\n- {repairs['laid_back']} of the {pairs} edited images were moved back onto their source; "
+            "`transform` in their\n  `<key>.json` is the affine map from source to original edited pixels "
+            "(the identity: unchanged)"
         )
     if run.recipe.edit.repair_drift:
-        restored = tables.restored(db, kept)
         editors += (
-            f"\n- Of {restored} of the {pairs} edited images a drift of tone was removed; `drift` in their"
+            f"\n- Of {repairs['restored']} of the {pairs} edited images a drift of tone was removed; `drift` in their"
             "\n  `<key>.json` is its gain and offset per channel (edited = gain * source + offset, in levels)"
         )
     return f"""---
@@ -80,7 +79,7 @@ def text(run: Run, shards: Sequence[ShardEntry]) -> str:
 
 {f"![Pairs of this set: source, edited, and the edited region]({EXAMPLES})" if pairs else ""}
 
-{_left_out(run)}
+{_left_out(run, db)}
 
 Each sample is `<key>.source.jpg`, `<key>.edited.jpg`, `<key>.mask.png` (white where the edit is; only where it is
 known) and `<key>.json` (instruction, category, captions, editor, scores, provenance).
@@ -102,18 +101,20 @@ pairs = load_dataset("webdataset", data_files="*.tar", split="train")
 """
 
 
+def _selection(run: Run) -> str:
+    return f"read_parquet({quoted(str(run.folder('select') / SELECTION))})"
+
+
 def _listed(values: Sequence[str | None]) -> str:
     return ", ".join("unknown" if value is None else value for value in values) or "unknown"
 
 
-def _left_out(run: Run) -> str:
+def _left_out(run: Run, db: duckdb.DuckDBPyConnection) -> str:
     """The card's section on what was filtered out: candidates by reason."""
-    selection = quoted(str(run.folder("select") / SELECTION))
-    with tables.connect(run) as db:
-        rows = db.execute(f"""
-            SELECT coalesce(reason, outcome), count(*) AS n FROM read_parquet({selection})
-            WHERE outcome <> '{KEPT}' GROUP BY ALL ORDER BY n DESC, 1
-        """).fetchall()
+    rows = db.execute(f"""
+        SELECT coalesce(reason, outcome), count(*) AS n FROM {_selection(run)}
+        WHERE outcome <> '{KEPT}' GROUP BY ALL ORDER BY n DESC, 1
+    """).fetchall()
     if not rows:
         return "Nothing was filtered out: every candidate is in this set."
     lines = "\n".join(f"| `{reason}` | {number} |" for reason, number in rows)
@@ -121,59 +122,30 @@ def _left_out(run: Run) -> str:
     return f"{total} more candidates were made and filtered out:\n\n| reason | candidates |\n|---|---|\n{lines}"
 
 
-@dataclass(frozen=True)
-class _Example:
-    """A pair of the run, for drawing."""
-
-    run: Run
-    row: Mapping[str, Any]
-
-    @property
-    def key(self) -> str:
-        return str(self.row["key"])
-
-    @property
-    def category(self) -> str:
-        return str(self.row["category"])
-
-    @property
-    def meta(self) -> dict[str, object]:
-        return {"instruction": self.row["instruction"]}
-
-    @cached_property
-    def source(self) -> Image:
-        return self._image("source")
-
-    @cached_property
-    def edited(self) -> Image:
-        return self._image("edited")
-
-    @cached_property
-    def mask(self) -> Mask | None:
-        if self.row["mask"] is None:
-            return None
-        mask = images.decode_mask(journal.read_blob(self.run.root, self.row["mask"]))
-        return sheet.fitted(mask, self.edited)
-
-    def _image(self, column: str) -> Image:
-        return sheet.pixels(journal.read_blob(self.run.root, self.row[column]), 2 * THUMBNAIL_PX)
-
-
 def examples(run: Run) -> bytes | None:
     """The sheet of examples as a JPEG; None if no pair is kept."""
-    selection = quoted(str(run.folder("select") / SELECTION))
-    with tables.connect(run) as db:
-        chosen = db.sql(f"""
-            SELECT c.key, c.category, c.instruction, c.source, c.edited, c.mask, c.composed
+    rows = tables.rows(
+        tables.connect(run),
+        f"""
+            SELECT c.key, c.category, c.instruction, c.source, c.edited, c.mask
             FROM (
                 SELECT key, row_number() OVER (PARTITION BY category ORDER BY key) AS turn
-                FROM read_parquet({selection}) WHERE outcome = '{KEPT}' ORDER BY turn, category LIMIT {SHOWN}
+                FROM {_selection(run)} WHERE outcome = '{KEPT}' ORDER BY turn, category LIMIT {SHOWN}
             ) e JOIN candidate c USING (key) ORDER BY e.turn, c.category
-        """)
-        rows = chosen.to_arrow_table().to_pylist()
+        """,
+    )
     if not rows:
         return None
-    drawn = sheet.contact_sheet([_Example(run, row) for row in rows], 2, THUMBNAIL_PX)
     out = io.BytesIO()
-    drawn.save(out, "JPEG", quality=85)
+    sheet.contact_sheet([_drawn(run, row) for row in rows], 2, THUMBNAIL_PX).save(out, "JPEG", quality=85)
     return out.getvalue()
+
+
+def _drawn(run: Run, row: Mapping[str, Any]) -> DecodedPair:
+    source, edited = (
+        sheet.pixels(journal.read_blob(run.root, row[side]), 2 * THUMBNAIL_PX) for side in ("source", "edited")
+    )
+    mask = None
+    if row["mask"] is not None:
+        mask = sheet.fitted(images.decode_mask(journal.read_blob(run.root, row["mask"])), edited)
+    return DecodedPair(row["key"], row["category"], {"instruction": row["instruction"]}, source, edited, mask)

@@ -9,8 +9,7 @@ from tqdm import tqdm
 
 from crispedit import console, inverse
 from crispedit.chat import ChatOption
-from crispedit.pipelines import recipe
-from crispedit.pipelines.run import Run
+from crispedit.pipelines.run import run_in
 from crispedit.pipelines.sharing import preference
 from crispedit.recipe import Strict, parse
 from crispedit.shards.export import TARGETS, export
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.to == PREFERENCE:
         if args.inverse or args.inverse_chat or len(args.shards) != 1:
             raise ValueError(f"--to {PREFERENCE}: give one run, without --inverse and --inverse-chat")
-        count = preference.export(Run(recipe.load(args.shards[0])), args.output, args.categories)
+        count = preference.export(run_in(args.shards[0]), args.output, args.categories)
         print(f"{count} preferences: {args.output}")
         return 0
     invert = _by_model(args.inverse_chat) if args.inverse_chat else inverse.by_rule if args.inverse else None

@@ -1,1 +1,1 @@
-"""Scripts that make the shipped files: the small models' weights and the contact sheets."""
+"""Scripts that make the shipped files: the weights of the small models, and the page of recipe keys."""

@@ -28,19 +28,16 @@ editor. The options of a part are set beside its `pool`: `crispedit filters NAME
 
 def page() -> str:
     """The page as Markdown: a table for each section of the recipe, and for each kind of source."""
-    parts, alone = [HEAD], []
+    tables: dict[str, list[str]] = {"Top level": []}
     for name, field in Recipe.model_fields.items():
         models = _sections(field)
         if not models:
-            alone.append(_row(name, field))
+            tables["Top level"].append(_row(name, field))
         for model in models:
             title = f"{name}, kind: {model.model_fields['kind'].default}" if len(models) > 1 else name
-            parts.append(_table(title, _rows(model, f"{name}.NAME." if _is_mapping(field) else f"{name}.")))
-    return "\n".join([parts[0], _table("Top level", alone), *parts[1:]])
-
-
-def _table(title: str, rows: Iterator[str] | list[str]) -> str:
-    return "\n".join([f"## {title}\n", "| key | default | meaning |", "|---|---|---|", *rows, ""])
+            tables[title] = list(_rows(model, _inside(name, field)))
+    head = "| key | default | meaning |\n|---|---|---|"
+    return "\n".join([HEAD, *("\n".join([f"## {title}\n", head, *rows, ""]) for title, rows in tables.items())])
 
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
@@ -50,15 +47,16 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
             yield _row(prefix + name, field)
         for section in sections:
             if section is not Pool or prefix == "score.":
-                yield from _rows(section, f"{prefix}{name}.NAME." if _is_mapping(field) else f"{prefix}{name}.")
+                yield from _rows(section, prefix + _inside(name, field))
 
 
 def _sections(field: FieldInfo) -> list[type[BaseModel]]:
     return [model for model in models_in(field.annotation) if model is not Bound]
 
 
-def _is_mapping(field: FieldInfo) -> bool:
-    return "dict[" in str(field.annotation)
+def _inside(name: str, field: FieldInfo) -> str:
+    """The prefix of the keys inside a section; a mapping's entries have names."""
+    return f"{name}.NAME." if "dict[" in str(field.annotation) else f"{name}."
 
 
 def _row(key: str, field: FieldInfo) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from crispedit.classifier import CATEGORIES
 from crispedit.compositor.landscape import landscape
 from crispedit.editmgt.frame import resize
 from crispedit.editors.compositor import CompositorEditor
-from crispedit.record import Image, Job, Mask, Refusal, Sample, content_key
+from crispedit.record import Edit, Image, Job, Mask, Sample, content_key
 
 SIZE = (384, 256)
 """Width and height in pixels of a landscape when it is edited."""
@@ -29,11 +29,11 @@ MARGIN = (12, 16)
 """Pixels that a pair for training is higher and wider, so that it can be cropped in many ways."""
 PER_TASK = 25
 """Landscapes that a process renders at once."""
+OPPOSITE = {"left": "right", "right": "left"}
 
 
 class RenderedPair(NamedTuple):
     key: str
-    landscape: int
     category: str
     instruction: str
     source: Image
@@ -41,19 +41,22 @@ class RenderedPair(NamedTuple):
     mask: Mask
 
 
+def edits_of(sample: Sample, seed_of: Callable[[Job], int]) -> Iterator[tuple[Job, Image, Edit]]:
+    """Jobs, sources and edits of a photograph: one of each category, where the compositor can make one."""
+    for job in CompositorAnnotator().annotate([sample], [CATEGORIES])[0]:
+        if isinstance(job, Job):
+            [edit] = CompositorEditor().edit([sample.source], [job], [seed_of(job)])
+            if isinstance(edit, Edit):
+                yield job, sample.source if edit.source is None else edit.source, edit
+
+
 def rendered(seed: int) -> list[RenderedPair]:
     """The pairs of one landscape, of `SIZE`: an edit of each category, where the compositor can make one."""
     sample = Sample(content_key("landscape", str(seed)), images.encode_jpeg(landscape(seed, *SIZE)))
-    [answers] = CompositorAnnotator().annotate([sample], [CATEGORIES])
-    jobs = [answer for answer in answers if isinstance(answer, Job)]
-    edits = CompositorEditor().edit([sample.source] * len(jobs), jobs, [0] * len(jobs))
     pairs = []
-    for job, edit in zip(jobs, edits, strict=True):
-        if isinstance(edit, Refusal):
-            continue
+    for job, source, edit in edits_of(sample, lambda job: 0):
         assert edit.mask is not None, "the compositor knows its masks"
-        before = sample.source if edit.source is None else edit.source
-        pairs.append(RenderedPair(job.key, seed, job.category, job.instruction, before, edit.edited, edit.mask))
+        pairs.append(RenderedPair(job.key, job.category, job.instruction, source, edit.edited, edit.mask))
     return pairs
 
 
@@ -69,23 +72,16 @@ def cropped(pair: RenderedPair, rng: np.random.Generator, flip: bool) -> Rendere
         top, left = (int(rng.integers(margin + 1)) for margin in MARGIN)
         window = slice(top, top + SHAPE[0]), slice(left, left + SHAPE[1])
         if pair.mask[window].any():
-            break
-    else:
-        return None
-    pair = pair._replace(source=pair.source[window], edited=pair.edited[window], mask=pair.mask[window])
-    return mirrored(pair) if flip else pair
+            pair = pair._replace(source=pair.source[window], edited=pair.edited[window], mask=pair.mask[window])
+            return mirrored(pair) if flip else pair
+    return None
 
 
 def mirrored(pair: RenderedPair) -> RenderedPair:
-    def other(side: re.Match[str]) -> str:
-        return "right" if side[0] == "left" else "left"
-
-    return pair._replace(
-        instruction=re.sub(r"\b(left|right)\b", other, pair.instruction),
-        source=np.ascontiguousarray(pair.source[:, ::-1]),
-        edited=np.ascontiguousarray(pair.edited[:, ::-1]),
-        mask=np.ascontiguousarray(pair.mask[:, ::-1]),
-    )
+    instruction = re.sub(r"\b(left|right)\b", lambda side: OPPOSITE[side[0]], pair.instruction)
+    source, edited = (np.ascontiguousarray(image[:, ::-1]) for image in (pair.source, pair.edited))
+    mask = np.ascontiguousarray(pair.mask[:, ::-1])
+    return pair._replace(instruction=instruction, source=source, edited=edited, mask=mask)
 
 
 def _render(seeds: Sequence[int]) -> list[RenderedPair]:
@@ -115,6 +111,5 @@ class Rendering:
 
 def stacked(pairs: Sequence[RenderedPair]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
     """Sources [N, H, W, 3], edited images, and masks [N, H, W], of pairs of one size."""
-    columns = zip(*((pair.source, pair.edited, pair.mask) for pair in pairs), strict=True)
-    source, edited, mask = (np.stack(column) for column in columns)
+    source, edited, mask = (np.stack([getattr(pair, name) for pair in pairs]) for name in ("source", "edited", "mask"))
     return source, edited, mask

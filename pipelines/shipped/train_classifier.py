@@ -28,10 +28,15 @@ import yaml
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_matrix
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from crispedit import classifier
+from crispedit import torchvision_ops as torchvision_ops  # before torchvision
 from crispedit.classifier import BUCKETS, LABELS, UNKNOWN
+
+# isort: split
+from torchvision.models import ResNet18_Weights
 
 Floats = NDArray[Any]
 A_LINE = 150
@@ -64,7 +69,7 @@ class Grammar:
             name: [w.strip() for w in said.split(",")] if isinstance(said, str) else list(said)
             for name, said in words.items()
         }
-        self.words["imagenet"] = imagenet()
+        self.words["imagenet"] = [name.lower() for name in ResNet18_Weights.IMAGENET1K_V1.meta["categories"]]
         for name, choices in self.words.items():
             for choice in choices:
                 if choice.count("(") != choice.count(")") or choice.count("{") != choice.count("}"):
@@ -84,16 +89,6 @@ class Grammar:
         return re.sub(r"\s+([,.?])", r"\1", re.sub(r"\s+", " ", template)).strip()
 
 
-def imagenet() -> list[str]:
-    """The thousand class names of ImageNet: nouns of every kind."""
-    from crispedit import torchvision_ops
-
-    torchvision_ops.declare()
-    from torchvision.models import ResNet18_Weights
-
-    return [name.lower() for name in ResNet18_Weights.IMAGENET1K_V1.meta["categories"]]
-
-
 def templates() -> dict[str, Any]:
     file = resources.files("crispedit.pipelines.shipped") / "classifier.yaml"
     return yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -102,19 +97,17 @@ def templates() -> dict[str, Any]:
 def write(seed: int) -> tuple[list[Text], list[Text], int]:
     """The training text, the held-out text, which is made from other templates, and the number of templates."""
     file = templates()
-    random = Random(seed)
-    grammar = Grammar(file["words"], random)
-    training: list[Text] = []
-    held_out: list[Text] = []
-    seen: set[str] = set()
+    grammar = Grammar(file["words"], Random(seed))
+    training, held_out, seen = list[Text](), list[Text](), set[str]()
     for category in LABELS:
         for number, line in enumerate(file["templates"][category]):
             for _ in range(A_LINE * (3 if category == UNKNOWN else 1)):
                 template = grammar.choose(line)
                 seen.add(template)
-                text = _finish(grammar.fill(template), grammar, random, category != UNKNOWN)
+                categories = () if category == UNKNOWN else (category,)
+                text = _finish(grammar.fill(template), grammar, bool(categories))
                 chosen = held_out if zlib.crc32(template.encode()) % HELD_OUT == 0 else training
-                chosen.append(Text(text, () if category == UNKNOWN else (category,), number))
+                chosen.append(Text(text, categories, number))
     return training, held_out, len(seen)
 
 
@@ -133,8 +126,9 @@ def compounds(single: Sequence[Text], seed: int) -> list[Text]:
     return made
 
 
-def _finish(text: str, grammar: Grammar, random: Random, order: bool) -> str:
+def _finish(text: str, grammar: Grammar, order: bool) -> str:
     """Politeness, capitals, a full stop, and in one instruction of eight a slip of the keyboard."""
+    random = grammar.random
     if order and random.random() < 0.15:
         text = grammar.fill("{please}") + " " + text
     if random.random() < 0.6:
@@ -156,14 +150,8 @@ def slip(text: str, random: Random) -> str:
             break
         i = random.randrange(1, len(text) - 1)
         near = random.choice("etaoinshrdlu")
-        text = random.choice(
-            [
-                text[:i] + text[i + 1] + text[i] + text[i + 2 :],
-                text[:i] + text[i + 1 :],
-                text[:i] + text[i] + text[i:],
-                text[:i] + near + text[i + 1 :],
-            ]
-        )
+        swapped, doubled = text[i + 1] + text[i] + text[i + 2 :], text[i] + text[i:]
+        text = text[:i] + random.choice([swapped, text[i + 1 :], doubled, near + text[i + 1 :]])
     return text
 
 
@@ -176,10 +164,9 @@ def labelled(file: Path, split: str) -> list[Text]:
 def matrix(texts: Sequence[Text]) -> csr_matrix:
     """[N, BUCKETS] the features of texts."""
     rows = [classifier.features(classifier.tokens(text.instruction)) for text in texts]
-    indptr = np.cumsum([0, *(len(columns) for columns, _ in rows)])
-    indices = np.concatenate([columns for columns, _ in rows])
-    values = np.concatenate([value for _, value in rows])
-    made = csr_matrix((values, indices, indptr), shape=(len(texts), BUCKETS))
+    ends = np.cumsum([0, *(len(columns) for columns, _ in rows)])
+    columns, values = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    made = csr_matrix((values, columns, ends), shape=(len(texts), BUCKETS))
     made.sum_duplicates()
     return made
 
@@ -187,12 +174,6 @@ def matrix(texts: Sequence[Text]) -> csr_matrix:
 def first_edits(texts: Sequence[Text]) -> NDArray[np.int64]:
     """[N] the label of each text."""
     return np.array([LABELS.index(text.categories[0] if text.categories else UNKNOWN) for text in texts])
-
-
-def train(texts: Sequence[Text], weights: NDArray[np.float64], strength: float) -> tuple[Floats, Floats]:
-    """[BUCKETS, 8] weights and [8] bias."""
-    model = LogisticRegression(C=strength, max_iter=80, tol=1e-3).fit(matrix(texts), first_edits(texts), weights)
-    return model.coef_.T.astype(np.float16), model.intercept_.astype(np.float32)
 
 
 def seen(texts: Sequence[Text]) -> NDArray[np.bool_]:
@@ -207,9 +188,7 @@ def temperature(logits: Floats, first: NDArray[np.int64]) -> float:
     """The divisor of the logits that maximises the likelihood of held-out labels (Guo et al. 2017)."""
 
     def loss(scale: float) -> float:
-        scaled = logits / scale
-        scaled = scaled - scaled.max(1, keepdims=True)
-        return float(-(scaled[np.arange(len(first)), first] - np.log(np.exp(scaled).sum(1))).mean())
+        return float(-log_softmax(logits / scale, axis=1)[np.arange(len(first)), first].mean())
 
     return float(minimize_scalar(loss, bounds=(0.3, 5), method="bounded").x)
 
@@ -226,13 +205,9 @@ def main() -> None:
     scale, unfamiliar = calibrate(single, people, args.strength)
     weights, bias = fit(made, people, args.strength)
     args.out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        args.out / "classifier.npz",
-        weights=weights,
-        bias=bias,
-        temperature=np.float32(scale),
-        seen=np.packbits(seen(made + people)),
-    )
+    known = np.packbits(seen(made + people))
+    arrays: dict[str, Any] = {"weights": weights, "bias": bias, "temperature": np.float32(scale), "seen": known}
+    np.savez_compressed(args.out / "classifier.npz", **arrays)
     measured = {
         "templates": count,
         "texts": len(made) + len(people),
@@ -264,9 +239,10 @@ def calibrate(single: Sequence[Text], people: Sequence[Text], strength: float) -
 
 
 def fit(made: Sequence[Text], people: Sequence[Text], strength: float) -> tuple[Floats, Floats]:
-    """Weights and bias, trained on both."""
-    importance = np.array([1.0] * len(made) + [PEOPLES] * len(people))
-    return train([*made, *people], importance, strength)
+    """[BUCKETS, 8] weights and [8] bias, trained on both."""
+    texts, importance = [*made, *people], np.array([1.0] * len(made) + [PEOPLES] * len(people))
+    model = LogisticRegression(C=strength, max_iter=80, tol=1e-3).fit(matrix(texts), first_edits(texts), importance)
+    return model.coef_.T.astype(np.float16), model.intercept_.astype(np.float32)
 
 
 def predict(weights: Floats, bias: Floats, texts: Sequence[Text]) -> Floats:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,16 +32,10 @@ from crispedit.editmgt.settings import Objective
 from crispedit.editmgt.text import TextEncoder, hidden_states, token_ids
 from crispedit.editmgt.transformer import Transformer
 from crispedit.editmgt.vq import VQ
+from crispedit.pipelines.shipped.descent import Descent
 from crispedit.pipelines.shipped.rendered import SHAPE, RenderedPair, Rendering, cropped, rendered, resized, stacked
-from crispedit.pipelines.shipped.train_vq import (
-    Images,
-    codebook,
-    codes_of,
-    measure,
-    rate_at,
-    train_decoder,
-    write_transform,
-)
+from crispedit.pipelines.shipped.train_vq import Images, codebook, codes_of, measure, train_decoder, write_transform
+from crispedit.shards import journal
 
 PRESET = "editmgt-tiny"
 SAMPLING = SamplingOptions(
@@ -97,9 +90,8 @@ def tokenise(vq: VQ, text: TextEncoder, pairs: Sequence[RenderedPair]) -> Tokens
 
 def ids_of(text: TextEncoder, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
     """The ids [M, L] for CLIP and for the language model."""
-    readers = ((text.clip_tokenizer, text.clip_tokens), (text.llm_tokenizer, text.llm_tokens))
-    clip_ids, llm_ids = (token_ids(tokenizer, list(instructions), length)["input_ids"] for tokenizer, length in readers)
-    return clip_ids, llm_ids
+    clip_ids = token_ids(text.clip_tokenizer, list(instructions), text.clip_tokens)
+    return clip_ids, token_ids(text.llm_tokenizer, list(instructions), text.llm_tokens)
 
 
 def merges(texts: Sequence[str], count: int) -> list[tuple[str, str]]:
@@ -135,32 +127,30 @@ class Learner(nn.Module):
         """The sequence [B, L, C] and the pooled vector [B, P], as `TextEncoder` gives them."""
         return hidden_states(self.llm, llm_ids), self.clip(clip_ids).text_embeds
 
-    def forward(self, batch: Tokens, objective: Objective) -> dict[str, Tensor]:
+    def forward(self, batch: Tokens) -> dict[str, Tensor]:
         """The terms of the loss, each a mean: `all` (weighted), `localisation`; and to watch, `edited` and `rest`."""
         size, device = len(batch), batch.source.device
         source, edited, region = batch.source.long(), batch.edited.long(), batch.region
-        dropped = torch.rand(size, device=device) < objective.drop_text
+        dropped = torch.rand(size, device=device) < OBJECTIVE.drop_text
         clip_ids, llm_ids = (
             torch.where(dropped[:, None], empty.to(device), ids)
             for empty, ids in zip(self.empty, (batch.clip_ids, batch.llm_ids), strict=True)
         )
         sequence, pooled = self.read(clip_ids, llm_ids)
-        masked, timestep = mask_tokens(
-            torch.rand(size, device=device), torch.rand(size, edited[0].numel(), device=device)
-        )
+        time, order = torch.rand(size, device=device), torch.rand(size, edited[0].numel(), device=device)
+        masked, timestep = mask_tokens(time, order)
         masked = masked.view_as(edited)
         inputs = torch.where(masked, self.transformer.config.mask_id, edited)
         micro = torch.tensor([SHAPE[1], SHAPE[0], 0.0, 0.0, SCORE], device=device).expand(size, -1)
         chosen = masked & (region | (torch.rand(region.shape, device=device) < KEPT))
         # A new style edits 300 tokens and a new colour 20. The root keeps styles from dominating the loss.
         share = region.flatten(1).float().mean(1).clamp(min=1 / region[0].numel())
-        edited_weight = objective.edit_weight * share.rsqrt()[:, None, None]
+        edited_weight = OBJECTIVE.edit_weight * share.rsqrt()[:, None, None]
         weight = torch.where(region, edited_weight, 1 / KEPT)[chosen]
         examples = Examples((), (), source, edited, region, sequence, pooled, micro)
         masked_batch = MaskedBatch(examples, inputs, timestep, chosen, weight, ~dropped)
-        losses_M, localisation_B = losses(
-            self.transformer, masked_batch, default_capture(self.transformer.config, masked_batch)
-        )
+        capture = default_capture(self.transformer.config, masked_batch)
+        losses_M, localisation_B = losses(self.transformer, masked_batch, capture)
         inside = region[chosen]
         return {
             "all": (losses_M * weight).sum() / weight.sum(),
@@ -178,36 +168,19 @@ def train(
     batch: int,
     rate: float,
     more: Callable[[], Tokens | None] = lambda: None,
-    objective: Objective = OBJECTIVE,
-    every: int = 250,
 ) -> list[dict[str, float]]:
     """Train up to step `steps`, from the savepoint if there is one; then `model` has averaged weights.
 
     `more` is asked for further pairs once a minute. Returns what was measured, a row for every 50 steps.
     """
     device = tokens.source.device
-    learned = [weight.requires_grad_(True) for weight in model.parameters()]
-    averages = [weight.detach().clone() for weight in learned]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [w for w in learned if w.ndim > 1], "weight_decay": 0.05},
-            {"params": [w for w in learned if w.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=rate,
-        betas=(0.9, 0.98),
-    )
+    descent = Descent(model.parameters(), rate, steps, warmup=0.03 * steps, average=EMA)
     first, history = 0, []
     if saved.exists():
         state = torch.load(saved, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        averages, first = state["averages"], state["step"]
-
-    def save(step: int) -> None:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "averages": averages}
-        torch.save(state | {"step": step}, saved.with_suffix(".part"))
-        os.replace(saved.with_suffix(".part"), saved)
-
+        descent.optimizer.load_state_dict(state["optimizer"])
+        descent.averages, first = state["averages"], state["step"]
     model.train()
     order, place, asked = torch.randperm(len(tokens)), 0, time.monotonic()
     sums: dict[str, Tensor] = {}
@@ -221,26 +194,19 @@ def train(
             order, place = torch.randperm(len(tokens)), 0
         chosen, place = order[place : place + batch].to(device), place + batch
         with torch.autocast(device.type, torch.bfloat16):
-            terms = model(tokens.rows(chosen), objective)
-        optimizer.zero_grad(set_to_none=True)
-        (terms["all"] + objective.localise * terms["localisation"]).backward()
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(rate, step, steps, warmup=0.03 * steps)
-        optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(averages, learned, 1 - min(EMA, step / (step + 10)))
+            terms = model(tokens.rows(chosen))
+        descent.step(terms["all"] + OBJECTIVE.localise * terms["localisation"], step)
         sums = {name: sums.get(name, 0) + value.detach() for name, value in terms.items()}
         if step % 50 == 0:
             row = {name: float(value) / 50 for name, value in sums.items()}
             history.append({"step": step, "pairs": len(tokens), **row})
             print("  ".join(f"{name} {value:.4g}" for name, value in history[-1].items()), flush=True)
             sums = {}
-        if step % every == 0 or step == steps:
-            save(step)
-    with torch.no_grad():
-        for weight, average in zip(learned, averages, strict=True):
-            weight.requires_grad_(False).copy_(average)
+        if step % 250 == 0 or step == steps:
+            state = {"model": model.state_dict(), "optimizer": descent.optimizer.state_dict()}
+            with journal.replaced(saved) as file:
+                torch.save(state | {"averages": descent.averages, "step": step}, file)
+    descent.finish()
     model.eval()
     return history
 
@@ -248,8 +214,7 @@ def train(
 def fresh_transformer(preset: dict[str, Any], vq: VQ) -> Transformer:
     """Its transformer, which begins by copying."""
     transformer = build_transformer(preset)
-    transformer.follow_codebook(vq.codebook.cpu())
-    transformer.begin_by_copying()
+    transformer.begin_by_copying(vq.codebook.cpu())
     return transformer
 
 

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from crispedit.editmgt.vq import VQ
+from crispedit.editmgt.vq import VQ, rgb
+from crispedit.pipelines.shipped.descent import Descent
 
 PIXELS = 8
 """Of a token along a side: the transform is written for an encoder that halves three times."""
@@ -48,21 +49,18 @@ class Images:
 def block_transform() -> tuple[Tensor, Tensor]:
     """([8, 3, 2, 2], [12, 8]): latents from the colours of a block's quarters, and quarters' colours (quarter, then
     RGB) from latents. What 8 latents cannot say of the 12 numbers comes back as none."""
-    opponent = torch.tensor(OPPONENT)
-    forward = torch.stack(
-        [
-            weight * opponent[colour][:, None, None] * torch.tensor(function).view(1, 2, 2) / 4
-            for function, colour, weight in LATENTS
-        ]
-    )
+    opponent = torch.tensor(OPPONENT)[:, :, None, None]
+    rows = [
+        weight * opponent[colour] * torch.tensor(function).view(1, 2, 2) / 4 for function, colour, weight in LATENTS
+    ]
+    forward = torch.stack(rows)
     flat = forward.permute(0, 2, 3, 1).reshape(len(LATENTS), 12)  # quarter, then RGB
     return forward, torch.linalg.pinv(flat)
 
 
 def latents_of(pixels: NDArray[np.uint8]) -> Tensor:
     """[N, 8, H / 8, W / 8]: what the encoder gives, by the transform itself."""
-    rgb = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    return F.conv2d(F.avg_pool2d(rgb, PIXELS // 2), block_transform()[0], stride=2)
+    return F.conv2d(F.avg_pool2d(rgb(pixels), PIXELS // 2), block_transform()[0], stride=2)
 
 
 @torch.no_grad()
@@ -95,27 +93,24 @@ def write_transform(model: Any) -> None:
     _through(encoder, encoder.down_blocks[-1].resnets[0].conv_shortcut, torch.eye(len(LATENTS)))
 
     mean_RGB = backward.view(4, 3, len(LATENTS)).mean(0)
-    spread = torch.eye(decoder.conv_in.out_channels, len(LATENTS))
-    _only(decoder.conv_in, spread)
+    _only(decoder.conv_in, torch.eye(decoder.conv_in.out_channels, len(LATENTS)))
     for block in decoder.up_blocks[:-1]:
         conv = block.upsamplers[0].conv
         _only(conv, torch.eye(conv.out_channels))
     _through(decoder, decoder.up_blocks[-2].upsamplers[0].conv, mean_RGB)
 
 
-def _only(conv: nn.Conv2d, matrix_OI: Tensor) -> None:
+def _only(conv: Any, matrix_OI: Tensor) -> None:
     """Make a convolution this matrix at every place."""
-    assert conv.bias is not None
     nn.init.zeros_(conv.weight)
-    nn.init.zeros_(_bias(conv))
+    nn.init.zeros_(conv.bias)
     middle = conv.kernel_size[0] // 2
     conv.weight[:, :, middle, middle] = matrix_OI
 
 
-def _through(half: Any, before: nn.Conv2d, matrix_OI: Tensor) -> None:
+def _through(half: Any, before: Any, matrix_OI: Tensor) -> None:
     """Make an encoder or decoder this matrix, from the first channels that the convolution `before` its end reads."""
     norm, out = half.conv_norm_out, half.conv_out
-    assert before.bias is not None
     size = norm.num_channels // norm.num_groups
     signals, width = matrix_OI.shape
     _only(before, torch.zeros(before.out_channels, before.in_channels))
@@ -129,13 +124,8 @@ def _through(half: Any, before: nn.Conv2d, matrix_OI: Tensor) -> None:
             before.weight[channel, :width, entry, entry] = sign * matrix_OI[signal]
             out.weight[signal, channel, middle, middle] = sign * STILL * math.sqrt(2 / size)
     for group in range(norm.num_groups):
-        _bias(before)[group * size + size - 2] = STILL
-        _bias(before)[group * size + size - 1] = -STILL
-
-
-def _bias(conv: nn.Conv2d) -> Tensor:
-    assert conv.bias is not None, "the convolutions of a VQModel have biases"
-    return conv.bias
+        before.bias[group * size + size - 2] = STILL
+        before.bias[group * size + size - 1] = -STILL
 
 
 def codes_of(pixels: NDArray[np.uint8], codes_VC: Tensor) -> Tensor:
@@ -154,9 +144,8 @@ def kmeans(points_MC: Tensor, count: int, rounds: int = 25) -> Tensor:
     first = torch.randperm(len(points_MC), generator=generator)[:count]
     codes = points_MC[first.to(points_MC.device)].clone()
     for _ in range(rounds):
-        distance, nearest = (
-            torch.cat(x) for x in zip(*(torch.cdist(p, codes).min(1) for p in points_MC.split(8192)), strict=True)
-        )
+        minima = [torch.cdist(points, codes).min(1) for points in points_MC.split(8192)]
+        distance, nearest = (torch.cat(parts) for parts in zip(*minima, strict=True))
         used = torch.bincount(nearest, minlength=count)
         sums = torch.zeros_like(codes).index_add_(0, nearest, points_MC)
         codes = torch.where(used[:, None] > 0, sums / used[:, None].clamp(min=1), codes)
@@ -189,43 +178,27 @@ def difference(made: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     return loss
 
 
-def rate_at(peak: float, step: int, steps: int, warmup: float) -> float:
-    """The learning rate at a step: up to `peak` in `warmup` steps, then a cosine to 1 % of it."""
-    return peak * min(1.0, step / warmup) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
-
-
 def train_decoder(vq: VQ, images: Images, steps: int, batch: int = 24, rate: float = 1e-3) -> None:
     """Train the decoder on squares of `SIDE` tokens, three of four about an edit."""
     tokens, rng = codes_of(images.pixels, vq.codebook), np.random.default_rng(0)
     learned = [*vq.model.decoder.parameters(), *vq.model.post_quant_conv.parameters()]
-    for weight in learned:
-        weight.requires_grad_(True)
-    averages = [weight.detach().clone() for weight in learned]
-    optimizer = torch.optim.AdamW(learned, lr=rate, betas=(0.9, 0.98), weight_decay=1e-4)
+    descent = Descent(learned, rate, steps, warmup=100, decay=(1e-4, 1e-4), average=0.995)
     for step in range(1, steps + 1):
         chosen, pixels, mask = squares(images, tokens, batch, rng)
         latents = F.embedding(chosen, vq.codebook).permute(0, 3, 1, 2)
         with torch.autocast(chosen.device.type, torch.bfloat16):
             made = vq.model.decoder(vq.model.post_quant_conv(latents)).float()
         loss = difference(made, pixels, mask)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(rate, step, steps, warmup=100)
-        optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(averages, learned, 1 - min(0.995, step / (step + 10)))
+        descent.step(loss, step)
         if step % 100 == 0:
             print(f"decoder: step {step}/{steps}  loss {float(loss.detach()):.4f}", flush=True)
-    for weight, average in zip(learned, averages, strict=True):
-        weight.requires_grad_(False).copy_(average)
+    descent.finish()
 
 
 def squares(images: Images, tokens: Tensor, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens [count, SIDE, SIDE], the pixels behind them [count, 3, ...] in 0-1, and where they were edited."""
     rows, columns = tokens.shape[1:]
-    parts = []
+    chosen, pixels, masks = [], [], []
     for place in range(count):
         image = int(rng.integers(len(tokens)))
         middle = rng.integers((rows, columns))
@@ -234,34 +207,24 @@ def squares(images: Images, tokens: Tensor, count: int, rng: np.random.Generator
             middle = edited[rng.integers(len(edited))]
         top, left = np.clip(middle - SIDE // 2, 0, (rows - SIDE, columns - SIDE))
         window = tuple(slice(first * PIXELS, (first + SIDE) * PIXELS) for first in (top, left))
-        parts.append(
-            (
-                tokens[image, top : top + SIDE, left : left + SIDE],
-                torch.from_numpy(images.pixels[image][window]).permute(2, 0, 1).float() / 255,
-                torch.from_numpy(images.mask[image][window])[None],
-            )
-        )
-    chosen, pixels, mask = (torch.stack(column) for column in zip(*parts, strict=True))
-    return chosen, pixels, mask
+        chosen.append(tokens[image, top : top + SIDE, left : left + SIDE])
+        pixels.append(images.pixels[image][window])
+        masks.append(images.mask[image][window])
+    return torch.stack(chosen), rgb(np.stack(pixels)), torch.from_numpy(np.stack(masks))[:, None]
 
 
 @torch.inference_mode()
 def measure(vq: VQ, images: Images) -> dict[str, float]:
     """On whole images: PSNR of what comes back, its L1, and how the codebook is used."""
-    errors, absolute = [], []
-    used = torch.zeros(vq.codebook_size)
-    for pixels in np.array_split(images.pixels, -(-len(images.pixels) // 16)):
-        wanted = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-        tokens = vq.encode(wanted)
-        made = vq.decode(tokens)
-        used += torch.bincount(tokens.flatten(), minlength=len(used))
-        errors += (made - wanted).square().mean((1, 2, 3)).tolist()
-        absolute += (made - wanted).abs().mean((1, 2, 3)).tolist()
+    wanted = rgb(images.pixels)
+    tokens = torch.cat([vq.encode(part) for part in wanted.split(16)])
+    error = torch.cat([vq.decode(part) for part in tokens.split(16)]) - wanted
+    used = torch.bincount(tokens.flatten(), minlength=vq.codebook_size).float()
     p = used / used.sum()
     return {
         "images": len(images.pixels),
-        "psnr_db": float(np.mean(-10 * np.log10(errors))),
-        "l1": float(np.mean(absolute)),
+        "psnr_db": float(-10 * error.square().mean((1, 2, 3)).log10().mean()),
+        "l1": float(error.abs().mean()),
         "codes": len(used),
         "codes_used": int((used > 0).sum()),
         "entropy_bits": float(-(p * p.clamp(min=1e-12).log2()).sum()),

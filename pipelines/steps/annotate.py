@@ -6,18 +6,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from crispedit.classifier import CATEGORIES, asked
-from crispedit.outcome import describe, each, is_transient
 from crispedit.parts import Annotator
 from crispedit.pipelines.recipe import CategorySpec
 from crispedit.pipelines.records import ANNOTATE, TOKENS, Request
-from crispedit.pipelines.run import Identity
-from crispedit.pipelines.scheduling.flow import Row, Stage
-from crispedit.pipelines.steps.curate import photographs
-from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
+from crispedit.pipelines.scheduling.flow import Row, Stage, failed
+from crispedit.pipelines.steps.step import ActiveWave, Step, Subject
 from crispedit.recipe import Pool
 from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
 from crispedit.shards import journal
@@ -48,19 +46,18 @@ class AnnotateStep(Step):
     @property
     def stages(self) -> list[Stage]:
         annotator, spec = self.recipe.annotator, self.recipe.annotate
-        least = spec.least_category_probability
-        return [AnnotateStage(annotator, self.run.root, spec.pool, annotator.gpus, least)]
+        return [AnnotateStage(annotator, self.run.root, spec.pool, annotator.gpus, spec.least_category_probability)]
 
-    def identity(self) -> Identity:
+    def identity(self) -> dict[str, Any]:
         least = self.recipe.annotate.least_category_probability
         agreed = {"least_category_probability": least} if least else {}
-        return {"photographs": photographs(self.run), "annotator": self.recipe.annotator.identity(), **agreed}
+        return super().identity() | {"annotator": self.recipe.annotator.identity(), **agreed}
 
     def load(self, wave: ActiveWave, row: Row) -> None:
         if subject := wave.subjects.get(row["source_key"]):
             subject.requests[row["key"]] = Request.of(row)
 
-    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Row]:
         if wave.full is None:
             return
         asked = [
@@ -70,12 +67,10 @@ class AnnotateStep(Step):
         ]
         if any(request["new"] for request in asked):
             photograph = subject.photographs[0]
-            about = {"image": photograph.image, "caption": photograph.caption}
-            yield Todo(("annotate",), {"key": subject.key, **about, "requests": asked})
+            yield {"key": subject.key, "image": photograph.image, "caption": photograph.caption, "requests": asked}
 
     def transient(self, row: Row) -> bool:
-        answers = row.get("answers") or []
-        return bool(row.get("transient")) or any(answer.get("transient") for answer in answers)
+        return super().transient(row) or any(answer.get("transient") for answer in row.get("answers") or ())
 
     @staticmethod
     def explode(row: Row) -> Sequence[Row]:
@@ -105,55 +100,45 @@ def requests(source_key: str, categories: Mapping[str, CategorySpec]) -> list[Ro
 
 
 @dataclass
-class AnnotateStage:
+class AnnotateStage(Stage):
     """Runs the annotator on photographs and turns its results into rows."""
 
+    name = "annotate"
     annotator: Annotator
     root: Path
     pool: Pool
     gpus: float = 0.0
     least_category_probability: float = 0.0
-    name: str = "annotate"
 
     def load(self) -> None:
         self.annotator.load()
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        return [
-            {**row, "error": describe(answers), "transient": is_transient(answers)}
-            if isinstance(answers, Exception)
-            else {
-                **row,
-                "answers": [_answer(r, self._agreed(a)) for r, a in zip(row["requests"], answers, strict=True)],
-            }
-            for row, answers in zip(rows, each(self._annotate, rows), strict=True)
-        ]
-
-    def _agreed(self, answer: Job | Refusal | Exception) -> Job | Refusal | Exception:
-        """The answer, or a refusal if the job's instruction asks for another category."""
-        if not isinstance(answer, Job) or answer.category not in CATEGORIES:
-            return answer
-        chances = asked(answer.instruction)
-        if chances is None or chances[answer.category] >= self.least_category_probability:
-            return answer  # an instruction that the classifier cannot read passes
-        return Refusal("category_mismatch", answer)
-
-    def _annotate(self, rows: Sequence[Row]) -> Sequence[Sequence[Job | Refusal | Exception]]:
         samples = [
             Sample(
                 key=row["key"], source_jpeg=journal.read_blob(self.root, row["image"]), source_caption=row["caption"]
             )
             for row in rows
         ]
-        return self.annotator.annotate(samples, [[r["category"] for r in row["requests"]] for row in rows])
+        answers = self.annotator.annotate(samples, [[r["category"] for r in row["requests"]] for row in rows])
+        return [
+            {**row, "answers": [self._answer(r, a) for r, a in zip(row["requests"], of_row, strict=True)]}
+            for row, of_row in zip(rows, answers, strict=True)
+        ]
 
-
-def _answer(request: Row, answer: Job | Refusal | Exception) -> Row:
-    if isinstance(answer, Exception):
-        return {**request, "error": describe(answer), "transient": is_transient(answer)}
-    if isinstance(answer, Refusal):
+    def _answer(self, request: Row, answer: Job | Refusal | Exception) -> Row:
+        if isinstance(answer, Job) and not self._agrees(answer):
+            answer = Refusal("category_mismatch", answer)
+        if isinstance(answer, Exception):
+            return failed(request, answer)
+        if isinstance(answer, Job):
+            return {**request, "job_key": answer.key, **_words(answer)}
         return {**request, "refusal": answer.reason, **(_words(answer.job) if answer.job else {})}
-    return {**request, "job_key": answer.key, **_words(answer)}
+
+    def _agrees(self, job: Job) -> bool:
+        """Whether the job's instruction asks for its category. One that the classifier cannot read passes."""
+        chances = asked(job.instruction) if job.category in CATEGORIES else None
+        return chances is None or chances[job.category] >= self.least_category_probability
 
 
 def counted(tokens: tuple[int, int] | None) -> Row:
@@ -161,10 +146,5 @@ def counted(tokens: tuple[int, int] | None) -> Row:
 
 
 def _words(job: Job) -> Row:
-    return {
-        "instruction": job.instruction,
-        "source_caption": job.source_caption,
-        "target_caption": job.target_caption,
-        "plan": canonical_json(job.plan),
-        **counted(job.tokens),
-    }
+    texts = {name: getattr(job, name) for name in ("instruction", "source_caption", "target_caption")}
+    return {**texts, "plan": canonical_json(job.plan), **counted(job.tokens)}

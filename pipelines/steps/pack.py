@@ -30,6 +30,11 @@ from crispedit.shards.pack import Pair, ShardEntry, ShardPlan, committed, finish
 
 TOGETHER = 400_000
 """Pairs whose rows are in memory at once."""
+META = (
+    *("instruction", "source_caption", "target_caption", "editor", "editor_version", "seed", "source_key", "job_key"),
+    *("uri", "sha256", "licence", "dataset", "scores"),
+)
+"""Columns that a pair's JSON has under the same names."""
 
 
 def pack(run: Run) -> list[ShardEntry]:
@@ -43,19 +48,15 @@ def pack(run: Run) -> list[ShardEntry]:
     place = run.shards
     if run.recipe.pack.to is not None and storage.exists(storage.join(place, layout.MANIFEST)):
         _check_own(run, place)
-    with tqdm(desc="    pack", unit="shard", disable=not console.shows_progress()) as bar:
-        entries = []
-        for entry in _written(run, planned(run, selection)):
-            entries.append(entry)
-            bar.update()
+    written = _written(run, planned(run, selection))
+    entries = list(tqdm(written, desc="    pack", unit="shard", disable=not console.shows_progress()))
     with storage.replaced(storage.join(place, "README.md")) as out:
         out.write(card.text(run, entries).encode())
     if (drawn := card.examples(run)) is not None:
         with storage.replaced(storage.join(place, card.EXAMPLES)) as out:
             out.write(drawn)
-    finish(
-        place, entries, {"recipe_fingerprint": steps.fingerprint(run), "selection": digest_of(pq.read_table(selection))}
-    )
+    meta = {"recipe_fingerprint": steps.fingerprint(run), "selection": digest_of(pq.read_table(selection))}
+    finish(place, entries, meta)
     return entries
 
 
@@ -153,18 +154,16 @@ def _written(run: Run, planned: Iterator[pa.Table]) -> Iterator[ShardEntry]:
         yield ray.get(done)
 
 
-def _shard(root: Path, place: str, fingerprint: str, scores: Sequence[str], pairs: pa.Table) -> ShardEntry:
-    rows = pairs.to_pylist()
+def _shard(root: Path, place: str, fingerprint: str, scores: Sequence[str], planned: pa.Table) -> ShardEntry:
+    rows = planned.to_pylist()
     if (lost := next((row for row in rows if row["key"] is None), None)) is not None:
         raise AssertionError(f"a pair of {lost['shard']} is not in the tables: they lost rows")
     shard = ShardPlan(rows[0]["shard"], rows[0]["category"], tuple(row["key"] for row in rows), rows[0]["masked"])
     for row in rows:
         row["scores"] = {score: row.pop(score) for score in scores}
     digest = content_key(canonical_json([_identity(row) for row in rows]), fingerprint)
-    there = committed(place, shard, digest)
-    if there is not None:
-        return there
-    return write_shard(place, shard, (_pair(root, fingerprint, row) for row in rows), digest)
+    pairs = (_pair(root, fingerprint, row) for row in rows)
+    return committed(place, shard, digest) or write_shard(place, shard, pairs, digest)
 
 
 def at_size_of(source: bytes, edited: bytes) -> bytes:
@@ -178,37 +177,19 @@ def _pair(root: Path, fingerprint: str, row: Row) -> Pair:
     source, edited = (journal.read_blob(root, row[name]) for name in ("source", "edited"))
     mask = None if row["mask"] is None else journal.read_blob(root, row["mask"])
     size, own_size = images.jpeg_size(source), images.jpeg_size(edited)
-    edited = at_size_of(source, edited)  # same aspect, or select would have rejected it
-    if mask is not None and size != own_size:
-        like = images.decode_jpeg(source)
-        mask = images.encode_mask(resampled_mask(images.decode_mask(mask), like))
-    return Pair(
-        key=row["key"],
-        category=row["category"],
-        source_jpeg=source,
-        edited_jpeg=edited,
-        mask_png=mask,
-        meta={
-            "instruction": row["instruction"],
-            "source_caption": row["source_caption"],
-            "target_caption": row["target_caption"],
-            "width": size[0],
-            "height": size[1],
-            "editor": row["editor"],
-            "editor_version": row["editor_version"],
-            "editor_options": row["options"],
-            "seed": row["seed"],
-            "source_is_composed": row["composed"],
-            "source_key": row["source_key"],
-            "job_key": row["job_key"],
-            "uri": row["uri"],
-            **({} if row["id"] is None else {"id": row["id"]}),
-            "sha256": row["sha256"],
-            "licence": row["licence"],
-            "dataset": row["dataset"],
-            "scores": row["scores"],
-            "recipe_fingerprint": fingerprint,
-            **({} if size == own_size else {"resampled_from": list(own_size)}),
-            **{name: row[name] for name in ("transform", "drift") if row[name] is not None},
-        },
-    )
+    optional = {name: row[name] for name in ("id", "transform", "drift")}
+    if size != own_size:  # same aspect, or select would have rejected it
+        optional["resampled_from"] = list(own_size)
+        edited = at_size_of(source, edited)
+        if mask is not None:
+            mask = images.encode_mask(resampled_mask(images.decode_mask(mask), images.decode_jpeg(source)))
+    meta = {
+        **{name: row[name] for name in META},
+        "width": size[0],
+        "height": size[1],
+        "editor_options": row["options"],
+        "source_is_composed": row["composed"],
+        "recipe_fingerprint": fingerprint,
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+    return Pair(row["key"], row["category"], source, edited, mask, meta)

@@ -10,15 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from crispedit.cascade import Cascade, failed
+from crispedit.cascade import failed
 from crispedit.outcome import NOT_REACHED, TRANSIENT
 from crispedit.pipelines.building.verdicts import of_candidate
 from crispedit.pipelines.records import Candidate, Request, score_table
-from crispedit.pipelines.run import Identity, Run
+from crispedit.pipelines.run import Run
 from crispedit.pipelines.scheduling.flow import Row, Stage
-from crispedit.pipelines.steps.curate import filters, photographs
-from crispedit.pipelines.steps.step import ActiveWave, Step, Subject, Todo
-from crispedit.recipe import Pool
+from crispedit.pipelines.steps.step import ActiveWave, MeasureStage, Step, Subject, filters
 from crispedit.record import Sample
 from crispedit.shards import journal
 
@@ -35,12 +33,9 @@ class ScoreStep(Step):
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         self.table = score_table(self.recipe.pair_cascade)
+        blobs = journal.columns(journal.BLOB, *IMAGES)
         self.wire = pa.schema(
-            [
-                *self.table.schema,
-                *(pa.field(image, journal.BLOB) for image in IMAGES),
-                *(pa.field(text, pa.string()) for text in ("source_key", *TEXTS, "error")),
-            ]
+            [*self.table.schema, *blobs, *journal.columns(pa.string(), "source_key", *TEXTS, "error")]
         )
 
     @property
@@ -50,19 +45,23 @@ class ScoreStep(Step):
         recipe, cascade = self.recipe, self.recipe.pair_cascade
         stages: list[Stage] = []
         apart = {name for name, f in cascade.filters.items() if recipe.filters[name].apart(f.gpus)}
-        for alone, names in groupby(cascade.filters, key=lambda name: name in apart and name):
-            own = list(names)
-            gpus, pool = (cascade.filters[own[0]].gpus, recipe.filters[own[0]].pool) if alone else (0.0, None)
+        groups = [(key, list(own)) for key, own in groupby(cascade.filters, key=lambda name: name in apart and name)]
+        for alone, own in groups or [(False, [])]:
             called = own[0] if alone else "filters" if not stages else f"filters from {own[0]}"
-            everything = recipe.score.measure_everything
             scoring = ScoreStage(
-                f"score:{called}", cascade, own, self.run.root, pool or recipe.score.pool, everything, gpus
+                name=f"score:{called}",
+                pool=recipe.filters[own[0]].pool if alone else recipe.score.pool,
+                gpus=cascade.filters[own[0]].gpus if alone else 0.0,
+                cascade=cascade,
+                own=own,
+                root=self.run.root,
+                everything=recipe.score.measure_everything,
             )
             stages.append(scoring)
-        return stages or [ScoreStage("score:filters", cascade, [], self.run.root, recipe.score.pool, False)]
+        return stages
 
-    def identity(self) -> Identity:
-        return {"photographs": photographs(self.run), **filters(self.recipe.pair_cascade.filters)}
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | filters(self.recipe.pair_cascade.filters)
 
     def subject(self, wave: ActiveWave, row: Row) -> str:
         return wave.owners.get(row["key"], ("", ""))[0]
@@ -76,13 +75,12 @@ class ScoreStep(Step):
                 if row[f"{name}.measured"] and row[f"{name}.error"] is None:
                     candidate.scores.pop(f"{name}.error", None)
 
-    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
-        names = tuple(stage.name for stage in self.stages)
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Row]:
         jobs = subject.jobs()
         for job, candidates in subject.candidates.items():
             for candidate in candidates.values():
                 if job in jobs and candidate.edited is not None and self._lacks(wave, candidate):
-                    yield Todo(names, self._row(wave, subject, jobs[job], candidate))
+                    yield self._row(wave, subject, jobs[job], candidate)
 
     def _lacks(self, wave: ActiveWave, candidate: Candidate) -> bool:
         cascade, scores = self.recipe.pair_cascade, candidate.scores
@@ -97,16 +95,8 @@ class ScoreStep(Step):
         for name in self.recipe.pair_cascade.filters:
             if scores.get(f"{name}.error") and (wave.retry_errors or not scores.get(f"{name}.measured")):
                 scores[f"{name}.error"] = scores[f"{name}.measured"] = None
-        return {
-            **scores,
-            "key": candidate.key,
-            "source_key": subject.key,
-            "source": candidate.source or subject.photographs[0].image,
-            "edited": candidate.edited,
-            "mask": candidate.mask,
-            "category": candidate.category,
-            **{text: getattr(request, text) for text in TEXTS if text != "category"},
-        }
+        source = candidate.source or subject.photographs[0].image
+        return {**request.row(), **candidate.row(), **scores, "source": source}
 
     def transient(self, row: Row) -> bool:
         return self.recipe.pair_cascade.passes(row)
@@ -117,27 +107,16 @@ class ScoreStep(Step):
         return {**row, **({} if turn is None else failed(turn, error))}
 
 
-@dataclass
-class ScoreStage:
-    """Runs the filters that share one actor pool, on images decoded once."""
+@dataclass(kw_only=True)
+class ScoreStage(MeasureStage):
+    """Measures pairs with the filters that share one pool, on images decoded once."""
 
-    name: str
-    cascade: Cascade
-    own: Sequence[str]
     root: Path
-    pool: Pool
     everything: bool
-    gpus: float = 0.0
 
-    def load(self) -> None:
-        for name in self.own:
-            self.cascade.filters[name].load()
-
-    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        done = [dict(row) for row in rows]
+    def measure(self, rows: Sequence[Row]) -> None:
         samples = [sample(self.root, row) for row in rows]
-        self.cascade.measure(samples, done, own=self.own, everything=self.everything)
-        return done
+        self.cascade.measure(samples, rows, own=self.own, everything=self.everything)
 
 
 def sample(root: Path, row: Mapping[str, Any]) -> Sample:

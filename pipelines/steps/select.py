@@ -6,7 +6,6 @@ from __future__ import annotations
 import binascii
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -67,14 +66,14 @@ def pair_verdicts(run: Run, sources: pa.Table) -> pa.Table:
     (`duplicate`), and of a category at most its quota, by key (`quota`).
     """
     recipe = run.recipe
-    candidates, preferred = _looked_at(run, sources)
+    candidates = _candidates(run, sources)
     # From here on, rows are numbers in key order.
     order, keys = in_key_order(candidates.column("key"))
     placed = pa.array(order)
     category = dictionary(candidates.column("category")).take(placed).dictionary_decode()
     verdict = Coded(candidates.column("verdict").take(placed), "not_best", "not_chosen", "duplicate", "quota")
-    job, worth, preference = (candidates.column(n).to_numpy()[order] for n in ("job", "worth", "preference"))
-    chosen = np.flatnonzero(pc.is_in(keys, value_set=preferred).to_numpy())
+    names = ("job", "worth", "preference", "chosen")
+    job, worth, preference, chosen = (candidates.column(name).to_numpy()[order] for name in names)
     worth[chosen] = np.inf
     rows = verdict.passing()
     by_job = rows[np.lexsort((preference[rows], -worth[rows], job[rows]))]
@@ -94,22 +93,25 @@ def pair_verdicts(run: Run, sources: pa.Table) -> pa.Table:
     return pa.table({"key": keys, "category": category} | verdict.columns())
 
 
-def _looked_at(run: Run, sources: pa.Table) -> tuple[pa.Table, pa.Array]:
-    """(the columns of every candidate that the choice needs, the keys that the judge chose). It works on some waves at
-    a time, because joins of millions of rows would not fit in memory."""
-    elsewhere = _elsewhere(sources)
+def _candidates(run: Run, sources: pa.Table) -> pa.Table:
+    """The columns of every candidate that the choice needs. It works on some waves at a time, because joins of millions
+    of rows would not fit in memory."""
+    # The kept files whose photograph is a duplicate in another wave.
+    kept, keys = pc.equal(sources.column("outcome"), KEPT), sources.column("key")
+    others = keys.filter(pc.invert(kept)).drop_null().unique()
+    elsewhere = sources.filter(pc.and_(kept, pc.is_in(keys, value_set=others)))
     with ThreadPoolExecutor(2) as pool:  # one plans and reads while the other joins
         groups = list(pool.map(lambda waves: _of_waves(run, waves, sources, elsewhere), wave_groups(run)))
-    jobs = np.sort(np.concatenate([group.jobs for group in groups]))
-    if len(groups) > 1 and (jobs[1:] == jobs[:-1]).any():
+    hashes = np.sort(np.concatenate([jobs for _, jobs in groups]))
+    if len(groups) > 1 and (hashes[1:] == hashes[:-1]).any():
         # A photograph in several waves may have candidates in each, made under other bounds.
         groups = [_of_waves(run, list(Waves(run)), sources, elsewhere)]
     numbered, first = [], 0
-    for group in groups:
-        job = group.candidates.column("job").to_numpy()
-        numbered.append(group.candidates.set_column(0, "job", pa.array(np.where(job < 0, -1, job + first))))
+    for candidates, _ in groups:
+        job = candidates.column("job").to_numpy()
+        numbered.append(candidates.set_column(0, "job", pa.array(np.where(job < 0, -1, job + first))))
         first += job.max(initial=-1) + 1
-    return pa.concat_tables(numbered), pa.concat_arrays([group.preferred for group in groups])
+    return pa.concat_tables(numbered)
 
 
 def wave_groups(run: Run) -> list[list[Wave]]:
@@ -122,52 +124,32 @@ def wave_groups(run: Run) -> list[list[Wave]]:
     return groups
 
 
-def _elsewhere(sources: pa.Table) -> pa.Table:
-    """The kept files whose photograph is a duplicate in another wave."""
-    kept, keys = pc.equal(sources.column("outcome"), KEPT), sources.column("key")
-    others = keys.filter(pc.invert(kept)).drop_null().unique()
-    return sources.filter(pc.and_(kept, pc.is_in(keys, value_set=others)))
-
-
-@dataclass(frozen=True)
-class Group:
-    """The candidates of some waves."""
-
-    candidates: pa.Table
-    """The columns that the choice needs."""
-    jobs: NDArray[np.uint64]
-    """The hash of each of their jobs."""
-    preferred: pa.Array
-    """Keys of the candidates that the judge chose."""
-
-
-def _of_waves(run: Run, waves: Sequence[Wave], sources: pa.Table, elsewhere: pa.Table) -> Group:
+def _of_waves(
+    run: Run, waves: Sequence[Wave], sources: pa.Table, elsewhere: pa.Table
+) -> tuple[pa.Table, NDArray[np.uint64]]:
+    """(The candidates of some waves, the hash of each of their jobs.)"""
     ranks = " ".join(f"WHEN {quoted(name)} THEN {rank}" for rank, name in enumerate(run.recipe.editors))
-    numbers = [wave.number for wave in waves]
-    own = sources.slice(*_rows_of(sources, numbers[0], numbers[-1])) if numbers else sources
+    if waves:
+        ends = [waves[0].number, waves[-1].number + 1]
+        start, end = np.searchsorted(sources.column("wave").to_numpy(), ends).tolist()
+        sources = sources.slice(start, end - start)
     with tables.connect(run, [wave.name for wave in waves]) as db:
-        first_pass(run, db, pa.concat_tables([own, elsewhere]))
+        first_pass(run, db, pa.concat_tables([sources, elsewhere]))
+        chosen = "false"
+        if run.recipe.judge is not None:
+            contests(db)
+            chosen = "key IN (SELECT chosen FROM contests WHERE chosen IS NOT NULL)"
         candidates = db.sql(f"""
             SELECT coalesce(job, -1) AS job, hash(job_key) AS job_hash, key, category, verdict,
                 (CASE editor {ranks} ELSE {len(run.recipe.editors)} END::BIGINT << 33)
-                    + coalesce(seed, 1::BIGINT << 31) AS preference, worth, text, phash, edited_phash
+                    + coalesce(seed, 1::BIGINT << 31) AS preference, worth, text, phash, edited_phash,
+                {chosen} AS chosen
             FROM verdicts
         """).to_arrow_table()
-        preferred = pa.array([], pa.string())
-        if run.recipe.judge is not None:
-            contests(db)
-            chosen = db.sql("SELECT chosen FROM contests WHERE chosen IS NOT NULL").to_arrow_table()
-            preferred = chosen.column("chosen").combine_chunks()
     for name in ("category", "verdict"):
         at = candidates.schema.get_field_index(name)
         candidates = candidates.set_column(at, name, candidates.column(name).dictionary_encode())
-    return Group(candidates.drop_columns(["job_hash"]), candidates.column("job_hash").unique().to_numpy(), preferred)
-
-
-def _rows_of(sources: pa.Table, first: int, last: int) -> tuple[int, int]:
-    """(start, number) of these waves' rows."""
-    start, end = np.searchsorted(sources.column("wave").to_numpy(), [first, last + 1])
-    return int(start), int(end - start)
+    return candidates.drop_columns(["job_hash"]), candidates.column("job_hash").unique().to_numpy()
 
 
 def first_pass(run: Run, db: duckdb.DuckDBPyConnection, sources: pa.Table) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from crispedit.outcome import describe, is_transient
+from crispedit.cascade import Cascade
+from crispedit.parts import Filter
 from crispedit.pipelines.records import Candidate, Comparison, Photograph, Request
-from crispedit.pipelines.run import Identity, Run
-from crispedit.pipelines.scheduling.flow import Row, Stage, commit
+from crispedit.pipelines.run import Run
+from crispedit.pipelines.scheduling.flow import Route, Row, Stage, commit, failed
 from crispedit.pipelines.sources import Entry
 from crispedit.pipelines.sources.pairs import ImportedPair
+from crispedit.recipe import Pool
+from crispedit.record import Sample
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
@@ -69,7 +72,16 @@ class ActiveWave:
     """(step, key) of rows that wait for a process or are in work."""
     offered: set[tuple[str, str]] = field(default_factory=set)
     """(step, key) of all rows that this command has tried: each is tried once."""
+    most: Mapping[str, int] = field(default_factory=dict)
+    """The most pairs that it can give of each category, once it is known which are full."""
+    routes: dict[tuple[str, tuple[str, ...]], Route] = field(default_factory=dict)
+    """By step and stages."""
     retry_errors: bool = False
+
+    @property
+    def curated(self) -> bool:
+        """Whether all photographs are measured, and not judged yet."""
+        return self.read and self.judged is None and not any(step == "curate" for step, _ in self.out)
 
     def candidate(self, key: str) -> Candidate | None:
         """A candidate by its key, if its photograph is kept."""
@@ -85,19 +97,10 @@ class ActiveWave:
         return any((step, key) in self.out for key in keys for step in ("edit", "score"))
 
 
-@dataclass(frozen=True)
-class Todo:
-    """A row that waits for a stage, in the schema of its route."""
-
-    stages: tuple[str, ...]
-    row: Row
-
-
 class Step(ABC):
     """One step of a run. Its stages work in worker processes; everything else runs in the driver and is cheap."""
 
     name: ClassVar[str]
-    key: ClassVar[str] = "key"
     wire: pa.Schema
     """The schema of rows between stages."""
     table: Table
@@ -111,16 +114,32 @@ class Step(ABC):
         """The stages, in the order in which rows pass them."""
 
     @abstractmethod
-    def identity(self) -> Identity:
-        """What determines the step's output: its part of the run's fingerprint."""
-
-    @abstractmethod
     def load(self, wave: ActiveWave, row: Row) -> None:
         """Add a committed row to the wave. Rows of photographs that are not kept are ignored."""
 
-    @abstractmethod
-    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Todo]:
-        """What is left to do for a photograph, by its committed rows so far."""
+    def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Row]:
+        """The rows that are left to make for a photograph, by its committed rows so far. Columns that `wire` has not
+        are dropped."""
+        return iter(())
+
+    def identity(self) -> dict[str, Any]:
+        """What determines the step's output: its part of the run's fingerprint. Every step's output depends on what
+        determines the stored photographs."""
+        curate = self.recipe.curate
+        photographs = {
+            "source": self.recipe.source.model_dump(mode="json"),
+            "max_short_side_px": curate.max_short_side_px,
+            "jpeg_quality": curate.jpeg_quality,
+        }
+        return {"photographs": photographs}
+
+    def route(self, row: Row) -> tuple[str, ...]:
+        """The names of the stages that a row passes."""
+        return self._all_stages
+
+    @cached_property
+    def _all_stages(self) -> tuple[str, ...]:
+        return tuple(stage.name for stage in self.stages)
 
     def subject(self, wave: ActiveWave, row: Row) -> str:
         """The key of the photograph that a committed row belongs to."""
@@ -128,7 +147,7 @@ class Step(ABC):
 
     def failed(self, row: Row, error: Exception) -> Row:
         """The row with an error: its stage raised, or its process died."""
-        return {**row, "error": describe(error), "transient": is_transient(error)}
+        return failed(row, error)
 
     def transient(self, row: Row) -> bool:
         return bool(row.get("transient"))
@@ -136,17 +155,50 @@ class Step(ABC):
     def folder(self, wave: str) -> Path:
         return self.run.folder(self.name) / wave
 
+    def rows(self, wave: str) -> list[Row]:
+        """The committed rows of a wave."""
+        folder = self.folder(wave)
+        return journal.read(folder, self.table).to_pylist() if folder.exists() else []
+
     def commit(self, wave: str) -> Callable[[Sequence[Row]], Sequence[Row]]:
-        """A function that commits processed rows of a wave in a worker, and returns a light row for each, with its
-        `key` and the `committed` rows."""
-        return partial(
-            commit, folder=self.folder(wave), root=self.run.root, table=self.table, key=self.key, explode=self.explode
-        )
+        """A function that commits processed rows of a wave in a worker (see `flow.commit`)."""
+        return partial(commit, folder=self.folder(wave), root=self.run.root, table=self.table, explode=self.explode)
 
     @staticmethod
     def explode(row: Row) -> Sequence[Row]:
+        """The rows of the table for a processed row."""
         return [row]
 
 
-def folder_rows(folder: Path, table: Table) -> list[dict[str, Any]]:
-    return journal.read(folder, table).to_pylist() if folder.exists() else []
+@dataclass(kw_only=True)
+class MeasureStage(Stage):
+    """Measures photographs with the cascade's filters in `own`, which share this pool."""
+
+    name: str
+    pool: Pool
+    gpus: float = 0.0
+    cascade: Cascade
+    own: Sequence[str]
+
+    def load(self) -> None:
+        for name in self.own:
+            self.cascade.filters[name].load()
+
+    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
+        done = [dict(row) for row in rows]
+        self.measure(done)
+        return done
+
+    def measure(self, rows: Sequence[Row]) -> None:
+        """Measure every photograph with every filter, so that bounds can be moved later."""
+        whole = [row for row in rows if row.get("image") is not None]
+        sizes = ("original_width", "original_height")
+        samples = [
+            Sample(key=row["key"], source_jpeg=row["image"], **{name: row[name] for name in sizes}) for row in whole
+        ]
+        self.cascade.measure(samples, whole, own=self.own, everything=True)
+
+
+def filters(of: Mapping[str, Filter]) -> dict[str, object]:
+    """The identities of filters, as parts of a step's identity."""
+    return {f"filter {name}": one.identity() for name, one in of.items()}

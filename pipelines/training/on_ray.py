@@ -6,12 +6,12 @@ folder and the shards.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from crispedit.pipelines import engine, train
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.training.recipe import TrainRecipe
+from crispedit.shards import storage
 
 ATTEMPTS = 3
 """Attempts after the first."""
@@ -26,8 +26,8 @@ def train_on_ray(recipe: TrainRecipe) -> bool:
 
     cluster, data = recipe.ray, recipe.data
     places = {
-        "shards": {_absolute(path): weight for path, weight in data.shards.items()},
-        "held_out": _absolute(data.held_out) if isinstance(data.held_out, str) else data.held_out,
+        "shards": {storage.absolute(path): weight for path, weight in data.shards.items()},
+        "held_out": storage.absolute(data.held_out) if isinstance(data.held_out, str) else data.held_out,
     }
     settled = recipe.model_copy(update={"run": recipe.run.absolute(), "data": data.model_copy(update=places)})
     settled.run.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,3 @@ def train_on_ray(recipe: TrainRecipe) -> bool:
 def _loop(recipe: dict[str, Any]) -> None:
     """What each worker runs."""
     train.train(TrainRecipe(**recipe))
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).absolute()) if Path(path).exists() else path

@@ -64,9 +64,8 @@ def tokenize(
     (given,) = recipe.data.shards if len(recipe.data.shards) == 1 else ("",)
     if not given or recipe.data.crop != 1:
         raise ValueError("tokenize: give one shard set (crispedit merge makes one of several) and data.crop=1")
-    place = os.fspath(out)
-    if not storage.is_remote(place):
-        place = os.path.abspath(place)  # actors have another working directory
+    storage.check_lasts("out", out)
+    place = storage.absolute(os.fspath(out))  # actors have another working directory
     if place.rstrip("/") == given.rstrip("/") or (
         os.path.exists(place) and os.path.exists(given) and os.path.samefile(place, given)
     ):
@@ -120,14 +119,14 @@ class Tokenizer:
         import torch
 
         from crispedit.editmgt import stored
-        from crispedit.editmgt.examples import Encoder, Unconditional
+        from crispedit.editmgt.examples import Encoder
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         pipeline = starting_model(recipe)
         move(pipeline, device)
         self.recipe, self.out = recipe, out
         self.encode = Encoder(pipeline.vq, pipeline.text)
-        self.empty = Unconditional.of(pipeline.text)
+        self.empty = pipeline.text.encode([""])
         self.made_by = identity(recipe, pipeline)
         self.digest = content_key("tokenize", canonical_json(self.made_by))
         with storage.replaced(storage.join(out, stored.EMPTY)) as file:

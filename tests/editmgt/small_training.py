@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 
 from crispedit import recipe
-from crispedit.editmgt.examples import Examples, Unconditional
+from crispedit.editmgt.examples import Examples
 from crispedit.editmgt.settings import Training
+from crispedit.editmgt.text import TextFeatures
 from crispedit.editmgt.trainer import Trainer, make_accelerator
 from crispedit.editmgt.transformer import Transformer, TransformerConfig
 from crispedit.record import seed_of
@@ -87,7 +88,7 @@ def fresh() -> Transformer:
 
 def trainer(of: Training, before: Callable[[int], None] = lambda step: None, encode=None, **more) -> Trainer:
     """A trainer of that model."""
-    empty = Unconditional(torch.full((1, 5, 24), 0.5), torch.full((1, 16), 0.5))
+    empty = TextFeatures(torch.full((1, 5, 24), 0.5), torch.full((1, 16), 0.5))
     encode = encode or (lambda number, step: examples(number))
     source = Numbers(of.global_batch // of.batch, before)
     return Trainer(fresh(), source, encode, empty, of, make_accelerator(of), **more)

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from crispedit.editmgt import stored
-from crispedit.editmgt.examples import Encoder, Examples, Unconditional
+from crispedit.editmgt.examples import Encoder, Examples
 from crispedit.editmgt.pipeline import EditMGTPipeline
 from crispedit.editmgt.preset import build
+from crispedit.editmgt.text import TextFeatures
 
 PRESET = Path(__file__).parents[1] / "data" / "editmgt-smallest.yaml"
 
@@ -103,7 +104,7 @@ def test_an_unknown_mask_is_no_region(pipeline: EditMGTPipeline):
 def test_stored_examples_come_back_the_same(pipeline: EditMGTPipeline, side: str):
     pipeline.text.llm_tokenizer.padding_side = side
     pipeline.text.forget()
-    found, empty = Encoder(pipeline.vq, pipeline.text)(Pixels(64, 96)), Unconditional.of(pipeline.text)
+    found, empty = Encoder(pipeline.vq, pipeline.text)(Pixels(64, 96)), pipeline.text.encode([""])
     data = stored.to_bytes(found, empty)
     empty = stored.empty_from_bytes(stored.empty_to_bytes(empty))
     back = stored.from_bytes(found.keys, found.categories, data, empty, pipeline.vq.pixels)
@@ -114,21 +115,21 @@ def test_stored_examples_come_back_the_same(pipeline: EditMGTPipeline, side: str
     assert rows == (6 if side == "left" else 15)
 
     half = replace(found, sequence=found.sequence.bfloat16(), pooled=found.pooled.bfloat16())
-    bf16 = Unconditional(empty.sequence.bfloat16(), empty.pooled.bfloat16())
+    bf16 = TextFeatures(empty.sequence.bfloat16(), empty.pooled.bfloat16())
     assert equal(stored.from_bytes(found.keys, found.categories, stored.to_bytes(half, bf16), bf16, 16), half)
 
 
 def test_an_instruction_that_is_empty_is_stored_too(pipeline: EditMGTPipeline):
     batch = Pixels(64, 64)
     batch.metas = [{"instruction": None}, {}]
-    found, empty = Encoder(pipeline.vq, pipeline.text)(batch), Unconditional.of(pipeline.text)
+    found, empty = Encoder(pipeline.vq, pipeline.text)(batch), pipeline.text.encode([""])
     assert torch.equal(found.sequence, empty.sequence.expand(2, -1, -1))
     data = stored.to_bytes(found, empty)
     assert equal(stored.from_bytes(found.keys, found.categories, data, empty, 16), found)
 
 
 def test_what_is_not_a_tokenised_set_is_refused(pipeline: EditMGTPipeline):
-    empty = Unconditional.of(pipeline.text)
+    empty = pipeline.text.encode([""])
     encode = Encoder(pipeline.vq, pipeline.text)
     data = [stored.to_bytes(encode(Pixels(64, width)), empty)[0] for width in (64, 96)]
     with pytest.raises(ValueError, match="in one batch"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,8 +84,3 @@ def test_resize_leaves_the_right_size_alone():
     flat = np.full((50, 70, 3), 77, np.uint8)
     assert (resize(flat, 20, 30) == 77).all()
     assert resize(flat, 140, 100).shape == (100, 140, 3)
-
-
-def test_an_empty_mask_is_a_mistake():
-    with pytest.raises(ValueError, match="empty"):
-        mask_to_tokens(np.zeros((4, 4), bool), 2, 2)

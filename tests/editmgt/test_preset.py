@@ -81,7 +81,7 @@ def test_what_cannot_begin_by_copying_says_so():
     preset = read_preset("editmgt-tiny")
     preset["transformer"] |= {"num_layers": 0}
     with pytest.raises(ValueError, match="only a model with double blocks"):
-        build_transformer(preset).begin_by_copying()
+        build_transformer(preset).begin_by_copying(torch.zeros(1024, 8))
 
 
 def test_every_block_of_a_fresh_model_learns():

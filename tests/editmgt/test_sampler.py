@@ -94,8 +94,8 @@ def test_whole_loops(golden, manifest, model, name):
     stride = 4
 
     def compare(progress):
-        expected = t[f"{name}.step{progress.step}.prev_sample"]
-        assert torch.equal(progress.tokens, expected.long()), progress.step
+        expected = t[f"{name}.step{progress.steps - 1}.prev_sample"]
+        assert torch.equal(progress.tokens, expected.long()), progress.steps
 
     noise = ReleasedNoise(torch.Generator().manual_seed(c["generator_seed"]), 1, reference[0].numel(), "cpu")
     out = sample(
@@ -202,9 +202,9 @@ def test_known_tokens_never_change_and_counts_follow(scene, seed, share, hold, s
         assert torch.equal(progress.tokens[fixed], source[fixed])
         now = masked.flatten(1).sum(1)
         assert (now <= left[-1]).all()
-        if not hold and progress.step < steps - 1:
+        if not hold and progress.steps < steps:
             start = left[0] / 48
-            expected = mask_count(left[-1], 48, start, masked_share(progress.step, steps))
+            expected = mask_count(left[-1], 48, start, masked_share(progress.steps - 1, steps))
             assert torch.equal(now, torch.where(left[-1] > 0, expected, 0))
         left.append(now)
 

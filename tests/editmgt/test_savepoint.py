@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crispedit.editmgt import savepoint
-from crispedit.editmgt.ema import EMA
+from crispedit.editmgt.optimiser import EMA
 
 
 def trained(steps: int = 2, shape: tuple[int, int] = (3, 2)) -> tuple[dict, torch.optim.Optimizer, EMA]:

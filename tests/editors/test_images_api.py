@@ -25,6 +25,7 @@ from crispedit.compositor.landscape import landscape
 from crispedit.editors.images_api import ImagesAPI
 from crispedit.images import encode_jpeg
 from crispedit.outcome import Transient, is_transient
+from crispedit.pipelines.building.repairing import Repairing
 from crispedit.pipelines.records import EDIT
 from crispedit.pipelines.steps.edit import EditStage
 from crispedit.recipe import Pool
@@ -350,7 +351,7 @@ def test_the_rows_of_a_run_hold_each_edits_cost_refusal_or_error(tmp_path, photo
     ]
     with serving(lambda form: answers[form.fields["prompt"]](form)) as server:
         made = editor(server, price_per_image=0.04, retries=0)
-        done = EditStage("edit:api", made, tmp_path, 95, Pool()).process(rows)
+        done = EditStage("edit:api", made, tmp_path, Pool(), Repairing()).process(rows)
     told = [(row.get("cost"), row.get("refusal"), row.get("transient")) for row in done]
     assert told == [(0.04, None, None), (None, "content_refused", None), (None, None, True), (None, None, False)]
     assert len(server.forms) == 4

@@ -14,6 +14,7 @@ import tiny_clip
 
 from crispedit import clip, weights
 from crispedit.compositor.landscape import landscape
+from crispedit.embedding import Remembered
 from crispedit.filters.clip import Clip
 from crispedit.images import encode_jpeg
 from crispedit.record import Sample
@@ -127,15 +128,14 @@ def test_a_shared_photograph_and_caption_are_embedded_once(model, monkeypatch):
     assert through == {"image": 4, "text": 4}
 
 
-def test_only_so_many_embeddings_are_remembered(monkeypatch):
-    monkeypatch.setattr(clip, "REMEMBERED", 3)
+def test_only_so_many_embeddings_are_remembered():
     embedded = []
 
     def embed(items):
         embedded.extend(items)
         return torch.tensor([[float(item)] for item in items])
 
-    cache = clip.Remembered(embed)
+    cache = Remembered(embed, limit=3)
     for keys in ("abc", "bd", "abd"):  # "a" is forgotten for "d"
         assert cache({key: partial(ord, key) for key in keys}) == {key: torch.tensor([ord(key)]) for key in keys}
     assert "".join(map(chr, embedded)) == "abcda"

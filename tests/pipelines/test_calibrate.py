@@ -14,6 +14,7 @@ from crispedit.pipelines.calibration import calibrate, good_pairs, known_defects
 from crispedit.pipelines.calibration.good_pairs import GoodPair
 from crispedit.pipelines.recipe import Recipe
 from crispedit.pipelines.run import Run
+from crispedit.record import Sample
 
 RECIPE = """
 run: run
@@ -104,8 +105,8 @@ def test_the_defects_as_markdown(report):
 
 def test_a_semantic_defect_mixes_a_pair_up_with_one_of_its_photograph_if_it_can():
     def pair(photograph, category, caption):
-        stored = {"key": f"{photograph} {category} {caption}", "category": category, "target_caption": caption}
-        return GoodPair(photograph, category, stored)
+        key = f"{photograph} {category} {caption}"
+        return GoodPair(photograph, Sample(key, b"", category=category, target_caption=caption))
 
     own, twin = pair("a", "add", "a kite"), pair("b", "add", "a kite")
     near, far = pair("a", "add", "a ball"), pair("b", "add", "a boat")

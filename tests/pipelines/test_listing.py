@@ -37,7 +37,7 @@ def listed(source: AnySource, run: Path) -> list[dict]:
     table, folder = listing.table(source), run / "listing"
     journal.commit(folder, table, [listing.rest(left_out)])
     for container in containers:
-        container = listing.Container.from_row(pickle.loads(pickle.dumps(container)).to_row())
+        container = pickle.loads(pickle.dumps(container))
         journal.commit(folder, table, list(listing.index(source, container, str(folder))))
     rows = journal.read(folder, table).to_pylist()
     assert all(row["rows"] == len(row["members"]) for row in rows)

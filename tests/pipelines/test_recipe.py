@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import RECIPE
 
-from crispedit.pipelines import engine, recipe
+from crispedit.pipelines import cli, engine, recipe
 from crispedit.pipelines.recipe import EngineSpec, Recipe
 from crispedit.recipe import parse
 
@@ -79,6 +79,23 @@ def test_a_job_of_ray_does_not_write_into_its_temporary_working_directory(
         load("pack.seed=0", "run=runs/mine")
     with pytest.raises(ValueError, match=r"pack\.to: set would be in"):
         load("pack.to=set", f"run={tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        ("train tiny shards=set run=runs/mine", "run: runs/mine would be in Ray's temporary copy"),
+        ("tokenize set tokens --recipe tiny", "out: tokens would be in Ray's temporary copy"),
+        ("evaluate tiny out=/runs/evaluation kept=replies", "kept: replies would be in Ray's temporary copy"),
+    ],
+)
+def test_no_command_of_a_job_writes_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, refused: str
+):
+    (folder := tmp_path / "working_dir_files/_ray_pkg_1").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert cli.main(line.split()) == 2
+    assert f"error: {refused}" in capsys.readouterr().err
 
 
 def test_a_cluster_that_does_not_answer_is_named_at_once():

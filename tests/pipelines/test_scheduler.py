@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.engine import Line, Simulation, Sleep
-from crispedit.pipelines.engine import Work, WorkFlow
+from crispedit.pipelines.engine import Work
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.scheduling.cluster import Died, Done, Event, Lost, Ready
 from crispedit.pipelines.scheduling.flow import Row, Stage
@@ -212,7 +212,7 @@ class Deadly:
 def run(cluster: Deadly, stages: Sequence[Stage], keys: Sequence[str], **options: object) -> Scheduler:
     plan = [{"key": key} for key in keys]
     work = Work("test", Path("table"), Table(SCHEMA), plan, stages, SCHEMA, lambda r: [r])
-    made = Scheduler(WorkFlow(work), cluster, EngineSpec(block_seconds=1.0, **options))
+    made = Scheduler(work, cluster, EngineSpec(block_seconds=1.0, **options))
     made.run()
     return made
 

@@ -11,9 +11,9 @@ from conftest import make_run
 from test_scheduler import SCHEMA, Named
 
 from crispedit.pipelines import build, cli, progress
-from crispedit.pipelines.engine import Work, WorkFlow
+from crispedit.pipelines.engine import Work
 from crispedit.pipelines.recipe import EngineSpec
-from crispedit.pipelines.scheduling.here import Here
+from crispedit.pipelines.scheduling.cluster import Here
 from crispedit.pipelines.scheduling.scheduler import Scheduler
 from crispedit.shards.journal import Table
 
@@ -54,7 +54,7 @@ def test_a_run_tells_what_it_has(photos: Path, tmp_path: Path, capsys: pytest.Ca
 def test_a_build_gives_signs_of_life(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     plan = [{"key": str(n)} for n in range(3)]
     work = Work("test", tmp_path, Table(SCHEMA), plan, [Named("a")], SCHEMA, lambda row: [row])
-    flow = WorkFlow(work)
+    flow = work
     told = progress.Progress(tmp_path, log_json=True)
     scheduler = Scheduler(flow, Here(flow.stages), EngineSpec(), told)
     told(scheduler)

@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 
 from crispedit import images
 from crispedit.outcome import KEPT
-from crispedit.pipelines import audit, build, recipe, steps, tables, view
+from crispedit.pipelines import audit, build, cli, recipe, steps, tables, view
 from crispedit.pipelines.calibration import calibrate, labelled
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps import select
@@ -414,9 +414,15 @@ def test_fields_of_other_tools_are_texts_or_unknown():
     assert (row["options"], row["transform"], row["instruction"]) == ('{"steps": 4}', None, "Add.")
 
 
-def test_what_is_neither_a_run_nor_a_set_is_refused(tmp_path: Path):
+def test_what_is_neither_a_run_nor_a_set_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     with pytest.raises(ValueError, match="neither a run"):
         view.taker(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.csv").write_text("not of labels\n")
+    assert cli.main(["view", "runs/mein"]) == 2
+    assert "error: runs/mein does not exist" in capsys.readouterr().err
     (tmp_path / "labels.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="names the columns key,id,verdict"):
         Labels(tmp_path / "labels.csv")

@@ -113,7 +113,7 @@ def test_a_wave_is_planned_from_its_own_folders(photos: Path, tmp_path: Path):
     finished = waves[0].finished
     assert finished is not None
     kept = {part: size for part, size in finished.parts.items() if part.startswith("curate")}
-    waves.finished(0, type(finished)(**{**vars(finished), "parts": kept}))
+    waves.change(0, finished=type(finished)(**{**vars(finished), "parts": kept}))
     flow = Build(run, ["annotate"])
     assert flow.waiting("annotate") == 2
 

@@ -218,6 +218,10 @@ class Benchmark(Part):
 
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         """One result per answer, in order, for the protocols of its case; an exception is that answer's error."""
+        return [self.score_one(answer, measures) for answer in answers]
+
+    def score_one(self, answer: Answer, measures: Measures) -> Scored:
+        """The result of one answer. A benchmark defines this, or `score` if it works on batches."""
         raise NotImplementedError
 
     def compare(self, pairs: Sequence[AnswerPair], measures: Measures) -> list[Compared | Exception]:

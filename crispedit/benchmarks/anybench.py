@@ -87,14 +87,12 @@ class AnyBench(Benchmark):
                 return Picture(str(path))
         return Picture(str(self.path / PurePosixPath(name).name))
 
-    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
-        return [Scored({ID: self._score(answer, measures)}) for answer in answers]
-
-    def _score(self, answer: Answer, measures: Measures) -> dict[str, float | None]:
+    def score_one(self, answer: Answer, measures: Measures) -> Scored:
         assert answer.target is not None
-        return {
+        scores = {
             "l1": metrics.l1(answer.edited, metrics.resized(answer.target, answer.edited)),
             "clip_i": measures.clip_image("clip", answer.edited, answer.target),
             "dino": measures.dino_image(answer.edited, answer.target),
             "clip_t": measures.clip_text("clip", answer.edited, answer.case.target_caption),
         }
+        return Scored({ID: scores})

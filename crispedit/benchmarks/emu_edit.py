@@ -89,10 +89,7 @@ class EmuEdit(Benchmark):
             for file, number, row in rows(self._files, COLUMNS)
         ]
 
-    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
-        return [self._score(answer, measures) for answer in answers]
-
-    def _score(self, answer: Answer, measures: Measures) -> Scored:
+    def score_one(self, answer: Answer, measures: Measures) -> Scored:
         case = answer.case
         captions = case.source_caption, case.target_caption
         pair = answer.source, answer.edited

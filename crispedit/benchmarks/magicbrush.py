@@ -97,10 +97,7 @@ class MagicBrush(Benchmark):
     def _picture(self, session: str, name: str) -> Picture:
         return Picture(str(self.path / "images" / Path(session).name / Path(name).name))
 
-    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
-        return [self._score(answer, measures) for answer in answers]
-
-    def _score(self, answer: Answer, measures: Measures) -> Scored:
+    def score_one(self, answer: Answer, measures: Measures) -> Scored:
         assert answer.target is not None
         scores = against(answer.target, answer.edited, answer.case.target_caption, measures)
         return Scored(dict.fromkeys(answer.case.protocols, scores))

@@ -90,10 +90,7 @@ class Shards(Benchmark):
         scale = self.short_side_px / short
         return round(height * scale), round(width * scale)
 
-    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
-        return [Scored({ID: self._score(answer, measures)}) for answer in answers]
-
-    def _score(self, answer: Answer, measures: Measures) -> dict[str, float | None]:
+    def score_one(self, answer: Answer, measures: Measures) -> Scored:
         source, target, mask = answer.source, answer.target, answer.mask
         assert target is not None
         edited = metrics.resized(answer.edited, target)
@@ -110,10 +107,11 @@ class Shards(Benchmark):
                 "outside_ssim": metrics.ssim(edited, source, outside),
                 "leakage": metrics.leakage(source, edited, mask),
             }
-        return scores | {
+        scores |= {
             "l1": metrics.l1(edited, target),
             "clip_i": measures.clip_image("clip", edited, target),
             "clip_t": measures.clip_text("clip", edited, captions[1]),
             "clip_dir": measures.clip_direction("clip_large", (source, edited), captions),
             "dino": measures.dino_image(edited, target),
         }
+        return Scored({ID: scores})

@@ -260,37 +260,10 @@ def _votes(judge: JudgeModel, labelled: Sequence[Labelled], count: int) -> list[
     return votes
 
 
-COLUMNS = (
-    *("", "pairs", "agreement", "kappa", "prefers the first", "orders agree", "unparsed"),
-    *("s a verdict", "price a verdict", "price"),
-)
-
-
 def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = ["# Judges held against people", ""]
+    """The page: the judges of every set, those that agree most first."""
+    sets = []
     for name, judges in results.items():
-        ordered = sorted(judges.items(), key=lambda item: -(item[1]["all"]["agreement"]["mean"] or 0))
-        lines += [f"## {name}", "", *report.table(COLUMNS, [_row(label, row) for label, row in ordered]), ""]
-        categories = sorted({category for row in judges.values() for category in row["categories"]})
-        if categories:
-            unknown = {"agreement": statistics.UNKNOWN}
-            by = {label: [row["categories"].get(name, unknown) for name in categories] for label, row in judges.items()}
-            body = [[label, *(report.estimate(one["agreement"]) for one in row)] for label, row in by.items()]
-            lines += ["By category:", "", *report.table(["", *categories], body), ""]
-    return "\n".join(lines)
-
-
-def _row(label: str, row: Mapping[str, Any]) -> list[str]:
-    agree, cost = row["orders_agree"], row["price_per_verdict"]
-    return [
-        label,
-        f"{row['all']['n']} of {row['preferences']}",
-        report.estimate(row["all"]["agreement"]),
-        report.number(row["all"]["kappa"]),
-        report.estimate(row["first_preferred"]),
-        "–" if agree is None else f"{agree:.1%}",
-        str(row["unparsed"]),
-        report.number(row["seconds_per_verdict"]),
-        "–" if cost is None else f"{cost:.3g}",
-        report.number(row["price"]),
-    ]
+        ordered = sorted(judges.items(), key=lambda judge: -(judge[1]["all"]["agreement"]["mean"] or 0))
+        sets.append((name, judges, ordered, sorted({name for row in judges.values() for name in row["categories"]})))
+    return report.template("judge-bench.md.jinja", report.cell).render(sets=sets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ COLUMNS = ("benchmark", "protocol", "editor", "group", "metric", "mean", "low", 
 
 def markdown(boards: Boards, level: float, cost: Mapping[str, Json] | None = None) -> str:
     """The page of every benchmark's protocols. level: the intervals' confidence level, such as 0.95."""
-    return _template("report.md.jinja", _cell).render(boards=boards, level=level, cost=cost)
+    return template("report.md.jinja", cell).render(boards=boards, level=level, cost=cost)
 
 
 def latex(boards: Boards, level: float) -> str:
     """A booktabs table for each protocol; figures from papers below a rule, with their protocol and source."""
-    return _template("report.tex.jinja", _tex).render(boards=boards, level=level).rstrip("\n") + "\n"
+    return template("report.tex.jinja", _tex).render(boards=boards, level=level).rstrip("\n") + "\n"
 
 
 def table_csv(boards: Boards) -> str:
@@ -73,7 +73,7 @@ def _plain(figure: Json) -> Json:
 # The templates' filters
 
 
-def _template(name: str, escape: Callable[[str], str]) -> jinja2.Template:
+def template(name: str, escape: Callable[[str], str]) -> jinja2.Template:
     """A template of `pages/` that escapes every value, except what is marked as safe."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
@@ -165,14 +165,7 @@ def _p(value: float | None) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table."""
-    rule = "|" + "---|" * len(head)
-    first, *rest = ("| " + " | ".join(map(_cell, row)) + " |" for row in (head, *body))
-    return [first, rule, *rest]
-
-
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 

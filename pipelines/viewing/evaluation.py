@@ -27,6 +27,7 @@ from crispedit.pipelines.evaluation.runner import COPY, TRUTH
 from crispedit.pipelines.viewing import serving
 from crispedit.pipelines.viewing.queries import Address, Page, Row, neighbours
 from crispedit.shards import sheet
+from crispedit.shards.journal import quoted
 
 SIDES = ("source", "answer", "target")
 PAGE = 24
@@ -100,9 +101,8 @@ class EvaluationResults:
     def metrics(self, benchmark: str, protocol: str) -> Mapping[str, str]:
         """The metrics of the cases, and whether lower or higher is better."""
         board = self.boards[benchmark][protocol]
-        rows = self.sql(
-            "SELECT DISTINCT metric FROM value WHERE benchmark = ? AND protocol = ? ORDER BY 1", [benchmark, protocol]
-        )
+        query = "SELECT DISTINCT metric FROM value WHERE benchmark = ? AND protocol = ? ORDER BY 1"
+        rows = self.sql(query, [benchmark, protocol])
         return {row["metric"]: board.get("metrics", {}).get(row["metric"], "higher") for row in rows}
 
     def editors(self, benchmark: str, protocol: str) -> list[str]:
@@ -124,28 +124,26 @@ class EvaluationResults:
 
     def cases(self, wanted: EvaluationAddress) -> tuple[list[str], int]:
         """The cases of a page in the requested order, and their total. Cases without a value come last."""
-        tests, values = ["benchmark = ?", "protocol = ?"], [wanted.benchmark, wanted.protocol]
+        where, values = "benchmark = ? AND protocol = ?", [wanted.benchmark, wanted.protocol]
         if wanted.group:
-            tests.append('"group" = ?')
-            values.append(wanted.group)
+            where, values = f'{where} AND "group" = ?', [*values, wanted.group]
         if wanted.q:
-            tests.append('(contains(lower(instruction), lower(?)) OR contains("case", ?))')
+            where += ' AND (contains(lower(instruction), lower(?)) OR contains("case", ?))'
             values += [wanted.q, wanted.q]
-        mean = "avg(value) FILTER (metric = ? AND editor = ?)"
-        asked = [wanted.metric, wanted.editor]
-        higher = self.metrics(wanted.benchmark, wanted.protocol)[wanted.metric] == "higher"
+
+        def mean(editor: str) -> str:
+            return f"avg(value) FILTER (metric = {quoted(wanted.metric)} AND editor = {quoted(editor)})"
+
+        order = '"case"'
         if wanted.order == "apart":
-            by, down = f"abs({mean} - {mean})", True
-            asked += [wanted.metric, wanted.against]
-        else:
-            by, down = mean, (wanted.order == "best") == higher
-        order = f'{by} {"DESC" if down else "ASC"} NULLS LAST, "case"' if wanted.order else '"case"'
-        where = " AND ".join(tests)
+            order = f'abs({mean(wanted.editor)} - {mean(wanted.against)}) DESC NULLS LAST, "case"'
+        elif wanted.order:
+            higher = self.metrics(wanted.benchmark, wanted.protocol)[wanted.metric] == "higher"
+            down = (wanted.order == "best") == higher
+            order = f'{mean(wanted.editor)} {"DESC" if down else "ASC"} NULLS LAST, "case"'
         total = self.sql(f'SELECT count(DISTINCT "case") AS n FROM value WHERE {where}', values)[0]["n"]
-        rows = self.sql(
-            f'SELECT "case" FROM value WHERE {where} GROUP BY "case" ORDER BY {order} LIMIT {PAGE} OFFSET ?',
-            [*values, *(asked if wanted.order else []), PAGE * (wanted.page - 1)],
-        )
+        page = f"LIMIT {PAGE} OFFSET {PAGE * (wanted.page - 1)}"
+        rows = self.sql(f'SELECT "case" FROM value WHERE {where} GROUP BY "case" ORDER BY {order} {page}', values)
         return [row["case"] for row in rows], total
 
     def answers(self, wanted: EvaluationAddress, cases: Sequence[str]) -> list[Row]:

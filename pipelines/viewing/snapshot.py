@@ -355,25 +355,18 @@ def of_shards(path: str) -> Snapshot:
     db.register("packed", pa.Table.from_pylist([row | row["scores"] for row in rows], schema))
     db.execute(f"""
         CREATE TABLE snapshot.pair AS SELECT *, lower(instruction) AS words, '{KEPT}' AS outcome,
-            NULL::VARCHAR AS reason, NULL::VARCHAR AS standing,
-            '{KEPT}' AS first, 0::BIGINT AS fails, 0::BIGINT AS waits,
-            NULL::VARCHAR AS error, 'source' AS source, 'edited' AS edited,
+            NULL::VARCHAR AS reason, NULL::VARCHAR AS standing, '{KEPT}' AS first, 0::BIGINT AS fails,
+            0::BIGINT AS waits, NULL::VARCHAR AS error, 'source' AS source, 'edited' AS edited,
             if(masked, 'mask', NULL) AS mask, NULL::DOUBLE AS margin
-        FROM packed
-    """)
-    db.execute(f"""
+        FROM packed;
         CREATE TABLE snapshot.photograph AS SELECT DISTINCT source_key AS key, id AS uri, dataset, licence,
             NULL::INTEGER AS width, NULL::INTEGER AS height, NULL::VARCHAR AS refusal, NULL::VARCHAR AS error,
             NULL::VARCHAR AS image, '{KEPT}' AS outcome, NULL::VARCHAR AS reason
-        FROM packed WHERE NOT composed
-    """)
-    db.execute(f"""
-        CREATE TABLE snapshot.job AS SELECT any_value(key) AS key, job_key, any_value(source_key) AS source_key,
-            any_value(category) AS category, any_value(instruction) AS instruction,
-            any_value(source_caption) AS source_caption, any_value(target_caption) AS target_caption,
-            NULL::VARCHAR AS error, '{KEPT}' AS outcome, NULL::VARCHAR AS reason, count(*) AS candidates,
-            count(*) AS kept
-        FROM packed GROUP BY job_key
+        FROM packed WHERE NOT composed;
+        CREATE TABLE snapshot.job AS SELECT key, job_key, source_key, category, instruction, source_caption,
+            target_caption, NULL::VARCHAR AS error, '{KEPT}' AS outcome, NULL::VARCHAR AS reason,
+            count(*) OVER (PARTITION BY job_key) AS candidates, candidates AS kept
+        FROM packed QUALIFY row_number() OVER (PARTITION BY job_key) = 1;
     """)
     db.close()
     return Snapshot(
@@ -421,8 +414,8 @@ def answers(snapshot: Snapshot, row: Mapping[str, Any]) -> dict[str, dict[str, A
         return {}
     with tables.connect(snapshot.run) as db:
         listed = ", ".join(f'"{note}"' for note in notes)
-        stored = db.execute(f"SELECT {listed} FROM score WHERE key = ?", [row["key"]]).fetchone()
-    return {note: _parsed(text) for note, text in zip(notes, stored or (), strict=False) if text}
+        stored = tables.rows(db, f"SELECT {listed} FROM score WHERE key = ?", [row["key"]])
+    return {note: _parsed(text) for texts in stored for note, text in texts.items() if text}
 
 
 def choice(snapshot: Snapshot, job_key: str) -> list[dict[str, Any]]:
@@ -430,13 +423,8 @@ def choice(snapshot: Snapshot, job_key: str) -> list[dict[str, Any]]:
     if snapshot.run is None or snapshot.run.recipe.judge is None:
         return []
     with tables.connect(snapshot.run) as db:
-        rows = db.execute(
-            "SELECT candidates, chosen, answers, error FROM compare WHERE job_key = ? ORDER BY key", [job_key]
-        ).fetchall()
-    return [
-        {"candidates": candidates, "chosen": chosen, "answers": _parsed(text), "error": error}
-        for candidates, chosen, text, error in rows
-    ]
+        query = "SELECT candidates, chosen, answers, error FROM compare WHERE job_key = ? ORDER BY key"
+        return [row | {"answers": _parsed(row["answers"])} for row in tables.rows(db, query, [job_key])]
 
 
 def _parsed(text: str | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.viewing import charts, overview, pictures, serving, snapshot
+from crispedit.pipelines.viewing import charts, overview, pictures, snapshot, templates
 from crispedit.pipelines.viewing.snapshot import Snapshot
 from crispedit.shards import journal
 
@@ -67,7 +67,7 @@ def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
     charted = {score: {name: charts.histogram(s, score, name, bins=36) for name in s.categories} for score in s.bounded}
     values = overview.summary(s, reasons=0 if light else None, kept=0 if light else 12) | {
         "s": s,
-        "style": Markup((serving.FOLDER / "style.css").read_text(encoding="utf-8")),
+        "style": Markup((templates.FOLDER / "style.css").read_text(encoding="utf-8")),
         "report": report,
         "errors": report.errors,
         "light": light,
@@ -76,4 +76,4 @@ def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
         "charted": charted,
         "progress": overview.progress(s),
     }
-    return serving.environment().get_template("report.html.jinja").render(values)
+    return templates.environment().get_template("report.html.jinja").render(values)

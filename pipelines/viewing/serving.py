@@ -1,49 +1,18 @@
-"""What all sites share: templates, static files, pictures and errors. Templates escape everything."""
+"""What all sites share: pages, static files, pictures and errors."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-import jinja2
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from crispedit.cascade import REGIME
-from crispedit.pipelines.viewing import charts, overview, pictures, queries
+from crispedit.pipelines.viewing import pictures, templates
 
-FOLDER = Path(__file__).parent / "pages"
 STATIC = {"style.css": "text/css", "view.js": "text/javascript", "icon.svg": "image/svg+xml"}
-
-
-def environment() -> jinja2.Environment:
-    """The templates of `pages/`, for the browser and the report."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"short": queries.short, "plain": _plain, "px": lambda pixels: f"{pixels:.1f}"}
-    environment.globals |= {
-        "queries": queries,
-        "in_words": overview.in_words,
-        "bound_names": charts.bound_names,
-        "lines": charts.lines,
-        "REGIME": REGIME,
-        "clock": lambda then: time.strftime("%H:%M:%S", time.localtime(then)),
-    }
-    return environment
-
-
-def _plain(value: float | None) -> str:
-    """A bound in full precision."""
-    return "" if value is None else str(int(value)) if value.is_integer() else repr(value)
 
 
 class Pages:
@@ -53,7 +22,7 @@ class Pages:
 
     def __init__(self) -> None:
         self.recent = pictures.Recent()
-        self.templates = environment()
+        self.templates = templates.environment()
 
     def current(self) -> Any:
         """What is shown now; it has a `name` and the time when it was `taken`."""
@@ -97,7 +66,7 @@ def static(request: Request) -> Response:
     """A static file of the pages. KeyError for any other."""
     name = request.path_params["name"]
     kind, headers = STATIC[name], {"cache-control": "no-cache"}
-    return Response((FOLDER / name).read_bytes(), media_type=kind, headers=headers)
+    return Response((templates.FOLDER / name).read_bytes(), media_type=kind, headers=headers)
 
 
 def _bad_request(request: Request, error: Exception) -> Response:

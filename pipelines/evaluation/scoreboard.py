@@ -10,15 +10,15 @@ from typing import Any
 import yaml
 
 from crispedit.benchmark import REVERSED, Benchmark, Case, Protocol
+from crispedit.benchmarks import edit_compass, gedit, gedit_v2, imgedit
 from crispedit.measures import Models
 from crispedit.pipelines.evaluation import statistics
 from crispedit.pipelines.evaluation.runner import COPY, TRUTH, JudgedComparison, Outcome
 from crispedit.record import seed_of
 
-NEEDS = {"clip_i": "clip", "clip_t": "clip", "clip_dir": "clip_large", "dino": "dino"} | dict.fromkeys(
-    ("SC", "PQ", "O", "balance", "first", "second", "third", "mean", "IF", "WA", "URC", "IC", "VC", "VQ", "overall"),
-    "judge",
-)
+NEEDS = {"clip_i": "clip", "clip_t": "clip", "clip_dir": "clip_large", "dino": "dino"} | {
+    metric: "judge" for judged in (gedit, imgedit, edit_compass, gedit_v2) for metric in judged.METRICS
+}
 """The model that a metric needs."""
 
 Json = dict[str, Any]
@@ -42,26 +42,29 @@ def protocol_board(
     }
     scorer = _Scorer(name, protocol, level, mine)
     rows = {editor: scorer.row(results) for editor, results in mine.items() if results}
-    null = {
-        metric: f"the recipe names no models.{NEEDS[metric]}"
-        for metric in protocol.metrics
-        if metric in NEEDS and getattr(models, NEEDS[metric]) is None
-    }
-    judge = models.judge
-    return {
-        "about": protocol.about,
+    return _about(name, protocol, models, benchmark) | {
         "metrics": dict(protocol.metrics),
         "headline": protocol.headline,
         "labels": {group: dict(names) for group, names in protocol.labels.items()},
-        "request": {} if judge is None or benchmark is None else dict(benchmark.request(judge)),
-        "null": null,
-        "models": {
-            role: {"used": _used(models, role), "published": protocol.models.get(role)}
-            for role in dict.fromkeys(NEEDS[metric] for metric in protocol.metrics if metric in NEEDS)
-        },
         "rows": rows,
         "ranks": _ranks(protocol, rows),
         "differences": scorer.differences(),
+    }
+
+
+def _about(name: str, protocol: Protocol, models: Models, benchmark: Benchmark | None) -> Json:
+    """What the boards of all protocols say: the models, the judge's settings, and figures from papers."""
+    needs = {metric: NEEDS[metric] for metric in protocol.metrics if metric in NEEDS}
+    unnamed = {metric: role for metric, role in needs.items() if getattr(models, role) is None}
+    judge = models.judge
+    return {
+        "about": protocol.about,
+        "request": {} if judge is None or benchmark is None else dict(benchmark.request(judge)),
+        "null": {metric: f"the recipe names no models.{role}" for metric, role in unnamed.items()},
+        "models": {
+            role: {"used": _used(models, role), "published": protocol.models.get(role)}
+            for role in dict.fromkeys(needs.values())
+        },
         "published": published(protocol.published_as or name),
     }
 
@@ -261,13 +264,8 @@ def pairwise_board(
         strengths = statistics.strengths(of, level, draws, seed_of(name, "strengths"))
         return {player: vars(rating) for player, rating in strengths.items()}
 
-    judge = models.judge
-    return {
-        "about": protocol.about,
+    return _about(name, protocol, models, benchmark) | {
         "pairwise": True,
-        "request": {} if judge is None else dict(benchmark.request(judge)),
-        "null": {} if judge is not None else {"elo": "the recipe names no models.judge"},
-        "models": {"judge": {"used": _used(models, "judge"), "published": protocol.models.get("judge")}},
         "cases": len({verdict.case.id for verdict in verdicts}),
         "compared": len(scored),
         "unparsed": sum(verdict.kind == "unparsed" for verdict in verdicts),
@@ -284,7 +282,6 @@ def pairwise_board(
         },
         "pairs": _pairs(matches),
         "position": _position(scored),
-        "published": published(protocol.published_as or name),
     }
 
 

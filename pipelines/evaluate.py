@@ -15,87 +15,28 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
 
 import yaml
-from pydantic import Field
 
 from crispedit import benchmarks as benchmark_folder
 from crispedit import editors as editor_folder
 from crispedit import parts, recipe
 from crispedit.benchmark import Benchmark, Case, Picture, Protocol
 from crispedit.benchmarks.shards import Shards
-from crispedit.measures import Models
 from crispedit.parts import Editor
 from crispedit.pipelines import engine
 from crispedit.pipelines.evaluation import cases as case_table
 from crispedit.pipelines.evaluation import preferences, report, scoreboard, sheets
 from crispedit.pipelines.evaluation.preferences import Preference
-from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, JudgedComparison, Outcome, Seeds
-from crispedit.pipelines.recipe import EngineSpec
-from crispedit.recipe import PartSpec, Pool, Strict
+from crispedit.pipelines.evaluation.recipe import EvaluationRecipe
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, JudgedComparison, Outcome
 from crispedit.record import content_key
 from crispedit.replies import Winner
 from crispedit.shards import journal, layout, storage
 from crispedit.shards.index import open_index
 from crispedit.shards.lock import locked
 from crispedit.shards.remote import Cache
-
-WORDS_PER_TOKEN = 4
-"""Approximate letters per token, to estimate a prompt's tokens."""
-PROMPT_LETTERS, ANSWER_TOKENS = 2400, 150
-"""Approximate letters of a published prompt, and tokens of its answer."""
-
-
-class EntrySpec(PartSpec):
-    """A row of the table: an editor with its options beside it, or folders of results."""
-
-    editor: str | None = None
-    results: Path | tuple[Path, ...] | None = None
-    """Images named by the ids of the cases; several folders are several seeds."""
-    seeds: int = Field(1, ge=1)
-    """How often each case is edited, each time with another seed."""
-
-
-class Price(Strict):
-    """What the judge's tokens cost."""
-
-    prompt_per_million: float = Field(ge=0)
-    answer_per_million: float = Field(ge=0)
-    image_tokens: int = Field(1000, ge=0)
-    """Tokens per image, for the estimate before a run."""
-    currency: str = "USD"
-
-    def of(self, prompt_tokens: float, answer_tokens: float) -> float:
-        return (prompt_tokens * self.prompt_per_million + answer_tokens * self.answer_per_million) / 1e6
-
-
-class EvaluationRecipe(Strict):
-    out: Path
-    benchmarks: dict[str, dict[str, Any]] = Field(min_length=1)
-    """Benchmarks by name, with their options; `benchmark: package.module` names one of your own."""
-    editors: dict[str, EntrySpec] = {}
-    """Editors by their names in the table."""
-    controls: tuple[Literal["copy-source", "ground-truth"], ...] = ("copy-source", "ground-truth")
-    """Judging a control costs as much as judging an editor, but only once: replies are kept."""
-    models: Models = Models()
-    judgements: int = Field(1, ge=1)
-    """How often a judge rates each answer."""
-    kept: Path | None = None
-    """The folder of the judge's replies, which several evaluations may share; null: `judge-replies` beside `out`."""
-    edits: Path | None = None
-    """The folder of edits, which several evaluations may share; null: `edits` beside `out`."""
-    price: Price | None = None
-    humans: Path | None = None
-    """People's preferences about these editors: a CSV, JSONL or parquet of case, first, second, winner."""
-    limit: int | None = Field(None, ge=1)
-    """The most families of cases (such as sessions), chosen by the hashes of their ids; null: all."""
-    level: float = Field(0.95, gt=0, lt=1)
-    measure: Pool = Pool()
-    """The actors that measure."""
-    engine: EngineSpec = EngineSpec(kind="inprocess")
 
 
 @dataclass
@@ -136,34 +77,42 @@ def evaluate(of: EvaluationRecipe) -> Evaluated:
     for option in ("out", "kept", "edits"):
         if (path := getattr(of, option)) is not None:
             storage.check_lasts(option, path)
-    entries, editors = _entries(of), _editors(of)
+    evaluations, editors = _evaluations(of), _editors(of)
     people = [] if of.humans is None else preferences.majority(preferences.read(of.humans))
     taken = f"another evaluation is working in {of.out}; wait, or choose another out=DIR"
     with locked(of.out / ".lock", taken), engine.cluster(of.engine):
         with journal.replaced(of.out / "recipe.yaml") as out:
             out.write(yaml.safe_dump(of.model_dump(mode="json"), sort_keys=False).encode())
-        for entry in entries:
-            entry.edit(editors)
-            print("\n".join(entry.paid()), file=sys.stderr, flush=True)
-            entry.measure()
-            if (last := entry.made.stopped()) is not None:
-                return Evaluated(problems=[_down(entry.name, last)])
-        return _written(of, entries, people)
+        for made in evaluations:
+            made.edit(editors)
+            print("\n".join(made.paid()), file=sys.stderr, flush=True)
+            made.measure()
+            if (last := made.stopped()) is not None:
+                return Evaluated(problems=[_down(made.name, last)])
+        return _written(of, evaluations, people)
 
 
 def plan(of: EvaluationRecipe) -> list[str]:
     """Lines on what is left to edit, measure and ask, and the judge's price."""
     editors = _editors(of)
-    return [line for entry in _entries(of) for line in [*entry.to_edit(editors), *entry.paid(everything=True)]]
+    return [line for made in _evaluations(of) for line in [*made.to_edit(editors), *made.paid(everything=True)]]
 
 
-def _entries(of: EvaluationRecipe) -> list[_Entry]:
-    entries = []
+def _evaluations(of: EvaluationRecipe) -> list[Evaluation]:
+    evaluations = []
     for name, options in of.benchmarks.items():
         given = dict(options)
         benchmark = parts.make(benchmark_folder, given.pop("benchmark", name), Benchmark, given)
-        entries.append(_Entry(of, name, benchmark))
-    return entries
+        if isinstance(benchmark, Shards):
+            benchmark = benchmark.listed(shard_cases(benchmark))
+        cases = benchmark.cases()
+        if not cases:
+            raise ValueError(f"benchmarks.{name}: it has no cases")
+        families = sorted({case.family or case.id for case in cases}, key=lambda one: content_key("evaluate", one))
+        chosen = set(families[: of.limit])
+        cases = [case for case in cases if (case.family or case.id) in chosen]
+        evaluations.append(Evaluation(of, name, benchmark, cases))
+    return evaluations
 
 
 def _editors(of: EvaluationRecipe) -> dict[str, Editor]:
@@ -179,147 +128,37 @@ def _editors(of: EvaluationRecipe) -> dict[str, Editor]:
     return editors
 
 
-class _Entry:
-    """One benchmark of an evaluation in progress: cases, answers, scores, boards."""
-
-    def __init__(self, of: EvaluationRecipe, name: str, benchmark: Benchmark) -> None:
-        if isinstance(benchmark, Shards):
-            benchmark = benchmark.listed(shard_cases(benchmark))
-        cases = _limited(benchmark.cases(), of.limit)
-        if not cases:
-            raise ValueError(f"benchmarks.{name}: it has no cases")
-        self.of, self.name, self.benchmark = of, name, benchmark
-        beside = of.out.absolute().parent
-        kept, edits = of.kept or beside / "judge-replies", of.edits or beside / "edits"
-        self.made = Evaluation(name, benchmark, cases, of.models, of.out, of.judgements, kept, edits)
-        self.answers: dict[str, Seeds] = {}
-
-    def edit(self, editors: Mapping[str, Editor]) -> None:
-        """Run the editors, one after the other, on the cases that they have not answered."""
-        self.made.sweep()
-        controls = {COPY: self.made.copied, TRUTH: self.made.truth}
-        self.answers = {label: controls[label]() for label in self.of.controls}
-        for label, spec in self.of.editors.items():
-            if spec.results is not None:
-                self.answers[label] = self._results(label, spec)
-                continue
-            editor = editors[label]
-            working = editor.model_copy()  # freed with its weights before the next editor loads
-            for wave in self.made.waves():
-                work = self.made.editing(label, working, spec.pool, wave, spec.seeds)
-                if work is not None:
-                    engine.run(work, self.of.engine)
-            self.answers[label] = self.made.edited(editor, spec.seeds)
-
-    def _results(self, label: str, spec: EntrySpec) -> Seeds:
-        if spec.editor is not None or spec.options or spec.seeds != 1:
-            raise ValueError(f"editors.{label}: a folder of results takes no editor and no options")
-        assert spec.results is not None
-        folders = spec.results if isinstance(spec.results, tuple) else (spec.results,)
-        return [self.made.found_in(folder) for folder in folders]
-
-    def to_edit(self, editors: Mapping[str, Editor]) -> list[str]:
-        """A line for each editor with the number of edits left."""
-        seeds = {label: self.of.editors[label].seeds for label in editors}
-        count = len(self.made.cases)
-        return [
-            f"{self.name}: {label} has {self.made.left(editor, seeds[label])} of {seeds[label] * count} edits left"
-            for label, editor in editors.items()
-        ]
-
-    def paid(self, everything: bool = False) -> list[str]:
-        """What the judge will be asked, and the approximate cost. `everything`: as if all answers existed."""
-        if self.benchmark.questions == 0 or self.of.models.judge is None:
-            return [f"{self.name}: nothing to ask a judge"]
-        if everything:
-            rows = self._answers_to_come()
+def _boards(
+    made: Evaluation,
+    people: Sequence[Preference],
+    outcomes: Mapping[str, Sequence[Outcome]],
+    verdicts: Sequence[JudgedComparison],
+) -> dict[str, scoreboard.Json]:
+    """The JSON of every protocol."""
+    of = made.of
+    boards: dict[str, scoreboard.Json] = {}
+    for name, protocol in made.benchmark.protocols.items():
+        if made.benchmark.pairwise:
+            boards[name] = scoreboard.pairwise_board(name, protocol, verdicts, of.models, of.level, made.benchmark)
+            compared = _verdict_pairs(people, verdicts)
         else:
-            work = self.made.measuring(self.scored(), self.of.measure)
-            rows = 0 if work is None else len(work.plan)
-        questions = round(rows * self.benchmark.questions)
-        line = f"{self.name}: at most {questions} questions to the judge ({self.of.models.judge.model})"
-        price = self.of.price
-        if price is None:
-            return [f"{line}; set price={{prompt_per_million: ..., answer_per_million: ...}} for an estimate"]
-        prompt = questions * (PROMPT_LETTERS / WORDS_PER_TOKEN + 1.5 * price.image_tokens)
-        cost = price.of(prompt, questions * ANSWER_TOKENS)
-        return [f"{line}, about {cost:.2f} {price.currency}; replies that were kept cost nothing"]
-
-    def _answers_to_come(self) -> int:
-        """The number of judgements if all answers existed."""
-        scored = sum(bool(case.protocols) for case in self.made.cases.values())
-        targets = any(case.target is not None for case in self.made.cases.values())
-        players = [1 for name in self.of.controls if name == COPY or targets]
-        for spec in self.of.editors.values():
-            players.append(len(spec.results) if isinstance(spec.results, tuple) else spec.seeds)
-        of_case = sum(map(min, combinations(players, 2))) if self.benchmark.pairwise else sum(players)
-        return scored * of_case * self.of.judgements
-
-    def scored(self) -> dict[str, Seeds]:
-        """The answers to measure; a comparison leaves the ground truth out."""
-        return {name: a for name, a in self.answers.items() if not (self.benchmark.pairwise and name == TRUTH)}
-
-    def measure(self) -> None:
-        work = self.made.measuring(self.scored(), self.of.measure)
-        if work is not None:
-            engine.run(work, self.of.engine)
-
-    def results(self) -> tuple[dict[str, list[Outcome]], list[JudgedComparison]]:
-        """The outcomes by editor, or the verdicts of a pairwise benchmark."""
-        if self.benchmark.pairwise:
-            return {}, self.made.verdicts(self.scored())
-        return {label: self.made.outcomes(given) for label, given in self.answers.items()}, []
-
-    def boards(
-        self,
-        people: Sequence[Preference],
-        outcomes: Mapping[str, Sequence[Outcome]],
-        verdicts: Sequence[JudgedComparison],
-    ) -> dict[str, scoreboard.Json]:
-        """The JSON of every protocol."""
-        shared = self.of.models, self.of.level, self.benchmark
-        boards: dict[str, scoreboard.Json] = {}
-        for name, protocol in self.benchmark.protocols.items():
-            if self.benchmark.pairwise:
-                boards[name] = scoreboard.pairwise_board(name, protocol, verdicts, *shared)
-                compared = _verdict_pairs(people, verdicts)
-            else:
-                boards[name] = scoreboard.protocol_board(name, protocol, outcomes, *shared)
-                compared = _score_pairs(people, outcomes, name, protocol)
-            if compared and self.of.humans is not None:
-                agreement = preferences.agreement(compared, self.of.level)
-                boards[name]["humans"] = {"source": self.of.humans.name} | agreement
-        return boards
-
-    def cost(self) -> scoreboard.Json:
-        """The benchmark's cost so far: seconds per edit, questions, tokens, price."""
-        seconds = {}
-        for label, seeds in self.answers.items():
-            timed = [g.seconds for given in seeds for g in given.values() if g.seconds is not None]
-            if timed:
-                seconds[label] = sum(timed) / len(timed)
-        tokens, price = self.made.cost(), self.of.price
-        prompt, answer = tokens["prompt_tokens"], tokens["answer_tokens"]
-        known = price is not None and prompt is not None and answer is not None
-        spent = price.of(prompt, answer) if known else None  # type: ignore[union-attr, arg-type]
-        currency = None if price is None else price.currency
-        return {"seconds_per_edit": seconds, **tokens, "price": spent, "currency": currency}
+            boards[name] = scoreboard.protocol_board(name, protocol, outcomes, of.models, of.level, made.benchmark)
+            compared = _score_pairs(people, outcomes, name, protocol)
+        if compared and of.humans is not None:
+            boards[name]["humans"] = {"source": of.humans.name} | preferences.agreement(compared, of.level)
+    return boards
 
 
-def _written(of: EvaluationRecipe, entries: Sequence[_Entry], people: Sequence[Preference]) -> Evaluated:
+def _written(of: EvaluationRecipe, evaluations: Sequence[Evaluation], people: Sequence[Preference]) -> Evaluated:
     boards: dict[str, dict[str, scoreboard.Json]] = {}
     rows: list[dict[str, object]] = []
-    for entry in entries:
-        outcomes, verdicts = entry.results()
-        boards[entry.name] = entry.boards(people, outcomes, verdicts)
-        sources = {case: given.picture for case, given in entry.made.copied()[0].items()}
-        protocols = entry.benchmark.protocols
-        rows += case_table.rows(entry.name, protocols, outcomes, entry.answers, sources)
-        for name, protocol in protocols.items():
-            rows += case_table.duels(entry.name, name, verdicts, entry.answers)
-            folder = of.out / "sheets" / entry.name
-            sheets.write(folder, name, protocol, entry.benchmark, outcomes, entry.answers, sources)
-    cost = {entry.name: entry.cost() for entry in entries}
+    for made in evaluations:
+        outcomes, verdicts = made.outcomes(), made.verdicts()
+        boards[made.name] = _boards(made, people, outcomes, verdicts)
+        rows += [*case_table.rows(made, outcomes), *case_table.duels(made, verdicts)]
+        for name in made.benchmark.protocols:
+            sheets.write(of.out / "sheets" / made.name, made, name, outcomes)
+    cost = {made.name: made.cost() for made in evaluations}
     page = report.markdown(boards, of.level, cost)
     case_table.write(of.out / "cases.parquet", rows)
     for name, text in (
@@ -331,7 +170,7 @@ def _written(of: EvaluationRecipe, entries: Sequence[_Entry], people: Sequence[P
     ):
         with journal.replaced(of.out / name) as out:
             out.write(text.encode())
-    return Evaluated(page, [problem for entry in entries for problem in _unmeasured(entry.name, boards[entry.name])])
+    return Evaluated(page, [problem for name, board in boards.items() for problem in _unmeasured(name, board)])
 
 
 def _json(value: object) -> str:
@@ -396,12 +235,6 @@ def _score_pairs(
             apart = better * (first - second)
             pairs.append((person, "tie" if abs(apart) < 1e-12 else "first" if apart > 0 else "second"))
     return pairs
-
-
-def _limited(cases: Sequence[Case], limit: int | None) -> list[Case]:
-    families = sorted({case.family or case.id for case in cases}, key=lambda name: content_key("evaluate", name))
-    chosen = set(families[:limit])
-    return [case for case in cases if (case.family or case.id) in chosen]
 
 
 def shard_cases(of: Shards) -> list[Case]:

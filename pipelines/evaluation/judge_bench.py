@@ -28,9 +28,9 @@ from crispedit.benchmark import REVERSED, Picture, picture_in, rows
 from crispedit.benchmarks.gedit_v2 import OWN, in_both_orders
 from crispedit.chat import ChatError, ChatOption
 from crispedit.judge import NO_USAGE, JudgeModel, JudgeReply, JudgeUsage, Question
-from crispedit.pipelines.evaluate import Price
 from crispedit.pipelines.evaluation import preferences, report, statistics
 from crispedit.pipelines.evaluation.preferences import Preference
+from crispedit.pipelines.evaluation.recipe import Price
 from crispedit.recipe import Strict
 from crispedit.record import content_key, seed_of
 from crispedit.replies import Winner

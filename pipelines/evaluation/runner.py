@@ -23,10 +23,11 @@ import xxhash
 
 from crispedit import metrics
 from crispedit.benchmark import Benchmark, Case, Picture
-from crispedit.measures import Models
 from crispedit.parts import Editor
+from crispedit.pipelines import engine
 from crispedit.pipelines.engine import Row, Work
 from crispedit.pipelines.evaluation import tables
+from crispedit.pipelines.evaluation.recipe import EntrySpec, EvaluationRecipe
 from crispedit.pipelines.evaluation.stages import AnswerStage, Edits, MeasureStage
 from crispedit.pipelines.evaluation.tables import Committed, Committing, Kind
 from crispedit.recipe import Pool
@@ -34,6 +35,10 @@ from crispedit.record import canonical_json, content_key, seed_of
 from crispedit.replies import Winner
 from crispedit.shards import journal
 
+WORDS_PER_TOKEN = 4
+"""Approximate letters per token, to estimate a prompt's tokens."""
+PROMPT_LETTERS, ANSWER_TOKENS = 2400, 150
+"""Approximate letters of a published prompt, and tokens of its answer."""
 COPY, TRUTH = "copy-source", "ground-truth"
 """The controls: the unchanged source, and the benchmark's target."""
 RECALLED = 64
@@ -88,40 +93,55 @@ class JudgedComparison:
 
 
 class Evaluation:
-    """One benchmark under one folder of tables."""
+    """One benchmark of an evaluation: its cases, everyone's answers and their scores, in tables of its own."""
 
-    def __init__(
-        self,
-        name: str,
-        benchmark: Benchmark,
-        cases: Sequence[Case],
-        models: Models,
-        out: Path,
-        judgements: int = 1,
-        kept: Path | None = None,
-        edits: Path | None = None,
-    ) -> None:
-        """judgements: the number per answer. kept, edits: the shared folders of the judge's replies and of edits."""
-        self.name, self.benchmark, self.models, self.judgements = name, benchmark, models, judgements
-        self.kept = None if kept is None else kept.absolute()
-        self.edits = Edits(None if edits is None else edits.absolute())
+    def __init__(self, of: EvaluationRecipe, name: str, benchmark: Benchmark, cases: Sequence[Case]) -> None:
+        self.of, self.name, self.benchmark = of, name, benchmark
         self.cases = {case.id: case for case in cases}
         if len(self.cases) < len(cases):
             twice = next(case for case, count in Counter(case.id for case in cases).items() if count > 1)
             raise ValueError(f"benchmarks.{name}: two cases have the id {twice!r}")
-        folder = out.absolute() / name
-        self.answers = folder / "answers"
+        self.answers: dict[str, Seeds] = {}
+        """By editor, once `edit` has run."""
+        out = of.out.absolute()
+        self.edits = Edits((of.edits or out.parent / "edits").absolute())
         self.table = tables.MATCHES if benchmark.pairwise else tables.SCORES
-        self.measured = folder / ("matches" if benchmark.pairwise else "scores")
+        self.answer_folder = out / name / "answers"
+        self.measure_folder = out / name / ("matches" if benchmark.pairwise else "scores")
         self._identity = canonical_json(benchmark.identity())
-        self._measuring = canonical_json({"models": models.identity(), "metrics": metrics.VERSION})
+        self._models = canonical_json({"models": of.models.identity(), "metrics": metrics.VERSION})
 
-    def sweep(self) -> None:
-        for folder in (self.answers, self.measured):
-            journal.sweep(folder)
-        (self.measured / tables.STOPPED).unlink(missing_ok=True)
+    def sources(self) -> dict[str, Picture | None]:
+        """Every case's source, of later turns the first turn's."""
+        return {case: given.picture for case, given in self.copied()[0].items()}
 
     # Answers
+
+    def edit(self, editors: Mapping[str, Editor]) -> None:
+        """Run the editors, one after the other, on the cases that they have not answered."""
+        for folder in (self.answer_folder, self.measure_folder):
+            journal.sweep(folder)
+        (self.measure_folder / tables.STOPPED).unlink(missing_ok=True)
+        controls = {COPY: self.copied, TRUTH: self.truth}
+        self.answers = {label: controls[label]() for label in self.of.controls}
+        for label, spec in self.of.editors.items():
+            if spec.results is not None:
+                self.answers[label] = self._in_folders(label, spec)
+                continue
+            editor = editors[label]
+            working = editor.model_copy()  # freed with its weights before the next editor loads
+            for wave in self.waves():
+                work = self._editing(label, working, spec.pool, wave, spec.seeds)
+                if work is not None:
+                    engine.run(work, self.of.engine)
+            self.answers[label] = self.edited(editor, spec.seeds)
+
+    def _in_folders(self, label: str, spec: EntrySpec) -> Seeds:
+        if spec.editor is not None or spec.options or spec.seeds != 1:
+            raise ValueError(f"editors.{label}: a folder of results takes no editor and no options")
+        assert spec.results is not None
+        folders = spec.results if isinstance(spec.results, tuple) else (spec.results,)
+        return [self.found_in(folder) for folder in folders]
 
     def copied(self) -> Seeds:
         """The control that does nothing: every case's source (for later turns, the first turn's)."""
@@ -172,7 +192,7 @@ class Evaluation:
             rounds[depth[case.id]].append(case)
         return rounds
 
-    def editing(self, label: str, editor: Editor, pool: Pool, wave: Sequence[Case], seeds: int) -> Work | None:
+    def _editing(self, label: str, editor: Editor, pool: Pool, wave: Sequence[Case], seeds: int) -> Work | None:
         """The edits left in one round, after the cached ones were committed; None if there are none."""
         plan = [{**row, "editor": label} for row in self._left(editor, wave, seeds)]
         known = [row for row in plan if self.edits.has(row["edit"])]
@@ -180,14 +200,14 @@ class Evaluation:
         for start in range(0, len(known), RECALLED):
             cached = [(row, self.edits.recall(row["edit"])) for row in known[start : start + RECALLED]]
             done = [{**row, **columns} for row, columns in cached if columns is not None]
-            journal.commit(self.answers, tables.ANSWERS, done)
+            journal.commit(self.answer_folder, tables.ANSWERS, done)
             recalled |= {row["key"] for row in done}
         plan = [row for row in plan if row["key"] not in recalled]
         if not plan:
             return None
         stage = AnswerStage(f"edit {label}", pool, editor, self.benchmark, self.edits, editor.gpus)
         return Work(
-            f"edit {label}", self.answers, tables.ANSWERS, plan, [stage], tables.ASKED, Committing(tables.ANSWERS)
+            f"edit {label}", self.answer_folder, tables.ANSWERS, plan, [stage], tables.ASKED, Committing(tables.ANSWERS)
         )
 
     def left(self, editor: Editor, seeds: int) -> int:
@@ -218,7 +238,7 @@ class Evaluation:
         return self._answered(canonical_json(editor.identity()), seeds)
 
     def _answered(self, identity: str, seeds: int) -> list[dict[str, Given]]:
-        committed = Committed(self.answers, tables.ANSWERS)
+        committed = Committed(self.answer_folder, tables.ANSWERS)
         return [
             {case.id: self._given(committed, self.answer_key(case, identity, seed)) for case in self.cases.values()}
             for seed in range(seeds)
@@ -232,7 +252,7 @@ class Evaluation:
         if row["image"] is None:
             return Given(key, None, row["refusal"], "refused", row["seconds"])
         ref = row["image"]
-        picture = Picture(str(self.answers / ref["tar"]), offset=ref["offset"], size=ref["size"])
+        picture = Picture(str(self.answer_folder / ref["tar"]), offset=ref["offset"], size=ref["size"])
         return Given(key, picture, seconds=row["seconds"])
 
     def answer_key(self, case: Case, identity: str, seed: int = 0) -> str:
@@ -246,30 +266,46 @@ class Evaluation:
 
     # Measurements
 
-    def measuring(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
-        """The measurements left, case by case, so that a target is embedded once: of every answer, or, for a pairwise
-        benchmark, of every pair of answers. None if there are none."""
-        committed = Committed(self.measured, self.table, keys_only=True)
-        sources = self.copied()[0]
+    def scored(self) -> dict[str, Seeds]:
+        """The answers to measure; a comparison leaves the ground truth out."""
+        return {name: a for name, a in self.answers.items() if not (self.benchmark.pairwise and name == TRUTH)}
+
+    def measure(self) -> None:
+        """Measure every answer, or every pair of answers for a pairwise benchmark, that is not measured yet."""
+        if (work := self._measuring()) is not None:
+            engine.run(work, self.of.engine)
+
+    def _measuring(self) -> Work | None:
+        """The measurements left, case by case, so that a target is embedded once; None if there are none."""
+        committed = Committed(self.measure_folder, self.table, keys_only=True)
+        sources = self.sources()
         plan: dict[str, Row] = {}  # the same answer under two labels is one row
-        for case, players in self._pairs(answers) if self.benchmark.pairwise else self._single(answers):
-            shared = {"case": case.id, "asked_of": case.to_json(), "source": _where(sources[case.id].picture)}
+        for case, players in self._pairs() if self.benchmark.pairwise else self._single():
+            shared = {"case": case.id, "asked_of": case.to_json(), "source": _where(sources[case.id])}
             for name, (label, given) in zip(tables.players_of(self.table), players.items(), strict=True):
                 shared |= {name: label, f"{name}_answer": _where(given.picture)}
-            for repeat in range(self.judgements):
+            for repeat in range(self.of.judgements):
                 key = self.key(case, *players.values(), repeat=repeat)
                 if key not in committed.done:
                     plan[key] = {"key": key, "of": key, "repeat": repeat, **shared}
         if not plan:
             return None
         name = "compare" if self.benchmark.pairwise else "score"
-        stage = MeasureStage(name, pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.measured)
+        pool, kept = self.of.measure, self.of.kept or self.of.out.absolute().parent / "judge-replies"
+        gpus, folder = pool.gpus or 0.0, self.measure_folder
+        stage = MeasureStage(name, pool, self.benchmark, self.of.models, gpus, kept.absolute(), folder)
         work = [*plan.values()]
-        return Work(name, self.measured, self.table, work, [stage], tables.wire(self.table), Committing(self.table))
+        return Work(
+            name, self.measure_folder, self.table, work, [stage], tables.wire(self.table), Committing(self.table)
+        )
 
-    def outcomes(self, seeds: Seeds) -> list[Outcome]:
-        """The outcome of every answer of this editor to a scored case, from the committed rows."""
-        committed = Committed(self.measured, self.table)
+    def outcomes(self) -> dict[str, list[Outcome]]:
+        """By editor, the outcome of every answer to a scored case, from the committed rows. None if pairwise."""
+        committed = Committed(self.measure_folder, self.table)
+        answers = {} if self.benchmark.pairwise else self.answers
+        return {label: self._outcomes(seeds, committed) for label, seeds in answers.items()}
+
+    def _outcomes(self, seeds: Seeds, committed: Committed) -> list[Outcome]:
         outcomes = []
         for case in self.cases.values():
             for seed, given in enumerate(seeds):
@@ -279,7 +315,7 @@ class Evaluation:
                 if answer.picture is None:
                     outcomes.append(Outcome(case, answer.reason, kind=answer.kind, seed=seed))
                     continue
-                for repeat in range(self.judgements):
+                for repeat in range(self.of.judgements):
                     key = self.key(case, answer, repeat=repeat)
                     if (row := committed.done.get(key)) is not None:
                         result: dict[str, Any] = {name: json.loads(row[name]) for name in ("values", "words")}
@@ -289,12 +325,14 @@ class Evaluation:
                     outcomes.append(Outcome(case, seed=seed, repeat=repeat, **result))
         return outcomes
 
-    def verdicts(self, answers: Mapping[str, Seeds]) -> list[JudgedComparison]:
-        """The judge's verdicts on every comparable pair, from the committed rows."""
-        committed = Committed(self.measured, self.table)
+    def verdicts(self) -> list[JudgedComparison]:
+        """The judge's verdicts on every comparable pair, from the committed rows. None if not pairwise."""
+        if not self.benchmark.pairwise:
+            return []
+        committed = Committed(self.measure_folder, self.table)
         verdicts = []
-        for case, players in self._pairs(answers):
-            for repeat in range(self.judgements):
+        for case, players in self._pairs():
+            for repeat in range(self.of.judgements):
                 key = self.key(case, *players.values(), repeat=repeat)
                 if (row := committed.done.get(key)) is not None:
                     result = {name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")}
@@ -304,17 +342,18 @@ class Evaluation:
                 verdicts.append(JudgedComparison(case, first, second, **result))
         return verdicts
 
-    def _single(self, answers: Mapping[str, Seeds]) -> Iterator[tuple[Case, dict[str, Given]]]:
+    def _single(self) -> Iterator[tuple[Case, dict[str, Given]]]:
         """Every answer to a scored case, with its editor."""
         for case in self.cases.values():
-            for label, seeds in answers.items():
+            for label, seeds in self.answers.items():
                 for given in seeds:
                     answer = given.get(case.id)
                     if case.protocols and answer is not None and answer.picture is not None:
                         yield case, {label: answer}
 
-    def _pairs(self, answers: Mapping[str, Seeds]) -> Iterator[tuple[Case, dict[str, Given]]]:
+    def _pairs(self) -> Iterator[tuple[Case, dict[str, Given]]]:
         """Both answers by editor, seed by seed, in an order drawn for the case."""
+        answers = self.scored()
         for case in self.cases.values():
             for one, other in combinations(sorted(answers), 2):
                 drawn = seed_of(content_key(case.id, one, other), "order") % 2
@@ -328,20 +367,71 @@ class Evaluation:
         """The key of a measurement of these answers."""
         kind = "match" if self.benchmark.pairwise else "score"
         answers = [answer.key for answer in given]
-        return content_key(kind, self._identity, self._measuring, case.to_json(), *answers, str(repeat))
+        return content_key(kind, self._identity, self._models, case.to_json(), *answers, str(repeat))
 
-    # The run's totals
+    # Costs
+
+    def to_edit(self, editors: Mapping[str, Editor]) -> list[str]:
+        """A line for each editor with the number of edits left."""
+        seeds = {label: self.of.editors[label].seeds for label in editors}
+        count = len(self.cases)
+        return [
+            f"{self.name}: {label} has {self.left(editor, seeds[label])} of {seeds[label] * count} edits left"
+            for label, editor in editors.items()
+        ]
+
+    def paid(self, everything: bool = False) -> list[str]:
+        """What the judge will be asked, and the approximate cost. `everything`: as if all answers existed."""
+        if self.benchmark.questions == 0 or self.of.models.judge is None:
+            return [f"{self.name}: nothing to ask a judge"]
+        if everything:
+            rows = self._answers_to_come()
+        else:
+            work = self._measuring()
+            rows = 0 if work is None else len(work.plan)
+        questions = round(rows * self.benchmark.questions)
+        line = f"{self.name}: at most {questions} questions to the judge ({self.of.models.judge.model})"
+        price = self.of.price
+        if price is None:
+            return [f"{line}; set price={{prompt_per_million: ..., answer_per_million: ...}} for an estimate"]
+        prompt = questions * (PROMPT_LETTERS / WORDS_PER_TOKEN + 1.5 * price.image_tokens)
+        cost = price.of(prompt, questions * ANSWER_TOKENS)
+        return [f"{line}, about {cost:.2f} {price.currency}; replies that were kept cost nothing"]
+
+    def _answers_to_come(self) -> int:
+        """The number of judgements if all answers existed."""
+        scored = sum(bool(case.protocols) for case in self.cases.values())
+        targets = any(case.target is not None for case in self.cases.values())
+        players = [1 for name in self.of.controls if name == COPY or targets]
+        for spec in self.of.editors.values():
+            players.append(len(spec.results) if isinstance(spec.results, tuple) else spec.seeds)
+        of_case = sum(map(min, combinations(players, 2))) if self.benchmark.pairwise else sum(players)
+        return scored * of_case * self.of.judgements
+
+    def cost(self) -> dict[str, Any]:
+        """The benchmark's cost so far: seconds per edit, questions, tokens, price."""
+        seconds = {}
+        for label, seeds in self.answers.items():
+            timed = [g.seconds for given in seeds for g in given.values() if g.seconds is not None]
+            if timed:
+                seconds[label] = sum(timed) / len(timed)
+        tokens, price = self._tokens(), self.of.price
+        prompt, answer = tokens["prompt_tokens"], tokens["answer_tokens"]
+        known = price is not None and prompt is not None and answer is not None
+        spent = price.of(prompt, answer) if known else None  # type: ignore[union-attr, arg-type]
+        currency = None if price is None else price.currency
+        return {"seconds_per_edit": seconds, **tokens, "price": spent, "currency": currency}
 
     def stopped(self) -> str | None:
         """Why the judge counts as down, if a stage of this run found so."""
-        file = self.measured / tables.STOPPED
+        file = self.measure_folder / tables.STOPPED
         return str(json.loads(file.read_text(encoding="utf-8"))["last"]) if file.is_file() else None
 
-    def cost(self) -> dict[str, int | None]:
+    def _tokens(self) -> dict[str, int | None]:
         """Questions and tokens of all committed judgements, including unreadable ones. Tokens are None if the server
         does not count them."""
         names = [name for name, _ in tables.COST]
-        rows = journal.read(self.measured, self.table, names).to_pylist()
+        rows = journal.read(self.measure_folder, self.table, names).to_pylist()
         totals = {name: sum(row[name] or 0 for row in rows) for name in names}
         counted = totals["prompt_tokens"] > 0 or totals["asked"] == 0
         return {name: count if counted or "tokens" not in name else None for name, count in totals.items()}

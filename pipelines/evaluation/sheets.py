@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from crispedit.benchmark import Benchmark, Case, Picture, Protocol
-from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Outcome, Seeds
+from crispedit.benchmark import Benchmark, Case, Picture
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, Outcome
 from crispedit.shards import journal
 
 ROWS = 8
@@ -26,16 +26,9 @@ Row = tuple[Case, list[tuple[str, Picture]]]
 """A case on a sheet, and its pictures with their captions."""
 
 
-def write(
-    folder: Path,
-    name: str,
-    protocol: Protocol,
-    benchmark: Benchmark,
-    outcomes: Mapping[str, Sequence[Outcome]],
-    answers: Mapping[str, Seeds],
-    sources: Mapping[str, Picture | None],
-) -> list[Path]:
+def write(folder: Path, made: Evaluation, name: str, outcomes: Mapping[str, Sequence[Outcome]]) -> list[Path]:
     """Sheets of one protocol by its headline metric, of seed 0 and judgement 0; returns the files."""
+    protocol, sources = made.benchmark.protocols[name], made.sources()
     values = {
         editor: {
             o.case.id: (o.case, value)
@@ -54,7 +47,7 @@ def write(
         pictures = [("source", sources[case.id])]
         for editor in editors:
             caption = f"{editor}: {protocol.headline} {values[editor][case.id][1]:.3g}"
-            pictures.append((caption, answers[editor][0][case.id].picture))
+            pictures.append((caption, made.answers[editor][0][case.id].picture))
         pictures.append(("target", case.target))
         return case, [(text, picture) for text, picture in pictures if picture is not None]
 
@@ -68,7 +61,7 @@ def write(
         both.sort(key=lambda case: (-abs(values[one][case][1] - values[other][case][1]), case))
         sheets[f"{one} against {other}"] = [shown(values[one][case][0], one, other) for case in both[:ROWS]]
     return [
-        _save(folder / f"{_file_name(name)} {_file_name(title)}.jpg", results, benchmark)
+        _save(folder / f"{_file_name(name)} {_file_name(title)}.jpg", results, made.benchmark)
         for title, results in sheets.items()
         if results
     ]

@@ -29,16 +29,14 @@ KEPT = ("seconds", "refusal")
 
 @dataclass(frozen=True)
 class Edits:
-    """A cache of edits in a folder (None: no cache), so that each is paid for once; several evaluations may share it,
+    """A cache of edits in a folder, so that each is paid for once; several evaluations may share it,
     also at the same time. One file per edit, named by a hash of everything that determines it: the editor with its
     options and weights, the source's bytes, the request and the seed (a row's `edit`)."""
 
-    folder: Path | None
+    folder: Path
 
     def recall(self, name: str) -> dict[str, Any] | None:
         """The stored columns of an edit (PNG or refusal, and seconds); None if it is not stored."""
-        if self.folder is None:
-            return None
         try:
             stored = json.loads(self._file(name, "json").read_text(encoding="utf-8"))
             columns = {column: stored[column] for column in KEPT}
@@ -47,11 +45,11 @@ class Edits:
             return None
 
     def has(self, name: str) -> bool:
-        return self.folder is not None and self._file(name, "json").is_file()
+        return self._file(name, "json").is_file()
 
     def keep(self, row: Mapping[str, Any]) -> None:
         """Store an edited or refused row; failed ones are tried again."""
-        if self.folder is None or row.get("error") is not None:
+        if row.get("error") is not None:
             return
         image = row.get("image")
         if image is not None:
@@ -61,7 +59,6 @@ class Edits:
             out.write(canonical_json({column: row.get(column) for column in KEPT}).encode())
 
     def _file(self, name: str, suffix: str) -> Path:
-        assert self.folder is not None
         return self.folder / name[:2] / f"{name}.{suffix}"
 
 

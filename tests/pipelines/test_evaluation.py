@@ -6,7 +6,7 @@ from PIL import Image as Pillow
 
 from crispedit.benchmark import Case, Picture
 from crispedit.benchmarks.shards import Shards
-from crispedit.measures import Models
+from crispedit.pipelines.evaluation.recipe import EvaluationRecipe
 from crispedit.pipelines.evaluation.runner import Evaluation
 
 
@@ -16,7 +16,8 @@ def case(name, after=None, **more):
 
 
 def evaluation(tmp_path, *cases, **options):
-    return Evaluation("shards", Shards(path="x", **options), cases, Models(), tmp_path)
+    recipe = EvaluationRecipe(out=tmp_path, benchmarks={"shards": {"path": "x", **options}})
+    return Evaluation(recipe, "shards", Shards(path="x", **options), cases)
 
 
 def write(path, level):

@@ -315,7 +315,8 @@ def against(reference: Image, edited: Image, caption: str | None, measures: Meas
 
 
 AGAINST: Mapping[str, Better] = {"l1": "lower", "l2": "lower", "clip_i": "higher", "dino": "higher", "clip_t": "higher"}
-AGAINST_MODELS = {"clip": "ViT-B-32-quickgelu openai", "dino": "vit_small_patch16_224.dino"}
+MODELS = {"clip": "ViT-B-32-quickgelu openai", "dino": "vit_small_patch16_224.dino"}
+"""The models of the published scripts: CLIP-I and CLIP-T by OpenAI's ViT-B/32, DINO by ViT-S/16."""
 
 
 def fields(item: Mapping[str, Any], names: Sequence[str], where: str) -> list[Any]:

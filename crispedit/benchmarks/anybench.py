@@ -12,18 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from crispedit import metrics
-from crispedit.benchmark import (
-    AGAINST_MODELS,
-    Answer,
-    Benchmark,
-    Better,
-    Case,
-    Picture,
-    Protocol,
-    Scored,
-    fields,
-    read_json,
-)
+from crispedit.benchmark import MODELS, Answer, Benchmark, Better, Case, Picture, Protocol, Scored, fields, read_json
 from crispedit.measures import Measures
 
 TYPES = (
@@ -46,7 +35,7 @@ class AnyBench(Benchmark):
     @property
     def protocols(self) -> Mapping[str, Protocol]:
         about = "against the ground truth, at the answer's size; the mean of the types' means"
-        return {ID: Protocol(about, METRICS, "clip_i", by_group=True, drops_black=True, models=AGAINST_MODELS)}
+        return {ID: Protocol(about, METRICS, "clip_i", by_group=True, drops_black=True, models=MODELS)}
 
     def cases(self) -> Sequence[Case]:
         there = [kind for kind in self.types if (self.path / kind).is_dir()]

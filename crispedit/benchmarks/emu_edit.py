@@ -14,18 +14,7 @@ from typing import Literal
 
 import pyarrow.parquet as pq
 
-from crispedit.benchmark import (
-    AGAINST,
-    AGAINST_MODELS,
-    Answer,
-    Benchmark,
-    Case,
-    Picture,
-    Protocol,
-    Scored,
-    against,
-    rows,
-)
+from crispedit.benchmark import AGAINST, MODELS, Answer, Benchmark, Case, Picture, Protocol, Scored, against, rows
 from crispedit.measures import Measures
 from crispedit.record import Score
 
@@ -55,10 +44,8 @@ class EmuEdit(Benchmark):
             models={"clip_large": "ViT-L-14-quickgelu openai"},
         )
         copied = frozenset(AGAINST) - {"clip_t"}
-        source = Protocol(
-            "against the source image", AGAINST, "clip_t", models=AGAINST_MODELS, perfect_by_copying=copied
-        )
-        anysd = Protocol("against Emu Edit's own answer", AGAINST, "clip_t", drops_black=True, models=AGAINST_MODELS)
+        source = Protocol("against the source image", AGAINST, "clip_t", models=MODELS, perfect_by_copying=copied)
+        anysd = Protocol("against Emu Edit's own answer", AGAINST, "clip_t", drops_black=True, models=MODELS)
         return {SOURCE: source, DIRECTION: direction} | ({ANYSD: anysd} if self._has_answers else {})
 
     @property

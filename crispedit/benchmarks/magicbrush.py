@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from crispedit.benchmark import (
     AGAINST,
-    AGAINST_MODELS,
+    MODELS,
     Answer,
     Benchmark,
     Case,
@@ -53,7 +53,7 @@ class MagicBrush(Benchmark):
             MULTI: "multi-turn: each turn edits the editor's previous answer; the last against the last ground truth",
         }
         return {
-            name: Protocol(text, AGAINST, "l1", drops_black=name == ANYSD, models=AGAINST_MODELS)
+            name: Protocol(text, AGAINST, "l1", drops_black=name == ANYSD, models=MODELS)
             for name, text in about.items()
             if name != MULTI or self.multi_turn
         }

@@ -30,7 +30,6 @@ from crispedit.pipelines.evaluation import tables
 from crispedit.pipelines.evaluation.recipe import EntrySpec, EvaluationRecipe
 from crispedit.pipelines.evaluation.stages import AnswerStage, Edits, MeasureStage
 from crispedit.pipelines.evaluation.tables import Committed, Committing, Kind
-from crispedit.recipe import Pool
 from crispedit.record import canonical_json, content_key, seed_of
 from crispedit.replies import Winner
 from crispedit.shards import journal
@@ -131,8 +130,7 @@ class Evaluation:
             editor = editors[label]
             working = editor.model_copy()  # freed with its weights before the next editor loads
             for wave in self.waves():
-                work = self._editing(label, working, spec.pool, wave, spec.seeds)
-                if work is not None:
+                if (work := self._editing(label, working, wave, spec)) is not None:
                     engine.run(work, self.of.engine)
             self.answers[label] = self.edited(editor, spec.seeds)
 
@@ -192,9 +190,9 @@ class Evaluation:
             rounds[depth[case.id]].append(case)
         return rounds
 
-    def _editing(self, label: str, editor: Editor, pool: Pool, wave: Sequence[Case], seeds: int) -> Work | None:
+    def _editing(self, label: str, editor: Editor, wave: Sequence[Case], spec: EntrySpec) -> Work | None:
         """The edits left in one round, after the cached ones were committed; None if there are none."""
-        plan = [{**row, "editor": label} for row in self._left(editor, wave, seeds)]
+        plan = [{**row, "editor": label} for row in self._left(editor, wave, spec.seeds)]
         known = [row for row in plan if self.edits.has(row["edit"])]
         recalled: set[str] = set()
         for start in range(0, len(known), RECALLED):
@@ -205,10 +203,9 @@ class Evaluation:
         plan = [row for row in plan if row["key"] not in recalled]
         if not plan:
             return None
-        stage = AnswerStage(f"edit {label}", pool, editor, self.benchmark, self.edits, editor.gpus)
-        return Work(
-            f"edit {label}", self.answer_folder, tables.ANSWERS, plan, [stage], tables.ASKED, Committing(tables.ANSWERS)
-        )
+        stage = AnswerStage(f"edit {label}", spec.pool, editor, self.benchmark, self.edits, editor.gpus)
+        table = tables.ANSWERS
+        return Work(stage.name, self.answer_folder, table, plan, [stage], tables.ASKED, Committing(table))
 
     def left(self, editor: Editor, seeds: int) -> int:
         """The number of edits that are neither committed nor cached."""
@@ -291,13 +288,10 @@ class Evaluation:
         if not plan:
             return None
         name = "compare" if self.benchmark.pairwise else "score"
-        pool, kept = self.of.measure, self.of.kept or self.of.out.absolute().parent / "judge-replies"
-        gpus, folder = pool.gpus or 0.0, self.measure_folder
-        stage = MeasureStage(name, pool, self.benchmark, self.of.models, gpus, kept.absolute(), folder)
-        work = [*plan.values()]
-        return Work(
-            name, self.measure_folder, self.table, work, [stage], tables.wire(self.table), Committing(self.table)
-        )
+        of, folder, table = self.of, self.measure_folder, self.table
+        kept = (of.kept or of.out.absolute().parent / "judge-replies").absolute()
+        stage = MeasureStage(name, of.measure, self.benchmark, of.models, kept, folder, of.measure.gpus or 0.0)
+        return Work(name, folder, table, [*plan.values()], [stage], tables.wire(table), Committing(table))
 
     def outcomes(self) -> dict[str, list[Outcome]]:
         """By editor, the outcome of every answer to a scored case, from the committed rows. None if pairwise."""
@@ -316,12 +310,7 @@ class Evaluation:
                     outcomes.append(Outcome(case, answer.reason, kind=answer.kind, seed=seed))
                     continue
                 for repeat in range(self.of.judgements):
-                    key = self.key(case, answer, repeat=repeat)
-                    if (row := committed.done.get(key)) is not None:
-                        result: dict[str, Any] = {name: json.loads(row[name]) for name in ("values", "words")}
-                        result["black"] = row["black"]
-                    else:
-                        result = dict(zip(("kind", "reason"), committed.why(key), strict=True))
+                    result = committed.result(self.key(case, answer, repeat=repeat), "values", "words", "black")
                     outcomes.append(Outcome(case, seed=seed, repeat=repeat, **result))
         return outcomes
 
@@ -334,10 +323,7 @@ class Evaluation:
         for case, players in self._pairs():
             for repeat in range(self.of.judgements):
                 key = self.key(case, *players.values(), repeat=repeat)
-                if (row := committed.done.get(key)) is not None:
-                    result = {name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")}
-                else:
-                    result = dict(zip(("kind", "reason"), committed.why(key), strict=True))
+                result = committed.result(key, "winners", "in_order", "reversed", "words")
                 first, second = players
                 verdicts.append(JudgedComparison(case, first, second, **result))
         return verdicts
@@ -373,12 +359,12 @@ class Evaluation:
 
     def to_edit(self, editors: Mapping[str, Editor]) -> list[str]:
         """A line for each editor with the number of edits left."""
-        seeds = {label: self.of.editors[label].seeds for label in editors}
-        count = len(self.cases)
-        return [
-            f"{self.name}: {label} has {self.left(editor, seeds[label])} of {seeds[label] * count} edits left"
-            for label, editor in editors.items()
-        ]
+        lines = []
+        for label, editor in editors.items():
+            seeds = self.of.editors[label].seeds
+            left, edits = self.left(editor, seeds), seeds * len(self.cases)
+            lines.append(f"{self.name}: {label} has {left} of {edits} edits left")
+        return lines
 
     def paid(self, everything: bool = False) -> list[str]:
         """What the judge will be asked, and the approximate cost. `everything`: as if all answers existed."""

@@ -104,9 +104,9 @@ class MeasureStage:
     pool: Pool
     benchmark: Benchmark
     models: Models
-    gpus: float = 0.0
-    kept: Path | None = None
-    folder: Path = Path()
+    kept: Path
+    folder: Path
+    gpus: float
     _measures: Measures | None = None
 
     def load(self) -> None:

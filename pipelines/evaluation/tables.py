@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,12 +89,14 @@ class Committed:
             else:
                 self.done[row["key"]] = row
 
-    def why(self, key: str) -> tuple[Kind, str]:
-        """Why there is no row of this key."""
+    def result(self, key: str, *columns: str) -> dict[str, Any]:
+        """These columns of the row of this key, read from JSON; without a row its `kind`, and the `reason`."""
+        if (row := self.done.get(key)) is not None:
+            return {name: json.loads(row[name]) if isinstance(row[name], str) else row[name] for name in columns}
         if key in self.unread:
-            return "unparsed", "the judge's reply cannot be read"
+            return {"kind": "unparsed", "reason": "the judge's reply cannot be read"}
         reason = self.failed.get(key)
-        return "unjudged", f"error: {reason}" if reason else "not scored"
+        return {"kind": "unjudged", "reason": f"error: {reason}" if reason else "not scored"}
 
 
 def without_addresses(text: str) -> str:

@@ -97,10 +97,10 @@ def histogram(
     low, high = _extent(snapshot, score, category, row, also)
     step = (high - low) / bins or 1.0
     counts = snapshot.sql(
-        f"""SELECT greatest(0, least({bins - 1}, floor((p."{score}" - ?) / ?)))::INTEGER AS bin,
+        f"""SELECT greatest(0, least({bins - 1}, floor((p."{score}" - $start) / $step)))::INTEGER AS bin,
             count(*) FILTER (p.outcome = '{KEPT}') AS kept, count(*) - kept AS other
         FROM pair p WHERE {condition} AND p."{score}" IS NOT NULL GROUP BY bin""",
-        [low, step, *values],
+        values | {"start": low, "step": step},
     )
     kept, other = [0] * bins, [0] * bins
     for count in counts:

@@ -131,8 +131,8 @@ def sides(
     for sign, direction in (("<", "DESC"), (">=", "ASC")):
         nearest = snapshot.sql(
             f"""SELECT p.rowid AS row FROM pair p WHERE {condition} AND p.edited IS DISTINCT FROM NULL
-            AND p."{last.score}" {sign} ? ORDER BY p."{last.score}" {direction}, p.key LIMIT {count}""",
-            [*values, at],
+            AND p."{last.score}" {sign} $at ORDER BY p."{last.score}" {direction}, p.key LIMIT {count}""",
+            values | {"at": at},
         )
         rows = at_rows(snapshot, [place["row"] for place in nearest], last.score)
         sides.append(sorted(rows, key=lambda row: (row[last.score], row["key"])))

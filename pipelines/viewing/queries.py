@@ -97,42 +97,43 @@ def short(value: float | None) -> str:
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e7 else text
 
 
-def where(snapshot: Snapshot, wanted: PairsAddress) -> tuple[str, list[Any]]:
-    """The SQL condition on `pair p`, and its values."""
+Values = dict[str, Any]
+"""The named parameters of a query."""
+
+
+def where(snapshot: Snapshot, wanted: PairsAddress) -> tuple[str, Values]:
+    """The SQL condition on `pair p`, and its parameters."""
     tests, values = _beside_facets(snapshot, wanted)
-    for test, own in _chosen(snapshot, wanted, "p.").values():
-        tests.append(test)
-        values += own
-    return " AND ".join(tests), values
+    chosen, more = _chosen(snapshot, wanted, "p.")
+    return " AND ".join([*tests, *chosen.values()]), values | more
 
 
-def _chosen(snapshot: Snapshot, wanted: PairsAddress, alias: str = "") -> dict[str, tuple[str, list[str]]]:
-    """The conditions of the facets that filter, and their values."""
-    chosen = {}
-    for name in facet_names(snapshot):
-        if value := getattr(wanted, name):
-            column = f'{alias}"{FACETS[name]}"'
-            chosen[name] = (f"{column} IS NULL", []) if value == NONE else (f"{column} = ?", [value])
-    return chosen
+def _chosen(snapshot: Snapshot, wanted: PairsAddress, alias: str = "") -> tuple[dict[str, str], Values]:
+    """The conditions of the facets that filter."""
+    given = {name: value for name in facet_names(snapshot) if (value := getattr(wanted, name))}
+    columns = {name: f'{alias}"{FACETS[name]}"' for name in given}
+    tests = {
+        name: f"{columns[name]} IS NULL" if given[name] == NONE else f"{columns[name]} = ${name}" for name in given
+    }
+    return tests, {name: value for name, value in given.items() if value != NONE}
 
 
-def _beside_facets(snapshot: Snapshot, wanted: PairsAddress) -> tuple[list[str], list[Any]]:
+def _beside_facets(snapshot: Snapshot, wanted: PairsAddress) -> tuple[list[str], Values]:
     """The conditions other than facets: text search, label, and range of a score."""
-    tests: list[str] = ["true"]
-    values: list[Any] = []
+    tests, values = ["true"], Values()
     if wanted.q:
-        tests.append("(contains(p.words, lower(?)) OR p.key = ? OR contains(p.id, ?))")
-        values += [wanted.q] * 3
+        tests.append("(contains(p.words, lower($q)) OR p.key = $q OR contains(p.id, $q))")
+        values["q"] = wanted.q
     if wanted.label == UNLABELLED:
         tests.append("p.key NOT IN (SELECT key FROM label)")
     elif wanted.label:
-        tests.append("p.key IN (SELECT key FROM label WHERE verdict = ?)")
-        values.append(wanted.label)
+        tests.append("p.key IN (SELECT key FROM label WHERE verdict = $label)")
+        values["label"] = wanted.label
     if wanted.score in snapshot.scores:
-        for sign, side in ((">=", wanted.low), ("<", wanted.high)):
-            if side is not None:
-                tests.append(f'p."{wanted.score}" {sign} ?')
-                values.append(side)
+        for sign, name in ((">=", "low"), ("<", "high")):
+            if (side := getattr(wanted, name)) is not None:
+                tests.append(f'p."{wanted.score}" {sign} ${name}')
+                values[name] = side
     return tests, values
 
 
@@ -206,11 +207,9 @@ def pairs(snapshot: Snapshot, wanted: PairsAddress, size: int = PAGE, total: int
 def listing(snapshot: Snapshot, wanted: PairsAddress, table: str, text: str) -> tuple[Page, list[Row]]:
     """One page of photographs or jobs, and their counts by outcome and reason. `text`: the column that is searched."""
     columns = ["outcome", "reason", *(["category"] if table == "job" else [])]
-    chosen = {column: value for column in columns if (value := getattr(wanted, column))}
-    tests = ["true", *(f"{column} = ?" for column in chosen)]
-    tests += [f"contains(lower({text}), lower(?))"] if wanted.q else []
-    values = [*chosen.values(), *([wanted.q] if wanted.q else [])]
-    condition = " AND ".join(tests)
+    values = {name: value for name in [*columns, "q"] if (value := getattr(wanted, name))}
+    tests = [f"contains(lower({text}), lower($q))" if name == "q" else f"{name} = ${name}" for name in values]
+    condition = " AND ".join(["true", *tests])
     page = Page(snapshot.one(f"SELECT count(*) FROM {table} WHERE {condition}", values), wanted.page, LISTED)
     page.rows = snapshot.sql(f"SELECT * FROM {table} WHERE {condition} ORDER BY {text}, key {page.limit}", values)
     counts = snapshot.sql(f"SELECT outcome, reason, count(*) AS n FROM {table} GROUP BY ALL ORDER BY n DESC LIMIT 30")
@@ -240,14 +239,12 @@ class Facets:
 def facets(snapshot: Snapshot, wanted: PairsAddress) -> Facets:
     """Count facets in one pass over the pairs. Facets with one value are left out, unless they filter."""
     names = facet_names(snapshot)
-    chosen = _chosen(snapshot, wanted)
+    chosen, given = _chosen(snapshot, wanted)
     tests, values = _beside_facets(snapshot, wanted)
-    parts, given = [], list(values)
+    parts = []
     for facet in ("", *names):
         value = f"coalesce(\"{FACETS[facet]}\"::VARCHAR, '{NONE}')" if facet else "''"
-        others = [of for name, of in chosen.items() if name != facet]
-        given += [value for _, own in others for value in own]
-        condition = " AND ".join(["true", *(test for test, _ in others)])
+        condition = " AND ".join(["true", *(test for name, test in chosen.items() if name != facet)])
         parts.append(
             f"SELECT '{facet}' AS facet, {value} AS value, sum(n)::BIGINT AS n FROM cube WHERE {condition} GROUP BY ALL"
         )
@@ -256,7 +253,7 @@ def facets(snapshot: Snapshot, wanted: PairsAddress) -> Facets:
         f"""WITH cube AS MATERIALIZED (
             SELECT {kept}, count(*) AS n FROM pair p WHERE {" AND ".join(tests)} GROUP BY ALL
         ) {" UNION ALL ".join(parts)} ORDER BY n DESC, value""",
-        given,
+        values | given,
     )
     facets = {}
     for facet in names:

@@ -9,6 +9,7 @@ variance among them. With only one family, or equal values, the spread is unknow
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -248,16 +249,16 @@ def strengths(
         weights = rng.multinomial(len(table.cases), share, size=draws).astype(np.float64)
         drawn = np.stack([table.fit(weight, centre) for weight in weights])[:, : len(players)]
     ratings = ELO_MIDDLE + ELO_PER_STRENGTH * centre[: len(players)]
+    counts = Counter(name for match in matches for name in (match.first, match.second))
+    cases = len(table.cases)
     strengths = {}
-    for place, name in enumerate(players):
-        count = sum(name in (match.first, match.second) for match in matches)
+    for place, (name, rating) in enumerate(zip(players, ratings.tolist(), strict=True)):
         low = high = None
         if len(drawn):
-            cases = len(table.cases)
             spread = float(drawn[:, place].std(ddof=1)) * float(np.sqrt(cases / (cases - 1)))
             reach = ELO_PER_STRENGTH * spread * float(stats.t.ppf((1 + level) / 2, cases - 1))
-            low, high = float(ratings[place]) - reach, float(ratings[place]) + reach
-        strengths[name] = Strength(float(ratings[place]), low, high, count)
+            low, high = rating - reach, rating + reach
+        strengths[name] = Strength(rating, low, high, counts[name])
     return strengths
 
 

@@ -161,7 +161,7 @@ class EvaluationResults:
             SELECT "case", "group", instruction, editor, seed, min(row) AS row, min(kind) AS kind,
                 min(nullif(reason, '')) AS reason, any_value(words) AS words, bool_or(source IS NOT NULL) AS source,
                 bool_or(answer IS NOT NULL) AS answer, bool_or(target IS NOT NULL) AS target,
-                list(metric) AS metrics, list(value) AS marks
+                map_from_entries(list((metric, value))) AS marks
             FROM judged GROUP BY "case", "group", instruction, editor, seed
             ORDER BY editor NOT IN (?, ?), editor, seed
             """,
@@ -169,9 +169,7 @@ class EvaluationResults:
         )
         by_case: dict[str, Row] = {}
         for row in rows:
-            row["marks"] = dict(zip(row.pop("metrics"), row["marks"], strict=True))
-            of = by_case.setdefault(row["case"], {**row, "answers": []})
-            of["answers"].append(row)
+            by_case.setdefault(row["case"], {**row, "answers": []})["answers"].append(row)
         return [by_case[case] for case in cases if case in by_case]
 
     def picture(self, row: int, side: str) -> Picture | None:

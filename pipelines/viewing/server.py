@@ -211,8 +211,9 @@ class Site(serving.Pages):
         """What moved bounds would keep, and the pairs on both sides of the last moved bound."""
         s = self.shown.snapshot
         moved = _moved(s, request)
-        last = moved[-1] if moved else None
-        if last is None or last.score not in s.scores:
+        if moved:
+            last = moved[-1]
+        else:
             score, category, regime = (request.query_params.get(name, "") for name in ("score", "category", "regime"))
             if score not in s.scores:
                 raise ValueError(f"there is no score {score!r}")

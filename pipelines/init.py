@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import re
 import shlex
@@ -13,8 +12,6 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from crispedit.filters.resolution import Resolution
 from crispedit.pipelines import recipe, sources
@@ -84,7 +81,7 @@ def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, An
             listing = sources.listing(photographs)
         except ValueError as no_photographs:
             raise ValueError(f"{folder} has neither pairs nor photographs. {no_pairs}. {no_photographs}") from None
-        sides = _short_sides(listing.entries[:SAMPLES])
+        sides = layout.short_sides(sources.read(listing.entries[:SAMPLES]))
         seen = f"{len(listing.entries)} photographs ({photographs.kind})"
         if sides:
             seen += f"; the short sides of the first {len(sides)}: {min(sides)} to {max(sides)} px"
@@ -119,16 +116,3 @@ def _photographs(folder: str, files: Sequence[sources.File]) -> PhotoSource:
         if counts[suffix] > images:
             return kind(path=folder)
     return FolderSource(path=folder)
-
-
-def _short_sides(entries: Sequence[sources.Entry]) -> list[int]:
-    """The short sides, in pixels, of the readable photographs."""
-    sides = []
-    for data in sources.read(entries):
-        try:
-            if isinstance(data, bytes):
-                with Image.open(io.BytesIO(data)) as image:
-                    sides.append(min(image.size))
-        except (OSError, ValueError, Image.DecompressionBombError):
-            continue
-    return sides

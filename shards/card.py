@@ -7,7 +7,7 @@ nothing that was said of the photographs, editors and licences is lost.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,9 +66,7 @@ def sources_of(paths: Iterable[str]) -> list[SourceCard]:
 def text(made: str, contents: Contents, sources: list[SourceCard], files: str) -> str:
     """The card. `made` says how the set was made; `files` is the pattern of its data files."""
     pairs = contents.categories.total()
-    front: dict[str, Any] = {}
-    for source in sources:  # what they all say, such as the language, still holds
-        front = {k: v for k, v in source.front.items() if all(s.front.get(k) == v for s in sources)}
+    front = common([source.front for source in sources])
     licences = [name for name in contents.licences if name != "unknown"]
     if len(licences) == 1 and contents.licences["unknown"] == 0:
         front["license"] = licences[0]
@@ -95,6 +93,12 @@ def text(made: str, contents: Contents, sources: list[SourceCard], files: str) -
 - photographs from: {_counted(contents.datasets)}
 - licence of the photographs: {_counted(contents.licences)}
 {cards}"""
+
+
+def common(statements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all of several sets say, such as their language or tokenizers: it is true of a set made of them too."""
+    first = statements[0] if statements else {}
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in statements)}
 
 
 def _parted(text: str) -> tuple[dict[str, Any], str]:

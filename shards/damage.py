@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-MISSING_SHARD = "missing_shard"
-TRUNCATED = "truncated"
-HASH = "hash"
-MISSING_MEMBER = "missing_member"
-FOREIGN_MEMBER = "foreign_member"
-UNDECODABLE = "undecodable"
-SIZES_DIFFER = "sizes_differ"
-JSON = "json"
-# What only `verify` looks for:
-FOREIGN_SHARD = "foreign_shard"
-WRONG_INDEX = "wrong_index"
-WRONG_COUNT = "wrong_count"
-DUPLICATE = "duplicate"
-CAPTION = "caption"
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal[
+    "missing_shard", "truncated", "hash", "missing_member", "foreign_member", "undecodable", "sizes_differ", "json"
+]
+KindOfVerify = Literal["foreign_shard", "wrong_index", "wrong_count", "duplicate", "caption"]
+"""What only `verify` looks for."""
 
 
+@dataclass(eq=False)
 class Damage(ValueError):  # noqa: N818 - it is also what `verify` lists, not only what is raised
-    """One damaged place. `kind` is one of this module's words; key and offset are None where they are not known."""
+    """One damaged place. Key and offset are None where they are not known.
 
-    def __init__(
-        self, kind: str, shard: str, key: str | None = None, offset: int | None = None, detail: str = ""
-    ) -> None:
-        # All arguments go to args, so that a Damage pickles from a worker to the training process.
-        super().__init__(kind, shard, key, offset, detail)
-        self.kind = kind
-        self.shard = shard
-        self.key = key
-        self.offset = offset
-        self.detail = detail
+    Kind and shard are given by position, so that a Damage pickles from a worker to the training process.
+    """
+
+    kind: Kind | KindOfVerify
+    shard: str
+    key: str | None = None
+    offset: int | None = None
+    detail: str = ""
 
     def __str__(self) -> str:
         where = self.shard

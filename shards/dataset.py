@@ -14,7 +14,23 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from crispedit.shards.read import ShardReader
 
 
-class ShardDataset(IterableDataset[dict[str, Any]]):
+class _Numbered(IterableDataset[Any]):
+    """The rest of a reader's epoch, every item, readable or not, with its position."""
+
+    def __init__(self, reader: ShardReader) -> None:
+        if reader.workers:
+            raise ValueError("workers: give them to the DataLoader (num_workers) and none to the reader")
+        self.reader = reader
+
+    def __iter__(self) -> Iterator[Any]:
+        # This worker's share: the DataLoader takes from its workers in turn.
+        info = get_worker_info()
+        number, workers = (info.id, info.num_workers) if info is not None else (0, 1)
+        for position, item in self.reader.items(range(self.reader.position + number, len(self.reader), workers)):
+            yield position, None if item is None else dict(vars(item))
+
+
+class ShardDataset(_Numbered):
     """The rest of a reader's epoch as dicts, for DataLoader(dataset, batch_size=None, num_workers=...).
 
     Batches are made by the reader (its `batch_size`), so their order is the same for any number of workers. A
@@ -22,13 +38,8 @@ class ShardDataset(IterableDataset[dict[str, Any]]):
     resume, use `ShardLoader`, which knows what was delivered and not only what was read ahead.
     """
 
-    def __init__(self, reader: ShardReader) -> None:
-        if reader.workers:
-            raise ValueError("workers: give them to the DataLoader (num_workers) and none to the reader")
-        self.reader = reader
-
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (item for _, item in _share(self.reader) if item is not None)
+        return (item for _, item in super().__iter__() if item is not None)
 
 
 class ShardLoader:
@@ -62,22 +73,3 @@ class ShardLoader:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.reader.load_state_dict(state)
-
-
-class _Numbered(IterableDataset[tuple[int, dict[str, Any] | None]]):
-    """What `ShardLoader` needs to know what was delivered: every item, readable or not, with its position."""
-
-    def __init__(self, reader: ShardReader) -> None:
-        ShardDataset(reader)
-        self._reader = reader
-
-    def __iter__(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        return _share(self._reader)
-
-
-def _share(reader: ShardReader) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """This worker's (position, item) of the rest of the epoch: the DataLoader takes from its workers in turn."""
-    info = get_worker_info()
-    number, workers = (info.id, info.num_workers) if info is not None else (0, 1)
-    for position, item in reader.items(range(reader.position + number, len(reader), workers)):
-        yield position, None if item is None else dict(vars(item))

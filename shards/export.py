@@ -12,13 +12,13 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from crispedit import inverse as inverses
 from crispedit.images import decode_jpeg
@@ -27,10 +27,11 @@ from crispedit.shards import card, layout, storage
 from crispedit.shards.decode import image_size
 from crispedit.shards.index import Paths
 from crispedit.shards.journal import columns
-from crispedit.shards.pack import Folder, Pair, document
+from crispedit.shards.layout import Pair
+from crispedit.shards.pack import Folder, document
 from crispedit.shards.read import read_shards
 from crispedit.shards.remote import Cache
-from crispedit.shards.tables import IMAGE, ROWS_IN_MEMORY, SCORES, with_features, write_files
+from crispedit.shards.tables import IMAGE, SCORES, NumberedFiles, with_features, write_files
 
 Target = Literal["parquet", "hf", "folder", "released", "trainers"]
 TARGETS: tuple[Target, ...] = ("parquet", "hf", "folder", "released", "trainers")
@@ -90,23 +91,13 @@ def export(
             yield pair
             done()
 
+    write, files = _WRITERS[to]
     try:
         with storage.replaced_folder(place) as folder:
-            if to == "folder":
-                _write_folder(pairs(), folder)
-            elif to == "released":
-                _write_released(pairs(), folder)
-            elif to == "trainers":
-                _write_trainers(pairs(), folder)
-            else:
-                schema = pa.schema(_COLUMNS)
-                rows = (_row(pair) for pair in pairs())
-                write_files(folder / "data", with_features(schema) if to == "hf" else schema, rows)
-            files = {"folder": "metadata.jsonl", "trainers": "metadata.csv"}.get(to, "data/*.parquet")
-            sources = card.sources_of([os.fspath(path) for path in given])
-            (folder / card.CARD).write_text(
-                card.text(f"exported by CrispEdit in the layout `{to}`", contents, sources, files), encoding="utf-8"
-            )
+            write(pairs(), folder)
+            made = f"exported by CrispEdit in the layout `{to}`"
+            text = card.text(made, contents, card.sources_of([os.fspath(path) for path in given]), files)
+            (folder / card.CARD).write_text(text, encoding="utf-8")
     finally:
         reader.close()
     return contents.categories.total()
@@ -139,9 +130,8 @@ def inverted(pair: Pair, undone: inverses.Inverse) -> Pair:
 
     What was measured of the one direction is not known of the other: its scores and hashes are left empty.
     """
-    meta = dict(pair.meta)
-    for name in ("key", "category"):  # they stand in a document that was read back
-        meta.pop(name, None)
+    # A document that was read back holds the old key and category.
+    meta = {name: value for name, value in pair.meta.items() if name not in ("key", "category")}
     for name, empty in (("scores", None), ("hashes", "")):
         meta[name] = [{"name": each["name"], "value": empty} for each in meta.get(name) or []]
     meta |= {
@@ -163,70 +153,32 @@ def inverted(pair: Pair, undone: inverses.Inverse) -> Pair:
     )
 
 
+def _write_parquet(pairs: Iterator[Pair], out: Path, features: bool) -> None:
+    schema = pa.schema(_COLUMNS)
+    write_files(out / "data", with_features(schema) if features else schema, map(_row, pairs))
+
+
 def _write_released(pairs: Iterator[Pair], out: Path) -> None:
     """data/<type>_%05d.parquet of at most 256 rows, and provenance.jsonl with a line for each of theirs. The pairs
     come category by category, as the shards lie."""
     schema = with_features(pa.schema(_RELEASED_COLUMNS))
-    (out / "data").mkdir()
-    writers: dict[str, _ReleasedFiles] = {}
-    with open(out / "provenance.jsonl", "w", encoding="utf-8") as provenance:
-        try:
-            for pair in pairs:
-                kind = RELEASED_TYPES.get(pair.category, pair.category)
-                if kind not in writers:
-                    writers[kind] = _ReleasedFiles(out / "data", kind, schema)
-                file, row = writers[kind].add(
-                    {
-                        "input_img": {"bytes": pair.source_jpeg, "path": None},
-                        "instruction": pair.meta.get("instruction") or "",
-                        "output_img": {"bytes": pair.edited_jpeg, "path": None},
-                        "type": kind,
-                    }
-                )
-                where = {"file": file, "row": row, "key": pair.key, **_provenance(pair)}
-                provenance.write(json.dumps(where) + "\n")
-        finally:
-            for files in writers.values():
-                files.close()
-
-
-class _ReleasedFiles:
-    """The numbered files of one type."""
-
-    def __init__(self, folder: Path, kind: str, schema: pa.Schema) -> None:
-        self._folder, self._kind, self._schema = folder, kind, schema
-        self._rows: list[dict[str, Any]] = []
-        self._written = 0
-        self._writer: pq.ParquetWriter | None = None
-
-    def add(self, row: dict[str, Any]) -> tuple[str, int]:
-        """The name of the file that takes the row, and its place in it."""
-        number, place = divmod(self._written + len(self._rows), RELEASED_ROWS_PER_FILE)
-        self._rows.append(row)
-        if len(self._rows) == ROWS_IN_MEMORY:
-            self._flush()
-        return self._name(number), place
-
-    def _name(self, number: int) -> str:
-        return f"{self._kind}_{number:05d}.parquet"
-
-    def close(self) -> None:
-        self._flush()
-        if self._writer is not None:
-            self._writer.close()
-
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        if self._writer is None:
-            number = self._written // RELEASED_ROWS_PER_FILE
-            self._writer = pq.ParquetWriter(self._folder / self._name(number), self._schema)
-        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-        self._written += len(self._rows)
-        self._rows.clear()
-        if self._written % RELEASED_ROWS_PER_FILE == 0:
-            self._writer.close()
-            self._writer = None
+    data = out / "data"
+    data.mkdir()
+    writers: dict[str, NumberedFiles] = {}
+    with open(out / "provenance.jsonl", "w", encoding="utf-8") as provenance, ExitStack() as closing:
+        for pair in pairs:
+            kind = RELEASED_TYPES.get(pair.category, pair.category)
+            if kind not in writers:
+                writers[kind] = NumberedFiles(data, f"{kind}_{{:05d}}.parquet", schema, RELEASED_ROWS_PER_FILE)
+                closing.callback(writers[kind].close)
+            row = {
+                "input_img": {"bytes": pair.source_jpeg, "path": None},
+                "instruction": pair.meta.get("instruction") or "",
+                "output_img": {"bytes": pair.edited_jpeg, "path": None},
+                "type": kind,
+            }
+            file, place = writers[kind].add(row)
+            provenance.write(json.dumps({"file": file, "row": place, "key": pair.key, **_provenance(pair)}) + "\n")
 
 
 def _write_folder(pairs: Iterator[Pair], out: Path) -> None:
@@ -295,3 +247,13 @@ def _row(pair: Pair) -> dict[str, Any]:
 
 def _provenance(pair: Pair) -> dict[str, Any]:
     return {name: pair.meta.get(name) or None for name in card.PROVENANCE}
+
+
+_WRITERS: dict[Target, tuple[Callable[[Iterator[Pair], Path], None], str]] = {
+    "parquet": (partial(_write_parquet, features=False), "data/*.parquet"),
+    "hf": (partial(_write_parquet, features=True), "data/*.parquet"),
+    "folder": (_write_folder, "metadata.jsonl"),
+    "released": (_write_released, "data/*.parquet"),
+    "trainers": (_write_trainers, "metadata.csv"),
+}
+"""What writes each layout, and the pattern of its data files."""

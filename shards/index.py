@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tarfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from crispedit.record import canonical_json, content_key
-from crispedit.shards import damage, layout, remote, storage
-from crispedit.shards.damage import Damage
+from crispedit.shards import layout, remote, storage, tar
+from crispedit.shards.damage import Damage, Kind
 from crispedit.shards.decode import image_size
 from crispedit.shards.fetch import ABSENT, SampleAt, ShardFile
 
@@ -43,7 +42,7 @@ class Index:
     """[N, 5], ABSENT where there is no such member."""
     sizes: NDArray[np.int64]
     """[N, 5] in bytes."""
-    hashes: NDArray[np.uint64] | None
+    hashes: NDArray[np.uint64] | None = None
     """[N, 5], xxh3_64; None if they are not known."""
 
     def __len__(self) -> int:
@@ -68,17 +67,12 @@ class Index:
 
     def select(self, samples: NDArray[np.bool_]) -> Index:
         """The index of some of the samples, [N] true where kept; shards and categories keep their numbers."""
-        return Index(
-            self.shards,
-            self.keys.filter(pa.array(samples)),
-            self.categories,
-            self.shard_of[samples],
-            self.category_of[samples],
-            self.size_of[samples],
-            self.offsets[samples],
-            self.sizes[samples],
-            None if self.hashes is None else self.hashes[samples],
-        )
+        arrays: dict[str, Any] = {name: array[samples] for name, array in self.arrays().items()}
+        return replace(self, keys=self.keys.filter(pa.array(samples)), **arrays)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name; the hashes only if they are known."""
+        return {name: array for name in ARRAYS if (array := getattr(self, name)) is not None}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -100,7 +94,13 @@ class Index:
 MAPPED_PAIRS = 100_000
 """With at least this many samples, the processes of a node share one index, mapped from a file."""
 
-_ARRAYS = ("shard_of", "category_of", "size_of", "offsets", "sizes", "hashes")
+ARRAYS = ("shard_of", "category_of", "size_of", "offsets", "sizes", "hashes")
+
+OnDamage = Callable[[Damage], None] | None
+"""What damage is passed to; None: it is raised."""
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+"""Shard sets (a folder or its manifest.json) and tars, each a path, glob, brace pattern or URL."""
 
 
 @dataclass(frozen=True)
@@ -133,33 +133,68 @@ class _Set:
         except OSError:
             return None
 
-    def index(self, on_damage: Callable[[Damage], None] | None) -> Index:
+    def index(self, on_damage: OnDamage) -> Index:
         """The index from the table of members, or, if that is damaged, from the headers of the tars."""
-        shards = self.shards
         try:
             table = read_index(self.folder, self.manifest)
         except Damage as problem:
             if on_damage is None:
                 raise
             on_damage(problem)
-            return build(*_scan(shards, self.cache, on_damage))
+            return _of_headers(self.shards, self.cache, on_damage)
         if self.names is not None:
             names = pa.array(self.names, pa.string())
             table = table.filter(pc.is_in(table.column("shard").cast(pa.string()), names))
-        return build(shards, table)
+        return build(self.shards, table)
 
 
-Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-"""Shard sets (a folder or its manifest.json) and tars, each a path, glob, brace pattern or URL."""
-
-
-def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], None] | None = None) -> Index:
+def open_index(paths: Paths, cache: remote.Cache, on_damage: OnDamage = None) -> Index:
     """The index of shard sets and tars.
 
     Several sets are read one after another. Damage to an index, or to a tar that must be scanned, is raised; with
     `on_damage` it is passed to that function, and the readable rest is used. ValueError for a set without a manifest or
     of another format, and for a repeated key.
     """
+    sets, loose = _sets_and_tars(paths, cache)
+    if len(sets) == 1 and not loose and (index := sets[0].mapped()) is not None:
+        return index
+    damages: list[Damage] = []
+
+    def note(damage: Damage) -> None:
+        damages.append(damage)
+        if on_damage is not None:
+            on_damage(damage)
+
+    def read() -> Index:
+        report = None if on_damage is None else note
+        parts = [one.index(report) for one in sets]
+        if loose:
+            parts.append(_of_headers(loose, cache, report))
+        index = joined(parts)
+        del parts
+        pa.default_memory_pool().release_unused()
+        return index
+
+    if loose or sum(one.manifest["pairs"] for one in sets) < MAPPED_PAIRS:
+        return read()
+    # The first process of a node writes the index into the cache, and all of them map it.
+    of = content_key(canonical_json([[one.folder, one.names, one.manifest["index"]["sha256"]] for one in sets]))
+    own: list[Index] = []
+
+    def write(path: Path) -> None:
+        own.append(read())
+        if damages:
+            raise OSError("the index of a damaged set is not shared")
+        store(path, own[0], of)
+
+    try:
+        return load(cache.made(f"index-{of}.arrow", write), tuple(shard for one in sets for shard in one.shards), of)
+    except OSError:  # no room, no folder to write to, or damage: each process has its own
+        return own[0] if own else read()
+
+
+def _sets_and_tars(paths: Paths, cache: remote.Cache) -> tuple[list[_Set], tuple[ShardFile, ...]]:
+    """The finished sets, wholly or by name of their shards, and the tars that are in none."""
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     expanded = [path for pattern in given for path in storage.expand(os.fspath(pattern))]
     if not expanded:
@@ -172,62 +207,19 @@ def open_index(paths: Paths, cache: remote.Cache, on_damage: Callable[[Damage], 
             tars.setdefault(folder, []).append(name)
         else:
             sets.append((folder if name == layout.MANIFEST else path, None))
-    loose: list[str] = []
+    loose: list[ShardFile] = []
     for folder, names in tars.items():
         if storage.exists(storage.join(folder, layout.MANIFEST)):
             sets.append((folder, names))
         else:
-            loose += [storage.join(folder, name) for name in names]
-    opened = [_Set(folder, names, read_manifest(folder), cache) for folder, names in sets]
-    if len(opened) == 1 and not loose and (index := opened[0].mapped()) is not None:
-        return index
-    damages: list[Damage] = []
-
-    def note(damage: Damage) -> None:
-        damages.append(damage)
-        if on_damage is not None:
-            on_damage(damage)
-
-    report = None if on_damage is None else note
-
-    def read() -> Index:
-        parts = [one.index(report) for one in opened]
-        if loose:
-            parts.append(build(*_scan([ShardFile(path) for path in loose], cache, report)))
-        index = joined(parts)
-        del parts
-        pa.default_memory_pool().release_unused()
-        return index
-
-    if loose or sum(one.manifest["pairs"] for one in opened) < MAPPED_PAIRS:
-        return read()
-    return _cached(opened, read, damages, cache)
-
-
-def _cached(sets: Sequence[_Set], read: Callable[[], Index], damages: Sequence[Damage], cache: remote.Cache) -> Index:
-    """The index of several sets, or of one that was packed without an index to map, from a file in the cache, which the
-    first process of a node writes and all of them map."""
-    of = content_key(canonical_json([[one.folder, one.names, one.manifest["index"]["sha256"]] for one in sets]))
-    parts: list[Index] = []
-
-    def write(path: Path) -> None:
-        parts.append(read())
-        if damages:
-            raise OSError("the index of a damaged set is not shared")
-        store(path, parts[0], of)
-
-    try:
-        path = cache.made(f"index-{of}.arrow", write)
-        return load(path, tuple(shard for one in sets for shard in one.shards), of)
-    except OSError:  # no room, no folder to write to, or damage: each process has its own
-        return parts[0] if parts else read()
+            loose += [ShardFile(storage.join(folder, name)) for name in names]
+    return [_Set(folder, names, read_manifest(folder), cache) for folder, names in sets], tuple(loose)
 
 
 def store(path: Path, index: Index, of: str) -> None:
     """Write an index as a file to map, without the paths of its shards. `of` identifies the indexed sets."""
     note = {"of": of, "categories": json.dumps(index.categories), "fingerprint": index.fingerprint}
-    arrays = {name: array for name in _ARRAYS if (array := getattr(index, name)) is not None}
-    table = pa.table({"keys": index.keys, **{name: _column(array) for name, array in arrays.items()}})
+    table = pa.table({"keys": index.keys, **{name: _column(array) for name, array in index.arrays().items()}})
     table = table.replace_schema_metadata(note)
     with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(1, len(table)))
@@ -243,9 +235,8 @@ def load(path: Path, shards: tuple[ShardFile, ...], of: str) -> Index:
     note = {name.decode(): text.decode() for name, text in (table.schema.metadata or {}).items()}
     if note.get("of") != of:
         raise OSError(f"{path} is the index of another set")
-    arrays = {name: _array(table.column(name)) for name in table.column_names}
-    numbers: Any = {name: arrays.get(name) for name in _ARRAYS}
-    index = Index(shards=shards, keys=arrays["keys"], categories=tuple(json.loads(note["categories"])), **numbers)
+    columns: dict[str, Any] = {name: _array(table.column(name)) for name in table.column_names}
+    index = Index(shards=shards, categories=tuple(json.loads(note["categories"])), **columns)
     index.__dict__["fingerprint"] = note["fingerprint"]  # where cached_property keeps it
     return index
 
@@ -298,21 +289,19 @@ def read_index(folder: str, manifest: dict[str, Any]) -> pa.Table:
     try:
         data = storage.read_bytes(path)
     except FileNotFoundError as error:
-        raise Damage(damage.MISSING_SHARD, path, detail="the index of the set") from error
+        raise Damage("missing_shard", path, detail="the index of the set") from error
     if hashlib.sha256(data).hexdigest() != manifest["index"]["sha256"]:
-        raise Damage(damage.HASH, path, detail="the index is not the one that the manifest names")
+        raise Damage("hash", path, detail="the index is not the one that the manifest names")
     return storage.table(data, ["shard", "key", "member", "category"])
 
 
-def _scan(
-    shards: Sequence[ShardFile], cache: remote.Cache, on_damage: Callable[[Damage], None] | None
-) -> tuple[tuple[ShardFile, ...], pa.Table]:
-    """(shards, index rows without hashes) from the headers of tars that have no index."""
+def _of_headers(shards: tuple[ShardFile, ...], cache: remote.Cache, on_damage: OnDamage) -> Index:
+    """The index, without hashes, from the headers of tars that have none."""
     rows = [row for shard in shards for row in scan_tar(shard.path, cache, on_damage)]
-    return tuple(shards), pa.Table.from_pylist(rows, layout.INDEX_SCHEMA)
+    return build(shards, pa.Table.from_pylist(rows, layout.INDEX_SCHEMA))
 
 
-def scan_tar(path: str, cache: remote.Cache, on_damage: Callable[[Damage], None] | None = None) -> list[dict[str, Any]]:
+def scan_tar(path: str, cache: remote.Cache, on_damage: OnDamage = None) -> list[dict[str, Any]]:
     """Index rows, with hashes left out, from a walk over a tar's headers. Foreign members are left out.
 
     The first damage is raised; with `on_damage` all of it is passed to that function, and the intact rows are returned.
@@ -326,84 +315,41 @@ def scan_tar(path: str, cache: remote.Cache, on_damage: Callable[[Damage], None]
     shard = storage.split(path)[1]
     rows: list[dict[str, Any]] = []
     try:
-        local = cache.local(path)
-        with open(local, "rb") as file, tarfile.open(fileobj=file) as tar:
-            for member in _members(tar, file.fileno(), path, report):
-                key, _, name = member.name.partition(".")
-                known = member.isreg() and name in layout.MEMBERS and "/" not in member.name
-                if not known and "/" in member.name and _is_member(member.name):
+        with open(cache.local(path), "rb") as file:
+            for member in tar.members(file):
+                in_folder = "/" in member.name
+                key, _, name = member.name.rpartition("/")[2].partition(".")
+                if member.damage:
+                    report(Damage("truncated", path, member.name or None, member.offset, str(member.error)))
+                elif in_folder and name in layout.MEMBERS:
                     reason = "a sample's key must not contain a slash"
-                    report(Damage(damage.FOREIGN_MEMBER, path, member.name, member.offset, reason))
-                    continue
-                if not known:
+                    report(Damage("foreign_member", path, member.name, member.offset, reason))
+                elif in_folder or name not in layout.MEMBERS or member.other or member.error:
                     if on_damage is not None:
-                        on_damage(Damage(damage.FOREIGN_MEMBER, path, member.name, member.offset))
-                    continue
-                data = os.pread(file.fileno(), member.size, member.offset_data)
-                try:
-                    rows.append(_scanned(shard, key, name, member, data))
-                except Damage as problem:
-                    report(Damage(problem.kind, path, problem.key, problem.offset, problem.detail))
+                        on_damage(Damage("foreign_member", path, member.name, member.offset, member.error or ""))
+                else:
+                    data = os.pread(file.fileno(), member.size, member.offset)
+                    try:
+                        category = str(json.loads(data).get("category", "")) if name == layout.META else ""
+                        rows.append(member_row(shard, key, name, member.offset, data, category))
+                    except (ValueError, AttributeError) as error:
+                        kind: Kind = "json" if name == layout.META else "undecodable"
+                        report(Damage(kind, path, key, member.offset, f"{name}: {error}"))
     except FileNotFoundError:
-        report(Damage(damage.MISSING_SHARD, path))
-    except tarfile.TarError as error:
-        report(Damage(damage.TRUNCATED, path, detail=f"not a tar: {error}"))
+        report(Damage("missing_shard", path))
     categories = {row["key"]: row["category"] for row in rows if row["member"] == layout.META}
     for row in rows:
         row["category"] = categories.get(row["key"], "")
     return rows
 
 
-def _is_member(name: str) -> bool:
-    """Whether a tar member's base name is that of a sample's member."""
-    return name.rpartition("/")[2].partition(".")[2] in layout.MEMBERS
-
-
-def _members(
-    tar: tarfile.TarFile, handle: int, path: str, report: Callable[[Damage], None]
-) -> Iterable[tarfile.TarInfo]:
-    """The members of a tar up to the first broken header. A tar must end in a block of zeros: one cut between
-    two members would else pass as whole."""
-    size = os.fstat(handle).st_size
-    while True:
-        try:
-            member = tar.next()
-        except tarfile.TarError as error:
-            return report(Damage(damage.TRUNCATED, path, offset=tar.offset, detail=str(error)))
-        if member is None:
-            break
-        if member.offset_data + member.size > size:
-            return report(
-                Damage(damage.TRUNCATED, path, member.name, member.offset, f"ends at byte {size} of the file")
-            )
-        yield member
-    end = os.pread(handle, tarfile.BLOCKSIZE, tar.offset)
-    if end != bytes(tarfile.BLOCKSIZE):
-        report(Damage(damage.TRUNCATED, path, offset=tar.offset, detail="no end-of-archive block"))
-
-
-def _scanned(shard: str, key: str, name: str, member: tarfile.TarInfo, data: bytes) -> dict[str, Any]:
-    """The index row of a scanned member; its category is known only from the JSON member."""
-    width, height, category = None, None, ""
-    try:
-        if name == layout.META:
-            category = str(json.loads(data).get("category", ""))
-        elif name != layout.TOKENS:
-            width, height = image_size(name, data)
-    except (ValueError, AttributeError) as error:
-        kind = damage.JSON if name == layout.META else damage.UNDECODABLE
-        raise Damage(kind, shard, key, member.offset_data, f"{name}: {error}") from error
-    return {
-        "shard": shard,
-        "key": key,
-        "member": name,
-        "offset": member.offset_data,
-        "size": member.size,
-        "xxh3_64": None,
-        "category": category,
-        "width": width,
-        "height": height,
-    }
+def member_row(
+    shard: str, key: str, member: str, offset: int, data: bytes, category: str, xxh3_64: int | None = None
+) -> dict[str, Any]:
+    """The index row of a member with these bytes. ValueError if an image has no readable header."""
+    width, height = (None, None) if member in (layout.META, layout.TOKENS) else image_size(member, data)
+    row = (shard, key, member, offset, len(data), xxh3_64, category, width, height)
+    return dict(zip(layout.INDEX_SCHEMA.names, row, strict=True))
 
 
 def build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
@@ -452,27 +398,22 @@ def joined(parts: Sequence[Index]) -> Index:
     categories = sorted({name for part in parts for name in part.categories})
     first_shard = np.cumsum([0, *(len(part.shards) for part in parts)])
     ranks = [np.array([categories.index(name) for name in part.categories], np.int16) for part in parts]
-    hashes = [part.hashes for part in parts if part.hashes is not None]
+    common = [name for name in ARRAYS if all(name in part.arrays() for part in parts)]
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in common}
+    arrays["shard_of"] = np.concatenate([p.shard_of + np.int32(n) for p, n in zip(parts, first_shard, strict=False)])
+    arrays["category_of"] = np.concatenate([rank[p.category_of] for p, rank in zip(parts, ranks, strict=True)])
     return Index(
         tuple(shard for part in parts for shard in part.shards),
         _unique(pa.concat_arrays([part.keys for part in parts])),
         tuple(categories),
-        np.concatenate([part.shard_of + np.int32(n) for part, n in zip(parts, first_shard, strict=False)]),
-        np.concatenate([rank[part.category_of] for part, rank in zip(parts, ranks, strict=True)]),
-        np.concatenate([part.size_of for part in parts]),
-        np.concatenate([part.offsets for part in parts]),
-        np.concatenate([part.sizes for part in parts]),
-        np.concatenate(hashes) if len(hashes) == len(parts) else None,
+        **arrays,
     )
 
 
 def _unique(keys: pa.Array) -> pa.Array:
-    if pc.count_distinct(keys).as_py() < len(keys):
-        counts = keys.value_counts()
-        twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"].as_py()
-        raise ValueError(
-            f"key {twice!r} comes more than once: merge the sets with `crispedit merge`, which drops duplicates"
-        )
+    if (twice := layout.repeated(keys)) is not None:
+        remedy = "merge the sets with `crispedit merge`, which drops duplicates"
+        raise ValueError(f"key {twice['values']!r} comes more than once: {remedy}")
     return keys
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import pyarrow as pa
@@ -38,7 +39,6 @@ REQUIRED = (SOURCE, EDITED, META)
 
 _CATEGORY = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 
-
 INDEX_SCHEMA = pa.schema(
     [
         ("shard", pa.string()),
@@ -53,6 +53,20 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 """The columns of the index: a row a member."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One sample, its images as stored. `meta` is what its JSON member says, or is to say: see `pack.document`."""
+
+    key: str
+    category: str
+    source_jpeg: bytes
+    edited_jpeg: bytes
+    mask_png: bytes | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    tokens: bytes | None = None
+    """What a model's tokenizers made of the pair, as safetensors; see `crispedit.editmgt.stored`."""
 
 
 def shard_name(category: str, number: int) -> str:
@@ -84,10 +98,16 @@ def check_keys(keys: pa.Array | pa.ChunkedArray) -> None:
     plain = pc.match_substring_regex(keys, r"^[A-Za-z0-9_-]{1,200}$")
     for key in keys.filter(pc.invert(plain)).to_pylist():
         check_key(key)
-    if pc.count_distinct(keys).as_py() < len(keys):
-        counts = keys.value_counts()
-        (twice, *_) = counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist()
+    if (twice := repeated(keys)) is not None:
         raise ValueError(f"key {twice['values']!r}: planned {twice['counts']} times; a key names one pair")
+
+
+def repeated(keys: pa.Array | pa.ChunkedArray) -> dict[str, Any] | None:
+    """A key that comes more than once ("values") and how often ("counts"); None if there is none."""
+    if pc.count_distinct(keys).as_py() == len(keys):
+        return None
+    counts = keys.value_counts()
+    return dict(counts.filter(pc.greater(counts.field("counts"), 1))[0].as_py())
 
 
 def check_category(category: str) -> str:
@@ -111,12 +131,6 @@ def temporary(final: Path) -> Path:
     return final.with_name(f".{final.name}.{uuid4().hex}.tmp")
 
 
-def replace_durably(temporary: Path, final: Path) -> None:
-    """Rename a finished, synced file to its final name, durably."""
-    os.replace(temporary, final)
-    sync_folder(final.parent)
-
-
 @contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name only when it is whole and on the disk: temporary name, fsync, rename."""
@@ -127,7 +141,8 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
             yield out
             out.flush()
             os.fsync(out.fileno())
-        replace_durably(aside, path)
+        os.replace(aside, path)
+        sync_folder(path.parent)
     except OSError as error:
         if error.filename is None:  # of a write: a full disk, which the reader should find by this name
             error.filename = str(path)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tarfile
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ import pyarrow.parquet as pq
 import xxhash
 
 from crispedit.record import canonical_json, content_keys
-from crispedit.shards import index, layout, storage
-from crispedit.shards.decode import image_size
+from crispedit.shards import index, layout, storage, tar
 from crispedit.shards.fetch import ShardFile
+from crispedit.shards.layout import Pair
 
 Folder = str | os.PathLike[str]
 """Where a set lies: a local folder or a URL."""
@@ -39,23 +38,10 @@ HASHED_BEHIND = 16
 WRITTEN_BEHIND = 16 * 2**20
 """Bytes of a shard after which the disk is set to work, so that the final fsync finds little left."""
 
+PLANNED = pa.schema([("key", pa.string()), ("category", pa.string()), ("masked", pa.bool_())])
+"""The columns of the pairs to plan: `masked` tells whether a pair's mask is known."""
+
 _HASH = "phash"
-_BLOCK = 512
-_END = bytes(2 * _BLOCK)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One sample to write. `meta` becomes <key>.json: see `document`."""
-
-    key: str
-    category: str
-    source_jpeg: bytes
-    edited_jpeg: bytes
-    mask_png: bytes | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    tokens: bytes | None = None
-    """What a model's tokenizers made of the pair, as safetensors; see `crispedit.editmgt.stored`."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +76,8 @@ def plan(
     samples differ. ValueError for a key that comes twice or cannot name a file.
     """
     of_mask = frozenset(masked)
-    rows = [(key, category) for category in keys for key in keys[category]]
-    table = pa.table(
-        {
-            "key": pa.array([key for key, _ in rows], pa.string()),
-            "category": pa.array([category for _, category in rows], pa.string()),
-            "masked": pa.array([key in of_mask for key, _ in rows], pa.bool_()),
-        }
-    )
-    planned = plan_table(table, pairs_per_shard, seed).to_pylist()
+    rows = [{"key": key, "category": name, "masked": key in of_mask} for name in keys for key in keys[name]]
+    planned = plan_table(pa.Table.from_pylist(rows, PLANNED), pairs_per_shard, seed).to_pylist()
     return [
         ShardPlan(name, pairs[0]["category"], tuple(pair["key"] for pair in pairs), pairs[0]["masked"])
         for name, pairs in ((n, list(p)) for n, p in groupby(planned, key=lambda pair: pair["shard"]))
@@ -106,8 +85,8 @@ def plan(
 
 
 def plan_table(pairs: pa.Table, pairs_per_shard: int, seed: int) -> pa.Table:
-    """`plan` for millions of pairs, given and returned as columns key, category and masked, beside them shard (its
-    name) and place (in the shard). The pairs come back in order of these."""
+    """`plan` for millions of pairs, given and returned as the columns `PLANNED`, beside them shard (its name) and place
+    (in the shard). The pairs come back in order of these."""
     if pairs_per_shard < 1:
         raise ValueError(f"pairs_per_shard: must be at least 1, not {pairs_per_shard}")
     layout.check_keys(pairs.column("key"))
@@ -144,17 +123,19 @@ def document(pair: Pair) -> str:
             if value != row[name]:
                 raise ValueError(f"key {pair.key!r}: meta says {name} = {value!r}, the pair {row[name]!r}")
         elif name == "scores" and isinstance(value, Mapping):
+            scores = sorted(value.items())
             row[name] = [
                 {"name": score, "value": None if number is None else float(number)}
-                for score, number in sorted(value.items())
+                for score, number in scores
                 if not score.endswith(_HASH)
             ]
-            hashes = {score: number for score, number in sorted(value.items()) if score.endswith(_HASH)}
+            hashes = [
+                {"name": score, "value": "" if number is None else f"{number & (2**64 - 1):016x}"}
+                for score, number in scores
+                if score.endswith(_HASH)
+            ]
             if hashes:
-                row["hashes"] = [
-                    {"name": score, "value": "" if number is None else f"{number & (2**64 - 1):016x}"}
-                    for score, number in hashes.items()
-                ]
+                row["hashes"] = hashes
         elif value is None:
             row[name] = ""
         elif isinstance(value, Mapping | list | tuple) and name not in ("scores", "hashes"):
@@ -179,28 +160,32 @@ def write_shard(folder: Folder, plan: ShardPlan, pairs: Iterable[Pair], digest: 
         # From here on the old set, if there was one, is no more: first its manifest, then the shard's old commit.
         storage.remove(storage.join(place, layout.MANIFEST))
         storage.remove(part)
-    entry = ShardEntry(plan.name, plan.category, len(plan.keys), size, sha256)
-    note = {"digest": digest, "pairs": str(entry.pairs), "bytes": str(size), "sha256": sha256}
+    note = {"digest": digest, "pairs": str(len(plan.keys)), "bytes": str(size), "sha256": sha256}
     _write_table(pa.Table.from_pylist(rows, layout.INDEX_SCHEMA).replace_schema_metadata(note), part)
-    return entry
+    return ShardEntry(plan.name, plan.category, len(plan.keys), size, sha256)
 
 
 def committed(folder: Folder, plan: ShardPlan, digest: str) -> ShardEntry | None:
     """The shard of this plan and digest, if it is already there and complete; then it need not be written again."""
     place = os.fspath(folder)
     try:
-        table = storage.table(storage.read_bytes(storage.join(place, layout.part_name(plan.name))))
+        table, note = _read_part(place, plan.name)
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
-    if (size := storage.size(storage.join(place, plan.name))) is None:
+    size = storage.size(storage.join(place, plan.name))
+    if size is None or note.get("digest") != digest or note.get("bytes") != str(size):
         return None
-    note = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
     keys = tuple(dict.fromkeys(table.column("key").to_pylist()))
-    if note.get("digest") != digest or note.get("bytes") != str(size) or keys != plan.keys:
-        return None
-    if set(table.column("category").to_pylist()) - {plan.category}:
+    if keys != plan.keys or set(table.column("category").to_pylist()) - {plan.category}:
         return None
     return ShardEntry(plan.name, plan.category, len(keys), size, note["sha256"])
+
+
+def _read_part(place: str, shard: str) -> tuple[pa.Table, dict[str, str]]:
+    """The index part of a shard, and what was noted when it was committed. FileNotFoundError if it never was."""
+    table = storage.table(storage.read_bytes(storage.join(place, layout.part_name(shard))))
+    note = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+    return table.replace_schema_metadata(None), note
 
 
 def finish(folder: Folder, entries: Iterable[ShardEntry], meta: Mapping[str, Any]) -> None:
@@ -210,15 +195,15 @@ def finish(folder: Folder, entries: Iterable[ShardEntry], meta: Mapping[str, Any
     """
     place = os.fspath(folder)
     shards = sorted(entries, key=lambda entry: entry.name)
-    names = [entry.name for entry in shards]
-    if len(set(names)) != len(names):
+    if len({entry.name for entry in shards}) != len(shards):
         raise ValueError(f"{place}: two entries for one shard")
     storage.remove(storage.join(place, layout.MANIFEST))
     storage.remove(storage.join(place, layout.MAPPED_INDEX))
-    _sweep(place, set(names))
+    _sweep(place, {entry.name for entry in shards})
     tables = [_part_of(place, entry) for entry in shards]
-    whole = pa.concat_tables([layout.INDEX_SCHEMA.empty_table(), *tables])
-    index_sha256 = _write_table(whole, storage.join(place, layout.INDEX))
+    index_sha256 = _write_table(
+        pa.concat_tables([layout.INDEX_SCHEMA.empty_table(), *tables]), storage.join(place, layout.INDEX)
+    )
     pairs = sum(entry.pairs for entry in shards)
     mapped = {"mapped": _write_mapped(place, shards, tables, index_sha256)} if pairs >= index.MAPPED_PAIRS else {}
     wids = {
@@ -235,7 +220,7 @@ def finish(folder: Folder, entries: Iterable[ShardEntry], meta: Mapping[str, Any
         "format": layout.FORMAT_VERSION,
         "pairs": pairs,
         "bytes": sum(entry.bytes for entry in shards),
-        "categories": dict(sorted(categories.items())),
+        "categories": categories,
         "index": {"name": layout.INDEX, "sha256": index_sha256},
         **mapped,
         "shards": [vars(entry) for entry in shards],
@@ -267,14 +252,17 @@ def _write_tar(handle: int, plan: ShardPlan, pairs: Iterable[Pair]) -> tuple[lis
                 raise ValueError(f"{plan.name}: expected key {key!r}, got {pair.key!r} ({pair.category})")
             if (pair.mask_png is not None) != plan.masked:
                 raise ValueError(f"{plan.name}: {key}: planned with masked={plan.masked}, but the pair differs")
-            chunks = []
-            for name, data in _members(pair):
-                header = tar_header(f"{pair.key}.{name}", len(data))
-                padding = bytes(-len(data) % _BLOCK)
-                offset += len(header)
-                rows.append(_row(plan, pair, name, offset, data))
-                offset += len(data) + len(padding)
-                chunks += [header, data, padding]
+            chunks: list[bytes] = []
+            for name, data in _members(pair).items():
+                member = tar.chunks(f"{key}.{name}", data)
+                start = offset + len(member[0])
+                hashed = xxhash.xxh3_64_intdigest(data)
+                try:
+                    rows.append(index.member_row(plan.name, key, name, start, data, plan.category, hashed))
+                except ValueError as error:
+                    raise ValueError(f"{plan.name}: {key}.{name}: {error}") from error
+                offset += sum(map(len, member))
+                chunks += member
             if len(hashing) >= HASHED_BEHIND:
                 hashing.popleft().result()
             hashing.append(beside.submit(hash_all, chunks))
@@ -286,9 +274,9 @@ def _write_tar(handle: int, plan: ShardPlan, pairs: Iterable[Pair]) -> tuple[lis
             raise ValueError(f"{plan.name}: no pair was given for key {key!r}")
         for pending in hashing:
             pending.result()
-    whole.update(_END)
-    _write_all(handle, [_END])
-    return rows, offset + len(_END), whole.hexdigest()
+    whole.update(tar.END)
+    _write_all(handle, [tar.END])
+    return rows, offset + len(tar.END), whole.hexdigest()
 
 
 def _start_writeback(handle: int, start: int, size: int) -> None:
@@ -307,74 +295,35 @@ def _write_all(handle: int, chunks: list[bytes]) -> None:
             rest = rest[os.write(handle, rest) :]
 
 
-def _members(pair: Pair) -> list[tuple[str, bytes]]:
-    members = [(layout.SOURCE, pair.source_jpeg), (layout.EDITED, pair.edited_jpeg)]
-    if pair.mask_png is not None:
-        members.append((layout.MASK, pair.mask_png))
-    members.append((layout.META, document(pair).encode()))
-    return members if pair.tokens is None else [*members, (layout.TOKENS, pair.tokens)]
-
-
-def _row(plan: ShardPlan, pair: Pair, name: str, offset: int, data: bytes) -> dict[str, Any]:
-    width, height = None, None
-    if name not in (layout.META, layout.TOKENS):
-        try:
-            width, height = image_size(name, data)
-        except ValueError as error:
-            raise ValueError(f"{plan.name}: {pair.key}.{name}: {error}") from error
-    return {
-        "shard": plan.name,
-        "key": pair.key,
-        "member": name,
-        "offset": offset,
-        "size": len(data),
-        "xxh3_64": xxhash.xxh3_64_intdigest(data),
-        "category": pair.category,
-        "width": width,
-        "height": height,
+def _members(pair: Pair) -> dict[str, bytes]:
+    members = {
+        layout.SOURCE: pair.source_jpeg,
+        layout.EDITED: pair.edited_jpeg,
+        layout.MASK: pair.mask_png,
+        layout.META: document(pair).encode(),
+        layout.TOKENS: pair.tokens,
     }
-
-
-def tar_header(name: str, size: int) -> bytes:
-    """A ustar header without clock, user or host; a pax record before it only where name or size needs one."""
-    if len(name) > 100 or not name.isascii() or size >= 8**11:
-        info = tarfile.TarInfo(name)
-        info.size = size
-        info.mode = 0o644
-        return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
-    # The same bytes, without the ten-fold time that tarfile takes for the general case.
-    header = bytearray(_HEADER)
-    header[: len(name)] = name.encode()
-    header[124:135] = b"%011o" % size
-    header[148:154] = b"%06o" % sum(header)  # with the checksum's own field as spaces
-    header[154:155] = b"\0"
-    return bytes(header)
-
-
-_HEADER = bytearray(tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT))
-_HEADER[148:156] = b" " * 8
+    return {name: data for name, data in members.items() if data is not None}
 
 
 def _part_of(place: str, entry: ShardEntry) -> pa.Table:
-    """The index part of a committed shard, without its own metadata."""
+    """The index part of a committed shard."""
     try:
-        table = storage.table(storage.read_bytes(storage.join(place, layout.part_name(entry.name))))
+        table, note = _read_part(place, entry.name)
     except FileNotFoundError as error:
         raise ValueError(f"{place}: shard {entry.name} was never committed (no index part)") from error
-    if (table.schema.metadata or {}).get(b"sha256", b"").decode() != entry.sha256:
+    if note.get("sha256", "") != entry.sha256:
         raise ValueError(f"{place}: the index part of {entry.name} is of another shard of that name")
-    return table.replace_schema_metadata(None)
+    return table
 
 
 def _write_mapped(place: str, shards: Sequence[ShardEntry], tables: Sequence[pa.Table], of: str) -> dict[str, Any]:
     """Write the index as readers map it, from the parts of the shards; what the manifest says of it. `of`: the sha256
     of the same index as a table."""
-    mapped = index.joined(
-        [index.build((ShardFile(shard.name),), table) for shard, table in zip(shards, tables, strict=True)]
-    )
+    parts = [index.build((ShardFile(shard.name),), table) for shard, table in zip(shards, tables, strict=True)]
     with storage.replaced(storage.join(place, layout.MAPPED_INDEX)) as file:
         written = Path(file.name)
-        index.store(written, mapped, of)
+        index.store(written, index.joined(parts), of)
         size, sha256 = written.stat().st_size, file_sha256(written)
     return {"name": layout.MAPPED_INDEX, "bytes": size, "sha256": sha256}
 

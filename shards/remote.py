@@ -36,13 +36,15 @@ class Cache:
         """
         if not storage.is_remote(path):
             return Path(path)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        cached = self.folder / f"{content_key(path, version)}-{storage.split(path)[1]}"
-        with locked(self.folder / f".{cached.name}.lock"):
-            if not cached.exists():
-                self._fetch(path, size, cached)
-            os.utime(cached)
-        return cached
+
+        def fetch(temporary: Path) -> None:
+            system, inner = storage.filesystem(path)
+            with system.open(inner, "rb") as remote, open(temporary, "wb") as file:
+                shutil.copyfileobj(remote, file, 1 << 20)
+            if size is not None and (got := temporary.stat().st_size) != size:
+                raise OSError(f"{path}: {got} bytes came, {size} were expected")
+
+        return self.made(f"{content_key(path, version)}-{storage.split(path)[1]}", fetch)
 
     def made(self, name: str, make: Callable[[Path], None]) -> Path:
         """A file of the cache that one process makes and the others use."""
@@ -51,23 +53,14 @@ class Cache:
         with locked(self.folder / f".{name}.lock"):
             if not cached.exists():
                 temporary = cached.with_name(f".{name}.tmp")
-                make(temporary)
-                self._make_room(temporary.stat().st_size)
-                os.replace(temporary, cached)
+                try:
+                    make(temporary)
+                    self._make_room(temporary.stat().st_size)
+                    os.replace(temporary, cached)
+                finally:
+                    temporary.unlink(missing_ok=True)
             os.utime(cached)
         return cached
-
-    def _fetch(self, path: str, size: int | None, cached: Path) -> None:
-        temporary = cached.with_name(f".{cached.name}.tmp")
-        system, inner = storage.filesystem(path)
-        with system.open(inner, "rb") as remote, open(temporary, "wb") as file:
-            shutil.copyfileobj(remote, file, 1 << 20)
-        got = temporary.stat().st_size
-        if size is not None and got != size:
-            temporary.unlink()
-            raise OSError(f"{path}: {got} bytes came, {size} were expected")
-        self._make_room(got)
-        os.replace(temporary, cached)
 
     def _make_room(self, size: int) -> None:
         with locked(self.folder / ".room.lock"):

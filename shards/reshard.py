@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -15,11 +15,11 @@ from crispedit.record import canonical_json, content_key
 from crispedit.shards import card, layout, storage
 from crispedit.shards.fetch import ABSENT, Fetcher, SampleAt
 from crispedit.shards.index import open_index, read_manifest
-from crispedit.shards.pack import Folder, Pair, ShardEntry, committed, finish, plan, write_shard
+from crispedit.shards.pack import Folder, ShardEntry, committed, finish, plan, write_shard
 from crispedit.shards.remote import Cache
 
-_IMAGES = len((layout.SOURCE, layout.EDITED))
 _MASK = layout.MEMBERS.index(layout.MASK)
+_DROPS = ("same_key", "same_images", "over_quota")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class Repacked:
     over_quota: int
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Copy(NamedTuple):
+    """A pair of a source set."""
+
     at: SampleAt
     fetcher: Fetcher
     content: tuple[int, ...]
@@ -57,7 +58,7 @@ def repack(
     in theirs. Where a quota is below what a category has, the pairs are chosen by the hash of (seed, key). ValueError
     if one key names different images, for a quota of a category that no source has, and if `out` holds another set.
     """
-    kept: dict[str, _Found] = {}
+    kept: dict[str, _Copy] = {}
     keys_of: dict[tuple[int, ...], str] = {}
     dropped: Counter[str] = Counter()
     fingerprints = []
@@ -76,7 +77,7 @@ def repack(
             elif content in keys_of:
                 dropped["same_images"] += 1
             else:
-                kept[at.key] = _Found(at, fetcher, content)
+                kept[at.key] = _Copy(at, fetcher, content)
                 keys_of[content] = at.key
     given = len(kept) + dropped.total()
 
@@ -102,16 +103,16 @@ def repack(
     for shard in plan(by_category, pairs_per_shard, seed, masked):
         entry = committed(out, shard, digest)
         if entry is None:
-            entry = write_shard(out, shard, _pairs(kept, shard.keys), digest)
+            pairs = (kept[key].fetcher.pair(kept[key].at) for key in shard.keys)
+            entry = write_shard(out, shard, pairs, digest)
         entries.append(entry)
         done(entry)
-    written = sum(entry.pairs for entry in entries)
-    counts = {"given": given, "written": written, **{name: dropped[name] for name in _DROPS}}
+    counts = {"given": given, "written": sum(entry.pairs for entry in entries)}
+    counts |= {name: dropped[name] for name in _DROPS}
     metas = _metas(sources)
-    repacked = {**made, **counts, "meta": metas}
-    finish(out, entries, {**_shared(metas), "repacked": repacked})
+    finish(out, entries, {**card.common(metas), "repacked": {**made, **counts, "meta": metas}})
     _write_card(out, sources, (kept[key] for keys in by_category.values() for key in keys))
-    return Repacked(entries, given, written, *(dropped[name] for name in _DROPS))
+    return Repacked(entries, **counts)
 
 
 def _metas(sources: Sequence[str]) -> list[dict[str, Any]]:
@@ -120,13 +121,7 @@ def _metas(sources: Sequence[str]) -> list[dict[str, Any]]:
     return [read_manifest(folder.removesuffix(f"/{layout.MANIFEST}"))["meta"] for folder in folders]
 
 
-def _shared(metas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all of them share, such as the tokenizers of a tokenised set, applies to the new one too."""
-    first = metas[0] if metas else {}
-    return {name: value for name, value in first.items() if all(meta.get(name) == value for meta in metas)}
-
-
-def _write_card(out: Folder, sources: Sequence[str], kept: Iterable[_Found]) -> None:
+def _write_card(out: Folder, sources: Sequence[str], kept: Iterable[_Copy]) -> None:
     contents = card.Contents()
     for copy in kept:
         contents.add(copy.at.category, copy.fetcher.meta(copy.at))
@@ -135,23 +130,12 @@ def _write_card(out: Folder, sources: Sequence[str], kept: Iterable[_Found]) -> 
         file.write(card.text(origin, contents, card.sources_of(sources), "*.tar").encode())
 
 
-_DROPS = ("same_key", "same_images", "over_quota")
-
-
-def _pairs(kept: Mapping[str, _Found], keys: Sequence[str]) -> Iterator[Pair]:
-    for key in keys:
-        at, fetcher = kept[key].at, kept[key].fetcher
-        source, edited, mask, text, tokens = fetcher.members(at)
-        meta: dict[str, Any] = fetcher.parsed(at, text)
-        yield Pair(key, at.category, source, edited, mask, meta, tokens)
-
-
 def _content(at: SampleAt, fetcher: Fetcher) -> tuple[int, ...]:
     hashes = at.hashes
     if hashes is None:
-        members = fetcher.members(at)
-        hashes = [xxhash.xxh3_64_intdigest(data) for data in (members.source, members.edited)]
-    return (*hashes[:_IMAGES], *at.sizes[:_IMAGES])
+        data = fetcher.read(at, layout.MEMBERS)
+        hashes = [xxhash.xxh3_64_intdigest(data[name]) for name in (layout.SOURCE, layout.EDITED)]
+    return (*hashes[:2], *at.sizes[:2])
 
 
 def _inside(source: str, out: Folder) -> bool:

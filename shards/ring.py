@@ -35,29 +35,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispedit import machine
-from crispedit.shards.decode import Shape, pair_bytes
-from crispedit.shards.fetch import Fetched, Fetcher, SampleAt, ShardFile
+from crispedit.shards.fetch import DecodeRequest, Fetched, Fetcher, ShardFile
 from crispedit.shards.remote import Cache
 
 SLOT_MULTIPLE = 2 * 2**20
 """Slots are whole huge pages of the usual size."""
 
-
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20)}
 """glibc would give the memory of every member back to the kernel and fault it in again: a tenth of a worker's time."""
-
-
-class DecodeRequest(NamedTuple):
-    """A batch to decode: samples of one shape."""
-
-    samples: list[SampleAt]
-    shape: Shape
-    masks: bool
-
-    @property
-    def bytes(self) -> int:
-        return len(self.samples) * pair_bytes(self.shape)
-
 
 _Waiting = dict[int, tuple[int, DecodeRequest]]
 
@@ -105,19 +90,18 @@ class Ring:
         waiting: _Waiting = {}  # number -> (slot, request), in order of request
         done: dict[int, list[Fetched]] = {}
         load = [0] * len(self.workers)
-        exhausted = False
         try:
             while True:
-                while not exhausted and len(waiting) < self._in_flight and self._free:
-                    item = next(numbered, None)
-                    if item is None:
-                        exhausted = True
-                        break
+                while len(waiting) < self._in_flight and self._free and (item := next(numbered, None)) is not None:
+                    number, request = item
                     slot = self._free.pop()  # the one freed last, which the caches still know
-                    waiting[item[0]] = slot, item[1]
+                    waiting[number] = slot, request
                     worker = load.index(min(load))
                     load[worker] += 1
-                    self._send(worker, (item[0], slot * self.slot_bytes, item[1]), waiting)
+                    try:
+                        self.workers[worker].connection.send((number, slot * self.slot_bytes, request))
+                    except OSError as error:
+                        raise self._death(worker, waiting) from error
                 if not waiting:
                     return
                 first = next(iter(waiting))
@@ -144,12 +128,6 @@ class Ring:
         else:
             weakref.finalize(memory, self._free.append, slot).atexit = False
         return memory
-
-    def _send(self, worker: int, message: tuple[int, int, DecodeRequest], waiting: _Waiting) -> None:
-        try:
-            self.workers[worker].connection.send(message)
-        except OSError as error:
-            raise self._death(worker, waiting) from error
 
     def _receive(self, waiting: _Waiting) -> list[tuple[int, int, list[Fetched]]]:
         """(worker, number, results) of every worker that has an answer; waits for the first."""
@@ -200,7 +178,7 @@ def serve(connection_handle: int, memory_handle: int) -> None:
             answer: list[Fetched] | BaseException
             try:
                 room = memory[start : start + request.bytes]
-                answer = fetcher.batch(request.samples, request.shape, request.masks, room)
+                answer = fetcher.batch(request, room)
             except Exception as error:  # a defect of ours: raised where the batch was asked for
                 answer = error
             try:
@@ -219,9 +197,8 @@ def serve(connection_handle: int, memory_handle: int) -> None:
 def _start_worker(memory_handle: int) -> Worker:
     ours, theirs = Pipe()
     # The worker must find the same packages as we do, wherever our path was changed.
-    program = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from crispedit.shards.ring import serve; " + (
-        f"serve({theirs.fileno()}, {memory_handle})"
-    )
+    program = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from crispedit.shards.ring import serve; "
+    program += f"serve({theirs.fileno()}, {memory_handle})"
     process = subprocess.Popen(
         [sys.executable, "-c", program, json.dumps(sys.path)],
         stdin=subprocess.DEVNULL,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from crispedit import change
+from crispedit.shards.read import DecodedPair
 
 Pixels = NDArray[np.uint8]
 """[H, W, 3] RGB."""
@@ -27,23 +27,6 @@ INK, FAINT, PAPER, CARD, LINE = ((28, 30, 36), (96, 102, 114), (246, 247, 249), 
 OVERLAY = (255, 32, 96)
 QUALITY = 82
 """Of thumbnails: they are looked at, never measured."""
-
-
-class Drawn(Protocol):
-    """A pair on a contact sheet."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def category(self) -> str: ...
-    @property
-    def meta(self) -> dict[str, object]: ...
-    @property
-    def source(self) -> Pixels: ...
-    @property
-    def edited(self) -> Pixels: ...
-    @property
-    def mask(self) -> NDArray[np.bool_] | None: ...
 
 
 def pixels(data: bytes, width: int) -> Pixels:
@@ -109,7 +92,7 @@ def change_map(source: Pixels, edited: Pixels) -> Pixels:
     return ((1 - shown) * 0.4 * grey + shown * heat).astype(np.uint8)
 
 
-def contact_sheet(pairs: Sequence[Drawn], columns: int, thumbnail_px: int) -> Image.Image:
+def contact_sheet(pairs: Sequence[DecodedPair], columns: int, thumbnail_px: int) -> Image.Image:
     """Pairs as cards of source | edited | mask over edited (or the map of change where no mask is known), each at most
     thumbnail_px in size, `columns` cards a row, the instruction and its category below.
 
@@ -146,7 +129,7 @@ def _font(px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(px)
 
 
-def _caption(draw: ImageDraw.ImageDraw, pair: Drawn, left: int, top: int, width: int) -> None:
+def _caption(draw: ImageDraw.ImageDraw, pair: DecodedPair, left: int, top: int, width: int) -> None:
     """The instruction, and in fainter ink the category and the start of the key."""
     font = _font(TEXT_PX)
     end = f"{pair.category} · {pair.key[:8]}"
@@ -165,7 +148,7 @@ def _caption(draw: ImageDraw.ImageDraw, pair: Drawn, left: int, top: int, width:
     draw.text((left + width, top), end, FAINT, font, anchor="ra")
 
 
-def _thumbnails(pair: Drawn, size_px: int) -> list[Image.Image]:
+def _thumbnails(pair: DecodedPair, size_px: int) -> list[Image.Image]:
     last = change_map(pair.source, pair.edited) if pair.mask is None else overlaid(pair.edited, pair.mask)
     thumbnails = [Image.fromarray(view) for view in (pair.source, pair.edited, last)]
     for image in thumbnails:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import chain, count, islice
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,57 @@ IMAGES = pa.list_(IMAGE)
 SCORES = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))
 
 
-def write_files(folder: Path, schema: pa.Schema, rows: Iterator[dict[str, Any]]) -> int:
-    """Write train-%05d-of-%05d.parquet of at most `ROWS_PER_FILE` rows into a new folder; the number of rows."""
+class NumberedFiles:
+    """Parquet files in a folder, each of `rows_per_file` rows but for the last; `name` holds their number."""
+
+    def __init__(self, folder: Path, name: str, schema: pa.Schema, rows_per_file: int) -> None:
+        self.folder, self.name, self.schema, self.rows_per_file = folder, name, schema, rows_per_file
+        self.written = 0
+        self._rows: list[dict[str, Any]] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, row: dict[str, Any]) -> tuple[str, int]:
+        """The name of the file that takes the row, and its place in it."""
+        number, place = divmod(self.written + len(self._rows), self.rows_per_file)
+        self._rows.append(row)
+        full = place + 1 == self.rows_per_file
+        if full or len(self._rows) == ROWS_IN_MEMORY:
+            self.flush()
+        if full:
+            self.close()
+        return self.name.format(number), place
+
+    def flush(self) -> None:
+        """Write what is held, to the file of that number."""
+        if self._writer is None:
+            name = self.name.format(self.written // self.rows_per_file)
+            self._writer = pq.ParquetWriter(self.folder / name, self.schema)
+        self._writer.write_table(pa.Table.from_pylist(self._rows, self.schema))
+        self.written += len(self._rows)
+        self._rows.clear()
+
+    def close(self) -> None:
+        if self._rows:
+            self.flush()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def write_files(folder: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
+    """Write train-%05d-of-%05d.parquet of at most `ROWS_PER_FILE` rows into a new folder; the number of rows. Without
+    rows, one file of none."""
     folder.mkdir(parents=True)
-    written = 0
-    files: list[Path] = []
-    for number in count():
-        head = list(islice(rows, 1))
-        if not head and files:
-            break
-        files.append(folder / f"{number}.parquet")
-        with pq.ParquetWriter(files[-1], schema) as writer:
-            file = chain(head, islice(rows, ROWS_PER_FILE - 1))
-            while chunk := list(islice(file, ROWS_IN_MEMORY)):
-                writer.write_table(pa.Table.from_pylist(chunk, schema))
-                written += len(chunk)
-    for number, path in enumerate(files):
-        path.rename(folder / f"train-{number:05d}-of-{len(files):05d}.parquet")
-    return written
+    files = NumberedFiles(folder, "{}.parquet", schema, ROWS_PER_FILE)
+    for row in rows:
+        files.add(row)
+    if not files.written:
+        files.flush()
+    files.close()
+    count = math.ceil(files.written / ROWS_PER_FILE) or 1
+    for number in range(count):
+        (folder / f"{number}.parquet").rename(folder / f"train-{number:05d}-of-{count:05d}.parquet")
+    return files.written
 
 
 def with_features(schema: pa.Schema) -> pa.Schema:

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from crispedit.shards import damage, layout, remote, storage
-from crispedit.shards.damage import Damage
-from crispedit.shards.decode import pair_bytes
-from crispedit.shards.fetch import Fetcher, SampleAt, ShardFile
+from crispedit.shards import layout, remote, storage
+from crispedit.shards.damage import Damage, Kind, KindOfVerify
+from crispedit.shards.fetch import DecodeRequest, Fetcher, SampleAt, ShardFile
 from crispedit.shards.index import Index, build, encoded, read_index, read_manifest, scan_tar
 from crispedit.shards.pack import file_sha256
 
@@ -37,29 +36,29 @@ class VerifyReport:
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
+        counts = Counter[str](problem.kind for problem in self.problems)
+        tallies = {"categories": self.categories, "unknown": self.unknown, "counts": counts}
         return {
-            "folder": self.folder,
+            **vars(self),
             "ok": self.ok,
-            "deep": self.deep,
-            "shards": self.shards,
-            "pairs": self.pairs,
-            "bytes": self.bytes,
-            "categories": dict(sorted(self.categories.items())),
-            "unknown": dict(sorted(self.unknown.items())),
-            "counts": dict(sorted(Counter(problem.kind for problem in self.problems).items())),
+            **{name: dict(sorted(tally.items())) for name, tally in tallies.items()},
             "problems": [vars(problem) for problem in self.problems],
         }
 
 
 @dataclass
 class _Shard:
-    """What one shard holds."""
+    """What one shard holds, and what is wrong with it."""
 
     name: str
+    path: str
     index: Index | None = None
     bytes: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
     problems: list[Damage] = field(default_factory=list)
+
+    def wrong(self, kind: Kind | KindOfVerify, detail: str, key: str | None = None, offset: int | None = None) -> None:
+        self.problems.append(Damage(kind, self.path, key, offset, detail))
 
 
 def verify(
@@ -81,21 +80,19 @@ def verify(
     listed = {shard["name"]: shard for shard in manifest["shards"]}
     report.problems += _foreign(folder, set(listed), table)
     rows_of = None if table is None else _by_shard(table)
+    shards = []
     with ThreadPoolExecutor(threads) as pool:
-        checks = pool.map(lambda entry: _check_shard(folder, entry, rows_of, deep, cache), listed.values())
-        found_shards = []
-        for shard in checks:
+        for shard in pool.map(lambda entry: _check_shard(folder, entry, rows_of, deep, cache), listed.values()):
             done(shard.name)
-            found_shards.append(shard)
-    for shard in found_shards:
-        report.shards += 1
-        report.bytes += shard.bytes
-        report.unknown += shard.unknown
-        report.problems += shard.problems
-        if shard.index is not None:
-            report.pairs += len(shard.index)
-            report.categories.update(c for c in _categories(shard.index))
-    report.problems += _duplicates(found_shards)
+            shards.append(shard)
+            report.shards += 1
+            report.bytes += shard.bytes
+            report.unknown += shard.unknown
+            report.problems += shard.problems
+            if shard.index is not None:
+                report.pairs += len(shard.index)
+                report.categories.update(_categories(shard.index))
+    report.problems += _duplicates(shards)
     report.problems += _totals(folder, manifest, report)
     return report
 
@@ -108,10 +105,10 @@ def _mapped(folder: str, manifest: dict[str, Any], cache: remote.Cache) -> Itera
     try:
         sha256 = file_sha256(cache.local(path, entry["bytes"], entry["sha256"]))
     except OSError as error:
-        yield Damage(damage.MISSING_SHARD, path, detail=f"the index that readers map: {error}")
+        yield Damage("missing_shard", path, detail=f"the index that readers map: {error}")
         return
     if sha256 != entry["sha256"]:
-        yield Damage(damage.HASH, path, detail="the index that readers map is not the one that the manifest names")
+        yield Damage("hash", path, detail="the index that readers map is not the one that the manifest names")
 
 
 def _by_shard(table: pa.Table) -> Callable[[str], pa.Table]:
@@ -120,92 +117,78 @@ def _by_shard(table: pa.Table) -> Callable[[str], pa.Table]:
     codes, names = encoded(table, "shard")
     order = np.argsort(codes, kind="stable")
     ordered = table if (order[:-1] < order[1:]).all() else table.take(pa.array(order)).combine_chunks()
-    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
-    number = {name: place for place, name in enumerate(names.to_pylist())}
-
-    def rows(name: str) -> pa.Table:
-        if (place := number.get(name)) is None:
-            return ordered.slice(0, 0)
-        first = ends[place - 1] if place else 0
-        return ordered.slice(first, ends[place] - first)
-
-    return rows
+    lengths = np.bincount(codes, minlength=len(names))
+    starts = np.cumsum(lengths) - lengths
+    spans = dict(zip(names.to_pylist(), zip(starts, lengths, strict=True), strict=True))
+    return lambda name: ordered.slice(*spans.get(name, (0, 0)))
 
 
 def _check_shard(
     folder: str, entry: dict[str, Any], rows_of: Callable[[str], pa.Table] | None, deep: bool, cache: remote.Cache
 ) -> _Shard:
-    path = storage.join(folder, entry["name"])
-    shard = _Shard(entry["name"])
+    shard = _Shard(entry["name"], storage.join(folder, entry["name"]))
     try:
-        local = cache.local(path)
+        local = cache.local(shard.path)
         shard.bytes = local.stat().st_size
         sha256 = file_sha256(local)
     except OSError as error:
-        shard.problems.append(Damage(damage.MISSING_SHARD, path, detail=str(error)))
+        shard.wrong("missing_shard", str(error))
         return shard
     if shard.bytes != entry["bytes"]:
-        detail = f"{shard.bytes} bytes, the manifest says {entry['bytes']}"
-        shard.problems.append(Damage(damage.TRUNCATED, path, detail=detail))
+        shard.wrong("truncated", f"{shard.bytes} bytes, the manifest says {entry['bytes']}")
     elif sha256 != entry["sha256"]:
-        shard.problems.append(Damage(damage.HASH, path, detail="sha256 is not the manifest's"))
-    scanned = scan_tar(path, cache, shard.problems.append)
+        shard.wrong("hash", "sha256 is not the manifest's")
+    scanned = scan_tar(shard.path, cache, shard.problems.append)
     if rows_of is None:
         return shard
     rows = rows_of(entry["name"])
-    shard.problems += _disagreements(path, rows, scanned)
+    shard.problems += _disagreements(shard.path, rows, scanned)
     try:
-        shard.index = build((ShardFile(path),), rows)
+        shard.index = build((ShardFile(shard.path),), rows)
     except ValueError as error:
-        shard.problems.append(Damage(damage.DUPLICATE, path, detail=str(error)))
+        shard.wrong("duplicate", str(error))
         return shard
     if len(shard.index) != entry["pairs"]:
-        detail = f"{len(shard.index)} pairs, the manifest says {entry['pairs']}"
-        shard.problems.append(Damage(damage.WRONG_COUNT, path, detail=detail))
+        shard.wrong("wrong_count", f"{len(shard.index)} pairs, the manifest says {entry['pairs']}")
     if foreign := set(_categories(shard.index)) - {entry["category"]}:
-        detail = f"a pair of {sorted(foreign)[0]!r} in a shard of {entry['category']!r}"
-        shard.problems.append(Damage(damage.WRONG_COUNT, path, detail=detail))
-    _check_samples(path, shard, rows, deep, cache)
+        shard.wrong("wrong_count", f"a pair of {sorted(foreign)[0]!r} in a shard of {entry['category']!r}")
+    _check_samples(shard, shard.index, rows, deep, cache)
     return shard
 
 
-def _check_samples(path: str, shard: _Shard, rows: pa.Table, deep: bool, cache: remote.Cache) -> None:
+def _check_samples(shard: _Shard, index: Index, rows: pa.Table, deep: bool, cache: remote.Cache) -> None:
     """The bytes of every member, and with `deep` the pixels and texts."""
-    assert shard.index is not None
     sizes: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for row in rows.select(["key", "width", "height"]).to_pylist():
         if row["width"] is not None:
             sizes[row["key"]].add((row["width"], row["height"]))
-    fetcher = Fetcher(shard.index.shards, cache)
-    for number in range(len(shard.index)):
-        at = shard.index.at(number)
+    fetcher = Fetcher(index.shards, cache)
+    for at in map(index.at, range(len(index))):
         if len(sizes[at.key]) > 1:
             shapes = ", ".join(f"{width}x{height}" for width, height in sorted(sizes[at.key]))
-            shard.problems.append(Damage(damage.SIZES_DIFFER, path, at.key, at.offsets[0], shapes))
+            shard.wrong("sizes_differ", shapes, at.key, at.offsets[0])
         try:
             if deep:
-                _check_content(path, shard, at, fetcher)
+                _check_content(shard, at, fetcher)
             else:
-                fetcher.members(at)
+                fetcher.read(at, layout.MEMBERS)
         except Damage as problem:
             shard.problems.append(problem)
     fetcher.close()
 
 
-def _check_content(path: str, shard: _Shard, at: SampleAt, fetcher: Fetcher) -> None:
-    shape = at.height, at.width
-    (result,) = fetcher.batch([at], shape, True, np.empty(pair_bytes(shape), np.uint8))
+def _check_content(shard: _Shard, at: SampleAt, fetcher: Fetcher) -> None:
+    request = DecodeRequest([at], (at.height, at.width), masks=True)
+    (result,) = fetcher.batch(request, np.empty(request.bytes, np.uint8))
     if result.damage is not None:
         raise result.damage
-    assert result.meta is not None
     offset = at.offsets[layout.MEMBERS.index(layout.META)]
     expected = {"format": layout.FORMAT_VERSION, "key": at.key, "category": at.category}
     for name, value in expected.items():
         if result.meta.get(name) != value:
-            detail = f"{name} is {result.meta.get(name)!r}, not {value!r}"
-            shard.problems.append(Damage(damage.JSON, path, at.key, offset, detail))
+            shard.wrong("json", f"{name} is {result.meta.get(name)!r}, not {value!r}", at.key, offset)
     if not str(result.meta.get("instruction") or "").strip():
-        shard.problems.append(Damage(damage.CAPTION, path, at.key, offset, "no instruction"))
+        shard.wrong("caption", "no instruction", at.key, offset)
     shard.unknown.update(name for name, value in result.meta.items() if value == "")
 
 
@@ -216,23 +199,23 @@ def _disagreements(path: str, rows: pa.Table, scanned: Iterable[dict[str, Any]])
     in_tar = {(row["key"], row["member"]): row for row in scanned}
     for (key, member), row in in_tar.items():
         if (ours := in_index.get((key, member))) is None:
-            yield Damage(damage.WRONG_INDEX, path, key, row["offset"], f"{member} is not in the index")
+            yield Damage("wrong_index", path, key, row["offset"], f"{member} is not in the index")
         elif wrong := [f"{f} {ours[f]}, the tar says {row[f]}" for f in fields if ours[f] != row[f]]:
-            yield Damage(damage.WRONG_INDEX, path, key, row["offset"], f"{member}: " + "; ".join(wrong))
+            yield Damage("wrong_index", path, key, row["offset"], f"{member}: " + "; ".join(wrong))
     for (key, member), row in in_index.items():
         if (key, member) not in in_tar:
-            yield Damage(damage.MISSING_MEMBER, path, key, row["offset"], f"{member} is not in the tar")
+            yield Damage("missing_member", path, key, row["offset"], f"{member} is not in the tar")
 
 
 def _foreign(folder: str, listed: set[str], table: pa.Table | None) -> Iterator[Damage]:
     """Shards in the folder or the index that the manifest does not list."""
     present = storage.names(folder, ".tar")
     for name in sorted(present - listed):
-        yield Damage(damage.FOREIGN_SHARD, storage.join(folder, name), detail="not in the manifest")
+        yield Damage("foreign_shard", storage.join(folder, name), detail="not in the manifest")
     if table is not None:
         for name in sorted(set(table.column("shard").unique().to_pylist()) - listed):
             path = storage.join(folder, layout.INDEX)
-            yield Damage(damage.WRONG_INDEX, path, detail=f"has rows of {name}, which is not in the manifest")
+            yield Damage("wrong_index", path, detail=f"has rows of {name}, which is not in the manifest")
 
 
 def _duplicates(shards: Iterable[_Shard]) -> Iterator[Damage]:
@@ -240,22 +223,18 @@ def _duplicates(shards: Iterable[_Shard]) -> Iterator[Damage]:
     keys: dict[str, str] = {}
     contents: dict[tuple[int, ...], str] = {}
     for shard in shards:
-        if shard.index is None:
-            continue
-        path = shard.index.shards[0].path
-        for number in range(len(shard.index)):
-            at = shard.index.at(number)
+        for at in map(shard.index.at, range(len(shard.index))) if shard.index is not None else ():
+            detail = ""
             if at.key in keys:
-                yield Damage(damage.DUPLICATE, path, at.key, at.offsets[0], f"the key is also in {keys[at.key]}")
-                continue
-            keys[at.key] = shard.name
-            if at.hashes is None:
-                continue
-            content = (*at.hashes[:2], *at.sizes[:2])
-            if content in contents:
-                detail = f"the same images as key {contents[content]}"
-                yield Damage(damage.DUPLICATE, path, at.key, at.offsets[0], detail)
-            contents[content] = at.key
+                detail = f"the key is also in {keys[at.key]}"
+            elif at.hashes is not None:
+                content = (*at.hashes[:2], *at.sizes[:2])
+                if content in contents:
+                    detail = f"the same images as key {contents[content]}"
+                contents[content] = at.key
+            if detail:
+                yield Damage("duplicate", shard.path, at.key, at.offsets[0], detail)
+            keys.setdefault(at.key, shard.name)
 
 
 def _totals(folder: str, manifest: dict[str, Any], report: VerifyReport) -> Iterator[Damage]:
@@ -267,7 +246,7 @@ def _totals(folder: str, manifest: dict[str, Any], report: VerifyReport) -> Iter
     for name, counted in (("pairs", report.pairs), ("bytes", report.bytes), ("categories", categories)):
         if manifest.get(name) != counted:
             detail = f"{name}: {counted}, the manifest says {manifest.get(name)}"
-            yield Damage(damage.WRONG_COUNT, path, detail=detail)
+            yield Damage("wrong_count", path, detail=detail)
 
 
 def _categories(index: Index) -> list[str]:

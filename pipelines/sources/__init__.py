@@ -9,27 +9,25 @@ Paths are local, or URLs that fsspec knows (`s3://`, `gs://`, `https://`, `memor
 slash.
 """
 
-from crispedit.pipelines.sources.entry import ENTRY, Entry
-from crispedit.pipelines.sources.files import File, exists, files, open_file
+from crispedit.pipelines.sources.entry import ENTRY, Entry, File, Skipped
+from crispedit.pipelines.sources.files import exists, files, open_file
 from crispedit.pipelines.sources.index import (
     Listing,
-    PhotoSource,
-    check,
     entries,
     fitting,
     is_container,
     listing,
     nothing,
     photographs,
+    read_once,
 )
-from crispedit.pipelines.sources.kinds import IMAGE_SUFFIXES, Skipped
-from crispedit.pipelines.sources.names import beside, escape, folder_of, suffix_of, unescape
+from crispedit.pipelines.sources.names import IMAGE_SUFFIXES, KNOWN, beside, escape, folder_of, suffix_of, unescape
 from crispedit.pipelines.sources.parquet import Null, check_columns
 from crispedit.pipelines.sources.place import (
     FolderSource,
     ParquetSource,
+    PhotoSource,
     Place,
-    Source,
     WebDatasetSource,
     check_no_secrets,
 )

@@ -1,14 +1,28 @@
-"""An entry: one photograph of a source, its name and where its bytes are."""
+"""What is listed of a source: its files, its photographs (where their bytes are), and counts of the rest."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from crispedit.pipelines.sources.names import suffix_of
 from crispedit.shards.journal import columns
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a source: its name in the listing, its path, and its size if known."""
+
+    uri: str
+    path: str
+    """A URL, or an absolute local path as `escape` writes it."""
+    size: int | None = None
+    """In bytes, if listing gives it at no cost."""
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +72,26 @@ ENTRY = pa.struct(
     ]
 )
 """Entries in a table."""
+
+
+class Skipped(Counter[str]):
+    """Counts of skipped files, by kind."""
+
+    def file(self, name: str) -> None:
+        suffix = suffix_of(name)
+        usual = len(suffix) <= 16 and suffix.isprintable()
+        self.add((suffix or "without suffix") if usual else "of unusual suffix")
+
+    def add(self, kind: str, count: int = 1) -> None:
+        """Count files of a kind; the number of kinds is limited, whatever the names."""
+        self[kind if kind in self or len(self) < 100 else "of other kinds"] += count
+
+    def text(self) -> str:
+        """As text: "skipped: 4 files (2 .txt, 1 hidden, 1 without suffix)"; "" if there are none."""
+        if not (total := self.total()):
+            return ""
+        most = sorted(self.items(), key=lambda item: (-item[1], item[0]))
+        parts = [f"{count} {kind}" for kind, count in most[:8]]
+        if rest := sum(count for _, count in most[8:]):
+            parts.append(f"{rest} others")
+        return f"skipped: {total} file{'s' * (total != 1)} ({', '.join(parts)})"

@@ -7,10 +7,9 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import IO
 
-from crispedit.pipelines.sources.kinds import Skipped
+from crispedit.pipelines.sources.entry import File, Skipped
 from crispedit.pipelines.sources.names import escape, unescape
 from crispedit.shards import storage
 
@@ -20,18 +19,6 @@ READ_AHEAD = 4 << 20
 """Bytes per request to a server while a file is read sequentially."""
 LOOK_UP = 256 << 10
 """Bytes per request when only a little of a file is needed."""
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file of a source: its name in the listing, its path, and its size if known."""
-
-    uri: str
-    path: str
-    """A URL, or an absolute local path as `escape` writes it."""
-    size: int | None = None
-    """In bytes, if listing gives it at no cost."""
-    error: str | None = None
 
 
 def files(path: str, skipped: Skipped) -> list[File]:

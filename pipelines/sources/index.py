@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+import posixpath
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crispedit.outcome import is_transient
-from crispedit.pipelines.sources import folder, parquet, tar, webdataset
-from crispedit.pipelines.sources.entry import Entry
-from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD, File, files, open_file
-from crispedit.pipelines.sources.kinds import Skipped
-from crispedit.pipelines.sources.names import suffix_of
-from crispedit.pipelines.sources.place import FolderSource, ParquetSource, WebDatasetSource
+from crispedit.pipelines.sources import parquet, texts
+from crispedit.pipelines.sources.entry import Entry, File, Skipped
+from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD, files, open_file
+from crispedit.pipelines.sources.names import HEAD, by_head, by_name, escape, suffix_of, unescape
+from crispedit.pipelines.sources.place import FolderSource, ParquetSource, PhotoSource, WebDatasetSource
+from crispedit.shards import storage, tar
 
-PhotoSource = FolderSource | WebDatasetSource | ParquetSource
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,29 +83,194 @@ def photographs(
     try again. ValueError if a column has the wrong type.
     """
     if isinstance(source, FolderSource):
-        yield from folder.photographs(source, group, skipped)
+        yield from _in_folder(source, group, skipped)
         return
     (file,) = group
+
+    def members(opened: IO[bytes]) -> Iterator[Entry]:
+        if isinstance(source, WebDatasetSource):
+            return _in_tar(source, file, opened, skipped)
+        return _in_parquet(source, file, pq.ParquetFile(opened), folder_of_run)
+
+    def failed(uri: str, error: str) -> Entry:
+        return _entry(source, uri, file.path, error=error)
+
+    yield from read_once(file, READ_AHEAD if source.kind == "webdataset" else LOOK_UP, members, failed, patient)
+
+
+def read_once(
+    file: File, block: int, members: Callable[[IO[bytes]], Iterable[T]], failed: Callable[[str, str], T], patient: bool
+) -> Iterator[T]:
+    """The members of a file that is opened with blocks of this many bytes, or `failed(uri, error)` if it cannot be
+    read; but if `patient`, a transient error is raised."""
     try:
-        check(file)
-        in_tar = isinstance(source, WebDatasetSource)
-        with open_file(file.path, READ_AHEAD if in_tar else LOOK_UP) as opened:
-            if isinstance(source, WebDatasetSource):
-                yield from webdataset.photographs(source, file, opened, skipped)
-            else:
-                yield from parquet.photographs(source, file, pq.ParquetFile(opened), folder_of_run)
+        if file.error is not None:
+            raise OSError(file.error)
+        if file.uri.lower().endswith(tar.COMPRESSED):
+            raise OSError("members of a compressed tar cannot be addressed: decompress it to .tar first")
+        with open_file(file.path, block) as opened:
+            yield from members(opened)
     except (OSError, pa.ArrowException) as error:
         if patient and is_transient(error):
             raise
         reason = getattr(error, "strerror", None) or error
-        yield Entry(
-            file.uri + "#", file.path, dataset=source.dataset, licence=source.licence, error=f"{file.uri}: {reason}"
-        )
+        yield failed(f"{file.uri}#", f"{file.uri}: {reason}")
 
 
-def check(file: File) -> None:
-    """OSError if the file's name shows that it cannot be read."""
-    if file.error is not None:
-        raise OSError(file.error)
-    if file.uri.lower().endswith(tar.COMPRESSED):
-        raise OSError("members of a compressed tar cannot be addressed: decompress it to .tar first")
+def _entry(source: PhotoSource, uri: str, path: str, **parts: Any) -> Entry:
+    return Entry(uri, path, dataset=source.dataset, licence=source.licence, **parts)
+
+
+# Files of a folder
+
+
+def _in_folder(source: FolderSource, files: Sequence[File], skipped: Skipped) -> Iterator[Entry]:
+    """The photographs among these files, in order. Files with no suffix or an unknown one are opened to check.
+
+    A file that cannot be opened is an entry with the error.
+    """
+    known = {file.uri: True if file.error is not None else by_name(file.uri, source.suffixes) for file in files}
+    heads = _heads([file for file in files if known[file.uri] is None], skipped)
+    for file in files:
+        head = heads.get(file.uri, b"")
+        if head is None:
+            continue
+        if isinstance(head, Exception):
+            file = replace(file, error=str(head))
+        elif not (by_head(head) if known[file.uri] is None else known[file.uri]):
+            skipped.file(file.uri)
+            continue
+        error = None if file.error is None else f"{file.uri}: {file.error}"
+        yield _entry(source, file.uri, file.path, size=file.size, error=error)
+
+
+def _heads(files: Sequence[File], skipped: Skipped) -> dict[str, bytes | Exception | None]:
+    """The first bytes of each file, or why it cannot be opened; None for non-files, which are counted."""
+    if not files:
+        return {}
+    if storage.is_remote(files[0].path):
+        system, _ = storage.filesystem(files[0].path)
+        inside = [system._strip_protocol(file.path) for file in files]
+        heads = system.cat_ranges(inside, [0] * len(files), [HEAD] * len(files), on_error="return")
+        return {file.uri: head for file, head in zip(files, heads, strict=True)}
+    return {file.uri: _head(file, skipped) for file in files}
+
+
+def _head(file: File, skipped: Skipped) -> bytes | Exception | None:
+    name = unescape(file.path)
+    try:
+        if not stat.S_ISREG(os.stat(name).st_mode):  # a pipe would wait forever for a writer
+            skipped.add("pipe or device")
+            return None
+        with open(name, "rb") as opened:
+            return opened.read(HEAD)
+    except OSError as error:
+        return OSError(error.strerror or str(error))
+
+
+# Members of a tar
+
+
+WINDOW = 5000
+"""Photographs that may wait for a later caption; WebDataset stores both side by side."""
+MOST_CAPTION_BYTES = 1 << 20
+
+
+def _in_tar(source: WebDatasetSource, file: File, opened: IO[bytes], skipped: Skipped) -> Iterator[Entry]:
+    """The photographs of a tar, in order; damage is an entry with the error."""
+    window = _Window(skipped)
+    names: Counter[int] = Counter()
+    for member in tar.members(opened):
+        if any(part.startswith(".") and part.strip(".") for part in member.name.split("/")):
+            skipped.add("hidden")  # such as the "._1.jpg" that macOS puts beside each file
+            continue
+        extension = None if source.caption is None else "." + source.caption
+        if member.error is None and extension is not None and member.name.lower().endswith(extension):
+            window.caption(member.name[: -len(extension)], _caption(opened, member, source.caption, skipped))
+            continue
+        if not _is_photograph(opened, member, source.suffixes):
+            skipped.add(member.other) if member.other else skipped.file(member.name)
+            continue
+        names[hash(member.name)] += 1
+        count = names[hash(member.name)]
+        uri = f"{file.uri}#{escape(member.name)}" + (f"#{count}" if count > 1 else "")
+        error = None if member.error is None else f"{uri}: {member.error}"
+        entry = _entry(source, uri, file.path, offset=member.offset, size=member.size, error=error)
+        yield from window.photograph(member.name, entry)
+    yield from window.flush()
+    window.forget()
+
+
+def _is_photograph(opened: IO[bytes], member: tar.Member, suffixes: tuple[str, ...] | None) -> bool:
+    if member.other is not None:
+        return False
+    known = by_name(member.name, suffixes)
+    if known is None and member.error is None:
+        opened.seek(member.offset)
+        return by_head(opened.read(min(HEAD, member.size)))
+    return member.damage or known is not False  # an unreadable member may have been one
+
+
+def _caption(opened: IO[bytes], member: tar.Member, extension: str | None, skipped: Skipped) -> str | None:
+    """A sidecar's text; None if it does not parse, which leaves the photograph without a caption."""
+    if member.size > MOST_CAPTION_BYTES:
+        skipped.add("caption longer than 1 MB")
+        return None
+    opened.seek(member.offset)
+    data = opened.read(member.size)
+    return texts.of_json(data, "caption") if extension == "json" else texts.decode(data, "replace") or None
+
+
+@dataclass
+class _Window:
+    """Photographs and captions by name without extension, until both are present."""
+
+    skipped: Skipped
+    waiting: list[tuple[str, Entry]] = field(default_factory=list)
+    captions: dict[str, str] = field(default_factory=dict)
+
+    def caption(self, stem: str, text: str | None) -> None:
+        if text is not None:
+            self.captions[stem] = text
+            if len(self.captions) > 2 * WINDOW:
+                self.forget()
+
+    def photograph(self, name: str, entry: Entry) -> Iterator[Entry]:
+        if len(self.waiting) >= WINDOW and _stems(name)[-1] != _stems(self.waiting[-1][0])[-1]:
+            yield from self.flush()
+        self.waiting.append((name, entry))
+
+    def flush(self) -> Iterator[Entry]:
+        used = set()
+        for name, entry in self.waiting:
+            stem = next((stem for stem in _stems(name) if stem in self.captions), None)
+            used.add(stem)
+            yield entry if stem is None else replace(entry, caption=self.captions[stem])
+        self.waiting.clear()
+        for stem in used:
+            self.captions.pop(stem or "", None)
+
+    def forget(self) -> None:
+        if self.captions:
+            self.skipped.add("caption without its photograph", len(self.captions))
+        self.captions.clear()
+
+
+def _stems(name: str) -> list[str]:
+    """A name without its extension, at every dot of its base name: the longest first, WebDataset's key last."""
+    folder, base = posixpath.split(name)
+    parts = base.split(".")
+    return [posixpath.join(folder, ".".join(parts[:count])) for count in range(max(1, len(parts) - 1), 0, -1)]
+
+
+# Rows of a parquet
+
+
+def _in_parquet(source: ParquetSource, file: File, table: pq.ParquetFile, folder: str | None = None) -> Iterator[Entry]:
+    """The rows of a parquet, in order; huge row groups are split into `folder`, if given. ValueError if a column has
+    the wrong type."""
+    parquet.check_columns(file.uri, table.schema_arrow, {"image": source.image}, {"caption": source.caption}, {})
+    columns = [] if source.caption is None else [source.caption]
+    for _, images, row in parquet.rows(file, table, {"image": source.image}, columns, folder):
+        caption = texts.clean(row.get(source.caption or "") or "") or None
+        yield replace(images["image"], caption=caption, dataset=source.dataset, licence=source.licence)

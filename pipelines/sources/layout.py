@@ -12,7 +12,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -22,44 +23,12 @@ from PIL import Image
 from crispedit.category import load_categories, resolve
 from crispedit.classifier import needs_second_image
 from crispedit.pipelines import sources
-from crispedit.pipelines.sources import IMAGE_SUFFIXES, File, Skipped, pairs, suffix_of, tar, texts
-from crispedit.pipelines.sources.pairs import Columns, ImportedPair, Layout, PairsSource
+from crispedit.pipelines.sources import IMAGE_SUFFIXES, KNOWN, File, Skipped, pairs, suffix_of
+from crispedit.pipelines.sources.pairs import LAYOUTS, Columns, ImportedPair, Layout, PairsSource
+from crispedit.shards import tar
 
-LAYOUTS: dict[str, Layout] = {
-    ".parquet": "parquet",
-    ".jsonl": "jsonl",
-    ".csv": "csv",
-    ".tar": "webdataset",
-    ".json": "jsonl",
-}
-"""The layout for each suffix; the first that is present counts."""
-
-NAMES = {
-    "source": """source source_image source_img source_path source_file source_file_name src_image src_img src
-        input_image input_img input_path original_image original_img original before_image before image_before
-        local_input_image image_file init_image input image""",
-    "edited": """edited edited_image edited_img edited_file edited_path edited_file_name edit_image edit_img
-        output_image output_img output_path target_image target_img target_path target after_image after image_after tgt
-        generated_image result_image result output""",
-    "instruction": """instruction edit_instruction editing_instruction edit_prompt prompt_en input_prompt prompt
-        edited_prompt_list instructions edit_text edit text txt""",
-    "category": "category edit_type edit_task edit_subtask task_type task type",
-    "id": "id uid uuid sample_id pair_id key omni_edit_id",
-    "licence": "licence license",
-    "dataset": "dataset source_dataset dataset_name",
-}
-"""Names of columns in public datasets, likeliest first."""
-
-ENDINGS = (
-    ("source", "edited"),
-    ("source", "target"),
-    ("src", "tgt"),
-    ("input", "output"),
-    ("before", "after"),
-    ("original", "edited"),
-    ("orig", "edit"),
-)
-"""Endings of the names of a pair's two image files in a folder."""
+NAMES: dict[str, list[str]] = {part: names.split() for part, names in KNOWN["columns"].items()}
+"""Names of columns in public datasets by what they hold, likeliest first."""
 
 LOOK = 300
 """Pairs that `survey` looks at."""
@@ -83,7 +52,7 @@ def detected(source: PairsSource) -> PairsSource:
     endings = _endings(files) if settled.layout == "folder" else {}
     given = {part: column for part, column in source.columns.model_dump().items() if column is not None}
     for part, names in NAMES.items():
-        column = _guess([name for name in there if name not in given.values()], names.split())
+        column = _guess([name for name in there if name not in given.values()], names)
         if column is not None:
             endings.setdefault(part, column)
     columns = Columns(**(endings | given))
@@ -120,23 +89,16 @@ def columns_of(source: PairsSource, files: Sequence[File]) -> list[str]:
     if source.layout == "folder":
         return _name_ends(files)
     suffixes = [suffix for suffix, layout in LAYOUTS.items() if layout == source.layout]
-    for suffix in suffixes:
-        for file in files:
-            if suffix_of(file.uri) == suffix and file.error is None:
-                with sources.open_file(file.path) as opened:
-                    return _columns(source, file, opened)
-    return []
-
-
-def _columns(source: PairsSource, file: File, opened: IO[bytes]) -> list[str]:
-    if source.layout == "parquet":
-        return list(pq.ParquetFile(opened).schema_arrow.names)
-    if source.layout == "webdataset":
-        return _members(opened)
-    row = next(pairs.rows_of(file, opened), None)
-    if isinstance(row, bytes):
-        row = json.loads(texts.decode(row))
-    return _fields(row)
+    readable = [file for suffix in suffixes for file in files if suffix_of(file.uri) == suffix and file.error is None]
+    if not readable:
+        return []
+    with sources.open_file(readable[0].path) as opened:
+        if source.layout == "parquet":
+            return list(pq.ParquetFile(opened).schema_arrow.names)
+        if source.layout == "webdataset":
+            return _members(opened)
+        row = next(pairs.rows_of(readable[0], opened), None)
+        return _fields(json.loads(row) if isinstance(row, bytes) else row)
 
 
 def _members(opened: IO[bytes]) -> list[str]:
@@ -150,7 +112,7 @@ def _members(opened: IO[bytes]) -> list[str]:
         members.append(extension)
         if extension.endswith("json") and member.size <= pairs.MOST_TEXT_BYTES:
             opened.seek(member.offset)
-            row = json.loads(texts.decode(opened.read(member.size)))
+            row = json.loads(opened.read(member.size))
             members += [f"{extension}.{name}" for name in _fields(row)]
     return members
 
@@ -184,7 +146,7 @@ def _endings(files: Sequence[File]) -> dict[str, str]:
     """The endings of names by which most files of a folder form pairs, and that of their texts."""
     stems = {os.path.splitext(file.uri)[0] for file in files if suffix_of(file.uri) in IMAGE_SUFFIXES}
     best: tuple[int, str, str] = (0, "", "")
-    for (one, other), mark in itertools.product(ENDINGS, "_-."):
+    for (one, other), mark in itertools.product(KNOWN["endings"], "_-."):
         ending = mark + one
         count = sum(stem.removesuffix(ending) + mark + other in stems for stem in stems if stem.endswith(ending))
         best = max(best, (count, ending, mark + other))
@@ -198,9 +160,9 @@ def _endings(files: Sequence[File]) -> dict[str, str]:
     beside = [file for file in files if file.uri.removesuffix(".json") in keys and file.uri.endswith(".json")]
     for file in beside[:1]:
         with sources.open_file(file.path) as opened:
-            row = json.loads(texts.decode(opened.read(pairs.MOST_TEXT_BYTES)))
+            row = json.loads(opened.read(pairs.MOST_TEXT_BYTES))
         for part, names in NAMES.items():
-            column = None if part in endings else _guess(_fields(row), names.split())
+            column = None if part in endings else _guess(_fields(row), names)
             if column is not None:
                 endings[part] = f".json.{column}"
     return endings
@@ -259,9 +221,8 @@ class Survey:
             lines.append(f"instructions that need a second image, which are refused: {self.second_image}")
         if self.short_sides:
             sides = sorted(self.short_sides)
-            lines.append(
-                f"short sides of {len(sides)} sources: {sides[0]} to {sides[-1]} px, median {sides[len(sides) // 2]}"
-            )
+            median = sides[len(sides) // 2]
+            lines.append(f"short sides of {len(sides)} sources: {sides[0]} to {sides[-1]} px, median {median}")
         return "\n".join(lines)
 
 
@@ -292,7 +253,7 @@ def survey(source: PairsSource) -> Survey:
             if isinstance(answer, Exception):
                 first = first or str(answer)
             else:
-                survey.short_sides += _short_side(answer.source)
+                survey.short_sides += short_sides([answer.source])
         if survey.short_sides:
             return survey
     there = ", ".join(columns_of(source, sources.files(source.path, Skipped())))
@@ -307,9 +268,11 @@ def _told(columns: Columns) -> str:
     return ", ".join(f"{part}={name}" for part, name in columns.model_dump().items() if name)
 
 
-def _short_side(data: bytes) -> list[int]:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return [min(image.size)]
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return []
+def short_sides(images: Iterable[bytes | Exception]) -> list[int]:
+    """The short sides of the readable images, in pixels."""
+    sides = []
+    for data in images:
+        with suppress(OSError, ValueError, Image.DecompressionBombError):
+            if isinstance(data, bytes):
+                sides.append(min(Image.open(io.BytesIO(data)).size))
+    return sides

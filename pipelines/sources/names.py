@@ -1,20 +1,36 @@
-"""Names of files and members: escaped for tables, and resolved relative to the file that names them."""
+"""Names of files and members: whether they are photographs', how tables write them, and what they are relative to."""
 
 from __future__ import annotations
 
 import os
 import posixpath
 import re
+from importlib import resources
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
+from crispedit import image_file, normalise
 from crispedit.shards.storage import is_remote
+
+KNOWN: dict[str, Any] = yaml.safe_load(
+    (resources.files("crispedit.pipelines.sources") / "known.yaml").read_text(encoding="utf-8")
+)
+"""What files and columns of data sets are called."""
+
+IMAGE_SUFFIXES = (*normalise.SUFFIXES, *KNOWN["images"].split())
+OTHER_SUFFIXES = frozenset(KNOWN["others"].split())
+
+HEAD = 1024
+"""Bytes that are read to recognise a file."""
 
 
 def escape(name: str) -> str:
     """A file name as one line of UTF-8, reversibly: `%`, `#` (the separator of members), control characters and bytes
     that are not UTF-8 become %XX."""
     return re.sub(
-        "[%#\x00-\x1f\x7f-\x9f\u2028\u2029\udc80-\udcff]",
+        "[%#\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
         lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogateescape")),
         name,
     )
@@ -29,6 +45,20 @@ def unescape(text: str) -> str:
 def suffix_of(name: str) -> str:
     """The lower-case extension with its dot, or ""."""
     return os.path.splitext(name)[1].lower()
+
+
+def by_name(name: str, suffixes: tuple[str, ...] | None) -> bool | None:
+    """Whether a name is a photograph's; None if the first bytes must decide. `suffixes` are the user's own, if any."""
+    if suffixes is not None:
+        return name.lower().endswith(suffixes)
+    if (suffix := suffix_of(name)) in IMAGE_SUFFIXES:
+        return True
+    return False if suffix in OTHER_SUFFIXES else None
+
+
+def by_head(head: bytes) -> bool:
+    """Whether these are the first bytes of an image, of a supported or a known unsupported format."""
+    return image_file.sniff(head) is not None
 
 
 def folder_of(path: str, below: str = ".") -> str:

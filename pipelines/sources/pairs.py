@@ -26,23 +26,14 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from crispedit.outcome import is_transient
 from crispedit.pipelines import sources
-from crispedit.pipelines.sources import (
-    IMAGE_SUFFIXES,
-    Entry,
-    File,
-    FolderSource,
-    Null,
-    ParquetSource,
-    Place,
-    Skipped,
-    WebDatasetSource,
-    parquet,
-    tar,
-    texts,
-)
+from crispedit.pipelines.sources import IMAGE_SUFFIXES, Entry, File, Null, PhotoSource, Place, Skipped, parquet, texts
 from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD
+from crispedit.shards import tar
+
+IMAGES = ("source", "edited", "mask")
+MOST_TEXT_BYTES = 16 << 20
+"""A longer text member is not read: it is not an instruction."""
 
 
 class Columns(BaseModel):
@@ -84,10 +75,19 @@ class Columns(BaseModel):
     @property
     def images(self) -> dict[str, str]:
         """The mapped image columns, likewise."""
-        return {part: getattr(self, part) for part in ("source", "edited", "mask") if getattr(self, part)}
+        return {part: getattr(self, part) for part in IMAGES if getattr(self, part)}
 
 
 Layout = Literal["parquet", "webdataset", "jsonl", "csv", "folder"]
+
+LAYOUTS: dict[str, Layout] = {
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".tar": "webdataset",
+    ".json": "jsonl",
+}
+"""The layout for each suffix; the first that is present counts."""
 
 
 class PairsSource(Place):
@@ -121,7 +121,7 @@ class PairsSource(Place):
         return {**default, **{k: v for k, v in given.items() if v is not None}, "columns": columns}
 
 
-AnySource = Annotated[FolderSource | WebDatasetSource | ParquetSource | PairsSource, Field(discriminator="kind")]
+AnySource = Annotated[PhotoSource | PairsSource, Field(discriminator="kind")]
 
 
 def mappings() -> dict[str, dict[str, Any]]:
@@ -160,10 +160,8 @@ class ImportedPair:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> ImportedPair:
         """The pair of `to_row`; other columns are ignored."""
-        values = {name: row[name] for name in cls.__slots__}
-        for part in ("source", "edited", "mask"):
-            values[part] = None if values[part] is None else Entry.from_row(values[part])
-        return cls(**values)
+        images = {part: None if row[part] is None else Entry.from_row(row[part]) for part in IMAGES}
+        return cls(**{name: row[name] for name in cls.__slots__} | images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +192,9 @@ def files(source: PairsSource, skipped: Skipped, listed: Collection[str] = ()) -
     kept = [file for file in sources.files(source.path, skipped) if file.uri not in listed]
     if source.layout == "folder":
         return [file for file in kept if _is_source(source, file, skipped)]
-    suffix = {"parquet": ".parquet", "webdataset": ".tar", "jsonl": ".json", "csv": ".csv"}[_layout(source)]
-    if source.layout == "jsonl" and any(sources.suffix_of(file.uri) == ".jsonl" for file in kept):
-        suffix = ".jsonl"
+    suffixes = [suffix for suffix, layout in LAYOUTS.items() if layout == source.layout]
+    first_is_there = any(sources.suffix_of(file.uri) == suffixes[0] for file in kept)
+    suffix = suffixes[0] if first_is_there else suffixes[-1]
     return [file for file in kept if sources.is_container(file, suffix, skipped)]
 
 
@@ -208,23 +206,14 @@ def of_file(
     An unreadable file is one pair with the error; but if `patient`, a transient error is raised, so that the caller can
     try again. ValueError if a column is missing.
     """
-    try:
-        sources.check(file)
-        block = LOOK_UP if source.layout == "parquet" else READ_AHEAD
-        with sources.open_file(file.path, block) as opened:
-            if source.layout == "parquet":
-                yield from _of_parquet(source, file, pq.ParquetFile(opened), folder)
-            elif source.layout == "webdataset":
-                yield from _of_tar(source, file, opened, skipped)
-            elif source.layout == "folder":
-                yield _of_names(source, file)
-            else:
-                yield from _of_rows(source, file, opened)
-    except (OSError, pa.ArrowException) as error:
-        if patient and is_transient(error):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        yield _pair(source, file.uri + "#", error=f"{file.uri}: {reason}")
+    readers: dict[str, Callable[[IO[bytes]], Iterable[ImportedPair]]] = {
+        "parquet": lambda opened: _of_parquet(source, file, pq.ParquetFile(opened), folder),
+        "webdataset": lambda opened: _of_tar(source, file, opened, skipped),
+        "folder": lambda _: [_of_names(source, file)],
+    }
+    read = readers.get(str(source.layout), lambda opened: _of_rows(source, file, opened))
+    block = LOOK_UP if source.layout == "parquet" else READ_AHEAD
+    return sources.read_once(file, block, read, lambda uri, error: _pair(source, uri, error=error), patient)
 
 
 def read(wanted: Sequence[ImportedPair], root: str | None = None) -> list[PairImages | Exception]:
@@ -233,12 +222,10 @@ def read(wanted: Sequence[ImportedPair], root: str | None = None) -> list[PairIm
 
     As in `sources.read`, each column of a parquet row group is decoded once per call.
     """
-    entries = [(i, part) for i, pair in enumerate(wanted) for part in ("source", "edited", "mask")]
-    entries = [(i, part) for i, part in entries if getattr(wanted[i], part) is not None]
+    images = [(i, part) for i, pair in enumerate(wanted) for part in IMAGES if getattr(pair, part) is not None]
+    read = sources.read([getattr(wanted[i], part) for i, part in images], root)
     answers: list[dict[str, bytes | Exception]] = [{} for _ in wanted]
-    for (i, part), answer in zip(
-        entries, sources.read([getattr(wanted[i], part) for i, part in entries], root), strict=True
-    ):
+    for (i, part), answer in zip(images, read, strict=True):
         if not (part == "mask" and isinstance(answer, Null)):
             answers[i][part] = answer
     return [_images(pair, answer) for pair, answer in zip(wanted, answers, strict=True)]
@@ -250,28 +237,19 @@ def _images(pair: ImportedPair, answers: Mapping[str, bytes | Exception]) -> Pai
     images: dict[str, bytes] = {}
     for part, answer in answers.items():
         if isinstance(answer, Exception):
-            raised = type(answer)(f"{part} image{_place(getattr(pair, part))}: {answer}")
+            entry: Entry = getattr(pair, part)
+            is_file = entry.offset is None and entry.row is None
+            place = f" at {sources.unescape(entry.path)}" if is_file else ""
+            raised = type(answer)(f"{part} image{place}: {answer}")
             raised.__cause__ = answer.__cause__  # which decides whether it is transient
             return raised
         images[part] = answer
-    return PairImages(images["source"], images["edited"], images.get("mask"))
-
-
-def _place(entry: Entry) -> str:
-    """The path that was tried, if the image is a file of its own."""
-    own = entry.offset is None and entry.row is None
-    return f" at {sources.unescape(entry.path)}" if own else ""
+    return PairImages(**images)
 
 
 def _pair(source: PairsSource, uri: str, /, **parts: Any) -> ImportedPair:
     own = {part: parts.pop(part, None) or getattr(source, part) for part in ("dataset", "licence")}
     return ImportedPair(uri, **own, **parts)
-
-
-def _layout(source: PairsSource) -> Layout:
-    if source.layout is None:
-        raise ValueError("source.layout is not known yet: crispedit.pipelines.sources.layout.detected finds it")
-    return source.layout
 
 
 # What a column names
@@ -283,13 +261,9 @@ def dig(value: object, path: str) -> object:
     A name that itself contains dots has precedence over steps.
     """
     if isinstance(value, Mapping):
-        if path in value:
-            return value[path]
-        steps = path.split(".")
-        for count in range(len(steps) - 1, 0, -1):
-            name = ".".join(steps[:count])
+        for name in _prefixes(path):
             if name in value:
-                return dig(value[name], ".".join(steps[count:]))
+                return value[name] if name == path else dig(value[name], path[len(name) + 1 :])
         raise LookupError(f"no {path!r} among {', '.join(map(str, value)) or 'nothing'}")
     step, _, rest = path.partition(".")
     if isinstance(value, Sequence) and not isinstance(value, str) and step.lstrip("-").isdigit():
@@ -299,6 +273,12 @@ def dig(value: object, path: str) -> object:
     raise LookupError(f"no {path!r} in {type(value).__name__}")
 
 
+def _prefixes(path: str) -> list[str]:
+    """A dotted path, and what it begins with: "a.b.c", "a.b", "a"."""
+    steps = path.split(".")
+    return [".".join(steps[:count]) for count in range(len(steps), 0, -1)]
+
+
 def _texts(columns: Columns, row: Mapping[str, Any]) -> dict[str, str | None]:
     """The mapped texts of a row. LookupError names a missing one, ValueError one that is not text."""
     by_part: dict[str, str | None] = {}
@@ -306,19 +286,16 @@ def _texts(columns: Columns, row: Mapping[str, Any]) -> dict[str, str | None]:
         value = dig(row, path)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not text")
-        # "<image>" is LLaVA's placeholder for an image in a prompt.
-        by_part[part] = texts.clean(_one_image(value or "")) or None
+        text = value or ""
+        if text.count("<image>") == 1:  # LLaVA's placeholder; several stay, because they say which image is meant
+            text = text.replace("<image>", "")
+        by_part[part] = texts.clean(text) or None
     for part, path in columns.names.items():
         value = dig(row, path)
         if isinstance(value, Mapping | list):
             raise ValueError(f"{part}: {path!r} is {type(value).__name__}, not a text or a number")
-        by_part[part] = None if value is None else str(value)
+        by_part[part] = None if value is None else texts.storable(str(value))
     return by_part
-
-
-def _one_image(text: str) -> str:
-    """The text without a single image placeholder; several stay, because they say which image is meant."""
-    return text.replace("<image>", "") if text.count("<image>") == 1 else text
 
 
 # Layouts
@@ -327,49 +304,18 @@ def _one_image(text: str) -> str:
 def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: str | None) -> Iterator[ImportedPair]:
     columns = source.columns
     schema = table.schema_arrow
-    sources.check_columns(file.uri, schema, _options(columns.images), {})
-    named = columns.texts | columns.names
-    tops = {part: _top(schema, path) for part, path in named.items()}
+    tops = {part: _top(schema, path) for part, path in (columns.texts | columns.names).items()}
+    # What lies deeper than its column is checked row by row.
     plain = {part: top for part, top in tops.items() if columns.texts.get(part) == top}
-    for part, column in columns.names.items():
-        if tops[part] not in schema.names:
-            raise ValueError(
-                f"source.columns.{part}: {file.uri} has no column {column!r}; it has {', '.join(schema.names)}"
-            )
-    sources.check_columns(file.uri, schema, {}, _options(plain))
-    start = 0
-    for group in range(table.num_row_groups):
-        images = {
-            part: _image_column(file, table, group, column, start, folder) for part, column in columns.images.items()
-        }
-        batches = table.iter_batches(1000, row_groups=[group], columns=sorted(set(tops.values())))
-        for number, row in enumerate(itertools.chain.from_iterable(batch.to_pylist() for batch in batches)):
-            uri = f"{file.uri}#{start + number}"
-            try:
-                words = _texts(columns, row)
-            except (LookupError, ValueError) as error:
-                yield _pair(source, uri, error=f"{uri}: {error}")
-                continue
-            yield _pair(source, uri, **_without_empty_mask({part: at(number) for part, at in images.items()}), **words)
-        start += table.metadata.row_group(group).num_rows
-
-
-def _without_empty_mask(images: Mapping[str, Entry]) -> dict[str, Entry]:
-    return {part: at for part, at in images.items() if part != "mask" or at.error != parquet.EMPTY}
-
-
-def _image_column(
-    file: File, table: pq.ParquetFile, group: int, column: str, start: int, folder: str | None
-) -> Callable[[int], Entry]:
-    """The images' locations in a row group, by row."""
-
-    def at(row: int) -> Entry:
-        return Entry(f"{file.uri}#{start + row}", file.path, row_group=group, row=row, column=column)
-
-    if folder is None or not parquet.is_huge(table, group, column):
-        return at
-    rows = range(table.metadata.row_group(group).num_rows)
-    return parquet.split([at(row) for row in rows], folder).__getitem__
+    names = {part: tops[part] for part in columns.names}
+    sources.check_columns(file.uri, schema, _options(columns.images), _options(plain), _options(names))
+    for uri, images, row in parquet.rows(file, table, columns.images, set(tops.values()), folder):
+        if "mask" in images and images["mask"].error == parquet.EMPTY:
+            del images["mask"]
+        try:
+            yield _pair(source, uri, **images, **_texts(columns, row))
+        except (LookupError, ValueError) as error:
+            yield _pair(source, uri, error=f"{uri}: {error}")
 
 
 def _options(columns: Mapping[str, str]) -> dict[str, str | None]:
@@ -378,9 +324,7 @@ def _options(columns: Mapping[str, str]) -> dict[str, str | None]:
 
 def _top(schema: pa.Schema, path: str) -> str:
     """The column that a dotted path starts from; if there is none, the path itself, which the check then rejects."""
-    steps = path.split(".")
-    names = [".".join(steps[:count]) for count in range(len(steps), 0, -1)]
-    return next((name for name in names if name in schema.names), path)
+    return next((name for name in _prefixes(path) if name in schema.names), path)
 
 
 def _of_tar(source: PairsSource, file: File, opened: IO[bytes], skipped: Skipped) -> Iterator[ImportedPair]:
@@ -393,7 +337,8 @@ def _of_tar(source: PairsSource, file: File, opened: IO[bytes], skipped: Skipped
             if sample.damage is not None:
                 raise ValueError(sample.damage)
             images = _members(source.columns, sample.members, uri, file.path)
-            yield _pair(source, uri, **images, **_texts(source.columns, _TarTexts(sample.texts)))
+            words = {extension: _text(extension, data) for extension, data in sample.texts.items()}
+            yield _pair(source, uri, **images, **_texts(source.columns, words))
         except (LookupError, ValueError, RecursionError) as error:
             yield _pair(source, uri, error=f"{uri}: {error}")
 
@@ -403,15 +348,9 @@ class _Sample:
     """The members of a sample by extension, and the bytes of its text members."""
 
     key: str
-    dotted: bool = False
-    """Whether the key contains a dot, where WebDataset would begin the extension."""
     members: dict[str, tar.Member] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     damage: str | None = None
-
-
-MOST_TEXT_BYTES = 16 << 20
-"""A longer text member is not read: it is not an instruction."""
 
 
 def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[_Sample]:
@@ -419,24 +358,25 @@ def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[
     extension. A repeated extension begins another sample of that key. Other members are counted."""
     images = set(columns.images.values())
     named = [*columns.texts.values(), *columns.names.values()]
-    words = {prefix for path in named for prefix in _prefixes(path)}
+    words = {prefix.lower() for path in named for prefix in _prefixes(path)}
+    mapped = images | words
     sample: _Sample | None = None
     for member in tar.members(opened):
         if member.other is not None:
             skipped.add(member.other)
             continue
-        key, extension, dotted = _split(member.name, images | words)
-        known = member.damage or extension in images | words
+        key, extension = _split(member.name, mapped)
+        known = member.damage or extension in mapped
         if sample is None or key != sample.key or (known and extension in sample.members):
             if not known and sample is not None and key == sample.key.partition(".")[0]:
                 skipped.file(member.name)
                 continue
             yield from _finished(sample, images, skipped)
-            sample = _Sample(key, dotted)
+            sample = _Sample(key)
         if not known:
             skipped.file(member.name)
             continue
-        if member.error is not None and (member.damage or extension in images | words):
+        if member.error is not None:
             sample.damage = member.error
         if extension in words and member.error is None and member.size <= MOST_TEXT_BYTES:
             opened.seek(member.offset)
@@ -445,28 +385,23 @@ def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[
     yield from _finished(sample, images, skipped)
 
 
-def _prefixes(path: str) -> list[str]:
-    steps = path.split(".")
-    return [".".join(steps[:count]).lower() for count in range(1, len(steps) + 1)]
-
-
-def _split(name: str, mapped: Collection[str]) -> tuple[str, str, bool]:
-    """(key, extension, whether the key contains a dot) of a member."""
+def _split(name: str, mapped: Collection[str]) -> tuple[str, str]:
+    """(key, extension) of a member: as in WebDataset, or with the longest mapped extension."""
     key, extension = tar.split_member(name)
-    if extension in mapped:
-        return key, extension, False
     steps = extension.split(".")
-    for count in range(1, len(steps)):
+    for count in range(len(steps)):
         if (rest := ".".join(steps[count:])) in mapped:
-            return f"{key}.{name[len(key) + 1 : -len(rest) - 1]}", rest, True
-    return key, extension, False
+            return name[: -len(rest) - 1] if count else key, rest
+    return key, extension
 
 
 def _finished(sample: _Sample | None, images: Collection[str], skipped: Skipped) -> Iterator[_Sample]:
-    """The sample, unless it only accompanies one: `1.extra.json` beside `1.json` and `1.source.jpg`."""
+    """The sample, unless it only accompanies one: `1.extra.json` beside `1.json` and `1.source.jpg`. WebDataset would
+    end its key at the dot."""
     if sample is None:
         return
-    if sample.dotted and not images & sample.members.keys() and sample.damage is None:
+    dotted = "." in sample.key.rpartition("/")[2]
+    if dotted and not images & sample.members.keys() and sample.damage is None:
         for member in sample.members.values():
             skipped.file(member.name)
     elif sample.members or sample.damage:
@@ -485,39 +420,17 @@ def _members(columns: Columns, parts: Mapping[str, tar.Member], uri: str, path: 
     return entries
 
 
-class _TarTexts(Mapping[str, Any]):
-    """The text members of a sample by extension, decoded when asked for; .json is parsed."""
-
-    def __init__(self, data: Mapping[str, bytes]) -> None:
-        self.data = data
-
-    def __getitem__(self, extension: str) -> Any:
-        data = self.data[extension]
-        return _parsed(data) if extension.endswith("json") else texts.decode(data)
-
-    def __contains__(self, extension: object) -> bool:
-        return extension in self.data
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.data)
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-
-def _parsed(data: bytes) -> Any:
-    """The value of JSON bytes in any Unicode encoding, with or without a byte order mark."""
-    return json.loads(data.decode(texts.encoding_of(data)))
+def _text(name: str, data: bytes) -> Any:
+    """The text of a file or member of this name; JSON is parsed."""
+    return json.loads(data) if name.endswith("json") else texts.decode(data)
 
 
 def _of_rows(source: PairsSource, file: File, opened: IO[bytes]) -> Iterator[ImportedPair]:
-    number = 0
     try:
-        for row in rows_of(file, opened):
+        for number, row in enumerate(rows_of(file, opened)):
             uri = f"{file.uri}#{number}"
-            number += 1
             try:
-                parsed = _parsed(row) if isinstance(row, bytes) else row
+                parsed = json.loads(row) if isinstance(row, bytes) else row
                 images = _files(source, parsed, uri, file.path)
                 yield _pair(source, uri, **images, **_texts(source.columns, parsed))
             except (LookupError, ValueError, RecursionError) as error:
@@ -531,7 +444,12 @@ def rows_of(file: File, opened: IO[bytes]) -> Iterator[Any]:
     suffix = sources.suffix_of(file.uri)
     if suffix == ".jsonl":
         return _lines(opened)
-    return iter(_listed(opened.read())) if suffix == ".json" else texts.csv_rows(opened)
+    if suffix == ".csv":
+        return texts.csv_rows(opened)
+    rows = json.loads(opened.read())
+    if not isinstance(rows, list):
+        raise ValueError(f"expected a list of objects, not {type(rows).__name__}")
+    return iter(rows)
 
 
 def _lines(opened: IO[bytes]) -> Iterator[bytes]:
@@ -542,13 +460,6 @@ def _lines(opened: IO[bytes]) -> Iterator[bytes]:
     if encoding in ("utf-16", "utf-32"):  # their line feed is more than one byte
         lines = (line.encode() for line in codecs.getreader(encoding)(opened))
     return (line for line in lines if line.strip(b"\xef\xbb\xbf \t\r\n"))
-
-
-def _listed(data: bytes) -> list[Any]:
-    rows = _parsed(data)
-    if not isinstance(rows, list):
-        raise ValueError(f"expected a list of objects, not {type(rows).__name__}")
-    return rows
 
 
 def _files(source: PairsSource, row: object, uri: str, path: str) -> dict[str, Entry]:
@@ -619,7 +530,7 @@ class _Beside(Mapping[str, Any]):
     def __getitem__(self, ending: str) -> Any:
         with sources.open_file(self.stem + ending) as opened:
             data = opened.read(MOST_TEXT_BYTES)
-        return _parsed(data) if ending.endswith(".json") else texts.decode(data)
+        return _text(ending, data)
 
     def __contains__(self, ending: object) -> bool:
         return isinstance(ending, str) and sources.exists(self.stem + ending)

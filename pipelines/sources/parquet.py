@@ -1,27 +1,23 @@
-"""Photographs in parquet files: lists rows, reads cells in order, and splits huge row groups."""
+"""Parquet files of images: checks columns, lists rows, reads cells in order, and splits huge row groups."""
 
 from __future__ import annotations
 
 import hashlib
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crispedit.pipelines.sources import texts
-from crispedit.pipelines.sources.entry import Entry
-from crispedit.pipelines.sources.files import File, open_file
+from crispedit.pipelines.sources.entry import Entry, File
+from crispedit.pipelines.sources.files import open_file
 from crispedit.pipelines.sources.names import beside, folder_of
-from crispedit.pipelines.sources.place import ParquetSource
-from crispedit.shards import storage
-from crispedit.shards.pack import tar_header
+from crispedit.shards import storage, tar
 
 HUGE_BYTES = 64 << 20
 """A larger row group is split when it is listed, because each worker that shares it would decode it from its start."""
-
 
 EMPTY = "the row's image is null"
 
@@ -30,49 +26,19 @@ class Null(ValueError):  # noqa: N818  named after the cell
     """An image cell is null."""
 
 
-def photographs(source: ParquetSource, file: File, table: pq.ParquetFile, folder: str | None = None) -> Iterator[Entry]:
-    """The rows of a parquet, in order; huge row groups are split into `folder`, if given. ValueError if a column has
-    the wrong type."""
-    check_columns(file.uri, table.schema_arrow, {"image": source.image}, {"caption": source.caption})
-    number = 0
-    for group in range(table.num_row_groups):
-        length = table.metadata.row_group(group).num_rows
-        captions = _captions(table, group, source.caption) if source.caption else iter([None] * length)
-        entries = (
-            Entry(
-                uri=f"{file.uri}#{number + row}",
-                path=file.path,
-                row_group=group,
-                row=row,
-                column=source.image,
-                caption=caption,
-                dataset=source.dataset,
-                licence=source.licence,
-            )
-            for row, caption in enumerate(captions)
-        )
-        if folder is not None and is_huge(table, group, source.image):
-            yield from split(list(entries), folder)
-        else:
-            yield from entries
-        number += length
-
-
-def _captions(table: pq.ParquetFile, group: int, column: str) -> Iterator[str | None]:
-    for batch in table.iter_batches(1000, row_groups=[group], columns=[column]):
-        for cell in batch.column(0).to_pylist():
-            yield None if cell is None else texts.clean(cell) or None
-
-
 # Columns
 
 
 def check_columns(
-    uri: str, schema: pa.Schema, images: Mapping[str, str | None], text: Mapping[str, str | None]
+    uri: str,
+    schema: pa.Schema,
+    images: Mapping[str, str | None],
+    text: Mapping[str, str | None],
+    others: Mapping[str, str | None],
 ) -> None:
-    """ValueError unless the columns that the recipe names (option -> column) hold images and texts. An untyped column,
-    as pandas writes an all-empty one, counts as both."""
-    for option, column in {**images, **text}.items():
+    """ValueError unless the columns that the recipe names (option -> column) exist and hold images and texts. An
+    untyped column, as pandas writes an all-empty one, counts as both."""
+    for option, column in {**images, **text, **others}.items():
         if column is None:
             continue
         there = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -80,22 +46,50 @@ def check_columns(
             raise ValueError(f"source.{option}: {uri} has no column {column!r}; it has {there}")
         kind = schema.field(column).type
         wanted = "bytes or struct {bytes, path}" if option in images else "text"
-        if not (_holds_image(kind) if option in images else _holds_text(kind)):
+        if option not in others and not (_holds_image(kind) if option in images else _holds_text(kind)):
             raise ValueError(f"source.{option}: column {column!r} of {uri} is not {wanted}; it has {there}")
+
+
+_BYTES = (pa.binary(), pa.large_binary(), pa.binary_view(), pa.null())
+_TEXT = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
 def _holds_image(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(kind.get_field_index(name) >= 0 for name in ("bytes", "path"))
-    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    return is_bytes or pa.types.is_null(kind)
+    return kind in _BYTES
 
 
 def _holds_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _holds_text(kind.value_type)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return is_text or pa.types.is_null(kind)
+    return (kind.value_type if pa.types.is_dictionary(kind) else kind) in _TEXT
+
+
+# Rows
+
+
+def rows(
+    file: File, table: pq.ParquetFile, images: Mapping[str, str], others: Collection[str], folder: str | None
+) -> Iterator[tuple[str, dict[str, Entry], dict[str, Any]]]:
+    """The uri of each row, where its images are (part -> column), and its other columns, in order. Huge row groups are
+    split into `folder`, if given."""
+    start = 0
+    for group in range(table.num_row_groups):
+        places = {part: _places(file, table, group, column, start, folder) for part, column in images.items()}
+        batches = table.iter_batches(1000, row_groups=[group], columns=sorted(others))
+        for row in itertools.chain.from_iterable(batch.to_pylist() for batch in batches):
+            yield f"{file.uri}#{start}", {part: next(entries) for part, entries in places.items()}, row
+            start += 1
+
+
+def _places(
+    file: File, table: pq.ParquetFile, group: int, column: str, start: int, folder: str | None
+) -> Iterator[Entry]:
+    """The images of a column of a row group."""
+    numbers = range(table.metadata.row_group(group).num_rows)
+    entries = (
+        Entry(f"{file.uri}#{start + row}", file.path, row_group=group, row=row, column=column) for row in numbers
+    )
+    return iter(split(list(entries), folder)) if folder is not None and is_huge(table, group, column) else entries
 
 
 # Cells
@@ -136,16 +130,17 @@ CURSORS = 8
 """Cursors kept open between calls in each process: enough for the columns of a pair or two."""
 
 
-def cells(path: str, row_group: int, column: str, rows: Sequence[int]) -> dict[int, Any]:
-    """The cells of these ascending rows of one row group; an exception for each that cannot be read."""
-    answers: dict[int, Any] = {}
+def cells(path: str, row_group: int, column: str, rows: Sequence[int]) -> dict[int, bytes | str | Exception]:
+    """The images in these ascending rows of one row group, as `bytes_or_path` gives them; an exception for each row
+    that cannot be read."""
+    answers: dict[int, bytes | str | Exception] = {}
     key = (path, row_group, column)
     cursor = _cursors.pop(key, None)  # removed while in use, so that threads do not share one
     try:
         if cursor is None or rows[0] < cursor.start:
             cursor = _Cursor(*key)
         for row in rows:
-            answers[row] = cursor.cell(row)
+            answers[row] = bytes_or_path(path, cursor.cell(row))
     except (OSError, IndexError, pa.ArrowException, ValueError) as error:
         failed = OSError(f"{path}: row group {row_group} does not read: {error}")
         failed.__cause__ = error
@@ -156,16 +151,17 @@ def cells(path: str, row_group: int, column: str, rows: Sequence[int]) -> dict[i
     return answers
 
 
-def bytes_or_path(parquet: str, value: object) -> bytes | str:
-    """The bytes in an image cell, or, for a cell with only a path, the path of that file beside the parquet. `Null` for
-    an empty cell, ValueError for a path that leaves the folder."""
+def bytes_or_path(parquet: str, value: object) -> bytes | str | ValueError:
+    """The bytes in an image cell, or, for a cell with only a path, the path of that file beside the parquet; `Null` for
+    an empty cell, an error for a path that leaves the folder."""
     data = value.get("bytes") if isinstance(value, Mapping) else value
     if isinstance(data, bytes):
         return data
     name = value.get("path") if isinstance(value, Mapping) else None
-    if not name:
-        raise Null(f"{parquet}: {EMPTY}")
-    return beside(folder_of(parquet), str(name))
+    try:
+        return beside(folder_of(parquet), str(name)) if name else Null(f"{parquet}: {EMPTY}")
+    except ValueError as error:
+        return error
 
 
 # Huge row groups
@@ -186,28 +182,24 @@ def split(entries: Sequence[Entry], folder: str) -> list[Entry]:
     The tar is named after the row group, so one from an earlier attempt is replaced.
     """
     first = entries[0]
-    name = hashlib.sha256(f"{first.path}\0{first.row_group}\0{first.column}".encode()).hexdigest()[:32]
-    tar = f"split-{name}.tar"
+    group = f"{first.path}\0{first.row_group}\0{first.column}"
+    name = f"split-{hashlib.sha256(group.encode()).hexdigest()[:32]}.tar"
     moved = []
-    with storage.replaced(storage.join(folder, tar)) as out:
+    with storage.replaced(storage.join(folder, name)) as out:
         offset = 0
         cursor = _Cursor(first.path, first.row_group or 0, first.column or "")
         for entry in entries:
             own = replace(entry, row_group=None, row=None, column=None)
-            try:
-                cell = bytes_or_path(first.path, cursor.cell(entry.row or 0))
-            except Null:
-                moved.append(replace(own, error=EMPTY))
-                continue
-            except ValueError as error:
-                moved.append(replace(own, error=str(error)))
+            cell = bytes_or_path(first.path, cursor.cell(entry.row or 0))
+            if isinstance(cell, ValueError):
+                moved.append(replace(own, error=EMPTY if isinstance(cell, Null) else str(cell)))
                 continue
             if isinstance(cell, str):
                 moved.append(replace(own, path=cell))
                 continue
-            header, padding = tar_header(f"{entry.row:09d}", len(cell)), bytes(-len(cell) % tarfile.BLOCKSIZE)
-            out.write(header + cell + padding)
-            moved.append(replace(own, path=f"listing/{tar}", offset=offset + len(header), size=len(cell)))
-            offset += len(header) + len(cell) + len(padding)
-        out.write(bytes(2 * tarfile.BLOCKSIZE))
+            member = tar.chunks(f"{entry.row:09d}", cell)
+            out.writelines(member)
+            moved.append(replace(own, path=f"listing/{name}", offset=offset + len(member[0]), size=len(cell)))
+            offset += sum(map(len, member))
+        out.write(tar.END)
     return moved

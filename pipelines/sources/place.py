@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 SECRETS = re.compile(r"token|secret|signature|passw|passphrase|credential|apikey|accesskey", re.IGNORECASE)
 SECRET_WORDS = {"key", "sig", "sas", "jwt", "auth", "authorization", "pwd"}
@@ -77,4 +77,4 @@ class ParquetSource(Place):
     """The caption column, if there is one."""
 
 
-Source = Annotated[FolderSource | WebDatasetSource | ParquetSource, Field(discriminator="kind")]
+PhotoSource = FolderSource | WebDatasetSource | ParquetSource

@@ -38,12 +38,11 @@ def read(wanted: Sequence[Entry], root: str | None = None) -> list[bytes | Excep
             files[i] = _in_run(entry, root)
     for (path, row_group, column), at in rows.items():
         for row, cell in parquet.cells(path, row_group, column, sorted(at)).items():
-            value = _of_cell(path, cell)
             for i in at[row]:
-                if isinstance(value, str):
-                    files[i] = Entry(f"{wanted[i].uri}, {os.path.basename(value)}", value)
+                if isinstance(cell, str):
+                    files[i] = Entry(f"{wanted[i].uri}, {os.path.basename(cell)}", cell)
                 else:
-                    answers[i] = value
+                    answers[i] = cell
     for i, entry in files.items():
         if entry.size is not None and entry.size > MAX_FILE_BYTES:
             answers[i] = _too_large(entry, entry.size)
@@ -60,15 +59,6 @@ def _in_run(entry: Entry, root: str | None) -> Entry:
     if root is None:
         raise ValueError(f"{entry.uri}: lies in a run, at {entry.path}, and no run was given")
     return replace(entry, path=storage.join(root if storage.is_remote(root) else escape(root), entry.path))
-
-
-def _of_cell(path: str, cell: Any) -> bytes | str | Exception:
-    if isinstance(cell, Exception):
-        return cell
-    try:
-        return parquet.bytes_or_path(path, cell)
-    except ValueError as error:
-        return error
 
 
 def _local(entry: Entry) -> bytes | Exception:

@@ -28,9 +28,14 @@ def decode(data: bytes, errors: str = "strict") -> str:
     return clean(data.decode(encoding_of(data), errors))
 
 
+def storable(text: str) -> str:
+    """The text with "?" for halves of surrogate pairs, which JSON can hold and no table can."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def clean(text: str) -> str:
     """A text without byte order marks and surrounding white space, with line feeds as line ends."""
-    return text.replace("\r\n", "\n").strip("\ufeff\0 \t\n\r\v\f").strip()
+    return storable(text).replace("\r\n", "\n").strip("\ufeff\0 \t\n\r\v\f").strip()
 
 
 def csv_rows(opened: IO[bytes]) -> Iterator[dict[str, str | None]]:
@@ -50,7 +55,7 @@ def csv_rows(opened: IO[bytes]) -> Iterator[dict[str, str | None]]:
 def of_json(data: bytes, field: str) -> str | None:
     """The text in a field of a JSON object; None if there is none, or the JSON does not parse."""
     try:
-        value = json.loads(data.decode(encoding_of(data)))
+        value = json.loads(data)
     except (ValueError, RecursionError):
         return None
     text = value.get(field) if isinstance(value, dict) else None

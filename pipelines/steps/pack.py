@@ -26,7 +26,8 @@ from crispedit.record import canonical_json, content_key
 from crispedit.repair import resampled, resampled_mask
 from crispedit.shards import journal, layout, storage
 from crispedit.shards.index import read_index, read_manifest
-from crispedit.shards.pack import Pair, ShardEntry, ShardPlan, committed, finish, plan_table, write_shard
+from crispedit.shards.layout import Pair
+from crispedit.shards.pack import ShardEntry, ShardPlan, committed, finish, plan_table, write_shard
 
 TOGETHER = 400_000
 """Pairs whose rows are in memory at once."""

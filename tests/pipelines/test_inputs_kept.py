@@ -15,6 +15,7 @@ import pytest
 from bad_inputs import encode, photo
 
 from crispedit.normalise import normalise
+from crispedit.pipelines.building import listing as listing_module
 from crispedit.pipelines.sources import (
     FolderSource,
     ParquetSource,
@@ -25,8 +26,9 @@ from crispedit.pipelines.sources import (
     read,
 )
 from crispedit.pipelines.sources import pairs as pairs_module
-from crispedit.pipelines.sources import tar as tar_module
 from crispedit.pipelines.sources.pairs import PairImages, PairsSource, pairs
+from crispedit.shards import journal
+from crispedit.shards import tar as tar_module
 
 CASES = Path(__file__).parents[2] / ".." / "shared" / "cases"
 COLUMNS = {"source": "source", "edited": "edited", "instruction": "instruction"}
@@ -339,6 +341,23 @@ def test_columns_without_a_type(tmp_path: Path):
     assert pairs_module.read(listed) == [PairImages(b"s", b"e")]
     (answer,) = read(entries(ParquetSource(path=str(tmp_path), image="m", caption="c")))
     assert "null" in str(answer)
+
+
+def test_half_a_surrogate_pair_is_no_end_of_a_build(tmp_path: Path):
+    """JSON can escape it, as a cut emoji; no table can hold it."""
+    for name in "ab":
+        (tmp_path / name).write_bytes(jpeg(name))
+    first = json.dumps({"source": "a", "edited": "b", "instruction": "make it \ud83d green"})
+    second = json.dumps({"source": "a\ud83d", "edited": "b", "instruction": "make it green"})
+    (tmp_path / "train.jsonl").write_text(f"{first}\n{second}\n")
+    source = PairsSource(path=str(tmp_path), layout="jsonl", columns=COLUMNS)
+    (container,), _ = listing_module.containers(source)
+    rows = list(listing_module.index(source, container, ""))
+    journal.commit(tmp_path / "run", listing_module.table(source), rows)
+    good, bad = listing_module.members(rows[0])
+    assert good.instruction == "make it ? green"
+    assert good.error is None
+    assert "surrogates not allowed" in bad.error
 
 
 # Links and absolute paths

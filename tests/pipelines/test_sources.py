@@ -27,7 +27,6 @@ from crispedit.pipelines.sources import (
     Entry,
     FolderSource,
     ParquetSource,
-    Source,
     WebDatasetSource,
     entries,
     escape,
@@ -35,6 +34,7 @@ from crispedit.pipelines.sources import (
     read,
     unescape,
 )
+from crispedit.pipelines.sources.pairs import AnySource
 from crispedit.shards.storage import expand_braces
 
 
@@ -59,7 +59,7 @@ def uris(found: list[Entry]) -> list[str]:
 
 
 def test_a_section_is_parsed_by_its_kind():
-    parse = TypeAdapter(Source).validate_python
+    parse = TypeAdapter(AnySource).validate_python
     assert isinstance(parse({"kind": "folder", "path": "x"}), FolderSource)
     assert isinstance(parse({"kind": "webdataset", "path": "x"}), WebDatasetSource)
     assert parse({"kind": "parquet", "path": "x", "image": "photo"}).image == "photo"

@@ -15,7 +15,8 @@ from shard_pairs import make_pair, write_pairs
 
 from crispedit.record import content_key
 from crispedit.shards import layout
-from crispedit.shards.pack import Pair, committed, document, file_sha256, finish, plan, tar_header, write_shard
+from crispedit.shards.pack import Pair, committed, document, file_sha256, finish, plan, write_shard
+from crispedit.shards.tar import header
 
 KEYS = st.lists(st.text("0123456789abcdef", min_size=32, max_size=32), unique=True, max_size=40)
 
@@ -212,7 +213,7 @@ def test_headers_are_those_of_tarfile(name, size):
     info = tarfile.TarInfo(name)
     info.size = size
     info.mode = 0o644
-    assert tar_header(name, size) == info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+    assert header(name, size) == info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
 @pytest.mark.parametrize("number", [0, 1, -1, 2**63 - 1, -(2**63), 0x123456789ABCDEF1])

@@ -31,6 +31,11 @@ class Member:
     damage: bool = False
     """Whether the tar itself is damaged there; the member may then have no name."""
 
+    def read(self, file: IO[bytes], most: int | None = None) -> bytes:
+        """Its bytes, or the first of them."""
+        file.seek(self.offset)
+        return file.read(self.size if most is None else min(most, self.size))
+
 
 def members(file: IO[bytes]) -> Iterator[Member]:
     """The members of an uncompressed tar except folders, in order, with links resolved; then its damage, if any. The

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from crispedit.pipelines import sources
 from crispedit.pipelines.sources import IMAGE_SUFFIXES, Entry, File, Null, PhotoSource, Place, Skipped, parquet, texts
 from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD
+from crispedit.pipelines.sources.index import is_container, read_once
 from crispedit.shards import tar
 
 IMAGES = ("source", "edited", "mask")
@@ -195,7 +196,7 @@ def files(source: PairsSource, skipped: Skipped, listed: Collection[str] = ()) -
     suffixes = [suffix for suffix, layout in LAYOUTS.items() if layout == source.layout]
     first_is_there = any(sources.suffix_of(file.uri) == suffixes[0] for file in kept)
     suffix = suffixes[0] if first_is_there else suffixes[-1]
-    return [file for file in kept if sources.is_container(file, suffix, skipped)]
+    return [file for file in kept if is_container(file, suffix, skipped)]
 
 
 def of_file(
@@ -213,7 +214,7 @@ def of_file(
     }
     read = readers.get(str(source.layout), lambda opened: _of_rows(source, file, opened))
     block = LOOK_UP if source.layout == "parquet" else READ_AHEAD
-    return sources.read_once(file, block, read, lambda uri, error: _pair(source, uri, error=error), patient)
+    return read_once(file, block, read, lambda uri, error: _pair(source, uri, error=error), patient)
 
 
 def read(wanted: Sequence[ImportedPair], root: str | None = None) -> list[PairImages | Exception]:
@@ -379,8 +380,7 @@ def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[
         if member.error is not None:
             sample.damage = member.error
         if extension in words and member.error is None and member.size <= MOST_TEXT_BYTES:
-            opened.seek(member.offset)
-            sample.texts[extension] = opened.read(member.size)
+            sample.texts[extension] = member.read(opened)
         sample.members[extension] = member
     yield from _finished(sample, images, skipped)
 

@@ -165,12 +165,10 @@ def names(folder: str, ending: str) -> set[str]:
             paths = [split(str(path))[1] for path in system.ls(inner, detail=False)]
         else:
             paths = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError, NotImplementedError):
-        return set()
-    except OSError:
-        if not is_remote(folder):
-            raise
-        return set()
+    except (OSError, NotImplementedError) as error:
+        if is_remote(folder) or isinstance(error, FileNotFoundError | NotADirectoryError):
+            return set()
+        raise
     return {name for name in paths if name.endswith(ending) and not name.startswith(".")}
 
 

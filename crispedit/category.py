@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from crispedit.bounds import Bound
+from crispedit.recipe import problems
 
 
 class Category(BaseModel):
@@ -84,8 +85,7 @@ def _parse(file: str, text: str) -> Category:
     except yaml.YAMLError as error:
         raise ValueError(f"category file {file} is not valid YAML: {error}") from None
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"category file {file}: {problems}") from None
+        raise ValueError(f"category file {file}: {'; '.join(problems(error))}") from None
     if file != f"{category.name}.yaml":
         raise ValueError(f"category file {file} names its category {category.name!r}; rename one of them")
     return category

@@ -11,8 +11,10 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from importlib import resources
+from typing import Any
 
+import yaml
 from PIL import Image as Pillow
 
 from crispedit import colour_space
@@ -36,6 +38,16 @@ class Refused(Exception):  # noqa: N818  a refusal is not an error
 
 class Unreadable(Exception):  # noqa: N818  reads as what it says
     """Bytes that are not an image, or are damaged; the message says what is wrong."""
+
+
+def _decline(unsupported: bool, format: str, reason: str = "unsupported_format") -> None:
+    if unsupported:
+        raise Refused(reason, format)
+
+
+def _require(sound: object, problem: str = "the header is damaged") -> None:
+    if not sound:
+        raise Unreadable(problem)
 
 
 @dataclass(frozen=True)
@@ -67,68 +79,25 @@ class ImageFile:
 
 def take_apart(data: bytes) -> ImageFile:
     """The file's parts. Raises `Refused`, `Unreadable`, or for hostile bytes almost any exception."""
+    _require(data, "the file is empty")
     kind = sniff(data)
+    _require(kind, f"no known image format starts with {data[:12]!r}")
     if kind in _READERS:
         return _READERS[kind](data)
-    if kind == "gif":
-        gif = Pillow.open(io.BytesIO(data), formats=["GIF"])
-        raise Refused("animated" if getattr(gif, "is_animated", False) else "unsupported_format", "gif")
-    if kind is not None:
-        raise Refused("unsupported_format", kind)
-    if not data:
-        raise Unreadable("the file is empty")
-    raise Unreadable(f"no known image format starts with {data[:12]!r}")
+    animated = kind == "gif" and getattr(Pillow.open(io.BytesIO(data), formats=["GIF"]), "is_animated", False)
+    raise Refused("animated" if animated else "unsupported_format", kind)
 
 
-# Formats by their first bytes
+def _formats() -> dict[str, str]:
+    text = (resources.files("crispedit") / "formats.yaml").read_text(encoding="utf-8")
+    formats: dict[str, str] = yaml.safe_load(text)
+    return formats
 
-_MAGIC = (
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    *((magic, "tiff") for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    (b"GIF8", "gif"),
-    (b"\xff\x0a", "jpeg xl"),
-    (b"\0\0\0\x0cJXL ", "jpeg xl"),
-    (b"\0\0\0\x0cjP  ", "jpeg 2000"),
-    (b"\xff\x4f\xff\x51", "jpeg 2000"),
-    (b"II\xbc", "jpeg xr"),
-    (b"8BPS", "psd"),
-    (b"qoif", "qoi"),
-    (b"DDS ", "dds"),
-    (b"%!PS", "eps"),
-    (b"\xc5\xd0\xd3\xc6", "eps"),
-    (b"%PDF", "pdf"),
-    (b"\x76\x2f\x31\x01", "openexr"),
-    (b"#?RADIANCE", "radiance hdr"),
-    (b"#?RGBE", "radiance hdr"),
-    *((magic, "camera raw") for magic in (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW")),
-    *((magic, "camera raw") for magic in (b"II\x1a\0\0\0HEAPCCDR", b"FOVb", b"\0MRM")),
-    *((b"P%d%c" % (n, space), "netpbm") for n in range(1, 8) for space in b" \t\r\n#"),
-    (b"PF\n", "pfm"),
-    (b"Pf\n", "pfm"),
-    (b"gimp xcf", "xcf"),
-    (b"SIMPLE  =", "fits"),
-    (b"AT&TFORM", "djvu"),
-    (b"FLIF", "flif"),
-    (b"BPG\xfb", "bpg"),
-    (b"\x8aMNG", "mng"),
-    (b"\x8bJNG", "jng"),
-    (b"\x59\xa6\x6a\x95", "sun raster"),
-    (b"\x01\xda", "sgi"),
-    (b"/* XPM", "xpm"),
-    (b"\xd7\xcd\xc6\x9a", "wmf"),
-    (b"\xabKTX", "ktx"),
-    (b"icns", "icns"),
-    (b"SDPX", "dpx"),
-    (b"XPDS", "dpx"),
-    (b"\x80\x2a\x5f\xd7", "cineon"),
-    (b"\x97JB2\r\n\x1a\n", "jbig2"),
-    (b"\x13\xab\xa1\x5c", "astc"),
-    (b"\xd0\xcf\x11\xe0", "flashpix"),
+
+_FORMATS = _formats()
+_FIRST_BYTES = re.compile(
+    "|".join(f"(?P<f{n}>{start})" for n, start in enumerate(_FORMATS.values())).encode(), re.DOTALL
 )
-_HEIF = (b"hei", b"hev", b"mif", b"msf")
-_OS2 = (b"BA", b"CI", b"CP", b"IC", b"PT")  # arrays, icons and pointers of OS/2
-_SVG = re.compile(rb"<svg[\s>]", re.IGNORECASE)
 
 
 def sniff(data: bytes) -> str | None:
@@ -136,47 +105,8 @@ def sniff(data: bytes) -> str | None:
 
     Only jpeg, png, webp and tiff can be read.
     """
-    for magic, name in _MAGIC:
-        if data.startswith(magic):
-            return name
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    if data[:4] == b"FORM" and data[8:12] in (b"ILBM", b"PBM ", b"ACBM"):
-        return "iff"
-    if data[4:8] == b"ftyp":
-        brands = {b"avif": "avif", b"avis": "avif", b"crx ": "camera raw"}
-        return brands.get(data[8:12], "heif" if data[8:11] in _HEIF else "video")
-    if data[:2] == b"BM" or (data[:2] in _OS2 and 14 <= int.from_bytes(data[2:6], "little") <= 4096):
-        return "bmp"
-    if data[:4] in (b"\0\0\1\0", b"\0\0\2\0") and data[4:6] > b"\0\0":  # how many; Targa has zeros there
-        return "ico"
-    if data[128:132] == b"DICM":
-        return "dicom"
-    if data[40:44] == b" EMF" and data[:4] == b"\1\0\0\0":
-        return "emf"
-    if len(data) > 128 and data[0] == 10 and data[1] in (0, 2, 3, 4, 5) and data[2] < 2 and data[64] == 0:
-        return "pcx"
-    if _SVG.search(data[:1024]):
-        return "svg"
-    return "tga" if _is_tga(data) else None
-
-
-def _is_tga(data: bytes) -> bool:
-    """Targa has no signature: its 18 header bytes must all be plausible."""
-    if len(data) < 19:
-        return False
-    _, colour_map, kind, first, length, entry, _, _, width, height, depth, flags = struct.unpack(
-        "<3BHHB4H2B", data[:18]
-    )
-    mapped = kind in (1, 9)
-    return (
-        kind in (1, 2, 3, 9, 10, 11)
-        and colour_map == mapped
-        and (entry in (15, 16, 24, 32) and length > 0 if mapped else (first, length, entry) == (0, 0, 0))
-        and depth in (8, 15, 16, 24, 32)
-        and width * height > 0
-        and flags & 0xC0 == 0
-    )
+    match = _FIRST_BYTES.match(data[:1024])
+    return list(_FORMATS)[int(match.lastgroup[1:])] if match and match.lastgroup else None
 
 
 # JPEG
@@ -213,21 +143,17 @@ def _jpeg(data: bytes) -> ImageFile:
             continue
         length = int.from_bytes(data[at : at + 2], "big")
         body = data[at + 2 : at + length]
-        if length < 2 or len(body) != length - 2:
-            raise Unreadable("the file is cut short in its header")
+        _require(length >= 2 and len(body) == length - 2, "the file is cut short in its header")
         at += length
         in_scan = marker == _SOS
-        if marker == _JPEG_LS:
-            raise Refused("unsupported_format", "jpeg ls")
+        _decline(marker == _JPEG_LS, "jpeg ls")
         if marker in _FRAMES:
-            if frame:
-                raise Unreadable("two pictures are interleaved")
+            _require(not frame, "two pictures are interleaved")
             frame = body
             sequential = marker in _SEQUENTIAL
             size = _jpeg_frame(marker, body)
         elif marker == _SOS:
-            if not frame:
-                raise Unreadable("the header is damaged")
+            _require(frame)
             # Samsung's front cameras write a last coefficient of 0; libjpeg warns and reads all 64
             if sequential:
                 body = body[:-3] + b"\0\x3f\0"
@@ -240,55 +166,33 @@ def _jpeg(data: bytes) -> ImageFile:
             exif = body[6:]
         elif marker == _APP2 and body.startswith(b"ICC_PROFILE\0"):
             chunks.append(body[12:])
-        if marker in _TABLES or marker in _FRAMES or marker == _SOS or _keeps(marker, body):
+        # APP0 and APP14 say how colours are stored.
+        says_colours = (marker, body[:5]) in ((_APP0, b"JFIF\0"), (_APP14, b"Adobe"))
+        if marker in _TABLES or marker in _FRAMES or marker == _SOS or says_colours:
             kept.append(bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body)
-    if not frame:
-        raise Unreadable("the header is damaged")
+    _require(frame)
     orientation, space, notes = _exif(exif)
     icc = _icc_of_chunks(chunks)
-    return ImageFile(
-        "jpeg",
-        *size,
-        b"".join(kept),
-        orientation,
-        icc,
-        space,
-        colours=frame[5],
-        alpha=False,
-        notes=() if icc else notes,
-    )
-
-
-def _keeps(marker: int, body: bytes) -> bool:
-    """Whether a segment says how colours are stored."""
-    return (marker == _APP0 and body.startswith(b"JFIF\0")) or (marker == _APP14 and body.startswith(b"Adobe"))
+    pixels = b"".join(kept)
+    notes = () if icc else notes
+    return ImageFile("jpeg", *size, pixels, orientation, icc, space, colours=frame[5], alpha=False, notes=notes)
 
 
 def _jpeg_frame(marker: int, body: bytes) -> tuple[int, int]:
     """Width and height. Refuses what no ordinary decoder reads."""
-    if len(body) < 6 or len(body) != 6 + 3 * body[5]:
-        raise Unreadable("the header is damaged")
+    _require(len(body) >= 6 and len(body) == 6 + 3 * body[5])
     precision, height, width, count = struct.unpack(">BHHB", body[:6])
-    if marker in (0xC3, 0xC7, 0xCB, 0xCF):
-        raise Refused("unsupported_format", "lossless jpeg")
-    if precision != 8:
-        raise Refused("unsupported_format", f"{precision}-bit jpeg")
-    if marker in (0xC9, 0xCA):
-        raise Refused("unsupported_format", "arithmetic-coded jpeg")
-    if marker not in (*_SEQUENTIAL, *_PROGRESSIVE):
-        raise Refused("unsupported_format", "hierarchical jpeg")
-    if count not in (1, 3, 4):
-        raise Refused("unsupported_format", f"jpeg of {count} channels")
-    if width and not height:
-        raise Refused("unsupported_format", "jpeg whose height comes after its pixels")
-    if not width:
-        raise Unreadable("the header gives no size")
+    _decline(marker in (0xC3, 0xC7, 0xCB, 0xCF), "lossless jpeg")
+    _decline(precision != 8, f"{precision}-bit jpeg")
+    _decline(marker in (0xC9, 0xCA), "arithmetic-coded jpeg")
+    _decline(marker not in (*_SEQUENTIAL, *_PROGRESSIVE), "hierarchical jpeg")
+    _decline(count not in (1, 3, 4), f"jpeg of {count} channels")
+    _decline(width > 0 and height == 0, "jpeg whose height comes after its pixels")
+    _require(width, "the header gives no size")
     factors = [(byte >> 4, byte & 15) for byte in body[7::3]]
-    across, down = (max(factor[i] for factor in factors) for i in (0, 1))
-    if any(not h or not v for h, v in factors):
-        raise Unreadable("the header is damaged")
-    if any(across % h or down % v for h, v in factors):
-        raise Refused("unsupported_format", "jpeg with fractional chroma sampling")
+    _require(all(h and v for h, v in factors))
+    across, down = map(max, zip(*factors, strict=True))
+    _decline(any(across % h or down % v for h, v in factors), "jpeg with fractional chroma sampling")
     return width, height
 
 
@@ -309,22 +213,18 @@ def _png(data: bytes) -> ImageFile:
     chunks: dict[bytes, bytes] = {}
     at = 8
     while True:
-        if len(data) < at + 12:
-            raise Unreadable("the file is cut short")
+        _require(len(data) >= at + 12, "the file is cut short")
         length, name = struct.unpack(">I4s", data[at : at + 8])
         body, chunk = data[at + 8 : at + 8 + length], data[at : at + 12 + length]
-        if len(chunk) != 12 + length:
-            raise Unreadable("the file is cut short")
+        _require(len(chunk) == 12 + length, "the file is cut short")
         at += 12 + length
+        _decline(name == b"CgBI", "apple's png")
+        _decline(name == b"acTL" and int.from_bytes(body[:4], "big") > 1, "apng", "animated")
+        whole = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
         if name in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-            if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-                raise Unreadable(f"the checksum of its {name.decode()} chunk is wrong")
+            _require(whole, f"the checksum of its {name.decode()} chunk is wrong")
             kept.append(chunk)
-        elif name == b"CgBI":
-            raise Refused("unsupported_format", "apple's png")
-        elif name == b"acTL" and int.from_bytes(body[:4], "big") > 1:
-            raise Refused("animated", "apng")
-        elif name == b"eXIf" or zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
+        elif whole or name == b"eXIf":
             chunks.setdefault(name, body)
         if name == b"IHDR":
             width, height = struct.unpack(">II", body[:8])
@@ -337,8 +237,7 @@ def _png(data: bytes) -> ImageFile:
     try:
         if b"cICP" in chunks:
             primaries, transfer, matrix, full = chunks[b"cICP"][:4]
-            if transfer in colour_space.HDR:
-                raise Refused("unsupported_format", "high dynamic range png")
+            _decline(transfer in colour_space.HDR, "high dynamic range png")
             space = colour_space.of_code_points(primaries, transfer)
             if space is None or matrix != 0 or full != 1:
                 space, notes = None, UNKNOWN_SPACE
@@ -374,8 +273,7 @@ def _inflated(body: bytes) -> bytes:
 
 def _webp(data: bytes) -> ImageFile:
     picture = Pillow.open(io.BytesIO(data), formats=["WEBP"])
-    if getattr(picture, "is_animated", False):
-        raise Refused("animated", "webp")
+    _decline(getattr(picture, "is_animated", False), "webp", "animated")
     orientation, space, notes = _exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"))
     icc = picture.info.get("icc_profile")
     return ImageFile("webp", *picture.size, data, orientation, icc, space, notes=() if icc else notes)
@@ -392,7 +290,8 @@ _REDUCED, _TRANSPARENCY_MASK = 1, 4
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 3, 5: 4, 6: 3, 8: 3}
 """Channels of colour, by photometric interpretation: white is zero, black is zero, RGB, palette, CMYK, YCbCr, Lab."""
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50001}
-_UNSIGNED, _FLOAT, _RGB, _YCBCR, _JPEG_IN_TIFF = 1, 3, 2, 6, 7
+_UNSIGNED, _FLOAT, _JPEG_IN_TIFF = 1, 3, 7
+_RGB, _PALETTE, _YCBCR, _LAB = 2, 3, 6, 8
 _PHOTOMETRIC_AT = -1  # no tag of a file: where the photometric interpretation stands
 
 Tags = dict[int, tuple[int, ...]]
@@ -400,37 +299,35 @@ Tags = dict[int, tuple[int, ...]]
 
 
 def _tiff(data: bytes) -> ImageFile:
-    pages = _tiff_pages(data)
-    page = pages[0]
-    if _DNG_VERSION in page or _number(page, _NEW_SUBFILE_TYPE, 0) & _REDUCED or data[8:10] == b"CR":
-        raise Refused("unsupported_format", "camera raw")  # its first image is a preview
+    page, *others = _tiff_pages(data)
+    # The first image of a raw file is a preview.
+    raw = _DNG_VERSION in page or _number(page, _NEW_SUBFILE_TYPE, 0) & _REDUCED or data[8:10] == b"CR"
+    _decline(bool(raw), "camera raw")
     # Thumbnails, pyramid levels and masks belong to the first page; anything else is a second page.
     extras = _REDUCED | _TRANSPARENCY_MASK
-    if any(not _number(other, _NEW_SUBFILE_TYPE, 0) & extras for other in pages[1:]):
-        raise Refused("animated", "tiff of several pages")
-    if not {_WIDTH, _HEIGHT, _PHOTOMETRIC} <= page.keys():
-        raise Unreadable("the header gives no size or colours")
+    second = any(not _number(other, _NEW_SUBFILE_TYPE, 0) & extras for other in others)
+    _decline(second, "tiff of several pages", "animated")
+    _require({_WIDTH, _HEIGHT, _PHOTOMETRIC} <= page.keys(), "the header gives no size or colours")
     photometric = _number(page, _PHOTOMETRIC, 0)
     samples = _number(page, _SAMPLES, 1)
     bits, formats = set(_numbers(page, _BITS, 1)), set(_numbers(page, _SAMPLE_FORMAT, _UNSIGNED))
     compression = _number(page, _COMPRESSION, 1)
-    colours = _COLOURS.get(photometric)
-    if colours is None or samples < (1 if photometric == 3 else colours) or _number(page, _INK_SET, 1) != 1:
-        raise Refused("unsupported_format", f"tiff of {samples} samples, photometric {photometric}")
-    if compression not in _COMPRESSIONS:
-        raise Refused("unsupported_format", f"tiff of compression {compression}")
-    if photometric == _YCBCR and compression != _JPEG_IN_TIFF:  # libvips reads its values as RGB
-        raise Refused("unsupported_format", "tiff of YCbCr without JPEG compression")
-    if formats not in ({_UNSIGNED}, {_FLOAT}) or len(bits) != 1:
-        raise Refused("unknown_range", "tiff of signed, complex or mixed samples")
+    colours = _COLOURS.get(photometric, samples + 1)
+    few = samples < (1 if photometric == _PALETTE else colours)
+    _decline(few or _number(page, _INK_SET, 1) != 1, f"tiff of {samples} samples, photometric {photometric}")
+    _decline(compression not in _COMPRESSIONS, f"tiff of compression {compression}")
+    # libvips reads its values as RGB.
+    values = photometric == _YCBCR and compression != _JPEG_IN_TIFF
+    _decline(values, "tiff of YCbCr without JPEG compression")
+    mixed = formats not in ({_UNSIGNED}, {_FLOAT}) or len(bits) != 1
+    _decline(mixed, "tiff of signed, complex or mixed samples", "unknown_range")
     (bit,) = bits
-    if bit not in ((16, 32) if formats == {_FLOAT} else (1, 2, 4, 8, 16)):
-        raise Refused("unknown_range", f"tiff of {bit}-bit samples")
-    lab = photometric == 8
-    if lab and bit != 8:
-        raise Refused("unsupported_format", f"{bit}-bit Lab tiff")
-    if _number(page, _PLANAR, 1) == 2 and _TILES in page and samples > 1:
-        raise Refused("unsupported_format", "tiff of tiles in separate planes")
+    known = bit in ((16, 32) if formats == {_FLOAT} else (1, 2, 4, 8, 16))
+    _decline(not known, f"tiff of {bit}-bit samples", "unknown_range")
+    lab = photometric == _LAB
+    _decline(lab and bit != 8, f"{bit}-bit Lab tiff")
+    tiled_planes = _number(page, _PLANAR, 1) == 2 and _TILES in page and samples > 1
+    _decline(tiled_planes, "tiff of tiles in separate planes")
     _check_whole(page, len(data))
     extra = _numbers(page, _EXTRA_SAMPLES, 0)[0]
     orientation = _number(page, _ORIENTATION, 1)
@@ -440,12 +337,14 @@ def _tiff(data: bytes) -> ImageFile:
         _, space, notes = _exif(data)
     if icc is None and page.keys() & _COLORIMETRY:
         notes = UNKNOWN_SPACE
+    if lab:  # libvips reads 8-bit Lab as RGB
+        at = page[_PHOTOMETRIC_AT][0]
+        data = data[:at] + _RGB.to_bytes(2, "little" if data[:2] == b"II" else "big") + data[at + 2 :]
     return ImageFile(
         "tiff",
         _number(page, _WIDTH, 0),
         _number(page, _HEIGHT, 0),
-        # libvips reads 8-bit Lab as RGB.
-        _with_short(data, page[_PHOTOMETRIC_AT][0], _RGB) if lab else data,
+        data,
         orientation if orientation in range(1, 9) else 1,
         icc,
         space,
@@ -457,19 +356,13 @@ def _tiff(data: bytes) -> ImageFile:
     )
 
 
-def _with_short(data: bytes, at: int, value: int) -> bytes:
-    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-    return data[:at] + value.to_bytes(2, order) + data[at + 2 :]
-
-
 def _check_whole(page: Tags, size: int) -> None:
     """Unreadable if strips or tiles lie outside the file: libtiff would guess and fill with zeros."""
     for offsets, counts in ((273, 279), (_TILES, 325)):
         starts, lengths = _numbers(page, offsets, 0), _numbers(page, counts, 0)
-        if len(starts) != len(lengths):
-            raise Unreadable("the header is damaged")
-        if any(start + length > size for start, length in zip(starts, lengths, strict=True)):
-            raise Unreadable("the file is cut short")
+        _require(len(starts) == len(lengths))
+        inside = all(start + length <= size for start, length in zip(starts, lengths, strict=True))
+        _require(inside, "the file is cut short")
 
 
 def _number(page: Tags, tag: int, default: int) -> int:
@@ -506,22 +399,18 @@ def _tiff_pages(data: bytes) -> list[Tags]:
         for at in range(first, first + count * entry_size, entry_size):
             tag, kind, length = read("HH" + offset, at)
             here = at + entry_size - inline
-            code = _INTEGERS.get(kind)
-            if code is None:
-                page[tag] = ()
+            page[tag] = ()
+            if (code := _INTEGERS.get(kind)) is None:
                 continue
             if length * struct.calcsize(code) > inline:
                 (here,) = read(offset, here)
-            if here + length * struct.calcsize(code) > len(data):
-                raise Unreadable("the file is cut short")
+            _require(here + length * struct.calcsize(code) <= len(data), "the file is cut short")
             page[tag] = read(f"{length}{code}", here)
             if tag == _PHOTOMETRIC:
                 page[_PHOTOMETRIC_AT] = (here,)
         pages.append(page)
-        if len(pages) > 64:  # more than one photograph, surely
-            raise Refused("animated", "tiff of several pages")
-    if not pages:
-        raise Unreadable("the header is damaged")
+        _decline(len(pages) > 64, "tiff of several pages", "animated")  # more than one photograph, surely
+    _require(pages)
     return pages
 
 

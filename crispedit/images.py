@@ -53,3 +53,13 @@ def decode_mask(data: bytes) -> NDArray[np.bool_]:
 def gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[H, W] luma (BT.601) of RGB."""
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def fitted(image: NDArray[np.uint8], max_side_px: int) -> NDArray[np.uint8]:
+    """The image [H, W, 3], scaled down to this longer side if it is larger."""
+    height, width = image.shape[:2]
+    scale = max_side_px / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -19,7 +19,8 @@ import numpy as np
 from pydantic import BaseModel
 
 from crispedit import prompts
-from crispedit.chat import MORE_TOKENS, Chat, ChatError, Completion, Conversation, Published, Turn, fitted
+from crispedit.chat import MORE_TOKENS, Chat, ChatError, Completion, Conversation, Published, Turn
+from crispedit.images import fitted
 from crispedit.record import Image, canonical_json, content_key
 
 TRIES = 2
@@ -171,14 +172,14 @@ class JudgeModel:
 
     def _conversation(self, question: Question[Any]) -> Conversation:
         if question.published is not None:
-            return Conversation([Turn("user", parts=question.parts)], published=question.published)
+            return Conversation([Turn("user", question.parts)], published=question.published)
         parts = [p if isinstance(p, str) else fitted(p, self.chat.max_side_px) for p in question.parts]
         if question.shape is None:
-            return Conversation([Turn("user", parts=parts)])
+            return Conversation([Turn("user", parts)])
         schema = question.shape.model_json_schema()
         if question.tell_shape:
             parts[-1] = prompts.render("chat/answer", prompt=parts[-1], schema=canonical_json(schema))
-        return Conversation([Turn("user", parts=parts)], question.shape.__name__, schema)
+        return Conversation([Turn("user", parts)], question.shape.__name__, schema)
 
     def _once_more(self, asked: Conversation, question: Question[Any], text: str, cut: bool) -> Conversation:
         """The conversation for a second try: unchanged if it is published, else with more tokens, or with the reply and
@@ -191,7 +192,7 @@ class JudgeModel:
             return asked
         schema = canonical_json(question.shape.model_json_schema())
         retry = prompts.render("chat/retry", error=f"it is no {question.shape.__name__}", schema=schema)
-        return replace(asked, turns=[*asked.turns, Turn("assistant", text), Turn("user", retry)])
+        return replace(asked, turns=[*asked.turns, Turn("assistant", [text]), Turn("user", [retry])])
 
     def _key(self, question: Question[Any]) -> str:
         shown = [

@@ -90,22 +90,19 @@ def _normalise(data: bytes, max_pixels: int, max_short_side_px: int | None) -> N
     if file.width * file.height > min(max_pixels, MAX_PIXELS):
         raise Refused("too_many_pixels")
     notes = dict(file.notes)
-    pixels, alpha = _channels(file, _decoded(file))
-    image = _shrink(_rgb(file, pixels, alpha, notes), max_short_side_px)
+    image = _shrink(_rgb(file, _decoded(file), notes), max_short_side_px)
+    width, height = file.width, file.height
     if file.orientation != 1:
         notes["orientation"] = str(file.orientation)
-        image = _upright(image, file.orientation)
-    size = (file.width, file.height)
-    width, height = size if file.orientation < 5 else size[::-1]
-    return Normalised(image, width, height, file.format, notes)
+    if file.orientation > 4:
+        image, width, height = cv2.transpose(image), height, width
+    flip = _FLIPS[(file.orientation - 1) % 4]
+    return Normalised(image if flip is None else cv2.flip(image, flip), width, height, file.format, notes)
 
 
-def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """The image as a viewer shows it, for an EXIF orientation of 2 to 8."""
-    if orientation > 4:
-        image, orientation = cv2.transpose(image), orientation - 4
-    # 1: done; else OpenCV's code of a flip: horizontal, both, vertical.
-    return image if orientation == 1 else cv2.flip(image, {2: 1, 3: -1, 4: 0}[orientation])
+_FLIPS = (None, 1, -1, 0)
+"""OpenCV's codes of the flips of EXIF's orientations 1 to 4 (none, horizontal, both, vertical); 5 to 8 are transposed
+first."""
 
 
 # Pixels, [H, W, channels] of uint8, uint16 or float
@@ -147,18 +144,15 @@ def _steady(error: object) -> str:
     return re.sub(r"0x[0-9a-f]{5,}", "memory", complaint)[:200]
 
 
-def _channels(file: ImageFile, pixels: Pixels) -> tuple[Pixels, Pixels | None]:
-    channels = pixels.shape[2]
-    colours = file.colours or (1 if channels < 3 else 3)
-    alpha = pixels[..., colours] if file.alpha and channels > colours else None
-    return pixels[..., :colours], alpha
-
-
 # Depth, colour, size
 
 
-def _rgb(file: ImageFile, pixels: Pixels, alpha: Pixels | None, notes: dict[str, str]) -> NDArray[np.uint8]:
+def _rgb(file: ImageFile, pixels: Pixels, notes: dict[str, str]) -> NDArray[np.uint8]:
     """[H, W, 3]: opaque sRGB. The profile is applied to the colours alone; then they are composited on white."""
+    channels = pixels.shape[2]
+    colours = file.colours or (1 if channels < 3 else 3)
+    alpha = pixels[..., colours] if file.alpha and channels > colours else None
+    pixels = pixels[..., :colours]
     if pixels.dtype.kind == "f":
         notes["depth"] = "float"
         pixels, alpha = _float_to_uint8(pixels), None if alpha is None else _float_to_uint8(alpha)
@@ -185,13 +179,12 @@ def _eight_bits(values: Pixels) -> NDArray[np.uint8]:
 
 def _float_to_uint8(values: Pixels) -> NDArray[np.uint8]:
     """0-255, from values in 0-1 or whole numbers up to 255. Refuses other ranges, whose white is unknown."""
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
-        raise Refused("unknown_range", "floating-point tiff")
-    if values.max() <= 1:
-        return np.rint(values * np.float32(255)).astype(np.uint8)
-    if (values != np.rint(values)).any():
-        raise Refused("unknown_range", "floating-point tiff")
-    return values.astype(np.uint8)
+    if np.isfinite(values).all() and values.min() >= 0:
+        if values.max() <= 1:
+            return np.rint(values * np.float32(255)).astype(np.uint8)
+        if values.max() <= 255 and (values == np.rint(values)).all():
+            return values.astype(np.uint8)
+    raise Refused("unknown_range", "floating-point tiff")
 
 
 def _to_srgb(file: ImageFile, pixels: Pixels, notes: dict[str, str]) -> NDArray[np.uint8]:

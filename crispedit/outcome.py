@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from typing import TypeVar
 
 KEPT, REJECTED, ERROR, TRANSIENT, NOT_REACHED = "kept", "rejected", "error", "transient", "not_reached"
@@ -63,22 +64,20 @@ NETWORK_LIBRARIES = {
 def is_transient(error: BaseException) -> bool:
     """Whether an error is transient: of a server (429, 5xx), a network, a store, a disk or a lost process. An
     exception's cause counts too."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, Damaged):
-        if _passes(cause):
-            return True
-        cause = cause.__cause__
-    return False
+    return any(_passes(cause) for cause in takewhile(lambda cause: not isinstance(cause, Damaged), _causes(error)))
 
 
 def is_away(error: BaseException) -> bool:
     """Whether a transient error means a missing file, which is not worth waiting for."""
+    return any(isinstance(cause, OSError) and cause.errno in AWAY for cause in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, its cause, that one's cause ..."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in AWAY:
-            return True
+        yield cause
         cause = cause.__cause__
-    return False
 
 
 def _passes(error: BaseException) -> bool:

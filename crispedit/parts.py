@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crispedit.bounds import Bound
+from crispedit.recipe import problems
 from crispedit.record import Edit, Image, Job, Refusal, Sample, Score
 
 
@@ -33,6 +34,8 @@ class Part(BaseModel):
     version: ClassVar[int] = 1
     gpus: ClassVar[float] = 0.0
     """GPUs an actor of this part asks for unless the recipe says otherwise."""
+    incidental: ClassVar[frozenset[str]] = frozenset()
+    """Options that decide where, how fast and at what cost the output is made, not what it is."""
 
     def lacks(self) -> str | None:
         """What this part needs and cannot find (a package, weights), and how to get it; None if all is there. Called
@@ -52,7 +55,8 @@ class Part(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What determines this part's output, JSON-ready: name, version, options. It is part of the fingerprint."""
-        return {"name": name_of(type(self)), "version": self.version, "options": self.model_dump(mode="json")}
+        options = self.model_dump(mode="json", exclude=set(self.incidental))
+        return {"name": name_of(type(self)), "version": self.version, "options": options}
 
 
 def _named(load: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -81,6 +85,15 @@ def loading(what: str) -> Iterator[None]:
         if type(error).__name__ == "OutOfMemoryError":  # torch's
             raise
         raise ValueError(f"{what}: does not load: {type(error).__name__}: {error}") from error
+
+
+class ModelPart(Part):
+    """A part that runs a model or a server: what `load` makes is private, and stays in its process."""
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Without the weights: the process that unpickles this part loads its own."""
+        initial = {name: attribute.get_default() for name, attribute in self.__private_attributes__.items()}
+        return super().__getstate__() | {"__pydantic_private__": initial or None}
 
 
 class Filter(Part):
@@ -132,7 +145,7 @@ class Annotator(Part):
         raise NotImplementedError
 
 
-class Editor(Part):
+class Editor(ModelPart):
     """Carries out jobs."""
 
     def check(self) -> None:
@@ -166,7 +179,20 @@ def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
 
     ValueError lists the choices, or says why the module cannot be imported.
     """
-    module = _outside(name, kind) if "." in name else _inside(package, name, kind)
+    part, outside = kind.__name__.lower(), "." in name
+    if not outside and name not in names(package):
+        raise ValueError(
+            f"there is no {part} {name!r}; choose from {', '.join(names(package))}, "
+            "or name a module of your own as package.module"
+        )
+    try:
+        module = importlib.import_module(name if outside else f"{package.__name__}.{name}")
+    except ImportError as error:
+        if not outside:
+            raise
+        raise ValueError(
+            f"{part} {name!r} cannot be imported: {error}; is its folder on PYTHONPATH, on every node?"
+        ) from None
     classes = [
         value
         for value in vars(module).values()
@@ -175,24 +201,6 @@ def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
     if len(classes) != 1:
         raise ValueError(f"{module.__name__} must define exactly one {kind.__name__}; it defines {len(classes)}")
     return classes[0]
-
-
-def _inside(package: ModuleType, name: str, kind: type[Part]) -> ModuleType:
-    if name not in names(package):
-        raise ValueError(
-            f"there is no {kind.__name__.lower()} {name!r}; choose from {', '.join(names(package))}, "
-            "or name a module of your own as package.module"
-        )
-    return importlib.import_module(f"{package.__name__}.{name}")
-
-
-def _outside(name: str, kind: type[Part]) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(
-            f"{kind.__name__.lower()} {name!r} cannot be imported: {error}; is its folder on PYTHONPATH, on every node?"
-        ) from None
 
 
 def needs(*modules: str, extra: str) -> str | None:
@@ -207,6 +215,5 @@ def make(package: ModuleType, name: str, kind: type[P], options: Mapping[str, An
     try:
         return cls(**options)
     except ValidationError as error:
-        fields = ", ".join(sorted(cls.model_fields)) or "none"
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"{kind.__name__.lower()} {name!r}: {problems} (its options: {fields})") from None
+        wrong, fields = "; ".join(problems(error)), ", ".join(sorted(cls.model_fields)) or "none"
+        raise ValueError(f"{kind.__name__.lower()} {name!r}: {wrong} (its options: {fields})") from None

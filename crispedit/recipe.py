@@ -142,23 +142,14 @@ def _explain(model: type[BaseModel], data: Mapping[str, Any], problem: Mapping[s
     if problem["type"] != "extra_forbidden":
         space = "; write a space after the colon" if problem["input"] is None and ":" in key else ""
         return f"{key}: {problem['msg']} (got {problem['input']!r}){space}"
-    known = _section(model, location[:-1])
-    choices = f"; choose from {', '.join(sorted(known.model_fields))}" if known is not None else ""
+    models = [model]
+    for step in location[:-1]:
+        fields = [m.model_fields[step] for m in models if step in m.model_fields]
+        inner = [inside for field in fields for inside in models_in(field.annotation)]
+        # A step that is no field is the key of a mapping's entry, or the kind of one of several models.
+        models = inner if fields else [m for m in models if _kind(m) == step] or models
+    choices = f"; choose from {', '.join(sorted(models[0].model_fields))}" if models else ""
     return f"{key}: there is no such key{choices}"
-
-
-def _section(model: type[BaseModel], location: Sequence[object]) -> type[BaseModel] | None:
-    """The model at a location of a recipe, for listing its keys."""
-    for step in location:
-        field = model.model_fields.get(str(step))
-        models = models_in(field.annotation) if field is not None else []
-        # A mapping's own keys (filters.unchanged) name entries, not fields: stay on the entry's model.
-        models = models or ([model] if field is None else [])
-        named = [m for m in models if _discriminator(m) == step]
-        if not models:
-            return None
-        model = (named or models)[0]
-    return model
 
 
 def models_in(annotation: object) -> list[type[BaseModel]]:
@@ -168,6 +159,10 @@ def models_in(annotation: object) -> list[type[BaseModel]]:
     return [m for inner in getattr(annotation, "__args__", ()) for m in models_in(inner)]
 
 
-def _discriminator(model: type[BaseModel]) -> object:
-    kind = model.model_fields.get("kind")
-    return None if kind is None else kind.default
+def _kind(model: type[BaseModel]) -> object:
+    return model.model_fields["kind"].default if "kind" in model.model_fields else None
+
+
+def problems(error: ValidationError) -> list[str]:
+    """What is wrong with each field, as "field: problem"."""
+    return [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()]

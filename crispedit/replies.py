@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -131,15 +132,11 @@ def last_object(text: str) -> dict[str, Any] | None:
     bracket are accepted. None if there is none, or if an unfinished one follows it."""
     last, at = None, text.find("{")
     while at >= 0:
-        value, end = _decoded(text, at)
-        if value is None:
-            last, end = None, at + 1
-            # An unfinished object hides those inside it.
-            if _unclosed(text, at):
-                return None
-        else:
-            last = value
-        at = text.find("{", end)
+        end = _closing(text, at)
+        if end is None and re.match(r'\{\s*"', text[at:]):
+            return None  # an unfinished object hides those inside it
+        last = None if end is None else _lenient(text[at:end])
+        at = text.find("{", at + 1 if last is None else end)
     return last
 
 
@@ -150,30 +147,26 @@ def viescore(text: str) -> list[float] | None:
     if words.count(DELIMITER) == 2:
         words = words.split(DELIMITER)[1].strip()
     if "{" in words:
-        last = last_object(words)
-        return None if last is None else _marks(last.get("score"), 0, 10)
+        return _marks((last_object(words) or {}).get("score"), 0, 10)
     lists = re.findall(r"\[[^\[\]]*\]", words)
-    if lists and words.rfind("[") <= words.rfind("]"):
-        return _marks(_json(lists[-1]), 0, 10)
-    return _marks(_json(words), 0, 10)
+    try:
+        value = json.loads(lists[-1] if lists and words.rfind("[") <= words.rfind("]") else words)
+    except (ValueError, RecursionError):
+        return None
+    return _marks(value, 0, 10)
 
 
 def lines(text: str, names: Sequence[str]) -> list[int] | None:
     """The marks, 1-5, of a reply in ImgEdit's lines ("Prompt Compliance: 5"), one for each name, in order. A judge with
     structured output may give an object of these names instead, or `{"scores": [5, 4, 4]}`."""
     words = answer(text)
-    mark_of = {
-        _plain(name): int(mark) for name, mark in re.findall(r"(?m)^(.+?)\s*:\s*\**\s*([1-5])\b(?![.\d]*\d)", words)
-    }
-    if all(_plain(name) in mark_of for name in names):
-        return [mark_of[_plain(name)] for name in names]
-    written = last_object(words)
-    if written is None:
-        return None
-    named = {_plain(str(key)): value for key, value in written.items()}
-    marks = [named[_plain(name)] for name in names] if all(_plain(n) in named for n in names) else None
-    marks = marks if marks is not None else written.get("scores", written.get("score"))
-    return _whole(marks, len(names))
+    written = last_object(words) or {}
+    said = re.findall(r"(?m)^(.+?)\s*:\s*\**\s*([1-5])\b(?![.\d]*\d)", words)
+    for pairs in ([(name, int(mark)) for name, mark in said], written.items()):
+        marks = {_plain(str(name)): mark for name, mark in pairs}
+        if all(_plain(name) in marks for name in names):
+            return _whole([marks[_plain(name)] for name in names], len(names))
+    return _whole(written.get("scores", written.get("score")), len(names))
 
 
 def published_lines(text: str) -> list[int] | None:
@@ -184,8 +177,7 @@ def published_lines(text: str) -> list[int] | None:
 
 def score(text: str) -> int | None:
     """The mark, 1-5, of a reply to Edit-Compass' prompts: the `score` of the last object."""
-    last = last_object(answer(text))
-    marks = None if last is None else _whole([last.get("score")], 1)
+    marks = _whole([(last_object(answer(text)) or {}).get("score")], 1)
     return None if marks is None else marks[0]
 
 
@@ -225,47 +217,25 @@ def _whole(value: object, count: int) -> list[int] | None:
     return [int(mark) for mark in marks]
 
 
-def _json(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+def _lenient(text: str) -> dict[str, Any] | None:
+    """The object that this text is, also with a comma before a closing bracket."""
+    for candidate in (text, re.sub(r",(\s*[\]}])", r"\1", text)):
+        with suppress(ValueError, RecursionError):
+            value: dict[str, Any] = _LENIENT.decode(candidate)
+            return value
+    return None
 
 
-def _decoded(text: str, at: int) -> tuple[dict[str, Any] | None, int]:
-    """The object that begins here and where it ends; (None, 0) if none does."""
-    try:
-        return _LENIENT.raw_decode(text, at)
-    except (ValueError, RecursionError):
-        pass
-    end = _closing(text, at)
-    if end is None:
-        return None, 0
-    try:
-        value = _LENIENT.decode(re.sub(r",(\s*[\]}])", r"\1", text[at:end]))
-    except (ValueError, RecursionError):
-        return None, 0
-    return value, end
-
-
-def _unclosed(text: str, at: int) -> bool:
-    """Whether the bracket here looks like an object's and is never closed."""
-    return _closing(text, at) is None and re.match(r'\{\s*"', text[at:]) is not None
+_BRACKETS_AND_STRINGS = re.compile(r'[{}]|"(?:\\.|[^"\\])*+(?:"|\\?\Z)', re.DOTALL)
 
 
 def _closing(text: str, at: int) -> int | None:
     """Where the bracket that opens here is closed (brackets in strings do not count); None if it is not."""
-    depth, quoted, escaped = 0, False, False
-    for place in range(at, len(text)):
-        letter = text[place]
-        if quoted:
-            quoted, escaped = escaped or letter != '"', letter == "\\" and not escaped
-        elif letter == '"':
-            quoted = True
-        elif letter in "{}":
-            depth += 1 if letter == "{" else -1
-            if depth == 0:
-                return place + 1
+    depth = 0
+    for token in _BRACKETS_AND_STRINGS.finditer(text, at):
+        depth += {"{": 1, "}": -1}.get(token[0], 0)
+        if depth == 0:
+            return token.end()
     return None
 
 

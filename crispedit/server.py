@@ -16,22 +16,24 @@ import random
 import shlex
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+import aiohttp
+from pydantic import AliasChoices, BaseModel, Field, PrivateAttr, field_validator
 
 from crispedit import weights
 from crispedit.managed import PORT, ManagedServer
 from crispedit.outcome import STATUSES, Transient
-
-if TYPE_CHECKING:
-    from aiohttp import ClientResponse, ClientSession, TCPConnector
+from crispedit.parts import ModelPart
 
 OPENAI_URL = "https://api.openai.com/v1"
+LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
+"""Errors of a connection: no answer, or only a part of it."""
 USED_UP = b"insufficient_quota"
 """The code of a 429 that no pause cures: the account has no money left."""
 
@@ -45,6 +47,7 @@ class Response:
 
     status: int
     headers: Mapping[str, str]
+    """Their names in any case."""
     body: bytes
 
 
@@ -56,10 +59,15 @@ class RetryLater(Exception):  # noqa: N818
         self.pause_s = pause_s
 
 
-class Server(BaseModel):
-    """The options of a part that uses a server, and its requests."""
+class Usage(BaseModel):
+    """The tokens that a server counted; None: it does not count."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    prompt_tokens: int | None = Field(None, validation_alias=AliasChoices("prompt_tokens", "input_tokens"))
+    answer_tokens: int | None = Field(None, validation_alias=AliasChoices("completion_tokens", "output_tokens"))
+
+
+class Server(ModelPart):
+    """The options of a part that uses a server, and its requests."""
 
     kind: ClassVar[str] = "server"
     """Its name in messages."""
@@ -111,51 +119,54 @@ class Server(BaseModel):
             shlex.split(command)  # ValueError for an unclosed quotation mark
         return command
 
-    def options_that_count(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options that can change an answer: without the server's address, request rates and prices. A command
-        counts by its words (files by name only), a model folder by its name and a digest of its weights."""
-        counted = {name: value for name, value in options.items() if name not in UNUSED}
-        if self.serve is None:
-            return counted
-        folder = Path(options["model"])
-        counted["serve"] = [word.rstrip("/").rpartition("/")[2] for word in shlex.split(self.serve)]
-        if folder.is_dir():
-            counted |= {"model": folder.name, "weights": weights.digest(folder)}
-        return counted
+    @property
+    def gpus(self) -> float:  # type: ignore[override]  # the class's is for all its instances
+        """The GPUs of a server started here; a remote server needs none."""
+        return 0.0 if self.serve is None else 1.0
+
+    def identity(self) -> dict[str, Any]:
+        """Without the server's address, request rates and prices. A command counts by its words (files by name only), a
+        model folder by its name and a digest of its weights."""
+        identity = super().identity()
+        if self.serve is not None:
+            options, folder = identity["options"], Path(identity["options"]["model"])
+            options["serve"] = [word.rstrip("/").rpartition("/")[2] for word in shlex.split(self.serve)]
+            if folder.is_dir():
+                options |= {"model": folder.name, "weights": weights.digest(folder)}
+        return identity
 
     @property
     def managed(self) -> ManagedServer | None:
-        """The server of this process, once it is started; None without `serve`."""
+        """The server of this process; None without `serve`."""
+        if self.serve is not None and self._managed is None:
+            self._managed = ManagedServer(self.serve, self.start_s)
         return self._managed
 
     # Asking
 
     def each_answer(
-        self, ask: Callable[[ClientSession, Q], Awaitable[T]], questions: Sequence[Q]
+        self, ask: Callable[[aiohttp.ClientSession, Q], Awaitable[T]], questions: Sequence[Q]
     ) -> list[T | Exception]:
         """The result of `ask` for each question, in order, `concurrency` at once; an exception is that question's
         error."""
-        return asyncio.run(self._each_answer(ask, questions))
 
-    async def _each_answer(
-        self, ask: Callable[[ClientSession, Q], Awaitable[T]], questions: Sequence[Q]
-    ) -> list[T | Exception]:
-        places = asyncio.Semaphore(self.concurrency)
+        async def answers() -> list[T | Exception]:
+            places = asyncio.Semaphore(self.concurrency)
 
-        async def one(question: Q) -> T | Exception:
-            async with places:
-                try:
-                    return await ask(session, question)
-                except Exception as error:  # of this row alone
-                    return error
+            async def answer(question: Q) -> T | Exception:
+                async with places:
+                    try:
+                        return await ask(session, question)
+                    except Exception as error:  # of this row alone
+                        return error
 
-        async with self.session() as session:
-            return list(await asyncio.gather(*map(one, questions)))
+            async with self.session() as session:
+                return list(await asyncio.gather(*map(answer, questions)))
 
-    def session(self, connector: TCPConnector | None = None) -> ClientSession:
+        return asyncio.run(answers())
+
+    def session(self, connector: aiohttp.TCPConnector | None = None) -> aiohttp.ClientSession:
         """A session of this event loop; internet servers are reached through the environment's proxy."""
-        import aiohttp
-
         outside = connector is None and self.serve is None and urlsplit(self.base_url).scheme == "https"
         return aiohttp.ClientSession(
             connector=connector,
@@ -164,52 +175,48 @@ class Server(BaseModel):
             trust_env=outside,
         )
 
-    async def post(self, session: ClientSession, path: str, body: Callable[[], Mapping[str, Any]]) -> Response:
+    async def post(self, session: aiohttp.ClientSession, path: str, body: Callable[[], Mapping[str, Any]]) -> Response:
         """The answer to a POST of this body (aiohttp's arguments, made anew for each attempt). Raises Transient if the
         retries run out."""
         return await self.again(lambda: self._post(session, path, body()))
 
-    async def _post(self, session: ClientSession, path: str, body: Mapping[str, Any]) -> Response:
-        import aiohttp
-
+    async def _post(self, session: aiohttp.ClientSession, path: str, body: Mapping[str, Any]) -> Response:
         await self._wait()
         url, began = await self.address(), time.monotonic()
         try:
             # A redirect would send the photograph and the key elsewhere.
             async with session.post(f"{url}/{path}", headers=self.headers(), allow_redirects=False, **body) as answer:
-                response = Response(answer.status, dict(answer.headers), await self.read(answer))
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
-            if self._managed is not None:
+                response = Response(answer.status, answer.headers, await self.read(answer))
+        except LOST as error:
+            if self.managed is not None:
                 since = began if isinstance(error, TimeoutError) else None
-                await asyncio.to_thread(self._managed.look_after, url, since)
+                await asyncio.to_thread(self.managed.look_after, url, since)
             raise
-        if self._managed is not None:
-            self._managed.answered()
+        if self.managed is not None:
+            self.managed.answered()
         if response.status >= 500 or response.status in STATUSES:
             raise self._later(response)
         return response
 
     async def again(self, ask: Callable[[], Awaitable[T]]) -> T:
         """The result of `ask`, retried while its failures are transient. Raises Transient if the retries run out."""
-        import aiohttp
-
-        attempt = 0
-        while True:
+        for attempt in range(self.retries + 1):
             pause = None
             try:
                 return await ask()
             except RetryLater as error:
                 failure, pause = Transient(str(error)), error.pause_s
-            except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
+            except LOST as error:
                 failure = Transient(self.without_key(f"{type(error).__name__}: {error}")[:500])
             if pause is None:
                 pause = min(self.max_pause_s, 0.5 * 2**attempt) * random.uniform(0.75, 1)
-            if attempt == self.retries or pause > self.max_pause_s:
-                raise failure
-            await asyncio.sleep(pause)
-            attempt += 1
+            if pause > self.max_pause_s:
+                break
+            if attempt < self.retries:
+                await asyncio.sleep(pause)
+        raise failure
 
-    async def read(self, answer: ClientResponse) -> bytes:
+    async def read(self, answer: aiohttp.ClientResponse) -> bytes:
         """The whole body. ValueError if it exceeds `max_answer_mb`."""
         most = round(self.max_answer_mb * 2**20)
         body = bytearray()
@@ -243,18 +250,12 @@ class Server(BaseModel):
         """Forget earlier pauses, and start the server if `serve` is set. ValueError, with the end of its log, if it
         does not start."""
         self._next_s = 0.0
-        if self.serve is not None and self._managed is None:
-            self._managed = ManagedServer(self.serve, self.start_s)
-        if self._managed is not None:
-            self._managed.url()
+        if self.managed is not None:
+            self.managed.url()
 
     async def address(self) -> str:
         """The API's URL; with `serve`, the server is started if it does not run."""
-        if self.serve is None:
-            return self.base_url.rstrip("/")
-        if self._managed is None:
-            self._managed = ManagedServer(self.serve, self.start_s)
-        return await asyncio.to_thread(self._managed.url)
+        return self.base_url.rstrip("/") if self.managed is None else await asyncio.to_thread(self.managed.url)
 
     def headers(self) -> dict[str, str]:
         """HTTP headers, with the key if there is one."""
@@ -266,8 +267,11 @@ class Server(BaseModel):
         """The key from the environment: of the recipe's variable, or the usual one of OpenAI's server. Other servers
         without a variable get no key. ValueError if the variable is not set."""
         variable = self.api_key_env
-        own = self.serve is None and urlsplit(self.base_url).hostname == urlsplit(OPENAI_URL).hostname
-        if variable is None and own:
+        if (
+            variable is None
+            and self.serve is None
+            and urlsplit(self.base_url).hostname == urlsplit(OPENAI_URL).hostname
+        ):
             variable = "OPENAI_API_KEY"
         if variable is None:
             return None
@@ -285,41 +289,29 @@ class Server(BaseModel):
 
     def price(self, input_tokens: int | None, output_tokens: int | None) -> float | None:
         """The cost of these tokens; None if no price is set, or a priced number is unknown."""
-        priced = [
-            (price, tokens)
-            for price, tokens in (
-                (self.price_per_million_input, input_tokens),
-                (self.price_per_million_output, output_tokens),
-            )
-            if price is not None
-        ]
-        if not priced or any(tokens is None for _, tokens in priced):
-            return None
-        return sum(price * (tokens or 0) / 1e6 for price, tokens in priced)
-
-    def __getstate__(self) -> dict[Any, Any]:
-        """Without the server: the process that unpickles this part starts its own."""
-        state = dict(super().__getstate__())
-        state["__pydantic_private__"] = {**(state["__pydantic_private__"] or {}), "_managed": None}
-        return state
+        total = None
+        for price, tokens in (
+            (self.price_per_million_input, input_tokens),
+            (self.price_per_million_output, output_tokens),
+        ):
+            if price is not None and tokens is None:
+                return None
+            if price is not None and tokens is not None:
+                total = (total or 0.0) + price * tokens / 1e6
+        return total
 
 
-UNUSED = frozenset(Server.model_fields)
-"""Options that decide where, how fast and at what cost an answer is made, not what it is."""
+Server.incidental = frozenset(Server.model_fields)
 
 
 def pause_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a Retry-After header (a number or a date)."""
-    named = {name.lower(): value for name, value in headers.items()}
-    try:
-        if "retry-after-ms" in named:  # OpenAI's own
-            return max(0.0, float(named["retry-after-ms"]) / 1000)
-        return max(0.0, float(named["retry-after"]))
-    except KeyError:
-        return None
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(named["retry-after"]).timestamp() - time.time())
-    except (ValueError, KeyError):
-        return None
+    """Seconds of a Retry-After header (a number or a date), or of OpenAI's own in milliseconds; None without one."""
+    readers: list[tuple[str, Callable[[str], float]]] = [
+        ("retry-after-ms", lambda text: float(text) / 1000),
+        ("retry-after", float),
+        ("retry-after", lambda text: parsedate_to_datetime(text).timestamp() - time.time()),
+    ]
+    for name, seconds in readers:
+        with suppress(KeyError, ValueError):
+            return max(0.0, seconds(headers[name]))
+    return None

@@ -30,7 +30,7 @@ from crispedit.pipelines.progress import Progress
 from crispedit.pipelines.recipe import EngineSpec
 from crispedit.pipelines.scheduling import scheduler
 from crispedit.pipelines.scheduling.cluster import Cluster, Here
-from crispedit.pipelines.scheduling.flow import Block, Flow, Route, commit, gpus_of
+from crispedit.pipelines.scheduling.flow import Block, Explode, Flow, Route, commit, gpus_of
 from crispedit.pipelines.scheduling.flow import Row as Row
 from crispedit.pipelines.scheduling.flow import Stage as Stage
 from crispedit.shards.journal import Table
@@ -49,7 +49,7 @@ class Work:
     plan: Sequence[Row]
     stages: Sequence[Stage]
     wire: pa.Schema
-    explode: Callable[[Row], Sequence[Row]]
+    explode: Explode
     _taken: int = 0
     _done: int = 0
 

@@ -34,14 +34,17 @@ class CompositorAnnotator(Annotator):
     If possible it edits the photograph's own content: turns its main colour, puts its subject before another
     background, repaints it. To remove, replace or move an object, it first inserts one.
 
-    Refuses with "no_room" where nothing fits, "no_subject" where there is nothing to edit, and "no_words" where every
-    possible job has been written.
+    Refuses with "no_room" where nothing fits, and with "no_words" where every possible job has been written.
     """
 
     categories: ClassVar[tuple[str, ...] | None] = CATEGORIES
 
     def annotate(self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]) -> list[list[Job | Refusal]]:
         return [_Photograph(sample).jobs(wanted) for sample, wanted in zip(samples, requests, strict=True)]
+
+
+class _DoesNotFitError(Exception):
+    """A draw that gives no plan; another one may."""
 
 
 class _Photograph:
@@ -89,39 +92,24 @@ class _Photograph:
         return [self._job(category, wanted[:i].count(category)) for i, category in enumerate(wanted)]
 
     def _job(self, category: str, nth: int) -> Job | Refusal:
-        planners = {
-            "add": self._add,
-            "remove": self._remove,
-            "replace": self._replace,
-            "color": self._color,
-            "background": self._background,
-            "style": self._style,
-            "motion": self._motion,
-        }
-        if category not in planners:
-            raise ValueError(f"the compositor cannot do {category!r}; choose from {', '.join(planners)}")
-        if min(self.image.shape[:2]) < scene.SMALLEST_PX:
-            return Refusal("no_room")
-        planned = None
-        for attempt in range(24):
+        if category not in CATEGORIES:
+            raise ValueError(f"the compositor cannot do {category!r}; choose from {', '.join(CATEGORIES)}")
+        reason = "no_room"
+        for attempt in range(24 if min(self.image.shape[:2]) >= scene.SMALLEST_PX else 0):
             rng = np.random.Generator(np.random.PCG64(seed_of(self.key, f"{category} {nth} {attempt}")))
-            planned = planners[category](rng)
-            if planned is None:
+            try:
+                plan, words = getattr(self, f"_{category}")(rng)
+            except _DoesNotFitError:
+                reason = "no_room"
                 continue
-            plan, words = planned
+            reason = "no_words"
             if words.instruction.lower() in self.instructions or words.source_caption == words.target_caption:
                 continue
             self.instructions.add(words.instruction.lower())
             self.used += [plan[name]["kind"] for name in ("thing", "other") if name in plan]
-            return Job(
-                source_key=self.key,
-                category=category,
-                instruction=words.instruction,
-                source_caption=words.source_caption,
-                target_caption=words.target_caption,
-                plan={"compositor": 1, "category": category, **plan},
-            )
-        return Refusal("no_room" if planned is None else "no_words")
+            texts = words.instruction, words.source_caption, words.target_caption
+            return Job(self.key, category, *texts, {"compositor": 1, "category": category, **plan})
+        return Refusal(reason)
 
     # --- things and places
 
@@ -129,9 +117,7 @@ class _Photograph:
         fewest = min(self.used.count(kind) for kind in kinds)
         return pick(rng, [kind for kind in kinds if self.used.count(kind) == fewest])
 
-    def _thing(
-        self, rng: np.random.Generator, paintable: bool = False, scale: float = 1.0
-    ) -> tuple[Thing, Spot] | None:
+    def _thing(self, rng: np.random.Generator, paintable: bool = False, scale: float = 1.0) -> tuple[Thing, Spot]:
         """An object that stands out, and a free place for it: mostly a standing object where there is ground, else one
         that hangs in the air. `paintable` objects are named with their colour first. `scale` multiplies its size."""
         air = rng.random() < (0.2 if self.scene.ground else 0.5)
@@ -144,17 +130,16 @@ class _Photograph:
         about = objects.KINDS[kind]
         low, high = (min(scale * size, LARGEST) for size in about.sizes)
         place = scene.find_place(self.scene, rng, air, 2 * about.radius / about.top, (low, high))
-        thing = None if place is None else self._painted(rng, kind, place)
-        return None if place is None or thing is None else (thing, place)
+        if place is None:
+            raise _DoesNotFitError
+        return self._painted(rng, kind, place), place
 
-    def _painted(self, rng: np.random.Generator, kind: str, place: Spot) -> Thing | None:
-        """The object in one of its colours that stands out from the background at the place; None if there is none."""
+    def _painted(self, rng: np.random.Generator, kind: str, place: Spot) -> Thing:
+        """The object in one of its colours that stands out from the background at the place."""
         about, behind = objects.KINDS[kind], scene.around(self.small, self.scene, place)
-        if about.tint and colours.apart(about.tint, behind) < 36:
-            return None
         visible = [c for c in about.colours or (about.tint,) if colours.apart(c, behind) > 42]
-        if not visible:
-            return None
+        if not visible or (about.tint and colours.apart(about.tint, behind) < 36):
+            raise _DoesNotFitError
         return {"kind": kind, "colour": pick(rng, visible) if about.colours else "", "yaw": _yaw(rng, kind)}
 
     def _extent(self, kind: str, place: Spot) -> tuple[float, float]:
@@ -169,33 +154,27 @@ class _Photograph:
     def _middle(self, place: Spot) -> float:
         return place.y - place.size * self.scene.short / self.scene.height / 2
 
+    def _check_fits(self, kind: str, place: Spot, lowest: float) -> None:
+        half, high = self._extent(kind, place)
+        if not half + 0.01 < place.x < 0.99 - half or place.y - high < 0.01 or place.y > lowest:
+            raise _DoesNotFitError
+
     # --- the categories
 
-    def _add(self, rng: np.random.Generator) -> Planned | None:
-        placed = self._thing(rng)
-        if placed is None:
-            return None
-        thing, place = placed
+    def _add(self, rng: np.random.Generator, act: str = "add") -> Planned:
+        thing, place = self._thing(rng)
         name, at = _name(thing), self._where(rng, place)
-        order = instruct(rng, "add", new=a(name), where=at)
+        order = instruct(rng, act, the=f"the {name}", bare=name, new=a(name), where=at)
         [full] = showing(rng, self.photo, (a(name), at))
-        return {"thing": thing, "place": asdict(place)}, Wording(order, f"{sentence(self.photo)}.", full)
+        empty = f"{sentence(self.photo)}."
+        captions = (empty, full) if act == "add" else (full, empty)
+        return {"thing": thing, "place": asdict(place)}, Wording(order, *captions)
 
-    def _remove(self, rng: np.random.Generator) -> Planned | None:
-        placed = self._thing(rng)
-        if placed is None:
-            return None
-        thing, place = placed
-        name, at = _name(thing), self._where(rng, place)
-        order = instruct(rng, "remove", the=f"the {name}", bare=name, where=at)
-        [full] = showing(rng, self.photo, (a(name), at))
-        return {"thing": thing, "place": asdict(place)}, Wording(order, full, f"{sentence(self.photo)}.")
+    def _remove(self, rng: np.random.Generator) -> Planned:
+        return self._add(rng, "remove")
 
-    def _replace(self, rng: np.random.Generator) -> Planned | None:
-        placed = self._thing(rng)
-        if placed is None:
-            return None
-        thing, place = placed
+    def _replace(self, rng: np.random.Generator) -> Planned:
+        thing, place = self._thing(rng)
         old = objects.KINDS[thing["kind"]]
         kinds = [k for k, about in objects.KINDS.items() if about.air == old.air and k != thing["kind"]]
         kind = self._least_used(rng, kinds)
@@ -204,29 +183,25 @@ class _Photograph:
             # A hanging object keeps its centre, a standing one its foot.
             low = (to.size - place.size) * self.scene.short / self.scene.height / 2
             to = replace(to, y=round(place.y + low, 4))
-        half, high = self._extent(kind, to)
-        fits = half + 0.01 < to.x < 0.99 - half and to.y - high >= 0.01 and to.size <= LARGEST
-        other = self._painted(rng, kind, to) if fits and not (old.air and to.y > 0.97) else None
-        if other is None:
-            return None
+        self._check_fits(kind, to, lowest=0.97 if old.air else np.inf)
+        if to.size > LARGEST:
+            raise _DoesNotFitError
+        other = self._painted(rng, kind, to)
         before, after, at = _name(thing), _name(other), self._where(rng, place)
         order = instruct(rng, "replace", the=f"the {before}", bare=before, new=a(after), where=at)
         captions = showing(rng, self.photo, (a(before), at), (a(after), at))
         plan = {"thing": thing, "place": asdict(place), "other": other, "to": asdict(to)}
         return plan, Wording(order, *captions)
 
-    def _color(self, rng: np.random.Generator) -> Planned | None:
+    def _color(self, rng: np.random.Generator) -> Planned:
         if self.tone is not None and self.turns and rng.random() < 0.9:
             return self._turned_tone(rng, self.tone)
-        placed = self._thing(rng, paintable=True)
-        if placed is None:
-            return None
-        thing, place = placed
+        thing, place = self._thing(rng, paintable=True)
         about, old = objects.KINDS[thing["kind"]], np.array(colours.NAMED[thing["colour"]]) * 255
         around = scene.around(self.small, self.scene, place)
         others = [c for c in about.colours if colours.apart(c, old) > 45 and colours.apart(c, around) > 30]
         if not others:
-            return None
+            raise _DoesNotFitError
         other = {**thing, "colour": pick(rng, others)}
         at, named = self._where(rng, place), pick(rng, [about.noun, _name(thing)])
         slots = {"colour": other["colour"], "old": thing["colour"], "where": at}
@@ -242,17 +217,14 @@ class _Photograph:
         words = Wording(order, caption.format(tone.name), caption.format(name))
         return {"tone": round(tone.angle, 1), "by": self.turns[name]}, words
 
-    def _background(self, rng: np.random.Generator) -> Planned | None:
+    def _background(self, rng: np.random.Generator) -> Planned:
         plan: dict[str, Any] = {"seed": int(rng.integers(2**31))}
         if self.subject is not None and rng.random() < 0.95:
             name, kinds = self.subject, tuple(NAMES)
             plan["horizon"] = round(float(rng.uniform(0.45, 0.6)), 3)
         else:
             # What keeps its place before a new background is the picture's subject, so it is large.
-            placed = self._thing(rng, scale=1.4)
-            if placed is None:
-                return None
-            thing, place = placed
+            thing, place = self._thing(rng, scale=1.4)
             plan |= {"thing": thing, "place": asdict(place)}
             name, air = _name(thing), objects.KINDS[thing["kind"]].air
             kinds = _IN_THE_AIR if air else _ON_THE_GROUND
@@ -271,7 +243,7 @@ class _Photograph:
         slots = {"photo": self.photo, "what": a(name), "new": setting}
         return plan, Wording(order, filled(before, **slots), filled(after, **slots))
 
-    def _style(self, rng: np.random.Generator) -> Planned | None:
+    def _style(self, rng: np.random.Generator) -> Planned:
         style = self._least_used(rng, tuple(styles.STYLES))
         self.used.append(style)
         name = pick(rng, styles.NAMES[style])
@@ -279,11 +251,8 @@ class _Photograph:
         words = Wording(instruct(rng, "style", new=name), f"{sentence(self.photo)}.", filled(after, new=name))
         return {"style": style, "seed": int(rng.integers(2**31))}, words
 
-    def _motion(self, rng: np.random.Generator) -> Planned | None:
-        placed = self._thing(rng)
-        if placed is None:
-            return None
-        thing, place = placed
+    def _motion(self, rng: np.random.Generator) -> Planned:
+        thing, place = self._thing(rng)
         about, name, at = objects.KINDS[thing["kind"]], _name(thing), self._where(rng, place)
         acts = ["left", "right", "bigger", "smaller", *(["up", "down"] if about.air else [])]
         acts += ["face"] * 3 if about.front else ["turn"] * 2 if about.turns else []
@@ -295,7 +264,7 @@ class _Photograph:
             across, down = (float(rng.uniform(0.2, 0.45)) * part for part in _SHIFTS[act])
             to = replace(place, x=round(place.x + across, 4), y=round(place.y + down, 4))
             if side(to.x, self._middle(to)) == side(place.x, self._middle(place)):
-                return None
+                raise _DoesNotFitError
             ways = [act] if about.air and down else [f"to the {act}", f"towards the {act}", f"over to the {act}"]
             order, slots, there = "move", {"to": pick(rng, ways)}, self._where(rng, to)
         elif act in ("bigger", "smaller"):
@@ -311,10 +280,7 @@ class _Photograph:
             # Away from the front: turned the other way, a symmetrical object would look the same.
             turned = thing["yaw"] + float(np.sign(thing["yaw"]) * rng.uniform(36, 50))
             other, after = {**thing, "yaw": round(turned, 1)}, f"{a(name)} seen from another side"
-        half, high = self._extent(thing["kind"], to)
-        lowest = 0.98 if about.air or self.scene.ground else 1.04
-        if not half + 0.01 < to.x < 0.99 - half or to.y - high < 0.01 or to.y > lowest:
-            return None
+        self._check_fits(thing["kind"], to, lowest=0.98 if about.air or self.scene.ground else 1.04)
         instruction = instruct(rng, order, the=f"the {name}", bare=name, where=at, **slots)
         captions = showing(rng, self.photo, (before, at), (after, there))
         plan = {"thing": thing, "place": asdict(place), "other": other, "to": asdict(to), "act": act}

@@ -15,13 +15,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-import cv2
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from crispedit import parts, prompts, replies
-from crispedit.parts import Part
+from crispedit.images import fitted
+from crispedit.parts import ModelPart
+from crispedit.recipe import problems
 from crispedit.record import Image, canonical_json
 
 PROMPTS = ("chat/answer", "chat/retry")
@@ -76,17 +77,10 @@ class ChatError(Exception):
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of a conversation; images come before the text, unless `parts` gives another order."""
+    """One message of a conversation: texts and images, in this order."""
 
     role: Literal["user", "assistant"]
-    text: str = ""
-    images: Sequence[Image] = ()
-    parts: Sequence[str | Image] = ()
-    """Texts and images in this order, in place of `text` and `images`."""
-
-    @property
-    def content(self) -> Sequence[str | Image]:
-        return self.parts or [*self.images, self.text]
+    parts: Sequence[str | Image]
 
 
 @dataclass(frozen=True)
@@ -141,11 +135,8 @@ def total(tokens: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:
     return sum(one[0] for one in known if one), sum(one[1] for one in known if one)
 
 
-class Chat(Part):
+class Chat(ModelPart):
     """A vision-language model. Subclasses implement `complete`; callers use `ask`."""
-
-    unused: ClassVar[tuple[str, ...]] = ()
-    """Options that decide where and how fast an answer is made, not what it is; they are not part of the identity."""
 
     model: str
     max_side_px: int = Field(1024, ge=28)
@@ -164,32 +155,27 @@ class Chat(Part):
         """
         asked = [_opening(request, self.max_side_px) for request in requests]
         answers: dict[int, ChatAnswer[A] | ChatError] = {}
-        lengthened, corrected = set[int](), set[int]()
-        tokens: dict[int, list[tuple[int, int] | None]] = {i: [] for i in range(len(requests))}
+        retried = set[tuple[int, bool]]()
+        tokens: list[list[tuple[int, int] | None]] = [[] for _ in requests]
         waiting = list(range(len(requests)))
         while waiting:
-            again = []
-            completions = self.complete([asked[i] for i in waiting])
-            for i, completion in zip(waiting, completions, strict=True):
+            completions = zip(waiting, self.complete([asked[i] for i in waiting]), strict=True)
+            waiting = []
+            for i, completion in completions:
                 if isinstance(completion, Completion):
                     tokens[i].append(completion.tokens)
-                result = self._read(completion, requests[i].answer, asked[i])
-                before = answers.get(i)
-                if isinstance(result, ChatError) and isinstance(before, ChatError) and result.raw is None:
-                    result = type(result)(f"{result} (asked again: {before})", before.raw)
-                elif isinstance(result, ChatError) and result.cut and i not in lengthened:
-                    lengthened.add(i)
-                    again.append(i)
-                    asked[i] = replace(asked[i], max_tokens=MORE_TOKENS * self.max_tokens)
-                elif isinstance(result, ChatError) and result.raw is not None and not result.cut and i not in corrected:
-                    corrected.add(i)
-                    again.append(i)
-                    asked[i] = _correction(asked[i], result)
+                result, before = self._read(completion, requests[i].answer, asked[i]), answers.get(i)
+                if isinstance(result, ChatError) and result.raw is None and isinstance(before, ChatError):
+                    result = ChatError(f"{result} (asked again: {before})", before.raw)
+                elif isinstance(result, ChatError) and result.raw is not None and (i, result.cut) not in retried:
+                    retried.add((i, result.cut))
+                    waiting.append(i)
+                    longer = replace(asked[i], max_tokens=MORE_TOKENS * self.max_tokens)
+                    asked[i] = longer if result.cut else _correction(asked[i], result)
                 answers[i] = result
-            waiting = again
         return [
-            replace(result, tokens=total(tokens[i])) if isinstance(result := answers[i], ChatAnswer) else result
-            for i in range(len(requests))
+            replace(result, tokens=total(tokens[i])) if isinstance(result, ChatAnswer) else result
+            for i, result in sorted(answers.items())
         ]
 
     def enforces(self, conversation: Conversation) -> bool:
@@ -209,9 +195,7 @@ class Chat(Part):
 
     def identity(self) -> dict[str, Any]:
         """The options that can change an answer, and the prompts of this module."""
-        identity = super().identity()
-        options = {name: value for name, value in identity["options"].items() if name not in self.unused}
-        return identity | {"options": options, "prompts": prompts.versions(PROMPTS)}
+        return super().identity() | {"prompts": prompts.versions(PROMPTS)}
 
 
 def make(spec: Mapping[str, Any]) -> Chat:
@@ -248,19 +232,8 @@ def parse(text: str, answer: type[A], enforced: bool = False) -> ChatAnswer[A] |
         try:
             return ChatAnswer(answer.model_validate(value), raw)
         except ValidationError as error:
-            wrong = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()]
-            problem = "; ".join(wrong[:8])
+            problem = "; ".join(problems(error)[:8])
     return ChatError(f"the answer is no {answer.__name__}: {problem}. It was: {raw[:600]!r}", raw)
-
-
-def fitted(image: Image, max_side_px: int) -> Image:
-    """The image [H, W, 3], scaled down to this longer side if it is larger."""
-    height, width = image.shape[:2]
-    scale = max_side_px / max(height, width)
-    if scale >= 1:
-        return image
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _opening(request: ChatRequest[Any], max_side_px: int) -> Conversation:
@@ -268,7 +241,7 @@ def _opening(request: ChatRequest[Any], max_side_px: int) -> Conversation:
     text = request.prompt
     if request.tell_schema:
         text = prompts.render("chat/answer", prompt=text, schema=canonical_json(schema))
-    turn = Turn("user", text, [fitted(image, max_side_px) for image in request.images])
+    turn = Turn("user", [*(fitted(image, max_side_px) for image in request.images), text])
     return Conversation([turn], request.answer.__name__, schema)
 
 
@@ -276,4 +249,4 @@ def _correction(asked: Conversation, error: ChatError) -> Conversation:
     """The conversation, continued by the invalid answer and its error."""
     schema = canonical_json(asked.schema)
     retry = prompts.render("chat/retry", error=str(error).partition(". It was: ")[0], schema=schema)
-    return replace(asked, turns=[*asked.turns, Turn("assistant", error.raw or ""), Turn("user", retry)])
+    return replace(asked, turns=[*asked.turns, Turn("assistant", [error.raw or ""]), Turn("user", [retry])])

@@ -8,18 +8,16 @@ from __future__ import annotations
 import io
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from aiohttp import ClientSession
 from PIL import Image as Pillow
 from pydantic import BaseModel, Field, ValidationError
 
 from crispedit import images
 from crispedit.chat import Chat, ChatError, Completion, Conversation, Published, Reply, Turn
 from crispedit.record import Image
-from crispedit.server import Server
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
+from crispedit.server import Server, Usage
 
 
 class OpenAI(Server, Chat):
@@ -41,26 +39,16 @@ class OpenAI(Server, Chat):
     extra: dict[str, Any] = {}
     """Further fields of the request, such as vLLM's `chat_template_kwargs: {enable_thinking: false}`."""
 
-    @property
-    def gpus(self) -> float:  # type: ignore[override]  # the class's is for all its instances
-        """The GPUs of a server started here; a remote server needs none."""
-        return 0.0 if self.serve is None else 1.0
-
     def load(self) -> None:
         """Start the server if `serve` is set, and ask a first question. ValueError, with the server's error, if it
         gives no answer."""
         _ = self.key  # ValueError if it is not set
         self.start()
-        hello = Turn("user", 'Answer with this JSON object: {"ready": true}')
+        hello = Turn("user", ['Answer with this JSON object: {"ready": true}'])
         [answer] = self.complete([Conversation([hello], "Hello", Hello.model_json_schema())])
         if isinstance(answer, ChatError) and answer.raw is None:
             where = self.base_url if self.serve is None else f"`{self.serve}`"
             raise ValueError(f"the chat server {where} cannot be used: {answer}")
-
-    def identity(self) -> dict[str, Any]:
-        """The options that can change an answer."""
-        identity = super().identity()
-        return identity | {"options": self.options_that_count(identity["options"])}
 
     def complete(self, conversations: Sequence[Conversation]) -> list[Completion | ChatError]:
         answers = self.each_answer(self._ask, conversations)
@@ -84,7 +72,7 @@ class OpenAI(Server, Chat):
                 f"the model said nothing{thought} (finish reason {choice.finish_reason}, "
                 f"refusal {choice.message.refusal!r})"
             )
-        return Completion(text, cut, usage.prompt_tokens, usage.completion_tokens)
+        return Completion(text, cut, usage.prompt_tokens, usage.answer_tokens)
 
     def enforces(self, conversation: Conversation) -> bool:
         return self.structured_output == "json_schema" and conversation.schema is not None
@@ -149,11 +137,6 @@ class Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class Usage(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
 class CompletionBody(BaseModel):
     """What is read of a server's answer."""
 
@@ -163,13 +146,14 @@ class CompletionBody(BaseModel):
 
 def _message(turn: Turn, published: Published | None) -> dict[str, Any]:
     """A turn in the API's format, with images as data URLs."""
-    if not turn.images and not turn.parts:
-        return {"role": turn.role, "content": turn.text}
+    match turn.parts:
+        case [str(text)]:
+            return {"role": turn.role, "content": text}
     content = [
         {"type": "text", "text": part}
         if isinstance(part, str)
         else {"type": "image_url", "image_url": {"url": _url(part, published)}}
-        for part in turn.content
+        for part in turn.parts
     ]
     return {"role": turn.role, "content": content}
 

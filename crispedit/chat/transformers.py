@@ -26,7 +26,7 @@ class Transformers(Chat):
     """
 
     gpus: ClassVar[float] = 1.0
-    unused: ClassVar[tuple[str, ...]] = ("device", "batch_size")
+    incidental: ClassVar[frozenset[str]] = frozenset({"device", "batch_size"})
 
     model: str
     """A folder, or a repository of the Hugging Face hub."""
@@ -93,7 +93,7 @@ class Transformers(Chat):
         # A batch has one number of images and one set of settings: not every processor takes a mixed batch.
         alike: dict[tuple[int, Published | None, int | None], list[int]] = {}
         for index, conversation in enumerate(conversations):
-            shown = sum(not isinstance(part, str) for turn in conversation.turns for part in turn.content)
+            shown = sum(not isinstance(part, str) for turn in conversation.turns for part in turn.parts)
             settings = shown, conversation.published, conversation.max_tokens
             alike.setdefault(settings, []).append(index)
         completions: dict[int, Completion | Exception] = {}
@@ -144,12 +144,6 @@ class Transformers(Chat):
         stops = {*(ends if isinstance(ends, list) else [ends]), self._processor.tokenizer.eos_token_id}
         return next((n for n, token in enumerate(answer_T) if token in stops), len(answer_T) + 1)
 
-    def __getstate__(self) -> dict[Any, Any]:
-        """Without the weights: whoever unpickles this part loads its own."""
-        state = dict(super().__getstate__())
-        state["__pydantic_private__"] = {"_processor": None, "_network": None}
-        return state
-
 
 def _digest(model: str) -> str | None:
     folder = Path(model)
@@ -160,6 +154,6 @@ def _message(turn: Turn) -> dict[str, Any]:
     """A turn as transformers' chat templates take it."""
     content = [
         {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": Pillow.fromarray(part)}
-        for part in turn.content
+        for part in turn.parts
     ]
     return {"role": turn.role, "content": content}

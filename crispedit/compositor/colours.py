@@ -8,34 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-NAMED: dict[str, tuple[float, float, float]] = {
-    "red": (0.80, 0.09, 0.08),
-    "orange": (0.95, 0.45, 0.04),
-    "yellow": (0.97, 0.82, 0.08),
-    "green": (0.13, 0.58, 0.16),
-    "turquoise": (0.08, 0.70, 0.68),
-    "blue": (0.08, 0.25, 0.80),
-    "purple": (0.45, 0.13, 0.68),
-    "pink": (0.96, 0.45, 0.66),
-    "white": (0.93, 0.92, 0.90),
-    "black": (0.07, 0.07, 0.08),
-    "gray": (0.48, 0.48, 0.49),
-    "brown": (0.42, 0.24, 0.11),
-}
-"""sRGB 0-1 of each colour that an object can be painted."""
+from crispedit.compositor import catalogue
 
-_HUES = (
-    (8, "red"),
-    (19, "orange"),
-    (34, "yellow"),
-    (80, "green"),
-    (97, "turquoise"),
-    (128, "blue"),
-    (152, "purple"),
-    (169, "pink"),
-    (181, "red"),
-)
-"""The upper hue (OpenCV: 0-180) of each name."""
+_CATALOGUE = catalogue("colours")
+NAMED: dict[str, tuple[float, float, float]] = {name: tuple(rgb) for name, rgb in _CATALOGUE["named"].items()}
+"""sRGB 0-1 of each colour that an object can be painted."""
 
 
 def name_of(rgb: NDArray[np.uint8]) -> str:
@@ -46,7 +23,7 @@ def name_of(rgb: NDArray[np.uint8]) -> str:
         return "black"
     if saturation < 38:
         return "white" if value > 190 else "gray"
-    name = next(name for upper, name in _HUES if hue < upper)
+    name = next(name for upper, name in _CATALOGUE["hues"].items() if hue < upper)
     if name in ("red", "orange") and value < 130 and saturation < 215 and 3 < hue:
         return "brown"
     if name == "red" and saturation < 120 and value > 170:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crispedit.images import fitted
 from crispedit.record import Image
 
 _STUDY_PX = 168
@@ -17,7 +18,7 @@ _STUDY_PX = 168
 class Cutout:
     """The main subject of a photograph at study size: its mask [h, w] and its pixels [N, 3]."""
 
-    subject: NDArray[np.bool_]
+    shape: NDArray[np.bool_]
     pixels: NDArray[np.uint8]
 
 
@@ -52,16 +53,27 @@ def find(image: Image) -> Cutout | None:
 def cut_out(image: Image, subject: Cutout) -> NDArray[np.float32]:
     """[H, W], 0-1: the subject's share of each pixel. The shape is enlarged and its edge fitted to the picture's
     (guided filter, He et al. 2010, over colour, at up to 800 pixels)."""
-    height, width = image.shape[:2]
-    scale = min(1.0, 800 / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    guide = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    mask = cv2.resize(subject.subject.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    alpha = _guided(guide, mask, max(3, max(size) // 90) | 1)
-    alpha = _guided(guide, np.clip((alpha - 0.25) / 0.5, 0, 1), max(3, max(size) // 160) | 1)
+    guide = fitted(image, 800).astype(np.float32) / np.float32(255)
+    mask = cv2.resize(subject.shape.astype(np.float32), guide.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    alpha = _guided(guide, mask, max(3, max(mask.shape) // 90) | 1)
+    alpha = _guided(guide, np.clip((alpha - 0.25) / 0.5, 0, 1), max(3, max(mask.shape) // 160) | 1)
     alpha = np.clip((alpha - 0.22) / 0.56, 0, 1).astype(np.float32)
-    full = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LINEAR)
+    full = cv2.resize(alpha, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return np.where(full < 0.02, 0, full).astype(np.float32)
+
+
+def over(front: Image, alpha: NDArray[np.float32], behind: Image) -> Image:
+    """The subject of a photograph before another picture. Its colour is first spread outwards into its soft edge, where
+    the old background shines through."""
+    solid = (alpha > 0.97).astype(np.float32)
+    sigma = max(1.0, min(alpha.shape) / 160)
+    near = cv2.GaussianBlur(solid, (0, 0), sigma)
+    spread = cv2.GaussianBlur(front.astype(np.float32) * solid[..., None], (0, 0), sigma)
+    own = np.where((near > 0.02)[..., None], spread / np.maximum(near, 0.02)[..., None], front)
+    a = alpha[..., None]
+    rim = np.clip((1 - a) * 1.5, 0, 1)
+    mixed = (front * (1 - rim) + own * rim) * a + behind * (1 - a)
+    return np.where(a >= 1, front, np.clip(mixed + 0.5, 0, 255).astype(np.uint8))
 
 
 def _guided(guide: NDArray[np.float32], mask: NDArray[np.float32], side: int) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from crispedit.compositor.scenery import Painter, Picture
 from crispedit.compositor.terrain import View
 from crispedit.record import Image
 
-_CATALOGUE = catalogue.load("landscapes")
+_CATALOGUE = catalogue("landscapes")
 KINDS = tuple(_CATALOGUE)
 NAMES: dict[str, tuple[str, ...]] = {kind: tuple(entry["says"]) for kind, entry in _CATALOGUE.items()}
 """The names of each kind of landscape."""

@@ -25,7 +25,7 @@ class Wording:
     target_caption: str
 
 
-_TABLES = catalogue.load("language")
+_TABLES = catalogue("language")
 
 
 def pick(rng: np.random.Generator, choices: Sequence[T]) -> T:

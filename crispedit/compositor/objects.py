@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from crispedit.compositor import catalogue, paints, solids
+from crispedit.compositor import catalogue, solids
 from crispedit.compositor.render import Shape, Surface
 
 
@@ -31,7 +31,7 @@ def _kind(entry: dict[str, Any]) -> Kind:
     return Kind(**(entry | listed))
 
 
-KINDS = {kind: _kind(entry) for kind, entry in catalogue.load("objects").items() if kind != "x-colours"}
+KINDS = {kind: _kind(entry) for kind, entry in catalogue("objects").items() if kind != "x-colours"}
 
 
 def name(kind: str, colour: str) -> str:
@@ -46,17 +46,16 @@ def shape(kind: str) -> Shape:
     if kind not in KINDS:
         raise ValueError(f"there is no object {kind!r}; choose from {', '.join(KINDS)}")
     about = KINDS[kind]
-    return Shape(tuple(_surface(**part) for part in about.parts), about.radius, about.top)
-
-
-def _surface(solid: dict[str, Any], paint: str | list[float] = "plain", **looks: float) -> Surface:
-    painted = getattr(paints, paint) if isinstance(paint, str) else paints.fixed(*paint)
-    return Surface(_built(solid), painted, **looks)
+    parts = (Surface(**{name: _built(value) for name, value in part.items()}) for part in about.parts)
+    return Shape(tuple(parts), about.radius, about.top)
 
 
 def _built(spec: Any) -> Any:
     """A solid or outline from {name: arguments}; arguments may be nested in the same form."""
+    if isinstance(spec, list):
+        return tuple(map(_built, spec))
     if not isinstance(spec, dict):
         return spec
     [(operation, arguments)] = spec.items()
-    return getattr(solids, operation)(*[_built(argument) for argument in arguments])
+    function, built = getattr(solids, operation), _built(arguments)
+    return function(*built) if operation in ("curve", "closed") else lambda points: function(points, *built)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispedit.compositor.render import Light, Rgb
+from crispedit.images import fitted
 from crispedit.record import Image
 
 SMALLEST_PX = 48
@@ -30,7 +31,6 @@ class Spot:
 class Scene:
     """A photograph's properties.
 
-
     `ground` says whether an object can stand in its lower part: a field, a road, a table, but not a close-up before
     a blur. `horizon` is a fraction from the top. `clutter` [h, w] is detail at study size, in grey levels; `grain` is
     the standard deviation of the noise, in grey levels.
@@ -43,20 +43,20 @@ class Scene:
     horizon: float
     clutter: NDArray[np.float32]
     grain: float
-    softness: float
 
     @property
     def short(self) -> int:
         return min(self.width, self.height)
 
+    @property
+    def softness(self) -> float:
+        """Blur of what is drawn into the photograph: sigma in pixels."""
+        return 0.35 + 0.35 * self.short / 1024
+
 
 def reduced(image: Image) -> Image:
     """The photograph at study size, its longer side at most 320 pixels."""
-    scale = _STUDY_PX / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return fitted(image, _STUDY_PX)
 
 
 def around(small: Image, scene: Scene, place: Spot) -> Image:
@@ -78,8 +78,7 @@ def study(image: Image) -> Scene:
     low = cv2.resize(small[int(small.shape[0] * 0.62) :], (8, 4), interpolation=cv2.INTER_AREA)
     # One colour from edge to edge is ground; flower, sky and shadow side by side are a close-up.
     ground = float(low.reshape(-1, 3).astype(np.float32).std(axis=0).mean()) < 24.5
-    softness = 0.35 + 0.35 * min(height, width) / 1024
-    return Scene(width, height, _light(small), ground, _horizon(small), clutter, _grain(image), softness)
+    return Scene(width, height, _light(small), ground, _horizon(small), clutter, _grain(image))
 
 
 def _light(small: Image) -> Light:

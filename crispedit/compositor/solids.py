@@ -1,8 +1,8 @@
 """Solids: signed distance functions over points, from which every object of the compositor is built.
 
-A point set is a tuple (x, y, z) of equally long float32 arrays; y is up, z points to the viewer, and an object stands
-on y = 0 and is about 1 high. A solid maps points to signed distances (negative inside), or a bound below them.
-Formulas: Inigo Quilez, "Distance functions" (iquilezles.org/articles/distfunctions).
+Points are [3, N] float32: x, y up, z to the viewer; an object stands on y = 0 and is about 1 high. The distance [N] is
+negative inside, and may be a lower bound. Formulas: Inigo Quilez, "Distance functions"
+(iquilezles.org/articles/distfunctions). Each function takes the points, then its arguments in `objects.yaml`.
 """
 
 from __future__ import annotations
@@ -16,105 +16,93 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.floating[Any]]
-Points = tuple[Values, Values, Values]
+Points = NDArray[np.float32]
 Solid = Callable[[Points], Values]
-Outline = NDArray[np.float64] | Sequence[tuple[float, float]]
-"""[N, 2] points of a curve, which are joined by straight lines."""
+Xyz = tuple[float, float, float]
+Outline = tuple[tuple[float, float], ...]
+"""Points of a curve, which are joined by straight lines."""
 
 _TABLE = 192
 _REACH = 1.3
 """Tables of distances cover [-_REACH, _REACH] in both directions."""
 
 
-def ball(radius: float, x: float = 0.0, y: float | None = None, z: float = 0.0) -> Solid:
+def _column(xyz: Sequence[float]) -> NDArray[np.float32]:
+    return np.array(xyz, np.float32)[:, None]
+
+
+def _length(q: Values) -> Values:
+    return np.sqrt(q[0] ** 2 + q[1] ** 2 + q[2] ** 2)
+
+
+def ball(p: Points, radius: float, x: float = 0.0, y: float | None = None, z: float = 0.0) -> Values:
     """A ball; by default it rests on the ground."""
-    cy = radius if y is None else y
-    return lambda p: np.sqrt((p[0] - x) ** 2 + (p[1] - cy) ** 2 + (p[2] - z) ** 2) - radius
+    return _length(p - _column((x, radius if y is None else y, z))) - radius
 
 
-def ellipsoid(radii: tuple[float, float, float], center: tuple[float, float, float]) -> Solid:
-    """An ellipsoid (a lower bound of its distance)."""
-
-    def distance(p: Points) -> Values:
-        q = [(p[i] - center[i]) / radii[i] for i in range(3)]
-        k0 = np.sqrt(q[0] ** 2 + q[1] ** 2 + q[2] ** 2)
-        k1 = np.sqrt(sum((q[i] / radii[i]) ** 2 for i in range(3)))
-        return k0 * (k0 - 1.0) / np.maximum(k1, 1e-6)
-
-    return distance
+def ellipsoid(p: Points, radii: Xyz, center: Xyz) -> Values:
+    q = (p - _column(center)) / _column(radii)
+    k0 = _length(q)
+    return k0 * (k0 - 1.0) / np.maximum(_length(q / _column(radii)), 1e-6)
 
 
-def box(half: tuple[float, float, float], center: tuple[float, float, float], round_: float = 0.02) -> Solid:
-    inner = [np.float32(h - round_) for h in half]
-
-    def distance(p: Points) -> Values:
-        # Boxes are most of what is traced: temporaries are reused.
-        x, y, z = (np.abs(p[i] - np.float32(center[i])) - inner[i] for i in range(3))
-        out = np.maximum(np.maximum(x, y), z)
-        np.minimum(out, 0, out=out)
-        for q in (x, y, z):
-            np.maximum(q, 0, out=q)
-            np.multiply(q, q, out=q)
-        x += y
-        x += z
-        out += np.sqrt(x, out=x)
-        out -= np.float32(round_)
-        return out
-
-    return distance
+def box(p: Points, half: Xyz, center: Xyz, round_: float = 0.02) -> Values:
+    # Boxes are most of what is traced: temporaries are reused.
+    q = np.abs(p - _column(center))
+    q -= _column([h - round_ for h in half])
+    out = q.max(axis=0)
+    np.minimum(out, 0, out=out)
+    np.maximum(q, 0, out=q)
+    np.multiply(q, q, out=q)
+    q[0] += q[1]
+    q[0] += q[2]
+    out += np.sqrt(q[0], out=q[0])
+    out -= np.float32(round_)
+    return out
 
 
-def rod(a: tuple[float, float, float], b: tuple[float, float, float], radius: float, end: float | None = None) -> Solid:
+def rod(p: Points, a: Xyz, b: Xyz, radius: float, end: float | None = None) -> Values:
     """A round-ended rod from a to b, whose radius goes linearly to `end` at b."""
     last = radius if end is None else end
-    ab = np.subtract(b, a)
-    length2 = float(ab @ ab)
-
-    def distance(p: Points) -> Values:
-        d = [p[i] - a[i] for i in range(3)]
-        h = np.clip((d[0] * ab[0] + d[1] * ab[1] + d[2] * ab[2]) / length2, 0.0, 1.0)
-        away = np.sqrt((d[0] - ab[0] * h) ** 2 + (d[1] - ab[1] * h) ** 2 + (d[2] - ab[2] * h) ** 2)
-        return (away - (radius + (last - radius) * h)) * np.float32(0.9 if last != radius else 1.0)
-
-    return distance
+    ab = np.subtract(b, a)[:, None]
+    d = p - _column(a)
+    h = np.clip((d * ab).sum(axis=0) / float((ab * ab).sum()), 0.0, 1.0)
+    return (_length(d - ab * h) - (radius + (last - radius) * h)) * np.float32(0.9 if last != radius else 1.0)
 
 
-def ring(major: float, minor: float, center: tuple[float, float, float], axis: int = 1, squash: float = 1.0) -> Solid:
-    """A torus around the given axis; `squash` < 1 flattens it along the axis."""
-
-    def distance(p: Points) -> Values:
-        q = [p[i] - center[i] for i in range(3)]
-        along = q.pop(axis) / squash
-        radial = np.sqrt(q[0] ** 2 + q[1] ** 2) - major
-        return (np.sqrt(radial**2 + along**2) - minor) * min(1.0, squash)
-
-    return distance
+def ring(p: Points, major: float, minor: float, center: Xyz, axis: int = 1) -> Values:
+    """A torus around the given axis."""
+    q = p - _column(center)
+    a, b = np.delete(q, axis, axis=0)
+    return np.sqrt((np.sqrt(a**2 + b**2) - major) ** 2 + q[axis] ** 2) - minor
 
 
-def curve(points: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
-    """[N, 2] Catmull-Rom curve from the first point to the last."""
+def curve(points: Outline) -> Outline:
+    """A Catmull-Rom curve from the first point to the last."""
     knots = np.asarray(points, np.float64)
     return _spline(np.vstack([2 * knots[0] - knots[1], knots, 2 * knots[-1] - knots[-2]]))
 
 
-def closed(points: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
-    """[N, 2] closed Catmull-Rom curve through the points."""
-    knots = np.asarray(points, np.float64)
-    return _spline(np.vstack([knots[-1:], knots, knots[:2]]))
+def closed(points: Outline) -> Outline:
+    """A closed Catmull-Rom curve through the points."""
+    return _spline(np.asarray([points[-1], *points, *points[:2]], np.float64))
 
 
-def _spline(knots: NDArray[np.float64]) -> NDArray[np.float64]:
+def _spline(knots: NDArray[np.float64]) -> Outline:
     t = np.linspace(0, 1, 6, endpoint=False)[:, None]
     out = [
         0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
         for a, b, c, d in zip(knots, knots[1:], knots[2:], knots[3:], strict=False)
     ]
-    return np.vstack([*out, knots[-2:-1]])
+    return tuple((x, y) for x, y in np.vstack([*out, knots[-2:-1]]).tolist())
 
 
 @lru_cache(maxsize=128)
-def _table(outline: tuple[tuple[float, float], ...]) -> Values:
-    """[_TABLE, _TABLE] signed distances to a closed polygon; row is y, column is x."""
+def _table(outline: Outline, lathed: bool = False) -> Values:
+    """[_TABLE, _TABLE] signed distances to a closed polygon; row is y, column is x. A lathed one is the outline and its
+    mirror image."""
+    if lathed:
+        outline += tuple((-r, h) for r, h in reversed(outline))
     axis = np.linspace(-_REACH, _REACH, _TABLE, dtype=np.float32)
     x, y = np.meshgrid(axis, axis)
     nearest = np.full(x.shape, np.inf, np.float32)
@@ -126,117 +114,84 @@ def _table(outline: tuple[tuple[float, float], ...]) -> Values:
             continue
         h = np.clip(((x - ax) * ex + (y - ay) * ey) / length2, 0, 1)
         nearest = np.minimum(nearest, (x - ax - ex * h) ** 2 + (y - ay - ey * h) ** 2)
-        crosses = (ay > y) != (by > y)
         if ay != by:
-            inside ^= crosses & (x < (bx - ax) * (y - ay) / (by - ay) + ax)
+            inside ^= ((ay > y) != (by > y)) & (x < (bx - ax) * (y - ay) / (by - ay) + ax)
     distance = np.sqrt(nearest)
     return np.where(inside, -distance, distance).astype(np.float32)
 
 
 def _look_up(table: Values, x: Values, y: Values) -> Values:
     """Bilinear look-up; beyond the table the distance to the table is added, which stays a lower bound."""
-    scale = (_TABLE - 1) / (2 * _REACH)
     cx, cy = np.clip(x, -_REACH, _REACH), np.clip(y, -_REACH, _REACH)
-    u, v = ((cx + _REACH) * scale).astype(np.float32), ((cy + _REACH) * scale).astype(np.float32)
-    shape = u.shape
     # remap wants images below 32768 a side, so a long list of points is folded.
-    rows = -(-u.size // 4096)
-    pad = rows * 4096 - u.size
-    if pad:
-        u, v = np.pad(u, (0, pad)), np.pad(v, (0, pad))
-    values = cv2.remap(table, u.reshape(rows, 4096), v.reshape(rows, 4096), cv2.INTER_LINEAR)
-    beyond = np.maximum(np.abs(x - cx), np.abs(y - cy))
-    return values.ravel()[: shape[0]] + beyond
+    rows = -(-x.size // 4096)
+    scale = (_TABLE - 1) / (2 * _REACH)
+    u, v = (
+        np.pad(((c + _REACH) * scale).astype(np.float32), (0, rows * 4096 - x.size)).reshape(rows, 4096)
+        for c in (cx, cy)
+    )
+    values = cv2.remap(table, u, v, cv2.INTER_LINEAR)
+    return values.ravel()[: x.size] + np.maximum(np.abs(x - cx), np.abs(y - cy))
 
 
-def lathe(profile: Outline) -> Solid:
-    """The solid of revolution about the y axis of a profile [N, 2] of (radius, y), closed along the axis."""
-    right = [(float(r), float(h)) for r, h in profile]
-    outline = tuple(right) + tuple((-r, h) for r, h in reversed(right))
-    return lambda p: _look_up(_table(outline), np.sqrt(p[0] ** 2 + p[2] ** 2), p[1])
+def lathe(p: Points, profile: Outline) -> Values:
+    """The solid of revolution about the y axis of a profile of (radius, y), closed along the axis."""
+    return _look_up(_table(profile, lathed=True), np.sqrt(p[0] ** 2 + p[2] ** 2), p[1])
 
 
-def slab(outline: Outline, half: float, round_: float = 0.02, z: float = 0.0) -> Solid:
-    """A flat outline [N, 2] of (x, y), made 2 * `half` thick along z, with rounded edges."""
-    closed = tuple((float(a), float(b)) for a, b in outline)
-
-    def distance(p: Points) -> Values:
-        flat = _look_up(_table(closed), p[0], p[1]) + round_
-        deep = np.abs(p[2] - z) - (half - round_)
-        outside = np.sqrt(np.maximum(flat, 0) ** 2 + np.maximum(deep, 0) ** 2)
-        return outside + np.minimum(np.maximum(flat, deep), 0) - round_
-
-    return distance
+def slab(p: Points, outline: Outline, half: float, round_: float = 0.02, z: float = 0.0) -> Values:
+    """A flat outline of (x, y), made 2 * `half` thick along z, with rounded edges."""
+    flat = _look_up(_table(outline), p[0], p[1]) + round_
+    deep = np.abs(p[2] - z) - (half - round_)
+    outside = np.sqrt(np.maximum(flat, 0) ** 2 + np.maximum(deep, 0) ** 2)
+    return outside + np.minimum(np.maximum(flat, deep), 0) - round_
 
 
-def puffed(outline: Outline, depth: float) -> Solid:
+def puffed(p: Points, outline: Outline, depth: float) -> Values:
     """A flat outline blown up like a cushion, `depth` thick in the middle: hearts, stars, foil balloons."""
-    closed = tuple((float(a), float(b)) for a, b in outline)
-    thickest = -float(_table(closed).min())
-
-    def distance(p: Points) -> Values:
-        flat = _look_up(_table(closed), p[0], p[1])
-        inner = np.clip(-flat / thickest, 0, 1)
-        bulge = depth * np.sqrt(inner * (2 - inner) + 1e-6)
-        return np.maximum(np.hypot(np.maximum(flat, 0), np.maximum(np.abs(p[2]) - bulge, 0)), -0.05) * 0.55 + np.where(
-            (flat < 0) & (np.abs(p[2]) < bulge), np.abs(p[2]) - bulge, 0
-        ) * np.float32(0.5)
-
-    return distance
+    table = _table(outline)
+    flat, deep = _look_up(table, p[0], p[1]), np.abs(p[2])
+    inner = np.clip(-flat / -float(table.min()), 0, 1)
+    bulge = depth * np.sqrt(inner * (2 - inner) + 1e-6)
+    outside = np.maximum(np.hypot(np.maximum(flat, 0), np.maximum(deep - bulge, 0)), -0.05)
+    return outside * 0.55 + np.where((flat < 0) & (deep < bulge), deep - bulge, 0) * np.float32(0.5)
 
 
-def joined(*solids: Solid) -> Solid:
-    def distance(p: Points) -> Values:
-        out = solids[0](p)
-        for solid in solids[1:]:
-            out = np.minimum(out, solid(p))
-        return out
-
-    return distance
+def joined(p: Points, *solids: Solid) -> Values:
+    out = solids[0](p)
+    for solid in solids[1:]:
+        out = np.minimum(out, solid(p))
+    return out
 
 
-def smooth(width: float, *solids: Solid) -> Solid:
+def smooth(p: Points, width: float, *solids: Solid) -> Values:
     """The union with filleted seams (polynomial smooth minimum)."""
-
-    def distance(p: Points) -> Values:
-        out = solids[0](p)
-        for solid in solids[1:]:
-            other = solid(p)
-            h = np.maximum(width - np.abs(out - other), 0) / width
-            out = np.minimum(out, other) - h * h * (width * 0.25)
-        return out
-
-    return distance
+    out = solids[0](p)
+    for solid in solids[1:]:
+        other = solid(p)
+        h = np.maximum(width - np.abs(out - other), 0) / width
+        out = np.minimum(out, other) - h * h * (width * 0.25)
+    return out
 
 
-def mirrored(solid: Solid) -> Solid:
+def mirrored(p: Points, solid: Solid) -> Values:
     """A solid and its mirror image, left and right exchanged."""
-    return lambda p: np.minimum(solid(p), solid((-p[0], p[1], p[2])))
+    return np.minimum(solid(p), solid(p * _column((-1, 1, 1))))
 
 
-def carved(solid: Solid, *holes: Solid) -> Solid:
-    def distance(p: Points) -> Values:
-        out = solid(p)
-        for hole in holes:
-            out = np.maximum(out, -hole(p))
-        return out
-
-    return distance
+def carved(p: Points, solid: Solid, *holes: Solid) -> Values:
+    return np.maximum(solid(p), -joined(p, *holes))
 
 
-def turned(solid: Solid, axis: int, degrees: float, pivot: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Solid:
+def turned(p: Points, solid: Solid, axis: int, degrees: float, pivot: Xyz = (0.0, 0.0, 0.0)) -> Values:
     """A solid rotated about an axis through the pivot."""
     c, s = np.float32(np.cos(np.radians(degrees))), np.float32(np.sin(np.radians(degrees)))
     i, j = [k for k in range(3) if k != axis]
-
-    def distance(p: Points) -> Values:
-        q = list(p)
-        a, b = p[i] - pivot[i], p[j] - pivot[j]
-        q[i], q[j] = c * a + s * b + pivot[i], -s * a + c * b + pivot[j]
-        return solid((q[0], q[1], q[2]))
-
-    return distance
+    a, b = p[i] - pivot[i], p[j] - pivot[j]
+    q = p.copy()
+    q[i], q[j] = c * a + s * b + pivot[i], -s * a + c * b + pivot[j]
+    return solid(q)
 
 
-def moved(solid: Solid, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Solid:
-    return lambda p: solid((p[0] - np.float32(x), p[1] - np.float32(y), p[2] - np.float32(z)))
+def moved(p: Points, solid: Solid, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Values:
+    return solid(p - _column((x, y, z)))

@@ -46,7 +46,7 @@ def _vivid(p: Colours, much: float) -> Colours:
 def _painted_light(p: Colours) -> Colours:
     """The tonal range of paint: brighter highlights, and no black."""
     gain = np.clip(0.92 / np.percentile(_gray(p)[::4, ::4], 98), 1, 2)
-    return p * np.float32(0.9 * gain) + np.array([0.11, 0.09, 0.12], np.float32)
+    return p * np.float32(0.9 * gain) + _rgb(0.11, 0.09, 0.12)
 
 
 def _levelled(gray: Plane) -> Plane:
@@ -64,40 +64,49 @@ def _outlines(p: Colours, thickness: float) -> Plane:
     return _blur(thick.astype(np.float32) / 255, side / 6)
 
 
-def _kuwahara(p: Colours, radius: int) -> Colours:
-    """Kuwahara filter: each pixel takes the mean of the least varied of four windows around it."""
-    # An odd window has a centre; an even one would move the picture by half a pixel.
-    side = radius | 1
-    mean = cv2.blur(p, (side, side))
-    gray = _gray(p)
-    g = cv2.blur(gray, (side, side))
-    vary = cv2.blur(gray * gray, (side, side)) - g * g
-    h, w = gray.shape
-    r = side // 2 + 1
-    pad_m = cv2.copyMakeBorder(mean, r, r, r, r, cv2.BORDER_REFLECT)
-    pad_v = cv2.copyMakeBorder(vary, r, r, r, r, cv2.BORDER_REFLECT)
-    best, out = None, None
-    for dy in (0, 2 * r):
-        for dx in (0, 2 * r):
-            v, m = pad_v[dy : dy + h, dx : dx + w], pad_m[dy : dy + h, dx : dx + w]
-            if best is None or out is None:
-                best, out = v.copy(), m.copy()
-            else:
-                better = v < best
-                np.copyto(out, m, where=better[..., None])
-                np.minimum(best, v, out=best)
-    assert out is not None
-    return out
+def _kuwahara(p: Colours, *radii: float) -> Colours:
+    """Kuwahara filter by each radius in turn: a pixel takes the mean of the least varied of four windows around it."""
+    for radius in radii:
+        # An odd window has a centre; an even one would move the picture by half a pixel.
+        side = max(2, round(radius)) | 1
+        mean, gray = cv2.blur(p, (side, side)), _gray(p)
+        vary = cv2.blur(gray * gray, (side, side)) - cv2.blur(gray, (side, side)) ** 2
+        h, w = gray.shape
+        r = side // 2 + 1
+        mean, vary = (cv2.copyMakeBorder(plane, r, r, r, r, cv2.BORDER_REFLECT) for plane in (mean, vary))
+        best, p = np.full_like(gray, np.inf), np.empty_like(p)
+        for dy in (0, 2 * r):
+            for dx in (0, 2 * r):
+                window = np.s_[dy : dy + h, dx : dx + w]
+                np.copyto(p, mean[window], where=(vary[window] < best)[..., None])
+                np.minimum(best, vary[window], out=best)
+    return p
 
 
 def _paper(rng: np.random.Generator, h: int, w: int, unit: float) -> Plane:
     """The tooth of paper, zero mean, unit deviation."""
     size = max(0.6, 1.3 * unit)
-    noise = (
-        _blur(rng.standard_normal((h, w), np.float32), size)
-        - _blur(rng.standard_normal((h, w), np.float32), 3 * size) * 0.5
-    )
+    fine, coarse = (_blur(rng.standard_normal((h, w), np.float32), sigma) for sigma in (size, 3 * size))
+    noise = fine - coarse * 0.5
     return noise / noise.std()
+
+
+def _clouds(cells: NDArray[np.float64], h: int, w: int) -> Plane:
+    """A few values, enlarged smoothly to a plane."""
+    return cv2.resize(cells.astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
+
+
+def _steepness(gray: Plane) -> Plane:
+    return np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
+
+
+def _rgb(*values: float) -> NDArray[np.float32]:
+    return np.array(values, np.float32)
+
+
+def _printed(tone: Plane, ink: NDArray[np.float32], paper: NDArray[np.float32]) -> Colours:
+    """Tones from 0 (ink) to 1 (paper), in their colours."""
+    return ink * (1 - tone[..., None]) + paper * tone[..., None]
 
 
 def _along(gray: Plane, sigma: float) -> tuple[Plane, Plane]:
@@ -158,16 +167,15 @@ def _oil(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
 
 def _watercolour(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     h, w = p.shape[:2]
-    flat = _kuwahara(_kuwahara(p, max(2, round(6 * unit))), max(2, round(9 * unit)))
+    flat = _kuwahara(p, 6 * unit, 9 * unit)
     gray = _gray(flat)
     pooled = np.clip((_blur(gray, 4 * unit) - gray) * 1.2, -0.05, 0.2)
-    edge = np.clip(np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)) - 0.03, 0, 0.5)
-    wash = cv2.resize(rng.standard_normal((9, 9)).astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
+    edge = np.clip(_steepness(gray) - 0.03, 0, 0.5)
+    wash = _clouds(rng.standard_normal((9, 9)), h, w)
     density = 0.86 + 0.1 * wash + 1.5 * pooled + 0.5 * edge + 0.045 * _paper(rng, h, w, unit)
     pigment = -np.log(np.clip(flat * 0.86 + 0.12, 0.03, 1))
-    return np.exp(-pigment * np.clip(density, 0.3, 1.6)[..., None] * 0.85).astype(np.float32) * np.array(
-        [1, 0.995, 0.97], np.float32
-    )
+    washed = np.exp(-pigment * np.clip(density, 0.3, 1.6)[..., None] * 0.85).astype(np.float32)
+    return washed * _rgb(1, 0.995, 0.97)
 
 
 def _pencil(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
@@ -175,15 +183,13 @@ def _pencil(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     dodge = np.clip(gray / np.maximum(_blur(gray, 9 * unit), 0.03), 0, 1)
     h, w = gray.shape
     y, x = np.mgrid[0:h, 0:w].astype(np.float32) / np.float32(max(unit, 0.3))
-    wobble = 6 * cv2.resize(rng.standard_normal((12, 12)).astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
+    wobble = 6 * _clouds(rng.standard_normal((12, 12)), h, w)
     hatch = 0.5 + 0.5 * np.sin((x + y + wobble) * 1.25)
     cross = 0.5 + 0.5 * np.sin((x - 0.8 * y + wobble) * 1.15)
     tooth = _paper(rng, h, w, unit)
     tone = np.clip(0.66 - gray, 0, 1) * (0.35 + 0.9 * hatch) + np.clip(0.34 - gray, 0, 1) * 1.2 * cross
     sketch = dodge**1.6 * (1 - 0.75 * np.clip(tone, 0, 1)) - 0.035 * tooth * (1.2 - gray)
-    return np.repeat(np.clip(sketch * 0.92 + 0.05, 0, 1)[..., None], 3, axis=2) * np.array(
-        [1, 0.995, 0.975], np.float32
-    )
+    return np.clip(sketch * 0.92 + 0.05, 0, 1)[..., None] * _rgb(1, 0.995, 0.975)
 
 
 def _coloured_pencil(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
@@ -198,7 +204,7 @@ def _coloured_pencil(p: Colours, rng: np.random.Generator, unit: float) -> Colou
 
 
 def _cartoon(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
-    flat = _kuwahara(_kuwahara(p, max(2, round(8 * unit))), max(2, round(12 * unit)))
+    flat = _kuwahara(p, 8 * unit, 12 * unit)
     hsv = cv2.cvtColor(flat, cv2.COLOR_RGB2HSV)
     steps = hsv[..., 2] * 5
     hsv[..., 2] = np.clip((np.floor(steps) + np.clip((steps % 1 - 0.5) * 8 + 0.5, 0, 1)) / 5 + 0.04, 0, 1)
@@ -206,7 +212,7 @@ def _cartoon(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * (1 - 0.95 * _outlines(flat, 6 * unit))[..., None]
 
 
-def _pop(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
+def _pop_art(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     """Flat poster colours by lightness."""
     palettes = (
         ((0.10, 0.06, 0.30), (0.90, 0.12, 0.42), (1.00, 0.62, 0.10), (1.00, 0.95, 0.55)),
@@ -214,35 +220,33 @@ def _pop(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
         ((0.16, 0.04, 0.22), (0.45, 0.15, 0.70), (0.15, 0.78, 0.70), (0.98, 0.96, 0.60)),
     )
     palette = np.array(palettes[int(rng.integers(len(palettes)))], np.float32)
-    level = _levelled(_gray(_kuwahara(p, max(2, round(8 * unit)))))
+    level = _levelled(_gray(_kuwahara(p, 8 * unit)))
     return palette[np.digitize(level, np.percentile(level[::4, ::4], (24, 50, 76)))]
 
 
 def _neon(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     soft = _blur(p, 1.5 * unit)
     gray = _gray(soft)
-    edge = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
+    edge = _steepness(gray)
     edge = np.clip(edge / max(float(np.percentile(edge[::4, ::4], 97)), 0.01), 0, 1.3)
     hsv = cv2.cvtColor(_blur(p, 5 * unit), cv2.COLOR_RGB2HSV)
     turn = float(rng.uniform(0, 360))
     h, w = gray.shape
-    drift = cv2.resize(rng.uniform(-70, 70, (4, 4)).astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
+    drift = _clouds(rng.uniform(-70, 70, (4, 4)), h, w)
     hue = (hsv[..., 0] * 1.5 + drift + turn) % 360
     tube = cv2.cvtColor(np.stack([hue, np.full_like(hue, 0.85), np.ones_like(hue)], axis=2), cv2.COLOR_HSV2RGB)
     line = tube * edge[..., None]
     glow = _blur(line, 5 * unit) * 1.3 + cv2.resize(_blur(cv2.resize(line, None, fx=0.25, fy=0.25), 6 * unit), (w, h))
-    return (
-        line + glow * 0.8 + 0.3 * np.clip(edge - 0.6, 0, 1)[..., None] + soft * np.array([0.03, 0.03, 0.07], np.float32)
-    )
+    return line + glow * 0.8 + 0.3 * np.clip(edge - 0.6, 0, 1)[..., None] + soft * _rgb(0.03, 0.03, 0.07)
 
 
 def _sepia(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
-    h, w = p.shape[:2]
     gray = _levelled(_gray(_blur(p, 0.7 * unit))) * 0.86 + 0.07
+    h, w = gray.shape
     y, x = np.linspace(-1, 1, h, dtype=np.float32)[:, None], np.linspace(-1, 1, w, dtype=np.float32)[None]
     fade = 1 - 0.38 * np.clip(x * x + y * y - 0.35, 0, 2)
-    tone = np.clip(gray * fade + 0.02 * _paper(rng, h, w, unit), 0, 1)[..., None]
-    return np.array([0.2, 0.12, 0.06], np.float32) * (1 - tone) + np.array([1.0, 0.92, 0.74], np.float32) * tone
+    tone = np.clip(gray * fade + 0.02 * _paper(rng, h, w, unit), 0, 1)
+    return _printed(tone, _rgb(0.2, 0.12, 0.06), _rgb(1.0, 0.92, 0.74))
 
 
 def _film(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
@@ -258,12 +262,12 @@ def _blueprint(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     pitch = max(8, round(32 * unit))
     grid = np.zeros((h, w), np.float32)
     grid[::pitch] = grid[:, ::pitch] = 0.16
-    ink = _outlines(_kuwahara(p, max(2, round(12 * unit))), 2.5 * unit)
-    line = np.clip(0.9 * ink + grid + 0.3 * _levelled(_gray(p)), 0, 1)[..., None]
-    return np.array([0.04, 0.18, 0.46], np.float32) * (1 - line) + np.array([0.92, 0.96, 1.0], np.float32) * line
+    ink = _outlines(_kuwahara(p, 12 * unit), 2.5 * unit)
+    line = np.clip(0.9 * ink + grid + 0.3 * _levelled(_gray(p)), 0, 1)
+    return _printed(line, _rgb(0.04, 0.18, 0.46), _rgb(0.92, 0.96, 1.0))
 
 
-def _pixels(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
+def _pixel_art(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     h, w = p.shape[:2]
     cell = max(2, round(min(h, w) / 72))
     small = cv2.resize(p, (max(2, w // cell), max(2, h // cell)), interpolation=cv2.INTER_AREA)
@@ -271,7 +275,7 @@ def _pixels(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     return cv2.resize(drawn.astype(np.float32), (w, h), interpolation=cv2.INTER_NEAREST)
 
 
-def _points(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
+def _pointillism(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     h, w = p.shape[:2]
     out = np.full(p.shape, (0.96, 0.94, 0.88), np.float32)
     for size in (22.0, 15.0):
@@ -283,19 +287,6 @@ def _points(p: Colours, rng: np.random.Generator, unit: float) -> Colours:
     return out
 
 
-STYLES: dict[str, Painting] = {
-    "oil": _oil,
-    "watercolour": _watercolour,
-    "pencil": _pencil,
-    "coloured pencil": _coloured_pencil,
-    "cartoon": _cartoon,
-    "pop art": _pop,
-    "neon": _neon,
-    "sepia": _sepia,
-    "film": _film,
-    "blueprint": _blueprint,
-    "pixel art": _pixels,
-    "pointillism": _points,
-}
-NAMES: dict[str, list[str]] = catalogue.load("styles")
+NAMES: dict[str, list[str]] = catalogue("styles")
 """The names of each style."""
+STYLES: dict[str, Painting] = {style: globals()[f"_{style.replace(' ', '_')}"] for style in NAMES}

@@ -20,7 +20,7 @@ import importlib
 import inspect
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -40,7 +40,6 @@ references of one edit, so they are given one image at a time."""
 
 SIZES = ("height", "width", "max_area", "_auto_resize", "output_resolution")
 OURS = {
-    *SIZES,
     "image",
     "prompt",
     "negative_prompt",
@@ -48,6 +47,7 @@ OURS = {
     "guidance_scale",
     "generator",
     "output_type",
+    *SIZES,
 }
 """Arguments of a pipeline's call that `call` may not set."""
 
@@ -91,6 +91,7 @@ class Diffusers(Editor):
     blackens is refused as `unsafe`."""
 
     gpus: ClassVar[float] = 1.0
+    incidental: ClassVar[frozenset[str]] = frozenset({"device", "batch_size", "offload", "compile"})
 
     pipeline: str
     """A class of diffusers, such as FluxKontextPipeline; or `package.module.Class` of another package, which must be
@@ -156,18 +157,10 @@ class Diffusers(Editor):
             raise ValueError(f"diffusers: offload={self.offload!r} needs a GPU, and this machine has none")
         if self.quantize == "nf4" and device == "cpu":
             raise ValueError("diffusers: quantize='nf4' needs a GPU, and this machine has none: set another kind")
+        four_bits = self._four_bits() if self.quantize == "nf4" else None
+        given = _given(revision=self.revision, variant=self.variant, quantization_config=four_bits)
         # Safetensors only: other formats can run code as they load.
-        named = {
-            "revision": self.revision,
-            "variant": self.variant,
-            "quantization_config": self._four_bits() if self.quantize == "nf4" else None,
-        }
-        loaded = cls.from_pretrained(
-            self.model,
-            dtype=getattr(torch, self.dtype),
-            use_safetensors=True,
-            **{name: value for name, value in named.items() if value is not None},
-        )
+        loaded = cls.from_pretrained(self.model, dtype=getattr(torch, self.dtype), use_safetensors=True, **given)
         loaded.set_progress_bar_config(disable=True)
         if self.multiple_px is None and not (hasattr(loaded, "image_processor") or _buckets(loaded)):
             raise ValueError(f"diffusers: {self.pipeline} does not say which sizes it takes: set multiple_px")
@@ -195,15 +188,12 @@ class Diffusers(Editor):
                 )
             pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **self.scheduler)
         for lora in self.loras:
-            where = {"weight_name": lora.weight_name, "revision": lora.revision}
-            given = {key: value for key, value in where.items() if value is not None}
+            given = _given(weight_name=lora.weight_name, revision=lora.revision)
             pipeline.load_lora_weights(lora.path, use_safetensors=True, **given)
             pipeline.fuse_lora(lora_scale=lora.scale)
             pipeline.unload_lora_weights()
         if self.storage is not None:
-            _core(pipeline).enable_layerwise_casting(
-                storage_dtype=torch.float8_e4m3fn, compute_dtype=getattr(torch, self.dtype)
-            )
+            _core(pipeline).enable_layerwise_casting(torch.float8_e4m3fn, getattr(torch, self.dtype))
         if self.quantize in ("int8", "float8"):
             from torchao import quantization
 
@@ -216,9 +206,8 @@ class Diffusers(Editor):
         elif self.cache is not None:
             import cache_dit
 
-            config = cache_dit.DBCacheConfig(
-                Fn_compute_blocks=1, Bn_compute_blocks=0, residual_diff_threshold=self.cache.threshold
-            )
+            blocks = {"Fn_compute_blocks": 1, "Bn_compute_blocks": 0}
+            config = cache_dit.DBCacheConfig(**blocks, residual_diff_threshold=self.cache.threshold)
             cache_dit.enable_cache(pipeline, cache_config=config)
 
     def _four_bits(self) -> Any:
@@ -234,8 +223,6 @@ class Diffusers(Editor):
         """The options that change pixels, with the name and weights of a folder, or the name and revision of a hub
         repository."""
         identity = super().identity()
-        for name in ("device", "batch_size", "offload", "compile"):
-            del identity["options"][name]
         identity["options"]["loras"] = [lora.identity() for lora in self.loras]
         # Left out when unused, so that older candidates keep their keys.
         for name in ("quantize", "loras", "scheduler", "cache"):
@@ -259,17 +246,13 @@ class Diffusers(Editor):
         for indices in alike.values():
             while indices:
                 batch, rest = indices[:at_once], indices[at_once:]
-                drawn = self._draw(
-                    [canvases[i].put(sources[i]) for i in batch],
-                    [jobs[i].instruction for i in batch],
-                    [seeds[i] for i in batch],
-                )
+                images = [canvases[i].put(sources[i]) for i in batch]
+                drawn = self._draw(images, [jobs[i].instruction for i in batch], [seeds[i] for i in batch])
                 if drawn is None:
                     at_once = len(batch) // 2
                     continue
-                for index, picture in zip(batch, drawn, strict=True):
-                    result = picture if isinstance(picture, Refusal) else Edit(canvases[index].take(picture))
-                    answers[index] = result
+                for i, picture in zip(batch, drawn, strict=True):
+                    answers[i] = picture if isinstance(picture, Refusal) else Edit(canvases[i].take(picture))
                 indices = rest
         return [answers[index] for index in range(len(sources))]
 
@@ -288,31 +271,29 @@ class Diffusers(Editor):
         import torch
 
         height, width = images[0].shape[:2]
-        pictures = [Pillow.fromarray(image) for image in images]
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        one = len(images) == 1
-        given = {
-            "image": pictures[0] if one else pictures,
-            "prompt": prompts[0] if one else list(prompts),
-            "generator": generators[0] if one else generators,
-            "num_inference_steps": self.steps,
-            "output_type": "pil",
-            **self.call,
+        each: dict[str, list[Any]] = {
+            "image": [Pillow.fromarray(image) for image in images],
+            "prompt": list(prompts),
+            "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
         }
-        if self.guidance is not None:
-            given["guidance_scale"] = self.guidance
         if self.negative is not None:
-            given["negative_prompt"] = self.negative if one else [self.negative] * len(images)
+            each["negative_prompt"] = [self.negative] * len(images)
         accepted = inspect.signature(type(self._pipeline).__call__).parameters
         # Stops FLUX.1 Kontext from changing the source's aspect and the edit's area.
         # Stops Qwen-Image-2.1 from scaling every source to one megapixel.
         side = round((self.area_px or height * width) ** 0.5)
         sizes = dict(zip(SIZES, (height, width, height * width, False, side), strict=True))
-        given |= {name: value for name, value in sizes.items() if name in accepted}
         try:
-            answer = self._pipeline(**given)
+            answer = self._pipeline(
+                **{name: values if len(images) > 1 else values[0] for name, values in each.items()},
+                **{name: value for name, value in sizes.items() if name in accepted},
+                **_given(guidance_scale=self.guidance),
+                **self.call,
+                num_inference_steps=self.steps,
+                output_type="pil",
+            )
         except torch.OutOfMemoryError:
-            if one:
+            if len(images) == 1:
                 raise
             answer = None
         if answer is None:  # outside the handler, whose traceback keeps the tensors alive
@@ -325,61 +306,49 @@ class Diffusers(Editor):
         ]
 
     def _check_call(self, cls: type[Any]) -> None:
-        """ValueError for arguments that the pipeline's call lacks, or that `call` may not set."""
-        accepted = set(inspect.signature(cls.__call__).parameters) - {"self"}
-        if missing := [name for name in ("image", "prompt") if name not in accepted]:
-            raise ValueError(
-                f"diffusers: {self.pipeline} cannot edit images: its call has no {' and no '.join(missing)}"
-            )
-        for name in self.call:
-            if name in OURS or name not in accepted:
-                raise ValueError(
-                    f"diffusers: call.{name} is not an argument of {self.pipeline} that can be set here; "
-                    f"choose from {', '.join(sorted(accepted - OURS))}"
-                )
-        if self.negative is not None and "negative_prompt" not in accepted:
-            raise ValueError(f"diffusers: {self.pipeline} takes no negative prompt; drop negative={self.negative!r}")
-        if self.guidance is not None and "guidance_scale" not in accepted:
-            others = ", ".join(sorted(name for name in accepted if "cfg" in name or "guidance" in name))
-            raise ValueError(
-                f"diffusers: {self.pipeline} takes no guidance; drop guidance={self.guidance:g}"
-                + (f", or set call.{others}" if others else "")
-            )
-        scale = self.call.get("true_cfg_scale")
-        if isinstance(scale, int | float) and scale > 1 and self.negative is None and "negative_prompt" in accepted:
-            raise ValueError(
-                f'diffusers: {self.pipeline} ignores call.true_cfg_scale without a negative prompt: set negative (" " '
-                "is enough)"
-            )
-        if self.area_px is None and _rule(cls) is not None and "height" not in accepted:
-            raise ValueError(
-                f"diffusers: {self.pipeline} chooses the size of its images itself: set area_px to the area it "
-                "uses, such as 1048576 for LongCat"
-            )
-        if self.loras and not hasattr(cls, "load_lora_weights"):
-            raise ValueError(f"diffusers: {self.pipeline} cannot load LoRAs; drop loras")
-        if self.cache is not None and self.cache.kind == "first_block" and (why := _no_cache(cls)):
-            raise ValueError(
-                f"diffusers: {self.pipeline} does not work with the first-block cache: {why}; drop cache, or set "
-                "cache.kind=cache_dit"
-            )
-        if self.storage is not None and self.quantize is not None:
-            raise ValueError("diffusers: storage and quantize both reduce the weights' bits: set one of them")
-        if self.quantize == "nf4" and self.loras:
-            raise ValueError("diffusers: quantize='nf4' cannot fuse LoRAs: set 'int8' or 'float8', or drop loras")
-        if self.quantize == "nf4" and "transformer" not in inspect.signature(cls.__init__).parameters:
-            raise ValueError(f"diffusers: {self.pipeline} has no transformer to load in 4 bits: drop quantize")
-        if self.batch_size > 1 and not any(base.__name__ in ITEMWISE for base in cls.__mro__):
-            raise ValueError(
-                f"diffusers: {self.pipeline} takes several images as references of one edit, so batch_size is 1; "
-                f"batches work with {', '.join(ITEMWISE)}"
-            )
+        """ValueError for options that this pipeline cannot carry out."""
+        for problem in self._problems(cls):
+            raise ValueError(f"diffusers: {problem}")
 
-    def __getstate__(self) -> dict[Any, Any]:
-        """Without the weights: the process that unpickles this part loads its own."""
-        state = dict(super().__getstate__())
-        state["__pydantic_private__"] = {"_pipeline": None}
-        return state
+    def _problems(self, cls: type[Any]) -> Iterator[str]:
+        name, call = self.pipeline, self.call
+        accepted = set(inspect.signature(cls.__call__).parameters) - {"self"}
+        if missing := [argument for argument in ("image", "prompt") if argument not in accepted]:
+            yield f"{name} cannot edit images: its call has no {' and no '.join(missing)}"
+        choices = ", ".join(sorted(accepted - OURS))
+        for argument in [given for given in call if given not in accepted - OURS]:
+            yield f"call.{argument} is not an argument of {name} that can be set here; choose from {choices}"
+        if self.negative is not None and "negative_prompt" not in accepted:
+            yield f"{name} takes no negative prompt; drop negative={self.negative!r}"
+        if self.guidance is not None and "guidance_scale" not in accepted:
+            others = ", ".join(sorted(argument for argument in accepted if "cfg" in argument or "guidance" in argument))
+            instead = f", or set call.{others}" if others else ""
+            yield f"{name} takes no guidance; drop guidance={self.guidance:g}{instead}"
+        scale = call.get("true_cfg_scale")
+        if isinstance(scale, int | float) and scale > 1 and self.negative is None and "negative_prompt" in accepted:
+            yield f'{name} ignores call.true_cfg_scale without a negative prompt: set negative (" " is enough)'
+        if self.area_px is None and _rule(cls) is not None and "height" not in accepted:
+            example = "such as 1048576 for LongCat"
+            yield f"{name} chooses the size of its images itself: set area_px to the area it uses, {example}"
+        if self.loras and not hasattr(cls, "load_lora_weights"):
+            yield f"{name} cannot load LoRAs; drop loras"
+        if self.cache is not None and self.cache.kind == "first_block" and (why := _no_cache(cls)):
+            instead = "drop cache, or set cache.kind=cache_dit"
+            yield f"{name} does not work with the first-block cache: {why}; {instead}"
+        if self.storage is not None and self.quantize is not None:
+            yield "storage and quantize both reduce the weights' bits: set one of them"
+        if self.quantize == "nf4" and self.loras:
+            yield "quantize='nf4' cannot fuse LoRAs: set 'int8' or 'float8', or drop loras"
+        if self.quantize == "nf4" and "transformer" not in inspect.signature(cls.__init__).parameters:
+            yield f"{name} has no transformer to load in 4 bits: drop quantize"
+        if self.batch_size > 1 and not any(base.__name__ in ITEMWISE for base in cls.__mro__):
+            instead = f"batches work with {', '.join(ITEMWISE)}"
+            yield f"{name} takes several images as references of one edit, so batch_size is 1; {instead}"
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are set."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def pipeline_class(name: str) -> type[Any]:
@@ -394,18 +363,17 @@ def pipeline_class(name: str) -> type[Any]:
     package = package or "diffusers"
     try:
         module = importlib.import_module(package)
-        cls = getattr(module, last)
     except ImportError as error:
         raise ValueError(
             f"diffusers: {package}, the package of {name}, cannot be imported ({error}): install it here and on every "
             "node, or name a class of diffusers"
         ) from None
-    except AttributeError:
+    if (cls := getattr(module, last, None)) is None:
         version = getattr(module, "__version__", "the installed version")
         raise ValueError(
             f"diffusers: {package} ({version}) has no {last}: name one that it has, or package.module.Class of another "
             "package"
-        ) from None
+        )
     if not (inspect.isclass(cls) and issubclass(cls, DiffusionPipeline)):
         raise ValueError(
             f"diffusers: {name} is not a pipeline class, such as FluxKontextPipeline, QwenImageEditPlusPipeline, "

@@ -24,6 +24,7 @@ class EditMGT(Editor, SamplingOptions):
     """Edits with a checkpoint. Sampling options that a recipe leaves out are the checkpoint's own."""
 
     gpus: ClassVar[float] = 1.0
+    incidental: ClassVar[frozenset[str]] = frozenset({"device", "batch_size"})
 
     model: str
     """A folder in diffusers' layout, a shipped model ("editmgt-tiny"), or a repository of the Hugging Face hub."""
@@ -32,7 +33,7 @@ class EditMGT(Editor, SamplingOptions):
     dtype: Literal["float32", "bfloat16"] | None = None
     """null: bfloat16 on a GPU, float32 elsewhere."""
     device: str = "auto"
-    """"auto" is the GPU if there is one, else the CPU. Not part of the identity, nor is `batch_size`."""
+    """"auto" is the GPU if there is one, else the CPU."""
     batch_size: int = Field(1, ge=1)
     """Edits sampled at once. Above 1, rounding may change a token now and then; noise does not depend on it."""
 
@@ -47,8 +48,7 @@ class EditMGT(Editor, SamplingOptions):
         """The options, the weights and the checkpoint's own options: a checkpoint that is trained further is another
         editor."""
         identity = super().identity()
-        unset = SamplingOptions.model_fields.keys() - self.model_fields_set
-        for name in ("device", "batch_size", *unset):
+        for name in SamplingOptions.model_fields.keys() - self.model_fields_set:
             del identity["options"][name]
         folders = [weights.local(model) for model in (self.model, self.llm) if model is not None]
         return identity | {"weights": [weights.digest(folder) for folder in folders if folder is not None]}
@@ -60,9 +60,3 @@ class EditMGT(Editor, SamplingOptions):
         instructions, options = [job.instruction for job in jobs], self.over(self._pipeline.sampling)
         edits = self._pipeline(sources, instructions, options, seed=seeds, batch_size=self.batch_size)
         return [Edit(edit.image) for edit in edits]
-
-    def __getstate__(self) -> dict[Any, Any]:
-        """Without the weights: the process that unpickles this part loads its own."""
-        state = dict(super().__getstate__())
-        state["__pydantic_private__"] = {"_pipeline": None}
-        return state

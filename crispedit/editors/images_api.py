@@ -17,21 +17,21 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from contextlib import suppress
+from typing import Annotated, Any, ClassVar
 
+import aiohttp
 import numpy as np
 from PIL import Image as Pillow
-from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator
+from yarl import URL
 
 from crispedit import addresses
 from crispedit.canvas import Canvas
 from crispedit.outcome import STATUSES
 from crispedit.parts import Editor
 from crispedit.record import Edit, Image, Job, Refusal
-from crispedit.server import Response, RetryLater, Server, pause_of
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession, FormData
+from crispedit.server import Response, RetryLater, Server, Usage, pause_of
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """Accepted formats of an answer, by content."""
@@ -51,6 +51,7 @@ class ImagesAPI(Server, Editor):
     """
 
     kind: ClassVar[str] = "images server"
+    incidental: ClassVar[frozenset[str]] = Server.incidental | {"private_urls", "price_per_image"}
 
     model: str
     """The server's name of the model, such as gpt-image-1."""
@@ -74,28 +75,14 @@ class ImagesAPI(Server, Editor):
     @field_validator("extra")
     @classmethod
     def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        if wrong := sorted(
-            {"model", "prompt", "image", "image[]", "mask", "size", "n", "seed", "stream"} & extra.keys()
-        ):
+        ours = {"model", "prompt", "image", "image[]", "mask", "size", "n", "seed", "stream"}
+        if wrong := sorted(ours & extra.keys()):
             raise ValueError(f"{', '.join(wrong)}: set by the editor itself")
         return extra
-
-    @property
-    def gpus(self) -> float:  # type: ignore[override]  # the class's is for all its instances
-        """The GPUs of a server started here; a remote server needs none."""
-        return 0.0 if self.serve is None else 1.0
 
     def load(self) -> None:
         self.start()
         asyncio.run(self._hello())
-
-    def identity(self) -> dict[str, Any]:
-        """Options that can change an image."""
-        identity = super().identity()
-        options = self.options_that_count(identity["options"])
-        for name in ("private_urls", "price_per_image"):
-            del options[name]
-        return identity | {"options": options}
 
     def edit(
         self, sources: Sequence[Image], jobs: Sequence[Job], seeds: Sequence[int]
@@ -103,8 +90,6 @@ class ImagesAPI(Server, Editor):
         return self.each_answer(self._edit, list(zip(sources, jobs, seeds, strict=True)))
 
     async def _hello(self) -> None:
-        import aiohttp
-
         url, headers = await self.address(), self.headers()
         async with self.session() as session:
             try:
@@ -115,18 +100,17 @@ class ImagesAPI(Server, Editor):
         if status in (401, 403):
             raise ValueError(f"the images server {url} refuses the key: it answered {status}")
 
-    async def _edit(self, session: ClientSession, asked: tuple[Image, Job, int]) -> Edit | Refusal:
+    async def _edit(self, session: aiohttp.ClientSession, asked: tuple[Image, Job, int]) -> Edit | Refusal:
         source, job, seed = asked
         canvas = self._canvas(source)
+        extra = {n: json.dumps(value) if isinstance(value, bool) else str(value) for n, value in self.extra.items()}
         fields: dict[str, str | bytes] = {
             "model": self.model,
             "prompt": job.instruction,
             "size": f"{canvas.width}x{canvas.height}",
             "n": "1",
             "image": _png(canvas.put(source)),
-            **{
-                name: json.dumps(value) if isinstance(value, bool) else str(value) for name, value in self.extra.items()
-            },
+            **extra,
         }
         if self.masks and "box" in job.plan:
             fields["mask"] = _png(_mask(canvas, job.plan["box"]))
@@ -152,20 +136,18 @@ class ImagesAPI(Server, Editor):
         """The image or its URL, and its cost. ValueError if there is none."""
         try:
             parsed = ImagesResponse.model_validate_json(response.body)
-        except ValidationError:
+            image, url = parsed.data[0].b64_json, parsed.data[0].url
+            if image is None and url is None:
+                raise ValueError("neither an image nor a URL")
+        except ValueError:
             raise ValueError(f"the server's answer holds no image: {self.shown(response.body)}") from None
-        cost, first = self._cost(response.headers, parsed.usage or ImagesUsage()), parsed.data[0]
-        encoded = first.b64_json
-        if encoded is None and (first.url or "").startswith("data:"):
-            encoded = str(first.url).partition(",")[2]
-        if encoded is not None:
-            try:
-                return base64.b64decode(encoded, validate=True), cost
-            except binascii.Error as error:
-                raise ValueError(f"the server's image is not base64: {error}") from None
-        if first.url is None:
-            raise ValueError(f"the server's answer holds no image: {self.shown(response.body)}")
-        return first.url, cost
+        cost = self._cost(response.headers, parsed.usage or Usage())
+        if image is None and not str(url).startswith("data:"):
+            return str(url), cost
+        try:
+            return base64.b64decode(str(url).partition(",")[2] if image is None else image, validate=True), cost
+        except binascii.Error as error:
+            raise ValueError(f"the server's image is not base64: {error}") from None
 
     def _declined(self, response: Response) -> Refusal:
         """A refusal of the content; ValueError for any other permanent error."""
@@ -175,9 +157,6 @@ class ImagesAPI(Server, Editor):
 
     async def _fetch(self, url: str) -> bytes:
         """The image at a URL from the server, following redirects; the key is not sent there."""
-        import aiohttp
-        from yarl import URL
-
         connector = aiohttp.TCPConnector(resolver=None if self.private_urls else addresses.Public())
         async with self.session(connector) as session:
             for _ in range(5):
@@ -198,19 +177,15 @@ class ImagesAPI(Server, Editor):
                     return await self.read(answer)
         raise ValueError("the server's image is behind more than 4 redirects")
 
-    def _cost(self, headers: Mapping[str, str], usage: ImagesUsage) -> float | None:
+    def _cost(self, headers: Mapping[str, str], usage: Usage) -> float | None:
         """The cost as the server states it (LiteLLM does), else by the recipe's prices; None if unknown."""
-        named = {name.lower(): value for name, value in headers.items()}
-        try:
-            return float(named["x-litellm-response-cost"])
-        except (KeyError, ValueError):
-            pass
-        tokens = self.price(usage.input_tokens, usage.output_tokens)
+        with suppress(KeyError, ValueError):
+            return float(headers["x-litellm-response-cost"])
+        tokens = self.price(usage.prompt_tokens, usage.answer_tokens)
         by_tokens = self.price_per_million_input is not None or self.price_per_million_output is not None
-        if by_tokens and tokens is None:
+        if (by_tokens and tokens is None) or (not by_tokens and self.price_per_image is None):
             return None
-        parts = [price for price in (self.price_per_image, tokens) if price is not None]
-        return sum(parts) if parts else None
+        return (tokens or 0.0) + (self.price_per_image or 0.0)
 
 
 class Datum(BaseModel):
@@ -218,16 +193,11 @@ class Datum(BaseModel):
     url: str | None = None
 
 
-class ImagesUsage(BaseModel):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-
-
 class ImagesResponse(BaseModel):
     """The fields of a server's answer that are read."""
 
     data: list[Datum] = Field(min_length=1)
-    usage: ImagesUsage | None = None
+    usage: Usage | None = None
 
 
 def _problem(body: bytes) -> str:
@@ -240,10 +210,8 @@ def _problem(body: bytes) -> str:
         return ""
 
 
-def _form(fields: Mapping[str, str | bytes]) -> FormData:
+def _form(fields: Mapping[str, str | bytes]) -> aiohttp.FormData:
     """The multipart form; it can be sent once."""
-    import aiohttp
-
     form = aiohttp.FormData()
     for name, value in fields.items():
         if isinstance(value, bytes):
@@ -262,11 +230,10 @@ def _png(pixels: Image) -> bytes:
 def _mask(canvas: Canvas, box: Any) -> Image:
     """[height, width, 4] of the canvas: transparent in the box. ValueError unless the box is in fractions of the
     sides."""
-    match box:
-        case [float() | int(), float() | int(), float() | int(), float() | int()]:
-            left, top, right, bottom = box
-        case _:
-            raise ValueError(f"plan.box is not [left, top, right, bottom]: {box!r}")
+    try:
+        left, top, right, bottom = map(float, box)
+    except (TypeError, ValueError):
+        raise ValueError(f"plan.box is not [left, top, right, bottom]: {box!r}") from None
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise ValueError(f"plan.box is not [left, top, right, bottom] in fractions of the sides: {box!r}")
     across, down = canvas.inner

@@ -17,6 +17,7 @@ import pyarrow as pa
 from crispedit.outcome import is_transient
 from crispedit.pipelines import sources, tables
 from crispedit.pipelines.building import listing
+from crispedit.pipelines.building.listing import Container
 from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.scheduling.flow import Route, Row, Stage, commit, failed
@@ -37,17 +38,11 @@ class Containers:
     def __init__(self, run: Run, waves: Waves, sample: int | None) -> None:
         self.run, self.waves, self.sample = run, waves, sample
         self.source = run.recipe.source
-        size = run.recipe.engine.wave_sources
-        self.size = math.inf if size is None else size
-        members = listing.MOST_MEMBERS if size is None else min(listing.MOST_MEMBERS, size)
+        self.size = run.recipe.engine.wave_sources or math.inf
+        members = int(min(listing.MOST_MEMBERS, self.size))
         self.stage = Indexing(self.source, run.root, members)
-        committing = partial(
-            commit,
-            folder=run.folder("listing"),
-            table=listing.table(self.source),
-            explode=itemgetter("slices"),
-            heavy="members",
-        )
+        folder, table = run.folder("listing"), listing.table(self.source)
+        committing = partial(commit, folder=folder, table=table, explode=itemgetter("slices"), heavy="members")
         self.route = Route(LIST, -1, (LIST,), WIRE, committing, _unlisted, itemgetter("transient"))
         rows = tables.listing_rows(run)
         listed = {row["container"] for row in rows if row["last"]}
@@ -56,7 +51,7 @@ class Containers:
         self.todo = [{"key": container.key, "container": pickle.dumps(container)} for container in containers]
         """The rows of the containers that are not listed."""
         if left_out and not any(row["key"] == listing.REST for row in rows):
-            journal.commit(run.folder("listing"), listing.table(self.source), [listing.rest(left_out)])
+            journal.commit(folder, table, [listing.row(listing.REST, skipped=left_out)])
         self._waits = {container.key for container in containers}
         self._cut = {key for wave in waves for key in wave.listing}
         self._lost = self._cut - {row["key"] for row in rows}
@@ -150,12 +145,10 @@ class Indexing(Stage):
     members: int
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        folder = str(self.root / "listing")
-        containers = [pickle.loads(row["container"]) for row in rows]
-        return [
-            {**row, "slices": list(listing.index(self.source, container, folder, self.members))}
-            for row, container in zip(rows, containers, strict=True)
-        ]
+        return [{**row, "slices": self._slices(pickle.loads(row["container"]))} for row in rows]
+
+    def _slices(self, container: Container) -> list[Row]:
+        return list(listing.index(self.source, container, str(self.root / "listing"), self.members))
 
 
 def _unlisted(row: Row, error: Exception) -> Row:

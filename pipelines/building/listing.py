@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +19,7 @@ from crispedit.pipelines.sources import ENTRY, Entry, File, FolderSource, Skippe
 from crispedit.pipelines.sources.pairs import AnySource, ImportedPair, PairsSource
 from crispedit.shards.journal import Table, columns
 
+Member = Entry | ImportedPair
 MOST_MEMBERS = 10_000
 """Photographs or pairs of one row."""
 FILES_TOGETHER = 1000
@@ -30,9 +30,7 @@ REST = "#"
 PAIR = pa.struct(
     [
         ("uri", pa.string()),
-        ("source", ENTRY),
-        ("edited", ENTRY),
-        ("mask", ENTRY),
+        *columns(ENTRY, "source", "edited", "mask"),
         *columns(pa.string(), "instruction", "category", "source_caption", "target_caption", "dataset", "licence"),
         *columns(pa.string(), "id", "error"),
     ]
@@ -52,21 +50,18 @@ class Container:
 def table(source: AnySource) -> Table:
     """The listing table of a source of this kind."""
     member = PAIR if isinstance(source, PairsSource) else ENTRY
-    return Table(
-        pa.schema(
-            [
-                *columns(pa.string(), "key", "container"),
-                ("slice", pa.int32()),
-                ("last", pa.bool_()),
-                ("files", pa.list_(pa.string())),
-                ("rows", pa.int32()),
-                ("members", pa.list_(member)),
-                ("skipped", pa.list_(pa.struct([("kind", pa.string()), ("count", pa.int64())]))),
-                ("error", pa.string()),
-                ("transient", pa.bool_()),
-            ]
-        )
-    )
+    fields = [
+        *columns(pa.string(), "key", "container"),
+        ("slice", pa.int32()),
+        ("last", pa.bool_()),
+        ("files", pa.list_(pa.string())),
+        ("rows", pa.int32()),
+        ("members", pa.list_(member)),
+        ("skipped", pa.list_(pa.struct([("kind", pa.string()), ("count", pa.int64())]))),
+        ("error", pa.string()),
+        ("transient", pa.bool_()),
+    ]
+    return Table(pa.schema(fields))
 
 
 def containers(
@@ -107,7 +102,7 @@ def index(source: AnySource, container: Container, folder: str, most: int = MOST
     for number in itertools.count():
         more = list(itertools.islice(members, most))
         files = [file.uri for file in container.files] if number == 0 else []
-        yield row(container.key, number, last=not more, files=files, members=here, skipped=skipped)
+        yield row(container.key, number, here, skipped, last=not more, files=files)
         if not more:
             return
         skipped.clear()
@@ -115,35 +110,23 @@ def index(source: AnySource, container: Container, folder: str, most: int = MOST
 
 
 def row(
-    container: str,
-    number: int = 0,
-    *,
-    last: bool = True,
-    files: Sequence[str] = (),
-    members: Sequence[Entry | ImportedPair] = (),
-    skipped: Mapping[str, int] = MappingProxyType({}),
-    **error: Any,
+    container: str, number: int = 0, members: Sequence[Member] = (), skipped: Skipped | None = None, **more: Any
 ) -> dict[str, Any]:
-    """Slice `number` of a container as a row of the table."""
+    """Slice `number` of a container as a row of the table; `more` are further columns."""
     return {
         "key": f"{container}:{number}" if number else container,
         "container": container,
         "slice": number,
-        "last": last,
-        "files": files,
+        "last": True,
+        "files": [],
         "rows": len(members),
         "members": [member.to_row() for member in members],
-        "skipped": [{"kind": kind, "count": count} for kind, count in sorted(skipped.items())],
-        **error,
+        "skipped": [{"kind": kind, "count": count} for kind, count in sorted((skipped or {}).items())],
+        **more,
     }
 
 
-def rest(left_out: Skipped) -> dict[str, Any]:
-    """The row of files skipped by their names."""
-    return row(REST, skipped=left_out)
-
-
-def members(row: Mapping[str, Any]) -> list[Entry | ImportedPair]:
+def members(row: Mapping[str, Any]) -> list[Member]:
     """The photographs or pairs of a row."""
     return [(ImportedPair if "instruction" in member else Entry).from_row(member) for member in row["members"]]
 

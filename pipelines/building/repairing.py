@@ -36,8 +36,7 @@ class Repairing:
     @property
     def options(self) -> dict[str, bool]:
         """The options that are part of a candidate's key: empty without a repair."""
-        asked = {"repair": self.motion, "repair_drift": self.drift}
-        return {name: True for name, on in asked.items() if on}
+        return {name: True for name, on in (("repair", self.motion), ("repair_drift", self.drift)) if on}
 
     def stored(self, edit: Edit, photograph: Image, category: str) -> dict[str, Any]:
         """The columns of the table `edit` for an edit, repaired if possible. Its mask may have the size of its source

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +29,7 @@ from crispedit.pipelines.steps.curate import CurateStep
 from crispedit.pipelines.steps.step import ActiveWave, Step, Subject
 from crispedit.record import canonical_json, content_key
 
+PART = "part-*.parquet"
 FAILING = 0.8
 """The share of recent rows that must fail for one reason to stop a build."""
 
@@ -60,8 +59,7 @@ class Build:
         self._done: Counter[tuple[str, tuple[str, ...]]] = Counter()
         """Rows by step and stages, from which the rows to come are estimated."""
         self._judged_photographs = 0
-        # In one process there is no other work meanwhile.
-        self._planner = ThreadPoolExecutor(1) if run.recipe.engine.kind == "ray" else None
+        self._planner = ThreadPoolExecutor(1)
         self._planned: tuple[Future[Any], Callable[[Any], None]] | None = None
         self._recipe = policy(run)
         self._sources = Containers(run, self.waves, sample) if "curate" in self._active else None
@@ -145,11 +143,12 @@ class Build:
         while True:
             if self._planned is not None:
                 future, then = self._planned
-                if not future.done():
+                # In one process there is no other work meanwhile.
+                if not future.done() and self.run.recipe.engine.kind == "ray":
                     return
                 self._planned = None
                 then(future.result())
-            if not self._plan_next():
+            elif not self._plan_next():
                 return
 
     def _plan_next(self) -> bool:
@@ -160,7 +159,7 @@ class Build:
             if ready - 1 in self.in_work:  # one in work, after those with nothing left to do
                 break
         if ready > self._next_judged:
-            self._submit(partial(self._judge, range(self._next_judged, ready)), self._judged)
+            self._planned = self._planner.submit(self._judge, range(self._next_judged, ready)), self._judged
             return True
         if self._sources is not None and not self._sources.holds_waves:
             return False
@@ -170,16 +169,10 @@ class Build:
             self._sources.cut_wave()
         if self._next_open == len(self.waves):
             return False
+        if self._left_nothing(self._next_open) is None:
+            self._planned = self._planner.submit(self._read, self._next_open), self._opened
         self._next_open += 1
-        if self._left_nothing(self._next_open - 1) is None:
-            self._reopen(self._next_open - 1)
         return True
-
-    def _submit(self, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        if self._planner is not None:
-            self._planned = self._planner.submit(job), then
-        else:
-            then(job())
 
     def _left_nothing(self, number: int) -> Finished | None:
         """The record of a wave that has nothing left to do under this recipe; None if it may have."""
@@ -190,17 +183,13 @@ class Build:
         to_retry = finished.transient or (self.retry_errors and finished.errors)
         return finished if not to_retry and finished.parts == self.parts_of(wave.name) else None
 
-    def _reopen(self, number: int) -> None:
-        self.in_work[number] = ActiveWave(number, {}, retry_errors=self.retry_errors)
-        self._submit(partial(self._read, number), self._opened)
-
     def _read(self, number: int) -> ActiveWave:
         """A wave with its photographs, from its own folders."""
         record = self.waves[number]
         members = dict(members_of(self.run, record.listing))
         if record.drawn is not None:
             members = {uri: members[uri] for uri in record.drawn}
-        wave = ActiveWave(number, members, True, retry_errors=self.retry_errors)
+        wave = ActiveWave(number, members, retry_errors=self.retry_errors)
         for row in self.steps[0].rows(record.name):
             self.steps[0].load(wave, row)
         return wave
@@ -229,7 +218,8 @@ class Build:
             elif (finished := self._left_nothing(number)) is not None:
                 self._finished[number] = finished
             else:
-                self._reopen(number)  # earlier waves keep other photographs now
+                # Earlier waves keep other photographs now.
+                self._planned = self._planner.submit(self._read, number), self._opened
                 return
             self._next_judged = number + 1
         self._ask()
@@ -366,7 +356,7 @@ class Build:
         route = Compacting.route(wave.number)
         for step in self.steps:
             folder = step.folder(self.waves[wave.number].name)
-            if len(_parts(folder)) > 1:
+            if len(list(folder.glob(PART))) > 1:
                 place = str(folder.relative_to(self.run.root))
                 wave.out.add((COMPACT, place))
                 self._enqueue(route, Compacting.row(place, step.table))
@@ -386,7 +376,7 @@ class Build:
 
     def parts_of(self, wave: str) -> dict[str, int]:
         """Bytes of each part of a wave's tables."""
-        paths = (path for step in self.steps for path in _parts(step.folder(wave)))
+        paths = (path for step in self.steps for path in step.folder(wave).glob(PART))
         return {path.relative_to(self.run.root).as_posix(): path.stat().st_size for path in paths}
 
     def _passing(self, wave: ActiveWave) -> tuple[dict[str, int], routing.Counts]:
@@ -406,19 +396,13 @@ class Build:
         return dict(kept), measured
 
 
-def _parts(folder: Path) -> list[Path]:
-    return list(folder.glob("part-*.parquet"))
-
-
 def _errors(wave: ActiveWave) -> tuple[int, int]:
     """Rows of a wave with an error, and how many of them are transient."""
     errors = transient = 0
-    rows: Iterable[Any] = [
-        *wave.photographs.values(),
-        *(r for s in wave.subjects.values() for r in s.requests.values()),
-        *(c for s in wave.subjects.values() for job in s.candidates.values() for c in job.values()),
-        *(c for s in wave.subjects.values() for c in s.comparisons.values()),
-    ]
+    rows: list[Any] = list(wave.photographs.values())
+    for subject in wave.subjects.values():
+        rows += [*subject.requests.values(), *subject.comparisons.values()]
+        rows += [candidate for job in subject.candidates.values() for candidate in job.values()]
     for row in rows:
         scores = getattr(row, "scores", {})
         failed = [n.removesuffix(".error") for n, v in scores.items() if n.endswith(".error") and v is not None]

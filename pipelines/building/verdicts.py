@@ -26,6 +26,11 @@ from crispedit.record import canonical_json, content_key
 from crispedit.shards import journal
 from crispedit.shards.journal import columns, quoted
 
+SOURCES = pa.schema(
+    [*columns(pa.string(), "uri", "key", "outcome", "reason"), ("phash", pa.int64()), ("wave", pa.int32())]
+)
+"""The columns of photographs' verdicts."""
+
 
 def of_candidate(recipe: Recipe, candidate: Candidate, *, has_job: bool = True) -> tuple[str, str | None]:
     """(outcome, reason) of a candidate whose photograph is kept."""
@@ -63,7 +68,7 @@ class Coded:
         words = coded.dictionary.to_pylist()
         self._words = list(dict.fromkeys([KEPT, *words, *(f"{REJECTED} {reason}" for reason in reasons)]))
         renumbered = np.array([self._words.index(word) for word in words], np.int32)
-        self._codes = renumbered[coded.indices.to_numpy()] if words else np.array([], np.int32)
+        self._codes = renumbered[coded.indices.to_numpy()]
 
     def passing(self) -> NDArray[np.int64]:
         """The rows that are not rejected so far."""
@@ -99,13 +104,10 @@ class Photographs:
     def __init__(self, run: Run, waves: Waves, *, store: bool = True) -> None:
         self.run, self.waves, self._store = run, waves, store
         self._unstored: dict[int, pa.Table] = {}
-        recipe = run.recipe
-        bounds = {key: bound.model_dump() for key, bound in recipe.source_cascade.default_bounds.items()}
-        self._policy = content_key(
-            canonical_json(
-                [bounds, list(recipe.source_cascade.filters), recipe.curate.duplicate_bits, recipe.imports_pairs]
-            )
-        )
+        cascade, recipe = run.recipe.source_cascade, run.recipe
+        bounds = {key: bound.model_dump() for key, bound in cascade.default_bounds.items()}
+        policy = [bounds, list(cascade.filters), recipe.curate.duplicate_bits, recipe.imports_pairs]
+        self._policy = content_key(canonical_json(policy))
         self._digest = ""
         self._done = 0
         """The number of judged waves, which the digest covers."""
@@ -128,11 +130,11 @@ class Photographs:
     def all(self) -> pa.Table:
         """The verdicts on all waves, in their order, with the number of the `wave`."""
         self._judge_through(len(self.waves) - 1)
-        tables = [SOURCES.empty_table()]
+        tables = []
         for number in range(len(self.waves)):
             table = self._table(number)
             tables.append(table.append_column("wave", pa.repeat(pa.scalar(number, pa.int32()), len(table))))
-        return pa.concat_tables(tables)
+        return pa.concat_tables(tables) if tables else SOURCES.empty_table()
 
     def _table(self, number: int, columns: list[str] | None = None) -> pa.Table:
         if number in self._unstored:
@@ -193,10 +195,8 @@ class Photographs:
         phash = 'r."duplicate.phash"' if "duplicate" in cascade.filters else "NULL::BIGINT"
         with journal.database() as db:
             db.execute("SET preserve_insertion_order = false")
-            bodies = [
-                f"SELECT {number}::INTEGER AS wave, * FROM ({journal.view(db, table, files)})"
-                for number, files in parts.items()
-            ]
+            views = {number: journal.view(db, table, files) for number, files in parts.items()}
+            bodies = [f"SELECT {number}::INTEGER AS wave, * FROM ({view})" for number, view in views.items()]
             verdicts = db.sql(f"""
                 SELECT r.wave, r.uri, r.key, {phash} AS phash, CASE
                     WHEN r.error IS NOT NULL AND r.transient THEN '{TRANSIENT} unreadable'
@@ -243,13 +243,3 @@ class Photographs:
 
 def _kept(verdicts: pa.Table) -> pa.Table:
     return verdicts.filter(pc.equal(verdicts.column("outcome"), KEPT))
-
-
-SOURCES = pa.schema(
-    [
-        *columns(pa.string(), "uri", "key"),
-        ("phash", pa.int64()),
-        *columns(pa.string(), "outcome", "reason"),
-        ("wave", pa.int32()),
-    ]
-)

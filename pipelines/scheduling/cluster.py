@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from crispedit.pipelines.scheduling.flow import Stage
 from crispedit.pipelines.scheduling.pool import Process, Sent
@@ -13,15 +12,13 @@ from crispedit.pipelines.scheduling.room import Node
 from crispedit.pipelines.scheduling.worker import BlockResult, Worker
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(NamedTuple):
     """A process has loaded its stage."""
 
     process: Process
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """A block is done; `data` refers to its rows for the next stage."""
 
     block: Sent
@@ -29,8 +26,7 @@ class Done:
     data: Any
 
 
-@dataclass(frozen=True)
-class Died:
+class Died(NamedTuple):
     """A process died: while loading (`block` is None) or working."""
 
     process: Process | None
@@ -39,8 +35,7 @@ class Died:
     detail: str
 
 
-@dataclass(frozen=True)
-class Lost:
+class Lost(NamedTuple):
     """The data of a block was lost with a node before it could be read."""
 
     block: Sent

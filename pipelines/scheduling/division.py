@@ -115,9 +115,8 @@ class Division:
 
     def _wants_more(self, pool: StagePool) -> bool:
         """Whether another process would have more work than its loading costs."""
-        if pool.stage.pool.actors is not None or not pool.staying:
-            return False
-        if pool.row_seconds is None and not self.waiting(pool):
+        known = pool.row_seconds is not None or self.waiting(pool)
+        if pool.stage.pool.actors is not None or not pool.staying or not known:
             return False
         return self._work_each(pool) > WORTH * pool.load and self.rest(pool) > self._count(pool)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -19,6 +19,8 @@ from crispedit.shards import journal
 from crispedit.shards.journal import Table
 
 Row = dict[str, Any]
+Explode = Callable[[Row], Sequence[Row]]
+"""Gives the rows of a table for a processed row."""
 
 
 class Stage(Protocol):
@@ -57,16 +59,10 @@ def never(row: Row) -> bool:
 
 
 def commit(
-    rows: Sequence[Row],
-    *,
-    folder: Path,
-    table: Table,
-    explode: Callable[[Row], Sequence[Row]],
-    root: Path | None = None,
-    heavy: str = "",
+    rows: Sequence[Row], *, folder: Path, table: Table, explode: Explode, root: Path | None = None, heavy: str = ""
 ) -> Sequence[Row]:
-    """Commit processed rows to a table as one part (`journal.commit`); `explode` gives the rows of the table for each.
-    Returns a light row for each, with its `key` and its `committed` rows, without their column `heavy`."""
+    """Commit processed rows to a table as one part (`journal.commit`). Returns a light row for each, with its
+    `key` and its `committed` rows, without their column `heavy`."""
     exploded = [explode(row) for row in rows]
     committed = journal.commit(folder, table, [one for several in exploded for one in several], root)
     light = iter([{name: value for name, value in row.items() if name != heavy} for row in committed])
@@ -96,8 +92,7 @@ class Route:
     """Whether a processed row should be tried again later."""
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Planned rows of one route: keys, texts and references to bytes, without the bytes."""
 
     route: Route

@@ -15,16 +15,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray import cloudpickle
-from ray.exceptions import (
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayTaskError,
-    TaskCancelledError,
-    TaskUnschedulableError,
-    WorkerCrashedError,
-)
+from ray import exceptions as errors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from crispedit.pipelines.scheduling.cluster import Cluster, Died, Done, Event, Lost, Ready
@@ -37,7 +28,7 @@ LOOK_SECONDS = 5.0
 """Seconds between looks at the nodes."""
 ROUTES = 256
 """Routes kept in the object store."""
-DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError, TaskCancelledError)
+DEATHS = (errors.RayActorError, errors.WorkerCrashedError, errors.OutOfMemoryError, errors.TaskCancelledError)
 """Errors of a process that died, perhaps with its node."""
 KINDS = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 """Ray's names of a resource, in options and in nodes."""
@@ -79,15 +70,15 @@ class RayCluster(Cluster):
         """A node with the resources that we may use: all but what others hold, such as a model server's GPUs. The
         smallest number seen counts for those, because resources that we give back count as held for a while."""
 
-        def ours(kind: str, unit: float = 1.0) -> float:
+        def ours(kind: str) -> float:
             held = sum(_resources(process.stage)[kind] or 0.0 for process in self._actors if process.node == name)
             held += tasks_cpus if kind == "num_cpus" else 0.0
-            resource = KINDS[kind]
-            others = max(0.0, total.get(resource, 0.0) - free.get(resource, 0.0) - held)
+            whole = total.get(KINDS[kind], 0.0)
+            others = max(0.0, whole - free.get(KINDS[kind], 0.0) - held)
             self._taken[name, kind] = min(others, self._taken.get((name, kind), others))
-            return (total.get(resource, 0.0) - self._taken[name, kind]) / unit
+            return whole - self._taken[name, kind]
 
-        return Node(name, ours("num_cpus"), ours("num_gpus"), ours("memory", 2**30))
+        return Node(name, ours("num_cpus"), ours("num_gpus"), ours("memory") / 2**30)
 
     def start(self, process: Process) -> None:
         actor = ray.remote(Worker).options(
@@ -140,12 +131,12 @@ class RayCluster(Cluster):
             return None  # it was stopped while loading
         try:
             report = ray.get(ref)
-        except (RayTaskError, ObjectLostError) as error:
-            cause = error.cause if isinstance(error, RayTaskError) else error
-            if isinstance(cause, ObjectLostError) and block is not None:
+        except (errors.RayTaskError, errors.ObjectLostError) as error:
+            cause = error.cause if isinstance(error, errors.RayTaskError) else error
+            if isinstance(cause, errors.ObjectLostError) and block is not None:
                 return Lost(block)
             raise cause from error  # errors there are raised here, as if in this process
-        except (NodeDiedError, TaskUnschedulableError, *DEATHS) as error:
+        except (errors.NodeDiedError, errors.TaskUnschedulableError, *DEATHS) as error:
             lives = isinstance(error, DEATHS) and (process is None or self._lives(process.node))
             if process is not None:
                 self._actors.pop(process, None)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 SLACK = 1e-6
 """Sums of fractions such as 0.1 are not exact."""
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A node that takes work, with the resources that we may use."""
 
     name: str
@@ -20,8 +19,7 @@ class Node:
     memory_gb: float = 0.0
 
 
-@dataclass(frozen=True)
-class Need:
+class Need(NamedTuple):
     """The resources of one process."""
 
     cpus: float

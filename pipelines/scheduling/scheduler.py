@@ -36,17 +36,14 @@ LOADING_DEATHS = 3
 PAUSES = (2.0, 15.0, 60.0)
 """Seconds before the second, third and later attempts at a row whose result was transient."""
 
+Tell = Callable[["Scheduler"], object]
+"""Is called with the scheduler after each event."""
+
 
 class Scheduler:
     """Carries out a flow on a cluster."""
 
-    def __init__(
-        self,
-        flow: Flow,
-        cluster: Cluster,
-        settings: EngineSpec,
-        tell: Callable[[Scheduler], object] = lambda scheduler: None,
-    ) -> None:
+    def __init__(self, flow: Flow, cluster: Cluster, settings: EngineSpec, tell: Tell = lambda _: None) -> None:
         self.flow, self.cluster, self.settings, self._tell = flow, cluster, settings, tell
         self.pools = {stage.name: StagePool(stage, cluster.holds(stage)) for stage in flow.stages}
         if len(self.pools) != len(flow.stages):
@@ -225,28 +222,23 @@ class Scheduler:
 
     def _give(self, pool: StagePool, process: Process | None) -> bool:
         """Give the process, or a task, a block, if one is worth sending."""
-        waiting = self.division.waiting(pool)
-        follower = pool.next
+        waiting, follower, head = self.division.waiting(pool), pool.next, pool.queue.head
         if not waiting or (
             follower is not None and (follower.queue.bytes > QUEUE_BYTES or follower.queue.rows > QUEUE_ROWS)
         ):
             return False
-        head = pool.queue.head
         if head is not None and head.suspect:
-            elsewhere = process is not None and any(p.node != head.avoid for p in pool.staying)
-            if process is not None and elsewhere and process.node == head.avoid:
+            rows = len(head)
+            if process is not None and process.node == head.avoid and any(p.node != head.avoid for p in pool.staying):
                 return False
-            pieces = pool.queue.take(len(head))
         else:
             rows = self._rows(pool, waiting)
-            if not rows:
+        pieces = pool.queue.take(rows)
+        if not pieces:
+            taken = self.flow.take(pool.stage.name, rows) if rows else None
+            if taken is None:
                 return False
-            pieces = pool.queue.take(rows)
-            if not pieces:
-                taken = self.flow.take(pool.stage.name, rows)
-                if taken is None or not taken.rows:
-                    return False
-                pieces = [Piece(taken.route, taken.rows)]
+            pieces = [Piece(taken.route, taken.rows)]
         pool.waiting_since = None
         self._send(pool, pieces[0].route, pieces, process)
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import pyarrow as pa
@@ -14,8 +14,7 @@ from crispedit.outcome import each
 from crispedit.pipelines.scheduling.flow import Route, Row, Stage
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """Instructions to a process besides the data: which rows of each piece to process, and how."""
 
     spans: Sequence[tuple[int, int]]
@@ -27,8 +26,7 @@ class Order:
     """Do not process the rows; record them with this error."""
 
 
-@dataclass(frozen=True)
-class BlockResult:
+class BlockResult(NamedTuple):
     """The result of a block, without its data."""
 
     rows: int

@@ -18,13 +18,10 @@ from crispedit.record import canonical_json, content_key
 def of(run: Run) -> list[Step]:
     """The steps that make and measure, in order. Existing pairs are imported instead of made; candidates are compared
     only with `select.judge`."""
-    steps: list[Step] = (
-        [ImportedJobsStep(run), ImportedImagesStep(run)]
-        if run.recipe.imports_pairs
-        else [AnnotateStep(run), EditStep(run)]
-    )
-    compared: list[Step] = [CompareStep(run)] if run.recipe.judge is not None else []
-    return [CurateStep(run), *steps, ScoreStep(run), *compared]
+    imported = run.recipe.imports_pairs
+    making = (ImportedJobsStep, ImportedImagesStep) if imported else (AnnotateStep, EditStep)
+    comparing = (CompareStep,) if run.recipe.judge is not None else ()
+    return [step(run) for step in (CurateStep, *making, ScoreStep, *comparing)]
 
 
 def identities(steps: Sequence[Step]) -> Mapping[str, Identity]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,8 +14,7 @@ from crispedit.parts import Annotator
 from crispedit.pipelines.recipe import CategorySpec
 from crispedit.pipelines.records import ANNOTATE, TOKENS, Request
 from crispedit.pipelines.scheduling.flow import Row, Stage, failed
-from crispedit.pipelines.steps.step import ActiveWave, Step, Subject
-from crispedit.recipe import Pool
+from crispedit.pipelines.steps.step import ActiveWave, PartStage, Step, Subject
 from crispedit.record import Job, Refusal, Sample, canonical_json, content_key, seed_of
 from crispedit.shards import journal
 
@@ -24,13 +22,11 @@ REQUEST = pa.struct([("key", pa.string()), ("category", pa.string()), ("ordinal"
 ANSWER = pa.struct([field for field in ANNOTATE.schema if field.name != "source_key"])
 WIRE = pa.schema(
     [
-        ("key", pa.string()),
+        *journal.columns(pa.string(), "key", "caption", "error"),
+        ("transient", pa.bool_()),
         ("image", journal.BLOB),
-        ("caption", pa.string()),
         ("requests", pa.list_(REQUEST)),
         ("answers", pa.list_(ANSWER)),
-        ("error", pa.string()),
-        ("transient", pa.bool_()),
     ]
 )
 """A row between stages is a photograph with all its requests: its jobs are committed together."""
@@ -45,8 +41,8 @@ class AnnotateStep(Step):
 
     @property
     def stages(self) -> list[Stage]:
-        annotator, spec = self.recipe.annotator, self.recipe.annotate
-        return [AnnotateStage(annotator, self.run.root, spec.pool, annotator.gpus, spec.least_category_probability)]
+        spec = self.recipe.annotate
+        return [AnnotateStage(self.recipe.annotator, self.run.root, spec.pool, spec.least_category_probability)]
 
     def identity(self) -> dict[str, Any]:
         least = self.recipe.annotate.least_category_probability
@@ -61,7 +57,7 @@ class AnnotateStep(Step):
         if wave.full is None:
             return
         asked = [
-            {**request, "new": there is None or wave.again(there)}
+            {**request, "new": wave.lacks(there)}
             for request in requests(subject.key, self.recipe.categories)
             if (there := subject.requests.get(request["key"])) is not None or request["category"] not in wave.full
         ]
@@ -100,27 +96,20 @@ def requests(source_key: str, categories: Mapping[str, CategorySpec]) -> list[Ro
 
 
 @dataclass
-class AnnotateStage(Stage):
+class AnnotateStage(PartStage):
     """Runs the annotator on photographs and turns its results into rows."""
 
     name = "annotate"
-    annotator: Annotator
-    root: Path
-    pool: Pool
-    gpus: float = 0.0
+    part: Annotator
     least_category_probability: float = 0.0
 
-    def load(self) -> None:
-        self.annotator.load()
-
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
+        sources = [journal.read_blob(self.root, row["image"]) for row in rows]
         samples = [
-            Sample(
-                key=row["key"], source_jpeg=journal.read_blob(self.root, row["image"]), source_caption=row["caption"]
-            )
-            for row in rows
+            Sample(key=row["key"], source_jpeg=source, source_caption=row["caption"])
+            for row, source in zip(rows, sources, strict=True)
         ]
-        answers = self.annotator.annotate(samples, [[r["category"] for r in row["requests"]] for row in rows])
+        answers = self.part.annotate(samples, [[r["category"] for r in row["requests"]] for row in rows])
         return [
             {**row, "answers": [self._answer(r, a) for r, a in zip(row["requests"], of_row, strict=True)]}
             for row, of_row in zip(rows, answers, strict=True)

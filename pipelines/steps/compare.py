@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,8 +15,7 @@ from crispedit.pipelines.building.verdicts import of_candidate
 from crispedit.pipelines.records import COMPARE, Comparison
 from crispedit.pipelines.scheduling.flow import Row, Stage, failed
 from crispedit.pipelines.steps.annotate import counted
-from crispedit.pipelines.steps.step import ActiveWave, Step, Subject
-from crispedit.recipe import Pool
+from crispedit.pipelines.steps.step import ActiveWave, PartStage, Step, Subject
 from crispedit.record import content_key
 from crispedit.shards import journal
 
@@ -47,7 +45,7 @@ class CompareStep(Step):
     def stages(self) -> list[Stage]:
         spec = self.recipe.filters["judge"]
         pool = spec.pool if spec.apart(self.judge.gpus) else self.recipe.score.pool
-        return [CompareStage(self.judge, self.run.root, pool, self.judge.gpus)]
+        return [CompareStage(self.judge, self.run.root, pool)]
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"judge": self.judge.comparison()}
@@ -64,7 +62,7 @@ class CompareStep(Step):
         is left out: they cannot be compared with one picture."""
         for job, request in subject.jobs().items():
             candidates = sorted(subject.candidates.get(job, {}).values(), key=lambda one: one.key)
-            if wave.waits([candidate.key for candidate in candidates]):
+            if any((step, candidate.key) in wave.out for candidate in candidates for step in ("edit", "score")):
                 continue
             outcomes = [of_candidate(self.recipe, candidate)[0] for candidate in candidates]
             passing = [c for c, outcome in zip(candidates, outcomes, strict=True) if outcome == KEPT]
@@ -73,7 +71,7 @@ class CompareStep(Step):
                 continue
             keys = [candidate.key for candidate in passing]
             key = content_key("compare", *keys)
-            if (there := subject.comparisons.get(key)) is None or wave.again(there):
+            if wave.lacks(subject.comparisons.get(key)):
                 yield {
                     **request.row(),
                     "key": key,
@@ -84,17 +82,11 @@ class CompareStep(Step):
 
 
 @dataclass
-class CompareStage(Stage):
+class CompareStage(PartStage):
     """Shows the judge the candidates of a batch of jobs."""
 
     name = "compare"
-    judge: Judge
-    root: Path
-    pool: Pool
-    gpus: float = 0.0
-
-    def load(self) -> None:
-        self.judge.load()
+    part: Judge
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         contests = []
@@ -102,7 +94,7 @@ class CompareStage(Stage):
             references = (row["source"], *row["edited"])
             source, *edited = (images.decode_jpeg(journal.read_blob(self.root, ref)) for ref in references)
             contests.append(Contest(source, row["instruction"], edited))
-        return [_chosen(row, choice) for row, choice in zip(rows, self.judge.compare(contests), strict=True)]
+        return [_chosen(row, choice) for row, choice in zip(rows, self.part.compare(contests), strict=True)]
 
 
 def _chosen(row: Row, choice: PreferredCandidate | Exception) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -43,14 +43,10 @@ class CurateStep(Step):
         options, cascade = self.recipe.curate, self.recipe.source_cascade
         apart = {name: f.gpus for name, f in cascade.filters.items() if options.filters[name].apart(f.gpus)}
         shared = [name for name in cascade.filters if name not in apart]
+        pools = {name: options.filters[name].pool for name in apart}
         return [
-            NormaliseStage(pool=options.pool, cascade=cascade, own=shared, options=options, root=str(self.run.root)),
-            *(
-                MeasureStage(
-                    name=f"curate:{name}", pool=options.filters[name].pool, gpus=gpus, cascade=cascade, own=[name]
-                )
-                for name, gpus in apart.items()
-            ),
+            NormaliseStage(cascade, shared, options.pool, options=options, root=str(self.run.root)),
+            *(MeasureStage(cascade, [name], pools[name], gpus, f"curate:{name}") for name, gpus in apart.items()),
         ]
 
     def identity(self) -> dict[str, Any]:
@@ -67,8 +63,7 @@ class CurateStep(Step):
     def files(self, wave: ActiveWave) -> Iterator[Row]:
         """The files of a wave without a row, or with one to be made again."""
         for uri, member in wave.members.items():
-            row = wave.photographs.get(uri)
-            if row is None or wave.again(row):
+            if wave.lacks(wave.photographs.get(uri)):
                 entry = _source_of(member) if isinstance(member, ImportedPair) else member
                 about = {name: getattr(entry, name) for name in ("unit", "dataset", "licence", "caption")}
                 yield {"uri": uri, "entry": json.dumps(entry.to_row()), **about}
@@ -86,13 +81,13 @@ def _source_of(pair: ImportedPair) -> sources.Entry:
     return replace(pair.source, uri=pair.uri, **given)
 
 
-@dataclass(kw_only=True)
+@dataclass
 class NormaliseStage(MeasureStage):
     """Reads files, stores each as upright sRGB JPEG under the key of its original bytes, and measures it on the CPU."""
 
     name: str = "normalise"
-    options: CurateSpec
-    root: str
+    options: CurateSpec = field(kw_only=True)
+    root: str = field(kw_only=True)
     """The run's directory, which holds the images split out of huge files."""
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:

@@ -20,8 +20,7 @@ from crispedit.pipelines.building.routing import editor_of
 from crispedit.pipelines.building.verdicts import of_candidate
 from crispedit.pipelines.records import EDIT, Candidate
 from crispedit.pipelines.scheduling.flow import Row, Stage, failed, gpus_of
-from crispedit.pipelines.steps.step import ActiveWave, Step, Subject
-from crispedit.recipe import Pool
+from crispedit.pipelines.steps.step import ActiveWave, PartStage, Step, Subject
 from crispedit.record import Edit, Image, Job, Refusal, candidate_key, canonical_json, seed_of
 from crispedit.shards import journal
 
@@ -41,7 +40,7 @@ class EditStep(Step):
     def stages(self) -> list[Stage]:
         specs, repair = self.recipe.edit.editors, Repairing.of(self.recipe)
         return [
-            EditStage(f"edit:{name}", editor, self.run.root, specs[name].pool, repair, editor.gpus)
+            EditStage(editor, self.run.root, specs[name].pool, f"edit:{name}", repair)
             for name, editor in self.recipe.editors.items()
         ]
 
@@ -68,7 +67,7 @@ class EditStep(Step):
                     break
                 keys = [candidate_key(job, name, self._options[name], seed) for seed in range(spec.seeds)]
                 for seed, key in enumerate(keys):
-                    if key not in candidates or wave.again(candidates[key]):
+                    if wave.lacks(candidates.get(key)):
                         yield {
                             **request.row(),
                             "key": key,
@@ -95,28 +94,21 @@ class EditStep(Step):
 
 
 @dataclass
-class EditStage(Stage):
+class EditStage(PartStage):
     """Makes the candidates of one editor."""
 
+    part: Editor
     name: str
-    editor: Editor
-    root: Path
-    pool: Pool
     repair: Repairing
-    gpus: float = 0.0
-
-    def load(self) -> None:
-        self.editor.load()
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         sources = [_photograph(self.root, tuple(row["image"].items())) for row in rows]
         began = time.perf_counter()
-        edits = self.editor.edit(sources, [_job(row) for row in rows], [seed_of(row["key"], "edit") for row in rows])
+        edits = self.part.edit(sources, [_job(row) for row in rows], [seed_of(row["key"], "edit") for row in rows])
         seconds = (time.perf_counter() - began) / len(rows)
         taken = {"seconds": seconds, "gpu_seconds": seconds * gpus_of(self)}
-        return [
-            self._made({**row, **taken}, source, edit) for row, source, edit in zip(rows, sources, edits, strict=True)
-        ]
+        made = zip(rows, sources, edits, strict=True)
+        return [self._made({**row, **taken}, source, edit) for row, source, edit in made]
 
     def _made(self, row: Row, photograph: Image, edit: Edit | Refusal | Exception) -> Row:
         if isinstance(edit, Exception):

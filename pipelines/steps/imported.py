@@ -57,8 +57,7 @@ class ImportedJobsStep(AnnotateStep):
     def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Row]:
         for photograph in subject.photographs:
             pair = pair_of(wave, photograph)
-            there = subject.requests.get(request_key(pair))
-            if there is None or wave.again(there):
+            if wave.lacks(subject.requests.get(request_key(pair))):
                 words = ("category", "instruction", "source_caption", "target_caption")
                 row = {word: getattr(pair, word) for word in words}
                 yield {**row, "key": request_key(pair), "source_key": subject.key, "ordinal": 0}
@@ -91,8 +90,7 @@ class ImportedImagesStep(EditStep):
                 continue
             options = {"uri": pair.uri, **({} if pair.id is None else {"id": pair.id}), **repair}
             key = candidate_key(request.job_key, EDITOR, options, 0)
-            there = subject.candidates.get(request.job_key, {}).get(key)
-            if there is None or wave.again(there):
+            if wave.lacks(subject.candidates.get(request.job_key, {}).get(key)):
                 assert photograph.width is not None, f"{pair.uri} has no size"
                 assert photograph.original_width is not None, f"{pair.uri} has no size"
                 yield {

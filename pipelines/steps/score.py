@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -42,22 +42,15 @@ class ScoreStep(Step):
     def stages(self) -> list[Stage]:
         """Pools in the cascade's order: one for consecutive filters that share decoded images, one for each filter with
         a GPU or its own actors."""
-        recipe, cascade = self.recipe, self.recipe.pair_cascade
+        recipe, cascade, everything = self.recipe, self.recipe.pair_cascade, self.recipe.score.measure_everything
         stages: list[Stage] = []
         apart = {name for name, f in cascade.filters.items() if recipe.filters[name].apart(f.gpus)}
         groups = [(key, list(own)) for key, own in groupby(cascade.filters, key=lambda name: name in apart and name)]
         for alone, own in groups or [(False, [])]:
             called = own[0] if alone else "filters" if not stages else f"filters from {own[0]}"
-            scoring = ScoreStage(
-                name=f"score:{called}",
-                pool=recipe.filters[own[0]].pool if alone else recipe.score.pool,
-                gpus=cascade.filters[own[0]].gpus if alone else 0.0,
-                cascade=cascade,
-                own=own,
-                root=self.run.root,
-                everything=recipe.score.measure_everything,
-            )
-            stages.append(scoring)
+            pool = recipe.filters[own[0]].pool if alone else recipe.score.pool
+            gpus = cascade.filters[own[0]].gpus if alone else 0.0
+            stages.append(ScoreStage(cascade, own, pool, gpus, f"score:{called}", self.run.root, everything))
         return stages
 
     def identity(self) -> dict[str, Any]:
@@ -68,12 +61,13 @@ class ScoreStep(Step):
 
     def load(self, wave: ActiveWave, row: Row) -> None:
         """Later rows of a candidate complement or replace earlier ones."""
-        if (candidate := wave.candidate(row["key"])) is not None:
-            columns = {name: value for name, value in row.items() if "." in name and value is not None}
-            candidate.scores = {**candidate.scores, **columns}
+        source, job = wave.owners.get(row["key"], ("", ""))
+        if subject := wave.subjects.get(source):
+            scores = subject.candidates[job][row["key"]].scores
+            scores |= {name: value for name, value in row.items() if "." in name and value is not None}
             for name in self.recipe.pair_cascade.filters:
                 if row[f"{name}.measured"] and row[f"{name}.error"] is None:
-                    candidate.scores.pop(f"{name}.error", None)
+                    scores.pop(f"{name}.error", None)
 
     def todo(self, wave: ActiveWave, subject: Subject) -> Iterator[Row]:
         jobs = subject.jobs()
@@ -107,21 +101,19 @@ class ScoreStep(Step):
         return {**row, **({} if turn is None else failed(turn, error))}
 
 
-@dataclass(kw_only=True)
+@dataclass
 class ScoreStage(MeasureStage):
     """Measures pairs with the filters that share one pool, on images decoded once."""
 
-    root: Path
-    everything: bool
+    root: Path = Path()
+    everything: bool = False
 
     def measure(self, rows: Sequence[Row]) -> None:
-        samples = [sample(self.root, row) for row in rows]
+        samples = []
+        for row in rows:
+            read = (None if row[name] is None else journal.read_blob(self.root, row[name]) for name in IMAGES)
+            source, edited, mask = read
+            assert source is not None, f"{row['key']} has no source image"
+            texts = {text: row[text] for text in TEXTS}
+            samples.append(Sample(key=row["key"], source_jpeg=source, edited_jpeg=edited, mask_png=mask, **texts))
         self.cascade.measure(samples, rows, own=self.own, everything=self.everything)
-
-
-def sample(root: Path, row: Mapping[str, Any]) -> Sample:
-    """The sample for filters, from a row with references to its images."""
-    source, edited, mask = (None if row[name] is None else journal.read_blob(root, row[name]) for name in IMAGES)
-    assert source is not None, f"{row['key']} has no source image"
-    texts = {text: row[text] for text in TEXTS}
-    return Sample(key=row["key"], source_jpeg=source, edited_jpeg=edited, mask_png=mask, **texts)

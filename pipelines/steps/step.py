@@ -12,19 +12,15 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from crispedit.cascade import Cascade
-from crispedit.parts import Filter
+from crispedit.parts import Filter, Part
+from crispedit.pipelines.building.listing import Member
 from crispedit.pipelines.records import Candidate, Comparison, Photograph, Request
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.scheduling.flow import Route, Row, Stage, commit, failed
-from crispedit.pipelines.sources import Entry
-from crispedit.pipelines.sources.pairs import ImportedPair
 from crispedit.recipe import Pool
 from crispedit.record import Sample
 from crispedit.shards import journal
 from crispedit.shards.journal import Table
-
-Member = Entry | ImportedPair
-"""A member of a source: a photograph or an existing pair."""
 
 
 @dataclass(slots=True)
@@ -55,8 +51,6 @@ class ActiveWave:
 
     number: int
     members: dict[str, Member]
-    read: bool = False
-    """Whether its members and photographs have been read."""
     photographs: dict[str, Photograph] = field(default_factory=dict)
     subjects: dict[str, Subject] = field(default_factory=dict)
     """The kept photographs, once the wave is judged."""
@@ -81,20 +75,11 @@ class ActiveWave:
     @property
     def curated(self) -> bool:
         """Whether all photographs are measured, and not judged yet."""
-        return self.read and self.judged is None and not any(step == "curate" for step, _ in self.out)
+        return self.judged is None and not any(step == "curate" for step, _ in self.out)
 
-    def candidate(self, key: str) -> Candidate | None:
-        """A candidate by its key, if its photograph is kept."""
-        source, job = self.owners.get(key, ("", ""))
-        return self.subjects[source].candidates[job][key] if source in self.subjects else None
-
-    def again(self, row: Photograph | Request | Candidate | Comparison) -> bool:
-        """Whether a committed row is to be made again."""
-        return row.error is not None and bool(row.transient or self.retry_errors)
-
-    def waits(self, keys: Sequence[str]) -> bool:
-        """Whether one of these candidates is in work."""
-        return any((step, key) in self.out for key in keys for step in ("edit", "score"))
+    def lacks(self, row: Photograph | Request | Candidate | Comparison | None) -> bool:
+        """Whether a row is to be made: it is not committed, or only with an error that is to be retried."""
+        return row is None or (row.error is not None and bool(row.transient or self.retry_errors))
 
 
 class Step(ABC):
@@ -170,15 +155,30 @@ class Step(ABC):
         return [row]
 
 
-@dataclass(kw_only=True)
+@dataclass
+class PartStage(Stage):
+    """A stage whose work one part of the recipe does, on images of the run in `root`."""
+
+    part: Part
+    root: Path
+    pool: Pool
+
+    def __post_init__(self) -> None:
+        self.gpus = self.part.gpus
+
+    def load(self) -> None:
+        self.part.load()
+
+
+@dataclass
 class MeasureStage(Stage):
     """Measures photographs with the cascade's filters in `own`, which share this pool."""
 
-    name: str
-    pool: Pool
-    gpus: float = 0.0
     cascade: Cascade
     own: Sequence[str]
+    pool: Pool
+    gpus: float = 0.0
+    name: str = "filters"
 
     def load(self) -> None:
         for name in self.own:

@@ -11,7 +11,7 @@ from chat_server import Said, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crispedit import chat, prompts
+from crispedit import chat, images, prompts
 from crispedit.chat import ChatAnswer, ChatError, ChatOption, ChatRequest, Reply, make, parse
 from crispedit.parts import Part
 from crispedit.pipelines import recipe
@@ -151,7 +151,7 @@ def test_the_schema_is_told_unless_the_prompt_says_it_itself():
 
 @pytest.mark.parametrize(("shape", "size"), [((100, 200), (50, 100)), ((300, 30), (100, 10)), ((80, 90), (80, 90))])
 def test_images_are_scaled_down_to_the_longer_side_never_up(shape, size):
-    assert chat.fitted(np.zeros((*shape, 3), np.uint8), 100).shape == (*size, 3)
+    assert images.fitted(np.zeros((*shape, 3), np.uint8), 100).shape == (*size, 3)
 
 
 class Asking(Part):

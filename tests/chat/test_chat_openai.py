@@ -197,7 +197,7 @@ def test_a_published_script_is_sent_as_it_sends():
     """Text and images in its order, its encoding and settings, no schema, no seed and no scaling."""
     large = np.full((1200, 30, 3), 90, np.uint8)
     published = Published("jpeg-75", max_tokens=1400)
-    turn = Turn("user", parts=["Rate it.", large, "Well?"])
+    turn = Turn("user", ["Rate it.", large, "Well?"])
     usage = {"prompt_tokens": 900, "completion_tokens": 7}
     with serving(lambda asked: Said("fine", finish_reason="length", usage=usage)) as server:
         [said] = make(server.spec).complete([Conversation([turn], published=published)])

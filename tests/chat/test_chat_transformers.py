@@ -47,7 +47,7 @@ def chat(folder):
 
 def words(chat, *turns):
     """The text said in one-turn conversations of (text, images), or the error."""
-    said = chat.complete([Conversation([Turn("user", text, images)], "Animal", {}) for text, images in turns])
+    said = chat.complete([Conversation([Turn("user", [*images, text])], "Animal", {}) for text, images in turns])
     return [one.text if isinstance(one, Completion) else one for one in said]
 
 
@@ -174,7 +174,7 @@ def test_a_real_server_is_asked_and_says_what_the_model_says(served, chat):
 
 def test_a_real_server_that_is_killed_while_it_answers_is_started_again(served):
     """The kill comes when the first of the answers is there and the others are under way."""
-    turns = [Turn("user", f"Which animal is number {number}?") for number in range(6)]
+    turns = [Turn("user", [f"Which animal is number {number}?"]) for number in range(6)]
     asked = [Conversation([turn], max_tokens=100) for turn in turns]
     guard = served.managed.process.pid
     killed = threading.Event()

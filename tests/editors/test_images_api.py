@@ -351,7 +351,7 @@ def test_the_rows_of_a_run_hold_each_edits_cost_refusal_or_error(tmp_path, photo
     ]
     with serving(lambda form: answers[form.fields["prompt"]](form)) as server:
         made = editor(server, price_per_image=0.04, retries=0)
-        done = EditStage("edit:api", made, tmp_path, Pool(), Repairing()).process(rows)
+        done = EditStage(made, tmp_path, Pool(), "edit:api", Repairing()).process(rows)
     told = [(row.get("cost"), row.get("refusal"), row.get("transient")) for row in done]
     assert told == [(0.04, None, None), (None, "content_refused", None), (None, None, True), (None, None, False)]
     assert len(server.forms) == 4

@@ -6,7 +6,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ def shard_bytes(run: Run) -> dict[str, str]:
 
 def statistics(run: Run) -> str:
     report = audit.audit(run)
-    return json.dumps([asdict(count) for count in report.counts])
+    return json.dumps([vars(count) for count in report.counts])
 
 
 def parts(run: Run) -> int:

@@ -35,7 +35,7 @@ def listed(source: AnySource, run: Path) -> list[dict]:
     """The rows of a source's listing table, by way of a committed part."""
     containers, left_out = listing.containers(source)
     table, folder = listing.table(source), run / "listing"
-    journal.commit(folder, table, [listing.rest(left_out)])
+    journal.commit(folder, table, [listing.row(listing.REST, skipped=left_out)])
     for container in containers:
         container = pickle.loads(pickle.dumps(container))
         journal.commit(folder, table, list(listing.index(source, container, str(folder))))

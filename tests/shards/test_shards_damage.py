@@ -175,7 +175,7 @@ def test_a_truncated_plain_tar(folder: Path, tmp_path: Path, cut: int):
 def test_joined_tars_are_not_read_by_half(folder: Path, tmp_path: Path):
     path = tmp_path / SHARD
     path.write_bytes((folder / SHARD).read_bytes() + (folder / "crispedit-add-000001.tar").read_bytes())
-    with pytest.raises(Damage, match="truncated: there is more after the end of the tar .* unpack joined tars"):
+    with pytest.raises(Damage, match=r"truncated: there is more after the end of the tar .* unpack joined tars"):
         read_shards(path)
     reader = read_shards(path, on_damage="skip")
     assert len(list(reader)) == 4

@@ -70,7 +70,7 @@ MOST_STRETCH, MOST_SHEAR, LEAST_SUPPORT = 0.05, 0.02, 0.5
 """Limits of a crop and zoom: difference of the axes' scales, shear, and least support."""
 LEAST_OVERLAP = 0.7
 """The least share of the source's area, and of each of its sides, that a repair may keep."""
-LAID_PX = 0.25
+ALIGNED_PX = 0.25
 """Misalignments below this many source pixels need no repair."""
 
 
@@ -89,7 +89,7 @@ def to_overlap(source: Image, edited: Image, mask: Mask | None = None) -> Repair
     motion = motions.motion(motions.tracks(middle[0], middle[1]))
     if motion is None or motion.support < LEAST_SUPPORT:
         return NO_MOTION
-    in_place = motion.displacement * by < LAID_PX
+    in_place = motion.displacement * by < ALIGNED_PX
     if in_place and (stretch == 1).all():
         return None
     if not any(_near_similarity(motion.affine[:, :2] * size[:, None]) for size in (np.ones(2), stretch)):

@@ -107,7 +107,7 @@ def _strips(gray: Luma, scale: int) -> NDArray[np.float32]:
 
 
 def _step(mean: NDArray[np.float32], outside: NDArray[np.bool_], scale: int) -> float | None:
-    """The same along one direction, from the means over strips [n, W]; None if too few lines fit."""
+    """`tile_step` along one direction, from the means over strips [n, W]; None if too few lines fit."""
     width = mean.shape[1]
     tile, side, near, apart = (max(1, pixels // scale) for pixels in (TILE_PX, SIDE_PX, NEAR_PX, APART_PX))
     if width < 2 * tile:

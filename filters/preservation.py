@@ -30,10 +30,10 @@ WHOLE = (
 
 class Preservation(Filter):
     """`leakage`: the share, 0-1, of the area outside the edit where a viewer sees more than re-rendering.
-    `least_change`: the Lab distance of local means below which the least changed quarter of the image stays; from 5 on,
-    a viewer sees that nothing was left as it was. `beside_thing`: the same for a style edit whose instruction restyles
-    one thing; else null. `outside_ssim` is Wang et al. 2004 on luma over 8x8 blocks, `outside_change` the mean Lab
-    distance. Outside is outside the true edit mask, or outside an estimated one (`crispedit.change.estimate`), each
+    `least_change`: the 25th percentile of the Lab distance of local means; from 5 on, a viewer sees that not even the
+    calmest quarter of the image was left as it was. `beside_thing`: the same for a style edit whose instruction
+    restyles one thing; else null. `outside_ssim` is Wang et al. 2004 on luma over 8x8 blocks, `outside_change` the mean
+    Lab distance. Outside is outside the true edit mask, or outside an estimated one (`crispedit.change.estimate`), each
     with a margin; its scores are null if it is smaller than `least_outside` of the image (a style edit has no
     outside)."""
 
@@ -49,8 +49,9 @@ class Preservation(Filter):
         "outside_fraction": float,
     }
     # least_change: of 113 pairs of 9 real editors judged by a person, local edits that were drawn anew measure 0.3 to
-    # 5.7 when good but for one, and 5 to 11 when their surroundings are other. An added or removed object leaves more
-    # alone (categories add and remove: 4). beside_thing: as least_change. leakage: good ones measure 0.02 or less.
+    # 5.7 when good but for one, and 5 to 11 when what surrounds the edit was replaced. An added or removed object
+    # leaves more alone (categories add and remove: 4). beside_thing: as least_change. leakage: good ones measure 0.02
+    # or less.
     bounds = {
         "leakage": Bound(max=0.0225),
         "least_change": Bound(max=6.0),

@@ -30,12 +30,12 @@ class Sharpness(Filter):
     """Detail of the edited image over that of the source (1 is equal, above 1 sharper), both at the source's size.
 
     `scale`: the edited image's own side over the source's. `texture`: the median over the textured blocks outside the
-    edit; `outside`: the same, and what little re-rendering would have taken of it; null where it could have taken most
-    (`crispedit.change.Noise`). `middle`: detail of 2 to 4 px, the median outside, and what shapes drawn anew may have
-    taken of it. `balance`: the same median over that of detail of 8 to 16 px: smoothing takes the one and leaves the
-    other, drawing anew takes both alike. Both are null in the `global` regime. `inside` compares the sharpest tenth of
-    the blocks inside the edit with the sharpest tenth of the source's: new content need not have the old texture, but
-    some edge of it should be as crisp as the photograph's.
+    edit; `outside`: the same, plus the texture that re-rendering alone would have removed; null where it could have
+    taken most (`crispedit.change.Noise`). `middle`: detail of 2 to 4 px, the median outside, plus what redrawn shapes
+    may have removed of it. `balance`: the same median over that of detail of 8 to 16 px: smoothing removes the one and
+    leaves the other, redrawing removes both alike. Both are null in the `global` regime. `inside` compares the sharpest
+    tenth of the blocks inside the edit with the sharpest tenth of the source's: new content need not have the old
+    texture, but some edge of it should be as crisp as the photograph's.
     Null where fewer than `least_blocks` blocks can be compared."""
 
     least_blocks: int = 12

@@ -31,9 +31,9 @@ class Spot:
 class Scene:
     """A photograph's properties.
 
-    `ground` says whether an object can stand in its lower part: a field, a road, a table, but not a close-up before
-    a blur. `horizon` is a fraction from the top. `clutter` [h, w] is detail at study size, in grey levels; `grain` is
-    the standard deviation of the noise, in grey levels.
+    `ground` says whether an object can stand in its lower part: a field, a road, a table, but not a close-up in front
+    of a blurred background. `horizon` is a fraction from the top. `clutter` [h, w] is detail at study size, in grey
+    levels; `grain` is the standard deviation of the noise, in grey levels.
     """
 
     width: int

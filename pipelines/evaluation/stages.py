@@ -24,7 +24,7 @@ from crispedit.recipe import Pool
 from crispedit.record import Image, Refusal, canonical_json
 from crispedit.shards import journal
 
-KEPT = ("seconds", "refusal")
+CACHED_COLUMNS = ("seconds", "refusal")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Edits:
         """The stored columns of an edit (PNG or refusal, and seconds); None if it is not stored."""
         try:
             stored = json.loads(self._file(name, "json").read_text(encoding="utf-8"))
-            columns = {column: stored[column] for column in KEPT}
+            columns = {column: stored[column] for column in CACHED_COLUMNS}
             return columns | {"image": self._file(name, "png").read_bytes() if stored["refusal"] is None else None}
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -56,7 +56,7 @@ class Edits:
             with journal.replaced(self._file(row["edit"], "png")) as out:
                 out.write(image)
         with journal.replaced(self._file(row["edit"], "json")) as out:
-            out.write(canonical_json({column: row.get(column) for column in KEPT}).encode())
+            out.write(canonical_json({column: row.get(column) for column in CACHED_COLUMNS}).encode())
 
     def _file(self, name: str, suffix: str) -> Path:
         return self.folder / name[:2] / f"{name}.{suffix}"

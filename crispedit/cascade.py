@@ -75,6 +75,11 @@ class Cascade:
         return Cascade(ordered, default, by_category, by_regime)
 
     @property
+    def scores(self) -> Mapping[str, type[float] | type[int]]:
+        """The type of every "filter.score"."""
+        return {f"{name}.{score}": kind for name, one in self.filters.items() for score, kind in one.scores.items()}
+
+    @property
     def columns(self) -> list[pa.Field]:
         """The score columns, in cascade order."""
         fields = []

@@ -37,6 +37,11 @@ class Part(BaseModel):
     incidental: ClassVar[frozenset[str]] = frozenset()
     """Options that decide where, how fast and at what cost the output is made, not what it is."""
 
+    @classmethod
+    def undefined(cls) -> str | None:
+        """What the class must define and does not, or defines wrongly; None if it is complete."""
+        return None
+
     def lacks(self) -> str | None:
         """What this part needs and cannot find (a package, weights), and how to get it; None if all is there. Called
         when a recipe is checked, so that a run does not measure only nulls."""
@@ -112,6 +117,17 @@ class Filter(Part):
     cost: ClassVar[float]
     """Milliseconds per pair of 1024x1024 on one core (or one GPU); the cascade runs cheapest first."""
 
+    @classmethod
+    def undefined(cls) -> str | None:
+        if not hasattr(cls, "scores"):
+            return "'scores', such as scores = {\"levels\": float}"
+        if not hasattr(cls, "cost"):
+            return "'cost', the milliseconds for a pair of 1024x1024, such as cost = 1.0"
+        if cls.measure is Filter.measure and cls.measure_one is Filter.measure_one:
+            return "measure_one(sample) or measure(samples)"
+        without = sorted(cls.bounds.keys() - cls.scores.keys())
+        return f"scores for its bounds on {', '.join(without)}" if without else None
+
     def price(self) -> float:
         """`cost` with these options; it orders the cascade."""
         return self.cost
@@ -134,6 +150,10 @@ class Annotator(Part):
     categories: ClassVar[tuple[str, ...] | None] = None
     """The categories that it can plan; None: any with a category file. A recipe with another one is refused."""
 
+    @classmethod
+    def undefined(cls) -> str | None:
+        return "annotate(samples, requests)" if cls.annotate is Annotator.annotate else None
+
     def annotate(
         self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]
     ) -> Sequence[Sequence[Job | Refusal | Exception]]:
@@ -147,6 +167,10 @@ class Annotator(Part):
 
 class Editor(ModelPart):
     """Carries out jobs."""
+
+    @classmethod
+    def undefined(cls) -> str | None:
+        return "edit(sources, jobs, seeds)" if cls.edit is Editor.edit else None
 
     def check(self) -> None:
         """ValueError for options that are wrong whatever the weights; called when a recipe is checked."""
@@ -177,7 +201,7 @@ def names(package: ModuleType) -> list[str]:
 def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
     """The one `kind` class that the file `name` of the package defines, or any importable module `package.module`.
 
-    ValueError lists the choices, or says why the module cannot be imported.
+    ValueError lists the choices, or says why the module cannot be imported or what its class lacks.
     """
     part, outside = kind.__name__.lower(), "." in name
     if not outside and name not in names(package):
@@ -193,6 +217,10 @@ def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
         raise ValueError(
             f"{part} {name!r} cannot be imported: {error}; is its folder on PYTHONPATH, on every node?"
         ) from None
+    except Exception as error:
+        if not outside:
+            raise
+        raise ValueError(f"{part} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     classes = [
         value
         for value in vars(module).values()
@@ -200,6 +228,8 @@ def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
     ]
     if len(classes) != 1:
         raise ValueError(f"{module.__name__} must define exactly one {kind.__name__}; it defines {len(classes)}")
+    if lacking := classes[0].undefined():
+        raise ValueError(f"{part} {name!r}: the class {classes[0].__name__} must define {lacking}")
     return classes[0]
 
 

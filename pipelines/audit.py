@@ -292,17 +292,16 @@ def _histograms(run: Run, db: duckdb.DuckDBPyConnection) -> list[Histogram]:
     with it."""
     cascade = run.recipe.pair_cascade
     histograms = []
-    for name, filter_ in cascade.filters.items():
-        for score, of in filter_.scores.items():
-            if of is int:  # hashes are not quantities
-                continue
-            key = f"{name}.{score}"
-            values = db.execute(f'SELECT "{key}" AS v FROM score WHERE "{name}.measured"').fetchnumpy()["v"]
-            masked: Any = np.ma.masked_invalid(np.ma.asarray(values, dtype=float))
-            known = masked.compressed()
-            counts, edges = np.histogram(known, bins=BINS) if len(known) else (np.array([]), np.array([]))
-            bounds = {c: b for c in run.recipe.categories if (b := cascade.bounds_of(c).get(key)) is not None}
-            histograms.append(Histogram(key, edges.tolist(), counts.tolist(), len(masked) - len(known), bounds))
+    for score, number in cascade.scores.items():
+        if number is int:  # hashes are not quantities
+            continue
+        measured = f"{score.rpartition('.')[0]}.measured"
+        values = db.execute(f'SELECT "{score}" AS v FROM score WHERE "{measured}"').fetchnumpy()["v"]
+        masked: Any = np.ma.masked_invalid(np.ma.asarray(values, dtype=float))
+        known = masked.compressed()
+        counts, edges = np.histogram(known, bins=BINS) if len(known) else (np.array([]), np.array([]))
+        bounds = {c: b for c in run.recipe.categories if (b := cascade.bounds_of(c).get(score)) is not None}
+        histograms.append(Histogram(score, edges.tolist(), counts.tolist(), len(masked) - len(known), bounds))
     return histograms
 
 

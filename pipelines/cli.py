@@ -13,48 +13,19 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import yaml
 
 from crispedit import __version__, console, machine
 from crispedit.pipelines import failure
 
-GROUPS = {
-    "build a dataset": {
-        "init": ("crispedit.pipelines.init", "write a recipe for a folder of photographs or pairs"),
-        "build": ("crispedit.pipelines.build", "build a dataset: every step of a run, in order"),
-        "status": ("crispedit.pipelines.status", "what a run has, and what its build is doing"),
-        "select": ("crispedit.pipelines.step", "choose pairs again by bounds, duplicates and quotas"),
-        "pack": ("crispedit.pipelines.step", "write the chosen pairs as WebDataset shards"),
-        "step": ("crispedit.pipelines.step", "one step of a run: curate, annotate, edit, score, compare, ..."),
-    },
-    "inspect a run": {
-        "view": ("crispedit.pipelines.view", "look at pairs, bounds and labels in a web browser"),
-        "audit": ("crispedit.pipelines.audit", "what was kept, and why the rest was not"),
-        "filters": ("crispedit.pipelines.filter_list", "list the filters: scores, default bounds, packages"),
-        "calibrate": ("crispedit.pipelines.calibration.calibrate", "test filters on known defects, and learn bounds"),
-    },
-    "share shards": {
-        "verify": ("crispedit.pipelines.sharing.verify", "check a shard set"),
-        "inspect": ("crispedit.pipelines.sharing.inspect", "show pairs of a shard set"),
-        "export": ("crispedit.pipelines.sharing.export", "write a shard set in another layout"),
-        "decontaminate": (
-            "crispedit.pipelines.sharing.decontaminate",
-            "find copies of benchmark pictures in a shard set",
-        ),
-        "duplicates": ("crispedit.pipelines.sharing.duplicates", "find pairs whose sources show the same, by CLIP"),
-        "merge": ("crispedit.pipelines.sharing.merge", "merge shard sets into one"),
-        "reshard": ("crispedit.pipelines.sharing.merge", "pack a shard set again"),
-    },
-    "train and evaluate": {
-        "tokenize": ("crispedit.pipelines.training.tokenize", "encode a shard set into tokens for training"),
-        "train": ("crispedit.pipelines.train", "train EditMGT on a shard set"),
-        "edit": ("crispedit.pipelines.edit", "edit images with EditMGT"),
-        "evaluate": ("crispedit.pipelines.evaluate", "score editors on benchmarks, beside two controls"),
-        "judge-bench": ("crispedit.pipelines.evaluation.judge_bench", "compare chat models with people's preferences"),
-    },
-}
-"""The commands by task: name, module, and the line that `crispedit --help` shows."""
+GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = yaml.safe_load(
+    Path(__file__).with_name("commands.yaml").read_text(encoding="utf-8")
+)
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
 GENERAL = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "--traceback": "traceback"}
@@ -152,12 +123,16 @@ def parser_of(command: str) -> tuple[Parser, Parser]:
         prog="crispedit", dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS
     )
     chosen = whole
-    for name, (module, text) in COMMANDS.items():
+    for name, (_, text) in COMMANDS.items():
         parser = commands.add_parser(name, description=text[0].upper() + text[1:] + ".")
         if name == command:
-            importlib.import_module(module).add_arguments(parser)
+            _module(name).add_arguments(parser)
             chosen = parser
     return whole, chosen
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"crispedit.pipelines.{COMMANDS[command][0]}")
 
 
 def _run(arguments: Sequence[str], command: str) -> int:
@@ -177,7 +152,7 @@ def _run(arguments: Sequence[str], command: str) -> int:
             chosen.error(f"unrecognized arguments: {' '.join(further)}")
         args.overrides = [*args.overrides, *further]
     try:
-        return int(importlib.import_module(COMMANDS[args.command][0]).run(args))
+        return int(_module(args.command).run(args))
     except SystemExit as ended:
         if ended.code == signal.SIGTERM:  # Ray replaced our handler by its own
             raise Stopped from None

@@ -13,6 +13,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import yaml
+
 from crispedit import machine
 from crispedit.pipelines import cli
 from crispedit.pipelines.shipped.landscapes import render
@@ -20,7 +22,6 @@ from crispedit.pipelines.shipped.landscapes import render
 PHOTOGRAPHS = 12
 HELD_OUT = 3
 """Landscapes for evaluation only; small, because a tiny model sees only small images."""
-STEPS = 25
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,20 +37,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Photographs: rendering {PHOTOGRAPHS} landscapes into {folder}.", flush=True)
         render(folder, 0, PHOTOGRAPHS, 1536, 1024)
     render(held_out, PHOTOGRAPHS, HELD_OUT, 384, 256)
-    run, training, evaluation = (shlex.quote(str(args.out / name)) for name in ("run", "training", "evaluation"))
     for text, line in stages(shlex.quote(str(folder)), shlex.quote(str(held_out)), args.out):
         print(f"\n{text}\n$ crispedit {line}", flush=True)
         status = cli.main(shlex.split(line))
         if status:
             return status
-    command = os.path.relpath(Path(sys.executable).parent / "crispedit")
+    command, out = os.path.relpath(Path(sys.executable).parent / "crispedit"), shlex.quote(str(args.out))
     print(
         f"\nDone. Where to look:\n"
-        f"  the pairs, in a web browser   {command} view {run}\n"
-        f"  the report of the build       {run}/audit/report.html\n"
-        f"  the shards                    {run}/shards\n"
-        f"  the model                     {training}/model\n"
-        f"  its edits and figures         {evaluation}/results.md and {evaluation}/sheets\n"
+        f"  the pairs, in a web browser   {command} view {out}/run\n"
+        f"  the report of the build       {out}/run/audit/report.html\n"
+        f"  the shards                    {out}/run/shards\n"
+        f"  the model                     {out}/training/model\n"
+        f"  its edits and figures         {out}/evaluation/results.md and {out}/evaluation/sheets\n"
         f"  next, your own photographs    {command} init FOLDER"
     )
     return 0
@@ -57,31 +57,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def stages(photographs: str, held_out: str, out: Path) -> list[tuple[str, str]]:
     """For each stage, its purpose in one line and its command, with quoted paths."""
-    run, held_run, training, evaluation = (
-        shlex.quote(str(out / name)) for name in ("run", "held-out", "training", "evaluation")
-    )
-    small = "engine.kind=inprocess filters={} curate.filters={}"  # no filters: few pairs, correct by construction
-    start = "model.start=crispedit/weights/editmgt-tiny optimiser.rate=1.0e-4"  # continues from the shipped model
-    models = " ".join(f"editors.{name}.model={training}/model" for name in ("hold-off", "hold-on", "hold-on-pasted"))
-    return [
-        (
-            "Build: invents edits of the photographs, carries them out, measures the pairs, and packs the good ones.",
-            f"build configs/embedded.yaml source.path={photographs} run={run} source.dataset=demo",
-        ),
-        ("Audit: how many pairs each step and filter kept, and why it rejected the others.", f"audit {run}"),
-        (
-            "Build again, from photographs that the model is never trained on, to judge it by.",
-            f"build configs/embedded.yaml source.path={held_out} run={held_run} {small}",
-        ),
-        (
-            f"Train: {STEPS} steps of a tiny EditMGT on the pairs.",
-            f"train configs/train/tiny.yaml shards={run}/shards run={training} {start} steps={STEPS}",
-        ),
-        (
-            "Evaluate: its edits of the held-out photographs, beside two controls (copy-source, ground-truth).",
-            f"evaluate configs/evaluate/tiny.yaml benchmarks.shards.path={held_run}/shards {models} out={evaluation}",
-        ),
-    ]
+    listed = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    places = {"photographs": photographs, "held_out": held_out, "out": shlex.quote(str(out))}
+    return [(stage["text"], stage["command"].format(**places)) for stage in listed]
 
 
 def environment() -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -21,13 +21,13 @@ from PIL import Image as Pillow
 from crispedit import console, jsonl, parts
 from crispedit.editmgt.options import SamplingOptions, Schedule, sampling_options
 from crispedit.images import decode_mask, encode_jpeg
-from crispedit.normalise import SUFFIXES, Refused, Unreadable, normalise
+from crispedit.normalise import SUFFIXES, normalise
 from crispedit.outcome import each
 from crispedit.record import Image, Mask
 from crispedit.shards import journal
 
 if TYPE_CHECKING:
-    from crispedit.editmgt.pipeline import Edited, EditMGTPipeline
+    from crispedit.editmgt.pipeline import Edited
 
 WRITTEN = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 100_000_000
@@ -79,68 +79,58 @@ def run(args: argparse.Namespace) -> int:
     if not requests:
         raise ValueError(f"{args.input} holds no images ({', '.join(SUFFIXES)})")
     _check(requests, args)
+    edit = _loaded(args)
+    failed = 0
+    together = max(1, args.batch_size // args.count)
+    for start in range(0, len(requests), together):
+        batch = requests[start : start + together]
+        for request, edited in zip(batch, each(edit, batch), strict=True):
+            if isinstance(edited, Exception):
+                print(f"error: {request.where}: {edited}", file=sys.stderr)
+                failed += 1
+            else:
+                _write_answers(request.output, *edited, args)
+    return 1 if failed else 0
+
+
+def _loaded(args: argparse.Namespace) -> Callable[[Sequence[EditRequest]], list[tuple[Image, list[Edited]]]]:
+    """The loaded model, as a function that gives each image and its answers."""
     changes = {name: getattr(args, name) for name in SamplingOptions.model_fields}
     given = sampling_options(changes)  # checks values before the model is loaded
-    pipeline = _load(args)
-    options = given.over(pipeline.sampling)
+    from crispedit.editmgt.pipeline import EditMGTPipeline
 
-    def edit(batch: Sequence[Loaded]) -> list[list[Edited]]:
+    with parts.loading(str(args.model)):
+        pipeline = EditMGTPipeline.from_pretrained(args.model, llm=args.llm, device=args.device, dtype=args.dtype)
+    if args.compile:
+        pipeline.transformer.compile_step()
+
+    def edit(batch: Sequence[EditRequest]) -> list[tuple[Image, list[Edited]]]:
+        sources = [
+            normalise(one.image.read_bytes(), max_pixels=MAX_PIXELS, max_short_side_px=None).image for one in batch
+        ]
         answers = pipeline(
-            [one.source for one in batch],
-            [one.request.instruction for one in batch],
-            options,
-            mask=[one.mask for one in batch],
-            seed=[one.request.seed for one in batch],
+            sources,
+            [one.instruction for one in batch],
+            given.over(pipeline.sampling),
+            mask=[_read_mask(one.mask, source) for one, source in zip(batch, sources, strict=True)],
+            seed=[one.seed for one in batch],
             images_per_prompt=args.count,
             words=args.words,
             batch_size=args.batch_size,
             progress=console.shows_progress(),
         )
-        return [answers[i : i + args.count] for i in range(0, len(answers), args.count)]
+        return [(source, answers[n * args.count : (n + 1) * args.count]) for n, source in enumerate(sources)]
 
-    failed = 0
-    together = max(1, args.batch_size // args.count)
-    for start in range(0, len(requests), together):
-        loaded = []
-        for request in requests[start : start + together]:
-            try:
-                source = _read(request.image)
-                mask = None if request.mask is None else _read_mask(request.mask, source)
-                loaded.append(Loaded(request, source, mask))
-            except (ValueError, OSError, Refused, Unreadable) as error:
-                failed += _report(request, error)
-        for one, answers in zip(loaded, each(edit, loaded), strict=True):
-            if isinstance(answers, Exception):
-                failed += _report(one.request, answers)
-            else:
-                _write_answers(one, answers, args)
-    return 1 if failed else 0
+    return edit
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A request whose image and mask are read."""
-
-    request: EditRequest
-    source: Image
-    mask: Mask | None
-
-
-def _report(request: EditRequest, error: Exception) -> int:
-    """Report a failed request; returns the number of failures, 1."""
-    print(f"error: {request.where}: {error}", file=sys.stderr)
-    return 1
-
-
-def _write_answers(one: Loaded, answers: Sequence[Edited], args: argparse.Namespace) -> None:
+def _write_answers(output: Path, source: Image, answers: Sequence[Edited], args: argparse.Namespace) -> None:
     for number, answer in enumerate(answers):
-        output = one.request.output
-        if args.count > 1:
-            output = output.with_stem(f"{output.stem}-{number}")
-        _write(output, answer.image)
+        path = output.with_stem(f"{output.stem}-{number}") if args.count > 1 else output
+        _write(path, answer.image)
         if args.map:
-            _write(output.with_suffix(".map.png"), _heat(answer.localisation, one.source))
-        print(f"{output}  {answer.steps} steps, {answer.held_fraction:.0%} of the tokens held")
+            _write(path.with_suffix(".map.png"), _heat(answer.localisation, source))
+        print(f"{path}  {answer.steps} steps, {answer.held_fraction:.0%} of the tokens held")
 
 
 def _requests(args: argparse.Namespace) -> Iterator[EditRequest]:
@@ -205,21 +195,9 @@ def _check(requests: Sequence[EditRequest], args: argparse.Namespace) -> None:
         raise ValueError("count and batch-size must be at least 1")
 
 
-def _load(args: argparse.Namespace) -> EditMGTPipeline:
-    from crispedit.editmgt.pipeline import EditMGTPipeline
-
-    with parts.loading(str(args.model)):
-        pipeline = EditMGTPipeline.from_pretrained(args.model, llm=args.llm, device=args.device, dtype=args.dtype)
-    if args.compile:
-        pipeline.transformer.compile_step()
-    return pipeline
-
-
-def _read(path: Path) -> Image:
-    return normalise(path.read_bytes(), max_pixels=MAX_PIXELS, max_short_side_px=None).image
-
-
-def _read_mask(path: Path, source: Image) -> Mask:
+def _read_mask(path: Path | None, source: Image) -> Mask | None:
+    if path is None:
+        return None
     mask = decode_mask(path.read_bytes())
     if mask.shape != source.shape[:2]:
         raise ValueError(f"the mask {path} is {mask.shape} and its image {source.shape[:2]}: sizes differ")

@@ -9,22 +9,17 @@ from __future__ import annotations
 import errno
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
-EXTRAS = {
-    **dict.fromkeys(("torch", "safetensors", "transformers", "diffusers", "open_clip", "timm"), "models"),
-    **dict.fromkeys(("accelerate", "torchvision", "peft"), "models"),
-    **dict.fromkeys(("torchao", "bitsandbytes", "cache_dit"), "faster"),
-    "tensorboard": "train",
-    "faiss": "semantic",
-    "s3fs": "s3",
-    "gcsfs": "gcs",
-}
-"""The extra of crispedit that brings a package."""
-TRAINING = ("train", "tokenize", "evaluate")
+import yaml
 
 AGAIN = "run the same command again to continue"
+_CATALOGUE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8").replace("AGAIN", AGAIN))
+EXTRAS: Mapping[str, str] = _CATALOGUE["extras"]
+REMEDIES: Mapping[int, str] = {getattr(errno, name): remedy for name, remedy in _CATALOGUE["remedies"].items()}
+TRAINING = ("train", "tokenize", "evaluate")
 
 
 def sentence(error: BaseException, command: str = "") -> str:
@@ -86,29 +81,6 @@ def _missing_package(error: BaseException, command: str) -> str | None:
     return f"the package {package} does not load ({error}): {remedy}"
 
 
-_REMEDIES = {
-    errno.ENOSPC: f"the disk is full; free some space there, then {AGAIN}",
-    errno.EDQUOT: f"your quota is used up; free some space there, then {AGAIN}",
-    errno.EFBIG: f"no file of this size is allowed there (see `ulimit -f`); raise the limit, then {AGAIN}",
-    errno.EROFS: "the file system is read-only; choose another folder",
-    errno.EACCES: "not permitted; change its permissions or choose another folder",
-    errno.EPERM: "not permitted; change its permissions or choose another folder",
-    errno.ENOENT: "there is no such file or folder",
-    errno.ENOTDIR: "a part of this path is a file, not a folder",
-    errno.EISDIR: "this is a folder, not a file",
-    errno.EEXIST: "exists already; choose another name",
-    errno.ENAMETOOLONG: "the name is too long for the file system; choose a shorter one",
-    errno.EMFILE: "too many files are open; raise the limit with `ulimit -n 65536`",
-    errno.ENFILE: "too many files are open on this machine",
-    errno.ENOMEM: "out of memory; use fewer processes or smaller batches",
-    errno.ENOSYS: "the file system there cannot do this; choose a folder on another one",
-    errno.ENOTSUP: "the file system there cannot do this; choose a folder on another one",
-    errno.EIO: f"the disk or the network failed; {AGAIN}",
-    errno.ESTALE: f"the network file system lost this file; {AGAIN}",
-    errno.EADDRINUSE: "this port is in use; choose another",
-}
-
-
 def _system(error: BaseException, command: str) -> str | None:
     """Errors of the operating system: disk, permission, connection, memory."""
     if isinstance(error, MemoryError):
@@ -118,7 +90,7 @@ def _system(error: BaseException, command: str) -> str | None:
     if not isinstance(error, OSError) or error.errno is None:
         return None
     what = error.filename if error.filename is not None else error.filename2
-    remedy = _REMEDIES.get(error.errno, error.strerror or _told(error))
+    remedy = REMEDIES.get(error.errno, error.strerror or _told(error))
     name = what.decode(errors="replace") if isinstance(what, bytes) else str(what)
     return remedy if what is None else f"{name}: {remedy}"
 

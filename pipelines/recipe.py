@@ -256,7 +256,7 @@ class Recipe(Strict):
         if (first := next(iter(self.edit.editors.items())))[1].when == "failed":
             raise ValueError(f"edit.editors.{first[0]}.when is failed, but no editor comes before it")
         self._check_share()
-        scores = [f"{name}.{score}" for name, f in self.pair_cascade.filters.items() for score in f.scores]
+        scores = self.pair_cascade.scores
         if strange := sorted(set(self.select.best) - set(scores)):
             raise ValueError(
                 f"select.best.{strange[0]}: no filter measures it; choose from {', '.join(scores) or 'none'}"

@@ -11,55 +11,48 @@ import pyarrow as pa
 from crispedit.cascade import Cascade
 from crispedit.shards.journal import BlobRef, Table, columns
 
-OUTCOME = [("refusal", pa.string()), ("error", pa.string()), ("transient", pa.bool_())]
+OUTCOME = [*columns(pa.string(), "refusal", "error"), ("transient", pa.bool_())]
 """`refusal`: understood and declined; `error`: failed; `transient`: whether the error is transient, null without
 one."""
 
 TOKENS = ("input_tokens", "output_tokens")
 """A chat model's tokens for a row; null: no model, or its server does not count."""
 
-CURATE = Table(
-    pa.schema(
-        [
-            *columns(pa.string(), "uri", "key", "dataset", "licence", "caption", "format"),
-            *columns(pa.int32(), "original_width", "original_height", "width", "height"),
-            ("sha256", pa.string()),
-            *OUTCOME,
-            ("image", pa.binary()),
-        ]
-    ),
+
+def _table(*fields: tuple[str, pa.DataType], **options: Any) -> Table:
+    return Table(pa.schema(fields), **options)
+
+
+CURATE = _table(
+    *columns(pa.string(), "uri", "key", "dataset", "licence", "caption", "format"),
+    *columns(pa.int32(), "original_width", "original_height", "width", "height"),
+    ("sha256", pa.string()),
+    *OUTCOME,
+    ("image", pa.binary()),
     key="uri",
     blobs={"image": "jpg"},
     member="key",
 )
 """One row per input file."""
 
-ANNOTATE = Table(
-    pa.schema(
-        [
-            *columns(pa.string(), "key", "job_key", "source_key", "category"),
-            ("ordinal", pa.int32()),
-            *columns(pa.string(), "instruction", "source_caption", "target_caption", "plan"),
-            *columns(pa.int64(), *TOKENS),
-            *OUTCOME,
-        ]
-    )
+ANNOTATE = _table(
+    *columns(pa.string(), "key", "job_key", "source_key", "category"),
+    ("ordinal", pa.int32()),
+    *columns(pa.string(), "instruction", "source_caption", "target_caption", "plan"),
+    *columns(pa.int64(), *TOKENS),
+    *OUTCOME,
 )
 """One row per requested edit (photograph, category, ordinal): the job, or why there is none."""
 
-EDIT = Table(
-    pa.schema(
-        [
-            *columns(pa.string(), "key", "job_key", "source_key", "category", "editor"),
-            ("editor_version", pa.int32()),
-            ("options", pa.string()),
-            *columns(pa.int32(), "seed", "width", "height"),
-            *columns(pa.string(), "transform", "drift"),
-            *columns(pa.float64(), "cost", "seconds", "gpu_seconds"),
-            *OUTCOME,
-            *columns(pa.binary(), "source", "edited", "mask"),
-        ]
-    ),
+EDIT = _table(
+    *columns(pa.string(), "key", "job_key", "source_key", "category", "editor"),
+    ("editor_version", pa.int32()),
+    ("options", pa.string()),
+    *columns(pa.int32(), "seed", "width", "height"),
+    *columns(pa.string(), "transform", "drift"),
+    *columns(pa.float64(), "cost", "seconds", "gpu_seconds"),
+    *OUTCOME,
+    *columns(pa.binary(), "source", "edited", "mask"),
     blobs={"source": "source.jpg", "edited": "edited.jpg", "mask": "mask.png"},
 )
 """One row per candidate. `source` is null unless the editor composed a new source. With `edit.repair`, `transform` is
@@ -72,17 +65,13 @@ errors."""
 IN_PLACE = "[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]"
 """The `transform` of an edit that was aligned already, or could not be: stored unchanged."""
 
-COMPARE = Table(
-    pa.schema(
-        [
-            *columns(pa.string(), "key", "job_key"),
-            ("candidates", pa.list_(pa.string())),
-            *columns(pa.string(), "chosen", "answers"),
-            *columns(pa.int64(), *TOKENS),
-            ("error", pa.string()),
-            ("transient", pa.bool_()),
-        ]
-    )
+COMPARE = _table(
+    *columns(pa.string(), "key", "job_key"),
+    ("candidates", pa.list_(pa.string())),
+    *columns(pa.string(), "chosen", "answers"),
+    *columns(pa.int64(), *TOKENS),
+    ("error", pa.string()),
+    ("transient", pa.bool_()),
 )
 """One row per comparison of a job's candidates, whose keys are `candidates`. `chosen` is a key, or null if the judge
 preferred none. With other bounds other candidates pass, which makes another comparison."""
@@ -99,9 +88,12 @@ def curate_table(cascade: Cascade) -> Table:
     return Table(schema, key=CURATE.key, blobs=CURATE.blobs, member=CURATE.member)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Record:
     """The columns of a row that the driver needs."""
+
+    error: str | None = None
+    transient: bool | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -122,8 +114,6 @@ class Photograph(Record):
     width: int | None = None
     original_width: int | None = None
     image: BlobRef | None = None
-    error: str | None = None
-    transient: bool | None = None
 
 
 @dataclass(slots=True)
@@ -139,8 +129,6 @@ class Request(Record):
     source_caption: str | None = None
     target_caption: str | None = None
     plan: str | None = None
-    error: str | None = None
-    transient: bool | None = None
 
 
 @dataclass(slots=True)
@@ -156,8 +144,6 @@ class Candidate(Record):
     edited: BlobRef | None = None
     mask: BlobRef | None = None
     refusal: str | None = None
-    error: str | None = None
-    transient: bool | None = None
     scores: dict[str, Any] = field(default_factory=dict)
 
 
@@ -168,5 +154,3 @@ class Comparison(Record):
     key: str
     job_key: str
     chosen: str | None = None
-    error: str | None = None
-    transient: bool | None = None

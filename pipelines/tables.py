@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -13,7 +12,7 @@ from crispedit.pipelines.building import listing
 from crispedit.pipelines.records import ANNOTATE, COMPARE, EDIT, IN_PLACE, curate_table, score_table
 from crispedit.pipelines.run import Run
 from crispedit.shards import journal
-from crispedit.shards.journal import Table, quoted
+from crispedit.shards.journal import quoted
 
 OF_KEYS = {
     "edit": "key IN (FROM keys)",
@@ -41,11 +40,12 @@ def connect(run: Run, waves: Sequence[str] | None = None, keys: pa.Table | None 
     editor or not). An imported pair has its own origin and `id`. `waves`: only these waves. `keys`: only these
     candidates (a column `key`), and what belongs to them."""
     db = database(run)
-    _view(db, "curate", _parts(run, "curate", waves), curate_table(run.recipe.source_cascade))
-    _view(db, "annotate", _parts(run, "annotate", waves), ANNOTATE)
-    _view(db, "edit", _parts(run, "edit", waves), EDIT)
-    _view(db, "score", _parts(run, "score", waves), score_table(run.recipe.pair_cascade))
-    _view(db, "compare", _parts(run, "compare", waves), COMPARE)
+    views = {"annotate": ANNOTATE, "edit": EDIT, "compare": COMPARE}
+    views |= {"curate": curate_table(run.recipe.source_cascade), "score": score_table(run.recipe.pair_cascade)}
+    for name, table in views.items():
+        folders = [run.folder(name)] if waves is None else [run.folder(name) / wave for wave in waves]
+        parts = [part for folder in folders for part in journal.parts(folder)]
+        db.execute(f"CREATE VIEW {name} AS {journal.view(db, table, parts)}")
     if keys is not None:
         db.register("keys", keys)
         for name, condition in OF_KEYS.items():
@@ -98,12 +98,3 @@ def repairs(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -
         f"FROM edit WHERE key IN ({kept})",
     )
     return counts
-
-
-def _parts(run: Run, step: str, waves: Sequence[str] | None) -> list[Path]:
-    folder = run.folder(step)
-    return journal.parts(folder) if waves is None else [p for wave in waves for p in journal.parts(folder / wave)]
-
-
-def _view(db: duckdb.DuckDBPyConnection, name: str, parts: Sequence[Path], table: Table) -> None:
-    db.execute(f"CREATE VIEW {name} AS {journal.view(db, table, parts)}")

@@ -25,8 +25,7 @@ def _frequencies(half: int) -> Tensor:
     return exponent.double().exp().float()
 
 
-_RELEASED = _frequencies(128)
-"""The released model's; two of them are rounded up, from 0.48 units in the last place."""
+_RELEASED = _frequencies(128)  # the released model's; two of them are rounded up, from 0.48 units in the last place
 _RELEASED[[12, 106]] = _RELEASED[[12, 106]].nextafter(torch.ones(2))
 
 
@@ -44,11 +43,6 @@ def grid_rope(height: int, width: int, axes: Sequence[int], device: torch.device
         angles.append(position.reshape(-1, 1) / 10000.0**exponent)
     angle = torch.cat(angles, 1)
     return torch.stack([angle.cos(), angle.sin()], -1).float()
-
-
-def still(tokens: int, channels: int, device: torch.device | str | None = None) -> Tensor:
-    """[tokens, channels / 2, 2]: angles of zero, for tokens that are not rotated, such as text."""
-    return torch.tensor([1.0, 0.0], device=device).expand(tokens, channels // 2, 2)
 
 
 def rotate(x_BSHd: Tensor, rope_Sp2: Tensor) -> Tensor:

@@ -38,18 +38,12 @@ class Examples:
 
     keys: Sequence[str]
     categories: Sequence[str]
-    source: Tensor | None
-    """[B, h, w] tokens of the image before the edit; None for text-to-image training."""
-    edited: Tensor
-    """[B, h, w] tokens of the image after the edit: the target."""
-    region: Tensor
-    """[B, h, w] bool, tokens that the edit's mask touches; all false where the mask is unknown."""
-    sequence: Tensor
-    """[B, L, C]"""
-    pooled: Tensor
-    """[B, P]"""
-    micro: Tensor
-    """[B, 5] micro-conditions: width and height before the crop, its top and left, in pixels, and `SCORE`."""
+    source: Tensor | None  # [B, h, w] tokens of the image before the edit; None for text-to-image training
+    edited: Tensor  # [B, h, w] tokens of the image after the edit: the target
+    region: Tensor  # [B, h, w] bool, tokens that the edit's mask touches; all false where the mask is unknown
+    sequence: Tensor  # [B, L, C]
+    pooled: Tensor  # [B, P]
+    micro: Tensor  # [B, 5] micro-conditions: width and height before the crop, its top and left, in pixels, and `SCORE`
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from crispedit.record import Image, Mask
 
-FEATHER_TOKENS = 0.5
-"""Width of the blended seam, inside the edited tokens, in tokens."""
+FEATHER_TOKENS = 0.5  # width of the blended seam, inside the edited tokens, in tokens
 
 
 def working_size(width: int, height: int, resolution: int, multiple: int) -> tuple[int, int]:

@@ -53,7 +53,8 @@ def smooth(scores_Chw: Tensor) -> Tensor:
     Peaks are what exceeds the 90th percentile. Each map's range is kept.
     """
     mean = _gaussian(scores_Chw)
-    variance = _variance(scores_Chw)
+    windows = _mirror(scores_Chw, 2).unfold(1, 5, 1).unfold(2, 5, 1)
+    variance = windows.flatten(-2).var(-1, correction=0)
     weight = 1.0 - 0.7 * rescale(variance.flatten(1)).view_as(variance)
     out = weight * mean + (1.0 - weight) * scores_Chw
     peak = torch.quantile(scores_Chw.flatten(1), 0.9, dim=1)[:, None, None]
@@ -104,9 +105,3 @@ def _gaussian(x_Chw: Tensor, sigma: float = 1.5, radius: int = 6) -> Tensor:
     kernel = kernel / kernel.sum()
     out = F.conv2d(_mirror(x_Chw, radius)[:, None], kernel.view(1, 1, -1, 1))
     return F.conv2d(out, kernel.view(1, 1, 1, -1))[:, 0]
-
-
-def _variance(x_Chw: Tensor, size: int = 5) -> Tensor:
-    """Population variance of each place's neighbourhood."""
-    windows = _mirror(x_Chw, size // 2).unfold(1, size, 1).unfold(2, size, 1)
-    return windows.flatten(-2).var(-1, correction=0)

@@ -1,4 +1,4 @@
-"""Low-rank adapters on the transformer, by peft: added, saved in peft's layout, loaded, merged."""
+"""Low-rank adapters on the transformer, by peft: added, saved in peft's layout, merged."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from crispedit.editmgt.transformer import Transformer
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
-
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 
 
 def add_lora(model: Transformer, lora: Lora, seed: int = 0) -> Transformer:
@@ -45,23 +42,9 @@ def save_lora(model: Transformer, folder: Path) -> None:
     """Write `adapter_model.safetensors` and `adapter_config.json`, as peft does."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous().cpu() for name, value in get_peft_model_state_dict(model).items()}
-    save_file(state, folder / WEIGHTS)
+    save_file(state, folder / "adapter_model.safetensors")
     configs: Any = model.peft_config
     configs["default"].save_pretrained(str(folder))
-
-
-def load_lora(model: Transformer, folder: Path) -> Transformer:
-    """The model with a folder's adapters, frozen. ValueError if they do not fit it."""
-    for name in (WEIGHTS, CONFIG):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder / name} does not exist; a LoRA folder has {WEIGHTS} and {CONFIG}")
-    model = inject(model, LoraConfig.from_pretrained(str(folder)))
-    wrong = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
-    missing = [name for name in wrong.missing_keys if "lora_" in name]
-    if wrong.unexpected_keys or missing:
-        name = (wrong.unexpected_keys or missing)[0]
-        raise ValueError(f"{folder} does not fit this model: {name}")
-    return model.eval().requires_grad_(False)
 
 
 def merge_lora(model: Transformer) -> Transformer:

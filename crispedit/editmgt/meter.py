@@ -16,8 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from crispedit.editmgt.objective import MaskedBatch
 from crispedit.editmgt.transformer import Transformer, TransformerConfig
 
-RATIOS = 5
-"""Bins of the masked share."""
+RATIOS = 5  # bins of the masked share
 
 NUMBERS = ("loss", "pairs", "tokens", "flops", "wait_s", "encode_s", "stop")
 
@@ -40,8 +39,7 @@ class Meter:
 
     def begin_step(self) -> None:
         self.groups = torch.zeros(RATIOS + len(self.categories), 2, device=self.device)
-        self.step = dict.fromkeys(NUMBERS, 0.0)
-        """This process's numbers of the step."""
+        self.step = dict.fromkeys(NUMBERS, 0.0)  # this process's numbers of the step
 
     def add(self, batch: MaskedBatch, losses_M: Tensor) -> None:
         """Add a batch of this process to the step."""

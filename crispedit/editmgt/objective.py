@@ -26,18 +26,12 @@ from crispedit.record import content_key, seed_of
 class MaskedBatch:
     """A batch as the model trains on it."""
 
-    examples: Examples
-    """With some of the instructions dropped."""
-    inputs: Tensor
-    """[B, h, w] tokens, some of them masked."""
-    timestep: Tensor
-    """[B]"""
-    masked: Tensor
-    """[B, h, w] bool: the masked tokens, of which there are M in all."""
-    weight: Tensor
-    """[M] what each of them counts in the loss."""
-    has_instruction: Tensor
-    """[B] bool: the pair's instruction was not dropped."""
+    examples: Examples  # with some of the instructions dropped
+    inputs: Tensor  # [B, h, w] tokens, some of them masked
+    timestep: Tensor  # [B]
+    masked: Tensor  # [B, h, w] bool: the masked tokens, of which there are M in all
+    weight: Tensor  # [M] what each of them counts in the loss
+    has_instruction: Tensor  # [B] bool: the pair's instruction was not dropped
 
 
 def draws(seed: int, step: int, keys: Sequence[str], count: int) -> Tensor:

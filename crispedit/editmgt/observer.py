@@ -26,8 +26,7 @@ from crispedit.record import seed_of
 
 GUIDANCE = 3.0
 MARGIN_PX = 4
-DRAWS = 8
-"""Masks per held-out pair, over which its loss is averaged; the same at every step."""
+DRAWS = 8  # masks per held-out pair, over which its loss is averaged; the same at every step
 
 
 class Observer:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from crispedit.editmgt.settings import Optimiser
 
-FLOOR = 0.1
-"""The end of the cosine schedule, as a share of the rate."""
+FLOOR = 0.1  # the end of the cosine schedule, as a share of the rate
 
 
 def adamw(weights: Mapping[str, Tensor], settings: Optimiser) -> torch.optim.Optimizer:
@@ -54,13 +53,12 @@ class EMA:
     """
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
-        self.decay, self.updates = decay, 0
+        self.decay = decay
         self.weights = {name: weight.detach().clone() for name, weight in weights.items()}
 
     @torch.no_grad()
-    def update(self, weights: Mapping[str, Tensor]) -> None:
-        """Average the weights after a step: the n-th with a decay of at most (1 + n) / (10 + n)."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+    def update(self, weights: Mapping[str, Tensor], n: int) -> None:
+        """Average the weights after the n-th update, n >= 1, with a decay of at most (1 + n) / (10 + n)."""
+        decay = min(self.decay, (1 + n) / (10 + n))
         new = [weights[name].detach() for name in self.weights]
         torch._foreach_lerp_(list(self.weights.values()), new, 1.0 - decay)

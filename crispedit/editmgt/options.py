@@ -59,9 +59,8 @@ RELEASED = SamplingOptions()
 
 def sampling_options(values: Mapping[str, Any]) -> SamplingOptions:
     """The options of a mapping, such as a checkpoint's. ValueError names what is wrong, and the choices."""
-    known = {name: value for name, value in values.items() if value is not None}
     try:
-        return SamplingOptions(**known)
+        return SamplingOptions(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'][:1]))}: {e['msg']}" for e in error.errors())
         choices = ", ".join(SamplingOptions.model_fields)

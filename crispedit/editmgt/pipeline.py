@@ -30,8 +30,7 @@ from crispedit.editmgt.transformer import Capture, Conditions, Transformer
 from crispedit.editmgt.vq import VQ, rgb
 from crispedit.record import Image, Mask
 
-SCORE = 6.0
-"""The last micro-condition: an aesthetic score, always this in the released code."""
+SCORE = 6.0  # the last micro-condition: an aesthetic score, always this in the released code
 
 FOLDERS = {
     "transformer": ("transformer", "editmgt"),
@@ -45,14 +44,10 @@ FOLDERS = {
 
 @dataclass(frozen=True)
 class Edited:
-    image: Image
-    """[H, W, 3], at the source's size."""
-    localisation: NDArray[np.float32]
-    """[rows, columns] of tokens, 0-1: attention of the instruction to each token, at the last step."""
-    held: NDArray[np.bool_]
-    """[rows, columns] bool: tokens that a hold or the mask kept from the source."""
-    steps: int
-    """Steps that were run for its batch; fewer than `options.steps` after an early exit."""
+    image: Image  # [H, W, 3], at the source's size
+    localisation: NDArray[np.float32]  # [rows, columns] of tokens, 0-1: the instruction's attention at the last step
+    held: NDArray[np.bool_]  # [rows, columns] bool: tokens that a hold or the mask kept from the source
+    steps: int  # steps that were run for its batch; fewer than `options.steps` after an early exit
 
     @property
     def held_fraction(self) -> float:
@@ -67,22 +62,19 @@ class _Task:
     source: Image
     pixels: Image
     instruction: str
-    editable: NDArray[np.bool_]
-    """[rows, columns] of tokens."""
+    editable: NDArray[np.bool_]  # [rows, columns] of tokens
     seed: int
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class EditMGTPipeline:
     """The transformer, the image tokenizer and the text encoders together. ValueError if they do not fit."""
 
     transformer: Transformer
     vq: VQ
     text: TextEncoder
-    resolution: int = 1024
-    """The model works on images of about resolution x resolution pixels."""
-    sampling: SamplingOptions = RELEASED
-    """Default sampling options, stored in the checkpoint."""
+    resolution: int = 1024  # the model works on images of about resolution x resolution pixels
+    sampling: SamplingOptions = RELEASED  # default sampling options, stored in the checkpoint
 
     def __post_init__(self) -> None:
         read, drawn = self.vq.codebook_size, self.transformer.config.codebook_size
@@ -330,8 +322,7 @@ def load_text(
 
 def _index(root: Path) -> dict[str, Any]:
     path = root / "model_index.json"
-    index: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return index
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _each(values: Any, count: int, name: str) -> list[Any]:

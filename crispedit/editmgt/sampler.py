@@ -22,20 +22,16 @@ from crispedit.editmgt.noise import SeededNoise
 from crispedit.editmgt.options import RELEASED, SamplingOptions, Speed
 from crispedit.editmgt.transformer import Capture, Conditions, KeyValueCache, Transformer
 
-CHUNK = 2**23
-"""Logits processed at once: 32 MiB in fp32, for any batch and codebook."""
+CHUNK = 2**23  # logits processed at once: 32 MiB in fp32, for any batch and codebook
 
 
 @dataclass(frozen=True)
 class Shortcuts:
     """How often an approximate run recomputes what hardly changes between steps."""
 
-    refresh: int
-    """Steps between passes over all tokens, the reference's too; passes between compute only tokens that may change."""
-    guidance: int
-    """Steps between passes of the unconditional half; in between, guidance reuses the last difference."""
-    fewest: int = 6
-    """Steps of the smallest edit."""
+    refresh: int  # steps between passes over all tokens; those in between compute only tokens that may change
+    guidance: int  # steps between passes of the unconditional half; in between, guidance reuses the last difference
+    fewest: int = 6  # steps of the smallest edit
 
     def steps(self, steps: int, share: float) -> int:
         """The number of steps to run, of `steps`, where this share of the tokens is unknown: sqrt(share) times them."""
@@ -53,14 +49,10 @@ SHORTCUTS: Mapping[Speed, Shortcuts | None] = {
 class Sampled:
     """The state after the last step or, for `on_step`, after any."""
 
-    tokens: Tensor
-    """[B, height, width]; before the end, the model's mask id where still unknown."""
-    held: Tensor
-    """[B, height, width] bool: tokens that a hold kept from the source."""
-    scores: Tensor | None
-    """[B, height, width] in [0, 1], the last localisation map; None if nothing was captured."""
-    steps: int
-    """Steps that were run; at the end fewer than `options.steps` if all tokens were known before."""
+    tokens: Tensor  # [B, height, width]; before the end, the model's mask id where still unknown
+    held: Tensor  # [B, height, width] bool: tokens that a hold kept from the source
+    scores: Tensor | None  # [B, height, width] in [0, 1], the last localisation map; None if nothing was captured
+    steps: int  # steps that were run; at the end fewer than `options.steps` if all tokens were known before
 
 
 def choose(

@@ -30,13 +30,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from crispedit.editmgt.optimiser import EMA
 
-FOLDER = "savepoints"
-"""In a run's folder."""
+FOLDER = "savepoints"  # in a run's folder
 WEIGHTS, OPTIMIZER, AVERAGES = "weights.safetensors", "optimizer.safetensors", "ema.safetensors"
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-ASIDE = "torn-"
-"""Prefix of the folder of an unreadable savepoint."""
+ASIDE = "torn-"  # prefix of the folder of an unreadable savepoint
 
 
 class TornError(ValueError):
@@ -127,10 +125,9 @@ def set_aside(savepoint: Path) -> None:
 def read_state(savepoint: Path) -> dict[str, Any]:
     """The state given to `write`, with the step and the file names. TornError if it cannot be read."""
     try:
-        state: dict[str, Any] = json.loads((savepoint / STATE).read_text())
+        return json.loads((savepoint / STATE).read_text())
     except (OSError, ValueError) as error:
         raise TornError(f"{savepoint / STATE}: {error}") from error
-    return state
 
 
 def _read(savepoint: Path, state: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:

@@ -17,17 +17,14 @@ from crispedit.editmgt.pipeline import SCORE, EditMGTPipeline
 from crispedit.editmgt.text import TextFeatures
 from crispedit.record import content_key
 
-EMPTY = "empty.safetensors"
-"""The file of a tokenised set that holds the empty instruction's features."""
+EMPTY = "empty.safetensors"  # the file of a tokenised set that holds the empty instruction's features
 
-SAMPLED = 4096
-"""Values of each tensor in a fingerprint; training changes every tensor, so a sample is enough."""
+SAMPLED = 4096  # values of each tensor in a fingerprint; training changes every tensor, so a sample is enough
 
 
 def to_bytes(examples: Examples, empty: TextFeatures) -> list[bytes]:
     """The bytes of each example."""
-    if examples.source is None:
-        raise ValueError("examples without a source cannot be stored")
+    assert examples.source is not None
     stored = []
     for row, sequence in enumerate(examples.sequence):
         differing = (sequence != empty.sequence[0]).any(1).nonzero()[:, 0]

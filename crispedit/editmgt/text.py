@@ -21,28 +21,23 @@ PADDED: dict[str, Any] = {"padding": "max_length", "truncation": True}
 
 @dataclass(frozen=True)
 class TextFeatures:
-    sequence: Tensor
-    """[B, L, text_dim]"""
-    pooled: Tensor
-    """[B, pooled]"""
+    sequence: Tensor  # [B, L, text_dim]
+    pooled: Tensor  # [B, pooled]
 
     def to(self, device: torch.device) -> TextFeatures:
         return TextFeatures(self.sequence.to(device), self.pooled.to(device))
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TextEncoder:
     """Both text encoders and their tokenizers. Without a language model (Meissonic), CLIP gives the sequence too."""
 
     clip_tokenizer: Any
-    clip: Any
-    """A `CLIPTextModelWithProjection`."""
+    clip: Any  # a `CLIPTextModelWithProjection`
     llm_tokenizer: Any = None
-    llm: Any = None
-    """Any decoder of transformers with a list of layers, with or without its head."""
+    llm: Any = None  # any decoder of transformers with a list of layers, with or without its head
     llm_tokens: int = LLM_TOKENS
-    remember: int = 64
-    """Prompts whose features are cached."""
+    remember: int = 64  # prompts whose features are cached
 
     def __post_init__(self) -> None:
         for model in (self.clip, self.llm):

@@ -46,10 +46,10 @@ from crispedit.record import content_key, seed_of
 METRICS = "metrics.jsonl"
 
 State = Mapping[str, Any]
+# A source's batch, at a step, as examples on this process's device.
 Encode = Callable[[Any, int], Examples]
-"""A source's batch, at a step, as examples on this process's device."""
+# Measures the model after a number of steps, in the main process: measurements and a picture [H, W, 3].
 Observe = Callable[[Transformer, int], tuple[Mapping[str, float], NDArray[np.uint8] | None]]
-"""Measures the model after a number of steps, in the main process: measurements and a picture [H, W, 3]."""
 
 
 class BatchSource(Protocol):
@@ -191,7 +191,7 @@ class Trainer:
                 group["lr"] = rate
             self.optimizer.step()
             if self.ema is not None:
-                self.ema.update(self.weights)
+                self.ema.update(self.weights, self.step + 1 - self.skipped)
             self.skipped_in_a_row = 0
         self.optimizer.zero_grad(set_to_none=True)
         if skip:
@@ -250,7 +250,6 @@ class Trainer:
         if main:
             folder = self.settings.run / savepoint.FOLDER
             state = {"reader": self.reader, "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
-            state["ema_updates"] = 0 if self.ema is None else self.ema.updates
             savepoint.write(folder, self.step, files, state)
             savepoint.sweep(folder, self.settings.save.keep)
         self.accelerator.wait_for_everyone()
@@ -284,8 +283,6 @@ class Trainer:
                 continue
             self.step, self.reader, self.skipped = state["step"], state["reader"], state["skipped"]
             self.skipped_in_a_row = state["skipped_in_a_row"]
-            if self.ema is not None:
-                self.ema.updates = state["ema_updates"]
             return torn
         if torn:
             raise ValueError(f"{torn[0].parent}: all savepoints are damaged; remove that folder to start again")

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from crispedit.editmgt.attention import attend
 from crispedit.editmgt.connector import ConnectorType, Resampler, make_connector
-from crispedit.editmgt.embeddings import grid_rope, rotate, sinusoid, still
+from crispedit.editmgt.embeddings import grid_rope, rotate, sinusoid
 from crispedit.editmgt.localize import text_to_image
 
 EPS = 1e-6
@@ -118,18 +118,12 @@ class KeyValueCache:
 class Conditions:
     """Inputs that are the same at every step, computed once by `Transformer.condition`."""
 
-    text: Tensor
-    """[B, L, D] context; or [B, L, text_dim] with a time-aware connector, which runs at every step."""
-    pooled: Tensor
-    """[B, D] projection of the pooled text and the micro-conditions."""
-    rope: Tensor
-    """[S, d / 2, 2] rotary angles of all tokens."""
-    grid: tuple[int, int]
-    """Rows and columns of image tokens inside the transformer."""
-    reference: Tensor | None
-    """[B, R, D] embedded reference image."""
-    reference_modulations: tuple[Tensor, ...]
-    """Per block, [B, 6 D] or [B, 3 D]; the reference's timestep is always 0."""
+    text: Tensor  # [B, L, D] context; or [B, L, text_dim] with a time-aware connector, which runs at every step
+    pooled: Tensor  # [B, D] projection of the pooled text and the micro-conditions
+    rope: Tensor  # [S, d / 2, 2] rotary angles of all tokens
+    grid: tuple[int, int]  # rows and columns of image tokens inside the transformer
+    reference: Tensor | None  # [B, R, D] embedded reference image
+    reference_modulations: tuple[Tensor, ...]  # per block, [B, 6 D] or [B, 3 D]; the reference's timestep is always 0
     strength: float
 
     @property
@@ -224,14 +218,11 @@ class Frame:
 
     conditions: Conditions
     text: int
-    image: int
-    """Image tokens that this pass computes."""
-    rope: Tensor
-    """Of the tokens that this pass computes."""
+    image: int  # image tokens that this pass computes
+    rope: Tensor  # of the tokens that this pass computes
     capture: Capture | None
     cache: KeyValueCache | None
-    last: int
-    """The last single block, after which only image tokens are used; -1 if there is no single block."""
+    last: int  # the last single block, after which only image tokens are used; -1 if there is no single block
     scores: list[Tensor] = field(default_factory=list)
 
     def captures(self, block: int) -> bool:
@@ -249,7 +240,7 @@ class Frame:
         if self.cache is not None:
             k, v = self.cache.merged(k, v, block, self.text, grid)
         if self.capture is not None and self.captures(block):
-            last = self.capture.rows.shape[0]
+            last = len(self.capture.rows)
             keys = k[-last:, :, : self.text + grid]
             self.scores.append(text_to_image(q[-last:, :, : self.text], keys, self.capture.rows))
         return attend(q, k, v, reference, self.conditions.strength).transpose(1, 2).flatten(2)
@@ -562,7 +553,8 @@ class Transformer(nn.Module):
             length = len(self.connector.latents)
         else:
             text = self._context(text, None)
-        rope = torch.cat([still(length, sum(axes), text.device), grid_rope(*inner, axes, text.device)])
+        still = torch.tensor([1.0, 0.0], device=text.device).expand(length, sum(axes) // 2, 2)  # text is not rotated
+        rope = torch.cat([still, grid_rope(*inner, axes, text.device)])
         embedded, modulations = None, ()
         if reference is not None:
             height, width = reference.shape[1] // config.stride, reference.shape[2] // config.stride

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     known = copies.Known(copies.read(args.against))
-    with tqdm(unit="pair", disable=not console.shows_progress()) as bar:
-        counts = Counts()
-        matches = list(find(args.shards, known, counts, bar.update))
-    if not counts.pairs:
+    counts: Counter[str] = Counter()
+    matches = list(find(args.shards, known, counts))
+    if not counts["pairs"]:
         raise ValueError(f"{' '.join(args.shards)}: no pairs")
     if args.output is not None:
         args.output.write_text("".join(f"{json.dumps(copy, ensure_ascii=False)}\n" for copy in matches), "utf-8")
@@ -37,33 +38,23 @@ def run(args: argparse.Namespace) -> int:
     if len(matches) > SHOWN:
         print(f"... and {len(matches) - SHOWN} more; --output lists all")
     pairs = len({copy["key"] for copy in matches})
-    print(f"{pairs} of {counts.pairs} pairs hold a copy of one of {len(known.names)} benchmark pictures")
-    if counts.plain or known.plain:
-        print(f"not compared, without detail: {counts.plain} pictures of the set, {len(known.plain)} of the benchmark")
+    print(f"{pairs} of {counts['pairs']} pairs hold a copy of one of {len(known.names)} benchmark pictures")
+    if counts["plain"] or known.plain:
+        print(
+            f"not compared, without detail: {counts['plain']} pictures of the set, {len(known.plain)} of the benchmark"
+        )
     return 1 if matches else 0
 
 
-class Counts:
-    """Counts of what was compared: pairs, and `plain` pictures without detail."""
-
-    def __init__(self) -> None:
-        self.pairs = self.plain = 0
-
-
-def find(
-    shards: list[str], known: copies.Known, counts: Counts, done: Callable[[], object] = lambda: None
-) -> Iterator[dict[str, Any]]:
-    """Each picture of a set that is a copy: {"key", "side", "benchmark", "closeness"}."""
-    reader = read_shards(shards, decode=False)
-    try:
-        for pair in reader:
-            counts.pairs += 1
+def find(shards: list[str], known: copies.Known, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Each picture of a set that is a copy: {"key", "side", "benchmark", "closeness"}. Counts what it compares:
+    `pairs`, and `plain` pictures without detail."""
+    with closing(read_shards(shards, decode=False)) as reader:
+        for pair in tqdm(reader, unit="pair", disable=not console.shows_progress()):
+            counts["pairs"] += 1
             for side, jpeg in (("source", pair.source_jpeg), ("edited", pair.edited_jpeg)):
                 fingerprint = copies.fingerprint(cv2.cvtColor(images.decode_jpeg(jpeg), cv2.COLOR_RGB2GRAY))
                 copy = None if fingerprint is None else known.find(fingerprint)
-                counts.plain += fingerprint is None
+                counts["plain"] += fingerprint is None
                 if copy is not None:
                     yield {"key": pair.key, "side": side, "benchmark": copy.name, "closeness": copy.closeness}
-            done()
-    finally:
-        reader.close()

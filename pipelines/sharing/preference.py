@@ -18,6 +18,7 @@ import yaml
 from crispedit.outcome import KEPT, REJECTED
 from crispedit.pipelines import tables
 from crispedit.pipelines.run import Run
+from crispedit.pipelines.sharing.card import TEMPLATES
 from crispedit.pipelines.steps.pack import at_size_of
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, first_pass
 from crispedit.repair import fits_sql
@@ -63,12 +64,8 @@ def export(run: Run, out: str, categories: Sequence[str] | None = None) -> int:
             "or select.judge to choose among them"
         )
     with storage.replaced_folder(out) as folder:
-        write_files(folder / "trl", with_features(TRL), (_trl(row) for row in _with_pixels(run, rows)))
-        write_files(
-            folder / "diffusion_dpo",
-            with_features(DIFFUSION_DPO),
-            (_diffusion_dpo(row) for row in _with_pixels(run, rows)),
-        )
+        for name, schema in (("trl", TRL), ("diffusion_dpo", DIFFUSION_DPO)):
+            write_files(folder / name, with_features(schema), _with_pixels(run, rows))
         (folder / card.CARD).write_text(_card(rows), encoding="utf-8")
     return len(rows)
 
@@ -102,44 +99,23 @@ def _preferences(run: Run, categories: Sequence[str] | None) -> pa.Table:
 
 def _scores(run: Run, alias: str) -> str:
     """The scores of a row as a list of (name, value), in DuckDB's SQL; without perceptual hashes."""
-    names = [
-        f"{name}.{score}"
-        for name, filter_ in run.recipe.pair_cascade.filters.items()
-        for score in filter_.scores
-        if not score.endswith("phash")
-    ]
+    names = [score for score in run.recipe.pair_cascade.scores if not score.endswith("phash")]
     values = ", ".join(f"{{'name': '{name}', 'value': {alias}.\"{name}\"::DOUBLE}}" for name in names)
     return f"[{values}]" if names else "[]::STRUCT(name VARCHAR, value DOUBLE)[]"
 
 
 def _with_pixels(run: Run, rows: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows with their JPEGs, under the names of both formats."""
     for batch in rows.to_batches(max_chunksize=256):
         for row in batch.to_pylist():
             source = journal.read_blob(run.root, row["source"])
             chosen, rejected = (
                 at_size_of(source, journal.read_blob(run.root, row[name])) for name in ("chosen", "rejected")
             )
-            yield row | {"source": source, "chosen": chosen, "rejected": rejected}
-
-
-def _trl(row: dict[str, Any]) -> dict[str, Any]:
-    images = {name: {"bytes": row[name], "path": None} for name in ("source", "chosen", "rejected")}
-    return row | {
-        "prompt": row["instruction"],
-        "images": [images["source"]],
-        "chosen": images["chosen"],
-        "rejected": images["rejected"],
-    }
-
-
-def _diffusion_dpo(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {
-        "caption": row["instruction"],
-        "source": {"bytes": row["source"], "path": None},
-        "jpg_0": row["chosen"],
-        "jpg_1": row["rejected"],
-        "label_0": 1.0,
-    }
+            cells = [{"bytes": jpeg, "path": None} for jpeg in (source, chosen, rejected)]
+            names = {"prompt": row["instruction"], "caption": row["instruction"], "images": cells[:1]}
+            pixels = dict(zip(("source", "chosen", "rejected"), cells, strict=True))
+            yield row | names | pixels | {"jpg_0": chosen, "jpg_1": rejected, "label_0": 1.0}
 
 
 def _card(rows: pa.Table) -> str:
@@ -155,16 +131,9 @@ def _card(rows: pa.Table) -> str:
     }
     if len(licences) == 1 and "unknown" not in licences:
         front["license"] = next(iter(licences))
-    counted = "".join(f"| {reason} | {count} |\n" for reason, count in sorted(reasons.items()))
-    return f"""---
-{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
-# Preferences between image edits
-
-{len(rows)} preferences, exported by CrispEdit: for a source and an instruction, the edit that was kept and one that was
-not. `trl` and `diffusion_dpo` hold the same preferences under the column names of TRL and of Diffusion-DPO.
-
-| why the other was rejected | preferences |
-|---|---|
-{counted}
-- licence of the photographs: {", ".join(f"{name} ({count})" for name, count in sorted(licences.items()))}
-"""
+    return TEMPLATES.get_template("preference.md.jinja").render(
+        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
+        preferences=len(rows),
+        reasons=reasons,
+        licences=licences,
+    )

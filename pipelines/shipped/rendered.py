@@ -21,14 +21,10 @@ from crispedit.editmgt.frame import resize
 from crispedit.editors.compositor import CompositorEditor
 from crispedit.record import Edit, Image, Job, Mask, Sample, content_key
 
-SIZE = (384, 256)
-"""Width and height in pixels of a landscape when it is edited."""
-SHAPE = (112, 160)
-"""Height and width in pixels that editmgt-tiny works at, for images of 3:2."""
-MARGIN = (12, 16)
-"""Pixels that a pair for training is higher and wider, so that it can be cropped in many ways."""
-PER_TASK = 25
-"""Landscapes that a process renders at once."""
+SIZE = (384, 256)  # width and height in pixels of a landscape when it is edited
+SHAPE = (112, 160)  # height and width in pixels that editmgt-tiny works at, for images of 3:2
+MARGIN = (12, 16)  # pixels that a pair for training is higher and wider, so that it can be cropped in many ways
+PER_TASK = 25  # landscapes that a process renders at once
 OPPOSITE = {"left": "right", "right": "left"}
 
 

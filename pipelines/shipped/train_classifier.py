@@ -39,15 +39,11 @@ from crispedit.classifier import BUCKETS, LABELS, UNKNOWN
 from torchvision.models import ResNet18_Weights
 
 Floats = NDArray[Any]
-A_LINE = 150
-"""Instructions made from one line of the file."""
+A_LINE = 150  # instructions made from one line of the file
 COMPOUNDS = 6000
-HELD_OUT = 10
-"""Every tenth template is held out, and every tenth labelled instruction in turn."""
-LEAST_SEEN = 3
-"""A word counts as English if this many instructions have it."""
-PEOPLES = 8.0
-"""The weight of an instruction written and labelled by a person, relative to a generated one."""
+HELD_OUT = 10  # every tenth template is held out, and every tenth labelled instruction in turn
+LEAST_SEEN = 3  # a word counts as English if this many instructions have it
+PEOPLES = 8.0  # the weight of an instruction written and labelled by a person, relative to a generated one
 
 
 @dataclass(frozen=True)
@@ -56,8 +52,7 @@ class Text:
 
     instruction: str
     categories: tuple[str, ...]
-    line: int | None = None
-    """Which line of the file it was made from."""
+    line: int | None = None  # which line of the file it was made from
 
 
 class Grammar:
@@ -65,10 +60,7 @@ class Grammar:
 
     def __init__(self, words: Mapping[str, str | Sequence[str]], random: Random) -> None:
         self.random = random
-        self.words = {
-            name: [w.strip() for w in said.split(",")] if isinstance(said, str) else list(said)
-            for name, said in words.items()
-        }
+        self.words = {name: w.split(", ") if isinstance(w, str) else list(w) for name, w in words.items()}
         self.words["imagenet"] = [name.lower() for name in ResNet18_Weights.IMAGENET1K_V1.meta["categories"]]
         for name, choices in self.words.items():
             for choice in choices:

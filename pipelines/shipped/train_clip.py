@@ -42,10 +42,8 @@ import open_clip
 SIZE = 112
 RENDERED = (256, 192)
 """Width and height of the landscapes in pixels; pairs are squashed to SIZE, as `filters.clip` does."""
-CHUNK = 20
-"""Landscapes a file."""
-HELD_OUT = 5
-"""Chunks whose number this divides are not trained on."""
+CHUNK = 20  # landscapes a file
+HELD_OUT = 5  # chunks whose number this divides are not trained on
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 16, "head_width": 64},

@@ -2,7 +2,7 @@
 
     python -m crispedit.pipelines.shipped.train_tiny OUT --work FOLDER [--steps 4000] [--landscapes 3000]
 
-OUT becomes a checkpoint's folder. FOLDER keeps what is needed to resume: the rendered pairs, the tokenizer and a
+OUT becomes a checkpoint's folder. FOLDER keeps what is needed to resume: the instructions, the tokenizer and a
 savepoint. Landscapes are rendered by another process while the first ones are trained on, so two runs do not give the
 same weights. Matrix products run in bf16: a CPU with AMX does ten times as many of them a second as in fp32.
 """
@@ -13,9 +13,8 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,32 +44,19 @@ SAMPLING = SamplingOptions(
 """What a model this small samples best with. `fast` decides held tokens at the first step, because later steps
 attend to the very subject that a new background should keep."""
 OBJECTIVE = Objective(drop_text=0.1, edit_weight=3, localise=0.3)
-KEPT = 0.34
-"""Of the masked tokens that were not edited, the share that the loss is computed for; each counts 1 / KEPT."""
+KEPT = 0.34  # of the masked tokens that were not edited, the share that the loss is computed for; each counts 1 / KEPT
 CODEBOOK_PAIRS = 1500
 EMA = 0.9985
 
 
-@dataclass
-class Tokens:
+class Tokens(NamedTuple):
     """Pairs as tensors: M of them, of h x w tokens."""
 
-    source: Tensor
-    """[M, h, w] int16"""
+    source: Tensor  # [M, h, w] int16
     edited: Tensor
-    region: Tensor
-    """[M, h, w] bool"""
+    region: Tensor  # [M, h, w] bool
     clip_ids: Tensor
     llm_ids: Tensor
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def plus(self, other: Tokens) -> Tokens:
-        return Tokens(*(torch.cat(both) for both in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    def rows(self, chosen: Tensor) -> Tokens:
-        return Tokens(*(column[chosen] for column in vars(self).values()))
 
 
 def crops(pairs: Sequence[RenderedPair], count: int, rng: np.random.Generator) -> list[RenderedPair]:
@@ -96,13 +82,10 @@ def ids_of(text: TextEncoder, instructions: Sequence[str]) -> tuple[Tensor, Tens
 
 def merges(texts: Sequence[str], count: int) -> list[tuple[str, str]]:
     """The byte-level BPE merges of these texts, most frequent first; after them a word in common use is a token."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import ByteLevelBPETokenizer
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=len(alphabet) + count, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(texts, vocab_size=256 + count, min_frequency=0, show_progress=False)
     return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
 
 
@@ -129,7 +112,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: Tokens) -> dict[str, Tensor]:
         """The terms of the loss, each a mean: `all` (weighted), `localisation`; and to watch, `edited` and `rest`."""
-        size, device = len(batch), batch.source.device
+        size, device = len(batch.source), batch.source.device
         source, edited, region = batch.source.long(), batch.edited.long(), batch.region
         dropped = torch.rand(size, device=device) < OBJECTIVE.drop_text
         clip_ids, llm_ids = (
@@ -182,24 +165,24 @@ def train(
         descent.optimizer.load_state_dict(state["optimizer"])
         descent.averages, first = state["averages"], state["step"]
     model.train()
-    order, place, asked = torch.randperm(len(tokens)), 0, time.monotonic()
+    order, place, asked = torch.randperm(len(tokens.source)), 0, time.monotonic()
     sums: dict[str, Tensor] = {}
     for step in range(first + 1, steps + 1):
         if time.monotonic() - asked > 60:
             fresh = more()
             if fresh is not None:
-                tokens, place = tokens.plus(fresh), len(order)
+                tokens, place = Tokens(*map(torch.cat, zip(tokens, fresh, strict=True))), len(order)
             asked = time.monotonic()
         if place + batch > len(order):
-            order, place = torch.randperm(len(tokens)), 0
+            order, place = torch.randperm(len(tokens.source)), 0
         chosen, place = order[place : place + batch].to(device), place + batch
         with torch.autocast(device.type, torch.bfloat16):
-            terms = model(tokens.rows(chosen))
+            terms = model(Tokens(*(column[chosen] for column in tokens)))
         descent.step(terms["all"] + OBJECTIVE.localise * terms["localisation"], step)
         sums = {name: sums.get(name, 0) + value.detach() for name, value in terms.items()}
         if step % 50 == 0:
             row = {name: float(value) / 50 for name, value in sums.items()}
-            history.append({"step": step, "pairs": len(tokens), **row})
+            history.append({"step": step, "pairs": len(tokens.source), **row})
             print("  ".join(f"{name} {value:.4g}" for name, value in history[-1].items()), flush=True)
             sums = {}
         if step % 250 == 0 or step == steps:
@@ -256,8 +239,7 @@ def main() -> None:
         transformer.compile_step(dynamic=False)
 
     def on_device(some: Sequence[RenderedPair]) -> Tokens:
-        tokens = tokenise(vq, text, crops(some, args.crops, rng))
-        return Tokens(*(column.to(device) for column in vars(tokens).values()))
+        return Tokens(*(column.to(device) for column in tokenise(vq, text, crops(some, args.crops, rng))))
 
     def more() -> Tokens | None:
         fresh = rendering.take(0)

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from crispedit.editmgt.vq import VQ, rgb
 from crispedit.pipelines.shipped.descent import Descent
 
-PIXELS = 8
-"""Of a token along a side: the transform is written for an encoder that halves three times."""
+PIXELS = 8  # of a token along a side: the transform is written for an encoder that halves three times
 
 OPPONENT = ((0.577, 0.577, 0.577), (0.707, 0.0, -0.707), (-0.408, 0.816, -0.408))
 """Light, red against blue, green against both: orthonormal, from RGB."""
@@ -32,8 +31,7 @@ LATENTS = (
     (ACROSS, 0, 1.0), (DOWN, 0, 1.0), (BOTH, 0, 1.0), (ACROSS, 1, 1.0), (DOWN, 1, 1.0),
 )  # fmt: skip
 """Each latent: which function of the block, of which opponent colour, and what it weighs when codes are compared."""
-SIDE = 8
-"""Tokens along a side of the squares that the decoder learns from."""
+SIDE = 8  # tokens along a side of the squares that the decoder learns from
 STILL = 16.0
 """What the constant channels hold beside the signals, to make group norm a division by a constant (to 1 in 1000)."""
 

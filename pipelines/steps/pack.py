@@ -93,7 +93,7 @@ def planned(run: Run, selection: Path) -> Iterator[pa.Table]:
 
 def _rows(run: Run, places: pa.Table) -> Iterator[pa.Table]:
     """A table of the pairs of each shard in `places`, in order; whole shards only."""
-    scores = "".join(f', s."{score}"' for score in _scores(run))
+    scores = "".join(f', s."{score}"' for score in run.recipe.pair_cascade.scores)
     with tables.connect(run, keys=places.select(["key"])) as db:
         db.register("places", places)
         rows = db.sql(f"""
@@ -120,11 +120,6 @@ def _starts(rows: pa.Table) -> list[int]:
     return [int(at) + 1 for at in np.flatnonzero(pc.not_equal(shard[1:], shard[:-1]).to_numpy())]
 
 
-def _scores(run: Run) -> list[str]:
-    filters = run.recipe.pair_cascade.filters
-    return [f"{name}.{score}" for name, filter_ in filters.items() for score in filter_.scores]
-
-
 def _identity(row: Mapping[str, Any]) -> Row:
     """What determines a pair's bytes in the shard: everything except the images' locations in the run."""
     return {
@@ -136,7 +131,7 @@ def _identity(row: Mapping[str, Any]) -> Row:
 def _written(run: Run, planned: Iterator[pa.Table]) -> Iterator[ShardEntry]:
     """Yield the shards as they are finished. On Ray only a few more tasks are sent than are running, to save the
     driver's memory."""
-    arguments = run.root.absolute(), run.shards, steps.fingerprint(run), _scores(run)
+    arguments = run.root.absolute(), run.shards, steps.fingerprint(run), list(run.recipe.pair_cascade.scores)
     if run.recipe.engine.kind == "inprocess":
         yield from (_shard(*arguments, rows) for rows in planned)
         return

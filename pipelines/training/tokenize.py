@@ -14,7 +14,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from tqdm import tqdm
@@ -73,29 +73,21 @@ def tokenize(
     names = [shard["name"] for shard in read_manifest(given)["shards"]]
     settings = EngineSpec(kind="ray" if actors else "inprocess", address=address)
     entries: list[ShardEntry] = []
-    made_by: dict[str, Any] = {}
-    with (
-        tqdm(total=len(names), desc="tokenize", unit="shard", disable=not console.shows_progress()) as bar,
-        engine.cluster(settings),
-    ):
-        for answer in _work(recipe, place, names, actors, gpus):
-            made_by = answer.made_by
-            entries += answer.entries
-            for text in answer.unreadable:
+    meta: dict[str, Any] = {TOKENISED: {}}
+    with engine.cluster(settings):
+        work = _work(recipe, place, names, actors, gpus)
+        hidden = not console.shows_progress()
+        for entry, made_by, unreadable in tqdm(work, "tokenize", len(names), unit="shard", disable=hidden):
+            meta = {TOKENISED: made_by}
+            entries += [] if entry is None else [entry]
+            for text in unreadable:
                 print(f"left out: {text}", file=sys.stderr)
-            bar.update()
-    finish(place, entries, {TOKENISED: made_by})
+    finish(place, entries, meta)
     return entries
 
 
-@dataclass(frozen=True)
-class TokenizedShard:
-    """The result of a shard."""
-
-    entries: list[ShardEntry]
-    """The shard's entry; none if no pair can be read."""
-    made_by: dict[str, Any]
-    unreadable: list[str]
+TokenizedShard = tuple[ShardEntry | None, dict[str, Any], list[str]]
+"""The shard's entry (None if no pair can be read), what tokenised it, and the errors of pairs that cannot be read."""
 
 
 def _work(recipe: TrainRecipe, out: str, names: Sequence[str], actors: int, gpus: float) -> Iterator[TokenizedShard]:
@@ -141,15 +133,14 @@ class Tokenizer:
             masked = bool((index.offsets[:, layout.MEMBERS.index(layout.MASK)] != ABSENT).all())
             whole = ShardPlan(name, index.categories[0], tuple(index.keys.to_pylist()), masked)
             digest = content_key(self.digest, index.fingerprint)
-            if (entry := committed(self.out, whole, digest)) is not None:
-                return TokenizedShard([entry], self.made_by, [])
-            tokens, unreadable = self._tokens(tar)
-            if not tokens:
-                return TokenizedShard([], self.made_by, unreadable)
-            written = replace(whole, keys=tuple(key for key in whole.keys if key in tokens))
-            made = (replace(pairs.get(key), tokens=tokens[key]) for key in written.keys)
-            entry = write_shard(self.out, written, made, digest)
-            return TokenizedShard([entry], self.made_by, unreadable)
+            entry = committed(self.out, whole, digest)
+            unreadable: list[str] = []
+            if entry is None:
+                tokens, unreadable = self._tokens(tar)
+                keys = tuple(key for key in whole.keys if key in tokens)
+                made = (replace(pairs.get(key), tokens=tokens[key]) for key in keys)
+                entry = write_shard(self.out, replace(whole, keys=keys), made, digest) if keys else None
+            return entry, self.made_by, unreadable
 
     def _tokens(self, tar: str) -> tuple[dict[str, bytes], list[str]]:
         """The stored bytes of every readable pair of a shard by key, and the errors of the others."""

@@ -94,6 +94,19 @@ def trainer(of: Training, before: Callable[[int], None] = lambda step: None, enc
     return Trainer(fresh(), source, encode, empty, of, make_accelerator(of), **more)
 
 
+def read_by_peft(model: Transformer, folder: Path) -> Transformer:
+    """The model with the adapters of a folder in peft's layout, as peft reads them; every tensor of it is used."""
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.utils import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    model = inject_adapter_in_model(LoraConfig.from_pretrained(str(folder)), model)
+    left = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+    assert not left.unexpected_keys
+    assert not [name for name in left.missing_keys if "lora_" in name]
+    return model.eval()
+
+
 def curve(run: Path, name: str = "loss") -> list[float]:
     """That number of every step, in order."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

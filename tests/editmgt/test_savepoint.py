@@ -16,11 +16,11 @@ def trained(steps: int = 2, shape: tuple[int, int] = (3, 2)) -> tuple[dict, torc
     weights = {"a": torch.nn.Parameter(torch.randn(shape)), "b": torch.nn.Parameter(torch.randn(3))}
     optimizer = torch.optim.AdamW(weights.values(), lr=0.1)
     ema = EMA(weights, 0.5)
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         sum(weight.square().sum() for weight in weights.values()).backward()
         optimizer.step()
         optimizer.zero_grad()
-        ema.update(weights)
+        ema.update(weights, step)
     return weights, optimizer, ema
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from editmgt.small_training import read_by_peft
 from safetensors.torch import load_file
 from training_pairs import losses, pair, recipe_file, rows, write_set
 
 from crispedit import images
 from crispedit.editmgt.checkpoint import load_transformer
-from crispedit.editmgt.lora import load_lora, merge_lora
+from crispedit.editmgt.lora import merge_lora
 from crispedit.editmgt.pipeline import EditMGTPipeline
 from crispedit.pipelines import cli, train
 from crispedit.pipelines.training import recipe as train_recipe
@@ -150,7 +151,7 @@ def test_a_damaged_shard_does_not_stop_training_and_adapters_are_merged(
 
     start = train.starting_model(train_recipe.load(str(recipe))).transformer
     before = {name: value.clone() for name, value in start.state_dict().items()}
-    merged = merge_lora(load_lora(start, run / "lora")).state_dict()
+    merged = merge_lora(read_by_peft(start, run / "lora")).state_dict()
     written = load_transformer(run / "model" / "transformer").state_dict()
     assert written.keys() == merged.keys() == before.keys()
     assert all(torch.allclose(written[name], merged[name], atol=1e-6) for name in merged)

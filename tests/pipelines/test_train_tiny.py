@@ -107,7 +107,7 @@ def test_a_training_resumes_and_its_checkpoint_loads(pairs, tmp_path):
     model = Learner(fresh_transformer(preset, vq), text)
     [row] = train(model, tokens, saved, steps=100, batch=4, rate=1e-3)
     assert row["step"] == 100
-    assert row["pairs"] == len(tokens)
+    assert row["pairs"] == len(tokens.source)
 
     EditMGTPipeline(model.transformer, vq, text, 132).save_pretrained(tmp_path / "model")
     again = load_text(tmp_path / "model").encode([pairs[0].instruction])

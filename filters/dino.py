@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr
 
-from crispedit.parts import Filter, needs
-from crispedit.record import Sample, Score, content_key
+from crispedit.parts import Filter, Sample, Score, needs
+from crispedit.record import content_key
 from crispedit.weights import digest
 
 if TYPE_CHECKING:

@@ -7,18 +7,12 @@ everywhere. A style is for the whole picture, unless the instruction gives it to
 low-poly cat" leaves the room as it is.
 """
 
-from __future__ import annotations
-
 import re
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 LEAST_REGION = 0.002
 """Share of the image; smaller changes are not leakage."""
@@ -77,9 +71,10 @@ class Preservation(Filter):
             return scores
         seen = change.stands_out(sample.look, sample.noise.expected(sample.texture))
         similarity = ssim(sample.blocks)
-        covered = cv2.resize(outside.view(np.uint8) * 255, similarity.shape[::-1], interpolation=cv2.INTER_AREA)
-        whole = similarity[covered == 255]
-        scores["leakage"] = change.share(_coherent(seen & outside), outside)
+        whole = similarity[change.coverage(outside, similarity.shape) == 255]
+        labels, areas = change.regions(seen & outside)
+        large = change.chosen(labels, areas >= LEAST_REGION * seen.size)  # smaller ones are chance in redrawn texture
+        scores["leakage"] = change.share(large, outside)
         scores["outside_change"] = float(sample.change[outside].mean())
         scores["outside_ssim"] = float(whole.mean()) if len(whole) else None
         return scores
@@ -90,13 +85,6 @@ def restyles_one_thing(instruction: str) -> bool:
     picture and what fills it ("the city") are not one thing in it."""
     thing = SAME_THING.search(instruction)
     return thing is not None and thing[1].lower() not in WHOLE
-
-
-def _coherent(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The regions that are too large to be chance effects of redrawn texture."""
-    labels, stats = change.regions(seen)
-    large = stats[:, cv2.CC_STAT_AREA] >= LEAST_REGION * seen.size
-    return change.chosen(labels, large)
 
 
 def ssim(blocks: change.Moments) -> change.Map:

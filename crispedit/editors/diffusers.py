@@ -27,11 +27,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image as Pillow
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from crispedit import weights
 from crispedit.canvas import Canvas, Rule
 from crispedit.parts import Editor
+from crispedit.recipe import Strict
 from crispedit.record import Edit, Image, Job, Refusal
 
 ITEMWISE = ("FluxKontextPipeline", "StableDiffusionInstructPix2PixPipeline", "QwenImageEditPipeline")
@@ -52,10 +53,8 @@ OURS = {
 """Arguments of a pipeline's call that `call` may not set."""
 
 
-class LoraFile(BaseModel):
+class LoraFile(Strict):
     """A LoRA: a low-rank change of a model's weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str
     """A folder, a safetensors file, or a repository of the Hugging Face hub."""
@@ -74,10 +73,8 @@ class LoraFile(BaseModel):
         return options | {"path": path.resolve().name, "weights": weights.digest(file)}
 
 
-class StepCache(BaseModel):
+class StepCache(Strict):
     """A step cache: steps whose blocks would change little are skipped. Faster, but with other pixels."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["first_block", "cache_dit"] = "first_block"
     """diffusers' own first-block cache, or the package cache-dit, which must be installed."""

@@ -5,8 +5,6 @@ A row is a dict of score columns with `id`, `category`, `good` (bool), `verdict`
 so each group is judged by bounds learned on the others.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence

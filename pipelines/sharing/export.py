@@ -4,6 +4,7 @@ between edits."""
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from tqdm import tqdm
 
@@ -12,7 +13,7 @@ from crispedit.chat import ChatOption
 from crispedit.pipelines.run import run_in
 from crispedit.pipelines.sharing import preference
 from crispedit.recipe import Strict, parse
-from crispedit.shards.export import TARGETS, export
+from crispedit.shards.export import TARGETS, Invert, export
 from crispedit.shards.remote import Cache
 
 PREFERENCE = "preference"
@@ -45,10 +46,10 @@ class Inverses(Strict):
     chat: ChatOption
 
 
-def _by_model(spec: str) -> inverse.ByModel:
+def _by_model(spec: str) -> Invert:
     chat = parse(Inverses, f"chat: {spec}", name="--inverse-chat").chat
     chat.load()
-    return inverse.ByModel(chat)
+    return partial(inverse.by_model, chat)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -240,7 +240,10 @@ def _score_pairs(
 def shard_cases(of: Shards) -> list[Case]:
     """The pairs of a shard set as cases, in key order, without reading pixels."""
     given = [of.path] if isinstance(of.path, str) else list(of.path)
-    index = open_index(given, Cache())
+    try:
+        index = open_index(given, Cache())
+    except ValueError as error:
+        raise ValueError(f"{error}; name a shard set with benchmarks.shards.path=DIR") from error
     cases = []
     for sample in range(len(index)):
         at = index.at(sample)

@@ -129,16 +129,18 @@ def stored_examples(
 def are_tokenised(recipe: TrainRecipe) -> bool:
     """Whether the pairs are stored as tokens. ValueError if only some are, or if the recipe needs what tokens cannot
     give."""
-    found = {
-        path: not path.endswith(".tar") and TOKENISED in read_manifest(path)["meta"] for path in recipe.data.shards
-    }
-    if any(found.values()) and not all(found.values()):
+    try:
+        paths = recipe.data.shards
+        tokenised = [not path.endswith(".tar") and TOKENISED in read_manifest(path)["meta"] for path in paths]
+    except ValueError as error:
+        raise ValueError(f"data.shards: {error}") from error
+    if any(tokenised) and not all(tokenised):
         raise ValueError("data.shards: all sets must be tokenised, or none; tokenise the others too")
-    if any(found.values()) and recipe.data.crop != 1:
+    if any(tokenised) and recipe.data.crop != 1:
         raise ValueError("data.crop: stored tokens cannot be cropped; train on the images, or leave it at 1")
-    if any(found.values()) and recipe.objective.text_to_image:
+    if any(tokenised) and recipe.objective.text_to_image:
         raise ValueError("objective.text_to_image: captions are not stored; train on the images, or leave it at 0")
-    return all(found.values())
+    return all(tokenised)
 
 
 def training_reader(recipe: TrainRecipe, tokenised: bool) -> ShardReader:

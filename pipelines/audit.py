@@ -390,9 +390,12 @@ def detail_text(counts: Sequence[Count]) -> str:
     """Every line of the audit."""
     rows = []
     for count in counts:
-        why = ", ".join(f"{reason} {number}" for reason, number in sorted({**count.rejected, **count.error}.items()))
-        rows.append([f"{count.step:24}", count.category or "-", *count.numbers, why])
-    return table(["step", "category", "in", "kept", "rejected", "error", "not reached", "why"], rows)
+        rows.append([f"{count.step:24}", count.category or "-", *count.numbers, _reasons(count)])
+    text = table(["step", "category", "in", "kept", "rejected", "error", "not reached", "why"], rows)
+    alone = (
+        "\n(a filter's lines: it alone, over all edited candidates; not reached: an earlier filter had rejected them)"
+    )
+    return text + (alone if any(count.step.startswith("score: ") for count in counts) else "")
 
 
 def worth_text(editors: Sequence[Worth]) -> str:
@@ -473,11 +476,15 @@ def useless(report: Report) -> str | None:
         worst = report.errors[0]
         return f"nothing was kept: {worst.rows} rows of {worst.step} failed: {worst.example}"
     total = _total(lines or [count for count in report.counts if count.step == "curate"])
-    return f"nothing was kept: {_reasons((total.rejected + total.error).most_common(3)) or 'there was no candidate'}"
+    return f"nothing was kept: {_reasons(total, most=3) or 'there was no candidate'}"
 
 
-def _reasons(counted: Sequence[tuple[str, int]]) -> str:
-    return ", ".join(f"{reason} {number}" for reason, number in counted)
+def _reasons(count: Count, most: int | None = None) -> str:
+    """What was rejected and what failed, the most frequent first."""
+    by_text = Counter(count.rejected)
+    by_text.update({f"error in {part}": rows for part, rows in count.error.items()})
+    in_order = sorted(by_text.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{rows} x {text}" for text, rows in in_order[:most])
 
 
 def summary(report: Report) -> str:
@@ -487,7 +494,7 @@ def summary(report: Report) -> str:
     )
     text = []
     for source in sources:
-        why = _reasons((source.rejected + source.error).most_common())
+        why = _reasons(source)
         text.append(f"photographs: {source.rows} in, {source.kept} kept" + (f" ({why})" if why else ""))
         text[-1] += f"; {report.skipped}" if report.skipped else ""
     total = _total(lines)
@@ -510,9 +517,8 @@ def summary(report: Report) -> str:
             f"chosen by the judge: for {judged.kept} of {judged.rows} jobs with several candidates that pass "
             f"(undecided {judged.rejected['undecided']}, error {judged.error.total()}); for the others by scores"
         )
-    if total.rejected:
-        by_frequency = sorted(total.rejected.items(), key=lambda item: (-item[1], item[0]))
-        text.append(f"rejected by: {_reasons(by_frequency)}")
+    if why := _reasons(total):
+        text.append(f"not kept: {why}")
     if report.errors:
         text.append(failures_text(report.errors))
     return "\n".join(text)

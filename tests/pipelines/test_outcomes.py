@@ -222,4 +222,4 @@ def test_where_nothing_is_kept_the_build_fails_with_the_reason(
     small = [f"run={tmp_path / 'run'}", "categories={style: 1}", f"source.path={photos}"]
     nothing = "filters.unchanged.bounds.changed_fraction.min=2"
     assert cli.main(["build", str(tmp_path / "recipe.yaml"), *small, nothing]) == 1
-    assert "nothing was kept: unchanged.changed_fraction:low 4" in capsys.readouterr().err
+    assert "nothing was kept: 4 x unchanged.changed_fraction:low" in capsys.readouterr().err

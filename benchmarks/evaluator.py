@@ -27,7 +27,6 @@ from crispedit import metrics, replies
 from crispedit.benchmark import Case, Protocol
 from crispedit.benchmarks import edit_compass, gedit, imgedit
 from crispedit.compositor.landscape import landscape
-from crispedit.judge import NO_USAGE, JudgeReply
 from crispedit.measures import Models
 from crispedit.pipelines.evaluation import scoreboard, statistics
 from crispedit.pipelines.evaluation.runner import Outcome
@@ -101,15 +100,11 @@ def marks():
     """VIEScore's, ImgEdit's and Edit-Compass' arithmetic on every pair of marks."""
     found = Counter()
     case = Case("Part3/x/1", "edit", None, group="x", protocols=("p",))
-
-    def heard(value):
-        return JudgeReply(value, "", NO_USAGE)
-
     for success in range(11):
         for restraint in range(11):
             quality = [(success + 3) % 11, (restraint + 7) % 11]
             text = json.dumps({"score": [success, restraint]})
-            scored = gedit.scored(case, heard(replies.viescore(text)), heard(quality)).values["p"]
+            scored = gedit.marks(replies.viescore(text), quality)
             sc, pq = min(success, restraint), min(quality)
             expected = {"SC": sc, "PQ": pq, "O": math.sqrt(sc * pq)}
             expected["balance"] = stats.hmean([success, restraint]) if min(success, restraint) else 0.0
@@ -119,7 +114,7 @@ def marks():
     for a in range(1, 6):
         for b in range(1, 6):
             lines = f"Brief reasoning: x\nA: {a}\nB: {b}\nC: {min(a, b)}"
-            value = official.scored(heard(replies.published_lines(lines))).values["imgedit-basic-official"]["mean"]
+            value = official.marks(case, [replies.published_lines(lines)])["mean"]
             found["ImgEdit mean"] = max(found["ImgEdit mean"], abs(value - round((a + b + min(a, b)) / 3, 2)))
             known = {"IF": float(a), "WA": float(b), "IC": 3.0, "VQ": 4.0}
             overall = edit_compass.overall_mark(known, case)["overall"]

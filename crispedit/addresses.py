@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
@@ -35,20 +35,14 @@ def check(host: str) -> None:
         raise ValueError(f"{host} is not a public address, and private ones are not allowed")
 
 
-class Public(AbstractResolver):
+class Public(ThreadedResolver):
     """Resolves names to public addresses only, so the address that was checked is the one that is connected to."""
-
-    def __init__(self) -> None:
-        self._names = ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """ValueError if the name has no public address."""
-        results = [r for r in await self._names.resolve(host, port, family) if is_public(r["host"])]
+        results = [r for r in await super().resolve(host, port, family) if is_public(r["host"])]
         if not results:
             raise ValueError(f"{host} has no public address, and private ones are not allowed")
         return results
-
-    async def close(self) -> None:
-        await self._names.close()

@@ -10,9 +10,11 @@ from __future__ import annotations
 import ast
 import io
 import json
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,11 +24,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
-from pydantic import field_validator
+from pydantic import TypeAdapter, field_validator
 
-from crispedit import images, metrics
-from crispedit.chat import Chat
-from crispedit.judge import NO_USAGE, JudgeUsage
+from crispedit import images, metrics, prompts
+from crispedit.chat import Chat, ChatError
+from crispedit.judge import NO_USAGE, JudgeReply, JudgeUsage, Question
 from crispedit.measures import Measures
 from crispedit.parts import Part
 from crispedit.record import Image, Job, Mask, Score, content_key
@@ -110,10 +112,7 @@ class Case:
 
     @staticmethod
     def from_json(text: str) -> Case:
-        fields = json.loads(text)
-        for name in ("source", "target", "mask"):
-            fields[name] = None if fields[name] is None else Picture(**fields[name])
-        return Case(**fields | {"protocols": tuple(fields["protocols"])})
+        return TypeAdapter(Case).validate_json(text)
 
 
 @dataclass(frozen=True)
@@ -140,6 +139,9 @@ class Scored:
     """What a judge said."""
     usage: JudgeUsage = NO_USAGE
     """What its judge cost."""
+
+
+REVERSED: Mapping[Winner, Winner] = {"first": "second", "second": "first", "tie": "tie"}
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,10 @@ class Benchmark(Part):
 
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         """One result per answer, in order, for the protocols of its case; an exception is that answer's error."""
+        return [self.score_one(answer, measures) for answer in answers]
+
+    def score_one(self, answer: Answer, measures: Measures) -> Scored:
+        """The result of one answer. A benchmark defines this, or `score` if it works on batches."""
         raise NotImplementedError
 
     def compare(self, pairs: Sequence[AnswerPair], measures: Measures) -> list[Compared | Exception]:
@@ -239,6 +245,63 @@ class Benchmark(Part):
         return images.decode_mask(picture.read())
 
 
+class JudgedBenchmark(Benchmark):
+    """A benchmark whose answers a judge marks. `questions_on` an answer and `marks`, from their replies, are the
+    contract.
+
+    Without `prompts`, our own prompts are used, under another id: those numbers are not comparable.
+    """
+
+    own_prompts: ClassVar[tuple[str, ...]] = ()
+    """Our own prompts, by name."""
+
+    prompts: Path | None = None
+    """The published prompts."""
+
+    def questions_on(self, answer: Answer) -> Sequence[Question[Any]]:
+        raise NotImplementedError
+
+    def marks(self, case: Case, values: Sequence[Any]) -> dict[str, Score]:
+        """Every metric of an answer from the values of its replies, of which an unreadable one is None."""
+        raise NotImplementedError
+
+    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
+        protocols = self.protocols
+        if measures.judge is None:
+            return [Scored({p: dict.fromkeys(protocols[p].metrics) for p in a.case.protocols}) for a in answers]
+        questions = [self.questions_on(answer) for answer in answers]
+        results = iter(measures.judge.ask([question for some in questions for question in some]))
+        asked = zip(answers, questions, strict=True)
+        return [self.scored(answer.case, [next(results) for _ in some]) for answer, some in asked]
+
+    def scored(
+        self,
+        case: Case,
+        results: Sequence[JudgeReply[Any] | ChatError],
+        before: JudgeReply[Any] | ChatError | None = None,
+    ) -> Scored | Exception:
+        """An answer's marks, or the first error among its replies: the judge will be asked again. `before`: the reply
+        to an earlier question, which is paid for, too."""
+        replied: list[JudgeReply[Any]] = []
+        for one in (before, *results):
+            if isinstance(one, ChatError):
+                return one
+            replied += [] if one is None else [one]
+        usage = sum((reply.usage for reply in replied), NO_USAGE)
+        replied = replied[-len(results) :]
+        values = [reply.value for reply in replied]
+        marks = dict.fromkeys(case.protocols, self.marks(case, values))
+        return Scored(marks, None in values, tuple(reply.text for reply in replied), usage)
+
+    def published(self) -> object:
+        """The content of `prompts`, JSON-ready, or its hash."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        used = prompts.versions(self.own_prompts) if self.prompts is None else self.published()
+        return super().identity() | {"prompts": used}
+
+
 def against(reference: Image, edited: Image, caption: str | None, measures: Measures) -> dict[str, Score]:
     """MagicBrush's five: l1, l2, clip_i and dino of the answer and a reference, clip_t of the answer and a caption."""
     fitted = metrics.resized(edited, reference)
@@ -252,9 +315,16 @@ def against(reference: Image, edited: Image, caption: str | None, measures: Meas
 
 
 AGAINST: Mapping[str, Better] = {"l1": "lower", "l2": "lower", "clip_i": "higher", "dino": "higher", "clip_t": "higher"}
-OPENAI_B32 = "ViT-B-32-quickgelu openai"
-OPENAI_L14 = "ViT-L-14-quickgelu openai"
-DINO_S16 = "vit_small_patch16_224.dino"
+MODELS = {"clip": "ViT-B-32-quickgelu openai", "dino": "vit_small_patch16_224.dino"}
+"""The models of the published scripts: CLIP-I and CLIP-T by OpenAI's ViT-B/32, DINO by ViT-S/16."""
+
+
+def fields(item: Mapping[str, Any], names: Sequence[str], where: str) -> list[Any]:
+    """These fields of a published item. ValueError, which begins with `where`, names a missing one."""
+    try:
+        return [item[name] for name in names]
+    except KeyError as error:
+        raise ValueError(f"{where}: no {error}") from None
 
 
 def picture_in(folder: Path, name: str, where: str) -> Picture:
@@ -295,7 +365,7 @@ def rows(files: Sequence[Path], columns: Sequence[str]) -> list[tuple[Path, int,
     """(file, row number, the light columns) of parquet or arrow files. ValueError names a column that is missing."""
     numbered = []
     for path in files:
-        schema = _schema(str(path))
+        schema = pq.read_schema(path) if path.suffix == ".parquet" else _arrow(str(path)).schema
         if missing := [column for column in columns if column not in schema.names]:
             raise ValueError(f"{path}: no column {missing[0]!r}; it has {', '.join(schema.names)}")
         table = pq.read_table(path, columns=list(columns)) if path.suffix == ".parquet" else _arrow(str(path))
@@ -303,16 +373,15 @@ def rows(files: Sequence[Path], columns: Sequence[str]) -> list[tuple[Path, int,
     return numbered
 
 
-def _schema(path: str) -> pa.Schema:
-    return pq.read_schema(path) if path.endswith(".parquet") else _arrow(path).schema
-
-
 def _cell(path: str, row: int, column: str) -> bytes:
     """The bytes of an image cell: Hugging Face's {bytes, path}, or plain binary."""
     column, _, item = column.partition("/")
     if path.endswith(".parquet"):
-        start, table = _group(path, row, column)
-        value = table.column(column)[row - start].as_py()
+        starts = _group_starts(path)
+        if row >= starts[-1]:
+            raise ValueError(f"{path}: no row {row}, it has {starts[-1]}")
+        group = bisect(starts, row) - 1
+        value = _read_group(path, group, column)[row - starts[group]].as_py()
     else:
         value = _arrow(path).column(column)[row].as_py()
     value = value[int(item)] if item else value
@@ -322,26 +391,18 @@ def _cell(path: str, row: int, column: str) -> bytes:
     return data
 
 
-def _group(path: str, row: int, column: str) -> tuple[int, pa.Table]:
-    """(first row, this column) of the row group that holds the row."""
-    start = 0
-    for group, size in enumerate(_group_sizes(path)):
-        if row < start + size:
-            return start, _read_group(path, group, column)
-        start += size
-    raise ValueError(f"{path}: no row {row}, it has {start}")
-
-
 @lru_cache(maxsize=256)
-def _group_sizes(path: str) -> tuple[int, ...]:
+def _group_starts(path: str) -> list[int]:
+    """The first row of each row group, and the number of rows."""
     metadata = pq.read_metadata(path)
-    return tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    return list(accumulate(sizes, initial=0))
 
 
 @lru_cache(maxsize=CHUNKS)
-def _read_group(path: str, group: int, column: str) -> pa.Table:
+def _read_group(path: str, group: int, column: str) -> pa.ChunkedArray:
     with pq.ParquetFile(path) as file:
-        return file.read_row_group(group, columns=[column])
+        return file.read_row_group(group, columns=[column]).column(column)
 
 
 @lru_cache(maxsize=CHUNKS)

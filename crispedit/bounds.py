@@ -1,8 +1,7 @@
 """Bounds: the deciding half of "measure, then decide". A bound is a closed interval that a score must lie in."""
 
-from __future__ import annotations
-
 import math
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -18,7 +17,7 @@ class Bound(BaseModel):
     max: float | None = None
 
     @model_validator(mode="after")
-    def _ordered(self) -> Bound:
+    def _ordered(self) -> Self:
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}: nothing could pass")
         return self

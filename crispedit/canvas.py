@@ -1,13 +1,11 @@
 """The canvas that an editing model is given: the source, scaled, with mirrored edges where the model needs more
 pixels."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -28,7 +26,7 @@ class Canvas:
     height: int
 
     @classmethod
-    def of(cls, width: int, height: int, multiple: int, area: int | None, rule: Rule | None = None) -> Canvas:
+    def of(cls, width: int, height: int, multiple: int, area: int | None, rule: Rule | None = None) -> Self:
         """The canvas of a source of this size: see crispedit.editors.diffusers."""
         if area is None:
             across, down = (math.ceil(side / multiple) * multiple for side in (width, height))
@@ -36,13 +34,13 @@ class Canvas:
         return cls.among(width, height, stable_sizes(area, multiple, rule))
 
     @classmethod
-    def among(cls, width: int, height: int, sizes: Iterable[tuple[int, int]]) -> Canvas:
+    def among(cls, width: int, height: int, sizes: Iterable[tuple[int, int]]) -> Self:
         """The canvas with the size whose aspect is nearest to the source's."""
         across, down = min(sizes, key=lambda size: abs(math.log(size[0] / size[1] * height / width)))
         return cls.within(width, height, across, down)
 
     @classmethod
-    def within(cls, width: int, height: int, across: int, down: int) -> Canvas:
+    def within(cls, width: int, height: int, across: int, down: int) -> Self:
         """The canvas of `across` x `down` for a source of this size, scaled by one factor to fit."""
         scale = min(across / width, down / height)
         inner = (max(1, min(across, round(width * scale))), max(1, min(down, round(height * scale))))
@@ -70,18 +68,16 @@ def stable_sizes(area: int, multiple: int, rule: Rule | None = None) -> tuple[tu
         across, down = (round(side / multiple) * multiple for side in sides)
         return across, down
 
-    def stable() -> Iterator[tuple[int, int]]:
-        longest = math.ceil(2 * math.sqrt(area) / multiple)
-        for across in range(1, longest + 1):
-            for down in range(max(1, math.ceil(across / 4)), min(4 * across, longest) + 1):
-                size = across * multiple, down * multiple
-                if tuple((rule or rounded)(area, across / down)[:2]) == size:
-                    yield size
-
-    sizes = tuple(stable())
+    longest = math.ceil(2 * math.sqrt(area) / multiple)
+    sizes = []
+    for across in range(1, longest + 1):
+        for down in range(max(1, math.ceil(across / 4)), min(4 * across, longest) + 1):
+            size = across * multiple, down * multiple
+            if tuple((rule or rounded)(area, across / down)[:2]) == size:
+                sizes.append(size)
     if not sizes:
         raise ValueError(f"no size of area_px={area} has sides in multiples of {multiple}")
-    return sizes
+    return tuple(sizes)
 
 
 def _scaled(image: Image, size: tuple[int, int]) -> Image:

@@ -57,21 +57,20 @@ class Cascade:
         default: dict[str, Bound] = {}
         for name, filter_ in ordered.items():
             for score, bound in {**filter_.bounds, **recipe_bounds.get(name, {})}.items():
-                if score not in filter_.scores:
-                    raise ValueError(
-                        f"filters.{name}.bounds.{score}: {name} measures no such score; "
-                        f"choose from {', '.join(filter_.scores)}"
-                    )
+                _check(filter_, name, score, f"filters.{name}.bounds.{score}")
                 default[f"{name}.{score}"] = bound
-        by_category = {}
-        for category, own in category_bounds.items():
-            _check(ordered, own, f"categories.{category}.bounds")
-            by_category[category] = {**default, **_of(ordered, own)}
-        by_regime = {}
-        for regime, categories in (regime_bounds or {}).items():
-            for category, own in categories.items():
-                _check(ordered, own, f"regimes.{regime}.{category}")
-                by_regime[regime, category] = {**by_category.get(category, default), **_of(ordered, own)}
+        by_category = {
+            category: {**default, **_of(ordered, own, f"categories.{category}.bounds")}
+            for category, own in category_bounds.items()
+        }
+        by_regime = {
+            (regime, category): {
+                **by_category.get(category, default),
+                **_of(ordered, own, f"regimes.{regime}.{category}"),
+            }
+            for regime, categories in (regime_bounds or {}).items()
+            for category, own in categories.items()
+        }
         return Cascade(ordered, default, by_category, by_regime)
 
     @property
@@ -84,12 +83,9 @@ class Cascade:
         """The score columns, in cascade order."""
         fields = []
         for name, filter_ in self.filters.items():
-            fields += [
-                pa.field(f"{name}.{score}", pa.int64() if kind is int else pa.float64())
-                for score, kind in filter_.scores.items()
-            ]
-            fields += [pa.field(f"{name}.{note}", pa.string()) for note in filter_.notes]
-            fields += [pa.field(f"{name}.measured", pa.bool_()), pa.field(f"{name}.error", pa.string())]
+            types = {score: pa.int64() if kind is int else pa.float64() for score, kind in filter_.scores.items()}
+            types |= dict.fromkeys(filter_.notes, pa.string()) | {"measured": pa.bool_(), "error": pa.string()}
+            fields += [pa.field(f"{name}.{column}", type_) for column, type_ in types.items()]
         return fields
 
     def bounds_of(self, category: str | None, regime: str | None = None) -> Mapping[str, Bound]:
@@ -118,13 +114,12 @@ class Cascade:
             ]
             answers = each(filter_.measure, [samples[index] for index in todo])
             for index, answer in zip(todo, answers, strict=True):
-                row = rows[index]
                 checked = answer if isinstance(answer, Exception) else _checked(name, filter_, answer)
                 if isinstance(checked, Exception):
-                    row |= failed(name, checked)
+                    rows[index].update(failed(name, checked))
                 else:
-                    row |= {f"{name}.{score}": value for score, value in checked.items()}
-                    row |= {f"{name}.measured": True, f"{name}.error": None}
+                    rows[index].update({f"{name}.{score}": value for score, value in checked.items()})
+                    rows[index].update({f"{name}.measured": True, f"{name}.error": None})
 
     def decide(self, name: str, row: Mapping[str, Any], bounds: Mapping[str, Bound]) -> tuple[str, str | None]:
         """(outcome, reason) of one filter on one row. Reasons are stable words: "filter.score:low",
@@ -147,18 +142,15 @@ class Cascade:
         decisions = (self.decide(name, row, bounds) for name in self.filters)
         return next((decision for decision in decisions if decision[0] != KEPT), (KEPT, None))
 
-    def passes(self, row: Mapping[str, Any]) -> bool:
+    def failed_for_now(self, row: Mapping[str, Any]) -> bool:
         """Whether a filter had a transient error on the row."""
         return any(row.get(f"{name}.error") and not row.get(f"{name}.measured") for name in self.filters)
 
     def verdict_sql(self, row: str = "r", category: str = "r.category", filters: Collection[str] | None = None) -> str:
         """A DuckDB expression for "outcome" or "outcome reason" of the rows with this alias, by the whole cascade or
         only some filters. `category` is the SQL of the category that the bounds depend on."""
-        cases = [
-            case
-            for name in (self.filters if filters is None else filters)
-            for case in self._cases_sql(name, row, category)
-        ]
+        names = self.filters if filters is None else filters
+        cases = [case for name in names for case in self._cases_sql(name, row, category)]
         return f"CASE {' '.join(cases)} ELSE '{KEPT}' END" if cases else f"'{KEPT}'"
 
     def _cases_sql(self, name: str, row: str, category: str) -> Iterator[str]:
@@ -183,13 +175,8 @@ class Cascade:
             if bounds.get(key) != self.bounds_of(of).get(key)
         }
         others = f"({' OR '.join(moved)}) IS NOT TRUE" if moved else ""
-        return [
-            *moved.items(),
-            *(
-                (" AND ".join(filter(None, (where, others))), bound)
-                for where, bound in self._category_bounds_sql(key, category)
-            ),
-        ]
+        by_category = self._category_bounds_sql(key, category)
+        return [*moved.items(), *((" AND ".join(filter(None, (where, others))), bound) for where, bound in by_category)]
 
     def _category_bounds_sql(self, key: str, category: str) -> list[tuple[str, Bound]]:
         default = self.default_bounds.get(key, Bound())
@@ -197,24 +184,25 @@ class Cascade:
         other = {name: bound for name, bound in own.items() if bound != default}
         # Not IN: DuckDB turns each such list into a join that carries all columns.
         equal = {name: f"{category} = {_text(name)}" for name in other}
-        cases = []
-        for bound in dict.fromkeys(other.values()):
-            cases.append((f"({' OR '.join(equal[name] for name in other if other[name] == bound)})", bound))
+        cases = [
+            (f"({' OR '.join(equal[name] for name in other if other[name] == bound)})", bound)
+            for bound in dict.fromkeys(other.values())
+        ]
         return [*cases, (f"({' OR '.join(equal.values())}) IS NOT TRUE" if other else "", default)]
 
 
-def _check(filters: Mapping[str, Filter], bounds: Mapping[str, Bound], place: str) -> None:
-    for key in bounds:
-        name, _, score = key.partition(".")
-        if name in filters and score not in filters[name].scores:
-            raise ValueError(
-                f"{place}.{key}: {name} measures no such score; choose from {', '.join(filters[name].scores)}"
-            )
+def _check(filter_: Filter, name: str, score: str, place: str) -> None:
+    if score not in filter_.scores:
+        raise ValueError(f"{place}: {name} measures no such score; choose from {', '.join(filter_.scores)}")
 
 
-def _of(filters: Mapping[str, Filter], bounds: Mapping[str, Bound]) -> dict[str, Bound]:
+def _of(filters: Mapping[str, Filter], bounds: Mapping[str, Bound], place: str) -> dict[str, Bound]:
     """The bounds on what these filters measure."""
-    return {key: bound for key, bound in bounds.items() if key.partition(".")[0] in filters}
+    own = {key: bound for key, bound in bounds.items() if key.partition(".")[0] in filters}
+    for key in own:
+        name, _, score = key.partition(".")
+        _check(filters[name], name, score, f"{place}.{key}")
+    return own
 
 
 def _text(value: str) -> str:
@@ -232,9 +220,8 @@ def _checked(name: str, filter_: Filter, answer: Mapping[str, Score | str]) -> M
     the error to record."""
     if set(answer) - set(filter_.notes) != set(filter_.scores):
         return ValueError(f"{name} answered {sorted(answer)}, but declares {sorted(filter_.scores)}")
-    wrong = [
-        score
-        for score in filter_.scores
-        if (value := answer[score]) is not None and (isinstance(value, str) or not math.isfinite(value))
-    ]
-    return ValueError(f"{name}.{wrong[0]} is not a finite number") if wrong else answer
+    for score in filter_.scores:
+        value = answer[score]
+        if value is not None and (isinstance(value, str) or not math.isfinite(value)):
+            return ValueError(f"{name}.{score} is not a finite number")
+    return answer

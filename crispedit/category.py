@@ -12,16 +12,14 @@ from importlib import resources
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from crispedit.bounds import Bound
-from crispedit.recipe import problems
+from crispedit.recipe import Strict, problems
 
 
-class Category(BaseModel):
+class Category(Strict):
     """One kind of edit. Its file's name is its `name`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     definition: str
@@ -58,7 +56,14 @@ def load_categories(folder: Path | None = None, files: Sequence[Path] = ()) -> d
     for file in [*shipped, *files]:
         if not file.is_file():
             raise ValueError(f"there is no category file at {file}")
-        category = _parse(file.name, file.read_text(encoding="utf-8"))
+        try:
+            category = Category.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        except yaml.YAMLError as error:
+            raise ValueError(f"category file {file.name} is not valid YAML: {error}") from None
+        except ValidationError as error:
+            raise ValueError(f"category file {file.name}: {'; '.join(problems(error))}") from None
+        if file.name != f"{category.name}.yaml":
+            raise ValueError(f"category file {file.name} names its category {category.name!r}; rename one of them")
         categories[category.name] = category
     _index(categories)
     return categories
@@ -76,18 +81,6 @@ def resolve(name: str, categories: Mapping[str, Category]) -> str:
             f"no category is called {name!r}; choose from {', '.join(categories)}, or add the name to the "
             f"aliases of its file in configs/categories"
         )
-    return category
-
-
-def _parse(file: str, text: str) -> Category:
-    try:
-        category = Category.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ValueError(f"category file {file} is not valid YAML: {error}") from None
-    except ValidationError as error:
-        raise ValueError(f"category file {file}: {'; '.join(problems(error))}") from None
-    if file != f"{category.name}.yaml":
-        raise ValueError(f"category file {file} names its category {category.name!r}; rename one of them")
     return category
 
 

@@ -9,10 +9,8 @@ All maps are on the small grid of a pair: block means of the source, shrunk by t
 of 192 to 383 px (not shrunk below 384 px). Sizes in pixels of that grid therefore scale with the image.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import cv2
 import numpy as np
@@ -177,10 +175,20 @@ def grow(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
     return cv2.dilate(mask.view(np.uint8), kernel) > 0
 
 
+def onto(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The mask on another grid of the image, of this [H, W, ...]: the nearest pixel of each."""
+    return cv2.resize(mask.view(np.uint8), shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+
+
+def coverage(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """[H, W] of `shape`: how much of each cell of another grid the mask covers; 255 is all of it."""
+    return np.asarray(cv2.resize(mask.view(np.uint8) * 255, shape[1::-1], interpolation=cv2.INTER_AREA))
+
+
 def regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """[h, w] label of each pixel's 8-connected region (0: none); [n, 5] x, y, width, height, area, from label 1 on."""
+    """[h, w] label of each pixel's 8-connected region (0: none); [n] the regions' areas in pixels, from label 1 on."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    return labels, stats[1:]
+    return labels, stats[1:, cv2.CC_STAT_AREA]
 
 
 def chosen(labels: NDArray[np.int32], which: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -195,11 +203,10 @@ def estimate(changed: NDArray[np.bool_]) -> NDArray[np.bool_]:
     Gaps up to 5 pixels wide and enclosed holes (an object partly of its background's colour) belong to the edit.
     """
     closed = cv2.morphologyEx(changed.view(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) > 0
-    labels, stats = regions(closed)
-    if not len(stats):
+    labels, areas = regions(closed)
+    if not len(areas):
         return closed
-    area = stats[:, cv2.CC_STAT_AREA]
-    edit = chosen(labels, area * 10 >= area.max())
+    edit = chosen(labels, areas * 10 >= areas.max())
     contours, _ = cv2.findContours(edit.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     filled = np.zeros(edit.shape, np.uint8)
     cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
@@ -219,13 +226,13 @@ class Moments:
     """The sum of the two images' variances."""
     covariance: Map
 
-    @staticmethod
-    def of(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Moments:
+    @classmethod
+    def of(cls, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Self:
         a, b = whole_blocks(a), whole_blocks(b)
         mean_a, mean_b = (block_means(image.astype(np.float32)) for image in (a, b))
         aa, bb, ab = (block_means(cv2.multiply(x, y, dtype=cv2.CV_32F)) for x, y in ((a, a), (b, b), (a, b)))
         variances = aa + bb - (mean_a * mean_a + mean_b * mean_b)
-        return Moments((mean_a, mean_b), variances, ab - mean_a * mean_b)
+        return cls((mean_a, mean_b), variances, ab - mean_a * mean_b)
 
 
 def whole_blocks(image: NDArray[Any]) -> NDArray[Any]:

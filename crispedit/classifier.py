@@ -8,13 +8,12 @@ The categories are those of `configs/categories`. An instruction in another lang
 `unknown`.
 """
 
-from __future__ import annotations
-
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +49,10 @@ def classify(instruction: str) -> Classification:
     readings = _readings(instruction)
     chances = readings[0]
     best, second = sorted(LABELS, key=lambda label: (-chances[label], label))[:2]
-    if best == UNKNOWN:
-        return Classification(best, chances[best], second, chances[second])
     wanted = {category: max(read[category] for read in readings) for category in CATEGORIES}
     also = sorted((c for c in CATEGORIES if wanted[c] >= LEAST_ASKED and c != best), key=lambda c: -wanted[c])
-    return Classification(best, chances[best], second, chances[second], (best, *also))
+    categories = () if best == UNKNOWN else (best, *also)
+    return Classification(best, chances[best], second, chances[second], categories)
 
 
 def asked(instruction: str) -> dict[str, float] | None:
@@ -83,12 +81,11 @@ def orders(instruction: str) -> list[str]:
     cuts = [0]
     for join in _JOIN.finditer(instruction):
         word = _TOKEN.match(instruction, join.end())
-        if word is None or word[0].casefold() not in ORDERS or join.start() <= cuts[-1]:
-            continue
-        before = tokens(instruction[cuts[-1] : join.start()])
-        is_order = len(before) > 2 and not ORDERS.isdisjoint(before)  # "go ahead and" is none
-        if is_order and not _IN_ITS_PLACE.match(instruction, join.end()):
-            cuts.append(join.end())
+        if word is not None and word[0].casefold() in ORDERS and join.start() > cuts[-1]:
+            before = tokens(instruction[cuts[-1] : join.start()])
+            is_order = len(before) > 2 and not ORDERS.isdisjoint(before)  # "go ahead and" is none
+            if is_order and not _IN_ITS_PLACE.match(instruction, join.end()):
+                cuts.append(join.end())
     return [instruction[start:end] for start, end in zip(cuts, [*cuts[1:], None], strict=True)]
 
 
@@ -125,33 +122,20 @@ def _read(words: list[str]) -> dict[str, float]:
     """The probability of each label for the first edit that these words ask for."""
     model = _model()
     named = [bucket(f"w {word}") for word in words if word.isalpha()]
-    if not named or np.mean(model.seen[named]) < LEAST_KNOWN_WORDS:
+    if not named or np.mean(model["seen"][named]) < LEAST_KNOWN_WORDS:
         return {label: float(label == UNKNOWN) for label in LABELS}
     rows, values = features(words)
-    logits = (values @ model.weights[rows].astype(np.float32) + model.bias) / model.temperature
+    logits = (values @ model["weights"][rows].astype(np.float32) + model["bias"]) / float(model["temperature"])
     chances = np.exp(logits - logits.max())
     return dict(zip(LABELS, (chances / chances.sum()).tolist(), strict=True))
 
 
-@dataclass(frozen=True)
-class ClassifierWeights:
-    """The weights, as they are stored."""
-
-    weights: NDArray[np.float16]
-    """[BUCKETS, 8]: a column for each of LABELS."""
-    bias: NDArray[np.float32]
-    """[8]"""
-    temperature: float
-    """Divides the logits, so that the probabilities are calibrated."""
-    seen: NDArray[np.bool_]
-    """[BUCKETS]: the words of the English training text."""
-
-
 @cache
-def _model() -> ClassifierWeights:
+def _model() -> dict[str, NDArray[Any]]:
+    """`weights` [BUCKETS, 8], a column for each of LABELS; `bias` [8]; `temperature`, which divides the logits so that
+    the probabilities are calibrated; `seen` [BUCKETS]: the words of the English training text."""
     with np.load(weights.folder("classifier") / "classifier.npz", allow_pickle=False) as stored:
-        seen = np.unpackbits(stored["seen"]).astype(bool)
-        return ClassifierWeights(stored["weights"], stored["bias"], float(stored["temperature"]), seen)
+        return {**stored, "seen": np.unpackbits(stored["seen"]).astype(bool)}
 
 
 # Features
@@ -187,10 +171,8 @@ def bucket(feature: str) -> int:
 
 def _head(words: list[str]) -> list[str]:
     """The first clause of at least two words."""
-    for i, word in enumerate(words[:HEAD_WORDS]):
-        if word in _CLAUSE_ENDS and i >= 3:
-            return words[:i]
-    return words[:HEAD_WORDS]
+    ends = (i for i, word in enumerate(words[:HEAD_WORDS]) if word in _CLAUSE_ENDS and i >= 3)
+    return words[: next(ends, HEAD_WORDS)]
 
 
 def _words(words: list[str], name: str = "") -> Iterator[str]:

@@ -5,8 +5,6 @@ compositor's pairs: it matches captions to such edits but knows little about rea
 weights, `model="ViT-L-14", pretrained="openai"`, or a file of them.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ EXIF marks Adobe RGB with two numbers; a PNG gives gamma and primaries (gAMA, cH
 a small ICC profile, so that one function converts them all.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

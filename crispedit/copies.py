@@ -11,8 +11,6 @@ flat areas: any piece of that edge lies on any other. Mirrored and rotated copie
 crops of more than a fifth of a side, are not found.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -116,8 +114,7 @@ class Known:
                 self.plain.append(name)
                 continue
             for window, part in _windows(gray):
-                vector = _vector(part)
-                if vector is not None:
+                if (vector := _vector(part)) is not None:
                     vectors.append(vector)
                     owners.append(len(self.names))
                     self._windows.append(window)
@@ -131,20 +128,15 @@ class Known:
         if not self.names:
             return None
         cosines = self._vectors @ picture.vector
-        best = None
-        for at in self._nearest(cosines):
-            closeness = _closeness(picture.thumbnail, self._thumbnails[self._owners[at]], self._windows[at])
-            copy = Copy(self.names[self._owners[at]], closeness)
-            if closeness and (best is None or (-closeness, copy.name) < (-best.closeness, best.name)):
-                best = copy
-        return best
-
-    def _nearest(self, cosines: NDArray[np.float32]) -> list[int]:
-        """The best window of each of the nearest pictures."""
         near = np.flatnonzero(cosines >= LEAST_COSINE)
         near = near[np.argsort(-cosines[near], kind="stable")]
-        _, first = np.unique(self._owners[near], return_index=True)
-        return [int(near[at]) for at in np.sort(first)[:NEAREST]]
+        _, first = np.unique(self._owners[near], return_index=True)  # the best window of each picture
+        copies = []
+        for at in near[np.sort(first)[:NEAREST]]:
+            owner = self._owners[at]
+            closeness = _closeness(picture.thumbnail, self._thumbnails[owner], self._windows[at])
+            copies.append(Copy(self.names[owner], closeness))
+        return min((c for c in copies if c.closeness), key=lambda c: (-c.closeness, c.name), default=None)
 
 
 def _windows(gray: NDArray[np.uint8]) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
@@ -239,27 +231,17 @@ def _correlation(one: Map, other: Map) -> float:
 
 def pictures_in(folder: str) -> list[Path]:
     """The image files in a local folder and those below it, sorted, no hidden ones. ValueError if there are none."""
-    paths = sorted(
-        path
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not paths:
+    pictures = [path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+    shown = [path for path in pictures if not any(p.startswith(".") for p in path.relative_to(folder).parts)]
+    if not shown:
         raise ValueError(f"{folder}: no image files ({', '.join(SUFFIXES)}) to compare with in this folder")
-    return paths
+    return sorted(shown)
 
 
 def digest(folders: Sequence[str]) -> str:
     """A digest of the names and sizes of the files in these folders, wherever the folders are."""
-    return content_key(
-        *(
-            f"{path.relative_to(folder).as_posix()} {path.stat().st_size}"
-            for folder in folders
-            for path in pictures_in(folder)
-        )
-    )
+    files = [(path.relative_to(folder), path.stat().st_size) for folder in folders for path in pictures_in(folder)]
+    return content_key(*(f"{path.as_posix()} {size}" for path, size in files))
 
 
 def read(folders: Sequence[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:

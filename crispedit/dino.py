@@ -5,8 +5,6 @@ The published evaluations use ViT-S/16 of DINO (Caron et al. 2021): `model="vit_
 likewise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

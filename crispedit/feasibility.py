@@ -5,8 +5,6 @@ those of the paper's instruction validation (arXiv 2605.10859, stage 4), and one
 satisfies the instruction, which is the most frequent defect of the released data.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field
@@ -43,12 +41,8 @@ def question(image: Image, instruction: str, category: str | None) -> ChatReques
 
 def problem(facts: Feasibility) -> str | None:
     """The instruction's problem as a stable word; "unsure" if only a fact is missing; None if there is none."""
-    wrong = {
-        "object_absent": facts.object_present == "no",
-        "already_true": facts.already_true == "yes",
-        "contradictory": facts.contradictory == "yes",
-        "ambiguous": facts.ambiguous == "yes",
-        "unsafe": facts.unsafe == "yes",
-    }
-    reason = next((word for word, holds in wrong.items() if holds), None)
-    return reason or (UNSURE if UNSURE in facts.model_dump().values() else None)
+    answers = facts.model_dump()
+    if answers.pop("object_present") == "no":
+        return "object_absent"
+    reason = next((word for word, answer in answers.items() if answer == "yes"), None)
+    return reason or (UNSURE if UNSURE in (facts.object_present, *answers.values()) else None)

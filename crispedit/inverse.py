@@ -6,8 +6,6 @@ was. A model can look at the images; its instruction is used if the classifier f
 of edit.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,45 +51,35 @@ def by_rule(edits: Sequence[InvertibleEdit]) -> list[Inverse | None]:
     return [invert(edit.category, edit.instruction) for edit in edits]
 
 
-@dataclass(frozen=True)
-class ByModel:
-    """Applies the rules first and shows the remaining edits to a chat model."""
-
-    chat: Chat
-
-    def __call__(self, edits: Sequence[InvertibleEdit]) -> list[Inverse | None]:
-        """The inverse of each edit; None where there is none, or the model gave no answer that can be used."""
-        undone = by_rule(edits)
-        left = [i for i, edit in enumerate(edits) if undone[i] is None and edit.category in _RULES]
-        for i, answer in zip(left, self.chat.ask([_question(edits[i]) for i in left]), strict=True):
-            if isinstance(answer, ChatAnswer):
-                undone[i] = _checked(answer.value, _RULES[edits[i].category][1], self.chat.model)
-        return undone
+def by_model(chat: Chat, edits: Sequence[InvertibleEdit]) -> list[Inverse | None]:
+    """The inverse of each edit, by rule, or by a chat model, which is shown what no rule knows; None where there is
+    none, or the model gave no answer that can be used."""
+    undone = by_rule(edits)
+    left = [i for i, edit in enumerate(edits) if undone[i] is None and edit.category in _RULES]
+    for i, answer in zip(left, chat.ask([_question(edits[i]) for i in left]), strict=True):
+        if isinstance(answer, ChatAnswer) and answer.value.possible:
+            instruction = " ".join(answer.value.instruction.split())
+            _, wanted = _RULES[edits[i].category]
+            if instruction and classifier.classify(instruction).category == wanted:
+                undone[i] = Inverse(instruction, wanted, chat.model)
+    return undone
 
 
 def _question(edit: InvertibleEdit) -> ChatRequest[Opposite]:
-    wanted = _RULES[edit.category][1]
+    _, wanted = _RULES[edit.category]
     definition = load_categories()[wanted].definition
     text = prompts.render("inverse", instruction=edit.instruction, category=wanted, definition=definition)
     return ChatRequest(text, Opposite, [edit.edited(), edit.source()])
 
 
-def _checked(answer: Opposite, wanted: str, model: str) -> Inverse | None:
-    words = " ".join(answer.instruction.split())
-    if not answer.possible or not words or classifier.classify(words).category != wanted:
-        return None
-    return Inverse(words, wanted, model)
-
-
 def invert(category: str, instruction: str) -> Inverse | None:
     """The instruction that undoes this one, or None if no rule knows it."""
-    rule = _RULES.get(category)
     order = _order(instruction)
-    if rule is None or order is None:
+    if category not in _RULES or order is None:
         return None
-    rewrite, other = rule
+    rewrite, other = _RULES[category]
     undone = rewrite(order)
-    return None if undone is None else Inverse(f"{undone}.", other)
+    return None if undone is None else Inverse(f"{undone[0].upper()}{undone[1:]}.", other)
 
 
 _POLITE = re.compile(
@@ -141,14 +129,21 @@ _RECOLOUR = re.compile(
 )
 
 
+_ONE = re.compile(
+    r"(?!people|men|women|children|mice|geese|sheep|hair|water|snow|grass|clouds|background|text|writing|sky)"
+    r"[a-z-]*([^s]|ss|us)",
+    re.I,
+)
+
+
 def _add(order: str) -> str | None:
     match = _ADD.fullmatch(order)
     if match is None:
         return None
-    thing = match[2]
-    if re.search(r" (?:onto|into|to (?!the (?:left|right)\b))", thing, re.I):  # "add a hat to the man"
-        thing = re.sub(r" (?:onto|into|to) (?!the (?:left|right)\b)", " from ", thing, count=1, flags=re.I)
-    return f"Remove the {thing}"
+    # "Add a hat to the man" is undone by "Remove the hat from the man".
+    return "Remove the " + re.sub(
+        r" (?:onto|into|to) (?!the (?:left|right)\b)", " from ", match[2], count=1, flags=re.I
+    )
 
 
 def _remove(order: str) -> str | None:
@@ -164,9 +159,8 @@ def _replace(order: str) -> str | None:
     if match is None:
         return None
     old, new = match["old"], match["new"]
-    where = _PLACE.search(old)
-    place = where[0] if where else ""
-    old = old[: len(old) - len(place)]
+    old = _PLACE.sub("", old)
+    place = match["old"].removeprefix(old)
     if _PLACE.search(new) or not _is_one(old) or not _is_one(new):
         return None
     return f"Replace the {new}{place} with {_indefinite(old)}"
@@ -176,33 +170,20 @@ def _color(order: str) -> str | None:
     if match := _FROM_TO.fullmatch(order):
         if len(re.findall(rf"\b(?:{_COLOURS})\b", match[1], re.I)):  # the thing is also called by its colour
             return None
-        return _capital(f"{match[1]} from {match[3]} to {match[2]}")
+        return f"{match[1]} from {match[3]} to {match[2]}"
     match = _RECOLOUR.fullmatch(order)
     if match is None or match[2].lower() == match[5].lower():
         return None
-    return _capital(f"{match[1]}{match[5]}{match[3]}{match[4]} {match[2]}")
+    return f"{match[1]}{match[5]}{match[3]}{match[4]} {match[2]}"
 
 
 def _is_one(thing: str) -> bool:
     """Whether the words name one thing, so that "a" can precede them. False for plurals and doubtful words."""
-    head = _PLACE.sub("", f" {thing}").split()[-1:]
-    return (
-        bool(head)
-        and re.fullmatch(
-            r"(?i)(?!people|men|women|children|mice|geese|sheep|hair|water|snow|grass|"
-            r"clouds|background|text|writing|sky)[a-z-]*([^s]|ss|us)",
-            head[0],
-        )
-        is not None
-    )
+    return any(_ONE.fullmatch(head) for head in _PLACE.sub("", f" {thing}").split()[-1:])
 
 
 def _indefinite(thing: str) -> str:
     return f"{'an' if thing[0].lower() in 'aeiou' else 'a'} {thing}"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 _RULES: dict[str, tuple[Callable[[str], str | None], str]] = {

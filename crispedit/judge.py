@@ -117,30 +117,30 @@ class JudgeModel:
 
     def ask(self, questions: Sequence[Question[Any]]) -> list[JudgeReply[Any] | ChatError]:
         """One result for each question, in order: the reply, or the error."""
-        results: dict[int, JudgeReply[Any] | ChatError] = {}
-        conversations = [self._conversation(question) for question in questions]
         keys = [self._key(question) for question in questions]
-        for index, (question, key) in enumerate(zip(questions, keys, strict=True)):
-            kept = self._recall(key, question)
-            if kept is not None:
-                results[index] = kept
-        first = {key: index for index, key in reversed(list(enumerate(keys)))}
-        waiting = [index for index, key in enumerate(keys) if index not in results and first[key] == index]
+        asked: dict[str, Question[Any]] = {}
+        for key, question in zip(keys, questions, strict=True):
+            asked.setdefault(key, question)
+        results: dict[str, JudgeReply[Any] | ChatError] = {
+            key: kept for key, question in asked.items() if (kept := self._recall(key, question)) is not None
+        }
+        waiting = {key: self._conversation(question) for key, question in asked.items() if key not in results}
         for _ in range(TRIES):
-            completions = self._complete([conversations[index] for index in waiting])
-            again = []
-            for index, completion in zip(waiting, completions, strict=True):
-                before = results.get(index)
-                reply = self._read(questions[index], completion, before if isinstance(before, JudgeReply) else None)
-                results[index] = reply
+            completions = self._complete([*waiting.values()])
+            for key, completion in zip([*waiting], completions, strict=True):
+                reply = results[key] = self._read(asked[key], completion, results.get(key))
+                conversation = waiting.pop(key)
                 if isinstance(reply, JudgeReply) and reply.value is None:
                     cut = isinstance(completion, Completion) and completion.cut
-                    conversations[index] = self._once_more(conversations[index], questions[index], reply.text, cut)
-                    again.append(index)
+                    waiting[key] = self._once_more(conversation, asked[key], reply.text, cut)
                 elif isinstance(reply, JudgeReply):
-                    self._keep(keys[index], reply)
-            waiting = again
-        return [results[index] if index in results else _same(results[first[key]]) for index, key in enumerate(keys)]
+                    self._keep(key, reply)
+        replies = []
+        for key in keys:
+            replies.append(reply := results[key])
+            if isinstance(reply, JudgeReply):  # an equal question was asked once
+                results[key] = replace(reply, usage=JudgeUsage(kept=1))
+        return replies
 
     def _complete(self, conversations: Sequence[Conversation]) -> list[Completion | ChatError]:
         """The completions. Questions are sent in slices, so that a judge that is down is noticed early."""
@@ -161,12 +161,15 @@ class JudgeModel:
         return completions
 
     def _read(
-        self, question: Question[Any], completion: Completion | ChatError, before: JudgeReply[Any] | None
+        self, question: Question[Any], completion: Completion | ChatError, before: JudgeReply[Any] | ChatError | None
     ) -> JudgeReply[Any] | ChatError:
-        spent = before.usage if before is not None else NO_USAGE
+        """The reply, with the cost of the try before it."""
         if isinstance(completion, ChatError):
-            return completion if before is None else replace(before, usage=spent + JudgeUsage(asked=1))
-        usage = spent + JudgeUsage(1, 0, completion.prompt_tokens or 0, completion.answer_tokens or 0)
+            if isinstance(before, JudgeReply):
+                return replace(before, usage=before.usage + JudgeUsage(asked=1))
+            return completion
+        usage = JudgeUsage(1, 0, completion.prompt_tokens or 0, completion.answer_tokens or 0)
+        usage += before.usage if isinstance(before, JudgeReply) else NO_USAGE
         text = completion.text.encode("utf-8", "replace").decode()  # a lone surrogate cannot be stored in a table
         return JudgeReply(None if completion.cut else question.read(text), text, usage)
 
@@ -229,8 +232,3 @@ class JudgeModel:
     def _file(self, key: str) -> Path:
         assert self.kept is not None
         return self.kept / key[:2] / f"{key}.json"
-
-
-def _same(reply: JudgeReply[Any] | ChatError) -> JudgeReply[Any] | ChatError:
-    """The reply to an equal question, which was asked once."""
-    return replace(reply, usage=JudgeUsage(kept=1)) if isinstance(reply, JudgeReply) else reply

@@ -5,8 +5,6 @@ Differentiable binarization (Liao et al. 2020): the network gives each pixel the
 text line; the box around a core is grown to the whole line.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

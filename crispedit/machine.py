@@ -86,9 +86,8 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
 
 def _memory_limits(root: Path) -> Iterator[int]:
     for group in _groups(root, "memory"):
-        for word in (_words(group / "memory.max") or _words(group / "memory.limit_in_bytes"))[:1]:
-            if word.isdigit():
-                yield int(word)
+        words = _words(group / "memory.max") or _words(group / "memory.limit_in_bytes")
+        yield from (int(word) for word in words[:1] if word.isdigit())
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
@@ -109,10 +108,8 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _slurm_cores(environment: Mapping[str, str]) -> list[int]:
-    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
-        if environment.get(name, "").isdigit():
-            return [int(environment[name])]
-    return []
+    counts = [environment.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")]
+    return [int(count) for count in counts if count.isdigit()][:1]
 
 
 def _slurm_memory(environment: Mapping[str, str]) -> list[int]:

@@ -92,8 +92,11 @@ class ManagedServer:
             raise self._failure[1]
         self._stop()
         try:
-            if not self._start() and not (TAKEN.search(self.log) and self._start()):
-                raise self._not_serving(f"ended with status {self._status}")
+            status = self._start()
+            if status is not None and TAKEN.search(self.log):
+                status = self._start()
+            if status is not None:
+                raise self._not_serving(f"ended with status {status}")
         except BaseException as error:
             self._stop()
             if isinstance(error, NotServingError):
@@ -101,14 +104,14 @@ class ManagedServer:
             raise
         self._failure = None
 
-    def _start(self) -> bool:
-        """Start the server and wait until it is healthy; False if it ends before that."""
+    def _start(self) -> int | None:
+        """Start the server and wait until it is healthy; its status if it ends before that."""
         self._port = _free_port()
         self._log.clear()
         words = [word.replace(PORT, str(self._port)) for word in shlex.split(self.command)]
         # Commands beside the interpreter are found, as in an activated environment.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        self.process = subprocess.Popen(
+        self.process = process = subprocess.Popen(
             [sys.executable, "-IS", guard.__file__, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -118,18 +121,18 @@ class ManagedServer:
             env={**os.environ, "PATH": path},
             start_new_session=True,
         )
-        self.reader = threading.Thread(target=_drain, args=(self.process, self._log), daemon=True)
+        self.reader = threading.Thread(target=_drain, args=(process, self._log), daemon=True)
         self.reader.start()
         deadline = time.monotonic() + self.start_s
-        while self.process.poll() is None:
+        while process.poll() is None:
             if self._healthy(1.0):
                 self._answered_s = time.monotonic()
-                return True
+                return None
             if time.monotonic() > deadline:
                 raise self._not_serving(f"does not answer after {self.start_s:g} s (start_s)")
             time.sleep(0.1)
-        self._end()  # and have its last words
-        return False
+        self._stop()  # and have its last words
+        return process.returncode
 
     def _healthy(self, within_s: float) -> bool:
         """Whether the server answers GET /health without a server error; a 404 counts as healthy."""
@@ -143,15 +146,9 @@ class ManagedServer:
             connection.close()
 
     def _stop(self) -> None:
-        if self.process is not None:
-            self._end()
-            self.process = None
-
-    def _end(self) -> None:
         """End all of its processes, and read what they have said to the end."""
-        assert self.process is not None
-        assert self.process.stdin is not None
-        assert self.reader is not None
+        if self.process is None or self.process.stdin is None or self.reader is None:
+            return
         self.process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(3 * guard.GRACE_S)
@@ -160,15 +157,11 @@ class ManagedServer:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.reader.join(guard.GRACE_S)
+        self.process = None
 
     def _not_serving(self, what: str) -> NotServingError:
-        return NotServingError(
-            f"the server `{self.command}` {what}. The end of its log:\n{self.log.strip() or 'nothing'}"
-        )
-
-    @property
-    def _status(self) -> int | None:
-        return None if self.process is None else self.process.returncode
+        log = self.log.strip() or "nothing"
+        return NotServingError(f"the server `{self.command}` {what}. The end of its log:\n{log}")
 
     @property
     def log(self) -> str:

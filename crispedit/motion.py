@@ -4,13 +4,13 @@ Each block of the image has one vote: its best corner is tracked from source to 
 Lucas-Kanade). The affine motion with most votes is the misalignment; the edit's own blocks are outvoted.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from crispedit import change
 
 Points = NDArray[np.float32]
 """[n, 2]: x, y in pixels of the given images."""
@@ -42,18 +42,10 @@ class Motion:
     def undone(self, edited: NDArray[np.uint8], source: NDArray[np.uint8], scale: float = 1.0) -> NDArray[np.uint8]:
         """The edited image aligned to the source, both `scale` times the measured size. Where it does not reach, the
         result is the source."""
-        height, width = source.shape[:2]
-        return np.asarray(
-            cv2.warpAffine(
-                edited,
-                self.at(scale),
-                (width, height),
-                dst=source.copy(),
-                flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_TRANSPARENT,
-            ),
-            np.uint8,
-        )
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        affine, size = self.at(scale), source.shape[1::-1]
+        moved = cv2.warpAffine(edited, affine, size, source.copy(), flags=flags, borderMode=cv2.BORDER_TRANSPARENT)
+        return np.asarray(moved, np.uint8)
 
     def at(self, scale: float) -> NDArray[np.float64]:
         """The affine [2, 3] in pixels of images `scale` times the measured size; pixel centres are at halves."""
@@ -86,9 +78,8 @@ class Tracks:
     def wander(self, motion: Motion | None, where: NDArray[np.bool_]) -> float | None:
         """The median distance, in pixels, of tracked points in a region ([h, w], any grid of the image) from where the
         motion (or no motion) puts them; None for fewer than `LEAST_WANDERERS` points."""
-        height, width = self.source.shape
-        inside = cv2.resize(where.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
-        x, y = self.points.astype(int).T if len(self.points) else np.zeros((2, 0), int)
+        inside = change.onto(where, self.source.shape)
+        x, y = self.points.astype(int).T
         affine = np.eye(2, 3) if motion is None else motion.affine
         expected = self.points @ affine[:, :2].T + affine[:, 2]
         distances = np.linalg.norm(self.followed - expected, axis=1)[inside[y, x]]
@@ -122,7 +113,10 @@ def motion(tracks: Tracks) -> Motion | None:
     # A stretch explains the points near its fixed axis too; a moved subject does not explain its background.
     if (still & ~agree).sum() > 0.2 * still.sum():
         if affine is not None:
-            still &= _better_unmoved(before, after, affine, points)
+            # On smooth or striped ground the tracker finds nothing to follow, and both match equally well: that is a
+            # vote for neither.
+            unmoved, moved = _errors(before, after, affine, points)
+            still &= unmoved < 0.7 * moved
         if 2 * still.sum() >= agree.sum():
             agree = still
     if agree.sum() < max(LEAST_POINTS, min(LEAST_SUPPORT * len(points), ENOUGH_POINTS)):
@@ -130,9 +124,11 @@ def motion(tracks: Tracks) -> Motion | None:
     homogeneous = np.column_stack([points[agree], np.ones(agree.sum())])
     solution, *_ = np.linalg.lstsq(homogeneous, followed[agree].astype(np.float64), rcond=None)
     motion = Motion(solution.T, points[agree], float(agree.mean()))
-    if motion.displacement < STILL_PX or _confirmed(before, after, motion):
-        return motion
-    return replace(motion, affine=np.eye(2, 3))
+    if motion.displacement >= STILL_PX:
+        unmoved, moved = _errors(before, after, motion.affine, motion.points)
+        if moved.mean() > CONFIRMED * unmoved.mean():
+            return replace(motion, affine=np.eye(2, 3))
+    return motion
 
 
 LEAST_CORNER = 2.02e-5
@@ -154,8 +150,7 @@ def _corners(image: NDArray[np.uint8], background: NDArray[np.bool_] | None) -> 
     strength[:margin] = strength[-margin:] = 0
     strength[:, :margin] = strength[:, -margin:] = 0
     if background is not None:
-        height, width = strength.shape
-        strength *= cv2.resize(background.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        strength *= change.onto(background, strength.shape)
     rows, columns = strength.shape[0] // BLOCK, strength.shape[1] // BLOCK
     split = strength[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
     blocks = split.transpose(0, 2, 1, 3).reshape(rows, columns, BLOCK * BLOCK)
@@ -169,21 +164,6 @@ def _corners(image: NDArray[np.uint8], background: NDArray[np.bool_] | None) -> 
 def _detail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The image minus its local mean, so that edits of light or tone do not disturb the tracking."""
     return cv2.addWeighted(image, 1, cv2.blur(image, (31, 31)), -1, 128)
-
-
-def _better_unmoved(
-    source: NDArray[np.uint8], edited: NDArray[np.uint8], affine: NDArray[np.float64], points: Points
-) -> NDArray[np.bool_]:
-    """[n]: whether a point's surroundings match clearly better in place than under the motion. On smooth or striped
-    ground the tracker finds nothing to follow and both match equally well: that is a vote for neither."""
-    unmoved, moved = _errors(source, edited, affine, points)
-    return unmoved < 0.7 * moved
-
-
-def _confirmed(source: NDArray[np.uint8], edited: NDArray[np.uint8], motion: Motion) -> bool:
-    """Whether undoing the motion makes the surroundings of the points that agree on it match better."""
-    unmoved, moved = _errors(source, edited, motion.affine, motion.points)
-    return bool(moved.mean() <= CONFIRMED * unmoved.mean())
 
 
 def _errors(
@@ -204,22 +184,22 @@ def _follow(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points
     others cannot outvote them and are left out.
     """
     differs = cv2.dilate(cv2.absdiff(source, edited), np.ones(WINDOW, np.uint8))
-    x, y = points.astype(int).T if len(points) else np.zeros((2, 0), int)
+    x, y = points.astype(int).T
     searched = differs[y, x] > 0
     there, good = points.copy(), ~searched
     if searched.sum() > FEW * len(points):
-        there[searched], good[searched] = _found(source, edited, points[searched])
+        start = points[searched]
+        end, tracked = _track(source, edited, start)
+        back, tracked_back = _track(edited, source, end)
+        there[searched] = end
+        good[searched] = tracked & tracked_back & (np.linalg.norm(back - start, axis=1) < 0.5)
     return points[good], there[good]
 
 
-def _found(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points) -> tuple[Points, NDArray[np.bool_]]:
-    """Where the points moved to, and [n] whether tracking back leads to their start."""
-    guess = np.empty_like(points)  # an output: the tracker starts from the points themselves
+def _track(source: NDArray[np.uint8], edited: NDArray[np.uint8], points: Points) -> tuple[Points, NDArray[np.bool_]]:
+    """Where the points moved to, and [n] whether they could be tracked."""
+    there = np.empty_like(points)  # an output: the tracker starts from the points themselves
     there, tracked, _ = cv2.calcOpticalFlowPyrLK(
-        source, edited, points, guess, winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
+        source, edited, points, there, winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
     )
-    back, found_back, _ = cv2.calcOpticalFlowPyrLK(
-        edited, source, there, guess.copy(), winSize=WINDOW, maxLevel=LEVELS, criteria=ENOUGH
-    )
-    returned = np.linalg.norm(back - points, axis=1) < 0.5
-    return there, returned & (tracked[:, 0] > 0) & (found_back[:, 0] > 0)
+    return there, tracked[:, 0] > 0

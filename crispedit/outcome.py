@@ -32,7 +32,7 @@ class Failing(ValueError):  # noqa: N818
     """A step fails so often for one reason that going on would only cost time."""
 
 
-PASSING = {
+TRANSIENT_ERRNOS = {
     getattr(errno, name)
     for name in (
         *("EIO", "EAGAIN", "EBUSY", "ETXTBSY", "ESTALE", "EREMOTEIO", "ENOSPC", "EDQUOT", "EMFILE", "ENFILE"),
@@ -87,7 +87,7 @@ def _passes(error: BaseException) -> bool:
     if status is not None:
         return status >= 500 or status in STATUSES
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in PASSING | AWAY
+        return error.errno in TRANSIENT_ERRNOS | AWAY
     library = type(error).__module__.partition(".")[0]
     return library in NETWORK_LIBRARIES and NETWORK.fullmatch(type(error).__name__) is not None
 

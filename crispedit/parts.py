@@ -24,6 +24,10 @@ from crispedit.bounds import Bound
 from crispedit.recipe import problems
 from crispedit.record import Edit, Image, Job, Refusal, Sample, Score
 
+__all__ = ["Annotator", "Bound", "Edit", "Editor", "Filter", "Image", "Job", "Part", "Refusal", "Sample", "Score"]
+__all__ += ["find", "loading", "make", "name_of", "names", "needs"]
+"""What the file of a part imports, and what finds and makes parts."""
+
 
 class Part(BaseModel):
     """A replaceable piece of a step. Fields are options; raise `version` when the same options compute something
@@ -82,12 +86,11 @@ def loading(what: str) -> Iterator[None]:
     not the weights' fault and pass unchanged."""
     try:
         yield
-    except (ImportError, MemoryError, ValueError) as error:
-        if isinstance(error, ValueError) and type(error) is not ValueError:  # from parsing: it names no file
-            raise ValueError(f"{what}: does not load: {type(error).__name__}: {error}") from error
+    except (ImportError, MemoryError):
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's
+        # Subclasses of ValueError come from parsing, and name no file; torch has its own error of memory.
+        if type(error) is ValueError or type(error).__name__ == "OutOfMemoryError":
             raise
         raise ValueError(f"{what}: does not load: {type(error).__name__}: {error}") from error
 

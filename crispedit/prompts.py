@@ -19,7 +19,7 @@ FOLDER = resources.files("crispedit.configs") / "prompts"
 
 def render(name: str, **values: object) -> str:
     """The prompt `configs/prompts/NAME.jinja`, filled with these values; a missing value is an error."""
-    return _template(name).render(**values).strip()
+    return _ENVIRONMENT.get_template(name).render(**values).strip()
 
 
 def versions(names: Sequence[str]) -> dict[str, Any]:
@@ -28,13 +28,10 @@ def versions(names: Sequence[str]) -> dict[str, Any]:
 
 
 @cache
-def _template(name: str) -> jinja2.Template:
-    return _ENVIRONMENT.from_string(_text(name))
-
-
-@cache
 def _text(name: str) -> str:
     return (FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
 
 
-_ENVIRONMENT = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FunctionLoader(_text), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)

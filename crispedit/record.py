@@ -9,7 +9,6 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -278,7 +277,7 @@ class Sample:
     @cached_property
     def changed_areas(self) -> NDArray[np.int32]:
         """[n] pixels of each region of `changed`."""
-        return change.regions(self.changed)[1][:, cv2.CC_STAT_AREA]
+        return change.regions(self.changed)[1]
 
     @cached_property
     def outside(self) -> Mask:

@@ -4,8 +4,6 @@ No content is invented: what one image does not show is cropped from both. These
 decide when to apply them, and record what was done.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2
@@ -52,8 +50,7 @@ def resampled(edited: Image, like: Image) -> Image:
 
 
 def resampled_mask(mask: Mask, like: Image) -> Mask:
-    height, width = like.shape[:2]
-    return cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    return change.onto(mask, like.shape)
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ MOST_STRETCH, MOST_SHEAR, LEAST_SUPPORT = 0.05, 0.02, 0.5
 """Limits of a crop and zoom: difference of the axes' scales, shear, and least support."""
 LEAST_OVERLAP = 0.7
 """The least share of the source's area, and of each of its sides, that a repair may keep."""
-LAID_PX = 0.25
+ALIGNED_PX = 0.25
 """Misalignments below this many source pixels need no repair."""
 
 
@@ -92,7 +89,7 @@ def to_overlap(source: Image, edited: Image, mask: Mask | None = None) -> Repair
     motion = motions.motion(motions.tracks(middle[0], middle[1]))
     if motion is None or motion.support < LEAST_SUPPORT:
         return NO_MOTION
-    in_place = motion.displacement * by < LAID_PX
+    in_place = motion.displacement * by < ALIGNED_PX
     if in_place and (stretch == 1).all():
         return None
     if not any(_near_similarity(motion.affine[:, :2] * size[:, None]) for size in (np.ones(2), stretch)):
@@ -103,13 +100,8 @@ def to_overlap(source: Image, edited: Image, mask: Mask | None = None) -> Repair
         return OVERLAP_TOO_SMALL
     x, y, kept_width, kept_height = box
     if not in_place:  # else the resize was enough: a second interpolation would only blur
-        resized = cv2.warpAffine(
-            resized,
-            affine,
-            (width, height),
-            flags=cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
+        flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
+        resized = cv2.warpAffine(resized, affine, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     part = slice(y, y + kept_height), slice(x, x + kept_width)
     # To pixels of the original edited image; pixel centres are at halves.
     affine = affine.copy()
@@ -135,38 +127,29 @@ def _near_similarity(linear: NDArray[np.float64]) -> bool:
 def _overlap(affine: NDArray[np.float64], width: int, height: int) -> tuple[int, int, int, int] | None:
     """x, y, width, height of the largest box, grown from the centre of the source, that the edited image (of the same
     size) covers; None if it is too small."""
-    reached = cv2.warpAffine(
-        np.full((height, width), 255, np.uint8), affine, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    )
-    reached = reached == 255
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    reached = cv2.warpAffine(np.full((height, width), 255, np.uint8), affine, (width, height), flags=flags) == 255
     left, top, right, bottom = 0, 0, width, height
     while right > left and bottom > top:
-        sides = {
-            "left": reached[top:bottom, left],
-            "right": reached[top:bottom, right - 1],
-            "top": reached[top, left:right],
-            "bottom": reached[bottom - 1, left:right],
-        }
-        missing = {side: float(1 - row.mean()) for side, row in sides.items()}
-        worst = max(missing, key=lambda side: missing[side])
+        inside = reached[top:bottom, left:right]
+        missing = [float(1 - side.mean()) for side in (inside[:, 0], inside[:, -1], inside[0], inside[-1])]
+        worst = int(np.argmax(missing))
         if missing[worst] == 0:
             break
-        left += worst == "left"
-        right -= worst == "right"
-        top += worst == "top"
-        bottom -= worst == "bottom"
+        left, right = left + (worst == 0), right - (worst == 1)
+        top, bottom = top + (worst == 2), bottom - (worst == 3)
     kept_width, kept_height = right - left, bottom - top
-    if kept_width < LEAST_OVERLAP * width or kept_height < LEAST_OVERLAP * height:
-        return None
-    return (left, top, kept_width, kept_height) if kept_width * kept_height >= LEAST_OVERLAP * width * height else None
+    kept = ((kept_width, width), (kept_height, height), (kept_width * kept_height, width * height))
+    enough = all(part >= LEAST_OVERLAP * whole for part, whole in kept)
+    return (left, top, kept_width, kept_height) if enough else None
 
 
 @dataclass(frozen=True)
 class Drift:
     """The change of tone outside the edit: edited = gain * source + offset, per channel (RGB, levels)."""
 
-    gain: tuple[float, float, float]
-    offset: tuple[float, float, float]
+    gain: tuple[float, ...]
+    offset: tuple[float, ...]
 
 
 SEEN_LEVELS, MOST_LEVELS = 1.5, 40.0
@@ -191,6 +174,5 @@ def without_drift(source: Image, edited: Image, mask: Mask | None = None) -> tup
         return None
     restored = np.clip(np.rint((edited - fitted.offset) / fitted.gain), 0, 255)
     clipped = (edited <= 2) | (edited >= 253)
-    red, green, blue = (float(gain) for gain in fitted.gain)
-    drift = Drift((red, green, blue), (float(fitted.offset[0]), float(fitted.offset[1]), float(fitted.offset[2])))
+    drift = Drift(tuple(fitted.gain.tolist()), tuple(fitted.offset.tolist()))
     return np.where(clipped, edited, restored).astype(np.uint8), drift

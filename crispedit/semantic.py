@@ -3,8 +3,6 @@
 Needs the `faiss-cpu` package (the `semantic` extra).
 """
 
-from __future__ import annotations
-
 import mmap
 from typing import Any
 
@@ -39,8 +37,10 @@ def repeats(vectors: NDArray[Any], least: float) -> tuple[NDArray[np.int64], NDA
     vector, two bytes each, in the cells of an inverted file. A projection shortens distances, so duplicates are near in
     the index too; those beyond the nearest `LOOKED_AT`, or in a cell that is not searched, are missed.
     """
-    count = len(vectors)
-    index, depth = (_exact(vectors), 1) if count <= EXACT else (_approximate(vectors), LOOKED_AT)
+    import faiss
+
+    count, size = vectors.shape
+    index, depth = (faiss.IndexFlatL2(size), 1) if count <= EXACT else (_approximate(vectors), LOOKED_AT)
     parents, cosines = np.full(count, -1, np.int64), np.zeros(count, np.float32)
     kept = np.empty(count, np.int64)
     amount = 0
@@ -57,7 +57,12 @@ def repeats(vectors: NDArray[Any], least: float) -> tuple[NDArray[np.int64], NDA
             order = order[products[order] >= least]
             parents[start + place[order]], cosines[start + place[order]] = others[order], products[order]
         left = np.flatnonzero(parents[start : start + len(block)] < 0)
-        new = left[_strike(block[left], least, start + left, parents, cosines)]
+        products = block[left] @ block[left].T
+        first = first_kept(products >= least)
+        struck = np.flatnonzero(first >= 0)
+        parents[start + left[struck]] = start + left[first[struck]]
+        cosines[start + left[struck]] = products[struck, first[struck]]
+        new = left[first < 0]
         index.add(block[new])
         kept[amount : amount + len(new)] = start + new
         amount += len(new)
@@ -71,12 +76,6 @@ def _release(vectors: NDArray[Any]) -> None:
         owner = owner.base
     if isinstance(owner, mmap.mmap):
         owner.madvise(mmap.MADV_DONTNEED)
-
-
-def _exact(vectors: NDArray[Any]) -> Any:
-    import faiss
-
-    return faiss.IndexFlatL2(vectors.shape[1])
 
 
 def _approximate(vectors: NDArray[Any]) -> Any:
@@ -97,20 +96,13 @@ def _approximate(vectors: NDArray[Any]) -> Any:
     return index
 
 
-def _strike(
-    vectors: NDArray[np.float32],
-    least: float,
-    numbers: NDArray[np.int64],
-    parents: NDArray[np.int64],
-    cosines: NDArray[np.float32],
-) -> NDArray[np.int64]:
-    """The indices of the kept ones among these vectors; fills in `parents` and `cosines` of the others."""
-    products = np.tril(vectors @ vectors.T, -1)
-    kept = np.ones(len(vectors), np.bool_)
-    for place in np.flatnonzero((products >= least).any(axis=1)):
-        before = np.flatnonzero((products[place] >= least) & kept)
+def first_kept(near: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """[N] of [N, N]: for each item the first kept item before it that is near, or -1 if the item itself is kept. Items
+    are taken in order."""
+    near = np.tril(near, -1)
+    first = np.full(len(near), -1, np.int64)
+    for item in np.flatnonzero(near.any(axis=1)):
+        before = np.flatnonzero(near[item] & (first < 0))
         if len(before):
-            kept[place] = False
-            parents[numbers[place]] = numbers[before[0]]
-            cosines[numbers[place]] = products[place, before[0]]
-    return np.flatnonzero(kept)
+            first[item] = before[0]
+    return first

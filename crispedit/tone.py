@@ -4,8 +4,6 @@ A robust fit (least trimmed squares; Rousseeuw 1984) on local means: only the ha
 which leaves out the edit. Redrawing an image adds noise but no tone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

@@ -4,8 +4,6 @@ An archive is a zip file: `data.pkl` holds the tree of modules, and `data/N` the
 only tensors and plain containers. Modules become objects without code, and the archive's code is never loaded.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 import sys

@@ -5,8 +5,6 @@ torchvision::nms does not exist", and with it transformers, diffusers and open_c
 here. Import this module before them. It does nothing where torchvision works or is not installed.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 

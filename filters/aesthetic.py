@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr
 
-from crispedit.bounds import Bound
 from crispedit.embedding import Remembered, sides
-from crispedit.parts import Filter, needs
-from crispedit.record import Sample, Score, content_key
+from crispedit.parts import Bound, Filter, Sample, Score, needs
+from crispedit.record import content_key
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,11 +4,7 @@ Assumes that most trackable blocks are unedited (`crispedit.motion`), so that th
 only if undoing it makes the images match better, so redrawn texture does not count as motion.
 """
 
-from __future__ import annotations
-
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 
 class Alignment(Filter):

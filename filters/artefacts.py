@@ -4,16 +4,12 @@ Banding, and a uniform frame along a border; `patches` measures faults in a grid
 reported as the increase, so a photograph's own faults do not count.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Image, Sample, Score
+from crispedit.parts import Bound, Filter, Image, Sample, Score
 
 Gray = NDArray[np.uint8]
 FLAT_LEVELS, STEP_LEVELS = 4.0, 8.0

@@ -16,8 +16,7 @@ from pydantic import PrivateAttr
 
 from crispedit import metrics, weights
 from crispedit.embedding import Remembered, sides
-from crispedit.parts import Filter, needs
-from crispedit.record import Sample, Score
+from crispedit.parts import Filter, Sample, Score, needs
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,15 +5,11 @@ text and masks, which have few grey levels. `dominant_share` is the part of the 
 noise and slow gradients: a wall, a lens cap, a frosted pane.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Image, Sample, Score
+from crispedit.parts import Bound, Filter, Image, Sample, Score
 
 BIN_BITS = 5
 TOLERANCE = 16

@@ -3,16 +3,12 @@
 `crispedit.copies` finds re-encoded, resized and slightly cropped copies, but not mirrored or rotated ones.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field, PrivateAttr
 
 from crispedit import copies
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 
 class Copies(Filter):
@@ -45,13 +41,9 @@ class Copies(Filter):
             self.load()
         assert self._known is not None
         answer: dict[str, Score | str] = {"source": None, "edited": None}
-        pictures = {"source": sample.source_gray} | ({"edited": sample.edited_gray} if sample.is_pair else {})
-        for side, gray in pictures.items():
-            fingerprint = copies.fingerprint(gray)
-            if fingerprint is None:
-                continue
-            copy = self._known.find(fingerprint)
-            answer[side] = 0.0 if copy is None else copy.closeness
-            if copy is not None:
-                answer[f"{side}_of"] = copy.name
+        for side in ("source", "edited") if sample.is_pair else ("source",):
+            fingerprint = copies.fingerprint(getattr(sample, f"{side}_gray"))
+            if fingerprint is not None:
+                copy = self._known.find(fingerprint)
+                answer |= {side: 0.0} if copy is None else {side: copy.closeness, f"{side}_of": copy.name}
         return answer

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr
 
-from crispedit.parts import Filter, needs
-from crispedit.record import Sample, Score, content_key
+from crispedit.parts import Filter, Sample, Score, needs
+from crispedit.record import content_key
 from crispedit.weights import digest
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Dino(Filter):
     def identity(self) -> dict[str, Any]:
         """The options, with a folder's or file's content in place of its path."""
         identity = super().identity()
-        if Path(self.model).is_dir():
+        if self.model and Path(self.model).is_dir():  # Path("") is the working folder
             identity["options"] |= {"model": Path(self.model).resolve().name, "weights": digest(Path(self.model))}
         elif Path(self.weights).is_file():
             identity["options"]["weights"] = content_key(Path(self.weights).read_bytes())

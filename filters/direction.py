@@ -5,14 +5,11 @@ from its background: a shadow or reflection hardly does, and a smooth ball on ro
 grass. Other categories are not measured; `clip.direction` measures them if captions are known.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 
 from crispedit import change, images
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Filter, Sample, Score
 
 SIGNS = {"add": 1.0, "remove": -1.0}
 LEAST_PIXELS = 20

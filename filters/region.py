@@ -4,12 +4,9 @@ Assumes that the edit stands out from the pair's own noise (`crispedit.change`).
 its category, whose file has the bounds: an added or removed object takes up to 0.6 of the image; a replaced, recoloured
 or moved one may fill nearly all of it (a face in a close-up); a background or style is everywhere."""
 
-from __future__ import annotations
-
 import numpy as np
 
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Filter, Sample, Score
 
 
 class Region(Filter):

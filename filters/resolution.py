@@ -1,12 +1,8 @@
 """Resolution: how many pixels a photograph, or both sides of a pair, have (of the file, before any
 shrinking)."""
 
-from __future__ import annotations
-
 from crispedit import images
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 
 class Resolution(Filter):

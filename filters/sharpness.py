@@ -4,16 +4,12 @@ Softening by redrawing is not blur: it loses some grain but keeps edges. So if t
 all its detail must remain; if it was redrawn, its texture must not vanish. `upscaled` measures the finest detail.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 Blocks = NDArray[np.float32]
 """[H // 16, W // 16] mean detail of each block, in levels."""
@@ -34,12 +30,12 @@ class Sharpness(Filter):
     """Detail of the edited image over that of the source (1 is equal, above 1 sharper), both at the source's size.
 
     `scale`: the edited image's own side over the source's. `texture`: the median over the textured blocks outside the
-    edit; `outside`: the same, and what little re-rendering would have taken of it; null where it could have taken most
-    (`crispedit.change.Noise`). `middle`: detail of 2 to 4 px, the median outside, and what shapes drawn anew may have
-    taken of it. `balance`: the same median over that of detail of 8 to 16 px: smoothing takes the one and leaves the
-    other, drawing anew takes both alike. Both are null in the `global` regime. `inside` compares the sharpest tenth of
-    the blocks inside the edit with the sharpest tenth of the source's: new content need not have the old texture, but
-    some edge of it should be as crisp as the photograph's.
+    edit; `outside`: the same, plus the texture that re-rendering alone would have removed; null where it could have
+    taken most (`crispedit.change.Noise`). `middle`: detail of 2 to 4 px, the median outside, plus what redrawn shapes
+    may have removed of it. `balance`: the same median over that of detail of 8 to 16 px: smoothing removes the one and
+    leaves the other, redrawing removes both alike. Both are null in the `global` regime. `inside` compares the sharpest
+    tenth of the blocks inside the edit with the sharpest tenth of the source's: new content need not have the old
+    texture, but some edge of it should be as crisp as the photograph's.
     Null where fewer than `least_blocks` blocks can be compared."""
 
     least_blocks: int = 12
@@ -62,8 +58,7 @@ class Sharpness(Filter):
 
     def measure_one(self, sample: Sample) -> dict[str, Score]:
         source, edited = _detail(sample.source_gray), _detail(sample.edited_fitted)
-        size = source.shape[::-1]
-        share = cv2.resize(sample.outside.view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
+        share = change.coverage(sample.outside, source.shape)
         textured = source > FLAT_LEVELS
         texture = self._typical(source, edited, textured & (share == 255))
         look = sample.noise.look
@@ -81,16 +76,15 @@ class Sharpness(Filter):
         }
 
     def _typical(self, source: Blocks, edited: Blocks, where: NDArray[np.bool_]) -> float | None:
+        """The median, over these blocks, of what is left of their detail."""
         if where.sum() < self.least_blocks:
             return None
         return change.quantile(edited[where] / source[where], 0.5)
 
     def _kept(self, source: Blocks, edited: Blocks, outside: NDArray[np.bool_]) -> float | None:
-        """The median, over the blocks outside, of what is left of an octave."""
-        share = cv2.resize(outside.view(np.uint8) * 255, source.shape[::-1], interpolation=cv2.INTER_AREA)
-        where = (source > LEAST_LEVELS) & (share == 255)
-        ratio = edited[where] / source[where]
-        return change.quantile(ratio, 0.5) if len(ratio) >= self.least_blocks else None
+        """What is left of an octave outside the edit."""
+        where = (source > LEAST_LEVELS) & (change.coverage(outside, source.shape) == 255)
+        return self._typical(source, edited, where)
 
     def _inside(self, source: NDArray[np.float32], edited: NDArray[np.float32]) -> float | None:
         if min(len(source), len(edited)) < self.least_blocks:

@@ -5,15 +5,12 @@ result (style), or in a part of it (the subject before a new background). A blac
 of them. New lines where the source is smooth, such as hatching, do not count.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Filter, Sample, Score
 
 WINDOW = 5
 """Pixels of half the small grid of `crispedit.change`."""
@@ -41,8 +38,7 @@ class Structure(Filter):
         before, after = (change.shrink(cv2.extractChannel(lab, 0), 2) for lab in (sample.source_lab, sample.edited_lab))
         where = np.ones(before.shape, bool)
         if sample.category == "background" and sample.mask is not None:
-            size = before.shape[::-1]
-            where = cv2.resize(sample.outside.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+            where = change.onto(sample.outside, before.shape)
         kept = correlation(before, after, where)
         if kept.size < LEAST_PLACES:
             return dict.fromkeys(self.scores)
@@ -56,10 +52,9 @@ class Structure(Filter):
 def correlation(a: NDArray[np.float32], b: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
     """[n] local correlation of two [h, w] images of lightness, at the places of a region where the first has
     structure."""
-    window = (WINDOW, WINDOW)
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(cv2.blur(values, window), np.float32)
+        return np.asarray(cv2.blur(values, (WINDOW, WINDOW)), np.float32)
 
     mean_a, mean_b = mean(a), mean(b)
     variance_a, variance_b = mean(a * a) - mean_a * mean_a, mean(b * b) - mean_b * mean_b

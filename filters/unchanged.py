@@ -4,11 +4,7 @@ Assumes that an edit stands out from the pair's own noise (`crispedit.change`): 
 changed nothing.
 """
 
-from __future__ import annotations
-
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 
 class Unchanged(Filter):

@@ -23,8 +23,6 @@ It cannot detect two cases: the enlargement of a very grainy image, whose cliff 
 enlargement, which invents detail.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import cv2
@@ -33,9 +31,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.bounds import Bound
-from crispedit.parts import Filter
-from crispedit.record import Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score
 
 LENGTH, WIDTH = 64, 8
 SHARE = 0.02
@@ -142,8 +138,7 @@ def _covered(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool
     """[rows * columns] whether all of each strip lies in the mask ([h, w], of any grid of the image)."""
     if 0 in shape:
         return np.zeros(0, bool)
-    share = cv2.resize(np.ascontiguousarray(mask).view(np.uint8) * 255, shape[::-1], interpolation=cv2.INTER_AREA)
-    return np.asarray(share == 255).ravel()
+    return np.asarray(change.coverage(np.ascontiguousarray(mask), shape) == 255).ravel()
 
 
 def _sampled(gray: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

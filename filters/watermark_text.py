@@ -11,8 +11,6 @@ pair), such as a caption or a small logo, even over a redrawn image. It assumes 
 instruction asks for text, or if text is the smaller part of the edit, such as a newspaper. The recipe names the
 detector because a run's rows must not depend on which packages a machine has."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -22,9 +20,8 @@ from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
 from crispedit import change, lettering
-from crispedit.bounds import Bound
-from crispedit.parts import Filter, needs
-from crispedit.record import Mask, Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score, needs
+from crispedit.record import Mask
 
 STROKE_PX = 13
 """Strokes are thinner than this, in pixels."""
@@ -105,14 +102,12 @@ class WatermarkText(Filter):
         if sample.noise.regime == "global":  # no unchanged ground
             return {"overlay": None, "ground": 0.0}
         source, edited = sample.source_middle, sample.edited_middle
-        noise = LEVELS_PER_NOISE * sample.noise.floor
         brighter, darker = cv2.subtract(edited, source), cv2.subtract(source, edited)
-        either = cv2.max(brighter, darker)
-        wide = cv2.morphologyEx(either, cv2.MORPH_OPEN, np.ones((STROKE_PX, STROKE_PX), np.uint8))
-        ground = ~_edit(wide > GROUND_LEVELS + noise)
+        square = np.ones((STROKE_PX, STROKE_PX), np.uint8)
+        wide = cv2.morphologyEx(cv2.max(brighter, darker), cv2.MORPH_OPEN, square)
+        ground = ~_edit(wide > GROUND_LEVELS + LEVELS_PER_NOISE * sample.noise.floor)
         if sample.mask is not None:
-            size = (ground.shape[1], ground.shape[0])
-            ground &= cv2.resize(sample.outside.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+            ground &= change.onto(sample.outside, ground.shape)
         share = change.share(ground)
         if share < self.least_ground:
             return {"overlay": None, "ground": share}
@@ -141,8 +136,8 @@ def _unwanted(sample: Sample, words: Mask) -> Mask:
         return sample.outside
     if sample.noise.regime == "global":
         return np.ones_like(words)
-    labels, stats = change.regions(~sample.outside)
-    share = np.bincount(labels[words], minlength=len(stats) + 1)[1:] / stats[:, cv2.CC_STAT_AREA]
+    labels, areas = change.regions(~sample.outside)
+    share = np.bincount(labels[words], minlength=len(areas) + 1)[1:] / areas
     return sample.outside | change.chosen(labels, share >= 0.5)
 
 
@@ -151,7 +146,7 @@ def _edit(wide: NDArray[np.bool_]) -> NDArray[np.bool_]:
     height, width = wide.shape
     small = cv2.resize(wide.view(np.uint8), (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA)
     near, halo = (np.ones((side // 4 | 1, side // 4 | 1), np.uint8) for side in (NEAR_PX, HALO_PX))
-    labels, stats = change.regions(small > 0)
-    large = np.concatenate([[False], stats[:, cv2.CC_STAT_AREA] >= LEAST_EDIT * small.size])[labels]
+    labels, areas = change.regions(small > 0)
+    large = change.chosen(labels, areas >= LEAST_EDIT * small.size)
     joined = cv2.morphologyEx(large.view(np.uint8), cv2.MORPH_CLOSE, near) | small
     return cv2.resize(cv2.dilate(joined, halo), (width, height), interpolation=cv2.INTER_NEAREST) > 0

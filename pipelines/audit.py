@@ -128,7 +128,7 @@ class Worth:
     gpu_seconds_per_kept: float | None
     cost_per_kept: float | None
     """Its servers' charges, in the currency of their prices."""
-    laid_back: int
+    realigned: int
     """Edits that were realigned with their source (`edit.repair`)."""
     restored: int
     """Edits whose drift of tone was removed (`edit.repair_drift`)."""
@@ -149,7 +149,7 @@ class Report:
     errors: list[Failures]
     """The errors of all steps, grouped, the most frequent first."""
     repaired: dict[str, int] | None
-    """Edits that were `laid_back` onto their source, or left `in_place`; null without `edit.repair`."""
+    """Edits that were `realigned` with their source, or left `in_place`; null without `edit.repair`."""
     restored: int | None
     """Edits whose drift of tone was removed; null without `edit.repair_drift`."""
     moved: list[OutsideChange]
@@ -399,7 +399,7 @@ def worth_text(editors: Sequence[Worth]) -> str:
         "s per kept pair": "seconds_per_kept",
         "GPU s per kept pair": "gpu_seconds_per_kept",
         "cost per kept pair": "cost_per_kept",
-        "realigned": "laid_back",
+        "realigned": "realigned",
         "drift removed": "restored",
         "share": "share",
     }
@@ -498,7 +498,7 @@ def summary(report: Report) -> str:
     if report.without_alias:
         text.append(without_alias_text(report.without_alias))
     if report.repaired is not None:
-        laid, edits = report.repaired["laid_back"], sum(report.repaired.values())
+        laid, edits = report.repaired["realigned"], sum(report.repaired.values())
         text.append(f"realigned with their source: {laid} of {edits} edits")
     if report.restored is not None:
         text.append(f"drift of tone removed: {report.restored} edits")

@@ -16,84 +16,27 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import yaml
-from pydantic import Field
 
 from crispedit import benchmarks as benchmark_folder
 from crispedit import editors as editor_folder
 from crispedit import parts, recipe
-from crispedit.benchmark import Benchmark, Case, Picture
+from crispedit.benchmark import Benchmark, Case, Picture, Protocol
 from crispedit.benchmarks.shards import Shards
-from crispedit.measures import Models
 from crispedit.parts import Editor
 from crispedit.pipelines import engine
 from crispedit.pipelines.evaluation import cases as case_table
 from crispedit.pipelines.evaluation import preferences, report, scoreboard, sheets
 from crispedit.pipelines.evaluation.preferences import Preference
-from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, JudgedComparison, Outcome, Seeds
-from crispedit.pipelines.recipe import EngineSpec
-from crispedit.recipe import PartSpec, Pool, Strict
+from crispedit.pipelines.evaluation.recipe import EvaluationRecipe
+from crispedit.pipelines.evaluation.runner import COPY, TRUTH, Evaluation, JudgedComparison, Outcome
 from crispedit.record import content_key
+from crispedit.replies import Winner
 from crispedit.shards import journal, layout, storage
 from crispedit.shards.index import open_index
 from crispedit.shards.lock import locked
 from crispedit.shards.remote import Cache
-
-WORDS_PER_TOKEN = 4
-"""Approximate letters per token, to estimate a prompt's tokens."""
-PROMPT_LETTERS, ANSWER_TOKENS = 2400, 150
-"""Approximate letters of a published prompt, and tokens of its answer."""
-
-
-class EntrySpec(PartSpec):
-    """A row of the table: an editor with its options beside it, or folders of results."""
-
-    editor: str | None = None
-    results: Path | tuple[Path, ...] | None = None
-    """Images named by the ids of the cases; several folders are several seeds."""
-    seeds: int = Field(1, ge=1)
-    """How often each case is edited, each time with another seed."""
-
-
-class Price(Strict):
-    """What the judge's tokens cost."""
-
-    prompt_per_million: float = Field(ge=0)
-    answer_per_million: float = Field(ge=0)
-    image_tokens: int = Field(1000, ge=0)
-    """Tokens per image, for the estimate before a run."""
-    currency: str = "USD"
-
-    def of(self, prompt_tokens: float, answer_tokens: float) -> float:
-        return (prompt_tokens * self.prompt_per_million + answer_tokens * self.answer_per_million) / 1e6
-
-
-class EvaluationRecipe(Strict):
-    out: Path
-    benchmarks: dict[str, dict[str, Any]] = Field(min_length=1)
-    """Benchmarks by name, with their options; `benchmark: package.module` names one of your own."""
-    editors: dict[str, EntrySpec] = {}
-    """Editors by their names in the table."""
-    controls: tuple[Literal["copy-source", "ground-truth"], ...] = ("copy-source", "ground-truth")
-    """Judging a control costs as much as judging an editor, but only once: replies are kept."""
-    models: Models = Models()
-    judgements: int = Field(1, ge=1)
-    """How often a judge rates each answer."""
-    kept: Path | None = None
-    """The folder of the judge's replies, which several evaluations may share; null: `judge-replies` beside `out`."""
-    edits: Path | None = None
-    """The folder of edits, which several evaluations may share; null: `edits` beside `out`."""
-    price: Price | None = None
-    humans: Path | None = None
-    """People's preferences about these editors: a CSV, JSONL or parquet of case, first, second, winner."""
-    limit: int | None = Field(None, ge=1)
-    """The most families of cases (such as sessions), chosen by the hashes of their ids; null: all."""
-    level: float = Field(0.95, gt=0, lt=1)
-    measure: Pool = Pool()
-    """The actors that measure."""
-    engine: EngineSpec = EngineSpec(kind="inprocess")
 
 
 @dataclass
@@ -134,202 +77,88 @@ def evaluate(of: EvaluationRecipe) -> Evaluated:
     for option in ("out", "kept", "edits"):
         if (path := getattr(of, option)) is not None:
             storage.check_lasts(option, path)
-    entries = [_Entry(of, name, benchmark) for name, benchmark in _benchmarks(of).items()]
-    editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
+    evaluations, editors = _evaluations(of), _editors(of)
     people = [] if of.humans is None else preferences.majority(preferences.read(of.humans))
     taken = f"another evaluation is working in {of.out}; wait, or choose another out=DIR"
     with locked(of.out / ".lock", taken), engine.cluster(of.engine):
         with journal.replaced(of.out / "recipe.yaml") as out:
             out.write(yaml.safe_dump(of.model_dump(mode="json"), sort_keys=False).encode())
-        for entry in entries:
-            entry.edit(editors)
-            print("\n".join(entry.paid()), file=sys.stderr, flush=True)
-            entry.measure()
-            if (last := entry.made.stopped()) is not None:
-                return Evaluated(problems=[_down(entry.name, last)])
-        return _written(of, entries, people)
+        for made in evaluations:
+            made.edit(editors)
+            print("\n".join(made.paid()), file=sys.stderr, flush=True)
+            made.measure()
+            if (last := made.stopped()) is not None:
+                return Evaluated(problems=[_down(made.name, last)])
+        return _written(of, evaluations, people)
 
 
 def plan(of: EvaluationRecipe) -> list[str]:
     """Lines on what is left to edit, measure and ask, and the judge's price."""
-    editors = {label: _editor(label, spec) for label, spec in of.editors.items() if spec.results is None}
-    lines = []
-    for name, benchmark in _benchmarks(of).items():
-        entry = _Entry(of, name, benchmark)
-        lines += [*entry.to_edit(editors), *entry.paid(everything=True)]
-    return lines
+    editors = _editors(of)
+    return [line for made in _evaluations(of) for line in [*made.to_edit(editors), *made.paid(everything=True)]]
 
 
-def _benchmarks(of: EvaluationRecipe) -> dict[str, Benchmark]:
-    return {
-        name: parts.make(
-            benchmark_folder,
-            options.get("benchmark", name),
-            Benchmark,
-            {option: value for option, value in options.items() if option != "benchmark"},
-        )
-        for name, options in of.benchmarks.items()
-    }
-
-
-def _editor(label: str, spec: EntrySpec) -> Editor:
-    if spec.editor is None:
-        raise ValueError(f"editors.{label}: name an editor, or a folder of results")
-    if label in (COPY, TRUTH):
-        raise ValueError(f"editors.{label}: this name is a control's; choose another")
-    return parts.make(editor_folder, spec.editor, Editor, spec.options)
-
-
-class _Entry:
-    """One benchmark of an evaluation in progress: cases, answers, scores, boards."""
-
-    def __init__(self, of: EvaluationRecipe, name: str, benchmark: Benchmark) -> None:
+def _evaluations(of: EvaluationRecipe) -> list[Evaluation]:
+    evaluations = []
+    for name, options in of.benchmarks.items():
+        given = dict(options)
+        benchmark = parts.make(benchmark_folder, given.pop("benchmark", name), Benchmark, given)
         if isinstance(benchmark, Shards):
             benchmark = benchmark.listed(shard_cases(benchmark))
-        cases = _limited(benchmark.cases(), of.limit)
+        cases = benchmark.cases()
         if not cases:
             raise ValueError(f"benchmarks.{name}: it has no cases")
-        self.of, self.name, self.benchmark = of, name, benchmark
-        beside = of.out.absolute().parent
-        kept, edits = of.kept or beside / "judge-replies", of.edits or beside / "edits"
-        self.made = Evaluation(name, benchmark, cases, of.models, of.out, of.judgements, kept, edits)
-        self.answers: dict[str, Seeds] = {}
-
-    def edit(self, editors: Mapping[str, Editor]) -> None:
-        """Run the editors, one after the other, on the cases that they have not answered."""
-        self.made.sweep()
-        controls = {COPY: self.made.copied, TRUTH: self.made.truth}
-        self.answers = {label: controls[label]() for label in self.of.controls}
-        for label, spec in self.of.editors.items():
-            if spec.results is not None:
-                self.answers[label] = self._results(label, spec)
-                continue
-            editor = editors[label]
-            working = editor.model_copy()  # freed with its weights before the next editor loads
-            for wave in self.made.waves():
-                self.made.recall(label, working, wave, spec.seeds)
-                work = self.made.editing(label, working, spec.pool, wave, spec.seeds)
-                if work is not None:
-                    engine.run(work, self.of.engine)
-            self.answers[label] = self.made.edited(editor, spec.seeds)
-
-    def _results(self, label: str, spec: EntrySpec) -> Seeds:
-        if spec.editor is not None or spec.options or spec.seeds != 1:
-            raise ValueError(f"editors.{label}: a folder of results takes no editor and no options")
-        assert spec.results is not None
-        folders = spec.results if isinstance(spec.results, tuple) else (spec.results,)
-        return [self.made.found_in(folder) for folder in folders]
-
-    def to_edit(self, editors: Mapping[str, Editor]) -> list[str]:
-        """A line for each editor with the number of edits left."""
-        lines = []
-        for label, editor in editors.items():
-            seeds = self.of.editors[label].seeds
-            left, of = self.made.left(editor, seeds), seeds * len(self.made.cases)
-            lines.append(f"{self.name}: {label} has {left} of {of} edits left")
-        return lines
-
-    def paid(self, everything: bool = False) -> list[str]:
-        """What the judge will be asked, and the approximate cost. `everything`: as if all answers existed."""
-        if self.benchmark.questions == 0 or self.of.models.judge is None:
-            return [f"{self.name}: nothing to ask a judge"]
-        rows = self._answers_to_come() if everything else self._rows_left()
-        questions = round(rows * self.benchmark.questions)
-        line = f"{self.name}: at most {questions} questions to the judge ({self.of.models.judge.model})"
-        price = self.of.price
-        if price is None:
-            return [f"{line}; set price={{prompt_per_million: ..., answer_per_million: ...}} for an estimate"]
-        prompt = questions * (PROMPT_LETTERS / WORDS_PER_TOKEN + 1.5 * price.image_tokens)
-        cost = price.of(prompt, questions * ANSWER_TOKENS)
-        return [f"{line}, about {cost:.2f} {price.currency}; replies that were kept cost nothing"]
-
-    def _rows_left(self) -> int:
-        make = self.made.comparing if self.benchmark.pairwise else self.made.scoring
-        work = make(self._scored(), self.of.measure)
-        return 0 if work is None else len(work.plan)
-
-    def _answers_to_come(self) -> int:
-        scored = sum(bool(case.protocols) for case in self.made.cases.values())
-        seeds = [
-            len(spec.results) if isinstance(spec.results, tuple) else spec.seeds for spec in self.of.editors.values()
-        ]
-        targets = any(case.target is not None for case in self.made.cases.values())
-        controls = [name for name in self.of.controls if name == COPY or targets]
-        players = [*([1] * len(controls)), *seeds]
-        if self.benchmark.pairwise:
-            pairs = sum(min(a, b) for n, a in enumerate(players) for b in players[:n])
-            return scored * pairs * self.of.judgements
-        return scored * sum(players) * self.of.judgements
-
-    def _scored(self) -> dict[str, Seeds]:
-        """The answers to measure; a comparison leaves the ground truth out."""
-        return {name: a for name, a in self.answers.items() if not (self.benchmark.pairwise and name == TRUTH)}
-
-    def verdicts(self) -> list[JudgedComparison]:
-        """The judge's verdict on every pair, for a pairwise benchmark."""
-        return self.made.verdicts(self._scored())
-
-    def measure(self) -> None:
-        make = self.made.comparing if self.benchmark.pairwise else self.made.scoring
-        work = make(self._scored(), self.of.measure)
-        if work is not None:
-            engine.run(work, self.of.engine)
-
-    def boards(self, people: Sequence[Preference]) -> tuple[dict[str, scoreboard.Json], dict[str, list[Outcome]]]:
-        """The JSON of every protocol, and the outcomes behind it."""
-        models, level = self.of.models, self.of.level
-        if self.benchmark.pairwise:
-            verdicts = self.verdicts()
-            board_of = {
-                name: scoreboard.pairwise_board(name, protocol, verdicts, models, level, self.benchmark)
-                for name, protocol in self.benchmark.protocols.items()
-            }
-            for board in board_of.values():
-                self._with_people(board, _verdict_pairs(people, verdicts))
-            return board_of, {}
-        outcomes = {label: self.made.outcomes(given) for label, given in self.answers.items()}
-        board_of = {}
-        for name, protocol in self.benchmark.protocols.items():
-            board = scoreboard.protocol_board(name, protocol, outcomes, models, level, self.benchmark)
-            better = 1 if protocol.metrics[protocol.headline] == "higher" else -1
-            self._with_people(board, _score_pairs(people, outcomes, name, protocol.headline, better))
-            board_of[name] = board
-        return board_of, outcomes
-
-    def _with_people(self, board: scoreboard.Json, pairs: Sequence[tuple[Preference, Any]]) -> None:
-        if pairs and self.of.humans is not None:
-            board["humans"] = {"source": self.of.humans.name} | preferences.agreement(pairs, self.of.level)
-
-    def cost(self) -> scoreboard.Json:
-        """The benchmark's cost so far: seconds per edit, questions, tokens, price."""
-        seconds = {}
-        for label, seeds in self.answers.items():
-            timed = [g.seconds for given in seeds for g in given.values() if g.seconds is not None]
-            if timed:
-                seconds[label] = sum(timed) / len(timed)
-        tokens, price = self.made.cost(), self.of.price
-        prompt, answer = tokens["prompt_tokens"], tokens["answer_tokens"]
-        known = price is not None and prompt is not None and answer is not None
-        spent = price.of(prompt, answer) if known else None  # type: ignore[union-attr, arg-type]
-        currency = None if price is None else price.currency
-        return {"seconds_per_edit": seconds, **tokens, "price": spent, "currency": currency}
+        families = sorted({case.family or case.id for case in cases}, key=lambda one: content_key("evaluate", one))
+        chosen = set(families[: of.limit])
+        cases = [case for case in cases if (case.family or case.id) in chosen]
+        evaluations.append(Evaluation(of, name, benchmark, cases))
+    return evaluations
 
 
-def _written(of: EvaluationRecipe, entries: Sequence[_Entry], people: Sequence[Preference]) -> Evaluated:
+def _editors(of: EvaluationRecipe) -> dict[str, Editor]:
+    editors = {}
+    for label, spec in of.editors.items():
+        if spec.results is not None:
+            continue
+        if spec.editor is None:
+            raise ValueError(f"editors.{label}: name an editor, or a folder of results")
+        if label in (COPY, TRUTH):
+            raise ValueError(f"editors.{label}: this name is a control's; choose another")
+        editors[label] = parts.make(editor_folder, spec.editor, Editor, spec.options)
+    return editors
+
+
+def _boards(
+    made: Evaluation,
+    people: Sequence[Preference],
+    outcomes: Mapping[str, Sequence[Outcome]],
+    verdicts: Sequence[JudgedComparison],
+) -> dict[str, scoreboard.Json]:
+    """The JSON of every protocol."""
+    of = made.of
+    boards: dict[str, scoreboard.Json] = {}
+    for name, protocol in made.benchmark.protocols.items():
+        if made.benchmark.pairwise:
+            boards[name] = scoreboard.pairwise_board(name, protocol, verdicts, of.models, of.level, made.benchmark)
+            compared = _verdict_pairs(people, verdicts)
+        else:
+            boards[name] = scoreboard.protocol_board(name, protocol, outcomes, of.models, of.level, made.benchmark)
+            compared = _score_pairs(people, outcomes, name, protocol)
+        if compared and of.humans is not None:
+            boards[name]["humans"] = {"source": of.humans.name} | preferences.agreement(compared, of.level)
+    return boards
+
+
+def _written(of: EvaluationRecipe, evaluations: Sequence[Evaluation], people: Sequence[Preference]) -> Evaluated:
     boards: dict[str, dict[str, scoreboard.Json]] = {}
     rows: list[dict[str, object]] = []
-    for entry in entries:
-        boards[entry.name], outcomes = entry.boards(people)
-        sources = {case: given.picture for case, given in entry.made.copied()[0].items()}
-        protocols = entry.benchmark.protocols
-        rows += case_table.rows(entry.name, protocols, outcomes, entry.answers, sources)
-        if entry.benchmark.pairwise:
-            for name in protocols:
-                rows += case_table.duels(entry.name, name, entry.verdicts(), entry.answers)
-        for name, protocol in protocols.items():
-            folder = of.out / "sheets" / entry.name
-            sheets.write(folder, name, protocol, entry.benchmark, outcomes, entry.answers, sources)
-    cost = {entry.name: entry.cost() for entry in entries}
+    for made in evaluations:
+        outcomes, verdicts = made.outcomes(), made.verdicts()
+        boards[made.name] = _boards(made, people, outcomes, verdicts)
+        rows += [*case_table.rows(made, outcomes), *case_table.duels(made, verdicts)]
+        for name in made.benchmark.protocols:
+            sheets.write(of.out / "sheets" / made.name, made, name, outcomes)
+    cost = {made.name: made.cost() for made in evaluations}
     page = report.markdown(boards, of.level, cost)
     case_table.write(of.out / "cases.parquet", rows)
     for name, text in (
@@ -341,7 +170,7 @@ def _written(of: EvaluationRecipe, entries: Sequence[_Entry], people: Sequence[P
     ):
         with journal.replaced(of.out / name) as out:
             out.write(text.encode())
-    return Evaluated(page, [problem for entry in entries for problem in _unmeasured(entry.name, boards[entry.name])])
+    return Evaluated(page, [problem for name, board in boards.items() for problem in _unmeasured(name, board)])
 
 
 def _json(value: object) -> str:
@@ -371,48 +200,41 @@ def _down(name: str, last: str) -> str:
     )
 
 
-def _verdict_pairs(people: Sequence[Preference], verdicts: Sequence[JudgedComparison]) -> list[tuple[Preference, Any]]:
+def _verdict_pairs(
+    people: Sequence[Preference], verdicts: Sequence[JudgedComparison]
+) -> list[tuple[Preference, Winner]]:
     """People's preferences and the judge's verdicts on the same pairs, in one dimension or by majority."""
-    winners: dict[tuple[str, str, str, str], list[Any]] = {}
+    votes: dict[tuple[str, str, str, str], list[Preference]] = {}
     for verdict in verdicts:
         for dimension, winner in verdict.winners.items():
             if winner is not None:
-                pair = verdict.case.id, verdict.first, verdict.second
-                one = Preference(*pair, winner).ordered  # type: ignore[arg-type]
+                one = Preference(verdict.case.id, verdict.first, verdict.second, winner).ordered
                 for key in (dimension, ""):
-                    winners.setdefault((one.case, one.first, one.second, key), []).append(one)
-    both = []
-    for person in people:
-        votes = winners.get((person.case, person.first, person.second, person.dimension))
-        if votes:
-            both.append((person, preferences.majority(votes)[0].winner))
-    return both
+                    votes.setdefault((one.case, one.first, one.second, key), []).append(one)
+    asked = [(person, votes.get((person.case, person.first, person.second, person.dimension))) for person in people]
+    return [(person, preferences.majority(given)[0].winner) for person, given in asked if given]
 
 
 def _score_pairs(
-    people: Sequence[Preference], outcomes: Mapping[str, Sequence[Outcome]], protocol: str, metric: str, better: int
-) -> list[tuple[Preference, Any]]:
-    """People's preferences, and which answer has the better mean of a metric."""
+    people: Sequence[Preference], outcomes: Mapping[str, Sequence[Outcome]], name: str, protocol: Protocol
+) -> list[tuple[Preference, Winner]]:
+    """People's preferences, and which answer has the better mean of the protocol's headline metric."""
     values: dict[tuple[str, str], list[float]] = {}
     for editor, results in outcomes.items():
         for outcome in results:
-            if outcome.kind == "scored" and protocol in outcome.case.protocols:
-                value = outcome.values[protocol][metric]
+            if outcome.kind == "scored" and name in outcome.case.protocols:
+                value = outcome.values[name][protocol.headline]
                 if value is not None:
                     values.setdefault((editor, outcome.case.id), []).append(value)
-    pairs = []
+    means = {answer: sum(some) / len(some) for answer, some in values.items()}
+    better = 1 if protocol.metrics[protocol.headline] == "higher" else -1
+    pairs: list[tuple[Preference, Winner]] = []
     for person in people:
-        sides = [values.get((editor, person.case)) for editor in (person.first, person.second)]
-        if sides[0] and sides[1]:
-            apart = better * (sum(sides[0]) / len(sides[0]) - sum(sides[1]) / len(sides[1]))
+        first, second = (means.get((editor, person.case)) for editor in (person.first, person.second))
+        if first is not None and second is not None:
+            apart = better * (first - second)
             pairs.append((person, "tie" if abs(apart) < 1e-12 else "first" if apart > 0 else "second"))
     return pairs
-
-
-def _limited(cases: Sequence[Case], limit: int | None) -> list[Case]:
-    families = sorted({case.family or case.id for case in cases}, key=lambda name: content_key("evaluate", name))
-    chosen = set(families[:limit])
-    return [case for case in cases if (case.family or case.id) in chosen]
 
 
 def shard_cases(of: Shards) -> list[Case]:

@@ -87,11 +87,11 @@ def listing_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def repairs(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> dict[str, int]:
-    """Of the keys of a query, how many edits were `laid_back` onto their source or left `in_place`, and from how many
+    """Of the keys of a query, how many edits were `realigned` onto their source or left `in_place`, and from how many
     a drift of tone was removed (`restored`)."""
     [counts] = rows(
         db,
-        f"SELECT count(*) FILTER (transform <> '{IN_PLACE}') AS laid_back, "
+        f"SELECT count(*) FILTER (transform <> '{IN_PLACE}') AS realigned, "
         f"count(*) FILTER (transform = '{IN_PLACE}') AS in_place, count(drift) AS restored "
         f"FROM edit WHERE key IN ({kept})",
     )

@@ -103,13 +103,13 @@ def common(statements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _parted(text: str) -> tuple[dict[str, Any], str]:
     """The front matter and the body."""
-    head, _, rest = text.removeprefix("---\n").partition("\n---\n")
     if not text.startswith("---\n"):
         return {}, text.strip()
+    head, _, rest = text.removeprefix("---\n").partition("\n---\n")
     try:
         front = yaml.safe_load(head)
     except yaml.YAMLError:
-        return {}, rest.strip()
+        front = None
     return (front if isinstance(front, dict) else {}), rest.strip()
 
 

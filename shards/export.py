@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,7 @@ from crispedit.shards.decode import image_size
 from crispedit.shards.index import Paths
 from crispedit.shards.journal import columns
 from crispedit.shards.layout import Pair
-from crispedit.shards.pack import Folder, document
+from crispedit.shards.pack import Folder, document, members
 from crispedit.shards.read import read_shards
 from crispedit.shards.remote import Cache
 from crispedit.shards.tables import IMAGE, SCORES, NumberedFiles, with_features, write_files
@@ -107,21 +108,16 @@ def _with_inverses(pairs: Iterable[Pair], invert: Invert) -> Iterator[Pair]:
     """Each pair, and after it its inverse where it has one."""
     rest = iter(pairs)
     while some := list(islice(rest, AT_ONCE)):
-        undone = invert(
-            [
-                inverses.InvertibleEdit(
-                    pair.category,
-                    str(pair.meta.get("instruction") or ""),
-                    partial(decode_jpeg, pair.source_jpeg),
-                    partial(decode_jpeg, pair.edited_jpeg),
-                )
-                for pair in some
-            ]
-        )
+        undone = invert([_invertible(pair) for pair in some])
         for pair, inverse in zip(some, undone, strict=True):
             yield pair
             if inverse is not None and not pair.meta.get("inverse_of"):
                 yield inverted(pair, inverse)
+
+
+def _invertible(pair: Pair) -> inverses.InvertibleEdit:
+    source, edited = partial(decode_jpeg, pair.source_jpeg), partial(decode_jpeg, pair.edited_jpeg)
+    return inverses.InvertibleEdit(pair.category, str(pair.meta.get("instruction") or ""), source, edited)
 
 
 def inverted(pair: Pair, undone: inverses.Inverse) -> Pair:
@@ -143,14 +139,8 @@ def inverted(pair: Pair, undone: inverses.Inverse) -> Pair:
     }
     if "transform" in meta:  # of the pixels of the other direction
         meta["transform"] = None
-    return Pair(
-        key=content_key("inverse", pair.key),
-        category=undone.category,
-        source_jpeg=pair.edited_jpeg,
-        edited_jpeg=pair.source_jpeg,
-        mask_png=pair.mask_png,
-        meta=meta,
-    )
+    swapped = replace(pair, source_jpeg=pair.edited_jpeg, edited_jpeg=pair.source_jpeg, tokens=None)
+    return replace(swapped, key=content_key("inverse", pair.key), category=undone.category, meta=meta)
 
 
 def _write_parquet(pairs: Iterator[Pair], out: Path, features: bool) -> None:
@@ -196,11 +186,9 @@ def _write_folder(pairs: Iterator[Pair], out: Path) -> None:
                 "instruction": pair.meta.get("instruction") or "",
                 **_provenance(pair),
             }
-            (out / f"{stem}.{layout.SOURCE}").write_bytes(pair.source_jpeg)
-            (out / f"{stem}.{layout.EDITED}").write_bytes(pair.edited_jpeg)
-            if pair.mask_png is not None:
-                (out / f"{stem}.{layout.MASK}").write_bytes(pair.mask_png)
-            (out / f"{stem}.{layout.META}").write_text(document(pair), encoding="utf-8")
+            for name, data in members(pair).items():
+                if name != layout.TOKENS:
+                    (out / f"{stem}.{name}").write_bytes(data)
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

@@ -253,7 +253,7 @@ def _write_tar(handle: int, plan: ShardPlan, pairs: Iterable[Pair]) -> tuple[lis
             if (pair.mask_png is not None) != plan.masked:
                 raise ValueError(f"{plan.name}: {key}: planned with masked={plan.masked}, but the pair differs")
             chunks: list[bytes] = []
-            for name, data in _members(pair).items():
+            for name, data in members(pair).items():
                 member = tar.chunks(f"{key}.{name}", data)
                 start = offset + len(member[0])
                 hashed = xxhash.xxh3_64_intdigest(data)
@@ -295,7 +295,8 @@ def _write_all(handle: int, chunks: list[bytes]) -> None:
             rest = rest[os.write(handle, rest) :]
 
 
-def _members(pair: Pair) -> dict[str, bytes]:
+def members(pair: Pair) -> dict[str, bytes]:
+    """The members of a pair by name, in the order in which they are written."""
     members = {
         layout.SOURCE: pair.source_jpeg,
         layout.EDITED: pair.edited_jpeg,

@@ -76,22 +76,26 @@ class TokenBatch:
 
 @dataclass(eq=False, repr=False)
 class ShardReader:
-    """The batches of one rank, epoch after epoch; `read_shards` is its other name.
+    """The batches of one rank, epoch after epoch. Also called `read_shards`.
 
     paths: shard sets (a folder or its manifest.json) and tars; each a path, glob, brace pattern or fsspec URL.
     rank, world_size: this reader takes one range of the epoch's batches; see `coverage`.
     workers: processes that decode, on two threads each where there are cores for it; 0 decodes in this one. Neither
         samples nor order depend on it.
-    seed, epoch: what the shuffle is a function of; `epoch` is where to begin. shuffle: False reads in the order of the
-        index. window_shards: shards whose samples are mixed with each other, and that a remote reader needs at a time.
-    categories: only these. weights: how often a sample of a category comes in an epoch (1 where absent). mixture: how
-        often a sample of a path, as given in `paths`, comes in an epoch (1 where absent); multiplied with `weights`.
+    seed, epoch: the shuffle depends only on these two; `epoch` is where to begin.
+    shuffle: False reads in the order of the index.
+    window_shards: shards whose samples are mixed with each other, and that a remote reader needs at a time.
+    categories: only these.
+    weights: how often a sample of a category comes in an epoch (1 where absent).
+    mixture: how often a sample of a path, as given in `paths`, comes in an epoch (1 where absent); multiplied with
+        `weights`.
     select: which samples of the opened index to read, [N] true where kept; for pairs held out.
-    decode: True gives pixels, False the stored bytes as `Pair`. batch_size: None gives single `DecodedPair`s, a number
-        `Batch`es of one shape; only with `decode`. shapes: (height, width) of the pixels. A pair takes the shape of the
-        nearest aspect, is scaled to cover it and cropped about the centre. None keeps the stored size. See
-        `aspect_shapes`. masks: False leaves the masks unread. tokens: `TokenBatch`es of the stored tokens; no image is
-        read.
+    decode: True gives pixels, False the stored bytes as `Pair`.
+    batch_size: None gives single `DecodedPair`s, a number `Batch`es of one shape; only with `decode`.
+    shapes: (height, width) of the pixels. A pair takes the shape of the nearest aspect, is scaled to cover it and
+        cropped about the centre. None keeps the stored size. See `aspect_shapes`.
+    masks: False leaves the masks unread.
+    tokens: `TokenBatch`es of the stored tokens; no image is read.
     coverage: "exact" has every sample in exactly one rank's epoch (ranks differ by at most one batch; for evaluation).
         "equal" has the same number of full batches in every rank (for training with synchronised steps): what does not
         fill a batch in every rank is left out of this epoch, another part in every epoch.

@@ -59,7 +59,7 @@ def repack(
     if one key names different images, for a quota of a category that no source has, and if `out` holds another set.
     """
     kept: dict[str, _Copy] = {}
-    keys_of: dict[tuple[int, ...], str] = {}
+    contents: set[tuple[int, ...]] = set()
     dropped: Counter[str] = Counter()
     fingerprints = []
     for source in sources:
@@ -74,11 +74,11 @@ def repack(
                 if same.content != content:
                     raise ValueError(f"key {at.key}: its images in {source} differ from those in an earlier set")
                 dropped["same_key"] += 1
-            elif content in keys_of:
+            elif content in contents:
                 dropped["same_images"] += 1
             else:
                 kept[at.key] = _Copy(at, fetcher, content)
-                keys_of[content] = at.key
+                contents.add(content)
     given = len(kept) + dropped.total()
 
     by_category: dict[str, list[str]] = {}

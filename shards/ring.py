@@ -70,11 +70,8 @@ class Ring:
         os.close(handle)
         for worker in self.workers:
             worker.connection.send((tuple(shards), cache, slots * self.slot_bytes, threads))
-        self._close = weakref.finalize(self, _stop_workers, self.workers)
-
-    def close(self) -> None:
-        """End the workers. Delivered arrays stay valid."""
-        self._close()
+        self.close = weakref.finalize(self, _stop_workers, self.workers)
+        """Ends the workers. Delivered arrays stay valid."""
 
     def run(
         self, requests: Iterable[DecodeRequest]
@@ -113,7 +110,7 @@ class Ring:
                 yield request, done.pop(first), self._deliver(slot, request.bytes, len(waiting))
         finally:
             # The consumer left early: let the workers finish, so that their slots can be used again.
-            while len(waiting) > len(done) and self._close.alive:
+            while len(waiting) > len(done) and self.close.alive:
                 for _, number, results in self._receive(waiting):
                     done[number] = results
             self._free.extend(slot for slot, _ in waiting.values())

@@ -97,31 +97,26 @@ def expand_braces(pattern: str) -> list[str]:
 def expand(pattern: str) -> list[str]:
     """The paths that a path, glob or brace pattern names, sorted within a glob. A path that exists literally is
     itself, with its brackets and braces. ValueError for a glob that matches nothing."""
-    if is_remote(pattern):
-        return [path for one in expand_braces(pattern) for path in _matches_remotely(one)]
-    if os.path.lexists(pattern):
+    if not is_remote(pattern) and os.path.lexists(pattern):
         return [pattern]
-    folder, rest = _literal_folder(pattern)
+    folder, rest = ("", pattern) if is_remote(pattern) else _literal_folder(pattern)
     return [path for one in expand_braces(rest) for path in _matches(folder, one)]
 
 
-def _matches_remotely(pattern: str) -> list[str]:
-    if not glob.has_magic(pattern):
-        return [pattern]
-    system, inner = filesystem(pattern)
-    if matches := sorted(system.unstrip_protocol(match) for match in system.glob(inner)):
-        return matches
-    if is_there(system, inner):
-        return [pattern]
-    raise no_match(pattern)
-
-
 def _matches(folder: str, pattern: str) -> list[str]:
+    whole = folder + pattern
     if not glob.has_magic(pattern):
-        return [folder + pattern]
-    if not (matches := sorted(glob.glob(glob.escape(folder) + pattern, recursive=True))):
-        raise no_match(folder + pattern)
-    return matches
+        return [whole]
+    if is_remote(whole):
+        system, inner = filesystem(whole)
+        matches = [system.unstrip_protocol(match) for match in system.glob(inner)]
+        if not matches and is_there(system, inner):
+            return [whole]
+    else:
+        matches = glob.glob(glob.escape(folder) + pattern, recursive=True)
+    if not matches:
+        raise no_match(whole)
+    return sorted(matches)
 
 
 def _literal_folder(pattern: str) -> tuple[str, str]:
@@ -165,12 +160,10 @@ def names(folder: str, ending: str) -> set[str]:
             paths = [split(str(path))[1] for path in system.ls(inner, detail=False)]
         else:
             paths = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError, NotImplementedError):
-        return set()
-    except OSError:
-        if not is_remote(folder):
-            raise
-        return set()
+    except (OSError, NotImplementedError) as error:
+        if is_remote(folder) or isinstance(error, FileNotFoundError | NotADirectoryError):
+            return set()
+        raise
     return {name for name in paths if name.endswith(ending) and not name.startswith(".")}
 
 

@@ -31,6 +31,11 @@ class Member:
     damage: bool = False
     """Whether the tar itself is damaged there; the member may then have no name."""
 
+    def read(self, file: IO[bytes], most: int | None = None) -> bytes:
+        """Its bytes, or the first of them."""
+        file.seek(self.offset)
+        return file.read(self.size if most is None else min(most, self.size))
+
 
 def members(file: IO[bytes]) -> Iterator[Member]:
     """The members of an uncompressed tar except folders, in order, with links resolved; then its damage, if any. The
@@ -54,7 +59,8 @@ def members(file: IO[bytes]) -> Iterator[Member]:
                 yield _damage(at, f"more than {MOST_MEMBERS} members: the rest is not read; split the tar")
                 break
             if member.issym() or member.islnk():
-                target = member.linkname if member.islnk() else _beside(member.name, member.linkname)
+                beside = posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
+                target = member.linkname if member.islnk() else beside
                 if (place := places.get(target)) is not None:
                     places[member.name] = place
                     yield Member(member.name, *place)
@@ -87,15 +93,11 @@ def _next(tar: tarfile.TarFile, guarded: _Headers) -> tarfile.TarInfo | None:
 
 def _file(member: tarfile.TarInfo, end: int) -> Member:
     name, offset, size = member.name, member.offset_data, member.size
-    if member.sparse is not None:
-        pieces: Any = member.sparse  # of (offset, size), whatever its stubs say
-        filled = [(start, length) for start, length in pieces if length]
-        if filled != [(0, size)]:
-            error = f"{name!r} is stored with holes: pack it again without tar's --sparse"
-            return Member(name, offset, size, error)
-    if offset + size > end:
-        return Member(name, offset, size, f"the tar ends inside {name!r}", damage=True)
-    return Member(name, offset, size)
+    pieces: Any = member.sparse  # of (offset, size), whatever its stubs say
+    if pieces is not None and [(start, length) for start, length in pieces if length] != [(0, size)]:
+        return Member(name, offset, size, f"{name!r} is stored with holes: pack it again without tar's --sparse")
+    is_cut = offset + size > end
+    return Member(name, offset, size, f"the tar ends inside {name!r}" if is_cut else None, damage=is_cut)
 
 
 def _damage(at: int, error: str) -> Member:
@@ -110,11 +112,6 @@ def _ending(file: IO[bytes], at: int) -> Iterator[Member]:
         yield _damage(at, f"damaged at byte {at}: neither a member nor the end of the tar is there")
     elif file.read(tarfile.RECORDSIZE).strip(b"\0"):
         yield _damage(at, f"there is more after the end of the tar at byte {at}: unpack joined tars")
-
-
-def _beside(name: str, target: str) -> str:
-    """The name of the member that a symbolic link leads to."""
-    return posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
 
 
 def _resolved(waiting: list[tuple[str, str]], places: dict[str, tuple[int, int]]) -> Iterator[Member]:

@@ -75,10 +75,10 @@ def test_only_named_filters_are_run():
 
 
 def test_a_failure_may_pass_until_the_filter_has_measured():
-    assert CASCADE.passes({"cheap.error": "503"})
-    assert not CASCADE.passes({"cheap.error": "it broke", "cheap.measured": True})
-    assert not CASCADE.passes({"cheap.measured": True})
-    assert not CASCADE.passes({})
+    assert CASCADE.failed_for_now({"cheap.error": "503"})
+    assert not CASCADE.failed_for_now({"cheap.error": "it broke", "cheap.measured": True})
+    assert not CASCADE.failed_for_now({"cheap.measured": True})
+    assert not CASCADE.failed_for_now({})
 
 
 def test_a_category_has_bounds_of_its_own():

@@ -92,22 +92,19 @@ class ChatAnnotator(Annotator):
         strange = sorted({category for categories in requests for category in categories} - set(known))
         if strange:
             raise ValueError(f"there is no category file for {', '.join(strange)}; choose from {', '.join(known)}")
-        wishes = [
-            [
-                _Wish(sample, known[category], nth=list(categories[:at]).count(category))
-                for at, category in enumerate(categories)
-            ]
-            for sample, categories in zip(samples, requests, strict=True)
-        ]
-        self._describe([group for group in wishes if group])
+        groups: list[list[_Wish]] = []
+        for sample, categories in zip(samples, requests, strict=True):
+            group: list[_Wish] = []
+            for category in categories:
+                same = [wish for wish in group if wish.category.name == category]
+                group.append(_Wish(sample, known[category], same))
+            groups.append(group)
+        self._describe([group for group in groups if group])
         # A category's second job is written after its first, so that it can differ.
-        for nth in range(1 + max((wish.nth for group in wishes for wish in group), default=-1)):
-            for group in wishes:
-                for wish in group:
-                    before = [w for w in group if w.category is wish.category and w.nth < wish.nth]
-                    wish.earlier = [w.instruction for w in before if w.instruction]
-            self._write([wish for group in wishes for wish in group if wish.nth == nth])
-        return [[wish.outcome() for wish in group] for group in wishes]
+        wishes = [wish for group in groups for wish in group]
+        for nth in range(1 + max((len(wish.before) for wish in wishes), default=-1)):
+            self._write([wish for wish in wishes if len(wish.before) == nth])
+        return [[wish.outcome() for wish in group] for group in groups]
 
     def _describe(self, photographs: Sequence[Sequence[_Wish]]) -> None:
         """Describe each photograph once, however many jobs are requested of it."""
@@ -115,9 +112,7 @@ class ChatAnnotator(Annotator):
         asked = [ChatRequest(prompt, Description, [group[0].sample.source]) for group in photographs]
         for group, description in zip(photographs, self.chat.ask(asked), strict=True):
             for wish in group:
-                wish.take("description", description)
-                if wish is not group[0]:  # the description was paid for once
-                    wish.tokens.pop()
+                wish.take("description", description, paid=wish is group[0])
 
     def _write(self, wishes: Sequence[_Wish]) -> None:
         rounds: list[tuple[str, Callable[[_Wish], ChatRequest[Any]]]] = [
@@ -137,26 +132,29 @@ class _Wish:
 
     sample: Sample
     category: Category
-    nth: int
-    """Its number among the photograph's jobs in this category, from 0."""
-    earlier: Sequence[str] = ()
-    """The instructions of the earlier ones."""
+    before: Sequence[_Wish]
+    """The photograph's earlier jobs in this category."""
     answers: dict[str, list[Any]] = field(default_factory=dict)
     """The answers: one "description", every "draft", the "facts"."""
     tokens: list[tuple[int, int] | None] = field(default_factory=list)
     """Tokens of each answer."""
     error: ChatError | None = None
 
-    def take(self, name: str, answer: ChatAnswer[Any] | ChatError) -> None:
+    def take(self, name: str, answer: ChatAnswer[Any] | ChatError, paid: bool = True) -> None:
+        if paid:
+            self.tokens.append(None if isinstance(answer, ChatError) else answer.tokens)
         if isinstance(answer, ChatError):
             self.error = answer
-            self.tokens.append(None)
         else:
-            self.tokens.append(answer.tokens)
             self.answers.setdefault(name, []).append(answer.value)
 
+    @property
+    def earlier(self) -> list[str]:
+        """The instructions of the jobs before it."""
+        return [wish.instruction for wish in self.before if wish.instruction]
+
     def write(self) -> ChatRequest[Draft]:
-        seed = seed_of(self.sample.key, f"voice of {self.category.name} {self.nth}")
+        seed = seed_of(self.sample.key, f"voice of {self.category.name} {len(self.before)}")
         more = {"task": self.category.prompt, "earlier": self.earlier, "seed": seed}
         return ChatRequest(self._prompt("annotate/write", **more), Draft, [self.sample.source])
 

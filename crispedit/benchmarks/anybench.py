@@ -12,18 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from crispedit import metrics
-from crispedit.benchmark import (
-    DINO_S16,
-    OPENAI_B32,
-    Answer,
-    Benchmark,
-    Better,
-    Case,
-    Picture,
-    Protocol,
-    Scored,
-    read_json,
-)
+from crispedit.benchmark import MODELS, Answer, Benchmark, Better, Case, Picture, Protocol, Scored, fields, read_json
 from crispedit.measures import Measures
 
 TYPES = (
@@ -45,9 +34,8 @@ class AnyBench(Benchmark):
 
     @property
     def protocols(self) -> Mapping[str, Protocol]:
-        models = {"clip": OPENAI_B32, "dino": DINO_S16}
         about = "against the ground truth, at the answer's size; the mean of the types' means"
-        return {ID: Protocol(about, METRICS, "clip_i", by_group=True, drops_black=True, models=models)}
+        return {ID: Protocol(about, METRICS, "clip_i", by_group=True, drops_black=True, models=MODELS)}
 
     def cases(self) -> Sequence[Case]:
         there = [kind for kind in self.types if (self.path / kind).is_dir()]
@@ -60,10 +48,8 @@ class AnyBench(Benchmark):
         cases = []
         seen: Counter[str] = Counter()
         for number, row in enumerate(listed):
-            try:
-                source, target, instruction = row["image_file"], row["edited_file"], row["edit"]
-            except KeyError as error:
-                raise ValueError(f"{self.path / kind}/edit_result.json: item {number} has no {error}") from None
+            where = f"{self.path / kind}/edit_result.json: item {number}"
+            source, target, instruction = fields(row, ("image_file", "edited_file", "edit"), where)
             # File names repeat within a type; the published script writes their answers to one file.
             name = f"{kind}/{PurePosixPath(source).stem}"
             seen[name] += 1
@@ -90,14 +76,12 @@ class AnyBench(Benchmark):
                 return Picture(str(path))
         return Picture(str(self.path / PurePosixPath(name).name))
 
-    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
-        return [Scored({ID: self._score(answer, measures)}) for answer in answers]
-
-    def _score(self, answer: Answer, measures: Measures) -> dict[str, float | None]:
+    def score_one(self, answer: Answer, measures: Measures) -> Scored:
         assert answer.target is not None
-        return {
+        scores = {
             "l1": metrics.l1(answer.edited, metrics.resized(answer.target, answer.edited)),
             "clip_i": measures.clip_image("clip", answer.edited, answer.target),
             "dino": measures.dino_image(answer.edited, answer.target),
             "clip_t": measures.clip_text("clip", answer.edited, answer.case.target_caption),
         }
+        return Scored({ID: scores})

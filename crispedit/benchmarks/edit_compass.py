@@ -9,15 +9,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from crispedit import judge, replies
-from crispedit.benchmark import Answer, Benchmark, Better, Case, Protocol, Scored, picture_in, read_json, text_constants
+from crispedit.benchmark import (
+    Answer,
+    Better,
+    Case,
+    JudgedBenchmark,
+    Protocol,
+    Scored,
+    fields,
+    picture_in,
+    read_json,
+    text_constants,
+)
 from crispedit.chat import Chat, ChatError, Published
-from crispedit.judge import NO_USAGE, JudgeReply, JudgeUsage, Question
+from crispedit.judge import JudgeReply, Question
 from crispedit.measures import Measures
-from crispedit.record import Image, content_key
+from crispedit.record import Image, Score, content_key
 
 ASPECTS: Mapping[str, str] = {
     "IF": "Instruction_Following.py",
@@ -41,7 +53,7 @@ NOTE = re.compile(r"### RESULT ###\s*(\[.*?\])", re.DOTALL)
 """The differences in the reply to the first question about the unedited region."""
 
 
-class EditCompass(Benchmark):
+class EditCompass(JudgedBenchmark):
     """A judge marks the aspects that each item asks for. Overall, per item: the lowest mark if it is 1, else the
     weighted geometric mean of instruction (mean of IF and WA), consistency (mean of IC and URC) and quality (VQ), with
     exponents by kind; per task the mean, then the unweighted mean of tasks, which is ours.
@@ -65,20 +77,13 @@ class EditCompass(Benchmark):
     @property
     def protocols(self) -> Mapping[str, Protocol]:
         about = "a judge's marks, 1-5, by aspect; overall by the published exponents; the mean of the tasks' means"
-        return {
-            self._id: Protocol(
-                about,
-                METRICS,
-                "overall",
-                by_group=True,
-                models={"judge": "gemini-3.1-pro-preview"},
-                perfect_by_copying=frozenset(METRICS),
-            )
-        }
+        models, perfect = {"judge": "gemini-3.1-pro-preview"}, frozenset(METRICS)
+        return {self._id: Protocol(about, METRICS, "overall", True, models=models, perfect_by_copying=perfect)}
 
     def cases(self) -> Sequence[Case]:
-        return [case for case, _ in self._items().values()]
+        return [case for case, _ in self._items.values()]
 
+    @cached_property
     def _items(self) -> dict[str, tuple[Case, Mapping[str, Any]]]:
         files = sorted(self.path.glob("Part[12346]/*/*.json"))
         if not files:
@@ -87,30 +92,19 @@ class EditCompass(Benchmark):
         for file in files:
             task, part = file.stem, file.parts[-3]
             for number, item in enumerate(read_json(file, "the items of a task")):
-                try:
-                    name, source = str(item["save_id"]), item["source_image"]
-                    instruction = item[f"prompt_{self.language}"]
-                    [item[aspect] for aspect in ASPECTS]
-                except KeyError as error:
-                    raise ValueError(f"{file}: item {number} has no {error}") from None
-                case = Case(
-                    id=f"{part}/{task}/{name}",
-                    instruction=instruction,
-                    source=picture_in(self.path, source, str(file)),
-                    group=task,
-                    protocols=(self._id,),
-                )
+                names = ("save_id", "source_image", f"prompt_{self.language}", *ASPECTS)
+                name, source, instruction, *_ = fields(item, names, f"{file}: item {number}")
+                picture = picture_in(self.path, source, str(file))
+                case = Case(f"{part}/{task}/{name}", instruction, picture, task, protocols=(self._id,))
                 items[case.id] = case, item
         return items
 
     def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
         if measures.judge is None:
-            return [Scored({self._id: dict.fromkeys(METRICS)}) for _ in answers]
-        items = self._items()
-        asked = [(answer, items[answer.case.id][1]) for answer in answers]
+            return super().score(answers, measures)
+        asked = [(answer, self._items[answer.case.id][1]) for answer in answers]
         # The unedited region is judged in two steps: the differences, then the mark.
-        first = [self._differences(answer, item) for answer, item in asked if item["URC"]]
-        noted = iter(measures.judge.ask(first))
+        noted = iter(measures.judge.ask([self._differences(answer, item) for answer, item in asked if item["URC"]]))
         notes = [next(noted) if item["URC"] else None for _, item in asked]
         questions = [
             [self._question(aspect, answer, item, note) for aspect in ASPECTS if item[aspect]]
@@ -118,8 +112,8 @@ class EditCompass(Benchmark):
         ]
         results = iter(measures.judge.ask([question for some in questions for question in some]))
         return [
-            self._scored(answer.case, item, note, [next(results) for _ in some])
-            for (answer, item), note, some in zip(asked, notes, questions, strict=True)
+            self.scored(answer.case, [next(results) for _ in some], note)
+            for answer, note, some in zip(answers, notes, questions, strict=True)
         ]
 
     def _shown(self, answer: Answer, item: Mapping[str, Any]) -> tuple[Image, Image | None]:
@@ -139,66 +133,35 @@ class EditCompass(Benchmark):
         self, aspect: str, answer: Answer, item: Mapping[str, Any], note: JudgeReply[str] | ChatError | None
     ) -> Question[int]:
         source, marked = self._shown(answer, item)
-        constants = self._constants(aspect)
-        if marked is not None:
-            system = constants["Complex_painting_prompt"]
-        elif "Complex" in answer.case.group:
-            system = constants["Complex_Instructions_Prompt"]
-        else:
-            system = constants["Single_image_prompt"]
+        is_complex = "Complex" in answer.case.group
+        kind = "Complex_Instructions_Prompt" if is_complex else "Single_image_prompt"
+        system = self._constants(aspect)[kind if marked is None else "Complex_painting_prompt"]
         if aspect == "VQ":
             return Question([system, answer.edited], replies.score, AS_PUBLISHED, repeat=answer.repeat)
-        lines: list[str | Image] = [system]
-        number = 0
-
-        def line(text: str, picture: Image | None = None) -> None:
-            nonlocal number
-            number += 1
-            lines.append(f"\n{number}. {text}")
-            if picture is not None:
-                lines.append(picture)
-
+        lines: list[tuple[str, Image | None]] = [("Source Image: ", source), ("Edited Image: ", answer.edited)]
         if marked is None:
-            line(f"Edit Instruction: {answer.case.instruction},")
-        line("Source Image: ", source)
-        if marked is not None and aspect == "URC":
-            line("Annotated Instruction(with visual markers): ", marked)
-        line("Edited Image: ", answer.edited)
-        if marked is not None and aspect != "URC":
-            line("Annotated Instruction(with visual markers): ", marked)
+            lines.insert(0, (f"Edit Instruction: {answer.case.instruction},", None))
+        else:
+            lines.insert(1 if aspect == "URC" else 2, ("Annotated Instruction(with visual markers): ", marked))
         if aspect == "URC":
             differs = note.value if isinstance(note, JudgeReply) else ""
-            line(f"Image Difference between Source Image and Edited Image: {differs}.")
+            lines.append((f"Image Difference between Source Image and Edited Image: {differs}.", None))
         if item.get("hints"):
-            line(f"Hints: {item['hints']}.")
-        return Question(lines, replies.score, AS_PUBLISHED, repeat=answer.repeat)
+            lines.append((f"Hints: {item['hints']}.", None))
+        parts: list[str | Image] = [system]
+        for number, (text, picture) in enumerate(lines, 1):
+            parts += [f"\n{number}. {text}"] if picture is None else [f"\n{number}. {text}", picture]
+        return Question(parts, replies.score, AS_PUBLISHED, repeat=answer.repeat)
 
     def _constants(self, aspect: str) -> Mapping[str, str]:
         return text_constants(self.prompts / ASPECTS[aspect], f"the published Prompt/{ASPECTS[aspect]}")
 
-    def _scored(
-        self,
-        case: Case,
-        item: Mapping[str, Any],
-        note: JudgeReply[str] | ChatError | None,
-        results: Sequence[JudgeReply[int] | ChatError],
-    ) -> Scored | Exception:
-        replied: list[JudgeReply[int]] = []
-        usage: JudgeUsage = NO_USAGE
-        for one in (note, *results):
-            if isinstance(one, ChatError):
-                return one  # no reply: the judge will be asked again
-            if one is not None:
-                usage += one.usage
-        replied = [one for one in results if isinstance(one, JudgeReply)]
-        asked = [aspect for aspect in ASPECTS if item[aspect]]
-        marks = dict(zip(asked, (one.value for one in replied), strict=True))
-        values: dict[str, float | None] = dict.fromkeys(METRICS) | {a: m for a, m in marks.items()}
+    def marks(self, case: Case, values: Sequence[int | None]) -> dict[str, Score]:
+        item = self._items[case.id][1]
+        marks = dict(zip((aspect for aspect in ASPECTS if item[aspect]), values, strict=True))
         known = {aspect: float(mark) for aspect, mark in marks.items() if mark is not None}
-        unparsed = len(known) < len(marks)
-        if not unparsed:
-            values |= overall_mark(known, case)
-        return Scored({self._id: values}, unparsed, tuple(one.text for one in replied), usage)
+        overall = overall_mark(known, case) if len(known) == len(marks) else {}
+        return dict.fromkeys(METRICS) | marks | overall
 
     def request(self, chat: Chat) -> Mapping[str, Any]:
         return judge.settings(AS_PUBLISHED, chat) | {
@@ -207,10 +170,8 @@ class EditCompass(Benchmark):
             "prompts": "published",
         }
 
-    def identity(self) -> dict[str, object]:
-        files = [self.prompts / name for name in ASPECTS.values()]
-        texts = [content_key(str(self._constants(aspect))) for aspect in ASPECTS]
-        return super().identity() | {"prompts": dict(zip((file.name for file in files), texts, strict=True))}
+    def published(self) -> dict[str, str]:
+        return {name: content_key(str(self._constants(aspect))) for aspect, name in ASPECTS.items()}
 
 
 def overall_mark(marks: Mapping[str, float], case: Case) -> dict[str, float | None]:

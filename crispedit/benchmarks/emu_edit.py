@@ -12,26 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from crispedit.benchmark import (
-    AGAINST,
-    DINO_S16,
-    OPENAI_B32,
-    OPENAI_L14,
-    Answer,
-    Benchmark,
-    Case,
-    Picture,
-    Protocol,
-    Scored,
-    against,
-    rows,
-)
+import pyarrow.parquet as pq
+
+from crispedit.benchmark import AGAINST, MODELS, Answer, Benchmark, Case, Picture, Protocol, Scored, against, rows
 from crispedit.measures import Measures
 from crispedit.record import Score
 
 SOURCE, ANYSD, DIRECTION = "emu-source", "emu-anysd", "clipdir-ip2p"
 COLUMNS = ("idx", "instruction", "task", "input_caption", "output_caption")
-MODELS = {"clip": OPENAI_B32, "dino": DINO_S16}
 
 
 class EmuEdit(Benchmark):
@@ -49,26 +37,16 @@ class EmuEdit(Benchmark):
 
     @property
     def protocols(self) -> Mapping[str, Protocol]:
-        protocols = {
-            SOURCE: Protocol(
-                "against the source image",
-                AGAINST,
-                "clip_t",
-                models=MODELS,
-                perfect_by_copying=frozenset(AGAINST) - {"clip_t"},
-            ),
-            DIRECTION: Protocol(
-                "the change of the images against the change of the captions",
-                {"clip_dir": "higher"},
-                "clip_dir",
-                models={"clip_large": OPENAI_L14},
-            ),
-        }
-        if self._has_answers:
-            protocols[ANYSD] = Protocol(
-                "against Emu Edit's own answer", AGAINST, "clip_t", drops_black=True, models=MODELS
-            )
-        return protocols
+        direction = Protocol(
+            "the change of the images against the change of the captions",
+            {"clip_dir": "higher"},
+            "clip_dir",
+            models={"clip_large": "ViT-L-14-quickgelu openai"},
+        )
+        copied = frozenset(AGAINST) - {"clip_t"}
+        source = Protocol("against the source image", AGAINST, "clip_t", models=MODELS, perfect_by_copying=copied)
+        anysd = Protocol("against Emu Edit's own answer", AGAINST, "clip_t", drops_black=True, models=MODELS)
+        return {SOURCE: source, DIRECTION: direction} | ({ANYSD: anysd} if self._has_answers else {})
 
     @property
     def _files(self) -> list[Path]:
@@ -79,8 +57,6 @@ class EmuEdit(Benchmark):
 
     @property
     def _has_answers(self) -> bool:
-        import pyarrow.parquet as pq
-
         return "edited_image" in pq.read_schema(self._files[0]).names
 
     def cases(self) -> Sequence[Case]:
@@ -100,10 +76,7 @@ class EmuEdit(Benchmark):
             for file, number, row in rows(self._files, COLUMNS)
         ]
 
-    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
-        return [self._score(answer, measures) for answer in answers]
-
-    def _score(self, answer: Answer, measures: Measures) -> Scored:
+    def score_one(self, answer: Answer, measures: Measures) -> Scored:
         case = answer.case
         captions = case.source_caption, case.target_caption
         pair = answer.source, answer.edited

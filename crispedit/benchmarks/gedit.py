@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,20 +18,18 @@ from PIL import Image as Pillow
 from pydantic import Field, model_validator
 
 from crispedit import judge, metrics, prompts, replies
-from crispedit.benchmark import Answer, Benchmark, Better, Case, Picture, Protocol, Scored, rows, text_constants
-from crispedit.chat import Chat, ChatError, Published, Reply
-from crispedit.judge import JudgeReply, Question
-from crispedit.measures import Measures
-from crispedit.record import Image
+from crispedit.benchmark import Answer, Better, Case, JudgedBenchmark, Picture, Protocol, rows, text_constants
+from crispedit.chat import Chat, Published, Reply
+from crispedit.judge import Question
+from crispedit.record import Image, Score
 
 COLUMNS = ("task_type", "key", "instruction", "instruction_language", "Intersection_exist")
-METRICS: Mapping[str, Better] = {"SC": "higher", "PQ": "higher", "O": "higher", "balance": "higher"}
+METRICS: Mapping[str, Better] = dict.fromkeys(("SC", "PQ", "O", "balance"), "higher")
 PIECES = {
     "semantics": ("_context_no_delimit", "_prompts_0shot_two_image_edit_rule", "_prompts_0shot_tie_rule_SC"),
     "quality": ("_context_no_delimit", "_prompts_0shot_rule_PQ"),
 }
 """The published prompts' pieces, which are joined by line breaks."""
-OWN = ("judge/gedit-semantics", "judge/gedit-quality")
 AS_PUBLISHED = Published("jpeg-75", max_tokens=1400)
 """VIEScore's client: no temperature, 1,400 tokens, Pillow's default JPEG, the text before the images."""
 EDITMGT_SIDE_PX = 512
@@ -43,7 +42,7 @@ class Marks(Reply):
     score: Annotated[list[Annotated[float, Field(ge=0, le=10)]], Field(min_length=2, max_length=2)]
 
 
-class GEdit(Benchmark):
+class GEdit(JudgedBenchmark):
     """SC = min(success, over-editing), PQ = min(naturalness, artefacts), O = sqrt(SC PQ) per item, each 0-10; the mean
     of a group, then the unweighted mean of the groups. `-intersection`: only items that every published model answered.
 
@@ -59,6 +58,7 @@ class GEdit(Benchmark):
     """
 
     questions: ClassVar[float] = 2.0
+    own_prompts: ClassVar[tuple[str, ...]] = ("judge/gedit-semantics", "judge/gedit-quality")
 
     path: Path
     """The folder of the data files."""
@@ -84,19 +84,17 @@ class GEdit(Benchmark):
 
     @property
     def protocols(self) -> Mapping[str, Protocol]:
-        about = "a judge's marks, 0-10; the mean of the groups' means"
-        shared: dict[str, Any] = {
-            "by_group": True,
-            "models": {"judge": "gpt-4.1"},
-            "perfect_by_copying": frozenset(METRICS),
-            "published_as": f"{self.protocol.removesuffix('-official')}-official",
-        }
-        return {
-            self._id: Protocol(about, METRICS, "O", **shared),
-            f"{self._id}-intersection": Protocol(
-                f"{about}; items that every published model answered", METRICS, "O", **shared
-            ),
-        }
+        every = Protocol(
+            "a judge's marks, 0-10; the mean of the groups' means",
+            METRICS,
+            "O",
+            by_group=True,
+            models={"judge": "gpt-4.1"},
+            published_as=f"{self.protocol.removesuffix('-official')}-official",
+            perfect_by_copying=frozenset(METRICS),
+        )
+        some = replace(every, about=f"{every.about}; items that every published model answered")
+        return {self._id: every, f"{self._id}-intersection": some}
 
     def cases(self) -> Sequence[Case]:
         files = sorted(p for suffix in ("parquet", "arrow") for p in self.path.rglob(f"*.{suffix}"))
@@ -114,32 +112,21 @@ class GEdit(Benchmark):
             if row["instruction_language"] == self.language
         ]
 
-    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
-        if measures.judge is None:
-            none = dict.fromkeys(METRICS)
-            return [Scored(dict.fromkeys(answer.case.protocols, none)) for answer in answers]
-        results = measures.judge.ask([question for answer in answers for question in self._questions(answer)])
-        return [scored(answer.case, *results[2 * n : 2 * n + 2]) for n, answer in enumerate(answers)]
-
-    def _questions(self, answer: Answer) -> list[Question[list[float]]]:
-        semantics, quality = self._prompts(answer.case.instruction)
+    def questions_on(self, answer: Answer) -> Sequence[Question[list[float]]]:
         before, after = self._shown(answer)
-        return [
-            self._question(semantics, [before, after], answer.repeat),
-            self._question(quality, [after], answer.repeat),
-        ]
-
-    def _question(self, text: str, shown: Sequence[Image], repeat: int) -> Question[list[float]]:
+        asked = zip(self._prompts(answer.case.instruction), ([before, after], [after]), strict=True)
         if self._official:
-            return Question([text, *shown], replies.viescore, AS_PUBLISHED, repeat=repeat)
-        own = self.prompts is None
-        return Question([*shown, text], replies.viescore, shape=Marks, tell_shape=own, repeat=repeat)
+            return [
+                Question([text, *shown], replies.viescore, AS_PUBLISHED, repeat=answer.repeat) for text, shown in asked
+            ]
+        options: dict[str, Any] = {"shape": Marks, "tell_shape": self.prompts is None, "repeat": answer.repeat}
+        return [Question([*shown, text], replies.viescore, **options) for text, shown in asked]
 
-    def _prompts(self, instruction: str) -> tuple[str, str]:
+    def _prompts(self, instruction: str) -> list[str]:
+        """The texts on semantics and on quality."""
         if self.prompts is None:
-            return prompts.render(OWN[0], instruction=instruction), prompts.render(OWN[1])
-        semantics, quality = _published(self.prompts)
-        return semantics.replace("<instruction>", instruction), quality
+            return [prompts.render(name, instruction=instruction) for name in self.own_prompts]
+        return [text.replace("<instruction>", instruction) for text in self.published()]
 
     def _shown(self, answer: Answer) -> tuple[Image, Image]:
         if "editmgt" not in self.protocol:
@@ -157,38 +144,28 @@ class GEdit(Benchmark):
             "prompts": "our own" if self.prompts is None else "published",
         }
 
-    def identity(self) -> dict[str, object]:
-        identity = super().identity()
-        if self.prompts is None:
-            return identity | {"prompts": prompts.versions(OWN)}
-        return identity | {"prompts": list(_published(self.prompts))}
+    def published(self) -> list[str]:
+        """The prompts on semantics and on quality."""
+        assert self.prompts is not None
+        texts = text_constants(self.prompts, "the published vie_prompts.py")
+        try:
+            return ["\n".join(texts[name] for name in names) for names in PIECES.values()]
+        except KeyError as error:
+            raise ValueError(f"prompts: {self.prompts} is not the published vie_prompts.py: no {error}") from None
+
+    def marks(self, case: Case, values: Sequence[list[float] | None]) -> dict[str, Score]:
+        return marks(*values)
 
 
-def scored(case: Case, semantics: object, quality: object) -> Scored | Exception:
-    both: list[JudgeReply[list[float]]] = []
-    for reply in (semantics, quality):
-        if isinstance(reply, ChatError):
-            return reply  # no reply: the judge will be asked again
-        assert isinstance(reply, JudgeReply)
-        both.append(reply)
-    success, look = both
-    values: dict[str, float | None] = dict.fromkeys(METRICS)
-    if success.value is not None and look.value is not None:
-        sc, pq = min(success.value), min(look.value)
-        values = {"SC": sc, "PQ": pq, "O": math.sqrt(sc * pq), "balance": _balance(success.value)}
-    return Scored(
-        dict.fromkeys(case.protocols, values),
-        unparsed=success.value is None or look.value is None,
-        words=(success.text, look.text),
-        usage=success.usage + look.usage,
-    )
-
-
-def _balance(marks: Sequence[float]) -> float | None:
-    """The harmonic mean of success and over-editing."""
-    if len(marks) != 2:
-        return None
-    return 0.0 if min(marks) == 0 else 2 * marks[0] * marks[1] / sum(marks)
+def marks(success: Sequence[float] | None, look: Sequence[float] | None) -> dict[str, Score]:
+    """The four metrics from the marks on semantics (success, over-editing) and on quality."""
+    if success is None or look is None:
+        return dict.fromkeys(METRICS)
+    sc, pq = min(success), min(look)
+    balance = None
+    if len(success) == 2:
+        balance = 2 * success[0] * success[1] / sum(success) if sc else 0.0
+    return {"SC": sc, "PQ": pq, "O": math.sqrt(sc * pq), "balance": balance}
 
 
 def _of_area(image: Image) -> Image:
@@ -196,13 +173,3 @@ def _of_area(image: Image) -> Image:
     ratio = width / height
     wide = math.sqrt(EDITMGT_SIDE_PX**2 * ratio)
     return np.asarray(Pillow.fromarray(image).resize((int(wide), int(wide / ratio))))
-
-
-def _published(path: Path) -> tuple[str, str]:
-    """(semantics, quality) from the published file."""
-    texts = text_constants(path, "the published vie_prompts.py")
-    try:
-        semantics, quality = ("\n".join(texts[name] for name in names) for names in PIECES.values())
-    except KeyError as error:
-        raise ValueError(f"prompts: {path} is not the published vie_prompts.py: no {error}") from None
-    return semantics, quality

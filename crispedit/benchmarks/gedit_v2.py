@@ -15,21 +15,31 @@ import yaml
 from pydantic import Field
 
 from crispedit import jsonl, judge, prompts, replies
-from crispedit.benchmark import AnswerPair, Benchmark, Better, Case, Compared, Protocol, picture_in, read_json
+from crispedit.benchmark import (
+    REVERSED,
+    AnswerPair,
+    Better,
+    Case,
+    Compared,
+    JudgedBenchmark,
+    Protocol,
+    fields,
+    picture_in,
+    read_json,
+)
 from crispedit.chat import Chat, ChatError, Reply
-from crispedit.judge import JudgeReply, Question
+from crispedit.judge import NO_USAGE, JudgeReply, Question
 from crispedit.measures import Measures
-from crispedit.record import content_key
+from crispedit.record import Image, content_key
 from crispedit.replies import Winner
 
 Dimension = Literal["instruction_following", "visual_quality", "visual_consistency"]
-DIMENSIONS: tuple[Dimension, ...] = ("instruction_following", "visual_quality", "visual_consistency")
 OWN = "judge/gedit-v2"
+DIMENSIONS: tuple[Dimension, ...] = ("instruction_following", "visual_quality", "visual_consistency")
 ASSET = "vlm/assessment/{dimension}/pairwise/v1.yaml"
 """A published prompt's path among the assets."""
 PLACES = ("<instruction>", "{instruction}")
 METRICS: Mapping[str, Better] = {"elo": "higher"}
-SWAPPED: Mapping[Winner, Winner] = {"first": "second", "second": "first", "tie": "tie"}
 
 
 class Verdict(Reply):
@@ -39,7 +49,7 @@ class Verdict(Reply):
     winner: Literal["Image A", "Image B", "Tie"]
 
 
-class GEditV2(Benchmark):
+class GEditV2(JudgedBenchmark):
     """In each of three dimensions a judge sees the source and two answers and names the better one, or a tie. Strengths
     come from Davidson's extension of the Bradley-Terry model to ties, fitted as in the published script: one strength
     over all dimensions with equal weights, on Elo's scale.
@@ -51,6 +61,7 @@ class GEditV2(Benchmark):
 
     questions: ClassVar[float] = 6.0
     pairwise: ClassVar[bool] = True
+    own_prompts: ClassVar[tuple[str, ...]] = (OWN,)
 
     path: Path
     """The folder with `metadata.jsonl`."""
@@ -75,37 +86,25 @@ class GEditV2(Benchmark):
     def cases(self) -> Sequence[Case]:
         cases = []
         for number, row in jsonl.read(self.path / "metadata.jsonl", "the items of GEditBench v2"):
-            try:
-                key, task, instruction, source = (row[n] for n in ("key", "task", "instruction", "source_image"))
-            except KeyError as error:
-                raise ValueError(f"{self.path}/metadata.jsonl: line {number} has no {error}") from None
-            picture = picture_in(self.path, source, f"{self.path}/metadata.jsonl: line {number}")
-            cases.append(Case(key, instruction, picture, task, protocols=(self._id,)))
+            where = f"{self.path}/metadata.jsonl: line {number}"
+            key, task, instruction, source = fields(row, ("key", "task", "instruction", "source_image"), where)
+            cases.append(Case(key, instruction, picture_in(self.path, source, where), task, protocols=(self._id,)))
         return cases
 
     def compare(self, pairs: Sequence[AnswerPair], measures: Measures) -> list[Compared | Exception]:
         if measures.judge is None:
             nobody: dict[str, Winner | None] = dict.fromkeys(self.dimensions)
             return [Compared(nobody, nobody, nobody) for _ in pairs]
-        asked = [question for pair in pairs for question in self._questions(pair)]
-        results = measures.judge.ask(asked)
-        each = len(asked) // len(pairs)
-        return [self._compared(results[n * each : (n + 1) * each]) for n in range(len(pairs))]
+        results = measures.judge.ask([question for pair in pairs for question in self._questions(pair)])
+        each = len(results) // len(pairs)
+        return [self._compared(results[start : start + each]) for start in range(0, len(results), each)]
 
     def _questions(self, pair: AnswerPair) -> list[Question[Winner]]:
         """The question of every dimension, then, with `both_orders`, the same in the other order."""
-        orders = [(pair.first, pair.second), (pair.second, pair.first)][: 2 if self.both_orders else 1]
-        return [
-            Question(
-                [pair.first.source, a.edited, b.edited, self.prompt_for(dimension, a.case.instruction)],
-                replies.winner,
-                shape=Verdict,
-                tell_shape=self.prompts is None,
-                repeat=pair.first.repeat,
-            )
-            for a, b in orders
-            for dimension in self.dimensions
-        ]
+        shown = [pair.first.source, pair.first.edited, pair.second.edited]
+        texts = [self.prompt_for(dimension, pair.first.case.instruction) for dimension in self.dimensions]
+        asked = [in_both_orders(shown, text, pair.first.repeat, self.prompts is None) for text in texts]
+        return [orders[n] for n in range(1 + self.both_orders) for orders in asked]
 
     def _compared(self, results: Sequence[JudgeReply[Winner] | ChatError]) -> Compared | Exception:
         replied = []
@@ -113,35 +112,30 @@ class GEditV2(Benchmark):
             if isinstance(one, ChatError):
                 return one  # no reply: the judge will be asked again
             replied.append(one)
-        count = len(self.dimensions)
+        names: Sequence[str] = self.dimensions
         verdicts = [one.value for one in replied]
-        in_order: dict[str, Winner | None] = dict(zip(self.dimensions, verdicts[:count], strict=True))
-        swapped = [None if value is None else SWAPPED[value] for value in verdicts[count:]]
-        other: dict[str, Winner | None] = dict(zip(self.dimensions, swapped, strict=self.both_orders))
-        winners: dict[str, Winner | None] = {
-            d: _agreed(in_order[d], other.get(d, in_order[d])) for d in self.dimensions
-        }
-        usage = sum((one.usage for one in replied[1:]), replied[0].usage)
+        swapped = [None if value is None else REVERSED[value] for value in verdicts[len(names) :]]
+        in_order, other = (dict(zip(names, side, strict=False)) for side in (verdicts, swapped))
+        winners = {d: agreed(winner, other.get(d, winner)) for d, winner in in_order.items()}
+        usage = sum((one.usage for one in replied), NO_USAGE)
         return Compared(winners, in_order, other, None in verdicts, tuple(one.text for one in replied), usage)
 
     def prompt_for(self, dimension: str, instruction: str) -> str:
         """The text of a question. ValueError if the published prompt is unreadable or has no placeholder."""
         if self.prompts is None:
             return prompts.render(OWN, instruction=instruction, dimension=dimension)
-        text = self._published(dimension)
+        text = self._prompt(dimension)
         if not any(place in text for place in PLACES):
             raise ValueError(f"{self.prompts}: the prompt for {dimension!r} has no {' or '.join(PLACES)}")
         for place in PLACES:
             text = text.replace(place, instruction)
         return text
 
-    def _published(self, dimension: str) -> str:
+    def _prompt(self, dimension: str) -> str:
         assert self.prompts is not None
         if not self.prompts.is_dir():
-            prompts = read_json(self.prompts, "the published prompts by dimension")
-            if dimension not in prompts:
-                raise ValueError(f"{self.prompts}: no prompt for {dimension!r}")
-            return str(prompts[dimension])
+            by_dimension = read_json(self.prompts, "the published prompts by dimension")
+            return str(fields(by_dimension, (dimension,), str(self.prompts))[0])
         file = self.prompts / ASSET.format(dimension=dimension)
         try:
             asset = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -161,14 +155,20 @@ class GEditV2(Benchmark):
             "prompts": "our own" if self.prompts is None else "published",
         }
 
-    def identity(self) -> dict[str, object]:
-        identity = super().identity()
-        if self.prompts is None:
-            return identity | {"prompts": prompts.versions([OWN])}
-        return identity | {"prompts": content_key(*(self._published(name) for name in self.dimensions))}
+    def published(self) -> str:
+        return content_key(*map(self._prompt, self.dimensions))
 
 
-def _agreed(one: Winner | None, other: Winner | None) -> Winner | None:
+def in_both_orders(shown: Sequence[Image], text: str, repeat: int, tell_shape: bool = True) -> list[Question[Winner]]:
+    """Which of two edits is better? The question about (source, first, second), and with the edits swapped."""
+    source, first, second = shown
+    return [
+        Question([source, a, b, text], replies.winner, shape=Verdict, tell_shape=tell_shape, repeat=repeat)
+        for a, b in ((first, second), (second, first))
+    ]
+
+
+def agreed(one: Winner | None, other: Winner | None) -> Winner | None:
     """The verdict of both orders; a tie if they differ, None if either is unknown."""
     if one is None or other is None:
         return None

@@ -15,14 +15,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from crispedit import judge, prompts, replies
-from crispedit.benchmark import Answer, Benchmark, Better, Case, Protocol, Scored, picture_in, read_json
-from crispedit.chat import Chat, ChatError, Published, Reply
-from crispedit.judge import JudgeReply, Question
-from crispedit.measures import Measures
-from crispedit.record import content_key
+from crispedit.benchmark import Answer, Better, Case, JudgedBenchmark, Protocol, fields, picture_in, read_json
+from crispedit.chat import Chat, Published, Reply
+from crispedit.judge import Question
+from crispedit.record import Score, content_key
 
-METRICS: Mapping[str, Better] = {"first": "higher", "second": "higher", "third": "higher", "mean": "higher"}
-OWN = "judge/imgedit"
+METRICS: Mapping[str, Better] = dict.fromkeys(("first", "second", "third", "mean"), "higher")
 OWN_NAMES = ("Compliance", "Seamlessness", "Fidelity")
 AS_PUBLISHED = Published("png")
 """The published script's client: neither a temperature nor a limit of tokens, the text before the images."""
@@ -35,7 +33,7 @@ class Marks(Reply):
     scores: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Field(min_length=3, max_length=3)]
 
 
-class ImgEdit(Benchmark):
+class ImgEdit(JudgedBenchmark):
     """The mean of three marks per item, then per kind of edit; the mean over kinds is ours: no rule is published.
 
     The prompts name the three marks by the kind of edit (the published prompts forbid the second and third to exceed
@@ -46,6 +44,7 @@ class ImgEdit(Benchmark):
     """
 
     questions: ClassVar[float] = 1.0
+    own_prompts: ClassVar[tuple[str, ...]] = ("judge/imgedit",)
 
     path: Path
     """The folder with `basic_edit.json`."""
@@ -74,53 +73,43 @@ class ImgEdit(Benchmark):
         about = "a judge's three marks, 1-5, and their mean; the mean of the kinds' means"
         kinds = {} if self.prompts is None else self._published()
         labels = {kind: dict(zip(METRICS, [*self._names(kind), "mean"], strict=True)) for kind in kinds}
-        return {
-            self._id: Protocol(
-                about,
-                METRICS,
-                "mean",
-                by_group=True,
-                models={"judge": "gpt-4o"},
-                published_as="imgedit-basic-official",
-                perfect_by_copying=frozenset(METRICS),
-                labels=labels,
-            )
-        }
+        protocol = Protocol(
+            about,
+            METRICS,
+            "mean",
+            by_group=True,
+            models={"judge": "gpt-4o"},
+            published_as="imgedit-basic-official",
+            perfect_by_copying=frozenset(METRICS),
+            labels=labels,
+        )
+        return {self._id: protocol}
 
     def cases(self) -> Sequence[Case]:
         listed = read_json(self.path / "basic_edit.json", "the items of ImgEdit-Bench's basic part")
         root = self.images or self.path
         cases = []
         for key, item in listed.items():
-            try:
-                image, kind, instruction = item["id"], item["edit_type"], item["prompt"]
-            except KeyError as error:
-                raise ValueError(f"{self.path}/basic_edit.json: item {key} has no {error}") from None
-            picture = picture_in(root, image, f"{self.path}/basic_edit.json: item {key}")
-            cases.append(Case(key, instruction, picture, kind, protocols=(self._id,)))
+            where = f"{self.path}/basic_edit.json: item {key}"
+            image, kind, instruction = fields(item, ("id", "edit_type", "prompt"), where)
+            cases.append(Case(key, instruction, picture_in(root, image, where), kind, protocols=(self._id,)))
         if self.prompts is not None:
-            known = self._published()
-            if unknown := {case.group for case in cases} - known.keys():
+            if unknown := {case.group for case in cases} - self._published().keys():
                 raise ValueError(f"{self.prompts}: no prompt for edits of kind {sorted(unknown)[0]!r}")
         return cases
 
-    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
-        if measures.judge is None:
-            return [Scored({self._id: dict.fromkeys(METRICS)}) for _ in answers]
-        return [self.scored(reply) for reply in measures.judge.ask([self._question(a) for a in answers])]
-
-    def _question(self, answer: Answer) -> Question[list[int]]:
-        text, shown = self._prompt(answer.case), [answer.source, answer.edited]
-        if self._official:
-            return Question([text, *shown], replies.published_lines, AS_PUBLISHED, repeat=answer.repeat)
-        read = partial(replies.lines, names=self._names(answer.case.group))
-        shape = Marks if self.prompts is None else None  # the published prompts ask for lines
-        return Question([*shown, text], read, shape=shape, repeat=answer.repeat)
-
-    def _prompt(self, case: Case) -> str:
+    def questions_on(self, answer: Answer) -> Sequence[Question[list[int]]]:
+        case, shown = answer.case, [answer.source, answer.edited]
+        shape = None
         if self.prompts is None:
-            return prompts.render(OWN, instruction=case.instruction, kind=case.group)
-        return self._published()[case.group].replace("<edit_prompt>", case.instruction)
+            text = prompts.render(self.own_prompts[0], instruction=case.instruction, kind=case.group)
+            shape = Marks  # the published prompts ask for lines
+        else:
+            text = self._published()[case.group].replace("<edit_prompt>", case.instruction)
+        if self._official:
+            return [Question([text, *shown], replies.published_lines, AS_PUBLISHED, repeat=answer.repeat)]
+        read = partial(replies.lines, names=self._names(case.group))
+        return [Question([*shown, text], read, shape=shape, repeat=answer.repeat)]
 
     def _names(self, kind: str) -> Sequence[str]:
         """The three marks as this kind's prompt calls them. ValueError if it does not name three."""
@@ -136,17 +125,13 @@ class ImgEdit(Benchmark):
         prompts = read_json(self.prompts, "the published prompts, one per kind of edit")
         return {str(kind): str(text) for kind, text in prompts.items()}
 
-    def scored(self, reply: object) -> Scored | Exception:
-        if isinstance(reply, ChatError):
-            return reply  # no reply: the judge will be asked again
-        assert isinstance(reply, JudgeReply)
-        values: dict[str, float | None] = dict.fromkeys(METRICS)
-        if reply.value is not None:
-            mean = sum(reply.value) / len(reply.value)
-            values["mean"] = round(mean, 2) if self._official else mean
-            if len(reply.value) == 3:
-                values |= dict(zip(METRICS, reply.value, strict=False))
-        return Scored({self._id: values}, unparsed=reply.value is None, words=(reply.text,), usage=reply.usage)
+    def marks(self, case: Case, values: Sequence[list[int] | None]) -> dict[str, Score]:
+        (marks,) = values
+        if marks is None:
+            return dict.fromkeys(METRICS)
+        mean = sum(marks) / len(marks)
+        named = marks if len(marks) == 3 else [None] * 3
+        return dict(zip(METRICS, [*named, round(mean, 2) if self._official else mean], strict=True))
 
     def request(self, chat: Chat) -> Mapping[str, Any]:
         return judge.settings(AS_PUBLISHED if self._official else None, chat) | {
@@ -155,8 +140,6 @@ class ImgEdit(Benchmark):
             "prompts": "our own" if self.prompts is None else "published",
         }
 
-    def identity(self) -> dict[str, object]:
-        identity = super().identity()
-        if self.prompts is None:
-            return identity | {"prompts": prompts.versions([OWN])}
-        return identity | {"prompts": content_key(self.prompts.read_bytes())}
+    def published(self) -> str:
+        assert self.prompts is not None
+        return content_key(self.prompts.read_bytes())

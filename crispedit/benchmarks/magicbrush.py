@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from crispedit.benchmark import (
     AGAINST,
-    DINO_S16,
-    OPENAI_B32,
+    MODELS,
     Answer,
     Benchmark,
     Case,
@@ -21,12 +20,12 @@ from crispedit.benchmark import (
     Protocol,
     Scored,
     against,
+    fields,
     read_json,
 )
 from crispedit.measures import Measures
 
 SINGLE, MULTI, ANYSD = "magicbrush-official", "magicbrush-official-multi", "magicbrush-anysd"
-MODELS = {"clip": OPENAI_B32, "dino": DINO_S16}
 
 
 class MagicBrush(Benchmark):
@@ -48,23 +47,16 @@ class MagicBrush(Benchmark):
 
     @property
     def protocols(self) -> Mapping[str, Protocol]:
-        single = Protocol(
-            "single-turn: each turn from the ground truth before it, against its ground truth",
-            AGAINST,
-            "l1",
-            models=MODELS,
-        )
-        multi = Protocol(
-            "multi-turn: each turn edits the editor's previous answer; the last against the last ground truth",
-            AGAINST,
-            "l1",
-            models=MODELS,
-        )
-        anysd = Protocol(
-            "single-turn, as AnySD scores it: without all-black answers", AGAINST, "l1", drops_black=True, models=MODELS
-        )
-        both = {SINGLE: single, ANYSD: anysd}
-        return both | {MULTI: multi} if self.multi_turn else both
+        about = {
+            SINGLE: "single-turn: each turn from the ground truth before it, against its ground truth",
+            ANYSD: "single-turn, as AnySD scores it: without all-black answers",
+            MULTI: "multi-turn: each turn edits the editor's previous answer; the last against the last ground truth",
+        }
+        return {
+            name: Protocol(text, AGAINST, "l1", drops_black=name == ANYSD, models=MODELS)
+            for name, text in about.items()
+            if name != MULTI or self.multi_turn
+        }
 
     def cases(self) -> Sequence[Case]:
         sessions = read_json(self.path / "edit_sessions.json", "the sessions of MagicBrush's test.zip")
@@ -81,44 +73,31 @@ class MagicBrush(Benchmark):
     def _turn(
         self, session: str, number: int, turn: Mapping[str, str], last: bool, captions: Mapping[str, Any]
     ) -> list[Case]:
-        try:
-            caption = captions[session][turn["output"]]
-            instruction, source, target = turn["instruction"], turn["input"], turn["output"]
-        except KeyError as error:
-            raise ValueError(f"{self.path}: session {session}, turn {number}: no {error}") from None
+        where = f"{self.path}: session {session}, turn {number}"
+        instruction, source, target = fields(turn, ("instruction", "input", "output"), where)
+        (texts,) = fields(captions, (session,), where)
         shared: dict[str, Any] = {
             "instruction": instruction,
             "group": f"turn {number}",
             "family": session,
             "target": self._picture(session, target),
-            "source_caption": captions[session].get(source),
-            "target_caption": caption,
+            "source_caption": texts.get(source),
+            "target_caption": fields(texts, (target,), where)[0],
         }
-        single = Case(
-            f"{session}/{session}_1" if number == 1 else f"{session}/{session}_inde_{number}",
-            source=self._picture(session, source),
-            protocols=(SINGLE, ANYSD, MULTI) if number == 1 and last and self.multi_turn else (SINGLE, ANYSD),
-            **shared,
-        )
-        if number == 1 or not self.multi_turn:
+        first, both = number == 1, (SINGLE, ANYSD)
+        name = f"{session}/{session}_1" if first else f"{session}/{session}_inde_{number}"
+        scored = (*both, MULTI) if first and last and self.multi_turn else both
+        single = Case(name, source=self._picture(session, source), protocols=scored, **shared)
+        if first or not self.multi_turn:
             return [single]
         before = f"{session}/{session}_1" if number == 2 else f"{session}/{session}_iter_{number - 1}"
-        chained = Case(
-            f"{session}/{session}_iter_{number}",
-            source=None,
-            after=before,
-            protocols=(MULTI,) if last else (),
-            **shared,
-        )
-        return [single, chained]
+        chained = f"{session}/{session}_iter_{number}"
+        return [single, Case(chained, source=None, after=before, protocols=(MULTI,) if last else (), **shared)]
 
     def _picture(self, session: str, name: str) -> Picture:
         return Picture(str(self.path / "images" / Path(session).name / Path(name).name))
 
-    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
-        return [self._score(answer, measures) for answer in answers]
-
-    def _score(self, answer: Answer, measures: Measures) -> Scored:
+    def score_one(self, answer: Answer, measures: Measures) -> Scored:
         assert answer.target is not None
         scores = against(answer.target, answer.edited, answer.case.target_caption, measures)
         return Scored(dict.fromkeys(answer.case.protocols, scores))

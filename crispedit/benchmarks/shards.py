@@ -6,11 +6,13 @@ format.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from crispedit import metrics
@@ -19,19 +21,12 @@ from crispedit.measures import Measures
 from crispedit.record import Image, Mask
 
 ID = "shards"
+REGIONAL: Mapping[str, Better] = {"l1": "lower", "psnr": "higher", "ssim": "higher"}
 METRICS: Mapping[str, Better] = {
-    "inside_l1": "lower",
-    "inside_psnr": "higher",
-    "inside_ssim": "higher",
-    "outside_l1": "lower",
-    "outside_psnr": "higher",
-    "outside_ssim": "higher",
-    "leakage": "lower",
-    "l1": "lower",
-    "clip_i": "higher",
-    "clip_t": "higher",
-    "clip_dir": "higher",
-    "dino": "higher",
+    **{f"inside_{name}": better for name, better in REGIONAL.items()},
+    **{f"outside_{name}": better for name, better in REGIONAL.items()},
+    **{"leakage": "lower", "l1": "lower"},
+    **dict.fromkeys(("clip_i", "clip_t", "clip_dir", "dino"), "higher"),
 }
 
 
@@ -69,51 +64,35 @@ class Shards(Benchmark):
         return {"short_side_px": self.short_side_px}
 
     def image(self, picture: Picture) -> Image:
-        image = picture.image()
-        height, width = self._size(*image.shape[:2])
-        if (height, width) == image.shape[:2]:
-            return image
-        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        return np.asarray(self._scaled(picture.image()), np.uint8)
 
     def mask(self, picture: Picture) -> Mask:
         """Any pixel with some of the mask counts as edited, so that outside is certainly unedited."""
-        mask = super().mask(picture)
-        height, width = self._size(*mask.shape)
-        if (height, width) == mask.shape:
-            return mask
-        return np.asarray(cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0)
+        return np.asarray(self._scaled(super().mask(picture).astype(np.float32)) > 0)
 
-    def _size(self, height: int, width: int) -> tuple[int, int]:
-        short = min(height, width)
-        if self.short_side_px is None or short <= self.short_side_px:
-            return height, width
-        scale = self.short_side_px / short
-        return round(height * scale), round(width * scale)
+    def _scaled(self, values: NDArray[Any]) -> NDArray[Any]:
+        height, width = values.shape[:2]
+        scale = (self.short_side_px or math.inf) / min(height, width)
+        if scale >= 1:
+            return values
+        return cv2.resize(values, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
 
-    def score(self, answers: Sequence[Answer], measures: Measures) -> list[Scored | Exception]:
-        return [Scored({ID: self._score(answer, measures)}) for answer in answers]
-
-    def _score(self, answer: Answer, measures: Measures) -> dict[str, float | None]:
+    def score_one(self, answer: Answer, measures: Measures) -> Scored:
         source, target, mask = answer.source, answer.target, answer.mask
         assert target is not None
         edited = metrics.resized(answer.edited, target)
         captions = answer.case.source_caption, answer.case.target_caption
         scores: dict[str, float | None] = dict.fromkeys(METRICS)
         if mask is not None:
-            outside = ~mask
-            scores |= {
-                "inside_l1": metrics.l1(edited, target, mask),
-                "inside_psnr": metrics.psnr(edited, target, mask),
-                "inside_ssim": metrics.ssim(edited, target, mask),
-                "outside_l1": metrics.l1(edited, source, outside),
-                "outside_psnr": metrics.psnr(edited, source, outside),
-                "outside_ssim": metrics.ssim(edited, source, outside),
-                "leakage": metrics.leakage(source, edited, mask),
-            }
-        return scores | {
+            for name, measure in (("l1", metrics.l1), ("psnr", metrics.psnr), ("ssim", metrics.ssim)):
+                scores[f"inside_{name}"] = measure(edited, target, mask)
+                scores[f"outside_{name}"] = measure(edited, source, ~mask)
+            scores["leakage"] = metrics.leakage(source, edited, mask)
+        scores |= {
             "l1": metrics.l1(edited, target),
             "clip_i": measures.clip_image("clip", edited, target),
             "clip_t": measures.clip_text("clip", edited, captions[1]),
             "clip_dir": measures.clip_direction("clip_large", (source, edited), captions),
             "dino": measures.dino_image(edited, target),
         }
+        return Scored({ID: scores})

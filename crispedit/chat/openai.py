@@ -68,10 +68,8 @@ class OpenAI(Server, Chat):
         cut = choice.finish_reason == "length"
         if not (text := choice.message.text) and not cut:
             thought = " after it thought" if choice.message.has_thoughts else ""
-            return ChatError(
-                f"the model said nothing{thought} (finish reason {choice.finish_reason}, "
-                f"refusal {choice.message.refusal!r})"
-            )
+            why = f"finish reason {choice.finish_reason}, refusal {choice.message.refusal!r}"
+            return ChatError(f"the model said nothing{thought} ({why})")
         return Completion(text, cut, usage.prompt_tokens, usage.answer_tokens)
 
     def enforces(self, conversation: Conversation) -> bool:
@@ -79,18 +77,12 @@ class OpenAI(Server, Chat):
 
     def _body(self, conversation: Conversation) -> dict[str, Any]:
         published = conversation.published
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [_message(turn, published) for turn in conversation.turns],
-        }
+        body: dict[str, Any] = {"model": self.model, "messages": [_message(t, published) for t in conversation.turns]}
         if published is not None:
             settings = {"temperature": published.temperature, self.token_limit: published.max_tokens}
         else:
-            settings = {
-                "temperature": self.temperature,
-                self.token_limit: conversation.max_tokens or self.max_tokens,
-                "seed": self.seed,
-            }
+            limit = conversation.max_tokens or self.max_tokens
+            settings = {"temperature": self.temperature, self.token_limit: limit, "seed": self.seed}
         body |= {name: value for name, value in settings.items() if value is not None}
         if self.enforces(conversation):
             shape = {"name": conversation.name, "strict": True, "schema": conversation.schema}

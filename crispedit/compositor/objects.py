@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from crispedit.compositor import catalogue, solids
 from crispedit.compositor.render import Shape, Surface
@@ -26,12 +27,7 @@ class Kind:
     front: str = ""
 
 
-def _kind(entry: dict[str, Any]) -> Kind:
-    listed: dict[str, Any] = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
-    return Kind(**(entry | listed))
-
-
-KINDS = {kind: _kind(entry) for kind, entry in catalogue("objects").items() if kind != "x-colours"}
+KINDS = {kind: Kind(**entry) for kind, entry in catalogue("objects").items() if kind != "x-colours"}
 
 
 def name(kind: str, colour: str) -> str:

@@ -31,9 +31,9 @@ class Spot:
 class Scene:
     """A photograph's properties.
 
-    `ground` says whether an object can stand in its lower part: a field, a road, a table, but not a close-up before
-    a blur. `horizon` is a fraction from the top. `clutter` [h, w] is detail at study size, in grey levels; `grain` is
-    the standard deviation of the noise, in grey levels.
+    `ground` says whether an object can stand in its lower part: a field, a road, a table, but not a close-up in front
+    of a blurred background. `horizon` is a fraction from the top. `clutter` [h, w] is detail at study size, in grey
+    levels; `grain` is the standard deviation of the noise, in grey levels.
     """
 
     width: int
@@ -70,7 +70,6 @@ def around(small: Image, scene: Scene, place: Spot) -> Image:
 
 def study(image: Image) -> Scene:
     """The scene of a photograph; deterministic, about 20 ms for any size."""
-    height, width = image.shape[:2]
     small = reduced(image)
     gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
     detail = np.abs(gray - cv2.GaussianBlur(gray, (0, 0), 2.0))
@@ -78,6 +77,7 @@ def study(image: Image) -> Scene:
     low = cv2.resize(small[int(small.shape[0] * 0.62) :], (8, 4), interpolation=cv2.INTER_AREA)
     # One colour from edge to edge is ground; flower, sky and shadow side by side are a close-up.
     ground = float(low.reshape(-1, 3).astype(np.float32).std(axis=0).mean()) < 24.5
+    height, width = image.shape[:2]
     return Scene(width, height, _light(small), ground, _horizon(small), clutter, _grain(image))
 
 

@@ -138,12 +138,10 @@ class Painter:
         colour = between(weight, self.colour(dark, 0.03), self.colour(light, 0.03))
         self.lay(ground, colour, self.low, reach)
 
-    def ground(
-        self, dark: Given, light: Given, reach: float, patch: float, rough: float = 0.2, size: float = 2.0
-    ) -> None:
+    def ground(self, dark: Given, light: Given, reach: float, patch: float) -> None:
         """Flat textured ground up to the horizon, with larger light and dark areas, `patch` metres a cell."""
         ground = terrain.plane(self.view)
-        weight = 0.5 + rough * terrain.detail(self.view, ground.x, ground.z, size)
+        weight = 0.5 + 0.2 * terrain.detail(self.view, ground.x, ground.z)
         weight += 0.16 * terrain.sample(terrain.tile(self.rng, 1.7), ground.x / patch, ground.z / patch)
         colour = between(weight, self.colour(dark, 0.03), self.colour(light, 0.03))
         self.lay(ground, colour, self.low, reach)

@@ -3,9 +3,9 @@
 The edit has the source's size and is aligned with it pixel by pixel, whatever sizes the model accepts:
 
 1. the canvas is the size that the model sees. Without `area_px` it is the source's size, each side rounded up to
-   `multiple_px`. With it, it is a size of that area whose sides are multiples, of the source's aspect as nearly as
-   such sizes have it, and one that a pipeline which fits its input to that area (Qwen's and LongCat's do) leaves as
-   it is. A pipeline that knows some sizes only (JoyImage's) is given the one of the source's aspect;
+   `multiple_px`. With it, it is a size of about that area, its sides multiples of `multiple_px`, its aspect as close
+   to the source's as possible, and one that pipelines which resize their input (Qwen's, LongCat's) do not change. A
+   pipeline that knows a few sizes only (JoyImage's) gets the one nearest to the source's aspect;
 2. the source is scaled by one factor to fit into the canvas (not at all without `area_px`), and the rest of the
    canvas, below and to the right, repeats it mirrored;
 3. the mirrored part of the answer is cut off, and the rest is scaled back by the same factor.
@@ -27,11 +27,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image as Pillow
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from crispedit import weights
 from crispedit.canvas import Canvas, Rule
 from crispedit.parts import Editor
+from crispedit.recipe import Strict
 from crispedit.record import Edit, Image, Job, Refusal
 
 ITEMWISE = ("FluxKontextPipeline", "StableDiffusionInstructPix2PixPipeline", "QwenImageEditPipeline")
@@ -52,10 +53,8 @@ OURS = {
 """Arguments of a pipeline's call that `call` may not set."""
 
 
-class LoraFile(BaseModel):
+class LoraFile(Strict):
     """A LoRA: a low-rank change of a model's weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str
     """A folder, a safetensors file, or a repository of the Hugging Face hub."""
@@ -74,10 +73,8 @@ class LoraFile(BaseModel):
         return options | {"path": path.resolve().name, "weights": weights.digest(file)}
 
 
-class StepCache(BaseModel):
+class StepCache(Strict):
     """A step cache: steps whose blocks would change little are skipped. Faster, but with other pixels."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["first_block", "cache_dit"] = "first_block"
     """diffusers' own first-block cache, or the package cache-dit, which must be installed."""

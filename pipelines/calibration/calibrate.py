@@ -14,8 +14,6 @@ Labels: JSON lines or CSV with the pair's key, id or uri and a verdict. Each gro
 editing model) is judged by bounds learned on the other groups.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Mapping, Sequence
@@ -27,7 +25,7 @@ import yaml
 
 from crispedit.outcome import KEPT
 from crispedit.pipelines import recipe
-from crispedit.pipelines.calibration import good_pairs, known_defects, labelled, labels, measured, text
+from crispedit.pipelines.calibration import known_defects, labelled, labels, measured, text
 from crispedit.pipelines.calibration.judgement import Agreement, flips
 from crispedit.pipelines.calibration.labels import Label
 from crispedit.pipelines.run import Run
@@ -89,8 +87,8 @@ def _flips(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _defects(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     loaded = recipe.load(args.recipe, args.overrides)
-    pairs = good_pairs.shard_pairs(args.pairs) if args.pairs else good_pairs.run_pairs(Run(loaded))
-    pairs = good_pairs.spread(pairs, args.limit)
+    pairs = measured.shard_pairs(args.pairs) if args.pairs else measured.run_pairs(Run(loaded))
+    pairs = measured.spread(pairs, args.limit)
     if not pairs:
         raise ValueError(f"{args.pairs or loaded.run} has no pair to calibrate on")
     rows = measured.measure(loaded.pair_cascade, pairs, masks=not args.no_masks)
@@ -105,7 +103,7 @@ def _labelled(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     path = Path(args.recipe)
     decided = verdicts(path)
     of = Run(recipe.load(args.recipe, args.overrides)) if path.is_dir() else None
-    names = {key: [] for key in decided} if of is None else good_pairs.names(of)
+    names = {key: [] for key in decided} if of is None else measured.names(of)
     matched = labels.match(person_labels, names.items())
     report = against_labels(args.labels, person_labels, matched, decided)
     if of is None:

@@ -6,8 +6,6 @@ careful person would reject. Semantic defects leave every pixel good and mix a p
 meaning of words or pictures shows them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -371,26 +369,6 @@ def _room(good: Good, side: int, rng: Generator) -> tuple[int, int] | None:
         if room[y : y + side, x : x + side].all():
             return x, y
     return None
-
-
-def re_rendered(good: Good, rng: Generator) -> Image:
-    """Harmless: the edited image went through an autoencoder, as most editors' answers do. The finest detail is weaker
-    and partly changed, chroma is softer, and tone varies by about a level."""
-    height, width = good.edited.shape[:2]
-    ycc = cv2.cvtColor(good.edited, cv2.COLOR_RGB2YCrCb).astype(np.float32)
-    luma = ycc[..., 0]
-    base = cv2.GaussianBlur(luma, (0, 0), 1.0)
-    fine = luma - base
-    amount = cv2.GaussianBlur(np.abs(fine), (0, 0), 3)
-    other = cv2.GaussianBlur(rng.standard_normal((height, width)).astype(np.float32), (0, 0), 0.7)
-    ycc[..., 0] = base + rng.uniform(0.7, 0.9) * fine + rng.uniform(0.2, 0.4) * amount * other / other.std()
-    ycc[..., 1:] = cv2.GaussianBlur(ycc[..., 1:], (0, 0), 1.2)
-    wander = cv2.resize(rng.normal(0, 1, (4, 4, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    return _bytes(cv2.cvtColor(_bytes(ycc), cv2.COLOR_YCrCb2RGB) + wander)
-
-
-HARMLESS: Mapping[str, Make] = {"re_rendered": re_rendered}
-"""Changes that must pass: a naive measure sees a defect, but every good editor makes them."""
 
 
 def swapped(pair: Sample, other: Sample | None) -> Sample:

@@ -1,11 +1,9 @@
 """Judgement: the quality of decisions: ROC AUC, learned bounds, agreement of two judges (Cohen's kappa), and flips."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,10 +100,10 @@ class Agreement:
     second_only: int
     both_no: int
 
-    @staticmethod
-    def of(first: Sequence[bool], second: Sequence[bool]) -> Agreement:
+    @classmethod
+    def of(cls, first: Sequence[bool], second: Sequence[bool]) -> Self:
         seen = Counter(zip(first, second, strict=True))
-        return Agreement(seen[True, True], seen[True, False], seen[False, True], seen[False, False])
+        return cls(seen[True, True], seen[True, False], seen[False, True], seen[False, False])
 
     @property
     def pairs(self) -> int:

@@ -1,8 +1,6 @@
 """Known defects: how well a recipe's filters separate good pairs from known defects, with the recipe's bounds and with
 bounds learned on the other half of the photographs."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -55,15 +53,7 @@ def judge(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[s
         "pairs": len(by_defect.get(GOOD, ())),
         "false_rejects_wanted": false_rejects,
         "defects": [
-            _rejection(by_defect[name])
-            | {
-                "defect": name,
-                "kind": kind,
-                "categories": {
-                    category: _rejection(own)
-                    for category, own in grouped(by_defect[name], lambda row: row["category"]).items()
-                },
-            }
+            _defect_report(name, kind, by_defect[name])
             for kind, names in KINDS.items()
             for name in names
             if name in by_defect
@@ -129,6 +119,12 @@ def _values(rows: Sequence[Row], score: str, categories: Sequence[str]) -> tuple
             values[row["defect"]].append(row[score])
     known = {name: np.array(own, np.float64) for name, own in values.items()}
     return known.pop(GOOD, np.zeros(0)), {name: own for name, own in known.items() if name in defects.STRUCTURAL}
+
+
+def _defect_report(name: str, kind: str, rows: Sequence[Row]) -> dict[str, Any]:
+    by_category = grouped(rows, lambda row: row["category"])
+    categories = {category: _rejection(own) for category, own in by_category.items()}
+    return {"defect": name, "kind": kind, **_rejection(rows), "categories": categories}
 
 
 def _rejection(rows: Sequence[Row]) -> dict[str, Any]:

@@ -5,8 +5,6 @@ A row is a dict of score columns with `id`, `category`, `good` (bool), `verdict`
 so each group is judged by bounds learned on the others.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,9 +26,9 @@ Bounds = Mapping[str, Bound]
 Flags = NDArray[np.bool_]
 UNKNOWN = "unknown"
 
-LEAST_CAUGHT, LEAST_EASED = 3, 2
-"""A bound is tightened only for bad pairs from at least LEAST_CAUGHT groups, and loosened only for good pairs from at
-least LEAST_EASED (from all, if there are fewer): one editing model says little about the next one."""
+GROUPS_TO_TIGHTEN, GROUPS_TO_LOOSEN = 3, 2
+"""A bound is tightened only for bad pairs from at least this many groups, and loosened only for good pairs from at
+least that many (from all, if there are fewer): one editing model says little about the next one."""
 LEAST_GOOD = 5
 """A bound is learned if at least this many good pairs have the score."""
 
@@ -57,11 +55,11 @@ def learn(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> Learne
     """Bounds for each regime and category, from labelled rows.
 
     While the recipe's bounds together reject more than the share `false_rejects` of a regime's good pairs, the bound
-    that frees most good pairs for each bad one is loosened, if they are from at least `LEAST_EASED` groups. Then bounds
-    are tightened, one at a time, always the one that rejects most bad pairs for each good one, as long as it rejects
-    bad pairs of at least `LEAST_CAUGHT` groups, more bad than good ones, and all bounds together at most that share of
-    the good. Categories that share a bound in the recipe learn it together. A bound without good pairs of the regime
-    stays the same.
+    that frees most good pairs for each bad one is loosened, if they are from at least `GROUPS_TO_LOOSEN` groups. Then
+    bounds are tightened, one at a time, always the one that rejects most bad pairs for each good one, as long as it
+    rejects bad pairs of at least `GROUPS_TO_TIGHTEN` groups, more bad than good ones, and all bounds together at most
+    that share of the good. Categories that share a bound in the recipe learn it together. A bound without good pairs of
+    the regime stays the same.
     """
     categories = sorted({str(row["category"]) for row in rows} | set(cascade.bounds))
     cells: dict[tuple[str, str], Bounds] = {}
@@ -121,7 +119,7 @@ def _tighter(limits: Sequence[_Limit], rejected: Flags, good: Flags, groups: Any
         for at in sorted(set(tried.tolist()), reverse=True):
             more = (limit.worse > at) & ~rejected
             caught, lost = int((more & ~good).sum()), int((more & good).sum())
-            enough = len(set(groups[more & ~good])) >= LEAST_CAUGHT
+            enough = len(set(groups[more & ~good])) >= GROUPS_TO_TIGHTEN
             if enough and lost < caught and (rejected & good).sum() + lost <= allowed:
                 yield (caught / (lost + 0.5), caught), limit, at
 
@@ -142,7 +140,7 @@ def _loosen(limits: Sequence[_Limit], good: Flags, groups: Any, allowed: int) ->
 def _looser(limits: Sequence[_Limit], failed: NDArray[np.int64], good: Flags, groups: Any) -> Iterator[Step]:
     """Every limit at each good row that it rejects, if rows of enough groups then pass it. `failed`: [N] by how many
     limits."""
-    least = min(LEAST_EASED, len(set(groups[good])))
+    least = min(GROUPS_TO_LOOSEN, len(set(groups[good])))
     for limit in limits:
         for at in sorted(set(limit.worse[good & (limit.worse > limit.at)].tolist())):
             eased = (limit.worse > limit.at) & (limit.worse <= at)

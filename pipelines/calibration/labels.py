@@ -1,7 +1,5 @@
 """Labels: reads a person's verdicts on pairs from JSON lines or CSV, and matches them to rows of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

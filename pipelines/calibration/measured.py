@@ -1,31 +1,83 @@
-"""Measured: the scores of good pairs, of every defect made from them, and of pairs with a person's label; and the
-detection of near-duplicates."""
+"""Measured: the good pairs of a run or a shard set, and their scores: of the pairs, of every defect made from them, and
+of those with a person's label; and the detection of near-duplicates."""
 
-from __future__ import annotations
-
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from crispedit import console, images
+from crispedit import change, console, images
 from crispedit.cascade import Cascade
-from crispedit.change import estimate
 from crispedit.filters.duplicate import phash
-from crispedit.pipelines import tables
-from crispedit.pipelines.calibration import defects, good_pairs
+from crispedit.pipelines import build, tables
+from crispedit.pipelines.calibration import defects
 from crispedit.pipelines.calibration.defects import Good
-from crispedit.pipelines.calibration.good_pairs import GoodPair
 from crispedit.pipelines.calibration.labels import Label
 from crispedit.pipelines.run import Run
-from crispedit.record import Sample, seed_of
+from crispedit.pipelines.steps.select import SELECTION
+from crispedit.record import Sample, content_key, seed_of
+from crispedit.shards import journal
+from crispedit.shards.read import ShardReader
 
 GOOD = "good"
+
+
+@dataclass(frozen=True)
+class GoodPair:
+    """A good pair and the key of its photograph. Pixels are decoded in copies of the sample, so that many fit into
+    memory."""
+
+    photograph: str
+    sample: Sample
+
+
+def run_pairs(of: Run) -> list[GoodPair]:
+    """Every edited candidate of a run, in key order. A run without a selection is built, or resumed, up to edit."""
+    if not (of.folder("select") / SELECTION).exists():
+        for step in ("curate", "annotate", "edit"):
+            build.step(of, step)
+    rows = tables.connect(of).sql("""
+        SELECT source_key, source AS source_jpeg, edited AS edited_jpeg, mask AS mask_png,
+               key, category, instruction, source_caption, target_caption
+        FROM candidate WHERE edited IS NOT NULL ORDER BY key""")
+    pairs = []
+    for row in rows.to_arrow_table().to_pylist():
+        for blob in ("source_jpeg", "edited_jpeg", "mask_png"):
+            row[blob] = row[blob] and journal.read_blob(of.root, row[blob])
+        pairs.append(GoodPair(row.pop("source_key"), Sample(**row)))
+    return pairs
+
+
+def shard_pairs(path: str) -> list[GoodPair]:
+    """Every pair of a shard set, in key order. Photographs are identified by `source_key`; without it, all count as
+    different."""
+    pairs = []
+    for pair in ShardReader(path, decode=False):
+        texts = {text: pair.meta.get(text) for text in ("instruction", "source_caption", "target_caption")}
+        sample = Sample(pair.key, pair.source_jpeg, pair.edited_jpeg, pair.mask_png, pair.category, **texts)
+        pairs.append(GoodPair(str(pair.meta.get("source_key") or pair.key), sample))
+    return sorted(pairs, key=lambda pair: pair.sample.key)
+
+
+def spread(pairs: Sequence[GoodPair], limit: int | None) -> list[GoodPair]:
+    """At most `limit` pairs, from as many photographs and categories as possible."""
+    turn: Counter[tuple[str, str | None]] = Counter()
+    ranked: list[tuple[int, int, GoodPair]] = []
+    for pair in sorted(pairs, key=lambda pair: content_key("calibrate", pair.sample.key)):
+        ranked.append((turn[pair.photograph, pair.sample.category], len(ranked), pair))
+        turn[pair.photograph, pair.sample.category] += 1
+    return [pair for _, _, pair in sorted(ranked, key=lambda entry: entry[:2])[:limit]]
+
+
+def names(of: Run) -> dict[str, list[str | None]]:
+    """The other names of each candidate's pair, by key: the user's own id, and its uri in the source."""
+    extract = "json_extract_string(options, ['$.id', '$.uri'])"
+    return dict(tables.connect(of).sql(f"SELECT key, {extract} FROM edit ORDER BY key").fetchall())
 
 
 def measure(cascade: Cascade, pairs: Sequence[GoodPair], *, masks: bool = True) -> list[dict[str, Any]]:
@@ -47,7 +99,7 @@ def labelled_rows(
     committed = {row["key"]: row for row in tables.connect(of).sql("SELECT * FROM score").to_arrow_table().to_pylist()}
     cascade = of.recipe.pair_cascade
     rows = []
-    for pair in _loaded(cascade, [pair for pair in good_pairs.run_pairs(of) if pair.sample.key in labels]):
+    for pair in _loaded(cascade, [pair for pair in run_pairs(of) if pair.sample.key in labels]):
         key, label = pair.sample.key, labels[pair.sample.key]
         own = next((name for name in known.get(key, ()) if name is not None), key)
         row = _scored(cascade, replace(pair.sample), committed.get(key, {}))
@@ -102,11 +154,7 @@ def other_for(defect: str, pair: GoodPair, pairs: Sequence[GoodPair]) -> GoodPai
 
 def edit_of(sample: Sample) -> NDArray[np.bool_]:
     """[H, W] where the edit is: the true mask, or the estimated one."""
-    if sample.mask is not None:
-        return sample.mask
-    height, width = sample.source.shape[:2]
-    small = estimate(sample.changed).view(np.uint8)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    return change.onto(change.estimate(sample.changed), sample.source.shape) if sample.mask is None else sample.mask
 
 
 def near_duplicates(pairs: Sequence[GoodPair], bits: int) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """The reports of calibrate as text for a reader: tables for a terminal, and Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

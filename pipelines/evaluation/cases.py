@@ -21,8 +21,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crispedit.benchmark import Case, Picture, Protocol
-from crispedit.pipelines.evaluation.runner import Given, JudgedComparison, Outcome, Seeds
+from crispedit.benchmark import Case, Picture
+from crispedit.pipelines.evaluation.runner import Evaluation, JudgedComparison, Outcome
 from crispedit.shards import journal
 from crispedit.shards.journal import columns
 
@@ -43,65 +43,49 @@ SCHEMA = pa.schema(
 )
 
 
-def rows(
-    benchmark: str,
-    protocols: Mapping[str, Protocol],
-    outcomes: Mapping[str, Sequence[Outcome]],
-    answers: Mapping[str, Seeds],
-    sources: Mapping[str, Picture | None],
-) -> Iterator[dict[str, object]]:
+def rows(made: Evaluation, outcomes: Mapping[str, Sequence[Outcome]]) -> Iterator[dict[str, object]]:
     """One row for each case, editor, seed, judgement and metric."""
+    protocols, sources = made.benchmark.protocols, made.sources()
     for editor, results in outcomes.items():
         for outcome in results:
-            case, seeds = outcome.case, answers[editor]
-            given = seeds[outcome.seed].get(case.id)
-            shared = _of_answer(benchmark, case, editor, given, sources[case.id]) | {
-                "seed": outcome.seed,
-                "judgement": outcome.repeat,
-                "kind": outcome.kind,
-                "reason": outcome.reason,
-                "black": outcome.black,
-                "words": list(outcome.words),
-            }
+            case = outcome.case
+            shared = _of_answer(made, case, editor, outcome.seed, sources[case.id])
+            shared |= {name: getattr(outcome, name) for name in ("seed", "kind", "reason", "black", "words")}
+            shared |= {"judgement": outcome.repeat}
             for protocol in case.protocols:
                 for metric in protocols[protocol].metrics:
                     value = outcome.values[protocol][metric] if outcome.kind == "scored" else None
                     yield shared | {"protocol": protocol, "metric": metric, "value": value}
 
 
-def duels(
-    benchmark: str, protocol: str, verdicts: Sequence[JudgedComparison], answers: Mapping[str, Seeds]
-) -> Iterator[dict[str, object]]:
-    """One row for each case and editor of a pairwise benchmark, over all its comparisons."""
-    won: dict[tuple[str, str], list[float]] = {}
-    cases: dict[tuple[str, str], list[JudgedComparison]] = {}
+def duels(made: Evaluation, verdicts: Sequence[JudgedComparison]) -> Iterator[dict[str, object]]:
+    """One row for each case, editor and protocol of a pairwise benchmark, over all its comparisons."""
+    duels: dict[tuple[str, str], tuple[list[JudgedComparison], list[float]]] = {}
     for verdict in verdicts:
         for mine, editor in (("first", verdict.first), ("second", verdict.second)):
-            cases.setdefault((verdict.case.id, editor), []).append(verdict)
-            shares = won.setdefault((verdict.case.id, editor), [])
+            of, shares = duels.setdefault((verdict.case.id, editor), ([], []))
+            of.append(verdict)
             known = [winner for winner in verdict.winners.values() if winner is not None]
             shares += [0.5 if winner == "tie" else float(winner == mine) for winner in known]
-    for (case_id, editor), of in cases.items():
-        case, shares = of[0].case, won[case_id, editor]
-        given = answers[editor][0].get(case_id)
-        yield _of_answer(benchmark, case, editor, given, case.source) | {
-            "protocol": protocol,
-            "seed": 0,
-            "judgement": 0,
-            "metric": PREFERRED,
-            "value": sum(shares) / len(shares) if shares else None,
-            "kind": "scored" if shares else of[0].kind,
-            "reason": "" if shares else of[0].reason,
-            "words": [word for verdict in of for word in verdict.words],
-        }
+    for protocol in made.benchmark.protocols:
+        for (_, editor), (of, shares) in duels.items():
+            yield _of_answer(made, of[0].case, editor, 0, of[0].case.source) | {
+                "protocol": protocol,
+                "seed": 0,
+                "judgement": 0,
+                "metric": PREFERRED,
+                "value": sum(shares) / len(shares) if shares else None,
+                "kind": "scored" if shares else of[0].kind,
+                "reason": "" if shares else of[0].reason,
+                "words": [word for verdict in of for word in verdict.words],
+            }
 
 
-def _of_answer(
-    benchmark: str, case: Case, editor: str, given: Given | None, source: Picture | None
-) -> dict[str, object]:
+def _of_answer(made: Evaluation, case: Case, editor: str, seed: int, source: Picture | None) -> dict[str, object]:
     """The columns that every row about an answer has."""
+    given = made.answers[editor][seed].get(case.id)
     return {
-        "benchmark": benchmark,
+        "benchmark": made.name,
         "case": case.id,
         "group": case.group,
         "family": case.family or case.id,

@@ -23,28 +23,24 @@ from typing import Any
 
 from pydantic import Field
 
-from crispedit import jsonl, prompts, recipe, replies
-from crispedit.benchmark import Picture, picture_in, read_json, rows
-from crispedit.benchmarks.gedit_v2 import OWN, SWAPPED, Verdict
+from crispedit import prompts, recipe
+from crispedit.benchmark import REVERSED, Picture, picture_in, rows
+from crispedit.benchmarks.gedit_v2 import OWN, in_both_orders
 from crispedit.chat import ChatError, ChatOption
 from crispedit.judge import NO_USAGE, JudgeModel, JudgeReply, JudgeUsage, Question
-from crispedit.pipelines.evaluate import Price
 from crispedit.pipelines.evaluation import preferences, report, statistics
 from crispedit.pipelines.evaluation.preferences import Preference
-from crispedit.pipelines.evaluation.statistics import Outcome
-from crispedit.pipelines.sources import texts
+from crispedit.pipelines.evaluation.recipe import Price
 from crispedit.recipe import Strict
 from crispedit.record import content_key, seed_of
+from crispedit.replies import Winner
 from crispedit.shards import journal
 
 AT_ONCE = 32
 """Preferences whose questions are sent together."""
-WINNERS: Mapping[str, Outcome] = {
-    "image a": "first",
-    "image b": "second",
-    "first": "first",
-    "second": "second",
-    "tie": "tie",
+WINNERS: Mapping[str, Winner] = {
+    **{"image a": "first", "image b": "second"},
+    **{"first": "first", "second": "second", "tie": "tie"},
 }
 EDIT_REWARD = ("id", "instruction", "ranking", "comparison_type")
 """Columns of TIGER-Lab's EditReward-Bench beside its pictures. Candidates have letters: "B>C" of "BvsC" prefers the
@@ -106,7 +102,10 @@ def run(args: argparse.Namespace) -> int:
 
 def bench(of: JudgeBenchRecipe) -> dict[str, dict[str, Any]]:
     """{set: {judge: agreement, position, unparsed, seconds, tokens, price}}, also written to `out`."""
-    sets = {name: _limited(read(path), of.limit) for name, path in of.sets.items()}
+    sets = {
+        name: sorted(read(path), key=lambda one: content_key("judge-bench", one.preference.case))[: of.limit]
+        for name, path in of.sets.items()
+    }
     kept = of.kept or of.out.absolute().parent / "judge-replies"
     results: dict[str, dict[str, Any]] = {name: {} for name in sets}
     for label, chat in of.judges.items():
@@ -114,10 +113,10 @@ def bench(of: JudgeBenchRecipe) -> dict[str, dict[str, Any]]:
         judge.load()
         for name, labelled in sets.items():
             results[name][label] = _held_against(judge, labelled, of, of.price.get(label))
-    with journal.replaced(of.out / "judge-bench.json") as out:
-        out.write((json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
-    with journal.replaced(of.out / "judge-bench.md") as out:
-        out.write(markdown(results).encode())
+    as_json = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    for suffix, text in (("json", as_json), ("md", markdown(results))):
+        with journal.replaced(of.out / f"judge-bench.{suffix}") as out:
+            out.write(text.encode())
     return results
 
 
@@ -128,16 +127,7 @@ def read(path: Path) -> list[Labelled]:
         return [_edit_reward(*row) for row in rows(tables, EDIT_REWARD)]
     if tables := sorted(path.rglob("*.arrow")):
         return [_edit_score(*row) for row in rows(tables, EDIT_SCORE)]
-    lines = path / "metadata.jsonl" if path.is_dir() else path
-    if lines.suffix == ".jsonl":
-        given: Sequence[Mapping[str, Any]] = [row for _, row in jsonl.read(lines, "a preference per line")]
-    elif path.suffix == ".json":
-        given = read_json(path, "a list of preferences")
-    else:
-        with path.open("rb") as file:
-            given = [{name: cell for name, cell in row.items() if cell} for row in texts.csv_rows(file)]
-    if not given:
-        raise ValueError(f"{path} holds no preferences")
+    given = preferences.rows(path / "metadata.jsonl" if path.is_dir() else path)
     return [_labelled(row, root, f"{path}: row {number}") for number, row in enumerate(given, 1)]
 
 
@@ -146,7 +136,7 @@ def _edit_reward(table: Path, number: int, row: Mapping[str, Any]) -> Labelled:
     ranking, first = str(row["ranking"]), str(row["comparison_type"] or "AvsB")[0]
     if not re.fullmatch(r"[A-D][>=][A-D]", ranking):
         raise ValueError(f"{table}: row {number}: the ranking {ranking!r} is not like A>B or A=B")
-    winner: Outcome = "tie" if "=" in ranking else "first" if ranking[0] == first else "second"
+    winner: Winner = "tie" if "=" in ranking else "first" if ranking[0] == first else "second"
     pictures = [Picture(str(table), row=number, column=name) for name in ("source_image", "candidate_1", "candidate_2")]
     source = str(row["id"]).partition("_")[0]
     return Labelled(Preference(source, "first", "second", winner), str(row["instruction"]), *pictures)
@@ -165,7 +155,7 @@ def _edit_score(table: Path, number: int, row: Mapping[str, Any]) -> Labelled:
     )
 
 
-def _drawn(edits: list[Any], winner: Outcome, names: Sequence[str]) -> tuple[list[Any], Outcome]:
+def _drawn(edits: list[Any], winner: Winner, names: Sequence[str]) -> tuple[list[Any], Winner]:
     """Two edits of which the better one comes first, in an order drawn by their names."""
     if seed_of(content_key(*names), "order") % 2 == 0:
         return edits, winner
@@ -197,47 +187,47 @@ def _labelled(row: Mapping[str, Any], root: Path, where: str) -> Labelled:
     return Labelled(preference, instruction, *(picture_in(root, name, where) for name in (source, first, second)))
 
 
-def _limited(labelled: Sequence[Labelled], limit: int | None) -> list[Labelled]:
-    return sorted(labelled, key=lambda one: content_key("judge-bench", one.preference.case))[:limit]
+Replied = JudgeReply[Winner] | ChatError
 
 
 def _held_against(
     judge: JudgeModel, labelled: Sequence[Labelled], of: JudgeBenchRecipe, price: Price | None
 ) -> dict[str, Any]:
     """The results of one judge on one set."""
-    pairs: list[tuple[Preference, Outcome]] = []
-    counts: Counter[str] = Counter()
-    leanings: list[tuple[str, float]] = []
-    usage: JudgeUsage = NO_USAGE
     start = time.perf_counter()
-    for place in range(0, len(labelled), AT_ONCE):
-        asked = [(one, _questions(one, of.votes, counts)) for one in labelled[place : place + AT_ONCE]]
-        heard = iter(judge.ask([question for _, questions in asked for question in questions]))
-        for one, questions in asked:
-            if not questions:
-                continue
-            votes = []
-            for _ in range(of.votes):
-                shown, swapped = next(heard), next(heard)
-                usage += sum((h.usage for h in (shown, swapped) if isinstance(h, JudgeReply)), NO_USAGE)
-                vote = _vote(shown, swapped, counts)
-                votes += [] if vote is None else [vote]
-                leaning = _leaning(shown, swapped)
-                leanings += [] if leaning is None else [(one.preference.case, leaning)]
-            if votes:
-                count = Counter(votes)
-                lead = count["first"] - count["second"]
-                pairs.append((one.preference, "first" if lead > 0 else "second" if lead < 0 else "tie"))
+    votes = _votes(judge, labelled, of.votes)
     seconds = time.perf_counter() - start
+    usage: JudgeUsage = NO_USAGE
+    leanings: list[tuple[str, float]] = []
+    agreed_in: dict[int, list[Winner]] = {}
+    consistent: list[bool] = []
+    counts: Counter[str] = Counter()
+    for number, *shown in votes:
+        case = labelled[number].preference.case
+        replied = [one for one in shown if isinstance(one, JudgeReply)]
+        usage = sum((one.usage for one in replied), usage)
+        winners = [one.value for one in replied if one.value in ("first", "second")]
+        leanings += [(case, winners.count("first") / len(winners))] if winners else []
+        values = [one.value for one in replied if one.value is not None]
+        if len(values) == 2:
+            in_order, other = values[0], REVERSED[values[1]]
+            consistent.append(in_order == other)
+            agreed_in.setdefault(number, []).append(in_order if in_order == other else "tie")
+        else:
+            counts["unparsed" if len(replied) == 2 else "unanswered"] += 1
+    pairs = [(labelled[n].preference, preferences.leading(Counter(winners))) for n, winners in agreed_in.items()]
     counted = usage.prompt_tokens > 0
     spent = price.of(usage.prompt_tokens, usage.answer_tokens) if price and counted else None
     return preferences.agreement(pairs, of.level) | {
         "preferences": len(labelled),
-        "unreadable": counts["unreadable"],
+        "unreadable": len(labelled) - len({number for number, *_ in votes}),
         "unparsed": counts["unparsed"],
         "unanswered": counts["unanswered"],
-        "first_preferred": _estimate(leanings, of.level),
-        "orders_agree": counts["agree"] / counts["both"] if counts["both"] else None,
+        # How often the first-shown edit was preferred, ties left out: 0.5 without position bias.
+        "first_preferred": statistics.figure(
+            [share for _, share in leanings], [c for c, _ in leanings], level=of.level
+        ),
+        "orders_agree": sum(consistent) / len(consistent) if consistent else None,
         "seconds_per_verdict": seconds / usage.asked if usage.asked else None,
         "prompt_tokens": usage.prompt_tokens if counted else None,
         "answer_tokens": usage.answer_tokens if counted else None,
@@ -246,87 +236,34 @@ def _held_against(
     }
 
 
-def _estimate(leanings: Sequence[tuple[str, float]], level: float) -> dict[str, Any]:
-    """How often the first-shown edit was preferred, ties left out: 0.5 without position bias."""
-    if not leanings:
-        return dict(statistics.UNKNOWN)
-    share = statistics.mean([leaning for _, leaning in leanings], [case for case, _ in leanings], level=level)
-    return share.figure(len(leanings))
-
-
-def _leaning(*heard: object) -> float | None:
-    """The share of verdicts, over both orders without ties, for the first-shown edit; None if all are ties."""
-    winners = [one.value for one in heard if isinstance(one, JudgeReply) and one.value in ("first", "second")]
-    return winners.count("first") / len(winners) if winners else None
-
-
-def _questions(one: Labelled, votes: int, counts: Counter[str]) -> list[Question[Outcome]]:
-    """The question in both orders, for every vote; none if a picture cannot be read."""
-    text = prompts.render(OWN, instruction=one.instruction, dimension=one.preference.dimension or "overall")
-    try:
-        source, first, second = (picture.image() for picture in (one.source, one.first, one.second))
-    except ValueError as error:
-        counts["unreadable"] += 1
-        if counts["unreadable"] == 1:
-            print(f"left out: {error}", file=sys.stderr)
-        return []
-    return [
-        Question([source, a, b, text], replies.winner, shape=Verdict, repeat=repeat)
-        for repeat in range(votes)
-        for a, b in ((first, second), (second, first))
-    ]
-
-
-def _vote(shown: object, swapped: object, counts: Counter[str]) -> Outcome | None:
-    """The verdict of both orders; a tie if they differ, None if either is unknown."""
-    if isinstance(shown, ChatError) or isinstance(swapped, ChatError):
-        counts["unanswered"] += 1
-        return None
-    assert isinstance(shown, JudgeReply)
-    assert isinstance(swapped, JudgeReply)
-    if shown.value is None or swapped.value is None:
-        counts["unparsed"] += 1
-        return None
-    counts["both"] += 1
-    agree = shown.value == SWAPPED[swapped.value]
-    counts["agree"] += agree
-    return shown.value if agree else "tie"
-
-
-COLUMNS = (
-    *("", "pairs", "agreement", "kappa", "prefers the first", "orders agree", "unparsed"),
-    *("s a verdict", "price a verdict", "price"),
-)
+def _votes(judge: JudgeModel, labelled: Sequence[Labelled], count: int) -> list[tuple[int, Replied, Replied]]:
+    """(place of the preference, reply, reply in the other order) of every vote; none if a picture cannot be read."""
+    votes: list[tuple[int, Replied, Replied]] = []
+    unreadable = 0
+    for start in range(0, len(labelled), AT_ONCE):
+        numbers: list[int] = []
+        questions: list[Question[Winner]] = []
+        for number, one in enumerate(labelled[start : start + AT_ONCE], start):
+            try:
+                shown = [picture.image() for picture in (one.source, one.first, one.second)]
+            except ValueError as error:
+                if unreadable == 0:
+                    print(f"left out: {error}", file=sys.stderr)
+                unreadable += 1
+                continue
+            text = prompts.render(OWN, instruction=one.instruction, dimension=one.preference.dimension or "overall")
+            for repeat in range(count):
+                numbers.append(number)
+                questions += in_both_orders(shown, text, repeat)
+        replied = judge.ask(questions)
+        votes += zip(numbers, replied[::2], replied[1::2], strict=True)
+    return votes
 
 
 def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = ["# Judges held against people", ""]
+    """The page: the judges of every set, those that agree most first."""
+    sets = []
     for name, judges in results.items():
-        ordered = sorted(judges.items(), key=lambda item: -(item[1]["all"]["agreement"]["mean"] or 0))
-        lines += [f"## {name}", "", *report.table(COLUMNS, [_row(label, row) for label, row in ordered]), ""]
-        categories = sorted({category for row in judges.values() for category in row["categories"]})
-        if categories:
-            body = [[label, *(_agreement(row, name) for name in categories)] for label, row in judges.items()]
-            lines += ["By category:", "", *report.table(["", *categories], body), ""]
-    return "\n".join(lines)
-
-
-def _agreement(row: Mapping[str, Any], category: str) -> str:
-    known = row["categories"].get(category)
-    return "–" if known is None else report.estimate(known["agreement"])
-
-
-def _row(label: str, row: Mapping[str, Any]) -> list[str]:
-    agree, cost = row["orders_agree"], row["price_per_verdict"]
-    return [
-        label,
-        f"{row['all']['n']} of {row['preferences']}",
-        report.estimate(row["all"]["agreement"]),
-        report.number(row["all"]["kappa"]),
-        report.estimate(row["first_preferred"]),
-        "–" if agree is None else f"{agree:.1%}",
-        str(row["unparsed"]),
-        report.number(row["seconds_per_verdict"]),
-        "–" if cost is None else f"{cost:.3g}",
-        report.number(row["price"]),
-    ]
+        ordered = sorted(judges.items(), key=lambda judge: -(judge[1]["all"]["agreement"]["mean"] or 0))
+        sets.append((name, judges, ordered, sorted({name for row in judges.values() for name in row["categories"]})))
+    return report.template("judge-bench.md.jinja", report.cell).render(sets=sets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ COLUMNS = ("benchmark", "protocol", "editor", "group", "metric", "mean", "low", 
 
 def markdown(boards: Boards, level: float, cost: Mapping[str, Json] | None = None) -> str:
     """The page of every benchmark's protocols. level: the intervals' confidence level, such as 0.95."""
-    return _template("report.md.jinja", _cell).render(boards=boards, level=level, cost=cost)
+    return template("report.md.jinja", cell).render(boards=boards, level=level, cost=cost)
 
 
 def latex(boards: Boards, level: float) -> str:
     """A booktabs table for each protocol; figures from papers below a rule, with their protocol and source."""
-    return _template("report.tex.jinja", _tex).render(boards=boards, level=level).rstrip("\n") + "\n"
+    return template("report.tex.jinja", _tex).render(boards=boards, level=level).rstrip("\n") + "\n"
 
 
 def table_csv(boards: Boards) -> str:
@@ -52,22 +52,18 @@ def _figures(boards: Boards) -> Iterator[Json]:
 def _scored(board: Json) -> Iterator[Json]:
     for editor, row in board["rows"].items():
         for metric, figure in row["metrics"].items():
-            rank = board["ranks"][metric].get(editor)
-            yield {"editor": editor, "metric": metric, "rank": rank, **_plain(figure)}
-        for metric, figure in (row["with_missing"] or {}).items():
-            yield {"editor": editor, "group": "(missing counted)", "metric": metric, **_plain(figure)}
-        for group, figures in row["groups"].items():
+            yield _plain(figure) | {"editor": editor, "metric": metric, "rank": board["ranks"][metric].get(editor)}
+        for group, figures in (("(missing counted)", row["with_missing"] or {}), *row["groups"].items()):
             for metric, figure in figures.items():
                 name = board["labels"].get(group, {}).get(metric, metric)
-                yield {"editor": editor, "group": group, "metric": name, **_plain(figure)}
+                yield _plain(figure) | {"editor": editor, "group": group, "metric": name}
 
 
 def _rated(board: Json) -> Iterator[Json]:
     for group, ratings in [("", board["ratings"]), *board["groups"].items()]:
         for editor, rating in ratings.items():
-            figure = {"mean": rating["elo"], "n": rating["matches"]}
-            figure |= {"low": rating["low"], "high": rating["high"]}
-            yield {"editor": editor, "group": group, "metric": "elo", **figure}
+            figure = rating | {"mean": rating["elo"], "n": rating["matches"]}
+            yield _plain(figure) | {"editor": editor, "group": group, "metric": "elo"}
 
 
 def _plain(figure: Json) -> Json:
@@ -77,7 +73,7 @@ def _plain(figure: Json) -> Json:
 # The templates' filters
 
 
-def _template(name: str, escape: Callable[[str], str]) -> jinja2.Template:
+def template(name: str, escape: Callable[[str], str]) -> jinja2.Template:
     """A template of `pages/` that escapes every value, except what is marked as safe."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
@@ -88,9 +84,8 @@ def _template(name: str, escape: Callable[[str], str]) -> jinja2.Template:
         keep_trailing_newline=True,
         finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(str(value))),
     )
-    filters = (_shown, _compared, _groups, _best, _players, _notes)
-    formats = (_sentence, _arrow, estimate, number, _rating, _share, _p, _bold, _italic, _tex_estimate, _tex_number)
-    environment.filters |= {function.__name__.strip("_"): function for function in (*filters, *formats)}
+    filters = (_shown, _compared, _groups, _best, _notes, estimate, number, _rating, _p, _tex_estimate, _tex_number)
+    environment.filters |= {function.__name__.strip("_"): function for function in filters}
     environment.globals["counts"] = COUNTS
     return environment.get_template(name)
 
@@ -120,11 +115,6 @@ def _best(board: Json, metric: str, editor: str) -> bool:
     return len(ranks) > 1 and ranks.get(editor) == 1
 
 
-def _players(board: Json) -> list[tuple[str, Json]]:
-    """The ratings by player, the highest first."""
-    return sorted(board["ratings"].items(), key=lambda item: -item[1]["elo"])
-
-
 def _notes(board: Json) -> list[str]:
     """Sentences on null metrics, models, the judge's settings, and what has no score."""
     notes = [f"{metric} is null: {reason}" for metric, reason in board["null"].items()]
@@ -144,14 +134,6 @@ def _notes(board: Json) -> list[str]:
                 "where copying the source is perfect"
             )
     return notes + [f"{n} without a verdict: {reason}" for reason, n in board.get("reasons", {}).items()]
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
-
-
-def _arrow(metric: str, board: Json) -> str:
-    return f"{metric} {'↓' if board['metrics'][metric] == 'lower' else '↑'}"
 
 
 def estimate(figure: Json, cases: int | None = None) -> str:
@@ -177,32 +159,13 @@ def _rating(rating: Json | None) -> str:
     return text if rating["low"] is None else f"{text} [{rating['low']:.0f}, {rating['high']:.0f}]"
 
 
-def _share(value: float | None) -> str:
-    return "none" if value is None else f"{value:.0%}"
-
-
 def _p(value: float | None) -> str:
     if value is None:
         return "–"
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
-def _bold(text: str, best: bool) -> str:
-    return f"**{text}**" if best else text
-
-
-def _italic(text: str) -> str:
-    return text if text == "–" else f"*{text}*"
-
-
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table."""
-    rule = "|" + "---|" * len(head)
-    first, *rest = ("| " + " | ".join(map(_cell, row)) + " |" for row in (head, *body))
-    return [first, rule, *rest]
-
-
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -13,37 +13,31 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import xxhash
 
 from crispedit import metrics
 from crispedit.benchmark import Benchmark, Case, Picture
-from crispedit.measures import Models
 from crispedit.parts import Editor
+from crispedit.pipelines import engine
 from crispedit.pipelines.engine import Row, Work
-from crispedit.pipelines.evaluation.kept import Edits
-from crispedit.pipelines.evaluation.stages import AnswerStage, JudgeStage, MetricStage
-from crispedit.pipelines.evaluation.tables import (
-    ANSWERS,
-    ASKED,
-    COST,
-    MATCHES,
-    PAIRED,
-    SCORES,
-    SHOWN,
-    STOPPED,
-    Committed,
-    Committing,
-    Kind,
-)
-from crispedit.recipe import Pool
+from crispedit.pipelines.evaluation import tables
+from crispedit.pipelines.evaluation.recipe import EntrySpec, EvaluationRecipe
+from crispedit.pipelines.evaluation.stages import AnswerStage, Edits, MeasureStage
+from crispedit.pipelines.evaluation.tables import Committed, Committing, Kind
 from crispedit.record import canonical_json, content_key, seed_of
+from crispedit.replies import Winner
 from crispedit.shards import journal
 
+WORDS_PER_TOKEN = 4
+"""Approximate letters per token, to estimate a prompt's tokens."""
+PROMPT_LETTERS, ANSWER_TOKENS = 2400, 150
+"""Approximate letters of a published prompt, and tokens of its answer."""
 COPY, TRUTH = "copy-source", "ground-truth"
 """The controls: the unchanged source, and the benchmark's target."""
 RECALLED = 64
@@ -89,47 +83,63 @@ class JudgedComparison:
     case: Case
     first: str
     second: str
-    winners: Mapping[str, str | None]
-    in_order: Mapping[str, str | None]
-    reversed: Mapping[str, str | None]
+    winners: Mapping[str, Winner | None] = field(default_factory=dict)
+    in_order: Mapping[str, Winner | None] = field(default_factory=dict)
+    reversed: Mapping[str, Winner | None] = field(default_factory=dict)
     kind: Kind = "scored"
     reason: str = ""
     words: Sequence[str] = ()
 
 
 class Evaluation:
-    """One benchmark under one folder of tables."""
+    """One benchmark of an evaluation: its cases, everyone's answers and their scores, in tables of its own."""
 
-    def __init__(
-        self,
-        name: str,
-        benchmark: Benchmark,
-        cases: Sequence[Case],
-        models: Models,
-        out: Path,
-        judgements: int = 1,
-        kept: Path | None = None,
-        edits: Path | None = None,
-    ) -> None:
-        """judgements: the number per answer. kept, edits: the shared folders of the judge's replies and of edits."""
-        self.name, self.benchmark, self.models, self.judgements = name, benchmark, models, judgements
-        self.kept = None if kept is None else kept.absolute()
-        self.edits = Edits(None if edits is None else edits.absolute())
+    def __init__(self, of: EvaluationRecipe, name: str, benchmark: Benchmark, cases: Sequence[Case]) -> None:
+        self.of, self.name, self.benchmark = of, name, benchmark
         self.cases = {case.id: case for case in cases}
         if len(self.cases) < len(cases):
             twice = next(case for case, count in Counter(case.id for case in cases).items() if count > 1)
             raise ValueError(f"benchmarks.{name}: two cases have the id {twice!r}")
-        folder = out.absolute() / name
-        self.answers, self.scores, self.matches = (folder / t for t in ("answers", "scores", "matches"))
+        self.answers: dict[str, Seeds] = {}
+        """By editor, once `edit` has run."""
+        out = of.out.absolute()
+        self.edits = Edits((of.edits or out.parent / "edits").absolute())
+        self.table = tables.MATCHES if benchmark.pairwise else tables.SCORES
+        self.answer_folder = out / name / "answers"
+        self.measure_folder = out / name / ("matches" if benchmark.pairwise else "scores")
         self._identity = canonical_json(benchmark.identity())
-        self._measuring = canonical_json({"models": models.identity(), "metrics": metrics.VERSION})
+        self._models = canonical_json({"models": of.models.identity(), "metrics": metrics.VERSION})
 
-    def sweep(self) -> None:
-        for folder in (self.answers, self.scores, self.matches):
-            journal.sweep(folder)
-            (folder / STOPPED).unlink(missing_ok=True)
+    def sources(self) -> dict[str, Picture | None]:
+        """Every case's source, of later turns the first turn's."""
+        return {case: given.picture for case, given in self.copied()[0].items()}
 
     # Answers
+
+    def edit(self, editors: Mapping[str, Editor]) -> None:
+        """Run the editors, one after the other, on the cases that they have not answered."""
+        for folder in (self.answer_folder, self.measure_folder):
+            journal.sweep(folder)
+        (self.measure_folder / tables.STOPPED).unlink(missing_ok=True)
+        controls = {COPY: self.copied, TRUTH: self.truth}
+        self.answers = {label: controls[label]() for label in self.of.controls}
+        for label, spec in self.of.editors.items():
+            if spec.results is not None:
+                self.answers[label] = self._in_folders(label, spec)
+                continue
+            editor = editors[label]
+            working = editor.model_copy()  # freed with its weights before the next editor loads
+            for wave in self.waves():
+                if (work := self._editing(label, working, wave, spec)) is not None:
+                    engine.run(work, self.of.engine)
+            self.answers[label] = self.edited(editor, spec.seeds)
+
+    def _in_folders(self, label: str, spec: EntrySpec) -> Seeds:
+        if spec.editor is not None or spec.options or spec.seeds != 1:
+            raise ValueError(f"editors.{label}: a folder of results takes no editor and no options")
+        assert spec.results is not None
+        folders = spec.results if isinstance(spec.results, tuple) else (spec.results,)
+        return [self.found_in(folder) for folder in folders]
 
     def copied(self) -> Seeds:
         """The control that does nothing: every case's source (for later turns, the first turn's)."""
@@ -180,22 +190,22 @@ class Evaluation:
             rounds[depth[case.id]].append(case)
         return rounds
 
-    def editing(self, label: str, editor: Editor, pool: Pool, wave: Sequence[Case], seeds: int) -> Work | None:
-        """The edits left in one round; None if there are none."""
-        plan = self._left(editor, wave, seeds)
+    def _editing(self, label: str, editor: Editor, wave: Sequence[Case], spec: EntrySpec) -> Work | None:
+        """The edits left in one round, after the cached ones were committed; None if there are none."""
+        plan = [{**row, "editor": label} for row in self._left(editor, wave, spec.seeds)]
+        known = [row for row in plan if self.edits.has(row["edit"])]
+        recalled: set[str] = set()
+        for start in range(0, len(known), RECALLED):
+            cached = [(row, self.edits.recall(row["edit"])) for row in known[start : start + RECALLED]]
+            done = [{**row, **columns} for row, columns in cached if columns is not None]
+            journal.commit(self.answer_folder, tables.ANSWERS, done)
+            recalled |= {row["key"] for row in done}
+        plan = [row for row in plan if row["key"] not in recalled]
         if not plan:
             return None
-        rows = [{**row, "editor": label} for row in plan]
-        stage = AnswerStage(f"edit {label}", pool, editor, self.benchmark, self.edits, editor.gpus)
-        return Work(f"edit {label}", self.answers, ANSWERS, rows, [stage], ASKED, Committing(ANSWERS))
-
-    def recall(self, label: str, editor: Editor, wave: Sequence[Case], seeds: int) -> None:
-        known = [row for row in self._left(editor, wave, seeds) if self.edits.has(row["edit"])]
-        for start in range(0, len(known), RECALLED):
-            rows = known[start : start + RECALLED]
-            recalled = [(row, self.edits.recall(row["edit"])) for row in rows]
-            done = [{**row, "editor": label, **kept} for row, kept in recalled if kept is not None]
-            journal.commit(self.answers, ANSWERS, done)
+        stage = AnswerStage(f"edit {label}", spec.pool, editor, self.benchmark, self.edits, editor.gpus)
+        table = tables.ANSWERS
+        return Work(stage.name, self.answer_folder, table, plan, [stage], tables.ASKED, Committing(table))
 
     def left(self, editor: Editor, seeds: int) -> int:
         """The number of edits that are neither committed nor cached."""
@@ -225,7 +235,7 @@ class Evaluation:
         return self._answered(canonical_json(editor.identity()), seeds)
 
     def _answered(self, identity: str, seeds: int) -> list[dict[str, Given]]:
-        committed = Committed(self.answers, ANSWERS)
+        committed = Committed(self.answer_folder, tables.ANSWERS)
         return [
             {case.id: self._given(committed, self.answer_key(case, identity, seed)) for case in self.cases.values()}
             for seed in range(seeds)
@@ -239,7 +249,7 @@ class Evaluation:
         if row["image"] is None:
             return Given(key, None, row["refusal"], "refused", row["seconds"])
         ref = row["image"]
-        picture = Picture(str(self.answers / ref["tar"]), offset=ref["offset"], size=ref["size"])
+        picture = Picture(str(self.answer_folder / ref["tar"]), offset=ref["offset"], size=ref["size"])
         return Given(key, picture, seconds=row["seconds"])
 
     def answer_key(self, case: Case, identity: str, seed: int = 0) -> str:
@@ -251,40 +261,45 @@ class Evaluation:
         before = [] if case.after is None else self._chain(self.cases[case.after])
         return [*before, case.id, case.instruction]
 
-    # Scores
+    # Measurements
 
-    def scoring(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
-        """The answers left to score, grouped by case so that its target is embedded once."""
-        committed = Committed(self.scores, SCORES, ["key"])
+    def scored(self) -> dict[str, Seeds]:
+        """The answers to measure; a comparison leaves the ground truth out."""
+        return {name: a for name, a in self.answers.items() if not (self.benchmark.pairwise and name == TRUTH)}
+
+    def measure(self) -> None:
+        """Measure every answer, or every pair of answers for a pairwise benchmark, that is not measured yet."""
+        if (work := self._measuring()) is not None:
+            engine.run(work, self.of.engine)
+
+    def _measuring(self) -> Work | None:
+        """The measurements left, case by case, so that a target is embedded once; None if there are none."""
+        committed = Committed(self.measure_folder, self.table, keys_only=True)
+        sources = self.sources()
         plan: dict[str, Row] = {}  # the same answer under two labels is one row
-        sources = self.copied()[0]
-        for case in self.cases.values():
-            for label, seeds in answers.items():
-                for given in seeds:
-                    answer = given.get(case.id)
-                    if not case.protocols or answer is None or answer.picture is None:
-                        continue
-                    for repeat in range(self.judgements):
-                        key = self.score_key(case, answer, repeat)
-                        if key not in committed.done:
-                            plan[key] = {
-                                "key": key,
-                                "of": key,
-                                "editor": label,
-                                "case": case.id,
-                                "repeat": repeat,
-                                "asked_of": case.to_json(),
-                                "source": _where(sources[case.id].picture),
-                                "answer": _where(answer.picture),
-                            }
+        for case, players in self._pairs() if self.benchmark.pairwise else self._single():
+            shared = {"case": case.id, "asked_of": case.to_json(), "source": _where(sources[case.id])}
+            for name, (label, given) in zip(tables.players_of(self.table), players.items(), strict=True):
+                shared |= {name: label, f"{name}_answer": _where(given.picture)}
+            for repeat in range(self.of.judgements):
+                key = self.key(case, *players.values(), repeat=repeat)
+                if key not in committed.done:
+                    plan[key] = {"key": key, "of": key, "repeat": repeat, **shared}
         if not plan:
             return None
-        stage = MetricStage("score", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.scores)
-        return Work("score", self.scores, SCORES, [*plan.values()], [stage], SHOWN, Committing(SCORES))
+        name = "compare" if self.benchmark.pairwise else "score"
+        of, folder, table = self.of, self.measure_folder, self.table
+        kept = (of.kept or of.out.absolute().parent / "judge-replies").absolute()
+        stage = MeasureStage(name, of.measure, self.benchmark, of.models, kept, folder, of.measure.gpus or 0.0)
+        return Work(name, folder, table, [*plan.values()], [stage], tables.wire(table), Committing(table))
 
-    def outcomes(self, seeds: Seeds) -> list[Outcome]:
-        """The outcome of every answer of this editor to a scored case, from the committed rows."""
-        committed = Committed(self.scores, SCORES)
+    def outcomes(self) -> dict[str, list[Outcome]]:
+        """By editor, the outcome of every answer to a scored case, from the committed rows. None if pairwise."""
+        committed = Committed(self.measure_folder, self.table)
+        answers = {} if self.benchmark.pairwise else self.answers
+        return {label: self._outcomes(seeds, committed) for label, seeds in answers.items()}
+
+    def _outcomes(self, seeds: Seeds, committed: Committed) -> list[Outcome]:
         outcomes = []
         for case in self.cases.values():
             for seed, given in enumerate(seeds):
@@ -294,96 +309,116 @@ class Evaluation:
                 if answer.picture is None:
                     outcomes.append(Outcome(case, answer.reason, kind=answer.kind, seed=seed))
                     continue
-                for repeat in range(self.judgements):
-                    key = self.score_key(case, answer, repeat)
-                    row = committed.done.get(key)
-                    if row is not None:
-                        values, words = json.loads(row["values"]), json.loads(row["words"])
-                        scored = Outcome(case, "", row["black"], values, seed=seed, repeat=repeat, words=words)
-                        outcomes.append(scored)
-                    else:
-                        kind, reason = committed.why(key)
-                        outcomes.append(Outcome(case, reason, kind=kind, seed=seed, repeat=repeat))
+                for repeat in range(self.of.judgements):
+                    result = committed.result(self.key(case, answer, repeat=repeat), "values", "words", "black")
+                    outcomes.append(Outcome(case, seed=seed, repeat=repeat, **result))
         return outcomes
 
-    def score_key(self, case: Case, given: Given, repeat: int = 0) -> str:
-        parts = ("score", self._identity, self._measuring, case.to_json(), given.key)
-        return content_key(*parts, str(repeat))
-
-    # Comparisons
-
-    def comparing(self, answers: Mapping[str, Seeds], pool: Pool) -> Work | None:
-        """The comparisons left: every pair of editors on every case, in an order drawn per case."""
-        committed = Committed(self.matches, MATCHES, ["key"])
-        plan: dict[str, Row] = {}
-        for case, first, second, repeat, pair in self._pairs(answers):
-            key = self.match_key(case, pair, repeat)
-            if key not in committed.done and case.source is not None:
-                plan[key] = {
-                    "key": key,
-                    "of": key,
-                    "case": case.id,
-                    "first": first,
-                    "second": second,
-                    "repeat": repeat,
-                    "asked_of": case.to_json(),
-                    "source": _where(case.source),
-                    "first_answer": _where(pair[0].picture),
-                    "second_answer": _where(pair[1].picture),
-                }
-        if not plan:
-            return None
-        stage = JudgeStage("compare", pool, self.benchmark, self.models, pool.gpus or 0.0, self.kept, self.matches)
-        return Work("compare", self.matches, MATCHES, [*plan.values()], [stage], PAIRED, Committing(MATCHES))
-
-    def verdicts(self, answers: Mapping[str, Seeds]) -> list[JudgedComparison]:
-        """The judge's verdicts on every comparable pair, from the committed rows."""
-        committed = Committed(self.matches, MATCHES)
+    def verdicts(self) -> list[JudgedComparison]:
+        """The judge's verdicts on every comparable pair, from the committed rows. None if not pairwise."""
+        if not self.benchmark.pairwise:
+            return []
+        committed = Committed(self.measure_folder, self.table)
         verdicts = []
-        for case, first, second, repeat, pair in self._pairs(answers):
-            row = committed.done.get(key := self.match_key(case, pair, repeat))
-            if row is not None:
-                columns = {name: json.loads(row[name]) for name in ("winners", "in_order", "reversed", "words")}
-                verdicts.append(JudgedComparison(case, first, second, **columns))
-            else:
-                kind, reason = committed.why(key)
-                verdicts.append(JudgedComparison(case, first, second, {}, {}, {}, kind, reason))
+        for case, players in self._pairs():
+            for repeat in range(self.of.judgements):
+                key = self.key(case, *players.values(), repeat=repeat)
+                result = committed.result(key, "winners", "in_order", "reversed", "words")
+                first, second = players
+                verdicts.append(JudgedComparison(case, first, second, **result))
         return verdicts
 
-    def _pairs(self, answers: Mapping[str, Seeds]) -> list[tuple[Case, str, str, int, tuple[Given, Given]]]:
-        """(case, first, second, judgement, answers) of all editors, seed by seed."""
-        pairs = []
+    def _single(self) -> Iterator[tuple[Case, dict[str, Given]]]:
+        """Every answer to a scored case, with its editor."""
+        for case in self.cases.values():
+            for label, seeds in self.answers.items():
+                for given in seeds:
+                    answer = given.get(case.id)
+                    if case.protocols and answer is not None and answer.picture is not None:
+                        yield case, {label: answer}
+
+    def _pairs(self) -> Iterator[tuple[Case, dict[str, Given]]]:
+        """Both answers by editor, seed by seed, in an order drawn for the case."""
+        answers = self.scored()
         for case in self.cases.values():
             for one, other in combinations(sorted(answers), 2):
+                drawn = seed_of(content_key(case.id, one, other), "order") % 2
                 for ours, theirs in zip(answers[one], answers[other], strict=False):
                     pair = [(one, ours.get(case.id)), (other, theirs.get(case.id))]
-                    if seed_of(content_key(case.id, one, other), "order") % 2:
-                        pair.reverse()
-                    (first, a), (second, b) = pair
-                    if a is not None and b is not None and a.picture is not None and b.picture is not None:
-                        pairs += [(case, first, second, repeat, (a, b)) for repeat in range(self.judgements)]
-        return pairs
+                    known = {name: given for name, given in pair if given is not None and given.picture is not None}
+                    if len(known) == 2:
+                        yield case, dict(reversed(known.items())) if drawn else known
 
-    def match_key(self, case: Case, pair: tuple[Given, Given], repeat: int) -> str:
-        parts = ("match", self._identity, self._measuring, case.to_json(), pair[0].key, pair[1].key)
-        return content_key(*parts, str(repeat))
+    def key(self, case: Case, *given: Given, repeat: int = 0) -> str:
+        """The key of a measurement of these answers."""
+        kind = "match" if self.benchmark.pairwise else "score"
+        answers = [answer.key for answer in given]
+        return content_key(kind, self._identity, self._models, case.to_json(), *answers, str(repeat))
 
-    # The run's totals
+    # Costs
+
+    def to_edit(self, editors: Mapping[str, Editor]) -> list[str]:
+        """A line for each editor with the number of edits left."""
+        lines = []
+        for label, editor in editors.items():
+            seeds = self.of.editors[label].seeds
+            left, edits = self.left(editor, seeds), seeds * len(self.cases)
+            lines.append(f"{self.name}: {label} has {left} of {edits} edits left")
+        return lines
+
+    def paid(self, everything: bool = False) -> list[str]:
+        """What the judge will be asked, and the approximate cost. `everything`: as if all answers existed."""
+        if self.benchmark.questions == 0 or self.of.models.judge is None:
+            return [f"{self.name}: nothing to ask a judge"]
+        if everything:
+            rows = self._answers_to_come()
+        else:
+            work = self._measuring()
+            rows = 0 if work is None else len(work.plan)
+        questions = round(rows * self.benchmark.questions)
+        line = f"{self.name}: at most {questions} questions to the judge ({self.of.models.judge.model})"
+        price = self.of.price
+        if price is None:
+            return [f"{line}; set price={{prompt_per_million: ..., answer_per_million: ...}} for an estimate"]
+        prompt = questions * (PROMPT_LETTERS / WORDS_PER_TOKEN + 1.5 * price.image_tokens)
+        cost = price.of(prompt, questions * ANSWER_TOKENS)
+        return [f"{line}, about {cost:.2f} {price.currency}; replies that were kept cost nothing"]
+
+    def _answers_to_come(self) -> int:
+        """The number of judgements if all answers existed."""
+        scored = sum(bool(case.protocols) for case in self.cases.values())
+        targets = any(case.target is not None for case in self.cases.values())
+        players = [1 for name in self.of.controls if name == COPY or targets]
+        for spec in self.of.editors.values():
+            players.append(len(spec.results) if isinstance(spec.results, tuple) else spec.seeds)
+        of_case = sum(map(min, combinations(players, 2))) if self.benchmark.pairwise else sum(players)
+        return scored * of_case * self.of.judgements
+
+    def cost(self) -> dict[str, Any]:
+        """The benchmark's cost so far: seconds per edit, questions, tokens, price."""
+        seconds = {}
+        for label, seeds in self.answers.items():
+            timed = [g.seconds for given in seeds for g in given.values() if g.seconds is not None]
+            if timed:
+                seconds[label] = sum(timed) / len(timed)
+        tokens, price = self._tokens(), self.of.price
+        prompt, answer = tokens["prompt_tokens"], tokens["answer_tokens"]
+        known = price is not None and prompt is not None and answer is not None
+        spent = price.of(prompt, answer) if known else None  # type: ignore[union-attr, arg-type]
+        currency = None if price is None else price.currency
+        return {"seconds_per_edit": seconds, **tokens, "price": spent, "currency": currency}
 
     def stopped(self) -> str | None:
         """Why the judge counts as down, if a stage of this run found so."""
-        for folder in (self.scores, self.matches):
-            if (folder / STOPPED).is_file():
-                return str(json.loads((folder / STOPPED).read_text(encoding="utf-8"))["last"])
-        return None
+        file = self.measure_folder / tables.STOPPED
+        return str(json.loads(file.read_text(encoding="utf-8"))["last"]) if file.is_file() else None
 
-    def cost(self) -> dict[str, int | None]:
+    def _tokens(self) -> dict[str, int | None]:
         """Questions and tokens of all committed judgements, including unreadable ones. Tokens are None if the server
         does not count them."""
-        totals: Counter[str] = Counter(dict.fromkeys((name for name, _ in COST), 0))
-        for folder, table in ((self.scores, SCORES), (self.matches, MATCHES)):
-            for row in journal.read(folder, table, [name for name, _ in COST]).to_pylist():
-                totals.update({name: row[name] or 0 for name, _ in COST})
+        names = [name for name, _ in tables.COST]
+        rows = journal.read(self.measure_folder, self.table, names).to_pylist()
+        totals = {name: sum(row[name] or 0 for row in rows) for name in names}
         counted = totals["prompt_tokens"] > 0 or totals["asked"] == 0
         return {name: count if counted or "tokens" not in name else None for name, count in totals.items()}
 

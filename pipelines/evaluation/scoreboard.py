@@ -9,17 +9,17 @@ from typing import Any
 
 import yaml
 
-from crispedit.benchmark import Benchmark, Protocol
+from crispedit.benchmark import REVERSED, Benchmark, Case, Protocol
+from crispedit.benchmarks import edit_compass, gedit, gedit_v2, imgedit
 from crispedit.measures import Models
 from crispedit.pipelines.evaluation import statistics
 from crispedit.pipelines.evaluation.runner import COPY, TRUTH, JudgedComparison, Outcome
 from crispedit.record import seed_of
 
-NEEDS = {"clip_i": "clip", "clip_t": "clip", "clip_dir": "clip_large", "dino": "dino"} | dict.fromkeys(
-    ("SC", "PQ", "O", "balance", "first", "second", "third", "mean"), "judge"
-)
+NEEDS = {"clip_i": "clip", "clip_t": "clip", "clip_dir": "clip_large", "dino": "dino"} | {
+    metric: "judge" for judged in (gedit, imgedit, edit_compass, gedit_v2) for metric in judged.METRICS
+}
 """The model that a metric needs."""
-NEEDS |= dict.fromkeys(("IF", "WA", "URC", "IC", "VC", "VQ", "overall"), "judge")
 
 Json = dict[str, Any]
 
@@ -42,26 +42,29 @@ def protocol_board(
     }
     scorer = _Scorer(name, protocol, level, mine)
     rows = {editor: scorer.row(results) for editor, results in mine.items() if results}
-    null = {
-        metric: f"the recipe names no models.{NEEDS[metric]}"
-        for metric in protocol.metrics
-        if metric in NEEDS and getattr(models, NEEDS[metric]) is None
-    }
-    judge = models.judge
-    return {
-        "about": protocol.about,
+    return _about(name, protocol, models, benchmark) | {
         "metrics": dict(protocol.metrics),
         "headline": protocol.headline,
         "labels": {group: dict(names) for group, names in protocol.labels.items()},
-        "request": {} if judge is None or benchmark is None else dict(benchmark.request(judge)),
-        "null": null,
-        "models": {
-            role: {"used": _used(models, role), "published": protocol.models.get(role)}
-            for role in dict.fromkeys(NEEDS[metric] for metric in protocol.metrics if metric in NEEDS)
-        },
         "rows": rows,
         "ranks": _ranks(protocol, rows),
         "differences": scorer.differences(),
+    }
+
+
+def _about(name: str, protocol: Protocol, models: Models, benchmark: Benchmark | None) -> Json:
+    """What the boards of all protocols say: the models, the judge's settings, and figures from papers."""
+    needs = {metric: NEEDS[metric] for metric in protocol.metrics if metric in NEEDS}
+    unnamed = {metric: role for metric, role in needs.items() if getattr(models, role) is None}
+    judge = models.judge
+    return {
+        "about": protocol.about,
+        "request": {} if judge is None or benchmark is None else dict(benchmark.request(judge)),
+        "null": {metric: f"the recipe names no models.{role}" for metric, role in unnamed.items()},
+        "models": {
+            role: {"used": _used(models, role), "published": protocol.models.get(role)}
+            for role in dict.fromkeys(needs.values())
+        },
         "published": published(protocol.published_as or name),
     }
 
@@ -116,7 +119,7 @@ class _Scorer:
             "with_missing": self._with_missing(outcomes),
             "groups": {
                 group: {
-                    metric: self._estimate([o for o in outcomes if o.case.group == group], metric)
+                    metric: self._mean(self._by_case([o for o in outcomes if o.case.group == group], metric))
                     for metric in self.protocol.metrics
                 }
                 for group in self.groups
@@ -129,36 +132,28 @@ class _Scorer:
             return None
         return outcome.values[self.name][metric]
 
-    def _by_case(self, outcomes: Sequence[Outcome], metric: str) -> dict[str, tuple[Outcome, float]]:
+    def _by_case(self, outcomes: Sequence[Outcome], metric: str) -> dict[str, tuple[Case, float]]:
         """Each case's mean over its seeds and judgements, if known."""
-        by_case: dict[str, tuple[Outcome, list[float]]] = {}
+        by_case: dict[str, tuple[Case, list[float]]] = {}
         for outcome in outcomes:
-            value = self._value(outcome, metric)
-            if value is not None:
-                by_case.setdefault(outcome.case.id, (outcome, []))[1].append(value)
-        return {case: (outcome, sum(values) / len(values)) for case, (outcome, values) in by_case.items()}
+            if (value := self._value(outcome, metric)) is not None:
+                by_case.setdefault(outcome.case.id, (outcome.case, []))[1].append(value)
+        return {name: (case, sum(values) / len(values)) for name, (case, values) in by_case.items()}
 
     def _figure(self, outcomes: Sequence[Outcome], metric: str) -> Json:
         """The overall figure; null, with the reason, if a group of the protocol has no known value."""
-        estimate = self._estimate(outcomes, metric, self.protocol.by_group)
-        if not self.protocol.by_group or estimate["n"] == 0:
-            return estimate
-        known = {outcome.case.group for outcome, _ in self._by_case(outcomes, metric).values()}
-        missing = [group for group in self.groups if group not in known]
-        if not missing:
+        cells = self._by_case(outcomes, metric)
+        estimate = self._mean(cells, self.protocol.by_group)
+        missing = [group for group in self.groups if group not in {case.group for case, _ in cells.values()}]
+        if not self.protocol.by_group or not cells or not missing:
             return estimate
         return dict.fromkeys(estimate) | {"n": estimate["n"], "error": f"nothing is known of {', '.join(missing)}"}
 
-    def _estimate(self, outcomes: Sequence[Outcome], metric: str, by_group: bool = False) -> Json:
+    def _mean(self, cells: Mapping[str, tuple[Case, float]], by_group: bool = False) -> Json:
         """{mean, low, high, n}: low and high are None without an interval; all are None without known values."""
-        known = list(self._by_case(outcomes, metric).values())
-        return self._mean([o for o, _ in known], [value for _, value in known], by_group)
-
-    def _mean(self, outcomes: Sequence[Outcome], values: Sequence[float], by_group: bool) -> Json:
-        if not values:
-            return dict(statistics.UNKNOWN)
-        groups = [o.case.group for o in outcomes] if by_group else None
-        return statistics.mean(values, _families(outcomes), groups, self.level).figure(len(values))
+        families = [case.family or case.id for case, _ in cells.values()]
+        groups = [case.group for case, _ in cells.values()] if by_group else None
+        return statistics.figure([value for _, value in cells.values()], families, groups, self.level)
 
     def _with_missing(self, outcomes: Sequence[Outcome]) -> Json | None:
         """The means with a value for every missing or refused answer: the source's own, or the worst if copying the
@@ -171,14 +166,13 @@ class _Scorer:
             if not self.source and metric not in self.protocol.perfect_by_copying:
                 figures[metric] = dict(statistics.UNKNOWN)  # the control was not asked for
                 continue
-            cells = dict(self._by_case(outcomes, metric))
+            cells = self._by_case(outcomes, metric)
             for case in sorted(absent):
                 some = [o for o in outcomes if o.case.id == case]
                 known = [v for o in some if (v := self._filled(o, metric, better)) is not None]
                 if known:
-                    cells[case] = (some[0], sum(known) / len(known))
-            members = list(cells.values())
-            figures[metric] = self._mean([o for o, _ in members], [v for _, v in members], self.protocol.by_group)
+                    cells[case] = (some[0].case, sum(known) / len(known))
+            figures[metric] = self._mean(cells, self.protocol.by_group)
         return figures
 
     def _filled(self, outcome: Outcome, metric: str, better: str) -> float | None:
@@ -196,17 +190,11 @@ class _Scorer:
         cells = [
             (o.case.id, o.seed, o.repeat, value) for o in outcomes if (value := self._value(o, metric)) is not None
         ]
-        variances = statistics.variances(cells)
-        seeds = sorted({seed for _, seed, _, _ in cells})
-        means = [
-            self._estimate([o for o in outcomes if o.seed == seed], metric, self.protocol.by_group) for seed in seeds
-        ]
-        return {
-            "cases": variances.cases,
-            "seeds": variances.seeds,
-            "judgements": variances.judgements,
-            "mean_by_seed": [one["mean"] for one in means] if len(seeds) > 1 else None,
-        }
+        by_group, means = self.protocol.by_group, []
+        for seed in sorted({seed for _, seed, _, _ in cells}):
+            by_case = self._by_case([o for o in outcomes if o.seed == seed], metric)
+            means.append(self._mean(by_case, by_group)["mean"])
+        return vars(statistics.variances(cells)) | {"mean_by_seed": means if len(means) > 1 else None}
 
     def differences(self) -> list[Json]:
         """Every editor minus the control that copies, and minus the editors before it, on the cases that both answered.
@@ -235,11 +223,11 @@ class _Scorer:
         both = [case for case in ours if case in theirs]
         if not both:
             return {**statistics.UNKNOWN, "p": None, "ratio": None, "wins": 0, "ties": 0, "losses": 0}
-        outcomes = [ours[case][0] for case in both]
+        cases = [ours[case][0] for case in both]
         a, b = ([side[case][1] for case in both] for side in (ours, theirs))
         apart = [x - y for x, y in zip(a, b, strict=True)]
-        families = _families(outcomes)
-        groups = [o.case.group for o in outcomes] if self.protocol.by_group else None
+        families = [case.family or case.id for case in cases]
+        groups = [case.group for case in cases] if self.protocol.by_group else None
         estimate = statistics.mean(apart, families, groups, self.level)
         ratio = statistics.ratio(a, b, families, groups, self.level)
         sign = 1 if self.protocol.metrics[metric] == "higher" else -1
@@ -249,12 +237,8 @@ class _Scorer:
             "wins": better[1],
             "ties": better[0],
             "losses": better[-1],
-            "ratio": None if ratio is None else {"mean": ratio.mean, "low": ratio.low, "high": ratio.high},
+            "ratio": None if ratio is None else {side: getattr(ratio, side) for side in ("mean", "low", "high")},
         }
-
-
-def _families(outcomes: Sequence[Outcome]) -> list[str]:
-    return [o.case.family or o.case.id for o in outcomes]
 
 
 def pairwise_board(
@@ -269,44 +253,36 @@ def pairwise_board(
     consistency."""
     scored = [verdict for verdict in verdicts if verdict.kind == "scored"]
     matches = [
-        statistics.PairwiseResult(verdict.case.id, dimension, verdict.first, verdict.second, winner)  # type: ignore[arg-type]
+        statistics.PairwiseResult(verdict.case.id, dimension, verdict.first, verdict.second, winner)
         for verdict in scored
         for dimension, winner in verdict.winners.items()
         if winner is not None
     ]
-    seed = seed_of(name, "strengths")
-    groups = sorted({verdict.case.group for verdict in scored})
-    dimensions = sorted({match.dimension for match in matches})
-    overall = statistics.strengths(matches, level, seed=seed)
-    judge = models.judge
-    return {
-        "about": protocol.about,
+    group_of = {verdict.case.id: verdict.case.group for verdict in scored}
+
+    def ratings(of: Sequence[statistics.PairwiseResult], draws: int = 100) -> Json:
+        strengths = statistics.strengths(of, level, draws, seed_of(name, "strengths"))
+        return {player: vars(rating) for player, rating in strengths.items()}
+
+    return _about(name, protocol, models, benchmark) | {
         "pairwise": True,
-        "request": {} if judge is None else dict(benchmark.request(judge)),
-        "null": {} if judge is not None else {"elo": "the recipe names no models.judge"},
-        "models": {"judge": {"used": _used(models, "judge"), "published": protocol.models.get("judge")}},
         "cases": len({verdict.case.id for verdict in verdicts}),
         "compared": len(scored),
         "unparsed": sum(verdict.kind == "unparsed" for verdict in verdicts),
         "unjudged": sum(verdict.kind == "unjudged" for verdict in verdicts),
         "reasons": dict(sorted(Counter(v.reason for v in verdicts if v.reason).items())),
-        "ratings": {player: vars(rating) for player, rating in overall.items()},
+        "ratings": ratings(matches, 200),
         "dimensions": {
-            dimension: _elo([m for m in matches if m.dimension == dimension], level, seed) for dimension in dimensions
+            dimension: ratings([match for match in matches if match.dimension == dimension])
+            for dimension in sorted({match.dimension for match in matches})
         },
-        "groups": {group: _elo([m for m in matches if m.case in _ids(scored, group)], level, seed) for group in groups},
+        "groups": {
+            group: ratings([match for match in matches if group_of[match.case] == group])
+            for group in sorted(set(group_of.values()))
+        },
         "pairs": _pairs(matches),
         "position": _position(scored),
-        "published": published(protocol.published_as or name),
     }
-
-
-def _ids(verdicts: Sequence[JudgedComparison], group: str) -> set[str]:
-    return {verdict.case.id for verdict in verdicts if verdict.case.group == group}
-
-
-def _elo(matches: Sequence[statistics.PairwiseResult], level: float, seed: int) -> Json:
-    return {player: vars(rating) for player, rating in statistics.strengths(matches, level, 100, seed).items()}
 
 
 def _pairs(matches: Sequence[statistics.PairwiseResult]) -> list[Json]:
@@ -332,20 +308,16 @@ def _pairs(matches: Sequence[statistics.PairwiseResult]) -> list[Json]:
 
 def _position(verdicts: Sequence[JudgedComparison]) -> Json:
     """How often the judge prefers the first-shown answer, and how often both orders agree."""
-    shown: Counter[str] = Counter()
-    agreed = both = 0
-    for verdict in verdicts:
-        for dimension, winner in verdict.in_order.items():
-            other = verdict.reversed.get(dimension)
-            if winner is None or other is None:
-                continue
-            both += 1
-            agreed += winner == other
-            shown[winner] += 1
-            shown[{"first": "second", "second": "first", "tie": "tie"}[other]] += 1
+    both = [
+        (in_order, other)
+        for verdict in verdicts
+        for dimension, in_order in verdict.in_order.items()
+        if in_order is not None and (other := verdict.reversed.get(dimension)) is not None
+    ]
+    shown = Counter([*(in_order for in_order, _ in both), *(REVERSED[other] for _, other in both)])
     decided = shown["first"] + shown["second"]
     return {
         "first_preferred": shown["first"] / decided if decided else None,
-        "orders_agree": agreed / both if both else None,
-        "n": both,
+        "orders_agree": sum(in_order == other for in_order, other in both) / len(both) if both else None,
+        "n": len(both),
     }

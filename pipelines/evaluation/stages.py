@@ -4,25 +4,62 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from crispedit import metrics
-from crispedit.benchmark import Answer, AnswerPair, Benchmark, Case, Picture
+from crispedit.benchmark import Answer, AnswerPair, Benchmark, Case, Compared, Picture, Scored
 from crispedit.judge import JudgeDownError
 from crispedit.measures import Measures, Models
 from crispedit.parts import Editor
 from crispedit.pipelines.engine import Row
-from crispedit.pipelines.evaluation.kept import Edits
 from crispedit.pipelines.evaluation.tables import STOPPED, without_addresses
 from crispedit.pipelines.scheduling.flow import failed
 from crispedit.recipe import Pool
-from crispedit.record import Edit, Image, Refusal, canonical_json
+from crispedit.record import Image, Refusal, canonical_json
 from crispedit.shards import journal
+
+CACHED_COLUMNS = ("seconds", "refusal")
+
+
+@dataclass(frozen=True)
+class Edits:
+    """A cache of edits in a folder, so that each is paid for once; several evaluations may share it,
+    also at the same time. One file per edit, named by a hash of everything that determines it: the editor with its
+    options and weights, the source's bytes, the request and the seed (a row's `edit`)."""
+
+    folder: Path
+
+    def recall(self, name: str) -> dict[str, Any] | None:
+        """The stored columns of an edit (PNG or refusal, and seconds); None if it is not stored."""
+        try:
+            stored = json.loads(self._file(name, "json").read_text(encoding="utf-8"))
+            columns = {column: stored[column] for column in CACHED_COLUMNS}
+            return columns | {"image": self._file(name, "png").read_bytes() if stored["refusal"] is None else None}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def has(self, name: str) -> bool:
+        return self._file(name, "json").is_file()
+
+    def keep(self, row: Mapping[str, Any]) -> None:
+        """Store an edited or refused row; failed ones are tried again."""
+        if row.get("error") is not None:
+            return
+        image = row.get("image")
+        if image is not None:
+            with journal.replaced(self._file(row["edit"], "png")) as out:
+                out.write(image)
+        with journal.replaced(self._file(row["edit"], "json")) as out:
+            out.write(canonical_json({column: row.get(column) for column in CACHED_COLUMNS}).encode())
+
+    def _file(self, name: str, suffix: str) -> Path:
+        return self.folder / name[:2] / f"{name}.{suffix}"
 
 
 @dataclass
@@ -46,102 +83,75 @@ class AnswerStage:
         start = time.perf_counter()
         edits = self.editor.edit(sources, jobs, [row["number"] for row in rows])
         seconds = (time.perf_counter() - start) / len(rows)
-        done = [_edited({**row, "seconds": seconds}, edit) for row, edit in zip(rows, edits, strict=True)]
-        for row in done:
-            self.kept.keep(row)
+        done = []
+        for row, edit in zip(rows, edits, strict=True):
+            timed = {**row, "seconds": seconds}
+            if isinstance(edit, Exception):
+                done.append(failed(timed, edit))
+            elif isinstance(edit, Refusal):
+                done.append({**timed, "refusal": edit.reason})
+            else:
+                done.append({**timed, "image": _png(edit.edited)})
+            self.kept.keep(done[-1])
         return done
 
 
-def _edited(row: Row, edit: Edit | Refusal | Exception) -> Row:
-    if isinstance(edit, Exception):
-        return failed(row, edit)
-    if isinstance(edit, Refusal):
-        return {**row, "refusal": edit.reason}
-    return {**row, "image": _png(edit.edited)}
-
-
 @dataclass
-class _Measuring:
-    """Base of the stages that measure: loads the models, and notes if the judge is down."""
+class MeasureStage:
+    """The stage that measures: answers in, or pairs of them; their metrics out, or the judge's verdicts, as JSON."""
 
     name: str
     pool: Pool
     benchmark: Benchmark
     models: Models
-    gpus: float = 0.0
-    kept: Path | None = None
-    folder: Path = Path()
+    kept: Path
+    folder: Path
+    gpus: float
     _measures: Measures | None = None
 
     def load(self) -> None:
         self._measures = Measures(self.models, self.kept)
         self._measures.load()
 
-    @property
-    def measures(self) -> Measures:
+    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
         assert self._measures is not None
-        return self._measures
+        shown: dict[Picture, Image] = {}  # answers to one case follow each other, so its images are decoded once
+        if self.benchmark.pairwise:
+            pairs = [AnswerPair(*(self._answer(row, name, shown) for name in ("first", "second"))) for row in rows]
+            compared = self.benchmark.compare(pairs, self._measures)
+            return [self._measured(row, result) for row, result in zip(rows, compared, strict=True)]
+        answers = [self._answer(row, "editor", shown) for row in rows]
+        scored = self.benchmark.score(answers, self._measures)
+        black = [{"black": metrics.black(answer.edited)} for answer in answers]
+        return [self._measured(row | flag, result) for row, flag, result in zip(rows, black, scored, strict=True)]
 
-    def failed(self, row: Row, error: Exception) -> Row:
-        """The row with its error. A row that was not asked because the judge is down is not committed."""
-        if isinstance(error, JudgeDownError):
-            with journal.replaced(self.folder / STOPPED) as out:
-                out.write(json.dumps({"last": without_addresses(str(error))}).encode())
-        return {**row, "error": f"{type(error).__name__}: {error}", "stopped": isinstance(error, JudgeDownError)}
+    def _measured(self, row: Row, result: Scored | Compared | Exception) -> Row:
+        """The row with its result or error. A row that was not asked because the judge is down is not committed."""
+        if isinstance(result, Exception):
+            down = isinstance(result, JudgeDownError)
+            if down:
+                with journal.replaced(self.folder / STOPPED) as out:
+                    out.write(json.dumps({"last": without_addresses(str(result))}).encode())
+            return {**row, "error": f"{type(result).__name__}: {result}", "stopped": down}
+        columns = {
+            name: canonical_json(value) for name, value in vars(result).items() if name not in ("unparsed", "usage")
+        }
+        return {**row, **columns, **vars(result.usage), "unparsed": result.unparsed}
 
-    def answer(self, row: Row, name: str, shown: dict[Picture, Image]) -> Answer:
+    def _answer(self, row: Row, editor: str, shown: dict[Picture, Image]) -> Answer:
         def image(picture: Picture) -> Image:
             if picture not in shown:
                 shown[picture] = self.benchmark.image(picture)
             return shown[picture]
 
         case = Case.from_json(row["asked_of"])
-        answer = _picture(row[name])
+        answer = _picture(row[f"{editor}_answer"])
         source = image(_picture(row["source"]))
         target = None if case.target is None else image(case.target)
         mask = None if case.mask is None else self.benchmark.mask(case.mask)
         # A control's answer is a picture of the case, so it is prepared as for an editor; others are used unchanged.
         edited = shown[answer] if answer in shown else answer.image()
         return Answer(case, source, edited, target, mask, row["repeat"])
-
-
-class MetricStage(_Measuring):
-    """The stage that measures: answers in, JSON of their metrics out."""
-
-    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        shown: dict[Picture, Image] = {}  # answers to one case follow each other, so its images are decoded once
-        answers = [self.answer(row, "answer", shown) for row in rows]
-        scored = self.benchmark.score(answers, self.measures)
-        done = []
-        for row, answer, result in zip(rows, answers, scored, strict=True):
-            if isinstance(result, Exception):
-                done.append(self.failed(row, result))
-                continue
-            values, words = canonical_json(result.values), canonical_json(result.words)
-            flags = {"black": metrics.black(answer.edited), "unparsed": result.unparsed}
-            done.append({**row, **flags, **vars(result.usage), "values": values, "words": words})
-        return done
-
-
-class JudgeStage(_Measuring):
-    """The stage that compares: pairs of answers in, the judge's verdicts out."""
-
-    def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        shown: dict[Picture, Image] = {}
-        pairs = [
-            AnswerPair(self.answer(row, "first_answer", shown), self.answer(row, "second_answer", shown))
-            for row in rows
-        ]
-        done = []
-        for row, result in zip(rows, self.benchmark.compare(pairs, self.measures), strict=True):
-            if isinstance(result, Exception):
-                done.append(self.failed(row, result))
-                continue
-            columns = {
-                name: canonical_json(getattr(result, name)) for name in ("winners", "in_order", "reversed", "words")
-            }
-            done.append({**row, **columns, **vars(result.usage), "unparsed": result.unparsed})
-        return done
 
 
 def _png(image: Image) -> bytes:

@@ -9,13 +9,15 @@ variance among them. With only one family, or equal values, the spread is unknow
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
+
+from crispedit.replies import Winner
 
 Array = NDArray[np.float64]
 
@@ -30,8 +32,6 @@ class Estimate:
     mean: float
     low: float | None
     high: float | None
-    se: float | None
-    df: float | None
     p: float | None
 
     def figure(self, n: int) -> dict[str, float | int | None]:
@@ -41,6 +41,13 @@ class Estimate:
 
 UNKNOWN: Mapping[str, float | int | None] = {"mean": None, "low": None, "high": None, "n": 0}
 """The figure of no values."""
+
+
+def figure(
+    values: Sequence[float], families: Sequence[str], groups: Sequence[str] | None = None, level: float = 0.95
+) -> dict[str, float | int | None]:
+    """The mean of values and its interval, JSON-ready."""
+    return mean(values, families, groups, level).figure(len(values)) if values else dict(UNKNOWN)
 
 
 def mean(
@@ -53,11 +60,11 @@ def mean(
     centre = float(np.mean([stratum.mean for stratum in strata]))
     variance, df = _combined(strata)
     if not variance or df is None:
-        return Estimate(centre, None, None, None, None, None)
+        return Estimate(centre, None, None, None)
     se = float(np.sqrt(variance))
     reach = float(stats.t.ppf((1 + level) / 2, df)) * se
     p = float(2 * stats.t.sf(abs(centre) / se, df))
-    return Estimate(centre, centre - reach, centre + reach, se, df, p)
+    return Estimate(centre, centre - reach, centre + reach, p)
 
 
 def ratio(
@@ -75,8 +82,8 @@ def ratio(
     apart = [(a - quotient * b) / below for a, b in zip(ours, theirs, strict=True)]
     around = mean(apart, families, groups, level)
     if around.low is None or around.high is None:
-        return Estimate(quotient, None, None, None, None, None)
-    return Estimate(quotient, quotient + around.low, quotient + around.high, around.se, around.df, None)
+        return Estimate(quotient, None, None, None)
+    return Estimate(quotient, quotient + around.low, quotient + around.high, None)
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,6 @@ def _within(lists: Sequence[Sequence[float]]) -> float | None:
 
 # Pairwise comparisons
 
-Outcome = Literal["first", "second", "tie"]
 ELO_PER_STRENGTH = 400 / np.log(10)
 ELO_MIDDLE = 1000.0
 SHRINKING = 1.0
@@ -210,7 +216,7 @@ class PairwiseResult:
     dimension: str
     first: str
     second: str
-    outcome: Outcome
+    outcome: Winner
 
 
 @dataclass(frozen=True)
@@ -243,16 +249,16 @@ def strengths(
         weights = rng.multinomial(len(table.cases), share, size=draws).astype(np.float64)
         drawn = np.stack([table.fit(weight, centre) for weight in weights])[:, : len(players)]
     ratings = ELO_MIDDLE + ELO_PER_STRENGTH * centre[: len(players)]
+    counts = Counter(name for match in matches for name in (match.first, match.second))
+    cases = len(table.cases)
     strengths = {}
-    for place, name in enumerate(players):
-        count = sum(name in (match.first, match.second) for match in matches)
+    for place, (name, rating) in enumerate(zip(players, ratings.tolist(), strict=True)):
         low = high = None
         if len(drawn):
-            cases = len(table.cases)
             spread = float(drawn[:, place].std(ddof=1)) * float(np.sqrt(cases / (cases - 1)))
             reach = ELO_PER_STRENGTH * spread * float(stats.t.ppf((1 + level) / 2, cases - 1))
-            low, high = float(ratings[place]) - reach, float(ratings[place]) + reach
-        strengths[name] = Strength(float(ratings[place]), low, high, count)
+            low, high = rating - reach, rating + reach
+        strengths[name] = Strength(rating, low, high, counts[name])
     return strengths
 
 
@@ -263,14 +269,12 @@ class _Table:
         self.players = len(players)
         self.cases = sorted({match.case for match in matches})
         dimensions = sorted({match.dimension for match in matches})
+        shown = [(match.first, match.second) for match in matches]
         self.dimensions = len(dimensions)
-        number = {name: place for place, name in enumerate(players)}
-        case = {name: place for place, name in enumerate(self.cases)}
-        self.first = np.array([number[m.first] for m in matches])
-        self.second = np.array([number[m.second] for m in matches])
-        self.outcome = np.array([("first", "second", "tie").index(m.outcome) for m in matches])
-        self.dimension = np.array([dimensions.index(m.dimension) for m in matches])
-        self.case = np.array([case[m.case] for m in matches])
+        self.first, self.second = (np.searchsorted(players, names) for names in zip(*shown, strict=True))
+        self.outcome = np.array([("first", "second", "tie").index(match.outcome) for match in matches])
+        self.dimension = np.searchsorted(dimensions, [match.dimension for match in matches])
+        self.case = np.searchsorted(self.cases, [match.case for match in matches])
 
     def fit(self, weights: Array, start: Array | None = None) -> Array:
         """[players + dimensions]: strengths with mean 0 and logarithms of tie parameters, with these weights of

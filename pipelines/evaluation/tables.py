@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -54,16 +54,20 @@ MATCHES = Table(
     )
 )
 ASKED = pa.schema([*ANSWERS.schema, *columns(pa.string(), "asked_of", "source", "edit"), ("number", pa.int64())])
-SHOWN = pa.schema([*SCORES.schema, *columns(pa.string(), "asked_of", "source", "answer"), ("stopped", pa.bool_())])
-PAIRED = pa.schema(
-    [
-        *MATCHES.schema,
-        *columns(pa.string(), "asked_of", "source", "first_answer", "second_answer"),
-        ("stopped", pa.bool_()),
-    ]
-)
 STOPPED = "judge-down.json"
 """The file that a stage writes beside its table when the judge is down."""
+
+
+def players_of(table: Table) -> list[str]:
+    """The columns of a table of measurements that name editors."""
+    return [name for name in ("editor", "first", "second") if name in table.schema.names]
+
+
+def wire(table: Table) -> pa.Schema:
+    """The schema of measurements between the stages."""
+    answers = [f"{name}_answer" for name in players_of(table)]
+    return pa.schema([*table.schema, *columns(pa.string(), "asked_of", "source", *answers), ("stopped", pa.bool_())])
+
 
 Kind = Literal["scored", "refused", "missing", "error", "unparsed", "unjudged"]
 
@@ -71,10 +75,8 @@ Kind = Literal["scored", "refused", "missing", "error", "unparsed", "unjudged"]
 class Committed:
     """The rows of a table: done rows by key; failures and unreadable replies by the key that they would have."""
 
-    def __init__(self, folder: Path, table: Table, columns: Sequence[str] | None = None) -> None:
-        names = table.schema.names
-        extra = [name for name in ("key", "of", "error", "unparsed") if name in names]
-        wanted = None if columns is None else list(dict.fromkeys([*columns, *extra]))
+    def __init__(self, folder: Path, table: Table, keys_only: bool = False) -> None:
+        wanted = ["key", "of", "error", "unparsed"] if keys_only else None
         self.done: dict[str, Row] = {}
         self.failed: dict[str, str] = {}
         self.unread: set[str] = set()
@@ -87,12 +89,14 @@ class Committed:
             else:
                 self.done[row["key"]] = row
 
-    def why(self, key: str) -> tuple[Kind, str]:
-        """Why there is no row of this key."""
+    def result(self, key: str, *columns: str) -> dict[str, Any]:
+        """These columns of the row of this key, read from JSON; without a row its `kind`, and the `reason`."""
+        if (row := self.done.get(key)) is not None:
+            return {name: json.loads(row[name]) if isinstance(row[name], str) else row[name] for name in columns}
         if key in self.unread:
-            return "unparsed", "the judge's reply cannot be read"
+            return {"kind": "unparsed", "reason": "the judge's reply cannot be read"}
         reason = self.failed.get(key)
-        return "unjudged", f"error: {reason}" if reason else "not scored"
+        return {"kind": "unjudged", "reason": f"error: {reason}" if reason else "not scored"}
 
 
 def without_addresses(text: str) -> str:

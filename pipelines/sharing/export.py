@@ -2,6 +2,7 @@
 between edits."""
 
 import argparse
+from functools import partial
 
 from tqdm import tqdm
 
@@ -10,7 +11,7 @@ from crispedit.chat import ChatOption
 from crispedit.pipelines.run import run_in
 from crispedit.pipelines.sharing import preference
 from crispedit.recipe import Strict, parse
-from crispedit.shards.export import TARGETS, export
+from crispedit.shards.export import TARGETS, Invert, export
 from crispedit.shards.remote import Cache
 
 PREFERENCE = "preference"
@@ -43,10 +44,10 @@ class Inverses(Strict):
     chat: ChatOption
 
 
-def _by_model(spec: str) -> inverse.ByModel:
+def _by_model(spec: str) -> Invert:
     chat = parse(Inverses, f"chat: {spec}", name="--inverse-chat").chat
     chat.load()
-    return inverse.ByModel(chat)
+    return partial(inverse.by_model, chat)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,16 +11,7 @@ slash.
 
 from crispedit.pipelines.sources.entry import ENTRY, Entry, File, Skipped
 from crispedit.pipelines.sources.files import exists, files, open_file
-from crispedit.pipelines.sources.index import (
-    Listing,
-    entries,
-    fitting,
-    is_container,
-    listing,
-    nothing,
-    photographs,
-    read_once,
-)
+from crispedit.pipelines.sources.index import entries, fitting, listing, nothing, photographs
 from crispedit.pipelines.sources.names import IMAGE_SUFFIXES, KNOWN, beside, escape, folder_of, suffix_of, unescape
 from crispedit.pipelines.sources.parquet import Null, check_columns
 from crispedit.pipelines.sources.place import (

@@ -51,10 +51,7 @@ def open_file(path: str, block: int = READ_AHEAD) -> IO[bytes]:
 
 def exists(path: str) -> bool:
     """Whether a file exists at this path, in the form of `File.path`."""
-    if storage.is_remote(path):
-        system, inside = storage.filesystem(path)
-        return bool(system.exists(inside))
-    return os.path.exists(unescape(path))
+    return storage.exists(path if storage.is_remote(path) else unescape(path))
 
 
 def _local_files(path: str, skipped: Skipped) -> Iterator[File]:

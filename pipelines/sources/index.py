@@ -206,8 +206,7 @@ def _is_photograph(opened: IO[bytes], member: tar.Member, suffixes: tuple[str, .
         return False
     known = by_name(member.name, suffixes)
     if known is None and member.error is None:
-        opened.seek(member.offset)
-        return by_head(opened.read(min(HEAD, member.size)))
+        return by_head(member.read(opened, HEAD))
     return member.damage or known is not False  # an unreadable member may have been one
 
 
@@ -216,8 +215,7 @@ def _caption(opened: IO[bytes], member: tar.Member, extension: str | None, skipp
     if member.size > MOST_CAPTION_BYTES:
         skipped.add("caption longer than 1 MB")
         return None
-    opened.seek(member.offset)
-    data = opened.read(member.size)
+    data = member.read(opened)
     return texts.of_json(data, "caption") if extension == "json" else texts.decode(data, "replace") or None
 
 

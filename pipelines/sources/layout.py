@@ -111,9 +111,7 @@ def _members(opened: IO[bytes]) -> list[str]:
             break
         members.append(extension)
         if extension.endswith("json") and member.size <= pairs.MOST_TEXT_BYTES:
-            opened.seek(member.offset)
-            row = json.loads(opened.read(member.size))
-            members += [f"{extension}.{name}" for name in _fields(row)]
+            members += [f"{extension}.{name}" for name in _fields(json.loads(member.read(opened)))]
     return members
 
 

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from crispedit.pipelines import sources
 from crispedit.pipelines.sources import IMAGE_SUFFIXES, Entry, File, Null, PhotoSource, Place, Skipped, parquet, texts
 from crispedit.pipelines.sources.files import LOOK_UP, READ_AHEAD
+from crispedit.pipelines.sources.index import is_container, read_once
 from crispedit.shards import tar
 
 IMAGES = ("source", "edited", "mask")
@@ -195,7 +196,7 @@ def files(source: PairsSource, skipped: Skipped, listed: Collection[str] = ()) -
     suffixes = [suffix for suffix, layout in LAYOUTS.items() if layout == source.layout]
     first_is_there = any(sources.suffix_of(file.uri) == suffixes[0] for file in kept)
     suffix = suffixes[0] if first_is_there else suffixes[-1]
-    return [file for file in kept if sources.is_container(file, suffix, skipped)]
+    return [file for file in kept if is_container(file, suffix, skipped)]
 
 
 def of_file(
@@ -213,7 +214,7 @@ def of_file(
     }
     read = readers.get(str(source.layout), lambda opened: _of_rows(source, file, opened))
     block = LOOK_UP if source.layout == "parquet" else READ_AHEAD
-    return sources.read_once(file, block, read, lambda uri, error: _pair(source, uri, error=error), patient)
+    return read_once(file, block, read, lambda uri, error: _pair(source, uri, error=error), patient)
 
 
 def read(wanted: Sequence[ImportedPair], root: str | None = None) -> list[PairImages | Exception]:
@@ -222,29 +223,27 @@ def read(wanted: Sequence[ImportedPair], root: str | None = None) -> list[PairIm
 
     As in `sources.read`, each column of a parquet row group is decoded once per call.
     """
-    images = [(i, part) for i, pair in enumerate(wanted) for part in IMAGES if getattr(pair, part) is not None]
-    read = sources.read([getattr(wanted[i], part) for i, part in images], root)
-    answers: list[dict[str, bytes | Exception]] = [{} for _ in wanted]
-    for (i, part), answer in zip(images, read, strict=True):
-        if not (part == "mask" and isinstance(answer, Null)):
-            answers[i][part] = answer
-    return [_images(pair, answer) for pair, answer in zip(wanted, answers, strict=True)]
+    images = [entry for pair in wanted for part in IMAGES if (entry := getattr(pair, part)) is not None]
+    answers = iter(sources.read(images, root))
+    return [_images(pair, answers) for pair in wanted]
 
 
-def _images(pair: ImportedPair, answers: Mapping[str, bytes | Exception]) -> PairImages | Exception:
-    if pair.error is not None:
-        return ValueError(pair.error)
+def _images(pair: ImportedPair, answers: Iterator[bytes | Exception]) -> PairImages | Exception:
+    """What the next answers, one for each image of the pair, make of it."""
     images: dict[str, bytes] = {}
-    for part, answer in answers.items():
-        if isinstance(answer, Exception):
-            entry: Entry = getattr(pair, part)
-            is_file = entry.offset is None and entry.row is None
-            place = f" at {sources.unescape(entry.path)}" if is_file else ""
-            raised = type(answer)(f"{part} image{place}: {answer}")
-            raised.__cause__ = answer.__cause__  # which decides whether it is transient
-            return raised
-        images[part] = answer
-    return PairImages(**images)
+    failed: Exception | None = None if pair.error is None else ValueError(pair.error)
+    for part in IMAGES:
+        entry: Entry | None = getattr(pair, part)
+        if entry is None:
+            continue
+        answer = next(answers)
+        if isinstance(answer, bytes):
+            images[part] = answer
+        elif failed is None and not (part == "mask" and isinstance(answer, Null)):
+            place = f" at {sources.unescape(entry.path)}" if entry.offset is None and entry.row is None else ""
+            failed = type(answer)(f"{part} image{place}: {answer}")
+            failed.__cause__ = answer.__cause__  # which decides whether it is transient
+    return PairImages(**images) if failed is None else failed
 
 
 def _pair(source: PairsSource, uri: str, /, **parts: Any) -> ImportedPair:
@@ -379,8 +378,7 @@ def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[
         if member.error is not None:
             sample.damage = member.error
         if extension in words and member.error is None and member.size <= MOST_TEXT_BYTES:
-            opened.seek(member.offset)
-            sample.texts[extension] = opened.read(member.size)
+            sample.texts[extension] = member.read(opened)
         sample.members[extension] = member
     yield from _finished(sample, images, skipped)
 
@@ -513,7 +511,7 @@ def _of_names(source: PairsSource, file: File) -> ImportedPair:
                 images[part] = Entry(uri, edited)
             elif part == "edited":
                 raise LookupError(f"no edited image: there is no {tried[0]} (or .png, .jpg, .jpeg, .webp)")
-        return _pair(source, uri, **images, **_texts(columns, _Beside(str(stem))))
+        return _pair(source, uri, **images, **_texts(columns, _beside(columns, str(stem))))
     except (LookupError, ValueError, OSError) as error:
         return _pair(source, uri, error=f"{uri}: {error}")
 
@@ -521,22 +519,16 @@ def _of_names(source: PairsSource, file: File) -> ImportedPair:
 _USUAL = (".png", ".jpg", ".jpeg", ".webp")
 
 
-class _Beside(Mapping[str, Any]):
-    """The text files beside an image by the endings of their names: `.txt`, `_prompt.txt`, `.json` (parsed)."""
-
-    def __init__(self, stem: str) -> None:
-        self.stem = stem
-
-    def __getitem__(self, ending: str) -> Any:
-        with sources.open_file(self.stem + ending) as opened:
-            data = opened.read(MOST_TEXT_BYTES)
-        return _text(ending, data)
-
-    def __contains__(self, ending: object) -> bool:
-        return isinstance(ending, str) and sources.exists(self.stem + ending)
-
-    def __iter__(self) -> Iterator[str]:
-        return (ending for ending in (".txt", ".json") if ending in self)
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
+def _beside(columns: Columns, stem: str) -> dict[str, Any]:
+    """The mapped texts beside an image by the endings of their files' names: `.txt`, `_prompt.txt`, `.json` (parsed).
+    LookupError if one is missing."""
+    words = {}
+    for path in (columns.texts | columns.names).values():
+        ending = next((ending for ending in _prefixes(path) if ending and sources.exists(stem + ending)), None)
+        if ending is None:
+            there = [ending for ending in (".txt", ".json") if sources.exists(stem + ending)]
+            raise LookupError(f"no {path!r} among {', '.join(there) or 'nothing'}")
+        if ending not in words:
+            with sources.open_file(stem + ending) as opened:
+                words[ending] = _text(ending, opened.read(MOST_TEXT_BYTES))
+    return words

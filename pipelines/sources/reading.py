@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,8 +48,7 @@ def read(wanted: Sequence[Entry], root: str | None = None) -> list[bytes | Excep
             answers[i] = _too_large(entry, entry.size)
         elif not storage.is_remote(entry.path):
             answers[i] = _local(entry)
-    at_servers = [i for i in files if i not in answers]
-    answers.update(zip(at_servers, _remote([files[i] for i in at_servers]), strict=True))
+    answers.update(_remote({i: entry for i, entry in files.items() if i not in answers}))
     return [answers[i] for i in range(len(wanted))]
 
 
@@ -72,22 +71,19 @@ def _local(entry: Entry) -> bytes | Exception:
     return _whole(entry, data)
 
 
-def _remote(wanted: Sequence[Entry]) -> list[bytes | Exception]:
-    by_system: dict[Any, list[int]] = defaultdict(list)
-    inside: list[str] = []
-    for i, entry in enumerate(wanted):
-        system, path = storage.filesystem(entry.path)
-        inside.append(path)
-        by_system[system].append(i)
-    answers: dict[int, bytes | Exception] = {}
-    for system, at in by_system.items():
-        starts = [wanted[i].offset for i in at]
-        ends = [None if start is None else start + (wanted[i].size or 0) for i, start in zip(at, starts, strict=True)]
-        contents = system.cat_ranges([inside[i] for i in at], starts, ends, on_error="return")
-        for i, data in zip(at, contents, strict=True):
+def _remote(wanted: Mapping[int, Entry]) -> Iterator[tuple[int, bytes | Exception]]:
+    by_system: dict[Any, dict[int, str]] = defaultdict(dict)
+    for i, entry in wanted.items():
+        system, inside = storage.filesystem(entry.path)
+        by_system[system][i] = inside
+    for system, places in by_system.items():
+        entries = [wanted[i] for i in places]
+        starts = [entry.offset for entry in entries]
+        ends = [None if entry.offset is None else entry.offset + (entry.size or 0) for entry in entries]
+        contents = system.cat_ranges(list(places.values()), starts, ends, on_error="return")
+        for i, entry, data in zip(places, entries, contents, strict=True):
             whole = isinstance(data, bytes | bytearray | memoryview)
-            answers[i] = _whole(wanted[i], bytes(data)) if whole else _failed(wanted[i], data)
-    return [answers[i] for i in range(len(wanted))]
+            yield i, _whole(entry, bytes(data)) if whole else _failed(entry, data)
 
 
 def _whole(entry: Entry, data: bytes) -> bytes | Exception:

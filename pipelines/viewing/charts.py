@@ -1,29 +1,138 @@
-"""Charts as SVG, for the browser and the report: a histogram with bounds, and a scatter plot of two scores.
-
-Colours come from the page's style sheet by class, so that both follow the reader's light or dark setting.
-"""
+"""Charts: the distribution of a score with its bounds, and two scores of the same pairs. The macros of
+`pages/charts.html.jinja` draw them as SVG, for the browser and the report."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from html import escape
-
-from markupsafe import Markup
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from crispedit.bounds import Bound
-from crispedit.pipelines.viewing.distribution import Distribution
-from crispedit.pipelines.viewing.queries import Row, short
+from crispedit.outcome import KEPT
+from crispedit.pipelines.viewing.queries import PairsAddress, Row, short, where
+from crispedit.pipelines.viewing.snapshot import Snapshot
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 200, 8, 22, 16
-WIDE = 1280
-"""Width of the drawing, including its margins."""
+BINS = 60
+SCATTER_POINTS = 1500
+LEFT, BOTTOM, TOP = 8, 22, 16
+"""Margins of a chart, in pixels; the right one is as wide as the left one."""
 
 NamedBound = tuple[str, float, str]
 """A line of a chart: side ("min" or "max"), value, and where it applies ("all", or categories)."""
 
 
-def bounds_of(bounds: Sequence[tuple[str, Bound]]) -> list[NamedBound]:
+@dataclass(frozen=True)
+class Axis:
+    """A score's range along one side of a chart: the pixels of its ends."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        """The pixel of a value; values outside the range are drawn at its ends."""
+        within = min(max(value, self.low), self.high)
+        return self.start + (within - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    @property
+    def ticks(self) -> list[float]:
+        """About six round numbers in the range."""
+        step = (self.high - self.low) / 6
+        power = 10 ** math.floor(math.log10(step)) if step > 0 else 1.0
+        step = next(power * times for times in (1, 2, 5, 10) if power * times >= step)
+        first, last = math.ceil(self.low / step), math.floor(self.high / step + 1e-9)
+        return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The distribution of a score: kept and other pairs in equal bins from `low` to `high`. The first and last bin
+    include everything beyond."""
+
+    score: str
+    low: float
+    high: float
+    kept: list[int]
+    other: list[int]
+    known: int
+    unknown: int
+
+    def across(self, width: int) -> Axis:
+        return Axis(self.low, self.high, LEFT, width - LEFT)
+
+    def up(self, height: int) -> Axis:
+        return Axis(self.low, self.high, height - BOTTOM, TOP)
+
+    def bars(self, width: int, height: int) -> Iterator[tuple[str, float, float, list[tuple[str, float, float]]]]:
+        """(title, x, width, [(class, y, height)]) of every bin with pairs, on a square-root scale so that small bins
+        are visible."""
+        step, bin_width = (width - 2 * LEFT) / len(self.kept), (self.high - self.low) / len(self.kept)
+        base = height - BOTTOM
+        most = max(kept + other for kept, other in zip(self.kept, self.other, strict=True))
+        for index, (kept, other) in enumerate(zip(self.kept, self.other, strict=True)):
+            if kept + other:
+                start = self.low + index * bin_width
+                tall = (base - TOP) * math.sqrt((kept + other) / most)
+                below = tall * kept / (kept + other)
+                stacked = [("kept", base - below, below), ("other", base - tall, tall - below)]
+                title = f"{short(start)} to {short(start + bin_width)}: {kept} kept, {other} not"
+                yield title, LEFT + index * step, step - 1, [bar for bar in stacked if bar[2] > 0]
+
+
+def histogram(
+    snapshot: Snapshot, score: str, category: str = "", regime: str = "", *, bins: int = BINS, also: Bound | None = None
+) -> Distribution | None:
+    """The histogram of a score in a category and regime (or all), wide enough to show the bounds and `also`. None if
+    nothing was measured."""
+    condition, values = where(snapshot, PairsAddress(category=category, regime=regime))
+    row = snapshot.sql(
+        f"""SELECT count(p."{score}") AS known, count(*) - known AS unknown, min(p."{score}")::DOUBLE AS least,
+            max(p."{score}")::DOUBLE AS most, approx_quantile(p."{score}", [0.005, 0.995]) AS middle
+        FROM pair p WHERE {condition}""",
+        values,
+    )[0]
+    if not row["known"]:
+        return None
+    low, high = _extent(snapshot, score, category, row, also)
+    step = (high - low) / bins or 1.0
+    counts = snapshot.sql(
+        f"""SELECT greatest(0, least({bins - 1}, floor((p."{score}" - $start) / $step)))::INTEGER AS bin,
+            count(*) FILTER (p.outcome = '{KEPT}') AS kept, count(*) - kept AS other
+        FROM pair p WHERE {condition} AND p."{score}" IS NOT NULL GROUP BY bin""",
+        values | {"start": low, "step": step},
+    )
+    kept, other = [0] * bins, [0] * bins
+    for count in counts:
+        kept[count["bin"]], other[count["bin"]] = count["kept"], count["other"]
+    return Distribution(score, low, high, kept, other, row["known"], row["unknown"])
+
+
+def _extent(snapshot: Snapshot, score: str, category: str, row: Row, also: Bound | None) -> tuple[float, float]:
+    """The range of a score's chart: its values without outliers, and its bounds."""
+    low, high = (float(value) for value in row["middle"])
+    span = (high - low) or 1.0
+    ends = [max(row["least"], low - span / 4), min(row["most"], high + span / 4)]
+    cells = [cell for cell in snapshot.cells if category in (cell[0], "")]
+    bounds = [snapshot.bound(score, *cell) for cell in cells]
+    for bound in [*bounds, *([] if category else [snapshot.bound(score, None)]), also or Bound()]:
+        ends += [side for side in (bound.min, bound.max) if side is not None]
+    low, high = min(ends), max(ends)
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def sample(snapshot: Snapshot, x: str, y: str, category: str = "", regime: str = "") -> list[Row]:
+    """Points (key, x, y, outcome) of a fixed sample of the pairs with both scores."""
+    condition, values = where(snapshot, PairsAddress(category=category, regime=regime))
+    return snapshot.sql(
+        f"""SELECT p.key, p."{x}"::DOUBLE AS x, p."{y}"::DOUBLE AS y, p.outcome FROM pair p
+        WHERE {condition} AND p."{x}" IS NOT NULL AND p."{y}" IS NOT NULL
+        ORDER BY hash(p.key) LIMIT {SCATTER_POINTS}""",
+        values,
+    )
+
+
+def lines(bounds: Sequence[tuple[str, Bound]]) -> list[NamedBound]:
     """The lines of named bounds; those of equal value and side are one line."""
     names: dict[tuple[str, float], list[str]] = {}
     for name, bound in bounds:
@@ -33,151 +142,12 @@ def bounds_of(bounds: Sequence[tuple[str, Bound]]) -> list[NamedBound]:
     return [(side, value, ", ".join(of)) for (side, value), of in names.items()]
 
 
-def ticks(low: float, high: float, count: int = 6) -> list[float]:
-    """Round numbers from low to high, about `count` of them."""
-    step = (high - low) / count
-    power = 10 ** math.floor(math.log10(step)) if step > 0 else 1.0
-    step = next(power * times for times in (1, 2, 5, 10) if power * times >= step)
-    first = math.ceil(low / step)
-    return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def histogram(
-    of: Distribution,
-    bounds: Sequence[NamedBound],
-    *,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-    handles: bool = False,
-    ghosts: Sequence[NamedBound] = (),
-) -> Markup:
-    """Stacked bars of kept and other pairs, on a square-root scale so that small bins are visible, with a line at each
-    bound; with `handles`, lines can be dragged. `ghosts` are the recipe's bounds, dashed beneath the others."""
-    plot_height, step = height - BOTTOM - TOP, (width - 2 * LEFT) / len(of.kept)
-    top = max(k + o for k, o in zip(of.kept, of.other, strict=True)) or 1
-    parts = [
-        _start(width, height, f"Histogram of {of.score}: {of.known} pairs from {short(of.low)} to {short(of.high)}", of)
-    ]
-    bin_width = (of.high - of.low) / len(of.kept)
-    for index, (kept, other) in enumerate(zip(of.kept, of.other, strict=True)):
-        if not kept + other:
-            continue
-        tall = plot_height * math.sqrt((kept + other) / top)
-        below = tall * kept / (kept + other)
-        x, base = LEFT + index * step, height - BOTTOM
-        start = of.low + index * bin_width
-        title = f"{short(start)} to {short(start + bin_width)}: {kept} kept, {other} not"
-        parts.append(f"<g><title>{title}</title>")
-        for name, y, h in (("kept", base - below, below), ("other", base - tall, tall - below)):
-            if h > 0:
-                parts.append(f'<rect class="{name}" x="{x:.1f}" y="{y:.1f}" width="{step - 1:.1f}" height="{h:.1f}"/>')
-        parts.append("</g>")
-    parts.append(_axis(of.low, of.high, width, height))
-    drawn = {(side, value) for side, value, _ in bounds}
-    for lines, handle, kind in ((ghosts, False, "bound ghost"), (bounds, handles, "bound")):
-        for side, value, names in lines:
-            if of.low <= value <= of.high:
-                x = _x(value, of.low, of.high, width)
-                covered = " covered" if kind != "bound" and (side, value) in drawn else ""
-                parts.append(_bound_line(side, value, names, x, width, height, handle, kind + covered))
-    parts.append("</svg>")
-    return Markup("".join(parts))
-
-
-def scatter(
-    points: Sequence[Row],
-    x_range: tuple[float, float],
-    y_range: tuple[float, float],
-    x_bounds: Sequence[NamedBound],
-    y_bounds: Sequence[NamedBound],
-    names: tuple[str, str],
-) -> Markup:
-    """A point per pair, linked to it, and the bounds of both scores."""
-    height = 420
-    parts = [_start(WIDE, height, f"Scatter of {names[0]} and {names[1]}: {len(points)} pairs", None)]
-    for side, value, of in y_bounds:
-        if y_range[0] <= value <= y_range[1]:
-            y = _y(value, *y_range, height)
-            parts.append(f'<g class="bound"><title>{escape(f"{names[1]} {side} {short(value)}: {of}")}</title>')
-            parts.append(f'<line x1="{LEFT}" x2="{WIDE - LEFT}" y1="{y:.1f}" y2="{y:.1f}"/></g>')
-    for point in points:
-        x, y = (_x(_within(point["x"], x_range), *x_range, WIDE), _y(_within(point["y"], y_range), *y_range, height))
-        kind = "kept" if point["outcome"] == "kept" else "other"
-        parts.append(
-            f'<a href="/pair/{escape(point["key"])}" tabindex="-1">'
-            f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
-        )
-        parts.append(
-            f"<title>{short(point['x'])}, {short(point['y'])}: {escape(point['outcome'])}</title></circle></a>"
-        )
-    parts.append(_axis(*x_range, WIDE, height))
-    for tick in ticks(*y_range):
-        y = _y(tick, *y_range, height) - 3
-        parts.append(f'<text class="tick" x="{WIDE - LEFT}" y="{y:.1f}" text-anchor="end">{short(tick)}</text>')
-    parts += [
-        _bound_line(s, v, n, _x(v, *x_range, WIDE), WIDE, height, False)
-        for s, v, n in x_bounds
-        if x_range[0] <= v <= x_range[1]
-    ]
-    parts.append("</svg>")
-    return Markup("".join(parts))
-
-
-def bar(parts: Sequence[tuple[str, float]], label: str) -> Markup:
-    """A bar of adjacent shares (class, 0 to 1)."""
-    rects, x = [], 0.0
-    for name, share in parts:
-        rects.append(f'<rect class="{escape(name)}" x="{1000 * x:.1f}" width="{1000 * share:.1f}" height="10"/>')
-        x += share
-    return Markup(
-        f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'
-        f"{''.join(rects)}</svg>"
-    )
-
-
-def _start(width: int, height: int, label: str, of: Distribution | None) -> str:
-    data = "" if of is None else f' data-low="{of.low!r}" data-high="{of.high!r}"'
-    kind = "chart wide" if width > WIDTH else "chart"
-    # To a screen reader, a chart with links or handles is a group, not an image.
-    return f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="group" aria-label="{escape(label)}"{data}>'
-
-
-def _axis(low: float, high: float, width: int, height: int) -> str:
-    base = height - BOTTOM
-    parts = [f'<line class="axis" x1="{LEFT}" x2="{width - LEFT}" y1="{base}" y2="{base}"/>']
-    for tick in ticks(low, high):
-        x = _x(tick, low, high, width)
-        anchor = "start" if x < 30 else "end" if x > width - 30 else "middle"
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="{anchor}">{short(tick)}</text>')
-    return "".join(parts)
-
-
-def _bound_line(
-    side: str, value: float, names: str, x: float, width: int, height: int, handle: bool, kind: str = "bound"
-) -> str:
-    title = escape(f"{side} {short(value)}: {names}")
-    word = escape(f"{'≥' if side == 'min' else '≤'} {short(value)}")
-    beside, anchor = (-6, "end") if x > width - 90 else (6, "start")
-    row = ' dy="1.2em"' if "ghost" in kind else ""  # below the label of the bound that was moved
-    text = f'<text x="{x + beside:.1f}" y="{TOP - 3}"{row} text-anchor="{anchor}">{word}</text>'
-    line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height - BOTTOM}"/>'
-    if not handle:
-        return f'<g class="{kind}"><title>{title}</title>{line}{text}</g>'
-    return (
-        f'<g class="bound handle" data-side="{side}" data-value="{value!r}" tabindex="0" role="slider" '
-        f'aria-label="{side} bound" aria-valuenow="{value!r}" aria-valuetext="{short(value)}">'
-        f'<rect class="grip" x="{x - 10:.1f}" y="0" width="20" height="{height - BOTTOM}"/>{line}'
-        f'<circle cx="{x:.1f}" cy="{(height - BOTTOM) / 2:.0f}" r="7"/>{text}</g>'
-    )
-
-
-def _x(value: float, low: float, high: float, width: int) -> float:
-    return LEFT + (value - low) / (high - low) * (width - 2 * LEFT)
-
-
-def _y(value: float, low: float, high: float, height: int) -> float:
-    return height - BOTTOM - (value - low) / (high - low) * (height - BOTTOM - TOP)
-
-
-def _within(value: float, ends: tuple[float, float]) -> float:
-    return min(max(value, ends[0]), ends[1])
+def bound_names(s: Snapshot, score: str, category: str = "", regime: str = "") -> list[NamedBound]:
+    """The lines in a histogram of a score: the bounds of one category (and its regimes), or of all, named by
+    category."""
+    cells = [cell for cell in s.cells if category in (cell[0], "") and (not regime or cell[1] == regime)]
+    if regime and not cells:
+        cells = [(name, "") for name in s.categories if category in (name, "")]
+    named = lines([(c + (f" ({r})" if r else ""), s.bound(score, c, r)) for c, r in cells])
+    everyone = ", ".join(s.categories)
+    return [(side, value, "all categories" if names == everyone else names) for side, value, names in named]

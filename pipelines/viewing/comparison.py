@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from crispedit.cascade import Cascade
 from crispedit.outcome import KEPT
 from crispedit.pipelines import recipe
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.steps.select import pair_verdicts, source_verdicts
-from crispedit.pipelines.viewing.queries import Page, PairsAddress, Row, order, where
+from crispedit.pipelines.viewing.queries import PAGE, Page, PairsAddress, Row, order, where
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 ABSENT = "absent"
@@ -54,11 +52,8 @@ def against_bounds(snapshot: Snapshot, overrides: Sequence[str], title: str, tab
 def against_run(snapshot: Snapshot, other: Snapshot) -> OtherVerdicts:
     """The comparison with another run or shard set: by candidate if both have the same ones, else by job, with the kept
     or best candidate of each."""
-    rows = other.sql("SELECT key, job_key, outcome, reason, margin FROM pair")
-    columns = ("key", "job_key", "outcome", "reason")
-    theirs = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in columns}).append_column(
-        "margin", pa.array([row["margin"] for row in rows], pa.float64())
-    )
+    with other.db.cursor() as db:
+        theirs = db.sql("SELECT key, job_key, outcome, reason, margin FROM pair").to_arrow_table()
     with snapshot.db.cursor() as db:
         db.register("theirs", theirs)
         shared = db.execute("SELECT count(*) FROM pair JOIN theirs USING (key)").fetchone()
@@ -77,7 +72,7 @@ def against_run(snapshot: Snapshot, other: Snapshot) -> OtherVerdicts:
 
 @dataclass(frozen=True)
 class Moves:
-    """Counts for a category or all: pairs kept on both sides, on one, or on neither."""
+    """Counts for a category or all (""): pairs kept on both sides, on one, or on neither."""
 
     category: str
     both: int
@@ -89,20 +84,21 @@ class Moves:
 def moves(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Moves]:
     """By category, the total last."""
     rows = snapshot.sql(f"""
-        SELECT p.category, p.outcome = '{KEPT}' AS here, coalesce(t.outcome = '{KEPT}', false) AS there, count(*) AS n
-        FROM pair p LEFT JOIN {comparison.table} t USING (key) GROUP BY ALL
+        SELECT if(grouping(category) = 1, '', category) AS category, count(*) FILTER (here AND there) AS "both",
+            count(*) FILTER (there AND NOT here) AS gained, count(*) FILTER (here AND NOT there) AS lost,
+            count(*) FILTER (NOT here AND NOT there) AS neither
+        FROM (
+            SELECT coalesce(p.category, '') AS category, p.outcome = '{KEPT}' AS here,
+                coalesce(t.outcome = '{KEPT}', false) AS there
+            FROM pair p LEFT JOIN {comparison.table} t USING (key)
+        ) GROUP BY ROLLUP (category) ORDER BY grouping(category), 1
     """)
-    moves = []
-    for category in [*sorted({row["category"] or "" for row in rows}), ""]:
-        n = {
-            (h, t): sum(
-                r["n"] for r in rows if r["here"] == h and r["there"] == t and category in (r["category"] or "", "")
-            )
-            for h in (True, False)
-            for t in (True, False)
-        }
-        moves.append(Moves(category, n[True, True], n[False, True], n[True, False], n[False, False]))
-    return moves
+    return [Moves(**row) for row in rows]
+
+
+def verdict(snapshot: Snapshot, comparison: OtherVerdicts, key: str) -> Row | None:
+    """The other verdict on a pair."""
+    return next(iter(snapshot.sql(f"SELECT * FROM {comparison.table} WHERE key = ?", [key])), None)
 
 
 def transitions(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Row]:
@@ -115,18 +111,17 @@ def transitions(snapshot: Snapshot, comparison: OtherVerdicts) -> list[Row]:
     """)
 
 
-def flipped(snapshot: Snapshot, comparison: OtherVerdicts, wanted: PairsAddress, size: int) -> Page:
+def flipped(snapshot: Snapshot, comparison: OtherVerdicts, wanted: PairsAddress, size: int = PAGE) -> Page:
     """Pairs whose verdict differs, by the requested kind of change; each with `then_outcome` and `then_reason`."""
     condition, values = where(snapshot, wanted)
     flip = FLIPS.get(wanted.flip) or f"({FLIPS['gained']}) OR ({FLIPS['lost']})"
-    source = f"FROM pair p LEFT JOIN {comparison.table} t ON t.key = p.key WHERE {condition} AND ({flip})"
-    total = snapshot.one(f"SELECT count(*) {source}", values)
-    number = min(wanted.page, max(1, -(-total // size)))
-    rows = snapshot.sql(
+    joined = f"FROM pair p LEFT JOIN {comparison.table} t ON t.key = p.key LEFT JOIN label l ON l.key = p.key"
+    total = snapshot.one(f"SELECT count(*) {joined} WHERE {condition} AND ({flip})", values)
+    page = Page(total, wanted.page, size)
+    page.rows = snapshot.sql(
         f"""SELECT {snapshot.card()}, t.outcome AS then_outcome, t.reason AS then_reason, t.other_key,
             l.verdict AS label
-        {source.replace("WHERE", "LEFT JOIN label l ON l.key = p.key WHERE", 1)}
-        ORDER BY {order(snapshot, wanted.sort)} LIMIT ? OFFSET ?""",
-        [*values, size, (number - 1) * size],
+        {joined} WHERE {condition} AND ({flip}) ORDER BY {order(snapshot, wanted.sort)} {page.limit}""",
+        values,
     )
-    return Page(rows, total, number, size)
+    return page

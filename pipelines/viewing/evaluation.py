@@ -6,9 +6,9 @@ Everything is read from `cases.parquet` and `results.json`. Only pictures at the
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -16,30 +16,27 @@ from typing import Any
 import duckdb
 import numpy as np
 from PIL import Image
-from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from crispedit.benchmark import Picture
 from crispedit.pipelines import tables
 from crispedit.pipelines.evaluation import report
 from crispedit.pipelines.evaluation.runner import COPY, TRUTH
-from crispedit.pipelines.viewing import pictures, serving, templates
-from crispedit.pipelines.viewing.queries import Address
+from crispedit.pipelines.viewing import serving
+from crispedit.pipelines.viewing.queries import Address, Page, Row, neighbours
 from crispedit.shards import sheet
+from crispedit.shards.journal import quoted
 
-SECTIONS = [("/", "Tables"), ("/cases", "Cases")]
 SIDES = ("source", "answer", "target")
 PAGE = 24
 ORDERS = {"": "as listed", "worst": "worst first", "best": "best first", "apart": "most different first"}
 
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class EvaluationAddress(Address):
-    """The content of a page; its fields are the parameters of the page's address."""
+    """The content of a page of cases."""
 
     benchmark: str = ""
     protocol: str = ""
@@ -49,8 +46,6 @@ class EvaluationAddress(Address):
     editor: str = ""
     """The editor whose worst or best cases are shown; with `against`, one of the two compared."""
     against: str = ""
-    q: str = ""
-    page: int = 1
 
 
 class EvaluationResults:
@@ -85,9 +80,7 @@ class EvaluationResults:
 
     def wanted(self, parameters: Mapping[str, str]) -> EvaluationAddress:
         """The address's parameters, completed by defaults. ValueError for values that this evaluation does not have."""
-        given = {name: parameters.get(name, "")[:500] for name in EvaluationAddress.__dataclass_fields__}
-        number = given.pop("page")
-        address = EvaluationAddress(**given, page=max(1, int(number)) if number.isdecimal() else 1)
+        address = EvaluationAddress.of(parameters)
         benchmark = _one_of("benchmark", address.benchmark, list(self.boards))
         boards = self.boards[benchmark]
         protocol = _one_of("protocol", address.protocol, list(boards))
@@ -103,15 +96,13 @@ class EvaluationResults:
         against = _one_of("editor", address.against if address.against != editor else "", rivals, others)
         if address.order not in ORDERS:
             raise ValueError(f"there is no order {address.order!r}; choose from {', '.join(filter(None, ORDERS))}")
-        open_ = {"benchmark": benchmark, "protocol": protocol, "metric": metric, "editor": editor, "against": against}
-        return EvaluationAddress(**{**vars(address), **open_})
+        return replace(address, benchmark=benchmark, protocol=protocol, metric=metric, editor=editor, against=against)
 
     def metrics(self, benchmark: str, protocol: str) -> Mapping[str, str]:
         """The metrics of the cases, and whether lower or higher is better."""
         board = self.boards[benchmark][protocol]
-        rows = self.sql(
-            "SELECT DISTINCT metric FROM value WHERE benchmark = ? AND protocol = ? ORDER BY 1", [benchmark, protocol]
-        )
+        query = "SELECT DISTINCT metric FROM value WHERE benchmark = ? AND protocol = ? ORDER BY 1"
+        rows = self.sql(query, [benchmark, protocol])
         return {row["metric"]: board.get("metrics", {}).get(row["metric"], "higher") for row in rows}
 
     def editors(self, benchmark: str, protocol: str) -> list[str]:
@@ -133,28 +124,26 @@ class EvaluationResults:
 
     def cases(self, wanted: EvaluationAddress) -> tuple[list[str], int]:
         """The cases of a page in the requested order, and their total. Cases without a value come last."""
-        tests, values = ["benchmark = ?", "protocol = ?"], [wanted.benchmark, wanted.protocol]
+        where, values = "benchmark = ? AND protocol = ?", [wanted.benchmark, wanted.protocol]
         if wanted.group:
-            tests.append('"group" = ?')
-            values.append(wanted.group)
+            where, values = f'{where} AND "group" = ?', [*values, wanted.group]
         if wanted.q:
-            tests.append('(contains(lower(instruction), lower(?)) OR contains("case", ?))')
+            where += ' AND (contains(lower(instruction), lower(?)) OR contains("case", ?))'
             values += [wanted.q, wanted.q]
-        mean = "avg(value) FILTER (metric = ? AND editor = ?)"
-        asked = [wanted.metric, wanted.editor]
-        higher = self.metrics(wanted.benchmark, wanted.protocol)[wanted.metric] == "higher"
+
+        def mean(editor: str) -> str:
+            return f"avg(value) FILTER (metric = {quoted(wanted.metric)} AND editor = {quoted(editor)})"
+
+        order = '"case"'
         if wanted.order == "apart":
-            by, down = f"abs({mean} - {mean})", True
-            asked += [wanted.metric, wanted.against]
-        else:
-            by, down = mean, (wanted.order == "best") == higher
-        order = f'{by} {"DESC" if down else "ASC"} NULLS LAST, "case"' if wanted.order else '"case"'
-        where = " AND ".join(tests)
+            order = f'abs({mean(wanted.editor)} - {mean(wanted.against)}) DESC NULLS LAST, "case"'
+        elif wanted.order:
+            higher = self.metrics(wanted.benchmark, wanted.protocol)[wanted.metric] == "higher"
+            down = (wanted.order == "best") == higher
+            order = f'{mean(wanted.editor)} {"DESC" if down else "ASC"} NULLS LAST, "case"'
         total = self.sql(f'SELECT count(DISTINCT "case") AS n FROM value WHERE {where}', values)[0]["n"]
-        rows = self.sql(
-            f'SELECT "case" FROM value WHERE {where} GROUP BY "case" ORDER BY {order} LIMIT {PAGE} OFFSET ?',
-            [*values, *(asked if wanted.order else []), PAGE * (wanted.page - 1)],
-        )
+        page = f"LIMIT {PAGE} OFFSET {PAGE * (wanted.page - 1)}"
+        rows = self.sql(f'SELECT "case" FROM value WHERE {where} GROUP BY "case" ORDER BY {order} {page}', values)
         return [row["case"] for row in rows], total
 
     def answers(self, wanted: EvaluationAddress, cases: Sequence[str]) -> list[Row]:
@@ -172,7 +161,7 @@ class EvaluationResults:
             SELECT "case", "group", instruction, editor, seed, min(row) AS row, min(kind) AS kind,
                 min(nullif(reason, '')) AS reason, any_value(words) AS words, bool_or(source IS NOT NULL) AS source,
                 bool_or(answer IS NOT NULL) AS answer, bool_or(target IS NOT NULL) AS target,
-                list(metric) AS metrics, list(value) AS marks
+                map_from_entries(list((metric, value))) AS marks
             FROM judged GROUP BY "case", "group", instruction, editor, seed
             ORDER BY editor NOT IN (?, ?), editor, seed
             """,
@@ -180,9 +169,7 @@ class EvaluationResults:
         )
         by_case: dict[str, Row] = {}
         for row in rows:
-            row["marks"] = dict(zip(row.pop("metrics"), row["marks"], strict=True))
-            of = by_case.setdefault(row["case"], {**row, "answers": []})
-            of["answers"].append(row)
+            by_case.setdefault(row["case"], {**row, "answers": []})["answers"].append(row)
         return [by_case[case] for case in cases if case in by_case]
 
     def picture(self, row: int, side: str) -> Picture | None:
@@ -210,74 +197,47 @@ def drawn(picture: Picture, width: int) -> bytes:
     return sheet.encoded(np.asarray(image), sheet.QUALITY if width else 95)
 
 
-class EvaluationSite:
+class EvaluationSite(serving.Pages):
     """The pages of an evaluation."""
 
-    def __init__(self, shown: EvaluationResults) -> None:
-        self.shown = shown
-        self.recent = pictures.Recent()
-        self.templates = templates.environment()
-        self.templates.filters["estimate"] = report.estimate
+    sections = (("/", "Tables"), ("/cases", "Cases"))
 
-    def app(self) -> Starlette:
-        """The routes; nothing else is served."""
-        routes = [
+    def __init__(self, shown: EvaluationResults) -> None:
+        super().__init__()
+        self.shown = shown
+        self.templates.filters["estimate"] = report.estimate
+        self.templates.globals |= {"controls": (COPY, TRUTH), "orders": ORDERS}
+
+    def current(self) -> EvaluationResults:
+        return self.shown.current()
+
+    def routes(self) -> list[Route]:
+        return [
             Route("/", self.tables),
             Route("/cases", self.cases),
             Route("/cases/one", self.case),
-            Route("/picture/{row:int}/{side}", self.picture),
-            Route("/static/{name}", serving.static),
-            Route("/fresh", self.fresh),
+            Route("/picture/{row:int}/{side}", self.image),
         ]
-        return Starlette(routes=routes, exception_handlers=serving.MISTAKES)
-
-    def page(self, request: Request, name: str, **values: Any) -> HTMLResponse:
-        common = {"s": self.shown, "path": request.url.path, "sections": SECTIONS, "controls": (COPY, TRUTH)}
-        return HTMLResponse(self.templates.get_template(f"{name}.html.jinja").render(**common, **values))
 
     def tables(self, request: Request) -> Response:
-        return self.page(request, "tables", boards=self.shown.current().boards)
+        return self.page(request, "tables", self.current())
 
     def cases(self, request: Request) -> Response:
-        s = self.shown.current()
+        s = self.current()
         wanted = s.wanted(request.query_params)
         names, total = s.cases(wanted)
-        return self.page(
-            request,
-            "cases",
-            wanted=wanted,
-            cases=s.answers(wanted, names),
-            total=total,
-            pages=max(1, math.ceil(total / PAGE)),
-            groups=s.groups(wanted),
-            metrics=s.metrics(wanted.benchmark, wanted.protocol),
-            editors=s.editors(wanted.benchmark, wanted.protocol),
-            orders=ORDERS,
-        )
+        page = Page(total, wanted.page, PAGE, s.answers(wanted, names))
+        return self.page(request, "cases", s, wanted=wanted, page=page)
 
     def case(self, request: Request) -> Response:
-        s = self.shown.current()
+        s = self.current()
         wanted, name = s.wanted(request.query_params), request.query_params.get("case", "")
-        listed, _ = s.cases(wanted)
         answers = s.answers(wanted, [name])
         if not answers:
             raise KeyError(name)
-        at = listed.index(name) if name in listed else None
-        return self.page(
-            request,
-            "case",
-            wanted=wanted,
-            case=answers[0],
-            before=listed[at - 1] if at else None,
-            after=listed[at + 1] if at is not None and at + 1 < len(listed) else None,
-            metrics=s.metrics(wanted.benchmark, wanted.protocol),
-        )
+        beside = neighbours(s.cases(wanted)[0], name)
+        return self.page(request, "case", s, wanted=wanted, case=answers[0], beside=beside)
 
-    def picture(self, request: Request) -> Response:
-        row, side = request.path_params["row"], request.path_params["side"]
-        width, place = serving.width(request), self.shown.picture(row, side)
-        draw = (lambda: None) if place is None else (lambda: drawn(place, width))
-        return serving.picture(self.recent, (place, width), draw)
-
-    def fresh(self, request: Request) -> Response:
-        return JSONResponse({"taken": self.shown.current().taken})
+    def image(self, request: Request) -> Response:
+        place = self.shown.picture(request.path_params["row"], request.path_params["side"])
+        return self.picture(request, place, (lambda width: None) if place is None else partial(drawn, place))

@@ -20,7 +20,7 @@ from crispedit.outcome import KEPT, REJECTED
 from crispedit.pipelines.calibration import labelled
 from crispedit.pipelines.calibration.judgement import Agreement
 from crispedit.pipelines.viewing.moved import MovedBound
-from crispedit.pipelines.viewing.queries import Row
+from crispedit.pipelines.viewing.queries import PairsAddress, Row, where
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 COLUMNS = ("key", "id", "verdict", "reason", "category", "time")
@@ -62,14 +62,8 @@ class Labels:
         if verdict not in (*VERDICTS, ""):
             raise ValueError(f"a verdict is one of {', '.join(VERDICTS)}, not {verdict!r}")
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        texts = (
-            pair["key"],
-            pair["id"] or "",
-            verdict,
-            reason[:200] if verdict == BAD else "",
-            pair["category"] or "",
-            now,
-        )
+        why = reason[:200] if verdict == BAD else ""
+        texts = (pair["key"], pair["id"] or "", verdict, why, pair["category"] or "", now)
         row = dict(zip(COLUMNS, texts, strict=True))
         with self._lock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,33 +109,18 @@ class Against:
     """Agreement on whether a pair is kept."""
     wrongly_rejected: list[tuple[str, int]]
     """Reasons of rejected pairs that a person calls good, most frequent first."""
-    wrongly_kept: list[tuple[str, int]]
-    """A person's reasons against kept pairs, most frequent first."""
-
-    @property
-    def kappa(self) -> float | None:
-        return self.agreement.kappa if self.agreement.pairs else None
 
 
 def against(snapshot: Snapshot) -> Against:
     """The agreement of a run's verdicts with the labels, without undecided pairs (errors, not reached)."""
-    rows = snapshot.sql("SELECT l.verdict, l.reason AS why, p.outcome, p.reason FROM label l JOIN pair p USING (key)")
+    rows = snapshot.sql("SELECT l.verdict, p.outcome, p.reason FROM label l JOIN pair p USING (key)")
     sure = [row for row in rows if row["verdict"] != UNSURE and row["outcome"] in (KEPT, REJECTED)]
-    person = [row["verdict"] == GOOD for row in sure]
-    filters = [row["outcome"] == KEPT for row in sure]
+    person, filters = [row["verdict"] == GOOD for row in sure], [row["outcome"] == KEPT for row in sure]
     rejected = Counter(
-        r["reason"] or "?" for r, good, kept in zip(sure, person, filters, strict=True) if good and not kept
+        row["reason"] or "?" for row, good, kept in zip(sure, person, filters, strict=True) if good and not kept
     )
-    kept_ = Counter(
-        r["why"] or "no reason given" for r, good, kept in zip(sure, person, filters, strict=True) if kept and not good
-    )
-    return Against(
-        len(rows),
-        sum(row["verdict"] == UNSURE for row in rows),
-        Agreement.of(person, filters),
-        rejected.most_common(),
-        kept_.most_common(),
-    )
+    unsure = sum(row["verdict"] == UNSURE for row in rows)
+    return Against(len(rows), unsure, Agreement.of(person, filters), rejected.most_common())
 
 
 FALSE_REJECTS = 0.1
@@ -173,11 +152,12 @@ ORDERS = {
 }
 
 
-def queue(snapshot: Snapshot, sort: str, condition: str, values: list[object], count: int = 4) -> list[Row]:
+def queue(snapshot: Snapshot, sort: str, wanted: PairsAddress, count: int = 4) -> list[Row]:
     """The next pairs to label. Most informative are those of which a judge is unsure, then those nearest to a bound."""
     unsure = 'coalesce(p."judge.unsure", 0) > 0 DESC, ' if "judge.unsure" in snapshot.scores else ""
     by = f"{unsure}abs(p.margin) NULLS LAST, p.key" if sort == "informative" else "hash(p.key)"
     only = f" AND p.outcome = '{sort}'" if sort in (KEPT, REJECTED) else ""
+    condition, values = where(snapshot, wanted)
     return snapshot.sql(
         f"""SELECT p.* FROM pair p WHERE {condition}{only} AND p.edited IS DISTINCT FROM NULL
             AND p.key NOT IN (SELECT key FROM label) ORDER BY {by} LIMIT {count}""",

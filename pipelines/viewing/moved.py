@@ -6,15 +6,15 @@ Moved bounds are those of the recipe with these overrides, so a page decides as 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from crispedit.bounds import Bound
 from crispedit.cascade import Cascade
 from crispedit.outcome import KEPT, NOT_REACHED
 from crispedit.pipelines import recipe
-from crispedit.pipelines.viewing.queries import PairsAddress, Row, where
+from crispedit.pipelines.viewing.queries import PairsAddress, Row, at_rows, where
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 
@@ -32,16 +32,13 @@ class MovedBound:
     def parse(text: str) -> MovedBound:
         """Parse "filter.score@category/regime:min,max" from a page's address; the regime, or both, may be missing.
         ValueError for another form."""
-        place, colon, sides = text.rpartition(":")
-        score, _, cell = place.partition("@")
-        category, _, regime = cell.partition("/")
-        low, comma, high = sides.partition(",")
-        if not colon or not comma or not score or (regime and not category):
+        form = re.fullmatch(r"([^@]+)(?:@([^/]*)(?:/(.*))?)?:([^:,]*),([^:]*)", text)
+        if form is None or (form[3] and not form[2]):
             raise ValueError(f"{text!r} is not a moved bound of the form filter.score@category/regime:min,max")
-        values = [float(side) if side else None for side in (low, high)]
-        if any(value is not None and not math.isfinite(value) for value in values):
+        low, high = (float(side) if side else None for side in (form[4], form[5]))
+        if not all(side is None or math.isfinite(side) for side in (low, high)):
             raise ValueError(f"{text!r}: a bound is a finite number")
-        return MovedBound(score, category or None, regime or None, Bound(min=values[0], max=values[1]))
+        return MovedBound(form[1], form[2] or None, form[3] or None, Bound(min=low, max=high))
 
     @property
     def cell(self) -> tuple[str | None, str | None]:
@@ -60,7 +57,7 @@ class MovedBound:
 
 @dataclass(frozen=True)
 class Kept:
-    """Counts for a category or all: pairs that pass all bounds, before and after moving."""
+    """Counts for a category or all (""): pairs that pass all bounds, before and after moving."""
 
     category: str
     kept: int
@@ -73,16 +70,25 @@ class Kept:
     """Undecided now: they failed the moved bound and were not measured further."""
 
 
+COUNTED = {
+    "kept": "kept",
+    "passing": "passing",
+    "then": "then_",
+    "gained": "then_ AND NOT passing",
+    "lost": "passing AND NOT then_",
+    "unmeasured": "unmeasured",
+}
+"""What `Kept` counts, as conditions on pairs."""
+
+
 def cascade(snapshot: Snapshot, moved: Sequence[MovedBound]) -> Cascade:
     """The cascade of the run's recipe with these moved bounds."""
     if not moved or snapshot.run is None:
         return snapshot.cascade
     wanted = tuple(overrides(snapshot, moved))
-    held: tuple[tuple[str, ...], Cascade] | None = snapshot.__dict__.get("_moved")
-    if held is None or held[0] != wanted:
-        held = wanted, recipe.load(str(snapshot.run.root), wanted).pair_cascade
-        snapshot.__dict__["_moved"] = held
-    return held[1]
+    if wanted not in snapshot.cascades:
+        snapshot.cascades = {wanted: recipe.load(str(snapshot.run.root), wanted).pair_cascade}
+    return snapshot.cascades[wanted]
 
 
 def what_if(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[Kept]:
@@ -95,34 +101,22 @@ def what_if(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[Kept]:
         f"(({then.verdict_sql('p', 'p.category', [names[bit]])} <> '{KEPT}')::BIGINT << {bit})" for bit in asked
     ]
     fails = " | ".join([f"(p.fails & {~sum(1 << bit for bit in asked)})", *verdicts])
+    counts = ", ".join(f'coalesce(sum(n) FILTER ({test}), 0)::BIGINT AS "{name}"' for name, test in COUNTED.items())
     rows = snapshot.sql(f"""
-        SELECT category, kept, passing, standing IS NULL AND fails = 0 AS then_,
-            standing IS NULL AND fails & -fails & waits <> 0 AND NOT waited AS unmeasured, sum(n)::BIGINT AS n
+        SELECT if(grouping(category) = 1, '', category) AS category, {counts}
         FROM (
-            SELECT p.category, p.outcome = '{KEPT}' AS kept, p.first = '{KEPT}' AS passing, p.standing,
-                starts_with(p.first, '{NOT_REACHED}') AS waited, {fails} AS fails, p.waits, count(*) AS n
-            FROM pair p GROUP BY ALL
-        ) GROUP BY ALL
-    """)
-    kept = []
-    for category in [*snapshot.categories, ""]:
-        own = [row for row in rows if category in (row["category"], "")]
-
-        def count(test: Any, of: list[Row] = own) -> int:
-            return sum(row["n"] for row in of if test(row))
-
-        kept.append(
-            Kept(
-                category,
-                count(lambda r: r["kept"]),
-                count(lambda r: r["passing"]),
-                count(lambda r: r["then_"]),
-                count(lambda r: r["then_"] and not r["passing"]),
-                count(lambda r: r["passing"] and not r["then_"]),
-                count(lambda r: r["unmeasured"]),
+            SELECT *, standing IS NULL AND fails = 0 AS then_,
+                standing IS NULL AND fails & -fails & waits <> 0 AND NOT waited AS unmeasured
+            FROM (
+                SELECT p.category, p.outcome = '{KEPT}' AS kept, p.first = '{KEPT}' AS passing, p.standing,
+                    starts_with(p.first, '{NOT_REACHED}') AS waited, {fails} AS fails, p.waits, count(*) AS n
+                FROM pair p GROUP BY ALL
             )
-        )
-    return kept
+        ) GROUP BY ROLLUP (category)
+    """)
+    by_category = {row["category"]: Kept(**row) for row in rows}
+    none = dict.fromkeys(COUNTED, 0)
+    return [by_category.get(category) or Kept(category, **none) for category in [*snapshot.categories, ""]]
 
 
 def sides(
@@ -133,19 +127,16 @@ def sides(
     condition, values = where(snapshot, PairsAddress(category=last.category or "", regime=last.regime or ""))
     cells = cascade(snapshot, moved).bounds_sql(last.score, "p", "p.category")
     condition += f" AND ({' OR '.join(cell or 'true' for cell, bound in cells if bound == last.bound) or 'true'})"
-    pairs = []
+    sides = []
     for sign, direction in (("<", "DESC"), (">=", "ASC")):
-        pairs.append(
-            snapshot.sql(
-                f"""SELECT {snapshot.card(last.score)}, l.verdict AS label FROM pair p LEFT JOIN label l USING (key)
-                WHERE p.rowid IN (
-                    SELECT p.rowid FROM pair p WHERE {condition} AND p.edited IS DISTINCT FROM NULL
-                        AND p."{last.score}" {sign} ? ORDER BY p."{last.score}" {direction}, p.key LIMIT {count}
-                ) ORDER BY p."{last.score}" ASC, p.key""",
-                [*values, at],
-            )
+        nearest = snapshot.sql(
+            f"""SELECT p.rowid AS row FROM pair p WHERE {condition} AND p.edited IS DISTINCT FROM NULL
+            AND p."{last.score}" {sign} $at ORDER BY p."{last.score}" {direction}, p.key LIMIT {count}""",
+            values | {"at": at},
         )
-    return pairs[0], pairs[1]
+        rows = at_rows(snapshot, [place["row"] for place in nearest], last.score)
+        sides.append(sorted(rows, key=lambda row: (row[last.score], row["key"])))
+    return sides[0], sides[1]
 
 
 def overrides(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[str]:
@@ -153,21 +144,19 @@ def overrides(snapshot: Snapshot, moved: Sequence[MovedBound]) -> list[str]:
     bound."""
     assert snapshot.run is not None
     stated = snapshot.run.recipe
-    texts = [
-        f"filters.{move.score.replace('.', '.bounds.', 1)}={_flow(move.bound)}"
-        for move in moved
-        if move.category is None
-    ]
+    texts: list[str] = []
     cells: dict[tuple[str, str | None], dict[str, Bound]] = {}
     for move in moved:
-        if move.category is not None:
+        if move.category is None:
+            texts.append(f"filters.{move.score.replace('.', '.bounds.', 1)}={_flow(move.bound)}")
+        else:
             cells.setdefault((move.category, move.regime), {})[move.score] = move.bound
     for (category, regime), bounds in cells.items():
         if regime is None:
             place, own = f"categories.{category}.bounds", stated.categories[category].bounds
         else:
-            own = next((of.get(category, {}) for name, of in stated.regimes.items() if name == regime), {})
             place = f"regimes.{regime}.{category}"
+            own = next((of.get(category, {}) for name, of in stated.regimes.items() if name == regime), {})
         texts.append(f"{place}={{{', '.join(f'{s}: {_flow(b)}' for s, b in {**own, **bounds}.items())}}}")
     return texts
 

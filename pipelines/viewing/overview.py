@@ -11,7 +11,7 @@ from crispedit.bounds import Bound
 from crispedit.cascade import REGIME, Cascade
 from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
 from crispedit.pipelines.progress import StageTotal, stage_totals
-from crispedit.pipelines.viewing.queries import Row
+from crispedit.pipelines.viewing.queries import Row, at_rows
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 DRIFT = ("alignment.displacement_px", "alignment.scale_error", "exposure.drift", "exposure.cast", "sharpness.outside")
@@ -31,42 +31,25 @@ AFTER = {
 """Explanations of reasons that are not scores."""
 
 
-@dataclass(frozen=True)
-class FunnelStep:
-    """A step of the funnel."""
-
-    name: str
-    count: int | float | None
-    """None if unknown (yet)."""
-    note: str
-    link: str
+COUNTS = f"count(*) AS n, count(*) FILTER (outcome = '{KEPT}') AS kept"
 
 
-def funnel(snapshot: Snapshot) -> list[FunnelStep]:
-    """From photographs to packed pairs."""
-    photos, photos_kept = _counted(snapshot, "photograph")
+def funnel(snapshot: Snapshot) -> list[tuple[str, int | float | None, str, str]]:
+    """(name, count, note, link) of each step, from photographs to packed pairs; an unknown count is None."""
+    photographs, pairs = (snapshot.sql(f"SELECT {COUNTS} FROM {table}")[0] for table in ("photograph", "pair"))
     jobs = snapshot.one("SELECT count(*) FROM job WHERE job_key IS NOT NULL AND error IS NULL")
     asked = snapshot.one("SELECT count(*) FROM job")
-    pairs, kept = _counted(snapshot, "pair")
     edited = snapshot.one("SELECT count(*) FROM pair WHERE edited IS NOT NULL")
-    return [
-        FunnelStep("photographs", photos, f"{photos_kept:,} kept", "/photographs"),
-        FunnelStep("jobs", jobs, f"{asked:,} asked for", "/jobs"),
-        FunnelStep("candidates", pairs, f"{edited:,} edited", "/pairs"),
-        FunnelStep("kept", kept, f"{kept / pairs:.1%} of candidates" if pairs else "none yet", "/pairs?outcome=kept"),
-        FunnelStep("packed", packed(snapshot), "in shards", "/pairs?outcome=kept"),
-        *_gpu_hours(snapshot),
-    ]
-
-
-def _gpu_hours(snapshot: Snapshot) -> list[FunnelStep]:
+    rate = f"{pairs['kept'] / pairs['n']:.1%} of candidates" if pairs["n"] else "none yet"
     hours = round(sum(stage.gpu_s for stage in progress(snapshot)) / 3600, 2)
-    return [FunnelStep("GPU-hours", hours, "held by the builds", "/")] if hours else []
-
-
-def _counted(snapshot: Snapshot, table: str) -> tuple[int, int]:
-    row = snapshot.sql(f"SELECT count(*) AS n, count(*) FILTER (outcome = '{KEPT}') AS kept FROM {table}")[0]
-    return row["n"], row["kept"]
+    return [
+        ("photographs", photographs["n"], f"{photographs['kept']:,} kept", "/photographs"),
+        ("jobs", jobs, f"{asked:,} asked for", "/jobs"),
+        ("candidates", pairs["n"], f"{edited:,} edited", "/pairs"),
+        ("kept", pairs["kept"], rate, "/pairs?outcome=kept"),
+        ("packed", packed(snapshot), "in shards", "/pairs?outcome=kept"),
+        *([("GPU-hours", hours, "held by the builds", "/")] if hours else []),
+    ]
 
 
 def packed(snapshot: Snapshot) -> int | None:
@@ -80,8 +63,7 @@ def packed(snapshot: Snapshot) -> int | None:
 def by_category(snapshot: Snapshot) -> list[Row]:
     """Candidates of each category by outcome, the largest category first."""
     return snapshot.sql(f"""
-        SELECT coalesce(category, '(none)') AS category, count(*) AS n,
-            count(*) FILTER (outcome = '{KEPT}') AS kept, count(*) FILTER (outcome = '{REJECTED}') AS rejected,
+        SELECT coalesce(category, '(none)') AS category, {COUNTS}, count(*) FILTER (outcome = '{REJECTED}') AS rejected,
             count(*) FILTER (outcome IN ('{ERROR}', '{TRANSIENT}')) AS error,
             count(*) FILTER (outcome = '{NOT_REACHED}') AS not_reached
         FROM pair GROUP BY ALL ORDER BY n DESC, category
@@ -106,16 +88,15 @@ class Matrix:
 
 def matrix(snapshot: Snapshot) -> Matrix:
     """The rejections by reason and category."""
-    cells = snapshot.sql(f"""
-        SELECT coalesce(reason, '?') AS reason, coalesce(category, '(none)') AS category, count(*) AS n FROM pair
-        WHERE outcome = '{REJECTED}' GROUP BY ALL
+    rows = snapshot.sql(f"""
+        SELECT reason, map_from_entries(list((category, n))) AS counts, sum(n)::BIGINT AS total
+        FROM (
+            SELECT coalesce(reason, '?') AS reason, coalesce(category, '(none)') AS category, count(*) AS n FROM pair
+            WHERE outcome = '{REJECTED}' GROUP BY ALL
+        ) GROUP BY reason ORDER BY total DESC, reason
     """)
-    counts: dict[str, dict[str, int]] = {}
-    for row in cells:
-        counts.setdefault(row["reason"], {})[row["category"]] = row["n"]
-    rows = [(reason, of, sum(of.values())) for reason, of in counts.items()]
     sizes = {row["category"]: row["n"] for row in by_category(snapshot)}
-    return Matrix(sorted(sizes), sorted(rows, key=lambda row: (-row[2], row[0])), sizes)
+    return Matrix(sorted(sizes), [(row["reason"], row["counts"], row["total"]) for row in rows], sizes)
 
 
 def in_words(cascade: Cascade, reason: str | None, row: Mapping[str, Any]) -> str:
@@ -143,7 +124,7 @@ def kept_examples(snapshot: Snapshot, count: int) -> list[Row]:
 
 def _spread(snapshot: Snapshot, column: str, condition: str, values: Sequence[str], count: int) -> dict[str, list[Row]]:
     """This many pairs with images for each value of a column, taking categories in turn and the first by key."""
-    if not values:
+    if not values or not count:
         return {}
     places = snapshot.sql(
         f"""
@@ -158,27 +139,16 @@ def _spread(snapshot: Snapshot, column: str, condition: str, values: Sequence[st
         for place in places:
             if turn < len(place["rows"]) and len(chosen[place["value"]]) < count:
                 chosen[place["value"]].append(place["rows"][turn])
-    wanted = [row for rows in chosen.values() for row in rows]
-    if not wanted:
-        return {}
-    listed = ", ".join(map(str, wanted))
-    cards = {
-        row["row"]: row
-        for row in snapshot.sql(f"SELECT {snapshot.card()}, p.rowid AS row FROM pair p WHERE p.rowid IN ({listed})")
-    }
+    cards = {row["row"]: row for row in at_rows(snapshot, [row for rows in chosen.values() for row in rows])}
     return {value: [cards[row] for row in rows] for value, rows in chosen.items()}
 
 
 def errors(snapshot: Snapshot) -> list[Row]:
     """(step, kind, rows, transient, example) of failed rows, grouped by kind, most frequent first."""
     failed = f"outcome IN ('{ERROR}', '{TRANSIENT}')"
-    parts = [
-        *(f"SELECT '{step}' AS step, error, outcome FROM {table} WHERE {failed}" for step, table in STEPS.items()),
-        *(
-            f"SELECT 'score: {name}', \"{name}.error\", outcome FROM pair WHERE {failed}"
-            for name in snapshot.cascade.filters
-        ),
-    ]
+    places = [(step, "error", table) for step, table in STEPS.items()]
+    places += [(f"score: {name}", f'"{name}.error"', "pair") for name in snapshot.cascade.filters]
+    parts = [f"SELECT '{s}' AS step, {column} AS error, outcome FROM {t} WHERE {failed}" for s, column, t in places]
     rows = snapshot.sql(f"""
         SELECT step, error, outcome, count(*) AS n FROM ({" UNION ALL ".join(parts)})
         WHERE error IS NOT NULL GROUP BY ALL ORDER BY ALL
@@ -201,30 +171,23 @@ def by_editor(snapshot: Snapshot) -> tuple[Sequence[str], list[Row]]:
         for score, tail in tails.items()
     )
     rows = snapshot.sql(f"""
-        SELECT coalesce(editor, '(none)') AS editor, count(*) AS n, count(*) FILTER (outcome = '{KEPT}') AS kept{parts}
+        SELECT coalesce(editor, '(none)') AS editor, {COUNTS}{parts}
         FROM pair GROUP BY 1 ORDER BY n DESC, editor
     """)
     return scores, rows
 
 
 def by_dataset(snapshot: Snapshot) -> list[Row]:
-    """Candidates and kept pairs by dataset and category; empty for a single dataset."""
+    """Candidates and kept pairs by dataset, and of each category (kept, n); empty for a single dataset."""
     rows = snapshot.sql(f"""
-        SELECT coalesce(dataset, '(none)') AS dataset, count(*) AS n, count(*) FILTER (outcome = '{KEPT}') AS kept
-        FROM pair GROUP BY 1 ORDER BY n DESC, dataset LIMIT 50
+        SELECT dataset, sum(n)::BIGINT AS n, sum(kept)::BIGINT AS kept,
+            map_from_entries(list((category, [kept, n]))) AS categories
+        FROM (
+            SELECT coalesce(dataset, '(none)') AS dataset, coalesce(category, '') AS category, {COUNTS}
+            FROM pair GROUP BY 1, 2
+        ) GROUP BY dataset ORDER BY n DESC, dataset LIMIT 50
     """)
-    if len(rows) < 2:
-        return []
-    cells = snapshot.sql(f"""
-        SELECT coalesce(dataset, '(none)') AS dataset, category, count(*) AS n,
-            count(*) FILTER (outcome = '{KEPT}') AS kept
-        FROM pair GROUP BY ALL
-    """)
-    for row in rows:
-        row["categories"] = {
-            cell["category"]: (cell["kept"], cell["n"]) for cell in cells if cell["dataset"] == row["dataset"]
-        }
-    return rows
+    return rows if len(rows) > 1 else []
 
 
 def progress(snapshot: Snapshot) -> list[StageTotal]:
@@ -232,16 +195,18 @@ def progress(snapshot: Snapshot) -> list[StageTotal]:
     return [] if snapshot.run is None else stage_totals(snapshot.run.root)
 
 
-def summary(snapshot: Snapshot) -> dict[str, Any]:
-    """The variables of the first page's template."""
+def summary(snapshot: Snapshot, reasons: int | None = 8, kept: int = 8) -> dict[str, Any]:
+    """The variables of the templates of the first page and of the report, with examples of the most frequent reasons
+    (None: of all) and of kept pairs."""
     grid = matrix(snapshot)
-    shown = examples(snapshot, [row[0] for row in grid.rows[:8]])
+    rows = grid.rows[:reasons]
+    shown = examples(snapshot, [reason for reason, _, _ in rows])
     return {
         "funnel": funnel(snapshot),
         "categories": by_category(snapshot),
         "matrix": grid,
-        "reasons": [(row, shown.get(row[0], [])) for row in grid.rows[:8]],
-        "kept": kept_examples(snapshot, 8),
+        "reasons": [(row, shown.get(row[0], [])) for row in rows],
+        "kept": kept_examples(snapshot, kept),
         "errors": errors(snapshot),
         "editors": by_editor(snapshot),
     }

@@ -48,6 +48,11 @@ def drawn(snapshot: Snapshot, row: queries.Row, side: str, width: int, quality: 
     return sheet.encoded(sheet.change_map(sheet.pixels(source, width), sheet.pixels(edited, width)))
 
 
+def of_pair(snapshot: Snapshot, key: str, side: str, width: int) -> bytes | None:
+    """`drawn` of the pair with this key. KeyError for an unknown key."""
+    return drawn(snapshot, snapshot.pictured(key), side, width)
+
+
 def photograph(snapshot: Snapshot, key: str, width: int) -> bytes | None:
     """A photograph of the run at a width; None if it has no picture. KeyError for an unknown key."""
     rows = snapshot.sql("SELECT image FROM photograph WHERE key = ? ORDER BY image IS NULL LIMIT 1", [key])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 from urllib.parse import urlencode
 
 from crispedit.bounds import Bound
@@ -14,6 +14,8 @@ from crispedit.outcome import KEPT
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
 PAGE = 48
+LISTED = 60
+"""Photographs or jobs on one page."""
 FACETS = {name: name for name in ("outcome", "category", "reason", "editor", "dataset", "wave")} | {"regime": REGIME}
 """The facets to filter by, and their columns in `pair`."""
 FACET_VALUES = 24
@@ -25,19 +27,33 @@ NONE = "(none)"
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
 class Address:
-    """Base of the dataclasses of pages' addresses; their fields, with `page`, are the parameters."""
+    """The content of a page; its fields are the parameters of the page's address."""
+
+    q: str = ""
+    page: int = 1
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, str]) -> Self:
+        """From the parameters of an address; others are ignored. ValueError for an invalid number."""
+        given: dict[str, Any] = {field.name: parameters.get(field.name, "")[:500] for field in fields(cls)}
+        given["page"] = max(1, int(given["page"])) if given["page"].isdecimal() else 1
+        for name in given.keys() & {"low", "high"}:
+            given[name] = float(given[name]) if given[name] else None
+        return cls(**given)
 
     def query(self, **changes: Any) -> str:
         """The address's parameters with changes; any change resets the page number."""
-        fields = {**vars(self), "page": 1, **changes}
-        parameters = {name: value for name, value in fields.items() if value not in ("", None)}
+        parameters = {
+            name: value for name, value in {**vars(self), "page": 1, **changes}.items() if value not in ("", None)
+        }
         return urlencode({name: value for name, value in parameters.items() if (name, value) != ("page", 1)})
 
 
 @dataclass(frozen=True)
 class PairsAddress(Address):
-    """The content of a page; its fields are the parameters of the page's address."""
+    """The content of a page of pairs."""
 
     outcome: str = ""
     category: str = ""
@@ -47,7 +63,6 @@ class PairsAddress(Address):
     wave: str = ""
     regime: str = ""
     label: str = ""
-    q: str = ""
     score: str = ""
     low: float | None = None
     high: float | None = None
@@ -55,16 +70,6 @@ class PairsAddress(Address):
     flip: str = ""
     """With a comparison: "gained", "lost" or "reason"."""
     sort: str = ""
-    page: int = 1
-
-    @staticmethod
-    def of(parameters: Mapping[str, str]) -> PairsAddress:
-        """From the parameters of an address; others are ignored. ValueError for an invalid number."""
-        texts = {name: parameters.get(name, "")[:500] for name in PairsAddress.__dataclass_fields__}
-        numbers = {name: float(texts.pop(name)) if texts[name] else None for name in ("low", "high")}
-        if not texts["page"].isdecimal():
-            texts["page"] = "1"
-        return PairsAddress(**{**texts, **numbers, "page": max(1, int(texts["page"]))})  # type: ignore[arg-type]
 
     @property
     def by(self) -> str:
@@ -74,8 +79,7 @@ class PairsAddress(Address):
     @property
     def chosen(self) -> list[tuple[str, str]]:
         """The active filters: (parameter, text)."""
-        names = (*FACETS, "label", "flip")
-        on = [(name, getattr(self, name)) for name in names if getattr(self, name)]
+        on = [(name, value) for name in (*FACETS, "label", "flip") if (value := getattr(self, name))]
         if self.q:
             on.append(("q", f"“{self.q}”"))
         if self.score and (self.low is not None or self.high is not None):
@@ -93,40 +97,43 @@ def short(value: float | None) -> str:
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e7 else text
 
 
-def where(snapshot: Snapshot, wanted: PairsAddress) -> tuple[str, list[Any]]:
-    """The SQL condition on `pair p`, and its values."""
+Values = dict[str, Any]
+"""The named parameters of a query."""
+
+
+def where(snapshot: Snapshot, wanted: PairsAddress) -> tuple[str, Values]:
+    """The SQL condition on `pair p`, and its parameters."""
     tests, values = _beside_facets(snapshot, wanted)
-    for name in facet_names(snapshot):
-        if value := getattr(wanted, name):
-            test, own = _is(name, value, "p.")
-            tests.append(test)
-            values += own
-    return " AND ".join(tests), values
+    chosen, more = _chosen(snapshot, wanted, "p.")
+    return " AND ".join([*tests, *chosen.values()]), values | more
 
 
-def _is(name: str, value: str, alias: str = "") -> tuple[str, list[str]]:
-    """The condition that a facet has a value."""
-    column = f'{alias}"{FACETS[name]}"'
-    return (f"{column} IS NULL", []) if value == NONE else (f"{column} = ?", [value])
+def _chosen(snapshot: Snapshot, wanted: PairsAddress, alias: str = "") -> tuple[dict[str, str], Values]:
+    """The conditions of the facets that filter."""
+    given = {name: value for name in facet_names(snapshot) if (value := getattr(wanted, name))}
+    columns = {name: f'{alias}"{FACETS[name]}"' for name in given}
+    tests = {
+        name: f"{columns[name]} IS NULL" if given[name] == NONE else f"{columns[name]} = ${name}" for name in given
+    }
+    return tests, {name: value for name, value in given.items() if value != NONE}
 
 
-def _beside_facets(snapshot: Snapshot, wanted: PairsAddress) -> tuple[list[str], list[Any]]:
+def _beside_facets(snapshot: Snapshot, wanted: PairsAddress) -> tuple[list[str], Values]:
     """The conditions other than facets: text search, label, and range of a score."""
-    tests: list[str] = ["true"]
-    values: list[Any] = []
+    tests, values = ["true"], Values()
     if wanted.q:
-        tests.append("(contains(p.words, lower(?)) OR p.key = ? OR contains(p.id, ?))")
-        values += [wanted.q] * 3
+        tests.append("(contains(p.words, lower($q)) OR p.key = $q OR contains(p.id, $q))")
+        values["q"] = wanted.q
     if wanted.label == UNLABELLED:
         tests.append("p.key NOT IN (SELECT key FROM label)")
     elif wanted.label:
-        tests.append("p.key IN (SELECT key FROM label WHERE verdict = ?)")
-        values.append(wanted.label)
+        tests.append("p.key IN (SELECT key FROM label WHERE verdict = $label)")
+        values["label"] = wanted.label
     if wanted.score in snapshot.scores:
-        for sign, side in ((">=", wanted.low), ("<", wanted.high)):
-            if side is not None:
-                tests.append(f'p."{wanted.score}" {sign} ?')
-                values.append(side)
+        for sign, name in ((">=", "low"), ("<", "high")):
+            if (side := getattr(wanted, name)) is not None:
+                tests.append(f'p."{wanted.score}" {sign} ${name}')
+                values[name] = side
     return tests, values
 
 
@@ -141,7 +148,7 @@ def order(snapshot: Snapshot, sort: str) -> str:
         return "abs(p.margin) NULLS LAST, p.key"
     if sort == "worst":
         return "p.margin NULLS LAST, p.key"
-    name = sort.removeprefix("-").removeprefix("bound:")
+    name = PairsAddress(sort=sort).by
     if name in snapshot.scores:
         if sort.startswith("bound:"):
             return f"{distance(snapshot, name)} NULLS LAST, p.key"
@@ -159,18 +166,26 @@ def distance(snapshot: Snapshot, score: str) -> str:
     return f"CASE {' '.join(cases)} END" if cases else "NULL::DOUBLE"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Page:
-    """The pairs of one page, and the total."""
+    """One page of a total number of rows."""
 
-    rows: list[Row]
     total: int
     number: int
     size: int = PAGE
+    rows: list[Row] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.number = min(self.number, self.pages)
 
     @property
     def pages(self) -> int:
         return max(1, math.ceil(self.total / self.size))
+
+    @property
+    def limit(self) -> str:
+        """The page's rows, as SQL."""
+        return f"LIMIT {self.size} OFFSET {(self.number - 1) * self.size}"
 
 
 def pairs(snapshot: Snapshot, wanted: PairsAddress, size: int = PAGE, total: int | None = None) -> Page:
@@ -178,15 +193,27 @@ def pairs(snapshot: Snapshot, wanted: PairsAddress, size: int = PAGE, total: int
     condition, values = where(snapshot, wanted)
     if total is None:
         total = int(snapshot.one(f"SELECT count(*) FROM pair p WHERE {condition}", values))
-    number = min(wanted.page, max(1, math.ceil(total / size)))
+    page = Page(total, wanted.page, size)
     # Sorting needs few columns, the page few rows: so first the row numbers, then their columns.
     places = snapshot.sql(
-        f"SELECT p.rowid AS row FROM pair p WHERE {condition} ORDER BY {order(snapshot, wanted.sort)} LIMIT ? OFFSET ?",
-        [*values, size, (number - 1) * size],
+        f"SELECT p.rowid AS row FROM pair p WHERE {condition} ORDER BY {order(snapshot, wanted.sort)} {page.limit}",
+        values,
     )
     more = [wanted.by] if wanted.by in snapshot.scores else []
-    rows = at_rows(snapshot, [place["row"] for place in places], *more)
-    return Page(rows, total, number, size)
+    page.rows = at_rows(snapshot, [place["row"] for place in places], *more)
+    return page
+
+
+def listing(snapshot: Snapshot, wanted: PairsAddress, table: str, text: str) -> tuple[Page, list[Row]]:
+    """One page of photographs or jobs, and their counts by outcome and reason. `text`: the column that is searched."""
+    columns = ["outcome", "reason", *(["category"] if table == "job" else [])]
+    values = {name: value for name in [*columns, "q"] if (value := getattr(wanted, name))}
+    tests = [f"contains(lower({text}), lower($q))" if name == "q" else f"{name} = ${name}" for name in values]
+    condition = " AND ".join(["true", *tests])
+    page = Page(snapshot.one(f"SELECT count(*) FROM {table} WHERE {condition}", values), wanted.page, LISTED)
+    page.rows = snapshot.sql(f"SELECT * FROM {table} WHERE {condition} ORDER BY {text}, key {page.limit}", values)
+    counts = snapshot.sql(f"SELECT outcome, reason, count(*) AS n FROM {table} GROUP BY ALL ORDER BY n DESC LIMIT 30")
+    return page, counts
 
 
 def at_rows(snapshot: Snapshot, places: Sequence[int], *more: str) -> list[Row]:
@@ -212,14 +239,12 @@ class Facets:
 def facets(snapshot: Snapshot, wanted: PairsAddress) -> Facets:
     """Count facets in one pass over the pairs. Facets with one value are left out, unless they filter."""
     names = facet_names(snapshot)
-    chosen = {name: _is(name, value) for name in names if (value := getattr(wanted, name))}
+    chosen, given = _chosen(snapshot, wanted)
     tests, values = _beside_facets(snapshot, wanted)
-    parts, given = [], list(values)
+    parts = []
     for facet in ("", *names):
         value = f"coalesce(\"{FACETS[facet]}\"::VARCHAR, '{NONE}')" if facet else "''"
-        others = [of for name, of in chosen.items() if name != facet]
-        given += [value for _, own in others for value in own]
-        condition = " AND ".join(["true", *(test for test, _ in others)])
+        condition = " AND ".join(["true", *(test for name, test in chosen.items() if name != facet)])
         parts.append(
             f"SELECT '{facet}' AS facet, {value} AS value, sum(n)::BIGINT AS n FROM cube WHERE {condition} GROUP BY ALL"
         )
@@ -228,7 +253,7 @@ def facets(snapshot: Snapshot, wanted: PairsAddress) -> Facets:
         f"""WITH cube AS MATERIALIZED (
             SELECT {kept}, count(*) AS n FROM pair p WHERE {" AND ".join(tests)} GROUP BY ALL
         ) {" UNION ALL ".join(parts)} ORDER BY n DESC, value""",
-        given,
+        values | given,
     )
     facets = {}
     for facet in names:
@@ -286,10 +311,10 @@ def measured(snapshot: Snapshot, row: Row) -> dict[str, list[Measured]]:
     return by_filter
 
 
-def neighbours(rows: Sequence[Row], key: str) -> tuple[str | None, str | None]:
-    """The keys before and after a key in a page's rows."""
-    keys = [row["key"] for row in rows]
+def neighbours(keys: Sequence[str], key: str) -> tuple[str | None, str | None]:
+    """What stands before and after a key in a page."""
     if key not in keys:
         return None, None
-    at = keys.index(key)
-    return (keys[at - 1] if at else None), (keys[at + 1] if at + 1 < len(keys) else None)
+    around = [None, *keys, None]
+    at = around.index(key)
+    return around[at - 1], around[at + 1]

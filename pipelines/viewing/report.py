@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.viewing import distribution, overview, pictures, snapshot, templates
+from crispedit.pipelines.viewing import charts, overview, pictures, snapshot, templates
 from crispedit.pipelines.viewing.snapshot import Snapshot
 from crispedit.shards import journal
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 MAX_BYTES = 5_000_000
 """The largest size of the file. Images fill what the text leaves, the first reasons first."""
 TEXT_BYTES = 1_200_000
-EXAMPLES = 6
 WIDTH_PX = 240
 QUALITY = 72
 
@@ -65,39 +64,16 @@ def write(run: Run, report: Report, *, light: bool = False) -> Path:
 
 
 def html(s: Snapshot, report: Report, *, light: bool = False) -> str:
-    images = Thumbnails(s, 0 if light else MAX_BYTES - TEXT_BYTES)
-    grid = overview.matrix(s)
-    shown = {} if light else overview.examples(s, [row[0] for row in grid.rows], EXAMPLES)
-    charted = [
-        (
-            score,
-            [
-                (name, histogram)
-                for name in s.categories
-                if (histogram := distribution.histogram(s, score, name, bins=36)) is not None
-            ],
-        )
-        for score in s.bounded
-    ]
-    sheet = (templates.FOLDER / "style.css").read_text(encoding="utf-8")
-    return (
-        templates.environment()
-        .get_template("report.html.jinja")
-        .render(
-            s=s,
-            style=Markup(sheet),
-            report=report,
-            light=light,
-            uri=images.uri,
-            funnel=overview.funnel(s),
-            categories=overview.by_category(s),
-            datasets=overview.by_dataset(s),
-            matrix=grid,
-            kept=[] if light else overview.kept_examples(s, 12),
-            reasons=[(row, shown.get(row[0], [])) for row in grid.rows],
-            charted=charted,
-            editors=overview.by_editor(s),
-            errors=report.errors,
-            progress=overview.progress(s),
-        )
-    )
+    charted = {score: {name: charts.histogram(s, score, name, bins=36) for name in s.categories} for score in s.bounded}
+    values = overview.summary(s, reasons=0 if light else None, kept=0 if light else 12) | {
+        "s": s,
+        "style": Markup((templates.FOLDER / "style.css").read_text(encoding="utf-8")),
+        "report": report,
+        "errors": report.errors,
+        "light": light,
+        "uri": Thumbnails(s, 0 if light else MAX_BYTES - TEXT_BYTES).uri,
+        "datasets": overview.by_dataset(s),
+        "charted": charted,
+        "progress": overview.progress(s),
+    }
+    return templates.environment().get_template("report.html.jinja").render(values)

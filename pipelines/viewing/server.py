@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from threading import Lock, Thread
 from typing import Any
 from urllib.parse import urlencode
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -18,18 +18,7 @@ from crispedit.bounds import Bound
 from crispedit.outcome import KEPT, NOT_REACHED
 from crispedit.pipelines import build, recipe
 from crispedit.pipelines.run import Run
-from crispedit.pipelines.viewing import (
-    charts,
-    comparison,
-    distribution,
-    labels,
-    overview,
-    pictures,
-    queries,
-    serving,
-    snapshot,
-    templates,
-)
+from crispedit.pipelines.viewing import charts, comparison, labels, overview, pictures, queries, serving, snapshot
 from crispedit.pipelines.viewing import moved as moved_bounds
 from crispedit.pipelines.viewing.comparison import OtherVerdicts
 from crispedit.pipelines.viewing.labels import Labels
@@ -37,17 +26,6 @@ from crispedit.pipelines.viewing.moved import MovedBound
 from crispedit.pipelines.viewing.queries import PairsAddress
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
-SECTIONS = [
-    ("/", "Overview"),
-    ("/pairs", "Pairs"),
-    ("/bounds", "Bounds"),
-    ("/label", "Label"),
-    ("/compare", "Compare"),
-    ("/photographs", "Photographs"),
-    ("/jobs", "Jobs"),
-]
-LISTED = 60
-"""Photographs or jobs on one page."""
 FRESH_S = 3.0
 """A new snapshot is taken when the old one is at least this old, and 20 times as old as the time that it took."""
 
@@ -124,17 +102,26 @@ class ViewedRun:
             return self._moved[key]
 
 
-class Site:
+class Site(serving.Pages):
     """The pages of one `ViewedRun`."""
 
-    def __init__(self, shown: ViewedRun) -> None:
-        self.shown = shown
-        self.recent = pictures.Recent()
-        self.templates = templates.environment()
+    sections = (
+        ("/", "Overview"),
+        ("/pairs", "Pairs"),
+        ("/bounds", "Bounds"),
+        ("/label", "Label"),
+        ("/compare", "Compare"),
+        ("/photographs", "Photographs"),
+        ("/jobs", "Jobs"),
+    )
 
-    def app(self) -> Starlette:
-        """The routes; nothing else is served."""
-        routes = [
+    def __init__(self, shown: ViewedRun) -> None:
+        super().__init__()
+        self.shown = shown
+        self.templates.globals |= {"comparison": comparison, "labelling": labels, "snapshot": snapshot}
+
+    def routes(self) -> list[Route]:
+        return [
             Route("/", self.overview),
             Route("/pairs", self.pairs),
             Route("/pair/{key}", self.pair),
@@ -150,68 +137,38 @@ class Site:
             Route("/label/learned", self.learned),
             Route("/image/{which}/{key}/{side}", self.image),
             Route("/photograph/{key}", self.photograph),
-            Route("/static/{name}", serving.static),
-            Route("/fresh", self.fresh),
         ]
-        return Starlette(routes=routes, exception_handlers=serving.MISTAKES)
 
-    def page(self, request: Request, name: str, /, **values: Any) -> HTMLResponse:
-        """A rendered template, with the variables that all templates need."""
-        shown = self.shown
-        common = {
-            "s": shown.snapshot,
-            "path": request.url.path,
-            "sections": SECTIONS,
-            "labels": shown.labels,
-            "comparison": shown.comparison,
-        }
-        return HTMLResponse(self.templates.get_template(f"{name}.html.jinja").render(**common, **values))
+    def current(self) -> Snapshot:
+        return self.shown.current()
+
+    def page(self, request: Request, name: str, s: Snapshot, /, **values: Any) -> HTMLResponse:
+        return super().page(request, name, s, labels=self.shown.labels, versus=self.shown.comparison, **values)
 
     def overview(self, request: Request) -> Response:
-        s = self.shown.current()
-        return self.page(request, "overview", **s.summary, progress=overview.progress(s))
+        s = self.current()
+        return self.page(request, "overview", s, **s.summary, progress=overview.progress(s))
 
     def pairs(self, request: Request) -> Response:
-        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
+        s, wanted = self.current(), PairsAddress.of(request.query_params)
         facets = queries.facets(s, wanted)
         page = queries.pairs(s, wanted, total=facets.total)
-        return self.page(request, "pairs", wanted=wanted, page=page, facets=facets)
+        return self.page(request, "pairs", s, wanted=wanted, page=page, facets=facets)
 
     def pair(self, request: Request) -> Response:
-        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
+        s, wanted = self.current(), PairsAddress.of(request.query_params)
         row = queries.pair(s, request.path_params["key"])
-        before, after = queries.neighbours(queries.pairs(s, wanted).rows, row["key"])
-        then = self._then(row["key"])
-        return self.page(
-            request,
-            "pair",
-            row=row,
-            wanted=wanted,
-            before=before,
-            after=after,
-            then=then,
-            filters=queries.measured(s, row),
-            siblings=queries.siblings(s, row["job_key"]),
-            answers=snapshot.answers(s, row),
-        )
-
-    def _then(self, key: str) -> dict[str, Any] | None:
-        """The pair's verdict in the comparison of `--against`."""
-        if self.shown.comparison is None:
-            return None
-        verdicts = self.shown.snapshot.sql(f"SELECT * FROM {self.shown.comparison.table} WHERE key = ?", [key])
-        return verdicts[0] if verdicts else None
+        keys = [listed["key"] for listed in queries.pairs(s, wanted).rows]
+        beside = queries.neighbours(keys, row["key"])
+        then = self.shown.comparison and comparison.verdict(s, self.shown.comparison, row["key"])
+        return self.page(request, "pair", s, row=row, wanted=wanted, beside=beside, then=then)
 
     def job(self, request: Request) -> Response:
-        s = self.shown.current()
-        jobs = s.sql("SELECT * FROM job WHERE job_key = ? LIMIT 1", [request.path_params["key"]])
+        s, key = self.current(), request.path_params["key"]
+        jobs = s.sql("SELECT * FROM job WHERE job_key = ? LIMIT 1", [key])
         if not jobs:
-            raise KeyError(request.path_params["key"])
-        siblings = queries.siblings(s, jobs[0]["job_key"])
-        scores = {row["key"]: queries.measured(s, row) for row in siblings}
-        return self.page(
-            request, "job", job=jobs[0], siblings=siblings, scores=scores, choice=snapshot.choice(s, jobs[0]["job_key"])
-        )
+            raise KeyError(key)
+        return self.page(request, "job", s, job=jobs[0], siblings=queries.siblings(s, key))
 
     def jobs(self, request: Request) -> Response:
         return self._listing(request, "jobs", "job", "instruction")
@@ -220,27 +177,12 @@ class Site:
         return self._listing(request, "photographs", "photograph", "uri")
 
     def _listing(self, request: Request, name: str, table: str, text: str) -> Response:
-        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
-        tests, values = ["true"], []
-        for column in ("outcome", "reason", *(["category"] if table == "job" else [])):
-            if getattr(wanted, column):
-                tests.append(f"{column} = ?")
-                values.append(getattr(wanted, column))
-        if wanted.q:
-            tests.append(f"contains(lower({text}), lower(?))")
-            values.append(wanted.q)
-        condition = " AND ".join(tests)
-        total = s.one(f"SELECT count(*) FROM {table} WHERE {condition}", values)
-        page = queries.Page([], total, min(wanted.page, max(1, -(-total // LISTED))), LISTED)
-        rows = s.sql(
-            f"SELECT * FROM {table} WHERE {condition} ORDER BY {text}, key LIMIT ? OFFSET ?",
-            [*values, LISTED, (page.number - 1) * LISTED],
-        )
-        counts = s.sql(f"SELECT outcome, reason, count(*) AS n FROM {table} GROUP BY ALL ORDER BY n DESC LIMIT 30")
-        return self.page(request, name, wanted=wanted, page=page, rows=rows, counts=counts)
+        s, wanted = self.current(), PairsAddress.of(request.query_params)
+        page, counts = queries.listing(s, wanted, table, text)
+        return self.page(request, name, s, wanted=wanted, page=page, counts=counts)
 
     def bounds(self, request: Request) -> Response:
-        s, parameters = self.shown.current(), request.query_params
+        s, parameters = self.current(), request.query_params
         reasons = {reason: total for reason, _, total in overview.matrix(s).rows}
         rejecting = [score for score in (reason.rpartition(":")[0] for reason in reasons) if score in s.scores]
         score = parameters.get("score") or [*rejecting, *s.bounded, *s.scores, ""][0]
@@ -252,67 +194,42 @@ class Site:
         moved = _moved(s, request)
         here = MovedBound(score, category or None, regime or None, s.bound(score, category, regime))
         here = next((m for m in moved if m.place == here.place), here)
-        chart = distribution.histogram(s, score, category, regime, also=here.bound) if score else None
-        points = None
-        if other in s.scores and chart is not None:
-            beside = distribution.histogram(s, other, category, regime)
-            if beside is not None:
-                points = charts.scatter(
-                    distribution.scatter(s, score, other, category, regime),
-                    (chart.low, chart.high),
-                    (beside.low, beside.high),
-                    charts.bounds_of([("all", here.bound)]),
-                    charts.bounds_of([(category or "all", s.bound(other, category, regime))]),
-                    (score, other),
-                )
-        by_category = {name: distribution.histogram(s, score, name, regime, bins=40) for name in s.categories if score}
-        return self.page(
-            request,
-            "bounds",
-            score=score,
-            category=category,
-            regime=regime,
-            other=other,
-            moved=moved,
-            bound=here.bound,
-            chart=chart,
-            ghosts=templates.bound_names(s, score, category, regime),
-            points=points,
-            small=[(name, chart) for name, chart in by_category.items() if chart is not None],
-            reasons=reasons,
-        )
+        chart = charts.histogram(s, score, category, regime, also=here.bound) if score else None
+        beside = charts.histogram(s, other, category, regime) if other in s.scores and chart else None
+        values = {"score": score, "category": category, "regime": regime, "moved": moved, "bound": here.bound}
+        values |= {
+            "other": other,
+            "chart": chart,
+            "beside": beside,
+            "points": charts.sample(s, score, other, category, regime) if beside else [],
+            "small": {name: charts.histogram(s, score, name, regime, bins=40) for name in s.categories if score},
+            "reasons": reasons,
+        }
+        return self.page(request, "bounds", s, **values)
 
     def what_if(self, request: Request) -> Response:
         """What moved bounds would keep, and the pairs on both sides of the last moved bound."""
         s = self.shown.snapshot
         moved = _moved(s, request)
-        side = request.query_params.get("side", "min")
-        last = moved[-1] if moved else None
-        if last is None or last.score not in s.scores:
+        if moved:
+            last = moved[-1]
+        else:
             score, category, regime = (request.query_params.get(name, "") for name in ("score", "category", "regime"))
             if score not in s.scores:
                 raise ValueError(f"there is no score {score!r}")
             last = MovedBound(score, category or None, regime or None, s.bound(score, category, regime))
-        at = last.bound.max if side == "max" or last.bound.min is None else last.bound.min
+        is_max = request.query_params.get("side") == "max" or last.bound.min is None
+        at = last.bound.max if is_max else last.bound.min
         below, above = moved_bounds.sides(s, moved, last, at) if at is not None else ([], [])
         exact = None
         if request.query_params.get("exact") and moved and s.run is not None:
             against = self.shown.against(moved)
             assert against is not None
             exact = {row.category: row.both + row.gained for row in comparison.moves(s, against)}
-        return self.page(
-            request,
-            "what_if",
-            rows=moved_bounds.what_if(s, moved),
-            moved=moved,
-            last=last,
-            at=at,
-            inside="above" if at == last.bound.min else "below",
-            below=below,
-            above=above,
-            exact=exact,
-            overrides=moved_bounds.overrides(s, moved) if s.run is not None else [],
-        )
+        values = {"moved": moved, "last": last, "at": at, "below": below, "above": above, "exact": exact}
+        overrides = moved_bounds.overrides(s, moved) if s.run is not None else []
+        rows = moved_bounds.what_if(s, moved)
+        return self.page(request, "what_if", s, **values, rows=rows, overrides=overrides)
 
     def apply(self, request: Request) -> Response:
         """Select again under the moved bounds, as `crispedit select RUN OVERRIDES` does."""
@@ -330,49 +247,28 @@ class Site:
         return JSONResponse({"kept": kept, "waiting": waiting, "next": then})
 
     def compare(self, request: Request) -> Response:
-        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
+        s, wanted = self.current(), PairsAddress.of(request.query_params)
         moved = _moved(s, request)
-        against = self.shown.against(moved)
-        values: dict[str, Any] = {"wanted": wanted, "moved": moved, "against": against}
-        if against is not None:
-            values |= {
-                "moves": comparison.moves(s, against),
-                "transitions": comparison.transitions(s, against),
-                "page": comparison.flipped(s, against, wanted, queries.PAGE),
-            }
-        return self.page(request, "compare", **values)
+        return self.page(request, "compare", s, wanted=wanted, moved=moved, against=self.shown.against(moved))
 
     def label(self, request: Request) -> Response:
-        s, wanted = self.shown.current(), PairsAddress.of(request.query_params)
-        sort = request.query_params.get("order", "informative")
-        if sort not in labels.ORDERS:
-            raise ValueError(f"there is no order {sort!r}; choose from {', '.join(labels.ORDERS)}")
-        condition, values = queries.where(s, wanted)
-        rows = labels.queue(s, sort, condition, values)
+        s, wanted = self.current(), PairsAddress.of(request.query_params)
+        order = request.query_params.get("order", "informative")
+        if order not in labels.ORDERS:
+            raise ValueError(f"there is no order {order!r}; choose from {', '.join(labels.ORDERS)}")
+        rows = labels.queue(s, order, wanted)
         if key := request.query_params.get("key"):
             rows = [queries.pair(s, key), *(row for row in rows if row["key"] != key)]
-        return self.page(
-            request,
-            "label",
-            wanted=wanted,
-            order=sort,
-            orders=labels.ORDERS,
-            blind=request.query_params.get("blind", "1") == "1",
-            row=rows[0] if rows else None,
-            ahead=rows[1:],
-            filters=queries.measured(s, rows[0]) if rows else {},
-            bad=labels.REASONS,
-            against=labels.against(s),
-            last=self.shown.labels.last(),
-            reasons=[reason for reason, _, _ in overview.matrix(s).rows],
-        )
+        blind = request.query_params.get("blind", "1") == "1"
+        reasons = [reason for reason, _, _ in overview.matrix(s).rows]
+        return self.page(request, "label", s, wanted=wanted, order=order, blind=blind, rows=rows, reasons=reasons)
 
     def learned(self, request: Request) -> Response:
         """Redirect to the page of bounds, with the learned bounds moved."""
         s = self.shown.snapshot
         bounds = labels.learned_bounds(s) if s.run is not None else []
         if not bounds:
-            return self.page(request, "no_learned_bounds", against=labels.against(s))
+            return self.page(request, "no_learned_bounds", s)
         first = bounds[0]
         place = {"score": first.score, "category": first.category or "", "regime": first.regime or ""}
         return RedirectResponse("/bounds?" + urlencode([*place.items(), *(("m", str(m)) for m in bounds)]), 303)
@@ -393,20 +289,11 @@ class Site:
         s = self.shown.snapshot if which == "this" else compared.other if compared is not None else None
         if s is None or side not in pictures.SIDES:
             raise KeyError(side)
-        width = serving.width(request)
-        return serving.picture(
-            self.recent, (which, key, side, width), lambda: pictures.drawn(s, s.pictured(key), side, width)
-        )
+        return self.picture(request, (which, key, side), partial(pictures.of_pair, s, key, side))
 
     def photograph(self, request: Request) -> Response:
-        key, width = request.path_params["key"], serving.width(request)
-        return serving.picture(
-            self.recent, ("photo", key, width), lambda: pictures.photograph(self.shown.snapshot, key, width)
-        )
-
-    def fresh(self, request: Request) -> Response:
-        """The time of the shown snapshot; an open page polls it and says when there is more to see."""
-        return JSONResponse({"taken": self.shown.current().taken})
+        key, s = request.path_params["key"], self.shown.snapshot
+        return self.picture(request, ("photo", key), partial(pictures.photograph, s, key))
 
 
 def _telling(s: Snapshot, score: str) -> str:

@@ -44,9 +44,13 @@ CARD = (
 """The columns of `pair` that a grid of pairs needs: reading all columns costs three times as much."""
 PICTURED = ("key", "source_key", "composed", "source", "edited", "mask")
 """The columns of `pair` that its pictures need."""
+TEXTS = (
+    *("job_key", "source_key", "editor", "dataset", "licence", "transform"),
+    *("instruction", "source_caption", "target_caption"),
+)
+"""The texts of a packed pair."""
 PACKED = (
-    *journal.columns(pa.string(), "key", "job_key", "source_key", "category", "editor", "options", "transform", "id"),
-    *journal.columns(pa.string(), "dataset", "licence", "instruction", "source_caption", "target_caption"),
+    *journal.columns(pa.string(), "key", "category", "options", "id", *TEXTS),
     *journal.columns(pa.int64(), "seed", "width", "height"),
     *journal.columns(pa.bool_(), "composed", "masked"),
 )
@@ -75,6 +79,8 @@ class Snapshot:
     """The first page's content, computed at once, because a snapshot does not change."""
     stamp: object = None
     """Identifies what was committed at that moment; a changed stamp means a new snapshot."""
+    cascades: dict[tuple[str, ...], Cascade] = field(default_factory=dict)
+    """With moved bounds, by the overrides that move them."""
     _pictured: dict[str, dict[str, Any]] = field(default_factory=dict)
     taken: float = field(default_factory=time.time)
     seconds: float = 0.0
@@ -91,7 +97,10 @@ class Snapshot:
         """The rows of a query; pages may query concurrently."""
         rows = tables.rows(self.db, query, values)
         if rows and next(iter(rows[0])) == "key" and rows[0].keys() >= set(PICTURED):
-            self._remember(rows)
+            # The page will request these pairs' pictures one by one.
+            if len(self._pictured) > REMEMBERED:
+                self._pictured = {}
+            self._pictured |= {row["key"]: {name: row[name] for name in PICTURED} for row in rows}
         return rows
 
     def pictured(self, key: str) -> dict[str, Any]:
@@ -102,12 +111,6 @@ class Snapshot:
         if not rows:
             raise KeyError(key)
         return rows[0]
-
-    def _remember(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Cache these pairs, whose pictures the page will request one by one."""
-        if len(self._pictured) > REMEMBERED:
-            self._pictured = {}
-        self._pictured |= {row["key"]: {name: row[name] for name in PICTURED} for row in rows}
 
     def one(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
         """The first value of the first row."""
@@ -166,11 +169,14 @@ def of_run(root: Path) -> Snapshot:
     first_pass(run, db, sources)
     cascade = run.recipe.pair_cascade
     db.register("final", final_verdicts(run, sources))
-    _photographs(db)
+    db.execute("""
+        CREATE TABLE snapshot.photograph AS
+        SELECT c.*, v.outcome, v.reason FROM curate c JOIN sources v USING (uri)
+    """)
     _pairs(db, cascade)
     _jobs(db)
     db.close()
-    snapshot = Snapshot(
+    return Snapshot(
         name=run.root.name,
         root=run.root,
         db=_opened(folder),
@@ -180,9 +186,8 @@ def of_run(root: Path) -> Snapshot:
         run=run,
         folder=folder,
         stamp=stamp,
+        seconds=time.perf_counter() - start,
     )
-    snapshot.seconds = time.perf_counter() - start
-    return snapshot
 
 
 def quantities(cascade: Cascade) -> list[str]:
@@ -226,13 +231,6 @@ def _limit(db: duckdb.DuckDBPyConnection, folder: str) -> None:
     """Limit the memory; the rest is spilled into this folder, because viewing a run does not write to it."""
     db.execute(f"SET memory_limit = '{MEMORY}'; SET enable_progress_bar = false; SET preserve_insertion_order = false")
     db.execute(f"SET temp_directory = {quoted(folder)}")
-
-
-def _photographs(db: duckdb.DuckDBPyConnection) -> None:
-    db.execute("""
-        CREATE TABLE snapshot.photograph AS
-        SELECT c.*, v.outcome, v.reason FROM curate c JOIN sources v USING (uri)
-    """)
 
 
 def _pairs(db: duckdb.DuckDBPyConnection, cascade: Cascade) -> None:
@@ -357,25 +355,18 @@ def of_shards(path: str) -> Snapshot:
     db.register("packed", pa.Table.from_pylist([row | row["scores"] for row in rows], schema))
     db.execute(f"""
         CREATE TABLE snapshot.pair AS SELECT *, lower(instruction) AS words, '{KEPT}' AS outcome,
-            NULL::VARCHAR AS reason, NULL::VARCHAR AS standing,
-            '{KEPT}' AS first, 0::BIGINT AS fails, 0::BIGINT AS waits,
-            NULL::VARCHAR AS error, 'source' AS source, 'edited' AS edited,
+            NULL::VARCHAR AS reason, NULL::VARCHAR AS standing, '{KEPT}' AS first, 0::BIGINT AS fails,
+            0::BIGINT AS waits, NULL::VARCHAR AS error, 'source' AS source, 'edited' AS edited,
             if(masked, 'mask', NULL) AS mask, NULL::DOUBLE AS margin
-        FROM packed
-    """)
-    db.execute(f"""
+        FROM packed;
         CREATE TABLE snapshot.photograph AS SELECT DISTINCT source_key AS key, id AS uri, dataset, licence,
             NULL::INTEGER AS width, NULL::INTEGER AS height, NULL::VARCHAR AS refusal, NULL::VARCHAR AS error,
             NULL::VARCHAR AS image, '{KEPT}' AS outcome, NULL::VARCHAR AS reason
-        FROM packed WHERE NOT composed
-    """)
-    db.execute(f"""
-        CREATE TABLE snapshot.job AS SELECT any_value(key) AS key, job_key, any_value(source_key) AS source_key,
-            any_value(category) AS category, any_value(instruction) AS instruction,
-            any_value(source_caption) AS source_caption, any_value(target_caption) AS target_caption,
-            NULL::VARCHAR AS error, '{KEPT}' AS outcome, NULL::VARCHAR AS reason, count(*) AS candidates,
-            count(*) AS kept
-        FROM packed GROUP BY job_key
+        FROM packed WHERE NOT composed;
+        CREATE TABLE snapshot.job AS SELECT key, job_key, source_key, category, instruction, source_caption,
+            target_caption, NULL::VARCHAR AS error, '{KEPT}' AS outcome, NULL::VARCHAR AS reason,
+            count(*) OVER (PARTITION BY job_key) AS candidates, candidates AS kept
+        FROM packed QUALIFY row_number() OVER (PARTITION BY job_key) = 1;
     """)
     db.close()
     return Snapshot(
@@ -393,11 +384,9 @@ def of_shards(path: str) -> Snapshot:
 
 def _of_meta(key: str, category: str, meta: Mapping[str, Any], masked: bool) -> dict[str, Any]:
     """A pair's columns from its JSON member; missing ones (in other tools' shards) are null."""
-    row = {name: meta.get(name) for name in ("job_key", "source_key", "editor", "dataset", "licence", "transform")}
-    row |= {name: meta.get(name) for name in ("instruction", "source_caption", "target_caption")}
-    row["options"] = meta.get("editor_options")
-    row = {
-        name: value if isinstance(value, str) else json.dumps(value) if value else None for name, value in row.items()
+    texts = {name: meta.get(name) for name in TEXTS} | {"options": meta.get("editor_options")}
+    row: dict[str, Any] = {
+        name: value if isinstance(value, str) else json.dumps(value) if value else None for name, value in texts.items()
     }
     row |= {name: row[name] or None for name in ("dataset", "licence")}
     row |= {name: n if isinstance(n := meta.get(name), int) else None for name in ("seed", "width", "height")}
@@ -425,8 +414,8 @@ def answers(snapshot: Snapshot, row: Mapping[str, Any]) -> dict[str, dict[str, A
         return {}
     with tables.connect(snapshot.run) as db:
         listed = ", ".join(f'"{note}"' for note in notes)
-        stored = db.execute(f"SELECT {listed} FROM score WHERE key = ?", [row["key"]]).fetchone()
-    return {note: _parsed(text) for note, text in zip(notes, stored or (), strict=False) if text}
+        stored = tables.rows(db, f"SELECT {listed} FROM score WHERE key = ?", [row["key"]])
+    return {note: _parsed(text) for texts in stored for note, text in texts.items() if text}
 
 
 def choice(snapshot: Snapshot, job_key: str) -> list[dict[str, Any]]:
@@ -434,13 +423,8 @@ def choice(snapshot: Snapshot, job_key: str) -> list[dict[str, Any]]:
     if snapshot.run is None or snapshot.run.recipe.judge is None:
         return []
     with tables.connect(snapshot.run) as db:
-        rows = db.execute(
-            "SELECT candidates, chosen, answers, error FROM compare WHERE job_key = ? ORDER BY key", [job_key]
-        ).fetchall()
-    return [
-        {"candidates": candidates, "chosen": chosen, "answers": _parsed(text), "error": error}
-        for candidates, chosen, text, error in rows
-    ]
+        query = "SELECT candidates, chosen, answers, error FROM compare WHERE job_key = ? ORDER BY key"
+        return [row | {"answers": _parsed(row["answers"])} for row in tables.rows(db, query, [job_key])]
 
 
 def _parsed(text: str | None) -> dict[str, Any]:

@@ -69,3 +69,10 @@ def test_the_identity_is_the_weights_and_not_their_place(tmp_path):
     identities = [Dino(model=str(folder)).identity() for folder in (here, there, other)]
     assert identities[0] == identities[1] != identities[2]
     assert digest(here) == digest(there) != digest(other)
+
+
+def test_the_identity_without_a_model_does_not_depend_on_the_working_folder(tmp_path, monkeypatch):
+    here = Dino().identity()
+    (tmp_path / "some.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert Dino().identity() == here

@@ -10,8 +10,8 @@ from crispedit import recipe
 from crispedit.compositor.landscape import landscape
 from crispedit.images import encode_jpeg
 from crispedit.pipelines import recipe as recipes
-from crispedit.pipelines.calibration import calibrate, good_pairs, known_defects, measured, text
-from crispedit.pipelines.calibration.good_pairs import GoodPair
+from crispedit.pipelines.calibration import calibrate, known_defects, measured, text
+from crispedit.pipelines.calibration.measured import GoodPair
 from crispedit.pipelines.recipe import Recipe
 from crispedit.pipelines.run import Run
 from crispedit.record import Sample
@@ -73,7 +73,7 @@ def test_a_run_that_lacks_edits_gets_them_first(report, tmp_path):
     of = [f"run={tmp_path / 'run'}", f"source.path={tmp_path / 'photos'}"]
     for kind in ("meadow", "room"):
         shutil.copy(report / "photos" / f"{kind}.jpg", tmp_path / "photos")
-        pairs.append(good_pairs.run_pairs(Run(recipes.load(str(report / "recipe.yaml"), of))))
+        pairs.append(measured.run_pairs(Run(recipes.load(str(report / "recipe.yaml"), of))))
     assert [len(of_run) for of_run in pairs] == [2, 4]
 
 

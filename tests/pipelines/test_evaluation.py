@@ -6,7 +6,7 @@ from PIL import Image as Pillow
 
 from crispedit.benchmark import Case, Picture
 from crispedit.benchmarks.shards import Shards
-from crispedit.measures import Models
+from crispedit.pipelines.evaluation.recipe import EvaluationRecipe
 from crispedit.pipelines.evaluation.runner import Evaluation
 
 
@@ -16,7 +16,8 @@ def case(name, after=None, **more):
 
 
 def evaluation(tmp_path, *cases, **options):
-    return Evaluation("shards", Shards(path="x", **options), cases, Models(), tmp_path)
+    recipe = EvaluationRecipe(out=tmp_path, benchmarks={"shards": {"path": "x", **options}})
+    return Evaluation(recipe, "shards", Shards(path="x", **options), cases)
 
 
 def write(path, level):
@@ -82,9 +83,9 @@ def test_a_key_is_of_what_decides_the_row(tmp_path):
     assert plain.answer_key(one, "{}") == plain.answer_key(other, "{}")  # captions are scored by, not edited by
     assert plain.answer_key(one, "{}", 0) != plain.answer_key(one, "{}", 1)  # another seed
     given = plain.copied()[0]["1"]
-    assert plain.score_key(one, given) != plain.score_key(other, given)
-    assert plain.score_key(one, given) != plain.score_key(one, plain.truth()[0]["1"])
-    assert plain.score_key(one, given, 0) != plain.score_key(one, given, 1)  # another judgement
+    assert plain.key(one, given) != plain.key(other, given)
+    assert plain.key(one, given) != plain.key(one, plain.truth()[0]["1"])
+    assert plain.key(one, given, repeat=0) != plain.key(one, given, repeat=1)  # another judgement
 
 
 def test_a_result_that_two_cases_share_is_found_for_both(tmp_path):

@@ -141,7 +141,7 @@ def test_what_was_moved_is_laid_back_and_recorded_where_that_is_asked(tmp_path: 
     # Which filter sees it first depends on what can be followed in it.
     assert before["2"][0] == after["2"][0] == "rejected"
     assert audit.audit(as_they_came).repaired is None
-    assert audit.audit(repaired).repaired == {"laid_back": 1, "in_place": 2}
+    assert audit.audit(repaired).repaired == {"realigned": 1, "in_place": 2}
     assert "1 of the 2 edited images were moved back" in (repaired.folder("shards") / "README.md").read_text()
 
     def packed(run: Run) -> dict[str, dict[str, bytes]]:

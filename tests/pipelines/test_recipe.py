@@ -57,6 +57,7 @@ def test_a_part_is_taken_out_with_null():
         ("source.path=", r"  source\.path: Input should be a valid string"),
         ("engine.kind=slurm", r"engine\.kind: .*'ray' or 'inprocess'"),
         ("source.path=s3://me:secret@bucket/x", r"source\.path holds a password"),
+        ("source={kind: parquet, path: x, pathh: 1}", r"source\.pathh: there is no such key; choose from caption, "),
         ("pack", r"written key=value"),
         ("pack.seed.x=1", r"'seed' is"),
         ("pack.seed=[", r"not YAML"),

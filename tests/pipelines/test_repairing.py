@@ -81,7 +81,7 @@ def test_edits_of_our_own_editors_are_repaired_where_that_is_asked(built):
 
     before, after = audit.audit(plain), audit.audit(repaired)
     assert (before.repaired, before.restored) == (None, None)
-    assert after.repaired["laid_back"] >= len(laid)
+    assert after.repaired["realigned"] >= len(laid)
     assert after.restored == sum(row["drift"] is not None for row in rows(repaired))
     lines = [next(line for line in report.moved if line.category == "add") for report in (before, after)]
     moved = [line.scores["alignment.displacement_px"][0] for line in lines]

@@ -140,7 +140,7 @@ def test_a_chat_server_that_is_killed_twice_costs_no_row_and_no_byte(
         assert lines["edit", "color"].kept == lines["edit", "color"].rows > 0
         assert lines["score: judge", "style"].kept == lines["score: judge", "style"].rows > 0
         assert sum(line.rows for line in report.counts if line.step == "compare") > 0
-        assert report.repaired["laid_back"] > 0
+        assert report.repaired["realigned"] > 0
         assert report.restored > 0
         [worth] = [line for line in report.editors if line.category == "color"]
         assert worth.cost_per_kept == pytest.approx(0.01 * worth.candidates / worth.kept)

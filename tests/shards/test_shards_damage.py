@@ -172,6 +172,16 @@ def test_a_truncated_plain_tar(folder: Path, tmp_path: Path, cut: int):
     assert whole <= {pair.key for pair in PAIRS}
 
 
+def test_joined_tars_are_not_read_by_half(folder: Path, tmp_path: Path):
+    path = tmp_path / SHARD
+    path.write_bytes((folder / SHARD).read_bytes() + (folder / "crispedit-add-000001.tar").read_bytes())
+    with pytest.raises(Damage, match=r"truncated: there is more after the end of the tar .* unpack joined tars"):
+        read_shards(path)
+    reader = read_shards(path, on_damage="skip")
+    assert len(list(reader)) == 4
+    assert reader.damage == {"truncated": 1}
+
+
 def test_equal_coverage_keeps_its_length_through_damage(folder: Path):
     whole = [[pair.key for pair in read_shards(folder, rank=r, world_size=2, coverage="equal")] for r in (0, 1)]
     row = row_of(folder, 1, layout.EDITED)

@@ -5,8 +5,6 @@ Conservation is asserted: at every step and filter, in = kept + rejected + error
 were lost or counted twice.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections import Counter

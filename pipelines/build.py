@@ -6,8 +6,6 @@
 do the same as `crispedit build`.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

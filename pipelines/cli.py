@@ -1,8 +1,6 @@
 # PYTHON_ARGCOMPLETE_OK
 """crispedit: the commands. Each is a module with `add_arguments(parser)` and `run(args)`, imported when called."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import importlib

@@ -5,8 +5,6 @@
 Run it again to resume it.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

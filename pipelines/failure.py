@@ -4,8 +4,6 @@ Every error of a command comes here (from `pipelines/cli.py`), so other code nee
 `ValueError` already has a message for the user; other errors are explained by their type.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """crispedit filters: what each filter measures, its default bounds, and the packages it needs."""
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import json

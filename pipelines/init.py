@@ -1,7 +1,5 @@
 """crispedit init: inspects a folder and writes a recipe for it, based on a shipped recipe."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -1,8 +1,6 @@
 """Progress of a build: a line on the terminal or in the log, a file in the run for `crispedit status`, and Ray's
 metrics. The numbers of a run are not kept here; they are queries over its tables."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Records: the tables of a run, and their rows in the driver: keys, texts, outcomes and references."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self

@@ -1,8 +1,6 @@
 """A run: its directory, the lock against a second driver, and the fingerprints that keep outputs of different settings
 apart."""
 
-from __future__ import annotations
-
 import glob
 import importlib.metadata
 import json

@@ -1,7 +1,5 @@
 """status: what a run has, and what its build is doing, from the run's directory alone."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

@@ -1,7 +1,5 @@
 """One step of a run as a command (`crispedit step NAME`, `select`, `pack`); what-if for `select`."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections import Counter

@@ -1,7 +1,5 @@
 """The run's committed tables as DuckDB views: every number that is shown, and every plan, is a query over these."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -10,8 +10,6 @@ Only this machine can open the page, unless `--host` is given; its address then 
 request, the run's selection are written.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import secrets

@@ -1,7 +1,5 @@
 """The dataset card: a README.md with Hugging Face front matter and a sheet of examples, made from the run's tables."""
 
-from __future__ import annotations
-
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """crispedit decontaminate: find copies of benchmark pictures in a shard set; exit status 1 if there are any."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections import Counter

@@ -1,8 +1,6 @@
 """crispedit export: write a shard set in another layout, for tools that do not read tars; or write a run's preferences
 between edits."""
 
-from __future__ import annotations
-
 import argparse
 from functools import partial
 

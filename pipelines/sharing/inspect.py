@@ -1,7 +1,5 @@
 """crispedit inspect: show a shard set: a contact sheet of pairs, or one pair with all its data."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """crispedit merge, crispedit reshard: write one shard set from one or several, with quotas, without duplicates."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

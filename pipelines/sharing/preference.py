@@ -5,8 +5,6 @@ rejection means a worse edit: an error says nothing, and if `select.best` names 
 decided. Such candidates are left out.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """crispedit verify: check a shard set against its manifest and index; exit status 1 if anything is wrong."""
 
-from __future__ import annotations
-
 import argparse
 import json
 

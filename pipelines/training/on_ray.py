@@ -4,8 +4,6 @@ If a worker dies, the attempt ends, and the next one resumes from the last savep
 folder and the shards.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from crispedit.pipelines import engine, train

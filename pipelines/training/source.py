@@ -1,7 +1,5 @@
 """The trainer's source of batches, distributed by number, so that a step reads the same on any number of processes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -8,8 +8,6 @@ old one plus one member per pair, so all other tools can read it. Each shard is 
 not made again.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

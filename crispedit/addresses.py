@@ -1,7 +1,5 @@
 """Tells public internet addresses from those that only this machine or its network can reach."""
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 

@@ -4,8 +4,6 @@ The file has the category's definition, the prompt that asks a vision-language m
 in other datasets, and the bounds that differ for it (a style edit covers the whole image; an added object does not).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources

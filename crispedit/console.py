@@ -1,7 +1,5 @@
 """Progress output: shown on a terminal, unless `-q` turns it off."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

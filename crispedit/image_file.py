@@ -4,8 +4,6 @@ Text, previews, profiles and maker's notes never reach a decoder. Errors in them
 and every warning of the decoder can count as damage.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

@@ -4,8 +4,6 @@ These files are our own, so they are 8-bit RGB; a user's files go through `crisp
 deterministic: the same pixels give the same bytes on every machine with the same library versions.
 """
 
-from __future__ import annotations
-
 import io
 
 import cv2

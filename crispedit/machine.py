@@ -4,8 +4,6 @@ In a container or a Slurm job, the machine's own numbers are far too large. The 
 affinity, the quotas of the control groups (version 1 and 2), and the job's limits in Slurm.
 """
 
-from __future__ import annotations
-
 import ctypes
 import importlib.metadata
 import math

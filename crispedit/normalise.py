@@ -16,8 +16,6 @@ that a dataset can tell which photographs were converted:
 - Transparent pixels are composited on white: that is what a viewer would show, and JPEG cannot hold alpha.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import logging

@@ -5,8 +5,6 @@ server, a disk, a lost process: it is tried again), or not reached. Damage to th
 stops the run.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 from collections.abc import Callable, Iterator, Sequence

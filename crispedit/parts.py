@@ -6,8 +6,6 @@ order and on any machine; randomness comes from the keys (`crispedit.record.seed
 holds every part in these folders to that. An exception about one input is that row's error, never its neighbours'.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.util

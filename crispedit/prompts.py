@@ -3,8 +3,6 @@
 A prompt's identity is the hash of its text, so changing a word changes the fingerprint of every part that uses it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources

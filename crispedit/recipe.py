@@ -1,7 +1,5 @@
 """Recipes: YAML to a strict typed object, with `key=value` overrides, and errors that name the key and the choices."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The records of a run (job, edit, sample), and the keys and seeds that derive from content."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@ Judges reply in several published formats. Of these, too, the last complete obje
 read is None, never a guess. Whatever the published scripts accept is accepted.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

@@ -7,8 +7,6 @@ A request that fails for a transient reason (a lost connection, a timeout, a bod
 The key is read from the environment when it is needed, and is never in a recipe, log, error or table.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import os

@@ -5,8 +5,6 @@ references and encoded bytes, never decoded arrays. A plan that cannot be schedu
 before anything starts.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import os

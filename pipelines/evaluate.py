@@ -8,8 +8,6 @@ recipe and the tables behind them. The same command resumes an interrupted run; 
 twice. docs/evaluation.md explains the protocols.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

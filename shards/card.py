@@ -4,8 +4,6 @@ Its front matter, licence and counts are the new set's own; the cards of the set
 nothing that was said of the photographs, editors and licences is lost.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Damage: what can be wrong with stored shards, with the shard, key and byte of the place."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

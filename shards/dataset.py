@@ -3,8 +3,6 @@
 For speed, a `ShardReader` with workers of its own is the better loader: a DataLoader copies every pixel once more.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -4,8 +4,6 @@ simplejpeg (libjpeg-turbo) releases the interpreter while it decodes and writes 
 fastest of the decoders measured in benchmarks/shards.py. Its fast DCT is not used: it changes pixels.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Sequence

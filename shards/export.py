@@ -6,8 +6,6 @@ here first. Dataset card, licence and provenance go with it: as README.md and, f
 released layout, whose columns are fixed, in provenance.jsonl).
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """Fetching samples by their place: the bytes of the members, checked against the index, and their pixels."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections import OrderedDict

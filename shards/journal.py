@@ -8,8 +8,6 @@ A key may have several rows: a task that ran twice, or an error that was tried a
 which counts, so at-least-once writing gives exactly-once tables, and `compact` replaces many parts by one.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import tarfile

@@ -3,8 +3,6 @@
 docs/format.md describes the format; only this module spells its names.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import unicodedata

@@ -4,8 +4,6 @@ There, a marker file that its holder touches every 10 seconds takes the place of
 machine is noticed at once, one on another machine after 30 seconds without a touch.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager

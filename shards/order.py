@@ -8,8 +8,6 @@ in exactly one rank's range whatever they are, and a position in the list is all
 N samples of the index, M of the epoch (after weights), L batches.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

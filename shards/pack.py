@@ -5,8 +5,6 @@ the same way. The part's appearance is the commit. `finish` writes manifest.json
 unfinished set. The same plan and pairs give the same bytes whoever writes them and however often.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -10,8 +10,6 @@ while it is opened; a large set's index is mapped, and shared), and at most 6 * 
 in the ring (one batch without workers); compressed bytes are held for one sample at a time.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 A shard is fetched whole, once; the shards used longest ago make room.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Repacking: one set made of several, without duplicates and within quotas, through the plan that pack uses."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -3,8 +3,6 @@
 The browser (`crispedit view`), the report, the dataset card and `crispedit inspect` all draw with this.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 

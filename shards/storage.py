@@ -3,8 +3,6 @@
 Credentials and endpoints are fsspec's own configuration, never part of a place.
 """
 
-from __future__ import annotations
-
 import glob
 import math
 import os

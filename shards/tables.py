@@ -1,7 +1,5 @@
 """Parquet files of images: the columns that Hugging Face `datasets` opens as images, written a few rows at a time."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable

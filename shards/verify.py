@@ -1,7 +1,5 @@
 """Verification of a finished set: everything that its manifest, index and tars say is checked against each other."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

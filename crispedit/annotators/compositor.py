@@ -1,8 +1,6 @@
 """The compositor's annotator: finds a photograph's light and free places, and plans edits for the compositor's
 editor."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property

@@ -5,8 +5,6 @@ AnyEdit-Test set, a folder per type with its `edit_result.json`. Types whose ins
 (`visual_*`) are left out: editors here get text.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath

@@ -5,8 +5,6 @@ and the images that they name. Prompts: the folder `Prompt` of the published eva
 never run. Part 5 needs several images to edit and is left out, as the published script does for such editors.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property

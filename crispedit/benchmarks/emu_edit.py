@@ -6,8 +6,6 @@ own answers), as downloaded. Licence: CC-BY-NC-4.0. The two sets name their spli
 that papers report are `validation` of the generations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal

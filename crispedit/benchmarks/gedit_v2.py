@@ -5,8 +5,6 @@ and `images/source` of GEditBench-v2/GEditBench-v2, whose `images/edited/MODEL` 
 benchmark.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal

@@ -4,8 +4,6 @@ Paper: "MagicBrush: A Manually Annotated Dataset for Instruction-Guided Image Ed
 Data: `test.zip` of osunlp/MagicBrush, unpacked. Licence: CC-BY-4.0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal

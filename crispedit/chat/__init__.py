@@ -10,8 +10,6 @@ failure is an error of that request alone.
     if isinstance(answer, ChatError): ...      # else answer.value is an Animal, answer.raw the model's words
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 Requests are sent concurrently (`crispedit.server`). With `serve` each process starts its own server.
 """
 
-from __future__ import annotations
-
 import io
 from base64 import b64encode
 from collections.abc import Sequence

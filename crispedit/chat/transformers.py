@@ -4,8 +4,6 @@ Qwen3.5, Qwen3-VL, InternVL, SmolVLM, LLaVA ... from a local folder or the Huggi
 answers repeat. Weights are read from safetensors; code in a repository runs only if the recipe allows it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal

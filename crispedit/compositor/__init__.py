@@ -7,8 +7,6 @@ repaints the whole photograph, `language` writes instructions and captions, and 
 of objects, landscapes, styles and wordings are YAML files here.
 """
 
-from __future__ import annotations
-
 from importlib import resources
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Colours by name: the compositor's paints, and names for the colours that it finds."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import cv2

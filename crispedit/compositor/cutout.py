@@ -1,7 +1,5 @@
 """The cutout: a photograph's own main subject, by GrabCut from a contrast and focus prior, if it stands out."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

@@ -1,7 +1,5 @@
 """Landscapes: rendered photo-like scenes with detail up to the pixel, for backgrounds, demos, tests and benchmarks."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from crispedit.compositor import catalogue

@@ -1,7 +1,5 @@
 """The objects that the compositor can put into a photograph, by name; `objects.yaml` is the catalogue."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Recolouring: turns one hue of a photograph into another, with its shading kept (rotation in the Lab colour plane)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

@@ -4,8 +4,6 @@ The camera is orthographic and looks down by `PITCH` degrees. Geometry is cached
 another colour of the same object costs little.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

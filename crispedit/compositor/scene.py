@@ -1,7 +1,5 @@
 """The scene: a photograph's light, grain, ground and free places, estimated from its pixels."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

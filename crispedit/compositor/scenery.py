@@ -4,8 +4,6 @@ Pictures are [H, W, 3], 0-1, sRGB, and painted in place. A colour may be one of 
 little.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

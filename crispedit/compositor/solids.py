@@ -5,8 +5,6 @@ negative inside, and may be a lower bound. Formulas: Inigo Quilez, "Distance fun
 (iquilezles.org/articles/distfunctions). Each function takes the points, then its arguments in `objects.yaml`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Sprites: objects drawn with their shadow, and inserted into a photograph in linear light, with its grain."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """Styles: repaints a whole photograph (oil, pencil, neon ...), with every edge of its composition kept in place."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -3,8 +3,6 @@
 World units are metres: x to the right, z away from the viewer, the camera `eye` above 0 looking level.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any

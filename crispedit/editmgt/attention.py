@@ -1,7 +1,5 @@
 """Attention over [text, image, reference] with one bias between the reference and the rest."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -4,8 +4,6 @@ Reads the released `editmgt/` and Meissonic's `transformer/` folders, in one fil
 read, so a checkpoint cannot run code.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Connectors: project a language model's features to the width of the transformer's text stream."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Embeddings: sinusoids for timesteps and sizes, rotary embeddings for positions in the grid."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

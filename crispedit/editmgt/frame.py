@@ -4,8 +4,6 @@ The model works on about resolution x resolution pixels. An image is resized; it
 sides are rounded to the token grid. Nothing is cropped or random. The edited image is resized back.
 """
 
-from __future__ import annotations
-
 import math
 
 import cv2

@@ -4,8 +4,6 @@
 averaged over blocks, heads and text tokens, rescaled to [0, 1] and smoothed. Only the sums are ever kept.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

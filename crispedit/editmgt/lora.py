@@ -1,7 +1,5 @@
 """Low-rank adapters on the transformer, by peft: added, saved in peft's layout, merged."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 MaskGIT (arXiv 2202.04200) as Meissonic and EditMGT run it. The masked share falls along a cosine from `start` to 0.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

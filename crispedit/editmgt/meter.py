@@ -1,7 +1,5 @@
 """Measurements of training steps: losses by mask ratio and category, throughput, memory and FLOPs."""
 
-from __future__ import annotations
-
 import resource
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The sampler's randomness: one stream per sample, or the released code's single stream, draw for draw."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

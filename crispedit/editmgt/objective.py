@@ -4,8 +4,6 @@ Every draw belongs to (seed, step, key of the pair), so it depends neither on th
 N tokens of an image, V codebook.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

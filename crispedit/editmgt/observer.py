@@ -1,7 +1,5 @@
 """The observer: measures a model during training, by its loss and sample edits on held-out pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path

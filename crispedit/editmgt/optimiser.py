@@ -1,7 +1,5 @@
 """AdamW on a model's trainable weights, the learning rate of each step, and the moving average of the weights."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 accelerate offers FSDP2 on GPUs only; torch's `fully_shard` also works on CPUs, where the tests run.
 """
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 

@@ -3,8 +3,6 @@
 Presets are the files of `configs/model/`. Nothing is downloaded: the tokenizers of a fresh model read bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path

@@ -5,8 +5,6 @@ step, predicted tokens whose localisation score is below a threshold are replace
 `crispedit.editmgt.transformer`; here N counts codebook tokens, M unknown ones, and V codebook entries.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

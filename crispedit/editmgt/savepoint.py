@@ -11,8 +11,6 @@ is restored. Tensors are saved unsharded, so a run of one process resumes on eig
 random state is saved: every draw of training depends only on (seed, step, sample).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

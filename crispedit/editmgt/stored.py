@@ -5,8 +5,6 @@ the left, padding has the same features for every instruction and is not stored;
 are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

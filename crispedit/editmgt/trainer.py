@@ -8,8 +8,6 @@ has its own random generator, and the loss is a mean over the masked tokens of t
 accumulation steps. So one process and eight give the same loss curve, and so does a run that was killed and resumed.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """The image tokenizer: RGB to a grid of codebook indices and back (diffusers' `VQModel`)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

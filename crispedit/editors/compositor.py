@@ -1,7 +1,5 @@
 """The compositor's editor: carries out its annotator's plans on the photograph, with the true mask of each edit."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

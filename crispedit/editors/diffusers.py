@@ -14,8 +14,6 @@ So a photograph of 1024 pixels or more on its short side gives an edit of as man
 trades their sharpness for a size that the model was trained on.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import sys

@@ -7,8 +7,6 @@ Each job has its own result: an edit, a refusal (`content_refused`), or an error
 because a neighbour failed. `crispedit.server` sends and retries requests.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii

@@ -1,7 +1,5 @@
 """The small models that ship with the package: a folder each, with weights, configuration and a card."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """The source's containers: which are listed, which are not yet, and the waves that are made of them."""
 
-from __future__ import annotations
-
 import heapq
 import math
 import pickle

@@ -5,8 +5,6 @@ A row holds whole photographs or pairs, at most `MOST_MEMBERS` of them, so a hug
 process holds all of it.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

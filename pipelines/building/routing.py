@@ -5,8 +5,6 @@ with the wave before its first edit, and the record then counts. Measured second
 between clusters: a candidate's cost is declared (`price`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 from crispedit.pipelines.recipe import EditSpec

@@ -6,8 +6,6 @@ wait: a wave's photographs are judged when all of them, and those of earlier wav
 with a quota are only requested in a wave when no wave in work could still fill it.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ them only to find duplicates. Candidates are judged by one rule in two forms: fo
 and for a table (`candidates_sql`).
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

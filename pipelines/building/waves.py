@@ -5,8 +5,6 @@ once it is finished, under which recipe and with what result. So a resumed run s
 reads only that wave's folders.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Sequence

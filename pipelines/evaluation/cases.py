@@ -13,8 +13,6 @@ For a pairwise benchmark the metric is `preferred`: the share of the comparisons
 counts half. `words` are from these comparisons.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 

@@ -8,8 +8,6 @@ CSV or JSONL of our own: case, instruction, source, first, second, winner, and o
 dimension. Writes OUT/judge-bench.json and judge-bench.md. Replies are kept, so an interrupted run can be resumed.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

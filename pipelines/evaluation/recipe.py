@@ -1,7 +1,5 @@
 """The recipe of an evaluation: benchmarks, editors, models, and what the judge costs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

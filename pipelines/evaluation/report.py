@@ -1,8 +1,6 @@
 """Report: an evaluation's boards as Markdown, CSV and LaTeX. Figures from papers are shown in the same tables, with
 protocol and source, but are never ranked. The templates are in `pages/`."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable, Iterator, Mapping

@@ -9,8 +9,6 @@ can be resumed, a changed option adds rows beside the old ones, and nothing is s
 replies have separate keys and are retried by the next run.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Scoreboard: means with intervals, counts, and paired tests between editors, as JSON."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources

@@ -1,7 +1,5 @@
 """Contact sheets of an evaluation: the worst and the best cases of each editor, and those on which two differ most."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Mapping, Sequence

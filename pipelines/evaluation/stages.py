@@ -1,7 +1,5 @@
 """The stages of an evaluation: edit, measure, compare. Each runs in processes of its own."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping, Sequence

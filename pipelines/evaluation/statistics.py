@@ -7,8 +7,6 @@ freedom. A group of one family has no variance of its own; such groups are treat
 variance among them. With only one family, or equal values, the spread is unknown and there is no interval.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The tables of an evaluation: their schemas, their committed rows, and how rows are committed."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The cluster as the scheduler sees it: where processes run, and the events about them. `Here` is this process."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol

@@ -1,7 +1,5 @@
 """Divides a cluster among the stages of a flow: starts processes, and stops some to make room."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

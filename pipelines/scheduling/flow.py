@@ -4,8 +4,6 @@ A build is one `Flow`. It knows its tables; the executor (`scheduler.py`) knows 
 asks for rows that a stage can process now, and reports what was committed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

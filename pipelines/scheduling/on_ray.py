@@ -4,8 +4,6 @@ Ray restarts and retries nothing; the scheduler handles deaths. Data between sta
 driver only sees reports, through one `ray.wait` over everything in flight.
 """
 
-from __future__ import annotations
-
 import pickle
 import time
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Free resources of a cluster's nodes, per GPU, because Ray places a fraction of a GPU on one GPU."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -5,8 +5,6 @@ This module only decides. Time, nodes and processes are a `Cluster`: Ray (`on_ra
 of processes nor on the length of the run.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence

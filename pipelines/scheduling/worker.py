@@ -1,7 +1,5 @@
 """A stage in its process: works on blocks, isolates rows that raise, commits at the end of the route."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Gradient descent as all models that ship are trained: AdamW, a warm-up and a cosine, averaged weights."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

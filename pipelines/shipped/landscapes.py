@@ -5,8 +5,6 @@
 Number n is the landscape of seed n, whose kind the seed chooses too. Existing files are left alone.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 python -m crispedit.pipelines.shipped.recipe_page docs/recipe.md
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterator

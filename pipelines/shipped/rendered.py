@@ -1,7 +1,5 @@
 """Pairs without shards: rendered landscapes and the compositor's edits of them, to train a model in memory."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence

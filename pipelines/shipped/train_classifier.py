@@ -8,8 +8,6 @@ measure. The temperature is fitted on whole lines, and labelled instructions, th
 Minutes on one core; needs scikit-learn. Same library versions: the same weights.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json

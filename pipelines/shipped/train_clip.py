@@ -8,8 +8,6 @@ ship it. No photograph is used, so the weights are free of anybody's licence. Sa
 same weights.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -7,8 +7,6 @@ savepoint. Landscapes are rendered by another process while the first ones are t
 same weights. Matrix products run in bf16: a CPU with AMX does ten times as many of them a second as in fp32.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

@@ -5,8 +5,6 @@ it differs between the block's halves). The codebook is the k-means of its outpu
 learns edges and texture.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

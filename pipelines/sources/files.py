@@ -1,7 +1,5 @@
 """Files of a source: lists them by name, and opens them."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re

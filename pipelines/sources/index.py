@@ -1,7 +1,5 @@
 """Indexing: finds the photographs in a source's files, reading each file once."""
 
-from __future__ import annotations
-
 import os
 import posixpath
 import stat

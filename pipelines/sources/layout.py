@@ -4,8 +4,6 @@ The user names a folder. `detected` finds the files with pairs there, and the co
 use. `survey` reads the first pairs before a build starts, describes them, and raises if none can be read.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import json

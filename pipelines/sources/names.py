@@ -1,7 +1,5 @@
 """Names of files and members: whether they are photographs', how tables write them, and what they are relative to."""
 
-from __future__ import annotations
-
 import os
 import posixpath
 import re

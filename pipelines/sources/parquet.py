@@ -1,7 +1,5 @@
 """Parquet files of images: checks columns, lists rows, reads cells in order, and splits huge row groups."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The `source` section of a recipe: one class for each kind of source."""
 
-from __future__ import annotations
-
 import re
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit

@@ -1,7 +1,5 @@
 """Reading: the bytes of entries, local or remote."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Texts of a source: decodes and cleans captions and instructions."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import io

@@ -1,7 +1,5 @@
 """The steps of a run, one per file. `of` lists those that make and measure, in order."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from crispedit.pipelines.run import Identity, Run

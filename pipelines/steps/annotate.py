@@ -1,7 +1,5 @@
 """annotate: writes edit jobs for kept photographs, a number per category for each photograph."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """compare: for each job with several passing candidates, the judge looks at all of them and names the best."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

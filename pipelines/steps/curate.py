@@ -1,7 +1,5 @@
 """curate: every input file becomes a row: its normalised image and measurements, a refusal, or an error."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """edit: makes a candidate per job, editor and seed: its images and true mask, a refusal, or an error."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,6 @@
 """imported: imports existing pairs in place of annotate and edit. Their texts become jobs, and their edited images
 candidates, which are then measured, selected, packed and audited like any others."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """pack: writes the selected pairs as WebDataset shards by a deterministic plan; each shard is an independent task."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence

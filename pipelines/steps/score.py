@@ -1,7 +1,5 @@
 """score: measures every candidate with the cascade, cheapest filter first, until it fails a bound."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby

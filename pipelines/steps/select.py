@@ -1,8 +1,6 @@
 """select: decides which photographs and candidates are kept, and why the others are not. It only reads tables and needs
 neither a GPU nor Ray, so a moved bound costs seconds."""
 
-from __future__ import annotations
-
 import binascii
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

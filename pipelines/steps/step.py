@@ -1,7 +1,5 @@
 """Step: the interface of a build's steps, and a wave in work as the steps see it."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,8 +1,6 @@
 """Charts: the distribution of a score with its bounds, and two scores of the same pairs. The macros of
 `pages/charts.html.jinja` draw them as SVG, for the browser and the report."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

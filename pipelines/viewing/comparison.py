@@ -1,7 +1,5 @@
 """Comparisons of a run's verdicts: with moved bounds over the same measurements, or with another run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

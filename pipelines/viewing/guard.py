@@ -1,8 +1,6 @@
 """Access control of the browser's server: Host, Origin and token are checked first, and every response forbids the page
 to load anything from elsewhere."""
 
-from __future__ import annotations
-
 import ipaddress
 import secrets
 import socket

@@ -4,8 +4,6 @@ them.
 Lines are only added. The last line of a key counts, and an empty verdict deletes an earlier one.
 """
 
-from __future__ import annotations
-
 import csv
 import datetime
 import os

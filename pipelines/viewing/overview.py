@@ -1,7 +1,5 @@
 """A run's summary for the browser and the report: the funnel, rejections by filter, errors by kind, and editors."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

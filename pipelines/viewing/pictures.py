@@ -1,7 +1,5 @@
 """Pictures of pairs as JPEG or PNG: thumbnails, masks and maps of change."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock

@@ -1,7 +1,5 @@
 """The pages' queries over a snapshot: selecting, ordering and counting pairs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields

@@ -1,7 +1,5 @@
 """The server of `crispedit view`. Each page is a few queries and a template."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What all sites share: pages, static files, pictures and errors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 

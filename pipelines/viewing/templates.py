@@ -1,7 +1,5 @@
 """The templates of the browser and the report, and their helpers; everything is escaped."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

@@ -51,7 +51,7 @@ class TextEncoder:
         """
         features = []
         for prompt in prompts:
-            features.append(self._cached.pop(prompt, None) or self._encode_one(prompt))
+            features.append(self._cached.pop(prompt) if prompt in self._cached else self._encode_one(prompt))
             self._cached[prompt] = features[-1]  # in order of last use
             if len(self._cached) > self.remember:
                 del self._cached[next(iter(self._cached))]

@@ -33,3 +33,13 @@ class Bound(BaseModel):
         if self.max is not None and score > self.max:
             return "high"
         return None
+
+
+def at_least(**limits: float) -> dict[str, Bound]:
+    """Bounds with only a lower limit, by score."""
+    return {name: Bound(min=limit) for name, limit in limits.items()}
+
+
+def at_most(**limits: float) -> dict[str, Bound]:
+    """Bounds with only an upper limit, by score."""
+    return {name: Bound(max=limit) for name, limit in limits.items()}

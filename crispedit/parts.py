@@ -18,12 +18,12 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from crispedit.bounds import Bound
+from crispedit.bounds import Bound, at_least, at_most
 from crispedit.recipe import problems
 from crispedit.record import Edit, Image, Job, Refusal, Sample, Score
 
 __all__ = ["Annotator", "Bound", "Edit", "Editor", "Filter", "Image", "Job", "Part", "Refusal", "Sample", "Score"]
-__all__ += ["find", "loading", "make", "name_of", "names", "needs"]
+__all__ += ["at_least", "at_most", "find", "loading", "make", "name_of", "names", "needs"]
 """What the file of a part imports, and what finds and makes parts."""
 
 

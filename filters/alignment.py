@@ -4,7 +4,7 @@ Assumes that most trackable blocks are unedited (`crispedit.motion`), so that th
 only if undoing it makes the images match better, so redrawn texture does not count as motion.
 """
 
-from crispedit.parts import Bound, Filter, Sample, Score
+from crispedit.parts import Filter, Sample, Score, at_most
 
 
 class Alignment(Filter):
@@ -15,23 +15,12 @@ class Alignment(Filter):
     blocks outside the edit depart from that motion, because shapes were redrawn near their places."""
 
     version = 3
-    scores = {
-        "aspect_error": float,
-        "displacement_px": float,
-        "scale_error": float,
-        "agreement": float,
-        "wander_px": float,
-    }
+    scores = dict.fromkeys(("aspect_error", "displacement_px", "scale_error", "agreement", "wander_px"), float)
     # aspect_error: sizes rounded to multiples of 16 at 1024 px differ by up to 0.8 %. The others: of 113 pairs of real
     # editors (9 models, judged by a person), those in place measure 0.9 px and 0.003 or less, but for two whose subject
     # fills the image; zoomed by 0.5 %, nearly all measure 0.0045 or more. wander_px: they measure 2.2 or less, shapes
     # that wobble by 3 to 6 px (`crispedit calibrate`) 2.1 or more.
-    bounds = {
-        "aspect_error": Bound(max=0.01),
-        "displacement_px": Bound(max=1.5),
-        "scale_error": Bound(max=0.004),
-        "wander_px": Bound(max=2.3),
-    }
+    bounds = at_most(aspect_error=0.01, displacement_px=1.5, scale_error=0.004, wander_px=2.3)
     cost = 5.5
 
     def measure_one(self, sample: Sample) -> dict[str, Score]:

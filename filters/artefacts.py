@@ -32,10 +32,9 @@ class Artefacts(Filter):
     cost = 3.0
 
     def measure_one(self, sample: Sample) -> dict[str, Score]:
-        before, after = sample.source_gray, sample.edited_gray
         return {
             "banding": max(0.0, banding(sample.edited) - banding(sample.source)),
-            "border_px": max(0, border_px(after) - border_px(before)),
+            "border_px": max(0, border_px(sample.edited_gray) - border_px(sample.source_gray)),
         }
 
 

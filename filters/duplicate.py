@@ -74,9 +74,8 @@ def near_duplicates(hashes: NDArray[np.int64], distance: int) -> NDArray[np.int6
 def near_known(known: NDArray[np.int64], hashes: NDArray[np.int64], distance: int) -> NDArray[np.bool_]:
     """Which of these 64-bit hashes differ in at most `distance` bits from any known one. [K], [N] to [N]."""
     struck = np.zeros(len(hashes), np.bool_)
-    if len(known) and len(hashes):
-        for _, j in _near(known.view(np.uint64), hashes.view(np.uint64), 64, distance):
-            struck[j] = True
+    for _, j in _near(known.view(np.uint64), hashes.view(np.uint64), 64, distance):
+        struck[j] = True
     return struck
 
 

@@ -6,7 +6,7 @@ Assumes that outside the edit one tone (gain and offset) leads from source to ed
 import numpy as np
 
 from crispedit import tone
-from crispedit.parts import Bound, Filter, Sample, Score
+from crispedit.parts import Bound, Filter, Sample, Score, at_most
 from crispedit.tone import Pixels
 
 LEAST_SPREAD, LEAST_COLOUR = 12.0, 6.0
@@ -33,12 +33,8 @@ class Exposure(Filter):
     # Of 76 good pairs of 9 real editors. Those left intact measure 0.00 to 0.01 of each. Drawn anew, brightness drifts
     # by 0.032 and a channel by 0.020 at most. Contrast falls by up to 0.10 and, but for one, rises by 0.03 at most (a
     # decoder flattens); colours lose up to 0.11 and, but for one, gain 0.06 at most.
-    bounds = {
-        "drift": Bound(max=0.033),
-        "cast": Bound(max=0.021),
-        "contrast": Bound(min=-0.11, max=0.033),
-        "saturation": Bound(min=-0.15, max=0.07),
-    }
+    bounds = at_most(drift=0.033, cast=0.021)
+    bounds |= {"contrast": Bound(min=-0.11, max=0.033), "saturation": Bound(min=-0.15, max=0.07)}
     cost = 1.6
 
     def measure_one(self, sample: Sample) -> dict[str, Score]:

@@ -137,13 +137,7 @@ class Judge(Filter):
     facts: bool = True
     rubric: bool = True
 
-    scores = {
-        **dict.fromkeys(VERDICTS, int),
-        "unsure": int,
-        **dict.fromkeys(RUBRIC, int),
-        **dict.fromkeys(TOKENS, int),
-        "no_model": int,
-    }
+    scores = dict.fromkeys((*VERDICTS, "unsure", *RUBRIC, *TOKENS, "no_model"), int)
     notes = ("answers",)
     bounds = {**dict.fromkeys(VERDICTS, Bound(min=1)), "unsure": Bound(max=0)}
     # sam3-crispedit reports 0.15 rows a second on an H100, of an 8B model that was asked for facts.
@@ -266,14 +260,10 @@ def _choice(candidates: int, answers: Answers) -> PreferredCandidate | ChatError
 
 def _match(sample: Sample, answers: Answers) -> Questions:
     """The text-only question: which differences the instruction asks for."""
-    before, after, seen = (answers[name].value for name in ("source", "edited", "differences"))
-    prompt = prompts.render(
-        "judge/match",
-        instruction=sample.instruction,
-        before=canonical_json(before.model_dump()),
-        after=canonical_json(after.model_dump()),
-        differences=[difference.what for difference in seen.differences],
-    )
+    before, after = (canonical_json(answers[name].value.model_dump()) for name in ("source", "edited"))
+    seen = [difference.what for difference in answers["differences"].value.differences]
+    asked = {"instruction": sample.instruction, "before": before, "after": after, "differences": seen}
+    prompt = prompts.render("judge/match", **asked)
     return {"match": ChatRequest(prompt, Match)}
 
 

@@ -12,7 +12,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.parts import Bound, Filter, Sample, Score
+from crispedit.parts import Filter, Sample, Score, at_most
 
 Luma = NDArray[np.uint8]
 Levels = NDArray[np.float32]
@@ -59,13 +59,7 @@ class Patches(Filter):
     # From 76 good pairs of 9 real editors and the defects of `crispedit calibrate` made from them. tile_step: good ones
     # measure 0.93 or less, nine tenths of tiled ones over 1.2.
     # garbled: all good ones but one measure 0.004 or less.
-    bounds = {
-        "tile_step": Bound(max=0.95),
-        "grid": Bound(max=1.0),
-        "blocking": Bound(max=0.17),
-        "second_change": Bound(max=0.0014),
-        "garbled": Bound(max=0.0085),
-    }
+    bounds = at_most(tile_step=0.95, grid=1.0, blocking=0.17, second_change=0.0014, garbled=0.0085)
     cost = 6.0
 
     def measure_one(self, sample: Sample) -> dict[str, Score]:

@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 from crispedit import change
-from crispedit.parts import Bound, Filter, Sample, Score
+from crispedit.parts import Filter, Sample, Score, at_least, at_most
 
 LEAST_REGION = 0.002
 """Share of the image; smaller changes are not leakage."""
@@ -40,24 +40,14 @@ class Preservation(Filter):
     least_outside: float = 0.02
 
     version = 4
-    scores = {
-        "leakage": float,
-        "least_change": float,
-        "beside_thing": float,
-        "outside_change": float,
-        "outside_ssim": float,
-        "outside_fraction": float,
-    }
+    scores = dict.fromkeys(
+        ("leakage", "least_change", "beside_thing", "outside_change", "outside_ssim", "outside_fraction"), float
+    )
     # least_change: of 113 pairs of 9 real editors judged by a person, local edits that were drawn anew measure 0.3 to
     # 5.7 when good but for one, and 5 to 11 when what surrounds the edit was replaced. An added or removed object
     # leaves more alone (categories add and remove: 4). beside_thing: as least_change. leakage: good ones measure 0.02
     # or less.
-    bounds = {
-        "leakage": Bound(max=0.0225),
-        "least_change": Bound(max=6.0),
-        "beside_thing": Bound(max=6.0),
-        "outside_ssim": Bound(min=0.4),
-    }
+    bounds = at_most(leakage=0.0225, least_change=6.0, beside_thing=6.0) | at_least(outside_ssim=0.4)
     cost = 0.8
 
     def measure_one(self, sample: Sample) -> dict[str, Score]:

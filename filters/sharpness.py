@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispedit import change
-from crispedit.parts import Bound, Filter, Sample, Score
+from crispedit.parts import Filter, Sample, Score, at_least
 
 Blocks = NDArray[np.float32]
 """[H // 16, W // 16] mean detail of each block, in levels."""
@@ -47,44 +47,34 @@ class Sharpness(Filter):
     # outside: good edits leave 0.93 or more, a twofold enlargement 0.82 at most. middle, balance: good edits leave 0.77
     # and 0.79 (but for one), an autoencoder's re-encoding of them 0.75; over-smoothed ones have less of either. scale:
     # an answer of 0.73 of the side passed a person's eye, 0.53 did not.
-    bounds = {
-        "scale": Bound(min=0.6),
-        "texture": Bound(min=0.25),
-        "outside": Bound(min=0.85),
-        "middle": Bound(min=0.72),
-        "balance": Bound(min=0.74),
-    }
+    bounds = at_least(scale=0.6, texture=0.25, outside=0.85, middle=0.72, balance=0.74)
     cost = 2.5
 
     def measure_one(self, sample: Sample) -> dict[str, Score]:
         source, edited = _detail(sample.source_gray), _detail(sample.edited_fitted)
-        share = change.coverage(sample.outside, source.shape)
-        textured = source > FLAT_LEVELS
-        texture = self._typical(source, edited, textured & (share == 255))
+        inside = change.coverage(sample.outside, source.shape) == 0
+        texture = self._typical(source, edited, sample.outside, FLAT_LEVELS)
         look = sample.noise.look
         middle = coarse = None
         if sample.noise.regime != "global":  # what was drawn as another picture has other details
             octaves = _octaves(sample.source_half), _octaves(sample.edited_half)
-            middle, coarse = (self._kept(*pair, sample.outside) for pair in zip(*octaves, strict=True))
+            middle, coarse = (self._typical(*pair, sample.outside, LEAST_LEVELS) for pair in zip(*octaves, strict=True))
         return {
             "scale": min(new / old for new, old in zip(sample.edited.shape[:2], sample.source.shape[:2], strict=True)),
             "texture": texture,
             "outside": None if texture is None or look >= SOFT else texture + SOFTENING * look,
             "middle": None if middle is None else middle + REDRAWN_MIDDLE * look,
             "balance": None if middle is None or coarse is None else middle / coarse,
-            "inside": self._inside(source[textured], edited[share == 0]),
+            "inside": self._inside(source[source > FLAT_LEVELS], edited[inside]),
         }
 
-    def _typical(self, source: Blocks, edited: Blocks, where: NDArray[np.bool_]) -> float | None:
-        """The median, over these blocks, of what is left of their detail."""
+    def _typical(self, source: Blocks, edited: Blocks, outside: NDArray[np.bool_], least: float) -> float | None:
+        """The median of what is left of the detail of the source's blocks outside the edit that have more than `least`
+        levels of it."""
+        where = (source > least) & (change.coverage(outside, source.shape) == 255)
         if where.sum() < self.least_blocks:
             return None
         return change.quantile(edited[where] / source[where], 0.5)
-
-    def _kept(self, source: Blocks, edited: Blocks, outside: NDArray[np.bool_]) -> float | None:
-        """What is left of an octave outside the edit."""
-        where = (source > LEAST_LEVELS) & (change.coverage(outside, source.shape) == 255)
-        return self._typical(source, edited, where)
 
     def _inside(self, source: NDArray[np.float32], edited: NDArray[np.float32]) -> float | None:
         if min(len(source), len(edited)) < self.least_blocks:

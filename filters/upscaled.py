@@ -189,6 +189,4 @@ def _cliff(spectrum: NDArray[np.float64], limits: NDArray[np.float64]) -> float:
     """The frequency of the first cliff over that of full resolution, in (0, 1]; 1 if there is none."""
     octave = np.interp(FREQUENCIES / 2, np.arange(len(spectrum)), spectrum) - spectrum[FREQUENCIES]
     beyond = np.flatnonzero(octave > limits)
-    if len(beyond) == 0:
-        return 1.0
-    return min(1.0, float(FREQUENCIES[beyond[0]]) / (ONSET * LENGTH / 2))
+    return min(1.0, float(FREQUENCIES[beyond[0]]) / (ONSET * LENGTH / 2)) if len(beyond) else 1.0

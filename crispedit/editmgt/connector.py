@@ -23,8 +23,7 @@ class Projector(nn.Module):
             layers += [nn.Linear(before, after), nn.GELU()]
         self.projector = layers[0] if kind == "linear" else nn.Sequential(*layers[:-1])
 
-    def forward(self, text: Tensor, timestep: Tensor) -> Tensor:
-        del timestep  # only the resampler uses the timestep
+    def forward(self, text: Tensor, _timestep: Tensor) -> Tensor:  # only the resampler uses the timestep
         return self.projector(text)
 
 

@@ -62,8 +62,7 @@ class Encoder:
     """
 
     def __init__(self, vq: VQ, text: TextEncoder, crop: float = 1.0, seed: int = 0, text_to_image: float = 0.0) -> None:
-        self.vq, self.text, self.crop, self.seed = vq, text, crop, seed
-        self.text_to_image = text_to_image
+        self.vq, self.text, self.crop, self.seed, self.text_to_image = vq, text, crop, seed, text_to_image
 
     def __call__(self, batch: PixelBatch, step: int = 0) -> Examples:
         """Examples of a batch, on the encoders' device. ValueError if the window does not divide into tokens."""

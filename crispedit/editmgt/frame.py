@@ -39,8 +39,7 @@ def mask_to_tokens(mask: Mask, rows: int, columns: int) -> NDArray[np.bool_]:
 
 def tokens_to_pixels(edited: NDArray[np.bool_], width: int, height: int) -> Mask:
     """[height, width]: the pixels that an edited token touches, in an image of that size."""
-    rows, columns = edited.shape
-    return (_overlap(height, rows) @ edited.astype(np.float32) @ _overlap(width, columns).T) > 0
+    return mask_to_tokens(edited, height, width)
 
 
 def _overlap(cells: int, others: int) -> NDArray[np.float32]:

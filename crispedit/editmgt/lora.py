@@ -28,12 +28,7 @@ def add_lora(model: Transformer, lora: Lora, seed: int = 0) -> Transformer:
             raise ValueError(f"lora.targets: no layer's name ends in {target!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return inject(model, config)
-
-
-def inject(model: Transformer, config: LoraConfig) -> Transformer:
-    """The model with adapters; all other weights are frozen."""
-    return inject_adapter_in_model(config, model)
+        return inject_adapter_in_model(config, model)
 
 
 def save_lora(model: Transformer, folder: Path) -> None:

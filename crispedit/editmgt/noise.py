@@ -22,9 +22,8 @@ class SeededNoise:
         rows = [torch.rand(self._tokens, generator=generator) for generator in self._generators]
         return torch.stack(rows).to(self._device)
 
-    def begin(self, codebook: int) -> None:
+    def begin(self, _codebook: int) -> None:
         """Make this step's random draws."""
-        del codebook
         self.draws = self.uniform().flatten()
 
     def pick(self, probabilities_MV: Tensor, rows_M: Tensor) -> Tensor:

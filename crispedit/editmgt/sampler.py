@@ -36,8 +36,7 @@ class Shortcuts:
         return min(steps, max(self.fewest, math.ceil(steps * math.sqrt(share))))
 
 
-SHORTCUTS: Mapping[Speed, Shortcuts | None] = {
-    "exact": None,
+SHORTCUTS: Mapping[Speed, Shortcuts] = {
     "fast": Shortcuts(refresh=4, guidance=2),
     "faster": Shortcuts(refresh=9, guidance=3),
 }
@@ -117,8 +116,7 @@ def sample(
     reference_BN = tokens if reference is None else reference.flatten(1)
     held = torch.zeros_like(tokens, dtype=torch.bool) if fixed is None else fixed.flatten(1)
     start = (tokens == mask_id).sum(1) / count
-    heat = temperatures(steps, options.temperature).to(tokens.device)
-    shortcuts = SHORTCUTS[options.speed]
+    shortcuts = SHORTCUTS.get(options.speed)
     passes = _Passes(model, conditions, options, capture, shortcuts)
     scores: Tensor | None = None
     step = 0
@@ -148,7 +146,6 @@ def sample(
             start = left / count
         if shortcuts is not None and step == 0:
             steps = shortcuts.steps(steps, float(start.max()))
-            heat = temperatures(steps, options.temperature).to(tokens.device)
 
         temperature = options.token_temperature
         drawn, probability = choose(logits_of, unknown, noise, codebook, now_held, reference_BN, temperature)
@@ -159,7 +156,8 @@ def sample(
                 again = again * (unknown & ~now_held).any(1)
             likelihood = probability.clamp(min=1e-20).log()
             confidence = torch.zeros_like(tokens, dtype=torch.float32).masked_scatter(unknown, likelihood)
-            tokens = remask(tokens, confidence + heat[step] * noise.gumbel(), unknown, again, mask_id)
+            heat = temperatures(steps, options.temperature)[step].to(tokens.device)
+            tokens = remask(tokens, confidence + heat * noise.gumbel(), unknown, again, mask_id)
         step += 1
         if on_step is not None:
             on_step(state())

@@ -17,6 +17,8 @@ from crispedit.record import content_key
 
 EMPTY = "empty.safetensors"  # the file of a tokenised set that holds the empty instruction's features
 
+TOKENS, OTHERS = ("source", "edited"), ("region", "pooled")
+"""The fields of examples that are stored as they are; tokens as int32."""
 SAMPLED = 4096  # values of each tensor in a fingerprint; training changes every tensor, so a sample is enough
 
 
@@ -27,14 +29,9 @@ def to_bytes(examples: Examples, empty: TextFeatures) -> list[bytes]:
     for row, sequence in enumerate(examples.sequence):
         differing = (sequence != empty.sequence[0]).any(1).nonzero()[:, 0]
         first, last = (int(differing[0]), int(differing[-1]) + 1) if len(differing) else (0, 0)
-        tensors = {
-            "source": examples.source[row].int(),
-            "edited": examples.edited[row].int(),
-            "region": examples.region[row],
-            "pooled": examples.pooled[row],
-            "sequence": sequence[first:last],
-            "first": torch.tensor(first, dtype=torch.int32),
-        }
+        tensors = {name: getattr(examples, name)[row] for name in TOKENS + OTHERS}
+        tensors |= {name: tensors[name].int() for name in TOKENS}
+        tensors |= {"sequence": sequence[first:last], "first": torch.tensor(first, dtype=torch.int32)}
         stored.append(save({name: value.cpu().contiguous() for name, value in tensors.items()}))
     return stored
 
@@ -52,9 +49,8 @@ def from_bytes(
     for row, tensors in zip(sequence, loaded, strict=True):
         first = int(tensors["first"])
         row[first : first + len(tensors["sequence"])] = tensors["sequence"]
-    names = ("source", "edited", "region", "pooled")
-    stacked = {name: torch.stack([tensors[name] for tensors in loaded]) for name in names}
-    stacked |= {name: stacked[name].long() for name in ("source", "edited")}
+    stacked = {name: torch.stack([tensors[name] for tensors in loaded]) for name in TOKENS + OTHERS}
+    stacked |= {name: stacked[name].long() for name in TOKENS}
     micro = torch.tensor([columns * pixels, rows * pixels, 0.0, 0.0, SCORE]).repeat(len(loaded), 1)
     return Examples(list(keys), list(categories), **stacked, sequence=sequence, micro=micro)
 

@@ -7,7 +7,6 @@ mask, and gives `hidden_states[-2]`, the input of its last layer. That layer, th
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +42,7 @@ class TextEncoder:
         for model in (self.clip, self.llm):
             if model is not None:
                 model.eval().requires_grad_(False)
-        self._cached: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        self._cached: dict[str, tuple[Tensor, Tensor]] = {}
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
         """Features of the prompts, in order.
@@ -52,12 +51,10 @@ class TextEncoder:
         """
         features = []
         for prompt in prompts:
-            if prompt not in self._cached:
-                self._cached[prompt] = self._encode_one(prompt)
-            self._cached.move_to_end(prompt)
-            features.append(self._cached[prompt])
+            features.append(self._cached.pop(prompt) if prompt in self._cached else self._encode_one(prompt))
+            self._cached[prompt] = features[-1]  # in order of last use
             if len(self._cached) > self.remember:
-                self._cached.popitem(last=False)
+                del self._cached[next(iter(self._cached))]
         return TextFeatures(*(torch.cat(parts) for parts in zip(*features, strict=True)))
 
     def forget(self) -> None:

@@ -57,7 +57,6 @@ class BatchSource(Protocol):
 
     def steps(self, state: State | None, rank: int, processes: int) -> Iterator[tuple[Sequence[Any], State]]:
         """Endless: this process's batches of each step, and the reader's state after that step."""
-        ...
 
 
 def make_accelerator(settings: Training) -> Accelerator:
@@ -306,9 +305,9 @@ def rebuilt(model: Transformer, state: Mapping[str, Tensor]) -> Transformer:
     with torch.device("meta"):
         copy = Transformer(model.config)
         if adapters is not None:
-            from crispedit.editmgt.lora import inject
+            from peft import inject_adapter_in_model
 
-            copy = inject(copy, adapters["default"])
+            copy = inject_adapter_in_model(adapters["default"], copy)
     copy.load_state_dict(dict(state), assign=True)
     return copy.eval().requires_grad_(False)
 

@@ -548,11 +548,10 @@ class Transformer(nn.Module):
         pooled = _apply_mlp(self.time_text_embed["text_embedder"], pooled)
         inner = (grid[0] // config.stride, grid[1] // config.stride)
         axes = config.axes_dims_rope
-        length = text.shape[1]
         if isinstance(self.connector, Resampler):
             length = len(self.connector.latents)
         else:
-            text = self._context(text, None)
+            text, length = self._context(text, None), text.shape[1]
         still = torch.tensor([1.0, 0.0], device=text.device).expand(length, sum(axes) // 2, 2)  # text is not rotated
         rope = torch.cat([still, grid_rope(*inner, axes, text.device)])
         embedded, modulations = None, ()
@@ -629,8 +628,7 @@ class Transformer(nn.Module):
         x = x.unflatten(1, conditions.grid)
         if self.config.downsample:
             x = self.up_block["upsample"](x)
-        score = torch.stack(frame.scores).mean(0) if frame.scores else None
-        return x, score
+        return x, torch.stack(frame.scores).mean(0) if frame.scores else None
 
     def _run(self, block: nn.Module, *args: Any) -> Any:
         if self.gradient_checkpointing and torch.is_grad_enabled():

@@ -74,8 +74,7 @@ def render(seeds: Iterable[int]) -> Pairs:
 
 def load(paths: list[Path]) -> Pairs:
     chunks = [np.load(path) for path in paths]
-    images, captions = (np.concatenate([chunk[name] for chunk in chunks]) for name in ("images", "captions"))
-    return Pairs(images, captions)
+    return Pairs(*(np.concatenate([chunk[name] for chunk in chunks]) for name in ("images", "captions")))
 
 
 def to_tensor(images: NDArray[np.uint8]) -> torch.Tensor:

@@ -167,8 +167,7 @@ def train(
     sums: dict[str, Tensor] = {}
     for step in range(first + 1, steps + 1):
         if time.monotonic() - asked > 60:
-            fresh = more()
-            if fresh is not None:
+            if (fresh := more()) is not None:
                 tokens, place = Tokens(*map(torch.cat, zip(tokens, fresh, strict=True))), len(order)
             asked = time.monotonic()
         if place + batch > len(order):

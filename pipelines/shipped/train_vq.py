@@ -46,10 +46,9 @@ def block_transform() -> tuple[Tensor, Tensor]:
     """([8, 3, 2, 2], [12, 8]): latents from the colours of a block's quarters, and quarters' colours (quarter, then
     RGB) from latents. What 8 latents cannot say of the 12 numbers comes back as none."""
     opponent = torch.tensor(OPPONENT)[:, :, None, None]
-    rows = [
-        weight * opponent[colour] * torch.tensor(function).view(1, 2, 2) / 4 for function, colour, weight in LATENTS
-    ]
-    forward = torch.stack(rows)
+    forward = torch.stack(
+        [weight * opponent[colour] * torch.tensor(function).view(1, 2, 2) / 4 for function, colour, weight in LATENTS]
+    )
     flat = forward.permute(0, 2, 3, 1).reshape(len(LATENTS), 12)  # quarter, then RGB
     return forward, torch.linalg.pinv(flat)
 
@@ -77,13 +76,12 @@ def write_transform(model: Any) -> None:
     _only(model.post_quant_conv, torch.eye(len(LATENTS)))
 
     _only(encoder.conv_in, torch.eye(encoder.conv_in.out_channels, 3))
-    halvings = [block.downsamplers[0].conv for block in encoder.down_blocks[:-1]]
-    for conv in halvings[:-1]:
+    *halvings, last = (block.downsamplers[0].conv for block in encoder.down_blocks[:-1])
+    for conv in halvings:
         _only(conv, torch.zeros(conv.out_channels, conv.in_channels))
         for colour in range(3):
             conv.weight[colour, colour, :2, :2] = 0.25
     forward, backward = block_transform()
-    last = halvings[-1]
     _only(last, torch.zeros(last.out_channels, last.in_channels))
     last.weight[: len(LATENTS), :3, :2, :2] = forward
     _through(encoder, encoder.down_blocks[-1].resnets[0].conv_shortcut, torch.eye(len(LATENTS)))

@@ -56,12 +56,9 @@ def image_size(name: str, data: bytes) -> tuple[int, int]:
 
 def aspect_shapes(size: int, multiple: int = 64, max_aspect: float = 2.0) -> list[Shape]:
     """Shapes of about size x size pixels, sides a multiple of `multiple`, aspects from 1/max_aspect to max_aspect."""
-    shapes = set()
-    for width in range(multiple, int(size * max_aspect) + multiple, multiple):
-        height = max(multiple, round(size * size / width / multiple) * multiple)
-        if 1 / max_aspect <= width / height <= max_aspect:
-            shapes.add((height, width))
-    return sorted(shapes)
+    widths = range(multiple, int(size * max_aspect) + multiple, multiple)
+    shapes = [(max(multiple, round(size * size / width / multiple) * multiple), width) for width in widths]
+    return sorted((height, width) for height, width in shapes if 1 / max_aspect <= width / height <= max_aspect)
 
 
 def nearest_shape(sizes: NDArray[np.int64], shapes: Sequence[Shape]) -> NDArray[np.int64]:
@@ -115,6 +112,5 @@ def _cover(size: Shape, shape: Shape) -> tuple[Shape, int, int]:
 def _resized(image: NDArray[np.uint8], size: Shape) -> NDArray[np.uint8]:
     if image.shape[:2] == size:
         return image
-    smaller = size[0] <= image.shape[0]
-    how = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    how = cv2.INTER_AREA if size[0] <= image.shape[0] else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=how), np.uint8)

@@ -173,8 +173,7 @@ def _write_folder(pairs: Iterator[Pair], out: Path) -> None:
     """<category>/<key>.source.jpg and so on, and a metadata.jsonl that Hugging Face's imagefolder understands."""
     with open(out / "metadata.jsonl", "w", encoding="utf-8") as lines:
         for pair in pairs:
-            folder = out / pair.category
-            folder.mkdir(exist_ok=True)
+            (out / pair.category).mkdir(exist_ok=True)
             stem = f"{pair.category}/{pair.key}"
             line = {
                 "source_file_name": f"{stem}.{layout.SOURCE}",
@@ -205,11 +204,8 @@ def _write_trainers(pairs: Iterator[Pair], out: Path) -> None:
             (out / control).write_bytes(pair.source_jpeg)
             (out / target).write_bytes(pair.edited_jpeg)
             (out / f"target/{pair.key}.txt").write_text(instruction, encoding="utf-8")
-            table.writerow(
-                {"image": target, "edit_image": control, "prompt": instruction}
-                | {"key": pair.key, "category": pair.category}
-                | _provenance(pair)
-            )
+            about = {"prompt": instruction, "key": pair.key, "category": pair.category, **_provenance(pair)}
+            table.writerow({"image": target, "edit_image": control, **about})
 
 
 def _row(pair: Pair) -> dict[str, Any]:

@@ -119,8 +119,7 @@ class Fetcher:
         results = []
         row = 0
         for at in request.samples:
-            into = Pixels(room.source[row], room.edited[row], room.mask[row])
-            results.append(self._pixels(at, request.masks, into))
+            results.append(self._pixels(at, request.masks, Pixels(*(part[row] for part in room))))
             row += results[-1].damage is None
         return results
 

@@ -366,9 +366,8 @@ def build(shards: tuple[ShardFile, ...], table: pa.Table) -> Index:
     keys = _unique(key_names.take(pa.array(key_row[starts])))
     sample = np.cumsum(starts) - 1
     member_row, member_names = encoded(table, "member")
-    member = np.array(
-        [layout.MEMBERS.index(n) if n in layout.MEMBERS else ABSENT for n in member_names.to_pylist()], np.int64
-    )[member_row]
+    numbers_of = [layout.MEMBERS.index(n) if n in layout.MEMBERS else ABSENT for n in member_names.to_pylist()]
+    member = np.array(numbers_of, np.int64)[member_row]
     category_row, category_names = encoded(table, "category")
     categories = sorted(category_names.to_pylist())
     ranks = np.array([categories.index(name) for name in category_names.to_pylist()], np.int16)

@@ -121,19 +121,15 @@ def document(pair: Pair) -> str:
             if value != row[name]:
                 raise ValueError(f"key {pair.key!r}: meta says {name} = {value!r}, the pair {row[name]!r}")
         elif name == "scores" and isinstance(value, Mapping):
-            scores = sorted(value.items())
-            row[name] = [
-                {"name": score, "value": None if number is None else float(number)}
-                for score, number in scores
-                if not score.endswith(_HASH)
-            ]
-            hashes = [
-                {"name": score, "value": "" if number is None else f"{number & (2**64 - 1):016x}"}
-                for score, number in scores
-                if score.endswith(_HASH)
-            ]
-            if hashes:
-                row["hashes"] = hashes
+            numbers: list[dict[str, Any]] = []
+            hashes: list[dict[str, Any]] = []
+            for score, number in sorted(value.items()):
+                if score.endswith(_HASH):
+                    digits = "" if number is None else f"{number & (2**64 - 1):016x}"
+                    hashes.append({"name": score, "value": digits})
+                else:
+                    numbers.append({"name": score, "value": None if number is None else float(number)})
+            row |= {name: numbers, "hashes": hashes} if hashes else {name: numbers}
         elif value is None:
             row[name] = ""
         elif isinstance(value, Mapping | list | tuple) and name not in ("scores", "hashes"):
@@ -199,9 +195,8 @@ def finish(folder: Folder, entries: Iterable[ShardEntry], meta: Mapping[str, Any
     storage.remove(storage.join(place, layout.MAPPED_INDEX))
     _sweep(place, {entry.name for entry in shards})
     tables = [_part_of(place, entry) for entry in shards]
-    index_sha256 = _write_table(
-        pa.concat_tables([layout.INDEX_SCHEMA.empty_table(), *tables]), storage.join(place, layout.INDEX)
-    )
+    whole = pa.concat_tables([layout.INDEX_SCHEMA.empty_table(), *tables])
+    index_sha256 = _write_table(whole, storage.join(place, layout.INDEX))
     pairs = sum(entry.pairs for entry in shards)
     mapped = {"mapped": _write_mapped(place, shards, tables, index_sha256)} if pairs >= index.MAPPED_PAIRS else {}
     wids = {
@@ -330,13 +325,11 @@ def _write_mapped(place: str, shards: Sequence[ShardEntry], tables: Sequence[pa.
 def _sweep(place: str, keep: set[str]) -> None:
     """Remove shards and index parts of an earlier plan, and what a crash left behind."""
     parts = storage.join(place, layout.PARTS)
-    kept = {layout.part_name(name) for name in keep}
-    for name in storage.names(place, ".tar"):
-        if name.startswith("crispedit-") and name not in keep:
-            storage.remove(storage.join(place, name))
-    for name in storage.names(parts, ".parquet"):
-        if f"{layout.PARTS}/{name}" not in kept:
-            storage.remove(storage.join(parts, name))
+    shards = {name for name in storage.names(place, ".tar") if name.startswith("crispedit-")}
+    kept_parts = {layout.part_name(name) for name in keep}
+    old_parts = {f"{layout.PARTS}/{name}" for name in storage.names(parts, ".parquet")} - kept_parts
+    for name in [*(shards - keep), *old_parts]:
+        storage.remove(storage.join(place, name))
     if not storage.is_remote(place):  # uploads leave no temporary files
         for path in [*Path(place).glob(".*.tmp"), *Path(parts).glob(".*.tmp")]:
             path.unlink()

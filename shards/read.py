@@ -138,9 +138,8 @@ class ShardReader:
         self.position = 0
         self.damage: Counter[str] = Counter()
         self.damaged: list[Damage] = []
-        self.index = _chosen(
-            open_index(paths, self.cache, None if self.on_damage == "raise" else self._count), categories
-        )
+        on_damage = None if self.on_damage == "raise" else self._count
+        self.index = _chosen(open_index(paths, self.cache, on_damage), categories)
         if select is not None:
             self.index = self.index.select(select(self.index))
         self._weight_N = _weights_of(self.index, self.weights, self.mixture)
@@ -273,18 +272,14 @@ class ShardReader:
             return None
 
     def _token_batch(self, samples: Sequence[SampleAt]) -> TokenBatch | None:
-        batch = TokenBatch([], [], [], [])
+        rows = []
         for at in samples:
             try:
                 tokens, meta = self._fetcher.tokens(at)
+                rows.append((at.key, at.category, meta, tokens))
             except Damage as problem:
                 self._met(problem)
-                continue
-            batch.keys.append(at.key)
-            batch.categories.append(at.category)
-            batch.metas.append(meta)
-            batch.tokens.append(tokens)
-        return batch if batch.keys else None
+        return TokenBatch(*map(list, zip(*rows, strict=True))) if rows else None
 
     def _from_ring(self, positions: Sequence[int]) -> Iterator[DecodedPair | Batch | None]:
         if self.ring is None:

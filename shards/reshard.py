@@ -16,9 +16,6 @@ from crispedit.shards.index import open_index, read_manifest
 from crispedit.shards.pack import Folder, ShardEntry, committed, finish, plan, write_shard
 from crispedit.shards.remote import Cache
 
-_MASK = layout.MEMBERS.index(layout.MASK)
-_DROPS = ("same_key", "same_images", "over_quota")
-
 
 @dataclass(frozen=True)
 class Repacked:
@@ -58,7 +55,7 @@ def repack(
     """
     kept: dict[str, _Copy] = {}
     contents: set[tuple[int, ...]] = set()
-    dropped: Counter[str] = Counter()
+    dropped = Counter(same_key=0, same_images=0, over_quota=0)
     fingerprints = []
     for source in sources:
         if _inside(source, out):
@@ -88,7 +85,7 @@ def repack(
         by_category[category].sort(key=lambda key: content_key("quota", str(seed), key))
         dropped["over_quota"] += max(0, len(by_category[category]) - quota)
         del by_category[category][quota:]
-    masked = {key for key, copy in kept.items() if copy.at.offsets[_MASK] != ABSENT}
+    masked = {key for key, copy in kept.items() if copy.at.offsets[layout.MEMBERS.index(layout.MASK)] != ABSENT}
 
     settings = {"pairs_per_shard": pairs_per_shard, "seed": seed, "quotas": dict(quotas)}
     made = {"sources": fingerprints, **settings}
@@ -99,14 +96,11 @@ def repack(
     digest = content_key("repack", *fingerprints, canonical_json(settings))
     entries = []
     for shard in plan(by_category, pairs_per_shard, seed, masked):
-        entry = committed(out, shard, digest)
-        if entry is None:
-            pairs = (kept[key].fetcher.pair(kept[key].at) for key in shard.keys)
-            entry = write_shard(out, shard, pairs, digest)
+        pairs = (kept[key].fetcher.pair(kept[key].at) for key in shard.keys)
+        entry = committed(out, shard, digest) or write_shard(out, shard, pairs, digest)
         entries.append(entry)
         done(entry)
-    counts = {"given": given, "written": sum(entry.pairs for entry in entries)}
-    counts |= {name: dropped[name] for name in _DROPS}
+    counts = {"given": given, "written": sum(entry.pairs for entry in entries), **dropped}
     metas = _metas(sources)
     finish(out, entries, {**card.common(metas), "repacked": {**made, **counts, "meta": metas}})
     _write_card(out, sources, (kept[key] for keys in by_category.values() for key in keys))

@@ -174,8 +174,7 @@ def serve(connection_handle: int, memory_handle: int) -> None:
             number, start, request = message
             answer: list[Fetched] | BaseException
             try:
-                room = memory[start : start + request.bytes]
-                answer = fetcher.batch(request, room)
+                answer = fetcher.batch(request, memory[start : start + request.bytes])
             except Exception as error:  # a defect of ours: raised where the batch was asked for
                 answer = error
             try:

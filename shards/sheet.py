@@ -4,7 +4,6 @@ The browser (`crispedit view`), the report, the dataset card and `crispedit insp
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -32,10 +31,8 @@ def pixels(data: bytes, width: int) -> Pixels:
 
     The decoder itself halves the image while that leaves enough pixels, which costs a fraction of a whole decode.
     """
-    if not width:
-        return simplejpeg.decode_jpeg(data, colorspace="RGB")
     image = simplejpeg.decode_jpeg(data, colorspace="RGB", min_width=width, min_factor=1)
-    if image.shape[1] <= width:
+    if not width or image.shape[1] <= width:
         return image
     height = max(1, round(image.shape[0] * width / image.shape[1]))
     near = image.shape[1] < 1.5 * width  # so little is shrunk that areas look like points, for a fifth of their price
@@ -44,9 +41,8 @@ def pixels(data: bytes, width: int) -> Pixels:
 
 def encoded(image: Pixels, quality: int = QUALITY) -> bytes:
     """A JPEG for display."""
-    return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420"
-    )
+    image = np.ascontiguousarray(image)
+    return simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling="420")
 
 
 def thumbnail(data: bytes, width: int, quality: int = QUALITY) -> bytes:
@@ -107,6 +103,7 @@ def contact_sheet(pairs: Sequence[DecodedPair], columns: int, thumbnail_px: int)
     size = across * (card_width + MARGIN_PX) + MARGIN_PX, sum(heights) + (len(rows) + 1) * MARGIN_PX
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
+    draw.font = ImageFont.load_default(TEXT_PX)
     top = MARGIN_PX
     for number, (pair, cell) in enumerate(zip(pairs, cells, strict=True)):
         row, column = divmod(number, columns)
@@ -122,28 +119,22 @@ def contact_sheet(pairs: Sequence[DecodedPair], columns: int, thumbnail_px: int)
     return sheet
 
 
-@lru_cache(maxsize=4)
-def _font(px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(px)
-
-
 def _caption(draw: ImageDraw.ImageDraw, pair: DecodedPair, left: int, top: int, width: int) -> None:
     """The instruction, and in fainter ink the category and the start of the key."""
-    font = _font(TEXT_PX)
     end = f"{pair.category} · {pair.key[:8]}"
-    room = width - draw.textlength(end, font) - 2 * MARGIN_PX
+    room = width - draw.textlength(end) - 2 * MARGIN_PX
     lines = [""]
     for word in str(pair.meta.get("instruction") or "").split():
         longer = f"{lines[-1]} {word}".strip()
-        if draw.textlength(longer, font) <= room or not lines[-1]:
+        if draw.textlength(longer) <= room or not lines[-1]:
             lines[-1] = longer
         elif len(lines) < TEXT_LINES:
             lines.append(word)
         else:
             lines[-1] += " …"
             break
-    draw.multiline_text((left, top), "\n".join(lines), INK, font, spacing=5)
-    draw.text((left + width, top), end, FAINT, font, anchor="ra")
+    draw.multiline_text((left, top), "\n".join(lines), INK, spacing=5)
+    draw.text((left + width, top), end, FAINT, anchor="ra")
 
 
 def _thumbnails(pair: DecodedPair, size_px: int) -> list[Image.Image]:

@@ -51,10 +51,8 @@ def members(file: IO[bytes]) -> Iterator[Member]:
     at = 0
     try:
         tar = tarfile.open(fileobj=guarded, mode="r:")
-        count = 0
-        while (member := _next(tar, guarded)) is not None:
+        for count, member in enumerate(iter(lambda: _next(tar, guarded), None), 1):
             at = member.offset_data
-            count += 1
             if count > MOST_MEMBERS:
                 yield _damage(at, f"more than {MOST_MEMBERS} members: the rest is not read; split the tar")
                 break
@@ -184,7 +182,6 @@ def header(name: str, size: int) -> bytes:
     if len(name) > 100 or not name.isascii() or size >= 8**11:
         info = tarfile.TarInfo(name)
         info.size = size
-        info.mode = 0o644
         return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
     # The same bytes, without the ten-fold time that tarfile takes for the general case.
     block = bytearray(_HEADER)

@@ -101,12 +101,10 @@ def _mapped(folder: str, manifest: dict[str, Any], cache: remote.Cache) -> Itera
         return
     path = storage.join(folder, entry["name"])
     try:
-        sha256 = file_sha256(cache.local(path, entry["bytes"], entry["sha256"]))
+        if file_sha256(cache.local(path, entry["bytes"], entry["sha256"])) != entry["sha256"]:
+            yield Damage("hash", path, detail="the index that readers map is not the one that the manifest names")
     except OSError as error:
         yield Damage("missing_shard", path, detail=f"the index that readers map: {error}")
-        return
-    if sha256 != entry["sha256"]:
-        yield Damage("hash", path, detail="the index that readers map is not the one that the manifest names")
 
 
 def _by_shard(table: pa.Table) -> Callable[[str], pa.Table]:
@@ -207,8 +205,7 @@ def _disagreements(path: str, rows: pa.Table, scanned: Iterable[dict[str, Any]])
 
 def _foreign(folder: str, listed: set[str], table: pa.Table | None) -> Iterator[Damage]:
     """Shards in the folder or the index that the manifest does not list."""
-    present = storage.names(folder, ".tar")
-    for name in sorted(present - listed):
+    for name in sorted(storage.names(folder, ".tar") - listed):
         yield Damage("foreign_shard", storage.join(folder, name), detail="not in the manifest")
     if table is not None:
         for name in sorted(set(table.column("shard").unique().to_pylist()) - listed):
@@ -222,16 +219,14 @@ def _duplicates(shards: Iterable[_Shard]) -> Iterator[Damage]:
     contents: dict[tuple[int, ...], str] = {}
     for shard in shards:
         for at in map(shard.index.at, range(len(shard.index))) if shard.index is not None else ():
-            detail = ""
+            place = shard.path, at.key, at.offsets[0]
             if at.key in keys:
-                detail = f"the key is also in {keys[at.key]}"
+                yield Damage("duplicate", *place, f"the key is also in {keys[at.key]}")
             elif at.hashes is not None:
                 content = (*at.hashes[:2], *at.sizes[:2])
                 if content in contents:
-                    detail = f"the same images as key {contents[content]}"
+                    yield Damage("duplicate", *place, f"the same images as key {contents[content]}")
                 contents[content] = at.key
-            if detail:
-                yield Damage("duplicate", shard.path, at.key, at.offsets[0], detail)
             keys.setdefault(at.key, shard.name)
 
 
@@ -243,8 +238,7 @@ def _totals(folder: str, manifest: dict[str, Any], report: VerifyReport) -> Iter
     categories = dict(sorted(report.categories.items()))
     for name, counted in (("pairs", report.pairs), ("bytes", report.bytes), ("categories", categories)):
         if manifest.get(name) != counted:
-            detail = f"{name}: {counted}, the manifest says {manifest.get(name)}"
-            yield Damage("wrong_count", path, detail=detail)
+            yield Damage("wrong_count", path, detail=f"{name}: {counted}, the manifest says {manifest.get(name)}")
 
 
 def _categories(index: Index) -> list[str]:

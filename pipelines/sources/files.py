@@ -39,8 +39,7 @@ def open_file(path: str, block: int = READ_AHEAD) -> IO[bytes]:
     sequentially. Only regular files are opened, so it never waits for a writer."""
     if storage.is_remote(path):
         system, inside = storage.filesystem(path)
-        options = {"block_size": block, "cache_type": "blockcache", "cache_options": {"maxblocks": 4}}
-        return system.open(inside, "rb", **options)
+        return system.open(inside, "rb", block_size=block, cache_type="blockcache", cache_options={"maxblocks": 4})
     name = unescape(path)
     if not stat.S_ISREG(os.stat(name).st_mode):
         raise OSError(f"{name!r} is not a regular file")

@@ -81,8 +81,7 @@ def photographs(
     try again. ValueError if a column has the wrong type.
     """
     if isinstance(source, FolderSource):
-        yield from _in_folder(source, group, skipped)
-        return
+        return _in_folder(source, group, skipped)
     (file,) = group
 
     def members(opened: IO[bytes]) -> Iterator[Entry]:
@@ -90,10 +89,8 @@ def photographs(
             return _in_tar(source, file, opened, skipped)
         return _in_parquet(source, file, pq.ParquetFile(opened), folder_of_run)
 
-    def failed(uri: str, error: str) -> Entry:
-        return _entry(source, uri, file.path, error=error)
-
-    yield from read_once(file, READ_AHEAD if source.kind == "webdataset" else LOOK_UP, members, failed, patient)
+    block = READ_AHEAD if source.kind == "webdataset" else LOOK_UP
+    return read_once(file, block, members, lambda uri, error: _entry(source, uri, file.path, error=error), patient)
 
 
 def read_once(
@@ -265,8 +262,9 @@ def _stems(name: str) -> list[str]:
 def _in_parquet(source: ParquetSource, file: File, table: pq.ParquetFile, folder: str | None = None) -> Iterator[Entry]:
     """The rows of a parquet, in order; huge row groups are split into `folder`, if given. ValueError if a column has
     the wrong type."""
-    parquet.check_columns(file.uri, table.schema_arrow, {"image": source.image}, {"caption": source.caption}, {})
+    images, captions = {"image": source.image}, {"caption": source.caption}
+    parquet.check_columns("source", file.uri, table.schema_arrow, images, captions, {})
     columns = [] if source.caption is None else [source.caption]
-    for _, images, row in parquet.rows(file, table, {"image": source.image}, columns, folder):
+    for uri, places, row in parquet.rows(file, table, images, columns, folder):
         caption = texts.clean(row.get(source.caption or "") or "") or None
-        yield replace(images["image"], caption=caption, dataset=source.dataset, licence=source.licence)
+        yield Entry(uri, **places["image"], caption=caption, dataset=source.dataset, licence=source.licence)

@@ -22,7 +22,7 @@ from crispedit.category import load_categories, resolve
 from crispedit.classifier import needs_second_image
 from crispedit.pipelines import sources
 from crispedit.pipelines.sources import IMAGE_SUFFIXES, KNOWN, File, Skipped, pairs, suffix_of
-from crispedit.pipelines.sources.pairs import LAYOUTS, Columns, ImportedPair, Layout, PairsSource
+from crispedit.pipelines.sources.pairs import LAYOUTS, Columns, Layout, PairsSource
 from crispedit.shards import tar
 
 NAMES: dict[str, list[str]] = {part: names.split() for part, names in KNOWN["columns"].items()}
@@ -50,8 +50,7 @@ def detected(source: PairsSource) -> PairsSource:
     endings = _endings(files) if settled.layout == "folder" else {}
     given = {part: column for part, column in source.columns.model_dump().items() if column is not None}
     for part, names in NAMES.items():
-        column = _guess([name for name in there if name not in given.values()], names)
-        if column is not None:
+        if column := _guess([name for name in there if name not in given.values()], names):
             endings.setdefault(part, column)
     columns = Columns(**(endings | given))
     if (columns.source, columns.edited) == ("image", "edit_image") and not {"source", "edited"} & given.keys():
@@ -158,9 +157,8 @@ def _endings(files: Sequence[File]) -> dict[str, str]:
         with sources.open_file(file.path) as opened:
             row = json.loads(opened.read(pairs.MOST_TEXT_BYTES))
         for part, names in NAMES.items():
-            column = None if part in endings else _guess(_fields(row), names)
-            if column is not None:
-                endings[part] = f".json.{column}"
+            if column := _guess(_fields(row), names):
+                endings.setdefault(part, f".json.{column}")
     return endings
 
 
@@ -203,10 +201,9 @@ class Survey:
     """Short sides of the source images that were read, in pixels."""
 
     def text(self) -> str:
-        looked = f"the first {self.pairs} pairs" if self.more else f"all {self.pairs} pairs"
         lines = [
             f"source: pairs, layout {self.source.layout}, columns {_told(self.source.columns)}",
-            f"looked at {looked}",
+            f"looked at {'the first' if self.more else 'all'} {self.pairs} pairs",
         ]
         if self.errors:
             reasons = "; ".join(f"{reason} ({count})" for reason, count in self.errors.most_common(3))
@@ -225,14 +222,11 @@ class Survey:
 def survey(source: PairsSource) -> Survey:
     """A survey of the first `LOOK` pairs. ValueError if none can be read, with the reason, the row and the existing
     columns."""
-    survey = Survey(source)
-    looked: list[ImportedPair] = []
+    first_pairs = list(itertools.islice(pairs.pairs(source), LOOK + 1))
+    looked = first_pairs[:LOOK]
+    survey = Survey(source, len(looked), more=len(first_pairs) > LOOK)
     categories = load_categories()
-    for pair in itertools.islice(pairs.pairs(source), LOOK + 1):
-        if len(looked) == LOOK:
-            survey.more = True
-            break
-        looked.append(pair)
+    for pair in looked:
         if pair.error is not None:
             survey.errors[pair.error.removeprefix(f"{pair.uri}: ")] += 1
         if pair.category:
@@ -241,7 +235,6 @@ def survey(source: PairsSource) -> Survey:
             except ValueError:
                 survey.without_alias[pair.category] += 1
         survey.second_image += bool(pair.instruction) and needs_second_image(str(pair.instruction))
-    survey.pairs = len(looked)
     whole = [pair for pair in looked if pair.error is None]
     first = next((pair.error for pair in looked if pair.error is not None), None)
     for start in range(0, len(whole), READ):

@@ -307,18 +307,15 @@ def _of_parquet(source: PairsSource, file: File, table: pq.ParquetFile, folder: 
     # What lies deeper than its column is checked row by row.
     plain = {part: top for part, top in tops.items() if columns.texts.get(part) == top}
     names = {part: tops[part] for part in columns.names}
-    sources.check_columns(file.uri, schema, _options(columns.images), _options(plain), _options(names))
-    for uri, images, row in parquet.rows(file, table, columns.images, set(tops.values()), folder):
-        if "mask" in images and images["mask"].error == parquet.EMPTY:
-            del images["mask"]
+    sources.check_columns("source.columns", file.uri, schema, columns.images, plain, names)
+    for uri, places, row in parquet.rows(file, table, columns.images, set(tops.values()), folder):
+        if "mask" in places and places["mask"].get("error") == parquet.EMPTY:
+            del places["mask"]
+        images = {part: Entry(uri, **place) for part, place in places.items()}
         try:
             yield _pair(source, uri, **images, **_texts(columns, row))
         except (LookupError, ValueError) as error:
             yield _pair(source, uri, error=f"{uri}: {error}")
-
-
-def _options(columns: Mapping[str, str]) -> dict[str, str | None]:
-    return {f"columns.{part}": column for part, column in columns.items()}
 
 
 def _top(schema: pa.Schema, path: str) -> str:
@@ -356,8 +353,7 @@ def _samples(columns: Columns, opened: IO[bytes], skipped: Skipped) -> Iterator[
     """The samples of a tar: neighbours whose base names agree up to the first dot, as in WebDataset, or up to a mapped
     extension. A repeated extension begins another sample of that key. Other members are counted."""
     images = set(columns.images.values())
-    named = [*columns.texts.values(), *columns.names.values()]
-    words = {prefix.lower() for path in named for prefix in _prefixes(path)}
+    words = {prefix.lower() for path in (columns.texts | columns.names).values() for prefix in _prefixes(path)}
     mapped = images | words
     sample: _Sample | None = None
     for member in tar.members(opened):
@@ -410,8 +406,7 @@ def _members(columns: Columns, parts: Mapping[str, tar.Member], uri: str, path: 
     """The image members of a sample. A mask may be missing; LookupError if a source or edited image is."""
     entries = {}
     for part, extension in columns.images.items():
-        if extension in parts:
-            member = parts[extension]
+        if (member := parts.get(extension)) is not None:
             entries[part] = Entry(f"{uri}.{extension}", path, offset=member.offset, size=member.size)
         elif part != "mask":
             raise LookupError(f"no member {extension!r} among {', '.join(parts)}")
@@ -500,20 +495,19 @@ def _of_names(source: PairsSource, file: File) -> ImportedPair:
     """The pair of a source image, by the names of the files beside it."""
     columns = source.columns
     stem, suffix = _stem(file.path, str(columns.source)), os.path.splitext(file.path)[1]
-    uri = file.uri
     try:
-        images = {"source": Entry(uri, file.path)}
+        images = {"source": Entry(file.uri, file.path)}
         for part in ("edited", "mask"):
             ending = getattr(columns, part)
             tried = [f"{stem}{ending}{kind}" for kind in dict.fromkeys([suffix, *_USUAL])]
             edited = next((path for path in tried if ending and sources.exists(path)), None)
             if edited is not None:
-                images[part] = Entry(uri, edited)
+                images[part] = Entry(file.uri, edited)
             elif part == "edited":
                 raise LookupError(f"no edited image: there is no {tried[0]} (or .png, .jpg, .jpeg, .webp)")
-        return _pair(source, uri, **images, **_texts(columns, _beside(columns, str(stem))))
+        return _pair(source, file.uri, **images, **_texts(columns, _beside(columns, str(stem))))
     except (LookupError, ValueError, OSError) as error:
-        return _pair(source, uri, error=f"{uri}: {error}")
+        return _pair(source, file.uri, error=f"{file.uri}: {error}")
 
 
 _USUAL = (".png", ".jpg", ".jpeg", ".webp")

@@ -2,14 +2,13 @@
 
 import hashlib
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crispedit.pipelines.sources.entry import Entry, File
+from crispedit.pipelines.sources.entry import File
 from crispedit.pipelines.sources.files import open_file
 from crispedit.pipelines.sources.names import beside, folder_of
 from crispedit.shards import storage, tar
@@ -28,24 +27,25 @@ class Null(ValueError):  # noqa: N818  named after the cell
 
 
 def check_columns(
+    section: str,
     uri: str,
     schema: pa.Schema,
     images: Mapping[str, str | None],
     text: Mapping[str, str | None],
     others: Mapping[str, str | None],
 ) -> None:
-    """ValueError unless the columns that the recipe names (option -> column) exist and hold images and texts. An
-    untyped column, as pandas writes an all-empty one, counts as both."""
+    """ValueError unless the columns that a section of the recipe names (option -> column) exist and hold images and
+    texts. An untyped column, as pandas writes an all-empty one, counts as both."""
     for option, column in {**images, **text, **others}.items():
         if column is None:
             continue
         there = ", ".join(f"{field.name} ({field.type})" for field in schema)
         if schema.get_field_index(column) < 0:
-            raise ValueError(f"source.{option}: {uri} has no column {column!r}; it has {there}")
+            raise ValueError(f"{section}.{option}: {uri} has no column {column!r}; it has {there}")
         kind = schema.field(column).type
         wanted = "bytes or struct {bytes, path}" if option in images else "text"
         if option not in others and not (_holds_image(kind) if option in images else _holds_text(kind)):
-            raise ValueError(f"source.{option}: column {column!r} of {uri} is not {wanted}; it has {there}")
+            raise ValueError(f"{section}.{option}: column {column!r} of {uri} is not {wanted}; it has {there}")
 
 
 _BYTES = (pa.binary(), pa.large_binary(), pa.binary_view(), pa.null())
@@ -65,29 +65,30 @@ def _holds_text(kind: pa.DataType) -> bool:
 # Rows
 
 
+_Place = dict[str, Any]
+"""Where an image is: the fields of its `Entry`."""
+
+
 def rows(
     file: File, table: pq.ParquetFile, images: Mapping[str, str], others: Collection[str], folder: str | None
-) -> Iterator[tuple[str, dict[str, Entry], dict[str, Any]]]:
+) -> Iterator[tuple[str, dict[str, _Place], dict[str, Any]]]:
     """The uri of each row, where its images are (part -> column), and its other columns, in order. Huge row groups are
     split into `folder`, if given."""
-    start = 0
+    number = 0
     for group in range(table.num_row_groups):
-        places = {part: _places(file, table, group, column, start, folder) for part, column in images.items()}
+        places = {part: iter(_places(file, table, group, column, folder)) for part, column in images.items()}
         batches = table.iter_batches(1000, row_groups=[group], columns=sorted(others))
         for row in itertools.chain.from_iterable(batch.to_pylist() for batch in batches):
-            yield f"{file.uri}#{start}", {part: next(entries) for part, entries in places.items()}, row
-            start += 1
+            yield f"{file.uri}#{number}", {part: next(of_rows) for part, of_rows in places.items()}, row
+            number += 1
 
 
-def _places(
-    file: File, table: pq.ParquetFile, group: int, column: str, start: int, folder: str | None
-) -> Iterator[Entry]:
+def _places(file: File, table: pq.ParquetFile, group: int, column: str, folder: str | None) -> Iterable[_Place]:
     """The images of a column of a row group."""
-    numbers = range(table.metadata.row_group(group).num_rows)
-    entries = (
-        Entry(f"{file.uri}#{start + row}", file.path, row_group=group, row=row, column=column) for row in numbers
-    )
-    return iter(split(list(entries), folder)) if folder is not None and is_huge(table, group, column) else entries
+    count = table.metadata.row_group(group).num_rows
+    if folder is not None and is_huge(table, group, column):
+        return split(file.path, group, column, count, folder)
+    return ({"path": file.path, "row_group": group, "row": row, "column": column} for row in range(count))
 
 
 # Cells
@@ -173,31 +174,28 @@ def is_huge(table: pq.ParquetFile, row_group: int, column: str) -> bool:
     return group.num_rows > 1 and sum(own) >= HUGE_BYTES
 
 
-def split(entries: Sequence[Entry], folder: str) -> list[Entry]:
-    """Write the image cells of one column of a row group to a tar in this folder of the run, and return their new
-    entries. A null cell becomes an entry with the error `EMPTY`.
+def split(path: str, row_group: int, column: str, count: int, folder: str) -> list[_Place]:
+    """Write the image cells of one column of a row group to a tar in this folder of the run, and return where they are
+    now. A null cell becomes the error `EMPTY`.
 
     The tar is named after the row group, so one from an earlier attempt is replaced.
     """
-    first = entries[0]
-    group = f"{first.path}\0{first.row_group}\0{first.column}"
+    group = f"{path}\0{row_group}\0{column}"
     name = f"split-{hashlib.sha256(group.encode()).hexdigest()[:32]}.tar"
-    moved = []
+    moved: list[_Place] = []
     with storage.replaced(storage.join(folder, name)) as out:
         offset = 0
-        cursor = _Cursor(first.path, first.row_group or 0, first.column or "")
-        for entry in entries:
-            own = replace(entry, row_group=None, row=None, column=None)
-            cell = bytes_or_path(first.path, cursor.cell(entry.row or 0))
+        cursor = _Cursor(path, row_group, column)
+        for row in range(count):
+            cell = bytes_or_path(path, cursor.cell(row))
             if isinstance(cell, ValueError):
-                moved.append(replace(own, error=EMPTY if isinstance(cell, Null) else str(cell)))
-                continue
-            if isinstance(cell, str):
-                moved.append(replace(own, path=cell))
-                continue
-            member = tar.chunks(f"{entry.row:09d}", cell)
-            out.writelines(member)
-            moved.append(replace(own, path=f"listing/{name}", offset=offset + len(member[0]), size=len(cell)))
-            offset += sum(map(len, member))
+                moved.append({"path": path, "error": EMPTY if isinstance(cell, Null) else str(cell)})
+            elif isinstance(cell, str):
+                moved.append({"path": cell})
+            else:
+                member = tar.chunks(f"{row:09d}", cell)
+                out.writelines(member)
+                moved.append({"path": f"listing/{name}", "offset": offset + len(member[0]), "size": len(cell)})
+                offset += sum(map(len, member))
         out.write(tar.END)
     return moved

@@ -11,19 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from crispedit import replies
-from crispedit.benchmark import (
-    Answer,
-    Better,
-    Case,
-    JudgedBenchmark,
-    Protocol,
-    Scored,
-    fields,
-    picture_in,
-    read_json,
-    text_constants,
-)
+from crispedit import benchmark, replies
+from crispedit.benchmark import Answer, Better, Case, JudgedBenchmark, Protocol, Scored
 from crispedit.chat import Chat, ChatError, Published
 from crispedit.judge import JudgeReply, Question
 from crispedit.measures import Measures
@@ -89,10 +78,10 @@ class EditCompass(JudgedBenchmark):
         items: dict[str, tuple[Case, Mapping[str, Any]]] = {}
         for file in files:
             task, part = file.stem, file.parts[-3]
-            for number, item in enumerate(read_json(file, "the items of a task")):
+            for number, item in enumerate(benchmark.read_json(file, "the items of a task")):
                 names = ("save_id", "source_image", f"prompt_{self.language}", *ASPECTS)
-                name, source, instruction, *_ = fields(item, names, f"{file}: item {number}")
-                picture = picture_in(self.path, source, str(file))
+                name, source, instruction, *_ = benchmark.fields(item, names, f"{file}: item {number}")
+                picture = benchmark.picture_in(self.path, source, str(file))
                 case = Case(f"{part}/{task}/{name}", instruction, picture, task, protocols=(self._id,))
                 items[case.id] = case, item
         return items
@@ -119,7 +108,7 @@ class EditCompass(JudgedBenchmark):
         if item.get("edit_type") != "Complex_paint":
             return answer.source, None
         kind = "CN" if item.get("sub_type") == "Complex_paint_cn" else "EN"
-        plain = picture_in(self.path, item["source_image"].replace(kind, "image"), str(self.path))
+        plain = benchmark.picture_in(self.path, item["source_image"].replace(kind, "image"), str(self.path))
         return plain.image(), answer.source
 
     def _differences(self, answer: Answer, item: Mapping[str, Any]) -> Question[str]:
@@ -152,7 +141,7 @@ class EditCompass(JudgedBenchmark):
         return Question(parts, replies.score, AS_PUBLISHED, repeat=answer.repeat)
 
     def _constants(self, aspect: str) -> Mapping[str, str]:
-        return text_constants(self.prompts / ASPECTS[aspect], f"the published Prompt/{ASPECTS[aspect]}")
+        return benchmark.text_constants(self.prompts / ASPECTS[aspect], f"the published Prompt/{ASPECTS[aspect]}")
 
     def marks(self, case: Case, values: Sequence[int | None]) -> dict[str, Score]:
         item = self._items[case.id][1]

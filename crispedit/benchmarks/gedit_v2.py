@@ -12,19 +12,8 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import Field
 
-from crispedit import jsonl, prompts, replies
-from crispedit.benchmark import (
-    REVERSED,
-    AnswerPair,
-    Better,
-    Case,
-    Compared,
-    JudgedBenchmark,
-    Protocol,
-    fields,
-    picture_in,
-    read_json,
-)
+from crispedit import benchmark, jsonl, prompts, replies
+from crispedit.benchmark import REVERSED, AnswerPair, Better, Case, Compared, JudgedBenchmark, Protocol
 from crispedit.chat import Chat, ChatError, Reply
 from crispedit.judge import NO_USAGE, JudgeReply, Question
 from crispedit.measures import Measures
@@ -85,8 +74,10 @@ class GEditV2(JudgedBenchmark):
         cases = []
         for number, row in jsonl.read(self.path / "metadata.jsonl", "the items of GEditBench v2"):
             where = f"{self.path}/metadata.jsonl: line {number}"
-            key, task, instruction, source = fields(row, ("key", "task", "instruction", "source_image"), where)
-            cases.append(Case(key, instruction, picture_in(self.path, source, where), task, protocols=(self._id,)))
+            names = ("key", "task", "instruction", "source_image")
+            key, task, instruction, source = benchmark.fields(row, names, where)
+            picture = benchmark.picture_in(self.path, source, where)
+            cases.append(Case(key, instruction, picture, task, protocols=(self._id,)))
         return cases
 
     def compare(self, pairs: Sequence[AnswerPair], measures: Measures) -> list[Compared | Exception]:
@@ -132,8 +123,8 @@ class GEditV2(JudgedBenchmark):
     def _prompt(self, dimension: str) -> str:
         assert self.prompts is not None
         if not self.prompts.is_dir():
-            by_dimension = read_json(self.prompts, "the published prompts by dimension")
-            return str(fields(by_dimension, (dimension,), str(self.prompts))[0])
+            by_dimension = benchmark.read_json(self.prompts, "the published prompts by dimension")
+            return str(benchmark.fields(by_dimension, (dimension,), str(self.prompts))[0])
         file = self.prompts / ASSET.format(dimension=dimension)
         try:
             asset = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -8,19 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from crispedit.benchmark import (
-    AGAINST,
-    MODELS,
-    Answer,
-    Benchmark,
-    Case,
-    Picture,
-    Protocol,
-    Scored,
-    against,
-    fields,
-    read_json,
-)
+from crispedit import benchmark
+from crispedit.benchmark import AGAINST, MODELS, Answer, Benchmark, Case, Picture, Protocol, Scored
 from crispedit.measures import Measures
 
 SINGLE, MULTI, ANYSD = "magicbrush-official", "magicbrush-official-multi", "magicbrush-anysd"
@@ -57,8 +46,8 @@ class MagicBrush(Benchmark):
         }
 
     def cases(self) -> Sequence[Case]:
-        sessions = read_json(self.path / "edit_sessions.json", "the sessions of MagicBrush's test.zip")
-        captions = read_json(self.path / self.captions, "the captions of MagicBrush's test.zip")
+        sessions = benchmark.read_json(self.path / "edit_sessions.json", "the sessions of MagicBrush's test.zip")
+        captions = benchmark.read_json(self.path / self.captions, "the captions of MagicBrush's test.zip")
         turns = [
             (name, number, turn, number == len(session))
             for name, session in sorted(sessions.items())
@@ -72,15 +61,15 @@ class MagicBrush(Benchmark):
         self, session: str, number: int, turn: Mapping[str, str], last: bool, captions: Mapping[str, Any]
     ) -> list[Case]:
         where = f"{self.path}: session {session}, turn {number}"
-        instruction, source, target = fields(turn, ("instruction", "input", "output"), where)
-        (texts,) = fields(captions, (session,), where)
+        instruction, source, target = benchmark.fields(turn, ("instruction", "input", "output"), where)
+        (texts,) = benchmark.fields(captions, (session,), where)
         shared: dict[str, Any] = {
             "instruction": instruction,
             "group": f"turn {number}",
             "family": session,
             "target": self._picture(session, target),
             "source_caption": texts.get(source),
-            "target_caption": fields(texts, (target,), where)[0],
+            "target_caption": benchmark.fields(texts, (target,), where)[0],
         }
         first, both = number == 1, (SINGLE, ANYSD)
         name = f"{session}/{session}_1" if first else f"{session}/{session}_inde_{number}"
@@ -97,5 +86,5 @@ class MagicBrush(Benchmark):
 
     def score_one(self, answer: Answer, measures: Measures) -> Scored:
         assert answer.target is not None
-        scores = against(answer.target, answer.edited, answer.case.target_caption, measures)
+        scores = benchmark.against(answer.target, answer.edited, answer.case.target_caption, measures)
         return Scored(dict.fromkeys(answer.case.protocols, scores))

@@ -60,14 +60,11 @@ class Cascade:
                 _check(filter_, name, score, f"filters.{name}.bounds.{score}")
                 default[f"{name}.{score}"] = bound
         by_category = {
-            category: {**default, **_of(ordered, own, f"categories.{category}.bounds")}
+            category: default | _of(ordered, own, f"categories.{category}.bounds")
             for category, own in category_bounds.items()
         }
         by_regime = {
-            (regime, category): {
-                **by_category.get(category, default),
-                **_of(ordered, own, f"regimes.{regime}.{category}"),
-            }
+            (regime, category): by_category.get(category, default) | _of(ordered, own, f"regimes.{regime}.{category}")
             for regime, categories in (regime_bounds or {}).items()
             for category, own in categories.items()
         }

@@ -69,13 +69,8 @@ def load(
         model = f"local-dir:{weights.folder('clip')}"
     check(model, pretrained)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    create = partial(
-        open_clip.create_model,
-        model,
-        precision=precision,
-        device=device,
-        force_preprocess_cfg={"resize_mode": "squash" if resize == "squash" else "shortest"},
-    )
+    sized = {"resize_mode": "squash" if resize == "squash" else "shortest"}
+    create = partial(open_clip.create_model, model, precision=precision, device=device, force_preprocess_cfg=sized)
     try:
         if os.path.isfile(pretrained) and torchscript.is_archive(Path(pretrained)):
             network = _from_archive(create, Path(pretrained))

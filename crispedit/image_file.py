@@ -86,13 +86,7 @@ def take_apart(data: bytes) -> ImageFile:
     raise Refused("animated" if animated else "unsupported_format", kind)
 
 
-def _formats() -> dict[str, str]:
-    text = (resources.files("crispedit") / "formats.yaml").read_text(encoding="utf-8")
-    formats: dict[str, str] = yaml.safe_load(text)
-    return formats
-
-
-_FORMATS = _formats()
+_FORMATS: dict[str, str] = yaml.safe_load((resources.files("crispedit") / "formats.yaml").read_text(encoding="utf-8"))
 _FIRST_BYTES = re.compile(
     "|".join(f"(?P<f{n}>{start})" for n, start in enumerate(_FORMATS.values())).encode(), re.DOTALL
 )
@@ -171,9 +165,8 @@ def _jpeg(data: bytes) -> ImageFile:
     _require(frame)
     orientation, space, notes = _exif(exif)
     icc = _icc_of_chunks(chunks)
-    pixels = b"".join(kept)
     notes = () if icc else notes
-    return ImageFile("jpeg", *size, pixels, orientation, icc, space, colours=frame[5], alpha=False, notes=notes)
+    return ImageFile("jpeg", *size, b"".join(kept), orientation, icc, space, frame[5], alpha=False, notes=notes)
 
 
 def _jpeg_frame(marker: int, body: bytes) -> tuple[int, int]:
@@ -315,8 +308,7 @@ def _tiff(data: bytes) -> ImageFile:
     _decline(few or _number(page, _INK_SET, 1) != 1, f"tiff of {samples} samples, photometric {photometric}")
     _decline(compression not in _COMPRESSIONS, f"tiff of compression {compression}")
     # libvips reads its values as RGB.
-    values = photometric == _YCBCR and compression != _JPEG_IN_TIFF
-    _decline(values, "tiff of YCbCr without JPEG compression")
+    _decline(photometric == _YCBCR and compression != _JPEG_IN_TIFF, "tiff of YCbCr without JPEG compression")
     mixed = formats not in ({_UNSIGNED}, {_FLOAT}) or len(bits) != 1
     _decline(mixed, "tiff of signed, complex or mixed samples", "unknown_range")
     (bit,) = bits
@@ -324,11 +316,10 @@ def _tiff(data: bytes) -> ImageFile:
     _decline(not known, f"tiff of {bit}-bit samples", "unknown_range")
     lab = photometric == _LAB
     _decline(lab and bit != 8, f"{bit}-bit Lab tiff")
-    tiled_planes = _number(page, _PLANAR, 1) == 2 and _TILES in page and samples > 1
-    _decline(tiled_planes, "tiff of tiles in separate planes")
+    _decline(_number(page, _PLANAR, 1) == 2 and _TILES in page and samples > 1, "tiff of tiles in separate planes")
     _check_whole(page, len(data))
-    extra = _numbers(page, _EXTRA_SAMPLES, 0)[0]
     orientation = _number(page, _ORIENTATION, 1)
+    orientation = orientation if orientation in range(1, 9) else 1
     icc = None if lab or _ICC not in page else bytes(page[_ICC])
     space, notes = None, Notes()
     if icc is None and _EXIF_IFD in page:  # an EXIF block has the layout of a TIFF
@@ -338,20 +329,10 @@ def _tiff(data: bytes) -> ImageFile:
     if lab:  # libvips reads 8-bit Lab as RGB
         at = page[_PHOTOMETRIC_AT][0]
         data = data[:at] + _RGB.to_bytes(2, "little" if data[:2] == b"II" else "big") + data[at + 2 :]
-    return ImageFile(
-        "tiff",
-        _number(page, _WIDTH, 0),
-        _number(page, _HEIGHT, 0),
-        data,
-        orientation if orientation in range(1, 9) else 1,
-        icc,
-        space,
-        colours=colours,
-        alpha=extra in (1, 2),
-        inverted=photometric == 0 and formats == {_FLOAT},
-        lab=lab,
-        notes=notes,
-    )
+    width, height = _number(page, _WIDTH, 0), _number(page, _HEIGHT, 0)
+    alpha = _number(page, _EXTRA_SAMPLES, 0) in (1, 2)
+    inverted = photometric == 0 and formats == {_FLOAT}
+    return ImageFile("tiff", width, height, data, orientation, icc, space, colours, alpha, inverted, lab, notes)
 
 
 def _check_whole(page: Tags, size: int) -> None:
@@ -421,8 +402,6 @@ _ADOBE_RGB, _UNCALIBRATED = 2, 0xFFFF
 def _exif(block: bytes) -> tuple[int, Space | None, Notes]:
     """The orientation (1 if there is none), the colour space if it is not sRGB, and a note if the space is unknown. A
     damaged block counts as empty."""
-    if not block:
-        return 1, None, ()
     orientation, space, notes = 1, None, Notes()
     try:
         exif = Pillow.Exif()

@@ -28,9 +28,8 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
     """JPEG of [H, W, 3] RGB, without chroma subsampling: edits of colour stay sharp, unedited blocks stay equal."""
-    return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="444"
-    )
+    pixels = np.ascontiguousarray(image)
+    return simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="444")
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> bytes:

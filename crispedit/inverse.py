@@ -141,9 +141,8 @@ def _add(order: str) -> str | None:
     if match is None:
         return None
     # "Add a hat to the man" is undone by "Remove the hat from the man".
-    return "Remove the " + re.sub(
-        r" (?:onto|into|to) (?!the (?:left|right)\b)", " from ", match[2], count=1, flags=re.I
-    )
+    thing = re.sub(r" (?:onto|into|to) (?!the (?:left|right)\b)", " from ", match[2], count=1, flags=re.I)
+    return f"Remove the {thing}"
 
 
 def _remove(order: str) -> str | None:
@@ -158,8 +157,7 @@ def _replace(order: str) -> str | None:
     match = next((m for pattern in _REPLACE if (m := pattern.fullmatch(order))), None)
     if match is None:
         return None
-    old, new = match["old"], match["new"]
-    old = _PLACE.sub("", old)
+    old, new = _PLACE.sub("", match["old"]), match["new"]
     place = match["old"].removeprefix(old)
     if _PLACE.search(new) or not _is_one(old) or not _is_one(new):
         return None

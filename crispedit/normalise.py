@@ -193,8 +193,7 @@ def _to_srgb(file: ImageFile, pixels: Pixels, notes: dict[str, str]) -> NDArray[
         lab = Pillow.frombytes("LAB", pixels.shape[1::-1], pixels.tobytes())
         return np.asarray(_transform(profile, "LAB").apply(lab))
     if file.icc is not None:
-        fate = _fate(file.icc, pixels.shape[2])
-        notes["icc"] = fate
+        notes["icc"] = fate = _fate(file.icc, pixels.shape[2])
         if fate == "converted":
             return _through(file.icc, pixels)
         if fate == "srgb":
@@ -240,14 +239,9 @@ def _fate(icc: bytes, channels: int) -> str:
 
 
 def _transform(profile: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
-    return ImageCms.buildTransform(
-        profile,
-        ImageCms.createProfile("sRGB"),
-        mode,
-        "RGB",
-        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
+    srgb = ImageCms.createProfile("sRGB")
+    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    return ImageCms.buildTransform(profile, srgb, mode, "RGB", renderingIntent=intent, flags=flags)
 
 
 _INTERPRETATIONS = {(1, 1): "b-w", (1, 2): "grey16", (3, 1): "srgb", (3, 2): "rgb16", (4, 1): "cmyk", (4, 2): "cmyk"}

@@ -130,5 +130,4 @@ def kind(error: str) -> str:
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "…", error.splitlines()[0] if error else "")
     text = re.sub(r"\S*[/\\]\S*|\b[0-9a-f]{16,}\b", "…", text)
     text = re.sub(r"\S+\.(jpe?g|png|webp|tiff?|gif|bmp|tar|parquet|jsonl?)\b\S*", "…", text, flags=re.IGNORECASE)
-    text = re.sub(r"\d+", "N", text)
-    return text[:160]
+    return re.sub(r"\d+", "N", text)[:160]

@@ -212,15 +212,13 @@ def find(package: ModuleType, name: str, kind: type[P]) -> type[P]:
         )
     try:
         module = importlib.import_module(name if outside else f"{package.__name__}.{name}")
-    except ImportError as error:
-        if not outside:
-            raise
-        raise ValueError(
-            f"{part} {name!r} cannot be imported: {error}; is its folder on PYTHONPATH, on every node?"
-        ) from None
     except Exception as error:
         if not outside:
             raise
+        if isinstance(error, ImportError):
+            raise ValueError(
+                f"{part} {name!r} cannot be imported: {error}; is its folder on PYTHONPATH, on every node?"
+            ) from None
         raise ValueError(f"{part} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     classes = [
         value

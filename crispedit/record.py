@@ -197,8 +197,7 @@ class Sample:
     @property
     def _background(self) -> Mask | None:
         """`outside`, if a true mask leaves at least a tenth of the image; else None."""
-        known = self.mask is not None and change.share(self.outside) >= 0.1
-        return self.outside if known else None
+        return self.outside if self.mask is not None and change.share(self.outside) >= 0.1 else None
 
     @cached_property
     def blocks(self) -> change.Moments:

@@ -108,13 +108,9 @@ def to_overlap(source: Image, edited: Image, mask: Mask | None = None) -> Repair
     affine[:, 2] += affine[:, :2] @ [x, y]
     affine[:, 2] = (affine[:, 2] + 0.5) * stretch - 0.5
     affine[:, :2] *= stretch[:, None]
-    return Repaired(
-        source=np.ascontiguousarray(source[part]),
-        edited=np.ascontiguousarray(resized[part]),
-        mask=None if mask is None else np.ascontiguousarray(mask[part]),
-        crop=box,
-        transform=affine.tolist(),
-    )
+    kept_source, kept_edited = (np.ascontiguousarray(image[part]) for image in (source, resized))
+    kept_mask = None if mask is None else np.ascontiguousarray(mask[part])
+    return Repaired(kept_source, kept_edited, kept_mask, crop=box, transform=affine.tolist())
 
 
 def _near_similarity(linear: NDArray[np.float64]) -> bool:

@@ -257,20 +257,14 @@ class Server(ModelPart):
 
     def headers(self) -> dict[str, str]:
         """HTTP headers, with the key if there is one."""
-        key = self.key
-        return {"Authorization": f"Bearer {key}"} if key else {}
+        return {"Authorization": f"Bearer {key}"} if (key := self.key) else {}
 
     @property
     def key(self) -> str | None:
         """The key from the environment: of the recipe's variable, or the usual one of OpenAI's server. Other servers
         without a variable get no key. ValueError if the variable is not set."""
-        variable = self.api_key_env
-        if (
-            variable is None
-            and self.serve is None
-            and urlsplit(self.base_url).hostname == urlsplit(OPENAI_URL).hostname
-        ):
-            variable = "OPENAI_API_KEY"
+        openai = self.serve is None and urlsplit(self.base_url).hostname == urlsplit(OPENAI_URL).hostname
+        variable = "OPENAI_API_KEY" if openai and self.api_key_env is None else self.api_key_env
         if variable is None:
             return None
         if not os.environ.get(variable):
@@ -287,16 +281,10 @@ class Server(ModelPart):
 
     def price(self, input_tokens: int | None, output_tokens: int | None) -> float | None:
         """The cost of these tokens; None if no price is set, or a priced number is unknown."""
-        total = None
-        for price, tokens in (
-            (self.price_per_million_input, input_tokens),
-            (self.price_per_million_output, output_tokens),
-        ):
-            if price is not None and tokens is None:
-                return None
-            if price is not None and tokens is not None:
-                total = (total or 0.0) + price * tokens / 1e6
-        return total
+        both = (self.price_per_million_input, input_tokens), (self.price_per_million_output, output_tokens)
+        costs = [None if tokens is None else price * tokens / 1e6 for price, tokens in both if price is not None]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if known and len(known) == len(costs) else None
 
 
 Server.incidental = frozenset(Server.model_fields)

@@ -116,13 +116,10 @@ def _first(value: Any, *_: object) -> Any:
     return value
 
 
+_JIT = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
 _ALLOWED: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _first,
-    ("torch.jit._pickle", "build_intlist"): _first,
-    ("torch.jit._pickle", "build_doublelist"): _first,
-    ("torch.jit._pickle", "build_boollist"): _first,
-    ("torch.jit._pickle", "build_tensorlist"): _first,
-    ("torch.jit._pickle", "restore_type_tag"): _first,
+    **{("torch.jit._pickle", name): _first for name in _JIT},
 }

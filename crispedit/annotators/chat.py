@@ -89,8 +89,7 @@ class ChatAnnotator(Annotator):
         self, samples: Sequence[Sample], requests: Sequence[Sequence[str]]
     ) -> list[list[Job | Refusal | Exception]]:
         known = self._categories()
-        strange = sorted({category for categories in requests for category in categories} - set(known))
-        if strange:
+        if strange := sorted({category for categories in requests for category in categories} - set(known)):
             raise ValueError(f"there is no category file for {', '.join(strange)}; choose from {', '.join(known)}")
         groups: list[list[_Wish]] = []
         for sample, categories in zip(samples, requests, strict=True):
@@ -171,15 +170,8 @@ class _Wish:
             return self.error
         description, draft, facts = (self.answers[name][-1] for name in ("description", "draft", "facts"))
         plan = {name: [answer.model_dump() for answer in answers] for name, answers in self.answers.items()}
-        job = Job(
-            source_key=self.sample.key,
-            category=self.category.name,
-            instruction=self.instruction,
-            source_caption=_one_line(description.caption),
-            target_caption=_one_line(draft.target_caption),
-            plan={"chat": plan},
-            tokens=total(self.tokens),
-        )
+        texts = self.instruction, _one_line(description.caption), _one_line(draft.target_caption)
+        job = Job(self.sample.key, self.category.name, *texts, plan={"chat": plan}, tokens=total(self.tokens))
         if not self.instruction:
             return Refusal("no_words", job)
         if self.instruction.casefold() in map(str.casefold, self.earlier):

@@ -53,9 +53,7 @@ class Transformers(Chat):
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         where = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         self._processor = AutoProcessor.from_pretrained(self.model, **where)
         tokenizer = self._processor.tokenizer
         tokenizer.padding_side = "left"
@@ -63,8 +61,7 @@ class Transformers(Chat):
             tokenizer.pad_token = tokenizer.eos_token
         network = AutoModelForImageTextToText.from_pretrained(
             self.model, dtype=getattr(torch, self.dtype), use_safetensors=True, **where
-        )
-        network = network.to(device)
+        ).to(device)
         if self.adapter is not None:
             from peft import PeftModel
 

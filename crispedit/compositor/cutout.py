@@ -43,9 +43,7 @@ def find(image: Image) -> Cutout | None:
     if area < 0.75 * mask.sum() or not 0.03 < area / mask.size < 0.68:
         return None
     subject = parts == main
-    if not _stands_out(small, subject):
-        return None
-    return Cutout(subject, small[subject])
+    return Cutout(subject, small[subject]) if _stands_out(small, subject) else None
 
 
 def cut_out(image: Image, subject: Cutout) -> NDArray[np.float32]:

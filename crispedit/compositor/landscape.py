@@ -24,12 +24,11 @@ def landscape(seed: int, width: int, height: int, kind: str | None = None, horiz
     if min(width, height) < 16:
         raise ValueError(f"a landscape of {width}x{height} is too small; it needs 16 pixels a side")
     rng = np.random.Generator(np.random.PCG64(seed))
-    chosen = KINDS[int(rng.integers(len(KINDS)))]
+    drawn = KINDS[int(rng.integers(len(KINDS)))]
+    chosen = drawn if kind is None else kind
     level = float(rng.uniform(0.36, 0.58)) if horizon is None else horizon
-    if kind is not None:
-        if kind not in KINDS:
-            raise ValueError(f"there is no landscape {kind!r}; choose from {', '.join(KINDS)}")
-        chosen = kind
+    if chosen not in KINDS:
+        raise ValueError(f"there is no landscape {kind!r}; choose from {', '.join(KINDS)}")
     painter = Painter(rng, View(width, height, level * height, 0.95 * max(width, height), 1.7))
     painter.sky(**_CATALOGUE[chosen]["sky"])
     for layer in _CATALOGUE[chosen]["layers"]:

@@ -228,9 +228,8 @@ def ground_shade(
     reach = shape.radius + 0.25
     left, far = -reach + np.minimum(throw, 0)
     right, near = reach + np.maximum(throw, 0)
-    x, z = np.meshgrid(
-        np.linspace(left, right, _SHADOW_PX, dtype=np.float32), np.linspace(far, near, _SHADOW_PX, dtype=np.float32)
-    )
+    sides = ((left, right), (far, near))
+    x, z = np.meshgrid(*(np.linspace(*ends, _SHADOW_PX, dtype=np.float32) for ends in sides))
     flat = _camera(yaw, 0.0)
     world = [x.ravel(), np.full(x.size, 0.004, np.float32), z.ravel()]
     origin = np.stack([sum(world[k] * flat[k, i] for k in range(3)) for i in range(3)])

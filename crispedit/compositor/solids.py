@@ -6,7 +6,7 @@ negative inside, and may be a lower bound. Formulas: Inigo Quilez, "Distance fun
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import cv2
@@ -156,10 +156,7 @@ def puffed(p: Points, outline: Outline, depth: float) -> Values:
 
 
 def joined(p: Points, *solids: Solid) -> Values:
-    out = solids[0](p)
-    for solid in solids[1:]:
-        out = np.minimum(out, solid(p))
-    return out
+    return reduce(np.minimum, (solid(p) for solid in solids))
 
 
 def smooth(p: Points, width: float, *solids: Solid) -> Values:

@@ -99,13 +99,9 @@ def look(view: View, heights: Plane, cell: float, relief: Plane, depths: Plane) 
     low, high = row[after - 1, col], row[after, col]
     part = np.clip((low - here) / np.maximum(low - high, 1e-3), 0, 1).astype(np.float32)
     far = depths[after - 1] + (depths[after] - depths[after - 1]) * part
-    return Ground(
-        top,
-        seen,
-        ((col - view.width / 2) / view.focal * far).astype(np.float32),
-        far.astype(np.float32),
-        altitude[after - 1, col] * (1 - part) + altitude[after, col] * part,
-    )
+    x = ((col - view.width / 2) / view.focal * far).astype(np.float32)
+    altitude = altitude[after - 1, col] * (1 - part) + altitude[after, col] * part
+    return Ground(top, seen, x, far.astype(np.float32), altitude)
 
 
 def plane(view: View) -> Ground:

@@ -69,13 +69,9 @@ class _Stage:
     def put(self, thing: Mapping[str, Any], place: Mapping[str, float], on: Image | None = None) -> tuple[Image, Mask]:
         """The photograph, or another picture of its size, with the object in it, and the pixels that may differ."""
         at = Spot(**place)
-        drawn = sprite(
-            thing["kind"],
-            colours.NAMED.get(thing["colour"], colours.NAMED["gray"]),
-            thing["yaw"],
-            max(4, round(at.size * self.scene.short)),
-            self.scene.light,
-        )
+        colour = colours.NAMED.get(thing["colour"], colours.NAMED["gray"])
+        height_px = max(4, round(at.size * self.scene.short))
+        drawn = sprite(thing["kind"], colour, thing["yaw"], height_px, self.scene.light)
         return set_in(self.image if on is None else on, drawn, at, self.scene, self.noise)
 
 

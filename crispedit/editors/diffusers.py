@@ -29,25 +29,17 @@ from pydantic import Field, PrivateAttr
 
 from crispedit import weights
 from crispedit.canvas import Canvas, Rule
-from crispedit.parts import Editor
+from crispedit.parts import Edit, Editor, Image, Job, Refusal
 from crispedit.recipe import Strict
-from crispedit.record import Edit, Image, Job, Refusal
 
 ITEMWISE = ("FluxKontextPipeline", "StableDiffusionInstructPix2PixPipeline", "QwenImageEditPipeline")
 """Pipelines that edit a list of images with a list of prompts. Others (Flux2, QwenImageEditPlus) take several images as
 references of one edit, so they are given one image at a time."""
 
 SIZES = ("height", "width", "max_area", "_auto_resize", "output_resolution")
-OURS = {
-    "image",
-    "prompt",
-    "negative_prompt",
-    "num_inference_steps",
-    "guidance_scale",
-    "generator",
-    "output_type",
-    *SIZES,
-}
+EACH = ("image", "prompt", "negative_prompt", "generator")
+"""Arguments of a pipeline's call with one value per edit."""
+OURS = {*EACH, *SIZES, "num_inference_steps", "guidance_scale", "output_type"}
 """Arguments of a pipeline's call that `call` may not set."""
 
 
@@ -145,9 +137,7 @@ class Diffusers(Editor):
 
         cls = pipeline_class(self.pipeline)
         self._check_call(cls)
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         if self.offload != "none" and device == "cpu":
             raise ValueError(f"diffusers: offload={self.offload!r} needs a GPU, and this machine has none")
         if self.quantize == "nf4" and device == "cpu":

@@ -13,8 +13,7 @@ from pydantic import Field, PrivateAttr
 
 from crispedit import weights
 from crispedit.editmgt.options import SamplingOptions
-from crispedit.parts import Editor
-from crispedit.record import Edit, Image, Job, Refusal
+from crispedit.parts import Edit, Editor, Image, Job, Refusal
 
 if TYPE_CHECKING:
     from crispedit.editmgt.pipeline import EditMGTPipeline

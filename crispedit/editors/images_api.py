@@ -27,8 +27,7 @@ from yarl import URL
 from crispedit import addresses
 from crispedit.canvas import Canvas
 from crispedit.outcome import STATUSES
-from crispedit.parts import Editor
-from crispedit.record import Edit, Image, Job, Refusal
+from crispedit.parts import Edit, Editor, Image, Job, Refusal
 from crispedit.server import Response, RetryLater, Server, Usage, pause_of
 
 FORMATS = ("PNG", "JPEG", "WEBP")

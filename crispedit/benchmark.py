@@ -27,8 +27,8 @@ from PIL import UnidentifiedImageError
 from pydantic import TypeAdapter, field_validator
 
 from crispedit import images, metrics, prompts
-from crispedit.chat import Chat, ChatError
-from crispedit.judge import NO_USAGE, JudgeReply, JudgeUsage, Question
+from crispedit.chat import Chat, ChatError, Published
+from crispedit.judge import NO_USAGE, JudgeReply, JudgeUsage, Question, settings
 from crispedit.measures import Measures
 from crispedit.parts import Part
 from crispedit.record import Image, Job, Mask, Score, content_key
@@ -292,6 +292,11 @@ class JudgedBenchmark(Benchmark):
         values = [reply.value for reply in replied]
         marks = dict.fromkeys(case.protocols, self.marks(case, values))
         return Scored(marks, None in values, tuple(reply.text for reply in replied), usage)
+
+    def asked(self, chat: Chat, published: Published | None, order: str, schema: str) -> Mapping[str, Any]:
+        """What `request` says of questions with parts in this order, sent as published or with the judge's settings."""
+        used = "our own" if self.prompts is None else "published"
+        return settings(published, chat) | {"order": order, "schema": schema, "prompts": used}
 
     def published(self) -> object:
         """The content of `prompts`, JSON-ready, or its hash."""

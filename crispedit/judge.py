@@ -81,10 +81,9 @@ def settings(published: Published | None, chat: Chat) -> dict[str, Any]:
     """How questions are sent, for the record: the published script's settings, or the chat model's."""
     if published is not None:
         kind = "JPEG, quality 75, 4:2:0" if published.encoding == "jpeg-75" else "PNG"
-        sent = {"temperature": published.temperature, "max_tokens": published.max_tokens}
-        return {name: "not sent" if value is None else value for name, value in sent.items()} | {
-            "images": f"{kind}, at their own size"
-        }
+        sent: dict[str, Any] = {"temperature": published.temperature, "max_tokens": published.max_tokens}
+        sent["images"] = f"{kind}, at their own size"
+        return {name: "not sent" if value is None else value for name, value in sent.items()}
     options = chat.identity()["options"]
     return {
         "temperature": options.get("temperature", "greedy"),
@@ -118,9 +117,7 @@ class JudgeModel:
     def ask(self, questions: Sequence[Question[Any]]) -> list[JudgeReply[Any] | ChatError]:
         """One result for each question, in order: the reply, or the error."""
         keys = [self._key(question) for question in questions]
-        asked: dict[str, Question[Any]] = {}
-        for key, question in zip(keys, questions, strict=True):
-            asked.setdefault(key, question)
+        asked = dict(zip(keys, questions, strict=True))
         results: dict[str, JudgeReply[Any] | ChatError] = {
             key: kept for key, question in asked.items() if (kept := self._recall(key, question)) is not None
         }

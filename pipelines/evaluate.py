@@ -86,7 +86,11 @@ def evaluate(of: EvaluationRecipe) -> Evaluated:
             print("\n".join(made.paid()), file=sys.stderr, flush=True)
             made.measure()
             if (last := made.stopped()) is not None:
-                return Evaluated(problems=[_down(made.name, last)])
+                why = (
+                    f"{made.name}: the judge is down, and was not asked further ({last}). Its replies are kept: check "
+                    "that its server answers, and run the same command again to continue. No results were written"
+                )
+                return Evaluated(problems=[why])
         return _written(of, evaluations, people)
 
 
@@ -141,7 +145,7 @@ def _boards(
             compared = _verdict_pairs(people, verdicts)
         else:
             boards[name] = scoreboard.protocol_board(name, protocol, outcomes, of.models, of.level, made.benchmark)
-            compared = _score_pairs(people, outcomes, name, protocol)
+            compared = [*_score_pairs(people, outcomes, name, protocol)]
         if compared and of.humans is not None:
             boards[name]["humans"] = {"source": of.humans.name} | preferences.agreement(compared, of.level)
     return boards
@@ -191,13 +195,6 @@ def _unmeasured(name: str, boards: Mapping[str, scoreboard.Json]) -> Iterator[st
             yield f"{name}, {protocol}: nothing was measured ({'; '.join(why[:3]) or 'there are no answers'})"
 
 
-def _down(name: str, last: str) -> str:
-    return (
-        f"{name}: the judge is down, and was not asked further ({last}). Its replies are kept: check that its server "
-        "answers, and run the same command again to continue. No results were written"
-    )
-
-
 def _verdict_pairs(
     people: Sequence[Preference], verdicts: Sequence[JudgedComparison]
 ) -> list[tuple[Preference, Winner]]:
@@ -215,7 +212,7 @@ def _verdict_pairs(
 
 def _score_pairs(
     people: Sequence[Preference], outcomes: Mapping[str, Sequence[Outcome]], name: str, protocol: Protocol
-) -> list[tuple[Preference, Winner]]:
+) -> Iterator[tuple[Preference, Winner]]:
     """People's preferences, and which answer has the better mean of the protocol's headline metric."""
     values: dict[tuple[str, str], list[float]] = {}
     for editor, results in outcomes.items():
@@ -226,13 +223,11 @@ def _score_pairs(
                     values.setdefault((editor, outcome.case.id), []).append(value)
     means = {answer: sum(some) / len(some) for answer, some in values.items()}
     better = 1 if protocol.metrics[protocol.headline] == "higher" else -1
-    pairs: list[tuple[Preference, Winner]] = []
     for person in people:
         first, second = (means.get((editor, person.case)) for editor in (person.first, person.second))
         if first is not None and second is not None:
             apart = better * (first - second)
-            pairs.append((person, "tie" if abs(apart) < 1e-12 else "first" if apart > 0 else "second"))
-    return pairs
+            yield person, "tie" if abs(apart) < 1e-12 else "first" if apart > 0 else "second"
 
 
 def shard_cases(of: Shards) -> list[Case]:

@@ -6,7 +6,7 @@ AnyEdit-Test set, a folder per type with its `edit_result.json`. Types whose ins
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from crispedit import metrics
@@ -41,9 +41,8 @@ class AnyBench(Benchmark):
             raise ValueError(f"{self.path}: no folder of an edit type of AnyEdit-Test, such as {self.types[0]}")
         return [case for kind in there for case in self._cases(kind)]
 
-    def _cases(self, kind: str) -> list[Case]:
+    def _cases(self, kind: str) -> Iterator[Case]:
         listed = read_json(self.path / kind / "edit_result.json", "the cases of this edit type")
-        cases = []
         seen: Counter[str] = Counter()
         for number, row in enumerate(listed):
             where = f"{self.path / kind}/edit_result.json: item {number}"
@@ -51,20 +50,17 @@ class AnyBench(Benchmark):
             # File names repeat within a type; the published script writes their answers to one file.
             name = f"{kind}/{PurePosixPath(source).stem}"
             seen[name] += 1
-            cases.append(
-                Case(
-                    id=name if seen[name] == 1 else f"{name}~{seen[name]}",
-                    result=name,
-                    instruction=instruction,
-                    source=self._picture(source),
-                    group=kind,
-                    target=self._picture(target),
-                    source_caption=row.get("input"),
-                    target_caption=row.get("output"),
-                    protocols=(ID,),
-                )
+            yield Case(
+                id=name if seen[name] == 1 else f"{name}~{seen[name]}",
+                result=name,
+                instruction=instruction,
+                source=self._picture(source),
+                group=kind,
+                target=self._picture(target),
+                source_caption=row.get("input"),
+                target_caption=row.get("output"),
+                protocols=(ID,),
             )
-        return cases
 
     def _picture(self, name: str) -> Picture:
         """File names are relative to the data set's root: this folder or its parent."""

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from crispedit import judge, replies
+from crispedit import replies
 from crispedit.benchmark import (
     Answer,
     Better,
@@ -162,11 +162,7 @@ class EditCompass(JudgedBenchmark):
         return dict.fromkeys(METRICS) | marks | overall
 
     def request(self, chat: Chat) -> Mapping[str, Any]:
-        return judge.settings(AS_PUBLISHED, chat) | {
-            "order": "text with the images in it",
-            "schema": "none",
-            "prompts": "published",
-        }
+        return self.asked(chat, AS_PUBLISHED, "text with the images in it", "none")
 
     def published(self) -> dict[str, str]:
         return {name: content_key(str(self._constants(aspect))) for aspect, name in ASPECTS.items()}

@@ -44,7 +44,8 @@ class EmuEdit(Benchmark):
         copied = frozenset(AGAINST) - {"clip_t"}
         source = Protocol("against the source image", AGAINST, "clip_t", models=MODELS, perfect_by_copying=copied)
         anysd = Protocol("against Emu Edit's own answer", AGAINST, "clip_t", drops_black=True, models=MODELS)
-        return {SOURCE: source, DIRECTION: direction} | ({ANYSD: anysd} if self._has_answers else {})
+        has_answers = "edited_image" in pq.read_schema(self._files[0]).names
+        return {SOURCE: source, DIRECTION: direction} | ({ANYSD: anysd} if has_answers else {})
 
     @property
     def _files(self) -> list[Path]:
@@ -52,10 +53,6 @@ class EmuEdit(Benchmark):
         if not paths:
             raise ValueError(f"{self.path}: no {self.split}-*.parquet of facebook/emu_edit_test_set(_generations)")
         return paths
-
-    @property
-    def _has_answers(self) -> bool:
-        return "edited_image" in pq.read_schema(self._files[0]).names
 
     def cases(self) -> Sequence[Case]:
         protocols = tuple(self.protocols)

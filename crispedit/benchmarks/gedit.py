@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image as Pillow
 from pydantic import Field, model_validator
 
-from crispedit import judge, metrics, prompts, replies
+from crispedit import metrics, prompts, replies
 from crispedit.benchmark import Answer, Better, Case, JudgedBenchmark, Picture, Protocol, rows, text_constants
 from crispedit.chat import Chat, Published, Reply
 from crispedit.judge import Question
@@ -137,12 +137,9 @@ class GEdit(JudgedBenchmark):
         return _of_area(raw), _of_area(answer.edited)
 
     def request(self, chat: Chat) -> Mapping[str, Any]:
-        shown = "source, answer" if self._official else "source, answer, text"
-        return judge.settings(AS_PUBLISHED if self._official else None, chat) | {
-            "order": f"text, {shown}" if self._official else shown,
-            "schema": "none" if self._official else "two marks, 0-10",
-            "prompts": "our own" if self.prompts is None else "published",
-        }
+        if self._official:
+            return self.asked(chat, AS_PUBLISHED, "text, source, answer", "none")
+        return self.asked(chat, None, "source, answer, text", "two marks, 0-10")
 
     def published(self) -> list[str]:
         """The prompts on semantics and on quality."""

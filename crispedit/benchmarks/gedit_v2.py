@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import Field
 
-from crispedit import jsonl, judge, prompts, replies
+from crispedit import jsonl, prompts, replies
 from crispedit.benchmark import (
     REVERSED,
     AnswerPair,
@@ -147,11 +147,8 @@ class GEditV2(JudgedBenchmark):
             raise ValueError(f"{file} is no prompt of GEditBench v2: it has no user_prompt") from None
 
     def request(self, chat: Chat) -> Mapping[str, Any]:
-        return judge.settings(None, chat) | {
-            "order": "source, A, B, text" + (", then B before A" if self.both_orders else ""),
-            "schema": "a winner",
-            "prompts": "our own" if self.prompts is None else "published",
-        }
+        order = "source, A, B, text" + (", then B before A" if self.both_orders else "")
+        return self.asked(chat, None, order, "a winner")
 
     def published(self) -> str:
         return content_key(*map(self._prompt, self.dimensions))

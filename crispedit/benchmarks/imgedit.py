@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from crispedit import judge, prompts, replies
+from crispedit import prompts, replies
 from crispedit.benchmark import Answer, Better, Case, JudgedBenchmark, Protocol, fields, picture_in, read_json
 from crispedit.chat import Chat, Published, Reply
 from crispedit.judge import Question
@@ -134,11 +134,9 @@ class ImgEdit(JudgedBenchmark):
         return dict(zip(METRICS, [*named, round(mean, 2) if self._official else mean], strict=True))
 
     def request(self, chat: Chat) -> Mapping[str, Any]:
-        return judge.settings(AS_PUBLISHED if self._official else None, chat) | {
-            "order": "text, source, answer" if self._official else "source, answer, text",
-            "schema": "three marks, 1-5" if self.prompts is None else "none",
-            "prompts": "our own" if self.prompts is None else "published",
-        }
+        if self._official:
+            return self.asked(chat, AS_PUBLISHED, "text, source, answer", "none")
+        return self.asked(chat, None, "source, answer, text", "three marks, 1-5" if self.prompts is None else "none")
 
     def published(self) -> str:
         assert self.prompts is not None

@@ -136,10 +136,9 @@ def colour_cast(good: Good, rng: Generator) -> Image:
 @_of_the_rest
 def exposure_drift(good: Good, rng: Generator) -> Image:
     """The whole edited image is 15-30 % darker, or its mid-tones are lifted as much."""
-    if rng.random() < 0.5:
-        return _bytes(good.edited * (1 - rng.uniform(0.15, 0.30)))
-    gamma = 1 - rng.uniform(0.15, 0.30)
-    return _bytes(255 * (good.edited / 255.0) ** gamma)
+    darker = rng.random() < 0.5
+    factor = 1 - rng.uniform(0.15, 0.30)
+    return _bytes(good.edited * factor if darker else 255 * (good.edited / 255.0) ** factor)
 
 
 @_of_the_rest
@@ -324,8 +323,7 @@ def second_change(good: Good, rng: Generator) -> Image | None:
     """Another part of the image, 3-8 % of its area, is repeated away from the edit."""
     height, width = good.source.shape[:2]
     side = round((rng.uniform(0.03, 0.08) * height * width) ** 0.5)
-    place = _room(good, side, rng)
-    if place is None:
+    if (place := _room(good, side, rng)) is None:
         return None
     x, y = place
     u, v = int(rng.integers(0, width - side)), int(rng.integers(0, height - side))
@@ -344,8 +342,7 @@ def garbled_patch(good: Good, rng: Generator) -> Image | None:
     """The texture of one place, 1-3 % of the area away from the edit, is garbled: its pieces of 8 px are shuffled."""
     height, width = good.source.shape[:2]
     side = max(32, round((rng.uniform(0.01, 0.03) * height * width) ** 0.5) // 8 * 8)
-    place = _room(good, side, rng)
-    if place is None:
+    if (place := _room(good, side, rng)) is None:
         return None
     x, y = place
     edited = good.edited.copy()
@@ -405,9 +402,8 @@ def near_copy(image: Image) -> Image:
 
 
 def _jpeg(image: Image, quality: int) -> Image:
-    data = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420"
-    )
+    pixels = np.ascontiguousarray(image)
+    data = simplejpeg.encode_jpeg(pixels, quality=quality, colorspace="RGB", colorsubsampling="420")
     return simplejpeg.decode_jpeg(data, colorspace="RGB")
 
 

@@ -2,7 +2,7 @@
 bounds learned on the other half of the photographs."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,20 +10,8 @@ import numpy as np
 from crispedit.bounds import Bound
 from crispedit.cascade import Cascade
 from crispedit.outcome import KEPT
-from crispedit.pipelines.calibration import defects
-from crispedit.pipelines.calibration.judgement import (
-    SIGN,
-    Side,
-    Values,
-    auc,
-    bound_at,
-    clearness,
-    failing,
-    grouped,
-    learn,
-    limits,
-    shared,
-)
+from crispedit.pipelines.calibration import defects, judgement
+from crispedit.pipelines.calibration.judgement import SIGN, Side, Values, auc, failing, grouped, limits, shared
 from crispedit.pipelines.calibration.measured import GOOD
 from crispedit.record import content_key
 
@@ -35,10 +23,8 @@ def judge(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[s
     """The report on measured rows: per defect, category and score, with the recipe's and with learned bounds; and the
     verdict of each row. JSON-ready."""
     half = halves([str(row["photograph"]) for row in rows])
-    learned = [
-        learn_bounds([row for row in rows if half[row["photograph"]] != test], cascade, false_rejects)
-        for test in (0, 1)
-    ]
+    others = ([row for row in rows if half[row["photograph"]] != test] for test in (0, 1))
+    learned = [learn_bounds(own, cascade, false_rejects) for own in others]
     judged: list[Row] = [
         {
             **row,
@@ -58,8 +44,8 @@ def judge(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> dict[s
             for name in names
             if name in by_defect
         ],
-        "scores": _score_report(rows, cascade, false_rejects),
-        "semantic": _semantic_report(rows, cascade, half, false_rejects),
+        "scores": [*_score_report(rows, cascade, false_rejects)],
+        "semantic": [*_semantic_report(rows, cascade, half, false_rejects)],
         "verdicts": {f"{row['key']}/{row['defect']}": next(iter(row["reasons"]), KEPT) for row in judged},
     }
 
@@ -87,7 +73,7 @@ def learn_bounds(rows: Sequence[Row], cascade: Cascade, false_rejects: float) ->
         sides: dict[str, float | None] = dict(bound)
         for side, limit in limits(bound).items():
             taught = {name: values for name, values in bad.items() if lessons.get(name) == (score, side)}
-            learned = learn(good, taught, limit, side, share) if len(good) else None
+            learned = judgement.learn(good, taught, limit, side, share) if len(good) else None
             sides[side] = limit if learned is None else learned
         for category in members:
             bounds[category][score] = Bound(**sides)
@@ -105,7 +91,7 @@ def _lessons(rows: Sequence[Row], groups: Mapping[tuple[str, Bound], list[str]])
     for (score, side), members in bounded.items():
         good, bad = _values(rows, score, members)
         for defect, values in bad.items():
-            clear = clearness(good, values, side)
+            clear = judgement.clearness(good, values, side)
             if clear > best[defect]:
                 best[defect], lessons[defect] = clear, (score, side)
     return lessons
@@ -139,53 +125,47 @@ def _rejection(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _score_report(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> list[dict[str, Any]]:
+def _score_report(rows: Sequence[Row], cascade: Cascade, false_rejects: float) -> Iterator[dict[str, Any]]:
     """For every bounded score and the categories that share the bound: false rejects, the bound with the allowed share
     of them, and the AUC and share of unknowns for each defect."""
     categories = sorted({str(row["category"]) for row in rows})
-    report = []
     for (score, bound), members in shared({name: cascade.bounds_of(name) for name in categories}).items():
         good, bad = _values(rows, score, members)
         total = Counter(row["defect"] for row in rows if row["category"] in members)
         for side, limit in limits(bound).items() if len(good) else ():
             rejected = {name: SIGN[side] * values > SIGN[side] * limit for name, values in {GOOD: good, **bad}.items()}
-            report.append(
-                {
-                    "score": score,
-                    "side": side,
-                    "bound": limit,
-                    "categories": members,
-                    "false_rejects": float(rejected[GOOD].mean()),
-                    "bound_for_wanted": bound_at(good, side, false_rejects),
-                    "defects": {
-                        name: {
-                            "auc": auc(good, values, side),
-                            "detected": int(rejected[name].sum()) / total[name],
-                            "unknown": 1 - len(values) / total[name],
-                        }
-                        for name, values in bad.items()
-                    },
-                }
-            )
-    return report
+            yield {
+                "score": score,
+                "side": side,
+                "bound": limit,
+                "categories": members,
+                "false_rejects": float(rejected[GOOD].mean()),
+                "bound_for_wanted": judgement.bound_at(good, side, false_rejects),
+                "defects": {
+                    name: {
+                        "auc": auc(good, values, side),
+                        "detected": int(rejected[name].sum()) / total[name],
+                        "unknown": 1 - len(values) / total[name],
+                    }
+                    for name, values in bad.items()
+                },
+            }
 
 
 def _semantic_report(
     rows: Sequence[Row], cascade: Cascade, half: Mapping[str, int], false_rejects: float
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """For each semantic defect and each score of a filter without bounds: the AUC, also by category, and the shares of
     defects and good pairs beyond the bound with the allowed false rejects on the other half of the photographs. A
     score's bad side is the one with most defects."""
     bounded = {score.partition(".")[0] for category in cascade.bounds for score in cascade.bounds_of(category)}
-    report = []
     for name, filter_ in cascade.filters.items():
         for score in [] if name in bounded else filter_.scores:
             known = [row for row in rows if row.get(f"{name}.{score}") is not None]
             for defect in defects.SEMANTIC:
                 entry = _tell_apart(known, f"{name}.{score}", defect, half, false_rejects)
                 if entry is not None:
-                    report.append({"score": f"{name}.{score}", "defect": defect, **entry})
-    return report
+                    yield {"score": f"{name}.{score}", "defect": defect, **entry}
 
 
 def _tell_apart(
@@ -208,7 +188,7 @@ def _tell_apart(
     learning = [values(row for row in good if half[row["photograph"]] != test) for test in (0, 1)]
     if not all(map(len, learning)):
         return None
-    bounds = [bound_at(own, side, false_rejects) for own in learning]
+    bounds = [judgement.bound_at(own, side, false_rejects) for own in learning]
     by_category = [grouped(rows, lambda row: row["category"]) for rows in (good, bad)]
     return {
         "side": side,

@@ -84,14 +84,12 @@ class _Limit:
     """[N] of the rows: larger is worse; -inf if the limit does not apply to a row."""
 
 
-def _limits(rows: Sequence[Row], bounds: Mapping[str, Bounds]) -> list[_Limit]:
-    made = []
+def _limits(rows: Sequence[Row], bounds: Mapping[str, Bounds]) -> Iterator[_Limit]:
     for (score, bound), categories in shared(bounds).items():
         own = [row.get(score) if row["category"] in categories else None for row in rows]
         for side, limit in limits_of(bound).items():
             worse = np.array([-np.inf if value is None else SIGN[side] * value for value in own], np.float64)
-            made.append(_Limit(score, side, categories, SIGN[side] * limit, SIGN[side] * limit, worse))
-    return made
+            yield _Limit(score, side, categories, SIGN[side] * limit, SIGN[side] * limit, worse)
 
 
 def _learned(rows: Sequence[Row], before: Mapping[str, Bounds], false_rejects: float) -> list[_Limit]:

@@ -28,8 +28,7 @@ PREFERRED = "preferred"
 PLACE = pa.struct([("path", pa.string()), *columns(pa.int64(), "offset", "size", "row"), ("column", pa.string())])
 SCHEMA = pa.schema(
     [
-        *columns(pa.string(), "benchmark", "protocol", "case", "group", "family", "instruction"),
-        ("editor", pa.string()),
+        *columns(pa.string(), "benchmark", "protocol", "case", "group", "family", "instruction", "editor"),
         *columns(pa.int32(), "seed", "judgement"),
         ("metric", pa.string()),
         ("value", pa.float64()),

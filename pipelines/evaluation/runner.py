@@ -128,7 +128,7 @@ class Evaluation:
             editor = editors[label]
             working = editor.model_copy()  # freed with its weights before the next editor loads
             for wave in self.waves():
-                if (work := self._editing(label, working, wave, spec)) is not None:
+                if (work := self._editing(label, working, wave, spec)).plan:
                     engine.run(work, self.of.engine)
             self.answers[label] = self.edited(editor, spec.seeds)
 
@@ -188,8 +188,8 @@ class Evaluation:
             rounds[depth[case.id]].append(case)
         return rounds
 
-    def _editing(self, label: str, editor: Editor, wave: Sequence[Case], spec: EntrySpec) -> Work | None:
-        """The edits left in one round, after the cached ones were committed; None if there are none."""
+    def _editing(self, label: str, editor: Editor, wave: Sequence[Case], spec: EntrySpec) -> Work:
+        """The edits left in one round, after the cached ones were committed."""
         plan = [{**row, "editor": label} for row in self._left(editor, wave, spec.seeds)]
         known = [row for row in plan if self.edits.has(row["edit"])]
         recalled: set[str] = set()
@@ -199,8 +199,6 @@ class Evaluation:
             journal.commit(self.answer_folder, tables.ANSWERS, done)
             recalled |= {row["key"] for row in done}
         plan = [row for row in plan if row["key"] not in recalled]
-        if not plan:
-            return None
         stage = AnswerStage(f"edit {label}", spec.pool, editor, self.benchmark, self.edits, editor.gpus)
         table = tables.ANSWERS
         return Work(stage.name, self.answer_folder, table, plan, [stage], tables.ASKED, Committing(table))
@@ -212,11 +210,10 @@ class Evaluation:
         rows = [row for wave in self.waves() for row in self._left(editor, wave, seeds)]
         return missing - sum(self.edits.has(row["edit"]) for row in rows)
 
-    def _left(self, editor: Editor, wave: Sequence[Case], seeds: int) -> list[Row]:
+    def _left(self, editor: Editor, wave: Sequence[Case], seeds: int) -> Iterator[Row]:
         """The uncommitted rows of one round whose source is known."""
         identity, shown = canonical_json(editor.identity()), canonical_json(self.benchmark.editing())
-        rows = []
-        for seed, given in enumerate(self._answered(identity, seeds)):
+        for seed, given in enumerate(self.edited(editor, seeds)):
             for case in wave:
                 source = case.source if case.after is None else given[case.after].picture
                 if source is not None and given[case.id].picture is None and given[case.id].kind != "refused":
@@ -226,13 +223,10 @@ class Evaluation:
                     asked = canonical_json(vars(case.job()) | {"source_key": pixels})
                     row = {"key": key, "of": key, "case": case.id, "seed": seed, "number": number}
                     row |= {"edit": content_key("edit", identity, shown, asked, str(number))}
-                    rows.append(row | {"asked_of": case.to_json(), "source": _where(source)})
-        return rows
+                    yield row | {"asked_of": case.to_json(), "source": _where(source)}
 
     def edited(self, editor: Editor, seeds: int) -> Seeds:
-        return self._answered(canonical_json(editor.identity()), seeds)
-
-    def _answered(self, identity: str, seeds: int) -> list[dict[str, Given]]:
+        identity = canonical_json(editor.identity())
         committed = Committed(self.answer_folder, tables.ANSWERS)
         return [
             {case.id: self._given(committed, self.answer_key(case, identity, seed)) for case in self.cases.values()}
@@ -267,11 +261,11 @@ class Evaluation:
 
     def measure(self) -> None:
         """Measure every answer, or every pair of answers for a pairwise benchmark, that is not measured yet."""
-        if (work := self._measuring()) is not None:
+        if (work := self._measuring()).plan:
             engine.run(work, self.of.engine)
 
-    def _measuring(self) -> Work | None:
-        """The measurements left, case by case, so that a target is embedded once; None if there are none."""
+    def _measuring(self) -> Work:
+        """The measurements left, case by case, so that a target is embedded once."""
         committed = Committed(self.measure_folder, self.table, keys_only=True)
         sources = self.sources()
         plan: dict[str, Row] = {}  # the same answer under two labels is one row
@@ -283,8 +277,6 @@ class Evaluation:
                 key = self.key(case, *players.values(), repeat=repeat)
                 if key not in committed.done:
                     plan[key] = {"key": key, "of": key, "repeat": repeat, **shared}
-        if not plan:
-            return None
         name = "compare" if self.benchmark.pairwise else "score"
         of, folder, table = self.of, self.measure_folder, self.table
         kept = (of.kept or of.out.absolute().parent / "judge-replies").absolute()
@@ -295,22 +287,20 @@ class Evaluation:
         """By editor, the outcome of every answer to a scored case, from the committed rows. None if pairwise."""
         committed = Committed(self.measure_folder, self.table)
         answers = {} if self.benchmark.pairwise else self.answers
-        return {label: self._outcomes(seeds, committed) for label, seeds in answers.items()}
+        return {label: [*self._outcomes(seeds, committed)] for label, seeds in answers.items()}
 
-    def _outcomes(self, seeds: Seeds, committed: Committed) -> list[Outcome]:
-        outcomes = []
+    def _outcomes(self, seeds: Seeds, committed: Committed) -> Iterator[Outcome]:
         for case in self.cases.values():
             for seed, given in enumerate(seeds):
                 answer = given.get(case.id)
                 if answer is None or not case.protocols:
                     continue
                 if answer.picture is None:
-                    outcomes.append(Outcome(case, answer.reason, kind=answer.kind, seed=seed))
+                    yield Outcome(case, answer.reason, kind=answer.kind, seed=seed)
                     continue
                 for repeat in range(self.of.judgements):
                     result = committed.result(self.key(case, answer, repeat=repeat), "values", "words", "black")
-                    outcomes.append(Outcome(case, seed=seed, repeat=repeat, **result))
-        return outcomes
+                    yield Outcome(case, seed=seed, repeat=repeat, **result)
 
     def verdicts(self) -> list[JudgedComparison]:
         """The judge's verdicts on every comparable pair, from the committed rows. None if not pairwise."""
@@ -368,11 +358,7 @@ class Evaluation:
         """What the judge will be asked, and the approximate cost. `everything`: as if all answers existed."""
         if self.benchmark.questions == 0 or self.of.models.judge is None:
             return [f"{self.name}: nothing to ask a judge"]
-        if everything:
-            rows = self._answers_to_come()
-        else:
-            work = self._measuring()
-            rows = 0 if work is None else len(work.plan)
+        rows = self._answers_to_come() if everything else len(self._measuring().plan)
         questions = round(rows * self.benchmark.questions)
         line = f"{self.name}: at most {questions} questions to the judge ({self.of.models.judge.model})"
         price = self.of.price

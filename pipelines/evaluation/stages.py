@@ -49,8 +49,7 @@ class Edits:
         """Store an edited or refused row; failed ones are tried again."""
         if row.get("error") is not None:
             return
-        image = row.get("image")
-        if image is not None:
+        if (image := row.get("image")) is not None:
             with journal.replaced(self._file(row["edit"], "png")) as out:
                 out.write(image)
         with journal.replaced(self._file(row["edit"], "json")) as out:

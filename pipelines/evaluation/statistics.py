@@ -74,7 +74,7 @@ def ratio(
 ) -> Estimate | None:
     """The ratio of two means over the same cases, by linearisation; None if undefined."""
     above, below = (mean(values, families, groups, level).mean for values in (ours, theirs))
-    if above is None or below <= 0:
+    if below <= 0:
         return None
     quotient = above / below
     apart = [(a - quotient * b) / below for a, b in zip(ours, theirs, strict=True)]

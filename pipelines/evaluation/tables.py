@@ -32,9 +32,8 @@ SCORES = Table(
             *columns(pa.string(), "key", "of", "editor", "case"),
             ("repeat", pa.int64()),
             *columns(pa.bool_(), "black", "unparsed"),
-            ("values", pa.string()),  # JSON: protocol -> metric -> number or null
-            ("words", pa.string()),  # JSON: what a judge said
-            ("error", pa.string()),
+            # JSON: values (protocol -> metric -> number or null), words (what a judge said)
+            *columns(pa.string(), "values", "words", "error"),
             *COST,
         ]
     )
@@ -45,8 +44,8 @@ MATCHES = Table(
             *columns(pa.string(), "key", "of", "case", "first", "second"),
             ("repeat", pa.int64()),
             ("unparsed", pa.bool_()),
-            ("winners", pa.string()),  # JSON: dimension -> first, second, tie or null
-            *columns(pa.string(), "in_order", "reversed", "words", "error"),
+            # JSON: winners and both orders (dimension -> first, second, tie or null), words
+            *columns(pa.string(), "winners", "in_order", "reversed", "words", "error"),
             *COST,
         ]
     )

@@ -52,12 +52,9 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-            return
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await refusal(scope, receive, self._with_headers(send))
-            return
-        await self.app(scope, receive, self._with_headers(send))
+        else:
+            answering = self._refusal(scope) or self.app
+            await answering(scope, receive, self._with_headers(send))
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)

@@ -111,18 +111,11 @@ def in_words(cascade: Cascade, reason: str | None, row: Mapping[str, Any]) -> st
     return f"{score} {word} {value:g}" if value is not None else f"{score} too {side}"
 
 
-def examples(snapshot: Snapshot, reasons: Sequence[str], count: int = 6) -> dict[str, list[Row]]:
-    """A fixed sample of rejected pairs with images for each reason, from as many categories as possible."""
-    return _spread(snapshot, "reason", f"outcome = '{REJECTED}'", reasons, count)
-
-
-def kept_examples(snapshot: Snapshot, count: int) -> list[Row]:
-    """Kept pairs from as many categories as possible."""
-    return _spread(snapshot, "outcome", "true", [KEPT], count).get(KEPT, [])
-
-
-def _spread(snapshot: Snapshot, column: str, condition: str, values: Sequence[str], count: int) -> dict[str, list[Row]]:
-    """This many pairs with images for each value of a column, taking categories in turn and the first by key."""
+def _examples(
+    snapshot: Snapshot, column: str, condition: str, values: Sequence[str], count: int
+) -> dict[str, list[Row]]:
+    """This many pairs with images for each value of a column, from as many categories as possible: the categories in
+    turn, each by key."""
     if not values or not count:
         return {}
     places = snapshot.sql(
@@ -194,13 +187,14 @@ def summary(snapshot: Snapshot, reasons: int | None = 8, kept: int = 8) -> dict[
     (None: of all) and of kept pairs."""
     grid = matrix(snapshot)
     rows = grid.rows[:reasons]
-    shown = examples(snapshot, [reason for reason, _, _ in rows])
+    rejected = f"outcome = '{REJECTED}'"
+    shown = _examples(snapshot, "reason", rejected, [reason for reason, _, _ in rows], 6)
     return {
         "funnel": funnel(snapshot),
         "categories": by_category(snapshot),
         "matrix": grid,
         "reasons": [(row, shown.get(row[0], [])) for row in rows],
-        "kept": kept_examples(snapshot, kept),
+        "kept": _examples(snapshot, "outcome", "true", [KEPT], kept).get(KEPT, []),
         "errors": errors(snapshot),
         "editors": by_editor(snapshot),
     }

@@ -53,12 +53,10 @@ def of_pair(snapshot: Snapshot, key: str, side: str, width: int) -> bytes | None
 
 def photograph(snapshot: Snapshot, key: str, width: int) -> bytes | None:
     """A photograph of the run at a width; None if it has no picture. KeyError for an unknown key."""
-    rows = snapshot.sql("SELECT image FROM photograph WHERE key = ? ORDER BY image IS NULL LIMIT 1", [key])
-    if not rows:
-        raise KeyError(key)
-    if rows[0]["image"] is None or snapshot.run is None:
+    row = snapshot.of_key("SELECT image FROM photograph WHERE key = ? ORDER BY image IS NULL LIMIT 1", key)
+    if row["image"] is None or snapshot.run is None:
         return None
-    return sheet.thumbnail(journal.read_blob(snapshot.run.root, rows[0]["image"]), width)
+    return sheet.thumbnail(journal.read_blob(snapshot.run.root, row["image"]), width)
 
 
 class Recent:

@@ -264,14 +264,8 @@ def facets(snapshot: Snapshot, wanted: PairsAddress) -> Facets:
 
 def pair(snapshot: Snapshot, key: str) -> Row:
     """One pair. KeyError for an unknown key."""
-    rows = snapshot.sql(
-        "SELECT p.*, l.verdict AS label, l.reason AS label_reason FROM pair p LEFT JOIN label l USING (key) "
-        "WHERE p.key = ?",
-        [key],
-    )
-    if not rows:
-        raise KeyError(key)
-    return rows[0]
+    labelled = "SELECT p.*, l.verdict AS label, l.reason AS label_reason FROM pair p LEFT JOIN label l USING (key)"
+    return snapshot.of_key(f"{labelled} WHERE p.key = ?", key)
 
 
 def siblings(snapshot: Snapshot, job_key: str | None) -> list[Row]:

@@ -163,10 +163,8 @@ class Site(serving.Pages):
 
     def job(self, request: Request) -> Response:
         s, key = self.current(), request.path_params["key"]
-        jobs = s.sql("SELECT * FROM job WHERE job_key = ? LIMIT 1", [key])
-        if not jobs:
-            raise KeyError(key)
-        return self.page(request, "job", s, job=jobs[0], siblings=queries.siblings(s, key))
+        job = s.of_key("SELECT * FROM job WHERE job_key = ? LIMIT 1", key)
+        return self.page(request, "job", s, job=job, siblings=queries.siblings(s, key))
 
     def jobs(self, request: Request) -> Response:
         return self._listing(request, "jobs", "job", "instruction")
@@ -194,16 +192,11 @@ class Site(serving.Pages):
         here = next((m for m in moved if m.place == here.place), here)
         chart = charts.histogram(s, score, category, regime, also=here.bound) if score else None
         beside = charts.histogram(s, other, category, regime) if other in s.scores and chart else None
+        points = charts.sample(s, score, other, category, regime) if beside else []
+        small = {name: charts.histogram(s, score, name, regime, bins=40) for name in s.categories if score}
         values = {"score": score, "category": category, "regime": regime, "moved": moved, "bound": here.bound}
-        values |= {
-            "other": other,
-            "chart": chart,
-            "beside": beside,
-            "points": charts.sample(s, score, other, category, regime) if beside else [],
-            "small": {name: charts.histogram(s, score, name, regime, bins=40) for name in s.categories if score},
-            "reasons": reasons,
-        }
-        return self.page(request, "bounds", s, **values)
+        values |= {"other": other, "chart": chart, "beside": beside, "points": points, "small": small}
+        return self.page(request, "bounds", s, **values, reasons=reasons)
 
     def what_if(self, request: Request) -> Response:
         """What moved bounds would keep, and the pairs on both sides of the last moved bound."""

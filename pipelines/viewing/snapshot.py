@@ -107,10 +107,13 @@ class Snapshot:
         """The columns for a pair's pictures (`PICTURED`). KeyError for an unknown key."""
         if (row := self._pictured.get(key)) is not None:
             return row
-        rows = self.sql(f"SELECT {', '.join(PICTURED)} FROM pair WHERE key = ?", [key])
-        if not rows:
-            raise KeyError(key)
-        return rows[0]
+        return self.of_key(f"SELECT {', '.join(PICTURED)} FROM pair WHERE key = ?", key)
+
+    def of_key(self, query: str, key: str) -> dict[str, Any]:
+        """The first row of a query about a key. KeyError if there is none."""
+        for row in self.sql(query, [key]):
+            return row
+        raise KeyError(key)
 
     def one(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
         """The first value of the first row."""

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from crispedit.bounds import Bound
 from crispedit.cascade import REGIME
-from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
+from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT
 from crispedit.pipelines import progress, tables
 from crispedit.pipelines.building import listing
 from crispedit.pipelines.building.waves import Waves
@@ -28,11 +28,13 @@ from crispedit.pipelines.run import Run, run_in
 from crispedit.pipelines.sources.layout import without_alias_text
 from crispedit.pipelines.steps.imported import WITHOUT_ALIAS
 from crispedit.pipelines.steps.select import SELECTION, SOURCES, contests, digest_of, first_pass
+from crispedit.pipelines.tables import Failures
 from crispedit.pipelines.viewing import report as page
 from crispedit.shards import journal, layout, storage
 
 BINS = 40
 REGIMES = ("exact", "regenerated", "global")
+ALONE = "\n(a filter's lines: it alone, over all edited candidates; not reached: an earlier filter had rejected them)"
 MOVED = ("alignment.displacement_px", "alignment.scale_error", "exposure.drift", "exposure.cast")
 """Scores of shift, scale, and drift of brightness and colours."""
 
@@ -84,20 +86,6 @@ class Histogram:
     counts: list[int]
     nulls: int
     bounds: dict[str, Bound]
-
-
-@dataclass
-class Failures:
-    """The errors of one step that differ only in names and numbers."""
-
-    step: str
-    kind: str
-    rows: int
-    transient: bool
-    """Whether the next run retries these rows."""
-    example: str
-    first: list[str]
-    """Names (uris or keys) of the first of these rows, at most three."""
 
 
 @dataclass
@@ -320,12 +308,7 @@ def failures(run: Run, db: duckdb.DuckDBPyConnection | None = None) -> list[Fail
     ]
     errors = db.execute(" UNION ALL ".join(queries) + " ORDER BY ALL").fetchall()
     errors += [("list", row["error"], True, 1, [row["key"]]) for row in tables.listing_rows(run) if row["error"]]
-    groups: dict[tuple[str, str, bool], Failures] = {}
-    for step, error, transient, rows, first in errors:
-        group = groups.setdefault((step, kind(error), transient), Failures(step, kind(error), 0, transient, error, []))
-        group.rows += rows
-        group.first = sorted([*group.first, *first])[:3]
-    return sorted(groups.values(), key=lambda group: (-group.rows, group.step, group.kind))
+    return tables.grouped(errors)
 
 
 def _moved(run: Run, db: duckdb.DuckDBPyConnection) -> list[OutsideChange]:
@@ -386,14 +369,9 @@ def _cell(value: object, digits: int) -> str:
 
 def detail_text(counts: Sequence[Count]) -> str:
     """Every line of the audit."""
-    rows = []
-    for count in counts:
-        rows.append([f"{count.step:24}", count.category or "-", *count.numbers, _reasons(count)])
+    rows = [[f"{count.step:24}", count.category or "-", *count.numbers, _reasons(count)] for count in counts]
     text = table(["step", "category", "in", "kept", "rejected", "error", "not reached", "why"], rows)
-    alone = (
-        "\n(a filter's lines: it alone, over all edited candidates; not reached: an earlier filter had rejected them)"
-    )
-    return text + (alone if any(count.step.startswith("score: ") for count in counts) else "")
+    return text + (ALONE if any(count.step.startswith("score: ") for count in counts) else "")
 
 
 def worth_text(editors: Sequence[Worth]) -> str:
@@ -457,11 +435,8 @@ def failures_text(groups: Sequence[Failures], most: int = 5) -> str:
 def _total(counts: Sequence[Count]) -> Count:
     total = Count("", "total")
     for count in counts:
-        total.rows += count.rows
-        total.kept += count.kept
-        total.rejected += count.rejected
-        total.error += count.error
-        total.not_reached += count.not_reached
+        for name in ("rows", "kept", "rejected", "error", "not_reached"):
+            setattr(total, name, getattr(total, name) + getattr(count, name))
     return total
 
 

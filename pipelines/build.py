@@ -77,18 +77,20 @@ def step(run: Run, name: str | None, *, retry_errors: bool = False, log_json: bo
 
 def preflight(of: Sequence[Step], settings: EngineSpec) -> None:
     """ValueError, with the arithmetic, if a stage does not fit the cluster; called before any work."""
-    for one in of:
-        for stage in one.stages:
-            engine.preflight(one.name, [stage], settings)
+    if settings.kind == "ray":
+        import ray
+
+        for one in of:
+            for stage in one.stages:
+                engine.placement(one.name, [stage], ray.cluster_resources())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_progress(parser)
-    parser.add_argument(
-        "--dry-run", type=int, metavar="N", help="build a sample of N photographs and project the full run"
-    )
-    parser.add_argument("--gpu-hour-price", type=float, metavar="PRICE", help="price of a GPU-hour, for the projection")
+    add = parser.add_argument
+    add("--dry-run", type=int, metavar="N", help="build a sample of N photographs and project the full run")
+    add("--gpu-hour-price", type=float, metavar="PRICE", help="price of a GPU-hour, for the projection")
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -99,14 +101,10 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def add_progress(parser: argparse.ArgumentParser) -> None:
     """The flags of commands that make rows."""
-    parser.add_argument(
-        "--retry",
-        choices=["errors"],
-        help="retry rows that ended in a permanent error; transient errors are always retried",
-    )
-    parser.add_argument(
-        "--log-json", action="store_true", help="log progress as one JSON object per minute, in place of text"
-    )
+    add = parser.add_argument
+    retried = "retry rows that ended in a permanent error; transient errors are always retried"
+    add("--retry", choices=["errors"], help=retried)
+    add("--log-json", action="store_true", help="log progress as one JSON object per minute, in place of text")
 
 
 def surveyed(of: Recipe, source: PairsSource) -> str:

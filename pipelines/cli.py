@@ -99,17 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser_of(command: str) -> tuple[Parser, Parser]:
     """The parser of the whole line, and the command's own. Only this command's module is loaded."""
     width = max(map(len, COMMANDS))
-    lines = [
-        line
-        for group, commands in GROUPS.items()
-        for line in ("", f"{group}:", *(f"  {name:{width}}  {text}" for name, (_, text) in commands.items()))
-    ]
+    lines = ["Build, inspect and share datasets of image edits; train and evaluate EditMGT."]
+    for group, listed in GROUPS.items():
+        lines += ["", f"{group}:", *(f"  {name:{width}}  {text}" for name, (_, text) in listed.items())]
     whole = Parser(
         prog="crispedit",
         usage="crispedit [-q | -v] COMMAND ...",
-        description="\n".join(
-            ["Build, inspect and share datasets of image edits; train and evaluate EditMGT.", *lines]
-        ),
+        description="\n".join(lines),
         epilog="crispedit COMMAND --help explains a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

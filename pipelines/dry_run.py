@@ -104,9 +104,8 @@ class _Timed:
 
     def cost(self, step: str, factor: float, folders: Sequence[Path]) -> StepCost:
         """The cost of `factor` times these rows, which were written to these folders."""
-        rows, hours = self.rows * factor, 0.0
-        if self.rows_per_s:
-            hours = (self.loading_s + rows / self.rows_per_s) / 3600
+        rows = self.rows * factor
+        hours = (self.loading_s + rows / self.rows_per_s) / 3600 if self.rows_per_s else 0.0
         size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
         gigabytes = size * factor / 1e9
         return StepCost(step, round(rows), self.rows_per_s, hours, hours * self.gpus, hours * self.cpus, gigabytes)
@@ -244,6 +243,7 @@ def _project(
     servers = {name: None if cost is None else cost * factor for name, cost in _server_costs(sample, db).items()}
     known = [cost for cost in servers.values() if cost is not None]
     unpriced = price is None and (gpu_h > 0 or not known)
+    cost = None if unpriced or not total.estimate else ((price or 0.0) * gpu_h + sum(known)) / total.estimate
     return Projection(
         sampled=sampled,
         photographs=listed,
@@ -254,9 +254,7 @@ def _project(
         photographs_for_quota=wanted,
         gpu_hour_price=price,
         server_costs=servers,
-        cost_per_pair=None
-        if unpriced or not total.estimate
-        else ((price or 0.0) * gpu_h + sum(known)) / total.estimate,
+        cost_per_pair=cost,
     )
 
 
@@ -264,12 +262,10 @@ def _server_costs(sample: Run, db: duckdb.DuckDBPyConnection) -> dict[str, float
     """Server charges of the sample, by step; None if a row has none, or no price is set."""
     recipe = sample.recipe
     asks: dict[str, tuple[Any, str, str, str]] = {}
-    if (chat := getattr(recipe.annotator, "chat", None)) is not None:
-        asks["annotate"] = chat, "annotate", "", "count(*)"
+    asks["annotate"] = getattr(recipe.annotator, "chat", None), "annotate", "", "count(*)"
     for name, part in recipe.pair_cascade.filters.items():
-        if (chat := getattr(part, "chat", None)) is not None:
-            scores = ", ".join(f'"{name}.{score}"::VARCHAR' for score in part.scores)
-            asks[f"score: {name}"] = chat, "score", f"{name}.", f"count(coalesce({scores}))"
+        scores = ", ".join(f'"{name}.{score}"::VARCHAR' for score in part.scores)
+        asks[f"score: {name}"] = getattr(part, "chat", None), "score", f"{name}.", f"count(coalesce({scores}))"
     if recipe.judge is not None:
         asks["compare"] = recipe.judge.chat, "compare", "", "count(*)"
     costs: dict[str, float | None] = {}

@@ -176,14 +176,6 @@ def _python_path() -> str:
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def preflight(step: str, stages: Sequence[Stage], engine: EngineSpec) -> None:
-    """ValueError, with the arithmetic, if these stages do not fit together on the joined cluster."""
-    if engine.kind == "ray":
-        import ray
-
-        placement(step, stages, ray.cluster_resources())
-
-
 def placement(step: str, stages: Sequence[Stage], resources: Mapping[str, float]) -> list[int]:
     """Actors of each stage on a cluster with these resources. ValueError, with the arithmetic, if they do not fit.
 

@@ -13,10 +13,9 @@ from crispedit.parts import Filter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "names", nargs="*", metavar="FILTER", help="only these filters, in full; also a module of your own"
-    )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add = parser.add_argument
+    add("names", nargs="*", metavar="FILTER", help="only these filters, in full; also a module of your own")
+    add("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,8 +51,7 @@ def text(described: dict[str, Any], everything: bool) -> str:
     first_sentence = re.split(r"(?<=[.?!])\s", described["measures"].partition(": ")[2], maxsplit=1)[0]
     lines = [f"{described['filter']} ({of}): {first_sentence}"]
     width = max(map(len, described["scores"]))
-    for score, bound in described["scores"].items():
-        lines.append(f"    {score:{width}}  {_bound(bound)}")
+    lines += [f"    {score:{width}}  {_bound(bound)}" for score, bound in described["scores"].items()]
     if described["extra"]:
         lines.append(f"    needs: pip install 'crispedit[{described['extra']}]'")
     if everything:

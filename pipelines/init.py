@@ -23,12 +23,11 @@ SHORT_SIDE_PX = int(Resolution.bounds["short_side_px"].min or 0)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", help="a folder or URL of photographs, of pairs, or of tars or parquet files of them")
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path("recipe.yaml"), help="the recipe to write (recipe.yaml)"
-    )
-    parser.add_argument("--run", help="the recipe's run directory (default: runs/ and the folder's name)")
-    parser.add_argument("--force", action="store_true", help="replace an existing recipe")
+    add = parser.add_argument
+    add("folder", help="a folder or URL of photographs, of pairs, or of tars or parquet files of them")
+    add("-o", "--output", type=Path, default=Path("recipe.yaml"), help="the recipe to write (recipe.yaml)")
+    add("--run", help="the recipe's run directory (default: runs/ and the folder's name)")
+    add("--force", action="store_true", help="replace an existing recipe")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,12 +86,8 @@ def _inspected(folder: str, files: Sequence[sources.File]) -> tuple[dict[str, An
             seen += f"\n{skipped}"
         section = photographs.model_dump(exclude_defaults=True) | {"kind": photographs.kind}
         return section, seen, "embedded", _least(sides)
-    section = {
-        "kind": "pairs",
-        "path": folder,
-        "layout": pairs.layout,
-        "columns": pairs.columns.model_dump(exclude_none=True),
-    }
+    columns = pairs.columns.model_dump(exclude_none=True)
+    section = {"kind": "pairs", "path": folder, "layout": pairs.layout, "columns": columns}
     survey = layout.survey(pairs)
     return section, survey.text(), "refilter-crispedit2m", _least(survey.short_sides)
 
@@ -104,13 +99,10 @@ def _least(sides: Sequence[int]) -> int | None:
 
 def _photographs(folder: str, files: Sequence[sources.File]) -> PhotoSource:
     """The source kind of most files."""
-    kinds: dict[str, type[WebDatasetSource] | type[ParquetSource]] = {
-        ".tar": WebDatasetSource,
-        ".parquet": ParquetSource,
-    }
     counts = Counter(sources.suffix_of(file.uri) for file in files)
     images = sum(counts[suffix] for suffix in sources.IMAGE_SUFFIXES)
-    for suffix, kind in kinds.items():
-        if counts[suffix] > images:
-            return kind(path=folder)
+    if counts[".tar"] > images:
+        return WebDatasetSource(path=folder)
+    if counts[".parquet"] > images:
+        return ParquetSource(path=folder)
     return FolderSource(path=folder)

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,8 @@ class Progress:
         self._json = log_json
         self._begun = time.time()
         self._terminal = console.shows_progress() and not log_json
-        self._intervals = {
-            "store": STORED_SECONDS,
-            **({"show": SHOWN_SECONDS} if self._terminal else {"log": LOGGED_SECONDS}),
-        }
+        told = {"show": SHOWN_SECONDS} if self._terminal else {"log": LOGGED_SECONDS}
+        self._intervals = {"store": STORED_SECONDS, **told}
         self._last = {"log": time.monotonic()}  # the first line is due after a minute
         self._past: deque[tuple[float, dict[str, int]]] = deque()
         self._gauges: dict[str, Any] = {}
@@ -66,10 +65,8 @@ class Progress:
             self._say(state)
 
     def _say(self, state: dict[str, Any]) -> None:
-        if self._json:
-            print(json.dumps(state), file=sys.stderr, flush=True)
-        elif not console.is_quiet():
-            print(self._line(state), file=sys.stderr, flush=True)
+        if self._json or not console.is_quiet():
+            print(json.dumps(state) if self._json else self._line(state), file=sys.stderr, flush=True)
 
     def _store(self, state: dict[str, Any]) -> None:
         """Write the state into the run, and into Ray's metrics if a Ray cluster is joined."""
@@ -99,9 +96,8 @@ class Progress:
             self._past.popleft()
         then, before = self._past[0]
         passed = max(now - then, 1e-9)
-        stages: dict[str, dict[str, Any]] = {}
-        for name, pool in scheduler.pools.items():
-            stages[name] = {
+        stages: dict[str, dict[str, Any]] = {
+            name: {
                 "processes": len(pool.processes) if pool.held else pool.blocks,
                 "gpus": gpus_of(pool.stage),
                 "waiting": scheduler.division.waiting(pool),
@@ -109,9 +105,11 @@ class Progress:
                 "done": pool.done_rows,
                 "tried_again": pool.again_rows,
                 "row_seconds": pool.row_seconds,
-                **{name: round(getattr(pool, name), 3) for name in SECONDS},
+                **{total: round(getattr(pool, total), 3) for total in SECONDS},
                 "left_seconds": scheduler.left_seconds(pool),
             }
+            for name, pool in scheduler.pools.items()
+        }
         return {
             "started": self._begun,
             "updated": time.time(),
@@ -147,10 +145,8 @@ def sessions(run: Path) -> list[dict[str, Any]]:
     depends on them."""
     stored = []
     for path in sorted((run / FOLDER).glob("*.json")):
-        try:
+        with suppress(OSError, ValueError):
             stored.append(json.loads(path.read_text()))
-        except (OSError, ValueError):
-            continue
     return stored
 
 

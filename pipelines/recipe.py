@@ -261,8 +261,7 @@ class Recipe(Strict):
             raise ValueError(
                 f"select.best.{strange[0]}: no filter measures it; choose from {', '.join(scores) or 'none'}"
             )
-        _ = (self.category_files, self.source_cascade, self.pair_cascade)
-        _ = (self.judge, self.annotator, self.editors)
+        _ = (self.category_files, self.source_cascade, self.pair_cascade, self.judge, self.annotator, self.editors)
         self._check_servers()
         for section, cascade in (("curate.filters", self.source_cascade), ("filters", self.pair_cascade)):
             for name, one in cascade.filters.items():

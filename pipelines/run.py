@@ -10,7 +10,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,10 @@ class Run:
     def shards(self) -> str:
         return storage.absolute(self.recipe.pack.to or str(self.folder("shards")))
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Lock the run inside this context; the lock ends with the process. ValueError if it is taken."""
         taken = f"another process is working in {self.root}; wait for it, or choose another run=DIR"
-        with locked(self.root / LOCK, taken):
-            yield
+        return locked(self.root / LOCK, taken)
 
     def begin(self, identities: Mapping[str, Identity]) -> None:
         """Prepare these steps: remove leftovers of a crash, and refuse to mix outputs."""
@@ -76,9 +74,7 @@ class Run:
 
     def store_recipe(self, identities: Mapping[str, Identity]) -> None:
         """Write the resolved recipe and the software versions into the run; `audit` and a resumed run use them."""
-        parts = {
-            step: {n: p for n, p in identity.items() if n != "photographs"} for step, identity in identities.items()
-        }
+        parts = {step: {n: p for n, p in one.items() if n != "photographs"} for step, one in identities.items()}
         made_with = {
             "crispedit": crispedit.__version__,
             "commit": _commit(),
@@ -106,10 +102,8 @@ class Run:
 
     def _check_source(self) -> None:
         """ValueError if a relative `source.path` named another place than where the run was begun, and is there."""
-        path, folder = (
-            os.path.expanduser(self.recipe.source.path),
-            os.path.realpath(self.root.resolve() / self._begun_in()),
-        )
+        path = os.path.expanduser(self.recipe.source.path)
+        folder = os.path.realpath(self.root.resolve() / self._begun_in())
         if storage.is_remote(path) or os.path.isabs(path) or storage.is_temporary(path):
             return
         there = os.path.join(folder, path)

@@ -53,16 +53,14 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         print(audit.failures_text(failed))
     rows = tables.connect(made).execute(f"SELECT count(*) FROM {args.step}").fetchall()[0][0]
+    why = ""
     if rows and rows == sum(group.rows for group in failed):
-        print(f"error: every row of {args.step} failed", file=sys.stderr)
-        return 1
-    if not rows and args.step != "compare":  # compare has no rows if each job has at most one passing candidate
-        print(
-            f"error: {args.step} had nothing to do: the steps before it kept nothing, as `crispedit audit` shows",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+        why = f"every row of {args.step} failed"
+    elif not rows and args.step != "compare":  # compare has no rows if each job has at most one passing candidate
+        why = f"{args.step} had nothing to do: the steps before it kept nothing, as `crispedit audit` shows"
+    if why:
+        print(f"error: {why}", file=sys.stderr)
+    return 1 if why else 0
 
 
 MISSING = "missing"

@@ -1,11 +1,13 @@
 """The run's committed tables as DuckDB views: every number that is shown, and every plan, is a query over these."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from crispedit.outcome import kind
 from crispedit.pipelines.building import listing
 from crispedit.pipelines.records import ANNOTATE, COMPARE, EDIT, IN_PLACE, curate_table, score_table
 from crispedit.pipelines.run import Run
@@ -20,6 +22,30 @@ OF_KEYS = {
     "OR uri IN (SELECT json_extract_string(options, '$.uri') FROM edit WHERE editor = 'imported')",
 }
 """Conditions for the rows that belong to given candidates, by table; a condition may use the tables above it."""
+
+
+@dataclass
+class Failures:
+    """The errors of one step that differ only in names and numbers."""
+
+    step: str
+    kind: str
+    rows: int
+    transient: bool
+    """Whether the next run retries these rows."""
+    example: str
+    first: list[str]
+    """Names (uris or keys) of the first of these rows, at most three."""
+
+
+def grouped(errors: Iterable[tuple[str, str, bool, int, Sequence[str]]]) -> list[Failures]:
+    """Errors as (step, error, transient, rows, first names), grouped by step and kind, the most frequent first."""
+    groups: dict[tuple[str, str, bool], Failures] = {}
+    for step, error, transient, rows, first in errors:
+        group = groups.setdefault((step, kind(error), transient), Failures(step, kind(error), 0, transient, error, []))
+        group.rows += rows
+        group.first = sorted([*group.first, *first])[:3]
+    return sorted(groups.values(), key=lambda group: (-group.rows, group.step, group.kind))
 
 
 def database(run: Run) -> duckdb.DuckDBPyConnection:

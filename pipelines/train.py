@@ -89,8 +89,7 @@ def train(recipe: TrainRecipe, write_model: bool = True) -> bool:
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(source.damage.items()))
         print(f"left out as unreadable: {counts}", file=sys.stderr)
     if finished and write_model:
-        model = trainer.snapshot()
-        if model is not None:
+        if (model := trainer.snapshot()) is not None:
             export(model, pipeline, recipe.run)
         accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -120,8 +119,7 @@ def stored_examples(
         raise ValueError(f"{place} is missing: this is not a set that `crispedit tokenize` has finished") from error
 
     def encode(batch: TokenBatch, step: int) -> Examples:
-        found = stored.from_bytes(batch.keys, batch.categories, batch.tokens, empty, pipeline.vq.pixels)
-        return found.to(device)
+        return stored.from_bytes(batch.keys, batch.categories, batch.tokens, empty, pipeline.vq.pixels).to(device)
 
     return encode, empty
 
@@ -239,10 +237,8 @@ def connect(recipe: TrainRecipe, pipeline: EditMGTPipeline) -> None:
     language = AutoModel.from_pretrained(llm, use_safetensors=True)
     width = int(language.config.hidden_size)
     pipeline.transformer = with_connector(pipeline.transformer, kind, width, recipe.seed)
-    text = pipeline.text
-    pipeline.text = TextEncoder(
-        text.clip_tokenizer, text.clip, AutoTokenizer.from_pretrained(llm), language, llm_tokens=LLM_TOKENS
-    )
+    text, tokenizer = pipeline.text, AutoTokenizer.from_pretrained(llm)
+    pipeline.text = TextEncoder(text.clip_tokenizer, text.clip, tokenizer, language, llm_tokens=LLM_TOKENS)
 
 
 def move(pipeline: EditMGTPipeline, device: torch.device) -> None:
@@ -275,9 +271,8 @@ def export(model: Transformer, pipeline: EditMGTPipeline, run: Path) -> None:
 
         save_lora(model, run / "lora")
         model = merge_lora(model)
-    EditMGTPipeline(model, pipeline.vq, pipeline.text, pipeline.resolution, pipeline.sampling).save_pretrained(
-        temporary
-    )
+    finished = EditMGTPipeline(model, pipeline.vq, pipeline.text, pipeline.resolution, pipeline.sampling)
+    finished.save_pretrained(temporary)
     if (run / MODEL).exists():
         (run / MODEL).rename(run / f".{MODEL}.old.tmp")
     temporary.rename(run / MODEL)
@@ -285,10 +280,9 @@ def export(model: Transformer, pipeline: EditMGTPipeline, run: Path) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", help="a recipe file, the name of one in configs/train/ (tiny), or a run's folder")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="such as shards=runs/mine/shards run=runs/tiny"
-    )
+    add = parser.add_argument
+    add("recipe", help="a recipe file, the name of one in configs/train/ (tiny), or a run's folder")
+    add("overrides", nargs="*", metavar="key=value", help="such as shards=runs/mine/shards run=runs/tiny")
 
 
 def run(args: argparse.Namespace) -> int:

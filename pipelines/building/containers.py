@@ -15,7 +15,6 @@ import pyarrow as pa
 from crispedit.outcome import is_transient
 from crispedit.pipelines import sources, tables
 from crispedit.pipelines.building import listing
-from crispedit.pipelines.building.listing import Container
 from crispedit.pipelines.building.waves import Waves
 from crispedit.pipelines.run import Run
 from crispedit.pipelines.scheduling.flow import Route, Row, Stage, commit, failed
@@ -143,10 +142,8 @@ class Indexing(Stage):
     members: int
 
     def process(self, rows: Sequence[Row]) -> Sequence[Row]:
-        return [{**row, "slices": self._slices(pickle.loads(row["container"]))} for row in rows]
-
-    def _slices(self, container: Container) -> list[Row]:
-        return list(listing.index(self.source, container, str(self.root / "listing"), self.members))
+        index = partial(listing.index, self.source, folder=str(self.root / "listing"), most=self.members)
+        return [{**row, "slices": list(index(pickle.loads(row["container"])))} for row in rows]
 
 
 def _unlisted(row: Row, error: Exception) -> Row:
@@ -155,5 +152,4 @@ def _unlisted(row: Row, error: Exception) -> Row:
     if not is_transient(error):
         raise error
     done = failed(row, error)
-    slices = [listing.row(row["key"], last=False, error=done["error"], transient=True)]
-    return {**done, "slices": slices}
+    return {**done, "slices": [listing.row(row["key"], last=False, error=done["error"], transient=True)]}

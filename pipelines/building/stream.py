@@ -205,8 +205,7 @@ class Build:
         for number in numbers:
             verdicts = self.photographs.of(number)
             later, name = self.steps[1:] if number in self.in_work else [], self.waves[number].name
-            rows = [(step, row) for step in later for row in step.rows(name)]
-            judged.append((number, verdicts, rows))
+            judged.append((number, verdicts, [(step, row) for step in later for row in step.rows(name)]))
         return judged
 
     def _judged(self, judged: list[tuple[int, pa.Table, list[tuple[Step, Row]]]]) -> None:

@@ -87,8 +87,7 @@ class Scheduler:
             return
         passed = 0.0 if math.isinf(self._looked) else now - self._looked
         self._looked = now
-        limit = self.settings.stall_minutes
-        if limit is not None:
+        if (limit := self.settings.stall_minutes) is not None:
             for block in [block for block in self._blocks if now - block.since > 60 * limit]:
                 block.since, block.hung = now, True
                 self.cluster.kill(block)
@@ -148,8 +147,7 @@ class Scheduler:
         rows = [(piece, at) for piece in block.pieces for at in range(len(piece))]
         for piece, at in (rows[place] for place in report.again):
             due = self.cluster.now() + PAUSES[min(piece.attempt, len(PAUSES)) - 1]
-            again = replace(piece.part(at, at + 1), attempt=piece.attempt + 1, suspect=False, due=due)
-            pool.later.append(again)
+            pool.later.append(replace(piece.part(at, at + 1), attempt=piece.attempt + 1, suspect=False, due=due))
         tried_again = set(report.again)
         kept = [piece.plan[at] for place, (piece, at) in enumerate(rows) if place not in tried_again]
         if kept and block.order.last:

@@ -63,9 +63,8 @@ def run(args: argparse.Namespace) -> int:
         amount = _report(repeats, args.output)
     if amount > SHOWN:
         print(f"... and {amount - SHOWN} more; --output lists all")
-    print(
-        f"{amount} of {len(numbers)} pairs repeat an earlier source; {int((parents >= 0).sum())} of {sources} sources"
-    )
+    repeated = int((parents >= 0).sum())
+    print(f"{amount} of {len(numbers)} pairs repeat an earlier source; {repeated} of {sources} sources")
     return 0
 
 

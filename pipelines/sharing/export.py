@@ -18,24 +18,16 @@ PREFERENCE = "preference"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "shards",
-        nargs="+",
-        help=f"sets, or plain tars; paths, globs, braces or URLs. --to {PREFERENCE} takes one run instead",
-    )
-    parser.add_argument("--to", choices=(*TARGETS, PREFERENCE), required=True, help="the layout to write")
-    parser.add_argument("--output", required=True, help="a new folder, or a URL")
-    parser.add_argument("--categories", nargs="+", help="only these categories")
-    parser.add_argument(
-        "--inverse",
-        action="store_true",
-        help="add the inverse of each pair whose instruction a rule can undo (add, remove, replace, color)",
-    )
-    parser.add_argument(
-        "--inverse-chat",
-        metavar="CHAT",
-        help="the same, with a chat model where no rule applies; YAML: {backend: openai, model: ..., base_url: ...}",
-    )
+    add = parser.add_argument
+    shards = f"sets, or plain tars; paths, globs, braces or URLs. --to {PREFERENCE} takes one run instead"
+    by_rule = "add the inverse of each pair whose instruction a rule can undo (add, remove, replace, color)"
+    by_chat = "the same, with a chat model where no rule applies; YAML: {backend: openai, model: ..., base_url: ...}"
+    add("shards", nargs="+", help=shards)
+    add("--to", choices=(*TARGETS, PREFERENCE), required=True, help="the layout to write")
+    add("--output", required=True, help="a new folder, or a URL")
+    add("--categories", nargs="+", help="only these categories")
+    add("--inverse", action="store_true", help=by_rule)
+    add("--inverse-chat", metavar="CHAT", help=by_chat)
 
 
 class Inverses(Strict):

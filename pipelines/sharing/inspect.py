@@ -17,16 +17,13 @@ SINGLE_PX = 768
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", help="a set, or plain tars; path, glob, braces or URL")
-    parser.add_argument(
-        "key", nargs="?", help="a pair's key or its beginning; without it, pairs from the whole set are shown"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("contact_sheet.png"), help="the image to write (contact_sheet.png)"
-    )
-    parser.add_argument("--pairs", type=int, default=24, help="number of pairs to show")
-    parser.add_argument("--columns", type=int, default=2, help="pairs per row (default 2)")
-    parser.add_argument("--categories", nargs="+", help="only these categories")
+    add = parser.add_argument
+    add("shards", help="a set, or plain tars; path, glob, braces or URL")
+    add("key", nargs="?", help="a pair's key or its beginning; without it, pairs from the whole set are shown")
+    add("--output", type=Path, default=Path("contact_sheet.png"), help="the image to write (contact_sheet.png)")
+    add("--pairs", type=int, default=24, help="number of pairs to show")
+    add("--columns", type=int, default=2, help="pairs per row (default 2)")
+    add("--categories", nargs="+", help="only these categories")
 
 
 def run(args: argparse.Namespace) -> int:

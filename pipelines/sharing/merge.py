@@ -11,13 +11,12 @@ from crispedit.shards.reshard import repack
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", help="folder of the new set, or a URL")
-    parser.add_argument("shards", nargs="+", help="sets, or plain tars; paths, globs, braces or URLs")
-    parser.add_argument("--pairs-per-shard", type=int, default=1000, help="pairs in each new shard (default 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the order and of the choice by quota")
-    parser.add_argument(
-        "--quota", action="append", default=[], metavar="CATEGORY=N", help="at most N pairs of a category; repeatable"
-    )
+    add = parser.add_argument
+    add("out", help="folder of the new set, or a URL")
+    add("shards", nargs="+", help="sets, or plain tars; paths, globs, braces or URLs")
+    add("--pairs-per-shard", type=int, default=1000, help="pairs in each new shard (default 1000)")
+    add("--seed", type=int, default=0, help="seed of the order and of the choice by quota")
+    add("--quota", action="append", default=[], metavar="CATEGORY=N", help="at most N pairs of a category; repeatable")
 
 
 def run(args: argparse.Namespace) -> int:

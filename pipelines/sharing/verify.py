@@ -14,12 +14,11 @@ SHOWN = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", help="folder or URL of a finished set")
-    parser.add_argument("--deep", action="store_true", help="also decode every image and read every caption")
-    parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
-    parser.add_argument(
-        "--threads", type=int, default=machine.cores(), help="shards read at once (default: one a core)"
-    )
+    add = parser.add_argument
+    add("shards", help="folder or URL of a finished set")
+    add("--deep", action="store_true", help="also decode every image and read every caption")
+    add("--json", action="store_true", help="print the whole report as JSON")
+    add("--threads", type=int, default=machine.cores(), help="shards read at once (default: one a core)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -98,10 +98,9 @@ class NormaliseStage(MeasureStage):
         if isinstance(data, Exception):
             return failed(row, data) | {AWAY: is_away(data)}
         row = {**row, "key": source_key(data), "sha256": hashlib.sha256(data).hexdigest()}
+        limits = self.options.model_dump(include={"max_pixels", "max_short_side_px"})
         try:
-            photograph = normalise(
-                data, max_pixels=self.options.max_pixels, max_short_side_px=self.options.max_short_side_px
-            )
+            photograph = normalise(data, **limits)
         except Refused as refused:
             return {**row, "refusal": refused.reason, "format": refused.format}
         except Exception as error:  # a decoder's error about one file is that row's error

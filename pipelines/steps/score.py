@@ -31,10 +31,8 @@ class ScoreStep(Step):
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         self.table = score_table(self.recipe.pair_cascade)
-        blobs = journal.columns(journal.BLOB, *IMAGES)
-        self.wire = pa.schema(
-            [*self.table.schema, *blobs, *journal.columns(pa.string(), "source_key", *TEXTS, "error")]
-        )
+        texts = journal.columns(pa.string(), "source_key", *TEXTS, "error")
+        self.wire = pa.schema([*self.table.schema, *journal.columns(journal.BLOB, *IMAGES), *texts])
 
     @property
     def stages(self) -> list[Stage]:

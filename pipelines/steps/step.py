@@ -108,13 +108,8 @@ class Step(ABC):
     def identity(self) -> dict[str, Any]:
         """What determines the step's output: its part of the run's fingerprint. Every step's output depends on what
         determines the stored photographs."""
-        curate = self.recipe.curate
-        photographs = {
-            "source": self.recipe.source.model_dump(mode="json"),
-            "max_short_side_px": curate.max_short_side_px,
-            "jpeg_quality": curate.jpeg_quality,
-        }
-        return {"photographs": photographs}
+        stored = self.recipe.curate.model_dump(include={"max_short_side_px", "jpeg_quality"})
+        return {"photographs": {"source": self.recipe.source.model_dump(mode="json"), **stored}}
 
     def route(self, row: Row) -> tuple[str, ...]:
         """The names of the stages that a row passes."""

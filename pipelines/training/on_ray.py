@@ -32,16 +32,11 @@ def train_on_ray(recipe: TrainRecipe) -> bool:
     resources = {"CPU": cluster.cpus} | ({"GPU": cluster.gpus} if cluster.gpus else {})
     with engine.cluster(EngineSpec(address=cluster.address)):
         engine.check_room(f"ray.workers {cluster.workers}", cluster.workers, cluster.cpus, cluster.gpus)
-        TorchTrainer(
-            _loop,
-            train_loop_config=settled.model_dump(mode="json"),
-            scaling_config=ScalingConfig(
-                num_workers=cluster.workers, use_gpu=cluster.gpus > 0, resources_per_worker=resources
-            ),
-            run_config=RunConfig(
-                name="ray", storage_path=str(settled.run), failure_config=FailureConfig(max_failures=ATTEMPTS)
-            ),
-        ).fit()
+        scaling = ScalingConfig(num_workers=cluster.workers, use_gpu=cluster.gpus > 0, resources_per_worker=resources)
+        retries = FailureConfig(max_failures=ATTEMPTS)
+        place = RunConfig(name="ray", storage_path=str(settled.run), failure_config=retries)
+        settings = settled.model_dump(mode="json")
+        TorchTrainer(_loop, train_loop_config=settings, scaling_config=scaling, run_config=place).fit()
     from crispedit.editmgt import savepoint
 
     return savepoint.read_state(savepoint.paths(settled.run / savepoint.FOLDER)[-1])["step"] >= recipe.steps

@@ -7,8 +7,9 @@ from typing import Any
 
 from crispedit.bounds import Bound
 from crispedit.cascade import REGIME, Cascade
-from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT, kind
+from crispedit.outcome import ERROR, KEPT, NOT_REACHED, REJECTED, TRANSIENT
 from crispedit.pipelines.progress import StageTotal, stage_totals
+from crispedit.pipelines.tables import Failures, grouped
 from crispedit.pipelines.viewing.queries import Row, at_rows
 from crispedit.pipelines.viewing.snapshot import Snapshot
 
@@ -134,8 +135,8 @@ def _examples(
     return {value: [cards[row] for row in rows] for value, rows in chosen.items()}
 
 
-def errors(snapshot: Snapshot) -> list[Row]:
-    """(step, kind, rows, transient, example) of failed rows, grouped by kind, most frequent first."""
+def errors(snapshot: Snapshot) -> list[Failures]:
+    """The errors of failed rows, grouped by step and kind, the most frequent first."""
     failed = f"outcome IN ('{ERROR}', '{TRANSIENT}')"
     places = [(step, "error", table) for step, table in STEPS.items()]
     places += [(f"score: {name}", f'"{name}.error"', "pair") for name in snapshot.cascade.filters]
@@ -144,12 +145,7 @@ def errors(snapshot: Snapshot) -> list[Row]:
         SELECT step, error, outcome, count(*) AS n FROM ({" UNION ALL ".join(parts)})
         WHERE error IS NOT NULL GROUP BY ALL ORDER BY ALL
     """)
-    groups: dict[tuple[str, str, bool], Row] = {}
-    for row in rows:
-        key = row["step"], kind(row["error"]), row["outcome"] == TRANSIENT
-        names = dict(zip(("step", "kind", "transient"), key, strict=True))
-        groups.setdefault(key, {**names, "rows": 0, "example": row["error"]})["rows"] += row["n"]
-    return sorted(groups.values(), key=lambda group: (-group["rows"], group["step"], group["kind"]))
+    return grouped((row["step"], row["error"], row["outcome"] == TRANSIENT, row["n"], ()) for row in rows)
 
 
 def by_editor(snapshot: Snapshot) -> tuple[Sequence[str], list[Row]]:

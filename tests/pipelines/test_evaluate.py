@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -129,6 +130,7 @@ def test_several_editors_are_compared_and_nothing_is_done_twice(tmp_path, shards
         ("on", "copy-source"),
         ("on", "off"),
     }
+    assert re.search(r"\| shards \| off \d+\.\d\d, on \d+\.\d\d \|", (tmp_path / "results.md").read_text())
 
 
 def test_a_killed_evaluation_goes_on_to_the_same_tables(tmp_path, shards, checkpoint):

@@ -47,7 +47,7 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": s
 _Waiting = dict[int, tuple[int, DecodeRequest]]
 
 
-class Worker(NamedTuple):
+class Decoder(NamedTuple):
     process: subprocess.Popen[bytes]
     connection: Connection[Any, Any]
 
@@ -190,7 +190,7 @@ def serve(connection_handle: int, memory_handle: int) -> None:
     decode()
 
 
-def _start_worker(memory_handle: int) -> Worker:
+def _start_worker(memory_handle: int) -> Decoder:
     ours, theirs = Pipe()
     # The worker must find the same packages as we do, wherever our path was changed.
     program = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from crispedit.shards.ring import serve; "
@@ -203,10 +203,10 @@ def _start_worker(memory_handle: int) -> Worker:
         env={**MALLOC, **os.environ},
     )
     theirs.close()
-    return Worker(process, ours)
+    return Decoder(process, ours)
 
 
-def _stop_workers(workers: list[Worker]) -> None:
+def _stop_workers(workers: list[Decoder]) -> None:
     for worker in workers:
         worker.connection.close()
     for worker in workers:

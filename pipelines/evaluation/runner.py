@@ -26,7 +26,7 @@ from crispedit.pipelines import engine
 from crispedit.pipelines.engine import Row, Work
 from crispedit.pipelines.evaluation import tables
 from crispedit.pipelines.evaluation.recipe import EntrySpec, EvaluationRecipe
-from crispedit.pipelines.evaluation.stages import AnswerStage, Edits, MeasureStage
+from crispedit.pipelines.evaluation.stages import AnswerStage, Edits, MetricStage
 from crispedit.pipelines.evaluation.tables import Committed, Committing, Kind
 from crispedit.record import canonical_json, content_key, seed_of
 from crispedit.replies import Winner
@@ -280,7 +280,7 @@ class Evaluation:
         name = "compare" if self.benchmark.pairwise else "score"
         of, folder, table = self.of, self.measure_folder, self.table
         kept = (of.kept or of.out.absolute().parent / "judge-replies").absolute()
-        stage = MeasureStage(name, of.measure, self.benchmark, of.models, kept, folder, of.measure.gpus or 0.0)
+        stage = MetricStage(name, of.measure, self.benchmark, of.models, kept, folder, of.measure.gpus or 0.0)
         return Work(name, folder, table, [*plan.values()], [stage], tables.wire(table), Committing(table))
 
     def outcomes(self) -> dict[str, list[Outcome]]:

@@ -94,7 +94,7 @@ class AnswerStage:
 
 
 @dataclass
-class MeasureStage:
+class MetricStage:
     """The stage that measures: answers in, or pairs of them; their metrics out, or the judge's verdicts, as JSON."""
 
     name: str

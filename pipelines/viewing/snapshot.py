@@ -349,7 +349,7 @@ def of_shards(path: str) -> Snapshot:
     """A snapshot of a shard set: all pairs are kept and have their packed scores."""
     start = time.perf_counter()
     reader = ShardReader(path, decode=False)
-    rows = [_of_meta(pair.key, pair.category, pair.meta, pair.mask_png is not None) for pair in reader]
+    rows = [row_of_meta(pair.key, pair.category, pair.meta, pair.mask_png is not None) for pair in reader]
     scores = list(dict.fromkeys(name for row in rows for name in row["scores"]))
     scores = [name for name in scores if not name.startswith("duplicate.")]
     schema = pa.schema(dict(PACKED) | dict.fromkeys(scores, pa.float64()))
@@ -385,7 +385,7 @@ def of_shards(path: str) -> Snapshot:
     )
 
 
-def _of_meta(key: str, category: str, meta: Mapping[str, Any], masked: bool) -> dict[str, Any]:
+def row_of_meta(key: str, category: str, meta: Mapping[str, Any], masked: bool) -> dict[str, Any]:
     """A pair's columns from its JSON member; missing ones (in other tools' shards) are null."""
     texts = {name: meta.get(name) for name in TEXTS} | {"options": meta.get("editor_options")}
     row: dict[str, Any] = {

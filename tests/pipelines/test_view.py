@@ -410,7 +410,9 @@ def test_a_shard_set_is_shown_too(run: Run, tmp_path: Path):
 
 
 def test_fields_of_other_tools_are_texts_or_unknown():
-    row = snapshot._of_meta("a", "add", {"editor_options": {"steps": 4}, "transform": {}, "instruction": "Add."}, False)
+    row = snapshot.row_of_meta(
+        "a", "add", {"editor_options": {"steps": 4}, "transform": {}, "instruction": "Add."}, False
+    )
     assert (row["options"], row["transform"], row["instruction"]) == ('{"steps": 4}', None, "Add.")
 
 

@@ -139,7 +139,7 @@ class Cascade:
         decisions = (self.decide(name, row, bounds) for name in self.filters)
         return next((decision for decision in decisions if decision[0] != KEPT), (KEPT, None))
 
-    def failed_for_now(self, row: Mapping[str, Any]) -> bool:
+    def has_transient_error(self, row: Mapping[str, Any]) -> bool:
         """Whether a filter had a transient error on the row."""
         return any(row.get(f"{name}.error") and not row.get(f"{name}.measured") for name in self.filters)
 

@@ -39,7 +39,7 @@ TRANSIENT_ERRNOS = {
     )
     if hasattr(errno, name)
 }
-"""System errors that pass: of disks, networks and limits."""
+"""errno values of temporary faults: of disks, networks and limits."""
 AWAY = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV}
 """System errors of a missing or inaccessible file: it may be back in the next run, hardly within this one."""
 

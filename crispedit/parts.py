@@ -22,8 +22,28 @@ from crispedit.bounds import Bound, at_least, at_most
 from crispedit.recipe import problems
 from crispedit.record import Edit, Image, Job, Refusal, Sample, Score
 
-__all__ = ["Annotator", "Bound", "Edit", "Editor", "Filter", "Image", "Job", "Part", "Refusal", "Sample", "Score"]
-__all__ += ["at_least", "at_most", "find", "loading", "make", "name_of", "names", "needs"]
+__all__ = [
+    "Annotator",
+    "Bound",
+    "Edit",
+    "Editor",
+    "Filter",
+    "Image",
+    "Job",
+    "ModelPart",
+    "Part",
+    "Refusal",
+    "Sample",
+    "Score",
+    "at_least",
+    "at_most",
+    "find",
+    "loading",
+    "make",
+    "name_of",
+    "names",
+    "needs",
+]
 """What the file of a part imports, and what finds and makes parts."""
 
 

@@ -34,7 +34,9 @@ from crispedit.shards import journal, layout, storage
 
 BINS = 40
 REGIMES = ("exact", "regenerated", "global")
-ALONE = "\n(a filter's lines: it alone, over all edited candidates; not reached: an earlier filter had rejected them)"
+ALONE = (
+    "\n(a score line counts one filter alone, over all edited candidates; an earlier filter rejected those not reached)"
+)
 MOVED = ("alignment.displacement_px", "alignment.scale_error", "exposure.drift", "exposure.cast")
 """Scores of shift, scale, and drift of brightness and colours."""
 
@@ -433,11 +435,15 @@ def failures_text(groups: Sequence[Failures], most: int = 5) -> str:
 
 
 def _total(counts: Sequence[Count]) -> Count:
-    total = Count("", "total")
-    for count in counts:
-        for name in ("rows", "kept", "rejected", "error", "not_reached"):
-            setattr(total, name, getattr(total, name) + getattr(count, name))
-    return total
+    return Count(
+        "",
+        "total",
+        rows=sum(count.rows for count in counts),
+        kept=sum(count.kept for count in counts),
+        rejected=sum((count.rejected for count in counts), Counter()),
+        error=sum((count.error for count in counts), Counter()),
+        not_reached=sum(count.not_reached for count in counts),
+    )
 
 
 def useless(report: Report) -> str | None:
@@ -480,8 +486,8 @@ def summary(report: Report) -> str:
     if report.without_alias:
         text.append(without_alias_text(report.without_alias))
     if report.repaired is not None:
-        laid, edits = report.repaired["realigned"], sum(report.repaired.values())
-        text.append(f"realigned with their source: {laid} of {edits} edits")
+        realigned, edits = report.repaired["realigned"], sum(report.repaired.values())
+        text.append(f"realigned with their source: {realigned} of {edits} edits")
     if report.restored is not None:
         text.append(f"drift of tone removed: {report.restored} edits")
     if compared:

@@ -13,7 +13,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import yaml
 
@@ -236,14 +235,13 @@ def shard_cases(of: Shards) -> list[Case]:
     try:
         index = open_index(given, Cache())
     except ValueError as error:
-        raise ValueError(f"{error}; name a shard set with benchmarks.shards.path=DIR") from error
+        raise ValueError(f"benchmarks.shards.path: {error}") from error
     cases = []
     for sample in range(len(index)):
         at = index.at(sample)
         if of.categories and at.category not in of.categories:
             continue
-        path = index.shards[at.shard].path
-        path = path if "://" in path else str(Path(path).absolute())
+        path = storage.absolute(index.shards[at.shard].path)
         members = {
             name: Picture(path, offset=offset, size=size)
             for name, offset, size in zip(layout.MEMBERS, at.offsets, at.sizes, strict=True)

@@ -101,11 +101,12 @@ class Run:
         return line[1] if line else os.path.relpath(os.curdir, self.root.resolve())
 
     def _check_source(self) -> None:
-        """ValueError if a relative `source.path` named another place than where the run was begun, and is there."""
+        """ValueError if a relative `source.path` would be read from another directory than the first build's, where it
+        still exists."""
         path = os.path.expanduser(self.recipe.source.path)
-        folder = os.path.realpath(self.root.resolve() / self._begun_in())
         if storage.is_remote(path) or os.path.isabs(path) or storage.is_temporary(path):
             return
+        folder = os.path.realpath(self.root.resolve() / self._begun_in())
         there = os.path.join(folder, path)
         if folder != os.path.realpath(os.curdir) and any(map(glob.glob, [there, *storage.expand_braces(there)])):
             raise ValueError(

@@ -113,7 +113,7 @@ def listing_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def repairs(db: duckdb.DuckDBPyConnection, kept: str = "SELECT key FROM edit") -> dict[str, int]:
-    """Of the keys of a query, how many edits were `realigned` onto their source or left `in_place`, and from how many
+    """Of the keys of a query, how many edits were `realigned` with their source or left `in_place`, and from how many
     a drift of tone was removed (`restored`)."""
     [counts] = rows(
         db,

@@ -127,8 +127,8 @@ def stored_examples(
 def are_tokenised(recipe: TrainRecipe) -> bool:
     """Whether the pairs are stored as tokens. ValueError if only some are, or if the recipe needs what tokens cannot
     give."""
+    paths = recipe.data.shards
     try:
-        paths = recipe.data.shards
         tokenised = [not path.endswith(".tar") and TOKENISED in read_manifest(path)["meta"] for path in paths]
     except ValueError as error:
         raise ValueError(f"data.shards: {error}") from error

@@ -75,10 +75,10 @@ def test_only_named_filters_are_run():
 
 
 def test_a_failure_may_pass_until_the_filter_has_measured():
-    assert CASCADE.failed_for_now({"cheap.error": "503"})
-    assert not CASCADE.failed_for_now({"cheap.error": "it broke", "cheap.measured": True})
-    assert not CASCADE.failed_for_now({"cheap.measured": True})
-    assert not CASCADE.failed_for_now({})
+    assert CASCADE.has_transient_error({"cheap.error": "503"})
+    assert not CASCADE.has_transient_error({"cheap.error": "it broke", "cheap.measured": True})
+    assert not CASCADE.has_transient_error({"cheap.measured": True})
+    assert not CASCADE.has_transient_error({})
 
 
 def test_a_category_has_bounds_of_its_own():

@@ -59,8 +59,8 @@ def cut_out(image: Image, subject: Cutout) -> NDArray[np.float32]:
 
 
 def over(front: Image, alpha: NDArray[np.float32], behind: Image) -> Image:
-    """The subject of a photograph before another picture. Its colour is first spread outwards into its soft edge, where
-    the old background shines through."""
+    """The subject of a photograph in front of another picture. Its colour is first spread outwards into its soft edge,
+    where the old background shines through."""
     solid = (alpha > 0.97).astype(np.float32)
     sigma = max(1.0, min(alpha.shape) / 160)
     near = cv2.GaussianBlur(solid, (0, 0), sigma)

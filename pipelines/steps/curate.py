@@ -67,7 +67,7 @@ class CurateStep(Step):
                 yield {"uri": uri, "entry": json.dumps(entry.to_row()), **about}
 
     def transient(self, row: Row) -> bool:
-        return not row.get(AWAY) and (bool(row.get("transient")) or self.recipe.source_cascade.failed_for_now(row))
+        return not row.get(AWAY) and (bool(row.get("transient")) or self.recipe.source_cascade.has_transient_error(row))
 
 
 def _source_of(pair: ImportedPair) -> sources.Entry:

@@ -89,7 +89,7 @@ class ScoreStep(Step):
         return {**request.row(), **candidate.row(), **scores, "source": source}
 
     def transient(self, row: Row) -> bool:
-        return self.recipe.pair_cascade.failed_for_now(row)
+        return self.recipe.pair_cascade.has_transient_error(row)
 
     def failed(self, row: Row, error: Exception) -> Row:
         """The row with an error of the filter that was next."""
